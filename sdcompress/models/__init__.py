@@ -1,0 +1,1 @@
+"""Backbone -> cut points -> heads -> one network with exits. Import from the files; this package loads nothing."""

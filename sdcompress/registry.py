@@ -1,0 +1,114 @@
+"""The folder is the registry: a file in a room is an entry, third parties add entry points.
+
+A room is a package such as ``sdcompress.methods``. Every module in it whose name has no leading underscore is an
+entry; the one name in the module's ``__all__`` is the thing. Other packages add entries through the entry-point group
+of the same name (``[project.entry-points."sdcompress.methods"]``, value ``package.module:Name``). Looking up names
+imports nothing, so that ``sdcompress list`` works where torch is not installed.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import pkgutil
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from sdcompress.errors import UnknownNameError, UsageError, requires_extra
+
+__all__ = ["call_user_function", "describe", "load", "names"]
+
+
+def names(room: str) -> list[str]:
+    """The entries of a room, sorted.
+
+    Args:
+        room: the dotted name of the package, e.g. ``sdcompress.methods``.
+    """
+    return sorted({*_own(room), *_foreign(room)})
+
+
+def describe(room: str, name: str) -> str:
+    """The first line of an entry's docstring, read without importing it (entry points: where they lead)."""
+    own = _own(room)
+    if name in own:
+        docstring = ast.get_docstring(ast.parse(own[name].read_text(encoding="utf-8"))) or ""
+        return docstring.partition("\n")[0]
+    foreign = _foreign(room)
+    if name in foreign:
+        return f"from {foreign[name].value}"
+    raise UnknownNameError(_plural(room), name, names(room))
+
+
+def load(room: str, name: str, *, extra: str) -> Any:
+    """Import an entry and return the thing it defines.
+
+    Args:
+        room: the dotted name of the package.
+        name: the entry.
+        extra: the extra of sdcompress that installs what the entry imports.
+
+    Raises:
+        UnknownNameError: if the room has no such entry.
+        MissingExtraError: if a package that the entry imports is not installed.
+    """
+    foreign = _foreign(room)
+    with requires_extra(extra):
+        if name in _own(room):
+            module = importlib.import_module(f"{room}.{name}")
+            (public,) = module.__all__
+            return getattr(module, public)
+        if name in foreign:
+            return foreign[name].load()
+    raise UnknownNameError(_plural(room), name, names(room))
+
+
+def call_user_function(path: str, **arguments: Any) -> Any:
+    """Call a function of the user's own, named ``package.module:function``.
+
+    Args:
+        path: the module, importable from the working directory or the environment, and the function in it.
+        arguments: keyword arguments for the function.
+
+    Raises:
+        UsageError: if the module or the function does not exist.
+    """
+    module_name, _, function = path.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and not module_name.startswith(error.name):
+            raise
+        raise UsageError(
+            f"The module '{module_name}' of '{path}' cannot be imported.",
+            allowed="'package.module:function', importable from the working directory",
+            next_step="check the spelling, or set PYTHONPATH to the folder that holds the module",
+        ) from error
+    if not callable(getattr(module, function, None)):
+        raise UnknownNameError(
+            f"functions of {module_name}", function, [n for n in vars(module) if not n.startswith("_")]
+        )
+    return getattr(module, function)(**arguments)
+
+
+def _own(room: str) -> dict[str, Path]:
+    spec = importlib.util.find_spec(room)
+    assert spec is not None and spec.submodule_search_locations is not None, room
+    folder = list(spec.submodule_search_locations)
+    found = (module for module in pkgutil.iter_modules(folder) if not module.name.startswith("_"))
+    return {module.name: _source(folder, module.name, module.ispkg) for module in found}
+
+
+def _source(folders: list[str], name: str, is_package: bool) -> Path:
+    tail = Path(name) / "__init__.py" if is_package else Path(f"{name}.py")
+    return next(path for folder in folders if (path := Path(folder) / tail).exists())
+
+
+def _foreign(room: str) -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=room)}
+
+
+def _plural(room: str) -> str:
+    return room.rpartition(".")[2].replace("_", " ")

@@ -1,0 +1,1 @@
+"""The frozen types that cross a border: recipe, manifest, report. No torch, no numpy, no behaviour beyond checks."""

@@ -1,0 +1,69 @@
+"""What all stored types share: frozen, unknown keys are errors, user-readable validation errors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sdcompress.errors import SdcompressError, nearest
+
+__all__ = ["Fraction", "Frozen", "Sha256", "explain"]
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Sha256 = Annotated[str, Field(pattern=re.compile(r"^[0-9a-f]{64}$").pattern)]
+
+
+class Frozen(BaseModel):
+    """Base of every stored type: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
+
+
+def explain(
+    error: ValidationError, root: type[BaseModel], what: str, make: Callable[..., SdcompressError]
+) -> SdcompressError:
+    """Turn pydantic's list of errors into one of ours, with the nearest allowed key for each unknown one.
+
+    Args:
+        error: what pydantic raised.
+        root: the type that was validated.
+        what: what the user gave, e.g. "the recipe runs/a.yaml".
+        make: the error class to build.
+    """
+    found, allowed = [], []
+    for problem in error.errors():
+        path = [str(part) for part in problem["loc"]]
+        where = ".".join(path) or "(top level)"
+        if problem["type"] == "extra_forbidden":
+            fields = _fields_at(root, path[:-1])
+            guess = nearest(path[-1], fields)
+            found.append(f"unknown key '{where}'" + (f" (did you mean '{guess}'?)" if guess else ""))
+            allowed.append(f"{'.'.join(path[:-1]) or 'top level'}: {', '.join(fields)}")
+        else:
+            found.append(f"'{where}' is {problem.get('input')!r}: {problem['msg'].removeprefix('Value error, ')}")
+    return make(
+        f"There is a problem in {what}: " + "; ".join(found) + ".",
+        allowed="; ".join(dict.fromkeys(allowed)),
+        next_step="correct the key; 'sdcompress train --print-config' shows every key and its default",
+    )
+
+
+def _fields_at(model: Any, path: list[str]) -> list[str]:
+    for part in path:
+        field = getattr(model, "model_fields", {}).get(part)
+        if field is None:
+            continue  # an index of a list, or the tag of a union
+        model = _model_in(field.annotation)
+    return sorted(getattr(model, "model_fields", {}))
+
+
+def _model_in(annotation: Any) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for inner in getattr(annotation, "__args__", ()):
+        if (model := _model_in(inner)) is not None:
+            return model
+    return None

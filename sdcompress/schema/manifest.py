@@ -1,0 +1,167 @@
+"""The manifest of an artifact: the contract with everything downstream. Specified in docs/artifact.md."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+
+from sdcompress.schema.base import Fraction, Frozen, Sha256
+
+__all__ = [
+    "Exit",
+    "FileEntry",
+    "Input",
+    "Manifest",
+    "ParityRecord",
+    "Policy",
+    "Preprocess",
+    "Provenance",
+    "Segment",
+    "Tensor",
+]
+
+
+class Preprocess(Frozen):
+    """From a decoded image to the network's input: resize, centre crop, scale by 1/255, normalise, channels first.
+
+    ``resize`` is the height and width in pixels, or one number for the shorter side; ``crop`` the height and width
+    that are kept. Both optional. ``mean`` and ``std`` are per channel, in units of [0, 1] images.
+    """
+
+    channels: Literal[1, 3]
+    resize: tuple[PositiveInt, PositiveInt] | PositiveInt | None = None
+    crop: tuple[PositiveInt, PositiveInt] | None = None
+    interpolation: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
+    mean: tuple[float, ...]
+    std: tuple[PositiveFloat, ...]
+
+    @model_validator(mode="after")
+    def _per_channel(self) -> Preprocess:
+        if not len(self.mean) == len(self.std) == self.channels:
+            raise ValueError(f"mean and std need {self.channels} values each")
+        return self
+
+
+class Tensor(Frozen):
+    """A named tensor at a border: dtype as numpy writes it, a dynamic axis by its name."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+class Input(Tensor):
+    """The network's input and how an image becomes it."""
+
+    preprocess: Preprocess
+
+
+class FileEntry(Frozen):
+    """A file of the artifact, by its name inside the folder."""
+
+    file: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$")]
+    sha256: Sha256
+    bytes: Annotated[int, Field(ge=0)]
+
+
+class Segment(FileEntry):
+    """One graph of the chain. Its inputs are the network's input or outputs of earlier segments, by name."""
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    precision: Literal["fp32"] = "fp32"
+    macs: Annotated[int, Field(ge=0)] = Field(description="multiply-accumulates for one image")
+    parameters: Annotated[int, Field(ge=0)]
+
+
+class Exit(Frozen):
+    """One exit: which tensor holds its logits, and what the checkpoint scored there on the validation split."""
+
+    name: str
+    segment: Annotated[int, Field(ge=0)] = Field(description="index of the segment after which it can leave")
+    logits: str = Field(description="name of the output tensor, shape [batch, classes]")
+    accuracy: Fraction | None = None
+    ece: Fraction | None = None
+    temperature: PositiveFloat = 1.0
+
+
+class Policy(Frozen):
+    """When a sample leaves: at the first exit k with max softmax(logits_k / temperature_k) >= thresholds[k].
+
+    The last exit takes whatever is left. A threshold above 1 never fires.
+    """
+
+    kind: Literal["max_prob"] = "max_prob"
+    thresholds: tuple[float, ...] = Field(description="one for each exit but the last")
+    max_drop: Fraction = Field(description="accuracy that was allowed to be lost against the last exit")
+    guarantee: Literal["none"] = Field(
+        "none", description="'none': chosen on the calibration samples, no statistical certificate"
+    )
+    split: str = "validation"
+    samples: PositiveInt
+    accuracy: Fraction = Field(description="of the policy, on the calibration samples")
+    reference_accuracy: Fraction = Field(description="of the last exit, on the same samples")
+    shares: tuple[Fraction, ...] = Field(description="share of the calibration samples that left at each exit")
+    stage_ms: tuple[PositiveFloat, ...] = Field(description="measured ms of each segment at batch 1 when calibrated")
+    backend: str = "onnxruntime"
+
+
+class ParityRecord(Frozen):
+    """How far the exported graphs are from the checkpoint, for one exit."""
+
+    exit: str
+    samples: PositiveInt
+    batches: tuple[PositiveInt, ...]
+    max_abs: Annotated[float, Field(ge=0)] = Field(description="largest absolute difference of a logit")
+    allowed: PositiveFloat
+    flips: Annotated[int, Field(ge=0)] = Field(description="samples whose class changed")
+
+
+class Provenance(Frozen):
+    """Where the artifact comes from."""
+
+    created: str = Field(description="UTC, ISO 8601")
+    recipe: dict[str, Any] = Field(description="the resolved recipe")
+    recipe_sha256: Sha256
+    weights_sha256: Sha256
+    data_fingerprint: Sha256
+    parent: Sha256 | None = Field(None, description="digest of the artifact that this one was made from")
+    command: str = ""
+    git_commit: str | None = None
+    versions: dict[str, str] = {}
+
+
+class Manifest(Frozen):
+    """What an artifact is. ``digest`` is the SHA-256 of all other fields and names the artifact."""
+
+    schema_version: Literal[1] = 1
+    task: Literal["classification"] = "classification"
+    layout: Literal["single", "cascade", "all"]
+    classes: tuple[str, ...]
+    input: Input
+    segments: Annotated[tuple[Segment, ...], Field(min_length=1)]
+    exits: Annotated[tuple[Exit, ...], Field(min_length=1)]
+    policy: Policy | None = None
+    golden: FileEntry
+    card: FileEntry
+    parity: tuple[ParityRecord, ...]
+    verified: Literal[True] = True
+    provenance: Provenance
+    digest: Sha256
+
+    @field_validator("exits")
+    @classmethod
+    def _in_order(cls, exits: tuple[Exit, ...]) -> tuple[Exit, ...]:
+        order = [exit_.segment for exit_ in exits]
+        if order != sorted(order) or len({exit_.name for exit_ in exits}) != len(exits):
+            raise ValueError("exits must be in the order of their segments, with unique names")
+        return exits
+
+    @model_validator(mode="after")
+    def _policy_fits(self) -> Manifest:
+        if any(exit_.segment >= len(self.segments) for exit_ in self.exits):
+            raise ValueError("an exit names a segment that does not exist")
+        if self.policy is not None and len(self.policy.thresholds) != len(self.exits) - 1:
+            raise ValueError("the policy needs one threshold for each exit but the last")
+        return self

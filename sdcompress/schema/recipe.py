@@ -1,0 +1,192 @@
+"""The recipe: what a user chooses. YAML chooses and sets numbers; it never holds code."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
+
+from sdcompress.schema.base import Fraction, Frozen
+
+__all__ = [
+    "Augmentation",
+    "Bench",
+    "Calibrate",
+    "Data",
+    "Exits",
+    "Export",
+    "Method",
+    "Model",
+    "Optimizer",
+    "Recipe",
+    "Schedule",
+    "Train",
+]
+
+NonNegative = Annotated[float, Field(ge=0.0)]
+
+
+class Data(Frozen):
+    """Which data set, and at what size the network sees it."""
+
+    name: str = Field("digits", description="a data set of 'sdcompress list data'")
+    dir: str | None = Field(None, description="folder that holds the data (or receives the download)")
+    download: bool = Field(False, description="allow a torchvision set to be downloaded into dir")
+    image_size: PositiveInt | None = Field(None, description="side in pixels; default: the data set's own")
+    validation: Fraction = Field(0.1, description="share of the training images held out where the set has no split")
+    train_limit: PositiveInt | None = Field(None, description="use only the first N shuffled training images")
+    test_limit: PositiveInt | None = Field(None, description="use only the first N shuffled test images")
+
+
+class Model(Frozen):
+    """Which backbone."""
+
+    name: str = Field("cifar:resnet8", description="family:name, e.g. cifar:resnet18, timm:resnet50, my_nets:make")
+    pretrained: bool = Field(False, description="start from published weights (timm)")
+    options: dict[str, Any] = Field({}, description="further keyword arguments of the backbone")
+
+
+class Exits(Frozen):
+    """Where the exits are and what they are made of."""
+
+    auto: PositiveInt = Field(3, description="how many exits to place by themselves, evenly by MACs, before the last")
+    at: tuple[str, ...] = Field((), description="names of the modules to tap instead of auto")
+    head: str = Field("bottleneck", description="linear, bottleneck, sepconv or attention")
+    width_cap: PositiveInt = Field(512, description="most channels that a head may have")
+    pool: Literal["auto", "mean", "token"] = Field("auto", description="token maps: mean over tokens or class token")
+
+
+class Method(Frozen):
+    """A method of self-distillation by name, with its own parameters beside the name."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str = "byot"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The method's parameters as written, unchecked: the method checks them itself."""
+        return dict(self.model_extra or {})
+
+
+class Optimizer(Frozen):
+    """The optimiser; weight decay spares biases and norms."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: PositiveFloat = 0.1
+    momentum: Fraction = 0.9
+    nesterov: bool = True
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    weight_decay: NonNegative = 5e-4
+
+
+class Schedule(Frozen):
+    """The learning rate over time; steps, not epochs, are the clock."""
+
+    name: Literal["cosine", "multistep", "constant"] = "cosine"
+    warmup: NonNegative = Field(0.0, description="epochs of linear warm-up")
+    milestones: tuple[float, ...] = Field((), description="multistep: epochs at which the rate is multiplied by gamma")
+    gamma: PositiveFloat = 0.1
+    final: Fraction = Field(0.0, description="cosine: last rate as a share of the first")
+
+
+class Augmentation(Frozen):
+    """What is done to training images, in this order, on whole batches."""
+
+    crop: Annotated[int, Field(ge=0)] = Field(
+        0, description="pad by this many pixels (reflect) and crop back at random"
+    )
+    flip: bool = Field(False, description="horizontal flip with probability 1/2")
+    auto_augment: Literal["none", "cifar10", "imagenet", "rand", "trivial"] = Field(
+        "none", description="torchvision's AutoAugment policies, RandAugment or TrivialAugmentWide"
+    )
+    cutout: Annotated[int, Field(ge=0)] = Field(0, description="side in pixels of one grey square")
+    mixup: NonNegative = Field(0.0, description="alpha of the Beta distribution, 0 = off")
+    cutmix: NonNegative = Field(0.0, description="alpha of the Beta distribution, 0 = off")
+
+
+class Train(Frozen):
+    """The training run."""
+
+    epochs: PositiveInt = 30
+    batch_size: PositiveInt = Field(128, description="images a step, over all processes")
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    augment: Augmentation = Augmentation()
+    label_smoothing: Fraction = 0.0
+    ema: Fraction = Field(0.0, description="decay of the weight average that is evaluated and exported, 0 = off")
+    clip_grad: NonNegative = Field(0.0, description="largest gradient norm, 0 = off")
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    channels_last: bool = False
+    compile: bool = Field(False, description="torch.compile the network (losses stay outside)")
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    devices: PositiveInt = Field(1, description="processes; start more than one with torchrun")
+    workers: Annotated[int, Field(ge=0)] = Field(0, description="processes that decode images (folders of files)")
+    evaluate_every: PositiveInt = Field(1, description="epochs between evaluations on the validation split")
+    checkpoint_every: PositiveInt = Field(1, description="epochs between checkpoints")
+    checkpoint_steps: Annotated[int, Field(ge=0)] = Field(0, description="also checkpoint every N steps, 0 = off")
+
+
+class Export(Frozen):
+    """The ONNX files."""
+
+    layouts: tuple[Literal["single", "cascade", "all"], ...] = ("single", "cascade")
+    exit: str | None = Field(None, description="single: the exit to keep (others pruned); default: the last")
+    opset: Annotated[int, Field(ge=18, le=23)] = 18
+    max_batch: Annotated[int, Field(ge=8)] = Field(32, description="largest batch of the parity gate")
+    parity_samples: Annotated[int, Field(ge=256)] = Field(256, description="real samples of the parity gate")
+    atol: PositiveFloat = Field(1e-4, description="absolute tolerance on logits")
+    rtol: PositiveFloat = Field(1e-4, description="tolerance relative to the largest logit")
+
+
+class Calibrate(Frozen):
+    """The exit thresholds, chosen on the validation split of the exported artifact."""
+
+    policy: Literal["max_prob"] = "max_prob"
+    max_drop: Fraction = Field(0.01, description="accuracy that may be lost against the last exit, 0.01 = 1 point")
+    temperature: bool = Field(True, description="fit a temperature per exit where it lowers the NLL")
+
+
+class Bench(Frozen):
+    """How latency is measured."""
+
+    scenarios: tuple[Literal["single-stream", "offline"], ...] = ("single-stream", "offline")
+    batch: tuple[PositiveInt, ...] = Field((8, 32), description="batch sizes of the offline scenario")
+    threads: PositiveInt = Field(
+        1, description="intra-op threads; one is the only repeatable count on a shared machine"
+    )
+    device: Literal["cpu", "cuda"] = "cpu"
+    warmup_ms: PositiveFloat = 200.0
+    duration_s: PositiveFloat = 10.0
+    rounds: Annotated[int, Field(ge=5)] = Field(10, description="interleaved rounds, from which ratios get intervals")
+    percentiles: tuple[PositiveFloat, ...] = (50.0, 90.0, 95.0, 99.0)
+
+
+class Recipe(Frozen):
+    """One experiment: everything that decides its outcome."""
+
+    schema_version: Literal[1] = 1
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "run"
+    seed: Annotated[int, Field(ge=0)] = 0
+    data: Data = Data()
+    model: Model = Model()
+    exits: Exits = Exits()
+    method: Method = Method()
+    controls: tuple[Method, ...] = Field((), description="methods trained the same way, to compare with ('run')")
+    train: Train = Train()
+    export: Export = Export()
+    calibrate: Calibrate = Calibrate()
+    bench: Bench = Bench()
+
+    @field_validator("controls")
+    @classmethod
+    def _controls_differ(cls, controls: tuple[Method, ...]) -> tuple[Method, ...]:
+        names = [control.name for control in controls]
+        if len(set(names)) != len(names):
+            raise ValueError("each control may be named once")
+        return controls

@@ -1,0 +1,189 @@
+"""What was measured: evaluation, latency, comparison. Markdown, HTML and plots are drawn from these."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from sdcompress.schema.base import Fraction, Frozen, Sha256
+
+__all__ = [
+    "BenchRecord",
+    "BenchReport",
+    "Comparison",
+    "Evaluation",
+    "ExitScore",
+    "ExitTiming",
+    "Latency",
+    "Machine",
+    "Percentile",
+    "PolicyScore",
+    "Report",
+    "ReportRow",
+]
+
+
+class ExitScore(Frozen):
+    """One exit (or the mean of all exits' probabilities, named 'ensemble') on one split."""
+
+    name: str
+    accuracy: Fraction
+    nll: float = Field(description="mean negative log-likelihood, nats")
+    ece: Fraction = Field(description="expected calibration error, 15 equal-width bins (Guo et al. 2017)")
+    macs: int | None = Field(None, description="multiply-accumulates for one image that leaves here")
+    parameters: int | None = Field(None, description="parameters of a network pruned to this exit")
+
+
+class PolicyScore(Frozen):
+    """The early-exit policy as it runs."""
+
+    accuracy: Fraction
+    shares: tuple[Fraction, ...] = Field(description="share of samples that left at each exit")
+    exit_accuracy: tuple[Fraction | None, ...] = Field(description="accuracy of those that left there")
+
+
+class Evaluation(Frozen):
+    """Accuracy of a checkpoint or an artifact on one split."""
+
+    kind: Literal["checkpoint", "artifact"]
+    name: str
+    source: str = Field(description="folder as given")
+    digest: Sha256 | None = Field(None, description="the artifact's, or the SHA-256 of the checkpoint's weights")
+    data: str
+    split: Literal["validation", "test"]
+    samples: int
+    exits: tuple[ExitScore, ...]
+    policy: PolicyScore | None = None
+
+
+class Percentile(Frozen):
+    """One percentile; value and interval are None below the sample floor of an honest estimate."""
+
+    percent: float
+    value_ms: float | None
+    low_ms: float | None = Field(None, description="lower end of the 99 % order-statistic interval")
+    high_ms: float | None = None
+    needs: int = Field(description="samples needed before this percentile is reported")
+
+
+class Latency(Frozen):
+    """Wall-clock time of a call, closed loop, nothing trimmed."""
+
+    samples: int
+    mean_ms: float
+    min_ms: float
+    max_ms: float
+    cv: float = Field(description="standard deviation / mean")
+    over_three_medians: int = Field(description="calls slower than three times the median")
+    percentiles: tuple[Percentile, ...]
+
+
+class ExitTiming(Frozen):
+    """Calls of one image that left at this exit, and calls forced to it."""
+
+    name: str
+    share: Fraction
+    p50_ms: float | None = Field(description="of the calls that left here by themselves; None if too few")
+    forced_p50_ms: float = Field(description="of calls forced to leave here")
+
+
+class BenchRecord(Frozen):
+    """One artifact in one scenario at one batch size."""
+
+    name: str
+    source: str
+    digest: Sha256 | None
+    layout: str
+    scenario: Literal["single-stream", "offline"]
+    batch: int
+    latency: Latency
+    images_per_second: float
+    load_ms: float = Field(description="opening the artifact, hashes included")
+    first_ms: float = Field(description="the first call")
+    accuracy: Fraction | None = Field(None, description="on the images of this run")
+    exits: tuple[ExitTiming, ...] = ()
+    worst_path: Latency | None = Field(None, description="forced to the last exit")
+    mixture_residual: float | None = Field(None, description="mean / sum(share * forced mean) - 1")
+    stable: bool
+    reasons: tuple[str, ...] = ()
+    raw_ms: tuple[float, ...] = Field((), description="every measured call in order, ms")
+
+
+class Comparison(Frozen):
+    """How many times faster than the reference, measured in turn with it (A B A B ...)."""
+
+    name: str
+    reference: str
+    scenario: Literal["single-stream", "offline"]
+    batch: int
+    speedup_p50: float = Field(description="reference p50 / p50: above 1 is faster")
+    low: float = Field(description="95 % bootstrap interval over the interleaved rounds")
+    high: float
+    rounds: int
+    verdict: Literal["faster", "slower", "no difference"]
+
+
+class Machine(Frozen):
+    """What the figures were measured on."""
+
+    cpu: str
+    cores: int
+    isa: tuple[str, ...]
+    memory_gib: float
+    gpu: str | None
+    os: str
+    python: str
+    governor: str | None = None
+    load_average: float | None = None
+    versions: dict[str, str]
+
+
+class BenchReport(Frozen):
+    """All records of one 'bench' call."""
+
+    schema_version: Literal[1] = 1
+    created: str
+    command: str
+    machine: Machine
+    threads: int
+    device: str
+    input: str = Field(description="where the images came from, and how many different ones")
+    warmup_ms: float
+    duration_s: float
+    records: tuple[BenchRecord, ...]
+    comparisons: tuple[Comparison, ...] = ()
+
+
+class ReportRow(Frozen):
+    """One deployable network: what it scores and what it costs."""
+
+    name: str
+    layout: str
+    digest: Sha256 | None
+    test_accuracy: Fraction | None
+    validation_accuracy: Fraction | None
+    macs: float | None = Field(description="mean for one image, over the exit shares")
+    parameters: int
+    bytes: int
+    p50_ms: float | None
+    p99_ms: float | None
+    speedup: float | None
+    speedup_low: float | None = None
+    speedup_high: float | None = None
+
+
+class Report(Frozen):
+    """What a run gave: the table, the evidence under it, and where it was measured."""
+
+    schema_version: Literal[1] = 1
+    title: str
+    created: str
+    command: str
+    recipe: dict[str, Any] | None = None
+    reference: str | None = Field(None, description="the row that speed-ups are against")
+    rows: tuple[ReportRow, ...]
+    evaluations: tuple[Evaluation, ...] = ()
+    benches: tuple[BenchReport, ...] = ()
+    training: dict[str, tuple[dict[str, float], ...]] = Field({}, description="metrics.jsonl of each run, by name")
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,29 @@
+"""What a user reads when something is wrong."""
+
+from __future__ import annotations
+
+import pytest
+
+from sdcompress.errors import MissingExtraError, SdcompressError, UnknownNameError, requires_extra
+
+
+def test_a_message_says_what_was_found_what_is_allowed_and_what_to_do() -> None:
+    error = SdcompressError("found this", allowed="that", next_step="do so")
+    assert str(error) == "found this\n  allowed: that\n  next: do so"
+
+
+def test_an_unknown_name_gets_the_nearest_known_one() -> None:
+    error = UnknownNameError("methods", "byott", ["eed", "byot"])
+    assert "Did you mean 'byot'?" in error.found
+    assert error.allowed == "byot, eed"
+    assert error.exit_code == 2
+
+
+def test_a_missing_package_becomes_the_pip_line() -> None:
+    with pytest.raises(MissingExtraError, match=r"pip install 'sdcompress\[vision\]'"), requires_extra("vision"):
+        import no_such_package_at_all  # type: ignore[import-not-found]  # noqa: F401, PLC0415
+
+
+def test_our_own_missing_module_is_a_defect_not_a_missing_extra() -> None:
+    with pytest.raises(ModuleNotFoundError), requires_extra("vision"):
+        import sdcompress.no_such_module  # type: ignore[import-not-found]  # noqa: F401, PLC0415
