@@ -95,7 +95,8 @@ def call_user_function(path: str, **arguments: Any) -> Any:
 
 def _own(room: str) -> dict[str, Path]:
     spec = importlib.util.find_spec(room)
-    assert spec is not None and spec.submodule_search_locations is not None, room
+    assert spec is not None, room
+    assert spec.submodule_search_locations is not None, room
     folder = list(spec.submodule_search_locations)
     found = (module for module in pkgutil.iter_modules(folder) if not module.name.startswith("_"))
     return {module.name: _source(folder, module.name, module.ispkg) for module in found}

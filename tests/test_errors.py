@@ -21,9 +21,9 @@ def test_an_unknown_name_gets_the_nearest_known_one() -> None:
 
 def test_a_missing_package_becomes_the_pip_line() -> None:
     with pytest.raises(MissingExtraError, match=r"pip install 'sdcompress\[vision\]'"), requires_extra("vision"):
-        import no_such_package_at_all  # type: ignore[import-not-found]  # noqa: F401, PLC0415
+        import no_such_package_at_all  # type: ignore[import-not-found]  # noqa: F401
 
 
 def test_our_own_missing_module_is_a_defect_not_a_missing_extra() -> None:
     with pytest.raises(ModuleNotFoundError), requires_extra("vision"):
-        import sdcompress.no_such_module  # type: ignore[import-not-found]  # noqa: F401, PLC0415
+        import sdcompress.no_such_module  # type: ignore[import-not-found]  # noqa: F401

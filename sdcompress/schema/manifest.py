@@ -129,7 +129,7 @@ class Provenance(Frozen):
     parent: Sha256 | None = Field(None, description="digest of the artifact that this one was made from")
     command: str = ""
     git_commit: str | None = None
-    versions: dict[str, str] = {}
+    versions: dict[str, str] = Field({})
 
 
 class Manifest(Frozen):

@@ -126,7 +126,7 @@ class Train(Frozen):
     compile: bool = Field(False, description="torch.compile the network (losses stay outside)")
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     devices: PositiveInt = Field(1, description="processes; start more than one with torchrun")
-    workers: Annotated[int, Field(ge=0)] = Field(0, description="processes that decode images (folders of files)")
+    workers: Annotated[int, Field(ge=0)] = Field(0, description="threads that fetch batches ahead (folders of files)")
     evaluate_every: PositiveInt = Field(1, description="epochs between evaluations on the validation split")
     checkpoint_every: PositiveInt = Field(1, description="epochs between checkpoints")
     checkpoint_steps: Annotated[int, Field(ge=0)] = Field(0, description="also checkpoint every N steps, 0 = off")
@@ -136,7 +136,7 @@ class Export(Frozen):
     """The ONNX files."""
 
     layouts: tuple[Literal["single", "cascade", "all"], ...] = ("single", "cascade")
-    exit: str | None = Field(None, description="single: the exit to keep (others pruned); default: the last")
+    exits: tuple[str, ...] = Field(("final",), description="single: one pruned network for each exit named here")
     opset: Annotated[int, Field(ge=18, le=23)] = 18
     max_batch: Annotated[int, Field(ge=8)] = Field(32, description="largest batch of the parity gate")
     parity_samples: Annotated[int, Field(ge=256)] = Field(256, description="real samples of the parity gate")

@@ -1,0 +1,172 @@
+"""The checkpoint: a folder with weights, the state for exact resume, and the record of both. No pickle.
+
+A training run keeps its checkpoints under ``steps/<step>/``; each is written beside its place and renamed when whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from sdcompress import data, methods
+from sdcompress.errors import CheckpointError, DataError, requires_extra
+from sdcompress.schema.manifest import FileEntry, Preprocess
+from sdcompress.schema.recipe import Recipe
+from sdcompress.schema.training import TrainingState
+from sdcompress.storage import digest_of, sha256_of
+
+if TYPE_CHECKING:
+    from sdcompress.data.samples import Dataset
+    from sdcompress.models.multiexit import MultiExit
+
+__all__ = ["STATE", "STEPS", "Checkpoint", "newest", "open_checkpoint"]
+
+STATE = "state.json"
+STEPS = "steps"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One checkpoint, its files checked.
+
+    Attributes:
+        path: its folder.
+        state: what it holds.
+    """
+
+    path: Path
+    state: TrainingState
+
+    @property
+    def recipe(self) -> Recipe:
+        """The resolved recipe that it was trained by."""
+        return self.state.recipe
+
+    @property
+    def weights_sha256(self) -> str:
+        """Identity of the weights that are evaluated and exported."""
+        return self.state.weights.sha256
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the K classes."""
+        return self.state.classes
+
+    @property
+    def image(self) -> tuple[int, int, int]:
+        """C, H, W of the network's input."""
+        return self.state.image
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """From an image to the network's input."""
+        return self.state.preprocess
+
+    @property
+    def data_fingerprint(self) -> str:
+        """Identity of the data and its split."""
+        return self.state.data_fingerprint
+
+    def network(self) -> MultiExit:
+        """The trained network on the CPU in evaluation mode; with averaged weights where EMA was on.
+
+        Raises:
+            CheckpointError: if the weights do not fit the network of the recipe.
+            MissingExtraError: if torch is not installed.
+        """
+        with requires_extra("train"):
+            from safetensors.torch import load_file  # torch only where a network is asked for
+
+            from sdcompress.models.build import build
+        recipe = self.recipe
+        # published weights would be downloaded only to be overwritten
+        model = recipe.model.model_copy(update={"pretrained": False})
+        heads = methods.build(recipe.method).exits
+        net = build(model, recipe.exits, classes=len(self.classes), image=self.image, heads=heads)
+        try:
+            net.load_state_dict(load_file(self.path / self.state.weights.file))
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"The weights in {self.path} do not fit '{recipe.model.name}': {str(error).splitlines()[0]}",
+                allowed="weights of the network that the recipe builds",
+                next_step="use the version of the backbone's package that trained it: "
+                + ", ".join(f"{name} {version}" for name, version in self.state.versions.items()),
+            ) from error
+        return net.eval()
+
+    def dataset(self) -> Dataset:
+        """The data that it was trained on, loaded by its recipe.
+
+        Raises:
+            DataError: if the data or its split is not the same.
+        """
+        found = data.load(self.recipe.data, seed=self.recipe.seed)
+        if found.fingerprint != self.data_fingerprint:
+            raise DataError(
+                f"The data set '{found.name}' is not the one that {self.path} was trained on: "
+                f"its fingerprint is {found.fingerprint[:12]}, the checkpoint's {self.data_fingerprint[:12]}.",
+                allowed="the same files and the same split (its validation part must not have been trained on)",
+                next_step="restore the data in data.dir, or train again",
+            )
+        return found
+
+
+def newest(folder: Path) -> Path | None:
+    """The newest complete checkpoint of a training run, or None."""
+    steps = [path for path in (folder / STEPS).glob("[0-9]*") if (path / STATE).is_file()]
+    return max(steps, key=lambda path: int(path.name), default=None)
+
+
+def open_checkpoint(path: Path | str) -> Checkpoint:
+    """Open a checkpoint and check its files.
+
+    Args:
+        path: a checkpoint, or the folder of a training run, whose newest checkpoint is taken.
+
+    Raises:
+        CheckpointError: if there is none, or it was truncated, edited or written by a newer version.
+    """
+    path = Path(path)
+    folder = path if (path / STATE).is_file() else newest(path)
+    if folder is None:
+        raise CheckpointError(
+            f"There is no checkpoint in {path}.",
+            allowed=f"a folder with {STATE}, or the folder of a training run (with {STEPS}/)",
+            next_step=f"train one: sdcompress train -c recipe.yaml --out {path}",
+        )
+    state = _read(folder / STATE)
+    for entry in (state.weights, state.training):
+        _check(folder, entry)
+    return Checkpoint(folder, state)
+
+
+def _read(path: Path) -> TrainingState:
+    text = path.read_bytes()
+    try:
+        state = TrainingState.model_validate_json(text)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise _broken(path.parent, f"{STATE}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from error
+    if state.digest != digest_of(state.model_dump(mode="json", exclude={"digest"})):
+        raise _broken(path.parent, f"{STATE} was edited: its digest does not fit")
+    return state
+
+
+def _check(folder: Path, entry: FileEntry) -> None:
+    file = folder / entry.file
+    if not file.is_file():
+        raise _broken(folder, f"{entry.file} is missing")
+    if (size := file.stat().st_size) != entry.bytes:
+        raise _broken(folder, f"{entry.file} has {size} bytes instead of {entry.bytes}")
+    if sha256_of(file) != entry.sha256:
+        raise _broken(folder, f"{entry.file} was changed: its SHA-256 does not fit")
+
+
+def _broken(folder: Path, why: str) -> CheckpointError:
+    return CheckpointError(
+        f"The checkpoint {folder} is not intact: {why}.",
+        next_step=f"remove the folder {folder}; training then goes on from the checkpoint before it",
+    )
