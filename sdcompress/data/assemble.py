@@ -1,0 +1,122 @@
+"""From a source to a data set: check the samples, split, limit, fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from sdcompress.data.samples import Dataset, Labels, Samples, Subset
+from sdcompress.data.source import Source
+from sdcompress.data.split import hold_out
+from sdcompress.errors import DataError, RecipeError
+from sdcompress.schema import recipe
+
+__all__ = ["assemble"]
+
+_TEST_SHARE = 0.2
+_TEST_SEED = (0, 0)  # not the recipe's: the figures of all runs are on the same images
+_VALIDATION, _TRAIN_LIMIT, _TEST_LIMIT = 1, 2, 3  # independent streams of one seed
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Some positions of what a source gives."""
+
+    whole: Samples
+    indices: Labels
+
+    @property
+    def labels(self) -> Labels:
+        return self.whole.labels[self.indices]
+
+    def hold_out(self, count: int, *seed: int) -> tuple[_Part, _Part]:
+        stay, held = hold_out(self.labels, count, seed=seed)
+        return _Part(self.whole, self.indices[stay]), _Part(self.whole, self.indices[held])
+
+
+def assemble(spec: recipe.Data, source: Source, *, seed: int) -> Dataset:
+    """Split a source as the recipe says; the rules stand at ``sdcompress.data.load``.
+
+    Raises:
+        RecipeError: if nothing is left to train on.
+        DataError: if a label is out of range, or images differ from what the source's preprocessing gives.
+    """
+    for split, samples in (("train", source.train), ("validation", source.val), ("test", source.test)):
+        if samples is not None:
+            _check(spec.name, split, samples, source)
+    parts = _parts(spec, source, seed)
+    if len(parts["train"].indices) == 0:
+        raise RecipeError(
+            f"No image of '{spec.name}' is left to train on: data.validation is {spec.validation:g}.",
+            allowed="a share below 1",
+            next_step="set data.validation, e.g. to 0.1",
+        )
+    train, val, test = (Subset(part.whole, part.indices) for part in parts.values())
+    return Dataset(
+        name=spec.name,
+        train=train,
+        val=val,
+        test=test,
+        classes=source.classes,
+        preprocess=source.preprocess,
+        fingerprint=_fingerprint(spec.name, source, parts),
+    )
+
+
+def _parts(spec: recipe.Data, source: Source, seed: int) -> dict[str, _Part]:
+    train = _all(source.train)
+    if source.test is not None:
+        test = _all(source.test)
+    else:
+        train, test = train.hold_out(round(_TEST_SHARE * len(train.indices)), *_TEST_SEED)
+    if source.val is not None:
+        val = _all(source.val)
+    else:
+        train, val = train.hold_out(round(spec.validation * len(train.indices)), seed, _VALIDATION)
+    if spec.train_limit is not None:
+        _, train = train.hold_out(spec.train_limit, seed, _TRAIN_LIMIT)
+    if spec.test_limit is not None:
+        _, test = test.hold_out(spec.test_limit, seed, _TEST_LIMIT)
+    return {"train": train, "validation": val, "test": test}
+
+
+def _all(samples: Samples) -> _Part:
+    return _Part(samples, np.arange(len(samples)))
+
+
+def _check(name: str, split: str, samples: Samples, source: Source) -> None:
+    if len(samples) == 0:
+        raise DataError(
+            f"The {split} split of '{name}' holds no image.", next_step="check the folder that the data lie in"
+        )
+    if len(source.classes) < 2:
+        raise DataError(
+            f"'{name}' has {len(source.classes)} class: there is nothing to tell apart.",
+            allowed="2 classes or more",
+            next_step="check the folder that the data lie in",
+        )
+    low, high = int(samples.labels.min()), int(samples.labels.max())
+    if low < 0 or high >= len(source.classes):
+        raise DataError(
+            f"The {split} labels of '{name}' reach from {low} to {high}.",
+            allowed=f"0 to {len(source.classes) - 1}: it has {len(source.classes)} classes",
+            next_step="check the file that holds the labels",
+        )
+    channels = samples.images(np.zeros(1, np.int64)).shape[3]
+    if channels != source.preprocess.channels:
+        raise DataError(
+            f"The {split} images of '{name}' have {channels} channels, its preprocessing {source.preprocess.channels}.",
+            next_step="correct the data set's file in sdcompress/data/sources",
+        )
+
+
+def _fingerprint(name: str, source: Source, parts: dict[str, _Part]) -> str:
+    digest = hashlib.sha256()
+    for text in (name, *source.classes, source.preprocess.model_dump_json(), source.digest):
+        digest.update(text.encode() + b"\0")
+    for split, part in parts.items():
+        digest.update(split.encode() + b"\0")
+        digest.update(part.indices.astype("<i8").tobytes() + part.labels.astype("<i8").tobytes())
+    return digest.hexdigest()

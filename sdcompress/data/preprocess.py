@@ -1,0 +1,125 @@
+"""From any image to the network's input, with numpy and Pillow only: what training, artifact and service share.
+
+In this order, as torchvision's transforms do on Pillow images:
+
+1. channels: RGB to grey is ``(19595 R + 38470 G + 7471 B + 32768) >> 16`` (ITU-R 601); grey to RGB repeats; alpha is
+   dropped. The EXIF orientation is ignored, so that a file and the array decoded from it give the same.
+2. resize: to [height, width], or so that the shorter side has ``s`` pixels and the longer ``floor(s * long / short)``;
+   Pillow's filters on uint8, which low-pass when they shrink. Nothing happens to an image of that size.
+3. centre crop: top is ``round((height - crop height) / 2)``, halves to even; left likewise.
+4. ``(x / 255 - mean) / std`` for each channel, as float32, channels first.
+
+Steps 1 to 3 are ``geometry``, step 4 is ``normalise``. The samples of a data set are past ``geometry`` already.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from sdcompress.errors import InputError
+from sdcompress.schema.manifest import Preprocess
+
+__all__ = ["geometry", "normalise"]
+
+_EIGHT_BIT = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
+
+
+def geometry(image: Image.Image | npt.NDArray[np.uint8], p: Preprocess) -> npt.NDArray[np.uint8]:
+    """Convert the channels, resize and crop one image.
+
+    Args:
+        image: a Pillow image, or uint8 [H, W], [H, W, 1] or [H, W, 3] (RGB).
+        p: what to do.
+
+    Returns:
+        uint8 [H, W, C], C = ``p.channels``.
+
+    Raises:
+        InputError: if the array has another shape or dtype, the image has more than 8 bits, or is too small to crop.
+    """
+    picture = _picture(image)
+    mode = "L" if p.channels == 1 else "RGB"
+    if picture.mode == "P" and "transparency" in picture.info:
+        picture = picture.convert("RGBA")  # Pillow warns when it drops a palette's alpha in one step
+    if picture.mode != mode:
+        picture = picture.convert(mode)
+    size = _target(picture.size, p)
+    if size != picture.size:
+        picture = picture.resize(size, Image.Resampling[p.interpolation.upper()])
+    if p.crop is not None:
+        picture = _centre_crop(picture, *p.crop)
+    return np.array(picture, np.uint8).reshape(picture.height, picture.width, p.channels)
+
+
+def normalise(images: npt.NDArray[np.uint8], p: Preprocess) -> npt.NDArray[np.float32]:
+    """Scale, normalise and put the channels first: ``(x / 255 - mean) / std``.
+
+    Args:
+        images: uint8 [B, H, W, C], past ``geometry``.
+        p: holds mean and std.
+
+    Returns:
+        float32 [B, C, H, W], C-contiguous; each value is the exact one, rounded once.
+
+    Raises:
+        InputError: if the array has another dtype, rank or number of channels.
+    """
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != p.channels:
+        raise InputError(
+            f"The images are {images.dtype} of shape {list(images.shape)}.",
+            allowed=f"uint8 of shape [B, H, W, {p.channels}]",
+            next_step="convert them; values are 0..255, channels come last",
+        )
+    levels = np.arange(256) / 255.0
+    out = np.empty((images.shape[0], p.channels, *images.shape[1:3]), np.float32)
+    for channel, (mean, std) in enumerate(zip(p.mean, p.std, strict=True)):
+        out[:, channel] = ((levels - mean) / std).astype(np.float32)[images[..., channel]]
+    return out
+
+
+def _picture(image: Image.Image | npt.NDArray[np.uint8]) -> Image.Image:
+    if isinstance(image, Image.Image):
+        if image.mode not in _EIGHT_BIT:
+            raise InputError(
+                f"The image has the Pillow mode '{image.mode}', which holds more than 8 bits a channel.",
+                allowed=", ".join(sorted(_EIGHT_BIT)),
+                next_step="scale it to 0..255 and convert it to 'L' or 'RGB' first",
+            )
+        return image
+    if image.dtype != np.uint8 or image.ndim not in {2, 3} or (image.ndim == 3 and image.shape[2] not in {1, 3}):
+        raise InputError(
+            f"The image is {image.dtype} of shape {list(image.shape)}.",
+            allowed="uint8 of shape [H, W], [H, W, 1] or [H, W, 3]",
+            next_step="convert it; values are 0..255, channels come last",
+        )
+    if image.size == 0:
+        raise InputError(
+            f"The image is empty: its shape is {list(image.shape)}.",
+            allowed="at least one pixel",
+            next_step="check how the image was read",
+        )
+    return Image.fromarray(image[:, :, 0] if image.shape[2:] == (1,) else image)
+
+
+def _target(size: tuple[int, int], p: Preprocess) -> tuple[int, int]:
+    if p.resize is None:
+        return size
+    if isinstance(p.resize, tuple):
+        return p.resize[1], p.resize[0]
+    width, height = size
+    if width <= height:
+        return p.resize, int(p.resize * height / width)
+    return int(p.resize * width / height), p.resize
+
+
+def _centre_crop(picture: Image.Image, height: int, width: int) -> Image.Image:
+    if picture.height < height or picture.width < width:
+        raise InputError(
+            f"The image has {picture.height}x{picture.width} pixels where {height}x{width} are cut out of its centre.",
+            allowed=f"at least {height}x{width} pixels (height x width) after resizing",
+            next_step="give a larger image",
+        )
+    top, left = round((picture.height - height) / 2), round((picture.width - width) / 2)
+    return picture.crop((left, top, left + width, top + height))

@@ -1,0 +1,143 @@
+"""Labelled images as the network sees them: uint8, at its geometry, fetched by position."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from sdcompress.errors import DataError
+from sdcompress.schema.manifest import Preprocess
+
+__all__ = ["ArraySamples", "Dataset", "Images", "Labels", "Samples", "Subset"]
+
+Images = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.int64]
+
+
+class Samples(Protocol):
+    """A sequence of labelled images, in memory or decoded when asked for."""
+
+    @property
+    def labels(self) -> Labels:
+        """All labels, [N], in 0..K-1."""
+
+    def __len__(self) -> int: ...
+
+    def images(self, indices: Labels) -> Images:
+        """The images at these positions, [b, H, W, C], C 1 (grey) or 3 (RGB), resized and cropped already.
+
+        Raises:
+            DataError: if an image cannot be decoded.
+        """
+
+
+class ArraySamples:
+    """Samples held in memory.
+
+    Args:
+        images: uint8 [N, H, W, C], C 1 or 3.
+        labels: integers [N].
+
+    Raises:
+        DataError: if a shape or a dtype is another.
+    """
+
+    def __init__(self, images: Images, labels: npt.NDArray[np.integer]) -> None:
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in {1, 3}:
+            raise DataError(
+                f"The images are {images.dtype} of shape {list(images.shape)}.",
+                allowed="uint8 of shape [N, H, W, 1] or [N, H, W, 3]",
+                next_step="convert the array before making samples of it",
+            )
+        if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
+            raise DataError(
+                f"There are {len(images)} images, and labels of {labels.dtype} and shape {list(labels.shape)}.",
+                allowed="one integer for each image",
+                next_step="check that images and labels belong together",
+            )
+        self._images = images
+        self._labels = labels.astype(np.int64)
+
+    @property
+    def labels(self) -> Labels:
+        """All labels, [N]."""
+        return self._labels
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def images(self, indices: Labels) -> Images:
+        """The images at these positions, [b, H, W, C]: a copy."""
+        return self._images[indices]
+
+
+class Subset:
+    """Some of the samples, in the order of the indices.
+
+    Args:
+        samples: what to choose from.
+        indices: int64 [n], positions in ``samples``.
+    """
+
+    def __init__(self, samples: Samples, indices: Labels) -> None:
+        self._samples, self._indices = samples, indices
+        self._labels = samples.labels[indices]
+
+    @property
+    def labels(self) -> Labels:
+        """The chosen labels, [n]."""
+        return self._labels
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def images(self, indices: Labels) -> Images:
+        """The images at these positions of the subset, [b, H, W, C]."""
+        return self._samples.images(self._indices[indices])
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set, split and ready.
+
+    Attributes:
+        name: the source's name.
+        train: what may be learnt from.
+        val: held out for decisions (exit thresholds, model choice); empty if the recipe says ``validation: 0``.
+        test: held out for the reported figures.
+        classes: K names; a label is a position in it.
+        preprocess: from any image to the network's input. Samples are past its geometry, not past its normalisation.
+        fingerprint: SHA-256 over name, classes, preprocessing, labels, content and split.
+    """
+
+    name: str
+    train: Samples
+    val: Samples
+    test: Samples
+    classes: tuple[str, ...]
+    preprocess: Preprocess
+    fingerprint: str
+
+    @property
+    def image(self) -> tuple[int, int, int]:
+        """Channels, height and width of the network's input."""
+        height, width, channels = self.train.images(np.zeros(1, np.int64)).shape[1:]
+        return channels, height, width
+
+    def split(self, name: Literal["validation", "test"]) -> Samples:
+        """The samples to measure on.
+
+        Raises:
+            DataError: if that split is empty.
+        """
+        samples = self.val if name == "validation" else self.test
+        if len(samples) == 0:
+            raise DataError(
+                f"The {name} split of '{self.name}' is empty.",
+                allowed="a share of the training images is held out where data.validation is above 0",
+                next_step="set data.validation, e.g. to 0.1, and train again",
+            )
+        return samples

@@ -1,0 +1,101 @@
+"""What the file of a data set returns: its samples before they are split further."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sdcompress.data.preprocess import geometry
+from sdcompress.data.samples import ArraySamples, Images, Labels, Samples
+from sdcompress.schema import recipe
+from sdcompress.schema.manifest import Preprocess
+
+__all__ = ["Source", "array_source", "data_folder"]
+
+_IN_MEMORY = 2**30  # bytes; a larger resized set is resized batch by batch
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set as published.
+
+    Attributes:
+        classes: K names, in the order of the labels.
+        preprocess: from an image to the network's input; the samples are past its geometry.
+        train: training samples.
+        digest: SHA-256 of what the samples are made of (pixels, or paths and sizes of files).
+        val: validation samples, if the set has such a split.
+        test: test samples, if the set has such a split.
+    """
+
+    classes: tuple[str, ...]
+    preprocess: Preprocess
+    train: Samples
+    digest: str
+    val: Samples | None = None
+    test: Samples | None = None
+
+
+def array_source(
+    classes: tuple[str, ...],
+    preprocess: Preprocess,
+    train: tuple[Images, Labels],
+    test: tuple[Images, Labels] | None = None,
+) -> Source:
+    """A source of images that lie in memory at their own size.
+
+    Args:
+        classes: K names.
+        preprocess: its geometry is applied here.
+        train: images uint8 [N, H, W, C] and labels [N].
+        test: the same, if the set has a test split.
+    """
+    digest = hashlib.sha256()
+    for images, _ in filter(None, (train, test)):
+        digest.update(repr(images.shape).encode() + np.ascontiguousarray(images).tobytes())
+    return Source(
+        classes=classes,
+        preprocess=preprocess,
+        train=_fitted(*train, preprocess),
+        test=_fitted(*test, preprocess) if test is not None else None,
+        digest=digest.hexdigest(),
+    )
+
+
+def data_folder(spec: recipe.Data) -> Path:
+    """Where data lie: ``data.dir``, else the environment's SDCOMPRESS_DATA, else ./data."""
+    return Path(spec.dir or os.environ.get("SDCOMPRESS_DATA") or "data")
+
+
+class _Resized:
+    """Samples whose geometry is applied when they are asked for."""
+
+    def __init__(self, samples: ArraySamples, preprocess: Preprocess) -> None:
+        self._samples, self._preprocess = samples, preprocess
+
+    @property
+    def labels(self) -> Labels:
+        return self._samples.labels
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def images(self, indices: Labels) -> Images:
+        return np.stack([geometry(image, self._preprocess) for image in self._samples.images(indices)])
+
+
+def _fitted(images: Images, labels: Labels, preprocess: Preprocess) -> Samples:
+    samples = ArraySamples(images, labels)
+    if len(images) == 0:
+        return samples
+    first = geometry(images[0], preprocess)
+    if np.array_equal(first, images[0]):
+        return samples
+    resized = _Resized(samples, preprocess)
+    if first.nbytes * len(images) > _IN_MEMORY:
+        return resized
+    return ArraySamples(resized.images(np.arange(len(images))), labels)
