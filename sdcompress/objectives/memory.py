@@ -1,0 +1,103 @@
+"""What is remembered from past steps: buffers, so that a resumed run remembers the same.
+
+A memory is one call that first recalls, then remembers. It never waits for the device. With several processes each
+step's predictions are gathered, so every process holds the same table; all of them must then have batches of one size.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, distributed, nn
+
+__all__ = ["ClassMemory", "SampleMemory"]
+
+
+class SampleMemory(nn.Module):
+    """The last prediction for every training sample, keyed by its position: ``4 N K`` bytes (CIFAR-100: 20 MB).
+
+    Args:
+        samples: N, of the training split.
+        classes: K.
+    """
+
+    table: Tensor
+
+    def __init__(self, samples: int, classes: int) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.zeros(samples, classes))
+
+    @torch.no_grad()
+    def forward(self, index: Tensor, predictions: Tensor, unseen: Tensor) -> Tensor:
+        """Recall what was predicted when these samples were last seen, then remember what is predicted now.
+
+        Args:
+            index: int64 [B], positions in the training split, each once.
+            predictions: [B, K] probabilities of this step.
+            unseen: [B, K] probabilities to recall for samples that were never seen.
+
+        Returns:
+            [B, K] probabilities.
+        """
+        past = self.table[index]
+        seen = past.sum(1, keepdim=True) > 0  # a row of probabilities sums to 1, an empty one to 0
+        self.table[_from_all(index)] = _from_all(predictions.detach().to(self.table.dtype))
+        return torch.where(seen, past, unseen.to(past.dtype))
+
+
+class ClassMemory(nn.Module):
+    """Online label smoothing: per class, the mean correct prediction of the epoch before (arXiv 2011.12562).
+
+    Uniform for a class that had no correct prediction, and in the first epoch.
+
+    Args:
+        classes: K.
+    """
+
+    labels: Tensor
+    sums: Tensor
+    epoch: Tensor
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.register_buffer("labels", torch.full((classes, classes), 1 / classes))
+        self.register_buffer("sums", torch.zeros(classes, classes))
+        self.register_buffer("epoch", torch.zeros((), dtype=torch.int64))
+
+    @torch.no_grad()
+    def forward(self, labels: Tensor, predictions: Tensor, epoch: int) -> Tensor:
+        """Recall the soft labels of these samples' classes, then count this step's correct predictions.
+
+        Args:
+            labels: int64 [B].
+            predictions: [B, K] probabilities of this step.
+            epoch: whole epochs done; when it grows, what was counted becomes the soft labels.
+
+        Returns:
+            [B, K] probabilities.
+        """
+        self._turn(epoch)
+        everyone, chosen = _from_all(predictions.detach().to(self.sums.dtype)), _from_all(labels)
+        correct = everyone.argmax(1) == chosen
+        # A product instead of a scatter: its sum has one order, so a rerun gives the same bits.
+        self.sums += F.one_hot(chosen, len(self.labels)).to(self.sums.dtype).T @ (everyone * correct.unsqueeze(1))
+        return self.labels[labels]
+
+    def _turn(self, epoch: int) -> None:
+        """At a new epoch, take what was counted; written without a branch, which would wait for the device."""
+        new = self.epoch != epoch
+        mass = self.sums.sum(1, keepdim=True)
+        uniform = torch.full_like(self.labels, 1 / len(self.labels))
+        fresh = torch.where(mass > 0, self.sums / mass.clamp_min(torch.finfo(mass.dtype).tiny), uniform)
+        self.labels.copy_(torch.where(new, fresh, self.labels))
+        self.sums.mul_(~new)
+        self.epoch.fill_(epoch)
+
+
+def _from_all(tensor: Tensor) -> Tensor:
+    """The tensors of all processes, joined along the batch; the tensor itself in a single process."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return tensor
+    parts = [torch.empty_like(tensor) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(parts, tensor.contiguous())
+    return torch.cat(parts)
