@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
@@ -26,7 +27,7 @@ def build(spec: recipe.Method) -> Method:
         RecipeError: if a parameter is unknown or out of range.
     """
     method: type[Method] = registry.load(ROOM, spec.name, extra="train")
-    known = sorted(method.__dataclass_fields__)
+    known = sorted(field.name for field in fields(method))
     for key in spec.parameters:
         if key not in known:
             guess = nearest(key, known)

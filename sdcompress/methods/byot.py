@@ -1,0 +1,72 @@
+"""Be Your Own Teacher: the last exit's softened predictions and features teach every shallower exit.
+
+    L = CE(z_C, y) + sum_{i<C} [ (1 - lambda) CE(z_i, y) + lambda T^2 KL(p_C || p_i) + beta D(A_i F_i, F_C) ]
+
+p_i = softmax(z_i / T); D = masked squared difference, mean over batch and features; A_i is linear where F_i is not as
+wide as F_C, else the identity. No gradient flows into p_C and F_C.
+
+Zhang et al., "Be Your Own Teacher: Improve the Performance of Convolutional Neural Networks via Self Distillation",
+ICCV 2019, arXiv 1905.08094.
+
+Defaults: the paper gives no numbers; these are of the public code luanyunteng/pytorch-be-your-own-teacher (T 3, lambda
+0.1, feature loss 1e-6 on a sum over batch and features, which is 1e-6 * 128 * 512 = 0.066 per element at its batch and
+width).
+
+Differences from that code: the last exit's cross-entropy weighs 1 (there 0.9); heads may be narrower than the backbone
+(adapters A_i). KL and the soft cross-entropy there differ by a constant.
+
+Published: ResNet-18, CIFAR-100, crop and flip, 200 epochs, exits 1 to 4: 66.57 / 74.69 / 78.04 / 78.73 % (README of
+that repository; best epoch on the test set).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sdcompress.methods._base import Context, Method
+from sdcompress.methods._fields import Positive, Share, Weight
+from sdcompress.models.outputs import Outputs
+from sdcompress.objectives.batch import Batch
+from sdcompress.objectives.divergences import kl
+from sdcompress.objectives.exits import total
+from sdcompress.objectives.features import Adapters, masked_l2
+from sdcompress.objectives.labels import targets
+from sdcompress.objectives.teachers import deepest
+
+__all__ = ["Byot"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Byot(Method):
+    """The deepest exit is the teacher.
+
+    Attributes:
+        kd_weight: lambda, share of the distillation; the labels of the shallower exits keep 1 - lambda.
+        temperature: T.
+        feature_weight: beta; 0 leaves the adapters out.
+    """
+
+    kd_weight: Share = 0.1
+    temperature: Positive = 3.0
+    feature_weight: Weight = 0.066
+
+    def state(self, context: Context) -> nn.Module:
+        """The adapters of the features, if they are compared."""
+        return Adapters(context.features) if self.feature_weight else nn.Module()
+
+    def __call__(self, outputs: Outputs, batch: Batch, state: nn.Module) -> dict[str, Tensor]:
+        """The terms ``ce``, ``kd`` and ``feature`` of the equation above."""
+        *shallow, last = outputs.logits
+        y = targets(batch, last.shape[1])
+        teacher = deepest(outputs.logits)
+        terms = {
+            "ce": (1 - self.kd_weight) * total(F.cross_entropy(z, y) for z in shallow) + F.cross_entropy(last, y),
+            "kd": self.kd_weight * total(kl(z, teacher, self.temperature) for z in shallow),
+        }
+        if self.feature_weight:
+            features = state(outputs.features)
+            terms["feature"] = self.feature_weight * total(masked_l2(f, deepest(features)) for f in features[:-1])
+        return terms

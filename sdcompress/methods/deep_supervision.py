@@ -1,0 +1,36 @@
+"""Cross-entropy at every exit, no teacher: the control of every method with exits.
+
+    L = sum_i CE(z_i, y)
+
+Lee et al., "Deeply-Supervised Nets", AISTATS 2015, arXiv 1409.5185.
+
+Differences: all exits weigh 1 until the end (the paper fades its companion losses out), and they are classifiers with
+cross-entropy (the paper's are squared-hinge SVMs).
+
+Published: no comparable figure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sdcompress.methods._base import Method
+from sdcompress.models.outputs import Outputs
+from sdcompress.objectives.batch import Batch
+from sdcompress.objectives.exits import total
+from sdcompress.objectives.labels import targets
+
+__all__ = ["DeepSupervision"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeepSupervision(Method):
+    """Every exit learns from the labels."""
+
+    def __call__(self, outputs: Outputs, batch: Batch, state: nn.Module) -> dict[str, Tensor]:  # noqa: ARG002
+        """The term ``ce`` of the equation above."""
+        y = targets(batch, outputs.logits[-1].shape[1])
+        return {"ce": total(F.cross_entropy(z, y) for z in outputs.logits)}

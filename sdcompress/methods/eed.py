@@ -1,0 +1,65 @@
+"""Exit-Ensemble Distillation: the mean of all exits teaches every exit, the last included.
+
+    L = sum_i [ CE(z_i, y) + lambda MSE(z_i, mean_j z_j) + beta D(A_i F_i, mean_j A_j F_j) ]
+
+MSE is the mean over batch and classes; D = masked squared difference, mean over batch and features; A_i is linear where
+F_i is not as wide as F_C, else the identity. No gradient flows into the means. Twice the limit of T^2 KL for a large T
+is the MSE of centred logits, so lambda 1 here is like 2 in units of T^2 KL.
+
+Lee and Lee, "Students are the Best Teacher: Exit-Ensemble Distillation with Multi-Exits", arXiv 2104.00299.
+
+Defaults: of the authors' code (hjdw2/Exit-Ensemble-Distillation), whose labels keep weight 1 beside the distillation.
+
+Differences: the code's alternative of KL with T 3 is left out; heads may be narrower than the backbone (adapters A_i).
+
+Published: no figure could be read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sdcompress.methods._base import Context, Method
+from sdcompress.methods._fields import Weight
+from sdcompress.models.outputs import Outputs
+from sdcompress.objectives.batch import Batch
+from sdcompress.objectives.divergences import logits_mse
+from sdcompress.objectives.exits import total
+from sdcompress.objectives.features import Adapters, masked_l2
+from sdcompress.objectives.labels import targets
+from sdcompress.objectives.teachers import ensemble
+
+__all__ = ["Eed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Eed(Method):
+    """The mean of the exits is the teacher.
+
+    Attributes:
+        logit_weight: lambda.
+        feature_weight: beta; 0 leaves the adapters out.
+    """
+
+    logit_weight: Weight = 1.0
+    feature_weight: Weight = 1.0
+
+    def state(self, context: Context) -> nn.Module:
+        """The adapters of the features, if they are compared."""
+        return Adapters(context.features) if self.feature_weight else nn.Module()
+
+    def __call__(self, outputs: Outputs, batch: Batch, state: nn.Module) -> dict[str, Tensor]:
+        """The terms ``ce``, ``kd`` and ``feature`` of the equation above."""
+        y = targets(batch, outputs.logits[-1].shape[1])
+        teacher = ensemble(outputs.logits)
+        terms = {
+            "ce": total(F.cross_entropy(z, y) for z in outputs.logits),
+            "kd": self.logit_weight * total(logits_mse(z, teacher) for z in outputs.logits),
+        }
+        if self.feature_weight:
+            features = state(outputs.features)
+            terms["feature"] = self.feature_weight * total(masked_l2(f, ensemble(features)) for f in features)
+        return terms

@@ -1,0 +1,81 @@
+"""Self-Feature Regularization (experimental, after a withdrawn paper): deep maps teach shallow ones by transport.
+
+    L = sum_{i<C} [ CE(z_i, y) + beta OT(f_i, G_i f_C) ] + CE(z_C, (1 - lambda) y + lambda S_y)
+
+f_i is the backbone's map at exit i as local features (cells); G_i averages groups of the deep map's channels down to
+as many as f_i has (many to one; the other way round where f_i has more); OT = entropic optimal transport with squared distance per channel; S_y = mean correct
+prediction for class y in the epoch before (online label smoothing). No gradient flows into f_C, the plan and S.
+
+Fan and Hou, "Self-Feature Regularization: Self-Feature Distillation Without Teacher Models", arXiv 2103.07350.
+**Withdrawn by its authors for errors in the experimental data: its figures are not used, and nothing here claims to
+reproduce it.** Only the abstract's three ideas are taken: deep features supervise shallow ones by an earth mover's
+distance, several deep channels teach one, labels are smoothed dynamically. The formulas are ours: Sinkhorn's transport
+(Cuturi, arXiv 1306.0895) and online label smoothing with its weight of 1/2 (Zhang et al., arXiv 2011.12562).
+
+Differences: whatever the paper does, since its formulas could not be read; exits have classifiers of their own.
+
+Published: none that may be used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sdcompress.methods._base import Context, Method
+from sdcompress.methods._fields import Count, Positive, Share, Weight
+from sdcompress.models.outputs import Outputs
+from sdcompress.objectives.batch import Batch
+from sdcompress.objectives.exits import total
+from sdcompress.objectives.features import cells, pool
+from sdcompress.objectives.labels import targets
+from sdcompress.objectives.memory import ClassMemory
+from sdcompress.objectives.teachers import deepest
+from sdcompress.objectives.transport import transport
+
+__all__ = ["Sfr"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sfr(Method):
+    """The deepest map is the teacher of the shallower maps, the last epoch's mean prediction that of the last exit.
+
+    Attributes:
+        transport_weight: beta; 0 leaves the transport out.
+        label_weight: lambda, share of the soft label S at the last exit.
+        epsilon: entropy of the transport, relative to its mean cost.
+        iterations: Sinkhorn steps.
+    """
+
+    mixes: ClassVar[bool] = False
+
+    transport_weight: Weight = 1.0
+    label_weight: Share = 0.5
+    epsilon: Positive = 0.05
+    iterations: Count = 20
+
+    def state(self, context: Context) -> nn.Module:
+        """The soft label of every class."""
+        return ClassMemory(context.classes)
+
+    def __call__(self, outputs: Outputs, batch: Batch, state: nn.Module) -> dict[str, Tensor]:
+        """The terms ``ce`` and ``transport`` of the equation above."""
+        *shallow, last = outputs.logits
+        y = targets(batch, last.shape[1])
+        soft = state(batch.labels, F.softmax(last, dim=1), batch.epoch)
+        label = (1 - self.label_weight) * y + self.label_weight * soft
+        terms = {"ce": total(F.cross_entropy(z, y) for z in shallow) + F.cross_entropy(last, label)}
+        if self.transport_weight:
+            teacher = cells(deepest(outputs.maps))
+            terms["transport"] = self.transport_weight * total(self._distance(f, teacher) for f in outputs.maps[:-1])
+        return terms
+
+    def _distance(self, shallow: Tensor, teacher: Tensor) -> Tensor:
+        student = cells(shallow)
+        channels = min(student.shape[2], teacher.shape[2])
+        return transport(
+            pool(student, 2, channels), pool(teacher, 2, channels), epsilon=self.epsilon, iterations=self.iterations
+        )
