@@ -1,0 +1,204 @@
+"""What is done to training images, on whole batches, on the device that they are on, from one generator.
+
+Order: crop, flip, AutoAugment (all on uint8), normalise, cutout, then mixup or CutMix. The global generators are
+neither read nor moved. The mean colour is zero after normalisation: that is cutout's grey.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from sdcompress.errors import RecipeError, requires_extra
+from sdcompress.objectives.batch import Mix
+from sdcompress.schema.manifest import Preprocess
+from sdcompress.schema.recipe import Augmentation
+
+__all__ = ["Augment"]
+
+Policy = Callable[[Tensor], Tensor]
+
+
+class Augment:
+    """The augmentation of a recipe.
+
+    Args:
+        settings: what to do.
+        preprocess: holds mean and std.
+
+    Raises:
+        MissingExtraError: if ``auto_augment`` is on and torchvision is not installed.
+    """
+
+    def __init__(self, settings: Augmentation, preprocess: Preprocess) -> None:
+        self._settings, self._preprocess = settings, preprocess
+        self._policy = _policy(settings.auto_augment)
+
+    def __call__(self, images: Tensor, labels: Tensor, generator: Generator) -> tuple[Tensor, Mix | None]:
+        """Augment one batch.
+
+        Args:
+            images: uint8 [B, C, H, W].
+            labels: int64 [B].
+            generator: the only source of chance; on any device.
+
+        Returns:
+            The images, float32 [B, C, H, W], normalised; and what was mixed in, None where mixup and CutMix are off.
+
+        Raises:
+            RecipeError: if the crop or the cutout does not fit the images.
+        """
+        settings = self._settings
+        _check_sizes(settings, images)
+        if settings.crop or settings.flip:
+            images = _crop_and_flip(images, settings.crop, settings.flip, generator)
+        if self._policy is not None:
+            images = _by_policy(self._policy, images, generator)
+        inputs = self.normalise(images)
+        if settings.cutout:
+            inputs = _cutout(inputs, settings.cutout, generator)
+        if not settings.mixup and not settings.cutmix:
+            return inputs, None
+        both = settings.mixup > 0 and settings.cutmix > 0
+        if settings.mixup and not (both and _uniform(generator) < 0.5):
+            return _mixup(inputs, labels, settings.mixup, generator)
+        return _cutmix(inputs, labels, settings.cutmix, generator)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """``(x / 255 - mean) / std``, as ``sdcompress.data.preprocess.normalise`` does.
+
+        Args:
+            images: uint8 [B, C, H, W].
+
+        Returns:
+            float32 [B, C, H, W].
+        """
+        # on the scale of 0..255 it takes two passes instead of three, and rounds less
+        mean = torch.tensor(self._preprocess.mean, dtype=torch.float64) * 255
+        scale = 1 / (torch.tensor(self._preprocess.std, dtype=torch.float64) * 255)
+        shape = (1, -1, 1, 1)
+        return (
+            images.float()
+            .sub_(mean.to(images.device, torch.float32).view(shape))
+            .mul_(scale.to(images.device, torch.float32).view(shape))
+        )
+
+
+def _check_sizes(settings: Augmentation, images: Tensor) -> None:
+    side = min(images.shape[2:])
+    for name, value, most in (("crop", settings.crop, side - 1), ("cutout", settings.cutout, side)):
+        if value > most:
+            raise RecipeError(
+                f"train.augment.{name} is {value}, but the images are {images.shape[2]}x{images.shape[3]}.",
+                allowed=f"0 to {most}",
+                next_step=f"--set train.augment.{name}={most // 4}",
+            )
+
+
+def _crop_and_flip(images: Tensor, pad: int, flip: bool, generator: Generator) -> Tensor:
+    """Shift by up to ``pad`` pixels, filling by reflection, and mirror every second image or so.
+
+    That is what padding and cropping back gives, as one gather of pixels without the padded copy.
+    """
+    B, C, H, W = images.shape
+    device = images.device
+    top, left = (_integers(2 * pad + 1, B, generator, device) - pad for _ in range(2))
+    rows, columns = (torch.arange(side, device=device).expand(B, side) for side in (H, W))
+    if flip:
+        mirrored = _integers(2, B, generator, device).bool()
+        columns = torch.where(mirrored[:, None], W - 1 - columns, columns)
+    rows, columns = _reflect(rows + top[:, None], H), _reflect(columns + left[:, None], W)
+    pixels = (rows[:, :, None] * W + columns[:, None, :]).view(B, 1, H * W)
+    return images.flatten(2).gather(2, pixels.expand(B, C, H * W)).view(B, C, H, W)
+
+
+def _reflect(positions: Tensor, size: int) -> Tensor:
+    """Positions outside 0..size-1, mirrored at the edge pixels (which are not repeated)."""
+    return (size - 1) - ((size - 1) - positions.abs()).abs()
+
+
+def _policy(name: str) -> Policy | None:
+    if name == "none":
+        return None
+    with requires_extra("vision"):
+        from torchvision.transforms import v2  # only recipes that ask for a policy need torchvision
+    policies: dict[str, Callable[[], Policy]] = {
+        "cifar10": lambda: v2.AutoAugment(v2.AutoAugmentPolicy.CIFAR10),
+        "imagenet": lambda: v2.AutoAugment(v2.AutoAugmentPolicy.IMAGENET),
+        "rand": v2.RandAugment,
+        "trivial": v2.TrivialAugmentWide,
+    }
+    return policies[name]()
+
+
+def _by_policy(policy: Policy, images: Tensor, generator: Generator) -> Tensor:
+    # torchvision draws from the global CPU generator. torch.manual_seed would also move those of the GPUs,
+    # which fork_rng with no devices does not put back: so only the CPU's is seeded.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(_seed(generator))
+        return torch.stack([policy(image) for image in images])
+
+
+def _cutout(images: Tensor, side: int, generator: Generator) -> Tensor:
+    """Grey one square of each image; its centre is any pixel, so a part may lie outside (DeVries and Taylor 2017)."""
+    B, _, H, W = images.shape
+    hit = []
+    for size in (H, W):
+        start = _integers(size, B, generator, images.device) - side // 2
+        offset = torch.arange(size, device=images.device) - start[:, None]
+        hit.append((offset >= 0) & (offset < side))
+    return images.masked_fill((hit[0][:, :, None] & hit[1][:, None, :])[:, None], 0.0)
+
+
+def _mixup(images: Tensor, labels: Tensor, alpha: float, generator: Generator) -> tuple[Tensor, Mix]:
+    """Mix each image with another one, one weight a batch, as the authors' code does (Zhang et al. 2018)."""
+    weight = _beta(alpha, generator)
+    partner = _permutation(images, generator)
+    mixed = torch.lerp(images[partner], images, weight)
+    return mixed, Mix(labels[partner], torch.full((len(images),), weight, device=images.device))
+
+
+def _cutmix(images: Tensor, labels: Tensor, alpha: float, generator: Generator) -> tuple[Tensor, Mix]:
+    """Paste one rectangle of another image, the same place for all, as the authors' code does (Yun et al. 2019).
+
+    The weight is the share of pixels that stay, exactly.
+    """
+    H, W = images.shape[2:]
+    ratio = math.sqrt(1 - _beta(alpha, generator))
+    spans = []
+    for size in (H, W):
+        half = int(size * ratio) // 2
+        centre = int(_integers(size, 1, generator, generator.device))
+        spans.append(slice(max(centre - half, 0), min(centre + half, size)))
+    rows, columns = spans
+    partner = _permutation(images, generator)
+    mixed = images.clone()
+    mixed[:, :, rows, columns] = images[:, :, rows, columns][partner]
+    pasted = (rows.stop - rows.start) * (columns.stop - columns.start)
+    weight = torch.full((len(images),), 1 - pasted / (H * W), device=images.device)
+    return mixed, Mix(labels[partner], weight)
+
+
+def _integers(below: int, count: int, generator: Generator, device: torch.device) -> Tensor:
+    return torch.randint(below, (count,), generator=generator, device=generator.device).to(device)
+
+
+def _permutation(images: Tensor, generator: Generator) -> Tensor:
+    return torch.randperm(len(images), generator=generator, device=generator.device).to(images.device)
+
+
+def _uniform(generator: Generator) -> float:
+    return float(torch.rand((), generator=generator, device=generator.device))
+
+
+def _seed(generator: Generator) -> int:
+    return int(_integers(2**62, 1, generator, generator.device))
+
+
+def _beta(alpha: float, generator: Generator) -> float:
+    # torch's Beta distribution takes no generator
+    return float(np.random.default_rng(_seed(generator)).beta(alpha, alpha))
