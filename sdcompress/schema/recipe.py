@@ -164,7 +164,7 @@ class Bench(Frozen):
     warmup_ms: PositiveFloat = 200.0
     duration_s: PositiveFloat = 10.0
     rounds: Annotated[int, Field(ge=5)] = Field(10, description="interleaved rounds, from which ratios get intervals")
-    percentiles: tuple[PositiveFloat, ...] = (50.0, 90.0, 95.0, 99.0)
+    percentiles: tuple[Annotated[float, Field(ge=50, lt=100)], ...] = (50.0, 90.0, 95.0, 99.0)
 
 
 class Recipe(Frozen):

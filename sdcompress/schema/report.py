@@ -106,7 +106,7 @@ class BenchRecord(Frozen):
     worst_path: Latency | None = Field(None, description="forced to the last exit")
     mixture_residual: float | None = Field(None, description="mean / sum(share * forced mean) - 1")
     stable: bool
-    reasons: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = Field((), description="why it is not stable")
     raw_ms: tuple[float, ...] = Field((), description="every measured call in order, ms")
 
 
@@ -120,8 +120,11 @@ class Comparison(Frozen):
     speedup_p50: float = Field(description="reference p50 / p50: above 1 is faster")
     low: float = Field(description="95 % bootstrap interval over the interleaved rounds")
     high: float
+    speedup_mean: float = Field(description="reference mean / mean; p50 shows an early exit's commonest path only")
+    mean_low: float
+    mean_high: float
     rounds: int
-    verdict: Literal["faster", "slower", "no difference"]
+    verdict: Literal["faster", "slower", "no difference"] = Field(description="of p50; no difference: interval holds 1")
 
 
 class Machine(Frozen):
@@ -168,7 +171,9 @@ class ReportRow(Frozen):
     bytes: int
     p50_ms: float | None
     p99_ms: float | None
-    speedup: float | None
+    mean_ms: float | None = None
+    stable: bool | None = Field(None, description="of the latency; None where it was not measured")
+    speedup: float | None = Field(description="of p50, single-stream")
     speedup_low: float | None = None
     speedup_high: float | None = None
 

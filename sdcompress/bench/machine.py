@@ -1,0 +1,123 @@
+"""What the figures are measured on: processor, cores this process may use, memory, GPU, versions. Nothing heavy."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import re
+import shutil
+import subprocess
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+
+from sdcompress.schema.report import Machine
+
+__all__ = ["cores", "cpu_quota", "describe_cpu", "gpu", "installed_versions", "machine", "memory_limit"]
+
+_CPUINFO = Path("/proc/cpuinfo")
+_CGROUP = Path("/sys/fs/cgroup")
+_GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+
+# what decides the kernels that ONNX Runtime and oneDNN choose, as /proc/cpuinfo spells it (x86, then Arm)
+_ISA = (
+    *("sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_int8"),
+    *("asimd", "asimddp", "i8mm", "bf16", "sve", "sve2"),
+)
+
+
+def machine() -> Machine:
+    """Describe this machine as it is now; the load average is that of the last minute."""
+    name, isa = describe_cpu(_read(_CPUINFO) or "")
+    return Machine(
+        cpu=name,
+        cores=cores(),
+        isa=isa,
+        memory_gib=round(_memory_bytes() / 2**30, 1),
+        gpu=gpu(),
+        os=platform.platform(),
+        python=platform.python_version(),
+        governor=_read(_GOVERNOR),
+        load_average=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        versions=installed_versions(),
+    )
+
+
+def cores() -> int:
+    """Cores that this process may use: the affinity mask, cut by the control group's quota."""
+    free = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cpu_quota(_read(_CGROUP / "cpu.max") or _quota_v1())
+    return free if quota is None else max(1, min(free, math.ceil(quota)))
+
+
+def cpu_quota(text: str) -> float | None:
+    """Cores allowed by a control group, from its "quota period" (microseconds); None where there is no limit."""
+    quota, _, period = text.partition(" ")
+    if not (quota.isdigit() and period.strip().isdigit()):
+        return None
+    return int(quota) / int(period)
+
+
+def memory_limit() -> int | None:
+    """Bytes that the control group allows, or None."""
+    text = _read(_CGROUP / "memory.max") or _read(_CGROUP / "memory" / "memory.limit_in_bytes") or ""
+    return int(text) if text.isdigit() and int(text) < 2**60 else None
+
+
+def describe_cpu(cpuinfo: str) -> tuple[str, tuple[str, ...]]:
+    """The processor's name and its vector extensions.
+
+    Args:
+        cpuinfo: the text of /proc/cpuinfo; empty elsewhere.
+    """
+    fields = {key: value.strip() for key, value in re.findall(r"(?m)^([\w ]+?)\s*:[ \t]*(.*)$", cpuinfo)}
+    flags = set(fields.get("flags", fields.get("Features", "")).split())
+    name = fields.get("model name") or platform.processor() or platform.machine()
+    return name, tuple(flag for flag in _ISA if flag in flags)
+
+
+def gpu() -> str | None:
+    """The NVIDIA GPUs with their memory and driver, as ``nvidia-smi`` names them; None where there is none."""
+    command = shutil.which("nvidia-smi")
+    if command is None:
+        return None
+    query = [command, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)  # noqa: S603 - fixed
+    except (OSError, subprocess.SubprocessError):
+        return None
+    names = [line.strip() for line in answer.stdout.splitlines() if line.strip()]
+    return "; ".join(names) or None
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of sdcompress and of what it may use, read from the installed metadata; nothing is imported."""
+    lines = [line for line in requires("sdcompress") or () if "'dev'" not in line.replace('"', "'")]
+    wanted = {re.split(r"[\s\[<>=!~;(]", line, maxsplit=1)[0].lower() for line in lines}
+    found = {name: _version(name) for name in sorted({"sdcompress", "onnxruntime-gpu"} | wanted)}
+    return {name: number for name, number in found.items() if number is not None}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _memory_bytes() -> int:
+    total = int(os.sysconf("SC_PAGE_SIZE")) * int(os.sysconf("SC_PHYS_PAGES")) if hasattr(os, "sysconf") else 0
+    limit = memory_limit()
+    return total if limit is None else min(total, limit)
+
+
+def _quota_v1() -> str:
+    quota, period = (_read(_CGROUP / "cpu" / f"cpu.cfs_{what}_us") for what in ("quota", "period"))
+    return f"{quota} {period}"
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return None
