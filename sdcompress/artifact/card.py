@@ -1,0 +1,153 @@
+"""The card: README.md of an artifact, readable by people who never heard of sdcompress."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sdcompress.schema.manifest import Exit, Input, ParityRecord, Policy, Provenance, Segment
+
+__all__ = ["card"]
+
+_LAYOUTS = {
+    "single": "One plain ONNX graph with one exit.",
+    "cascade": "A chain of ONNX graphs: run one, let sure samples leave, go on with the others.",
+    "all": "One ONNX graph with the logits of every exit.",
+}
+
+_TEXT = """# {name} ({layout})
+
+An image classifier of {classes} classes: backbone `{backbone}`, trained with `{method}`. {what}
+
+Input: `{input}`, {dtype} [{shape}]; {pixels}.
+
+{exits}
+
+{parameters:.3f} M parameters, {mebibytes:.2f} MiB.
+
+{policy}## Run it with sdcompress
+
+```python
+import sdcompress
+
+engine = sdcompress.open(".")
+prediction = engine(engine.preprocess([image]))
+print(engine.classes[prediction.logits[0].argmax()], prediction.exit_index[0])
+```
+
+## Run it without
+
+```python{code}```
+
+The golden images are resized and cropped already; docs/artifact.md of sdcompress gives the rule for others.
+
+Made {created} from weights `{weights:.12}`, recipe `{recipe:.12}`, data `{data:.12}`.
+"""
+
+_PLAIN = """
+import numpy as np, onnxruntime
+pixels = np.load("golden.npz")["images"][:1]  # uint8 [batch, height, width, channels]
+x = (pixels.astype(np.float32) / 255 - np.float32({mean})) / np.float32({std})
+session = onnxruntime.InferenceSession("{file}")
+logits = session.run({names}, {{"{input}": np.ascontiguousarray(x.transpose(0, 3, 1, 2))}})
+"""
+
+_CASCADE = """
+import json, numpy as np, onnxruntime
+manifest, pixels = json.load(open("manifest.json")), np.load("golden.npz")["images"][:1]
+x = (pixels.astype(np.float32) / 255 - np.float32({mean})) / np.float32({std})
+tensors = {{"{input}": np.ascontiguousarray(x.transpose(0, 3, 1, 2))}}
+for segment in manifest["segments"]:  # stop after any segment whose logits are sure enough
+    feed, names = {{t["name"]: tensors[t["name"]] for t in segment["inputs"]}}, [t["name"] for t in segment["outputs"]]
+    tensors.update(zip(names, onnxruntime.InferenceSession(segment["file"]).run(names, feed)))
+"""
+
+
+def card(
+    *,
+    layout: str,
+    classes: Sequence[str],
+    network_input: Input,
+    segments: Sequence[Segment],
+    exits: Sequence[Exit],
+    parity: Sequence[ParityRecord],
+    provenance: Provenance,
+    policy: Policy | None = None,
+) -> str:
+    """The text of the card, in Markdown; the arguments are the manifest's fields.
+
+    Args:
+        layout: single, cascade or all.
+        classes: names of the classes.
+        network_input: the network's input and its preprocessing.
+        segments: the graphs.
+        exits: the exits.
+        parity: how far each exit is from the checkpoint.
+        provenance: where the artifact comes from.
+        policy: the exit policy, where one was calibrated.
+    """
+    recipe = provenance.recipe
+    return _TEXT.format(
+        name=recipe.get("name", "network"),
+        layout=layout,
+        classes=len(classes),
+        backbone=recipe.get("model", {}).get("name"),
+        method=recipe.get("method", {}).get("name"),
+        what=_LAYOUTS[layout],
+        input=network_input.name,
+        dtype=network_input.dtype,
+        shape=", ".join(map(str, network_input.shape)),
+        pixels=_pixels(network_input),
+        exits=_table(segments, exits, parity),
+        parameters=sum(segment.parameters for segment in segments) / 1e6,
+        mebibytes=sum(segment.bytes for segment in segments) / 2**20,
+        policy=_policy(policy, exits) if policy else "",
+        code=_code(layout, network_input, segments[0]),
+        created=provenance.created,
+        weights=provenance.weights_sha256,
+        recipe=provenance.recipe_sha256,
+        data=provenance.data_fingerprint,
+    )
+
+
+def _pixels(network_input: Input) -> str:
+    spec = network_input.preprocess
+    steps = [f"resize {spec.resize} ({spec.interpolation})"] if spec.resize else []
+    steps += [f"centre crop {spec.crop}"] if spec.crop else []
+    return ", ".join([*steps, f"(pixel / 255 - {list(spec.mean)}) / {list(spec.std)}, channels first"])
+
+
+def _table(segments: Sequence[Segment], exits: Sequence[Exit], parity: Sequence[ParityRecord]) -> str:
+    titles = ("exit", "validation accuracy", "ECE", "MACs to here", "largest difference from the checkpoint")
+    rows = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    differences = {record.exit: f"{record.max_abs:.1e}" for record in parity}
+    for exit_ in exits:
+        macs = sum(segment.macs for segment in segments[: exit_.segment + 1]) / 1e6
+        cells = (exit_.name, _percent(exit_.accuracy), _percent(exit_.ece), f"{macs:.2f} M", differences[exit_.name])
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2f} %"
+
+
+def _policy(policy: Policy, exits: Sequence[Exit]) -> str:
+    rules = ", ".join(
+        f"{exit_.name} at a confidence of {threshold:.4f} (temperature {exit_.temperature:.3f})"
+        for exit_, threshold in zip(exits, policy.thresholds, strict=False)
+    )
+    scores = f"{_percent(policy.accuracy)} against {_percent(policy.reference_accuracy)} of the last exit"
+    return (
+        f"Samples leave at {rules}; the rest at {exits[-1].name}. "
+        f"Accuracy on {policy.samples} {policy.split} samples: {scores}.\n\n"
+    )
+
+
+def _code(layout: str, network_input: Input, first: Segment) -> str:
+    return (_CASCADE if layout == "cascade" else _PLAIN).format(
+        mean=list(network_input.preprocess.mean),
+        std=list(network_input.preprocess.std),
+        file=first.file,
+        names=[tensor.name for tensor in first.outputs],
+        input=network_input.name,
+    )

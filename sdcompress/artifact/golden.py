@@ -1,0 +1,75 @@
+"""Golden samples: real images and the checkpoint's logits, so that every later step can prove itself without torch."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sdcompress.errors import ArtifactError
+
+__all__ = ["MAX_BYTES", "MAX_SAMPLES", "Golden"]
+
+MAX_SAMPLES = 32
+MAX_BYTES = 4 * 2**20
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Images and what the checkpoint says of them.
+
+    Args:
+        images: uint8 [N, H, W, C], at the network's geometry (after resize and crop).
+        labels: int64 [N].
+        logits: float32 [E, N, K], the checkpoint's logits at each exit of the artifact.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    logits: np.ndarray
+
+    def capped(self) -> Golden:
+        """At most 32 samples and 4 MiB of pixels (but at least one), spread evenly over these."""
+        keep = max(1, min(len(self.labels), MAX_SAMPLES, MAX_BYTES // self.images[0].nbytes))
+        chosen = np.linspace(0, len(self.labels) - 1, keep).round().astype(np.int64)
+        return Golden(self.images[chosen], self.labels[chosen], self.logits[:, chosen])
+
+    def save(self, path: Path) -> None:
+        """Write an .npz of three arrays; the same arrays give the same bytes."""
+        np.savez(path, images=self.images, labels=self.labels, logits=self.logits)
+
+    @classmethod
+    def load(cls, path: Path) -> Golden:
+        """Read golden samples; nothing is unpickled.
+
+        Raises:
+            ArtifactError: if the file does not hold the three arrays.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                golden = cls(arrays["images"], arrays["labels"], arrays["logits"])
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise _malformed(path, str(error)) from error
+        wrong = golden._problem()
+        if wrong:
+            raise _malformed(path, wrong)
+        return golden
+
+    def _problem(self) -> str:
+        arrays = {"images": (self.images, "uint8", 4), "labels": (self.labels, "int64", 1)}
+        arrays["logits"] = (self.logits, "float32", 3)
+        for name, (array, dtype, rank) in arrays.items():
+            if array.dtype != dtype or array.ndim != rank:
+                return f"'{name}' is {array.dtype} {list(array.shape)}, not {dtype} of {rank} axes"
+        counts = (len(self.images), len(self.labels), self.logits.shape[1])
+        return "" if len(set(counts)) == 1 and counts[0] else f"images, labels and logits count {counts} samples"
+
+
+def _malformed(path: Path, why: str) -> ArtifactError:
+    return ArtifactError(
+        f"The golden samples '{path.name}' cannot be read: {why}.",
+        allowed="images uint8 [N, H, W, C], labels int64 [N], logits float32 [E, N, K]",
+        next_step="copy or export the artifact again",
+    )
