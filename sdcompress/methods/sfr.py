@@ -3,8 +3,9 @@
     L = sum_{i<C} [ CE(z_i, y) + beta OT(f_i, G_i f_C) ] + CE(z_C, (1 - lambda) y + lambda S_y)
 
 f_i is the backbone's map at exit i as local features (cells); G_i averages groups of the deep map's channels down to
-as many as f_i has (many to one; the other way round where f_i has more); OT = entropic optimal transport with squared distance per channel; S_y = mean correct
-prediction for class y in the epoch before (online label smoothing). No gradient flows into f_C, the plan and S.
+as many as f_i has (many to one; where f_i has more, its own are grouped); OT = entropic optimal transport with squared
+distance per channel; S_y = mean correct prediction for class y in the epoch before (online label smoothing). No
+gradient flows into f_C, the plan and S.
 
 Fan and Hou, "Self-Feature Regularization: Self-Feature Distillation Without Teacher Models", arXiv 2103.07350.
 **Withdrawn by its authors for errors in the experimental data: its figures are not used, and nothing here claims to

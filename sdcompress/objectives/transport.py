@@ -45,7 +45,7 @@ def plan(cost: Tensor, *, epsilon: float, iterations: int) -> Tensor:
         [B, N, M]; each sample sums to 1, each column to 1/M, each row to about 1/N.
     """
     rows, columns = cost.shape[1:]
-    scale = epsilon * cost.mean((1, 2), keepdim=True).clamp_min(torch.finfo(cost.dtype).tiny)
+    scale = (epsilon * cost.mean((1, 2), keepdim=True)).clamp_min(torch.finfo(cost.dtype).tiny)
     kernel = -cost / scale
     log_columns = torch.zeros_like(kernel[:, :1])
     for _ in range(iterations):

@@ -1,0 +1,76 @@
+"""Divergences, against values worked out by hand and scipy's entropy."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sdcompress.objectives.divergences import kl, logits_mse, soft_cross_entropy
+
+EVEN = torch.tensor([[0.5, 0.5]]).log()
+SURE = torch.tensor([[0.9, 0.1]]).log()
+
+
+def test_kl_by_hand() -> None:
+    # T 1: 0.9 ln(0.9 / 0.5) + 0.1 ln(0.1 / 0.5)
+    assert kl(EVEN, SURE, 1.0).item() == pytest.approx(0.9 * math.log(1.8) + 0.1 * math.log(0.2), rel=1e-5)
+    # T 2 takes square roots: 0.9 : 0.1 becomes 3 : 1
+    assert kl(EVEN, SURE, 2.0).item() == pytest.approx(4 * (0.75 * math.log(1.5) + 0.25 * math.log(0.5)), rel=1e-5)
+
+
+def test_kl_is_a_mean_over_the_batch() -> None:
+    students, teachers = torch.cat([EVEN, SURE]), torch.cat([SURE, SURE])
+    assert kl(students, teachers, 1.0).item() == pytest.approx(kl(EVEN, SURE, 1.0).item() / 2)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**31), st.floats(0.5, 20), st.integers(2, 30))
+def test_kl_agrees_with_scipy(seed: int, temperature: float, classes: int) -> None:
+    student, teacher = np.random.default_rng(seed).normal(scale=3, size=(2, 4, classes))
+    p, q = scipy.special.softmax(teacher / temperature, 1), scipy.special.softmax(student / temperature, 1)
+    expected = temperature**2 * scipy.stats.entropy(p, q, axis=1).mean()
+    ours = kl(torch.tensor(student), torch.tensor(teacher), temperature).item()
+    assert ours == pytest.approx(expected, rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
+def test_kl_of_equals_is_nothing(temperature: float) -> None:
+    logits = torch.randn(6, 5, requires_grad=True)
+    loss = kl(logits, logits.detach().clone(), temperature)
+    loss.backward()
+    assert loss.item() == 0.0
+    assert logits.grad is not None
+    assert logits.grad.abs().max() < 1e-6
+
+
+def test_a_hot_kl_is_half_the_squared_difference_of_centred_logits() -> None:
+    student, teacher = torch.randn(2, 7, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    difference = (student - student.mean(1, keepdim=True)) - (teacher - teacher.mean(1, keepdim=True))
+    assert kl(student, teacher, 1e4).item() == pytest.approx(difference.square().mean().item() / 2, rel=1e-3)
+
+
+def test_soft_cross_entropy_by_hand() -> None:
+    # Against an even student it is T^2 ln 2, whatever the teacher.
+    assert soft_cross_entropy(EVEN, SURE, 2.0).item() == pytest.approx(4 * math.log(2), rel=1e-5)
+
+
+def test_soft_cross_entropy_has_the_gradient_of_kl_and_the_teachers_entropy_more() -> None:
+    student = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    teacher = torch.randn(3, 4, dtype=torch.float64)
+    soft, divergence = soft_cross_entropy(student, teacher, 3.0), kl(student, teacher, 3.0)
+    entropy = scipy.stats.entropy(scipy.special.softmax(teacher.numpy() / 3, 1), axis=1).mean()
+    assert (soft - divergence).item() == pytest.approx(9 * entropy)
+    torch.testing.assert_close(*(torch.autograd.grad(loss, student)[0] for loss in (soft, divergence)))
+
+
+def test_mse_of_logits_by_hand() -> None:
+    # (1 + 4 + 0 + 9) / 4 elements
+    ours = logits_mse(torch.tensor([[1.0, 2.0], [0.0, 0.0]]), torch.tensor([[0.0, 0.0], [0.0, 3.0]]))
+    assert ours.item() == 3.5

@@ -1,0 +1,21 @@
+"""Teachers give targets and take no gradient."""
+
+from __future__ import annotations
+
+import torch
+
+from sdcompress.objectives.teachers import deepest, ensemble
+
+
+def test_the_deepest_exit_teaches_without_a_gradient() -> None:
+    exits = [torch.ones(2, 3, requires_grad=True), torch.full((2, 3), 2.0, requires_grad=True)]
+    teacher = deepest(exits)
+    assert torch.equal(teacher, torch.full((2, 3), 2.0))
+    assert not teacher.requires_grad
+
+
+def test_the_ensemble_is_the_plain_mean_without_a_gradient() -> None:
+    exits = [torch.tensor([[1.0, 5.0]], requires_grad=True), torch.tensor([[3.0, -1.0]], requires_grad=True)]
+    teacher = ensemble(exits)
+    assert torch.equal(teacher, torch.tensor([[2.0, 2.0]]))
+    assert not teacher.requires_grad
