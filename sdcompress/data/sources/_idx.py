@@ -1,0 +1,77 @@
+"""The idx files of MNIST and its kin, with or without gzip.
+
+A big-endian header (two zero bytes, 8 for unsigned bytes, the number of axes, their sizes as 32 bits), then the values.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sdcompress.data.source import Source, array_source
+from sdcompress.data.sources._torchvision import Published
+from sdcompress.errors import DataError
+from sdcompress.schema import recipe
+from sdcompress.schema.manifest import Preprocess
+
+__all__ = ["read_array", "source"]
+
+_SIDE = 28
+
+
+def source(spec: recipe.Data, published: Published, *, classes: tuple[str, ...], mean: float, std: float) -> Source:
+    """The set as a source, at ``spec.image_size`` or 28 pixels, one channel.
+
+    Args:
+        spec: the recipe's ``data``.
+        published: where and what the files are.
+        classes: names.
+        mean: over the training images, in [0, 1].
+        std: likewise.
+    """
+    folder = published.locate(spec)
+    side = spec.image_size or _SIDE
+    train, test = (
+        (
+            read_array(published, folder, f"{split}-images-idx3-ubyte.gz", (count, _SIDE, _SIDE))[..., None],
+            read_array(published, folder, f"{split}-labels-idx1-ubyte.gz", (count,)).astype(np.int64),
+        )
+        for split, count in (("train", 60_000), ("t10k", 10_000))
+    )
+    preprocess = Preprocess(channels=1, resize=(side, side), mean=(mean,), std=(std,))
+    return array_source(classes, preprocess, train, test)
+
+
+def read_array(published: Published, folder: Path, file: str, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    """The values of one file.
+
+    Raises:
+        DataError: if it is damaged, or has not this shape.
+    """
+    raw = published.read(folder, file)
+    if raw[:2] == b"\x1f\x8b":
+        try:
+            raw = gzip.decompress(raw)
+        except (OSError, EOFError, zlib.error) as error:
+            raise _damaged(folder / file, str(error), shape) from error
+    header = b"\x00\x00\x08" + bytes([len(shape)]) + np.array(shape, ">u4").tobytes()
+    if not raw.startswith(header):
+        raise _damaged(folder / file, f"its first bytes are {raw[: len(header)].hex(' ')}", shape)
+    size = len(raw) - len(header)
+    if size != np.prod(shape):
+        raise _damaged(folder / file, f"it holds {size} values", shape)
+    values: npt.NDArray[Any] = np.frombuffer(raw, np.uint8, offset=len(header))
+    return values.reshape(shape)
+
+
+def _damaged(path: Path, why: str, shape: tuple[int, ...]) -> DataError:
+    return DataError(
+        f"{path} is damaged or another file: {why}.",
+        allowed=f"an idx file of unsigned bytes of shape {list(shape)}",
+        next_step="remove the folder and fetch it again with data.download=true",
+    )

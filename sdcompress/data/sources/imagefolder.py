@@ -1,0 +1,158 @@
+"""Your own images: a folder for each class, with or without train/, val/ and test/ above them.
+
+    data.dir/train/<class>/*.png      or, one set that is split for you:      data.dir/<class>/*.png
+    data.dir/val/<class>/*.png        (optional; else a share of train is held out)
+    data.dir/test/<class>/*.png
+
+Classes are the folders in the order of their names, images the files in the order of their paths, folders in a class
+folder included. Images are decoded when they are asked for: the shorter side is resized to ``image_size`` / 0.875 and
+the centre cut out, the usual way of ImageNet (224 of 256); mean and std are ImageNet's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from sdcompress.data.preprocess import geometry
+from sdcompress.data.samples import Images, Labels
+from sdcompress.data.source import Source
+from sdcompress.errors import DataError, InputError, RecipeError
+from sdcompress.schema import recipe
+from sdcompress.schema.manifest import Preprocess
+
+__all__ = ["imagefolder"]
+
+_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+_SPLITS = ("train", "val", "test")
+_SIDE = 224
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+
+
+def imagefolder(spec: recipe.Data) -> Source:
+    """The images below ``spec.dir``.
+
+    Raises:
+        RecipeError: if ``spec.dir`` is not set.
+        DataError: if a folder is missing, a class is empty, or the splits have different classes.
+    """
+    if spec.dir is None:
+        raise RecipeError("'imagefolder' needs data.dir.", next_step="--set data.dir=FOLDER (with a folder per class)")
+    root = Path(spec.dir)
+    side = spec.image_size or _SIDE
+    preprocess = Preprocess(
+        channels=3,
+        resize=round(side / 0.875),
+        crop=(side, side),
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+    )
+    folders = _folders(root)
+    classes = _classes(folders["train"])
+    splits = {}
+    for split, folder in folders.items():
+        if (found := _classes(folder)) != classes:
+            raise _different(folders["train"], classes, folder, found)
+        splits[split] = _FolderSamples(folder, classes, preprocess)
+    listing = "\n".join(line for samples in splits.values() for line in samples.listing(root))
+    digest = hashlib.sha256(listing.encode()).hexdigest()
+    return Source(classes=classes, preprocess=preprocess, digest=digest, **splits)
+
+
+class _FolderSamples:
+    """The images of a split; each is decoded when it is asked for, in whatever thread asks."""
+
+    def __init__(self, folder: Path, classes: tuple[str, ...], preprocess: Preprocess) -> None:
+        self._preprocess = preprocess
+        self._paths: list[Path] = []
+        labels = []
+        for label, name in enumerate(classes):
+            paths = _images(folder / name)
+            self._paths += paths
+            labels += [label] * len(paths)
+        self._labels = np.array(labels, np.int64)
+
+    @property
+    def labels(self) -> Labels:
+        return self._labels
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def images(self, indices: Labels) -> Images:
+        return np.stack([self._decode(self._paths[index]) for index in indices])
+
+    def listing(self, root: Path) -> list[str]:
+        return [f"{path.relative_to(root).as_posix()}\t{path.stat().st_size}" for path in self._paths]
+
+    def _decode(self, path: Path) -> Images:
+        try:
+            with Image.open(path) as image:
+                return geometry(image, self._preprocess)
+        except (*_BROKEN, InputError) as error:
+            reason = error.found if isinstance(error, InputError) else str(error)
+            raise DataError(
+                f"The image {path} cannot be used: {reason}",
+                allowed="an image of 8 bits a channel that Pillow can decode",
+                next_step="repair or remove the file",
+            ) from error
+
+
+def _folders(root: Path) -> dict[str, Path]:
+    if not root.is_dir():
+        raise DataError(f"data.dir is {root}, which is not a folder.", next_step="set data.dir to the images' folder")
+    if not (root / "train").is_dir():
+        return {"train": root}
+    if not (root / "test").is_dir():
+        raise DataError(
+            f"{root} has a folder 'train', but no 'test'.",
+            allowed="train/ and test/, optionally val/; or only class folders, which are then split",
+            next_step="where the set is published with train/ and val/ alone, rename val/ to test/: "
+            "a validation split is held out of train/",
+        )
+    return {split: root / split for split in _SPLITS if (root / split).is_dir()}
+
+
+def _classes(folder: Path) -> tuple[str, ...]:
+    try:
+        names = tuple(sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")))
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read: {error.strerror}.", next_step="check its permissions") from error
+    if not names:
+        raise DataError(
+            f"{folder} holds no folders.",
+            allowed="one folder for each class, with the images in it",
+            next_step="sort the images into a folder for each class, or set data.dir to another folder",
+        )
+    return names
+
+
+def _images(folder: Path) -> list[Path]:
+    found = [
+        path
+        for path in folder.rglob("*")
+        # macOS leaves '._name.jpg' beside 'name.jpg', which is no image
+        if path.suffix.lower() in _SUFFIXES and not path.name.startswith(".") and path.is_file()
+    ]
+    if not found:
+        raise DataError(
+            f"The class folder {folder} holds no image.",
+            allowed=f"files that end in {', '.join(sorted(_SUFFIXES))}",
+            next_step="add images or remove the folder",
+        )
+    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def _different(first: Path, classes: tuple[str, ...], second: Path, found: tuple[str, ...]) -> DataError:
+    only_first, only_second = sorted(set(classes) - set(found)), sorted(set(found) - set(classes))
+    parts = [f"only in {first.name}/: {', '.join(only_first)}"] if only_first else []
+    parts += [f"only in {second.name}/: {', '.join(only_second)}"] if only_second else []
+    return DataError(
+        f"{first} and {second} hold different class folders: {'; '.join(parts)}.",
+        allowed="the same class folders in every split",
+        next_step="rename or remove the folders that differ",
+    )
