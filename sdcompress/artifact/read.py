@@ -11,11 +11,11 @@ from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
-from sdcompress.artifact.digest import digest_of, sha256_of
 from sdcompress.artifact.golden import Golden
 from sdcompress.errors import ArtifactError
 from sdcompress.schema.base import explain
 from sdcompress.schema.manifest import FileEntry, Manifest
+from sdcompress.storage import digest_of, sha256_of
 
 __all__ = ["Artifact", "open_artifact"]
 
@@ -122,7 +122,8 @@ def _manifest(path: Path, fields: dict[str, Any]) -> Manifest:
         manifest = Manifest.model_validate(fields)
     except ValidationError as error:
         raise explain(error, Manifest, f"the manifest of '{path}'", _schema_error) from error
-    if (digest := digest_of(fields)) != manifest.digest:
+    digest = digest_of({name: value for name, value in fields.items() if name != "digest"})
+    if digest != manifest.digest:
         raise ArtifactError(
             f"The manifest of '{path}' was edited: its fields hash to {digest[:12]}…, its digest says "
             f"{manifest.digest[:12]}….",
