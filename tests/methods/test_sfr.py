@@ -1,0 +1,62 @@
+"""SFR by hand: transport, grouped channels, dynamic labels; maps and tokens."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from sdcompress.methods._base import Context
+from sdcompress.methods.sfr import Sfr
+from sdcompress.models.outputs import Outputs
+from sdcompress.objectives.batch import Batch
+
+EVEN, SURE = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.9, 0.1]]).log()
+CONTEXT = Context(1, 2, (1, 1), ((1, 1, 2), (2, 1, 2)))
+
+
+def _step(epoch: int = 0) -> Batch:
+    return Batch(torch.zeros(1, 1, 1, 1), torch.tensor([0]), torch.tensor([0]), epoch=epoch)
+
+
+def _outputs(*maps: Tensor) -> Outputs:
+    return Outputs((EVEN, SURE), (EVEN, SURE), maps)
+
+
+def test_moved_features_cost_nothing_and_changed_ones_their_change() -> None:
+    # Two cells of one channel, 0 and 3; the deep map's two channels average to 3 and 0 (moved), or to 5 and 2.
+    shallow = torch.tensor([[[[0.0, 3.0]]]])
+    moved = torch.tensor([[[[2.0, 1.0]], [[4.0, -1.0]]]])
+    method = Sfr(transport_weight=2.0)
+    terms = method(_outputs(shallow, moved), _step(), method.state(CONTEXT))
+    assert terms["transport"].item() == pytest.approx(0, abs=1e-6)
+    terms = method(_outputs(shallow, moved + 2), _step(), method.state(CONTEXT))
+    assert terms["transport"].item() == pytest.approx(2 * 4, rel=0.02)  # 3 to 5 and 0 to 2, but for the entropy
+
+
+def test_the_last_exits_label_is_the_mean_correct_prediction_of_the_epoch_before() -> None:
+    method = Sfr(transport_weight=0.0)
+    state = method.state(CONTEXT)
+    maps = (torch.zeros(1, 1, 1, 2), torch.zeros(1, 2, 1, 2))
+    first = method(_outputs(*maps), _step(0), state)["ce"]  # half the label, half uniform: 0.75 and 0.25
+    assert first.item() == pytest.approx(math.log(2) - 0.75 * math.log(0.9) - 0.25 * math.log(0.1), rel=1e-5)
+    second = method(_outputs(*maps), _step(1), state)["ce"]  # half the label, half 0.9 : 0.1
+    assert second.item() == pytest.approx(math.log(2) - 0.95 * math.log(0.9) - 0.05 * math.log(0.1), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [((2, 4, 16, 16), (2, 8, 8, 8), (2, 6, 4, 4)), ((2, 64, 8), (2, 64, 8), (2, 64, 8)), ((2, 8, 4, 4), (2, 3, 2, 2))],
+    ids=["maps", "tokens", "more-shallow-channels-than-deep"],
+)
+def test_the_shallow_maps_are_taught_by_the_deepest(shapes: tuple[tuple[int, ...], ...]) -> None:
+    maps = tuple(torch.randn(shape, requires_grad=True) for shape in shapes)
+    logits = tuple(torch.randn(2, 2, requires_grad=True) for _ in shapes)
+    step = Batch(torch.zeros(2, 1, 1, 1), torch.tensor([0, 1]), torch.arange(2))
+    method = Sfr()
+    terms = method(Outputs(logits, logits, maps), step, method.state(CONTEXT))
+    terms["transport"].backward()
+    assert all(m.grad is not None and m.grad.isfinite().all() and m.grad.any() for m in maps[:-1])
+    assert maps[-1].grad is None
