@@ -1,0 +1,63 @@
+"""Networks for small images as papers on CIFAR use them: resnet8, resnet18, vgg16_bn, wrn_28_10 and their like.
+
+Layer sizes are those of kuangliu/pytorch-cifar, so parameter counts and published accuracies are comparable.
+"""
+
+from __future__ import annotations
+
+import re
+
+from torch import nn
+
+from sdcompress.errors import RecipeError, UnknownNameError
+from sdcompress.models.backbones._resnet import RESNETS, resnet
+from sdcompress.models.backbones._vgg import VGGS, vgg
+from sdcompress.models.backbones._wide_resnet import wide_resnet
+
+__all__ = ["cifar"]
+
+_WIDE = re.compile(r"wrn_(\d+)_(\d+)")
+
+
+def cifar(name: str, *, classes: int, image: tuple[int, int, int], pretrained: bool) -> nn.Module:
+    """A network by name, convolutions initialised as He et al. (ICCV 2015) for ReLU, fan-out.
+
+    Args:
+        name: resnet8 .. resnet50, vgg11_bn .. vgg19_bn, or wrn_<depth>_<widen>.
+        classes: K.
+        image: (C, H, W).
+        pretrained: must be False, nobody publishes weights for these.
+
+    Raises:
+        UnknownNameError: if there is no such network.
+        RecipeError: if pretrained is set, or a wide network's depth is not 6 n + 4.
+    """
+    if pretrained:
+        raise RecipeError(
+            f"model.pretrained is set, and there are no published weights for 'cifar:{name}'.",
+            next_step="remove model.pretrained, or choose a timm: backbone",
+        )
+    network = _network(name, classes, image[0])
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return network
+
+
+def _network(name: str, classes: int, channels: int) -> nn.Module:
+    if name in RESNETS:
+        widths, depths, bottleneck = RESNETS[name]
+        return resnet(widths, depths, bottleneck=bottleneck, classes=classes, channels=channels)
+    if name in VGGS:
+        return vgg(VGGS[name], classes=classes, channels=channels)
+    wide = _WIDE.fullmatch(name)
+    if wide is None:
+        raise UnknownNameError("cifar backbones", name, [*RESNETS, *VGGS, "wrn_16_4", "wrn_28_10"])
+    depth, widen = int(wide[1]), int(wide[2])
+    if depth < 10 or depth % 6 != 4 or widen < 1:
+        raise RecipeError(
+            f"There is no wide residual network 'cifar:{name}'.",
+            allowed="wrn_<depth>_<widen>, depth one of 10, 16, 22, 28, ... (6 n + 4), widen at least 1",
+            next_step="write for instance 'cifar:wrn_28_10'",
+        )
+    return wide_resnet(depth, widen, classes=classes, channels=channels)

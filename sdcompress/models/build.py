@@ -1,0 +1,101 @@
+"""From a recipe's model and exits to a network: backbone first, then its cut points, then the heads."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import torch
+from torch import nn
+
+from sdcompress import registry
+from sdcompress.errors import RecipeError, UnknownNameError
+from sdcompress.models import _layout
+from sdcompress.models.backbones import ROOM as BACKBONES
+from sdcompress.models.classifier import classifier_name
+from sdcompress.models.cutpoints import choose, cut_points, deepest, named
+from sdcompress.models.heads import ROOM as HEADS
+from sdcompress.models.heads._base import Head
+from sdcompress.models.multiexit import MultiExit, Tap
+from sdcompress.schema import recipe
+
+__all__ = ["build"]
+
+
+def build(
+    model: recipe.Model, exits: recipe.Exits, *, classes: int, image: tuple[int, int, int], heads: bool = True
+) -> MultiExit:
+    """The network of a recipe. Set ``torch.manual_seed`` before: heads do not change the backbone's first weights.
+
+    Args:
+        model: which backbone: ``family:name`` of the room, or ``module:function`` of the user's own, which is called
+            with ``classes=``, ``channels=`` and model.options and returns an nn.Module with logits [B, K].
+        exits: where the exits are and what they are made of.
+        classes: K.
+        image: (C, H, W).
+        heads: False for the final exit alone.
+
+    Raises:
+        UsageError: if a name, an option, a cut point or the size of the images does not fit.
+        SetupError: if a package or the published weights are missing.
+    """
+    backbone = _backbone(model, classes, image)
+    example = torch.zeros(2, *image)
+    classifier = classifier_name(backbone, example, classes)
+    if not heads:
+        return MultiExit(backbone, classifier=classifier)
+    points = cut_points(backbone, example)
+    chosen = named(points, exits.at) if exits.at else choose(points, exits.auto)
+    taps = [_layout.tap(point, backbone, image) for point in chosen]
+    last = _layout.tap(deepest(points), backbone, image)
+    made = [_head(exits, tap, last, classes, backbone) for tap in taps]
+    return MultiExit(backbone, classifier=classifier, taps=taps, heads=made, deepest=last)
+
+
+def _head(exits: recipe.Exits, tap: Tap, last: Tap, classes: int, backbone: nn.Module) -> Head:
+    kind = registry.load(HEADS, exits.head, extra="train")
+    pool = _layout.pooling(tap, backbone) if exits.pool == "auto" else exits.pool
+    head: Head = kind(tap.shape, classes, width=exits.width_cap, final_shape=last.shape, pool=pool)
+    return head
+
+
+def _backbone(model: recipe.Model, classes: int, image: tuple[int, int, int]) -> nn.Module:
+    family, colon, name = model.name.partition(":")
+    if not (family and colon and name):
+        raise RecipeError(
+            f"model.name is '{model.name}'.",
+            allowed="family:name, such as cifar:resnet18 or timm:resnet50, or module:function of your own",
+            next_step=f"write for instance 'timm:{model.name.strip(':')}'",
+        )
+    try:
+        if family in registry.names(BACKBONES):
+            make = registry.load(BACKBONES, family, extra="vision")
+            backbone = make(name, classes=classes, image=image, pretrained=model.pretrained, **model.options)
+        else:
+            backbone = _users(model, classes, image[0])
+    except TypeError as error:
+        if "keyword argument" not in str(error):
+            raise
+        raise RecipeError(
+            f"The backbone '{model.name}' cannot be called with these model.options: {error}",
+            next_step="remove the option it does not know, or add the one it needs, under model.options",
+        ) from error
+    if not isinstance(backbone, nn.Module):
+        raise RecipeError(
+            f"'{model.name}' returned a {type(backbone).__name__}.",
+            allowed="a torch.nn.Module",
+            next_step="return the network itself",
+        )
+    return backbone
+
+
+def _users(model: recipe.Model, classes: int, channels: int) -> object:
+    module = model.name.partition(":")[0]
+    if importlib.util.find_spec(module.partition(".")[0]) is None:
+        raise UnknownNameError(
+            "families of backbones",
+            module,
+            registry.names(BACKBONES),
+            next_step=f"choose a family, or set PYTHONPATH to the folder that holds your module '{module}'",
+        )
+    asked = {"pretrained": True} if model.pretrained else {}
+    return registry.call_user_function(model.name, classes=classes, channels=channels, **asked, **model.options)

@@ -1,0 +1,97 @@
+"""What each exit costs: MACs and parameters of the network pruned to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sdcompress.models._trace import evaluating
+from sdcompress.models.macs import MacCounter
+from sdcompress.models.multiexit import MultiExit
+
+__all__ = ["ExitCost", "costs"]
+
+
+@dataclass(frozen=True)
+class ExitCost:
+    """Of the network that ends at one exit; heads of other exits are not counted.
+
+    Attributes:
+        macs: multiply-accumulates for one image.
+        parameters: trainable numbers that the exit's logits depend on.
+    """
+
+    macs: int
+    parameters: int
+
+
+def costs(net: MultiExit, image: tuple[int, int, int]) -> tuple[ExitCost, ...]:
+    """The cost of each exit, shallow to deep, measured on one forward pass.
+
+    Args:
+        net: the network; it is left as it was.
+        image: (C, H, W).
+    """
+    parts = {name: net.backbone.get_submodule(name) for name in net.taps}
+    parts |= {f"head {name}": head for name, head in zip(net.taps, net.heads, strict=True)}
+    example = torch.zeros(1, *image, device=next(net.parameters()).device)
+    with evaluating(net), _differentiable(net), MacCounter() as counter:
+        with _noting({**parts, "backbone": net.backbone}, counter) as spent:
+            outputs = net(example)
+        parameters = [_parameters_of(logits) for logits in outputs.logits]
+    macs, before = [], spent["backbone"]
+    for name in net.taps:
+        macs.append(spent[name] + spent[f"head {name}"] - before)
+        before = spent[f"head {name}"]
+    macs.append(spent["backbone"])
+    return tuple(ExitCost(*pair) for pair in zip(macs, parameters, strict=True))
+
+
+@contextmanager
+def _noting(modules: dict[str, nn.Module], counter: MacCounter) -> Iterator[dict[str, int]]:
+    """What has been spent when each module returns."""
+    spent: dict[str, int] = {}
+
+    def note(key: str, *_: Any) -> None:
+        spent[key] = counter.total
+
+    handles = [module.register_forward_hook(partial(note, key)) for key, module in modules.items()]
+    try:
+        yield spent
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _differentiable(net: nn.Module) -> Iterator[None]:
+    """Every parameter leaves a trace in the outputs' history, frozen ones too."""
+    frozen = [parameter for parameter in net.parameters() if not parameter.requires_grad]
+    try:
+        with torch.enable_grad():
+            net.requires_grad_(True)
+            yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+
+
+def _parameters_of(output: Tensor) -> int:
+    """The number of trainable numbers in a tensor's history."""
+    seen, found, waiting = set(), set(), [output.grad_fn]
+    while waiting:
+        step = waiting.pop()
+        if step is None or step in seen:
+            continue
+        seen.add(step)
+        leaf = getattr(step, "variable", None)  # AccumulateGrad, the end of a history, holds its parameter
+        if isinstance(leaf, nn.Parameter):
+            found.add(leaf)
+        waiting += [following for following, _ in step.next_functions]
+    return sum(parameter.numel() for parameter in found)

@@ -1,0 +1,52 @@
+"""What every head is: a body that turns a map into one vector, and a linear classifier on it."""
+
+from __future__ import annotations
+
+from math import isqrt
+from typing import Literal
+
+from torch import Tensor, nn
+
+__all__ = ["Head", "Pool", "channels", "halvings", "resolution"]
+
+Pool = Literal["mean", "token"]
+
+
+class Head(nn.Module):
+    """An exit's part of the network. A head's file gives it a body.
+
+    Its constructor is called with ``(shape, classes, *, width, final_shape, pool)``: shape of the tapped map, (C, H, W)
+    or (N, C); K; the most channels it may have; shape of the backbone's deepest map; how tokens become one vector.
+
+    Args:
+        body: [B, C, H, W] or [B, N, C] to [B, D].
+        feature_size: D.
+        classes: K.
+    """
+
+    def __init__(self, body: nn.Module, feature_size: int, classes: int) -> None:
+        super().__init__()
+        self.feature_size = feature_size
+        self.body = body
+        self.classifier = nn.Linear(feature_size, classes)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [B, K], and the feature [B, D] that they are made of, of a map."""
+        feature = self.body(features)
+        return self.classifier(feature), feature
+
+
+def channels(shape: tuple[int, ...]) -> int:
+    """C of a map (C, H, W) or of tokens (N, C)."""
+    return shape[0] if len(shape) == 3 else shape[1]
+
+
+def resolution(shape: tuple[int, ...]) -> tuple[int, int]:
+    """(H, W) of a map; of N tokens, the largest square that they fill (a class token stands beside it)."""
+    return (shape[1], shape[2]) if len(shape) == 3 else (isqrt(shape[0]), isqrt(shape[0]))
+
+
+def halvings(shape: tuple[int, ...], final_shape: tuple[int, ...]) -> int:
+    """How often a map must be halved to be about as small as the deepest one."""
+    ratio = max(a // b for a, b in zip(resolution(shape), resolution(final_shape), strict=True))
+    return max(0, ratio.bit_length() - 1)
