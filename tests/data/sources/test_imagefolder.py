@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sdcompress.data import load
+from sdcompress.data.samples import Dataset
+from sdcompress.errors import DataError, RecipeError
+from sdcompress.schema.recipe import Data
+
+
+def picture(path: Path, value: int, size: tuple[int, int] = (40, 48), mode: str = "RGB") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, value if mode == "L" else (value,) * 3).save(path)
+
+
+def tree(root: Path, *, splits: tuple[str, ...] = ("train", "test"), classes: str = "ab", count: int = 10) -> Path:
+    """Folders of even pictures; a picture's brightness is 10 * class + its number."""
+    for split in splits:
+        for label, name in enumerate(classes):
+            for number in range(count):
+                picture(root / split / name / f"{number:02}.png", 10 * label + number)
+    return root
+
+
+def loaded(root: Path, **settings: object) -> Dataset:
+    return load(Data(name="imagefolder", dir=str(root), image_size=28, **settings), seed=0)
+
+
+def values(found: Dataset) -> dict[str, list[int]]:
+    parts = {"train": found.train, "val": found.val, "test": found.test}
+    return {name: samples.images(np.arange(len(samples)))[:, 0, 0, 0].tolist() for name, samples in parts.items()}
+
+
+def test_one_set_of_class_folders_is_split(tmp_path: Path) -> None:
+    found = loaded(tree(tmp_path, splits=("",)), validation=0.25)
+    by_split = values(found)
+    assert [len(by_split[name]) for name in ("train", "val", "test")] == [12, 4, 4]
+    assert sorted(value for part in by_split.values() for value in part) == list(range(20))
+    assert found.classes == ("a", "b")
+    assert found.image == (3, 28, 28)
+    assert found.train.labels.tolist() == [value // 10 for value in by_split["train"]]
+
+
+def test_splits_on_disk_are_kept(tmp_path: Path) -> None:
+    found = loaded(tree(tmp_path, splits=("train", "val", "test")))
+    assert values(found) == {name: list(range(20)) for name in ("train", "val", "test")}
+
+
+def test_without_val_a_share_of_train_is_held_out(tmp_path: Path) -> None:
+    by_split = values(loaded(tree(tmp_path), validation=0.1))
+    assert [len(by_split[name]) for name in ("train", "val", "test")] == [18, 2, 20]
+    assert sorted(by_split["train"] + by_split["val"]) == list(range(20))
+
+
+def test_the_shorter_side_is_resized_and_the_centre_kept(tmp_path: Path) -> None:
+    tree(tmp_path)
+    stripes = np.zeros((64, 128, 3), np.uint8)
+    stripes[:, 32:96] = 255  # after 64 -> 32 pixels of height, columns 16 to 48 of 64 are white; the crop is 18 to 46
+    Image.fromarray(stripes).save(tmp_path / "train" / "a" / "00.png")
+    found = loaded(tmp_path, validation=0.0)
+    assert (found.train.images(np.array([0])) == 255).all()
+    assert (found.preprocess.resize, found.preprocess.crop) == (32, (28, 28))
+
+
+def test_files_of_many_kinds_become_rgb_and_others_are_passed_over(tmp_path: Path) -> None:
+    tree(tmp_path)
+    picture(tmp_path / "train" / "a" / "deep" / "er" / "grey.JPEG", 200, mode="L")
+    (tmp_path / "train" / "a" / "._00.png").write_bytes(b"what macOS leaves behind")
+    (tmp_path / "train" / "a" / "readme.txt").write_text("no image")
+    (tmp_path / "train" / ".cache").mkdir()
+    found = loaded(tmp_path, validation=0.0)
+    assert len(found.train) == 21
+    assert found.train.images(np.array([10]))[0, 0, 0].tolist() == [200, 200, 200]
+
+
+def test_the_fingerprint_is_that_of_paths_and_sizes(tmp_path: Path) -> None:
+    first = loaded(tree(tmp_path / "one")).fingerprint
+    assert loaded(tree(tmp_path / "two")).fingerprint == first
+    (tmp_path / "two" / "test" / "a" / "00.png").rename(tmp_path / "two" / "test" / "a" / "0.png")
+    assert loaded(tmp_path / "two").fingerprint != first
+    picture(tmp_path / "one" / "test" / "a" / "00.png", 0, size=(400, 480))
+    assert loaded(tmp_path / "one").fingerprint != first
+
+
+def test_a_corrupt_image_is_named_when_it_is_decoded(tmp_path: Path) -> None:
+    tree(tmp_path)
+    broken = tmp_path / "train" / "b" / "03.png"
+    whole = broken.read_bytes()
+    found = loaded(tmp_path, validation=0.0)
+    for content in (b"", b"no image", whole[: len(whole) // 2], whole[:40] + b"\x55" * 30 + whole[70:]):
+        broken.write_bytes(content)
+        with pytest.raises(DataError, match=r"03\.png"):
+            found.train.images(np.array([13]))
+
+
+def test_an_image_of_16_bits_is_named(tmp_path: Path) -> None:
+    tree(tmp_path)
+    Image.fromarray(np.full((40, 40), 60_000, np.uint16)).save(tmp_path / "train" / "b" / "03.png")
+    with pytest.raises(DataError, match=r"03\.png.*more than 8 bits"):
+        loaded(tmp_path, validation=0.0).train.images(np.array([13]))
+
+
+def refused(root: Path, *words: str) -> None:
+    with pytest.raises(DataError) as caught:
+        loaded(root)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_splits_with_different_classes_are_refused(tmp_path: Path) -> None:
+    tree(tmp_path)
+    (tmp_path / "test" / "b").rename(tmp_path / "test" / "c")
+    refused(tmp_path, "only in train/: b", "only in test/: c")
+
+
+def test_a_class_without_images_is_refused(tmp_path: Path) -> None:
+    (tree(tmp_path) / "train" / "c").mkdir()
+    (tmp_path / "test" / "c").mkdir()
+    (tmp_path / "train" / "c" / "notes.txt").write_text("")
+    refused(tmp_path, str(tmp_path / "train" / "c"), ".png")
+
+
+def test_folders_that_are_not_there_are_refused(tmp_path: Path) -> None:
+    refused(tmp_path / "nowhere", "nowhere")
+    refused(tmp_path, "holds no folders")
+    refused(tree(tmp_path, splits=("train",)), "'test'", "rename val/")
+
+
+def test_one_class_is_not_enough(tmp_path: Path) -> None:
+    refused(tree(tmp_path, classes="a"), "1 class")
+
+
+def test_the_folder_must_be_named() -> None:
+    with pytest.raises(RecipeError, match=r"data\.dir"):
+        load(Data(name="imagefolder"), seed=0)

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sdcompress.data.assemble import assemble
+from sdcompress.data.samples import ArraySamples, Dataset, Samples
+from sdcompress.data.source import Source, array_source
+from sdcompress.errors import DataError, RecipeError
+from sdcompress.schema.manifest import Preprocess
+from sdcompress.schema.recipe import Data
+
+PREPROCESS = Preprocess(channels=1, mean=(0.5,), std=(0.5,))
+CLASSES = ("a", "b")
+
+
+def arrays(first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Image i is filled with ``first + i``: its identity. Labels alternate."""
+    images = np.zeros((count, 2, 2, 1), np.uint8) + np.arange(first, first + count, dtype=np.uint8)[:, None, None, None]
+    return images, np.arange(count) % 2
+
+
+def identities(samples: Samples) -> list[int]:
+    return samples.images(np.arange(len(samples)))[:, 0, 0, 0].tolist()
+
+
+def without_test() -> Source:
+    return array_source(CLASSES, PREPROCESS, arrays(0, 100))
+
+
+def with_test() -> Source:
+    return array_source(CLASSES, PREPROCESS, arrays(0, 100), arrays(100, 40))
+
+
+def test_without_a_test_split_a_fifth_is_held_out_and_no_image_is_in_two_splits() -> None:
+    found = assemble(Data(validation=0.25), without_test(), seed=0)
+    train, val, test = (identities(samples) for samples in (found.train, found.val, found.test))
+    assert [len(train), len(val), len(test)] == [60, 20, 20]
+    assert sorted(train + val + test) == list(range(100))
+    for samples in (found.train, found.val, found.test):
+        assert samples.labels.tolist() == [image % 2 for image in identities(samples)]
+        assert np.bincount(samples.labels).tolist() == [len(samples) // 2] * 2
+
+
+def test_a_published_test_split_is_left_alone() -> None:
+    found = assemble(Data(), with_test(), seed=0)
+    assert identities(found.test) == list(range(100, 140))
+    assert sorted(identities(found.train) + identities(found.val)) == list(range(100))
+
+
+def test_a_published_validation_split_is_left_alone() -> None:
+    source = array_source(CLASSES, PREPROCESS, arrays(0, 20), arrays(20, 10))
+    source = Source(CLASSES, PREPROCESS, source.train, "digest", val=ArraySamples(*arrays(30, 10)), test=source.test)
+    found = assemble(Data(validation=0.5), source, seed=0)
+    assert identities(found.val) == list(range(30, 40))
+    assert identities(found.train) == list(range(20))
+
+
+def test_the_seed_changes_validation_but_never_test() -> None:
+    one, two = (assemble(Data(), without_test(), seed=seed) for seed in (1, 2))
+    assert identities(one.test) == identities(two.test)
+    assert identities(one.val) != identities(two.val)
+
+
+def test_limits_do_not_touch_validation() -> None:
+    full = assemble(Data(), with_test(), seed=0)
+    limited = assemble(Data(train_limit=10, test_limit=6), with_test(), seed=0)
+    assert identities(limited.val) == identities(full.val)
+    assert set(identities(limited.train)) < set(identities(full.train))
+    assert np.bincount(limited.train.labels).tolist() == [5, 5]
+    assert np.bincount(limited.test.labels).tolist() == [3, 3]
+
+
+def test_a_smaller_limit_is_part_of_a_larger_one() -> None:
+    small, large = (assemble(Data(train_limit=limit), with_test(), seed=0) for limit in (10, 30))
+    assert set(identities(small.train)) < set(identities(large.train))
+
+
+def test_a_limit_above_what_is_there_takes_all() -> None:
+    assert len(assemble(Data(test_limit=1000), with_test(), seed=0).test) == 40
+
+
+def test_validation_may_be_given_up() -> None:
+    found = assemble(Data(validation=0.0), with_test(), seed=0)
+    assert len(found.train) == 100
+    with pytest.raises(DataError, match="empty"):
+        found.split("validation")
+
+
+def test_training_may_not() -> None:
+    with pytest.raises(RecipeError, match="validation is 1"):
+        assemble(Data(validation=1.0), with_test(), seed=0)
+
+
+def fingerprint(data: Data = Data(), source: Source | None = None, seed: int = 0) -> str:  # noqa: B008 - frozen
+    return assemble(data, source or with_test(), seed=seed).fingerprint
+
+
+def changed_pixel() -> Source:
+    images, labels = arrays(0, 100)
+    images[17, 1, 0, 0] ^= 1
+    return array_source(CLASSES, PREPROCESS, (images, labels), arrays(100, 40))
+
+
+def changed_label() -> Source:
+    images, labels = arrays(0, 100)
+    labels[[16, 17]] = labels[[17, 16]]
+    return array_source(CLASSES, PREPROCESS, (images, labels), arrays(100, 40))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        fingerprint(seed=1),
+        fingerprint(Data(validation=0.2)),
+        fingerprint(Data(train_limit=50)),
+        fingerprint(Data(test_limit=20)),
+        fingerprint(Data(name="mnist")),
+        fingerprint(source=changed_pixel()),
+        fingerprint(source=changed_label()),
+        fingerprint(source=array_source(("a", "c"), PREPROCESS, arrays(0, 100), arrays(100, 40))),
+        fingerprint(source=array_source(CLASSES, Preprocess(channels=1, mean=(0.4,), std=(0.5,)), arrays(0, 100))),
+    ],
+)
+def test_the_fingerprint_tells_two_data_sets_or_splits_apart(other: str) -> None:
+    assert fingerprint() == fingerprint()
+    assert len(other) == 64
+    assert other != fingerprint()
+
+
+@pytest.mark.parametrize("label", [-1, 2])
+def test_a_label_out_of_range_is_refused(label: int) -> None:
+    images, labels = arrays(0, 10)
+    labels[3] = label
+    with pytest.raises(DataError, match=str(label)):
+        assemble(Data(), array_source(CLASSES, PREPROCESS, (images, labels)), seed=0)
+
+
+def test_an_empty_or_one_class_or_differently_coloured_source_is_refused() -> None:
+    def refused(source: Source, why: str) -> None:
+        with pytest.raises(DataError, match=why):
+            assemble(Data(), source, seed=0)
+
+    refused(array_source(CLASSES, PREPROCESS, arrays(0, 10), arrays(0, 0)), "holds no image")
+    images, labels = arrays(0, 10)
+    refused(array_source(("a",), PREPROCESS, (images, 0 * labels)), "1 class")
+    colour = ArraySamples(np.repeat(images, 3, axis=3), labels)
+    refused(Source(CLASSES, PREPROCESS, colour, "digest"), "3 channels")
+
+
+def test_what_is_returned_is_ready() -> None:
+    found = assemble(Data(name="mnist"), with_test(), seed=0)
+    assert isinstance(found, Dataset)
+    assert (found.name, found.classes, found.image) == ("mnist", CLASSES, (1, 2, 2))
