@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sdcompress.schema.report import Machine
 
-__all__ = ["cores", "cpu_quota", "describe_cpu", "gpu", "installed_versions", "machine", "memory_limit"]
+__all__ = ["cores", "describe_cpu", "gpu", "installed_versions", "machine", "memory_limit", "parse_quota", "quota"]
 
 _CPUINFO = Path("/proc/cpuinfo")
 _CGROUP = Path("/sys/fs/cgroup")
@@ -46,16 +46,21 @@ def machine() -> Machine:
 def cores() -> int:
     """Cores that this process may use: the affinity mask, cut by the control group's quota."""
     free = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = cpu_quota(_read(_CGROUP / "cpu.max") or _quota_v1())
-    return free if quota is None else max(1, min(free, math.ceil(quota)))
+    allowed = quota()
+    return free if allowed is None else max(1, min(free, math.ceil(allowed)))
 
 
-def cpu_quota(text: str) -> float | None:
-    """Cores allowed by a control group, from its "quota period" (microseconds); None where there is no limit."""
-    quota, _, period = text.partition(" ")
-    if not (quota.isdigit() and period.strip().isdigit()):
+def quota() -> float | None:
+    """Cores that the control group allows, perhaps a fraction; None where there is no limit."""
+    return parse_quota(_read(_CGROUP / "cpu.max") or _quota_v1())
+
+
+def parse_quota(text: str) -> float | None:
+    """Cores, from a control group's "quota period" (microseconds); None where there is no limit."""
+    share, _, period = text.partition(" ")
+    if not (share.isdigit() and period.strip().isdigit()):
         return None
-    return int(quota) / int(period)
+    return int(share) / int(period)
 
 
 def memory_limit() -> int | None:
@@ -112,8 +117,7 @@ def _memory_bytes() -> int:
 
 
 def _quota_v1() -> str:
-    quota, period = (_read(_CGROUP / "cpu" / f"cpu.cfs_{what}_us") for what in ("quota", "period"))
-    return f"{quota} {period}"
+    return " ".join(_read(_CGROUP / "cpu" / f"cpu.cfs_{what}_us") or "" for what in ("quota", "period"))
 
 
 def _read(path: Path) -> str | None:

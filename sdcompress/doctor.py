@@ -1,0 +1,128 @@
+"""Doctor: what this machine has, what is missing for which extra, what would spoil a measurement. Loads no torch."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, requires, version
+
+from sdcompress.bench.machine import machine, quota
+from sdcompress.schema.base import Frozen
+from sdcompress.schema.report import Machine
+
+__all__ = ["Diagnosis", "Extra", "Package", "diagnose", "new_enough", "read_requirements"]
+
+# extras that only repeat others, or serve those who change sdcompress
+_UNIONS = {"all", "dev"}
+_REQUIREMENT = re.compile(r"^([A-Za-z0-9._-]+)(?:>=([0-9.]+))?[^;]*(?:;.*extra\s*==\s*['\"]([\w-]+)['\"])?")
+
+
+class Package(Frozen):
+    """One package that sdcompress may use."""
+
+    name: str
+    minimum: str | None
+    installed: str | None
+    right: bool
+
+
+class Extra(Frozen):
+    """The packages of one extra of sdcompress ("core": what is always needed)."""
+
+    name: str
+    packages: tuple[Package, ...]
+    complete: bool
+    install: str
+
+
+class Diagnosis(Frozen):
+    """What ``sdcompress doctor`` found."""
+
+    machine: Machine
+    hardware_threads: int | None
+    providers: tuple[str, ...]
+    extras: tuple[Extra, ...]
+    warnings: tuple[str, ...]
+
+
+def diagnose() -> Diagnosis:
+    """Look at this machine: about a second, nothing is changed, nothing is sent anywhere."""
+    found = machine()
+    providers = _providers()
+    extras = tuple(_extra(name, needs) for name, needs in read_requirements(requires("sdcompress") or ()).items())
+    return Diagnosis(
+        machine=found,
+        hardware_threads=os.cpu_count(),
+        providers=providers,
+        extras=extras,
+        warnings=tuple(_warnings(found, quota(), providers)),
+    )
+
+
+def read_requirements(lines: Iterable[str]) -> dict[str, list[tuple[str, str | None]]]:
+    """The packages of each extra with their lowest versions, from the lines of the installed metadata."""
+    extras: dict[str, list[tuple[str, str | None]]] = {}
+    for line in lines:
+        match = _REQUIREMENT.match(line)
+        if match and match.group(1) != "sdcompress" and match.group(3) not in _UNIONS:
+            extras.setdefault(match.group(3) or "core", []).append((match.group(1), match.group(2)))
+    return extras
+
+
+def new_enough(installed: str, minimum: str | None) -> bool:
+    """Whether a version is at least the minimum; what follows the numbers (rc1, +cpu) is ignored."""
+    return minimum is None or _numbers(installed) >= _numbers(minimum)
+
+
+def _numbers(text: str) -> list[int]:
+    release = re.match(r"[0-9.]*[0-9]|", text)
+    numbers = [int(part) for part in (release.group(0) if release else "").split(".") if part]
+    while numbers and numbers[-1] == 0:  # 2.9.0 is 2.9
+        numbers.pop()
+    return numbers
+
+
+def _extra(name: str, needs: list[tuple[str, str | None]]) -> Extra:
+    packages = tuple(_package(*need) for need in needs)
+    install = "pip install --upgrade " + ("sdcompress" if name == "core" else f"'sdcompress[{name}]'")
+    return Extra(name=name, packages=packages, complete=all(p.right for p in packages), install=install)
+
+
+def _package(name: str, minimum: str | None) -> Package:
+    installed = _installed(name)
+    right = installed is not None and new_enough(installed, minimum)
+    return Package(name=name, minimum=minimum, installed=installed, right=right)
+
+
+def _installed(name: str) -> str | None:
+    # the GPU build installs the same module under another name
+    for candidate in (name, "onnxruntime-gpu") if name == "onnxruntime" else (name,):
+        try:
+            return version(candidate)
+        except PackageNotFoundError:  # noqa: PERF203 - two rounds at most
+            continue
+    return None
+
+
+def _providers() -> tuple[str, ...]:
+    try:
+        import onnxruntime
+    except ImportError:  # the list of packages says so
+        return ()
+    return tuple(onnxruntime.get_available_providers())
+
+
+def _warnings(found: Machine, allowed: float | None, providers: tuple[str, ...]) -> list[str]:
+    warnings = []
+    if allowed is not None and allowed < found.cores:
+        warnings.append(f"A control group allows {allowed:g} cores: {found.cores} threads would be halted in turns.")
+    if found.governor == "powersave":
+        warnings.append("The clock governor is 'powersave': times will drift. 'performance' needs root to be set.")
+    if found.load_average is not None and found.load_average > found.cores / 2:
+        warnings.append(f"Other work is running (load average {found.load_average:.1f} on {found.cores} cores).")
+    if found.gpu and "CUDAExecutionProvider" not in providers:
+        warnings.append("There is a GPU, but this onnxruntime cannot use it: pip install onnxruntime-gpu instead.")
+    if {"onnxruntime", "onnxruntime-gpu"} <= set(found.versions):
+        warnings.append("onnxruntime and onnxruntime-gpu overwrite each other's files: uninstall both, install one.")
+    return warnings

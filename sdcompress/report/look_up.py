@@ -1,0 +1,54 @@
+"""Find in a report what belongs to a row: its evaluations, its latency, its comparison."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from sdcompress.schema.report import BenchRecord, Comparison, Evaluation, ExitScore, Report, ReportRow
+
+__all__ = ["ENSEMBLE", "accuracy_of", "comparison_of", "evaluation_of", "own_exits", "record_of", "same"]
+
+ENSEMBLE = "ensemble"
+
+
+def same(row: ReportRow, name: str, digest: str | None) -> bool:
+    """Whether a row and something measured are the same artifact: by digest where both have one, else by name."""
+    return row.digest == digest if row.digest and digest else row.name == name
+
+
+def evaluation_of(report: Report, row: ReportRow, split: Literal["test", "validation"]) -> Evaluation | None:
+    """The latest evaluation of a row on a split."""
+    return next((e for e in reversed(report.evaluations) if e.split == split and same(row, e.name, e.digest)), None)
+
+
+def accuracy_of(evaluation: Evaluation | None) -> float | None:
+    """What a user of the artifact gets: the policy's accuracy if it has one, else the last exit's."""
+    if evaluation is None:
+        return None
+    return evaluation.policy.accuracy if evaluation.policy else own_exits(evaluation)[-1].accuracy
+
+
+def own_exits(evaluation: Evaluation) -> list[ExitScore]:
+    """The exits without the ensemble of them all."""
+    return [exit_ for exit_ in evaluation.exits if exit_.name != ENSEMBLE]
+
+
+def record_of(
+    report: Report, row: ReportRow, scenario: Literal["single-stream", "offline"] = "single-stream"
+) -> BenchRecord | None:
+    """The latest measurement of a row in a scenario."""
+    records = [record for bench in report.benches for record in bench.records if record.scenario == scenario]
+    return next((record for record in reversed(records) if same(row, record.name, record.digest)), None)
+
+
+def comparison_of(report: Report, row: ReportRow) -> Comparison | None:
+    """The latest single-stream comparison of a row with the report's reference."""
+    found = [comparison for bench in report.benches for comparison in bench.comparisons]
+    return next(
+        (
+            c
+            for c in reversed(found)
+            if c.scenario == "single-stream" and c.name == row.name and c.reference == report.reference
+        ),
+        None,
+    )
