@@ -1,0 +1,86 @@
+"""Who needs whom in an ONNX graph, and which of its values depend on the data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from enum import Enum
+
+import onnx
+
+__all__ = ["Flow", "Kind", "reads"]
+
+
+class Kind(Enum):
+    """What a node's outputs depend on."""
+
+    CONSTANT = "weights and constants only"
+    SHAPE = "the shapes of the data only"
+    DATA = "the data"
+
+
+class Flow:
+    """The flow of tensors through a graph.
+
+    Args:
+        model: nodes in topological order, as ONNX demands.
+
+    Attributes:
+        nodes: the graph's nodes.
+        uses: for each node the names it reads, those captured by subgraphs included.
+        producer: for each tensor the index of the node that makes it.
+        kinds: for each node what its outputs depend on.
+        initializers: the stored tensors by name.
+        inputs: names of the graph's inputs that are not stored tensors.
+    """
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        graph = model.graph
+        self.nodes = list(graph.node)
+        self.uses = [list(reads(node)) for node in self.nodes]
+        self.producer = {name: index for index, node in enumerate(self.nodes) for name in node.output if name}
+        self.initializers = {tensor.name: tensor for tensor in graph.initializer}
+        self.inputs = [value.name for value in graph.input if value.name not in self.initializers]
+        self.values = {value.name: value for value in (*graph.value_info, *graph.input, *graph.output)}
+        self.kinds: list[Kind] = []
+        for node, uses in zip(self.nodes, self.uses, strict=True):
+            self.kinds.append(self._kind(node, uses))
+
+    def ancestors(self, tensors: Iterable[str]) -> set[int]:
+        """Indices of all nodes that the tensors depend on, their own producers included."""
+        found: set[int] = set()
+        waiting = list(tensors)
+        while waiting:
+            index = self.producer.get(waiting.pop())
+            if index is not None and index not in found:
+                found.add(index)
+                waiting += self.uses[index]
+        return found
+
+    def axes(self, tensor: str) -> list[int | str] | None:
+        """The axes of a tensor, a dynamic one by its name; None where the graph does not say."""
+        value = self.values.get(tensor)
+        if value is None or not value.type.tensor_type.HasField("shape"):
+            return None
+        return [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
+
+    def _kind(self, node: onnx.NodeProto, uses: list[str]) -> Kind:
+        kinds = {
+            self.kinds[self.producer[name]] if name in self.producer else Kind.DATA
+            for name in uses
+            if name not in self.initializers
+        }
+        if not kinds - {Kind.CONSTANT}:
+            return Kind.CONSTANT
+        shape_only = node.op_type in {"Shape", "Size"} or Kind.DATA not in kinds
+        return Kind.SHAPE if shape_only else Kind.DATA
+
+
+def reads(node: onnx.NodeProto) -> Iterator[str]:
+    """The names that a node reads, those captured by its subgraphs included."""
+    yield from filter(None, node.input)
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            inside = {name for inner in graph.node for name in inner.output}
+            inside |= {value.name for value in (*graph.initializer, *graph.input)}
+            names = [name for inner in graph.node for name in reads(inner)]
+            yield from (name for name in (*names, *(value.name for value in graph.output)) if name not in inside)
