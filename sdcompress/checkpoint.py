@@ -104,14 +104,22 @@ class Checkpoint:
             DataError: if the data or its split is not the same.
         """
         found = data.load(self.recipe.data, seed=self.recipe.seed)
+        self.check_data(found)
+        return found
+
+    def check_data(self, found: Dataset) -> None:
+        """Refuse data that this checkpoint was not trained on: its validation images may have been.
+
+        Raises:
+            DataError: if the fingerprints differ.
+        """
         if found.fingerprint != self.data_fingerprint:
             raise DataError(
                 f"The data set '{found.name}' is not the one that {self.path} was trained on: "
                 f"its fingerprint is {found.fingerprint[:12]}, the checkpoint's {self.data_fingerprint[:12]}.",
-                allowed="the same files and the same split (its validation part must not have been trained on)",
+                allowed="the same files and the same split",
                 next_step="restore the data in data.dir, or train again",
             )
-        return found
 
 
 def newest(folder: Path) -> Path | None:

@@ -1,0 +1,1 @@
+"""Recipe -> checkpoint: the loop, its data order, optimiser, averages and exact resume. Loads nothing by itself."""

@@ -1,0 +1,48 @@
+"""The processes and devices of a run, as Lightning Fabric, checked before anything is built."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from lightning_fabric import Fabric
+
+from sdcompress.errors import SetupError, UsageError
+from sdcompress.schema import recipe
+
+__all__ = ["launch"]
+
+
+def launch(spec: recipe.Train) -> Fabric:
+    """A launched Fabric: one process, or one of those that torchrun started.
+
+    Raises:
+        SetupError: if there is no such accelerator.
+        UsageError: if ``devices`` does not fit the number of processes.
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if spec.devices != world:
+        raise UsageError(
+            f"train.devices is {spec.devices}, but {world} process(es) were started.",
+            allowed="one process per device",
+            next_step=f"torchrun --nproc-per-node {spec.devices} -m sdcompress train ..."
+            if spec.devices > 1
+            else f"--set train.devices={world}",
+        )
+    present = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+    if spec.accelerator in present and not present[spec.accelerator]():
+        raise SetupError(
+            f"train.accelerator is '{spec.accelerator}', which torch {torch.__version__} does not find here.",
+            allowed=", ".join(["auto", "cpu", *(name for name, found in present.items() if found())]),
+            next_step="'sdcompress doctor' shows what is there; --set train.accelerator=auto takes the best",
+        )
+    nodes = world // int(os.environ.get("LOCAL_WORLD_SIZE", str(world)))
+    fabric = Fabric(
+        accelerator=spec.accelerator,
+        devices=world // nodes,
+        num_nodes=nodes,
+        strategy="ddp" if world > 1 else "auto",
+        precision=spec.precision,
+    )
+    fabric.launch()
+    return fabric

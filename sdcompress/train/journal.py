@@ -1,0 +1,49 @@
+"""What training writes for people while it runs: metrics.jsonl and TensorBoard, in step with the checkpoints."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from torch.utils.tensorboard.writer import SummaryWriter
+
+from sdcompress.storage import storage_errors, write_text
+
+__all__ = ["METRICS", "Journal", "read_metrics"]
+
+METRICS = "metrics.jsonl"
+
+
+def read_metrics(folder: Path) -> tuple[dict[str, float], ...]:
+    """The lines of a run's metrics.jsonl, one per epoch; empty if there is none."""
+    path = folder / METRICS
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return tuple(json.loads(line) for line in lines)
+
+
+class Journal:
+    """One line per epoch.
+
+    Args:
+        folder: of the training run.
+        step: steps done when the run starts or goes on; later lines of an earlier try are dropped.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        self._path = folder / METRICS
+        lines = [json.dumps(line) + "\n" for line in read_metrics(folder) if line["step"] <= step]
+        write_text(self._path, "".join(lines))
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step or None)
+
+    def write(self, metrics: dict[str, float]) -> None:
+        """Add a line; ``metrics`` has at least 'epoch' and 'step'."""
+        with storage_errors(self._path), self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(metrics) + "\n")
+        for name, value in metrics.items():
+            if name not in ("epoch", "step"):
+                self._board.add_scalar(name, value, int(metrics["step"]))
+        self._board.flush()
+
+    def close(self) -> None:
+        """Close the TensorBoard file."""
+        self._board.close()

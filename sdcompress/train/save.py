@@ -1,0 +1,131 @@
+"""Writing a checkpoint and going on from it, bit for bit: tensors as safetensors, everything else as JSON."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from sdcompress.checkpoint import STATE, STEPS, Checkpoint
+from sdcompress.schema.manifest import FileEntry
+from sdcompress.schema.training import TrainingState
+from sdcompress.storage import digest_of, sha256_of, staged_folder, write_text
+
+__all__ = ["Resumable", "restore", "save"]
+
+KEPT = 2  # a checkpoint that turns out broken still has one before it
+
+
+@dataclass
+class Resumable:
+    """Everything that changes while training.
+
+    Attributes:
+        net: the network.
+        state: the method's adapters and memories.
+        optimizer: torch's own, not a wrapper of it.
+        average: the averaged network, if there is one.
+        scaler: the loss scale of fp16, or empty.
+    """
+
+    net: nn.Module
+    state: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: nn.Module | None
+    scaler: dict[str, float]
+
+
+def save(out: Path, now: Resumable, **facts: Any) -> Path:
+    """Write ``out/steps/<step>`` as a whole and remove all but the newest two.
+
+    Args:
+        out: folder of the training run.
+        now: what to keep.
+        facts: the other fields of ``TrainingState``.
+
+    Returns:
+        The folder of the checkpoint.
+    """
+    folder = out / STEPS / f"{facts['step']:08d}"
+    if folder.exists():  # the same step again, e.g. an epoch's end and the run's end
+        shutil.rmtree(folder)
+    weights, training, numbers = _tensors(now)
+    with staged_folder(folder) as staging:
+        save_file(weights, staging / "weights.safetensors")
+        save_file(training, staging / "training.safetensors")
+        fields = {
+            "weights": _entry(staging / "weights.safetensors"),
+            "training": _entry(staging / "training.safetensors"),
+            "optimizer": numbers,
+            "scaler": now.scaler,
+            "versions": _versions(),
+            **facts,
+        }
+        draft = TrainingState.model_construct(**fields)
+        written = draft.model_dump(mode="json", exclude={"digest"}, warnings="none")
+        state = TrainingState.model_validate({**written, "digest": digest_of(written)})
+        write_text(staging / STATE, state.model_dump_json(indent=1))
+    complete = sorted((out / STEPS).glob("[0-9]*"))
+    for old in complete[:-KEPT]:
+        shutil.rmtree(old)
+    return folder
+
+
+def restore(checkpoint: Checkpoint, now: Resumable) -> None:
+    """Put a checkpoint's tensors into a freshly built run; ``now.scaler`` is replaced."""
+    training = load_file(checkpoint.path / checkpoint.state.training.file)
+    weights = load_file(checkpoint.path / checkpoint.state.weights.file)
+    if now.average is None:
+        now.net.load_state_dict(weights)
+    else:
+        now.average.load_state_dict(weights)
+        now.net.load_state_dict(_under("net.", training))
+    now.state.load_state_dict(_under("method.", training))
+    kept: dict[int, dict[str, Any]] = {}
+    for key, value in {**_under("optimizer.", training), **checkpoint.state.optimizer}.items():
+        index, _, name = key.partition(".")
+        kept.setdefault(int(index), {})[name] = value
+    # hyper-parameters come from the recipe, which is the same; only what was learnt comes from the checkpoint
+    now.optimizer.load_state_dict({**now.optimizer.state_dict(), "state": kept})
+    now.scaler = dict(checkpoint.state.scaler)
+
+
+def _tensors(now: Resumable) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
+    weights = _plain((now.average or now.net).state_dict())
+    training = {f"net.{k}": v for k, v in _plain(now.net.state_dict()).items()} if now.average is not None else {}
+    training |= {f"method.{k}": v for k, v in _plain(now.state.state_dict()).items()}
+    numbers: dict[str, Any] = {}
+    for index, values in now.optimizer.state_dict()["state"].items():
+        for name, value in values.items():
+            if isinstance(value, Tensor):
+                training[f"optimizer.{index}.{name}"] = value.detach().cpu().contiguous()
+            else:
+                numbers[f"{index}.{name}"] = value
+    return weights, training, numbers
+
+
+def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    # safetensors takes neither strided layouts nor two names for one storage (tied weights)
+    return {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+    }
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _entry(path: Path) -> FileEntry:
+    return FileEntry(file=path.name, sha256=sha256_of(path), bytes=path.stat().st_size)
+
+
+def _versions() -> dict[str, str]:
+    installed = {found.name: found.version for found in distributions()}
+    packages = ("sdcompress", "torch", "torchvision", "timm", "lightning-fabric", "numpy")
+    return {package: installed[package] for package in packages if package in installed}
