@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from math import log
+
 from torch import nn
 
 from sdcompress.models.cutpoints import CutPoint
 from sdcompress.models.heads._base import Pool
 from sdcompress.models.multiexit import Tap
 
-__all__ = ["pooling", "tap"]
+__all__ = ["is_map", "pooling", "tap"]
 
 
 def tap(point: CutPoint, backbone: nn.Module, image: tuple[int, int, int]) -> Tap:
@@ -25,6 +27,13 @@ def tap(point: CutPoint, backbone: nn.Module, image: tuple[int, int, int]) -> Ta
     return Tap(point.name, point.shape)
 
 
+def is_map(point: CutPoint, image: tuple[int, int, int]) -> bool:
+    """Whether a cut point's output is tokens or a picture-like map; NesT's blocks of tokens, for one, are neither."""
+    if len(point.shape) == 2:
+        return True
+    return min(_distortion(point.shape[1:], image), _distortion(point.shape[:2], image)) < log(2)
+
+
 def pooling(tap: Tap, backbone: nn.Module) -> Pool:
     """How tokens become a vector by default: the class token where these tokens begin with one, else the mean."""
     prefix = getattr(backbone, "num_prefix_tokens", 0)
@@ -33,15 +42,12 @@ def pooling(tap: Tap, backbone: nn.Module) -> Pool:
 
 
 def _channels_last(shape: tuple[int, ...], backbone: nn.Module, image: tuple[int, int, int]) -> bool:
-    first, last = _like(shape[1:], image), _like(shape[:2], image)
-    if first != last:
-        return last
-    return getattr(backbone, "output_fmt", "NCHW") == "NHWC"
+    first, last = _distortion(shape[1:], image), _distortion(shape[:2], image)
+    if first == last:
+        return getattr(backbone, "output_fmt", "NCHW") == "NHWC"
+    return last < first
 
 
-def _like(size: tuple[int, ...], image: tuple[int, int, int]) -> bool:
-    """Whether two axes have the image's aspect ratio, up to the rounding of a few halvings."""
-    (height, width), (_, image_height, image_width) = size, image
-    if height > image_height or width > image_width:
-        return False
-    return abs(height - image_height * width / image_width) < 1.0
+def _distortion(size: tuple[int, ...], image: tuple[int, int, int]) -> float:
+    """How far two axes are from the image's aspect ratio: |log| of the ratio of both."""
+    return abs(log(size[0] / size[1] * image[2] / image[1]))

@@ -43,7 +43,7 @@ def build(
     classifier = classifier_name(backbone, example, classes)
     if not heads:
         return MultiExit(backbone, classifier=classifier)
-    points = cut_points(backbone, example)
+    points = [point for point in cut_points(backbone, example) if _layout.is_map(point, image)]
     chosen = named(points, exits.at) if exits.at else choose(points, exits.auto)
     taps = [_layout.tap(point, backbone, image) for point in chosen]
     last = _layout.tap(deepest(points), backbone, image)

@@ -29,12 +29,15 @@ class CutPoint:
         name: the outermost module that ends here.
         shape: shape of its output without the batch axis, as the backbone has it.
         fraction: share of the backbone's MACs spent up to here, 0..1.
+        level: how deep it lies among the modules; one whose parts learn nothing lies one deeper, so that the end of a
+            stage lies higher than a norm beside it.
         aliases: other modules with the same output.
     """
 
     name: str
     shape: tuple[int, ...]
     fraction: float
+    level: int = 0
     aliases: tuple[str, ...] = ()
 
 
@@ -57,7 +60,8 @@ def cut_points(backbone: nn.Module, example: Tensor) -> tuple[CutPoint, ...]:
         if names and len(shape) in (3, 4):
             outermost = min(names, key=lambda name: name.count("."))
             aliases = tuple(name for name in names if name != outermost)
-            points.append(CutPoint(outermost, shape[1:], fraction, aliases))
+            level = outermost.count(".") + (not _has_learning_parts(backbone.get_submodule(outermost)))
+            points.append(CutPoint(outermost, shape[1:], fraction, level, aliases))
     if not points:
         raise RecipeError(
             "This backbone has no place where it could be cut: several branches run side by side from its input.",
@@ -130,17 +134,21 @@ def deepest(points: Sequence[CutPoint]) -> CutPoint:
     return (wide or list(points))[-1]
 
 
+def _has_learning_parts(module: nn.Module) -> bool:
+    return any(True for child in module.children() for _ in child.parameters())
+
+
 def _extend(way: _Way, point: CutPoint, target: float, slack: float) -> _Way:
     distance = abs(point.fraction - target)
-    cost = (max(0.0, distance - slack), float(point.name.count(".")), distance)
+    cost = (max(0.0, distance - slack), float(point.level), distance)
     return tuple(a + b for a, b in zip(way[0], cost, strict=True)), (*way[1], point)
 
 
 def _one_per_fraction(points: Sequence[CutPoint]) -> list[CutPoint]:
     """Of the places with the same MACs the outermost and, of these, the last (after the activation, not before)."""
     found: dict[float, CutPoint] = {}
-    for point in points:
+    for point in points[: points.index(deepest(points)) + 1]:  # what follows is pooled, not a map
         other = found.get(point.fraction)
-        if other is None or point.name.count(".") <= other.name.count("."):
+        if other is None or point.level <= other.level:
             found[point.fraction] = point
     return [point for fraction, point in found.items() if 0.0 < fraction <= _LATEST]

@@ -19,7 +19,8 @@ class Outputs(NamedTuple):
         logits: E tensors of shape [B, K].
         features: E tensors of shape [B, D_i], the input of each exit's classifier.
         maps: E tensors, the backbone's map at each tap: [B, C_i, H_i, W_i], or [B, N, C_i] for token models;
-            the last is the deepest map before pooling.
+            the last is the deepest map before pooling. Maps that the backbone has as [B, H, W, C] are turned. Without
+            exits before the last nothing is tapped, and the only map is the feature itself, [B, D].
     """
 
     logits: tuple[Tensor, ...]

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sdcompress import registry
+from sdcompress.models import heads
+from sdcompress.models.macs import MacCounter
+
+NAMES = registry.names(heads.ROOM)
+CONVOLUTIONS = [name for name in NAMES if name != "linear"]
+
+
+def head(name, shape=(32, 16, 16), final_shape=(256, 2, 2), *, width=64, pool="mean"):
+    torch.manual_seed(0)
+    return registry.load(heads.ROOM, name, extra="train")(
+        shape, 10, width=width, final_shape=final_shape, pool=pool
+    ).eval()
+
+
+def macs(module, shape):
+    with torch.no_grad(), MacCounter() as counter:
+        module(torch.zeros(1, *shape))
+    return counter.total
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("shape", [(32, 16, 16), (8, 15, 9), (300, 2, 2), (16, 1, 1), (17, 32)])
+def test_logits_are_the_classifier_of_the_feature(name, shape):
+    made = head(name, shape)
+    logits, feature = made(torch.rand(3, *shape))
+    assert feature.shape == (3, made.feature_size)
+    assert torch.equal(logits, made.classifier(feature))
+    assert logits.shape == (3, 10)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_parameter_of_a_head_learns(name):
+    for shape in ((32, 16, 16), (17, 32)):
+        made = head(name, shape).train()
+        made(torch.rand(4, *shape))[0].square().sum().backward()
+        assert all(p.grad is not None for p in made.parameters())
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_the_width_cap_bounds_the_channels_and_the_macs(name):
+    wide, narrow = head(name, width=512), head(name, width=16)
+    assert (wide.feature_size, narrow.feature_size) == (256, 16)
+    assert narrow.classifier.in_features == 16
+    assert macs(narrow, (32, 16, 16)) < macs(wide, (32, 16, 16)) / 2
+
+
+def test_bottleneck_by_hand():
+    """1 x 1: 32 to 16 at 16 x 16; 8 x 8 stride 8 at 2 x 2; 1 x 1: 16 to 64 at 2 x 2; classifier 64 to 10."""
+    assert macs(head("bottleneck"), (32, 16, 16)) == 32 * 16 * 256 + 16 * 16 * 64 * 4 + 16 * 64 * 4 + 640
+
+
+def test_bottleneck_shrinks_large_maps_before_its_largest_kernel():
+    made = head("bottleneck", (8, 32, 32), (64, 2, 2))
+    assert macs(made, (8, 32, 32)) == 8 * 16 * 256 + 16 * 16 * 64 * 4 + 16 * 64 * 4 + 640
+
+
+def test_sepconv_by_hand():
+    """Three halvings, 32 -> 64 -> 64 -> 64: depthwise and pointwise twice a block, the first pair 'middle' wide."""
+
+    def block(inputs, outputs, cells):
+        return cells * (9 * inputs + inputs * inputs + 9 * inputs + inputs * outputs)
+
+    expected = block(32, 64, 64) + block(64, 64, 16) + block(64, 64, 4) + 640
+    assert macs(head("sepconv"), (32, 16, 16)) == expected
+    mask = 64 * (9 * 32 + 32 * 32) * 2
+    assert macs(head("attention"), (32, 16, 16)) == expected + mask
+
+
+def test_attention_only_dims_the_map():
+    mask = head("attention").body[0]
+    features = torch.rand(2, 32, 16, 16)
+    assert (mask(features) <= features).all()
+    assert (mask(features) > 0).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tokens_are_pooled_by_mean_or_by_the_first(name):
+    tokens = torch.rand(2, 17, 32)
+    shuffled = torch.cat([tokens[:, :1], tokens[:, 1:].flip(1) * 2], 1)
+    first = head(name, (17, 32), pool="token")
+    mean = head(name, (17, 32), pool="mean")
+    assert torch.equal(first(tokens)[0], first(shuffled)[0])
+    assert torch.allclose(mean(tokens)[0], mean(tokens.flip(1))[0], atol=1e-6)
+    assert not torch.allclose(first(tokens)[0], first(tokens.flip(1))[0], atol=1e-3)

@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from sdcompress import registry
+from sdcompress.errors import RecipeError, UnknownNameError, UsageError
+from sdcompress.models import backbones, heads
+from sdcompress.models.build import build
+from sdcompress.schema import recipe
+
+IMAGE = (3, 16, 16)
+COSINE = """
+class Cosine(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.ones(5, 768))
+    def forward(self, x):
+        return x.flatten(1) @ self.w.T
+def make(classes, channels):
+    return Cosine()
+"""
+
+
+def network(name: str = "cifar:resnet8", image=IMAGE, heads=True, options=None, classes=5, **exits):
+    model = recipe.Model(name=name, options=options or {})
+    return build(model, recipe.Exits(**{"auto": 2, **exits}), classes=classes, image=image, heads=heads)
+
+
+@pytest.fixture
+def user_module(tmp_path, monkeypatch):
+    def write(code: str) -> None:
+        (tmp_path / "my_nets.py").write_text("import torch\nfrom torch import nn\n" + code)
+        monkeypatch.syspath_prepend(str(tmp_path))
+        monkeypatch.delitem(sys.modules, "my_nets", raising=False)
+
+    yield write
+    sys.modules.pop("my_nets", None)
+
+
+def test_heads_do_not_change_the_backbones_first_weights():
+    weights = []
+    for with_heads in (True, False, True):
+        torch.manual_seed(7)
+        weights.append(network(heads=with_heads).backbone.state_dict())
+    assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
+    torch.manual_seed(8)
+    assert not torch.equal(weights[0]["conv1.weight"], network().backbone.conv1.weight)
+
+
+def test_the_same_seed_gives_the_same_network():
+    torch.manual_seed(7)
+    first = network()
+    torch.manual_seed(7)
+    second = network()
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+def test_building_leaves_batch_norm_alone_and_training_on():
+    net = network()
+    assert all(module.training for module in net.modules())
+    assert not net.backbone.bn1.running_mean.any()
+
+
+@pytest.mark.parametrize("head", registry.names(heads.ROOM))
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("timm:resnet18", 64),
+        ("timm:vit_tiny_patch16_224", 32),
+        ("timm:swin_tiny_patch4_window7_224", 64),
+        ("timm:mobilenetv3_small_050", 64),
+    ],
+)
+def test_every_head_fits_every_kind_of_map(name, size, head):
+    net = network(name, (1, size, size), head=head).eval()
+    with torch.no_grad():
+        outputs = net(torch.rand(3, 1, size, size))
+    assert [tuple(z.shape) for z in outputs.logits] == [(3, 5)] * 3
+    assert [tuple(f.shape[1:]) for f in outputs.features] == [(d,) for d in net.feature_sizes]
+    assert [tuple(m.shape[1:]) for m in outputs.maps] == list(net.map_shapes)
+    assert all(z.isfinite().all() for z in outputs.logits)
+
+
+def test_swin_maps_are_turned_to_channels_first():
+    net = network("timm:swin_tiny_patch4_window7_224", (3, 64, 64))
+    assert net.map_shapes[-1] == (768, 2, 2)
+
+
+def test_vit_pools_the_class_token_unless_told():
+    taken = {}
+    for pool in ("auto", "token", "mean"):
+        torch.manual_seed(0)
+        net = network("timm:vit_tiny_patch16_224", (3, 32, 32), head="linear", pool=pool).eval()
+        outputs = net(torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
+        norm = net.heads[0].body[0](outputs.maps[0])
+        expected = norm.mean(1) if pool == "mean" else norm[:, 0]
+        assert torch.equal(outputs.features[0], expected)
+        taken[pool] = outputs.logits[0]
+    assert torch.equal(taken["auto"], taken["token"])
+
+
+def test_exits_at_named_modules_in_order_of_execution():
+    assert network(at=["layer2", "conv1"]).taps == ("conv1", "layer2")
+    with pytest.raises(UnknownNameError, match="layer2"):
+        network(at=["layer2.0.path"])
+
+
+def test_more_exits_than_places():
+    with pytest.raises(RecipeError, match=r"exits\.auto"):
+        network(auto=9)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "cifar:", ":resnet18"])
+def test_a_name_without_family_or_network(name):
+    with pytest.raises(RecipeError, match="family:name"):
+        network(name)
+
+
+def test_unknown_families_networks_and_heads_name_the_nearest():
+    with pytest.raises(UnknownNameError, match="Did you mean 'cifar'"):
+        network("cifr:resnet8")
+    with pytest.raises(UnknownNameError, match="Did you mean 'resnet8'"):
+        network("cifar:resnet9")
+    with pytest.raises(UnknownNameError, match="Did you mean 'linear'"):
+        network(head="linar")
+    assert set(registry.names(backbones.ROOM)) >= {"cifar", "timm"}
+
+
+def test_options_that_the_backbone_does_not_take():
+    with pytest.raises(RecipeError, match="wide"):
+        network(options={"wide": 2})
+
+
+def test_a_backbone_of_the_users_own(user_module):
+    user_module(
+        "def make(classes, channels, width):\n"
+        "    return nn.Sequential(nn.Conv2d(channels, width, 3), nn.ReLU(), nn.Conv2d(width, width, 3),\n"
+        "                         nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, classes))\n"
+    )
+    net = network("my_nets:make", (1, 16, 16), options={"width": 6}, auto=1)
+    assert net.taps == ("1",)
+    assert net.map_shapes == ((6, 14, 14), (6, 12, 12))
+    assert net(torch.rand(2, 1, 16, 16)).logits[0].shape == (2, 5)
+    with pytest.raises(UsageError, match="mak"):
+        network("my_nets:mak")
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("def make(classes, channels): return nn.Sequential(nn.Flatten(), nn.Linear(768, 7))", r"\(2, 5\)"),
+        ("def make(classes, channels): return nn.Sequential(nn.Flatten(), nn.LazyLinear(7))", r"\(2, 5\)"),
+        ("def make(classes, channels): return 3", "int"),
+        (
+            COSINE,
+            "linear classifier",
+        ),
+        ("def make(classes, channels): return nn.Sequential(nn.Flatten(), nn.Linear(9, classes))", "image_size"),
+    ],
+)
+def test_backbones_that_cannot_be_used(user_module, code, message):
+    user_module(code)
+    with pytest.raises(RecipeError, match=message):
+        network("my_nets:make", heads=False)
+
+
+def test_images_too_small_for_the_backbone():
+    with pytest.raises(RecipeError, match=r"3 x 8 x 8.*\n?.*data\.image_size"):
+        network("cifar:vgg11_bn", (3, 8, 8))
+
+
+def test_without_heads_a_backbone_that_cannot_be_cut_still_trains():
+    net = network("timm:crossvit_9_240", (3, 240, 240), heads=False)
+    assert net.exit_names == ("final",)
+
+
+def test_heads_see_the_whole_map_and_reach_the_backbone():
+    net = network(head="attention")
+    net(torch.rand(2, *IMAGE)).logits[0].sum().backward()
+    assert isinstance(net.backbone.conv1, nn.Conv2d)
+    assert net.backbone.conv1.weight.grad.abs().sum() > 0
