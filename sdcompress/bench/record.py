@@ -92,7 +92,7 @@ def compare(
                 mean_low=mean.low,
                 mean_high=mean.high,
                 rounds=len(base.free.rounds),
-                verdict=verdict(p50),
+                verdict=verdict(mean),
             )
         )
     return comparisons

@@ -44,10 +44,14 @@ def _scatter(times: npt.NDArray[np.float64]) -> list[str]:
     found = []
     cv = float(times.std() / times.mean())
     if cv > _LARGEST_CV:
-        found.append(f"times scatter by {cv:.0%} (standard deviation / mean), more than {_LARGEST_CV:.0%}")
+        found.append(
+            f"times scatter by {cv * 100:.0f} % (standard deviation / mean), more than {_LARGEST_CV * 100:.0f} %"
+        )
     slow = float((times > 3.0 * np.median(times)).mean())
     if slow > _MOST_SLOW:
-        found.append(f"{slow:.1%} of the calls took more than three medians, more than {_MOST_SLOW:.0%}")
+        found.append(
+            f"{slow * 100:.1f} % of the calls took more than three medians, more than {_MOST_SLOW * 100:.0f} %"
+        )
     return found
 
 
@@ -60,5 +64,5 @@ def _drift(times: npt.NDArray[np.float64]) -> list[str]:
     drift = float(second.mean() / first.mean() - 1.0)
     chance = math.hypot(float(first.std()) / math.sqrt(half), float(second.std()) / math.sqrt(len(second)))
     if abs(drift) > _LARGEST_DRIFT and abs(float(second.mean() - first.mean())) > 3.0 * chance:
-        return [f"calls drifted by {drift:+.0%} from the first half to the second, more than {_LARGEST_DRIFT:.0%}"]
+        return [f"calls drifted by {drift * 100:+.0f} % from the first half to the second"]
     return []

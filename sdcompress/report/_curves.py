@@ -35,7 +35,7 @@ def training(name: str, lines: Sequence[Mapping[str, float]], key: str) -> Itera
     if terms:
         yield (
             f"Loss terms while training {name}",
-            _curves(f"{key}l", "weighted term, mean of the epoch", terms, logarithmic=_positive(terms)),
+            _curves(f"{key}l", "weighted loss term", terms, logarithmic=_positive(terms)),
             "The terms that were summed and minimised, already weighted.",
         )
 
@@ -69,7 +69,7 @@ def _curves(key: str, ylabel: str, series: Mapping[str, list[tuple[float, float]
             axes.yaxis.set_minor_formatter(NullFormatter())
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.set_xlabel("epoch")
-        axes.set_ylabel(ylabel + (" (logarithmic)" if logarithmic else ""))
+        axes.set_ylabel(ylabel + (" (log)" if logarithmic else ""))
         beside_line_ends(axes, labels)
 
     return draw(key, ylabel, 300, paint)

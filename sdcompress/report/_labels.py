@@ -47,6 +47,7 @@ def beside_points(axes: Axes, labels: Sequence[Label], others: Sequence[tuple[fl
         text = axes.annotate(
             label.text, (label.x, label.y), textcoords="offset points", xytext=(0, 0), color=label.colour, fontsize=10.5
         )
+        text.set_in_layout(False)  # else the layout would move the axes under the names that are placed
         size = text.get_window_extent(renderer)
         box, distance = _free_place(place, size.width + 4, size.height, taken, frame)
         text.set_position((box.x0 + 2 - place[0], box.y0 + 2 - place[1]))

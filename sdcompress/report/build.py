@@ -100,9 +100,9 @@ def _fill(report: Report, row: ReportRow, manifest: Manifest) -> ReportRow:
             "p99_ms": _percentile(record, 99.0),
             "mean_ms": record and record.latency.mean_ms,
             "stable": record and record.stable,
-            "speedup": comparison and comparison.speedup_p50,
-            "speedup_low": comparison and comparison.low,
-            "speedup_high": comparison and comparison.high,
+            "speedup": comparison and comparison.speedup_mean,
+            "speedup_low": comparison and comparison.mean_low,
+            "speedup_high": comparison and comparison.mean_high,
         }
     )
 

@@ -18,6 +18,8 @@ from sdcompress.schema.report import BenchRecord, Evaluation, Report, ReportRow
 
 __all__ = ["Plot", "plots"]
 
+_Place = tuple[float, float]
+
 _BAR = 30
 
 
@@ -33,13 +35,19 @@ class Plot:
 def plots(report: Report) -> list[Plot]:
     """Every plot for which the report has data."""
     drawn = [_trade(report), _waiting(report), _shares(report)]
-    for evaluation in report.evaluations:
-        if evaluation.kind == "artifact" and len(own_exits(evaluation)) > 1:
+    for evaluation in _shown(report):
+        if len(own_exits(evaluation)) > 1:
             drawn.append(_exits(report, evaluation, len(drawn)))
     found = [plot for plot in drawn if plot is not None]
     for name, lines in report.training.items():
         found += [Plot(*parts) for parts in training(name, lines, f"train{len(found)}")]
     return found
+
+
+def _shown(report: Report) -> list[Evaluation]:
+    """For each row the evaluation that counts: on the test split if there is one."""
+    found = [evaluation_of(report, row, "test") or evaluation_of(report, row, "validation") for row in report.rows]
+    return [evaluation for evaluation in found if evaluation is not None]
 
 
 @dataclass(frozen=True)
@@ -73,13 +81,12 @@ def _trade(report: Report) -> Plot | None:
         axes.set_xlabel("latency of one image, ms (mean)")
         axes.set_ylabel(f"{split} accuracy, %")
         curve = [place for point in points for place in _exit_curve(axes, point)]
-        for point in points:
-            _point(axes, point)
-        _front(axes, [point for point in points if point.record.stable])
+        bars = [place for point in points for place in _point(axes, point)]
+        front = _front(axes, [point for point in points if point.record.stable])
         axes.margins(x=0.12, y=0.12)
         axes.set_xlim(left=0)
         labels = [Label(p.row.name, p.record.latency.mean_ms, p.accuracy * 100, p.colour) for p in points]
-        beside_points(axes, labels, curve)
+        beside_points(axes, labels, curve + bars + front)
 
     caption = (
         f"Up and left is better. Bars: 95 % interval of the {split} accuracy. Small dots on a thin line:"
@@ -87,11 +94,12 @@ def _trade(report: Report) -> Plot | None:
         " Hollow: not stable."
     )
     return Plot(
-        "Accuracy against latency", draw("trade", "Accuracy against latency of each artifact", 340, paint), caption
+        "Accuracy against latency", draw("trade", "Accuracy against latency of each artifact", 400, paint), caption
     )
 
 
-def _point(axes: Axes, point: _Point) -> None:
+def _point(axes: Axes, point: _Point) -> list[_Place]:
+    """A marker with its error bar; returns the places to keep free of names, as the next two do."""
     low, high = q.wilson(point.accuracy, point.evaluation.samples)
     axes.errorbar(
         point.record.latency.mean_ms,
@@ -105,10 +113,11 @@ def _point(axes: Axes, point: _Point) -> None:
         capsize=3,
         zorder=3,
     )
+    return [(point.record.latency.mean_ms, 100 * end) for end in (low, high)]
 
 
-def _exit_curve(axes: Axes, point: _Point) -> list[tuple[float, float]]:
-    """The forced exits of one artifact, joined; returns the places to keep free of names."""
+def _exit_curve(axes: Axes, point: _Point) -> list[_Place]:
+    """The forced exits of one artifact, joined."""
     accuracies = {exit_.name: exit_.accuracy * 100 for exit_ in own_exits(point.evaluation)}
     places = [
         (timing.forced_p50_ms, accuracies[timing.name]) for timing in point.record.exits if timing.name in accuracies
@@ -117,21 +126,29 @@ def _exit_curve(axes: Axes, point: _Point) -> list[tuple[float, float]]:
         return []
     x, y = zip(*places, strict=True)
     axes.plot(x, y, color=point.colour, linewidth=1, marker="o", markersize=4, alpha=0.65)
-    spots = np.linspace(0, len(places) - 1, 8 * len(places))
-    known = range(len(places))
-    return list(zip(np.interp(spots, known, x).tolist(), np.interp(spots, known, y).tolist(), strict=True))
+    return _along(places)
 
 
-def _front(axes: Axes, points: list[_Point]) -> None:
+def _front(axes: Axes, points: list[_Point]) -> list[_Place]:
     """A step line through the points that no other beats in both latency and accuracy."""
     best, front = -1.0, []
     for point in sorted(points, key=lambda p: (p.record.latency.mean_ms, -p.accuracy)):
         if point.accuracy > best:
             best = point.accuracy
             front.append((point.record.latency.mean_ms, point.accuracy * 100))
-    if len(front) > 1:
-        x, y = zip(*front, strict=True)
-        axes.step(x, y, where="post", color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+    if len(front) < 2:
+        return []
+    x, y = zip(*front, strict=True)
+    axes.step(x, y, where="post", color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+    corners = [(x[i + 1], y[i]) for i in range(len(front) - 1)]
+    return _along([place for pair in zip(front, corners, strict=False) for place in pair] + front[-1:])
+
+
+def _along(places: list[_Place]) -> list[_Place]:
+    """Places close together on the line through ``places``."""
+    x, y = zip(*places, strict=True)
+    spots, known = np.linspace(0, len(places) - 1, 25 * len(places)), range(len(places))
+    return list(zip(np.interp(spots, known, x).tolist(), np.interp(spots, known, y).tolist(), strict=True))
 
 
 def _waiting(report: Report) -> Plot | None:
@@ -156,11 +173,11 @@ def _waiting(report: Report) -> Plot | None:
         axes.legend(loc="lower right")
 
     caption = "Every measured call. Steps are exits; a long flat end at the top is a slow tail."
-    return Plot("Distribution of latency", draw("waiting", "Share of calls at most this slow", 340, paint), caption)
+    return Plot("Distribution of latency", draw("waiting", "Share of calls at most this slow", 400, paint), caption)
 
 
 def _shares(report: Report) -> Plot | None:
-    kept = [(f"{e.name}, {e.split}", e) for e in report.evaluations if e.policy is not None and e.kind == "artifact"]
+    kept = [(f"{e.name}, {e.split}", e) for e in _shown(report) if e.policy is not None]
     if not kept:
         return None
 
@@ -214,7 +231,7 @@ def _bars(axes: Axes, values: list[float], label: str, digits: int) -> None:
     for line, value in enumerate(values):
         if value:
             text = f"{value:.1f}" if digits == 0 else f"{value:.3g}"
-            axes.text(value, line, f" {text}", va="center", color=INK, fontsize=10)
+            axes.text(value, line, f"\u00a0{text}", va="center", color=INK, fontsize=10)
     axes.set_xlim(0, max(values) * 1.25 or 1)
     axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.set_xlabel(label)

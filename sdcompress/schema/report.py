@@ -124,7 +124,9 @@ class Comparison(Frozen):
     mean_low: float
     mean_high: float
     rounds: int
-    verdict: Literal["faster", "slower", "no difference"] = Field(description="of p50; no difference: interval holds 1")
+    verdict: Literal["faster", "slower", "no difference"] = Field(
+        description="of the means, which decide what a stream of images costs; no difference: the interval holds 1"
+    )
 
 
 class Machine(Frozen):
@@ -173,7 +175,7 @@ class ReportRow(Frozen):
     p99_ms: float | None
     mean_ms: float | None = None
     stable: bool | None = Field(None, description="of the latency; None where it was not measured")
-    speedup: float | None = Field(description="of p50, single-stream")
+    speedup: float | None = Field(description="of the mean over the reference's, single-stream")
     speedup_low: float | None = None
     speedup_high: float | None = None
 
