@@ -152,3 +152,11 @@ def test_what_is_returned_is_ready() -> None:
     found = assemble(Data(name="mnist"), with_test(), seed=0)
     assert isinstance(found, Dataset)
     assert (found.name, found.classes, found.image) == ("mnist", CLASSES, (1, 2, 2))
+
+
+def test_the_fingerprint_tells_two_splits_with_the_same_labels_apart() -> None:
+    images, _ = arrays(0, 100)
+    source = array_source(CLASSES, PREPROCESS, (images, np.repeat([0, 1], 50)), arrays(100, 40))
+    one, two = (assemble(Data(validation=0.2), source, seed=seed) for seed in (1, 2))
+    assert one.val.labels.tolist() == two.val.labels.tolist()
+    assert one.fingerprint != two.fingerprint
