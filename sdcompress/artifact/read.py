@@ -150,6 +150,13 @@ def _check_wiring(path: Path, manifest: Manifest) -> None:
                 next_step=_AGAIN,
             )
         known |= made
+    exits, proved = [exit_.name for exit_ in manifest.exits], [record.exit for record in manifest.parity]
+    if exits != proved:
+        raise ArtifactError(
+            f"'{path}' has parity figures for {', '.join(proved) or 'no exit'}.",
+            allowed=f"figures for each exit: {', '.join(exits)}",
+            next_step=_AGAIN,
+        )
 
 
 def _check_names(path: Path, listed: set[str]) -> None:

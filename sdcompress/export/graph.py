@@ -42,10 +42,11 @@ def all_exits(
         A checked model without anything of this machine in it.
 
     Raises:
-        UsageError: if torch cannot export the network.
+        UsageError: if torch cannot export the network, or it is too large for one ONNX file.
         ParityError: if the exported graph has lost the batch axis.
     """
     outputs = [logits_name(name) for name in exit_names]
+    _check_size(net)
     # torch.export specialises a batch of 0 or 1 to a constant
     example = torch.zeros(2, *image)
     with _silenced():
@@ -67,6 +68,16 @@ def all_exits(
     model = tidy(program.model_proto)
     _check_axes(model, outputs)
     return model
+
+
+def _check_size(net: nn.Module) -> None:
+    size = sum(tensor.nbytes for tensor in (*net.parameters(), *net.buffers()))
+    if size >= 2**31:
+        raise UsageError(
+            f"The network has {size / 2**30:.1f} GiB of weights.",
+            allowed="less than 2 GiB, what one ONNX file can hold",
+            next_step="choose a smaller backbone",
+        )
 
 
 @contextlib.contextmanager
@@ -94,8 +105,8 @@ def _not_exportable(error: Exception) -> UsageError:
     return UsageError(
         f"torch cannot export this network to ONNX: {reason}",
         allowed="a network that torch.export can trace: no control flow on values, no calls into other libraries",
-        next_step="for attention on 5-D tensors (twins, hiera, nest) set TIMM_FUSED_ATTN=0 and export again; "
-        "for others choose another backbone or exit positions",
+        next_step="if it has attention (timm's twins, hiera, nest, maxvit), set TIMM_FUSED_ATTN=0 in the environment "
+        "and export again; otherwise choose another backbone or other exits",
     )
 
 

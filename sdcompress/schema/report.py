@@ -15,12 +15,14 @@ __all__ = [
     "Evaluation",
     "ExitScore",
     "ExitTiming",
+    "ExitVerdict",
     "Latency",
     "Machine",
     "Percentile",
     "PolicyScore",
     "Report",
     "ReportRow",
+    "VerifyReport",
 ]
 
 
@@ -194,3 +196,25 @@ class Report(Frozen):
     benches: tuple[BenchReport, ...] = ()
     training: dict[str, tuple[dict[str, float], ...]] = Field({}, description="metrics.jsonl of each run, by name")
     notes: tuple[str, ...] = ()
+
+
+class ExitVerdict(Frozen):
+    """One exit of an artifact, run on its golden samples."""
+
+    name: str
+    max_abs: float = Field(description="largest absolute difference of a logit from the checkpoint's")
+    row_abs: float = Field(description="largest difference between images run together and one by one")
+    allowed: float
+    flips: int = Field(description="samples whose class changed")
+
+
+class VerifyReport(Frozen):
+    """An artifact that is intact and computes on this machine what its checkpoint computed."""
+
+    schema_version: Literal[1] = 1
+    source: str = Field(description="folder as given")
+    digest: Sha256
+    layout: str
+    files: int = Field(description="files whose bytes were checked")
+    samples: int = Field(description="golden samples that were run")
+    exits: tuple[ExitVerdict, ...]
