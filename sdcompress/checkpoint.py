@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from sdcompress import data, methods
-from sdcompress.errors import CheckpointError, DataError, requires_extra
+from sdcompress.errors import CheckpointError, requires_extra
 from sdcompress.schema.manifest import FileEntry, Preprocess
 from sdcompress.schema.recipe import Recipe
 from sdcompress.schema.training import TrainingState
@@ -103,23 +103,7 @@ class Checkpoint:
         Raises:
             DataError: if the data or its split is not the same.
         """
-        found = data.load(self.recipe.data, seed=self.recipe.seed)
-        self.check_data(found)
-        return found
-
-    def check_data(self, found: Dataset) -> None:
-        """Refuse data that this checkpoint was not trained on: its validation images may have been.
-
-        Raises:
-            DataError: if the fingerprints differ.
-        """
-        if found.fingerprint != self.data_fingerprint:
-            raise DataError(
-                f"The data set '{found.name}' is not the one that {self.path} was trained on: "
-                f"its fingerprint is {found.fingerprint[:12]}, the checkpoint's {self.data_fingerprint[:12]}.",
-                allowed="the same files and the same split",
-                next_step="restore the data in data.dir, or train again",
-            )
+        return data.load(self.recipe.data, seed=self.recipe.seed, fingerprint=self.data_fingerprint)
 
 
 def newest(folder: Path) -> Path | None:

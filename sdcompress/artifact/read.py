@@ -17,7 +17,9 @@ from sdcompress.schema.base import explain
 from sdcompress.schema.manifest import FileEntry, Manifest
 from sdcompress.storage import digest_of, sha256_of
 
-__all__ = ["Artifact", "open_artifact"]
+__all__ = ["MANIFEST", "Artifact", "open_artifact"]
+
+MANIFEST = "manifest.json"
 
 _UNDERSTOOD = 1
 _AGAIN = "copy the artifact again from where it was made, or export it again"
@@ -74,7 +76,7 @@ def open_artifact(path: Path | str) -> Artifact:
     manifest = _manifest(path, _fields(path))
     _check_wiring(path, manifest)
     listed = {entry.file: entry for entry in (*manifest.segments, manifest.golden, manifest.card)}
-    _check_names(path, {"manifest.json", *listed})
+    _check_names(path, {MANIFEST, *listed})
     for entry in listed.values():
         _check_content(path, entry)
     return Artifact(path, manifest)
@@ -82,17 +84,17 @@ def open_artifact(path: Path | str) -> Artifact:
 
 def _fields(path: Path) -> dict[str, Any]:
     try:
-        fields = json.loads((path / "manifest.json").read_text(encoding="utf-8"), parse_constant=_not_json)
+        fields = json.loads((path / MANIFEST).read_text(encoding="utf-8"), parse_constant=_not_json)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise _not_an_artifact(path) from error
     except OSError as error:
         raise ArtifactError(
-            f"'{path / 'manifest.json'}' cannot be read: {error.strerror}.", next_step="check its permissions"
+            f"'{path / MANIFEST}' cannot be read: {error.strerror}.", next_step="check its permissions"
         ) from error
     except ValueError as error:  # JSON and UTF-8 errors are both ValueErrors
-        raise ArtifactError(f"'{path / 'manifest.json'}' is not JSON: {error}.", next_step=_AGAIN) from error
+        raise ArtifactError(f"'{path / MANIFEST}' is not JSON: {error}.", next_step=_AGAIN) from error
     if not isinstance(fields, dict):
-        raise ArtifactError(f"'{path / 'manifest.json'}' is not a JSON object.", next_step=_AGAIN)
+        raise ArtifactError(f"'{path / MANIFEST}' is not a JSON object.", next_step=_AGAIN)
     return fields
 
 

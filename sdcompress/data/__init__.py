@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sdcompress.errors import DataError
 from sdcompress.schema import recipe
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ __all__ = ["ROOM", "load"]
 ROOM = "sdcompress.data.sources"
 
 
-def load(spec: recipe.Data, *, seed: int) -> Dataset:
+def load(spec: recipe.Data, *, seed: int, fingerprint: str | None = None) -> Dataset:
     """The data set that a recipe names, checked and split.
 
     Where the source has no test split, 20 % of it are held out, the same for every seed. Where it has no validation
@@ -24,16 +25,26 @@ def load(spec: recipe.Data, *, seed: int) -> Dataset:
     Args:
         spec: the recipe's ``data``.
         seed: the recipe's seed.
+        fingerprint: of the data that a network was trained on. Other data is refused: what is held out in it may have
+            been trained on.
 
     Raises:
         UnknownNameError: if there is no such source.
         MissingExtraError: if it needs a package that is not installed.
         RecipeError: if nothing is left to train on.
-        DataError: if files are missing or broken, or a label is out of range.
+        DataError: if files are missing or broken, a label is out of range, or the fingerprint is another.
     """
     # inside: importing a room stays light (no numpy), so that names can be listed quickly
     from sdcompress import registry
     from sdcompress.data.assemble import assemble
 
     source = registry.load(ROOM, spec.name, extra="train")
-    return assemble(spec, source(spec), seed=seed)
+    found = assemble(spec, source(spec), seed=seed)
+    if fingerprint is not None and found.fingerprint != fingerprint:
+        raise DataError(
+            f"The data set '{spec.name}' is not the one that was trained on: its fingerprint is "
+            f"{found.fingerprint[:12]}, not {fingerprint[:12]}.",
+            allowed="the same files and the same split",
+            next_step="restore the data, or name the folder where it lies (data.dir, --data-dir)",
+        )
+    return found

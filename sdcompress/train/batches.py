@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,7 +16,8 @@ from sdcompress.train.randomness import permutation
 __all__ = ["Batches", "RawBatch"]
 
 
-class RawBatch(NamedTuple):
+@dataclass(frozen=True)
+class RawBatch:
     """One process's share of a step, before augmentation.
 
     Attributes:

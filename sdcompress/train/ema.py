@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Generic, TypeVar
 
 import torch
 from torch import nn
@@ -10,7 +11,10 @@ from torch import nn
 __all__ = ["Ema"]
 
 
-class Ema:
+Net = TypeVar("Net", bound=nn.Module)
+
+
+class Ema(Generic[Net]):
     """A second network whose weights and running statistics trail those of the first.
 
     The decay rises from 0.1 as (1 + t) / (10 + t), so that short runs are not held back by their random start
@@ -21,7 +25,7 @@ class Ema:
         decay: share of the average that is kept in each step.
     """
 
-    def __init__(self, net: nn.Module, decay: float) -> None:
+    def __init__(self, net: Net, decay: float) -> None:
         self.net = copy.deepcopy(net).eval().requires_grad_(requires_grad=False)
         self._decay = decay
         self._pairs = list(zip(self.net.state_dict().values(), net.state_dict().values(), strict=True))

@@ -29,11 +29,11 @@ def launch(spec: recipe.Train) -> Fabric:
             if spec.devices > 1
             else f"--set train.devices={world}",
         )
-    present = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
-    if spec.accelerator in present and not present[spec.accelerator]():
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not present.get(spec.accelerator, True):
         raise SetupError(
             f"train.accelerator is '{spec.accelerator}', which torch {torch.__version__} does not find here.",
-            allowed=", ".join(["auto", "cpu", *(name for name, found in present.items() if found())]),
+            allowed=", ".join(["auto", "cpu", *(name for name, found in present.items() if found)]),
             next_step="'sdcompress doctor' shows what is there; --set train.accelerator=auto takes the best",
         )
     nodes = world // int(os.environ.get("LOCAL_WORLD_SIZE", str(world)))

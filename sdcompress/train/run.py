@@ -60,9 +60,8 @@ def train(
         _check_same(recipe, start, out)
         if start.state.finished:
             return start
-    dataset = data.load(recipe.data, seed=recipe.seed)
-    if start is not None:
-        start.check_data(dataset)
+    same = start.data_fingerprint if start is not None else None
+    dataset = data.load(recipe.data, seed=recipe.seed, fingerprint=same)
     if fabric.is_global_zero:
         write_text(out / "recipe.yaml", recipes.dump(recipe))
     with stop_on_signal() as request:

@@ -6,10 +6,11 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
 from sdcompress import methods
 from sdcompress.checkpoint import Checkpoint
@@ -60,9 +61,9 @@ class Trainer:
             Context(len(dataset.train), len(dataset.classes), self.net.feature_sizes, self.net.map_shapes)
         )
         self.layout = torch.channels_last if spec.channels_last else torch.contiguous_format
-        self.net.to(device=fabric.device, memory_format=self.layout)
-        step = TrainingStep(torch.compile(self.net) if spec.compile else self.net, method, state, spec.label_smoothing)
-        step.to(fabric.device)
+        self.net.to(memory_format=self.layout)
+        compiled = cast("nn.Module", torch.compile(self.net)) if spec.compile else self.net
+        step = TrainingStep(compiled, method, state, spec.label_smoothing).to(fabric.device)
         self.optimizer = optimizers.build(spec.optimizer, step.parameters())
         self.ema = Ema(self.net, spec.ema) if spec.ema else None
         self._now = Resumable(self.net, state, self.optimizer, self.ema.net if self.ema else None, {})

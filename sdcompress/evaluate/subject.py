@@ -1,0 +1,80 @@
+"""What is measured: an artifact or a checkpoint, and the data that belongs to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+
+from sdcompress import data
+from sdcompress.artifact.read import MANIFEST, open_artifact
+from sdcompress.checkpoint import open_checkpoint
+from sdcompress.data.samples import Dataset
+from sdcompress.errors import ArtifactError
+from sdcompress.runtime.engine import Engine
+from sdcompress.runtime.open import open_engine
+from sdcompress.schema.recipe import Recipe
+
+__all__ = ["Subject", "open_subject"]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A trained network on disk.
+
+    Attributes:
+        kind: what the folder is.
+        path: the folder as given.
+        digest: the artifact's, or the SHA-256 of the checkpoint's weights.
+        recipe: by which it was trained.
+        data_fingerprint: of the data that it was trained on.
+    """
+
+    kind: Literal["artifact", "checkpoint"]
+    path: Path
+    digest: str
+    recipe: Recipe
+    data_fingerprint: str
+
+    def engine(self, *, threads: int | None = None, device: str = "cpu") -> Engine:
+        """Ready to run: onnxruntime for an artifact, torch for a checkpoint."""
+        backend = "onnxruntime" if self.kind == "artifact" else "eager"
+        return open_engine(self.path, backend=backend, threads=threads, device=device)
+
+    def dataset(self, data_dir: Path | str | None = None) -> Dataset:
+        """The data it was trained on, with the same split.
+
+        Args:
+            data_dir: where the data lies on this machine, if elsewhere than in the recipe.
+
+        Raises:
+            DataError: if it is not there or is not the same: its validation images may have been trained on.
+        """
+        spec = self.recipe.data
+        if data_dir is not None:
+            spec = spec.model_copy(update={"dir": str(data_dir)})
+        return data.load(spec, seed=self.recipe.seed, fingerprint=self.data_fingerprint)
+
+
+def open_subject(path: Path | str) -> Subject:
+    """Find out what a folder is, and check that it is intact.
+
+    Raises:
+        ArtifactError: if it is an artifact that is not intact.
+        CheckpointError: if it is neither, or a checkpoint that is not intact.
+    """
+    path = Path(path)
+    if not (path / MANIFEST).exists():
+        checkpoint = open_checkpoint(path)
+        return Subject("checkpoint", path, checkpoint.weights_sha256, checkpoint.recipe, checkpoint.data_fingerprint)
+    manifest = open_artifact(path).manifest
+    try:
+        recipe = Recipe.model_validate(manifest.provenance.recipe)
+    except ValidationError as error:
+        raise ArtifactError(
+            f"The recipe in {path} is not one that this version reads: {error.errors()[0]['msg']}.",
+            next_step="use the version of sdcompress that wrote it, see provenance.versions in its manifest",
+        ) from error
+    return Subject("artifact", path, manifest.digest, recipe, manifest.provenance.data_fingerprint)

@@ -1,0 +1,96 @@
+"""The edge of an engine: images become inputs, inputs are checked once."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from sdcompress.data.preprocess import geometry, normalise
+from sdcompress.errors import InputError
+from sdcompress.runtime.engine import Float, Images
+from sdcompress.schema.manifest import Preprocess
+
+__all__ = ["checked", "exit_position", "prepared"]
+
+
+def prepared(images: Images, spec: Preprocess, image: tuple[int, int, int]) -> Float:
+    """Images as inputs, float32 [B, C, H, W]; see ``Engine.preprocess``.
+
+    Args:
+        images: a list of images of any size, or uint8 [B, H, W, C].
+        spec: how an image becomes an input.
+        image: C, H, W of the network.
+
+    Raises:
+        InputError: if an image cannot be used, or has another size than the network afterwards.
+    """
+    channels, height, width = image
+    if isinstance(images, Image.Image) or (isinstance(images, np.ndarray) and images.ndim != 4):
+        raise InputError(
+            "This is one image, not a batch of them."
+            if isinstance(images, Image.Image) or images.ndim < 4
+            else f"The images have the shape {list(images.shape)}.",
+            allowed="a list of images, or uint8 [B, H, W, C]",
+            next_step="put it into a list: engine.preprocess([image])",
+        )
+    if isinstance(images, np.ndarray) and images.shape[1:] == (height, width, channels):
+        return normalise(images, spec)
+    if len(images) == 0:
+        return np.empty((0, *image), np.float32)
+    pictures = np.stack([_sized(geometry(picture, spec), image, at) for at, picture in enumerate(images)])
+    return normalise(pictures, spec)
+
+
+def checked(inputs: Float, image: tuple[int, int, int]) -> Float:
+    """The inputs, C-contiguous (copied only if they are not).
+
+    Args:
+        inputs: what the caller gave.
+        image: C, H, W of the network.
+
+    Raises:
+        InputError: if it is not a float32 array [B, C, H, W].
+    """
+    if isinstance(inputs, np.ndarray) and inputs.dtype == np.float32 and inputs.ndim == 4 and inputs.shape[1:] == image:
+        return np.ascontiguousarray(inputs)
+    if not isinstance(inputs, np.ndarray):
+        found, step = f"The input is a {type(inputs).__name__}, not an array.", "give a numpy array"
+    elif inputs.dtype == np.uint8:
+        found, step = "The input is uint8: images, not inputs.", "call engine.preprocess(images) first"
+    elif inputs.dtype != np.float32:
+        found, step = f"The input is {inputs.dtype}.", "convert it: inputs.astype(numpy.float32)"
+    elif inputs.shape == image:
+        found, step = f"The input has the shape {list(inputs.shape)}: one sample, no batch.", "give inputs[None]"
+    else:
+        found, step = f"The input has the shape {list(inputs.shape)}.", "make it with engine.preprocess(images)"
+    raise InputError(found, allowed=f"float32 of shape [B, {', '.join(map(str, image))}]", next_step=step)
+
+
+def exit_position(exit: int, names: tuple[str, ...]) -> int:  # noqa: A002 - the field's word
+    """The exit as a position from the front.
+
+    Args:
+        exit: a position; negative counts from the last.
+        names: of the exits.
+
+    Raises:
+        InputError: if there is no such exit.
+    """
+    if not -len(names) <= exit < len(names):
+        raise InputError(
+            f"There is no exit {exit}.",
+            allowed=", ".join(f"{position} ({name})" for position, name in enumerate(names)),
+            next_step="choose one of them",
+        )
+    return exit % len(names)
+
+
+def _sized(picture: np.ndarray, image: tuple[int, int, int], at: int) -> np.ndarray:
+    channels, height, width = image
+    if picture.shape != (height, width, channels):
+        raise InputError(
+            f"Image {at} is {picture.shape[0]}x{picture.shape[1]} pixels (height x width) after preprocessing.",
+            allowed=f"{height}x{width}; this network's preprocessing does not resize to it",
+            next_step=f"resize the image to {height}x{width} first",
+        )
+    return picture
