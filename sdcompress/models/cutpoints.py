@@ -18,7 +18,7 @@ from sdcompress.models._trace import trace
 __all__ = ["CutPoint", "choose", "cut_points", "deepest", "named"]
 
 _LATEST = 0.93  # an exit after this share of the MACs saves nothing
-_Way = tuple[tuple[float, ...], tuple["CutPoint", ...]]  # cost, and the exits placed so far
+_Way = tuple[tuple[int, ...], tuple["CutPoint", ...]]  # cost, and the exits placed so far
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def choose(points: Sequence[CutPoint], count: int) -> tuple[CutPoint, ...]:
             if candidates
             else "name modules in exits.at, or choose another backbone in model.name",
         )
-    ways: dict[int, _Way] = {-1: ((0.0, 0.0, 0.0), ())}
+    ways: dict[int, _Way] = {-1: ((0, 0, 0), ())}
     for k in range(1, count + 1):
         target, slack = k / (count + 1), 0.2 / (count + 1)
         ways = {
@@ -139,8 +139,9 @@ def _has_learning_parts(module: nn.Module) -> bool:
 
 
 def _extend(way: _Way, point: CutPoint, target: float, slack: float) -> _Way:
-    distance = abs(point.fraction - target)
-    cost = (max(0.0, distance - slack), float(point.level), distance)
+    # whole millionths of the MACs: sums of floats would decide between equals by their rounding
+    distance = round(1e6 * abs(point.fraction - target))
+    cost = (max(0, distance - round(1e6 * slack)), point.level, distance)
     return tuple(a + b for a, b in zip(way[0], cost, strict=True)), (*way[1], point)
 
 

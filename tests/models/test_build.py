@@ -13,6 +13,8 @@ from sdcompress.models.build import build
 from sdcompress.schema import recipe
 
 IMAGE = (3, 16, 16)
+VIT = {"depth": 4, "embed_dim": 24, "num_heads": 2}
+SWIN = {"depths": (1, 1, 2, 1), "embed_dim": 12, "num_heads": (1, 1, 2, 2)}
 COSINE = """
 class Cosine(nn.Module):
     def __init__(self):
@@ -67,16 +69,16 @@ def test_building_leaves_batch_norm_alone_and_training_on():
 
 @pytest.mark.parametrize("head", registry.names(heads.ROOM))
 @pytest.mark.parametrize(
-    ("name", "size"),
+    ("name", "size", "options"),
     [
-        ("timm:resnet18", 64),
-        ("timm:vit_tiny_patch16_224", 32),
-        ("timm:swin_tiny_patch4_window7_224", 64),
-        ("timm:mobilenetv3_small_050", 64),
+        ("timm:resnet18", 64, {}),
+        ("timm:vit_tiny_patch16_224", 32, VIT),
+        ("timm:swin_tiny_patch4_window7_224", 64, SWIN),
+        ("timm:mobilenetv3_small_050", 64, {}),
     ],
 )
-def test_every_head_fits_every_kind_of_map(name, size, head):
-    net = network(name, (1, size, size), head=head).eval()
+def test_every_head_fits_every_kind_of_map(name, size, options, head):
+    net = network(name, (1, size, size), options=options, head=head).eval()
     with torch.no_grad():
         outputs = net(torch.rand(3, 1, size, size))
     assert [tuple(z.shape) for z in outputs.logits] == [(3, 5)] * 3
@@ -86,15 +88,17 @@ def test_every_head_fits_every_kind_of_map(name, size, head):
 
 
 def test_swin_maps_are_turned_to_channels_first():
-    net = network("timm:swin_tiny_patch4_window7_224", (3, 64, 64))
-    assert net.map_shapes[-1] == (768, 2, 2)
+    net = network("timm:swin_tiny_patch4_window7_224", (3, 64, 64), options=SWIN)
+    assert net.map_shapes[-1] == (96, 2, 2)
 
 
 def test_vit_pools_the_class_token_unless_told():
     taken = {}
     for pool in ("auto", "token", "mean"):
         torch.manual_seed(0)
-        net = network("timm:vit_tiny_patch16_224", (3, 32, 32), head="linear", pool=pool).eval()
+        net = network(
+            "timm:vit_tiny_patch16_224", (3, 32, 32), options=VIT, at=["blocks.1"], head="linear", pool=pool
+        ).eval()
         outputs = net(torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
         norm = net.heads[0].body[0](outputs.maps[0])
         expected = norm.mean(1) if pool == "mean" else norm[:, 0]
@@ -183,3 +187,10 @@ def test_heads_see_the_whole_map_and_reach_the_backbone():
     net(torch.rand(2, *IMAGE)).logits[0].sum().backward()
     assert isinstance(net.backbone.conv1, nn.Conv2d)
     assert net.backbone.conv1.weight.grad.abs().sum() > 0
+
+
+def test_tokens_without_a_class_token_are_averaged():
+    net = network("timm:vit_tiny_patch16_224", (3, 32, 32), options=VIT, at=["patch_embed"], head="linear").eval()
+    outputs = net(torch.rand(2, 3, 32, 32))
+    assert net.map_shapes[0] == (4, 24)
+    assert torch.equal(outputs.features[0], net.heads[0].body[0](outputs.maps[0]).mean(1))
