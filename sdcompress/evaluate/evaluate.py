@@ -71,10 +71,10 @@ def evaluate(
             accuracy=accuracy(logits[k], labels),
             nll=nll(logits[k], labels),
             ece=ece(probabilities[k], labels),
-            macs=cost.macs if cost else None,
-            parameters=cost.parameters if cost else None,
+            macs=cost.macs,
+            parameters=cost.parameters,
         )
-        for k, (exit_, cost) in enumerate(zip(engine.exit_names, engine.costs, strict=True))
+        for k, (exit_, cost) in enumerate(zip(engine.exit_names, engine.exit_costs, strict=True))
     ]
     if len(scores) > 1:
         mean = probabilities.mean(axis=0)
@@ -93,7 +93,7 @@ def evaluate(
         split=split,
         samples=len(labels),
         exits=tuple(scores),
-        policy=_policy(engine, samples, batch) if engine.has_policy else None,
+        policy=_policy(engine, samples, batch) if engine.policy is not None else None,
     )
 
 

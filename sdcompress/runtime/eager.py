@@ -1,83 +1,118 @@
-"""Torch as an engine: the yardstick that exported files are compared with. The only file here that imports torch."""
+"""The yardstick: a checkpoint run by torch, behind the same calls as an artifact."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sdcompress.checkpoint import open_checkpoint
-from sdcompress.errors import requires_extra
-from sdcompress.runtime.backends import Array
-from sdcompress.runtime.engine import Cost, Images, Prediction, check_inputs, prepare
-from sdcompress.schema.manifest import Preprocess
+from sdcompress.checkpoint import Checkpoint, open_checkpoint
+from sdcompress.errors import SetupError, requires_extra
+from sdcompress.runtime.engine import ExitCost, Float, Images, Prediction
+from sdcompress.runtime.inputs import checked, exit_position, prepared
+from sdcompress.schema.manifest import Policy, Preprocess
 
-with requires_extra("train"):
-    import torch
+if TYPE_CHECKING:
+    from sdcompress.models.multiexit import MultiExit
 
-    from sdcompress.models.cost import costs
-
-__all__ = ["EagerEngine"]
+__all__ = ["EagerNetwork", "open_eager"]
 
 
-class EagerEngine:
-    """The network of a checkpoint, run whole; nobody leaves early by themselves.
+def open_eager(path: Path | str, *, threads: int | None = None, device: str = "cpu") -> EagerNetwork:
+    """Open a checkpoint.
 
     Args:
         path: a checkpoint, or the folder of a training run.
-        threads: torch's intra-op threads for the whole process; None leaves them.
+        threads: torch's, which are those of the whole process; None leaves them as they are.
         device: "cpu" or "cuda".
+
+    Raises:
+        CheckpointError: if the checkpoint is not intact.
+        MissingExtraError: if torch is not installed.
+        SetupError: if torch has no such device here.
+    """
+    checkpoint = open_checkpoint(path)
+    with requires_extra("train"):
+        import torch
+    usable = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    if device not in usable:
+        raise SetupError(
+            f"torch has no device '{device}' here.", allowed=", ".join(usable), next_step="use the device 'cpu'"
+        )
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return EagerNetwork(checkpoint, checkpoint.network().to(device))
+
+
+class EagerNetwork:
+    """A checkpoint's network in evaluation mode. Every call runs the whole network; nobody leaves by itself.
+
+    Calls from several threads are safe and wait for each other: a network with exits serves one at a time.
+
+    Args:
+        checkpoint: where the network comes from.
+        network: in evaluation mode, on its device.
     """
 
-    def __init__(self, path: Path | str, *, threads: int | None = None, device: str = "cpu") -> None:
-        self.checkpoint = open_checkpoint(path)
-        if threads is not None:
-            torch.set_num_threads(threads)
-        self._device = torch.device(device)
-        self._net = self.checkpoint.network().to(self._device)
-        self._run = self._net.logits_only()
-        self._costs = tuple(Cost(c.macs, c.parameters) for c in costs(self._net, self.checkpoint.image))
+    def __init__(self, checkpoint: Checkpoint, network: MultiExit) -> None:
+        self._checkpoint, self._network, self._lock = checkpoint, network, Lock()
 
     @property
     def exit_names(self) -> tuple[str, ...]:
         """Names of the E exits, shallow to deep."""
-        return self._net.exit_names
+        return self._network.exit_names
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the K classes."""
-        return self.checkpoint.classes
+        return self._checkpoint.classes
+
+    @property
+    def image(self) -> tuple[int, int, int]:
+        """C, H, W of the inputs."""
+        return self._checkpoint.image
 
     @property
     def preprocess_spec(self) -> Preprocess:
-        """From an image to the network's input."""
-        return self.checkpoint.preprocess
+        """From any image to an input."""
+        return self._checkpoint.preprocess
 
     @property
-    def has_policy(self) -> bool:
+    def policy(self) -> Policy | None:
         """A checkpoint has none."""
-        return False
+        return None
 
     @property
-    def costs(self) -> tuple[Cost | None, ...]:
-        """Of the network pruned to each exit."""
-        return self._costs
+    def exit_costs(self) -> tuple[ExitCost, ...]:
+        """The cost of the network pruned to each exit: without the heads before it, which nobody would run."""
+        from sdcompress.models.cost import costs
 
-    def __call__(self, inputs: Array) -> Prediction:
-        """The last exit's logits, see ``Engine``."""
-        return self.forced(inputs, len(self.exit_names) - 1)
+        with self._lock:
+            found = costs(self._network, self.image)
+        return tuple(ExitCost(cost.macs, cost.parameters) for cost in found)
 
-    def exits(self, inputs: Array) -> Array:
-        """Logits of every exit, float32 [E, B, K]."""
-        inputs = check_inputs(inputs, self.checkpoint.image)
-        with torch.inference_mode():
-            logits = self._run(torch.from_numpy(inputs).to(self._device))
-        return np.stack([tensor.cpu().numpy() for tensor in logits])
+    def preprocess(self, images: Images) -> Float:
+        """Turn images into inputs; see ``Engine.preprocess``."""
+        return prepared(images, self.preprocess_spec, self.image)
 
-    def forced(self, inputs: Array, exit: int) -> Prediction:  # noqa: A002 - the field's word
-        """The logits of one exit; the whole network runs all the same."""
-        return Prediction(self.exits(inputs)[exit], np.full(len(inputs), exit, np.int64))
+    def exits(self, inputs: Float) -> Float:
+        """The logits of every exit, float32 [E, B, K]."""
+        import torch
 
-    def preprocess(self, images: Images) -> Array:
-        """From images to ``inputs``, see ``Engine``."""
-        return prepare(images, self.preprocess_spec, self.checkpoint.image)
+        inputs = checked(inputs, self.image)
+        device = next(self._network.parameters()).device
+        with self._lock, torch.inference_mode():
+            images = torch.from_numpy(inputs if inputs.flags.writeable else inputs.copy()).to(device)
+            logits = self._network(images).logits
+        return np.stack([exit_.float().cpu().numpy() for exit_ in logits])
+
+    def forced(self, inputs: Float, exit: int) -> Prediction:  # noqa: A002 - the field's word
+        """Run all of the network and take this exit's logits; see ``Engine.forced``."""
+        position = exit_position(exit, self.exit_names)
+        return Prediction(self.exits(inputs)[position], np.full(len(inputs), position, np.int64))
+
+    def __call__(self, inputs: Float) -> Prediction:
+        """Predict with the last exit."""
+        return self.forced(inputs, -1)

@@ -130,10 +130,10 @@ class Network:
             if leaving:
                 if answer is None:
                     answer, rows = _blank(len(inputs), logits.shape[1]), np.arange(len(inputs))
-                gone, stays = rows[leaves], ~leaves
+                gone, stays = rows[leaves], np.flatnonzero(~leaves)
                 answer.logits[gone], answer.exit_index[gone] = logits[leaves], position
                 rows = rows[stays]
-                tensors = {name: tensors[name][stays] for name in stage.kept}
+                tensors = {name: tensors[name].take(stays, axis=0) for name in stage.kept}
             else:
                 tensors = {name: tensors[name] for name in stage.kept}
         return _close(answer, rows, self._stages[-1].run(tensors), len(self._stages) - 1)

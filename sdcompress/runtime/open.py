@@ -1,41 +1,56 @@
-"""Open an artifact, or a checkpoint as a yardstick, as an engine."""
+"""Open an engine: the one way in for every caller."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from sdcompress import registry
-from sdcompress.artifact.read import open_artifact
-from sdcompress.errors import UsageError
-from sdcompress.runtime.backends import ROOM
-from sdcompress.runtime.chain import ChainEngine
+from sdcompress.artifact.read import Artifact, open_artifact
+from sdcompress.errors import UnknownNameError, UsageError
+from sdcompress.runtime.backends._base import Backend, Graph
 from sdcompress.runtime.engine import Engine
+from sdcompress.runtime.network import Network
+from sdcompress.schema.manifest import Segment
 
-__all__ = ["open_engine"]
+__all__ = ["EAGER", "ROOM", "open_engine"]
+
+ROOM = "sdcompress.runtime.backends"
+EAGER = "eager"
 
 
 def open_engine(
     path: Path | str, *, backend: str = "onnxruntime", threads: int | None = None, device: str = "cpu"
 ) -> Engine:
-    """Open a folder and make it ready to run.
+    """Open an artifact, after checking all of it; or a checkpoint with the backend "eager".
 
     Args:
-        path: an artifact; with ``backend="eager"`` a checkpoint or the folder of a training run.
-        backend: an entry of ``sdcompress.runtime.backends``, or "eager" for torch.
-        threads: intra-op threads; None leaves the choice to the backend.
+        path: artifact folder; with "eager" a checkpoint folder.
+        backend: a name of 'sdcompress list backends', or "eager": torch, the yardstick.
+        threads: for one call; None leaves the choice to the backend (most take all cores).
         device: "cpu" or "cuda".
 
     Raises:
-        ArtifactError: if the artifact is not intact.
+        ArtifactError: if the artifact is not intact or cannot be loaded.
         CheckpointError: if the checkpoint is not intact.
-        UnknownNameError: if there is no such backend.
-        SetupError: if the backend does not have that device here.
+        SetupError: if this machine has no such device; MissingExtraError if a package is not installed.
+        UsageError: if threads is below 1; UnknownNameError if there is no such backend.
     """
-    if backend == "eager":
-        from sdcompress.runtime.eager import EagerEngine  # torch, only when it is asked for
+    if threads is not None and threads < 1:
+        raise UsageError(
+            f"threads is {threads}.", allowed="at least 1", next_step="leave it out to let the backend choose"
+        )
+    if backend == EAGER:
+        from sdcompress.runtime.eager import open_eager  # brings torch
 
-        return EagerEngine(path, threads=threads, device=device)
-    if device not in ("cpu", "cuda"):
-        raise UsageError(f"There is no device '{device}'.", allowed="cpu, cuda", next_step="choose one of them")
-    make = registry.load(ROOM, backend, extra="all")
-    return ChainEngine(open_artifact(path), make(threads=threads, device=device))
+        return open_eager(path, threads=threads, device=device)
+    known = registry.names(ROOM)
+    if backend not in known:
+        raise UnknownNameError("backends", backend, [*known, EAGER])
+    load: Backend = registry.load(ROOM, backend, extra="all")
+    artifact = open_artifact(path)
+    return Network(artifact, partial(_load, load, artifact, threads=threads, device=device))
+
+
+def _load(load: Backend, artifact: Artifact, segment: Segment, *, threads: int | None, device: str) -> Graph:
+    return load(artifact.file(segment), segment, threads=threads, device=device)

@@ -1,64 +1,93 @@
-"""ONNX Runtime, on the CPU or through its CUDA provider."""
+"""ONNX Runtime: CPU, or CUDA with the package onnxruntime-gpu; all graph optimisations."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import onnxruntime as ort
-from onnxruntime.capi import onnxruntime_pybind11_state as raised
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from sdcompress.errors import ArtifactError, SetupError
-from sdcompress.runtime.backends import Array, Segment
+from sdcompress.runtime.backends._base import Graph
+from sdcompress.runtime.engine import Float
+from sdcompress.schema.manifest import Segment
 
-__all__ = ["OnnxRuntime"]
+__all__ = ["load"]
 
-_UNLOADABLE = (raised.Fail, raised.InvalidGraph, raised.InvalidProtobuf, raised.NotImplemented)
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_PROVIDERS = {"cpu": ["CPUExecutionProvider"], "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"]}
+
+# they have no base in common but RuntimeError and Exception
+_UNLOADABLE = (
+    ort_errors.Fail,
+    ort_errors.InvalidArgument,
+    ort_errors.InvalidGraph,
+    ort_errors.InvalidProtobuf,
+    ort_errors.NotImplemented,
+    ort_errors.RuntimeException,
+)
 
 
-class OnnxRuntime:
-    """Sessions of ONNX Runtime.
+def load(file: Path, segment: Segment, *, threads: int | None, device: str) -> Graph:
+    """Make a session; see ``Backend``. A session may be called from several threads at once."""
+    providers = _providers(device)
+    try:
+        session = ort.InferenceSession(file, _options(threads), providers=providers)
+    except _UNLOADABLE as error:
+        raise ArtifactError(
+            f"ONNX Runtime {ort.__version__} cannot load {file}: {str(error).splitlines()[0]}",
+            allowed="a graph that this version of ONNX Runtime knows all operators and the opset of",
+            next_step="upgrade onnxruntime, or export again with a lower export.opset",
+        ) from error
+    if providers[0] not in session.get_providers():  # ONNX Runtime falls back without an error
+        raise _no_device(device, f"{providers[0]} could not be started; its CUDA or cuDNN libraries do not load.")
+    _check_names(file, session, segment)
+    outputs = [tensor.name for tensor in segment.outputs]
 
-    Args:
-        threads: intra-op threads; None leaves the choice to ONNX Runtime (one per core).
-        device: "cpu" or "cuda".
+    def graph(tensors: dict[str, Float]) -> list[Float]:
+        found: list[Float] = session.run(outputs, tensors)
+        return found
 
-    Raises:
-        SetupError: if the installed onnxruntime has no provider for the device.
-    """
+    return graph
 
-    def __init__(self, *, threads: int | None, device: str) -> None:
-        available = ort.get_available_providers()
-        self._provider = _PROVIDERS.get(device, "")
-        if self._provider not in available:
-            raise SetupError(
-                f"onnxruntime {ort.__version__} cannot run on '{device}' here.",
-                allowed=", ".join(name for name, provider in _PROVIDERS.items() if provider in available),
-                next_step="install onnxruntime-gpu instead of onnxruntime for 'cuda', or choose another device",
-            )
-        self._options = ort.SessionOptions()
-        self._options.intra_op_num_threads = threads or 0
-        self._options.inter_op_num_threads = 1
-        self._options.log_severity_level = 3  # errors; what goes wrong reaches the caller as an exception
 
-    def load(self, file: Path, outputs: Sequence[str]) -> Segment:
-        """A session for one ONNX file.
+def _providers(device: str) -> list[str]:
+    providers = _PROVIDERS.get(device)
+    if providers is None:
+        raise _no_device(device, f"ONNX Runtime has no device '{device}' here.")
+    if providers[0] not in ort.get_available_providers():
+        raise _no_device(device, f"This onnxruntime has no {providers[0]}.")
+    return providers
 
-        Raises:
-            ArtifactError: if this onnxruntime cannot load it.
-        """
-        try:
-            session = ort.InferenceSession(str(file), self._options, providers=[self._provider])
-        except _UNLOADABLE as error:
-            raise ArtifactError(
-                f"onnxruntime {ort.__version__} cannot load {file}: {str(error).splitlines()[0]}",
-                next_step="upgrade onnxruntime, or export again with a lower --opset",
-            ) from error
-        names, run = list(outputs), session.run
 
-        def segment(inputs: Mapping[str, Array]) -> Sequence[Array]:
-            tensors: Sequence[Array] = run(names, inputs)
-            return tensors
+def _no_device(device: str, found: str) -> SetupError:
+    usable = [name for name, (first, *_) in _PROVIDERS.items() if first in ort.get_available_providers()]
+    steps = {
+        "cuda": "pip install onnxruntime-gpu instead of onnxruntime, and check the driver; or use the device 'cpu'"
+    }
+    return SetupError(
+        found,
+        allowed=f"{', '.join(usable)} (providers: {', '.join(ort.get_available_providers())})",
+        next_step=steps.get(device, "use the device 'cpu'"),
+    )
 
-        return segment
+
+def _options(threads: int | None) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    options.inter_op_num_threads = 1
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = 3  # errors, which are raised anyway
+    # each segment has a pool of its own: the threads of the last one must not spin while the next one works
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return options
+
+
+def _check_names(file: Path, session: ort.InferenceSession, segment: Segment) -> None:
+    found = ({node.name for node in session.get_inputs()}, {node.name for node in session.get_outputs()})
+    listed = ({tensor.name for tensor in segment.inputs}, {tensor.name for tensor in segment.outputs})
+    if found != listed:
+        raise ArtifactError(
+            f"{file} has the inputs {sorted(found[0])} and the outputs {sorted(found[1])}.",
+            allowed=f"{sorted(listed[0])} and {sorted(listed[1])}, as the manifest says",
+            next_step="export the artifact again",
+        )
