@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,7 +51,7 @@ class Golden:
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 golden = cls(arrays["images"], arrays["labels"], arrays["logits"])
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
             raise _malformed(path, str(error)) from error
         wrong = golden._problem()
         if wrong:
