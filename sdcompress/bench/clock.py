@@ -6,11 +6,13 @@ import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter_ns
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from sdcompress.runtime.engine import Prediction
+if TYPE_CHECKING:
+    from sdcompress.runtime.engine import Prediction
 
 __all__ = ["Lane", "no_collection"]
 

@@ -20,11 +20,11 @@ def training(name: str, lines: Sequence[Mapping[str, float]], key: str) -> Itera
 
     Args:
         name: of the run.
-        lines: of its metrics.jsonl, one for each epoch: "epoch", "loss/<term>", "val/<exit>/accuracy" and others.
+        lines: of its metrics.jsonl, one for each epoch: "epoch", "loss/<term>", "val_accuracy/<exit>" and others.
         key: unique in the page.
     """
     lines = lines[:: max(1, len(lines) // _MOST_POINTS)]
-    accuracies = _series(lines, r"^val\w*/(.+)/acc\w*$", 100.0)
+    accuracies = _series(lines, r"^val_accuracy/(.+)$", 100.0)
     if accuracies:
         yield (
             f"Validation accuracy while training {name}",

@@ -26,11 +26,13 @@ def write(report: Report, folder: str | Path, *, overwrite: bool = False) -> Pat
         The path of the HTML page.
 
     Raises:
-        OutputExistsError: an earlier report is there.
+        OutputExistsError: an earlier report is there, or a file in place of the folder.
         MissingExtraError: the extra 'report' is not installed.
         StorageError: the folder cannot be written.
     """
     folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise OutputExistsError(f"{folder} is a file.", allowed="a folder", next_step="choose another folder")
     there = [name for name in FILES if (folder / name).exists()]
     if there and not overwrite:
         raise OutputExistsError(

@@ -1,0 +1,80 @@
+"""What the doctor says of this machine, of metadata and of machines with a problem."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import version
+
+import onnxruntime
+import pytest
+
+from sdcompress.bench.machine import machine
+from sdcompress.doctor import Diagnosis, _warnings, diagnose, new_enough, read_requirements
+
+METADATA = [
+    "numpy>=1.26",
+    "sdcompress[train,vision]; extra == 'all'",
+    'torch>=2.9; extra == "train"',
+    "scikit-learn>=1.4 ; extra == 'train'",
+    "pytest>=8; extra == 'dev'",
+    "timm; python_version >= '3.10' and extra == 'vision'",
+]
+
+
+def test_the_extras_are_read_from_the_metadata() -> None:
+    assert read_requirements(METADATA) == {
+        "core": [("numpy", "1.26")],
+        "train": [("torch", "2.9"), ("scikit-learn", "1.4")],
+        "vision": [("timm", None)],
+    }
+
+
+@pytest.mark.parametrize(
+    ("installed", "minimum", "enough"),
+    [
+        ("2.10.1", "2.9", True),
+        ("2.8.9", "2.9", False),
+        ("2.9", "2.9.0", True),
+        ("2.9.0+cpu", "2.9", True),
+        ("3.0rc1", "2.9", True),
+        ("1.0", None, True),
+    ],
+)
+def test_versions_are_compared_as_numbers(installed: str, minimum: str | None, enough: bool) -> None:
+    assert new_enough(installed, minimum) is enough
+
+
+def test_this_machine() -> None:
+    found = diagnose()
+    core = next(extra for extra in found.extras if extra.name == "core")
+    assert core.complete
+    assert {p.name: p.installed for p in core.packages}["pydantic"] == version("pydantic")
+    assert {extra.name: extra.install for extra in found.extras}["train"] == "pip install --upgrade 'sdcompress[train]'"
+    assert found.providers == tuple(onnxruntime.get_available_providers())
+    assert Diagnosis.model_validate_json(found.model_dump_json()) == found
+
+
+def test_every_problem_is_named() -> None:
+    ill = machine().model_copy(
+        update={
+            "cores": 4,
+            "governor": "powersave",
+            "load_average": 3.0,
+            "gpu": "NVIDIA X",
+            "versions": {"onnxruntime": "1", "onnxruntime-gpu": "1"},
+        }
+    )
+    said = _warnings(ill, 1.5, ("CPUExecutionProvider",))
+    assert [
+        word for word in ("1.5 cores", "powersave", "load average 3.0", "a GPU", "overwrite") if word in " ".join(said)
+    ]
+    assert len(said) == 5
+    well = ill.model_copy(update={"governor": "performance", "load_average": 0.0, "gpu": None, "versions": {}})
+    assert _warnings(well, None, ()) == []
+
+
+def test_it_loads_nothing_heavy() -> None:
+    code = "import sys, sdcompress.doctor as d; d.diagnose(); print([m for m in ('torch', 'onnx') if m in sys.modules])"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"
