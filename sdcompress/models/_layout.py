@@ -29,9 +29,8 @@ def tap(point: CutPoint, backbone: nn.Module, image: tuple[int, int, int]) -> Ta
 
 def is_map(point: CutPoint, image: tuple[int, int, int]) -> bool:
     """Whether a cut point's output is tokens or a picture-like map; NesT's blocks of tokens, for one, are neither."""
-    if len(point.shape) == 2:
-        return True
-    return min(_distortion(point.shape[1:], image), _distortion(point.shape[:2], image)) < log(2)
+    sizes = (point.shape[1:], point.shape[:2])
+    return len(point.shape) == 2 or any(max(size) <= 4 or _distortion(size, image) < log(1.5) for size in sizes)
 
 
 def pooling(tap: Tap, backbone: nn.Module) -> Pool:
