@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from PIL import Image
 
@@ -41,7 +43,7 @@ def prepared(images: Images, spec: Preprocess, image: tuple[int, int, int]) -> F
     return normalise(pictures, spec)
 
 
-def checked(inputs: Float, image: tuple[int, int, int]) -> Float:
+def checked(inputs: Any, image: tuple[int, int, int]) -> Float:
     """The inputs, C-contiguous (copied only if they are not).
 
     Args:

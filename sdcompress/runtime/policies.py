@@ -32,7 +32,9 @@ def gates(policy: Policy, exits: tuple[Exit, ...]) -> tuple[Gate, ...]:
 
 
 def max_probability(logits: Float, temperature: float) -> Float:
-    """max softmax(logits / temperature), float32 [B]: 1 / sum(exp((z - max z) / T)), exact enough to never exceed 1.
+    """The largest probability of softmax(logits / temperature), float32 [B], as 1 / sum(exp((z - max z) / T)).
+
+    The sum holds exp(0) = 1, so that no rounding takes the result above 1.
 
     Args:
         logits: float32 [B, K].

@@ -1,0 +1,200 @@
+"""A real artifact in a millisecond: three exits of known arithmetic, as ONNX graphs, in any layout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from sdcompress.artifact.card import card
+from sdcompress.artifact.golden import Golden
+from sdcompress.artifact.write import entry, seal, staged
+from sdcompress.data.preprocess import normalise
+from sdcompress.data.samples import ArraySamples
+from sdcompress.schema.manifest import Exit, Input, ParityRecord, Policy, Preprocess, Provenance, Segment, Tensor
+
+CLASSES = ("square", "disc", "star")
+EXITS = ("exit1", "exit2", "final")
+PREPROCESS = Preprocess(channels=1, resize=(4, 4), mean=(0.5,), std=(0.25,))
+IMAGE = ("batch", 1, 4, 4)
+BORDERS = {"input": IMAGE, "hidden": ("batch", 6), "deep": ("batch", 8)} | {
+    f"{name}_logits": ("batch", 3) for name in EXITS
+}
+
+
+@dataclass(frozen=True)
+class TinyNetwork:
+    """``hidden = tanh(x W0)``, ``deep = tanh(hidden W1 + x V1)``, ``final = deep W2 + x V2``; two linear exits.
+
+    The later a segment, the more it sees of the input, so deeper exits are better; segments 1 and 2 both take the
+    network's input again.
+    """
+
+    weights: dict[str, npt.NDArray[np.float32]]
+
+    def exits(self, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Logits of every exit, [3, B, 3], by numpy."""
+        w, x = self.weights, inputs.reshape(len(inputs), 16)
+        hidden = np.tanh(x @ w["W0"])
+        deep = np.tanh(hidden @ w["W1"] + x @ w["V1"])
+        return np.stack([hidden @ w["H1"], deep @ w["H2"], deep @ w["W2"] + x @ w["V2"]])
+
+    def samples(self, count: int, seed: int = 0) -> ArraySamples:
+        """Random images; a tenth of the labels are random, the others what the last exit says."""
+        rng = np.random.default_rng(seed)
+        images = rng.integers(0, 256, (count, 4, 4, 1), np.uint8)
+        labels = self.exits(normalise(images, PREPROCESS))[-1].argmax(1)
+        return ArraySamples(images, np.where(rng.random(count) < 0.1, rng.integers(0, 3, count), labels))
+
+
+@pytest.fixture(scope="session")
+def tiny_network() -> TinyNetwork:
+    rng = np.random.default_rng(7)
+    shapes = {"W0": (16, 6), "W1": (6, 8), "V1": (16, 8), "W2": (8, 3), "V2": (16, 3)}
+    scales = {"W0": 0.2, "W1": 0.5, "V1": 0.12, "W2": 1.0, "V2": 1.0}
+    weights = {name: (scales[name] * rng.normal(size=shape)).astype(np.float32) for name, shape in shapes.items()}
+    # the exits are the best linear guesses at the last one
+    x = rng.normal(size=(4000, 16)).astype(np.float32)
+    hidden = np.tanh(x @ weights["W0"])
+    deep = np.tanh(hidden @ weights["W1"] + x @ weights["V1"])
+    final = deep @ weights["W2"] + x @ weights["V2"]
+    for name, seen in (("H1", hidden), ("H2", deep)):
+        weights[name] = np.linalg.lstsq(seen, final, rcond=None)[0].astype(np.float32)
+    return TinyNetwork(weights)
+
+
+@pytest.fixture
+def tiny_artifact(tmp_path: Path, tiny_network: TinyNetwork) -> Callable[..., Path]:
+    """Writes an artifact and returns its folder.
+
+    ``tiny_artifact(layout="cascade", policy=(0.9, 0.8), temperatures=(1.0, 1.0, 1.0), name="tiny")``; ``policy`` holds
+    the thresholds of the exits before the last, None for no policy. The same arguments give the same bytes.
+    """
+
+    def write(
+        layout: str = "cascade",
+        policy: Sequence[float] | None = None,
+        temperatures: Sequence[float] = (1.0, 1.0, 1.0),
+        name: str | None = None,
+    ) -> Path:
+        return _write(tmp_path / (name or layout), tiny_network, layout, policy, temperatures)
+
+    return write
+
+
+def _write(
+    out: Path, network: TinyNetwork, layout: str, thresholds: Sequence[float] | None, temperatures: Sequence[float]
+) -> Path:
+    names = EXITS[-1:] if layout == "single" else EXITS
+    graphs = _graphs(network, layout)
+    with staged(out) as folder:
+        for index, graph in enumerate(graphs):
+            onnx.save(graph, folder / f"segment-{index}.onnx")
+        samples = network.samples(16, seed=1)
+        images = samples.images(np.arange(16))
+        logits = network.exits(normalise(images, PREPROCESS))[-len(names) :]
+        Golden(images, samples.labels, logits).save(folder / "golden.npz")
+        described = {
+            "layout": layout,
+            "classes": CLASSES,
+            "network_input": Input(name="input", dtype="float32", shape=IMAGE, preprocess=PREPROCESS),
+            "segments": tuple(_segment(folder, index, graph) for index, graph in enumerate(graphs)),
+            "exits": tuple(
+                Exit(name=name, segment=min(at, len(graphs) - 1), logits=f"{name}_logits", temperature=temperature)
+                for at, (name, temperature) in enumerate(zip(names, temperatures, strict=False))
+            ),
+            "parity": tuple(
+                ParityRecord(exit=name, samples=16, batches=(1, 16), max_abs=1e-6, allowed=1e-4, flips=0)
+                for name in names
+            ),
+            "provenance": _provenance(),
+            "policy": None if thresholds is None else _policy(thresholds, len(graphs)),
+        }
+        (folder / "README.md").write_text(card(**described), encoding="utf-8")
+        described["input"] = described.pop("network_input")
+        seal(folder, **described, golden=entry(folder, "golden.npz"), card=entry(folder, "README.md"))
+    return out
+
+
+def _graphs(network: TinyNetwork, layout: str) -> list[onnx.ModelProto]:
+    flat = helper.make_node("Flatten", ["input"], ["x"])
+    first = [
+        flat,
+        helper.make_node("MatMul", ["x", "W0"], ["a"]),
+        helper.make_node("Tanh", ["a"], ["hidden"]),
+        helper.make_node("MatMul", ["hidden", "H1"], ["exit1_logits"]),
+    ]
+    second = [
+        helper.make_node("MatMul", ["hidden", "W1"], ["b"]),
+        helper.make_node("MatMul", ["x", "V1"], ["c"]),
+        helper.make_node("Add", ["b", "c"], ["d"]),
+        helper.make_node("Tanh", ["d"], ["deep"]),
+        helper.make_node("MatMul", ["deep", "H2"], ["exit2_logits"]),
+    ]
+    third = [
+        helper.make_node("MatMul", ["deep", "W2"], ["e"]),
+        helper.make_node("MatMul", ["x", "V2"], ["f"]),
+        helper.make_node("Add", ["e", "f"], ["final_logits"]),
+    ]
+    if layout == "cascade":
+        return [
+            _model(network, first, ["input"], ["hidden", "exit1_logits"]),
+            _model(network, [flat, *second], ["hidden", "input"], ["exit2_logits", "deep"]),
+            _model(network, [flat, *third], ["input", "deep"], ["final_logits"]),
+        ]
+    outputs = [f"{name}_logits" for name in (EXITS[-1:] if layout == "single" else EXITS)]
+    heads = () if layout == "all" else ("exit1_logits", "exit2_logits")
+    nodes = [node for node in (*first, *second, *third) if node.output[0] not in heads]
+    return [_model(network, nodes, ["input"], outputs)]
+
+
+def _model(network: TinyNetwork, nodes: list[onnx.NodeProto], inputs: list[str], outputs: list[str]) -> onnx.ModelProto:
+    used = {name for node in nodes for name in node.input}
+    graph = helper.make_graph(
+        nodes,
+        "segment",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, BORDERS[name]) for name in inputs],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, BORDERS[name]) for name in outputs],
+        [numpy_helper.from_array(value, name) for name, value in network.weights.items() if name in used],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _segment(folder: Path, index: int, model: onnx.ModelProto) -> Segment:
+    macs = sum(int(np.prod(weight.dims)) for weight in model.graph.initializer)
+    inputs, outputs = (
+        tuple(Tensor(name=value.name, dtype="float32", shape=BORDERS[value.name]) for value in values)
+        for values in (model.graph.input, model.graph.output)
+    )
+    file = entry(folder, f"segment-{index}.onnx")
+    return Segment(**file.model_dump(), inputs=inputs, outputs=outputs, macs=macs, parameters=macs)
+
+
+def _policy(thresholds: Sequence[float], segments: int) -> Policy:
+    return Policy(
+        thresholds=tuple(thresholds),
+        max_drop=0.01,
+        samples=100,
+        accuracy=0.9,
+        reference_accuracy=0.9,
+        shares=(0.5, 0.3, 0.2),
+        stage_ms=(1.0,) * segments,
+    )
+
+
+def _provenance() -> Provenance:
+    return Provenance(
+        created="2026-01-02T03:04:05+00:00",
+        recipe={"name": "tiny", "model": {"name": "tiny"}, "method": {"name": "by hand"}},
+        recipe_sha256="1" * 64,
+        weights_sha256="2" * 64,
+        data_fingerprint="3" * 64,
+    )
