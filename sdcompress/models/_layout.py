@@ -28,7 +28,7 @@ def tap(point: CutPoint, backbone: nn.Module, image: tuple[int, int, int]) -> Ta
 
 
 def is_map(point: CutPoint, image: tuple[int, int, int]) -> bool:
-    """Whether a cut point's output is tokens or a picture-like map; NesT's blocks of tokens, for one, are neither."""
+    """Whether an output is tokens or, as far as its shape tells, a picture (NesT's blocks of tokens are not)."""
     sizes = (point.shape[1:], point.shape[:2])
     return len(point.shape) == 2 or any(max(size) <= 4 or _distortion(size, image) < log(1.5) for size in sizes)
 

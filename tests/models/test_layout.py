@@ -35,4 +35,3 @@ def test_a_declared_layout_decides_where_the_shape_does_not():
 
 def test_blocks_of_tokens_are_no_map():
     assert not _layout.is_map(CutPoint("levels.2", (1, 196, 384), 0.5), (3, 224, 224))
-    assert not _layout.is_map(CutPoint("levels.1", (4, 196, 192), 0.5), (3, 224, 224))
