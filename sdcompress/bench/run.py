@@ -53,27 +53,24 @@ def bench(
         progress: told (rounds done, rounds in all).
 
     Raises:
-        UsageError: no artifacts, or two of one name.
-        UnknownNameError: a reference that is not among the names.
+        UsageError: no artifacts, two of one name, or (UnknownNameError) a reference that is none of them.
         InputError: no images, or a number of labels that differs.
     """
     named = _named(artifacts, names)
     reference = _known(reference or next(iter(named)), named)
     _check(images, labels)
-    described = machine()  # before the run: its own load must not count
+    facts = machine()  # before the run: its own load must not count
     order = input_order(images)
     contenders = _open(named, images[order], settings)
+    in_order = None if labels is None else np.resize(labels[order], len(contenders[0].inputs))
     records, comparisons = [], []
     for courses, scenario, batch in _run(contenders, settings, progress):
-        in_order = None if labels is None else np.resize(labels[order], len(courses[0].contender.inputs))
-        records += [
-            record(course, scenario, batch, labels=in_order, settings=settings, machine=described) for course in courses
-        ]
+        records += [record(c, scenario, batch, labels=in_order, settings=settings, machine=facts) for c in courses]
         comparisons += compare(courses, reference, scenario, batch)
     return BenchReport(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         command=command,
-        machine=described,
+        machine=facts,
         threads=settings.threads,
         device=settings.device,
         input=f"{source}: {len(order)} different images in a fixed random order, preprocessed before the clock starts",

@@ -25,7 +25,9 @@ def headline(report: Report) -> str:
     others = [row for row in report.rows if row is not reference]
     good = [row for row in others if _is_faster(report, row) and (_loss(row, reference) or 0.0) <= _SMALL_LOSS]
     if good:
-        return _against(report, max(good, key=lambda row: row.speedup or 0.0), reference)
+        best = max(good, key=lambda row: row.speedup or 0.0)
+        shaky = "" if best.stable and reference.stable else " The measurement was not stable."
+        return _against(report, best, reference) + shaky
     if not any(comparison_of(report, row) for row in others):
         return "No latency was compared. " + _alone(reference)
     return f"Nothing was found that is faster than {reference.name} and at most one point less accurate."

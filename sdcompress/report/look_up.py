@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, TypeVar
 
 from sdcompress.schema.report import BenchRecord, Comparison, Evaluation, ExitScore, Report, ReportRow
 
 __all__ = ["ENSEMBLE", "accuracy_of", "comparison_of", "evaluation_of", "own_exits", "record_of", "same"]
 
 ENSEMBLE = "ensemble"
+
+_Measured = TypeVar("_Measured", Evaluation, BenchRecord)
 
 
 def same(row: ReportRow, name: str, digest: str | None) -> bool:
@@ -18,7 +21,7 @@ def same(row: ReportRow, name: str, digest: str | None) -> bool:
 
 def evaluation_of(report: Report, row: ReportRow, split: Literal["test", "validation"]) -> Evaluation | None:
     """The latest evaluation of a row on a split."""
-    return next((e for e in reversed(report.evaluations) if e.split == split and same(row, e.name, e.digest)), None)
+    return _latest(row, [evaluation for evaluation in report.evaluations if evaluation.split == split])
 
 
 def accuracy_of(evaluation: Evaluation | None) -> float | None:
@@ -38,7 +41,7 @@ def record_of(
 ) -> BenchRecord | None:
     """The latest measurement of a row in a scenario."""
     records = [record for bench in report.benches for record in bench.records if record.scenario == scenario]
-    return next((record for record in reversed(records) if same(row, record.name, record.digest)), None)
+    return _latest(row, records)
 
 
 def comparison_of(report: Report, row: ReportRow) -> Comparison | None:
@@ -52,3 +55,10 @@ def comparison_of(report: Report, row: ReportRow) -> Comparison | None:
         ),
         None,
     )
+
+
+def _latest(row: ReportRow, measured: Sequence[_Measured]) -> _Measured | None:
+    """The latest that belongs to a row; one of its own name first, where an artifact was measured under two."""
+    fitting = [item for item in measured if same(row, item.name, item.digest)]
+    own = [item for item in fitting if item.name == row.name]
+    return next(reversed(own or fitting), None)

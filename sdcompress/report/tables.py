@@ -153,7 +153,7 @@ def _latency_row(record: BenchRecord) -> tuple[str, ...]:
 
 def _exit_latency(record: BenchRecord) -> Table:
     worst = record.worst_path
-    note = "Forced: every image leaves there. "
+    note = "Forced: every image leaves there, no confidence is computed. "
     if worst:
         p99 = next((q.percentile(p) for p in worst.percentiles if p.percent == 99.0), q.NOTHING)
         note += f"Worst path (all to the last exit): mean {q.milliseconds(worst.mean_ms)}, p99 {p99}. "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter_ns
 from types import SimpleNamespace
@@ -10,11 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sdcompress.artifact.read import open_artifact
 from sdcompress.bench import contender
 from sdcompress.bench.contender import input_order, split
 from sdcompress.bench.run import bench
 from sdcompress.errors import InputError, UnknownNameError, UsageError
 from sdcompress.runtime.engine import Prediction
+from sdcompress.runtime.open import open_engine
 from sdcompress.schema.recipe import Bench
 from sdcompress.schema.report import BenchRecord, BenchReport
 
@@ -139,13 +142,19 @@ def test_inputs_are_one_fixed_permutation_cut_into_whole_batches() -> None:
     assert [len(batch) for batch in split(np.zeros((10, 1, 1, 1), dtype=np.float32), 4)] == [4, 4]
 
 
-def test_a_real_artifact(tiny_artifact: Path) -> None:
-    spec = contender.open_artifact(tiny_artifact).golden()
+def test_real_artifacts(tiny_artifact: Callable[..., Path]) -> None:
+    chain, single = tiny_artifact("cascade", policy=(0.6, 0.6)), tiny_artifact("single")
+    golden = open_artifact(chain).golden()
     settings = Bench(duration_s=0.2, warmup_ms=5.0, rounds=5, batch=(4,))
-    report = bench([tiny_artifact], images=spec.images, labels=spec.labels, settings=settings, source="golden")
-    single = record(report, tiny_artifact.name, "single-stream")
-    assert single.digest == contender.open_artifact(tiny_artifact).manifest.digest
-    assert single.latency.min_ms > 0
-    assert single.load_ms > 0
-    assert sum(timing.share for timing in single.exits) == pytest.approx(1.0 if single.exits else 0.0)
-    assert report.input.startswith("golden: ")
+    report = bench([chain, single], images=golden.images, labels=golden.labels, settings=settings, source="golden")
+    found = record(report, "cascade", "single-stream")
+    assert found.digest == open_artifact(chain).manifest.digest
+    assert (found.layout, record(report, "single", "offline").layout) == ("cascade", "single")
+    assert found.load_ms > 0
+    assert found.first_ms > 0
+    engine = open_engine(chain)
+    prediction = engine(engine.preprocess(golden.images))
+    assert found.accuracy == pytest.approx((prediction.logits.argmax(axis=1) == golden.labels).mean())
+    shares = [(prediction.exit_index == k).mean() for k in range(3)]
+    assert [timing.share for timing in found.exits] == pytest.approx(shares, abs=0.05)
+    assert report.input.startswith("golden: 16 different images")

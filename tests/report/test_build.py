@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from sdcompress.artifact.read import open_artifact
 from sdcompress.errors import UnknownNameError
 from sdcompress.report.build import build
 from sdcompress.schema.report import BenchReport, Evaluation, Report
@@ -46,6 +47,19 @@ def test_an_evaluation_of_another_artifact_with_the_same_name_is_not_taken(
 ) -> None:
     foreign = evaluations[0].model_copy(update={"digest": "cd" * 32})
     assert build(title="t", command="c", artifacts=folders, evaluations=[foreign]).rows[0].test_accuracy is None
+
+
+def test_an_artifact_measured_under_two_names_keeps_what_is_its_own(
+    folders: dict[str, Path], benches: list[BenchReport]
+) -> None:
+    (bench,) = benches
+    digest = open_artifact(folders["whole"]).manifest.digest
+    own = bench.records[0].model_copy(update={"digest": digest})
+    again = own.model_copy(update={"name": "again", "latency": own.latency.model_copy(update={"mean_ms": 99.0})})
+    both = bench.model_copy(update={"records": (own, again)})
+    only = bench.model_copy(update={"records": (again,)})
+    for measured, mean in ((both, own.latency.mean_ms), (only, 99.0)):
+        assert build(title="t", command="c", artifacts=folders, benches=[measured]).rows[0].mean_ms == mean
 
 
 def test_an_unknown_reference(folders: dict[str, Path]) -> None:

@@ -31,6 +31,11 @@ def test_the_headline_names_the_trade_with_its_intervals(report: Report) -> None
     )
 
 
+def test_a_headline_from_an_unstable_run_says_so(report: Report) -> None:
+    shaky = (report.rows[0].model_copy(update={"stable": False}), report.rows[1])
+    assert headline(report.model_copy(update={"rows": shaky})) == headline(report) + " The measurement was not stable."
+
+
 def test_slower_and_worse_is_said_plainly(report: Report) -> None:
     slow = compared(report, verdict="slower", speedup_mean=0.8)
     assert headline(slow) == "Nothing was found that is faster than whole and at most one point less accurate."
