@@ -1,0 +1,113 @@
+"""The yardstick: torch behind the same calls."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sdcompress.checkpoint import open_checkpoint
+from sdcompress.errors import CheckpointError, InputError, SetupError
+from sdcompress.models.cost import costs
+from sdcompress.runtime.engine import Engine
+from sdcompress.runtime.open import open_engine
+from sdcompress.schema.manifest import Preprocess
+from sdcompress.schema.recipe import Exits, Recipe
+from sdcompress.train.save import Resumable, save
+
+IMAGE = (1, 8, 8)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Untrained, three exits, four classes."""
+    from sdcompress.models.build import build
+
+    recipe = Recipe(exits=Exits(auto=2, head="linear"))
+    torch.manual_seed(0)
+    net = build(recipe.model, recipe.exits, classes=4, image=IMAGE)
+    facts = {
+        "schema_version": 1,
+        "recipe": recipe,
+        "epoch": 1,
+        "step": 1,
+        "finished": True,
+        "samples": 10,
+        "classes": ("a", "b", "c", "d"),
+        "image": IMAGE,
+        "preprocess": Preprocess(channels=1, resize=(8, 8), mean=(0.5,), std=(0.25,)),
+        "data_fingerprint": "0" * 64,
+    }
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    return save(tmp_path_factory.mktemp("train"), Resumable(net, nn.Module(), optimizer, None, {}), **facts)
+
+
+@pytest.fixture(scope="module")
+def engine(checkpoint: Path) -> Engine:
+    return open_engine(checkpoint, backend="eager")
+
+
+def inputs_of(batch: int) -> np.ndarray:
+    return np.random.default_rng(batch).normal(size=(batch, *IMAGE)).astype(np.float32)
+
+
+def test_every_exit_is_the_networks(checkpoint: Path, engine: Engine) -> None:
+    inputs = inputs_of(5)
+    with torch.no_grad():
+        expected = [logits.numpy() for logits in open_checkpoint(checkpoint).network()(torch.from_numpy(inputs)).logits]
+    np.testing.assert_allclose(engine.exits(inputs), expected, atol=1e-6)
+    for position in range(3):
+        found = engine.forced(inputs, position)
+        np.testing.assert_allclose(found.logits, expected[position], atol=1e-6)
+        assert found.exit_index.tolist() == [position] * 5
+    np.testing.assert_allclose(engine(inputs).logits, expected[-1], atol=1e-6)
+    assert engine(inputs).exit_index.tolist() == [2] * 5
+    assert engine.forced(inputs, -1).exit_index.tolist() == [2] * 5
+
+
+def test_the_facts(engine: Engine) -> None:
+    assert engine.exit_names == ("exit1", "exit2", "final")
+    assert engine.classes == ("a", "b", "c", "d")
+    assert engine.image == IMAGE
+    assert engine.policy is None
+    images = np.full((2, 20, 30, 3), 51, np.uint8)
+    np.testing.assert_allclose(engine.preprocess(images), np.full((2, *IMAGE), -1.2), rtol=1e-5)
+
+
+def test_the_costs_are_those_of_the_pruned_networks(checkpoint: Path, engine: Engine) -> None:
+    expected = costs(open_checkpoint(checkpoint).network(), IMAGE)
+    assert [tuple(cost) for cost in engine.exit_costs] == [(cost.macs, cost.parameters) for cost in expected]
+
+
+def test_a_batch_of_nothing(engine: Engine) -> None:
+    nothing = np.empty((0, *IMAGE), np.float32)
+    assert engine(nothing).logits.shape == (0, 4)
+    assert engine.exits(nothing).shape == (3, 0, 4)
+
+
+def test_four_threads_at_once(engine: Engine) -> None:
+    batches = [inputs_of(1 + position % 7) for position in range(40)]
+    expected = [engine.exits(batch) for batch in batches]
+    with ThreadPoolExecutor(4) as pool:
+        for one, other in zip(pool.map(engine.exits, batches), expected, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_read_only_inputs(engine: Engine) -> None:
+    inputs = inputs_of(2)
+    expected = engine(inputs).logits
+    inputs.flags.writeable = False
+    np.testing.assert_array_equal(engine(inputs).logits, expected)
+
+
+def test_what_it_refuses(checkpoint: Path, engine: Engine, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"\[B, 1, 8, 8\]"):
+        engine(np.zeros((2, 3, 8, 8), np.float32))
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        open_engine(tmp_path, backend="eager")
+    with pytest.raises(SetupError, match="cpu"):
+        open_engine(checkpoint, backend="eager", device="tpu")

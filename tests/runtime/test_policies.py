@@ -1,0 +1,88 @@
+"""When a row leaves: worked out by hand, against a long way in float64, and at the edges."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from sdcompress.runtime.policies import Gate, gates, max_probability
+from sdcompress.schema.manifest import Exit, Policy
+
+
+def gate(threshold: float, temperature: float = 1.0) -> Gate:
+    policy = Policy(
+        thresholds=(threshold,),
+        max_drop=0.0,
+        samples=1,
+        accuracy=1.0,
+        reference_accuracy=1.0,
+        shares=(1.0, 0.0),
+        stage_ms=(1.0, 1.0),
+    )
+    exits = (
+        Exit(name="exit1", segment=0, logits="exit1_logits", temperature=temperature),
+        Exit(name="final", segment=1, logits="final_logits"),
+    )
+    (found,) = gates(policy, exits)
+    return found
+
+
+def test_by_hand() -> None:
+    logits = np.log(np.float32([[0.7, 0.2, 0.1], [0.25, 0.25, 0.5]]))
+    np.testing.assert_allclose(max_probability(logits, 1.0), [0.7, 0.5], rtol=1e-6)
+    # T = 1/2 squares the probabilities: .49 / (.49 + .04 + .01), .25 / (.25 + 2 * .0625)
+    np.testing.assert_allclose(max_probability(logits, 0.5), [0.49 / 0.54, 0.25 / 0.375], rtol=1e-6)
+    assert gate(0.6)(logits).tolist() == [True, False]
+    assert gate(0.6, temperature=0.5)(logits).tolist() == [True, True]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    logits=arrays.arrays(np.float32, (4, 7), elements=st.floats(-1e4, 1e4, width=32)),
+    temperature=st.floats(0.05, 20.0),
+)
+def test_against_float64_and_never_outside_its_range(logits: np.ndarray, temperature: float) -> None:
+    found = max_probability(logits, temperature)
+    shifted = (logits.astype(np.float64) - logits.max(1, keepdims=True)) / temperature
+    np.testing.assert_allclose(found, 1 / np.exp(shifted).sum(1), rtol=2e-5)
+    assert found.dtype == np.float32
+    assert (found <= 1).all()
+    assert (found >= np.float32(1 / 7) * np.float32(1 - 1e-6)).all()
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    logits=arrays.arrays(np.float32, (6, 5), elements=st.floats(-30, 30, width=32)), temperature=st.floats(0.05, 20.0)
+)
+def test_a_row_leaves_at_its_own_confidence_as_a_threshold(logits: np.ndarray, temperature: float) -> None:
+    confidences = max_probability(logits, temperature)
+    for row, confidence in enumerate(confidences):
+        leaves = gate(float(confidence), temperature)(logits)
+        assert leaves[row]  # at least, not more than
+        assert leaves.tolist() == (confidences >= confidence).tolist()  # equal ones leave together
+
+
+@pytest.mark.parametrize("never", [1 + 1e-9, 1.5, math.inf])
+def test_a_threshold_above_one_never_fires(never: float) -> None:
+    certain = np.float32([[100.0, 0.0], [0.0, 0.0]])
+    assert max_probability(certain, 1.0)[0] == 1
+    assert gate(never)(certain).tolist() == [False, False]
+    assert gate(1.0)(certain).tolist() == [True, False]
+    assert gate(0.0)(certain).tolist() == [True, True]
+
+
+def test_what_is_not_a_number_never_leaves() -> None:
+    broken = np.float32([[np.nan, 0.0], [np.inf, 0.0], [1.0, 0.0]])
+    with np.errstate(invalid="ignore"):
+        assert gate(0.0)(broken).tolist() == [False, False, True]
+
+
+def test_the_logits_are_left_alone() -> None:
+    logits = np.float32([[3.0, 1.0]])
+    gate(0.5, temperature=2.0)(logits)
+    assert logits.tolist() == [[3.0, 1.0]]
