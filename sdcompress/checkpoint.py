@@ -5,6 +5,7 @@ A training run keeps its checkpoints under ``steps/<step>/``; each is written be
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,10 +23,11 @@ if TYPE_CHECKING:
     from sdcompress.data.samples import Dataset
     from sdcompress.models.multiexit import MultiExit
 
-__all__ = ["STATE", "STEPS", "Checkpoint", "newest", "open_checkpoint"]
+__all__ = ["METRICS", "STATE", "STEPS", "Checkpoint", "newest", "open_checkpoint", "read_metrics"]
 
 STATE = "state.json"
 STEPS = "steps"
+METRICS = "metrics.jsonl"
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,13 @@ def open_checkpoint(path: Path | str) -> Checkpoint:
     for entry in (state.weights, state.training):
         _check(folder, entry)
     return Checkpoint(folder, state)
+
+
+def read_metrics(folder: Path) -> tuple[dict[str, float], ...]:
+    """The lines of a training run's metrics.jsonl, one per epoch; empty if there is none."""
+    path = folder / METRICS
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return tuple(json.loads(line) for line in lines)
 
 
 def _read(path: Path) -> TrainingState:

@@ -7,18 +7,10 @@ from pathlib import Path
 
 from torch.utils.tensorboard.writer import SummaryWriter
 
+from sdcompress.checkpoint import METRICS, read_metrics
 from sdcompress.storage import storage_errors, write_text
 
-__all__ = ["METRICS", "Journal", "read_metrics"]
-
-METRICS = "metrics.jsonl"
-
-
-def read_metrics(folder: Path) -> tuple[dict[str, float], ...]:
-    """The lines of a run's metrics.jsonl, one per epoch; empty if there is none."""
-    path = folder / METRICS
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return tuple(json.loads(line) for line in lines)
+__all__ = ["Journal"]
 
 
 class Journal:

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from sdcompress import data, methods, recipes
-from sdcompress.checkpoint import STEPS, Checkpoint, newest, open_checkpoint
+from sdcompress.checkpoint import METRICS, STEPS, Checkpoint, newest, open_checkpoint
 from sdcompress.errors import OutputExistsError, RecipeError
 from sdcompress.schema.recipe import Recipe
 from sdcompress.storage import write_text
 from sdcompress.train.hardware import launch
 from sdcompress.train.interrupt import stop_on_signal
-from sdcompress.train.journal import METRICS
 from sdcompress.train.trainer import OnEpoch, OnStep, Trainer
 
 __all__ = ["train"]

@@ -1,0 +1,64 @@
+"""The Typer application: its verbs, and what an error looks like."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sdcompress.cli import about, artifacts, measuring, training
+from sdcompress.cli.screen import messages
+from sdcompress.errors import Interrupted, SdcompressError
+
+__all__ = ["app", "start"]
+
+app = typer.Typer(
+    name="sdcompress",
+    help="Self-distillation for deployable networks: train once, prune or keep the exits, export, calibrate, measure.",
+    epilog="The whole way on built-in data: sdcompress run digits",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(version("sdcompress"))
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _version_flag: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
+    ] = False,
+) -> None:
+    """Options that stand before the verb."""
+
+
+for module in (training, artifacts, measuring, about):
+    for verb in module.VERBS:
+        name = verb.__name__.rstrip("_")
+        app.command(name, no_args_is_help=name not in ("train", "list", "doctor"))(verb)
+
+
+def start() -> None:
+    """Run, and turn errors into messages and exit codes."""
+    # a console script does not look for modules where the user stands, as python -m does: 'my_nets:make'
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        app(standalone_mode=True)
+    except SdcompressError as error:
+        messages.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(Interrupted.exit_code)
+    except BrokenPipeError:
+        # the reader of our output has gone (| head); Python would complain once more while it shuts down
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,131 @@
+"""export, calibrate, verify and inspect."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from sdcompress.cli.options import DataDir, Json, Out, Overwrite, Threads
+from sdcompress.cli.screen import bar, say, write_json
+
+__all__ = ["VERBS"]
+
+Artifact = Annotated[Path, typer.Argument(help="folder of an artifact")]
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="a checkpoint, or the folder of a training run")],
+    out: Out,
+    layout: Annotated[
+        Literal["single", "cascade", "all"],
+        typer.Option("--layout", help="single: one exit; cascade: early exit; all: every exit's logits"),
+    ] = "cascade",
+    exit_: Annotated[
+        str | None, typer.Option("--exit", help="single: the exit to keep, the others are pruned; default: the last")
+    ] = None,
+    format_: Annotated[Literal["onnx"], typer.Option("--format", help="file format")] = "onnx",  # noqa: ARG001 - one today
+    opset: Annotated[int | None, typer.Option("--opset", help="ONNX opset; default: the recipe's")] = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Export a checkpoint to ONNX and prove the file against it on real images (exit code 4 if it differs).
+
+    Example: sdcompress export runs/digits/train/byot --layout single --exit exit2 --out artifacts/small
+    """
+    from sdcompress import api
+    from sdcompress.cli.tables import show_manifest
+
+    with bar("export") as progress:
+        manifest = api.export(run, out, layout=layout, exit=exit_, opset=opset, overwrite=overwrite, progress=progress)
+    if json:
+        write_json({"artifact": str(out), **manifest.model_dump(mode="json")})
+        return
+    show_manifest(manifest, str(out))
+    say("\nrun it:\n")
+    say(f'  import sdcompress\n  engine = sdcompress.open("{out}")')
+    say("  prediction = engine(engine.preprocess([image]))  # image: Pillow, or uint8 [H, W, C]")
+
+
+def calibrate(
+    artifact: Artifact,
+    out: Out,
+    max_drop: Annotated[
+        str | None,
+        typer.Option("--max-drop", help="accuracy that may be lost, e.g. 1% or 0.01; default: the recipe's"),
+    ] = None,
+    data_dir: DataDir = None,
+    threads: Threads = 1,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Choose the thresholds of a cascade on the validation split; writes a new artifact with the policy.
+
+    Example: sdcompress calibrate artifacts/cascade --max-drop 1% --out artifacts/early-exit
+    """
+    from sdcompress import api
+    from sdcompress.cli.tables import show_manifest
+
+    with bar("calibrate") as progress:
+        manifest = api.calibrate(
+            artifact,
+            out,
+            max_drop=None if max_drop is None else _share(max_drop),
+            data_dir=data_dir,
+            threads=threads,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    if json:
+        write_json({"artifact": str(out), **manifest.model_dump(mode="json")})
+    else:
+        show_manifest(manifest, str(out))
+
+
+def verify(artifact: Artifact, threads: Threads = 1, json: Json = False) -> None:
+    """Prove an artifact on this machine, without torch: its files, and its logits on the golden samples.
+
+    Example: sdcompress verify artifacts/early-exit
+    """
+    from sdcompress import api
+    from sdcompress.cli.tables import show_verdicts
+
+    found = api.verify(artifact, threads=threads)
+    if json:
+        write_json(found.model_dump(mode="json"))
+    else:
+        show_verdicts(found)
+
+
+def inspect(artifact: Artifact, json: Json = False) -> None:
+    """Show what an artifact is: exits, costs, policy, where it comes from.
+
+    Example: sdcompress inspect artifacts/early-exit
+    """
+    from sdcompress.artifact.read import open_artifact
+    from sdcompress.cli.tables import show_manifest
+
+    manifest = open_artifact(artifact).manifest
+    if json:
+        write_json(manifest.model_dump(mode="json"))
+    else:
+        show_manifest(manifest, str(artifact))
+
+
+def _share(text: str) -> float:
+    """'1%' or '0.01' as 0.01."""
+    from sdcompress.errors import UsageError
+
+    try:
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise UsageError(
+            f"--max-drop is '{text}'.", allowed="0% to 100%, or 0 to 1", next_step="e.g. --max-drop 1% for one point"
+        )
+    return share
+
+
+VERBS = (export, calibrate, verify, inspect)

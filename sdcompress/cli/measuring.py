@@ -1,0 +1,146 @@
+"""evaluate, bench and report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from pydantic import ValidationError
+
+from sdcompress.cli.options import DataDir, Device, Json, Out, Overwrite, Threads
+from sdcompress.cli.screen import bar, command_line, say, write_json
+from sdcompress.errors import UsageError
+from sdcompress.schema.base import explain
+
+__all__ = ["VERBS"]
+
+
+def evaluate(
+    folder: Annotated[Path, typer.Argument(help="a checkpoint, the folder of a training run, or an artifact")],
+    split: Annotated[Literal["validation", "test"], typer.Option("--split", help="which images")] = "test",
+    data_dir: DataDir = None,
+    threads: Threads = 1,
+    device: Device = "cpu",
+    json: Json = False,
+) -> None:
+    """Score every exit, their ensemble, and the early-exit policy as it runs.
+
+    Example: sdcompress evaluate runs/digits/train/byot --split validation
+    """
+    from sdcompress import api
+    from sdcompress.cli.tables import show_evaluation
+
+    with bar("evaluate") as progress:
+        found = api.evaluate(folder, split=split, data_dir=data_dir, threads=threads, device=device, progress=progress)
+    if json:
+        write_json(found.model_dump(mode="json"))
+    else:
+        show_evaluation(found)
+
+
+def bench(
+    artifacts: Annotated[list[Path], typer.Argument(help="folders of artifacts; the first is the reference")],
+    images: Annotated[
+        Literal["test", "golden"], typer.Option("--images", help="the test split, or what the artifact carries along")
+    ] = "test",
+    scenario: Annotated[
+        list[str] | None, typer.Option("--scenario", help="single-stream or offline; repeatable; default: both")
+    ] = None,
+    batch: Annotated[list[int] | None, typer.Option("--batch", help="offline batch size; repeatable")] = None,
+    duration: Annotated[str, typer.Option("--duration", help="per artifact, scenario and batch, e.g. 10s")] = "10s",
+    warmup: Annotated[str, typer.Option("--warmup", help="before each, e.g. 200ms")] = "200ms",
+    rounds: Annotated[int, typer.Option("--rounds", min=5, help="turns that the artifacts take")] = 10,
+    reference: Annotated[str | None, typer.Option("--reference", help="folder name of the reference")] = None,
+    data_dir: DataDir = None,
+    threads: Threads = 1,
+    device: Device = "cpu",
+    json: Json = False,
+) -> None:
+    """Measure artifacts in turn on this machine: percentiles, exit mix, and ratios with confidence intervals.
+
+    Example: sdcompress bench artifacts/full artifacts/early-exit --duration 10s --json > bench.json
+    """
+    from sdcompress import api
+    from sdcompress.cli.tables import show_bench
+    from sdcompress.schema.recipe import Bench
+
+    defaults = Bench()
+    given = {
+        "scenarios": tuple(scenario or defaults.scenarios),
+        "batch": tuple(batch or defaults.batch),
+        "threads": threads,
+        "device": device,
+        "warmup_ms": _milliseconds(warmup, "--warmup"),
+        "duration_s": _milliseconds(duration, "--duration") / 1000,
+        "rounds": rounds,
+    }
+    try:
+        settings = Bench.model_validate(given)
+    except ValidationError as error:
+        raise explain(error, Bench, "the options", UsageError) from error
+    with bar("bench") as progress:
+        found = api.bench(
+            artifacts,
+            images=images,
+            data_dir=data_dir,
+            reference=reference,
+            settings=settings,
+            command=command_line(),
+            progress=progress,
+        )
+    if json:
+        write_json(found.model_dump(mode="json"))
+    else:
+        show_bench(found)
+
+
+def report(
+    artifacts: Annotated[list[Path], typer.Argument(help="folders of artifacts: the rows")],
+    out: Out,
+    bench_file: Annotated[list[Path] | None, typer.Option("--bench", help="JSON of 'sdcompress bench --json'")] = None,
+    evaluation: Annotated[
+        list[Path] | None, typer.Option("--evaluation", help="JSON of 'sdcompress evaluate --json'; repeatable")
+    ] = None,
+    title: Annotated[str, typer.Option("--title")] = "report",
+    reference: Annotated[str | None, typer.Option("--reference", help="folder name of the reference")] = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Write report.json, report.md and one self-contained report.html.
+
+    Example: sdcompress report artifacts/full artifacts/early-exit --bench bench.json --out report
+    """
+    from sdcompress import api
+    from sdcompress.cli.tables import read_json, show_report
+    from sdcompress.schema.report import BenchReport, Evaluation
+
+    made = api.report(
+        {path.resolve().name: path for path in artifacts},
+        out,
+        evaluations=[read_json(path, Evaluation) for path in evaluation or []],
+        benches=[read_json(path, BenchReport) for path in bench_file or []],
+        title=title,
+        reference=reference,
+        command=command_line(),
+        overwrite=overwrite,
+    )
+    if json:
+        write_json(made.model_dump(mode="json", exclude={"benches"}))
+        return
+    show_report(made)
+    say(f"\nreport: {out / 'report.html'}")
+
+
+def _milliseconds(text: str, flag: str) -> float:
+    """'200ms' or '10s' in milliseconds; a bare number is refused, because tools disagree on its unit."""
+    for unit, factor in (("ms", 1.0), ("s", 1000.0)):
+        number = text.removesuffix(unit)
+        if number != text and number.replace(".", "", 1).isdigit() and float(number) > 0:
+            return float(number) * factor
+    raise UsageError(
+        f"{flag} is '{text}'.", allowed="a number with its unit, e.g. 200ms or 10s", next_step="add the unit"
+    )
+
+
+VERBS = (evaluate, bench, report)

@@ -1,0 +1,71 @@
+"""Where things are written: data to stdout, messages and progress to stderr."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+__all__ = ["bar", "command_line", "epoch_line", "messages", "say", "table", "write_json"]
+
+messages = Console(stderr=True)
+
+
+def command_line() -> str:
+    """What the user typed, for the records."""
+    return shlex.join([Path(sys.argv[0]).name.replace("__main__.py", "sdcompress"), *sys.argv[1:]])
+
+
+def write_json(data: Any) -> None:
+    """One JSON value to stdout."""
+    typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
+
+
+def say(text: str) -> None:
+    """A line for a person, to stdout."""
+    typer.echo(text)
+
+
+@contextmanager
+def bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar with the remaining time; one line when it ends where stderr is no terminal."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=messages, transient=messages.is_terminal) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+    if messages.is_terminal:
+        messages.print(f"done: {what}", highlight=False)
+
+
+def epoch_line(metrics: dict[str, float]) -> None:
+    """The metrics of an epoch, above the bar."""
+    scores = [f"{k.partition('/')[2]} {v:.2%}" for k, v in metrics.items() if k.startswith("val_accuracy/")]
+    text = f"epoch {metrics['epoch']:3.0f}  loss {metrics['loss']:.4f}"
+    messages.print(text + ("  validation: " + ", ".join(scores) if scores else ""), highlight=False)
+
+
+def table(columns: list[str], rows: list[list[str]], title: str = "") -> None:
+    """A table to stdout; the first column is left-aligned, the others are numbers."""
+    drawn = Table(title=title or None, title_justify="left")
+    for position, column in enumerate(columns):
+        drawn.add_column(column, justify="left" if position == 0 else "right", overflow="fold")
+    for row in rows:
+        drawn.add_row(*row)
+    console = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 160, markup=False)
+    console.print(drawn)

@@ -1,0 +1,172 @@
+"""Results as tables for people. Nothing is computed here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from sdcompress.cli.screen import say, table
+from sdcompress.doctor import Diagnosis
+from sdcompress.errors import UsageError
+from sdcompress.schema.base import Frozen
+from sdcompress.schema.manifest import Manifest
+from sdcompress.schema.report import BenchReport, Evaluation, Report, VerifyReport
+
+__all__ = [
+    "read_json",
+    "show_bench",
+    "show_diagnosis",
+    "show_evaluation",
+    "show_manifest",
+    "show_report",
+    "show_verdicts",
+]
+
+Stored = TypeVar("Stored", bound=Frozen)
+
+
+def read_json(path: Path, kind: type[Stored]) -> Stored:
+    """A result that was written with ``--json``.
+
+    Raises:
+        UsageError: if the file is not there or holds something else.
+    """
+    try:
+        return kind.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValidationError) as error:
+        raise UsageError(
+            f"{path} does not hold a {kind.__name__}: {str(error).splitlines()[0]}",
+            allowed="a file made with 'sdcompress bench --json' or 'sdcompress evaluate --json'",
+            next_step="make it again",
+        ) from error
+
+
+def show_manifest(manifest: Manifest, folder: str) -> None:
+    """What an artifact is."""
+    shape = ", ".join(map(str, manifest.input.shape))
+    say(f"{folder}: {manifest.layout}, {len(manifest.classes)} classes, input {manifest.input.dtype} [{shape}]")
+    say(f"digest {manifest.digest}")
+    policy, rows = manifest.policy, []
+    parity = {record.exit: record for record in manifest.parity}
+    for k, exit_ in enumerate(manifest.exits):
+        segments = manifest.segments[: exit_.segment + 1]
+        threshold = policy.thresholds[k] if policy and k < len(policy.thresholds) else None
+        rows.append(
+            [
+                exit_.name,
+                _percent(exit_.accuracy),
+                _percent(exit_.ece),
+                f"{sum(s.macs for s in segments) / 1e6:.2f} M",
+                f"{sum(s.parameters for s in segments) / 1e3:.1f} k",
+                f"{parity[exit_.name].max_abs:.1e}",
+                f"{exit_.temperature:.3f}",
+                "-" if threshold is None else "never" if threshold > 1 else f"{threshold:.4f}",
+                _percent(policy.shares[k]) if policy else "-",
+            ]
+        )
+    columns = ["exit", "val accuracy", "ECE", "MACs", "parameters", "parity", "temperature", "threshold", "leave here"]
+    table(columns, rows)
+    if policy:
+        say(
+            f"policy: {policy.kind}, chosen on {policy.samples} {policy.split} images for a drop of at most "
+            f"{policy.max_drop:.2%}: {policy.accuracy:.2%} instead of {policy.reference_accuracy:.2%} there; "
+            f"guarantee: {policy.guarantee}"
+        )
+
+
+def show_verdicts(found: VerifyReport) -> None:
+    """That an artifact is what it says."""
+    rows = [[v.name, f"{v.max_abs:.1e}", f"{v.row_abs:.1e}", f"{v.allowed:.1e}", str(v.flips)] for v in found.exits]
+    table(["exit", "largest difference", "between batches", "allowed", "flips"], rows)
+    say(f"{found.source}: intact ({found.files} files), verified on {found.samples} golden samples")
+
+
+def show_evaluation(found: Evaluation) -> None:
+    """The scores of every exit."""
+    rows = [
+        [
+            score.name,
+            f"{score.accuracy:.2%}",
+            f"{score.nll:.4f}",
+            f"{score.ece:.2%}",
+            "-" if score.macs is None else f"{score.macs / 1e6:.2f} M",
+        ]
+        for score in found.exits
+    ]
+    table(["exit", "accuracy", "NLL", "ECE", "MACs"], rows, f"{found.source} on {found.data}/{found.split}")
+    say(f"{found.samples} images")
+    if found.policy:
+        shares = ", ".join(
+            f"{score.name} {share:.1%}" for score, share in zip(found.exits, found.policy.shares, strict=False)
+        )
+        say(f"early exit: accuracy {found.policy.accuracy:.2%}; leave at {shares}")
+
+
+def show_bench(found: BenchReport) -> None:
+    """Latency of every artifact, and the ratios."""
+    rows = []
+    for record in found.records:
+        values = {p.percent: p for p in record.latency.percentiles}
+        rows.append(
+            [
+                record.name,
+                record.scenario,
+                str(record.batch),
+                *(_ms(values[p].value_ms if p in values else None) for p in (50.0, 99.0)),
+                _ms(record.latency.mean_ms),
+                f"{record.images_per_second:.0f}",
+                "yes" if record.stable else "; ".join(record.reasons),
+            ]
+        )
+    table(["artifact", "scenario", "batch", "p50 ms", "p99 ms", "mean ms", "images/s", "stable"], rows)
+    for ratio in found.comparisons:
+        say(
+            f"{ratio.name} against {ratio.reference}, {ratio.scenario}, batch {ratio.batch}: "
+            f"p50 {ratio.speedup_p50:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}] ({ratio.verdict})"
+        )
+    say(f"{found.machine.cpu}, {found.threads} thread(s), {found.input}")
+
+
+def show_report(made: Report) -> None:
+    """The table of a report."""
+    rows = [
+        [
+            row.name,
+            _percent(row.test_accuracy),
+            "-" if row.macs is None else f"{row.macs / 1e6:.2f} M",
+            f"{row.parameters / 1e3:.1f} k",
+            _ms(row.p50_ms),
+            _ms(row.mean_ms),
+            "-"
+            if row.speedup is None
+            else f"{row.speedup:.2f}x"
+            + (f" [{row.speedup_low:.2f}, {row.speedup_high:.2f}]" if row.speedup_low and row.speedup_high else ""),
+        ]
+        for row in made.rows
+    ]
+    title = made.title + (f": speed-up against {made.reference}" if made.reference else "")
+    table(["network", "test accuracy", "mean MACs", "parameters", "p50 ms", "mean ms", "speed-up"], rows, title)
+
+
+def show_diagnosis(found: Diagnosis) -> None:
+    """What this machine has and lacks."""
+    machine = found.machine
+    say(f"{machine.cpu}: {machine.cores} cores for us, {machine.memory_gib:.1f} GiB, {', '.join(machine.isa)}")
+    say(f"{machine.os}, Python {machine.python}, GPU: {machine.gpu or 'none'}")
+    say(f"onnxruntime providers: {', '.join(found.providers) or 'none'}")
+    for extra in found.extras:
+        missing = [p.name + (f">={p.minimum}" if p.minimum else "") for p in extra.packages if not p.right]
+        state = "complete" if extra.complete else f"lacks {', '.join(missing)}: {extra.install}"
+        say(f"{extra.name:<8} {state}")
+    for warning in found.warnings:
+        say(f"warning: {warning}")
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.2%}"
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -1,0 +1,124 @@
+"""train and run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sdcompress.cli.options import DataDir, Json, Overwrite, PrintConfig, RecipeFile, Set, as_settings
+from sdcompress.cli.screen import bar, command_line, epoch_line, say, write_json
+
+__all__ = ["VERBS"]
+
+Method = Annotated[str | None, typer.Option("--method", help="method of 'sdcompress list methods' [method]")]
+ModelName = Annotated[str | None, typer.Option("--model", help="backbone, e.g. timm:resnet18 [model.name]")]
+DataName = Annotated[str | None, typer.Option("--data", help="data set of 'sdcompress list data' [data.name]")]
+Epochs = Annotated[int | None, typer.Option("--epochs", help="[train.epochs]")]
+BatchSize = Annotated[int | None, typer.Option("--batch-size", help="[train.batch_size]")]
+Lr = Annotated[float | None, typer.Option("--lr", help="[train.optimizer.lr]")]
+Seed = Annotated[int | None, typer.Option("--seed", help="[seed]")]
+OutFolder = Annotated[Path | None, typer.Option("--out", "-o", help="folder of the run")]
+
+
+def train(
+    config: RecipeFile = None,
+    set_: Set = None,
+    method: Method = None,
+    model: ModelName = None,
+    data: DataName = None,
+    data_dir: DataDir = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    lr: Lr = None,
+    seed: Seed = None,
+    out: OutFolder = None,
+    overwrite: Overwrite = False,
+    print_config: PrintConfig = False,
+    json: Json = False,
+) -> None:
+    """Train a network with exits by self-distillation. Stopped and started again, it goes on where it was.
+
+    Example: sdcompress train -c digits --epochs 10 --out runs/my-digits
+    """
+    settings = as_settings(
+        set_,
+        method=method,
+        model__name=model,
+        data__name=data,
+        data__dir=data_dir,
+        train__epochs=epochs,
+        train__batch_size=batch_size,
+        train__optimizer__lr=lr,
+        seed=seed,
+    )
+    if print_config:
+        _print_config(config, settings, as_json=json)
+        return
+    from sdcompress import api
+
+    with bar("train") as progress:
+        done = api.train(config, out, settings=settings, overwrite=overwrite, progress=progress, on_epoch=epoch_line)
+    run_folder = done.path.parent.parent
+    if json:
+        facts = done.state.model_dump(mode="json", exclude={"recipe", "optimizer", "scaler"})
+        write_json({"checkpoint": str(done.path), "run": str(run_folder), **facts})
+        return
+    say(f"{run_folder}: {done.state.epoch} epochs, {done.state.step} steps, {done.state.samples} training images")
+    say(f"next: sdcompress evaluate {run_folder}")
+    say(f"      sdcompress export {run_folder} --layout cascade --out artifacts/{done.recipe.method.name}-cascade")
+
+
+def run(
+    recipe: Annotated[str, typer.Argument(help="a YAML file or the name of a shipped recipe")],
+    set_: Set = None,
+    data_dir: DataDir = None,
+    out: OutFolder = None,
+    overwrite: Overwrite = False,
+    print_config: PrintConfig = False,
+    json: Json = False,
+) -> None:
+    """Do all of a recipe: train it and its controls, export, calibrate, evaluate, bench, report.
+
+    Steps that are finished and still fit are not done again.
+
+    Example: sdcompress run digits
+    """
+    settings = as_settings(set_, data__dir=data_dir)
+    if print_config:
+        _print_config(recipe, settings, as_json=json)
+        return
+    from sdcompress import api
+    from sdcompress.cli.tables import show_report
+
+    made = api.run(
+        recipe, out, settings=settings, command=command_line(), overwrite=overwrite, stage=bar, on_epoch=epoch_line
+    )
+    if json:
+        write_json(_without_calls(made.model_dump(mode="json")))
+        return
+    folder = out or Path("runs") / str((made.recipe or {})["name"])
+    show_report(made)
+    say(f"\nreport: {folder / 'report' / 'report.html'}")
+
+
+def _print_config(source: str | None, settings: list[str], *, as_json: bool) -> None:
+    from sdcompress import recipes
+
+    recipe = recipes.read(source, settings)
+    if as_json:
+        write_json(recipe.model_dump(mode="json"))
+    else:
+        say(recipes.dump(recipe).rstrip())
+
+
+def _without_calls(report: dict[str, Any]) -> dict[str, Any]:
+    """The report without its tens of thousands of single timings, which stand in report.json."""
+    for bench in report["benches"]:
+        for record in bench["records"]:
+            record["raw_ms"] = []
+    return report
+
+
+VERBS = (train, run)

@@ -1,0 +1,281 @@
+"""The whole way of a recipe in one folder; what is done and still fits is not done again.
+
+runs/NAME/recipe.yaml           the resolved recipe
+          train/<method>/       checkpoints, metrics.jsonl, TensorBoard
+          artifacts/<method>-…  exported, cut, calibrated
+          evaluations/….json    every checkpoint and artifact, on validation and test
+          bench.json            latency of all artifacts in turn
+          report/               report.json, report.md, report.html
+          steps.json            what went into each finished step
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from sdcompress import methods, recipes
+from sdcompress.artifact.read import open_artifact
+from sdcompress.bench.run import bench
+from sdcompress.calibrate.calibrate import calibrate
+from sdcompress.checkpoint import Checkpoint, read_metrics
+from sdcompress.data.samples import Dataset, Samples
+from sdcompress.errors import requires_extra
+from sdcompress.evaluate.evaluate import evaluate
+from sdcompress.evaluate.subject import open_subject
+from sdcompress.report.build import build
+from sdcompress.report.write import write
+from sdcompress.schema import recipe as schema
+from sdcompress.schema.report import BenchReport, Evaluation, Report
+from sdcompress.storage import digest_of, write_text
+
+__all__ = ["BENCH_IMAGES", "Stage", "bench_samples", "run"]
+
+Progress = Callable[[int, int], None]
+Stage = Callable[[str], AbstractContextManager[Progress]]
+"""Called with what begins; gives what is told (done, all) while it lasts."""
+
+SPLITS: tuple[Literal["validation", "test"], ...] = ("validation", "test")
+BENCH_IMAGES = 2000  # different images; enough that no cache knows them, few enough to hold in memory
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """Which steps are done, by a hash of what went into them."""
+
+    path: Path
+
+    def fits(self, name: str, inputs: Any, output: Path) -> bool:
+        """Whether the step was finished with these very inputs, and its output is still there."""
+        return output.exists() and self._done().get(name) == _key(inputs)
+
+    def finish(self, name: str, inputs: Any) -> None:
+        """Remember a finished step."""
+        write_text(self.path, json.dumps({**self._done(), name: _key(inputs)}, indent=1))
+
+    def _done(self) -> dict[str, str]:
+        return dict(json.loads(self.path.read_text(encoding="utf-8"))) if self.path.is_file() else {}
+
+
+def _key(inputs: Any) -> str:
+    return digest_of({"inputs": inputs, "version": version("sdcompress")})
+
+
+def run(
+    recipe: schema.Recipe,
+    out: Path,
+    *,
+    command: str = "",
+    overwrite: bool = False,
+    stage: Stage | None = None,
+    on_epoch: Callable[[dict[str, float]], None] | None = None,
+) -> Report:
+    """Train, export, calibrate, evaluate, measure and report; started again, go on where it stopped.
+
+    Args:
+        recipe: the method and the controls to compare it with.
+        out: folder of the run.
+        command: what the user typed, for the report.
+        overwrite: throw away training runs of other recipes that are there.
+        stage: shows what goes on.
+        on_epoch: called with the metrics of each epoch.
+
+    Returns:
+        The report, which is also written to ``out/report``.
+
+    Raises:
+        SdcompressError: what each verb raises; all finished steps are kept.
+    """
+    job = _Job(recipe, out, command, overwrite, stage or _silent, on_epoch)
+    write_text(out / "recipe.yaml", recipes.dump(recipe))
+    checkpoints = {spec.name: job.train(spec) for spec in job.methods}
+    artifacts = {name: path for spec in job.methods for name, path in job.export(spec, checkpoints[spec.name]).items()}
+    reference = f"{recipe.controls[0].name}-final" if recipe.controls else None
+    evaluations = job.evaluate({**{f"{name} (checkpoint)": c.path for name, c in checkpoints.items()}, **artifacts})
+    measured = job.bench(artifacts, reference)
+    return job.report(artifacts, evaluations, measured, reference)
+
+
+@dataclass
+class _Job:
+    """One run under way."""
+
+    recipe: schema.Recipe
+    out: Path
+    command: str
+    overwrite: bool
+    stage: Stage
+    on_epoch: Callable[[dict[str, float]], None] | None
+    _dataset: Dataset | None = field(default=None)
+
+    @property
+    def methods(self) -> tuple[schema.Method, ...]:
+        """The controls and then the method, each once."""
+        return (*(control for control in self.recipe.controls if control != self.recipe.method), self.recipe.method)
+
+    @property
+    def steps(self) -> _Steps:
+        return _Steps(self.out / "steps.json")
+
+    def train(self, spec: schema.Method) -> Checkpoint:
+        """Train one method, or go on; training keeps its own record of what it was given."""
+        with requires_extra("train"):
+            from sdcompress.train.run import train  # torch
+
+        recipe = self.recipe.model_copy(update={"method": spec, "controls": ()})
+        with self.stage(f"train {spec.name}") as progress:
+            return train(
+                recipe,
+                self.out / "train" / spec.name,
+                overwrite=self.overwrite,
+                on_step=progress,
+                on_epoch=self.on_epoch,
+            )
+
+    def export(self, spec: schema.Method, checkpoint: Checkpoint) -> dict[str, Path]:
+        """The artifacts of one method that are measured, by name: pruned networks, then the calibrated cascade."""
+        with requires_extra("export"):
+            from sdcompress.export.export import Target, export_all  # torch, onnx
+
+        folder, settings = self.out / "artifacts", self.recipe.export
+        own = spec == self.recipe.method and methods.build(spec).exits
+        # a control is there to be compared with: its whole network is enough
+        singles = (settings.exits if "single" in settings.layouts else ()) if own else ("final",)
+        kept = {f"{spec.name}-{name}": Target(folder / f"{spec.name}-{name}", "single", name) for name in singles}
+        others = [layout for layout in settings.layouts if own and layout != "single"]
+        raw = {f"{spec.name}-{layout}": Target(folder / f"{spec.name}-{layout}", layout) for layout in others}
+        targets = {**kept, **raw}
+        inputs = [checkpoint.weights_sha256, settings.model_dump(mode="json"), sorted(targets)]
+        if not all(self.steps.fits(f"export {spec.name}", inputs, target.out) for target in targets.values()):
+            with self.stage(f"export {spec.name}") as progress:
+                export_all(
+                    checkpoint.path, list(targets.values()), settings=settings, overwrite=True, progress=progress
+                )
+            self.steps.finish(f"export {spec.name}", inputs)
+        measured = {name: target.out for name, target in targets.items() if target.layout != "cascade"}
+        cascades = [target.out for target in raw.values() if target.layout == "cascade"]
+        return {**measured, **{f"{spec.name}-early-exit": self.calibrate(cascade) for cascade in cascades}}
+
+    def calibrate(self, cascade: Path) -> Path:
+        """Choose the thresholds of a cascade on the validation split."""
+        out = cascade.with_name(cascade.name.removesuffix("-cascade") + "-early-exit")
+        digest = open_artifact(cascade).manifest.digest
+        inputs = [digest, self.recipe.calibrate.model_dump(mode="json"), self.recipe.bench.threads]
+        if not self.steps.fits(f"calibrate {cascade.name}", inputs, out):
+            with self.stage(f"calibrate {cascade.name}") as progress:
+                samples = self.dataset(cascade).split("validation")
+                threads = self.recipe.bench.threads
+                calibrate(
+                    cascade,
+                    out,
+                    samples=samples,
+                    settings=self.recipe.calibrate,
+                    threads=threads,
+                    overwrite=True,
+                    progress=progress,
+                )
+            self.steps.finish(f"calibrate {cascade.name}", inputs)
+        return out
+
+    def evaluate(self, folders: dict[str, Path]) -> tuple[Evaluation, ...]:
+        """Score all checkpoints and artifacts on both splits; an empty validation split is passed over."""
+        return tuple(
+            found
+            for name, folder in folders.items()
+            for split in SPLITS
+            if (found := self._evaluate(name, folder, split)) is not None
+        )
+
+    def _evaluate(self, name: str, folder: Path, split: Literal["validation", "test"]) -> Evaluation | None:
+        subject = open_subject(folder)
+        path = self.out / "evaluations" / f"{name.replace(' ', '-').strip('()')}-{split}.json"
+        if not self.steps.fits(path.name, subject.digest, path):
+            dataset = self.dataset(folder)
+            if split == "validation" and len(dataset.val) == 0:
+                return None
+            with self.stage(f"evaluate {name} on {split}") as progress:
+                found = evaluate(
+                    subject.engine(threads=self.recipe.bench.threads),
+                    dataset.split(split),
+                    kind=subject.kind,
+                    name=name,
+                    source=str(folder),
+                    digest=subject.digest,
+                    data=dataset.name,
+                    split=split,
+                    progress=progress,
+                )
+            write_text(path, found.model_dump_json(indent=1))
+            self.steps.finish(path.name, subject.digest)
+        return Evaluation.model_validate_json(path.read_text(encoding="utf-8"))
+
+    def bench(self, artifacts: dict[str, Path], reference: str | None) -> BenchReport:
+        """Measure all artifacts in turn on test images."""
+        path, settings = self.out / "bench.json", self.recipe.bench
+        digests = {name: open_artifact(folder).manifest.digest for name, folder in artifacts.items()}
+        inputs = [digests, settings.model_dump(mode="json"), reference]
+        if not self.steps.fits("bench", inputs, path):
+            dataset = self.dataset(next(iter(artifacts.values())))
+            with self.stage("bench") as progress:
+                images, labels = bench_samples(dataset.test)
+                measured = bench(
+                    list(artifacts.values()),
+                    images=images,
+                    labels=labels,
+                    settings=settings,
+                    names=list(artifacts),
+                    reference=reference,
+                    source=f"test split of {dataset.name}",
+                    command=self.command,
+                    progress=progress,
+                )
+            write_text(path, measured.model_dump_json(indent=1))
+            self.steps.finish("bench", inputs)
+        return BenchReport.model_validate_json(path.read_text(encoding="utf-8"))
+
+    def report(
+        self,
+        artifacts: dict[str, Path],
+        evaluations: tuple[Evaluation, ...],
+        measured: BenchReport,
+        reference: str | None,
+    ) -> Report:
+        """Draw the report."""
+        made = build(
+            title=self.recipe.name,
+            command=self.command,
+            artifacts=artifacts,
+            evaluations=evaluations,
+            benches=(measured,),
+            recipe=self.recipe.model_dump(mode="json"),
+            training={spec.name: read_metrics(self.out / "train" / spec.name) for spec in self.methods},
+            reference=reference,
+        )
+        with self.stage("report"):
+            write(made, self.out / "report", overwrite=True)
+        return made
+
+    def dataset(self, folder: Path) -> Dataset:
+        """The data of the run, loaded once, where a step needs it."""
+        if self._dataset is None:
+            spec = self.recipe.data
+            self._dataset = open_subject(folder).dataset(spec.dir)
+        return self._dataset
+
+
+def bench_samples(samples: Samples) -> tuple[np.ndarray, np.ndarray]:
+    """Up to 2,000 images of a split, uint8 [N, H, W, C], in a fixed random order, and their labels, int64 [N]."""
+    chosen = np.random.default_rng(0).permutation(len(samples))[:BENCH_IMAGES]
+    return samples.images(chosen), samples.labels[chosen]
+
+
+@contextmanager
+def _silent(_what: str) -> Iterator[Progress]:
+    yield lambda _done, _all: None
