@@ -14,7 +14,7 @@ __all__ = ["macs", "parameters"]
 
 
 def macs(model: onnx.ModelProto, *, batch: str = "batch") -> int:
-    """Multiply-accumulates for one image: convolutions and matrix products of data; nothing else counts.
+    """Multiply-accumulates for one image: convolutions, matrix products and attention; nothing else counts.
 
     Args:
         model: its axes are numbers, the batch, or multiples of the batch (``64*batch``: windows, heads).
@@ -52,6 +52,9 @@ def _node_macs(flow: Flow, node: onnx.NodeProto) -> int:
     if node.op_type in {"MatMul", "Gemm"}:
         transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
         return _size(flow, node.output[0]) * _shape(flow, node.input[0])[-2 if transposed else -1]
+    if node.op_type == "Attention":  # opset 23: queries with keys, then the weights with values
+        queries, keys = node.input[:2]
+        return (_size(flow, queries) + _size(flow, node.output[0])) * _shape(flow, keys)[-2]
     return 0
 
 

@@ -62,6 +62,19 @@ def test_attention_multiplies_data_with_data() -> None:
     assert macs(graph(nodes, ["batch", 4, 10, 8], ["batch", 4, 10, 10])) == 4 * 10 * 10 * 8
 
 
+def test_attention_as_one_operator_counts_both_of_its_products() -> None:
+    """4 heads, 10 queries of 8, 12 keys of 8, values of 6: 4 * 10 * 12 products of 8, then as many of 6."""
+    model = graph(
+        [helper.make_node("Attention", ["x", "k", "v"], ["y"])],
+        ["batch", 4, 10, 8],
+        ["batch", 4, 10, 6],
+        k=(1, 4, 12, 8),
+        v=(1, 4, 12, 6),
+    )
+    model.opset_import[0].version = 23
+    assert macs(model) == 4 * 10 * 12 * (8 + 6)
+
+
 def test_windows_of_an_image_are_counted_for_the_whole_image() -> None:
     """[batch, 64] -> 4 windows an image of 16 numbers each, times [16, 3]; the shape cannot be inferred."""
     nodes = [
