@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from sdcompress.errors import InputError
-from sdcompress.runtime.inputs import prepared
+from sdcompress.runtime.inputs import checked, prepared
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.manifest import Preprocess
 
@@ -68,3 +68,11 @@ def test_an_image_that_preprocessing_does_not_bring_to_size() -> None:
     fixed = Preprocess(channels=1, mean=(0.5,), std=(0.25,))
     with pytest.raises(InputError, match=r"(?s)Image 1 is 3x5 pixels.*4x4"):
         prepared([GREY, GREY[:3].repeat(2, axis=1)[:, :5]], fixed, (1, 4, 4))
+
+
+def test_inputs_reach_a_backend_contiguous_and_are_copied_only_for_that() -> None:
+    inputs = np.zeros((4, 1, 4, 4), np.float32)
+    assert checked(inputs, (1, 4, 4)) is inputs
+    strided = np.zeros((4, 4, 4, 1), np.float32).transpose(0, 3, 2, 1)
+    assert not strided.flags.c_contiguous
+    assert checked(strided, (1, 4, 4)).flags.c_contiguous

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,14 @@ import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
+from sdcompress.artifact.read import open_artifact
 from sdcompress.errors import InputError
+from sdcompress.runtime.backends._base import Graph
+from sdcompress.runtime.backends.onnxruntime import load
 from sdcompress.runtime.engine import Engine
+from sdcompress.runtime.network import Network
 from sdcompress.runtime.open import open_engine
+from sdcompress.schema.manifest import Segment
 
 Write = Callable[..., Path]
 
@@ -113,6 +118,50 @@ def _cached(write: Write, name: str, layout: str, thresholds: tuple[float, ...],
 def test_the_mix_above_really_leaves_at_every_exit(tiny_artifact: Write) -> None:
     engine = open_engine(tiny_artifact(policy=(0.6, 0.6)), threads=1)
     assert set(engine(inputs_of(64)).exit_index.tolist()) == {0, 1, 2}
+
+
+@pytest.mark.parametrize(
+    ("policy", "runs"),
+    [
+        ((0.0, 2.0), [[64], [], []]),
+        ((2.0, 0.0), [[64], [64], []]),
+        ((2.0, 2.0), [[64], [64], [64]]),
+        ((0.6, 0.6), None),
+        (None, [[64], [64], [64]]),
+    ],
+)
+def test_who_has_left_is_not_computed_any_more(
+    tiny_artifact: Write, policy: tuple[float, float] | None, runs: list[list[int]] | None
+) -> None:
+    artifact = open_artifact(tiny_artifact(policy=policy))
+    seen: list[list[int]] = [[], [], []]
+
+    def counting(segment: Segment) -> Graph:
+        graph = load(artifact.file(segment), segment, threads=1, device="cpu")
+        position = artifact.manifest.segments.index(segment)
+
+        def run(tensors: dict[str, np.ndarray]) -> Sequence[np.ndarray]:
+            (rows,) = {len(tensor) for tensor in tensors.values()}
+            seen[position].append(rows)
+            return graph(tensors)
+
+        return run
+
+    left = Network(artifact, counting)(inputs_of(64)).exit_index
+    assert seen == (runs or [[64], [int((left > 0).sum())], [int((left > 1).sum())]])
+    if runs is None:
+        assert 64 > seen[1][0] > seen[2][0] > 0
+
+
+def test_forced_to_an_exit_runs_nothing_behind_it(tiny_artifact: Write) -> None:
+    artifact = open_artifact(tiny_artifact())
+
+    def first_only(segment: Segment) -> Graph:
+        if segment is artifact.manifest.segments[0]:
+            return load(artifact.file(segment), segment, threads=1, device="cpu")
+        return lambda tensors: pytest.fail(f"{segment.file} ran on {len(tensors)} tensors")
+
+    assert Network(artifact, first_only).forced(inputs_of(3), 0).exit_index.tolist() == [0, 0, 0]
 
 
 def test_other_rows_do_not_matter(tiny_artifact: Write) -> None:
