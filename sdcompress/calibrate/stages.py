@@ -26,7 +26,7 @@ def stage_ms(engine: Engine, samples: Samples, *, seconds: float = 1.0) -> tuple
     Args:
         engine: runs the stages.
         samples: where the images come from.
-        seconds: how long to measure; at least five rounds are taken.
+        seconds: the longest to measure, unless five rounds take longer.
     """
     chosen = np.linspace(0, len(samples) - 1, min(_IMAGES, len(samples))).astype(np.int64)
     inputs = engine.preprocess(samples.images(chosen))

@@ -145,7 +145,7 @@ class _Search:
             one = never.copy()
             one[exit_] = self.longest(self._scan(exit_, leave(self.confidences, never)), rights)
             alone.append(one)
-        return [shared, *alone, *self._priced(shared), *self._priced(never)]
+        return [shared, *alone, *self._priced(never)]
 
     def _priced(self, start: Thresholds) -> list[Thresholds]:
         """Minima of cost + price * mistakes, in ms; halving closes in on the smallest price that keeps enough."""
