@@ -11,15 +11,15 @@ from typing import Any, Literal
 
 from sdcompress import pipeline, recipes
 from sdcompress.artifact.read import open_artifact
-from sdcompress.bench.run import bench as run_bench
-from sdcompress.calibrate.calibrate import calibrate as run_calibrate
+from sdcompress.benchmarking.run import bench as run_bench
+from sdcompress.calibration.calibrate import calibrate as run_calibrate
 from sdcompress.checkpoint import Checkpoint, open_checkpoint
 from sdcompress.errors import UsageError, requires_extra
-from sdcompress.evaluate.evaluate import evaluate as run_evaluate
-from sdcompress.evaluate.subject import open_subject
-from sdcompress.export.verify import verify
-from sdcompress.report.build import build as build_report
-from sdcompress.report.write import write as write_report
+from sdcompress.evaluation.evaluate import evaluate as run_evaluate
+from sdcompress.evaluation.subject import open_subject
+from sdcompress.exporting.verify import verify
+from sdcompress.reporting.build import build as build_report
+from sdcompress.reporting.write import write as write_report
 from sdcompress.schema import recipe as schema
 from sdcompress.schema.manifest import Manifest
 from sdcompress.schema.recipe import Recipe
@@ -58,7 +58,7 @@ def train(
         Interrupted: on Ctrl-C; the same call goes on.
     """
     with requires_extra("train"):
-        from sdcompress.train.run import train as run_train
+        from sdcompress.training.run import train as run_train
 
     read = recipes.read(recipe, settings)
     folder = Path(out) if out is not None else Path("runs") / read.name / "train" / read.method.name
@@ -132,7 +132,7 @@ def export(
         OutputExistsError: if ``out`` holds something.
     """
     with requires_extra("export"):
-        from sdcompress.export.export import export as run_export
+        from sdcompress.exporting.export import export as run_export
 
     recipe = recipes.read(open_checkpoint(checkpoint).recipe, [] if opset is None else [f"export.opset={opset}"])
     return run_export(

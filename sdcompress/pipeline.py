@@ -23,15 +23,15 @@ import numpy as np
 
 from sdcompress import methods, recipes
 from sdcompress.artifact.read import open_artifact
-from sdcompress.bench.run import bench
-from sdcompress.calibrate.calibrate import calibrate
+from sdcompress.benchmarking.run import bench
+from sdcompress.calibration.calibrate import calibrate
 from sdcompress.checkpoint import Checkpoint, read_metrics
 from sdcompress.data.samples import Dataset, Samples
 from sdcompress.errors import requires_extra
-from sdcompress.evaluate.evaluate import evaluate
-from sdcompress.evaluate.subject import open_subject
-from sdcompress.report.build import build
-from sdcompress.report.write import write
+from sdcompress.evaluation.evaluate import evaluate
+from sdcompress.evaluation.subject import open_subject
+from sdcompress.reporting.build import build
+from sdcompress.reporting.write import write
 from sdcompress.schema import recipe as schema
 from sdcompress.schema.report import BenchReport, Evaluation, Report
 from sdcompress.storage import digest_of, write_text
@@ -127,7 +127,7 @@ class _Job:
     def train(self, spec: schema.Method) -> Checkpoint:
         """Train one method, or go on; training keeps its own record of what it was given."""
         with requires_extra("train"):
-            from sdcompress.train.run import train  # torch
+            from sdcompress.training.run import train  # torch
 
         recipe = self.recipe.model_copy(update={"method": spec, "controls": ()})
         with self.stage(f"train {spec.name}") as progress:
@@ -142,7 +142,7 @@ class _Job:
     def export(self, spec: schema.Method, checkpoint: Checkpoint) -> dict[str, Path]:
         """The artifacts of one method that are measured, by name: pruned networks, then the calibrated cascade."""
         with requires_extra("export"):
-            from sdcompress.export.export import Target, export_all  # torch, onnx
+            from sdcompress.exporting.export import Target, export_all  # torch, onnx
 
         folder, settings = self.out / "artifacts", self.recipe.export
         own = spec == self.recipe.method and methods.build(spec).exits

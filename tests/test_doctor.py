@@ -9,7 +9,7 @@ from importlib.metadata import version
 import onnxruntime
 import pytest
 
-from sdcompress.bench.machine import machine
+from sdcompress.benchmarking.machine import machine
 from sdcompress.doctor import Diagnosis, _warnings, diagnose, new_enough, read_requirements
 
 METADATA = [

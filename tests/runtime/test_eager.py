@@ -18,7 +18,7 @@ from sdcompress.runtime.engine import Engine
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.manifest import Preprocess
 from sdcompress.schema.recipe import Exits, Recipe
-from sdcompress.train.save import Resumable, save
+from sdcompress.training.save import Resumable, save
 
 IMAGE = (1, 8, 8)
 

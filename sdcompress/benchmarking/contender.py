@@ -1,0 +1,116 @@
+"""What takes part in a benchmark: an opened artifact and its inputs, made before any clock runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from time import perf_counter_ns
+
+import numpy as np
+import numpy.typing as npt
+
+from sdcompress.artifact.read import open_artifact
+from sdcompress.benchmarking.clock import Lane
+from sdcompress.runtime.engine import Engine, Prediction
+from sdcompress.runtime.open import open_engine
+
+__all__ = ["Contender", "Course", "input_order", "open_contender", "split"]
+
+# Inputs wait preprocessed in memory; this much for each engine is plenty to keep the caches as cold as in service.
+_INPUT_BYTES = 2**28
+
+
+@dataclass(frozen=True)
+class Contender:
+    """An opened artifact under the name it has in the report.
+
+    Args:
+        name: in the report.
+        source: folder as given.
+        digest: the artifact's.
+        layout: the artifact's.
+        engine: opened with the threads and the device of the run.
+        inputs: preprocessed images, float32 [N, C, H, W], in the order of the run.
+        load_ms: opening, hashes included.
+        first_ms: the first call, one image.
+    """
+
+    name: str
+    source: str
+    digest: str | None
+    layout: str
+    engine: Engine
+    inputs: npt.NDArray[np.float32]
+    load_ms: float
+    first_ms: float
+
+
+@dataclass(frozen=True)
+class Course:
+    """A contender in one scenario: its own calls and, for one image at a time, calls forced to each exit."""
+
+    contender: Contender
+    free: Lane
+    forced: tuple[Lane, ...]
+
+    @classmethod
+    def prepare(cls, contender: Contender, batch: int, *, forced: bool) -> Course:
+        """Lay out the inputs in batches; forced lanes only for a contender with several exits."""
+        engine, batches = contender.engine, split(contender.inputs, batch)
+        exits = range(len(engine.exit_names)) if forced and len(engine.exit_names) > 1 else ()
+        return cls(contender, Lane(engine, batches), tuple(Lane(_forced(engine, k), batches) for k in exits))
+
+    @property
+    def lanes(self) -> tuple[Lane, ...]:
+        """All lanes, the free one first."""
+        return (self.free, *self.forced)
+
+    @property
+    def fixed(self) -> Lane:
+        """The lane in which every call does the same work."""
+        return self.forced[-1] if self.forced else self.free
+
+
+def open_contender(
+    name: str, path: Path, images: npt.NDArray[np.uint8], *, threads: int, device: str, largest_batch: int
+) -> Contender:
+    """Open an artifact, time that and the first call, and preprocess the images.
+
+    Args:
+        name: in the report.
+        path: artifact folder.
+        images: uint8 [N, H, W, C] in the order of the run.
+        threads: of the engine.
+        device: of the engine.
+        largest_batch: the inputs are repeated to at least this many.
+    """
+    start = perf_counter_ns()
+    engine = open_engine(path, threads=threads, device=device)
+    load_ms = (perf_counter_ns() - start) / 1e6
+    inputs = engine.preprocess(images)
+    inputs = np.resize(inputs, (max(len(inputs), largest_batch), *inputs.shape[1:]))  # repeats them
+    start = perf_counter_ns()
+    engine(inputs[:1])
+    first_ms = (perf_counter_ns() - start) / 1e6
+    manifest = open_artifact(path).manifest
+    return Contender(name, str(path), manifest.digest, manifest.layout, engine, inputs, load_ms, first_ms)
+
+
+def input_order(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    """Which images are used, in which order: one fixed permutation, so that every stretch has the mix of the whole.
+
+    A folder of images lies there class by class; taken in that order a short run would see the exits of one class.
+    """
+    most = max(1, _INPUT_BYTES // (4 * int(np.prod(images.shape[1:]))))
+    return np.random.default_rng(0).permutation(len(images))[:most]
+
+
+def split(inputs: npt.NDArray[np.float32], batch: int) -> list[npt.NDArray[np.float32]]:
+    """Cut inputs [N, ...] into views of whole batches; fewer than ``batch`` at the end are left out."""
+    return [inputs[start : start + batch] for start in range(0, len(inputs) - batch + 1, batch)]
+
+
+def _forced(engine: Engine, exit_index: int) -> Callable[[npt.NDArray[np.float32]], Prediction]:
+    return partial(engine.forced, exit=exit_index)

@@ -1,0 +1,163 @@
+"""The benchmark: all artifacts in turn (A B, B A, A B ...), in one process, on the same images.
+
+``duration_s`` is the measured time of one artifact in one scenario at one batch size, split over ``rounds`` rounds in
+which the artifacts take turns; every other round goes backwards, so that a slow drift of the machine falls on all. An
+artifact with several exits is measured for as long again in the single-stream scenario, forced to each exit in turn.
+So a call takes about duration_s x artifacts x (1 + number of offline batch sizes), plus duration_s for each artifact
+with several exits, plus the warm-ups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from sdcompress.benchmarking.clock import no_collection
+from sdcompress.benchmarking.contender import Contender, Course, input_order, open_contender
+from sdcompress.benchmarking.machine import machine
+from sdcompress.benchmarking.record import Scenario, compare, record
+from sdcompress.errors import InputError, UnknownNameError, UsageError
+from sdcompress.schema.recipe import Bench
+from sdcompress.schema.report import BenchReport
+
+__all__ = ["bench"]
+
+
+def bench(
+    artifacts: Sequence[str | Path],
+    *,
+    images: npt.NDArray[np.uint8],
+    labels: npt.NDArray[np.int64] | None = None,
+    settings: Bench,
+    names: Sequence[str] | None = None,
+    reference: str | None = None,
+    source: str = "given images",
+    command: str = "",
+    progress: Callable[[int, int], None] | None = None,
+) -> BenchReport:
+    """Measure artifacts against each other, closed loop, preprocessing outside the clock.
+
+    Args:
+        artifacts: folders.
+        images: uint8 [N, H, W, C], real ones; taken in one fixed permutation, again and again.
+        labels: int64 [N]; with them the accuracy on the images of the run is reported.
+        settings: scenarios, threads, durations.
+        names: in the report, one for each artifact; default: the folders' names.
+        reference: the name that the others are compared with; default: the first.
+        source: where the images came from, for the report.
+        command: what the user typed, for the report.
+        progress: told (rounds done, rounds in all).
+
+    Raises:
+        UsageError: no artifacts, two of one name, or (UnknownNameError) a reference that is none of them.
+        InputError: no images, or a number of labels that differs.
+    """
+    named = _named(artifacts, names)
+    reference = _known(reference or next(iter(named)), named)
+    _check(images, labels)
+    facts = machine()  # before the run: its own load must not count
+    order = input_order(images)
+    contenders = _open(named, images[order], settings)
+    in_order = None if labels is None else np.resize(labels[order], len(contenders[0].inputs))
+    records, comparisons = [], []
+    for courses, scenario, batch in _run(contenders, settings, progress):
+        records += [record(c, scenario, batch, labels=in_order, settings=settings, machine=facts) for c in courses]
+        comparisons += compare(courses, reference, scenario, batch)
+    return BenchReport(
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        command=command,
+        machine=facts,
+        threads=settings.threads,
+        device=settings.device,
+        input=f"{source}: {len(order)} different images in a fixed random order, preprocessed before the clock starts",
+        warmup_ms=settings.warmup_ms,
+        duration_s=settings.duration_s,
+        records=tuple(records),
+        comparisons=tuple(comparisons),
+    )
+
+
+def _open(named: Mapping[str, Path], images: npt.NDArray[np.uint8], settings: Bench) -> list[Contender]:
+    largest = max((1, *settings.batch))
+    return [
+        open_contender(name, path, images, threads=settings.threads, device=settings.device, largest_batch=largest)
+        for name, path in named.items()
+    ]
+
+
+def _run(
+    contenders: Sequence[Contender], settings: Bench, progress: Callable[[int, int], None] | None
+) -> Iterator[tuple[list[Course], Scenario, int]]:
+    """Measure one scenario at one batch size after the other."""
+    plan = _plan(settings)
+    for done, (scenario, batch) in enumerate(plan):
+        tick = _ticker(progress, done * settings.rounds, len(plan) * settings.rounds)
+        yield _measure(contenders, scenario, batch, settings, tick), scenario, batch
+
+
+def _plan(settings: Bench) -> list[tuple[Scenario, int]]:
+    """The scenarios with their batch sizes: one image for single-stream, every size asked for offline."""
+    return [
+        (scenario, batch)
+        for scenario in settings.scenarios
+        for batch in ((1,) if scenario == "single-stream" else settings.batch)
+    ]
+
+
+def _measure(
+    contenders: Sequence[Contender], scenario: Scenario, batch: int, settings: Bench, tick: Callable[[int], None]
+) -> list[Course]:
+    courses = [Course.prepare(contender, batch, forced=scenario == "single-stream") for contender in contenders]
+    for course in courses:
+        for lane in course.lanes:
+            lane.warm_up(settings.warmup_ms)
+    seconds = settings.duration_s / settings.rounds
+    with no_collection():
+        for done in range(settings.rounds):
+            for course in courses if done % 2 == 0 else courses[::-1]:
+                course.free.measure(seconds)
+                for lane in course.forced:
+                    lane.measure(seconds / len(course.forced))
+            tick(done + 1)
+    return courses
+
+
+def _named(artifacts: Sequence[str | Path], names: Sequence[str] | None) -> dict[str, Path]:
+    paths = [Path(artifact) for artifact in artifacts]
+    names = [path.resolve().name for path in paths] if names is None else names
+    if not paths or len(set(names)) != len(paths) or len(names) != len(paths):
+        raise UsageError(
+            f"{len(paths)} artifacts were given with the names {', '.join(names) or '(none)'}.",
+            allowed="one artifact or more, each with a name of its own",
+            next_step="give each artifact another name",
+        )
+    return dict(zip(names, paths, strict=True))
+
+
+def _known(reference: str, named: Mapping[str, Path]) -> str:
+    if reference not in named:
+        raise UnknownNameError("artifacts of this benchmark", reference, named)
+    return reference
+
+
+def _check(images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64] | None) -> None:
+    if images.ndim != 4 or images.dtype != np.uint8 or len(images) == 0:
+        raise InputError(
+            f"The images have the shape {images.shape} and the type {images.dtype}.",
+            allowed="uint8 [N, H, W, C] with at least one image",
+            next_step="give decoded images, not preprocessed ones",
+        )
+    if labels is not None and labels.shape != images.shape[:1]:
+        raise InputError(
+            f"There are {len(images)} images and labels of shape {labels.shape}.",
+            allowed=f"labels of shape ({len(images)},)",
+            next_step="give one label for each image, or none at all",
+        )
+
+
+def _ticker(progress: Callable[[int, int], None] | None, before: int, total: int) -> Callable[[int], None]:
+    return lambda done: progress(before + done, total) if progress else None

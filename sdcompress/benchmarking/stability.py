@@ -1,0 +1,68 @@
+"""Reasons not to trust a measurement: scatter, slow calls, drift, a busy machine. None of them removes a sample."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from sdcompress.benchmarking.stats import sample_floor
+
+__all__ = ["reasons"]
+
+_LARGEST_CV = 0.10
+_MOST_SLOW = 0.01
+_LARGEST_DRIFT = 0.05
+
+
+def reasons(
+    times: npt.NDArray[np.float64], *, same_work: bool, threads: int, cores: int, load_average: float | None
+) -> tuple[str, ...]:
+    """Why these times are not stable; empty if they are.
+
+    Args:
+        times: ms of each call in order, shape [n].
+        same_work: whether every call does the same work. Where samples leave at different exits the times must
+            scatter, so only the drift is judged.
+        threads: that the engine uses.
+        cores: that this process may use.
+        load_average: of the last minute before the run.
+    """
+    found = []
+    if len(times) < sample_floor(50.0):
+        found.append(f"{len(times)} calls, {sample_floor(50.0)} are needed for a median: measure for longer")
+    if same_work:
+        found += _scatter(times)
+    found += _drift(times)
+    if load_average is not None and load_average + threads > cores + 0.5:
+        found.append(f"load average {load_average:.1f} before the run, {threads} threads wanted, {cores} cores")
+    return tuple(found)
+
+
+def _scatter(times: npt.NDArray[np.float64]) -> list[str]:
+    found = []
+    cv = float(times.std() / times.mean())
+    if cv > _LARGEST_CV:
+        found.append(
+            f"times scatter by {cv * 100:.0f} % (standard deviation / mean), more than {_LARGEST_CV * 100:.0f} %"
+        )
+    slow = float((times > 3.0 * np.median(times)).mean())
+    if slow > _MOST_SLOW:
+        found.append(
+            f"{slow * 100:.1f} % of the calls took more than three medians, more than {_MOST_SLOW * 100:.0f} %"
+        )
+    return found
+
+
+def _drift(times: npt.NDArray[np.float64]) -> list[str]:
+    """The second half against the first, where the difference is more than chance (three standard errors)."""
+    half = len(times) // 2
+    if half < 2:
+        return []
+    first, second = times[:half], times[half:]
+    drift = float(second.mean() / first.mean() - 1.0)
+    chance = math.hypot(float(first.std()) / math.sqrt(half), float(second.std()) / math.sqrt(len(second)))
+    if abs(drift) > _LARGEST_DRIFT and abs(float(second.mean() - first.mean())) > 3.0 * chance:
+        return [f"calls drifted by {drift * 100:+.0f} % from the first half to the second"]
+    return []

@@ -1,0 +1,191 @@
+"""Run a split through an engine and score every exit; the policy is scored as it runs, not simulated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from sdcompress.data.preprocess import normalise
+from sdcompress.data.samples import Samples
+from sdcompress.errors import DataError, VerificationError
+from sdcompress.evaluation.metrics import calibration_error, log_softmax
+from sdcompress.runtime.engine import Engine, Float
+from sdcompress.schema.report import Evaluation, ExitScore, PolicyScore
+
+__all__ = ["ENSEMBLE", "evaluate", "exit_logits"]
+
+ENSEMBLE = "ensemble"
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """What is kept of N samples under R scores (the exits and, where there are several, their mean).
+
+    Attributes:
+        right: whether the class is the label, [R, N].
+        confidence: the largest probability, [R, N].
+        log_likelihood: of the label, [R, N].
+    """
+
+    right: npt.NDArray[np.bool_]
+    confidence: npt.NDArray[np.float64]
+    log_likelihood: npt.NDArray[np.float64]
+
+    @classmethod
+    def to(cls, logits: Float, labels: npt.NDArray[np.int64]) -> _Answers:
+        """Of logits [E, N, K]."""
+        scores = log_softmax(logits)
+        if len(scores) > 1:
+            mean = np.logaddexp.reduce(scores, axis=0) - np.log(len(scores))
+            scores = np.concatenate([scores, mean[None]])
+        return cls(
+            scores.argmax(axis=2) == labels, np.exp(scores.max(axis=2)), scores[:, np.arange(len(labels)), labels]
+        )
+
+
+def exit_logits(engine: Engine, samples: Samples, *, batch: int = 256, progress: Progress | None = None) -> Float:
+    """The logits of every exit for all samples, float32 [E, N, K].
+
+    Args:
+        engine: what is run.
+        samples: N images and labels.
+        batch: images at a time.
+        progress: called with (images done, all images).
+
+    Raises:
+        DataError: if the samples are none, or not of this network's classes and size.
+        VerificationError: if a logit is not finite.
+    """
+    return np.concatenate(
+        [_finite(engine.exits(inputs)) for inputs, _ in _batches(engine, samples, batch, progress)], axis=1
+    )
+
+
+def evaluate(
+    engine: Engine,
+    samples: Samples,
+    *,
+    kind: Literal["checkpoint", "artifact"],
+    name: str,
+    source: str,
+    digest: str | None,
+    data: str,
+    split: Literal["validation", "test"],
+    batch: int = 256,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Score an engine on one split: each exit, the mean of their probabilities, and the policy if there is one.
+
+    Args:
+        engine: what is scored.
+        samples: N images and labels.
+        kind: what the engine was opened from.
+        name: in reports.
+        source: the folder as given.
+        digest: of the folder.
+        data: the data set's name.
+        split: which split the samples are.
+        batch: images at a time.
+        progress: called with (images done, all images).
+
+    Raises:
+        DataError: if the samples are none, or not of this network's classes and size.
+        VerificationError: if a logit is not finite.
+    """
+    parts: list[_Answers] = []
+    left: list[npt.NDArray[np.int64]] = []
+    right: list[npt.NDArray[np.bool_]] = []
+    for inputs, labels in _batches(engine, samples, batch, progress):
+        parts.append(_Answers.to(_finite(engine.exits(inputs)), labels))
+        if engine.policy is not None:
+            found = engine(inputs)
+            left.append(found.exit_index)
+            right.append(found.logits.argmax(axis=1) == labels)
+    return Evaluation(
+        kind=kind,
+        name=name,
+        source=source,
+        digest=digest,
+        data=data,
+        split=split,
+        samples=len(samples),
+        exits=_exit_scores(engine, parts),
+        policy=_policy_score(engine, np.concatenate(left), np.concatenate(right)) if left else None,
+    )
+
+
+def _exit_scores(engine: Engine, parts: list[_Answers]) -> tuple[ExitScore, ...]:
+    right = np.concatenate([part.right for part in parts], axis=1)
+    confidence = np.concatenate([part.confidence for part in parts], axis=1)
+    log_likelihood = np.concatenate([part.log_likelihood for part in parts], axis=1)
+    costs = (*engine.exit_costs, None)  # the ensemble needs every head: no exit's cost is its cost
+    return tuple(
+        ExitScore(
+            name=name,
+            accuracy=float(right[row].mean()),
+            nll=float(-log_likelihood[row].mean()),
+            ece=calibration_error(confidence[row], right[row]),
+            macs=cost.macs if cost else None,
+            parameters=cost.parameters if cost else None,
+        )
+        for row, (name, cost) in enumerate(zip((*engine.exit_names, ENSEMBLE)[: len(right)], costs, strict=False))
+    )
+
+
+def _policy_score(engine: Engine, left: npt.NDArray[np.int64], right: npt.NDArray[np.bool_]) -> PolicyScore:
+    at = [left == position for position in range(len(engine.exit_names))]
+    return PolicyScore(
+        accuracy=float(right.mean()),
+        shares=tuple(float(here.mean()) for here in at),
+        exit_accuracy=tuple(float(right[here].mean()) if here.any() else None for here in at),
+    )
+
+
+def _batches(
+    engine: Engine, samples: Samples, batch: int, progress: Progress | None
+) -> Iterator[tuple[Float, npt.NDArray[np.int64]]]:
+    """Inputs and labels, batch by batch, once both are known to fit the network."""
+    _check_labels(engine, samples)
+    channels, height, width = engine.image
+    for start in range(0, len(samples), batch):
+        rows = np.arange(start, min(start + batch, len(samples)))
+        images = samples.images(rows)
+        if images.shape[1:] != (height, width, channels):
+            raise DataError(
+                f"The images are {'x'.join(map(str, images.shape[1:]))} (height x width x channels).",
+                allowed=f"{height}x{width}x{channels}, the size that the network was trained at",
+                next_step="load the data set with the recipe of the network (data.image_size)",
+            )
+        yield normalise(images, engine.preprocess_spec), samples.labels[rows]
+        if progress:
+            progress(int(rows[-1]) + 1, len(samples))
+
+
+def _check_labels(engine: Engine, samples: Samples) -> None:
+    classes = len(engine.classes)
+    if len(samples) == 0:
+        raise DataError("There are no samples to measure on.", next_step="choose a split or a data set that has some")
+    low, high = int(samples.labels.min()), int(samples.labels.max())
+    if low < 0 or high >= classes:
+        raise DataError(
+            f"The labels go from {low} to {high}, but the network knows {classes} classes.",
+            allowed=f"0 to {classes - 1}",
+            next_step="use the data set that the network was trained on",
+        )
+
+
+def _finite(logits: Float) -> Float:
+    broken = logits.shape[1] - np.count_nonzero(np.isfinite(logits).all(axis=(0, 2)))
+    if broken:
+        raise VerificationError(
+            f"The network's logits are not finite for {broken} of {logits.shape[1]} images.",
+            allowed="finite logits",
+            next_step="the weights are broken: look at the losses of its training, or evaluate an earlier checkpoint",
+        )
+    return logits

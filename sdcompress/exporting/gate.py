@@ -1,0 +1,92 @@
+"""Hold graphs against the checkpoint; what fails is set aside beside the output, without a manifest."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from sdcompress.data.preprocess import normalise
+from sdcompress.errors import ParityError
+from sdcompress.exporting import parity
+from sdcompress.exporting.chain import Chain
+from sdcompress.schema.manifest import Input, ParityRecord
+from sdcompress.schema.recipe import Export
+from sdcompress.storage import storage_errors
+
+__all__ = ["Gate"]
+
+
+class Gate:
+    """The parity gate of one checkpoint.
+
+    Args:
+        images: uint8 [N, H, W, C], real and held out.
+        logits: for each exit the checkpoint's logits on them, float32 [N, K].
+        network_input: the network's input.
+        settings: tolerances and the largest batch.
+        tick: told how many images were compared.
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        logits: Mapping[str, np.ndarray],
+        *,
+        network_input: Input,
+        settings: Export,
+        tick: Callable[[int], None],
+    ) -> None:
+        self._images, self._logits, self._tick = images, logits, tick
+        self._input, self._settings = network_input, settings
+
+    def __call__(
+        self, graphs: Mapping[str, bytes], exits: Mapping[str, str], *, out: Path, what: str
+    ) -> tuple[ParityRecord, ...]:
+        """The figures of graphs that pass.
+
+        Args:
+            graphs: file name -> bytes, in the order of the chain.
+            exits: name of an exit -> name of its logits.
+            out: where the artifact would have gone.
+            what: the export in words, for the error.
+
+        Raises:
+            ParityError: if they do not compute what the checkpoint computes; they are left in ``<out>.failed``.
+        """
+        findings = self._findings(graphs, exits)
+        self._tick(len(self._images))
+        problem = parity.describe(findings)
+        if problem:
+            folder = _set_aside(out, graphs, findings)
+            raise ParityError(
+                f"The {what} does not compute what the checkpoint computes. {problem}.",
+                allowed="finite logits within atol + rtol * max|reference|, the same class for every image, and no "
+                "influence of one image of a batch on another",
+                next_step=f"see {folder / 'parity.json'}; a network that mixes the images of a batch cannot be "
+                "exported, otherwise choose other exits or another backbone",
+            )
+        return parity.records(findings)
+
+    def _findings(self, graphs: Mapping[str, bytes], exits: Mapping[str, str]) -> tuple[parity.Finding, ...]:
+        def make() -> parity.Run:
+            chain = Chain(list(graphs.values()), network_input=self._input.name, logits=list(exits.values()))
+            return lambda images: chain(normalise(images, self._input.preprocess))
+
+        reference = np.stack([self._logits[name] for name in exits])
+        return parity.compare(make, self._images, reference, exits=list(exits), settings=self._settings)
+
+
+def _set_aside(out: Path, graphs: Mapping[str, bytes], findings: Sequence[parity.Finding]) -> Path:
+    out = out.resolve()
+    folder = out.with_name(f"{out.name}.failed")
+    with storage_errors(folder):
+        if (folder / "parity.json").is_file():  # of an earlier failure
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, data in graphs.items():
+            (folder / name).write_bytes(data)
+        parity.write(findings, folder / "parity.json")
+    return folder

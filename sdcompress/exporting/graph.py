@@ -1,0 +1,122 @@
+"""The torch side of the export: a network of several exits becomes one ONNX graph with all of them as outputs."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import onnx
+import torch
+from torch import nn
+
+from sdcompress.errors import ParityError, UsageError
+from sdcompress.exporting.tidy import tidy
+
+__all__ = ["BATCH", "INPUT", "all_exits", "logits_name"]
+
+INPUT = "input"
+BATCH = "batch"
+
+
+def logits_name(exit_name: str) -> str:
+    """The name of the tensor that holds an exit's logits."""
+    return f"{exit_name}_logits"
+
+
+def all_exits(
+    net: nn.Module, exit_names: Sequence[str], image: tuple[int, int, int], *, opset: int = 18
+) -> onnx.ModelProto:
+    """Export a network once, with every exit as an output and the batch as a named axis.
+
+    Args:
+        net: images [B, C, H, W] -> E tensors [B, K], in evaluation mode.
+        exit_names: E names; an exit's output is called ``<name>_logits``.
+        image: C, H, W.
+        opset: version of ONNX's operators.
+
+    Returns:
+        A checked model without anything of this machine in it.
+
+    Raises:
+        UsageError: if torch cannot export the network, or it is too large for one ONNX file.
+        ParityError: if the exported graph has lost the batch axis.
+    """
+    outputs = [logits_name(name) for name in exit_names]
+    _check_size(net)
+    # torch.export specialises a batch of 0 or 1 to a constant
+    example = torch.zeros(2, *image)
+    with _silenced():
+        try:
+            program = torch.onnx.export(
+                net,
+                (example,),
+                dynamo=True,
+                dynamic_shapes=({0: torch.export.Dim(BATCH)},),
+                input_names=[INPUT],
+                output_names=outputs,
+                opset_version=opset,
+                optimize=True,
+                external_data=False,
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            raise _not_exportable(error) from error
+    assert program is not None, "torch.onnx.export with dynamo=True returns a program"
+    model = tidy(program.model_proto)
+    _check_axes(model, outputs)
+    return model
+
+
+def _check_size(net: nn.Module) -> None:
+    size = sum(tensor.nbytes for tensor in (*net.parameters(), *net.buffers()))
+    if size >= 2**31:
+        raise UsageError(
+            f"The network has {size / 2**30:.1f} GiB of weights.",
+            allowed="less than 2 GiB, what one ONNX file can hold",
+            next_step="choose a smaller backbone",
+        )
+
+
+@contextlib.contextmanager
+def _silenced() -> Iterator[None]:
+    """Keep the exporter's progress off stdout, where commands print their results, and its advice off stderr."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _not_exportable(error: Exception) -> UsageError:
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    reason = lines[0] if lines else type(cause).__name__
+    return UsageError(
+        f"torch cannot export this network to ONNX: {reason}",
+        allowed="a network that torch.export can trace: no control flow on values, no calls into other libraries",
+        next_step="if it has attention (timm's twins, hiera, nest, maxvit), set TIMM_FUSED_ATTN=0 in the environment "
+        "and export again; otherwise choose another backbone or other exits",
+    )
+
+
+def _check_axes(model: onnx.ModelProto, outputs: Sequence[str]) -> None:
+    tensors: list[Any] = [*model.graph.input, *model.graph.output]
+    found = {tensor.name: [axis.dim_param for axis in tensor.type.tensor_type.shape.dim][:1] for tensor in tensors}
+    wrong = [name for name in (INPUT, *outputs) if found.get(name) != [BATCH]]
+    if wrong or len(found) != len(outputs) + 1:
+        raise ParityError(
+            f"The exported graph has {found}: {', '.join(wrong) or 'another tensor'} is not as asked.",
+            allowed=f"{INPUT} and {', '.join(outputs)}, each with the first axis '{BATCH}'",
+            next_step="make the network independent of the batch size: no shape of a batch stored as a number",
+        )

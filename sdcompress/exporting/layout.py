@@ -1,0 +1,141 @@
+"""One layout of an export: its graphs, its exits, its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import onnx
+
+from sdcompress.artifact.card import card
+from sdcompress.artifact.golden import Golden
+from sdcompress.artifact.write import entry, seal
+from sdcompress.exporting.count import macs, parameters
+from sdcompress.exporting.cut import ports, segments, serialize
+from sdcompress.exporting.graph import BATCH, logits_name
+from sdcompress.schema.manifest import Exit, Input, Manifest, ParityRecord, Provenance, Segment
+
+__all__ = ["Facts", "Layout", "LayoutName", "cut", "write"]
+
+LayoutName = Literal["single", "cascade", "all"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Graphs ready to be proved and written.
+
+    Attributes:
+        name: of the layout.
+        exits: names of its exits, shallow to deep.
+        models: file name -> graph, in the order of the chain.
+    """
+
+    name: LayoutName
+    exits: tuple[str, ...]
+    models: Mapping[str, onnx.ModelProto]
+
+    @property
+    def logits(self) -> dict[str, str]:
+        """For each exit the name of its logits."""
+        return {exit_: logits_name(exit_) for exit_ in self.exits}
+
+    @property
+    def graphs(self) -> dict[str, bytes]:
+        """File name -> bytes."""
+        return {name: serialize(model) for name, model in self.models.items()}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What all layouts of one export say alike.
+
+    Attributes:
+        classes: K names.
+        network_input: the input and its preprocessing.
+        accuracy: of each exit of the network on the validation split, by its name.
+        ece: likewise.
+        golden: samples with the logits of all exits of the network, in the order of ``accuracy``.
+        provenance: where it all comes from.
+    """
+
+    classes: tuple[str, ...]
+    network_input: Input
+    accuracy: Mapping[str, float | None]
+    ece: Mapping[str, float | None]
+    golden: Golden
+    provenance: Provenance
+
+
+def cut(model: onnx.ModelProto, name: LayoutName, exits: tuple[str, ...]) -> Layout:
+    """Cut an all-exits graph for a layout with these exits.
+
+    Raises:
+        UsageError: if the graph cannot be cut there.
+    """
+    if name == "all":
+        return Layout(name, exits, {"model.onnx": model})
+    pieces = segments(model, [logits_name(exit_) for exit_ in exits], batch=BATCH)
+    if name == "single":
+        return Layout(name, exits, {"model.onnx": pieces[0]})
+    return Layout(name, exits, {f"segment-{index}.onnx": piece for index, piece in enumerate(pieces)})
+
+
+def write(layout: Layout, facts: Facts, records: tuple[ParityRecord, ...], folder: Path) -> Manifest:
+    """Write an artifact's files and seal it.
+
+    Args:
+        layout: graphs that passed the gate.
+        facts: what to say about them.
+        records: the gate's figures.
+        folder: the empty folder to write in.
+    """
+    for name, data in layout.graphs.items():
+        (folder / name).write_bytes(data)
+    order = list(facts.accuracy)
+    logits = facts.golden.logits[[order.index(exit_) for exit_ in layout.exits]]
+    Golden(facts.golden.images, facts.golden.labels, logits).save(folder / "golden.npz")
+    exits = [
+        Exit(
+            name=exit_,
+            segment=index if layout.name == "cascade" else 0,
+            logits=logits_name(exit_),
+            accuracy=facts.accuracy[exit_],
+            ece=facts.ece[exit_],
+        )
+        for index, exit_ in enumerate(layout.exits)
+    ]
+    listed = [_segment(folder, name, model) for name, model in layout.models.items()]
+    text = card(
+        layout=layout.name,
+        classes=facts.classes,
+        network_input=facts.network_input,
+        segments=listed,
+        exits=exits,
+        parity=records,
+        provenance=facts.provenance,
+    )
+    (folder / "README.md").write_text(text, encoding="utf-8", newline="\n")
+    return seal(
+        folder,
+        layout=layout.name,
+        classes=facts.classes,
+        input=facts.network_input,
+        segments=listed,
+        exits=exits,
+        golden=entry(folder, "golden.npz"),
+        card=entry(folder, "README.md"),
+        parity=records,
+        provenance=facts.provenance,
+    )
+
+
+def _segment(folder: Path, name: str, model: onnx.ModelProto) -> Segment:
+    return Segment(
+        **entry(folder, name).model_dump(),
+        inputs=ports(model.graph.input),
+        outputs=ports(model.graph.output),
+        macs=macs(model, batch=BATCH),
+        parameters=parameters(model),
+    )

@@ -1,0 +1,99 @@
+"""What the checkpoint itself says of real images: yardstick of the parity gate, golden samples and scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from sdcompress.data.preprocess import normalise
+from sdcompress.data.samples import Dataset, Samples, Subset
+from sdcompress.errors import DataError
+from sdcompress.evaluation import metrics
+from sdcompress.schema.manifest import Preprocess
+
+__all__ = ["Reference", "reference"]
+
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The checkpoint's logits on the images of the gate, and its scores on the validation split.
+
+    Attributes:
+        images: uint8 [N, H, W, C].
+        labels: int64 [N].
+        logits: float32 [E, N, K].
+        accuracy: of each exit on the whole validation split; None where that is empty.
+        ece: likewise.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    logits: np.ndarray
+    accuracy: tuple[float | None, ...]
+    ece: tuple[float | None, ...]
+
+
+def reference(net: nn.Module, dataset: Dataset, *, samples: int, tick: Callable[[int], None]) -> Reference:
+    """Run the checkpoint's network over the validation split, and over test images where that is too small.
+
+    Args:
+        net: images [B, C, H, W] -> E tensors [B, K], in evaluation mode, on the CPU.
+        dataset: its data.
+        samples: images that the gate needs; spread evenly over the validation split.
+        tick: told how many images were done.
+
+    Raises:
+        DataError: if validation and test together have too few images.
+    """
+    held_out = len(dataset.val) + len(dataset.test)
+    if held_out < samples:
+        raise DataError(
+            f"'{dataset.name}' has {len(dataset.val)} validation and {len(dataset.test)} test images.",
+            allowed=f"at least {samples} together: an export is proved on real images that were not trained on",
+            next_step="raise data.validation or data.test_limit in the recipe and train again",
+        )
+    parts: list[tuple[Samples, np.ndarray]] = []
+    scores: list[tuple[float | None, float | None]] = []
+    if from_val := min(samples, len(dataset.val)):
+        everything = _logits(net, dataset.val, dataset.preprocess, tick)
+        scores = [_score(logits, dataset.val.labels) for logits in everything]
+        chosen = _spread(len(dataset.val), from_val)
+        parts.append((Subset(dataset.val, chosen), everything[:, chosen]))
+    if from_val < samples:
+        test = Subset(dataset.test, _spread(len(dataset.test), samples - from_val))
+        parts.append((test, _logits(net, test, dataset.preprocess, tick)))
+    logits = np.concatenate([part for _, part in parts], axis=1)
+    scores = scores or [(None, None)] * len(logits)
+    return Reference(
+        images=np.concatenate([part.images(np.arange(len(part))) for part, _ in parts]),
+        labels=np.concatenate([part.labels for part, _ in parts]),
+        logits=logits,
+        accuracy=tuple(accuracy for accuracy, _ in scores),
+        ece=tuple(ece for _, ece in scores),
+    )
+
+
+def _logits(net: nn.Module, samples: Samples, preprocess: Preprocess, tick: Callable[[int], None]) -> np.ndarray:
+    """The network's logits on all samples, float32 [E, N, K]."""
+    batches = []
+    for at in range(0, len(samples), _BATCH):
+        images = samples.images(np.arange(at, min(at + _BATCH, len(samples))))
+        with torch.inference_mode():
+            batches.append(torch.stack(tuple(net(torch.from_numpy(normalise(images, preprocess))))).float())
+        tick(len(images))
+    return np.asarray(torch.cat(batches, dim=1))
+
+
+def _spread(length: int, count: int) -> npt.NDArray[np.int64]:
+    return np.asarray(np.linspace(0, length - 1, count).round(), np.int64)
+
+
+def _score(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    return metrics.accuracy(logits, labels), metrics.ece(metrics.softmax(logits), labels)

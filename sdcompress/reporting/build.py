@@ -1,0 +1,123 @@
+"""Collect what was measured into one report: a row for each artifact, the evidence under it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from sdcompress.artifact.read import open_artifact
+from sdcompress.errors import UnknownNameError
+from sdcompress.reporting.look_up import accuracy_of, comparison_of, evaluation_of, record_of
+from sdcompress.schema.manifest import Manifest
+from sdcompress.schema.report import BenchRecord, BenchReport, Evaluation, Report, ReportRow
+
+__all__ = ["build"]
+
+
+def build(
+    *,
+    title: str,
+    command: str,
+    artifacts: Mapping[str, str | Path],
+    evaluations: Sequence[Evaluation] = (),
+    benches: Sequence[BenchReport] = (),
+    recipe: Mapping[str, Any] | None = None,
+    training: Mapping[str, Sequence[Mapping[str, float]]] | None = None,
+    reference: str | None = None,
+    notes: Sequence[str] = (),
+) -> Report:
+    """Build a report.
+
+    Args:
+        title: of the report.
+        command: what the user typed.
+        artifacts: the rows: name -> folder, in the order of the table. Evaluations and benches belong to a row when
+            they have its digest, or, without one, its name.
+        evaluations: of artifacts and checkpoints, on any split.
+        benches: the calls of ``bench`` that measured these artifacts.
+        recipe: the resolved recipe.
+        training: metrics.jsonl of each run, by name.
+        reference: the row that the others are compared with; default: what the last bench compared with.
+        notes: sentences of the caller's.
+
+    Raises:
+        UnknownNameError: a reference that is no row.
+        ArtifactError: a folder that is not an intact artifact.
+    """
+    reference = reference or _compared_with(benches)
+    if reference is not None and reference not in artifacts:
+        raise UnknownNameError("rows of this report", reference, artifacts)
+    manifests = {name: open_artifact(path).manifest for name, path in artifacts.items()}
+    bare = Report(
+        title=title,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        command=command,
+        recipe=None if recipe is None else dict(recipe),
+        reference=reference,
+        rows=tuple(_bare_row(name, manifest) for name, manifest in manifests.items()),
+        evaluations=tuple(evaluations),
+        benches=tuple(benches),
+        training={name: tuple(dict(line) for line in lines) for name, lines in (training or {}).items()},
+        notes=tuple(notes),
+    )
+    rows = tuple(_fill(bare, row, manifests[row.name]) for row in bare.rows)
+    return bare.model_copy(update={"rows": rows})
+
+
+def _compared_with(benches: Sequence[BenchReport]) -> str | None:
+    compared = [comparison.reference for bench in benches for comparison in bench.comparisons]
+    return compared[-1] if compared else None
+
+
+def _bare_row(name: str, manifest: Manifest) -> ReportRow:
+    return ReportRow(
+        name=name,
+        layout=manifest.layout,
+        digest=manifest.digest,
+        test_accuracy=None,
+        validation_accuracy=None,
+        macs=None,
+        parameters=sum(segment.parameters for segment in manifest.segments),
+        bytes=sum(segment.bytes for segment in manifest.segments),
+        p50_ms=None,
+        p99_ms=None,
+        speedup=None,
+    )
+
+
+def _fill(report: Report, row: ReportRow, manifest: Manifest) -> ReportRow:
+    test, validation = evaluation_of(report, row, "test"), evaluation_of(report, row, "validation")
+    record, comparison = record_of(report, row), comparison_of(report, row)
+    known = next((found.policy.shares for found in (test, validation) if found and found.policy), None)
+    return row.model_copy(
+        update={
+            "test_accuracy": accuracy_of(test),
+            "validation_accuracy": accuracy_of(validation),
+            "macs": _mean_macs(manifest, known),
+            "p50_ms": _percentile(record, 50.0),
+            "p99_ms": _percentile(record, 99.0),
+            "mean_ms": record and record.latency.mean_ms,
+            "stable": record and record.stable,
+            "speedup": comparison and comparison.speedup_mean,
+            "speedup_low": comparison and comparison.mean_low,
+            "speedup_high": comparison and comparison.mean_high,
+        }
+    )
+
+
+def _mean_macs(manifest: Manifest, shares: Sequence[float] | None) -> float:
+    """MACs of one image, on average over where the images leave; all segments where none can leave early."""
+    total = float(sum(segment.macs for segment in manifest.segments))
+    if shares is None and manifest.policy is not None:
+        shares = manifest.policy.shares
+    if manifest.layout != "cascade" or manifest.policy is None or shares is None:
+        return total
+    until = [sum(segment.macs for segment in manifest.segments[: exit_.segment + 1]) for exit_ in manifest.exits]
+    return float(sum(share * macs for share, macs in zip(shares, until, strict=True)))
+
+
+def _percentile(record: BenchRecord | None, percent: float) -> float | None:
+    found = record.latency.percentiles if record else ()
+    return next((p.value_ms for p in found if p.percent == percent), None)

@@ -1,0 +1,138 @@
+"""What the figures say, in sentences that are computed from them, good news and bad alike."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from sdcompress.reporting.look_up import accuracy_of, comparison_of, evaluation_of
+from sdcompress.reporting.quantities import accuracy, count, difference, milliseconds, share, speedup
+from sdcompress.schema.report import BenchRecord, Comparison, Report, ReportRow
+
+__all__ = ["cautions", "findings", "headline"]
+
+# the largest loss of accuracy with which an artifact is praised for its speed: one point, as the calibration's default
+_SMALL_LOSS = 0.01
+_LARGEST_RESIDUAL = 0.10
+_MEDIAN_FLATTERS = 1.2
+
+
+def headline(report: Report) -> str:
+    """One sentence: the best trade that was found, or that none was."""
+    reference = _reference(report)
+    if reference is None or len(report.rows) < 2:
+        return " ".join(_alone(row) for row in report.rows[:1])
+    others = [row for row in report.rows if row is not reference]
+    good = [row for row in others if _is_faster(report, row) and (_loss(row, reference) or 0.0) <= _SMALL_LOSS]
+    if good:
+        best = max(good, key=lambda row: row.speedup or 0.0)
+        shaky = "" if best.stable and reference.stable else " The measurement was not stable."
+        return _against(report, best, reference) + shaky
+    if not any(comparison_of(report, row) for row in others):
+        return "No latency was compared. " + _alone(reference)
+    return f"Nothing was found that is faster than {reference.name} and at most one point less accurate."
+
+
+def findings(report: Report) -> list[str]:
+    """One sentence for each row against the reference."""
+    reference = _reference(report)
+    if reference is None:
+        return [_alone(row) for row in report.rows]
+    return [_against(report, row, reference) for row in report.rows if row is not reference]
+
+
+def cautions(report: Report) -> list[str]:
+    """What a reader must know before relying on the figures."""
+    found = list(report.notes)
+    if report.rows and all(row.test_accuracy is None for row in report.rows):
+        found.append("Nothing was evaluated on the test split: validation accuracy has seen the choice of thresholds.")
+    for bench in report.benches:
+        if bench.threads > 1:
+            found.append(f"Measured with {bench.threads} threads: on a machine with other work this is not repeatable.")
+        for record in bench.records:
+            found += _about(record)
+    machines = {(bench.machine.cpu, bench.machine.gpu) for bench in report.benches}
+    if len(machines) > 1:
+        found.append("The benchmarks ran on different machines: compare times only within one of them.")
+    for row in report.rows:
+        found += _flattering(row, comparison_of(report, row))
+    return found
+
+
+def _reference(report: Report) -> ReportRow | None:
+    return next((row for row in report.rows if row.name == report.reference), None)
+
+
+def _is_faster(report: Report, row: ReportRow) -> bool:
+    comparison = comparison_of(report, row)
+    return comparison is not None and comparison.verdict == "faster"
+
+
+def _loss(row: ReportRow, reference: ReportRow) -> float | None:
+    for mine, theirs in (
+        (row.test_accuracy, reference.test_accuracy),
+        (row.validation_accuracy, reference.validation_accuracy),
+    ):
+        if mine is not None and theirs is not None:
+            return round(theirs - mine, 9)  # 0.92 - 0.91 is more than 0.01
+    return None
+
+
+def _alone(row: ReportRow) -> str:
+    split, value = ("test", row.test_accuracy)
+    if value is None:
+        split, value = ("validation", row.validation_accuracy)
+    scored = "was not evaluated" if value is None else f"is right on {accuracy(value)} of the {split} split"
+    timed = "" if row.mean_ms is None else f" and takes {milliseconds(row.mean_ms)} for one image in the mean"
+    return f"{row.name} {scored}{timed}."
+
+
+def _against(report: Report, row: ReportRow, reference: ReportRow) -> str:
+    return f"{_speed(comparison_of(report, row), row, reference)}; {_quality(report, row, reference)}."
+
+
+def _speed(comparison: Comparison | None, row: ReportRow, reference: ReportRow) -> str:
+    if comparison is None:
+        return f"{row.name}: latency not compared with {reference.name}"
+    c = comparison
+    mean = f"95 % interval {c.mean_low:.2f} to {c.mean_high:.2f}"
+    median = f"{speedup(c.speedup_p50)} at the median ({c.low:.2f} to {c.high:.2f})"
+    if c.verdict == "no difference":
+        both = f"{row.name} and {reference.name}"
+        return f"{both}: no difference in mean latency ({speedup(c.speedup_mean)}, {mean}), {median}"
+    word = "as fast as" if c.verdict == "faster" else "the speed of (slower than)"
+    return f"{row.name} is {speedup(c.speedup_mean)} {word} {reference.name} in the mean ({mean}), {median}"
+
+
+def _quality(report: Report, row: ReportRow, reference: ReportRow) -> str:
+    splits: tuple[Literal["test", "validation"], ...] = ("test", "validation")
+    for split in splits:
+        mine, theirs = evaluation_of(report, row, split), evaluation_of(report, reference, split)
+        a, b = accuracy_of(mine), accuracy_of(theirs)
+        if mine is None or theirs is None or a is None or b is None:
+            continue
+        # the two are scored on the same images, so the error of the difference is at most that of independent ones
+        error = 1.96 * math.sqrt(a * (1 - a) / mine.samples + b * (1 - b) / theirs.samples)
+        within = ", within sampling error" if abs(a - b) < error else ""
+        return (
+            f"accuracy {difference(a - b)} on the {split} split"
+            f" ({accuracy(a)} against {accuracy(b)}, {count(mine.samples)} images{within})"
+        )
+    return "accuracy not compared"
+
+
+def _about(record: BenchRecord) -> list[str]:
+    where = f"{record.name}, {record.scenario}, batch {record.batch}"
+    found = [f"{where}: not stable: {reason}." for reason in record.reasons]
+    if record.mixture_residual is not None and abs(record.mixture_residual) > _LARGEST_RESIDUAL:
+        differs = f"{where}: the mean differs by {share(record.mixture_residual)} from what the exits cost when forced"
+        found.append(f"{differs}: the cost of deciding where to leave, or a machine that changed in between.")
+    return found
+
+
+def _flattering(row: ReportRow, comparison: Comparison | None) -> list[str]:
+    if comparison is None or comparison.speedup_p50 < _MEDIAN_FLATTERS * comparison.speedup_mean:
+        return []
+    median, mean = speedup(comparison.speedup_p50), speedup(comparison.speedup_mean)
+    why = "it is the time of the commonest exit; the mean decides the throughput"
+    return [f"{row.name}: do not quote the median ({median} against {mean} in the mean): {why}."]

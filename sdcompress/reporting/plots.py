@@ -1,0 +1,244 @@
+"""The plots of a report, as SVG elements. Each shows what a table also says in figures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from sdcompress.reporting import quantities as q
+from sdcompress.reporting._curves import training
+from sdcompress.reporting._labels import Label, beside_points
+from sdcompress.reporting._svg import INK, MUTED, PAPER, SERIES, STEPS, draw
+from sdcompress.reporting.look_up import accuracy_of, evaluation_of, own_exits, record_of, same
+from sdcompress.schema.report import BenchRecord, Evaluation, Report, ReportRow
+
+__all__ = ["Plot", "plots"]
+
+_Place = tuple[float, float]
+
+_BAR = 30
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A drawing with its heading and a sentence on how to read it."""
+
+    title: str
+    svg: str
+    caption: str
+
+
+def plots(report: Report) -> list[Plot]:
+    """Every plot for which the report has data."""
+    drawn = [_trade(report), _waiting(report), _shares(report)]
+    for evaluation in _shown(report):
+        if len(own_exits(evaluation)) > 1:
+            drawn.append(_exits(report, evaluation, len(drawn)))
+    found = [plot for plot in drawn if plot is not None]
+    for name, lines in report.training.items():
+        found += [Plot(*parts) for parts in training(name, lines, f"train{len(found)}")]
+    return found
+
+
+def _shown(report: Report) -> list[Evaluation]:
+    """For each row the evaluation that counts: on the test split if there is one."""
+    found = [evaluation_of(report, row, "test") or evaluation_of(report, row, "validation") for row in report.rows]
+    return [evaluation for evaluation in found if evaluation is not None]
+
+
+@dataclass(frozen=True)
+class _Point:
+    row: ReportRow
+    evaluation: Evaluation
+    record: BenchRecord
+    accuracy: float
+    colour: str
+
+
+def _points(report: Report) -> list[_Point]:
+    tested = any(row.test_accuracy is not None for row in report.rows)
+    points = []
+    for index, row in enumerate(report.rows):
+        evaluation, record = evaluation_of(report, row, "test" if tested else "validation"), record_of(report, row)
+        accuracy = accuracy_of(evaluation)
+        if evaluation is not None and record is not None and accuracy is not None:
+            points.append(_Point(row, evaluation, record, accuracy, SERIES[index % len(SERIES)]))
+    return points
+
+
+def _trade(report: Report) -> Plot | None:
+    points = _points(report)
+    if not points:
+        return None
+    split = points[0].evaluation.split
+
+    def paint(figure: Figure) -> None:
+        axes = figure.subplots()
+        axes.set_xlabel("latency of one image, ms (mean)")
+        axes.set_ylabel(f"{split} accuracy, %")
+        curve = [place for point in points for place in _exit_curve(axes, point)]
+        bars = [place for point in points for place in _point(axes, point)]
+        front = _front(axes, [point for point in points if point.record.stable])
+        axes.margins(x=0.12, y=0.12)
+        axes.set_xlim(left=0)
+        labels = [Label(p.row.name, p.record.latency.mean_ms, p.accuracy * 100, p.colour) for p in points]
+        beside_points(axes, labels, curve + bars + front)
+
+    caption = (
+        f"Up and left is better. Bars: 95 % interval of the {split} accuracy. Small dots on a thin line:"
+        " every image forced to leave at that exit (p50). Dashed: nothing measured is both faster and more accurate."
+        " Hollow: not stable."
+    )
+    return Plot(
+        "Accuracy against latency", draw("trade", "Accuracy against latency of each artifact", 400, paint), caption
+    )
+
+
+def _point(axes: Axes, point: _Point) -> list[_Place]:
+    """A marker with its error bar; returns the places to keep free of names, as the next two do."""
+    low, high = q.wilson(point.accuracy, point.evaluation.samples)
+    axes.errorbar(
+        point.record.latency.mean_ms,
+        point.accuracy * 100,
+        yerr=[[100 * (point.accuracy - low)], [100 * (high - point.accuracy)]],
+        fmt="o",
+        color=point.colour,
+        markerfacecolor=point.colour if point.record.stable else PAPER,
+        markersize=8,
+        elinewidth=1.2,
+        capsize=3,
+        zorder=3,
+    )
+    return [(point.record.latency.mean_ms, 100 * end) for end in (low, high)]
+
+
+def _exit_curve(axes: Axes, point: _Point) -> list[_Place]:
+    """The forced exits of one artifact, joined."""
+    accuracies = {exit_.name: exit_.accuracy * 100 for exit_ in own_exits(point.evaluation)}
+    places = [
+        (timing.forced_p50_ms, accuracies[timing.name]) for timing in point.record.exits if timing.name in accuracies
+    ]
+    if len(places) < 2:
+        return []
+    x, y = zip(*places, strict=True)
+    axes.plot(x, y, color=point.colour, linewidth=1, marker="o", markersize=4, alpha=0.65)
+    return _along(places)
+
+
+def _front(axes: Axes, points: list[_Point]) -> list[_Place]:
+    """A step line through the points that no other beats in both latency and accuracy."""
+    best, front = -1.0, []
+    for point in sorted(points, key=lambda p: (p.record.latency.mean_ms, -p.accuracy)):
+        if point.accuracy > best:
+            best = point.accuracy
+            front.append((point.record.latency.mean_ms, point.accuracy * 100))
+    if len(front) < 2:
+        return []
+    x, y = zip(*front, strict=True)
+    axes.step(x, y, where="post", color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+    corners = [(x[i + 1], y[i]) for i in range(len(front) - 1)]
+    return _along([place for pair in zip(front, corners, strict=False) for place in pair] + front[-1:])
+
+
+def _along(places: list[_Place]) -> list[_Place]:
+    """Places close together on the line through ``places``."""
+    x, y = zip(*places, strict=True)
+    spots, known = np.linspace(0, len(places) - 1, 25 * len(places)), range(len(places))
+    return list(zip(np.interp(spots, known, x).tolist(), np.interp(spots, known, y).tolist(), strict=True))
+
+
+def _waiting(report: Report) -> Plot | None:
+    """The distribution of latency, slow calls and all."""
+    found = [(index, row, record_of(report, row)) for index, row in enumerate(report.rows)]
+    records = [(index, row, record.raw_ms) for index, row, record in found if record is not None and record.raw_ms]
+    if not records:
+        return None
+
+    def paint(figure: Figure) -> None:
+        axes = figure.subplots()
+        for index, row, raw in records:
+            levels = np.linspace(0, 100, 201)
+            times = np.percentile(np.asarray(raw), levels, method="inverted_cdf")
+            axes.step(times, levels, where="post", color=SERIES[index % len(SERIES)], linewidth=1.6, label=row.name)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlabel("latency of one image, ms (logarithmic)")
+        axes.set_ylabel("calls at most this slow, %")
+        axes.legend(loc="lower right")
+
+    caption = "Every measured call. Steps are exits; a long flat end at the top is a slow tail."
+    return Plot("Distribution of latency", draw("waiting", "Share of calls at most this slow", 400, paint), caption)
+
+
+def _shares(report: Report) -> Plot | None:
+    kept = [(f"{e.name}, {e.split}", e) for e in _shown(report) if e.policy is not None]
+    if not kept:
+        return None
+
+    def paint(figure: Figure) -> None:
+        axes = figure.subplots()
+        for line, (_, evaluation) in enumerate(kept):
+            left = 0.0
+            shares = evaluation.policy.shares if evaluation.policy else ()
+            for k, (exit_, share) in enumerate(zip(own_exits(evaluation), shares, strict=True)):
+                axes.barh(line, share * 100, left=left, color=STEPS[k % len(STEPS)], height=0.62)
+                if share >= 0.12:
+                    axes.text(
+                        left + share * 50, line, f"{exit_.name}\n{share:.0%}", ha="center", va="center", fontsize=9.5
+                    )
+                left += share * 100
+        _names(axes, [name for name, _ in kept])
+        axes.set_xlim(0, 100)
+        axes.set_xlabel("images that left there, %")
+
+    height = 70 + 44 * len(kept)
+    return Plot(
+        "Where images leave",
+        draw("shares", "Share of images that left at each exit", height, paint),
+        "Shallow exits on the left. Shares below 12 % are not labelled; the table below has all.",
+    )
+
+
+def _exits(report: Report, evaluation: Evaluation, number: int) -> Plot:
+    row = next((row for row in report.rows if same(row, evaluation.name, evaluation.digest)), None)
+    record = record_of(report, row) if row else None
+    forced = {timing.name: timing.forced_p50_ms for timing in record.exits} if record else {}
+
+    def paint(figure: Figure) -> None:
+        panels = figure.subplots(1, 2 if forced else 1, squeeze=False)[0]
+        names = [exit_.name for exit_ in evaluation.exits]
+        _bars(panels[0], [exit_.accuracy * 100 for exit_ in evaluation.exits], "accuracy of all images, %", 0)
+        _names(panels[0], names)
+        if forced:
+            _bars(panels[1], [forced.get(name, 0.0) for name in names], "p50 when forced there, ms", 3)
+            _names(panels[1], [""] * len(names))
+
+    height = 70 + _BAR * len(evaluation.exits)
+    title = f"Exits of {evaluation.name}, {evaluation.split} split"
+    return Plot(
+        title, draw(f"exits{number}", title, height, paint), "What each exit knows and what it costs by itself."
+    )
+
+
+def _bars(axes: Axes, values: list[float], label: str, digits: int) -> None:
+    axes.barh(range(len(values)), values, color=SERIES[0], alpha=0.75, height=0.62)
+    for line, value in enumerate(values):
+        if value:
+            text = f"{value:.1f}" if digits == 0 else f"{value:.3g}"
+            axes.text(value, line, f"\u00a0{text}", va="center", color=INK, fontsize=10)
+    axes.set_xlim(0, max(values) * 1.25 or 1)
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.set_xlabel(label)
+
+
+def _names(axes: Axes, names: list[str]) -> None:
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.45, -0.55)
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0)

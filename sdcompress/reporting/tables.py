@@ -1,0 +1,218 @@
+"""The tables of a report as text, the same for Markdown and HTML."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from sdcompress.reporting import quantities as q
+from sdcompress.reporting.look_up import ENSEMBLE, comparison_of, evaluation_of, record_of
+from sdcompress.schema.report import BenchRecord, Evaluation, Machine, Report, ReportRow
+
+__all__ = ["Table", "comparisons", "exits", "latencies", "machine", "summary"]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Text cells; the first column is a name, the others are right-aligned.
+
+    Args:
+        title: what the table shows.
+        columns: headings, units in them where all cells share one.
+        rows: cells, each row as long as ``columns``.
+        note: how to read it.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+    def without_empty_columns(self) -> Table:
+        """The table without columns in which no cell says anything."""
+        kept = [i for i in range(len(self.columns)) if any(row[i] != q.NOTHING for row in self.rows)]
+        rows = tuple(tuple(row[i] for i in kept) for row in self.rows)
+        return replace(self, columns=tuple(self.columns[i] for i in kept), rows=rows)
+
+
+def summary(report: Report) -> Table:
+    """One line for each artifact."""
+    note = (
+        "Accuracy with its 95 % Wilson interval. Latency of one image at a time, closed loop, preprocessing excluded."
+        f" Speed-ups over {report.reference or 'the reference'} with 95 % bootstrap intervals over the interleaved"
+        " rounds; above 1 is faster."
+        " MACs for one image, on average over the exits taken."
+    )
+    columns = (
+        *("artifact", "layout", "test accuracy", "validation accuracy", "mean", "p50", "p99"),
+        *(
+            "speed-up (mean)",
+            "speed-up (p50)",
+            "MACs",
+            "parameters",
+            "ONNX size",
+        ),
+    )
+    rows = tuple(_summary_row(report, row) for row in report.rows)
+    return Table("Summary", columns, rows, note).without_empty_columns()
+
+
+def _summary_row(report: Report, row: ReportRow) -> tuple[str, ...]:
+    test, validation = evaluation_of(report, row, "test"), evaluation_of(report, row, "validation")
+    record, comparison = record_of(report, row), comparison_of(report, row)
+    p99 = next((p for p in record.latency.percentiles if p.percent == 99.0), None) if record else None
+    return (
+        row.name
+        + (" (reference)" if row.name == report.reference else "")
+        + (" (unstable)" if row.stable is False else ""),
+        row.layout,
+        q.accuracy(row.test_accuracy, test.samples if test else None),
+        q.accuracy(row.validation_accuracy, validation.samples if validation else None),
+        q.milliseconds(row.mean_ms),
+        q.milliseconds(row.p50_ms),
+        q.milliseconds(row.p99_ms) if row.p99_ms is not None or p99 is None else f"n/a (needs {p99.needs} calls)",
+        q.speedup(row.speedup, row.speedup_low, row.speedup_high),
+        q.speedup(comparison.speedup_p50, comparison.low, comparison.high) if comparison else q.NOTHING,
+        q.short_count(row.macs),
+        q.short_count(row.parameters),
+        q.megabytes(row.bytes),
+    )
+
+
+def exits(report: Report) -> list[Table]:
+    """Each exit of each evaluated network with several."""
+    tables = []
+    for evaluation in report.evaluations:
+        if len(evaluation.exits) < 2:
+            continue
+        title = f"Exits of {evaluation.name} ({evaluation.kind}), {evaluation.split} split of {evaluation.data}"
+        note = f"{q.count(evaluation.samples)} images; NLL in nats; ECE with 15 equal-width bins."
+        if evaluation.policy:
+            note += f" The early-exit policy as it runs: {q.accuracy(evaluation.policy.accuracy, evaluation.samples)}."
+        columns = ("exit", "accuracy of all", "NLL", "ECE", "left here", "accuracy of those", "MACs", "parameters")
+        tables.append(Table(title, columns, tuple(_exit_rows(evaluation)), note).without_empty_columns())
+    return tables
+
+
+def _exit_rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for index, exit_ in enumerate(evaluation.exits):
+        policy = evaluation.policy if exit_.name != ENSEMBLE else None
+        rows.append(
+            (
+                exit_.name,
+                q.accuracy(exit_.accuracy, evaluation.samples),
+                f"{exit_.nll:.3f}",
+                f"{exit_.ece * 100:.1f} %",
+                q.share(policy.shares[index]) if policy else q.NOTHING,
+                q.accuracy(policy.exit_accuracy[index]) if policy else q.NOTHING,
+                q.short_count(exit_.macs),
+                q.short_count(exit_.parameters),
+            )
+        )
+    return rows
+
+
+def latencies(report: Report) -> list[Table]:
+    """Every record of every bench: one table for each bench, then one for its exits."""
+    tables = []
+    for bench in report.benches:
+        note = (
+            f"{bench.input}. {_threads(bench.threads)} on {bench.device}; warm-up of at least {bench.warmup_ms:.0f} ms"
+            f" and 10 calls; {bench.duration_s:g} s measured for each line; closed loop, nothing trimmed."
+            " Percentiles with their 99 % order-statistic intervals."
+        )
+        percents = [p.percent for p in bench.records[0].latency.percentiles] if bench.records else []
+        columns = (
+            *("artifact", "scenario", "batch", "calls", "mean", *(f"p{percent:g}" for percent in percents), "max"),
+            *("over 3 medians", "images/s", "accuracy", "load", "first call", "stable"),
+        )
+        rows = tuple(_latency_row(record) for record in bench.records)
+        tables.append(Table(f"Latency, {bench.created}", columns, rows, note).without_empty_columns())
+        tables += [_exit_latency(record) for record in bench.records if record.exits]
+    return tables
+
+
+def _latency_row(record: BenchRecord) -> tuple[str, ...]:
+    latency = record.latency
+    return (
+        record.name,
+        record.scenario,
+        str(record.batch),
+        q.count(latency.samples),
+        q.milliseconds(latency.mean_ms),
+        *(q.percentile(found) for found in latency.percentiles),
+        q.milliseconds(latency.max_ms),
+        q.count(latency.over_three_medians),
+        q.count(record.images_per_second),
+        q.accuracy(record.accuracy),
+        q.milliseconds(record.load_ms),
+        q.milliseconds(record.first_ms),
+        "yes" if record.stable else "no",
+    )
+
+
+def _exit_latency(record: BenchRecord) -> Table:
+    worst = record.worst_path
+    note = "Forced: every image leaves there, no confidence is computed. "
+    if worst:
+        p99 = next((q.percentile(p) for p in worst.percentiles if p.percent == 99.0), q.NOTHING)
+        note += f"Worst path (all to the last exit): mean {q.milliseconds(worst.mean_ms)}, p99 {p99}. "
+    if record.mixture_residual is not None:
+        note += f"Mean against the sum of share x forced mean: {record.mixture_residual * 100:+.1f} %."
+    rows = tuple(
+        (timing.name, q.share(timing.share), q.milliseconds(timing.p50_ms), q.milliseconds(timing.forced_p50_ms))
+        for timing in record.exits
+    )
+    return Table(f"Exits of {record.name}, one image", ("exit", "left here", "p50 of those", "p50 forced"), rows, note)
+
+
+def comparisons(report: Report) -> list[Table]:
+    """Every comparison of every bench."""
+    columns = (
+        "artifact",
+        "reference",
+        "scenario",
+        "batch",
+        "speed-up (mean)",
+        "speed-up (p50)",
+        "rounds",
+        "verdict on the mean",
+    )
+    return [
+        Table(
+            "Compared in turn, round by round",
+            columns,
+            tuple(
+                (
+                    *(c.name, c.reference, c.scenario, str(c.batch)),
+                    q.speedup(c.speedup_mean, c.mean_low, c.mean_high),
+                    q.speedup(c.speedup_p50, c.low, c.high),
+                    *(str(c.rounds), c.verdict),
+                )
+                for c in bench.comparisons
+            ),
+            "Above 1 is faster. 'No difference' where the 95 % interval holds 1.",
+        )
+        for bench in report.benches
+        if bench.comparisons
+    ]
+
+
+def machine(found: Machine, threads: int, device: str) -> Table:
+    """What the figures were measured on."""
+    rows = [
+        ("processor", f"{found.cpu}, {found.cores} cores usable"),
+        ("vector extensions", ", ".join(found.isa) or "unknown"),
+        ("memory", f"{found.memory_gib:g} GiB"),
+        ("GPU", found.gpu or "none"),
+        ("used", f"{_threads(threads)} on {device}"),
+        ("system", f"{found.os}, Python {found.python}"),
+        ("governor", found.governor or "not visible"),
+        ("load average before", "unknown" if found.load_average is None else f"{found.load_average:.2f}"),
+        ("versions", ", ".join(f"{name} {version}" for name, version in sorted(found.versions.items()))),
+    ]
+    return Table("Machine", ("", ""), tuple(rows))
+
+
+def _threads(threads: int) -> str:
+    return "one thread" if threads == 1 else f"{threads} threads"

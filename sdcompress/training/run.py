@@ -1,0 +1,123 @@
+"""A training run in its folder: start, go on, or refuse to mix two runs."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from sdcompress import data, methods, recipes
+from sdcompress.checkpoint import METRICS, STEPS, Checkpoint, newest, open_checkpoint
+from sdcompress.errors import OutputExistsError, RecipeError
+from sdcompress.schema.recipe import Recipe
+from sdcompress.storage import write_text
+from sdcompress.training.hardware import launch
+from sdcompress.training.interrupt import stop_on_signal
+from sdcompress.training.trainer import OnEpoch, OnStep, Trainer
+
+__all__ = ["train"]
+
+SECTIONS = ("seed", "data", "model", "exits", "method", "train")
+WHERE = {"data.dir", "data.download"}  # where the data lies decides nothing; what it is stands in its fingerprint
+
+
+def train(
+    recipe: Recipe,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    on_step: OnStep | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> Checkpoint:
+    """Train, or go on with the run in ``out``; a finished run is returned as it is.
+
+    Args:
+        recipe: what to train.
+        out: folder of the run.
+        overwrite: throw away a run that is there.
+        on_step: called with (steps done, all steps).
+        on_epoch: called with the metrics of each epoch.
+
+    Returns:
+        The last checkpoint.
+
+    Raises:
+        OutputExistsError: if ``out`` holds a run of another recipe, or something else.
+        RecipeError: if the method cannot do what the recipe asks.
+        DataError: if the data is not there, broken, or not that of the run in ``out``.
+        TrainingDivergedError: if the loss is not finite.
+        Interrupted: on Ctrl-C; the same call goes on.
+    """
+    _check_mixing(recipe)
+    fabric = launch(recipe.train)
+    if fabric.is_global_zero:
+        _make_room(out, overwrite=overwrite)
+    fabric.barrier()
+    last = newest(out)
+    start = open_checkpoint(last) if last else None
+    if start is not None:
+        _check_same(recipe, start, out)
+        if start.state.finished:
+            return start
+    same = start.data_fingerprint if start is not None else None
+    dataset = data.load(recipe.data, seed=recipe.seed, fingerprint=same)
+    if fabric.is_global_zero:
+        write_text(out / "recipe.yaml", recipes.dump(recipe))
+    with stop_on_signal() as request:
+        Trainer(recipe, dataset, fabric, out, start).run(request, on_step=on_step, on_epoch=on_epoch)
+    return open_checkpoint(out)
+
+
+def _check_mixing(recipe: Recipe) -> None:
+    """Refuse mixed images where a method remembers what it said of each image."""
+    augment = recipe.train.augment
+    if (augment.mixup or augment.cutmix) and not methods.build(recipe.method).mixes:
+        raise RecipeError(
+            f"The method '{recipe.method.name}' remembers its prediction for each image and cannot be mixed.",
+            allowed="train.augment.mixup=0 and train.augment.cutmix=0 with this method",
+            next_step="--set train.augment.mixup=0 --set train.augment.cutmix=0, or choose another method",
+        )
+
+
+def _differences(one: Recipe, other: Recipe) -> list[str]:
+    """The keys that decide a training's outcome and differ, as 'key: one -> other'."""
+    a, b = (
+        _flat(one.model_dump(mode="json", include=set(SECTIONS))),
+        _flat(other.model_dump(mode="json", include=set(SECTIONS))),
+    )
+    keys = [key for key in {**a, **b} if a.get(key) != b.get(key) and key not in WHERE]
+    return [f"{key}: {a.get(key)!r} -> {b.get(key)!r}" for key in keys]
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {prefix + key: value}
+    return flat
+
+
+def _make_room(out: Path, *, overwrite: bool) -> None:
+    if not out.exists() or not any(out.iterdir()):
+        return
+    ours = {STEPS, METRICS, "recipe.yaml", "tensorboard"}
+    foreign = sorted(path.name for path in out.iterdir() if path.name not in ours)
+    if foreign:
+        raise OutputExistsError(
+            f"{out} holds other things than a training run: {', '.join(foreign[:5])}.",
+            allowed="a new or empty folder, or the folder of a training run",
+            next_step="choose another folder with --out",
+        )
+    if overwrite:
+        shutil.rmtree(out)
+    for leftover in (out / STEPS).glob(".*.tmp"):  # of a process that was killed while it wrote
+        shutil.rmtree(leftover)
+
+
+def _check_same(recipe: Recipe, start: Checkpoint, out: Path) -> None:
+    changed = _differences(start.recipe, recipe)
+    if changed:
+        raise OutputExistsError(
+            f"{out} holds a training run of another recipe: {'; '.join(changed)}.",
+            allowed="the same data, model, exits, method, train and seed as before",
+            next_step="choose another --out, or --overwrite to throw the old run away",
+        )

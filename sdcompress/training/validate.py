@@ -1,0 +1,41 @@
+"""Accuracy of every exit while training, over all processes. The finished figures come from sdcompress.evaluation."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+
+from sdcompress.data.preprocess import normalise
+from sdcompress.data.samples import Samples
+from sdcompress.models.multiexit import MultiExit
+from sdcompress.schema.manifest import Preprocess
+
+__all__ = ["exit_accuracies"]
+
+
+@torch.inference_mode()
+def exit_accuracies(
+    net: MultiExit, samples: Samples, preprocess: Preprocess, fabric: Fabric, batch: int = 512
+) -> dict[str, float]:
+    """Share of right answers at each exit, in full precision, because that is what is exported.
+
+    Args:
+        net: the network; left in the mode it was in.
+        samples: the split to measure on.
+        preprocess: holds mean and std.
+        fabric: the processes that share the work.
+        batch: images at a time.
+    """
+    mode = net.training
+    net.eval()
+    right = torch.zeros(len(net.exit_names), dtype=torch.float64, device=fabric.device)
+    mine = np.arange(fabric.global_rank, len(samples), fabric.world_size)
+    for start in range(0, len(mine), batch):
+        index = mine[start : start + batch]
+        inputs = torch.from_numpy(normalise(samples.images(index), preprocess)).to(fabric.device)
+        labels = torch.from_numpy(samples.labels[index]).to(fabric.device)
+        right += torch.stack([(logits.argmax(1) == labels).sum() for logits in net(inputs).logits])
+    net.train(mode)
+    total = fabric.all_reduce(right, reduce_op="sum")
+    return dict(zip(net.exit_names, (total / len(samples)).tolist(), strict=True))

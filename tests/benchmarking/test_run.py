@@ -1,0 +1,160 @@
+"""The benchmark as a whole: engines whose times and exits are known, then a real artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter_ns
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sdcompress.artifact.read import open_artifact
+from sdcompress.benchmarking import contender
+from sdcompress.benchmarking.contender import input_order, split
+from sdcompress.benchmarking.run import bench
+from sdcompress.errors import InputError, UnknownNameError, UsageError
+from sdcompress.runtime.engine import Prediction
+from sdcompress.runtime.open import open_engine
+from sdcompress.schema.recipe import Bench
+from sdcompress.schema.report import BenchRecord, BenchReport
+
+IMAGES = np.arange(40, dtype=np.uint8).reshape(40, 1, 1, 1)  # image i has the grey value i and the class i % 4
+LABELS = np.arange(40) % 4
+QUICK = Bench(duration_s=0.3, warmup_ms=1.0, rounds=5, batch=(4,))
+
+
+class Spinning:
+    """Leaves at exit 0 where the grey value is even, at the last exit otherwise; exit k costs ``ms[k]``."""
+
+    classes = ("a", "b", "c", "d")
+
+    def __init__(self, *ms: float) -> None:
+        self.ms = ms
+        self.exit_names = tuple(f"exit{k}" for k in range(len(ms)))
+
+    def preprocess(self, images: np.ndarray) -> np.ndarray:
+        return images.transpose(0, 3, 1, 2).astype(np.float32)
+
+    def __call__(self, inputs: np.ndarray) -> Prediction:
+        grey = inputs[:, 0, 0, 0].astype(np.int64)
+        return self._leave(grey, np.where(grey % 2 == 0, 0, len(self.ms) - 1))
+
+    def forced(self, inputs: np.ndarray, exit: int) -> Prediction:  # noqa: A002 - the Engine's name for it
+        return self._leave(inputs[:, 0, 0, 0].astype(np.int64), np.full(len(inputs), exit))
+
+    def _leave(self, grey: np.ndarray, left: np.ndarray) -> Prediction:
+        end = perf_counter_ns() + int(1e6 * sum(self.ms[k] for k in left))
+        while perf_counter_ns() < end:
+            pass
+        answers = np.where(grey < 30, grey % 4, (grey + 1) % 4)  # right on 30 of the 40 images
+        return Prediction(np.eye(4, dtype=np.float32)[answers], left)
+
+
+@pytest.fixture
+def engines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """'slow' takes 2 ms; 'exits' takes 1 ms or 3 ms; opening is not what these tests are about."""
+    made: dict[str, Any] = {"slow": Spinning(2.0), "same": Spinning(2.0), "exits": Spinning(0.2, 0.8)}
+    manifest = SimpleNamespace(digest="0" * 64, layout="single")
+    monkeypatch.setattr(contender, "open_engine", lambda path, **_: made[path.name])
+    monkeypatch.setattr(contender, "open_artifact", lambda _: SimpleNamespace(manifest=manifest))
+
+
+def record(report: BenchReport, name: str, scenario: str) -> BenchRecord:
+    return next(r for r in report.records if r.name == name and r.scenario == scenario)
+
+
+@pytest.mark.usefixtures("engines")
+def test_times_exits_and_accuracy_are_those_of_the_engines() -> None:
+    told: list[tuple[int, int]] = []
+    report = bench(
+        ["slow", "exits"], images=IMAGES, labels=LABELS, settings=QUICK, progress=lambda *done: told.append(done)
+    )
+    assert told == [(i + 1, 10) for i in range(10)]
+    slow, exits = (record(report, name, "single-stream") for name in ("slow", "exits"))
+    assert slow.exits == ()
+    assert slow.worst_path is None
+    assert slow.latency.percentiles[0].value_ms == pytest.approx(2.0, rel=0.1)
+    assert len(slow.raw_ms) == slow.latency.samples
+    assert slow.images_per_second == pytest.approx(1000 / slow.latency.mean_ms)
+    assert exits.accuracy == pytest.approx(0.75)
+    assert [timing.share for timing in exits.exits] == pytest.approx([0.5, 0.5], abs=0.05)
+    assert [timing.forced_p50_ms for timing in exits.exits] == pytest.approx([0.2, 0.8], rel=0.2)
+    assert [timing.p50_ms for timing in exits.exits] == pytest.approx([0.2, 0.8], rel=0.2)
+    assert exits.worst_path is not None
+    assert exits.worst_path.min_ms >= 0.8
+    assert exits.mixture_residual == pytest.approx(0.0, abs=0.15)
+    batch = record(report, "exits", "offline")
+    assert (batch.batch, batch.exits) == (4, ())
+    assert batch.latency.min_ms >= 4 * 0.2
+    (single, _) = report.comparisons
+    assert (single.name, single.reference, single.rounds, single.verdict) == ("exits", "slow", 5, "faster")
+    assert single.speedup_mean == pytest.approx(2.0 / 0.5, rel=0.15)
+
+
+@pytest.mark.usefixtures("engines")
+def test_each_artifact_gets_the_time_it_was_promised() -> None:
+    settings = QUICK.model_copy(update={"scenarios": ("single-stream",)})
+    start = perf_counter_ns()
+    report = bench(["slow", "exits"], images=IMAGES, settings=settings)
+    wall = (perf_counter_ns() - start) / 1e9
+    for found in report.records:
+        assert sum(found.raw_ms) / 1000 == pytest.approx(0.3, rel=0.25)
+        assert found.accuracy is None
+    assert wall < 3 * 0.3 + 3.0  # the exits are forced for as long again; opening, warm-up and a machine of others
+
+
+@pytest.mark.usefixtures("engines")
+def test_the_reference_may_be_any_of_them_and_equals_do_not_differ() -> None:
+    settings = QUICK.model_copy(update={"scenarios": ("offline",), "duration_s": 1.0})
+    report = bench(["slow", "same"], images=IMAGES, settings=settings, names=["A", "B"], reference="B")
+    (comparison,) = report.comparisons
+    assert (comparison.name, comparison.reference) == ("A", "B")
+    assert comparison.speedup_p50 == pytest.approx(1.0, abs=0.05)
+    assert BenchReport.model_validate_json(report.model_dump_json()) == report
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "said"),
+    [
+        ({"names": ["A", "A"]}, UsageError, "another name"),
+        ({"names": ["A"]}, UsageError, "another name"),
+        ({"reference": "slaw"}, UnknownNameError, "Did you mean 'slow'"),
+        ({"labels": LABELS[:3]}, InputError, r"labels of shape \(3,\)"),
+        ({"images": IMAGES.astype(np.float32)}, InputError, "not preprocessed"),
+        ({"images": IMAGES[:0]}, InputError, "at least one image"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_anything_is_opened(
+    changed: dict[str, Any], error: type[Exception], said: str
+) -> None:
+    asked: dict[str, Any] = {"images": IMAGES, "settings": QUICK} | changed
+    with pytest.raises(error, match=said):
+        bench(["slow", "exits"], **asked)
+
+
+def test_inputs_are_one_fixed_permutation_cut_into_whole_batches() -> None:
+    order = input_order(IMAGES)
+    assert sorted(order) == list(range(40))
+    assert order.tolist() == input_order(IMAGES).tolist() != list(range(40))
+    assert [len(batch) for batch in split(np.zeros((10, 1, 1, 1), dtype=np.float32), 4)] == [4, 4]
+
+
+def test_real_artifacts(tiny_artifact: Callable[..., Path]) -> None:
+    chain, single = tiny_artifact("cascade", policy=(0.6, 0.6)), tiny_artifact("single")
+    golden = open_artifact(chain).golden()
+    settings = Bench(duration_s=0.2, warmup_ms=5.0, rounds=5, batch=(4,))
+    report = bench([chain, single], images=golden.images, labels=golden.labels, settings=settings, source="golden")
+    found = record(report, "cascade", "single-stream")
+    assert found.digest == open_artifact(chain).manifest.digest
+    assert (found.layout, record(report, "single", "offline").layout) == ("cascade", "single")
+    assert found.load_ms > 0
+    assert found.first_ms > 0
+    engine = open_engine(chain)
+    prediction = engine(engine.preprocess(golden.images))
+    assert found.accuracy == pytest.approx((prediction.logits.argmax(axis=1) == golden.labels).mean())
+    shares = [(prediction.exit_index == k).mean() for k in range(3)]
+    assert [timing.share for timing in found.exits] == pytest.approx(shares, abs=0.05)
+    assert report.input.startswith("golden: 16 different images")

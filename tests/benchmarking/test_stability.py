@@ -1,0 +1,38 @@
+"""Each reason appears when it is due, and only then."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sdcompress.benchmarking.stability import reasons
+
+QUIET: dict[str, Any] = {"same_work": True, "threads": 1, "cores": 4, "load_average": 0.1}
+STEADY = 1.0 + 0.01 * np.random.default_rng(0).random(1000)
+
+
+def test_steady_times_are_stable() -> None:
+    assert reasons(STEADY, **QUIET) == ()
+
+
+@pytest.mark.parametrize(
+    ("times", "settings", "reason"),
+    [
+        (STEADY[:10], {}, "10 calls, 11 are needed"),
+        (np.where(np.arange(1000) % 4 == 0, 1.5, 1.0), {}, "times scatter by 19 %"),  # sd 0.2165, mean 1.125
+        (np.where(np.arange(1000) % 50 == 0, 4.0, 1.0), {}, "2.0 % of the calls took more than three medians"),
+        (STEADY * np.where(np.arange(1000) < 500, 1.0, 1.07), {}, "drifted by +7 %"),
+        (STEADY * np.where(np.arange(1000) < 500, 1.0, 0.9), {"same_work": False}, "drifted by -10 %"),
+        (STEADY, {"load_average": 3.9}, "load average 3.9 before the run, 1 threads wanted, 4 cores"),
+    ],
+)
+def test_each_reason(times: np.ndarray, settings: dict[str, Any], reason: str) -> None:
+    found = reasons(times, **QUIET | settings)
+    assert any(reason in said for said in found), found
+
+
+def test_times_that_must_scatter_are_not_blamed_for_it() -> None:
+    mixed = np.random.default_rng(0).choice([1.0, 4.0], size=1000, p=[0.9, 0.1])
+    assert reasons(mixed, **QUIET | {"same_work": False}) == ()

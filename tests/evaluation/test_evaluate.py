@@ -1,0 +1,136 @@
+"""A split through a real artifact, against the same figures computed from numpy's own logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sdcompress.data.preprocess import normalise
+from sdcompress.data.samples import ArraySamples
+from sdcompress.errors import DataError, VerificationError
+from sdcompress.evaluation.evaluate import evaluate, exit_logits
+from sdcompress.evaluation.metrics import ece, nll, softmax
+from sdcompress.runtime.open import open_engine
+from sdcompress.schema.report import Evaluation
+
+Write = Callable[..., Path]
+FACTS = {"kind": "artifact", "name": "tiny", "source": "here", "digest": "0" * 64, "data": "shapes", "split": "test"}
+
+
+def scored(path: Path, samples: ArraySamples, **changed: Any) -> Evaluation:
+    return evaluate(open_engine(path, threads=1), samples, **{**FACTS, **changed})
+
+
+def truth(network: Any, samples: ArraySamples, spec: Any) -> np.ndarray:
+    return network.exits(normalise(samples.images(np.arange(len(samples))), spec))
+
+
+def test_logits_do_not_depend_on_the_batch(tiny_artifact: Write, tiny_network: Any) -> None:
+    engine, samples = open_engine(tiny_artifact(), threads=1), tiny_network.samples(50)
+    seen: list[tuple[int, int]] = []
+    found = exit_logits(engine, samples, batch=16, progress=lambda done, total: seen.append((done, total)))
+    np.testing.assert_allclose(found, truth(tiny_network, samples, engine.preprocess_spec), atol=1e-5)
+    assert seen == [(16, 50), (32, 50), (48, 50), (50, 50)]
+
+
+def test_every_exit_and_their_ensemble(tiny_artifact: Write, tiny_network: Any) -> None:
+    path, samples = tiny_artifact(), tiny_network.samples(300)
+    found = scored(path, samples, batch=64)
+    logits = truth(tiny_network, samples, open_engine(path).preprocess_spec)
+    assert [row.name for row in found.exits] == ["exit1", "exit2", "final", "ensemble"]
+    for row, one in zip(found.exits[:3], logits, strict=True):
+        assert row.accuracy == pytest.approx((one.argmax(1) == samples.labels).mean())
+        assert row.nll == pytest.approx(nll(one, samples.labels), rel=1e-5)
+        assert row.ece == pytest.approx(ece(softmax(one), samples.labels), abs=1e-4)
+    mean = softmax(logits).mean(axis=0)
+    assert found.exits[3].accuracy == pytest.approx((mean.argmax(1) == samples.labels).mean())
+    assert found.exits[3].nll == pytest.approx(-np.log(mean[np.arange(300), samples.labels]).mean(), rel=1e-5)
+    assert found.exits[3].ece == pytest.approx(ece(mean, samples.labels), abs=1e-4)
+    assert found.exits[0].accuracy < found.exits[1].accuracy < found.exits[2].accuracy
+    macs = [row.macs for row in found.exits]
+    assert macs[0] == 16 * 6 + 6 * 3
+    assert macs[0] < macs[1] < macs[2]
+    assert macs[3] is None
+    assert found.policy is None
+    assert (found.samples, found.data, found.split, found.digest) == (300, "shapes", "test", "0" * 64)
+
+
+def test_one_exit_has_no_ensemble(tiny_artifact: Write, tiny_network: Any) -> None:
+    found = scored(tiny_artifact("single"), tiny_network.samples(20))
+    assert [row.name for row in found.exits] == ["final"]
+
+
+def test_the_policy_is_scored_as_it_runs(tiny_artifact: Write, tiny_network: Any) -> None:
+    path, samples = tiny_artifact(policy=(0.6, 0.6), temperatures=(2.0, 1.0, 1.0)), tiny_network.samples(200)
+    found = scored(path, samples, batch=64)
+    engine = open_engine(path, threads=1)
+    one_by_one = [engine(engine.preprocess(samples.images(np.array([row])))) for row in range(200)]
+    left = np.array([int(one.exit_index[0]) for one in one_by_one])
+    right = np.array([int(one.logits.argmax()) for one in one_by_one]) == samples.labels
+    assert found.policy is not None
+    assert found.policy.accuracy == pytest.approx(right.mean())
+    assert found.policy.shares == pytest.approx([(left == position).mean() for position in range(3)])
+    assert found.policy.exit_accuracy == pytest.approx([right[left == position].mean() for position in range(3)])
+    assert set(left) == {0, 1, 2}
+
+
+def test_an_exit_that_nobody_took_has_no_accuracy(tiny_artifact: Write, tiny_network: Any) -> None:
+    found = scored(tiny_artifact(policy=(2.0, 0.0)), tiny_network.samples(20))
+    assert found.policy is not None
+    assert found.policy.shares == (0.0, 1.0, 0.0)
+    assert found.policy.exit_accuracy[0] is None
+    assert found.policy.exit_accuracy[2] is None
+
+
+def test_a_certain_mistake_has_a_finite_likelihood(tiny_artifact: Write, tiny_network: Any) -> None:
+    """Through the mean of probabilities too, where the probability itself would round to nought."""
+    engine = open_engine(tiny_artifact(), threads=1)
+
+    class Loud:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(engine, name)
+
+        def exits(self, inputs: np.ndarray) -> np.ndarray:
+            return np.float32(1e4) * engine.exits(inputs)
+
+    found = evaluate(Loud(), tiny_network.samples(100), **FACTS)
+    assert all(np.isfinite(row.nll) and row.nll > 10 for row in found.exits)
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+def test_labels_of_another_data_set(tiny_artifact: Write, label: int) -> None:
+    samples = ArraySamples(np.zeros((3, 4, 4, 1), np.uint8), np.array([0, label, 2]))
+    with pytest.raises(DataError, match=rf"(?s){label}.*3 classes.*0 to 2"):
+        scored(tiny_artifact(), samples)
+
+
+def test_images_of_another_size(tiny_artifact: Write) -> None:
+    samples = ArraySamples(np.zeros((3, 5, 4, 1), np.uint8), np.array([0, 1, 2]))
+    with pytest.raises(DataError, match=r"(?s)5x4x1.*4x4x1.*data.image_size"):
+        scored(tiny_artifact(), samples)
+
+
+def test_no_samples(tiny_artifact: Write) -> None:
+    empty = ArraySamples(np.zeros((0, 4, 4, 1), np.uint8), np.zeros(0, np.int64))
+    with pytest.raises(DataError, match="no samples"):
+        scored(tiny_artifact(), empty)
+
+
+def test_broken_weights_are_named(tiny_artifact: Write, tiny_network: Any) -> None:
+    engine = open_engine(tiny_artifact(), threads=1)
+
+    class Broken:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(engine, name)
+
+        def exits(self, inputs: np.ndarray) -> np.ndarray:
+            logits = engine.exits(inputs)
+            logits[1, 2, 0] = np.nan
+            return logits
+
+    with pytest.raises(VerificationError, match="1 of 20 images"):
+        evaluate(Broken(), tiny_network.samples(20), **FACTS)

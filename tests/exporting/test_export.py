@@ -1,0 +1,206 @@
+"""From a checkpoint on real images to artifacts that prove themselves without torch."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from sdcompress.artifact.read import open_artifact
+from sdcompress.checkpoint import open_checkpoint
+from sdcompress.data.preprocess import normalise
+from sdcompress.errors import OutputExistsError, ParityError, UnknownNameError, UsageError
+from sdcompress.exporting.export import Target, export, export_all
+from sdcompress.exporting.verify import verify
+from sdcompress.runtime.open import open_engine
+from sdcompress.schema.recipe import Export
+
+LAYOUTS = ("single", "cascade", "all")
+
+
+@pytest.fixture(scope="module")
+def folder(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All layouts, from one export."""
+    folder = tmp_path_factory.mktemp("artifacts")
+    targets = [Target(folder / layout, layout) for layout in LAYOUTS]
+    targets.append(Target(folder / "pruned", "single", exit="exit1"))
+    ticks: list[tuple[int, int]] = []
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        export_all(checkpoint, targets, settings=Export(), progress=lambda *tick: ticks.append(tick))
+    assert printed.getvalue() == ""
+    assert ticks == sorted(ticks)
+    assert ticks[-1][0] == ticks[-1][1]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def truth(checkpoint: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Validation images and the checkpoint's logits on them, by torch alone."""
+    source = open_checkpoint(checkpoint)
+    val = source.dataset().val
+    images = val.images(np.arange(len(val)))
+    with torch.no_grad():
+        logits = source.network()(torch.from_numpy(normalise(images, source.preprocess))).logits
+    return images, np.stack([exit_.numpy() for exit_ in logits])
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "exits"),
+    [
+        ("single", ["model.onnx"], ["final"]),
+        ("pruned", ["model.onnx"], ["exit1"]),
+        ("cascade", ["segment-0.onnx", "segment-1.onnx", "segment-2.onnx"], ["exit1", "exit2", "final"]),
+        ("all", ["model.onnx"], ["exit1", "exit2", "final"]),
+    ],
+)
+def test_every_layout_gives_the_checkpoints_logits(
+    folder: Path, truth: tuple[np.ndarray, np.ndarray], name: str, files: list[str], exits: list[str]
+) -> None:
+    manifest = open_artifact(folder / name).manifest
+    assert [segment.file for segment in manifest.segments] == files
+    assert [exit_.name for exit_ in manifest.exits] == exits
+    engine = open_engine(folder / name, threads=1)
+    images, logits = truth
+    rows = [("exit1", "exit2", "final").index(exit_) for exit_ in exits]
+    np.testing.assert_allclose(engine.exits(engine.preprocess(images)), logits[rows], atol=2e-5)
+
+
+def test_the_manifest_carries_scores_costs_and_provenance(
+    folder: Path, checkpoint: Path, truth: tuple[np.ndarray, np.ndarray]
+) -> None:
+    source = open_checkpoint(checkpoint)
+    manifest = open_artifact(folder / "cascade").manifest
+    right = (truth[1].argmax(2) == source.dataset().val.labels).mean(1)
+    assert [exit_.accuracy for exit_ in manifest.exits] == pytest.approx(right.tolist())
+    assert all(exit_.ece is not None for exit_ in manifest.exits)
+    whole = open_artifact(folder / "all").manifest.segments[0]
+    assert sum(segment.macs for segment in manifest.segments) == whole.macs
+    assert sum(segment.parameters for segment in manifest.segments) == whole.parameters
+    pruned = open_artifact(folder / "pruned").manifest.segments[0]
+    assert pruned.macs == manifest.segments[0].macs
+    origin = manifest.provenance
+    assert origin.recipe == source.recipe.model_dump(mode="json")
+    assert (origin.weights_sha256, origin.data_fingerprint) == (source.weights_sha256, source.data_fingerprint)
+    assert {"torch", "onnx", "onnxruntime", "sdcompress", "python"} <= origin.versions.keys()
+    for record in manifest.parity:
+        assert record.samples == 256
+        assert record.batches == (1, 2, 7, 32)
+        assert 0 <= record.max_abs <= record.allowed
+
+
+def test_the_golden_samples_are_the_checkpoints_own(folder: Path, checkpoint: Path) -> None:
+    source = open_checkpoint(checkpoint)
+    golden = open_artifact(folder / "cascade").golden()
+    assert len(golden.labels) == 32
+    with torch.no_grad():
+        logits = source.network()(torch.from_numpy(normalise(golden.images, source.preprocess))).logits
+    np.testing.assert_allclose(golden.logits, np.stack([exit_.numpy() for exit_ in logits]), atol=1e-5)
+    assert len(set(golden.labels.tolist())) > 5  # spread over the split, not its first images
+
+
+def test_graphs_hold_nothing_of_the_machine_and_are_the_same_each_time(
+    folder: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    again = export(checkpoint, tmp_path / "again", layout="cascade", settings=Export())
+    assert again.segments == open_artifact(folder / "cascade").manifest.segments
+    for segment in again.segments:
+        text = (tmp_path / "again" / segment.file).read_bytes()
+        for word in (b"site-packages", b'File "', str(Path.home()).encode(), str(Path(__file__).parents[2]).encode()):
+            assert word not in text
+
+
+def test_verify_passes_and_reports_each_exit(folder: Path) -> None:
+    for name in LAYOUTS:
+        report = verify(folder / name)
+        assert report.layout == name
+        assert report.samples == 32
+        assert all(exit_.max_abs <= exit_.allowed for exit_ in report.exits)
+        assert all(exit_.flips == 0 for exit_ in report.exits)
+
+
+def test_verify_runs_without_torch_or_onnx(folder: Path) -> None:
+    script = (
+        "import sys; from sdcompress.exporting.verify import verify; verify(sys.argv[1]);"
+        "print([m for m in ('torch', 'onnx', 'timm', 'torchvision') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, folder / "cascade"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", ["single", "cascade", "all"])
+def test_the_card_runs_as_written(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (folder / name / "README.md").read_text(encoding="utf-8")
+    with_us, without = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(folder / name)
+    golden = np.load("golden.npz")
+    names: dict[str, object] = {}
+    exec(without, names)
+    last = names["tensors"]["final_logits"] if name == "cascade" else names["logits"][-1]  # type: ignore[index]
+    np.testing.assert_allclose(last, golden["logits"][-1, :1], atol=1e-5)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(with_us, {"image": golden["images"][0]})
+    assert printed.getvalue().split()[0] == str(golden["logits"][-1, 0].argmax())
+
+
+def test_one_exit_alone_is_a_plain_onnx_file(folder: Path) -> None:
+    session = onnxruntime.InferenceSession(folder / "pruned" / "model.onnx")
+    assert [(port.name, port.shape) for port in session.get_inputs()] == [("input", ["batch", 1, 32, 32])]
+    assert [(port.name, port.shape) for port in session.get_outputs()] == [("exit1_logits", ["batch", 10])]
+    full = onnxruntime.InferenceSession(folder / "all" / "model.onnx")
+    assert (folder / "pruned" / "model.onnx").stat().st_size < (folder / "all" / "model.onnx").stat().st_size / 2
+    x = np.random.default_rng(0).normal(size=(3, 1, 32, 32)).astype(np.float32)
+    pruned, whole = session.run(None, {"input": x}), full.run(["exit1_logits"], {"input": x})
+    np.testing.assert_allclose(pruned[0], whole[0], atol=1e-6)
+
+
+def test_an_unknown_exit_and_an_exit_of_the_wrong_layout_are_refused(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'exit1'"):
+        export(checkpoint, tmp_path / "a", layout="single", exit="exit11", settings=Export())
+    with pytest.raises(UsageError, match="keeps all exits"):
+        export(checkpoint, tmp_path / "a", layout="cascade", exit="exit1", settings=Export())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_artifact_is_kept_unless_told_otherwise(checkpoint: Path, folder: Path, tmp_path: Path) -> None:
+    before = (folder / "single" / "manifest.json").read_bytes()
+    targets = [Target(tmp_path / "new", "all"), Target(folder / "single", "single")]
+    with pytest.raises(OutputExistsError, match="--overwrite"):
+        export_all(checkpoint, targets, settings=Export())
+    assert (folder / "single" / "manifest.json").read_bytes() == before
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_export_that_fails_the_gate_is_set_aside_with_its_figures(checkpoint: Path, tmp_path: Path) -> None:
+    strict = Export(atol=1e-12, rtol=1e-12)  # float32 sums differ by more, so that this must fail
+    with pytest.raises(ParityError, match="logits are off by") as caught:
+        export(checkpoint, tmp_path / "out", layout="single", settings=strict)
+    assert caught.value.exit_code == 4
+    assert str(tmp_path / "out.failed" / "parity.json") in caught.value.next_step
+    assert [path.name for path in tmp_path.iterdir()] == ["out.failed"]
+    assert sorted(path.name for path in (tmp_path / "out.failed").iterdir()) == ["model.onnx", "parity.json"]
+    findings = json.loads((tmp_path / "out.failed" / "parity.json").read_text())
+    assert [finding["exit"] for finding in findings] == ["exit1", "exit2", "final"]
+    assert all(1e-12 < finding["max_abs"] < 1e-4 for finding in findings)
+    assert all(len(finding["worst"]) == 8 for finding in findings)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

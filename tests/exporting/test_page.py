@@ -1,0 +1,95 @@
+"""docs/artifact.md is true: it names every field, and its code runs as written on artifacts that we write."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from pydantic import BaseModel
+
+from sdcompress.artifact.read import open_artifact
+from sdcompress.artifact.write import seal
+from sdcompress.data.preprocess import geometry, normalise
+from sdcompress.exporting.export import export
+from sdcompress.runtime.open import open_engine
+from sdcompress.schema import manifest as schema
+from sdcompress.schema.manifest import Policy, Preprocess
+from sdcompress.schema.recipe import Export
+
+PAGE = (Path(__file__).parents[2] / "docs" / "artifact.md").read_text(encoding="utf-8")
+DIGEST, PREPROCESS, CASCADE = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def cascade(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cascade with a temperature and a policy under which some golden samples leave at each exit."""
+    folder = tmp_path_factory.mktemp("page") / "cascade"
+    made = export(checkpoint, folder, layout="cascade", settings=Export())
+    logits = open_artifact(folder).golden().logits / 0.5
+    exponents = np.exp(logits - logits.max(2, keepdims=True))
+    confidence = np.sort((exponents / exponents.sum(2, keepdims=True)).max(2), axis=1)
+    policy = Policy(
+        thresholds=tuple(float(rows[15:17].mean()) for rows in confidence[:2]),
+        max_drop=0.5,
+        samples=32,
+        accuracy=0.5,
+        reference_accuracy=0.5,
+        shares=(0.5, 0.25, 0.25),
+        stage_ms=(1.0, 1.0, 1.0),
+    )
+    exits = tuple(exit_.model_copy(update={"temperature": 0.5}) for exit_ in made.exits)
+    seal(folder, **{**dict(made), "exits": exits, "policy": policy})
+    return folder
+
+
+def execute(code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.chdir(folder)
+    names: dict[str, Any] = {}
+    exec(compile(code, "docs/artifact.md", "exec"), names)
+    return names
+
+
+def test_the_digest_is_recomputed(cascade: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert execute(DIGEST, cascade, monkeypatch)["digest"] == open_artifact(cascade).manifest.digest
+    shutil.copytree(cascade, tmp_path / "edited")
+    manifest = tmp_path / "edited" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"max_drop": 0.5', '"max_drop": 0.4'))
+    with pytest.raises(AssertionError):
+        execute(DIGEST, tmp_path / "edited", monkeypatch)
+
+
+def test_the_cascade_by_hand_gives_the_engines_answers(cascade: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = execute(CASCADE, cascade, monkeypatch)
+    engine = open_engine(cascade, threads=1)
+    golden = open_artifact(cascade).golden()
+    prediction = engine(normalise(golden.images, engine.preprocess_spec))
+    np.testing.assert_array_equal(names["exits"], prediction.exit_index)
+    np.testing.assert_array_equal(names["classes"], prediction.logits.argmax(1))
+    assert set(names["exits"].tolist()) == {0, 1, 2}
+
+
+@pytest.mark.parametrize("resize", [None, (9, 12), 10, 33])
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_preprocessing_is_ours(
+    cascade: Path, monkeypatch: pytest.MonkeyPatch, resize: Any, interpolation: Any, channels: Any
+) -> None:
+    by_page = execute(PREPROCESS, cascade, monkeypatch)["network_input"]
+    mean, std = (0.485, 0.456, 0.406)[:channels], (0.229, 0.224, 0.225)[:channels]
+    spec = Preprocess(channels=channels, resize=resize, crop=(7, 8), interpolation=interpolation, mean=mean, std=std)
+    for height, width in ((17, 23), (30, 11)):
+        pixels = np.random.default_rng(height).integers(0, 256, (height, width, 3), np.uint8)
+        found = by_page(Image.fromarray(pixels), json.loads(spec.model_dump_json()))
+        np.testing.assert_array_equal(found, normalise(geometry(pixels, spec)[None], spec))
+
+
+def test_every_field_of_the_manifest_is_on_the_page() -> None:
+    models = [getattr(schema, name) for name in schema.__all__]
+    fields = {field for model in models if issubclass(model, BaseModel) for field in model.model_fields}
+    assert [field for field in sorted(fields) if f"`{field}`" not in PAGE] == []

@@ -1,0 +1,40 @@
+"""How quantities are written."""
+
+from __future__ import annotations
+
+import pytest
+
+from sdcompress.reporting import quantities as q
+from sdcompress.schema.report import Percentile
+
+
+def test_wilson_against_the_published_example() -> None:
+    # Newcombe 1998, table I: 81 of 263, method 3
+    assert q.wilson(81 / 263, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    assert q.wilson(0.0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [(0.01234, "0.0123 ms"), (1.2345, "1.23 ms"), (12.345, "12.3 ms"), (123.45, "123 ms"), (0.0, "0 ms"), (None, "-")],
+)
+def test_times_have_three_digits(value: float | None, written: str) -> None:
+    assert q.milliseconds(value) == written
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [(950, "950"), (11_173_962, "11.2 M"), (1_234, "1.23 k"), (4.1e9, "4.10 G"), (None, "-")],
+)
+def test_large_numbers(value: float | None, written: str) -> None:
+    assert q.short_count(value) == written
+
+
+def test_intervals_stand_beside_their_value() -> None:
+    assert q.accuracy(0.5, 100) == "50.00 % [40.38, 59.62]"
+    assert q.speedup(1.9, 1.85, 1.96) == "1.90× [1.85, 1.96]"
+    assert q.difference(-0.003) == "−0.30 points"
+    assert (
+        q.percentile(Percentile(percent=99, value_ms=2.0, low_ms=1.9, high_ms=2.5, needs=662)) == "2.00 ms [1.90, 2.50]"
+    )
+    assert q.percentile(Percentile(percent=99, value_ms=None, needs=662)) == "n/a (needs 662 calls)"

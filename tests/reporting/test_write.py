@@ -1,0 +1,153 @@
+"""The three files: whole, equal to each other, self-contained, and proof against hostile names."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sdcompress.errors import OutputExistsError
+from sdcompress.reporting.build import build
+from sdcompress.reporting.html import page
+from sdcompress.reporting.markdown import markdown
+from sdcompress.reporting.write import FILES, write
+from sdcompress.schema.report import BenchReport, Evaluation, Report
+
+HOSTILE = "<script>alert(1)</script> [x](javascript:0) | `$Ünïcode$` 神"
+VOID = {"meta", "br", "hr", "img", "input", "link"}
+
+
+@pytest.fixture
+def report(folders: dict[str, Path], evaluations: list[Evaluation], benches: list[BenchReport]) -> Report:
+    lines = [{"epoch": e, "step": e * 10, "loss/ce": 1 / e, "val_accuracy/final": 1 - 0.5 / e} for e in (1, 2, 3)]
+    return build(
+        title="title", command="sdcompress run x", artifacts=folders, evaluations=evaluations, benches=benches,
+        recipe={"name": "x"}, training={"byot": lines},
+    )  # fmt: skip
+
+
+class Reader(HTMLParser):
+    """The text, the tags and every address of a page; fails where tags are not closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text, self.tags, self.ids, self.addresses = "", set[str](), list[str](), list[str]()
+        self._open: list[str] = []
+        self.feed(text)
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+        self.addresses += [value or "" for name, value in attrs if name in ("href", "src", "xlink:href", "action")]
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        self.handle_endtag(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_json_is_the_report(report: Report, tmp_path: Path) -> None:
+    html = write(report, tmp_path / "out")
+    assert html == tmp_path / "out" / "report.html"
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(FILES)
+    assert Report.model_validate_json((tmp_path / "out" / "report.json").read_text(encoding="utf-8")) == report
+
+
+def test_the_page_is_self_contained_and_small(report: Report) -> None:
+    text = page(report)
+    found = Reader(text)
+    assert not re.search(r"(?i)https?:|//[a-z]|@import|url\((?!#)", text)
+    assert not {"script", "link", "iframe", "img", "object"} & found.tags
+    assert all(address.startswith("#") and address[1:] in found.ids for address in found.addresses)
+    assert len(set(found.ids)) == len(found.ids)
+    assert len(text.encode()) < 400_000
+
+
+def test_page_and_markdown_show_the_figures_of_the_json(report: Report) -> None:
+    chain = report.rows[1]
+    assert chain.mean_ms is not None
+    assert chain.speedup is not None
+    assert chain.test_accuracy is not None
+    wanted = [f"{chain.mean_ms:.2f} ms", f"{chain.speedup:.2f}×", f"{chain.test_accuracy:.2%}".replace("%", " %")]
+    for text in (Reader(page(report)).text, markdown(report)):
+        for figure in [
+            *wanted,
+            "n/a (needs 662 calls)",
+            "one thread",
+            "2.25 to 2.33",
+            "sdcompress run x",
+            "validation",
+        ]:
+            assert figure in text
+
+
+def test_every_plot_is_drawn_with_its_names_as_text(report: Report) -> None:
+    text = Reader(page(report)).text
+    for title in (
+        "Accuracy against latency",
+        "Distribution of latency",
+        "Where images leave",
+        "Exits of chain, test split",
+    ):
+        assert title in text
+    assert "Validation accuracy while training byot" in text
+    assert page(report).count('role="img"') == 6
+    assert "#0102" not in page(report)  # every stand-in colour became a variable
+
+
+def test_hostile_names_are_text_and_nothing_else(report: Report) -> None:
+    text = report.model_dump_json().replace('"chain"', '"' + HOSTILE + '"')
+    hostile = Report.model_validate_json(text).model_copy(update={"title": HOSTILE, "command": f"```\n{HOSTILE}"})
+    html, plain = page(hostile), markdown(hostile)
+    found = Reader(html)
+    assert "script" not in found.tags
+    assert found.text.count(HOSTILE) >= 4
+    outside = plain.replace(f"````\n```\n{HOSTILE}\n````", "")
+    assert outside != plain
+    assert "<script>" not in outside.replace("\\<script\\>", "")
+    assert "](javascript" not in outside.replace("\\](javascript", "")
+    rows = [line for line in outside.splitlines() if line.startswith("| \\<script")]
+    assert len(re.findall(r"(?<!\\)\|", rows[0])) == len(re.findall(r"(?<!\\)\|", outside.splitlines()[4]))
+
+
+def test_a_report_of_nothing_but_a_row(folders: dict[str, Path], tmp_path: Path) -> None:
+    bare = build(title="t", command="c", artifacts={"whole": folders["whole"]})
+    text = Reader(write(bare, tmp_path / "out").read_text(encoding="utf-8")).text
+    assert "whole was not evaluated." in text
+    assert "Accuracy against latency" not in text
+
+
+def test_many_points_stay_small(report: Report) -> None:
+    (bench,) = report.benches
+    raw = tuple(np.random.default_rng(0).lognormal(size=30_000).tolist())
+    many = bench.model_copy(update={"records": tuple(r.model_copy(update={"raw_ms": raw}) for r in bench.records)})
+    lines = tuple({"epoch": float(e), **{f"loss/{k}": 1.0 + e for k in range(9)}} for e in range(1, 3001))
+    assert len(page(report.model_copy(update={"benches": (many,), "training": {"a": lines}}))) < 400_000
+
+
+def test_an_earlier_report_is_replaced_only_when_asked(report: Report, tmp_path: Path) -> None:
+    write(report, tmp_path)
+    (tmp_path / "mine.txt").write_text("kept", encoding="utf-8")
+    with pytest.raises(OutputExistsError, match=r"report\.json"):
+        write(report, tmp_path)
+    write(report.model_copy(update={"title": "second"}), tmp_path, overwrite=True)
+    assert "second" in (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert (tmp_path / "mine.txt").exists()
+
+
+def test_a_file_in_the_place_of_the_folder(report: Report, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine", encoding="utf-8")
+    with pytest.raises(OutputExistsError, match="is a file"):
+        write(report, tmp_path / "out", overwrite=True)

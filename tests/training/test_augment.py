@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from sdcompress.data import preprocess
+from sdcompress.errors import RecipeError
+from sdcompress.schema.manifest import Preprocess
+from sdcompress.schema.recipe import Augmentation
+from sdcompress.training.augment import Augment
+
+SPEC = Preprocess(channels=3, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.25))
+# (x / 255 - 0) / (1 / 255) = x: pixel values can be read off the result
+PLAIN = Preprocess(channels=3, mean=(0.0,) * 3, std=(1 / 255,) * 3)
+LABELS = torch.arange(64)
+
+
+def noise(count: int = 64, height: int = 10, width: int = 12) -> torch.Tensor:
+    return torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8, generator=seeded(9))
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def augment(
+    images: torch.Tensor, spec: Preprocess = PLAIN, seed: int = 0, **settings: object
+) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+    out, mix = Augment(Augmentation(**settings), spec)(images, LABELS[: len(images)], seeded(seed))
+    return out, mix and mix.labels, mix and mix.weight
+
+
+def pixels(out: torch.Tensor) -> np.ndarray:
+    rounded = out.round()
+    assert (out - rounded).abs().max() < 1e-3
+    return rounded.to(torch.uint8).numpy()
+
+
+def test_with_all_off_images_are_normalised_and_the_generator_stays() -> None:
+    generator = seeded()
+    before = generator.get_state()
+    images = noise()
+    out, mix = Augment(Augmentation(), SPEC)(images, LABELS, generator)
+    assert mix is None
+    assert torch.equal(out, Augment(Augmentation(), SPEC).normalise(images))
+    assert torch.equal(generator.get_state(), before)
+
+
+def test_normalise_is_that_of_the_deployed_preprocessing() -> None:
+    every_level = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=3)
+    ours = Augment(Augmentation(), SPEC).normalise(torch.from_numpy(every_level).permute(0, 3, 1, 2))
+    assert ours.is_contiguous()
+    assert np.abs(ours.numpy() - preprocess.normalise(every_level, SPEC)).max() <= 1e-6
+
+
+def windows(image: np.ndarray, pad: int, flips: tuple[bool, ...]) -> dict[bytes, tuple[int, int, bool]]:
+    """All results that padding by reflection, cropping and flipping one image at a time can give."""
+    height, width = image.shape[1:]
+    padded = np.pad(image, ((0, 0), (pad, pad), (pad, pad)), mode="reflect")
+    found = {}
+    for top in range(2 * pad + 1):
+        for left in range(2 * pad + 1):
+            window = padded[:, top : top + height, left : left + width]
+            for flip in flips:
+                found[np.ascontiguousarray(window[:, :, ::-1] if flip else window).tobytes()] = (top, left, flip)
+    return found
+
+
+@pytest.mark.parametrize("pad", [1, 4, 9])
+def test_crop_gives_windows_of_the_padded_image_each_as_likely(pad: int) -> None:
+    images = noise()
+    out = pixels(augment(images, crop=pad)[0])
+    places = [
+        windows(image.numpy(), pad, (False,))[result.tobytes()] for image, result in zip(images, out, strict=True)
+    ]
+    tops, lefts = ([place[axis] for place in places] for axis in (0, 1))
+    for starts in (tops, lefts):
+        assert min(starts) <= pad // 2
+        assert max(starts) >= pad + (pad + 1) // 2
+        # uniform on 0..2 pad, 64 draws: five standard deviations of the mean
+        assert abs(np.mean(starts) - pad) < 5 * np.sqrt(((2 * pad + 1) ** 2 - 1) / 12 / 64)
+    assert tops != lefts
+
+
+def test_flip_mirrors_about_half_and_leaves_the_rest() -> None:
+    images = noise(1, 4, 5).expand(2000, 3, 4, 5)
+    out, _ = Augment(Augmentation(flip=True), PLAIN)(images, torch.zeros(2000), seeded())
+    mirrored = (out == images.flip(3)).flatten(1).all(1)
+    kept = (out == images).flatten(1).all(1)
+    assert bool((mirrored ^ kept).all())
+    assert abs(int(mirrored.sum()) - 1000) < 5 * np.sqrt(500)
+
+
+def test_crop_and_flip_together_are_those_two() -> None:
+    images = noise()
+    out = pixels(augment(images, crop=3, flip=True)[0])
+    flips = [
+        windows(image.numpy(), 3, (False, True))[result.tobytes()][2] for image, result in zip(images, out, strict=True)
+    ]
+    assert 0 < sum(flips) < 64
+
+
+def test_a_batch_that_is_stored_channels_last_gives_the_same() -> None:
+    images = noise()
+    strided = images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    for settings in ({}, {"crop": 2, "flip": True, "cutout": 4, "mixup": 1.0}):
+        one, two = augment(images, **settings)[0], augment(strided, **settings)[0]
+        assert torch.equal(one, two)
+        assert two.is_contiguous()
+
+
+@pytest.mark.parametrize("side", [1, 4, 5])
+def test_cutout_greys_one_square_that_may_hang_over_the_edge(side: int) -> None:
+    plain = augment(noise(), SPEC)[0]
+    out = augment(noise(), SPEC, cutout=side)[0]
+    changed = ((out != plain).any(1)).numpy()
+    sizes = set()
+    for image, hit in zip(out, changed, strict=True):
+        rows, columns = np.flatnonzero(hit.any(1)), np.flatnonzero(hit.any(0))
+        assert hit.sum() == len(rows) * len(columns)
+        assert (image[:, torch.from_numpy(hit)] == 0).all()
+        sizes.add((len(rows), len(columns)))
+    assert max(sizes) == (side, side)
+    assert all(half >= side - side // 2 for size in sizes for half in size)
+
+
+def test_mixup_is_the_convex_combination_that_its_weight_says() -> None:
+    plain = augment(noise(), SPEC)[0]
+    out, labels, weight = augment(noise(), SPEC, mixup=0.4)
+    assert labels is not None
+    assert weight is not None
+    assert sorted(labels.tolist()) == LABELS.tolist()
+    assert labels.tolist() != LABELS.tolist()
+    assert 0 <= float(weight[0]) <= 1
+    share = weight.view(-1, 1, 1, 1)
+    # the labels are the positions: they name the partner
+    assert torch.allclose(out, share * plain + (1 - share) * plain[labels], atol=1e-5)
+
+
+def test_the_weight_of_mixup_is_beta_distributed() -> None:
+    operation, generator = Augment(Augmentation(mixup=2.0), SPEC), seeded()
+    images, labels = noise(2, 2, 2), torch.zeros(2, dtype=torch.int64)
+    weights = [float(mix.weight[0]) for _ in range(1000) if (mix := operation(images, labels, generator)[1])]
+    # Beta(2, 2): mean 1/2, variance 1/20
+    assert np.mean(weights) == pytest.approx(0.5, abs=5 * np.sqrt(1 / 20 / 1000))
+    assert np.var(weights) == pytest.approx(0.05, abs=0.008)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_weight_of_cutmix_is_the_share_of_pixels_that_stay(seed: int) -> None:
+    images = torch.arange(64, dtype=torch.uint8).view(64, 1, 1, 1).expand(64, 3, 10, 12)
+    out, labels, weight = augment(images, seed=seed, cutmix=1.0)
+    assert labels is not None
+    assert weight is not None
+    values = torch.from_numpy(pixels(out)).long()
+    own, others = (values == LABELS.view(-1, 1, 1, 1)), (values == labels.view(-1, 1, 1, 1))
+    assert bool((own | others).all())
+    fixed = labels == LABELS
+    assert torch.equal(own.float().mean((1, 2, 3))[~fixed], weight[~fixed])
+    pasted = (~own)[~fixed][0, 0]
+    rows, columns = pasted.any(1).sum(), pasted.any(0).sum()
+    assert int(pasted.sum()) == int(rows * columns), "the pasted part is not a rectangle"
+
+
+def test_cutmix_pastes_areas_of_all_sizes() -> None:
+    weights = [
+        float(weight[0]) for seed in range(40) if (weight := augment(noise(2), seed=seed, cutmix=1.0)[2]) is not None
+    ]
+    assert min(weights) < 0.4
+    assert max(weights) > 0.9
+
+
+def test_with_both_on_each_batch_has_one_of_them_half_of_the_time() -> None:
+    # of black and white images only mixup makes grey ones
+    images = torch.tensor([0, 255], dtype=torch.uint8).repeat(8).view(16, 1, 1, 1).expand(16, 3, 10, 12)
+    greys = [bool(((out != 0) & (out.round() != 255)).any()) for out, *_ in (
+        augment(images, seed=seed, mixup=2.0, cutmix=2.0) for seed in range(200))]  # fmt: skip
+    assert abs(sum(greys) - 100) < 5 * np.sqrt(50)
+
+
+POLICIES = ("cifar10", "imagenet", "rand", "trivial")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"crop": 2}, {"flip": True}, {"cutout": 3}, {"mixup": 1.0}, {"cutmix": 1.0}, {"mixup": 1.0, "cutmix": 1.0}]
+    + [{"auto_augment": policy} for policy in POLICIES],
+    ids=str,
+)
+def test_the_generator_is_the_only_source_of_chance(settings: dict[str, object]) -> None:
+    if "auto_augment" in settings:
+        pytest.importorskip("torchvision")
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    one = augment(noise(), SPEC, **settings)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    two = augment(noise(), SPEC, **settings)
+    for first, second in zip(one, two, strict=True):
+        assert first is second or torch.equal(first, second)
+    other = augment(noise(), SPEC, seed=1, **settings)
+    assert not torch.equal(one[0], other[0])
+    assert torch.isfinite(one[0]).all()
+
+
+def test_a_policy_treats_each_image_by_itself() -> None:
+    pytest.importorskip("torchvision")
+    images = noise(1).expand(64, 3, 10, 12)
+    out = augment(images, auto_augment="trivial")[0]
+    assert len({image.numpy().tobytes() for image in out}) > 16
+
+
+@pytest.mark.parametrize(("name", "value", "most"), [("crop", 10, 9), ("cutout", 11, 10)])
+def test_what_does_not_fit_the_images_is_refused(name: str, value: int, most: int) -> None:
+    with pytest.raises(RecipeError, match=rf"{name} is {value}, but the images are 10x12"):
+        augment(noise(), **{name: value})
+    augment(noise(), **{name: most})
+
+
+def test_the_given_images_are_not_written_to() -> None:
+    images = noise()
+    augment(images, crop=1, flip=True, cutout=4, cutmix=1.0)
+    assert torch.equal(images, noise())

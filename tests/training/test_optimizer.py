@@ -1,0 +1,81 @@
+"""Learning rates worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from sdcompress.schema import recipe
+from sdcompress.training.ema import Ema
+from sdcompress.training.optimizer import build, rate
+
+
+def lr(spec: recipe.Schedule, step: int, *, steps_per_epoch: int = 10, epochs: int = 10) -> float:
+    return rate(spec, lr=1.0, step=step, steps_per_epoch=steps_per_epoch, epochs=epochs)
+
+
+def test_cosine_goes_from_one_through_half_to_the_last_rate() -> None:
+    spec = recipe.Schedule(name="cosine", final=0.1)
+    assert lr(spec, 0) == 1.0
+    assert lr(spec, 50) == pytest.approx(0.1 + 0.9 * 0.5)
+    assert lr(spec, 25) == pytest.approx(0.1 + 0.9 * 0.5 * (1 + math.sqrt(0.5)))
+    assert lr(spec, 100) == pytest.approx(0.1)
+
+
+def test_warm_up_rises_linearly_and_then_the_schedule_starts() -> None:
+    spec = recipe.Schedule(name="cosine", warmup=2)
+    assert [lr(spec, step) for step in (0, 9, 19)] == pytest.approx([1 / 20, 0.5, 1.0])
+    assert lr(spec, 20) == 1.0
+    assert lr(spec, 60) == pytest.approx(0.5)  # half way between epoch 2 and epoch 10
+
+
+def test_multistep_multiplies_at_each_milestone() -> None:
+    spec = recipe.Schedule(name="multistep", milestones=(3, 6), gamma=0.1)
+    assert [lr(spec, step) for step in (29, 30, 59, 60)] == pytest.approx([1.0, 0.1, 0.1, 0.01])
+
+
+def test_constant_stays() -> None:
+    assert lr(recipe.Schedule(name="constant"), 99) == 1.0
+
+
+def test_only_matrices_decay() -> None:
+    net = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    optimizer = build(recipe.Optimizer(weight_decay=0.1), net.parameters())
+    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert decay[id(net[0].weight)] == 0.1
+    assert decay[id(net[0].bias)] == decay[id(net[1].weight)] == decay[id(net[1].bias)] == 0.0
+
+
+def test_frozen_parameters_are_left_out() -> None:
+    net = nn.Linear(2, 3)
+    net.bias.requires_grad_(requires_grad=False)
+    optimizer = build(recipe.Optimizer(name="adamw", lr=0.1), net.parameters())
+    assert [p is net.weight for group in optimizer.param_groups for p in group["params"]] == [True]
+
+
+def test_average_is_the_recursion_written_out() -> None:
+    net = nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        net.weight.fill_(0.0)
+    ema = Ema(net, 0.5)
+    expected = 0.0
+    for step, value in enumerate([4.0, 8.0, -2.0, 6.0, 1.0, 3.0, 7.0, 9.0, 5.0]):
+        with torch.no_grad():
+            net.weight.fill_(value)
+        ema.update(step)
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * value
+    assert ema.net.weight.item() == pytest.approx(expected)
+    assert decay == 0.5  # the last step is past the rise
+
+
+def test_average_follows_running_statistics_and_counters() -> None:
+    net = nn.BatchNorm1d(1)
+    ema = Ema(net, 0.9)
+    net(torch.tensor([[1.0], [3.0]]))
+    ema.update(0)
+    assert ema.net.num_batches_tracked.item() == 1
+    assert ema.net.running_mean.item() == pytest.approx(0.9 * net.running_mean.item(), rel=1e-6)

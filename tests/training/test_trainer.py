@@ -1,0 +1,195 @@
+"""The loop: what it optimises, what it refuses, what it writes."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning_fabric import Fabric
+
+from sdcompress import data
+from sdcompress.checkpoint import newest, read_metrics
+from sdcompress.errors import DataError, RecipeError, SetupError, StorageError, TrainingDivergedError, UsageError
+from sdcompress.schema.recipe import Recipe
+from sdcompress.training import save as saving
+from sdcompress.training.batches import Batches
+from sdcompress.training.run import train
+from sdcompress.training.trainer import Trainer
+from sdcompress.training.validate import exit_accuracies
+
+Small = Callable[..., Recipe]
+
+
+def fabric() -> Fabric:
+    made = Fabric(accelerator="cpu", devices=1)
+    made.launch()
+    return made
+
+
+def test_baseline_step_is_the_step_of_a_bare_loop(small: Small, tmp_path: Path) -> None:
+    """One step of ours against torch written out: same loss, same weights."""
+    recipe = small("method=baseline", "train.augment.crop=0", "train.optimizer.nesterov=false")
+    dataset = data.load(recipe.data, seed=recipe.seed)
+    trainer = Trainer(recipe, dataset, fabric(), tmp_path)
+    twin = Trainer(recipe, dataset, fabric(), tmp_path).net
+    raw = next(trainer.batches.epoch(0))
+    terms = trainer._train_step(raw)
+
+    images = (torch.from_numpy(raw.images).permute(0, 3, 1, 2).float() / 255 - dataset.preprocess.mean[0]) / (
+        dataset.preprocess.std[0]
+    )
+    loss = torch.nn.functional.cross_entropy(twin(images).logits[-1], torch.from_numpy(raw.labels))
+    assert terms["ce"].item() == pytest.approx(loss.item(), rel=1e-5)
+    loss.backward()
+    with torch.no_grad():  # first SGD step: the momentum buffer is the gradient; matrices decay, vectors do not
+        for parameter in twin.parameters():
+            decay = 5e-4 if parameter.ndim > 1 else 0.0
+            parameter.sub_(0.05 * (parameter.grad + decay * parameter))
+    for ours, theirs in zip(trainer.net.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_training_learns_at_every_exit(small: Small, tmp_path: Path) -> None:
+    train(small("train.epochs=8", "data.train_limit=600"), tmp_path)
+    last = read_metrics(tmp_path)[-1]
+    chance = 0.1
+    assert last["val_accuracy/final"] > 5 * chance
+    assert last["val_accuracy/exit1"] > 3 * chance
+    assert last["loss"] == pytest.approx(sum(v for k, v in last.items() if k.startswith("loss/")))
+
+
+def test_diverging_loss_stops_and_keeps_the_last_good_checkpoint(small: Small, tmp_path: Path) -> None:
+    recipe = small("train.optimizer.lr=1e30", "train.schedule.warmup=1.9", "train.checkpoint_steps=1")
+    with pytest.raises(TrainingDivergedError) as caught:
+        train(recipe, tmp_path)
+    kept = newest(tmp_path)
+    if kept is not None:  # a good one may or may not have come before the first infinite loss
+        assert str(kept) in caught.value.found
+    assert caught.value.exit_code == 6
+    assert "train.optimizer.lr" in caught.value.next_step
+
+
+def test_weights_that_are_not_finite_are_never_saved(small: Small, tmp_path: Path) -> None:
+    """The loss of the step was finite; the weights after it are not."""
+    recipe = small("method=baseline")
+    trainer = Trainer(recipe, data.load(recipe.data, seed=0), fabric(), tmp_path)
+    with torch.no_grad():
+        next(trainer.net.parameters()).view(-1)[0] = float("inf")
+    with pytest.raises(TrainingDivergedError, match="weights"):
+        trainer._keep({"ce": torch.tensor(1.0)})
+    assert newest(tmp_path) is None
+
+
+def test_a_full_disk_keeps_what_was_complete(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = small("train.checkpoint_steps=3")
+    write, calls = saving.save_file, []
+
+    def full_after_two(tensors: dict[str, torch.Tensor], path: Path) -> None:
+        calls.append(path)
+        if len(calls) > 3:
+            path.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(tensors, path)
+
+    monkeypatch.setattr(saving, "save_file", full_after_two)
+    with pytest.raises(StorageError, match="No space left"):
+        train(recipe, tmp_path)
+    assert [path.name for path in (tmp_path / "steps").iterdir()] == ["00000003"]
+    monkeypatch.undo()
+    assert train(recipe, tmp_path).state.finished
+
+
+def test_data_that_changed_is_refused_on_resume(small: Small, tmp_path: Path) -> None:
+    def stop(done: int, _all: int) -> None:
+        if done == 6:
+            raise KeyboardInterrupt
+
+    root = tmp_path / "images"
+    generator = np.random.default_rng(0)
+    from PIL import Image
+
+    for label in ("cat", "dog"):
+        (root / label).mkdir(parents=True)
+        for i in range(60):
+            pixels = generator.integers(0, 255, (12, 12, 3), np.uint8)
+            Image.fromarray(pixels).save(root / label / f"{i}.png")
+    recipe = small(
+        "data.name=imagefolder",
+        f"data.dir={root}",
+        "data.train_limit=null",
+        "train.batch_size=16",
+        "train.checkpoint_steps=1",
+    )
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, tmp_path / "run", on_step=stop)
+    (root / "cat" / "0.png").unlink()
+    with pytest.raises(DataError, match="fingerprint"):
+        train(recipe, tmp_path / "run")
+
+
+def test_evaluation_counts_each_image_once(small: Small, tmp_path: Path) -> None:
+    recipe = small()
+    dataset = data.load(recipe.data, seed=recipe.seed)
+    net = Trainer(recipe, dataset, fabric(), tmp_path).net
+    odd = exit_accuracies(net, dataset.test, dataset.preprocess, fabric(), batch=7)
+    whole = exit_accuracies(net, dataset.test, dataset.preprocess, fabric(), batch=512)
+    assert odd == whole
+    images = torch.from_numpy(
+        (dataset.test.images(np.arange(len(dataset.test))).astype(np.float32) / 255 - dataset.preprocess.mean[0])
+        / dataset.preprocess.std[0]
+    ).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        final = net.eval()(images).logits[-1].argmax(1).numpy()
+    assert whole["final"] == pytest.approx((final == dataset.test.labels).mean())
+
+
+def test_an_epoch_visits_every_image_at_most_once_and_processes_share_it(small: Small) -> None:
+    samples = data.load(small().data, seed=0).train
+    batches = [Batches(samples, 32, seed=3, rank=rank, world=2) for rank in range(2)]
+    whole = [raw.index for raw in Batches(samples, 32, seed=3).epoch(1)]
+    shares = [[raw.index for raw in each.epoch(1)] for each in batches]
+    assert len(np.unique(np.concatenate(whole))) == sum(map(len, whole)) == 160
+    for step, index in enumerate(whole):
+        assert sorted(np.concatenate([shares[0][step], shares[1][step]])) == sorted(index)
+    assert not np.array_equal(whole[0], next(Batches(samples, 32, seed=3).epoch(2)).index)
+
+
+def test_fetching_ahead_changes_nothing(small: Small) -> None:
+    samples = data.load(small().data, seed=0).train
+    plain = list(Batches(samples, 32, seed=0).epoch(0, 2))
+    ahead = list(Batches(samples, 32, seed=0, workers=3).epoch(0, 2))
+    assert [a.index.tolist() for a in ahead] == [p.index.tolist() for p in plain]
+    assert all(np.array_equal(a.images, p.images) for a, p in zip(ahead, plain, strict=True))
+
+
+def test_a_batch_that_does_not_divide_names_one_that_does(small: Small) -> None:
+    samples = data.load(small().data, seed=0).train
+    with pytest.raises(RecipeError, match="does not divide") as caught:
+        Batches(samples, 33, seed=0, world=2)
+    assert caught.value.next_step.endswith("train.batch_size=34")
+
+
+def test_several_devices_without_torchrun_name_the_command(small: Small, tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        train(small("train.devices=2"), tmp_path)
+    assert "torchrun --nproc-per-node 2" in caught.value.next_step
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the GPU that the test needs to be missing")
+def test_a_missing_gpu_is_said(small: Small, tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match="'cuda'"):
+        train(small("train.accelerator=cuda"), tmp_path)
+
+
+def test_compiled_network_gives_the_same_losses(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through the real switch, with dynamo but without a C++ compiler."""
+    compiled = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda net: compiled(net, backend="aot_eager"))
+    train(small("train.epochs=1"), tmp_path / "eager")
+    train(small("train.epochs=1", "train.compile=true"), tmp_path / "compiled")
+    eager, other = read_metrics(tmp_path / "eager")[0], read_metrics(tmp_path / "compiled")[0]
+    assert other["loss"] == pytest.approx(eager["loss"], rel=1e-3)
