@@ -119,8 +119,8 @@ def _warnings(found: Machine, allowed: float | None, providers: tuple[str, ...])
         warnings.append(f"A control group allows {allowed:g} cores: {found.cores} threads would be halted in turns.")
     if found.governor == "powersave":
         warnings.append("The clock governor is 'powersave': times will drift. 'performance' needs root to be set.")
-    if found.load_average is not None and found.load_average > found.cores / 2:
-        warnings.append(f"Other work is running (load average {found.load_average:.1f} on {found.cores} cores).")
+    if found.busy_cores is not None and found.busy_cores > 0.25:
+        warnings.append(f"Other work is running ({found.busy_cores:.1f} of {found.cores} cores busy).")
     if found.gpu and "CUDAExecutionProvider" not in providers:
         warnings.append("There is a GPU, but this onnxruntime cannot use it: pip install onnxruntime-gpu instead.")
     if {"onnxruntime", "onnxruntime-gpu"} <= set(found.versions):

@@ -60,17 +60,15 @@ def test_every_problem_is_named() -> None:
         update={
             "cores": 4,
             "governor": "powersave",
-            "load_average": 3.0,
+            "busy_cores": 3.0,
             "gpu": "NVIDIA X",
             "versions": {"onnxruntime": "1", "onnxruntime-gpu": "1"},
         }
     )
     said = _warnings(ill, 1.5, ("CPUExecutionProvider",))
-    assert [
-        word for word in ("1.5 cores", "powersave", "load average 3.0", "a GPU", "overwrite") if word in " ".join(said)
-    ]
+    assert [word for word in ("1.5 cores", "powersave", "3.0 of", "a GPU", "overwrite") if word in " ".join(said)]
     assert len(said) == 5
-    well = ill.model_copy(update={"governor": "performance", "load_average": 0.0, "gpu": None, "versions": {}})
+    well = ill.model_copy(update={"governor": "performance", "busy_cores": 0.0, "gpu": None, "versions": {}})
     assert _warnings(well, None, ()) == []
 
 

@@ -8,15 +8,27 @@ import platform
 import re
 import shutil
 import subprocess
+import time
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 from sdcompress.schema.report import Machine
 
-__all__ = ["cores", "describe_cpu", "gpu", "installed_versions", "machine", "memory_limit", "parse_quota", "quota"]
+__all__ = [
+    "busy_cores",
+    "cores",
+    "describe_cpu",
+    "gpu",
+    "installed_versions",
+    "machine",
+    "memory_limit",
+    "parse_quota",
+    "quota",
+]
 
 _CPUINFO = Path("/proc/cpuinfo")
 _CGROUP = Path("/sys/fs/cgroup")
+_STAT = Path("/proc/stat")
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
 # what decides the kernels that ONNX Runtime and oneDNN choose, as /proc/cpuinfo spells it (x86, then Arm)
@@ -27,7 +39,7 @@ _ISA = (
 
 
 def machine() -> Machine:
-    """Describe this machine as it is now; the load average is that of the last minute."""
+    """Describe this machine as it is now; takes half a second, to see what other work does."""
     name, isa = describe_cpu(_read(_CPUINFO) or "")
     return Machine(
         cpu=name,
@@ -38,7 +50,7 @@ def machine() -> Machine:
         os=platform.platform(),
         python=platform.python_version(),
         governor=_read(_GOVERNOR),
-        load_average=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        busy_cores=busy_cores(),
         versions=installed_versions(),
     )
 
@@ -48,6 +60,28 @@ def cores() -> int:
     free = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     allowed = quota()
     return free if allowed is None else max(1, min(free, math.ceil(allowed)))
+
+
+def busy_cores(seconds: float = 0.5) -> float | None:
+    """Cores that are kept busy while this process sleeps; None where the system does not say.
+
+    Not the load average: that still counts for minutes what this process itself did before, such as training.
+
+    Args:
+        seconds: to watch for.
+    """
+    before = _read(_STAT)
+    if before is None:
+        return None
+    time.sleep(seconds)
+    busy, every = (after - b for after, b in zip(_ticks(_read(_STAT) or before), _ticks(before), strict=True))
+    return round((os.cpu_count() or 1) * busy / every, 2) if every else None
+
+
+def _ticks(stat: str) -> tuple[int, int]:
+    """Clock ticks of all cores since the start of the system: busy, and in all."""
+    counts = [int(word) for word in stat.partition("\n")[0].split()[1:9]]  # the rest repeats guests' time
+    return sum(counts) - sum(counts[3:5]), sum(counts)
 
 
 def quota() -> float | None:

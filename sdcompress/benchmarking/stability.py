@@ -17,7 +17,7 @@ _LARGEST_DRIFT = 0.05
 
 
 def reasons(
-    times: npt.NDArray[np.float64], *, same_work: bool, threads: int, cores: int, load_average: float | None
+    times: npt.NDArray[np.float64], *, same_work: bool, threads: int, cores: int, busy_cores: float | None
 ) -> tuple[str, ...]:
     """Why these times are not stable; empty if they are.
 
@@ -27,7 +27,7 @@ def reasons(
             scatter, so only the drift is judged.
         threads: that the engine uses.
         cores: that this process may use.
-        load_average: of the last minute before the run.
+        busy_cores: cores that other work kept busy just before the run.
     """
     found = []
     if len(times) < sample_floor(50.0):
@@ -35,8 +35,8 @@ def reasons(
     if same_work:
         found += _scatter(times)
     found += _drift(times)
-    if load_average is not None and load_average + threads > cores + 0.5:
-        found.append(f"load average {load_average:.1f} before the run, {threads} threads wanted, {cores} cores")
+    if busy_cores is not None and busy_cores + threads > cores + 0.25:
+        found.append(f"other work kept {busy_cores:.1f} of {cores} cores busy before the run, {threads} threads wanted")
     return tuple(found)
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from sdcompress.reporting.look_up import accuracy_of, comparison_of, evaluation_of
 from sdcompress.reporting.quantities import accuracy, count, difference, milliseconds, share, speedup
-from sdcompress.schema.report import BenchRecord, Comparison, Report, ReportRow
+from sdcompress.schema.report import BenchRecord, BenchReport, Comparison, Report, ReportRow
 
 __all__ = ["cautions", "findings", "headline"]
 
@@ -49,8 +49,9 @@ def cautions(report: Report) -> list[str]:
     for bench in report.benches:
         if bench.threads > 1:
             found.append(f"Measured with {bench.threads} threads: on a machine with other work this is not repeatable.")
+        found += _unstable(bench)
         for record in bench.records:
-            found += _about(record)
+            found += _mixture(record)
     machines = {(bench.machine.cpu, bench.machine.gpu) for bench in report.benches}
     if len(machines) > 1:
         found.append("The benchmarks ran on different machines: compare times only within one of them.")
@@ -121,9 +122,26 @@ def _quality(report: Report, row: ReportRow, reference: ReportRow) -> str:
     return "accuracy not compared"
 
 
-def _about(record: BenchRecord) -> list[str]:
-    where = f"{record.name}, {record.scenario}, batch {record.batch}"
-    found = [f"{where}: not stable: {reason}." for reason in record.reasons]
+def _unstable(bench: BenchReport) -> list[str]:
+    """Each reason once, with the measurements it holds for."""
+    where: dict[str, list[str]] = {}
+    for record in bench.records:
+        for reason in record.reasons:
+            where.setdefault(reason, []).append(_where(record))
+    found = []
+    for reason, places in where.items():
+        few = len(places) <= 3
+        found.append(f"Not stable: {reason} ({'; '.join(places) if few else f'{len(places)} measurements'}).")
+    return found
+
+
+def _where(record: BenchRecord) -> str:
+    return f"{record.name}, {record.scenario}, batch {record.batch}"
+
+
+def _mixture(record: BenchRecord) -> list[str]:
+    found = []
+    where = _where(record)
     if record.mixture_residual is not None and abs(record.mixture_residual) > _LARGEST_RESIDUAL:
         differs = f"{where}: the mean differs by {share(record.mixture_residual)} from what the exits cost when forced"
         found.append(f"{differs}: the cost of deciding where to leave, or a machine that changed in between.")

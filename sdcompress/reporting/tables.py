@@ -208,7 +208,7 @@ def machine(found: Machine, threads: int, device: str) -> Table:
         ("used", f"{_threads(threads)} on {device}"),
         ("system", f"{found.os}, Python {found.python}"),
         ("governor", found.governor or "not visible"),
-        ("load average before", "unknown" if found.load_average is None else f"{found.load_average:.2f}"),
+        ("busy with other work", "unknown" if found.busy_cores is None else f"{found.busy_cores:.2f} cores"),
         ("versions", ", ".join(f"{name} {version}" for name, version in sorted(found.versions.items()))),
     ]
     return Table("Machine", ("", ""), tuple(rows))

@@ -142,7 +142,7 @@ class Machine(Frozen):
     os: str
     python: str
     governor: str | None = None
-    load_average: float | None = None
+    busy_cores: float | None = Field(None, description="cores that other work kept busy just before the run")
     versions: dict[str, str]
 
 

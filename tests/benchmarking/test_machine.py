@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+import time
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
-from sdcompress.benchmarking.machine import cores, describe_cpu, installed_versions, machine, parse_quota
+from sdcompress.benchmarking.machine import busy_cores, cores, describe_cpu, installed_versions, machine, parse_quota
 
 X86 = """processor	: 0
 model name	: AMD EPYC 9R14
@@ -46,3 +49,14 @@ def test_versions_are_of_what_is_installed_and_used() -> None:
     assert found["numpy"] == version("numpy")
     assert "sdcompress" in found
     assert "pytest" not in found
+
+
+@pytest.mark.skipif(not Path("/proc/stat").exists(), reason="only Linux says what other processes do")
+def test_work_of_others_is_seen() -> None:
+    burn = [sys.executable, "-c", "import time; end = time.time() + 3\nwhile time.time() < end: pass"]
+    with subprocess.Popen(burn) as other:
+        time.sleep(0.3)
+        seen = busy_cores()
+        other.kill()
+    assert seen is not None
+    assert seen > 0.5

@@ -129,7 +129,7 @@ def benches() -> list[BenchReport]:
     )
     whole, chain = 4.0 + 0.01 * rng.random(700), np.where(np.arange(100) % 4 == 0, 4.0, 1.0)
     machine = Machine(
-        cpu="Test <CPU>", cores=2, isa=("avx2",), memory_gib=8.0, gpu=None, os="Linux", python="3.10", load_average=0.1,
+        cpu="Test <CPU>", cores=2, isa=("avx2",), memory_gib=8.0, gpu=None, os="Linux", python="3.10", busy_cores=0.1,
         versions={"numpy": "2.0"},
     )  # fmt: skip
     return [

@@ -68,7 +68,7 @@ def test_cautions_name_unstable_runs_threads_flattering_medians_and_missing_test
     other = bench.model_copy(update={"records": (shaky, routed), "threads": 2, "comparisons": ()})
     untested = tuple(row.model_copy(update={"test_accuracy": None}) for row in report.rows)
     said = " ".join(cautions(report.model_copy(update={"benches": (other,), "rows": untested, "notes": ("mine",)})))
-    for expected in ("mine", "whole, single-stream, batch 1: not stable: it shook.", "2 threads", "differs by 25.0 %"):
+    for expected in ("mine", "Not stable: it shook (whole, single-stream, batch 1).", "2 threads", "differs by 25.0 %"):
         assert expected in said
     assert "Nothing was evaluated on the test split" in said
 
