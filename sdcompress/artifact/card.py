@@ -134,6 +134,8 @@ def _percent(share: float | None) -> str:
 def _policy(policy: Policy, exits: Sequence[Exit]) -> str:
     rules = ", ".join(
         f"{exit_.name} at a confidence of {threshold:.4f} (temperature {exit_.temperature:.3f})"
+        if threshold <= 1
+        else f"{exit_.name} never"
         for exit_, threshold in zip(exits, policy.thresholds, strict=False)
     )
     scores = f"{_percent(policy.accuracy)} against {_percent(policy.reference_accuracy)} of the last exit"

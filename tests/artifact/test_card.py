@@ -30,5 +30,9 @@ def test_the_card_says_what_it_is_and_what_it_scores(artifact: Path) -> None:
     assert "0.500 M parameters" in text
     assert "exit1 at a confidence of 0.8750" in text
     assert "90.00 % against 91.00 %" in text
+    shut = policy.model_copy(update={"thresholds": (2.0,)})
+    assert "exit1 never; the rest at final" in card(
+        **parts, exits=m.exits, parity=m.parity, provenance=m.provenance, policy=shut
+    )
     without = card(**parts, exits=m.exits, parity=m.parity, provenance=m.provenance)
     assert "confidence of" not in without
