@@ -117,15 +117,18 @@ def show_bench(found: BenchReport) -> None:
                 *(_ms(values[p].value_ms if p in values else None) for p in (50.0, 99.0)),
                 _ms(record.latency.mean_ms),
                 f"{record.images_per_second:.0f}",
-                "yes" if record.stable else "; ".join(record.reasons),
+                "yes" if record.stable else "no",
             ]
         )
     table(["artifact", "scenario", "batch", "p50 ms", "p99 ms", "mean ms", "images/s", "stable"], rows)
     for ratio in found.comparisons:
         say(
             f"{ratio.name} against {ratio.reference}, {ratio.scenario}, batch {ratio.batch}: "
-            f"p50 {ratio.speedup_p50:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}] ({ratio.verdict})"
+            f"mean {ratio.speedup_mean:.2f}x [{ratio.mean_low:.2f}, {ratio.mean_high:.2f}] ({ratio.verdict}), "
+            f"p50 {ratio.speedup_p50:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}]"
         )
+    for reason in dict.fromkeys(reason for record in found.records for reason in record.reasons):
+        say(f"not stable: {reason}")
     say(f"{found.machine.cpu}, {found.threads} thread(s), {found.input}")
 
 
