@@ -12,6 +12,7 @@ runs/NAME/recipe.yaml           the resolved recipe
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ from sdcompress.benchmarking.run import bench
 from sdcompress.calibration.calibrate import calibrate
 from sdcompress.checkpoint import Checkpoint, read_metrics
 from sdcompress.data.samples import Dataset, Samples
-from sdcompress.errors import requires_extra
+from sdcompress.errors import RecipeError, requires_extra
 from sdcompress.evaluation.evaluate import evaluate
 from sdcompress.evaluation.subject import open_subject
 from sdcompress.reporting.build import build
@@ -91,16 +92,29 @@ def run(
         The report, which is also written to ``out/report``.
 
     Raises:
+        RecipeError: if the method is its own control, with other parameters: results go by the method's name.
         SdcompressError: what each verb raises; all finished steps are kept.
     """
+    _check_controls(recipe)
     job = _Job(recipe, out, command, overwrite, stage or _silent, on_epoch)
-    write_text(out / "recipe.yaml", recipes.dump(recipe))
     checkpoints = {spec.name: job.train(spec) for spec in job.methods}
+    # only now: training refuses a folder that holds a run of another recipe
+    write_text(out / "recipe.yaml", recipes.dump(recipe))
     artifacts = {name: path for spec in job.methods for name, path in job.export(spec, checkpoints[spec.name]).items()}
-    reference = f"{recipe.controls[0].name}-final" if recipe.controls else None
+    reference = f"{job.methods[0].name}-final" if len(job.methods) > 1 else None
     evaluations = job.evaluate({**{f"{name} (checkpoint)": c.path for name, c in checkpoints.items()}, **artifacts})
     measured = job.bench(artifacts, reference)
     return job.report(artifacts, evaluations, measured, reference)
+
+
+def _check_controls(recipe: schema.Recipe) -> None:
+    for control in recipe.controls:
+        if control.name == recipe.method.name and control != recipe.method:
+            raise RecipeError(
+                f"The method '{control.name}' is its own control, with other parameters.",
+                allowed="controls of other names than the method: results go by the name",
+                next_step="remove it from controls, and run it as a recipe of its own, with its own name",
+            )
 
 
 @dataclass
@@ -195,7 +209,8 @@ class _Job:
 
     def _evaluate(self, name: str, folder: Path, split: Literal["validation", "test"]) -> Evaluation | None:
         subject = open_subject(folder)
-        path = self.out / "evaluations" / f"{name.replace(' ', '-').strip('()')}-{split}.json"
+        plain = re.sub(r"[^\w.]+", "-", name).strip("-")
+        path = self.out / "evaluations" / f"{plain}-{split}.json"
         if not self.steps.fits(path.name, subject.digest, path):
             dataset = self.dataset(folder)
             if split == "validation" and len(dataset.val) == 0:
