@@ -68,7 +68,7 @@ def _tree(source: str | Path | Mapping[str, Any] | Recipe | None) -> tuple[str, 
     if isinstance(source, Mapping):
         return "the recipe", dict(source)
     path = Path(source)
-    text = path.read_text(encoding="utf-8") if path.is_file() else _shipped(str(source))
+    text = _text(path) if path.is_file() else _shipped(str(source))
     tree = _yaml(text, f"the recipe {source}")
     if not isinstance(tree, dict):
         raise RecipeError(
@@ -76,6 +76,15 @@ def _tree(source: str | Path | Mapping[str, Any] | Recipe | None) -> tuple[str, 
             next_step="see 'sdcompress train --print-config' for what a recipe looks like",
         )
     return f"the recipe {source}", tree
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(
+            f"The recipe {path} cannot be read: {error}", allowed="a text file in UTF-8", next_step="save it as one"
+        ) from error
 
 
 def _shipped(name: str) -> str:
@@ -93,8 +102,11 @@ def _yaml(text: str, what: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise RecipeError(
-            f"There is no valid YAML in {what}: {str(error).splitlines()[0]}", next_step="correct the text"
+            f"There is no valid YAML in {what}: {problem}{where}.", next_step="correct the text"
         ) from error
 
 
