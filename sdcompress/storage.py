@@ -17,7 +17,7 @@ from sdcompress.errors import StorageError
 
 __all__ = ["digest_of", "replace_folder", "sha256_of", "staged_folder", "storage_errors", "write_text"]
 
-_STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+_STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR}
 
 
 def sha256_of(path: Path) -> str:

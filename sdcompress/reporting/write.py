@@ -38,7 +38,7 @@ def write(report: Report, folder: str | Path, *, overwrite: bool = False) -> Pat
         raise OutputExistsError(
             f"{folder} already holds {', '.join(there)}.",
             allowed="a folder without a report",
-            next_step="choose another folder, or ask for the report to be overwritten",
+            next_step="add --overwrite, or choose another --out",
         )
     with requires_extra("report"):
         from sdcompress.reporting.html import page

@@ -97,6 +97,8 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _make_room(out: Path, *, overwrite: bool) -> None:
+    if out.exists() and not out.is_dir():
+        raise OutputExistsError(f"{out} is a file.", allowed="a folder", next_step="choose another folder with --out")
     if not out.exists() or not any(out.iterdir()):
         return
     ours = {STEPS, METRICS, "recipe.yaml", "tensorboard"}
