@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from sdcompress.errors import Interrupted
+
 __all__ = ["bar", "command_line", "epoch_line", "messages", "say", "table", "write_json"]
 
 messages = Console(stderr=True)
@@ -37,7 +39,11 @@ def say(text: str) -> None:
 
 @contextmanager
 def bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar with the remaining time; one line when it ends where stderr is no terminal."""
+    """A progress bar with the remaining time; one line when it ends where stderr is no terminal.
+
+    Raises:
+        Interrupted: on Ctrl-C, where the work itself does not say more.
+    """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -48,7 +54,12 @@ def bar(what: str) -> Iterator[Callable[[int, int], None]]:
     )
     with Progress(*columns, console=messages, transient=messages.is_terminal) as progress:
         task = progress.add_task(what, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+        try:
+            yield lambda done, total: progress.update(task, completed=done, total=total)
+        except KeyboardInterrupt as stop:
+            raise Interrupted(
+                f"Stopped during '{what}'; what was finished before is kept.", next_step="run the same command again"
+            ) from stop
     if messages.is_terminal:
         messages.print(f"done: {what}", highlight=False)
 

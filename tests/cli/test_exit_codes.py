@@ -1,0 +1,166 @@
+"""Exit codes that scripts rely on (sdcompress.errors), each from a state that a user can get into."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from sdcompress.storage import digest_of
+
+
+@pytest.fixture
+def cascade(made, tmp_path: Path) -> Path:
+    """An artifact that a test may spoil."""
+    return Path(shutil.copytree(made.cascade, tmp_path / "cascade"))
+
+
+@pytest.fixture
+def trained(made, tmp_path: Path) -> Path:
+    """A training run that a test may spoil."""
+    return Path(shutil.copytree(made.train, tmp_path / "train"))
+
+
+def refused(done, code: int, *words: str) -> None:
+    assert done.code == code, done.err
+    assert all(word in done.err for word in words), done.err
+    assert done.err.count("error: ") == 1
+    assert "Traceback" not in done.err
+    assert not done.out
+
+
+@pytest.mark.parametrize("verb", ["verify", "inspect", "evaluate", "bench"])
+def test_an_edited_manifest_is_4(cli, cascade: Path, verb: str) -> None:
+    path = cascade / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["exits"][0]["temperature"] = 2.0
+    path.write_text(json.dumps(manifest))
+    refused(cli(verb, cascade), 4, str(cascade), "digest")
+
+
+@pytest.mark.parametrize("verb", ["verify", "inspect", "evaluate", "bench"])
+def test_one_changed_bit_of_a_segment_is_4(cli, cascade: Path, verb: str) -> None:
+    segment = next(cascade.glob("*.onnx"))
+    content = bytearray(segment.read_bytes())
+    content[len(content) // 2] ^= 1
+    segment.write_bytes(content)
+    refused(cli(verb, cascade), 4, segment.name)
+
+
+@pytest.mark.parametrize("verb", ["export", "evaluate"])
+@pytest.mark.parametrize("damage", ["cut short", "changed", "gone"])
+def test_a_corrupt_checkpoint_is_4(cli, trained: Path, tmp_path: Path, verb: str, damage: str) -> None:
+    (weights,) = trained.rglob("weights.safetensors")
+    content = weights.read_bytes()
+    if damage == "gone":
+        weights.unlink()
+    else:
+        weights.write_bytes(content[:-100] if damage == "cut short" else content[:-1] + bytes([content[-1] ^ 1]))
+    out = tmp_path / "artifact"
+    refused(cli(verb, trained, *(["--out", out] if verb == "export" else [])), 4, "weights.safetensors", "next: ")
+    assert not out.exists()
+
+
+def test_a_folder_that_is_nothing_is_4_and_says_what_was_expected(cli, tmp_path: Path) -> None:
+    refused(cli("inspect", tmp_path), 4, "allowed: ")
+    refused(cli("evaluate", tmp_path / "none"), 4, "allowed: ")
+    refused(cli("export", tmp_path / "none", "--out", tmp_path / "out"), 4, "allowed: ")
+
+
+def test_an_export_that_cannot_keep_its_tolerance_is_4_and_no_artifact(cli, recipe: Path, tmp_path: Path) -> None:
+    strict = ["--set", "export.atol=1e-12", "--set", "export.rtol=1e-12"]  # float32 itself is a million times coarser
+    assert cli("train", "-c", recipe, *strict, "--out", tmp_path / "train").code == 0
+    done = cli("export", tmp_path / "train", "--layout", "single", "--out", tmp_path / "out" / "artifact")
+    refused(done, 4, "final", "artifact.failed")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["artifact.failed"]
+    refused(cli("verify", tmp_path / "out" / "artifact.failed"), 4)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["export", "{train}", "--out", "{out}"], ["calibrate", "{cascade}", "--out", "{out}"]],
+    ids=["export", "calibrate"],
+)
+def test_an_artifact_that_is_there_is_2_and_kept_unless_overwritten(cli, made, cascade: Path, arguments) -> None:
+    there = {"train": made.train, "cascade": made.cascade, "out": cascade}
+    command = [word.format(**there) for word in arguments]
+    before = (cascade / "manifest.json").stat().st_ino
+    refused(cli(*command), 2, str(cascade), "--overwrite")
+    assert (cascade / "manifest.json").stat().st_ino == before
+    assert cli(*command, "--overwrite").code == 0
+    assert (cascade / "manifest.json").stat().st_ino != before
+    assert cli("verify", cascade).code == 0
+
+
+def test_overwrite_never_removes_what_is_no_artifact(cli, made, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    refused(cli("export", made.train, "--out", tmp_path, "--overwrite"), 2, str(tmp_path))
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_training_run_of_another_recipe_is_2_and_names_the_key(cli, trained: Path, recipe: Path) -> None:
+    other = ["train", "-c", recipe, "--out", trained, "--set", "train.batch_size=16"]
+    refused(cli(*other), 2, "train.batch_size: 32 -> 16", "--overwrite")
+    done = cli(*other, "--overwrite", "--json")
+    assert json.loads(done.out)["step"] == 10
+
+
+def test_a_report_that_is_there_is_2(cli, made, tmp_path: Path) -> None:
+    command = ["report", made.cascade, "--out", tmp_path / "report"]
+    assert cli(*command).code == 0
+    refused(cli(*command), 2, "--overwrite")
+    assert cli(*command, "--overwrite").code == 0
+
+
+MISTAKES = {
+    "exit": (["export", "{train}", "--layout", "single", "--exit", "exit3", "--out", "{out}"], "'exit2'"),
+    "exit of a cascade": (["export", "{train}", "--exit", "exit1", "--out", "{out}"], "single"),
+    "opset": (["export", "{train}", "--opset", "3", "--out", "{out}"], "18"),
+    "drop": (["calibrate", "{cascade}", "--max-drop", "two", "--out", "{out}"], "--max-drop 1%"),
+    "unit": (["bench", "{cascade}", "--duration", "10"], "10s"),
+    "scenario": (["bench", "{cascade}", "--scenario", "server"], "single-stream"),
+    "reference": (["bench", "{cascade}", "--reference", "cascad", "--images", "golden"], "'cascade'"),
+    "device": (["bench", "{cascade}", "--device", "tpu"], "cuda"),
+    "evaluation": (["report", "{cascade}", "--evaluation", "{cascade}/manifest.json", "--out", "{out}"], "evaluate"),
+    "bench file": (["report", "{cascade}", "--bench", "nothing.json", "--out", "{out}"], "bench"),
+}
+
+
+@pytest.mark.parametrize("what", MISTAKES)
+def test_a_wrong_option_is_2_and_answered_with_a_right_one(cli, made, tmp_path: Path, what: str) -> None:
+    arguments, right = MISTAKES[what]
+    there = {"train": made.train, "cascade": made.cascade, "out": tmp_path / "out"}
+    refused(cli(*(word.format(**there) for word in arguments)), 2, right, "next: ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_device_that_is_not_there_is_3(cli, made) -> None:
+    refused(cli("evaluate", made.cascade, "--device", "tpu"), 3, "'tpu'", "allowed: cpu")
+
+
+@pytest.mark.parametrize("verb", ["train", "run", "export", "calibrate", "report"])
+def test_a_file_in_place_of_the_output_folder_is_no_traceback_and_is_kept(cli, made, recipe, tmp_path, verb) -> None:
+    (tmp_path / "out").write_text("mine")
+    what = {"train": ["-c", recipe], "run": [recipe], "export": [made.train]}.get(verb, [made.cascade])
+    done = cli(verb, *what, "--out", tmp_path / "out", *([] if verb == "run" else ["--overwrite"]))
+    refused(done, 3 if verb == "run" else 2, str(tmp_path / "out"))
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_what_typer_itself_refuses_is_2(cli, made) -> None:
+    assert cli("exprot").code == 2
+    assert cli("inspect", made.cascade, "--jsno").code == 2
+    assert cli("evaluate", made.cascade, "--split", "train").code == 2
+
+
+def test_data_that_changed_since_training_is_2(cli, made, tmp_path: Path) -> None:
+    """A data set that is another one than was trained on must not be scored as if it were."""
+    trained = Path(shutil.copytree(made.train, tmp_path / "other"))
+    (state,) = trained.rglob("state.json")
+    facts = json.loads(state.read_text())
+    facts["data_fingerprint"] = "0" * 64
+    facts["digest"] = digest_of({k: v for k, v in facts.items() if k != "digest"})
+    state.write_text(json.dumps(facts))
+    refused(cli("evaluate", trained), 2, "digits")

@@ -1,0 +1,64 @@
+"""Help: every verb shows how it is used, and asking costs no heavy import."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from importlib.metadata import version
+
+import pytest
+
+from sdcompress.cli.app import app
+
+VERBS = sorted(command.name for command in app.registered_commands)
+
+# what the console script runs, and then which packages this interpreter has loaded
+PROGRAM = """
+import contextlib, io, json, sys
+from sdcompress.cli import main
+shown = {}
+for verb in sys.argv[1:]:
+    sys.argv, text = ["sdcompress", *verb.split()], io.StringIO()
+    with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
+        main()
+    shown[verb] = text.getvalue()
+print(json.dumps({"shown": shown, "loaded": sorted({name.partition(".")[0] for name in sys.modules})}))
+"""
+
+
+@pytest.fixture(scope="module")
+def fresh() -> dict:
+    asked = ["--help", *(f"{verb} --help" for verb in VERBS), "train --print-config", "list"]
+    done = subprocess.run([sys.executable, "-c", PROGRAM, *asked], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def test_all_verbs_are_there(fresh: dict) -> None:
+    assert set(VERBS) == set(
+        "train run export calibrate verify inspect evaluate bench report list doctor".split()  # noqa: SIM905 - as spoken
+    )
+    assert all(re.search(rf"^  {verb} ", fresh["shown"]["--help"], re.MULTILINE) for verb in VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_a_verb_ends_in_an_example_of_it(fresh: dict, verb: str) -> None:
+    assert f"Example: sdcompress {verb}" in fresh["shown"][f"{verb} --help"]
+
+
+def test_help_and_lists_and_recipes_load_nothing_heavy(fresh: dict) -> None:
+    assert "sdcompress" in fresh["loaded"]
+    heavy = {"torch", "torchvision", "timm", "lightning_fabric", "onnx", "onnxruntime", "sklearn", "matplotlib"}
+    assert not heavy & set(fresh["loaded"])
+
+
+def test_version_is_that_of_the_package(cli) -> None:
+    assert cli("--version").out.strip() == version("sdcompress")
+
+
+@pytest.mark.parametrize("verb", ["export", "inspect", "bench", "run"])
+def test_a_verb_without_what_it_needs_shows_its_help(cli, verb: str) -> None:
+    done = cli(verb)
+    assert done.code == 2
+    assert f"Example: sdcompress {verb}" in done.out + done.err

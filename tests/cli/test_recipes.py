@@ -1,0 +1,100 @@
+"""What is trained: file, then --set, then flags; and every mistake in it named with the nearest right word."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sdcompress.schema.recipe import Recipe
+
+
+def test_print_config_is_the_whole_recipe_and_reads_back_the_same(cli, recipe: Path, tmp_path: Path) -> None:
+    printed = cli("train", "-c", recipe, "--print-config")
+    assert printed.code == 0
+    assert Recipe.model_validate(yaml.safe_load(printed.out)).train.batch_size == 32
+    assert set(yaml.safe_load(printed.out)["train"]) == set(Recipe().train.model_dump())
+    (tmp_path / "again.yaml").write_text(printed.out, encoding="utf-8")
+    assert cli("train", "-c", tmp_path / "again.yaml", "--print-config").out == printed.out
+    assert json.loads(cli("train", "-c", recipe, "--print-config", "--json").out) == yaml.safe_load(printed.out)
+
+
+def test_a_flag_wins_over_set_and_set_over_the_file(cli, recipe: Path) -> None:
+    def epochs(*arguments: str) -> int:
+        return yaml.safe_load(cli("train", "-c", recipe, "--print-config", *arguments).out)["train"]["epochs"]
+
+    assert epochs() == 1
+    assert epochs("--set", "train.epochs=7") == 7
+    assert epochs("--set", "train.epochs=7", "--set", "train.epochs=8") == 8
+    assert epochs("--epochs", "9", "--set", "train.epochs=7") == 9
+
+
+def test_every_flag_of_train_sets_the_key_that_its_help_names(cli, recipe: Path) -> None:
+    flags = {
+        "--method eed": ("method", "name", "eed"),
+        "--model timm:resnet18": ("model", "name", "timm:resnet18"),
+        "--data cifar10": ("data", "name", "cifar10"),
+        "--data-dir there": ("data", "dir", "there"),
+        "--batch-size 16": ("train", "batch_size", 16),
+    }
+    for words, (section, key, value) in flags.items():
+        printed = yaml.safe_load(cli("train", "-c", recipe, *words.split(), "--print-config").out)
+        assert printed[section][key] == value, words
+    printed = yaml.safe_load(cli("train", "-c", recipe, "--lr", "0.25", "--seed", "3", "--print-config").out)
+    assert (printed["train"]["optimizer"]["lr"], printed["seed"]) == (0.25, 3)
+
+
+def test_a_method_named_on_the_command_line_does_not_inherit_the_parameters_of_the_files(cli, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("method: {name: byot, temperature: 2.0}", encoding="utf-8")
+    printed = cli("train", "-c", tmp_path / "recipe.yaml", "--method", "baseline", "--print-config")
+    assert yaml.safe_load(printed.out)["method"] == {"name": "baseline"}
+
+
+def test_invalid_yaml_says_where(cli, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("train: {epochs: 3\nseed: 1\n", encoding="utf-8")
+    done = cli("train", "-c", tmp_path / "recipe.yaml", "--print-config")
+    assert done.code == 2
+    assert "no valid YAML" in done.err
+    assert "line 2" in done.err
+    assert "in the value of 'train.epochs'" in cli("train", "--set", "train.epochs=[1", "--print-config").err
+
+
+def test_a_recipe_that_is_not_utf_8_is_told_by_name(cli, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_bytes("name: café".encode("latin-1"))
+    done = cli("train", "-c", tmp_path / "recipe.yaml", "--print-config")
+    assert done.code == 2
+    assert f"{tmp_path / 'recipe.yaml'} cannot be read" in done.err
+
+
+MISTAKES = {
+    "key": (["train", "--set", "train.epoch=3"], "'epochs'"),
+    "section": (["train", "--set", "trian.epochs=3"], "'train'"),
+    "value": (["train", "--set", "train.epochs=none"], "train.epochs"),
+    "setting": (["train", "--set", "train.epochs"], "section.key=value"),
+    "recipe": (["train", "-c", "digit"], "'digits'"),
+    "recipe of run": (["run", "digit"], "'digits'"),
+    "method": (["train", "--method", "byott"], "'byot'"),
+    "parameter of the method": (["train", "--set", "method.temperatur=3"], "'temperature'"),
+    "family": (["train", "--model", "cifra:resnet8"], "'cifar'"),
+    "model": (["train", "--model", "cifar:resnet88"], "'resnet8'"),
+    "model without family": (["train", "--model", "resnet8"], "family:name"),
+    "head": (["train", "--set", "exits.head=linea"], "'linear'"),
+    "place of an exit": (["train", "--set", "exits.at=[layers.9]"], "'layer"),
+    "data": (["train", "--data", "digit"], "'digits'"),
+}
+
+
+@pytest.mark.parametrize("what", MISTAKES)
+def test_a_mistake_is_answered_with_what_is_right(cli, what: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments, right = MISTAKES[what]
+    done = cli(*arguments, *([] if arguments[0] == "run" else ["--out", tmp_path / "run"]))
+    assert done.code == 2
+    assert right in done.err
+    assert done.err.count("error: ") == 1
+    assert "  next: " in done.err
+    assert "Traceback" not in done.err
+    assert not done.out
+    assert not list(tmp_path.rglob("*.safetensors"))

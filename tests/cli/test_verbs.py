@@ -1,0 +1,152 @@
+"""Each verb does its work and, with --json, writes one JSON value to stdout and everything else to stderr."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import sdcompress
+from sdcompress import registry
+from sdcompress.methods import ROOM as METHODS
+from sdcompress.schema.manifest import Manifest
+from sdcompress.schema.report import BenchReport, Evaluation, Report, VerifyReport
+
+EXITS = ["exit1", "exit2", "final"]
+
+
+@pytest.fixture(scope="session")
+def bench_file(cli, made, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    options = ["--images", "golden", "--duration", "100ms", "--warmup", "1ms", "--rounds", "5"]
+    done = cli("bench", made.cascade, *options, "--scenario", "single-stream", "--json")
+    assert done.code == 0, done.err
+    path = tmp_path_factory.mktemp("bench") / "bench.json"
+    path.write_text(done.out, encoding="utf-8")
+    return path
+
+
+def test_train(made) -> None:
+    told = json.loads(made.trained.out)
+    assert (told["epoch"], told["step"], told["samples"], told["finished"]) == (1, 5, 160, True)
+    assert Path(told["checkpoint"]).parent.parent == Path(told["run"]) == made.train
+    assert "epoch   1" in made.trained.err
+    assert "5/5" in made.trained.err
+
+
+def test_train_tells_a_person_what_to_type_next(cli, made, recipe: Path) -> None:
+    done = cli("train", "-c", recipe, "--out", made.train)  # finished: told again at once
+    assert f"next: sdcompress evaluate {made.train}" in done.out
+    assert "1 epochs, 5 steps" in done.out
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_evaluate_checkpoint_and_artifact_agree(cli, made, split: str) -> None:
+    ours, theirs = (
+        Evaluation.model_validate_json(cli("evaluate", folder, "--split", split, "--json").out)
+        for folder in (made.train, made.cascade)
+    )
+    assert [score.name for score in ours.exits] == [*EXITS, "ensemble"]
+    assert (ours.kind, theirs.kind, ours.split) == ("checkpoint", "artifact", split)
+    assert [s.accuracy for s in ours.exits] == [s.accuracy for s in theirs.exits]
+    np.testing.assert_allclose([s.nll for s in ours.exits], [s.nll for s in theirs.exits], rtol=1e-4)
+
+
+def test_export_cascade(made) -> None:
+    manifest = json.loads(made.exported.out)
+    assert manifest.pop("artifact") == str(made.cascade)
+    assert [exit_["name"] for exit_ in manifest["exits"]] == EXITS
+    assert Manifest.model_validate(manifest).layout == "cascade"
+    assert "export" in made.exported.err
+
+
+def test_export_one_exit_prunes_the_others_and_shows_how_to_run_it(cli, made, tmp_path: Path) -> None:
+    done = cli("export", made.train, "--layout", "single", "--exit", "exit1", "--out", tmp_path / "small")
+    assert done.code == 0, done.err
+    assert f'sdcompress.open("{tmp_path / "small"}")' in done.out
+    folders = (tmp_path / "small", made.cascade)
+    small, whole = (Manifest.model_validate_json((path / "manifest.json").read_text()) for path in folders)
+    assert [exit_.name for exit_ in small.exits] == ["exit1"]
+    assert small.segments[0].macs == whole.segments[0].macs
+    # the lines that were shown, on an image
+    engine = sdcompress.open(tmp_path / "small")
+    assert engine(engine.preprocess([np.zeros((16, 16, 1), np.uint8)])).logits.shape == (1, 10)
+
+
+def test_calibrate_writes_a_policy(cli, made, tmp_path: Path) -> None:
+    done = cli("calibrate", made.cascade, "--max-drop", "2%", "--out", tmp_path / "early", "--json")
+    policy = json.loads(done.out)["policy"]
+    assert policy["max_drop"] == 0.02
+    assert policy["accuracy"] >= policy["reference_accuracy"] - 0.02
+    assert json.loads(cli("inspect", tmp_path / "early", "--json").out)["policy"] == policy
+    assert "policy: max_prob" in cli("inspect", tmp_path / "early").out
+
+
+def test_verify(cli, made) -> None:
+    found = VerifyReport.model_validate_json(cli("verify", made.cascade, "--json").out)
+    assert [verdict.name for verdict in found.exits] == EXITS
+    assert "verified" in cli("verify", made.cascade).out
+
+
+def test_inspect_shows_the_manifest(cli, made) -> None:
+    done = cli("inspect", made.cascade, "--json")
+    assert json.loads(done.out) == json.loads((made.cascade / "manifest.json").read_text())
+    assert not done.err
+    shown = cli("inspect", made.cascade).out
+    assert all(word in shown for word in [*EXITS, "MACs", json.loads(done.out)["digest"]])
+
+
+def test_bench(cli, made, bench_file: Path) -> None:
+    found = BenchReport.model_validate_json(bench_file.read_text())
+    (record,) = found.records
+    assert (record.name, record.scenario, record.batch) == ("cascade", "single-stream", 1)
+    assert found.command.startswith(f"sdcompress bench {made.cascade}")
+
+
+def test_report(cli, made, bench_file: Path, tmp_path: Path) -> None:
+    scored = tmp_path / "evaluation.json"
+    scored.write_text(cli("evaluate", made.cascade, "--json").out, encoding="utf-8")
+    inputs = ["--bench", bench_file, "--evaluation", scored, "--title", "Tiny & small"]
+    done = cli("report", made.cascade, *inputs, "--out", tmp_path / "report", "--json")
+    assert done.code == 0, done.err
+    told = json.loads(done.out)
+    scores = Evaluation.model_validate_json(scored.read_text()).exits
+    accuracy = next(score.accuracy for score in scores if score.name == "final")
+    assert (told["title"], told["rows"][0]["name"]) == ("Tiny & small", "cascade")
+    assert told["rows"][0]["test_accuracy"] == accuracy
+    written = Report.model_validate_json((tmp_path / "report" / "report.json").read_text())
+    assert written.rows[0].test_accuracy == accuracy
+    assert "Tiny &amp; small" in (tmp_path / "report" / "report.html").read_text()
+
+
+def test_list_names_what_the_rooms_hold(cli) -> None:
+    told = json.loads(cli("list", "--json").out)
+    assert list(told["methods"]) == registry.names(METHODS)
+    assert set(told) == {"methods", "models", "heads", "data", "backends", "recipes"}
+    shown = cli("list", "methods").out
+    assert all(text and f"{name} " in shown and text in shown for name, text in told["methods"].items())
+    assert "heads:" not in shown
+
+
+def test_doctor(cli) -> None:
+    done = cli("doctor", "--json")
+    told = json.loads(done.out)
+    assert told["machine"]["cores"] >= 1
+    assert {"core", "train", "export"} <= {extra["name"] for extra in told["extras"]}
+    assert told["machine"]["cpu"] in cli("doctor").out
+
+
+def test_run_does_all_of_it_and_a_second_time_only_tells(cli: Callable, recipe: Path, tmp_path: Path) -> None:
+    arguments = ["run", recipe, "--out", tmp_path / "run", "--set", "export.exits=[exit1, final]", "--json"]
+    first, second = cli(*arguments), cli(*arguments)
+    assert first.code == second.code == 0, first.err
+    told = json.loads(first.out)
+    assert [row["name"] for row in told["rows"]] == ["byot-exit1", "byot-final", "byot-early-exit"]
+    assert "bench" in first.err
+    assert (tmp_path / "run" / "report" / "report.html").is_file()
+    assert not any(word in second.err for word in ("epoch", "export", "calibrate", "evaluate", "bench"))
+    assert {k: v for k, v in json.loads(second.out).items() if k != "created"} == {
+        k: v for k, v in told.items() if k != "created"
+    }
