@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from pydantic import ValidationError
@@ -12,6 +12,7 @@ from sdcompress.cli.options import DataDir, Device, Json, Out, Overwrite, Thread
 from sdcompress.cli.screen import bar, command_line, say, write_json
 from sdcompress.errors import UsageError
 from sdcompress.schema.base import explain
+from sdcompress.schema.recipe import Bench
 
 __all__ = ["VERBS"]
 
@@ -63,22 +64,16 @@ def bench(
     """
     from sdcompress import api
     from sdcompress.cli.tables import show_bench
-    from sdcompress.schema.recipe import Bench
 
-    defaults = Bench()
-    given = {
-        "scenarios": tuple(scenario or defaults.scenarios),
-        "batch": tuple(batch or defaults.batch),
-        "threads": threads,
-        "device": device,
-        "warmup_ms": _milliseconds(warmup, "--warmup"),
-        "duration_s": _milliseconds(duration, "--duration") / 1000,
-        "rounds": rounds,
-    }
-    try:
-        settings = Bench.model_validate(given)
-    except ValidationError as error:
-        raise explain(error, Bench, "the options", UsageError) from error
+    settings = _bench_settings(
+        scenarios=scenario,
+        batch=batch,
+        threads=threads,
+        device=device,
+        warmup_ms=_milliseconds(warmup, "--warmup"),
+        duration_s=_milliseconds(duration, "--duration") / 1000,
+        rounds=rounds,
+    )
     with bar("bench") as progress:
         found = api.bench(
             artifacts,
@@ -130,6 +125,14 @@ def report(
         return
     show_report(made)
     say(f"\nreport: {out / 'report.html'}")
+
+
+def _bench_settings(**given: Any) -> Bench:
+    """The options that were given, the others as a recipe has them."""
+    try:
+        return Bench.model_validate({key: value for key, value in given.items() if value is not None})
+    except ValidationError as error:
+        raise explain(error, Bench, "the options", UsageError) from error
 
 
 def _milliseconds(text: str, flag: str) -> float:
