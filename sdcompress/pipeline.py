@@ -12,7 +12,6 @@ runs/NAME/recipe.yaml           the resolved recipe
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -102,7 +101,7 @@ def run(
     write_text(out / "recipe.yaml", recipes.dump(recipe))
     artifacts = {name: path for spec in job.methods for name, path in job.export(spec, checkpoints[spec.name]).items()}
     reference = f"{job.methods[0].name}-final" if len(job.methods) > 1 else None
-    evaluations = job.evaluate({**{f"{name} (checkpoint)": c.path for name, c in checkpoints.items()}, **artifacts})
+    evaluations = job.evaluate({**{name: checkpoint.path for name, checkpoint in checkpoints.items()}, **artifacts})
     measured = job.bench(artifacts, reference)
     return job.report(artifacts, evaluations, measured, reference)
 
@@ -209,8 +208,7 @@ class _Job:
 
     def _evaluate(self, name: str, folder: Path, split: Literal["validation", "test"]) -> Evaluation | None:
         subject = open_subject(folder)
-        plain = re.sub(r"[^\w.]+", "-", name).strip("-")
-        path = self.out / "evaluations" / f"{plain}-{split}.json"
+        path = self.out / "evaluations" / f"{name}-{split}.json"
         if not self.steps.fits(path.name, subject.digest, path):
             dataset = self.dataset(folder)
             if split == "validation" and len(dataset.val) == 0:

@@ -32,7 +32,7 @@ STEPS = [
     "calibrate byot-cascade",
     *(
         f"evaluate {name} on {split}"
-        for name in ("baseline (checkpoint)", "byot (checkpoint)", *ARTIFACTS)
+        for name in ("baseline", "byot", *ARTIFACTS)
         for split in ("validation", "test")
     ),
     "bench",
@@ -114,7 +114,7 @@ def test_a_run_does_every_step_once_and_reports_what_it_measured(first: tuple[Pa
 
 
 def test_evaluations_lie_under_plain_names(first: tuple[Path, list[str], Report]) -> None:
-    stems = ["baseline-checkpoint", "byot-checkpoint", *ARTIFACTS]
+    stems = ["baseline", "byot", *ARTIFACTS]
     expected = {f"{stem}-{split}.json" for stem in stems for split in ("validation", "test")}
     assert {path.name for path in (first[0] / "evaluations").iterdir()} == expected
     for name in expected:
@@ -201,7 +201,7 @@ def test_without_validation_images_the_test_split_alone_is_scored(tmp_path: Path
     settings = ["data.validation=0", "data.test_limit=300", "method=baseline", "controls=[]", "export.layouts=[single]"]
     steps, made = go(tmp_path / "run", *settings)
     scored = [step for step in steps if step.startswith("evaluate")]
-    assert scored == ["evaluate baseline (checkpoint) on test", "evaluate baseline-final on test"]
+    assert scored == ["evaluate baseline on test", "evaluate baseline-final on test"]
     assert [row.name for row in made.rows] == ["baseline-final"]
 
 
