@@ -111,7 +111,7 @@ def report(
     from sdcompress.schema.report import BenchReport, Evaluation
 
     made = api.report(
-        {path.resolve().name: path for path in artifacts},
+        _by_name(artifacts),
         out,
         evaluations=[read_json(path, Evaluation) for path in evaluation or []],
         benches=[read_json(path, BenchReport) for path in bench_file or []],
@@ -125,6 +125,18 @@ def report(
         return
     show_report(made)
     say(f"\nreport: {out / 'report.html'}")
+
+
+def _by_name(artifacts: list[Path]) -> dict[str, Path]:
+    """Folders by their names, which become the rows of the report."""
+    named = {path.resolve().name: path for path in artifacts}
+    if len(named) < len(artifacts):
+        raise UsageError(
+            f"Two folders have one name: {', '.join(map(str, artifacts))}.",
+            allowed="folders of different names: results go by the name",
+            next_step="rename one, or name each once",
+        )
+    return named
 
 
 def _bench_settings(**given: Any) -> Bench:

@@ -123,6 +123,8 @@ MISTAKES = {
     "scenario": (["bench", "{cascade}", "--scenario", "server"], "single-stream"),
     "reference": (["bench", "{cascade}", "--reference", "cascad", "--images", "golden"], "'cascade'"),
     "device": (["bench", "{cascade}", "--device", "tpu"], "cuda"),
+    "two of one name": (["report", "{cascade}", "{cascade}", "--out", "{out}"], "different names"),
+    "two of one name in turn": (["bench", "{cascade}", "{cascade}", "--images", "golden"], "name"),
     "evaluation": (["report", "{cascade}", "--evaluation", "{cascade}/manifest.json", "--out", "{out}"], "evaluate"),
     "bench file": (["report", "{cascade}", "--bench", "nothing.json", "--out", "{out}"], "bench"),
 }
@@ -138,6 +140,12 @@ def test_a_wrong_option_is_2_and_answered_with_a_right_one(cli, made, tmp_path: 
 
 def test_a_device_that_is_not_there_is_3(cli, made) -> None:
     refused(cli("evaluate", made.cascade, "--device", "tpu"), 3, "'tpu'", "allowed: cpu")
+
+
+def test_what_is_no_cascade_cannot_be_calibrated(cli, made, tmp_path: Path) -> None:
+    assert cli("export", made.train, "--layout", "all", "--out", tmp_path / "all").code == 0
+    refused(cli("calibrate", tmp_path / "all", "--out", tmp_path / "out"), 2, "--layout cascade")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("verb", ["train", "run", "export", "calibrate", "report"])

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from sdcompress import recipes
 from sdcompress.schema.recipe import Recipe
 
 
@@ -50,6 +51,14 @@ def test_a_method_named_on_the_command_line_does_not_inherit_the_parameters_of_t
     (tmp_path / "recipe.yaml").write_text("method: {name: byot, temperature: 2.0}", encoding="utf-8")
     printed = cli("train", "-c", tmp_path / "recipe.yaml", "--method", "baseline", "--print-config")
     assert yaml.safe_load(printed.out)["method"] == {"name": "baseline"}
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_a_shipped_recipe_is_valid_and_says_what_it_is_for(cli, name: str) -> None:
+    printed = cli("run", name, "--print-config")
+    assert printed.code == 0, printed.err
+    assert yaml.safe_load(printed.out)["name"] == name
+    assert recipes.describe(name).endswith(".")
 
 
 def test_invalid_yaml_says_where(cli, tmp_path: Path) -> None:
