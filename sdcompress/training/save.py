@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 from sdcompress.checkpoint import STATE, STEPS, Checkpoint
@@ -57,8 +58,9 @@ def save(out: Path, now: Resumable, **facts: Any) -> Path:
         shutil.rmtree(folder)
     weights, training, numbers = _tensors(now)
     with staged_folder(folder) as staging:
-        save_file(weights, staging / "weights.safetensors")
-        save_file(training, staging / "training.safetensors")
+        # safetensors' own save_file ignores the umask, and a full disk is no OSError to it
+        (staging / "weights.safetensors").write_bytes(serialise(weights))
+        (staging / "training.safetensors").write_bytes(serialise(training))
         fields = {
             "weights": _entry(staging / "weights.safetensors"),
             "training": _entry(staging / "training.safetensors"),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -84,23 +84,30 @@ def test_weights_that_are_not_finite_are_never_saved(small: Small, tmp_path: Pat
     assert newest(tmp_path) is None
 
 
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="needs Linux's device that is always full")
 def test_a_full_disk_keeps_what_was_complete(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = small("train.checkpoint_steps=3")
-    write, calls = saving.save_file, []
+    staged, calls = saving.staged_folder, []
 
-    def full_after_two(tensors: dict[str, torch.Tensor], path: Path) -> None:
-        calls.append(path)
-        if len(calls) > 3:
-            path.write_bytes(b"half")
-            raise OSError(errno.ENOSPC, "No space left on device")
-        write(tensors, path)
+    @contextmanager
+    def full_from_the_second_on(folder: Path) -> Iterator[Path]:
+        with staged(folder) as staging:
+            calls.append(folder)
+            if len(calls) > 1:  # half of the checkpoint goes to a disk without space
+                (staging / "training.safetensors").symlink_to("/dev/full")
+            yield staging
 
-    monkeypatch.setattr(saving, "save_file", full_after_two)
+    monkeypatch.setattr(saving, "staged_folder", full_from_the_second_on)
     with pytest.raises(StorageError, match="No space left"):
         train(recipe, tmp_path)
     assert [path.name for path in (tmp_path / "steps").iterdir()] == ["00000003"]
     monkeypatch.undo()
     assert train(recipe, tmp_path).state.finished
+
+
+def test_a_checkpoint_can_be_read_by_whom_the_umask_says(small: Small, tmp_path: Path) -> None:
+    done = train(small("train.epochs=1"), tmp_path)
+    assert len({path.stat().st_mode for path in done.path.iterdir()}) == 1
 
 
 def test_data_that_changed_is_refused_on_resume(small: Small, tmp_path: Path) -> None:
