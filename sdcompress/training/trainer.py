@@ -108,14 +108,15 @@ class Trainer:
                     self._add(sums, self._train_step(raw))
                     if on_step:
                         on_step(self.step, self.steps)
-                    self._after_step(request, sums)
+                    if self.step % per_epoch:  # the last step's checkpoint comes after the line of its epoch
+                        self._after_step(request, sums)
+                self._check_finite(sums)
                 line = self._measure(sums, self.step - epoch * per_epoch - first, time.perf_counter() - began)
                 if journal:
                     journal.write(line)
                 if on_epoch:
                     on_epoch(line)
-                if (epoch + 1) % self.recipe.train.checkpoint_every == 0 or self.step == self.steps:
-                    self._keep(sums)
+                self._after_step(request, sums)
         finally:
             if journal:
                 journal.close()
@@ -160,15 +161,29 @@ class Trainer:
     def _after_step(self, request: StopRequest, sums: dict[str, Tensor]) -> None:
         if self.step % self.watch == 0:
             self._check_finite(sums)
-        every = self.recipe.train.checkpoint_steps
-        if request.asked and self.step < self.steps:
+        stop = self.step < self.steps and self._stops(request)
+        if stop or self._due():
             self._keep(sums)
+        if stop:
             raise Interrupted(
                 f"Stopped after step {self.step} of {self.steps}; everything is kept in {self.out}.",
                 next_step="run the same command again to go on from here",
             )
-        if every and self.step % every == 0:
-            self._keep(sums)
+
+    def _stops(self, request: StopRequest) -> bool:
+        """Whether somebody was asked to stop: all processes stop after one step, or the others would wait for ever."""
+        if self.fabric.world_size == 1:
+            return request.asked
+        if self.step % self.watch:
+            return False
+        asked = torch.tensor(int(request.asked), device=self.fabric.device)
+        return bool(self.fabric.all_reduce(asked, reduce_op="sum"))
+
+    def _due(self) -> bool:
+        """Whether a checkpoint is due."""
+        spec, (epochs, rest) = self.recipe.train, divmod(self.step, self.batches.steps_per_epoch)
+        whole = rest == 0 and (epochs % spec.checkpoint_every == 0 or self.step == self.steps)
+        return whole or (spec.checkpoint_steps > 0 and self.step % spec.checkpoint_steps == 0)
 
     def _check_finite(self, sums: dict[str, Tensor], *tensors: Tensor) -> None:
         broken = [name for name, total in sums.items() if not math.isfinite(total.item())]
