@@ -140,8 +140,9 @@ def open_checkpoint(path: Path | str) -> Checkpoint:
 def read_metrics(folder: Path) -> tuple[dict[str, float], ...]:
     """The lines of a training run's metrics.jsonl, one per epoch; empty if there is none."""
     path = folder / METRICS
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return tuple(json.loads(line) for line in lines)
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
+    # a full disk or a kill can leave half of the last line
+    return tuple(json.loads(line) for line in lines if line.endswith("\n"))
 
 
 def _read(path: Path) -> TrainingState:

@@ -102,7 +102,9 @@ def _make_room(out: Path, *, overwrite: bool) -> None:
     if not out.exists() or not any(out.iterdir()):
         return
     ours = {STEPS, METRICS, "recipe.yaml", "tensorboard"}
-    foreign = sorted(path.name for path in out.iterdir() if path.name not in ours)
+    # of a process that was killed while it wrote a text file or a checkpoint
+    leftovers = [*out.glob(f".{METRICS}.*.tmp"), *out.glob(".recipe.yaml.*.tmp"), *out.glob(f"{STEPS}/.*.tmp")]
+    foreign = sorted(path.name for path in out.iterdir() if path.name not in ours and path not in leftovers)
     if foreign:
         raise OutputExistsError(
             f"{out} holds other things than a training run: {', '.join(foreign[:5])}.",
@@ -111,8 +113,12 @@ def _make_room(out: Path, *, overwrite: bool) -> None:
         )
     if overwrite:
         shutil.rmtree(out)
-    for leftover in (out / STEPS).glob(".*.tmp"):  # of a process that was killed while it wrote
-        shutil.rmtree(leftover)
+        return
+    for leftover in leftovers:
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink()
 
 
 def _check_same(recipe: Recipe, start: Checkpoint, out: Path) -> None:

@@ -78,6 +78,43 @@ def test_metrics_have_each_epoch_once_after_a_resume(small: Small, tmp_path: Pat
     assert [line["epoch"] for line in read_metrics(tmp_path)] == [1, 2, 3]
 
 
+def test_a_stop_at_the_end_of_an_epoch_keeps_its_metrics(small: Small, tmp_path: Path) -> None:
+    def ask(done: int, _all: int) -> None:
+        if done == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        train(small(), tmp_path, on_step=ask)
+    train(small(), tmp_path)
+    assert [line["step"] for line in read_metrics(tmp_path)] == [5, 10]
+
+
+def test_a_checkpoint_is_written_once(small: Small, tmp_path: Path) -> None:
+    """Two reasons for a checkpoint at one step: the second must not take away the first."""
+    folders = []
+
+    def look(_line: dict[str, float]) -> None:
+        folders.extend(path.name for path in (tmp_path / "steps").glob("[0-9]*"))
+
+    train(small("train.checkpoint_steps=5", "train.epochs=1"), tmp_path, on_epoch=look)
+    assert folders == []
+    assert open_checkpoint(tmp_path).state.step == 5
+
+
+def test_what_a_kill_leaves_behind_is_cleared(small: Small, tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        train(small(), tmp_path, on_step=kill_at(7))
+    (tmp_path / ".metrics.jsonl.0a1b2c3d.tmp").write_text("half")
+    (tmp_path / ".recipe.yaml.0a1b2c3d.tmp").write_text("half")
+    (tmp_path / "steps" / ".00000007.0a1b2c3d.tmp").mkdir()
+    (tmp_path / "steps" / ".00000007.0a1b2c3d.tmp" / "weights.safetensors").write_text("half")
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 2, "st')
+    assert train(small(), tmp_path).state.finished
+    assert [line["epoch"] for line in read_metrics(tmp_path)] == [1, 2]
+    assert not [*tmp_path.rglob(".*.tmp")]
+
+
 def test_a_finished_run_is_not_trained_again(small: Small, tmp_path: Path) -> None:
     first = train(small(), tmp_path)
     again = train(small(), tmp_path, on_step=kill_at(1))
