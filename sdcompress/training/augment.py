@@ -81,7 +81,7 @@ class Augment:
             float32 [B, C, H, W], contiguous.
         """
         inputs = images.to(torch.float32, memory_format=torch.contiguous_format)
-        return inputs.sub_(self._mean.to(images.device)).mul_(self._scale.to(images.device))
+        return inputs.sub_(_sent(self._mean, images.device)).mul_(_sent(self._scale, images.device))
 
 
 def _check_sizes(settings: Augmentation, images: Tensor) -> None:
@@ -179,12 +179,17 @@ def _cutmix(images: Tensor, labels: Tensor, alpha: float, generator: Generator) 
     return mixed, Mix(labels[partner], weight)
 
 
+def _sent(numbers: Tensor, device: torch.device) -> Tensor:
+    # CUDA takes its own copy before it returns; a copy that also waits would stop the device several times a step
+    return numbers.to(device, non_blocking=device.type == "cuda")
+
+
 def _integers(below: int, count: int, generator: Generator, device: torch.device) -> Tensor:
-    return torch.randint(below, (count,), generator=generator, device=generator.device).to(device)
+    return _sent(torch.randint(below, (count,), generator=generator, device=generator.device), device)
 
 
 def _permutation(images: Tensor, generator: Generator) -> Tensor:
-    return torch.randperm(len(images), generator=generator, device=generator.device).to(images.device)
+    return _sent(torch.randperm(len(images), generator=generator, device=generator.device), images.device)
 
 
 def _uniform(generator: Generator) -> float:

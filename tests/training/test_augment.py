@@ -222,3 +222,16 @@ def test_the_given_images_are_not_written_to() -> None:
     images = noise()
     augment(images, crop=1, flip=True, cutout=4, cutmix=1.0)
     assert torch.equal(images, noise())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_no_step_waits_for_the_gpu() -> None:
+    augment = Augment(Augmentation(crop=2, flip=True, cutout=4, mixup=0.2, cutmix=1.0), SPEC)
+    images = torch.zeros(8, 3, 16, 16, dtype=torch.uint8, device="cuda")
+    labels = torch.zeros(8, dtype=torch.int64, device="cuda")
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for seed in range(8):
+            augment(images, labels, torch.Generator().manual_seed(seed))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
