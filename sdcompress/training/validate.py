@@ -29,7 +29,7 @@ def exit_accuracies(
     """
     mode = net.training
     net.eval()
-    right = torch.zeros(len(net.exit_names), dtype=torch.float64, device=fabric.device)
+    right = torch.zeros(len(net.exit_names), dtype=torch.int64, device=fabric.device)  # MPS has no float64
     mine = np.arange(fabric.global_rank, len(samples), fabric.world_size)
     for start in range(0, len(mine), batch):
         index = mine[start : start + batch]
@@ -37,5 +37,5 @@ def exit_accuracies(
         labels = torch.from_numpy(samples.labels[index]).to(fabric.device)
         right += torch.stack([(logits.argmax(1) == labels).sum() for logits in net(inputs).logits])
     net.train(mode)
-    total = fabric.all_reduce(right, reduce_op="sum")
-    return dict(zip(net.exit_names, (total / len(samples)).tolist(), strict=True))
+    total: list[int] = fabric.all_reduce(right, reduce_op="sum").tolist()
+    return {name: count / len(samples) for name, count in zip(net.exit_names, total, strict=True)}
