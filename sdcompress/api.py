@@ -165,17 +165,19 @@ def calibrate(
 
     Raises:
         ArtifactError: if the artifact is not intact.
+        RecipeError: if ``max_drop`` is not within 0 and 1.
         UsageError: if it has nothing to calibrate.
         DataError: if the data is not there or not the same.
     """
     subject = open_subject(artifact)
     given = {"max_drop": max_drop, "temperature": temperature}
-    chosen = {**subject.recipe.calibrate.model_dump(), **{k: v for k, v in given.items() if v is not None}}
+    chosen = [f"calibrate.{key}={value}" for key, value in given.items() if value is not None]
+    settings = recipes.read(subject.recipe, chosen).calibrate
     return run_calibrate(
         Path(artifact),
         Path(out),
         samples=subject.dataset(data_dir).split("validation"),
-        settings=schema.Calibrate.model_validate(chosen),
+        settings=settings,
         threads=threads,
         overwrite=overwrite,
         progress=progress,

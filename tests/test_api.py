@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 import sdcompress
+from sdcompress.errors import RecipeError
 
 
 @pytest.mark.parametrize("verb", sdcompress.__all__)
@@ -46,3 +49,8 @@ def test_the_verbs_for_artifacts_load_no_torch() -> None:
     found = loaded_after(code)
     assert "numpy" in found
     assert not found & HEAVY
+
+
+def test_a_loss_that_cannot_be_is_an_error_of_ours(tiny_artifact: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"'calibrate\.max_drop' is 2"):
+        sdcompress.calibrate(tiny_artifact(), tmp_path / "out", max_drop=2.0)
