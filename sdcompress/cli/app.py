@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -59,6 +58,6 @@ def start() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(Interrupted.exit_code)
-    except BrokenPipeError:
-        # the reader of our output has gone (| head); Python would complain once more while it shuts down
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except SystemExit as stopped:
+        # Typer and rich say 1 where the reader of our output has gone (| head), which is no bug of ours
+        sys.exit(0 if stopped.code == 1 else stopped.code)
