@@ -29,6 +29,6 @@ class TrainingState(Frozen):
     weights: FileEntry = Field(description="what is evaluated and exported: the average where EMA is on")
     training: FileEntry = Field(description="optimiser, method state and raw weights: what exact resume needs")
     optimizer: dict[str, Any] = Field(description="the optimiser's numbers that are not tensors")
-    scaler: dict[str, float] = Field({}, description="loss scale of fp16")
+    scaler: dict[str, int | float] = Field({}, description="loss scale of fp16 and its counters")
     versions: dict[str, str] = Field({})
     digest: Sha256

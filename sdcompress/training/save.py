@@ -39,7 +39,7 @@ class Resumable:
     state: nn.Module
     optimizer: torch.optim.Optimizer
     average: nn.Module | None
-    scaler: dict[str, float]
+    scaler: dict[str, int | float]
 
 
 def save(out: Path, now: Resumable, **facts: Any) -> Path:

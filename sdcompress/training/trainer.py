@@ -219,8 +219,7 @@ class Trainer:
     def _keep(self, sums: dict[str, Tensor]) -> None:
         """Write a checkpoint, after a look at everything that goes into it."""
         self._check_finite(sums, *self.net.state_dict().values())
-        precision = self.fabric.strategy.precision
-        self._now.scaler = {k: float(v) for k, v in precision.state_dict().items()}
+        self._now.scaler = dict(self.fabric.strategy.precision.state_dict())
         if self.fabric.is_global_zero:
             self._kept = save(
                 self.out,

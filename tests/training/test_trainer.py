@@ -10,13 +10,23 @@ import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
 
 from sdcompress import data
-from sdcompress.checkpoint import newest, read_metrics
-from sdcompress.errors import DataError, RecipeError, SetupError, StorageError, TrainingDivergedError, UsageError
+from sdcompress.checkpoint import newest, open_checkpoint, read_metrics
+from sdcompress.errors import (
+    DataError,
+    Interrupted,
+    RecipeError,
+    SetupError,
+    StorageError,
+    TrainingDivergedError,
+    UsageError,
+)
 from sdcompress.schema.recipe import Recipe
 from sdcompress.training import save as saving
 from sdcompress.training.batches import Batches
+from sdcompress.training.interrupt import StopRequest
 from sdcompress.training.run import train
 from sdcompress.training.trainer import Trainer
 from sdcompress.training.validate import exit_accuracies
@@ -108,6 +118,33 @@ def test_a_full_disk_keeps_what_was_complete(small: Small, tmp_path: Path, monke
 def test_a_checkpoint_can_be_read_by_whom_the_umask_says(small: Small, tmp_path: Path) -> None:
     done = train(small("train.epochs=1"), tmp_path)
     assert len({path.stat().st_mode for path in done.path.iterdir()}) == 1
+
+
+def test_fp16_goes_on_with_its_loss_scale(small: Small, tmp_path: Path) -> None:
+    """Fabric offers fp16 on GPUs alone; its own plugin does the same on a CPU."""
+
+    def make() -> Fabric:
+        half = MixedPrecision("16-mixed", device="cpu", scaler=torch.amp.GradScaler("cpu", growth_interval=3))
+        made = Fabric(accelerator="cpu", devices=1, plugins=[half])
+        made.launch()
+        return made
+
+    recipe = small()
+    dataset = data.load(recipe.data, seed=recipe.seed)
+
+    def stop(done: int, _all: int) -> None:
+        request.asked = done == 4
+
+    request = StopRequest()
+    Trainer(recipe, dataset, make(), tmp_path / "whole").run(StopRequest())
+    with pytest.raises(Interrupted):
+        Trainer(recipe, dataset, make(), tmp_path / "parts").run(request, on_step=stop)
+    start = open_checkpoint(tmp_path / "parts")
+    assert start.state.scaler["scale"] == 2 * 2**16  # grown once, after 3 steps
+    Trainer(recipe, dataset, make(), tmp_path / "parts", start).run(StopRequest())
+    whole, resumed = open_checkpoint(tmp_path / "whole"), open_checkpoint(tmp_path / "parts")
+    assert resumed.state.scaler == whole.state.scaler
+    assert resumed.weights_sha256 == whole.weights_sha256
 
 
 def test_data_that_changed_is_refused_on_resume(small: Small, tmp_path: Path) -> None:
