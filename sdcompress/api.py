@@ -57,10 +57,10 @@ def train(
         TrainingDivergedError: if the loss is not finite; the last good checkpoint is kept.
         Interrupted: on Ctrl-C; the same call goes on.
     """
+    read = recipes.read(recipe, settings)  # before torch takes its seconds
     with requires_extra("train"):
         from sdcompress.training.run import train as run_train
 
-    read = recipes.read(recipe, settings)
     folder = Path(out) if out is not None else Path("runs") / read.name / "train" / read.method.name
     return run_train(read, folder, overwrite=overwrite, on_step=progress, on_epoch=on_epoch)
 
