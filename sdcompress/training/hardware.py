@@ -18,7 +18,7 @@ def launch(spec: recipe.Train) -> Fabric:
 
     Raises:
         SetupError: if there is no such accelerator.
-        UsageError: if ``devices`` does not fit the number of processes.
+        UsageError: if ``devices`` does not fit the number of processes, or the precision the device.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if spec.devices != world:
@@ -44,5 +44,11 @@ def launch(spec: recipe.Train) -> Fabric:
         strategy="ddp" if world > 1 else "auto",
         precision=spec.precision,
     )
+    if spec.precision == "16-mixed" and fabric.device.type == "cpu":  # Fabric would train in bf16 and only warn
+        raise UsageError(
+            "train.precision is '16-mixed', which is not there on a CPU.",
+            allowed="32-true or bf16-mixed on a CPU",
+            next_step="--set train.precision=bf16-mixed",
+        )
     fabric.launch()
     return fabric

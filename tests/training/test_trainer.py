@@ -229,6 +229,12 @@ def test_a_missing_gpu_is_said(small: Small, tmp_path: Path) -> None:
         train(small("train.accelerator=cuda"), tmp_path)
 
 
+def test_a_precision_that_would_be_replaced_is_refused(small: Small, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="16-mixed"):
+        train(small("train.precision=16-mixed"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_compiled_network_gives_the_same_losses(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Through the real switch, with dynamo but without a C++ compiler."""
     compiled = torch.compile
