@@ -75,7 +75,7 @@ def evaluate(
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Score every exit, their ensemble and the policy of a checkpoint or an artifact.
+    """Score every exit, their ensemble and the policy.
 
     Args:
         folder: a checkpoint, the folder of a training run, or an artifact.
@@ -87,8 +87,7 @@ def evaluate(
         progress: called with (images done, all images).
 
     Raises:
-        CheckpointError, ArtifactError: if the folder is not intact.
-        DataError: if the data is not there or not the same.
+        CheckpointError, ArtifactError, DataError: if the folder or the data is not intact.
     """
     subject = open_subject(folder)
     dataset = subject.dataset(data_dir)
@@ -112,6 +111,7 @@ def export(
     layout: Literal["single", "cascade", "all"] = "cascade",
     exit: str | None = None,  # noqa: A002 - the field's word
     opset: int | None = None,
+    data_dir: Folder | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Manifest:
@@ -123,6 +123,7 @@ def export(
         layout: ``single`` (one exit, the others pruned), ``cascade`` (early exit) or ``all`` (every exit's logits).
         exit: of ``single``; default: the last.
         opset: of ONNX; default: the recipe's, which also gives the tolerances.
+        data_dir: where the data lies, if elsewhere than in the recipe.
         overwrite: replace an artifact that is there.
         progress: called with (images compared, all).
 
@@ -136,7 +137,14 @@ def export(
 
     recipe = recipes.read(open_checkpoint(checkpoint).recipe, [] if opset is None else [f"export.opset={opset}"])
     return run_export(
-        checkpoint, out, layout=layout, exit=exit, settings=recipe.export, overwrite=overwrite, progress=progress
+        checkpoint,
+        out,
+        layout=layout,
+        exit=exit,
+        settings=recipe.export,
+        data_dir=data_dir,
+        overwrite=overwrite,
+        progress=progress,
     )
 
 
@@ -164,10 +172,8 @@ def calibrate(
         progress: called with (images done, all images).
 
     Raises:
-        ArtifactError: if the artifact is not intact.
-        RecipeError: if ``max_drop`` is not within 0 and 1.
-        UsageError: if it has nothing to calibrate.
-        DataError: if the data is not there or not the same.
+        ArtifactError, DataError: if the artifact or the data is not intact.
+        UsageError: if ``max_drop`` is not within 0 and 1, or there is nothing to calibrate.
     """
     subject = open_subject(artifact)
     given = {"max_drop": max_drop, "temperature": temperature}
@@ -208,9 +214,7 @@ def bench(
         progress: called with (rounds done, all rounds).
 
     Raises:
-        ArtifactError: if an artifact is not intact.
-        DataError: if the data is not there or not the same.
-        UsageError: if no artifact is given.
+        ArtifactError, DataError, UsageError: an artifact or the data is not intact, or no artifact is given.
     """
     if not artifacts:
         raise UsageError("No artifact was given.", next_step="name at least one artifact folder")

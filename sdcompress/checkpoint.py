@@ -28,6 +28,7 @@ __all__ = ["METRICS", "STATE", "STEPS", "Checkpoint", "newest", "open_checkpoint
 STATE = "state.json"
 STEPS = "steps"
 METRICS = "metrics.jsonl"
+UNDERSTOOD = 1
 
 
 @dataclass(frozen=True)
@@ -99,13 +100,16 @@ class Checkpoint:
             ) from error
         return net.eval()
 
-    def dataset(self) -> Dataset:
+    def dataset(self, data_dir: Path | str | None = None) -> Dataset:
         """The data that it was trained on, loaded by its recipe.
+
+        Args:
+            data_dir: where the data lies on this machine, if elsewhere than in the recipe.
 
         Raises:
             DataError: if the data or its split is not the same.
         """
-        return data.load(self.recipe.data, seed=self.recipe.seed, fingerprint=self.data_fingerprint)
+        return data.load(self.recipe.data.at(data_dir), seed=self.recipe.seed, fingerprint=self.data_fingerprint)
 
 
 def newest(folder: Path) -> Path | None:
@@ -147,6 +151,7 @@ def read_metrics(folder: Path) -> tuple[dict[str, float], ...]:
 
 def _read(path: Path) -> TrainingState:
     text = path.read_bytes()
+    _check_schema(path, text)
     try:
         state = TrainingState.model_validate_json(text)
     except ValidationError as error:
@@ -155,6 +160,20 @@ def _read(path: Path) -> TrainingState:
     if state.digest != digest_of(state.model_dump(mode="json", exclude={"digest"})):
         raise _broken(path.parent, f"{STATE} was edited: its digest does not fit")
     return state
+
+
+def _check_schema(path: Path, text: bytes) -> None:
+    """Tell a checkpoint of a newer sdcompress from a broken one: that one must not be removed."""
+    try:
+        found = json.loads(text).get("schema_version", UNDERSTOOD)
+    except (ValueError, AttributeError):
+        return  # broken; what reads it next says how
+    if isinstance(found, int) and found > UNDERSTOOD:
+        raise CheckpointError(
+            f"The checkpoint {path.parent} has the schema version {found}.",
+            allowed=f"up to {UNDERSTOOD}, which this version of sdcompress reads",
+            next_step="pip install --upgrade sdcompress",
+        )
 
 
 def _check(folder: Path, entry: FileEntry) -> None:

@@ -11,13 +11,11 @@ runs/NAME/recipe.yaml           the resolved recipe
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -25,16 +23,18 @@ from sdcompress import methods, recipes
 from sdcompress.artifact.read import open_artifact
 from sdcompress.benchmarking.run import bench
 from sdcompress.calibration.calibrate import calibrate
-from sdcompress.checkpoint import Checkpoint, read_metrics
+from sdcompress.checkpoint import Checkpoint, newest, read_metrics
 from sdcompress.data.samples import Dataset, Samples
-from sdcompress.errors import RecipeError, requires_extra
+from sdcompress.errors import requires_extra
 from sdcompress.evaluation.evaluate import evaluate
 from sdcompress.evaluation.subject import open_subject
+from sdcompress.look_ahead import check_data, check_recipe
 from sdcompress.reporting.build import build
 from sdcompress.reporting.write import write
 from sdcompress.schema import recipe as schema
 from sdcompress.schema.report import BenchReport, Evaluation, Report
-from sdcompress.storage import digest_of, write_text
+from sdcompress.steps import Steps
+from sdcompress.storage import write_text
 
 __all__ = ["BENCH_IMAGES", "Stage", "bench_samples", "run"]
 
@@ -44,28 +44,6 @@ Stage = Callable[[str], AbstractContextManager[Progress]]
 
 SPLITS: tuple[Literal["validation", "test"], ...] = ("validation", "test")
 BENCH_IMAGES = 2000  # different images; enough that no cache knows them, few enough to hold in memory
-
-
-@dataclass(frozen=True)
-class _Steps:
-    """Which steps are done, by a hash of what went into them."""
-
-    path: Path
-
-    def fits(self, name: str, inputs: Any, output: Path) -> bool:
-        """Whether the step was finished with these very inputs, and its output is still there."""
-        return output.exists() and self._done().get(name) == _key(inputs)
-
-    def finish(self, name: str, inputs: Any) -> None:
-        """Remember a finished step."""
-        write_text(self.path, json.dumps({**self._done(), name: _key(inputs)}, indent=1))
-
-    def _done(self) -> dict[str, str]:
-        return dict(json.loads(self.path.read_text(encoding="utf-8"))) if self.path.is_file() else {}
-
-
-def _key(inputs: Any) -> str:
-    return digest_of({"inputs": inputs, "version": version("sdcompress")})
 
 
 def run(
@@ -94,7 +72,9 @@ def run(
         RecipeError: if the method is its own control, with other parameters: results go by the method's name.
         SdcompressError: what each verb raises; all finished steps are kept.
     """
-    _check_controls(recipe)
+    check_recipe(recipe)
+    if newest(out / "train" / recipe.method.name) is None:
+        check_data(recipe)
     job = _Job(recipe, out, command, overwrite, stage or _silent, on_epoch)
     checkpoints = {spec.name: job.train(spec) for spec in job.methods}
     # only now: training refuses a folder that holds a run of another recipe
@@ -104,16 +84,6 @@ def run(
     evaluations = job.evaluate({**{name: checkpoint.path for name, checkpoint in checkpoints.items()}, **artifacts})
     measured = job.bench(artifacts, reference)
     return job.report(artifacts, evaluations, measured, reference)
-
-
-def _check_controls(recipe: schema.Recipe) -> None:
-    for control in recipe.controls:
-        if control.name == recipe.method.name and control != recipe.method:
-            raise RecipeError(
-                f"The method '{control.name}' is its own control, with other parameters.",
-                allowed="controls of other names than the method: results go by the name",
-                next_step="remove it from controls, and run it as a recipe of its own, with its own name",
-            )
 
 
 @dataclass
@@ -134,20 +104,20 @@ class _Job:
         return (*(control for control in self.recipe.controls if control != self.recipe.method), self.recipe.method)
 
     @property
-    def steps(self) -> _Steps:
-        return _Steps(self.out / "steps.json")
+    def steps(self) -> Steps:
+        return Steps(self.out / "steps.json")
 
     def train(self, spec: schema.Method) -> Checkpoint:
         """Train one method, or go on; training keeps its own record of what it was given."""
         with requires_extra("train"):
-            from sdcompress.training.run import train  # torch
+            from sdcompress.training.run import holds_another, train  # torch
 
-        recipe = self.recipe.model_copy(update={"method": spec, "controls": ()})
+        recipe, folder = self.recipe.model_copy(update={"method": spec, "controls": ()}), self.out / "train" / spec.name
         with self.stage(f"train {spec.name}") as progress:
             return train(
                 recipe,
-                self.out / "train" / spec.name,
-                overwrite=self.overwrite,
+                folder,
+                overwrite=self.overwrite and holds_another(recipe, folder),
                 on_step=progress,
                 on_epoch=self.on_epoch,
             )
@@ -169,7 +139,12 @@ class _Job:
         if not all(self.steps.fits(f"export {spec.name}", inputs, target.out) for target in targets.values()):
             with self.stage(f"export {spec.name}") as progress:
                 export_all(
-                    checkpoint.path, list(targets.values()), settings=settings, overwrite=True, progress=progress
+                    checkpoint.path,
+                    list(targets.values()),
+                    settings=settings,
+                    data_dir=self.recipe.data.dir,
+                    overwrite=True,
+                    progress=progress,
                 )
             self.steps.finish(f"export {spec.name}", inputs)
         measured = {name: target.out for name, target in targets.items() if target.layout != "cascade"}

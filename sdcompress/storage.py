@@ -17,7 +17,8 @@ from sdcompress.errors import StorageError
 
 __all__ = ["digest_of", "replace_folder", "sha256_of", "staged_folder", "storage_errors", "write_text"]
 
-_STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+_STORAGE = {*_FULL, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR}
 
 
 def sha256_of(path: Path) -> str:
@@ -37,13 +38,18 @@ def digest_of(fields: Any) -> str:
 
 @contextmanager
 def storage_errors(target: Path) -> Iterator[None]:
-    """Turn a full disk or a forbidden folder into a StorageError that names ``target``."""
+    """Turn a full disk or a forbidden folder into a StorageError that names ``target``; for our own writing only."""
+    with _as_storage_error(target, _STORAGE):
+        yield
+
+
+@contextmanager
+def _as_storage_error(target: Path, kinds: set[int]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        # libraries that write for us (safetensors, numpy) lose errno but keep the system's words
-        full = error.errno in _STORAGE or "No space left" in str(error)
-        if not full:
+        # libraries that write for us lose errno but keep the system's words
+        if error.errno not in kinds and "No space left" not in str(error):
             raise
         raise StorageError(
             f"{target} cannot be written: {error.strerror or error}.",
@@ -65,23 +71,30 @@ def staged_folder(out: Path) -> Iterator[Path]:
     staging = out.parent / f".{out.name}.{secrets.token_hex(4)}.tmp"
     with storage_errors(out):
         staging.mkdir(parents=True)
-        try:
+    try:
+        # the block also reads: what it may not read is not our folder
+        with _as_storage_error(out, _FULL):
             yield staging
+        with storage_errors(out):
             for file in staging.rglob("*"):
                 if file.is_file():
                     _sync(file)
             staging.rename(out)
             _sync(out.parent)
-        except BaseException:
-            shutil.rmtree(staging, ignore_errors=True)
-            raise
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
 
 
 def replace_folder(new: Path, out: Path) -> None:
     """Put the folder ``new`` in the place of ``out``; whatever stood there is removed only after the swap."""
     old = out.parent / f".{out.name}.{secrets.token_hex(4)}.old"
     out.rename(old)
-    new.rename(out)
+    try:
+        new.rename(out)
+    except OSError:
+        old.rename(out)
+        raise
     shutil.rmtree(old)
 
 

@@ -30,11 +30,7 @@ STEPS = [
     "export baseline",
     "export byot",
     "calibrate byot-cascade",
-    *(
-        f"evaluate {name} on {split}"
-        for name in ("baseline", "byot", *ARTIFACTS)
-        for split in ("validation", "test")
-    ),
+    *(f"evaluate {name} on {split}" for name in ("baseline", "byot", *ARTIFACTS) for split in ("validation", "test")),
     "bench",
 ]
 

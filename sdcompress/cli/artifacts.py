@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,6 +10,7 @@ import typer
 
 from sdcompress.cli.options import DataDir, Json, Out, Overwrite, Threads
 from sdcompress.cli.screen import bar, say, write_json
+from sdcompress.errors import UsageError
 
 __all__ = ["VERBS"]
 
@@ -27,6 +29,7 @@ def export(
     ] = None,
     format_: Annotated[Literal["onnx"], typer.Option("--format", help="file format")] = "onnx",  # noqa: ARG001 - one today
     opset: Annotated[int | None, typer.Option("--opset", help="ONNX opset; default: the recipe's")] = None,
+    data_dir: DataDir = None,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
@@ -38,7 +41,9 @@ def export(
     from sdcompress.cli.tables import show_manifest
 
     with bar("export") as progress:
-        manifest = api.export(run, out, layout=layout, exit=exit_, opset=opset, overwrite=overwrite, progress=progress)
+        manifest = api.export(
+            run, out, layout=layout, exit=exit_, opset=opset, data_dir=data_dir, overwrite=overwrite, progress=progress
+        )
     if json:
         write_json({"artifact": str(out), **manifest.model_dump(mode="json")})
         return
@@ -114,18 +119,19 @@ def inspect(artifact: Artifact, json: Json = False) -> None:
 
 
 def _share(text: str) -> float:
-    """'1%' or '0.01' as 0.01."""
-    from sdcompress.errors import UsageError
-
+    """'1%' or '0.01' as 0.01; a bare 1 could mean either, so it is refused."""
+    number, percent = text.removesuffix("%"), text.endswith("%")
     try:
-        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except ValueError:
-        share = -1.0
-    if not 0 <= share <= 1:
+        share = Decimal(number) / (100 if percent else 1)  # in binary 0.7 / 100 is a little less than 0.007
+    except InvalidOperation:
+        share = Decimal(-1)
+    if not 0 <= share <= 1 or (share == 1 and not percent):
         raise UsageError(
-            f"--max-drop is '{text}'.", allowed="0% to 100%, or 0 to 1", next_step="e.g. --max-drop 1% for one point"
+            f"--max-drop is '{text}'.",
+            allowed="0% to 100%, or 0 to below 1",
+            next_step="e.g. --max-drop 1% for one point",
         )
-    return share
+    return float(share)
 
 
 VERBS = (export, calibrate, verify, inspect)

@@ -151,7 +151,7 @@ def _milliseconds(text: str, flag: str) -> float:
     """'200ms' or '10s' in milliseconds; a bare number is refused, because tools disagree on its unit."""
     for unit, factor in (("ms", 1.0), ("s", 1000.0)):
         number = text.removesuffix(unit)
-        if number != text and number.replace(".", "", 1).isdigit() and float(number) > 0:
+        if number != text and number.replace(".", "", 1).isdecimal() and number.isascii() and float(number) > 0:
             return float(number) * factor
     raise UsageError(
         f"{flag} is '{text}'.", allowed="a number with its unit, e.g. 200ms or 10s", next_step="add the unit"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,5 +45,10 @@ def as_settings(given: list[str] | None, **flags: Any) -> list[str]:
         given: what stood behind ``--set``.
         flags: recipe key with ``__`` for the dot -> value, None where the flag was not given.
     """
-    named = [f"{key.replace('__', '.')}={value}" for key, value in flags.items() if value is not None]
+    # as JSON, which is YAML: a folder named '2024' or 'a #b' stays what was typed
+    named = [
+        f"{key.replace('__', '.')}={json.dumps(value, default=str)}"
+        for key, value in flags.items()
+        if value is not None
+    ]
     return [*(given or []), *named]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -58,6 +59,9 @@ def train(
         return
     from sdcompress import api
 
+    if os.environ.get("RANK", "0") != "0":  # one process of torchrun's speaks for all
+        api.train(config, out, settings=settings, overwrite=overwrite)
+        return
     with bar("train") as progress:
         done = api.train(config, out, settings=settings, overwrite=overwrite, progress=progress, on_epoch=epoch_line)
     run_folder = done.path.parent.parent

@@ -52,10 +52,7 @@ class Subject:
         Raises:
             DataError: if it is not there or is not the same: its validation images may have been trained on.
         """
-        spec = self.recipe.data
-        if data_dir is not None:
-            spec = spec.model_copy(update={"dir": str(data_dir)})
-        return data.load(spec, seed=self.recipe.seed, fingerprint=self.data_fingerprint)
+        return data.load(self.recipe.data.at(data_dir), seed=self.recipe.seed, fingerprint=self.data_fingerprint)
 
 
 def open_subject(path: Path | str) -> Subject:

@@ -46,12 +46,15 @@ def export(
     layout: LayoutName,
     exit: str | None = None,  # noqa: A002 - the word of the manifest and of the command line
     settings: recipe.Export,
+    data_dir: Path | str | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Manifest:
     """Export one artifact; see ``Target`` and ``export_all``."""
     target = Target(Path(out), layout, exit)
-    (manifest,) = export_all(checkpoint, [target], settings=settings, overwrite=overwrite, progress=progress)
+    (manifest,) = export_all(
+        checkpoint, [target], settings=settings, data_dir=data_dir, overwrite=overwrite, progress=progress
+    )
     return manifest
 
 
@@ -60,6 +63,7 @@ def export_all(
     targets: Sequence[Target],
     *,
     settings: recipe.Export,
+    data_dir: Path | str | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> tuple[Manifest, ...]:
@@ -69,6 +73,7 @@ def export_all(
         checkpoint: a checkpoint or training folder.
         targets: the artifacts to make; at least one.
         settings: opset, largest batch and tolerances.
+        data_dir: where the data lies, if elsewhere than in the recipe.
         overwrite: replace artifacts that are there.
         progress: told (done, total) images.
 
@@ -88,7 +93,7 @@ def export_all(
     exits = [_exits(net.exit_names, target) for target in targets]
     with contextlib.ExitStack() as stack:
         folders = [stack.enter_context(staged(target.out, overwrite=overwrite)) for target in targets]
-        dataset = source.dataset()
+        dataset = source.dataset(data_dir)
         count = _Counter(progress, len(dataset.val) + settings.parity_samples * (1 + len(targets)))
         truth = reference(net.logits_only(), dataset, samples=settings.parity_samples, tick=count)
         facts = _facts(source, net.exit_names, truth)

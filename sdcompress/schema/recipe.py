@@ -37,6 +37,10 @@ class Data(Frozen):
     train_limit: PositiveInt | None = Field(None, description="use only the first N shuffled training images")
     test_limit: PositiveInt | None = Field(None, description="use only the first N shuffled test images")
 
+    def at(self, folder: object) -> Data:
+        """The same data in another folder; None changes nothing."""
+        return self if folder is None else self.model_copy(update={"dir": str(folder)})
+
 
 class Model(Frozen):
     """Which backbone."""

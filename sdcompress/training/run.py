@@ -8,17 +8,21 @@ from typing import Any
 
 from sdcompress import data, methods, recipes
 from sdcompress.checkpoint import METRICS, STEPS, Checkpoint, newest, open_checkpoint
-from sdcompress.errors import OutputExistsError, RecipeError
+from sdcompress.errors import CheckpointError, OutputExistsError, RecipeError
 from sdcompress.schema.recipe import Recipe
 from sdcompress.storage import write_text
 from sdcompress.training.hardware import launch
 from sdcompress.training.interrupt import stop_on_signal
 from sdcompress.training.trainer import OnEpoch, OnStep, Trainer
 
-__all__ = ["train"]
+__all__ = ["holds_another", "train"]
 
 SECTIONS = ("seed", "data", "model", "exits", "method", "train")
-WHERE = {"data.dir", "data.download"}  # where the data lies decides nothing; what it is stands in its fingerprint
+# decide nothing: what the data is stands in its fingerprint, and the steps are the same however they are watched
+FREE = {
+    *("data.dir", "data.download"),
+    *("train.workers", "train.evaluate_every", "train.checkpoint_every", "train.checkpoint_steps"),
+}
 
 
 def train(
@@ -68,6 +72,15 @@ def train(
     return open_checkpoint(out)
 
 
+def holds_another(recipe: Recipe, out: Path) -> bool:
+    """Whether ``out`` holds a run that this recipe cannot go on with: of other settings, or not intact."""
+    last = newest(out)
+    try:
+        return last is not None and bool(_differences(open_checkpoint(last).recipe, recipe))
+    except CheckpointError:
+        return True
+
+
 def _check_mixing(recipe: Recipe) -> None:
     """Refuse mixed images where a method remembers what it said of each image."""
     augment = recipe.train.augment
@@ -85,7 +98,7 @@ def _differences(one: Recipe, other: Recipe) -> list[str]:
         _flat(one.model_dump(mode="json", include=set(SECTIONS))),
         _flat(other.model_dump(mode="json", include=set(SECTIONS))),
     )
-    keys = [key for key in {**a, **b} if a.get(key) != b.get(key) and key not in WHERE]
+    keys = [key for key in {**a, **b} if a.get(key) != b.get(key) and key not in FREE]
     return [f"{key}: {a.get(key)!r} -> {b.get(key)!r}" for key in keys]
 
 

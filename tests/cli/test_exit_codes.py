@@ -119,6 +119,7 @@ MISTAKES = {
     "exit of a cascade": (["export", "{train}", "--exit", "exit1", "--out", "{out}"], "single"),
     "opset": (["export", "{train}", "--opset", "3", "--out", "{out}"], "18"),
     "drop": (["calibrate", "{cascade}", "--max-drop", "two", "--out", "{out}"], "--max-drop 1%"),
+    "drop of one what": (["calibrate", "{cascade}", "--max-drop", "1", "--out", "{out}"], "--max-drop 1%"),
     "unit": (["bench", "{cascade}", "--duration", "10"], "10s"),
     "scenario": (["bench", "{cascade}", "--scenario", "server"], "single-stream"),
     "reference": (["bench", "{cascade}", "--reference", "cascad", "--images", "golden"], "'cascade'"),

@@ -219,3 +219,19 @@ def test_kill_minus_nine_in_another_process(small: Small, tmp_path: Path) -> Non
     stopped = open_checkpoint(tmp_path / "parts").state.step
     assert 0 < stopped < 150
     assert train(recipe, tmp_path / "parts").weights_sha256 == train(recipe, tmp_path / "whole").weights_sha256
+
+
+def test_a_checkpoint_of_a_newer_version_is_not_called_broken(small: Small, tmp_path: Path) -> None:
+    done = train(small("train.epochs=1"), tmp_path)
+    fields = json.loads((done.path / "state.json").read_text())
+    (done.path / "state.json").write_text(json.dumps({**fields, "schema_version": 2}))
+    with pytest.raises(CheckpointError, match="schema version 2") as caught:
+        open_checkpoint(tmp_path)
+    assert "upgrade" in caught.value.next_step
+
+
+def test_how_often_one_looks_may_change_on_resume(small: Small, tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        train(small("train.checkpoint_steps=2"), tmp_path / "parts", on_step=kill_at(3))
+    resumed = train(small("train.evaluate_every=2", "train.workers=1"), tmp_path / "parts")
+    assert resumed.weights_sha256 == train(small(), tmp_path / "whole").weights_sha256

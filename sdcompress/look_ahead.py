@@ -1,0 +1,53 @@
+"""Refuse at once what would otherwise be refused when hours of training are done."""
+
+from __future__ import annotations
+
+from sdcompress import data, methods
+from sdcompress.calibration.calibrate import LEAST_SAMPLES
+from sdcompress.errors import RecipeError, UnknownNameError
+from sdcompress.schema.recipe import Recipe
+
+__all__ = ["check_data", "check_recipe"]
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Check what the recipe alone tells.
+
+    Raises:
+        RecipeError: if the method is its own control.
+        UnknownNameError: if there will be no such exit.
+    """
+    for control in recipe.controls:
+        if control.name == recipe.method.name and control != recipe.method:
+            raise RecipeError(
+                f"The method '{control.name}' is its own control, with other parameters.",
+                allowed="controls of other names than the method: results go by the name",
+                next_step="remove it from controls, and run it as a recipe of its own, with its own name",
+            )
+    if not methods.build(recipe.method).exits or "single" not in recipe.export.layouts:
+        return
+    count = len(recipe.exits.at) or recipe.exits.auto
+    known = (*(f"exit{k}" for k in range(1, count + 1)), "final")
+    for name in recipe.export.exits:
+        if name not in known:
+            raise UnknownNameError("exits", name, known, "correct export.exits in the recipe")
+
+
+def check_data(recipe: Recipe) -> None:
+    """Check that enough images are held out; loads the data set.
+
+    Raises:
+        RecipeError: if too few are held out to prove an export or to choose thresholds.
+        DataError: if the data is not there or broken.
+    """
+    found = data.load(recipe.data, seed=recipe.seed)
+    validation, test, needed = len(found.val), len(found.test), recipe.export.parity_samples
+    calibrates = methods.build(recipe.method).exits and "cascade" in recipe.export.layouts
+    if validation + test >= needed and (validation >= LEAST_SAMPLES or not calibrates):
+        return
+    raise RecipeError(
+        f"'{recipe.data.name}' holds out {validation} images for validation and {test} for test.",
+        allowed=f"at least {needed} together, which prove the export, and {LEAST_SAMPLES} for validation, "
+        "which choose the thresholds of the layout 'cascade'",
+        next_step="raise data.validation or data.test_limit, or take 'cascade' out of export.layouts",
+    )

@@ -1,0 +1,38 @@
+"""From YAML and settings to a checked recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sdcompress import recipes
+from sdcompress.cli.options import as_settings
+from sdcompress.errors import RecipeError
+
+
+def test_a_key_that_stands_twice_is_refused_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("seed: 1\ntrain:\n  epochs: 3\n  epochs: 4\n")
+    with pytest.raises(RecipeError, match="'epochs' stands twice in line 4"):
+        recipes.read(tmp_path / "a.yaml")
+
+
+def test_settings_win_in_order_and_keep_what_stands_beside_them() -> None:
+    read = recipes.read(
+        {"method": {"name": "byot", "temperature": 2.0}}, ["method.temperature=4", "method.kd_weight=0.2"]
+    )
+    assert read.method.parameters == {"temperature": 4, "kd_weight": 0.2}
+    assert recipes.read({"method": "byot"}, ["method.temperature=4"]).method.name == "byot"
+    assert recipes.read({"method": {"name": "byot", "temperature": 2.0}}, ["method=eed"]).method.parameters == {}
+
+
+@pytest.mark.parametrize("folder", ["2024", "a #b", "C: x", "null", "ü"])
+def test_a_flag_is_taken_as_it_was_typed(folder: str) -> None:
+    assert recipes.read(None, as_settings(None, data__dir=Path(folder))).data.dir == folder
+
+
+def test_what_is_dumped_is_read_back() -> None:
+    for name in recipes.names():
+        read = recipes.read(name)
+        assert recipes.read(read, []) == read
+        assert recipes.describe(name).endswith(".")
