@@ -47,6 +47,7 @@ def test_values_come_back_with_and_without_gzip(tmp_path: Path, packed: bool) ->
         b"\x1f\x8b",
         b"<html>not found</html>",
     ],
+    ids=["empty", "short", "long", "fewer", "flat", "floats", "cut gzip", "broken gzip", "gzip head", "a web page"],
 )
 def test_damaged_files_are_refused_with_their_name(tmp_path: Path, raw: bytes) -> None:
     (tmp_path / FILE).write_bytes(raw)
