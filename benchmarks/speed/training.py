@@ -1,0 +1,188 @@
+"""A training step: our Trainer against a bare PyTorch loop, and byot against baseline. One thread, loops in turn.
+
+The bare loop is what a person writes by hand who wants nothing but speed: no checks, no progress, no evaluation. It
+starts from the same weights and gets the same batches and rates, and must end with the very same weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import math
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from record import Record, against
+from torch import Tensor, nn
+from turns import loops_in_turn, steps_of
+
+from sdcompress import recipes
+from sdcompress.benchmarking.stats import ratio_of_means, ratio_of_medians
+from sdcompress.data.samples import ArraySamples, Dataset
+from sdcompress.models.backbones.cifar import cifar
+from sdcompress.models.macs import MacCounter
+from sdcompress.models.outputs import Outputs
+from sdcompress.schema.manifest import Preprocess
+from sdcompress.training.hardware import launch
+from sdcompress.training.interrupt import StopRequest
+from sdcompress.training.optimizer import build as build_optimizer
+from sdcompress.training.randomness import permutation
+from sdcompress.training.trainer import Trainer
+
+BATCH, CLASSES, PER_EPOCH = 64, 10, 64
+Loss = Callable[[Any, Tensor], Tensor]
+PREPROCESS = Preprocess(channels=3, resize=(32, 32), mean=(0.49, 0.48, 0.45), std=(0.25, 0.24, 0.26))
+OURS, BARE, BYOT, BARE_BYOT = "baseline", "bare", "byot", "bare byot"
+
+
+def samples(count: int) -> ArraySamples:
+    chance = np.random.default_rng(0)
+    return ArraySamples(chance.integers(0, 256, (count, 32, 32, 3), np.uint8), chance.integers(0, CLASSES, count))
+
+
+def data() -> Dataset:
+    some, none = samples(BATCH * PER_EPOCH), samples(0)
+    return Dataset("noise", some, none, none, tuple(map(str, range(CLASSES))), PREPROCESS, "0" * 64)
+
+
+def trainer(model: str, method: str, steps: int, dataset: Dataset, out: Path) -> Trainer:
+    recipe = recipes.read(
+        {
+            "model": {"name": f"cifar:{model}"},
+            "exits": {"auto": 2, "head": "bottleneck", "width_cap": 64},
+            "method": method,
+            "train": {
+                "epochs": math.ceil(steps / PER_EPOCH),
+                "batch_size": BATCH,
+                "optimizer": {"lr": 0.01},
+                "schedule": {"name": "constant"},
+                "checkpoint_every": 10**6,
+                "accelerator": "cpu",
+            },
+        },
+        (),
+    )
+    return Trainer(recipe, dataset, launch(recipe.train), out / method)
+
+
+def plain(model: str, ours: Trainer) -> nn.Module:
+    """The backbone as nobody wrapped it."""
+    net = cifar(model, classes=CLASSES, image=(3, 32, 32), pretrained=False)
+    net.load_state_dict(ours.net.backbone.state_dict())
+    return net
+
+
+def byot_by_hand(outputs: Outputs, labels: Tensor) -> Tensor:
+    """The loss of byot with its defaults, for features of one width, in one expression for each exit."""
+    *shallow, last = outputs.logits
+    *features, deepest = outputs.features
+    teacher, wanted = F.log_softmax(last.detach() / 3.0, 1), deepest.detach()
+    loss = F.cross_entropy(last, labels)
+    for logits, feature in zip(shallow, features, strict=True):
+        student = F.log_softmax(logits / 3.0, 1)
+        loss = loss + 0.9 * F.cross_entropy(logits, labels)
+        loss = loss + 0.1 * 9.0 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+        loss = loss + 0.066 * (((feature > 0) | (wanted > 0)) * (feature - wanted).square()).mean()
+    return loss
+
+
+class Bare:
+    """Training by hand.
+
+    Args:
+        ours: its settings and its data.
+        net: with the weights that ours starts with.
+        loss: of what the network returns, and the labels.
+    """
+
+    def __init__(self, ours: Trainer, net: nn.Module, loss: Loss) -> None:
+        self.net, self._loss = net, loss
+        self._epochs, train = ours.recipe.train.epochs, ours.dataset.train
+        self._images, self._labels = train.images(np.arange(len(train))), train.labels
+        self._optimizer = build_optimizer(ours.recipe.train.optimizer, self.net.parameters())
+
+    def run(self, on_step: Callable[..., None]) -> None:
+        """Train to the end; ``on_step`` is called after each step."""
+        mean = torch.tensor([255 * mean for mean in PREPROCESS.mean]).view(1, -1, 1, 1)
+        scale = torch.tensor([1 / (255 * std) for std in PREPROCESS.std]).view(1, -1, 1, 1)
+        for epoch in range(self._epochs):
+            order, total = permutation(len(self._labels), seed=0, epoch=epoch), torch.zeros(())
+            for start in range(0, len(order), BATCH):
+                index = order[start : start + BATCH]
+                images = torch.from_numpy(self._images[index]).permute(0, 3, 1, 2)
+                inputs = images.to(torch.float32, memory_format=torch.contiguous_format).sub_(mean).mul_(scale)
+                self._optimizer.zero_grad(set_to_none=True)
+                loss = self._loss(self.net(inputs), torch.from_numpy(self._labels[index]))
+                loss.backward()
+                self._optimizer.step()
+                total += loss.detach()
+                on_step()
+
+
+def macs(net: nn.Module, *, backward: bool) -> int:
+    net = copy.deepcopy(net)
+    with MacCounter() as counter, torch.set_grad_enabled(backward):
+        logits = net(torch.zeros(BATCH, 3, 32, 32)).logits
+        if backward:
+            sum(exit_.sum() for exit_ in logits).backward()
+    return counter.total
+
+
+def measure(model: str, rounds: int, steps: int, out: Path) -> dict[str, Any]:
+    dataset, least = data(), steps_of(rounds, steps)
+    ours, byot = (trainer(model, method, least, dataset, out) for method in (OURS, BYOT))
+    bare = Bare(ours, plain(model, ours), F.cross_entropy)
+    alike = len(set(byot.net.feature_sizes)) == 1  # else byot has adapters, which the loss by hand has not
+    bare_byot = Bare(byot, copy.deepcopy(byot.net), byot_by_hand)
+    extra = {back: macs(byot.net, backward=back) / macs(ours.net, backward=back) for back in (False, True)}
+    one_thread()
+    loops = {
+        BARE: bare.run,
+        OURS: lambda on_step: ours.run(StopRequest(), on_step=on_step),
+        BYOT: lambda on_step: byot.run(StopRequest(), on_step=on_step),
+    }
+    times = loops_in_turn({**loops, BARE_BYOT: bare_byot.run} if alike else loops, rounds=rounds, steps=steps)
+    pairs = zip(ours.net.backbone.state_dict().items(), bare.net.state_dict().values(), strict=True)
+    different = [name for (name, one), other in pairs if not torch.equal(one, other)]
+    assert not different, f"not the same training: {different}"
+    by_hand = against(ratio_of_medians(times[BYOT], times[BARE_BYOT]), 1.05) if alike else None
+    return {
+        "rounds": rounds,
+        "steps": steps,
+        "median_step_ms": {name: round(float(np.median(np.concatenate(found))), 3) for name, found in times.items()},
+        "trainer / bare loop": against(ratio_of_medians(times[OURS], times[BARE]), 1.05),
+        "trainer / bare loop, means": against(ratio_of_means(times[OURS], times[BARE]), None),
+        "byot MACs / baseline MACs, forward": round(extra[False], 4),
+        "byot MACs / baseline MACs, forward and backward": round(extra[True], 4),
+        "byot / baseline": against(ratio_of_medians(times[BYOT], times[OURS]), 1.10 * extra[False]),
+        "byot / the same network and loss in a bare loop": by_hand,
+    }
+
+
+def one_thread() -> None:
+    assert torch.get_num_threads() == 1, torch.get_num_threads()
+
+
+def main() -> None:
+    read = argparse.ArgumentParser(description=__doc__)
+    default = ["resnet8:50x4", "wrn_16_1:25x3", "resnet18:10x1"]
+    read.add_argument("--models", nargs="+", default=default, metavar="NAME:ROUNDSxSTEPS")
+    given = read.parse_args()
+    torch.set_num_threads(1)
+    record = Record()
+    figures = {}
+    for wanted in given.models:
+        model, _, often = wanted.partition(":")
+        rounds, steps = map(int, often.split("x"))
+        with tempfile.TemporaryDirectory() as folder:
+            figures[model] = measure(model, rounds, steps, Path(folder))
+    record.write(figures, threads=1, batch=BATCH, image=[3, 32, 32])
+
+
+if __name__ == "__main__":
+    main()
