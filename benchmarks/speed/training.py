@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import math
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -34,7 +33,7 @@ from sdcompress.training.optimizer import build as build_optimizer
 from sdcompress.training.randomness import permutation
 from sdcompress.training.trainer import Trainer
 
-BATCH, CLASSES, PER_EPOCH = 64, 10, 64
+BATCH, CLASSES = 64, 10
 Loss = Callable[[Any, Tensor], Tensor]
 PREPROCESS = Preprocess(channels=3, resize=(32, 32), mean=(0.49, 0.48, 0.45), std=(0.25, 0.24, 0.26))
 OURS, BARE, BYOT, BARE_BYOT = "baseline", "bare", "byot", "bare byot"
@@ -45,23 +44,22 @@ def samples(count: int) -> ArraySamples:
     return ArraySamples(chance.integers(0, 256, (count, 32, 32, 3), np.uint8), chance.integers(0, CLASSES, count))
 
 
-def data() -> Dataset:
-    some, none = samples(BATCH * PER_EPOCH), samples(0)
+def data(steps: int) -> Dataset:
+    some, none = samples(BATCH * steps), samples(0)
     return Dataset("noise", some, none, none, tuple(map(str, range(CLASSES))), PREPROCESS, "0" * 64)
 
 
-def trainer(model: str, method: str, steps: int, dataset: Dataset, out: Path) -> Trainer:
+def trainer(model: str, method: str, dataset: Dataset, out: Path) -> Trainer:
     recipe = recipes.read(
         {
             "model": {"name": f"cifar:{model}"},
             "exits": {"auto": 2, "head": "bottleneck", "width_cap": 64},
             "method": method,
             "train": {
-                "epochs": math.ceil(steps / PER_EPOCH),
+                "epochs": 1,
                 "batch_size": BATCH,
                 "optimizer": {"lr": 0.01},
                 "schedule": {"name": "constant"},
-                "checkpoint_every": 10**6,
                 "accelerator": "cpu",
             },
         },
@@ -102,7 +100,7 @@ class Bare:
 
     def __init__(self, ours: Trainer, net: nn.Module, loss: Loss) -> None:
         self.net, self._loss = net, loss
-        self._epochs, train = ours.recipe.train.epochs, ours.dataset.train
+        train = ours.dataset.train
         self._images, self._labels = train.images(np.arange(len(train))), train.labels
         self._optimizer = build_optimizer(ours.recipe.train.optimizer, self.net.parameters())
 
@@ -110,18 +108,17 @@ class Bare:
         """Train to the end; ``on_step`` is called after each step."""
         mean = torch.tensor([255 * mean for mean in PREPROCESS.mean]).view(1, -1, 1, 1)
         scale = torch.tensor([1 / (255 * std) for std in PREPROCESS.std]).view(1, -1, 1, 1)
-        for epoch in range(self._epochs):
-            order, total = permutation(len(self._labels), seed=0, epoch=epoch), torch.zeros(())
-            for start in range(0, len(order), BATCH):
-                index = order[start : start + BATCH]
-                images = torch.from_numpy(self._images[index]).permute(0, 3, 1, 2)
-                inputs = images.to(torch.float32, memory_format=torch.contiguous_format).sub_(mean).mul_(scale)
-                self._optimizer.zero_grad(set_to_none=True)
-                loss = self._loss(self.net(inputs), torch.from_numpy(self._labels[index]))
-                loss.backward()
-                self._optimizer.step()
-                total += loss.detach()
-                on_step()
+        order, total = permutation(len(self._labels), seed=0, epoch=0), torch.zeros(())
+        for start in range(0, len(order), BATCH):
+            index = order[start : start + BATCH]
+            images = torch.from_numpy(self._images[index]).permute(0, 3, 1, 2)
+            inputs = images.to(torch.float32, memory_format=torch.contiguous_format).sub_(mean).mul_(scale)
+            self._optimizer.zero_grad(set_to_none=True)
+            loss = self._loss(self.net(inputs), torch.from_numpy(self._labels[index]))
+            loss.backward()
+            self._optimizer.step()
+            total += loss.detach()
+            on_step()
 
 
 def macs(net: nn.Module, *, backward: bool) -> int:
@@ -134,8 +131,8 @@ def macs(net: nn.Module, *, backward: bool) -> int:
 
 
 def measure(model: str, rounds: int, steps: int, out: Path) -> dict[str, Any]:
-    dataset, least = data(), steps_of(rounds, steps)
-    ours, byot = (trainer(model, method, least, dataset, out) for method in (OURS, BYOT))
+    dataset = data(steps_of(rounds, steps))
+    ours, byot = (trainer(model, method, dataset, out) for method in (OURS, BYOT))
     bare = Bare(ours, plain(model, ours), F.cross_entropy)
     alike = len(set(byot.net.feature_sizes)) == 1  # else byot has adapters, which the loss by hand has not
     bare_byot = Bare(byot, copy.deepcopy(byot.net), byot_by_hand)

@@ -62,8 +62,7 @@ def steps_of(rounds: int, steps: int) -> int:
 def loops_in_turn(loops: dict[str, Loop], *, rounds: int, steps: int) -> dict[str, list[Times]]:
     """Time the steps of whole training loops, each as it is: a step lasts from one call of ``on_step`` to the next.
 
-    Each loop has a thread of its own, and one at a time runs. It makes ``steps_of(rounds, steps)`` steps or
-    more; those are not timed.
+    Each loop has a thread of its own, and one at a time runs. It makes ``steps_of(rounds, steps)`` steps.
 
     Args:
         loops: by name; each calls what it is given after every step.
@@ -80,7 +79,7 @@ def loops_in_turn(loops: dict[str, Loop], *, rounds: int, steps: int) -> dict[st
                 runner.turn()
     for runner in runners.values():
         runner.finish()
-    return {name: list(_rounds(runner.took, steps + 1))[1 : rounds + 1] for name, runner in runners.items()}
+    return {name: list(_rounds(runner.took, steps + 1))[1:] for name, runner in runners.items()}
 
 
 def _rounds(took: list[int], each: int) -> Iterable[Times]:
@@ -93,9 +92,8 @@ class _Runner:
 
     def __init__(self, loop: Loop, steps: int) -> None:
         self.took: list[int] = []
-        self._steps, self._finishing = steps, False
+        self._steps, self._began = steps, 0
         self._error: BaseException | None = None
-        self._began = 0
         self._go, self._done = threading.Semaphore(0), threading.Semaphore(0)
         self._thread = threading.Thread(target=self._run, args=(loop,), daemon=True)
         self._thread.start()
@@ -107,7 +105,6 @@ class _Runner:
             raise self._error
 
     def finish(self) -> None:
-        self._finishing = True
         self._go.release()
         self._thread.join()
         if self._error is not None:
@@ -124,7 +121,7 @@ class _Runner:
 
     def _on_step(self, *_: int) -> None:
         self.took.append(perf_counter_ns() - self._began)
-        if len(self.took) % self._steps == 0 and not self._finishing:
+        if len(self.took) % self._steps == 0:
             self._done.release()
             self._go.acquire()
         self._began = perf_counter_ns()
