@@ -1,13 +1,19 @@
-"""A training step: our Trainer against a bare PyTorch loop, and byot against baseline. One thread, loops in turn.
+"""A training step: our Trainer against a bare PyTorch loop, and byot against baseline. One thread, processes in turn.
 
 The bare loop is what a person writes by hand who wants nothing but speed: no checks, no progress, no evaluation. It
 starts from the same weights and gets the same batches and rates, and must end with the very same weights.
+
+glibc gives freed memory back to the system and faults it in again, in some processes three times as much a step as in
+others: up to 20 ms of 105, whoever wrote the loop. So the heap is told to keep what it has, unless --default-heap.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import hashlib
+import os
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +40,8 @@ from sdcompress.training.randomness import permutation
 from sdcompress.training.trainer import Trainer
 
 BATCH, CLASSES = 64, 10
+ALIKE = ("resnet8", "wrn_16_1")  # every exit's feature is as wide as the last one, so that byot has no adapters
+HEAP = {"MALLOC_TRIM_THRESHOLD_": "4000000000", "MALLOC_MMAP_THRESHOLD_": "4000000000"}
 Loss = Callable[[Any, Tensor], Tensor]
 PREPROCESS = Preprocess(channels=3, resize=(32, 32), mean=(0.49, 0.48, 0.45), std=(0.25, 0.24, 0.26))
 OURS, BARE, BYOT, BARE_BYOT = "baseline", "bare", "byot", "bare byot"
@@ -104,8 +112,8 @@ class Bare:
         self._images, self._labels = train.images(np.arange(len(train))), train.labels
         self._optimizer = build_optimizer(ours.recipe.train.optimizer, self.net.parameters())
 
-    def run(self, on_step: Callable[..., None]) -> None:
-        """Train to the end; ``on_step`` is called after each step."""
+    def run(self, on_step: Callable[..., None]) -> str:
+        """Train to the end; ``on_step`` is called after each step. Returns the fingerprint of the weights."""
         mean = torch.tensor([255 * mean for mean in PREPROCESS.mean]).view(1, -1, 1, 1)
         scale = torch.tensor([1 / (255 * std) for std in PREPROCESS.std]).view(1, -1, 1, 1)
         order, total = permutation(len(self._labels), seed=0, epoch=0), torch.zeros(())
@@ -119,6 +127,17 @@ class Bare:
             self._optimizer.step()
             total += loss.detach()
             on_step()
+        return fingerprint(self.net)
+
+
+def train(ours: Trainer, on_step: Callable[..., None]) -> tuple[str, int, int]:
+    """Train to the end. Returns the fingerprint of the weights, and the MACs of a step: forward, and all."""
+    ours.run(StopRequest(), on_step=on_step)
+    return fingerprint(ours.net.backbone), macs(ours.net, backward=False), macs(ours.net, backward=True)
+
+
+def fingerprint(net: nn.Module) -> str:
+    return hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in net.state_dict().values())).hexdigest()
 
 
 def macs(net: nn.Module, *, backward: bool) -> int:
@@ -130,23 +149,30 @@ def macs(net: nn.Module, *, backward: bool) -> int:
     return counter.total
 
 
-def measure(model: str, rounds: int, steps: int, out: Path) -> dict[str, Any]:
+def measure(model: str, rounds: int, steps: int, out: Path, *, alike: bool) -> dict[str, Any]:
     dataset = data(steps_of(rounds, steps))
-    ours, byot = (trainer(model, method, dataset, out) for method in (OURS, BYOT))
-    bare = Bare(ours, plain(model, ours), F.cross_entropy)
-    alike = len(set(byot.net.feature_sizes)) == 1  # else byot has adapters, which the loss by hand has not
-    bare_byot = Bare(byot, copy.deepcopy(byot.net), byot_by_hand)
-    extra = {back: macs(byot.net, backward=back) / macs(ours.net, backward=back) for back in (False, True)}
-    one_thread()
-    loops = {
-        BARE: bare.run,
-        OURS: lambda on_step: ours.run(StopRequest(), on_step=on_step),
-        BYOT: lambda on_step: byot.run(StopRequest(), on_step=on_step),
-    }
-    times = loops_in_turn({**loops, BARE_BYOT: bare_byot.run} if alike else loops, rounds=rounds, steps=steps)
-    pairs = zip(ours.net.backbone.state_dict().items(), bare.net.state_dict().values(), strict=True)
-    different = [name for (name, one), other in pairs if not torch.equal(one, other)]
-    assert not different, f"not the same training: {different}"
+
+    # each is built in its own process: torch's autograd does not survive a fork
+    def make(method: str) -> Trainer:
+        assert torch.get_num_threads() == 1
+        return trainer(model, method, dataset, out)
+
+    def bare(on_step: Callable[..., None]) -> str:
+        ours = make(OURS)
+        return Bare(ours, plain(model, ours), F.cross_entropy).run(on_step)
+
+    def bare_byot(on_step: Callable[..., None]) -> str:
+        ours = make(BYOT)
+        assert len(set(ours.net.feature_sizes)) == 1, "byot has adapters here, which the loss by hand has not"
+        return Bare(ours, ours.net, byot_by_hand).run(on_step)
+
+    loops = {BARE: bare, OURS: lambda on_step: train(make(OURS), on_step)}
+    loops |= {BYOT: lambda on_step: train(make(BYOT), on_step)}
+    if alike:
+        loops[BARE_BYOT] = bare_byot
+    times, ends = loops_in_turn(loops, rounds=rounds, steps=steps)
+    assert ends[OURS][0] == ends[BARE], "not the same training"
+    extra = {back: ends[BYOT][1 + back] / ends[OURS][1 + back] for back in (False, True)}
     by_hand = against(ratio_of_medians(times[BYOT], times[BARE_BYOT]), 1.05) if alike else None
     return {
         "rounds": rounds,
@@ -161,15 +187,14 @@ def measure(model: str, rounds: int, steps: int, out: Path) -> dict[str, Any]:
     }
 
 
-def one_thread() -> None:
-    assert torch.get_num_threads() == 1, torch.get_num_threads()
-
-
 def main() -> None:
     read = argparse.ArgumentParser(description=__doc__)
     default = ["resnet8:50x4", "wrn_16_1:25x3", "resnet18:10x1"]
     read.add_argument("--models", nargs="+", default=default, metavar="NAME:ROUNDSxSTEPS")
+    read.add_argument("--default-heap", action="store_true", help="leave glibc's heap as it is")
     given = read.parse_args()
+    if not given.default_heap and not HEAP.items() <= os.environ.items():
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **HEAP})  # read when a process starts
     torch.set_num_threads(1)
     record = Record()
     figures = {}
@@ -177,8 +202,11 @@ def main() -> None:
         model, _, often = wanted.partition(":")
         rounds, steps = map(int, often.split("x"))
         with tempfile.TemporaryDirectory() as folder:
-            figures[model] = measure(model, rounds, steps, Path(folder))
-    record.write(figures, threads=1, batch=BATCH, image=[3, 32, 32])
+            figures[model] = measure(model, rounds, steps, Path(folder), alike=model in ALIKE)
+    label = "default_heap" if given.default_heap else None
+    record.write(
+        figures, label=label, environment={} if given.default_heap else HEAP, threads=1, batch=BATCH, image=[3, 32, 32]
+    )
 
 
 if __name__ == "__main__":

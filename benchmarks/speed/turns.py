@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable
+from multiprocessing import Pipe, get_context
 from time import perf_counter_ns
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from sdcompress.benchmarking.clock import no_collection
 
 Times = npt.NDArray[np.float64]
-Loop = Callable[[Callable[..., None]], None]
+Loop = Callable[[Callable[..., None]], Any]
 
 
 def calls_in_turn(
@@ -59,27 +59,26 @@ def steps_of(rounds: int, steps: int) -> int:
     return (rounds + 1) * (steps + 1)
 
 
-def loops_in_turn(loops: dict[str, Loop], *, rounds: int, steps: int) -> dict[str, list[Times]]:
+def loops_in_turn(loops: dict[str, Loop], *, rounds: int, steps: int) -> tuple[dict[str, list[Times]], dict[str, Any]]:
     """Time the steps of whole training loops, each as it is: a step lasts from one call of ``on_step`` to the next.
 
-    Each loop has a thread of its own, and one at a time runs. It makes ``steps_of(rounds, steps)`` steps.
+    Each loop has a process of its own, and one at a time runs. It makes ``steps_of(rounds, steps)`` steps.
 
     Args:
-        loops: by name; each calls what it is given after every step.
+        loops: by name; each calls what it is given after every step, and may return something to look at.
         rounds: turns of each.
         steps: timed steps of one turn.
 
     Returns:
-        For each name the times of each round, ms.
+        For each name the times of each round, ms; and what it returned.
     """
     runners = {name: _Runner(loop, steps + 1) for name, loop in loops.items()}
-    with no_collection():
-        for _ in range(rounds + 1):
-            for runner in runners.values():
-                runner.turn()
-    for runner in runners.values():
-        runner.finish()
-    return {name: list(_rounds(runner.took, steps + 1))[1:] for name, runner in runners.items()}
+    for _ in range(rounds + 1):
+        for runner in runners.values():
+            runner.turn()
+    ends = {name: runner.finish() for name, runner in runners.items()}
+    times = {name: list(_rounds(took, steps + 1))[1:] for name, (took, _) in ends.items()}
+    return times, {name: found for name, (_, found) in ends.items()}
 
 
 def _rounds(took: list[int], each: int) -> Iterable[Times]:
@@ -88,40 +87,45 @@ def _rounds(took: list[int], each: int) -> Iterable[Times]:
 
 
 class _Runner:
-    """A loop in a thread, which is stopped within ``on_step`` after each turn."""
+    """A loop in a process of its own, which waits within ``on_step`` after each turn.
+
+    In a thread beside others it would not have the memory that it has when it trains alone: glibc gives each thread a
+    heap of its own, which it shrinks and faults in again at other times than the main one.
+    """
 
     def __init__(self, loop: Loop, steps: int) -> None:
-        self.took: list[int] = []
-        self._steps, self._began = steps, 0
-        self._error: BaseException | None = None
-        self._go, self._done = threading.Semaphore(0), threading.Semaphore(0)
-        self._thread = threading.Thread(target=self._run, args=(loop,), daemon=True)
-        self._thread.start()
+        self._steps, self._took, self._began = steps, list[int](), 0
+        self._here, self._there = Pipe()
+        self._process = get_context("fork").Process(target=self._run, args=(loop,), daemon=True)
+        self._process.start()
 
     def turn(self) -> None:
-        self._go.release()
-        self._done.acquire()
-        if self._error is not None:
-            raise self._error
+        """Let the loop make its next steps."""
+        self._here.send(None)
+        self._answer()
 
-    def finish(self) -> None:
-        self._go.release()
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
+    def finish(self) -> tuple[list[int], Any]:
+        """Let the loop end: the time of each step, ns, and what it returned."""
+        self._here.send(None)
+        answer: tuple[list[int], Any] = self._answer()
+        self._process.join()
+        return answer
+
+    def _answer(self) -> Any:
+        while not self._here.poll(1.0):
+            assert self._process.is_alive(), "a loop has failed; see above"
+        return self._here.recv()
 
     def _run(self, loop: Loop) -> None:
-        self._go.acquire()
-        self._began = perf_counter_ns()
-        try:
-            loop(self._on_step)
-        except BaseException as error:  # noqa: BLE001 - raised again in the main thread
-            self._error = error
-            self._done.release()
+        self._there.recv()
+        with no_collection():
+            self._began = perf_counter_ns()
+            found = loop(self._on_step)
+        self._there.send((self._took, found))
 
     def _on_step(self, *_: int) -> None:
-        self.took.append(perf_counter_ns() - self._began)
-        if len(self.took) % self._steps == 0:
-            self._done.release()
-            self._go.acquire()
+        self._took.append(perf_counter_ns() - self._began)
+        if len(self._took) % self._steps == 0:
+            self._there.send(None)
+            self._there.recv()
         self._began = perf_counter_ns()
