@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 
 import torch
 from lightning_fabric import Fabric
@@ -11,6 +13,10 @@ from sdcompress.errors import SetupError, UsageError
 from sdcompress.schema import recipe
 
 __all__ = ["launch"]
+
+# of mallopt, in glibc's malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_LARGEST_MMAP_THRESHOLD = 2**25  # glibc takes no more
 
 
 def launch(spec: recipe.Train) -> Fabric:
@@ -51,4 +57,20 @@ def launch(spec: recipe.Train) -> Fabric:
             next_step="--set train.precision=bf16-mixed",
         )
     fabric.launch()
+    if fabric.device.type == "cpu":
+        _keep_freed_memory()
     return fabric
+
+
+def _keep_freed_memory() -> None:
+    """Have the C library keep what a step frees for the next step; only glibc needs it, and only glibc is told.
+
+    Left alone, it returns the activations to the system after each step, which then clears thousands of pages anew:
+    a fifth to a third of the step of a small network on a CPU. The peak of memory stays the same.
+    """
+    if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ):
+        return  # or the user has told it already
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)

@@ -1,0 +1,44 @@
+"""What launching a run does to the process."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+STEPS = """
+import resource, sys, torch
+from sdcompress.schema.recipe import Train
+from sdcompress.training.hardware import launch
+
+torch.set_num_threads(1)
+if sys.argv[1] == "launched":
+    launch(Train(accelerator="cpu"))
+
+def step():
+    kept = [torch.ones(2**20) for _ in range(8)]  # 4 MiB each
+
+for _ in range(3):
+    step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(5):
+    step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def faults(how: str, **environment: str) -> int:
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("MALLOC_")}
+    command = [sys.executable, "-c", STEPS, how]
+    answer = subprocess.run(command, env={**clean, **environment}, capture_output=True, text=True, check=True)
+    return int(answer.stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+def test_what_a_step_frees_serves_the_next_step_unless_the_user_said_otherwise():
+    left_alone = faults("not launched")
+    assert faults("launched") < left_alone / 5
+    assert faults("launched", MALLOC_TRIM_THRESHOLD_="131072") > left_alone / 5
