@@ -32,19 +32,17 @@ class Record:
         }
         print(json.dumps(self._facts, indent=1))
 
-    def write(self, figures: dict[str, Any], label: str | None = None, **settings: Any) -> None:
-        """Print the figures and write all of it to <script>[_<label>].json.
+    def write(self, figures: dict[str, Any], **settings: Any) -> None:
+        """Print the figures and write all of it to <script>.json.
 
         Args:
             figures: what was measured.
-            label: of this way to run the script, in the file's name.
             settings: how.
         """
         after = [round(load, 2) for load in os.getloadavg()]
         whole = {**self._facts, "load_average_after": after, "settings": settings, "figures": figures}
         print(json.dumps(figures, indent=1))
-        name = "_".join(filter(None, (Path(sys.argv[0]).stem, label)))
-        (HERE / f"{name}.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+        (HERE / f"{Path(sys.argv[0]).stem}.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
 
 
 def against(ratio: Ratio, target: float | None) -> dict[str, Any]:
