@@ -66,7 +66,7 @@ def _keep_freed_memory() -> None:
     """Have the C library keep what a step frees for the next step; only glibc needs it, and only glibc is told.
 
     Left alone, it returns the activations to the system after each step, which then clears thousands of pages anew:
-    a fifth to a third of the step of a small network on a CPU. The peak of memory stays the same.
+    5 to 25 % of a step on a CPU (benchmarks/speed). The peak of memory stays the same.
     """
     if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ):
         return  # or the user has told it already
