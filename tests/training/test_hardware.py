@@ -10,13 +10,12 @@ import sys
 import pytest
 
 STEPS = """
-import resource, sys, torch
+import resource, torch
 from sdcompress.schema.recipe import Train
 from sdcompress.training.hardware import launch
 
 torch.set_num_threads(1)
-if sys.argv[1] == "launched":
-    launch(Train(accelerator="cpu"))
+launch(Train(accelerator="cpu"))
 
 def step():
     kept = [torch.ones(2**20) for _ in range(8)]  # 4 MiB each
@@ -30,15 +29,16 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-def faults(how: str, **environment: str) -> int:
+def faults(**environment: str) -> int:
     clean = {key: value for key, value in os.environ.items() if not key.startswith("MALLOC_")}
-    command = [sys.executable, "-c", STEPS, how]
+    command = [sys.executable, "-c", STEPS]
     answer = subprocess.run(command, env={**clean, **environment}, capture_output=True, text=True, check=True)
     return int(answer.stdout)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
 def test_what_a_step_frees_serves_the_next_step_unless_the_user_said_otherwise():
-    left_alone = faults("not launched")
-    assert faults("launched") < left_alone / 5
-    assert faults("launched", MALLOC_TRIM_THRESHOLD_="131072") > left_alone / 5
+    # left alone, glibc may or may not give it back, as the heap happens to lie; a low threshold of the user's always does
+    taken_anew = 5 * 8  # each tensor of each step faults at least once, 1024 times where pages are small
+    assert faults() < taken_anew
+    assert faults(MALLOC_MMAP_THRESHOLD_="65536") >= taken_anew
