@@ -87,7 +87,7 @@ class Checkpoint:
         recipe = self.recipe
         # published weights would be downloaded only to be overwritten
         model = recipe.model.model_copy(update={"pretrained": False})
-        heads = methods.build(recipe.method).exits
+        heads = methods.build(recipe.method).needs.exits
         net = build(model, recipe.exits, classes=len(self.classes), image=self.image, heads=heads)
         try:
             net.load_state_dict(load_file(self.path / self.state.weights.file))

@@ -24,7 +24,7 @@ def check_recipe(recipe: Recipe) -> None:
                 allowed="controls of other names than the method: results go by the name",
                 next_step="remove it from controls, and run it as a recipe of its own, with its own name",
             )
-    if not methods.build(recipe.method).exits or "single" not in recipe.export.layouts:
+    if not methods.build(recipe.method).needs.exits or "single" not in recipe.export.layouts:
         return
     count = len(recipe.exits.at) or recipe.exits.auto
     known = (*(f"exit{k}" for k in range(1, count + 1)), "final")
@@ -42,7 +42,7 @@ def check_data(recipe: Recipe) -> None:
     """
     found = data.load(recipe.data, seed=recipe.seed)
     validation, test, needed = len(found.val), len(found.test), recipe.export.parity_samples
-    calibrates = methods.build(recipe.method).exits and "cascade" in recipe.export.layouts
+    calibrates = methods.build(recipe.method).needs.exits and "cascade" in recipe.export.layouts
     if validation + test >= needed and (validation >= LEAST_SAMPLES or not calibrates):
         return
     raise RecipeError(

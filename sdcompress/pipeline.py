@@ -128,7 +128,7 @@ class _Job:
             from sdcompress.exporting.export import Target, export_all  # torch, onnx
 
         folder, settings = self.out / "artifacts", self.recipe.export
-        own = spec == self.recipe.method and methods.build(spec).exits
+        own = spec == self.recipe.method and methods.build(spec).needs.exits
         # a control is there to be compared with: its whole network is enough
         singles = (settings.exits if "single" in settings.layouts else ()) if own else ("final",)
         kept = {f"{spec.name}-{name}": Target(folder / f"{spec.name}-{name}", "single", name) for name in singles}

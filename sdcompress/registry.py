@@ -12,13 +12,14 @@ import ast
 import importlib
 import importlib.util
 import pkgutil
+import sys
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
 from sdcompress.errors import UnknownNameError, UsageError, requires_extra
 
-__all__ = ["call_user_function", "describe", "load", "names"]
+__all__ = ["call_user_function", "describe", "load", "load_file", "names"]
 
 
 def names(room: str) -> list[str]:
@@ -63,6 +64,36 @@ def load(room: str, name: str, *, extra: str) -> Any:
         if name in foreign:
             return foreign[name].load()
     raise UnknownNameError(_plural(room), name, names(room))
+
+
+def load_file(path: str) -> Any:
+    """Import a Python file of the user's own and return the one thing that its ``__all__`` names.
+
+    Args:
+        path: the file; relative to the working directory.
+
+    Raises:
+        UsageError: if there is no such file, or its ``__all__`` does not hold one name.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise UsageError(
+            f"There is no file '{path}'.", allowed="a Python file", next_step="correct the path, or copy the file there"
+        )
+    spec = importlib.util.spec_from_file_location(f"users_{file.stem}", file)
+    assert spec is not None, path
+    assert spec.loader is not None, path
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module.__name__] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    public = getattr(module, "__all__", [])
+    if len(public) != 1:
+        raise UsageError(
+            f"The file '{path}' has {len(public)} names in its __all__.",
+            allowed="one, the thing that it defines",
+            next_step=f"write __all__ = ['YourName'] into {path}",
+        )
+    return getattr(module, public[0])
 
 
 def call_user_function(path: str, **arguments: Any) -> Any:

@@ -6,12 +6,13 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch
 
-__all__ = ["Context", "Method"]
+__all__ = ["Context", "LabelMethod", "Method", "Needs"]
 
 
 @dataclass(frozen=True)
@@ -31,17 +32,33 @@ class Context:
     maps: tuple[tuple[int, ...], ...]
 
 
+@dataclass(frozen=True)
+class Needs:
+    """What a method asks of the network, the data and the loop, so that the loop never asks which method it is.
+
+    Attributes:
+        exits: the network is trained with exits.
+        mixing: mixup and CutMix may be on (a memory of each sample forbids it).
+    """
+
+    exits: bool = True
+    mixing: bool = True
+
+
 @dataclass(frozen=True, kw_only=True)
 class Method(ABC):
     """A published method: fields are its hyper-parameters, the call is its loss.
 
     Attributes:
-        exits: whether the network is trained with exits.
-        mixes: whether mixup and CutMix may be on (per-sample memories forbid it).
+        asks: what it needs, for every choice of its parameters.
     """
 
-    exits: ClassVar[bool] = True
-    mixes: ClassVar[bool] = True
+    asks: ClassVar[Needs] = Needs()
+
+    @property
+    def needs(self) -> Needs:
+        """What it needs with these parameters."""
+        return self.asks
 
     def state(self, context: Context) -> nn.Module:  # noqa: ARG002 - most methods need none
         """Adapters that are trained, tables that are remembered: kept in the checkpoint, never exported."""
@@ -52,7 +69,32 @@ class Method(ABC):
         """The loss as named, already weighted scalar terms; their sum is minimised.
 
         Args:
-            outputs: all exits of this step (one exit if ``exits`` is False).
+            outputs: all exits of this step (one exit if ``needs.exits`` is False).
             batch: this step's samples.
             state: what ``state`` built, in training mode.
         """
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelMethod(Method):
+    """A method that is nothing but a better label for the last exit, so that any method with exits can learn from it.
+
+    ``eed+ps_kd`` in a recipe is the loss of the one on the labels of the other.
+    """
+
+    asks: ClassVar[Needs] = Needs(exits=False)
+
+    @abstractmethod
+    def label(self, logits: Tensor, batch: Batch, state: nn.Module) -> Tensor:
+        """The label of the last exit as a distribution: [B, K], through which no gradient flows.
+
+        Args:
+            logits: of the last exit, [B, K].
+            batch: this step's samples.
+            state: what ``state`` built.
+        """
+
+    def __call__(self, outputs: Outputs, batch: Batch, state: nn.Module) -> dict[str, Tensor]:
+        """The term ``ce``: cross-entropy of the only exit with that label."""
+        (z,) = outputs.logits
+        return {"ce": F.cross_entropy(z, self.label(z, batch, state))}

@@ -15,7 +15,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sdcompress.methods._base import Method
+from sdcompress.methods._base import Method, Needs
 from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch
 from sdcompress.objectives.labels import targets
@@ -27,7 +27,7 @@ __all__ = ["Baseline"]
 class Baseline(Method):
     """Plain training."""
 
-    exits: ClassVar[bool] = False
+    asks: ClassVar[Needs] = Needs(exits=False)
 
     def __call__(self, outputs: Outputs, batch: Batch, state: nn.Module) -> dict[str, Tensor]:  # noqa: ARG002
         """The term ``ce`` of the equation above."""

@@ -14,14 +14,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdcompress.methods._base import Method
 from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch
 from sdcompress.objectives.exits import total
-from sdcompress.objectives.labels import targets
+from sdcompress.objectives.labels import label_losses
 
 __all__ = ["DeepSupervision"]
 
@@ -32,5 +31,4 @@ class DeepSupervision(Method):
 
     def __call__(self, outputs: Outputs, batch: Batch, state: nn.Module) -> dict[str, Tensor]:  # noqa: ARG002
         """The term ``ce`` of the equation above."""
-        y = targets(batch, outputs.logits[-1].shape[1])
-        return {"ce": total(F.cross_entropy(z, y) for z in outputs.logits)}
+        return {"ce": total(label_losses(outputs.logits, batch))}

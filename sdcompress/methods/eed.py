@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdcompress.methods._base import Context, Method
@@ -29,7 +28,7 @@ from sdcompress.objectives.batch import Batch
 from sdcompress.objectives.divergences import logits_mse
 from sdcompress.objectives.exits import total
 from sdcompress.objectives.features import Adapters, masked_l2
-from sdcompress.objectives.labels import targets
+from sdcompress.objectives.labels import label_losses
 from sdcompress.objectives.teachers import ensemble
 
 __all__ = ["Eed"]
@@ -53,10 +52,9 @@ class Eed(Method):
 
     def __call__(self, outputs: Outputs, batch: Batch, state: nn.Module) -> dict[str, Tensor]:
         """The terms ``ce``, ``kd`` and ``feature`` of the equation above."""
-        y = targets(batch, outputs.logits[-1].shape[1])
         teacher = ensemble(outputs.logits)
         terms = {
-            "ce": total(F.cross_entropy(z, y) for z in outputs.logits),
+            "ce": total(label_losses(outputs.logits, batch)),
             "kd": self.logit_weight * total(logits_mse(z, teacher) for z in outputs.logits),
         }
         if self.feature_weight:

@@ -13,14 +13,11 @@ test set). It beats eight of the ten self-distillation methods of the same table
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sdcompress.methods._base import Method
+from sdcompress.methods._base import LabelMethod
 from sdcompress.methods._fields import Share
-from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch
 from sdcompress.objectives.labels import targets
 
@@ -28,19 +25,15 @@ __all__ = ["LabelSmoothing"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelSmoothing(Method):
+class LabelSmoothing(LabelMethod):
     """Plain training on smoothed labels.
 
     Attributes:
         epsilon: share of the label that is spread over all classes.
     """
 
-    exits: ClassVar[bool] = False
-
     epsilon: Share = 0.1
 
-    def __call__(self, outputs: Outputs, batch: Batch, state: nn.Module) -> dict[str, Tensor]:  # noqa: ARG002
-        """The term ``ce`` of the equation above."""
-        (z,) = outputs.logits
-        y = targets(replace(batch, smoothing=self.epsilon), z.shape[1])
-        return {"ce": F.cross_entropy(z, y)}
+    def label(self, logits: Tensor, batch: Batch, state: nn.Module) -> Tensor:  # noqa: ARG002
+        """``(1 - epsilon) y + epsilon / K``, [B, K]."""
+        return targets(replace(batch, smoothing=self.epsilon), logits.shape[1])

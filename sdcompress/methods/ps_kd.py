@@ -25,9 +25,8 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sdcompress.methods._base import Context, Method
+from sdcompress.methods._base import Context, LabelMethod, Needs
 from sdcompress.methods._fields import Share
-from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch
 from sdcompress.objectives.labels import targets
 from sdcompress.objectives.memory import SampleMemory
@@ -36,15 +35,14 @@ __all__ = ["PsKd"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PsKd(Method):
+class PsKd(LabelMethod):
     """The network of one epoch ago is the teacher; no exits.
 
     Attributes:
         alpha: share of the past prediction at the end of the training.
     """
 
-    exits: ClassVar[bool] = False
-    mixes: ClassVar[bool] = False
+    asks: ClassVar[Needs] = Needs(exits=False, mixing=False)
 
     alpha: Share = 0.8
 
@@ -52,10 +50,9 @@ class PsKd(Method):
         """The last prediction for every training sample."""
         return SampleMemory(context.samples, context.classes)
 
-    def __call__(self, outputs: Outputs, batch: Batch, state: nn.Module) -> dict[str, Tensor]:
-        """The term ``ce`` of the equation above."""
-        (z,) = outputs.logits
-        y = targets(batch, z.shape[1])
-        before = state(batch.index, F.softmax(z, dim=1), y)
+    def label(self, logits: Tensor, batch: Batch, state: nn.Module) -> Tensor:
+        """``(1 - a) y + a p_before``, [B, K]; remembers what is predicted now."""
+        y = targets(batch, logits.shape[1])
+        before = state(batch.index, F.softmax(logits, dim=1), y)
         a = self.alpha * batch.progress
-        return {"ce": F.cross_entropy(z, (1 - a) * y + a * before)}
+        return (1 - a) * y + a * before

@@ -33,7 +33,7 @@ from sdcompress.objectives.batch import Batch
 from sdcompress.objectives.divergences import soft_cross_entropy
 from sdcompress.objectives.exits import total
 from sdcompress.objectives.features import Adapters, l2
-from sdcompress.objectives.labels import targets
+from sdcompress.objectives.labels import final_target, targets
 from sdcompress.objectives.teachers import deepest
 
 __all__ = ["SelfDistillation"]
@@ -63,7 +63,7 @@ class SelfDistillation(Method):
         y = targets(batch, last.shape[1])
         teacher = deepest(outputs.logits)
         terms = {
-            "ce": (1 - self.kd_weight) * total(F.cross_entropy(z, y) for z in shallow) + F.cross_entropy(last, y),
+            "ce": (1 - self.kd_weight) * total(F.cross_entropy(z, y) for z in shallow) + F.cross_entropy(last, final_target(batch, y)),
             "kd": self.kd_weight * total(soft_cross_entropy(z, teacher, self.temperature) for z in shallow),
         }
         if self.feature_weight:

@@ -26,13 +26,13 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sdcompress.methods._base import Context, Method
+from sdcompress.methods._base import Context, Method, Needs
 from sdcompress.methods._fields import Count, Positive, Share, Weight
 from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch
 from sdcompress.objectives.exits import total
 from sdcompress.objectives.features import cells, pool
-from sdcompress.objectives.labels import targets
+from sdcompress.objectives.labels import final_target, targets
 from sdcompress.objectives.memory import ClassMemory
 from sdcompress.objectives.teachers import deepest
 from sdcompress.objectives.transport import transport
@@ -51,7 +51,7 @@ class Sfr(Method):
         iterations: Sinkhorn steps.
     """
 
-    mixes: ClassVar[bool] = False
+    asks: ClassVar[Needs] = Needs(mixing=False)
 
     transport_weight: Weight = 1.0
     label_weight: Share = 0.5
@@ -67,7 +67,7 @@ class Sfr(Method):
         *shallow, last = outputs.logits
         y = targets(batch, last.shape[1])
         soft = state(batch.labels, F.softmax(last, dim=1), batch.epoch)
-        label = (1 - self.label_weight) * y + self.label_weight * soft
+        label = (1 - self.label_weight) * final_target(batch, y) + self.label_weight * soft
         terms = {"ce": total(F.cross_entropy(z, y) for z in shallow) + F.cross_entropy(last, label)}
         if self.transport_weight:
             teacher = cells(deepest(outputs.maps))

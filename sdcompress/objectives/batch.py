@@ -34,6 +34,7 @@ class Batch:
         progress: share of the training done before this step, in [0, 1).
         smoothing: label smoothing of the recipe, 0 = off.
         mix: set when the images are mixed.
+        final: [B, K], the label of the last exit where that is another than the other exits' (``eed+ps_kd``).
     """
 
     images: Tensor
@@ -43,3 +44,4 @@ class Batch:
     progress: float = 0.0
     smoothing: float = 0.0
     mix: Mix | None = None
+    final: Tensor | None = None

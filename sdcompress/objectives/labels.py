@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import torch.nn.functional as F
 from torch import Tensor
 
 from sdcompress.objectives.batch import Batch
 
-__all__ = ["targets"]
+__all__ = ["final_target", "label_losses", "targets"]
 
 
 def targets(batch: Batch, classes: int) -> Tensor:
@@ -28,3 +30,26 @@ def targets(batch: Batch, classes: int) -> Tensor:
         share = batch.mix.weight.unsqueeze(1)
         labels = share * labels + (1 - share) * F.one_hot(batch.mix.labels, classes).float()
     return (1 - batch.smoothing) * labels + batch.smoothing / classes
+
+
+def final_target(batch: Batch, labels: Tensor) -> Tensor:
+    """The label of the last exit: its own where it has one, else that of all exits.
+
+    Args:
+        batch: this step.
+        labels: [B, K], of all exits.
+    """
+    return labels if batch.final is None else batch.final
+
+
+def label_losses(logits: Sequence[Tensor], batch: Batch) -> Iterator[Tensor]:
+    """The cross-entropy of each exit with its label, shallow to deep: scalars.
+
+    Args:
+        logits: E tensors [B, K].
+        batch: labels, smoothing and mix of this step.
+    """
+    y = targets(batch, logits[-1].shape[1])
+    for z in logits[:-1]:
+        yield F.cross_entropy(z, y)
+    yield F.cross_entropy(logits[-1], final_target(batch, y))

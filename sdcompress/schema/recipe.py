@@ -65,7 +65,10 @@ class Method(Frozen):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    name: str = "byot"
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+(\+[A-Za-z0-9_.-]+)?$")] = Field(
+        "byot", description="of 'sdcompress list methods'; two with a plus: the second gives the last exit's label"
+    )
+    file: str | None = Field(None, description="Python file that holds the method, if it is one of your own")
 
     @model_validator(mode="before")
     @classmethod

@@ -84,7 +84,7 @@ def holds_another(recipe: Recipe, out: Path) -> bool:
 def _check_mixing(recipe: Recipe) -> None:
     """Refuse mixed images where a method remembers what it said of each image."""
     augment = recipe.train.augment
-    if (augment.mixup or augment.cutmix) and not methods.build(recipe.method).mixes:
+    if (augment.mixup or augment.cutmix) and not methods.build(recipe.method).needs.mixing:
         raise RecipeError(
             f"The method '{recipe.method.name}' remembers its prediction for each image and cannot be mixed.",
             allowed="train.augment.mixup=0 and train.augment.cutmix=0 with this method",

@@ -55,7 +55,7 @@ class Trainer:
         spec, method = recipe.train, methods.build(recipe.method)
         torch.manual_seed(recipe.seed)
         self.net = build_network(
-            recipe.model, recipe.exits, classes=len(dataset.classes), image=dataset.image, heads=method.exits
+            recipe.model, recipe.exits, classes=len(dataset.classes), image=dataset.image, heads=method.needs.exits
         )
         state = method.state(
             Context(len(dataset.train), len(dataset.classes), self.net.feature_sizes, self.net.map_shapes)

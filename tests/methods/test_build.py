@@ -25,8 +25,8 @@ def test_a_misspelt_parameter_gets_the_nearest_one() -> None:
 
 
 def test_what_a_method_is_cannot_be_set() -> None:
-    with pytest.raises(RecipeError, match="no parameter 'mixes'"):
-        methods.build(recipe.Method(name="ps_kd", mixes=True))
+    with pytest.raises(RecipeError, match="no parameter 'needs'"):
+        methods.build(recipe.Method(name="ps_kd", needs={}))
 
 
 def test_a_misspelt_method_gets_the_nearest_one() -> None:

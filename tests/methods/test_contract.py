@@ -33,8 +33,8 @@ def setting(network: Any, context: Any) -> Any:
     """The network and the state that a method trains."""
 
     def make(method: Method) -> tuple[nn.Module, nn.Module]:
-        net = network(exits=method.exits)
-        return net, method.state(context(exits=method.exits))
+        net = network(exits=method.needs.exits)
+        return net, method.state(context(exits=method.needs.exits))
 
     return make
 
@@ -143,7 +143,7 @@ def test_deep_supervision_of_one_exit_is_the_baseline(network: Any, batch: Any) 
     assert torch.equal(terms[0]["ce"], terms[1]["ce"])
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if _make(name).mixes])
+@pytest.mark.parametrize("name", [name for name in NAMES if _make(name).needs.mixing])
 def test_a_mix_that_keeps_the_whole_image_changes_nothing(name: str, setting: Any, batch: Any) -> None:
     method = _make(name)
     net, state = setting(method)

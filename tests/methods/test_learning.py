@@ -17,7 +17,7 @@ def test_a_few_steps_teach_every_exit_the_labels(name: str) -> None:
     torch.manual_seed(0)
     method = methods.build(recipe.Method(name=name))
     spec = recipe.Model(name="cifar:resnet8"), recipe.Exits(auto=2, head="bottleneck")
-    net = build(*spec, classes=4, image=(1, 16, 16), heads=method.exits)
+    net = build(*spec, classes=4, image=(1, 16, 16), heads=method.needs.exits)
     state = method.state(Context(16, 4, net.feature_sizes, net.map_shapes))
     optimizer = torch.optim.SGD([*net.parameters(), *state.parameters()], lr=0.1, momentum=0.9)
     labels = torch.arange(4).repeat(4)
@@ -29,5 +29,5 @@ def test_a_few_steps_teach_every_exit_the_labels(name: str) -> None:
         loss.backward()
         optimizer.step()
     right = [(logits.argmax(1) == labels).float().mean().item() for logits in net(images).logits]
-    assert len(right) == (3 if method.exits else 1)
+    assert len(right) == (3 if method.needs.exits else 1)
     assert min(right) >= 0.9

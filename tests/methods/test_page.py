@@ -27,4 +27,4 @@ def test_the_table_says_what_a_method_takes(name: str) -> None:
     row = re.search(rf"^\| \[`{name}`\]\(#{name}\) \| [^|]* \| (yes|no) \| (yes|no) \|", PAGE, re.MULTILINE)
     assert row is not None
     method = registry.load(methods.ROOM, name, extra="train")
-    assert row.groups() == tuple("yes" if flag else "no" for flag in (method.exits, method.mixes))
+    assert row.groups() == tuple("yes" if flag else "no" for flag in (method().needs.exits, method().needs.mixing))

@@ -42,5 +42,5 @@ def test_by_hand() -> None:
 
 
 def test_it_takes_neither_exits_nor_mixed_images() -> None:
-    assert not PsKd.exits
-    assert not PsKd.mixes
+    assert not PsKd.asks.exits
+    assert not PsKd.asks.mixing

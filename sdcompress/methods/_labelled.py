@@ -1,0 +1,41 @@
+"""A method with exits whose last exit learns from the labels of another: ``eed+ps_kd``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor, nn
+
+from sdcompress.methods._base import Context, LabelMethod, Method, Needs
+from sdcompress.models.outputs import Outputs
+from sdcompress.objectives.batch import Batch
+
+__all__ = ["Labelled"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labelled(Method):
+    """Two methods on two axes: where the teacher is (the exits), and what the label is (the last exit).
+
+    Attributes:
+        method: the loss.
+        labels: the label of its last exit.
+    """
+
+    method: Method
+    labels: LabelMethod
+
+    @property
+    def needs(self) -> Needs:
+        """What either of them needs."""
+        both = self.method.needs, self.labels.needs
+        return replace(self.method.needs, mixing=all(needs.mixing for needs in both))
+
+    def state(self, context: Context) -> nn.Module:
+        """What both keep."""
+        return nn.ModuleDict({"method": self.method.state(context), "labels": self.labels.state(context)})
+
+    def __call__(self, outputs: Outputs, batch: Batch, state: nn.Module) -> dict[str, Tensor]:
+        """The terms of the method."""
+        label = self.labels.label(outputs.logits[-1], batch, state.get_submodule("labels"))
+        return self.method(outputs, replace(batch, final=label), state.get_submodule("method"))
