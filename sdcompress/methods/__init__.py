@@ -31,10 +31,11 @@ def build(spec: recipe.Method) -> Method:
         RecipeError: if a parameter is unknown or out of range, or the two do not fit together.
     """
     first, plus, second = spec.name.partition("+")
-    kind = registry.load_file(spec.file) if spec.file else registry.load(ROOM, first, extra="train")
+    kind: Any = registry.load_file(spec.file) if spec.file else registry.load(ROOM, first, extra="train")
     _check_method(kind, spec)
     if not plus:
-        return _filled(kind, spec.name, spec.parameters, _parameters(kind))
+        made: Method = _filled(kind, spec.name, spec.parameters, _parameters(kind))
+        return made
     from sdcompress.methods._base import LabelMethod
     from sdcompress.methods._labelled import Labelled
 

@@ -53,6 +53,6 @@ class PsKd(LabelMethod):
     def label(self, logits: Tensor, batch: Batch, state: nn.Module) -> Tensor:
         """``(1 - a) y + a p_before``, [B, K]; remembers what is predicted now."""
         y = targets(batch, logits.shape[1])
-        before = state(batch.index, F.softmax(logits, dim=1), y)
+        before: Tensor = state(batch.index, F.softmax(logits, dim=1), y)
         a = self.alpha * batch.progress
         return (1 - a) * y + a * before

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdcompress.methods._base import Context, Method
@@ -33,7 +32,7 @@ from sdcompress.objectives.batch import Batch
 from sdcompress.objectives.divergences import soft_cross_entropy
 from sdcompress.objectives.exits import total
 from sdcompress.objectives.features import Adapters, l2
-from sdcompress.objectives.labels import final_target, targets
+from sdcompress.objectives.labels import label_losses
 from sdcompress.objectives.teachers import deepest
 
 __all__ = ["SelfDistillation"]
@@ -59,12 +58,11 @@ class SelfDistillation(Method):
 
     def __call__(self, outputs: Outputs, batch: Batch, state: nn.Module) -> dict[str, Tensor]:
         """The terms ``ce``, ``kd`` and ``feature`` of the equation above."""
-        *shallow, last = outputs.logits
-        y = targets(batch, last.shape[1])
+        *shallow_ce, last_ce = label_losses(outputs.logits, batch)
         teacher = deepest(outputs.logits)
         terms = {
-            "ce": (1 - self.kd_weight) * total(F.cross_entropy(z, y) for z in shallow) + F.cross_entropy(last, final_target(batch, y)),
-            "kd": self.kd_weight * total(soft_cross_entropy(z, teacher, self.temperature) for z in shallow),
+            "ce": (1 - self.kd_weight) * total(shallow_ce) + last_ce,
+            "kd": self.kd_weight * total(soft_cross_entropy(z, teacher, self.temperature) for z in outputs.logits[:-1]),
         }
         if self.feature_weight:
             features = state(outputs.features)

@@ -38,7 +38,7 @@ def faults(**environment: str) -> int:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
 def test_what_a_step_frees_serves_the_next_step_unless_the_user_said_otherwise():
-    # left alone, glibc may or may not give it back, as the heap happens to lie; a low threshold of the user's always does
+    # left alone, glibc may give it back or not, as the heap happens to lie; a low threshold of the user's always does
     taken_anew = 5 * 8  # each tensor of each step faults at least once, 1024 times where pages are small
     assert faults() < taken_anew
     assert faults(MALLOC_MMAP_THRESHOLD_="65536") >= taken_anew

@@ -1,0 +1,225 @@
+"""Train every row of a plan with every seed, score it on the test split, and draw the table; run again to go on.
+
+    python benchmarks/compare.py benchmarks/cpu --data-dir data --jobs 2
+
+A plan (``plan.yaml`` in the folder) holds a recipe, seeds, settings (each a table of its own) and rows, each with what
+it changes in the recipe and the row that it must beat. Every job is two commands that anybody can type: ``sdcompress
+train`` and ``sdcompress evaluate``. What is done stands in ``results.json`` and is not done again; a job that was
+stopped (Ctrl-C, ``--minutes``) goes on from its checkpoint. Scores are of the last epoch; the test split chooses
+nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import yaml
+from compare_table import write_table
+
+from sdcompress import recipes
+from sdcompress.benchmarking.machine import machine
+from sdcompress.checkpoint import read_metrics
+from sdcompress.storage import digest_of, write_text
+
+HERE = Path(__file__).resolve().parent
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run: a row of a setting with one seed."""
+
+    setting: str
+    row: str
+    seed: int
+    recipe: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Where it stands in results and folders."""
+        return f"{self.setting}/{self.row}/seed{self.seed}"
+
+    @property
+    def key(self) -> str:
+        """Of its recipe, wherever the data lies: a plan that changes it has it done anew."""
+        data = {key: value for key, value in self.recipe["data"].items() if key != "dir"}
+        return digest_of({**self.recipe, "data": data})
+
+
+def merged(tree: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """The tree with the change laid over it, key by key."""
+    both = {key: merged(tree[key], value) for key, value in change.items() if _both_trees(tree.get(key), value)}
+    return {**tree, **change, **both}
+
+
+def _both_trees(one: object, other: object) -> bool:
+    return isinstance(one, dict) and isinstance(other, dict)
+
+
+def jobs_of(plan: dict[str, Any], data_dir: Path | None) -> list[Job]:
+    """All jobs, seed by seed, so that a table with one seed is whole early."""
+    found = []
+    for setting, own in plan["settings"].items():
+        for seed in plan["seeds"]:
+            for row, spec in plan["rows"].items():
+                tree = merged(merged(plan["recipe"], own), spec["change"])
+                recipe = recipes.read({**tree, "name": "compare", "seed": seed})
+                recipe = recipe.model_copy(update={"data": recipe.data.at(data_dir)})
+                found.append(Job(setting, row, seed, recipe.model_dump(mode="json", exclude_defaults=True)))
+    return found
+
+
+class Running:
+    """A job under way: training, then scoring.
+
+    Args:
+        job: which.
+        runs: folder of all runs.
+        threads: for each of torch's operators.
+    """
+
+    def __init__(self, job: Job, runs: Path, threads: int) -> None:
+        self.job, self.folder, self.began = job, runs / job.name, time.monotonic()
+        self._environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        recipe = runs / "recipes" / f"{job.name.replace('/', '-')}.yaml"
+        recipe.parent.mkdir(parents=True, exist_ok=True)
+        recipe.write_text(yaml.safe_dump(job.recipe, sort_keys=False), encoding="utf-8")
+        self._log = recipe.with_suffix(".log").open("w", encoding="utf-8")
+        self._train = self._start("train", "-c", str(recipe), "--out", str(self.folder))
+        self._score: subprocess.Popen[str] | None = None
+
+    def poll(self) -> str | dict[str, Any] | None:
+        """None while it works; then its scores, or why there are none."""
+        process = self._score or self._train
+        code = process.poll()
+        if code is None:
+            return None
+        if code != 0:
+            return "stopped" if code == INTERRUPTED else f"failed with exit code {code}, see {self._log.name}"
+        if self._score is None:
+            self._score = self._start("evaluate", str(self.folder), "--split", "test", "--json", output=subprocess.PIPE)
+            return None
+        assert process.stdout is not None
+        return dict(json.loads(process.stdout.read()))
+
+    def stop(self) -> None:
+        """Ask it to keep what it has and to stop."""
+        (self._score or self._train).send_signal(signal.SIGINT)
+
+    def _start(self, *arguments: str, output: Any = None) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "sdcompress", *arguments]
+        return subprocess.Popen(
+            command, env=self._environment, stdout=output or self._log, stderr=self._log, text=True,
+        )  # fmt: skip
+
+
+class Results:
+    """What is done, in ``results.json``."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+
+    def holds(self, job: Job) -> bool:
+        """Whether this very job, recipe and all, is done."""
+        return any(found["recipe"] == job.key for found in self.found)
+
+    def add(self, job: Job, scores: dict[str, Any], folder: Path) -> None:
+        """Keep a job's scores."""
+        keys = ("name", "accuracy", "nll", "ece", "macs", "parameters")
+        self.found = [found for found in self.found if found["job"] != job.name]
+        self.found.append(
+            {
+                "job": job.name,
+                "setting": job.setting,
+                "row": job.row,
+                "seed": job.seed,
+                "exits": [{key: exit_[key] for key in keys} for exit_ in scores["exits"]],
+                "samples": scores["samples"],
+                "train_seconds": round(sum(line["seconds"] for line in read_metrics(folder)), 1),
+                "weights": scores["digest"],
+                "recipe": job.key,
+                "commit": _commit(),
+                "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                "machine": machine().model_dump(mode="json"),
+            }
+        )
+        self.found.sort(key=lambda found: str(found["job"]))
+        write_text(self._path, json.dumps(self.found, indent=1) + "\n")
+
+
+def _commit() -> str:
+    answer = subprocess.run(["git", "rev-parse", "HEAD"], cwd=HERE, capture_output=True, text=True, check=True)
+    return answer.stdout.strip()
+
+
+def work(jobs: list[Job], results: Results, runs: Path, *, count: int, threads: int, deadline: float) -> list[str]:
+    """Do the jobs, ``count`` at a time, until all are done or the deadline has come; returns what went wrong."""
+    waiting, running, problems = [job for job in jobs if not results.holds(job)], list[Running](), list[str]()
+    asked = False
+    while running or (waiting and time.monotonic() < deadline and not problems):
+        while waiting and len(running) < count and time.monotonic() < deadline and not problems:
+            running.append(Running(waiting.pop(0), runs, threads))
+            print(f"{running[-1].job.name} ...", flush=True)
+        if time.monotonic() >= deadline and not asked:
+            asked = True
+            for job in running:
+                job.stop()
+        for job in list(running):
+            answer = job.poll()
+            if answer is None:
+                continue
+            running.remove(job)
+            if isinstance(answer, str):
+                print(f"{job.job.name} {answer}", flush=True)
+                problems += [f"{job.job.name} {answer}"] * (answer != "stopped")
+                continue
+            results.add(job.job, answer, job.folder)
+            final = next(exit_ for exit_ in answer["exits"] if exit_["name"] == "final")
+            print(f"{job.job.name} {final['accuracy']:.2%} {time.monotonic() - job.began:.0f} s", flush=True)
+        time.sleep(0.2)
+    return problems
+
+
+def main() -> None:
+    read = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    read.add_argument("folder", type=Path, help="holds plan.yaml; results.json and table.md are written beside it")
+    read.add_argument("--data-dir", type=Path)
+    read.add_argument("--runs", type=Path, help="checkpoints [runs/<name of the folder>]")
+    read.add_argument("--jobs", type=int, default=1, help="at a time")
+    read.add_argument("--threads", type=int, default=1, help="of each job")
+    read.add_argument("--minutes", type=float, default=float("inf"), help="stop after this long; the same line goes on")
+    read.add_argument("--rows", nargs="+", help="only these")
+    read.add_argument("--settings", nargs="+", help="only these")
+    read.add_argument("--seeds", nargs="+", type=int, help="only these")
+    given = read.parse_args()
+    deadline = time.monotonic() + 60 * given.minutes
+    plan = yaml.safe_load((given.folder / "plan.yaml").read_text(encoding="utf-8"))
+    chosen = [
+        job
+        for job in jobs_of(plan, given.data_dir)
+        if (not given.rows or job.row in given.rows)
+        and (not given.settings or job.setting in given.settings)
+        and (not given.seeds or job.seed in given.seeds)
+    ]
+    results = Results(given.folder / "results.json")
+    runs = given.runs or Path("runs") / given.folder.name
+    problems = work(chosen, results, runs, count=given.jobs, threads=given.threads, deadline=deadline)
+    write_table(given.folder, plan, results.found)
+    left = sum(not results.holds(job) for job in chosen)
+    print(f"{len(chosen) - left} of {len(chosen)} jobs are done; the table is {given.folder / 'table.md'}")
+    sys.exit(1 if problems else 0)
+
+
+if __name__ == "__main__":
+    main()

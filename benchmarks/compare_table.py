@@ -1,0 +1,101 @@
+"""The table and the picture of ``compare.py``: means over seeds, and each row against the row that it must beat."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Found = dict[str, list[dict[str, Any]]]
+
+
+def write_table(folder: Path, plan: dict[str, Any], results: list[dict[str, Any]]) -> None:
+    """Write ``table.md`` and ``<setting>.svg``; a row without results is shown as missing.
+
+    Args:
+        folder: of the plan.
+        plan: its settings, rows and seeds.
+        results: what is done.
+    """
+    text = ""
+    for setting in plan["settings"]:
+        found: Found = {row: [r for r in results if (r["setting"], r["row"]) == (setting, row)] for row in plan["rows"]}
+        if any(found.values()):
+            text += _table(setting, plan["rows"], found)
+            _picture(folder / f"{setting}.svg", plan["rows"], found)
+        else:
+            text += f"## {setting}\n\nNot measured.\n\n"
+    (folder / "table.md").write_text(text.rstrip() + "\n", encoding="utf-8")
+
+
+def _table(setting: str, rows: dict[str, Any], found: Found) -> str:
+    titles = ("row", "seeds", "final %", "ensemble %", "exits before it %", "ECE of final", "against", "difference")
+    lines = [f"## {setting}", "", f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    for row, spec in rows.items():
+        if not found[row]:
+            lines.append(f"| {row} | 0 | not measured" + " |" * (len(titles) - 2))
+            continue
+        names = [exit_["name"] for exit_ in found[row][0]["exits"]]
+        before = [name for name in names if name not in ("final", "ensemble")]
+        other = spec.get("against")
+        cells = (
+            row,
+            str(len(found[row])),
+            _spread(_accuracies(found[row], "final")),
+            _spread(_accuracies(found[row], "ensemble")) if before else "",
+            " / ".join(f"{np.mean(_accuracies(found[row], name)):.2f}" for name in before),
+            f"{np.mean([_score(r, 'final', 'ece') for r in found[row]]):.3f}",
+            other or "",
+            _difference(found[row], found[other]) if other and found[other] else "",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n\n"
+
+
+def _score(result: dict[str, Any], exit_name: str, key: str) -> float:
+    return float(next(exit_[key] for exit_ in result["exits"] if exit_["name"] == exit_name))
+
+
+def _accuracies(results: list[dict[str, Any]], exit_name: str) -> list[float]:
+    return [100 * _score(result, exit_name, "accuracy") for result in results]
+
+
+def _spread(values: list[float]) -> str:
+    return f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else f"{values[0]:.2f}"
+
+
+def _difference(row: list[dict[str, Any]], other: list[dict[str, Any]]) -> str:
+    """Mean difference at the final exit over the seeds that both have, beside two pooled standard deviations."""
+    shared = sorted({r["seed"] for r in row} & {r["seed"] for r in other})
+    if len(shared) < 2:
+        return "one seed"
+    mine, theirs = (_accuracies([r for r in part if r["seed"] in shared], "final") for part in (row, other))
+    gap, pooled = np.mean(mine) - np.mean(theirs), np.sqrt((np.var(mine, ddof=1) + np.var(theirs, ddof=1)) / 2)
+    return f"{gap:+.2f}, {'beyond' if abs(gap) > 2 * pooled else 'within'} 2σ = {2 * pooled:.2f}"
+
+
+def _picture(path: Path, rows: dict[str, Any], found: Found) -> None:
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    mpl.rcParams["svg.hashsalt"] = "sdcompress"  # the same figures give the same file
+    import matplotlib.pyplot as plt
+
+    shown = [row for row in rows if found[row]]
+    figure, axes = plt.subplots(figsize=(7, 0.32 * len(shown) + 1.1))
+    for y, row in enumerate(reversed(shown)):
+        finals = _accuracies(found[row], "final")
+        axes.plot(finals, [y] * len(finals), "o", color="tab:blue", alpha=0.5, markersize=5)
+        axes.plot(np.mean(finals), y, "|", color="tab:blue", markersize=14, markeredgewidth=2)
+        if any(exit_["name"] == "ensemble" for exit_ in found[row][0]["exits"]):
+            ensembles = _accuracies(found[row], "ensemble")
+            axes.plot(np.mean(ensembles), y, "d", color="tab:orange", markersize=6)
+    if found.get("baseline"):
+        axes.axvline(np.mean(_accuracies(found["baseline"], "final")), color="grey", linewidth=0.8)
+    axes.set_yticks(range(len(shown)), list(reversed(shown)))
+    axes.set_xlabel("test accuracy, %: final exit of each seed, their mean, ◆ mean of the ensemble; line: baseline")
+    axes.grid(axis="x", alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
