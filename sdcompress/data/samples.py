@@ -24,6 +24,10 @@ class Samples(Protocol):
     def labels(self) -> Labels:
         """All labels, [N], in 0..K-1."""
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether ``images`` copies what is decoded already."""
+
     def __len__(self) -> int: ...
 
     def images(self, indices: Labels) -> Images:
@@ -66,6 +70,11 @@ class ArraySamples:
         """All labels, [N]."""
         return self._labels
 
+    @property
+    def in_memory(self) -> bool:
+        """Yes."""
+        return True
+
     def __len__(self) -> int:
         return len(self._images)
 
@@ -90,6 +99,11 @@ class Subset:
     def labels(self) -> Labels:
         """The chosen labels, [n]."""
         return self._labels
+
+    @property
+    def in_memory(self) -> bool:
+        """As what was chosen from."""
+        return self._samples.in_memory
 
     def __len__(self) -> int:
         return len(self._indices)

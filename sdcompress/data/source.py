@@ -81,6 +81,10 @@ class _Resized:
     def labels(self) -> Labels:
         return self._samples.labels
 
+    @property
+    def in_memory(self) -> bool:
+        return False
+
     def __len__(self) -> int:
         return len(self._samples)
 

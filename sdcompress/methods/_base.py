@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch
+from sdcompress.objectives.views import View
 
-__all__ = ["Context", "LabelMethod", "Method", "Needs"]
+__all__ = ["Context", "LabelMethod", "Method", "Needs", "Phase"]
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,34 @@ class Needs:
 
     Attributes:
         exits: the network is trained with exits.
+        maps: the network gives the maps where exits would be, with or without exits.
         mixing: mixup and CutMix may be on (a memory of each sample forbids it).
+        dropout: the network must have dropout or stochastic depth.
+        view: further images that the network sees in each step.
+        average: decay of an average of the weights that teaches, 0 = none.
     """
 
     exits: bool = True
+    maps: bool = False
     mixing: bool = True
+    dropout: bool = False
+    view: View | None = None
+    average: float = 0.0
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of the training, with a learning rate schedule of its own.
+
+    Attributes:
+        share: of the epochs.
+        frozen: the backbone learns nothing and keeps its running statistics; only heads learn.
+        reborn: the network starts anew from other random weights, and what it was before is the teacher.
+    """
+
+    share: float = 1.0
+    frozen: bool = False
+    reborn: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +83,11 @@ class Method(ABC):
     def needs(self) -> Needs:
         """What it needs with these parameters."""
         return self.asks
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """The parts of the training, whose shares add up to 1."""
+        return (Phase(),)
 
     def state(self, context: Context) -> nn.Module:  # noqa: ARG002 - most methods need none
         """Adapters that are trained, tables that are remembered: kept in the checkpoint, never exported."""

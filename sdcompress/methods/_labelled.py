@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from sdcompress.methods._base import Context, LabelMethod, Method, Needs
+from sdcompress.methods._base import Context, LabelMethod, Method, Needs, Phase
 from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch
 
@@ -30,6 +30,11 @@ class Labelled(Method):
         """What either of them needs."""
         both = self.method.needs, self.labels.needs
         return replace(self.method.needs, mixing=all(needs.mixing for needs in both))
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """Those of the method."""
+        return self.method.phases
 
     def state(self, context: Context) -> nn.Module:
         """What both keep."""

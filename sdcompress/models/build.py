@@ -22,7 +22,13 @@ __all__ = ["build"]
 
 
 def build(
-    model: recipe.Model, exits: recipe.Exits, *, classes: int, image: tuple[int, int, int], heads: bool = True
+    model: recipe.Model,
+    exits: recipe.Exits,
+    *,
+    classes: int,
+    image: tuple[int, int, int],
+    heads: bool = True,
+    maps: bool = False,
 ) -> MultiExit:
     """The network of a recipe. Set ``torch.manual_seed`` before: heads do not change the backbone's first weights.
 
@@ -33,6 +39,7 @@ def build(
         classes: K.
         image: (C, H, W).
         heads: False for the final exit alone.
+        maps: without heads, still give the maps where they would be.
 
     Raises:
         UsageError: if a name, an option, a cut point or the size of the images does not fit.
@@ -41,14 +48,15 @@ def build(
     backbone = _backbone(model, classes, image)
     example = torch.zeros(2, *image)
     classifier = classifier_name(backbone, example, classes)
-    if not heads:
+    if not (heads or maps):
         return MultiExit(backbone, classifier=classifier)
     points = [point for point in cut_points(backbone, example) if _layout.is_map(point, image)]
     chosen = named(points, exits.at) if exits.at else choose(points, exits.auto)
     taps = [_layout.tap(point, backbone, image) for point in chosen]
     last = _layout.tap(deepest(points), backbone, image)
-    made = [_head(exits, tap, last, classes, backbone) for tap in taps]
-    return MultiExit(backbone, classifier=classifier, taps=taps, heads=made, deepest=last)
+    made = [_head(exits, tap, last, classes, backbone) for tap in taps] if heads else []
+    equilibrium = exits.gradient == "equilibrium"
+    return MultiExit(backbone, classifier=classifier, taps=taps, heads=made, deepest=last, equilibrium=equilibrium)
 
 
 def _head(exits: recipe.Exits, tap: Tap, last: Tap, classes: int, backbone: nn.Module) -> Head:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from sdcompress.models.classifier import feature_size
@@ -44,8 +46,11 @@ class MultiExit(nn.Module):
         backbone: returns logits [B, K].
         classifier: the backbone's module whose input is the final feature (``classifier_name``).
         taps: where the exits before the last look, in order of execution.
-        heads: one for each tap.
+        heads: one for each tap; or none, then the taps only give their maps.
         deepest: the map before pooling; without it the feature stands for the last exit's map.
+        equilibrium: Gradient Equilibrium (Li et al., "Improved Techniques for Training Adaptive Deep Networks", ICCV
+            2019, arXiv 1908.06294, section 3.1): where an exit leaves the backbone, gradients are scaled so that their
+            sum does not grow with the number of exits that are still to come.
 
     Attributes:
         exit_names: "exit1", ..., "final".
@@ -62,22 +67,38 @@ class MultiExit(nn.Module):
         taps: Sequence[Tap] = (),
         heads: Sequence[Head] = (),
         deepest: Tap | None = None,
+        equilibrium: bool = False,
     ) -> None:
         super().__init__()
-        assert len(taps) == len(heads)
+        assert len(heads) in (0, len(taps))
         self.backbone = backbone
         self.heads = nn.ModuleList(heads)
         self.classifier = classifier
-        self.taps = tuple(tap.name for tap in taps)
-        self.exit_names = (*(f"exit{i}" for i in range(1, len(taps) + 1)), "final")
+        self.taps = tuple(tap.name for tap in taps[: len(heads)])
+        self.exit_names = (*(f"exit{i}" for i in range(1, len(heads) + 1)), "final")
         size = feature_size(backbone.get_submodule(classifier))
         self.feature_sizes = (*(head.feature_size for head in heads), size)
         self.map_shapes = (*(tap.shape for tap in taps), deepest.shape if deepest else (size,))
         self._maps = (*taps, deepest) if deepest else tuple(taps)
         for name in dict.fromkeys(tap.name for tap in self._maps):
-            backbone.get_submodule(name).register_forward_hook(_keep_output)
+            shares = _shares(self.taps.index(name), len(self.exit_names)) if equilibrium and name in self.taps else None
+            backbone.get_submodule(name).register_forward_hook(partial(_keep_output, shares))
         backbone.get_submodule(classifier).register_forward_pre_hook(_keep_input)
+        self._frozen = False
         self._forget()
+
+    def freeze_backbone(self, *, frozen: bool) -> None:
+        """Let only the heads learn: the backbone's weights and its running statistics stay as they are."""
+        self._frozen = frozen
+        self.backbone.requires_grad_(not frozen)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> MultiExit:
+        """Training or evaluation mode; a frozen backbone is always in the latter."""
+        super().train(mode)
+        if self._frozen:
+            self.backbone.eval()
+        return self
 
     def forward(self, images: Tensor) -> Outputs:
         """All exits of float images [B, C, H, W] in one pass."""
@@ -125,8 +146,35 @@ class LogitsOnly(nn.Module):
         return outputs.logits
 
 
-def _keep_output(module: nn.Module, _inputs: Any, output: Tensor) -> None:
-    setattr(module, _OUTPUT, output)
+def _keep_output(shares: tuple[float, float] | None, module: nn.Module, _inputs: Any, output: Tensor) -> Tensor | None:
+    if shares is None or not output.requires_grad:
+        setattr(module, _OUTPUT, output)
+        return None
+    setattr(module, _OUTPUT, _scaled_gradient(output, shares[0]))
+    return _scaled_gradient(output, shares[1])
+
+
+def _shares(exit_: int, exits: int) -> tuple[float, float]:
+    """What of the gradient passes at an exit, counted from 0: of its head, and of what comes after it."""
+    left = exits - exit_
+    return 1 / left, (left - 1) / left
+
+
+def _scaled_gradient(values: Tensor, share: float) -> Tensor:
+    """The same values, exactly; only a share of their gradient flows back."""
+    scaled: Tensor = _Scale.apply(values, share)
+    return scaled
+
+
+class _Scale(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, values: Tensor, share: float) -> Tensor:
+        context.share = share
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0] * context.share, None
 
 
 def _keep_input(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:

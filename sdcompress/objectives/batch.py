@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from sdcompress.models.outputs import Outputs
+    from sdcompress.objectives.views import Second
 
 __all__ = ["Batch", "Mix"]
 
 
-@dataclass(frozen=True)
-class Mix:
+class Mix(NamedTuple):
     """The other half of a mixed batch (mixup, CutMix): image i holds ``weight[i]`` of its own label.
 
     Attributes:
         labels: int64 [B], labels of the images that were mixed in.
         weight: float32 [B] in [0, 1], share of the image's own label.
+        partner: int64 [B], where in the batch those images stand.
     """
 
     labels: Tensor
     weight: Tensor
+    partner: Tensor
 
 
 @dataclass(frozen=True)
@@ -32,9 +38,12 @@ class Batch:
         index: int64 [B], position of each sample in the training split: the key of per-sample state.
         epoch: whole epochs done before this step.
         progress: share of the training done before this step, in [0, 1).
+        phase: which of the method's phases this step belongs to, from 0.
         smoothing: label smoothing of the recipe, 0 = off.
         mix: set when the images are mixed.
         final: [B, K], the label of the last exit where that is another than the other exits' (``eed+ps_kd``).
+        second: what the network says of the method's further view.
+        teacher: what the method's teacher network says of the images: the averaged weights, or the generation before.
     """
 
     images: Tensor
@@ -42,6 +51,9 @@ class Batch:
     index: Tensor
     epoch: int = 0
     progress: float = 0.0
+    phase: int = 0
     smoothing: float = 0.0
     mix: Mix | None = None
     final: Tensor | None = None
+    second: Second | None = None
+    teacher: Outputs | None = None

@@ -57,6 +57,9 @@ class Exits(Frozen):
     at: tuple[str, ...] = Field((), description="names of the modules to tap instead of auto")
     head: str = Field("bottleneck", description="linear, bottleneck, sepconv or attention")
     width_cap: PositiveInt = Field(512, description="most channels that a head may have")
+    gradient: Literal["sum", "equilibrium"] = Field(
+        "sum", description="of the exits at the backbone: their sum, or scaled so that it does not grow with the exits"
+    )
     pool: Literal["auto", "mean", "token"] = Field("auto", description="token maps: mean over tokens or class token")
 
 
@@ -125,6 +128,7 @@ class Train(Frozen):
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     augment: Augmentation = Augmentation()
+    accumulate: PositiveInt = Field(1, description="batches whose gradients are added up to one step of batch_size")
     label_smoothing: Fraction = 0.0
     ema: Fraction = Field(0.0, description="decay of the weight average that is evaluated and exported, 0 = off")
     clip_grad: NonNegative = Field(0.0, description="largest gradient norm, 0 = off")
@@ -133,6 +137,9 @@ class Train(Frozen):
     compile: bool = Field(False, description="torch.compile the network (losses stay outside)")
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     devices: PositiveInt = Field(1, description="processes; start more than one with torchrun")
+    resident: Literal["auto", "yes", "no"] = Field(
+        "auto", description="keep the training images on the device; auto: on a GPU with room for them"
+    )
     workers: Annotated[int, Field(ge=0)] = Field(0, description="threads that fetch batches ahead (folders of files)")
     evaluate_every: PositiveInt = Field(1, description="epochs between evaluations on the validation split")
     checkpoint_every: PositiveInt = Field(1, description="epochs between checkpoints")

@@ -2,6 +2,9 @@
 
 Order: crop, flip, AutoAugment (all on uint8), normalise, cutout, then mixup or CutMix. The global generators are
 neither read nor moved. The mean colour is zero after normalisation: that is cutout's grey.
+
+What is drawn for an image does not depend on how many processes share the step: each draws for all and takes its own.
+Only the partner of mixup and CutMix is one of the same process.
 """
 
 from __future__ import annotations
@@ -18,9 +21,10 @@ from sdcompress.objectives.batch import Mix
 from sdcompress.schema.manifest import Preprocess
 from sdcompress.schema.recipe import Augmentation
 
-__all__ = ["Augment"]
+__all__ = ["Augment", "mixup"]
 
 Policy = Callable[[Tensor], Tensor]
+Draw = Callable[[int], Tensor]  # one integer for each image, from 0 and below a bound
 
 
 class Augment:
@@ -29,13 +33,15 @@ class Augment:
     Args:
         settings: what to do.
         preprocess: holds mean and std.
+        rank: this process.
+        world: number of processes.
 
     Raises:
         MissingExtraError: if ``auto_augment`` is on and torchvision is not installed.
     """
 
-    def __init__(self, settings: Augmentation, preprocess: Preprocess) -> None:
-        self._settings = settings
+    def __init__(self, settings: Augmentation, preprocess: Preprocess, *, rank: int = 0, world: int = 1) -> None:
+        self._settings, self._share = settings, (rank, world)
         # on the scale of 0..255 normalising takes two passes over the batch instead of three, and rounds less
         self._mean = torch.tensor([255 * mean for mean in preprocess.mean]).view(1, -1, 1, 1)
         self._scale = torch.tensor([1 / (255 * std) for std in preprocess.std]).view(1, -1, 1, 1)
@@ -47,7 +53,7 @@ class Augment:
         Args:
             images: uint8 [B, C, H, W].
             labels: int64 [B].
-            generator: the only source of chance; on any device.
+            generator: the only source of chance, alike in all processes; on any device.
 
         Returns:
             The images, float32 [B, C, H, W], normalised; and what was mixed in, None where mixup and CutMix are off.
@@ -58,18 +64,26 @@ class Augment:
         settings = self._settings
         _check_sizes(settings, images)
         if settings.crop or settings.flip:
-            images = _crop_and_flip(images, settings.crop, settings.flip, generator)
+            images = _crop_and_flip(images, settings.crop, settings.flip, self._draw(images, generator))
         if self._policy is not None:
-            images = _by_policy(self._policy, images, generator)
+            images = _by_policy(self._policy, images, self._draw(images, generator))
         inputs = self.normalise(images)
         if settings.cutout:
-            inputs = _cutout(inputs, settings.cutout, generator)
+            inputs = _cutout(inputs, settings.cutout, self._draw(images, generator))
         if not settings.mixup and not settings.cutmix:
             return inputs, None
         both = settings.mixup > 0 and settings.cutmix > 0
         if settings.mixup and not (both and _uniform(generator) < 0.5):
-            return _mixup(inputs, labels, settings.mixup, generator)
+            return mixup(inputs, labels, settings.mixup, generator)
         return _cutmix(inputs, labels, settings.cutmix, generator)
+
+    def _draw(self, images: Tensor, generator: Generator) -> Draw:
+        rank, world = self._share
+
+        def draw(below: int) -> Tensor:
+            return _integers(below, len(images) * world, generator, images.device)[rank::world]
+
+        return draw
 
     def normalise(self, images: Tensor) -> Tensor:
         """``(x / 255 - mean) / std``, as ``sdcompress.data.preprocess.normalise`` does.
@@ -95,17 +109,17 @@ def _check_sizes(settings: Augmentation, images: Tensor) -> None:
             )
 
 
-def _crop_and_flip(images: Tensor, pad: int, flip: bool, generator: Generator) -> Tensor:
+def _crop_and_flip(images: Tensor, pad: int, flip: bool, draw: Draw) -> Tensor:
     """Shift by up to ``pad`` pixels, filling by reflection, and mirror every second image or so.
 
     That is what padding and cropping back gives, as one gather of pixels without the padded copy.
     """
     B, C, H, W = images.shape
     device = images.device
-    top, left = (_integers(2 * pad + 1, B, generator, device) - pad for _ in range(2))
+    top, left = (draw(2 * pad + 1) - pad for _ in range(2))
     rows, columns = (torch.arange(side, device=device).expand(B, side) for side in (H, W))
     if flip:
-        mirrored = _integers(2, B, generator, device).bool()
+        mirrored = draw(2).bool()
         columns = torch.where(mirrored[:, None], W - 1 - columns, columns)
     rows, columns = _reflect(rows + top[:, None], H), _reflect(columns + left[:, None], W)
     pixels = (rows[:, :, None] * W + columns[:, None, :]).view(B, 1, H * W)
@@ -131,31 +145,43 @@ def _policy(name: str) -> Policy | None:
     return policies[name]()
 
 
-def _by_policy(policy: Policy, images: Tensor, generator: Generator) -> Tensor:
+def _by_policy(policy: Policy, images: Tensor, draw: Draw) -> Tensor:
     # torchvision draws from the global CPU generator. torch.manual_seed would also move those of the GPUs,
     # which fork_rng with no devices does not put back: so only the CPU's is seeded.
+    seeds = draw(2**62).tolist()
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(_seed(generator))
-        return torch.stack([policy(image) for image in images])
+        return torch.stack([_seeded(policy, image, seed) for image, seed in zip(images, seeds, strict=True)])
 
 
-def _cutout(images: Tensor, side: int, generator: Generator) -> Tensor:
+def _seeded(policy: Policy, image: Tensor, seed: int) -> Tensor:
+    torch.default_generator.manual_seed(seed)
+    return policy(image)
+
+
+def _cutout(images: Tensor, side: int, draw: Draw) -> Tensor:
     """Grey one square of each image; its centre is any pixel, so a part may lie outside (DeVries and Taylor 2017)."""
-    B, _, H, W = images.shape
+    H, W = images.shape[2:]
     hit = []
     for size in (H, W):
-        start = _integers(size, B, generator, images.device) - side // 2
+        start = draw(size) - side // 2
         offset = torch.arange(size, device=images.device) - start[:, None]
         hit.append((offset >= 0) & (offset < side))
     return images.masked_fill((hit[0][:, :, None] & hit[1][:, None, :])[:, None], 0.0)
 
 
-def _mixup(images: Tensor, labels: Tensor, alpha: float, generator: Generator) -> tuple[Tensor, Mix]:
-    """Mix each image with another one, one weight a batch, as the authors' code does (Zhang et al. 2018)."""
+def mixup(images: Tensor, labels: Tensor, alpha: float, generator: Generator) -> tuple[Tensor, Mix]:
+    """Mix each image with another one, one weight a batch, as the authors' code does (Zhang et al. 2018).
+
+    Args:
+        images: float [B, C, H, W].
+        labels: int64 [B].
+        alpha: of the Beta distribution of the weight.
+        generator: the only source of chance.
+    """
     weight = _beta(alpha, generator)
     partner = _permutation(images, generator)
     mixed = torch.lerp(images[partner], images, weight)
-    return mixed, Mix(labels[partner], torch.full((len(images),), weight, device=images.device))
+    return mixed, Mix(labels[partner], torch.full((len(images),), weight, device=images.device), partner)
 
 
 def _cutmix(images: Tensor, labels: Tensor, alpha: float, generator: Generator) -> tuple[Tensor, Mix]:
@@ -176,7 +202,7 @@ def _cutmix(images: Tensor, labels: Tensor, alpha: float, generator: Generator) 
     mixed[:, :, rows, columns] = images[:, :, rows, columns][partner]
     pasted = (rows.stop - rows.start) * (columns.stop - columns.start)
     weight = torch.full((len(images),), 1 - pasted / (H * W), device=images.device)
-    return mixed, Mix(labels[partner], weight)
+    return mixed, Mix(labels[partner], weight, partner)
 
 
 def _sent(numbers: Tensor, device: torch.device) -> Tensor:

@@ -1,85 +1,196 @@
-"""The order of the data: which images make which step, in which process, fetched ahead where that pays."""
+"""The order of the data: which images make which step, in which process, fetched ahead where that pays.
+
+A step is made of ``parts`` batches, whose gradients are added up. Every order is drawn from (seed, epoch) and every
+companion from (seed, epoch, step), for all processes alike: each takes its own share.
+"""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from sdcompress.data.samples import Samples
+from sdcompress.data.samples import Labels, Samples
 from sdcompress.errors import RecipeError
 from sdcompress.training.randomness import permutation
 
-__all__ = ["Batches", "RawBatch"]
+__all__ = ["Batches", "Fetch", "RawBatch", "host", "resident"]
 
 
 @dataclass(frozen=True)
 class RawBatch:
-    """One process's share of a step, before augmentation.
+    """One process's share of a batch, before augmentation.
 
     Attributes:
         index: int64 [b], positions in the training split.
         images: uint8 [b, H, W, C].
         labels: int64 [b].
+        second: the companions, where the method sees further samples.
     """
 
-    index: np.ndarray
-    images: np.ndarray
-    labels: np.ndarray
+    index: Tensor
+    images: Tensor
+    labels: Tensor
+    second: RawBatch | None = None
 
 
-class Batches:
-    """Batches of an epoch in a seeded order.
+Fetch = Callable[[Labels], RawBatch]
 
-    The images that do not fill a last batch are left out of this epoch; the next epoch has another order.
+
+def host(samples: Samples, *, pin: bool = False) -> Fetch:
+    """Fetch from where the samples are.
 
     Args:
         samples: the training split.
-        batch_size: images a step over all processes.
+        pin: into memory that a GPU can copy from while it computes.
+    """
+
+    def fetch(index: Labels) -> RawBatch:
+        chosen, images, labels = (
+            tensor.pin_memory() if pin else tensor
+            for tensor in map(torch.from_numpy, (index, samples.images(index), samples.labels[index]))
+        )
+        return RawBatch(chosen, images, labels)
+
+    return fetch
+
+
+def resident(samples: Samples, device: torch.device) -> Fetch:
+    """Put all images on the device once, as uint8, and fetch them there.
+
+    Args:
+        samples: the training split.
+        device: where it has room for them.
+    """
+    labels = torch.from_numpy(samples.labels).to(device)
+    # in pieces: all at once would be twice in the memory of the host
+    pieces = np.array_split(np.arange(len(samples)), max(1, len(samples) // 4096))
+    images = torch.cat([torch.from_numpy(samples.images(piece)).to(device) for piece in pieces])
+
+    def fetch(index: Labels) -> RawBatch:
+        chosen = torch.from_numpy(index).to(device, non_blocking=True)
+        return RawBatch(chosen, images[chosen], labels[chosen])
+
+    return fetch
+
+
+class Batches:
+    """The steps of an epoch in a seeded order.
+
+    The images that do not fill a last step are left out of this epoch; the next epoch has another order.
+
+    Args:
+        fetch: gives the images at some positions.
+        labels: int64 [N], of the training split.
+        batch_size: images a step, over all processes and parts.
         seed: of the order.
         rank: this process.
         world: number of processes.
+        parts: batches of a step.
+        companions: ``own`` for none; ``same_class`` for another sample of each one's class; ``previous`` for the batch
+            before (for the very first one itself).
         workers: threads that fetch ahead; 0 fetches in the step.
 
     Raises:
-        RecipeError: if the batch does not divide over the processes.
+        RecipeError: if the batch does not divide over the processes and parts.
     """
 
     def __init__(
-        self, samples: Samples, batch_size: int, *, seed: int, rank: int = 0, world: int = 1, workers: int = 0
+        self,
+        fetch: Fetch,
+        labels: Labels,
+        batch_size: int,
+        *,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        parts: int = 1,
+        companions: Literal["own", "same_class", "previous"] = "own",
+        workers: int = 0,
     ) -> None:
-        if batch_size % world:
+        shares = world * parts
+        if batch_size % shares:
             raise RecipeError(
-                f"train.batch_size is {batch_size}, which does not divide over {world} processes.",
-                allowed=f"a multiple of {world}",
-                next_step=f"--set train.batch_size={-(-batch_size // world) * world}",
+                f"train.batch_size is {batch_size}, which does not divide over {world} processes x "
+                f"train.accumulate {parts}.",
+                allowed=f"a multiple of {shares}",
+                next_step=f"--set train.batch_size={-(-batch_size // shares) * shares}",
             )
-        self._samples, self._seed, self._rank, self._world, self._workers = samples, seed, rank, world, workers
-        self._batch = min(batch_size, len(samples) // world * world)
-        self.steps_per_epoch = len(samples) // self._batch
+        self._fetch, self._seed, self._rank, self._world, self._workers = fetch, seed, rank, world, workers
+        self._size = min(batch_size, len(labels) // shares * shares) // parts
+        self._parts, self._samples = parts, len(labels)
+        self.steps_per_epoch = len(labels) // (self._size * parts)
+        self._companions = companions
+        self._classes = _Classes(labels) if companions == "same_class" else None
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[RawBatch]:
-        """The steps of an epoch from step ``start`` of it on."""
-        order = permutation(len(self._samples), seed=self._seed, epoch=epoch)
-        steps = (
-            order[step * self._batch : (step + 1) * self._batch][self._rank :: self._world]
-            for step in range(start, self.steps_per_epoch)
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[RawBatch, ...]]:
+        """The steps of an epoch from step ``start`` of it on, each as its parts."""
+        batches = (
+            self._ahead(self._plans(epoch, start)) if self._workers else map(self._load, self._plans(epoch, start))
         )
-        return self._ahead(steps) if self._workers else map(self._fetch, steps)
+        for first in batches:
+            yield (first, *(next(batches) for _ in range(self._parts - 1)))
 
-    def _fetch(self, index: np.ndarray) -> RawBatch:
-        return RawBatch(index, self._samples.images(index), self._samples.labels[index])
+    def _plans(self, epoch: int, start: int) -> Iterator[tuple[Labels, Labels | None]]:
+        """The positions of each batch, and of its companions."""
+        order = self._order(epoch)
+        for at in range(start * self._parts, self.steps_per_epoch * self._parts):
+            own = self._cut(order, at)
+            companions = None
+            if self._companions == "previous":
+                companions = self._cut(order, at - 1) if at else self._last_of(epoch - 1, own)
+            elif self._classes:
+                chance = np.random.Generator(np.random.PCG64([self._seed, epoch, at]))
+                companions = self._classes.others(own, chance)
+            share = slice(self._rank, None, self._world)
+            yield own[share], None if companions is None else companions[share]
 
-    def _ahead(self, steps: Iterator[np.ndarray]) -> Iterator[RawBatch]:
+    def _order(self, epoch: int) -> Labels:
+        return permutation(self._samples, seed=self._seed, epoch=epoch)
+
+    def _cut(self, order: Labels, at: int) -> Labels:
+        return order[at * self._size : (at + 1) * self._size]
+
+    def _last_of(self, epoch: int, otherwise: Labels) -> Labels:
+        return self._cut(self._order(epoch), self.steps_per_epoch * self._parts - 1) if epoch >= 0 else otherwise
+
+    def _load(self, plan: tuple[Labels, Labels | None]) -> RawBatch:
+        own, companions = plan
+        batch = self._fetch(own)
+        return batch if companions is None else replace(batch, second=self._fetch(companions))
+
+    def _ahead(self, plans: Iterator[tuple[Labels, Labels | None]]) -> Iterator[RawBatch]:
         # Pillow and numpy give up the interpreter lock while they decode, so threads are enough
         with ThreadPoolExecutor(self._workers, thread_name_prefix="batch") as pool:
             waiting: deque[Future[RawBatch]] = deque()
-            for index in steps:
-                waiting.append(pool.submit(self._fetch, index))
+            for plan in plans:
+                waiting.append(pool.submit(self._load, plan))
                 if len(waiting) > 2 * self._workers:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
+
+
+class _Classes:
+    """The samples of each class, to draw from."""
+
+    def __init__(self, labels: Labels) -> None:
+        self._labels = labels
+        self._members = np.argsort(labels, kind="stable")
+        self._counts = np.bincount(labels)
+        self._starts = np.cumsum(self._counts) - self._counts
+        self._place = np.empty(len(labels), np.int64)  # of each sample within its class
+        self._place[self._members] = np.arange(len(labels)) - self._starts[labels[self._members]]
+
+    def others(self, index: Labels, chance: np.random.Generator) -> Labels:
+        """For each sample another one of its class, each as likely; itself where it is the only one."""
+        classes = self._labels[index]
+        counts = self._counts[classes]
+        steps = 1 + np.floor(chance.random(len(index)) * (counts - 1)).astype(np.int64)
+        return self._members[self._starts[classes] + (self._place[index] + steps) % counts]

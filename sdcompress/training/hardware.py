@@ -8,6 +8,7 @@ import sys
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
 
 from sdcompress.errors import SetupError, UsageError
 from sdcompress.schema import recipe
@@ -19,8 +20,12 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _LARGEST_MMAP_THRESHOLD = 2**25  # glibc takes no more
 
 
-def launch(spec: recipe.Train) -> Fabric:
+def launch(spec: recipe.Train, *, phases: int = 1) -> Fabric:
     """A launched Fabric: one process, or one of those that torchrun started.
+
+    Args:
+        spec: the recipe's ``train``.
+        phases: of the method; what does not learn in one of several is then looked for in each step.
 
     Raises:
         SetupError: if there is no such accelerator.
@@ -47,7 +52,7 @@ def launch(spec: recipe.Train) -> Fabric:
         accelerator=spec.accelerator,
         devices=world // nodes,
         num_nodes=nodes,
-        strategy="ddp" if world > 1 else "auto",
+        strategy=DDPStrategy(find_unused_parameters=phases > 1) if world > 1 else "auto",
         precision=spec.precision,
     )
     if spec.precision == "16-mixed" and fabric.device.type == "cpu":  # Fabric would train in bf16 and only warn

@@ -8,11 +8,12 @@ from typing import Any
 
 from sdcompress import data, methods, recipes
 from sdcompress.checkpoint import METRICS, STEPS, Checkpoint, newest, open_checkpoint
-from sdcompress.errors import CheckpointError, OutputExistsError, RecipeError
+from sdcompress.errors import CheckpointError, OutputExistsError
 from sdcompress.schema.recipe import Recipe
 from sdcompress.storage import write_text
 from sdcompress.training.hardware import launch
 from sdcompress.training.interrupt import stop_on_signal
+from sdcompress.training.needs import check_recipe
 from sdcompress.training.trainer import OnEpoch, OnStep, Trainer
 
 __all__ = ["holds_another", "train"]
@@ -21,7 +22,15 @@ SECTIONS = ("seed", "data", "model", "exits", "method", "train")
 # decide nothing: what the data is stands in its fingerprint, and the steps are the same however they are watched
 FREE = {
     *("data.dir", "data.download"),
-    *("train.workers", "train.evaluate_every", "train.checkpoint_every", "train.checkpoint_steps"),
+    *(
+        "train.devices",
+        "train.accelerator",
+        "train.resident",
+        "train.workers",
+        "train.evaluate_every",
+        "train.checkpoint_every",
+        "train.checkpoint_steps",
+    ),
 }
 
 
@@ -52,8 +61,8 @@ def train(
         TrainingDivergedError: if the loss is not finite.
         Interrupted: on Ctrl-C; the same call goes on.
     """
-    _check_mixing(recipe)
-    fabric = launch(recipe.train)
+    check_recipe(recipe)
+    fabric = launch(recipe.train, phases=len(methods.build(recipe.method).phases))
     if fabric.is_global_zero:
         _make_room(out, overwrite=overwrite)
     fabric.barrier()
@@ -79,17 +88,6 @@ def holds_another(recipe: Recipe, out: Path) -> bool:
         return last is not None and bool(_differences(open_checkpoint(last).recipe, recipe))
     except CheckpointError:
         return True
-
-
-def _check_mixing(recipe: Recipe) -> None:
-    """Refuse mixed images where a method remembers what it said of each image."""
-    augment = recipe.train.augment
-    if (augment.mixup or augment.cutmix) and not methods.build(recipe.method).needs.mixing:
-        raise RecipeError(
-            f"The method '{recipe.method.name}' remembers its prediction for each image and cannot be mixed.",
-            allowed="train.augment.mixup=0 and train.augment.cutmix=0 with this method",
-            next_step="--set train.augment.mixup=0 --set train.augment.cutmix=0, or choose another method",
-        )
 
 
 def _differences(one: Recipe, other: Recipe) -> list[str]:

@@ -32,6 +32,7 @@ class Resumable:
         state: the method's adapters and memories.
         optimizer: torch's own, not a wrapper of it.
         average: the averaged network, if there is one.
+        teacher: the network that teaches, if there is one besides the method's state.
         scaler: the loss scale of fp16, or empty.
     """
 
@@ -39,6 +40,7 @@ class Resumable:
     state: nn.Module
     optimizer: torch.optim.Optimizer
     average: nn.Module | None
+    teacher: nn.Module | None
     scaler: dict[str, int | float]
 
 
@@ -89,6 +91,8 @@ def restore(checkpoint: Checkpoint, now: Resumable) -> None:
         now.average.load_state_dict(weights)
         now.net.load_state_dict(_under("net.", training))
     now.state.load_state_dict(_under("method.", training))
+    if now.teacher is not None:
+        now.teacher.load_state_dict(_under("teacher.", training))
     kept: dict[int, dict[str, Any]] = {}
     for key, value in {**_under("optimizer.", training), **checkpoint.state.optimizer}.items():
         index, _, name = key.partition(".")
@@ -102,6 +106,8 @@ def _tensors(now: Resumable) -> tuple[dict[str, Tensor], dict[str, Tensor], dict
     weights = _plain((now.average or now.net).state_dict())
     training = {f"net.{k}": v for k, v in _plain(now.net.state_dict()).items()} if now.average is not None else {}
     training |= {f"method.{k}": v for k, v in _plain(now.state.state_dict()).items()}
+    if now.teacher is not None:
+        training |= {f"teacher.{k}": v for k, v in _plain(now.teacher.state_dict()).items()}
     numbers: dict[str, Any] = {}
     for index, values in now.optimizer.state_dict()["state"].items():
         for name, value in values.items():

@@ -25,7 +25,6 @@ from sdcompress.errors import (
 )
 from sdcompress.schema.recipe import Recipe
 from sdcompress.training import save as saving
-from sdcompress.training.batches import Batches
 from sdcompress.training.interrupt import StopRequest
 from sdcompress.training.run import train
 from sdcompress.training.trainer import Trainer
@@ -46,13 +45,13 @@ def test_baseline_step_is_the_step_of_a_bare_loop(small: Small, tmp_path: Path) 
     dataset = data.load(recipe.data, seed=recipe.seed)
     trainer = Trainer(recipe, dataset, fabric(), tmp_path)
     twin = Trainer(recipe, dataset, fabric(), tmp_path).net
-    raw = next(trainer.batches.epoch(0))
-    terms = trainer._train_step(raw)
+    (raw,) = next(trainer.batches.epoch(0))
+    terms = trainer.learner.learn([raw])
 
-    images = (torch.from_numpy(raw.images).permute(0, 3, 1, 2).float() / 255 - dataset.preprocess.mean[0]) / (
+    images = (raw.images.permute(0, 3, 1, 2).float() / 255 - dataset.preprocess.mean[0]) / (
         dataset.preprocess.std[0]
     )
-    loss = torch.nn.functional.cross_entropy(twin(images).logits[-1], torch.from_numpy(raw.labels))
+    loss = torch.nn.functional.cross_entropy(twin(images).logits[-1], raw.labels)
     assert terms["ce"].item() == pytest.approx(loss.item(), rel=1e-5)
     loss.backward()
     with torch.no_grad():  # first SGD step: the momentum buffer is the gradient; matrices decay, vectors do not
@@ -189,32 +188,6 @@ def test_evaluation_counts_each_image_once(small: Small, tmp_path: Path) -> None
     with torch.no_grad():
         final = net.eval()(images).logits[-1].argmax(1).numpy()
     assert whole["final"] == pytest.approx((final == dataset.test.labels).mean())
-
-
-def test_an_epoch_visits_every_image_at_most_once_and_processes_share_it(small: Small) -> None:
-    samples = data.load(small().data, seed=0).train
-    batches = [Batches(samples, 32, seed=3, rank=rank, world=2) for rank in range(2)]
-    whole = [raw.index for raw in Batches(samples, 32, seed=3).epoch(1)]
-    shares = [[raw.index for raw in each.epoch(1)] for each in batches]
-    assert len(np.unique(np.concatenate(whole))) == sum(map(len, whole)) == 160
-    for step, index in enumerate(whole):
-        assert sorted(np.concatenate([shares[0][step], shares[1][step]])) == sorted(index)
-    assert not np.array_equal(whole[0], next(Batches(samples, 32, seed=3).epoch(2)).index)
-
-
-def test_fetching_ahead_changes_nothing(small: Small) -> None:
-    samples = data.load(small().data, seed=0).train
-    plain = list(Batches(samples, 32, seed=0).epoch(0, 2))
-    ahead = list(Batches(samples, 32, seed=0, workers=3).epoch(0, 2))
-    assert [a.index.tolist() for a in ahead] == [p.index.tolist() for p in plain]
-    assert all(np.array_equal(a.images, p.images) for a, p in zip(ahead, plain, strict=True))
-
-
-def test_a_batch_that_does_not_divide_names_one_that_does(small: Small) -> None:
-    samples = data.load(small().data, seed=0).train
-    with pytest.raises(RecipeError, match="does not divide") as caught:
-        Batches(samples, 33, seed=0, world=2)
-    assert caught.value.next_step.endswith("train.batch_size=34")
 
 
 def test_several_devices_without_torchrun_name_the_command(small: Small, tmp_path: Path) -> None:

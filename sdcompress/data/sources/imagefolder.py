@@ -80,6 +80,10 @@ class _FolderSamples:
     def labels(self) -> Labels:
         return self._labels
 
+    @property
+    def in_memory(self) -> bool:
+        return False
+
     def __len__(self) -> int:
         return len(self._paths)
 

@@ -1,0 +1,189 @@
+"""What changes in a training: network, optimiser, averages, teacher and the method's state; and one step of it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from sdcompress import methods
+from sdcompress.checkpoint import Checkpoint
+from sdcompress.data.samples import Dataset
+from sdcompress.methods._base import Context
+from sdcompress.models.build import build as build_network
+from sdcompress.models.multiexit import MultiExit
+from sdcompress.schema.recipe import Recipe
+from sdcompress.training import optimizer as optimizers
+from sdcompress.training.augment import Augment, mixup
+from sdcompress.training.batches import RawBatch
+from sdcompress.training.ema import Ema
+from sdcompress.training.needs import check_network
+from sdcompress.training.phases import Span, span_at, spans
+from sdcompress.training.randomness import step_seed
+from sdcompress.training.save import Resumable, restore
+from sdcompress.training.step import Clock, Inputs, TrainingStep
+
+__all__ = ["Learner", "add"]
+
+
+class Learner:
+    """A network that learns by a recipe, step by step.
+
+    Args:
+        recipe: how.
+        dataset: from what.
+        fabric: where, launched.
+        steps_per_epoch: of the data.
+        start: the checkpoint to go on from.
+
+    Attributes:
+        net: the network.
+        step: steps done.
+        steps: all of them.
+        evaluated: what is evaluated and exported: the average where EMA is on, else the network.
+
+    Raises:
+        RecipeError: if the network cannot give what the method needs.
+    """
+
+    def __init__(
+        self, recipe: Recipe, dataset: Dataset, fabric: Fabric, *, steps_per_epoch: int, start: Checkpoint | None = None
+    ) -> None:
+        spec, self._method = recipe.train, methods.build(recipe.method)
+        self._recipe, self._dataset, self._fabric, self._per_epoch = recipe, dataset, fabric, steps_per_epoch
+        self._needs, self._spans = self._method.needs, spans(self._method.phases, spec.epochs)
+        self._layout = torch.channels_last if spec.channels_last else torch.contiguous_format
+        self.net = self._build(recipe.seed)
+        check_network(self._needs, self.net, recipe)
+        state = self._method.state(
+            Context(len(dataset.train), len(dataset.classes), self.net.feature_sizes, self.net.map_shapes)
+        )
+        self.net.to(fabric.device)  # before it is copied
+        self._ema = Ema(self.net, spec.ema) if spec.ema else None
+        self._average = Ema(self.net, self._needs.average) if self._needs.average else None
+        self._teacher: nn.Module | None = self._average.net if self._average else None
+        if any(span.phase.reborn for span in self._spans):
+            self._teacher = copy.deepcopy(self.net).eval().requires_grad_(requires_grad=False)
+        compiled = cast("nn.Module", torch.compile(self.net)) if spec.compile else self.net
+        step = TrainingStep(compiled, self._method, state, spec.label_smoothing, self._teacher).to(fabric.device)
+        self.optimizer = optimizers.build(spec.optimizer, step.parameters())
+        average = self._ema.net if self._ema else None
+        self._now = Resumable(self.net, state, self.optimizer, average, self._teacher, {})
+        if start is not None:
+            restore(start, self._now)
+        self.step, self.steps = start.state.step if start else 0, spec.epochs * steps_per_epoch
+        self._forward, self._stepper = fabric.setup(step, self.optimizer)
+        if self._now.scaler:
+            fabric.strategy.precision.load_state_dict(self._now.scaler)
+        self._augment = Augment(spec.augment, dataset.preprocess, rank=fabric.global_rank, world=fabric.world_size)
+
+    @property
+    def evaluated(self) -> MultiExit:
+        """What is evaluated and exported."""
+        return self._ema.net if self._ema else self.net
+
+    def now(self) -> Resumable:
+        """Everything that a checkpoint keeps."""
+        self._now.scaler = dict(self._fabric.strategy.precision.state_dict())
+        return self._now
+
+    def begin_epoch(self) -> None:
+        """Enter the phase that the next step belongs to; a phase begins once, however often the run is stopped."""
+        span = self._span()
+        if span.phase.reborn and self.step == span.first * self._per_epoch:
+            assert self._teacher is not None
+            self._teacher.load_state_dict(self.net.state_dict())
+            self.net.load_state_dict(self._build(self._recipe.seed + span.number).state_dict())
+            self.optimizer.state.clear()
+            if self._ema:
+                self._ema.net.load_state_dict(self.net.state_dict())
+        self.net.freeze_backbone(frozen=span.phase.frozen)
+
+    def learn(self, parts: Sequence[RawBatch]) -> dict[str, Tensor]:
+        """Make one step on a batch that may come in several parts.
+
+        Returns:
+            The weighted terms of the loss, scalars, mean over the parts.
+        """
+        recipe, seed = self._recipe, step_seed(self._recipe.seed, self.step, self._fabric.global_rank)
+        torch.manual_seed(seed)  # dropout and the like
+        chance = torch.Generator().manual_seed(step_seed(recipe.seed, self.step, 0))
+        self._set_rate()
+        clock = Clock(self.step // self._per_epoch, self.step / self.steps, self._span().number)
+        self._stepper.zero_grad(set_to_none=True)
+        sums: dict[str, Tensor] = {}
+        for number, raw in enumerate(parts, start=1):
+            own, second = self._inputs(raw, chance)
+            with self._fabric.no_backward_sync(self._forward, enabled=number < len(parts)):
+                terms: dict[str, Tensor] = self._forward(own, second, clock)
+                loss = torch.stack([*terms.values()]).sum()
+                self._fabric.backward(loss / len(parts) if len(parts) > 1 else loss)
+            add(sums, {name: term.detach() / len(parts) for name, term in terms.items()})
+        if recipe.train.clip_grad:
+            self._fabric.clip_gradients(
+                self._forward, self._stepper, max_norm=recipe.train.clip_grad, error_if_nonfinite=False
+            )
+        self._stepper.step()
+        for average in filter(None, (self._ema, self._average)):
+            average.update(self.step)
+        self.step += 1
+        return sums
+
+    def _build(self, seed: int) -> MultiExit:
+        torch.manual_seed(seed)
+        net = build_network(
+            self._recipe.model,
+            self._recipe.exits,
+            classes=len(self._dataset.classes),
+            image=self._dataset.image,
+            heads=self._needs.exits,
+            maps=self._needs.maps,
+        )
+        net.to(memory_format=self._layout)
+        return net
+
+    def _span(self) -> Span:
+        return span_at(self._spans, self.step // self._per_epoch)
+
+    def _set_rate(self) -> None:
+        span = self._span()
+        lr = optimizers.rate(
+            self._recipe.train.schedule,
+            lr=self._recipe.train.optimizer.lr,
+            step=self.step - span.first * self._per_epoch,
+            steps_per_epoch=self._per_epoch,
+            epochs=span.epochs,
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+
+    def _inputs(self, raw: RawBatch, chance: torch.Generator) -> tuple[Inputs, Inputs | None]:
+        """The step's images, and the method's further view of it."""
+        raw = self._sent(raw)
+        own, view = self._augmented(raw, chance), self._needs.view
+        if view is None:
+            return own, None
+        second = self._augmented(raw.second or raw, chance) if view.augmented or raw.second else own
+        if view.mixed:
+            images, mix = mixup(second.images, second.labels, view.mixed, chance)
+            second = second._replace(images=images, mix=mix)
+        return own, second
+
+    def _augmented(self, raw: RawBatch, chance: torch.Generator) -> Inputs:
+        images, mix = self._augment(raw.images.permute(0, 3, 1, 2), raw.labels, chance)
+        return Inputs(images.contiguous(memory_format=self._layout), raw.labels, raw.index, mix)
+
+    def _sent(self, raw: RawBatch) -> RawBatch:
+        device = self._fabric.device
+        images, labels, index = (part.to(device, non_blocking=True) for part in (raw.images, raw.labels, raw.index))
+        return RawBatch(index, images, labels, self._sent(raw.second) if raw.second else None)
+
+
+def add(sums: dict[str, Tensor], terms: dict[str, Tensor]) -> None:
+    """Add terms to sums, name by name."""
+    for name, term in terms.items():
+        sums[name] = sums[name] + term if name in sums else term

@@ -1,0 +1,117 @@
+"""Which images make which step, alone and shared, with and without companions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sdcompress.data.samples import ArraySamples
+from sdcompress.errors import RecipeError
+from sdcompress.training.batches import Batches, RawBatch, host, resident
+
+COUNT = 160
+LABELS = np.arange(COUNT) % 5
+SAMPLES = ArraySamples(np.arange(COUNT * 12, dtype=np.uint8).reshape(COUNT, 2, 2, 3), LABELS)
+
+
+def batches(size: int = 32, *, labels: np.ndarray = LABELS, seed: int = 0, **settings: Any) -> Batches:
+    return Batches(host(ArraySamples(SAMPLES.images(np.arange(COUNT)), labels)), labels, size, seed=seed, **settings)
+
+
+def indices(steps: Sequence[tuple[RawBatch, ...]]) -> list[list[int]]:
+    return [raw.index.tolist() for step in steps for raw in step]
+
+
+def companions(steps: Sequence[tuple[RawBatch, ...]]) -> list[list[int]]:
+    return [raw.second.index.tolist() for step in steps for raw in step if raw.second is not None]
+
+
+def test_an_epoch_visits_every_image_at_most_once_and_processes_share_it() -> None:
+    whole = indices(list(batches(seed=3).epoch(1)))
+    shares = [indices(list(batches(seed=3, rank=rank, world=2).epoch(1))) for rank in range(2)]
+    assert sorted(sum(whole, [])) == list(range(COUNT))
+    for step, index in enumerate(whole):
+        assert sorted(shares[0][step] + shares[1][step]) == sorted(index)
+    assert whole[0] != indices(list(batches(seed=3).epoch(2)))[0]
+
+
+def test_the_parts_of_a_step_are_the_step() -> None:
+    whole, steps = indices(list(batches().epoch(0))), list(batches(parts=4).epoch(0))
+    assert [len(step) for step in steps] == [4] * len(whole)
+    assert [sum(indices([step]), []) for step in steps] == whole
+
+
+def test_images_and_labels_belong_to_the_index() -> None:
+    for step in batches(companions="same_class").epoch(0):
+        for raw in (step[0], step[0].second):
+            assert raw is not None
+            index = raw.index.numpy()
+            assert np.array_equal(raw.images.numpy(), SAMPLES.images(index))
+            assert np.array_equal(raw.labels.numpy(), LABELS[index])
+
+
+def test_another_of_the_same_class_is_never_the_sample_itself_and_any_other_may_be_drawn() -> None:
+    partners: dict[int, set[int]] = {}
+    for epoch in range(60):
+        steps = list(batches(companions="same_class").epoch(epoch))
+        for own, other in zip(sum(indices(steps), []), sum(companions(steps), []), strict=True):
+            partners.setdefault(own, set()).add(other)
+    for own, others in partners.items():
+        assert own not in others
+        assert {int(LABELS[other]) for other in others} == {int(LABELS[own])}
+    # 31 others, 60 draws: about 26.7 different ones; hardly anything of it is left to a biased draw
+    assert 25 < np.mean([len(others) for others in partners.values()]) < 28.5
+
+
+def test_the_only_sample_of_a_class_is_its_own_companion() -> None:
+    labels = np.where(np.arange(COUNT) == 7, 5, LABELS)
+    steps = list(batches(labels=labels, companions="same_class").epoch(0))
+    found = dict(zip(sum(indices(steps), []), sum(companions(steps), []), strict=True))
+    assert found[7] == 7
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_the_batch_before_follows_the_epochs_and_the_first_one_has_itself(parts: int) -> None:
+    order, before = [], []
+    for epoch in range(2):
+        steps = list(batches(parts=parts, companions="previous").epoch(epoch))
+        order += indices(steps)
+        before += companions(steps)
+    assert before == [order[0], *order[:-1]]
+
+
+@pytest.mark.parametrize("kind", ["same_class", "previous"])
+def test_going_on_in_the_middle_and_sharing_change_no_companion(kind: Any) -> None:
+    whole = list(batches(companions=kind).epoch(1))
+    assert companions(list(batches(companions=kind).epoch(1, 2))) == companions(whole)[2:]
+    shares = [companions(list(batches(companions=kind, rank=rank, world=2).epoch(1))) for rank in range(2)]
+    for step, index in enumerate(companions(whole)):
+        assert [shares[0][step], shares[1][step]] == [index[0::2], index[1::2]]
+
+
+def test_fetching_ahead_and_from_the_device_change_nothing() -> None:
+    plain = list(batches(companions="previous").epoch(0, 2))
+    ahead = list(batches(companions="previous", workers=3).epoch(0, 2))
+    there = Batches(resident(SAMPLES, torch.device("cpu")), LABELS, 32, seed=0, companions="previous")
+    for other in (ahead, list(there.epoch(0, 2))):
+        assert indices(other) == indices(plain)
+        assert companions(other) == companions(plain)
+        for one, two in zip(other, plain, strict=True):
+            assert torch.equal(one[0].images, two[0].images)
+            assert torch.equal(one[0].labels, two[0].labels)
+
+
+@pytest.mark.parametrize(("size", "settings", "better"), [(33, {"world": 2}, 34), (30, {"world": 2, "parts": 4}, 32)])
+def test_a_batch_that_does_not_divide_names_one_that_does(size: int, settings: dict[str, int], better: int) -> None:
+    with pytest.raises(RecipeError, match="does not divide") as caught:
+        batches(size, **settings)
+    assert caught.value.next_step.endswith(f"train.batch_size={better}")
+
+
+def test_a_set_smaller_than_the_batch_is_one_step() -> None:
+    (step,) = batches(1000).epoch(0)
+    assert len(step[0].index) == COUNT
