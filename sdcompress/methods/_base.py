@@ -22,12 +22,14 @@ class Context:
 
     Attributes:
         samples: number of training samples.
+        batch: samples of a batch, over all processes.
         classes: K.
         features: D_i of each exit, shallow to deep.
         maps: shape of each exit's map without the batch axis, shallow to deep: (C, H, W) or (N, C).
     """
 
     samples: int
+    batch: int
     classes: int
     features: tuple[int, ...]
     maps: tuple[tuple[int, ...], ...]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
@@ -57,3 +57,17 @@ class Batch:
     final: Tensor | None = None
     second: Second | None = None
     teacher: Outputs | None = None
+
+    def further(self) -> Second:
+        """What the network says of the further view, for a method that asks for one."""
+        assert self.second is not None
+        return self.second
+
+    def of(self, second: Second) -> Batch:
+        """The same step with the further view's samples in the place of its own."""
+        return replace(self, labels=second.labels, index=second.index, mix=second.mix, final=None)
+
+    def taught(self) -> Outputs:
+        """What the teacher network says, for a method that asks for one."""
+        assert self.teacher is not None
+        return self.teacher

@@ -6,13 +6,16 @@ All are means over the batch, so that a loss does not change with the batch size
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["kl", "logits_mse", "soft_cross_entropy"]
+__all__ = ["dkd", "kl", "logits_mse", "soft_cross_entropy"]
+
+_LOW = -1000.0  # added to a logit it leaves a probability of 0, and no infinity whose product with 0 is no number
 
 
-def kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+def kl(student: Tensor, teacher: Tensor, temperature: float | Tensor) -> Tensor:
     """``T^2 KL(softmax(teacher / T) || softmax(student / T))``: summed over classes, mean over the batch.
 
     For a large T it tends to half the mean squared difference of the logits, each centred at 0.
@@ -20,7 +23,7 @@ def kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     Args:
         student: [B, K].
         teacher: [B, K].
-        temperature: T > 0.
+        temperature: T > 0; a scalar tensor where it is learnt or remembered.
     """
     log_student = F.log_softmax(student / temperature, dim=1)
     log_teacher = F.log_softmax(teacher / temperature, dim=1)
@@ -46,3 +49,30 @@ def logits_mse(student: Tensor, teacher: Tensor) -> Tensor:
         teacher: [B, K].
     """
     return F.mse_loss(student, teacher)
+
+
+def dkd(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float, *, target: float, other: float) -> Tensor:
+    """Decoupled distillation: ``T^2 (alpha KL(b_t || b_s) + beta KL(q_t || q_s))``, mean over the batch.
+
+    b: the label's probability against that of all other classes; q: the others among themselves; of softmax(z / T).
+    With beta replaced by each sample's ``1 - p_t(y)``, and alpha = 1, it is ``kl``. Zhao et al., "Decoupled Knowledge
+    Distillation", CVPR 2022, arXiv 2203.08679, equations 6 and 7.
+
+    Args:
+        student: [B, K].
+        teacher: [B, K].
+        labels: int64 [B].
+        temperature: T > 0.
+        target: alpha.
+        other: beta.
+    """
+    away = _LOW * F.one_hot(labels, student.shape[1])
+    binary, others = [], []
+    for logits in (student, teacher):
+        logs = F.log_softmax(logits / temperature, dim=1)
+        binary.append(torch.cat([logs.gather(1, labels[:, None]), (logs + away).logsumexp(1, keepdim=True)], dim=1))
+        others.append(F.log_softmax(logits / temperature + away, dim=1))
+    of_label, of_others = (
+        F.kl_div(ours, theirs, reduction="batchmean", log_target=True) for ours, theirs in (binary, others)
+    )
+    return temperature**2 * (target * of_label + other * of_others)

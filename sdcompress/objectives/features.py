@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Adapters", "cells", "l2", "masked_l2", "pool"]
+__all__ = ["Adapters", "attention", "cells", "l2", "masked_l2", "pool"]
 
 
 def l2(student: Tensor, teacher: Tensor) -> Tensor:
@@ -62,6 +62,20 @@ class Adapters(nn.Module):
             E tensors of shape [B, D_E]; the last is ``features[-1]`` itself.
         """
         return tuple(adapt(feature) for adapt, feature in zip(self.maps, features, strict=True))
+
+
+def attention(feature_map: Tensor) -> Tensor:
+    """Where a map is active: the mean of squares over its channels, each sample's scaled to length 1.
+
+    Zagoruyko and Komodakis, "Paying More Attention to Attention", ICLR 2017, arXiv 1612.03928, section 3.1.
+
+    Args:
+        feature_map: [B, C, H, W].
+
+    Returns:
+        [B, H W].
+    """
+    return F.normalize(feature_map.square().mean(1).flatten(1), dim=1)
 
 
 def cells(feature_map: Tensor, side: int = 7) -> Tensor:

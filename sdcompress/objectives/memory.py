@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, distributed, nn
 
-__all__ = ["ClassMemory", "SampleMemory"]
+__all__ = ["ClassMemory", "LastBatch", "RisingTemperature", "SampleMemory"]
 
 
 class SampleMemory(nn.Module):
@@ -92,6 +92,72 @@ class ClassMemory(nn.Module):
         self.labels.copy_(torch.where(new, fresh, self.labels))
         self.sums.mul_(~new)
         self.epoch.fill_(epoch)
+
+
+class LastBatch(nn.Module):
+    """The logits of the batch before, keyed by position in the training split: ``4 B K`` bytes.
+
+    Args:
+        batch: B, samples of a batch over all processes.
+        classes: K.
+    """
+
+    index: Tensor
+    logits: Tensor
+
+    def __init__(self, batch: int, classes: int) -> None:
+        super().__init__()
+        self.register_buffer("index", torch.full((batch,), -1, dtype=torch.int64))
+        self.register_buffer("logits", torch.zeros(batch, classes))
+
+    @torch.no_grad()
+    def forward(self, wanted: Tensor, otherwise: Tensor, index: Tensor, logits: Tensor) -> Tensor:
+        """Recall what was said of some samples in the batch before, then remember this batch.
+
+        Args:
+            wanted: int64 [b], positions to recall.
+            otherwise: [b, K], logits to give for those that were not in it.
+            index: int64 [b], positions of this batch.
+            logits: [b, K], of this batch.
+
+        Returns:
+            [b, K] logits.
+        """
+        same = wanted[:, None] == self.index[None]
+        recalled = torch.where(same.any(1, keepdim=True), self.logits[same.int().argmax(1)], otherwise.detach())
+        everyone = _from_all(index)
+        self.index.fill_(-1)
+        self.index[: len(everyone)] = everyone
+        self.logits[: len(everyone)] = _from_all(logits.detach().to(self.logits.dtype))
+        return recalled
+
+
+class RisingTemperature(nn.Module):
+    """A temperature that starts at 1 and rises while the softened teacher is sure (Phuong and Lampert, ICCV 2019).
+
+    Args:
+        factor: by which it rises.
+        confidence: mean largest probability above which it does.
+    """
+
+    temperature: Tensor
+
+    def __init__(self, factor: float, confidence: float) -> None:
+        super().__init__()
+        self._factor, self._confidence = factor, confidence
+        self.register_buffer("temperature", torch.ones(()))
+
+    @torch.no_grad()
+    def forward(self, teacher: Tensor) -> Tensor:
+        """The temperature of this step, a scalar; then look at how sure the teacher is at it.
+
+        Args:
+            teacher: [B, K] logits.
+        """
+        current = self.temperature.clone()
+        confidence = F.softmax(_from_all(teacher) / current, dim=1).amax(1).mean()
+        self.temperature.mul_(torch.where(confidence > self._confidence, self._factor, 1.0))
+        return current
 
 
 def _from_all(tensor: Tensor) -> Tensor:

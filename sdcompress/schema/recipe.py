@@ -137,8 +137,8 @@ class Train(Frozen):
     compile: bool = Field(False, description="torch.compile the network (losses stay outside)")
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     devices: PositiveInt = Field(1, description="processes; start more than one with torchrun")
-    resident: Literal["auto", "yes", "no"] = Field(
-        "auto", description="keep the training images on the device; auto: on a GPU with room for them"
+    resident: bool | None = Field(
+        None, description="keep the training images on the device; default: on a GPU with room for them"
     )
     workers: Annotated[int, Field(ge=0)] = Field(0, description="threads that fetch batches ahead (folders of files)")
     evaluate_every: PositiveInt = Field(1, description="epochs between evaluations on the validation split")

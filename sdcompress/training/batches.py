@@ -97,6 +97,10 @@ class Batches:
             before (for the very first one itself).
         workers: threads that fetch ahead; 0 fetches in the step.
 
+    Attributes:
+        size: images of a batch, over all processes.
+        steps_per_epoch: steps.
+
     Raises:
         RecipeError: if the batch does not divide over the processes and parts.
     """
@@ -123,9 +127,9 @@ class Batches:
                 next_step=f"--set train.batch_size={-(-batch_size // shares) * shares}",
             )
         self._fetch, self._seed, self._rank, self._world, self._workers = fetch, seed, rank, world, workers
-        self._size = min(batch_size, len(labels) // shares * shares) // parts
+        self.size = min(batch_size, len(labels) // shares * shares) // parts
         self._parts, self._samples = parts, len(labels)
-        self.steps_per_epoch = len(labels) // (self._size * parts)
+        self.steps_per_epoch = len(labels) // (self.size * parts)
         self._companions = companions
         self._classes = _Classes(labels) if companions == "same_class" else None
 
@@ -155,7 +159,7 @@ class Batches:
         return permutation(self._samples, seed=self._seed, epoch=epoch)
 
     def _cut(self, order: Labels, at: int) -> Labels:
-        return order[at * self._size : (at + 1) * self._size]
+        return order[at * self.size : (at + 1) * self.size]
 
     def _last_of(self, epoch: int, otherwise: Labels) -> Labels:
         return self._cut(self._order(epoch), self.steps_per_epoch * self._parts - 1) if epoch >= 0 else otherwise

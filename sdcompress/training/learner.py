@@ -19,7 +19,7 @@ from sdcompress.models.multiexit import MultiExit
 from sdcompress.schema.recipe import Recipe
 from sdcompress.training import optimizer as optimizers
 from sdcompress.training.augment import Augment, mixup
-from sdcompress.training.batches import RawBatch
+from sdcompress.training.batches import Batches, RawBatch
 from sdcompress.training.ema import Ema
 from sdcompress.training.needs import check_network
 from sdcompress.training.phases import Span, span_at, spans
@@ -36,8 +36,8 @@ class Learner:
     Args:
         recipe: how.
         dataset: from what.
+        batches: its steps.
         fabric: where, launched.
-        steps_per_epoch: of the data.
         start: the checkpoint to go on from.
 
     Attributes:
@@ -51,16 +51,16 @@ class Learner:
     """
 
     def __init__(
-        self, recipe: Recipe, dataset: Dataset, fabric: Fabric, *, steps_per_epoch: int, start: Checkpoint | None = None
+        self, recipe: Recipe, dataset: Dataset, batches: Batches, fabric: Fabric, start: Checkpoint | None = None
     ) -> None:
         spec, self._method = recipe.train, methods.build(recipe.method)
-        self._recipe, self._dataset, self._fabric, self._per_epoch = recipe, dataset, fabric, steps_per_epoch
+        self._recipe, self._dataset, self._fabric, self._per_epoch = recipe, dataset, fabric, batches.steps_per_epoch
         self._needs, self._spans = self._method.needs, spans(self._method.phases, spec.epochs)
         self._layout = torch.channels_last if spec.channels_last else torch.contiguous_format
         self.net = self._build(recipe.seed)
         check_network(self._needs, self.net, recipe)
         state = self._method.state(
-            Context(len(dataset.train), len(dataset.classes), self.net.feature_sizes, self.net.map_shapes)
+            Context(len(dataset.train), batches.size, len(dataset.classes), self.net.feature_sizes, self.net.map_shapes)
         )
         self.net.to(fabric.device)  # before it is copied
         self._ema = Ema(self.net, spec.ema) if spec.ema else None
@@ -75,7 +75,7 @@ class Learner:
         self._now = Resumable(self.net, state, self.optimizer, average, self._teacher, {})
         if start is not None:
             restore(start, self._now)
-        self.step, self.steps = start.state.step if start else 0, spec.epochs * steps_per_epoch
+        self.step, self.steps = start.state.step if start else 0, spec.epochs * self._per_epoch
         self._forward, self._stepper = fabric.setup(step, self.optimizer)
         if self._now.scaler:
             fabric.strategy.precision.load_state_dict(self._now.scaler)

@@ -16,12 +16,12 @@ def check_recipe(recipe: Recipe) -> None:
     """Check what the recipe alone tells.
 
     Raises:
-        RecipeError: if images are to be mixed where the method remembers what it said of each image.
+        RecipeError: if images are to be mixed where the method compares or remembers single ones.
     """
     augment = recipe.train.augment
     if (augment.mixup or augment.cutmix) and not methods.build(recipe.method).needs.mixing:
         raise RecipeError(
-            f"The method '{recipe.method.name}' remembers its prediction for each image and cannot be mixed.",
+            f"The method '{recipe.method.name}' looks at single images, which cannot be mixed.",
             allowed="train.augment.mixup=0 and train.augment.cutmix=0 with this method",
             next_step="--set train.augment.mixup=0 --set train.augment.cutmix=0, or choose another method",
         )

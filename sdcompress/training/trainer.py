@@ -61,8 +61,7 @@ class Trainer:
             companions=view.samples if view else "own",
             workers=spec.workers,
         )
-        per_epoch = self.batches.steps_per_epoch
-        self.learner = Learner(recipe, dataset, fabric, steps_per_epoch=per_epoch, start=start)
+        self.learner = Learner(recipe, dataset, self.batches, fabric, start)
         self.watch = 1 if fabric.device.type == "cpu" else WATCH
         self._kept = start.path if start else None
 
@@ -188,7 +187,7 @@ class Trainer:
 
 def _fetch(samples: Samples, spec: recipes.Train, device: torch.device) -> Fetch:
     """Where the images wait: on the device if the recipe says so, or if it is a GPU with room for them."""
-    if spec.resident == "yes" or (spec.resident == "auto" and _fits(samples, device)):
+    if _fits(samples, device) if spec.resident is None else spec.resident:
         return resident(samples, device)
     return host(samples, pin=device.type == "cuda")
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sdcompress.methods._base import Context
+from sdcompress.methods._base import Context, Method
 from sdcompress.models.outputs import Outputs
-from sdcompress.objectives.batch import Batch
+from sdcompress.objectives.batch import Batch, Mix
+from sdcompress.training.step import Clock, Inputs, TrainingStep
 
 CLASSES = 5
 SAMPLES = 32
@@ -22,8 +23,9 @@ MAPS = ((4, 8, 8), (6, 4, 4), (8, 2, 2))
 class Gated(nn.Module):
     """Two heads, the shallower behind an attention gate, and the backbone's classifier; no batch statistics."""
 
-    def __init__(self, *, exits: bool) -> None:
+    def __init__(self, *, exits: bool, maps: bool = False) -> None:
         super().__init__()
+        self.maps = maps
         channels = [1] + [shape[0] for shape in MAPS]
         self.stages = nn.ModuleList(
             nn.Conv2d(a, b, 3, stride=1 if i == 0 else 2, padding=1) for i, (a, b) in enumerate(pairwise(channels))
@@ -39,32 +41,64 @@ class Gated(nn.Module):
             maps.append(images)
         features = [maps[-1].mean((2, 3))]
         if self.heads is None or self.gate is None:
-            return Outputs((self.classifiers[0](features[0]),), tuple(features), (maps[-1],))
+            seen = tuple(maps) if self.maps else (maps[-1],)
+            return Outputs((self.classifiers[0](features[0]),), tuple(features), seen)
         gated = [maps[0] * self.gate(maps[0]).sigmoid(), maps[1]]
         features = [head(m.mean((2, 3))).relu() for head, m in zip(self.heads, gated, strict=True)] + features
         logits = [classify(feature) for classify, feature in zip(self.classifiers, features, strict=True)]
         return Outputs(tuple(logits), tuple(features), tuple(maps))
 
 
-@pytest.fixture
-def network() -> Callable[..., Gated]:
-    """Make the network, with the same weights each time."""
+class Case:
+    """A method with all that it learns with, run by the training step itself.
 
-    def make(*, exits: bool = True) -> Gated:
+    Attributes:
+        net: the network, with the same weights each time.
+        state: what the method built.
+        phases: how many it has.
+    """
+
+    def __init__(self, method: Method, smoothing: float = 0.0) -> None:
+        needs = method.needs
         torch.manual_seed(0)
-        return Gated(exits=exits)
+        self.net = Gated(exits=needs.exits, maps=needs.maps)
+        maps = MAPS if needs.exits or needs.maps else MAPS[-1:]
+        widths = WIDTHS if needs.exits else WIDTHS[-1:]
+        self.state = method.state(Context(SAMPLES, SAMPLES, CLASSES, widths, maps))
+        self.phases, self._view = len(method.phases), needs.view
+        teacher = Gated(exits=needs.exits, maps=needs.maps).eval().requires_grad_(requires_grad=False)
+        taught = needs.average > 0 or any(phase.reborn for phase in method.phases)
+        self.step = TrainingStep(self.net, method, self.state, smoothing, teacher if taught else None)
 
-    return make
+    def __call__(self, batch: Batch, phase: int | None = None) -> dict[str, Tensor]:
+        """The terms of a batch, by default in the last phase."""
+        own = Inputs(batch.images, batch.labels, batch.index, batch.mix)
+        number = self.phases - 1 if phase is None else phase
+        return self.step(own, self._second(own), Clock(batch.epoch, batch.progress, number))
+
+    def loss(self, batch: Batch, phase: int | None = None) -> Tensor:
+        """The sum of the terms."""
+        return torch.stack(list(self(batch, phase).values())).sum()
+
+    def _second(self, own: Inputs) -> Inputs | None:
+        view = self._view
+        if view is None:
+            return None
+        if view.mixed:  # each with its neighbour, so that halves of a batch are mixed as the whole is
+            partner = torch.arange(len(own.labels)) ^ 1
+            weight = torch.full((len(own.labels),), 0.3)
+            mixed = 0.3 * own.images + 0.7 * own.images[partner]
+            return own._replace(images=mixed, mix=Mix(own.labels[partner], weight, partner))
+        if view.samples == "own":
+            return own._replace(images=own.images + 0.1 * own.images.roll(1, dims=3))
+        others = own._replace(images=own.images.flip(2), samples=(own.samples + SAMPLES // 2) % SAMPLES)
+        return others._replace(labels=(own.labels + 1) % CLASSES) if view.samples == "previous" else others
 
 
 @pytest.fixture
-def context() -> Callable[..., Context]:
-    """Make what a state is sized by."""
-
-    def make(*, exits: bool = True) -> Context:
-        return Context(SAMPLES, CLASSES, WIDTHS, MAPS) if exits else Context(SAMPLES, CLASSES, WIDTHS[-1:], MAPS[-1:])
-
-    return make
+def case() -> Callable[..., Case]:
+    """Make a method's case."""
+    return Case
 
 
 @pytest.fixture

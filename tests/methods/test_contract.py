@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sdcompress import methods, registry
 from sdcompress.objectives.batch import Batch, Mix
@@ -17,146 +18,163 @@ if TYPE_CHECKING:
     from sdcompress.methods._base import Method
 
 NAMES = registry.names(methods.ROOM)
-STATEFUL = ("byot", "eed", "ps_kd", "sfr")
+COMBINED = ("eed+ps_kd", "self_distillation+label_smooth", "med+tf_kd")
+# each once with every term that is off by default
+PARAMETERS = {"self_distillation": {"feature_weight": 1}}
 
 
 def _make(name: str, **parameters: Any) -> Method:
-    return methods.build(recipe.Method(name=name, **parameters))
+    return methods.build(recipe.Method(name=name, **{**PARAMETERS.get(name, {}), **parameters}))
 
 
-def _loss(terms: dict[str, Tensor]) -> Tensor:
-    return torch.stack(list(terms.values())).sum()
+PHASES = [(name, phase) for name in (*NAMES, *COMBINED) for phase in range(len(_make(name).phases))]
 
 
-@pytest.fixture
-def setting(network: Any, context: Any) -> Any:
-    """The network and the state that a method trains."""
-
-    def make(method: Method) -> tuple[nn.Module, nn.Module]:
-        net = network(exits=method.needs.exits)
-        return net, method.state(context(exits=method.needs.exits))
-
-    return make
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_terms_are_finite_scalars_with_a_gradient(name: str, setting: Any, batch: Any) -> None:
-    method = _make(name)
-    net, state = setting(method)
-    step = batch()
-    for term in method(net(step.images), step, state).values():
+@pytest.mark.parametrize(("name", "phase"), PHASES)
+def test_terms_are_finite_scalars_with_a_gradient(name: str, phase: int, case: Any, batch: Any) -> None:
+    for term in case(_make(name))(batch(), phase).values():
         assert term.shape == ()
         assert term.dtype == torch.float32
         assert term.isfinite()
         assert term.requires_grad
 
 
-@pytest.mark.parametrize(
-    ("name", "parameters"), [*((n, {}) for n in NAMES), ("self_distillation", {"feature_weight": 1})]
-)
-def test_every_parameter_learns(name: str, parameters: dict[str, float], setting: Any, batch: Any) -> None:
-    method = _make(name, **parameters)
-    net, state = setting(method)
-    step = batch()
-    _loss(method(net(step.images), step, state)).backward()
-    trained = [*net.named_parameters(), *state.named_parameters()]
+@pytest.mark.parametrize("name", [*NAMES, *COMBINED])
+def test_every_parameter_learns_in_some_phase(name: str, case: Any, batch: Any) -> None:
+    made = case(_make(name))
+    for phase in range(made.phases):
+        made.loss(batch(), phase).backward()
+    trained = [*made.net.named_parameters(), *made.state.named_parameters()]
     silent = [key for key, p in trained if p.grad is None or not p.grad.any()]
     assert silent == []
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("size", [2, 6, 16])
-def test_the_loss_does_not_depend_on_how_a_batch_is_split(name: str, size: int, setting: Any, batch: Any) -> None:
-    method = _make(name)
-    net, state = setting(method)
+@pytest.mark.parametrize(("name", "phase"), PHASES)
+@pytest.mark.parametrize("size", [4, 12, 16])
+def test_the_loss_does_not_depend_on_how_a_batch_is_split(
+    name: str, phase: int, size: int, case: Any, batch: Any
+) -> None:
+    # the discrepancy of ddgsd compares whole batches, as its file says
+    made = case(_make(name, **({"feature_weight": 0} if name == "ddgsd" else {})))
+    made(batch(16, start=16), phase)  # memories are not empty
     whole = batch(size)
 
     def loss(part: slice) -> Tensor:
         step = replace(whole, images=whole.images[part], labels=whole.labels[part], index=whole.index[part])
-        return _loss(method(net(step.images), step, state))
+        return copy.deepcopy(made).loss(step, phase)
 
     halves = loss(slice(size // 2)), loss(slice(size // 2, None))
-    net, state = setting(method)  # the halves have filled the memory: the whole is taken with a new one
     torch.testing.assert_close(torch.stack(halves).mean(), loss(slice(None)), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_resumed_state_gives_the_same_bits(name: str, setting: Any, batch: Any) -> None:
-    method = _make(name)
-    net, state = setting(method)
+@pytest.mark.parametrize(("name", "phase"), PHASES)
+def test_a_resumed_state_gives_the_same_bits(name: str, phase: int, case: Any, batch: Any) -> None:
+    made, resumed = case(_make(name)), case(_make(name))
     for epoch in range(2):
-        method(net(batch().images), batch(epoch=epoch), state)
-    _, resumed = setting(method)
-    resumed.load_state_dict(state.state_dict())
+        made(batch(epoch=epoch), phase)
+    resumed.state.load_state_dict(made.state.state_dict())
     step = batch(epoch=2, progress=0.9)
-    expected, found = (method(net(step.images), step, s) for s in (state, resumed))
+    expected, found = made(step, phase), resumed(step, phase)
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[key], found[key]) for key in expected)
 
 
-@pytest.mark.parametrize("name", ["ps_kd", "sfr"])
-def test_a_memory_changes_the_loss_so_it_must_be_resumed(name: str, setting: Any, batch: Any) -> None:
-    method = _make(name)
-    net, state = setting(method)
-    step = batch(epoch=1)
-    for earlier in (0, 0):
-        method(net(step.images), batch(epoch=earlier), state)
-    _, forgotten = setting(method)
-    remembered, blank = (_loss(method(net(step.images), step, s)) for s in (state, forgotten))
-    assert remembered.item() != blank.item()
+@pytest.mark.parametrize("name", ["ps_kd", "sfr", "dlb", "eed+ps_kd"])
+def test_a_memory_changes_the_loss_so_it_must_be_resumed(name: str, case: Any, batch: Any) -> None:
+    made, forgotten = case(_make(name)), case(_make(name))
+    for start in (0, 16):
+        made(batch(16, start=start, epoch=0))
+    step = batch(16, epoch=1)
+    assert made.loss(step).item() != forgotten.loss(step).item()
 
 
 @pytest.mark.parametrize(
     ("name", "off", "control"),
     [
         ("byot", {"kd_weight": 0, "feature_weight": 0}, "deep_supervision"),
-        ("self_distillation", {"kd_weight": 0}, "deep_supervision"),
+        ("self_distillation", {"kd_weight": 0, "feature_weight": 0}, "deep_supervision"),
         ("eed", {"logit_weight": 0, "feature_weight": 0}, "deep_supervision"),
         ("sfr", {"transport_weight": 0, "label_weight": 0}, "deep_supervision"),
+        ("med", {"kd_weight": 0}, "deep_supervision"),
+        ("dks", {"kd_weight": 0}, "deep_supervision"),
+        ("ema_teacher", {"kd_weight": 0}, "deep_supervision"),
+        ("deep_supervision+ps_kd", {"alpha": 0}, "deep_supervision"),
         ("label_smooth", {"epsilon": 0}, "baseline"),
+        ("tf_kd", {"kd_weight": 0}, "baseline"),
         ("ps_kd", {"alpha": 0}, "baseline"),
+        ("cs_kd", {"kd_weight": 0}, "baseline"),
+        ("born_again", {"kd_weight": 0}, "baseline"),
     ],
 )
 def test_a_method_without_its_terms_is_its_control_bit_for_bit(
-    name: str, off: dict[str, float], control: str, setting: Any, batch: Any
+    name: str, off: dict[str, float], control: str, case: Any, batch: Any
 ) -> None:
     def train(method: Method) -> list[Tensor]:
-        net, state = setting(method)
-        optimizer = torch.optim.SGD([*net.parameters(), *state.parameters()], lr=0.1, momentum=0.9)
+        made = case(method)
+        optimizer = torch.optim.SGD([*made.net.parameters(), *made.state.parameters()], lr=0.1, momentum=0.9)
         losses = []
         for epoch in range(3):
-            step = batch(epoch=epoch)
-            losses.append(_loss(method(net(step.images), step, state)))
+            losses.append(made.loss(batch(epoch=epoch)))
             optimizer.zero_grad()
             losses[-1].backward()
             optimizer.step()
-        return [*losses, *net.parameters()]
+        return [*losses, *made.net.parameters()]
 
     found, expected = train(_make(name, **off)), train(_make(control))
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
-def test_deep_supervision_of_one_exit_is_the_baseline(network: Any, batch: Any) -> None:
+@pytest.mark.parametrize(
+    ("name", "off"),
+    [
+        ("dlb", {"kd_weight": 0}),
+        ("ddgsd", {"kd_weight": 0, "feature_weight": 0}),
+        ("r_drop", {"consistency_weight": 0}),
+    ],
+)
+def test_two_views_without_their_terms_are_the_baseline_on_both(
+    name: str, off: dict[str, float], case: Any, batch: Any
+) -> None:
+    made, plain = case(_make(name, **off)), case(_make("baseline"))
     step = batch()
-    outputs = network(exits=False)(step.images)
-    terms = [_make(name)(outputs, step, nn.Module()) for name in ("baseline", "deep_supervision")]
+    second = made._second(made_inputs(step))
+    views = [step, replace(step, images=second.images, labels=second.labels)]
+    expected = torch.stack([plain.loss(view) for view in views]).mean()
+    torch.testing.assert_close(made.loss(step), expected)
+
+
+def made_inputs(step: Batch) -> Any:
+    from sdcompress.training.step import Inputs
+
+    return Inputs(step.images, step.labels, step.index, step.mix)
+
+
+def test_deep_supervision_of_one_exit_is_the_baseline(case: Any, batch: Any) -> None:
+    made = case(_make("baseline"))
+    outputs = made.net(batch().images)
+    terms = [_make(name)(outputs, batch(), made.state) for name in ("baseline", "deep_supervision")]
     assert torch.equal(terms[0]["ce"], terms[1]["ce"])
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if _make(name).needs.mixing])
-def test_a_mix_that_keeps_the_whole_image_changes_nothing(name: str, setting: Any, batch: Any) -> None:
-    method = _make(name)
-    net, state = setting(method)
+def test_a_mix_that_keeps_the_whole_image_changes_nothing(name: str, case: Any, batch: Any) -> None:
     plain = batch()
-    mixed = replace(plain, mix=Mix(plain.labels.flip(0), torch.ones(len(plain.labels))))
-    half = replace(plain, mix=Mix(plain.labels.flip(0), torch.full((len(plain.labels),), 0.5)))
-    plain_loss, mixed_loss, half_loss = (_loss(method(net(plain.images), s, state)) for s in (plain, mixed, half))
-    assert torch.equal(plain_loss, mixed_loss)
-    assert not torch.equal(plain_loss, half_loss)
+    partner = torch.arange(len(plain.labels)).flip(0)
+
+    def loss(step: Batch) -> Tensor:
+        made = case(_make(name))
+        return torch.stack([made.loss(step, phase) for phase in range(made.phases)]).sum()
+
+    mixed, half = (
+        replace(plain, mix=Mix(plain.labels[partner], torch.full((len(partner),), share), partner))
+        for share in (1.0, 0.5)
+    )
+    assert torch.equal(loss(plain), loss(mixed))
+    assert not torch.equal(loss(plain), loss(half))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_nothing_waits_for_the_device(name: str, setting: Any, batch: Any) -> None:
+@pytest.mark.parametrize(("name", "phase"), PHASES)
+def test_nothing_waits_for_the_device(name: str, phase: int, case: Any, batch: Any) -> None:
     """A fake CUDA tensor has no values: reading one (item, a branch on a tensor) raises."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -164,12 +182,36 @@ def test_nothing_waits_for_the_device(name: str, setting: Any, batch: Any) -> No
     with FakeTensorMode():
         step = batch()
         with torch.device("cuda"):
-            net, state = setting(method)
-        on_device = Batch(step.images.cuda(), step.labels.cuda(), step.index.cuda(), epoch=1, progress=0.5)
-        terms = method(net(on_device.images), on_device, state)
+            made = case(method)
+            on_device = Batch(step.images.cuda(), step.labels.cuda(), step.index.cuda(), epoch=1, progress=0.5)
+            terms = made(on_device, phase)
         assert {term.device.type for term in terms.values()} == {"cuda"}
+
+
+@pytest.mark.parametrize("name", ["byot", "eed", "med", "dks", "ema_teacher"])
+def test_another_label_of_the_last_exit_reaches_the_last_exit_alone(name: str, case: Any, batch: Any) -> None:
+    """What ``method+labels`` gives to its method."""
+    made = case(_make(name))
+    outputs, step = made.net(batch().images), batch()
+    taught = replace(step, teacher=outputs)
+    other = torch.full((len(step.labels), 5), 0.2)
+    for logits in outputs.logits:
+        logits.retain_grad()
+
+    def gradients(given: Batch) -> list[Tensor]:
+        for logits in outputs.logits:
+            logits.grad = None
+        made_method = _make(name)
+        terms = made_method(outputs, given, made.state if name != "med" else case(made_method).state)
+        terms["ce"].backward(retain_graph=True)
+        return [logits.grad.clone() for logits in outputs.logits]
+
+    plain, replaced = gradients(taught), gradients(replace(taught, final=other))
+    assert [torch.equal(a, b) for a, b in zip(plain, replaced, strict=True)] == [True, True, False]
 
 
 def test_the_room_has_the_methods_and_their_controls() -> None:
     expected = {"baseline", "label_smooth", "deep_supervision", "byot", "self_distillation", "eed", "ps_kd", "sfr"}
+    expected |= {"dlb", "cs_kd", "ddgsd", "r_drop", "med", "dks", "tf_kd", "ema_teacher", "frskd", "mixskd"}
+    expected |= {"fastbert", "born_again"}
     assert expected <= set(NAMES)

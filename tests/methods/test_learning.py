@@ -2,32 +2,50 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
 from sdcompress import methods, registry
 from sdcompress.methods._base import Context
 from sdcompress.models.build import build
-from sdcompress.objectives.batch import Batch
+from sdcompress.objectives.batch import Mix
 from sdcompress.schema import recipe
+from sdcompress.training.step import Clock, Inputs, TrainingStep
+
+STEPS = 20
 
 
-@pytest.mark.parametrize("name", registry.names(methods.ROOM))
+@pytest.mark.parametrize("name", [*registry.names(methods.ROOM), "eed+ps_kd"])
 def test_a_few_steps_teach_every_exit_the_labels(name: str) -> None:
     torch.manual_seed(0)
     method = methods.build(recipe.Method(name=name))
+    needs, phases = method.needs, method.phases
     spec = recipe.Model(name="cifar:resnet8"), recipe.Exits(auto=2, head="bottleneck")
-    net = build(*spec, classes=4, image=(1, 16, 16), heads=method.needs.exits)
-    state = method.state(Context(16, 4, net.feature_sizes, net.map_shapes))
-    optimizer = torch.optim.SGD([*net.parameters(), *state.parameters()], lr=0.1, momentum=0.9)
-    labels = torch.arange(4).repeat(4)
+    net = build(*spec, classes=4, image=(1, 16, 16), heads=needs.exits, maps=needs.maps)
+    state = method.state(Context(16, 16, 4, net.feature_sizes, net.map_shapes))
+    labels, order = torch.arange(4).repeat(4), torch.arange(16)
     images = torch.randn(4, 1, 16, 16)[labels] + 0.1 * torch.randn(16, 1, 16, 16)
-    for epoch in range(20):
-        step = Batch(images, labels, torch.arange(16), epoch=epoch, progress=epoch / 20)
-        loss = torch.stack(list(method(net(images), step, state).values())).sum()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    own = Inputs(images, labels, order)
+    second = own._replace(images=images + 0.1 * torch.randn_like(images)) if needs.view else None
+    if second and needs.view and needs.view.mixed:
+        partner = order.roll(1)
+        mix = Mix(labels[partner], torch.full((16,), 0.5), partner)
+        second = second._replace(images=(images + images[partner]) / 2, mix=mix)
+    teacher = copy.deepcopy(net).eval().requires_grad_(requires_grad=False)
+    step = TrainingStep(net, method, state, 0.0, teacher if needs.average or len(phases) > 1 else None)
+    for number, phase in enumerate(phases):
+        teacher.load_state_dict(net.state_dict())
+        net.freeze_backbone(frozen=phase.frozen)
+        optimizer = torch.optim.SGD([*net.parameters(), *state.parameters()], lr=0.05, momentum=0.9)
+        for at in range(STEPS):
+            terms = step(own, second, Clock(at, at / STEPS, number))
+            optimizer.zero_grad()
+            torch.stack(list(terms.values())).sum().backward()
+            optimizer.step()
+            if needs.average:
+                teacher.load_state_dict(net.state_dict())
     right = [(logits.argmax(1) == labels).float().mean().item() for logits in net(images).logits]
-    assert len(right) == (3 if method.needs.exits else 1)
+    assert len(right) == (3 if needs.exits else 1)
     assert min(right) >= 0.9

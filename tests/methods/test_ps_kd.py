@@ -24,7 +24,7 @@ def _step(index: int, progress: float) -> Batch:
 
 def test_by_hand() -> None:
     method = PsKd(alpha=0.8)
-    state = method.state(Context(2, 2, (2,), ((1, 1, 1),)))
+    state = method.state(Context(2, 2, 2, (2,), ((1, 1, 1),)))
     first = method(_outputs(0.6, 0.4), _step(1, 0.5), state)["ce"]
     assert first.item() == pytest.approx(-math.log(0.6), rel=1e-5)  # never seen: the label itself
     method(_outputs(0.2, 0.8), _step(0, 0.5), state)

@@ -13,7 +13,7 @@ from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch
 
 STEP = Batch(torch.zeros(1, 1, 1, 1), torch.tensor([0]), torch.tensor([0]))
-CONTEXT = Context(1, 2, (2, 2), ((1, 1, 1), (1, 1, 1)))
+CONTEXT = Context(1, 1, 2, (2, 2), ((1, 1, 1), (1, 1, 1)))
 
 
 def test_by_hand() -> None:

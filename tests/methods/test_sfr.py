@@ -14,7 +14,7 @@ from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch
 
 EVEN, SURE = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.9, 0.1]]).log()
-CONTEXT = Context(1, 2, (1, 1), ((1, 1, 2), (2, 1, 2)))
+CONTEXT = Context(1, 1, 2, (1, 1), ((1, 1, 2), (2, 1, 2)))
 
 
 def _step(epoch: int = 0) -> Batch:

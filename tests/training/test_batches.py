@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -30,10 +31,14 @@ def companions(steps: Sequence[tuple[RawBatch, ...]]) -> list[list[int]]:
     return [raw.second.index.tolist() for step in steps for raw in step if raw.second is not None]
 
 
+def flat(lists: list[list[int]]) -> list[int]:
+    return [*chain.from_iterable(lists)]
+
+
 def test_an_epoch_visits_every_image_at_most_once_and_processes_share_it() -> None:
     whole = indices(list(batches(seed=3).epoch(1)))
     shares = [indices(list(batches(seed=3, rank=rank, world=2).epoch(1))) for rank in range(2)]
-    assert sorted(sum(whole, [])) == list(range(COUNT))
+    assert sorted(flat(whole)) == list(range(COUNT))
     for step, index in enumerate(whole):
         assert sorted(shares[0][step] + shares[1][step]) == sorted(index)
     assert whole[0] != indices(list(batches(seed=3).epoch(2)))[0]
@@ -42,7 +47,7 @@ def test_an_epoch_visits_every_image_at_most_once_and_processes_share_it() -> No
 def test_the_parts_of_a_step_are_the_step() -> None:
     whole, steps = indices(list(batches().epoch(0))), list(batches(parts=4).epoch(0))
     assert [len(step) for step in steps] == [4] * len(whole)
-    assert [sum(indices([step]), []) for step in steps] == whole
+    assert [flat(indices([step])) for step in steps] == whole
 
 
 def test_images_and_labels_belong_to_the_index() -> None:
@@ -58,7 +63,7 @@ def test_another_of_the_same_class_is_never_the_sample_itself_and_any_other_may_
     partners: dict[int, set[int]] = {}
     for epoch in range(60):
         steps = list(batches(companions="same_class").epoch(epoch))
-        for own, other in zip(sum(indices(steps), []), sum(companions(steps), []), strict=True):
+        for own, other in zip(flat(indices(steps)), flat(companions(steps)), strict=True):
             partners.setdefault(own, set()).add(other)
     for own, others in partners.items():
         assert own not in others
@@ -70,7 +75,7 @@ def test_another_of_the_same_class_is_never_the_sample_itself_and_any_other_may_
 def test_the_only_sample_of_a_class_is_its_own_companion() -> None:
     labels = np.where(np.arange(COUNT) == 7, 5, LABELS)
     steps = list(batches(labels=labels, companions="same_class").epoch(0))
-    found = dict(zip(sum(indices(steps), []), sum(companions(steps), []), strict=True))
+    found = dict(zip(flat(indices(steps)), flat(companions(steps)), strict=True))
     assert found[7] == 7
 
 

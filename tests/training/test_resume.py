@@ -52,6 +52,20 @@ CASES = {
     "a memory of every sample": ["method=ps_kd"],
     "a memory of every class": ["method=sfr"],
     "threads that fetch ahead, channels last": ["train.workers=2", "train.channels_last=true"],
+    "the last batch": ["method=dlb"],
+    "a temperature": ["method=med"],
+    "an average that teaches": ["method=ema_teacher", "train.ema=0.9"],
+    "a pyramid that teaches": ["method=frskd", "method.width=8"],
+    "samples of the same class": ["method=cs_kd"],
+    "dropout": ["method=r_drop", "model.options.dropout=0.5"],
+    "mixtures of the step": ["method=mixskd"],
+    "two augmentations": ["method=ddgsd"],
+    "generations, averaged": ["method=born_again", "method.generations=2", "train.ema=0.9"],
+    "a frozen backbone": ["method=fastbert", "exits.head=bottleneck"],
+    "labels of another method": ["method=eed+ps_kd"],
+    "gradients of several batches": ["train.accumulate=4", "method=dlb"],
+    "gradient equilibrium": ["exits.gradient=equilibrium"],
+    "images on the device": ["train.resident=true"],
     "bf16": ["train.precision=bf16-mixed", "train.schedule.warmup=0.5"],
 }
 
@@ -68,6 +82,16 @@ def test_resumed_run_is_bit_identical(small: Small, tmp_path: Path, settings: li
     assert resumed.state.step == whole.state.step == 10
     assert resumed.weights_sha256 == whole.weights_sha256
     assert resumed.state.training.sha256 == whole.state.training.sha256  # optimiser, memories, raw weights
+
+
+@pytest.mark.parametrize("method", ["born_again", "fastbert"])
+def test_a_stop_between_two_phases_begins_the_next_one_once(small: Small, tmp_path: Path, method: str) -> None:
+    recipe = small(f"method={method}", *(["method.generations=2"] if method == "born_again" else []))
+    whole = train(recipe, tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(recipe, tmp_path / "parts", on_step=kill_at(7))
+    assert newest(tmp_path / "parts") == tmp_path / "parts" / "steps" / "00000005"  # the end of the first phase
+    assert train(recipe, tmp_path / "parts").state.training.sha256 == whole.state.training.sha256
 
 
 def test_metrics_have_each_epoch_once_after_a_resume(small: Small, tmp_path: Path) -> None:

@@ -17,7 +17,6 @@ from sdcompress.checkpoint import newest, open_checkpoint, read_metrics
 from sdcompress.errors import (
     DataError,
     Interrupted,
-    RecipeError,
     SetupError,
     StorageError,
     TrainingDivergedError,
@@ -48,9 +47,7 @@ def test_baseline_step_is_the_step_of_a_bare_loop(small: Small, tmp_path: Path) 
     (raw,) = next(trainer.batches.epoch(0))
     terms = trainer.learner.learn([raw])
 
-    images = (raw.images.permute(0, 3, 1, 2).float() / 255 - dataset.preprocess.mean[0]) / (
-        dataset.preprocess.std[0]
-    )
+    images = (raw.images.permute(0, 3, 1, 2).float() / 255 - dataset.preprocess.mean[0]) / (dataset.preprocess.std[0])
     loss = torch.nn.functional.cross_entropy(twin(images).logits[-1], raw.labels)
     assert terms["ce"].item() == pytest.approx(loss.item(), rel=1e-5)
     loss.backward()

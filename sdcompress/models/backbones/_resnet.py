@@ -19,7 +19,7 @@ RESNETS = {
 
 
 def resnet(
-    widths: Sequence[int], depths: Sequence[int], *, bottleneck: bool, classes: int, channels: int
+    widths: Sequence[int], depths: Sequence[int], *, bottleneck: bool, classes: int, channels: int, dropout: float = 0.0
 ) -> nn.Sequential:
     """He et al., CVPR 2016 (arXiv 1512.03385), with the stem that papers use on CIFAR.
 
@@ -28,6 +28,7 @@ def resnet(
         depths: blocks of each stage.
         bottleneck: blocks of 1 x 1, 3 x 3, 1 x 1 that expand four times, instead of two 3 x 3.
         classes: K.
+        dropout: share of the final feature that is dropped, 0 = no such layer.
         channels: C of the images.
     """
     layers = OrderedDict[str, nn.Module]()
@@ -46,6 +47,8 @@ def resnet(
         layers[f"layer{i}"] = nn.Sequential(*blocks)
     layers["pool"] = nn.AdaptiveAvgPool2d(1)
     layers["flatten"] = nn.Flatten()
+    if dropout:
+        layers["dropout"] = nn.Dropout(dropout)
     layers["fc"] = nn.Linear(inputs, classes)
     return nn.Sequential(layers)
 

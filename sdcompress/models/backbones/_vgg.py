@@ -18,12 +18,13 @@ VGGS = {
 }
 
 
-def vgg(depths: Sequence[int], *, classes: int, channels: int) -> nn.Sequential:
+def vgg(depths: Sequence[int], *, classes: int, channels: int, dropout: float = 0.0) -> nn.Sequential:
     """Simonyan and Zisserman, ICLR 2015 (arXiv 1409.1556).
 
     Args:
         depths: convolutions of each of the five stages; a stage ends in 2 x 2 max pooling.
         classes: K.
+        dropout: share of the final feature that is dropped, 0 = no such layer.
         channels: C of the images, which are at least 32 px wide.
     """
     layers, inputs = OrderedDict[str, nn.Module](), channels
@@ -35,5 +36,7 @@ def vgg(depths: Sequence[int], *, classes: int, channels: int) -> nn.Sequential:
         layers[f"stage{i}"] = nn.Sequential(*stage, nn.MaxPool2d(2))
     layers["pool"] = nn.AdaptiveAvgPool2d(1)
     layers["flatten"] = nn.Flatten()
+    if dropout:
+        layers["dropout"] = nn.Dropout(dropout)
     layers["fc"] = nn.Linear(inputs, classes)
     return nn.Sequential(layers)

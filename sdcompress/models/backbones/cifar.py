@@ -19,7 +19,7 @@ __all__ = ["cifar"]
 _WIDE = re.compile(r"wrn_(\d+)_(\d+)")
 
 
-def cifar(name: str, *, classes: int, image: tuple[int, int, int], pretrained: bool) -> nn.Module:
+def cifar(name: str, *, classes: int, image: tuple[int, int, int], pretrained: bool, dropout: float = 0.0) -> nn.Module:
     """A network by name, convolutions initialised as He et al. (ICCV 2015) for ReLU, fan-out.
 
     Args:
@@ -27,29 +27,34 @@ def cifar(name: str, *, classes: int, image: tuple[int, int, int], pretrained: b
         classes: K.
         image: (C, H, W).
         pretrained: must be False, nobody publishes weights for these.
+        dropout: share that is dropped: before the classifier, in a wide network between the convolutions of each block.
 
     Raises:
         UnknownNameError: if there is no such network.
-        RecipeError: if pretrained is set, or a wide network's depth is not 6 n + 4.
+        RecipeError: if pretrained is set, dropout is no share, or a wide network's depth is not 6 n + 4.
     """
     if pretrained:
         raise RecipeError(
             f"model.pretrained is set, and there are no published weights for 'cifar:{name}'.",
             next_step="remove model.pretrained, or choose a timm: backbone",
         )
-    network = _network(name, classes, image[0])
+    if not 0 <= dropout < 1:
+        raise RecipeError(
+            f"model.options.dropout is {dropout!r}.", allowed="0 to below 1", next_step="set it to 0.1, for instance"
+        )
+    network = _network(name, classes, image[0], dropout)
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     return network
 
 
-def _network(name: str, classes: int, channels: int) -> nn.Module:
+def _network(name: str, classes: int, channels: int, dropout: float) -> nn.Module:
     if name in RESNETS:
         widths, depths, bottleneck = RESNETS[name]
-        return resnet(widths, depths, bottleneck=bottleneck, classes=classes, channels=channels)
+        return resnet(widths, depths, bottleneck=bottleneck, classes=classes, channels=channels, dropout=dropout)
     if name in VGGS:
-        return vgg(VGGS[name], classes=classes, channels=channels)
+        return vgg(VGGS[name], classes=classes, channels=channels, dropout=dropout)
     wide = _WIDE.fullmatch(name)
     if wide is None:
         raise UnknownNameError("cifar backbones", name, [*RESNETS, *VGGS, "wrn_16_4", "wrn_28_10"])
@@ -60,4 +65,4 @@ def _network(name: str, classes: int, channels: int) -> nn.Module:
             allowed="wrn_<depth>_<widen>, depth one of 10, 16, 22, 28, ... (6 n + 4), widen at least 1",
             next_step="write for instance 'cifar:wrn_28_10'",
         )
-    return wide_resnet(depth, widen, classes=classes, channels=channels)
+    return wide_resnet(depth, widen, classes=classes, channels=channels, dropout=dropout)

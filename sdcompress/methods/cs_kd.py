@@ -1,0 +1,58 @@
+"""CS-KD: what the network says of another sample of the same class is the teacher.
+
+    L = CE(z(x), y) + lambda T^2 KL(p(x') || p(x)),   p = softmax(z / T),   x' another training sample of x's class
+
+No gradient flows into p(x').
+
+Yun et al., "Regularizing Class-wise Predictions via Self-knowledge Distillation", CVPR 2020, arXiv 2003.13964.
+
+Defaults: of the authors' code (alinlab/cs-kd) for CIFAR-100; lambda 3 there for fine-grained sets.
+
+Differences from that code: x' is never x itself, unless it is the only one of its class. A third more compute: x' is
+passed forward only.
+
+Published: ResNet-18, CIFAR-100, three seeds, independent rerun: 76.38 % against 75.86 +- 0.09 % without, but 76.73
+against 77.61 for ResNet-34, 76.31 against 78.48 for ResNet-50 and 76.53 against 79.03 for DenseNet-121 (README of
+KangWooya/What_Do_Students_Learn; its weight decay is 1e-4 for CS-KD and 5e-4 for the baselines).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sdcompress.methods._base import Method, Needs
+from sdcompress.methods._fields import Positive, Weight
+from sdcompress.models.outputs import Outputs
+from sdcompress.objectives.batch import Batch
+from sdcompress.objectives.divergences import kl
+from sdcompress.objectives.labels import targets
+from sdcompress.objectives.views import View
+
+__all__ = ["CsKd"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CsKd(Method):
+    """Another sample of the class is the teacher; no exits.
+
+    Attributes:
+        kd_weight: lambda.
+        temperature: T.
+    """
+
+    asks: ClassVar[Needs] = Needs(exits=False, mixing=False, view=View(samples="same_class", gradient=False))
+
+    kd_weight: Weight = 1.0
+    temperature: Positive = 4.0
+
+    def __call__(self, outputs: Outputs, batch: Batch, state: nn.Module) -> dict[str, Tensor]:  # noqa: ARG002
+        """The terms ``ce`` and ``kd`` of the equation above."""
+        (z,), (other,) = outputs.logits, batch.further().outputs.logits
+        return {
+            "ce": F.cross_entropy(z, targets(batch, z.shape[1])),
+            "kd": self.kd_weight * kl(z, other.detach(), self.temperature),
+        }

@@ -1,0 +1,66 @@
+"""DLB: what the network said of the batch before teaches what it says of it now.
+
+    L = mean over both halves CE(z, y) + alpha T^2 KL(p_before(x) || p(x))    x: samples of the step before
+
+Each step sees a new batch and, drawn anew, the batch of the step before; p_before is what was said of that batch one
+step ago. No gradient flows into p_before.
+
+Shen et al., "Self-Distillation from the Last Mini-Batch for Consistency Regularization", CVPR 2022, arXiv 2203.16172.
+
+Defaults: ours; the public code (Meta-knowledge-Lab/DLB) has none for T and alpha.
+
+Differences from that code: both halves are one batch to the network (there two, each with batch statistics of its own).
+**Twice the images, so twice the compute, of every step**, as there: compare at equal compute.
+
+Published: no figure could be read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sdcompress.methods._base import Context, Method, Needs
+from sdcompress.methods._fields import Positive, Weight
+from sdcompress.models.outputs import Outputs
+from sdcompress.objectives.batch import Batch
+from sdcompress.objectives.divergences import kl
+from sdcompress.objectives.labels import targets
+from sdcompress.objectives.memory import LastBatch
+from sdcompress.objectives.views import View
+
+__all__ = ["Dlb"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dlb(Method):
+    """The network of one step ago is the teacher; no exits.
+
+    Attributes:
+        kd_weight: alpha.
+        temperature: T.
+    """
+
+    asks: ClassVar[Needs] = Needs(exits=False, mixing=False, view=View(samples="previous"))
+
+    kd_weight: Weight = 1.0
+    temperature: Positive = 3.0
+
+    def state(self, context: Context) -> nn.Module:
+        """What was said of the last batch."""
+        return LastBatch(context.batch, context.classes)
+
+    def __call__(self, outputs: Outputs, batch: Batch, state: nn.Module) -> dict[str, Tensor]:
+        """The terms ``ce`` and ``kd`` of the equation above."""
+        second = batch.further()
+        (z,), (again,) = outputs.logits, second.outputs.logits
+        y, y_again = targets(batch, z.shape[1]), targets(batch.of(second), z.shape[1])
+        # where nothing was remembered, a sample is its own teacher: the divergence and its gradient are 0
+        before = state(second.index, again, batch.index, z)
+        return {
+            "ce": (F.cross_entropy(z, y) + F.cross_entropy(again, y_again)) / 2,
+            "kd": self.kd_weight * kl(again, before, self.temperature),
+        }

@@ -1,0 +1,63 @@
+"""Multi-exit distillation: the last exit teaches the others at a temperature that rises as it grows sure.
+
+    L = CE(z_C, y) + sum_{i<C} [ (1 - c) CE(z_i, y) + c T^2 KL(p_C || p_i) ],   p_i = softmax(z_i / T)
+
+T starts at 1 and is multiplied by 1.05 after each step in which the softened teacher's mean largest probability was
+above 1/2. No gradient flows into p_C.
+
+Phuong and Lampert, "Distillation-Based Training for Multi-Exit Architectures", ICCV 2019, doi 10.1109/ICCV.2019.00144.
+
+Defaults: of the authors' code (mary-phuong/multiexit-distillation).
+
+Differences from that code: the last exit's labels weigh 1 (there 1 - c, since it is its own teacher too); its factor of
+10 / C on the whole loss, which only rescales the rate, is left out.
+
+Published: no figure could be read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from sdcompress.methods._base import Context, Method
+from sdcompress.methods._fields import Factor, Share
+from sdcompress.models.outputs import Outputs
+from sdcompress.objectives.batch import Batch
+from sdcompress.objectives.divergences import kl
+from sdcompress.objectives.exits import total
+from sdcompress.objectives.labels import label_losses
+from sdcompress.objectives.memory import RisingTemperature
+from sdcompress.objectives.teachers import deepest
+
+__all__ = ["Med"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Med(Method):
+    """The deepest exit is the teacher, softened as much as it is sure.
+
+    Attributes:
+        kd_weight: c, share of the distillation; the labels of the shallower exits keep 1 - c.
+        rise: by which T is multiplied.
+        confidence: mean largest probability above which it is.
+    """
+
+    kd_weight: Share = 0.5
+    rise: Factor = 1.05
+    confidence: Share = 0.5
+
+    def state(self, context: Context) -> nn.Module:  # noqa: ARG002
+        """The temperature."""
+        return RisingTemperature(self.rise, self.confidence)
+
+    def __call__(self, outputs: Outputs, batch: Batch, state: nn.Module) -> dict[str, Tensor]:
+        """The terms ``ce`` and ``kd`` of the equation above."""
+        *shallow_ce, last_ce = label_losses(outputs.logits, batch)
+        teacher = deepest(outputs.logits)
+        temperature = state(teacher)
+        return {
+            "ce": (1 - self.kd_weight) * total(shallow_ce) + last_ce,
+            "kd": self.kd_weight * total(kl(z, teacher, temperature) for z in outputs.logits[:-1]),
+        }

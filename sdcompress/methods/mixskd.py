@@ -1,0 +1,70 @@
+"""MixSKD, its interpolation of logits: a mixed image must say the mixture of what its two images say.
+
+    L = sum_i [ CE(z_i(x), y) + CE(z_i(m), y_m) + lambda T^2 ( KL(r_i || p_i(m)) + KL(p_i(m) || r_i) ) ]
+
+m = w x_a + (1 - w) x_b with label y_m = w y_a + (1 - w) y_b, w ~ Beta(alpha, alpha), x_b another image of the batch;
+r_i = softmax((w z_i(x_a) + (1 - w) z_i(x_b)) / T), p_i(m) = softmax(z_i(m) / T). No gradient flows into the first
+argument of a KL.
+
+Yang et al., "MixSKD: Self-Knowledge Distillation from Mixup for Image Recognition", ECCV 2022, arXiv 2208.05768.
+
+Defaults: T 3 and alpha 0.4 of the authors' code for CIFAR-100 (winycg/Self-KD-Lib).
+
+Differences: of the paper's terms only those on labels and logits are taken; left out are the interpolated feature
+maps, the adversarial discriminator and the self-teacher on all maps (whose label loss the authors' CIFAR script
+computes and never adds). Heads are those of the recipe. **Twice the compute of every step, and heads.**
+
+Published, for the whole method: PreAct-ResNet-18, CIFAR-100: 80.32 % against 76.24 % without, 78.68 % with mixup and
+80.17 % with CutMix alone (README of that repository; best epoch on the test set).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from sdcompress.methods._base import Method, Needs
+from sdcompress.methods._fields import Positive, Weight
+from sdcompress.models.outputs import Outputs
+from sdcompress.objectives.batch import Batch
+from sdcompress.objectives.divergences import kl
+from sdcompress.objectives.exits import total
+from sdcompress.objectives.labels import label_losses
+from sdcompress.objectives.views import View
+
+__all__ = ["MixSkd"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixSkd(Method):
+    """Mixed predictions and predictions of mixtures teach each other.
+
+    Attributes:
+        kd_weight: lambda.
+        temperature: T.
+        alpha: of the Beta distribution of the mixture's weight.
+    """
+
+    kd_weight: Weight = 1.0
+    temperature: Positive = 3.0
+    alpha: Positive = 0.4
+
+    @property
+    def needs(self) -> Needs:
+        """The very images of the step again, mixed."""
+        return Needs(mixing=False, view=View(augmented=False, mixed=self.alpha))
+
+    def __call__(self, outputs: Outputs, batch: Batch, state: nn.Module) -> dict[str, Tensor]:  # noqa: ARG002
+        """The terms ``ce``, ``mixed`` and ``kd`` of the equation above."""
+        second = batch.further()
+        assert second.mix is not None
+        weight, partner = second.mix.weight.unsqueeze(1), second.mix.partner
+        mixtures = [weight * z + (1 - weight) * z[partner] for z in outputs.logits]
+        pairs = [*zip(mixtures, second.outputs.logits, strict=True)]
+        t = self.temperature
+        return {
+            "ce": total(label_losses(outputs.logits, batch)),
+            "mixed": total(label_losses(second.outputs.logits, batch.of(second))),
+            "kd": self.kd_weight * total(kl(m, r.detach(), t) + kl(r, m.detach(), t) for r, m in pairs),
+        }
