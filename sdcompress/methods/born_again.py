@@ -30,6 +30,7 @@ from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch
 from sdcompress.objectives.divergences import kl
 from sdcompress.objectives.labels import targets
+from sdcompress.objectives.teachers import deepest
 
 __all__ = ["BornAgain"]
 
@@ -62,5 +63,5 @@ class BornAgain(Method):
         ce = F.cross_entropy(z, targets(batch, z.shape[1]))
         if batch.phase == 0:
             return {"ce": ce}
-        (teacher,) = batch.taught().logits
+        teacher = deepest(batch.taught().logits)
         return {"ce": (1 - self.kd_weight) * ce, "kd": self.kd_weight * kl(z, teacher, self.temperature)}

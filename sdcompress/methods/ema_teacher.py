@@ -31,6 +31,7 @@ from sdcompress.objectives.batch import Batch
 from sdcompress.objectives.divergences import dkd
 from sdcompress.objectives.exits import total
 from sdcompress.objectives.labels import label_losses
+from sdcompress.objectives.teachers import deepest
 
 __all__ = ["EmaTeacher"]
 
@@ -60,7 +61,7 @@ class EmaTeacher(Method):
 
     def __call__(self, outputs: Outputs, batch: Batch, state: nn.Module) -> dict[str, Tensor]:  # noqa: ARG002
         """The terms ``ce`` and ``kd`` of the equation above."""
-        teacher = batch.taught().logits[-1]
+        teacher = deepest(batch.taught().logits)
         weights = {"target": self.target_weight, "other": self.other_weight}
         return {
             "ce": total(label_losses(outputs.logits, batch)),

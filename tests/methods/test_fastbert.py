@@ -1,0 +1,45 @@
+"""FastBERT by hand: two phases, and who learns in which."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from sdcompress.methods.fastbert import FastBert
+from sdcompress.models.outputs import Outputs
+from sdcompress.objectives.batch import Batch
+
+
+def test_by_hand_and_who_learns_in_which_phase() -> None:
+    logits = tuple(torch.tensor([[p, 1 - p]]).log().requires_grad_() for p in (0.5, 0.9))
+    outputs = Outputs(logits, logits, logits)
+    steps = [Batch(torch.zeros(1, 1, 1, 1), torch.tensor([0]), torch.tensor([0]), phase=phase) for phase in range(2)]
+    first, then = (FastBert()(outputs, step, nn.Module()) for step in steps)
+    assert first.keys() == {"ce"}
+    assert first["ce"].item() == pytest.approx(-math.log(0.9), rel=1e-5)
+    assert then.keys() == {"kd"}
+    assert then["kd"].item() == pytest.approx(0.9 * math.log(0.9 / 0.5) + 0.1 * math.log(0.1 / 0.5), rel=1e-5)
+    then["kd"].backward()
+    assert [z.grad is not None for z in logits] == [True, False]
+
+
+def test_labels_do_not_matter_in_the_second_phase() -> None:
+    logits = tuple(torch.randn(3, 4) for _ in range(3))
+    found = [
+        FastBert()(
+            Outputs(logits, logits, logits),
+            Batch(torch.zeros(3, 1, 1, 1), labels, torch.arange(3), phase=1),
+            nn.Module(),
+        )["kd"].item()
+        for labels in (torch.tensor([0, 1, 2]), torch.tensor([3, 3, 3]))
+    ]
+    assert found[0] == found[1]
+
+
+def test_the_backbone_is_frozen_in_the_second_phase_alone() -> None:
+    first, then = FastBert(backbone_share=0.25).phases
+    assert (first.share, first.frozen) == (0.25, False)
+    assert (then.share, then.frozen) == (0.75, True)

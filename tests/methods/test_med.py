@@ -1,0 +1,38 @@
+"""Multi-exit distillation by hand: the temperature, and whom it teaches."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from sdcompress.methods._base import Context
+from sdcompress.methods.med import Med
+from sdcompress.models.outputs import Outputs
+from sdcompress.objectives.batch import Batch
+
+EVEN, SURE = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.9, 0.1]]).log()
+STEP = Batch(torch.zeros(1, 1, 1, 1), torch.tensor([0]), torch.tensor([0]))
+CONTEXT = Context(1, 1, 2, (2, 2), ((1, 1, 1),) * 2)
+
+
+def test_by_hand_and_the_temperature_rises_while_the_teacher_is_sure() -> None:
+    method = Med(kd_weight=0.25, rise=2.0, confidence=0.8)
+    state, outputs = method.state(CONTEXT), Outputs((EVEN, SURE), (EVEN, SURE), (EVEN, SURE))
+    first = method(outputs, STEP, state)
+    assert first["ce"].item() == pytest.approx(0.75 * math.log(2) - math.log(0.9), rel=1e-5)
+    kl_at_1 = 0.9 * math.log(0.9 / 0.5) + 0.1 * math.log(0.1 / 0.5)
+    assert first["kd"].item() == pytest.approx(0.25 * kl_at_1, rel=1e-5)
+    # 0.9 is above 0.8: T is 2 now, which turns 0.9 : 0.1 into 3 : 1, and 0.75 is not above 0.8
+    for _ in range(2):
+        later = method(outputs, STEP, state)
+        kl_at_2 = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
+        assert later["kd"].item() == pytest.approx(0.25 * 4 * kl_at_2, rel=1e-5)
+
+
+def test_no_gradient_reaches_the_teacher() -> None:
+    logits = tuple(torch.randn(4, 2, requires_grad=True) for _ in range(3))
+    step = Batch(torch.zeros(4, 1, 1, 1), torch.tensor([0, 1, 0, 1]), torch.arange(4))
+    Med()(Outputs(logits, logits, logits), step, Med().state(CONTEXT))["kd"].backward()
+    assert [z.grad is not None for z in logits] == [True, True, False]

@@ -1,0 +1,46 @@
+"""Tf-KD's hand-made teacher is label smoothing: the proof that its file speaks of."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from sdcompress.methods.label_smooth import LabelSmoothing
+from sdcompress.methods.tf_kd import TfKd
+from sdcompress.objectives.batch import Batch
+
+
+def _batch(classes: int) -> Batch:
+    labels = torch.arange(classes)
+    return Batch(torch.zeros(classes, 1, 1, 1), labels, labels)
+
+
+@given(
+    classes=st.integers(2, 200),
+    alpha=st.floats(0, 1),
+    correct=st.floats(0.5, 1),
+    temperature=st.floats(0.5, 50),
+)
+def test_its_label_is_a_smoothed_one(classes: int, alpha: float, correct: float, temperature: float) -> None:
+    others = (1 - correct) / (classes - 1)
+    epsilon = alpha * classes / (classes - 1 + math.exp((correct - others) / temperature))
+    logits, batch = torch.zeros(classes, classes), _batch(classes)
+    ours = TfKd(kd_weight=alpha, correct=correct, temperature=temperature).label(logits, batch, nn.Module())
+    # where the teacher is less sure of the label than 1 / K the smoothing would exceed 1: it never is
+    assert epsilon <= 1 + 1e-9
+    theirs = LabelSmoothing(epsilon=min(epsilon, 1.0)).label(logits, batch, nn.Module())
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_with_the_published_numbers_it_smooths_by_a_tenth() -> None:
+    label = TfKd().label(torch.zeros(100, 100), _batch(100), nn.Module())
+    teacher = (label[0] - 0.9 * F.one_hot(torch.tensor(0), 100)) / 0.1
+    assert teacher[0].item() == pytest.approx(0.0105, abs=5e-5)
+    assert teacher[1:].mean().item() == pytest.approx(0.009995, abs=1e-6)
+    assert 1 - label[0, 0].item() + label[0, 1].item() == pytest.approx(0.09995, abs=1e-5)
