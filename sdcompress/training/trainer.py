@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -148,7 +149,8 @@ class Trainer:
 
     def _measure(self, sums: dict[str, Tensor], steps: int, seconds: float) -> dict[str, float]:
         done, per_epoch = self.learner.step, self.batches.steps_per_epoch
-        losses = {name: total.item() / steps for name, total in sums.items()}
+        means = self.fabric.all_reduce(torch.stack([*sums.values()]) / steps, reduce_op="mean")
+        losses = dict(zip(sums, cast("Tensor", means).tolist(), strict=True))
         line = {
             "epoch": done // per_epoch,
             "step": done,
