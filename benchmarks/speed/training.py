@@ -53,8 +53,8 @@ def samples(count: int) -> ArraySamples:
     return ArraySamples(chance.integers(0, 256, (count, 32, 32, 3), np.uint8), chance.integers(0, CLASSES, count))
 
 
-def data(steps: int) -> Dataset:
-    some, none = samples(BATCH * steps), samples(0)
+def data(steps: int, batch: int = BATCH) -> Dataset:
+    some, none = samples(batch * steps), samples(0)
     return Dataset("noise", some, none, none, tuple(map(str, range(CLASSES))), PREPROCESS, "0" * 64)
 
 
