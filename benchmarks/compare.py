@@ -30,6 +30,7 @@ from sdcompress import recipes
 from sdcompress.benchmarking.machine import machine
 from sdcompress.checkpoint import read_metrics
 from sdcompress.storage import digest_of, write_text
+from sdcompress.training.interrupt import stop_on_signal
 
 HERE = Path(__file__).resolve().parent
 INTERRUPTED = 130
@@ -97,6 +98,7 @@ class Running:
         self._log = recipe.with_suffix(".log").open("w", encoding="utf-8")
         self._train = self._start("train", "-c", str(recipe), "--out", str(self.folder))
         self._score: subprocess.Popen[str] | None = None
+        self._asked = False
 
     def poll(self) -> str | dict[str, Any] | None:
         """None while it works; then its scores, or why there are none."""
@@ -113,14 +115,20 @@ class Running:
         return dict(json.loads(process.stdout.read()))
 
     def stop(self) -> None:
-        """Ask it to keep what it has and to stop."""
-        (self._score or self._train).send_signal(signal.SIGINT)
+        """Ask it, once, to keep what it has and to stop."""
+        if not self._asked:
+            self._asked = True
+            (self._score or self._train).send_signal(signal.SIGINT)
 
     def _start(self, *arguments: str, output: Any = None) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "sdcompress", *arguments]
         return subprocess.Popen(
-            command, env=self._environment, stdout=output or self._log, stderr=self._log, text=True,
-        )  # fmt: skip
+            [sys.executable, "-m", "sdcompress", *arguments],
+            env=self._environment,
+            stdout=output or self._log,
+            stderr=self._log,
+            text=True,
+            start_new_session=True,  # Ctrl-C reaches them through ``stop`` alone, once
+        )
 
 
 class Results:
@@ -166,29 +174,33 @@ def _commit() -> str:
 def work(jobs: list[Job], results: Results, runs: Path, *, count: int, threads: int, deadline: float) -> list[str]:
     """Do the jobs, ``count`` at a time, until all are done or the deadline has come; returns what went wrong."""
     waiting, running, problems = [job for job in jobs if not results.holds(job)], list[Running](), list[str]()
-    asked = False
-    while running or (waiting and time.monotonic() < deadline and not problems):
-        while waiting and len(running) < count and time.monotonic() < deadline and not problems:
-            running.append(Running(waiting.pop(0), runs, threads))
-            print(f"{running[-1].job.name} ...", flush=True)
-        if time.monotonic() >= deadline and not asked:
-            asked = True
-            for job in running:
-                job.stop()
-        for job in list(running):
-            answer = job.poll()
-            if answer is None:
-                continue
-            running.remove(job)
-            if isinstance(answer, str):
-                print(f"{job.job.name} {answer}", flush=True)
-                problems += [f"{job.job.name} {answer}"] * (answer != "stopped")
-                continue
-            results.add(job.job, answer, job.folder)
-            final = next(exit_ for exit_ in answer["exits"] if exit_["name"] == "final")
-            print(f"{job.job.name} {final['accuracy']:.2%} {time.monotonic() - job.began:.0f} s", flush=True)
-        time.sleep(0.2)
+    with stop_on_signal() as request:
+        while running or (waiting and not problems and not request.asked and time.monotonic() < deadline):
+            over = bool(problems) or request.asked or time.monotonic() >= deadline
+            while waiting and len(running) < count and not over:
+                running.append(Running(waiting.pop(0), runs, threads))
+                print(f"{running[-1].job.name} ...", flush=True)
+            for job in list(running):
+                if over and not problems:
+                    job.stop()
+                _look(job, running, problems, results)
+            time.sleep(0.2)
     return problems
+
+
+def _look(job: Running, running: list[Running], problems: list[str], results: Results) -> None:
+    """Take a job from the running ones when it has ended."""
+    answer = job.poll()
+    if answer is None:
+        return
+    running.remove(job)
+    if isinstance(answer, str):
+        print(f"{job.job.name} {answer}", flush=True)
+        problems += [f"{job.job.name} {answer}"] * (answer != "stopped")
+        return
+    results.add(job.job, answer, job.folder)
+    final = next(exit_ for exit_ in answer["exits"] if exit_["name"] == "final")
+    print(f"{job.job.name} {final['accuracy']:.2%} {time.monotonic() - job.began:.0f} s", flush=True)
 
 
 def main() -> None:
