@@ -20,6 +20,8 @@ from sdcompress.schema.training import TrainingState
 from sdcompress.storage import digest_of, sha256_of
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from sdcompress.data.samples import Dataset
     from sdcompress.models.multiexit import MultiExit
 
@@ -81,16 +83,14 @@ class Checkpoint:
             MissingExtraError: if torch is not installed.
         """
         with requires_extra("train"):
-            from safetensors.torch import load_file  # torch only where a network is asked for
-
-            from sdcompress.models.build import build
+            from sdcompress.models.build import build  # torch only where a network is asked for
         recipe = self.recipe
-        # published weights would be downloaded only to be overwritten
-        model = recipe.model.model_copy(update={"pretrained": False})
+        # other weights would be fetched only to be overwritten
+        model = recipe.model.model_copy(update={"pretrained": False, "start": None})
         heads = methods.build(recipe.method).needs.exits
         net = build(model, recipe.exits, classes=len(self.classes), image=self.image, heads=heads)
         try:
-            net.load_state_dict(load_file(self.path / self.state.weights.file))
+            net.load_state_dict(self.tensors())
         except RuntimeError as error:
             raise CheckpointError(
                 f"The weights in {self.path} do not fit '{recipe.model.name}': {str(error).splitlines()[0]}",
@@ -99,6 +99,17 @@ class Checkpoint:
                 + ", ".join(f"{name} {version}" for name, version in self.state.versions.items()),
             ) from error
         return net.eval()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The weights that are evaluated and exported, by their names in the network.
+
+        Raises:
+            MissingExtraError: if torch is not installed.
+        """
+        with requires_extra("train"):
+            from safetensors.torch import load_file
+        found: dict[str, Tensor] = load_file(self.path / self.state.weights.file)
+        return found
 
     def dataset(self, data_dir: Path | str | None = None) -> Dataset:
         """The data that it was trained on, loaded by its recipe.

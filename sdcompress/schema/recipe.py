@@ -47,6 +47,7 @@ class Model(Frozen):
 
     name: str = Field("cifar:resnet8", description="family:name, e.g. cifar:resnet18, timm:resnet50, my_nets:make")
     pretrained: bool = Field(False, description="start from published weights (timm)")
+    start: str | None = Field(None, description="start from the weights of this checkpoint, as far as they fit")
     options: dict[str, Any] = Field({}, description="further keyword arguments of the backbone")
 
 

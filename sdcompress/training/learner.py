@@ -11,7 +11,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from sdcompress import methods
-from sdcompress.checkpoint import Checkpoint
+from sdcompress.checkpoint import Checkpoint, open_checkpoint
 from sdcompress.data.samples import Dataset
 from sdcompress.methods._base import Context
 from sdcompress.models.build import build as build_network
@@ -25,6 +25,7 @@ from sdcompress.training.needs import check_network
 from sdcompress.training.phases import Span, span_at, spans
 from sdcompress.training.randomness import step_seed
 from sdcompress.training.save import Resumable, restore
+from sdcompress.training.start import take_over
 from sdcompress.training.step import Clock, Inputs, TrainingStep
 
 __all__ = ["Learner", "add"]
@@ -143,6 +144,8 @@ class Learner:
             heads=self._needs.exits,
             maps=self._needs.maps,
         )
+        if self._recipe.model.start is not None and seed == self._recipe.seed:  # a later generation starts anew
+            take_over(open_checkpoint(self._recipe.model.start), net, self._recipe)
         net.to(memory_format=self._layout)
         return net
 

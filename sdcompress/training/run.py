@@ -14,6 +14,7 @@ from sdcompress.storage import write_text
 from sdcompress.training.hardware import launch
 from sdcompress.training.interrupt import stop_on_signal
 from sdcompress.training.needs import check_recipe
+from sdcompress.training.start import warn_of_other_versions
 from sdcompress.training.trainer import OnEpoch, OnStep, Trainer
 
 __all__ = ["holds_another", "train"]
@@ -72,6 +73,7 @@ def train(
         _check_same(recipe, start, out)
         if start.state.finished:
             return start
+        warn_of_other_versions(start)
     same = start.data_fingerprint if start is not None else None
     dataset = data.load(recipe.data, seed=recipe.seed, fingerprint=same)
     if fabric.is_global_zero:
@@ -138,5 +140,6 @@ def _check_same(recipe: Recipe, start: Checkpoint, out: Path) -> None:
         raise OutputExistsError(
             f"{out} holds a training run of another recipe: {'; '.join(changed)}.",
             allowed="the same data, model, exits, method, train and seed as before",
-            next_step="choose another --out, or --overwrite to throw the old run away",
+            next_step="choose another --out, or --overwrite to throw the old run away; a new run of this backbone can "
+            f"start from its weights: --set model.start={out}",
         )

@@ -1,0 +1,89 @@
+"""What a training takes over from another one, and what it says of it."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from sdcompress.checkpoint import open_checkpoint
+from sdcompress.errors import OutputExistsError, RecipeError
+from sdcompress.schema.recipe import Recipe
+from sdcompress.storage import digest_of
+from sdcompress.training.run import train
+
+Small = Callable[..., Recipe]
+
+
+def frozen(recipe: Recipe, out: Path) -> dict[str, torch.Tensor]:
+    """The weights after a training that learns nothing."""
+    return train(recipe, out).network().state_dict()
+
+
+STILL = ["train.optimizer.lr=1e-30", "train.optimizer.weight_decay=0", "train.epochs=1"]
+
+
+def test_the_backbone_is_taken_over_by_another_method_and_its_heads_start_anew(small: Small, tmp_path: Path) -> None:
+    old = train(small("method=baseline", "train.epochs=1"), tmp_path / "old")
+    with pytest.warns(UserWarning, match=r"trained anew: heads\.0, heads\.1"):
+        new = frozen(small("method=byot", f"model.start={tmp_path / 'old'}", *STILL), tmp_path / "new")
+    parameters = dict(old.network().named_parameters())
+    assert all(torch.equal(new[name], value) for name, value in parameters.items())
+
+
+def test_heads_are_taken_over_where_they_stand_at_the_same_places(small: Small, tmp_path: Path) -> None:
+    old = train(small("method=byot", "train.epochs=1"), tmp_path / "old")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        new = frozen(small("method=eed", f"model.start={tmp_path / 'old'}", *STILL), tmp_path / "new")
+    assert all(torch.equal(new[name], value) for name, value in old.network().named_parameters())
+    with pytest.warns(UserWarning, match="trained anew"):
+        train(small("method=eed", f"model.start={tmp_path / 'old'}", "exits.auto=1", *STILL), tmp_path / "other")
+
+
+def test_a_resumed_run_does_not_start_again(small: Small, tmp_path: Path) -> None:
+    train(small("method=baseline", "train.epochs=1"), tmp_path / "old")
+    recipe = small("method=baseline", f"model.start={tmp_path / 'old'}", "train.checkpoint_steps=2")
+    whole = train(recipe, tmp_path / "whole")
+
+    def stop(done: int, _all: int) -> None:
+        if done == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, tmp_path / "parts", on_step=stop)
+    assert train(recipe, tmp_path / "parts").weights_sha256 == whole.weights_sha256
+
+
+def test_another_backbone_says_what_both_are(small: Small, tmp_path: Path) -> None:
+    train(small("method=baseline", "train.epochs=1"), tmp_path / "old")
+    with pytest.raises(RecipeError, match=r"'cifar:resnet8'.*'cifar:wrn_10_1'") as caught:
+        train(small("model.name=cifar:wrn_10_1", f"model.start={tmp_path / 'old'}"), tmp_path / "new")
+    assert "method, exits, data and schedule may differ" in caught.value.allowed
+
+
+def test_a_run_of_another_method_names_what_can_be_taken_over(small: Small, tmp_path: Path) -> None:
+    train(small("method=baseline", "train.epochs=1"), tmp_path)
+    with pytest.raises(OutputExistsError, match=r"method\.name: 'baseline' -> 'byot'") as caught:
+        train(small("method=byot", "train.epochs=1"), tmp_path)
+    assert "model.start" in caught.value.next_step
+
+
+def test_going_on_with_another_torch_says_that_bits_may_differ(small: Small, tmp_path: Path) -> None:
+    def stop(done: int, _all: int) -> None:
+        if done == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(small(), tmp_path, on_step=stop)
+    state = open_checkpoint(tmp_path).path / "state.json"
+    fields = json.loads(state.read_text())
+    fields["versions"]["torch"] = "1.0"
+    del fields["digest"]
+    state.write_text(json.dumps({**fields, "digest": digest_of(fields)}))
+    with pytest.warns(UserWarning, match=r"torch 1\.0 -> "):
+        assert train(small(), tmp_path).state.finished
