@@ -71,7 +71,9 @@ class Learner:
             self._teacher = copy.deepcopy(self.net).eval().requires_grad_(requires_grad=False)
         compiled = cast("nn.Module", torch.compile(self.net)) if spec.compile else self.net
         step = TrainingStep(compiled, self._method, state, spec.label_smoothing, self._teacher).to(fabric.device)
-        self.optimizer = optimizers.build(spec.optimizer, step.parameters())
+        # Fabric clips no gradients for a fused optimiser that a loss scaler stands before
+        fused = spec.precision != "16-mixed" and fabric.device.type in ("cpu", "cuda")
+        self.optimizer = optimizers.build(spec.optimizer, step.parameters(), fused=fused)
         average = self._ema.net if self._ema else None
         self._now = Resumable(self.net, state, self.optimizer, average, self._teacher, {})
         if start is not None:

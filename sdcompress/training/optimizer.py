@@ -13,8 +13,14 @@ from sdcompress.schema import recipe
 __all__ = ["build", "rate"]
 
 
-def build(spec: recipe.Optimizer, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimiser over all trainable parameters; vectors and scalars (biases, norms) are spared the decay."""
+def build(spec: recipe.Optimizer, parameters: Iterable[nn.Parameter], *, fused: bool = True) -> torch.optim.Optimizer:
+    """The optimiser over all trainable parameters; vectors and scalars (biases, norms) are spared the decay.
+
+    Args:
+        spec: which, and its numbers.
+        parameters: of the network and the method.
+        fused: one pass over each parameter instead of several: three times as fast on a CPU (benchmarks/speed).
+    """
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": spec.weight_decay},
@@ -22,8 +28,8 @@ def build(spec: recipe.Optimizer, parameters: Iterable[nn.Parameter]) -> torch.o
     ]
     if spec.name == "sgd":
         nesterov = spec.nesterov and spec.momentum > 0
-        return torch.optim.SGD(groups, lr=spec.lr, momentum=spec.momentum, nesterov=nesterov)
-    return torch.optim.AdamW(groups, lr=spec.lr, betas=spec.betas)
+        return torch.optim.SGD(groups, lr=spec.lr, momentum=spec.momentum, nesterov=nesterov, fused=fused)
+    return torch.optim.AdamW(groups, lr=spec.lr, betas=spec.betas, fused=fused)
 
 
 def rate(spec: recipe.Schedule, *, lr: float, step: int, steps_per_epoch: int, epochs: int) -> float:
