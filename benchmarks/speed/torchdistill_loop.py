@@ -1,8 +1,8 @@
 """The same training by torchdistill's trainer and by ours: ResNet, crop and flip, batch 64. One thread, in turns.
 
-``pip install --no-deps torchdistill`` first. Both train the same network on the same uint8 images with the same optimiser.
-torchdistill is used as its examples do it: a torch Dataset with torchvision's transforms behind a DataLoader, without worker
-processes because one thread is measured.
+``pip install --no-deps torchdistill`` first. Both train the same network on the same uint8 images with the same
+optimiser. torchdistill is used as its examples do it: a torch Dataset with torchvision's transforms behind a
+DataLoader, without worker processes because one thread is measured.
 """
 
 from __future__ import annotations
