@@ -1,6 +1,6 @@
 """Where a training step spends its time: torch's profiler over some steps of our trainer, by operator. One thread.
 
-Writes ``profile_step.json`` and prints the tables. Shares of a busy machine are near those of a quiet one; times are not.
+Shares of a busy machine are near those of a quiet one; times are not.
 """
 
 from __future__ import annotations
