@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sdcompress import data, methods
 from sdcompress.calibration.calibrate import LEAST_SAMPLES
-from sdcompress.errors import RecipeError, UnknownNameError
+from sdcompress.errors import RecipeError, UnknownNameError, requires_extra
 from sdcompress.schema.recipe import Recipe
 
 __all__ = ["check_data", "check_recipe"]
@@ -14,9 +14,14 @@ def check_recipe(recipe: Recipe) -> None:
     """Check what the recipe alone tells.
 
     Raises:
-        RecipeError: if the method is its own control.
-        UnknownNameError: if there will be no such exit.
+        RecipeError: if the method is its own control, or one of them cannot train by this recipe.
+        UnknownNameError: if there will be no such exit, or there is no such method.
     """
+    with requires_extra("train"):
+        from sdcompress.training.needs import check_recipe as check_training  # torch
+
+    for spec in (recipe.method, *recipe.controls):
+        check_training(recipe.model_copy(update={"method": spec}))
     for control in recipe.controls:
         if control.name == recipe.method.name and control != recipe.method:
             raise RecipeError(

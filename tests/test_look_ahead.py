@@ -39,3 +39,15 @@ def test_nothing_is_trained_or_written_when_the_end_is_known(tmp_path: Path) -> 
     with pytest.raises(SdcompressError):
         pipeline.run(recipes.read("digits", ["data.validation=0"]), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        (["controls=[{name: ps_kd}]", "train.augment.cutmix=1"], "'ps_kd'.*cannot be mixed"),
+        (["controls=[{name: born_again, generations: 40}]"], "40 phases"),
+    ],
+)
+def test_a_control_that_cannot_train_is_refused_before_the_method_trains(settings: list[str], match: str) -> None:
+    with pytest.raises(RecipeError, match=match):
+        check_recipe(recipes.read("digits", settings))

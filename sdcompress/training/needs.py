@@ -8,6 +8,7 @@ from sdcompress import methods
 from sdcompress.errors import RecipeError
 from sdcompress.methods._base import Needs
 from sdcompress.schema.recipe import Recipe
+from sdcompress.training.phases import spans
 
 __all__ = ["check_network", "check_recipe"]
 
@@ -16,10 +17,12 @@ def check_recipe(recipe: Recipe) -> None:
     """Check what the recipe alone tells.
 
     Raises:
-        RecipeError: if images are to be mixed where the method compares or remembers single ones.
+        RecipeError: if images are to be mixed where the method compares or remembers single ones, or there are fewer
+            epochs than phases.
     """
-    augment = recipe.train.augment
-    if (augment.mixup or augment.cutmix) and not methods.build(recipe.method).needs.mixing:
+    augment, method = recipe.train.augment, methods.build(recipe.method)
+    spans(method.phases, recipe.train.epochs)
+    if (augment.mixup or augment.cutmix) and not method.needs.mixing:
         raise RecipeError(
             f"The method '{recipe.method.name}' looks at single images, which cannot be mixed.",
             allowed="train.augment.mixup=0 and train.augment.cutmix=0 with this method",

@@ -16,6 +16,7 @@ from sdcompress.errors import RecipeError
 from sdcompress.methods._base import Phase
 from sdcompress.schema.recipe import Recipe
 from sdcompress.training.phases import span_at, spans
+from sdcompress.training.run import train
 from sdcompress.training.trainer import Trainer
 
 Small = Callable[..., Recipe]
@@ -82,5 +83,6 @@ def test_a_new_generation_starts_from_other_weights_and_is_taught_by_the_last_on
 
 def test_too_few_epochs_for_the_phases_are_refused_before_training(small: Small, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="3 phases") as caught:
-        trainer(small("method=born_again"), tmp_path)
+        train(small("method=born_again"), tmp_path / "run")
     assert "train.epochs=3" in caught.value.next_step
+    assert not (tmp_path / "run").exists()
