@@ -66,7 +66,7 @@ def huggingface(spec: recipe.Data) -> Source:
         check_every_class(train, count, root, "reach up to the highest")
     digest = hashlib.sha256()
     for split, rows in splits.items():
-        digest.update(split.encode() + b"\0" + rows.sizes.astype("<i8").tobytes())
+        digest.update(split.encode() + b"\0" + "\n".join(rows.listing()).encode() + b"\0")
     classes = named["train"] or tuple(str(label) for label in range(count))
     return Source(classes=classes, preprocess=preprocess, digest=digest.hexdigest(), **splits)
 
@@ -85,9 +85,8 @@ class _Rows:
         labels = table.data.column(label)
         self._no_gaps("label", compute.is_null(labels))
         self._labels: Labels = labels.to_numpy().astype(np.int64)
-        lengths = compute.binary_length(compute.struct_field(table.data.column(image), "bytes"))
-        self._no_gaps("image", compute.is_null(lengths))
-        self.sizes = lengths.to_numpy()
+        self._files = table.data.column(image)
+        self._no_gaps("image", compute.is_null(compute.struct_field(self._files, "bytes")))
         self._rows = table.with_format(None).select_columns([image]).cast_column(image, Image(decode=False))
 
     @property
@@ -103,6 +102,14 @@ class _Rows:
 
     def images(self, indices: Labels) -> Images:
         return np.stack([self._image(int(index)) for index in indices])
+
+    def listing(self) -> list[str]:
+        """The name of each image, if it has one, and its size; no image is read for it."""
+        from pyarrow import compute
+
+        names = compute.struct_field(self._files, "path").to_pylist()
+        sizes = compute.binary_length(compute.struct_field(self._files, "bytes")).to_pylist()
+        return [f"{name or ''}\t{size}" for name, size in zip(names, sizes, strict=True)]
 
     def check_labels(self, classes: int) -> None:
         """Refuse a label that is not in 0..classes-1."""
