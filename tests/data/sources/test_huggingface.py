@@ -120,7 +120,7 @@ def test_images_are_decoded_as_those_of_a_folder_are(tmp_path: Path) -> None:
 
 
 def test_a_dataset_in_many_files_with_a_format_is_fetched_in_any_order_by_threads(tmp_path: Path) -> None:
-    train = rows(range(200)).with_format("numpy")
+    train = rows(range(200)).with_format("numpy", columns=["label"])
     datasets.DatasetDict(train=train, test=rows(range(2))).save_to_disk(tmp_path, num_shards={"train": 7, "test": 1})
     found = loaded(tmp_path, validation=0.0)
     orders = [np.random.default_rng(seed).integers(0, 200, 16) for seed in range(64)]

@@ -201,9 +201,9 @@ def test_the_fingerprint_is_that_of_names_and_sizes(tmp_path: Path) -> None:
     one, two = tree(tmp_path / "one"), tree(tmp_path / "two")
     first = loaded(one).fingerprint
     assert loaded(two).fingerprint == first
-    (two / "test" / "a-000.tar").rename(two / "test" / "a.tar")
+    (two / "test" / "a-000.tar").rename(two / "test" / "a-0000.tar")
     assert loaded(two).fingerprint != first
-    (two / "test" / "a.tar").rename(two / "test" / "a-000.tar")
+    (two / "test" / "a-0000.tar").rename(two / "test" / "a-000.tar")
     files = pairs(range(12))
     assert files[0][0] == "000.png"
     shard(two / "test" / "a-000.tar", [("0.png", files[0][1]), ("0.cls", files[1][1]), *files[2:]])
