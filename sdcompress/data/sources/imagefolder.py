@@ -12,16 +12,14 @@ the centre cut out, the usual way of ImageNet (224 of 256); mean and std are Ima
 from __future__ import annotations
 
 import hashlib
-import struct
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from sdcompress.data.preprocess import geometry
 from sdcompress.data.samples import Images, Labels
 from sdcompress.data.source import Source
-from sdcompress.errors import DataError, InputError, RecipeError
+from sdcompress.data.sources._photos import decode, preprocessing
+from sdcompress.errors import DataError, RecipeError
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Preprocess
 
@@ -29,8 +27,7 @@ __all__ = ["imagefolder"]
 
 _SUFFIXES = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 _SPLITS = ("train", "val", "test")
-_SIDE = 224
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+_REPAIR = "repair or remove the file"
 
 
 def imagefolder(spec: recipe.Data) -> Source:
@@ -43,14 +40,7 @@ def imagefolder(spec: recipe.Data) -> Source:
     if spec.dir is None:
         raise RecipeError("'imagefolder' needs data.dir.", next_step="--set data.dir=FOLDER (with a folder per class)")
     root = Path(spec.dir)
-    side = spec.image_size or _SIDE
-    preprocess = Preprocess(
-        channels=3,
-        resize=round(side / 0.875),
-        crop=(side, side),
-        mean=(0.485, 0.456, 0.406),
-        std=(0.229, 0.224, 0.225),
-    )
+    preprocess = preprocessing(spec)
     folders = _folders(root)
     classes = _classes(folders["train"])
     splits = {}
@@ -88,22 +78,11 @@ class _FolderSamples:
         return len(self._paths)
 
     def images(self, indices: Labels) -> Images:
-        return np.stack([self._decode(self._paths[index]) for index in indices])
+        paths = [self._paths[index] for index in indices]
+        return np.stack([decode(path, str(path), self._preprocess, repair=_REPAIR) for path in paths])
 
     def listing(self, root: Path) -> list[str]:
         return [f"{path.relative_to(root).as_posix()}\t{path.stat().st_size}" for path in self._paths]
-
-    def _decode(self, path: Path) -> Images:
-        try:
-            with Image.open(path) as image:
-                return geometry(image, self._preprocess)
-        except (*_BROKEN, InputError) as error:
-            reason = error.found if isinstance(error, InputError) else str(error)
-            raise DataError(
-                f"The image {path} cannot be used: {reason}",
-                allowed="an image of 8 bits a channel that Pillow can decode",
-                next_step="repair or remove the file",
-            ) from error
 
 
 def _folders(root: Path) -> dict[str, Path]:

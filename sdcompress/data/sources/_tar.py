@@ -1,0 +1,118 @@
+"""Where the files of an uncompressed tar archive lie in it, so that each can be read by position.
+
+One pass over the headers; nothing is unpacked to disk. Python's ``tarfile`` takes a damaged header in the middle for
+the end of the archive, so the end is checked here.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sdcompress.errors import DataError
+
+__all__ = ["Member", "members", "read"]
+
+_BLOCK = 512  # bytes, of which an archive is made (POSIX)
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file in an archive.
+
+    Attributes:
+        name: as the archive has it.
+        offset: of its first byte.
+        size: bytes.
+    """
+
+    name: str
+    offset: int
+    size: int
+
+
+def members(archive: Path) -> Iterator[Member]:
+    """The ordinary files in an archive, in their order.
+
+    Raises:
+        DataError: if the archive is compressed, truncated or damaged, or holds links or sparse files.
+    """
+    end, last, total = 0, "", archive.stat().st_size
+    try:
+        with tarfile.open(archive, "r:") as tar:
+            while (found := tar.next()) is not None:
+                end, last = found.offset_data + -(-found.size // _BLOCK) * _BLOCK, found.name
+                if found.size < 0 or found.offset_data + found.size > total:
+                    raise _damaged(archive, f"is truncated in its member '{last}': {total} bytes are left of it")
+                if found.isdir():
+                    end = found.offset_data
+                    continue
+                if not found.isreg() or found.issparse():
+                    raise DataError(
+                        f"The member '{last}' of {archive} is a link, a sparse file or a device.",
+                        allowed="ordinary files, which can be read by position",
+                        next_step="write the archive again, e.g. with tar --dereference --hard-dereference",
+                    )
+                yield Member(last, found.offset_data, found.size)
+    except (tarfile.TarError, OSError, ValueError, EOFError, ArithmeticError) as error:
+        raise _unreadable(archive, last, error) from error
+    _check_end(archive, end, last)
+
+
+def read(archive: Path, member: Member) -> bytes:
+    """The bytes of a member; from any thread.
+
+    Raises:
+        DataError: if they are not there any more.
+    """
+    try:
+        # opened each time: a position shared between threads is none, and a set may have more shards than a process
+        # may have open files
+        with archive.open("rb") as file:
+            file.seek(member.offset)
+            content = file.read(member.size)
+    except OSError as error:
+        raise DataError(f"{archive} cannot be read: {error.strerror}.", next_step="check the disk") from error
+    if len(content) < member.size:
+        raise _damaged(archive, f"is truncated in its member '{member.name}', and was longer when it was opened")
+    return content
+
+
+def _check_end(archive: Path, end: int, last: str) -> None:
+    where = f"after its member '{last}'" if last else "at its beginning"
+    with archive.open("rb") as file:
+        file.seek(end)
+        block = file.read(_BLOCK)
+        if len(block) < _BLOCK:
+            raise _damaged(archive, f"is truncated {where}: the mark of the end is missing")
+        if any(block):
+            raise _damaged(archive, f"has a damaged header {where}")
+        while rest := file.read(2**20):
+            if any(rest):  # what tarfile would pass over in silence
+                raise DataError(
+                    f"{archive} goes on after its end, which stands {where}.",
+                    allowed="one tar archive in each file",
+                    next_step="where archives were joined with cat, join them with tar --concatenate",
+                )
+
+
+def _unreadable(archive: Path, last: str, error: Exception) -> DataError:
+    if isinstance(error, OSError):
+        return DataError(f"{archive} cannot be read: {error}.", next_step="check the disk and the permissions")
+    with archive.open("rb") as file:
+        beginning = file.read(8)
+    packed = next((kind for magic, kind in _COMPRESSED.items() if beginning.startswith(magic)), None)
+    if packed:
+        return DataError(
+            f"{archive} is compressed with {packed}, so that no image in it can be read by its position.",
+            allowed="uncompressed tar archives",
+            next_step="unpack it to a .tar that holds the same files (images do not get smaller by it)",
+        )
+    return _damaged(archive, f"cannot be read after its member '{last}': {error}" if last else f"is no tar: {error}")
+
+
+def _damaged(archive: Path, what: str) -> DataError:
+    return DataError(f"{archive} {what}.", allowed="a complete tar archive", next_step="copy or write it again")

@@ -1,0 +1,214 @@
+"""Your own images in a Hugging Face dataset on this disk, as its save_to_disk writes it.
+
+    datasets.load_dataset("some/name").save_to_disk("FOLDER")        then: data.dir=FOLDER
+
+A DatasetDict gives train, test and, where there is one, validation (or valid, val); other splits are passed over. A
+single Dataset, or a DatasetDict of one split, is split. The image column is the one of the type Image; the label column
+is the ClassLabel, or integers called ``label``, ``labels`` or ``fine_label``. Where several would do, those names (for
+images ``image`` and ``img``) decide. Preprocessing is that of ``imagefolder``. Nothing is ever fetched from the Hub.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sdcompress.data.samples import Images, Labels
+from sdcompress.data.source import Source
+from sdcompress.data.sources._photos import check_every_class, decode, preprocessing, published_splits
+from sdcompress.errors import DataError, RecipeError, requires_extra
+from sdcompress.schema import recipe
+from sdcompress.schema.manifest import Preprocess
+
+__all__ = ["huggingface"]
+
+_IMAGE_NAMES = ("image", "img")
+_LABEL_NAMES = ("label", "labels", "fine_label")
+_SAVE = "python -c \"import datasets; datasets.load_dataset('NAME').save_to_disk('FOLDER')\""
+
+
+def huggingface(spec: recipe.Data) -> Source:
+    """The dataset that lies in ``spec.dir``; no image is decoded yet.
+
+    Raises:
+        RecipeError: if ``spec.dir`` is not set.
+        MissingExtraError: if the package ``datasets`` is not installed.
+        DataError: if the folder holds no such dataset or a damaged one, the columns are not clear, a row lacks its
+            image or its label, or the labels are not those of the classes.
+    """
+    if spec.dir is None:
+        raise RecipeError(
+            "'huggingface' needs data.dir.", next_step=f"--set data.dir=FOLDER, which was saved by {_SAVE}"
+        )
+    root = Path(spec.dir)
+    preprocess = preprocessing(spec)
+    tables = _tables(root)
+    splits, named = {}, {}
+    for split, table in tables.items():
+        image, label = _columns(root, table.features)
+        splits[split] = _Rows(f"the split '{split}' of {root}", table, image, label, preprocess)
+        named[split] = tuple(getattr(table.features[label], "names", None) or ())
+    if len(set(named.values())) > 1:
+        raise DataError(
+            f"The splits of {root} have different classes.",
+            allowed="the same class names in the same order in every split",
+            next_step="cast the label columns to one ClassLabel, and save the dataset again",
+        )
+    train = splits["train"].labels
+    count = len(named["train"]) or int(train.max(initial=-1)) + 1
+    for rows in splits.values():
+        rows.check_labels(count)
+    if not named["train"]:
+        check_every_class(train, count, root, "reach up to the highest")
+    digest = hashlib.sha256()
+    for split, rows in splits.items():
+        digest.update(split.encode() + b"\0" + "\n".join(rows.listing()).encode() + b"\0")
+    classes = named["train"] or tuple(str(label) for label in range(count))
+    return Source(classes=classes, preprocess=preprocess, digest=digest.hexdigest(), **splits)
+
+
+class _Rows:
+    """The images of a split; each is decoded when it is asked for, in whatever thread asks.
+
+    The package's own decoding is not used: it turns images as their EXIF says, which no other source does.
+    """
+
+    def __init__(self, name: str, table: Any, image: str, label: str, preprocess: Preprocess) -> None:
+        from datasets import Image
+        from pyarrow import compute
+
+        self._name, self._column, self._preprocess = name, image, preprocess
+        labels = table.data.column(label)
+        self._no_gaps("label", compute.is_null(labels))
+        self._labels: Labels = labels.to_numpy().astype(np.int64)
+        self._files = table.data.column(image)
+        self._no_gaps("image", compute.is_null(compute.struct_field(self._files, "bytes")))
+        self._rows = table.with_format(None).select_columns([image]).cast_column(image, Image(decode=False))
+
+    @property
+    def labels(self) -> Labels:
+        return self._labels
+
+    @property
+    def in_memory(self) -> bool:
+        return False
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def images(self, indices: Labels) -> Images:
+        return np.stack([self._image(int(index)) for index in indices])
+
+    def listing(self) -> list[str]:
+        """The name of each image, if it has one, and its size; no image is read for it."""
+        from pyarrow import compute
+
+        names = compute.struct_field(self._files, "path").to_pylist()
+        sizes = compute.binary_length(compute.struct_field(self._files, "bytes")).to_pylist()
+        return [f"{name or ''}\t{size}" for name, size in zip(names, sizes, strict=True)]
+
+    def check_labels(self, classes: int) -> None:
+        """Refuse a label that is not in 0..classes-1."""
+        for row in np.flatnonzero((self._labels < 0) | (self._labels >= classes))[:1]:
+            raise DataError(
+                f"Row {row} of {self._name} has the label {self._labels[row]}.",
+                allowed=f"0 to {classes - 1}: there are {classes} classes",
+                next_step="number the labels from 0; where a split was published without labels (-1), leave it out or "
+                "make another one with train_test_split",
+            )
+
+    def _no_gaps(self, what: str, absent: Any) -> None:
+        for row in np.flatnonzero(absent.to_numpy())[:1]:
+            raise DataError(
+                f"Row {row} of {self._name} has no {what}.",
+                allowed="a label and the bytes of an image in each row, as save_to_disk writes them",
+                next_step="remove such rows with Dataset.filter, and save the dataset again",
+            )
+
+    def _image(self, row: int) -> Images:
+        content = io.BytesIO(self._rows[row][self._column]["bytes"])
+        repair = "remove or replace the row, and save the dataset again"
+        return decode(content, f"in row {row} of {self._name}", self._preprocess, repair=repair)
+
+
+def _tables(root: Path) -> dict[str, Any]:
+    """The datasets of the splits."""
+    with requires_extra("huggingface"):
+        import datasets
+        import pyarrow as pa
+    # a name that is no folder here could be an address for the package, which would then fetch it
+    if not root.is_dir():
+        raise DataError(f"data.dir is {root}, which is not a folder.", next_step="set data.dir to the dataset's folder")
+    if not any((root / name).is_file() for name in ("dataset_dict.json", "state.json")):
+        raise DataError(
+            f"{root} holds no dataset that save_to_disk wrote: it has no dataset_dict.json and no state.json.",
+            allowed="the folder of a Dataset or a DatasetDict; neither the Hub's cache nor a clone of its repository",
+            next_step=_SAVE,
+        )
+    try:
+        found = datasets.load_from_disk(str(root.resolve()))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, pa.ArrowException) as error:
+        raise DataError(
+            f"The dataset in {root} cannot be read: {error}",
+            allowed="complete files of save_to_disk",
+            next_step="copy or save the dataset again",
+        ) from error
+    if not isinstance(found, dict):
+        return {"train": found}
+    if len(found) == 1:
+        return {"train": next(iter(found.values()))}
+    return {split: found[name] for split, name in published_splits(found.keys(), root).items()}
+
+
+def _columns(root: Path, features: Any) -> tuple[str, str]:
+    """The names of the image column and the label column."""
+    from datasets import ClassLabel, Image, Value
+
+    images = [name for name, feature in features.items() if isinstance(feature, Image)]
+    labels = [
+        name
+        for name, feature in features.items()
+        if isinstance(feature, ClassLabel)
+        or (name in _LABEL_NAMES and isinstance(feature, Value) and feature.dtype.lstrip("u").startswith("int"))
+    ]
+    image, label = _only(images, _IMAGE_NAMES), _only(labels, _LABEL_NAMES)
+    if image is None:
+        raise _unclear(root, features, images, "image", _IMAGE_NAMES)
+    if label is None:
+        raise _unclear(root, features, labels, "label", _LABEL_NAMES)
+    return image, label
+
+
+def _only(found: list[str], preferred: tuple[str, ...]) -> str | None:
+    by_name = [name for name in found if name in preferred]
+    candidates = found if len(found) == 1 else by_name
+    return candidates[0] if len(candidates) == 1 else None
+
+
+def _unclear(root: Path, features: Any, found: list[str], what: str, preferred: tuple[str, ...]) -> DataError:
+    kind, cast = {
+        "image": ("Image", "cast_column('COLUMN', datasets.Image())"),
+        "label": ("ClassLabel", "class_encode_column('COLUMN')"),
+    }[what]
+    types = ", ".join(f"{name} ({_type(feature)})" for name, feature in features.items())
+    problem = f"more than one {what} column: {', '.join(found)}" if found else f"no {what} column"
+    if not found:
+        change = cast
+    elif any(name in preferred for name in found):
+        change = "remove_columns('COLUMN')"  # renaming one would leave two of those names
+    else:
+        change = f"rename_column('COLUMN', '{preferred[0]}')"
+    return DataError(
+        f"{root} has {problem}. Its columns are {types}.",
+        allowed=f"one column of the type {kind}, or one of several called {' or '.join(preferred)}",
+        next_step=f"datasets.load_from_disk('FOLDER').{change}.save_to_disk('OTHER')",
+    )
+
+
+def _type(feature: Any) -> str:
+    kind = type(feature).__name__
+    return str(feature.dtype) if kind == "Value" else kind

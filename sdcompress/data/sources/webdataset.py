@@ -1,0 +1,220 @@
+"""Your own images in WebDataset shards: tar files of KEY.jpg and KEY.cls, fetched by position, nothing unpacked.
+
+    data.dir/train/*.tar               or, one set that is split for you:      data.dir/*.tar
+    data.dir/validation/*.tar          (or val/; optional; else a share of train is held out)
+    data.dir/test/*.tar
+    data.dir/classes.txt               (optional: a class name a line, in the order of the labels)
+
+A sample is the members of one key, which is what stands before the first dot of a file's name: an image (jpg, jpeg,
+png or webp) and its label, an integer as text (cls), else the ``label`` or ``cls`` of a JSON object. Other members are
+passed over. Shards come in the order of their names, samples in that of their first members. Each shard's headers are
+read once, then any image is fetched where it lies: order, resume and memories of samples work as with any other set.
+Preprocessing is that of ``imagefolder``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from sdcompress.data.samples import Images, Labels
+from sdcompress.data.source import Source
+from sdcompress.data.sources import _tar
+from sdcompress.data.sources._photos import check_every_class, decode, preprocessing, published_splits
+from sdcompress.errors import DataError, RecipeError
+from sdcompress.schema import recipe
+from sdcompress.schema.manifest import Preprocess
+
+__all__ = ["webdataset"]
+
+_IMAGES = {"jpeg", "jpg", "png", "webp"}
+_PACKED = re.compile(r"(.+)\.(?:tgz|txz|tbz2?|tar\.(?:gz|bz2|xz|zst))")
+_INTEGER = re.compile(r"-?[0-9]{1,9}")  # no more digits: a label counts classes
+_REPAIR = "write the shard again, without the image or with a whole one"
+
+
+def webdataset(spec: recipe.Data) -> Source:
+    """The shards below ``spec.dir``; no image is decoded yet.
+
+    Raises:
+        RecipeError: if ``spec.dir`` is not set.
+        DataError: if there are no shards, one is compressed, truncated or damaged, a key lacks its image or its label,
+            or the labels are not those of the classes.
+    """
+    if spec.dir is None:
+        raise RecipeError("'webdataset' needs data.dir.", next_step="--set data.dir=FOLDER (with .tar shards)")
+    root = Path(spec.dir)
+    preprocess = preprocessing(spec)
+    splits = {split: _ShardSamples(_shards(folder), preprocess) for split, folder in _folders(root).items()}
+    train = splits["train"].labels
+    names = _class_names(root)
+    count = len(names) or int(train.max(initial=-1)) + 1
+    for samples in splits.values():
+        samples.check_labels(count)
+    check_every_class(train, count, root, "classes.txt names" if names else "reach up to the highest")
+    digest = hashlib.sha256()
+    for split, samples in splits.items():
+        for line in samples.listing():
+            digest.update(f"{split}\t{line}\n".encode(errors="surrogateescape"))
+    classes = names or tuple(str(label) for label in range(count))
+    return Source(classes=classes, preprocess=preprocess, digest=digest.hexdigest(), **splits)
+
+
+class _ShardSamples:
+    """The images of a split; each is read and decoded when it is asked for, in whatever thread asks."""
+
+    def __init__(self, shards: list[Path], preprocess: Preprocess) -> None:
+        self._shards, self._preprocess = shards, preprocess
+        self._places: list[tuple[Path, _tar.Member]] = []
+        labels = []
+        for shard in shards:
+            for image, label in _index(shard):
+                self._places.append((shard, image))
+                labels.append(label)
+        self._labels = np.array(labels, np.int64)
+
+    @property
+    def labels(self) -> Labels:
+        return self._labels
+
+    @property
+    def in_memory(self) -> bool:
+        return False
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def images(self, indices: Labels) -> Images:
+        return np.stack([self._image(*self._places[index]) for index in indices])
+
+    def check_labels(self, classes: int) -> None:
+        """Refuse a label that is not in 0..classes-1."""
+        for at in np.flatnonzero((self._labels < 0) | (self._labels >= classes))[:1]:
+            shard, image = self._places[at]
+            raise DataError(
+                f"'{image.name}' of {shard} has the label {self._labels[at]}.",
+                allowed=f"0 to {classes - 1}: there are {classes} classes",
+                next_step="number the labels from 0, as the lines of classes.txt and the labels in train/ are",
+            )
+
+    def listing(self) -> Iterator[str]:
+        """Names and sizes of the shards and of the images in them."""
+        for path in self._shards:
+            yield f"{path.name}\t{path.stat().st_size}"
+        for _, image in self._places:
+            yield f"{image.name}\t{image.size}"
+
+    def _image(self, shard: Path, member: _tar.Member) -> Images:
+        content = io.BytesIO(_tar.read(shard, member))
+        return decode(content, f"'{member.name}' of {shard}", self._preprocess, repair=_REPAIR)
+
+
+def _folders(root: Path) -> dict[str, Path]:
+    if not root.is_dir():
+        raise DataError(f"data.dir is {root}, which is not a folder.", next_step="set data.dir to the shards' folder")
+    names = {path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")}
+    if "train" not in names:
+        return {"train": root}
+    return {split: root / name for split, name in published_splits(names, root).items()}
+
+
+def _shards(folder: Path) -> list[Path]:
+    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    shards = [path for path in files if path.suffix == ".tar"]
+    # those that lie beside their .tar, as gunzip --keep leaves them, do no harm
+    matches = filter(None, (_PACKED.fullmatch(path.name) for path in files))
+    packed = [match[0] for match in matches if not (folder / f"{match[1]}.tar").exists()]
+    if packed:
+        raise DataError(
+            f"{folder} holds compressed shards: {', '.join(packed[:3])}{', ...' if len(packed) > 3 else ''}.",
+            allowed="uncompressed .tar files: an image in a compressed one cannot be read by its position",
+            next_step="unpack them to .tar, e.g. with gunzip (images do not get smaller by it)",
+        )
+    if not shards:
+        raise DataError(
+            f"{folder} holds no shards.",
+            allowed=".tar files with KEY.jpg (or jpeg, png, webp) and KEY.cls",
+            next_step="set data.dir to the folder with the shards, or with train/ and test/",
+        )
+    return shards
+
+
+def _class_names(root: Path) -> tuple[str, ...]:
+    """The lines of classes.txt; none where there is no such file."""
+    path = root / "classes.txt"
+    if not path.exists():
+        return ()
+    try:
+        names = tuple(line.strip() for line in path.read_text(encoding="utf-8").rstrip().splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read: {error}", next_step="save it as UTF-8 text") from error
+    if "" in names or len(set(names)) < len(names):
+        twice = sorted({name for name in names if names.count(name) > 1 and name})
+        raise DataError(
+            f"{path} has " + (f"a name twice: {twice[0]}." if twice else "an empty line."),
+            allowed="a different name in each line, in the order of the labels",
+            next_step="correct the file, or remove it to have the classes called by their numbers",
+        )
+    return names
+
+
+def _index(shard: Path) -> list[tuple[_tar.Member, int]]:
+    """The images of a shard with their labels."""
+    samples: dict[str, dict[str, _tar.Member]] = {}
+    for member in _tar.members(shard):
+        folder, _, file = member.name.rpartition("/")
+        stem, _, ending = file.partition(".")
+        kind = "image" if ending.lower() in _IMAGES else ending.lower()
+        if not stem or kind not in {"image", "cls", "json"}:
+            continue  # masks, captions, what macOS leaves behind
+        parts = samples.setdefault(f"{folder}/{stem}" if folder else stem, {})
+        if kind in parts:
+            raise DataError(
+                f"The key '{stem}' of {shard} has two members of a kind: '{parts[kind].name}' and '{member.name}'.",
+                allowed="one image and one label for each key",
+                next_step="write the shard again with a key for each image",
+            )
+        parts[kind] = member
+    return [_sample(shard, key, parts) for key, parts in samples.items()]
+
+
+def _sample(shard: Path, key: str, parts: dict[str, _tar.Member]) -> tuple[_tar.Member, int]:
+    if "image" not in parts or len(parts) < 2:
+        lacking = "label" if "image" in parts else "image"
+        raise DataError(
+            f"The key '{key}' of {shard} has no {lacking}.",
+            allowed="KEY.jpg (or jpeg, png, webp) with KEY.cls, or with KEY.json that has a 'label'",
+            next_step=f"write the shard again, with the {lacking} or without the key",
+        )
+    member = parts.get("cls") or parts["json"]
+    text = _tar.read(shard, member)
+    label = _from_json(text) if member.name.lower().endswith(".json") else _from_text(text)
+    if label is None:
+        raise DataError(
+            f"'{member.name}' of {shard} gives no label: {text[:40]!r}{' ...' if len(text) > 40 else ''}.",
+            allowed="an integer as text (cls), or a JSON object whose 'label' or 'cls' is one (json), below 10^9",
+            next_step="number the classes from 0, write the shard again, and put the names into classes.txt",
+        )
+    return parts["image"], label
+
+
+def _from_text(text: bytes) -> int | None:
+    word = text.decode("ascii", errors="replace").strip()
+    return int(word) if _INTEGER.fullmatch(word) else None
+
+
+def _from_json(text: bytes) -> int | None:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    label = found.get("label", found.get("cls")) if isinstance(found, dict) else None
+    if type(label) is not int:  # true is no label, although Python takes it for 1
+        return None
+    return label if _INTEGER.fullmatch(str(label)) else None
