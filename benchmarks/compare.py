@@ -140,7 +140,7 @@ class Results:
 
     def holds(self, job: Job) -> bool:
         """Whether this very job, recipe and all, is done."""
-        return any(found["recipe"] == job.key for found in self.found)
+        return any((found["job"], found["recipe"]) == (job.name, job.key) for found in self.found)
 
     def add(self, job: Job, scores: dict[str, Any], folder: Path) -> None:
         """Keep a job's scores."""

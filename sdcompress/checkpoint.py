@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from sdcompress import data, methods
+from sdcompress import data
 from sdcompress.errors import CheckpointError, requires_extra
 from sdcompress.schema.manifest import FileEntry, Preprocess
 from sdcompress.schema.recipe import Recipe
@@ -87,10 +87,11 @@ class Checkpoint:
         recipe = self.recipe
         # other weights would be fetched only to be overwritten
         model = recipe.model.model_copy(update={"pretrained": False, "start": None})
-        heads = methods.build(recipe.method).needs.exits
+        tensors = self.tensors()
+        heads = any(name.startswith("heads.") for name in tensors)
         net = build(model, recipe.exits, classes=len(self.classes), image=self.image, heads=heads)
         try:
-            net.load_state_dict(self.tensors())
+            net.load_state_dict(tensors)
         except RuntimeError as error:
             raise CheckpointError(
                 f"The weights in {self.path} do not fit '{recipe.model.name}': {str(error).splitlines()[0]}",

@@ -39,13 +39,19 @@ def check_recipe(recipe: Recipe) -> None:
 
 
 def check_data(recipe: Recipe) -> None:
-    """Check that enough images are held out; loads the data set.
+    """Check that enough images are held out, and that every method can train on them; loads the data set.
 
     Raises:
-        RecipeError: if too few are held out to prove an export or to choose thresholds.
+        RecipeError: if too few are held out to prove an export or to choose thresholds, or the network cannot give
+            what a method needs.
         DataError: if the data is not there or broken.
     """
+    with requires_extra("train"):
+        from sdcompress.training.needs import check_with_data  # torch
+
     found = data.load(recipe.data, seed=recipe.seed)
+    for spec in (recipe.method, *recipe.controls):
+        check_with_data(recipe.model_copy(update={"method": spec}), found)
     validation, test, needed = len(found.val), len(found.test), recipe.export.parity_samples
     calibrates = methods.build(recipe.method).needs.exits and "cascade" in recipe.export.layouts
     if validation + test >= needed and (validation >= LEAST_SAMPLES or not calibrates):

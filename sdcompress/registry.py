@@ -13,13 +13,14 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
+from hashlib import sha256
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
 from sdcompress.errors import UnknownNameError, UsageError, requires_extra
 
-__all__ = ["call_user_function", "describe", "load", "load_file", "names"]
+__all__ = ["call_user_function", "describe", "load", "load_file", "names", "stem"]
 
 
 def names(room: str) -> list[str]:
@@ -73,27 +74,39 @@ def load_file(path: str) -> Any:
         path: the file; relative to the working directory.
 
     Raises:
-        UsageError: if there is no such file, or its ``__all__`` does not hold one name.
+        UsageError: if there is no such file, it cannot be imported, or its ``__all__`` does not hold one name.
     """
     file = Path(path)
-    if not file.is_file():
+    if not file.is_file() or file.suffix != ".py":
         raise UsageError(
-            f"There is no file '{path}'.", allowed="a Python file", next_step="correct the path, or copy the file there"
+            f"There is no Python file '{path}'.",
+            allowed="a file that ends in .py; relative to the working directory",
+            next_step="correct the path, or copy the file there",
         )
-    spec = importlib.util.spec_from_file_location(f"users_{file.stem}", file)
+    spec = importlib.util.spec_from_file_location(
+        f"users_{sha256(str(file.resolve()).encode()).hexdigest()[:12]}", file
+    )
     assert spec is not None, path
     assert spec.loader is not None, path
     module = importlib.util.module_from_spec(spec)
     sys.modules[module.__name__] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    public = getattr(module, "__all__", [])
+    try:
+        spec.loader.exec_module(module)
+    except (SyntaxError, ImportError) as error:
+        raise UsageError(f"The file '{path}' cannot be imported: {error}", next_step="correct the file") from error
+    public = [name for name in getattr(module, "__all__", []) if hasattr(module, name)]
     if len(public) != 1:
         raise UsageError(
-            f"The file '{path}' has {len(public)} names in its __all__.",
+            f"The __all__ of '{path}' names {len(public)} things that the file has.",
             allowed="one, the thing that it defines",
             next_step=f"write __all__ = ['YourName'] into {path}",
         )
     return getattr(module, public[0])
+
+
+def stem(path: str) -> str:
+    """The name of a file without its folder and its ending."""
+    return Path(path).stem
 
 
 def call_user_function(path: str, **arguments: Any) -> Any:

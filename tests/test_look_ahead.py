@@ -51,3 +51,19 @@ def test_nothing_is_trained_or_written_when_the_end_is_known(tmp_path: Path) -> 
 def test_a_control_that_cannot_train_is_refused_before_the_method_trains(settings: list[str], match: str) -> None:
     with pytest.raises(RecipeError, match=match):
         check_recipe(recipes.read("digits", settings))
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        (["controls=[{name: r_drop}]"], "'r_drop' compares two passes"),
+        (["train.accumulate=7"], "does not divide"),
+        (["model.start=nowhere"], "no checkpoint in nowhere"),
+    ],
+)
+def test_what_the_network_cannot_give_is_refused_before_anything_trains(
+    settings: list[str], match: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SdcompressError, match=match):
+        pipeline.run(recipes.read("digits", settings), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -1,6 +1,7 @@
 """What each method costs in a training step: multiply-accumulates counted, and time measured, against the baseline's.
 
-One thread; each method takes turns with the baseline, both in processes of their own. The counted multiplier is of all
+One thread; each method takes turns with the baseline, both in processes of their own. Methods with phases are in their
+last one: fastbert with a frozen backbone, born_again with a teacher. The counted multiplier is of all
 convolutions and matrix products of a step, forward and backward, teachers and further views included.
 """
 

@@ -23,72 +23,82 @@ def build(spec: recipe.Method) -> Method:
     """The method that a recipe names, with the recipe's parameters.
 
     Args:
-        spec: a name of the room; the name of a file of the user's own (``spec.file``); or two names with a plus, the
-            first a method with exits, the second one that gives its last exit's label (``eed+ps_kd``).
+        spec: a name of the room; a name of the user's own with its file (``spec.file``); or two names with a plus, the
+            first a method with exits, the second one that gives its last exit's label (``eed+ps_kd``), whose
+            parameters stand under ``labels``.
 
     Raises:
         UnknownNameError: if there is no such method.
         RecipeError: if a parameter is unknown or out of range, or the two do not fit together.
     """
     first, plus, second = spec.name.partition("+")
-    kind: Any = registry.load_file(spec.file) if spec.file else registry.load(ROOM, first, extra="train")
-    _check_method(kind, spec)
-    if not plus:
-        made: Method = _filled(kind, spec.name, spec.parameters, _parameters(kind))
+    kind, labels = _kind(spec, first), _kind(spec, second) if plus else None
+    if spec.file and {first, second} <= {*registry.names(ROOM), ""}:
+        raise RecipeError(
+            f"method.file is '{spec.file}', but '{spec.name}' names methods of this package alone.",
+            allowed="a name of your own for what is in the file",
+            next_step=f"write method.name: {registry.stem(spec.file)}, or remove method.file",
+        )
+    parameters = spec.parameters
+    if labels is None:
+        made: Method = _filled(kind, spec.name, parameters)
         return made
     from sdcompress.methods._base import LabelMethod
     from sdcompress.methods._labelled import Labelled
 
-    labels = registry.load(ROOM, second, extra="train")
-    if not issubclass(labels, LabelMethod) or issubclass(kind, LabelMethod):
+    of_labels = parameters.pop("labels", {})
+    method = _filled(kind, first, parameters)
+    if not issubclass(labels, LabelMethod) or not method.needs.exits:
         raise RecipeError(
             f"'{spec.name}' cannot be combined.",
-            allowed="METHOD+LABELS: LABELS gives a label for the last exit (" + ", ".join(_label_methods()) + "), "
-            "METHOD learns from it and is none of these",
+            allowed=f"METHOD+LABELS: METHOD trains with exits; LABELS gives its last exit's label: {_label_methods()}",
             next_step="write for instance 'eed+ps_kd'",
         )
-    known = [*_parameters(kind), *_parameters(labels)]
-    own = {key: value for key, value in spec.parameters.items() if key in _parameters(labels)}
-    rest = {key: value for key, value in spec.parameters.items() if key not in own}
-    return Labelled(
-        method=_filled(kind, spec.name, rest, known), labels=_filled(labels, spec.name, own, _parameters(labels))
-    )
+    if not isinstance(of_labels, dict):
+        raise RecipeError(
+            f"method.labels is {of_labels!r}.",
+            allowed=f"the parameters of '{second}' as keys and values",
+            next_step="write for instance method.labels.alpha=0.5",
+        )
+    return Labelled(method=method, labels=_filled(labels, second, of_labels, "method.labels"))
 
 
-def _check_method(kind: Any, spec: recipe.Method) -> None:
+def _kind(spec: recipe.Method, name: str) -> Any:
+    if not spec.file or name in registry.names(ROOM):
+        return registry.load(ROOM, name, extra="train")
     from sdcompress.methods._base import Method
 
+    kind = registry.load_file(spec.file)
     if not (isinstance(kind, type) and issubclass(kind, Method)):
         raise RecipeError(
-            f"'{spec.file or spec.name}' gives {kind!r}, which is no method.",
+            f"'{spec.file}' gives {kind!r}, which is no method.",
             allowed="a file whose __all__ holds one name, that of a subclass of sdcompress.methods._base.Method",
             next_step="follow docs/adding/method.md",
         )
+    return kind
 
 
-def _label_methods() -> list[str]:
+def _label_methods() -> str:
     from sdcompress.methods._base import LabelMethod
 
-    return [name for name in registry.names(ROOM) if issubclass(registry.load(ROOM, name, extra="train"), LabelMethod)]
+    kinds = {name: registry.load(ROOM, name, extra="train") for name in registry.names(ROOM)}
+    return ", ".join(name for name, kind in kinds.items() if issubclass(kind, LabelMethod))
 
 
-def _parameters(kind: type[Method]) -> list[str]:
-    return sorted(field.name for field in fields(kind))
-
-
-def _filled(kind: type[Any], name: str, parameters: dict[str, Any], known: list[str]) -> Any:
+def _filled(kind: type[Any], name: str, parameters: dict[str, Any], section: str = "method") -> Any:
+    known = sorted(field.name for field in fields(kind))
     for key in parameters:
-        if key not in _parameters(kind):
+        if key not in known:
             guess = nearest(key, known)
             raise RecipeError(
                 f"The method '{name}' has no parameter '{key}'." + (f" Did you mean '{guess}'?" if guess else ""),
                 allowed=", ".join(known) or "(it has none)",
-                next_step=f"write 'method.{guess or (known[0] if known else 'name')}' in the recipe, or remove the key",
+                next_step=f"write '{section}.{guess or (known or ['name'])[0]}' in the recipe, or remove the key",
             )
     try:
         return TypeAdapter(kind).validate_python(parameters)
     except ValidationError as error:
-        problems = [f"method.{'.'.join(map(str, p['loc']))} is {p['input']!r}: {p['msg']}" for p in error.errors()]
+        problems = [f"{section}.{'.'.join(map(str, p['loc']))} is {p['input']!r}: {p['msg']}" for p in error.errors()]
         raise RecipeError(
             f"The method '{name}' cannot take: {'; '.join(problems)}.", next_step="correct the value in the recipe"
         ) from error

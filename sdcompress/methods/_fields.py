@@ -11,7 +11,7 @@ __all__ = ["Count", "Decay", "Factor", "Part", "Positive", "Several", "Share", "
 Count = Annotated[int, Field(ge=1)]
 Decay = Annotated[float, Field(gt=0.0, lt=1.0)]
 Factor = Annotated[float, Field(ge=1.0, allow_inf_nan=False)]
-Part = Annotated[float, Field(gt=0.0, lt=1.0)]
+Part = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Several = Annotated[int, Field(ge=2)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]

@@ -27,9 +27,8 @@ class Labelled(Method):
 
     @property
     def needs(self) -> Needs:
-        """What either of them needs."""
-        both = self.method.needs, self.labels.needs
-        return replace(self.method.needs, mixing=all(needs.mixing for needs in both))
+        """What the method needs; a label that remembers single images forbids to mix them."""
+        return replace(self.method.needs, mixing=self.method.needs.mixing and self.labels.needs.mixing)
 
     @property
     def phases(self) -> tuple[Phase, ...]:

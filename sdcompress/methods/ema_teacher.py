@@ -13,7 +13,7 @@ the training half of "SAFE-KD" (arXiv 2602.03043).
 Defaults: ours. alpha = beta = 1 decouples and weighs nothing up; the paper's beta is 1 to 8 for separate teachers.
 
 Differences: no consistency loss between exits (SAFE-KD has one). A third more compute: the teacher is passed forward
-only, in evaluation mode. The decay rises from 0.1 in the first steps, so that the teacher is never the random start.
+only, in evaluation mode. The decay rises from 0.1 in the first steps, so that the random start is soon forgotten.
 
 Published: no comparable figure.
 """

@@ -41,7 +41,7 @@ class FastBert(Method):
     """The finished network is the teacher of its exits.
 
     Attributes:
-        backbone_share: of the epochs, for the network alone.
+        backbone_share: of the epochs, for the network alone; 0 where ``model.start`` gives a finished one.
         temperature: T; the paper's is 1.
     """
 
@@ -51,12 +51,13 @@ class FastBert(Method):
     @property
     def phases(self) -> tuple[Phase, ...]:
         """The network, then its exits."""
-        return Phase(self.backbone_share), Phase(1 - self.backbone_share, frozen=True)
+        exits = Phase(1 - self.backbone_share, frozen=True)
+        return (Phase(self.backbone_share), exits) if self.backbone_share else (exits,)
 
     def __call__(self, outputs: Outputs, batch: Batch, state: nn.Module) -> dict[str, Tensor]:  # noqa: ARG002
         """The term ``ce``, then the term ``kd`` of the equation above."""
         *shallow, last = outputs.logits
-        if batch.phase == 0:
+        if not self.phases[batch.phase].frozen:
             return {"ce": F.cross_entropy(last, final_target(batch, targets(batch, last.shape[1])))}
         teacher = deepest(outputs.logits)
         return {"kd": total(kl(z, teacher, self.temperature) for z in shallow)}

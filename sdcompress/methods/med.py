@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from sdcompress.errors import RecipeError
 from sdcompress.methods._base import Context, Method
 from sdcompress.methods._fields import Factor, Share
 from sdcompress.models.outputs import Outputs
@@ -48,15 +49,26 @@ class Med(Method):
     rise: Factor = 1.05
     confidence: Share = 0.5
 
-    def state(self, context: Context) -> nn.Module:  # noqa: ARG002
-        """The temperature."""
+    def state(self, context: Context) -> nn.Module:
+        """The temperature.
+
+        Raises:
+            RecipeError: if the teacher would always be sure, so that the temperature never stopped rising.
+        """
+        if self.confidence <= 1 / context.classes:
+            raise RecipeError(
+                f"method.confidence is {self.confidence:g}, and no largest probability of {context.classes} classes is "
+                "lower: the temperature would rise for ever.",
+                allowed=f"above {1 / context.classes:.3g} with {context.classes} classes",
+                next_step=f"--set method.confidence={(1 + 1 / context.classes) / 2:.3g}",
+            )
         return RisingTemperature(self.rise, self.confidence)
 
     def __call__(self, outputs: Outputs, batch: Batch, state: nn.Module) -> dict[str, Tensor]:
         """The terms ``ce`` and ``kd`` of the equation above."""
         *shallow_ce, last_ce = label_losses(outputs.logits, batch)
         teacher = deepest(outputs.logits)
-        temperature = state(teacher)
+        temperature = state(teacher, batch.step)
         return {
             "ce": (1 - self.kd_weight) * total(shallow_ce) + last_ce,
             "kd": self.kd_weight * total(kl(z, teacher, temperature) for z in outputs.logits[:-1]),

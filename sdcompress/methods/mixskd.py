@@ -11,8 +11,9 @@ Yang et al., "MixSKD: Self-Knowledge Distillation from Mixup for Image Recogniti
 Defaults: T 3 and alpha 0.4 of the authors' code for CIFAR-100 (winycg/Self-KD-Lib).
 
 Differences: of the paper's terms only those on labels and logits are taken; left out are the interpolated feature
-maps, the adversarial discriminator and the self-teacher on all maps (whose label loss the authors' CIFAR script
-computes and never adds). Heads are those of the recipe. **Twice the compute of every step, and heads.**
+maps, the adversarial discriminator and the self-teacher on all maps, which there teaches the last exit alone. The
+cross-entropy of the mixture is the paper's; the authors' CIFAR script computes it and never adds it. Heads are those of
+the recipe. **Twice the compute of every step, and heads**; its control is deep supervision with mixup.
 
 Published, for the whole method: PreAct-ResNet-18, CIFAR-100: 80.32 % against 76.24 % without, 78.68 % with mixup and
 80.17 % with CutMix alone (README of that repository; best epoch on the test set).

@@ -14,8 +14,9 @@ teacher-free variant "reg". Its variant "self" is ``born_again`` with two genera
 
 Defaults: of the authors' code (yuanli2333/Teacher-free-Knowledge-Distillation): a 0.99, T 20.
 
-Differences: none from the code, which softens the teacher's probabilities as if they were logits; the paper's text says
-otherwise. The Kullback-Leibler divergence there differs from this cross-entropy by a constant.
+Differences: none from the code for 100 classes, whose mean over classes its multiplier of 100 takes back. The code
+softens the teacher's probabilities as if they were logits; the paper's text says otherwise. Its Kullback-Leibler
+divergence differs from this cross-entropy by a constant.
 
 Published: ResNet-18, CIFAR-100: 76.61 % against 76.24 % without and 78.72 % with label smoothing (README of
 winycg/Self-KD-Lib; best epoch on the test set); "an honest baseline gives 77.96 to 78.05" (issue 20 of the authors'

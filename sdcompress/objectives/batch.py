@@ -36,6 +36,7 @@ class Batch:
         images: float [B, C, H, W], augmented and normalised.
         labels: int64 [B].
         index: int64 [B], position of each sample in the training split: the key of per-sample state.
+        step: steps done before this one; the parts of a step that adds gradients up share it.
         epoch: whole epochs done before this step.
         progress: share of the training done before this step, in [0, 1).
         phase: which of the method's phases this step belongs to, from 0.
@@ -49,6 +50,7 @@ class Batch:
     images: Tensor
     labels: Tensor
     index: Tensor
+    step: int = 0
     epoch: int = 0
     progress: float = 0.0
     phase: int = 0

@@ -141,23 +141,34 @@ class RisingTemperature(nn.Module):
     """
 
     temperature: Tensor
+    step: Tensor
+    confidences: Tensor
+    parts: Tensor
 
     def __init__(self, factor: float, confidence: float) -> None:
         super().__init__()
         self._factor, self._confidence = factor, confidence
         self.register_buffer("temperature", torch.ones(()))
+        self.register_buffer("step", torch.full((), -1, dtype=torch.int64))
+        self.register_buffer("confidences", torch.zeros(()))
+        self.register_buffer("parts", torch.zeros(()))
 
     @torch.no_grad()
-    def forward(self, teacher: Tensor) -> Tensor:
+    def forward(self, teacher: Tensor, step: int) -> Tensor:
         """The temperature of this step, a scalar; then look at how sure the teacher is at it.
 
         Args:
             teacher: [B, K] logits.
+            step: it belongs to; the parts of one step have one temperature.
         """
-        current = self.temperature.clone()
-        confidence = F.softmax(_from_all(teacher) / current, dim=1).amax(1).mean()
-        self.temperature.mul_(torch.where(confidence > self._confidence, self._factor, 1.0))
-        return current
+        new = self.step != step
+        sure = self.confidences > self._confidence * self.parts  # the mean over the parts of the step before
+        self.temperature.mul_(torch.where(new & sure, self._factor, 1.0))
+        confidence = F.softmax(_from_all(teacher) / self.temperature, dim=1).amax(1).mean()
+        self.confidences.mul_(~new).add_(confidence)
+        self.parts.mul_(~new).add_(1)
+        self.step.fill_(step)
+        return self.temperature.clone()
 
 
 def _from_all(tensor: Tensor) -> Tensor:

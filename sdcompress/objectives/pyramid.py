@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdcompress.errors import RecipeError
+from sdcompress.objectives.features import pool
 
 __all__ = ["Pyramid"]
 
@@ -90,5 +91,5 @@ def _resized(feature: Tensor, like: Tensor) -> Tensor:
     """Nearest neighbours up, the mean of cells down."""
     size = (like.shape[2], like.shape[3])
     if feature.shape[2] > size[0]:
-        return F.adaptive_avg_pool2d(feature, size)
+        return pool(pool(feature, 2, size[0]), 3, size[1])
     return F.interpolate(feature, size=size, mode="nearest")

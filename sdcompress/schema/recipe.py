@@ -69,8 +69,10 @@ class Method(Frozen):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+(\+[A-Za-z0-9_.-]+)?$")] = Field(
-        "byot", description="of 'sdcompress list methods'; two with a plus: the second gives the last exit's label"
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(\+[A-Za-z0-9_][A-Za-z0-9_.-]*)?$")] = Field(
+        "byot",
+        description="of 'sdcompress list methods'; behind a plus one that gives the last exit's label, with its parameters "
+        "under 'labels'",
     )
     file: str | None = Field(None, description="Python file that holds the method, if it is one of your own")
 
@@ -101,7 +103,9 @@ class Schedule(Frozen):
 
     name: Literal["cosine", "multistep", "constant"] = "cosine"
     warmup: NonNegative = Field(0.0, description="epochs of linear warm-up")
-    milestones: tuple[float, ...] = Field((), description="multistep: epochs at which the rate is multiplied by gamma")
+    milestones: tuple[float, ...] = Field(
+        (), description="multistep: epochs of a phase (most methods have one) at which the rate is multiplied by gamma"
+    )
     gamma: PositiveFloat = 0.1
     final: Fraction = Field(0.0, description="cosine: last rate as a share of the first")
 

@@ -22,6 +22,8 @@ from sdcompress.training.randomness import permutation
 
 __all__ = ["Batches", "Fetch", "RawBatch", "host", "resident"]
 
+_COMPANIONS = 1  # not 0: a seed with zeros behind it is the seed without them
+
 
 @dataclass(frozen=True)
 class RawBatch:
@@ -102,7 +104,7 @@ class Batches:
         steps_per_epoch: steps.
 
     Raises:
-        RecipeError: if the batch does not divide over the processes and parts.
+        RecipeError: if the batch does not divide over the processes and parts, or there are fewer images than these.
     """
 
     def __init__(
@@ -125,6 +127,12 @@ class Batches:
                 f"train.accumulate {parts}.",
                 allowed=f"a multiple of {shares}",
                 next_step=f"--set train.batch_size={-(-batch_size // shares) * shares}",
+            )
+        if len(labels) < shares:
+            raise RecipeError(
+                f"There are {len(labels)} training images for {world} processes x train.accumulate {parts}.",
+                allowed=f"at least {shares}, one for each",
+                next_step="raise data.train_limit, or train with fewer processes",
             )
         self._fetch, self._seed, self._rank, self._world, self._workers = fetch, seed, rank, world, workers
         self.size = min(batch_size, len(labels) // shares * shares) // parts
@@ -150,7 +158,7 @@ class Batches:
             if self._companions == "previous":
                 companions = self._cut(order, at - 1) if at else self._last_of(epoch - 1, own)
             elif self._classes:
-                chance = np.random.Generator(np.random.PCG64([self._seed, epoch, at]))
+                chance = np.random.Generator(np.random.PCG64([self._seed, epoch, at, _COMPANIONS]))
                 companions = self._classes.others(own, chance)
             share = slice(self._rank, None, self._world)
             yield own[share], None if companions is None else companions[share]

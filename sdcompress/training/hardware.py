@@ -52,7 +52,8 @@ def launch(spec: recipe.Train, *, phases: int = 1) -> Fabric:
         accelerator=spec.accelerator,
         devices=world // nodes,
         num_nodes=nodes,
-        strategy=DDPStrategy(find_unused_parameters=phases > 1) if world > 1 else "auto",
+        # statistics are shared by the learner; memories are the same in all processes and may be large
+        strategy=DDPStrategy(find_unused_parameters=phases > 1, broadcast_buffers=False) if world > 1 else "auto",
         precision=spec.precision,
     )
     if spec.precision == "16-mixed" and fabric.device.type == "cpu":  # Fabric would train in bf16 and only warn

@@ -8,7 +8,7 @@ from typing import cast
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from sdcompress import methods
 from sdcompress.checkpoint import Checkpoint, open_checkpoint
@@ -29,6 +29,9 @@ from sdcompress.training.start import take_over
 from sdcompress.training.step import Clock, Inputs, TrainingStep
 
 __all__ = ["Learner", "add"]
+
+# in the place of a process's number, which is lower: seeds of what is no process's own
+_FOR_ALL, _GENERATION = 2**30, 2**30 + 1
 
 
 class Learner:
@@ -58,7 +61,9 @@ class Learner:
         self._recipe, self._dataset, self._fabric, self._per_epoch = recipe, dataset, fabric, batches.steps_per_epoch
         self._needs, self._spans = self._method.needs, spans(self._method.phases, spec.epochs)
         self._layout = torch.channels_last if spec.channels_last else torch.contiguous_format
-        self.net = self._build(recipe.seed)
+        self.net = self._build(0)
+        if recipe.model.start is not None and start is None:
+            take_over(open_checkpoint(recipe.model.start), self.net, recipe)
         check_network(self._needs, self.net, recipe)
         state = self._method.state(
             Context(len(dataset.train), batches.size, len(dataset.classes), self.net.feature_sizes, self.net.map_shapes)
@@ -80,6 +85,7 @@ class Learner:
             restore(start, self._now)
         self.step, self.steps = start.state.step if start else 0, spec.epochs * self._per_epoch
         self._forward, self._stepper = fabric.setup(step, self.optimizer)
+        self._statistics = [values for values in self.net.buffers() if values.is_floating_point()]
         if self._now.scaler:
             fabric.strategy.precision.load_state_dict(self._now.scaler)
         self._augment = Augment(spec.augment, dataset.preprocess, rank=fabric.global_rank, world=fabric.world_size)
@@ -99,8 +105,8 @@ class Learner:
         span = self._span()
         if span.phase.reborn and self.step == span.first * self._per_epoch:
             assert self._teacher is not None
-            self._teacher.load_state_dict(self.net.state_dict())
-            self.net.load_state_dict(self._build(self._recipe.seed + span.number).state_dict())
+            self._teacher.load_state_dict(self.evaluated.state_dict())
+            self.net.load_state_dict(self._build(span.number).state_dict())
             self.optimizer.state.clear()
             if self._ema:
                 self._ema.net.load_state_dict(self.net.state_dict())
@@ -114,9 +120,9 @@ class Learner:
         """
         recipe, seed = self._recipe, step_seed(self._recipe.seed, self.step, self._fabric.global_rank)
         torch.manual_seed(seed)  # dropout and the like
-        chance = torch.Generator().manual_seed(step_seed(recipe.seed, self.step, 0))
+        chance = torch.Generator().manual_seed(step_seed(recipe.seed, self.step, _FOR_ALL))
         self._set_rate()
-        clock = Clock(self.step // self._per_epoch, self.step / self.steps, self._span().number)
+        clock = Clock(self.step, self.step // self._per_epoch, self.step / self.steps, self._span().number)
         self._stepper.zero_grad(set_to_none=True)
         sums: dict[str, Tensor] = {}
         for number, raw in enumerate(parts, start=1):
@@ -131,28 +137,45 @@ class Learner:
                 self._forward, self._stepper, max_norm=recipe.train.clip_grad, error_if_nonfinite=False
             )
         self._stepper.step()
+        self._share_statistics()
         for average in filter(None, (self._ema, self._average)):
-            average.update(self.step)
+            average.update(self.step - self._born())
         self.step += 1
         return sums
 
-    def _build(self, seed: int) -> MultiExit:
-        torch.manual_seed(seed)
+    def _build(self, generation: int) -> MultiExit:
+        """The network as it is before it has learnt anything; later generations have nobody's weights."""
+        seed, model = self._recipe.seed, self._recipe.model
+        torch.manual_seed(step_seed(seed, generation, _GENERATION) if generation else seed)
         net = build_network(
-            self._recipe.model,
+            model.model_copy(update={"pretrained": False}) if generation else model,
             self._recipe.exits,
             classes=len(self._dataset.classes),
             image=self._dataset.image,
             heads=self._needs.exits,
             maps=self._needs.maps,
         )
-        if self._recipe.model.start is not None and seed == self._recipe.seed:  # a later generation starts anew
-            take_over(open_checkpoint(self._recipe.model.start), net, self._recipe)
         net.to(memory_format=self._layout)
         return net
 
     def _span(self) -> Span:
         return span_at(self._spans, self.step // self._per_epoch)
+
+    def _born(self) -> int:
+        """The step with which this generation began."""
+        done = self._spans[: self._span().number + 1]
+        return max((span.first for span in done if span.phase.reborn), default=0) * self._per_epoch
+
+    def _share_statistics(self) -> None:
+        """Let all processes have the running statistics of the first, so that averages and teachers are the same."""
+        if self._fabric.world_size == 1 or not self._statistics:
+            return
+        whole = torch.cat([values.flatten() for values in self._statistics])
+        distributed.broadcast(whole, 0)
+        start = 0
+        for values in self._statistics:
+            values.copy_(whole[start : start + values.numel()].view_as(values))
+            start += values.numel()
 
     def _set_rate(self) -> None:
         span = self._span()

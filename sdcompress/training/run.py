@@ -13,7 +13,7 @@ from sdcompress.schema.recipe import Recipe
 from sdcompress.storage import write_text
 from sdcompress.training.hardware import launch
 from sdcompress.training.interrupt import stop_on_signal
-from sdcompress.training.needs import check_recipe
+from sdcompress.training.needs import check_recipe, method_sha256
 from sdcompress.training.start import warn_of_other_versions
 from sdcompress.training.trainer import OnEpoch, OnStep, Trainer
 
@@ -22,7 +22,7 @@ __all__ = ["holds_another", "train"]
 SECTIONS = ("seed", "data", "model", "exits", "method", "train")
 # decide nothing: what the data is stands in its fingerprint, and the steps are the same however they are watched
 FREE = {
-    *("data.dir", "data.download"),
+    *("data.dir", "data.download", "model.start", "method.file"),
     *(
         "train.devices",
         "train.accelerator",
@@ -76,10 +76,11 @@ def train(
         warn_of_other_versions(start)
     same = start.data_fingerprint if start is not None else None
     dataset = data.load(recipe.data, seed=recipe.seed, fingerprint=same)
+    trainer = Trainer(recipe, dataset, fabric, out, start)
     if fabric.is_global_zero:
-        write_text(out / "recipe.yaml", recipes.dump(recipe))
+        write_text(out / "recipe.yaml", recipes.dump(recipe))  # only now is it known that it can be trained
     with stop_on_signal() as request:
-        Trainer(recipe, dataset, fabric, out, start).run(request, on_step=on_step, on_epoch=on_epoch)
+        trainer.run(request, on_step=on_step, on_epoch=on_epoch)
     return open_checkpoint(out)
 
 
@@ -136,6 +137,8 @@ def _make_room(out: Path, *, overwrite: bool) -> None:
 
 def _check_same(recipe: Recipe, start: Checkpoint, out: Path) -> None:
     changed = _differences(start.recipe, recipe)
+    if start.state.method_sha256 != method_sha256(recipe):
+        changed.append(f"the text of method.file: now {recipe.method.file}")
     if changed:
         raise OutputExistsError(
             f"{out} holds a training run of another recipe: {'; '.join(changed)}.",

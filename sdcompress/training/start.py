@@ -11,18 +11,17 @@ from sdcompress.checkpoint import Checkpoint
 from sdcompress.errors import RecipeError
 from sdcompress.schema.recipe import Recipe
 
-__all__ = ["take_over", "warn_of_other_versions"]
+__all__ = ["check_start", "take_over", "warn_of_other_versions"]
 
 DECIDE_BITS = ("sdcompress", "torch", "numpy")
 
 
-def take_over(checkpoint: Checkpoint, net: nn.Module, recipe: Recipe) -> None:
-    """Copy the weights of a checkpoint that have a place of the same name and shape in a network.
+def check_start(checkpoint: Checkpoint, recipe: Recipe) -> None:
+    """Refuse to start from the weights of another network.
 
     Args:
-        checkpoint: of a network with the same backbone; its heads are taken where they stand at the same places.
-        net: the network that is to start from it.
-        recipe: names the backbone and the exits.
+        checkpoint: to start from.
+        recipe: of what is to be trained.
 
     Raises:
         RecipeError: if the checkpoint is of another backbone.
@@ -36,6 +35,21 @@ def take_over(checkpoint: Checkpoint, net: nn.Module, recipe: Recipe) -> None:
             allowed="a checkpoint of the same backbone; method, exits, data and schedule may differ",
             next_step=f"--set model.name={theirs.model.name}, or train a checkpoint of '{ours.model.name}' first",
         )
+
+
+def take_over(checkpoint: Checkpoint, net: nn.Module, recipe: Recipe) -> None:
+    """Copy the weights of a checkpoint that have a place of the same name and shape in a network.
+
+    Args:
+        checkpoint: of a network with the same backbone; its heads are taken where they stand at the same places.
+        net: the network that is to start from it.
+        recipe: names the backbone and the exits.
+
+    Raises:
+        RecipeError: if the checkpoint is of another backbone.
+    """
+    check_start(checkpoint, recipe)
+    theirs, ours = checkpoint.recipe, recipe
     same_exits = theirs.exits.model_dump(exclude={"gradient"}) == ours.exits.model_dump(exclude={"gradient"})
     there = net.state_dict()
     taken = {

@@ -32,8 +32,9 @@ class Inputs(NamedTuple):
 
 
 class Clock(NamedTuple):
-    """When a step is: whole epochs done, the share of the training done, and the phase."""
+    """When a step is: steps done, whole epochs done, the share of the training done, and the phase."""
 
+    step: int
     epoch: int
     progress: float
     phase: int
@@ -74,6 +75,7 @@ class TrainingStep(nn.Module):
                 images=own.images,
                 labels=own.labels,
                 index=own.samples,
+                step=clock.step,
                 epoch=clock.epoch,
                 progress=clock.progress,
                 phase=clock.phase,

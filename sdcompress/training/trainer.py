@@ -24,6 +24,7 @@ from sdcompress.training.batches import Batches, Fetch, host, resident
 from sdcompress.training.interrupt import StopRequest
 from sdcompress.training.journal import Journal
 from sdcompress.training.learner import Learner, add
+from sdcompress.training.needs import method_sha256
 from sdcompress.training.save import save
 from sdcompress.training.validate import exit_accuracies
 
@@ -183,6 +184,7 @@ class Trainer:
                 image=self.dataset.image,
                 preprocess=self.dataset.preprocess,
                 data_fingerprint=self.dataset.fingerprint,
+                method_sha256=method_sha256(self.recipe),
             )
         self.fabric.barrier()
 

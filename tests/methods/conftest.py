@@ -74,7 +74,7 @@ class Case:
         """The terms of a batch, by default in the last phase."""
         own = Inputs(batch.images, batch.labels, batch.index, batch.mix)
         number = self.phases - 1 if phase is None else phase
-        return self.step(own, self._second(own), Clock(batch.epoch, batch.progress, number))
+        return self.step(own, self._second(own), Clock(batch.step, batch.epoch, batch.progress, number))
 
     def loss(self, batch: Batch, phase: int | None = None) -> Tensor:
         """The sum of the terms."""

@@ -26,6 +26,14 @@ def test_by_hand_and_who_learns_in_which_phase() -> None:
     assert [z.grad is not None for z in logits] == [True, False]
 
 
+def test_a_finished_network_needs_no_first_phase() -> None:
+    (only,) = FastBert(backbone_share=0).phases
+    assert only.frozen
+    logits = (torch.zeros(1, 2, requires_grad=True), torch.ones(1, 2))
+    step = Batch(torch.zeros(1, 1, 1, 1), torch.tensor([0]), torch.tensor([0]))
+    assert FastBert(backbone_share=0)(Outputs(logits, logits, logits), step, nn.Module()).keys() == {"kd"}
+
+
 def test_labels_do_not_matter_in_the_second_phase() -> None:
     logits = tuple(torch.randn(3, 4) for _ in range(3))
     found = [

@@ -20,7 +20,7 @@ from sdcompress.schema import recipe
 
 
 def test_each_part_gets_its_own_numbers() -> None:
-    method = methods.build(recipe.Method(name="eed+ps_kd", alpha=0.5, logit_weight=2))
+    method = methods.build(recipe.Method(name="eed+ps_kd", labels={"alpha": 0.5}, logit_weight=2))
     assert method == Labelled(method=Eed(logit_weight=2.0), labels=PsKd(alpha=0.5))
     assert method.needs.exits
     assert not method.needs.mixing
@@ -41,7 +41,7 @@ def test_it_is_the_method_on_the_labels_of_the_other() -> None:
     assert not torch.equal(label, torch.eye(3)[step.labels])
 
 
-@pytest.mark.parametrize("name", ["ps_kd+eed", "eed+byot", "ps_kd+label_smooth"])
+@pytest.mark.parametrize("name", ["ps_kd+eed", "eed+byot", "ps_kd+label_smooth", "baseline+ps_kd", "born_again+ps_kd"])
 def test_what_gives_no_label_or_takes_none_is_refused(name: str) -> None:
     with pytest.raises(RecipeError, match="cannot be combined") as caught:
         methods.build(recipe.Method(name=name))
@@ -52,7 +52,11 @@ def test_a_misspelt_part_or_number_gets_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match="'ps_kd'"):
         methods.build(recipe.Method(name="eed+pskd"))
     with pytest.raises(RecipeError, match="Did you mean 'alpha'"):
-        methods.build(recipe.Method(name="eed+ps_kd", alhpa=0.5))
+        methods.build(recipe.Method(name="eed+ps_kd", labels={"alhpa": 0.5}))
+    with pytest.raises(RecipeError, match=r"method\.labels\.alpha is"):
+        methods.build(recipe.Method(name="eed+ps_kd", labels={"alpha": 2}))
+    with pytest.raises(RecipeError, match=r"method\.labels is 0\.5"):
+        methods.build(recipe.Method(name="eed+ps_kd", labels=0.5))
 
 
 OWN = '''
@@ -85,8 +89,11 @@ def test_a_file_of_ones_own_is_a_method(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "error", "match"),
     [
-        (None, UsageError, "There is no file"),
-        ("x = 1", UsageError, "0 names in its __all__"),
+        (None, UsageError, "There is no Python file"),
+        ("x = 1", UsageError, "names 0 things"),
+        ("__all__ = ['y']", UsageError, "names 0 things"),
+        ("import not_there", UsageError, "cannot be imported.*not_there"),
+        ("def", UsageError, "cannot be imported"),
         ("__all__ = ['x']; x = 1", RecipeError, "no method"),
     ],
 )
@@ -97,3 +104,19 @@ def test_a_file_that_holds_no_method_says_so(
         (tmp_path / "mine.py").write_text(text)
     with pytest.raises(error, match=match):
         methods.build(recipe.Method(name="mine", file=str(tmp_path / "mine.py")))
+
+
+def test_both_parts_may_have_a_number_of_one_name() -> None:
+    both = methods.build(recipe.Method(name="byot+tf_kd", kd_weight=0.3, labels={"kd_weight": 0.2}))
+    assert isinstance(both, Labelled)
+    assert (both.method.kd_weight, both.labels.kd_weight) == (0.3, 0.2)  # type: ignore[attr-defined]
+
+
+def test_a_file_may_give_either_part_but_not_the_name_of_a_method_here(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(OWN.replace("outputs.logits[0].sum()", "outputs.logits[0].sum()"))
+    file = str(tmp_path / "mine.py")
+    assert isinstance(methods.build(recipe.Method(name="mine+ps_kd", file=file)), Labelled)
+    for name in ("eed", "eed+ps_kd"):
+        with pytest.raises(RecipeError, match="names methods of this package alone") as caught:
+            methods.build(recipe.Method(name=name, file=file))
+        assert "method.name: mine" in caught.value.next_step

@@ -40,7 +40,7 @@ def test_a_few_steps_teach_every_exit_the_labels(name: str) -> None:
         net.freeze_backbone(frozen=phase.frozen)
         optimizer = torch.optim.SGD([*net.parameters(), *state.parameters()], lr=0.05, momentum=0.9)
         for at in range(STEPS):
-            terms = step(own, second, Clock(at, at / STEPS, number))
+            terms = step(own, second, Clock(at, at, at / STEPS, number))
             optimizer.zero_grad()
             torch.stack(list(terms.values())).sum().backward()
             optimizer.step()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
+from sdcompress.errors import RecipeError
 from sdcompress.methods._base import Context
 from sdcompress.methods.med import Med
 from sdcompress.models.outputs import Outputs
@@ -25,14 +27,21 @@ def test_by_hand_and_the_temperature_rises_while_the_teacher_is_sure() -> None:
     kl_at_1 = 0.9 * math.log(0.9 / 0.5) + 0.1 * math.log(0.1 / 0.5)
     assert first["kd"].item() == pytest.approx(0.25 * kl_at_1, rel=1e-5)
     # 0.9 is above 0.8: T is 2 now, which turns 0.9 : 0.1 into 3 : 1, and 0.75 is not above 0.8
-    for _ in range(2):
-        later = method(outputs, STEP, state)
+    for step in (1, 1, 2):  # the parts of a step share its temperature
+        later = method(outputs, replace(STEP, step=step), state)
         kl_at_2 = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
         assert later["kd"].item() == pytest.approx(0.25 * 4 * kl_at_2, rel=1e-5)
+
+
+def test_a_teacher_that_is_always_sure_is_refused() -> None:
+    with pytest.raises(RecipeError, match="rise for ever") as caught:
+        Med().state(CONTEXT)  # of two classes, one always has at least 1/2
+    assert "method.confidence=0.75" in caught.value.next_step
 
 
 def test_no_gradient_reaches_the_teacher() -> None:
     logits = tuple(torch.randn(4, 2, requires_grad=True) for _ in range(3))
     step = Batch(torch.zeros(4, 1, 1, 1), torch.tensor([0, 1, 0, 1]), torch.arange(4))
-    Med()(Outputs(logits, logits, logits), step, Med().state(CONTEXT))["kd"].backward()
+    method = Med(confidence=0.75)
+    method(Outputs(logits, logits, logits), step, method.state(CONTEXT))["kd"].backward()
     assert [z.grad is not None for z in logits] == [True, True, False]

@@ -117,6 +117,11 @@ def test_a_batch_that_does_not_divide_names_one_that_does(size: int, settings: d
     assert caught.value.next_step.endswith(f"train.batch_size={better}")
 
 
+def test_fewer_images_than_processes_are_refused() -> None:
+    with pytest.raises(RecipeError, match="There are 3 training images for 4 processes"):
+        Batches(host(SAMPLES), LABELS[:3], 32, seed=0, world=4)
+
+
 def test_a_set_smaller_than_the_batch_is_one_step() -> None:
     (step,) = batches(1000).epoch(0)
     assert len(step[0].index) == COUNT

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sdcompress.errors import RecipeError
+from sdcompress.checkpoint import open_checkpoint
+from sdcompress.errors import OutputExistsError, RecipeError
 from sdcompress.methods._base import Needs
 from sdcompress.models.build import build
 from sdcompress.schema import recipe
@@ -24,6 +25,27 @@ def test_r_drop_without_dropout_names_the_options(small: Small, tmp_path: Path) 
     assert not (tmp_path / "steps").exists()
 
 
+NETS = """
+from torch import nn
+from torchvision.ops import StochasticDepth
+
+class Net(nn.Module):
+    def __init__(self, classes, channels, part):
+        super().__init__()
+        self.part = part  # not called: what it is decides
+        self.classify = nn.Linear(channels, classes)
+
+    def forward(self, images):
+        return self.classify(images.mean((2, 3)))
+
+def stochastic_depth(classes, channels):
+    return Net(classes, channels, StochasticDepth(0.1, "row"))
+
+def attention(classes, channels):
+    return Net(classes, channels, nn.MultiheadAttention(4, 2, dropout=0.1))
+"""
+
+
 @pytest.mark.parametrize(
     ("name", "options", "drops"),
     [
@@ -32,10 +54,16 @@ def test_r_drop_without_dropout_names_the_options(small: Small, tmp_path: Path) 
         ("cifar:wrn_10_1", {"dropout": 0.1}, True),
         ("cifar:wrn_10_1", {}, False),
         ("timm:resnet18", {"drop_path_rate": 0.1}, True),
+        ("needs_nets:stochastic_depth", {}, True),
+        ("needs_nets:attention", {}, True),
         ("timm:resnet18", {}, False),
     ],
 )
-def test_dropout_and_stochastic_depth_are_found(name: str, options: dict[str, float], drops: bool) -> None:
+def test_dropout_and_stochastic_depth_are_found(
+    name: str, options: dict[str, float], drops: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "needs_nets.py").write_text(NETS)
+    monkeypatch.syspath_prepend(tmp_path)
     model = recipe.Model(name=name, options=options)
     net = build(model, recipe.Exits(), classes=3, image=(3, 32, 32), heads=False)
     asked = recipe.Recipe(model=model, method=recipe.Method(name="r_drop"))
@@ -57,3 +85,51 @@ def test_a_pyramid_over_tokens_is_refused(small: Small, tmp_path: Path) -> None:
     settings = ["model.name=timm:vit_tiny_patch16_224", f"model.options={tiny}", "method=frskd"]
     with pytest.raises(RecipeError, match="tokens"):
         train(small(*settings), tmp_path)
+
+
+OWN = """
+from dataclasses import dataclass
+import torch.nn.functional as F
+from sdcompress.methods._base import Method
+
+__all__ = ["Mine"]
+
+@dataclass(frozen=True, kw_only=True)
+class Mine(Method):
+    def __call__(self, outputs, batch, state):
+        return {"mine": SIGN sum(F.cross_entropy(z, batch.labels) for z in outputs.logits)}
+"""
+
+
+def test_a_method_of_ones_own_trains_and_a_changed_or_moved_file_is_told_apart(small: Small, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(OWN.replace("SIGN", "+"))
+
+    def stop(done: int, _all: int) -> None:
+        if done == 6:
+            raise KeyboardInterrupt
+
+    def own(where: Path) -> recipe.Recipe:
+        return small("method=mine", f"method.file={where}")
+
+    with pytest.raises(KeyboardInterrupt):
+        train(own(file), tmp_path / "run", on_step=stop)
+    file.write_text(OWN.replace("SIGN", "-"))
+    with pytest.raises(OutputExistsError, match=r"the text of method\.file"):
+        train(own(file), tmp_path / "run")
+    moved = tmp_path / "elsewhere.py"
+    moved.write_text(OWN.replace("SIGN", "+"))
+    done = train(own(moved), tmp_path / "run")
+    assert done.state.finished
+    moved.unlink()
+    assert open_checkpoint(tmp_path / "run").network().exit_names == ("exit1", "exit2", "final")
+
+
+def test_a_refused_recipe_leaves_no_folder(small: Small, tmp_path: Path) -> None:
+    for settings in (["train.accumulate=7"], ["method=born_again"]):
+        with pytest.raises(RecipeError):
+            train(small(*settings), tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+    with pytest.raises(RecipeError, match="has none"):
+        train(small("method=r_drop"), tmp_path / "run")
+    assert not (tmp_path / "run" / "recipe.yaml").exists()

@@ -83,7 +83,7 @@ for recipe in sorted(Path(sys.argv[1]).glob("*.yaml")):
     train(recipes.read(recipe, ["train.devices=2"]), Path(sys.argv[2]) / recipe.stem)
 """
 
-METHODS = ("byot", "ps_kd", "dlb", "cs_kd", "fastbert", "born_again", "ema_teacher", "med")
+METHODS = ("byot", "eed", "dks", "ps_kd", "dlb", "cs_kd", "fastbert", "born_again", "ema_teacher", "med", "frskd")
 
 
 def test_two_processes_train_as_one_does_on_the_same_batches(
@@ -111,7 +111,37 @@ def test_two_processes_train_as_one_does_on_the_same_batches(
             assert together["val_accuracy/final"] == pytest.approx(alone["val_accuracy/final"], abs=0.05)
 
 
-@pytest.mark.parametrize("method", ["byot", "ps_kd"])
+TEACHERS = """
+import sys
+from pathlib import Path
+from sdcompress import data, recipes
+from sdcompress.training.hardware import launch
+from sdcompress.training.trainer import Trainer
+
+recipe = recipes.read(sys.argv[1])
+fabric = launch(recipe.train)
+trainer = Trainer(recipe, data.load(recipe.data, seed=0), fabric, Path(sys.argv[2]))
+trainer.learner.begin_epoch()
+for parts in trainer.batches.epoch(0):
+    trainer.learner.learn(parts)
+nets = trainer.net, trainer.learner._average.net
+buffers = [value.double().sum().item() for net in nets for value in net.buffers()]
+print("rank", fabric.global_rank, repr(buffers))
+"""
+
+
+def test_batch_norms_and_teachers_are_the_same_in_both_processes(small: Small, tmp_path: Path) -> None:
+    """Or a run that goes on would have another teacher in all processes but the first."""
+    (tmp_path / "recipe.yaml").write_text(recipes.dump(small("method=ema_teacher", "train.devices=2")))
+    (tmp_path / "program.py").write_text(TEACHERS)
+    done = torchrun(tmp_path / "program.py", tmp_path / "recipe.yaml", tmp_path / "run")
+    assert done.returncode == 0, done.stderr[-2000:]
+    lines = sorted(line for line in done.stdout.splitlines() if line.startswith("rank"))
+    assert len(lines) == 2
+    assert lines[0].removeprefix("rank 0") == lines[1].removeprefix("rank 1")
+
+
+@pytest.mark.parametrize("method", ["byot", "ps_kd", "med"])
 def test_added_gradients_are_those_of_the_whole_batch(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
@@ -119,6 +149,7 @@ def test_added_gradients_are_those_of_the_whole_batch(
     monkeypatch.syspath_prepend(tmp_path)
     # without augmentation, which is drawn part by part
     settings = [f"method={method}", "model.name=nets:plain", "train.augment.crop=0"]
+    settings += ["method.confidence=0.101"] * (method == "med")  # so that the temperature rises
     whole, parts = (
         train(small(*settings, f"train.accumulate={count}"), tmp_path / str(count)).network().state_dict()
         for count in (1, 4)

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from sdcompress.checkpoint import open_checkpoint
-from sdcompress.errors import OutputExistsError, RecipeError
+from sdcompress.errors import CheckpointError, OutputExistsError, RecipeError
+from sdcompress.models.build import build
 from sdcompress.schema.recipe import Recipe
 from sdcompress.storage import digest_of
 from sdcompress.training.run import train
@@ -57,6 +58,48 @@ def test_a_resumed_run_does_not_start_again(small: Small, tmp_path: Path) -> Non
     with pytest.raises(KeyboardInterrupt):
         train(recipe, tmp_path / "parts", on_step=stop)
     assert train(recipe, tmp_path / "parts").weights_sha256 == whole.weights_sha256
+
+
+def test_a_run_goes_on_without_what_it_started_from_and_says_nothing_twice(small: Small, tmp_path: Path) -> None:
+    train(small("method=baseline", "train.epochs=1"), tmp_path / "old")
+    recipe = small("method=byot", f"model.start={tmp_path / 'old'}")
+
+    def stop(done: int, _all: int) -> None:
+        if done == 7:
+            raise KeyboardInterrupt
+
+    with pytest.warns(UserWarning, match="trained anew"), pytest.raises(KeyboardInterrupt):
+        train(recipe, tmp_path / "new", on_step=stop)
+    (tmp_path / "old").rename(tmp_path / "moved")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        moved = small("method=byot", f"model.start={tmp_path / 'moved'}")
+        assert train(moved, tmp_path / "new").state.finished
+
+
+def test_a_start_that_is_not_there_is_refused_before_anything_is_written(small: Small, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="There is no checkpoint"):
+        train(small(f"model.start={tmp_path / 'nowhere'}"), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_the_user_froze_stays_frozen(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "half.py").write_text(
+        "from sdcompress.models.backbones.cifar import cifar\n"
+        "def frozen(classes, channels):\n"
+        "    net = cifar('resnet8', classes=classes, image=(channels, 16, 16), pretrained=False)\n"
+        "    net.conv1.requires_grad_(False)\n"
+        "    return net\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    recipe = small("model.name=half:frozen", "method=fastbert", "exits.head=bottleneck")
+    first = build(recipe.model, recipe.exits, classes=10, image=(1, 16, 16)).backbone
+    torch.manual_seed(recipe.seed)
+    start = build(recipe.model, recipe.exits, classes=10, image=(1, 16, 16)).backbone.conv1.weight
+    assert not first.conv1.weight.requires_grad
+    trained = train(recipe, tmp_path / "run").network().backbone
+    assert torch.equal(trained.conv1.weight, start)
+    assert not torch.equal(trained.layer1[0].path[0].weight, first.layer1[0].path[0].weight)
 
 
 def test_another_backbone_says_what_both_are(small: Small, tmp_path: Path) -> None:
