@@ -93,10 +93,11 @@ def restore(checkpoint: Checkpoint, now: Resumable) -> None:
     now.state.load_state_dict(_under("method.", training))
     if now.teacher is not None:
         now.teacher.load_state_dict(_under("teacher.", training))
+    parameters = [parameter for group in now.optimizer.param_groups for parameter in group["params"]]
     kept: dict[int, dict[str, Any]] = {}
     for key, value in {**_under("optimizer.", training), **checkpoint.state.optimizer}.items():
         index, _, name = key.partition(".")
-        kept.setdefault(int(index), {})[name] = value
+        kept.setdefault(int(index), {})[name] = _laid_out_as(parameters[int(index)], value)
     # hyper-parameters come from the recipe, which is the same; only what was learnt comes from the checkpoint
     now.optimizer.load_state_dict({**now.optimizer.state_dict(), "state": kept})
     now.scaler = dict(checkpoint.state.scaler)
@@ -123,6 +124,13 @@ def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
+
+
+def _laid_out_as(parameter: Tensor, value: Any) -> Any:
+    # a fused optimiser walks through parameter and momentum side by side, as they lie in memory
+    if isinstance(value, Tensor) and value.shape == parameter.shape:
+        return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+    return value
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
