@@ -71,8 +71,7 @@ class Method(Frozen):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(\+[A-Za-z0-9_][A-Za-z0-9_.-]*)?$")] = Field(
         "byot",
-        description="of 'sdcompress list methods'; behind a plus one that gives the last exit's label, its numbers under "
-        "'labels'",
+        description="of 'sdcompress list methods'; A+B is A on the labels of B, whose numbers stand under 'labels'",
     )
     file: str | None = Field(None, description="Python file that holds the method, if it is one of your own")
 
