@@ -11,7 +11,7 @@ from sdcompress.cli.screen import say, table
 from sdcompress.doctor import Diagnosis
 from sdcompress.errors import UsageError
 from sdcompress.schema.base import Frozen
-from sdcompress.schema.manifest import Manifest
+from sdcompress.schema.manifest import Certificate, Manifest
 from sdcompress.schema.report import BenchReport, Evaluation, Report, VerifyReport
 
 __all__ = [
@@ -71,8 +71,27 @@ def show_manifest(manifest: Manifest, folder: str) -> None:
     if policy:
         say(
             f"policy: {policy.kind}, chosen on {policy.samples} {policy.split} images for a drop of at most "
-            f"{policy.max_drop:.2%}: {policy.accuracy:.2%} instead of {policy.reference_accuracy:.2%} there; "
-            f"guarantee: {policy.guarantee}"
+            f"{policy.max_drop:.2%}: {_percent(policy.accuracy)} instead of {_percent(policy.reference_accuracy)} "
+            f"there; {policy.mean_ms:.3f} ms on average; guarantee: {policy.guarantee}"
+        )
+    if manifest.certificate:
+        _show_certificate(manifest.certificate)
+
+
+def _show_certificate(found: Certificate) -> None:
+    """The tests, one line for each wish."""
+    say(
+        f"certificate: {found.loss}, confidence {found.confidence:.4g}, on {found.certify_samples} images that chose "
+        f"nothing ({found.shape_samples} others shaped the thresholds); for {found.backend} ({found.device})"
+    )
+    for level in found.levels:
+        last = level.p_values[level.certified - 1] if level.certified else None
+        stop = level.p_values[level.certified] if len(level.p_values) > level.certified else None
+        say(
+            f"  at most {level.max_drop:.2%}: "
+            + (f"step {level.certified} of the path (p = {last:.2g})" if last is not None else "no certificate")
+            + (f"; the next has p = {stop:.2g}" if stop is not None else "")
+            + f" at delta {level.delta:.4g}"
         )
 
 
