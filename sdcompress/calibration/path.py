@@ -44,7 +44,8 @@ def threshold_path(
     for price in np.geomspace(1e3, 1e-2, _PRICES) * costs[-1]:
         corner = np.minimum(path[-1], search.descend(path[-1], at_price(float(price))))
         path += _between(path[-1], corner, confidences, costs)
-    return tuple(tuple(float(value) for value in step) for step in path)
+    # samples of equal confidence leave together: a smaller step between them is none
+    return tuple(dict.fromkeys(tuple(float(value) for value in step) for step in path))
 
 
 def _between(
