@@ -33,7 +33,7 @@ from sdcompress.runtime.policies import max_probability
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Certificate, Exit, Manifest, Policy
 
-__all__ = ["LEAST_SAMPLES", "calibrate", "check", "least_samples"]
+__all__ = ["LEAST_SAMPLES", "calibrate", "check", "check_subject", "least_samples"]
 
 LEAST_SAMPLES = 50
 
@@ -86,14 +86,7 @@ def calibrate(
 
 def check(opened: Artifact, samples: Samples, settings: recipe.Calibrate, split: str = "validation") -> None:
     """Refuse what cannot be calibrated before anything runs; the arguments and errors are those of ``calibrate``."""
-    manifest = opened.manifest
-    if manifest.layout != "cascade" or len(manifest.exits) < 2:
-        raise UsageError(
-            f"'{opened.path}' has the layout '{manifest.layout}' and {len(manifest.exits)} exit(s): leaving early "
-            "would save nothing.",
-            allowed="the layout 'cascade'",
-            next_step="sdcompress export CHECKPOINT --layout cascade, and calibrate that",
-        )
+    check_subject(opened)
     if split == "test":
         raise UsageError(
             "Thresholds may not be chosen on the test split.",
@@ -106,8 +99,24 @@ def check(opened: Artifact, samples: Samples, settings: recipe.Calibrate, split:
     if missing and settings.confidence is not None and not settings.unlabelled:
         raise DataError(
             f"The labels of {missing} of {len(samples)} samples are missing (negative).",
-            allowed=f"0 to {len(manifest.classes) - 1} for every sample: a drop in accuracy is counted with labels",
+            allowed=f"0 to {len(opened.manifest.classes) - 1} for each: a drop in accuracy is counted with labels",
             next_step="label them, or certify disagreement with the last exit instead, which needs none: --unlabelled",
+        )
+
+
+def check_subject(opened: Artifact) -> None:
+    """Refuse an artifact in which leaving early saves nothing.
+
+    Raises:
+        UsageError: if it is no cascade, or has one exit.
+    """
+    manifest = opened.manifest
+    if manifest.layout != "cascade" or len(manifest.exits) < 2:
+        raise UsageError(
+            f"'{opened.path}' has the layout '{manifest.layout}' and {len(manifest.exits)} exit(s): leaving early "
+            "would save nothing.",
+            allowed="the layout 'cascade'",
+            next_step="sdcompress export CHECKPOINT --layout cascade, and calibrate that",
         )
 
 

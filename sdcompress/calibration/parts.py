@@ -54,7 +54,5 @@ def draw_parts(count: int, seed: str) -> Parts:
 
 def samples_for(certify: int) -> int:
     """The smallest number of calibration samples whose second part has at least so many."""
-    count = certify
-    while count - count // _SHAPE_EVERY < certify:
-        count += 1
-    return count
+    count = certify * _SHAPE_EVERY // (_SHAPE_EVERY - 1)
+    return count if count - count // _SHAPE_EVERY >= certify else count + 1

@@ -14,7 +14,9 @@ __all__ = ["threshold_path"]
 Confidences = npt.NDArray[np.float32]
 
 _PRICES = 48
-_COST_STEP = 0.01  # of the whole network's cost, between neighbours on the path
+# neighbours on the path differ by at most this share of the whole network's cost, and by at most this loss or
+# this share of the loss: coarse where nothing is lost, fine where tests decide
+_COST_STEP, _LOSS_STEP, _LOSS_SHARE = 0.04, 5e-4, 0.08
 
 
 def threshold_path(
@@ -28,7 +30,7 @@ def threshold_path(
     The corners are minima of cost + price * mistakes for falling prices of a mistake, found by coordinate descent from
     the corner before (the cost/accuracy frontier of Laufer-Goldshtein et al., "Efficiently Controlling Multiple Risks
     with Pareto Testing", arXiv:2210.07913). Between corners the samples that leave more are let go in the order of
-    their confidences, in steps of about a hundredth of the whole network's cost.
+    their confidences, in small steps.
 
     Args:
         confidences: float32 [E-1, N], of all exits but the last.
@@ -43,25 +45,21 @@ def threshold_path(
     path = [np.full(len(confidences), NEVER, np.float32)]
     for price in np.geomspace(1e3, 1e-2, _PRICES) * costs[-1]:
         corner = np.minimum(path[-1], search.descend(path[-1], at_price(float(price))))
-        path += _between(path[-1], corner, confidences, costs)
+        path += _between(path[-1], corner, search)
     # samples of equal confidence leave together: a smaller step between them is none
     return tuple(dict.fromkeys(tuple(float(value) for value in step) for step in path))
 
 
 def _between(
-    old: npt.NDArray[np.float32],
-    new: npt.NDArray[np.float32],
-    confidences: Confidences,
-    costs: npt.NDArray[np.float64],
+    old: npt.NDArray[np.float32], new: npt.NDArray[np.float32], search: Search
 ) -> list[npt.NDArray[np.float32]]:
-    """The steps from one corner to the next, the last of them ``new``; none where they are the same."""
-    if np.array_equal(old, new):
-        return []
-    saved = float(costs[leave(confidences, old)].mean() - costs[leave(confidences, new)].mean())
-    count = max(1, math.ceil(saved / (_COST_STEP * float(costs[-1]))))
+    """The steps from one corner to the next, the last of them ``new``."""
+    saved, before, after = _cost(search, old) - _cost(search, new), _loss(search, old), _loss(search, new)
+    by_loss = (after - before) / max(_LOSS_STEP, _LOSS_SHARE * after)
+    count = max(1, math.ceil(saved / (_COST_STEP * search.costs[-1])), math.ceil(by_loss))
     inside = [
         -np.sort(-values[(values >= high) & (values < low)])
-        for values, low, high in zip(confidences, old, new, strict=True)
+        for values, low, high in zip(search.confidences, old, new, strict=True)
     ]
     steps = []
     for position in range(1, count):
@@ -71,3 +69,12 @@ def _between(
                 step[exit_] = values[taken - 1]
         steps.append(step)
     return [*steps, new]
+
+
+def _cost(search: Search, thresholds: npt.NDArray[np.float32]) -> float:
+    return float(search.costs[leave(search.confidences, thresholds)].mean())
+
+
+def _loss(search: Search, thresholds: npt.NDArray[np.float32]) -> float:
+    lost = int(search.right[-1].sum()) - search.rights(leave(search.confidences, thresholds))
+    return lost / search.right.shape[1]

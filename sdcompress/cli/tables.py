@@ -12,7 +12,7 @@ from sdcompress.doctor import Diagnosis
 from sdcompress.errors import UsageError
 from sdcompress.schema.base import Frozen
 from sdcompress.schema.manifest import Certificate, Manifest
-from sdcompress.schema.report import BenchReport, Evaluation, Report, VerifyReport
+from sdcompress.schema.report import BenchReport, Evaluation, Plan, Report, VerifyReport
 
 __all__ = [
     "read_json",
@@ -20,6 +20,7 @@ __all__ = [
     "show_diagnosis",
     "show_evaluation",
     "show_manifest",
+    "show_plan",
     "show_report",
     "show_verdicts",
 ]
@@ -100,6 +101,32 @@ def show_verdicts(found: VerifyReport) -> None:
     rows = [[v.name, f"{v.max_abs:.1e}", f"{v.row_abs:.1e}", f"{v.allowed:.1e}", str(v.flips)] for v in found.exits]
     table(["exit", "largest difference", "between batches", "allowed", "flips"], rows)
     say(f"{found.source}: intact ({found.files} files), verified on {found.samples} golden samples")
+    if found.certificate:
+        kept = ", ".join(f"{drop:.2%}" for drop in found.certificate.certified) or "no drop (nobody leaves early)"
+        say(
+            f"certificate: {found.certificate.tests} tests on {found.certificate.samples} images, computed again, are as "
+            f"it says: {kept} of {found.certificate.loss} at {found.certificate.confidence:.4g} confidence"
+        )
+
+
+def show_plan(found: Plan) -> None:
+    """The samples that a wish needs at each speed."""
+    title = f"images that certify at most {found.max_drop:.2%} {found.loss} at {found.confidence:.4g} confidence"
+    rows = [
+        [
+            "assumed" if row.mean_ms is None else f"seen at {row.mean_ms:.3f} ms",
+            _percent(row.lost),
+            _percent(row.gained),
+            "out of reach" if row.needs is None else f"{row.needs:,}",
+        ]
+        for row in (*found.assumed, *found.observed)
+    ]
+    table(["thresholds", "lost", "gained", "images needed"], rows, title)
+    say(
+        f"{found.source}: there are {found.samples:,} images for calibration; below {found.least:,} it is refused. "
+        f"With the number needed, {found.power:.0%} of calibrations find the certificate. Seen on the {found.seen:,} images "
+        "that shape the thresholds and certify nothing."
+    )
 
 
 def show_evaluation(found: Evaluation) -> None:
