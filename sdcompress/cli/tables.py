@@ -104,8 +104,8 @@ def show_verdicts(found: VerifyReport) -> None:
     if found.certificate:
         kept = ", ".join(f"{drop:.2%}" for drop in found.certificate.certified) or "no drop (nobody leaves early)"
         say(
-            f"certificate: {found.certificate.tests} tests on {found.certificate.samples} images, computed again, are as "
-            f"it says: {kept} of {found.certificate.loss} at {found.certificate.confidence:.4g} confidence"
+            f"certificate: {found.certificate.tests} tests on {found.certificate.samples} images, computed again, are "
+            f"as it says: {kept} of {found.certificate.loss} at {found.certificate.confidence:.4g} confidence"
         )
 
 
@@ -124,8 +124,8 @@ def show_plan(found: Plan) -> None:
     table(["thresholds", "lost", "gained", "images needed"], rows, title)
     say(
         f"{found.source}: there are {found.samples:,} images for calibration; below {found.least:,} it is refused. "
-        f"With the number needed, {found.power:.0%} of calibrations find the certificate. Seen on the {found.seen:,} images "
-        "that shape the thresholds and certify nothing."
+        f"With the number needed, {found.power:.0%} of calibrations find the certificate. "
+        f"Seen on the {found.seen:,} images that shape the thresholds and certify nothing."
     )
 
 

@@ -98,13 +98,10 @@ EDITS: dict[str, tuple[Callable[[Fields], Any], tuple[str, ...]]] = {
     "another delta": (put("certificate", "levels", 1, "delta", value=0.09), ("edited", "delta", "its share")),
     "a smaller drop": (put("certificate", "levels", 1, "max_drop", value=0.001), ("thresholds are not among",)),
     "a smaller drop, everywhere": (
-        lambda fields: (
-            [
-                put("certificate", "levels", 1, "max_drop", value=0.001)(fields),
-                put("policy", "max_drop", value=0.001)(fields),
-            ]
-            and None
-        ),
+        lambda fields: [
+            put("certificate", "levels", 1, "max_drop", value=0.001)(fields),
+            put("policy", "max_drop", value=0.001)(fields),
+        ],
         ("edited", "for a drop of 0.10%"),
     ),
     "another seed": (put("certificate", "seed", value="0" * 64), ("edited", "seed")),
