@@ -14,6 +14,22 @@ from sdcompress.errors import UsageError
 __all__ = ["VERBS"]
 
 Artifact = Annotated[Path, typer.Argument(help="folder of an artifact")]
+MaxDrop = Annotated[
+    str | None, typer.Option("--max-drop", help="accuracy that may be lost, e.g. 1% or 0.01; default: the recipe's")
+]
+Confidence = Annotated[
+    str | None,
+    typer.Option("--confidence", help="certify that drop for new images, e.g. 95%; default: the recipe's, or not"),
+]
+Ladder = Annotated[
+    list[str] | None, typer.Option("--ladder", help="certify this drop too, e.g. 0.5%; repeatable; all hold together")
+]
+Unlabelled = Annotated[
+    bool, typer.Option("--unlabelled", help="certify disagreement with the last exit; no label is looked at")
+]
+Budget = Annotated[
+    str | None, typer.Option("--budget", help="mean time: the safest certified thresholds that keep it, e.g. 3ms")
+]
 
 
 def export(
@@ -55,25 +71,12 @@ def export(
 def calibrate(
     artifact: Artifact,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="folder to write; not with --plan")] = None,
-    max_drop: Annotated[
-        str | None,
-        typer.Option("--max-drop", help="accuracy that may be lost, e.g. 1% or 0.01; default: the recipe's"),
-    ] = None,
-    confidence: Annotated[
-        str | None, typer.Option("--confidence", help="certify that drop for new images, e.g. 95%; default: do not")
-    ] = None,
-    ladder: Annotated[
-        list[str] | None, typer.Option("--ladder", help="certify this drop too, e.g. 0.5%; repeatable")
-    ] = None,
-    unlabelled: Annotated[
-        bool, typer.Option("--unlabelled", help="certify disagreement with the last exit; no label is looked at")
-    ] = False,
-    budget: Annotated[
-        str | None, typer.Option("--budget", help="mean time: the safest certified thresholds that keep it, e.g. 3ms")
-    ] = None,
-    plan: Annotated[
-        bool, typer.Option("--plan", help="only say how many images the certificate needs; writes nothing")
-    ] = False,
+    max_drop: MaxDrop = None,
+    confidence: Confidence = None,
+    ladder: Ladder = None,
+    unlabelled: Unlabelled = False,
+    budget: Budget = None,
+    plan: Annotated[bool, typer.Option("--plan", help="only say how many images it takes; writes nothing")] = False,
     data_dir: DataDir = None,
     threads: Threads = 1,
     overwrite: Overwrite = False,
@@ -90,7 +93,7 @@ def calibrate(
 
     wish: dict[str, Any] = {
         "max_drop": None if max_drop is None else share(max_drop, "--max-drop"),
-        "confidence": None if confidence is None else share(confidence, "--confidence"),
+        "confidence": None if confidence is None else share(confidence, "--confidence", "95%"),
         "ladder": [share(drop, "--ladder") for drop in ladder] if ladder else None,
         "unlabelled": unlabelled or None,
     }

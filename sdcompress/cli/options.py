@@ -74,7 +74,7 @@ def milliseconds(text: str, flag: str) -> float:
     )
 
 
-def share(text: str, flag: str) -> float:
+def share(text: str, flag: str, example: str = "1%") -> float:
     """'1%' or '0.01' as 0.01; a bare 1 could mean either, so it is refused."""
     number, percent = text.removesuffix("%"), text.endswith("%")
     try:
@@ -85,6 +85,6 @@ def share(text: str, flag: str) -> float:
         raise UsageError(
             f"{flag} is '{text}'.",
             allowed="0% to 100%, or 0 to below 1",
-            next_step="write a percentage, e.g. 1% for one point",
+            next_step=f"e.g. {flag} {example}",
         )
     return float(found)
