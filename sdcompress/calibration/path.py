@@ -77,4 +77,4 @@ def _cost(search: Search, thresholds: npt.NDArray[np.float32]) -> float:
 
 def _loss(search: Search, thresholds: npt.NDArray[np.float32]) -> float:
     lost = int(search.right[-1].sum()) - search.rights(leave(search.confidences, thresholds))
-    return lost / search.right.shape[1]
+    return float(lost / search.right.shape[1])

@@ -150,6 +150,11 @@ def test_run_does_all_of_it_and_a_second_time_only_tells(cli: Callable, recipe: 
     assert {k: v for k, v in json.loads(second.out).items() if k != "created"} == {
         k: v for k, v in told.items() if k != "created"
     }
+    sure = cli(*arguments, "--set", "calibrate.confidence=0.9", "--set", "calibrate.max_drop=0.4")
+    assert "epoch" not in sure.err  # nothing is trained again
+    assert [row["guarantee"] for row in told["rows"]] == [None, None, "none"]
+    guarantee = json.loads(sure.out)["rows"][-1]["guarantee"]
+    assert guarantee in {"at most 40 %, 90 % sure", "no certificate"}
 
 
 @pytest.fixture(scope="session")
