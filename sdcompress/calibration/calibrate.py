@@ -21,6 +21,7 @@ from sdcompress.calibration.certified import certified
 from sdcompress.calibration.certify import deltas
 from sdcompress.calibration.parts import samples_for
 from sdcompress.calibration.planning import least_samples as least_to_certify
+from sdcompress.calibration.planning import samples_for_binomial, samples_for_loss
 from sdcompress.calibration.stages import stage_ms
 from sdcompress.calibration.temperature import fit_temperature
 from sdcompress.calibration.thresholds import choose_thresholds, leave
@@ -138,10 +139,14 @@ def _too_few(found: int, settings: recipe.Calibrate, split: str) -> DataError:
             next_step="set data.validation higher and train again",
         )
     needed, smallest = least_samples(settings), min(settings.max_drop, *settings.ladder, 1.0)
+    delta = deltas(settings.confidence, len({settings.max_drop, *settings.ladder}))
+    plan = samples_for_binomial if settings.unlabelled else samples_for_loss
+    typical = plan(smallest / 2, smallest, delta)
+    half = "" if typical is None else f"; about {samples_for(typical)} where half of that is lost"
     return DataError(
         f"The {split} split has {found} samples: too few to certify a drop of {smallest:.2%} with a confidence of "
         f"{settings.confidence:.4g}, even if not one answer is lost.",
-        allowed=f"at least {needed} where nothing is lost; some three times as many where half of the drop is used",
+        allowed=f"at least {needed} where nothing is lost{half}",
         next_step="ask for a larger drop or less confidence (sdcompress calibrate --plan shows what is within reach), "
         "or set data.validation higher and train again",
     )

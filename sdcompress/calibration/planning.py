@@ -10,7 +10,7 @@ import numpy as np
 
 from sdcompress.calibration.p_values import betting_p_value, binomial_p_value
 
-__all__ = ["MOST_SAMPLES", "least_samples", "samples_for_betting", "samples_for_binomial"]
+__all__ = ["MOST_SAMPLES", "least_samples", "samples_for_betting", "samples_for_binomial", "samples_for_loss"]
 
 MOST_SAMPLES = 10**6  # beyond this it is no plan
 
@@ -90,6 +90,11 @@ def samples_for_betting(lost: float, gained: float, max_drop: float, delta: floa
         return samples * mean - quantile * deviation * math.sqrt(samples) >= math.log(1 / delta)
 
     return _first(enough, least_samples(max_drop, delta))
+
+
+def samples_for_loss(lost: float, max_drop: float, delta: float, power: float = 0.8) -> int | None:
+    """As ``samples_for_betting``, where no exit corrects the last one."""
+    return samples_for_betting(lost, 0.0, max_drop, delta, power)
 
 
 def _first(enough: Callable[[int], bool], least: int) -> int | None:
