@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
@@ -31,7 +31,7 @@ class Policy(NamedTuple):
     thresholds: tuple[float, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Held:
     """Logits float32 [E, N, K] of images that training has not seen, their labels [N], and ms of each stage."""
 
@@ -56,7 +56,7 @@ class Held:
 
     def temperatures(self, rows: Rows) -> tuple[float, ...]:
         """Fitted on these rows, for the exits but the last."""
-        return tuple(fit_temperature(found[rows], self.labels[rows]) for found in self.logits[:-1])
+        return _temperatures(self, rows.tobytes())
 
     def evidence(self, rows: Rows, temperatures: tuple[float, ...], *, unlabelled: bool = False) -> Evidence:
         """What the exits do on these rows; without labels right means: as the last exit says."""
@@ -70,6 +70,12 @@ class Held:
         costs = np.cumsum(self.stage_ms)
         cost = float(costs[leave(evidence.confidences, policy.thresholds)].mean() / costs[-1])
         return float(losses(evidence, policy.thresholds).mean()), cost, any(t <= 1 for t in policy.thresholds)
+
+
+@lru_cache(maxsize=4)
+def _temperatures(held: Held, order: bytes) -> tuple[float, ...]:
+    rows = np.frombuffer(order, np.int64)
+    return tuple(fit_temperature(found[rows], held.labels[rows]) for found in held.logits[:-1])
 
 
 Calibrator = Callable[[Held, Rows, float], Policy]
@@ -97,14 +103,34 @@ def naive(held: Held, rows: Rows, max_drop: float) -> Policy:
     return Policy(temperatures, choose_thresholds(evidence.confidences, right, held.stage_ms, max_drop))
 
 
-def certified(held: Held, rows: Rows, max_drop: float, delta: float, *, unlabelled: bool = False) -> Policy:
-    """As ``sdcompress calibrate --confidence``; the rows are in random order: the first quarter is the shape part."""
+class Parts(NamedTuple):
+    """What the quarter that shapes decides, and what the tests may see of the rest."""
+
+    temperatures: tuple[float, ...]
+    path: tuple[tuple[float, ...], ...]
+    certify: Evidence
+
+
+def parts(held: Held, rows: Rows, *, unlabelled: bool = False) -> Parts:
+    """As ``sdcompress calibrate --confidence`` parts them; the rows are in random order already."""
+    return _parts(held, rows.tobytes(), unlabelled)
+
+
+@lru_cache(maxsize=2)  # the same for every drop and every calibrator of a split
+def _parts(held: Held, order: bytes, unlabelled: bool) -> Parts:
+    rows = np.frombuffer(order, np.int64)
     shape, certify = rows[: len(rows) // 4], rows[len(rows) // 4 :]
     temperatures = (1.0,) * (len(held.logits) - 1) if unlabelled else held.temperatures(shape)
-    path = _path(held, shape, temperatures, unlabelled=unlabelled)
-    evidence = held.evidence(certify, temperatures, unlabelled=unlabelled)
-    level = certified_drop(evidence, path, "binomial" if unlabelled else "betting", max_drop, delta)
-    return Policy(temperatures, path[level.certified])
+    seen = held.evidence(shape, temperatures, unlabelled=unlabelled)
+    path = threshold_path(seen.confidences, seen.right.astype(bool), held.stage_ms)
+    return Parts(temperatures, path, held.evidence(certify, temperatures, unlabelled=unlabelled))
+
+
+def certified(held: Held, rows: Rows, max_drop: float, delta: float, *, unlabelled: bool = False) -> Policy:
+    """As ``sdcompress calibrate --confidence``, with ``--unlabelled`` or without."""
+    made = parts(held, rows, unlabelled=unlabelled)
+    level = certified_drop(made.certify, made.path, "binomial" if unlabelled else "betting", max_drop, delta)
+    return Policy(made.temperatures, made.path[level.certified])
 
 
 def conformal(held: Held, rows: Rows, max_drop: float, *, rising: bool = True) -> Policy:
@@ -116,22 +142,12 @@ def conformal(held: Held, rows: Rows, max_drop: float, *, rising: bool = True) -
         max_drop: the wish.
         rising: losses made monotone sample by sample, as the theorem asks; else the signed gap as it is, as people do.
     """
-    shape, certify = rows[: len(rows) // 4], rows[len(rows) // 4 :]
-    temperatures = held.temperatures(shape)
-    path = _path(held, shape, temperatures)
-    evidence = held.evidence(certify, temperatures)
-    found = np.stack([losses(evidence, thresholds) for thresholds in path[1:]])
+    made = parts(held, rows)
+    found = np.stack([losses(made.certify, thresholds) for thresholds in made.path[1:]])
     if rising:
-        return Policy(temperatures, path[conformal_risk_control(found, max_drop)])
+        return Policy(made.temperatures, made.path[conformal_risk_control(found, max_drop)])
     broken = np.flatnonzero((found.sum(axis=1) + 1) / (found.shape[1] + 1) > max_drop)
-    return Policy(temperatures, path[broken[0] if len(broken) else len(found)])
-
-
-def _path(
-    held: Held, rows: Rows, temperatures: tuple[float, ...], *, unlabelled: bool = False
-) -> tuple[tuple[float, ...], ...]:
-    evidence = held.evidence(rows, temperatures, unlabelled=unlabelled)
-    return threshold_path(evidence.confidences, evidence.right.astype(bool), held.stage_ms)
+    return Policy(made.temperatures, made.path[broken[0] if len(broken) else len(found)])
 
 
 def earlyon(held: Held, rows: Rows, max_drop: float) -> Policy:

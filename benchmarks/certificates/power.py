@@ -14,7 +14,7 @@ import numpy.typing as npt
 from record import Record
 
 ALPHA, DELTA = 0.01, 0.05
-# shares of samples that only the last exit has right, and that only the earlier exit has; at the null their gap is alpha
+# shares of samples that only the last exit has right, and that only the earlier one has; at the null their gap is alpha
 MIXES = ((0.001, 0.0), (0.0025, 0.0), (0.005, 0.0), (0.004, 0.002), (0.008, 0.004), (0.012, 0.007), (0.03, 0.025))
 NULLS = ((0.01, 0.0), (0.02, 0.01), (0.05, 0.04))
 

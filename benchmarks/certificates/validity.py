@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -64,19 +65,25 @@ def summary(
     }
 
 
-def measure(held: Held, max_drop: float, *, samples: int, splits: int, confidence: float, seed: int) -> dict[str, Any]:
-    """All calibrators on the same splits."""
+def measure(
+    held: Held, drops: list[float], *, samples: int, rest: int | None, splits: int, confidence: float, seed: int
+) -> dict[str, Any]:
+    """All calibrators on the same splits, for every drop."""
     chosen = calibrators(confidence)
-    outcomes: dict[str, list[tuple[float, float, bool]]] = {name: [] for name in chosen}
+    outcomes: dict[tuple[float, str], list[tuple[float, float, bool]]] = defaultdict(list)
     for split in range(splits):
         order = np.random.default_rng((seed, split)).permutation(held.count)
-        calibration, rest = order[:samples], order[samples:]
-        for name, calibrator in chosen.items():
-            policy = calibrator(held, calibration, max_drop)
-            outcomes[name].append(held.outcome(policy, rest))
-    columns = {name: [np.array(column) for column in zip(*rows, strict=True)] for name, rows in outcomes.items()}
-    naive = columns["naive"][1]
-    return {name: summary(drop, cost, fired, max_drop, naive) for name, (drop, cost, fired) in columns.items()}
+        calibration, others = order[:samples], order[samples:][:rest]
+        for drop in drops:
+            for name, calibrator in chosen.items():
+                outcomes[drop, name].append(held.outcome(calibrator(held, calibration, drop), others))
+        if (split + 1) % 50 == 0:
+            print(f"{split + 1} of {splits} splits", flush=True)
+    columns = {key: [np.array(column) for column in zip(*rows, strict=True)] for key, rows in outcomes.items()}
+    return {
+        f"{drop:g}": {name: summary(*columns[drop, name], drop, columns[drop, "naive"][1]) for name in chosen}
+        for drop in drops
+    }
 
 
 def main() -> None:
@@ -84,6 +91,7 @@ def main() -> None:
     read.add_argument("artifact", type=Path, help="a cascade")
     read.add_argument("--name", required=True, help="of the data, in the record")
     read.add_argument("--samples", type=int, default=5000, help="calibration images of a split")
+    read.add_argument("--rest", type=int, help="other images that tell the true drop; default: all")
     read.add_argument("--splits", type=int, default=500)
     read.add_argument("--max-drop", type=float, nargs="+", default=[0.005, 0.01, 0.02])
     read.add_argument("--confidence", type=float, default=0.95)
@@ -94,12 +102,16 @@ def main() -> None:
     record = Record(f"{given.name}-{given.samples}")
     held = held_out(given.artifact, given.data_dir, given.cache)
     right = held.right.mean(axis=1)
-    figures = {}
-    for max_drop in given.max_drop:
-        figures[f"{max_drop:g}"] = measure(
-            held, max_drop, samples=given.samples, splits=given.splits, confidence=given.confidence, seed=given.seed
-        )
-        print(json.dumps({max_drop: figures[f"{max_drop:g}"]}, indent=1), flush=True)
+    figures = measure(
+        held,
+        given.max_drop,
+        samples=given.samples,
+        rest=given.rest,
+        splits=given.splits,
+        confidence=given.confidence,
+        seed=given.seed,
+    )
+    print(json.dumps(figures, indent=1))
     record.write(
         figures,
         data=given.name,
@@ -111,6 +123,7 @@ def main() -> None:
         exit_accuracy=[round(float(share), 4) for share in right],
         stage_ms=[round(ms, 4) for ms in held.stage_ms],
         samples=given.samples,
+        rest=held.count - given.samples if given.rest is None else given.rest,
         splits=given.splits,
         confidence=given.confidence,
         seed=given.seed,

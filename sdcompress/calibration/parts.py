@@ -54,5 +54,5 @@ def draw_parts(count: int, seed: str) -> Parts:
 
 def samples_for(certify: int) -> int:
     """The smallest number of calibration samples whose second part has at least so many."""
-    count = certify * _SHAPE_EVERY // (_SHAPE_EVERY - 1)
-    return count if count - count // _SHAPE_EVERY >= certify else count + 1
+    near = certify * _SHAPE_EVERY // (_SHAPE_EVERY - 1)
+    return next(count for count in range(near - 1, near + 2) if count - count // _SHAPE_EVERY >= certify)

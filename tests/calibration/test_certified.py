@@ -175,7 +175,7 @@ def test_too_few_samples_are_refused_with_the_number_that_is_needed(
     with pytest.raises(DataError, match=f"has {least - 1} samples: too few to certify a drop of 1.00%") as caught:
         calibrate(cascade, cascade.parent / "out", samples=tiny_network.samples(least - 1), settings=wish)
     assert f"at least {least} " in caught.value.allowed
-    assert f"about {1943 * 4 // 3 if unlabelled else 5236} where half" in caught.value.allowed
+    assert f"about {2590 if unlabelled else 5235} where half" in caught.value.allowed
     assert "--plan" in caught.value.next_step
     assert not (cascade.parent / "out").exists()
     calibrate(cascade, cascade.parent / "out", samples=tiny_network.samples(least), settings=wish)
