@@ -45,6 +45,12 @@ def held_out(artifact: Path, data_dir: Path | None, cache: Path | None) -> Held:
     return found
 
 
+def trained_by(artifact: Path) -> dict[str, Any]:
+    """What of the recipe decided the network; the folder of the data is somebody's own."""
+    found = open_subject(artifact).recipe.model_dump(mode="json", include={"data", "model", "train", "method"})
+    return {**found, "data": {**found["data"], "dir": None}}
+
+
 def summary(
     drops: np.ndarray, costs: np.ndarray, fired: np.ndarray, max_drop: float, naive: np.ndarray
 ) -> dict[str, Any]:
@@ -116,9 +122,7 @@ def main() -> None:
         figures,
         data=given.name,
         artifact=open_subject(given.artifact).digest,
-        recipe=open_subject(given.artifact).recipe.model_dump(
-            mode="json", include={"data", "model", "train", "method"}
-        ),
+        recipe=trained_by(given.artifact),
         held_out=held.count,
         exit_accuracy=[round(float(share), 4) for share in right],
         stage_ms=[round(ms, 4) for ms in held.stage_ms],
