@@ -12,7 +12,7 @@ from typing import Any, Literal
 from sdcompress import pipeline, recipes
 from sdcompress.artifact.read import open_artifact
 from sdcompress.benchmarking.run import bench as run_bench
-from sdcompress.calibration.calibrate import calibrate as run_calibrate
+from sdcompress.calibration.verbs import calibrate, plan
 from sdcompress.checkpoint import Checkpoint, open_checkpoint
 from sdcompress.errors import UsageError, requires_extra
 from sdcompress.evaluation.evaluate import evaluate as run_evaluate
@@ -25,7 +25,7 @@ from sdcompress.schema.manifest import Manifest
 from sdcompress.schema.recipe import Recipe
 from sdcompress.schema.report import BenchReport, Evaluation, Report
 
-__all__ = ["bench", "calibrate", "evaluate", "export", "report", "run", "train", "verify"]
+__all__ = ["bench", "calibrate", "evaluate", "export", "plan", "report", "run", "train", "verify"]
 
 Folder = Path | str
 Progress = Callable[[int, int], None]
@@ -73,6 +73,7 @@ def evaluate(
     name: str | None = None,
     threads: int | None = None,
     device: str = "cpu",
+    allow_uncertified: bool = False,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Score every exit, their ensemble and the policy.
@@ -84,6 +85,7 @@ def evaluate(
         name: in the result; default: the folder's name.
         threads: of the engine; None leaves the choice to it.
         device: "cpu" or "cuda".
+        allow_uncertified: also run what the artifact's certificate does not cover, such as another device.
         progress: called with (images done, all images).
 
     Raises:
@@ -92,7 +94,7 @@ def evaluate(
     subject = open_subject(folder)
     dataset = subject.dataset(data_dir)
     return run_evaluate(
-        subject.engine(threads=threads, device=device),
+        subject.engine(threads=threads, device=device, allow_uncertified=allow_uncertified),
         dataset.split(split),
         kind=subject.kind,
         name=name or Path(folder).resolve().name,
@@ -148,48 +150,6 @@ def export(
     )
 
 
-def calibrate(
-    artifact: Folder,
-    out: Folder,
-    *,
-    max_drop: float | None = None,
-    temperature: bool | None = None,
-    data_dir: Folder | None = None,
-    threads: int = 1,
-    overwrite: bool = False,
-    progress: Progress | None = None,
-) -> Manifest:
-    """Choose a cascade's thresholds on the validation split; writes a new artifact with the policy.
-
-    Args:
-        artifact: a cascade.
-        out: folder of the calibrated artifact.
-        max_drop: accuracy that may be lost against the last exit, 0.01 = one point; default: the recipe's.
-        temperature: fit a temperature per exit; default: the recipe's.
-        data_dir: where the data lies, if elsewhere than in the recipe.
-        threads: at which the segments are timed.
-        overwrite: replace an artifact that is there.
-        progress: called with (images done, all images).
-
-    Raises:
-        ArtifactError, DataError: if the artifact or the data is not intact.
-        UsageError: if ``max_drop`` is not within 0 and 1, or there is nothing to calibrate.
-    """
-    subject = open_subject(artifact)
-    given = {"max_drop": max_drop, "temperature": temperature}
-    chosen = [f"calibrate.{key}={value}" for key, value in given.items() if value is not None]
-    settings = recipes.read(subject.recipe, chosen).calibrate
-    return run_calibrate(
-        Path(artifact),
-        Path(out),
-        samples=subject.dataset(data_dir).split("validation"),
-        settings=settings,
-        threads=threads,
-        overwrite=overwrite,
-        progress=progress,
-    )
-
-
 def bench(
     artifacts: Sequence[Folder],
     *,
@@ -199,6 +159,7 @@ def bench(
     reference: str | None = None,
     settings: schema.Bench | None = None,
     command: str = "",
+    allow_uncertified: bool = False,
     progress: Progress | None = None,
 ) -> BenchReport:
     """Measure artifacts in turn on this machine.
@@ -211,6 +172,7 @@ def bench(
         reference: the name of the artifact that speed-ups are against.
         settings: scenarios, threads, durations.
         command: what the user typed, for the record.
+        allow_uncertified: also run what an artifact's certificate does not cover, such as another device.
         progress: called with (rounds done, all rounds).
 
     Raises:
@@ -233,6 +195,7 @@ def bench(
         reference=reference,
         source=source,
         command=command,
+        allow_uncertified=allow_uncertified,
         progress=progress,
     )
 

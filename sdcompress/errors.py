@@ -13,6 +13,7 @@
     +-- VerificationError           4   a promise that a file does not keep
     |   +-- CheckpointError         4   corrupt, truncated, edited or foreign checkpoint
     |   +-- ArtifactError           4   corrupt, truncated, edited or foreign artifact
+    |   +-- CertificateError        4   edited or foreign certificate, or thresholds beyond it
     |   +-- ParityError             4   an export whose outputs differ from the checkpoint's
     +-- BenchmarkError              5   a measurement that cannot be trusted or that regressed
     +-- TrainingDivergedError       6   a loss that is not finite
@@ -30,6 +31,7 @@ from contextlib import contextmanager
 __all__ = [
     "ArtifactError",
     "BenchmarkError",
+    "CertificateError",
     "CheckpointError",
     "DataError",
     "InputError",
@@ -149,6 +151,10 @@ class CheckpointError(VerificationError):
 
 class ArtifactError(VerificationError):
     """An artifact that is corrupt, truncated, edited or of another kind."""
+
+
+class CertificateError(VerificationError):
+    """A certificate that was edited, belongs to something else, or does not cover what would run."""
 
 
 class ParityError(VerificationError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sdcompress import data, methods
-from sdcompress.calibration.calibrate import LEAST_SAMPLES
+from sdcompress.calibration.calibrate import least_samples
 from sdcompress.errors import RecipeError, UnknownNameError, requires_extra
 from sdcompress.schema.recipe import Recipe
 
@@ -54,11 +54,13 @@ def check_data(recipe: Recipe) -> None:
         check_with_data(recipe.model_copy(update={"method": spec}), found)
     validation, test, needed = len(found.val), len(found.test), recipe.export.parity_samples
     calibrates = methods.build(recipe.method).needs.exits and "cascade" in recipe.export.layouts
-    if validation + test >= needed and (validation >= LEAST_SAMPLES or not calibrates):
+    least = least_samples(recipe.calibrate)
+    if validation + test >= needed and (validation >= least or not calibrates):
         return
     raise RecipeError(
         f"'{recipe.data.name}' holds out {validation} images for validation and {test} for test.",
-        allowed=f"at least {needed} together, which prove the export, and {LEAST_SAMPLES} for validation, "
-        "which choose the thresholds of the layout 'cascade'",
+        allowed=f"at least {needed} together, which prove the export, and {least} for validation, "
+        "which choose the thresholds of the layout 'cascade'"
+        + (" (calibrate.confidence asks for so many)" if recipe.calibrate.confidence else ""),
         next_step="raise data.validation or data.test_limit, or take 'cascade' out of export.layouts",
     )

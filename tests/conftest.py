@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,10 @@ from onnx import TensorProto, helper, numpy_helper
 from sdcompress.artifact.card import card
 from sdcompress.artifact.golden import Golden
 from sdcompress.artifact.write import entry, seal, staged
+from sdcompress.calibration.calibrate import calibrate
 from sdcompress.data.preprocess import normalise
 from sdcompress.data.samples import ArraySamples
+from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Exit, Input, ParityRecord, Policy, Preprocess, Provenance, Segment, Tensor
 
 CLASSES = ("square", "disc", "star")
@@ -86,6 +89,22 @@ def tiny_artifact(tmp_path: Path, tiny_network: TinyNetwork) -> Callable[..., Pa
         return _write(tmp_path / (name or layout), tiny_network, layout, policy, temperatures)
 
     return write
+
+
+@pytest.fixture(scope="session")
+def certified_once(tmp_path_factory: pytest.TempPathFactory, tiny_network: TinyNetwork) -> Path:
+    """A tiny cascade certified for a drop of 5 % and of 2 %, with samples that its weights never saw."""
+    folder = tmp_path_factory.mktemp("certified")
+    _write(folder / "cascade", tiny_network, "cascade", None, (1.0, 1.0, 1.0))
+    wish = recipe.Calibrate(max_drop=0.05, confidence=0.9, ladder=(0.02,))
+    calibrate(folder / "cascade", folder / "certified", samples=tiny_network.samples(4000), settings=wish)
+    return folder / "certified"
+
+
+@pytest.fixture
+def certified_artifact(certified_once: Path, tmp_path: Path) -> Path:
+    """A copy of it that a test may spoil."""
+    return Path(shutil.copytree(certified_once, tmp_path / "certified"))
 
 
 def _write(

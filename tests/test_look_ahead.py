@@ -13,6 +13,7 @@ from sdcompress.look_ahead import check_data, check_recipe
 TOO_FEW = {
     "no validation for the thresholds": ["data.validation=0"],
     "too few to choose thresholds": ["data.validation=0.03"],
+    "too few to certify": ["calibrate.confidence=0.95", "calibrate.max_drop=0.01"],
     "too few to prove an export": ["data.validation=0.05", "data.test_limit=100"],
 }
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sdcompress.schema.manifest import Exit, Input, ParityRecord, Policy, Provenance, Segment
+from sdcompress.schema.manifest import Certificate, Exit, Input, ParityRecord, Policy, Provenance, Segment
 
-__all__ = ["card"]
+__all__ = ["card", "guarantee"]
 
 _LAYOUTS = {
     "single": "One plain ONNX graph with one exit.",
@@ -72,6 +72,7 @@ def card(
     parity: Sequence[ParityRecord],
     provenance: Provenance,
     policy: Policy | None = None,
+    certificate: Certificate | None = None,
 ) -> str:
     """The text of the card, in Markdown; the arguments are the manifest's fields.
 
@@ -84,6 +85,7 @@ def card(
         parity: how far each exit is from the checkpoint.
         provenance: where the artifact comes from.
         policy: the exit policy, where one was calibrated.
+        certificate: of the policy, where one was asked for.
     """
     recipe = provenance.recipe
     return _TEXT.format(
@@ -100,7 +102,7 @@ def card(
         exits=_table(segments, exits, parity),
         parameters=sum(segment.parameters for segment in segments) / 1e6,
         mebibytes=sum(segment.bytes for segment in segments) / 2**20,
-        policy=_policy(policy, exits) if policy else "",
+        policy=_policy(policy, certificate, exits) if policy else "",
         code=_code(layout, network_input, segments[0]),
         created=provenance.created,
         weights=provenance.weights_sha256,
@@ -131,7 +133,7 @@ def _percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.2f} %"
 
 
-def _policy(policy: Policy, exits: Sequence[Exit]) -> str:
+def _policy(policy: Policy, certificate: Certificate | None, exits: Sequence[Exit]) -> str:
     rules = ", ".join(
         f"{exit_.name} at a confidence of {threshold:.4f} (temperature {exit_.temperature:.3f})"
         if threshold <= 1
@@ -139,10 +141,35 @@ def _policy(policy: Policy, exits: Sequence[Exit]) -> str:
         for exit_, threshold in zip(exits, policy.thresholds, strict=False)
     )
     scores = f"{_percent(policy.accuracy)} against {_percent(policy.reference_accuracy)} of the last exit"
+    promise = f"\n\n{guarantee(policy, certificate)}" if certificate else ""
     return (
         f"Samples leave at {rules}; the rest at {exits[-1].name}. "
-        f"Accuracy on {policy.samples} {policy.split} samples: {scores}.\n\n"
+        f"Accuracy on {policy.samples} {policy.split} samples: {scores}.{promise}\n\n"
     )
+
+
+def guarantee(policy: Policy, certificate: Certificate | None) -> str:
+    """What is promised of a policy, in a sentence."""
+    if policy.guarantee == "none" or certificate is None:
+        return "Guarantee: none. The thresholds were chosen on the calibration samples, nothing is tested."
+    wish = f"{_plain(policy.max_drop)} at {_plain(certificate.confidence)} confidence"
+    if policy.guarantee == "no certificate":
+        return (
+            f"Guarantee: no certificate was found for {wish} on {certificate.certify_samples} samples. Every sample "
+            "runs through the whole network, so that nothing is lost."
+        )
+    counted = "fewer are right than at the last exit"
+    if certificate.loss == "disagreement":
+        counted = "are not what the last exit says"
+    return (
+        f"Guarantee: certified for {wish}, on {certificate.certify_samples} samples that chose nothing: of the answers "
+        f"to new samples like them, at most {_plain(policy.max_drop)} {counted}. Valid for these graphs and thresholds "
+        f"on {certificate.backend} ({certificate.device}). It says nothing about data that drifts or of single classes."
+    )
+
+
+def _plain(share: float) -> str:
+    return f"{100 * share:.4g} %"
 
 
 def _code(layout: str, network_input: Input, first: Segment) -> str:

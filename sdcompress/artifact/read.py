@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
+from sdcompress.artifact.evidence import Evidence
 from sdcompress.artifact.golden import Golden
 from sdcompress.errors import ArtifactError
 from sdcompress.schema.base import explain
@@ -59,6 +60,28 @@ class Artifact:
             )
         return golden
 
+    def evidence(self) -> Evidence:
+        """What the certificate was computed from.
+
+        Raises:
+            ArtifactError: if there is no certificate, or the arrays do not fit it.
+        """
+        certificate = self.manifest.certificate
+        if certificate is None:
+            raise ArtifactError(
+                f"'{self.path}' holds no certificate.", next_step="sdcompress calibrate --confidence 95%"
+            )
+        evidence = Evidence.load(self.file(certificate.evidence))
+        found = (*evidence.right.shape, *evidence.confidences.shape)
+        exits, samples = len(self.manifest.exits), certificate.certify_samples
+        if found != (exits, samples, exits - 1, samples):
+            raise ArtifactError(
+                f"The evidence of '{self.path}' is about {found[0]} exits and {found[1]} samples.",
+                allowed=f"{exits} exits and {samples} samples, as the certificate says",
+                next_step=_AGAIN,
+            )
+        return evidence
+
 
 def open_artifact(path: Path | str) -> Artifact:
     """Open an artifact folder after checking all of it.
@@ -75,7 +98,7 @@ def open_artifact(path: Path | str) -> Artifact:
     path = Path(path)
     manifest = _manifest(path, _fields(path))
     _check_wiring(path, manifest)
-    listed = {entry.file: entry for entry in (*manifest.segments, manifest.golden, manifest.card)}
+    listed = {entry.file: entry for entry in manifest.files}
     _check_names(path, {MANIFEST, *listed})
     for entry in listed.values():
         _check_content(path, entry)

@@ -95,6 +95,8 @@ def _foreign(folder: Path) -> str | None:
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         entries = [*manifest["segments"], manifest["golden"], manifest["card"]]
+        if certificate := manifest.get("certificate"):
+            entries.append(certificate["evidence"])
         listed = {"manifest.json", *(item["file"] for item in entries)}
     except (OSError, ValueError, KeyError, TypeError):
         listed = set()

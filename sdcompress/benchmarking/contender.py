@@ -74,7 +74,14 @@ class Course:
 
 
 def open_contender(
-    name: str, path: Path, images: npt.NDArray[np.uint8], *, threads: int, device: str, largest_batch: int
+    name: str,
+    path: Path,
+    images: npt.NDArray[np.uint8],
+    *,
+    threads: int,
+    device: str,
+    largest_batch: int,
+    allow_uncertified: bool = False,
 ) -> Contender:
     """Open an artifact, time that and the first call, and preprocess the images.
 
@@ -85,9 +92,10 @@ def open_contender(
         threads: of the engine.
         device: of the engine.
         largest_batch: the inputs are repeated to at least this many.
+        allow_uncertified: of the engine.
     """
     start = perf_counter_ns()
-    engine = open_engine(path, threads=threads, device=device)
+    engine = open_engine(path, threads=threads, device=device, allow_uncertified=allow_uncertified)
     load_ms = (perf_counter_ns() - start) / 1e6
     inputs = engine.preprocess(images)
     inputs = np.resize(inputs, (max(len(inputs), largest_batch), *inputs.shape[1:]))  # repeats them

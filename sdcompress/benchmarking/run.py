@@ -37,6 +37,7 @@ def bench(
     reference: str | None = None,
     source: str = "given images",
     command: str = "",
+    allow_uncertified: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> BenchReport:
     """Measure artifacts against each other, closed loop, preprocessing outside the clock.
@@ -50,6 +51,7 @@ def bench(
         reference: the name that the others are compared with; default: the first.
         source: where the images came from, for the report.
         command: what the user typed, for the report.
+        allow_uncertified: also run what an artifact's certificate does not cover, such as another device.
         progress: told (rounds done, rounds in all).
 
     Raises:
@@ -61,7 +63,7 @@ def bench(
     _check(images, labels)
     facts = machine()  # before the run: its own load must not count
     order = input_order(images)
-    contenders = _open(named, images[order], settings)
+    contenders = _open(named, images[order], settings, allow_uncertified=allow_uncertified)
     in_order = None if labels is None else np.resize(labels[order], len(contenders[0].inputs))
     records, comparisons = [], []
     for courses, scenario, batch in _run(contenders, settings, progress):
@@ -81,10 +83,19 @@ def bench(
     )
 
 
-def _open(named: Mapping[str, Path], images: npt.NDArray[np.uint8], settings: Bench) -> list[Contender]:
-    largest = max((1, *settings.batch))
+def _open(
+    named: Mapping[str, Path], images: npt.NDArray[np.uint8], settings: Bench, *, allow_uncertified: bool
+) -> list[Contender]:
     return [
-        open_contender(name, path, images, threads=settings.threads, device=settings.device, largest_batch=largest)
+        open_contender(
+            name,
+            path,
+            images,
+            threads=settings.threads,
+            device=settings.device,
+            largest_batch=max((1, *settings.batch)),
+            allow_uncertified=allow_uncertified,
+        )
         for name, path in named.items()
     ]
 

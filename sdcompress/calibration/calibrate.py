@@ -6,30 +6,37 @@ import datetime as dt
 import shlex
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from sdcompress.artifact.card import card
+from sdcompress.artifact.certificate import CERTIFIED_BACKEND
+from sdcompress.artifact.evidence import EVIDENCE
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.artifact.write import entry, seal, staged
+from sdcompress.calibration.certified import certified
+from sdcompress.calibration.certify import deltas
+from sdcompress.calibration.parts import samples_for
+from sdcompress.calibration.planning import least_samples as least_to_certify
+from sdcompress.calibration.planning import samples_for_binomial, samples_for_loss
 from sdcompress.calibration.stages import stage_ms
 from sdcompress.calibration.temperature import fit_temperature
 from sdcompress.calibration.thresholds import choose_thresholds, leave
 from sdcompress.data.samples import Samples
 from sdcompress.errors import DataError, UsageError
 from sdcompress.evaluation.evaluate import exit_logits
+from sdcompress.runtime.engine import Engine
 from sdcompress.runtime.open import open_engine
 from sdcompress.runtime.policies import max_probability
 from sdcompress.schema import recipe
-from sdcompress.schema.manifest import Exit, Manifest, Policy
+from sdcompress.schema.manifest import Certificate, Exit, Manifest, Policy
 
-__all__ = ["LEAST_SAMPLES", "calibrate"]
+__all__ = ["LEAST_SAMPLES", "calibrate", "check", "check_subject", "least_samples"]
 
 LEAST_SAMPLES = 50
-_BACKEND = "onnxruntime"
 
 
 def calibrate(
@@ -46,32 +53,64 @@ def calibrate(
     """Write a copy of a cascade that has a policy; an earlier policy is chosen anew.
 
     The logits come from the very graphs that are copied, run by the same engine, and the cost of each stage is
-    measured. Where no threshold helps, the policy's thresholds never fire: everybody reaches the last exit.
+    measured. Where no threshold helps, the policy's thresholds never fire: everybody reaches the last exit. The same
+    where ``settings`` ask for a certificate and none is found.
 
     Args:
         artifact: a cascade.
         out: folder of the new artifact.
-        samples: N labelled images that training has not seen.
-        settings: the accuracy that may be lost, and whether temperatures are fitted.
+        samples: N labelled images that training has not seen; labels may be missing (-1) with ``settings.unlabelled``.
+        settings: the accuracy that may be lost, with what confidence, and whether temperatures are fitted.
         split: what the samples are; only kept in the record.
         threads: at which the stages are measured.
         overwrite: replace an artifact that is there.
         progress: called with (images done, all images).
 
     Raises:
-        UsageError: if the artifact is no cascade, or the split is "test".
-        DataError: if there are fewer than 50 samples, or a label is none of the classes.
+        UsageError: if the artifact is no cascade, the split is "test", or no certified thresholds keep the budget.
+        DataError: if there are too few samples, or a label is none of the classes.
         ArtifactError: if the artifact is not intact; VerificationError: if a logit is not finite.
         OutputExistsError, StorageError: if ``out`` cannot be written.
     """
     opened = open_artifact(artifact)
-    _check(opened, samples, split)
+    check(opened, samples, settings, split)
     with staged(out, overwrite=overwrite) as folder:
-        exits, policy = _choose(opened, samples, settings, split=split, threads=threads, progress=progress)
-        return _write(opened, exits, policy, folder)
+        engine = open_engine(opened.path, backend=CERTIFIED_BACKEND, threads=threads, allow_uncertified=True)
+        if settings.confidence is None:
+            exits, policy = _choose(opened, engine, samples, settings, split=split, progress=progress)
+            return _write(opened, exits, policy, None, folder)
+        made = certified(opened.manifest, engine, samples, settings, split=split, progress=progress)
+        made.evidence.save(folder / EVIDENCE)
+        certificate = Certificate(**made.certificate, evidence=entry(folder, EVIDENCE))
+        return _write(opened, _with_temperatures(opened, made.temperatures), made.policy, certificate, folder)
 
 
-def _check(opened: Artifact, samples: Samples, split: str) -> None:
+def check(opened: Artifact, samples: Samples, settings: recipe.Calibrate, split: str = "validation") -> None:
+    """Refuse what cannot be calibrated before anything runs; the arguments and errors are those of ``calibrate``."""
+    check_subject(opened)
+    if split == "test":
+        raise UsageError(
+            "Thresholds may not be chosen on the test split.",
+            allowed="validation chooses, test only reports",
+            next_step="use the validation split",
+        )
+    if len(samples) < least_samples(settings):
+        raise _too_few(len(samples), settings, split)
+    missing = int((samples.labels < 0).sum())
+    if missing and settings.confidence is not None and not settings.unlabelled:
+        raise DataError(
+            f"The labels of {missing} of {len(samples)} samples are missing (negative).",
+            allowed=f"0 to {len(opened.manifest.classes) - 1} for each: a drop in accuracy is counted with labels",
+            next_step="label them, or certify disagreement with the last exit instead, which needs none: --unlabelled",
+        )
+
+
+def check_subject(opened: Artifact) -> None:
+    """Refuse an artifact in which leaving early saves nothing.
+
+    Raises:
+        UsageError: if it is no cascade, or has one exit.
+    """
     manifest = opened.manifest
     if manifest.layout != "cascade" or len(manifest.exits) < 2:
         raise UsageError(
@@ -80,43 +119,65 @@ def _check(opened: Artifact, samples: Samples, split: str) -> None:
             allowed="the layout 'cascade'",
             next_step="sdcompress export CHECKPOINT --layout cascade, and calibrate that",
         )
-    if split == "test":
-        raise UsageError(
-            "Thresholds may not be chosen on the test split.",
-            allowed="validation chooses, test only reports",
-            next_step="use the validation split",
-        )
-    if len(samples) < LEAST_SAMPLES:
-        raise DataError(
-            f"The {split} split has {len(samples)} samples, too few to choose thresholds with.",
+
+
+def least_samples(settings: recipe.Calibrate) -> int:
+    """The samples without which ``calibrate`` refuses: even without a single loss there would be no certificate."""
+    if settings.confidence is None:
+        return LEAST_SAMPLES
+    drops = {settings.max_drop, *settings.ladder}
+    delta = deltas(settings.confidence, len(drops))
+    tested = least_to_certify(min(drops), delta, unlabelled=settings.unlabelled)
+    return max(LEAST_SAMPLES, samples_for(tested))
+
+
+def _too_few(found: int, settings: recipe.Calibrate, split: str) -> DataError:
+    if settings.confidence is None:
+        return DataError(
+            f"The {split} split has {found} samples, too few to choose thresholds with.",
             allowed=f"at least {LEAST_SAMPLES}; for a loss of one point, some thousands",
             next_step="set data.validation higher and train again",
         )
+    needed, smallest = least_samples(settings), min(settings.max_drop, *settings.ladder, 1.0)
+    delta = deltas(settings.confidence, len({settings.max_drop, *settings.ladder}))
+    plan = samples_for_binomial if settings.unlabelled else samples_for_loss
+    typical = plan(smallest / 2, smallest, delta)
+    half = "" if typical is None else f"; about {samples_for(typical)} where half of that is lost"
+    return DataError(
+        f"The {split} split has {found} samples: too few to certify a drop of {smallest:.2%} with a confidence of "
+        f"{settings.confidence:.4g}, even if not one answer is lost.",
+        allowed=f"at least {needed} where nothing is lost{half}",
+        next_step="ask for a larger drop or less confidence (sdcompress calibrate --plan shows what is within reach), "
+        "or set data.validation higher and train again",
+    )
 
 
 def _choose(
     opened: Artifact,
+    engine: Engine,
     samples: Samples,
     settings: recipe.Calibrate,
     *,
     split: str,
-    threads: int,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[tuple[Exit, ...], Policy]:
-    engine = open_engine(opened.path, backend=_BACKEND, threads=threads)
     logits, labels = exit_logits(engine, samples, progress=progress), samples.labels
     times = stage_ms(engine, samples)
     temperatures = [fit_temperature(found, labels) if settings.temperature else 1.0 for found in logits]
-    exits = tuple(
-        exit_.model_copy(update={"temperature": temperature})
-        for exit_, temperature in zip(opened.manifest.exits, temperatures, strict=True)
-    )
+    exits = _with_temperatures(opened, temperatures)
     confidences = np.stack(
         [max_probability(found, exit_.temperature) for found, exit_ in zip(logits[:-1], exits, strict=False)]
     )
     right = logits.argmax(axis=2) == labels
     thresholds = choose_thresholds(confidences, right, times, settings.max_drop)
     return exits, _policy(thresholds, confidences, right, settings=settings, split=split, times=times)
+
+
+def _with_temperatures(opened: Artifact, temperatures: Sequence[float]) -> tuple[Exit, ...]:
+    return tuple(
+        exit_.model_copy(update={"temperature": temperature})
+        for exit_, temperature in zip(opened.manifest.exits, temperatures, strict=True)
+    )
 
 
 def _policy(
@@ -139,11 +200,13 @@ def _policy(
         reference_accuracy=float(right[-1].mean()),
         shares=tuple(float((left == exit_).mean()) for exit_ in range(len(right))),
         stage_ms=times,
-        backend=_BACKEND,
+        backend=CERTIFIED_BACKEND,
     )
 
 
-def _write(opened: Artifact, exits: tuple[Exit, ...], policy: Policy, folder: Path) -> Manifest:
+def _write(
+    opened: Artifact, exits: tuple[Exit, ...], policy: Policy, certificate: Certificate | None, folder: Path
+) -> Manifest:
     old = opened.manifest
     for file in (*old.segments, old.golden):
         (folder / file.file).parent.mkdir(parents=True, exist_ok=True)
@@ -164,8 +227,9 @@ def _write(opened: Artifact, exits: tuple[Exit, ...], policy: Policy, folder: Pa
         parity=old.parity,
         provenance=provenance,
         policy=policy,
+        certificate=certificate,
     )
     (folder / old.card.file).write_text(text, encoding="utf-8", newline="\n")
     kept = {name: getattr(old, name) for name in Manifest.model_fields if name != "digest"}
-    changed = {"exits": exits, "policy": policy, "provenance": provenance, "card": entry(folder, old.card.file)}
-    return seal(folder, **{**kept, **changed})
+    changed = {"exits": exits, "policy": policy, "certificate": certificate, "provenance": provenance}
+    return seal(folder, **{**kept, **changed, "card": entry(folder, old.card.file)})

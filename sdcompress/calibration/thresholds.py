@@ -14,7 +14,7 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["NEVER", "choose_thresholds", "leave"]
+__all__ = ["NEVER", "Search", "at_price", "choose_thresholds", "leave", "settle"]
 
 NEVER = 2.0  # no confidence is above 1
 
@@ -58,10 +58,10 @@ def choose_thresholds(
         of a logit moves no sample.
     """
     allowed = math.floor(Fraction(str(max_drop)) * right.shape[1])
-    search = _Search(confidences, right.astype(np.int64), np.cumsum(np.asarray(stage_ms, np.float64)), allowed)
+    search = Search(confidences, right.astype(np.int64), np.cumsum(np.asarray(stage_ms, np.float64)), allowed)
     found = [search.descend(start, search.longest) for start in search.starts()]
     best = min(found, key=search.rank)
-    return tuple(_settle(confidences, best))
+    return tuple(settle(confidences, best))
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,17 @@ Rule = Callable[[_Scan, int], float]
 
 
 @dataclass(frozen=True)
-class _Search:
+class Search:
+    """Thresholds on given samples, one exit at a time.
+
+    Attributes:
+        confidences: float32 [E-1, N].
+        right: int64 [E, N], 0 or 1: whether each exit's answer counts as right.
+        costs: float64 [E], ms until each exit.
+        allowed: right answers that may be lost.
+        orders: int64 [E-1, N], the samples by falling confidence.
+    """
+
     confidences: Confidences
     right: Exits
     costs: npt.NDArray[np.float64]
@@ -153,7 +163,7 @@ class _Search:
         found = []
         for _ in range(_PRICES):
             middle = (low + high) / 2
-            priced = self.descend(start, _at_price(math.exp(middle)))
+            priced = self.descend(start, at_price(math.exp(middle)))
             feasible = not self.rank(priced)[0]
             low, high = (low, middle) if feasible else (middle, high)
             found += [priced] * feasible
@@ -189,7 +199,9 @@ class _Search:
         return _Scan.of(*(np.concatenate(part)[order] for part in (values, gained, saved)))
 
 
-def _at_price(price: float) -> Rule:
+def at_price(price: float) -> Rule:
+    """Take the value that saves most when every right answer that is lost costs so many ms."""
+
     def rule(scan: _Scan, rights: int) -> float:  # noqa: ARG001 - what is right already does not change the best step
         worth = scan.saved + price * scan.gained
         best = int(worth.argmax()) if len(worth) else 0
@@ -198,7 +210,8 @@ def _at_price(price: float) -> Rule:
     return rule
 
 
-def _settle(confidences: Confidences, thresholds: Thresholds) -> list[float]:
+def settle(confidences: Confidences, thresholds: Thresholds) -> list[float]:
+    """The same exits on these samples, with each threshold half-way to the first sample that stays."""
     left = leave(confidences, thresholds)
     settled = []
     for exit_, found in enumerate(confidences):

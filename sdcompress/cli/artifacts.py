@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from sdcompress.cli.options import DataDir, Json, Out, Overwrite, Threads
+from sdcompress.cli.options import DataDir, Json, Out, Overwrite, Threads, milliseconds, share
 from sdcompress.cli.screen import bar, say, write_json
 from sdcompress.errors import UsageError
 
 __all__ = ["VERBS"]
 
 Artifact = Annotated[Path, typer.Argument(help="folder of an artifact")]
+MaxDrop = Annotated[
+    str | None, typer.Option("--max-drop", help="accuracy that may be lost, e.g. 1% or 0.01; default: the recipe's")
+]
+Confidence = Annotated[
+    str | None,
+    typer.Option("--confidence", help="certify that drop for new images, e.g. 95%; default: the recipe's, or not"),
+]
+Ladder = Annotated[
+    list[str] | None, typer.Option("--ladder", help="certify this drop too, e.g. 0.5%; repeatable; all hold together")
+]
+Unlabelled = Annotated[
+    bool, typer.Option("--unlabelled", help="certify disagreement with the last exit; no label is looked at")
+]
+Budget = Annotated[
+    str | None, typer.Option("--budget", help="mean time: the safest certified thresholds that keep it, e.g. 3ms")
+]
 
 
 def export(
@@ -55,11 +70,13 @@ def export(
 
 def calibrate(
     artifact: Artifact,
-    out: Out,
-    max_drop: Annotated[
-        str | None,
-        typer.Option("--max-drop", help="accuracy that may be lost, e.g. 1% or 0.01; default: the recipe's"),
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="folder to write; not with --plan")] = None,
+    max_drop: MaxDrop = None,
+    confidence: Confidence = None,
+    ladder: Ladder = None,
+    unlabelled: Unlabelled = False,
+    budget: Budget = None,
+    plan: Annotated[bool, typer.Option("--plan", help="only say how many images it takes; writes nothing")] = False,
     data_dir: DataDir = None,
     threads: Threads = 1,
     overwrite: Overwrite = False,
@@ -67,20 +84,33 @@ def calibrate(
 ) -> None:
     """Choose the thresholds of a cascade on the validation split; writes a new artifact with the policy.
 
-    Example: sdcompress calibrate artifacts/cascade --max-drop 1% --out artifacts/early-exit
+    With --confidence the drop is certified for new images like these; where no thresholds are, nobody leaves early.
+
+    Example: sdcompress calibrate artifacts/cascade --max-drop 1% --confidence 95% --out artifacts/early-exit
     """
     from sdcompress import api
-    from sdcompress.cli.tables import show_manifest
+    from sdcompress.cli.tables import show_manifest, show_plan
 
+    wish: dict[str, Any] = {
+        "max_drop": None if max_drop is None else share(max_drop, "--max-drop"),
+        "confidence": None if confidence is None else share(confidence, "--confidence", "95%"),
+        "ladder": [share(drop, "--ladder") for drop in ladder] if ladder else None,
+        "unlabelled": unlabelled or None,
+    }
+    if plan:
+        with bar("plan") as progress:
+            planned = api.plan(artifact, **wish, data_dir=data_dir, threads=threads, progress=progress)
+        if json:
+            write_json(planned.model_dump(mode="json"))
+        else:
+            show_plan(planned)
+        return
+    if out is None:
+        raise UsageError("No folder to write is given.", allowed="--out FOLDER", next_step="add --out, or --plan")
+    wish["budget_ms"] = None if budget is None else milliseconds(budget, "--budget")
     with bar("calibrate") as progress:
         manifest = api.calibrate(
-            artifact,
-            out,
-            max_drop=None if max_drop is None else _share(max_drop),
-            data_dir=data_dir,
-            threads=threads,
-            overwrite=overwrite,
-            progress=progress,
+            artifact, out, **wish, data_dir=data_dir, threads=threads, overwrite=overwrite, progress=progress
         )
     if json:
         write_json({"artifact": str(out), **manifest.model_dump(mode="json")})
@@ -116,22 +146,6 @@ def inspect(artifact: Artifact, json: Json = False) -> None:
         write_json(manifest.model_dump(mode="json"))
     else:
         show_manifest(manifest, str(artifact))
-
-
-def _share(text: str) -> float:
-    """'1%' or '0.01' as 0.01; a bare 1 could mean either, so it is refused."""
-    number, percent = text.removesuffix("%"), text.endswith("%")
-    try:
-        share = Decimal(number) / (100 if percent else 1)  # in binary 0.7 / 100 is a little less than 0.007
-    except InvalidOperation:
-        share = Decimal(-1)
-    if not 0 <= share <= 1 or (share == 1 and not percent):
-        raise UsageError(
-            f"--max-drop is '{text}'.",
-            allowed="0% to 100%, or 0 to below 1",
-            next_step="e.g. --max-drop 1% for one point",
-        )
-    return float(share)
 
 
 VERBS = (export, calibrate, verify, inspect)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 from pydantic import ValidationError
 
-from sdcompress.cli.options import DataDir, Device, Json, Out, Overwrite, Threads
+from sdcompress.cli.options import AllowUncertified, DataDir, Device, Json, Out, Overwrite, Threads, milliseconds
 from sdcompress.cli.screen import bar, command_line, say, write_json
 from sdcompress.errors import UsageError
 from sdcompress.schema.base import explain
@@ -23,6 +23,7 @@ def evaluate(
     data_dir: DataDir = None,
     threads: Threads = 1,
     device: Device = "cpu",
+    allow_uncertified: AllowUncertified = False,
     json: Json = False,
 ) -> None:
     """Score every exit, their ensemble, and the early-exit policy as it runs.
@@ -33,7 +34,15 @@ def evaluate(
     from sdcompress.cli.tables import show_evaluation
 
     with bar("evaluate") as progress:
-        found = api.evaluate(folder, split=split, data_dir=data_dir, threads=threads, device=device, progress=progress)
+        found = api.evaluate(
+            folder,
+            split=split,
+            data_dir=data_dir,
+            threads=threads,
+            device=device,
+            allow_uncertified=allow_uncertified,
+            progress=progress,
+        )
     if json:
         write_json(found.model_dump(mode="json"))
     else:
@@ -56,6 +65,7 @@ def bench(
     data_dir: DataDir = None,
     threads: Threads = 1,
     device: Device = "cpu",
+    allow_uncertified: AllowUncertified = False,
     json: Json = False,
 ) -> None:
     """Measure artifacts in turn on this machine: percentiles, exit mix, and ratios with confidence intervals.
@@ -70,8 +80,8 @@ def bench(
         batch=batch,
         threads=threads,
         device=device,
-        warmup_ms=_milliseconds(warmup, "--warmup"),
-        duration_s=_milliseconds(duration, "--duration") / 1000,
+        warmup_ms=milliseconds(warmup, "--warmup"),
+        duration_s=milliseconds(duration, "--duration") / 1000,
         rounds=rounds,
     )
     with bar("bench") as progress:
@@ -82,6 +92,7 @@ def bench(
             reference=reference,
             settings=settings,
             command=command_line(),
+            allow_uncertified=allow_uncertified,
             progress=progress,
         )
     if json:
@@ -145,17 +156,6 @@ def _bench_settings(**given: Any) -> Bench:
         return Bench.model_validate({key: value for key, value in given.items() if value is not None})
     except ValidationError as error:
         raise explain(error, Bench, "the options", UsageError) from error
-
-
-def _milliseconds(text: str, flag: str) -> float:
-    """'200ms' or '10s' in milliseconds; a bare number is refused, because tools disagree on its unit."""
-    for unit, factor in (("ms", 1.0), ("s", 1000.0)):
-        number = text.removesuffix(unit)
-        if number != text and number.replace(".", "", 1).isdecimal() and number.isascii() and float(number) > 0:
-            return float(number) * factor
-    raise UsageError(
-        f"{flag} is '{text}'.", allowed="a number with its unit, e.g. 200ms or 10s", next_step="add the unit"
-    )
 
 
 VERBS = (evaluate, bench, report)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from sdcompress.errors import UsageError
+
 __all__ = [
+    "AllowUncertified",
     "DataDir",
     "Device",
     "Json",
@@ -19,6 +23,8 @@ __all__ = [
     "Set",
     "Threads",
     "as_settings",
+    "milliseconds",
+    "share",
 ]
 
 # Typer reads these at run time, where Python 3.10 is the oldest; Optional is what it knows on all versions
@@ -35,6 +41,9 @@ PrintConfig = Annotated[bool, typer.Option("--print-config", help="print the res
 Out = Annotated[Path, typer.Option("--out", "-o", help="folder to write")]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="where the data lies, if not where the recipe says")]
 Threads = Annotated[int, typer.Option("--threads", min=1, help="intra-op threads")]
+AllowUncertified = Annotated[
+    bool, typer.Option("--allow-uncertified", help="also run what the artifact's certificate does not cover")
+]
 Device = Annotated[str, typer.Option("--device", help="cpu or cuda")]
 
 
@@ -52,3 +61,30 @@ def as_settings(given: list[str] | None, **flags: Any) -> list[str]:
         if value is not None
     ]
     return [*(given or []), *named]
+
+
+def milliseconds(text: str, flag: str) -> float:
+    """'200ms' or '10s' in milliseconds; a bare number is refused, because tools disagree on its unit."""
+    for unit, factor in (("ms", 1.0), ("s", 1000.0)):
+        number = text.removesuffix(unit)
+        if number != text and number.replace(".", "", 1).isdecimal() and number.isascii() and float(number) > 0:
+            return float(number) * factor
+    raise UsageError(
+        f"{flag} is '{text}'.", allowed="a number with its unit, e.g. 200ms or 10s", next_step="add the unit"
+    )
+
+
+def share(text: str, flag: str, example: str = "1%") -> float:
+    """'1%' or '0.01' as 0.01; a bare 1 could mean either, so it is refused."""
+    number, percent = text.removesuffix("%"), text.endswith("%")
+    try:
+        found = Decimal(number) / (100 if percent else 1)  # in binary 0.7 / 100 is a little less than 0.007
+    except InvalidOperation:
+        found = Decimal(-1)
+    if not 0 <= found <= 1 or (found == 1 and not percent):
+        raise UsageError(
+            f"{flag} is '{text}'.",
+            allowed="0% to 100%, or 0 to below 1",
+            next_step=f"e.g. {flag} {example}",
+        )
+    return float(found)

@@ -11,8 +11,8 @@ from sdcompress.cli.screen import say, table
 from sdcompress.doctor import Diagnosis
 from sdcompress.errors import UsageError
 from sdcompress.schema.base import Frozen
-from sdcompress.schema.manifest import Manifest
-from sdcompress.schema.report import BenchReport, Evaluation, Report, VerifyReport
+from sdcompress.schema.manifest import Certificate, Manifest
+from sdcompress.schema.report import BenchReport, Evaluation, Plan, Report, VerifyReport
 
 __all__ = [
     "read_json",
@@ -20,6 +20,7 @@ __all__ = [
     "show_diagnosis",
     "show_evaluation",
     "show_manifest",
+    "show_plan",
     "show_report",
     "show_verdicts",
 ]
@@ -71,8 +72,27 @@ def show_manifest(manifest: Manifest, folder: str) -> None:
     if policy:
         say(
             f"policy: {policy.kind}, chosen on {policy.samples} {policy.split} images for a drop of at most "
-            f"{policy.max_drop:.2%}: {policy.accuracy:.2%} instead of {policy.reference_accuracy:.2%} there; "
-            f"guarantee: {policy.guarantee}"
+            f"{policy.max_drop:.2%}: {_percent(policy.accuracy)} instead of {_percent(policy.reference_accuracy)} "
+            f"there; {policy.mean_ms:.3f} ms on average; guarantee: {policy.guarantee}"
+        )
+    if manifest.certificate:
+        _show_certificate(manifest.certificate)
+
+
+def _show_certificate(found: Certificate) -> None:
+    """The tests, one line for each wish."""
+    say(
+        f"certificate: {found.loss}, confidence {found.confidence:.4g}, on {found.certify_samples} images that chose "
+        f"nothing ({found.shape_samples} others shaped the thresholds); for {found.backend} ({found.device})"
+    )
+    for level in found.levels:
+        last = level.p_values[level.certified - 1] if level.certified else None
+        stop = level.p_values[level.certified] if len(level.p_values) > level.certified else None
+        say(
+            f"  at most {level.max_drop:.2%}: "
+            + (f"step {level.certified} of the path (p = {last:.2g})" if last is not None else "no certificate")
+            + (f"; the next has p = {stop:.2g}" if stop is not None else "")
+            + f" at delta {level.delta:.4g}"
         )
 
 
@@ -81,6 +101,32 @@ def show_verdicts(found: VerifyReport) -> None:
     rows = [[v.name, f"{v.max_abs:.1e}", f"{v.row_abs:.1e}", f"{v.allowed:.1e}", str(v.flips)] for v in found.exits]
     table(["exit", "largest difference", "between batches", "allowed", "flips"], rows)
     say(f"{found.source}: intact ({found.files} files), verified on {found.samples} golden samples")
+    if found.certificate:
+        kept = ", ".join(f"{drop:.2%}" for drop in found.certificate.certified) or "no drop (nobody leaves early)"
+        say(
+            f"certificate: {found.certificate.tests} tests on {found.certificate.samples} images, computed again, are "
+            f"as it says: {kept} of {found.certificate.loss} at {found.certificate.confidence:.4g} confidence"
+        )
+
+
+def show_plan(found: Plan) -> None:
+    """The samples that a wish needs at each speed."""
+    title = f"images that certify at most {found.max_drop:.2%} {found.loss} at {found.confidence:.4g} confidence"
+    rows = [
+        [
+            "assumed" if row.mean_ms is None else f"seen at {row.mean_ms:.3f} ms",
+            _percent(row.lost),
+            _percent(row.gained),
+            "out of reach" if row.needs is None else f"{row.needs:,}",
+        ]
+        for row in (*found.assumed, *found.observed)
+    ]
+    table(["thresholds", "lost", "gained", "images needed"], rows, title)
+    say(
+        f"{found.source}: there are {found.samples:,} images for calibration; below {found.least:,} it is refused. "
+        f"With the number needed, {found.power:.0%} of calibrations find the certificate. "
+        f"Seen on the {found.seen:,} images that shape the thresholds and certify nothing."
+    )
 
 
 def show_evaluation(found: Evaluation) -> None:

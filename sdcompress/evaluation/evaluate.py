@@ -49,22 +49,24 @@ class _Answers:
         )
 
 
-def exit_logits(engine: Engine, samples: Samples, *, batch: int = 256, progress: Progress | None = None) -> Float:
+def exit_logits(
+    engine: Engine, samples: Samples, *, batch: int = 256, labelled: bool = True, progress: Progress | None = None
+) -> Float:
     """The logits of every exit for all samples, float32 [E, N, K].
 
     Args:
         engine: what is run.
         samples: N images and labels.
         batch: images at a time.
+        labelled: whether the labels must be of this network's classes; they are not looked at otherwise.
         progress: called with (images done, all images).
 
     Raises:
         DataError: if the samples are none, or not of this network's classes and size.
         VerificationError: if a logit is not finite.
     """
-    return np.concatenate(
-        [_finite(engine.exits(inputs)) for inputs, _ in _batches(engine, samples, batch, progress)], axis=1
-    )
+    batches = _batches(engine, samples, batch, progress, labelled=labelled)
+    return np.concatenate([_finite(engine.exits(inputs)) for inputs, _ in batches], axis=1)
 
 
 def evaluate(
@@ -148,10 +150,10 @@ def _policy_score(engine: Engine, left: npt.NDArray[np.int64], right: npt.NDArra
 
 
 def _batches(
-    engine: Engine, samples: Samples, batch: int, progress: Progress | None
+    engine: Engine, samples: Samples, batch: int, progress: Progress | None, *, labelled: bool = True
 ) -> Iterator[tuple[Float, npt.NDArray[np.int64]]]:
     """Inputs and labels, batch by batch, once both are known to fit the network."""
-    _check_labels(engine, samples)
+    _check_labels(engine, samples, labelled=labelled)
     channels, height, width = engine.image
     for start in range(0, len(samples), batch):
         rows = np.arange(start, min(start + batch, len(samples)))
@@ -167,10 +169,12 @@ def _batches(
             progress(int(rows[-1]) + 1, len(samples))
 
 
-def _check_labels(engine: Engine, samples: Samples) -> None:
+def _check_labels(engine: Engine, samples: Samples, *, labelled: bool) -> None:
     classes = len(engine.classes)
     if len(samples) == 0:
         raise DataError("There are no samples to measure on.", next_step="choose a split or a data set that has some")
+    if not labelled:
+        return
     low, high = int(samples.labels.min()), int(samples.labels.max())
     if low < 0 or high >= classes:
         raise DataError(

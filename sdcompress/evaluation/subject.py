@@ -38,10 +38,12 @@ class Subject:
     recipe: Recipe
     data_fingerprint: str
 
-    def engine(self, *, threads: int | None = None, device: str = "cpu") -> Engine:
-        """Ready to run: onnxruntime for an artifact, torch for a checkpoint."""
+    def engine(self, *, threads: int | None = None, device: str = "cpu", allow_uncertified: bool = False) -> Engine:
+        """Ready to run: onnxruntime for an artifact, torch for a checkpoint; the arguments of ``open_engine``."""
         backend = "onnxruntime" if self.kind == "artifact" else "eager"
-        return open_engine(self.path, backend=backend, threads=threads, device=device)
+        return open_engine(
+            self.path, backend=backend, threads=threads, device=device, allow_uncertified=allow_uncertified
+        )
 
     def dataset(self, data_dir: Path | str | None = None) -> Dataset:
         """The data it was trained on, with the same split.

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from sdcompress.artifact.read import open_artifact
+from sdcompress.calibration.recompute import recompute
 from sdcompress.data.preprocess import normalise
 from sdcompress.errors import ParityError
 from sdcompress.runtime.open import open_engine
-from sdcompress.schema.report import ExitVerdict, VerifyReport
+from sdcompress.schema.manifest import Certificate
+from sdcompress.schema.report import CertificateVerdict, ExitVerdict, VerifyReport
 
 __all__ = ["verify"]
 
@@ -18,7 +20,8 @@ __all__ = ["verify"]
 def verify(artifact: Path | str, *, threads: int = 1) -> VerifyReport:
     """Check an artifact's integrity and that its graphs give the checkpoint's logits on this machine.
 
-    The golden images are run together and one by one: an image's logits must not depend on those beside it.
+    The golden images are run together and one by one: an image's logits must not depend on those beside it. A
+    certificate's tests are made again from its evidence.
 
     Args:
         artifact: the folder.
@@ -29,9 +32,11 @@ def verify(artifact: Path | str, *, threads: int = 1) -> VerifyReport:
 
     Raises:
         ArtifactError: if the artifact is corrupt, truncated or edited.
+        CertificateError: if its certificate was edited, or does not cover its thresholds.
         ParityError: if an exit's logits are not the checkpoint's.
     """
     opened = open_artifact(artifact)
+    certificate = recompute(opened)
     golden = opened.golden()
     engine = open_engine(opened.path, threads=threads)
     inputs = normalise(golden.images, opened.manifest.input.preprocess)
@@ -54,9 +59,20 @@ def verify(artifact: Path | str, *, threads: int = 1) -> VerifyReport:
         source=str(artifact),
         digest=manifest.digest,
         layout=manifest.layout,
-        files=len(manifest.segments) + 3,
+        files=len(manifest.files) + 1,
         samples=len(golden.labels),
         exits=tuple(verdicts),
+        certificate=None if certificate is None else _verdict(certificate),
+    )
+
+
+def _verdict(certificate: Certificate) -> CertificateVerdict:
+    return CertificateVerdict(
+        loss=certificate.loss,
+        confidence=certificate.confidence,
+        samples=certificate.certify_samples,
+        tests=sum(len(level.p_values) for level in certificate.levels),
+        certified=tuple(level.max_drop for level in certificate.levels if level.certified),
     )
 
 

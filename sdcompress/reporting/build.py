@@ -76,6 +76,7 @@ def _bare_row(name: str, manifest: Manifest) -> ReportRow:
         name=name,
         layout=manifest.layout,
         digest=manifest.digest,
+        guarantee=_guarantee(manifest),
         test_accuracy=None,
         validation_accuracy=None,
         macs=None,
@@ -85,6 +86,16 @@ def _bare_row(name: str, manifest: Manifest) -> ReportRow:
         p99_ms=None,
         speedup=None,
     )
+
+
+def _guarantee(manifest: Manifest) -> str | None:
+    if manifest.policy is None:
+        return None
+    if manifest.certificate is None or manifest.policy.guarantee != "certified":
+        return manifest.policy.guarantee
+    wish, confidence = 100 * manifest.policy.max_drop, 100 * manifest.certificate.confidence
+    what = "" if manifest.certificate.loss == "accuracy drop" else " disagreement"
+    return f"at most {wish:.4g} %{what}, {confidence:.4g} % sure"
 
 
 def _fill(report: Report, row: ReportRow, manifest: Manifest) -> ReportRow:

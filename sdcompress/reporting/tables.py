@@ -43,7 +43,7 @@ def summary(report: Report) -> Table:
         " MACs for one image, on average over the exits taken."
     )
     columns = (
-        *("artifact", "layout", "test accuracy", "validation accuracy", "mean", "p50", "p99"),
+        *("artifact", "layout", "guaranteed drop", "test accuracy", "validation accuracy", "mean", "p50", "p99"),
         *(
             "speed-up (mean)",
             "speed-up (p50)",
@@ -65,6 +65,7 @@ def _summary_row(report: Report, row: ReportRow) -> tuple[str, ...]:
         + (" (reference)" if row.name == report.reference else "")
         + (" (unstable)" if row.stable is False else ""),
         row.layout,
+        row.guarantee or q.NOTHING,
         q.accuracy(row.test_accuracy, test.samples if test else None),
         q.accuracy(row.validation_accuracy, validation.samples if validation else None),
         q.milliseconds(row.mean_ms),

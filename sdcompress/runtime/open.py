@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from sdcompress import registry
+from sdcompress.artifact.certificate import check_covered
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.errors import UnknownNameError, UsageError
 from sdcompress.runtime.backends._base import Backend, Graph
@@ -20,7 +21,12 @@ EAGER = "eager"
 
 
 def open_engine(
-    path: Path | str, *, backend: str = "onnxruntime", threads: int | None = None, device: str = "cpu"
+    path: Path | str,
+    *,
+    backend: str = "onnxruntime",
+    threads: int | None = None,
+    device: str = "cpu",
+    allow_uncertified: bool = False,
 ) -> Engine:
     """Open an artifact, after checking all of it; or a checkpoint with the backend "eager".
 
@@ -29,9 +35,12 @@ def open_engine(
         backend: a name of 'sdcompress list backends', or "eager": torch, the yardstick.
         threads: for one call; None leaves the choice to the backend (most take all cores).
         device: "cpu" or "cuda".
+        allow_uncertified: run an artifact whose certificate does not cover what is asked for: another backend or
+            device than the certified one, other graphs, or thresholds beyond the certified ones.
 
     Raises:
         ArtifactError: if the artifact is not intact or cannot be loaded.
+        CertificateError: if it comes with a certificate that does not cover this.
         CheckpointError: if the checkpoint is not intact.
         SetupError: if this machine has no such device; MissingExtraError if a package is not installed.
         UsageError: if threads is below 1; UnknownNameError if there is no such backend.
@@ -49,6 +58,8 @@ def open_engine(
         raise UnknownNameError("backends", backend, [*known, EAGER])
     load: Backend = registry.load(ROOM, backend, extra="all")
     artifact = open_artifact(path)
+    if not allow_uncertified:
+        check_covered(artifact.manifest, backend=backend, device=device)
     return Network(artifact, partial(_load, load, artifact, threads=threads, device=device))
 
 

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import (
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from sdcompress.schema.base import Fraction, Frozen, Sha256
 
 __all__ = [
+    "Certificate",
+    "CertifiedDrop",
     "Exit",
     "FileEntry",
     "Input",
@@ -95,16 +105,67 @@ class Policy(Frozen):
     kind: Literal["max_prob"] = "max_prob"
     thresholds: tuple[float, ...] = Field(description="one for each exit but the last")
     max_drop: Fraction = Field(description="accuracy that was allowed to be lost against the last exit")
-    guarantee: Literal["none"] = Field(
-        "none", description="'none': chosen on the calibration samples, no statistical certificate"
+    guarantee: Literal["none", "certified", "no certificate"] = Field(
+        "none",
+        description="'none': chosen on the calibration samples, no statistical certificate. 'certified': see the "
+        "certificate. 'no certificate': one was asked for and not found; nobody leaves before the last exit",
     )
     split: str = "validation"
     samples: PositiveInt
-    accuracy: Fraction = Field(description="of the policy, on the calibration samples")
-    reference_accuracy: Fraction = Field(description="of the last exit, on the same samples")
+    accuracy: Fraction | None = Field(description="of the policy, on the calibration samples; null without labels")
+    reference_accuracy: Fraction | None = Field(description="of the last exit, on the same samples")
     shares: tuple[Fraction, ...] = Field(description="share of the calibration samples that left at each exit")
     stage_ms: tuple[PositiveFloat, ...] = Field(description="measured ms of each segment at batch 1 when calibrated")
     backend: str = "onnxruntime"
+
+    @model_validator(mode="after")
+    def _nobody_leaves_without_a_certificate(self) -> Policy:
+        if self.guarantee == "no certificate" and any(threshold <= 1 for threshold in self.thresholds):
+            raise ValueError("a policy without the certificate that was asked for may have no threshold that fires")
+        return self
+
+    @property
+    def mean_ms(self) -> float:
+        """Milliseconds that one image takes by the measured stages and shares."""
+        reached = [sum(self.stage_ms[: exit_ + 1]) for exit_ in range(len(self.shares))]
+        return sum(share * ms for share, ms in zip(self.shares, reached, strict=True))
+
+
+class CertifiedDrop(Frozen):
+    """What the tests say of one wish: the steps of the path that keep it, and the p-values that say so."""
+
+    max_drop: Annotated[float, Field(gt=0, lt=1)] = Field(description="the mean loss that is tested against, alpha")
+    delta: Annotated[float, Field(gt=0, lt=1)] = Field(description="probability of an error that this wish may use up")
+    certified: Annotated[int, Field(ge=0)] = Field(description="the last step of the path that is certified; 0: none")
+    p_values: tuple[Fraction, ...] = Field(
+        description="of path[1], path[2], ...: the rejected, then the one that is not"
+    )
+
+
+class Certificate(Frozen):
+    """Which thresholds keep the loss within a bound on new samples, with what confidence, and the evidence for it.
+
+    Made by fixed-sequence testing on samples that had no part in making the path. See docs/certificates.md.
+    """
+
+    confidence: Annotated[float, Field(ge=0.5, lt=1)] = Field(description="that all of the certified bounds hold")
+    loss: Literal["accuracy drop", "disagreement"]
+    test: Literal["betting", "binomial"]
+    levels: Annotated[tuple[CertifiedDrop, ...], Field(min_length=1)]
+    path: Annotated[tuple[tuple[float, ...], ...], Field(min_length=1)] = Field(
+        description="thresholds of every step, safest first; at path[0] nobody leaves"
+    )
+    temperatures: tuple[PositiveFloat, ...] = Field(description="of every exit, when it was certified")
+    policy: Literal["max_prob"] = "max_prob"
+    graphs: Sha256 = Field(description="digest of the list of the segments' SHA-256")
+    backend: str
+    device: str
+    precision: tuple[str, ...] = Field(description="of every segment")
+    data_fingerprint: Sha256
+    seed: Sha256 = Field(description="drew the parts and the order; a hash of the fingerprint and the graphs")
+    shape_samples: PositiveInt = Field(description="samples that made temperatures and path")
+    certify_samples: PositiveInt = Field(description="samples that were only tested")
+    evidence: FileEntry = Field(description="what each exit did on each of those samples, in the order of the tests")
 
 
 class ParityRecord(Frozen):
@@ -143,6 +204,7 @@ class Manifest(Frozen):
     segments: Annotated[tuple[Segment, ...], Field(min_length=1)]
     exits: Annotated[tuple[Exit, ...], Field(min_length=1)]
     policy: Policy | None = None
+    certificate: Certificate | None = None
     golden: FileEntry
     card: FileEntry
     parity: tuple[ParityRecord, ...]
@@ -165,3 +227,28 @@ class Manifest(Frozen):
         if self.policy is not None and len(self.policy.thresholds) != len(self.exits) - 1:
             raise ValueError("the policy needs one threshold for each exit but the last")
         return self
+
+    @model_validator(mode="after")
+    def _certificate_fits(self) -> Manifest:
+        found, exits = self.certificate, len(self.exits)
+        if found is None:
+            return self
+        if any(len(step) != exits - 1 for step in found.path) or len(found.temperatures) != exits:
+            raise ValueError("the certificate is not about this number of exits")
+        if any(level.certified >= len(found.path) for level in found.levels):
+            raise ValueError("the certificate names a step that its path does not have")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_an_absent_certificate(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # artifacts without one stay, byte for byte, what readers before it know
+        fields: dict[str, Any] = dump(self)
+        if self.certificate is None:
+            fields.pop("certificate", None)
+        return fields
+
+    @property
+    def files(self) -> tuple[FileEntry, ...]:
+        """Every file of the artifact but the manifest."""
+        evidence = (self.certificate.evidence,) if self.certificate else ()
+        return (*self.segments, self.golden, self.card, *evidence)

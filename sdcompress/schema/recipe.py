@@ -168,6 +168,26 @@ class Calibrate(Frozen):
     policy: Literal["max_prob"] = "max_prob"
     max_drop: Fraction = Field(0.01, description="accuracy that may be lost against the last exit, 0.01 = 1 point")
     temperature: bool = Field(True, description="fit a temperature per exit where it lowers the NLL")
+    confidence: Annotated[float, Field(ge=0.5, lt=1)] | None = Field(
+        None, description="certify max_drop with this confidence, e.g. 0.95; null: no guarantee"
+    )
+    ladder: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        (), description="further drops to certify on the same path; all of them hold together with the confidence"
+    )
+    unlabelled: bool = Field(
+        False, description="certify disagreement with the last exit, which needs no labels and bounds the drop"
+    )
+    budget_ms: PositiveFloat | None = Field(
+        None, description="the safest certified thresholds that take at most this mean time; null: the fastest"
+    )
+
+    @model_validator(mode="after")
+    def _only_with_confidence(self) -> Calibrate:
+        if self.confidence is None and (self.ladder or self.unlabelled or self.budget_ms is not None):
+            raise ValueError("ladder, unlabelled and budget_ms need a confidence, e.g. 0.95")
+        if self.confidence is not None and not 0 < self.max_drop < 1:
+            raise ValueError("a drop of 0 or 1 cannot be certified: set max_drop between them, e.g. 0.01")
+        return self
 
 
 class Bench(Frozen):

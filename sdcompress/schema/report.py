@@ -11,6 +11,7 @@ from sdcompress.schema.base import Fraction, Frozen, Sha256
 __all__ = [
     "BenchRecord",
     "BenchReport",
+    "CertificateVerdict",
     "Comparison",
     "Evaluation",
     "ExitScore",
@@ -19,6 +20,8 @@ __all__ = [
     "Latency",
     "Machine",
     "Percentile",
+    "Plan",
+    "PlanRow",
     "PolicyScore",
     "Report",
     "ReportRow",
@@ -168,6 +171,7 @@ class ReportRow(Frozen):
     name: str
     layout: str
     digest: Sha256 | None
+    guarantee: str | None = Field(None, description="of the exit policy, in words; None without a policy")
     test_accuracy: Fraction | None
     validation_accuracy: Fraction | None
     macs: float | None = Field(description="mean for one image, over the exit shares")
@@ -208,6 +212,16 @@ class ExitVerdict(Frozen):
     flips: int = Field(description="samples whose class changed")
 
 
+class CertificateVerdict(Frozen):
+    """A certificate whose tests were made again from its evidence, with the same results."""
+
+    loss: str
+    confidence: Fraction
+    samples: int = Field(description="samples that were tested")
+    tests: int = Field(description="p-values that were computed again")
+    certified: tuple[Fraction, ...] = Field(description="the drops for which some thresholds are certified")
+
+
 class VerifyReport(Frozen):
     """An artifact that is intact and computes on this machine what its checkpoint computed."""
 
@@ -218,3 +232,29 @@ class VerifyReport(Frozen):
     files: int = Field(description="files whose bytes were checked")
     samples: int = Field(description="golden samples that were run")
     exits: tuple[ExitVerdict, ...]
+    certificate: CertificateVerdict | None = Field(None, description="None: the artifact has no certificate")
+
+
+class PlanRow(Frozen):
+    """One speed, and the samples that would certify it."""
+
+    mean_ms: float | None = Field(description="by the stages as measured; None where losses are assumed")
+    lost: Fraction = Field(description="share of answers that only the last exit has right (or: that differ from its)")
+    gained: Fraction = Field(description="share of answers that only the exit where they leave has right")
+    needs: int | None = Field(description="calibration samples in all; None: more than a million, or out of reach")
+
+
+class Plan(Frozen):
+    """How many calibration samples a certificate needs."""
+
+    schema_version: Literal[1] = 1
+    source: str = Field(description="folder as given")
+    max_drop: Fraction
+    confidence: Fraction
+    loss: Literal["accuracy drop", "disagreement"]
+    power: Fraction = Field(description="share of calibrations that find the certificate with the planned number")
+    samples: int = Field(description="calibration samples that there are")
+    seen: int = Field(description="of them, those that this plan was made on; they certify nothing")
+    least: int = Field(description="samples below which calibration refuses: not even without a loss")
+    assumed: tuple[PlanRow, ...]
+    observed: tuple[PlanRow, ...] = Field(description="along the path of thresholds, from careful to fast")

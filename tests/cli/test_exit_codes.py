@@ -120,6 +120,23 @@ MISTAKES = {
     "opset": (["export", "{train}", "--opset", "3", "--out", "{out}"], "18"),
     "drop": (["calibrate", "{cascade}", "--max-drop", "two", "--out", "{out}"], "--max-drop 1%"),
     "drop of one what": (["calibrate", "{cascade}", "--max-drop", "1", "--out", "{out}"], "--max-drop 1%"),
+    "confidence": (["calibrate", "{cascade}", "--confidence", "sure", "--out", "{out}"], "--confidence 95%"),
+    "little confidence": (["calibrate", "{cascade}", "--confidence", "30%", "--out", "{out}"], "greater than or equal"),
+    "no drop, surely": (
+        ["calibrate", "{cascade}", "--max-drop", "0%", "--confidence", "95%", "--out", "{out}"],
+        "cannot be certified",
+    ),
+    "more than the images tell": (
+        ["calibrate", "{cascade}", "--max-drop", "0.1%", "--confidence", "95%", "--out", "{out}"],
+        "too few to certify",
+    ),
+    "a budget without its unit": (
+        ["calibrate", "{cascade}", "--confidence", "95%", "--budget", "3", "--out", "{out}"],
+        "200ms",
+    ),
+    "a budget without a confidence": (["calibrate", "{cascade}", "--budget", "3ms", "--out", "{out}"], "confidence"),
+    "a plan without a confidence": (["calibrate", "{cascade}", "--plan"], "--confidence 95%"),
+    "nowhere to write": (["calibrate", "{cascade}"], "--out FOLDER"),
     "unit": (["bench", "{cascade}", "--duration", "10"], "10s"),
     "scenario": (["bench", "{cascade}", "--scenario", "server"], "single-stream"),
     "reference": (["bench", "{cascade}", "--reference", "cascad", "--images", "golden"], "'cascade'"),
@@ -137,6 +154,21 @@ def test_a_wrong_option_is_2_and_answered_with_a_right_one(cli, made, tmp_path: 
     there = {"train": made.train, "cascade": made.cascade, "out": tmp_path / "out"}
     refused(cli(*(word.format(**there) for word in arguments)), 2, right, "next: ")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_edited_certificate_is_4_and_runs_only_when_told(cli, made, tmp_path: Path) -> None:
+    """Thresholds that let everybody go, with a digest that fits again."""
+    out = tmp_path / "early"
+    assert cli("calibrate", made.cascade, "--max-drop", "30%", "--confidence", "90%", "--out", out).code == 0
+    path = out / "manifest.json"
+    fields = json.loads(path.read_text())
+    fields["policy"] |= {"thresholds": [0.0, 0.0], "guarantee": "certified"}
+    fields["digest"] = digest_of({name: value for name, value in fields.items() if name != "digest"})
+    path.write_text(json.dumps(fields))
+    for verb in (["verify", out], ["evaluate", out], ["bench", out, "--images", "golden"]):
+        refused(cli(*verb), 4, "not among those that are certified", "allowed: ", "next: ")
+    told = cli("evaluate", out, "--allow-uncertified", "--json")
+    assert json.loads(told.out)["policy"]["shares"] == [1.0, 0.0, 0.0]
 
 
 def test_a_device_that_is_not_there_is_3(cli, made) -> None:

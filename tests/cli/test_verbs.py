@@ -13,7 +13,7 @@ import sdcompress
 from sdcompress import registry
 from sdcompress.methods import ROOM as METHODS
 from sdcompress.schema.manifest import Manifest
-from sdcompress.schema.report import BenchReport, Evaluation, Report, VerifyReport
+from sdcompress.schema.report import BenchReport, Evaluation, Plan, Report, VerifyReport
 
 EXITS = ["exit1", "exit2", "final"]
 
@@ -150,3 +150,43 @@ def test_run_does_all_of_it_and_a_second_time_only_tells(cli: Callable, recipe: 
     assert {k: v for k, v in json.loads(second.out).items() if k != "created"} == {
         k: v for k, v in told.items() if k != "created"
     }
+    sure = cli(*arguments, "--set", "calibrate.confidence=0.9", "--set", "calibrate.max_drop=0.4")
+    assert "epoch" not in sure.err  # nothing is trained again
+    assert [row["guarantee"] for row in told["rows"]] == [None, None, "none"]
+    guarantee = json.loads(sure.out)["rows"][-1]["guarantee"]
+    assert guarantee in {"at most 40 %, 90 % sure", "no certificate"}
+
+
+@pytest.fixture(scope="session")
+def certified(cli, made, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("certified") / "early"
+    wish = ["--max-drop", "40%", "--confidence", "90%", "--ladder", "30%"]  # one epoch of training: its exits differ
+    done = cli("calibrate", made.cascade, *wish, "--out", out, "--json")
+    assert done.code == 0, done.err
+    manifest = Manifest.model_validate({k: v for k, v in json.loads(done.out).items() if k != "artifact"})
+    assert manifest.certificate is not None
+    assert manifest.certificate.confidence == 0.9
+    assert [level.max_drop for level in manifest.certificate.levels] == [0.3, 0.4]
+    return out
+
+
+def test_a_certificate_is_verified_inspected_and_reported(cli, certified: Path, tmp_path: Path) -> None:
+    verified = VerifyReport.model_validate_json(cli("verify", certified, "--json").out)
+    assert verified.certificate is not None
+    assert verified.certificate.tests >= 2
+    assert "computed again" in cli("verify", certified).out
+    shown = cli("inspect", certified).out
+    assert "at most 40.00%" in shown
+    assert "confidence 0.9" in shown
+    done = cli("report", certified, "--out", tmp_path / "report", "--json")
+    assert json.loads(done.out)["rows"][0]["guarantee"] in {"at most 40 %, 90 % sure", "no certificate"}
+    assert "guaranteed drop" in (tmp_path / "report" / "report.md").read_text()
+
+
+def test_a_plan_writes_nothing(cli, made) -> None:
+    before = sorted(made.cascade.parent.iterdir())
+    wish = ["--plan", "--max-drop", "30%", "--confidence", "0.9"]
+    told = Plan.model_validate_json(cli("calibrate", made.cascade, *wish, "--json").out)
+    assert (told.max_drop, told.confidence) == (0.3, 0.9)
+    assert f"below {told.least} it is refused" in cli("calibrate", made.cascade, *wish).out
+    assert sorted(made.cascade.parent.iterdir()) == before

@@ -23,7 +23,7 @@ from sdcompress.schema.manifest import Policy, Preprocess
 from sdcompress.schema.recipe import Export
 
 PAGE = (Path(__file__).parents[2] / "docs" / "artifact.md").read_text(encoding="utf-8")
-DIGEST, PREPROCESS, CASCADE = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+DIGEST, PREPROCESS, CASCADE, CERTIFICATE = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +72,21 @@ def test_the_cascade_by_hand_gives_the_engines_answers(cascade: Path, monkeypatc
     np.testing.assert_array_equal(names["exits"], prediction.exit_index)
     np.testing.assert_array_equal(names["classes"], prediction.logits.argmax(1))
     assert set(names["exits"].tolist()) == {0, 1, 2}
+
+
+def test_the_certificate_is_recomputed_by_hand(certified_artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert execute(CERTIFICATE, certified_artifact, monkeypatch)["told"] > 0  # the last p-value that was compared
+    execute(DIGEST, certified_artifact, monkeypatch)
+    manifest = certified_artifact / "manifest.json"
+    fields = json.loads(manifest.read_text())
+    fields["certificate"]["levels"][0]["p_values"][0] *= 1.01
+    manifest.write_text(json.dumps(fields))
+    with pytest.raises(AssertionError):
+        execute(CERTIFICATE, certified_artifact, monkeypatch)
+
+
+def test_a_page_without_a_certificate_has_nothing_to_recompute(cascade: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert execute(CERTIFICATE, cascade, monkeypatch)["certificate"] is None
 
 
 @pytest.mark.parametrize("resize", [None, (9, 12), 10, 33])

@@ -1,0 +1,179 @@
+"""Ways to choose thresholds from the same calibration images: ours with and without a certificate, and others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from sdcompress.artifact.evidence import Evidence
+from sdcompress.calibration.certify import certified_drop, losses
+from sdcompress.calibration.path import threshold_path
+from sdcompress.calibration.sequence import conformal_risk_control
+from sdcompress.calibration.temperature import fit_temperature
+from sdcompress.calibration.thresholds import choose_thresholds, leave
+from sdcompress.runtime.policies import max_probability
+
+__all__ = ["Held", "Policy", "calibrators"]
+
+Rows = npt.NDArray[np.int64]
+
+
+class Policy(NamedTuple):
+    """Temperatures of the exits but the last, and their thresholds."""
+
+    temperatures: tuple[float, ...]
+    thresholds: tuple[float, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """Logits float32 [E, N, K] of images that training has not seen, their labels [N], and ms of each stage."""
+
+    logits: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64]
+    stage_ms: tuple[float, ...]
+
+    @property
+    def count(self) -> int:
+        """N."""
+        return len(self.labels)
+
+    @cached_property
+    def answers(self) -> npt.NDArray[np.int64]:
+        """The class that each exit says, [E, N]."""
+        return self.logits.argmax(axis=2)
+
+    @cached_property
+    def right(self) -> npt.NDArray[np.bool_]:
+        """Whether it is the label, [E, N]."""
+        return np.asarray(self.answers == self.labels)
+
+    def temperatures(self, rows: Rows) -> tuple[float, ...]:
+        """Fitted on these rows, for the exits but the last."""
+        return _temperatures(self, rows.tobytes())
+
+    def evidence(self, rows: Rows, temperatures: tuple[float, ...], *, unlabelled: bool = False) -> Evidence:
+        """What the exits do on these rows; without labels right means: as the last exit says."""
+        confidences = [max_probability(found[rows], t) for found, t in zip(self.logits[:-1], temperatures, strict=True)]
+        right = self.answers[:, rows] == self.answers[-1, rows] if unlabelled else self.right[:, rows]
+        return Evidence(np.stack(confidences), right.astype(np.uint8))
+
+    def outcome(self, policy: Policy, rows: Rows) -> tuple[float, float, bool]:
+        """True drop on these rows, mean cost as a share of the whole network's, and whether anybody leaves early."""
+        evidence = self.evidence(rows, policy.temperatures)
+        costs = np.cumsum(self.stage_ms)
+        cost = float(costs[leave(evidence.confidences, policy.thresholds)].mean() / costs[-1])
+        return float(losses(evidence, policy.thresholds).mean()), cost, any(t <= 1 for t in policy.thresholds)
+
+
+@lru_cache(maxsize=4)
+def _temperatures(held: Held, order: bytes) -> tuple[float, ...]:
+    rows = np.frombuffer(order, np.int64)
+    return tuple(fit_temperature(found[rows], held.labels[rows]) for found in held.logits[:-1])
+
+
+Calibrator = Callable[[Held, Rows, float], Policy]
+
+
+def calibrators(confidence: float) -> dict[str, Calibrator]:
+    """The calibrators by name; earlyon only where it is installed."""
+    found: dict[str, Calibrator] = {
+        "naive": naive,
+        "certified": lambda held, rows, drop: certified(held, rows, drop, 1 - confidence),
+        "unlabelled": lambda held, rows, drop: certified(held, rows, drop, 1 - confidence, unlabelled=True),
+        "crc": conformal,
+        "crc, signed": lambda held, rows, drop: conformal(held, rows, drop, rising=False),
+    }
+    if find_spec("earlyon") is not None:
+        found["earlyon"] = earlyon
+    return found
+
+
+def naive(held: Held, rows: Rows, max_drop: float) -> Policy:
+    """The cheapest thresholds that keep the drop on the calibration images, all of which choose."""
+    temperatures = held.temperatures(rows)
+    evidence = held.evidence(rows, temperatures)
+    right = evidence.right.astype(bool)
+    return Policy(temperatures, choose_thresholds(evidence.confidences, right, held.stage_ms, max_drop))
+
+
+class Parts(NamedTuple):
+    """What the quarter that shapes decides, and what the tests may see of the rest."""
+
+    temperatures: tuple[float, ...]
+    path: tuple[tuple[float, ...], ...]
+    certify: Evidence
+
+
+def parts(held: Held, rows: Rows, *, unlabelled: bool = False) -> Parts:
+    """As ``sdcompress calibrate --confidence`` parts them; the rows are in random order already."""
+    return _parts(held, rows.tobytes(), unlabelled)
+
+
+@lru_cache(maxsize=2)  # the same for every drop and every calibrator of a split
+def _parts(held: Held, order: bytes, unlabelled: bool) -> Parts:
+    rows = np.frombuffer(order, np.int64)
+    shape, certify = rows[: len(rows) // 4], rows[len(rows) // 4 :]
+    temperatures = (1.0,) * (len(held.logits) - 1) if unlabelled else held.temperatures(shape)
+    seen = held.evidence(shape, temperatures, unlabelled=unlabelled)
+    path = threshold_path(seen.confidences, seen.right.astype(bool), held.stage_ms)
+    return Parts(temperatures, path, held.evidence(certify, temperatures, unlabelled=unlabelled))
+
+
+def certified(held: Held, rows: Rows, max_drop: float, delta: float, *, unlabelled: bool = False) -> Policy:
+    """As ``sdcompress calibrate --confidence``, with ``--unlabelled`` or without."""
+    made = parts(held, rows, unlabelled=unlabelled)
+    level = certified_drop(made.certify, made.path, "binomial" if unlabelled else "betting", max_drop, delta)
+    return Policy(made.temperatures, made.path[level.certified])
+
+
+def conformal(held: Held, rows: Rows, max_drop: float, *, rising: bool = True) -> Policy:
+    """Conformal risk control on the same path and parts: the loss is kept in expectation.
+
+    Args:
+        held: the images.
+        rows: for calibration.
+        max_drop: the wish.
+        rising: losses made monotone sample by sample, as the theorem asks; else the signed gap as it is, as people do.
+    """
+    made = parts(held, rows)
+    found = np.stack([losses(made.certify, thresholds) for thresholds in made.path[1:]])
+    if rising:
+        return Policy(made.temperatures, made.path[conformal_risk_control(found, max_drop)])
+    broken = np.flatnonzero((found.sum(axis=1) + 1) / (found.shape[1] + 1) > max_drop)
+    return Policy(made.temperatures, made.path[broken[0] if len(broken) else len(found)])
+
+
+def earlyon(held: Held, rows: Rows, max_drop: float) -> Policy:
+    """The ``calibrate_thresholds`` of earlyon itself, fed with logits for images; without temperatures, its default."""
+    import torch
+    from earlyon.core.thresholds import calibrate_thresholds
+    from earlyon.core.types import EarlyExitConfig, ExitPoint
+
+    exits = len(held.logits) - 1
+    names = [f"exit{k}" for k in range(exits)]
+    costs = np.cumsum(held.stage_ms)
+
+    class Replay(torch.nn.Module):
+        """Says of a batch of logits [B, E, K] what the network said."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            points = [ExitPoint(name=name, layer_name=name, in_channels=1) for name in names]
+            self.config = EarlyExitConfig("replay", held.logits.shape[2], points)
+            self._flops_at = dict(zip(names, costs / costs[-1], strict=False))
+
+        def forward(self, batch: Any, mode: str) -> list[Any]:  # noqa: ARG002 - the caller's word
+            return list(batch.unbind(1))
+
+    batch = torch.from_numpy(np.ascontiguousarray(held.logits[:, rows].transpose(1, 0, 2)))
+    loader = [(batch, torch.from_numpy(held.labels[rows]))]
+    found = calibrate_thresholds(Replay(), loader, target_accuracy_drop=max_drop)
+    thresholds = [t if on else 2.0 for t, on in zip(found.thresholds, found.enabled_exits, strict=True)]
+    return Policy((1.0,) * exits, tuple(thresholds))

@@ -1,0 +1,84 @@
+"""What a certificate is about: the very graphs, temperatures, thresholds and runtime that were tested, nothing else."""
+
+from __future__ import annotations
+
+from sdcompress.errors import CertificateError
+from sdcompress.schema.manifest import Certificate, Manifest, Policy
+from sdcompress.storage import digest_of
+
+__all__ = ["CERTIFIED_BACKEND", "CERTIFIED_DEVICE", "check_covered", "graphs_digest"]
+
+CERTIFIED_BACKEND, CERTIFIED_DEVICE = "onnxruntime", "cpu"
+
+_AGAIN = "calibrate this artifact again, with --confidence"
+_ALLOW = "allow_uncertified=True (--allow-uncertified) runs it without a guarantee"
+
+
+def graphs_digest(manifest: Manifest) -> str:
+    """The identity of the graphs: the digest of the list of their SHA-256, in the order in which they run."""
+    return digest_of([segment.sha256 for segment in manifest.segments])
+
+
+def check_covered(manifest: Manifest, *, backend: str, device: str) -> None:
+    """Refuse thresholds that no certificate covers where the manifest speaks of one.
+
+    An artifact whose policy says ``guarantee: none`` and which holds no certificate promises nothing: it passes.
+
+    Args:
+        manifest: of the artifact that will run.
+        backend: that will run it.
+        device: likewise.
+
+    Raises:
+        CertificateError: if the certificate is missing, about something else, or about stricter thresholds.
+    """
+    certificate, policy = manifest.certificate, manifest.policy
+    if certificate is None:
+        if policy is not None and policy.guarantee == "certified":
+            raise _refused(
+                "The policy says that it is certified, but the artifact holds no certificate.", "one", _AGAIN
+            )
+        return
+    _check_subject(manifest, certificate)
+    if (backend, device) != (certificate.backend, certificate.device):
+        raise _refused(
+            f"The certificate is for {certificate.backend} on {certificate.device}, not for {backend} on {device}: "
+            "other kernels round confidences and answers otherwise.",
+            f"the backend '{certificate.backend}' on '{certificate.device}'",
+            f"open it there; or {_ALLOW}",
+        )
+    if policy is not None:
+        _check_thresholds(policy, certificate)
+
+
+def _check_subject(manifest: Manifest, certificate: Certificate) -> None:
+    pairs = {
+        "graphs": (graphs_digest(manifest), certificate.graphs),
+        "data": (manifest.provenance.data_fingerprint, certificate.data_fingerprint),
+        "temperatures": (tuple(exit_.temperature for exit_ in manifest.exits), certificate.temperatures),
+        "precision": (tuple(segment.precision for segment in manifest.segments), certificate.precision),
+    }
+    other = [name for name, (mine, certified) in pairs.items() if mine != certified]
+    if other:
+        raise _refused(
+            f"The certificate belongs to another artifact: it was made for other {' and '.join(other)}.",
+            "the artifact that 'sdcompress calibrate --confidence' wrote, as it was written",
+            f"{_AGAIN}; or {_ALLOW}",
+        )
+
+
+def _check_thresholds(policy: Policy, certificate: Certificate) -> None:
+    level = next((level for level in certificate.levels if level.max_drop == policy.max_drop), None)
+    covered = certificate.path[: level.certified + 1] if level else ()
+    never = all(threshold > 1 for threshold in policy.thresholds)  # nothing can be lost
+    if (policy.thresholds not in covered and not never) or (policy.guarantee == "none" and not never):
+        wish = f"a drop of {policy.max_drop:.2%}"
+        raise _refused(
+            f"The policy's thresholds are not among those that are certified for {wish}.",
+            f"{len(covered)} steps of the certificate's path keep it" if level else f"no step: {wish} was not tested",
+            f"{_AGAIN}; or {_ALLOW}",
+        )
+
+
+def _refused(found: str, allowed: str, next_step: str) -> CertificateError:
+    return CertificateError(found, allowed=allowed, next_step=next_step)

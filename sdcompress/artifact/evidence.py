@@ -1,0 +1,71 @@
+"""The evidence of a certificate: what every exit did on the samples that were tested, without images or labels."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sdcompress.errors import ArtifactError
+
+__all__ = ["EVIDENCE", "Evidence"]
+
+EVIDENCE = "certificate.npz"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Enough to compute the losses of any thresholds again, in the order in which they were tested.
+
+    Attributes:
+        confidences: float32 [E-1, N], of all exits but the last.
+        right: uint8 [E, N], 0 or 1: whether each exit's answer is the label; for disagreement, the last exit's answer.
+    """
+
+    confidences: npt.NDArray[np.float32]
+    right: npt.NDArray[np.uint8]
+
+    def save(self, path: Path) -> None:
+        """Write an .npz of the two arrays; the same arrays give the same bytes."""
+        np.savez(path, confidences=self.confidences, right=self.right)
+
+    @classmethod
+    def load(cls, path: Path) -> Evidence:
+        """Read evidence; nothing is unpickled.
+
+        Raises:
+            ArtifactError: if the file does not hold the two arrays.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                evidence = cls(arrays["confidences"], arrays["right"])
+        except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+            raise _malformed(path, str(error)) from error
+        if wrong := evidence._problem():
+            raise _malformed(path, wrong)
+        return evidence
+
+    def _problem(self) -> str:
+        arrays: tuple[tuple[str, npt.NDArray[Any], str], ...] = (
+            ("confidences", self.confidences, "float32"),
+            ("right", self.right, "uint8"),
+        )
+        for name, array, dtype in arrays:
+            if array.dtype != dtype or array.ndim != 2:
+                return f"'{name}' is {array.dtype} {list(array.shape)}, not {dtype} of 2 axes"
+        if self.right.size and self.right.max() > 1:
+            return "'right' holds other numbers than 0 and 1"
+        return ""
+
+
+def _malformed(path: Path, why: str) -> ArtifactError:
+    return ArtifactError(
+        f"The certificate's evidence '{path.name}' cannot be read: {why}.",
+        allowed="confidences float32 [E-1, N], right uint8 [E, N]",
+        next_step="copy the artifact again, or calibrate it again",
+    )

@@ -1,0 +1,160 @@
+"""Certify thresholds: a path made on one part of the samples, tested step by step on another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from sdcompress.artifact.evidence import Evidence
+from sdcompress.calibration.p_values import betting_p_value, binomial_p_value
+from sdcompress.calibration.path import threshold_path
+from sdcompress.calibration.sequence import fixed_sequence
+from sdcompress.calibration.stages import stage_ms
+from sdcompress.calibration.temperature import fit_temperature
+from sdcompress.calibration.thresholds import leave
+from sdcompress.data.samples import Samples, Subset
+from sdcompress.evaluation.evaluate import exit_logits
+from sdcompress.runtime.engine import Engine, Float
+from sdcompress.runtime.policies import max_probability
+from sdcompress.schema import recipe
+from sdcompress.schema.manifest import CertifiedDrop
+
+__all__ = ["Path", "Shape", "TestKind", "certified_drop", "certify", "collect", "deltas", "losses", "make_shape"]
+
+Path = tuple[tuple[float, ...], ...]
+Progress = Callable[[int, int], None]
+TestKind = Literal["betting", "binomial"]
+
+_BLOCK = 2048  # samples whose logits are in memory at a time
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What was decided on the shape part alone.
+
+    Attributes:
+        temperatures: of every exit.
+        stage_ms: from one exit to the next.
+        path: thresholds, safest first.
+        evidence: of the shape part itself; nothing of it is certified.
+    """
+
+    temperatures: tuple[float, ...]
+    stage_ms: tuple[float, ...]
+    path: Path
+    evidence: Evidence
+
+
+def make_shape(engine: Engine, samples: Samples, settings: recipe.Calibrate, progress: Progress | None = None) -> Shape:
+    """Fit the temperatures, time the stages and make the path.
+
+    Args:
+        engine: runs the artifact's graphs.
+        samples: the shape part. Without labels (``settings.unlabelled``) the temperatures are 1.
+        settings: of the calibration.
+        progress: called with (images done, all images).
+    """
+    logits = exit_logits(engine, samples, labelled=not settings.unlabelled, progress=progress)
+    fits = settings.temperature and not settings.unlabelled
+    temperatures = tuple(fit_temperature(found, samples.labels) if fits else 1.0 for found in logits)
+    evidence = _evidence(logits, None if settings.unlabelled else samples.labels, temperatures)
+    times = stage_ms(engine, samples)
+    return Shape(
+        temperatures, times, threshold_path(evidence.confidences, evidence.right.astype(np.bool_), times), evidence
+    )
+
+
+def collect(
+    engine: Engine,
+    samples: Samples,
+    temperatures: tuple[float, ...],
+    *,
+    unlabelled: bool,
+    progress: Progress | None = None,
+) -> Evidence:
+    """Run the samples in their order and keep what the tests need of each; logits are held for a block at a time.
+
+    Args:
+        engine: runs the artifact's graphs.
+        samples: the part that certifies, in the order of the tests.
+        temperatures: of every exit.
+        unlabelled: compare with the last exit's answers instead of the labels.
+        progress: called with (images done, all images).
+    """
+    found = []
+    for start in range(0, len(samples), _BLOCK):
+        block = Subset(samples, np.arange(start, min(start + _BLOCK, len(samples))))
+        logits = exit_logits(engine, block, labelled=not unlabelled)
+        found.append(_evidence(logits, None if unlabelled else block.labels, temperatures))
+        if progress:
+            progress(start + len(block), len(samples))
+    return Evidence(
+        np.concatenate([part.confidences for part in found], axis=1),
+        np.concatenate([part.right for part in found], axis=1),
+    )
+
+
+def _evidence(logits: Float, labels: npt.NDArray[np.int64] | None, temperatures: tuple[float, ...]) -> Evidence:
+    answers = logits.argmax(axis=2)
+    confidences = [max_probability(found, t) for found, t in zip(logits[:-1], temperatures, strict=False)]
+    return Evidence(np.stack(confidences), (answers == (answers[-1] if labels is None else labels)).astype(np.uint8))
+
+
+def losses(evidence: Evidence, thresholds: tuple[float, ...]) -> npt.NDArray[np.int8]:
+    """What each sample loses under the thresholds, int8 [N]: 1 if only the last exit is right, -1 if only its own is.
+
+    Their mean is the drop in accuracy. Where right means "says what the last exit says" they are 0 or 1, and their mean
+    is the disagreement, which the drop cannot exceed.
+    """
+    left = leave(evidence.confidences, thresholds)
+    right = evidence.right.astype(np.int8)
+    lost: npt.NDArray[np.int8] = right[-1] - right[left, np.arange(len(left))]
+    return lost
+
+
+def deltas(confidence: float, wishes: int) -> float:
+    """The probability of an error that each of several wishes may use up: (1 - confidence) / wishes (Bonferroni)."""
+    return float((1 - Fraction(str(confidence))) / wishes)
+
+
+def certified_drop(evidence: Evidence, path: Path, test: TestKind, max_drop: float, delta: float) -> CertifiedDrop:
+    """Fixed-sequence testing of path[1], path[2], ...; at path[0] nobody leaves, so nothing is lost.
+
+    Args:
+        evidence: of samples that had no part in making the path, in an order fixed beforehand.
+        path: thresholds, safest first.
+        test: the p-value: betting for losses in {-1, 0, 1}, binomial for losses in {0, 1}.
+        max_drop: alpha.
+        delta: of the test.
+    """
+
+    def p_values() -> Iterator[float]:
+        for thresholds in path[1:]:
+            found = losses(evidence, thresholds)
+            if test == "betting":
+                yield betting_p_value(found, max_drop, delta)
+            else:
+                yield binomial_p_value(int(found.sum()), len(found), max_drop)
+
+    tested = fixed_sequence(p_values(), delta)
+    return CertifiedDrop(max_drop=max_drop, delta=delta, certified=tested.rejected, p_values=tested.p_values)
+
+
+def certify(evidence: Evidence, path: Path, settings: recipe.Calibrate) -> tuple[CertifiedDrop, ...]:
+    """Test the path for every wish of the settings; smallest drop first.
+
+    Args:
+        evidence: of the part that certifies.
+        path: made without it.
+        settings: with a confidence.
+    """
+    assert settings.confidence is not None
+    drops = sorted({settings.max_drop, *settings.ladder})
+    delta = deltas(settings.confidence, len(drops))
+    test: TestKind = "binomial" if settings.unlabelled else "betting"
+    return tuple(certified_drop(evidence, path, test, drop, delta) for drop in drops)

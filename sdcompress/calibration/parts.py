@@ -1,0 +1,58 @@
+"""Which calibration samples shape the thresholds and which certify them, and in which order the latter are tested."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Parts", "draw_parts", "samples_for", "seed_of"]
+
+Positions = npt.NDArray[np.int64]
+
+# a fifth to a half was tried (benchmarks/certificates): a small share leaves more to the tests, which need more
+_SHAPE_EVERY = 4
+
+
+class Parts(NamedTuple):
+    """Two disjoint parts of N calibration samples, by their positions.
+
+    Attributes:
+        shape: int64 [S]: temperatures and the path of thresholds are made on these.
+        certify: int64 [N - S]: these are only tested, in this order.
+    """
+
+    shape: Positions
+    certify: Positions
+
+
+def seed_of(data_fingerprint: str, graphs: str) -> str:
+    """SHA-256 of the data's fingerprint and the graphs' digest, both in hexadecimal, joined by a space.
+
+    Nothing else goes in: calibrating the same graphs on the same data again draws the same parts in the same order, so
+    that nobody can draw until the test is passed.
+    """
+    return hashlib.sha256(f"{data_fingerprint} {graphs}".encode()).hexdigest()
+
+
+def draw_parts(count: int, seed: str) -> Parts:
+    """Part the positions 0..count-1 at random, a quarter for the shape.
+
+    Not stratified by class: the tests are for samples drawn independently. The keys are raw output of PCG64, which
+    numpy keeps the same over versions (NEP 19).
+
+    Args:
+        count: N.
+        seed: from ``seed_of``.
+    """
+    keys = np.random.PCG64(np.random.SeedSequence(int(seed, 16))).random_raw(count)
+    order = np.argsort(keys, kind="stable").astype(np.int64)
+    return Parts(order[: count // _SHAPE_EVERY], order[count // _SHAPE_EVERY :])
+
+
+def samples_for(certify: int) -> int:
+    """The smallest number of calibration samples whose second part has at least so many."""
+    near = certify * _SHAPE_EVERY // (_SHAPE_EVERY - 1)
+    return next(count for count in range(near - 1, near + 2) if count - count // _SHAPE_EVERY >= certify)

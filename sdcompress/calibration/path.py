@@ -1,0 +1,80 @@
+"""A path of thresholds from the safest, nobody leaves, to ever earlier exits; made before anything is certified."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from sdcompress.calibration.thresholds import NEVER, Search, at_price, leave
+
+__all__ = ["threshold_path"]
+
+Confidences = npt.NDArray[np.float32]
+
+_PRICES = 48
+# neighbours on the path differ by at most this share of the whole network's cost, and by at most this loss or
+# this share of the loss: coarse where nothing is lost, fine where tests decide
+_COST_STEP, _LOSS_STEP, _LOSS_SHARE = 0.04, 5e-4, 0.08
+
+
+def threshold_path(
+    confidences: Confidences, right: npt.NDArray[np.bool_], stage_ms: npt.ArrayLike
+) -> tuple[tuple[float, ...], ...]:
+    """Thresholds in the order in which they will be tested; no threshold of a step is above that of the step before.
+
+    A mistake is an answer that the last exit has right and the exit has not. What an exit corrects is not set against
+    it here: on a few thousand samples that difference is mostly luck, and thresholds that lean on it fail the test.
+
+    The corners are minima of cost + price * mistakes for falling prices of a mistake, found by coordinate descent from
+    the corner before (the cost/accuracy frontier of Laufer-Goldshtein et al., "Efficiently Controlling Multiple Risks
+    with Pareto Testing", arXiv:2210.07913). Between corners the samples that leave more are let go in the order of
+    their confidences, in small steps.
+
+    Args:
+        confidences: float32 [E-1, N], of all exits but the last.
+        right: bool [E, N], whether each exit's answer is right; without labels, whether it is the last exit's.
+        stage_ms: [E], above 0: from one exit to the next.
+
+    Returns:
+        [J][E-1], each exactly representable in float32; the first step is ``NEVER`` at every exit.
+    """
+    costs = np.cumsum(np.asarray(stage_ms, np.float64))
+    search = Search(confidences, (right | ~right[-1]).astype(np.int64), costs, allowed=0)
+    path = [np.full(len(confidences), NEVER, np.float32)]
+    for price in np.geomspace(1e3, 1e-2, _PRICES) * costs[-1]:
+        corner = np.minimum(path[-1], search.descend(path[-1], at_price(float(price))))
+        path += _between(path[-1], corner, search)
+    # samples of equal confidence leave together: a smaller step between them is none
+    return tuple(dict.fromkeys(tuple(float(value) for value in step) for step in path))
+
+
+def _between(
+    old: npt.NDArray[np.float32], new: npt.NDArray[np.float32], search: Search
+) -> list[npt.NDArray[np.float32]]:
+    """The steps from one corner to the next, the last of them ``new``."""
+    saved, before, after = _cost(search, old) - _cost(search, new), _loss(search, old), _loss(search, new)
+    by_loss = (after - before) / max(_LOSS_STEP, _LOSS_SHARE * after)
+    count = max(1, math.ceil(saved / (_COST_STEP * search.costs[-1])), math.ceil(by_loss))
+    inside = [
+        -np.sort(-values[(values >= high) & (values < low)])
+        for values, low, high in zip(search.confidences, old, new, strict=True)
+    ]
+    steps = []
+    for position in range(1, count):
+        step = old.copy()
+        for exit_, values in enumerate(inside):
+            if taken := len(values) * position // count:
+                step[exit_] = values[taken - 1]
+        steps.append(step)
+    return [*steps, new]
+
+
+def _cost(search: Search, thresholds: npt.NDArray[np.float32]) -> float:
+    return float(search.costs[leave(search.confidences, thresholds)].mean())
+
+
+def _loss(search: Search, thresholds: npt.NDArray[np.float32]) -> float:
+    lost = int(search.right[-1].sum()) - search.rights(leave(search.confidences, thresholds))
+    return float(lost / search.right.shape[1])

@@ -1,0 +1,112 @@
+"""Compute a certificate again from its evidence: offline, without the network, the data or torch."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import NoReturn
+
+from sdcompress.artifact.certificate import CERTIFIED_BACKEND, CERTIFIED_DEVICE, check_covered
+from sdcompress.artifact.evidence import Evidence
+from sdcompress.artifact.read import Artifact
+from sdcompress.calibration.certified import figures
+from sdcompress.calibration.certify import certified_drop, deltas
+from sdcompress.calibration.parts import draw_parts, seed_of
+from sdcompress.errors import CertificateError
+from sdcompress.schema.manifest import Certificate, Policy
+
+__all__ = ["recompute"]
+
+_RELATIVE = 1e-6  # sums of logarithms, in another order on another machine
+_ABSOLUTE = 1e-300
+
+
+def recompute(artifact: Artifact) -> Certificate | None:
+    """Check every figure of a certificate against its evidence.
+
+    What this finds is a certificate that does not follow from the evidence beside it, or is about other graphs,
+    thresholds or data. It cannot find evidence that was made up: for that, calibrate again with the data, which draws
+    the same parts and must give the same evidence.
+
+    Args:
+        artifact: opened, so its files are what its manifest lists.
+
+    Returns:
+        The certificate; None if the artifact has none and claims none.
+
+    Raises:
+        CertificateError: if a figure is not what the evidence gives.
+        ArtifactError: if the evidence cannot be read.
+    """
+    manifest = artifact.manifest
+    check_covered(manifest, backend=CERTIFIED_BACKEND, device=CERTIFIED_DEVICE)
+    certificate = manifest.certificate
+    if certificate is None:
+        return None
+    _check_draw(certificate)
+    _check_path(certificate)
+    evidence = artifact.evidence()
+    _check_levels(certificate, evidence)
+    if manifest.policy is not None:
+        _check_policy(manifest.policy, certificate, evidence)
+    return certificate
+
+
+def _check_draw(certificate: Certificate) -> None:
+    seed = seed_of(certificate.data_fingerprint, certificate.graphs)
+    if certificate.seed != seed:
+        _edited(f"its seed is {certificate.seed[:12]}…", f"{seed[:12]}…, the hash of its data and graphs")
+    shape, total = certificate.shape_samples, certificate.shape_samples + certificate.certify_samples
+    drawn = len(draw_parts(total, seed).shape)
+    if shape != drawn:
+        _edited(f"{shape} of its {total} samples shaped the path", f"{drawn}, a quarter")
+
+
+def _check_path(certificate: Certificate) -> None:
+    path = certificate.path
+    if not all(threshold > 1 for threshold in path[0]):
+        _edited("somebody leaves at the first step of its path", "thresholds above 1, where nothing can be lost")
+    for step, (before, after) in enumerate(pairwise(path), 1):
+        if not all(b >= a for b, a in zip(before, after, strict=True)):
+            _edited(f"a threshold rises at step {step} of its path", "thresholds that only fall")
+
+
+def _check_levels(certificate: Certificate, evidence: Evidence) -> None:
+    share = deltas(certificate.confidence, len(certificate.levels))
+    if certificate.loss == "disagreement" and not evidence.right[-1].all():
+        _edited("the last exit disagrees with itself in its evidence", "1 for every sample")
+    if (certificate.test == "binomial") != (certificate.loss == "disagreement"):
+        _edited(f"its test of the {certificate.loss} is '{certificate.test}'", "betting for drops, else binomial")
+    for level in certificate.levels:
+        name = f"for a drop of {level.max_drop:.2%}"
+        if level.delta > share * (1 + _RELATIVE):
+            _edited(f"delta {name} is {level.delta:g}", f"at most {share:g}, its share of 1 - confidence")
+        found = certified_drop(evidence, certificate.path, certificate.test, level.max_drop, level.delta)
+        if len(found.p_values) != len(level.p_values) or found.certified != level.certified:
+            _edited(
+                f"{name} it certifies step {level.certified} after {len(level.p_values)} tests",
+                f"step {found.certified} after {len(found.p_values)} tests, by its evidence",
+            )
+        for step, (told, p_value) in enumerate(zip(level.p_values, found.p_values, strict=True), 1):
+            if not math.isclose(told, p_value, rel_tol=_RELATIVE, abs_tol=_ABSOLUTE):
+                _edited(f"the p-value of step {step} {name} is {told:.6g}", f"{p_value:.6g}, by its evidence")
+
+
+def _check_policy(policy: Policy, certificate: Certificate, evidence: Evidence) -> None:
+    level = next((level for level in certificate.levels if level.max_drop == policy.max_drop), None)
+    guarantee = "certified" if level and level.certified else "no certificate"
+    if policy.guarantee != guarantee:
+        _edited(f"the policy says 'guarantee: {policy.guarantee}'", f"'{guarantee}', by the tests")
+    told = {**figures(evidence, policy.thresholds, unlabelled=certificate.loss == "disagreement")}
+    told["samples"] = certificate.certify_samples
+    for name, value in told.items():
+        if getattr(policy, name) != value:
+            _edited(f"the policy's {name} is {getattr(policy, name)}", f"{value}, by the evidence")
+
+
+def _edited(found: str, allowed: str) -> NoReturn:
+    raise CertificateError(
+        f"The certificate was edited: {found}.",
+        allowed=allowed,
+        next_step="copy the artifact again from where it was made, or calibrate it again with --confidence",
+    )

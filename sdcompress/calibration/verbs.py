@@ -1,0 +1,124 @@
+"""calibrate and plan as Python calls: an artifact, and the data that belongs to it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from sdcompress import recipes
+from sdcompress.calibration.calibrate import calibrate as run_calibrate
+from sdcompress.calibration.plan import plan as run_plan
+from sdcompress.evaluation.subject import open_subject
+from sdcompress.schema.manifest import Manifest
+from sdcompress.schema.recipe import Calibrate, Recipe
+from sdcompress.schema.report import Plan
+
+__all__ = ["calibrate", "plan"]
+
+Folder = Path | str
+Progress = Callable[[int, int], None]
+
+
+def calibrate(
+    artifact: Folder,
+    out: Folder,
+    *,
+    max_drop: float | None = None,
+    confidence: float | None = None,
+    ladder: Sequence[float] | None = None,
+    unlabelled: bool | None = None,
+    budget_ms: float | None = None,
+    temperature: bool | None = None,
+    data_dir: Folder | None = None,
+    threads: int = 1,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Manifest:
+    """Choose a cascade's thresholds on the validation split; writes a new artifact with the policy.
+
+    With a confidence the thresholds come with a certificate, or never fire where none is found: docs/certificates.md.
+
+    Args:
+        artifact: a cascade.
+        out: folder of the calibrated artifact.
+        max_drop: accuracy that may be lost against the last exit, 0.01 = one point; default: the recipe's.
+        confidence: that no more is lost on new samples, 0.95 = in 19 of 20 calibrations; default: the recipe's.
+        ladder: further drops to certify on the same path; the confidence is for all of them together.
+        unlabelled: certify disagreement with the last exit, without labels.
+        budget_ms: the safest certified thresholds with at most this mean time; default: the fastest.
+        temperature: fit a temperature per exit; default: the recipe's.
+        data_dir: where the data lies, if elsewhere than in the recipe.
+        threads: at which the segments are timed.
+        overwrite: replace an artifact that is there.
+        progress: called with (images done, all images).
+
+    Raises:
+        ArtifactError, DataError: if the artifact or the data is not intact.
+        UsageError: if ``max_drop`` is not within 0 and 1, or there is nothing to calibrate.
+    """
+    subject = open_subject(artifact)
+    settings = _calibration(
+        subject.recipe,
+        max_drop=max_drop,
+        confidence=confidence,
+        ladder=None if ladder is None else list(ladder),
+        unlabelled=unlabelled,
+        budget_ms=budget_ms,
+        temperature=temperature,
+    )
+    return run_calibrate(
+        Path(artifact),
+        Path(out),
+        samples=subject.dataset(data_dir).split("validation"),
+        settings=settings,
+        threads=threads,
+        overwrite=overwrite,
+        progress=progress,
+    )
+
+
+def plan(
+    artifact: Folder,
+    *,
+    max_drop: float | None = None,
+    confidence: float | None = None,
+    ladder: Sequence[float] | None = None,
+    unlabelled: bool | None = None,
+    data_dir: Folder | None = None,
+    threads: int = 1,
+    progress: Progress | None = None,
+) -> Plan:
+    """Say how many calibration samples a certificate needs; nothing is written, and nothing that certifies is seen.
+
+    Args:
+        artifact: a cascade.
+        max_drop: the wish; this and the other arguments are those of ``calibrate``.
+        confidence: of the wish.
+        ladder: further wishes.
+        unlabelled: for disagreement with the last exit.
+        data_dir: where the data lies, if elsewhere than in the recipe.
+        threads: at which the segments are timed.
+        progress: called with (images done, all images).
+
+    Raises:
+        ArtifactError, DataError: if the artifact or the data is not intact.
+        UsageError: if there is no confidence, or nothing to calibrate.
+    """
+    subject = open_subject(artifact)
+    settings = _calibration(
+        subject.recipe,
+        max_drop=max_drop,
+        confidence=confidence,
+        ladder=None if ladder is None else list(ladder),
+        unlabelled=unlabelled,
+    )
+    samples = subject.dataset(data_dir).split("validation")
+    return run_plan(Path(artifact), samples=samples, settings=settings, threads=threads, progress=progress)
+
+
+def _calibration(recipe: Recipe, **given: Any) -> Calibrate:
+    """The recipe's settings with those that were given instead."""
+    chosen = [f"calibrate.{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
+    return recipes.read(recipe, chosen).calibrate
