@@ -212,7 +212,7 @@ def _policy(thresholds: Sequence[float], segments: int) -> Policy:
 def _provenance() -> Provenance:
     return Provenance(
         created="2026-01-02T03:04:05+00:00",
-        recipe={"name": "tiny", "model": {"name": "tiny"}, "method": {"name": "by hand"}},
+        recipe={"name": "tiny", "model": {"name": "tiny"}, "method": {"name": "by_hand"}},
         recipe_sha256="1" * 64,
         weights_sha256="2" * 64,
         data_fingerprint="3" * 64,

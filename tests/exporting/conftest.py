@@ -77,4 +77,4 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "data_fingerprint": dataset.fingerprint,
     }
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
-    return save(tmp_path_factory.mktemp("train"), Resumable(net, nn.Module(), optimizer, None, {}), **facts)
+    return save(tmp_path_factory.mktemp("train"), Resumable(net, nn.Module(), optimizer, None, None, {}), **facts)

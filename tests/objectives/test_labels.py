@@ -22,13 +22,13 @@ def test_a_smoothed_label_by_hand() -> None:
 
 
 def test_a_mixed_and_smoothed_label_by_hand() -> None:
-    mix = Mix(labels=torch.tensor([2]), weight=torch.tensor([0.7]))
+    mix = Mix(torch.tensor([2]), torch.tensor([0.7]), torch.tensor([0]))
     torch.testing.assert_close(targets(_batch([0], mix=mix), 4), torch.tensor([[0.7, 0.0, 0.3, 0.0]]))
     torch.testing.assert_close(targets(_batch([0], 0.2, mix), 4), torch.tensor([[0.61, 0.05, 0.29, 0.05]]))
 
 
 def test_a_mix_that_keeps_the_whole_image_is_no_mix() -> None:
-    mix = Mix(labels=torch.tensor([1, 0]), weight=torch.ones(2))
+    mix = Mix(torch.tensor([1, 0]), torch.ones(2), torch.tensor([1, 0]))
     assert torch.equal(targets(_batch([0, 2], 0.1, mix), 3), targets(_batch([0, 2], 0.1), 3))
 
 
@@ -39,6 +39,8 @@ def test_cross_entropy_with_targets_is_torchs_smoothed_and_mixed_one(seed: int, 
     logits = torch.randn(5, classes, generator=random)
     own, other = torch.randint(classes, (2, 5), generator=random)
     weight = torch.rand(5, generator=random)
-    ours = F.cross_entropy(logits, targets(_batch(own.tolist(), smoothing, Mix(other, weight)), classes))
+    ours = F.cross_entropy(
+        logits, targets(_batch(own.tolist(), smoothing, Mix(other, weight, torch.arange(5))), classes)
+    )
     parts = [F.cross_entropy(logits, y, label_smoothing=smoothing, reduction="none") for y in (own, other)]
     torch.testing.assert_close(ours, (weight * parts[0] + (1 - weight) * parts[1]).mean())

@@ -44,7 +44,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "data_fingerprint": "0" * 64,
     }
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
-    return save(tmp_path_factory.mktemp("train"), Resumable(net, nn.Module(), optimizer, None, {}), **facts)
+    return save(tmp_path_factory.mktemp("train"), Resumable(net, nn.Module(), optimizer, None, None, {}), **facts)
 
 
 @pytest.fixture(scope="module")
