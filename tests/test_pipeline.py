@@ -210,3 +210,12 @@ def test_a_method_that_is_its_own_control_is_trained_once_or_refused(done: Path,
     with pytest.raises(RecipeError, match="its own control"):
         pipeline.run(other, tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+def test_two_methods_joined_by_a_plus_go_the_whole_way(tmp_path: Path) -> None:
+    steps, made = go(tmp_path / "run", "method=deep_supervision+label_smooth", "controls=[]")
+    assert "export deep_supervision+label_smooth" in steps
+    assert [row.name for row in made.rows] == [
+        f"deep_supervision+label_smooth-{end}" for end in ("final", "early-exit")
+    ]
+    assert (tmp_path / "run" / "report" / "report.html").exists()
