@@ -94,7 +94,7 @@ def _picture(path: Path, rows: dict[str, Any], found: Found) -> None:
     if found.get("baseline"):
         axes.axvline(np.mean(_accuracies(found["baseline"], "final")), color="grey", linewidth=0.8)
     axes.set_yticks(range(len(shown)), list(reversed(shown)))
-    axes.set_xlabel("test accuracy, %: final exit of each seed, their mean, ◆ mean of the ensemble; line: baseline")
+    axes.set_xlabel("test accuracy, %\nfinal exit of each seed, their mean; ◆ mean of the ensemble; line: baseline")
     axes.grid(axis="x", alpha=0.3)
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
