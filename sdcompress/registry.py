@@ -20,7 +20,7 @@ from typing import Any
 
 from sdcompress.errors import UnknownNameError, UsageError, requires_extra
 
-__all__ = ["call_user_function", "describe", "load", "load_file", "names", "stem"]
+__all__ = ["call_user_function", "describe", "load", "load_file", "names"]
 
 
 def names(room: str) -> list[str]:
@@ -102,11 +102,6 @@ def load_file(path: str) -> Any:
             next_step=f"write __all__ = ['YourName'] into {path}",
         )
     return getattr(module, public[0])
-
-
-def stem(path: str) -> str:
-    """The name of a file without its folder and its ending."""
-    return Path(path).stem
 
 
 def call_user_function(path: str, **arguments: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -37,7 +38,7 @@ def build(spec: recipe.Method) -> Method:
         raise RecipeError(
             f"method.file is '{spec.file}', but '{spec.name}' names methods of this package alone.",
             allowed="a name of your own for what is in the file",
-            next_step=f"write method.name: {registry.stem(spec.file)}, or remove method.file",
+            next_step=f"write method.name: {Path(spec.file).stem}, or remove method.file",
         )
     parameters = spec.parameters
     if labels is None:
