@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Collection
 from pathlib import Path
 from typing import BinaryIO
@@ -16,11 +17,38 @@ from sdcompress.errors import DataError, InputError
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Preprocess
 
-__all__ = ["check_every_class", "decode", "preprocessing", "published_splits"]
+__all__ = ["Decoded", "check_every_class", "decode", "preprocessing", "published_splits"]
 
 _SIDE = 224
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 _SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+
+
+class Decoded(ABC):
+    """Samples of which each is decoded when it is asked for, in whatever thread asks."""
+
+    _labels: Labels
+
+    @property
+    def labels(self) -> Labels:
+        """All labels, [N]."""
+        return self._labels
+
+    @property
+    def in_memory(self) -> bool:
+        """No."""
+        return False
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def images(self, indices: Labels) -> Images:
+        """The images at these positions, [b, H, W, C]."""
+        return np.stack([self._image(int(index)) for index in indices])
+
+    @abstractmethod
+    def _image(self, position: int) -> Images:
+        """One image, uint8 [H, W, C]."""
 
 
 def preprocessing(spec: recipe.Data) -> Preprocess:

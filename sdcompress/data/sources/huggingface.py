@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from sdcompress.data.samples import Images, Labels
+from sdcompress.data.samples import Images
 from sdcompress.data.source import Source
-from sdcompress.data.sources._photos import check_every_class, decode, preprocessing, published_splits
+from sdcompress.data.sources._photos import Decoded, check_every_class, decode, preprocessing, published_splits
 from sdcompress.errors import DataError, RecipeError, requires_extra
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Preprocess
@@ -71,7 +71,7 @@ def huggingface(spec: recipe.Data) -> Source:
     return Source(classes=classes, preprocess=preprocess, digest=digest.hexdigest(), **splits)
 
 
-class _Rows:
+class _Rows(Decoded):
     """The images of a split; each is decoded when it is asked for, in whatever thread asks.
 
     The package's own decoding is not used: it turns images as their EXIF says, which no other source does.
@@ -84,24 +84,10 @@ class _Rows:
         self._name, self._column, self._preprocess = name, image, preprocess
         labels = table.data.column(label)
         self._no_gaps("label", compute.is_null(labels))
-        self._labels: Labels = labels.to_numpy().astype(np.int64)
+        self._labels = labels.to_numpy().astype(np.int64)
         self._files = table.data.column(image)
         self._no_gaps("image", compute.is_null(compute.struct_field(self._files, "bytes")))
         self._rows = table.with_format(None).select_columns([image]).cast_column(image, Image(decode=False))
-
-    @property
-    def labels(self) -> Labels:
-        return self._labels
-
-    @property
-    def in_memory(self) -> bool:
-        return False
-
-    def __len__(self) -> int:
-        return len(self._labels)
-
-    def images(self, indices: Labels) -> Images:
-        return np.stack([self._image(int(index)) for index in indices])
 
     def listing(self) -> list[str]:
         """The name of each image, if it has one, and its size; no image is read for it."""
@@ -129,10 +115,10 @@ class _Rows:
                 next_step="remove such rows with Dataset.filter, and save the dataset again",
             )
 
-    def _image(self, row: int) -> Images:
-        content = io.BytesIO(self._rows[row][self._column]["bytes"])
+    def _image(self, position: int) -> Images:
+        content = io.BytesIO(self._rows[position][self._column]["bytes"])
         repair = "remove or replace the row, and save the dataset again"
-        return decode(content, f"in row {row} of {self._name}", self._preprocess, repair=repair)
+        return decode(content, f"in row {position} of {self._name}", self._preprocess, repair=repair)
 
 
 def _tables(root: Path) -> dict[str, Any]:

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sdcompress.data.samples import Images, Labels
+from sdcompress.data.samples import Images
 from sdcompress.data.source import Source
-from sdcompress.data.sources._photos import decode, preprocessing
+from sdcompress.data.sources._photos import Decoded, decode, preprocessing
 from sdcompress.errors import DataError, RecipeError
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Preprocess
@@ -53,7 +53,7 @@ def imagefolder(spec: recipe.Data) -> Source:
     return Source(classes=classes, preprocess=preprocess, digest=digest, **splits)
 
 
-class _FolderSamples:
+class _FolderSamples(Decoded):
     """The images of a split; each is decoded when it is asked for, in whatever thread asks."""
 
     def __init__(self, folder: Path, classes: tuple[str, ...], preprocess: Preprocess) -> None:
@@ -66,20 +66,9 @@ class _FolderSamples:
             labels += [label] * len(paths)
         self._labels = np.array(labels, np.int64)
 
-    @property
-    def labels(self) -> Labels:
-        return self._labels
-
-    @property
-    def in_memory(self) -> bool:
-        return False
-
-    def __len__(self) -> int:
-        return len(self._paths)
-
-    def images(self, indices: Labels) -> Images:
-        paths = [self._paths[index] for index in indices]
-        return np.stack([decode(path, str(path), self._preprocess, repair=_REPAIR) for path in paths])
+    def _image(self, position: int) -> Images:
+        path = self._paths[position]
+        return decode(path, str(path), self._preprocess, repair=_REPAIR)
 
     def listing(self, root: Path) -> list[str]:
         return [f"{path.relative_to(root).as_posix()}\t{path.stat().st_size}" for path in self._paths]

@@ -23,10 +23,10 @@ from pathlib import Path
 
 import numpy as np
 
-from sdcompress.data.samples import Images, Labels
+from sdcompress.data.samples import Images
 from sdcompress.data.source import Source
 from sdcompress.data.sources import _tar
-from sdcompress.data.sources._photos import check_every_class, decode, preprocessing, published_splits
+from sdcompress.data.sources._photos import Decoded, check_every_class, decode, preprocessing, published_splits
 from sdcompress.errors import DataError, RecipeError
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Preprocess
@@ -66,7 +66,7 @@ def webdataset(spec: recipe.Data) -> Source:
     return Source(classes=classes, preprocess=preprocess, digest=digest.hexdigest(), **splits)
 
 
-class _ShardSamples:
+class _ShardSamples(Decoded):
     """The images of a split; each is read and decoded when it is asked for, in whatever thread asks."""
 
     def __init__(self, shards: list[Path], preprocess: Preprocess) -> None:
@@ -78,20 +78,6 @@ class _ShardSamples:
                 self._places.append((shard, image))
                 labels.append(label)
         self._labels = np.array(labels, np.int64)
-
-    @property
-    def labels(self) -> Labels:
-        return self._labels
-
-    @property
-    def in_memory(self) -> bool:
-        return False
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def images(self, indices: Labels) -> Images:
-        return np.stack([self._image(*self._places[index]) for index in indices])
 
     def check_labels(self, classes: int) -> None:
         """Refuse a label that is not in 0..classes-1."""
@@ -110,7 +96,8 @@ class _ShardSamples:
         for _, image in self._places:
             yield f"{image.name}\t{image.size}"
 
-    def _image(self, shard: Path, member: _tar.Member) -> Images:
+    def _image(self, position: int) -> Images:
+        shard, member = self._places[position]
         content = io.BytesIO(_tar.read(shard, member))
         return decode(content, f"'{member.name}' of {shard}", self._preprocess, repair=_REPAIR)
 
