@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sdcompress import pipeline, recipes
-from sdcompress.artifact.read import open_artifact
+from sdcompress.artifact.read import MANIFEST, open_artifact
+from sdcompress.benchmarking.machine import machine
 from sdcompress.benchmarking.run import bench as run_bench
 from sdcompress.calibration.verbs import calibrate, plan
 from sdcompress.checkpoint import Checkpoint, open_checkpoint
@@ -107,10 +108,10 @@ def evaluate(
 
 
 def export(
-    checkpoint: Folder,
+    source: Folder,
     out: Folder,
     *,
-    layout: Literal["single", "cascade", "all"] = "cascade",
+    layout: Literal["single", "cascade", "all", "graph", "if"] = "cascade",
     exit: str | None = None,  # noqa: A002 - the field's word
     opset: int | None = None,
     data_dir: Folder | None = None,
@@ -120,9 +121,10 @@ def export(
     """Write the ONNX artifact of a checkpoint, proven against it on real images.
 
     Args:
-        checkpoint: a checkpoint, or the folder of a training run.
+        source: a checkpoint, or the folder of a training run; for ``graph`` and ``if`` a calibrated cascade.
         out: folder of the artifact.
-        layout: ``single`` (one exit, the others pruned), ``cascade`` (early exit) or ``all`` (every exit's logits).
+        layout: ``single`` (one exit, the others pruned), ``cascade`` (early exit) or ``all`` (every exit's logits); or
+            one graph that exits by itself beside the cascade: ``graph``, or ``if`` for one image at a time.
         exit: of ``single``; default: the last.
         opset: of ONNX; default: the recipe's, which also gives the tolerances.
         data_dir: where the data lies, if elsewhere than in the recipe.
@@ -132,14 +134,18 @@ def export(
     Raises:
         CheckpointError: if the checkpoint is not intact.
         ParityError: if the file does not compute what the checkpoint computes; nothing verified is left then.
+        VerificationError: if leaving early is not faster in ``graph`` or ``if``.
         OutputExistsError: if ``out`` holds something.
+        UsageError: if ``source`` is not what the layout is made of.
     """
+    if layout == "graph" or layout == "if":  # noqa: PLR1714 - mypy narrows by ==
+        return _export_one_graph(source, out, layout, data_dir=data_dir, overwrite=overwrite)
     with requires_extra("export"):
         from sdcompress.exporting.export import export as run_export
 
-    recipe = recipes.read(open_checkpoint(checkpoint).recipe, [] if opset is None else [f"export.opset={opset}"])
+    recipe = recipes.read(open_checkpoint(source).recipe, [] if opset is None else [f"export.opset={opset}"])
     return run_export(
-        checkpoint,
+        source,
         out,
         layout=layout,
         exit=exit,
@@ -148,6 +154,25 @@ def export(
         overwrite=overwrite,
         progress=progress,
     )
+
+
+def _export_one_graph(
+    source: Folder, out: Folder, kind: Literal["graph", "if"], *, data_dir: Folder | None, overwrite: bool
+) -> Manifest:
+    with requires_extra("export"):
+        from sdcompress.exporting.one_graph import Host, export_one_graph
+
+    if not (Path(source) / MANIFEST).exists():
+        open_checkpoint(source)  # or neither
+        raise UsageError(
+            f"'{source}' is a checkpoint; the thresholds of a cascade go into the layout '{kind}'.",
+            allowed="a calibrated cascade",
+            next_step=f"sdcompress export {source} --layout cascade --out CASCADE; sdcompress calibrate CASCADE --out "
+            f"EARLY; sdcompress export EARLY --layout {kind} --out {out}",
+        )
+    here = machine()
+    host = Host(here.cpu, here.busy_cores)
+    return export_one_graph(source, out, kind=kind, host=host, data_dir=data_dir, overwrite=overwrite)
 
 
 def bench(

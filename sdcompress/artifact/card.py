@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sdcompress.schema.manifest import Certificate, Exit, Input, ParityRecord, Policy, Provenance, Segment
+from sdcompress.schema.manifest import (
+    Certificate,
+    Exit,
+    Input,
+    OneGraph,
+    ParityRecord,
+    Policy,
+    Provenance,
+    Segment,
+)
 
 __all__ = ["card", "guarantee"]
 
@@ -61,6 +70,14 @@ for segment in manifest["segments"]:  # stop after any segment whose logits are 
     tensors.update(zip(names, onnxruntime.InferenceSession(segment["file"]).run(names, feed)))
 """
 
+_ONE_GRAPH = """
+import numpy as np, onnxruntime
+pixels = np.load("golden.npz")["images"][:1]  # uint8 [batch, height, width, channels]
+x = (pixels.astype(np.float32) / 255 - np.float32({mean})) / np.float32({std})
+session = onnxruntime.InferenceSession("{file}")  # onnxruntime 1.20 or newer
+logits, answer, exit_index = session.run({names}, {{"{input}": np.ascontiguousarray(x.transpose(0, 3, 1, 2))}})
+"""
+
 
 def card(
     *,
@@ -73,6 +90,7 @@ def card(
     provenance: Provenance,
     policy: Policy | None = None,
     certificate: Certificate | None = None,
+    one_graph: OneGraph | None = None,
 ) -> str:
     """The text of the card, in Markdown; the arguments are the manifest's fields.
 
@@ -86,6 +104,7 @@ def card(
         provenance: where the artifact comes from.
         policy: the exit policy, where one was calibrated.
         certificate: of the policy, where one was asked for.
+        one_graph: the graph that exits by itself, where there is one.
     """
     recipe = provenance.recipe
     return _TEXT.format(
@@ -102,8 +121,10 @@ def card(
         exits=_table(segments, exits, parity),
         parameters=sum(segment.parameters for segment in segments) / 1e6,
         mebibytes=sum(segment.bytes for segment in segments) / 2**20,
-        policy=_policy(policy, certificate, exits) if policy else "",
-        code=_code(layout, network_input, segments[0]),
+        policy=(_policy(policy, certificate, exits) if policy else "") + (_times(one_graph) if one_graph else ""),
+        code=_code(_ONE_GRAPH, network_input, one_graph)
+        if one_graph
+        else _code(_template(layout), network_input, segments[0]),
         created=provenance.created,
         weights=provenance.weights_sha256,
         recipe=provenance.recipe_sha256,
@@ -172,8 +193,26 @@ def _plain(share: float) -> str:
     return f"{100 * share:.4g} %"
 
 
-def _code(layout: str, network_input: Input, first: Segment) -> str:
-    return (_CASCADE if layout == "cascade" else _PLAIN).format(
+def _times(found: OneGraph) -> str:
+    ways = ", ".join(
+        f"{time.exit} {time.ms:.3f} ms (to the end {time.to_end_ms:.3f}, without exits {time.whole_ms:.3f})"
+        for time in found.times
+        if time.ms is not None
+    )
+    batch = "a batch of one image, no other size" if found.kind == "if" else "a batch of any size"
+    return (
+        f"`{found.file}` is all of that in one graph, for {batch}. On {found.samples} real images it gave the exits "
+        f"and answers of the segments ({found.undecided} undecided); a certificate is about the segments. One image on one "
+        f"thread of {found.machine}: {ways}.\n\n"
+    )
+
+
+def _template(layout: str) -> str:
+    return _CASCADE if layout == "cascade" else _PLAIN
+
+
+def _code(template: str, network_input: Input, first: Segment) -> str:
+    return template.format(
         mean=list(network_input.preprocess.mean),
         std=list(network_input.preprocess.std),
         file=first.file,

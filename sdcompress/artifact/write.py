@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import errno
 import json
 import secrets
+import shlex
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from sdcompress.errors import OutputExistsError
-from sdcompress.schema.manifest import FileEntry, Manifest
+from sdcompress.schema.manifest import FileEntry, Manifest, Provenance
 from sdcompress.storage import digest_of, replace_folder, sha256_of, staged_folder, storage_errors
 
-__all__ = ["entry", "seal", "staged"]
+__all__ = ["derived", "entry", "seal", "staged"]
 
 
 @contextmanager
@@ -73,6 +76,17 @@ def seal(folder: Path, **fields: Any) -> Manifest:
     return Manifest.model_validate(sealed)
 
 
+def derived(old: Manifest) -> Provenance:
+    """Where an artifact comes from that is made now, by this command, from another one."""
+    return old.provenance.model_copy(
+        update={
+            "parent": old.digest,
+            "created": dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
+            "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        }
+    )
+
+
 def _is_free(out: Path, *, overwrite: bool) -> bool:
     """Whether there is nothing at ``out``; False if there is an artifact that may be replaced."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
@@ -97,6 +111,8 @@ def _foreign(folder: Path) -> str | None:
         entries = [*manifest["segments"], manifest["golden"], manifest["card"]]
         if certificate := manifest.get("certificate"):
             entries.append(certificate["evidence"])
+        if one_graph := manifest.get("one_graph"):
+            entries.append(one_graph)
         listed = {"manifest.json", *(item["file"] for item in entries)}
     except (OSError, ValueError, KeyError, TypeError):
         listed = set()

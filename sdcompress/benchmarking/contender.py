@@ -14,6 +14,7 @@ import numpy.typing as npt
 from sdcompress.artifact.read import open_artifact
 from sdcompress.benchmarking.clock import Lane
 from sdcompress.runtime.engine import Engine, Prediction
+from sdcompress.runtime.one_graph import OneGraphEngine, open_one_graph
 from sdcompress.runtime.open import open_engine
 
 __all__ = ["Contender", "Course", "input_order", "open_contender", "split"]
@@ -29,8 +30,8 @@ class Contender:
     Args:
         name: in the report.
         source: folder as given.
-        digest: the artifact's.
-        layout: the artifact's.
+        digest: the artifact's; of its one graph, that file's SHA-256.
+        layout: the artifact's; of its one graph, that one's kind.
         engine: opened with the threads and the device of the run.
         inputs: preprocessed images, float32 [N, C, H, W], in the order of the run.
         load_ms: opening, hashes included.
@@ -41,10 +42,14 @@ class Contender:
     source: str
     digest: str | None
     layout: str
-    engine: Engine
+    engine: Engine | OneGraphEngine
     inputs: npt.NDArray[np.float32]
     load_ms: float
     first_ms: float
+
+    def takes(self, batch: int) -> bool:
+        """Whether it can be called with so many images."""
+        return batch == 1 or not (isinstance(self.engine, OneGraphEngine) and self.engine.batch_of_one)
 
 
 @dataclass(frozen=True)
@@ -57,8 +62,10 @@ class Course:
 
     @classmethod
     def prepare(cls, contender: Contender, batch: int, *, forced: bool) -> Course:
-        """Lay out the inputs in batches; forced lanes only for a contender with several exits."""
+        """Lay out the inputs in batches; forced lanes only for a chain of segments with several exits."""
         engine, batches = contender.engine, split(contender.inputs, batch)
+        if isinstance(engine, OneGraphEngine):
+            return cls(contender, Lane(engine, batches), ())
         exits = range(len(engine.exit_names)) if forced and len(engine.exit_names) > 1 else ()
         return cls(contender, Lane(engine, batches), tuple(Lane(_forced(engine, k), batches) for k in exits))
 
@@ -82,6 +89,7 @@ def open_contender(
     device: str,
     largest_batch: int,
     allow_uncertified: bool = False,
+    one_graph: bool = False,
 ) -> Contender:
     """Open an artifact, time that and the first call, and preprocess the images.
 
@@ -93,9 +101,11 @@ def open_contender(
         device: of the engine.
         largest_batch: the inputs are repeated to at least this many.
         allow_uncertified: of the engine.
+        one_graph: run that instead of the segments.
     """
     start = perf_counter_ns()
-    engine = open_engine(path, threads=threads, device=device, allow_uncertified=allow_uncertified)
+    opener = open_one_graph if one_graph else open_engine
+    engine = opener(path, threads=threads, device=device, allow_uncertified=allow_uncertified)
     load_ms = (perf_counter_ns() - start) / 1e6
     inputs = engine.preprocess(images)
     inputs = np.resize(inputs, (max(len(inputs), largest_batch), *inputs.shape[1:]))  # repeats them
@@ -103,7 +113,10 @@ def open_contender(
     engine(inputs[:1])
     first_ms = (perf_counter_ns() - start) / 1e6
     manifest = open_artifact(path).manifest
-    return Contender(name, str(path), manifest.digest, manifest.layout, engine, inputs, load_ms, first_ms)
+    digest, layout = manifest.digest, str(manifest.layout)
+    if one_graph and manifest.one_graph:
+        digest, layout = manifest.one_graph.sha256, manifest.one_graph.kind
+    return Contender(name, str(path), digest, layout, engine, inputs, load_ms, first_ms)
 
 
 def input_order(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:

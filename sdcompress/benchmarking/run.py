@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from sdcompress.artifact.read import open_artifact
 from sdcompress.benchmarking.clock import no_collection
 from sdcompress.benchmarking.contender import Contender, Course, input_order, open_contender
 from sdcompress.benchmarking.machine import machine
@@ -43,7 +44,7 @@ def bench(
     """Measure artifacts against each other, closed loop, preprocessing outside the clock.
 
     Args:
-        artifacts: folders.
+        artifacts: folders. One that holds a graph that exits by itself takes part twice, as "NAME (one graph)" too.
         images: uint8 [N, H, W, C], real ones; taken in one fixed permutation, again and again.
         labels: int64 [N]; with them the accuracy on the images of the run is reported.
         settings: scenarios, threads, durations.
@@ -86,6 +87,10 @@ def bench(
 def _open(
     named: Mapping[str, Path], images: npt.NDArray[np.uint8], settings: Bench, *, allow_uncertified: bool
 ) -> list[Contender]:
+    runs = [(name, path, False) for name, path in named.items()]
+    runs += [
+        (f"{name} (one graph)", path, True) for name, path in named.items() if open_artifact(path).manifest.one_graph
+    ]
     return [
         open_contender(
             name,
@@ -95,8 +100,9 @@ def _open(
             device=settings.device,
             largest_batch=max((1, *settings.batch)),
             allow_uncertified=allow_uncertified,
+            one_graph=one_graph,
         )
-        for name, path in named.items()
+        for name, path, one_graph in runs
     ]
 
 
@@ -122,7 +128,8 @@ def _plan(settings: Bench) -> list[tuple[Scenario, int]]:
 def _measure(
     contenders: Sequence[Contender], scenario: Scenario, batch: int, settings: Bench, tick: Callable[[int], None]
 ) -> list[Course]:
-    courses = [Course.prepare(contender, batch, forced=scenario == "single-stream") for contender in contenders]
+    fit = [contender for contender in contenders if contender.takes(batch)]
+    courses = [Course.prepare(contender, batch, forced=scenario == "single-stream") for contender in fit]
     for course in courses:
         for lane in course.lanes:
             lane.warm_up(settings.warmup_ms)

@@ -214,4 +214,5 @@ def _write(
     (folder / old.card.file).write_text(text, encoding="utf-8", newline="\n")
     kept = {name: getattr(old, name) for name in Manifest.model_fields if name != "digest"}
     changed = {"exits": exits, "policy": policy, "certificate": certificate, "provenance": provenance}
+    changed["one_graph"] = None  # the old thresholds are in it
     return seal(folder, **{**kept, **changed, "card": entry(folder, old.card.file)})

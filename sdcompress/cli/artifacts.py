@@ -36,11 +36,17 @@ Budget = Annotated[
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="a checkpoint, or the folder of a training run")],
+    source: Annotated[
+        Path, typer.Argument(help="a checkpoint or training run; for graph and if: a calibrated cascade")
+    ],
     out: Out,
     layout: Annotated[
-        Literal["single", "cascade", "all"],
-        typer.Option("--layout", help="single: one exit; cascade: early exit; all: every exit's logits"),
+        Literal["single", "cascade", "all", "graph", "if"],
+        typer.Option(
+            "--layout",
+            help="single: one exit; cascade: early exit; all: every exit's logits; graph: one file that exits by "
+            "itself; if: the same for a batch of one",
+        ),
     ] = "cascade",
     exit_: Annotated[
         str | None, typer.Option("--exit", help="single: the exit to keep, the others are pruned; default: the last")
@@ -60,13 +66,23 @@ def export(
 
     with bar("export") as progress:
         manifest = api.export(
-            run, out, layout=layout, exit=exit_, opset=opset, data_dir=data_dir, overwrite=overwrite, progress=progress
+            source,
+            out,
+            layout=layout,
+            exit=exit_,
+            opset=opset,
+            data_dir=data_dir,
+            overwrite=overwrite,
+            progress=progress,
         )
     if json:
         write_json({"artifact": str(out), **manifest.model_dump(mode="json")})
         return
     show_manifest(manifest, str(out))
     say("\nrun it:\n")
+    if manifest.one_graph:
+        say(f'  session = onnxruntime.InferenceSession("{out / manifest.one_graph.file}")')
+        say("  logits, answer, exit_index = session.run(None, {session.get_inputs()[0].name: x})\n\nor\n")
     say(f'  import sdcompress\n  engine = sdcompress.open("{out}")')
     say("  prediction = engine(engine.preprocess([image]))  # image: Pillow, or uint8 [H, W, C]")
 

@@ -11,7 +11,7 @@ from sdcompress.cli.screen import say, table
 from sdcompress.doctor import Diagnosis
 from sdcompress.errors import UsageError
 from sdcompress.schema.base import Frozen
-from sdcompress.schema.manifest import Certificate, Manifest
+from sdcompress.schema.manifest import Certificate, Manifest, OneGraph
 from sdcompress.schema.report import BenchReport, Evaluation, Plan, Report, VerifyReport
 
 __all__ = [
@@ -77,6 +77,29 @@ def show_manifest(manifest: Manifest, folder: str) -> None:
         )
     if manifest.certificate:
         _show_certificate(manifest.certificate)
+    if manifest.one_graph:
+        _show_one_graph(manifest.one_graph)
+
+
+def _show_one_graph(found: OneGraph) -> None:
+    """What its early exits save."""
+    rows = [
+        [
+            time.exit,
+            str(time.images),
+            _ms(time.ms),
+            _ms(time.to_end_ms),
+            _ms(time.whole_ms),
+            f"{time.faster}/{time.rounds}",
+        ]
+        for time in found.times
+    ]
+    columns = ["leave at", "images", "ms", "to the end", "without exits", "rounds faster"]
+    table(columns, rows, f"{found.file} ({found.kind}): one image, one thread, {found.machine}")
+    say(
+        f"{found.file}: exits and answers of the segments on {found.samples} images in batches of "
+        f"{', '.join(map(str, found.batches))} ({found.undecided} undecided), logits within {found.max_abs:.1e}"
+    )
 
 
 def _show_certificate(found: Certificate) -> None:
@@ -101,6 +124,8 @@ def show_verdicts(found: VerifyReport) -> None:
     rows = [[v.name, f"{v.max_abs:.1e}", f"{v.row_abs:.1e}", f"{v.allowed:.1e}", str(v.flips)] for v in found.exits]
     table(["exit", "largest difference", "between batches", "allowed", "flips"], rows)
     say(f"{found.source}: intact ({found.files} files), verified on {found.samples} golden samples")
+    if found.one_graph:
+        say("model.onnx: gives the exits and answers of the segments on them")
     if found.certificate:
         kept = ", ".join(f"{drop:.2%}" for drop in found.certificate.certified) or "no drop (nobody leaves early)"
         say(

@@ -17,7 +17,7 @@ from sdcompress.schema.manifest import ExitSignals, Input, ParityRecord
 from sdcompress.schema.recipe import Export
 from sdcompress.storage import storage_errors
 
-__all__ = ["Gate"]
+__all__ = ["Gate", "set_aside"]
 
 
 class Gate:
@@ -61,7 +61,7 @@ class Gate:
         self._tick(len(self._images))
         problem = parity.describe(findings)
         if problem:
-            folder = _set_aside(out, graphs, findings)
+            folder = set_aside(out, graphs, findings)
             raise ParityError(
                 f"The {what} does not compute what the checkpoint computes. {problem}.",
                 allowed="finite logits within atol + rtol * max|reference|, the same class for every image, and no "
@@ -97,7 +97,14 @@ class Gate:
         return parity.compare(make, self._images, reference, exits=list(exits), settings=self._settings)
 
 
-def _set_aside(out: Path, graphs: Mapping[str, bytes], findings: Sequence[parity.Finding]) -> Path:
+def set_aside(out: Path, graphs: Mapping[str, bytes], findings: Sequence[parity.Finding]) -> Path:
+    """Leave graphs that failed in ``<out>.failed``, with the figures in ``parity.json``; returns that folder.
+
+    Args:
+        out: where the artifact would have gone.
+        graphs: file name -> bytes.
+        findings: what is wrong with them.
+    """
     out = out.resolve()
     folder = out.with_name(f"{out.name}.failed")
     with storage_errors(folder):

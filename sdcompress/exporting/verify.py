@@ -6,12 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-from sdcompress.artifact.read import open_artifact
+from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.calibration.recompute import recompute
 from sdcompress.data.preprocess import normalise
 from sdcompress.errors import ParityError
+from sdcompress.exporting import parity
+from sdcompress.exporting.agree import agreement, graph_batches, runner
+from sdcompress.policies._base import Float
+from sdcompress.runtime.engine import Engine
 from sdcompress.runtime.open import open_engine
-from sdcompress.schema.manifest import Certificate
+from sdcompress.schema.manifest import Certificate, OneGraph
 from sdcompress.schema.report import CertificateVerdict, ExitVerdict, VerifyReport
 
 __all__ = ["verify"]
@@ -21,7 +25,8 @@ def verify(artifact: Path | str, *, threads: int = 1) -> VerifyReport:
     """Check an artifact's integrity and that its graphs give the checkpoint's logits on this machine.
 
     The golden images are run together and one by one: an image's logits must not depend on those beside it. A
-    certificate's tests are made again from its evidence.
+    certificate's tests are made again from its evidence. Where there is one graph that exits by itself, it must give
+    the exits and answers of the segments.
 
     Args:
         artifact: the folder.
@@ -55,6 +60,8 @@ def verify(artifact: Path | str, *, threads: int = 1) -> VerifyReport:
         verdicts.append(verdict)
         _check(opened.path, verdict)
     manifest = opened.manifest
+    if manifest.one_graph:
+        _check_one_graph(opened, manifest.one_graph, engine, inputs)
     return VerifyReport(
         source=str(artifact),
         digest=manifest.digest,
@@ -63,7 +70,20 @@ def verify(artifact: Path | str, *, threads: int = 1) -> VerifyReport:
         samples=len(golden.labels),
         exits=tuple(verdicts),
         certificate=None if certificate is None else _verdict(certificate),
+        one_graph=manifest.one_graph and manifest.one_graph.kind,
     )
+
+
+def _check_one_graph(opened: Artifact, one_graph: OneGraph, engine: Engine, inputs: Float) -> None:
+    run = runner(opened.file(one_graph).read_bytes(), opened.manifest).run
+    allowed = [record.allowed for record in opened.manifest.parity]
+    found = agreement(run, engine, inputs, batches=graph_batches(one_graph.kind, len(inputs)), allowed=allowed)
+    if problem := parity.describe(found.findings):
+        raise ParityError(
+            f"'{one_graph.file}' of '{opened.path}' does not answer as its segments do on this machine. {problem}.",
+            allowed="the same exit and answer for every golden image",
+            next_step="run 'sdcompress doctor'; try the version of onnxruntime that its manifest names",
+        )
 
 
 def _verdict(certificate: Certificate) -> CertificateVerdict:

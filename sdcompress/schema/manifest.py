@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from sdcompress.schema.base import Fraction, Frozen, Sha256
+from sdcompress.schema.graphs import FileEntry, OneGraph, Segment, Tensor
 
 __all__ = [
     "Certificate",
@@ -25,6 +26,7 @@ __all__ = [
     "FileEntry",
     "Input",
     "Manifest",
+    "OneGraph",
     "ParityRecord",
     "Policy",
     "Preprocess",
@@ -56,36 +58,10 @@ class Preprocess(Frozen):
         return self
 
 
-class Tensor(Frozen):
-    """A named tensor at a border: dtype as numpy writes it, a dynamic axis by its name."""
-
-    name: str
-    dtype: str
-    shape: tuple[int | str, ...]
-
-
 class Input(Tensor):
     """The network's input and how an image becomes it."""
 
     preprocess: Preprocess
-
-
-class FileEntry(Frozen):
-    """A file of the artifact, by its name inside the folder."""
-
-    file: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$")]
-    sha256: Sha256
-    bytes: Annotated[int, Field(ge=0)]
-
-
-class Segment(FileEntry):
-    """One graph of the chain. Its inputs are the network's input or outputs of earlier segments, by name."""
-
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
-    precision: Literal["fp32"] = "fp32"
-    macs: Annotated[int, Field(ge=0)] = Field(description="multiply-accumulates for one image")
-    parameters: Annotated[int, Field(ge=0)]
 
 
 class ExitSignals(Frozen):
@@ -230,6 +206,7 @@ class Manifest(Frozen):
     exits: Annotated[tuple[Exit, ...], Field(min_length=1)]
     policy: Policy | None = None
     certificate: Certificate | None = None
+    one_graph: OneGraph | None = None
     golden: FileEntry
     card: FileEntry
     parity: tuple[ParityRecord, ...]
@@ -251,6 +228,8 @@ class Manifest(Frozen):
             raise ValueError("an exit names a segment that does not exist")
         if self.policy is not None and len(self.policy.thresholds) != len(self.exits) - 1:
             raise ValueError("the policy needs one threshold for each exit but the last")
+        if self.one_graph is not None and (self.policy is None or self.layout != "cascade"):
+            raise ValueError("one graph that exits by itself needs a cascade and its policy")
         return self
 
     @model_validator(mode="after")
@@ -265,11 +244,12 @@ class Manifest(Frozen):
         return self
 
     @model_serializer(mode="wrap")
-    def _without_an_absent_certificate(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # artifacts without one stay, byte for byte, what readers before it know
+    def _without_what_is_absent(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # artifacts without a certificate or one graph stay, byte for byte, what readers before these know
         fields: dict[str, Any] = dump(self)
-        if self.certificate is None:
-            fields.pop("certificate", None)
+        for name in ("certificate", "one_graph"):
+            if getattr(self, name) is None:
+                fields.pop(name, None)
         return fields
 
     def border(self, exit_: int) -> tuple[Tensor, ...]:
@@ -286,4 +266,5 @@ class Manifest(Frozen):
     def files(self) -> tuple[FileEntry, ...]:
         """Every file of the artifact but the manifest."""
         evidence = (self.certificate.evidence,) if self.certificate else ()
-        return (*self.segments, self.golden, self.card, *evidence)
+        whole = (self.one_graph,) if self.one_graph else ()
+        return (*self.segments, self.golden, self.card, *evidence, *whole)

@@ -233,6 +233,9 @@ class VerifyReport(Frozen):
     samples: int = Field(description="golden samples that were run")
     exits: tuple[ExitVerdict, ...]
     certificate: CertificateVerdict | None = Field(None, description="None: the artifact has no certificate")
+    one_graph: Literal["graph", "if"] | None = Field(
+        None, description="gives the segments' answers; None: there is none"
+    )
 
 
 class PlanRow(Frozen):

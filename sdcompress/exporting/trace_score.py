@@ -1,0 +1,149 @@
+"""Turn an exit policy's score into ONNX nodes: the score is written once, with numpy's ufuncs, and recorded here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.lib.mixins import NDArrayOperatorsMixin
+from onnx import helper, numpy_helper
+
+from sdcompress.errors import UsageError
+from sdcompress.policies._base import ExitPolicy, Signals
+from sdcompress.schema.manifest import ExitSignals
+
+__all__ = ["trace_score"]
+
+_OPERATORS = {
+    np.add: "Add",
+    np.subtract: "Sub",
+    np.multiply: "Mul",
+    np.divide: "Div",
+    np.negative: "Neg",
+    np.absolute: "Abs",
+    np.exp: "Exp",
+    np.log: "Log",
+    np.sqrt: "Sqrt",
+    np.minimum: "Min",
+    np.maximum: "Max",
+    np.equal: "Equal",
+    np.greater: "Greater",
+    np.greater_equal: "GreaterOrEqual",
+    np.less: "Less",
+    np.less_equal: "LessOrEqual",
+    np.logical_and: "And",
+    np.logical_or: "Or",
+    np.logical_not: "Not",
+}
+_LOGICAL = {np.logical_and, np.logical_or, np.logical_not}
+_NUMBERS = {np.dtype(kind) for kind in (np.int64, np.float32, np.float64)}
+_BOOL = np.dtype(np.bool_)
+
+
+def trace_score(
+    policy: ExitPolicy, exit_: int, signals: Sequence[ExitSignals], prefix: str
+) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto], str]:
+    """The nodes that compute an exit's score, their constants, and the name of the score, float32 [batch].
+
+    Args:
+        policy: with its fitted parameters.
+        exit_: the exit's position.
+        signals: names of the signals of the exits so far, the last of them this exit's; as ``ExitPolicy.score`` has it.
+        prefix: of all new names.
+
+    Raises:
+        UsageError: if the policy computes with anything else than ``_OPERATORS``.
+    """
+    trace = _Trace(type(policy).__name__, prefix)
+    try:
+        score: object = policy.score(exit_, [trace.columns(names) for names in signals])
+    except (TypeError, AttributeError, ValueError) as error:  # what Python and numpy say of a stranger to them
+        raise trace.refused(f"numpy cannot be traced through it: {error}") from error
+    if not isinstance(score, _Symbol):
+        raise trace.refused(f"its score is a {type(score).__name__} that does not depend on the signals")
+    return trace.nodes, trace.constants, trace.cast(score, np.dtype(np.float32))
+
+
+class _Symbol(NDArrayOperatorsMixin):
+    """A tensor [batch] that is not computed yet, in place of an array."""
+
+    def __init__(self, trace: _Trace, name: str, dtype: np.dtype[Any]) -> None:
+        self.trace, self.name, self.dtype = trace, name, dtype
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> _Symbol:
+        if method != "__call__" or options:
+            raise self.trace.refused(f"it calls {ufunc.__name__} with {', '.join(options) or method}")
+        return self.trace.apply(ufunc, inputs)
+
+
+class _Trace:
+    """Records what is done with symbols.
+
+    The types are numpy's own: where it would compute in float32, so do the nodes.
+    """
+
+    def __init__(self, policy: str, prefix: str) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+        self._policy, self._prefix = policy, prefix
+
+    def columns(self, names: ExitSignals) -> Signals:
+        """An exit's signals as symbols."""
+        columns: list[Any] = [
+            _Symbol(self, self._node("Gather", names.values, self._constant(np.int64(column)), axis=1), np.dtype("f4"))
+            for column in range(3)
+        ]
+        answer: Any = _Symbol(self, names.answer, np.dtype(np.int64))
+        return Signals(columns[0], columns[1], columns[2], answer)
+
+    def apply(self, ufunc: np.ufunc, inputs: Sequence[Any]) -> _Symbol:
+        """The result of a ufunc, as numpy would have it."""
+        if ufunc not in _OPERATORS:
+            raise self.refused(f"it uses numpy's {ufunc.__name__}")
+        kinds = [_kind(value) for value in inputs]
+        *loop, result = ufunc.resolve_dtypes((*kinds, None))
+        wanted = [_BOOL] * len(loop) if ufunc in _LOGICAL else loop
+        # numpy's add of two truth values is an "or"; whoever wants to count them multiplies them by 1 first
+        if not set(wanted) <= (_NUMBERS if ufunc not in _LOGICAL else {_BOOL}):
+            raise self.refused(f"it uses numpy's {ufunc.__name__} of {', '.join(map(str, loop))}")
+        return _Symbol(self, self._node(_OPERATORS[ufunc], *map(self.cast, inputs, wanted)), result)
+
+    def cast(self, value: Any, dtype: np.dtype[Any]) -> str:
+        """The name of a symbol or a constant in a type."""
+        if not isinstance(value, _Symbol):
+            return self._constant(np.asarray(value).astype(dtype))
+        if value.dtype == dtype:
+            return value.name
+        return self._node("Cast", value.name, to=helper.np_dtype_to_tensor_dtype(dtype))
+
+    def refused(self, why: str) -> UsageError:
+        """The error for a policy that cannot be recorded."""
+        return UsageError(
+            f"The score of the exit policy {self._policy} cannot be put into a graph: {why}.",
+            allowed=f"numpy's {', '.join(ufunc.__name__ for ufunc in _OPERATORS)} of signals and numbers",
+            next_step="write ExitPolicy.score with these, or calibrate with another --policy",
+        )
+
+    def _node(self, operator: str, *inputs: str, **attributes: Any) -> str:
+        name = f"{self._prefix}/{operator}-{len(self.nodes)}"
+        self.nodes.append(helper.make_node(operator, inputs, [name], name=name, **attributes))
+        return name
+
+    def _constant(self, value: Any) -> str:
+        name = f"{self._prefix}/constant-{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(np.asarray(value), name))
+        return name
+
+
+def _kind(value: Any) -> Any:
+    """What numpy chooses types by: Python's numbers have none of their own."""
+    if isinstance(value, _Symbol):
+        return value.dtype
+    if type(value) in {int, float}:
+        return type(value)
+    array = np.asarray(value)
+    if array.ndim:
+        raise TypeError(f"an array of shape {array.shape} among the constants")
+    return array.dtype

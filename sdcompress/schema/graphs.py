@@ -1,0 +1,70 @@
+"""The files of an artifact that compute, as its manifest lists them. Specified in docs/artifact.md."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+
+from sdcompress.schema.base import Frozen, Sha256
+
+__all__ = ["ANSWER", "EXIT_INDEX", "LOGITS", "FileEntry", "OneGraph", "PathTime", "Segment", "Tensor"]
+
+LOGITS, ANSWER, EXIT_INDEX = "logits", "answer", "exit_index"  # outputs of a OneGraph, in this order
+
+
+class Tensor(Frozen):
+    """A named tensor at a border: dtype as numpy writes it, a dynamic axis by its name."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+class FileEntry(Frozen):
+    """A file of the artifact, by its name inside the folder."""
+
+    file: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$")]
+    sha256: Sha256
+    bytes: Annotated[int, Field(ge=0)]
+
+
+class Segment(FileEntry):
+    """One graph of the chain. Its inputs are the network's input or outputs of earlier segments, by name."""
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    precision: Literal["fp32"] = "fp32"
+    macs: Annotated[int, Field(ge=0)] = Field(description="multiply-accumulates for one image")
+    parameters: Annotated[int, Field(ge=0)]
+
+
+class PathTime(Frozen):
+    """What the way to one exit of a ``OneGraph`` takes: real images that leave there, one at a time, one thread."""
+
+    exit: str
+    images: Annotated[int, Field(ge=0)] = Field(description="different ones; 0: none was at hand, nothing was measured")
+    rounds: Annotated[int, Field(ge=0)] = 0
+    ms: PositiveFloat | None = Field(None, description="median over the rounds")
+    to_end_ms: PositiveFloat | None = Field(None, description="of the same images, in the same graph, if nobody leaves")
+    whole_ms: PositiveFloat | None = Field(None, description="of the same images, in the network without exits")
+    faster: Annotated[int, Field(ge=0)] = Field(0, description="rounds in which leaving was faster than the whole way")
+
+
+class OneGraph(Segment):
+    """The whole cascade in one graph that exits by itself, with thresholds and policy in it.
+
+    Its outputs are ``logits`` [batch, K], ``answer`` int64 [batch] and ``exit_index`` int64 [batch]. ``macs`` are those
+    of an image that runs to the end.
+    """
+
+    kind: Literal["graph", "if"] = Field(description="'graph': any batch, rows leave one by one; 'if': a batch of 1")
+    samples: PositiveInt = Field(description="real images on which it was held against the segments")
+    batches: tuple[PositiveInt, ...]
+    max_abs: NonNegativeFloat = Field(description="largest difference of a logit from the segments'")
+    undecided: Annotated[int, Field(ge=0)] = Field(
+        description="images that left elsewhere, because a rounding of 1e-5 decides whether they pass a threshold"
+    )
+    machine: str = Field(description="processor on which the times were measured")
+    busy_cores: float | None = Field(description="cores that others kept busy before; null: the system does not say")
+    times: tuple[PathTime, ...] = Field(description="of every exit")
