@@ -22,7 +22,7 @@ from sdcompress.calibration.observe import choose_judgement
 from sdcompress.calibration.parts import samples_for
 from sdcompress.calibration.planning import least_samples as least_to_certify
 from sdcompress.calibration.planning import samples_for_binomial, samples_for_loss
-from sdcompress.calibration.stages import stage_ms
+from sdcompress.calibration.stages import stage_ms, stage_times
 from sdcompress.calibration.thresholds import choose_thresholds, leave
 from sdcompress.data.samples import Samples
 from sdcompress.errors import DataError, UsageError
@@ -175,6 +175,7 @@ def _choose(
         reference_accuracy=float(right[-1].mean()),
         shares=tuple(float((left == exit_).mean()) for exit_ in range(len(right))),
         stage_ms=times,
+        stage_times=stage_times(engine, opened.manifest, samples),
         backend=CERTIFIED_BACKEND,
     )
 

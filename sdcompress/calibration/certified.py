@@ -12,6 +12,7 @@ from sdcompress.artifact.certificate import CERTIFIED_BACKEND, CERTIFIED_DEVICE,
 from sdcompress.artifact.evidence import Evidence
 from sdcompress.calibration.certify import Shape, certify, collect, make_shape
 from sdcompress.calibration.parts import draw_parts, seed_of
+from sdcompress.calibration.stages import stage_times
 from sdcompress.calibration.thresholds import leave
 from sdcompress.data.samples import Samples, Subset
 from sdcompress.errors import UsageError
@@ -96,7 +97,8 @@ def certified(
         "certify_samples": len(parts.certify),
     }
     wish = next(level for level in levels if level.max_drop == settings.max_drop)
-    policy = _policy(shape, evidence, wish, settings, split)
+    times = stage_times(engine, manifest, samples)
+    policy = _policy(shape, evidence, wish, settings, split).model_copy(update={"stage_times": times})
     return Certified(shape.judgement.temperatures, policy, certificate, evidence)
 
 
