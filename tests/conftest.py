@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from sdcompress.calibration.calibrate import calibrate
 from sdcompress.data.preprocess import normalise
 from sdcompress.data.samples import ArraySamples
 from sdcompress.exporting.cut import ports
+from sdcompress.exporting.one_graph import Host, export_one_graph
 from sdcompress.exporting.signals import add_signals
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Exit, ExitSignals, Input, ParityRecord, Policy, Preprocess, Provenance, Segment
@@ -117,10 +119,19 @@ def certified_artifact(certified_once: Path, tmp_path: Path) -> Path:
 
 
 def _write(
-    out: Path, network: TinyNetwork, layout: str, policy: Policy | None, temperatures: Sequence[float], *, signals: bool
+    out: Path,
+    network: TinyNetwork,
+    layout: str,
+    policy: Policy | None,
+    temperatures: Sequence[float],
+    *,
+    signals: bool,
+    idle: int = 0,
 ) -> Path:
     names = EXITS[-1:] if layout == "single" else EXITS
     graphs, computed = _graphs(network, layout), dict[str, ExitSignals]()
+    for graph in graphs[1:]:
+        _idle(graph, idle)
     if signals:
         for at, name in enumerate(names[:-1]):
             graphs[at], computed[name] = add_signals(graphs[at], name, f"{name}_logits", batch="batch")
@@ -205,6 +216,24 @@ def _model(network: TinyNetwork, nodes: list[onnx.NodeProto], inputs: list[str],
     return model
 
 
+def _idle(graph: onnx.ModelProto, products: int) -> None:
+    """Add so many products of 65,536 multiply-accumulates for an image to the logits, each of which is zero."""
+    nodes = []
+    for k in range(products):
+        before = "x" if k == 0 else f"idle-{k - 1}"
+        nodes.append(helper.make_node("MatMul", [before, "wide" if k == 0 else "square"], [f"idle-{k}"]))
+    if products:
+        logits = next(node for node in graph.graph.node if node.output[0].endswith("_logits"))
+        logits_name, logits.output[0] = logits.output[0], "busy"
+        nodes.append(helper.make_node("MatMul", [f"idle-{products - 1}", "narrow"], ["nothing"]))
+        nodes.append(helper.make_node("Add", ["busy", "nothing"], [logits_name]))
+        shapes = {"wide": (16, 256), "square": (256, 256), "narrow": (256, 3)}
+        weights = [numpy_helper.from_array(np.zeros(shape, np.float32), name) for name, shape in shapes.items()]
+        graph.graph.initializer.extend(weights)
+        graph.graph.node.extend(nodes)
+        onnx.checker.check_model(graph, full_check=True)
+
+
 def _segment(folder: Path, index: int, model: onnx.ModelProto) -> Segment:
     weights = [weight for weight in model.graph.initializer if weight.data_type == TensorProto.FLOAT]
     macs = sum(int(np.prod(weight.dims)) for weight in weights)
@@ -234,3 +263,23 @@ def _provenance() -> Provenance:
         weights_sha256="2" * 64,
         data_fingerprint="3" * 64,
     )
+
+
+@pytest.fixture(scope="session")
+def one_graph_once(tmp_path_factory: pytest.TempPathFactory, tiny_network: TinyNetwork) -> Callable[[str], Path]:
+    """Artifacts with one graph that exits by itself, by its kind; ``cascade`` is what they were made of.
+
+    The segments after the first one work in vain for a while, so that leaving early is faster on any machine.
+    """
+    folder = tmp_path_factory.mktemp("one-graph")
+    cascade = _write(
+        folder / "cascade", tiny_network, "cascade", _policy((0.7, 0.6), 3), (1.0, 1.0, 1.0), signals=True, idle=60
+    )
+
+    @cache
+    def made(kind: str) -> Path:
+        if kind != "cascade":
+            export_one_graph(cascade, folder / kind, kind=kind, host=Host("a processor", None))  # type: ignore[arg-type]
+        return folder / kind
+
+    return made

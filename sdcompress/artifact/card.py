@@ -202,8 +202,8 @@ def _times(found: OneGraph) -> str:
     batch = "a batch of one image, no other size" if found.kind == "if" else "a batch of any size"
     return (
         f"`{found.file}` is all of that in one graph, for {batch}. On {found.samples} real images it gave the exits "
-        f"and answers of the segments ({found.undecided} undecided); a certificate is about the segments. One image on one "
-        f"thread of {found.machine}: {ways}.\n\n"
+        f"and answers of the segments ({found.undecided} undecided); a certificate is about the segments. One image "
+        f"on one thread of {found.machine}: {ways}.\n\n"
     )
 
 

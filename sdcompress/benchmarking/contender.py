@@ -17,7 +17,7 @@ from sdcompress.runtime.engine import Engine, Prediction
 from sdcompress.runtime.one_graph import OneGraphEngine, open_one_graph
 from sdcompress.runtime.open import open_engine
 
-__all__ = ["Contender", "Course", "input_order", "open_contender", "split"]
+__all__ = ["Contender", "Course", "holds_one_graph", "input_order", "open_contender", "split"]
 
 # Inputs wait preprocessed in memory; this much for each engine is plenty to keep the caches as cold as in service.
 _INPUT_BYTES = 2**28
@@ -117,6 +117,11 @@ def open_contender(
     if one_graph and manifest.one_graph:
         digest, layout = manifest.one_graph.sha256, manifest.one_graph.kind
     return Contender(name, str(path), digest, layout, engine, inputs, load_ms, first_ms)
+
+
+def holds_one_graph(path: Path) -> bool:
+    """Whether an artifact also has a graph that exits by itself."""
+    return open_artifact(path).manifest.one_graph is not None
 
 
 def input_order(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:

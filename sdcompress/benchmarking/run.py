@@ -16,9 +16,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from sdcompress.artifact.read import open_artifact
 from sdcompress.benchmarking.clock import no_collection
-from sdcompress.benchmarking.contender import Contender, Course, input_order, open_contender
+from sdcompress.benchmarking.contender import Contender, Course, holds_one_graph, input_order, open_contender
 from sdcompress.benchmarking.machine import machine
 from sdcompress.benchmarking.record import Scenario, compare, record
 from sdcompress.errors import InputError, UnknownNameError, UsageError
@@ -88,9 +87,7 @@ def _open(
     named: Mapping[str, Path], images: npt.NDArray[np.uint8], settings: Bench, *, allow_uncertified: bool
 ) -> list[Contender]:
     runs = [(name, path, False) for name, path in named.items()]
-    runs += [
-        (f"{name} (one graph)", path, True) for name, path in named.items() if open_artifact(path).manifest.one_graph
-    ]
+    runs += [(f"{name} (one graph)", path, True) for name, path in named.items() if holds_one_graph(path)]
     return [
         open_contender(
             name,

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import shlex
 import shutil
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,7 +12,7 @@ from sdcompress.artifact.card import card
 from sdcompress.artifact.certificate import CERTIFIED_BACKEND
 from sdcompress.artifact.evidence import EVIDENCE
 from sdcompress.artifact.read import Artifact, open_artifact
-from sdcompress.artifact.write import entry, seal, staged
+from sdcompress.artifact.write import derived, entry, seal, staged
 from sdcompress.calibration.certified import certified
 from sdcompress.calibration.certify import deltas
 from sdcompress.calibration.observe import choose_judgement
@@ -194,13 +191,7 @@ def _write(
     for file in (*old.segments, old.golden):
         (folder / file.file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(opened.file(file), folder / file.file)
-    provenance = old.provenance.model_copy(
-        update={
-            "parent": old.digest,
-            "created": dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
-            "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        }
-    )
+    provenance = derived(old)
     text = card(
         layout=old.layout,
         classes=old.classes,

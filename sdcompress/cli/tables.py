@@ -90,7 +90,7 @@ def _show_one_graph(found: OneGraph) -> None:
             _ms(time.ms),
             _ms(time.to_end_ms),
             _ms(time.whole_ms),
-            f"{time.faster}/{time.rounds}",
+            f"{time.faster}, {time.faster_than_whole} of {time.rounds}",
         ]
         for time in found.times
     ]

@@ -48,7 +48,8 @@ class PathTime(Frozen):
     ms: PositiveFloat | None = Field(None, description="median over the rounds")
     to_end_ms: PositiveFloat | None = Field(None, description="of the same images, in the same graph, if nobody leaves")
     whole_ms: PositiveFloat | None = Field(None, description="of the same images, in the network without exits")
-    faster: Annotated[int, Field(ge=0)] = Field(0, description="rounds in which leaving was faster than the whole way")
+    faster: Annotated[int, Field(ge=0)] = Field(0, description="rounds in which that was less than to_end_ms")
+    faster_than_whole: Annotated[int, Field(ge=0)] = Field(0, description="rounds in which it was less than whole_ms")
 
 
 class OneGraph(Segment):

@@ -68,7 +68,7 @@ class Spinning:
 def engines(monkeypatch: pytest.MonkeyPatch) -> None:
     """'slow' takes 2 ms; 'exits' takes 1 ms or 3 ms; opening is not what these tests are about."""
     made: dict[str, Any] = {"slow": Spinning(2.0), "same": Spinning(2.0), "exits": Spinning(0.2, 0.8)}
-    manifest = SimpleNamespace(digest="0" * 64, layout="single")
+    manifest = SimpleNamespace(digest="0" * 64, layout="single", one_graph=None)
     monkeypatch.setattr(clock, "perf_counter_ns", now)
     monkeypatch.setattr(contender, "perf_counter_ns", now)
     monkeypatch.setattr(contender, "open_engine", lambda path, **_: made[path.name])

@@ -190,3 +190,37 @@ def test_a_plan_writes_nothing(cli, made) -> None:
     assert (told.max_drop, told.confidence) == (0.3, 0.9)
     assert f"below {told.least} it is refused" in cli("calibrate", made.cascade, *wish).out
     assert sorted(made.cascade.parent.iterdir()) == before
+
+
+def test_export_one_graph_of_a_cascade_and_inspect_it(cli, one_graph_once, tmp_path: Path) -> None:
+    done = cli("export", one_graph_once("cascade"), "--layout", "graph", "--out", tmp_path / "graph")
+    assert done.code == 0, done.err
+    assert f'onnxruntime.InferenceSession("{tmp_path / "graph" / "model.onnx"}")' in done.out
+    shown = cli("inspect", tmp_path / "graph").out
+    assert "model.onnx (graph): one image, one thread" in shown
+    assert "exits and answers of the segments on 16 images in batches of 1, 2, 7, 32 (0 undecided)" in shown
+    assert "model.onnx: gives the exits and answers" in cli("verify", tmp_path / "graph").out
+
+
+def test_export_one_graph_of_a_checkpoint_says_what_to_type(cli, made, tmp_path: Path) -> None:
+    done = cli("export", made.train, "--layout", "if", "--out", tmp_path / "if")
+    assert done.code == 2
+    for word in ("--layout cascade", "sdcompress calibrate", "--layout if"):
+        assert word in " ".join(done.err.split())
+    assert cli("export", tmp_path, "--layout", "if", "--out", tmp_path / "if").code == 4  # neither
+
+
+def test_bench_measures_the_one_graph_beside_its_cascade(cli, one_graph_once) -> None:
+    options = ["--images", "golden", "--duration", "50ms", "--warmup", "1ms", "--rounds", "5", "--batch", "4"]
+    for kind, expected in (("graph", [("graph", 1), ("graph", 4)]), ("if", [("if", 1)])):
+        done = cli("bench", one_graph_once(kind), *options, "--json")
+        assert done.code == 0, done.err
+        report = BenchReport.model_validate_json(done.out)
+        names = {record.name for record in report.records}
+        assert names == {kind, f"{kind} (one graph)"}
+        ours = [record for record in report.records if record.name.endswith("(one graph)")]
+        assert [(record.layout, record.batch) for record in ours] == expected
+        assert all(not record.exits and record.worst_path is None for record in ours)
+        chain = next(record for record in report.records if record.name == kind)
+        assert {record.digest for record in ours} != {chain.digest}
+        assert {ratio.reference for ratio in report.comparisons} == {kind}
