@@ -114,6 +114,7 @@ def export(
     layout: Literal["single", "cascade", "all", "graph", "if"] = "cascade",
     exit: str | None = None,  # noqa: A002 - the field's word
     opset: int | None = None,
+    ensemble: Literal["geometric"] | None = None,
     data_dir: Folder | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -127,6 +128,7 @@ def export(
             one graph that exits by itself beside the cascade: ``graph``, or ``if`` for one image at a time.
         exit: of ``single``; default: the last.
         opset: of ONNX; default: the recipe's, which also gives the tolerances.
+        ensemble: geometric: an exit's logits are the mean of log softmax over the exits so far; default: the recipe's.
         data_dir: where the data lies, if elsewhere than in the recipe.
         overwrite: replace an artifact that is there.
         progress: called with (images compared, all).
@@ -143,7 +145,9 @@ def export(
     with requires_extra("export"):
         from sdcompress.exporting.export import export as run_export
 
-    recipe = recipes.read(open_checkpoint(source).recipe, [] if opset is None else [f"export.opset={opset}"])
+    given = {"opset": opset, "ensemble": ensemble}
+    chosen = [f"export.{key}={value}" for key, value in given.items() if value is not None]
+    recipe = recipes.read(open_checkpoint(source).recipe, chosen)
     return run_export(
         source,
         out,

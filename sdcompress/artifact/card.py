@@ -23,6 +23,8 @@ _LAYOUTS = {
     "all": "One ONNX graph with the logits of every exit.",
 }
 
+_ENSEMBLE = " An exit's logits are the mean of the log probabilities of the exits up to it (geometric ensemble)."
+
 _TEXT = """# {name} ({layout})
 
 An image classifier of {classes} classes: backbone `{backbone}`, trained with `{method}`. {what}
@@ -113,7 +115,7 @@ def card(
         classes=len(classes),
         backbone=recipe.get("model", {}).get("name"),
         method=recipe.get("method", {}).get("name"),
-        what=_LAYOUTS[layout],
+        what=_LAYOUTS[layout] + (_ENSEMBLE if recipe.get("export", {}).get("ensemble") else ""),
         input=network_input.name,
         dtype=network_input.dtype,
         shape=", ".join(map(str, network_input.shape)),

@@ -53,6 +53,10 @@ def export(
     ] = None,
     format_: Annotated[Literal["onnx"], typer.Option("--format", help="file format")] = "onnx",  # noqa: ARG001 - one today
     opset: Annotated[int | None, typer.Option("--opset", help="ONNX opset; default: the recipe's")] = None,
+    ensemble: Annotated[
+        Literal["geometric"] | None,
+        typer.Option("--ensemble", help="exits hear the exits before them: mean of log softmax; default: the recipe's"),
+    ] = None,
     data_dir: DataDir = None,
     overwrite: Overwrite = False,
     json: Json = False,
@@ -71,6 +75,7 @@ def export(
             layout=layout,
             exit=exit_,
             opset=opset,
+            ensemble=ensemble,
             data_dir=data_dir,
             overwrite=overwrite,
             progress=progress,

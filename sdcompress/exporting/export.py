@@ -11,6 +11,7 @@ from sdcompress.artifact.golden import Golden
 from sdcompress.artifact.write import staged
 from sdcompress.checkpoint import Checkpoint, open_checkpoint
 from sdcompress.errors import UnknownNameError, UsageError
+from sdcompress.exporting.ensemble import GeometricEnsemble
 from sdcompress.exporting.gate import Gate
 from sdcompress.exporting.graph import BATCH, INPUT, all_exits
 from sdcompress.exporting.layout import Facts, LayoutName, cut, write
@@ -72,7 +73,7 @@ def export_all(
     Args:
         checkpoint: a checkpoint or training folder.
         targets: the artifacts to make; at least one.
-        settings: opset, largest batch and tolerances.
+        settings: opset, largest batch and tolerances, and whether exits are ensembles.
         data_dir: where the data lies, if elsewhere than in the recipe.
         overwrite: replace artifacts that are there.
         progress: told (done, total) images.
@@ -90,16 +91,17 @@ def export_all(
     """
     source = open_checkpoint(checkpoint)
     net = source.network()
+    logits_of = GeometricEnsemble(net.logits_only()) if settings.ensemble else net.logits_only()
     exits = [_exits(net.exit_names, target) for target in targets]
     with contextlib.ExitStack() as stack:
         folders = [stack.enter_context(staged(target.out, overwrite=overwrite)) for target in targets]
         dataset = source.dataset(data_dir)
         count = _Counter(progress, len(dataset.val) + settings.parity_samples * (1 + len(targets)))
-        truth = reference(net.logits_only(), dataset, samples=settings.parity_samples, tick=count)
-        facts = _facts(source, net.exit_names, truth)
+        truth = reference(logits_of, dataset, samples=settings.parity_samples, tick=count)
+        facts = _facts(source, settings, net.exit_names, truth)
         logits = dict(zip(net.exit_names, truth.logits, strict=True))
         gate = Gate(truth.images, logits, network_input=facts.network_input, settings=settings, tick=count)
-        model = all_exits(net.logits_only(), net.exit_names, source.image, opset=settings.opset)
+        model = all_exits(logits_of, net.exit_names, source.image, opset=settings.opset)
         uncut = cut(model, "all", net.exit_names)
         gate(uncut.graphs, uncut.logits, out=targets[0].out, what="ONNX export")
         manifests = []
@@ -125,14 +127,14 @@ def _exits(known: tuple[str, ...], target: Target) -> tuple[str, ...]:
     return (target.exit,)
 
 
-def _facts(source: Checkpoint, exits: tuple[str, ...], truth: Reference) -> Facts:
+def _facts(source: Checkpoint, settings: recipe.Export, exits: tuple[str, ...], truth: Reference) -> Facts:
     return Facts(
         classes=source.classes,
         network_input=Input(name=INPUT, dtype="float32", shape=(BATCH, *source.image), preprocess=source.preprocess),
         accuracy=dict(zip(exits, truth.accuracy, strict=True)),
         ece=dict(zip(exits, truth.ece, strict=True)),
         golden=Golden(truth.images, truth.labels, truth.logits).capped(),
-        provenance=provenance(source),
+        provenance=provenance(source, settings),
     )
 
 

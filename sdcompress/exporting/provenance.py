@@ -13,14 +13,15 @@ from pathlib import Path
 
 from sdcompress.checkpoint import Checkpoint
 from sdcompress.schema.manifest import Provenance
+from sdcompress.schema.recipe import Export
 from sdcompress.storage import digest_of
 
 __all__ = ["git_commit", "provenance"]
 
 
-def provenance(checkpoint: Checkpoint) -> Provenance:
-    """The record for an artifact that is made now from this checkpoint."""
-    recipe = checkpoint.recipe.model_dump(mode="json")
+def provenance(checkpoint: Checkpoint, settings: Export) -> Provenance:
+    """The record for an artifact that is made now from this checkpoint, with these settings in its recipe."""
+    recipe = checkpoint.recipe.model_copy(update={"export": settings}).model_dump(mode="json")
     exporters = {package: version(package) for package in ("sdcompress", "torch", "onnx", "onnxscript", "onnxruntime")}
     return Provenance(
         created=dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),

@@ -160,6 +160,9 @@ class Export(Frozen):
     parity_samples: Annotated[int, Field(ge=256)] = Field(256, description="real samples of the parity gate")
     atol: PositiveFloat = Field(1e-4, description="absolute tolerance on logits")
     rtol: PositiveFloat = Field(1e-4, description="tolerance relative to the largest logit")
+    ensemble: Literal["geometric"] | None = Field(
+        None, description="geometric: an exit's logits are the mean of log softmax over the exits so far"
+    )
 
 
 class Calibrate(Frozen):

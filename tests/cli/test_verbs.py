@@ -224,3 +224,11 @@ def test_bench_measures_the_one_graph_beside_its_cascade(cli, one_graph_once) ->
         chain = next(record for record in report.records if record.name == kind)
         assert {record.digest for record in ours} != {chain.digest}
         assert {ratio.reference for ratio in report.comparisons} == {kind}
+
+
+def test_export_an_ensemble(cli, made, tmp_path: Path) -> None:
+    done = cli("export", made.train, "--ensemble", "geometric", "--out", tmp_path / "ensemble", "--json")
+    assert done.code == 0, done.err
+    told = json.loads(done.out)
+    assert told["provenance"]["recipe"]["export"]["ensemble"] == "geometric"
+    assert told["exits"][0]["accuracy"] == json.loads(made.exported.out)["exits"][0]["accuracy"]  # heard nobody

@@ -1,0 +1,83 @@
+"""With export.ensemble every exit is the geometric mean of the exits so far, in every layout, by numpy's account."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sdcompress.artifact.read import open_artifact
+from sdcompress.checkpoint import open_checkpoint
+from sdcompress.data.preprocess import normalise
+from sdcompress.exporting.export import Target, export_all
+from sdcompress.exporting.verify import verify
+from sdcompress.runtime.open import open_engine
+from sdcompress.schema.recipe import Export
+
+EXITS = ("exit1", "exit2", "final")
+
+
+@pytest.fixture(scope="module")
+def folder(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ensembles")
+    targets = [Target(folder / "cascade", "cascade"), Target(folder / "exit2", "single", exit="exit2")]
+    export_all(checkpoint, targets, settings=Export(ensemble="geometric"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def images(checkpoint: Path) -> np.ndarray:
+    val = open_checkpoint(checkpoint).dataset().val
+    return val.images(np.arange(len(val)))
+
+
+@pytest.fixture(scope="module")
+def expected(checkpoint: Path, images: np.ndarray) -> np.ndarray:
+    """[E, N, K] in float64 from the checkpoint's own logits."""
+    source = open_checkpoint(checkpoint)
+    with torch.no_grad():
+        logits = source.network()(torch.from_numpy(normalise(images, source.preprocess))).logits
+    p = np.exp(np.stack([exit_.double().numpy() for exit_ in logits]))
+    p /= p.sum(axis=2, keepdims=True)
+    return np.stack([np.log(np.prod(p[: k + 1], axis=0) ** (1 / (k + 1))) for k in range(len(p))])
+
+
+def test_every_exit_is_the_mean_of_those_so_far(folder: Path, images: np.ndarray, expected: np.ndarray) -> None:
+    for name, exits in (("cascade", [0, 1, 2]), ("exit2", [1])):
+        engine = open_engine(folder / name, threads=1)
+        assert engine.exit_names == tuple(EXITS[k] for k in exits)
+        np.testing.assert_allclose(engine.exits(engine.preprocess(images)), expected[exits], atol=5e-5)
+        assert verify(folder / name).samples == 32
+
+
+def test_scores_golden_samples_and_signals_are_those_of_the_ensemble(
+    folder: Path, checkpoint: Path, images: np.ndarray, expected: np.ndarray
+) -> None:
+    opened = open_artifact(folder / "cascade")
+    labels = open_checkpoint(checkpoint).dataset().val.labels
+    right = (expected.argmax(2) == labels).mean(1)
+    assert [exit_.accuracy for exit_ in opened.manifest.exits] == pytest.approx(right.tolist())
+    golden = opened.golden()
+    np.testing.assert_allclose(np.exp(golden.logits[0]).sum(1), 1, rtol=1e-5)  # log probabilities
+    engine = open_engine(folder / "cascade", threads=1)
+    p = np.exp(expected[1])
+    p /= p.sum(1, keepdims=True)
+    np.testing.assert_allclose(engine.signals(engine.preprocess(images))[1].best, p.max(1), atol=1e-5)
+
+
+def test_the_sum_crosses_the_borders_and_nothing_is_computed_twice(folder: Path) -> None:
+    segments = open_artifact(folder / "cascade").manifest.segments
+    for before, after in pairwise(segments):
+        shared = {tensor.name: tensor.shape for tensor in before.outputs if tensor in after.inputs}
+        assert ("batch", 10) in shared.values()
+        assert len(shared) == 2  # and the map
+
+
+def test_manifest_and_card_say_so(folder: Path, checkpoint: Path) -> None:
+    opened = open_artifact(folder / "cascade")
+    assert opened.manifest.provenance.recipe["export"]["ensemble"] == "geometric"
+    assert open_checkpoint(checkpoint).recipe.export.ensemble is None
+    assert "(geometric ensemble)" in (opened.path / "README.md").read_text(encoding="utf-8")
