@@ -145,7 +145,8 @@ class Explanation(Frozen):
     command: str
     source: str = Field(description="folder as given")
     digest: Sha256
-    layout: Literal["single", "cascade", "all"]
+    layout: str
+    kind: str | None = Field(description="of the policy; None without one: the scores are then those of max_prob")
     guarantee: str | None = Field(description="of the policy; None without one")
     data: str
     split: Split

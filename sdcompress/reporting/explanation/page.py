@@ -38,4 +38,4 @@ def _facts(found: Explanation) -> list[str]:
             f"One image at a time on {found.machine.cpu}, {threads(found.threads)}: the median of"
             f" {len(found.turns_ms)} turns, with the lowest and the highest."
         )
-    return [*facts, found.guarantee] if found.guarantee else facts
+    return [*facts, f"Policy {found.kind}. {found.guarantee}"] if found.kind else facts
