@@ -41,15 +41,13 @@ def artifacts(model: str, folder: Path) -> tuple[Path, list[Path]]:
     return folder / "cascade", [folder / exit_ for exit_ in exits]
 
 
-def bare(artifact: Path) -> Callable[[Float], Any]:
+def bare(file: Path) -> Callable[[Float], Any]:
     """What a person writes who has only the file."""
-    (segment,) = open_artifact(artifact).manifest.segments
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    session = ort.InferenceSession(artifact / segment.file, options, providers=["CPUExecutionProvider"])
-    names = [session.get_outputs()[0].name]
-    return lambda inputs: session.run(names, {"input": inputs})
+    session = ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    return lambda inputs: session.run(None, {"input": inputs})
 
 
 def measure(model: str, rounds: int, seconds: float, folder: Path) -> dict[str, Any]:
@@ -59,7 +57,7 @@ def measure(model: str, rounds: int, seconds: float, folder: Path) -> dict[str, 
     batches = [inputs[at : at + 1] for at in range(16)]
     calls: dict[str, Callable[[Float], Any]] = {"single": single}
     for position, truncated in enumerate(singles):
-        calls[f"bare {truncated.name}"] = bare(truncated)
+        calls[f"bare {truncated.name}"] = bare(truncated / "model.onnx")
         calls[f"forced {truncated.name}"] = partial(cascade.forced, exit=position)
     times = calls_in_turn(calls, batches, rounds=rounds, seconds=seconds)
     medians = {name: float(np.median(np.concatenate(found))) for name, found in times.items()}

@@ -10,6 +10,7 @@ import typer
 from sdcompress.cli.options import DataDir, Json, Out, Overwrite, Threads, milliseconds, share
 from sdcompress.cli.screen import bar, say, write_json
 from sdcompress.errors import UsageError
+from sdcompress.schema.graphs import OneGraph
 
 __all__ = ["VERBS"]
 
@@ -63,6 +64,8 @@ def export(
 ) -> None:
     """Export a checkpoint to ONNX and prove the file against it on real images (exit code 4 if it differs).
 
+    With --layout graph or if, a calibrated cascade; refused (exit code 4) where leaving early is not faster.
+
     Example: sdcompress export runs/digits/train/byot --layout single --exit exit2 --out artifacts/small
     """
     from sdcompress import api
@@ -84,9 +87,13 @@ def export(
         write_json({"artifact": str(out), **manifest.model_dump(mode="json")})
         return
     show_manifest(manifest, str(out))
+    _say_how_to_run(out, manifest.one_graph)
+
+
+def _say_how_to_run(out: Path, one_graph: OneGraph | None) -> None:
     say("\nrun it:\n")
-    if manifest.one_graph:
-        say(f'  session = onnxruntime.InferenceSession("{out / manifest.one_graph.file}")')
+    if one_graph:
+        say(f'  session = onnxruntime.InferenceSession("{out / one_graph.file}")')
         say("  logits, answer, exit_index = session.run(None, {session.get_inputs()[0].name: x})\n\nor\n")
     say(f'  import sdcompress\n  engine = sdcompress.open("{out}")')
     say("  prediction = engine(engine.preprocess([image]))  # image: Pillow, or uint8 [H, W, C]")

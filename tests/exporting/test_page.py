@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,13 @@ from sdcompress.artifact.write import seal
 from sdcompress.data.preprocess import geometry, normalise
 from sdcompress.exporting.export import export
 from sdcompress.runtime.open import open_engine
+from sdcompress.schema import graphs
 from sdcompress.schema import manifest as schema
 from sdcompress.schema.manifest import Policy, Preprocess
 from sdcompress.schema.recipe import Export
 
 PAGE = (Path(__file__).parents[2] / "docs" / "artifact.md").read_text(encoding="utf-8")
-DIGEST, PREPROCESS, CASCADE, CERTIFICATE = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+DIGEST, PREPROCESS, CASCADE, CERTIFICATE, ONE_GRAPH = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +91,18 @@ def test_a_page_without_a_certificate_has_nothing_to_recompute(cascade: Path, mo
     assert execute(CERTIFICATE, cascade, monkeypatch)["certificate"] is None
 
 
+def test_one_graph_by_hand_gives_the_engines_answers(
+    one_graph_once: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kind in ("graph", "if"):
+        names = execute(ONE_GRAPH, one_graph_once(kind), monkeypatch)
+        execute(DIGEST, one_graph_once(kind), monkeypatch)
+        engine = open_engine(one_graph_once("cascade"), threads=1)
+        told = engine(engine.preprocess(open_artifact(one_graph_once(kind)).golden().images[:1]))
+        assert names["exit_index"].tolist() == told.exit_index.tolist()
+        assert names["answer"].tolist() == told.logits.argmax(1).tolist()
+
+
 @pytest.mark.parametrize("resize", [None, (9, 12), 10, 33])
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic"])
 @pytest.mark.parametrize("channels", [1, 3])
@@ -105,6 +119,7 @@ def test_the_preprocessing_is_ours(
 
 
 def test_every_field_of_the_manifest_is_on_the_page() -> None:
-    models = [getattr(schema, name) for name in schema.__all__]
-    fields = {field for model in models if issubclass(model, BaseModel) for field in model.model_fields}
+    models = [getattr(module, name) for module in (schema, graphs) for name in module.__all__]
+    models = [model for model in models if isinstance(model, type) and issubclass(model, BaseModel)]
+    fields = {field for model in models for field in model.model_fields}
     assert [field for field in sorted(fields) if f"`{field}`" not in PAGE] == []
