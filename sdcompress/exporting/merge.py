@@ -3,7 +3,8 @@
 After each exit at which samples may leave stands an ``If``. Whoever stays is gathered, the rest of the network runs on
 these rows within the branch, and their results are scattered back over the exit's. The ``If`` asks whether anybody
 stays: without it the graph would run to its end on no rows at all, which some operators refuse (in onnxruntime 1.32 a
-Reshape to (batch, -1) and GroupNormalization) and which costs the start of every node. With a batch of one there is nothing to gather: the branch is taken or not.
+Reshape to (batch, -1) and GroupNormalization) and which costs the start of every node. With a batch of one there is
+nothing to gather: the branch is taken or not.
 """
 
 from __future__ import annotations
