@@ -14,6 +14,13 @@ _LAYOUTS = {
     "all": "One ONNX graph with the logits of every exit.",
 }
 
+# about which new samples a certificate speaks, and what else it does not promise
+_GROUPS = {
+    None: ("like them", " or of single classes"),
+    "class": ("of each class like them", ""),
+    "exit": ("like them that have left by an exit, whichever, and to all of them", " or of single classes"),
+}
+
 _TEXT = """# {name} ({layout})
 
 An image classifier of {classes} classes: backbone `{backbone}`, trained with `{method}`. {what}
@@ -161,10 +168,11 @@ def guarantee(policy: Policy, certificate: Certificate | None) -> str:
     counted = "fewer are right than at the last exit"
     if certificate.loss == "disagreement":
         counted = "are not what the last exit says"
+    new, silent = _GROUPS[certificate.per]
     return (
         f"Guarantee: certified for {wish}, on {certificate.certify_samples} samples that chose nothing: of the answers "
-        f"to new samples like them, at most {_plain(policy.max_drop)} {counted}. Valid for these graphs and thresholds "
-        f"on {certificate.backend} ({certificate.device}). It says nothing about data that drifts or of single classes."
+        f"to new samples {new}, at most {_plain(policy.max_drop)} {counted}. Valid for these graphs and thresholds "
+        f"on {certificate.backend} ({certificate.device}). It says nothing about data that drifts{silent}."
     )
 
 

@@ -13,13 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from sdcompress.artifact.card import card
-from sdcompress.artifact.certificate import CERTIFIED_BACKEND
+from sdcompress.artifact.certificate import CERTIFIED_BACKEND, graphs_digest
 from sdcompress.artifact.evidence import EVIDENCE
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.artifact.write import entry, seal, staged
 from sdcompress.calibration.certified import certified
-from sdcompress.calibration.certify import deltas
-from sdcompress.calibration.parts import samples_for
+from sdcompress.calibration.certify import smallest_wish
+from sdcompress.calibration.groups import check_classes
+from sdcompress.calibration.parts import draw_parts, samples_for, seed_of
 from sdcompress.calibration.planning import least_samples as least_to_certify
 from sdcompress.calibration.planning import samples_for_binomial, samples_for_loss
 from sdcompress.calibration.stages import stage_ms
@@ -103,6 +104,8 @@ def check(opened: Artifact, samples: Samples, settings: recipe.Calibrate, split:
             allowed=f"0 to {len(opened.manifest.classes) - 1} for each: a drop in accuracy is counted with labels",
             next_step="label them, or certify disagreement with the last exit instead, which needs none: --unlabelled",
         )
+    if settings.per == "class":
+        _check_classes(opened.manifest, samples, settings)
 
 
 def check_subject(opened: Artifact) -> None:
@@ -125,10 +128,16 @@ def least_samples(settings: recipe.Calibrate) -> int:
     """The samples without which ``calibrate`` refuses: even without a single loss there would be no certificate."""
     if settings.confidence is None:
         return LEAST_SAMPLES
-    drops = {settings.max_drop, *settings.ladder}
-    delta = deltas(settings.confidence, len(drops))
-    tested = least_to_certify(min(drops), delta, unlabelled=settings.unlabelled)
+    tested = least_to_certify(*smallest_wish(settings), unlabelled=settings.unlabelled)
     return max(LEAST_SAMPLES, samples_for(tested))
+
+
+def _check_classes(manifest: Manifest, samples: Samples, settings: recipe.Calibrate) -> None:
+    seed = seed_of(manifest.provenance.data_fingerprint, graphs_digest(manifest))
+    drop, delta = smallest_wish(settings)
+    wish = f"a drop of {drop:.2%} with a confidence of {settings.confidence:.4g}"
+    labels = samples.labels[draw_parts(len(samples), seed).certify]
+    check_classes(labels, manifest.classes, least_to_certify(drop, delta), wish)
 
 
 def _too_few(found: int, settings: recipe.Calibrate, split: str) -> DataError:
@@ -138,8 +147,7 @@ def _too_few(found: int, settings: recipe.Calibrate, split: str) -> DataError:
             allowed=f"at least {LEAST_SAMPLES}; for a loss of one point, some thousands",
             next_step="set data.validation higher and train again",
         )
-    needed, smallest = least_samples(settings), min(settings.max_drop, *settings.ladder, 1.0)
-    delta = deltas(settings.confidence, len({settings.max_drop, *settings.ladder}))
+    needed, (smallest, delta) = least_samples(settings), smallest_wish(settings)
     plan = samples_for_binomial if settings.unlabelled else samples_for_loss
     typical = plan(smallest / 2, smallest, delta)
     half = "" if typical is None else f"; about {samples_for(typical)} where half of that is lost"

@@ -10,7 +10,7 @@ import numpy as np
 
 from sdcompress.artifact.certificate import CERTIFIED_BACKEND, CERTIFIED_DEVICE, graphs_digest
 from sdcompress.artifact.evidence import Evidence
-from sdcompress.calibration.certify import Shape, certify, collect, make_shape
+from sdcompress.calibration.certify import Shape, certify, collect, make_shape, with_labels
 from sdcompress.calibration.parts import draw_parts, seed_of
 from sdcompress.calibration.thresholds import leave
 from sdcompress.data.samples import Samples, Subset
@@ -68,19 +68,22 @@ def certified(
     seed, total = seed_of(fingerprint, graphs), len(samples)
     parts = draw_parts(total, seed)
     shape = make_shape(engine, Subset(samples, parts.shape), settings, _part(progress, 0, total))
+    held = Subset(samples, parts.certify)
     evidence = collect(
         engine,
-        Subset(samples, parts.certify),
+        held,
         shape.temperatures,
         unlabelled=settings.unlabelled,
         progress=_part(progress, len(parts.shape), total),
     )
+    evidence = with_labels(evidence, held, settings.per)
     levels = certify(evidence, shape.path, settings)
     tested = max(len(level.p_values) for level in levels)
     certificate = {
         "confidence": settings.confidence,
         "loss": "disagreement" if settings.unlabelled else "accuracy drop",
         "test": "binomial" if settings.unlabelled else "betting",
+        "per": settings.per,
         "levels": levels,
         "path": shape.path[: tested + 1],  # what was not tested says nothing
         "temperatures": shape.temperatures,

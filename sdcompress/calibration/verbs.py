@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sdcompress import recipes
 from sdcompress.calibration.calibrate import calibrate as run_calibrate
@@ -29,6 +29,7 @@ def calibrate(
     confidence: float | None = None,
     ladder: Sequence[float] | None = None,
     unlabelled: bool | None = None,
+    per: Literal["exit", "class"] | None = None,
     budget_ms: float | None = None,
     temperature: bool | None = None,
     data_dir: Folder | None = None,
@@ -47,6 +48,7 @@ def calibrate(
         confidence: that no more is lost on new samples, 0.95 = in 19 of 20 calibrations; default: the recipe's.
         ladder: further drops to certify on the same path; the confidence is for all of them together.
         unlabelled: certify disagreement with the last exit, without labels.
+        per: certify in every group: "class", or "exit" (what has left by it); default: the recipe's.
         budget_ms: the safest certified thresholds with at most this mean time; default: the fastest.
         temperature: fit a temperature per exit; default: the recipe's.
         data_dir: where the data lies, if elsewhere than in the recipe.
@@ -65,6 +67,7 @@ def calibrate(
         confidence=confidence,
         ladder=None if ladder is None else list(ladder),
         unlabelled=unlabelled,
+        per=per,
         budget_ms=budget_ms,
         temperature=temperature,
     )
@@ -86,6 +89,7 @@ def plan(
     confidence: float | None = None,
     ladder: Sequence[float] | None = None,
     unlabelled: bool | None = None,
+    per: Literal["exit", "class"] | None = None,
     data_dir: Folder | None = None,
     threads: int = 1,
     progress: Progress | None = None,
@@ -98,6 +102,7 @@ def plan(
         confidence: of the wish.
         ladder: further wishes.
         unlabelled: for disagreement with the last exit.
+        per: for every group.
         data_dir: where the data lies, if elsewhere than in the recipe.
         threads: at which the segments are timed.
         progress: called with (images done, all images).
@@ -113,6 +118,7 @@ def plan(
         confidence=confidence,
         ladder=None if ladder is None else list(ladder),
         unlabelled=unlabelled,
+        per=per,
     )
     samples = subject.dataset(data_dir).split("validation")
     return run_plan(Path(artifact), samples=samples, settings=settings, threads=threads, progress=progress)

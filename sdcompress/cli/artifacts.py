@@ -27,6 +27,10 @@ Ladder = Annotated[
 Unlabelled = Annotated[
     bool, typer.Option("--unlabelled", help="certify disagreement with the last exit; no label is looked at")
 ]
+PerExit = Annotated[
+    bool, typer.Option("--per-exit", help="the drop also holds for what has left by each exit, not only over all")
+]
+PerClass = Annotated[bool, typer.Option("--per-class", help="the drop holds for the images of every single class")]
 Budget = Annotated[
     str | None, typer.Option("--budget", help="mean time: the safest certified thresholds that keep it, e.g. 3ms")
 ]
@@ -75,6 +79,8 @@ def calibrate(
     confidence: Confidence = None,
     ladder: Ladder = None,
     unlabelled: Unlabelled = False,
+    per_exit: PerExit = False,
+    per_class: PerClass = False,
     budget: Budget = None,
     plan: Annotated[bool, typer.Option("--plan", help="only say how many images it takes; writes nothing")] = False,
     data_dir: DataDir = None,
@@ -96,6 +102,7 @@ def calibrate(
         "confidence": None if confidence is None else share(confidence, "--confidence", "95%"),
         "ladder": [share(drop, "--ladder") for drop in ladder] if ladder else None,
         "unlabelled": unlabelled or None,
+        "per": _per(per_exit, per_class),
     }
     if plan:
         with bar("plan") as progress:
@@ -116,6 +123,16 @@ def calibrate(
         write_json({"artifact": str(out), **manifest.model_dump(mode="json")})
     else:
         show_manifest(manifest, str(out))
+
+
+def _per(exits: bool, classes: bool) -> str | None:
+    if exits and classes:
+        raise UsageError(
+            "--per-exit and --per-class are given together.",
+            allowed="one of them: each is a certificate of its own",
+            next_step="choose the groups that matter",
+        )
+    return "exit" if exits else "class" if classes else None
 
 
 def verify(artifact: Artifact, threads: Threads = 1, json: Json = False) -> None:

@@ -69,6 +69,7 @@ def verify(artifact: Path | str, *, threads: int = 1) -> VerifyReport:
 def _verdict(certificate: Certificate) -> CertificateVerdict:
     return CertificateVerdict(
         loss=certificate.loss,
+        per=certificate.per,
         confidence=certificate.confidence,
         samples=certificate.certify_samples,
         tests=sum(len(level.p_values) for level in certificate.levels),

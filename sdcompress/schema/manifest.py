@@ -151,6 +151,9 @@ class Certificate(Frozen):
     confidence: Annotated[float, Field(ge=0.5, lt=1)] = Field(description="that all of the certified bounds hold")
     loss: Literal["accuracy drop", "disagreement"]
     test: Literal["betting", "binomial"]
+    per: Literal["exit", "class"] | None = Field(
+        None, description="the bounds hold in every group: of a class, or of what has left by an exit; null: over all"
+    )
     levels: Annotated[tuple[CertifiedDrop, ...], Field(min_length=1)]
     path: Annotated[tuple[tuple[float, ...], ...], Field(min_length=1)] = Field(
         description="thresholds of every step, safest first; at path[0] nobody leaves"
