@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sdcompress.errors import CertificateError
 from sdcompress.schema.manifest import Certificate, Manifest, Policy
 from sdcompress.storage import digest_of
@@ -56,6 +58,7 @@ def _check_subject(manifest: Manifest, certificate: Certificate) -> None:
         "graphs": (graphs_digest(manifest), certificate.graphs),
         "data": (manifest.provenance.data_fingerprint, certificate.data_fingerprint),
         "temperatures": (tuple(exit_.temperature for exit_ in manifest.exits), certificate.temperatures),
+        "policy": (_kind(manifest), (certificate.policy, certificate.parameters)),
         "precision": (tuple(segment.precision for segment in manifest.segments), certificate.precision),
     }
     other = [name for name, (mine, certified) in pairs.items() if mine != certified]
@@ -65,6 +68,11 @@ def _check_subject(manifest: Manifest, certificate: Certificate) -> None:
             "the artifact that 'sdcompress calibrate --confidence' wrote, as it was written",
             f"{_AGAIN}; or {_ALLOW}",
         )
+
+
+def _kind(manifest: Manifest) -> tuple[str, dict[str, Any]] | None:
+    policy = manifest.policy
+    return None if policy is None else (policy.kind, policy.parameters)
 
 
 def _check_thresholds(policy: Policy, certificate: Certificate) -> None:

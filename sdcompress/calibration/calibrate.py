@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from sdcompress.artifact.card import card
 from sdcompress.artifact.certificate import CERTIFIED_BACKEND, graphs_digest
@@ -20,18 +19,17 @@ from sdcompress.artifact.write import entry, seal, staged
 from sdcompress.calibration.certified import certified
 from sdcompress.calibration.certify import smallest_wish
 from sdcompress.calibration.groups import check_classes
+from sdcompress.calibration.observe import choose_judgement
 from sdcompress.calibration.parts import draw_parts, samples_for, seed_of
 from sdcompress.calibration.planning import least_samples as least_to_certify
 from sdcompress.calibration.planning import samples_for_binomial, samples_for_loss
 from sdcompress.calibration.stages import stage_ms
-from sdcompress.calibration.temperature import fit_temperature
 from sdcompress.calibration.thresholds import choose_thresholds, leave
 from sdcompress.data.samples import Samples
 from sdcompress.errors import DataError, UsageError
-from sdcompress.evaluation.evaluate import exit_logits
+from sdcompress.policies import scores
 from sdcompress.runtime.engine import Engine
 from sdcompress.runtime.open import open_engine
-from sdcompress.runtime.policies import max_probability
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Certificate, Exit, Manifest, Policy
 
@@ -169,37 +167,14 @@ def _choose(
     split: str,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[tuple[Exit, ...], Policy]:
-    logits, labels = exit_logits(engine, samples, progress=progress), samples.labels
     times = stage_ms(engine, samples)
-    temperatures = [fit_temperature(found, labels) if settings.temperature else 1.0 for found in logits]
-    exits = _with_temperatures(opened, temperatures)
-    confidences = np.stack(
-        [max_probability(found, exit_.temperature) for found, exit_ in zip(logits[:-1], exits, strict=False)]
-    )
-    right = logits.argmax(axis=2) == labels
-    thresholds = choose_thresholds(confidences, right, times, settings.max_drop)
-    return exits, _policy(thresholds, confidences, right, settings=settings, split=split, times=times)
-
-
-def _with_temperatures(opened: Artifact, temperatures: Sequence[float]) -> tuple[Exit, ...]:
-    return tuple(
-        exit_.model_copy(update={"temperature": temperature})
-        for exit_, temperature in zip(opened.manifest.exits, temperatures, strict=True)
-    )
-
-
-def _policy(
-    thresholds: tuple[float, ...],
-    confidences: npt.NDArray[np.float32],
-    right: npt.NDArray[np.bool_],
-    *,
-    settings: recipe.Calibrate,
-    split: str,
-    times: tuple[float, ...],
-) -> Policy:
+    judgement, signals, right = choose_judgement(engine, samples, settings, times, progress)
+    confidences, policy = scores(judgement.policy, signals), judgement.policy
+    thresholds = choose_thresholds(confidences, right, times, settings.max_drop, shared=policy.shared)
     left = leave(confidences, thresholds)
-    return Policy(
+    return _with_temperatures(opened, judgement.temperatures), Policy(
         kind=settings.policy,
+        parameters=policy.parameters,
         thresholds=thresholds,
         max_drop=settings.max_drop,
         split=split,
@@ -209,6 +184,13 @@ def _policy(
         shares=tuple(float((left == exit_).mean()) for exit_ in range(len(right))),
         stage_ms=times,
         backend=CERTIFIED_BACKEND,
+    )
+
+
+def _with_temperatures(opened: Artifact, temperatures: Sequence[float]) -> tuple[Exit, ...]:
+    return tuple(
+        exit_.model_copy(update={"temperature": temperature})
+        for exit_, temperature in zip(opened.manifest.exits, temperatures, strict=True)
     )
 
 

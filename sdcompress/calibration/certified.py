@@ -72,7 +72,7 @@ def certified(
     evidence = collect(
         engine,
         held,
-        shape.temperatures,
+        shape.judgement,
         unlabelled=settings.unlabelled,
         progress=_part(progress, len(parts.shape), total),
     )
@@ -86,8 +86,9 @@ def certified(
         "per": settings.per,
         "levels": levels,
         "path": shape.path[: tested + 1],  # what was not tested says nothing
-        "temperatures": shape.temperatures,
+        "temperatures": shape.judgement.temperatures,
         "policy": settings.policy,
+        "parameters": shape.judgement.policy.parameters,
         "graphs": graphs,
         "backend": CERTIFIED_BACKEND,
         "device": CERTIFIED_DEVICE,
@@ -98,7 +99,8 @@ def certified(
         "certify_samples": len(parts.certify),
     }
     wish = next(level for level in levels if level.max_drop == settings.max_drop)
-    return Certified(shape.temperatures, _policy(shape, evidence, wish, settings, split), certificate, evidence)
+    policy = _policy(shape, evidence, wish, settings, split)
+    return Certified(shape.judgement.temperatures, policy, certificate, evidence)
 
 
 def _part(progress: Progress | None, before: int, total: int) -> Progress | None:
@@ -109,6 +111,7 @@ def _policy(shape: Shape, evidence: Evidence, wish: CertifiedDrop, settings: rec
     def at(step: int) -> Policy:
         return Policy(
             kind=settings.policy,
+            parameters=shape.judgement.policy.parameters,
             thresholds=shape.path[step],
             max_drop=settings.max_drop,
             guarantee="certified" if wish.certified else "no certificate",

@@ -12,18 +12,16 @@ import numpy.typing as npt
 
 from sdcompress.artifact.evidence import Evidence
 from sdcompress.calibration.groups import Per, in_every_group, members
+from sdcompress.calibration.observe import Judgement, choose_judgement, observe
 from sdcompress.calibration.p_values import betting_p_value, binomial_p_value
 from sdcompress.calibration.parts import in_shape
 from sdcompress.calibration.path import exit_path, threshold_path
 from sdcompress.calibration.planning import least_samples
 from sdcompress.calibration.sequence import fixed_sequence
 from sdcompress.calibration.stages import stage_ms
-from sdcompress.calibration.temperature import fit_temperature
 from sdcompress.calibration.thresholds import leave
-from sdcompress.data.samples import Samples, Subset
-from sdcompress.evaluation.evaluate import exit_logits
-from sdcompress.runtime.engine import Engine, Float
-from sdcompress.runtime.policies import max_probability
+from sdcompress.data.samples import Samples
+from sdcompress.runtime.engine import Engine
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import CertifiedDrop
 
@@ -45,50 +43,49 @@ Path = tuple[tuple[float, ...], ...]
 Progress = Callable[[int, int], None]
 TestKind = Literal["betting", "binomial"]
 
-_BLOCK = 2048  # samples whose logits are in memory at a time
-
 
 @dataclass(frozen=True)
 class Shape:
     """What was decided on the shape part alone.
 
     Attributes:
-        temperatures: of every exit.
+        judgement: temperatures and the fitted policy.
         stage_ms: from one exit to the next.
         path: thresholds, safest first.
         evidence: of the shape part itself; nothing of it is certified.
     """
 
-    temperatures: tuple[float, ...]
+    judgement: Judgement
     stage_ms: tuple[float, ...]
     path: Path
     evidence: Evidence
 
 
 def make_shape(engine: Engine, samples: Samples, settings: recipe.Calibrate, progress: Progress | None = None) -> Shape:
-    """Fit the temperatures, time the stages and make the path.
+    """Time the stages, fit the policy and make the path.
 
     Args:
         engine: runs the artifact's graphs.
-        samples: the shape part. Without labels (``settings.unlabelled``) the temperatures are 1.
+        samples: the shape part.
         settings: of the calibration.
         progress: called with (images done, all images).
     """
-    logits = exit_logits(engine, samples, labelled=not settings.unlabelled, progress=progress)
-    fits = settings.temperature and not settings.unlabelled
-    temperatures = tuple(fit_temperature(found, samples.labels) if fits else 1.0 for found in logits)
-    evidence = _evidence(logits, None if settings.unlabelled else samples.labels, temperatures)
     times = stage_ms(engine, samples)
-    return Shape(temperatures, times, _path(evidence, times, settings), with_labels(evidence, samples, settings.per))
+    judgement, signals, right = choose_judgement(engine, samples, settings, times, progress)
+    evidence = with_labels(judgement.evidence(signals, right), samples, settings.per)
+    return Shape(judgement, times, _path(evidence, times, settings, shared=judgement.policy.shared), evidence)
 
 
-def _path(evidence: Evidence, times: tuple[float, ...], settings: recipe.Calibrate) -> Path:
+def _path(evidence: Evidence, times: tuple[float, ...], settings: recipe.Calibrate, *, shared: bool) -> Path:
     """For a wish about single exits no group may be so small that it could not be certified: twice the least number."""
     right = evidence.right.astype(np.bool_)
     if settings.per != "exit":
-        return threshold_path(evidence.confidences, right, times)
-    least = least_samples(*smallest_wish(settings), unlabelled=settings.unlabelled)
-    return exit_path(evidence.confidences, right, in_shape(2 * least))
+        return threshold_path(evidence.confidences, right, times, shared=shared)
+    least = in_shape(2 * least_samples(*smallest_wish(settings), unlabelled=settings.unlabelled))
+    if not shared:
+        return exit_path(evidence.confidences, right, least)
+    path = threshold_path(evidence.confidences, right, times, shared=True)
+    return tuple(step for step in path if all(mask.sum() >= least for mask in members(evidence, step, "exit")))
 
 
 def with_labels(evidence: Evidence, samples: Samples, per: Per) -> Evidence:
@@ -99,37 +96,22 @@ def with_labels(evidence: Evidence, samples: Samples, per: Per) -> Evidence:
 def collect(
     engine: Engine,
     samples: Samples,
-    temperatures: tuple[float, ...],
+    judgement: Judgement,
     *,
     unlabelled: bool,
     progress: Progress | None = None,
 ) -> Evidence:
-    """Run the samples in their order and keep what the tests need of each; logits are held for a block at a time.
+    """Run the samples in their order and keep what the tests need of each.
 
     Args:
         engine: runs the artifact's graphs.
         samples: the part that certifies, in the order of the tests.
-        temperatures: of every exit.
+        judgement: fixed before.
         unlabelled: compare with the last exit's answers instead of the labels.
         progress: called with (images done, all images).
     """
-    found = []
-    for start in range(0, len(samples), _BLOCK):
-        block = Subset(samples, np.arange(start, min(start + _BLOCK, len(samples))))
-        logits = exit_logits(engine, block, labelled=not unlabelled)
-        found.append(_evidence(logits, None if unlabelled else block.labels, temperatures))
-        if progress:
-            progress(start + len(block), len(samples))
-    return Evidence(
-        np.concatenate([part.confidences for part in found], axis=1),
-        np.concatenate([part.right for part in found], axis=1),
-    )
-
-
-def _evidence(logits: Float, labels: npt.NDArray[np.int64] | None, temperatures: tuple[float, ...]) -> Evidence:
-    answers = logits.argmax(axis=2)
-    confidences = [max_probability(found, t) for found, t in zip(logits[:-1], temperatures, strict=False)]
-    return Evidence(np.stack(confidences), (answers == (answers[-1] if labels is None else labels)).astype(np.uint8))
+    seen = observe(engine, samples, judgement.temperatures, unlabelled=unlabelled, progress=progress)
+    return judgement.evidence(*seen)
 
 
 def losses(evidence: Evidence, thresholds: tuple[float, ...]) -> npt.NDArray[np.int8]:

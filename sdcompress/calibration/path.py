@@ -22,7 +22,7 @@ _SHARES = (0.0, *np.geomspace(2.5e-4, 0.5, 96))
 
 
 def threshold_path(
-    confidences: Confidences, right: npt.NDArray[np.bool_], stage_ms: npt.ArrayLike
+    confidences: Confidences, right: npt.NDArray[np.bool_], stage_ms: npt.ArrayLike, *, shared: bool = False
 ) -> tuple[tuple[float, ...], ...]:
     """Thresholds in the order in which they will be tested; no threshold of a step is above that of the step before.
 
@@ -38,6 +38,7 @@ def threshold_path(
         confidences: float32 [E-1, N], of all exits but the last.
         right: bool [E, N], whether each exit's answer is right; without labels, whether it is the last exit's.
         stage_ms: [E], above 0: from one exit to the next.
+        shared: one threshold for all exits.
 
     Returns:
         [J][E-1], each exactly representable in float32; the first step is ``NEVER`` at every exit.
@@ -45,11 +46,31 @@ def threshold_path(
     costs = np.cumsum(np.asarray(stage_ms, np.float64))
     search = Search(confidences, (right | ~right[-1]).astype(np.int64), costs, allowed=0)
     path = [np.full(len(confidences), NEVER, np.float32)]
+    if shared:
+        path += _shared(search)
+        return _distinct(path)
     for price in np.geomspace(1e3, 1e-2, _PRICES) * costs[-1]:
         corner = np.minimum(path[-1], search.descend(path[-1], at_price(float(price))))
         path += _between(path[-1], corner, search)
+    return _distinct(path)
+
+
+def _distinct(path: list[npt.NDArray[np.float32]]) -> tuple[tuple[float, ...], ...]:
     # samples of equal confidence leave together: a smaller step between them is none
     return tuple(dict.fromkeys(tuple(float(value) for value in step) for step in path))
+
+
+def _shared(search: Search) -> list[npt.NDArray[np.float32]]:
+    """Values of one threshold for all exits, in small steps of what they save and lose."""
+    scan = search.shared_scan()
+    if len(scan.values) == 0:
+        return []
+    samples = search.right.shape[1]
+    walked = scan.saved / (samples * search.costs[-1] * _COST_STEP) + np.maximum.accumulate(-scan.gained) / (
+        samples * _LOSS_STEP
+    )
+    ends = np.flatnonzero(np.diff(np.floor(walked), append=np.inf))
+    return [np.full(len(search.confidences), scan.values[end], np.float32) for end in ends]
 
 
 def exit_path(confidences: Confidences, right: npt.NDArray[np.bool_], least: int) -> tuple[tuple[float, ...], ...]:
@@ -85,7 +106,7 @@ def exit_path(confidences: Confidences, right: npt.NDArray[np.bool_], least: int
                 gone[order[: kept[-1] + 1]] = True
                 lost = int(losses[kept[-1]])
         path.append(np.minimum(path[-1], step))
-    return tuple(dict.fromkeys(tuple(float(value) for value in step) for step in path))
+    return _distinct(path)
 
 
 def _between(

@@ -38,7 +38,12 @@ def leave(confidences: Confidences, thresholds: npt.ArrayLike) -> Exits:
 
 
 def choose_thresholds(
-    confidences: Confidences, right: npt.NDArray[np.bool_], stage_ms: npt.ArrayLike, max_drop: float
+    confidences: Confidences,
+    right: npt.NDArray[np.bool_],
+    stage_ms: npt.ArrayLike,
+    max_drop: float,
+    *,
+    shared: bool = False,
 ) -> tuple[float, ...]:
     """Thresholds of small mean cost with accuracy >= that of the last exit - max_drop, on these samples.
 
@@ -51,6 +56,7 @@ def choose_thresholds(
         right: bool [E, N], whether each exit's answer is right.
         stage_ms: [E], above 0: from one exit to the next.
         max_drop: accuracy that may be lost, as a share of N; the decimal number that is written is meant exactly.
+        shared: one threshold for all exits: the value that saves most of those that keep enough.
 
     Returns:
         One per exit but the last, exactly representable in float32; ``NEVER`` where nothing should leave. A threshold
@@ -59,13 +65,15 @@ def choose_thresholds(
     """
     allowed = math.floor(Fraction(str(max_drop)) * right.shape[1])
     search = Search(confidences, right.astype(np.int64), np.cumsum(np.asarray(stage_ms, np.float64)), allowed)
+    if shared:
+        return tuple(float(value) for value in search.shared())
     found = [search.descend(start, search.longest) for start in search.starts()]
     best = min(found, key=search.rank)
     return tuple(settle(confidences, best))
 
 
 @dataclass(frozen=True)
-class _Scan:
+class Scan:
     """What the values of a threshold do, most careful first.
 
     Attributes:
@@ -79,14 +87,14 @@ class _Scan:
     saved: npt.NDArray[np.float64]
 
     @classmethod
-    def of(cls, values: Confidences, gained: Exits, saved: npt.NDArray[np.float64]) -> _Scan:
+    def of(cls, values: Confidences, gained: Exits, saved: npt.NDArray[np.float64]) -> Scan:
         """From one entry per sample, by falling value; equal ones leave together."""
         ends = np.flatnonzero(np.diff(values, append=np.float32(-1)))
         return cls(values[ends], np.cumsum(gained)[ends], np.cumsum(saved)[ends])
 
 
 # from a scan and the right answers at its zero to the value to take
-Rule = Callable[[_Scan, int], float]
+Rule = Callable[[Scan, int], float]
 
 
 @dataclass(frozen=True)
@@ -126,7 +134,7 @@ class Search:
         """Right answers when the samples leave there."""
         return int(self.right[left, np.arange(len(left))].sum())
 
-    def longest(self, scan: _Scan, rights: int) -> float:
+    def longest(self, scan: Scan, rights: int) -> float:
         """The value that saves most among those that keep enough right answers."""
         kept = np.flatnonzero(rights + scan.gained >= self.needed)
         return float(scan.values[kept[-1]]) if len(kept) else NEVER
@@ -149,13 +157,17 @@ class Search:
         exits = len(self.confidences)
         never = np.full(exits, NEVER, np.float32)
         rights = int(self.right[-1].sum())
-        shared = np.full(exits, self.longest(self._shared_scan(), rights), np.float32)
         alone = []
         for exit_ in range(exits):
             one = never.copy()
             one[exit_] = self.longest(self._scan(exit_, leave(self.confidences, never)), rights)
             alone.append(one)
-        return [shared, *alone, *self._priced(never)]
+        return [self.shared(), *alone, *self._priced(never)]
+
+    def shared(self) -> Thresholds:
+        """The same value for all exits, the one that saves most of those that keep enough right answers."""
+        value = self.longest(self.shared_scan(), int(self.right[-1].sum()))
+        return np.full(len(self.confidences), value, np.float32)
 
     def _priced(self, start: Thresholds) -> list[Thresholds]:
         """Minima of cost + price * mistakes, in ms; halving closes in on the smallest price that keeps enough."""
@@ -169,18 +181,18 @@ class Search:
             found += [priced] * feasible
         return found
 
-    def _scan(self, exit_: int, left: Exits) -> _Scan:
+    def _scan(self, exit_: int, left: Exits) -> Scan:
         """The values of one exit's threshold; ``left``: where the samples leave if it never fires."""
         rows = self.orders[exit_]
         rows = rows[left[rows] > exit_]
         later = left[rows]
-        return _Scan.of(
+        return Scan.of(
             self.confidences[exit_, rows],
             self.right[exit_, rows] - self.right[later, rows],
             self.costs[later] - self.costs[exit_],
         )
 
-    def _shared_scan(self) -> _Scan:
+    def shared_scan(self) -> Scan:
         """The values of one threshold for all exits.
 
         As it falls, a sample moves to an earlier exit each time it passes a confidence above all before it.
@@ -196,13 +208,13 @@ class Search:
             saved.append(self.costs[later[rows]] - self.costs[exit_])
             later[rows] = exit_
         order = np.argsort(-np.concatenate(values), kind="stable")
-        return _Scan.of(*(np.concatenate(part)[order] for part in (values, gained, saved)))
+        return Scan.of(*(np.concatenate(part)[order] for part in (values, gained, saved)))
 
 
 def at_price(price: float) -> Rule:
     """Take the value that saves most when every right answer that is lost costs so many ms."""
 
-    def rule(scan: _Scan, rights: int) -> float:  # noqa: ARG001 - what is right already does not change the best step
+    def rule(scan: Scan, rights: int) -> float:  # noqa: ARG001 - what is right already does not change the best step
         worth = scan.saved + price * scan.gained
         best = int(worth.argmax()) if len(worth) else 0
         return float(scan.values[best]) if len(worth) and worth[best] > 0 else NEVER

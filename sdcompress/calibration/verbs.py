@@ -25,6 +25,7 @@ def calibrate(
     artifact: Folder,
     out: Folder,
     *,
+    policy: str | None = None,
     max_drop: float | None = None,
     confidence: float | None = None,
     ladder: Sequence[float] | None = None,
@@ -44,6 +45,7 @@ def calibrate(
     Args:
         artifact: a cascade.
         out: folder of the calibrated artifact.
+        policy: of 'sdcompress list policies'; default: the recipe's.
         max_drop: accuracy that may be lost against the last exit, 0.01 = one point; default: the recipe's.
         confidence: that no more is lost on new samples, 0.95 = in 19 of 20 calibrations; default: the recipe's.
         ladder: further drops to certify on the same path; the confidence is for all of them together.
@@ -63,6 +65,7 @@ def calibrate(
     subject = open_subject(artifact)
     settings = _calibration(
         subject.recipe,
+        policy=policy,
         max_drop=max_drop,
         confidence=confidence,
         ladder=None if ladder is None else list(ladder),
@@ -85,6 +88,7 @@ def calibrate(
 def plan(
     artifact: Folder,
     *,
+    policy: str | None = None,
     max_drop: float | None = None,
     confidence: float | None = None,
     ladder: Sequence[float] | None = None,
@@ -98,6 +102,7 @@ def plan(
 
     Args:
         artifact: a cascade.
+        policy: of 'sdcompress list policies'; default: the recipe's.
         max_drop: the wish; this and the other arguments are those of ``calibrate``.
         confidence: of the wish.
         ladder: further wishes.
@@ -114,6 +119,7 @@ def plan(
     subject = open_subject(artifact)
     settings = _calibration(
         subject.recipe,
+        policy=policy,
         max_drop=max_drop,
         confidence=confidence,
         ladder=None if ladder is None else list(ladder),

@@ -17,6 +17,9 @@ Artifact = Annotated[Path, typer.Argument(help="folder of an artifact")]
 MaxDrop = Annotated[
     str | None, typer.Option("--max-drop", help="accuracy that may be lost, e.g. 1% or 0.01; default: the recipe's")
 ]
+PolicyKind = Annotated[
+    str | None, typer.Option("--policy", help="of 'sdcompress list policies'; default: the recipe's, max_prob")
+]
 Confidence = Annotated[
     str | None,
     typer.Option("--confidence", help="certify that drop for new images, e.g. 95%; default: the recipe's, or not"),
@@ -75,6 +78,7 @@ def export(
 def calibrate(
     artifact: Artifact,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="folder to write; not with --plan")] = None,
+    policy: PolicyKind = None,
     max_drop: MaxDrop = None,
     confidence: Confidence = None,
     ladder: Ladder = None,
@@ -98,6 +102,7 @@ def calibrate(
     from sdcompress.cli.tables import show_manifest, show_plan
 
     wish: dict[str, Any] = {
+        "policy": policy,
         "max_drop": None if max_drop is None else share(max_drop, "--max-drop"),
         "confidence": None if confidence is None else share(confidence, "--confidence", "95%"),
         "ladder": [share(drop, "--ladder") for drop in ladder] if ladder else None,

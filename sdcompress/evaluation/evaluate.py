@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,10 +13,11 @@ from sdcompress.data.preprocess import normalise
 from sdcompress.data.samples import Samples
 from sdcompress.errors import DataError, VerificationError
 from sdcompress.evaluation.metrics import calibration_error, log_softmax
-from sdcompress.runtime.engine import Engine, Float
+from sdcompress.policies._base import Float, Signals
+from sdcompress.runtime.engine import Engine
 from sdcompress.schema.report import Evaluation, ExitScore, PolicyScore
 
-__all__ = ["ENSEMBLE", "evaluate", "exit_logits"]
+__all__ = ["ENSEMBLE", "evaluate", "exit_logits", "exit_signals"]
 
 ENSEMBLE = "ensemble"
 
@@ -67,6 +68,37 @@ def exit_logits(
     """
     batches = _batches(engine, samples, batch, progress, labelled=labelled)
     return np.concatenate([_finite(engine.exits(inputs)) for inputs, _ in batches], axis=1)
+
+
+def exit_signals(
+    engine: Engine,
+    samples: Samples,
+    temperatures: Sequence[float] | None = None,
+    *,
+    batch: int = 256,
+    labelled: bool = True,
+    progress: Progress | None = None,
+) -> tuple[Signals, ...]:
+    """The signals of every exit for all samples, [N] each; logits are never held for more than one batch.
+
+    Args:
+        engine: what is run.
+        samples: N images and labels.
+        temperatures: one for each exit; None: those of the artifact.
+        batch: images at a time.
+        labelled: whether the labels must be of this network's classes; they are not looked at otherwise.
+        progress: called with (images done, all images).
+
+    Raises:
+        DataError: if the samples are none, or not of this network's classes and size.
+        VerificationError: if a logit is not finite.
+    """
+    parts = []
+    for inputs, _ in _batches(engine, samples, batch, progress, labelled=labelled):
+        found = engine.signals(inputs, temperatures)
+        _check_finite(np.stack([exit_.best + exit_.entropy for exit_ in found]))
+        parts.append(found)
+    return tuple(Signals(*map(np.concatenate, zip(*exit_, strict=True))) for exit_ in zip(*parts, strict=True))
 
 
 def evaluate(
@@ -185,11 +217,16 @@ def _check_labels(engine: Engine, samples: Samples, *, labelled: bool) -> None:
 
 
 def _finite(logits: Float) -> Float:
-    broken = logits.shape[1] - np.count_nonzero(np.isfinite(logits).all(axis=(0, 2)))
+    _check_finite(logits.sum(axis=2, dtype=np.float64))
+    return logits
+
+
+def _check_finite(found: npt.NDArray[np.floating]) -> None:
+    """Refuse numbers [E, B] of which one is not finite."""
+    broken = found.shape[1] - np.count_nonzero(np.isfinite(found).all(axis=0))
     if broken:
         raise VerificationError(
-            f"The network's logits are not finite for {broken} of {logits.shape[1]} images.",
+            f"The network's logits are not finite for {broken} of {found.shape[1]} images.",
             allowed="finite logits",
             next_step="the weights are broken: look at the losses of its training, or evaluate an earlier checkpoint",
         )
-    return logits

@@ -41,9 +41,14 @@ class Chain:
 
     def __call__(self, inputs: np.ndarray) -> np.ndarray:
         """All exits' logits, float32 [E, B, K], of float32 [B, C, H, W]."""
+        tensors = self.run(inputs)
+        return np.stack([tensors[name] for name in self._logits])
+
+    def run(self, inputs: np.ndarray) -> dict[str, np.ndarray]:
+        """Every output of every graph by its name."""
         tensors = {self._input: inputs}
         for session in self._sessions:
             names = [output.name for output in session.get_outputs()]
             feed = {entry.name: tensors[entry.name] for entry in session.get_inputs()}
             tensors.update(zip(names, session.run(names, feed), strict=True))
-        return np.stack([tensors[name] for name in self._logits])
+        return tensors

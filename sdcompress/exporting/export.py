@@ -106,6 +106,7 @@ def export_all(
         for target, kept, folder in zip(targets, exits, folders, strict=True):
             layout = cut(model, target.layout, kept)
             records = gate(layout.graphs, layout.logits, out=target.out, what=f"layout '{target.layout}'")
+            gate.signals(layout.graphs, layout.signals, layout.logits)
             manifests.append(write(layout, facts, records, folder))
     return tuple(manifests)
 

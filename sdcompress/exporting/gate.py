@@ -12,7 +12,8 @@ from sdcompress.data.preprocess import normalise
 from sdcompress.errors import ParityError
 from sdcompress.exporting import parity
 from sdcompress.exporting.chain import Chain
-from sdcompress.schema.manifest import Input, ParityRecord
+from sdcompress.exporting.signals import check_signals
+from sdcompress.schema.manifest import ExitSignals, Input, ParityRecord
 from sdcompress.schema.recipe import Export
 from sdcompress.storage import storage_errors
 
@@ -69,6 +70,23 @@ class Gate:
                 "exported, otherwise choose other exits or another backbone",
             )
         return parity.records(findings)
+
+    def signals(
+        self, graphs: Mapping[str, bytes], signals: Mapping[str, ExitSignals], exits: Mapping[str, str]
+    ) -> None:
+        """Hold the signals that the graphs compute against their own logits.
+
+        Args:
+            graphs: file name -> bytes, in the order of the chain.
+            signals: name of an exit -> names of its signals.
+            exits: name of an exit -> name of its logits.
+
+        Raises:
+            ParityError: if they differ.
+        """
+        chain = Chain(list(graphs.values()), network_input=self._input.name, logits=list(exits.values()))
+        inputs = normalise(self._images, self._input.preprocess)
+        check_signals(chain, inputs, {exits[exit_]: names for exit_, names in signals.items()})
 
     def _findings(self, graphs: Mapping[str, bytes], exits: Mapping[str, str]) -> tuple[parity.Finding, ...]:
         def make() -> parity.Run:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +15,8 @@ from sdcompress.artifact.write import entry, seal
 from sdcompress.exporting.count import macs, parameters
 from sdcompress.exporting.cut import ports, segments, serialize
 from sdcompress.exporting.graph import BATCH, logits_name
-from sdcompress.schema.manifest import Exit, Input, Manifest, ParityRecord, Provenance, Segment
+from sdcompress.exporting.signals import add_signals
+from sdcompress.schema.manifest import Exit, ExitSignals, Input, Manifest, ParityRecord, Provenance, Segment
 
 __all__ = ["Facts", "Layout", "LayoutName", "cut", "write"]
 
@@ -30,11 +31,13 @@ class Layout:
         name: of the layout.
         exits: names of its exits, shallow to deep.
         models: file name -> graph, in the order of the chain.
+        signals: exit -> names of its signals, of those whose graph computes them.
     """
 
     name: LayoutName
     exits: tuple[str, ...]
     models: Mapping[str, onnx.ModelProto]
+    signals: Mapping[str, ExitSignals] = field(default_factory=dict)
 
     @property
     def logits(self) -> dict[str, str]:
@@ -79,7 +82,17 @@ def cut(model: onnx.ModelProto, name: LayoutName, exits: tuple[str, ...]) -> Lay
     pieces = segments(model, [logits_name(exit_) for exit_ in exits], batch=BATCH)
     if name == "single":
         return Layout(name, exits, {"model.onnx": pieces[0]})
-    return Layout(name, exits, {f"segment-{index}.onnx": piece for index, piece in enumerate(pieces)})
+    return _cascade(exits, pieces)
+
+
+def _cascade(exits: tuple[str, ...], pieces: Sequence[onnx.ModelProto]) -> Layout:
+    """One segment for each exit; all but the last, which takes everybody, say how sure they are."""
+    models, signals = [], {}
+    for exit_, piece in zip(exits[:-1], pieces[:-1], strict=True):
+        model, signals[exit_] = add_signals(piece, exit_, logits_name(exit_), batch=BATCH)
+        models.append(model)
+    models.append(pieces[-1])
+    return Layout("cascade", exits, {f"segment-{index}.onnx": model for index, model in enumerate(models)}, signals)
 
 
 def write(layout: Layout, facts: Facts, records: tuple[ParityRecord, ...], folder: Path) -> Manifest:
@@ -101,6 +114,7 @@ def write(layout: Layout, facts: Facts, records: tuple[ParityRecord, ...], folde
             name=exit_,
             segment=index if layout.name == "cascade" else 0,
             logits=logits_name(exit_),
+            signals=layout.signals.get(exit_),
             accuracy=facts.accuracy[exit_],
             ece=facts.ece[exit_],
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -9,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sdcompress.checkpoint import Checkpoint, open_checkpoint
-from sdcompress.errors import SetupError, requires_extra
-from sdcompress.runtime.engine import ExitCost, Float, Images, Prediction
+from sdcompress.errors import SetupError, UsageError, requires_extra
+from sdcompress.policies._base import Float, Signals, signals_of
+from sdcompress.runtime.engine import ExitCost, Images, Prediction
 from sdcompress.runtime.inputs import checked, exit_position, prepared
 from sdcompress.schema.manifest import Policy, Preprocess
 
@@ -113,6 +115,16 @@ class EagerNetwork:
         position = exit_position(exit, self.exit_names)
         return Prediction(self.exits(inputs)[position], np.full(len(inputs), position, np.int64))
 
-    def __call__(self, inputs: Float) -> Prediction:
-        """Predict with the last exit."""
+    def signals(self, inputs: Float, temperatures: Sequence[float] | None = None) -> tuple[Signals, ...]:
+        """What an exit policy would judge by; see ``Engine.signals``."""
+        return tuple(map(signals_of, self.exits(inputs), temperatures or (1.0,) * len(self.exit_names)))
+
+    def __call__(self, inputs: Float, *, deadline_ms: float | None = None) -> Prediction:
+        """Predict with the last exit; a deadline cannot be kept, because the network always runs whole."""
+        if deadline_ms is not None:
+            raise UsageError(
+                "A checkpoint's network always runs whole: it keeps no deadline.",
+                allowed="deadline_ms=None",
+                next_step="export the checkpoint with the layout 'cascade' and open that",
+            )
         return self.forced(inputs, -1)

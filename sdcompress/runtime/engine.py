@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from sdcompress.policies._base import Float, Signals
 from sdcompress.schema.manifest import Policy, Preprocess
 
 __all__ = ["Engine", "ExitCost", "Float", "Images", "Prediction"]
 
-Float = npt.NDArray[np.float32]
 Images = npt.NDArray[np.uint8] | Sequence["Image.Image | npt.NDArray[np.uint8]"]
 
 
@@ -75,11 +75,13 @@ class Engine(Protocol):
     def exit_costs(self) -> tuple[ExitCost, ...]:
         """The cost of leaving at each exit."""
 
-    def __call__(self, inputs: Float) -> Prediction:
+    def __call__(self, inputs: Float, *, deadline_ms: float | None = None) -> Prediction:
         """Predict; samples leave as the policy says.
 
         Args:
             inputs: float32 [B, C, H, W], as ``preprocess`` makes them; B may be 0.
+            deadline_ms: from the call on: whoever is left answers at the deepest exit that is reached in this time,
+                by the measured stages; the first exit always runs. No certificate covers such answers. None: no hurry.
 
         Raises:
             InputError: if the array has another dtype or shape.
@@ -87,6 +89,19 @@ class Engine(Protocol):
 
     def exits(self, inputs: Float) -> Float:
         """The logits of every exit, float32 [E, B, K]; nobody leaves.
+
+        Raises:
+            InputError: if the array has another dtype or shape.
+        """
+
+    def signals(self, inputs: Float, temperatures: Sequence[float] | None = None) -> tuple[Signals, ...]:
+        """What the exit policy judges every exit by, one for each exit; nobody leaves.
+
+        The very numbers that the policy sees when it runs: calibration takes them from here.
+
+        Args:
+            inputs: float32 [B, C, H, W].
+            temperatures: one for each exit; None: those of the artifact.
 
         Raises:
             InputError: if the array has another dtype or shape.

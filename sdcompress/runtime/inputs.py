@@ -9,7 +9,8 @@ from PIL import Image
 
 from sdcompress.data.preprocess import geometry, normalise
 from sdcompress.errors import InputError
-from sdcompress.runtime.engine import Float, Images
+from sdcompress.policies._base import Float
+from sdcompress.runtime.engine import Images
 from sdcompress.schema.manifest import Preprocess
 
 __all__ = ["checked", "exit_position", "prepared"]

@@ -3,43 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
+from time import perf_counter_ns
 
 import numpy as np
+import numpy.typing as npt
 
 from sdcompress.artifact.read import Artifact
 from sdcompress.errors import ArtifactError
+from sdcompress.policies import restore
+from sdcompress.policies._base import Float, Signals, signals_of
 from sdcompress.runtime.backends._base import Graph
-from sdcompress.runtime.engine import ExitCost, Float, Images, Prediction
+from sdcompress.runtime.cost import Cost
+from sdcompress.runtime.engine import ExitCost, Images, Prediction
+from sdcompress.runtime.gate import Gate, gates
 from sdcompress.runtime.inputs import checked, exit_position, prepared
-from sdcompress.runtime.policies import Gate, gates
+from sdcompress.runtime.stages import Tensors, stages
+from sdcompress.runtime.survivors import Survivors
 from sdcompress.schema.manifest import Manifest, Policy, Preprocess, Segment
 
 __all__ = ["Network"]
-
-Tensors = dict[str, Float]
-
-
-@dataclass(frozen=True)
-class _Stage:
-    """The way from one exit to the next.
-
-    Attributes:
-        graphs: what must run, with the names of its inputs and outputs.
-        logits: name of the exit's logits.
-        kept: names of what is needed after this exit.
-    """
-
-    graphs: tuple[tuple[Graph, tuple[str, ...], tuple[str, ...]], ...]
-    logits: str
-    kept: tuple[str, ...]
-
-    def run(self, tensors: Tensors) -> Float:
-        """Run the graphs, add their outputs to the tensors and return the exit's logits, [rows, K]."""
-        for graph, inputs, outputs in self.graphs:
-            tensors.update(zip(outputs, graph({name: tensors[name] for name in inputs}), strict=True))
-        return tensors[self.logits]
 
 
 class Network:
@@ -60,9 +43,12 @@ class Network:
     def __init__(self, artifact: Artifact, load: Callable[[Segment], Graph]) -> None:
         self.manifest = artifact.manifest
         self._image = _image(self.manifest)
-        self._stages = _stages(self.manifest, [load(segment) for segment in self.manifest.segments])
+        self._stages = stages(self.manifest, [load(segment) for segment in self.manifest.segments])
+        self._temperatures = tuple(exit_.temperature for exit_ in self.manifest.exits)
         policy = self.manifest.policy
-        self._gates: tuple[Gate, ...] = gates(policy, self.manifest.exits) if policy else ()
+        self._gates: tuple[Gate, ...] = gates(policy) if policy else ()
+        self._looks_back = policy is not None and restore(policy.kind, policy.parameters).history
+        self._cost = Cost(policy)
 
     @property
     def exit_names(self) -> tuple[str, ...]:
@@ -113,54 +99,59 @@ class Network:
         tensors = self._start(inputs)
         return np.stack([stage.run(tensors) for stage in self._stages])
 
-    def __call__(self, inputs: Float) -> Prediction:
-        """Predict; samples leave as the policy says. See ``Engine.__call__``."""
+    def signals(self, inputs: Float, temperatures: Sequence[float] | None = None) -> tuple[Signals, ...]:
+        """What every exit's policy would judge by; see ``Engine.signals``."""
         inputs = checked(inputs, self._image)
-        if not self._gates or len(inputs) == 0:
-            return self._forced(inputs, len(self._stages) - 1)
-        answer: Prediction | None = None  # made when the first samples leave without the others
-        rows = np.empty(0, np.int64)
-        tensors = self._start(inputs)
-        for position, (stage, gate) in enumerate(zip(self._stages, self._gates, strict=False)):
-            logits = stage.run(tensors)
-            leaves = gate(logits)
-            leaving = np.count_nonzero(leaves)
-            if leaving == len(leaves):
-                return _close(answer, rows, logits, position)
-            if leaving:
-                if answer is None:
-                    answer, rows = _blank(len(inputs), logits.shape[1]), np.arange(len(inputs))
-                gone, stays = rows[leaves], np.flatnonzero(~leaves)
-                answer.logits[gone], answer.exit_index[gone] = logits[leaves], position
-                rows = rows[stays]
-                tensors = {name: tensors[name].take(stays, axis=0) for name in stage.kept}
-            else:
-                tensors = {name: tensors[name] for name in stage.kept}
-        return _close(answer, rows, self._stages[-1].run(tensors), len(self._stages) - 1)
+        if len(inputs) == 0:
+            return (signals_of(np.empty((0, len(self.classes)), np.float32)),) * len(self._stages)
+        tensors, found = self._start(inputs), []
+        for stage, temperature in zip(self._stages, temperatures or self._temperatures, strict=True):
+            stage.run(tensors)
+            found.append(stage.signals(tensors, temperature))
+        return tuple(found)
+
+    def __call__(self, inputs: Float, *, deadline_ms: float | None = None) -> Prediction:
+        """Predict; samples leave as the policy says. See ``Engine.__call__``."""
+        due = None if deadline_ms is None else perf_counter_ns() + deadline_ms * 1e6
+        inputs = checked(inputs, self._image)
+        last = len(self._stages) - 1
+        if len(inputs) == 0 or (not self._gates and due is None):
+            return self._forced(inputs, last)
+        batch = Survivors(inputs, self.manifest.input.name)
+        for position, stage in enumerate(self._stages[:-1]):
+            logits = stage.run(batch.tensors)
+            if self._gates and batch.leave(self._leaves(position, batch), logits, position):
+                return batch.close(logits, position)
+            if due is not None and perf_counter_ns() + 1e6 * self._cost.ms(position + 1, batch.alive) > due:
+                return batch.close(logits, position)
+            batch.go_on(stage.kept)
+            if batch.alive < batch.carried and self._cost.compaction_pays(position, batch.carried, batch.alive):
+                batch.compact()
+        return batch.close(self._stages[-1].run(batch.tensors), last)
+
+    def _leaves(self, position: int, batch: Survivors) -> npt.NDArray[np.bool_]:
+        """The rows that leave, those that have left before included."""
+        signals = self._stages[position].signals(batch.tensors, self._temperatures[position])
+        if self._looks_back:
+            batch.signals.append(signals)
+            return self._gates[position](batch.signals)
+        return self._gates[position]((signals,))
 
     def _forced(self, inputs: Float, position: int) -> Prediction:
         if len(inputs) == 0:  # many graphs cannot run on nothing
-            return _close(None, np.empty(0, np.int64), np.empty((0, len(self.classes)), np.float32), position)
+            return _everybody(np.empty((0, len(self.classes)), np.float32), position)
         tensors = self._start(inputs)
         for stage in self._stages[:position]:
             stage.run(tensors)
             tensors = {name: tensors[name] for name in stage.kept}
-        return _close(None, np.empty(0, np.int64), self._stages[position].run(tensors), position)
+        return _everybody(self._stages[position].run(tensors), position)
 
     def _start(self, inputs: Float) -> Tensors:
         return {self.manifest.input.name: inputs}
 
 
-def _blank(batch: int, classes: int) -> Prediction:
-    return Prediction(np.empty((batch, classes), np.float32), np.empty(batch, np.int64))
-
-
-def _close(answer: Prediction | None, rows: np.ndarray, logits: Float, position: int) -> Prediction:
-    """Everybody who is left leaves here."""
-    if answer is None:
-        return Prediction(logits, np.full(len(logits), position, np.int64))
-    answer.logits[rows], answer.exit_index[rows] = logits, position
-    return answer
+def _everybody(logits: Float, position: int) -> Prediction:
+    return Prediction(logits, np.full(len(logits), position, np.int64))
 
 
 def _image(manifest: Manifest) -> tuple[int, int, int]:
@@ -173,20 +164,3 @@ def _image(manifest: Manifest) -> tuple[int, int, int]:
         )
     channels, height, width = (int(size) for size in shape[1:])
     return channels, height, width
-
-
-def _stages(manifest: Manifest, graphs: Sequence[Graph]) -> tuple[_Stage, ...]:
-    parts = [
-        (graph, tuple(tensor.name for tensor in segment.inputs), tuple(tensor.name for tensor in segment.outputs))
-        for graph, segment in zip(graphs, manifest.segments, strict=True)
-    ]
-    stages: list[_Stage] = []
-    later: set[str] = set()
-    for position in range(len(manifest.exits) - 1, -1, -1):
-        exit_ = manifest.exits[position]
-        first = manifest.exits[position - 1].segment + 1 if position else 0
-        mine = tuple(parts[first : exit_.segment + 1])
-        stages.append(_Stage(mine, exit_.logits, tuple(sorted(later))))
-        made = {name for _, _, outputs in mine for name in outputs}
-        later = (later | {exit_.logits} | {name for _, inputs, _ in mine for name in inputs}) - made
-    return tuple(reversed(stages))

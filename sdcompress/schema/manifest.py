@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     Field,
+    NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
     SerializerFunctionWrapHandler,
@@ -20,6 +21,7 @@ __all__ = [
     "Certificate",
     "CertifiedDrop",
     "Exit",
+    "ExitSignals",
     "FileEntry",
     "Input",
     "Manifest",
@@ -28,6 +30,7 @@ __all__ = [
     "Preprocess",
     "Provenance",
     "Segment",
+    "StageTimes",
     "Tensor",
 ]
 
@@ -85,6 +88,13 @@ class Segment(FileEntry):
     parameters: Annotated[int, Field(ge=0)]
 
 
+class ExitSignals(Frozen):
+    """What a graph computes of an exit's logits z for the exit policy, p = softmax(z), by the names of its outputs."""
+
+    values: str = Field(description="float32 [batch, 3]: the largest p, the second largest, -sum p ln p in nats")
+    answer: str = Field(description="int64 [batch]: the class of the largest logit")
+
+
 class Exit(Frozen):
     """One exit: which tensor holds its logits, and what the checkpoint scored there on the validation split."""
 
@@ -94,15 +104,28 @@ class Exit(Frozen):
     accuracy: Fraction | None = None
     ece: Fraction | None = None
     temperature: PositiveFloat = 1.0
+    signals: ExitSignals | None = Field(None, description="null: they are computed from the logits, outside the graph")
+
+
+class StageTimes(Frozen):
+    """What the stages of a cascade take on the machine that calibrated it, by the number of rows."""
+
+    rows: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = Field(description="rising")
+    ms: tuple[tuple[PositiveFloat, ...], ...] = Field(description="of each stage, for each number of rows")
+    move_ms: tuple[NonNegativeFloat, ...] = Field(
+        description="after each exit but the last, to put one row in the place of one that has left"
+    )
 
 
 class Policy(Frozen):
-    """When a sample leaves: at the first exit k with max softmax(logits_k / temperature_k) >= thresholds[k].
+    """When a sample leaves: at the first exit k whose score is at least thresholds[k].
 
-    The last exit takes whatever is left. A threshold above 1 never fires.
+    The score is that of ``kind``, with the exit's temperature: for max_prob the largest softmax(logits_k /
+    temperature_k). The last exit takes whatever is left. A threshold above 1 never fires.
     """
 
-    kind: Literal["max_prob"] = "max_prob"
+    kind: str = Field("max_prob", description="of 'sdcompress list policies'")
+    parameters: dict[str, Any] = Field({}, description="fitted by the calibration; what they are depends on the kind")
     thresholds: tuple[float, ...] = Field(description="one for each exit but the last")
     max_drop: Fraction = Field(description="accuracy that was allowed to be lost against the last exit")
     guarantee: Literal["none", "certified", "no certificate"] = Field(
@@ -116,6 +139,7 @@ class Policy(Frozen):
     reference_accuracy: Fraction | None = Field(description="of the last exit, on the same samples")
     shares: tuple[Fraction, ...] = Field(description="share of the calibration samples that left at each exit")
     stage_ms: tuple[PositiveFloat, ...] = Field(description="measured ms of each segment at batch 1 when calibrated")
+    stage_times: StageTimes | None = Field(None, description="null: not measured in batches")
     backend: str = "onnxruntime"
 
     @model_validator(mode="after")
@@ -159,7 +183,8 @@ class Certificate(Frozen):
         description="thresholds of every step, safest first; at path[0] nobody leaves"
     )
     temperatures: tuple[PositiveFloat, ...] = Field(description="of every exit, when it was certified")
-    policy: Literal["max_prob"] = "max_prob"
+    policy: str = Field("max_prob", description="the kind of policy")
+    parameters: dict[str, Any] = Field({}, description="its parameters, fitted on the shape samples")
     graphs: Sha256 = Field(description="digest of the list of the segments' SHA-256")
     backend: str
     device: str
@@ -249,6 +274,16 @@ class Manifest(Frozen):
         if self.certificate is None:
             fields.pop("certificate", None)
         return fields
+
+    def border(self, exit_: int) -> tuple[Tensor, ...]:
+        """The tensors that are still needed after an exit has been reached and nobody left, by its position."""
+        done = self.exits[exit_].segment + 1
+        made = (self.input, *(tensor for segment in self.segments[:done] for tensor in segment.outputs))
+        needed = {tensor.name for segment in self.segments[done:] for tensor in segment.inputs}
+        for later in self.exits[exit_ + 1 :]:
+            needed.add(later.logits)
+            needed |= {later.signals.values, later.signals.answer} if later.signals else set()
+        return tuple(tensor for tensor in made if tensor.name in needed)
 
     @property
     def files(self) -> tuple[FileEntry, ...]:

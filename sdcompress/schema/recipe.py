@@ -165,9 +165,11 @@ class Export(Frozen):
 class Calibrate(Frozen):
     """The exit thresholds, chosen on the validation split of the exported artifact."""
 
-    policy: Literal["max_prob"] = "max_prob"
+    policy: str = Field("max_prob", description="of 'sdcompress list policies'")
     max_drop: Fraction = Field(0.01, description="accuracy that may be lost against the last exit, 0.01 = 1 point")
-    temperature: bool = Field(True, description="fit a temperature per exit where it lowers the NLL")
+    temperature: bool = Field(
+        True, description="try a fitted temperature at each exit, and keep it where it makes early exit cheaper"
+    )
     confidence: Annotated[float, Field(ge=0.5, lt=1)] | None = Field(
         None, description="certify max_drop with this confidence, e.g. 0.95; null: no guarantee"
     )

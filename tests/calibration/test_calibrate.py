@@ -13,7 +13,6 @@ from sdcompress.artifact.read import open_artifact
 from sdcompress.calibration.calibrate import calibrate
 from sdcompress.data.samples import ArraySamples, Subset
 from sdcompress.errors import DataError, OutputExistsError, SdcompressError, UsageError
-from sdcompress.evaluation.metrics import nll
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Manifest
@@ -60,19 +59,6 @@ def test_a_larger_loss_buys_earlier_exits(tiny_artifact: Build, samples: ArraySa
         shares.append(manifest.policy.shares)
     assert shares[0][-1] > shares[1][-1] > shares[2][-1] == 0
     assert shares[2] == (1.0, 0.0, 0.0)
-
-
-def test_temperatures_lower_the_nll_or_are_one(tiny_artifact: Build, samples: ArraySamples) -> None:
-    manifest, out = calibrated(tiny_artifact, samples)
-    engine = open_engine(out, threads=1)
-    logits = engine.exits(engine.preprocess(samples.images(np.arange(600))))
-    temperatures = [exit_.temperature for exit_ in manifest.exits]
-    assert temperatures != [1.0] * 3
-    for found, temperature in zip(logits, temperatures, strict=True):
-        best = min(nll(found, samples.labels, t) for t in np.linspace(0.2, 8, 400))
-        assert nll(found, samples.labels, temperature) <= best + 1e-9
-    plain, _ = calibrated(lambda: tiny_artifact(name="plain"), samples, "out-plain", temperature=False)
-    assert [exit_.temperature for exit_ in plain.exits] == [1.0] * 3
 
 
 def test_graphs_and_golden_are_the_same_bytes(tiny_artifact: Build, samples: ArraySamples) -> None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from sdcompress.runtime.engine import Float
+import numpy.typing as npt
+
 from sdcompress.schema.manifest import Segment
 
-__all__ = ["Backend", "Graph"]
+__all__ = ["Array", "Backend", "Graph"]
+
+Array = npt.NDArray[Any]
 
 # from the segment's inputs by name to its outputs in the manifest's order; the first axis of all of them is the batch
-Graph = Callable[[dict[str, Float]], Sequence[Float]]
+Graph = Callable[[dict[str, Array]], Sequence[Array]]
 
 
 class Backend(Protocol):
@@ -22,7 +25,7 @@ class Backend(Protocol):
         """Load one graph.
 
         The callable it returns takes any batch of at least 1, may be called from several threads at once, never
-        writes to its inputs and returns arrays that it does not use again.
+        writes to its inputs and returns writable arrays, none a view of another, that it does not use again.
 
         Args:
             file: the ONNX file, its digest checked.

@@ -8,8 +8,7 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from sdcompress.errors import ArtifactError, SetupError
-from sdcompress.runtime.backends._base import Graph
-from sdcompress.runtime.engine import Float
+from sdcompress.runtime.backends._base import Array, Graph
 from sdcompress.schema.manifest import Segment
 
 __all__ = ["load"]
@@ -43,8 +42,8 @@ def load(file: Path, segment: Segment, *, threads: int | None, device: str) -> G
     _check_names(file, session, segment)
     outputs = [tensor.name for tensor in segment.outputs]
 
-    def graph(tensors: dict[str, Float]) -> list[Float]:
-        found: list[Float] = session.run(outputs, tensors)
+    def graph(tensors: dict[str, Array]) -> list[Array]:
+        found: list[Array] = session.run(outputs, tensors)
         return found
 
     return graph

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -10,11 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from sdcompress.runtime.policies import Gate, gates, max_probability
-from sdcompress.schema.manifest import Exit, Policy
+from sdcompress.policies._base import signals_of
+from sdcompress.runtime.gate import gates
+from sdcompress.schema.manifest import Policy
+
+Leaves = Callable[[np.ndarray], np.ndarray]
 
 
-def gate(threshold: float, temperature: float = 1.0) -> Gate:
+def gate(threshold: float, temperature: float = 1.0) -> Leaves:
     policy = Policy(
         thresholds=(threshold,),
         max_drop=0.0,
@@ -24,12 +28,12 @@ def gate(threshold: float, temperature: float = 1.0) -> Gate:
         shares=(1.0, 0.0),
         stage_ms=(1.0, 1.0),
     )
-    exits = (
-        Exit(name="exit1", segment=0, logits="exit1_logits", temperature=temperature),
-        Exit(name="final", segment=1, logits="final_logits"),
-    )
-    (found,) = gates(policy, exits)
-    return found
+    (found,) = gates(policy)
+    return lambda logits: found([signals_of(logits, temperature)])
+
+
+def max_probability(logits: np.ndarray, temperature: float) -> np.ndarray:
+    return signals_of(logits, temperature).best
 
 
 def test_by_hand() -> None:

@@ -1,0 +1,90 @@
+"""Let a graph compute what the exit policy judges by: a few numbers for each image instead of all its logits.
+
+On a GPU the host then reads back some bytes of each exit; on a CPU it is as fast as computing the largest probability
+outside. The layout 'graph' needs it anyway. Thresholds are not in here: they are the manifest's.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from sdcompress.errors import ParityError
+from sdcompress.exporting.chain import Chain
+from sdcompress.policies._base import signals_of
+from sdcompress.schema.manifest import ExitSignals
+
+__all__ = ["add_signals", "check_signals", "signal_nodes"]
+
+_ALLOWED = 1e-5  # probabilities and nats, float32 summed in another order
+
+
+def add_signals(model: onnx.ModelProto, exit_: str, logits: str, *, batch: str) -> tuple[onnx.ModelProto, ExitSignals]:
+    """A copy of a segment that also gives an exit's signals; see ``ExitSignals``.
+
+    Args:
+        model: the segment.
+        exit_: the exit's name.
+        logits: name of its logits, [batch, K], K > 1.
+        batch: name of the batch axis.
+    """
+    found = onnx.ModelProto()
+    found.CopyFrom(model)
+    names = ExitSignals(values=f"{exit_}_signals", answer=f"{exit_}_answer")
+    nodes, constants = signal_nodes(logits, names)
+    found.graph.node.extend(nodes)
+    found.graph.initializer.extend(constants)
+    found.graph.output.append(helper.make_tensor_value_info(names.values, TensorProto.FLOAT, [batch, 3]))
+    found.graph.output.append(helper.make_tensor_value_info(names.answer, TensorProto.INT64, [batch]))
+    onnx.checker.check_model(found, full_check=True)
+    return found, names
+
+
+def signal_nodes(logits: str, names: ExitSignals) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """The nodes that compute them, and their constants; every other name begins with that of the logits.
+
+    The logarithm of the softmax is taken as a whole, so that a probability of 0 adds 0 to the entropy and not NaN. TopK
+    gives the first of equal classes, as argmax does.
+    """
+
+    def of(part: str) -> str:
+        return f"{logits}/{part}"
+
+    constants = {"two": np.array([2]), "classes": np.array([1]), "first": np.array(0)}
+    nodes = [
+        helper.make_node("LogSoftmax", [logits], [of("log")], axis=1),
+        helper.make_node("Exp", [of("log")], [of("p")]),
+        helper.make_node("TopK", [of("p"), of("two")], [of("top"), of("order")], axis=1),
+        helper.make_node("Mul", [of("p"), of("log")], [of("terms")]),
+        helper.make_node("ReduceSum", [of("terms"), of("classes")], [of("sum")], keepdims=1),
+        helper.make_node("Neg", [of("sum")], [of("entropy")]),
+        helper.make_node("Concat", [of("top"), of("entropy")], [names.values], axis=1),
+        helper.make_node("Gather", [of("order"), of("first")], [names.answer], axis=1),
+    ]
+    return nodes, [numpy_helper.from_array(value.astype(np.int64), of(name)) for name, value in constants.items()]
+
+
+def check_signals(chain: Chain, inputs: np.ndarray, signals: dict[str, ExitSignals]) -> None:
+    """Hold the signals in the graphs against numpy's, of the same logits.
+
+    Args:
+        chain: the graphs.
+        inputs: float32 [B, C, H, W], real ones.
+        signals: name of the logits -> names of the signals.
+
+    Raises:
+        ParityError: if they differ.
+    """
+    tensors = chain.run(inputs)
+    for logits, names in signals.items():
+        expected = signals_of(tensors[logits])
+        off = float(np.abs(tensors[names.values] - np.stack(expected[:3], axis=1)).max())
+        others = int((tensors[names.answer] != expected.answer).sum())
+        if not off <= _ALLOWED or others:
+            raise ParityError(
+                f"The signals of '{logits}' in the graph are off by {off:.2g}, and {others} of {len(inputs)} answers "
+                "differ.",
+                allowed=f"a difference of {_ALLOWED:g}, and no other answer",
+                next_step="try another version of onnxruntime; if that does not help, report it with the graph",
+            )

@@ -1,0 +1,101 @@
+"""The contract of an exit policy, and the signals that it judges by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["ExitPolicy", "Float", "Signals", "signals_of"]
+
+Float = npt.NDArray[np.float32]
+
+
+class Signals(NamedTuple):
+    """What one exit says of B samples, p = softmax(logits / T): all that a policy needs of K logits.
+
+    Attributes:
+        best: float32 [B], the largest p.
+        second: float32 [B], the second largest p.
+        entropy: float32 [B], -sum p ln p, in nats.
+        answer: int64 [B], the class of the largest logit; the first of equal ones.
+    """
+
+    best: Float
+    second: Float
+    entropy: Float
+    answer: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ExitPolicy:
+    """When a sample leaves: at the first exit whose score is at least that exit's threshold, both float32.
+
+    A subclass is a frozen dataclass whose fields are its fitted parameters: lists of numbers, as JSON has them. They go
+    into the manifest; thresholds are chosen by the calibration, for every policy alike.
+
+    ``history``: whether a score looks at earlier exits. ``shared``: one threshold for all exits instead of one each.
+    """
+
+    history: ClassVar[bool] = False
+    shared: ClassVar[bool] = False
+
+    @classmethod
+    def fit(cls, signals: Sequence[Signals], right: npt.NDArray[np.bool_]) -> Self:
+        """Set the parameters on calibration samples; nothing to do for a policy without any.
+
+        Args:
+            signals: of E exits on the same N samples.
+            right: bool [E, N], whether each exit's answer is right (unlabelled: the last exit's).
+
+        Raises:
+            UsageError: if the policy is of no use with these exits.
+        """
+        del signals, right
+        return cls()
+
+    def score(self, exit_: int, signals: Sequence[Signals]) -> Float:
+        """How sure the exit is, [B], in [0, 1]; NaN where its signals are NaN, which never leaves.
+
+        Written with numpy's ufuncs and arithmetic alone: the layout 'graph' traces them into ONNX nodes.
+
+        Args:
+            exit_: the exit's position.
+            signals: of the exits so far on the same rows, the last of them this exit's; with ``history`` unset the
+                earlier ones may be missing.
+        """
+        raise NotImplementedError
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The fields, as the manifest writes them."""
+        return asdict(self)
+
+
+def signals_of(logits: Float, temperature: float = 1.0) -> Signals:
+    """The signals of logits, float32 [B, K], the way that segments without them in their graph get them.
+
+    Args:
+        logits: float32 [B, K].
+        temperature: T > 0.
+    """
+    # ufuncs, in place: at batch 1 numpy's methods and temporaries cost more than the arithmetic
+    answer = logits.argmax(axis=1)
+    shifted = logits - np.maximum.reduce(logits, axis=1, keepdims=True)
+    shifted *= np.float32(1 / temperature)
+    powers = np.exp(shifted)
+    total = np.add.reduce(powers, axis=1)  # holds exp(0) = 1, so that no rounding takes 1 / total above 1
+    shifted *= powers
+    entropy = np.log(total) - np.add.reduce(shifted, axis=1) / total
+    if logits.shape[1] == 1:
+        second = np.zeros_like(total) * total
+    else:
+        powers[np.arange(len(powers)), answer] = -1
+        second = np.maximum.reduce(powers, axis=1) / total
+    return Signals(np.reciprocal(total), second, entropy, answer)

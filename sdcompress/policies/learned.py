@@ -1,0 +1,87 @@
+"""Leave when a tiny fitted gate says that going on would not help: logistic, on four signals of the exit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from sdcompress.policies._base import ExitPolicy, Float, Signals
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["Learned"]
+
+_RIDGE = 1.0
+_TINY = 1e-6
+_STEPS = 50
+_ENOUGH = 1e-6
+
+
+@dataclass(frozen=True)
+class Learned(ExitPolicy):
+    """The probability that leaving here loses nothing, which is not the probability of being right.
+
+    What is fitted is "not (the last exit is right and this one is not)": samples that no exit gets right may leave as
+    soon as those that this exit gets right, and a gate for correctness keeps them to the end. Signals: the logit of the
+    largest probability, the entropy, the lead over the second, and whether the exit before says the same. The inputs
+    are those of the learned gates of JEI-DNN (Regol et al., arXiv:2310.09163); the target is ours.
+
+    Attributes:
+        weights: for each exit but the last, its constant and one weight for each signal.
+    """
+
+    weights: Sequence[Sequence[float]]
+    history: ClassVar[bool] = True
+
+    @classmethod
+    def fit(cls, signals: Sequence[Signals], right: npt.NDArray[np.bool_]) -> Self:
+        """Logistic regression for each exit, ridge on the standardised signals."""
+        kept = ~(right[-1] & ~right)  # [E, N]
+        found = []
+        for exit_ in range(len(signals) - 1):
+            inputs = np.stack([np.asarray(column, np.float64) for column in _inputs(signals[: exit_ + 1])], axis=1)
+            found.append(_logistic(inputs, kept[exit_]))
+        return cls(found)
+
+    def score(self, exit_: int, signals: Sequence[Signals]) -> Float:
+        """The gate's probability."""
+        constant, *weights = (np.float32(weight) for weight in self.weights[exit_])
+        total = constant
+        for weight, column in zip(weights, _inputs(signals), strict=True):
+            total = np.add(total, np.multiply(column, weight))
+        sure: Float = np.divide(np.float32(1), np.add(np.exp(np.negative(total)), np.float32(1)))
+        return sure
+
+
+def _inputs(signals: Sequence[Signals]) -> list[Float]:
+    """The gate's inputs, each [B]; the exit before counts as one that says the same where there is none."""
+    now = signals[-1]
+    before = signals[-2] if len(signals) > 1 else now
+    doubt = np.maximum(np.subtract(np.float32(1), now.best), np.float32(_TINY))
+    logit = np.subtract(np.log(np.maximum(now.best, np.float32(_TINY))), np.log(doubt))
+    same = np.multiply(np.equal(now.answer, before.answer), np.float32(1))
+    return [logit, now.entropy, np.subtract(now.best, now.second), same]
+
+
+def _logistic(inputs: npt.NDArray[np.float64], target: npt.NDArray[np.bool_]) -> list[float]:
+    """Constant and weights of P(target) = sigmoid(constant + inputs @ weights), by Newton's method."""
+    mean, spread = inputs.mean(axis=0), inputs.std(axis=0) + _TINY
+    design = np.column_stack([np.ones(len(inputs)), (inputs - mean) / spread])
+    ridge = np.full(design.shape[1], _RIDGE)
+    ridge[0] = _TINY  # the constant is free, but for targets that are all alike
+    weights = np.zeros(design.shape[1])
+    for _ in range(_STEPS):
+        probability = 1 / (1 + np.exp(-np.clip(design @ weights, -30, 30)))
+        slope = design.T @ (probability - target) + ridge * weights
+        curvature = (design * (probability * (1 - probability))[:, None]).T @ design + np.diag(ridge)
+        step = np.linalg.solve(curvature, slope)
+        weights -= np.clip(step, -2, 2)
+        if np.abs(step).max() < _ENOUGH:
+            break
+    raw = weights[1:] / spread
+    return [float(weights[0] - raw @ mean), *(float(weight) for weight in raw)]

@@ -1,0 +1,74 @@
+"""Leave when confidences like this one were right often enough on the calibration samples (PCEE)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from sdcompress.policies._base import ExitPolicy, Float, Signals
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["Pcee"]
+
+BINS = 20
+
+
+@dataclass(frozen=True)
+class Pcee(ExitPolicy):
+    """The accuracy, on the calibration samples, of the bin that the largest probability falls into; one threshold.
+
+    "Performance control in early exiting" (arXiv:2412.19325): the threshold is an accuracy and means the same at every
+    exit. Bins hold equal numbers of samples, and accuracies are made to rise with the confidence (pooled where they do
+    not), so that a lucky bin does not let its samples leave before surer ones.
+
+    Attributes:
+        edges: for each exit but the last, where its bins end, rising; the last bin has no end.
+        accuracies: for each exit but the last, one more than edges.
+    """
+
+    edges: Sequence[Sequence[float]]
+    accuracies: Sequence[Sequence[float]]
+    shared: ClassVar[bool] = True
+
+    @classmethod
+    def fit(cls, signals: Sequence[Signals], right: npt.NDArray[np.bool_]) -> Self:
+        """Sort every exit's samples into bins and count."""
+        tables = [_table(exit_.best, right[position]) for position, exit_ in enumerate(signals[:-1])]
+        return cls([edges for edges, _ in tables], [accuracies for _, accuracies in tables])
+
+    def score(self, exit_: int, signals: Sequence[Signals]) -> Float:
+        """The bin's accuracy, as a sum of the steps that the confidence has passed."""
+        best, levels = signals[-1].best, self.accuracies[exit_]
+        found: Float = np.add(np.multiply(best, np.float32(0)), np.float32(levels[0]))
+        for edge, below, above in zip(self.edges[exit_], levels, levels[1:], strict=False):
+            found = np.add(found, np.multiply(np.greater_equal(best, np.float32(edge)), np.float32(above - below)))
+        capped: Float = np.minimum(found, np.float32(1))
+        return capped
+
+
+def _table(best: Float, right: npt.NDArray[np.bool_]) -> tuple[list[float], list[float]]:
+    order = np.argsort(best, kind="stable")
+    starts = np.linspace(0, len(order), BINS + 1).round().astype(int)[:-1]
+    edges = np.unique(best[order[starts[1:]]])  # equal confidences share a bin
+    inside = np.searchsorted(edges, best, side="right")
+    counts = np.bincount(inside, minlength=len(edges) + 1)
+    rights = np.bincount(inside[right], minlength=len(edges) + 1)
+    return [float(edge) for edge in edges], _rising(rights, counts)
+
+
+def _rising(rights: npt.NDArray[np.integer], counts: npt.NDArray[np.integer]) -> list[float]:
+    """Pool adjacent bins until the accuracies rise (isotonic regression, weighted by the samples)."""
+    pools: list[tuple[int, int, int]] = []  # right answers, samples, bins
+    for hits, count in zip(rights, counts, strict=True):
+        pool = (int(hits), int(count), 1)
+        while pools and pools[-1][0] * max(pool[1], 1) >= pool[0] * max(pools[-1][1], 1):
+            hits_before, count_before, bins = pools.pop()
+            pool = (hits_before + pool[0], count_before + pool[1], bins + pool[2])
+        pools.append(pool)
+    return [hits / max(count, 1) for hits, count, bins in pools for _ in range(bins)]

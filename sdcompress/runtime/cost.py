@@ -1,0 +1,53 @@
+"""What is still to come, in milliseconds: does compaction pay, does the next stage fit before a deadline."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+
+from sdcompress.schema.manifest import Policy
+
+__all__ = ["Cost"]
+
+
+class Cost:
+    """The stage times that were measured when the artifact was calibrated.
+
+    Args:
+        policy: holds them; None, or a policy without: nothing is known.
+    """
+
+    def __init__(self, policy: Policy | None) -> None:
+        self._ms = policy.stage_ms if policy else ()
+        self._times = policy.stage_times if policy else None
+
+    def ms(self, stage: int, rows: int) -> float:
+        """The time of a stage with so many rows, straight between and beyond the measured ones; 0 if nothing is known.
+
+        Args:
+            stage: its position.
+            rows: at least 1.
+        """
+        if self._times is None:
+            return self._ms[stage] * rows if self._ms else 0.0
+        x, y = self._times.rows, self._times.ms[stage]
+        if len(x) == 1:
+            return y[0] * rows / x[0]
+        right = min(max(bisect_left(x, rows), 1), len(x) - 1)
+        slope = (y[right] - y[right - 1]) / (x[right] - x[right - 1])
+        return max(0.0, y[right] + slope * (rows - x[right]))
+
+    def compaction_pays(self, position: int, carried: int, alive: int) -> bool:
+        """Whether dropping the rows that have left saves more in the next stage than moving rows costs.
+
+        Only the next stage counts: what does not pay now can be done at the next exit.
+
+        Args:
+            position: of the exit.
+            carried: rows, those that have left included.
+            alive: rows that have not.
+        """
+        if self._times is None:
+            return True
+        moved = min(alive, carried - alive)
+        saved = self.ms(position + 1, carried) - self.ms(position + 1, alive)
+        return saved > moved * self._times.move_ms[position]

@@ -1,0 +1,105 @@
+"""A temperature must earn its place: by what it saves, not by a lower NLL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sdcompress.calibration.observe import choose_judgement, observe
+from sdcompress.calibration.temperature import fit_temperature
+from sdcompress.data.samples import ArraySamples
+from sdcompress.errors import UnknownNameError, UsageError
+from sdcompress.policies._base import signals_of
+from sdcompress.runtime.open import open_engine
+from sdcompress.schema.recipe import Calibrate
+
+STAGE_MS = (1.0, 9.0)
+
+
+class Told:
+    """An engine of two exits whose logits were written down; images are row numbers."""
+
+    exit_names = ("early", "final")
+    classes = ("a", "b", "c")
+    image = (1, 1, 1)
+
+    def __init__(self, logits: np.ndarray) -> None:
+        self._logits = logits
+
+    @property
+    def preprocess_spec(self) -> Any:
+        from sdcompress.schema.manifest import Preprocess
+
+        return Preprocess(channels=1, mean=(0.0,), std=(1.0,))
+
+    def exits(self, inputs: np.ndarray) -> np.ndarray:
+        return self._logits[:, np.rint(inputs.reshape(-1) * 255).astype(int)]
+
+    def signals(self, inputs: np.ndarray, temperatures: Any) -> Any:
+        return tuple(map(signals_of, self.exits(inputs), temperatures))
+
+
+def told(early: list[list[float]], labels: list[int]) -> tuple[Told, ArraySamples]:
+    """The last exit is always right and sure."""
+    final = np.eye(3)[labels] * 20
+    images = np.arange(len(labels), dtype=np.uint8).reshape(-1, 1, 1, 1)
+    return Told(np.float32([early, final])), ArraySamples(images, np.array(labels))
+
+
+# at T = 1 the two-way doubts (p = .731) look surer than the three-way ones (.691), which are the right answers; at a
+# low temperature it is the other way round
+TWO_WAY, THREE_WAY = [0.0, -1.0, -20.0], [0.0, -1.5, -1.5]
+
+
+def test_a_temperature_that_orders_the_samples_better_is_kept() -> None:
+    engine, samples = told([TWO_WAY] * 4 + [THREE_WAY] * 96, [1] * 4 + [0] * 96)
+    judgement, signals, right = choose_judgement(engine, samples, Calibrate(max_drop=0.0), STAGE_MS)  # type: ignore[arg-type]
+    early, final = judgement.temperatures
+    assert early == fit_temperature(engine.exits(samples.images(np.arange(100)) / np.float32(255))[0], samples.labels)
+    assert early < 0.6
+    assert final == 1
+    assert signals[0].best[:4].max() < signals[0].best[4:].min()  # the signals are those at the temperature
+    assert right[0].tolist() == [False] * 4 + [True] * 96
+
+
+def test_one_that_only_lowers_the_nll_is_not() -> None:
+    # all rows are scaled copies of one: a temperature moves confidences, never their order
+    engine, samples = told([[0.0, -1.0 - 0.01 * row, -20.0] for row in range(100)], [0] * 97 + [1] * 3)
+    assert fit_temperature(engine.exits(samples.images(np.arange(100)) / np.float32(255))[0], samples.labels) != 1
+    judgement, _, _ = choose_judgement(engine, samples, Calibrate(max_drop=0.0), STAGE_MS)  # type: ignore[arg-type]
+    assert judgement.temperatures == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("settings", [{"temperature": False}, {"unlabelled": True, "confidence": 0.95}])
+def test_none_is_tried_where_it_is_not_wished_or_there_are_no_labels(settings: dict[str, Any]) -> None:
+    engine, samples = told([TWO_WAY] * 4 + [THREE_WAY] * 96, [1] * 4 + [0] * 96)
+    judgement, _, _ = choose_judgement(engine, samples, Calibrate(**settings), STAGE_MS)  # type: ignore[arg-type]
+    assert judgement.temperatures == (1.0, 1.0)
+
+
+def test_without_labels_right_is_what_the_last_exit_says() -> None:
+    engine, samples = told([TWO_WAY, THREE_WAY, [0.0, 1.0, 0.0]], [0, 1, 1])
+    unlabelled = ArraySamples(samples.images(np.arange(3)), np.full(3, -1))
+    _, right = observe(engine, unlabelled, (1.0, 1.0), unlabelled=True)  # type: ignore[arg-type]
+    assert right.tolist() == [[True, False, True], [True, True, True]]
+
+
+def test_the_signals_are_those_that_the_engine_judges_by(tiny_artifact: Callable[..., Path], tiny_network: Any) -> None:
+    engine, samples = open_engine(tiny_artifact(), threads=1), tiny_network.samples(300)
+    signals, _ = observe(engine, samples, (2.0, 1.0, 1.0), unlabelled=False)
+    inputs = engine.preprocess(samples.images(np.arange(300)))
+    for found, expected in zip(signals, engine.signals(inputs, (2.0, 1.0, 1.0)), strict=True):
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5)
+
+
+def test_a_policy_that_does_not_exist_or_does_not_fit_is_refused() -> None:
+    engine, samples = told([TWO_WAY] * 50, [0] * 50)
+    with pytest.raises(UnknownNameError, match="max_prob"):
+        choose_judgement(engine, samples, Calibrate(policy="max_probe"), STAGE_MS)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="at least 8 exits"):
+        choose_judgement(engine, samples, Calibrate(policy="patience"), STAGE_MS)  # type: ignore[arg-type]

@@ -1,0 +1,154 @@
+"""Exit policies: scores worked out by hand, and what holds for all of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from sdcompress import registry
+from sdcompress.errors import ArtifactError
+from sdcompress.policies import ROOM, policy_class, restore, scores
+from sdcompress.policies._base import Signals, signals_of
+from sdcompress.policies.learned import Learned
+from sdcompress.policies.pcee import BINS, Pcee
+
+KINDS = registry.names(ROOM)
+
+
+def signals(best: Sequence[float], answer: Sequence[int] | None = None) -> Signals:
+    """Of given largest probabilities; the rest goes to the second class."""
+    p = np.float32(best)
+    rest = np.float32(1) - p
+    entropy = -(p * np.log(p) + np.where(rest > 0, rest * np.log(np.maximum(rest, 1e-30)), 0))
+    return Signals(p, rest, entropy.astype(np.float32), np.array(answer if answer is not None else [0] * len(p)))
+
+
+def made(exits: int = 9, samples: int = 400) -> tuple[tuple[Signals, ...], np.ndarray]:
+    """Exits that get better, and say so."""
+    rng = np.random.default_rng(3)
+    labels = rng.integers(0, 5, samples)
+    found, right = [], []
+    for exit_ in range(exits):
+        logits = rng.normal(size=(samples, 5)).astype(np.float32)
+        logits[np.arange(samples), labels] += 0.4 * (exit_ + 1)
+        found.append(signals_of(logits))
+        right.append(found[-1].answer == labels)
+    return tuple(found), np.stack(right)
+
+
+def test_max_prob_entropy_and_margin_by_hand() -> None:
+    now = [signals_of(np.log(np.float32([[0.7, 0.2, 0.1]])))]
+    assert restore("max_prob", {}).score(0, now)[0] == pytest.approx(0.7)
+    assert restore("margin", {}).score(0, now)[0] == pytest.approx(0.5)
+    # 1 / perplexity = .7^.7 .2^.2 .1^.1
+    assert restore("entropy", {}).score(0, now)[0] == pytest.approx(0.7**0.7 * 0.2**0.2 * 0.1**0.1, rel=1e-5)
+
+
+def test_a_guess_among_k_has_a_perplexity_of_k() -> None:
+    assert restore("entropy", {}).score(0, [signals_of(np.zeros((1, 8), np.float32))])[0] == pytest.approx(1 / 8)
+
+
+def test_fixed_lets_everybody_leave_or_nobody() -> None:
+    assert restore("fixed", {}).score(0, [signals([0.3, 0.9])]).tolist() == [1, 1]
+
+
+def test_patience_counts_equal_answers_in_a_row() -> None:
+    history = [signals([0.5] * 4, answer) for answer in ([1, 1, 2, 0], [1, 0, 2, 0], [1, 1, 1, 0])]
+    policy = restore("patience", {})
+    # runs of 3, 1, 1 and 3 equal answers: r / (r + 1)
+    np.testing.assert_allclose(policy.score(2, history), [3 / 4, 1 / 2, 1 / 2, 3 / 4])
+    np.testing.assert_allclose(policy.score(0, history[:1]), [1 / 2] * 4)
+
+
+def test_pcee_by_hand() -> None:
+    policy = Pcee(edges=[[0.5, 0.9]], accuracies=[[0.25, 0.5, 1.0]])
+    np.testing.assert_allclose(policy.score(0, [signals([0.2, 0.5, 0.7, 0.9, 1.0])]), [0.25, 0.5, 0.5, 1.0, 1.0])
+
+
+def test_pcee_pools_bins_that_fall() -> None:
+    # confidences .30, .31, ...: in bins of 10, the accuracies .5, .2, .8 become .35, .35, .8
+    best = 0.3 + 0.001 * np.arange(10 * BINS)
+    hits = np.zeros(10 * BINS, bool)
+    for bin_, count in enumerate([5, 2, 8, *[10] * (BINS - 3)]):
+        hits[10 * bin_ : 10 * bin_ + count] = True
+    policy = Pcee.fit([signals(best), signals(best)], np.stack([hits, hits]))
+    assert policy.accuracies[0][:4] == pytest.approx([0.35, 0.35, 0.8, 1.0])
+    assert len(policy.edges[0]) == BINS - 1
+    assert policy.edges[0][0] == pytest.approx(0.31)
+
+
+def test_pcee_with_confidences_that_are_all_equal_is_one_accuracy() -> None:
+    same = signals([0.5] * 40)
+    policy = Pcee.fit([same, same], np.stack([np.arange(40) < 30, np.ones(40, bool)]))
+    np.testing.assert_allclose(policy.score(0, [same]), 0.75)
+
+
+def test_learned_by_hand() -> None:
+    policy = Learned(weights=[[0.5, 1.0, 0.0, 2.0, -1.0]])
+    # .5 + ln(.8 / .2) + 2 (.8 - .2) - 1: alone, an exit agrees with itself
+    z = 0.5 + math.log(4) + 1.2 - 1
+    assert policy.score(0, [signals([0.8])])[0] == pytest.approx(1 / (1 + math.exp(-z)), rel=1e-5)
+
+
+def test_learned_lets_the_hopeless_go_where_max_prob_keeps_them() -> None:
+    rng = np.random.default_rng(0)
+    best = np.concatenate([rng.uniform(0.2, 0.3, 500), rng.uniform(0.45, 0.55, 500), rng.uniform(0.9, 1, 500)])
+    final = np.repeat([False, True, True], 500)
+    early = np.concatenate([np.zeros(500, bool), rng.random(500) < 0.4, np.ones(500, bool)])
+    # the lowest confidences lose nothing, because nobody gets them right; entropy tells them apart: many classes
+    now = signals(best)._replace(entropy=np.float32(np.repeat([2.2, 0.7, 0.1], 500)))
+    policy = Learned.fit([now, now], np.stack([early, final]))
+    score = policy.score(0, [now])
+    assert score[:500].mean() > 0.9
+    assert score[500:1000].mean() < 0.6
+    assert score[1000:].mean() > 0.9
+
+
+def test_learned_stays_finite_where_all_are_alike() -> None:
+    now = signals([0.9] * 100)
+    policy = Learned.fit([now, now], np.ones((2, 100), bool))
+    assert np.isfinite(policy.score(0, [now])).all()
+    assert policy.score(0, [now])[0] > 0.9
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_policy_gives_float32_in_0_to_1_and_comes_back_from_its_parameters(kind: str) -> None:
+    found, right = made()
+    policy = policy_class(kind).fit(found, right)
+    score = scores(policy, found)
+    assert (score.shape, score.dtype) == ((8, 400), np.float32)
+    assert ((score >= 0) & (score <= 1)).all()
+    np.testing.assert_array_equal(scores(restore(kind, policy.parameters), found), score)
+    for exit_ in range(8):  # what one row gets is its own affair
+        alone = [Signals(*(column[7:8] for column in earlier)) for earlier in found[: exit_ + 1]]
+        assert policy.score(exit_, alone)[0] == score[exit_, 7]
+        if not policy.history:
+            np.testing.assert_array_equal(policy.score(exit_, [found[exit_]]), score[exit_])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_not_a_number_scores_nan(kind: str) -> None:
+    found, right = made()
+    policy = policy_class(kind).fit(found, right)
+    nothing = Signals(*(np.full(1, np.nan, np.float32),) * 3, np.zeros(1, np.int64))
+    with np.errstate(invalid="ignore"):
+        assert np.isnan(policy.score(1, [nothing, nothing])).all()
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in {"fixed", "patience"}])
+def test_surer_exits_score_higher(kind: str) -> None:
+    found, right = made()
+    policy = policy_class(kind).fit(found, right)
+    score = policy.score(0, found[:1])
+    kept = ~(right[-1] & ~right[0])
+    assert score[kept].mean() > score[~kept].mean()
+
+
+def test_a_policy_of_another_version_is_refused() -> None:
+    with pytest.raises(ArtifactError, match="no_such"):
+        restore("no_such", {})
+    with pytest.raises(ArtifactError, match="slope"):
+        restore("max_prob", {"slope": 2.0})
