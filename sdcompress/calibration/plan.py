@@ -11,6 +11,7 @@ import numpy as np
 from sdcompress.artifact.certificate import CERTIFIED_BACKEND, graphs_digest
 from sdcompress.artifact.read import open_artifact
 from sdcompress.calibration.calibrate import LEAST_SAMPLES, check_subject, least_samples
+from sdcompress.calibration.certified import fingerprint_of
 from sdcompress.calibration.certify import Shape, losses, make_shape, smallest_wish
 from sdcompress.calibration.groups import members
 from sdcompress.calibration.parts import draw_parts, samples_for, seed_of
@@ -66,7 +67,7 @@ def plan(
             allowed=f"at least {LEAST_SAMPLES}",
             next_step="set data.validation higher and train again",
         )
-    seed = seed_of(opened.manifest.provenance.data_fingerprint, graphs_digest(opened.manifest))
+    seed = seed_of(fingerprint_of(opened.manifest, samples), graphs_digest(opened.manifest))
     parts = draw_parts(len(samples), seed)
     engine = open_engine(opened.path, backend=CERTIFIED_BACKEND, threads=threads, allow_uncertified=True)
     shape = make_shape(engine, Subset(samples, parts.shape), settings, progress)

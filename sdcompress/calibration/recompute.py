@@ -87,6 +87,8 @@ def _check_levels(certificate: Certificate, evidence: Evidence) -> None:
     share = deltas(certificate.confidence, len(certificate.levels))
     if certificate.loss == "disagreement" and not evidence.right[-1].all():
         _edited("the last exit disagrees with itself in its evidence", "1 for every sample")
+    if certificate.own_images and certificate.loss != "disagreement":
+        _edited(f"it speaks of the {certificate.loss} on images without labels", "disagreement")
     if (certificate.test == "binomial") != (certificate.loss == "disagreement"):
         _edited(f"its test of the {certificate.loss} is '{certificate.test}'", "betting for drops, else binomial")
     for level in certificate.levels:

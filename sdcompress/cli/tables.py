@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
+from sdcompress.artifact.card import OWN_IMAGES
 from sdcompress.cli.screen import say, table
 from sdcompress.doctor import Diagnosis
 from sdcompress.errors import UsageError
@@ -85,6 +86,7 @@ def _show_certificate(found: Certificate) -> None:
         f"certificate: {found.loss}{_in_every(found.per)}, confidence {found.confidence:.4g}, on "
         f"{found.certify_samples} images that chose "
         f"nothing ({found.shape_samples} others shaped the thresholds); for {found.backend} ({found.device})"
+        + (f"; images of one's own, {OWN_IMAGES[found.own_images]}" if found.own_images else "")
     )
     for level in found.levels:
         last = level.p_values[level.certified - 1] if level.certified else None
