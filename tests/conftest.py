@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +20,10 @@ from sdcompress.artifact.write import entry, seal, staged
 from sdcompress.calibration.calibrate import calibrate
 from sdcompress.data.preprocess import normalise
 from sdcompress.data.samples import ArraySamples
+from sdcompress.exporting.cut import ports
+from sdcompress.exporting.signals import add_signals
 from sdcompress.schema import recipe
-from sdcompress.schema.manifest import Exit, Input, ParityRecord, Policy, Preprocess, Provenance, Segment, Tensor
+from sdcompress.schema.manifest import Exit, ExitSignals, Input, ParityRecord, Policy, Preprocess, Provenance, Segment
 
 CLASSES = ("square", "disc", "star")
 EXITS = ("exit1", "exit2", "final")
@@ -77,7 +80,8 @@ def tiny_artifact(tmp_path: Path, tiny_network: TinyNetwork) -> Callable[..., Pa
     """Writes an artifact and returns its folder.
 
     ``tiny_artifact(layout="cascade", policy=(0.9, 0.8), temperatures=(1.0, 1.0, 1.0), name="tiny")``; ``policy`` holds
-    the thresholds of the exits before the last, None for no policy. The same arguments give the same bytes.
+    the thresholds of the exits before the last, None for no policy. With ``signals`` a cascade's graphs compute them.
+    Further fields of the policy go into ``fields``. The same arguments give the same bytes.
     """
 
     def write(
@@ -85,8 +89,13 @@ def tiny_artifact(tmp_path: Path, tiny_network: TinyNetwork) -> Callable[..., Pa
         policy: Sequence[float] | None = None,
         temperatures: Sequence[float] = (1.0, 1.0, 1.0),
         name: str | None = None,
+        *,
+        signals: bool = True,
+        **fields: Any,
     ) -> Path:
-        return _write(tmp_path / (name or layout), tiny_network, layout, policy, temperatures)
+        made = None if policy is None else _policy(policy, 1 if layout != "cascade" else 3, **fields)
+        computed = signals and layout == "cascade"
+        return _write(tmp_path / (name or layout), tiny_network, layout, made, temperatures, signals=computed)
 
     return write
 
@@ -95,7 +104,7 @@ def tiny_artifact(tmp_path: Path, tiny_network: TinyNetwork) -> Callable[..., Pa
 def certified_once(tmp_path_factory: pytest.TempPathFactory, tiny_network: TinyNetwork) -> Path:
     """A tiny cascade certified for a drop of 5 % and of 2 %, with samples that its weights never saw."""
     folder = tmp_path_factory.mktemp("certified")
-    _write(folder / "cascade", tiny_network, "cascade", None, (1.0, 1.0, 1.0))
+    _write(folder / "cascade", tiny_network, "cascade", None, (1.0, 1.0, 1.0), signals=True)
     wish = recipe.Calibrate(max_drop=0.05, confidence=0.9, ladder=(0.02,))
     calibrate(folder / "cascade", folder / "certified", samples=tiny_network.samples(4000), settings=wish)
     return folder / "certified"
@@ -108,10 +117,13 @@ def certified_artifact(certified_once: Path, tmp_path: Path) -> Path:
 
 
 def _write(
-    out: Path, network: TinyNetwork, layout: str, thresholds: Sequence[float] | None, temperatures: Sequence[float]
+    out: Path, network: TinyNetwork, layout: str, policy: Policy | None, temperatures: Sequence[float], *, signals: bool
 ) -> Path:
     names = EXITS[-1:] if layout == "single" else EXITS
-    graphs = _graphs(network, layout)
+    graphs, computed = _graphs(network, layout), dict[str, ExitSignals]()
+    if signals:
+        for at, name in enumerate(names[:-1]):
+            graphs[at], computed[name] = add_signals(graphs[at], name, f"{name}_logits", batch="batch")
     with staged(out) as folder:
         for index, graph in enumerate(graphs):
             onnx.save(graph, folder / f"segment-{index}.onnx")
@@ -125,7 +137,13 @@ def _write(
             "network_input": Input(name="input", dtype="float32", shape=IMAGE, preprocess=PREPROCESS),
             "segments": tuple(_segment(folder, index, graph) for index, graph in enumerate(graphs)),
             "exits": tuple(
-                Exit(name=name, segment=min(at, len(graphs) - 1), logits=f"{name}_logits", temperature=temperature)
+                Exit(
+                    name=name,
+                    segment=min(at, len(graphs) - 1),
+                    logits=f"{name}_logits",
+                    signals=computed.get(name),
+                    temperature=temperature,
+                )
                 for at, (name, temperature) in enumerate(zip(names, temperatures, strict=False))
             ),
             "parity": tuple(
@@ -133,7 +151,7 @@ def _write(
                 for name in names
             ),
             "provenance": _provenance(),
-            "policy": None if thresholds is None else _policy(thresholds, len(graphs)),
+            "policy": policy,
         }
         (folder / "README.md").write_text(card(**described), encoding="utf-8")
         described["input"] = described.pop("network_input")
@@ -188,17 +206,16 @@ def _model(network: TinyNetwork, nodes: list[onnx.NodeProto], inputs: list[str],
 
 
 def _segment(folder: Path, index: int, model: onnx.ModelProto) -> Segment:
-    macs = sum(int(np.prod(weight.dims)) for weight in model.graph.initializer)
-    inputs, outputs = (
-        tuple(Tensor(name=value.name, dtype="float32", shape=BORDERS[value.name]) for value in values)
-        for values in (model.graph.input, model.graph.output)
-    )
+    weights = [weight for weight in model.graph.initializer if weight.data_type == TensorProto.FLOAT]
+    macs = sum(int(np.prod(weight.dims)) for weight in weights)
+    inputs, outputs = ports(model.graph.input), ports(model.graph.output)
     file = entry(folder, f"segment-{index}.onnx")
     return Segment(**file.model_dump(), inputs=inputs, outputs=outputs, macs=macs, parameters=macs)
 
 
-def _policy(thresholds: Sequence[float], segments: int) -> Policy:
+def _policy(thresholds: Sequence[float], segments: int, **fields: Any) -> Policy:
     return Policy(
+        **fields,
         thresholds=tuple(thresholds),
         max_drop=0.01,
         samples=100,

@@ -5,9 +5,12 @@ chosen. On the same splits: the thresholds of 'sdcompress calibrate' without a c
 ("certified", with labels, and "unlabelled"), conformal risk control ("crc"), and the calibrator of the PyPI package
 earlyon where it is installed.
 
+With ``--population`` calibrations are drawn with replacement from all held-out images instead. These are the population
+then, and the true drop is known exactly: where few images are left to measure on, a part of what is called broken is
+noise, and a calibration with luck leaves the harder images.
+
 With ``--per`` the wish is for every class, or for what has left by every exit, and the drop is that of the worst of
-them. A split would leave too few images of a class to measure that on, so calibrations are then drawn with replacement
-from all held-out images: these are the population, whose drop is known exactly.
+them, over the population.
 """
 
 from __future__ import annotations
@@ -82,6 +85,7 @@ def measure(
     *,
     samples: int,
     rest: int | None,
+    population: bool,
     splits: int,
     confidence: float,
     seed: int,
@@ -94,7 +98,7 @@ def measure(
         rng = np.random.default_rng((seed, split))
         order = rng.permutation(held.count)
         calibration, others = order[:samples], order[samples:][:rest]
-        if per is not None:
+        if population:
             calibration, others = rng.integers(0, held.count, samples), np.arange(held.count)
         for drop in drops:
             for name, calibrator in chosen.items():
@@ -120,12 +124,15 @@ def main() -> None:
     read.add_argument("--splits", type=int, default=500)
     read.add_argument("--max-drop", type=float, nargs="+", default=[0.005, 0.01, 0.02])
     read.add_argument("--confidence", type=float, default=0.95)
+    read.add_argument("--population", action="store_true", help="draw calibrations with replacement")
     read.add_argument("--per", choices=["exit", "class"], help="the wish is for every group")
     read.add_argument("--seed", type=int, default=0)
     read.add_argument("--data-dir", type=Path)
     read.add_argument("--cache", type=Path, help="folder for the logits")
     given = read.parse_args()
-    record = Record("-".join([given.name, str(given.samples), *([f"per-{given.per}"] if given.per else [])]))
+    population = given.population or given.per is not None
+    kind = f"per-{given.per}" if given.per else "population" if population else ""
+    record = Record("-".join(filter(None, [given.name, str(given.samples), kind])))
     held = held_out(given.artifact, given.data_dir, given.cache)
     right = held.right.mean(axis=1)
     figures = measure(
@@ -133,6 +140,7 @@ def main() -> None:
         given.max_drop,
         samples=given.samples,
         rest=given.rest,
+        population=population,
         splits=given.splits,
         confidence=given.confidence,
         seed=given.seed,
@@ -148,7 +156,7 @@ def main() -> None:
         exit_accuracy=[round(float(share), 4) for share in right],
         stage_ms=[round(ms, 4) for ms in held.stage_ms],
         samples=given.samples,
-        rest=held.count if given.per else held.count - given.samples if given.rest is None else given.rest,
+        rest=held.count if population else held.count - given.samples if given.rest is None else given.rest,
         splits=given.splits,
         confidence=given.confidence,
         seed=given.seed,

@@ -24,7 +24,7 @@ from sdcompress.calibration.observe import choose_judgement
 from sdcompress.calibration.parts import draw_parts, samples_for, seed_of
 from sdcompress.calibration.planning import least_samples as least_to_certify
 from sdcompress.calibration.planning import samples_for_binomial, samples_for_loss
-from sdcompress.calibration.stages import stage_ms
+from sdcompress.calibration.stages import stage_ms, stage_times
 from sdcompress.calibration.thresholds import choose_thresholds, leave
 from sdcompress.data.samples import Samples
 from sdcompress.errors import DataError, UsageError
@@ -195,6 +195,7 @@ def _choose(
         reference_accuracy=float(right[-1].mean()),
         shares=tuple(float((left == exit_).mean()) for exit_ in range(len(right))),
         stage_ms=times,
+        stage_times=stage_times(engine, opened.manifest, samples),
         backend=CERTIFIED_BACKEND,
     )
 

@@ -13,13 +13,14 @@ from sdcompress.artifact.evidence import Evidence
 from sdcompress.calibration.certify import Shape, certify, collect, losses, make_shape, with_labels
 from sdcompress.calibration.parts import draw_parts, seed_of
 from sdcompress.calibration.sequence import conformal_risk_control
+from sdcompress.calibration.stages import stage_times
 from sdcompress.calibration.thresholds import leave
 from sdcompress.data.samples import Samples, Subset
 from sdcompress.data.unlabelled import UnlabelledImages
 from sdcompress.errors import UsageError
 from sdcompress.runtime.engine import Engine
 from sdcompress.schema import recipe
-from sdcompress.schema.manifest import CertifiedDrop, Manifest, Policy
+from sdcompress.schema.manifest import CertifiedDrop, Manifest, Policy, StageTimes
 
 __all__ = ["Certified", "Drawn", "certified", "draw", "figures", "fingerprint_of", "in_expectation"]
 
@@ -53,12 +54,14 @@ class Drawn:
         seed: that drew the parts, from the fingerprint and the graphs.
         shape: what the first part decided.
         evidence: of the second part, which was only run when that was fixed.
+        stage_times: of the stages in batches.
     """
 
     fingerprint: str
     seed: str
     shape: Shape
     evidence: Evidence
+    stage_times: StageTimes
 
 
 def fingerprint_of(manifest: Manifest, samples: Samples) -> str:
@@ -93,7 +96,8 @@ def draw(
         unlabelled=settings.unlabelled,
         progress=_part(progress, len(parts.shape), total),
     )
-    return Drawn(fingerprint, seed, shape, with_labels(evidence, held, settings.per))
+    evidence = with_labels(evidence, held, settings.per)
+    return Drawn(fingerprint, seed, shape, evidence, stage_times(engine, manifest, samples))
 
 
 def certified(
@@ -202,6 +206,7 @@ def _at(step: int, drawn: Drawn, settings: recipe.Calibrate, split: str, guarant
         split=split,
         samples=evidence.right.shape[1],
         stage_ms=shape.stage_ms,
+        stage_times=drawn.stage_times,
         backend=CERTIFIED_BACKEND,
         **figures(evidence, shape.path[step], unlabelled=settings.unlabelled),
     )

@@ -1,20 +1,25 @@
-"""What each stage of a cascade costs on this machine: milliseconds at batch 1."""
+"""What each stage of a cascade costs on this machine, one image at a time and in batches."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from time import perf_counter_ns
 
 import numpy as np
+import numpy.typing as npt
 
 from sdcompress.data.samples import Samples
-from sdcompress.runtime.engine import Engine
+from sdcompress.runtime.engine import Engine, Float
+from sdcompress.schema.manifest import Manifest, StageTimes, Tensor
 
-__all__ = ["stage_ms"]
+__all__ = ["stage_ms", "stage_times"]
 
 _IMAGES = 16
 _WARMUP_ROUNDS = 3
 _LEAST_ROUNDS, _MOST_ROUNDS = 5, 500
 _LEAST_MS = 1e-3  # a stage as short as the clock's own noise
+_ROWS = (1, 2, 4, 8, 16, 32)
+_MOVED = 16  # rows at a time, of twice as many
 
 
 def stage_ms(engine: Engine, samples: Samples, *, seconds: float = 1.0) -> tuple[float, ...]:
@@ -28,19 +33,64 @@ def stage_ms(engine: Engine, samples: Samples, *, seconds: float = 1.0) -> tuple
         samples: where the images come from.
         seconds: the longest to measure, unless five rounds take longer.
     """
-    chosen = np.linspace(0, len(samples) - 1, min(_IMAGES, len(samples))).astype(np.int64)
-    inputs = engine.preprocess(samples.images(chosen))
-    exits = range(len(engine.exit_names))
-    rounds: list[list[int]] = []
-    deadline = perf_counter_ns() + int(seconds * 1e9)
-    while len(rounds) < _WARMUP_ROUNDS + _LEAST_ROUNDS or (perf_counter_ns() < deadline and len(rounds) < _MOST_ROUNDS):
-        image = inputs[len(rounds) % len(inputs)][None]
-        rounds.append([_nanoseconds(engine, image, exit_) for exit_ in exits])
-    reached = np.median(np.array(rounds[_WARMUP_ROUNDS:], np.float64), axis=0) / 1e6
+    reached = _reached(engine, _inputs(engine, samples, _IMAGES), 1, seconds)
     return tuple(float(ms) for ms in np.maximum(np.diff(reached, prepend=0.0), _LEAST_MS))
 
 
-def _nanoseconds(engine: Engine, image: np.ndarray, position: int) -> int:
+def stage_times(engine: Engine, manifest: Manifest, samples: Samples, *, seconds: float = 0.5) -> StageTimes:
+    """What the stages take with more rows, and what it takes to move a row: where compaction pays.
+
+    Args:
+        engine: runs the stages.
+        manifest: of its artifact.
+        samples: where the images come from.
+        seconds: the longest to measure each number of rows, unless five rounds take longer; numbers of rows whose five
+            rounds would take more than four times as long are left out, but for 1.
+    """
+    inputs = _inputs(engine, samples, _ROWS[-1])
+    found: list[npt.NDArray[np.float64]] = []
+    for rows in _ROWS:
+        if found and _LEAST_ROUNDS * 2 * found[-1].sum() > 4000 * seconds:
+            break
+        found.append(np.maximum(np.diff(_reached(engine, inputs, rows, seconds), prepend=0.0), _LEAST_MS))
+    return StageTimes(
+        rows=_ROWS[: len(found)],
+        ms=tuple(tuple(float(ms) for ms in stage) for stage in np.stack(found, axis=1)),
+        move_ms=tuple(_move_ms(manifest.border(exit_)) for exit_ in range(len(manifest.exits) - 1)),
+    )
+
+
+def _inputs(engine: Engine, samples: Samples, count: int) -> Float:
+    """Inputs of real images; the same again where there are too few."""
+    chosen = np.linspace(0, len(samples) - 1, min(count, len(samples))).astype(np.int64)
+    return np.resize(engine.preprocess(samples.images(chosen)), (count, *engine.image))
+
+
+def _reached(engine: Engine, inputs: Float, rows: int, seconds: float) -> npt.NDArray[np.float64]:
+    """Milliseconds until each exit, [E], with so many rows: the median of rounds in which all exits take turns."""
+    exits, batches = range(len(engine.exit_names)), len(inputs) // rows
+    rounds: list[list[int]] = []
+    deadline = perf_counter_ns() + int(seconds * 1e9)
+    while len(rounds) < _WARMUP_ROUNDS + _LEAST_ROUNDS or (perf_counter_ns() < deadline and len(rounds) < _MOST_ROUNDS):
+        start = len(rounds) % batches * rows
+        rounds.append([_nanoseconds(engine, inputs[start : start + rows], exit_) for exit_ in exits])
+    return np.asarray(np.median(np.array(rounds[_WARMUP_ROUNDS:], np.float64), axis=0) / 1e6)
+
+
+def _move_ms(border: Sequence[Tensor]) -> float:
+    """To put one row of all these tensors in the place of another."""
+    tensors = [np.zeros((2 * _MOVED, *map(int, tensor.shape[1:])), tensor.dtype) for tensor in border]
+    movers = np.arange(_MOVED) * 2
+    took = []
+    for _ in range(_WARMUP_ROUNDS + _LEAST_ROUNDS):
+        start = perf_counter_ns()
+        for tensor in tensors:
+            tensor[movers] = tensor[movers + 1]
+        took.append(perf_counter_ns() - start)
+    return float(np.median(took[_WARMUP_ROUNDS:])) / _MOVED / 1e6
+
+
+def _nanoseconds(engine: Engine, inputs: Float, position: int) -> int:
     start = perf_counter_ns()
-    engine.forced(image, position)
+    engine.forced(inputs, position)
     return perf_counter_ns() - start

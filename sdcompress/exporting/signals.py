@@ -44,14 +44,14 @@ def add_signals(model: onnx.ModelProto, exit_: str, logits: str, *, batch: str) 
 def signal_nodes(logits: str, names: ExitSignals) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
     """The nodes that compute them, and their constants; every other name begins with that of the logits.
 
-    The logarithm of the softmax is taken as a whole, so that a probability of 0 adds 0 to the entropy and not NaN. TopK
-    gives the first of equal classes, as argmax does.
+    The logarithm of the softmax is taken as a whole, so that a probability of 0 adds 0 to the entropy and not NaN. The
+    answer is that of the logits: probabilities may round to equal ones where these still differ.
     """
 
     def of(part: str) -> str:
         return f"{logits}/{part}"
 
-    constants = {"two": np.array([2]), "classes": np.array([1]), "first": np.array(0)}
+    constants = {"two": np.array([2]), "classes": np.array([1])}
     nodes = [
         helper.make_node("LogSoftmax", [logits], [of("log")], axis=1),
         helper.make_node("Exp", [of("log")], [of("p")]),
@@ -60,7 +60,7 @@ def signal_nodes(logits: str, names: ExitSignals) -> tuple[list[onnx.NodeProto],
         helper.make_node("ReduceSum", [of("terms"), of("classes")], [of("sum")], keepdims=1),
         helper.make_node("Neg", [of("sum")], [of("entropy")]),
         helper.make_node("Concat", [of("top"), of("entropy")], [names.values], axis=1),
-        helper.make_node("Gather", [of("order"), of("first")], [names.answer], axis=1),
+        helper.make_node("ArgMax", [logits], [names.answer], axis=1, keepdims=0),
     ]
     return nodes, [numpy_helper.from_array(value.astype(np.int64), of(name)) for name, value in constants.items()]
 

@@ -10,16 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sdcompress.calibration.stages import stage_ms
+from sdcompress.artifact.read import open_artifact
+from sdcompress.calibration.stages import stage_ms, stage_times
 from sdcompress.data.samples import ArraySamples
 from sdcompress.runtime.engine import Float, Prediction
 from sdcompress.runtime.open import open_engine
 
 
 class Sleepy:
-    """An engine that takes known times at batch 1."""
+    """An engine that takes known times for each row."""
 
-    exit_names = ("exit1", "exit2", "final")
+    exit_names, image = ("exit1", "exit2", "final"), (1, 4, 4)
 
     def __init__(self, engine: Any, seconds: tuple[float, ...]) -> None:
         self._engine, self._seconds, self.calls = engine, seconds, 0
@@ -28,9 +29,9 @@ class Sleepy:
         return self._engine.preprocess(images)
 
     def forced(self, inputs: Float, exit: int) -> Prediction:  # noqa: A002
-        assert inputs.shape == (1, 1, 4, 4)
+        assert inputs.shape[1:] == (1, 4, 4)
         self.calls += 1
-        sleep(sum(self._seconds[: exit + 1]))
+        sleep(sum(self._seconds[: exit + 1]) * len(inputs))
         return self._engine.forced(inputs, exit)
 
 
@@ -57,3 +58,18 @@ def test_slow_networks_get_five_rounds(tiny_artifact: Callable[..., Path], sampl
     engine = Sleepy(open_engine(tiny_artifact(), threads=1), (0.001, 0.0, 0.0))
     stage_ms(engine, samples, seconds=0.0)
     assert engine.calls == 3 * (3 + 5)
+
+
+def test_with_more_rows_and_what_moving_one_takes(tiny_artifact: Callable[..., Path], samples: ArraySamples) -> None:
+    cascade = tiny_artifact()
+    engine = Sleepy(open_engine(cascade, threads=1), (0.001, 0.0, 0.002))
+    found = stage_times(engine, open_artifact(cascade).manifest, samples, seconds=0.0)  # type: ignore[arg-type]
+    # five rounds of two stages of 3 ms a row take longer than nothing: only one row is measured
+    assert found.rows == (1,)
+    found = stage_times(engine, open_artifact(cascade).manifest, samples, seconds=0.2)  # type: ignore[arg-type]
+    assert found.rows[:5] == (1, 2, 4, 8, 16)
+    for rows, first, third in zip(found.rows, found.ms[0], found.ms[2], strict=True):
+        assert first == pytest.approx(rows, rel=0.6, abs=1)
+        assert third == pytest.approx(2 * rows, rel=0.6, abs=1)
+    assert len(found.move_ms) == 2
+    assert all(0 < ms < 1 for ms in found.move_ms)

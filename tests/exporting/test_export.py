@@ -167,6 +167,13 @@ def test_one_exit_alone_is_a_plain_onnx_file(folder: Path) -> None:
     np.testing.assert_allclose(pruned[0], whole[0], atol=1e-6)
 
 
+def test_a_cascade_says_how_sure_every_exit_but_the_last_is(folder: Path) -> None:
+    manifest = open_artifact(folder / "cascade").manifest
+    assert [exit_.signals is None for exit_ in manifest.exits] == [False] * (len(manifest.exits) - 1) + [True]
+    for name in ("single", "all"):
+        assert all(exit_.signals is None for exit_ in open_artifact(folder / name).manifest.exits)
+
+
 def test_an_unknown_exit_and_an_exit_of_the_wrong_layout_are_refused(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'exit1'"):
         export(checkpoint, tmp_path / "a", layout="single", exit="exit11", settings=Export())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import numpy as np
@@ -12,14 +13,15 @@ import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from sdcompress.artifact.read import open_artifact
+from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.errors import InputError
+from sdcompress.policies import restore, scores
 from sdcompress.runtime.backends._base import Graph
 from sdcompress.runtime.backends.onnxruntime import load
-from sdcompress.runtime.engine import Engine
+from sdcompress.runtime.engine import Engine, Prediction
 from sdcompress.runtime.network import Network
 from sdcompress.runtime.open import open_engine
-from sdcompress.schema.manifest import Segment
+from sdcompress.schema.manifest import Segment, StageTimes
 
 Write = Callable[..., Path]
 
@@ -77,7 +79,7 @@ LEVELS = st.sampled_from([0.0, 0.34, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97, 1.0, 2.0])
 TEMPERATURES = st.sampled_from([0.25, 1.0, 3.0])
 
 
-@pytest.mark.parametrize("layout", ["cascade", "all"])
+@pytest.mark.parametrize(("layout", "signals"), [("cascade", True), ("cascade", False), ("all", False)])
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     batch=st.integers(1, 17),
@@ -90,10 +92,17 @@ TEMPERATURES = st.sampled_from([0.25, 1.0, 3.0])
 @example(batch=8, thresholds=[2.0, 2.0], temperatures=[1.0, 1.0, 1.0], seed=0)  # nobody before the last
 @example(batch=17, thresholds=[0.6, 0.6], temperatures=[1.0, 1.0, 1.0], seed=0)  # some at each
 def test_a_batch_leaves_as_its_rows_would(
-    *, tiny_artifact: Write, layout: str, batch: int, thresholds: list[float], temperatures: list[float], seed: int
+    *,
+    tiny_artifact: Write,
+    layout: str,
+    signals: bool,
+    batch: int,
+    thresholds: list[float],
+    temperatures: list[float],
+    seed: int,
 ) -> None:
-    name = f"{layout}-{thresholds}-{temperatures}".replace(" ", "")
-    engine = _cached(tiny_artifact, name, layout, tuple(thresholds), tuple(temperatures))
+    name = f"{layout}-{signals}-{thresholds}-{temperatures}".replace(" ", "")
+    engine = _cached(tiny_artifact, name, layout, tuple(thresholds), tuple(temperatures), signals=signals)
     inputs = inputs_of(batch, seed)
     logits, left, nearest = simulate(engine.exits(inputs), thresholds, temperatures)
     assume(nearest > 1e-6)  # float32 and float64 may disagree on a confidence that is on its threshold
@@ -109,10 +118,108 @@ def test_a_batch_leaves_as_its_rows_would(
 _OPENED: dict[str, Engine] = {}
 
 
-def _cached(write: Write, name: str, layout: str, thresholds: tuple[float, ...], temperatures: Any) -> Engine:
+def _cached(
+    write: Write, name: str, layout: str, thresholds: tuple[float, ...], temperatures: Any, **fields: Any
+) -> Engine:
     if name not in _OPENED:
-        _OPENED[name] = open_engine(write(layout, thresholds, temperatures, name=name), threads=1)
+        _OPENED[name] = open_engine(write(layout, thresholds, temperatures, name=name, **fields), threads=1)
     return _OPENED[name]
+
+
+WEIGHTS = [[0.1, 0.5, -0.8, 0.6, 0.0], [-0.4, 0.5, -0.2, 0.3, 0.9]]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(batch=st.integers(1, 33), thresholds=st.lists(LEVELS, min_size=2, max_size=2), seed=st.integers(0, 10_000))
+def test_a_policy_that_looks_back_sees_the_same_rows(
+    *, tiny_artifact: Write, batch: int, thresholds: list[float], seed: int
+) -> None:
+    name = f"learned-{thresholds}".replace(" ", "")
+    fields = {"kind": "learned", "parameters": {"weights": WEIGHTS}}
+    engine = _cached(tiny_artifact, name, "cascade", tuple(thresholds), (1.0, 1.0, 1.0), **fields)
+    inputs = inputs_of(batch, seed)
+    score = scores(restore("learned", fields["parameters"]), engine.signals(inputs))
+    fires = np.vstack([score >= np.float32(thresholds)[:, None], np.ones(batch, bool)])
+    assume(np.abs(score - np.float32(thresholds)[:, None]).min() > 1e-6)  # a sum in another order may round otherwise
+    found = engine(inputs)
+    assert found.exit_index.tolist() == fires.argmax(axis=0).tolist()
+    expected = engine.exits(inputs)[found.exit_index, np.arange(batch)]
+    np.testing.assert_allclose(found.logits, expected, atol=1e-5)
+
+
+TIMES = {"rows": (1, 64), "ms": ((1.0, 64.0),) * 3}
+
+
+@pytest.mark.parametrize(("move_ms", "compacts"), [((1e-3, 1e-3), (True, True)), ((1e3, 1e-3), (False, True))])
+@pytest.mark.parametrize("kind", ["max_prob", "learned"])
+def test_rows_that_have_left_are_carried_where_compaction_does_not_pay(
+    tiny_artifact: Write, kind: str, move_ms: tuple[float, float], compacts: tuple[bool, bool]
+) -> None:
+    parameters = {"weights": WEIGHTS} if kind == "learned" else {}
+    fields = {"kind": kind, "parameters": parameters}
+    artifact = open_artifact(
+        tiny_artifact(policy=(0.6, 0.6), **fields, stage_times=StageTimes(**TIMES, move_ms=move_ms))
+    )
+    inputs = inputs_of(64)
+    expected = open_engine(tiny_artifact(policy=(0.6, 0.6), name="plain", **fields), threads=1)(inputs)
+    ran, found = _rows_run(artifact, inputs)
+    assert found.exit_index.tolist() == expected.exit_index.tolist()
+    np.testing.assert_allclose(found.logits, expected.logits, atol=1e-5)
+    alive = [64, int((found.exit_index > 0).sum()), int((found.exit_index > 1).sum())]
+    assert 64 > alive[1] > alive[2] > 0
+    assert ran == [[64], [alive[1] if compacts[0] else 64], [alive[2]]]
+
+
+def test_nothing_is_copied_but_rows_in_the_place_of_others(tiny_artifact: Write) -> None:
+    artifact = open_artifact(tiny_artifact(policy=(0.6, 2.0)))
+    made: list[np.ndarray] = []
+
+    def remembering(segment: Segment) -> Graph:
+        graph = load(artifact.file(segment), segment, threads=1, device="cpu")
+
+        def run(tensors: dict[str, np.ndarray]) -> Sequence[np.ndarray]:
+            if "hidden" in tensors:  # what the first segment gave, with rows of it moved
+                assert any(np.shares_memory(tensors["hidden"], one) for one in made)
+            made.extend(found := graph(tensors))
+            return found
+
+        return run
+
+    assert set(Network(artifact, remembering)(inputs_of(64)).exit_index.tolist()) == {0, 2}
+
+
+def _slowly(artifact: Artifact, seconds: float) -> Network:
+    def slow(segment: Segment) -> Graph:
+        graph = load(artifact.file(segment), segment, threads=1, device="cpu")
+
+        def run(tensors: dict[str, np.ndarray]) -> Sequence[np.ndarray]:
+            sleep(seconds)
+            return graph(tensors)
+
+        return run
+
+    return Network(artifact, slow)
+
+
+def test_a_deadline_takes_the_deepest_exit_that_is_reached(tiny_artifact: Write) -> None:
+    network = _slowly(open_artifact(tiny_artifact()), 0.02)  # no policy: what stages take is not known
+    assert network(inputs_of(2), deadline_ms=0).exit_index.tolist() == [0, 0]  # the first exit always runs
+    assert network(inputs_of(2), deadline_ms=30).exit_index.tolist() == [1, 1]
+    assert network(inputs_of(2), deadline_ms=1000).exit_index.tolist() == [2, 2]
+
+
+def test_a_stage_that_would_not_end_in_time_is_not_begun(tiny_artifact: Write) -> None:
+    known = tiny_artifact(policy=(2.0, 2.0), stage_times=StageTimes(rows=(1,), ms=((20.0,),) * 3, move_ms=(0.1, 0.1)))
+    network = _slowly(open_artifact(known), 0.02)
+    assert network(inputs_of(1), deadline_ms=30).exit_index.tolist() == [0]
+    assert network(inputs_of(1), deadline_ms=50).exit_index.tolist() == [1]
+    assert network(inputs_of(2), deadline_ms=50).exit_index.tolist() == [0, 0]  # two rows take twice as long
+
+
+def test_before_the_deadline_the_policy_decides(tiny_artifact: Write) -> None:
+    engine = open_engine(tiny_artifact(policy=(0.6, 0.6)), threads=1)
+    inputs = inputs_of(32)
+    np.testing.assert_array_equal(engine(inputs, deadline_ms=10_000).exit_index, engine(inputs).exit_index)
 
 
 def test_the_mix_above_really_leaves_at_every_exit(tiny_artifact: Write) -> None:
@@ -133,8 +240,16 @@ def test_the_mix_above_really_leaves_at_every_exit(tiny_artifact: Write) -> None
 def test_who_has_left_is_not_computed_any_more(
     tiny_artifact: Write, policy: tuple[float, float] | None, runs: list[list[int]] | None
 ) -> None:
-    artifact = open_artifact(tiny_artifact(policy=policy))
-    seen: list[list[int]] = [[], [], []]
+    seen, found = _rows_run(open_artifact(tiny_artifact(policy=policy)), inputs_of(64))
+    left = found.exit_index
+    assert seen == (runs or [[64], [int((left > 0).sum())], [int((left > 1).sum())]])
+    if runs is None:
+        assert 64 > seen[1][0] > seen[2][0] > 0
+
+
+def _rows_run(artifact: Artifact, inputs: np.ndarray) -> tuple[list[list[int]], Prediction]:
+    """How many rows each segment was run on, and the answers."""
+    seen: list[list[int]] = [[] for _ in artifact.manifest.segments]
 
     def counting(segment: Segment) -> Graph:
         graph = load(artifact.file(segment), segment, threads=1, device="cpu")
@@ -147,10 +262,8 @@ def test_who_has_left_is_not_computed_any_more(
 
         return run
 
-    left = Network(artifact, counting)(inputs_of(64)).exit_index
-    assert seen == (runs or [[64], [int((left > 0).sum())], [int((left > 1).sum())]])
-    if runs is None:
-        assert 64 > seen[1][0] > seen[2][0] > 0
+    found = Network(artifact, counting)(inputs)
+    return seen, found
 
 
 def test_forced_to_an_exit_runs_nothing_behind_it(tiny_artifact: Write) -> None:
