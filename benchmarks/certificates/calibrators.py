@@ -72,7 +72,7 @@ class Held:
 
         With groups the drop is that of the group that loses most.
         """
-        evidence = self.evidence(rows, policy.temperatures)
+        evidence = _evidence(self, rows.tobytes(), policy.temperatures)
         costs = np.cumsum(self.stage_ms)
         cost = float(costs[leave(evidence.confidences, policy.thresholds)].mean() / costs[-1])
         lost = losses(evidence, policy.thresholds)
@@ -90,6 +90,11 @@ class Held:
 def _temperatures(held: Held, order: bytes) -> tuple[float, ...]:
     rows = np.frombuffer(order, np.int64)
     return tuple(fit_temperature(found[rows], held.labels[rows]) for found in held.logits[:-1])
+
+
+@lru_cache(maxsize=4)  # the images that tell the truth are the same for every drop, and temperatures for many
+def _evidence(held: Held, order: bytes, temperatures: tuple[float, ...]) -> Evidence:
+    return held.evidence(np.frombuffer(order, np.int64), temperatures)
 
 
 Calibrator = Callable[[Held, Rows, float], Policy]
