@@ -17,6 +17,7 @@ from sdcompress.checkpoint import Checkpoint, open_checkpoint
 from sdcompress.errors import UsageError, requires_extra
 from sdcompress.evaluation.evaluate import evaluate as run_evaluate
 from sdcompress.evaluation.subject import open_subject
+from sdcompress.explaining.explain import explain
 from sdcompress.exporting.verify import verify
 from sdcompress.reporting.build import build as build_report
 from sdcompress.reporting.write import write as write_report
@@ -25,7 +26,7 @@ from sdcompress.schema.manifest import Manifest
 from sdcompress.schema.recipe import Recipe
 from sdcompress.schema.report import BenchReport, Evaluation, Report
 
-__all__ = ["bench", "calibrate", "evaluate", "export", "plan", "report", "run", "train", "verify"]
+__all__ = ["bench", "calibrate", "evaluate", "explain", "export", "plan", "report", "run", "train", "verify"]
 
 Folder = Path | str
 Progress = Callable[[int, int], None]

@@ -20,7 +20,7 @@ from sdcompress.calibration.planning import least_samples
 from sdcompress.calibration.sequence import conformal_risk_control
 from sdcompress.calibration.temperature import fit_temperature
 from sdcompress.calibration.thresholds import choose_thresholds, leave
-from sdcompress.runtime.policies import max_probability
+from sdcompress.policies._base import signals_of
 
 __all__ = ["Held", "Policy", "calibrators"]
 
@@ -63,7 +63,7 @@ class Held:
 
     def evidence(self, rows: Rows, temperatures: tuple[float, ...], *, unlabelled: bool = False) -> Evidence:
         """What the exits do on these rows; without labels right means: as the last exit says."""
-        confidences = [max_probability(found[rows], t) for found, t in zip(self.logits[:-1], temperatures, strict=True)]
+        confidences = [signals_of(found[rows], t).best for found, t in zip(self.logits[:-1], temperatures, strict=True)]
         right = self.answers[:, rows] == self.answers[-1, rows] if unlabelled else self.right[:, rows]
         return Evidence(np.stack(confidences), right.astype(np.uint8), self.labels[rows].astype(np.int32))
 

@@ -19,11 +19,18 @@ HERE = Path(__file__).resolve().parent
 
 
 class Record:
-    """The record of one run; made before the first measurement, because it says what else the machine did then."""
+    """The record of one run; made before the first measurement, because it says what else the machine did then.
 
-    def __init__(self) -> None:
+    Args:
+        folder: of the script, where its JSON goes.
+    """
+
+    def __init__(self, folder: Path = HERE) -> None:
+        self._file = folder / f"{Path(sys.argv[0]).stem}.json"
+        # folders are somebody's: their names say nothing
+        words = [Path(word).name if "/" in word else word for word in sys.argv[1:]]
         self._facts: dict[str, Any] = {
-            "command": shlex.join(["python", f"benchmarks/speed/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+            "command": shlex.join(["python", f"benchmarks/{folder.name}/{Path(sys.argv[0]).name}", *words]),
             "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "commit": _git("rev-parse", "HEAD"),
             "uncommitted": _git("status", "--short", "--", "sdcompress").splitlines(),
@@ -33,7 +40,7 @@ class Record:
         print(json.dumps(self._facts, indent=1))
 
     def write(self, figures: dict[str, Any], **settings: Any) -> None:
-        """Print the figures and write all of it to <script>.json.
+        """Print the figures and write all of it to <script>.json in the folder.
 
         Args:
             figures: what was measured.
@@ -42,7 +49,7 @@ class Record:
         after = [round(load, 2) for load in os.getloadavg()]
         whole = {**self._facts, "load_average_after": after, "settings": settings, "figures": figures}
         print(json.dumps(figures, indent=1))
-        (HERE / f"{Path(sys.argv[0]).stem}.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+        self._file.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
 
 
 def against(ratio: Ratio, target: float | None) -> dict[str, Any]:

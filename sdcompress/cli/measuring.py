@@ -1,4 +1,4 @@
-"""evaluate, bench and report."""
+"""evaluate, explain, bench and report."""
 
 from __future__ import annotations
 
@@ -47,6 +47,40 @@ def evaluate(
         write_json(found.model_dump(mode="json"))
     else:
         show_evaluation(found)
+
+
+def explain_(
+    artifact: Annotated[Path, typer.Argument(help="folder of an artifact")],
+    out: Out,
+    split: Annotated[Literal["validation", "test"], typer.Option("--split", help="which images")] = "test",
+    data_dir: DataDir = None,
+    threads: Threads = 1,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Say where images leave, what that costs on this machine, and whether early exit pays; with plots.
+
+    Example: sdcompress explain artifacts/early-exit --out explained
+    """
+    from sdcompress import api
+    from sdcompress.cli.tables import show_explanation
+
+    with bar("explain") as progress:
+        found = api.explain(
+            artifact,
+            out,
+            split=split,
+            data_dir=data_dir,
+            threads=threads,
+            command=command_line(),
+            overwrite=overwrite,
+            progress=progress,
+        )
+    if json:
+        write_json(found.model_dump(mode="json"))
+        return
+    show_explanation(found)
+    say(f"\nexplained: {out / 'explain.html'}")
 
 
 def bench(
@@ -158,4 +192,4 @@ def _bench_settings(**given: Any) -> Bench:
         raise explain(error, Bench, "the options", UsageError) from error
 
 
-VERBS = (evaluate, bench, report)
+VERBS = (evaluate, explain_, bench, report)

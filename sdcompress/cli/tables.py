@@ -12,6 +12,7 @@ from sdcompress.cli.screen import say, table
 from sdcompress.doctor import Diagnosis
 from sdcompress.errors import UsageError
 from sdcompress.schema.base import Frozen
+from sdcompress.schema.explain import Explanation
 from sdcompress.schema.manifest import Certificate, Manifest
 from sdcompress.schema.report import BenchReport, Evaluation, Plan, Report, VerifyReport
 
@@ -20,6 +21,7 @@ __all__ = [
     "show_bench",
     "show_diagnosis",
     "show_evaluation",
+    "show_explanation",
     "show_manifest",
     "show_plan",
     "show_report",
@@ -156,6 +158,19 @@ def show_evaluation(found: Evaluation) -> None:
             f"{score.name} {share:.1%}" for score, share in zip(found.exits, found.policy.shares, strict=False)
         )
         say(f"early exit: accuracy {found.policy.accuracy:.2%}; leave at {shares}")
+
+
+def show_explanation(found: Explanation) -> None:
+    """The verdict, the summary and the findings of the page."""
+    from sdcompress.reporting.explanation.findings import cautions, findings, headline
+    from sdcompress.reporting.explanation.tables import summary
+
+    said = summary(found)
+    table(list(said.columns), [list(row) for row in said.rows], f"{found.source} on {found.data}/{found.split}")
+    for sentence in (headline(found), *findings(found)):
+        say(sentence)
+    for sentence in cautions(found):
+        say(f"caution: {sentence}")
 
 
 def show_bench(found: BenchReport) -> None:

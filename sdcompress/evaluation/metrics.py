@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["accuracy", "calibration_error", "ece", "log_softmax", "nll", "softmax"]
+__all__ = ["Bin", "accuracy", "calibration_error", "ece", "log_softmax", "nll", "reliability", "softmax"]
 
 Scores = npt.NDArray[np.floating]
 Labels = npt.NDArray[np.int64]
@@ -57,6 +59,39 @@ def calibration_error(confidences: Scores, right: npt.NDArray[np.bool_], bins: i
         right: whether its class is the label, [N].
         bins: number of bins.
     """
-    inside = np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], confidences, side="left")
+    inside = _bin_of(confidences, bins)
     gaps = np.bincount(inside, weights=confidences - right, minlength=bins)
     return float(np.abs(gaps).sum() / len(confidences))
+
+
+class Bin(NamedTuple):
+    """Samples whose confidence is in (low, high], with its mean and their accuracy."""
+
+    low: float
+    high: float
+    samples: int
+    confidence: float
+    accuracy: float
+
+
+def reliability(confidences: Scores, right: npt.NDArray[np.bool_], bins: int = 15) -> tuple[Bin, ...]:
+    """The bins of ``calibration_error`` that hold samples, by rising confidence (a reliability diagram).
+
+    Args:
+        confidences: the largest probability of each sample, [N].
+        right: whether its class is the label, [N].
+        bins: number of bins.
+    """
+    inside, edges = _bin_of(confidences, bins), np.linspace(0, 1, bins + 1)
+    counts = np.bincount(inside, minlength=bins)
+    confidence, accurate = (
+        np.bincount(inside, weights=values, minlength=bins) / np.maximum(counts, 1) for values in (confidences, right)
+    )
+    return tuple(
+        Bin(float(edges[k]), float(edges[k + 1]), int(counts[k]), min(float(confidence[k]), 1.0), float(accurate[k]))
+        for k in np.flatnonzero(counts)
+    )
+
+
+def _bin_of(confidences: Scores, bins: int) -> npt.NDArray[np.intp]:
+    return np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], confidences, side="left")

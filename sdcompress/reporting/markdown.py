@@ -1,14 +1,13 @@
-"""A report as Markdown: the same sentences and tables as the HTML, for reviews and diffs."""
+"""A page as Markdown: the same sentences and tables as the HTML, for reviews and diffs."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 
-from sdcompress.reporting import tables
-from sdcompress.reporting.findings import cautions, findings, headline
+from sdcompress.reporting.page import Page
 from sdcompress.reporting.tables import Table
-from sdcompress.schema.report import Report
 
 __all__ = ["markdown"]
 
@@ -17,19 +16,17 @@ _SPECIAL = str.maketrans({c: f"\\{c}" for c in "\\`*_<>#|$~"} | {"\n": " ", "\r"
 _LINK = re.compile(r"\](?=[(\[:])")
 
 
-def markdown(report: Report) -> str:
-    """Draw a report as Markdown."""
-    parts = [f"# {_text(report.title)}", f"**{_text(headline(report))}**"]
-    parts.append(_table(tables.summary(report), heading=False))
-    parts += _list("Findings", findings(report))
-    parts += _list("Before relying on this", cautions(report))
-    for table in [*tables.exits(report), *tables.latencies(report), *tables.comparisons(report)]:
-        parts.append(_table(table))
-    for bench in report.benches:
-        parts.append(_table(tables.machine(bench.machine, bench.threads, bench.device)))
-    parts += ["## How it was made", f"{_text(report.created)}", _code(report.command)]
-    if report.recipe is not None:
-        parts.append(_code(json.dumps(report.recipe, indent=2, ensure_ascii=False)))
+def markdown(page: Page) -> str:
+    """Draw a page as Markdown; of its plots, which tables say too, only the tables."""
+    parts = [f"# {_text(page.title)}", f"**{_text(page.headline)}**"]
+    parts += [_text(fact) for fact in page.facts]
+    parts.append(_table(page.summary, heading=False))
+    parts += _list("Findings", page.findings)
+    parts += _list("Before relying on this", page.cautions)
+    parts += [_table(table) for table in (*page.details, *page.machines)]
+    parts += ["## How it was made", f"{_text(page.created)}", _code(page.command)]
+    if page.recipe is not None:
+        parts.append(_code(json.dumps(page.recipe, indent=2, ensure_ascii=False)))
     return "\n\n".join(parts) + "\n"
 
 
@@ -45,7 +42,7 @@ def _line(cells: tuple[str, ...]) -> str:
     return "| " + " | ".join(_text(cell) for cell in cells) + " |"
 
 
-def _list(title: str, sentences: list[str]) -> list[str]:
+def _list(title: str, sentences: Sequence[str]) -> list[str]:
     return [f"## {title}", "\n".join(f"- {_text(sentence)}" for sentence in sentences)] if sentences else []
 
 

@@ -7,29 +7,22 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from sdcompress.reporting import quantities as q
+from sdcompress.reporting._bars import bars, name_lines, stacked
 from sdcompress.reporting._curves import training
 from sdcompress.reporting._labels import Label, beside_points
-from sdcompress.reporting._svg import INK, MUTED, PAPER, SERIES, STEPS, draw
+from sdcompress.reporting._svg import MUTED, PAPER, SERIES, draw
 from sdcompress.reporting.look_up import accuracy_of, evaluation_of, own_exits, record_of, same
+from sdcompress.reporting.page import Plot
 from sdcompress.schema.report import BenchRecord, Evaluation, Report, ReportRow
 
-__all__ = ["Plot", "plots"]
+__all__ = ["plots"]
 
 _Place = tuple[float, float]
 
 _BAR = 30
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A drawing with its heading and a sentence on how to read it."""
-
-    title: str
-    svg: str
-    caption: str
 
 
 def plots(report: Report) -> list[Plot]:
@@ -184,17 +177,9 @@ def _shares(report: Report) -> Plot | None:
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
         for line, (_, evaluation) in enumerate(kept):
-            left = 0.0
-            shares = evaluation.policy.shares if evaluation.policy else ()
-            for k, (exit_, share) in enumerate(zip(own_exits(evaluation), shares, strict=True)):
-                axes.barh(line, share * 100, left=left, color=STEPS[k % len(STEPS)], height=0.62)
-                if share >= 0.12:
-                    axes.text(
-                        left + share * 50, line, f"{exit_.name}\n{share:.0%}", ha="center", va="center", fontsize=9.5
-                    )
-                left += share * 100
-        _names(axes, [name for name, _ in kept])
-        axes.set_xlim(0, 100)
+            names = [exit_.name for exit_ in own_exits(evaluation)]
+            stacked(axes, line, evaluation.policy.shares if evaluation.policy else (), names)
+        name_lines(axes, [name for name, _ in kept])
         axes.set_xlabel("images that left there, %")
 
     height = 70 + 44 * len(kept)
@@ -213,32 +198,14 @@ def _exits(report: Report, evaluation: Evaluation, number: int) -> Plot:
     def paint(figure: Figure) -> None:
         panels = figure.subplots(1, 2 if forced else 1, squeeze=False)[0]
         names = [exit_.name for exit_ in evaluation.exits]
-        _bars(panels[0], [exit_.accuracy * 100 for exit_ in evaluation.exits], "accuracy of all images, %", 0)
-        _names(panels[0], names)
+        bars(panels[0], [exit_.accuracy * 100 for exit_ in evaluation.exits], "accuracy of all images, %", ".1f")
+        name_lines(panels[0], names)
         if forced:
-            _bars(panels[1], [forced.get(name, 0.0) for name in names], "p50 when forced there, ms", 3)
-            _names(panels[1], [""] * len(names))
+            bars(panels[1], [forced.get(name, 0.0) for name in names], "p50 when forced there, ms", ".3g")
+            name_lines(panels[1], [""] * len(names))
 
     height = 70 + _BAR * len(evaluation.exits)
     title = f"Exits of {evaluation.name}, {evaluation.split} split"
     return Plot(
         title, draw(f"exits{number}", title, height, paint), "What each exit knows and what it costs by itself."
     )
-
-
-def _bars(axes: Axes, values: list[float], label: str, digits: int) -> None:
-    axes.barh(range(len(values)), values, color=SERIES[0], alpha=0.75, height=0.62)
-    for line, value in enumerate(values):
-        if value:
-            text = f"{value:.1f}" if digits == 0 else f"{value:.3g}"
-            axes.text(value, line, f"\u00a0{text}", va="center", color=INK, fontsize=10)
-    axes.set_xlim(0, max(values) * 1.25 or 1)
-    axes.xaxis.set_major_locator(MaxNLocator(4))
-    axes.set_xlabel(label)
-
-
-def _names(axes: Axes, names: list[str]) -> None:
-    axes.set_yticks(range(len(names)), names)
-    axes.set_ylim(len(names) - 0.45, -0.55)
-    axes.grid(visible=False, axis="y")
-    axes.tick_params(axis="y", length=0)

@@ -8,7 +8,7 @@ from sdcompress.reporting import quantities as q
 from sdcompress.reporting.look_up import ENSEMBLE, comparison_of, evaluation_of, record_of
 from sdcompress.schema.report import BenchRecord, Evaluation, Machine, Report, ReportRow
 
-__all__ = ["Table", "comparisons", "exits", "latencies", "machine", "summary"]
+__all__ = ["Table", "comparisons", "exits", "latencies", "machine", "summary", "threads"]
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def latencies(report: Report) -> list[Table]:
     tables = []
     for bench in report.benches:
         note = (
-            f"{bench.input}. {_threads(bench.threads)} on {bench.device}; warm-up of at least {bench.warmup_ms:.0f} ms"
+            f"{bench.input}. {threads(bench.threads)} on {bench.device}; warm-up of at least {bench.warmup_ms:.0f} ms"
             f" and 10 calls; {bench.duration_s:g} s measured for each line; closed loop, nothing trimmed."
             " Percentiles with their 99 % order-statistic intervals."
         )
@@ -199,14 +199,20 @@ def comparisons(report: Report) -> list[Table]:
     ]
 
 
-def machine(found: Machine, threads: int, device: str) -> Table:
-    """What the figures were measured on."""
+def machine(found: Machine, used: int, device: str) -> Table:
+    """What the figures were measured on.
+
+    Args:
+        found: the machine.
+        used: threads.
+        device: "cpu" or "cuda".
+    """
     rows = [
         ("processor", f"{found.cpu}, {found.cores} cores usable"),
         ("vector extensions", ", ".join(found.isa) or "unknown"),
         ("memory", f"{found.memory_gib:g} GiB"),
         ("GPU", found.gpu or "none"),
-        ("used", f"{_threads(threads)} on {device}"),
+        ("used", f"{threads(used)} on {device}"),
         ("system", f"{found.os}, Python {found.python}"),
         ("governor", found.governor or "not visible"),
         ("busy with other work", "unknown" if found.busy_cores is None else f"{found.busy_cores:.2f} cores"),
@@ -215,5 +221,6 @@ def machine(found: Machine, threads: int, device: str) -> Table:
     return Table("Machine", ("", ""), tuple(rows))
 
 
-def _threads(threads: int) -> str:
-    return "one thread" if threads == 1 else f"{threads} threads"
+def threads(count: int) -> str:
+    """How many threads, in words."""
+    return "one thread" if count == 1 else f"{count} threads"

@@ -1,4 +1,4 @@
-"""Write a report: report.json (the evidence), report.md and report.html (drawn from it)."""
+"""Write a record: the JSON (the evidence), and Markdown and HTML drawn from it."""
 
 from __future__ import annotations
 
@@ -6,44 +6,78 @@ from pathlib import Path
 
 from sdcompress.errors import OutputExistsError, requires_extra
 from sdcompress.reporting.markdown import markdown
+from sdcompress.reporting.page import Page
+from sdcompress.schema.explain import Explanation
 from sdcompress.schema.report import Report
 from sdcompress.storage import write_text
 
-__all__ = ["FILES", "write"]
+__all__ = ["check_ready", "files", "write"]
 
-FILES = ("report.json", "report.md", "report.html")
+Record = Report | Explanation
 
 
-def write(report: Report, folder: str | Path, *, overwrite: bool = False) -> Path:
-    """Write the three files of a report into a folder; each appears whole, the JSON last.
+def files(kind: type[Record]) -> tuple[str, str, str]:
+    """The names of the JSON, the Markdown and the HTML."""
+    stem = "report" if kind is Report else "explain"
+    return f"{stem}.json", f"{stem}.md", f"{stem}.html"
+
+
+def check_ready(kind: type[Record], folder: str | Path, *, overwrite: bool = False) -> None:
+    """Find out whether a record can be drawn and written, which is better known before anything is measured.
+
+    Raises:
+        OutputExistsError: an earlier record is there, or a file in place of the folder.
+        MissingExtraError: the extra 'report' is not installed.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise OutputExistsError(f"{folder} is a file.", allowed="a folder", next_step="choose another folder")
+    there = [name for name in files(kind) if (folder / name).exists()]
+    if there and not overwrite:
+        raise OutputExistsError(
+            f"{folder} already holds {', '.join(there)}.",
+            allowed="a folder without a report" if kind is Report else "a folder without an explanation",
+            next_step="add --overwrite, or choose another --out",
+        )
+    with requires_extra("report"):
+        import jinja2  # noqa: F401
+        import matplotlib as mpl  # noqa: F401
+
+
+def write(record: Record, folder: str | Path, *, overwrite: bool = False) -> Path:
+    """Write the three files of a record into a folder; each appears whole, the JSON last.
 
     Args:
-        report: what is written.
+        record: what is written.
         folder: made if it is not there; other files in it are left alone.
-        overwrite: replace an earlier report.
+        overwrite: replace an earlier record.
 
     Returns:
         The path of the HTML page.
 
     Raises:
-        OutputExistsError: an earlier report is there, or a file in place of the folder.
+        OutputExistsError: an earlier record is there, or a file in place of the folder.
         MissingExtraError: the extra 'report' is not installed.
         StorageError: the folder cannot be written.
     """
     folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise OutputExistsError(f"{folder} is a file.", allowed="a folder", next_step="choose another folder")
-    there = [name for name in FILES if (folder / name).exists()]
-    if there and not overwrite:
-        raise OutputExistsError(
-            f"{folder} already holds {', '.join(there)}.",
-            allowed="a folder without a report",
-            next_step="add --overwrite, or choose another --out",
-        )
-    with requires_extra("report"):
-        from sdcompress.reporting.html import page
-    html = page(report)
-    write_text(folder / "report.html", html)
-    write_text(folder / "report.md", markdown(report))
-    write_text(folder / "report.json", report.model_dump_json(indent=1) + "\n")
-    return folder / "report.html"
+    check_ready(type(record), folder, overwrite=overwrite)
+    from sdcompress.reporting.html import html
+
+    page = _page(record)
+    in_json, in_markdown, in_html = files(type(record))
+    drawn = html(page)
+    write_text(folder / in_html, drawn)
+    write_text(folder / in_markdown, markdown(page))
+    write_text(folder / in_json, record.model_dump_json(indent=1) + "\n")
+    return folder / in_html
+
+
+def _page(record: Record) -> Page:
+    if isinstance(record, Report):
+        from sdcompress.reporting.report_page import report_page
+
+        return report_page(record)
+    from sdcompress.reporting.explanation.page import explanation_page
+
+    return explanation_page(record)

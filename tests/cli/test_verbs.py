@@ -12,6 +12,7 @@ import pytest
 import sdcompress
 from sdcompress import registry
 from sdcompress.methods import ROOM as METHODS
+from sdcompress.schema.explain import Explanation
 from sdcompress.schema.manifest import Manifest
 from sdcompress.schema.report import BenchReport, Evaluation, Plan, Report, VerifyReport
 
@@ -124,7 +125,7 @@ def test_report(cli, made, bench_file: Path, tmp_path: Path) -> None:
 def test_list_names_what_the_rooms_hold(cli) -> None:
     told = json.loads(cli("list", "--json").out)
     assert list(told["methods"]) == registry.names(METHODS)
-    assert set(told) == {"methods", "models", "heads", "data", "backends", "recipes"}
+    assert set(told) == {"methods", "models", "heads", "data", "policies", "backends", "recipes"}
     shown = cli("list", "methods").out
     assert all(text and f"{name} " in shown and text in shown for name, text in told["methods"].items())
     assert "heads:" not in shown
@@ -205,3 +206,58 @@ def test_a_plan_writes_nothing(cli, made) -> None:
     assert (told.max_drop, told.confidence) == (0.3, 0.9)
     assert f"below {told.least} it is refused" in cli("calibrate", made.cascade, *wish).out
     assert sorted(made.cascade.parent.iterdir()) == before
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Turns that are too short to trust, and short enough for a test."""
+    monkeypatch.setattr("sdcompress.explaining.timing._SECONDS", 0.01)
+
+
+@pytest.mark.usefixtures("quick")
+def test_explain_a_policy(cli, made, tmp_path: Path) -> None:
+    assert cli("calibrate", made.cascade, "--max-drop", "5%", "--out", tmp_path / "early").code == 0
+    done = cli("explain", tmp_path / "early", "--out", tmp_path / "why", "--json")
+    assert done.code == 0, done.err
+    found = Explanation.model_validate_json(done.out)
+    assert sorted(path.name for path in (tmp_path / "why").iterdir()) == ["explain.html", "explain.json", "explain.md"]
+    assert Explanation.model_validate_json((tmp_path / "why" / "explain.json").read_text()) == found
+    scored = Evaluation.model_validate_json(cli("evaluate", tmp_path / "early", "--json").out)
+    assert [exit_.accuracy for exit_ in found.exits] == [score.accuracy for score in scored.exits[:3]]
+    assert found.policy is not None
+    assert scored.policy is not None
+    # what is worked out from the scores is what the engine does
+    assert found.policy.point.accuracy == pytest.approx(scored.policy.accuracy)
+    assert found.policy.point.shares == pytest.approx(scored.policy.shares)
+    assert found.policy.verdict in {"wins", "no difference", "loses"}
+    assert (found.split, found.curve_split, found.samples) == ("test", "validation", 160)
+    assert found.command.startswith(f"sdcompress explain {tmp_path / 'early'}")
+    again = cli("explain", tmp_path / "early", "--out", tmp_path / "why")
+    assert again.code == 2
+    assert "add --overwrite" in again.err
+
+
+@pytest.mark.usefixtures("quick")
+def test_explain_tells_a_person_what_it_found(cli, made, tmp_path: Path) -> None:
+    done = cli("explain", made.cascade, "--split", "validation", "--out", tmp_path / "why")
+    assert done.code == 0, done.err
+    for said in ("no policy yet", "sdcompress calibrate", "the very validation images", "explain.html"):
+        assert said in done.out
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    ("layout", "said"), [("all", "leaving early saves nothing"), ("single", "The only exit, final,")]
+)
+def test_explain_what_cannot_leave_early(cli, made, tmp_path: Path, layout: str, said: str) -> None:
+    assert cli("export", made.train, "--layout", layout, "--out", tmp_path / layout).code == 0
+    done = cli("explain", tmp_path / layout, "--out", tmp_path / "why")
+    assert done.code == 0, done.err
+    assert said in done.out
+
+
+def test_explain_refuses_a_checkpoint_and_names_what_to_export(cli, made, tmp_path: Path) -> None:
+    done = cli("explain", made.train, "--out", tmp_path / "why")
+    assert done.code == 2
+    assert f"next: sdcompress export {made.train} --layout cascade" in done.err
+    assert not (tmp_path / "why").exists()

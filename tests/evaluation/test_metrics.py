@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from sdcompress.evaluation.metrics import accuracy, ece, log_softmax, nll, softmax
+from sdcompress.evaluation.metrics import accuracy, calibration_error, ece, log_softmax, nll, reliability, softmax
 
 THREE = np.log(np.array([[0.5, 0.3, 0.2], [0.1, 0.8, 0.1], [0.25, 0.25, 0.5]]))
 LABELS = np.array([0, 1, 0])
@@ -72,3 +72,19 @@ def test_large_logits_stay_finite() -> None:
     wild = np.float32([[1e4, -1e4, 0.0]])
     assert np.isfinite(log_softmax(wild)).all()
     assert nll(wild, np.array([1])) == pytest.approx(2e4)
+
+
+def test_reliability_holds_the_bins_that_have_samples() -> None:
+    found = reliability(np.array([0.5, 0.3, 0.9, 0.8]), np.array([True, False, True, False]), bins=2)
+    # (0, 0.5] takes its upper end along
+    assert found == ((0, 0.5, 2, pytest.approx(0.4), 0.5), (0.5, 1, 2, pytest.approx(0.85), 0.5))
+
+
+def test_reliability_and_calibration_error_are_of_the_same_bins() -> None:
+    rng = np.random.default_rng(1)
+    confidences = rng.random(400)
+    right = rng.random(400) < confidences**2
+    bins = reliability(confidences, right)
+    assert sum(found.samples for found in bins) == 400
+    gaps = sum(found.samples * abs(found.confidence - found.accuracy) for found in bins) / 400
+    assert calibration_error(confidences, right) == pytest.approx(gaps)

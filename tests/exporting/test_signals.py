@@ -60,7 +60,7 @@ def test_what_is_not_a_number_stays_none() -> None:
 
 
 def test_the_names_say_what_they_are_and_the_logits_stay() -> None:
-    assert NAMES == ExitSignals(values="exit1_signals", answer="exit1_answer")
+    assert ExitSignals(values="exit1_signals", answer="exit1_answer") == NAMES
     assert [output.name for output in MODEL.graph.output] == ["exit1_logits", "exit1_signals", "exit1_answer"]
     assert [output.name for output in network().graph.output] == ["exit1_logits"]  # the given model is left alone
 

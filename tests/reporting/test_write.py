@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from sdcompress.errors import OutputExistsError
+from sdcompress.reporting import html, markdown
 from sdcompress.reporting.build import build
-from sdcompress.reporting.html import page
-from sdcompress.reporting.markdown import markdown
-from sdcompress.reporting.write import FILES, write
+from sdcompress.reporting.report_page import report_page
+from sdcompress.reporting.write import files, write
 from sdcompress.schema.report import BenchReport, Evaluation, Report
 
 HOSTILE = "<script>alert(1)</script> [x](javascript:0) | `$Ünïcode$` 神"
@@ -27,6 +27,14 @@ def report(folders: dict[str, Path], evaluations: list[Evaluation], benches: lis
         title="title", command="sdcompress run x", artifacts=folders, evaluations=evaluations, benches=benches,
         recipe={"name": "x"}, training={"byot": lines},
     )  # fmt: skip
+
+
+def page(report: Report) -> str:
+    return html.html(report_page(report))
+
+
+def text_of(report: Report) -> str:
+    return markdown.markdown(report_page(report))
 
 
 class Reader(HTMLParser):
@@ -61,7 +69,7 @@ class Reader(HTMLParser):
 def test_the_json_is_the_report(report: Report, tmp_path: Path) -> None:
     html = write(report, tmp_path / "out")
     assert html == tmp_path / "out" / "report.html"
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(FILES)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(files(Report))
     assert Report.model_validate_json((tmp_path / "out" / "report.json").read_text(encoding="utf-8")) == report
 
 
@@ -81,7 +89,7 @@ def test_page_and_markdown_show_the_figures_of_the_json(report: Report) -> None:
     assert chain.speedup is not None
     assert chain.test_accuracy is not None
     wanted = [f"{chain.mean_ms:.2f} ms", f"{chain.speedup:.2f}×", f"{chain.test_accuracy:.2%}".replace("%", " %")]
-    for text in (Reader(page(report)).text, markdown(report)):
+    for text in (Reader(page(report)).text, text_of(report)):
         for figure in [
             *wanted,
             "n/a (needs 662 calls)",
@@ -110,7 +118,7 @@ def test_every_plot_is_drawn_with_its_names_as_text(report: Report) -> None:
 def test_hostile_names_are_text_and_nothing_else(report: Report) -> None:
     text = report.model_dump_json().replace('"chain"', '"' + HOSTILE + '"')
     hostile = Report.model_validate_json(text).model_copy(update={"title": HOSTILE, "command": f"```\n{HOSTILE}"})
-    html, plain = page(hostile), markdown(hostile)
+    html, plain = page(hostile), text_of(hostile)
     found = Reader(html)
     assert "script" not in found.tags
     assert found.text.count(HOSTILE) >= 4
@@ -118,8 +126,10 @@ def test_hostile_names_are_text_and_nothing_else(report: Report) -> None:
     assert outside != plain
     assert "<script>" not in outside.replace("\\<script\\>", "")
     assert "](javascript" not in outside.replace("\\](javascript", "")
-    rows = [line for line in outside.splitlines() if line.startswith("| \\<script")]
-    assert len(re.findall(r"(?<!\\)\|", rows[0])) == len(re.findall(r"(?<!\\)\|", outside.splitlines()[4]))
+    heading, row = (
+        next(line for line in outside.splitlines() if line.startswith(start)) for start in ("| artifact", "| \\<script")
+    )
+    assert len(re.findall(r"(?<!\\)\|", row)) == len(re.findall(r"(?<!\\)\|", heading))
 
 
 def test_a_report_of_nothing_but_a_row(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -1,0 +1,235 @@
+"""Early exit against what a user would pick instead: accuracy on the test images, and milliseconds in one run.
+
+Everything that exits early has thresholds with a certificate: at most one point less accurate than its own last
+network, with 95 % confidence, from the validation images. The test images only report.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+from two_networks import two_networks
+
+HERE = Path(__file__).resolve().parent
+sys.path += [str(HERE.parent / "speed"), str(HERE.parent / "certificates")]
+
+from record import Record, against  # noqa: E402
+from turns import calls_in_turn  # noqa: E402
+
+from sdcompress import api  # noqa: E402
+from sdcompress.artifact.read import Artifact, open_artifact  # noqa: E402
+from sdcompress.benchmarking.stats import ratio_of_means  # noqa: E402
+from sdcompress.data.samples import Dataset, Samples  # noqa: E402
+from sdcompress.evaluation.subject import open_subject  # noqa: E402
+from sdcompress.runtime.backends.onnxruntime import load  # noqa: E402
+from sdcompress.runtime.engine import Float  # noqa: E402
+from sdcompress.runtime.network import Network  # noqa: E402
+from sdcompress.runtime.open import open_engine  # noqa: E402
+
+POLICIES = ("max_prob", "margin", "entropy", "pcee", "learned", "fixed")
+DROP, CONFIDENCE = 0.01, 0.95
+TIMED = 1000  # test images, in random order
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to answer.
+
+    Attributes:
+        name: in the table.
+        call: from inputs [B, C, H, W] to classes [B].
+        timed: what is timed: the same without the argmax of the caller.
+        exits: from inputs to the exit of each; None: there is one.
+        said: what else is to be said.
+    """
+
+    name: str
+    call: Callable[[Float], npt.NDArray[np.int64]]
+    timed: Callable[[Float], Any]
+    exits: Callable[[Float], npt.NDArray[np.int64]] | None = None
+    said: str = ""
+
+
+def of_engine(name: str, engine: Any, said: str = "") -> Row:
+    several = len(engine.exit_names) > 1
+    return Row(
+        name,
+        lambda inputs: engine(inputs).logits.argmax(1),
+        engine,
+        (lambda inputs: engine(inputs).exit_index) if several else None,
+        said,
+    )
+
+
+def rows(given: argparse.Namespace, folder: Path, dataset: Dataset) -> Iterator[Row]:
+    """Every contender; the whole self-distilled network first."""
+    cascade = made(folder / "cascade", given.run, given.data_dir, layout="cascade")
+    names = [exit_.name for exit_ in open_artifact(cascade).manifest.exits]
+    singles = {
+        exit_: made(folder / exit_, given.run, given.data_dir, layout="single", exit=exit_) for exit_ in reversed(names)
+    }
+    for exit_, single in singles.items():
+        what = "whole network" if exit_ == names[-1] else f"truncated at {exit_}"
+        yield of_engine(f"{what}, self-distilled", open_engine(single, threads=1))
+    for policy in POLICIES:
+        yield certified(f"early exit, {policy}", cascade, folder / f"certified-{policy}", policy, given.data_dir)
+    yield from of_earlyon(cascade, dataset.split("validation"))
+    plain = made(folder / "plain", given.plain, given.data_dir, layout="single")
+    yield of_engine("whole network, trained without exits", open_engine(plain, threads=1))
+    if given.small:
+        small = made(folder / "small", given.small, given.data_dir, layout="single")
+        yield of_engine("smaller network, trained as long", open_engine(small, threads=1))
+        two_networks(small, singles[names[-1]], folder / "two")
+        yield certified(
+            "two networks: smaller, then whole", folder / "two", folder / "two-certified", "max_prob", given.data_dir
+        )
+    yield int8(singles[names[-1]], folder / "int8.onnx", dataset.split("validation"))
+
+
+def made(out: Path, run: Path, data_dir: Path | None, **wish: Any) -> Path:
+    """Export, unless that was done before."""
+    if not out.exists():
+        api.export(run, out, data_dir=data_dir, **wish)
+    return out
+
+
+def certified(name: str, cascade: Path, out: Path, policy: str, data_dir: Path | None) -> Row:
+    manifest = api.calibrate(
+        cascade, out, policy=policy, max_drop=DROP, confidence=CONFIDENCE, data_dir=data_dir, overwrite=True
+    )
+    assert manifest.policy is not None
+    found = manifest.policy
+    predicted = f"predicted {found.mean_ms:.3f} ms"
+    return of_engine(name, open_engine(out, threads=1), f"{found.guarantee}; {predicted}")
+
+
+def of_earlyon(cascade: Path, samples: Samples) -> Iterator[Row]:
+    """The thresholds that earlyon 0.3.0 chooses for the same drop, run by our cascade: its own needs torch modules."""
+    if find_spec("earlyon") is None:
+        print("earlyon is not installed: no row for it")
+        return
+    from calibrators import Held, earlyon
+
+    from sdcompress.calibration.stages import stage_ms
+    from sdcompress.evaluation.evaluate import exit_logits
+
+    artifact = open_artifact(cascade)
+    engine = open_engine(cascade, threads=1)
+    held = Held(exit_logits(engine, samples), samples.labels, stage_ms(engine, samples))
+    chosen = earlyon(held, np.arange(len(samples)), DROP)
+    policy = open_artifact(cascade.with_name("certified-max_prob")).manifest.policy
+    assert policy is not None
+    changed = {"thresholds": chosen.thresholds, "guarantee": "none"}
+    manifest = artifact.manifest.model_copy(update={"policy": policy.model_copy(update=changed)})
+    network = Network(
+        Artifact(artifact.path, manifest),
+        lambda segment: load(artifact.file(segment), segment, threads=1, device="cpu"),
+    )
+    yield of_engine("early exit, thresholds of earlyon 0.3.0", network, "none")
+
+
+def int8(single: Path, out: Path, samples: Samples) -> Row:
+    """The whole network in INT8: static, QDQ, per channel, calibrated on 256 validation images."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    engine, artifact = open_engine(single, threads=1), open_artifact(single)
+    inputs = engine.preprocess(samples.images(np.linspace(0, len(samples) - 1, 256).astype(np.int64)))
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self._left = iter(np.split(inputs, 32))
+
+        def get_next(self) -> dict[str, Float] | None:
+            batch = next(self._left, None)
+            return None if batch is None else {"input": batch}
+
+    ready = out.with_suffix(".ready.onnx")
+    quant_pre_process(str(artifact.file(artifact.manifest.segments[0])), str(ready))
+    quantize_static(
+        ready,
+        out,
+        Reader(),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+    )
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = ort.InferenceSession(out, options, providers=["CPUExecutionProvider"])
+    names = [session.get_outputs()[0].name]
+
+    def call(images: Float) -> Any:
+        return session.run(names, {"input": images})[0]
+
+    return Row("whole network in INT8", lambda images: call(images).argmax(1), call, None, "onnxruntime, static QDQ")
+
+
+def measure(found: list[Row], dataset: Dataset, rounds: int, seconds: float) -> list[dict[str, Any]]:
+    samples = dataset.split("test")
+    engine = found[0].timed
+    order = np.random.default_rng(0).permutation(len(samples))
+    inputs = engine.preprocess(samples.images(order))  # type: ignore[attr-defined]
+    labels = samples.labels[order]
+    right = {row.name: _in_batches(row.call, inputs) == labels for row in found}
+    images = [inputs[at : at + 1] for at in range(TIMED)]
+    times = calls_in_turn({row.name: row.timed for row in found}, images, rounds=rounds, seconds=seconds)
+    whole = found[0].name
+    table = []
+    for row in found:
+        gap = right[whole].astype(float) - right[row.name]
+        spread = 1.96 * gap.std(ddof=1) / np.sqrt(len(gap))
+        took = np.concatenate(times[row.name])
+        line = {
+            "row": row.name,
+            "test_accuracy": round(float(right[row.name].mean()), 4),
+            "drop_points": [round(100 * float(gap.mean() + at * spread), 2) for at in (0, -1, 1)],
+            "mean_ms": round(float(took.mean()), 4),
+            "p50_ms": round(float(np.percentile(took, 50)), 4),
+            "p95_ms": round(float(np.percentile(took, 95)), 4),
+            "speed_up": against(ratio_of_means(times[whole], times[row.name]), None),
+            "said": row.said,
+        }
+        if row.exits is not None:
+            left = _in_batches(row.exits, inputs)
+            line["shares"] = [round(float((left == exit_).mean()), 4) for exit_ in range(int(left.max()) + 1)]
+        table.append(line)
+        print(json.dumps(line), flush=True)
+    return table
+
+
+def _in_batches(call: Callable[[Float], npt.NDArray[np.int64]], inputs: Float) -> npt.NDArray[np.int64]:
+    return np.concatenate([call(inputs[at : at + 200]) for at in range(0, len(inputs), 200)])
+
+
+def main() -> None:
+    read = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    read.add_argument("--run", type=Path, required=True, help="trained with exits (half.yaml)")
+    read.add_argument("--plain", type=Path, required=True, help="the same network trained without exits")
+    read.add_argument("--small", type=Path, help="the smaller network, trained as long")
+    read.add_argument("--folder", type=Path, required=True, help="for the artifacts")
+    read.add_argument("--data-dir", type=Path)
+    read.add_argument("--rounds", type=int, default=20)
+    read.add_argument("--seconds", type=float, default=0.3, help="of one turn")
+    given = read.parse_args()
+    record = Record(HERE)
+    given.folder.mkdir(parents=True, exist_ok=True)
+    dataset = open_subject(given.run).dataset(given.data_dir)
+    found = list(rows(given, given.folder, dataset))
+    table = measure(found, dataset, given.rounds, given.seconds)
+    record.write({"rows": table}, threads=1, batch=1, max_drop=DROP, confidence=CONFIDENCE, images=TIMED)
+
+
+if __name__ == "__main__":
+    main()

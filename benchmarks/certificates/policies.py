@@ -1,0 +1,74 @@
+"""Which exit policy orders the images best? The mean cost at a drop, with the best thresholds for the same images.
+
+Policies with parameters are fitted on some images; on all others the cheapest thresholds that keep the drop are found,
+and their mean cost is told as a share of the whole network's. That is the most that a policy could give: nothing is
+certified here, and no policy has the luck of another calibration.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from record import Record
+from validity import held_out, trained_by
+
+from sdcompress import registry
+from sdcompress.calibration.thresholds import choose_thresholds, leave
+from sdcompress.policies import ROOM, policy_class, scores
+from sdcompress.policies._base import ExitPolicy, Signals, signals_of
+
+
+def of(signals: list[Signals], rows: np.ndarray) -> list[Signals]:
+    return [Signals(*(column[rows] for column in exit_)) for exit_ in signals]
+
+
+def main() -> None:
+    read = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    read.add_argument("artifact", type=Path, help="a cascade")
+    read.add_argument("--name", required=True, help="of the data, in the record")
+    read.add_argument("--fit", type=int, default=1250, help="images that parameters are fitted on")
+    read.add_argument("--splits", type=int, default=20)
+    read.add_argument("--max-drop", type=float, nargs="+", default=[0.005, 0.01, 0.02])
+    read.add_argument("--data-dir", type=Path)
+    read.add_argument("--cache", type=Path, help="folder for the logits")
+    given = read.parse_args()
+    record = Record(f"policies-{given.name}")
+    held = held_out(given.artifact, given.data_dir, given.cache)
+    signals, costs = [signals_of(exit_) for exit_ in held.logits], np.cumsum(held.stage_ms)
+    kinds: dict[str, type[ExitPolicy]] = {
+        name: policy_class(name) for name in registry.names(ROOM) if name != "patience"
+    }
+    found: dict[str, dict[str, list[float]]] = {name: {f"{drop:g}": [] for drop in given.max_drop} for name in kinds}
+    for split in range(given.splits):
+        order = np.random.default_rng(split).permutation(held.count)
+        fit, rest = order[: given.fit], order[given.fit :]
+        right, seen = held.right[:, rest], of(signals, rest)
+        for name, kind in kinds.items():
+            policy = kind.fit(of(signals, fit), held.right[:, fit])
+            score = scores(policy, seen)
+            for drop in given.max_drop:
+                thresholds = choose_thresholds(score, right, held.stage_ms, drop, shared=policy.shared)
+                found[name][f"{drop:g}"].append(float(costs[leave(score, thresholds)].mean() / costs[-1]))
+    figures: dict[str, Any] = {
+        name: {
+            drop: [round(float(np.mean(cost)), 4), round(float(np.std(cost, ddof=1)), 4)] for drop, cost in by.items()
+        }
+        for name, by in found.items()
+    }
+    print(json.dumps(figures, indent=1))
+    accuracies = [round(float(one), 4) for one in held.right.mean(axis=1)]
+    record.write(
+        {"cost, mean and deviation over splits": figures, "accuracy of the exits": accuracies},
+        images=held.count,
+        fit=given.fit,
+        splits=given.splits,
+        trained=trained_by(given.artifact),
+    )
+
+
+if __name__ == "__main__":
+    main()

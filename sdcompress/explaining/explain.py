@@ -1,0 +1,171 @@
+"""Explain an artifact: run its exits over a split, measure its stages here, and say what leaving early gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sdcompress.artifact.card import guarantee
+from sdcompress.artifact.read import Artifact, open_artifact
+from sdcompress.benchmarking.machine import machine
+from sdcompress.data.samples import Dataset, Samples
+from sdcompress.errors import UsageError
+from sdcompress.evaluation.subject import Subject, open_subject
+from sdcompress.explaining.figures import Case
+from sdcompress.explaining.outcomes import Outcomes, collect
+from sdcompress.explaining.risk import risk
+from sdcompress.explaining.timing import Timing, measure
+from sdcompress.policies import restore
+from sdcompress.policies._base import ExitPolicy
+from sdcompress.policies.max_prob import MaxProb
+from sdcompress.reporting.write import check_ready, write
+from sdcompress.runtime.engine import Engine
+from sdcompress.schema.explain import Explanation, Risk, Split
+from sdcompress.schema.manifest import Manifest
+
+__all__ = ["explain", "explanation"]
+
+Progress = Callable[[int, int], None]
+
+
+def explain(
+    artifact: Path | str,
+    out: Path | str,
+    *,
+    split: Split = "test",
+    data_dir: Path | str | None = None,
+    threads: int = 1,
+    command: str = "",
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Explanation:
+    """Say what an artifact's exits do on a split and what they cost here, and whether leaving early pays.
+
+    Writes explain.json, explain.md and explain.html into a folder; docs/explain.md says what each figure is.
+
+    Args:
+        artifact: of any layout; with a policy, or without one.
+        out: the folder.
+        split: the images that are explained; the path of thresholds is made on validation either way.
+        data_dir: where the data lies, if elsewhere than in the recipe.
+        threads: of the engine, also while the stages are measured.
+        command: what the user typed, for the record.
+        overwrite: replace an explanation that is there.
+        progress: called with (images done, all images).
+
+    Raises:
+        UsageError: if the folder holds a checkpoint.
+        OutputExistsError: if ``out`` holds an explanation.
+        MissingExtraError: the extra 'report' is not installed.
+        ArtifactError, DataError: if the artifact or the data is not intact.
+    """
+    check_ready(Explanation, out, overwrite=overwrite)
+    found = explanation(
+        Path(artifact), split=split, data_dir=data_dir, threads=threads, command=command, progress=progress
+    )
+    write(found, out, overwrite=overwrite)
+    return found
+
+
+def explanation(
+    artifact: Path,
+    *,
+    split: Split,
+    data_dir: Path | str | None = None,
+    threads: int = 1,
+    command: str = "",
+    progress: Progress | None = None,
+) -> Explanation:
+    """What ``explain`` writes, with the same arguments and errors.
+
+    The path of thresholds is made on the validation split and shown on ``split``. Where that is the validation split
+    itself, or the data has none, both are one, which flatters the path; ``curve_split`` says so.
+    """
+    subject = _artifact(artifact)
+    opened, engine, dataset = open_artifact(artifact), subject.engine(threads=threads), subject.dataset(data_dir)
+    manifest, samples = opened.manifest, dataset.split(split)
+    # in the layout 'all' one graph computes every exit: leaving saves nothing
+    curved = manifest.layout != "all" and len(manifest.exits) > 1
+    other = _validation(dataset) if curved and split == "test" else None
+    total = len(samples) + len(other or ())
+    policy = restore(manifest.policy.kind, manifest.policy.parameters) if manifest.policy else MaxProb()
+    here = collect(engine, samples, policy, _part(progress, 0, total))
+    shaping = collect(engine, other, policy, _part(progress, len(samples), total)) if other else here
+    case = _case(manifest, engine, policy, here, measure(engine, samples) if manifest.layout != "all" else None)
+    whole = np.full(len(samples), len(case.names) - 1)
+    return Explanation(
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        command=command,
+        source=str(artifact),
+        **_identity(manifest),
+        data=dataset.name,
+        split=split,
+        samples=len(samples),
+        machine=machine(),
+        threads=threads,
+        turns_ms=tuple(map(tuple, case.timing.turns.tolist())) if case.timing else (),
+        decision_ms=case.timing.decision if case.timing and case.thresholds else None,
+        exits=case.exits(),
+        policy=case.policy(),
+        classes=case.classes(engine.classes),
+        curve=case.curve(shaping),
+        curve_split=None if not curved else "validation" if other else split,
+        curve_samples=len(shaping.labels) if curved else 0,
+        overthinking=case.overthinking(whole),
+        policy_overthinking=case.overthinking(case.left),
+        oracle=case.oracle() if len(case.names) > 1 else None,
+        risk=_risk(opened, case.timing),
+    )
+
+
+def _case(manifest: Manifest, engine: Engine, policy: ExitPolicy, here: Outcomes, timing: Timing | None) -> Case:
+    return Case(
+        names=engine.exit_names,
+        macs=np.array([cost.macs for cost in engine.exit_costs], np.float64),
+        thresholds=manifest.policy.thresholds if manifest.policy else None,
+        shared=policy.shared,
+        outcomes=here,
+        timing=timing,
+    )
+
+
+def _identity(manifest: Manifest) -> dict[str, Any]:
+    policy = manifest.policy
+    return {
+        "digest": manifest.digest,
+        "layout": manifest.layout,
+        "kind": policy.kind if policy else None,
+        "guarantee": guarantee(policy, manifest.certificate) if policy else None,
+    }
+
+
+def _artifact(folder: Path) -> Subject:
+    subject = open_subject(folder)
+    if subject.kind == "checkpoint":
+        raise UsageError(
+            f"'{folder}' is a checkpoint; what its exits cost is decided by the graphs that are exported.",
+            allowed="an artifact",
+            next_step=f"sdcompress export {folder} --layout cascade --out FOLDER, and explain FOLDER",
+        )
+    return subject
+
+
+def _validation(dataset: Dataset) -> Samples | None:
+    return dataset.val if len(dataset.val) else None
+
+
+def _part(progress: Progress | None, before: int, total: int) -> Progress | None:
+    return None if progress is None else lambda done, _: progress(before + done, total)
+
+
+def _risk(opened: Artifact, timing: Timing | None) -> Risk | None:
+    certificate, policy = opened.manifest.certificate, opened.manifest.policy
+    if certificate is None or policy is None or timing is None:
+        return None
+    if policy.max_drop not in {level.max_drop for level in certificate.levels}:
+        return None  # allowed where nobody leaves: then there is no wish that was tested
+    return risk(certificate, policy, opened.evidence(), timing.decided)

@@ -1,0 +1,80 @@
+"""A certificate's risk along its path: what was lost at each step, and the bound that its test gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from sdcompress.artifact.evidence import Evidence
+from sdcompress.calibration.certify import losses
+from sdcompress.calibration.p_values import betting_p_value, binomial_p_value
+from sdcompress.calibration.thresholds import leave
+from sdcompress.schema.explain import Risk, RiskStep
+from sdcompress.schema.manifest import Certificate, Policy
+
+__all__ = ["risk", "upper_bound"]
+
+_HALVINGS = 24  # to 6e-8, far below one sample
+
+
+def risk(certificate: Certificate, policy: Policy, evidence: Evidence, reach_ms: npt.ArrayLike) -> Risk:
+    """The steps that were tested for the policy's wish.
+
+    Args:
+        certificate: of the artifact.
+        policy: names the wish, and the step that is used.
+        evidence: of the samples that were tested.
+        reach_ms: [E], until each exit, as measured here.
+    """
+    level = next(level for level in certificate.levels if level.max_drop == policy.max_drop)
+    costs = np.asarray(reach_ms, np.float64)
+
+    def at(step: int) -> RiskStep:
+        thresholds = certificate.path[step]
+        found = losses(evidence, thresholds)
+        p_value = _test(certificate.test, found, level.delta)
+        return RiskStep(
+            step=step,
+            thresholds=thresholds,
+            loss=float(found.mean()),
+            bound=upper_bound(p_value, level.delta) if step else 0.0,  # nobody leaves: nothing can be lost
+            mean_ms=float(costs[leave(evidence.confidences, thresholds)].mean()),
+        )
+
+    return Risk(
+        loss=certificate.loss,
+        test=certificate.test,
+        max_drop=level.max_drop,
+        delta=level.delta,
+        samples=certificate.certify_samples,
+        certified=level.certified,
+        chosen=certificate.path.index(policy.thresholds) if policy.thresholds in certificate.path else 0,
+        steps=tuple(at(step) for step in range(len(level.p_values) + 1)),
+    )
+
+
+def upper_bound(p_value: Callable[[float], float], delta: float) -> float:
+    """The largest mean loss that is not rejected at delta, in [0, 1]: an upper confidence bound of 1 - delta.
+
+    A test is turned into a bound by trying every alpha; halving finds the border because no p-value here rises with
+    alpha. What is certified for a drop are the first steps whose bound is below it.
+
+    Args:
+        p_value: of "the mean loss is above alpha", by alpha.
+        delta: level of the test.
+    """
+    low, high = 0.0, 1.0
+    if p_value(high) > delta:
+        return high
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if p_value(middle) > delta else (low, middle)
+    return high
+
+
+def _test(kind: str, found: npt.NDArray[np.int8], delta: float) -> Callable[[float], float]:
+    if kind == "betting":
+        return lambda alpha: betting_p_value(found, alpha, delta)
+    return lambda alpha: binomial_p_value(int(found.sum()), len(found), alpha)

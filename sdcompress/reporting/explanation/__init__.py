@@ -1,0 +1,1 @@
+"""How an explanation is said and drawn: sentences, tables, plots."""

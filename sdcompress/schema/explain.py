@@ -1,0 +1,169 @@
+"""What an artifact's exits do on a split and on a machine: the record of ``explain``. docs/explain.md explains it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from sdcompress.schema.base import Fraction, Frozen, Sha256
+from sdcompress.schema.report import Machine
+
+__all__ = [
+    "Class",
+    "ExitFigures",
+    "Explanation",
+    "Interval",
+    "OperatingPoint",
+    "Overthinking",
+    "PolicyFigures",
+    "ReliabilityBin",
+    "Risk",
+    "RiskStep",
+    "Truncation",
+]
+
+Split = Literal["validation", "test"]
+
+
+class Interval(Frozen):
+    """A figure and the ends of its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class ReliabilityBin(Frozen):
+    """Samples whose confidence is in (low, high], of which there are some."""
+
+    low: Fraction
+    high: Fraction
+    samples: int
+    confidence: Fraction = Field(description="mean")
+    accuracy: Fraction
+
+
+class ExitFigures(Frozen):
+    """One exit on all samples, and what became of those that left there."""
+
+    name: str
+    accuracy: Fraction = Field(description="of all samples")
+    ece: Fraction = Field(description="expected calibration error of the confidence, 15 equal-width bins")
+    reliability: tuple[ReliabilityBin, ...]
+    auroc: Fraction | None = Field(
+        description="probability that a right answer has a higher score than a wrong one; the policy's score, at the "
+        "last exit its confidence; None: all answers are right, or none is"
+    )
+    aurc: Fraction | None = Field(description="mean error over all coverages, most certain first; same score")
+    macs: int = Field(description="multiply-accumulates for one image that leaves here")
+    ms: Interval | None = Field(description="until here, no confidence computed; None where leaving saves nothing")
+    share: Fraction | None = Field(description="of the samples, that left here by the policy; None without one")
+    left_accuracy: Fraction | None = Field(description="of those")
+
+
+class OperatingPoint(Frozen):
+    """Thresholds (or an oracle) and what they give."""
+
+    thresholds: tuple[float, ...] | None = Field(description="one for each exit but the last; None: no thresholds")
+    accuracy: Fraction
+    shares: tuple[Fraction, ...] = Field(description="of the samples, that left at each exit")
+    mean_ms: float | None
+    mean_macs: float
+
+
+class Truncation(Frozen):
+    """The network that ends at an exit, against the policy; both on the same samples and in the same turns."""
+
+    exit: str
+    accuracy: Fraction
+    ms: float = Field(description="until this exit in the cascade; without the heads before it, it may take less")
+    saving_ms: Interval = Field(description="how much less the policy takes on average; below 0: it takes more")
+    difference: Interval = Field(description="the policy's accuracy less this one's; 95 % interval, paired")
+
+
+class PolicyFigures(Frozen):
+    """The artifact's policy on these samples, and whether it is worth having here."""
+
+    point: OperatingPoint
+    mean_ms: Interval | None
+    truncations: tuple[Truncation, ...] = Field((), description="one for each exit; none where nothing was measured")
+    rival: str | None = Field(None, description="the fastest exit that is at least as accurate as the policy, if any")
+    verdict: Literal["wins", "no difference", "loses"] | None = Field(
+        None,
+        description="by measured ms against the rival; where no exit is as accurate, against the last. No difference: "
+        "the interval of the saving holds 0",
+    )
+
+
+class Class(Frozen):
+    """The samples of one class."""
+
+    name: str
+    samples: int
+    shares: tuple[Fraction, ...] = Field(description="of its samples, that left at each exit")
+    accuracy: Fraction = Field(description="of the policy")
+    last_accuracy: Fraction = Field(description="of the last exit")
+
+
+class Overthinking(Frozen):
+    """Samples that an earlier exit had right already (Kaya et al., arXiv:1810.07052)."""
+
+    wasteful: Fraction = Field(description="share of samples that an exit before the one where they left has right")
+    wasted_ms: float | None = Field(description="ms after their first right exit, mean over all samples")
+    destructive: Fraction = Field(description="share of samples that are right earlier and wrong where they left")
+
+
+class RiskStep(Frozen):
+    """One step of a certificate's path, on the samples that were tested."""
+
+    step: int
+    thresholds: tuple[float, ...]
+    loss: float = Field(description="mean, as measured; below 0: the exits correct more than they lose")
+    bound: Fraction = Field(description="the largest mean loss that the test does not reject at delta")
+    mean_ms: float
+
+
+class Risk(Frozen):
+    """The certificate's test, step by step; computed from its evidence."""
+
+    loss: Literal["accuracy drop", "disagreement"]
+    test: Literal["betting", "binomial"]
+    max_drop: Fraction
+    delta: float = Field(description="each bound alone is too low with at most this probability")
+    samples: int
+    certified: int = Field(description="the last certified step; 0: none")
+    chosen: int = Field(description="the step that the policy uses; 0: nobody leaves early")
+    steps: tuple[RiskStep, ...]
+
+
+class Explanation(Frozen):
+    """What the exits of one artifact do on one split, and what they cost on this machine."""
+
+    schema_version: Literal[1] = 1
+    created: str
+    command: str
+    source: str = Field(description="folder as given")
+    digest: Sha256
+    layout: str
+    kind: str | None = Field(description="of the policy; None without one: the scores are then those of max_prob")
+    guarantee: str | None = Field(description="of the policy; None without one")
+    data: str
+    split: Split
+    samples: int
+    machine: Machine
+    threads: int
+    turns_ms: tuple[tuple[float, ...], ...] = Field(
+        description="ms until each exit, one row for each turn of the measurement; none where leaving saves nothing"
+    )
+    decision_ms: float | None = Field(description="what it takes to decide at one exit whether a sample leaves")
+    exits: tuple[ExitFigures, ...]
+    policy: PolicyFigures | None
+    classes: tuple[Class, ...] = Field(description="those that have samples; none without a policy")
+    curve: tuple[OperatingPoint, ...] = Field(description="the path of thresholds, safest first")
+    curve_split: Split | None = Field(description="on which the path was made; None without a curve")
+    curve_samples: int = Field(0, description="on which the path was made")
+    overthinking: Overthinking | None = Field(description="of the whole network; None with one exit")
+    policy_overthinking: Overthinking | None = Field(description="under the policy; None without one")
+    oracle: OperatingPoint | None = Field(description="every sample leaves at its first right exit, or at the last")
+    risk: Risk | None = Field(None, description="None: the artifact has no certificate")
