@@ -85,15 +85,17 @@ class MultiExit(nn.Module):
             backbone.get_submodule(name).register_forward_hook(partial(_keep_output, shares))
         backbone.get_submodule(classifier).register_forward_pre_hook(_keep_input)
         self._frozen = False
-        self._learning = [parameter for parameter in backbone.parameters() if parameter.requires_grad]
+        # by name: FSDP puts other parameters in their place
+        self._learning = {name for name, parameter in backbone.named_parameters() if parameter.requires_grad}
         self._forget()
 
     def freeze_backbone(self, *, frozen: bool) -> None:
         """Let only the heads learn: the backbone's weights and its running statistics stay as they are."""
         if frozen != self._frozen:
             self._frozen = frozen
-            for parameter in self._learning:  # what the user froze stays frozen
-                parameter.requires_grad_(not frozen)
+            for name, parameter in self.backbone.named_parameters():
+                if name in self._learning:  # what the user froze stays frozen
+                    parameter.requires_grad_(not frozen)
             self.train(self.training)
 
     def train(self, mode: bool = True) -> MultiExit:

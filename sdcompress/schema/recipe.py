@@ -141,6 +141,9 @@ class Train(Frozen):
     compile: bool = Field(False, description="torch.compile the network (losses stay outside)")
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     devices: PositiveInt = Field(1, description="processes; start more than one with torchrun")
+    strategy: Literal["ddp", "fsdp"] = Field(
+        "ddp", description="of several processes: each holds all weights, or a share of them (needs less memory)"
+    )
     resident: bool | None = Field(
         None, description="keep the training images on the device; default: on a GPU with room for them"
     )

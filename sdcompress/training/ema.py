@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+from functools import cached_property
 from typing import Generic, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from sdcompress.training.sharding import piece
 
 __all__ = ["Ema"]
 
@@ -27,14 +30,19 @@ class Ema(Generic[Net]):
 
     def __init__(self, net: Net, decay: float) -> None:
         self.net = copy.deepcopy(net).eval().requires_grad_(requires_grad=False)
-        self._decay = decay
-        self._pairs = list(zip(self.net.state_dict().values(), net.state_dict().values(), strict=True))
+        self._followed, self._decay = net, decay
+
+    @cached_property
+    def _pairs(self) -> list[tuple[Tensor, Tensor]]:
+        # found at the first update: when the copy is made, the weights are not shared out yet
+        both = (self.net.state_dict().values(), self._followed.state_dict().values())
+        return [(piece(average), piece(current)) for average, current in zip(*both, strict=True)]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Move towards the network after step ``step`` (from 0)."""
         decay = min(self._decay, (1 + step) / (10 + step))
-        for average, current in self._pairs:
+        for average, current in self._pairs:  # pieces of one cut, where the weights are shared out
             if average.is_floating_point():
                 average.lerp_(current, 1 - decay)
             else:

@@ -8,10 +8,11 @@ import sys
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.strategies import DDPStrategy
+from lightning_fabric.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 
 from sdcompress.errors import SetupError, UsageError
 from sdcompress.schema import recipe
+from sdcompress.training.sharding import shard
 
 __all__ = ["launch"]
 
@@ -52,8 +53,7 @@ def launch(spec: recipe.Train, *, phases: int = 1) -> Fabric:
         accelerator=spec.accelerator,
         devices=world // nodes,
         num_nodes=nodes,
-        # statistics are shared by the learner; memories are the same in all processes and may be large
-        strategy=DDPStrategy(find_unused_parameters=phases > 1, broadcast_buffers=False) if world > 1 else "auto",
+        strategy=_strategy(spec, world, phases) if world > 1 else "auto",
         precision=spec.precision,
     )
     if spec.precision == "16-mixed" and fabric.device.type == "cpu":  # Fabric would train in bf16 and only warn
@@ -66,6 +66,13 @@ def launch(spec: recipe.Train, *, phases: int = 1) -> Fabric:
     if fabric.device.type == "cpu":
         _keep_freed_memory()
     return fabric
+
+
+def _strategy(spec: recipe.Train, world: int, phases: int) -> Strategy:
+    if spec.strategy == "fsdp":
+        return ModelParallelStrategy(shard, data_parallel_size=world, tensor_parallel_size=1)
+    # statistics are shared by the learner; memories are the same in all processes and may be large
+    return DDPStrategy(find_unused_parameters=phases > 1, broadcast_buffers=False)
 
 
 def _keep_freed_memory() -> None:

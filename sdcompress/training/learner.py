@@ -25,6 +25,7 @@ from sdcompress.training.needs import check_network
 from sdcompress.training.phases import Span, span_at, spans
 from sdcompress.training.randomness import step_seed
 from sdcompress.training.save import Resumable, restore
+from sdcompress.training.sharding import load, shard_alike
 from sdcompress.training.start import take_over
 from sdcompress.training.step import Clock, Inputs, TrainingStep
 
@@ -76,15 +77,18 @@ class Learner:
             self._teacher = copy.deepcopy(self.net).eval().requires_grad_(requires_grad=False)
         compiled = cast("nn.Module", torch.compile(self.net)) if spec.compile else self.net
         step = TrainingStep(compiled, self._method, state, spec.label_smoothing, self._teacher).to(fabric.device)
+        self._forward = fabric.setup_module(step)
+        average = self._ema.net if self._ema else None
+        for copied in filter(None, (average, self._teacher)):
+            shard_alike(copied, self.net)
         # Fabric clips no gradients for a fused optimiser that a loss scaler stands before
         fused = spec.precision != "16-mixed" and fabric.device.type in ("cpu", "cuda")
         self.optimizer = optimizers.build(spec.optimizer, step.parameters(), fused=fused)
-        average = self._ema.net if self._ema else None
+        self._stepper = fabric.setup_optimizers(self.optimizer)
         self._now = Resumable(self.net, state, self.optimizer, average, self._teacher, {})
         if start is not None:
             restore(start, self._now)
         self.step, self.steps = start.state.step if start else 0, spec.epochs * self._per_epoch
-        self._forward, self._stepper = fabric.setup(step, self.optimizer)
         self._statistics = [values for values in self.net.buffers() if values.is_floating_point()]
         if self._now.scaler:
             fabric.strategy.precision.load_state_dict(self._now.scaler)
@@ -105,11 +109,11 @@ class Learner:
         span = self._span()
         if span.phase.reborn and self.step == span.first * self._per_epoch:
             assert self._teacher is not None
-            self._teacher.load_state_dict(self.evaluated.state_dict())
-            self.net.load_state_dict(self._build(span.number).state_dict())
+            load(self._teacher, self.evaluated.state_dict())
+            load(self.net, self._build(span.number).state_dict())
             self.optimizer.state.clear()
             if self._ema:
-                self._ema.net.load_state_dict(self.net.state_dict())
+                load(self._ema.net, self.net.state_dict())
         self.net.freeze_backbone(frozen=span.phase.frozen)
 
     def learn(self, parts: Sequence[RawBatch]) -> dict[str, Tensor]:

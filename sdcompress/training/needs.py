@@ -15,6 +15,7 @@ from sdcompress.models.build import build
 from sdcompress.schema.recipe import Recipe
 from sdcompress.storage import sha256_of
 from sdcompress.training.phases import spans
+from sdcompress.training.sharding import check_sharding
 from sdcompress.training.start import check_start
 
 __all__ = ["check_network", "check_recipe", "check_with_data", "method_sha256"]
@@ -25,9 +26,11 @@ def check_recipe(recipe: Recipe) -> None:
 
     Raises:
         RecipeError: if images are to be mixed where the method compares or remembers single ones, there are fewer
-            epochs than phases, the batch does not divide, or model.start is of another backbone.
+            epochs than phases, the batch does not divide, train.strategy does not go with something else, or
+            model.start is of another backbone.
         CheckpointError: if model.start is no checkpoint.
     """
+    check_sharding(recipe)
     train, method = recipe.train, methods.build(recipe.method)
     spans(method.phases, train.epochs)
     shares = train.devices * train.accumulate

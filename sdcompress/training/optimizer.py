@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from sdcompress.schema import recipe
+from sdcompress.training.sharding import is_shared_out
 
 __all__ = ["build", "rate"]
 
@@ -19,9 +20,10 @@ def build(spec: recipe.Optimizer, parameters: Iterable[nn.Parameter], *, fused: 
     Args:
         spec: which, and its numbers.
         parameters: of the network and the method.
-        fused: one pass over each parameter instead of several.
+        fused: one pass over each parameter instead of several; torch has none for weights that are shared out.
     """
     trained = [parameter for parameter in parameters if parameter.requires_grad]
+    fused = fused and not any(is_shared_out(parameter) for parameter in trained)
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": spec.weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},

@@ -25,6 +25,7 @@ FREE = {
     *("data.dir", "data.download", "model.start", "method.file"),
     *(
         "train.devices",
+        "train.strategy",
         "train.accelerator",
         "train.resident",
         "train.workers",

@@ -17,6 +17,7 @@ from sdcompress.checkpoint import STATE, STEPS, Checkpoint
 from sdcompress.schema.manifest import FileEntry
 from sdcompress.schema.training import TrainingState
 from sdcompress.storage import digest_of, sha256_of, staged_folder, write_text
+from sdcompress.training.sharding import load, placed_as, whole
 
 __all__ = ["Resumable", "restore", "save"]
 
@@ -44,21 +45,24 @@ class Resumable:
     scaler: dict[str, int | float]
 
 
-def save(out: Path, now: Resumable, **facts: Any) -> Path:
+def save(out: Path, now: Resumable, *, write: bool = True, **facts: Any) -> Path:
     """Write ``out/steps/<step>`` as a whole and remove all but the newest two.
 
     Args:
         out: folder of the training run.
         now: what to keep.
+        write: whether this process writes; all processes must call, because each may hold a share of the weights.
         facts: the other fields of ``TrainingState``.
 
     Returns:
         The folder of the checkpoint.
     """
     folder = out / STEPS / f"{facts['step']:08d}"
+    weights, training, numbers = _tensors(now, keep=write)
+    if not write:
+        return folder
     if folder.exists():  # the same step again, e.g. an epoch's end and the run's end
         shutil.rmtree(folder)
-    weights, training, numbers = _tensors(now)
     with staged_folder(folder) as staging:
         # safetensors' own save_file ignores the umask, and a full disk is no OSError to it
         (staging / "weights.safetensors").write_bytes(serialise(weights))
@@ -86,13 +90,13 @@ def restore(checkpoint: Checkpoint, now: Resumable) -> None:
     training = load_file(checkpoint.path / checkpoint.state.training.file)
     weights = load_file(checkpoint.path / checkpoint.state.weights.file)
     if now.average is None:
-        now.net.load_state_dict(weights)
+        load(now.net, weights)
     else:
-        now.average.load_state_dict(weights)
-        now.net.load_state_dict(_under("net.", training))
-    now.state.load_state_dict(_under("method.", training))
+        load(now.average, weights)
+        load(now.net, _under("net.", training))
+    load(now.state, _under("method.", training))
     if now.teacher is not None:
-        now.teacher.load_state_dict(_under("teacher.", training))
+        load(now.teacher, _under("teacher.", training))
     parameters = [parameter for group in now.optimizer.param_groups for parameter in group["params"]]
     kept: dict[int, dict[str, Any]] = {}
     for key, value in {**_under("optimizer.", training), **checkpoint.state.optimizer}.items():
@@ -103,33 +107,33 @@ def restore(checkpoint: Checkpoint, now: Resumable) -> None:
     now.scaler = dict(checkpoint.state.scaler)
 
 
-def _tensors(now: Resumable) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
-    weights = _plain((now.average or now.net).state_dict())
-    training = {f"net.{k}": v for k, v in _plain(now.net.state_dict()).items()} if now.average is not None else {}
-    training |= {f"method.{k}": v for k, v in _plain(now.state.state_dict()).items()}
+def _tensors(now: Resumable, *, keep: bool) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
+    weights = _plain("", (now.average or now.net).state_dict(), keep=keep)
+    training = _plain("net.", now.net.state_dict(), keep=keep) if now.average is not None else {}
+    training |= _plain("method.", now.state.state_dict(), keep=keep)
     if now.teacher is not None:
-        training |= {f"teacher.{k}": v for k, v in _plain(now.teacher.state_dict()).items()}
+        training |= _plain("teacher.", now.teacher.state_dict(), keep=keep)
+    learnt: dict[str, Tensor] = {}
     numbers: dict[str, Any] = {}
     for index, values in now.optimizer.state_dict()["state"].items():
         for name, value in values.items():
-            if isinstance(value, Tensor):
-                training[f"optimizer.{index}.{name}"] = value.detach().cpu().contiguous()
-            else:
-                numbers[f"{index}.{name}"] = value
-    return weights, training, numbers
+            (learnt if isinstance(value, Tensor) else numbers)[f"{index}.{name}"] = value
+    return weights, training | _plain("optimizer.", learnt, keep=keep), numbers
 
 
-def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _plain(prefix: str, tensors: dict[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
+    """The whole tensors on the CPU; none if they are not to be kept, gathered all the same for those who keep them."""
+    gathered = ((prefix + name, whole(tensor)) for name, tensor in tensors.items())
     # safetensors takes neither strided layouts nor two names for one storage (tied weights)
     return {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in gathered if keep
     }
 
 
 def _laid_out_as(parameter: Tensor, value: Any) -> Any:
     # a fused optimiser walks through parameter and momentum side by side, as they lie in memory
     if isinstance(value, Tensor) and value.shape == parameter.shape:
-        return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+        return torch.empty_like(parameter, dtype=value.dtype).copy_(placed_as(parameter, value))
     return value
 
 

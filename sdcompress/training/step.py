@@ -41,7 +41,7 @@ class Clock(NamedTuple):
 
 
 class TrainingStep(nn.Module):
-    """From images to the named terms of the loss; a single module, so that DDP sees all that is trained.
+    """From images to the named terms of the loss; a single module, so that DDP and FSDP see all that is trained.
 
     Args:
         net: the network, compiled or not.

@@ -26,6 +26,7 @@ from sdcompress.training.journal import Journal
 from sdcompress.training.learner import Learner, add
 from sdcompress.training.needs import method_sha256
 from sdcompress.training.save import save
+from sdcompress.training.sharding import piece
 from sdcompress.training.validate import exit_accuracies
 
 __all__ = ["Trainer"]
@@ -169,23 +170,22 @@ class Trainer:
 
     def _keep(self, sums: dict[str, Tensor]) -> None:
         """Write a checkpoint, after a look at everything that goes into it."""
-        self._check_finite(sums, *self.net.state_dict().values())
-        now = self.learner.now()
-        if self.fabric.is_global_zero:
-            self._kept = save(
-                self.out,
-                now,
-                recipe=self.recipe,
-                epoch=self.learner.step // self.batches.steps_per_epoch,
-                step=self.learner.step,
-                finished=self.learner.step == self.learner.steps,
-                samples=len(self.dataset.train),
-                classes=self.dataset.classes,
-                image=self.dataset.image,
-                preprocess=self.dataset.preprocess,
-                data_fingerprint=self.dataset.fingerprint,
-                method_sha256=method_sha256(self.recipe),
-            )
+        self._check_finite(sums, *map(piece, self.net.state_dict().values()))
+        self._kept = save(
+            self.out,
+            self.learner.now(),
+            write=self.fabric.is_global_zero,
+            recipe=self.recipe,
+            epoch=self.learner.step // self.batches.steps_per_epoch,
+            step=self.learner.step,
+            finished=self.learner.step == self.learner.steps,
+            samples=len(self.dataset.train),
+            classes=self.dataset.classes,
+            image=self.dataset.image,
+            preprocess=self.dataset.preprocess,
+            data_fingerprint=self.dataset.fingerprint,
+            method_sha256=method_sha256(self.recipe),
+        )
         self.fabric.barrier()
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -24,6 +28,43 @@ SMALL = {
     },
 }
 
+# without batch norms, whose statistics are of each process's own images
+NETS = """
+from torch import nn
+
+def plain(classes, channels):
+    return nn.Sequential(
+        nn.Sequential(nn.Conv2d(channels, 8, 3, stride=2, padding=1), nn.GroupNorm(2, 8), nn.ReLU()),
+        nn.Sequential(nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.GroupNorm(2, 16), nn.ReLU()),
+        nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), nn.GroupNorm(2, 16), nn.ReLU()),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(16, classes),
+    )
+
+class Odd(nn.Module):
+    # blocks that share a weight, or whose outputs are views that are changed in place
+    def __init__(self, classes, channels, tied=False, views=False):
+        super().__init__()
+        self.views = views
+        self.stem = nn.Conv2d(channels, 8, 3, stride=2, padding=1)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.GroupNorm(2, 8), nn.Flatten(2)) for _ in range(2)
+        )
+        if tied:
+            self.blocks[1][0].weight = self.blocks[0][0].weight
+        self.fc = nn.Linear(8, classes)
+
+    def forward(self, images):
+        x = self.stem(images)
+        for block in self.blocks:
+            y = block(x)
+            if self.views:
+                y += 0.1
+            x = y.relu().view(x.shape)
+        return self.fc(x.mean((2, 3)))
+"""
+
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
@@ -36,3 +77,31 @@ def small() -> Callable[..., Recipe]:
         return recipes.read(SMALL, settings)
 
     return make
+
+
+@pytest.fixture
+def torchrun() -> Callable[..., str]:
+    """Runs a program in two processes and returns what they print: ``torchrun(program, *arguments)``."""
+
+    def run(program: Path, *arguments: Path) -> str:
+        beside = [str(program.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        done = subprocess.run(
+            [*launch, str(program), *map(str, arguments)],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(beside)},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-4000:]
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture
+def nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Backbones ``nets:plain`` and ``nets:Odd``, for recipes and, in programs beside them in ``tmp_path``, too."""
+    (tmp_path / "nets.py").write_text(NETS)
+    monkeypatch.syspath_prepend(tmp_path)

@@ -17,6 +17,7 @@ from sdcompress import recipes
 from sdcompress.checkpoint import newest, open_checkpoint, read_metrics
 from sdcompress.errors import CheckpointError, Interrupted, OutputExistsError, RecipeError
 from sdcompress.schema.recipe import Recipe
+from sdcompress.storage import digest_of
 from sdcompress.training.run import train
 
 Small = Callable[..., Recipe]
@@ -252,6 +253,14 @@ def test_a_checkpoint_of_a_newer_version_is_not_called_broken(small: Small, tmp_
     with pytest.raises(CheckpointError, match="schema version 2") as caught:
         open_checkpoint(tmp_path)
     assert "upgrade" in caught.value.next_step
+
+
+def test_a_checkpoint_from_before_a_key_was_added_is_read(small: Small, tmp_path: Path) -> None:
+    done = train(small("train.epochs=1"), tmp_path)
+    fields = json.loads((done.path / "state.json").read_text())
+    del fields["recipe"]["train"]["workers"], fields["digest"]
+    (done.path / "state.json").write_text(json.dumps({**fields, "digest": digest_of(fields)}))
+    assert open_checkpoint(tmp_path).recipe == done.recipe
 
 
 def test_how_often_one_looks_may_change_on_resume(small: Small, tmp_path: Path) -> None:
