@@ -12,8 +12,8 @@ __all__ = ["Parts", "draw_parts", "in_shape", "samples_for", "seed_of"]
 
 Positions = npt.NDArray[np.int64]
 
-# a sixteenth to a half was tried (benchmarks/certificates): from a fourth to an eighth costs differ by under a percent,
-# where a small share is better from some thousand samples on (it leaves more to the tests) and worse below
+# a third to a sixteenth was tried (benchmarks/certificates): from some thousand samples on a small share is better, as
+# it leaves more to the tests; on some hundred an eighth is too few to make a path of
 _SHAPE_EVERY = 6
 
 
