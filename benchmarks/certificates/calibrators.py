@@ -13,7 +13,10 @@ import numpy.typing as npt
 
 from sdcompress.artifact.evidence import Evidence
 from sdcompress.calibration.certify import certified_drop, losses
-from sdcompress.calibration.path import threshold_path
+from sdcompress.calibration.groups import Per, members
+from sdcompress.calibration.parts import draw_parts, in_shape
+from sdcompress.calibration.path import exit_path, threshold_path
+from sdcompress.calibration.planning import least_samples
 from sdcompress.calibration.sequence import conformal_risk_control
 from sdcompress.calibration.temperature import fit_temperature
 from sdcompress.calibration.thresholds import choose_thresholds, leave
@@ -62,14 +65,25 @@ class Held:
         """What the exits do on these rows; without labels right means: as the last exit says."""
         confidences = [signals_of(found[rows], t).best for found, t in zip(self.logits[:-1], temperatures, strict=True)]
         right = self.answers[:, rows] == self.answers[-1, rows] if unlabelled else self.right[:, rows]
-        return Evidence(np.stack(confidences), right.astype(np.uint8))
+        return Evidence(np.stack(confidences), right.astype(np.uint8), self.labels[rows].astype(np.int32))
 
-    def outcome(self, policy: Policy, rows: Rows) -> tuple[float, float, bool]:
-        """True drop on these rows, mean cost as a share of the whole network's, and whether anybody leaves early."""
-        evidence = self.evidence(rows, policy.temperatures)
+    def outcome(self, policy: Policy, rows: Rows, per: Per = None) -> tuple[float, float, bool]:
+        """True drop on these rows, mean cost as a share of the whole network's, and whether anybody leaves early.
+
+        With groups the drop is that of the group that loses most.
+        """
+        evidence = _evidence(self, rows.tobytes(), policy.temperatures)
         costs = np.cumsum(self.stage_ms)
         cost = float(costs[leave(evidence.confidences, policy.thresholds)].mean() / costs[-1])
-        return float(losses(evidence, policy.thresholds).mean()), cost, any(t <= 1 for t in policy.thresholds)
+        lost = losses(evidence, policy.thresholds)
+        groups = [lost[mask] for mask in members(evidence, policy.thresholds, per)]
+        drop = max(float(found.mean()) for found in groups if len(found))
+        return drop, cost, any(t <= 1 for t in policy.thresholds)
+
+    def oracle(self, max_drop: float) -> float:
+        """What the cheapest thresholds cost that really keep the drop: found by looking at every image."""
+        rows = np.arange(self.count)
+        return self.outcome(naive(self, rows, max_drop), rows)[1]
 
 
 @lru_cache(maxsize=4)
@@ -78,11 +92,22 @@ def _temperatures(held: Held, order: bytes) -> tuple[float, ...]:
     return tuple(fit_temperature(found[rows], held.labels[rows]) for found in held.logits[:-1])
 
 
+@lru_cache(maxsize=4)  # the images that tell the truth are the same for every drop, and temperatures for many
+def _evidence(held: Held, order: bytes, temperatures: tuple[float, ...]) -> Evidence:
+    return held.evidence(np.frombuffer(order, np.int64), temperatures)
+
+
 Calibrator = Callable[[Held, Rows, float], Policy]
 
 
-def calibrators(confidence: float) -> dict[str, Calibrator]:
-    """The calibrators by name; earlyon only where it is installed."""
+def calibrators(confidence: float, per: Per = None) -> dict[str, Calibrator]:
+    """The calibrators by name; earlyon only where it is installed. With groups: those that can be told about them."""
+    if per is not None:
+        return {
+            "naive": naive,
+            "certified": lambda held, rows, drop: certified(held, rows, drop, 1 - confidence),
+            f"certified per {per}": lambda held, rows, drop: certified(held, rows, drop, 1 - confidence, per=per),
+        }
     found: dict[str, Calibrator] = {
         "naive": naive,
         "certified": lambda held, rows, drop: certified(held, rows, drop, 1 - confidence),
@@ -104,9 +129,10 @@ def naive(held: Held, rows: Rows, max_drop: float) -> Policy:
 
 
 class Parts(NamedTuple):
-    """What the quarter that shapes decides, and what the tests may see of the rest."""
+    """What the part that shapes decides, and what the tests may see of the rest."""
 
     temperatures: tuple[float, ...]
+    shape: Evidence
     path: tuple[tuple[float, ...], ...]
     certify: Evidence
 
@@ -119,18 +145,25 @@ def parts(held: Held, rows: Rows, *, unlabelled: bool = False) -> Parts:
 @lru_cache(maxsize=2)  # the same for every drop and every calibrator of a split
 def _parts(held: Held, order: bytes, unlabelled: bool) -> Parts:
     rows = np.frombuffer(order, np.int64)
-    shape, certify = rows[: len(rows) // 4], rows[len(rows) // 4 :]
+    size = len(draw_parts(len(rows), "0").shape)
+    shape, certify = rows[:size], rows[size:]
     temperatures = (1.0,) * (len(held.logits) - 1) if unlabelled else held.temperatures(shape)
     seen = held.evidence(shape, temperatures, unlabelled=unlabelled)
     path = threshold_path(seen.confidences, seen.right.astype(bool), held.stage_ms)
-    return Parts(temperatures, path, held.evidence(certify, temperatures, unlabelled=unlabelled))
+    return Parts(temperatures, seen, path, held.evidence(certify, temperatures, unlabelled=unlabelled))
 
 
-def certified(held: Held, rows: Rows, max_drop: float, delta: float, *, unlabelled: bool = False) -> Policy:
-    """As ``sdcompress calibrate --confidence``, with ``--unlabelled`` or without."""
+def certified(
+    held: Held, rows: Rows, max_drop: float, delta: float, *, unlabelled: bool = False, per: Per = None
+) -> Policy:
+    """As ``sdcompress calibrate --confidence``, with ``--unlabelled``, ``--per-exit`` or ``--per-class`` or without."""
     made = parts(held, rows, unlabelled=unlabelled)
-    level = certified_drop(made.certify, made.path, "binomial" if unlabelled else "betting", max_drop, delta)
-    return Policy(made.temperatures, made.path[level.certified])
+    path = made.path
+    if per == "exit":
+        least = in_shape(2 * least_samples(max_drop, delta))
+        path = exit_path(made.shape.confidences, made.shape.right.astype(bool), least)
+    level = certified_drop(made.certify, path, "binomial" if unlabelled else "betting", max_drop, delta, per=per)
+    return Policy(made.temperatures, path[level.certified])
 
 
 def conformal(held: Held, rows: Rows, max_drop: float, *, rising: bool = True) -> Policy:

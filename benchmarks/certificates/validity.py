@@ -4,6 +4,13 @@ Each split takes ``--samples`` images for calibration; the rest, which nobody ha
 chosen. On the same splits: the thresholds of 'sdcompress calibrate' without a confidence ("naive"), with one
 ("certified", with labels, and "unlabelled"), conformal risk control ("crc"), and the calibrator of the PyPI package
 earlyon where it is installed.
+
+With ``--population`` calibrations are drawn with replacement from all held-out images instead. These are the population
+then, and the true drop is known exactly: where few images are left to measure on, a part of what is called broken is
+noise, and a calibration with luck leaves the harder images.
+
+With ``--per`` the wish is for every class, or for what has left by every exit, and the drop is that of the worst of
+them, over the population.
 """
 
 from __future__ import annotations
@@ -19,6 +26,7 @@ from calibrators import Held, calibrators
 from record import Record
 from scipy.stats import beta
 
+from sdcompress.calibration.groups import Per
 from sdcompress.calibration.stages import stage_ms
 from sdcompress.evaluation.evaluate import exit_logits
 from sdcompress.evaluation.subject import open_subject
@@ -72,22 +80,37 @@ def summary(
 
 
 def measure(
-    held: Held, drops: list[float], *, samples: int, rest: int | None, splits: int, confidence: float, seed: int
+    held: Held,
+    drops: list[float],
+    *,
+    samples: int,
+    rest: int | None,
+    population: bool,
+    splits: int,
+    confidence: float,
+    seed: int,
+    per: Per,
 ) -> dict[str, Any]:
     """All calibrators on the same splits, for every drop."""
-    chosen = calibrators(confidence)
+    chosen = calibrators(confidence, per)
     outcomes: dict[tuple[float, str], list[tuple[float, float, bool]]] = defaultdict(list)
     for split in range(splits):
-        order = np.random.default_rng((seed, split)).permutation(held.count)
+        rng = np.random.default_rng((seed, split))
+        order = rng.permutation(held.count)
         calibration, others = order[:samples], order[samples:][:rest]
+        if population:
+            calibration, others = rng.integers(0, held.count, samples), np.arange(held.count)
         for drop in drops:
             for name, calibrator in chosen.items():
-                outcomes[drop, name].append(held.outcome(calibrator(held, calibration, drop), others))
+                outcomes[drop, name].append(held.outcome(calibrator(held, calibration, drop), others, per))
         if (split + 1) % 50 == 0:
             print(f"{split + 1} of {splits} splits", flush=True)
     columns = {key: [np.array(column) for column in zip(*rows, strict=True)] for key, rows in outcomes.items()}
     return {
-        f"{drop:g}": {name: summary(*columns[drop, name], drop, columns[drop, "naive"][1]) for name in chosen}
+        f"{drop:g}": {
+            **{name: summary(*columns[drop, name], drop, columns[drop, "naive"][1]) for name in chosen},
+            **({"oracle": {"cost_mean": round(held.oracle(drop), 4)}} if per is None else {}),
+        }
         for drop in drops
     }
 
@@ -101,11 +124,15 @@ def main() -> None:
     read.add_argument("--splits", type=int, default=500)
     read.add_argument("--max-drop", type=float, nargs="+", default=[0.005, 0.01, 0.02])
     read.add_argument("--confidence", type=float, default=0.95)
+    read.add_argument("--population", action="store_true", help="draw calibrations with replacement")
+    read.add_argument("--per", choices=["exit", "class"], help="the wish is for every group")
     read.add_argument("--seed", type=int, default=0)
     read.add_argument("--data-dir", type=Path)
     read.add_argument("--cache", type=Path, help="folder for the logits")
     given = read.parse_args()
-    record = Record(f"{given.name}-{given.samples}")
+    population = given.population or given.per is not None
+    kind = f"per-{given.per}" if given.per else "population" if population else ""
+    record = Record("-".join(filter(None, [given.name, str(given.samples), kind])))
     held = held_out(given.artifact, given.data_dir, given.cache)
     right = held.right.mean(axis=1)
     figures = measure(
@@ -113,9 +140,11 @@ def main() -> None:
         given.max_drop,
         samples=given.samples,
         rest=given.rest,
+        population=population,
         splits=given.splits,
         confidence=given.confidence,
         seed=given.seed,
+        per=given.per,
     )
     print(json.dumps(figures, indent=1))
     record.write(
@@ -127,10 +156,11 @@ def main() -> None:
         exit_accuracy=[round(float(share), 4) for share in right],
         stage_ms=[round(ms, 4) for ms in held.stage_ms],
         samples=given.samples,
-        rest=held.count - given.samples if given.rest is None else given.rest,
+        rest=held.count if population else held.count - given.samples if given.rest is None else given.rest,
         splits=given.splits,
         confidence=given.confidence,
         seed=given.seed,
+        per=given.per,
     )
 
 

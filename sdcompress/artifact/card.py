@@ -15,7 +15,7 @@ from sdcompress.schema.manifest import (
     Segment,
 )
 
-__all__ = ["card", "guarantee"]
+__all__ = ["OWN_IMAGES", "card", "guarantee"]
 
 _LAYOUTS = {
     "single": "One plain ONNX graph with one exit.",
@@ -24,6 +24,19 @@ _LAYOUTS = {
 }
 
 _ENSEMBLE = " An exit's logits are the mean of the log probabilities of the exits up to it (geometric ensemble)."
+
+# about which new samples a certificate speaks, and what else it does not promise
+_GROUPS = {
+    None: ("like them", " or of single classes"),
+    "class": ("of each class like them", ""),
+    "exit": ("like them that have left by an exit, whichever, and to all of them", " or of single classes"),
+}
+
+# what is known of images of a user's own beside the training images
+OWN_IMAGES = {
+    "apart": "none of them among the training images",
+    "not compared": "not compared with the training images, which were not at hand",
+}
 
 _TEXT = """# {name} ({layout})
 
@@ -164,7 +177,8 @@ def _policy(policy: Policy, certificate: Certificate | None, exits: Sequence[Exi
         for exit_, threshold in zip(exits, policy.thresholds, strict=False)
     )
     scores = f"{_percent(policy.accuracy)} against {_percent(policy.reference_accuracy)} of the last exit"
-    promise = f"\n\n{guarantee(policy, certificate)}" if certificate else ""
+    said = certificate is not None or policy.guarantee == "in expectation"
+    promise = f"\n\n{guarantee(policy, certificate)}" if said else ""
     return (
         f"Samples leave at {rules}; the rest at {exits[-1].name}. "
         f"Accuracy on {policy.samples} {policy.split} samples: {scores}.{promise}\n\n"
@@ -173,6 +187,11 @@ def _policy(policy: Policy, certificate: Certificate | None, exits: Sequence[Exi
 
 def guarantee(policy: Policy, certificate: Certificate | None) -> str:
     """What is promised of a policy, in a sentence."""
+    if policy.guarantee == "in expectation":
+        return (
+            f"Guarantee: in expectation only. Over many calibrations like this one the mean loss is at most "
+            f"{_plain(policy.max_drop)}; this one may lose more. Nothing is certified."
+        )
     if policy.guarantee == "none" or certificate is None:
         return "Guarantee: none. The thresholds were chosen on the calibration samples, nothing is tested."
     wish = f"{_plain(policy.max_drop)} at {_plain(certificate.confidence)} confidence"
@@ -184,10 +203,12 @@ def guarantee(policy: Policy, certificate: Certificate | None) -> str:
     counted = "fewer are right than at the last exit"
     if certificate.loss == "disagreement":
         counted = "are not what the last exit says"
+    new, silent = _GROUPS[certificate.per]
+    own = f" ({OWN_IMAGES[certificate.own_images]})" if certificate.own_images else ""
     return (
-        f"Guarantee: certified for {wish}, on {certificate.certify_samples} samples that chose nothing: of the answers "
-        f"to new samples like them, at most {_plain(policy.max_drop)} {counted}. Valid for these graphs and thresholds "
-        f"on {certificate.backend} ({certificate.device}). It says nothing about data that drifts or of single classes."
+        f"Guarantee: certified for {wish}, on {certificate.certify_samples} samples that chose nothing{own}: of the "
+        f"answers to new samples {new}, at most {_plain(policy.max_drop)} {counted}. Valid for these graphs and "
+        f"thresholds on {certificate.backend} ({certificate.device}). It says nothing about data that drifts{silent}."
     )
 
 

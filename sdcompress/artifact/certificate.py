@@ -56,7 +56,11 @@ def check_covered(manifest: Manifest, *, backend: str, device: str) -> None:
 def _check_subject(manifest: Manifest, certificate: Certificate) -> None:
     pairs = {
         "graphs": (graphs_digest(manifest), certificate.graphs),
-        "data": (manifest.provenance.data_fingerprint, certificate.data_fingerprint),
+        # images of the user's own belong to no data set: such a certificate is tied by graphs and temperatures
+        "data": (
+            manifest.provenance.data_fingerprint if certificate.own_images is None else certificate.data_fingerprint,
+            certificate.data_fingerprint,
+        ),
         "temperatures": (tuple(exit_.temperature for exit_ in manifest.exits), certificate.temperatures),
         "policy": (_kind(manifest), (certificate.policy, certificate.parameters)),
         "precision": (tuple(segment.precision for segment in manifest.segments), certificate.precision),

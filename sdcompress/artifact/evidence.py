@@ -25,25 +25,31 @@ class Evidence:
     Attributes:
         confidences: float32 [E-1, N], of all exits but the last.
         right: uint8 [E, N], 0 or 1: whether each exit's answer is the label; for disagreement, the last exit's answer.
+        labels: int32 [N], the class of each sample; only where the bounds hold in every class.
     """
 
     confidences: npt.NDArray[np.float32]
     right: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int32] | None = None
 
     def save(self, path: Path) -> None:
-        """Write an .npz of the two arrays; the same arrays give the same bytes."""
-        np.savez(path, confidences=self.confidences, right=self.right)
+        """Write an .npz of the arrays that there are; the same arrays give the same bytes."""
+        if self.labels is None:
+            np.savez(path, confidences=self.confidences, right=self.right)
+        else:
+            np.savez(path, confidences=self.confidences, right=self.right, labels=self.labels)
 
     @classmethod
     def load(cls, path: Path) -> Evidence:
         """Read evidence; nothing is unpickled.
 
         Raises:
-            ArtifactError: if the file does not hold the two arrays.
+            ArtifactError: if the file does not hold the arrays.
         """
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                evidence = cls(arrays["confidences"], arrays["right"])
+                labels = arrays.get("labels")
+                evidence = cls(arrays["confidences"], arrays["right"], labels)
         except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
             raise _malformed(path, str(error)) from error
         if wrong := evidence._problem():
@@ -60,12 +66,14 @@ class Evidence:
                 return f"'{name}' is {array.dtype} {list(array.shape)}, not {dtype} of 2 axes"
         if self.right.size and self.right.max() > 1:
             return "'right' holds other numbers than 0 and 1"
+        if self.labels is not None and (self.labels.dtype != "int32" or self.labels.shape != self.right.shape[1:]):
+            return f"'labels' is {self.labels.dtype} {list(self.labels.shape)}, not int32 of one for each sample"
         return ""
 
 
 def _malformed(path: Path, why: str) -> ArtifactError:
     return ArtifactError(
         f"The certificate's evidence '{path.name}' cannot be read: {why}.",
-        allowed="confidences float32 [E-1, N], right uint8 [E, N]",
+        allowed="confidences float32 [E-1, N], right uint8 [E, N], optionally labels int32 [N]",
         next_step="copy the artifact again, or calibrate it again",
     )

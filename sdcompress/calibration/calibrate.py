@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,14 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from sdcompress.artifact.card import card
-from sdcompress.artifact.certificate import CERTIFIED_BACKEND
+from sdcompress.artifact.certificate import CERTIFIED_BACKEND, graphs_digest
 from sdcompress.artifact.evidence import EVIDENCE
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.artifact.write import derived, entry, seal, staged
-from sdcompress.calibration.certified import certified
-from sdcompress.calibration.certify import deltas
+from sdcompress.calibration.certified import certified, fingerprint_of, in_expectation
+from sdcompress.calibration.certify import smallest_wish
+from sdcompress.calibration.groups import check_classes
 from sdcompress.calibration.observe import choose_judgement
-from sdcompress.calibration.parts import samples_for
+from sdcompress.calibration.parts import draw_parts, samples_for, seed_of
 from sdcompress.calibration.planning import least_samples as least_to_certify
 from sdcompress.calibration.planning import samples_for_binomial, samples_for_loss
 from sdcompress.calibration.stages import stage_ms, stage_times
@@ -29,9 +31,10 @@ from sdcompress.runtime.open import open_engine
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Certificate, Exit, Manifest, Policy
 
-__all__ = ["LEAST_SAMPLES", "calibrate", "check", "check_subject", "least_samples"]
+__all__ = ["LEAST_SAMPLES", "OWN", "calibrate", "check", "check_subject", "least_samples"]
 
 LEAST_SAMPLES = 50
+OWN = "own"  # the name of the split, where it is a user's own images
 
 
 def calibrate(
@@ -71,6 +74,11 @@ def calibrate(
     check(opened, samples, settings, split)
     with staged(out, overwrite=overwrite) as folder:
         engine = open_engine(opened.path, backend=CERTIFIED_BACKEND, threads=threads, allow_uncertified=True)
+        if settings.in_expectation:
+            temperatures, policy = in_expectation(
+                opened.manifest, engine, samples, settings, split=split, progress=progress
+            )
+            return _write(opened, _with_temperatures(opened, temperatures), policy, None, folder)
         if settings.confidence is None:
             exits, policy = _choose(opened, engine, samples, settings, split=split, progress=progress)
             return _write(opened, exits, policy, None, folder)
@@ -92,12 +100,14 @@ def check(opened: Artifact, samples: Samples, settings: recipe.Calibrate, split:
     if len(samples) < least_samples(settings):
         raise _too_few(len(samples), settings, split)
     missing = int((samples.labels < 0).sum())
-    if missing and settings.confidence is not None and not settings.unlabelled:
+    if missing and not settings.unlabelled:
         raise DataError(
             f"The labels of {missing} of {len(samples)} samples are missing (negative).",
             allowed=f"0 to {len(opened.manifest.classes) - 1} for each: a drop in accuracy is counted with labels",
             next_step="label them, or certify disagreement with the last exit instead, which needs none: --unlabelled",
         )
+    if settings.per == "class":
+        _check_classes(opened.manifest, samples, settings)
 
 
 def check_subject(opened: Artifact) -> None:
@@ -119,31 +129,41 @@ def check_subject(opened: Artifact) -> None:
 def least_samples(settings: recipe.Calibrate) -> int:
     """The samples without which ``calibrate`` refuses: even without a single loss there would be no certificate."""
     if settings.confidence is None:
-        return LEAST_SAMPLES
-    drops = {settings.max_drop, *settings.ladder}
-    delta = deltas(settings.confidence, len(drops))
-    tested = least_to_certify(min(drops), delta, unlabelled=settings.unlabelled)
+        # conformal risk control counts one loss more than there are: below, even none is too many
+        alone = samples_for(math.ceil(1 / settings.max_drop) - 1) if settings.in_expectation else 0
+        return max(LEAST_SAMPLES, alone)
+    tested = least_to_certify(*smallest_wish(settings), unlabelled=settings.unlabelled)
     return max(LEAST_SAMPLES, samples_for(tested))
 
 
+def _check_classes(manifest: Manifest, samples: Samples, settings: recipe.Calibrate) -> None:
+    seed = seed_of(fingerprint_of(manifest, samples), graphs_digest(manifest))
+    drop, delta = smallest_wish(settings)
+    wish = f"a drop of {drop:.2%} with a confidence of {settings.confidence:.4g}"
+    labels = samples.labels[draw_parts(len(samples), seed).certify]
+    check_classes(labels, manifest.classes, least_to_certify(drop, delta), wish)
+
+
 def _too_few(found: int, settings: recipe.Calibrate, split: str) -> DataError:
+    what, more = f"The {split} split has {found} samples", "set data.validation higher and train again"
+    if split == OWN:
+        what, more = f"The folder has {found} samples", "collect more images"
     if settings.confidence is None:
         return DataError(
-            f"The {split} split has {found} samples, too few to choose thresholds with.",
-            allowed=f"at least {LEAST_SAMPLES}; for a loss of one point, some thousands",
-            next_step="set data.validation higher and train again",
+            f"{what}, too few to choose thresholds with.",
+            allowed=f"at least {least_samples(settings)}; for a loss of one point, some thousands",
+            next_step=more,
         )
-    needed, smallest = least_samples(settings), min(settings.max_drop, *settings.ladder, 1.0)
-    delta = deltas(settings.confidence, len({settings.max_drop, *settings.ladder}))
+    needed, (smallest, delta) = least_samples(settings), smallest_wish(settings)
     plan = samples_for_binomial if settings.unlabelled else samples_for_loss
     typical = plan(smallest / 2, smallest, delta)
     half = "" if typical is None else f"; about {samples_for(typical)} where half of that is lost"
     return DataError(
-        f"The {split} split has {found} samples: too few to certify a drop of {smallest:.2%} with a confidence of "
-        f"{settings.confidence:.4g}, even if not one answer is lost.",
+        f"{what}: too few to certify a drop of {smallest:.2%} with a confidence of {settings.confidence:.4g}, even if "
+        "not one answer is lost.",
         allowed=f"at least {needed} where nothing is lost{half}",
         next_step="ask for a larger drop or less confidence (sdcompress calibrate --plan shows what is within reach), "
-        "or set data.validation higher and train again",
+        f"or {more}",
     )
 
 

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from sdcompress.artifact.certificate import CERTIFIED_BACKEND, CERTIFIED_DEVICE, graphs_digest
 from sdcompress.artifact.evidence import Evidence
-from sdcompress.calibration.certify import Shape, certify, collect, make_shape
+from sdcompress.calibration.certify import Shape, certify, collect, losses, make_shape, with_labels
 from sdcompress.calibration.parts import draw_parts, seed_of
+from sdcompress.calibration.sequence import conformal_risk_control
 from sdcompress.calibration.stages import stage_times
 from sdcompress.calibration.thresholds import leave
 from sdcompress.data.samples import Samples, Subset
+from sdcompress.data.unlabelled import UnlabelledImages
 from sdcompress.errors import UsageError
 from sdcompress.runtime.engine import Engine
 from sdcompress.schema import recipe
-from sdcompress.schema.manifest import CertifiedDrop, Manifest, Policy
+from sdcompress.schema.manifest import CertifiedDrop, Manifest, Policy, StageTimes
 
-__all__ = ["Certified", "certified", "figures"]
+__all__ = ["Certified", "Drawn", "certified", "draw", "figures", "fingerprint_of", "in_expectation"]
 
 Progress = Callable[[int, int], None]
+Guarantee = Literal["certified", "no certificate", "in expectation"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,61 @@ class Certified:
     policy: Policy
     certificate: dict[str, Any]
     evidence: Evidence
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The parts of the samples, and what each gave.
+
+    Attributes:
+        fingerprint: of the data.
+        seed: that drew the parts, from the fingerprint and the graphs.
+        shape: what the first part decided.
+        evidence: of the second part, which was only run when that was fixed.
+        stage_times: of the stages in batches.
+    """
+
+    fingerprint: str
+    seed: str
+    shape: Shape
+    evidence: Evidence
+    stage_times: StageTimes
+
+
+def fingerprint_of(manifest: Manifest, samples: Samples) -> str:
+    """Of the images of a user's own, else of the data set that the artifact was trained on."""
+    return samples.fingerprint if isinstance(samples, UnlabelledImages) else manifest.provenance.data_fingerprint
+
+
+def draw(
+    manifest: Manifest, engine: Engine, samples: Samples, settings: recipe.Calibrate, progress: Progress | None = None
+) -> Drawn:
+    """Make a path on one part of the samples, then run the other.
+
+    Args:
+        manifest: of the artifact that is calibrated.
+        engine: opened from it.
+        samples: N images that training has not seen.
+        settings: of the calibration.
+        progress: called with (images done, all images).
+
+    Raises:
+        VerificationError: if a logit is not finite.
+    """
+    fingerprint, total = fingerprint_of(manifest, samples), len(samples)
+    seed = seed_of(fingerprint, graphs_digest(manifest))
+    parts = draw_parts(total, seed)
+    shape = make_shape(engine, Subset(samples, parts.shape), settings, _part(progress, 0, total))
+    held = Subset(samples, parts.certify)
+    evidence = collect(
+        engine,
+        held,
+        shape.judgement,
+        unlabelled=settings.unlabelled,
+        progress=_part(progress, len(parts.shape), total),
+    )
+    evidence = with_labels(evidence, held, settings.per)
+    return Drawn(fingerprint, seed, shape, evidence, stage_times(engine, manifest, samples))
 
 
 def certified(
@@ -65,61 +123,98 @@ def certified(
         UsageError: if no certified thresholds keep the budget of the settings.
         VerificationError: if a logit is not finite.
     """
-    graphs, fingerprint = graphs_digest(manifest), manifest.provenance.data_fingerprint
-    seed, total = seed_of(fingerprint, graphs), len(samples)
-    parts = draw_parts(total, seed)
-    shape = make_shape(engine, Subset(samples, parts.shape), settings, _part(progress, 0, total))
-    evidence = collect(
-        engine,
-        Subset(samples, parts.certify),
-        shape.judgement,
-        unlabelled=settings.unlabelled,
-        progress=_part(progress, len(parts.shape), total),
-    )
+    drawn = draw(manifest, engine, samples, settings, progress)
+    shape, evidence = drawn.shape, drawn.evidence
     levels = certify(evidence, shape.path, settings)
     tested = max(len(level.p_values) for level in levels)
     certificate = {
         "confidence": settings.confidence,
         "loss": "disagreement" if settings.unlabelled else "accuracy drop",
         "test": "binomial" if settings.unlabelled else "betting",
+        "per": settings.per,
         "levels": levels,
         "path": shape.path[: tested + 1],  # what was not tested says nothing
         "temperatures": shape.judgement.temperatures,
         "policy": settings.policy,
         "parameters": shape.judgement.policy.parameters,
-        "graphs": graphs,
+        "graphs": graphs_digest(manifest),
         "backend": CERTIFIED_BACKEND,
         "device": CERTIFIED_DEVICE,
         "precision": tuple(segment.precision for segment in manifest.segments),
-        "data_fingerprint": fingerprint,
-        "seed": seed,
-        "shape_samples": len(parts.shape),
-        "certify_samples": len(parts.certify),
+        "data_fingerprint": drawn.fingerprint,
+        "own_images": _own(samples),
+        "seed": drawn.seed,
+        "shape_samples": shape.evidence.right.shape[1],
+        "certify_samples": evidence.right.shape[1],
     }
     wish = next(level for level in levels if level.max_drop == settings.max_drop)
-    times = stage_times(engine, manifest, samples)
-    policy = _policy(shape, evidence, wish, settings, split).model_copy(update={"stage_times": times})
+    policy = _policy(drawn, wish, settings, split)
     return Certified(shape.judgement.temperatures, policy, certificate, evidence)
+
+
+def in_expectation(
+    manifest: Manifest,
+    engine: Engine,
+    samples: Samples,
+    settings: recipe.Calibrate,
+    *,
+    split: str,
+    progress: Progress | None = None,
+) -> tuple[tuple[float, ...], Policy]:
+    """Temperatures and a policy by conformal risk control: the mean drop over calibrations keeps the wish.
+
+    On the same parts and path as a certificate, as what chose nothing must be exchangeable with new samples. Single
+    calibrations may lose more, so that it is never called certified and nothing is kept to verify.
+
+    Args:
+        manifest: of the artifact that is calibrated.
+        engine: opened from it.
+        samples: N images that training has not seen.
+        settings: with ``in_expectation``.
+        split: what the samples are.
+        progress: called with (images done, all images).
+
+    Raises:
+        VerificationError: if a logit is not finite.
+    """
+    drawn = draw(manifest, engine, samples, settings, progress)
+    path = drawn.shape.path
+    found = np.stack([losses(drawn.evidence, step) for step in path])
+    step = conformal_risk_control(found, settings.max_drop) - 1  # path[0] loses nothing: it is always among them
+    return drawn.shape.judgement.temperatures, _at(max(step, 0), drawn, settings, split, "in expectation")
+
+
+def _own(samples: Samples) -> Literal["apart", "not compared"] | None:
+    if not isinstance(samples, UnlabelledImages):
+        return None
+    return "apart" if samples.apart else "not compared"
 
 
 def _part(progress: Progress | None, before: int, total: int) -> Progress | None:
     return None if progress is None else lambda done, _: progress(before + done, total)
 
 
-def _policy(shape: Shape, evidence: Evidence, wish: CertifiedDrop, settings: recipe.Calibrate, split: str) -> Policy:
+def _at(step: int, drawn: Drawn, settings: recipe.Calibrate, split: str, guarantee: Guarantee) -> Policy:
+    """The policy at a step of the path."""
+    shape, evidence = drawn.shape, drawn.evidence
+    return Policy(
+        kind=settings.policy,
+        parameters=shape.judgement.policy.parameters,
+        thresholds=shape.path[step],
+        max_drop=settings.max_drop,
+        guarantee=guarantee,
+        split=split,
+        samples=evidence.right.shape[1],
+        stage_ms=shape.stage_ms,
+        stage_times=drawn.stage_times,
+        backend=CERTIFIED_BACKEND,
+        **figures(evidence, shape.path[step], unlabelled=settings.unlabelled),
+    )
+
+
+def _policy(drawn: Drawn, wish: CertifiedDrop, settings: recipe.Calibrate, split: str) -> Policy:
     def at(step: int) -> Policy:
-        return Policy(
-            kind=settings.policy,
-            parameters=shape.judgement.policy.parameters,
-            thresholds=shape.path[step],
-            max_drop=settings.max_drop,
-            guarantee="certified" if wish.certified else "no certificate",
-            split=split,
-            samples=evidence.right.shape[1],
-            stage_ms=shape.stage_ms,
-            backend=CERTIFIED_BACKEND,
-            **figures(evidence, shape.path[step], unlabelled=settings.unlabelled),
-        )
+        return _at(step, drawn, settings, split, "certified" if wish.certified else "no certificate")
 
     fastest, budget = at(wish.certified), settings.budget_ms
     if budget is None or not wish.certified:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from sdcompress.artifact.evidence import Evidence
+from sdcompress.calibration.groups import Per, in_every_group, members
 from sdcompress.calibration.observe import Judgement, choose_judgement, observe
 from sdcompress.calibration.p_values import betting_p_value, binomial_p_value
-from sdcompress.calibration.path import threshold_path
+from sdcompress.calibration.parts import in_shape
+from sdcompress.calibration.path import exit_path, threshold_path
+from sdcompress.calibration.planning import least_samples
 from sdcompress.calibration.sequence import fixed_sequence
 from sdcompress.calibration.stages import stage_ms
 from sdcompress.calibration.thresholds import leave
@@ -22,7 +26,19 @@ from sdcompress.runtime.engine import Engine
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import CertifiedDrop
 
-__all__ = ["Path", "Shape", "TestKind", "certified_drop", "certify", "collect", "deltas", "losses", "make_shape"]
+__all__ = [
+    "Path",
+    "Shape",
+    "TestKind",
+    "certified_drop",
+    "certify",
+    "collect",
+    "deltas",
+    "losses",
+    "make_shape",
+    "smallest_wish",
+    "with_labels",
+]
 
 Path = tuple[tuple[float, ...], ...]
 Progress = Callable[[int, int], None]
@@ -57,9 +73,25 @@ def make_shape(engine: Engine, samples: Samples, settings: recipe.Calibrate, pro
     """
     times = stage_ms(engine, samples)
     judgement, signals, right = choose_judgement(engine, samples, settings, times, progress)
-    evidence = judgement.evidence(signals, right)
-    path = threshold_path(evidence.confidences, right, times, shared=judgement.policy.shared)
-    return Shape(judgement, times, path, evidence)
+    evidence = with_labels(judgement.evidence(signals, right), samples, settings.per)
+    return Shape(judgement, times, _path(evidence, times, settings, shared=judgement.policy.shared), evidence)
+
+
+def _path(evidence: Evidence, times: tuple[float, ...], settings: recipe.Calibrate, *, shared: bool) -> Path:
+    """For a wish about single exits no group may be so small that it could not be certified: twice the least number."""
+    right = evidence.right.astype(np.bool_)
+    if settings.per != "exit":
+        return threshold_path(evidence.confidences, right, times, shared=shared)
+    least = in_shape(2 * least_samples(*smallest_wish(settings), unlabelled=settings.unlabelled))
+    if not shared:
+        return exit_path(evidence.confidences, right, least)
+    path = threshold_path(evidence.confidences, right, times, shared=True)
+    return tuple(step for step in path if all(mask.sum() >= least for mask in members(evidence, step, "exit")))
+
+
+def with_labels(evidence: Evidence, samples: Samples, per: Per) -> Evidence:
+    """The evidence of these samples, with their labels where the bounds shall hold in every class."""
+    return replace(evidence, labels=samples.labels.astype(np.int32)) if per == "class" else evidence
 
 
 def collect(
@@ -100,7 +132,16 @@ def deltas(confidence: float, wishes: int) -> float:
     return float((1 - Fraction(str(confidence))) / wishes)
 
 
-def certified_drop(evidence: Evidence, path: Path, test: TestKind, max_drop: float, delta: float) -> CertifiedDrop:
+def smallest_wish(settings: recipe.Calibrate) -> tuple[float, float]:
+    """The smallest drop that is asked for, and the delta of each test; needs a confidence."""
+    assert settings.confidence is not None
+    drops = {settings.max_drop, *settings.ladder}
+    return min(drops), deltas(settings.confidence, len(drops))
+
+
+def certified_drop(
+    evidence: Evidence, path: Path, test: TestKind, max_drop: float, delta: float, *, per: Per = None
+) -> CertifiedDrop:
     """Fixed-sequence testing of path[1], path[2], ...; at path[0] nobody leaves, so nothing is lost.
 
     Args:
@@ -109,15 +150,22 @@ def certified_drop(evidence: Evidence, path: Path, test: TestKind, max_drop: flo
         test: the p-value: betting for losses in {-1, 0, 1}, binomial for losses in {0, 1}.
         max_drop: alpha.
         delta: of the test.
+        per: the groups in each of which it is tested.
     """
+
+    @lru_cache(maxsize=4096)  # most classes lose at a step what they lost at the step before
+    def known(content: bytes) -> float:
+        found = np.frombuffer(content, np.int8)
+        if test == "betting":
+            return betting_p_value(found, max_drop, delta)
+        return binomial_p_value(int(found.sum()), len(found), max_drop)
+
+    def p_value(found: npt.NDArray[np.int8]) -> float:
+        return known(found.tobytes())
 
     def p_values() -> Iterator[float]:
         for thresholds in path[1:]:
-            found = losses(evidence, thresholds)
-            if test == "betting":
-                yield betting_p_value(found, max_drop, delta)
-            else:
-                yield binomial_p_value(int(found.sum()), len(found), max_drop)
+            yield in_every_group(losses(evidence, thresholds), members(evidence, thresholds, per), p_value)
 
     tested = fixed_sequence(p_values(), delta)
     return CertifiedDrop(max_drop=max_drop, delta=delta, certified=tested.rejected, p_values=tested.p_values)
@@ -135,4 +183,4 @@ def certify(evidence: Evidence, path: Path, settings: recipe.Calibrate) -> tuple
     drops = sorted({settings.max_drop, *settings.ladder})
     delta = deltas(settings.confidence, len(drops))
     test: TestKind = "binomial" if settings.unlabelled else "betting"
-    return tuple(certified_drop(evidence, path, test, drop, delta) for drop in drops)
+    return tuple(certified_drop(evidence, path, test, drop, delta, per=settings.per) for drop in drops)

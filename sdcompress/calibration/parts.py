@@ -8,12 +8,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Parts", "draw_parts", "samples_for", "seed_of"]
+__all__ = ["Parts", "draw_parts", "in_shape", "samples_for", "seed_of"]
 
 Positions = npt.NDArray[np.int64]
 
-# a fifth to a half was tried (benchmarks/certificates): a small share leaves more to the tests, which need more
-_SHAPE_EVERY = 4
+# a third to a sixteenth was tried (benchmarks/certificates): from some thousand samples on a small share is better, as
+# it leaves more to the tests; on some hundred an eighth is too few to make a path of
+_SHAPE_EVERY = 6
 
 
 class Parts(NamedTuple):
@@ -38,7 +39,7 @@ def seed_of(data_fingerprint: str, graphs: str) -> str:
 
 
 def draw_parts(count: int, seed: str) -> Parts:
-    """Part the positions 0..count-1 at random, a quarter for the shape.
+    """Part the positions 0..count-1 at random, a sixth for the shape.
 
     Not stratified by class: the tests are for samples drawn independently. The keys are raw output of PCG64, which
     numpy keeps the same over versions (NEP 19).
@@ -56,3 +57,8 @@ def samples_for(certify: int) -> int:
     """The smallest number of calibration samples whose second part has at least so many."""
     near = certify * _SHAPE_EVERY // (_SHAPE_EVERY - 1)
     return next(count for count in range(near - 1, near + 2) if count - count // _SHAPE_EVERY >= certify)
+
+
+def in_shape(certify: int) -> int:
+    """How many samples of the shape part stand for so many of the part that certifies."""
+    return -(-certify // (_SHAPE_EVERY - 1))

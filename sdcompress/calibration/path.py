@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from sdcompress.calibration.thresholds import NEVER, Search, at_price, leave
 
-__all__ = ["threshold_path"]
+__all__ = ["exit_path", "threshold_path"]
 
 Confidences = npt.NDArray[np.float32]
 
@@ -17,6 +17,8 @@ _PRICES = 48
 # neighbours on the path differ by at most this share of the whole network's cost, and by at most this loss or
 # this share of the loss: coarse where nothing is lost, fine where tests decide
 _COST_STEP, _LOSS_STEP, _LOSS_SHARE = 0.04, 5e-4, 0.08
+# shares of lost answers on the path for single exits: none, then each a twelfth more than the one before
+_SHARES = (0.0, *np.geomspace(2.5e-4, 0.5, 96))
 
 
 def threshold_path(
@@ -69,6 +71,42 @@ def _shared(search: Search) -> list[npt.NDArray[np.float32]]:
     )
     ends = np.flatnonzero(np.diff(np.floor(walked), append=np.inf))
     return [np.full(len(search.confidences), scan.values[end], np.float32) for end in ends]
+
+
+def exit_path(confidences: Confidences, right: npt.NDArray[np.bool_], least: int) -> tuple[tuple[float, ...], ...]:
+    """As ``threshold_path``, for a wish about what has left by each exit: all these groups lose about the same share.
+
+    For every share, from none on: exit by exit the lowest threshold with which those that have left by then make
+    at most that share of mistakes (the greedy first stage of Ringel et al., arXiv:2402.00857, for a row of
+    shares instead of the one that is wished for). An exit by which too few would have left to be certified stays shut.
+
+    Args:
+        confidences: float32 [E-1, N], of all exits but the last.
+        right: bool [E, N], whether each exit's answer is right; without labels, whether it is the last exit's.
+        least: samples that must have left by an exit.
+
+    Returns:
+        [J][E-1], each exactly representable in float32; the first step is ``NEVER`` at every exit.
+    """
+    mistakes = right[-1] & ~right
+    path = [np.full(len(confidences), NEVER, np.float32)]
+    for share in _SHARES:
+        step = np.full(len(confidences), NEVER, np.float32)
+        gone = np.zeros(right.shape[1], np.bool_)
+        lost = 0
+        for exit_, values in enumerate(confidences):
+            rows = np.flatnonzero(~gone & (values <= 1))  # NaN never leaves
+            order = rows[np.argsort(-values[rows], kind="stable")]
+            losses = lost + np.cumsum(mistakes[exit_, order])
+            count = int(gone.sum()) + np.arange(1, len(order) + 1)
+            last = np.diff(values[order], append=np.float32(-1)) != 0  # equal confidences leave together
+            kept = np.flatnonzero(last & (losses <= share * count) & (count >= least))
+            if len(kept):
+                step[exit_] = values[order[kept[-1]]]
+                gone[order[: kept[-1] + 1]] = True
+                lost = int(losses[kept[-1]])
+        path.append(np.minimum(path[-1], step))
+    return _distinct(path)
 
 
 def _between(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import numpy as np
 from sdcompress.artifact.certificate import CERTIFIED_BACKEND, graphs_digest
 from sdcompress.artifact.read import open_artifact
 from sdcompress.calibration.calibrate import LEAST_SAMPLES, check_subject, least_samples
-from sdcompress.calibration.certify import Shape, deltas, losses, make_shape
+from sdcompress.calibration.certified import fingerprint_of
+from sdcompress.calibration.certify import Shape, losses, make_shape, smallest_wish
+from sdcompress.calibration.groups import members
 from sdcompress.calibration.parts import draw_parts, samples_for, seed_of
 from sdcompress.calibration.planning import samples_for_betting, samples_for_binomial
 from sdcompress.calibration.thresholds import leave
@@ -64,42 +67,66 @@ def plan(
             allowed=f"at least {LEAST_SAMPLES}",
             next_step="set data.validation higher and train again",
         )
-    seed = seed_of(opened.manifest.provenance.data_fingerprint, graphs_digest(opened.manifest))
+    seed = seed_of(fingerprint_of(opened.manifest, samples), graphs_digest(opened.manifest))
     parts = draw_parts(len(samples), seed)
     engine = open_engine(opened.path, backend=CERTIFIED_BACKEND, threads=threads, allow_uncertified=True)
     shape = make_shape(engine, Subset(samples, parts.shape), settings, progress)
+    smallest, share = _smallest(samples, opened.manifest.classes, settings)
+    assumed = () if settings.per == "exit" else _ASSUMED  # by how many they would leave is not assumed
     return Plan(
         source=str(artifact),
         max_drop=settings.max_drop,
         confidence=settings.confidence,
         loss="disagreement" if settings.unlabelled else "accuracy drop",
+        per=settings.per,
+        smallest=smallest,
         power=POWER,
         samples=len(samples),
         seen=len(parts.shape),
-        least=least_samples(settings),
-        assumed=tuple(_row(share * settings.max_drop, 0.0, None, settings) for share in _ASSUMED),
+        least=math.ceil(least_samples(settings) / share),
+        assumed=tuple(_row(part * settings.max_drop, 0.0, share, None, settings) for part in assumed),
         observed=_observed(shape, settings),
     )
 
 
+def _smallest(samples: Samples, classes: tuple[str, ...], settings: recipe.Calibrate) -> tuple[str | None, float]:
+    """The smallest class in words and its share of the samples, where the wish is for every class; else everybody."""
+    if settings.per != "class":
+        return None, 1.0
+    counts = np.bincount(samples.labels, minlength=len(classes))
+    label = int(counts.argmin())
+    # a class that is not there: as if there were one, so that the number says how far away it is
+    return f"'{classes[label]}', {counts[label]} of {len(samples)}", max(1, int(counts[label])) / len(samples)
+
+
 def _observed(shape: Shape, settings: recipe.Calibrate) -> tuple[PlanRow, ...]:
-    costs = np.cumsum(shape.stage_ms)
-    rows = []
-    for thresholds in shape.path[1:]:
+    stop = len(shape.path) - 1
+    for step, thresholds in enumerate(shape.path[1:], 1):
         found = losses(shape.evidence, thresholds)
-        mean_ms = float(costs[leave(shape.evidence.confidences, thresholds)].mean())
-        rows.append(_row(float((found > 0).mean()), float((found < 0).mean()), mean_ms, settings))
-        if found.mean() >= settings.max_drop:
-            break  # from here on there is nothing to certify
-    chosen = np.unique(np.linspace(0, len(rows) - 1, min(_MOST_ROWS, len(rows))).round().astype(int))
-    return tuple(rows[row] for row in chosen) if rows else ()
+        if any(found[mask].mean() >= settings.max_drop for mask in members(shape.evidence, thresholds, settings.per)):
+            stop = step  # from here on there is nothing to certify
+            break
+    chosen = np.unique(np.linspace(1, stop, min(_MOST_ROWS, stop)).round().astype(int)) if stop else ()
+    return tuple(_seen(shape, shape.path[step], settings) for step in chosen)
 
 
-def _row(lost: float, gained: float, mean_ms: float | None, settings: recipe.Calibrate) -> PlanRow:
-    assert settings.confidence is not None
-    delta = deltas(settings.confidence, len({settings.max_drop, *settings.ladder}))
+def _seen(shape: Shape, thresholds: tuple[float, ...], settings: recipe.Calibrate) -> PlanRow:
+    """What the group that needs most samples needs."""
+    mean_ms = float(np.cumsum(shape.stage_ms)[leave(shape.evidence.confidences, thresholds)].mean())
+    found = losses(shape.evidence, thresholds)
+    rows = [
+        _row(float((found[mask] > 0).mean()), float((found[mask] < 0).mean()), float(mask.mean()), mean_ms, settings)
+        for mask in members(shape.evidence, thresholds, settings.per)
+    ]
+    return max(rows, key=lambda row: (math.inf if row.needs is None else row.needs, row.lost - row.gained))
+
+
+def _row(lost: float, gained: float, share: float, mean_ms: float | None, settings: recipe.Calibrate) -> PlanRow:
+    """``share``: of the samples that are in the group, which has these losses."""
+    _, delta = smallest_wish(settings)
     if settings.unlabelled:
         needed = samples_for_binomial(lost, settings.max_drop, delta, POWER)
     else:
         needed = samples_for_betting(lost, gained, settings.max_drop, delta, POWER)
-    return PlanRow(mean_ms=mean_ms, lost=lost, gained=gained, needs=None if needed is None else samples_for(needed))
+    needs = None if needed is None else samples_for(math.ceil(needed / share))
+    return PlanRow(mean_ms=mean_ms, lost=lost, gained=gained, needs=needs)

@@ -61,8 +61,10 @@ def samples_for_binomial(rate: float, max_drop: float, delta: float, power: floa
 def samples_for_betting(lost: float, gained: float, max_drop: float, delta: float, power: float = 0.8) -> int | None:
     """The samples with which the betting test certifies alpha in a share ``power`` of all draws, about.
 
-    The logarithm of the wealth is a sum over the samples; with bets sized by the true variance its mean and variance
-    are known, and the sum is taken as normal. Simulated power is within some points of this (see the tests).
+    The logarithm of the wealth is a sum over the samples; with one bet, sized by the true variance, its mean and
+    variance are known, and the sum is taken as normal. One bet would need ln(1 / delta) of it, that is a distance of
+    sqrt(2 ln(1 / delta)) deviations from alpha where a test that knows the variance needs the normal quantile of delta;
+    bets that are sized anew lie half-way between, by simulation. Simulated power is within some points of this.
 
     Args:
         lost: share of samples that only the last exit answers rightly.
@@ -79,15 +81,15 @@ def samples_for_betting(lost: float, gained: float, max_drop: float, delta: floa
     chances = np.array([lost, gained, 1 - lost - gained])
     values = np.array([1.0, -1.0, 0.0])
     variance = float(chances @ values**2 - (chances @ values) ** 2)
-    quantile = NormalDist().inv_cdf(power)
+    quantile, single = NormalDist().inv_cdf(power), math.sqrt(2 * math.log(1 / delta))
+    goal = ((single - NormalDist().inv_cdf(delta)) / 2) ** 2 / 2
 
     def enough(samples: int) -> bool:
-        spread = max(variance, 1 / samples)  # the bets start from a guess that fades like 1 / n
-        bet = min(1.0, math.sqrt(2 * math.log(1 / delta) / (samples * spread)))
+        bet = min(1.0, single / math.sqrt(samples * max(variance, max_drop * (1 - max_drop))))
         gains = np.log1p(-bet * (values - max_drop))
         mean = float(chances @ gains)
         deviation = math.sqrt(max(0.0, float(chances @ gains**2) - mean**2))
-        return samples * mean - quantile * deviation * math.sqrt(samples) >= math.log(1 / delta)
+        return samples * mean - quantile * deviation * math.sqrt(samples) >= goal
 
     return _first(enough, least_samples(max_drop, delta))
 

@@ -6,6 +6,8 @@ import math
 from itertools import pairwise
 from typing import NoReturn
 
+import numpy as np
+
 from sdcompress.artifact.certificate import CERTIFIED_BACKEND, CERTIFIED_DEVICE, check_covered
 from sdcompress.artifact.evidence import Evidence
 from sdcompress.artifact.read import Artifact
@@ -46,6 +48,8 @@ def recompute(artifact: Artifact) -> Certificate | None:
     _check_draw(certificate)
     _check_path(certificate)
     evidence = artifact.evidence()
+    if certificate.per == "class":
+        _check_classes(evidence, len(manifest.classes))
     _check_levels(certificate, evidence)
     if manifest.policy is not None:
         _check_policy(manifest.policy, certificate, evidence)
@@ -59,7 +63,7 @@ def _check_draw(certificate: Certificate) -> None:
     shape, total = certificate.shape_samples, certificate.shape_samples + certificate.certify_samples
     drawn = len(draw_parts(total, seed).shape)
     if shape != drawn:
-        _edited(f"{shape} of its {total} samples shaped the path", f"{drawn}, a quarter")
+        _edited(f"{shape} of its {total} samples shaped the path", f"{drawn}, a sixth")
 
 
 def _check_path(certificate: Certificate) -> None:
@@ -71,17 +75,29 @@ def _check_path(certificate: Certificate) -> None:
             _edited(f"a threshold rises at step {step} of its path", "thresholds that only fall")
 
 
+def _check_classes(evidence: Evidence, classes: int) -> None:
+    found = () if evidence.labels is None else np.unique(evidence.labels)
+    if not np.array_equal(found, np.arange(classes)):
+        _edited(
+            f"its evidence has samples of {len(found)} classes", f"every one of the {classes}, as it speaks of each"
+        )
+
+
 def _check_levels(certificate: Certificate, evidence: Evidence) -> None:
     share = deltas(certificate.confidence, len(certificate.levels))
     if certificate.loss == "disagreement" and not evidence.right[-1].all():
         _edited("the last exit disagrees with itself in its evidence", "1 for every sample")
+    if certificate.own_images and certificate.loss != "disagreement":
+        _edited(f"it speaks of the {certificate.loss} on images without labels", "disagreement")
     if (certificate.test == "binomial") != (certificate.loss == "disagreement"):
         _edited(f"its test of the {certificate.loss} is '{certificate.test}'", "betting for drops, else binomial")
     for level in certificate.levels:
         name = f"for a drop of {level.max_drop:.2%}"
         if level.delta > share * (1 + _RELATIVE):
             _edited(f"delta {name} is {level.delta:g}", f"at most {share:g}, its share of 1 - confidence")
-        found = certified_drop(evidence, certificate.path, certificate.test, level.max_drop, level.delta)
+        found = certified_drop(
+            evidence, certificate.path, certificate.test, level.max_drop, level.delta, per=certificate.per
+        )
         if len(found.p_values) != len(level.p_values) or found.certified != level.certified:
             _edited(
                 f"{name} it certifies step {level.certified} after {len(level.p_values)} tests",

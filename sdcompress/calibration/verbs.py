@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sdcompress import recipes
+from sdcompress.artifact.read import open_artifact
+from sdcompress.calibration.calibrate import OWN
 from sdcompress.calibration.calibrate import calibrate as run_calibrate
 from sdcompress.calibration.plan import plan as run_plan
-from sdcompress.evaluation.subject import open_subject
+from sdcompress.data.samples import Samples
+from sdcompress.data.unlabelled import UnlabelledImages
+from sdcompress.errors import SetupError, UsageError
+from sdcompress.evaluation.subject import Subject, open_subject
 from sdcompress.schema.manifest import Manifest
 from sdcompress.schema.recipe import Calibrate, Recipe
 from sdcompress.schema.report import Plan
@@ -30,6 +35,9 @@ def calibrate(
     confidence: float | None = None,
     ladder: Sequence[float] | None = None,
     unlabelled: bool | None = None,
+    images: Folder | None = None,
+    per: Literal["exit", "class"] | None = None,
+    in_expectation: bool | None = None,
     budget_ms: float | None = None,
     temperature: bool | None = None,
     data_dir: Folder | None = None,
@@ -49,6 +57,9 @@ def calibrate(
         confidence: that no more is lost on new samples, 0.95 = in 19 of 20 calibrations; default: the recipe's.
         ladder: further drops to certify on the same path; the confidence is for all of them together.
         unlabelled: certify disagreement with the last exit, without labels.
+        images: with ``unlabelled``: a folder of images of your own, instead of the validation split.
+        per: certify in every group: "class", or "exit" (what has left by it); default: the recipe's.
+        in_expectation: instead of a confidence: keep the drop in the mean over calibrations; certifies nothing.
         budget_ms: the safest certified thresholds with at most this mean time; default: the fastest.
         temperature: fit a temperature per exit; default: the recipe's.
         data_dir: where the data lies, if elsewhere than in the recipe.
@@ -68,14 +79,18 @@ def calibrate(
         confidence=confidence,
         ladder=None if ladder is None else list(ladder),
         unlabelled=unlabelled,
+        per=per,
+        in_expectation=in_expectation,
         budget_ms=budget_ms,
         temperature=temperature,
     )
+    samples, split = _samples(subject, settings, images, data_dir, progress)
     return run_calibrate(
         Path(artifact),
         Path(out),
-        samples=subject.dataset(data_dir).split("validation"),
+        samples=samples,
         settings=settings,
+        split=split,
         threads=threads,
         overwrite=overwrite,
         progress=progress,
@@ -90,6 +105,8 @@ def plan(
     confidence: float | None = None,
     ladder: Sequence[float] | None = None,
     unlabelled: bool | None = None,
+    images: Folder | None = None,
+    per: Literal["exit", "class"] | None = None,
     data_dir: Folder | None = None,
     threads: int = 1,
     progress: Progress | None = None,
@@ -103,6 +120,8 @@ def plan(
         confidence: of the wish.
         ladder: further wishes.
         unlabelled: for disagreement with the last exit.
+        images: a folder of images of your own.
+        per: for every group.
         data_dir: where the data lies, if elsewhere than in the recipe.
         threads: at which the segments are timed.
         progress: called with (images done, all images).
@@ -119,8 +138,9 @@ def plan(
         confidence=confidence,
         ladder=None if ladder is None else list(ladder),
         unlabelled=unlabelled,
+        per=per,
     )
-    samples = subject.dataset(data_dir).split("validation")
+    samples, _ = _samples(subject, settings, images, data_dir, progress)
     return run_plan(Path(artifact), samples=samples, settings=settings, threads=threads, progress=progress)
 
 
@@ -128,3 +148,28 @@ def _calibration(recipe: Recipe, **given: Any) -> Calibrate:
     """The recipe's settings with those that were given instead."""
     chosen = [f"calibrate.{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
     return recipes.read(recipe, chosen).calibrate
+
+
+def _samples(
+    subject: Subject, settings: Calibrate, images: Folder | None, data_dir: Folder | None, progress: Progress | None
+) -> tuple[Samples, str]:
+    """The validation split, or a user's own images, compared with the training images where these can be had."""
+    if images is None:
+        return subject.dataset(data_dir).split("validation"), "validation"
+    if not settings.unlabelled:
+        raise UsageError(
+            "A folder of images is given, which has no labels, for a wish that is counted with labels.",
+            allowed="--images with --unlabelled: disagreement with the last exit, which the drop cannot exceed",
+            next_step="add --unlabelled, or leave --images out to use the data set's validation split",
+        )
+    manifest = open_artifact(subject.path).manifest
+    channels, height, width = (int(size) for size in manifest.input.shape[1:])
+    own = UnlabelledImages(Path(images), manifest.input.preprocess, (height, width, channels), progress)
+    try:
+        training = subject.dataset(data_dir).train
+    except (UsageError, SetupError):
+        if data_dir is not None:
+            raise  # it was said to be there
+        return own, OWN
+    own.check_apart(training, progress)
+    return own, OWN

@@ -31,6 +31,18 @@ Ladder = Annotated[
 Unlabelled = Annotated[
     bool, typer.Option("--unlabelled", help="certify disagreement with the last exit; no label is looked at")
 ]
+OwnImages = Annotated[
+    Path | None,
+    typer.Option("--images", help="with --unlabelled: a folder of your own images instead of the validation split"),
+]
+InExpectation = Annotated[
+    bool,
+    typer.Option("--in-expectation", help="instead of --confidence: keep the drop in the mean, certify nothing"),
+]
+PerExit = Annotated[
+    bool, typer.Option("--per-exit", help="the drop also holds for what has left by each exit, not only over all")
+]
+PerClass = Annotated[bool, typer.Option("--per-class", help="the drop holds for the images of every single class")]
 Budget = Annotated[
     str | None, typer.Option("--budget", help="mean time: the safest certified thresholds that keep it, e.g. 3ms")
 ]
@@ -107,6 +119,10 @@ def calibrate(
     confidence: Confidence = None,
     ladder: Ladder = None,
     unlabelled: Unlabelled = False,
+    images: OwnImages = None,
+    in_expectation: InExpectation = False,
+    per_exit: PerExit = False,
+    per_class: PerClass = False,
     budget: Budget = None,
     plan: Annotated[bool, typer.Option("--plan", help="only say how many images it takes; writes nothing")] = False,
     data_dir: DataDir = None,
@@ -121,7 +137,7 @@ def calibrate(
     Example: sdcompress calibrate artifacts/cascade --max-drop 1% --confidence 95% --out artifacts/early-exit
     """
     from sdcompress import api
-    from sdcompress.cli.tables import show_manifest, show_plan
+    from sdcompress.cli.tables import show_manifest
 
     wish: dict[str, Any] = {
         "policy": policy,
@@ -129,17 +145,15 @@ def calibrate(
         "confidence": None if confidence is None else share(confidence, "--confidence", "95%"),
         "ladder": [share(drop, "--ladder") for drop in ladder] if ladder else None,
         "unlabelled": unlabelled or None,
+        "images": images,
+        "per": _per(per_exit, per_class),
     }
     if plan:
-        with bar("plan") as progress:
-            planned = api.plan(artifact, **wish, data_dir=data_dir, threads=threads, progress=progress)
-        if json:
-            write_json(planned.model_dump(mode="json"))
-        else:
-            show_plan(planned)
+        _plan(artifact, {**wish, "data_dir": data_dir, "threads": threads}, json=json)
         return
     if out is None:
         raise UsageError("No folder to write is given.", allowed="--out FOLDER", next_step="add --out, or --plan")
+    wish["in_expectation"] = in_expectation or None
     wish["budget_ms"] = None if budget is None else milliseconds(budget, "--budget")
     with bar("calibrate") as progress:
         manifest = api.calibrate(
@@ -149,6 +163,28 @@ def calibrate(
         write_json({"artifact": str(out), **manifest.model_dump(mode="json")})
     else:
         show_manifest(manifest, str(out))
+
+
+def _plan(artifact: Path, wish: dict[str, Any], *, json: bool) -> None:
+    from sdcompress import api
+    from sdcompress.cli.tables import show_plan
+
+    with bar("plan") as progress:
+        planned = api.plan(artifact, **wish, progress=progress)
+    if json:
+        write_json(planned.model_dump(mode="json"))
+    else:
+        show_plan(planned)
+
+
+def _per(exits: bool, classes: bool) -> str | None:
+    if exits and classes:
+        raise UsageError(
+            "--per-exit and --per-class are given together.",
+            allowed="one of them: each is a certificate of its own",
+            next_step="choose the groups that matter",
+        )
+    return "exit" if exits else "class" if classes else None
 
 
 def verify(artifact: Artifact, threads: Threads = 1, json: Json = False) -> None:

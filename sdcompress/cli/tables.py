@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
+from sdcompress.artifact.card import OWN_IMAGES
 from sdcompress.cli.screen import say, table
 from sdcompress.doctor import Diagnosis
 from sdcompress.errors import UsageError
@@ -107,8 +108,10 @@ def _show_one_graph(found: OneGraph) -> None:
 def _show_certificate(found: Certificate) -> None:
     """The tests, one line for each wish."""
     say(
-        f"certificate: {found.loss}, confidence {found.confidence:.4g}, on {found.certify_samples} images that chose "
+        f"certificate: {found.loss}{_in_every(found.per)}, confidence {found.confidence:.4g}, on "
+        f"{found.certify_samples} images that chose "
         f"nothing ({found.shape_samples} others shaped the thresholds); for {found.backend} ({found.device})"
+        + (f"; images of one's own, {OWN_IMAGES[found.own_images]}" if found.own_images else "")
     )
     for level in found.levels:
         last = level.p_values[level.certified - 1] if level.certified else None
@@ -132,13 +135,17 @@ def show_verdicts(found: VerifyReport) -> None:
         kept = ", ".join(f"{drop:.2%}" for drop in found.certificate.certified) or "no drop (nobody leaves early)"
         say(
             f"certificate: {found.certificate.tests} tests on {found.certificate.samples} images, computed again, are "
-            f"as it says: {kept} of {found.certificate.loss} at {found.certificate.confidence:.4g} confidence"
+            f"as it says: {kept} of {found.certificate.loss}{_in_every(found.certificate.per)} at "
+            f"{found.certificate.confidence:.4g} confidence"
         )
 
 
 def show_plan(found: Plan) -> None:
     """The samples that a wish needs at each speed."""
-    title = f"images that certify at most {found.max_drop:.2%} {found.loss} at {found.confidence:.4g} confidence"
+    title = (
+        f"images that certify at most {found.max_drop:.2%} {found.loss}{_in_every(found.per)} at "
+        f"{found.confidence:.4g} confidence"
+    )
     rows = [
         [
             "assumed" if row.mean_ms is None else f"seen at {row.mean_ms:.3f} ms",
@@ -153,6 +160,7 @@ def show_plan(found: Plan) -> None:
         f"{found.source}: there are {found.samples:,} images for calibration; below {found.least:,} it is refused. "
         f"With the number needed, {found.power:.0%} of calibrations find the certificate. "
         f"Seen on the {found.seen:,} images that shape the thresholds and certify nothing."
+        + (f" The smallest class is {found.smallest}." if found.smallest else "")
     )
 
 
@@ -251,6 +259,10 @@ def show_diagnosis(found: Diagnosis) -> None:
         say(f"{extra.name:<8} {state}")
     for warning in found.warnings:
         say(f"warning: {warning}")
+
+
+def _in_every(per: str | None) -> str:
+    return {"exit": " of what has left by each exit", "class": " in every class"}.get(per or "", "")
 
 
 def _percent(share: float | None) -> str:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from sdcompress.artifact.evidence import Evidence
 from sdcompress.calibration.certify import losses
+from sdcompress.calibration.groups import in_every_group, members
 from sdcompress.calibration.p_values import betting_p_value, binomial_p_value
 from sdcompress.calibration.thresholds import leave
 from sdcompress.schema.explain import Risk, RiskStep
@@ -33,12 +34,16 @@ def risk(certificate: Certificate, policy: Policy, evidence: Evidence, reach_ms:
 
     def at(step: int) -> RiskStep:
         thresholds = certificate.path[step]
-        found = losses(evidence, thresholds)
-        p_value = _test(certificate.test, found, level.delta)
+        found, masks = losses(evidence, thresholds), list(members(evidence, thresholds, certificate.per))
+
+        def p_value(alpha: float) -> float:
+            test = _test(certificate.test, alpha, level.delta)
+            return in_every_group(found, iter(masks), test)
+
         return RiskStep(
             step=step,
             thresholds=thresholds,
-            loss=float(found.mean()),
+            loss=max(float(found[mask].mean()) for mask in masks if mask.any()),
             bound=upper_bound(p_value, level.delta) if step else 0.0,  # nobody leaves: nothing can be lost
             mean_ms=float(costs[leave(evidence.confidences, thresholds)].mean()),
         )
@@ -48,6 +53,7 @@ def risk(certificate: Certificate, policy: Policy, evidence: Evidence, reach_ms:
         test=certificate.test,
         max_drop=level.max_drop,
         delta=level.delta,
+        per=certificate.per,
         samples=certificate.certify_samples,
         certified=level.certified,
         chosen=certificate.path.index(policy.thresholds) if policy.thresholds in certificate.path else 0,
@@ -58,8 +64,10 @@ def risk(certificate: Certificate, policy: Policy, evidence: Evidence, reach_ms:
 def upper_bound(p_value: Callable[[float], float], delta: float) -> float:
     """The largest mean loss that is not rejected at delta, in [0, 1]: an upper confidence bound of 1 - delta.
 
-    A test is turned into a bound by trying every alpha; halving finds the border because no p-value here rises with
-    alpha. What is certified for a drop are the first steps whose bound is below it.
+    A test is turned into a bound by trying every alpha, and halving finds the border. The exact test's p-value falls
+    with alpha; the betting test sizes its bets by alpha, so that it may flicker within some digits of the border, and
+    what is certified is what the test says of the wish itself. What is certified for a drop are the first steps whose
+    bound is below it.
 
     Args:
         p_value: of "the mean loss is above alpha", by alpha.
@@ -74,7 +82,7 @@ def upper_bound(p_value: Callable[[float], float], delta: float) -> float:
     return high
 
 
-def _test(kind: str, found: npt.NDArray[np.int8], delta: float) -> Callable[[float], float]:
+def _test(kind: str, alpha: float, delta: float) -> Callable[[npt.NDArray[np.int8]], float]:
     if kind == "betting":
-        return lambda alpha: betting_p_value(found, alpha, delta)
-    return lambda alpha: binomial_p_value(int(found.sum()), len(found), alpha)
+        return lambda found: betting_p_value(found, alpha, delta)
+    return lambda found: binomial_p_value(int(found.sum()), len(found), alpha)

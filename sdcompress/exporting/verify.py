@@ -89,6 +89,7 @@ def _check_one_graph(opened: Artifact, one_graph: OneGraph, engine: Engine, inpu
 def _verdict(certificate: Certificate) -> CertificateVerdict:
     return CertificateVerdict(
         loss=certificate.loss,
+        per=certificate.per,
         confidence=certificate.confidence,
         samples=certificate.certify_samples,
         tests=sum(len(level.p_values) for level in certificate.levels),

@@ -95,7 +95,8 @@ def _guarantee(manifest: Manifest) -> str | None:
         return manifest.policy.guarantee
     wish, confidence = 100 * manifest.policy.max_drop, 100 * manifest.certificate.confidence
     what = "" if manifest.certificate.loss == "accuracy drop" else " disagreement"
-    return f"at most {wish:.4g} %{what}, {confidence:.4g} % sure"
+    where = {"class": " in every class", "exit": " by every exit"}.get(manifest.certificate.per or "", "")
+    return f"at most {wish:.4g} %{what}{where}, {confidence:.4g} % sure"
 
 
 def _fill(report: Report, row: ReportRow, manifest: Manifest) -> ReportRow:

@@ -131,6 +131,7 @@ class Risk(Frozen):
     test: Literal["betting", "binomial"]
     max_drop: Fraction
     delta: float = Field(description="each bound alone is too low with at most this probability")
+    per: Literal["exit", "class"] | None = Field(None, description="loss and bound are those of the worst group")
     samples: int
     certified: int = Field(description="the last certified step; 0: none")
     chosen: int = Field(description="the step that the policy uses; 0: nobody leaves early")

@@ -104,10 +104,11 @@ class Policy(Frozen):
     parameters: dict[str, Any] = Field({}, description="fitted by the calibration; what they are depends on the kind")
     thresholds: tuple[float, ...] = Field(description="one for each exit but the last")
     max_drop: Fraction = Field(description="accuracy that was allowed to be lost against the last exit")
-    guarantee: Literal["none", "certified", "no certificate"] = Field(
+    guarantee: Literal["none", "certified", "no certificate", "in expectation"] = Field(
         "none",
         description="'none': chosen on the calibration samples, no statistical certificate. 'certified': see the "
-        "certificate. 'no certificate': one was asked for and not found; nobody leaves before the last exit",
+        "certificate. 'no certificate': one was asked for and not found; nobody leaves before the last exit. "
+        "'in expectation': the mean over calibrations keeps the drop, this one may lose more; nothing is certified",
     )
     split: str = "validation"
     samples: PositiveInt
@@ -151,6 +152,9 @@ class Certificate(Frozen):
     confidence: Annotated[float, Field(ge=0.5, lt=1)] = Field(description="that all of the certified bounds hold")
     loss: Literal["accuracy drop", "disagreement"]
     test: Literal["betting", "binomial"]
+    per: Literal["exit", "class"] | None = Field(
+        None, description="the bounds hold in every group: of a class, or of what has left by an exit; null: over all"
+    )
     levels: Annotated[tuple[CertifiedDrop, ...], Field(min_length=1)]
     path: Annotated[tuple[tuple[float, ...], ...], Field(min_length=1)] = Field(
         description="thresholds of every step, safest first; at path[0] nobody leaves"
@@ -162,7 +166,12 @@ class Certificate(Frozen):
     backend: str
     device: str
     precision: tuple[str, ...] = Field(description="of every segment")
-    data_fingerprint: Sha256
+    data_fingerprint: Sha256 = Field(description="of the data set and its split, or of the images of one's own")
+    own_images: Literal["apart", "not compared"] | None = Field(
+        None,
+        description="made on images of the user's own: apart from the training images, or not compared with them; "
+        "null: on the data set's validation split",
+    )
     seed: Sha256 = Field(description="drew the parts and the order; a hash of the fingerprint and the graphs")
     shape_samples: PositiveInt = Field(description="samples that made temperatures and path")
     certify_samples: PositiveInt = Field(description="samples that were only tested")

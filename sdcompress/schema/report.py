@@ -216,6 +216,7 @@ class CertificateVerdict(Frozen):
     """A certificate whose tests were made again from its evidence, with the same results."""
 
     loss: str
+    per: Literal["exit", "class"] | None = Field(None, description="in every group of which it holds")
     confidence: Fraction
     samples: int = Field(description="samples that were tested")
     tests: int = Field(description="p-values that were computed again")
@@ -242,7 +243,10 @@ class PlanRow(Frozen):
     """One speed, and the samples that would certify it."""
 
     mean_ms: float | None = Field(description="by the stages as measured; None where losses are assumed")
-    lost: Fraction = Field(description="share of answers that only the last exit has right (or: that differ from its)")
+    lost: Fraction = Field(
+        description="share of answers that only the last exit has right (or: that differ from its); of the group that "
+        "needs most samples"
+    )
     gained: Fraction = Field(description="share of answers that only the exit where they leave has right")
     needs: int | None = Field(description="calibration samples in all; None: more than a million, or out of reach")
 
@@ -255,6 +259,8 @@ class Plan(Frozen):
     max_drop: Fraction
     confidence: Fraction
     loss: Literal["accuracy drop", "disagreement"]
+    per: Literal["exit", "class"] | None = Field(None, description="in every group of which it is wished for")
+    smallest: str | None = Field(None, description="per class: the class with the fewest calibration samples")
     power: Fraction = Field(description="share of calibrations that find the certificate with the planned number")
     samples: int = Field(description="calibration samples that there are")
     seen: int = Field(description="of them, those that this plan was made on; they certify nothing")

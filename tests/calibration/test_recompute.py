@@ -105,7 +105,7 @@ EDITS: dict[str, tuple[Callable[[Fields], Any], tuple[str, ...]]] = {
         ("edited", "for a drop of 0.10%"),
     ),
     "another seed": (put("certificate", "seed", value="0" * 64), ("edited", "seed")),
-    "other parts": (put("certificate", "shape_samples", value=900), ("edited", "a quarter")),
+    "other parts": (put("certificate", "shape_samples", value=900), ("edited", "a sixth")),
     "a first step that lets go": (put("certificate", "path", 0, value=[0.9, 0.9]), ("edited", "first step")),
     "a path that turns back": (rise, ("edited", "rises at step 2")),
     "another accuracy": (put("policy", "accuracy", value=1.0), ("edited", "accuracy is 1.0")),
@@ -158,7 +158,7 @@ def test_evidence_of_other_samples_does_not_fit(certified_artifact: Path) -> Non
     evidence = open_artifact(certified_artifact).evidence()
     Evidence(evidence.confidences[:, :-1], evidence.right[:, :-1]).save(certified_artifact / "certificate.npz")
     forge(certified_artifact, lambda fields: None)
-    with pytest.raises(ArtifactError, match="2999 samples"):
+    with pytest.raises(ArtifactError, match="3333 samples"):
         recompute(open_artifact(certified_artifact))
 
 

@@ -136,6 +136,31 @@ MISTAKES = {
     ),
     "a budget without a confidence": (["calibrate", "{cascade}", "--budget", "3ms", "--out", "{out}"], "confidence"),
     "a plan without a confidence": (["calibrate", "{cascade}", "--plan"], "--confidence 95%"),
+    "groups without a confidence": (["calibrate", "{cascade}", "--per-exit", "--out", "{out}"], "confidence"),
+    "groups of two kinds": (
+        ["calibrate", "{cascade}", "--confidence", "95%", "--per-exit", "--per-class", "--out", "{out}"],
+        "one of them",
+    ),
+    "classes without labels": (
+        ["calibrate", "{cascade}", "--confidence", "95%", "--per-class", "--unlabelled", "--out", "{out}"],
+        "exclude each other",
+    ),
+    "a class with too few": (
+        ["calibrate", "{cascade}", "--max-drop", "10%", "--confidence", "95%", "--per-class", "--out", "{out}"],
+        "of every class",
+    ),
+    "images with labels": (
+        ["calibrate", "{cascade}", "--confidence", "95%", "--images", "{train}", "--out", "{out}"],
+        "--unlabelled",
+    ),
+    "a folder without images": (
+        ["calibrate", "{cascade}", "--confidence", "95%", "--unlabelled", "--images", "{train}", "--out", "{out}"],
+        "--images FOLDER",
+    ),
+    "both kinds of promise": (
+        ["calibrate", "{cascade}", "--confidence", "95%", "--in-expectation", "--out", "{out}"],
+        "choose one",
+    ),
     "nowhere to write": (["calibrate", "{cascade}"], "--out FOLDER"),
     "unit": (["bench", "{cascade}", "--duration", "10"], "10s"),
     "scenario": (["bench", "{cascade}", "--scenario", "server"], "single-stream"),
@@ -205,3 +230,22 @@ def test_data_that_changed_since_training_is_2(cli, made, tmp_path: Path) -> Non
     facts["digest"] = digest_of({k: v for k, v in facts.items() if k != "digest"})
     state.write_text(json.dumps(facts))
     refused(cli("evaluate", trained), 2, "digits")
+
+
+def test_calibration_on_data_that_may_have_been_trained_on_is_2(cli, made, tmp_path: Path) -> None:
+    """The artifact of a network that was trained on other images, or on another split of the same."""
+    cascade = Path(shutil.copytree(made.cascade, tmp_path / "cascade"))
+    path = cascade / "manifest.json"
+    whole = json.loads(path.read_text())
+    for change in (
+        lambda fields: fields["provenance"].update(data_fingerprint="0" * 64),
+        lambda fields: fields["provenance"]["recipe"].update(seed=1),  # holds out other images
+    ):
+        fields = json.loads(json.dumps(whole))
+        change(fields)
+        fields["digest"] = digest_of({name: value for name, value in fields.items() if name != "digest"})
+        path.write_text(json.dumps(fields))
+        for wish in ([], ["--max-drop", "30%", "--confidence", "90%"], ["--max-drop", "30%", "--in-expectation"]):
+            done = cli("calibrate", cascade, *wish, "--out", tmp_path / "out")
+            refused(done, 2, "not the one that was trained on", "allowed: the same files and the same split")
+    assert not (tmp_path / "out").exists()

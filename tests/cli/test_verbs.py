@@ -184,6 +184,21 @@ def test_a_certificate_is_verified_inspected_and_reported(cli, certified: Path, 
     assert "guaranteed drop" in (tmp_path / "report" / "report.md").read_text()
 
 
+def test_a_promise_for_every_exit_and_one_that_is_none_are_told_apart(cli, made, tmp_path: Path) -> None:
+    wish = ["--max-drop", "60%", "--out", tmp_path / "early", "--overwrite"]
+    shown = cli("calibrate", made.cascade, *wish, "--confidence", "80%", "--per-exit")
+    assert shown.code == 0, shown.err
+    assert "accuracy drop of what has left by each exit" in shown.out
+    assert "of what has left by each exit" in cli("verify", tmp_path / "early").out
+    shown = cli("calibrate", made.cascade, *wish, "--in-expectation")
+    assert shown.code == 0, shown.err
+    assert "guarantee: in expectation" in shown.out
+    assert "certificate" not in cli("inspect", tmp_path / "early").out
+    planned = cli("calibrate", made.cascade, "--plan", "--max-drop", "60%", "--confidence", "80%", "--per-class")
+    assert "in every class" in planned.out
+    assert "The smallest class is '" in planned.out
+
+
 def test_a_plan_writes_nothing(cli, made) -> None:
     before = sorted(made.cascade.parent.iterdir())
     wish = ["--plan", "--max-drop", "30%", "--confidence", "0.9"]

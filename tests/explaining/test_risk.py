@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy.stats import beta
 
 from sdcompress.artifact.read import open_artifact
+from sdcompress.calibration.calibrate import calibrate
+from sdcompress.calibration.certify import losses
 from sdcompress.calibration.p_values import betting_p_value, binomial_p_value
 from sdcompress.explaining.risk import risk, upper_bound
+from sdcompress.schema import recipe
 
 
 @pytest.mark.parametrize(("errors", "samples"), [(0, 300), (7, 300), (250, 300)])
@@ -48,3 +53,20 @@ def test_the_certified_steps_are_the_first_whose_bound_is_below_the_wish(certifi
     assert found.steps[found.chosen].loss == pytest.approx(policy.reference_accuracy - policy.accuracy)
     assert (found.steps[0].loss, found.steps[0].bound, found.steps[0].mean_ms) == (0, 0, 4)
     assert found.steps[found.chosen].mean_ms == pytest.approx(policy.shares @ np.array([1, 2, 4]))
+
+
+def test_with_groups_the_worst_one_is_shown(tiny_artifact: Callable[..., Path], tiny_network: Any) -> None:
+    cascade = tiny_artifact()
+    wish = recipe.Calibrate(max_drop=0.08, confidence=0.9, per="class")
+    calibrate(cascade, cascade.parent / "out", samples=tiny_network.samples(3000), settings=wish)
+    opened = open_artifact(cascade.parent / "out")
+    certificate, policy, evidence = opened.manifest.certificate, opened.manifest.policy, opened.evidence()
+    assert certificate is not None
+    assert policy is not None
+    assert evidence.labels is not None
+    found = risk(certificate, policy, evidence, [1.0, 2.0, 4.0])
+    lost = losses(evidence, policy.thresholds)
+    worst = max(float(lost[evidence.labels == label].mean()) for label in range(3))
+    assert found.per == "class"
+    assert found.steps[found.chosen].loss == pytest.approx(worst)
+    assert lost.mean() < worst < found.steps[found.chosen].bound < 0.08

@@ -16,10 +16,11 @@ from pydantic import BaseModel
 
 from sdcompress.artifact.read import open_artifact
 from sdcompress.artifact.write import seal
+from sdcompress.calibration.calibrate import calibrate
 from sdcompress.data.preprocess import geometry, normalise
 from sdcompress.exporting.export import export
 from sdcompress.runtime.open import open_engine
-from sdcompress.schema import graphs
+from sdcompress.schema import graphs, recipe
 from sdcompress.schema import manifest as schema
 from sdcompress.schema.manifest import Policy, Preprocess
 from sdcompress.schema.recipe import Export
@@ -85,6 +86,16 @@ def test_the_certificate_is_recomputed_by_hand(certified_artifact: Path, monkeyp
     manifest.write_text(json.dumps(fields))
     with pytest.raises(AssertionError):
         execute(CERTIFICATE, certified_artifact, monkeypatch)
+
+
+@pytest.mark.parametrize("per", ["class", "exit"])
+def test_a_certificate_for_groups_is_recomputed_by_hand(
+    tiny_artifact: Callable[..., Path], tiny_network: Any, monkeypatch: pytest.MonkeyPatch, per: Any
+) -> None:
+    cascade = tiny_artifact()
+    wish = recipe.Calibrate(max_drop=0.08, confidence=0.9, per=per)
+    calibrate(cascade, cascade.parent / per, samples=tiny_network.samples(4000), settings=wish)
+    assert execute(CERTIFICATE, cascade.parent / per, monkeypatch)["told"] > 0
 
 
 def test_a_page_without_a_certificate_has_nothing_to_recompute(cascade: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,8 +17,17 @@ from sdcompress.errors import DataError, InputError
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Preprocess
 
-__all__ = ["Decoded", "check_every_class", "decode", "preprocessing", "published_splits"]
+__all__ = [
+    "SUFFIXES",
+    "Decoded",
+    "check_every_class",
+    "decode",
+    "picture_files",
+    "preprocessing",
+    "published_splits",
+]
 
+SUFFIXES = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 _SIDE = 224
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 _SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
@@ -61,6 +70,17 @@ def preprocessing(spec: recipe.Data) -> Preprocess:
         mean=(0.485, 0.456, 0.406),
         std=(0.229, 0.224, 0.225),
     )
+
+
+def picture_files(folder: Path) -> list[Path]:
+    """The image files below a folder, by their suffixes, in the order of their paths."""
+    found = [
+        path
+        for path in folder.rglob("*")
+        # macOS leaves '._name.jpg' beside 'name.jpg', which is no image
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    ]
+    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
 
 
 def decode(file: Path | BinaryIO, name: str, preprocess: Preprocess, *, repair: str) -> Images:

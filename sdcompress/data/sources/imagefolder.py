@@ -18,14 +18,13 @@ import numpy as np
 
 from sdcompress.data.samples import Images
 from sdcompress.data.source import Source
-from sdcompress.data.sources._photos import Decoded, decode, preprocessing
+from sdcompress.data.sources._photos import SUFFIXES, Decoded, decode, picture_files, preprocessing
 from sdcompress.errors import DataError, RecipeError
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Preprocess
 
 __all__ = ["imagefolder"]
 
-_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 _SPLITS = ("train", "val", "test")
 _REPAIR = "repair or remove the file"
 
@@ -104,19 +103,14 @@ def _classes(folder: Path) -> tuple[str, ...]:
 
 
 def _images(folder: Path) -> list[Path]:
-    found = [
-        path
-        for path in folder.rglob("*")
-        # macOS leaves '._name.jpg' beside 'name.jpg', which is no image
-        if path.suffix.lower() in _SUFFIXES and not path.name.startswith(".") and path.is_file()
-    ]
+    found = picture_files(folder)
     if not found:
         raise DataError(
             f"The class folder {folder} holds no image.",
-            allowed=f"files that end in {', '.join(sorted(_SUFFIXES))}",
+            allowed=f"files that end in {', '.join(sorted(SUFFIXES))}",
             next_step="add images or remove the folder",
         )
-    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+    return found
 
 
 def _different(first: Path, classes: tuple[str, ...], second: Path, found: tuple[str, ...]) -> DataError:

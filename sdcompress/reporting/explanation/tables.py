@@ -159,7 +159,7 @@ def _risk(found: Explanation) -> Table | None:
         f"{risk.loss.capitalize()} on the {q.count(risk.samples)} images that certified, by the certificate's evidence."
         f" Bound: the largest mean loss that the {risk.test} test does not reject at {risk.delta:.4g}; each alone is"
         f" too low with at most that probability. Certified for {risk.max_drop * 100:.4g} % are the first steps whose"
-        " bound is below it."
+        " bound is below it." + (f" Loss and bound are those of the worst {risk.per}." if risk.per else "")
     )
     title = f"Risk along the certificate's path: {risk.loss}"
     return Table(title, ("step", "mean ms", "measured", "bound", "certified"), rows, note)

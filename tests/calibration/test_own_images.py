@@ -1,0 +1,163 @@
+"""A certificate on images of a user's own, and the weaker promise that is no certificate."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sdcompress.api import calibrate, plan
+from sdcompress.artifact.certificate import check_covered
+from sdcompress.artifact.read import open_artifact
+from sdcompress.calibration.calibrate import calibrate as run_calibrate
+from sdcompress.calibration.calibrate import least_samples
+from sdcompress.calibration.certify import losses
+from sdcompress.calibration.parts import draw_parts, seed_of
+from sdcompress.calibration.recompute import recompute
+from sdcompress.data.samples import Dataset
+from sdcompress.data.unlabelled import UnlabelledImages
+from sdcompress.errors import CertificateError, DataError, UsageError
+from sdcompress.evaluation.subject import Subject
+from sdcompress.runtime.open import open_engine
+from sdcompress.schema import recipe
+from sdcompress.storage import digest_of
+
+Build = Callable[..., Path]
+WISH: dict[str, Any] = {"max_drop": 0.05, "confidence": 0.9, "unlabelled": True}
+
+
+@pytest.fixture(scope="module")
+def images(tiny_network: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("traffic")
+    for number, image in enumerate(tiny_network.samples(1200).images(np.arange(1200))):
+        Image.fromarray(image[:, :, 0]).save(folder / f"{number:04}.png")
+    return folder
+
+
+def reachable(monkeypatch: pytest.MonkeyPatch, training: Any) -> None:
+    """As if the artifact's data set were at hand, with these training images."""
+
+    def dataset(self: Subject, data_dir: Any = None) -> Dataset:
+        classes, preprocess = ("a", "b", "c"), open_artifact(self.path).manifest.input.preprocess
+        return Dataset("mine", training, training, training, classes, preprocess, "3" * 64)
+
+    monkeypatch.setattr(Subject, "dataset", dataset)
+
+
+def test_a_folder_is_certified_where_the_data_set_is_not_at_hand(tiny_artifact: Build, images: Path) -> None:
+    cascade = tiny_artifact()
+    out = cascade.parent / "out"
+    manifest = calibrate(cascade, out, images=images, **WISH)
+    certificate, policy = manifest.certificate, manifest.policy
+    assert certificate is not None
+    assert policy is not None
+    assert (policy.guarantee, policy.split, certificate.own_images) == ("certified", "own", "not compared")
+    own = UnlabelledImages(images, manifest.input.preprocess, (4, 4, 1))
+    assert certificate.data_fingerprint == own.fingerprint != manifest.provenance.data_fingerprint
+    assert certificate.seed == seed_of(own.fingerprint, certificate.graphs)
+    assert recompute(open_artifact(out)) == certificate
+    check_covered(manifest, backend="onnxruntime", device="cpu")
+    # what the engine does on the images that certified, in their order
+    engine = open_engine(out, threads=1)
+    inputs = engine.preprocess(own.images(draw_parts(1200, certificate.seed).certify))
+    differ = engine(inputs).logits.argmax(1) != engine.exits(inputs)[-1].argmax(1)
+    np.testing.assert_array_equal(losses(open_artifact(out).evidence(), policy.thresholds), differ)
+    assert "not compared with the training images" in (out / "README.md").read_text(encoding="utf-8")
+
+
+def test_where_the_data_set_is_at_hand_training_images_are_refused(
+    tiny_artifact: Build, tiny_network: Any, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cascade = tiny_artifact()
+    reachable(monkeypatch, tiny_network.samples(300, seed=9))
+    manifest = calibrate(cascade, cascade.parent / "out", images=images, **WISH)
+    assert manifest.certificate is not None
+    assert manifest.certificate.own_images == "apart"
+    reachable(monkeypatch, tiny_network.samples(300))  # the first of those in the folder
+    with pytest.raises(DataError, match="300 of 1200 images are among the images that the network was trained on"):
+        calibrate(cascade, cascade.parent / "again", images=images, **WISH)
+
+
+def test_a_folder_of_data_that_is_named_must_be_the_data(tiny_artifact: Build, images: Path) -> None:
+    cascade = tiny_artifact()
+    with pytest.raises(DataError, match="not the one that was trained on"):
+        calibrate(cascade, cascade.parent / "out", images=images, data_dir="elsewhere", **WISH)
+
+
+def test_images_have_no_labels(tiny_artifact: Build, images: Path) -> None:
+    with pytest.raises(UsageError, match="no labels") as caught:
+        calibrate(tiny_artifact(), "out", images=images, confidence=0.9)
+    assert "--unlabelled" in caught.value.next_step
+
+
+def test_too_few_images_are_counted(tiny_artifact: Build, images: Path, tmp_path: Path) -> None:
+    few = tmp_path / "few"
+    few.mkdir()
+    for path in sorted(images.iterdir())[:60]:
+        (few / path.name).write_bytes(path.read_bytes())
+    cascade = tiny_artifact()
+    with pytest.raises(DataError, match=r"The folder has 60 samples: too few to certify a drop of 1\.00%") as caught:
+        calibrate(cascade, cascade.parent / "out", images=few, **{**WISH, "max_drop": 0.01})
+    assert "collect more images" in caught.value.next_step
+    assert plan(cascade, images=few, **WISH).samples == 60
+
+
+def test_what_labels_certify_cannot_be_passed_off_as_made_without(certified_artifact: Path) -> None:
+    path = certified_artifact / "manifest.json"
+    fields = json.loads(path.read_text(encoding="utf-8"))
+    fields["certificate"]["own_images"] = "apart"
+    fields["digest"] = digest_of({name: value for name, value in fields.items() if name != "digest"})
+    path.write_text(json.dumps(fields), encoding="utf-8")
+    with pytest.raises(CertificateError, match="on images without labels"):
+        recompute(open_artifact(certified_artifact))
+
+
+@pytest.mark.parametrize("unlabelled", [False, True])
+def test_in_expectation_is_never_called_certified(tiny_artifact: Build, tiny_network: Any, unlabelled: bool) -> None:
+    cascade, samples = tiny_artifact(), tiny_network.samples(2000)
+    wish = recipe.Calibrate(max_drop=0.05, in_expectation=True, unlabelled=unlabelled)
+    out = cascade.parent / "out"
+    manifest = run_calibrate(cascade, out, samples=samples, settings=wish)
+    policy = manifest.policy
+    assert policy is not None
+    assert manifest.certificate is None
+    assert policy.guarantee == "in expectation"
+    assert policy.samples == 2000 - 2000 // 6  # what chose nothing
+    assert policy.shares[-1] < 1
+    text = (out / "README.md").read_text(encoding="utf-8")
+    assert "in expectation only" in text
+    assert "Nothing is certified" in text
+    assert "certified for" not in text
+    assert recompute(open_artifact(out)) is None
+    # the bound of conformal risk control on the samples that chose nothing: n / (n + 1) R + 1 / (n + 1)
+    if not unlabelled:
+        assert policy.accuracy is not None
+        assert policy.reference_accuracy is not None
+        drop = policy.reference_accuracy - policy.accuracy
+        assert (drop * policy.samples + 1) / (policy.samples + 1) <= 0.05
+
+
+def test_in_expectation_lets_more_leave_than_a_certificate(tiny_artifact: Build, tiny_network: Any) -> None:
+    cascade, samples = tiny_artifact(), tiny_network.samples(2000)
+    shares = []
+    for number, wish in enumerate(({"in_expectation": True}, {"confidence": 0.95})):
+        settings = recipe.Calibrate(max_drop=0.05, unlabelled=True, **wish)
+        policy = run_calibrate(cascade, cascade.parent / f"{number}", samples=samples, settings=settings).policy
+        assert policy is not None
+        shares.append(policy.shares[-1])
+    assert shares[0] < shares[1]
+
+
+def test_in_expectation_needs_as_many_samples_as_its_formula(tiny_artifact: Build, tiny_network: Any) -> None:
+    wish = recipe.Calibrate(max_drop=0.01, in_expectation=True)
+    least = least_samples(wish)
+    assert least - least // 6 == 99  # (0 + 1) / (99 + 1) = 0.01
+    cascade = tiny_artifact()
+    with pytest.raises(DataError, match=f"{least - 1} samples") as caught:
+        run_calibrate(cascade, cascade.parent / "out", samples=tiny_network.samples(least - 1), settings=wish)
+    assert f"at least {least}" in caught.value.allowed
