@@ -142,12 +142,18 @@ def export(
         UsageError: if ``source`` is not what the layout is made of.
     """
     if layout == "graph" or layout == "if":  # noqa: PLR1714 - mypy narrows by ==
+        given = {"exit": exit, "opset": opset, "ensemble": ensemble}
+        if ignored := [name for name, value in given.items() if value is not None]:
+            raise UsageError(
+                f"{', '.join(ignored)} cannot be chosen with the layout '{layout}', made of a calibrated cascade.",
+                allowed="the cascade's own exits, opset and logits",
+                next_step="leave it out, or export the cascade with it and calibrate that",
+            )
         return _export_one_graph(source, out, layout, data_dir=data_dir, overwrite=overwrite)
     with requires_extra("export"):
         from sdcompress.exporting.export import export as run_export
 
-    given = {"opset": opset, "ensemble": ensemble}
-    chosen = [f"export.{key}={value}" for key, value in given.items() if value is not None]
+    chosen = [f"export.{key}={value}" for key, value in (("opset", opset), ("ensemble", ensemble)) if value is not None]
     recipe = recipes.read(open_checkpoint(source).recipe, chosen)
     return run_export(
         source,

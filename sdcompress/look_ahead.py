@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sdcompress import data, methods
-from sdcompress.calibration.calibrate import least_samples
+from sdcompress.calibration.calibrate import check_policy, least_samples
 from sdcompress.errors import RecipeError, UnknownNameError, requires_extra
 from sdcompress.schema.recipe import Recipe
 
@@ -15,7 +15,8 @@ def check_recipe(recipe: Recipe) -> None:
 
     Raises:
         RecipeError: if the method is its own control, or one of them cannot train by this recipe.
-        UnknownNameError: if there will be no such exit, or there is no such method.
+        UnknownNameError: if there will be no such exit, or there is no such method or exit policy.
+        UsageError: if the exit policy is of no use with so few exits.
     """
     with requires_extra("train"):
         from sdcompress.training.needs import check_recipe as check_training  # torch
@@ -29,9 +30,13 @@ def check_recipe(recipe: Recipe) -> None:
                 allowed="controls of other names than the method: results go by the name",
                 next_step="remove it from controls, and run it as a recipe of its own, with its own name",
             )
-    if not methods.build(recipe.method).needs.exits or "single" not in recipe.export.layouts:
+    if not methods.build(recipe.method).needs.exits:
         return
     count = len(recipe.exits.at) or recipe.exits.auto
+    if "cascade" in recipe.export.layouts:
+        check_policy(recipe.calibrate, count + 1)
+    if "single" not in recipe.export.layouts:
+        return
     known = (*(f"exit{k}" for k in range(1, count + 1)), "final")
     for name in recipe.export.exits:
         if name not in known:

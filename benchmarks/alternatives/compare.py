@@ -51,6 +51,7 @@ class Row:
         timed: what is timed: the same without the argmax of the caller.
         exits: from inputs to the exit of each; None: there is one.
         said: what else is to be said.
+        predicted_ms: the mean time that the calibration says.
     """
 
     name: str
@@ -58,9 +59,10 @@ class Row:
     timed: Callable[[Float], Any]
     exits: Callable[[Float], npt.NDArray[np.int64]] | None = None
     said: str = ""
+    predicted_ms: float | None = None
 
 
-def of_engine(name: str, engine: Any, said: str = "") -> Row:
+def of_engine(name: str, engine: Any, said: str = "", predicted_ms: float | None = None) -> Row:
     several = len(engine.exit_names) > 1
     return Row(
         name,
@@ -68,6 +70,7 @@ def of_engine(name: str, engine: Any, said: str = "") -> Row:
         engine,
         (lambda inputs: engine(inputs).exit_index) if several else None,
         said,
+        predicted_ms,
     )
 
 
@@ -109,8 +112,7 @@ def certified(name: str, cascade: Path, out: Path, policy: str, data_dir: Path |
     )
     assert manifest.policy is not None
     found = manifest.policy
-    predicted = f"predicted {found.mean_ms:.3f} ms"
-    return of_engine(name, open_engine(out, threads=1), f"{found.guarantee}; {predicted}")
+    return of_engine(name, open_engine(out, threads=1), found.guarantee, found.mean_ms)
 
 
 def of_earlyon(cascade: Path, samples: Samples) -> Iterator[Row]:
@@ -201,6 +203,11 @@ def measure(found: list[Row], dataset: Dataset, rounds: int, seconds: float) -> 
             "speed_up": against(ratio_of_means(times[whole], times[row.name]), None),
             "said": row.said,
         }
+        if row.predicted_ms is not None:
+            line |= {
+                "predicted_ms": round(row.predicted_ms, 4),
+                "predicted / measured": round(row.predicted_ms / took.mean(), 4),
+            }
         if row.exits is not None:
             left = _in_batches(row.exits, inputs)
             line["shares"] = [round(float((left == exit_).mean()), 4) for exit_ in range(int(left.max()) + 1)]

@@ -171,7 +171,7 @@ def _percent(share: float | None) -> str:
 
 def _policy(policy: Policy, certificate: Certificate | None, exits: Sequence[Exit]) -> str:
     rules = ", ".join(
-        f"{exit_.name} at a confidence of {threshold:.4f} (temperature {exit_.temperature:.3f})"
+        f"{exit_.name} at a score of {threshold:.4f} (temperature {exit_.temperature:.3f})"
         if threshold <= 1
         else f"{exit_.name} never"
         for exit_, threshold in zip(exits, policy.thresholds, strict=False)
@@ -180,7 +180,7 @@ def _policy(policy: Policy, certificate: Certificate | None, exits: Sequence[Exi
     said = certificate is not None or policy.guarantee == "in expectation"
     promise = f"\n\n{guarantee(policy, certificate)}" if said else ""
     return (
-        f"Samples leave at {rules}; the rest at {exits[-1].name}. "
+        f"Samples leave by the policy `{policy.kind}`: {rules}; the rest at {exits[-1].name}. "
         f"Accuracy on {policy.samples} {policy.split} samples: {scores}.{promise}\n\n"
     )
 

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from sdcompress.errors import CertificateError
 from sdcompress.schema.manifest import Certificate, Manifest, Policy
 from sdcompress.storage import digest_of
 
-__all__ = ["CERTIFIED_BACKEND", "CERTIFIED_DEVICE", "check_covered", "graphs_digest"]
+__all__ = ["CERTIFIED_BACKEND", "CERTIFIED_DEVICE", "check_covered", "graphs_digest", "wiring_digest"]
 
 CERTIFIED_BACKEND, CERTIFIED_DEVICE = "onnxruntime", "cpu"
 
 _AGAIN = "calibrate this artifact again, with --confidence"
-_ALLOW = "allow_uncertified=True (--allow-uncertified) runs it without a guarantee"
+_ALLOW = (
+    "to run it without a guarantee: sdcompress.open(..., allow_uncertified=True), or --allow-uncertified of 'evaluate' "
+    "and 'bench'"
+)
 
 
 def graphs_digest(manifest: Manifest) -> str:
     """The identity of the graphs: the digest of the list of their SHA-256, in the order in which they run."""
     return digest_of([segment.sha256 for segment in manifest.segments])
+
+
+def wiring_digest(manifest: Manifest) -> str:
+    """The identity of what is done with the graphs: preprocessing, tensors, and which of them an exit is judged by."""
+    return digest_of(
+        {
+            "input": manifest.input.model_dump(mode="json"),
+            "segments": [one.model_dump(mode="json", include={"inputs", "outputs"}) for one in manifest.segments],
+            "exits": [
+                one.model_dump(mode="json", include={"name", "segment", "logits", "signals"}) for one in manifest.exits
+            ],
+        }
+    )
 
 
 def check_covered(manifest: Manifest, *, backend: str, device: str) -> None:
@@ -49,20 +63,24 @@ def check_covered(manifest: Manifest, *, backend: str, device: str) -> None:
             f"the backend '{certificate.backend}' on '{certificate.device}'",
             f"open it there; or {_ALLOW}",
         )
-    if policy is not None:
-        _check_thresholds(policy, certificate)
+    assert policy is not None, "the manifest's own check"
+    _check_thresholds(policy, certificate)
 
 
 def _check_subject(manifest: Manifest, certificate: Certificate) -> None:
     pairs = {
         "graphs": (graphs_digest(manifest), certificate.graphs),
+        "wiring": (wiring_digest(manifest), certificate.wiring),
         # images of the user's own belong to no data set: such a certificate is tied by graphs and temperatures
         "data": (
             manifest.provenance.data_fingerprint if certificate.own_images is None else certificate.data_fingerprint,
             certificate.data_fingerprint,
         ),
         "temperatures": (tuple(exit_.temperature for exit_ in manifest.exits), certificate.temperatures),
-        "policy": (_kind(manifest), (certificate.policy, certificate.parameters)),
+        "policy": (
+            manifest.policy and (manifest.policy.kind, manifest.policy.parameters),
+            (certificate.policy, certificate.parameters),
+        ),
         "precision": (tuple(segment.precision for segment in manifest.segments), certificate.precision),
     }
     other = [name for name, (mine, certified) in pairs.items() if mine != certified]
@@ -72,11 +90,6 @@ def _check_subject(manifest: Manifest, certificate: Certificate) -> None:
             "the artifact that 'sdcompress calibrate --confidence' wrote, as it was written",
             f"{_AGAIN}; or {_ALLOW}",
         )
-
-
-def _kind(manifest: Manifest) -> tuple[str, dict[str, Any]] | None:
-    policy = manifest.policy
-    return None if policy is None else (policy.kind, policy.parameters)
 
 
 def _check_thresholds(policy: Policy, certificate: Certificate) -> None:

@@ -167,11 +167,11 @@ def _check_wiring(path: Path, manifest: Manifest) -> None:
     for index, segment in enumerate(manifest.segments):
         missing = {tensor.name for tensor in segment.inputs} - known
         made = {tensor.name for tensor in segment.outputs}
-        missing |= {exit_.logits for exit_ in manifest.exits if exit_.segment == index} - made
+        missing |= {name for exit_ in manifest.exits if exit_.segment == index for name in exit_.reads} - made
         if missing:
             raise ArtifactError(
                 f"Segment {index} of '{path}' needs {', '.join(sorted(missing))}, which nothing makes.",
-                allowed="inputs made by earlier segments, and logits among the outputs of the exit's own segment",
+                allowed="inputs made by earlier segments; logits and signals made by the exit's own segment",
                 next_step=_AGAIN,
             )
         known |= made

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
-
-from sdcompress.artifact.card import card
 from sdcompress.artifact.certificate import CERTIFIED_BACKEND, graphs_digest
 from sdcompress.artifact.evidence import EVIDENCE
 from sdcompress.artifact.read import Artifact, open_artifact
-from sdcompress.artifact.write import derived, entry, seal, staged
-from sdcompress.calibration.certified import certified, fingerprint_of, in_expectation
+from sdcompress.artifact.rewrite import rewrite
+from sdcompress.artifact.write import entry, staged
+from sdcompress.calibration.certified import certified, figures, fingerprint_of, in_expectation
 from sdcompress.calibration.certify import smallest_wish
 from sdcompress.calibration.groups import check_classes
 from sdcompress.calibration.observe import choose_judgement
@@ -22,16 +19,16 @@ from sdcompress.calibration.parts import draw_parts, samples_for, seed_of
 from sdcompress.calibration.planning import least_samples as least_to_certify
 from sdcompress.calibration.planning import samples_for_binomial, samples_for_loss
 from sdcompress.calibration.stages import stage_ms, stage_times
-from sdcompress.calibration.thresholds import choose_thresholds, leave
+from sdcompress.calibration.thresholds import choose_thresholds
 from sdcompress.data.samples import Samples
 from sdcompress.errors import DataError, UsageError
-from sdcompress.policies import scores
+from sdcompress.policies import policy_class
 from sdcompress.runtime.engine import Engine
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Certificate, Exit, Manifest, Policy
 
-__all__ = ["LEAST_SAMPLES", "OWN", "calibrate", "check", "check_subject", "least_samples"]
+__all__ = ["LEAST_SAMPLES", "OWN", "calibrate", "check", "check_policy", "check_subject", "least_samples"]
 
 LEAST_SAMPLES = 50
 OWN = "own"  # the name of the split, where it is a user's own images
@@ -91,6 +88,7 @@ def calibrate(
 def check(opened: Artifact, samples: Samples, settings: recipe.Calibrate, split: str = "validation") -> None:
     """Refuse what cannot be calibrated before anything runs; the arguments and errors are those of ``calibrate``."""
     check_subject(opened)
+    check_policy(settings, len(opened.manifest.exits))
     if split == "test":
         raise UsageError(
             "Thresholds may not be chosen on the test split.",
@@ -108,6 +106,32 @@ def check(opened: Artifact, samples: Samples, settings: recipe.Calibrate, split:
         )
     if settings.per == "class":
         _check_classes(opened.manifest, samples, settings)
+
+
+def check_policy(settings: recipe.Calibrate, exits: int) -> None:
+    """Refuse a policy that does not exist, or is of no use for what is asked for.
+
+    Args:
+        settings: of the calibration.
+        exits: E.
+
+    Raises:
+        UnknownNameError, UsageError: if so.
+    """
+    kind = policy_class(settings.policy)
+    if exits < kind.least_exits:
+        raise UsageError(
+            f"The policy '{settings.policy}' is of no use with {exits} exits.",
+            allowed=f"at least {kind.least_exits} exits",
+            next_step="choose another policy, for example max_prob, or train with more exits (exits.auto)",
+        )
+    if kind.shared and settings.per == "exit":
+        raise UsageError(
+            f"The policy '{settings.policy}' has one threshold for all exits: it cannot be set so that the wish holds "
+            "for what has left by each exit.",
+            allowed="with --per-exit: a policy with a threshold for each exit, such as max_prob or learned",
+            next_step="choose another --policy, or leave --per-exit out",
+        )
 
 
 def check_subject(opened: Artifact) -> None:
@@ -178,22 +202,19 @@ def _choose(
 ) -> tuple[tuple[Exit, ...], Policy]:
     times = stage_ms(engine, samples)
     judgement, signals, right = choose_judgement(engine, samples, settings, times, progress)
-    confidences, policy = scores(judgement.policy, signals), judgement.policy
-    thresholds = choose_thresholds(confidences, right, times, settings.max_drop, shared=policy.shared)
-    left = leave(confidences, thresholds)
+    evidence, policy = judgement.evidence(signals, right), judgement.policy
+    thresholds = choose_thresholds(evidence.confidences, right, times, settings.max_drop, shared=policy.shared)
     return _with_temperatures(opened, judgement.temperatures), Policy(
         kind=settings.policy,
         parameters=policy.parameters,
         thresholds=thresholds,
         max_drop=settings.max_drop,
         split=split,
-        samples=len(left),
-        accuracy=float(right[left, np.arange(len(left))].mean()),
-        reference_accuracy=float(right[-1].mean()),
-        shares=tuple(float((left == exit_).mean()) for exit_ in range(len(right))),
+        samples=len(samples),
         stage_ms=times,
         stage_times=stage_times(engine, opened.manifest, samples),
         backend=CERTIFIED_BACKEND,
+        **figures(evidence, thresholds, unlabelled=False),
     )
 
 
@@ -207,24 +228,5 @@ def _with_temperatures(opened: Artifact, temperatures: Sequence[float]) -> tuple
 def _write(
     opened: Artifact, exits: tuple[Exit, ...], policy: Policy, certificate: Certificate | None, folder: Path
 ) -> Manifest:
-    old = opened.manifest
-    for file in (*old.segments, old.golden):
-        (folder / file.file).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(opened.file(file), folder / file.file)
-    provenance = derived(old)
-    text = card(
-        layout=old.layout,
-        classes=old.classes,
-        network_input=old.input,
-        segments=old.segments,
-        exits=exits,
-        parity=old.parity,
-        provenance=provenance,
-        policy=policy,
-        certificate=certificate,
-    )
-    (folder / old.card.file).write_text(text, encoding="utf-8", newline="\n")
-    kept = {name: getattr(old, name) for name in Manifest.model_fields if name != "digest"}
-    changed = {"exits": exits, "policy": policy, "certificate": certificate, "provenance": provenance}
-    changed["one_graph"] = None  # the old thresholds are in it
-    return seal(folder, **{**kept, **changed, "card": entry(folder, old.card.file)})
+    # a graph that exits by itself holds the old thresholds
+    return rewrite(opened, folder, exits=exits, policy=policy, certificate=certificate, one_graph=None)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from sdcompress.artifact.certificate import CERTIFIED_BACKEND, CERTIFIED_DEVICE, graphs_digest
+from sdcompress.artifact.certificate import CERTIFIED_BACKEND, CERTIFIED_DEVICE, graphs_digest, wiring_digest
 from sdcompress.artifact.evidence import Evidence
 from sdcompress.calibration.certify import Shape, certify, collect, losses, make_shape, with_labels
 from sdcompress.calibration.parts import draw_parts, seed_of
@@ -138,6 +138,7 @@ def certified(
         "policy": settings.policy,
         "parameters": shape.judgement.policy.parameters,
         "graphs": graphs_digest(manifest),
+        "wiring": wiring_digest(manifest),
         "backend": CERTIFIED_BACKEND,
         "device": CERTIFIED_DEVICE,
         "precision": tuple(segment.precision for segment in manifest.segments),

@@ -36,6 +36,7 @@ __all__ = [
     "deltas",
     "losses",
     "make_shape",
+    "p_value_of",
     "smallest_wish",
     "with_labels",
 ]
@@ -83,10 +84,7 @@ def _path(evidence: Evidence, times: tuple[float, ...], settings: recipe.Calibra
     if settings.per != "exit":
         return threshold_path(evidence.confidences, right, times, shared=shared)
     least = in_shape(2 * least_samples(*smallest_wish(settings), unlabelled=settings.unlabelled))
-    if not shared:
-        return exit_path(evidence.confidences, right, least)
-    path = threshold_path(evidence.confidences, right, times, shared=True)
-    return tuple(step for step in path if all(mask.sum() >= least for mask in members(evidence, step, "exit")))
+    return exit_path(evidence.confidences, right, least)
 
 
 def with_labels(evidence: Evidence, samples: Samples, per: Per) -> Evidence:
@@ -139,6 +137,13 @@ def smallest_wish(settings: recipe.Calibrate) -> tuple[float, float]:
     return min(drops), deltas(settings.confidence, len(drops))
 
 
+def p_value_of(test: TestKind, found: npt.NDArray[np.int8], alpha: float, delta: float) -> float:
+    """The p-value of "the mean of these losses is above alpha"; delta sizes the bets of the betting test."""
+    if test == "betting":
+        return betting_p_value(found, alpha, delta)
+    return binomial_p_value(int(found.sum()), len(found), alpha)
+
+
 def certified_drop(
     evidence: Evidence, path: Path, test: TestKind, max_drop: float, delta: float, *, per: Per = None
 ) -> CertifiedDrop:
@@ -155,10 +160,7 @@ def certified_drop(
 
     @lru_cache(maxsize=4096)  # most classes lose at a step what they lost at the step before
     def known(content: bytes) -> float:
-        found = np.frombuffer(content, np.int8)
-        if test == "betting":
-            return betting_p_value(found, max_drop, delta)
-        return binomial_p_value(int(found.sum()), len(found), max_drop)
+        return p_value_of(test, np.frombuffer(content, np.int8), max_drop, delta)
 
     def p_value(found: npt.NDArray[np.int8]) -> float:
         return known(found.tobytes())

@@ -10,7 +10,7 @@ import numpy as np
 
 from sdcompress.artifact.certificate import CERTIFIED_BACKEND, graphs_digest
 from sdcompress.artifact.read import open_artifact
-from sdcompress.calibration.calibrate import LEAST_SAMPLES, check_subject, least_samples
+from sdcompress.calibration.calibrate import LEAST_SAMPLES, check_policy, check_subject, least_samples
 from sdcompress.calibration.certified import fingerprint_of
 from sdcompress.calibration.certify import Shape, losses, make_shape, smallest_wish
 from sdcompress.calibration.groups import members
@@ -55,6 +55,7 @@ def plan(
     """
     opened = open_artifact(artifact)
     check_subject(opened)
+    check_policy(settings, len(opened.manifest.exits))
     if settings.confidence is None:
         raise UsageError(
             "A plan is for a certificate, and no confidence is given.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -145,9 +146,18 @@ def plan(
 
 
 def _calibration(recipe: Recipe, **given: Any) -> Calibrate:
-    """The recipe's settings with those that were given instead."""
-    chosen = [f"calibrate.{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
-    return recipes.read(recipe, chosen).calibrate
+    """The recipe's settings with those that were given instead; what cannot go with these is given up."""
+    if given.get("in_expectation"):
+        instead: dict[str, Any] = {"confidence": None, "ladder": (), "per": None, "budget_ms": None}
+    else:
+        instead = {"in_expectation": False} if given.get("confidence") is not None else {}
+    if given.get("unlabelled") and given.get("per") is None and recipe.calibrate.per == "class":
+        instead["per"] = None
+    given = {key: value for key, value in given.items() if value is not None}
+    base = recipe.model_copy(
+        update={"calibrate": recipe.calibrate.model_copy(update={k: v for k, v in instead.items() if k not in given})}
+    )
+    return recipes.read(base, [f"calibrate.{key}={json.dumps(value)}" for key, value in given.items()]).calibrate
 
 
 def _samples(
@@ -167,9 +177,10 @@ def _samples(
     own = UnlabelledImages(Path(images), manifest.input.preprocess, (height, width, channels), progress)
     try:
         training = subject.dataset(data_dir).train
-    except (UsageError, SetupError):
+    except (UsageError, SetupError) as error:
         if data_dir is not None:
             raise  # it was said to be there
+        warnings.warn(f"The images are not compared with the training images: {error.found}", stacklevel=2)
         return own, OWN
     own.check_apart(training, progress)
     return own, OWN

@@ -8,9 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sdcompress.artifact.evidence import Evidence
-from sdcompress.calibration.certify import losses
+from sdcompress.calibration.certify import losses, p_value_of
 from sdcompress.calibration.groups import in_every_group, members
-from sdcompress.calibration.p_values import betting_p_value, binomial_p_value
 from sdcompress.calibration.thresholds import leave
 from sdcompress.schema.explain import Risk, RiskStep
 from sdcompress.schema.manifest import Certificate, Policy
@@ -37,8 +36,9 @@ def risk(certificate: Certificate, policy: Policy, evidence: Evidence, reach_ms:
         found, masks = losses(evidence, thresholds), list(members(evidence, thresholds, certificate.per))
 
         def p_value(alpha: float) -> float:
-            test = _test(certificate.test, alpha, level.delta)
-            return in_every_group(found, iter(masks), test)
+            return in_every_group(
+                found, iter(masks), lambda mine: p_value_of(certificate.test, mine, alpha, level.delta)
+            )
 
         return RiskStep(
             step=step,
@@ -80,9 +80,3 @@ def upper_bound(p_value: Callable[[float], float], delta: float) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if p_value(middle) > delta else (low, middle)
     return high
-
-
-def _test(kind: str, alpha: float, delta: float) -> Callable[[npt.NDArray[np.int8]], float]:
-    if kind == "betting":
-        return lambda found: betting_p_value(found, alpha, delta)
-    return lambda found: binomial_p_value(int(found.sum()), len(found), alpha)

@@ -11,15 +11,15 @@ import numpy.typing as npt
 
 from sdcompress.exporting.chain import Chain
 from sdcompress.exporting.parity import SMALL_BATCHES, SMALL_SAMPLES, Finding
-from sdcompress.policies._base import Float, Signals
+from sdcompress.policies import restore
+from sdcompress.policies._base import SIGNALS_ATOL, Float, Signals
 from sdcompress.runtime.engine import Engine
 from sdcompress.runtime.gate import gates
 from sdcompress.schema.graphs import ANSWER, EXIT_INDEX, LOGITS
 from sdcompress.schema.manifest import Manifest
 
-__all__ = ["ROUNDING", "Agreement", "agreement", "graph_batches", "runner"]
+__all__ = ["Agreement", "agreement", "graph_batches", "runner"]
 
-ROUNDING = 1e-5  # of probabilities and nats: float32 summed in another order
 
 Run = Callable[[Float], dict[str, np.ndarray]]
 
@@ -78,7 +78,9 @@ class _Tally:
 
     def __init__(self, engine: Engine, allowed: Sequence[float]) -> None:
         assert engine.policy is not None
-        self._engine, self._gates, self._allowed = engine, gates(engine.policy), np.asarray(allowed)
+        policy = restore(engine.policy.kind, engine.policy.parameters)
+        self._gates = gates(policy, engine.policy.thresholds)
+        self._engine, self._allowed = engine, np.asarray(allowed)
         self._largest = np.zeros(len(allowed))
         self._rows: list[set[int]] = [set() for _ in allowed]
         self._wrong: list[set[int]] = [set() for _ in allowed]
@@ -107,7 +109,7 @@ class _Tally:
         signals = self._engine.signals(image)[: exit_ + 1]
         surer, less = (
             [Signals(s.best + by, s.second - by, s.entropy - by, s.answer) for s in signals]
-            for by in (np.float32(ROUNDING), np.float32(-ROUNDING))
+            for by in (np.float32(SIGNALS_ATOL), np.float32(-SIGNALS_ATOL))
         )
         gate = self._gates[exit_]
         return bool(gate(surer)[0] != gate(less)[0])

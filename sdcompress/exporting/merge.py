@@ -173,7 +173,7 @@ class _Merged:
             return ExitSignals(values=tensors[exit_.signals.values], answer=tensors[exit_.signals.answer])
         scaled = scope.node("Mul", tensors[exit_.logits], scope.constant(1 / exit_.temperature, np.float32))
         names = ExitSignals(values=f"{scaled}/signals", answer=f"{scaled}/answer")
-        scope.add(*signal_nodes(scaled, names))
+        scope.add(*signal_nodes(scaled, names, answer_of=tensors[exit_.logits]))
         return names
 
     def _fork(

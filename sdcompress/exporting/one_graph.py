@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,20 +11,20 @@ from typing import Literal
 import numpy as np
 import onnx
 
-from sdcompress.artifact.card import card
 from sdcompress.artifact.read import Artifact, open_artifact
-from sdcompress.artifact.write import derived, entry, seal, staged
+from sdcompress.artifact.rewrite import rewrite
+from sdcompress.artifact.write import entry, staged
 from sdcompress.data.preprocess import normalise
 from sdcompress.errors import ParityError, SdcompressError, UsageError
 from sdcompress.evaluation.subject import open_subject
 from sdcompress.exporting import parity
-from sdcompress.exporting.agree import ROUNDING, Agreement, agreement, graph_batches, runner
+from sdcompress.exporting.agree import Agreement, agreement, graph_batches, runner
 from sdcompress.exporting.chain import FAILURES
 from sdcompress.exporting.cut import ports, serialize
 from sdcompress.exporting.gate import set_aside
 from sdcompress.exporting.merge import merge
 from sdcompress.exporting.race import Racers, check_faster, race
-from sdcompress.policies._base import Float
+from sdcompress.policies._base import SIGNALS_ATOL, Float
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.manifest import Manifest, OneGraph
 
@@ -108,7 +107,7 @@ def export_one_graph(
             busy_cores=host.busy_cores,
             times=times,
         )
-        return _write(opened, made, folder)
+        return rewrite(opened, folder, one_graph=made)
 
 
 def _thresholds(opened: Artifact) -> tuple[float | None, ...]:
@@ -162,32 +161,7 @@ def _prove(opened: Artifact, graph: bytes, inputs: Float, kind: Kind, out: Path)
         raise ParityError(
             f"The one graph of '{opened.path}' does not answer as its segments do. {problem}.",
             allowed="the same exit and answer for every image, unless a rounding of "
-            f"{ROUNDING:g} decides, and logits within the tolerance of the export",
+            f"{SIGNALS_ATOL:g} decides, and logits within the tolerance of the export",
             next_step=f"see {folder / 'parity.json'}; use the cascade, which needs no such graph, and report it",
         )
     return found
-
-
-def _write(opened: Artifact, made: OneGraph, folder: Path) -> Manifest:
-    old = opened.manifest
-    for file in old.files:
-        if file not in (old.card, old.one_graph):
-            (folder / file.file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(opened.file(file), folder / file.file)
-    provenance = derived(old)
-    text = card(
-        layout=old.layout,
-        classes=old.classes,
-        network_input=old.input,
-        segments=old.segments,
-        exits=old.exits,
-        parity=old.parity,
-        provenance=provenance,
-        policy=old.policy,
-        certificate=old.certificate,
-        one_graph=made,
-    )
-    (folder / old.card.file).write_text(text, encoding="utf-8", newline="\n")
-    kept = {name: getattr(old, name) for name in Manifest.model_fields if name != "digest"}
-    changed = {"one_graph": made, "provenance": provenance, "card": entry(folder, old.card.file)}
-    return seal(folder, **{**kept, **changed})

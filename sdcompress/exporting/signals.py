@@ -12,12 +12,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from sdcompress.errors import ParityError
 from sdcompress.exporting.chain import Chain
-from sdcompress.policies._base import signals_of
+from sdcompress.policies._base import SIGNALS_ATOL, signals_of
 from sdcompress.schema.manifest import ExitSignals
 
 __all__ = ["add_signals", "check_signals", "signal_nodes"]
-
-_ALLOWED = 1e-5  # probabilities and nats, float32 summed in another order
 
 
 def add_signals(model: onnx.ModelProto, exit_: str, logits: str, *, batch: str) -> tuple[onnx.ModelProto, ExitSignals]:
@@ -41,11 +39,18 @@ def add_signals(model: onnx.ModelProto, exit_: str, logits: str, *, batch: str) 
     return found, names
 
 
-def signal_nodes(logits: str, names: ExitSignals) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+def signal_nodes(
+    logits: str, names: ExitSignals, *, answer_of: str | None = None
+) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
     """The nodes that compute them, and their constants; every other name begins with that of the logits.
 
     The logarithm of the softmax is taken as a whole, so that a probability of 0 adds 0 to the entropy and not NaN. The
     answer is that of the logits: probabilities may round to equal ones where these still differ.
+
+    Args:
+        logits: name of the logits, over the temperature if there is one.
+        names: of what is computed.
+        answer_of: name of the logits without a temperature, which may round away a difference too.
     """
 
     def of(part: str) -> str:
@@ -60,7 +65,7 @@ def signal_nodes(logits: str, names: ExitSignals) -> tuple[list[onnx.NodeProto],
         helper.make_node("ReduceSum", [of("terms"), of("classes")], [of("sum")], keepdims=1),
         helper.make_node("Neg", [of("sum")], [of("entropy")]),
         helper.make_node("Concat", [of("top"), of("entropy")], [names.values], axis=1),
-        helper.make_node("ArgMax", [logits], [names.answer], axis=1, keepdims=0),
+        helper.make_node("ArgMax", [answer_of or logits], [names.answer], axis=1, keepdims=0),
     ]
     return nodes, [numpy_helper.from_array(value.astype(np.int64), of(name)) for name, value in constants.items()]
 
@@ -81,10 +86,10 @@ def check_signals(chain: Chain, inputs: np.ndarray, signals: dict[str, ExitSigna
         expected = signals_of(tensors[logits])
         off = float(np.abs(tensors[names.values] - np.stack(expected[:3], axis=1)).max())
         others = int((tensors[names.answer] != expected.answer).sum())
-        if not off <= _ALLOWED or others:
+        if not off <= SIGNALS_ATOL or others:
             raise ParityError(
                 f"The signals of '{logits}' in the graph are off by {off:.2g}, and {others} of {len(inputs)} answers "
                 "differ.",
-                allowed=f"a difference of {_ALLOWED:g}, and no other answer",
+                allowed=f"a difference of {SIGNALS_ATOL:g}, and no other answer",
                 next_step="try another version of onnxruntime; if that does not help, report it with the graph",
             )

@@ -12,7 +12,7 @@ from sdcompress.data.preprocess import normalise
 from sdcompress.errors import ParityError
 from sdcompress.exporting import parity
 from sdcompress.exporting.agree import agreement, graph_batches, runner
-from sdcompress.policies._base import Float
+from sdcompress.policies._base import SIGNALS_ATOL, Float, signals_of
 from sdcompress.runtime.engine import Engine
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.manifest import Certificate, OneGraph
@@ -38,7 +38,7 @@ def verify(artifact: Path | str, *, threads: int = 1) -> VerifyReport:
     Raises:
         ArtifactError: if the artifact is corrupt, truncated or edited.
         CertificateError: if its certificate was edited, or does not cover its thresholds.
-        ParityError: if an exit's logits are not the checkpoint's.
+        ParityError: if an exit's logits are not the checkpoint's, or its signals not those of its logits.
     """
     opened = open_artifact(artifact)
     certificate = recompute(opened)
@@ -59,6 +59,7 @@ def verify(artifact: Path | str, *, threads: int = 1) -> VerifyReport:
         )
         verdicts.append(verdict)
         _check(opened.path, verdict)
+    _check_signals(opened, engine, inputs, together)
     manifest = opened.manifest
     if manifest.one_graph:
         _check_one_graph(opened, manifest.one_graph, engine, inputs)
@@ -84,6 +85,21 @@ def _check_one_graph(opened: Artifact, one_graph: OneGraph, engine: Engine, inpu
             allowed="the same exit and answer for every golden image",
             next_step="run 'sdcompress doctor'; try the version of onnxruntime that its manifest names",
         )
+
+
+def _check_signals(opened: Artifact, engine: Engine, inputs: Float, logits: Float) -> None:
+    """What exits are judged by must be what their logits say."""
+    plain = engine.signals(inputs, (1.0,) * len(logits))
+    for exit_, found, expected in zip(opened.manifest.exits, plain, map(signals_of, logits), strict=True):
+        off = max(_largest(one - other) for one, other in zip(found[:3], expected[:3], strict=True))
+        others = int((found.answer != expected.answer).sum())
+        if off > SIGNALS_ATOL or others:
+            raise ParityError(
+                f"The signals of the exit '{exit_.name}' of '{opened.path}' are not those of its logits on this "
+                f"machine: off by {off:.2g}, {others} answers differ.",
+                allowed=f"a difference of {SIGNALS_ATOL:g}, and no other answer",
+                next_step="run 'sdcompress doctor'; try the version of onnxruntime that its manifest names",
+            )
 
 
 def _verdict(certificate: Certificate) -> CertificateVerdict:

@@ -12,9 +12,10 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["ExitPolicy", "Float", "Signals", "signals_of"]
+__all__ = ["SIGNALS_ATOL", "ExitPolicy", "Float", "Signals", "signals_of"]
 
 Float = npt.NDArray[np.float32]
+SIGNALS_ATOL = 1e-5  # two runtimes may be so far apart in a probability or in nats: float32, summed in another order
 
 
 class Signals(NamedTuple):
@@ -41,10 +42,12 @@ class ExitPolicy:
     into the manifest; thresholds are chosen by the calibration, for every policy alike.
 
     ``history``: whether a score looks at earlier exits. ``shared``: one threshold for all exits instead of one each.
+    ``least_exits``: with fewer the policy is of no use.
     """
 
     history: ClassVar[bool] = False
     shared: ClassVar[bool] = False
+    least_exits: ClassVar[int] = 2
 
     @classmethod
     def fit(cls, signals: Sequence[Signals], right: npt.NDArray[np.bool_]) -> Self:
@@ -53,9 +56,6 @@ class ExitPolicy:
         Args:
             signals: of E exits on the same N samples.
             right: bool [E, N], whether each exit's answer is right (unlabelled: the last exit's).
-
-        Raises:
-            UsageError: if the policy is of no use with these exits.
         """
         del signals, right
         return cls()

@@ -18,6 +18,7 @@ __all__ = ["Learned"]
 
 _RIDGE = 1.0
 _TINY = 1e-6
+_MOST = 80.0  # whose exponential float32 still holds
 _STEPS = 50
 _ENOUGH = 1e-6
 
@@ -54,7 +55,8 @@ class Learned(ExitPolicy):
         total = constant
         for weight, column in zip(weights, _inputs(signals), strict=True):
             total = np.add(total, np.multiply(column, weight))
-        sure: Float = np.divide(np.float32(1), np.add(np.exp(np.negative(total)), np.float32(1)))
+        doubt = np.exp(np.minimum(np.negative(total), np.float32(_MOST)))
+        sure: Float = np.divide(np.float32(1), np.add(doubt, np.float32(1)))
         return sure
 
 

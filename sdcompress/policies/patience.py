@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
-from sdcompress.errors import UsageError
 from sdcompress.policies._base import ExitPolicy, Float, Signals
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
 __all__ = ["Patience"]
-
-LEAST_EXITS = 8
 
 
 class Patience(ExitPolicy):
@@ -28,18 +21,7 @@ class Patience(ExitPolicy):
 
     history: ClassVar[bool] = True
     shared: ClassVar[bool] = True
-
-    @classmethod
-    def fit(cls, signals: Sequence[Signals], right: npt.NDArray[np.bool_]) -> Self:
-        """Refuse a network of few exits."""
-        del right
-        if len(signals) < LEAST_EXITS:
-            raise UsageError(
-                f"The policy 'patience' counts equal answers in a row, and this network has {len(signals)} exits.",
-                allowed=f"at least {LEAST_EXITS} exits",
-                next_step="choose another policy, for example max_prob, or train with more exits (exits.auto)",
-            )
-        return cls()
+    least_exits: ClassVar[int] = 8
 
     def score(self, exit_: int, signals: Sequence[Signals]) -> Float:
         """The length of the run of equal answers, as r / (r + 1)."""

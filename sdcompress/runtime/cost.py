@@ -21,7 +21,9 @@ class Cost:
         self._times = policy.stage_times if policy else None
 
     def ms(self, stage: int, rows: int) -> float:
-        """The time of a stage with so many rows, straight between and beyond the measured ones; 0 if nothing is known.
+        """The time of a stage with so many rows: straight between the measured ones, in proportion beyond them.
+
+        0 if nothing is known.
 
         Args:
             stage: its position.
@@ -30,11 +32,12 @@ class Cost:
         if self._times is None:
             return self._ms[stage] * rows if self._ms else 0.0
         x, y = self._times.rows, self._times.ms[stage]
-        if len(x) == 1:
-            return y[0] * rows / x[0]
-        right = min(max(bisect_left(x, rows), 1), len(x) - 1)
-        slope = (y[right] - y[right - 1]) / (x[right] - x[right - 1])
-        return max(0.0, y[right] + slope * (rows - x[right]))
+        right = bisect_left(x, rows)
+        if right == len(x):
+            return y[-1] * rows / x[-1]
+        if right == 0:
+            return y[0]
+        return y[right] + (y[right] - y[right - 1]) / (x[right] - x[right - 1]) * (rows - x[right])
 
     def compaction_pays(self, position: int, carried: int, alive: int) -> bool:
         """Whether dropping the rows that have left saves more in the next stage than moving rows costs.

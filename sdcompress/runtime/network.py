@@ -46,8 +46,9 @@ class Network:
         self._stages = stages(self.manifest, [load(segment) for segment in self.manifest.segments])
         self._temperatures = tuple(exit_.temperature for exit_ in self.manifest.exits)
         policy = self.manifest.policy
-        self._gates: tuple[Gate, ...] = gates(policy) if policy else ()
-        self._looks_back = policy is not None and restore(policy.kind, policy.parameters).history
+        restored = restore(policy.kind, policy.parameters) if policy else None
+        self._gates: tuple[Gate, ...] = gates(restored, policy.thresholds) if policy and restored else ()
+        self._looks_back = restored is not None and restored.history
         self._cost = Cost(policy)
 
     @property
@@ -122,12 +123,18 @@ class Network:
             logits = stage.run(batch.tensors)
             if self._gates and batch.leave(self._leaves(position, batch), logits, position):
                 return batch.close(logits, position)
-            if due is not None and perf_counter_ns() + 1e6 * self._cost.ms(position + 1, batch.alive) > due:
+            compacts = batch.alive < batch.carried and self._cost.compaction_pays(position, batch.carried, batch.alive)
+            if due is not None and self._late(due, position + 1, batch.alive if compacts else batch.carried):
                 return batch.close(logits, position)
             batch.go_on(stage.kept)
-            if batch.alive < batch.carried and self._cost.compaction_pays(position, batch.carried, batch.alive):
+            if compacts:
                 batch.compact()
         return batch.close(self._stages[-1].run(batch.tensors), last)
+
+    def _late(self, due: float, position: int, rows: int) -> bool:
+        """Whether the next stage would end too late; one that is computed already never does (the layout ``all``)."""
+        runs = bool(self._stages[position].graphs)
+        return runs and perf_counter_ns() + 1e6 * self._cost.ms(position, rows) > due
 
     def _leaves(self, position: int, batch: Survivors) -> npt.NDArray[np.bool_]:
         """The rows that leave, those that have left before included."""

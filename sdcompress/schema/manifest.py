@@ -82,6 +82,11 @@ class Exit(Frozen):
     temperature: PositiveFloat = 1.0
     signals: ExitSignals | None = Field(None, description="null: they are computed from the logits, outside the graph")
 
+    @property
+    def reads(self) -> set[str]:
+        """The tensors that are looked at when it is reached."""
+        return {self.logits} | ({self.signals.values, self.signals.answer} if self.signals else set())
+
 
 class StageTimes(Frozen):
     """What the stages of a cascade take on the machine that calibrated it, by the number of rows."""
@@ -163,6 +168,7 @@ class Certificate(Frozen):
     policy: str = Field("max_prob", description="the kind of policy")
     parameters: dict[str, Any] = Field({}, description="its parameters, fitted on the shape samples")
     graphs: Sha256 = Field(description="digest of the list of the segments' SHA-256")
+    wiring: Sha256 = Field(description="digest of the input, the segments' tensors and which of them an exit reads")
     backend: str
     device: str
     precision: tuple[str, ...] = Field(description="of every segment")
@@ -246,6 +252,8 @@ class Manifest(Frozen):
         found, exits = self.certificate, len(self.exits)
         if found is None:
             return self
+        if self.policy is None:
+            raise ValueError("a certificate is about a policy, and there is none")
         if any(len(step) != exits - 1 for step in found.path) or len(found.temperatures) != exits:
             raise ValueError("the certificate is not about this number of exits")
         if any(level.certified >= len(found.path) for level in found.levels):
@@ -266,9 +274,7 @@ class Manifest(Frozen):
         done = self.exits[exit_].segment + 1
         made = (self.input, *(tensor for segment in self.segments[:done] for tensor in segment.outputs))
         needed = {tensor.name for segment in self.segments[done:] for tensor in segment.inputs}
-        for later in self.exits[exit_ + 1 :]:
-            needed.add(later.logits)
-            needed |= {later.signals.values, later.signals.answer} if later.signals else set()
+        needed |= {name for later in self.exits[exit_ + 1 :] for name in later.reads}
         return tuple(tensor for tensor in made if tensor.name in needed)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import sys
@@ -65,7 +66,19 @@ def launch(spec: recipe.Train, *, phases: int = 1) -> Fabric:
     fabric.launch()
     if fabric.device.type == "cpu":
         _keep_freed_memory()
+    if world > 1:
+        atexit.register(_part)
     return fabric
+
+
+def _part() -> None:
+    """Leave the group of processes before the interpreter ends.
+
+    gloo's threads, if they still run then, abort the process now and again; torchrun takes that for a failure and ends
+    the others, which may be writing the last checkpoint. Lightning does this for NCCL alone.
+    """
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _strategy(spec: recipe.Train, world: int, phases: int) -> Strategy:

@@ -28,11 +28,11 @@ def test_the_card_says_what_it_is_and_what_it_scores(artifact: Path) -> None:
     assert "| exit1 | 75.00 % | 2.00 % | 10.00 M | 1.0e-06 |" in text
     assert "| final | - | - | 20.00 M | 1.0e-06 |" in text
     assert "0.500 M parameters" in text
-    assert "exit1 at a confidence of 0.8750" in text
+    assert "by the policy `max_prob`: exit1 at a score of 0.8750" in text
     assert "90.00 % against 91.00 %" in text
     shut = policy.model_copy(update={"thresholds": (2.0,)})
     assert "exit1 never; the rest at final" in card(
         **parts, exits=m.exits, parity=m.parity, provenance=m.provenance, policy=shut
     )
     without = card(**parts, exits=m.exits, parity=m.parity, provenance=m.provenance)
-    assert "confidence of" not in without
+    assert "by the policy" not in without

@@ -86,3 +86,17 @@ def test_the_engine_asks_first(certified_artifact: Path, monkeypatch: pytest.Mon
         open_engine(certified_artifact, threads=1)
     told = open_engine(certified_artifact, threads=1, allow_uncertified=True)
     assert told(np.zeros((3, 1, 4, 4), np.float32)).logits.shape == (3, 3)
+
+
+@pytest.mark.parametrize("what", ["mean", "signals", "logits"])
+def test_other_preprocessing_or_tensors_to_judge_by_are_another_artifact(certified_artifact: Path, what: str) -> None:
+    manifest = open_artifact(certified_artifact).manifest
+    first, second, last = manifest.exits
+    if what == "mean":
+        preprocess = manifest.input.preprocess.model_copy(update={"mean": (0.25,)})
+        moved = changed(manifest, input=manifest.input.model_copy(update={"preprocess": preprocess}))
+    elif what == "signals":
+        moved = changed(manifest, exits=(first.model_copy(update={"signals": None}), second, last))
+    else:
+        moved = changed(manifest, exits=(first.model_copy(update={"logits": "hidden"}), second, last))
+    refused(moved, "other wiring")

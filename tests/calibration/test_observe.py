@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sdcompress.calibration.calibrate import check_policy
 from sdcompress.calibration.observe import choose_judgement, observe
 from sdcompress.calibration.temperature import fit_temperature
 from sdcompress.data.samples import ArraySamples
@@ -98,8 +99,11 @@ def test_the_signals_are_those_that_the_engine_judges_by(tiny_artifact: Callable
 
 
 def test_a_policy_that_does_not_exist_or_does_not_fit_is_refused() -> None:
-    engine, samples = told([TWO_WAY] * 50, [0] * 50)
     with pytest.raises(UnknownNameError, match="max_prob"):
-        choose_judgement(engine, samples, Calibrate(policy="max_probe"), STAGE_MS)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="at least 8 exits"):
-        choose_judgement(engine, samples, Calibrate(policy="patience"), STAGE_MS)  # type: ignore[arg-type]
+        check_policy(Calibrate(policy="max_probe"), 4)
+    with pytest.raises(UsageError, match="of no use with 4 exits") as caught:
+        check_policy(Calibrate(policy="patience"), 4)
+    assert "at least 8 exits" in str(caught.value.allowed)
+    check_policy(Calibrate(policy="patience"), 8)
+    with pytest.raises(UsageError, match="one threshold for all exits"):
+        check_policy(Calibrate(policy="pcee", confidence=0.95, per="exit"), 4)

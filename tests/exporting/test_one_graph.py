@@ -17,6 +17,7 @@ import onnxruntime
 import pytest
 
 from sdcompress.artifact.read import open_artifact
+from sdcompress.artifact.write import entry, seal
 from sdcompress.calibration.calibrate import calibrate
 from sdcompress.data.preprocess import normalise
 from sdcompress.errors import DataError, ParityError, UsageError, VerificationError
@@ -92,10 +93,10 @@ def test_verify_finds_a_graph_of_other_thresholds(one_graph_once: Made, tmp_path
     onnx.save(other, path / "model.onnx")
     assert opened.manifest.one_graph is not None
     changed = opened.manifest.one_graph.model_copy(
-        update=one_graph.entry(path, "model.onnx").model_dump()  # somebody who seals it anew
+        update=entry(path, "model.onnx").model_dump()  # somebody who seals it anew
     )
     kept = {name: getattr(opened.manifest, name) for name in type(opened.manifest).model_fields if name != "digest"}
-    one_graph.seal(path, **{**kept, "one_graph": changed})
+    seal(path, **{**kept, "one_graph": changed})
     with pytest.raises(ParityError, match=r"model\.onnx.*exit1: .* leave elsewhere"):
         verify(path)
 

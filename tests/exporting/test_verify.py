@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,6 +17,8 @@ from sdcompress.artifact.write import entry, seal
 from sdcompress.errors import ArtifactError, ParityError
 from sdcompress.exporting.cut import ports, segments, serialize
 from sdcompress.exporting.verify import verify
+from sdcompress.policies._base import Signals
+from sdcompress.runtime.network import Network
 from sdcompress.schema.manifest import Exit, Input, Manifest, ParityRecord, Preprocess, Provenance, Segment
 
 TENSORS = {name: f"{name}_logits" for name in ("exit1", "exit2", "final")}
@@ -112,3 +115,18 @@ def test_a_damaged_file_is_found_before_anything_runs(model: onnx.ModelProto, tm
     segment.write_bytes(segment.read_bytes()[:-10])
     with pytest.raises(ArtifactError, match=r"segment-1\.onnx"):
         verify(tmp_path / "a")
+
+
+def test_signals_that_are_not_those_of_the_logits_are_found(
+    tiny_artifact: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, whole = tiny_artifact(), Network.signals
+
+    def doubtful(network: Network, *given: Any) -> tuple[Signals, ...]:
+        first, *others = whole(network, *given)
+        return (first._replace(best=first.best - np.float32(1e-4)), *others)
+
+    verify(folder)
+    monkeypatch.setattr(Network, "signals", doubtful)
+    with pytest.raises(ParityError, match="signals of the exit 'exit1'"):
+        verify(folder)

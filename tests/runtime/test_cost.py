@@ -29,7 +29,7 @@ TIMES = StageTimes(rows=(1, 4, 8), ms=((1.0, 2.0, 6.0), (10.0, 12.0, 12.0)), mov
     [
         *((0, 1, 1.0), (0, 4, 2.0), (0, 8, 6.0)),  # as measured
         *((0, 2, 1 + 1 / 3), (0, 6, 4.0)),  # straight between
-        *((0, 10, 8.0), (1, 64, 12.0)),  # as it went on from 4 to 8
+        *((0, 10, 7.5), (1, 64, 96.0)),  # as much for each row as with 8
     ],
 )
 def test_of_a_stage(stage: int, rows: int, ms: float) -> None:

@@ -12,23 +12,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from sdcompress.policies._base import signals_of
+from sdcompress.policies.max_prob import MaxProb
 from sdcompress.runtime.gate import gates
-from sdcompress.schema.manifest import Policy
 
 Leaves = Callable[[np.ndarray], np.ndarray]
 
 
 def gate(threshold: float, temperature: float = 1.0) -> Leaves:
-    policy = Policy(
-        thresholds=(threshold,),
-        max_drop=0.0,
-        samples=1,
-        accuracy=1.0,
-        reference_accuracy=1.0,
-        shares=(1.0, 0.0),
-        stage_ms=(1.0, 1.0),
-    )
-    (found,) = gates(policy)
+    (found,) = gates(MaxProb(), (threshold,))
     return lambda logits: found([signals_of(logits, temperature)])
 
 

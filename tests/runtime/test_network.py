@@ -371,3 +371,15 @@ def test_the_cost_of_an_exit_is_the_sum_of_what_ran(tiny_artifact: Write) -> Non
     assert [cost.macs for cost in cascade] == [first, first + second, first + second + third]
     everything = open_engine(tiny_artifact("all"), threads=1).exit_costs
     assert [cost.macs for cost in everything] == [first + second + third] * 3
+
+
+def test_a_deadline_costs_nothing_where_every_exit_is_computed_already(tiny_artifact: Write) -> None:
+    network = _slowly(open_artifact(tiny_artifact("all")), 0.02)
+    assert network(inputs_of(2), deadline_ms=5).exit_index.tolist() == [2, 2]
+
+
+def test_a_deadline_counts_the_rows_that_will_run(tiny_artifact: Write) -> None:
+    # 2 ms a row and stage; moving rows never pays at the first exit, so that all 64 rows go on with whoever is left
+    times = StageTimes(rows=(1, 64), ms=((2.0, 128.0),) * 3, move_ms=(1e3, 1e3))
+    network = open_engine(tiny_artifact(policy=(0.6, 0.6), stage_times=times), threads=1)
+    assert set(network(inputs_of(64), deadline_ms=100).exit_index.tolist()) == {0}

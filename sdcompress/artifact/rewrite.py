@@ -1,0 +1,37 @@
+"""An artifact made from another one: its files, other fields, a new card."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from sdcompress.artifact.card import card
+from sdcompress.artifact.read import Artifact
+from sdcompress.artifact.write import derived, entry, seal
+from sdcompress.schema.manifest import Manifest
+
+__all__ = ["rewrite"]
+
+
+def rewrite(old: Artifact, folder: Path, **changed: Any) -> Manifest:
+    """Write a copy of an artifact with some fields changed, and seal it.
+
+    Args:
+        old: the artifact; its digest becomes the parent.
+        folder: to write in; what is new among the files is there already.
+        changed: fields of ``Manifest``. Files that these no longer list are not copied.
+    """
+    fields = {name: getattr(old.manifest, name) for name in Manifest.model_fields if name != "digest"}
+    fields |= {**changed, "provenance": derived(old.manifest)}
+    listed = Manifest(**{**fields, "digest": "0" * 64}).files
+    for file in old.manifest.files:
+        target = folder / file.file
+        if file in listed and file != old.manifest.card and not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(old.file(file), target)
+    said = ("layout", "classes", "segments", "exits", "parity", "provenance", "policy", "certificate", "one_graph")
+    text = card(network_input=fields["input"], **{name: fields[name] for name in said})
+    name = old.manifest.card.file
+    (folder / name).write_text(text, encoding="utf-8", newline="\n")
+    return seal(folder, **{**fields, "card": entry(folder, name)})
