@@ -18,7 +18,7 @@ from sdcompress.calibration.observe import choose_judgement
 from sdcompress.calibration.parts import draw_parts, samples_for, seed_of
 from sdcompress.calibration.planning import least_samples as least_to_certify
 from sdcompress.calibration.planning import samples_for_binomial, samples_for_loss
-from sdcompress.calibration.stages import stage_ms, stage_times
+from sdcompress.calibration.stages import decision_ms, stage_ms, stage_times
 from sdcompress.calibration.thresholds import choose_thresholds
 from sdcompress.data.samples import Samples
 from sdcompress.errors import DataError, UsageError
@@ -212,6 +212,7 @@ def _choose(
         split=split,
         samples=len(samples),
         stage_ms=times,
+        decision_ms=decision_ms(policy, signals),
         stage_times=stage_times(engine, opened.manifest, samples),
         backend=CERTIFIED_BACKEND,
         **figures(evidence, thresholds, unlabelled=False),

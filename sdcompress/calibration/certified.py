@@ -207,6 +207,7 @@ def _at(step: int, drawn: Drawn, settings: recipe.Calibrate, split: str, guarant
         split=split,
         samples=evidence.right.shape[1],
         stage_ms=shape.stage_ms,
+        decision_ms=shape.decision_ms,
         stage_times=drawn.stage_times,
         backend=CERTIFIED_BACKEND,
         **figures(evidence, shape.path[step], unlabelled=settings.unlabelled),

@@ -19,7 +19,7 @@ from sdcompress.calibration.parts import in_shape
 from sdcompress.calibration.path import exit_path, threshold_path
 from sdcompress.calibration.planning import least_samples
 from sdcompress.calibration.sequence import fixed_sequence
-from sdcompress.calibration.stages import stage_ms
+from sdcompress.calibration.stages import decision_ms, stage_ms
 from sdcompress.calibration.thresholds import leave
 from sdcompress.data.samples import Samples
 from sdcompress.runtime.engine import Engine
@@ -53,12 +53,14 @@ class Shape:
     Attributes:
         judgement: temperatures and the fitted policy.
         stage_ms: from one exit to the next.
+        decision_ms: to judge one image at each exit but the last.
         path: thresholds, safest first.
         evidence: of the shape part itself; nothing of it is certified.
     """
 
     judgement: Judgement
     stage_ms: tuple[float, ...]
+    decision_ms: tuple[float, ...]
     path: Path
     evidence: Evidence
 
@@ -75,7 +77,8 @@ def make_shape(engine: Engine, samples: Samples, settings: recipe.Calibrate, pro
     times = stage_ms(engine, samples)
     judgement, signals, right = choose_judgement(engine, samples, settings, times, progress)
     evidence = with_labels(judgement.evidence(signals, right), samples, settings.per)
-    return Shape(judgement, times, _path(evidence, times, settings, shared=judgement.policy.shared), evidence)
+    path = _path(evidence, times, settings, shared=judgement.policy.shared)
+    return Shape(judgement, times, decision_ms(judgement.policy, signals), path, evidence)
 
 
 def _path(evidence: Evidence, times: tuple[float, ...], settings: recipe.Calibrate, *, shared: bool) -> Path:

@@ -9,10 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from sdcompress.data.samples import Samples
+from sdcompress.policies._base import ExitPolicy, Signals
 from sdcompress.runtime.engine import Engine, Float
+from sdcompress.runtime.gate import gates
 from sdcompress.schema.manifest import Manifest, StageTimes, Tensor
 
-__all__ = ["stage_ms", "stage_times"]
+__all__ = ["decision_ms", "stage_ms", "stage_times"]
 
 _IMAGES = 16
 _WARMUP_ROUNDS = 3
@@ -60,6 +62,31 @@ def stage_times(engine: Engine, manifest: Manifest, samples: Samples, *, seconds
         ms=tuple(tuple(float(ms) for ms in stage) for stage in rising),
         move_ms=tuple(_move_ms(manifest.border(exit_)) for exit_ in range(len(manifest.exits) - 1)),
     )
+
+
+def decision_ms(policy: ExitPolicy, signals: Sequence[Signals]) -> tuple[float, ...]:
+    """What it takes to judge one image at each exit but the last: the median over images, once warm.
+
+    Args:
+        policy: fitted.
+        signals: of the E exits on the same samples.
+    """
+    rows = [
+        [
+            Signals(s.best[row : row + 1], s.second[row : row + 1], s.entropy[row : row + 1], s.answer[row : row + 1])
+            for s in signals
+        ]
+        for row in range(_IMAGES)
+    ]
+    found = []
+    for exit_, gate in enumerate(gates(policy, (0.5,) * (len(signals) - 1))):
+        took = []
+        for row in rows[: len(signals[0].best)] * _WARMUP_ROUNDS:
+            start = perf_counter_ns()
+            gate(row[: exit_ + 1])
+            took.append(perf_counter_ns() - start)
+        found.append(float(np.median(took)) / 1e6)
+    return tuple(found)
 
 
 def _inputs(engine: Engine, samples: Samples, count: int) -> Float:

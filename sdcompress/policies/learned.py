@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -51,23 +51,21 @@ class Learned(ExitPolicy):
 
     def score(self, exit_: int, signals: Sequence[Signals]) -> Float:
         """The gate's probability."""
-        constant, *weights = (np.float32(weight) for weight in self.weights[exit_])
-        total = constant
+        against, *weights = (np.float32(-weight) for weight in self.weights[exit_])
         for weight, column in zip(weights, _inputs(signals), strict=True):
-            total = np.add(total, np.multiply(column, weight))
-        doubt = np.exp(np.minimum(np.negative(total), np.float32(_MOST)))
+            against = np.add(np.multiply(column, weight), against)
+        doubt = np.exp(np.minimum(against, np.float32(_MOST)))
         sure: Float = np.divide(np.float32(1), np.add(doubt, np.float32(1)))
         return sure
 
 
-def _inputs(signals: Sequence[Signals]) -> list[Float]:
+def _inputs(signals: Sequence[Signals]) -> list[npt.NDArray[Any]]:
     """The gate's inputs, each [B]; the exit before counts as one that says the same where there is none."""
     now = signals[-1]
     before = signals[-2] if len(signals) > 1 else now
     doubt = np.maximum(np.subtract(np.float32(1), now.best), np.float32(_TINY))
-    logit = np.subtract(np.log(np.maximum(now.best, np.float32(_TINY))), np.log(doubt))
-    same = np.multiply(np.equal(now.answer, before.answer), np.float32(1))
-    return [logit, now.entropy, np.subtract(now.best, now.second), same]
+    logit = np.log(np.divide(np.maximum(now.best, np.float32(_TINY)), doubt))
+    return [logit, now.entropy, np.subtract(now.best, now.second), np.equal(now.answer, before.answer)]
 
 
 def _logistic(inputs: npt.NDArray[np.float64], target: npt.NDArray[np.bool_]) -> list[float]:

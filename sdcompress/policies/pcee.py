@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -28,7 +29,7 @@ class Pcee(ExitPolicy):
     not), so that a lucky bin does not let its samples leave before surer ones.
 
     Attributes:
-        edges: for each exit but the last, where its bins end, rising; the last bin has no end.
+        edges: for each exit but the last, where the accuracy rises, rising.
         accuracies: for each exit but the last, one more than edges.
     """
 
@@ -59,7 +60,9 @@ def _table(best: Float, right: npt.NDArray[np.bool_]) -> tuple[list[float], list
     inside = np.searchsorted(edges, best, side="right")
     counts = np.bincount(inside, minlength=len(edges) + 1)
     rights = np.bincount(inside[right], minlength=len(edges) + 1)
-    return [float(edge) for edge in edges], _rising(rights, counts)
+    levels = _rising(rights, counts)
+    steps = [position for position, (below, above) in enumerate(pairwise(levels)) if above > below]
+    return [float(edges[step]) for step in steps], [levels[0], *(levels[step + 1] for step in steps)]
 
 
 def _rising(rights: npt.NDArray[np.integer], counts: npt.NDArray[np.integer]) -> list[float]:

@@ -121,6 +121,9 @@ class Policy(Frozen):
     reference_accuracy: Fraction | None = Field(description="of the last exit, on the same samples")
     shares: tuple[Fraction, ...] = Field(description="share of the calibration samples that left at each exit")
     stage_ms: tuple[PositiveFloat, ...] = Field(description="measured ms of each segment at batch 1 when calibrated")
+    decision_ms: tuple[NonNegativeFloat, ...] = Field(
+        (), description="measured ms to decide at each exit but the last, at batch 1; empty: not measured"
+    )
     stage_times: StageTimes | None = Field(None, description="null: not measured in batches")
     backend: str = "onnxruntime"
 
@@ -132,8 +135,9 @@ class Policy(Frozen):
 
     @property
     def mean_ms(self) -> float:
-        """Milliseconds that one image takes by the measured stages and shares."""
-        reached = [sum(self.stage_ms[: exit_ + 1]) for exit_ in range(len(self.shares))]
+        """Milliseconds that one image takes by the measured stages, decisions and shares."""
+        spent = (self.stage_ms, self.decision_ms)
+        reached = [sum(ms for each in spent for ms in each[: exit_ + 1]) for exit_ in range(len(self.shares))]
         return sum(share * ms for share, ms in zip(self.shares, reached, strict=True))
 
 
