@@ -193,7 +193,7 @@ def main() -> None:
         times = stage_times(plain, artifact.manifest, ArraySamples(images, np.zeros(POOL, np.int64)))
         figures = {
             "stage_times": times.model_dump(),
-            "one at a time": one_at_a_time(artifact, pool, bare(singles[-1]), times),
+            "one at a time": one_at_a_time(artifact, pool, bare(singles[-1] / "model.onnx"), times),
             "in batches": in_batches(artifact, pool, given.sizes, times),
         }
     record.write(figures, threads=1, model=given.model, rounds=given.rounds, seconds=given.seconds)
