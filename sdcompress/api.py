@@ -132,7 +132,7 @@ def export(
         ensemble: geometric: an exit's logits are the mean of log softmax over the exits so far; default: the recipe's.
         data_dir: where the data lies, if elsewhere than in the recipe.
         overwrite: replace an artifact that is there.
-        progress: called with (images compared, all).
+        progress: called with (images compared, all); for ``graph`` and ``if`` with (exits timed, all).
 
     Raises:
         CheckpointError: if the checkpoint is not intact.
@@ -149,7 +149,7 @@ def export(
                 allowed="the cascade's own exits, opset and logits",
                 next_step="leave it out, or export the cascade with it and calibrate that",
             )
-        return _export_one_graph(source, out, layout, data_dir=data_dir, overwrite=overwrite)
+        return _export_one_graph(source, out, layout, data_dir=data_dir, overwrite=overwrite, progress=progress)
     with requires_extra("export"):
         from sdcompress.exporting.export import export as run_export
 
@@ -168,7 +168,13 @@ def export(
 
 
 def _export_one_graph(
-    source: Folder, out: Folder, kind: Literal["graph", "if"], *, data_dir: Folder | None, overwrite: bool
+    source: Folder,
+    out: Folder,
+    kind: Literal["graph", "if"],
+    *,
+    data_dir: Folder | None,
+    overwrite: bool,
+    progress: Progress | None,
 ) -> Manifest:
     with requires_extra("export"):
         from sdcompress.exporting.one_graph import Host, export_one_graph
@@ -183,7 +189,9 @@ def _export_one_graph(
         )
     here = machine()
     host = Host(here.cpu, here.busy_cores)
-    return export_one_graph(source, out, kind=kind, host=host, data_dir=data_dir, overwrite=overwrite)
+    return export_one_graph(
+        source, out, kind=kind, host=host, data_dir=data_dir, overwrite=overwrite, progress=progress
+    )
 
 
 def bench(

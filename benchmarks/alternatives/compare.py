@@ -32,7 +32,7 @@ from sdcompress.benchmarking.stats import ratio_of_means  # noqa: E402
 from sdcompress.data.samples import Dataset, Samples  # noqa: E402
 from sdcompress.evaluation.subject import open_subject  # noqa: E402
 from sdcompress.runtime.backends.onnxruntime import load  # noqa: E402
-from sdcompress.runtime.engine import Float  # noqa: E402
+from sdcompress.runtime.engine import ExitCost, Float  # noqa: E402
 from sdcompress.runtime.network import Network  # noqa: E402
 from sdcompress.runtime.open import open_engine  # noqa: E402
 
@@ -52,6 +52,7 @@ class Row:
         exits: from inputs to the exit of each; None: there is one.
         said: what else is to be said.
         predicted_ms: the mean time that the calibration says.
+        cost: of an image that runs to the end.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Row:
     exits: Callable[[Float], npt.NDArray[np.int64]] | None = None
     said: str = ""
     predicted_ms: float | None = None
+    cost: ExitCost | None = None
 
 
 def of_engine(name: str, engine: Any, said: str = "", predicted_ms: float | None = None) -> Row:
@@ -71,6 +73,7 @@ def of_engine(name: str, engine: Any, said: str = "", predicted_ms: float | None
         (lambda inputs: engine(inputs).exit_index) if several else None,
         said,
         predicted_ms,
+        engine.exit_costs[-1],
     )
 
 
@@ -203,6 +206,8 @@ def measure(found: list[Row], dataset: Dataset, rounds: int, seconds: float) -> 
             "speed_up": against(ratio_of_means(times[whole], times[row.name]), None),
             "said": row.said,
         }
+        if row.cost is not None:
+            line |= {"macs_to_the_end": row.cost.macs, "parameters": row.cost.parameters}
         if row.predicted_ms is not None:
             line |= {
                 "predicted_ms": round(row.predicted_ms, 4),
@@ -225,12 +230,13 @@ def main() -> None:
     read.add_argument("--run", type=Path, required=True, help="trained with exits (half.yaml)")
     read.add_argument("--plain", type=Path, required=True, help="the same network trained without exits")
     read.add_argument("--small", type=Path, help="the smaller network, trained as long")
+    read.add_argument("--name", default="compare", help="of the JSON")
     read.add_argument("--folder", type=Path, required=True, help="for the artifacts")
     read.add_argument("--data-dir", type=Path)
     read.add_argument("--rounds", type=int, default=20)
     read.add_argument("--seconds", type=float, default=0.3, help="of one turn")
     given = read.parse_args()
-    record = Record(HERE)
+    record = Record(HERE, given.name)
     given.folder.mkdir(parents=True, exist_ok=True)
     dataset = open_subject(given.run).dataset(given.data_dir)
     found = list(rows(given, given.folder, dataset))

@@ -23,10 +23,11 @@ class Record:
 
     Args:
         folder: of the script, where its JSON goes.
+        name: of the JSON; default: the script's.
     """
 
-    def __init__(self, folder: Path = HERE) -> None:
-        self._file = folder / f"{Path(sys.argv[0]).stem}.json"
+    def __init__(self, folder: Path = HERE, name: str = "") -> None:
+        self._file = folder / f"{name or Path(sys.argv[0]).stem}.json"
         # folders are somebody's: their names say nothing
         words = [Path(word).name if "/" in word else word for word in sys.argv[1:]]
         self._facts: dict[str, Any] = {

@@ -93,7 +93,10 @@ def choose_judgement(
     kind = policy_class(settings.policy)
     temperatures = (1.0,) * len(engine.exit_names)
     if settings.temperature and not settings.unlabelled:
-        few = Subset(samples, np.arange(min(_TEMPERATURE_SAMPLES, len(samples))))
+        # spread: a folder of images lies there class by class
+        few = Subset(
+            samples, np.linspace(0, len(samples) - 1, min(_TEMPERATURE_SAMPLES, len(samples))).astype(np.int64)
+        )
         temperatures = _temperatures(kind, exit_logits(engine, few), few.labels, stage_ms, settings.max_drop)
     signals, right = observe(engine, samples, temperatures, unlabelled=settings.unlabelled, progress=progress)
     return Judgement(temperatures, kind.fit(signals, right)), signals, right

@@ -18,6 +18,7 @@ from sdcompress.calibration.parts import draw_parts, samples_for, seed_of
 from sdcompress.calibration.planning import samples_for_betting, samples_for_binomial
 from sdcompress.calibration.thresholds import leave
 from sdcompress.data.samples import Samples, Subset
+from sdcompress.data.unlabelled import UnlabelledImages
 from sdcompress.errors import DataError, UsageError
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema import recipe
@@ -66,7 +67,9 @@ def plan(
         raise DataError(
             f"There are {len(samples)} samples, too few to see anything on.",
             allowed=f"at least {LEAST_SAMPLES}",
-            next_step="set data.validation higher and train again",
+            next_step="collect more images"
+            if isinstance(samples, UnlabelledImages)
+            else "set data.validation higher and train again",
         )
     seed = seed_of(fingerprint_of(opened.manifest, samples), graphs_digest(opened.manifest))
     parts = draw_parts(len(samples), seed)

@@ -16,7 +16,7 @@ from sdcompress.schema.manifest import Manifest, StageTimes, Tensor
 
 __all__ = ["decision_ms", "stage_ms", "stage_times"]
 
-_IMAGES = 16
+_IMAGES = 64
 _WARMUP_ROUNDS = 3
 _LEAST_ROUNDS, _MOST_ROUNDS = 5, 500
 _LEAST_MS = 1e-3  # a stage as short as the clock's own noise
@@ -27,8 +27,10 @@ _MOVED = 16  # rows at a time, of twice as many
 def stage_ms(engine: Engine, samples: Samples, *, seconds: float = 1.0) -> tuple[float, ...]:
     """Milliseconds from one exit to the next at batch 1, one per exit.
 
-    All exits take turns on real images, so that a slow moment of the machine hits them alike; the cost of an exit is
-    the median of its times, that of a stage the difference of two exits.
+    All exits take turns on real images, in random order, so that a slow moment of the machine hits them alike and the
+    caches are as cold as where images leave at different exits. The cost of an exit is a mean, because a mean is what
+    they will be used for: the median of the means of five stretches, so that a stall does not count. That of a stage is
+    the difference of two exits.
 
     Args:
         engine: runs the stages.
@@ -96,14 +98,18 @@ def _inputs(engine: Engine, samples: Samples, count: int) -> Float:
 
 
 def _reached(engine: Engine, inputs: Float, rows: int, seconds: float) -> npt.NDArray[np.float64]:
-    """Milliseconds until each exit, [E], with so many rows: the median of rounds in which all exits take turns."""
-    exits, batches = range(len(engine.exit_names)), len(inputs) // rows
+    """Milliseconds until each exit, [E], with so many rows; see ``stage_ms``."""
+    exits, batches, order = len(engine.exit_names), len(inputs) // rows, np.random.default_rng(0)
     rounds: list[list[int]] = []
     deadline = perf_counter_ns() + int(seconds * 1e9)
     while len(rounds) < _WARMUP_ROUNDS + _LEAST_ROUNDS or (perf_counter_ns() < deadline and len(rounds) < _MOST_ROUNDS):
         start = len(rounds) % batches * rows
-        rounds.append([_nanoseconds(engine, inputs[start : start + rows], exit_) for exit_ in exits])
-    return np.asarray(np.median(np.array(rounds[_WARMUP_ROUNDS:], np.float64), axis=0) / 1e6)
+        took = [0] * exits
+        for exit_ in order.permutation(exits):
+            took[exit_] = _nanoseconds(engine, inputs[start : start + rows], int(exit_))
+        rounds.append(took)
+    stretches = np.array_split(np.array(rounds[_WARMUP_ROUNDS:], np.float64), _LEAST_ROUNDS)
+    return np.asarray(np.median([stretch.mean(axis=0) for stretch in stretches], axis=0) / 1e6)
 
 
 def _move_ms(border: Sequence[Tensor]) -> float:

@@ -149,6 +149,13 @@ def calibrate(
         "per": _per(per_exit, per_class),
     }
     if plan:
+        unused = {"--out": out, "--budget": budget, "--in-expectation": in_expectation, "--overwrite": overwrite}
+        if given := [name for name, value in unused.items() if value]:
+            raise UsageError(
+                f"--plan writes nothing and is about certificates: {', '.join(given)} cannot go with it.",
+                allowed="--plan with the wish alone: --max-drop, --confidence, --ladder, --unlabelled, --per-class ...",
+                next_step=f"leave {' and '.join(given)} out, or leave --plan out",
+            )
         _plan(artifact, {**wish, "data_dir": data_dir, "threads": threads}, json=json)
         return
     if out is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -58,6 +58,7 @@ def export_one_graph(
     host: Host,
     data_dir: Path | str | None = None,
     overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Manifest:
     """Write a copy of a calibrated cascade that also holds ``model.onnx``, proved and timed on real images.
 
@@ -68,6 +69,7 @@ def export_one_graph(
         host: this machine, for the record.
         data_dir: where the data lies, if elsewhere than in the recipe. Where it is not, the golden images must do.
         overwrite: replace an artifact that is there.
+        progress: called with (exits timed, all exits).
 
     Raises:
         UsageError: if the artifact is no cascade with thresholds that fire, or its policy cannot be put into a graph.
@@ -89,7 +91,8 @@ def export_one_graph(
             for rule in (endless, [None] * len(endless))
         ]
         racers = Racers(*(runner(serialize(graph), opened.manifest).run for graph in (model, *others)))
-        times = race(racers, inputs, found.left, [exit_.name for exit_ in opened.manifest.exits])
+        names = [exit_.name for exit_ in opened.manifest.exits]
+        times = race(racers, inputs, found.left, names, progress=progress)
         check_faster(times)
         (folder / FILE).write_bytes(serialize(model))
         made = OneGraph(

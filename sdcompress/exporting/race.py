@@ -39,7 +39,13 @@ class Racers:
 
 
 def race(
-    racers: Racers, inputs: Float, left: npt.NDArray[np.int64], exits: Sequence[str], *, seconds: float = 1.0
+    racers: Racers,
+    inputs: Float,
+    left: npt.NDArray[np.int64],
+    exits: Sequence[str],
+    *,
+    seconds: float = 1.0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[PathTime, ...]:
     """The time to each exit, with real images that leave there.
 
@@ -52,11 +58,14 @@ def race(
         left: int64 [N], the exit of each.
         exits: E names.
         seconds: the longest for one exit, unless 30 rounds take longer.
+        progress: called with (exits timed, all exits).
     """
-    return tuple(
-        _path(racers, inputs[np.flatnonzero(left == position)[:_IMAGES]], name, seconds)
-        for position, name in enumerate(exits)
-    )
+    times = []
+    for position, name in enumerate(exits):
+        times.append(_path(racers, inputs[np.flatnonzero(left == position)[:_IMAGES]], name, seconds))
+        if progress:
+            progress(position + 1, len(exits))
+    return tuple(times)
 
 
 def _path(racers: Racers, images: Float, name: str, seconds: float) -> PathTime:

@@ -303,3 +303,9 @@ def test_explain_refuses_a_checkpoint_and_names_what_to_export(cli, made, tmp_pa
     assert done.code == 2
     assert f"next: sdcompress export {made.train} --layout cascade" in done.err
     assert not (tmp_path / "why").exists()
+
+
+def test_a_plan_takes_nothing_that_only_a_calibration_uses(cli: Callable, tmp_path: Path) -> None:
+    done = cli("calibrate", tmp_path, "--plan", "--budget", "3ms", "--in-expectation")
+    assert done.code == 2
+    assert "--budget, --in-expectation cannot go with it" in " ".join(done.err.split())
