@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from sdcompress.benchmarking.machine import machine
+from sdcompress.machine import machine
 
 HERE = Path(__file__).resolve().parent
 
