@@ -27,8 +27,8 @@ import yaml
 from compare_table import write_table
 
 from sdcompress import recipes
-from sdcompress.benchmarking.machine import machine
 from sdcompress.checkpoint import read_metrics
+from sdcompress.machine import machine
 from sdcompress.storage import digest_of, write_text
 from sdcompress.training.interrupt import stop_on_signal
 

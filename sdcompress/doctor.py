@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, requires, version
 
-from sdcompress.benchmarking.machine import machine, quota
+from sdcompress.machine import machine, quota
 from sdcompress.schema.base import Frozen
 from sdcompress.schema.report import Machine
 

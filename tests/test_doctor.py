@@ -9,8 +9,8 @@ from importlib.metadata import version
 import onnxruntime
 import pytest
 
-from sdcompress.benchmarking.machine import machine
 from sdcompress.doctor import Diagnosis, _warnings, diagnose, new_enough, read_requirements
+from sdcompress.machine import machine
 
 METADATA = [
     "numpy>=1.26",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sdcompress.benchmarking.machine import busy_cores, cores, describe_cpu, installed_versions, machine, parse_quota
+from sdcompress.machine import busy_cores, cores, describe_cpu, installed_versions, machine, parse_quota
 
 X86 = """processor	: 0
 model name	: AMD EPYC 9R14

@@ -12,8 +12,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from sdcompress.benchmarking.machine import machine
 from sdcompress.benchmarking.stats import Ratio
+from sdcompress.machine import machine
 
 HERE = Path(__file__).resolve().parent
 

@@ -18,9 +18,9 @@ import numpy.typing as npt
 
 from sdcompress.benchmarking.clock import no_collection
 from sdcompress.benchmarking.contender import Contender, Course, holds_one_graph, input_order, open_contender
-from sdcompress.benchmarking.machine import machine
 from sdcompress.benchmarking.record import Scenario, compare, record
 from sdcompress.errors import InputError, UnknownNameError, UsageError
+from sdcompress.machine import machine
 from sdcompress.schema.recipe import Bench
 from sdcompress.schema.report import BenchReport
 

@@ -149,13 +149,9 @@ def calibrate(
         "per": _per(per_exit, per_class),
     }
     if plan:
-        unused = {"--out": out, "--budget": budget, "--in-expectation": in_expectation, "--overwrite": overwrite}
-        if given := [name for name, value in unused.items() if value]:
-            raise UsageError(
-                f"--plan writes nothing and is about certificates: {', '.join(given)} cannot go with it.",
-                allowed="--plan with the wish alone: --max-drop, --confidence, --ladder, --unlabelled, --per-class ...",
-                next_step=f"leave {' and '.join(given)} out, or leave --plan out",
-            )
+        _refuse_with_plan(
+            {"--out": out, "--budget": budget, "--in-expectation": in_expectation, "--overwrite": overwrite}
+        )
         _plan(artifact, {**wish, "data_dir": data_dir, "threads": threads}, json=json)
         return
     if out is None:
@@ -170,6 +166,15 @@ def calibrate(
         write_json({"artifact": str(out), **manifest.model_dump(mode="json")})
     else:
         show_manifest(manifest, str(out))
+
+
+def _refuse_with_plan(options: dict[str, Any]) -> None:
+    if given := [name for name, value in options.items() if value]:
+        raise UsageError(
+            f"--plan writes nothing and is about certificates: {', '.join(given)} cannot go with it.",
+            allowed="--plan with the wish alone: --max-drop, --confidence, --ladder, --unlabelled, --per-class ...",
+            next_step=f"leave {' and '.join(given)} out, or leave --plan out",
+        )
 
 
 def _plan(artifact: Path, wish: dict[str, Any], *, json: bool) -> None:

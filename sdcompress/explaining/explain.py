@@ -11,7 +11,6 @@ import numpy as np
 
 from sdcompress.artifact.card import guarantee
 from sdcompress.artifact.read import Artifact, open_artifact
-from sdcompress.benchmarking.machine import machine
 from sdcompress.data.samples import Dataset, Samples
 from sdcompress.errors import UsageError
 from sdcompress.evaluation.subject import Subject, open_subject
@@ -19,6 +18,7 @@ from sdcompress.explaining.figures import Case
 from sdcompress.explaining.outcomes import Outcomes, collect
 from sdcompress.explaining.risk import risk
 from sdcompress.explaining.timing import Timing, measure
+from sdcompress.machine import machine
 from sdcompress.policies import restore
 from sdcompress.policies._base import ExitPolicy
 from sdcompress.policies.max_prob import MaxProb

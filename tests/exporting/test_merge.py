@@ -91,12 +91,12 @@ THRESHOLD = st.one_of(st.none(), st.floats(0, 1))
 
 
 def _between(scores: np.ndarray, place: float) -> float:
-    """A threshold in the widest gap near a share of the scores; 0: everybody leaves, 1: nobody."""
+    """A threshold in the wide gap nearest to a share of the scores; 0: everybody leaves, 1: nobody."""
     ordered = np.sort(scores)
     if place in {0.0, 1.0}:
         return float(ordered[0] - 0.01 if place == 0 else ordered[-1] + 0.01)
-    at = min(int(place * 60), 59)
-    gap = at + int(np.diff(ordered[at : at + 5]).argmax())
+    near = np.abs(np.arange(len(ordered) - 1) - place * (len(ordered) - 2))
+    gap = int(np.where(np.diff(ordered) > 1e-4, near, np.inf).argmin())  # scores crowd at 1, where float32 is coarse
     return float((ordered[gap] + ordered[gap + 1]) / 2)
 
 

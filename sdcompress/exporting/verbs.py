@@ -1,0 +1,105 @@
+"""export as a Python call: a checkpoint, or a calibrated cascade, and what is loaded only for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from sdcompress import recipes
+from sdcompress.artifact.read import MANIFEST
+from sdcompress.checkpoint import open_checkpoint
+from sdcompress.errors import UsageError, requires_extra
+from sdcompress.machine import machine
+from sdcompress.schema.manifest import Manifest
+
+__all__ = ["export"]
+
+Folder = Path | str
+Progress = Callable[[int, int], None]
+
+
+def export(
+    source: Folder,
+    out: Folder,
+    *,
+    layout: Literal["single", "cascade", "all", "graph", "if"] = "cascade",
+    exit: str | None = None,  # noqa: A002 - the field's word
+    opset: int | None = None,
+    ensemble: Literal["geometric"] | None = None,
+    data_dir: Folder | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Manifest:
+    """Write the ONNX artifact of a checkpoint, proven against it on real images.
+
+    Args:
+        source: a checkpoint, or the folder of a training run; for ``graph`` and ``if`` a calibrated cascade.
+        out: folder of the artifact.
+        layout: ``single`` (one exit, the others pruned), ``cascade`` (early exit) or ``all`` (every exit's logits); or
+            one graph that exits by itself beside the cascade: ``graph``, or ``if`` for one image at a time.
+        exit: of ``single``; default: the last.
+        opset: of ONNX; default: the recipe's, which also gives the tolerances.
+        ensemble: geometric: an exit's logits are the mean of log softmax over the exits so far; default: the recipe's.
+        data_dir: where the data lies, if elsewhere than in the recipe.
+        overwrite: replace an artifact that is there.
+        progress: called with (images compared, all); for ``graph`` and ``if`` with (exits timed, all).
+
+    Raises:
+        CheckpointError: if the checkpoint is not intact.
+        ParityError: if the file does not compute what the checkpoint computes; nothing verified is left then.
+        VerificationError: if leaving early is not faster in ``graph`` or ``if``.
+        OutputExistsError: if ``out`` holds something.
+        UsageError: if ``source`` is not what the layout is made of.
+    """
+    if layout == "graph" or layout == "if":  # noqa: PLR1714 - mypy narrows by ==
+        given = {"exit": exit, "opset": opset, "ensemble": ensemble}
+        if ignored := [name for name, value in given.items() if value is not None]:
+            raise UsageError(
+                f"{', '.join(ignored)} cannot be chosen with the layout '{layout}', made of a calibrated cascade.",
+                allowed="the cascade's own exits, opset and logits",
+                next_step="leave it out, or export the cascade with it and calibrate that",
+            )
+        return _export_one_graph(source, out, layout, data_dir=data_dir, overwrite=overwrite, progress=progress)
+    with requires_extra("export"):
+        from sdcompress.exporting.export import export as run_export
+
+    chosen = [f"export.{key}={value}" for key, value in (("opset", opset), ("ensemble", ensemble)) if value is not None]
+    recipe = recipes.read(open_checkpoint(source).recipe, chosen)
+    return run_export(
+        source,
+        out,
+        layout=layout,
+        exit=exit,
+        settings=recipe.export,
+        data_dir=data_dir,
+        overwrite=overwrite,
+        progress=progress,
+    )
+
+
+def _export_one_graph(
+    source: Folder,
+    out: Folder,
+    kind: Literal["graph", "if"],
+    *,
+    data_dir: Folder | None,
+    overwrite: bool,
+    progress: Progress | None,
+) -> Manifest:
+    with requires_extra("export"):
+        from sdcompress.exporting.one_graph import Host, export_one_graph
+
+    if not (Path(source) / MANIFEST).exists():
+        open_checkpoint(source)  # or neither
+        raise UsageError(
+            f"'{source}' is a checkpoint; the thresholds of a cascade go into the layout '{kind}'.",
+            allowed="a calibrated cascade",
+            next_step=f"sdcompress export {source} --layout cascade --out CASCADE; sdcompress calibrate CASCADE --out "
+            f"EARLY; sdcompress export EARLY --layout {kind} --out {out}",
+        )
+    here = machine()
+    host = Host(here.cpu, here.busy_cores)
+    return export_one_graph(
+        source, out, kind=kind, host=host, data_dir=data_dir, overwrite=overwrite, progress=progress
+    )
