@@ -113,6 +113,8 @@ def _foreign(folder: Path) -> str | None:
             entries.append(certificate["evidence"])
         if one_graph := manifest.get("one_graph"):
             entries.append(one_graph)
+        for engines in manifest.get("engines", []):
+            entries += [*engines["plans"], engines["log"]]
         listed = {"manifest.json", *(item["file"] for item in entries)}
     except (OSError, ValueError, KeyError, TypeError):
         listed = set()

@@ -8,7 +8,9 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from sdcompress.schema.base import Frozen, Sha256
 
-__all__ = ["ANSWER", "EXIT_INDEX", "LOGITS", "FileEntry", "OneGraph", "PathTime", "Segment", "Tensor"]
+__all__ = ["ANSWER", "EXIT_INDEX", "LOGITS", "FileEntry", "OneGraph", "PathTime", "Precision", "Segment", "Tensor"]
+
+Precision = Literal["fp32", "fp16", "bf16", "int8"]  # of the weights and of most of the arithmetic
 
 LOGITS, ANSWER, EXIT_INDEX = "logits", "answer", "exit_index"  # outputs of a OneGraph, in this order
 
@@ -34,7 +36,7 @@ class Segment(FileEntry):
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
-    precision: Literal["fp32"] = "fp32"
+    precision: Precision = "fp32"
     macs: Annotated[int, Field(ge=0)] = Field(description="multiply-accumulates for one image")
     parameters: Annotated[int, Field(ge=0)]
 

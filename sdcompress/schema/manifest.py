@@ -16,11 +16,14 @@ from pydantic import (
 )
 
 from sdcompress.schema.base import Fraction, Frozen, Sha256
+from sdcompress.schema.engines import Engines
 from sdcompress.schema.graphs import FileEntry, OneGraph, Segment, Tensor
+from sdcompress.schema.parity import ParityRecord
 
 __all__ = [
     "Certificate",
     "CertifiedDrop",
+    "Engines",
     "Exit",
     "ExitSignals",
     "FileEntry",
@@ -188,17 +191,6 @@ class Certificate(Frozen):
     evidence: FileEntry = Field(description="what each exit did on each of those samples, in the order of the tests")
 
 
-class ParityRecord(Frozen):
-    """How far the exported graphs are from the checkpoint, for one exit."""
-
-    exit: str
-    samples: PositiveInt
-    batches: tuple[PositiveInt, ...]
-    max_abs: Annotated[float, Field(ge=0)] = Field(description="largest absolute difference of a logit")
-    allowed: PositiveFloat
-    flips: Annotated[int, Field(ge=0)] = Field(description="samples whose class changed")
-
-
 class Provenance(Frozen):
     """Where the artifact comes from."""
 
@@ -226,6 +218,7 @@ class Manifest(Frozen):
     policy: Policy | None = None
     certificate: Certificate | None = None
     one_graph: OneGraph | None = None
+    engines: tuple[Engines, ...] = Field((), description="TensorRT engines; of one machine each")
     golden: FileEntry
     card: FileEntry
     parity: tuple[ParityRecord, ...]
@@ -249,6 +242,8 @@ class Manifest(Frozen):
             raise ValueError("the policy needs one threshold for each exit but the last")
         if self.one_graph is not None and (self.policy is None or self.layout != "cascade"):
             raise ValueError("one graph that exits by itself needs a cascade and its policy")
+        if any(len(built.plans) != len(self.segments) for built in self.engines):
+            raise ValueError("engines need one plan for each segment")
         return self
 
     @model_validator(mode="after")
@@ -266,10 +261,10 @@ class Manifest(Frozen):
 
     @model_serializer(mode="wrap")
     def _without_what_is_absent(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # artifacts without a certificate or one graph stay, byte for byte, what readers before these know
+        # artifacts without a certificate, one graph or engines stay, byte for byte, what readers before these know
         fields: dict[str, Any] = dump(self)
-        for name in ("certificate", "one_graph"):
-            if getattr(self, name) is None:
+        for name in ("certificate", "one_graph", "engines"):
+            if not getattr(self, name):
                 fields.pop(name, None)
         return fields
 
@@ -286,4 +281,5 @@ class Manifest(Frozen):
         """Every file of the artifact but the manifest."""
         evidence = (self.certificate.evidence,) if self.certificate else ()
         whole = (self.one_graph,) if self.one_graph else ()
-        return (*self.segments, self.golden, self.card, *evidence, *whole)
+        built = tuple(file for engines in self.engines for file in engines.files)
+        return (*self.segments, self.golden, self.card, *evidence, *whole, *built)

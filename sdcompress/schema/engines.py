@@ -1,0 +1,68 @@
+"""TensorRT engines of an artifact, as its manifest lists them. Specified in docs/artifact.md."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt, model_validator
+
+from sdcompress.schema.base import Frozen
+from sdcompress.schema.graphs import FileEntry
+from sdcompress.schema.parity import ParityRecord
+
+__all__ = ["BatchProfile", "Engines", "HardwareCompatibility", "Plan"]
+
+HardwareCompatibility = Literal["none", "ampere_plus", "same_compute_capability"]
+
+
+class BatchProfile(Frozen):
+    """An optimisation profile: the batches that a plan takes, and the one it is tuned for."""
+
+    min: PositiveInt
+    opt: PositiveInt
+    max: PositiveInt
+
+    @model_validator(mode="after")
+    def _rising(self) -> BatchProfile:
+        if not self.min <= self.opt <= self.max:
+            raise ValueError(f"a batch profile rises: {self.min} <= {self.opt} <= {self.max} does not hold")
+        return self
+
+
+class Plan(FileEntry):
+    """The serialized engine of one segment. It is code for the GPU: nothing loads it whose hash does not stand here."""
+
+    device_memory_bytes: Annotated[int, Field(ge=0)] = Field(description="scratch memory of one execution context")
+    layers: dict[str, PositiveInt] = Field(
+        description="data type of a layer's outputs, as the engine inspector says -> number of layers"
+    )
+
+
+class Engines(Frozen):
+    """One TensorRT engine for each segment, built on one GPU with one version of TensorRT."""
+
+    gpu: str = Field(description="as the driver names it")
+    compute_capability: Annotated[str, Field(pattern=r"^\d+\.\d+$")]
+    tensorrt: Annotated[str, Field(pattern=r"^\d+(\.\d+)+$")]
+    driver: str = Field(description="version of the NVIDIA driver; empty: not known")
+    plans: Annotated[tuple[Plan, ...], Field(min_length=1)] = Field(description="one for each segment, in their order")
+    profiles: Annotated[tuple[BatchProfile, ...], Field(min_length=1)] = Field(description="rising, of every plan")
+    tf32: bool = Field(description="whether FP32 layers may use TF32 tensor cores")
+    workspace_bytes: PositiveInt
+    level: Annotated[int, Field(ge=0, le=5)] | None = Field(description="builder optimisation level; null: before 8.6")
+    version_compatible: bool = False
+    hardware_compatibility: HardwareCompatibility = "none"
+    log: FileEntry = Field(description="what the builder said")
+    parity: tuple[ParityRecord, ...] = Field(description="of every exit, against the checkpoint on the golden images")
+
+    @model_validator(mode="after")
+    def _profiles_follow_each_other(self) -> Engines:
+        for before, after in zip(self.profiles, self.profiles[1:], strict=False):
+            if after.min > before.max + 1 or after.max <= before.max:
+                raise ValueError("batch profiles rise and leave no batch out between them")
+        return self
+
+    @property
+    def files(self) -> tuple[FileEntry, ...]:
+        """Its files."""
+        return (*self.plans, self.log)
