@@ -176,7 +176,7 @@ def _policy(policy: Policy, certificate: Certificate | None, exits: Sequence[Exi
         else f"{exit_.name} never"
         for exit_, threshold in zip(exits, policy.thresholds, strict=False)
     )
-    scores = f"{_percent(policy.accuracy)} against {_percent(policy.reference_accuracy)} of the last exit"
+    scores = f"{_percent(policy.accuracy)} against {_percent(policy.reference_accuracy)} of {_reference(certificate)}"
     said = certificate is not None or policy.guarantee == "in expectation"
     promise = f"\n\n{guarantee(policy, certificate)}" if said else ""
     return (
@@ -198,11 +198,11 @@ def guarantee(policy: Policy, certificate: Certificate | None) -> str:
     if policy.guarantee == "no certificate":
         return (
             f"Guarantee: no certificate was found for {wish} on {certificate.certify_samples} samples. Every sample "
-            "runs through the whole network, so that nothing is lost."
+            f"runs through the whole network{'' if certificate.against else ', so that nothing is lost'}."
         )
-    counted = "fewer are right than at the last exit"
+    counted = f"fewer are right than at {_reference(certificate)}"
     if certificate.loss == "disagreement":
-        counted = "are not what the last exit says"
+        counted = f"are not what {_reference(certificate)} says"
     new, silent = _GROUPS[certificate.per]
     own = f" ({OWN_IMAGES[certificate.own_images]})" if certificate.own_images else ""
     return (
@@ -210,6 +210,11 @@ def guarantee(policy: Policy, certificate: Certificate | None) -> str:
         f"answers to new samples {new}, at most {_plain(policy.max_drop)} {counted}. Valid for these graphs and "
         f"thresholds on {certificate.backend} ({certificate.device}). It says nothing about data that drifts{silent}."
     )
+
+
+def _reference(certificate: Certificate | None) -> str:
+    against = certificate and certificate.against
+    return f"the last exit of the artifact {against[:12]}" if against else "the last exit"
 
 
 def _plain(share: float) -> str:

@@ -26,18 +26,25 @@ class Evidence:
         confidences: float32 [E-1, N], of all exits but the last.
         right: uint8 [E, N], 0 or 1: whether each exit's answer is the label; for disagreement, the last exit's answer.
         labels: int32 [N], the class of each sample; only where the bounds hold in every class.
+        against: uint8 [N], 0 or 1: whether the answer of another network is right; only where that is what is measured
+            against. For disagreement it is right by definition, and ``right`` says who agrees with it.
     """
 
     confidences: npt.NDArray[np.float32]
     right: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int32] | None = None
+    against: npt.NDArray[np.uint8] | None = None
+
+    @property
+    def reference(self) -> npt.NDArray[np.uint8]:
+        """What the exits are measured against, uint8 [N]: the other network, else the last exit."""
+        return self.right[-1] if self.against is None else self.against
 
     def save(self, path: Path) -> None:
         """Write an .npz of the arrays that there are; the same arrays give the same bytes."""
-        if self.labels is None:
-            np.savez(path, confidences=self.confidences, right=self.right)
-        else:
-            np.savez(path, confidences=self.confidences, right=self.right, labels=self.labels)
+        optional = {"labels": self.labels, "against": self.against}
+        there: dict[str, Any] = {name: array for name, array in optional.items() if array is not None}
+        np.savez(path, confidences=self.confidences, right=self.right, **there)
 
     @classmethod
     def load(cls, path: Path) -> Evidence:
@@ -48,8 +55,7 @@ class Evidence:
         """
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                labels = arrays.get("labels")
-                evidence = cls(arrays["confidences"], arrays["right"], labels)
+                evidence = cls(arrays["confidences"], arrays["right"], arrays.get("labels"), arrays.get("against"))
         except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
             raise _malformed(path, str(error)) from error
         if wrong := evidence._problem():
@@ -68,12 +74,17 @@ class Evidence:
             return "'right' holds other numbers than 0 and 1"
         if self.labels is not None and (self.labels.dtype != "int32" or self.labels.shape != self.right.shape[1:]):
             return f"'labels' is {self.labels.dtype} {list(self.labels.shape)}, not int32 of one for each sample"
+        other = self.against
+        if other is not None and (
+            other.dtype != "uint8" or other.shape != self.right.shape[1:] or other.max(initial=0) > 1
+        ):
+            return f"'against' is {other.dtype} {list(other.shape)}, not uint8, 0 or 1 for each sample"
         return ""
 
 
 def _malformed(path: Path, why: str) -> ArtifactError:
     return ArtifactError(
         f"The certificate's evidence '{path.name}' cannot be read: {why}.",
-        allowed="confidences float32 [E-1, N], right uint8 [E, N], optionally labels int32 [N]",
+        allowed="confidences float32 [E-1, N], right uint8 [E, N], optionally labels int32 [N], against uint8 [N]",
         next_step="copy the artifact again, or calibrate it again",
     )

@@ -11,6 +11,7 @@ from sdcompress.artifact.evidence import EVIDENCE
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.artifact.rewrite import rewrite
 from sdcompress.artifact.write import entry, staged
+from sdcompress.calibration.against import Against, open_against
 from sdcompress.calibration.certified import certified, figures, fingerprint_of, in_expectation
 from sdcompress.calibration.certify import smallest_wish
 from sdcompress.calibration.groups import check_classes
@@ -41,6 +42,7 @@ def calibrate(
     samples: Samples,
     settings: recipe.Calibrate,
     split: str = "validation",
+    against: Path | None = None,
     threads: int = 1,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
@@ -57,6 +59,7 @@ def calibrate(
         samples: N labelled images that training has not seen; labels may be missing (-1) with ``settings.unlabelled``.
         settings: the accuracy that may be lost, with what confidence, and whether temperatures are fitted.
         split: what the samples are; only kept in the record.
+        against: an artifact whose last exit the certificate is measured against; None: its own.
         threads: at which the stages are measured.
         overwrite: replace an artifact that is there.
         progress: called with (images done, all images).
@@ -69,6 +72,7 @@ def calibrate(
     """
     opened = open_artifact(artifact)
     check(opened, samples, settings, split)
+    other = _against(against, opened, settings, threads)
     with staged(out, overwrite=overwrite) as folder:
         engine = open_engine(opened.path, backend=CERTIFIED_BACKEND, threads=threads, allow_uncertified=True)
         if settings.in_expectation:
@@ -79,10 +83,22 @@ def calibrate(
         if settings.confidence is None:
             exits, policy = _choose(opened, engine, samples, settings, split=split, progress=progress)
             return _write(opened, exits, policy, None, folder)
-        made = certified(opened.manifest, engine, samples, settings, split=split, progress=progress)
+        made = certified(opened.manifest, engine, samples, settings, split=split, against=other, progress=progress)
         made.evidence.save(folder / EVIDENCE)
         certificate = Certificate(**made.certificate, evidence=entry(folder, EVIDENCE))
         return _write(opened, _with_temperatures(opened, made.temperatures), made.policy, certificate, folder)
+
+
+def _against(path: Path | None, opened: Artifact, settings: recipe.Calibrate, threads: int) -> Against | None:
+    if path is None:
+        return None
+    if settings.confidence is None:
+        raise UsageError(
+            "Another network is named to be measured against, and no certificate is asked for.",
+            allowed="--against with --confidence",
+            next_step="add --confidence 95%, or leave --against out",
+        )
+    return open_against(path, opened.manifest, threads=threads)
 
 
 def check(opened: Artifact, samples: Samples, settings: recipe.Calibrate, split: str = "validation") -> None:

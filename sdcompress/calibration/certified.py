@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from sdcompress.artifact.certificate import CERTIFIED_BACKEND, CERTIFIED_DEVICE, graphs_digest, wiring_digest
 from sdcompress.artifact.evidence import Evidence
+from sdcompress.calibration.against import Against
 from sdcompress.calibration.certify import Shape, certify, collect, losses, make_shape, with_labels
 from sdcompress.calibration.parts import draw_parts, seed_of
 from sdcompress.calibration.sequence import conformal_risk_control
@@ -70,7 +71,13 @@ def fingerprint_of(manifest: Manifest, samples: Samples) -> str:
 
 
 def draw(
-    manifest: Manifest, engine: Engine, samples: Samples, settings: recipe.Calibrate, progress: Progress | None = None
+    manifest: Manifest,
+    engine: Engine,
+    samples: Samples,
+    settings: recipe.Calibrate,
+    progress: Progress | None = None,
+    *,
+    against: Against | None = None,
 ) -> Drawn:
     """Make a path on one part of the samples, then run the other.
 
@@ -80,20 +87,25 @@ def draw(
         samples: N images that training has not seen.
         settings: of the calibration.
         progress: called with (images done, all images).
+        against: what is measured against; None: the last exit.
 
     Raises:
         VerificationError: if a logit is not finite.
     """
-    fingerprint, total = fingerprint_of(manifest, samples), len(samples)
+    fingerprint = fingerprint_of(manifest, samples)
     seed = seed_of(fingerprint, graphs_digest(manifest))
-    parts = draw_parts(total, seed)
+    parts = draw_parts(len(samples), seed)
+    total = len(parts.shape) + (2 if against else 1) * len(parts.certify)
     shape = make_shape(engine, Subset(samples, parts.shape), settings, _part(progress, 0, total))
+    if against:  # even if nobody leaves, something may be lost: a step that is tested, as path[0] never is
+        shape = replace(shape, path=(shape.path[0], *shape.path))
     held = Subset(samples, parts.certify)
     evidence = collect(
         engine,
         held,
         shape.judgement,
         unlabelled=settings.unlabelled,
+        against=against,
         progress=_part(progress, len(parts.shape), total),
     )
     evidence = with_labels(evidence, held, settings.per)
@@ -107,6 +119,7 @@ def certified(
     settings: recipe.Calibrate,
     *,
     split: str,
+    against: Against | None = None,
     progress: Progress | None = None,
 ) -> Certified:
     """Make a path on one part of the samples and test it on the other, which is only run when the path is fixed.
@@ -117,13 +130,14 @@ def certified(
         samples: N images that training has not seen.
         settings: with a confidence.
         split: what the samples are.
+        against: what is measured against; None: the last exit.
         progress: called with (images done, all images).
 
     Raises:
         UsageError: if no certified thresholds keep the budget of the settings.
         VerificationError: if a logit is not finite.
     """
-    drawn = draw(manifest, engine, samples, settings, progress)
+    drawn = draw(manifest, engine, samples, settings, progress, against=against)
     shape, evidence = drawn.shape, drawn.evidence
     levels = certify(evidence, shape.path, settings)
     tested = max(len(level.p_values) for level in levels)
@@ -132,6 +146,7 @@ def certified(
         "loss": "disagreement" if settings.unlabelled else "accuracy drop",
         "test": "binomial" if settings.unlabelled else "betting",
         "per": settings.per,
+        "against": against and against.digest,
         "levels": levels,
         "path": shape.path[: tested + 1],  # what was not tested says nothing
         "temperatures": shape.judgement.temperatures,
@@ -243,6 +258,6 @@ def figures(evidence: Evidence, thresholds: tuple[float, ...], *, unlabelled: bo
     right = evidence.right.astype(np.bool_)
     return {
         "accuracy": None if unlabelled else float(right[left, np.arange(len(left))].mean()),
-        "reference_accuracy": None if unlabelled else float(right[-1].mean()),
+        "reference_accuracy": None if unlabelled else float(evidence.reference.astype(np.bool_).mean()),
         "shares": tuple(float((left == exit_).mean()) for exit_ in range(len(right))),
     }

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sdcompress.artifact.evidence import Evidence
+from sdcompress.calibration.against import Against
 from sdcompress.calibration.groups import Per, in_every_group, members
 from sdcompress.calibration.observe import Judgement, choose_judgement, observe
 from sdcompress.calibration.p_values import betting_p_value, binomial_p_value
@@ -101,6 +102,7 @@ def collect(
     judgement: Judgement,
     *,
     unlabelled: bool,
+    against: Against | None = None,
     progress: Progress | None = None,
 ) -> Evidence:
     """Run the samples in their order and keep what the tests need of each.
@@ -109,22 +111,36 @@ def collect(
         engine: runs the artifact's graphs.
         samples: the part that certifies, in the order of the tests.
         judgement: fixed before.
-        unlabelled: compare with the last exit's answers instead of the labels.
-        progress: called with (images done, all images).
+        unlabelled: compare with the answers of the last exit, or of ``against``, instead of the labels.
+        against: another network; it runs after this one.
+        progress: called with (images done, all images), twice as many where there is another network.
     """
-    seen = observe(engine, samples, judgement.temperatures, unlabelled=unlabelled, progress=progress)
-    return judgement.evidence(*seen)
+    first, second = _halves(progress) if against else (progress, None)
+    signals, right = observe(engine, samples, judgement.temperatures, unlabelled=unlabelled, progress=first)
+    if against is None:
+        return judgement.evidence(signals, right)
+    answers = against.answers(samples, labelled=not unlabelled, progress=second)
+    if unlabelled:
+        right = np.stack([exit_.answer == answers for exit_ in signals])
+    truth = answers if unlabelled else samples.labels
+    return replace(judgement.evidence(signals, right), against=(answers == truth).astype(np.uint8))
+
+
+def _halves(progress: Progress | None) -> tuple[Progress | None, Progress | None]:
+    if progress is None:
+        return None, None
+    return (lambda done, all_: progress(done, 2 * all_)), (lambda done, all_: progress(all_ + done, 2 * all_))
 
 
 def losses(evidence: Evidence, thresholds: tuple[float, ...]) -> npt.NDArray[np.int8]:
-    """What each sample loses under the thresholds, int8 [N]: 1 if only the last exit is right, -1 if only its own is.
+    """What each sample loses under the thresholds, int8 [N]: 1 if only the reference is right, -1 if only its exit is.
 
-    Their mean is the drop in accuracy. Where right means "says what the last exit says" they are 0 or 1, and their mean
-    is the disagreement, which the drop cannot exceed.
+    The reference is the last exit, or another network. Their mean is the drop in accuracy. Where right means "says what
+    the reference says" they are 0 or 1, and their mean is the disagreement, which the drop cannot exceed.
     """
     left = leave(evidence.confidences, thresholds)
     right = evidence.right.astype(np.int8)
-    lost: npt.NDArray[np.int8] = right[-1] - right[left, np.arange(len(left))]
+    lost: npt.NDArray[np.int8] = evidence.reference.astype(np.int8) - right[left, np.arange(len(left))]
     return lost
 
 
@@ -150,7 +166,7 @@ def p_value_of(test: TestKind, found: npt.NDArray[np.int8], alpha: float, delta:
 def certified_drop(
     evidence: Evidence, path: Path, test: TestKind, max_drop: float, delta: float, *, per: Per = None
 ) -> CertifiedDrop:
-    """Fixed-sequence testing of path[1], path[2], ...; at path[0] nobody leaves, so nothing is lost.
+    """Fixed-sequence testing of path[1], path[2], ...; at path[0] nobody leaves, so nothing is lost to the last exit.
 
     Args:
         evidence: of samples that had no part in making the path, in an order fixed beforehand.

@@ -68,7 +68,8 @@ def _check_draw(certificate: Certificate) -> None:
 
 def _check_path(certificate: Certificate) -> None:
     path = certificate.path
-    if not all(threshold > 1 for threshold in path[0]):
+    untested = path[: 1 if certificate.against is None else 2]
+    if not all(threshold > 1 for step in untested for threshold in step):
         _edited("somebody leaves at the first step of its path", "thresholds above 1, where nothing can be lost")
     for step, (before, after) in enumerate(pairwise(path), 1):
         if not all(b >= a for b, a in zip(before, after, strict=True)):
@@ -85,8 +86,10 @@ def _check_classes(evidence: Evidence, classes: int) -> None:
 
 def _check_levels(certificate: Certificate, evidence: Evidence) -> None:
     share = deltas(certificate.confidence, len(certificate.levels))
-    if certificate.loss == "disagreement" and not evidence.right[-1].all():
-        _edited("the last exit disagrees with itself in its evidence", "1 for every sample")
+    if (certificate.against is None) != (evidence.against is None):
+        _edited("what it is measured against is not what its evidence holds", "'against' in both or in none")
+    if certificate.loss == "disagreement" and not evidence.reference.all():
+        _edited("what it is measured against disagrees with itself in its evidence", "1 for every sample")
     if certificate.own_images and certificate.loss != "disagreement":
         _edited(f"it speaks of the {certificate.loss} on images without labels", "disagreement")
     if (certificate.test == "binomial") != (certificate.loss == "disagreement"):

@@ -41,6 +41,7 @@ def calibrate(
     in_expectation: bool | None = None,
     budget_ms: float | None = None,
     temperature: bool | None = None,
+    against: Folder | None = None,
     data_dir: Folder | None = None,
     threads: int = 1,
     overwrite: bool = False,
@@ -63,6 +64,7 @@ def calibrate(
         in_expectation: instead of a confidence: keep the drop in the mean over calibrations; certifies nothing.
         budget_ms: the safest certified thresholds with at most this mean time; default: the fastest.
         temperature: fit a temperature per exit; default: the recipe's.
+        against: an artifact, for example the one this was quantised from: the drop is counted against its last exit.
         data_dir: where the data lies, if elsewhere than in the recipe.
         threads: at which the segments are timed.
         overwrite: replace an artifact that is there.
@@ -92,6 +94,7 @@ def calibrate(
         samples=samples,
         settings=settings,
         split=split,
+        against=None if against is None else Path(against),
         threads=threads,
         overwrite=overwrite,
         progress=progress,

@@ -1,51 +1,19 @@
-"""export, calibrate, verify and inspect."""
+"""export, verify and inspect."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from sdcompress.cli.options import DataDir, Json, Out, Overwrite, Threads, milliseconds, share
+from sdcompress.cli.options import DataDir, Json, Out, Overwrite, Threads
 from sdcompress.cli.screen import bar, say, write_json
-from sdcompress.errors import UsageError
 from sdcompress.schema.graphs import OneGraph
 
 __all__ = ["VERBS"]
 
 Artifact = Annotated[Path, typer.Argument(help="folder of an artifact")]
-MaxDrop = Annotated[
-    str | None, typer.Option("--max-drop", help="accuracy that may be lost, e.g. 1% or 0.01; default: the recipe's")
-]
-PolicyKind = Annotated[
-    str | None, typer.Option("--policy", help="of 'sdcompress list policies'; default: the recipe's, max_prob")
-]
-Confidence = Annotated[
-    str | None,
-    typer.Option("--confidence", help="certify that drop for new images, e.g. 95%; default: the recipe's, or not"),
-]
-Ladder = Annotated[
-    list[str] | None, typer.Option("--ladder", help="certify this drop too, e.g. 0.5%; repeatable; all hold together")
-]
-Unlabelled = Annotated[
-    bool, typer.Option("--unlabelled", help="certify disagreement with the last exit; no label is looked at")
-]
-OwnImages = Annotated[
-    Path | None,
-    typer.Option("--images", help="with --unlabelled: a folder of your own images instead of the validation split"),
-]
-InExpectation = Annotated[
-    bool,
-    typer.Option("--in-expectation", help="instead of --confidence: keep the drop in the mean, certify nothing"),
-]
-PerExit = Annotated[
-    bool, typer.Option("--per-exit", help="the drop also holds for what has left by each exit, not only over all")
-]
-PerClass = Annotated[bool, typer.Option("--per-class", help="the drop holds for the images of every single class")]
-Budget = Annotated[
-    str | None, typer.Option("--budget", help="mean time: the safest certified thresholds that keep it, e.g. 3ms")
-]
 
 
 def export(
@@ -111,94 +79,6 @@ def _say_how_to_run(out: Path, one_graph: OneGraph | None) -> None:
     say("  prediction = engine(engine.preprocess([image]))  # image: Pillow, or uint8 [H, W, C]")
 
 
-def calibrate(
-    artifact: Artifact,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="folder to write; not with --plan")] = None,
-    policy: PolicyKind = None,
-    max_drop: MaxDrop = None,
-    confidence: Confidence = None,
-    ladder: Ladder = None,
-    unlabelled: Unlabelled = False,
-    images: OwnImages = None,
-    in_expectation: InExpectation = False,
-    per_exit: PerExit = False,
-    per_class: PerClass = False,
-    budget: Budget = None,
-    plan: Annotated[bool, typer.Option("--plan", help="only say how many images it takes; writes nothing")] = False,
-    data_dir: DataDir = None,
-    threads: Threads = 1,
-    overwrite: Overwrite = False,
-    json: Json = False,
-) -> None:
-    """Choose the thresholds of a cascade on the validation split; writes a new artifact with the policy.
-
-    With --confidence the drop is certified for new images like these; where no thresholds are, nobody leaves early.
-
-    Example: sdcompress calibrate artifacts/cascade --max-drop 1% --confidence 95% --out artifacts/early-exit
-    """
-    from sdcompress import api
-    from sdcompress.cli.tables import show_manifest
-
-    wish: dict[str, Any] = {
-        "policy": policy,
-        "max_drop": None if max_drop is None else share(max_drop, "--max-drop"),
-        "confidence": None if confidence is None else share(confidence, "--confidence", "95%"),
-        "ladder": [share(drop, "--ladder") for drop in ladder] if ladder else None,
-        "unlabelled": unlabelled or None,
-        "images": images,
-        "per": _per(per_exit, per_class),
-    }
-    if plan:
-        _refuse_with_plan(
-            {"--out": out, "--budget": budget, "--in-expectation": in_expectation, "--overwrite": overwrite}
-        )
-        _plan(artifact, {**wish, "data_dir": data_dir, "threads": threads}, json=json)
-        return
-    if out is None:
-        raise UsageError("No folder to write is given.", allowed="--out FOLDER", next_step="add --out, or --plan")
-    wish["in_expectation"] = in_expectation or None
-    wish["budget_ms"] = None if budget is None else milliseconds(budget, "--budget")
-    with bar("calibrate") as progress:
-        manifest = api.calibrate(
-            artifact, out, **wish, data_dir=data_dir, threads=threads, overwrite=overwrite, progress=progress
-        )
-    if json:
-        write_json({"artifact": str(out), **manifest.model_dump(mode="json")})
-    else:
-        show_manifest(manifest, str(out))
-
-
-def _refuse_with_plan(options: dict[str, Any]) -> None:
-    if given := [name for name, value in options.items() if value]:
-        raise UsageError(
-            f"--plan writes nothing and is about certificates: {', '.join(given)} cannot go with it.",
-            allowed="--plan with the wish alone: --max-drop, --confidence, --ladder, --unlabelled, --per-class ...",
-            next_step=f"leave {' and '.join(given)} out, or leave --plan out",
-        )
-
-
-def _plan(artifact: Path, wish: dict[str, Any], *, json: bool) -> None:
-    from sdcompress import api
-    from sdcompress.cli.tables import show_plan
-
-    with bar("plan") as progress:
-        planned = api.plan(artifact, **wish, progress=progress)
-    if json:
-        write_json(planned.model_dump(mode="json"))
-    else:
-        show_plan(planned)
-
-
-def _per(exits: bool, classes: bool) -> str | None:
-    if exits and classes:
-        raise UsageError(
-            "--per-exit and --per-class are given together.",
-            allowed="one of them: each is a certificate of its own",
-            next_step="choose the groups that matter",
-        )
-    return "exit" if exits else "class" if classes else None
-
-
 def verify(artifact: Artifact, threads: Threads = 1, json: Json = False) -> None:
     """Prove an artifact on this machine, without torch: its files, and its logits on the golden samples.
 
@@ -229,4 +109,4 @@ def inspect(artifact: Artifact, json: Json = False) -> None:
         show_manifest(manifest, str(artifact))
 
 
-VERBS = (export, calibrate, verify, inspect)
+VERBS = (export, verify, inspect)

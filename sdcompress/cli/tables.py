@@ -111,6 +111,7 @@ def _show_certificate(found: Certificate) -> None:
         f"certificate: {found.loss}{_in_every(found.per)}, confidence {found.confidence:.4g}, on "
         f"{found.certify_samples} images that chose "
         f"nothing ({found.shape_samples} others shaped the thresholds); for {found.backend} ({found.device})"
+        + (f"; against the last exit of the artifact {found.against[:12]}" if found.against else "")
         + (f"; images of one's own, {OWN_IMAGES[found.own_images]}" if found.own_images else "")
     )
     for level in found.levels:

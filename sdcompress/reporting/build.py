@@ -96,7 +96,8 @@ def _guarantee(manifest: Manifest) -> str | None:
     wish, confidence = 100 * manifest.policy.max_drop, 100 * manifest.certificate.confidence
     what = "" if manifest.certificate.loss == "accuracy drop" else " disagreement"
     where = {"class": " in every class", "exit": " by every exit"}.get(manifest.certificate.per or "", "")
-    return f"at most {wish:.4g} %{what}{where}, {confidence:.4g} % sure"
+    against = f" against {manifest.certificate.against[:12]}" if manifest.certificate.against else ""
+    return f"at most {wish:.4g} %{what}{where}{against}, {confidence:.4g} % sure"
 
 
 def _fill(report: Report, row: ReportRow, manifest: Manifest) -> ReportRow:

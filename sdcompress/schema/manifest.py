@@ -111,7 +111,9 @@ class Policy(Frozen):
     kind: str = Field("max_prob", description="of 'sdcompress list policies'")
     parameters: dict[str, Any] = Field({}, description="fitted by the calibration; what they are depends on the kind")
     thresholds: tuple[float, ...] = Field(description="one for each exit but the last")
-    max_drop: Fraction = Field(description="accuracy that was allowed to be lost against the last exit")
+    max_drop: Fraction = Field(
+        description="accuracy that was allowed to be lost against the last exit, or what the certificate names"
+    )
     guarantee: Literal["none", "certified", "no certificate", "in expectation"] = Field(
         "none",
         description="'none': chosen on the calibration samples, no statistical certificate. 'certified': see the "
@@ -121,7 +123,9 @@ class Policy(Frozen):
     split: str = "validation"
     samples: PositiveInt
     accuracy: Fraction | None = Field(description="of the policy, on the calibration samples; null without labels")
-    reference_accuracy: Fraction | None = Field(description="of the last exit, on the same samples")
+    reference_accuracy: Fraction | None = Field(
+        description="of the last exit, or of what the certificate is measured against, on the same samples"
+    )
     shares: tuple[Fraction, ...] = Field(description="share of the calibration samples that left at each exit")
     stage_ms: tuple[PositiveFloat, ...] = Field(description="measured ms of each segment at batch 1 when calibrated")
     decision_ms: tuple[NonNegativeFloat, ...] = Field(
@@ -166,6 +170,11 @@ class Certificate(Frozen):
     test: Literal["betting", "binomial"]
     per: Literal["exit", "class"] | None = Field(
         None, description="the bounds hold in every group: of a class, or of what has left by an exit; null: over all"
+    )
+    against: Sha256 | None = Field(
+        None,
+        description="digest of the artifact whose last exit it is measured against: path[1] tests what is lost if "
+        "nobody leaves; null: its own last exit, to which nothing is lost then",
     )
     levels: Annotated[tuple[CertifiedDrop, ...], Field(min_length=1)]
     path: Annotated[tuple[tuple[float, ...], ...], Field(min_length=1)] = Field(

@@ -1,0 +1,77 @@
+"""Another network to be measured against: what was lost by then, in precision or by pruning, counts as lost too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from sdcompress.artifact.certificate import CERTIFIED_BACKEND
+from sdcompress.artifact.read import open_artifact
+from sdcompress.data.samples import Samples
+from sdcompress.errors import UsageError
+from sdcompress.evaluation.evaluate import exit_signals
+from sdcompress.runtime.engine import Engine
+from sdcompress.runtime.open import open_engine
+from sdcompress.schema.manifest import Manifest
+
+__all__ = ["Against", "open_against"]
+
+
+@dataclass(frozen=True)
+class Against:
+    """The network whose last exit nothing more may be lost against.
+
+    Attributes:
+        engine: runs it.
+        digest: of its artifact.
+    """
+
+    engine: Engine
+    digest: str
+
+    def answers(
+        self, samples: Samples, *, labelled: bool, progress: Callable[[int, int], None] | None = None
+    ) -> npt.NDArray[np.int64]:
+        """What its last exit says of each sample, int64 [N].
+
+        Args:
+            samples: N images.
+            labelled: whether their labels must be of its classes.
+            progress: called with (images done, all images).
+
+        Raises:
+            VerificationError: if a logit is not finite.
+        """
+        return exit_signals(self.engine, samples, labelled=labelled, progress=progress)[-1].answer
+
+
+def open_against(path: Path | str, manifest: Manifest, *, threads: int = 1) -> Against:
+    """Open the other network, once it is known to answer the same question.
+
+    Args:
+        path: its artifact.
+        manifest: of the artifact that is calibrated.
+        threads: for one call.
+
+    Raises:
+        UsageError: if it has other classes, or its images become another input.
+        ArtifactError: if it is not intact.
+    """
+    other = open_artifact(path).manifest
+    for what, mine, its in (
+        ("classes", manifest.classes, other.classes),
+        ("preprocessing", manifest.input.preprocess, other.input.preprocess),
+        ("input", manifest.input.shape[1:], other.input.shape[1:]),
+        ("training data", manifest.provenance.data_fingerprint, other.provenance.data_fingerprint),
+    ):
+        if mine != its:
+            raise UsageError(
+                f"'{path}' cannot be measured against: its {what} are not those of the artifact to be calibrated.",
+                allowed="one of the same classes, input and data set: the artifact it was quantised from, for example",
+                next_step="name such a one with --against, or leave it out to measure against its own last exit",
+            )
+    return Against(open_engine(path, backend=CERTIFIED_BACKEND, threads=threads, allow_uncertified=True), other.digest)

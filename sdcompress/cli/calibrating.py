@@ -1,0 +1,148 @@
+"""calibrate: the thresholds of a cascade, and how many images a certificate for them takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sdcompress.cli.options import DataDir, Json, Overwrite, Threads, milliseconds, share
+from sdcompress.cli.screen import bar, write_json
+from sdcompress.errors import UsageError
+
+__all__ = ["VERBS"]
+
+Cascade = Annotated[Path, typer.Argument(help="folder of an artifact")]
+MaxDrop = Annotated[
+    str | None, typer.Option("--max-drop", help="accuracy that may be lost, e.g. 1% or 0.01; default: the recipe's")
+]
+PolicyKind = Annotated[
+    str | None, typer.Option("--policy", help="of 'sdcompress list policies'; default: the recipe's, max_prob")
+]
+Confidence = Annotated[
+    str | None,
+    typer.Option("--confidence", help="certify that drop for new images, e.g. 95%; default: the recipe's, or not"),
+]
+Ladder = Annotated[
+    list[str] | None, typer.Option("--ladder", help="certify this drop too, e.g. 0.5%; repeatable; all hold together")
+]
+Unlabelled = Annotated[
+    bool, typer.Option("--unlabelled", help="certify disagreement with the last exit; no label is looked at")
+]
+OwnImages = Annotated[
+    Path | None,
+    typer.Option("--images", help="with --unlabelled: a folder of your own images instead of the validation split"),
+]
+InExpectation = Annotated[
+    bool,
+    typer.Option("--in-expectation", help="instead of --confidence: keep the drop in the mean, certify nothing"),
+]
+PerExit = Annotated[
+    bool, typer.Option("--per-exit", help="the drop also holds for what has left by each exit, not only over all")
+]
+PerClass = Annotated[bool, typer.Option("--per-class", help="the drop holds for the images of every single class")]
+Against = Annotated[
+    Path | None,
+    typer.Option(
+        "--against", help="certify the drop against this artifact's last exit, e.g. the one before quantising"
+    ),
+]
+Budget = Annotated[
+    str | None, typer.Option("--budget", help="mean time: the safest certified thresholds that keep it, e.g. 3ms")
+]
+
+
+def calibrate(
+    artifact: Cascade,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="folder to write; not with --plan")] = None,
+    policy: PolicyKind = None,
+    max_drop: MaxDrop = None,
+    confidence: Confidence = None,
+    ladder: Ladder = None,
+    unlabelled: Unlabelled = False,
+    images: OwnImages = None,
+    in_expectation: InExpectation = False,
+    per_exit: PerExit = False,
+    per_class: PerClass = False,
+    budget: Budget = None,
+    against: Against = None,
+    plan: Annotated[bool, typer.Option("--plan", help="only say how many images it takes; writes nothing")] = False,
+    data_dir: DataDir = None,
+    threads: Threads = 1,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Choose the thresholds of a cascade on the validation split; writes a new artifact with the policy.
+
+    With --confidence the drop is certified for new images like these; where no thresholds are, nobody leaves early.
+
+    Example: sdcompress calibrate artifacts/cascade --max-drop 1% --confidence 95% --out artifacts/early-exit
+    """
+    wish: dict[str, Any] = {
+        "policy": policy,
+        "max_drop": None if max_drop is None else share(max_drop, "--max-drop"),
+        "confidence": None if confidence is None else share(confidence, "--confidence", "95%"),
+        "ladder": [share(drop, "--ladder") for drop in ladder] if ladder else None,
+        "unlabelled": unlabelled or None,
+        "images": images,
+        "per": _per(per_exit, per_class),
+        "data_dir": data_dir,
+        "threads": threads,
+    }
+    made = {
+        "budget_ms": None if budget is None else milliseconds(budget, "--budget"),
+        "in_expectation": in_expectation or None,
+        "against": against,
+        "overwrite": overwrite,
+    }
+    if plan:
+        _plan(artifact, wish, unused={"out": out, **made}, json=json)
+    elif out is None:
+        raise UsageError("No folder to write is given.", allowed="--out FOLDER", next_step="add --out, or --plan")
+    else:
+        _calibrate(artifact, out, {**wish, **made}, json=json)
+
+
+def _calibrate(artifact: Path, out: Path, wish: dict[str, Any], *, json: bool) -> None:
+    from sdcompress import api
+    from sdcompress.cli.tables import show_manifest
+
+    with bar("calibrate") as progress:
+        manifest = api.calibrate(artifact, out, **wish, progress=progress)
+    if json:
+        write_json({"artifact": str(out), **manifest.model_dump(mode="json")})
+    else:
+        show_manifest(manifest, str(out))
+
+
+def _plan(artifact: Path, wish: dict[str, Any], *, unused: dict[str, Any], json: bool) -> None:
+    from sdcompress import api
+    from sdcompress.cli.tables import show_plan
+
+    if given := [f"--{name.removesuffix('_ms').replace('_', '-')}" for name, value in unused.items() if value]:
+        raise UsageError(
+            f"--plan writes nothing and is about certificates: {', '.join(given)} cannot go with it.",
+            allowed="--plan with the wish alone: --max-drop, --confidence, --ladder, --unlabelled, --per-class ...",
+            next_step=f"leave {' and '.join(given)} out, or leave --plan out",
+        )
+
+    with bar("plan") as progress:
+        planned = api.plan(artifact, **wish, progress=progress)
+    if json:
+        write_json(planned.model_dump(mode="json"))
+    else:
+        show_plan(planned)
+
+
+def _per(exits: bool, classes: bool) -> str | None:
+    if exits and classes:
+        raise UsageError(
+            "--per-exit and --per-class are given together.",
+            allowed="one of them: each is a certificate of its own",
+            next_step="choose the groups that matter",
+        )
+    return "exit" if exits else "class" if classes else None
+
+
+VERBS = (calibrate,)
