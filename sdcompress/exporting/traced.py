@@ -10,6 +10,7 @@ tensors between nodes either, which cutting and counting need: their axes are me
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import tempfile
 from collections.abc import Iterator
@@ -80,7 +81,7 @@ def traced(net: nn.Module, image: tuple[int, int, int], names: Names, *, opset: 
 def _trace(net: nn.Module, image: tuple[int, int, int], names: Names, opset: int) -> onnx.ModelProto | str:
     """The model, or why there is none."""
     modes = [(module, module.training) for module in net.modules()]
-    with tempfile.TemporaryDirectory() as folder:  # it writes to files only
+    with tempfile.TemporaryDirectory() as folder, _stdout_closed():  # it writes to files only
         file = Path(folder, "model.onnx")
         try:
             torch.onnx.export(
@@ -100,6 +101,23 @@ def _trace(net: nn.Module, image: tuple[int, int, int], names: Names, opset: int
             for module, mode in modes:
                 module.training = mode
         return onnx.load(file)
+
+
+@contextlib.contextmanager
+def _stdout_closed() -> Iterator[None]:
+    """Drop what C++ prints: the whole graph, at an operator that is not there, whatever torch.onnx was told."""
+    try:
+        saved = os.dup(1)
+    except OSError:  # a service without a stdout
+        yield
+        return
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+            yield
+    finally:
+        os.dup2(saved, 1)
+        os.close(saved)
 
 
 def _reason(error: RuntimeError) -> str:
