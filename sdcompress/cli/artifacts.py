@@ -47,6 +47,19 @@ Budget = Annotated[
     str | None, typer.Option("--budget", help="mean time: the safest certified thresholds that keep it, e.g. 3ms")
 ]
 
+KeptExits = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--exits",
+        help="cascade, all: an exit to keep beside the last; repeatable; the others are pruned and their segments "
+        "joined; default: the recipe's, or all",
+    ),
+]
+Ensemble = Annotated[
+    Literal["geometric"] | None,
+    typer.Option("--ensemble", help="exits hear those kept before them: mean of log softmax; default: the recipe's"),
+]
+
 
 def export(
     source: Annotated[
@@ -64,22 +77,10 @@ def export(
     exit_: Annotated[
         str | None, typer.Option("--exit", help="single: the exit to keep, the others are pruned; default: the last")
     ] = None,
-    exits: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--exits",
-            help="cascade, all: an exit to keep beside the last; repeatable; the others are pruned and their segments "
-            "joined; default: the recipe's, or all",
-        ),
-    ] = None,
+    exits: KeptExits = None,
     format_: Annotated[Literal["onnx"], typer.Option("--format", help="file format")] = "onnx",  # noqa: ARG001 - one today
     opset: Annotated[int | None, typer.Option("--opset", help="ONNX opset, 16 to 23; default: the recipe's")] = None,
-    ensemble: Annotated[
-        Literal["geometric"] | None,
-        typer.Option(
-            "--ensemble", help="exits hear those kept before them: mean of log softmax; default: the recipe's"
-        ),
-    ] = None,
+    ensemble: Ensemble = None,
     data_dir: DataDir = None,
     overwrite: Overwrite = False,
     json: Json = False,

@@ -117,7 +117,7 @@ def test_a_report_that_is_there_is_2(cli, made, tmp_path: Path) -> None:
 MISTAKES = {
     "exit": (["export", "{train}", "--layout", "single", "--exit", "exit3", "--out", "{out}"], "'exit2'"),
     "exits of a single": (["export", "{train}", "--layout", "single", "--exits", "exit1", "--out", "{out}"], "--exit"),
-    "exits to keep": (["export", "{train}", "--exits", "exit12", "--out", "{out}"], "'exit1'"),
+    "exits to keep": (["export", "{train}", "--exits", "exit11", "--out", "{out}"], "'exit1'"),
     "the last exit alone": (["export", "{train}", "--exits", "final", "--out", "{out}"], "exit1, exit2"),
     "an exit twice": (["export", "{train}", "--exits", "exit1", "--exits", "exit1", "--out", "{out}"], "once"),
     "exits of one graph": (["export", "{cascade}", "--layout", "graph", "--exits", "exit1", "--out", "{out}"], "exits"),
