@@ -5,6 +5,7 @@ from __future__ import annotations
 from sdcompress import data, methods
 from sdcompress.calibration.calibrate import check_policy, least_samples
 from sdcompress.errors import RecipeError, UnknownNameError, requires_extra
+from sdcompress.exporting.keep import kept_exits
 from sdcompress.schema.recipe import Recipe
 
 __all__ = ["check_data", "check_recipe"]
@@ -16,7 +17,7 @@ def check_recipe(recipe: Recipe) -> None:
     Raises:
         RecipeError: if the method is its own control, or one of them cannot train by this recipe.
         UnknownNameError: if there will be no such exit, or there is no such method or exit policy.
-        UsageError: if the exit policy is of no use with so few exits.
+        UsageError: if the exit policy is of no use with so few exits, or the exits to keep are the last alone.
     """
     with requires_extra("train"):
         from sdcompress.training.needs import check_recipe as check_training  # torch
@@ -33,11 +34,13 @@ def check_recipe(recipe: Recipe) -> None:
     if not methods.build(recipe.method).needs.exits:
         return
     count = len(recipe.exits.at) or recipe.exits.auto
-    if "cascade" in recipe.export.layouts:
-        check_policy(recipe.calibrate, count + 1)
+    known = (*(f"exit{k}" for k in range(1, count + 1)), "final")
+    if {"cascade", "all"} & set(recipe.export.layouts):
+        kept = kept_exits(known, recipe.export.kept_exits, next_step="correct export.kept_exits in the recipe")
+        if "cascade" in recipe.export.layouts:
+            check_policy(recipe.calibrate, len(kept))
     if "single" not in recipe.export.layouts:
         return
-    known = (*(f"exit{k}" for k in range(1, count + 1)), "final")
     for name in recipe.export.exits:
         if name not in known:
             raise UnknownNameError("exits", name, known, "correct export.exits in the recipe")

@@ -133,7 +133,10 @@ class _Job:
         singles = (settings.exits if "single" in settings.layouts else ()) if own else ("final",)
         kept = {f"{spec.name}-{name}": Target(folder / f"{spec.name}-{name}", "single", name) for name in singles}
         others = [layout for layout in settings.layouts if own and layout != "single"]
-        raw = {f"{spec.name}-{layout}": Target(folder / f"{spec.name}-{layout}", layout) for layout in others}
+        raw = {
+            f"{spec.name}-{layout}": Target(folder / f"{spec.name}-{layout}", layout, exits=settings.kept_exits)
+            for layout in others
+        }
         targets = {**kept, **raw}
         inputs = [checkpoint.weights_sha256, settings.model_dump(mode="json"), sorted(targets)]
         if not all(self.steps.fits(f"export {spec.name}", inputs, target.out) for target in targets.values()):

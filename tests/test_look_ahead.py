@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sdcompress import pipeline, recipes
-from sdcompress.errors import RecipeError, SdcompressError, UnknownNameError
+from sdcompress.errors import RecipeError, SdcompressError, UnknownNameError, UsageError
 from sdcompress.look_ahead import check_data, check_recipe
 
 TOO_FEW = {
@@ -34,6 +34,17 @@ def test_an_exit_that_will_not_be_is_refused_with_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'exit2'") as caught:
         check_recipe(recipes.read("digits", ["exits.auto=2", "export.exits=[exit22]"]))
     assert caught.value.allowed == "exit1, exit2, final"
+
+
+def test_exits_to_keep_are_checked_where_a_layout_has_several() -> None:
+    few = ["exits.auto=3", "export.exits=[final]", "export.kept_exits=[exit22]"]
+    with pytest.raises(UnknownNameError, match="Did you mean 'exit2'") as caught:
+        check_recipe(recipes.read("digits", few))
+    assert "export.kept_exits" in caught.value.next_step
+    with pytest.raises(UsageError, match="only exit to keep"):
+        check_recipe(recipes.read("digits", ["export.kept_exits=[final]"]))
+    check_recipe(recipes.read("digits", [*few, "export.layouts=[single]"]))
+    check_recipe(recipes.read("digits", ["exits.auto=3", "export.exits=[final]", "export.kept_exits=[exit3, exit1]"]))
 
 
 def test_nothing_is_trained_or_written_when_the_end_is_known(tmp_path: Path) -> None:

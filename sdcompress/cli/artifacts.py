@@ -15,6 +15,19 @@ __all__ = ["VERBS"]
 
 Artifact = Annotated[Path, typer.Argument(help="folder of an artifact")]
 
+KeptExits = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--exits",
+        help="cascade, all: an exit to keep beside the last; repeatable; the others are pruned and their segments "
+        "joined; default: the recipe's, or all",
+    ),
+]
+Ensemble = Annotated[
+    Literal["geometric"] | None,
+    typer.Option("--ensemble", help="exits hear those kept before them: mean of log softmax; default: the recipe's"),
+]
+
 
 def export(
     source: Annotated[
@@ -32,12 +45,10 @@ def export(
     exit_: Annotated[
         str | None, typer.Option("--exit", help="single: the exit to keep, the others are pruned; default: the last")
     ] = None,
+    exits: KeptExits = None,
     format_: Annotated[Literal["onnx"], typer.Option("--format", help="file format")] = "onnx",  # noqa: ARG001 - one today
-    opset: Annotated[int | None, typer.Option("--opset", help="ONNX opset; default: the recipe's")] = None,
-    ensemble: Annotated[
-        Literal["geometric"] | None,
-        typer.Option("--ensemble", help="exits hear the exits before them: mean of log softmax; default: the recipe's"),
-    ] = None,
+    opset: Annotated[int | None, typer.Option("--opset", help="ONNX opset, 16 to 23; default: the recipe's")] = None,
+    ensemble: Ensemble = None,
     data_dir: DataDir = None,
     overwrite: Overwrite = False,
     json: Json = False,
@@ -47,6 +58,8 @@ def export(
     With --layout graph or if, a calibrated cascade; refused (exit code 4) where leaving early is not faster.
 
     Example: sdcompress export runs/digits/train/byot --layout single --exit exit2 --out artifacts/small
+
+    Example: sdcompress export runs/digits/train/byot --layout cascade --exits exit2 --opset 16 --out artifacts/two
     """
     from sdcompress import api
     from sdcompress.cli.tables import show_manifest
@@ -57,6 +70,7 @@ def export(
             out,
             layout=layout,
             exit=exit_,
+            exits=exits or None,
             opset=opset,
             ensemble=ensemble,
             data_dir=data_dir,

@@ -20,6 +20,7 @@ from sdcompress.schema.explain import (
     Class,
     ExitFigures,
     Interval,
+    Margin,
     OperatingPoint,
     Overthinking,
     PolicyFigures,
@@ -120,6 +121,15 @@ class Case:
             truncations=truncations,
             rival=rival and rival.exit,
             verdict=_verdict(rival or truncations[-1]),
+            margins=self._margins(left, point.shares, self.timing),
+        )
+
+    def _margins(self, left: Exits, shares: Sequence[float], timing: Timing) -> tuple[Margin, ...]:
+        reached = [float((left >= k).mean()) for k in range(len(self.names) - 1)]
+        return tuple(
+            Margin(exit=self.names[k], reached=share, ms=timing.margin(shares, k))
+            for k, share in enumerate(reached)
+            if share
         )
 
     def _truncation(self, k: int, left: Exits, shares: Sequence[float], timing: Timing) -> Truncation:

@@ -67,6 +67,25 @@ class Timing:
             each, value = self.turns[:, against] - each, float(self.reach[against]) - value
         return Interval(value=value, low=min(float(each.min()), value), high=max(float(each.max()), value))
 
+    def margin(self, shares: npt.ArrayLike, exit_: int) -> Interval:
+        """The most ms that an early exit's head and hand-over may take, for each image that gets there, to pay.
+
+        Without the exit, those who leave there would leave at the next one or later; the next one is counted. What
+        they save by leaving, less what deciding costs, must pay for head and hand-over of all who get there. Neither
+        is measured by itself. Below 0 the exit loses even if both were for nothing.
+
+        Args:
+            shares: of the samples that leave at each exit, [E].
+            exit_: position of an exit that some samples get to, not the last.
+        """
+        weights = np.asarray(shares, np.float64)
+        leaving = weights[exit_] / weights[exit_:].sum()
+        # who would leave at the next exit decides there instead, unless that is the last, which decides nothing
+        deciding = 1.0 if exit_ + 2 == len(weights) else 1.0 - leaving
+        each = leaving * (self.turns[:, exit_ + 1] - self.turns[:, exit_]) - deciding * self.decisions
+        value = float(leaving * (self.reach[exit_ + 1] - self.reach[exit_]) - deciding * self.decision)
+        return Interval(value=value, low=min(float(each.min()), value), high=max(float(each.max()), value))
+
     def until(self, exit_: int) -> Interval:
         """Until one exit, without decisions."""
         column = self.turns[:, exit_]

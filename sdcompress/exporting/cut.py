@@ -17,13 +17,14 @@ from sdcompress.errors import UsageError
 from sdcompress.exporting.flow import Flow, Kind, reads
 from sdcompress.schema.manifest import Tensor
 
-__all__ = ["ports", "segments", "serialize"]
+__all__ = ["ports", "pruned", "segments", "serialize"]
 
 
 def segments(model: onnx.ModelProto, exits: Sequence[str], *, batch: str = "batch") -> tuple[onnx.ModelProto, ...]:
     """One checked model for each exit; chained by tensor names they compute what ``model`` computes.
 
-    With one exit the result is the network pruned to it: its ancestors, nothing else.
+    With one exit the result is the network pruned to it: its ancestors, nothing else. Exits that are not named are
+    pruned, and what lies between two that are is one segment.
 
     Args:
         model: the all-exits graph.
@@ -44,6 +45,18 @@ def segments(model: onnx.ModelProto, exits: Sequence[str], *, batch: str = "batc
         title = f"segment-{index}" if len(exits) > 1 else "model"
         pieces.append(_assemble(model, flow, part, title, outputs))
     return tuple(pieces)
+
+
+def pruned(model: onnx.ModelProto, exits: Sequence[str]) -> onnx.ModelProto:
+    """One checked model with these exits as its outputs: their ancestors, nothing else.
+
+    Args:
+        model: the all-exits graph.
+        exits: names of the logits, in the order of the outputs.
+    """
+    flow = Flow(model)
+    own = {index for index in flow.ancestors(exits) if flow.kinds[index] is Kind.DATA}
+    return _assemble(model, flow, _Part(flow, own), "model", exits)
 
 
 def ports(values: Iterable[onnx.ValueInfoProto]) -> tuple[Tensor, ...]:

@@ -7,16 +7,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnx
+
 from sdcompress.artifact.golden import Golden
 from sdcompress.artifact.write import staged
 from sdcompress.checkpoint import Checkpoint, open_checkpoint
+from sdcompress.data.samples import Dataset
 from sdcompress.errors import UnknownNameError, UsageError
 from sdcompress.exporting.ensemble import GeometricEnsemble
 from sdcompress.exporting.gate import Gate
 from sdcompress.exporting.graph import BATCH, INPUT, all_exits
+from sdcompress.exporting.keep import kept_exits
 from sdcompress.exporting.layout import Facts, LayoutName, cut, write
 from sdcompress.exporting.provenance import provenance
 from sdcompress.exporting.reference import Reference, reference
+from sdcompress.models.multiexit import MultiExit
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Input, Manifest
 
@@ -33,11 +38,13 @@ class Target:
         out: the folder to write.
         layout: single, cascade or all.
         exit: the exit that 'single' keeps; None for the last.
+        exits: those that 'cascade' and 'all' keep beside the last; none named: all.
     """
 
     out: Path
     layout: LayoutName
     exit: str | None = None
+    exits: tuple[str, ...] = ()
 
 
 def export(
@@ -46,13 +53,14 @@ def export(
     *,
     layout: LayoutName,
     exit: str | None = None,  # noqa: A002 - the word of the manifest and of the command line
+    exits: Sequence[str] = (),
     settings: recipe.Export,
     data_dir: Path | str | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Manifest:
     """Export one artifact; see ``Target`` and ``export_all``."""
-    target = Target(Path(out), layout, exit)
+    target = Target(Path(out), layout, exit, tuple(exits))
     (manifest,) = export_all(
         checkpoint, [target], settings=settings, data_dir=data_dir, overwrite=overwrite, progress=progress
     )
@@ -69,6 +77,8 @@ def export_all(
     progress: Progress | None = None,
 ) -> tuple[Manifest, ...]:
     """Export a checkpoint to several artifacts with a single torch export; either all are written or none.
+
+    An ensemble is made of the exits that a file keeps, so that there are as many exports as there are such choices.
 
     Args:
         checkpoint: a checkpoint or training folder.
@@ -91,40 +101,83 @@ def export_all(
     """
     source = open_checkpoint(checkpoint)
     net = source.network()
-    logits_of = GeometricEnsemble(net.logits_only()) if settings.ensemble else net.logits_only()
-    exits = [_exits(net.exit_names, target) for target in targets]
+    kept = [_kept(net.exit_names, target) for target in targets]
+    heard = [
+        exits if settings.ensemble and target.layout != "single" else net.exit_names
+        for target, exits in zip(targets, kept, strict=True)
+    ]
     with contextlib.ExitStack() as stack:
         folders = [stack.enter_context(staged(target.out, overwrite=overwrite)) for target in targets]
         dataset = source.dataset(data_dir)
-        count = _Counter(progress, len(dataset.val) + settings.parity_samples * (1 + len(targets)))
-        truth = reference(logits_of, dataset, samples=settings.parity_samples, tick=count)
-        facts = _facts(source, settings, net.exit_names, truth)
-        logits = dict(zip(net.exit_names, truth.logits, strict=True))
-        gate = Gate(truth.images, logits, network_input=facts.network_input, settings=settings, tick=count)
-        model = all_exits(logits_of, net.exit_names, source.image, opset=settings.opset)
-        uncut = cut(model, "all", net.exit_names)
-        gate(uncut.graphs, uncut.logits, out=targets[0].out, what="ONNX export")
+        choices = tuple(dict.fromkeys(heard))
+        images = len(choices) * (len(dataset.val) + settings.parity_samples) + len(targets) * settings.parity_samples
+        count = _Counter(progress, images)
+        exported = {
+            choice: _export(
+                source, net, choice, dataset, settings=settings, count=count, out=targets[heard.index(choice)].out
+            )
+            for choice in choices
+        }
         manifests = []
-        for target, kept, folder in zip(targets, exits, folders, strict=True):
-            layout = cut(model, target.layout, kept)
-            records = gate(layout.graphs, layout.logits, out=target.out, what=f"layout '{target.layout}'")
-            gate.signals(layout.graphs, layout.signals, layout.logits)
-            manifests.append(write(layout, facts, records, folder))
+        for target, exits, choice, folder in zip(targets, kept, heard, folders, strict=True):
+            made = exported[choice]
+            layout = cut(made.model, target.layout, exits)
+            records = made.gate(layout.graphs, layout.logits, out=target.out, what=f"layout '{target.layout}'")
+            made.gate.signals(layout.graphs, layout.signals, layout.logits)
+            manifests.append(write(layout, made.facts, records, folder))
     return tuple(manifests)
 
 
-def _exits(known: tuple[str, ...], target: Target) -> tuple[str, ...]:
-    if target.exit is None:
-        return known[-1:] if target.layout == "single" else known
-    if target.layout != "single":
+def _kept(known: tuple[str, ...], target: Target) -> tuple[str, ...]:
+    if target.layout == "single":
+        if target.exits:
+            raise UsageError(
+                f"Exits to keep ({', '.join(target.exits)}) were named with the layout 'single', which has one exit.",
+                allowed="exits to keep with the layouts 'cascade' and 'all'",
+                next_step="name the one exit (--exit), or choose the layout 'cascade'",
+            )
+        if target.exit is not None and target.exit not in known:
+            raise UnknownNameError("exits", target.exit, known)
+        return (target.exit or known[-1],)
+    if target.exit is not None:
         raise UsageError(
-            f"The exit '{target.exit}' was asked for with the layout '{target.layout}', which keeps all exits.",
+            f"The exit '{target.exit}' was asked for with the layout '{target.layout}', which has several exits.",
             allowed="an exit with the layout 'single'",
-            next_step="choose the layout 'single', or leave the exit out",
+            next_step="choose the layout 'single', or name the exits to keep (--exits)",
         )
-    if target.exit not in known:
-        raise UnknownNameError("exits", target.exit, known)
-    return (target.exit,)
+    return kept_exits(known, target.exits)
+
+
+@dataclass(frozen=True)
+class _Exported:
+    """A network's exits as one graph that has passed the gate."""
+
+    model: onnx.ModelProto
+    gate: Gate
+    facts: Facts
+
+
+def _export(
+    source: Checkpoint,
+    net: MultiExit,
+    exits: tuple[str, ...],
+    dataset: Dataset,
+    *,
+    settings: recipe.Export,
+    count: Callable[[int], None],
+    out: Path,
+) -> _Exported:
+    """Export some exits of an ensemble, or all of a network without one."""
+    heard = [net.exit_names.index(exit_) for exit_ in exits]
+    logits_of = GeometricEnsemble(net.logits_only(), heard) if settings.ensemble else net.logits_only()
+    truth = reference(logits_of, dataset, samples=settings.parity_samples, tick=count)
+    facts = _facts(source, settings, exits, truth)
+    logits = dict(zip(exits, truth.logits, strict=True))
+    gate = Gate(truth.images, logits, network_input=facts.network_input, settings=settings, tick=count)
+    model = all_exits(logits_of, exits, source.image, opset=settings.opset)
+    uncut = cut(model, "all", exits)
+    gate(uncut.graphs, uncut.logits, out=out, what="ONNX export")
+    return _Exported(model, gate, facts)
 
 
 def _facts(source: Checkpoint, settings: recipe.Export, exits: tuple[str, ...], truth: Reference) -> Facts:

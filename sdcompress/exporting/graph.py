@@ -15,6 +15,7 @@ from torch import nn
 
 from sdcompress.errors import ParityError, UsageError
 from sdcompress.exporting.tidy import tidy
+from sdcompress.exporting.traced import NEWER, Names, traced
 
 __all__ = ["BATCH", "INPUT", "all_exits", "logits_name"]
 
@@ -36,38 +37,46 @@ def all_exits(
         net: images [B, C, H, W] -> E tensors [B, K], in evaluation mode.
         exit_names: E names; an exit's output is called ``<name>_logits``.
         image: C, H, W.
-        opset: version of ONNX's operators.
+        opset: version of ONNX's operators, 16 to 23; below 18 by torch's older exporter, with IR version 8.
 
     Returns:
         A checked model without anything of this machine in it.
 
     Raises:
-        UsageError: if torch cannot export the network, or it is too large for one ONNX file.
+        UsageError: if torch cannot export the network (to this opset), or it is too large for one ONNX file.
         ParityError: if the exported graph has lost the batch axis.
     """
     outputs = [logits_name(name) for name in exit_names]
     _check_size(net)
-    # torch.export specialises a batch of 0 or 1 to a constant
-    example = torch.zeros(2, *image)
     with _silenced():
-        try:
-            program = torch.onnx.export(
-                net,
-                (example,),
-                dynamo=True,
-                dynamic_shapes=({0: torch.export.Dim(BATCH)},),
-                input_names=[INPUT],
-                output_names=outputs,
-                opset_version=opset,
-                optimize=True,
-                external_data=False,
-            )
-        except torch.onnx.errors.OnnxExporterError as error:
-            raise _not_exportable(error) from error
-    assert program is not None, "torch.onnx.export with dynamo=True returns a program"
-    model = tidy(program.model_proto)
+        # also below 18, where it only looks: it refuses what tracing would get wrong without a word
+        model = _exported(net, image, outputs, max(opset, NEWER))
+        if opset < NEWER:
+            model = traced(net, image, Names(INPUT, tuple(outputs), BATCH), opset=opset)
+    model = tidy(model)
     _check_axes(model, outputs)
     return model
+
+
+def _exported(net: nn.Module, image: tuple[int, int, int], outputs: Sequence[str], opset: int) -> onnx.ModelProto:
+    # torch.export specialises a batch of 0 or 1 to a constant
+    example = torch.zeros(2, *image)
+    try:
+        program = torch.onnx.export(
+            net,
+            (example,),
+            dynamo=True,
+            dynamic_shapes=({0: torch.export.Dim(BATCH)},),
+            input_names=[INPUT],
+            output_names=outputs,
+            opset_version=opset,
+            optimize=True,
+            external_data=False,
+        )
+    except torch.onnx.errors.OnnxExporterError as error:
+        raise _not_exportable(error) from error
+    assert program is not None, "torch.onnx.export with dynamo=True returns a program"
+    return program.model_proto
 
 
 def _check_size(net: nn.Module) -> None:

@@ -13,7 +13,7 @@ from sdcompress.artifact.card import card
 from sdcompress.artifact.golden import Golden
 from sdcompress.artifact.write import entry, seal
 from sdcompress.exporting.count import macs, parameters
-from sdcompress.exporting.cut import ports, segments, serialize
+from sdcompress.exporting.cut import ports, pruned, segments, serialize
 from sdcompress.exporting.graph import BATCH, logits_name
 from sdcompress.exporting.signals import add_signals
 from sdcompress.schema.manifest import Exit, ExitSignals, Input, Manifest, ParityRecord, Provenance, Segment
@@ -72,14 +72,16 @@ class Facts:
 
 
 def cut(model: onnx.ModelProto, name: LayoutName, exits: tuple[str, ...]) -> Layout:
-    """Cut an all-exits graph for a layout with these exits.
+    """Cut an all-exits graph for a layout with these exits; the others are pruned.
 
     Raises:
         UsageError: if the graph cannot be cut there.
     """
+    logits = [logits_name(exit_) for exit_ in exits]
     if name == "all":
-        return Layout(name, exits, {"model.onnx": model})
-    pieces = segments(model, [logits_name(exit_) for exit_ in exits], batch=BATCH)
+        whole = [output.name for output in model.graph.output] == logits
+        return Layout(name, exits, {"model.onnx": model if whole else pruned(model, logits)})
+    pieces = segments(model, logits, batch=BATCH)
     if name == "single":
         return Layout(name, exits, {"model.onnx": pieces[0]})
     return _cascade(exits, pieces)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +26,7 @@ def export(
     *,
     layout: Literal["single", "cascade", "all", "graph", "if"] = "cascade",
     exit: str | None = None,  # noqa: A002 - the field's word
+    exits: Sequence[str] | None = None,
     opset: int | None = None,
     ensemble: Literal["geometric"] | None = None,
     data_dir: Folder | None = None,
@@ -39,8 +41,11 @@ def export(
         layout: ``single`` (one exit, the others pruned), ``cascade`` (early exit) or ``all`` (every exit's logits); or
             one graph that exits by itself beside the cascade: ``graph``, or ``if`` for one image at a time.
         exit: of ``single``; default: the last.
+        exits: of ``cascade`` and ``all``: those to keep beside the last; their segments are joined, the heads of the
+            others pruned. Default: the recipe's, or all.
         opset: of ONNX; default: the recipe's, which also gives the tolerances.
-        ensemble: geometric: an exit's logits are the mean of log softmax over the exits so far; default: the recipe's.
+        ensemble: geometric: an exit's logits are the mean of log softmax over the exits so far, of those in the file
+            (of ``single``: over all of the network); default: the recipe's.
         data_dir: where the data lies, if elsewhere than in the recipe.
         overwrite: replace an artifact that is there.
         progress: called with (images compared, all); for ``graph`` and ``if`` with (exits timed, all).
@@ -50,10 +55,11 @@ def export(
         ParityError: if the file does not compute what the checkpoint computes; nothing verified is left then.
         VerificationError: if leaving early is not faster in ``graph`` or ``if``.
         OutputExistsError: if ``out`` holds something.
-        UsageError: if ``source`` is not what the layout is made of.
+        UsageError: if ``source`` is not what the layout is made of, the network has no such exits, or it cannot be
+            exported at this opset.
     """
     if layout == "graph" or layout == "if":  # noqa: PLR1714 - mypy narrows by ==
-        given = {"exit": exit, "opset": opset, "ensemble": ensemble}
+        given = {"exit": exit, "exits": exits, "opset": opset, "ensemble": ensemble}
         if ignored := [name for name, value in given.items() if value is not None]:
             raise UsageError(
                 f"{', '.join(ignored)} cannot be chosen with the layout '{layout}', made of a calibrated cascade.",
@@ -64,13 +70,16 @@ def export(
     with requires_extra("export"):
         from sdcompress.exporting.export import export as run_export
 
-    chosen = [f"export.{key}={value}" for key, value in (("opset", opset), ("ensemble", ensemble)) if value is not None]
+    asked = {"opset": opset, "ensemble": ensemble, "kept_exits": None if exits is None else list(exits)}
+    chosen = [f"export.{key}={json.dumps(value)}" for key, value in asked.items() if value is not None]
     recipe = recipes.read(open_checkpoint(source).recipe, chosen)
+    kept = recipe.export.kept_exits if layout != "single" else tuple(exits or ())
     return run_export(
         source,
         out,
         layout=layout,
         exit=exit,
+        exits=kept,
         settings=recipe.export,
         data_dir=data_dir,
         overwrite=overwrite,

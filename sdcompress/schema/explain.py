@@ -14,6 +14,7 @@ __all__ = [
     "ExitFigures",
     "Explanation",
     "Interval",
+    "Margin",
     "OperatingPoint",
     "Overthinking",
     "PolicyFigures",
@@ -82,6 +83,17 @@ class Truncation(Frozen):
     difference: Interval = Field(description="the policy's accuracy less this one's; 95 % interval, paired")
 
 
+class Margin(Frozen):
+    """What an early exit may cost to be worth having, by the policy's shares and the measured ms."""
+
+    exit: str
+    reached: Fraction = Field(description="share of the samples that get here")
+    ms: Interval = Field(
+        description="the most that head and hand-over may take, for each sample that gets here; below 0: the exit "
+        "loses even if they were for nothing"
+    )
+
+
 class PolicyFigures(Frozen):
     """The artifact's policy on these samples, and whether it is worth having here."""
 
@@ -94,6 +106,7 @@ class PolicyFigures(Frozen):
         description="by measured ms against the rival; where no exit is as accurate, against the last. No difference: "
         "the interval of the saving holds 0",
     )
+    margins: tuple[Margin, ...] = Field((), description="of each early exit that samples get to; none if not measured")
 
 
 class Class(Frozen):

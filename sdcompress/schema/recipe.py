@@ -158,7 +158,12 @@ class Export(Frozen):
 
     layouts: tuple[Literal["single", "cascade", "all"], ...] = ("single", "cascade")
     exits: tuple[str, ...] = Field(("final",), description="single: one pruned network for each exit named here")
-    opset: Annotated[int, Field(ge=18, le=23)] = 18
+    kept_exits: tuple[str, ...] = Field(
+        (), description="cascade and all: exits to keep beside the last, the others are pruned; default: all"
+    )
+    opset: Annotated[int, Field(ge=16, le=23)] = Field(
+        18, description="of ONNX's operators; 16 or 17 (IR version 8) for older runtimes, e.g. TensorRT 8.5"
+    )
     max_batch: Annotated[int, Field(ge=8)] = Field(32, description="largest batch of the parity gate")
     parity_samples: Annotated[int, Field(ge=256)] = Field(256, description="real samples of the parity gate")
     atol: PositiveFloat = Field(1e-4, description="absolute tolerance on logits")

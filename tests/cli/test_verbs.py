@@ -250,6 +250,18 @@ def test_export_an_ensemble(cli, made, tmp_path: Path) -> None:
     assert told["exits"][0]["accuracy"] == json.loads(made.exported.out)["exits"][0]["accuracy"]  # heard nobody
 
 
+def test_export_two_exits_to_an_older_opset_and_calibrate_them(cli, made, tmp_path: Path) -> None:
+    done = cli("export", made.train, "--exits", "exit2", "--opset", "16", "--out", tmp_path / "two", "--json")
+    assert done.code == 0, done.err
+    told = json.loads(done.out)
+    assert [exit_["name"] for exit_ in told["exits"]] == ["exit2", "final"]
+    settings = told["provenance"]["recipe"]["export"]
+    assert (settings["opset"], settings["kept_exits"]) == (16, ["exit2"])
+    assert cli("verify", tmp_path / "two").code == 0
+    done = cli("calibrate", tmp_path / "two", "--max-drop", "5%", "--out", tmp_path / "early", "--json")
+    assert len(json.loads(done.out)["policy"]["thresholds"]) == 1
+
+
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Turns that are too short to trust, and short enough for a test."""

@@ -43,6 +43,18 @@ def test_the_policy_wins_where_it_is_faster_than_the_exit_that_is_as_accurate() 
     assert [row.difference.value for row in found.truncations] == pytest.approx([0.3, 0, 0])
 
 
+def test_a_margin_is_there_for_every_early_exit_that_somebody_gets_to() -> None:
+    found = case((0.5, 0.5), timing=Timing(TURNS, NOTHING + 0.5)).policy()
+    assert found is not None
+    assert [(margin.exit, margin.reached) for margin in found.margins] == [("exit1", 1), ("exit2", 0.4)]
+    # 0.6 of 1 ms less 0.4 * 0.5 for deciding; at exit2 all that get there leave: 2 ms less 0.5
+    assert [margin.ms.value for margin in found.margins] == pytest.approx([0.4, 1.5])
+    everybody = case((0.0, 0.5)).policy()
+    assert everybody is not None
+    assert [margin.exit for margin in everybody.margins] == ["exit1"]
+    assert case((0.5, 0.5), timing=None).policy().margins == ()  # type: ignore[union-attr]
+
+
 def test_the_policy_loses_by_ms_where_the_truncated_network_is_as_accurate() -> None:
     # four samples go the whole way: 0.6 + 1.6 ms, and exit2 alone takes 2 ms
     found = case((0.5, 2.0)).policy()

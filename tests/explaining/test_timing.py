@@ -37,6 +37,18 @@ def test_a_mean_and_its_ends_are_over_the_same_turns() -> None:
     assert FOUND.mean([0.5, 0.5], against=1) == Interval(value=1, low=0.5, high=1.25)
 
 
+def test_an_exit_may_cost_what_leaving_there_saves_less_the_decisions() -> None:
+    found = Timing(np.array([[1.0, 2.0, 5.0], [1.0, 3.0, 5.0]]), decisions=np.array([0.1, 0.1]))
+    # a quarter leaves at the first exit and saves 1 or 2 ms; three quarters decide there for nothing, as who leaves
+    # would decide at the second one
+    margin = found.margin([0.25, 0.5, 0.25], 0)
+    assert (margin.low, margin.value, margin.high) == pytest.approx((0.25 - 0.075, 0.375 - 0.075, 0.5 - 0.075))
+    # two thirds of those who get to the second leave, and save 3 or 2 ms; all decide, the last exit does not
+    margin = found.margin([0.25, 0.5, 0.25], 1)
+    assert (margin.low, margin.value, margin.high) == pytest.approx((4 / 3 - 0.1, 5 / 3 - 0.1, 2 - 0.1))
+    assert found.margin([0.0, 0.5, 0.5], 0).high == pytest.approx(-0.1)  # nobody leaves, and all decide
+
+
 def test_a_real_cascade(tiny_artifact: Callable[..., Path], tiny_network: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "_SECONDS", 0.01)
     samples = tiny_network.samples(20)

@@ -177,7 +177,7 @@ def test_a_cascade_says_how_sure_every_exit_but_the_last_is(folder: Path) -> Non
 def test_an_unknown_exit_and_an_exit_of_the_wrong_layout_are_refused(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'exit1'"):
         export(checkpoint, tmp_path / "a", layout="single", exit="exit11", settings=Export())
-    with pytest.raises(UsageError, match="keeps all exits"):
+    with pytest.raises(UsageError, match="which has several exits"):
         export(checkpoint, tmp_path / "a", layout="cascade", exit="exit1", settings=Export())
     assert list(tmp_path.iterdir()) == []
 

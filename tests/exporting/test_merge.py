@@ -161,6 +161,25 @@ def _made(graph: onnx.GraphProto) -> Any:
                 yield from _made(attribute.g)
 
 
+@pytest.mark.parametrize("batch_of_one", [False, True])
+def test_segments_of_opset_16_give_a_graph_of_opset_16_that_computes_the_same(
+    tiny_artifact: Write, tiny_network: Any, batch_of_one: bool
+) -> None:
+    path = tiny_artifact(policy=(0.5, 0.5))
+    artifact, segments = opened(path)
+    for segment in segments:
+        segment.opset_import[0].version, segment.ir_version = 16, 8
+    older = merge(artifact.manifest, segments, (0.5, 0.5), batch_of_one=batch_of_one)
+    assert (older.ir_version, [opset.version for opset in older.opset_import]) == (8, [16])
+    images = np.random.default_rng(0).normal(size=(1 if batch_of_one else 7, *artifact.manifest.input.shape[1:]))
+    found, wanted = (
+        runner(model)(images.astype(np.float32))
+        for model in (older, joined(path, (0.5, 0.5), batch_of_one=batch_of_one))
+    )
+    for name in ("logits", "answer", "exit_index"):
+        np.testing.assert_array_equal(found[name], wanted[name])
+
+
 def test_segments_of_different_opsets_are_refused(tiny_artifact: Write) -> None:
     artifact, segments = opened(tiny_artifact(policy=(0.5, 0.5)))
     segments[1].opset_import[0].version = 19

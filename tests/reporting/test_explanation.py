@@ -20,6 +20,7 @@ from sdcompress.schema.explain import (
     ExitFigures,
     Explanation,
     Interval,
+    Margin,
     OperatingPoint,
     Overthinking,
     PolicyFigures,
@@ -122,6 +123,29 @@ def test_a_win_is_said_with_its_figures() -> None:
     first = "76.9 % of the time goes into the way to exit1, which every image takes"
     assert f"{first}; 75.0 % leave there, 95.00 % of them right." in said
     assert "Most right answers are lost in class 'late': 10 of 500." in said
+
+
+def test_an_exit_that_does_not_pay_is_named_with_the_command_that_leaves_it_out() -> None:
+    policy = explanation().policy
+    assert policy is not None
+    margins = tuple(
+        Margin(exit=name, reached=share, ms=ms(value))
+        for name, share, value in (("exit1", 1, -0.05), ("exit2", 0.9, 0.3), ("exit3", 0.2, -0.005))
+    )
+    names = ("exit1", "exit2", "exit3", "final")
+    found = explanation(
+        exits=tuple(exit_(name, 0.9, 1.0, 0.25) for name in names),
+        policy=policy.model_copy(update={"margins": margins}),
+    )
+    said = " ".join(findings(found))
+    # exit3 might pay: not below 0 in every turn
+    assert "At exit1 so few leave that deciding takes longer than leaving saves" in said
+    assert "sdcompress export CHECKPOINT --layout cascade --exits exit2 --exits exit3 --out FOLDER" in said
+    assert "may take at most: exit2 0.300 ms (0.290 to 0.310); exit3 −0.00500 ms (−0.0150 to 0.00500)." in said
+    only = policy.model_copy(update={"margins": margins[:1]})
+    assert "--layout single --out FOLDER" in " ".join(findings(explanation(policy=only)))
+    nobody = policy.model_copy(update={"margins": margins, "point": point(0.9, 0.0, 2.0)})
+    assert "so few leave" not in " ".join(findings(explanation(policy=nobody)))
 
 
 def test_a_loss_is_said_and_names_the_command_that_helps() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sdcompress.reporting import quantities as q
 from sdcompress.reporting.explanation.tables import by_depth
 from sdcompress.reporting.tables import threads
-from sdcompress.schema.explain import Class, Explanation, Interval, PolicyFigures, Truncation
+from sdcompress.schema.explain import Class, Explanation, Interval, Margin, PolicyFigures, Truncation
 
 __all__ = ["cautions", "findings", "headline"]
 
@@ -44,6 +44,7 @@ def findings(found: Explanation) -> list[str]:
     sentences = _next_step(found)
     if found.policy:
         sentences += [*_verdict(found.policy), *_cheaper(found, found.policy), *_time(found, found.policy)]
+        sentences += _margins(found, found.policy)
     return [*sentences, *_classes(found), *_overthinking(found), *_oracle(found), *_scores(found), *_risk(found)]
 
 
@@ -133,6 +134,33 @@ def _time(found: Explanation, policy: PolicyFigures) -> list[str]:
     right = f", {q.accuracy(first.left_accuracy)} of them right" if first.left_accuracy is not None else ""
     goes = f"{q.share(spent)} of the time goes into the way to {first.name}, which every image takes"
     return [f"{goes}; {q.share(early)} leave there{right}."]
+
+
+def _margins(found: Explanation, policy: PolicyFigures) -> list[str]:
+    """Which exits do not pay, and what the others may cost: a cascade can be exported without any of them."""
+    if policy.point.shares[-1] == 1:
+        return []
+    losing = [margin.exit for margin in policy.margins if margin.ms.high <= 0]
+    sentences = []
+    if losing:
+        kept = [exit_.name for exit_ in found.exits[:-1] if exit_.name not in losing]
+        layout = " ".join(["cascade", *(f"--exits {name}" for name in kept)]) if kept else "single"
+        sentences.append(
+            f"At {_and(losing)} so few leave that deciding takes longer than leaving saves, whatever the head costs. "
+            f"Without: sdcompress export CHECKPOINT --layout {layout} --out FOLDER"
+        )
+    if others := [margin for margin in policy.margins if margin.exit not in losing]:
+        sentences.append(
+            "For each image that gets to an exit, its head and the hand-over to the next graph, which are not measured "
+            f"by themselves, may take at most: {'; '.join(map(_margin, others))}. Export without an exit that is close "
+            "(--layout cascade --exits, naming those to keep), calibrate, and let 'sdcompress bench' decide."
+        )
+    return sentences
+
+
+def _margin(margin: Margin) -> str:
+    low, high = (q.milliseconds(end).removesuffix(" ms") for end in (margin.ms.low, margin.ms.high))
+    return f"{margin.exit} {q.milliseconds(margin.ms.value)} ({low} to {high})".replace("-", "−")
 
 
 def _classes(found: Explanation) -> list[str]:

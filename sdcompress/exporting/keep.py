@@ -1,0 +1,41 @@
+"""Which of a network's exits go into a file: names checked, nothing heavy loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sdcompress.errors import UnknownNameError, UsageError
+
+__all__ = ["kept_exits"]
+
+
+def kept_exits(known: Sequence[str], wanted: Sequence[str], *, next_step: str = "") -> tuple[str, ...]:
+    """The exits of a cascade, shallow to deep: those that are wanted, and the last one.
+
+    Args:
+        known: the network's exits, shallow to deep.
+        wanted: names in any order; none: all exits. The last exit may be named or not.
+        next_step: what to do about a name that is wrong.
+
+    Raises:
+        UnknownNameError: if there is no such exit.
+        UsageError: if an exit is named twice, or the last one alone.
+    """
+    for name in wanted:
+        if name not in known:
+            raise UnknownNameError("exits", name, known, next_step)
+    if twice := sorted({name for name in wanted if wanted.count(name) > 1}):
+        raise UsageError(
+            f"Exits to keep are named twice: {', '.join(twice)}.",
+            allowed="each exit once",
+            next_step=next_step or "leave the second one out",
+        )
+    if not wanted:
+        return tuple(known)
+    if set(wanted) == {known[-1]}:
+        raise UsageError(
+            f"'{known[-1]}' is the only exit to keep, so that nobody could leave before it.",
+            allowed=f"at least one of {', '.join(known[:-1])}" if known[:-1] else "a network with early exits",
+            next_step=next_step or "name an earlier exit, or take the layout 'single'",
+        )
+    return tuple(name for name in known if name in {*wanted, known[-1]})
