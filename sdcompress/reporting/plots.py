@@ -196,7 +196,8 @@ def _exits(report: Report, evaluation: Evaluation, number: int) -> Plot:
     forced = {timing.name: timing.forced_p50_ms for timing in record.exits} if record else {}
 
     def paint(figure: Figure) -> None:
-        panels = figure.subplots(1, 2 if forced else 1, squeeze=False)[0]
+        # apart, or the last number of one scale touches the first of the next
+        panels = figure.subplots(1, 2 if forced else 1, squeeze=False, gridspec_kw={"wspace": 0.1})[0]
         names = [exit_.name for exit_ in evaluation.exits]
         bars(panels[0], [exit_.accuracy * 100 for exit_ in evaluation.exits], "accuracy of all images, %", ".1f")
         name_lines(panels[0], names)
