@@ -40,6 +40,7 @@ __all__ = [
     "set_level",
     "set_version_compatible",
     "version_of",
+    "watch",
 ]
 
 # DataType member -> numpy's name; not trt.nptype, which fails on 8.5 with numpy 1.24 and later
@@ -117,6 +118,13 @@ def make_monitor(trt: TensorRT, tell: Callable[[int], None], stopped: Callable[[
     return None if base is None else type("Monitor", (Phases, base), {})(tell, stopped)
 
 
+def watch(config: tensorrt.IBuilderConfig, monitor: Any) -> None:
+    """Have a monitor told of a build; nothing happens without one."""
+    if monitor is not None:
+        later: Any = config  # from 9.0, as the monitor is
+        later.progress_monitor = monitor
+
+
 def make_runtime(trt: TensorRT, log: Logger, *, version_compatible: bool = False) -> tensorrt.Runtime:
     """A runtime that loads plans.
 
@@ -131,7 +139,8 @@ def make_runtime(trt: TensorRT, log: Logger, *, version_compatible: bool = False
     """
     runtime = created(lambda: trt.Runtime(log), log, "a runtime")
     if version_compatible:
-        runtime.engine_host_code_allowed = True
+        later: Any = runtime  # from 8.6, as such plans are
+        later.engine_host_code_allowed = True
     return runtime
 
 
@@ -238,7 +247,8 @@ def set_hardware_compatibility(trt: TensorRT, config: tensorrt.IBuilderConfig, k
     level = getattr(getattr(trt, "HardwareCompatibilityLevel", None), kind.upper(), None)
     if level is None:
         raise _too_old(trt, f"hardware compatibility {kind}", "8.6" if kind == "ampere_plus" else "10.9")
-    config.hardware_compatibility_level = level
+    later: Any = config  # from 8.6
+    later.hardware_compatibility_level = level
 
 
 def _too_old(trt: TensorRT, what: str, first: str) -> UsageError:
