@@ -85,15 +85,24 @@ class Builder:
         self._use_timings(config)
         monitor = make_monitor(self._trt, tell, stopped)
         watch(config, monitor)
-        plan = created(
-            lambda: self._builder.build_serialized_network(network, config),
-            self._log,
-            f"a plan of '{segment.file}'",
-            next_step="read the reason; try a larger --workspace, a smaller --batch or a lower --level, and look at "
-            "nvidia-smi for what else takes memory",
-        )
+        plan = self._built(network, config, segment, monitor)
         self.timings = _bytes(config.get_timing_cache().serialize())
         return Built(_bytes(plan), level)
+
+    def _built(
+        self, network: tensorrt.INetworkDefinition, config: tensorrt.IBuilderConfig, segment: Segment, monitor: Any
+    ) -> tensorrt.IHostMemory:
+        try:
+            return created(
+                lambda: self._builder.build_serialized_network(network, config),
+                self._log,
+                f"a plan of '{segment.file}'",
+                next_step="read the reason; try a larger --workspace, a smaller --batch or a lower --level, and look "
+                "at nvidia-smi for what else takes memory",
+            )
+        finally:
+            if monitor is not None and monitor.failed is not None:
+                raise monitor.failed
 
     def _parsed(self, graph: bytes, segment: Segment) -> tuple[tensorrt.INetworkDefinition, tensorrt.OnnxParser]:
         trt, log = self._trt, self._log

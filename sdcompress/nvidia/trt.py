@@ -6,7 +6,6 @@ docs/tensorrt.md has the table. Members that only some versions have are reached
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -67,8 +66,6 @@ def load(*, device: int = 0, builds: bool = False) -> TensorRT:
         SetupError: if there is no GPU, no TensorRT, one that cannot be loaded, or a version that is not known here.
     """
     gpu = probe_cuda(device)
-    # CUDA then loads a kernel when it is first used: less memory, and 8.5 warns without it
-    os.environ.setdefault("CUDA_MODULE_LOADING", "LAZY")
     trt = imported(gpu.cuda, lean=not builds)
     if problem := version_problem(version_of(trt)):
         raise SetupError(problem, allowed=KNOWN, next_step=install_line(gpu.cuda))
