@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from sdcompress.artifact.certificate import CERTIFIED_BACKEND, graphs_digest
+from sdcompress.artifact.certificate import Where, graphs_digest
 from sdcompress.artifact.evidence import EVIDENCE
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.artifact.rewrite import rewrite
@@ -23,8 +23,8 @@ from sdcompress.calibration.thresholds import choose_thresholds
 from sdcompress.data.samples import Samples
 from sdcompress.errors import DataError, UsageError
 from sdcompress.policies import policy_class
-from sdcompress.runtime.engine import Engine
-from sdcompress.runtime.open import open_engine
+from sdcompress.runtime.network import Network
+from sdcompress.runtime.open import open_network
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Certificate, Exit, Manifest, Policy
 
@@ -42,6 +42,8 @@ def calibrate(
     settings: recipe.Calibrate,
     split: str = "validation",
     threads: int = 1,
+    backend: str = Where().backend,
+    device: str = Where().device,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Manifest:
@@ -58,6 +60,8 @@ def calibrate(
         settings: the accuracy that may be lost, with what confidence, and whether temperatures are fitted.
         split: what the samples are; only kept in the record.
         threads: at which the stages are measured.
+        backend: that the thresholds are for: it runs the samples, and the policy and its certificate say so.
+        device: likewise.
         overwrite: replace an artifact that is there.
         progress: called with (images done, all images).
 
@@ -66,11 +70,14 @@ def calibrate(
         DataError: if there are too few samples, or a label is none of the classes.
         ArtifactError: if the artifact is not intact; VerificationError: if a logit is not finite.
         OutputExistsError, StorageError: if ``out`` cannot be written.
+        SetupError: if this machine does not have the backend or the device.
     """
     opened = open_artifact(artifact)
     check(opened, samples, settings, split)
     with staged(out, overwrite=overwrite) as folder:
-        engine = open_engine(opened.path, backend=CERTIFIED_BACKEND, threads=threads, allow_uncertified=True)
+        engine = open_network(
+            opened.path, backend=backend, threads=threads, device=device, allow_uncertified=True
+        )
         if settings.in_expectation:
             temperatures, policy = in_expectation(
                 opened.manifest, engine, samples, settings, split=split, progress=progress
@@ -193,7 +200,7 @@ def _too_few(found: int, settings: recipe.Calibrate, split: str) -> DataError:
 
 def _choose(
     opened: Artifact,
-    engine: Engine,
+    engine: Network,
     samples: Samples,
     settings: recipe.Calibrate,
     *,
@@ -214,7 +221,7 @@ def _choose(
         stage_ms=times,
         decision_ms=decision_ms(policy, signals),
         stage_times=stage_times(engine, opened.manifest, samples),
-        backend=CERTIFIED_BACKEND,
+        **engine.where._asdict(),
         **figures(evidence, thresholds, unlabelled=False),
     )
 

@@ -43,6 +43,8 @@ def calibrate(
     temperature: bool | None = None,
     data_dir: Folder | None = None,
     threads: int = 1,
+    backend: str = "onnxruntime",
+    device: str = "cpu",
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Manifest:
@@ -65,6 +67,8 @@ def calibrate(
         temperature: fit a temperature per exit; default: the recipe's.
         data_dir: where the data lies, if elsewhere than in the recipe.
         threads: at which the segments are timed.
+        backend: that will run the policy: its outputs choose the thresholds, and the record says so.
+        device: likewise.
         overwrite: replace an artifact that is there.
         progress: called with (images done, all images).
 
@@ -93,6 +97,8 @@ def calibrate(
         settings=settings,
         split=split,
         threads=threads,
+        backend=backend,
+        device=device,
         overwrite=overwrite,
         progress=progress,
     )
@@ -110,6 +116,8 @@ def plan(
     per: Literal["exit", "class"] | None = None,
     data_dir: Folder | None = None,
     threads: int = 1,
+    backend: str = "onnxruntime",
+    device: str = "cpu",
     progress: Progress | None = None,
 ) -> Plan:
     """Say how many calibration samples a certificate needs; nothing is written, and nothing that certifies is seen.
@@ -125,6 +133,8 @@ def plan(
         per: for every group.
         data_dir: where the data lies, if elsewhere than in the recipe.
         threads: at which the segments are timed.
+        backend: that the certificate would be for.
+        device: likewise.
         progress: called with (images done, all images).
 
     Raises:
@@ -142,7 +152,15 @@ def plan(
         per=per,
     )
     samples, _ = _samples(subject, settings, images, data_dir, progress)
-    return run_plan(Path(artifact), samples=samples, settings=settings, threads=threads, progress=progress)
+    return run_plan(
+        Path(artifact),
+        samples=samples,
+        settings=settings,
+        threads=threads,
+        backend=backend,
+        device=device,
+        progress=progress,
+    )
 
 
 def _calibration(recipe: Recipe, **given: Any) -> Calibrate:
