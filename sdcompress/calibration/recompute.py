@@ -123,9 +123,10 @@ def _check_policy(policy: Policy, certificate: Certificate, evidence: Evidence) 
         _edited(f"the policy says 'guarantee: {policy.guarantee}'", f"'{guarantee}', by the tests")
     told = {**figures(evidence, policy.thresholds, unlabelled=certificate.loss == "disagreement")}
     told["samples"] = certificate.certify_samples
+    told |= Where(certificate.backend, certificate.device, certificate.plans)._asdict()
     for name, value in told.items():
         if getattr(policy, name) != value:
-            _edited(f"the policy's {name} is {getattr(policy, name)}", f"{value}, by the evidence")
+            _edited(f"the policy's {name} is {getattr(policy, name)}", f"{value}, by the certificate and its evidence")
 
 
 def _edited(found: str, allowed: str) -> NoReturn:
