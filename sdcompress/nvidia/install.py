@@ -1,0 +1,62 @@
+"""Which TensorRT will do, and the line that installs one. Pure Python."""
+
+from __future__ import annotations
+
+import re
+
+from sdcompress.errors import SetupError
+
+__all__ = ["KNOWN", "install_line", "not_importable", "parts", "version_problem"]
+
+KNOWN = "TensorRT 8.5, 8.6, 10 or 11"
+
+
+def not_importable(error: Exception, cuda: str) -> SetupError:
+    """The error for a ``tensorrt`` that could not be imported: absent, or without one of its libraries.
+
+    Args:
+        error: of the import.
+        cuda: the newest CUDA version that the driver speaks.
+    """
+    library = re.search(r"lib[\w.+-]+\.so[\w.]*", str(error))
+    if isinstance(error, ModuleNotFoundError) and library is None:
+        return SetupError("TensorRT is not installed.", allowed=KNOWN, next_step=install_line(cuda))
+    found = f"TensorRT is installed but cannot be loaded: {error}."
+    if library is not None and library.group().startswith(("libcudnn", "libcublas")):
+        return SetupError(
+            found,
+            allowed="the libraries of CUDA 11 that TensorRT 8.5 is linked with: cuDNN 8 and cuBLAS 11",
+            next_step="pip install nvidia-cudnn-cu11 nvidia-cublas-cu11 and put their lib folders on LD_LIBRARY_PATH",
+        )
+    return SetupError(
+        found,
+        allowed="the bindings together with TensorRT's libraries, which only NVIDIA's index has",
+        next_step=install_line(cuda),
+    )
+
+
+def install_line(cuda: str = "") -> str:
+    """The command that installs a TensorRT for a driver. PyPI's package of that name only downloads from elsewhere.
+
+    Args:
+        cuda: the newest CUDA version that the driver speaks; empty: not known.
+    """
+    package = "tensorrt-cu12" if cuda.startswith("12.") else "tensorrt-cu13"
+    return (
+        f"pip install {package} --extra-index-url https://pypi.nvidia.com (PyPI's 'tensorrt' holds no library: it "
+        "downloads from that index and fails where only PyPI is reachable)"
+    )
+
+
+def version_problem(version: str) -> str | None:
+    """Why a TensorRT version is refused; None if it is not."""
+    major, minor = parts(version)
+    if major in (10, 11) or (major == 8 and minor in (5, 6)):
+        return None
+    return f"TensorRT {version} is installed, which this sdcompress does not know."
+
+
+def parts(version: str) -> tuple[int, int]:
+    """Major and minor number of a version; (0, 0) if it has none."""
+    numbers = [int(number) for number in re.findall(r"\d+", version)[:2]]
+    return (numbers[0], numbers[1]) if len(numbers) == 2 else (0, 0)

@@ -1,0 +1,235 @@
+"""TensorRT 8.5, 8.6, 10 and 11 behind one set of names: all that differs between them stands in this file.
+
+Source of every difference: the members of the Python bindings 8.5.3, 10.9, 10.16.1 and 11.4 and the release notes;
+docs/tensorrt.md has the table. Members that only some versions have are reached by ``getattr``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from sdcompress.errors import SetupError, UsageError
+from sdcompress.nvidia._api import TensorRT
+from sdcompress.nvidia.install import KNOWN, install_line, not_importable, parts, version_problem
+from sdcompress.nvidia.log import Log, created
+from sdcompress.nvidia.probe import Gpu, probe_cuda
+from sdcompress.nvidia.progress import Phases
+from sdcompress.schema.engines import HardwareCompatibility
+from sdcompress.schema.graphs import Precision
+
+if TYPE_CHECKING:
+    import tensorrt
+
+    from sdcompress.nvidia._api import Logger
+
+__all__ = [
+    "TensorRT",
+    "allow_precision",
+    "dtype_name",
+    "load",
+    "make_logger",
+    "make_monitor",
+    "make_runtime",
+    "network_flags",
+    "own_tactics_only",
+    "set_hardware_compatibility",
+    "set_level",
+    "set_version_compatible",
+    "version_of",
+]
+
+# DataType member -> numpy's name; not trt.nptype, which fails on 8.5 with numpy 1.24 and later
+_DTYPES = {
+    "FLOAT": "float32",
+    "HALF": "float16",
+    "INT8": "int8",
+    "INT32": "int32",
+    "INT64": "int64",
+    "BOOL": "bool",
+    "UINT8": "uint8",
+}
+
+
+def load(*, device: int = 0, builds: bool = False) -> TensorRT:
+    """Import TensorRT, after the driver has been asked for the GPU.
+
+    Args:
+        device: position of the GPU among those that CUDA sees.
+        builds: whether engines are to be built; if not, the package tensorrt_lean will do, which only runs plans that
+            were built as version-compatible.
+
+    Raises:
+        SetupError: if there is no GPU, no TensorRT, one that cannot be loaded, or a version that is not known here.
+    """
+    gpu = probe_cuda(device)
+    # CUDA then loads a kernel when it is first used: less memory, and 8.5 warns without it
+    os.environ.setdefault("CUDA_MODULE_LOADING", "LAZY")
+    trt = _imported(gpu, lean=not builds)
+    if problem := version_problem(version_of(trt)):
+        raise SetupError(problem, allowed=KNOWN, next_step=install_line(gpu.cuda))
+    return trt
+
+
+def _imported(gpu: Gpu, *, lean: bool) -> TensorRT:
+    found: TensorRT  # where a type checker holds the real module against the protocol
+    try:
+        import tensorrt
+
+        found = tensorrt
+    except (ImportError, OSError) as error:
+        if not lean:
+            raise not_importable(error, gpu.cuda) from error
+        try:
+            import tensorrt_lean
+        except (ImportError, OSError):
+            raise not_importable(error, gpu.cuda) from error
+        found = tensorrt_lean
+    return found
+
+
+def version_of(trt: Any) -> str:
+    """The version of a ``TensorRT``, all its numbers; apart, because mypy knows no ``__version__`` in a protocol."""
+    return str(trt.__version__)
+
+
+def make_logger(trt: TensorRT) -> Logger:
+    """A logger that keeps what TensorRT says; see ``Log``. Keep it as long as what it was given to."""
+    made: Callable[[], Logger] = type("Logger", (Log, trt.ILogger), {})
+    return made()
+
+
+def make_monitor(trt: TensorRT, tell: Callable[[int], None], stopped: Callable[[], bool]) -> Any:
+    """A progress monitor for a builder's configuration; see ``Phases``. None before 9.0, which has none."""
+    base = getattr(trt, "IProgressMonitor", None)
+    return None if base is None else type("Monitor", (Phases, base), {})(tell, stopped)
+
+
+def make_runtime(trt: TensorRT, log: Logger, *, version_compatible: bool = False) -> tensorrt.Runtime:
+    """A runtime that loads plans.
+
+    Args:
+        trt: from ``load``.
+        log: from ``make_logger``.
+        version_compatible: whether the plans are: they carry a lean runtime, which is host code and must be allowed.
+            Only plans whose hash stands in the manifest are ever loaded.
+
+    Raises:
+        SetupError: if TensorRT cannot make one.
+    """
+    runtime = created(lambda: trt.Runtime(log), log, "a runtime")
+    if version_compatible:
+        runtime.engine_host_code_allowed = True
+    return runtime
+
+
+def dtype_name(trt: TensorRT, dtype: Any) -> str:
+    """Numpy's name of a tensor's type: "float32", "int64" ...
+
+    Raises:
+        SetupError: if numpy has no such type (BF16, FP8): it cannot cross the border of an engine here.
+    """
+    for member, name in _DTYPES.items():
+        if dtype == getattr(trt.DataType, member, None):
+            return name
+    raise SetupError(
+        f"A tensor at the border of an engine has the type {dtype}, which numpy does not have.",
+        allowed=", ".join(_DTYPES.values()),
+        next_step="export the artifact with float32 or float16 tensors between its graphs",
+    )
+
+
+def network_flags(trt: TensorRT) -> int:
+    """Flags for ``create_network``: the graph's own types are kept where the version can (from 9.0).
+
+    8.x must be told that the batch is an axis; 10 ignores that, 11 has no such flag.
+    """
+    kinds = trt.NetworkDefinitionCreationFlag
+    wanted = ["STRONGLY_TYPED"] + (["EXPLICIT_BATCH"] if parts(version_of(trt))[0] < 10 else [])
+    return sum(1 << int(getattr(kinds, name)) for name in wanted if hasattr(kinds, name))
+
+
+def allow_precision(trt: TensorRT, config: tensorrt.IBuilderConfig, precision: Precision, *, tf32: bool) -> None:
+    """Tell a builder which arithmetic it may use.
+
+    A strongly typed network says it itself; there is only TF32 to be decided, which is on by default. 8.x takes flags,
+    as a permission: the types in the graph alone do not bind it.
+
+    Raises:
+        UsageError: if the version has no such precision.
+    """
+    if tf32:
+        config.set_flag(trt.BuilderFlag.TF32)
+    else:
+        config.clear_flag(trt.BuilderFlag.TF32)
+    if hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"):
+        return
+    if precision == "fp32":
+        return
+    flag = getattr(trt.BuilderFlag, precision.upper(), None)
+    if flag is None:
+        raise UsageError(
+            f"The graph is {precision}, which TensorRT {version_of(trt)} does not have.",
+            allowed="fp32, fp16 or int8",
+            next_step="use TensorRT 10 or 11, or an artifact of another precision",
+        )
+    config.set_flag(flag)
+
+
+def own_tactics_only(trt: TensorRT, config: tensorrt.IBuilderConfig) -> None:
+    """Build without cuDNN and cuBLAS, which 8.x may find incomplete and 11 has dropped: other versions' default.
+
+    Measured by nobody here; 8.5 is documented to build without them when it is told so in both ways.
+    """
+    if parts(version_of(trt))[0] >= 10:
+        return
+    names = ("EDGE_MASK_CONVOLUTIONS", "JIT_CONVOLUTIONS")
+    config.set_tactic_sources(sum(1 << int(getattr(trt.TacticSource, name)) for name in names))
+    preview = getattr(getattr(trt, "PreviewFeature", None), "DISABLE_EXTERNAL_TACTIC_SOURCES_FOR_CORE_0805", None)
+    if preview is not None:
+        config.set_preview_feature(preview, True)
+
+
+def set_level(trt: TensorRT, config: tensorrt.IBuilderConfig, level: int | None) -> int | None:
+    """Set the optimisation level, 0 (fast build) to 5; None keeps the version's default.
+
+    Returns:
+        The level that holds; None where the version has none (8.5).
+
+    Raises:
+        UsageError: if one is asked for where there is none.
+    """
+    if not hasattr(config, "builder_optimization_level"):
+        if level is not None:
+            raise _too_old(trt, f"the builder level {level}", "8.6")
+        return None
+    if level is not None:
+        config.builder_optimization_level = level
+    return int(config.builder_optimization_level)
+
+
+def set_version_compatible(trt: TensorRT, config: tensorrt.IBuilderConfig) -> None:
+    """Make plans that later versions of TensorRT load too; UsageError before 8.6."""
+    flag = getattr(trt.BuilderFlag, "VERSION_COMPATIBLE", None)
+    if flag is None:
+        raise _too_old(trt, "a version-compatible plan", "8.6")
+    config.set_flag(flag)
+
+
+def set_hardware_compatibility(trt: TensorRT, config: tensorrt.IBuilderConfig, kind: HardwareCompatibility) -> None:
+    """Make plans that other GPUs run too; UsageError where the version cannot."""
+    if kind == "none":
+        return
+    level = getattr(getattr(trt, "HardwareCompatibilityLevel", None), kind.upper(), None)
+    if level is None:
+        raise _too_old(trt, f"hardware compatibility {kind}", "8.6" if kind == "ampere_plus" else "10.9")
+    config.hardware_compatibility_level = level
+
+
+def _too_old(trt: TensorRT, what: str, first: str) -> UsageError:
+    return UsageError(
+        f"TensorRT {version_of(trt)} cannot give {what}.",
+        allowed=f"TensorRT {first} or later",
+        next_step="leave it out, or install a later TensorRT",
+    )
