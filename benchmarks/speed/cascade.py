@@ -148,7 +148,9 @@ def host_work(artifact: Artifact, signals: Sequence[Signals]) -> dict[str, Any]:
     calls: dict[str, Callable[[Float], Any]] = {}
     for name, kind in kinds.items():
         policy = policy_of((2.0,) * 3, kind=name, parameters=kind.fit(signals, right).parameters, stage_ms=(1.0,) * 4)
-        network = array_network(Artifact(artifact.path, artifact.manifest.model_copy(update={"policy": policy})), nothing)
+        network = array_network(
+            Artifact(artifact.path, artifact.manifest.model_copy(update={"policy": policy})), nothing
+        )
         calls[name] = network
     calls["forced"] = partial(network.forced, exit=-1)
     calls["forced to the first exit"] = partial(network.forced, exit=0)

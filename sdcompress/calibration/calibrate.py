@@ -75,9 +75,7 @@ def calibrate(
     opened = open_artifact(artifact)
     check(opened, samples, settings, split)
     with staged(out, overwrite=overwrite) as folder:
-        engine = open_network(
-            opened.path, backend=backend, threads=threads, device=device, allow_uncertified=True
-        )
+        engine = open_network(opened.path, backend=backend, threads=threads, device=device, allow_uncertified=True)
         if settings.in_expectation:
             temperatures, policy = in_expectation(
                 opened.manifest, engine, samples, settings, split=split, progress=progress

@@ -7,6 +7,7 @@ It has never run on a GPU (docs/tensorrt.md says what has).
 from __future__ import annotations
 
 import contextlib
+import ctypes
 from collections.abc import Callable
 from typing import Any
 
@@ -63,8 +64,11 @@ def checked(runtime: Any, result: tuple[Any, ...], doing: str) -> Any:
         said = name.decode() if isinstance(name, bytes) else str(code)
         raise SetupError(
             f"CUDA failed while {doing}: {said} ({int(code)}).",
-            next_step=_STEPS.get(said, "check 'nvidia-smi', and run it again in a new process: a context in which a "
-            "kernel failed cannot be used any more"),
+            next_step=_STEPS.get(
+                said,
+                "check 'nvidia-smi', and run it again in a new process: a context in which a "
+                "kernel failed cannot be used any more",
+            ),
         )
     return rest[0] if len(rest) == 1 else tuple(rest)
 
@@ -105,12 +109,10 @@ class Cuda:
 
     def pinned(self, size: int) -> npt.NDArray[np.uint8]:
         """Page-locked memory of the host, zero; kept until ``close``, after which the array must not be used."""
-        import ctypes
-
         size = max(size, 1)
         address = int(self._check(self._rt.cudaHostAlloc(size, _PORTABLE), f"pinning {size:,} bytes of the host"))
         self._host.append(address)
-        array = np.frombuffer((ctypes.c_uint8 * size).from_address(address), np.uint8)
+        array: npt.NDArray[np.uint8] = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
         array[:] = 0
         return array
 

@@ -1,4 +1,4 @@
-"""What an engine drives: the stages of an artifact, wherever their tensors live. Two kinds are there: arrays, device."""
+"""What an engine drives: the stages of an artifact, wherever their tensors live: arrays, or a device."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ class Run(Protocol):
     def __enter__(self) -> Self:
         """Begin."""
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Give back what other calls wait for."""
 
     def stage(self, position: int) -> None:
@@ -130,7 +132,9 @@ class ArrayRun:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         pass
 
     def stage(self, position: int) -> None:
@@ -153,7 +157,7 @@ class ArrayRun:
 
     def compact(self, position: int, moves: Moves) -> None:
         """Within the arrays, which then are shorter views."""
-        for name in self._kept:
+        for name in self._stages[position].kept:
             tensor = self._tensors[name]
             self._tensors[name] = moves.within(tensor.copy() if name in self._lent else tensor)
         self._lent.clear()

@@ -109,7 +109,12 @@ class Survivors:
         count = self.alive
         holes, movers = np.flatnonzero(~self._here[:count]), count + np.flatnonzero(self._here[count:])
         moves = Moves(holes, movers, count)
-        self.signals = [Signals(*(moves.within(column) for column in signals)) for signals in self.signals]
+        self.signals = [
+            Signals(
+                moves.within(one.best), moves.within(one.second), moves.within(one.entropy), moves.within(one.answer)
+            )
+            for one in self.signals
+        ]
         self._rows = moves.within(self._rows)
         self.carried, self._here = count, None
         return moves

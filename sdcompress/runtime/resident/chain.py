@@ -50,9 +50,7 @@ class ResidentChain:
         channels, height, width = (int(size) for size in manifest.input.shape[1:])
         self._image, self.input = (channels, height, width), manifest.input.name
         self.memory: Memory = memory(device, manifest, programs, buckets.largest)
-        self._launches = [
-            [self._bound(program, bucket) for program in programs] for bucket in range(len(buckets.rows))
-        ]
+        self._launches = [[self._bound(program, bucket) for program in programs] for bucket in range(len(buckets.rows))]
         ends = [exit_.segment + 1 for exit_ in manifest.exits]
         self._between = tuple(zip([0, *ends], ends, strict=False))
         self.kept: tuple[tuple[Place, ...], ...] = tuple(
@@ -160,7 +158,9 @@ class ResidentRun:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._leave()
 
     def stage(self, position: int) -> None:

@@ -68,7 +68,14 @@ def foreign_array(inputs: Any, stream: int, *, device_type: int = CUDA) -> Devic
                 next_step="move it there, or set CUDA_VISIBLE_DEVICES",
             )
         # DLPack's capsule gives the memory back when it is collected: it is the owner
-        capsule = inputs.__dlpack__(stream=stream) if device_type == CUDA else inputs.__dlpack__()
+        try:
+            capsule = inputs.__dlpack__(stream=stream) if device_type == CUDA else inputs.__dlpack__()
+        except (BufferError, RuntimeError) as error:  # torch: the tensor requires a gradient
+            raise InputError(
+                f"The {type(inputs).__name__} does not give its memory: {error}",
+                allowed="a tensor without a gradient",
+                next_step="call .detach() on it",
+            ) from error
         return _from_capsule(capsule)
     interface = getattr(inputs, "__cuda_array_interface__", None) if device_type == CUDA else None
     return None if interface is None else _from_interface(inputs, interface)

@@ -1,8 +1,8 @@
 """The host's own memory as a device: what a chain on a device does, step by step, where everything can be looked at.
 
 An executable specification, and the oracle of the tests: the same chain, addresses and copies as on a GPU, with ONNX
-Runtime's segments. ``late`` does nothing that is queued before it is waited for, as the slowest GPU might; whoever reads
-without waiting then reads what was there before.
+Runtime's segments. ``late`` does nothing that is queued before it is waited for, as the slowest GPU might; whoever
+reads without waiting then reads what was there before.
 """
 
 from __future__ import annotations
@@ -98,7 +98,8 @@ class HostProgram:
         self.rows_run: list[int] = []
 
     def bound(self, bucket: int, rows: int, addresses: Mapping[str, int]) -> Callable[[], None]:
-        """See ``Program.bound``."""
+        """See ``Program.bound``; the buckets are all alike here."""
+        del bucket
         inputs = {name: _view(addresses[name], port, rows) for name, port in self.inputs.items()}
         outputs = [_view(addresses[name], port, rows) for name, port in self.outputs.items()]
 
@@ -114,9 +115,8 @@ class HostProgram:
 
 
 def _view(address: int, port: Port, rows: int) -> npt.NDArray[Any]:
-    size = rows * port.row_bytes
-    memory = np.frombuffer((ctypes.c_uint8 * size).from_address(address), np.uint8)
-    return memory.view(port.dtype).reshape(rows, *port.row)
+    block: Bytes = np.ctypeslib.as_array((ctypes.c_uint8 * (rows * port.row_bytes)).from_address(address))
+    return block.view(port.dtype).reshape(rows, *port.row)
 
 
 def _port(tensor: Tensor) -> Port:

@@ -1,4 +1,4 @@
-"""Where every tensor of a chain lies: one place on the device each, so that one segment's output is the next's input."""
+"""Where every tensor of a chain lies: one place each, so that the output of a segment is the next one's input."""
 
 from __future__ import annotations
 

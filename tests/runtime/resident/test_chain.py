@@ -97,9 +97,7 @@ def test_every_batch_exit_mix_and_set_of_buckets_gives_what_arrays_give(
 ) -> None:
     kind = {"kind": "learned", "parameters": {"weights": WEIGHTS}} if learned else {}
     temperatures = (1.0, temperature, 1.0)
-    artifact = cached(
-        tiny_artifact, layout, policy=thresholds, temperatures=temperatures, signals=signals, **kind
-    )
+    artifact = cached(tiny_artifact, layout, policy=thresholds, temperatures=temperatures, signals=signals, **kind)
     usual, here = arrays(artifact), OnHost(artifact, sizes, late=late).network
     inputs = inputs_of(batch, seed)
     _assume_clear(usual, inputs, thresholds)
@@ -128,8 +126,12 @@ def _assume_clear(network: Network, inputs: np.ndarray, thresholds: tuple[float,
 def test_nothing_comes_down_but_what_decides_and_the_logits_of_who_leaves(tiny_artifact: Write) -> None:
     here = OnHost(open_artifact(tiny_artifact(policy=(0.6, 0.6))), [1, 8, 64])
     downloads: list[int] = []
-    download, here.device.download = here.device.download, lambda array, start: (  # type: ignore[method-assign]
-        downloads.append(array.nbytes), download(array, start)
+    download, here.device.download = (
+        here.device.download,
+        lambda array, start: (  # type: ignore[method-assign]
+            downloads.append(array.nbytes),
+            download(array, start),
+        ),
     )
     found = here.network(inputs_of(64))
     alive = [64, int((found.exit_index > 0).sum()), int((found.exit_index > 1).sum())]

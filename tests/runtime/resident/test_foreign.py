@@ -1,4 +1,4 @@
-"""Arrays of other libraries: DLPack's structure is read from numpy's own capsules; the CUDA interface from its words."""
+"""Arrays of other libraries: DLPack's structure is read from numpy's capsules, the CUDA interface from its words."""
 
 from __future__ import annotations
 
