@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from sdcompress.cli.options import DataDir, Json, Out, Overwrite, Threads, milliseconds, share
+from sdcompress.cli.options import Backend, DataDir, Device, Json, Out, Overwrite, Threads, milliseconds, share
 from sdcompress.cli.screen import bar, say, write_json
 from sdcompress.errors import UsageError
 from sdcompress.schema.graphs import OneGraph
@@ -127,12 +127,15 @@ def calibrate(
     plan: Annotated[bool, typer.Option("--plan", help="only say how many images it takes; writes nothing")] = False,
     data_dir: DataDir = None,
     threads: Threads = 1,
+    backend: Backend = "onnxruntime",
+    device: Device = "cpu",
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
     """Choose the thresholds of a cascade on the validation split; writes a new artifact with the policy.
 
     With --confidence the drop is certified for new images like these; where no thresholds are, nobody leaves early.
+    Thresholds hold for what chose them: calibrate with the --backend and --device that will run them.
 
     Example: sdcompress calibrate artifacts/cascade --max-drop 1% --confidence 95% --out artifacts/early-exit
     """
@@ -148,20 +151,19 @@ def calibrate(
         "images": images,
         "per": _per(per_exit, per_class),
     }
+    where = {"data_dir": data_dir, "threads": threads, "backend": backend, "device": device}
     if plan:
         _refuse_with_plan(
             {"--out": out, "--budget": budget, "--in-expectation": in_expectation, "--overwrite": overwrite}
         )
-        _plan(artifact, {**wish, "data_dir": data_dir, "threads": threads}, json=json)
+        _plan(artifact, {**wish, **where}, json=json)
         return
     if out is None:
         raise UsageError("No folder to write is given.", allowed="--out FOLDER", next_step="add --out, or --plan")
     wish["in_expectation"] = in_expectation or None
     wish["budget_ms"] = None if budget is None else milliseconds(budget, "--budget")
     with bar("calibrate") as progress:
-        manifest = api.calibrate(
-            artifact, out, **wish, data_dir=data_dir, threads=threads, overwrite=overwrite, progress=progress
-        )
+        manifest = api.calibrate(artifact, out, **wish, **where, overwrite=overwrite, progress=progress)
     if json:
         write_json({"artifact": str(out), **manifest.model_dump(mode="json")})
     else:
