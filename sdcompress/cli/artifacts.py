@@ -151,7 +151,7 @@ def calibrate(
         "images": images,
         "per": _per(per_exit, per_class),
     }
-    where = {"data_dir": data_dir, "threads": threads, "backend": backend, "device": device}
+    where: dict[str, Any] = {"data_dir": data_dir, "threads": threads, "backend": backend, "device": device}
     if plan:
         _refuse_with_plan(
             {"--out": out, "--budget": budget, "--in-expectation": in_expectation, "--overwrite": overwrite}
