@@ -18,8 +18,8 @@ from sdcompress.errors import UsageError, requires_extra
 from sdcompress.evaluation.evaluate import evaluate as run_evaluate
 from sdcompress.evaluation.subject import open_subject
 from sdcompress.explaining.explain import explain
-from sdcompress.exporting.verbs import export
 from sdcompress.exporting.verify import verify
+from sdcompress.formats import export
 from sdcompress.reporting.build import build as build_report
 from sdcompress.reporting.write import write as write_report
 from sdcompress.schema import recipe as schema

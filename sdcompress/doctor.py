@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, requires, version
 
 from sdcompress.machine import machine, quota
+from sdcompress.nvidia.diagnose import TensorRtState, diagnose_tensorrt
 from sdcompress.schema.base import Frozen
 from sdcompress.schema.report import Machine
 
@@ -15,6 +16,11 @@ __all__ = ["Diagnosis", "Extra", "Package", "diagnose", "new_enough", "read_requ
 
 # extras that only repeat others, or serve those who change sdcompress
 _UNIONS = {"all", "dev"}
+# builds for a GPU, or for a version of CUDA, that install the same module
+_OTHER_NAMES = {
+    "onnxruntime": ("onnxruntime-gpu",),
+    "tensorrt": ("tensorrt-cu13", "tensorrt-cu12", "tensorrt-lean", "tensorrt-lean-cu13", "tensorrt-lean-cu12"),
+}
 _REQUIREMENT = re.compile(r"^([A-Za-z0-9._-]+)(?:>=([0-9.]+))?[^;]*(?:;.*extra\s*==\s*['\"]([\w-]+)['\"])?")
 
 
@@ -43,6 +49,7 @@ class Diagnosis(Frozen):
     hardware_threads: int | None
     providers: tuple[str, ...]
     extras: tuple[Extra, ...]
+    tensorrt: TensorRtState
     warnings: tuple[str, ...]
 
 
@@ -56,6 +63,7 @@ def diagnose() -> Diagnosis:
         hardware_threads=os.cpu_count(),
         providers=providers,
         extras=extras,
+        tensorrt=diagnose_tensorrt(),
         warnings=tuple(_warnings(found, quota(), providers)),
     )
 
@@ -96,11 +104,10 @@ def _package(name: str, minimum: str | None) -> Package:
 
 
 def _installed(name: str) -> str | None:
-    # the GPU build installs the same module under another name
-    for candidate in (name, "onnxruntime-gpu") if name == "onnxruntime" else (name,):
+    for candidate in (name, *_OTHER_NAMES.get(name, ())):
         try:
             return version(candidate)
-        except PackageNotFoundError:  # noqa: PERF203 - two rounds at most
+        except PackageNotFoundError:  # noqa: PERF203 - a few rounds at most
             continue
     return None
 

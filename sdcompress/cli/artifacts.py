@@ -1,16 +1,15 @@
-"""export, calibrate, verify and inspect."""
+"""calibrate, verify and inspect."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
-from sdcompress.cli.options import Backend, DataDir, Device, Json, Out, Overwrite, Threads, milliseconds, share
-from sdcompress.cli.screen import bar, say, write_json
+from sdcompress.cli.options import Backend, DataDir, Device, Json, Overwrite, Threads, milliseconds, share
+from sdcompress.cli.screen import bar, write_json
 from sdcompress.errors import UsageError
-from sdcompress.schema.graphs import OneGraph
 
 __all__ = ["VERBS"]
 
@@ -46,69 +45,6 @@ PerClass = Annotated[bool, typer.Option("--per-class", help="the drop holds for 
 Budget = Annotated[
     str | None, typer.Option("--budget", help="mean time: the safest certified thresholds that keep it, e.g. 3ms")
 ]
-
-
-def export(
-    source: Annotated[
-        Path, typer.Argument(help="a checkpoint or training run; for graph and if: a calibrated cascade")
-    ],
-    out: Out,
-    layout: Annotated[
-        Literal["single", "cascade", "all", "graph", "if"],
-        typer.Option(
-            "--layout",
-            help="single: one exit; cascade: early exit; all: every exit's logits; graph: one file that exits by "
-            "itself; if: the same for a batch of one",
-        ),
-    ] = "cascade",
-    exit_: Annotated[
-        str | None, typer.Option("--exit", help="single: the exit to keep, the others are pruned; default: the last")
-    ] = None,
-    format_: Annotated[Literal["onnx"], typer.Option("--format", help="file format")] = "onnx",  # noqa: ARG001 - one today
-    opset: Annotated[int | None, typer.Option("--opset", help="ONNX opset; default: the recipe's")] = None,
-    ensemble: Annotated[
-        Literal["geometric"] | None,
-        typer.Option("--ensemble", help="exits hear the exits before them: mean of log softmax; default: the recipe's"),
-    ] = None,
-    data_dir: DataDir = None,
-    overwrite: Overwrite = False,
-    json: Json = False,
-) -> None:
-    """Export a checkpoint to ONNX and prove the file against it on real images (exit code 4 if it differs).
-
-    With --layout graph or if, a calibrated cascade; refused (exit code 4) where leaving early is not faster.
-
-    Example: sdcompress export runs/digits/train/byot --layout single --exit exit2 --out artifacts/small
-    """
-    from sdcompress import api
-    from sdcompress.cli.tables import show_manifest
-
-    with bar("export") as progress:
-        manifest = api.export(
-            source,
-            out,
-            layout=layout,
-            exit=exit_,
-            opset=opset,
-            ensemble=ensemble,
-            data_dir=data_dir,
-            overwrite=overwrite,
-            progress=progress,
-        )
-    if json:
-        write_json({"artifact": str(out), **manifest.model_dump(mode="json")})
-        return
-    show_manifest(manifest, str(out))
-    _say_how_to_run(out, manifest.one_graph)
-
-
-def _say_how_to_run(out: Path, one_graph: OneGraph | None) -> None:
-    say("\nrun it:\n")
-    if one_graph:
-        say(f'  session = onnxruntime.InferenceSession("{out / one_graph.file}")')
-        say("  logits, answer, exit_index = session.run(None, {session.get_inputs()[0].name: x})\n\nor\n")
-    say(f'  import sdcompress\n  engine = sdcompress.open("{out}")')
-    say("  prediction = engine(engine.preprocess([image]))  # image: Pillow, or uint8 [H, W, C]")
 
 
 def calibrate(
@@ -231,4 +167,4 @@ def inspect(artifact: Artifact, json: Json = False) -> None:
         show_manifest(manifest, str(artifact))
 
 
-VERBS = (export, calibrate, verify, inspect)
+VERBS = (calibrate, verify, inspect)

@@ -8,6 +8,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from sdcompress.artifact.card import OWN_IMAGES
+from sdcompress.cli.engine_table import show_engines
 from sdcompress.cli.screen import say, table
 from sdcompress.doctor import Diagnosis
 from sdcompress.errors import UsageError
@@ -82,6 +83,8 @@ def show_manifest(manifest: Manifest, folder: str) -> None:
         _show_certificate(manifest.certificate)
     if manifest.one_graph:
         _show_one_graph(manifest.one_graph)
+    for built in manifest.engines:
+        show_engines(built)
 
 
 def _show_one_graph(found: OneGraph) -> None:
@@ -257,6 +260,10 @@ def show_diagnosis(found: Diagnosis) -> None:
         missing = [p.name + (f">={p.minimum}" if p.minimum else "") for p in extra.packages if not p.right]
         state = "complete" if extra.complete else f"lacks {', '.join(missing)}: {extra.install}"
         say(f"{extra.name:<8} {state}")
+    trt = found.tensorrt
+    say(f"TensorRT: {trt.tensorrt or 'none'}, cuda-bindings {trt.cuda_bindings or 'none'}, on {trt.gpu or 'no GPU'}")
+    for piece in trt.missing:
+        say(f"  missing for --format trt: {piece}")
     for warning in found.warnings:
         say(f"warning: {warning}")
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sdcompress.nvidia._api import TensorRT
 from sdcompress.nvidia.install import parts
 from sdcompress.nvidia.log import Log, created
+from sdcompress.nvidia.trt import version_of
 
 if TYPE_CHECKING:
     import tensorrt
@@ -27,7 +28,7 @@ def scratch_bytes(engine: tensorrt.ICudaEngine) -> int:
 
 def profiles_shared(trt: TensorRT) -> bool:
     """Whether several contexts of an engine may use the same optimisation profile: from 10; in 8 each needs its own."""
-    return parts(trt.__version__)[0] >= 10
+    return parts(version_of(trt))[0] >= 10
 
 
 def make_context(

@@ -28,6 +28,7 @@ _WORDS = (
     ("int64", r"int64"),
     ("bool", r"bool"),
 )
+_OPERANDS = {"tf32": "fp32", "f32": "fp32", "f16": "fp16", "bf16": "bf16", "i8": "int8", "e4m3": "fp8"}
 _LOWER = ("fp16", "bf16", "int8", "fp8", "fp4", "int4")
 _BESIDE: dict[Precision, tuple[str, ...]] = {  # what a graph of a precision may also hold: heads are kept in fp32
     "fp32": (),
@@ -38,7 +39,10 @@ _BESIDE: dict[Precision, tuple[str, ...]] = {  # what a graph of a precision may
 
 
 def layer_types(text: str) -> dict[str, int]:
-    """Data type of a layer's first output -> number of layers; ``UNKNOWN`` where the inspector does not say.
+    """What layers give -> number of layers; ``UNKNOWN`` where the inspector does not say.
+
+    A plan for several batch sizes is reported with "N/A due to dynamic shapes" in the place of its outputs' types (seen
+    by users of 8.6 and 10); then the type of a layer's weights counts, or of the operands in its kernel's name.
 
     Args:
         text: ``get_engine_information(LayerInformationFormat.JSON)`` of a plan built with the verbosity DETAILED.
@@ -49,7 +53,7 @@ def layer_types(text: str) -> dict[str, int]:
     layers = _fields(text).get("Layers")
     if not isinstance(layers, list) or not all(isinstance(layer, dict) for layer in layers):
         raise _unreadable("its layers are bare names, or it lists none")
-    return dict(sorted(Counter(_output_type(layer) for layer in layers).items()))
+    return dict(sorted(Counter(_kind(layer) for layer in layers).items()))
 
 
 def border_names(text: str) -> tuple[str, ...]:
@@ -65,7 +69,7 @@ def border_names(text: str) -> tuple[str, ...]:
     return tuple(str(tensor.get("Name") if isinstance(tensor, dict) else tensor) for tensor in tensors)
 
 
-def precision_problem(asked: Precision, layers: Mapping[str, int]) -> str | None:
+def precision_problem(asked: Precision, layers: Mapping[str, int], *, typed: bool) -> str | None:
     """What a plan's layers are although something else was asked for; None if they are as asked.
 
     Asked for fp32, no layer may give less. Asked for less, some layer must give it: a plan without any is an fp32 plan
@@ -74,10 +78,12 @@ def precision_problem(asked: Precision, layers: Mapping[str, int]) -> str | None
     Args:
         asked: the precision of the graph.
         layers: from ``layer_types``.
+        typed: whether the network was strongly typed. TensorRT is bound to its types then, and an inspector that says
+            nothing is no contradiction; if not, it is the only evidence, and silence is refused.
     """
     counts = ", ".join(f"{number} {kind}" for kind, number in layers.items()) or "no layer"
-    if not set(layers) - {UNKNOWN}:
-        return f"the engine inspector does not say what its layers compute in ({counts})"
+    if not set(layers) & {*_LOWER, "fp32"}:
+        return None if typed else f"the engine inspector does not say what its layers compute in ({counts})"
     lower = [kind for kind in _LOWER if layers.get(kind) and kind not in _BESIDE[asked]]
     if lower:
         return f"{asked} was asked for, and layers give {' and '.join(lower)} ({counts})"
@@ -86,13 +92,16 @@ def precision_problem(asked: Precision, layers: Mapping[str, int]) -> str | None
     return None
 
 
-def _output_type(layer: dict[str, Any]) -> str:
-    outputs = layer.get("Outputs") or []
-    first = outputs[0] if outputs and isinstance(outputs[0], dict) else {}
-    for key in ("DataType", "Datatype", "Format/DataType", "Format/Datatype"):
-        if key in first:
-            return _named(str(first[key]))
-    return UNKNOWN
+def _kind(layer: dict[str, Any]) -> str:
+    outputs = layer.get("Outputs") or [{}]
+    said = [outputs[0], layer.get("Weights")]
+    for fields in said:
+        if isinstance(fields, dict):
+            for key in ("DataType", "Datatype", "Format/DataType", "Format/Datatype", "Type"):
+                if (name := _named(str(fields.get(key, "")))) != UNKNOWN:
+                    return name
+    kernel = re.search(r"_(tf32|bf16|f16|f32|i8|e4m3)(?=[a-z0-9]*_)", str(layer.get("TacticName", "")).lower())
+    return _OPERANDS[kernel.group(1)] if kernel else UNKNOWN
 
 
 def _named(words: str) -> str:

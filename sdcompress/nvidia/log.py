@@ -37,19 +37,26 @@ class Log:
         if rank <= 2:
             self.lines.append(line)
 
+    def note(self, line: str) -> None:
+        """A line of ours among TensorRT's."""
+        self.everything.append(line)
+
     def reason(self) -> str:
         """The last errors, or the last warnings where there are none, for a message."""
         errors = [line for line in self.lines if line[1] in "FE"]
         return " | ".join((errors or self.lines)[-3:]) or "TensorRT gives no reason"
 
 
-def created(make: Callable[[], Made | None], log: Log, what: str) -> Made:
+def created(
+    make: Callable[[], Made | None], log: Log, what: str, *, next_step: str = "run 'sdcompress doctor' on this machine"
+) -> Made:
     """What a factory of TensorRT makes, or an error with the reason, which is only in the log.
 
     Args:
         make: returns None, or raises pybind11's TypeError about a null pointer, where TensorRT cannot.
         log: that TensorRT was given.
         what: is made, for the message.
+        next_step: for the message.
 
     Raises:
         SetupError: if nothing was made.
@@ -61,7 +68,5 @@ def created(make: Callable[[], Made | None], log: Log, what: str) -> Made:
             raise
         made = None
     if made is None:
-        raise SetupError(
-            f"TensorRT cannot make {what}: {log.reason()}.", next_step="run 'sdcompress doctor' on this machine"
-        )
+        raise SetupError(f"TensorRT cannot make {what}: {log.reason()}.", next_step=next_step)
     return made

@@ -14,7 +14,7 @@ from sdcompress.errors import SetupError, UsageError
 from sdcompress.nvidia._api import TensorRT
 from sdcompress.nvidia.install import KNOWN, install_line, not_importable, parts, version_problem
 from sdcompress.nvidia.log import Log, created
-from sdcompress.nvidia.probe import Gpu, probe_cuda
+from sdcompress.nvidia.probe import probe_cuda
 from sdcompress.nvidia.progress import Phases
 from sdcompress.schema.engines import HardwareCompatibility
 from sdcompress.schema.graphs import Precision
@@ -28,6 +28,8 @@ __all__ = [
     "TensorRT",
     "allow_precision",
     "dtype_name",
+    "imported",
+    "is_typed",
     "load",
     "make_logger",
     "make_monitor",
@@ -66,13 +68,22 @@ def load(*, device: int = 0, builds: bool = False) -> TensorRT:
     gpu = probe_cuda(device)
     # CUDA then loads a kernel when it is first used: less memory, and 8.5 warns without it
     os.environ.setdefault("CUDA_MODULE_LOADING", "LAZY")
-    trt = _imported(gpu, lean=not builds)
+    trt = imported(gpu.cuda, lean=not builds)
     if problem := version_problem(version_of(trt)):
         raise SetupError(problem, allowed=KNOWN, next_step=install_line(gpu.cuda))
     return trt
 
 
-def _imported(gpu: Gpu, *, lean: bool) -> TensorRT:
+def imported(cuda: str, *, lean: bool) -> TensorRT:
+    """Import TensorRT and nothing more: without a GPU it may be asked for its version, and for nothing else.
+
+    Args:
+        cuda: the newest CUDA version that the driver speaks, for the message; empty: not known.
+        lean: whether tensorrt_lean will do.
+
+    Raises:
+        SetupError: if it is not there, or a library is missing.
+    """
     found: TensorRT  # where a type checker holds the real module against the protocol
     try:
         import tensorrt
@@ -80,11 +91,11 @@ def _imported(gpu: Gpu, *, lean: bool) -> TensorRT:
         found = tensorrt
     except (ImportError, OSError) as error:
         if not lean:
-            raise not_importable(error, gpu.cuda) from error
+            raise not_importable(error, cuda) from error
         try:
             import tensorrt_lean
         except (ImportError, OSError):
-            raise not_importable(error, gpu.cuda) from error
+            raise not_importable(error, cuda) from error
         found = tensorrt_lean
     return found
 
@@ -140,6 +151,11 @@ def dtype_name(trt: TensorRT, dtype: Any) -> str:
     )
 
 
+def is_typed(trt: TensorRT) -> bool:
+    """Whether networks are strongly typed: TensorRT computes in the types that stand in the graph (from 9.0)."""
+    return hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
+
+
 def network_flags(trt: TensorRT) -> int:
     """Flags for ``create_network``: the graph's own types are kept where the version can (from 9.0).
 
@@ -163,9 +179,7 @@ def allow_precision(trt: TensorRT, config: tensorrt.IBuilderConfig, precision: P
         config.set_flag(trt.BuilderFlag.TF32)
     else:
         config.clear_flag(trt.BuilderFlag.TF32)
-    if hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"):
-        return
-    if precision == "fp32":
+    if is_typed(trt) or precision == "fp32":
         return
     flag = getattr(trt.BuilderFlag, precision.upper(), None)
     if flag is None:

@@ -18,7 +18,7 @@ from sdcompress.schema.engines import BatchProfile
 
 @pytest.fixture
 def hosted(monkeypatch: pytest.MonkeyPatch) -> Callable[[str | None], None]:
-    """``hosted(plans)``: from now on the backend 'hosted' runs artifacts in the host's memory, as engines of that digest."""
+    """``hosted(plans)``: from now on the backend 'hosted' runs artifacts in host memory, as engines of that digest."""
     from sdcompress import registry
 
     names, loads = registry.names, registry.load
@@ -30,7 +30,7 @@ def hosted(monkeypatch: pytest.MonkeyPatch) -> Callable[[str | None], None]:
                 HostProgram(memory, s, load(artifact.file(s), s, threads=threads, device="cpu"))
                 for s in artifact.manifest.segments
             ]
-            sizes = buckets([BatchProfile(min=1, opt=8, max=64)], shared=True)
+            sizes = buckets([BatchProfile(min=1, opt=8, max=64)])
             return ResidentChain(memory, artifact.manifest, programs, sizes, Where("hosted", device, plans))
 
         def load_(room: str, name: str, *, extra: str) -> object:

@@ -8,10 +8,9 @@ from sdcompress.artifact.certificate import Where, plans_digest
 from sdcompress.artifact.read import Artifact
 from sdcompress.errors import SetupError
 from sdcompress.nvidia.compatible import choose
-from sdcompress.nvidia.context import profiles_shared
 from sdcompress.nvidia.cuda import load_runtime
 from sdcompress.nvidia.probe import probe_cuda
-from sdcompress.nvidia.trt import load, make_logger, make_runtime
+from sdcompress.nvidia.trt import load, make_logger, make_runtime, version_of
 from sdcompress.runtime.backends._base import ChainBackend
 from sdcompress.runtime.resident.buckets import buckets
 from sdcompress.runtime.resident.chain import ResidentChain
@@ -31,11 +30,11 @@ def _open(artifact: Artifact, *, threads: int | None, device: str) -> ResidentCh
             next_step="add --device cuda, or device='cuda'; without a GPU the backend 'onnxruntime' runs the artifact",
         )
     trt, gpu = load(), probe_cuda()
-    engines = choose(artifact.manifest.engines, tensorrt=trt.__version__, gpu=gpu, artifact=str(artifact.path))
+    engines = choose(artifact.manifest.engines, tensorrt=version_of(trt), gpu=gpu, artifact=str(artifact.path))
     log, on = make_logger(trt), GpuDevice(load_runtime())
     try:
         runtime = make_runtime(trt, log, version_compatible=engines.version_compatible)
-        shapes = buckets(engines.profiles, shared=profiles_shared(trt))
+        shapes = buckets(engines.profiles)
         loaded = programs(Loader(trt, runtime, log), artifact, engines, on, shapes)
         where = Where("tensorrt", device, plans_digest(engines))
         chain = ResidentChain(on, artifact.manifest, loaded, shapes, where)

@@ -41,17 +41,24 @@ class Buckets:
         assert found < len(self.rows), "batches above the largest bucket are split before they come here"
         return found
 
+    def alone(self, bucket: int) -> bool:
+        """Whether no other bucket is run in its profile."""
+        return self.profiles.count(self.profiles[bucket]) == 1
 
-def buckets(profiles: Sequence[BatchProfile], *, shared: bool) -> Buckets:
-    """One bucket for the largest batch of every profile, and one for the batch it is tuned for.
+
+def buckets(profiles: Sequence[BatchProfile]) -> Buckets:
+    """For every profile: the batch it is tuned for, its largest one, and the powers of two in it.
+
+    So that no batch is rounded up to twice its rows or more, but for those below the smallest profile.
 
     Args:
         profiles: of the engines, rising.
-        shared: whether several contexts may use one profile (from TensorRT 10; with 8 each needs a profile of its own,
-            so that only the largest batch of each remains).
     """
-    found = {profile.max: at for at, profile in enumerate(profiles)}
-    if shared:
-        found |= {profile.opt: at for at, profile in enumerate(profiles) if profile.opt not in found}
+    found = {
+        rows: at
+        for at, profile in enumerate(profiles)
+        for rows in range(profile.min, profile.max + 1)
+        if rows in {profile.opt, profile.max} or rows & (rows - 1) == 0
+    }
     rows = tuple(sorted(found))
     return Buckets(rows, tuple(found[each] for each in rows))

@@ -1,6 +1,8 @@
 """A segment as a TensorRT engine: one context for each bucket, of a fixed shape, so that its graph can be replayed.
 
-By names only: binding indices are gone in 10. The context of a bucket is bound once, to memory that never moves.
+By names only: binding indices are gone in 10. A context is bound once, to memory that never moves. In TensorRT 8 a
+profile serves one context only: its buckets share that one, its shape is set before each run, and nothing is captured,
+unless the profile has one bucket (``--batch 1,2,4,8``).
 """
 
 from __future__ import annotations
@@ -13,9 +15,9 @@ import numpy as np
 
 from sdcompress.artifact.read import Artifact
 from sdcompress.errors import ArtifactError, SetupError
-from sdcompress.nvidia.context import make_context, scratch_bytes
+from sdcompress.nvidia.context import make_context, profiles_shared, scratch_bytes
 from sdcompress.nvidia.log import Log
-from sdcompress.nvidia.trt import TensorRT, dtype_name
+from sdcompress.nvidia.trt import TensorRT, dtype_name, version_of
 from sdcompress.runtime.resident.buckets import Buckets
 from sdcompress.runtime.resident.device import Port
 from sdcompress.runtime.resident.gpu import GpuDevice
@@ -82,7 +84,7 @@ def programs(
         engine = loader.runtime.deserialize_cuda_engine(plan_bytes(artifact, plan))
         if engine is None:
             raise ArtifactError(
-                f"TensorRT {loader.trt.__version__} cannot load '{plan.file}': {loader.log.reason()}.",
+                f"TensorRT {version_of(loader.trt)} cannot load '{plan.file}': {loader.log.reason()}.",
                 allowed=f"a plan of TensorRT {engines.tensorrt} for {engines.gpu}, as the manifest says it is",
                 next_step=_BUILD,
             )
@@ -121,20 +123,17 @@ class PlanProgram:
         entry = loader.trt.TensorIOMode.INPUT
         self.inputs = {name: port for name, port in ports.items() if engine.get_tensor_mode(name) == entry}
         self.outputs = {name: port for name, port in ports.items() if name not in self.inputs}
+        self._shared = profiles_shared(loader.trt)
+        self._contexts: dict[int, tensorrt.IExecutionContext] = {}  # the last of each profile
         self.launches: list[Replayed[Any]] = []
 
     def bound(self, bucket: int, rows: int, addresses: Mapping[str, int]) -> Callable[[], None]:
         """A context of its own, because a captured graph is for one shape and one context's memory."""
-        context = make_context(self._loader.trt, self._engine, self._log, *self._scratch)
-        profile = self._buckets.profiles[bucket]
-        if context.active_optimization_profile != profile:
-            self._must(context.set_optimization_profile_async(profile, self._device.stream), f"use profile {profile}")
-            self._device.finish()
-        for name, port in self.inputs.items():
-            shape = (rows, *port.row)
-            self._must(context.set_input_shape(name, shape), f"take '{name}' as {list(shape)}")
-        for name in (*self.inputs, *self.outputs):
-            self._must(context.set_tensor_address(name, addresses[name]), f"use memory of ours for '{name}'")
+        profile, fixed = self._buckets.profiles[bucket], self._shared or self._buckets.alone(bucket)
+        context = None if fixed else self._contexts.get(profile)
+        if context is None:
+            context = self._contexts[profile] = self._context(profile, addresses)
+        self._shape(context, rows)
         for name, port in self.outputs.items():
             if _dims(context.get_tensor_shape(name)) != (rows, *port.row):
                 raise ArtifactError(
@@ -144,14 +143,30 @@ class PlanProgram:
                 )
 
         def enqueue() -> None:
+            if not fixed:
+                self._shape(context, rows)
             if not context.execute_async_v3(self._device.stream):
                 raise SetupError(
                     f"TensorRT cannot run a segment with {rows} rows: {self._log.reason()}.",
                     next_step="check 'nvidia-smi', and run it again in a new process",
                 )
 
-        self.launches.append(Replayed(enqueue, self._device))
+        self.launches.append(Replayed(enqueue, self._device if fixed else None))
         return self.launches[-1]
+
+    def _context(self, profile: int, addresses: Mapping[str, int]) -> tensorrt.IExecutionContext:
+        context = make_context(self._loader.trt, self._engine, self._log, *self._scratch)
+        if context.active_optimization_profile != profile:
+            self._must(context.set_optimization_profile_async(profile, self._device.stream), f"use profile {profile}")
+            self._device.finish()
+        for name in (*self.inputs, *self.outputs):
+            self._must(context.set_tensor_address(name, addresses[name]), f"use memory of ours for '{name}'")
+        return context
+
+    def _shape(self, context: tensorrt.IExecutionContext, rows: int) -> None:
+        for name, port in self.inputs.items():
+            shape = (rows, *port.row)
+            self._must(context.set_input_shape(name, shape), f"take '{name}' as {list(shape)}")
 
     def _dtype(self, name: str) -> str:
         return dtype_name(self._loader.trt, self._engine.get_tensor_dtype(name))

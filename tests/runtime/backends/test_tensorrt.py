@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.errors import ArtifactError, SetupError
 from sdcompress.nvidia.probe import probe_cuda
-from sdcompress.runtime.open import open_engine, open_network
+from sdcompress.runtime.open import open_engine
 from sdcompress.runtime.resident.plans import plan_bytes
 from sdcompress.schema.engines import Plan
 from sdcompress.storage import sha256_of
@@ -53,16 +50,3 @@ def test_a_plan_is_code_and_only_the_bytes_of_the_manifest_are_loaded(tmp_path: 
     file.unlink()
     with pytest.raises(ArtifactError, match="cannot be read"):
         plan_bytes(artifact, plan)
-
-
-# ---- with a GPU: an artifact built here, by the package's own builder
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory, tiny_network: Any) -> Path:
-    """A cascade with engines of three buckets for this machine, FP32 without TF32."""
-    builder = pytest.importorskip("sdcompress.engines.build")
-    from tests_conftest import write_cascade  # type: ignore[import-not-found]
-
-    folder = tmp_path_factory.mktemp("tensorrt")
-    return builder.build(write_cascade(folder / "onnx", tiny_network), folder / "trt")

@@ -38,13 +38,11 @@ class OnHost:
     """A network on a host device, and what it did there."""
 
     def __init__(self, artifact: Artifact, sizes: list[int], *, late: bool = True) -> None:
-        profiles = [
-            BatchProfile(min=low + 1, opt=high, max=high) for low, high in zip([0, *sizes], sizes, strict=False)
-        ]
+        profiles = [BatchProfile(min=size, opt=size, max=size) for size in sizes]  # one bucket each
         self.device = HostDevice(late=late)
         self.programs = [HostProgram(self.device, s, graph(artifact, s)) for s in artifact.manifest.segments]
         self.chain = ResidentChain(
-            self.device, artifact.manifest, self.programs, buckets(profiles, shared=True), Where("host", "cpu")
+            self.device, artifact.manifest, self.programs, buckets(profiles), Where("host", "cpu")
         )
         self.network = Network(artifact, self.chain)
 

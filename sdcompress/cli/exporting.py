@@ -1,0 +1,103 @@
+"""export: to ONNX, or to TensorRT engines of this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from sdcompress.cli import engine_options as trt
+from sdcompress.cli.options import DataDir, Json, Out, Overwrite
+from sdcompress.cli.screen import bar, say, write_json
+from sdcompress.schema.graphs import OneGraph
+
+__all__ = ["VERBS"]
+
+
+def export(
+    source: Annotated[
+        Path,
+        typer.Argument(help="a checkpoint or training run; graph and if: a calibrated cascade; trt: an artifact"),
+    ],
+    out: Out,
+    layout: Annotated[
+        Literal["single", "cascade", "all", "graph", "if"] | None,
+        typer.Option(
+            "--layout",
+            help="single: one exit; cascade: early exit, the default; all: every exit's logits; graph: one file that "
+            "exits by itself; if: the same for a batch of one",
+        ),
+    ] = None,
+    exit_: Annotated[
+        str | None, typer.Option("--exit", help="single: the exit to keep, the others are pruned; default: the last")
+    ] = None,
+    format_: Annotated[
+        Literal["onnx", "trt"],
+        typer.Option("--format", help="onnx; trt: also TensorRT engines for the GPU of this machine"),
+    ] = "onnx",
+    opset: Annotated[int | None, typer.Option("--opset", help="ONNX opset; default: the recipe's")] = None,
+    ensemble: Annotated[
+        Literal["geometric"] | None,
+        typer.Option("--ensemble", help="exits hear the exits before them: mean of log softmax; default: the recipe's"),
+    ] = None,
+    batch: trt.Batch = None,
+    min_shapes: trt.MinShapes = None,
+    opt_shapes: trt.OptShapes = None,
+    max_shapes: trt.MaxShapes = None,
+    workspace: trt.Workspace = None,
+    level: trt.Level = None,
+    no_tf32: trt.NoTf32 = False,
+    timing_cache: trt.TimingCache = None,
+    version_compatible: trt.VersionCompatible = False,
+    hardware_compatible: trt.HardwareCompatible = None,
+    data_dir: DataDir = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Export a checkpoint to ONNX and prove the file against it on real images (exit code 4 if it differs).
+
+    With --layout graph or if, a calibrated cascade; refused (exit code 4) where leaving early is not faster. With
+    --format trt, TensorRT engines beside the graphs, proven likewise; the options that begin with trt are for it.
+
+    Example: sdcompress export runs/digits/train/byot --layout single --exit exit2 --out artifacts/small
+    """
+    from sdcompress import api
+    from sdcompress.cli.tables import show_manifest
+
+    given = trt.Given(
+        *(batch, min_shapes, opt_shapes, max_shapes, workspace, level),
+        *(no_tf32, timing_cache, version_compatible, hardware_compatible),
+    )
+    with bar("export") as progress:
+        manifest = api.export(
+            source,
+            out,
+            format=format_,
+            layout=layout,
+            exit=exit_,
+            opset=opset,
+            ensemble=ensemble,
+            build=trt.build_settings(given, source),
+            data_dir=data_dir,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    if json:
+        write_json({"artifact": str(out), **manifest.model_dump(mode="json")})
+        return
+    show_manifest(manifest, str(out))
+    _say_how_to_run(out, manifest.one_graph, engines=format_ == "trt")
+
+
+def _say_how_to_run(out: Path, one_graph: OneGraph | None, *, engines: bool) -> None:
+    say("\nrun it:\n")
+    if one_graph:
+        say(f'  session = onnxruntime.InferenceSession("{out / one_graph.file}")')
+        say("  logits, answer, exit_index = session.run(None, {session.get_inputs()[0].name: x})\n\nor\n")
+    backend = ', backend="tensorrt", device="cuda"' if engines else ""
+    say(f'  import sdcompress\n  engine = sdcompress.open("{out}"{backend})')
+    say("  prediction = engine(engine.preprocess([image]))  # image: Pillow, or uint8 [H, W, C]")
+
+
+VERBS = (export,)

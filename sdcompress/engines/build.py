@@ -1,0 +1,162 @@
+"""Build an artifact's TensorRT engines on the machine that will run them, prove them, and list them in its manifest."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from sdcompress.artifact.read import Artifact, open_artifact
+from sdcompress.artifact.rewrite import rewrite
+from sdcompress.artifact.write import entry, staged
+from sdcompress.engines.check import Checked, check_plan
+from sdcompress.engines.interrupt import noted
+from sdcompress.engines.memory import check_memory
+from sdcompress.engines.parity import Exits, OpenEngine, run_parity
+from sdcompress.engines.plan import Builder
+from sdcompress.engines.profiles import describe
+from sdcompress.engines.settings import BuildSettings
+from sdcompress.engines.timing_cache import cache_file, engines_folder, read_cache, write_cache
+from sdcompress.nvidia.compatible import same_machine
+from sdcompress.nvidia.probe import Gpu, free_memory, probe_cuda
+from sdcompress.nvidia.progress import PARTS
+from sdcompress.nvidia.trt import load, make_logger, version_of
+from sdcompress.schema.engines import Engines, Plan
+from sdcompress.schema.manifest import Manifest
+
+__all__ = ["build_engines"]
+
+Progress = Callable[[int, int], None]
+
+
+def build_engines(
+    source: Path | str,
+    out: Path | str,
+    *,
+    settings: BuildSettings | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    open_engine: OpenEngine | None = None,
+) -> Manifest:
+    """Write a copy of an artifact that also holds engines for this machine; its ONNX graphs stay beside them.
+
+    Engines for other machines are kept; those for this one, built before, are replaced. The GPU is CUDA's first one,
+    which CUDA_VISIBLE_DEVICES chooses.
+
+    Args:
+        source: an artifact.
+        out: folder to write; may be ``source`` with ``overwrite``.
+        settings: of the build.
+        overwrite: replace an artifact that is there.
+        progress: told (done, total), in thousandths of a plan.
+        open_engine: opens the engines for the parity check; default: the runtime's backend "tensorrt".
+
+    Raises:
+        ArtifactError: if the artifact is not intact.
+        SetupError: if there is no GPU, no TensorRT that builds, too little memory, or a build fails.
+        UsageError: if TensorRT cannot parse a graph, or its version lacks what is asked for.
+        VerificationError: if a plan is not of the precision that was asked for.
+        ParityError: if the engines do not compute what the checkpoint computes.
+        OutputExistsError: if ``out`` holds something that would be lost.
+    """
+    settings = settings or BuildSettings()
+    artifact = open_artifact(source)
+    gpu = probe_cuda()
+    check_memory(artifact.manifest, settings.profiles, free=free_memory(), gpu=gpu.name)
+    with staged(out, overwrite=overwrite) as folder:
+        made = _Build(artifact, settings, gpu, progress or _silent).run(folder)
+        others = tuple(
+            built for built in artifact.manifest.engines if not same_machine(built, tensorrt=made.tensorrt, gpu=gpu)
+        )
+        rewrite(artifact, folder, engines=(*others, made))  # the runtime opens nothing that no manifest lists
+        records = run_parity(
+            open_artifact(folder), open_engine or _opened, profiles=settings.profiles, tf32=settings.tf32
+        )
+        return rewrite(artifact, folder, engines=(*others, made.model_copy(update={"parity": records})))
+
+
+def _opened(folder: Path) -> Exits:
+    from sdcompress.runtime.open import open_engine
+
+    # a certificate is about other files: whether it covers these is not asked for a comparison of logits
+    return open_engine(folder, backend="tensorrt", device="cuda", allow_uncertified=True)
+
+
+def _silent(_done: int, _total: int) -> None:
+    """Nobody wants to know."""
+
+
+@dataclass(frozen=True)
+class _Build:
+    """All plans of an artifact."""
+
+    artifact: Artifact
+    settings: BuildSettings
+    gpu: Gpu
+    progress: Progress
+
+    def run(self, folder: Path) -> Engines:
+        """Write plans and log into the folder; the parity is still to come."""
+        trt = load(builds=True)
+        version, log = version_of(trt), make_logger(trt)
+        place = engines_folder(version, self.gpu)
+        (folder / place).mkdir(parents=True)
+        cache = self.settings.timing_cache or cache_file(version, self.gpu)
+        builder = Builder(trt, log, self.settings, read_cache(cache))
+        log.note(self._said(version))
+        plans, level = [], None
+        for index, segment in enumerate(self.artifact.manifest.segments):
+            name, began = f"{place}/segment-{index}.plan", time.monotonic()
+            graph = self.artifact.file(segment).read_bytes()
+            with noted() as stopped:
+                built = builder.build(graph, segment, tell=partial(self._tell, index), stopped=stopped)
+            self._tell(index, PARTS)
+            write_cache(cache, builder.timings)
+            level = built.level
+            (folder / name).write_bytes(built.plan)
+            checked = check_plan(
+                trt, log, built.plan, segment, version_compatible=self.settings.version_compatible, file=name
+            )
+            log.note(_told(name, segment.file, time.monotonic() - began, checked))
+            plans.append(_plan(folder, name, checked))
+        (folder / place / "build.log").write_text("\n".join(log.everything) + "\n", encoding="utf-8", newline="\n")
+        return Engines(
+            gpu=self.gpu.name,
+            compute_capability=self.gpu.compute_capability,
+            tensorrt=version,
+            driver=self.gpu.driver,
+            plans=tuple(plans),
+            profiles=self.settings.profiles,
+            tf32=self.settings.tf32,
+            workspace_bytes=self.settings.workspace_bytes,
+            level=level,
+            version_compatible=self.settings.version_compatible,
+            hardware_compatibility=self.settings.hardware_compatibility,
+            log=entry(folder, f"{place}/build.log"),
+            parity=(),
+        )
+
+    def _tell(self, index: int, done: int) -> None:
+        self.progress(index * PARTS + done, PARTS * len(self.artifact.manifest.segments))
+
+    def _said(self, version: str) -> str:
+        gpu, wish = self.gpu, self.settings
+        return (
+            f"TensorRT {version} on {gpu.name} ({gpu.compute_capability}), driver {gpu.driver or 'unknown'}, CUDA "
+            f"{gpu.cuda}: batches {describe(wish.profiles)}, workspace {wish.workspace_bytes} bytes, level "
+            f"{wish.level}, TF32 {'on' if wish.tf32 else 'off'}, version-compatible {wish.version_compatible}, "
+            f"hardware compatibility {wish.hardware_compatibility}"
+        )
+
+
+def _plan(folder: Path, name: str, checked: Checked) -> Plan:
+    listed = entry(folder, name).model_dump()
+    return Plan(**listed, device_memory_bytes=checked.device_memory_bytes, layers=checked.layers)
+
+
+def _told(name: str, graph: str, seconds: float, checked: Checked) -> str:
+    layers = ", ".join(f"{number} {kind}" for kind, number in checked.layers.items())
+    unknown = "; the inspector does not say their types, the network was strongly typed" if checked.unknown else ""
+    return f"{name} from {graph} in {seconds:.1f} s: layers {layers}{unknown}"

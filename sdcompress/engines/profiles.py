@@ -1,0 +1,130 @@
+"""How one says which batches engines are for: ``--batch`` and trtexec's shapes. Pure: text in, profiles out.
+
+    batch    = profile {"," profile}        one optimisation profile for each bucket of batches
+    profile  = size ":" size ":" size       smallest, the one that is tuned for, largest
+             | size                         these three are the same
+    shapes   = name ":" size {"x" size}     as trtexec has it, batch first: input:8x3x32x32
+
+Profiles rise, and no batch between the first and the last is left out.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+
+from sdcompress.errors import UsageError
+from sdcompress.schema.engines import BatchProfile
+from sdcompress.schema.graphs import Tensor
+
+__all__ = ["DEFAULT", "describe", "parse_batch", "parse_bytes", "parse_shapes"]
+
+DEFAULT = (BatchProfile(min=1, opt=8, max=32),)
+
+_LARGEST = 65_536  # TensorRT's dimensions are 32-bit, a batch beyond this is a typing error
+_UNITS = {"": 1, "B": 1, "K": 2**10, "M": 2**20, "G": 2**30, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+
+
+def parse_batch(text: str) -> tuple[BatchProfile, ...]:
+    """Profiles from ``--batch``: "1:8:32", "16" or "1:1:1,2:4:8,9:16:32".
+
+    Raises:
+        UsageError: if it is none, or leaves a batch out.
+    """
+    profiles = tuple(_profile(part, text) for part in text.split(","))
+    for before, after in itertools.pairwise(profiles):
+        if after.min > before.max + 1 or after.max <= before.max:
+            raise _batch(text, f"{_text(after)} does not go on where {_text(before)} ends")
+    return profiles
+
+
+def parse_shapes(
+    network_input: Tensor, *, smallest: str | None, opt: str | None, largest: str | None
+) -> tuple[BatchProfile, ...]:
+    """The one profile that trtexec's ``--minShapes``, ``--optShapes`` and ``--maxShapes`` name.
+
+    As there, ``opt`` alone stands for all three.
+
+    Args:
+        network_input: of the artifact; only its batch may be chosen.
+        smallest: "input:1x3x32x32".
+        opt: likewise.
+        largest: likewise.
+
+    Raises:
+        UsageError: if one of them is missing or wrong, names another tensor or another image, or they do not rise.
+    """
+    if opt is None or (smallest is None) != (largest is None):
+        raise UsageError(
+            "The shapes are not complete.",
+            allowed="--min-shapes, --opt-shapes and --max-shapes together, or --opt-shapes alone for all three",
+            next_step=f"e.g. --opt-shapes {_shape(network_input, 8)}",
+        )
+    given = [_size(text, network_input) for text in (smallest or opt, opt, largest or opt)]
+    if given != sorted(given):
+        raise UsageError(
+            f"The batches of the shapes do not rise: {given[0]}, {given[1]}, {given[2]}.",
+            allowed="smallest <= opt <= largest",
+            next_step="exchange them",
+        )
+    return (BatchProfile(min=given[0], opt=given[1], max=given[2]),)
+
+
+def parse_bytes(text: str, flag: str) -> int:
+    """Bytes from "2GiB", "512M" or a number; K, M and G are powers of 1024, as trtexec has them.
+
+    Raises:
+        UsageError: if it is none of these, or nothing.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([A-Za-z]*)", text)
+    if found is None or found[2] not in _UNITS or int(float(found[1]) * _UNITS[found[2]]) < 1:
+        raise UsageError(
+            f"{flag} is '{text}'.", allowed="a number with KiB, MiB or GiB (K, M, G)", next_step=f"e.g. {flag} 2GiB"
+        )
+    return int(float(found[1]) * _UNITS[found[2]])
+
+
+def describe(profiles: Sequence[BatchProfile]) -> str:
+    """Profiles as ``--batch`` would have them."""
+    return ",".join(map(_text, profiles))
+
+
+def _profile(text: str, whole: str) -> BatchProfile:
+    sizes = text.strip().split(":")
+    if len(sizes) not in (1, 3) or not all(re.fullmatch(r"[1-9][0-9]{0,4}", size) for size in sizes):
+        raise _batch(whole, f"'{text}' is no profile")
+    smallest, opt, largest = (int(size) for size in (sizes * 3 if len(sizes) == 1 else sizes))
+    if not smallest <= opt <= largest <= _LARGEST:
+        raise _batch(whole, f"'{text}' does not rise")
+    return BatchProfile(min=smallest, opt=opt, max=largest)
+
+
+def _size(text: str, network_input: Tensor) -> int:
+    name, _, shape = text.rpartition(":")
+    found = shape.split("x")
+    fixed = [str(size) for size in network_input.shape[1:]]
+    if name != network_input.name or found[1:] != fixed or not re.fullmatch(r"[1-9][0-9]{0,4}", found[0]):
+        raise UsageError(
+            f"'{text}' is not a shape of the network's input.",
+            allowed=f"{_shape(network_input, 1)}, with any batch in the place of 1; the shapes between segments follow",
+            next_step=f"e.g. {_shape(network_input, 8)}",
+        )
+    return int(found[0])
+
+
+def _shape(network_input: Tensor, batch: int) -> str:
+    return f"{network_input.name}:{'x'.join(str(size) for size in (batch, *network_input.shape[1:]))}"
+
+
+def _text(profile: BatchProfile) -> str:
+    same = profile.min == profile.opt == profile.max
+    return str(profile.min) if same else f"{profile.min}:{profile.opt}:{profile.max}"
+
+
+def _batch(text: str, found: str) -> UsageError:
+    return UsageError(
+        f"--batch is '{text}': {found}.",
+        allowed="min:opt:max, or one number; several with commas between them, rising, with no batch left out",
+        next_step="e.g. --batch 1:8:32 or --batch 1:1:1,2:4:8,9:16:32",
+    )

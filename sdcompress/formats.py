@@ -1,0 +1,93 @@
+"""export in a format: ONNX graphs of a checkpoint, or TensorRT engines beside the graphs of an artifact."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from sdcompress.artifact.read import MANIFEST
+from sdcompress.checkpoint import open_checkpoint
+from sdcompress.engines.build import build_engines
+from sdcompress.engines.settings import BuildSettings
+from sdcompress.errors import UsageError
+from sdcompress.exporting import verbs
+from sdcompress.nvidia.trt import load
+from sdcompress.schema.manifest import Manifest
+
+__all__ = ["export"]
+
+Folder = Path | str
+Progress = Callable[[int, int], None]
+
+
+def export(
+    source: Folder,
+    out: Folder,
+    *,
+    format: Literal["onnx", "trt"] = "onnx",  # noqa: A002 - the word of the command line
+    layout: Literal["single", "cascade", "all", "graph", "if"] | None = None,
+    exit: str | None = None,  # noqa: A002 - the field's word
+    opset: int | None = None,
+    ensemble: Literal["geometric"] | None = None,
+    data_dir: Folder | None = None,
+    build: BuildSettings | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Manifest:
+    """Write an artifact, proven against the checkpoint: its ONNX graphs, or with ``trt`` these and engines of them.
+
+    Args:
+        source: a checkpoint, or the folder of a training run; for ``graph`` and ``if`` a calibrated cascade; for
+            ``trt`` an artifact, or a checkpoint, which is exported to ONNX first.
+        out: folder of the artifact; for ``trt`` it may be ``source`` itself, with ``overwrite``.
+        format: onnx, or trt: TensorRT engines for the GPU of this machine, one for each graph.
+        layout: ``single`` (one exit, the others pruned), ``cascade`` (early exit, the default) or ``all`` (every exit's
+            logits); or one graph that exits by itself beside the cascade: ``graph``, or ``if`` for one image at a time.
+        exit: of ``single``; default: the last.
+        opset: of ONNX; default: the recipe's, which also gives the tolerances.
+        ensemble: geometric: an exit's logits are the mean of log softmax over the exits so far; default: the recipe's.
+        data_dir: where the data lies, if elsewhere than in the recipe.
+        build: how engines are built.
+        overwrite: replace an artifact that is there.
+        progress: told (done, total).
+
+    Raises:
+        CheckpointError, ArtifactError: if the source is not intact.
+        ParityError: if the result does not compute what the checkpoint computes; nothing verified is left then.
+        SetupError: if this machine has no GPU or TensorRT that engines could be built with.
+        VerificationError: if leaving early is not faster in ``graph`` or ``if``, or a plan is not as asked for.
+        OutputExistsError: if ``out`` holds something.
+        UsageError: if ``source`` is not what is asked for is made of, or TensorRT cannot parse it.
+    """
+    asked: dict[str, Any] = {"layout": layout, "exit": exit, "opset": opset, "ensemble": ensemble, "data_dir": data_dir}
+    onnx = {name: value for name, value in asked.items() if value is not None}
+    if format == "onnx":
+        if build is not None:
+            raise UsageError(
+                "Settings for building engines are given, and no engines are asked for.",
+                allowed="these with the format 'trt'",
+                next_step="add --format trt, or leave them out",
+            )
+        return verbs.export(source, out, **onnx, overwrite=overwrite, progress=progress)
+    if (Path(source) / MANIFEST).exists():
+        if onnx:
+            raise UsageError(
+                f"'{source}' is an artifact: its graphs are made, {', '.join(onnx)} cannot be chosen any more.",
+                allowed="these with a checkpoint",
+                next_step=f"leave {' and '.join(onnx)} out, or name the checkpoint",
+            )
+        return build_engines(source, out, settings=build, overwrite=overwrite, progress=progress)
+    open_checkpoint(source)  # or neither
+    if layout in ("graph", "if"):
+        raise UsageError(
+            f"The layout '{layout}' is one graph that exits by itself; TensorRT runs both branches of it.",
+            allowed="single, cascade or all: an engine for each graph, chained by the runtime",
+            next_step="leave --layout out for a cascade",
+        )
+    load(builds=True)  # before the export takes its minutes
+    with tempfile.TemporaryDirectory(prefix="sdcompress-") as folder:
+        graphs = Path(folder) / "onnx"
+        verbs.export(source, graphs, **onnx, progress=progress)
+        return build_engines(graphs, out, settings=build, overwrite=overwrite, progress=progress)
