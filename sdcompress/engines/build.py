@@ -26,7 +26,7 @@ from sdcompress.nvidia.trt import load, make_logger, version_of
 from sdcompress.schema.engines import Engines, Plan
 from sdcompress.schema.manifest import Manifest
 
-__all__ = ["build_engines"]
+__all__ = ["attach", "build_engines"]
 
 Progress = Callable[[int, int], None]
 
@@ -67,14 +67,26 @@ def build_engines(
     check_memory(artifact.manifest, settings.profiles, free=free_memory(), gpu=gpu.name)
     with staged(out, overwrite=overwrite) as folder:
         made = _Build(artifact, settings, gpu, progress or _silent).run(folder)
-        others = tuple(
-            built for built in artifact.manifest.engines if not same_machine(built, tensorrt=made.tensorrt, gpu=gpu)
-        )
-        rewrite(artifact, folder, engines=(*others, made))  # the runtime opens nothing that no manifest lists
+        attach(artifact, folder, made, gpu)  # the runtime opens nothing that no manifest lists
         records = run_parity(
             open_artifact(folder), open_engine or _opened, profiles=settings.profiles, tf32=settings.tf32
         )
-        return rewrite(artifact, folder, engines=(*others, made.model_copy(update={"parity": records})))
+        return attach(artifact, folder, made.model_copy(update={"parity": records}), gpu)
+
+
+def attach(artifact: Artifact, folder: Path, made: Engines, gpu: Gpu) -> Manifest:
+    """Write an artifact with engines in it: those for other machines and these, in the place of older ones for theirs.
+
+    Args:
+        artifact: to be copied.
+        folder: to write in; the engines' files are there already.
+        made: the engines.
+        gpu: that they were built on.
+    """
+    others = tuple(
+        built for built in artifact.manifest.engines if not same_machine(built, tensorrt=made.tensorrt, gpu=gpu)
+    )
+    return rewrite(artifact, folder, engines=(*others, made))
 
 
 def _opened(folder: Path) -> Exits:

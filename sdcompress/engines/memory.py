@@ -54,9 +54,7 @@ def check_memory(manifest: Manifest, profiles: Sequence[BatchProfile], *, free: 
     raise SetupError(
         f"Engines for batches up to {largest} need at least {needed / 2**20:.0f} MiB on {gpu}, where "
         f"{free / 2**20:.0f} MiB are free.",
-        allowed=f"batches up to {fits}, and fewer: what layers need inside is not counted"
-        if fits
-        else "smaller graphs",
+        allowed=f"batches up to {fits} or fewer: more is needed inside layers" if fits else "smaller graphs",
         next_step="choose a smaller --batch, or end what else uses the GPU (nvidia-smi shows it)",
     )
 

@@ -26,7 +26,7 @@ def not_importable(error: Exception, cuda: str) -> SetupError:
         return SetupError(
             found,
             allowed="the libraries of CUDA 11 that TensorRT 8.5 is linked with: cuDNN 8 and cuBLAS 11",
-            next_step="pip install nvidia-cudnn-cu11 nvidia-cublas-cu11 and put their lib folders on LD_LIBRARY_PATH",
+            next_step="pip install 'nvidia-cudnn-cu11<9' nvidia-cublas-cu11 and put their folders on LD_LIBRARY_PATH",
         )
     return SetupError(
         found,

@@ -1,0 +1,30 @@
+"""Whether a plan has its graph's border."""
+
+from __future__ import annotations
+
+from sdcompress.engines.check import border_problem
+from sdcompress.schema.graphs import Segment, Tensor
+
+
+def tensor(name: str, dtype: str = "float32") -> Tensor:
+    return Tensor(name=name, dtype=dtype, shape=("batch", 3))
+
+
+SEGMENT = Segment(
+    file="a.onnx", sha256="0" * 64, bytes=1, inputs=(tensor("x"),),
+    outputs=(tensor("y"), tensor("answer", "int64")), macs=1, parameters=1,
+)  # fmt: skip
+
+
+def test_the_graphs_own_border_and_int32_for_int64_are_right() -> None:
+    found = [(tensor("x"), True), (tensor("y"), False)]
+    assert border_problem(SEGMENT, [*found, (tensor("answer", "int64"), False)]) is None
+    assert border_problem(SEGMENT, [*found, (tensor("answer", "int32"), False)]) is None
+
+
+def test_another_name_type_or_direction_is_said() -> None:
+    right = [(tensor("y"), False), (tensor("answer", "int64"), False)]
+    assert "inputs {'z': 'float32'}" in str(border_problem(SEGMENT, [*right, (tensor("z"), True)]))
+    assert "inputs {'x': 'float16'}" in str(border_problem(SEGMENT, [*right, (tensor("x", "float16"), True)]))
+    assert "outputs" in str(border_problem(SEGMENT, [(tensor("x"), True), *right[:1]]))
+    assert "inputs {}" in str(border_problem(SEGMENT, [(tensor("x"), False), *right]))
