@@ -96,8 +96,7 @@ def calibrate(
         return
     if out is None:
         raise UsageError("No folder to write is given.", allowed="--out FOLDER", next_step="add --out, or --plan")
-    wish["in_expectation"] = in_expectation or None
-    wish["budget_ms"] = None if budget is None else milliseconds(budget, "--budget")
+    wish |= {"in_expectation": in_expectation or None, "budget_ms": budget and milliseconds(budget, "--budget")}
     with bar("calibrate") as progress:
         manifest = api.calibrate(artifact, out, **wish, **where, overwrite=overwrite, progress=progress)
     if json:
