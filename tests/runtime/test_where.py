@@ -19,6 +19,7 @@ from sdcompress.calibration.calibrate import calibrate
 from sdcompress.calibration.plan import plan
 from sdcompress.calibration.recompute import recompute
 from sdcompress.errors import CertificateError, UsageError
+from sdcompress.exporting.verify import verify
 from sdcompress.runtime.one_graph import open_one_graph
 from sdcompress.runtime.open import open_engine, open_network
 from sdcompress.schema import recipe
@@ -101,6 +102,7 @@ def test_a_certificate_is_bound_to_the_engines_that_it_was_made_on(
     assert manifest.certificate.plans == plans_digest(made)
     assert manifest.engines == (made,)
     assert recompute(open_artifact(out)) == manifest.certificate
+    assert verify(out).certificate is not None  # the graphs are proven as ever, by onnxruntime
     assert open_network(out, **where).where == Where("hosted", "cuda", plans_digest(made))
     with pytest.raises(CertificateError, match="not for onnxruntime on cpu") as caught:
         open_engine(out)
