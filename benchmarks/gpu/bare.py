@@ -44,15 +44,13 @@ class Bare:
         self.cuda.finish()
         self.graph = self.cuda.captured(self._queue)
 
-    def __call__(self, inputs: npt.NDArray[Any] | None = None) -> Sample:
-        """One query from an array of the host to arrays of the host, with its clocks in ms.
+    def __call__(self, inputs: npt.NDArray[Any]) -> Sample:
+        """One query from an array of the host to arrays of the host, with all its clocks in ms.
 
-        Args:
-            inputs: of the first input; None: what lies there is used again.
+        The events take some microseconds of ``end_to_end``: ``answer`` is what is compared by that clock.
         """
         cuda, marks, began = self.cuda, self.marks, perf_counter_ns()
-        if inputs is not None:
-            self.up[0][0][...] = inputs
+        self.up[0][0][...] = inputs
         cuda.record(marks[0])
         for host, address in self.up:
             cuda.upload(address, host)
@@ -71,6 +69,17 @@ class Bare:
             "h2d": up, "gpu_compute": compute, "d2h": down, "enqueue": (queued - started) / 1e6,
             "end_to_end": (ended - began) / 1e6,
         }  # fmt: skip
+
+    def answer(self, inputs: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+        """The same query without a clock in it: what a service runs."""
+        self.up[0][0][...] = inputs
+        for host, address in self.up:
+            self.cuda.upload(address, host)
+        self.queue()
+        for host, address in self.down:
+            self.cuda.download(host, address)
+        self.cuda.finish()
+        return [host.copy() for host, _ in self.down]
 
     def queue(self) -> None:
         """Queue the engine: its graph, or plainly where it could not be captured."""

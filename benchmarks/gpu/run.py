@@ -22,7 +22,8 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]  # a machine without pip has the working tree only
 
 from clocks import watched  # noqa: E402
-from pieces import PIECES, NotMeasured, Place  # noqa: E402
+from pieces import PIECES  # noqa: E402
+from place import NotMeasured, Place  # noqa: E402
 from table import write_table  # noqa: E402
 
 LIMIT = 590  # seconds of one piece

@@ -29,7 +29,9 @@ def rows() -> list[Row]:
             ]
         last = ("last exit, batch 1", "cascade / single", "ratio")
         mix = ("mix 50/20/15/15, batch 32", "images/s, mix / everybody", "ratio")
+        share = ("all stages, batch 32", "share_of_limit")
         found += [
+            (f"share of the physical limit, all stages, batch 32, {kind}", "", f"limits-{kind}", share),
             (f"cascade to the last exit / single network, {kind}", "<= 1.06", f"cascade-{kind}", last),
             (f"host gate, us an exit, {kind}", "<= 15", f"cascade-{kind}", ("host gate, us", "each exit")),
             (f"images/s of a mix 50/20/15/15, batch 32 / everybody, {kind}", ">= 1.6", f"cascade-{kind}", mix),

@@ -31,7 +31,7 @@ def torch_calls(checkpoint: Path, rows: int) -> dict[str, Callable[[], Sample]]:
         def last(x: torch.Tensor, network: torch.nn.Module = network) -> torch.Tensor:
             return network(x).logits[-1]
 
-        for kind, run in (("eager", last), ("compiled", torch.compile(last, mode="max-autotune"))):
+        for kind, run in (("eager", last), ("compiled", torch.compile(last, mode="reduce-overhead"))):
             calls[f"{kind} {name}"] = wall(_call(run, pinned, dtype))
     return calls
 

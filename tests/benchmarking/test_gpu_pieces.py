@@ -60,3 +60,14 @@ def test_what_nvidia_smi_prints_is_summed_up() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert "'sm_mhz': [1755.0, 1867.5, 1980.0]" in done.stdout
     assert "'throttle_reasons': ['0x4']" in done.stdout
+
+
+def test_the_line_of_trtexec_is_read() -> None:
+    text = (
+        "[I] GPU Compute Time: min = 0.21 ms, max = 0.3 ms, mean = 0.22 ms, median = 0.218 ms, percentile(90%) = 0.2 ms"
+    )
+    program = (
+        f"import sys; sys.path[:0] = [{str(HERE)!r}]; from engines import gpu_compute; print(gpu_compute({text!r}))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "0.218"

@@ -89,12 +89,16 @@ class HostProgram:
         device: whose queue it uses.
         segment: its entry in the manifest.
         graph: of that segment.
+        types: of tensors that this device keeps in another type than the graph, as TensorRT 8 keeps int64 in int32.
     """
 
-    def __init__(self, device: HostDevice, segment: Segment, graph: Graph) -> None:
+    def __init__(
+        self, device: HostDevice, segment: Segment, graph: Graph, types: Mapping[str, npt.DTypeLike] | None = None
+    ) -> None:
         self._device, self._graph = device, graph
-        self.inputs = {tensor.name: _port(tensor) for tensor in segment.inputs}
-        self.outputs = {tensor.name: _port(tensor) for tensor in segment.outputs}
+        self._types = {tensor.name: np.dtype(tensor.dtype) for tensor in (*segment.inputs, *segment.outputs)}
+        self.inputs = {tensor.name: _port(tensor, types or {}) for tensor in segment.inputs}
+        self.outputs = {tensor.name: _port(tensor, types or {}) for tensor in segment.outputs}
         self.rows_run: list[int] = []
 
     def bound(self, bucket: int, rows: int, addresses: Mapping[str, int]) -> Callable[[], None]:
@@ -104,7 +108,8 @@ class HostProgram:
         outputs = [_view(addresses[name], port, rows) for name, port in self.outputs.items()]
 
         def work() -> None:
-            for output, found in zip(outputs, self._graph(inputs), strict=True):
+            given = {name: array.astype(self._types[name], copy=False) for name, array in inputs.items()}
+            for output, found in zip(outputs, self._graph(given), strict=True):
                 output[...] = found
 
         def launch() -> None:
@@ -119,7 +124,7 @@ def _view(address: int, port: Port, rows: int) -> npt.NDArray[Any]:
     return block.view(port.dtype).reshape(rows, *port.row)
 
 
-def _port(tensor: Tensor) -> Port:
+def _port(tensor: Tensor, types: Mapping[str, npt.DTypeLike]) -> Port:
     row = tensor.shape[1:]
     if not all(isinstance(size, int) for size in row):
         raise ArtifactError(
@@ -127,4 +132,4 @@ def _port(tensor: Tensor) -> Port:
             allowed="only the batch may be dynamic",
             next_step="export the artifact again with images of one size",
         )
-    return Port(np.dtype(tensor.dtype), tuple(int(size) for size in row))
+    return Port(np.dtype(types.get(tensor.name, tensor.dtype)), tuple(int(size) for size in row))

@@ -114,6 +114,13 @@ def ports_of(manifest: Manifest, programs: Sequence[Program]) -> dict[str, Port]
                     allowed=f"{_shown(known[name])}, as it is made",
                     next_step=_AGAIN,
                 )
+        for name, port in program.outputs.items():
+            if any(size < 1 for size in port.row):
+                raise ArtifactError(
+                    f"'{name}' of engine {at} has the shape {['batch', *port.row]}.",
+                    allowed="only the batch may be dynamic",
+                    next_step="export the artifact again with images of one size",
+                )
         known |= program.outputs
     return known
 

@@ -37,10 +37,12 @@ def inputs_of(batch: int, seed: int = 0) -> np.ndarray:
 class OnHost:
     """A network on a host device, and what it did there."""
 
-    def __init__(self, artifact: Artifact, sizes: list[int], *, late: bool = True) -> None:
+    def __init__(
+        self, artifact: Artifact, sizes: list[int], *, late: bool = True, types: dict[str, str] | None = None
+    ) -> None:
         profiles = [BatchProfile(min=size, opt=size, max=size) for size in sizes]  # one bucket each
         self.device = HostDevice(late=late)
-        self.programs = [HostProgram(self.device, s, graph(artifact, s)) for s in artifact.manifest.segments]
+        self.programs = [HostProgram(self.device, s, graph(artifact, s), types) for s in artifact.manifest.segments]
         self.chain = ResidentChain(
             self.device, artifact.manifest, self.programs, buckets(profiles), Where("host", "cpu")
         )
@@ -230,6 +232,22 @@ def test_warming_up_runs_every_stage_twice_in_every_bucket(tiny_artifact: Write)
     assert OnHost(artifact, [1]).network.move_ms(0) is None
 
 
+def test_tensors_of_other_types_come_out_as_the_contract_says(tiny_artifact: Write) -> None:
+    artifact = open_artifact(tiny_artifact(policy=(0.6, 0.6)))
+    signals = artifact.manifest.exits[0].signals
+    assert signals is not None
+    # TensorRT 8 has no int64, and FP16 engines may hand on and answer in float16
+    types = {signals.answer: "int32", signals.values: "float16", "hidden": "float16", "final_logits": "float16"}
+    here, usual, inputs = OnHost(artifact, [8, 64], types=types).network, arrays(artifact), inputs_of(50)
+    found, exits = here(inputs), here.exits(inputs)
+    assert found.logits.dtype == exits.dtype == np.float32
+    assert found.exit_index.dtype == np.int64
+    np.testing.assert_allclose(exits, usual.exits(inputs), atol=2e-2)
+    for mine, other in zip(here.signals(inputs), usual.signals(inputs), strict=True):
+        assert (mine.best.dtype, mine.answer.dtype) == (np.float32, np.int64)
+        np.testing.assert_allclose(mine.best, other.best, atol=2e-2)
+
+
 def test_engines_that_do_not_fit_each_other_are_refused(tiny_artifact: Write) -> None:
     artifact = open_artifact(tiny_artifact())
     here = OnHost(artifact, [4])
@@ -239,6 +257,12 @@ def test_engines_that_do_not_fit_each_other_are_refused(tiny_artifact: Write) ->
         ResidentChain(*again)
     assert "float32 ['batch', 6], as it is made" in str(caught.value)
     assert "sdcompress export" in str(caught.value)
+    here.programs[1].inputs["hidden"], kept = here.programs[0].outputs["hidden"], dict(here.programs[0].outputs)
+    here.programs[0].outputs["hidden"] = Port(np.dtype(np.float32), (-1,))
+    with pytest.raises(ArtifactError, match=r"'hidden' of engine 0 has the shape \['batch', -1\]"):
+        ResidentChain(*again)
+    here.programs[0].outputs.clear()
+    here.programs[0].outputs.update(kept)
     del here.programs[0].outputs["hidden"]
     with pytest.raises(ArtifactError, match="Engine 0 has the inputs"):
         ResidentChain(*again)
