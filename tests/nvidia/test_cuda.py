@@ -38,6 +38,37 @@ def test_an_error_has_its_name_and_says_what_was_done() -> None:
     assert "sdcompress export ARTIFACT --format trt --batch" in caught.value.next_step
 
 
+def test_the_real_bindings_take_every_call_as_it_is_made_and_the_driver_is_what_is_missing() -> None:
+    """Arguments are converted before the driver is asked, so that a wrong type would be another error."""
+    runtime = pytest.importorskip("cuda.bindings.runtime")
+    try:
+        probe_cuda()
+    except SetupError:
+        pass
+    else:
+        pytest.skip("there is a GPU here, and addresses of nothing would end this process")
+    with pytest.raises(SetupError, match="while choosing the GPU: cudaErrorInsufficientDriver"):
+        Cuda(runtime)
+    cuda, kinds, host = Cuda.__new__(Cuda), runtime.cudaMemcpyKind, np.zeros(16, np.uint8)
+    cuda._rt, cuda._mode = runtime, runtime.cudaStreamCaptureMode
+    cuda._up, cuda._down = kinds.cudaMemcpyHostToDevice, kinds.cudaMemcpyDeviceToHost
+    cuda._within, cuda._stream, cuda._event = (
+        kinds.cudaMemcpyDeviceToDevice, runtime.cudaStream_t(0), runtime.cudaEvent_t(0)
+    )  # fmt: skip
+    cuda._blocks, cuda._host, cuda._graphs, cuda._closed = [], [], [], False
+    calls = [
+        lambda: cuda.alloc(16), lambda: cuda.pinned(16), cuda.free_memory, lambda: cuda.upload(4096, host),
+        lambda: cuda.download(host, 4096), lambda: cuda.copy(8192, 4096, 16), cuda.finish, lambda: cuda.wait_for(1),
+        cuda.wait_for_all, cuda.event, lambda: cuda.record(cuda._event),
+        lambda: cuda.elapsed_ms(cuda._event, cuda._event), lambda: cuda.captured(lambda: None),
+        lambda: cuda.launch(runtime.cudaGraphExec_t(0)),
+    ]  # fmt: skip
+    for call in calls:
+        with pytest.raises(SetupError, match="cudaErrorInsufficientDriver"):
+            call()
+    cuda.close()
+
+
 @pytest.fixture
 def cuda() -> Iterator[Cuda]:
     made = Cuda(load_runtime())

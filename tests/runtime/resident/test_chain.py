@@ -133,7 +133,11 @@ def test_nothing_comes_down_but_what_decides_and_the_logits_of_who_leaves(tiny_a
             download(array, start),
         ),
     )
+    waits: list[int] = []
+    finish = here.device.finish
+    here.device.finish = lambda: (waits.append(1), finish())  # type: ignore[method-assign]
     found = here.network(inputs_of(64))
+    assert len(waits) == 3  # once for each exit
     alive = [64, int((found.exit_index > 0).sum()), int((found.exit_index > 1).sum())]
     assert 64 > alive[1] > alive[2] > 0
     carried = [64, *(rows if here.chain.rows(rows) < 64 else 64 for rows in alive[1:])]

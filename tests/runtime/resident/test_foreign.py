@@ -79,3 +79,19 @@ def test_torch_is_asked_through_dlpack_and_an_array_of_another_gpu_is_refused() 
 
     with pytest.raises(InputError, match="lies on GPU 1"):
         foreign_array(Elsewhere(), 0)
+
+
+def test_a_tensor_of_torch_is_read_where_it_lies() -> None:
+    torch = pytest.importorskip("torch")
+    tensor = torch.arange(24, dtype=torch.float32).reshape(2, 1, 3, 4)
+    found = foreign_array(tensor[1:], 0, device_type=HOST)
+    assert found is not None
+    assert (found.address, found.shape, found.dtype) == (tensor[1:].data_ptr(), (1, 1, 3, 4), np.float32)
+    with pytest.raises(InputError, match="not C-contiguous"):
+        foreign_array(tensor.transpose(2, 3), 0, device_type=HOST)
+    with pytest.raises(InputError, match=r"DLPack's type 4 of 16 bits"):
+        foreign_array(tensor.to(torch.bfloat16), 0, device_type=HOST)
+    with pytest.raises(InputError, match=r"does not give its memory") as caught:
+        foreign_array(tensor.requires_grad_(), 0, device_type=HOST)
+    assert ".detach()" in str(caught.value)
+    assert foreign_array(tensor.detach(), 0) is None  # not on a GPU
