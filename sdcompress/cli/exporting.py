@@ -15,32 +15,39 @@ from sdcompress.schema.graphs import OneGraph
 __all__ = ["VERBS"]
 
 
+Source = Annotated[
+    Path, typer.Argument(help="a checkpoint or training run; graph and if: a calibrated cascade; trt: an artifact")
+]
+Layout = Annotated[
+    Literal["single", "cascade", "all", "graph", "if"] | None,
+    typer.Option(
+        "--layout",
+        help="single: one exit; cascade: early exit, the default; all: every exit's logits; graph: one file that exits "
+        "by itself; if: the same for a batch of one",
+    ),
+]
+ExitName = Annotated[
+    str | None, typer.Option("--exit", help="single: the exit to keep, the others are pruned; default: the last")
+]
+Format = Annotated[
+    Literal["onnx", "trt"],
+    typer.Option("--format", help="onnx; trt: also TensorRT engines for the GPU here"),
+]
+Opset = Annotated[int | None, typer.Option("--opset", help="ONNX opset; default: the recipe's")]
+Ensemble = Annotated[
+    Literal["geometric"] | None,
+    typer.Option("--ensemble", help="exits hear the exits before them: mean of log softmax; default: the recipe's"),
+]
+
+
 def export(
-    source: Annotated[
-        Path,
-        typer.Argument(help="a checkpoint or training run; graph and if: a calibrated cascade; trt: an artifact"),
-    ],
+    source: Source,
     out: Out,
-    layout: Annotated[
-        Literal["single", "cascade", "all", "graph", "if"] | None,
-        typer.Option(
-            "--layout",
-            help="single: one exit; cascade: early exit, the default; all: every exit's logits; graph: one file that "
-            "exits by itself; if: the same for a batch of one",
-        ),
-    ] = None,
-    exit_: Annotated[
-        str | None, typer.Option("--exit", help="single: the exit to keep, the others are pruned; default: the last")
-    ] = None,
-    format_: Annotated[
-        Literal["onnx", "trt"],
-        typer.Option("--format", help="onnx; trt: also TensorRT engines for the GPU of this machine"),
-    ] = "onnx",
-    opset: Annotated[int | None, typer.Option("--opset", help="ONNX opset; default: the recipe's")] = None,
-    ensemble: Annotated[
-        Literal["geometric"] | None,
-        typer.Option("--ensemble", help="exits hear the exits before them: mean of log softmax; default: the recipe's"),
-    ] = None,
+    layout: Layout = None,
+    exit_: ExitName = None,
+    format_: Format = "onnx",
+    opset: Opset = None,
+    ensemble: Ensemble = None,
     batch: trt.Batch = None,
     min_shapes: trt.MinShapes = None,
     opt_shapes: trt.OptShapes = None,

@@ -17,7 +17,8 @@ __all__ = ["noted"]
 def noted() -> Iterator[Callable[[], bool]]:
     """Within the block Ctrl-C raises nothing; at its end, if there was one, KeyboardInterrupt.
 
-    A build calls back into Python from C++, where an exception would end the process.
+    A build calls back into Python from C++, where an exception would end the process. TensorRT 8 does not call back:
+    there it is heard when the plan is done.
 
     Yields:
         Whether there was one.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sdcompress.engines.memory import tensor_shape
 from sdcompress.engines.refusal import Fault, refused
 from sdcompress.engines.settings import BuildSettings
-from sdcompress.errors import UsageError
+from sdcompress.errors import SetupError, UsageError
 from sdcompress.nvidia.log import created
 from sdcompress.nvidia.trt import (
     TensorRT,
@@ -21,6 +21,7 @@ from sdcompress.nvidia.trt import (
     set_level,
     set_version_compatible,
     version_of,
+    watch,
 )
 from sdcompress.schema.graphs import Segment
 
@@ -69,7 +70,7 @@ class Builder:
             graph: the ONNX file's bytes, its hash checked.
             segment: what the manifest says of it.
             tell: told how much is done, see ``nvidia.progress``; never before TensorRT 9.
-            stopped: asked between steps; True gives the build up.
+            stopped: asked between steps; True gives the build up. Never asked before TensorRT 9.
 
         Raises:
             UsageError: if the parser refuses the graph, or the version lacks what is asked for.
@@ -83,17 +84,25 @@ class Builder:
             config.add_optimization_profile(self._profile(segment, profile.min, profile.opt, profile.max))
         self._use_timings(config)
         monitor = make_monitor(self._trt, tell, stopped)
-        if monitor is not None:
-            config.progress_monitor = monitor
-        plan = created(
-            lambda: self._builder.build_serialized_network(network, config),
-            self._log,
-            f"a plan of '{segment.file}'",
-            next_step="read the reason; try a larger --workspace, a smaller --batch or a lower --level, and look at "
-            "nvidia-smi for what else takes memory",
-        )
+        watch(config, monitor)
+        plan = self._built(network, config, segment, monitor)
         self.timings = _bytes(config.get_timing_cache().serialize())
         return Built(_bytes(plan), level)
+
+    def _built(
+        self, network: tensorrt.INetworkDefinition, config: tensorrt.IBuilderConfig, segment: Segment, monitor: Any
+    ) -> tensorrt.IHostMemory:
+        try:
+            return created(
+                lambda: self._builder.build_serialized_network(network, config),
+                self._log,
+                f"a plan of '{segment.file}'",
+                next_step="read the reason; try a larger --workspace, a smaller --batch or a lower --level, and look "
+                "at nvidia-smi for what else takes memory",
+            )
+        finally:
+            if monitor is not None and monitor.failed is not None:
+                raise monitor.failed
 
     def _parsed(self, graph: bytes, segment: Segment) -> tuple[tensorrt.INetworkDefinition, tensorrt.OnnxParser]:
         trt, log = self._trt, self._log
@@ -124,17 +133,19 @@ class Builder:
 
     def _use_timings(self, config: tensorrt.IBuilderConfig) -> None:
         log = self._log
-        cache = created(lambda: config.create_timing_cache(self.timings), log, "a timing cache")
-        if config.set_timing_cache(cache, False):
-            return
+        try:
+            cache = created(lambda: config.create_timing_cache(self.timings), log, "a timing cache")
+            if config.set_timing_cache(cache, False):
+                return
+        except SetupError:  # bytes that are none
+            pass
         if self._settings.timing_cache is not None:
             raise UsageError(
-                f"The timing cache '{self._settings.timing_cache}' is not of this machine: {log.reason()}.",
+                f"'{self._settings.timing_cache}' is no timing cache of this machine: {log.reason()}.",
                 allowed="a file that this TensorRT wrote for this GPU",
                 next_step="name another --timing-cache; a new file is made where there is none",
             )
-        cache = created(lambda: config.create_timing_cache(b""), log, "a timing cache")
-        config.set_timing_cache(cache, False)
+        config.set_timing_cache(created(lambda: config.create_timing_cache(b""), log, "a timing cache"), False)
 
 
 def _fault(error: tensorrt.ParserError) -> Fault:

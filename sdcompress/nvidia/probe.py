@@ -6,6 +6,7 @@ TensorRT 11.4 without a driver hands out a runtime whose first use is a segmenta
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -119,6 +120,8 @@ def _context(cuda: ctypes.CDLL, handle: ctypes.c_int) -> Iterator[None]:
 
 
 def _started() -> ctypes.CDLL:
+    # kernels are then loaded when they are first used: less memory, and TensorRT warns without it. Read by cuInit
+    os.environ.setdefault("CUDA_MODULE_LOADING", "LAZY")
     try:
         cuda = ctypes.CDLL(_LIBRARY)
     except OSError as error:

@@ -21,8 +21,8 @@ class _Phase:
 class Phases:
     """Nested phases as one share that never falls.
 
-    Called from several threads of the builder, so it locks, and raises nothing: an exception would end the process
-    inside TensorRT's C++.
+    Called from several threads of the builder, so it locks. It raises nothing, because an exception would end the
+    process inside TensorRT's C++: one of ``tell`` stops the build and stands in ``failed``.
 
     Args:
         tell: told how many of ``PARTS`` are done, when that changes.
@@ -32,6 +32,7 @@ class Phases:
     def __init__(self, tell: Callable[[int], None], stopped: Callable[[], bool] = lambda: False) -> None:
         super().__init__()  # IProgressMonitor's, in C++
         self._tell, self._stopped, self._told = tell, stopped, 0
+        self.failed: BaseException | None = None
         self._open: dict[str, _Phase] = {}
         self._lock = Lock()
 
@@ -50,7 +51,7 @@ class Phases:
             if phase is not None:
                 phase.done = max(phase.done, int(step) + 1)
             self._say()
-        return not self._stopped()
+        return self.failed is None and not self._stopped()
 
     def phase_finish(self, phase_name: str) -> None:
         """A phase is done, or was given up."""
@@ -67,7 +68,10 @@ class Phases:
         part = int(PARTS * min(whole)) if whole else 0
         if part > self._told:
             self._told = part
-            self._tell(part)
+            try:
+                self._tell(part)
+            except BaseException as error:  # noqa: BLE001 - raised again when the builder has returned
+                self.failed = self.failed or error
 
     def _share(self, name: str) -> float:
         phase = self._open[name]

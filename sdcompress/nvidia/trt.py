@@ -6,7 +6,6 @@ docs/tensorrt.md has the table. Members that only some versions have are reached
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +39,7 @@ __all__ = [
     "set_level",
     "set_version_compatible",
     "version_of",
+    "watch",
 ]
 
 # DataType member -> numpy's name; not trt.nptype, which fails on 8.5 with numpy 1.24 and later
@@ -66,8 +66,6 @@ def load(*, device: int = 0, builds: bool = False) -> TensorRT:
         SetupError: if there is no GPU, no TensorRT, one that cannot be loaded, or a version that is not known here.
     """
     gpu = probe_cuda(device)
-    # CUDA then loads a kernel when it is first used: less memory, and 8.5 warns without it
-    os.environ.setdefault("CUDA_MODULE_LOADING", "LAZY")
     trt = imported(gpu.cuda, lean=not builds)
     if problem := version_problem(version_of(trt)):
         raise SetupError(problem, allowed=KNOWN, next_step=install_line(gpu.cuda))
@@ -117,6 +115,13 @@ def make_monitor(trt: TensorRT, tell: Callable[[int], None], stopped: Callable[[
     return None if base is None else type("Monitor", (Phases, base), {})(tell, stopped)
 
 
+def watch(config: tensorrt.IBuilderConfig, monitor: Any) -> None:
+    """Have a monitor told of a build; nothing happens without one."""
+    if monitor is not None:
+        later: Any = config  # from 9.0, as the monitor is
+        later.progress_monitor = monitor
+
+
 def make_runtime(trt: TensorRT, log: Logger, *, version_compatible: bool = False) -> tensorrt.Runtime:
     """A runtime that loads plans.
 
@@ -131,7 +136,8 @@ def make_runtime(trt: TensorRT, log: Logger, *, version_compatible: bool = False
     """
     runtime = created(lambda: trt.Runtime(log), log, "a runtime")
     if version_compatible:
-        runtime.engine_host_code_allowed = True
+        later: Any = runtime  # from 8.6, as such plans are
+        later.engine_host_code_allowed = True
     return runtime
 
 
@@ -238,7 +244,8 @@ def set_hardware_compatibility(trt: TensorRT, config: tensorrt.IBuilderConfig, k
     level = getattr(getattr(trt, "HardwareCompatibilityLevel", None), kind.upper(), None)
     if level is None:
         raise _too_old(trt, f"hardware compatibility {kind}", "8.6" if kind == "ampere_plus" else "10.9")
-    config.hardware_compatibility_level = level
+    later: Any = config  # from 8.6
+    later.hardware_compatibility_level = level
 
 
 def _too_old(trt: TensorRT, what: str, first: str) -> UsageError:

@@ -159,5 +159,5 @@ def test_an_operator_that_the_parser_refuses_is_named(old_opset: Path, tmp_path:
 def test_a_timing_cache_of_another_machine_is_refused_by_name(old_opset: Path, tmp_path: Path) -> None:
     file = tmp_path / "mine.timing"
     file.write_bytes(os.urandom(4096))
-    with pytest.raises((UsageError, SetupError), match="timing cache"):
+    with pytest.raises(UsageError, match="no timing cache of this machine"):
         build_engines(old_opset, tmp_path / "out", settings=BuildSettings(timing_cache=file))

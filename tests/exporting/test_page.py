@@ -20,7 +20,7 @@ from sdcompress.calibration.calibrate import calibrate
 from sdcompress.data.preprocess import geometry, normalise
 from sdcompress.exporting.export import export
 from sdcompress.runtime.open import open_engine
-from sdcompress.schema import graphs, recipe
+from sdcompress.schema import engines, graphs, recipe
 from sdcompress.schema import manifest as schema
 from sdcompress.schema.manifest import Policy, Preprocess
 from sdcompress.schema.recipe import Export
@@ -130,7 +130,7 @@ def test_the_preprocessing_is_ours(
 
 
 def test_every_field_of_the_manifest_is_on_the_page() -> None:
-    models = [getattr(module, name) for module in (schema, graphs) for name in module.__all__]
+    models = [getattr(module, name) for module in (schema, graphs, engines) for name in module.__all__]
     models = [model for model in models if isinstance(model, type) and issubclass(model, BaseModel)]
     fields = {field for model in models for field in model.model_fields}
     assert [field for field in sorted(fields) if f"`{field}`" not in PAGE] == []

@@ -46,6 +46,16 @@ def test_whatever_the_order_it_rises_stays_within_bounds_and_raises_nothing(even
     assert all(0 < part <= PARTS for part in told)
 
 
+def test_who_is_told_may_fail_and_only_stops_the_build() -> None:
+    def fail(_part: int) -> None:
+        raise BrokenPipeError
+
+    phases = Phases(fail)
+    phases.phase_start("build", None, 2)
+    assert phases.step_complete("build", 0) is False
+    assert isinstance(phases.failed, BrokenPipeError)
+
+
 def test_it_stops_when_it_is_told_to() -> None:
     phases = Phases(lambda _part: None, lambda: True)
     phases.phase_start("build", None, 2)

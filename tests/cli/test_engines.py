@@ -1,0 +1,100 @@
+"""export --format trt on a machine without a GPU: what is read, what is refused, and by which exit code."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+def driver_is_here() -> bool:
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
+without_driver = pytest.mark.skipif(driver_is_here(), reason="this machine has an NVIDIA driver")
+
+
+@without_driver
+@pytest.mark.parametrize("options", ["", "--batch 1:1:1,2:4:8 --workspace 1GiB --no-tf32 --level 0 --timing-cache a"])
+def test_without_a_gpu_it_says_what_is_missing(
+    cli: Callable, tiny_artifact: Callable[..., Path], tmp_path: Path, options: str
+) -> None:
+    done = cli("export", tiny_artifact(), "--format", "trt", "--out", tmp_path / "out", *options.split())
+    assert done.code == 3, done.err
+    assert "There is no NVIDIA driver here" in done.err
+    assert "next: install the driver" in done.err
+    assert not (tmp_path / "out").exists()
+
+
+@without_driver
+def test_a_checkpoint_is_not_exported_first_only_to_fail(cli: Callable, made, tmp_path: Path) -> None:
+    done = cli("export", made.train, "--format", "trt", "--layout", "single", "--out", tmp_path / "out")
+    assert done.code == 3
+    assert "There is no NVIDIA driver here" in done.err
+
+
+@without_driver
+def test_an_artifact_is_enough_where_only_the_core_is_installed(
+    process: Callable, tiny_artifact: Callable[..., Path], tmp_path: Path
+) -> None:
+    absent = "import sys\nfor name in ('torch', 'onnx', 'tensorrt', 'cuda'): sys.modules[name] = None\n"
+    (tmp_path / "sitecustomize.py").write_text(absent, encoding="utf-8")
+    out = tmp_path / "out"
+    done = process("export", tiny_artifact(), "--format", "trt", "--out", out, PYTHONPATH=str(tmp_path))
+    assert done.code == 3
+    assert "There is no NVIDIA driver here" in done.err
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--batch", "8:1:32"), "does not rise"),
+        (("--batch", "1:8:32", "--opt-shapes", "input:8x1x4x4"), "given together"),
+        (("--min-shapes", "input:1x1x4x4"), "not complete"),
+        (("--opt-shapes", "input:8x3x4x4"), "not a shape of the network's input"),
+        (("--workspace", "2GB"), "--workspace is '2GB'"),
+        (("--layout", "single"), "layout cannot be chosen"),
+        (("--opset", "16"), "opset cannot be chosen"),
+    ],
+)
+def test_options_that_cannot_be_are_refused_first(
+    cli: Callable, tiny_artifact: Callable[..., Path], tmp_path: Path, options: tuple[str, ...], words: str
+) -> None:
+    done = cli("export", tiny_artifact(), "--format", "trt", "--out", tmp_path / "out", *options)
+    assert done.code == 2, done.err
+    assert words in done.err
+    assert "next: " in done.err
+
+
+def test_shapes_are_also_read_for_a_checkpoint(cli: Callable, made, tmp_path: Path) -> None:
+    done = cli("export", made.train, "--format", "trt", "--out", tmp_path / "out", "--opt-shapes", "input:8x3x4x4")
+    assert done.code == 2
+    assert "input:1x1x16x16" in done.err
+
+
+def test_one_graph_that_exits_by_itself_is_not_for_tensorrt(cli: Callable, made, tmp_path: Path) -> None:
+    done = cli("export", made.train, "--format", "trt", "--layout", "if", "--out", tmp_path / "out")
+    assert done.code == 2
+    assert "runs both branches" in done.err
+
+
+def test_options_of_engines_need_the_format(cli: Callable, made, tmp_path: Path) -> None:
+    done = cli("export", made.train, "--out", tmp_path / "out", "--batch", "8")
+    assert done.code == 2
+    assert "add --format trt" in done.err
+
+
+def test_the_doctor_names_each_missing_piece(cli: Callable) -> None:
+    done = cli("doctor")
+    assert done.code == 0
+    assert "TensorRT: " in done.out
+    if driver_is_here():
+        return
+    assert "missing for --format trt: GPU: There is no NVIDIA driver here" in done.out
