@@ -1,7 +1,7 @@
 """CUDA as far as a chain needs it: one stream, memory, copies, events and graphs, by NVIDIA's cuda-bindings.
 
 Thin: every call is checked, and an error says what was being done. Source of every call: CUDA Runtime API, 12 and 13.
-It has never run on a GPU: docs/tensorrt-running.md says what has.
+It has never run on a GPU: docs/tensorrt.md says what has.
 """
 
 from __future__ import annotations
