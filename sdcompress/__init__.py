@@ -7,7 +7,7 @@ torch.
 from __future__ import annotations
 
 import importlib
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,7 +15,11 @@ if TYPE_CHECKING:
     from sdcompress.runtime.open import open_engine as open  # noqa: A004 - the verb that users expect
 
 __all__ = ["bench", "calibrate", "evaluate", "explain", "export", "open", "plan", "report", "run", "train", "verify"]
-__version__ = version("sdcompress")
+
+try:
+    __version__ = version("sdcompress")
+except PackageNotFoundError:  # a working tree on a machine that cannot install it
+    __version__ = "0+unknown"
 
 
 def __getattr__(name: str) -> Any:

@@ -73,6 +73,7 @@ def evaluate(
     data_dir: Folder | None = None,
     name: str | None = None,
     threads: int | None = None,
+    backend: str | None = None,
     device: str = "cpu",
     allow_uncertified: bool = False,
     progress: Progress | None = None,
@@ -85,6 +86,7 @@ def evaluate(
         data_dir: where the data lies, if elsewhere than in the recipe.
         name: in the result; default: the folder's name.
         threads: of the engine; None leaves the choice to it.
+        backend: of 'sdcompress list backends'; default: onnxruntime for an artifact, torch for a checkpoint.
         device: "cpu" or "cuda".
         allow_uncertified: also run what the artifact's certificate does not cover, such as another device.
         progress: called with (images done, all images).
@@ -95,7 +97,7 @@ def evaluate(
     subject = open_subject(folder)
     dataset = subject.dataset(data_dir)
     return run_evaluate(
-        subject.engine(threads=threads, device=device, allow_uncertified=allow_uncertified),
+        subject.engine(backend=backend, threads=threads, device=device, allow_uncertified=allow_uncertified),
         dataset.split(split),
         kind=subject.kind,
         name=name or Path(folder).resolve().name,

@@ -131,7 +131,11 @@ def gpu() -> str | None:
 
 def installed_versions() -> dict[str, str]:
     """Versions of sdcompress and of what it may use, read from the installed metadata; nothing is imported."""
-    lines = [line for line in requires("sdcompress") or () if "'dev'" not in line.replace('"', "'")]
+    try:
+        needs = requires("sdcompress") or ()
+    except PackageNotFoundError:  # a working tree on a machine that cannot install it
+        needs = ()
+    lines = [line for line in needs if "'dev'" not in line.replace('"', "'")]
     wanted = {re.split(r"[\s\[<>=!~;(]", line, maxsplit=1)[0].lower() for line in lines}
     found = {name: _version(name) for name in sorted({"sdcompress", "onnxruntime-gpu"} | wanted)}
     return {name: number for name, number in found.items() if number is not None}

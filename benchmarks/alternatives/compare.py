@@ -34,7 +34,7 @@ from sdcompress.errors import VerificationError  # noqa: E402
 from sdcompress.evaluation.subject import open_subject  # noqa: E402
 from sdcompress.runtime.backends.onnxruntime import load  # noqa: E402
 from sdcompress.runtime.engine import ExitCost, Float  # noqa: E402
-from sdcompress.runtime.network import Network  # noqa: E402
+from sdcompress.runtime.network import array_network  # noqa: E402
 from sdcompress.runtime.one_graph import open_one_graph  # noqa: E402
 from sdcompress.runtime.open import open_engine  # noqa: E402
 
@@ -163,7 +163,7 @@ def of_earlyon(cascade: Path, samples: Samples) -> Iterator[Row]:
     assert policy is not None
     changed = {"thresholds": chosen.thresholds, "guarantee": "none"}
     manifest = artifact.manifest.model_copy(update={"policy": policy.model_copy(update=changed)})
-    network = Network(
+    network = array_network(
         Artifact(artifact.path, manifest),
         lambda segment: load(artifact.file(segment), segment, threads=1, device="cpu"),
     )

@@ -31,7 +31,7 @@ from sdcompress.policies._base import Signals
 from sdcompress.runtime.backends._base import Graph
 from sdcompress.runtime.backends.onnxruntime import load
 from sdcompress.runtime.engine import Float
-from sdcompress.runtime.network import Network
+from sdcompress.runtime.network import Network, array_network
 from sdcompress.schema.manifest import Policy, Segment
 
 MIXES = {"50/20/15/15": (0.50, 0.20, 0.15, 0.15), "80/10/5/5": (0.80, 0.10, 0.05, 0.05), "uniform": (0.25,) * 4}
@@ -41,7 +41,7 @@ POOL = 1024
 def opened(artifact: Artifact, policy: Policy | None) -> Network:
     """The cascade under another policy."""
     changed = Artifact(artifact.path, artifact.manifest.model_copy(update={"policy": policy}))
-    return Network(changed, lambda segment: load(artifact.file(segment), segment, threads=1, device="cpu"))
+    return array_network(changed, lambda segment: load(artifact.file(segment), segment, threads=1, device="cpu"))
 
 
 class Floor:
@@ -148,7 +148,9 @@ def host_work(artifact: Artifact, signals: Sequence[Signals]) -> dict[str, Any]:
     calls: dict[str, Callable[[Float], Any]] = {}
     for name, kind in kinds.items():
         policy = policy_of((2.0,) * 3, kind=name, parameters=kind.fit(signals, right).parameters, stage_ms=(1.0,) * 4)
-        network = Network(Artifact(artifact.path, artifact.manifest.model_copy(update={"policy": policy})), nothing)
+        network = array_network(
+            Artifact(artifact.path, artifact.manifest.model_copy(update={"policy": policy})), nothing
+        )
         calls[name] = network
     calls["forced"] = partial(network.forced, exit=-1)
     calls["forced to the first exit"] = partial(network.forced, exit=0)

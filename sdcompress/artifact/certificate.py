@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from sdcompress.errors import CertificateError
-from sdcompress.schema.manifest import Certificate, Manifest, Policy
+from sdcompress.schema.manifest import Certificate, Engines, Manifest, Policy
 from sdcompress.storage import digest_of
 
-__all__ = ["CERTIFIED_BACKEND", "CERTIFIED_DEVICE", "check_covered", "graphs_digest", "wiring_digest"]
-
-CERTIFIED_BACKEND, CERTIFIED_DEVICE = "onnxruntime", "cpu"
+__all__ = ["Where", "check_covered", "elsewhere", "graphs_digest", "plans_digest", "wiring_digest"]
 
 _AGAIN = "calibrate this artifact again, with --confidence"
 _ALLOW = (
     "to run it without a guarantee: sdcompress.open(..., allow_uncertified=True), or --allow-uncertified of 'evaluate' "
     "and 'bench'"
 )
+
+
+class Where(NamedTuple):
+    """What computes an artifact, and where: what thresholds are chosen on, and what a certificate is about.
+
+    Attributes:
+        backend: of 'sdcompress list backends'.
+        device: "cpu" or "cuda".
+        plans: where the backend runs engines made of the graphs: their digest, see ``plans_digest``.
+    """
+
+    backend: str = "onnxruntime"
+    device: str = "cpu"
+    plans: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.backend} on {self.device}" + (f" (engines {self.plans[:12]}...)" if self.plans else "")
+
+
+def plans_digest(engines: Engines) -> str:
+    """The identity of engines: the digest of the list of their plans' SHA-256, in the order in which they run."""
+    return digest_of([plan.sha256 for plan in engines.plans])
 
 
 def graphs_digest(manifest: Manifest) -> str:
@@ -35,15 +57,14 @@ def wiring_digest(manifest: Manifest) -> str:
     )
 
 
-def check_covered(manifest: Manifest, *, backend: str, device: str) -> None:
+def check_covered(manifest: Manifest, where: Where) -> None:
     """Refuse thresholds that no certificate covers where the manifest speaks of one.
 
     An artifact whose policy says ``guarantee: none`` and which holds no certificate promises nothing: it passes.
 
     Args:
         manifest: of the artifact that will run.
-        backend: that will run it.
-        device: likewise.
+        where: what will run it.
 
     Raises:
         CertificateError: if the certificate is missing, about something else, or about stricter thresholds.
@@ -56,15 +77,38 @@ def check_covered(manifest: Manifest, *, backend: str, device: str) -> None:
             )
         return
     _check_subject(manifest, certificate)
-    if (backend, device) != (certificate.backend, certificate.device):
+    certified = Where(certificate.backend, certificate.device, certificate.plans)
+    if where != certified:
         raise _refused(
-            f"The certificate is for {certificate.backend} on {certificate.device}, not for {backend} on {device}: "
-            "other kernels round confidences and answers otherwise.",
-            f"the backend '{certificate.backend}' on '{certificate.device}'",
-            f"open it there; or {_ALLOW}",
+            f"The certificate is for {certified}, not for {where}: other kernels round confidences and answers "
+            "otherwise.",
+            f"{certified}",
+            f"open it there; calibrate it again with --confidence for {where.backend} on {where.device}; or {_ALLOW}",
         )
     assert policy is not None, "the manifest's own check"
     _check_thresholds(policy, certificate)
+
+
+def elsewhere(manifest: Manifest, where: Where) -> str:
+    """Why thresholds that promise nothing may do other than was seen when they were chosen; empty: they run there.
+
+    Not refused: they were never more than a choice on some images, and comparing backends needs them to run.
+
+    Args:
+        manifest: of the artifact that will run.
+        where: what will run it.
+    """
+    policy = manifest.policy
+    if policy is None or all(threshold > 1 for threshold in policy.thresholds):
+        return ""
+    chosen = Where(policy.backend, policy.device, policy.plans)
+    if chosen == where:
+        return ""
+    return (
+        f"The thresholds were chosen on {chosen}; {where} rounds otherwise, so that other images may leave and the "
+        f"accuracy may differ. To choose them there: sdcompress calibrate ARTIFACT --backend {where.backend} --device "
+        f"{where.device} --out FOLDER"
+    )
 
 
 def _check_subject(manifest: Manifest, certificate: Certificate) -> None:

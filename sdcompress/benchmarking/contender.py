@@ -86,6 +86,7 @@ def open_contender(
     images: npt.NDArray[np.uint8],
     *,
     threads: int,
+    backend: str = "onnxruntime",
     device: str,
     largest_batch: int,
     allow_uncertified: bool = False,
@@ -98,6 +99,7 @@ def open_contender(
         path: artifact folder.
         images: uint8 [N, H, W, C] in the order of the run.
         threads: of the engine.
+        backend: of the engine.
         device: of the engine.
         largest_batch: the inputs are repeated to at least this many.
         allow_uncertified: of the engine.
@@ -105,7 +107,7 @@ def open_contender(
     """
     start = perf_counter_ns()
     opener = open_one_graph if one_graph else open_engine
-    engine = opener(path, threads=threads, device=device, allow_uncertified=allow_uncertified)
+    engine = opener(path, backend=backend, threads=threads, device=device, allow_uncertified=allow_uncertified)
     load_ms = (perf_counter_ns() - start) / 1e6
     inputs = engine.preprocess(images)
     inputs = np.resize(inputs, (max(len(inputs), largest_batch), *inputs.shape[1:]))  # repeats them

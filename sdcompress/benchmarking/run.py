@@ -26,6 +26,8 @@ from sdcompress.schema.report import BenchReport
 
 __all__ = ["bench"]
 
+_OF_ONE_GRAPH = "onnxruntime"  # others run the segments only
+
 
 def bench(
     artifacts: Sequence[str | Path],
@@ -74,6 +76,7 @@ def bench(
         command=command,
         machine=facts,
         threads=settings.threads,
+        backend=settings.backend,
         device=settings.device,
         input=f"{source}: {len(order)} different images in a fixed random order, preprocessed before the clock starts",
         warmup_ms=settings.warmup_ms,
@@ -87,13 +90,15 @@ def _open(
     named: Mapping[str, Path], images: npt.NDArray[np.uint8], settings: Bench, *, allow_uncertified: bool
 ) -> list[Contender]:
     runs = [(name, path, False) for name, path in named.items()]
-    runs += [(f"{name} (one graph)", path, True) for name, path in named.items() if holds_one_graph(path)]
+    if settings.backend == _OF_ONE_GRAPH:
+        runs += [(f"{name} (one graph)", path, True) for name, path in named.items() if holds_one_graph(path)]
     return [
         open_contender(
             name,
             path,
             images,
             threads=settings.threads,
+            backend=settings.backend,
             device=settings.device,
             largest_batch=max((1, *settings.batch)),
             allow_uncertified=allow_uncertified,

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from sdcompress.artifact.certificate import CERTIFIED_BACKEND, graphs_digest
+from sdcompress.artifact.certificate import Where, graphs_digest
 from sdcompress.artifact.evidence import EVIDENCE
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.artifact.rewrite import rewrite
@@ -24,8 +24,8 @@ from sdcompress.calibration.thresholds import choose_thresholds
 from sdcompress.data.samples import Samples
 from sdcompress.errors import DataError, UsageError
 from sdcompress.policies import policy_class
-from sdcompress.runtime.engine import Engine
-from sdcompress.runtime.open import open_engine
+from sdcompress.runtime.network import Network
+from sdcompress.runtime.open import open_network
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Certificate, Exit, Manifest, Policy
 
@@ -44,6 +44,8 @@ def calibrate(
     split: str = "validation",
     against: Path | None = None,
     threads: int = 1,
+    backend: str = Where().backend,
+    device: str = Where().device,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Manifest:
@@ -61,6 +63,8 @@ def calibrate(
         split: what the samples are; only kept in the record.
         against: an artifact whose last exit the certificate is measured against; None: its own.
         threads: at which the stages are measured.
+        backend: that the thresholds are for: it runs the samples, and the policy and its certificate say so.
+        device: likewise.
         overwrite: replace an artifact that is there.
         progress: called with (images done, all images).
 
@@ -69,12 +73,13 @@ def calibrate(
         DataError: if there are too few samples, or a label is none of the classes.
         ArtifactError: if the artifact is not intact; VerificationError: if a logit is not finite.
         OutputExistsError, StorageError: if ``out`` cannot be written.
+        SetupError: if this machine does not have the backend or the device.
     """
     opened = open_artifact(artifact)
     check(opened, samples, settings, split)
     other = _against(against, opened, settings, threads)
     with staged(out, overwrite=overwrite) as folder:
-        engine = open_engine(opened.path, backend=CERTIFIED_BACKEND, threads=threads, allow_uncertified=True)
+        engine = open_network(opened.path, backend=backend, threads=threads, device=device, allow_uncertified=True)
         if settings.in_expectation:
             temperatures, policy = in_expectation(
                 opened.manifest, engine, samples, settings, split=split, progress=progress
@@ -209,7 +214,7 @@ def _too_few(found: int, settings: recipe.Calibrate, split: str) -> DataError:
 
 def _choose(
     opened: Artifact,
-    engine: Engine,
+    engine: Network,
     samples: Samples,
     settings: recipe.Calibrate,
     *,
@@ -230,7 +235,7 @@ def _choose(
         stage_ms=times,
         decision_ms=decision_ms(policy, signals),
         stage_times=stage_times(engine, opened.manifest, samples),
-        backend=CERTIFIED_BACKEND,
+        **engine.where._asdict(),
         **figures(evidence, thresholds, unlabelled=False),
     )
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from sdcompress.artifact.certificate import CERTIFIED_BACKEND, CERTIFIED_DEVICE, graphs_digest, wiring_digest
+from sdcompress.artifact.certificate import Where, graphs_digest, wiring_digest
 from sdcompress.artifact.evidence import Evidence
 from sdcompress.calibration.against import Against
 from sdcompress.calibration.certify import Shape, certify, collect, losses, make_shape, with_labels
@@ -19,7 +19,7 @@ from sdcompress.calibration.thresholds import leave
 from sdcompress.data.samples import Samples, Subset
 from sdcompress.data.unlabelled import UnlabelledImages
 from sdcompress.errors import UsageError
-from sdcompress.runtime.engine import Engine
+from sdcompress.runtime.network import Network
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import CertifiedDrop, Manifest, Policy, StageTimes
 
@@ -56,6 +56,7 @@ class Drawn:
         shape: what the first part decided.
         evidence: of the second part, which was only run when that was fixed.
         stage_times: of the stages in batches.
+        where: what ran them.
     """
 
     fingerprint: str
@@ -63,6 +64,7 @@ class Drawn:
     shape: Shape
     evidence: Evidence
     stage_times: StageTimes
+    where: Where
 
 
 def fingerprint_of(manifest: Manifest, samples: Samples) -> str:
@@ -72,7 +74,7 @@ def fingerprint_of(manifest: Manifest, samples: Samples) -> str:
 
 def draw(
     manifest: Manifest,
-    engine: Engine,
+    engine: Network,
     samples: Samples,
     settings: recipe.Calibrate,
     progress: Progress | None = None,
@@ -109,12 +111,12 @@ def draw(
         progress=_part(progress, len(parts.shape), total),
     )
     evidence = with_labels(evidence, held, settings.per)
-    return Drawn(fingerprint, seed, shape, evidence, stage_times(engine, manifest, samples))
+    return Drawn(fingerprint, seed, shape, evidence, stage_times(engine, manifest, samples), engine.where)
 
 
 def certified(
     manifest: Manifest,
-    engine: Engine,
+    engine: Network,
     samples: Samples,
     settings: recipe.Calibrate,
     *,
@@ -154,8 +156,7 @@ def certified(
         "parameters": shape.judgement.policy.parameters,
         "graphs": graphs_digest(manifest),
         "wiring": wiring_digest(manifest),
-        "backend": CERTIFIED_BACKEND,
-        "device": CERTIFIED_DEVICE,
+        **drawn.where._asdict(),
         "precision": tuple(segment.precision for segment in manifest.segments),
         "data_fingerprint": drawn.fingerprint,
         "own_images": _own(samples),
@@ -170,7 +171,7 @@ def certified(
 
 def in_expectation(
     manifest: Manifest,
-    engine: Engine,
+    engine: Network,
     samples: Samples,
     settings: recipe.Calibrate,
     *,
@@ -224,7 +225,7 @@ def _at(step: int, drawn: Drawn, settings: recipe.Calibrate, split: str, guarant
         stage_ms=shape.stage_ms,
         decision_ms=shape.decision_ms,
         stage_times=drawn.stage_times,
-        backend=CERTIFIED_BACKEND,
+        **drawn.where._asdict(),
         **figures(evidence, shape.path[step], unlabelled=settings.unlabelled),
     )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sdcompress.artifact.certificate import CERTIFIED_BACKEND, graphs_digest
+from sdcompress.artifact.certificate import Where, graphs_digest
 from sdcompress.artifact.read import open_artifact
 from sdcompress.calibration.calibrate import LEAST_SAMPLES, check_policy, check_subject, least_samples
 from sdcompress.calibration.certified import fingerprint_of
@@ -20,7 +20,7 @@ from sdcompress.calibration.thresholds import leave
 from sdcompress.data.samples import Samples, Subset
 from sdcompress.data.unlabelled import UnlabelledImages
 from sdcompress.errors import DataError, UsageError
-from sdcompress.runtime.open import open_engine
+from sdcompress.runtime.open import open_network
 from sdcompress.schema import recipe
 from sdcompress.schema.report import Plan, PlanRow
 
@@ -37,6 +37,8 @@ def plan(
     samples: Samples,
     settings: recipe.Calibrate,
     threads: int = 1,
+    backend: str = Where().backend,
+    device: str = Where().device,
     progress: Callable[[int, int], None] | None = None,
 ) -> Plan:
     """Say how many samples certify the wish at each speed, as far as the shape part can tell.
@@ -48,6 +50,8 @@ def plan(
         samples: the calibration samples that there are.
         settings: the wish, with a confidence.
         threads: at which the stages are measured.
+        backend: that the certificate would be for.
+        device: likewise.
         progress: called with (images done, all images).
 
     Raises:
@@ -73,7 +77,7 @@ def plan(
         )
     seed = seed_of(fingerprint_of(opened.manifest, samples), graphs_digest(opened.manifest))
     parts = draw_parts(len(samples), seed)
-    engine = open_engine(opened.path, backend=CERTIFIED_BACKEND, threads=threads, allow_uncertified=True)
+    engine = open_network(opened.path, backend=backend, threads=threads, device=device, allow_uncertified=True)
     shape = make_shape(engine, Subset(samples, parts.shape), settings, progress)
     smallest, share = _smallest(samples, opened.manifest.classes, settings)
     assumed = () if settings.per == "exit" else _ASSUMED  # by how many they would leave is not assumed

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from sdcompress.artifact.certificate import CERTIFIED_BACKEND, CERTIFIED_DEVICE, check_covered
+from sdcompress.artifact.certificate import Where, check_covered, plans_digest
 from sdcompress.artifact.evidence import Evidence
 from sdcompress.artifact.read import Artifact
 from sdcompress.calibration.certified import figures
@@ -41,10 +41,18 @@ def recompute(artifact: Artifact) -> Certificate | None:
         ArtifactError: if the evidence cannot be read.
     """
     manifest = artifact.manifest
-    check_covered(manifest, backend=CERTIFIED_BACKEND, device=CERTIFIED_DEVICE)
     certificate = manifest.certificate
+    check_covered(
+        manifest, Where(certificate.backend, certificate.device, certificate.plans) if certificate else Where()
+    )
     if certificate is None:
         return None
+    if certificate.plans is not None and certificate.plans not in map(plans_digest, manifest.engines):
+        raise CertificateError(
+            "The certificate is about engines that the artifact does not hold.",
+            allowed=f"engines whose plans have the digest {certificate.plans[:12]}...",
+            next_step="copy the artifact again from where it was made, or calibrate it again on the engines it holds",
+        )
     _check_draw(certificate)
     _check_path(certificate)
     evidence = artifact.evidence()
@@ -118,9 +126,10 @@ def _check_policy(policy: Policy, certificate: Certificate, evidence: Evidence) 
         _edited(f"the policy says 'guarantee: {policy.guarantee}'", f"'{guarantee}', by the tests")
     told = {**figures(evidence, policy.thresholds, unlabelled=certificate.loss == "disagreement")}
     told["samples"] = certificate.certify_samples
+    told |= Where(certificate.backend, certificate.device, certificate.plans)._asdict()
     for name, value in told.items():
         if getattr(policy, name) != value:
-            _edited(f"the policy's {name} is {getattr(policy, name)}", f"{value}, by the evidence")
+            _edited(f"the policy's {name} is {getattr(policy, name)}", f"{value}, by the certificate and its evidence")
 
 
 def _edited(found: str, allowed: str) -> NoReturn:

@@ -44,6 +44,8 @@ def calibrate(
     against: Folder | None = None,
     data_dir: Folder | None = None,
     threads: int = 1,
+    backend: str = "onnxruntime",
+    device: str = "cpu",
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Manifest:
@@ -67,6 +69,8 @@ def calibrate(
         against: an artifact, for example the one this was quantised from: the drop is counted against its last exit.
         data_dir: where the data lies, if elsewhere than in the recipe.
         threads: at which the segments are timed.
+        backend: that will run the policy: its outputs choose the thresholds, and the record says so.
+        device: likewise.
         overwrite: replace an artifact that is there.
         progress: called with (images done, all images).
 
@@ -96,6 +100,8 @@ def calibrate(
         split=split,
         against=None if against is None else Path(against),
         threads=threads,
+        backend=backend,
+        device=device,
         overwrite=overwrite,
         progress=progress,
     )
@@ -113,6 +119,8 @@ def plan(
     per: Literal["exit", "class"] | None = None,
     data_dir: Folder | None = None,
     threads: int = 1,
+    backend: str = "onnxruntime",
+    device: str = "cpu",
     progress: Progress | None = None,
 ) -> Plan:
     """Say how many calibration samples a certificate needs; nothing is written, and nothing that certifies is seen.
@@ -128,6 +136,8 @@ def plan(
         per: for every group.
         data_dir: where the data lies, if elsewhere than in the recipe.
         threads: at which the segments are timed.
+        backend: that the certificate would be for.
+        device: likewise.
         progress: called with (images done, all images).
 
     Raises:
@@ -145,7 +155,15 @@ def plan(
         per=per,
     )
     samples, _ = _samples(subject, settings, images, data_dir, progress)
-    return run_plan(Path(artifact), samples=samples, settings=settings, threads=threads, progress=progress)
+    return run_plan(
+        Path(artifact),
+        samples=samples,
+        settings=settings,
+        threads=threads,
+        backend=backend,
+        device=device,
+        progress=progress,
+    )
 
 
 def _calibration(recipe: Recipe, **given: Any) -> Calibrate:

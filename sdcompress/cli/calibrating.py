@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sdcompress.cli.options import DataDir, Json, Overwrite, Threads, milliseconds, share
+from sdcompress.cli.options import Backend, DataDir, Device, Json, Overwrite, Threads, milliseconds, share
 from sdcompress.cli.screen import bar, write_json
 from sdcompress.errors import UsageError
 
@@ -70,12 +70,15 @@ def calibrate(
     plan: Annotated[bool, typer.Option("--plan", help="only say how many images it takes; writes nothing")] = False,
     data_dir: DataDir = None,
     threads: Threads = 1,
+    backend: Backend = "onnxruntime",
+    device: Device = "cpu",
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
     """Choose the thresholds of a cascade on the validation split; writes a new artifact with the policy.
 
     With --confidence the drop is certified for new images like these; where no thresholds are, nobody leaves early.
+    Thresholds hold for what chose them: calibrate with the --backend and --device that will run them.
 
     Example: sdcompress calibrate artifacts/cascade --max-drop 1% --confidence 95% --out artifacts/early-exit
     """
@@ -89,6 +92,8 @@ def calibrate(
         "per": _per(per_exit, per_class),
         "data_dir": data_dir,
         "threads": threads,
+        "backend": backend,
+        "device": device,
     }
     made = {
         "budget_ms": None if budget is None else milliseconds(budget, "--budget"),

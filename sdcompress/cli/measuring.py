@@ -8,7 +8,17 @@ from typing import Annotated, Any, Literal
 import typer
 from pydantic import ValidationError
 
-from sdcompress.cli.options import AllowUncertified, DataDir, Device, Json, Out, Overwrite, Threads, milliseconds
+from sdcompress.cli.options import (
+    AllowUncertified,
+    Backend,
+    DataDir,
+    Device,
+    Json,
+    Out,
+    Overwrite,
+    Threads,
+    milliseconds,
+)
 from sdcompress.cli.screen import bar, command_line, say, write_json
 from sdcompress.errors import UsageError
 from sdcompress.schema.base import explain
@@ -22,6 +32,10 @@ def evaluate(
     split: Annotated[Literal["validation", "test"], typer.Option("--split", help="which images")] = "test",
     data_dir: DataDir = None,
     threads: Threads = 1,
+    backend: Annotated[
+        str | None,
+        typer.Option("--backend", help="what computes; default: onnxruntime for an artifact, torch for a checkpoint"),
+    ] = None,
     device: Device = "cpu",
     allow_uncertified: AllowUncertified = False,
     json: Json = False,
@@ -39,6 +53,7 @@ def evaluate(
             split=split,
             data_dir=data_dir,
             threads=threads,
+            backend=backend,
             device=device,
             allow_uncertified=allow_uncertified,
             progress=progress,
@@ -98,6 +113,7 @@ def bench(
     reference: Annotated[str | None, typer.Option("--reference", help="folder name of the reference")] = None,
     data_dir: DataDir = None,
     threads: Threads = 1,
+    backend: Backend = "onnxruntime",
     device: Device = "cpu",
     allow_uncertified: AllowUncertified = False,
     json: Json = False,
@@ -113,6 +129,7 @@ def bench(
         scenarios=scenario,
         batch=batch,
         threads=threads,
+        backend=backend,
         device=device,
         warmup_ms=milliseconds(warmup, "--warmup"),
         duration_s=milliseconds(duration, "--duration") / 1000,

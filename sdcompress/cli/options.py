@@ -13,6 +13,7 @@ from sdcompress.errors import UsageError
 
 __all__ = [
     "AllowUncertified",
+    "Backend",
     "DataDir",
     "Device",
     "Json",
@@ -44,6 +45,7 @@ Threads = Annotated[int, typer.Option("--threads", min=1, help="intra-op threads
 AllowUncertified = Annotated[
     bool, typer.Option("--allow-uncertified", help="also run what the artifact's certificate does not cover")
 ]
+Backend = Annotated[str, typer.Option("--backend", help="what computes: of 'sdcompress list backends'")]
 Device = Annotated[str, typer.Option("--device", help="cpu or cuda")]
 
 

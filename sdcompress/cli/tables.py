@@ -8,6 +8,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from sdcompress.artifact.card import OWN_IMAGES
+from sdcompress.artifact.certificate import Where
 from sdcompress.cli.engine_table import show_engines
 from sdcompress.cli.screen import say, table
 from sdcompress.doctor import Diagnosis
@@ -77,7 +78,8 @@ def show_manifest(manifest: Manifest, folder: str) -> None:
         say(
             f"policy: {policy.kind}, chosen on {policy.samples} {policy.split} images for a drop of at most "
             f"{policy.max_drop:.2%}: {_percent(policy.accuracy)} instead of {_percent(policy.reference_accuracy)} "
-            f"there; {policy.mean_ms:.3f} ms on average; guarantee: {policy.guarantee}"
+            f"there; {policy.mean_ms:.3f} ms on average; guarantee: {policy.guarantee}; by "
+            f"{Where(policy.backend, policy.device, policy.plans)}"
         )
     if manifest.certificate:
         _show_certificate(manifest.certificate)
@@ -112,8 +114,8 @@ def _show_certificate(found: Certificate) -> None:
     """The tests, one line for each wish."""
     say(
         f"certificate: {found.loss}{_in_every(found.per)}, confidence {found.confidence:.4g}, on "
-        f"{found.certify_samples} images that chose "
-        f"nothing ({found.shape_samples} others shaped the thresholds); for {found.backend} ({found.device})"
+        f"{found.certify_samples} images that chose nothing ({found.shape_samples} others shaped the thresholds); for "
+        f"{Where(found.backend, found.device, found.plans)}"
         + (f"; against the last exit of the artifact {found.against[:12]}" if found.against else "")
         + (f"; images of one's own, {OWN_IMAGES[found.own_images]}" if found.own_images else "")
     )

@@ -12,9 +12,9 @@ from sdcompress import data
 from sdcompress.artifact.read import MANIFEST, open_artifact
 from sdcompress.checkpoint import open_checkpoint
 from sdcompress.data.samples import Dataset
-from sdcompress.errors import ArtifactError
+from sdcompress.errors import ArtifactError, UsageError
 from sdcompress.runtime.engine import Engine
-from sdcompress.runtime.open import open_engine
+from sdcompress.runtime.open import EAGER, open_engine
 from sdcompress.schema.recipe import Recipe
 
 __all__ = ["Subject", "open_subject"]
@@ -38,11 +38,28 @@ class Subject:
     recipe: Recipe
     data_fingerprint: str
 
-    def engine(self, *, threads: int | None = None, device: str = "cpu", allow_uncertified: bool = False) -> Engine:
-        """Ready to run: onnxruntime for an artifact, torch for a checkpoint; the arguments of ``open_engine``."""
-        backend = "onnxruntime" if self.kind == "artifact" else "eager"
+    def engine(
+        self,
+        *,
+        backend: str | None = None,
+        threads: int | None = None,
+        device: str = "cpu",
+        allow_uncertified: bool = False,
+    ) -> Engine:
+        """Ready to run; the arguments of ``open_engine``. Default: onnxruntime for an artifact, torch for a checkpoint.
+
+        Raises:
+            UsageError: if a backend is given for a checkpoint, which only torch runs.
+        """
+        usual = "onnxruntime" if self.kind == "artifact" else EAGER
+        if backend not in {None, usual} and self.kind == "checkpoint":
+            raise UsageError(
+                f"'{self.path}' is a checkpoint, which the backend '{backend}' does not run.",
+                allowed=f"{EAGER} (torch), which is the default for checkpoints",
+                next_step=f"sdcompress export {self.path} --out FOLDER, and name that",
+            )
         return open_engine(
-            self.path, backend=backend, threads=threads, device=device, allow_uncertified=allow_uncertified
+            self.path, backend=backend or usual, threads=threads, device=device, allow_uncertified=allow_uncertified
         )
 
     def dataset(self, data_dir: Path | str | None = None) -> Dataset:

@@ -118,9 +118,9 @@ def latencies(report: Report) -> list[Table]:
     tables = []
     for bench in report.benches:
         note = (
-            f"{bench.input}. {threads(bench.threads)} on {bench.device}; warm-up of at least {bench.warmup_ms:.0f} ms"
-            f" and 10 calls; {bench.duration_s:g} s measured for each line; closed loop, nothing trimmed."
-            " Percentiles with their 99 % order-statistic intervals."
+            f"{bench.input}. {threads(bench.threads)}, {bench.backend} on {bench.device}; warm-up of at least"
+            f" {bench.warmup_ms:.0f} ms and 10 calls; {bench.duration_s:g} s measured for each line; closed loop,"
+            " nothing trimmed. Percentiles with their 99 % order-statistic intervals."
         )
         percents = [p.percent for p in bench.records[0].latency.percentiles] if bench.records else []
         columns = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Callable
 
 from sdcompress.schema.manifest import Policy
 
@@ -14,9 +15,11 @@ class Cost:
 
     Args:
         policy: holds them; None, or a policy without: nothing is known.
+        computed: from the rows that are carried to those that are computed; engines of fixed shapes round up.
     """
 
-    def __init__(self, policy: Policy | None) -> None:
+    def __init__(self, policy: Policy | None, computed: Callable[[int], int] = int) -> None:
+        self._computed = computed
         self._ms = policy.stage_ms if policy else ()
         self._times = policy.stage_times if policy else None
 
@@ -29,6 +32,7 @@ class Cost:
             stage: its position.
             rows: at least 1.
         """
+        rows = self._computed(rows)
         if self._times is None:
             return self._ms[stage] * rows if self._ms else 0.0
         x, y = self._times.rows, self._times.ms[stage]
@@ -49,6 +53,8 @@ class Cost:
             carried: rows, those that have left included.
             alive: rows that have not.
         """
+        if self._computed(alive) == self._computed(carried):
+            return False  # as much would be computed
         if self._times is None:
             return True
         moved = min(alive, carried - alive)

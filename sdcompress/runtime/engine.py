@@ -49,6 +49,9 @@ class Engine(Protocol):
     A batch is only a faster way of asking: what a row gets does not depend on the rows beside it, but for the last
     bits of a sum, which the backend may round differently at another batch size. NaN and infinity are not looked for
     in inputs; they come out as logits that are not finite, and a confidence that is NaN never lets a sample leave.
+
+    Where the backend keeps tensors on a GPU, inputs may also be an array of another library that lies there (DLPack or
+    ``__cuda_array_interface__``); answers are arrays of the host.
     """
 
     @property

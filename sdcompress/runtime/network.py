@@ -1,55 +1,76 @@
-"""The engine over an artifact: run a segment, let sure samples leave, compact the rest, go on."""
+"""The engine over an artifact: run a stage, let sure samples leave, compact the rest, go on."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import accumulate
 from time import perf_counter_ns
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from sdcompress.artifact.certificate import Where
 from sdcompress.artifact.read import Artifact
 from sdcompress.errors import ArtifactError
 from sdcompress.policies import restore
 from sdcompress.policies._base import Float, Signals, signals_of
 from sdcompress.runtime.backends._base import Graph
+from sdcompress.runtime.chain import ArrayChain, Batch, Chain, Run
 from sdcompress.runtime.cost import Cost
 from sdcompress.runtime.engine import ExitCost, Images, Prediction
 from sdcompress.runtime.gate import Gate, gates
-from sdcompress.runtime.inputs import checked, exit_position, prepared
-from sdcompress.runtime.stages import Tensors, stages
+from sdcompress.runtime.inputs import exit_position, prepared
 from sdcompress.runtime.survivors import Survivors
 from sdcompress.schema.manifest import Manifest, Policy, Preprocess, Segment
 
-__all__ = ["Network"]
+__all__ = ["Network", "array_network", "check_input"]
+
+
+def array_network(artifact: Artifact, load: Callable[[Segment], Graph], where: Where | None = None) -> Network:
+    """A network whose graphs are callables on numpy arrays.
+
+    Args:
+        artifact: opened, so checked.
+        load: makes a graph of a segment.
+        where: what computes them; default: what a certificate is about unless it says otherwise.
+    """
+    check_input(artifact.manifest)
+    graphs = [load(segment) for segment in artifact.manifest.segments]
+    return Network(artifact, ArrayChain(artifact.manifest, graphs, where or Where()))
 
 
 class Network:
-    """An artifact ready to run: every layout, one way.
+    """An artifact ready to run: every layout, one way, whatever computes underneath.
 
     Samples leave by the artifact's policy, each for itself, at any batch size. Without a policy nobody leaves before
     the last exit; an artifact with one exit answers 0 as the exit of every sample. In the layout ``all`` one graph
     computes every exit, so that leaving early changes the answer but saves nothing.
 
-    Calls from several threads are safe as far as the backend's graphs are (ONNX Runtime's are): everything that
-    changes during a call belongs to that call.
+    Calls from several threads are safe as far as the chain's runs are: everything else that changes during a call
+    belongs to that call. A batch above the chain's largest is answered in parts.
 
     Args:
         artifact: opened, so checked.
-        load: makes a graph of a segment.
+        chain: its stages, ready to run.
     """
 
-    def __init__(self, artifact: Artifact, load: Callable[[Segment], Graph]) -> None:
-        self.manifest = artifact.manifest
-        self._image = _image(self.manifest)
-        self._stages = stages(self.manifest, [load(segment) for segment in self.manifest.segments])
+    def __init__(self, artifact: Artifact, chain: Chain) -> None:
+        self.manifest, self._chain = artifact.manifest, chain
+        self._image = check_input(self.manifest)
+        self._ends = [exit_.segment for exit_ in self.manifest.exits]
         self._temperatures = tuple(exit_.temperature for exit_ in self.manifest.exits)
         policy = self.manifest.policy
         restored = restore(policy.kind, policy.parameters) if policy else None
         self._gates: tuple[Gate, ...] = gates(restored, policy.thresholds) if policy and restored else ()
         self._looks_back = restored is not None and restored.history
-        self._cost = Cost(policy)
+        self._cost = Cost(policy, chain.rows)
+
+    @property
+    def where(self) -> Where:
+        """What computes it, and where."""
+        return self._chain.where
 
     @property
     def exit_names(self) -> tuple[str, ...]:
@@ -87,81 +108,131 @@ class Network:
         """Turn images into inputs; see ``Engine.preprocess``."""
         return prepared(images, self.preprocess_spec, self._image)
 
-    def forced(self, inputs: Float, exit: int) -> Prediction:  # noqa: A002 - the field's word
+    def forced(self, inputs: Any, exit: int) -> Prediction:  # noqa: A002 - the field's word
         """Predict with everybody leaving at one exit; see ``Engine.forced``."""
         position = exit_position(exit, self.exit_names)
-        return self._forced(checked(inputs, self._image), position)
+        return self._forced(self._chain.checked(inputs), position)
 
-    def exits(self, inputs: Float) -> Float:
+    def exits(self, inputs: Any) -> Float:
         """The logits of every exit, float32 [E, B, K]; nobody leaves."""
-        inputs = checked(inputs, self._image)
+        inputs = self._chain.checked(inputs)
         if len(inputs) == 0:
-            return np.empty((len(self._stages), 0, len(self.classes)), np.float32)
-        tensors = self._start(inputs)
-        return np.stack([stage.run(tensors) for stage in self._stages])
+            return np.empty((len(self._ends), 0, len(self.classes)), np.float32)
+        return np.concatenate([self._exits(part) for part in self._parts(inputs)], axis=1)
 
-    def signals(self, inputs: Float, temperatures: Sequence[float] | None = None) -> tuple[Signals, ...]:
+    def signals(self, inputs: Any, temperatures: Sequence[float] | None = None) -> tuple[Signals, ...]:
         """What every exit's policy would judge by; see ``Engine.signals``."""
-        inputs = checked(inputs, self._image)
+        inputs = self._chain.checked(inputs)
         if len(inputs) == 0:
-            return (signals_of(np.empty((0, len(self.classes)), np.float32)),) * len(self._stages)
-        tensors, found = self._start(inputs), []
-        for stage, temperature in zip(self._stages, temperatures or self._temperatures, strict=True):
-            stage.run(tensors)
-            found.append(stage.signals(tensors, temperature))
-        return tuple(found)
+            return (signals_of(np.empty((0, len(self.classes)), np.float32)),) * len(self._ends)
+        parts = [self._signals(part, temperatures or self._temperatures) for part in self._parts(inputs)]
+        return tuple(Signals(*map(np.concatenate, zip(*exit_, strict=True))) for exit_ in zip(*parts, strict=True))
 
-    def __call__(self, inputs: Float, *, deadline_ms: float | None = None) -> Prediction:
+    def __call__(self, inputs: Any, *, deadline_ms: float | None = None) -> Prediction:
         """Predict; samples leave as the policy says. See ``Engine.__call__``."""
         due = None if deadline_ms is None else perf_counter_ns() + deadline_ms * 1e6
-        inputs = checked(inputs, self._image)
-        last = len(self._stages) - 1
+        inputs = self._chain.checked(inputs)
         if len(inputs) == 0 or (not self._gates and due is None):
-            return self._forced(inputs, last)
-        batch = Survivors(inputs, self.manifest.input.name)
-        for position, stage in enumerate(self._stages[:-1]):
-            logits = stage.run(batch.tensors)
-            if self._gates and batch.leave(self._leaves(position, batch), logits, position):
-                return batch.close(logits, position)
-            compacts = batch.alive < batch.carried and self._cost.compaction_pays(position, batch.carried, batch.alive)
-            if due is not None and self._late(due, position + 1, batch.alive if compacts else batch.carried):
-                return batch.close(logits, position)
-            batch.go_on(stage.kept)
-            if compacts:
-                batch.compact()
-        return batch.close(self._stages[-1].run(batch.tensors), last)
+            return self._forced(inputs, len(self._ends) - 1)
+        return _joined([self._predicted(part, due) for part in self._parts(inputs)])
+
+    def move_ms(self, position: int) -> float | None:
+        """What compaction takes for one row after an exit, in milliseconds; None: as much as numpy."""
+        return self._chain.move_ms(position)
+
+    def _predicted(self, inputs: Batch, due: float | None) -> Prediction:
+        batch, last = Survivors(len(inputs)), len(self._ends) - 1
+        with self._chain.start(inputs) as run:
+            for position in range(last):
+                run.stage(position)
+                if self._gates and batch.leave(
+                    self._leaves(position, run, batch), partial(run.logits, position), position
+                ):
+                    return _closed(run, batch, position)
+                compacts = batch.alive < batch.carried and self._cost.compaction_pays(
+                    position, batch.carried, batch.alive
+                )
+                if due is not None and self._late(due, position + 1, batch.alive if compacts else batch.carried):
+                    return _closed(run, batch, position)
+                if compacts:
+                    run.compact(position, batch.compact())
+            run.stage(last)
+            return _closed(run, batch, last)
 
     def _late(self, due: float, position: int, rows: int) -> bool:
         """Whether the next stage would end too late; one that is computed already never does (the layout ``all``)."""
-        runs = bool(self._stages[position].graphs)
+        runs = self._ends[position] > self._ends[position - 1]
         return runs and perf_counter_ns() + 1e6 * self._cost.ms(position, rows) > due
 
-    def _leaves(self, position: int, batch: Survivors) -> npt.NDArray[np.bool_]:
+    def _leaves(self, position: int, run: Run, batch: Survivors) -> npt.NDArray[np.bool_]:
         """The rows that leave, those that have left before included."""
-        signals = self._stages[position].signals(batch.tensors, self._temperatures[position])
+        signals = run.signals(position, self._temperatures[position])
         if self._looks_back:
             batch.signals.append(signals)
             return self._gates[position](batch.signals)
         return self._gates[position]((signals,))
 
-    def _forced(self, inputs: Float, position: int) -> Prediction:
+    def _parts(self, inputs: Batch) -> list[Batch]:
+        most = self._chain.largest or len(inputs)
+        if len(inputs) <= most:
+            return [inputs]
+        return [inputs[start : start + most] for start in range(0, len(inputs), most)]
+
+    def _exits(self, inputs: Batch) -> Float:
+        found = []
+        with self._chain.start(inputs) as run:
+            for position in range(len(self._ends)):
+                run.stage(position)
+                found.append(run.logits(position))
+            run.finish()
+            return np.stack([run.own(logits) for logits in found])
+
+    def _signals(self, inputs: Batch, temperatures: Sequence[float]) -> list[Signals]:
+        found = []
+        with self._chain.start(inputs) as run:
+            for position, temperature in zip(range(len(self._ends)), temperatures, strict=True):
+                run.stage(position)
+                found.append(Signals(*map(np.array, run.signals(position, temperature))))
+        return found
+
+    def _forced(self, inputs: Batch, position: int) -> Prediction:
         if len(inputs) == 0:  # many graphs cannot run on nothing
             return _everybody(np.empty((0, len(self.classes)), np.float32), position)
-        tensors = self._start(inputs)
-        for stage in self._stages[:position]:
-            stage.run(tensors)
-            tensors = {name: tensors[name] for name in stage.kept}
-        return _everybody(self._stages[position].run(tensors), position)
+        return _joined([_everybody(self._reached(part, position), position) for part in self._parts(inputs)])
 
-    def _start(self, inputs: Float) -> Tensors:
-        return {self.manifest.input.name: inputs}
+    def _reached(self, inputs: Batch, position: int) -> Float:
+        with self._chain.start(inputs) as run:
+            for earlier in range(position + 1):
+                run.stage(earlier)
+            logits = run.logits(position)
+            run.finish()
+            return run.own(logits)
+
+
+def _closed(run: Run, batch: Survivors, position: int) -> Prediction:
+    logits = run.logits(position)
+    run.finish()
+    return batch.close(run.own(logits) if batch.whole else logits, position)
+
+
+def _joined(parts: Sequence[Prediction]) -> Prediction:
+    if len(parts) == 1:
+        return parts[0]
+    return Prediction(
+        np.concatenate([part.logits for part in parts]), np.concatenate([part.exit_index for part in parts])
+    )
 
 
 def _everybody(logits: Float, position: int) -> Prediction:
     return Prediction(logits, np.full(len(logits), position, np.int64))
 
 
-def _image(manifest: Manifest) -> tuple[int, int, int]:
+def check_input(manifest: Manifest) -> tuple[int, int, int]:
+    """C, H, W of an artifact's input.
+
+    Raises:
+        ArtifactError: if it is no image of a fixed size.
+    """
     shape = manifest.input.shape
     if manifest.input.dtype != "float32" or len(shape) != 4 or not all(isinstance(size, int) for size in shape[1:]):
         raise ArtifactError(

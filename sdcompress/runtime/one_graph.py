@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from sdcompress import registry
-from sdcompress.artifact.certificate import check_covered
+from sdcompress.artifact.certificate import Where, check_covered
 from sdcompress.artifact.read import open_artifact
 from sdcompress.errors import InputError, UsageError
 from sdcompress.policies._base import Float
-from sdcompress.runtime.backends._base import Backend, Graph
+from sdcompress.runtime.backends._base import Backend, ChainBackend, Graph
 from sdcompress.runtime.engine import Images, Prediction
 from sdcompress.runtime.inputs import checked, prepared
 from sdcompress.runtime.open import ROOM
@@ -90,7 +90,13 @@ def open_one_graph(
             next_step=f"sdcompress export {path} --layout graph --out FOLDER",
         )
     if not allow_uncertified:
-        check_covered(manifest, backend=backend, device=device)
-    load: Backend = registry.load(ROOM, backend, extra="all")
+        check_covered(manifest, Where(backend, device))
+    load: Backend | ChainBackend = registry.load(ROOM, backend, extra="all")
+    if isinstance(load, ChainBackend):
+        raise UsageError(
+            f"The backend '{backend}' runs no graph that exits by itself.",
+            allowed="onnxruntime: TensorRT runs both branches of an If",
+            next_step="open the segments with it: sdcompress.open",
+        )
     graph = load(artifact.file(one_graph), one_graph, threads=threads, device=device)
     return OneGraphEngine(manifest, one_graph, graph)

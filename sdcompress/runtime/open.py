@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
 from pathlib import Path
 
 from sdcompress import registry
-from sdcompress.artifact.certificate import check_covered
+from sdcompress.artifact.certificate import Where, check_covered, elsewhere
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.errors import UnknownNameError, UsageError
-from sdcompress.runtime.backends._base import Backend, Graph
+from sdcompress.runtime.backends._base import Backend, ChainBackend, Graph
 from sdcompress.runtime.engine import Engine
-from sdcompress.runtime.network import Network
+from sdcompress.runtime.network import Network, array_network
 from sdcompress.schema.manifest import Segment
 
-__all__ = ["EAGER", "ROOM", "open_engine"]
+__all__ = ["EAGER", "ROOM", "open_engine", "open_network"]
 
 ROOM = "sdcompress.runtime.backends"
 EAGER = "eager"
@@ -40,7 +41,8 @@ def open_engine(
 
     Raises:
         ArtifactError: if the artifact is not intact or cannot be loaded.
-        CertificateError: if it comes with a certificate that does not cover this.
+        CertificateError: if it comes with a certificate that does not cover this. Thresholds that promise nothing run
+            anywhere, with a warning where they were chosen on another backend or device.
         CheckpointError: if the checkpoint is not intact.
         SetupError: if this machine has no such device; MissingExtraError if a package is not installed.
         UsageError: if threads is below 1; UnknownNameError if there is no such backend.
@@ -53,14 +55,38 @@ def open_engine(
         from sdcompress.runtime.eager import open_eager  # brings torch
 
         return open_eager(path, threads=threads, device=device)
+    return open_network(path, backend=backend, threads=threads, device=device, allow_uncertified=allow_uncertified)
+
+
+def open_network(
+    path: Path | str,
+    *,
+    backend: str = "onnxruntime",
+    threads: int | None = None,
+    device: str = "cpu",
+    allow_uncertified: bool = False,
+) -> Network:
+    """Open an artifact; the arguments and errors of ``open_engine``, without "eager"."""
     known = registry.names(ROOM)
     if backend not in known:
         raise UnknownNameError("backends", backend, [*known, EAGER])
-    load: Backend = registry.load(ROOM, backend, extra="all")
+    load: Backend | ChainBackend = registry.load(ROOM, backend, extra="all")
     artifact = open_artifact(path)
-    if not allow_uncertified:
-        check_covered(artifact.manifest, backend=backend, device=device)
-    return Network(artifact, partial(_load, load, artifact, threads=threads, device=device))
+    if isinstance(load, ChainBackend):
+        network = Network(artifact, load.open(artifact, threads=threads, device=device))
+        _check(artifact, network.where, allow_uncertified=allow_uncertified)
+        return network
+    where = Where(backend, device)
+    _check(artifact, where, allow_uncertified=allow_uncertified)
+    return array_network(artifact, partial(_load, load, artifact, threads=threads, device=device), where)
+
+
+def _check(artifact: Artifact, where: Where, *, allow_uncertified: bool) -> None:
+    if allow_uncertified:
+        return
+    check_covered(artifact.manifest, where)
+    if why := elsewhere(artifact.manifest, where):
+        warnings.warn(why, stacklevel=4)
 
 
 def _load(load: Backend, artifact: Artifact, segment: Segment, *, threads: int | None, device: str) -> Graph:

@@ -1,52 +1,93 @@
-"""The samples of one call that are still on their way, and the answers of those that have left."""
+"""The samples of one call that are still on their way, and the answers of those that have left: rows, no tensors."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from sdcompress.policies._base import Float, Signals
-from sdcompress.runtime.backends._base import Array
 from sdcompress.runtime.engine import Prediction
-from sdcompress.runtime.stages import Tensors
 
-__all__ = ["Survivors"]
+__all__ = ["Moves", "Survivors"]
 
 Rows = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+Column = TypeVar("Column", bound=npt.NDArray[Any])
+
+
+class Moves(NamedTuple):
+    """Rows from the end of a batch that fill the holes before them.
+
+    Attributes:
+        holes: int64 [M], rising: where to.
+        movers: int64 [M], rising: from where, all behind ``rows``.
+        rows: how many are left.
+    """
+
+    holes: Rows
+    movers: Rows
+    rows: int
+
+    def within(self, array: Column) -> Column:
+        """Move rows of an array, in place, and return the first ``rows`` of it."""
+        array[self.holes] = array[self.movers]
+        return array[: self.rows]  # type: ignore[return-value] # numpy: a view of the same kind
+
+    def blocks(self) -> Iterator[tuple[int, int, int]]:
+        """The same moves as (to, from, rows): neighbours that stay neighbours are one copy."""
+        if len(self.holes) == 0:
+            return
+        broken = np.flatnonzero((np.diff(self.holes) != 1) | (np.diff(self.movers) != 1)) + 1
+        starts = [0, *broken.tolist()]
+        for start, end in zip(starts, [*starts[1:], len(self.holes)], strict=True):
+            yield int(self.holes[start]), int(self.movers[start]), end - start
+
+
+class _Left(NamedTuple):
+    """Rows that left at one exit: of the caller's batch, and which of the carried ones these were."""
+
+    rows: Rows
+    mask: Mask
+    logits: Float
+    position: int
 
 
 class Survivors:
     """A batch between two exits.
 
     Rows that leave make holes; rows from the end fill them, in place, so that compaction copies at most as many rows as
-    have left, and allocates nothing. Their order changes, which nobody sees: no row depends on the others, and ``rows``
-    says whose answer it is. Where compaction does not pay, rows that have left are carried along and computed in vain.
+    have left, and allocates nothing. Their order changes, which nobody sees: no row depends on the others, and it is
+    kept here whose answer each is. Where compaction does not pay, rows that have left are carried along and computed in
+    vain. Tensors are moved by whoever holds them, as ``compact`` says.
 
     Args:
-        inputs: float32 [B, C, H, W]; the caller's own, so never written to.
-        name: the name of the network's input.
+        batch: its samples.
     """
 
-    def __init__(self, inputs: Float, name: str) -> None:
-        self.tensors: Tensors = {name: inputs}
+    def __init__(self, batch: int) -> None:
         self.signals: list[Signals] = []  # of the exits so far, if the policy looks back
-        self.alive = self.carried = len(inputs)
-        self._batch, self._borrowed = len(inputs), name
-        self._answer: Prediction | None = None  # made when the first samples leave without the others
-        self._rows: Rows = np.empty(0, np.int64)  # of the caller's batch; unset as long as nobody has left
-        self._here: npt.NDArray[np.bool_] | None = None  # which carried rows have not left; None: all
+        self.alive = self.carried = self._batch = batch
+        self._left: list[_Left] = []
+        self._rows: Rows | None = None  # of the caller's batch; None as long as nobody has left
+        self._here: Mask | None = None  # which carried rows have not left; None: all
 
-    def leave(self, leaves: npt.NDArray[np.bool_], logits: Float, position: int) -> bool:
-        """Take the answers of rows that leave, unless that is everybody: then ``close`` is what remains to be done.
+    @property
+    def whole(self) -> bool:
+        """Whether nobody has left yet."""
+        return not self._left
+
+    def leave(self, leaves: Mask, logits: Callable[[], Float], position: int) -> bool:
+        """Note the answers of rows that leave, unless that is everybody: then ``close`` is what remains to be done.
 
         Returns:
             Whether everybody who is left leaves.
 
         Args:
-            leaves: bool [rows].
-            logits: float32 [rows, K].
+            leaves: bool [carried].
+            logits: gives float32 [carried, K], which is read when the batch is closed; called only if some leave.
             position: of the exit.
         """
         if self._here is not None:
@@ -54,48 +95,42 @@ class Survivors:
         count = int(np.count_nonzero(leaves))
         if count in {0, self.alive}:
             return count > 0
-        if self._answer is None:
+        if self._rows is None:
             self._rows = np.arange(self._batch)
-            self._answer = Prediction(
-                np.empty((self._batch, logits.shape[1]), np.float32), np.empty(self._batch, np.int64)
-            )
-        gone = self._rows[leaves]
-        self._answer.logits[gone], self._answer.exit_index[gone] = logits[leaves], position
+        self._left.append(_Left(self._rows[leaves], leaves, logits(), position))
         self._here = ~leaves if self._here is None else self._here & ~leaves
         self.alive -= count
         return False
 
-    def go_on(self, names: Sequence[str]) -> None:
-        """Keep these tensors alone, with the rows as they are.
-
-        Args:
-            names: the tensors that are still needed.
-        """
-        self.tensors = {name: self.tensors[name] for name in names}
-
-    def compact(self) -> None:
-        """Drop the rows that have left from all tensors."""
+    def compact(self) -> Moves:
+        """Drop the rows that have left, and say which rows of the tensors must move where."""
         assert self._here is not None
+        assert self._rows is not None
         count = self.alive
-        holes = np.flatnonzero(~self._here[:count])
-        movers = count + np.flatnonzero(self._here[count:])
-
-        def filled(array: Array) -> Array:
-            array[holes] = array[movers]
-            return array[:count]
-
-        if self._borrowed in self.tensors:
-            self.tensors[self._borrowed] = self.tensors[self._borrowed].copy()
-            self._borrowed = ""
-        self.tensors = {name: filled(tensor) for name, tensor in self.tensors.items()}
-        self.signals = [Signals(*(filled(column) for column in signals)) for signals in self.signals]
-        self._rows = filled(self._rows)
+        holes, movers = np.flatnonzero(~self._here[:count]), count + np.flatnonzero(self._here[count:])
+        moves = Moves(holes, movers, count)
+        self.signals = [
+            Signals(
+                moves.within(one.best), moves.within(one.second), moves.within(one.entropy), moves.within(one.answer)
+            )
+            for one in self.signals
+        ]
+        self._rows = moves.within(self._rows)
         self.carried, self._here = count, None
+        return moves
 
     def close(self, logits: Float, position: int) -> Prediction:
-        """Everybody who is left leaves here."""
-        if self._answer is None:
+        """Everybody who is left leaves here.
+
+        Args:
+            logits: float32 [carried, K]; if nobody has left before, they become the answer themselves.
+            position: of the exit.
+        """
+        if self._rows is None:
             return Prediction(logits, np.full(len(logits), position, np.int64))
+        answer = Prediction(np.empty((self._batch, logits.shape[1]), np.float32), np.empty(self._batch, np.int64))
+        for left in self._left:
+            answer.logits[left.rows], answer.exit_index[left.rows] = left.logits[left.mask], left.position
         rows, kept = (self._rows, logits) if self._here is None else (self._rows[self._here], logits[self._here])
-        self._answer.logits[rows], self._answer.exit_index[rows] = kept, position
-        return self._answer
+        answer.logits[rows], answer.exit_index[rows] = kept, position
+        return answer

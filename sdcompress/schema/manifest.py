@@ -132,7 +132,14 @@ class Policy(Frozen):
         (), description="measured ms to decide at each exit but the last, at batch 1; empty: not measured"
     )
     stage_times: StageTimes | None = Field(None, description="null: not measured in batches")
-    backend: str = "onnxruntime"
+    backend: str = Field("onnxruntime", description="that it was chosen on")
+    device: str = Field("cpu", description="likewise")
+    plans: Sha256 | None = Field(None, description="of engines: the digest of the list of their plans' SHA-256")
+
+    @model_serializer(mode="wrap")
+    def _as_before_unless_on_a_gpu(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # what is chosen on onnxruntime on a CPU stays, byte for byte, what readers before these fields know
+        return {k: v for k, v in dump(self).items() if (k, v) not in (("device", "cpu"), ("plans", None))}
 
     @model_validator(mode="after")
     def _nobody_leaves_without_a_certificate(self) -> Policy:
@@ -187,6 +194,9 @@ class Certificate(Frozen):
     wiring: Sha256 = Field(description="digest of the input, the segments' tensors and which of them an exit reads")
     backend: str
     device: str
+    plans: Sha256 | None = Field(
+        None, description="of engines: the digest of the list of their plans' SHA-256; null: the segments were run"
+    )
     precision: tuple[str, ...] = Field(description="of every segment")
     data_fingerprint: Sha256 = Field(description="of the data set and its split, or of the images of one's own")
     own_images: Literal["apart", "not compared"] | None = Field(
@@ -198,6 +208,10 @@ class Certificate(Frozen):
     shape_samples: PositiveInt = Field(description="samples that made temperatures and path")
     certify_samples: PositiveInt = Field(description="samples that were only tested")
     evidence: FileEntry = Field(description="what each exit did on each of those samples, in the order of the tests")
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_absent(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in dump(self).items() if (name, value) != ("plans", None)}
 
 
 class Provenance(Frozen):

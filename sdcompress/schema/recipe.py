@@ -223,6 +223,7 @@ class Bench(Frozen):
     threads: PositiveInt = Field(
         1, description="intra-op threads; one is the only repeatable count on a shared machine"
     )
+    backend: str = Field("onnxruntime", description="of 'sdcompress list backends'")
     device: Literal["cpu", "cuda"] = "cpu"
     warmup_ms: PositiveFloat = 200.0
     duration_s: PositiveFloat = 10.0

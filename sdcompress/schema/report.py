@@ -157,6 +157,7 @@ class BenchReport(Frozen):
     command: str
     machine: Machine
     threads: int
+    backend: str = "onnxruntime"
     device: str
     input: str = Field(description="where the images came from, and how many different ones")
     warmup_ms: float

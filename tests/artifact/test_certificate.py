@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sdcompress.artifact.certificate import check_covered, graphs_digest
+from sdcompress.artifact.certificate import Where, check_covered, graphs_digest
 from sdcompress.artifact.read import open_artifact
 from sdcompress.errors import CertificateError
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.manifest import Manifest
 
-CPU = {"backend": "onnxruntime", "device": "cpu"}
+CPU = Where()
 
 
 def changed(manifest: Manifest, **fields: Any) -> Manifest:
@@ -24,14 +24,14 @@ def changed(manifest: Manifest, **fields: Any) -> Manifest:
 
 def refused(manifest: Manifest, words: str, **where: str) -> None:
     with pytest.raises(CertificateError, match=words) as caught:
-        check_covered(manifest, **{**CPU, **where})
+        check_covered(manifest, CPU._replace(**where))
     assert caught.value.allowed
     assert caught.value.next_step
 
 
 def test_as_written_it_is_covered_where_it_was_certified(certified_artifact: Path) -> None:
     manifest = open_artifact(certified_artifact).manifest
-    check_covered(manifest, **CPU)
+    check_covered(manifest, CPU)
     refused(manifest, "for onnxruntime on cpu, not for onnxruntime on cuda", device="cuda")
     refused(manifest, "not for tensorrt on cpu", backend="tensorrt")
 
@@ -47,7 +47,7 @@ def test_every_certified_step_is_covered_and_none_beyond(certified_artifact: Pat
                 manifest, policy=policy.model_copy(update={"thresholds": thresholds, "max_drop": level.max_drop})
             )
             if step <= level.certified:
-                check_covered(moved, **CPU)
+                check_covered(moved, CPU)
             else:
                 refused(moved, f"not among those that are certified for a drop of {level.max_drop:.2%}")
 
@@ -62,7 +62,7 @@ def test_thresholds_that_never_fire_lose_nothing(certified_artifact: Path) -> No
     manifest = open_artifact(certified_artifact).manifest
     assert manifest.policy is not None
     shut = manifest.policy.model_copy(update={"thresholds": (2.0, 2.0), "guarantee": "no certificate"})
-    check_covered(changed(manifest, policy=shut), **CPU)
+    check_covered(changed(manifest, policy=shut), CPU)
 
 
 def test_the_graphs_are_known_by_their_bytes_in_their_order(certified_artifact: Path) -> None:
@@ -73,8 +73,8 @@ def test_the_graphs_are_known_by_their_bytes_in_their_order(certified_artifact: 
 
 
 def test_where_nothing_is_promised_nothing_is_refused(tiny_artifact: Callable[..., Path]) -> None:
-    check_covered(open_artifact(tiny_artifact(policy=(0.1, 0.1))).manifest, backend="any", device="cuda")
-    check_covered(open_artifact(tiny_artifact("single")).manifest, backend="any", device="cuda")
+    check_covered(open_artifact(tiny_artifact(policy=(0.1, 0.1))).manifest, Where("any", "cuda"))
+    check_covered(open_artifact(tiny_artifact("single")).manifest, Where("any", "cuda"))
 
 
 def test_the_engine_asks_first(certified_artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:

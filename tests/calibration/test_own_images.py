@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from sdcompress.api import calibrate, plan
-from sdcompress.artifact.certificate import check_covered
+from sdcompress.artifact.certificate import Where, check_covered
 from sdcompress.artifact.read import open_artifact
 from sdcompress.calibration.calibrate import calibrate as run_calibrate
 from sdcompress.calibration.calibrate import least_samples
@@ -61,7 +61,7 @@ def test_a_folder_is_certified_where_the_data_set_is_not_at_hand(tiny_artifact: 
     assert certificate.data_fingerprint == own.fingerprint != manifest.provenance.data_fingerprint
     assert certificate.seed == seed_of(own.fingerprint, certificate.graphs)
     assert recompute(open_artifact(out)) == certificate
-    check_covered(manifest, backend="onnxruntime", device="cpu")
+    check_covered(manifest, Where())
     # what the engine does on the images that certified, in their order
     engine = open_engine(out, threads=1)
     inputs = engine.preprocess(own.images(draw_parts(1200, certificate.seed).certify))

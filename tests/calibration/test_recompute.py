@@ -125,7 +125,7 @@ EDITS: dict[str, tuple[Callable[[Fields], Any], tuple[str, ...]]] = {
     "other temperatures": (put("exits", 0, "temperature", value=3.0), ("another artifact", "temperatures")),
     "other data": (put("provenance", "data_fingerprint", value="a" * 64), ("another artifact", "data")),
     "other graphs": (put("certificate", "graphs", value="a" * 64), ("another artifact", "graphs")),
-    "another backend": (put("certificate", "backend", value="tensorrt"), ("for tensorrt on cpu",)),
+    "another backend": (put("certificate", "backend", value="tensorrt"), ("the policy's backend is onnxruntime",)),
 }
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from sdcompress.errors import SetupError
+from sdcompress.nvidia.probe import probe_cuda
 from sdcompress.storage import digest_of
 
 
@@ -204,6 +206,30 @@ def test_an_edited_certificate_is_4_and_runs_only_when_told(cli, made, tmp_path:
 
 def test_a_device_that_is_not_there_is_3(cli, made) -> None:
     refused(cli("evaluate", made.cascade, "--device", "tpu"), 3, "'tpu'", "allowed: cpu")
+
+
+def test_tensorrt_without_a_driver_is_3_and_says_what_runs_the_artifact(cli, made, tmp_path: Path) -> None:
+    try:
+        probe_cuda()
+    except SetupError:
+        pass
+    else:
+        pytest.skip("there is a GPU here")
+    gpu = ("--backend", "tensorrt", "--device", "cuda")
+    for verb in (
+        ["evaluate", made.cascade],
+        ["bench", made.cascade, "--images", "golden"],
+        ["calibrate", made.cascade, "--out", tmp_path / "out"],
+        ["calibrate", made.cascade, "--plan", "--confidence", "95%", "--max-drop", "50%"],
+    ):
+        refused(cli(*verb, *gpu), 3, "driver", "onnxruntime")
+    assert not (tmp_path / "out").exists()
+    refused(cli("evaluate", made.cascade, "--backend", "tensorrt"), 3, "no device 'cpu'", "--device cuda")
+
+
+def test_a_backend_that_does_not_exist_or_does_not_fit_is_2(cli, made) -> None:
+    refused(cli("evaluate", made.cascade, "--backend", "tensort"), 2, "Did you mean 'tensorrt'?")
+    refused(cli("evaluate", made.train, "--backend", "tensorrt"), 2, "is a checkpoint", "sdcompress export")
 
 
 def test_what_is_no_cascade_cannot_be_calibrated(cli, made, tmp_path: Path) -> None:

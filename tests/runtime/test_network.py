@@ -19,7 +19,7 @@ from sdcompress.policies import restore, scores
 from sdcompress.runtime.backends._base import Graph
 from sdcompress.runtime.backends.onnxruntime import load
 from sdcompress.runtime.engine import Engine, Prediction
-from sdcompress.runtime.network import Network
+from sdcompress.runtime.network import Network, array_network
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.manifest import Segment, StageTimes
 
@@ -185,7 +185,7 @@ def test_nothing_is_copied_but_rows_in_the_place_of_others(tiny_artifact: Write)
 
         return run
 
-    assert set(Network(artifact, remembering)(inputs_of(64)).exit_index.tolist()) == {0, 2}
+    assert set(array_network(artifact, remembering)(inputs_of(64)).exit_index.tolist()) == {0, 2}
 
 
 def _slowly(artifact: Artifact, seconds: float) -> Network:
@@ -198,7 +198,7 @@ def _slowly(artifact: Artifact, seconds: float) -> Network:
 
         return run
 
-    return Network(artifact, slow)
+    return array_network(artifact, slow)
 
 
 def test_a_deadline_takes_the_deepest_exit_that_is_reached(tiny_artifact: Write) -> None:
@@ -262,7 +262,7 @@ def _rows_run(artifact: Artifact, inputs: np.ndarray) -> tuple[list[list[int]], 
 
         return run
 
-    found = Network(artifact, counting)(inputs)
+    found = array_network(artifact, counting)(inputs)
     return seen, found
 
 
@@ -274,7 +274,7 @@ def test_forced_to_an_exit_runs_nothing_behind_it(tiny_artifact: Write) -> None:
             return load(artifact.file(segment), segment, threads=1, device="cpu")
         return lambda tensors: pytest.fail(f"{segment.file} ran on {len(tensors)} tensors")
 
-    assert Network(artifact, first_only).forced(inputs_of(3), 0).exit_index.tolist() == [0, 0, 0]
+    assert array_network(artifact, first_only).forced(inputs_of(3), 0).exit_index.tolist() == [0, 0, 0]
 
 
 def test_other_rows_do_not_matter(tiny_artifact: Write) -> None:

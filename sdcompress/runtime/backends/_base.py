@@ -1,16 +1,21 @@
-"""The contract of a backend: from a segment's file to a callable on numpy arrays."""
+"""The two contracts of a backend: a callable on numpy arrays for each segment, or a whole chain that keeps tensors."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy.typing as npt
 
 from sdcompress.schema.manifest import Segment
 
-__all__ = ["Array", "Backend", "Graph"]
+if TYPE_CHECKING:
+    from sdcompress.artifact.read import Artifact
+    from sdcompress.runtime.chain import Chain
+
+__all__ = ["Array", "Backend", "ChainBackend", "Graph"]
 
 Array = npt.NDArray[Any]
 
@@ -19,7 +24,7 @@ Graph = Callable[[dict[str, Array]], Sequence[Array]]
 
 
 class Backend(Protocol):
-    """What an entry of this room is: a function (or a class) that makes a graph ready to run."""
+    """What most entries of this room are: a function (or a class) that makes a graph ready to run."""
 
     def __call__(self, file: Path, segment: Segment, *, threads: int | None, device: str) -> Graph:
         """Load one graph.
@@ -37,3 +42,31 @@ class Backend(Protocol):
             SetupError: if this machine has no such device.
             ArtifactError: if the file cannot be loaded, or is not what the manifest says.
         """
+
+
+class OpensChain(Protocol):
+    """Makes all stages of an artifact ready to run."""
+
+    def __call__(self, artifact: Artifact, *, threads: int | None, device: str) -> Chain:
+        """Open the stages.
+
+        Args:
+            artifact: opened, so checked.
+            threads: for one call; None leaves the choice to the backend.
+            device: "cpu" or "cuda".
+
+        Raises:
+            SetupError: if this machine has no such device.
+            ArtifactError: if a file cannot be loaded, or is not what the manifest says.
+        """
+
+
+@dataclass(frozen=True)
+class ChainBackend:
+    """What an entry is that keeps tensors between segments where they were computed, such as on a GPU.
+
+    Attributes:
+        open: makes the stages of an artifact ready to run.
+    """
+
+    open: OpensChain

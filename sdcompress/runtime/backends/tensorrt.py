@@ -1,0 +1,49 @@
+"""TensorRT: the artifact's engines for this GPU; tensors stay on the device, CUDA graphs, no torch (device: cuda)."""
+
+from __future__ import annotations
+
+import weakref
+
+from sdcompress.artifact.certificate import Where, plans_digest
+from sdcompress.artifact.read import Artifact
+from sdcompress.errors import SetupError
+from sdcompress.nvidia.compatible import choose
+from sdcompress.nvidia.cuda import load_runtime
+from sdcompress.nvidia.probe import probe_cuda
+from sdcompress.nvidia.trt import load, make_logger, make_runtime, version_of
+from sdcompress.runtime.backends._base import ChainBackend
+from sdcompress.runtime.resident.buckets import buckets
+from sdcompress.runtime.resident.chain import ResidentChain
+from sdcompress.runtime.resident.gpu import GpuDevice
+from sdcompress.runtime.resident.plans import Loader, programs
+
+__all__ = ["backend"]
+
+
+def _open(artifact: Artifact, *, threads: int | None, device: str) -> ResidentChain:
+    """See ``ChainBackend``. Everything is made, run and recorded here, so that the first call is like every other."""
+    del threads  # the GPU's
+    if device != "cuda":
+        raise SetupError(
+            f"TensorRT has no device '{device}'.",
+            allowed="cuda",
+            next_step="add --device cuda, or device='cuda'; without a GPU the backend 'onnxruntime' runs the artifact",
+        )
+    trt, gpu = load(), probe_cuda()
+    engines = choose(artifact.manifest.engines, tensorrt=version_of(trt), gpu=gpu, artifact=str(artifact.path))
+    log, on = make_logger(trt), GpuDevice(load_runtime())
+    try:
+        runtime = make_runtime(trt, log, version_compatible=engines.version_compatible)
+        shapes = buckets(engines.profiles)
+        loaded = programs(Loader(trt, runtime, log), artifact, engines, on, shapes)
+        where = Where("tensorrt", device, plans_digest(engines))
+        chain = ResidentChain(on, artifact.manifest, loaded, shapes, where)
+        chain.warm_up()
+    except BaseException:
+        on.close()
+        raise
+    weakref.finalize(chain, on.close)  # the GPU's memory goes with the engine
+    return chain
+
+
+backend = ChainBackend(_open)

@@ -1,0 +1,64 @@
+"""The numbers of rows that engines of fixed shapes are run with: every batch is rounded up to one of them."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sdcompress.schema.engines import BatchProfile
+
+__all__ = ["Buckets", "buckets"]
+
+
+@dataclass(frozen=True)
+class Buckets:
+    """Numbers of rows, each with the optimisation profile that it is run in.
+
+    A captured CUDA graph is for one shape, so shapes are few and fixed: rows beyond those of the batch are computed and
+    ignored.
+
+    Attributes:
+        rows: rising.
+        profiles: of each, the position among the profiles.
+    """
+
+    rows: tuple[int, ...]
+    profiles: tuple[int, ...]
+
+    @property
+    def largest(self) -> int:
+        """The most rows at once; more are run in parts."""
+        return self.rows[-1]
+
+    def position(self, rows: int) -> int:
+        """The smallest bucket that holds so many rows.
+
+        Args:
+            rows: 1 to ``largest``.
+        """
+        found = bisect_left(self.rows, rows)
+        assert found < len(self.rows), "batches above the largest bucket are split before they come here"
+        return found
+
+    def alone(self, bucket: int) -> bool:
+        """Whether no other bucket is run in its profile."""
+        return self.profiles.count(self.profiles[bucket]) == 1
+
+
+def buckets(profiles: Sequence[BatchProfile]) -> Buckets:
+    """For every profile: the batch it is tuned for, its largest one, and the powers of two in it.
+
+    So that no batch is rounded up to twice its rows or more, but for those below the smallest profile.
+
+    Args:
+        profiles: of the engines, rising.
+    """
+    found = {
+        rows: at
+        for at, profile in enumerate(profiles)
+        for rows in range(profile.min, profile.max + 1)
+        if rows in {profile.opt, profile.max} or rows & (rows - 1) == 0
+    }
+    rows = tuple(sorted(found))
+    return Buckets(rows, tuple(found[each] for each in rows))

@@ -1,0 +1,35 @@
+"""An NVIDIA GPU as a device of a chain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sdcompress.nvidia.cuda import Cuda
+from sdcompress.runtime.resident.device import DeviceArray
+from sdcompress.runtime.resident.foreign import UNKNOWN, foreign_array
+
+__all__ = ["GpuDevice"]
+
+
+class GpuDevice(Cuda):
+    """See ``Device``; it also records work as CUDA graphs, see ``Recorder``."""
+
+    def accept(self, inputs: object) -> DeviceArray | None:
+        """An array in the memory of this GPU, of torch, cupy or another library; nothing is copied."""
+        return foreign_array(inputs, self.stream)
+
+    def after(self, array: DeviceArray) -> None:
+        """Wait for the stream on which it was made; for everything, where nobody says which that is."""
+        if array.stream == UNKNOWN:
+            self.wait_for_all()
+        elif array.stream is not None:
+            self.wait_for(array.stream)
+
+    def record(self, queue: Callable[[], None]) -> Any | None:
+        """A CUDA graph, or None; see ``Cuda.captured``."""
+        return self.captured(queue)
+
+    def replay(self, recording: Any) -> None:
+        """Launch it."""
+        self.launch(recording)

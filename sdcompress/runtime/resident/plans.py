@@ -1,0 +1,200 @@
+"""A segment as a TensorRT engine: one context for each bucket, of a fixed shape, so that its graph can be replayed.
+
+By names only: binding indices are gone in 10. A context is bound once, to memory that never moves. In TensorRT 8 a
+profile serves one context only: its buckets share that one, its shape is set before each run, and nothing is captured,
+unless the profile has one bucket (``--batch 1,2,4,8``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from sdcompress.artifact.read import Artifact
+from sdcompress.errors import ArtifactError, SetupError
+from sdcompress.nvidia.context import make_context, profiles_shared, scratch_bytes
+from sdcompress.nvidia.log import Log
+from sdcompress.nvidia.trt import TensorRT, dtype_name, version_of
+from sdcompress.runtime.resident.buckets import Buckets
+from sdcompress.runtime.resident.device import Port
+from sdcompress.runtime.resident.gpu import GpuDevice
+from sdcompress.runtime.resident.replay import Replayed
+from sdcompress.schema.engines import BatchProfile, Engines, Plan
+
+if TYPE_CHECKING:
+    import tensorrt
+
+__all__ = ["Loader", "PlanProgram", "Scratch", "plan_bytes", "programs"]
+
+_BUILD = "build engines here: sdcompress export ARTIFACT --format trt --out FOLDER"
+
+
+def plan_bytes(artifact: Artifact, plan: Plan) -> bytes:
+    """The plan that stands in the manifest, and nothing else: a plan is code, and runs as soon as it is loaded.
+
+    Opening the artifact has compared the file's SHA-256 already; the bytes that are handed on are compared again, as
+    the file may have been changed since.
+
+    Raises:
+        ArtifactError: if they are others.
+    """
+    file = artifact.file(plan)
+    try:
+        found = file.read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"'{file}' cannot be read: {error.strerror}.", next_step=_BUILD) from error
+    if sha256(found).hexdigest() != plan.sha256:
+        raise ArtifactError(
+            f"'{file}' was changed while it was opened.",
+            allowed=f"the SHA-256 {plan.sha256[:12]}..., as the manifest says",
+            next_step="copy the artifact again from where it was made, and find out who writes to it",
+        )
+    return found
+
+
+class Loader(NamedTuple):
+    """What loads plans: TensorRT as a module, a runtime of it, and what it says."""
+
+    trt: TensorRT
+    runtime: tensorrt.Runtime
+    log: Log
+
+
+def programs(
+    loader: Loader, artifact: Artifact, engines: Engines, device: GpuDevice, buckets: Buckets
+) -> list[PlanProgram]:
+    """Load all plans; they share one scratch memory.
+
+    Args:
+        loader: of the plans.
+        artifact: opened.
+        engines: of its manifest.
+        device: where they run.
+        buckets: the numbers of rows that they are run with.
+
+    Raises:
+        ArtifactError: if a plan is not what the manifest says, or cannot be loaded.
+        SetupError: if there is too little memory.
+    """
+    loaded = []
+    for plan in engines.plans:
+        engine = loader.runtime.deserialize_cuda_engine(plan_bytes(artifact, plan))
+        if engine is None:
+            raise ArtifactError(
+                f"TensorRT {version_of(loader.trt)} cannot load '{plan.file}': {loader.log.reason()}.",
+                allowed=f"a plan of TensorRT {engines.tensorrt} for {engines.gpu}, as the manifest says it is",
+                next_step=_BUILD,
+            )
+        _check_profiles(loader.trt, engine, plan.file, engines.profiles)
+        loaded.append(engine)
+    size = max(scratch_bytes(engine) for engine in loaded)
+    scratch = Scratch(device.alloc(size), size)
+    return [PlanProgram(loader, engine, device, buckets, scratch) for engine in loaded]
+
+
+class Scratch(NamedTuple):
+    """Memory on the device that every context computes in, one after the other."""
+
+    address: int
+    size: int
+
+
+class PlanProgram:
+    """See ``Program``.
+
+    Args:
+        loader: of the engine; kept as long as it.
+        engine: deserialized.
+        device: where it runs.
+        buckets: the numbers of rows that it is run with.
+        scratch: that it shares with others.
+    """
+
+    def __init__(
+        self, loader: Loader, engine: tensorrt.ICudaEngine, device: GpuDevice, buckets: Buckets, scratch: Scratch
+    ) -> None:
+        self._loader, self._engine, self._log = loader, engine, loader.log
+        self._device, self._buckets, self._scratch = device, buckets, scratch
+        names = [engine.get_tensor_name(at) for at in range(engine.num_io_tensors)]
+        ports = {name: Port(np.dtype(self._dtype(name)), _dims(engine.get_tensor_shape(name))[1:]) for name in names}
+        entry = loader.trt.TensorIOMode.INPUT
+        self.inputs = {name: port for name, port in ports.items() if engine.get_tensor_mode(name) == entry}
+        self.outputs = {name: port for name, port in ports.items() if name not in self.inputs}
+        self._shared = profiles_shared(loader.trt)
+        self._contexts: dict[int, tensorrt.IExecutionContext] = {}  # the last of each profile
+        self.launches: list[Replayed[Any]] = []
+
+    def bound(self, bucket: int, rows: int, addresses: Mapping[str, int]) -> Callable[[], None]:
+        """A context of its own, because a captured graph is for one shape and one context's memory."""
+        profile, fixed = self._buckets.profiles[bucket], self._shared or self._buckets.alone(bucket)
+        context = None if fixed else self._contexts.get(profile)
+        if context is None:
+            context = self._contexts[profile] = self._context(profile, addresses)
+        self._shape(context, rows)
+        for name, port in self.outputs.items():
+            if _dims(context.get_tensor_shape(name)) != (rows, *port.row):
+                raise ArtifactError(
+                    f"'{name}' has the shape {list(_dims(context.get_tensor_shape(name)))} for {rows} rows.",
+                    allowed=f"{[rows, *port.row]}: one row of output for each of input",
+                    next_step=_BUILD,
+                )
+
+        def enqueue() -> None:
+            if not fixed:
+                self._shape(context, rows)
+            if not context.execute_async_v3(self._device.stream):
+                raise SetupError(
+                    f"TensorRT cannot run a segment with {rows} rows: {self._log.reason()}.",
+                    next_step="check 'nvidia-smi', and run it again in a new process",
+                )
+
+        self.launches.append(Replayed(enqueue, self._device if fixed else None))
+        return self.launches[-1]
+
+    def _context(self, profile: int, addresses: Mapping[str, int]) -> tensorrt.IExecutionContext:
+        context = make_context(self._loader.trt, self._engine, self._log, *self._scratch)
+        if context.active_optimization_profile != profile:
+            self._must(context.set_optimization_profile_async(profile, self._device.stream), f"use profile {profile}")
+            self._device.finish()
+        for name in (*self.inputs, *self.outputs):
+            self._must(context.set_tensor_address(name, addresses[name]), f"use memory of ours for '{name}'")
+        return context
+
+    def _shape(self, context: tensorrt.IExecutionContext, rows: int) -> None:
+        for name, port in self.inputs.items():
+            shape = (rows, *port.row)
+            self._must(context.set_input_shape(name, shape), f"take '{name}' as {list(shape)}")
+
+    def _dtype(self, name: str) -> str:
+        return dtype_name(self._loader.trt, self._engine.get_tensor_dtype(name))
+
+    def _must(self, done: bool, what: str) -> None:
+        if not done:
+            raise ArtifactError(f"The engine cannot {what}: {self._log.reason()}.", next_step=_BUILD)
+
+
+def _check_profiles(trt: TensorRT, engine: tensorrt.ICudaEngine, file: str, profiles: tuple[BatchProfile, ...]) -> None:
+    names = [engine.get_tensor_name(at) for at in range(engine.num_io_tensors)]
+    entry = next(name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT)
+    batches = [
+        tuple(_dims(shape)[0] for shape in engine.get_tensor_profile_shape(entry, at))
+        for at in range(engine.num_optimization_profiles)
+    ]
+    listed = [(profile.min, profile.opt, profile.max) for profile in profiles]
+    if batches != listed:
+        raise ArtifactError(
+            f"'{file}' takes the batches {_shown(batches)} (min:opt:max).",
+            allowed=f"{_shown(listed)}, as the manifest says",
+            next_step=f"{_BUILD} --batch {':'.join(map(str, listed[-1]))}",
+        )
+
+
+def _shown(batches: Sequence[tuple[int, ...]]) -> str:
+    return ", ".join(":".join(map(str, batch)) for batch in batches) or "(none)"
+
+
+def _dims(shape: Any) -> tuple[int, ...]:
+    return tuple(int(size) for size in shape)

@@ -1,0 +1,73 @@
+"""benchmarks/gpu without a GPU: every piece says why it is not measured, and the page says the same."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sdcompress.errors import SdcompressError
+from sdcompress.nvidia.probe import probe_cuda
+
+HERE = Path(__file__).parents[2] / "benchmarks" / "gpu"
+
+
+def script(name: str, *arguments: str | Path) -> str:
+    command = [sys.executable, str(HERE / name), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_without_a_gpu_nothing_is_measured_and_every_piece_says_why(tmp_path: Path) -> None:
+    try:
+        probe_cuda()
+    except SdcompressError:
+        pass
+    else:
+        pytest.skip("there is a GPU here")
+    said = script("run.py", "--out", tmp_path, "--artifacts", tmp_path, "--pieces", "ceilings", "single-fp16")
+    for piece in ("ceilings", "single-fp16"):
+        record = json.loads((tmp_path / f"{piece}.json").read_text(encoding="utf-8"))
+        assert record["status"].startswith("not measured: ")
+        assert "figures" not in record
+        assert f"{piece}: not measured" in said
+    table = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert (
+        "| our engine / bare TensorRT loop, fp16, batch 1: GPU compute | <= 1.02 | not measured: There is no" in table
+    )
+
+
+def test_the_page_shows_what_was_measured_so_far() -> None:
+    page = (HERE / "README.md").read_text(encoding="utf-8")
+    assert script("table.py", HERE / "results") in page
+
+
+def test_what_was_measured_is_kept_and_stands_in_the_table(tmp_path: Path) -> None:
+    figures = {"copies": {"device_gb_s": 1234.5}}
+    record = {"status": "measured", "gpu": {"name": "a card"}, "figures": figures}
+    (tmp_path / "ceilings.json").write_text(json.dumps(record))
+    assert "ceilings: kept" in script("run.py", "--out", tmp_path, "--resume", "--pieces", "ceilings")
+    table = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "| memory bandwidth by a copy, GB/s |  | 1234.5 | a card |" in table
+    assert "| matrix product, TFLOP/s, fp16 |  | not measured | a card |" in table
+
+
+def test_what_nvidia_smi_prints_is_summed_up() -> None:
+    text = "1755, 2619, 300.12, 45, 0x0000000000000001\n1980, 2619, 500.00, 61, 0x0000000000000004\nbroken\n"
+    program = f"import sys; sys.path[:0] = [{str(HERE)!r}]; from clocks import summary; print(summary({text!r}))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "'sm_mhz': [1755.0, 1867.5, 1980.0]" in done.stdout
+    assert "'throttle_reasons': ['0x4']" in done.stdout
+
+
+def test_the_line_of_trtexec_is_read() -> None:
+    text = (
+        "[I] GPU Compute Time: min = 0.21 ms, max = 0.3 ms, mean = 0.22 ms, median = 0.218 ms, percentile(90%) = 0.2 ms"
+    )
+    program = (
+        f"import sys; sys.path[:0] = [{str(HERE)!r}]; from engines import gpu_compute; print(gpu_compute({text!r}))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "0.218"

@@ -1,0 +1,42 @@
+"""Backends that only tests have: a chain on a device of the host's memory, under a name of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from sdcompress.artifact.certificate import Where
+from sdcompress.artifact.read import Artifact
+from sdcompress.runtime.backends._base import ChainBackend
+from sdcompress.runtime.backends.onnxruntime import load
+from sdcompress.runtime.resident.buckets import buckets
+from sdcompress.runtime.resident.chain import ResidentChain
+from sdcompress.runtime.resident.host import HostDevice, HostProgram
+from sdcompress.schema.engines import BatchProfile
+
+
+@pytest.fixture
+def hosted(monkeypatch: pytest.MonkeyPatch) -> Callable[[str | None], None]:
+    """``hosted(plans)``: from now on the backend 'hosted' runs artifacts in host memory, as engines of that digest."""
+    from sdcompress import registry
+
+    names, loads = registry.names, registry.load
+
+    def install(plans: str | None) -> None:
+        def open_(artifact: Artifact, *, threads: int | None, device: str) -> ResidentChain:
+            memory = HostDevice()
+            programs = [
+                HostProgram(memory, s, load(artifact.file(s), s, threads=threads, device="cpu"))
+                for s in artifact.manifest.segments
+            ]
+            sizes = buckets([BatchProfile(min=1, opt=8, max=64)])
+            return ResidentChain(memory, artifact.manifest, programs, sizes, Where("hosted", device, plans))
+
+        def load_(room: str, name: str, *, extra: str) -> object:
+            return ChainBackend(open_) if name == "hosted" else loads(room, name, extra=extra)
+
+        monkeypatch.setattr(registry, "names", lambda room: sorted([*names(room), "hosted"]))
+        monkeypatch.setattr(registry, "load", load_)
+
+    return install

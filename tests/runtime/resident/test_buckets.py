@@ -1,0 +1,48 @@
+"""Which number of rows a batch is rounded up to, and in which profile that is run."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sdcompress.runtime.resident.buckets import buckets
+from sdcompress.schema.engines import BatchProfile
+
+
+def profile(low: int, opt: int, high: int) -> BatchProfile:
+    return BatchProfile(min=low, opt=opt, max=high)
+
+
+def test_what_is_tuned_for_the_largest_and_the_powers_of_two() -> None:
+    made = buckets([profile(1, 1, 1), profile(2, 6, 40)])
+    assert made.rows == (1, 2, 4, 6, 8, 16, 32, 40)
+    assert made.profiles == (0, 1, 1, 1, 1, 1, 1, 1)
+    assert [made.position(rows) for rows in (1, 2, 3, 5, 7, 33)] == [0, 1, 2, 3, 4, 7]
+    assert made.alone(0)
+    assert not made.alone(1)
+
+
+def test_one_profile_for_each_batch_gives_these_batches() -> None:
+    assert buckets([profile(3, 3, 3), profile(4, 4, 4)]).rows == (3, 4)
+
+
+def test_profiles_that_begin_late_take_smaller_batches_too() -> None:
+    made = buckets([profile(5, 6, 7)])
+    assert made.rows == (6, 7)
+    assert made.position(1) == 0
+
+
+@given(st.lists(st.integers(1, 100), min_size=1, max_size=5, unique=True).map(sorted), st.data())
+def test_every_batch_up_to_the_largest_has_the_smallest_bucket_that_holds_it(
+    tops: list[int], data: st.DataObject
+) -> None:
+    lows = [1, *(top + 1 for top in tops)]
+    profiles = [profile(low, data.draw(st.integers(low, top)), top) for low, top in zip(lows, tops, strict=False)]
+    made = buckets(profiles)
+    assert list(made.rows) == sorted(set(made.rows))
+    for rows, at in zip(made.rows, made.profiles, strict=True):
+        assert profiles[at].min <= rows <= profiles[at].max
+    for rows in range(1, made.largest + 1):
+        at = made.position(rows)
+        assert rows <= made.rows[at] < 2 * rows
+        assert at == 0 or made.rows[at - 1] < rows
