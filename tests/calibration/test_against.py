@@ -13,7 +13,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from sdcompress.artifact.certificate import check_covered
+from sdcompress.artifact.certificate import Where, check_covered
 from sdcompress.artifact.evidence import Evidence
 from sdcompress.artifact.read import open_artifact
 from sdcompress.artifact.rewrite import rewrite
@@ -118,7 +118,7 @@ def test_a_network_that_has_lost_too_much_gets_no_certificate(tiny_artifact: Bui
     assert manifest.policy is not None
     assert manifest.policy.guarantee == "no certificate"
     assert manifest.policy.thresholds == (NEVER, NEVER)
-    check_covered(manifest, backend="onnxruntime", device="cpu")
+    check_covered(manifest, Where())
     # against itself nothing is lost where nobody leaves, and something can be certified
     alone = certify(worse, tiny_network.samples(4000), None)
     assert alone.certificate is not None
