@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from sdcompress.cli import about, artifacts, measuring, training
+from sdcompress.cli import about, artifacts, measuring, quantizing, training
 from sdcompress.cli.screen import messages
 from sdcompress.errors import Interrupted, SdcompressError
 
@@ -41,7 +41,7 @@ def _root(
     """Options that stand before the verb."""
 
 
-for module in (training, artifacts, measuring, about):
+for module in (training, artifacts, quantizing, measuring, about):
     for verb in module.VERBS:
         name = verb.__name__.rstrip("_")
         app.command(name, no_args_is_help=name not in ("train", "list", "doctor"))(verb)

@@ -1,0 +1,117 @@
+"""8-bit integers: weights per channel, activations by their range on training images; for CPUs and TensorRT."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+from sdcompress.quantizing.precisions._base import Feed, FloatSegment
+
+__all__ = ["int8"]
+
+# What computes in integers, and what only passes integers on. Everything else stays float32: normalisation, softmax,
+# and what squashes (a sigmoid in 8 bits is a confidence in 8 bits).
+_OPERATORS = (
+    *("Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Relu", "Clip"),
+    *("MaxPool", "AveragePool", "GlobalAveragePool", "Concat", "Pad"),
+    *("Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze"),
+)
+
+# One graph for ONNX Runtime and for TensorRT, which takes signed codes, zero points of 0 and a bias in float32 only.
+_OPTIONS = {
+    "ActivationSymmetric": True,
+    "WeightSymmetric": True,
+    "QuantizeBias": False,
+    # for each reader of a tensor a pair of its own, see _tell_apart
+    "DedicatedQDQPair": True,
+    # a product of two activations (attention) loses more than its time is worth
+    "MatMulConstBOnly": True,
+    "QDQOpTypePerChannelSupportToAxis": {"MatMul": 1},
+    # the mean over batches of a batch's extremes: the extremes of all images would leave most codes to a few outliers
+    "CalibMovingAverage": True,
+}
+
+
+def int8(segment: FloatSegment) -> onnx.ModelProto:
+    """QuantizeLinear and DequantizeLinear around what is to compute in int8, by ``quantize_static`` of onnxruntime.
+
+    A code q stands for scale * q, q in -127..127 for weights (one scale for each output channel, the largest weight
+    over 127) and -128..127 for activations (one scale for each tensor).
+    """
+    with tempfile.TemporaryDirectory(prefix="sdcompress-") as folder:
+        out = Path(folder) / "int8.onnx"
+        quantize_static(
+            segment.model,
+            out,
+            _Reader(segment.feeds()),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=list(_OPERATORS),
+            per_channel=True,
+            activation_type=QuantType.QInt8,
+            weight_type=QuantType.QInt8,
+            extra_options=_OPTIONS,
+        )
+        model = onnx.load(out)
+    _free_logits(model.graph, segment.logits)
+    _tell_apart(model.graph)
+    return model
+
+
+class _Reader(CalibrationDataReader):  # type: ignore[misc]
+    """Feeds as onnxruntime asks for them."""
+
+    def __init__(self, feeds: Iterator[Feed]) -> None:
+        self._feeds = feeds
+
+    def get_next(self) -> Feed | None:
+        return next(self._feeds, None)
+
+
+def _free_logits(graph: onnx.GraphProto, logits: frozenset[str]) -> None:
+    """Take the pair away that would round logits to 255 values."""
+    makers = {name: node for node in graph.node for name in node.output}
+    for name in sorted(logits):
+        last = makers.get(name)
+        if last is None or last.op_type != "DequantizeLinear" or last.input[0] not in makers:
+            continue
+        first = makers[last.input[0]]
+        unrounded = first.input[0]
+        graph.node.remove(last)
+        graph.node.remove(first)
+        for node in graph.node:
+            _replace(node.input, unrounded, name)
+            _replace(node.output, unrounded, name)
+
+
+def _replace(names: object, old: str, new: str) -> None:
+    for position, name in enumerate(names):  # type: ignore[arg-type, var-annotated]
+        if name == old:
+            names[position] = new  # type: ignore[index]
+
+
+def _tell_apart(graph: onnx.GraphProto) -> None:
+    """Let pairs of the same tensor differ in ``axis``, which means nothing where there is one scale for a tensor.
+
+    On x86 ONNX Runtime has fast kernels for unsigned activations, and turns signed codes into them where a
+    QuantizeLinear has one reader. Equal ones are merged before, and what reads a tensor twice, as every residual block
+    does, would run in float32 between conversions, slower than without them.
+    """
+    ranks = {
+        value.name: len(value.type.tensor_type.shape.dim)
+        for value in (*graph.value_info, *graph.input, *graph.output)
+        if value.type.tensor_type.HasField("shape")
+    }
+    seen: Counter[str] = Counter()
+    for node in graph.node:
+        if node.op_type == "QuantizeLinear":
+            tensor = node.input[0]
+            earlier, seen[tensor] = seen[tensor], seen[tensor] + 1
+            rank = ranks.get(tensor, 2)
+            axes = [1, *(axis for axis in range(-rank, rank) if axis != 1)]
+            if earlier and rank > 1:
+                node.attribute.append(onnx.helper.make_attribute("axis", axes[min(earlier, len(axes) - 1)]))
