@@ -27,7 +27,19 @@ from sdcompress.schema import recipe as schema
 from sdcompress.schema.recipe import Recipe
 from sdcompress.schema.report import BenchReport, Evaluation, Report
 
-__all__ = ["bench", "calibrate", "evaluate", "explain", "export", "plan", "quantize", "report", "run", "train", "verify"]
+__all__ = [
+    "bench",
+    "calibrate",
+    "evaluate",
+    "explain",
+    "export",
+    "plan",
+    "quantize",
+    "report",
+    "run",
+    "train",
+    "verify",
+]
 
 Folder = Path | str
 Progress = Callable[[int, int], None]

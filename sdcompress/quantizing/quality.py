@@ -66,7 +66,8 @@ def compare(
     for start in range(0, len(samples), _BATCH):
         rows = np.arange(start, min(start + _BATCH, len(samples)))
         inputs = normalise(samples.images(rows), manifest.input.preprocess)
-        parts.append(_Batch.of(*(chain(inputs) for chain in chains), samples.labels[rows]))
+        ours, theirs = (chain(inputs) for chain in chains)
+        parts.append(_Batch.of(ours, theirs, samples.labels[rows]))
         tick(len(rows))
     found = _Batch(*(np.concatenate(values, axis=1) for values in zip(*(vars(part).values() for part in parts))))  # noqa: B905 - all alike
     return tuple(_quality(exit_.name, found, row) for row, exit_ in enumerate(manifest.exits))

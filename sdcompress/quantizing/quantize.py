@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import cast, get_args
 
 import onnx
 import onnxruntime
@@ -25,6 +26,7 @@ from sdcompress.quantizing.feeds import Feeds, calibration_images
 from sdcompress.quantizing.precisions._base import FloatSegment, Precision
 from sdcompress.quantizing.quality import Quality, compare, golden_records
 from sdcompress.quantizing.segments import count_products, load, plain, with_signals
+from sdcompress.schema import graphs as schema
 from sdcompress.schema.graphs import Segment
 from sdcompress.schema.manifest import Manifest, ParityRecord
 from sdcompress.schema.quantized import Quantized
@@ -87,8 +89,8 @@ def quantize(
         graphs = {name: serialize(model) for name, model in models.items()}
         count = _Counter(progress, len(validation))
         found, records = _measure(opened, before, graphs, validation, precision, threads=threads, tick=count)
-        _check_quality(found, max_drop, len(validation), Path(out), graphs, precision)
-        made = _write(opened, folder, models, graphs, found, records, precision)
+        _check_quality(found, max_drop, len(validation), out=Path(out), graphs=graphs, precision=precision)
+        made = _write(opened, folder, models, found=found, records=records, precision=precision)
         verify(folder, threads=threads)
     return Quantized(
         source=str(artifact),
@@ -118,6 +120,12 @@ def _precision(name: str) -> Precision:
     known = registry.names(ROOM)
     if name not in known:
         raise UnknownNameError("precisions", name, known)
+    if name not in get_args(schema.Precision):
+        raise UsageError(
+            f"No manifest can say that a segment is in '{name}'.",
+            allowed=", ".join(get_args(schema.Precision)),
+            next_step="add it to Precision in sdcompress/schema/graphs.py: docs/adding/precision.md",
+        )
     found: Precision = registry.load(ROOM, name, extra="quantize")
     return found
 
@@ -175,7 +183,7 @@ def _measure(
 
 
 def _check_quality(
-    found: Sequence[Quality], max_drop: float, images: int, out: Path, graphs: Mapping[str, bytes], precision: str
+    found: Sequence[Quality], max_drop: float, images: int, *, out: Path, graphs: Mapping[str, bytes], precision: str
 ) -> None:
     """Refuse a loss that is too large at any exit, and leave what lost in ``<out>.failed``."""
     findings = [_finding(quality, max_drop, images) for quality in found]
@@ -217,21 +225,20 @@ def _write(
     opened: Artifact,
     folder: Path,
     models: Mapping[str, onnx.ModelProto],
-    graphs: Mapping[str, bytes],
+    *,
     found: Sequence[Quality],
     records: tuple[ParityRecord, ...],
     precision: str,
 ) -> Manifest:
     """Write the artifact; what was made for the old graphs (policy, certificate, one graph, engines) is left out."""
     segments = []
-    for name, data in graphs.items():
-        (folder / name).write_bytes(data)
-        model = models[name]
+    for name, model in models.items():
+        (folder / name).write_bytes(serialize(model))
         listed = Segment(
             **entry(folder, name).model_dump(),
             inputs=ports(model.graph.input),
             outputs=ports(model.graph.output),
-            precision=precision,  # type: ignore[arg-type] - pydantic refuses what the manifest does not know
+            precision=cast("schema.Precision", precision),
             macs=macs(model, batch=str(opened.manifest.input.shape[0])),
             parameters=parameters(model),
         )

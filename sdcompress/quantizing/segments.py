@@ -78,7 +78,7 @@ def plain(model: onnx.ModelProto, signals: Collection[ExitSignals]) -> onnx.Mode
 def with_signals(
     model: onnx.ModelProto, old: onnx.ModelProto, signals: Collection[tuple[str, str, ExitSignals]], *, batch: str
 ) -> onnx.ModelProto:
-    """The rewritten segment as it is stored: signals appended in float32, outputs in their order, nothing of ours in it.
+    """The rewritten segment as it is stored: signals appended in float32, outputs in their order, no notes in it.
 
     Args:
         model: what a precision has made of ``plain``.
@@ -89,6 +89,10 @@ def with_signals(
     made = tidy(model)
     made.producer_name, made.producer_version = old.producer_name, old.producer_version
     made.graph.name = old.graph.name
+    used = {name for node in made.graph.node for name in node.input}
+    stored = [tensor for tensor in made.graph.initializer if tensor.name in used]
+    del made.graph.initializer[:]
+    made.graph.initializer.extend(stored)
     for exit_, logits, _ in signals:
         made, _ = add_signals(made, exit_, logits, batch=batch)
     for values in ("input", "output"):
@@ -107,7 +111,7 @@ def count_products(model: onnx.ModelProto) -> tuple[int, int]:
     dequantised = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
     found = [node for node in graph.node if node.op_type in _PRODUCTS]
     narrow = sum(
-        {node.input[0], node.input[1]} <= dequantised or types.get(node.input[0], TensorProto.FLOAT) != TensorProto.FLOAT
+        set(node.input[:2]) <= dequantised or types.get(node.input[0], TensorProto.FLOAT) != TensorProto.FLOAT
         for node in found
     )
     return narrow, len(found) - narrow
