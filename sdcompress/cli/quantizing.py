@@ -21,7 +21,9 @@ def quantize(
     max_drop: Annotated[
         str, typer.Option("--max-drop", help="accuracy that every exit may lose on the validation images")
     ] = "1%",
-    samples: Annotated[int, typer.Option("--samples", help="training images that give int8 its ranges")] = 512,
+    samples: Annotated[
+        int | None, typer.Option("--samples", help="training images that give int8 its ranges; default: 512")
+    ] = None,
     data_dir: DataDir = None,
     threads: Threads = 1,
     overwrite: Overwrite = False,

@@ -49,7 +49,7 @@ def compare(
     samples: Samples,
     *,
     threads: int,
-    tick: Callable[[int], None],
+    progress: Callable[[int, int], None] | None,
 ) -> tuple[Quality, ...]:
     """Run both on all samples, batch by batch; no logits are held for more than one.
 
@@ -59,7 +59,7 @@ def compare(
         after: the graphs in the new precision.
         samples: the validation split.
         threads: of ONNX Runtime.
-        tick: told how many images were run.
+        progress: called with (images run, all images).
     """
     chains = [_chain(manifest, graphs, threads=threads) for graphs in (before, after)]
     parts = []
@@ -68,7 +68,8 @@ def compare(
         inputs = normalise(samples.images(rows), manifest.input.preprocess)
         ours, theirs = (chain(inputs) for chain in chains)
         parts.append(_Batch.of(ours, theirs, samples.labels[rows]))
-        tick(len(rows))
+        if progress is not None:
+            progress(int(rows[-1]) + 1, len(samples))
     found = _Batch(*(np.concatenate(values, axis=1) for values in zip(*(vars(part).values() for part in parts))))  # noqa: B905 - all alike
     return tuple(_quality(exit_.name, found, row) for row, exit_ in enumerate(manifest.exits))
 

@@ -22,7 +22,7 @@ from sdcompress.exporting.cut import ports, serialize
 from sdcompress.exporting.gate import set_aside
 from sdcompress.exporting.parity import Finding
 from sdcompress.exporting.verify import verify
-from sdcompress.quantizing.feeds import Feeds, calibration_images
+from sdcompress.quantizing.feeds import Feeds
 from sdcompress.quantizing.precisions._base import FloatSegment, Precision
 from sdcompress.quantizing.quality import Quality, compare, golden_records
 from sdcompress.quantizing.segments import count_products, load, plain, with_signals
@@ -46,7 +46,7 @@ def quantize(
     training: Samples,
     validation: Samples,
     max_drop: float = 0.01,
-    samples: int = 512,
+    samples: int | None = None,
     threads: int = 1,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -60,7 +60,7 @@ def quantize(
         training: what ranges of activations may be taken from.
         validation: what decides whether the loss is small enough, held out.
         max_drop: accuracy that every exit may lose on it, 0.01 = one point.
-        samples: training images to take ranges from.
+        samples: training images to take ranges from; default: 512, or all where there are fewer.
         threads: of ONNX Runtime.
         overwrite: replace an artifact that is there.
         progress: called with (images run, all images): calibration, segment by segment, then validation.
@@ -79,16 +79,13 @@ def quantize(
     opened = open_artifact(artifact)
     manifest = opened.manifest
     old = {segment.file: load(opened, segment) for segment in manifest.segments}
-    images = calibration_images(training, samples)
     before = [opened.file(segment).read_bytes() for segment in manifest.segments]
     with staged(out, overwrite=overwrite) as folder:
-        count = _Counter(progress, len(images) * len(before))
-        feeds = Feeds(manifest, before, images, threads=threads, tick=count)
+        feeds = Feeds(manifest, before, training, count=samples, threads=threads, progress=progress)
         models = _models(manifest, old, rewritten, feeds)
         products = _products(models, precision, opened)
         graphs = {name: serialize(model) for name, model in models.items()}
-        count = _Counter(progress, len(validation))
-        found, records = _measure(opened, before, graphs, validation, precision, threads=threads, tick=count)
+        found, records = _measure(opened, before, graphs, validation, precision, threads=threads, progress=progress)
         _check_quality(found, max_drop, len(validation), out=Path(out), graphs=graphs, precision=precision)
         made = _write(opened, folder, models, found=found, records=records, precision=precision)
         verify(folder, threads=threads)
@@ -168,12 +165,12 @@ def _measure(
     precision: str,
     *,
     threads: int,
-    tick: Callable[[int], None],
+    progress: Progress | None,
 ) -> tuple[tuple[Quality, ...], tuple[ParityRecord, ...]]:
     after = list(graphs.values())
     try:
         records = golden_records(opened.manifest, after, opened.golden(), threads=threads)
-        return compare(opened.manifest, before, after, validation, threads=threads, tick=tick), records
+        return compare(opened.manifest, before, after, validation, threads=threads, progress=progress), records
     except FAILURES as error:
         raise SetupError(
             f"ONNX Runtime {onnxruntime.__version__} cannot run {precision} here: {str(error).splitlines()[0][:200]}",
@@ -262,15 +259,3 @@ def _dropped(manifest: Manifest) -> tuple[str, ...]:
         "engines": manifest.engines,
     }
     return tuple(name for name, there in parts.items() if there)
-
-
-class _Counter:
-    """Adds up images for a progress function."""
-
-    def __init__(self, progress: Progress | None, total: int) -> None:
-        self._progress, self._total, self._done = progress, total, 0
-
-    def __call__(self, images: int) -> None:
-        self._done += images
-        if self._progress is not None:
-            self._progress(self._done, self._total)

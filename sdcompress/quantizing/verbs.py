@@ -21,7 +21,7 @@ def quantize(
     *,
     precision: str,
     max_drop: float = 0.01,
-    samples: int = 512,
+    samples: int | None = None,
     data_dir: Folder | None = None,
     threads: int = 1,
     overwrite: bool = False,
@@ -37,7 +37,8 @@ def quantize(
         out: folder of the new artifact.
         precision: of 'sdcompress list precisions'.
         max_drop: accuracy that every exit may lose on the validation split, 0.01 = one point.
-        samples: training images that give the ranges of activations, for a precision that needs them.
+        samples: training images that give the ranges of activations, for a precision that needs them;
+            default: 512, or all where there are fewer.
         data_dir: where the data lies, if elsewhere than in the recipe.
         threads: of ONNX Runtime.
         overwrite: replace an artifact that is there.

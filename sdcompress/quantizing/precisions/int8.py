@@ -29,8 +29,6 @@ _OPTIONS = {
     "QuantizeBias": False,
     # for each reader of a tensor a pair of its own, see _tell_apart
     "DedicatedQDQPair": True,
-    # a product of two activations (attention) loses more than its time is worth
-    "MatMulConstBOnly": True,
     "QDQOpTypePerChannelSupportToAxis": {"MatMul": 1},
     # the mean over batches of a batch's extremes: the extremes of all images would leave most codes to a few outliers
     "CalibMovingAverage": True,
@@ -45,14 +43,17 @@ def int8(segment: FloatSegment) -> onnx.ModelProto:
     processors older than VNNI add two products in 16 bits and would cut off what 127 * 255 + 127 * 255 is: accuracy
     and certificates would be those of the processor, not of the file.
     """
+    float_model = _named(segment.model)
     with tempfile.TemporaryDirectory(prefix="sdcompress-") as folder:
-        out = Path(folder) / "int8.onnx"
+        given, out = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
+        onnx.save(float_model, given)  # of a model in memory it would move the weights into a file of their own
         quantize_static(
-            segment.model,
+            given,
             out,
             _Reader(segment.feeds()),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(_OPERATORS),
+            nodes_to_exclude=_products_of_activations(float_model.graph),
             per_channel=True,
             reduce_range=True,  # the 7 bits
             activation_type=QuantType.QInt8,
@@ -73,6 +74,22 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
 
     def get_next(self) -> Feed | None:
         return next(self._feeds, None)
+
+
+def _named(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in which every node has a name to be left out by."""
+    named = onnx.ModelProto()
+    named.CopyFrom(model)
+    for position, node in enumerate(named.graph.node):
+        node.name = node.name or f"{node.op_type}-{position}"
+    return named
+
+
+def _products_of_activations(graph: onnx.GraphProto) -> list[str]:
+    """What multiplies data with data (attention), which loses more than its time is worth."""
+    stored = {tensor.name for tensor in graph.initializer}
+    products = [node for node in graph.node if node.op_type in {"MatMul", "Gemm"}]
+    return [node.name for node in products if not stored & set(node.input[:2])]
 
 
 def _free_logits(graph: onnx.GraphProto, logits: frozenset[str]) -> None:
