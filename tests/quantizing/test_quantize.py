@@ -34,6 +34,7 @@ from sdcompress.errors import (
 from sdcompress.evaluation import metrics
 from sdcompress.evaluation.evaluate import exit_logits
 from sdcompress.exporting.chain import FAILURES, Chain
+from sdcompress.exporting.one_graph import Host, export_one_graph
 from sdcompress.exporting.verify import verify
 from sdcompress.policies._base import signals_of
 from sdcompress.quantizing.precisions.bf16 import bf16
@@ -65,7 +66,7 @@ def test_every_file_is_a_precision_that_a_manifest_may_name() -> None:
 @pytest.mark.parametrize("precision", ["int8", "fp16"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_an_artifact_of_each_layout(
-    run: Callable, tiny_artifact: Callable, tiny_network: Any, tmp_path: Path, layout: str, precision: str
+    run: Callable, tiny_artifact: Callable, tiny_network: Any, tmp_path: Path, *, layout: str, precision: str
 ) -> None:
     source = tiny_artifact(layout)
     told = run(source, precision)
@@ -267,7 +268,7 @@ def test_bf16_is_written_where_it_runs_and_refused_where_not(
     ],
 )
 def test_nonsense_is_refused_and_nothing_is_written(
-    run: Callable, tiny_artifact: Callable, tmp_path: Path, given: dict[str, Any], error: type, said: str
+    run: Callable, tiny_artifact: Callable, tmp_path: Path, *, given: dict[str, Any], error: type, said: str
 ) -> None:
     with pytest.raises(error, match=said) as caught:
         run(tiny_artifact(), **given)
@@ -318,6 +319,21 @@ def test_without_the_data_or_with_something_else_than_an_artifact(tiny_artifact:
     with pytest.raises(CheckpointError):
         sdcompress.quantize(tmp_path / "nothing", tmp_path / "out", precision="int8")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_quantised_cascade_becomes_one_graph(
+    run: Callable, one_graph_once: Callable[[str], Path], tmp_path: Path
+) -> None:
+    source = one_graph_once("cascade")
+    told = run(source)
+    assert told.dropped == ("policy",)
+    made = open_artifact(tmp_path / "out").manifest
+    seal(tmp_path / "out", **{**dict(made), "policy": open_artifact(source).manifest.policy})
+    whole = export_one_graph(tmp_path / "out", tmp_path / "graph", kind="graph", host=Host("a processor", None))
+    assert whole.one_graph is not None
+    operators = [node.op_type for node in onnx.load(tmp_path / "graph" / "model.onnx").graph.node]
+    assert "QuantizeLinear" in operators
+    assert verify(tmp_path / "graph").one_graph == "graph"
 
 
 def test_progress_goes_to_the_end_of_both_parts(run: Callable, tiny_artifact: Callable) -> None:

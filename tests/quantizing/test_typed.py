@@ -51,9 +51,7 @@ def test_numbers_are_rounded_to_half_precision(graph: Made, segment_of: Segment)
     """1 + 2^-11 is the middle between two halves and goes to the even one, 1; 1/3 becomes 0.33325195."""
     weights = {"w": np.array([[1 / 3]], np.float32), "v": np.array([[1.0]], np.float32)}
     nodes = [helper.make_node("MatMul", ["x", "w"], ["y"]), helper.make_node("MatMul", ["y", "v"], ["z"])]
-    model = fp16(
-        segment_of(graph(nodes, {"x": ["batch", 1]}, {"z": ["batch", 1]}, weights), [], ("z",))
-    )
+    model = fp16(segment_of(graph(nodes, {"x": ["batch", 1]}, {"z": ["batch", 1]}, weights), [], ("z",)))
     x = np.array([[1 + 2.0**-11], [1.0]], np.float32)
     found = ReferenceEvaluator(model).run(None, {"x": x})[0]
     np.testing.assert_array_equal(found, np.full((2, 1), np.float16(1 / 3), np.float32))
