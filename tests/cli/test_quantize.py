@@ -97,20 +97,16 @@ def test_a_loss_that_is_not_allowed_is_exit_code_4(
 ) -> None:
     from sdcompress.quantizing import quantize
 
-    def forgetful(*_: object, **__: object) -> Callable:
+    def forgetful(segment: FloatSegment) -> onnx.ModelProto:
         """A precision in which every weight is the same."""
+        model = fp16(segment)
+        for tensor in model.graph.initializer:
+            if tensor.data_type == onnx.TensorProto.FLOAT16:
+                ones = np.ones(tuple(tensor.dims), np.float16)
+                tensor.CopyFrom(onnx.numpy_helper.from_array(ones, tensor.name))
+        return model
 
-        def rewritten(segment: FloatSegment) -> onnx.ModelProto:
-            model = fp16(segment)
-            for tensor in model.graph.initializer:
-                if tensor.data_type == onnx.TensorProto.FLOAT16:
-                    ones = np.ones(tuple(tensor.dims), np.float16)
-                    tensor.CopyFrom(onnx.numpy_helper.from_array(ones, tensor.name))
-            return model
-
-        return rewritten
-
-    monkeypatch.setattr(quantize.registry, "load", forgetful)
+    monkeypatch.setattr(quantize, "_precision", lambda _: forgetful)
     done = cli("quantize", made.cascade, "--precision", "fp16", "--out", tmp_path / "out")
     assert done.code == 4, done.err
     assert "an exit loses too much on 288 validation images" in done.err
