@@ -11,6 +11,7 @@ import numpy.typing as npt
 from sdcompress.artifact.golden import Golden
 from sdcompress.data.preprocess import normalise
 from sdcompress.data.samples import Samples
+from sdcompress.errors import VerificationError
 from sdcompress.evaluation.metrics import calibration_error, softmax
 from sdcompress.exporting.chain import Chain
 from sdcompress.schema.manifest import Manifest, ParityRecord
@@ -82,9 +83,18 @@ def golden_records(
     Run as ONNX Runtime optimises it, with integer kernels, and as it is written, with float32 between rounding and
     rounding: two ways of computing the same graph that may round a number to neighbouring codes. ``allowed`` is twice
     the larger distance, and the tolerance of the export on top.
+
+    Raises:
+        VerificationError: if a logit is not finite.
     """
     inputs = normalise(golden.images, manifest.input.preprocess)
     ways = [_chain(manifest, graphs, threads=threads, optimise=optimise)(inputs) for optimise in (True, False)]
+    if not np.isfinite(ways).all():
+        raise VerificationError(
+            "A logit of a golden image is not finite in this precision.",
+            allowed="finite logits",
+            next_step="try another precision: sdcompress list precisions",
+        )
     records = []
     for row, (exit_, old) in enumerate(zip(manifest.exits, manifest.parity, strict=True)):
         reference = golden.logits[row]

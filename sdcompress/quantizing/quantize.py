@@ -85,8 +85,9 @@ def quantize(
         models = _models(manifest, old, rewritten, feeds)
         products = _products(models, precision, opened)
         graphs = {name: serialize(model) for name, model in models.items()}
-        found, records = _measure(opened, before, graphs, validation, precision, threads=threads, progress=progress)
+        found = _measured(manifest, before, graphs, validation, precision, threads=threads, progress=progress)
         _check_quality(found, max_drop, len(validation), out=Path(out), graphs=graphs, precision=precision)
+        records = golden_records(manifest, list(graphs.values()), opened.golden(), threads=threads)
         made = _write(opened, folder, models, found=found, records=records, precision=precision)
         verify(folder, threads=threads)
     return Quantized(
@@ -157,8 +158,8 @@ def _products(models: Mapping[str, onnx.ModelProto], precision: str, opened: Art
     return narrow, wide
 
 
-def _measure(
-    opened: Artifact,
+def _measured(
+    manifest: Manifest,
     before: Sequence[bytes],
     graphs: Mapping[str, bytes],
     validation: Samples,
@@ -166,11 +167,9 @@ def _measure(
     *,
     threads: int,
     progress: Progress | None,
-) -> tuple[tuple[Quality, ...], tuple[ParityRecord, ...]]:
-    after = list(graphs.values())
+) -> tuple[Quality, ...]:
     try:
-        records = golden_records(opened.manifest, after, opened.golden(), threads=threads)
-        return compare(opened.manifest, before, after, validation, threads=threads, progress=progress), records
+        return compare(manifest, before, list(graphs.values()), validation, threads=threads, progress=progress)
     except FAILURES as error:
         raise SetupError(
             f"ONNX Runtime {onnxruntime.__version__} cannot run {precision} here: {str(error).splitlines()[0][:200]}",
