@@ -17,7 +17,7 @@ from sdcompress.artifact.write import entry, staged
 from sdcompress.data.samples import Samples
 from sdcompress.errors import SetupError, UnknownNameError, UsageError, VerificationError
 from sdcompress.exporting.chain import FAILURES
-from sdcompress.exporting.count import macs, parameters
+from sdcompress.exporting.count import parameters
 from sdcompress.exporting.cut import ports, serialize
 from sdcompress.exporting.gate import set_aside
 from sdcompress.exporting.parity import Finding
@@ -228,14 +228,14 @@ def _write(
 ) -> Manifest:
     """Write the artifact; what was made for the old graphs (policy, certificate, one graph, engines) is left out."""
     segments = []
-    for name, model in models.items():
+    for old, (name, model) in zip(opened.manifest.segments, models.items(), strict=True):
         (folder / name).write_bytes(serialize(model))
         listed = Segment(
             **entry(folder, name).model_dump(),
             inputs=ports(model.graph.input),
             outputs=ports(model.graph.output),
             precision=cast("schema.Precision", precision),
-            macs=macs(model, batch=str(opened.manifest.input.shape[0])),
+            macs=old.macs,  # the same products; the shapes that they were counted by are not all in here any more
             parameters=parameters(model),
         )
         segments.append(listed)
