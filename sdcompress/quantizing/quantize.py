@@ -25,7 +25,7 @@ from sdcompress.exporting.verify import verify
 from sdcompress.quantizing.feeds import Feeds
 from sdcompress.quantizing.precisions._base import FloatSegment, Precision
 from sdcompress.quantizing.quality import Quality, compare, golden_records
-from sdcompress.quantizing.segments import count_products, load, plain, with_signals
+from sdcompress.quantizing.segments import count_products, load, plain, tail, with_signals
 from sdcompress.schema import graphs as schema
 from sdcompress.schema.graphs import Segment
 from sdcompress.schema.manifest import Manifest, ParityRecord
@@ -136,11 +136,8 @@ def _models(
     for position, (name, model) in enumerate(old.items()):
         here = [exit_ for exit_ in manifest.exits if exit_.segment == position]
         signals = [(exit_.name, exit_.logits, exit_.signals) for exit_ in here if exit_.signals]
-        segment = FloatSegment(
-            plain(model, [names for *_, names in signals]),
-            frozenset(exit_.logits for exit_ in here),
-            partial(feeds.of, position),
-        )
+        bare = plain(model, [names for *_, names in signals])
+        segment = FloatSegment(bare, tail(bare, [exit_.logits for exit_ in here]), partial(feeds.of, position))
         made[name] = with_signals(rewritten(segment), model, signals, batch=str(manifest.input.shape[0]))
     return made
 

@@ -15,11 +15,11 @@ from sdcompress.errors import UsageError
 from sdcompress.exporting.flow import Flow
 from sdcompress.exporting.signals import add_signals
 from sdcompress.exporting.tidy import tidy
+from sdcompress.quantizing.precisions._base import PRODUCTS
 from sdcompress.schema.manifest import ExitSignals, Segment
 
-__all__ = ["count_products", "load", "plain", "with_signals"]
+__all__ = ["count_products", "load", "plain", "tail", "with_signals"]
 
-_PRODUCTS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 _STANDARD = {"", "ai.onnx"}
 
 
@@ -75,6 +75,22 @@ def plain(model: onnx.ModelProto, signals: Collection[ExitSignals]) -> onnx.Mode
         return onnx.load(out)
 
 
+def tail(model: onnx.ModelProto, logits: Collection[str]) -> frozenset[str]:
+    """The tensors from the last products with stored weights on to the logits; see ``FloatSegment``."""
+    makers = {name: node for node in model.graph.node for name in node.output}
+    stored = {tensor.name for tensor in model.graph.initializer}
+    found: set[str] = set()
+    waiting = [name for name in logits if name in makers]
+    while waiting:
+        node = makers[waiting.pop()]
+        if found & set(node.output):
+            continue
+        found.update(node.output)
+        if not (node.op_type in PRODUCTS and stored & set(node.input[:2])):
+            waiting += [name for name in node.input if name in makers]
+    return frozenset(found)
+
+
 def with_signals(
     model: onnx.ModelProto, old: onnx.ModelProto, signals: Collection[tuple[str, str, ExitSignals]], *, batch: str
 ) -> onnx.ModelProto:
@@ -109,7 +125,7 @@ def count_products(model: onnx.ModelProto) -> tuple[int, int]:
     graph = inferred.graph
     types = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.input)}
     dequantised = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
-    found = [node for node in graph.node if node.op_type in _PRODUCTS]
+    found = [node for node in graph.node if node.op_type in PRODUCTS]
     narrow = sum(
         set(node.input[:2]) <= dequantised or types.get(node.input[0], TensorProto.FLOAT) != TensorProto.FLOAT
         for node in found

@@ -10,6 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from sdcompress.quantizing.precisions._base import Feed, FloatSegment
+from sdcompress.quantizing.segments import tail
 
 FLOAT = TensorProto.FLOAT
 Shape = list[int | str]
@@ -71,6 +72,6 @@ def segment_of() -> Callable[..., FloatSegment]:
         def feeds() -> Iterator[Feed]:
             return iter([{"x": batch} for batch in batches])
 
-        return FloatSegment(model, frozenset(logits), feeds)
+        return FloatSegment(model, tail(model, logits), feeds)
 
     return make

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,7 +16,10 @@ from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.artifact.write import entry, seal
 from sdcompress.errors import UsageError
 from sdcompress.exporting.signals import add_signals
-from sdcompress.quantizing.segments import count_products, load, plain, with_signals
+from sdcompress.quantizing.precisions._base import FloatSegment
+from sdcompress.quantizing.precisions.fp16 import fp16
+from sdcompress.quantizing.precisions.int8 import int8
+from sdcompress.quantizing.segments import count_products, load, plain, tail, with_signals
 
 Made = Callable[..., onnx.ModelProto]
 
@@ -126,3 +130,52 @@ def test_products_are_counted_by_what_they_read(graph: Made) -> None:
     ]
     model = graph(nodes, {"x": ["batch", 3]}, {"y": ["batch", 3]}, weights)
     assert count_products(model) == (1, 2)
+
+
+@pytest.fixture
+def ensemble(graph: Made) -> onnx.ModelProto:
+    """The logits are the mean of what another segment says and of log softmax(relu(x w) v + b)."""
+    rng = np.random.default_rng(5)
+    shapes = {"w": (4, 6), "v": (6, 3), "b": (3,)}
+    weights = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"], name="hidden"),
+        helper.make_node("Relu", ["h"], ["r"], name="relu"),
+        helper.make_node("MatMul", ["r", "v"], ["m"], name="last"),
+        helper.make_node("Add", ["m", "b"], ["own"], name="bias"),
+        helper.make_node("LogSoftmax", ["own"], ["log"], name="log"),
+        helper.make_node("Add", ["log", "x"], ["sum"], name="sum"),
+        helper.make_node("Mul", ["sum", "half"], ["y"], name="mean"),
+    ]
+    nodes[5].input[1] = "before"
+    weights["half"] = np.array(0.5, np.float32)
+    inputs: dict[str, Any] = {"x": ["batch", 4], "before": ["batch", 3]}
+    return graph(nodes, inputs, {"y": ["batch", 3]}, weights)
+
+
+def test_the_tail_reaches_back_to_the_last_product(ensemble: onnx.ModelProto, residual: onnx.ModelProto) -> None:
+    assert tail(ensemble, ["y"]) == {"m", "own", "log", "sum", "y"}
+    assert tail(residual, ["exit1_logits"]) == {"exit1_logits"}
+    assert tail(residual, []) == frozenset()
+
+
+def test_nothing_in_the_tail_is_rounded(ensemble: onnx.ModelProto) -> None:
+    rng = np.random.default_rng(6)
+    feed = {"x": rng.normal(size=(64, 4)).astype(np.float32), "before": rng.normal(size=(64, 3)).astype(np.float32)}
+    segment = FloatSegment(ensemble, tail(ensemble, ["y"]), lambda: iter([feed]))
+    rounded = int8(segment)
+    names = [node.op_type for node in rounded.graph.node]
+    assert names[names.index("LogSoftmax") - 2 :] == ["MatMul", "Add", "LogSoftmax", "Add", "Mul"]
+    assert names.count("QuantizeLinear") == 3  # x, and what is before and after the ReLU
+    halved = onnx.shape_inference.infer_shapes(fp16(segment)).graph
+    types = {value.name: value.type.tensor_type.elem_type for value in halved.value_info}
+    assert {name: types[name] for name in ("m", "own", "log", "sum")} == dict.fromkeys(
+        ("m", "own", "log", "sum"), TensorProto.FLOAT
+    )
+    assert types["r/fp16"] == TensorProto.FLOAT16
+    for made in (rounded, halved):
+        model = made if isinstance(made, onnx.ModelProto) else fp16(segment)
+        session = onnxruntime.InferenceSession(model.SerializeToString())
+        (found,) = session.run(None, feed)
+        (exact,) = onnxruntime.InferenceSession(ensemble.SerializeToString()).run(None, feed)
+        assert 0 < np.abs(found - exact).max() < 0.2  # of numbers up to about 4

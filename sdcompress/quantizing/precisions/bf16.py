@@ -17,4 +17,4 @@ def bf16(segment: FloatSegment) -> onnx.ModelProto:
     model = segment.model
     if next(opset.version for opset in model.opset_import if not opset.domain) < _OPSET:
         model = onnx.version_converter.convert_version(model, _OPSET)
-    return typed(model, onnx.TensorProto.BFLOAT16, segment.logits)
+    return typed(model, onnx.TensorProto.BFLOAT16, segment.tail)

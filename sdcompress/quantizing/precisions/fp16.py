@@ -12,4 +12,4 @@ __all__ = ["fp16"]
 
 def fp16(segment: FloatSegment) -> onnx.ModelProto:
     """Everything but the logits, softmax and normalisation in float16; numbers above 65504 would be infinite."""
-    return typed(segment.model, onnx.TensorProto.FLOAT16, segment.logits)
+    return typed(segment.model, onnx.TensorProto.FLOAT16, segment.tail)

@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-from sdcompress.quantizing.precisions._base import Feed, FloatSegment
+from sdcompress.quantizing.precisions._base import PRODUCTS, Feed, FloatSegment
 
 __all__ = ["int8"]
 
@@ -53,7 +53,7 @@ def int8(segment: FloatSegment) -> onnx.ModelProto:
             _Reader(segment.feeds()),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(_OPERATORS),
-            nodes_to_exclude=_products_of_activations(float_model.graph),
+            nodes_to_exclude=_left_alone(float_model.graph, segment.tail),
             per_channel=True,
             reduce_range=True,  # the 7 bits
             activation_type=QuantType.QInt8,
@@ -61,7 +61,7 @@ def int8(segment: FloatSegment) -> onnx.ModelProto:
             extra_options=_OPTIONS,
         )
         model = onnx.load(out)
-    _free_logits(model.graph, segment.logits)
+    _unround(model.graph, segment.tail)
     _tell_apart(model.graph)
     return model
 
@@ -85,27 +85,32 @@ def _named(model: onnx.ModelProto) -> onnx.ModelProto:
     return named
 
 
-def _products_of_activations(graph: onnx.GraphProto) -> list[str]:
-    """What multiplies data with data (attention), which loses more than its time is worth."""
+def _left_alone(graph: onnx.GraphProto, tail: frozenset[str]) -> list[str]:
+    """What comes after the last product, and what multiplies data with data: attention loses more than it gains."""
     stored = {tensor.name for tensor in graph.initializer}
-    products = [node for node in graph.node if node.op_type in {"MatMul", "Gemm"}]
-    return [node.name for node in products if not stored & set(node.input[:2])]
+    found = []
+    for node in graph.node:
+        weighted = bool(stored & set(node.input[:2]))
+        product = node.op_type in PRODUCTS
+        if (product and not weighted) or (not product and tail & set(node.output)):
+            found.append(node.name)
+    return found
 
 
-def _free_logits(graph: onnx.GraphProto, logits: frozenset[str]) -> None:
-    """Take the pair away that would round logits to 255 values."""
-    makers = {name: node for node in graph.node for name in node.output}
-    for name in sorted(logits):
-        last = makers.get(name)
-        if last is None or last.op_type != "DequantizeLinear" or last.input[0] not in makers:
+def _unround(graph: onnx.GraphProto, tail: frozenset[str]) -> None:
+    """Take the pairs away that would round what the last product gives, logits above all, to 255 values."""
+    for first in [node for node in graph.node if node.op_type == "QuantizeLinear"]:
+        lasts = [node for node in graph.node if first.output[0] in node.input]
+        known = [node.output[0] for node in lasts]
+        exact = first.input[0]
+        if not tail & {exact, *known}:
             continue
-        first = makers[last.input[0]]
-        unrounded = first.input[0]
-        graph.node.remove(last)
-        graph.node.remove(first)
+        name = next((each for each in known if each in tail), exact)  # an output of the graph keeps its name
+        for node in (first, *lasts):
+            graph.node.remove(node)
         for node in graph.node:
             for names in (node.input, node.output):
-                names[:] = [name if each == unrounded else each for each in names]
+                names[:] = [name if each in {exact, *known} else each for each in names]
 
 
 def _tell_apart(graph: onnx.GraphProto) -> None:
