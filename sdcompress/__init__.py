@@ -11,10 +11,23 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sdcompress.api import bench, calibrate, evaluate, explain, export, plan, report, run, train, verify
+    from sdcompress.api import bench, calibrate, evaluate, explain, export, plan, quantize, report, run, train, verify
     from sdcompress.runtime.open import open_engine as open  # noqa: A004 - the verb that users expect
 
-__all__ = ["bench", "calibrate", "evaluate", "explain", "export", "open", "plan", "report", "run", "train", "verify"]
+__all__ = [
+    "bench",
+    "calibrate",
+    "evaluate",
+    "explain",
+    "export",
+    "open",
+    "plan",
+    "quantize",
+    "report",
+    "run",
+    "train",
+    "verify",
+]
 
 try:
     __version__ = version("sdcompress")

@@ -20,13 +20,26 @@ from sdcompress.evaluation.subject import open_subject
 from sdcompress.explaining.explain import explain
 from sdcompress.exporting.verify import verify
 from sdcompress.formats import export
+from sdcompress.quantizing.verbs import quantize
 from sdcompress.reporting.build import build as build_report
 from sdcompress.reporting.write import write as write_report
 from sdcompress.schema import recipe as schema
 from sdcompress.schema.recipe import Recipe
 from sdcompress.schema.report import BenchReport, Evaluation, Report
 
-__all__ = ["bench", "calibrate", "evaluate", "explain", "export", "plan", "report", "run", "train", "verify"]
+__all__ = [
+    "bench",
+    "calibrate",
+    "evaluate",
+    "explain",
+    "export",
+    "plan",
+    "quantize",
+    "report",
+    "run",
+    "train",
+    "verify",
+]
 
 Folder = Path | str
 Progress = Callable[[int, int], None]

@@ -46,7 +46,7 @@ Input: `{input}`, {dtype} [{shape}]; {pixels}.
 
 {exits}
 
-{parameters:.3f} M parameters, {mebibytes:.2f} MiB.
+{parameters:.3f} M parameters, {mebibytes:.2f} MiB{precision}.
 
 {policy}## Run it with sdcompress
 
@@ -136,6 +136,7 @@ def card(
         exits=_table(segments, exits, parity),
         parameters=sum(segment.parameters for segment in segments) / 1e6,
         mebibytes=sum(segment.bytes for segment in segments) / 2**20,
+        precision="".join(f", computed in {name}" for name in sorted({s.precision for s in segments} - {"fp32"})),
         policy=(_policy(policy, certificate, exits) if policy else "") + (_times(one_graph) if one_graph else ""),
         code=_code(_ONE_GRAPH, network_input, one_graph)
         if one_graph

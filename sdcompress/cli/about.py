@@ -11,13 +11,14 @@ from sdcompress.cli.screen import say, write_json
 
 __all__ = ["VERBS"]
 
-Kind = Literal["methods", "models", "heads", "data", "policies", "backends", "recipes"]
+Kind = Literal["methods", "models", "heads", "data", "policies", "precisions", "backends", "recipes"]
 _ROOMS = {
     "methods": "sdcompress.methods",
     "models": "sdcompress.models.backbones",
     "heads": "sdcompress.models.heads",
     "data": "sdcompress.data.sources",
     "policies": "sdcompress.policies",
+    "precisions": "sdcompress.quantizing.precisions",
     "backends": "sdcompress.runtime.backends",
 }
 
@@ -25,7 +26,7 @@ _ROOMS = {
 def list_(
     kind: Annotated[Kind | None, typer.Argument(help="what to list; default: everything")] = None, json: Json = False
 ) -> None:
-    """List methods, models, heads, data sets, exit policies, backends and shipped recipes.
+    """List methods, models, heads, data sets, exit policies, precisions, backends and shipped recipes.
 
     Example: sdcompress list methods
     """

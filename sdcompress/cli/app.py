@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from sdcompress.cli import about, artifacts, calibrating, exporting, measuring, training
+from sdcompress.cli import about, artifacts, calibrating, exporting, measuring, quantizing, training
 from sdcompress.cli.screen import messages
 from sdcompress.errors import Interrupted, SdcompressError
 
@@ -41,7 +41,7 @@ def _root(
     """Options that stand before the verb."""
 
 
-for module in (training, exporting, calibrating, artifacts, measuring, about):
+for module in (training, exporting, quantizing, calibrating, artifacts, measuring, about):
     for verb in module.VERBS:
         name = verb.__name__.rstrip("_")
         app.command(name, no_args_is_help=name not in ("train", "list", "doctor"))(verb)

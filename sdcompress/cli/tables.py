@@ -52,7 +52,8 @@ def read_json(path: Path, kind: type[Stored]) -> Stored:
 def show_manifest(manifest: Manifest, folder: str) -> None:
     """What an artifact is."""
     shape = ", ".join(map(str, manifest.input.shape))
-    say(f"{folder}: {manifest.layout}, {len(manifest.classes)} classes, input {manifest.input.dtype} [{shape}]")
+    kind = ", ".join([manifest.layout, *sorted({s.precision for s in manifest.segments} - {"fp32"})])
+    say(f"{folder}: {kind}, {len(manifest.classes)} classes, input {manifest.input.dtype} [{shape}]")
     say(f"digest {manifest.digest}")
     policy, rows = manifest.policy, []
     parity = {record.exit: record for record in manifest.parity}

@@ -28,11 +28,22 @@ class Chain:
         network_input: name of the network's input.
         logits: names of the exits' logits.
         threads: of ONNX Runtime; 0 leaves the choice to it.
+        optimise: False: every node is computed as it is written.
     """
 
-    def __init__(self, graphs: Sequence[bytes], *, network_input: str, logits: Sequence[str], threads: int = 0) -> None:
+    def __init__(
+        self,
+        graphs: Sequence[bytes],
+        *,
+        network_input: str,
+        logits: Sequence[str],
+        threads: int = 0,
+        optimise: bool = True,
+    ) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
+        if not optimise:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.log_severity_level = 3  # errors: they are raised anyway, warnings are for authors of graphs
         self._sessions = [
             onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"]) for graph in graphs

@@ -34,13 +34,21 @@ def macs(model: onnx.ModelProto, *, batch: str = "batch") -> int:
 
 
 def parameters(model: onnx.ModelProto) -> int:
-    """Numbers in the floating-point tensors of two or more elements that the graph stores.
+    """Numbers in the tensors of weights, of two or more elements, that the graph stores.
 
     Weights that the exporter merged (batch norm into convolution) are counted as stored. Scalars are left out: they
-    are constants of formulas, such as the 3 and 6 of a hard swish.
+    are constants of formulas, such as the 3 and 6 of a hard swish. Weights in integers count as the floats that they
+    stand for; the scales and zero points beside them do not.
     """
     floating = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE}
-    sizes = (math.prod(tensor.dims) for tensor in model.graph.initializer if tensor.data_type in floating)
+    rounding = [node for node in model.graph.node if node.op_type in {"QuantizeLinear", "DequantizeLinear"}]
+    codes = {node.input[0] for node in rounding if node.op_type == "DequantizeLinear"}
+    beside = {name for node in rounding for name in node.input[1:]}
+    sizes = (
+        math.prod(tensor.dims)
+        for tensor in model.graph.initializer
+        if (tensor.data_type in floating and tensor.name not in beside) or tensor.name in codes
+    )
     return sum(size for size in sizes if size > 1)
 
 

@@ -55,6 +55,10 @@ def test_export_and_the_evaluation_of_a_checkpoint_name_theirs(core, made, tmp_p
     refused(core("evaluate", made.train), "train")
 
 
+def test_quantize_names_its_extra(core, made, tmp_path: Path) -> None:
+    refused(core("quantize", made.cascade, "--precision", "int8", "--out", tmp_path / "int8"), "quantize")
+
+
 def test_report_names_its_extra(core, made, tmp_path: Path) -> None:
     refused(core("report", made.cascade, "--out", tmp_path / "report"), "report")
 

@@ -37,7 +37,7 @@ def fresh() -> dict:
 
 def test_all_verbs_are_there(fresh: dict) -> None:
     assert set(VERBS) == set(
-        "train run export calibrate verify inspect evaluate explain bench report list doctor".split()  # noqa: SIM905 - as spoken
+        "train run export calibrate quantize verify inspect evaluate explain bench report list doctor".split()  # noqa: SIM905 - as spoken
     )
     assert all(re.search(rf"^  {verb} ", fresh["shown"]["--help"], re.MULTILINE) for verb in VERBS)
 
@@ -57,7 +57,7 @@ def test_version_is_that_of_the_package(cli) -> None:
     assert cli("--version").out.strip() == version("sdcompress")
 
 
-@pytest.mark.parametrize("verb", ["export", "inspect", "bench", "run"])
+@pytest.mark.parametrize("verb", ["export", "inspect", "quantize", "bench", "run"])
 def test_a_verb_without_what_it_needs_shows_its_help(cli, verb: str) -> None:
     done = cli(verb)
     assert done.code == 2

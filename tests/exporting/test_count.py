@@ -121,3 +121,18 @@ def test_an_exported_network_and_its_segments(model: onnx.ModelProto) -> None:
     assert [(macs(piece), parameters(piece)) for piece in segments(model, logits)] == expected
     assert macs(model) == sum(count for count, _ in expected)
     assert parameters(model) == sum(size for _, size in expected)
+
+
+def test_rounded_weights_count_as_the_floats_that_they_stand_for() -> None:
+    """A convolution of 3x3 from 3 to 4 channels: 108 codes and 4 floats; 4 scales and 4 zero points are none."""
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"]),
+        helper.make_node("DequantizeLinear", ["w", "ws", "wz"], ["wd"], axis=0),
+        helper.make_node("Conv", ["d", "wd", "b"], ["y"], pads=[1, 1, 1, 1]),
+    ]
+    model = graph(nodes, ["batch", 3, 8, 8], ["batch", 4, 8, 8], s=(), ws=(4,), b=(4,))
+    for name, value in {"z": 0, "wz": [0] * 4, "w": np.ones((4, 3, 3, 3))}.items():
+        model.graph.initializer.append(numpy_helper.from_array(np.array(value, np.int8), name))
+    assert macs(model) == 4 * 8 * 8 * 27
+    assert parameters(model) == 108 + 4

@@ -1,0 +1,86 @@
+"""quantize."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sdcompress.cli.options import DataDir, Json, Out, Overwrite, Threads, share
+from sdcompress.cli.screen import bar, say, table, write_json
+from sdcompress.schema.quantized import Quantized
+
+__all__ = ["VERBS"]
+
+
+def quantize(
+    artifact: Annotated[Path, typer.Argument(help="folder of an artifact in fp32")],
+    precision: Annotated[str, typer.Option("--precision", help="of 'sdcompress list precisions': int8, fp16, bf16")],
+    out: Out,
+    max_drop: Annotated[
+        str, typer.Option("--max-drop", help="accuracy that every exit may lose on the validation images")
+    ] = "1%",
+    samples: Annotated[
+        int | None, typer.Option("--samples", help="training images that give int8 its ranges; default: 512")
+    ] = None,
+    data_dir: DataDir = None,
+    threads: Threads = 1,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Write an artifact in a lower precision; exit code 4 if an exit loses more than --max-drop.
+
+    Policy and certificate are not taken over, as confidences move: calibrate the new artifact.
+
+    Example: sdcompress quantize artifacts/cascade --precision int8 --out artifacts/cascade-int8
+    """
+    from sdcompress import api
+
+    allowed = share(max_drop, "--max-drop")
+    with bar("quantize") as progress:
+        found = api.quantize(
+            artifact,
+            out,
+            precision=precision,
+            max_drop=allowed,
+            samples=samples,
+            data_dir=data_dir,
+            threads=threads,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    if json:
+        write_json(found.model_dump(mode="json"))
+    else:
+        _show(found)
+
+
+def _show(found: Quantized) -> None:
+    rows = [
+        [
+            change.name,
+            f"{change.accuracy_before:.2%}",
+            f"{change.accuracy_after:.2%}",
+            f"{change.changed} ({change.changed / found.images:.2%})",
+            f"{change.max_abs:.3g}",
+        ]
+        for change in found.exits
+    ]
+    table(["exit", "fp32", found.precision, "other answers", "largest difference of a logit"], rows)
+    ranges = f"; ranges from {found.calibration_images} training images" if found.calibration_images else ""
+    say(
+        f"{found.artifact}: {found.precision}, measured on {found.images} validation images (at most "
+        f"{found.max_drop:.2%} lost at every exit){ranges}"
+    )
+    say(
+        f"{found.bytes_before / 2**20:.2f} MiB -> {found.bytes_after / 2**20:.2f} MiB; {found.narrow} of "
+        f"{found.narrow + found.wide} convolutions and products in {found.precision}, {found.wide} stayed fp32"
+    )
+    if found.dropped:
+        say(f"not taken over, because confidences have moved: {', '.join(found.dropped)}")
+    if len(found.exits) > 1:
+        say(f"next: sdcompress calibrate {found.artifact} --out FOLDER")
+
+
+VERBS = (quantize,)

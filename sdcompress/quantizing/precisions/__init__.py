@@ -1,0 +1,1 @@
+"""The precisions: a file is an entry by its name; the contract is ``_base``."""

@@ -1,0 +1,20 @@
+"""Brain floats (8 bits of exponent, 7 of fraction): the range of float32, where a runtime has kernels for them."""
+
+from __future__ import annotations
+
+import onnx
+
+from sdcompress.quantizing.precisions._base import FloatSegment
+from sdcompress.quantizing.typed import typed
+
+__all__ = ["bf16"]
+
+_OPSET = 22  # the first in which Conv, pooling and others know the type
+
+
+def bf16(segment: FloatSegment) -> onnx.ModelProto:
+    """Everything but the logits, softmax and normalisation in bfloat16."""
+    model = segment.model
+    if next(opset.version for opset in model.opset_import if not opset.domain) < _OPSET:
+        model = onnx.version_converter.convert_version(model, _OPSET)
+    return typed(model, onnx.TensorProto.BFLOAT16, segment.tail)

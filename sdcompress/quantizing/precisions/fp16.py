@@ -1,0 +1,15 @@
+"""Half precision floats (5 bits of exponent): half the size anywhere, faster on GPUs."""
+
+from __future__ import annotations
+
+import onnx
+
+from sdcompress.quantizing.precisions._base import FloatSegment
+from sdcompress.quantizing.typed import typed
+
+__all__ = ["fp16"]
+
+
+def fp16(segment: FloatSegment) -> onnx.ModelProto:
+    """Everything but the logits, softmax and normalisation in float16; numbers above 65504 would be infinite."""
+    return typed(segment.model, onnx.TensorProto.FLOAT16, segment.tail)

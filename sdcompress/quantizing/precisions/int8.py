@@ -1,0 +1,136 @@
+"""8-bit integers: weights per channel, activations by their range on training images; for CPUs and TensorRT."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+from sdcompress.quantizing.precisions._base import PRODUCTS, Feed, FloatSegment
+
+__all__ = ["int8"]
+
+# What computes in integers, and what only passes integers on. Everything else stays float32: normalisation, softmax,
+# and what squashes (a sigmoid in 8 bits is a confidence in 8 bits).
+_OPERATORS = (
+    *("Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Relu", "Clip"),
+    *("MaxPool", "AveragePool", "GlobalAveragePool", "Concat", "Pad"),
+    *("Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze"),
+)
+
+# One graph for ONNX Runtime and for TensorRT, which takes signed codes, zero points of 0 and a bias in float32 only.
+_OPTIONS = {
+    "ActivationSymmetric": True,
+    "WeightSymmetric": True,
+    "QuantizeBias": False,
+    # for each reader of a tensor a pair of its own, see _tell_apart
+    "DedicatedQDQPair": True,
+    "QDQOpTypePerChannelSupportToAxis": {"MatMul": 1},
+    # the mean over batches of a batch's extremes: the extremes of all images would leave most codes to a few outliers
+    "CalibMovingAverage": True,
+}
+
+
+def int8(segment: FloatSegment) -> onnx.ModelProto:
+    """QuantizeLinear and DequantizeLinear around what is to compute in int8, by ``quantize_static`` of onnxruntime.
+
+    A code q stands for scale * q: q in -64..64 for weights, whose scale is the largest of an output channel over 64,
+    and -128..127 for activations, whose scale is one for each tensor. Weights do without their eighth bit because x86
+    processors older than VNNI add two products in 16 bits and would cut off what 127 * 255 + 127 * 255 is: accuracy
+    and certificates would be those of the processor, not of the file.
+    """
+    float_model = _named(segment.model)
+    with tempfile.TemporaryDirectory(prefix="sdcompress-") as folder:
+        given, out = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
+        onnx.save(float_model, given)  # of a model in memory it would move the weights into a file of their own
+        quantize_static(
+            given,
+            out,
+            _Reader(segment.feeds()),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=list(_OPERATORS),
+            nodes_to_exclude=_left_alone(float_model.graph, segment.tail),
+            per_channel=True,
+            reduce_range=True,  # the 7 bits
+            activation_type=QuantType.QInt8,
+            weight_type=QuantType.QInt8,
+            extra_options=_OPTIONS,
+        )
+        model = onnx.load(out)
+    _unround(model.graph, segment.tail)
+    _tell_apart(model.graph)
+    return model
+
+
+class _Reader(CalibrationDataReader):  # type: ignore[misc]
+    """Feeds as onnxruntime asks for them."""
+
+    def __init__(self, feeds: Iterator[Feed]) -> None:
+        self._feeds = feeds
+
+    def get_next(self) -> Feed | None:
+        return next(self._feeds, None)
+
+
+def _named(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in which every node has a name to be left out by."""
+    named = onnx.ModelProto()
+    named.CopyFrom(model)
+    for position, node in enumerate(named.graph.node):
+        node.name = node.name or f"{node.op_type}-{position}"
+    return named
+
+
+def _left_alone(graph: onnx.GraphProto, tail: frozenset[str]) -> list[str]:
+    """What comes after the last product, and what multiplies data with data: attention loses more than it gains."""
+    stored = {tensor.name for tensor in graph.initializer}
+    found = []
+    for node in graph.node:
+        weighted = bool(stored & set(node.input[:2]))
+        product = node.op_type in PRODUCTS
+        if (product and not weighted) or (not product and tail & set(node.output)):
+            found.append(node.name)
+    return found
+
+
+def _unround(graph: onnx.GraphProto, tail: frozenset[str]) -> None:
+    """Take the pairs away that would round what the last product gives, logits above all, to 255 values."""
+    for first in [node for node in graph.node if node.op_type == "QuantizeLinear"]:
+        lasts = [node for node in graph.node if first.output[0] in node.input]
+        known = [node.output[0] for node in lasts]
+        exact = first.input[0]
+        if not tail & {exact, *known}:
+            continue
+        name = next((each for each in known if each in tail), exact)  # an output of the graph keeps its name
+        for node in (first, *lasts):
+            graph.node.remove(node)
+        for node in graph.node:
+            for names in (node.input, node.output):
+                names[:] = [name if each in {exact, *known} else each for each in names]
+
+
+def _tell_apart(graph: onnx.GraphProto) -> None:
+    """Let pairs of the same tensor differ in ``axis``, which means nothing where there is one scale for a tensor.
+
+    On x86 ONNX Runtime has fast kernels for unsigned activations, and turns signed codes into them where a
+    QuantizeLinear has one reader. Equal ones are merged before, and what reads a tensor twice, as every residual block
+    does, would run in float32 between conversions, slower than without them.
+    """
+    ranks = {
+        value.name: len(value.type.tensor_type.shape.dim)
+        for value in (*graph.value_info, *graph.input, *graph.output)
+        if value.type.tensor_type.HasField("shape")
+    }
+    seen: Counter[str] = Counter()
+    for node in graph.node:
+        if node.op_type == "QuantizeLinear":
+            tensor = node.input[0]
+            earlier, seen[tensor] = seen[tensor], seen[tensor] + 1
+            rank = ranks.get(tensor, 2)
+            axes = [1, *(axis for axis in range(-rank, rank) if axis != 1)]
+            if earlier and rank > 1:
+                node.attribute.append(onnx.helper.make_attribute("axis", axes[min(earlier, len(axes) - 1)]))

@@ -1,0 +1,257 @@
+"""From an artifact in float32 to one whose graphs hold a lower precision, proved on the validation split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import cast, get_args
+
+import onnx
+import onnxruntime
+
+from sdcompress import registry
+from sdcompress.artifact.read import Artifact, open_artifact
+from sdcompress.artifact.rewrite import rewrite
+from sdcompress.artifact.write import entry, staged
+from sdcompress.data.samples import Samples
+from sdcompress.errors import SetupError, UnknownNameError, UsageError, VerificationError
+from sdcompress.exporting.chain import FAILURES
+from sdcompress.exporting.count import parameters
+from sdcompress.exporting.cut import ports, serialize
+from sdcompress.exporting.gate import set_aside
+from sdcompress.exporting.parity import Finding
+from sdcompress.exporting.verify import verify
+from sdcompress.quantizing.feeds import Feeds
+from sdcompress.quantizing.precisions._base import FloatSegment, Precision
+from sdcompress.quantizing.quality import Quality, compare, golden_records
+from sdcompress.quantizing.segments import count_products, load, plain, tail, with_signals
+from sdcompress.schema import graphs as schema
+from sdcompress.schema.graphs import Segment
+from sdcompress.schema.manifest import Manifest, ParityRecord
+from sdcompress.schema.quantized import Quantized
+
+__all__ = ["ROOM", "quantize"]
+
+ROOM = "sdcompress.quantizing.precisions"
+
+Progress = Callable[[int, int], None]
+
+
+def quantize(
+    artifact: Path | str,
+    out: Path | str,
+    *,
+    precision: str,
+    training: Samples,
+    validation: Samples,
+    max_drop: float = 0.01,
+    samples: int | None = None,
+    threads: int = 1,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Quantized:
+    """Write an artifact in another precision; see ``sdcompress.quantize``, which finds the data by itself.
+
+    Args:
+        artifact: in fp32.
+        out: folder of the new artifact.
+        precision: of 'sdcompress list precisions'.
+        training: what ranges of activations may be taken from.
+        validation: what decides whether the loss is small enough, held out.
+        max_drop: accuracy that every exit may lose on it, 0.01 = one point.
+        samples: training images to take ranges from; default: 512, or all where there are fewer.
+        threads: of ONNX Runtime.
+        overwrite: replace an artifact that is there.
+        progress: called with (images run, all images): calibration, segment by segment, then validation.
+
+    Raises:
+        UnknownNameError: if there is no such precision.
+        UsageError: if the artifact is not in fp32 or holds operators that are not ONNX's, or ``max_drop`` or
+            ``samples`` is out of range.
+        DataError: if there are fewer training images than ``samples``.
+        SetupError: if ONNX Runtime cannot run this precision here: what cannot be measured is not written.
+        VerificationError: if an exit loses more than that; the graphs are left in ``<out>.failed``.
+        OutputExistsError, StorageError: if ``out`` cannot be written.
+    """
+    _check_drop(max_drop)
+    rewritten = _precision(precision)
+    opened = open_artifact(artifact)
+    manifest = opened.manifest
+    old = {segment.file: load(opened, segment) for segment in manifest.segments}
+    before = [opened.file(segment).read_bytes() for segment in manifest.segments]
+    with staged(out, overwrite=overwrite) as folder:
+        feeds = Feeds(manifest, before, training, count=samples, threads=threads, progress=progress)
+        models = _models(manifest, old, rewritten, feeds)
+        products = _products(models, precision, opened)
+        graphs = {name: serialize(model) for name, model in models.items()}
+        found = _measured(manifest, before, graphs, validation, precision, threads=threads, progress=progress)
+        _check_quality(found, max_drop, len(validation), out=Path(out), graphs=graphs, precision=precision)
+        records = golden_records(manifest, list(graphs.values()), opened.golden(), threads=threads)
+        made = _write(opened, folder, models, found=found, records=records, precision=precision)
+        verify(folder, threads=threads)
+    return Quantized(
+        source=str(artifact),
+        artifact=str(out),
+        digest=made.digest,
+        precision=made.segments[0].precision,
+        max_drop=max_drop,
+        images=len(validation),
+        calibration_images=feeds.used,
+        exits=tuple(quality.change for quality in found),
+        bytes_before=sum(map(len, before)),
+        bytes_after=sum(map(len, graphs.values())),
+        narrow=products[0],
+        wide=products[1],
+        dropped=_dropped(manifest),
+    )
+
+
+def _check_drop(max_drop: float) -> None:
+    if not 0 <= max_drop < 1:
+        raise UsageError(
+            f"max_drop is {max_drop}.", allowed="0 to below 1", next_step="e.g. 0.01, one point of accuracy"
+        )
+
+
+def _precision(name: str) -> Precision:
+    known = registry.names(ROOM)
+    if name not in known:
+        raise UnknownNameError("precisions", name, known)
+    if name not in get_args(schema.Precision):
+        raise UsageError(
+            f"No manifest can say that a segment is in '{name}'.",
+            allowed=", ".join(get_args(schema.Precision)),
+            next_step="add it to Precision in sdcompress/schema/graphs.py: docs/adding/precision.md",
+        )
+    found: Precision = registry.load(ROOM, name, extra="quantize")
+    return found
+
+
+def _models(
+    manifest: Manifest, old: Mapping[str, onnx.ModelProto], rewritten: Precision, feeds: Feeds
+) -> dict[str, onnx.ModelProto]:
+    """Every segment in the new precision, by its file."""
+    made = {}
+    for position, (name, model) in enumerate(old.items()):
+        here = [exit_ for exit_ in manifest.exits if exit_.segment == position]
+        signals = [(exit_.name, exit_.logits, exit_.signals) for exit_ in here if exit_.signals]
+        bare = plain(model, [names for *_, names in signals])
+        segment = FloatSegment(bare, tail(bare, [exit_.logits for exit_ in here]), partial(feeds.of, position))
+        made[name] = with_signals(rewritten(segment), model, signals, batch=str(manifest.input.shape[0]))
+    return made
+
+
+def _products(models: Mapping[str, onnx.ModelProto], precision: str, opened: Artifact) -> tuple[int, int]:
+    counts = [count_products(model) for model in models.values()]
+    narrow, wide = (sum(each) for each in zip(*counts, strict=True))
+    if not narrow:
+        raise UsageError(
+            f"Nothing in '{opened.path}' can be computed in {precision}: all of its {wide} convolutions and products "
+            "stay float32.",
+            allowed="a graph with convolutions or products with stored weights that do not make the logits themselves",
+            next_step="run it as it is, or choose another precision: sdcompress list precisions",
+        )
+    return narrow, wide
+
+
+def _measured(
+    manifest: Manifest,
+    before: Sequence[bytes],
+    graphs: Mapping[str, bytes],
+    validation: Samples,
+    precision: str,
+    *,
+    threads: int,
+    progress: Progress | None,
+) -> tuple[Quality, ...]:
+    try:
+        return compare(manifest, before, list(graphs.values()), validation, threads=threads, progress=progress)
+    except FAILURES as error:
+        raise SetupError(
+            f"ONNX Runtime {onnxruntime.__version__} cannot run {precision} here: {str(error).splitlines()[0][:200]}",
+            allowed="a precision that it has kernels for: what cannot be measured is not written",
+            next_step="--precision fp16, which runs everywhere and which GPUs run as fast as bf16; or int8 for CPUs",
+        ) from error
+
+
+def _check_quality(
+    found: Sequence[Quality], max_drop: float, images: int, *, out: Path, graphs: Mapping[str, bytes], precision: str
+) -> None:
+    """Refuse a loss that is too large at any exit, and leave what lost in ``<out>.failed``."""
+    findings = [_finding(quality, max_drop, images) for quality in found]
+    if not any(finding.problem for finding in findings):
+        return
+    folder = set_aside(out, graphs, findings)
+    said = "; ".join(f"{finding.exit}: {_said(q, images)}" for q, finding in zip(found, findings, strict=True))
+    raise VerificationError(
+        f"In {precision} an exit loses too much on {images} validation images. {said}.",
+        allowed=f"finite logits, and at most {max_drop:.2%} of accuracy lost at every exit",
+        next_step=f"see {folder / 'parity.json'}; try --precision fp16, or more --samples, or allow it with --max-drop",
+    )
+
+
+def _finding(quality: Quality, max_drop: float, images: int) -> Finding:
+    too_much = quality.lost > max_drop * images + 1e-9
+    return Finding(
+        exit=quality.change.name,
+        samples=images,
+        batches=(),
+        max_abs=quality.change.max_abs if quality.finite else None,
+        allowed=max_drop,
+        flips=quality.change.changed,
+        worst=quality.worst,
+        problem=_said(quality, images) if too_much or not quality.finite else "",
+    )
+
+
+def _said(quality: Quality, images: int) -> str:
+    change = quality.change
+    broken = "" if quality.finite else ", logits are not finite"
+    return (
+        f"{change.accuracy_before:.2%} before, {change.accuracy_after:.2%} after ({quality.lost / images:+.2%} lost, "
+        f"{change.changed} answers differ{broken})"
+    )
+
+
+def _write(
+    opened: Artifact,
+    folder: Path,
+    models: Mapping[str, onnx.ModelProto],
+    *,
+    found: Sequence[Quality],
+    records: tuple[ParityRecord, ...],
+    precision: str,
+) -> Manifest:
+    """Write the artifact; what was made for the old graphs (policy, certificate, one graph, engines) is left out."""
+    segments = []
+    for old, (name, model) in zip(opened.manifest.segments, models.items(), strict=True):
+        (folder / name).write_bytes(serialize(model))
+        listed = Segment(
+            **entry(folder, name).model_dump(),
+            inputs=ports(model.graph.input),
+            outputs=ports(model.graph.output),
+            precision=cast("schema.Precision", precision),
+            macs=old.macs,  # the same products; the shapes that they were counted by are not all in here any more
+            parameters=parameters(model),
+        )
+        segments.append(listed)
+    exits = tuple(
+        exit_.model_copy(
+            update={"temperature": 1.0, "accuracy": quality.change.accuracy_after, "ece": quality.ece},
+        )
+        for exit_, quality in zip(opened.manifest.exits, found, strict=True)
+    )
+    gone = {"policy": None, "certificate": None, "one_graph": None, "engines": ()}
+    return rewrite(opened, folder, segments=tuple(segments), exits=exits, parity=records, **gone)
+
+
+def _dropped(manifest: Manifest) -> tuple[str, ...]:
+    parts = {
+        "policy": manifest.policy,
+        "certificate": manifest.certificate,
+        "temperatures": any(exit_.temperature != 1 for exit_ in manifest.exits),
+        "one graph": manifest.one_graph,
+        "engines": manifest.engines,
+    }
+    return tuple(name for name, there in parts.items() if there)

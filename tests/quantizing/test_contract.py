@@ -1,0 +1,101 @@
+"""What every precision promises, that of docs/adding/precision.md included."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto
+from onnx.reference import ReferenceEvaluator
+
+from sdcompress import registry
+from sdcompress.errors import UsageError
+from sdcompress.exporting.chain import FAILURES
+from sdcompress.quantizing import quantize as module
+from sdcompress.quantizing.precisions._base import FloatSegment, Precision
+from sdcompress.quantizing.segments import count_products
+
+PAGE = (Path(__file__).parents[2] / "docs" / "adding" / "precision.md").read_text(encoding="utf-8")
+
+
+def of_the_page() -> Precision:
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(compile(code, "docs/adding/precision.md", "exec"), names)
+    (public,) = names["__all__"]
+    return names[public]
+
+
+@pytest.fixture(params=[*registry.names(module.ROOM), "docs"])
+def precision(request: pytest.FixtureRequest) -> Precision:
+    if request.param == "docs":
+        return of_the_page()
+    return registry.load(module.ROOM, request.param, extra="quantize")
+
+
+@pytest.fixture
+def segment(residual: onnx.ModelProto, batches: list[np.ndarray], segment_of: Callable[..., FloatSegment]) -> Any:
+    return segment_of(residual, batches, ("exit1_logits",))
+
+
+def run(model: onnx.ModelProto, x: np.ndarray) -> list[np.ndarray]:
+    try:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        return session.run(None, {"x": x})
+    except FAILURES:  # no kernels for bfloat16
+        return ReferenceEvaluator(model).run(None, {"x": x})
+
+
+def test_borders_keep_their_names_shapes_and_type(precision: Precision, segment: FloatSegment) -> None:
+    before = segment.model.SerializeToString(deterministic=True)
+    made = precision(segment)
+    assert segment.model.SerializeToString(deterministic=True) == before
+    for kind in ("input", "output"):
+        found, wanted = ([(v.name, v.type) for v in getattr(m.graph, kind)] for m in (made, segment.model))
+        assert found == wanted
+        assert {v.type.tensor_type.elem_type for v in getattr(made.graph, kind)} == {TensorProto.FLOAT}
+
+
+def test_logits_come_from_what_computes_in_float32(precision: Precision, segment: FloatSegment) -> None:
+    made = precision(segment)
+    makers = {name: node for node in made.graph.node for name in node.output}
+    assert makers["exit1_logits"].op_type == "Gemm"
+
+
+def test_something_is_narrow_and_the_answers_are_close(
+    precision: Precision, segment: FloatSegment, batches: list[np.ndarray]
+) -> None:
+    made = precision(segment)
+    assert count_products(made)[0] >= 2
+    for exact, close in zip(run(segment.model, batches[0]), run(made, batches[0]), strict=True):
+        assert close.dtype == np.float32
+        assert 0 < np.abs(exact - close).max() < 0.1 * np.abs(exact).max()
+
+
+def test_rows_do_not_look_at_each_other(precision: Precision, segment: FloatSegment, batches: list[np.ndarray]) -> None:
+    made = precision(segment)
+    together = run(made, batches[1])
+    for row in (0, 7, 15):
+        for alone, all_ in zip(run(made, batches[1][row : row + 1]), together, strict=True):
+            np.testing.assert_allclose(alone[0], all_[row], atol=1e-5)
+
+
+def test_the_same_bytes(precision: Precision, segment: FloatSegment) -> None:
+    first, second = (precision(segment).SerializeToString(deterministic=True) for _ in range(2))
+    assert first == second
+
+
+def test_a_precision_that_no_manifest_can_name_is_refused_at_once(
+    monkeypatch: pytest.MonkeyPatch, tiny_artifact: Callable, tiny_network: Any, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(module.registry, "names", lambda _: ["int16"])
+    samples = tiny_network.samples(100)
+    with pytest.raises(UsageError, match="No manifest can say") as caught:
+        module.quantize(tiny_artifact(), tmp_path / "out", precision="int16", training=samples, validation=samples)
+    assert "precision.md" in caught.value.next_step

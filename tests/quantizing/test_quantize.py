@@ -1,0 +1,375 @@
+"""From an artifact to an artifact: what is kept, what is dropped, what is refused, and that the figures are true."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import sdcompress
+from sdcompress import registry
+from sdcompress.artifact.read import open_artifact
+from sdcompress.artifact.write import entry, seal
+from sdcompress.calibration.calibrate import calibrate
+from sdcompress.data.samples import ArraySamples
+from sdcompress.errors import (
+    CheckpointError,
+    DataError,
+    OutputExistsError,
+    ParityError,
+    SetupError,
+    UnknownNameError,
+    UsageError,
+    VerificationError,
+)
+from sdcompress.evaluation import metrics
+from sdcompress.evaluation.evaluate import exit_logits
+from sdcompress.exporting.chain import FAILURES, Chain
+from sdcompress.exporting.one_graph import Host, export_one_graph
+from sdcompress.exporting.verify import verify
+from sdcompress.policies._base import signals_of
+from sdcompress.quantizing.precisions.bf16 import bf16
+from sdcompress.quantizing.quantize import ROOM, quantize
+from sdcompress.quantizing.segments import plain
+from sdcompress.runtime.open import open_engine
+from sdcompress.schema.graphs import Precision
+from sdcompress.schema.quantized import Quantized
+from sdcompress.schema.recipe import Calibrate
+
+LAYOUTS = ("single", "cascade", "all")
+
+
+@pytest.fixture
+def run(tiny_network: Any, tmp_path: Path) -> Callable[..., Quantized]:
+    """``run(artifact, precision)`` writes ``tmp_path / "out"``; keywords go to ``quantize``."""
+
+    def call(artifact: Path, precision: str = "int8", **given: Any) -> Quantized:
+        data = {"training": tiny_network.samples(300, seed=8), "validation": tiny_network.samples(400, seed=9)}
+        return quantize(artifact, tmp_path / "out", **{"precision": precision, "max_drop": 0.2, **data, **given})
+
+    return call
+
+
+def test_every_file_is_a_precision_that_a_manifest_may_name() -> None:
+    assert {*registry.names(ROOM), "fp32"} == set(get_args(Precision))
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp16"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_an_artifact_of_each_layout(
+    run: Callable, tiny_artifact: Callable, tiny_network: Any, tmp_path: Path, *, layout: str, precision: str
+) -> None:
+    source = tiny_artifact(layout)
+    told = run(source, precision)
+    old, new = (open_artifact(folder).manifest for folder in (source, tmp_path / "out"))
+    assert (told.digest, told.precision, told.images) == (new.digest, precision, 400)
+    assert told.calibration_images == (300 if precision == "int8" else 0)
+    assert {segment.precision for segment in new.segments} == {precision}
+    assert new.provenance.parent == old.digest
+    for before, after in zip(old.segments, new.segments, strict=True):
+        assert (after.inputs, after.outputs, after.file) == (before.inputs, before.outputs, before.file)
+        assert (after.macs, after.parameters) == (before.macs, before.parameters)
+    assert (new.golden, new.classes, new.layout) == (old.golden, old.classes, old.layout)
+    assert (told.bytes_before, told.bytes_after) == tuple(sum(s.bytes for s in m.segments) for m in (old, new))
+    samples = tiny_network.samples(400, seed=9)
+    logits = [exit_logits(open_engine(folder, threads=1), samples) for folder in (source, tmp_path / "out")]
+    assert not np.array_equal(*logits)
+    for row, (exit_, change) in enumerate(zip(new.exits, told.exits, strict=True)):
+        before, after = logits[0][row], logits[1][row]
+        assert change.accuracy_before == metrics.accuracy(before, samples.labels)
+        assert change.accuracy_after == exit_.accuracy == metrics.accuracy(after, samples.labels)
+        assert exit_.ece == pytest.approx(metrics.ece(metrics.softmax(after), samples.labels), abs=1e-9)
+        assert change.changed == (before.argmax(1) != after.argmax(1)).sum()
+        assert change.max_abs == pytest.approx(np.abs(before - after).max(), rel=1e-6)
+    assert verify(tmp_path / "out").layout == layout
+    assert f"computed in {precision}" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp16"])
+def test_signals_are_those_of_the_logits_to_the_last_bit_of_float32(
+    run: Callable, tiny_artifact: Callable, tiny_network: Any, tmp_path: Path, precision: str
+) -> None:
+    """The nodes behind the logits are the parent's own, so they compute what the parent's would of these logits."""
+    run(tiny_artifact(), precision)
+    new, old = (onnx.load(folder / "segment-0.onnx") for folder in (tmp_path / "out", tmp_path / "cascade"))
+    tails = []
+    for model in (new, old):
+        start = next(k for k, node in enumerate(model.graph.node) if node.op_type == "LogSoftmax")
+        tails.append(list(model.graph.node)[start:])
+    assert tails[0] == tails[1]
+    engine = open_engine(tmp_path / "out", threads=1)
+    inputs = engine.preprocess(tiny_network.samples(64, seed=3).images(np.arange(64)))
+    for found, logits in zip(engine.signals(inputs), engine.exits(inputs), strict=True):
+        for ours, theirs in zip(found, signals_of(logits), strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def test_the_same_bytes_again(run: Callable, tiny_artifact: Callable, tmp_path: Path) -> None:
+    source = tiny_artifact()
+    run(source)
+    first = {path.name: path.read_bytes() for path in (tmp_path / "out").glob("segment-*")}
+    run(source, overwrite=True)
+    assert first == {path.name: path.read_bytes() for path in (tmp_path / "out").glob("segment-*")}
+    assert len(first) == 3
+
+
+@pytest.fixture(scope="session")
+def int8_cascade(tmp_path_factory: pytest.TempPathFactory, certified_once: Path, tiny_network: Any) -> Path:
+    out = tmp_path_factory.mktemp("int8") / "cascade"
+    told = quantize(
+        certified_once,
+        out,
+        precision="int8",
+        training=tiny_network.samples(300, seed=8),
+        validation=tiny_network.samples(400, seed=9),
+        max_drop=0.2,
+    )
+    assert told.dropped == ("policy", "certificate")
+    return out
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.lists(st.integers(0, 63), min_size=1, max_size=40))
+def test_a_row_never_depends_on_the_rows_beside_it(rows: list[int], int8_cascade: Path, tiny_network: Any) -> None:
+    engine = open_engine(int8_cascade, threads=1)
+    inputs = engine.preprocess(tiny_network.samples(64, seed=3).images(np.arange(64)))
+    np.testing.assert_allclose(engine.exits(inputs[rows]), engine.exits(inputs)[:, rows], atol=1e-5)
+
+
+def test_policy_and_certificate_are_dropped_and_can_be_made_anew(
+    int8_cascade: Path, tiny_network: Any, tmp_path: Path
+) -> None:
+    manifest = open_artifact(int8_cascade).manifest
+    assert (manifest.policy, manifest.certificate, manifest.one_graph, manifest.engines) == (None, None, None, ())
+    assert {exit_.temperature for exit_ in manifest.exits} == {1.0}
+    assert "certificate.npz" not in {path.name for path in int8_cascade.iterdir()}
+    made = calibrate(
+        int8_cascade,
+        tmp_path / "again",
+        samples=tiny_network.samples(4000),
+        settings=Calibrate(max_drop=0.05, confidence=0.9),
+    )
+    assert made.certificate is not None
+    assert made.certificate.precision == ("int8",) * 3
+    assert verify(tmp_path / "again").certificate is not None
+
+
+def test_temperatures_are_dropped_with_what_they_were_fitted_for(
+    run: Callable, tiny_artifact: Callable, tmp_path: Path
+) -> None:
+    told = run(tiny_artifact(temperatures=(1.5, 0.8, 1.0)))
+    assert told.dropped == ("temperatures",)
+    assert [exit_.temperature for exit_ in open_artifact(tmp_path / "out").manifest.exits] == [1.0, 1.0, 1.0]
+
+
+def test_another_files_weights_are_found_in_spite_of_the_wider_tolerance(
+    run: Callable, tiny_artifact: Callable, tmp_path: Path
+) -> None:
+    """One output channel of the last layer with its sign turned, and a manifest that hides it."""
+    run(tiny_artifact())
+    out = tmp_path / "out"
+    manifest = open_artifact(out).manifest
+    for record in manifest.parity:
+        assert record.max_abs < record.allowed < 1
+    model = onnx.load(out / "segment-2.onnx")
+    weight = next(tensor for tensor in model.graph.initializer if tensor.name == "W2_quantized")
+    codes = onnx.numpy_helper.to_array(weight).copy()
+    codes[:, 0] *= -1
+    weight.CopyFrom(onnx.numpy_helper.from_array(codes, weight.name))
+    onnx.save(model, out / "segment-2.onnx")
+    last = manifest.segments[-1].model_copy(update=entry(out, "segment-2.onnx").model_dump())
+    seal(out, **{**dict(manifest), "segments": (*manifest.segments[:-1], last)})
+    with pytest.raises(ParityError, match="The exit 'final'"):
+        verify(out)
+
+
+def test_the_distance_to_the_checkpoint_is_the_measured_one(
+    run: Callable, tiny_artifact: Callable, tmp_path: Path
+) -> None:
+    source = tiny_artifact()
+    run(source)
+    opened = open_artifact(tmp_path / "out")
+    golden, engine = opened.golden(), open_engine(tmp_path / "out", threads=1)
+    inputs = engine.preprocess(golden.images)
+    files = [(tmp_path / "out" / segment.file).read_bytes() for segment in opened.manifest.segments]
+    names = [exit_.logits for exit_ in opened.manifest.exits]
+    plainly = Chain(files, network_input="input", logits=names, optimise=False)(inputs)
+    logits = engine.exits(inputs)
+    parents = {record.exit: record.allowed for record in open_artifact(source).manifest.parity}
+    for row, record in enumerate(opened.manifest.parity):
+        ways = [float(np.abs(way[row] - golden.logits[row]).max()) for way in (logits, plainly)]
+        assert record.max_abs == pytest.approx(max(ways), rel=1e-6)
+        assert record.allowed == pytest.approx(2 * record.max_abs + parents[record.exit])
+        assert (record.samples, record.batches) == (16, (16,))
+        assert record.flips == (logits[row].argmax(1) != golden.logits[row].argmax(1)).sum()
+
+
+def test_a_loss_that_is_too_large_leaves_the_figures_and_no_artifact(
+    run: Callable, tiny_artifact: Callable, tiny_network: Any, tmp_path: Path
+) -> None:
+    """Labels that are what float32 answers: whatever changes is lost."""
+    source = tiny_artifact()
+    images = tiny_network.samples(4000, seed=9).images(np.arange(4000))
+    truth = open_engine(source, threads=1)
+    labels = truth.exits(truth.preprocess(images))[-1].argmax(1)
+    validation = ArraySamples(images, labels)
+    with pytest.raises(VerificationError, match=r"final: 100\.00% before, 9\d\.\d\d% after") as caught:
+        run(source, validation=validation, max_drop=0.0)
+    assert not (tmp_path / "out").exists()
+    failed = json.loads((tmp_path / "out.failed" / "parity.json").read_text(encoding="utf-8"))
+    final = next(each for each in failed if each["exit"] == "final")
+    assert final["flips"] > 0
+    assert "lost" in final["problem"]
+    assert "parity.json" in caught.value.next_step
+    with pytest.raises(sdcompress.errors.ArtifactError):  # type: ignore[attr-defined]
+        open_artifact(tmp_path / "out.failed")
+    lost = final["flips"] / 4000
+    told = run(source, validation=validation, max_drop=lost + 0.1)  # and with more allowed it is written
+    assert next(e.changed for e in told.exits if e.name == "final") == final["flips"]
+
+
+def test_exactly_the_allowed_loss_is_allowed(
+    run: Callable, tiny_artifact: Callable, tiny_network: Any, tmp_path: Path
+) -> None:
+    source = tiny_artifact("single")
+    images = tiny_network.samples(1000, seed=9).images(np.arange(1000))
+    engine = open_engine(source, threads=1)
+    validation = ArraySamples(images, engine.exits(engine.preprocess(images))[-1].argmax(1))
+    (change,) = run(source, validation=validation, max_drop=0.5).exits
+    assert change.changed > 0
+    run(source, validation=validation, max_drop=change.changed / 1000, overwrite=True)
+    with pytest.raises(VerificationError):
+        run(source, validation=validation, max_drop=(change.changed - 0.5) / 1000, overwrite=True)
+
+
+def test_bf16_is_written_where_it_runs_and_refused_where_not(
+    run: Callable, tiny_artifact: Callable, tmp_path: Path, segment_of: Callable
+) -> None:
+    source = tiny_artifact("single")
+    graph = bf16(segment_of(plain(onnx.load(source / "segment-0.onnx"), []), [], ("final_logits",)))
+    try:
+        Chain([graph.SerializeToString()], network_input="input", logits=["final_logits"])
+    except FAILURES:
+        with pytest.raises(SetupError, match="cannot run bf16 here") as caught:
+            run(source, "bf16")
+        assert "--precision fp16" in caught.value.next_step
+        assert not (tmp_path / "out").exists()
+    else:
+        assert run(source, "bf16").precision == "bf16"
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "said"),
+    [
+        ({"precision": "int 8"}, UnknownNameError, "Did you mean 'int8'"),
+        ({"precision": "fp32"}, UnknownNameError, "bf16, fp16, int8"),
+        ({"max_drop": 1.0}, UsageError, r"max_drop is 1\.0"),
+        ({"max_drop": -0.1}, UsageError, r"0 to below 1"),
+        ({"max_drop": float("nan")}, UsageError, "max_drop is nan"),
+        ({"samples": 63}, UsageError, "at least 64"),
+        ({"samples": 301}, DataError, "There are 300 training images"),
+    ],
+)
+def test_nonsense_is_refused_and_nothing_is_written(
+    run: Callable, tiny_artifact: Callable, tmp_path: Path, *, given: dict[str, Any], error: type, said: str
+) -> None:
+    with pytest.raises(error, match=said) as caught:
+        run(tiny_artifact(), **given)
+    assert caught.value.next_step
+    assert not (tmp_path / "out").exists()
+
+
+def test_too_few_training_images_are_said_to_be_too_few(
+    run: Callable, tiny_artifact: Callable, tiny_network: Any
+) -> None:
+    few = tiny_network.samples(40)
+    with pytest.raises(DataError, match="There are 40 training images"):
+        run(tiny_artifact(), training=few)
+    assert run(tiny_artifact(name="again"), "fp16", training=few).calibration_images == 0  # which needs none
+
+
+def test_twice_is_once_too_often(run: Callable, tiny_artifact: Callable, tmp_path: Path) -> None:
+    source = tiny_artifact()
+    run(source)
+    with pytest.raises(UsageError, match="is in int8 already") as caught:
+        run(tmp_path / "out", "fp16")
+    assert open_artifact(source).manifest.digest in caught.value.next_step
+    with pytest.raises(OutputExistsError):
+        run(source)
+
+
+def test_a_graph_in_which_nothing_can_be_rounded(
+    run: Callable, tiny_artifact: Callable, graph: Callable, tmp_path: Path
+) -> None:
+    """The one product there is makes the logits, which fp16 leaves in float32."""
+    source = tiny_artifact("single")
+    manifest = open_artifact(source).manifest
+    nodes = [
+        onnx.helper.make_node("Flatten", ["input"], ["flat"]),
+        onnx.helper.make_node("MatMul", ["flat", "w"], ["final_logits"]),
+    ]
+    shapes = {"input": ["batch", 1, 4, 4]}, {"final_logits": ["batch", 3]}
+    onnx.save(graph(nodes, *shapes, {"w": np.ones((16, 3), np.float32)}), source / "segment-0.onnx")
+    segment = manifest.segments[0].model_copy(update=entry(source, "segment-0.onnx").model_dump())
+    seal(source, **{**dict(manifest), "segments": (segment,)})
+    with pytest.raises(UsageError, match="all of its 1 convolutions and products"):
+        run(source, "fp16")
+
+
+def test_without_the_data_or_with_something_else_than_an_artifact(tiny_artifact: Callable, tmp_path: Path) -> None:
+    with pytest.raises((DataError, VerificationError)):
+        sdcompress.quantize(tiny_artifact(), tmp_path / "out", precision="int8")
+    with pytest.raises(CheckpointError):
+        sdcompress.quantize(tmp_path / "nothing", tmp_path / "out", precision="int8")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_quantised_cascade_becomes_one_graph(
+    run: Callable, one_graph_once: Callable[[str], Path], tmp_path: Path
+) -> None:
+    source = one_graph_once("cascade")
+    told = run(source)
+    assert told.dropped == ("policy",)
+    made = open_artifact(tmp_path / "out").manifest
+    seal(tmp_path / "out", **{**dict(made), "policy": open_artifact(source).manifest.policy})
+    whole = export_one_graph(tmp_path / "out", tmp_path / "graph", kind="graph", host=Host("a processor", None))
+    assert whole.one_graph is not None
+    operators = [node.op_type for node in onnx.load(tmp_path / "graph" / "model.onnx").graph.node]
+    assert "QuantizeLinear" in operators
+    assert verify(tmp_path / "graph").one_graph == "graph"
+
+
+def test_progress_goes_to_the_end_of_both_parts(run: Callable, tiny_artifact: Callable) -> None:
+    told: list[tuple[int, int]] = []
+    run(tiny_artifact(), progress=lambda done, total: told.append((done, total)))
+    calibration = [done for done, total in told if total == 900]  # 300 images for each of 3 segments
+    assert calibration == sorted(calibration)
+    assert calibration[-1] == 900
+    assert told[-1] == (400, 400)
+
+
+TORCHLESS = """
+import sys
+import numpy as np
+from sdcompress.data.samples import ArraySamples
+from sdcompress.quantizing.quantize import quantize
+rng = np.random.default_rng(0)
+data = ArraySamples(rng.integers(0, 256, (64, 4, 4, 1), np.uint8), rng.integers(0, 3, 64))
+quantize(sys.argv[1], sys.argv[2], precision="int8", training=data, validation=data, max_drop=0.9)
+print([name for name in ("torch", "timm", "torchvision", "onnxscript", "sympy") if name in sys.modules])
+"""
+
+
+def test_it_needs_no_torch(tiny_artifact: Callable, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", TORCHLESS, tiny_artifact(), tmp_path / "out"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
