@@ -46,14 +46,14 @@ def cascade(place: Place, precision: str) -> dict[str, Any]:
         for name in ways
     }
     found["host gate, us"] = gates(artifact, free, inputs)
-    found["mix 50/20/15/15, batch 32"] = mix(artifact, free, inputs)
+    found["mix 50/20/15/15, batch 32"] = mix(free, inputs)
     return found
 
 
 def gates(artifact: Artifact, free: Network, inputs: Float) -> dict[str, Any]:
     """What an exit costs beside its kernels: read-back, wait and decision, one image, nobody leaves."""
     exits = len(artifact.manifest.exits)
-    asks = of_policy(artifact, free, policy_of((2.0,) * (exits - 1), 32))
+    asks = free.under(policy_of((2.0,) * (exits - 1), 32))
     image = inputs[:1]
     times = in_turn({"asks": wall(partial(asks, image)), "forced": wall(partial(free.forced, image, -1))})
     made = medians(times)
@@ -61,13 +61,13 @@ def gates(artifact: Artifact, free: Network, inputs: Float) -> dict[str, Any]:
     return {"each exit": round(1e3 * gap / (exits - 1), 2), "target": 15.0, **made}
 
 
-def mix(artifact: Artifact, free: Network, inputs: Float) -> dict[str, Any]:
+def mix(free: Network, inputs: Float) -> dict[str, Any]:
     """Images/s of the cascade, with noisy images so that scores differ, against everybody to the last exit."""
     rng = np.random.default_rng(0)
     pool = np.resize(inputs, (POOL, *inputs.shape[1:])) + rng.normal(size=(POOL, *inputs.shape[1:])).astype(np.float32)
     score = scores(restore("max_prob", {}), free.signals(pool))
     thresholds = thresholds_for(score, MIX[: len(score)] if len(score) == len(MIX) - 1 else None)
-    leaves = of_policy(artifact, free, policy_of(thresholds, POOL))
+    leaves = free.under(policy_of(thresholds, POOL))
     left = leaves(pool).exit_index
     batches = [pool[drawn(left, 32, seed)] for seed in range(8)]
     state = {"at": 0}
@@ -110,9 +110,3 @@ def policy_of(thresholds: tuple[float, ...], samples: int) -> Policy:
         thresholds=thresholds, max_drop=1.0, samples=samples, accuracy=None, reference_accuracy=None,
         shares=(1.0, *(0.0,) * len(thresholds)), stage_ms=(1.0,) * (len(thresholds) + 1),
     )  # fmt: skip
-
-
-def of_policy(artifact: Artifact, network: Network, policy: Policy) -> Network:
-    """The same chain under another policy."""
-    changed = Artifact(artifact.path, artifact.manifest.model_copy(update={"policy": policy}))
-    return Network(changed, network._chain)  # noqa: SLF001 - its engines are opened once

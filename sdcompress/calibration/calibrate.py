@@ -19,7 +19,7 @@ from sdcompress.calibration.observe import choose_judgement
 from sdcompress.calibration.parts import draw_parts, samples_for, seed_of
 from sdcompress.calibration.planning import least_samples as least_to_certify
 from sdcompress.calibration.planning import samples_for_binomial, samples_for_loss
-from sdcompress.calibration.stages import decision_ms, stage_ms, stage_times
+from sdcompress.calibration.stages import decision_ms, overhead, stage_ms, stage_times
 from sdcompress.calibration.thresholds import choose_thresholds
 from sdcompress.data.samples import Samples
 from sdcompress.errors import DataError, UsageError
@@ -225,7 +225,7 @@ def _choose(
     judgement, signals, right = choose_judgement(engine, samples, settings, times, progress)
     evidence, policy = judgement.evidence(signals, right), judgement.policy
     thresholds = choose_thresholds(evidence.confidences, right, times, settings.max_drop, shared=policy.shared)
-    return _with_temperatures(opened, judgement.temperatures), Policy(
+    chosen = Policy(
         kind=settings.policy,
         parameters=policy.parameters,
         thresholds=thresholds,
@@ -238,6 +238,8 @@ def _choose(
         **engine.where._asdict(),
         **figures(evidence, thresholds, unlabelled=False),
     )
+    found = chosen.model_copy(update={"overhead": overhead(engine, samples, chosen, judgement.temperatures)})
+    return _with_temperatures(opened, judgement.temperatures), found
 
 
 def _with_temperatures(opened: Artifact, temperatures: Sequence[float]) -> tuple[Exit, ...]:

@@ -14,7 +14,7 @@ from sdcompress.calibration.against import Against
 from sdcompress.calibration.certify import Shape, certify, collect, losses, make_shape, with_labels
 from sdcompress.calibration.parts import draw_parts, seed_of
 from sdcompress.calibration.sequence import conformal_risk_control
-from sdcompress.calibration.stages import stage_times
+from sdcompress.calibration.stages import overhead, stage_times
 from sdcompress.calibration.thresholds import leave
 from sdcompress.data.samples import Samples, Subset
 from sdcompress.data.unlabelled import UnlabelledImages
@@ -165,7 +165,7 @@ def certified(
         "certify_samples": evidence.right.shape[1],
     }
     wish = next(level for level in levels if level.max_drop == settings.max_drop)
-    policy = _policy(drawn, wish, settings, split)
+    policy = _policy(drawn, wish, settings, split, cost=_cost(engine, samples, drawn))
     return Certified(shape.judgement.temperatures, policy, certificate, evidence)
 
 
@@ -198,7 +198,8 @@ def in_expectation(
     path = drawn.shape.path
     found = np.stack([losses(drawn.evidence, step) for step in path])
     step = conformal_risk_control(found, settings.max_drop) - 1  # path[0] loses nothing: it is always among them
-    return drawn.shape.judgement.temperatures, _at(max(step, 0), drawn, settings, split, "in expectation")
+    policy = _at(max(step, 0), drawn, settings, split, "in expectation")
+    return drawn.shape.judgement.temperatures, _cost(engine, samples, drawn)(policy)
 
 
 def _own(samples: Samples) -> Literal["apart", "not compared"] | None:
@@ -230,11 +231,26 @@ def _at(step: int, drawn: Drawn, settings: recipe.Calibrate, split: str, guarant
     )
 
 
-def _policy(drawn: Drawn, wish: CertifiedDrop, settings: recipe.Calibrate, split: str) -> Policy:
-    def at(step: int) -> Policy:
-        return _at(step, drawn, settings, split, "certified" if wish.certified else "no certificate")
+def _cost(engine: Network, samples: Samples, drawn: Drawn) -> Callable[[Policy], Policy]:
+    """Measures what a policy takes beyond its stages, and writes it into it."""
 
-    fastest, budget = at(wish.certified), settings.budget_ms
+    def measured(policy: Policy) -> Policy:
+        found = overhead(engine, samples, policy, drawn.shape.judgement.temperatures)
+        return policy.model_copy(update={"overhead": found})
+
+    return measured
+
+
+def _policy(
+    drawn: Drawn, wish: CertifiedDrop, settings: recipe.Calibrate, split: str, *, cost: Callable[[Policy], Policy]
+) -> Policy:
+    fastest = cost(_at(wish.certified, drawn, settings, split, "certified" if wish.certified else "no certificate"))
+    budget = settings.budget_ms
+
+    def at(step: int) -> Policy:
+        policy = _at(step, drawn, settings, split, "certified" if wish.certified else "no certificate")
+        return policy.model_copy(update={"overhead": fastest.overhead})
+
     if budget is None or not wish.certified:
         return fastest
     if fastest.mean_ms > budget:

@@ -38,7 +38,7 @@ def array_network(artifact: Artifact, load: Callable[[Segment], Graph], where: W
     """
     check_input(artifact.manifest)
     graphs = [load(segment) for segment in artifact.manifest.segments]
-    return Network(artifact, ArrayChain(artifact.manifest, graphs, where or Where()))
+    return Network(artifact.manifest, ArrayChain(artifact.manifest, graphs, where or Where()))
 
 
 class Network:
@@ -52,12 +52,12 @@ class Network:
     belongs to that call. A batch above the chain's largest is answered in parts.
 
     Args:
-        artifact: opened, so checked.
+        manifest: of an artifact that was opened, so checked.
         chain: its stages, ready to run.
     """
 
-    def __init__(self, artifact: Artifact, chain: Chain) -> None:
-        self.manifest, self._chain = artifact.manifest, chain
+    def __init__(self, manifest: Manifest, chain: Chain) -> None:
+        self.manifest, self._chain = manifest, chain
         self._image = check_input(self.manifest)
         self._ends = [exit_.segment for exit_ in self.manifest.exits]
         self._temperatures = tuple(exit_.temperature for exit_ in self.manifest.exits)
@@ -103,6 +103,20 @@ class Network:
         macs = list(accumulate(segment.macs for segment in self.manifest.segments))
         parameters = list(accumulate(segment.parameters for segment in self.manifest.segments))
         return tuple(ExitCost(macs[exit_.segment], parameters[exit_.segment]) for exit_ in self.manifest.exits)
+
+    def under(self, policy: Policy, temperatures: Sequence[float] | None = None) -> Network:
+        """The same stages, as another policy and other temperatures would use them; no certificate covers it.
+
+        Args:
+            policy: of these exits.
+            temperatures: one for each exit; None: as they are.
+        """
+        exits = tuple(
+            exit_.model_copy(update={"temperature": temperature})
+            for exit_, temperature in zip(self.manifest.exits, temperatures or self._temperatures, strict=True)
+        )
+        manifest = self.manifest.model_copy(update={"policy": policy, "exits": exits, "certificate": None})
+        return Network(manifest, self._chain)
 
     def preprocess(self, images: Images) -> Float:
         """Turn images into inputs; see ``Engine.preprocess``."""

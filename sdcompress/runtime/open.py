@@ -73,7 +73,7 @@ def open_network(
     load: Backend | ChainBackend = registry.load(ROOM, backend, extra="all")
     artifact = open_artifact(path)
     if isinstance(load, ChainBackend):
-        network = Network(artifact, load.open(artifact, threads=threads, device=device))
+        network = Network(artifact.manifest, load.open(artifact, threads=threads, device=device))
         _check(artifact, network.where, allow_uncertified=allow_uncertified)
         return network
     where = Where(backend, device)

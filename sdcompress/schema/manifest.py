@@ -132,6 +132,11 @@ class Policy(Frozen):
     decision_ms: tuple[NonNegativeFloat, ...] = Field(
         (), description="measured ms to decide at each exit but the last, at batch 1; empty: not measured"
     )
+    overhead: PositiveFloat = Field(
+        1.0,
+        description="measured mean ms of images that leave as they do, over what stage_ms and decision_ms add up to: "
+        "the way between stages, and caches that other stages have used",
+    )
     stage_times: StageTimes | None = Field(None, description="null: not measured in batches")
     backend: str = Field("onnxruntime", description="that it was chosen on")
     device: str = Field("cpu", description="likewise")
@@ -140,7 +145,8 @@ class Policy(Frozen):
     @model_serializer(mode="wrap")
     def _as_before_unless_on_a_gpu(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # what is chosen on onnxruntime on a CPU stays, byte for byte, what readers before these fields know
-        return {k: v for k, v in dump(self).items() if (k, v) not in (("device", "cpu"), ("plans", None))}
+        usual = (("device", "cpu"), ("plans", None), ("overhead", 1.0))
+        return {k: v for k, v in dump(self).items() if (k, v) not in usual}
 
     @model_validator(mode="after")
     def _nobody_leaves_without_a_certificate(self) -> Policy:
@@ -150,10 +156,10 @@ class Policy(Frozen):
 
     @property
     def mean_ms(self) -> float:
-        """Milliseconds that one image takes by the measured stages, decisions and shares."""
+        """Milliseconds that one image takes by the measured stages, decisions, shares and overhead."""
         spent = (self.stage_ms, self.decision_ms)
         reached = [sum(ms for each in spent for ms in each[: exit_ + 1]) for exit_ in range(len(self.shares))]
-        return sum(share * ms for share, ms in zip(self.shares, reached, strict=True))
+        return self.overhead * sum(share * ms for share, ms in zip(self.shares, reached, strict=True))
 
 
 class Provenance(Frozen):

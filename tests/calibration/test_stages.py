@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import sleep
 from typing import Any
@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from sdcompress.artifact.read import open_artifact
-from sdcompress.calibration.stages import stage_ms, stage_times
+from sdcompress.calibration.stages import overhead, stage_ms, stage_times
 from sdcompress.data.samples import ArraySamples
 from sdcompress.runtime.engine import Float, Prediction
 from sdcompress.runtime.open import open_engine
+from sdcompress.schema.manifest import Policy
 
 
 class Sleepy:
@@ -73,3 +74,41 @@ def test_with_more_rows_and_what_moving_one_takes(tiny_artifact: Callable[..., P
         assert third == pytest.approx(2 * rows, rel=0.6, abs=1)
     assert len(found.move_ms) == 2
     assert all(0 < ms < 1 for ms in found.move_ms)
+
+
+class Mixed:
+    """An engine under a policy: on a clock of its own an image at exit 0 takes 2 ms, one at the last exit 6 ms."""
+
+    image = (1, 4, 4)
+
+    def __init__(self, engine: Any) -> None:
+        self._engine, self.now = engine, 0
+
+    def preprocess(self, images: np.ndarray) -> Float:
+        return self._engine.preprocess(images)
+
+    def under(self, policy: Policy, temperatures: Sequence[float]) -> Mixed:
+        assert (policy.thresholds, temperatures) == ((0.9,), (1.0, 2.0))
+        return self
+
+    def __call__(self, inputs: Float) -> Prediction:
+        early = inputs.sum() > 0
+        self.now += 2_000_000 if early else 6_000_000
+        return Prediction(np.zeros((1, 3), np.float32), np.array([0 if early else 1]))
+
+
+def test_overhead_is_what_the_mix_takes_beyond_its_stages(
+    tiny_artifact: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = np.zeros((256, 4, 4, 1), np.uint8)
+    images[:64] = 255  # a quarter leaves early
+    engine = Mixed(open_engine(tiny_artifact(), threads=1))
+    monkeypatch.setattr("sdcompress.calibration.stages.perf_counter_ns", lambda: engine.now)
+    policy = Policy(
+        thresholds=(0.9,), max_drop=0.01, samples=9, accuracy=None, reference_accuracy=None, shares=(0.5, 0.5),
+        stage_ms=(1.0, 2.5), decision_ms=(0.5,), overhead=7.0,
+    )  # fmt: skip
+    found = overhead(engine, ArraySamples(images, np.zeros(256, np.int64)), policy, (1.0, 2.0))  # type: ignore[arg-type]
+    # measured 1/4 of 2 ms + 3/4 of 6 ms; added up 1/4 of 1.5 ms + 3/4 of 4 ms
+    assert found == pytest.approx(5.0 / 3.375)
+    assert policy.model_copy(update={"overhead": found}).mean_ms == pytest.approx(found * (1.5 + 4.0) / 2)

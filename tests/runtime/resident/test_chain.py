@@ -46,7 +46,7 @@ class OnHost:
         self.chain = ResidentChain(
             self.device, artifact.manifest, self.programs, buckets(profiles), Where("host", "cpu")
         )
-        self.network = Network(artifact, self.chain)
+        self.network = Network(artifact.manifest, self.chain)
 
 
 def graph(artifact: Artifact, segment: Segment) -> Any:
