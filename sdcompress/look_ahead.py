@@ -10,18 +10,22 @@ from sdcompress.schema.recipe import Recipe
 
 __all__ = ["check_data", "check_recipe"]
 
+BACKEND = "onnxruntime"  # what a recipe's artifacts are calibrated on
+
 
 def check_recipe(recipe: Recipe) -> None:
     """Check what the recipe alone tells.
 
     Raises:
-        RecipeError: if the method is its own control, or one of them cannot train by this recipe.
+        RecipeError: if the method is its own control, one of them cannot train by this recipe, or the artifacts are to
+            be measured on a backend that they are not made for.
         UnknownNameError: if there will be no such exit, or there is no such method or exit policy.
         UsageError: if the exit policy is of no use with so few exits, or the exits to keep are the last alone.
     """
     with requires_extra("train"):
         from sdcompress.training.needs import check_recipe as check_training  # torch
 
+    _check_backend(recipe.bench.backend)
     for spec in (recipe.method, *recipe.controls):
         check_training(recipe.model_copy(update={"method": spec}))
     for control in recipe.controls:
@@ -44,6 +48,15 @@ def check_recipe(recipe: Recipe) -> None:
     for name in recipe.export.exits:
         if name not in known:
             raise UnknownNameError("exits", name, known, "correct export.exits in the recipe")
+
+
+def _check_backend(backend: str) -> None:
+    if backend != BACKEND:
+        raise RecipeError(
+            f"bench.backend is '{backend}', and 'run' makes artifacts for {BACKEND} alone.",
+            allowed=BACKEND,
+            next_step="leave bench.backend out; afterwards 'sdcompress bench --backend' measures them elsewhere",
+        )
 
 
 def check_data(recipe: Recipe) -> None:

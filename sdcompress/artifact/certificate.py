@@ -139,8 +139,9 @@ def _check_subject(manifest: Manifest, certificate: Certificate) -> None:
 def _check_thresholds(policy: Policy, certificate: Certificate) -> None:
     level = next((level for level in certificate.levels if level.max_drop == policy.max_drop), None)
     covered = certificate.path[: level.certified + 1] if level else ()
-    never = all(threshold > 1 for threshold in policy.thresholds)  # nothing can be lost
-    if (policy.thresholds not in covered and not never) or (policy.guarantee == "none" and not never):
+    never = all(threshold > 1 for threshold in policy.thresholds)  # it is the whole network, whatever that has lost
+    claims = policy.guarantee == "certified" and not (level and level.certified)
+    if claims or (not never and (policy.thresholds not in covered or policy.guarantee == "none")):
         wish = f"a drop of {policy.max_drop:.2%}"
         raise _refused(
             f"The policy's thresholds are not among those that are certified for {wish}.",

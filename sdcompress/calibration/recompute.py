@@ -78,7 +78,7 @@ def _check_path(certificate: Certificate) -> None:
     path = certificate.path
     untested = path[: 1 if certificate.against is None else 2]
     if not all(threshold > 1 for step in untested for threshold in step):
-        _edited("somebody leaves at the first step of its path", "thresholds above 1, where nothing can be lost")
+        _edited("somebody leaves at the first step of its path", "thresholds above 1: nobody leaves there")
     for step, (before, after) in enumerate(pairwise(path), 1):
         if not all(b >= a for b, a in zip(before, after, strict=True)):
             _edited(f"a threshold rises at step {step} of its path", "thresholds that only fall")

@@ -16,7 +16,7 @@ from sdcompress.errors import UsageError
 from sdcompress.schema.base import Frozen
 from sdcompress.schema.explain import Explanation
 from sdcompress.schema.manifest import Certificate, Manifest, OneGraph
-from sdcompress.schema.report import BenchReport, Evaluation, Plan, Report, VerifyReport
+from sdcompress.schema.report import BenchReport, CertificateVerdict, Evaluation, Plan, Report, VerifyReport
 
 __all__ = [
     "read_json",
@@ -139,12 +139,17 @@ def show_verdicts(found: VerifyReport) -> None:
     if found.one_graph:
         say("model.onnx: gives the exits and answers of the segments on them")
     if found.certificate:
-        kept = ", ".join(f"{drop:.2%}" for drop in found.certificate.certified) or "no drop (nobody leaves early)"
-        say(
-            f"certificate: {found.certificate.tests} tests on {found.certificate.samples} images, computed again, are "
-            f"as it says: {kept} of {found.certificate.loss}{_in_every(found.certificate.per)} at "
-            f"{found.certificate.confidence:.4g} confidence"
-        )
+        _show_certificate_verdict(found.certificate)
+
+
+def _show_certificate_verdict(found: CertificateVerdict) -> None:
+    nothing = "nothing" if found.against else "no drop (nobody leaves early)"
+    kept = ", ".join(f"{drop:.2%}" for drop in found.certified) or nothing
+    other = f" against the last exit of the artifact {found.against[:12]}" if found.against else ""
+    say(
+        f"certificate: {found.tests} tests on {found.samples} images, computed again, are as it says: {kept} of "
+        f"{found.loss}{_in_every(found.per)}{other} at {found.confidence:.4g} confidence"
+    )
 
 
 def show_plan(found: Plan) -> None:

@@ -49,7 +49,7 @@ class Subject:
         """Ready to run; the arguments of ``open_engine``. Default: onnxruntime for an artifact, torch for a checkpoint.
 
         Raises:
-            UsageError: if a backend is given for a checkpoint, which only torch runs.
+            UsageError: if another backend than torch's is given for a checkpoint, or that for an artifact.
         """
         usual = "onnxruntime" if self.kind == "artifact" else EAGER
         if backend not in {None, usual} and self.kind == "checkpoint":
@@ -57,6 +57,12 @@ class Subject:
                 f"'{self.path}' is a checkpoint, which the backend '{backend}' does not run.",
                 allowed=f"{EAGER} (torch), which is the default for checkpoints",
                 next_step=f"sdcompress export {self.path} --out FOLDER, and name that",
+            )
+        if backend == EAGER and self.kind == "artifact":
+            raise UsageError(
+                f"'{self.path}' is an artifact, which the backend '{EAGER}' (torch, for checkpoints) does not run.",
+                allowed="a backend of 'sdcompress list backends'",
+                next_step="leave --backend out, or name the checkpoint",
             )
         return open_engine(
             self.path, backend=backend or usual, threads=threads, device=device, allow_uncertified=allow_uncertified

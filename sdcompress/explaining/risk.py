@@ -30,6 +30,7 @@ def risk(certificate: Certificate, policy: Policy, evidence: Evidence, reach_ms:
     """
     level = next(level for level in certificate.levels if level.max_drop == policy.max_drop)
     costs = np.asarray(reach_ms, np.float64)
+    lossless = certificate.against is None  # where nobody leaves
 
     def at(step: int) -> RiskStep:
         thresholds = certificate.path[step]
@@ -44,7 +45,7 @@ def risk(certificate: Certificate, policy: Policy, evidence: Evidence, reach_ms:
             step=step,
             thresholds=thresholds,
             loss=max(float(found[mask].mean()) for mask in masks if mask.any()),
-            bound=upper_bound(p_value, level.delta) if step else 0.0,  # nobody leaves: nothing can be lost
+            bound=0.0 if lossless and step == 0 else upper_bound(p_value, level.delta),
             mean_ms=float(costs[leave(evidence.confidences, thresholds)].mean()),
         )
 
@@ -54,9 +55,11 @@ def risk(certificate: Certificate, policy: Policy, evidence: Evidence, reach_ms:
         max_drop=level.max_drop,
         delta=level.delta,
         per=certificate.per,
+        against=certificate.against,
         samples=certificate.certify_samples,
         certified=level.certified,
-        chosen=certificate.path.index(policy.thresholds) if policy.thresholds in certificate.path else 0,
+        # of two alike the later: against another network the first of them is not tested
+        chosen=max((k for k in range(level.certified + 1) if certificate.path[k] == policy.thresholds), default=0),
         steps=tuple(at(step) for step in range(len(level.p_values) + 1)),
     )
 

@@ -76,7 +76,7 @@ def export_all(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> tuple[Manifest, ...]:
-    """Export a checkpoint to several artifacts with a single torch export; either all are written or none.
+    """Export a checkpoint to several artifacts with as few torch exports as there can be; all are written or none.
 
     An ensemble is made of the exits that a file keeps, so that there are as many exports as there are such choices.
 

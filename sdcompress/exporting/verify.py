@@ -107,6 +107,7 @@ def _verdict(certificate: Certificate) -> CertificateVerdict:
     return CertificateVerdict(
         loss=certificate.loss,
         per=certificate.per,
+        against=certificate.against,
         confidence=certificate.confidence,
         samples=certificate.certify_samples,
         tests=sum(len(level.p_values) for level in certificate.levels),

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from sdcompress import registry
-from sdcompress.artifact.certificate import Where, check_covered
+from sdcompress.artifact.certificate import Where
 from sdcompress.artifact.read import open_artifact
 from sdcompress.errors import InputError, UsageError
 from sdcompress.policies._base import Float
 from sdcompress.runtime.backends._base import Backend, ChainBackend, Graph
 from sdcompress.runtime.engine import Images, Prediction
 from sdcompress.runtime.inputs import checked, prepared
-from sdcompress.runtime.open import ROOM
+from sdcompress.runtime.open import ROOM, check_runs
 from sdcompress.schema.manifest import Manifest, OneGraph
 
 __all__ = ["OneGraphEngine", "open_one_graph"]
@@ -89,8 +89,7 @@ def open_one_graph(
             allowed="an artifact that was exported with --layout graph or if",
             next_step=f"sdcompress export {path} --layout graph --out FOLDER",
         )
-    if not allow_uncertified:
-        check_covered(manifest, Where(backend, device))
+    check_runs(artifact, Where(backend, device), allow_uncertified=allow_uncertified, stacklevel=3)
     load: Backend | ChainBackend = registry.load(ROOM, backend, extra="all")
     if isinstance(load, ChainBackend):
         raise UsageError(

@@ -15,7 +15,7 @@ from sdcompress.runtime.engine import Engine
 from sdcompress.runtime.network import Network, array_network
 from sdcompress.schema.manifest import Segment
 
-__all__ = ["EAGER", "ROOM", "open_engine", "open_network"]
+__all__ = ["EAGER", "ROOM", "check_runs", "open_engine", "open_network"]
 
 ROOM = "sdcompress.runtime.backends"
 EAGER = "eager"
@@ -69,24 +69,35 @@ def open_network(
     """Open an artifact; the arguments and errors of ``open_engine``, without "eager"."""
     known = registry.names(ROOM)
     if backend not in known:
-        raise UnknownNameError("backends", backend, [*known, EAGER])
+        raise UnknownNameError("backends", backend, known)
     load: Backend | ChainBackend = registry.load(ROOM, backend, extra="all")
     artifact = open_artifact(path)
     if isinstance(load, ChainBackend):
         network = Network(artifact.manifest, load.open(artifact, threads=threads, device=device))
-        _check(artifact, network.where, allow_uncertified=allow_uncertified)
+        check_runs(artifact, network.where, allow_uncertified=allow_uncertified, stacklevel=4)
         return network
     where = Where(backend, device)
-    _check(artifact, where, allow_uncertified=allow_uncertified)
+    check_runs(artifact, where, allow_uncertified=allow_uncertified, stacklevel=4)
     return array_network(artifact, partial(_load, load, artifact, threads=threads, device=device), where)
 
 
-def _check(artifact: Artifact, where: Where, *, allow_uncertified: bool) -> None:
+def check_runs(artifact: Artifact, where: Where, *, allow_uncertified: bool, stacklevel: int) -> None:
+    """Refuse what a certificate does not cover, and warn of thresholds that were chosen elsewhere.
+
+    Args:
+        artifact: that will run.
+        where: what will run it.
+        allow_uncertified: do neither.
+        stacklevel: of the warning, from here.
+
+    Raises:
+        CertificateError: if its certificate does not cover this.
+    """
     if allow_uncertified:
         return
     check_covered(artifact.manifest, where)
     if why := elsewhere(artifact.manifest, where):
-        warnings.warn(why, stacklevel=4)
+        warnings.warn(why, stacklevel=stacklevel)
 
 
 def _load(load: Backend, artifact: Artifact, segment: Segment, *, threads: int | None, device: str) -> Graph:

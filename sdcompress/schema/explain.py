@@ -145,6 +145,7 @@ class Risk(Frozen):
     max_drop: Fraction
     delta: float = Field(description="each bound alone is too low with at most this probability")
     per: Literal["exit", "class"] | None = Field(None, description="loss and bound are those of the worst group")
+    against: Sha256 | None = Field(None, description="the artifact against whose last exit is counted; None: its own")
     samples: int
     certified: int = Field(description="the last certified step; 0: none")
     chosen: int = Field(description="the step that the policy uses; 0: nobody leaves early")

@@ -76,7 +76,7 @@ class ExitSignals(Frozen):
 
 
 class Exit(Frozen):
-    """One exit: which tensor holds its logits, and what the checkpoint scored there on the validation split."""
+    """One exit: which tensor holds its logits, and what the checkpoint, or the quantised file, scored on validation."""
 
     name: str
     segment: Annotated[int, Field(ge=0)] = Field(description="index of the segment after which it can leave")

@@ -218,6 +218,7 @@ class CertificateVerdict(Frozen):
 
     loss: str
     per: Literal["exit", "class"] | None = Field(None, description="in every group of which it holds")
+    against: Sha256 | None = Field(None, description="artifact against whose last exit it holds; None: its own")
     confidence: Fraction
     samples: int = Field(description="samples that were tested")
     tests: int = Field(description="p-values that were computed again")

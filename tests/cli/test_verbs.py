@@ -171,6 +171,16 @@ def certified(cli, made, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+def test_a_certificate_against_another_artifact_names_it_everywhere(cli, made, tmp_path: Path) -> None:
+    before = open_artifact(made.cascade).manifest.digest[:12]
+    wish = ["--against", made.cascade, "--max-drop", "40%", "--confidence", "90%"]
+    done = cli("calibrate", made.cascade, *wish, "--out", tmp_path / "early")
+    assert done.code == 0, done.err
+    for verb in ("inspect", "verify"):
+        assert f"against the last exit of the artifact {before}" in " ".join(cli(verb, tmp_path / "early").out.split())
+    assert f"the last exit of the artifact {before}" in (tmp_path / "early" / "README.md").read_text(encoding="utf-8")
+
+
 def test_a_certificate_is_verified_inspected_and_reported(cli, certified: Path, tmp_path: Path) -> None:
     verified = VerifyReport.model_validate_json(cli("verify", certified, "--json").out)
     assert verified.certificate is not None
@@ -318,6 +328,6 @@ def test_explain_refuses_a_checkpoint_and_names_what_to_export(cli, made, tmp_pa
 
 
 def test_a_plan_takes_nothing_that_only_a_calibration_uses(cli: Callable, tmp_path: Path) -> None:
-    done = cli("calibrate", tmp_path, "--plan", "--budget", "3ms", "--in-expectation")
+    done = cli("calibrate", tmp_path, "--plan", "--budget", "3ms", "--in-expectation", "--against", tmp_path)
     assert done.code == 2
-    assert "--budget, --in-expectation cannot go with it" in " ".join(done.err.split())
+    assert "--budget, --in-expectation, --against cannot go with it" in " ".join(done.err.split())

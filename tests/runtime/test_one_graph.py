@@ -53,7 +53,7 @@ def test_thresholds_that_no_certificate_covers_do_not_run(
     def refuses(*_: Any, **__: Any) -> None:
         raise CertificateError("not covered")
 
-    monkeypatch.setattr("sdcompress.runtime.one_graph.check_covered", refuses)
+    monkeypatch.setattr("sdcompress.runtime.open.check_covered", refuses)
     with pytest.raises(CertificateError):
         open_one_graph(one_graph_once("graph"))
     open_one_graph(one_graph_once("graph"), allow_uncertified=True)

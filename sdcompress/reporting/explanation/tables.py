@@ -151,7 +151,7 @@ def _risk(found: Explanation) -> Table | None:
             q.milliseconds(risk.steps[k].mean_ms),
             f"{risk.steps[k].loss * 100:.2f} %",
             f"{risk.steps[k].bound * 100:.2f} %",
-            "yes" if k <= risk.certified else "no",
+            "yes" if (k or not risk.against) and k <= risk.certified else "no",
         )
         for k in shown
     )
@@ -159,7 +159,9 @@ def _risk(found: Explanation) -> Table | None:
         f"{risk.loss.capitalize()} on the {q.count(risk.samples)} images that certified, by the certificate's evidence."
         f" Bound: the largest mean loss that the {risk.test} test does not reject at {risk.delta:.4g}; each alone is"
         f" too low with at most that probability. Certified for {risk.max_drop * 100:.4g} % are the first steps whose"
-        " bound is below it." + (f" Loss and bound are those of the worst {risk.per}." if risk.per else "")
+        " bound is below it."
+        + (f" Loss and bound are those of the worst {risk.per}." if risk.per else "")
+        + (f" Counted against the last exit of the artifact {risk.against[:12]}." if risk.against else "")
     )
     title = f"Risk along the certificate's path: {risk.loss}"
     return Table(title, ("step", "mean ms", "measured", "bound", "certified"), rows, note)
