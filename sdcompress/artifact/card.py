@@ -210,8 +210,8 @@ def guarantee(policy: Policy, certificate: Certificate | None) -> str:
     return (
         f"Guarantee: certified for {wish}, on {certificate.certify_samples} samples that chose nothing{own}: of the "
         f"answers to new samples {new}, at most {_plain(policy.max_drop)} {counted}. Valid for these graphs and "
-        f"thresholds on {Where(certificate.backend, certificate.device, certificate.plans)}. It says nothing about data "
-        f"that drifts{silent}."
+        f"thresholds on {Where(certificate.backend, certificate.device, certificate.plans)}. It says nothing about "
+        f"data that drifts{silent}."
     )
 
 

@@ -11,6 +11,7 @@ import pytest
 
 import sdcompress
 from sdcompress import registry
+from sdcompress.artifact.read import open_artifact
 from sdcompress.methods import ROOM as METHODS
 from sdcompress.schema.explain import Explanation
 from sdcompress.schema.manifest import Manifest
