@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from time import perf_counter_ns
 from typing import Any
@@ -10,8 +12,10 @@ import numpy as np
 import numpy.typing as npt
 from clocks import Sample
 
+from sdcompress.errors import SetupError
 from sdcompress.nvidia.cuda import Cuda, load_runtime
-from sdcompress.nvidia.trt import dtype_name, load, make_logger
+from sdcompress.nvidia.log import Log, created, must
+from sdcompress.nvidia.trt import dtype_name, load, make_runtime
 
 
 class Bare:
@@ -25,18 +29,18 @@ class Bare:
 
     def __init__(self, plan: bytes, rows: int, profile: int = 0) -> None:
         self.trt = load()
-        self.log, self.cuda = make_logger(self.trt), Cuda(load_runtime())
-        self.runtime = self.trt.Runtime(self.log)
-        self.engine: Any = self.runtime.deserialize_cuda_engine(plan)
-        assert self.engine is not None, self.log.reason()
-        self.context: Any = self.engine.create_execution_context()
+        self.log, self.cuda = Log(), Cuda(load_runtime())
+        self.runtime = make_runtime(self.trt, self.log)
+        self.engine: Any = created(lambda: self.runtime.deserialize_cuda_engine(plan), self.log, "an engine")
+        self.context: Any = created(self.engine.create_execution_context, self.log, "an execution context")
         if self.context.active_optimization_profile != profile:
-            assert self.context.set_optimization_profile_async(profile, self.cuda.stream)
+            self._must("use the profile", self.context.set_optimization_profile_async, profile, self.cuda.stream)
             self.cuda.finish()
         names = [self.engine.get_tensor_name(at) for at in range(self.engine.num_io_tensors)]
         inputs = [name for name in names if self.engine.get_tensor_mode(name) == self.trt.TensorIOMode.INPUT]
         for name in inputs:
-            assert self.context.set_input_shape(name, (rows, *tuple(self.engine.get_tensor_shape(name))[1:]))
+            shape = (rows, *tuple(self.engine.get_tensor_shape(name))[1:])
+            self._must(f"take {name} as {shape}", self.context.set_input_shape, name, shape)
         self.up = [self._buffer(name) for name in inputs]
         self.down = [self._buffer(name) for name in names if name not in inputs]
         self.marks = [self.cuda.event() for _ in range(4)]
@@ -106,8 +110,12 @@ class Bare:
         dtype = np.dtype(dtype_name(self.trt, self.engine.get_tensor_dtype(name)))
         size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         address = self.cuda.alloc(size)
-        assert self.context.set_tensor_address(name, address)
+        self._must(f"use memory of ours for {name}", self.context.set_tensor_address, name, address)
         return self.cuda.pinned(size)[:size].view(dtype).reshape(shape), address
 
     def _queue(self) -> None:
-        assert self.context.execute_async_v3(self.cuda.stream), self.log.reason()
+        if not self.context.execute_async_v3(self.cuda.stream):  # plainly, as it may be what is timed
+            raise SetupError(f"TensorRT cannot run the plan: {self.log.reason()}.")
+
+    def _must(self, what: str, call: Callable[..., object], *arguments: object) -> None:
+        must(partial(call, *arguments), self.log, what)  # not by assert, which python -O leaves out with the call in it

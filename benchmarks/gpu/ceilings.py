@@ -12,7 +12,8 @@ from sdcompress.engines.plan import Builder
 from sdcompress.engines.settings import BuildSettings
 from sdcompress.errors import SdcompressError
 from sdcompress.nvidia.cuda import Cuda, load_runtime
-from sdcompress.nvidia.trt import load, make_logger
+from sdcompress.nvidia.log import Log
+from sdcompress.nvidia.trt import load
 from sdcompress.schema.engines import BatchProfile
 from sdcompress.schema.graphs import Precision, Segment, Tensor
 
@@ -77,7 +78,7 @@ def _product(kind: str) -> Any:
     settings = BuildSettings(profiles=(BatchProfile(min=SIZE, opt=SIZE, max=SIZE),), tf32=kind == "tf32")
     trt = load(builds=True)
     try:
-        plan = Builder(trt, make_logger(trt), settings, b"").build(
+        plan = Builder(trt, Log(), settings).build(
             model.SerializeToString(), segment, tell=lambda _: None, stopped=lambda: False
         )
     except SdcompressError as error:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from tempfile import TemporaryFile
 from time import perf_counter_ns
 from typing import Any
 
@@ -14,6 +15,8 @@ import numpy.typing as npt
 
 from sdcompress.benchmarking.clock import no_collection
 from sdcompress.benchmarking.stats import Ratio, ratio_of_medians
+from sdcompress.errors import SetupError
+from sdcompress.nvidia.probe import probe_cuda
 
 Times = npt.NDArray[np.float64]
 Sample = dict[str, float]  # milliseconds by the name of the clock
@@ -85,28 +88,37 @@ def wall(call: Callable[[], Any]) -> Callable[[], Sample]:
 
 @contextmanager
 def watched() -> Iterator[dict[str, Any]]:
-    """Clocks, power, temperature and reasons for throttling of GPU 0, ten times a second while the block runs.
+    """Clocks, power, temperature and throttling of CUDA's first GPU, ten times a second while the block runs.
 
     Nothing is set: the card runs as it is found ("floating"), and the record says how that was.
     """
     seen: dict[str, Any] = {}
+    try:
+        card = probe_cuda().bus  # nvidia-smi counts all cards, whatever CUDA_VISIBLE_DEVICES says
+    except SetupError as error:
+        card, seen["clocks"] = "", error.found
     if shutil.which("nvidia-smi") is None:
-        seen["clocks"] = "nvidia-smi is not there"
+        card, seen["clocks"] = "", "nvidia-smi is not there"
+    if not card:
         yield seen
         return
-    asked = ["nvidia-smi", "-i", "0", f"--query-gpu={FIELDS}", "--format=csv,noheader,nounits", "-lms", "100"]
-    with subprocess.Popen(asked, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as smi:
+    asked = ["nvidia-smi", "-i", card, f"--query-gpu={FIELDS}", "--format=csv,noheader,nounits", "-lms", "100"]
+    # into a file: a pipe that nobody reads is full after some minutes, and then nvidia-smi waits
+    with TemporaryFile("w+", encoding="utf-8") as said, subprocess.Popen(asked, stdout=said, stderr=said) as smi:
         try:
             yield seen
         finally:
             smi.terminate()
-            text, _ = smi.communicate()
-            seen["clocks"] = summary(text)
+            smi.wait()
+            said.seek(0)
+            seen["clocks"] = summary(said.read())
 
 
 def summary(text: str) -> dict[str, Any]:
     """Lowest, mean and highest of each figure that nvidia-smi printed, and the reasons for throttling that it saw."""
     rows = [[cell.strip() for cell in line.split(",")] for line in text.splitlines() if line.count(",") == 4]
+    if not rows:
+        return {"mode": "floating", "samples": 0, "said": text.strip()[:500]}
     made: dict[str, Any] = {"mode": "floating", "samples": len(rows)}
     for at, name in enumerate(("sm_mhz", "memory_mhz", "power_w", "temperature_c")):
         numbers = [float(row[at]) for row in rows if row[at].replace(".", "", 1).isdigit()]

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from clocks import Sample, in_turn, medians, ratio, wall
-from place import BATCHES, NotMeasured, Place, engine, inputs_of, needs_tensorrt
+from place import BATCHES, NotMeasured, Place, engine, inputs_of, needs, needs_tensorrt
 
 from sdcompress.artifact.certificate import plans_digest
 from sdcompress.artifact.read import open_artifact
@@ -33,7 +33,7 @@ def single(place: Place, precision: str) -> dict[str, Any]:
     plan = artifact.file(chosen.plans[0]).read_bytes()
     found: dict[str, Any] = {}
     for rows in (size for size in BATCHES if size <= chain.largest):
-        profile = next(at for at, one in enumerate(chosen.profiles) if one.min <= rows <= one.max)
+        profile = chain.buckets.profiles[chain.buckets.position(rows)]  # the one that ours runs it in
         inputs, bare = np.resize(inputs_of(artifact), (rows, *ours.image)), Bare(plan, rows, profile)
         call = partial(ours.forced, inputs, -1)
         kernels = in_turn({"ours": stage_clock(chain, 0, rows), "bare": bare.compute_only})
@@ -41,7 +41,7 @@ def single(place: Place, precision: str) -> dict[str, Any]:
         found[f"batch {rows}"] = {
             "four clocks of the bare loop": medians(in_turn({"bare": partial(bare, inputs)}, rounds=5))["bare"],
             "our copies": medians(in_turn({"ours": copy_clock(chain, rows)}, rounds=5))["ours"],
-            "trtexec": trtexec(artifact.file(chosen.plans[0]), artifact.manifest.input, rows),
+            "trtexec": trtexec(artifact.file(chosen.plans[0]), artifact.manifest.input, rows, profile),
             "gpu_compute": {**medians(kernels), "ours / bare": ratio(kernels, "ours", "bare", "gpu_compute")},
             "end_to_end": {**medians(whole), "ours / bare": ratio(whole, "ours", "bare", "end_to_end")},
             "target": 1.02,
@@ -93,13 +93,17 @@ def copy_clock(chain: Any, rows: int) -> Callable[[], Sample]:
     return once
 
 
-def trtexec(plan: Path, entry: Tensor, rows: int) -> Any:
+def trtexec(plan: Path, entry: Tensor, rows: int, profile: int) -> Any:
     """The median GPU compute time that NVIDIA's own tool finds for the plan, ms; why not, where it is not there."""
     tool = shutil.which("trtexec")
     if tool is None:
         return "not measured: trtexec is not there"
+    knows = subprocess.run([tool, "--help"], capture_output=True, text=True, check=False).stdout
+    if profile and "--useProfile" not in knows:
+        return "not measured: this trtexec runs the first profile only"
     shape = "x".join(map(str, (rows, *entry.shape[1:])))
     command = [tool, f"--loadEngine={plan}", f"--shapes={entry.name}:{shape}", "--useCudaGraph", "--duration=3"]
+    command += [f"--useProfile={profile}"] if profile else []
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return gpu_compute(done.stdout) or f"not measured: trtexec ended with {done.returncode}"
 
@@ -113,14 +117,17 @@ def gpu_compute(text: str) -> float | None:
 def limits(place: Place, precision: str) -> dict[str, Any]:
     """Every stage of the cascade against the ceilings of the same card: counted operations and bytes, at the least."""
     needs_tensorrt()
+    needs("onnx")  # for the matrix product
+    if precision == "int8":
+        raise NotMeasured("no ceiling of int8 is measured: FP16 and FP32")
     from ceilings import copies, products
 
     path = place.built("cascade", precision)
     ours, top, peaks = engine(path), copies(), products()
     chain: Any = ours._chain  # noqa: SLF001
     bandwidth, peak = top["device_gb_s"], peaks["fp16" if precision == "fp16" else "fp32"]
-    if not isinstance(peak, float) or precision == "int8":
-        raise NotMeasured(f"no ceiling of {precision} was measured: {peak if precision != 'int8' else 'FP16 and FP32'}")
+    if not isinstance(peak, float):
+        raise NotMeasured(f"no ceiling of {precision} was measured: {peak}")
     rows_of = [rows for rows in (1, 32, 64) if rows <= chain.largest]
     found: dict[str, Any] = {"ceilings": {"copies": top, "tflops": peaks}}
     sums = {rows: [0.0, 0.0] for rows in rows_of}

@@ -41,11 +41,11 @@ class Place:
         return path
 
     def built(self, layout: str, precision: str) -> Path:
-        """The same with engines for this GPU, built by the piece ``build-PRECISION``."""
+        """The same with engines for this GPU, built by the piece ``build-LAYOUT-PRECISION``."""
         path = self.out / "engines" / f"{layout}-{precision}"
         self.source(layout, precision)
         if not path.exists():
-            raise NotMeasured(f"its engines were not built: see the piece build-{precision}")
+            raise NotMeasured(f"its engines were not built: see the piece build-{layout}-{precision}")
         return path
 
 

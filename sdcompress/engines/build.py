@@ -11,19 +11,21 @@ from pathlib import Path
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.artifact.rewrite import rewrite
 from sdcompress.artifact.write import entry, staged
-from sdcompress.engines.check import Checked, check_plan
+from sdcompress.engines.check import Checked, check_plan, check_precision
 from sdcompress.engines.interrupt import noted
 from sdcompress.engines.memory import check_memory
-from sdcompress.engines.parity import Exits, OpenEngine, run_parity
+from sdcompress.engines.parity import Exits, run_parity
 from sdcompress.engines.plan import Builder
 from sdcompress.engines.profiles import describe
 from sdcompress.engines.settings import BuildSettings
-from sdcompress.engines.timing_cache import cache_file, engines_folder, read_cache, write_cache
+from sdcompress.engines.timing_cache import Timings, engines_folder, log_kept, open_timings
 from sdcompress.nvidia.compatible import same_machine
+from sdcompress.nvidia.log import Log
 from sdcompress.nvidia.probe import Gpu, free_memory, probe_cuda
 from sdcompress.nvidia.progress import PARTS
-from sdcompress.nvidia.trt import load, make_logger, version_of
+from sdcompress.nvidia.trt import TensorRT, is_typed, load, version_of
 from sdcompress.schema.engines import Engines, Plan
+from sdcompress.schema.graphs import Precision
 from sdcompress.schema.manifest import Manifest
 
 __all__ = ["attach", "build_engines"]
@@ -38,7 +40,6 @@ def build_engines(
     settings: BuildSettings | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
-    open_engine: OpenEngine | None = None,
 ) -> Manifest:
     """Write a copy of an artifact that also holds engines for this machine; its ONNX graphs stay beside them.
 
@@ -51,7 +52,6 @@ def build_engines(
         settings: of the build.
         overwrite: replace an artifact that is there.
         progress: told (done, total), in thousandths of a plan.
-        open_engine: opens the engines for the parity check; default: the runtime's backend "tensorrt".
 
     Raises:
         ArtifactError: if the artifact is not intact.
@@ -59,18 +59,19 @@ def build_engines(
         UsageError: if TensorRT cannot parse a graph, or its version lacks what is asked for.
         VerificationError: if a plan is not of the precision that was asked for.
         ParityError: if the engines do not compute what the checkpoint computes.
+        StorageError: if the timing cache that the settings name cannot be written.
         OutputExistsError: if ``out`` holds something that would be lost.
     """
     settings = settings or BuildSettings()
     artifact = open_artifact(source)
     gpu = probe_cuda()
     check_memory(artifact.manifest, settings.profiles, free=free_memory(), gpu=gpu.name)
-    with staged(out, overwrite=overwrite) as folder:
-        made = _Build(artifact, settings, gpu, progress or _silent).run(folder)
+    trt = load(builds=True)
+    timings = open_timings(settings.timing_cache, tensorrt=version_of(trt), gpu=gpu, log=Log())
+    with staged(out, overwrite=overwrite) as folder, log_kept(timings):
+        made = _Build(trt, artifact, settings, gpu, timings, progress or _silent).run(folder)
         attach(artifact, folder, made, gpu)  # the runtime opens nothing that no manifest lists
-        records = run_parity(
-            open_artifact(folder), open_engine or _opened, profiles=settings.profiles, tf32=settings.tf32
-        )
+        records = run_parity(open_artifact(folder), _opened, profiles=settings.profiles, tf32=settings.tf32)
         return attach(artifact, folder, made.model_copy(update={"parity": records}), gpu)
 
 
@@ -104,35 +105,39 @@ def _silent(_done: int, _total: int) -> None:
 class _Build:
     """All plans of an artifact."""
 
+    trt: TensorRT
     artifact: Artifact
     settings: BuildSettings
     gpu: Gpu
+    timings: Timings
     progress: Progress
 
     def run(self, folder: Path) -> Engines:
         """Write plans and log into the folder; the parity is still to come."""
-        trt = load(builds=True)
-        version, log = version_of(trt), make_logger(trt)
+        trt, log = self.trt, self.timings.log
+        version = version_of(trt)
         place = engines_folder(version, self.gpu)
         (folder / place).mkdir(parents=True)
-        cache = self.settings.timing_cache or cache_file(version, self.gpu)
-        builder = Builder(trt, log, self.settings, read_cache(cache))
+        builder = Builder(trt, log, self.settings, self.timings.data)
         log.note(self._said(version))
-        plans, level = [], None
+        plans, level, found = [], None, list[tuple[Precision, Checked]]()
         for index, segment in enumerate(self.artifact.manifest.segments):
             name, began = f"{place}/segment-{index}.plan", time.monotonic()
             graph = self.artifact.file(segment).read_bytes()
             with noted() as stopped:
                 built = builder.build(graph, segment, tell=partial(self._tell, index), stopped=stopped)
             self._tell(index, PARTS)
-            write_cache(cache, builder.timings)
+            self.timings.keep(builder.timings)
             level = built.level
             (folder / name).write_bytes(built.plan)
             checked = check_plan(
-                trt, log, built.plan, segment, version_compatible=self.settings.version_compatible, file=name
-            )
+                trt, log, built.plan, segment, batch=self.settings.profiles[0].opt,
+                version_compatible=self.settings.version_compatible, file=name,
+            )  # fmt: skip
+            found.append((segment.precision, checked))
             log.note(_told(name, segment.file, time.monotonic() - began, checked))
             plans.append(_plan(folder, name, checked))
+        check_precision(found, typed=is_typed(trt))
         (folder / place / "build.log").write_text("\n".join(log.everything) + "\n", encoding="utf-8", newline="\n")
         return Engines(
             gpu=self.gpu.name,

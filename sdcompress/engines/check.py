@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
+from sdcompress.engines.memory import tensor_shape
 from sdcompress.errors import VerificationError
-from sdcompress.nvidia.inspector import UNKNOWN, layer_types, precision_problem
-from sdcompress.nvidia.log import created
-from sdcompress.nvidia.trt import TensorRT, dtype_name, is_typed, make_runtime
-from sdcompress.schema.graphs import Segment, Tensor
+from sdcompress.nvidia.context import scratch_bytes
+from sdcompress.nvidia.inspector import UNKNOWN, layer_types, lower_problem, missing_problem
+from sdcompress.nvidia.log import Log, created, must
+from sdcompress.nvidia.trt import TensorRT, dtype_name, make_runtime
+from sdcompress.schema.graphs import Precision, Segment, Tensor
 
 if TYPE_CHECKING:
     import tensorrt
 
-    from sdcompress.nvidia._api import Logger
+__all__ = ["Checked", "border_problem", "check_plan", "check_precision"]
 
-__all__ = ["Checked", "border_problem", "check_plan"]
+_NEXT = "use TensorRT 10 or 11, which keep a graph's own types, or an fp32 artifact"
 
 
 @dataclass(frozen=True)
@@ -36,21 +40,22 @@ class Checked:
 
 
 def check_plan(
-    trt: TensorRT, log: Logger, plan: bytes, segment: Segment, *, version_compatible: bool, file: str
+    trt: TensorRT, log: Log, plan: bytes, segment: Segment, *, batch: int, version_compatible: bool, file: str
 ) -> Checked:
     """Load a plan and compare it with the segment that it was built from.
 
     Args:
         trt: from ``nvidia.trt.load``.
-        log: from ``nvidia.trt.make_logger``.
+        log: hears why, where it cannot be loaded.
         plan: its bytes, built a moment ago.
         segment: what the manifest says of the graph.
+        batch: that the first profile is tuned for; what layers compute in is asked for it.
         version_compatible: whether it was built so.
         file: the plan's name, for messages.
 
     Raises:
         SetupError: if it cannot be loaded.
-        VerificationError: if its inputs, outputs or layers are not what was asked for.
+        VerificationError: if its inputs or outputs are not its graph's, or a layer gives less than was asked for.
     """
     runtime = make_runtime(trt, log, version_compatible=version_compatible)
     engine = created(lambda: runtime.deserialize_cuda_engine(plan), log, f"an engine of '{file}'")
@@ -60,15 +65,37 @@ def check_plan(
             allowed="the inputs and outputs of its graph, int64 as int32 where TensorRT has no int64",
             next_step="report it with the build log",
         )
-    inspector = engine.create_engine_inspector()
-    layers = layer_types(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
-    if problem := precision_problem(segment.precision, layers, typed=is_typed(trt)):
+    layers = layer_types(_report(trt, log, engine, segment, batch))
+    if problem := lower_problem(segment.precision, layers):
         raise VerificationError(
             f"'{file}' is not what was asked for: {problem}.",
             allowed=f"layers of the precision of its graph: {segment.precision}",
-            next_step="use TensorRT 10 or 11, which keep a graph's own types, or an fp32 artifact",
+            next_step=_NEXT,
         )
-    return Checked(_memory(engine), layers, unknown=set(layers) <= {UNKNOWN})
+    return Checked(scratch_bytes(engine), layers, unknown=set(layers) <= {UNKNOWN})
+
+
+def check_precision(plans: Sequence[tuple[Precision, Checked]], *, typed: bool) -> None:
+    """Look for each precision that was asked for in all plans of an artifact together.
+
+    Args:
+        plans: the precision of each graph, and what its plan is.
+        typed: whether the networks were strongly typed.
+
+    Raises:
+        VerificationError: if no layer of them gives it, and nothing else binds TensorRT.
+    """
+    for asked in sorted({precision for precision, _ in plans}):
+        layers: Counter[str] = Counter()
+        for precision, checked in plans:
+            if precision == asked:
+                layers.update(checked.layers)
+        if problem := missing_problem(asked, layers, typed=typed):
+            raise VerificationError(
+                f"The engines are not what was asked for: {problem}.",
+                allowed=f"layers of the precision of their graphs: {asked}",
+                next_step=_NEXT,
+            )
 
 
 def border_problem(segment: Segment, found: Sequence[tuple[Tensor, bool]]) -> str | None:
@@ -99,6 +126,12 @@ def _border(trt: TensorRT, engine: tensorrt.ICudaEngine) -> list[tuple[Tensor, b
     ]
 
 
-def _memory(engine: tensorrt.ICudaEngine) -> int:
-    size = getattr(engine, "device_memory_size_v2", None)  # from 10.1; the older name is gone in 11
-    return int(getattr(engine, "device_memory_size", 0) if size is None else size)
+def _report(trt: TensorRT, log: Log, engine: tensorrt.ICudaEngine, segment: Segment, batch: int) -> str:
+    """The inspector's JSON at one batch: it shows no type that depends on shapes before a context has them set."""
+    inspector = engine.create_engine_inspector()
+    context = created(engine.create_execution_context, log, f"an execution context of '{segment.file}'")
+    for tensor in segment.inputs:
+        shape = tensor_shape(tensor, batch)
+        must(partial(context.set_input_shape, tensor.name, shape), log, f"take '{tensor.name}' as {list(shape)}")
+    inspector.execution_context = context
+    return str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))

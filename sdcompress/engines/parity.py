@@ -12,7 +12,9 @@ import numpy.typing as npt
 from sdcompress.artifact.read import Artifact
 from sdcompress.data.preprocess import normalise
 from sdcompress.errors import ParityError
+from sdcompress.runtime.resident.buckets import buckets
 from sdcompress.schema.engines import BatchProfile
+from sdcompress.schema.manifest import Manifest
 from sdcompress.schema.parity import ParityRecord
 
 __all__ = ["TF32_RTOL", "Exits", "OpenEngine", "allowed", "compare", "run_parity"]
@@ -37,7 +39,7 @@ OpenEngine = Callable[[Path], Exits]
 def run_parity(
     artifact: Artifact, open_engine: OpenEngine, *, profiles: Sequence[BatchProfile], tf32: bool
 ) -> tuple[ParityRecord, ...]:
-    """Run the golden images in the smallest, the tuned and the largest batch of each profile.
+    """Run the golden images in every batch that the runtime rounds others up to.
 
     Args:
         artifact: with the plans in it.
@@ -51,7 +53,7 @@ def run_parity(
     golden = artifact.golden()
     inputs = normalise(golden.images, artifact.manifest.input.preprocess)
     engine = open_engine(artifact.path)
-    batches = tuple(sorted({size for profile in profiles for size in (profile.min, profile.opt, profile.max)}))
+    batches = buckets(profiles).rows
     runs = [_in_batches(engine, inputs, size) for size in batches]
     widened = tf32 and any(segment.precision == "fp32" for segment in artifact.manifest.segments)
     records, problems = [], []
@@ -66,9 +68,21 @@ def run_parity(
         raise ParityError(
             f"The engines do not compute what the checkpoint computes: {'; '.join(problems)}.",
             allowed="logits within the artifact's own tolerance (wider with TF32), and no class that flips beyond it",
-            next_step="build with --no-tf32; if that does not help, another --level or TensorRT version",
+            next_step=_next_step(artifact.manifest, tf32=widened),
         )
     return tuple(record for record in records if record is not None)
+
+
+def _next_step(manifest: Manifest, *, tf32: bool) -> str:
+    if tf32:
+        return "build with --no-tf32; if that does not help, another --level or TensorRT version"
+    lower = sorted({segment.precision for segment in manifest.segments} - {"fp32"})
+    if lower:
+        return (
+            f"{' and '.join(lower)} costs more on this GPU than where it was measured: build the fp32 artifact, or "
+            "quantize it again with another precision"
+        )
+    return "build with another --level or TensorRT version"
 
 
 def allowed(limit: float, reference: Float, *, tf32: bool) -> float:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sdcompress.engines.memory import tensor_shape
 from sdcompress.engines.refusal import Fault, refused
 from sdcompress.engines.settings import BuildSettings
 from sdcompress.errors import SetupError, UsageError
-from sdcompress.nvidia.log import created
+from sdcompress.nvidia.log import Log, created, must
 from sdcompress.nvidia.trt import (
     TensorRT,
     allow_precision,
+    logger,
     make_monitor,
     network_flags,
     own_tactics_only,
+    parse_for_later_versions,
     set_hardware_compatibility,
     set_level,
     set_version_compatible,
@@ -28,9 +31,9 @@ from sdcompress.schema.graphs import Segment
 if TYPE_CHECKING:
     import tensorrt
 
-    from sdcompress.nvidia._api import Logger
-
 __all__ = ["Builder", "Built"]
+
+_BATCH = "choose another --batch"
 
 
 @dataclass(frozen=True)
@@ -51,15 +54,15 @@ class Builder:
 
     Args:
         trt: from ``nvidia.trt.load``.
-        log: from ``nvidia.trt.make_logger``; it lives as long as this.
+        log: hears why, where something cannot be built.
         settings: for all plans.
         timings: bytes of a timing cache, or empty.
     """
 
-    def __init__(self, trt: TensorRT, log: Logger, settings: BuildSettings, timings: bytes = b"") -> None:
+    def __init__(self, trt: TensorRT, log: Log, settings: BuildSettings, timings: bytes = b"") -> None:
         self._trt, self._log, self._settings = trt, log, settings
         self.timings = timings
-        self._builder = created(lambda: trt.Builder(log), log, "a builder")
+        self._builder = created(lambda: trt.Builder(logger(trt)), log, "a builder")
 
     def build(
         self, graph: bytes, segment: Segment, *, tell: Callable[[int], None], stopped: Callable[[], bool]
@@ -81,7 +84,7 @@ class Builder:
         config = self._builder.create_builder_config()
         level = self._configure(config, segment)
         for profile in self._settings.profiles:
-            config.add_optimization_profile(self._profile(segment, profile.min, profile.opt, profile.max))
+            self._add_profile(config, segment, (profile.min, profile.opt, profile.max))
         self._use_timings(config)
         monitor = make_monitor(self._trt, tell, stopped)
         watch(config, monitor)
@@ -107,7 +110,9 @@ class Builder:
     def _parsed(self, graph: bytes, segment: Segment) -> tuple[tensorrt.INetworkDefinition, tensorrt.OnnxParser]:
         trt, log = self._trt, self._log
         network = created(lambda: self._builder.create_network(network_flags(trt)), log, "a network")
-        parser = created(lambda: trt.OnnxParser(network, log), log, "a parser")
+        parser = created(lambda: trt.OnnxParser(network, logger(trt)), log, "a parser")
+        if self._settings.version_compatible:
+            parse_for_later_versions(trt, parser)
         if not parser.parse(graph):
             faults = [_fault(parser.get_error(index)) for index in range(parser.num_errors)]
             raise refused(segment.file, faults, tensorrt=version_of(trt), reason=log.reason())
@@ -125,11 +130,17 @@ class Builder:
         set_hardware_compatibility(trt, config, wish.hardware_compatibility)
         return set_level(trt, config, wish.level)
 
-    def _profile(self, segment: Segment, smallest: int, opt: int, largest: int) -> tensorrt.IOptimizationProfile:
-        profile = self._builder.create_optimization_profile()
+    def _add_profile(self, config: tensorrt.IBuilderConfig, segment: Segment, batches: tuple[int, int, int]) -> None:
+        profile, said = self._builder.create_optimization_profile(), ":".join(map(str, batches))
         for tensor in segment.inputs:
-            profile.set_shape(tensor.name, *(tensor_shape(tensor, size) for size in (smallest, opt, largest)))
-        return profile
+            smallest, opt, largest = (tensor_shape(tensor, size) for size in batches)
+            give = partial(profile.set_shape, tensor.name, smallest, opt, largest)
+            must(give, self._log, f"take the batches {said} for '{tensor.name}' of '{segment.file}'", next_step=_BATCH)
+        # gives the profile's position, or -1
+        must(
+            lambda: config.add_optimization_profile(profile) >= 0,
+            self._log, f"build '{segment.file}' for the batches {said}", next_step=_BATCH,
+        )  # fmt: skip
 
     def _use_timings(self, config: tensorrt.IBuilderConfig) -> None:
         log = self._log

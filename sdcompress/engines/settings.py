@@ -11,6 +11,8 @@ from sdcompress.schema.engines import BatchProfile, HardwareCompatibility
 
 __all__ = ["BuildSettings"]
 
+_CACHES = (".timing", ".cache")  # ours, and what trtexec's documentation names them
+
 
 @dataclass(frozen=True)
 class BuildSettings:
@@ -24,8 +26,9 @@ class BuildSettings:
         version_compatible: plans that later versions of TensorRT load too; may be slower. From 8.6.
         hardware_compatibility: plans that other GPUs run too; may be slower. From 8.6, the same compute capability
             from 10.9.
-        timing_cache: a file of its own for the builder's measurements; None for one in the user's cache folder, named
-            after TensorRT, GPU and driver.
+        timing_cache: a file of its own for the builder's measurements, which is written again after each plan; its
+            name ends in .timing or .cache, so that no mistyped name costs another file. None for one in the user's
+            cache folder, named after TensorRT, GPU and driver.
     """
 
     profiles: tuple[BatchProfile, ...] = DEFAULT
@@ -39,3 +42,9 @@ class BuildSettings:
     def __post_init__(self) -> None:
         if self.level is not None and not 0 <= self.level <= 5:
             raise UsageError(f"The level is {self.level}.", allowed="0 to 5", next_step="leave it out for the default")
+        if self.timing_cache is not None and self.timing_cache.suffix not in _CACHES:
+            raise UsageError(
+                f"The timing cache is '{self.timing_cache}', and the build would write over such a file.",
+                allowed=f"a name that ends in {' or '.join(_CACHES)}",
+                next_step=f"e.g. --timing-cache {self.timing_cache.with_suffix('.timing')}",
+            )

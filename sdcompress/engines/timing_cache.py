@@ -5,12 +5,101 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
+from sdcompress.errors import SdcompressError, StorageError, UsageError
+from sdcompress.nvidia.log import Log
 from sdcompress.nvidia.probe import Gpu
 from sdcompress.storage import storage_errors
 
-__all__ = ["cache_file", "engines_folder", "read_cache", "write_cache"]
+__all__ = ["Timings", "cache_file", "engines_folder", "log_kept", "open_timings", "read_cache", "write_cache"]
+
+
+@dataclass
+class Timings:
+    """The builder's measurements and the file that they are kept in.
+
+    Attributes:
+        file: None: nowhere.
+        data: of earlier builds; empty if there were none.
+        log: told where they cannot be kept: they only save time, so no finished plan is lost for them.
+    """
+
+    file: Path | None
+    data: bytes
+    log: Log
+
+    def keep(self, data: bytes) -> None:
+        """Keep what a build has measured."""
+        if self.file is None:
+            return
+        try:
+            write_cache(self.file, data)
+        except (StorageError, OSError) as error:
+            self.log.note(f"the timings are not kept: {error}")
+            self.file = None
+
+
+def open_timings(named: Path | None, *, tensorrt: str, gpu: Gpu, log: Log) -> Timings:
+    """Read what earlier builds have measured, and try to write, which tells now what minutes of building would end in.
+
+    Args:
+        named: the file that the user wants; None for the usual one, without which a build goes on.
+        tensorrt: version.
+        gpu: that is built on.
+        log: told where the usual one cannot be used.
+
+    Raises:
+        StorageError: if the named file cannot be written.
+        UsageError: if the named one cannot be read, or is a folder.
+    """
+    try:
+        file = named or cache_file(tensorrt, gpu)
+        data = read_cache(file)
+        write_cache(file, data)
+    except (OSError, RuntimeError, StorageError) as error:  # RuntimeError: a user without a home
+        if named is None:
+            log.note(f"built without a timing cache: {error}")
+            return Timings(None, b"", log)
+        if isinstance(error, StorageError):
+            raise
+        raise UsageError(
+            f"The timing cache '{named}' cannot be used: {error}.",
+            allowed="a file that this user may read and write",
+            next_step="name another --timing-cache, or none",
+        ) from error
+    return Timings(file, data, log)
+
+
+@contextmanager
+def log_kept(timings: Timings) -> Iterator[None]:
+    """Where a build fails, its log is kept beside the timings and the error says where: the artifact is not written."""
+    try:
+        yield
+    except SdcompressError as error:
+        with suppress(OSError):  # what failed before must not be hidden
+            place = _written("\n".join(timings.log.everything) + "\n", timings.file)
+            step = f"{error.next_step}; " if error.next_step else ""
+            # the same error, said anew
+            SdcompressError.__init__(
+                error, error.found, allowed=error.allowed, next_step=f"{step}the build log is '{place}'"
+            )
+        raise
+
+
+def _written(text: str, beside: Path | None) -> Path:
+    if beside is None:
+        number, name = tempfile.mkstemp(prefix="sdcompress-", suffix=".log")
+        os.close(number)
+        place = Path(name)
+    else:
+        place = beside.with_name(f"{beside.name}.log")
+    place.write_text(text, encoding="utf-8", newline="\n")
+    return place
 
 
 def cache_file(tensorrt: str, gpu: Gpu) -> Path:

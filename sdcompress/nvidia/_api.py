@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from sdcompress.nvidia.log import Log
-
 if TYPE_CHECKING:
     import tensorrt
 
@@ -39,9 +37,3 @@ class TensorRT(Protocol):
     def TacticSource(self) -> type[tensorrt.TacticSource]: ...
     @property
     def TensorIOMode(self) -> type[tensorrt.TensorIOMode]: ...
-
-
-if TYPE_CHECKING:
-
-    class Logger(Log, tensorrt.ILogger):
-        """Both; made at run time by ``make_logger``, when there is an ILogger."""

@@ -15,7 +15,7 @@ _LOADS = {8: (8,), 10: (8, 10), 11: (10, 11)}
 _AMPERE = (8, 0)
 
 
-def choose(engines: Sequence[Engines], *, tensorrt: str, gpu: Gpu, artifact: str) -> Engines:
+def choose(engines: Sequence[Engines], *, tensorrt: str, gpu: Gpu, artifact: str, lean: bool = False) -> Engines:
     """The engines to load here: those built for exactly this machine, else the last that it can load.
 
     Args:
@@ -23,15 +23,17 @@ def choose(engines: Sequence[Engines], *, tensorrt: str, gpu: Gpu, artifact: str
         tensorrt: version that is installed here.
         gpu: that is here.
         artifact: its folder, for the message.
+        lean: whether only tensorrt_lean is here, which loads version-compatible plans and no others.
 
     Raises:
         SetupError: if there are none for this machine; it names the command that builds them.
     """
-    exact = [built for built in engines if same_machine(built, tensorrt=tensorrt, gpu=gpu)]
-    usable = exact or [built for built in engines if why_not(built, tensorrt=tensorrt, gpu=gpu) is None]
+    why = [why_not(built, tensorrt=tensorrt, gpu=gpu, lean=lean) for built in engines]
+    usable = [built for built, reason in zip(engines, why, strict=True) if reason is None]
+    exact = [built for built in usable if same_machine(built, tensorrt=tensorrt, gpu=gpu)]
     if usable:
-        return usable[-1]
-    reasons = [str(why_not(built, tensorrt=tensorrt, gpu=gpu)) for built in engines]
+        return (exact or usable)[-1]
+    reasons = [str(reason) for reason in why]
     found = "; ".join(reasons) if reasons else f"'{artifact}' has no TensorRT engines"
     raise SetupError(
         f"{found[0].upper()}{found[1:]}.",
@@ -46,7 +48,7 @@ def same_machine(engines: Engines, *, tensorrt: str, gpu: Gpu) -> bool:
     return built == (tensorrt, gpu.name, gpu.compute_capability)
 
 
-def why_not(engines: Engines, *, tensorrt: str, gpu: Gpu) -> str | None:
+def why_not(engines: Engines, *, tensorrt: str, gpu: Gpu, lean: bool = False) -> str | None:
     """Why engines cannot be loaded here, as the beginning of a sentence; None if they can.
 
     A plan runs with the TensorRT version that built it, all four numbers, and on the same GPU. Built as
@@ -59,8 +61,11 @@ def why_not(engines: Engines, *, tensorrt: str, gpu: Gpu) -> str | None:
         engines: of the artifact's manifest.
         tensorrt: version that is installed here.
         gpu: that is here.
+        lean: see ``choose``.
     """
     if _loads(engines, tensorrt) and _runs_on(engines, gpu):
+        if lean and not engines.version_compatible:
+            return "the engines were built without --version-compatible, which tensorrt_lean, alone here, needs"
         return None
     return (
         f"the engines were built with TensorRT {engines.tensorrt} for {engines.gpu} ({engines.compute_capability})"

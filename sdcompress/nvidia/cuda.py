@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,17 @@ def checked(runtime: Any, result: tuple[Any, ...], doing: str) -> Any:
     return rest[0] if len(rest) == 1 else tuple(rest)
 
 
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
 class Cuda:
     """The first GPU that CUDA sees (CUDA_VISIBLE_DEVICES chooses), with one stream of its own.
 
@@ -115,11 +127,6 @@ class Cuda:
         array: npt.NDArray[np.uint8] = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
         array[:] = 0
         return array
-
-    def free_memory(self) -> tuple[int, int]:
-        """Bytes of the GPU's memory that are free, and all of them."""
-        free, total = self._check(self._rt.cudaMemGetInfo(), "asking for free memory")
-        return int(free), int(total)
 
     def close(self) -> None:
         """Give everything back; safe to call twice."""
@@ -187,6 +194,7 @@ class Cuda:
     def captured(self, queue: Callable[[], None]) -> Any | None:
         """A graph of what a call queues on the stream, ready to launch; None where that cannot be captured.
 
+        Nothing is collected meanwhile: what Python frees may free the GPU's memory, which no capture permits.
         A failed capture is ended and its error cleared, so that plain queueing goes on. What is queued must have run
         once before: engines set themselves up in their first run, which no capture permits.
         """
@@ -194,7 +202,8 @@ class Cuda:
         self._check(began, "beginning a capture")
         failed: Exception | None = None
         try:
-            queue()
+            with _no_collection():
+                queue()
         except SetupError as error:
             failed = error
         finally:

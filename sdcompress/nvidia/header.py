@@ -8,7 +8,6 @@ differ; so a version that is not read here is None, and the manifest says what t
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import NamedTuple
 
 __all__ = ["PlanHeader", "read_header"]
@@ -28,17 +27,13 @@ class PlanHeader(NamedTuple):
     version: str | None
 
 
-def read_header(plan: bytes | Path) -> PlanHeader:
-    """Read what is public of a plan's beginning; of a file, only that is read.
+def read_header(plan: bytes) -> PlanHeader:
+    """Read what is public of a plan's beginning.
 
     Args:
-        plan: its bytes, or its file.
+        plan: its bytes.
     """
-    if isinstance(plan, Path):
-        with plan.open("rb") as file:
-            start = file.read(_VERSION.stop)
-    else:
-        start = plan[: _VERSION.stop]
+    start = plan[: _VERSION.stop]
     tagged = start[:4] == _TAG
     if not tagged or len(start) < _VERSION.stop or start[4:8] != _SERIALIZATION:
         return PlanHeader(tagged, None)

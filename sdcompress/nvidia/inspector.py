@@ -11,7 +11,7 @@ from typing import Any
 from sdcompress.errors import VerificationError
 from sdcompress.schema.graphs import Precision
 
-__all__ = ["UNKNOWN", "border_names", "layer_types", "precision_problem"]
+__all__ = ["UNKNOWN", "layer_types", "lower_problem", "missing_problem"]
 
 UNKNOWN = "unknown"
 # the words of the inspector's "Format/Datatype" ("Row major linear FP16 format", "Half") and of 11's "DataType"
@@ -28,7 +28,7 @@ _WORDS = (
     ("int64", r"int64"),
     ("bool", r"bool"),
 )
-_OPERANDS = {"tf32": "fp32", "f32": "fp32", "f16": "fp16", "bf16": "bf16", "i8": "int8", "e4m3": "fp8"}
+_KEYS = ("DataType", "Datatype", "Format/DataType", "Format/Datatype")
 _LOWER = ("fp16", "bf16", "int8", "fp8", "fp4", "int4")
 _BESIDE: dict[Precision, tuple[str, ...]] = {  # what a graph of a precision may also hold: heads are kept in fp32
     "fp32": (),
@@ -41,11 +41,10 @@ _BESIDE: dict[Precision, tuple[str, ...]] = {  # what a graph of a precision may
 def layer_types(text: str) -> dict[str, int]:
     """What layers give -> number of layers; ``UNKNOWN`` where the inspector does not say.
 
-    A plan for several batch sizes is reported with "N/A due to dynamic shapes" in the place of its outputs' types (seen
-    by users of 8.6 and 10); then the type of a layer's weights counts, or of the operands in its kernel's name.
-
     Args:
-        text: ``get_engine_information(LayerInformationFormat.JSON)`` of a plan built with the verbosity DETAILED.
+        text: ``get_engine_information(LayerInformationFormat.JSON)`` of a plan built with the verbosity DETAILED, asked
+            with an execution context whose shapes are set: without one a plan for several batch sizes is reported with
+            "N/A due to dynamic shapes" in the place of types.
 
     Raises:
         VerificationError: if it is not that.
@@ -56,52 +55,44 @@ def layer_types(text: str) -> dict[str, int]:
     return dict(sorted(Counter(_kind(layer) for layer in layers).items()))
 
 
-def border_names(text: str) -> tuple[str, ...]:
-    """The names of a plan's inputs and outputs: ``Bindings`` up to 10, ``I/O Tensors`` from 11.
-
-    Raises:
-        VerificationError: if there are neither.
-    """
-    fields = _fields(text)
-    tensors = fields.get("Bindings", fields.get("I/O Tensors"))
-    if not isinstance(tensors, list):
-        raise _unreadable("it lists no inputs and outputs")
-    return tuple(str(tensor.get("Name") if isinstance(tensor, dict) else tensor) for tensor in tensors)
-
-
-def precision_problem(asked: Precision, layers: Mapping[str, int], *, typed: bool) -> str | None:
-    """What a plan's layers are although something else was asked for; None if they are as asked.
-
-    Asked for fp32, no layer may give less. Asked for less, some layer must give it: a plan without any is an fp32 plan
-    that says otherwise. Other layers may stay fp32, as exits' heads do, and with int8 also fp16 or bf16.
+def lower_problem(asked: Precision, layers: Mapping[str, int]) -> str | None:
+    """What layers of a plan give less than was asked for; None if none does.
 
     Args:
-        asked: the precision of the graph.
+        asked: the precision of the graph; with int8 layers may also give fp16 or bf16.
         layers: from ``layer_types``.
-        typed: whether the network was strongly typed. TensorRT is bound to its types then, and an inspector that says
-            nothing is no contradiction; if not, it is the only evidence, and silence is refused.
     """
-    counts = ", ".join(f"{number} {kind}" for kind, number in layers.items()) or "no layer"
-    if not set(layers) & {*_LOWER, "fp32"}:
-        return None if typed else f"the engine inspector does not say what its layers compute in ({counts})"
     lower = [kind for kind in _LOWER if layers.get(kind) and kind not in _BESIDE[asked]]
-    if lower:
-        return f"{asked} was asked for, and layers give {' and '.join(lower)} ({counts})"
-    if asked != "fp32" and not layers.get(asked):
-        return f"{asked} was asked for, and no layer gives it ({counts})"
-    return None
+    return f"{asked} was asked for, and layers give {' and '.join(lower)} ({_counts(layers)})" if lower else None
+
+
+def missing_problem(asked: Precision, layers: Mapping[str, int], *, typed: bool) -> str | None:
+    """Whether what was asked for is in none of an artifact's plans; None if it is, or must be believed.
+
+    Other layers may stay fp32, as exits' heads do, and a segment may be a head alone: so all plans count together.
+
+    Args:
+        asked: the precision of the graphs; fp32 is never missing.
+        layers: from ``layer_types``, of all plans of such graphs.
+        typed: whether the networks were strongly typed. TensorRT is bound to their types then, and layers that the
+            inspector does not tell the type of may be the ones; if not, it is the only evidence.
+    """
+    if asked == "fp32" or layers.get(asked) or (typed and (layers.get(UNKNOWN) or not layers)):
+        return None
+    return f"{asked} was asked for, and no layer gives it ({_counts(layers)})"
+
+
+def _counts(layers: Mapping[str, int]) -> str:
+    return ", ".join(f"{number} {kind}" for kind, number in layers.items()) or "no layer"
 
 
 def _kind(layer: dict[str, Any]) -> str:
-    outputs = layer.get("Outputs") or [{}]
-    said = [outputs[0], layer.get("Weights")]
-    for fields in said:
-        if isinstance(fields, dict):
-            for key in ("DataType", "Datatype", "Format/DataType", "Format/Datatype", "Type"):
-                if (name := _named(str(fields.get(key, "")))) != UNKNOWN:
-                    return name
-    kernel = re.search(r"_(tf32|bf16|f16|f32|i8|e4m3)(?=[a-z0-9]*_)", str(layer.get("TacticName", "")).lower())
-    return _OPERANDS[kernel.group(1)] if kernel else UNKNOWN
+    fields = (layer.get("Outputs") or [{}])[0]
+    said = " ".join(str(fields.get(key, "")) for key in _KEYS) if isinstance(fields, dict) else ""
+    kind = _named(said)
+    if "ForeignNode" in str(layer.get("Name")) and kind not in _LOWER:
+        return UNKNOWN  # many layers of the graph in one: what it gives is not what is computed within
+    return kind
 
 
 def _named(words: str) -> str:

@@ -41,6 +41,11 @@ def install_line(cuda: str = "") -> str:
     Args:
         cuda: the newest CUDA version that the driver speaks; empty: not known.
     """
+    if cuda.startswith("11."):
+        return (
+            "upgrade the NVIDIA driver to one for CUDA 12 or 13, or with Python 3.10 or older: "
+            "pip install 'tensorrt==8.5.3.1' (the last for CUDA 11 that PyPI holds)"
+        )
     package = "tensorrt-cu12" if cuda.startswith("12.") else "tensorrt-cu13"
     return (
         f"pip install {package} --extra-index-url https://pypi.nvidia.com (PyPI's 'tensorrt' holds no library: it "

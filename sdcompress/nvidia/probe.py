@@ -43,6 +43,7 @@ class Gpu(NamedTuple):
         memory_bytes: all of its memory.
         driver: version of the kernel module, e.g. "580.82.07"; empty where the system does not say.
         cuda: the newest CUDA version that the driver speaks, e.g. "13.0".
+        bus: its PCI address, by which nvidia-smi knows it too, whatever CUDA_VISIBLE_DEVICES says.
     """
 
     name: str
@@ -50,22 +51,22 @@ class Gpu(NamedTuple):
     memory_bytes: int
     driver: str
     cuda: str = ""
+    bus: str = ""
 
 
-def probe_cuda(device: int = 0) -> Gpu:
-    """Ask the driver for a GPU; makes no context, takes no memory of it.
-
-    Args:
-        device: position among the GPUs that CUDA sees.
+def probe_cuda() -> Gpu:
+    """Ask the driver for the first GPU that CUDA sees; makes no context, takes no memory of it.
 
     Raises:
-        SetupError: if there is no driver library, the driver cannot start, or it has no such GPU.
+        SetupError: if there is no driver library, the driver cannot start, or it has no GPU.
     """
     cuda = _started()
-    handle = _handle(cuda, device)
-    name, memory, version = ctypes.create_string_buffer(256), ctypes.c_size_t(), ctypes.c_int()
+    handle = _handle(cuda)
+    name, bus = ctypes.create_string_buffer(256), ctypes.create_string_buffer(32)
+    memory, version = ctypes.c_size_t(), ctypes.c_int()
     major, minor = ctypes.c_int(), ctypes.c_int()
     _check("cuDeviceGetName", cuda.cuDeviceGetName(name, len(name), handle))
+    _check("cuDeviceGetPCIBusId", cuda.cuDeviceGetPCIBusId(bus, len(bus), handle))
     _check("cuDeviceGetAttribute", cuda.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, handle))
     _check("cuDeviceGetAttribute", cuda.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, handle))
     _check("cuDeviceTotalMem", cuda.cuDeviceTotalMem_v2(ctypes.byref(memory), handle))
@@ -76,21 +77,19 @@ def probe_cuda(device: int = 0) -> Gpu:
         memory_bytes=memory.value,
         driver=_driver(),
         cuda=f"{version.value // 1000}.{version.value % 1000 // 10}",
+        bus=bus.value.decode("utf-8", "replace"),
     )
 
 
-def free_memory(device: int = 0) -> int:
+def free_memory() -> int:
     """Bytes of the GPU's memory that nobody holds now; takes CUDA's primary context for the time of the question.
-
-    Args:
-        device: position among the GPUs that CUDA sees.
 
     Raises:
         SetupError: as ``probe_cuda``, or if CUDA cannot make a context, for want of memory for example.
     """
     cuda = _started()
     free, total = ctypes.c_size_t(), ctypes.c_size_t()
-    with _context(cuda, _handle(cuda, device)):
+    with _context(cuda, _handle(cuda)):
         _check("cuMemGetInfo", cuda.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total)))
     return free.value
 
@@ -135,18 +134,12 @@ def _started() -> ctypes.CDLL:
     return cuda
 
 
-def _handle(cuda: ctypes.CDLL, device: int) -> ctypes.c_int:
+def _handle(cuda: ctypes.CDLL) -> ctypes.c_int:
     count, handle = ctypes.c_int(), ctypes.c_int()
     _check("cuDeviceGetCount", cuda.cuDeviceGetCount(ctypes.byref(count)))
     if count.value == 0:
         _check("cuDeviceGetCount", 100)
-    if not 0 <= device < count.value:
-        raise SetupError(
-            f"There is no GPU {device}.",
-            allowed=f"0 to {count.value - 1}: CUDA sees {count.value}",
-            next_step="choose one of them, or change CUDA_VISIBLE_DEVICES",
-        )
-    _check("cuDeviceGet", cuda.cuDeviceGet(ctypes.byref(handle), device))
+    _check("cuDeviceGet", cuda.cuDeviceGet(ctypes.byref(handle), 0))
     return handle
 
 

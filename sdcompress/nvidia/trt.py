@@ -7,12 +7,13 @@ docs/tensorrt.md has the table. Members that only some versions have are reached
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from sdcompress.errors import SetupError, UsageError
 from sdcompress.nvidia._api import TensorRT
 from sdcompress.nvidia.install import KNOWN, install_line, not_importable, parts, version_problem
-from sdcompress.nvidia.log import Log, created
+from sdcompress.nvidia.log import Log, created, hear
 from sdcompress.nvidia.probe import probe_cuda
 from sdcompress.nvidia.progress import Phases
 from sdcompress.schema.engines import HardwareCompatibility
@@ -21,20 +22,20 @@ from sdcompress.schema.graphs import Precision
 if TYPE_CHECKING:
     import tensorrt
 
-    from sdcompress.nvidia._api import Logger
-
 __all__ = [
     "TensorRT",
     "allow_precision",
     "dtype_name",
     "imported",
+    "is_lean",
     "is_typed",
     "load",
-    "make_logger",
+    "logger",
     "make_monitor",
     "make_runtime",
     "network_flags",
     "own_tactics_only",
+    "parse_for_later_versions",
     "set_hardware_compatibility",
     "set_level",
     "set_version_compatible",
@@ -54,18 +55,17 @@ _DTYPES = {
 }
 
 
-def load(*, device: int = 0, builds: bool = False) -> TensorRT:
+def load(*, builds: bool = False) -> TensorRT:
     """Import TensorRT, after the driver has been asked for the GPU.
 
     Args:
-        device: position of the GPU among those that CUDA sees.
         builds: whether engines are to be built; if not, the package tensorrt_lean will do, which only runs plans that
             were built as version-compatible.
 
     Raises:
         SetupError: if there is no GPU, no TensorRT, one that cannot be loaded, or a version that is not known here.
     """
-    gpu = probe_cuda(device)
+    gpu = probe_cuda()
     trt = imported(gpu.cuda, lean=not builds)
     if problem := version_problem(version_of(trt)):
         raise SetupError(problem, allowed=KNOWN, next_step=install_line(gpu.cuda))
@@ -98,15 +98,34 @@ def imported(cuda: str, *, lean: bool) -> TensorRT:
     return found
 
 
+def is_lean(trt: TensorRT) -> bool:
+    """Whether it is the package tensorrt_lean, which loads version-compatible plans and no others."""
+    return not hasattr(trt, "Builder")
+
+
 def version_of(trt: Any) -> str:
     """The version of a ``TensorRT``, all its numbers; apart, because mypy knows no ``__version__`` in a protocol."""
     return str(trt.__version__)
 
 
-def make_logger(trt: TensorRT) -> Logger:
-    """A logger that keeps what TensorRT says; see ``Log``. Keep it as long as what it was given to."""
-    made: Callable[[], Logger] = type("Logger", (Log, trt.ILogger), {})
-    return made()
+def logger(trt: TensorRT) -> tensorrt.ILogger:
+    """The logger of this process, which every ``Log`` hears; never freed.
+
+    TensorRT keeps the first logger that it is given and ignores others ("differs from one already registered"), so a
+    logger for each engine would be deaf, and used after it was freed.
+    """
+    base: Any = trt.ILogger
+    made: tensorrt.ILogger = _logger(base)
+    return made
+
+
+@cache
+def _logger(base: Any) -> Any:
+    return type("Logger", (base,), {"log": _hear})()
+
+
+def _hear(_logger: object, severity: Any, msg: str, hear: Callable[[Any, str], None] = hear) -> None:
+    hear(severity, msg)  # a default outlives this module's names, and TensorRT may speak when Python ends
 
 
 def make_monitor(trt: TensorRT, tell: Callable[[int], None], stopped: Callable[[], bool]) -> Any:
@@ -122,19 +141,19 @@ def watch(config: tensorrt.IBuilderConfig, monitor: Any) -> None:
         later.progress_monitor = monitor
 
 
-def make_runtime(trt: TensorRT, log: Logger, *, version_compatible: bool = False) -> tensorrt.Runtime:
+def make_runtime(trt: TensorRT, log: Log, *, version_compatible: bool = False) -> tensorrt.Runtime:
     """A runtime that loads plans.
 
     Args:
         trt: from ``load``.
-        log: from ``make_logger``.
+        log: that hears why, where it cannot.
         version_compatible: whether the plans are: they carry a lean runtime, which is host code and must be allowed.
             Only plans whose hash stands in the manifest are ever loaded.
 
     Raises:
         SetupError: if TensorRT cannot make one.
     """
-    runtime = created(lambda: trt.Runtime(log), log, "a runtime")
+    runtime = created(lambda: trt.Runtime(logger(trt)), log, "a runtime")
     if version_compatible:
         later: Any = runtime  # from 8.6, as such plans are
         later.engine_host_code_allowed = True
@@ -235,6 +254,17 @@ def set_version_compatible(trt: TensorRT, config: tensorrt.IBuilderConfig) -> No
     if flag is None:
         raise _too_old(trt, "a version-compatible plan", "8.6")
     config.set_flag(flag)
+
+
+def parse_for_later_versions(trt: TensorRT, parser: tensorrt.OnnxParser) -> None:
+    """Parse as version-compatible plans need it: InstanceNormalization as layers, not as a plugin.
+
+    8.6 must be told so (its documentation, "Version Compatibility"); for later ones that have the flag it is harmless.
+    """
+    flag = getattr(getattr(trt, "OnnxParserFlag", None), "NATIVE_INSTANCENORM", None)
+    if flag is not None:
+        later: Any = parser  # from 8.6, as the flag is
+        later.set_flag(flag)
 
 
 def set_hardware_compatibility(trt: TensorRT, config: tensorrt.IBuilderConfig, kind: HardwareCompatibility) -> None:

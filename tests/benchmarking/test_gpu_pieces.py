@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +61,44 @@ def test_what_nvidia_smi_prints_is_summed_up() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert "'sm_mhz': [1755.0, 1867.5, 1980.0]" in done.stdout
     assert "'throttle_reasons': ['0x4']" in done.stdout
+
+
+def test_where_nvidia_smi_prints_no_figures_its_words_are_kept() -> None:
+    program = f"import sys; sys.path[:0] = [{str(HERE)!r}]; from clocks import summary; print(summary('No devices\\n'))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "{'mode': 'floating', 'samples': 0, 'said': 'No devices'}"
+
+
+def test_nvidia_smi_is_asked_for_cudas_card_and_never_waits_for_a_reader(tmp_path: Path) -> None:
+    """More than a pipe holds, as it prints in some minutes; the card is not the first of the machine."""
+    row = "1755, 2619, 300.12, 45, 0x0000000000000004"
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text(
+        f"#!{sys.executable}\nimport sys, time\nassert sys.argv[1:3] == ['-i', '00000000:41:00.0']\n"
+        f"print({row!r}, flush=True)\nfor _ in range(3000): print({row!r})\nsys.stdout.flush()\n"
+        f"open({str(tmp_path / 'all')!r}, 'w').close()\ntime.sleep(60)\n"
+    )
+    smi.chmod(0o755)
+    program = (
+        f"import sys, time; sys.path[:0] = [{str(HERE)!r}]; from pathlib import Path; import clocks\n"
+        "from sdcompress.nvidia.probe import Gpu\n"
+        "clocks.probe_cuda = lambda: Gpu('a card', '9.0', 1, '', '13.0', '00000000:41:00.0')\n"
+        "with clocks.watched() as seen:\n"
+        f"    end = time.monotonic() + 20\n"
+        f"    while not Path({str(tmp_path / 'all')!r}).exists() and time.monotonic() < end: time.sleep(0.01)\n"
+        "print(seen['clocks']['samples'])"
+    )
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.strip() == "3001"
+
+
+def test_engines_of_each_layout_are_a_piece_of_their_own() -> None:
+    program = f"import sys; sys.path[:0] = [{str(HERE)!r}]; from pieces import PIECES; print(*sorted(PIECES))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    pieces = done.stdout.split()
+    assert {"build-single-fp16", "build-cascade-int8", "limits-fp32"} <= set(pieces)
+    assert "build-fp16" not in pieces
 
 
 def test_the_line_of_trtexec_is_read() -> None:

@@ -21,7 +21,9 @@ without_driver = pytest.mark.skipif(driver_is_here(), reason="this machine has a
 
 
 @without_driver
-@pytest.mark.parametrize("options", ["", "--batch 1:1:1,2:4:8 --workspace 1GiB --no-tf32 --level 0 --timing-cache a"])
+@pytest.mark.parametrize(
+    "options", ["", "--batch 1:1:1,2:4:8 --workspace 1GiB --no-tf32 --level 0 --timing-cache a.timing"]
+)
 def test_without_a_gpu_it_says_what_is_missing(
     cli: Callable, tiny_artifact: Callable[..., Path], tmp_path: Path, options: str
 ) -> None:

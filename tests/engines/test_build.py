@@ -115,7 +115,7 @@ def test_engines_are_built_proven_and_listed(old_opset: Path, tmp_path: Path, ca
     assert all(set(plan.layers) <= {"fp32", "int32", "int64", "bool", "unknown"} for plan in built.plans)
     opened = open_artifact(tmp_path / "out")
     for plan in built.plans:
-        header = read_header(opened.file(plan))
+        header = read_header(opened.file(plan).read_bytes())
         assert header.tagged
         assert header.version in (None, ".".join(f"{built.tensorrt}.0".split(".")[:4]))
     assert "[E]" not in opened.file(built.log).read_text(encoding="utf-8")
@@ -124,6 +124,8 @@ def test_engines_are_built_proven_and_listed(old_opset: Path, tmp_path: Path, ca
     assert list(cache.rglob("*.timing"))
     again = build_engines(tmp_path / "out", tmp_path / "out", settings=settings, overwrite=True)
     assert len(again.engines) == 1
+    second = open_artifact(tmp_path / "out").file(again.engines[0].log).read_text(encoding="utf-8")
+    assert "[I]" in second  # TensorRT keeps the first logger of a process: later builds must be heard too
 
 
 @pytest.mark.gpu

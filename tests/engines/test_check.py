@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from sdcompress.engines.check import border_problem
+import pytest
+
+from sdcompress.engines.check import Checked, border_problem, check_precision
+from sdcompress.errors import VerificationError
 from sdcompress.schema.graphs import Segment, Tensor
 
 
@@ -28,3 +31,14 @@ def test_another_name_type_or_direction_is_said() -> None:
     assert "inputs {'x': 'float16'}" in str(border_problem(SEGMENT, [*right, (tensor("x", "float16"), True)]))
     assert "outputs" in str(border_problem(SEGMENT, [(tensor("x"), True), *right[:1]]))
     assert "inputs {}" in str(border_problem(SEGMENT, [(tensor("x"), False), *right]))
+
+
+def plan(**layers: int) -> Checked:
+    return Checked(0, layers, unknown=False)
+
+
+def test_a_precision_is_looked_for_in_all_plans_together() -> None:
+    head = ("int8", plan(fp32=4))  # a segment of a cascade may be a head alone, which stays fp32
+    check_precision([("int8", plan(int8=3, fp32=1)), head], typed=False)
+    with pytest.raises(VerificationError, match=r"int8 was asked for, and no layer gives it \(8 fp32\)"):
+        check_precision([head, head, ("fp16", plan(fp16=1))], typed=True)

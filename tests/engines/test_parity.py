@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sdcompress.artifact.read import open_artifact
+from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.engines.parity import TF32_RTOL, Exits, allowed, compare, run_parity
 from sdcompress.engines.profiles import parse_batch
 from sdcompress.errors import ParityError
 from sdcompress.runtime.open import open_engine
 
 
-def test_every_batch_of_the_profiles_is_run(tiny_artifact: Callable[..., Path]) -> None:
+def test_every_batch_that_the_runtime_will_run_is_run(tiny_artifact: Callable[..., Path]) -> None:
     artifact = open_artifact(tiny_artifact())
     seen: set[int] = set()
 
@@ -29,10 +29,10 @@ def test_every_batch_of_the_profiles_is_run(tiny_artifact: Callable[..., Path]) 
 
     profiles = parse_batch("1:1:1,2:5:8,9:16:40")
     records = run_parity(artifact, Watched, profiles=profiles, tf32=False)
-    assert seen == {1, 2, 5, 8, 9, 16, 40}
+    assert seen == {1, 2, 4, 5, 8, 16, 32, 40}
     assert [record.exit for record in records] == ["exit1", "exit2", "final"]
     for record in records:
-        assert record.batches == (1, 2, 5, 8, 9, 16, 40)
+        assert record.batches == (1, 2, 4, 5, 8, 16, 32, 40)
         assert record.max_abs <= record.allowed == 1e-4
         assert record.samples == 16
         assert record.flips == 0
@@ -59,11 +59,22 @@ def test_an_exit_that_is_off_is_named(tiny_artifact: Callable[..., Path], by: fl
 
     with pytest.raises(ParityError, match=words) as caught:
         run_parity(artifact, spoiled, profiles=parse_batch("4"), tf32=False)
-    assert "--no-tf32" in caught.value.next_step
+    assert "--no-tf32" not in caught.value.next_step  # it is off
+    assert "--level" in caught.value.next_step
     if by == 0.01:
         largest = np.abs(artifact.golden().logits).max(axis=(1, 2))
         assert largest[1] * TF32_RTOL > by  # which TF32 may be
         assert run_parity(artifact, spoiled, profiles=parse_batch("4"), tf32=True)
+
+
+@pytest.mark.parametrize(("precision", "words"), [("fp32", "--no-tf32"), ("int8", "int8 costs more on this GPU")])
+def test_the_next_step_is_one_that_can_help(tiny_artifact: Callable[..., Path], precision: str, words: str) -> None:
+    artifact = open_artifact(tiny_artifact())
+    segments = tuple(segment.model_copy(update={"precision": precision}) for segment in artifact.manifest.segments)
+    of_it = Artifact(artifact.path, artifact.manifest.model_copy(update={"segments": segments}))
+    with pytest.raises(ParityError) as caught:
+        run_parity(of_it, lambda path: Spoiled(path, 1.0), profiles=parse_batch("4"), tf32=True)
+    assert words in caught.value.next_step
 
 
 def test_tf32_widens_and_never_narrows() -> None:

@@ -7,8 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from sdcompress.engines.timing_cache import cache_file, engines_folder, read_cache, write_cache
-from sdcompress.errors import StorageError
+from sdcompress.engines.settings import BuildSettings
+from sdcompress.engines.timing_cache import (
+    Timings,
+    cache_file,
+    engines_folder,
+    log_kept,
+    open_timings,
+    read_cache,
+    write_cache,
+)
+from sdcompress.errors import ParityError, StorageError, UsageError
+from sdcompress.nvidia.log import Log
 from sdcompress.nvidia.probe import Gpu
 from sdcompress.schema.graphs import FileEntry
 
@@ -44,3 +54,75 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StorageError):
         write_cache(tmp_path / "file" / "a.timing", b"")
+
+
+def test_a_cache_folder_that_cannot_be_used_costs_time_and_no_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    log = Log()
+    timings = open_timings(None, tensorrt="10.9.0.34", gpu=H100, log=log)
+    assert "built without a timing cache" in log.everything[-1]
+    timings.keep(b"measured")
+    assert (timings.file, timings.data) == (None, b"")
+
+
+def test_a_user_without_a_home_builds_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    assert open_timings(None, tensorrt="10.9.0.34", gpu=H100, log=Log()).file is None
+
+
+def test_a_named_file_that_cannot_be_written_is_refused_before_the_build(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.timing").mkdir()
+    for named in (tmp_path / "file" / "a.timing", tmp_path / "folder.timing"):
+        with pytest.raises(UsageError, match="cannot be used") as caught:
+            open_timings(named, tensorrt="10.9.0.34", gpu=H100, log=Log())
+        assert "--timing-cache" in caught.value.next_step
+
+
+def test_a_disk_that_fills_up_after_a_build_does_not_end_it(tmp_path: Path) -> None:
+    timings = open_timings(tmp_path / "deep" / "a.timing", tensorrt="10.9.0.34", gpu=H100, log=Log())
+    timings.keep(b"one")
+    assert read_cache(tmp_path / "deep" / "a.timing") == b"one"
+    (tmp_path / "deep" / "a.timing").unlink()
+    (tmp_path / "deep").rmdir()
+    (tmp_path / "deep").touch()
+    timings.keep(b"two")
+    assert "not kept" in timings.log.everything[-1]
+
+
+@pytest.mark.parametrize("name", ["a.timing", None])
+def test_the_log_of_a_build_that_fails_is_kept_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str | None
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    log = Log()
+    log.note("tactic 7")
+    timings = Timings(tmp_path / name if name else None, b"", log)
+    with pytest.raises(ParityError, match="off by 1") as caught, log_kept(timings):
+        raise ParityError("off by 1.", allowed="0", next_step="report it")
+    (file,) = tmp_path.glob("*.log")
+    assert file.read_text(encoding="utf-8") == "tactic 7\n"
+    assert caught.value.next_step == f"report it; the build log is '{file}'"
+    assert str(file) in str(caught.value)
+    assert caught.value.allowed == "0"
+
+
+def test_a_log_that_cannot_be_kept_hides_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ParityError) as caught, log_kept(Timings(tmp_path / "no" / "a.timing", b"", Log())):
+        raise ParityError("off by 1.", next_step="report it")
+    assert caught.value.next_step == "report it"
+
+
+@pytest.mark.parametrize("name", ["segment-0.onnx", "timing", "a.log"])
+def test_a_name_that_is_no_caches_is_refused_before_it_is_written_over(name: str) -> None:
+    with pytest.raises(UsageError, match="write over") as caught:
+        BuildSettings(timing_cache=Path(name))
+    assert ".timing" in caught.value.next_step
+    assert BuildSettings(timing_cache=Path("trtexec.cache")).timing_cache

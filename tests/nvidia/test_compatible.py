@@ -79,6 +79,15 @@ def test_hardware_compatible_engines_run_on_other_gpus(kind: str, gpu: Gpu, runs
     assert (why_not(engines, tensorrt="10.9.0.34", gpu=gpu) is None) is runs
 
 
+def test_the_lean_runtime_gets_version_compatible_engines_only() -> None:
+    wide = built(version_compatible=True)
+    assert why_not(wide, tensorrt="10.9.0.34", gpu=L4, lean=True) is None
+    assert "tensorrt_lean" in str(why_not(built(), tensorrt="10.9.0.34", gpu=L4, lean=True))
+    assert choose([wide, built()], tensorrt="10.9.0.34", gpu=L4, artifact="a", lean=True) == wide
+    with pytest.raises(SetupError, match="tensorrt_lean"):
+        choose([built()], tensorrt="10.9.0.34", gpu=L4, artifact="a", lean=True)
+
+
 def test_those_for_exactly_this_machine_are_chosen() -> None:
     wide = built(gpu=H100.name, compute_capability="9.0", hardware_compatibility="ampere_plus")
     assert choose([built(), wide], tensorrt="10.9.0.34", gpu=L4, artifact="a") == built()

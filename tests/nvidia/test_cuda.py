@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
 from sdcompress.errors import SetupError
-from sdcompress.nvidia.cuda import Cuda, checked, load_runtime
+from sdcompress.nvidia.cuda import Cuda, _no_collection, checked, load_runtime
 from sdcompress.nvidia.probe import probe_cuda
 
 
@@ -57,7 +58,7 @@ def test_the_real_bindings_take_every_call_as_it_is_made_and_the_driver_is_what_
     )  # fmt: skip
     cuda._blocks, cuda._host, cuda._graphs, cuda._closed = [], [], [], False
     calls = [
-        lambda: cuda.alloc(16), lambda: cuda.pinned(16), cuda.free_memory, lambda: cuda.upload(4096, host),
+        lambda: cuda.alloc(16), lambda: cuda.pinned(16), lambda: cuda.upload(4096, host),
         lambda: cuda.download(host, 4096), lambda: cuda.copy(8192, 4096, 16), cuda.finish, lambda: cuda.wait_for(1),
         cuda.wait_for_all, cuda.event, lambda: cuda.record(cuda._event),
         lambda: cuda.elapsed_ms(cuda._event, cuda._event), lambda: cuda.captured(lambda: None),
@@ -67,6 +68,20 @@ def test_the_real_bindings_take_every_call_as_it_is_made_and_the_driver_is_what_
         with pytest.raises(SetupError, match="cudaErrorInsufficientDriver"):
             call()
     cuda.close()
+
+
+def test_nothing_is_collected_while_work_is_captured() -> None:
+    assert gc.isenabled()
+    with _no_collection():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with _no_collection():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
 
 
 @pytest.fixture
@@ -130,9 +145,8 @@ def test_what_cannot_be_captured_leaves_everything_as_before(cuda: Cuda) -> None
 
 @pytest.mark.gpu
 def test_too_much_memory_is_refused_with_a_way_out(cuda: Cuda) -> None:
-    _, total = cuda.free_memory()
     with pytest.raises(SetupError, match="allocating") as caught:
-        cuda.alloc(2 * total)
+        cuda.alloc(2 * probe_cuda().memory_bytes)
     assert "smaller batches" in caught.value.next_step
     cuda.alloc(16)  # and goes on
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,9 +28,3 @@ def test_a_truncated_plan_has_no_version(length: int) -> None:
 
 def test_another_serialization_has_a_tag_but_no_version_that_can_be_read() -> None:
     assert read_header(b"ftrt" + b"\1" + bytes(40)) == PlanHeader(True, None)
-
-
-def test_of_a_file_only_the_beginning_is_needed(tmp_path: Path) -> None:
-    plan = b"ftrt" + bytes(20) + bytes([10, 9, 0, 34]) + bytes(1000)
-    (tmp_path / "a.plan").write_bytes(plan)
-    assert read_header(tmp_path / "a.plan") == read_header(plan) == PlanHeader(True, "10.9.0.34")

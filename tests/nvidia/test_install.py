@@ -24,6 +24,13 @@ def test_the_line_fits_the_driver_and_says_what_pypi_holds(cuda: str, package: s
     assert "holds no library" in line
 
 
+def test_a_driver_for_cuda_11_is_told_what_it_can_run() -> None:
+    line = install_line("11.4")
+    assert "upgrade the NVIDIA driver" in line
+    assert "tensorrt==8.5.3.1" in line
+    assert "cu13" not in line
+
+
 # the words are those of the real packages on a machine that lacks the library
 @pytest.mark.parametrize(
     ("error", "found", "step"),

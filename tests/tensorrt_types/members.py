@@ -12,11 +12,13 @@ import tensorrt_bindings
 
 from sdcompress.errors import SetupError
 from sdcompress.nvidia.install import version_problem
+from sdcompress.nvidia.log import Log
 from sdcompress.nvidia.progress import PARTS
 from sdcompress.nvidia.trt import (
     dtype_name,
+    is_lean,
     is_typed,
-    make_logger,
+    logger,
     make_monitor,
     network_flags,
     version_of,
@@ -26,12 +28,15 @@ trt = tensorrt_bindings
 major = int(version_of(trt).partition(".")[0])
 assert version_problem(version_of(trt)) is None
 
-log = make_logger(trt)
-assert isinstance(log, trt.ILogger)
+log, other = Log(), Log(1)
+assert isinstance(logger(trt), trt.ILogger)
+assert logger(trt) is logger(trt)  # TensorRT keeps the first
 for severity in (trt.ILogger.VERBOSE, trt.ILogger.INFO, trt.ILogger.WARNING, trt.ILogger.ERROR):
-    log.log(severity, "said")
-assert log.everything == ["[I] said", "[W] said", "[E] said"]
-assert log.lines == ["[W] said", "[E] said"]
+    logger(trt).log(severity, "said")
+assert list(log.everything) == ["[I] said", "[W] said", "[E] said"]
+assert list(log.lines) == ["[W] said", "[E] said"]
+assert list(other.everything) == ["[E] said"]
+assert not is_lean(trt)
 assert log.reason() == "[E] said"
 
 told: list[int] = []
@@ -43,6 +48,7 @@ monitor.phase_finish("build")
 assert told == [PARTS // 2]
 
 assert is_typed(trt)
+assert hasattr(trt.OnnxParserFlag, "NATIVE_INSTANCENORM")
 assert network_flags(trt) == 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
 named, refused = {}, []
 for name, dtype in trt.DataType.__members__.items():

@@ -9,8 +9,9 @@ from sdcompress.artifact.read import Artifact
 from sdcompress.errors import SetupError
 from sdcompress.nvidia.compatible import choose
 from sdcompress.nvidia.cuda import load_runtime
+from sdcompress.nvidia.log import Log
 from sdcompress.nvidia.probe import probe_cuda
-from sdcompress.nvidia.trt import load, make_logger, make_runtime, version_of
+from sdcompress.nvidia.trt import is_lean, load, make_runtime, version_of
 from sdcompress.runtime.backends._base import ChainBackend
 from sdcompress.runtime.resident.buckets import buckets
 from sdcompress.runtime.resident.chain import ResidentChain
@@ -18,6 +19,8 @@ from sdcompress.runtime.resident.gpu import GpuDevice
 from sdcompress.runtime.resident.plans import Loader, programs
 
 __all__ = ["backend"]
+
+_LINES = 100  # of TensorRT's log that an engine keeps: it may warn at every call, for months
 
 
 def _open(artifact: Artifact, *, threads: int | None, device: str) -> ResidentChain:
@@ -30,8 +33,10 @@ def _open(artifact: Artifact, *, threads: int | None, device: str) -> ResidentCh
             next_step="add --device cuda, or device='cuda'; without a GPU the backend 'onnxruntime' runs the artifact",
         )
     trt, gpu = load(), probe_cuda()
-    engines = choose(artifact.manifest.engines, tensorrt=version_of(trt), gpu=gpu, artifact=str(artifact.path))
-    log, on = make_logger(trt), GpuDevice(load_runtime())
+    engines = choose(
+        artifact.manifest.engines, tensorrt=version_of(trt), gpu=gpu, artifact=str(artifact.path), lean=is_lean(trt)
+    )
+    log, on = Log(_LINES), GpuDevice(load_runtime())
     try:
         runtime = make_runtime(trt, log, version_compatible=engines.version_compatible)
         shapes = buckets(engines.profiles)

@@ -52,11 +52,11 @@ def buckets(profiles: Sequence[BatchProfile]) -> Buckets:
     So that no batch is rounded up to twice its rows or more, but for those below the smallest profile.
 
     Args:
-        profiles: of the engines, rising.
+        profiles: of the engines, rising; they may overlap.
     """
     found = {
         rows: at
-        for at, profile in enumerate(profiles)
+        for at, profile in reversed(list(enumerate(profiles)))  # of profiles that overlap the first is the tightest
         for rows in range(profile.min, profile.max + 1)
         if rows in {profile.opt, profile.max} or rows & (rows - 1) == 0
     }

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from sdcompress.nvidia.cuda import Cuda
 from sdcompress.runtime.resident.device import DeviceArray
 from sdcompress.runtime.resident.foreign import UNKNOWN, foreign_array
@@ -13,7 +10,7 @@ __all__ = ["GpuDevice"]
 
 
 class GpuDevice(Cuda):
-    """See ``Device``; it also records work as CUDA graphs, see ``Recorder``."""
+    """See ``Device``; as ``Cuda`` it is also a ``Recorder``, of CUDA graphs."""
 
     def accept(self, inputs: object) -> DeviceArray | None:
         """An array in the memory of this GPU, of torch, cupy or another library; nothing is copied."""
@@ -25,11 +22,3 @@ class GpuDevice(Cuda):
             self.wait_for_all()
         elif array.stream is not None:
             self.wait_for(array.stream)
-
-    def record(self, queue: Callable[[], None]) -> Any | None:
-        """A CUDA graph, or None; see ``Cuda.captured``."""
-        return self.captured(queue)
-
-    def replay(self, recording: Any) -> None:
-        """Launch it."""
-        self.launch(recording)

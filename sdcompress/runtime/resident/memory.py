@@ -12,9 +12,9 @@ from sdcompress.errors import ArtifactError
 from sdcompress.runtime.resident.device import ALIGNMENT, Bytes, Device, Port, Program
 from sdcompress.schema.manifest import Exit, Manifest
 
-__all__ = ["Memory", "Place", "Reading", "memory", "ports_of"]
+__all__ = ["BUILD", "Memory", "Place", "Reading", "memory", "ports_of"]
 
-_AGAIN = "build the engines again: sdcompress export ARTIFACT --format trt --out FOLDER"
+BUILD = "build engines here: sdcompress export ARTIFACT --format trt --out FOLDER"
 
 
 class Place(NamedTuple):
@@ -105,14 +105,14 @@ def ports_of(manifest: Manifest, programs: Sequence[Program]) -> dict[str, Port]
             raise ArtifactError(
                 f"Engine {at} has the inputs {sorted(program.inputs)} and the outputs {sorted(program.outputs)}.",
                 allowed=f"{sorted(told[0])} and {sorted(told[1])}, as its graph in the manifest",
-                next_step=_AGAIN,
+                next_step=BUILD,
             )
         for name, port in program.inputs.items():
             if known[name] != port:
                 raise ArtifactError(
                     f"Engine {at} takes '{name}' as {_shown(port)}.",
                     allowed=f"{_shown(known[name])}, as it is made",
-                    next_step=_AGAIN,
+                    next_step=BUILD,
                 )
         for name, port in program.outputs.items():
             if any(size < 1 for size in port.row):

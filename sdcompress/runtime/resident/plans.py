@@ -8,6 +8,7 @@ unless the profile has one bucket (``--batch 1,2,4,8``).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,20 +17,22 @@ import numpy as np
 from sdcompress.artifact.read import Artifact
 from sdcompress.errors import ArtifactError, SetupError
 from sdcompress.nvidia.context import make_context, profiles_shared, scratch_bytes
-from sdcompress.nvidia.log import Log
+from sdcompress.nvidia.header import PlanHeader, read_header
+from sdcompress.nvidia.install import parts
+from sdcompress.nvidia.log import Log, must
 from sdcompress.nvidia.trt import TensorRT, dtype_name, version_of
 from sdcompress.runtime.resident.buckets import Buckets
 from sdcompress.runtime.resident.device import Port
 from sdcompress.runtime.resident.gpu import GpuDevice
+from sdcompress.runtime.resident.memory import BUILD
 from sdcompress.runtime.resident.replay import Replayed
 from sdcompress.schema.engines import BatchProfile, Engines, Plan
+from sdcompress.schema.graphs import Segment, Tensor
 
 if TYPE_CHECKING:
     import tensorrt
 
-__all__ = ["Loader", "PlanProgram", "Scratch", "plan_bytes", "programs"]
-
-_BUILD = "build engines here: sdcompress export ARTIFACT --format trt --out FOLDER"
+__all__ = ["Loader", "PlanProgram", "Scratch", "check_version", "plan_bytes", "programs", "row_of"]
 
 
 def plan_bytes(artifact: Artifact, plan: Plan) -> bytes:
@@ -45,7 +48,7 @@ def plan_bytes(artifact: Artifact, plan: Plan) -> bytes:
     try:
         found = file.read_bytes()
     except OSError as error:
-        raise ArtifactError(f"'{file}' cannot be read: {error.strerror}.", next_step=_BUILD) from error
+        raise ArtifactError(f"'{file}' cannot be read: {error.strerror}.", next_step=BUILD) from error
     if sha256(found).hexdigest() != plan.sha256:
         raise ArtifactError(
             f"'{file}' was changed while it was opened.",
@@ -53,6 +56,27 @@ def plan_bytes(artifact: Artifact, plan: Plan) -> bytes:
             next_step="copy the artifact again from where it was made, and find out who writes to it",
         )
     return found
+
+
+def check_version(header: PlanHeader, file: str, engines: Engines) -> None:
+    """Compare the version that a plan names with the manifest's, before TensorRT sees a byte of it.
+
+    Args:
+        header: of the plan; one that names no version passes, and so does 8.5's, whose bytes may mean something else.
+        file: the plan's name.
+        engines: of the manifest.
+
+    Raises:
+        ArtifactError: if they differ.
+    """
+    listed = engines.tensorrt.split(".")[:4]
+    if header.version is None or parts(engines.tensorrt) < (8, 6) or header.version.split(".")[: len(listed)] == listed:
+        return
+    raise ArtifactError(
+        f"'{file}' was written by TensorRT {header.version}.",
+        allowed=f"TensorRT {engines.tensorrt}, as the manifest says",
+        next_step=BUILD,
+    )
 
 
 class Loader(NamedTuple):
@@ -81,18 +105,23 @@ def programs(
     """
     loaded = []
     for plan in engines.plans:
-        engine = loader.runtime.deserialize_cuda_engine(plan_bytes(artifact, plan))
+        written = plan_bytes(artifact, plan)
+        check_version(read_header(written), plan.file, engines)
+        engine = loader.runtime.deserialize_cuda_engine(written)
         if engine is None:
             raise ArtifactError(
                 f"TensorRT {version_of(loader.trt)} cannot load '{plan.file}': {loader.log.reason()}.",
                 allowed=f"a plan of TensorRT {engines.tensorrt} for {engines.gpu}, as the manifest says it is",
-                next_step=_BUILD,
+                next_step=BUILD,
             )
         _check_profiles(loader.trt, engine, plan.file, engines.profiles)
         loaded.append(engine)
     size = max(scratch_bytes(engine) for engine in loaded)
     scratch = Scratch(device.alloc(size), size)
-    return [PlanProgram(loader, engine, device, buckets, scratch) for engine in loaded]
+    return [
+        PlanProgram(loader, engine, segment, device, buckets=buckets, scratch=scratch)
+        for engine, segment in zip(loaded, artifact.manifest.segments, strict=True)
+    ]
 
 
 class Scratch(NamedTuple):
@@ -108,24 +137,35 @@ class PlanProgram:
     Args:
         loader: of the engine; kept as long as it.
         engine: deserialized.
+        segment: what the manifest says of its graph.
         device: where it runs.
         buckets: the numbers of rows that it is run with.
         scratch: that it shares with others.
     """
 
     def __init__(
-        self, loader: Loader, engine: tensorrt.ICudaEngine, device: GpuDevice, buckets: Buckets, scratch: Scratch
+        self,
+        loader: Loader,
+        engine: tensorrt.ICudaEngine,
+        segment: Segment,
+        device: GpuDevice,
+        *,
+        buckets: Buckets,
+        scratch: Scratch,
     ) -> None:
         self._loader, self._engine, self._log = loader, engine, loader.log
         self._device, self._buckets, self._scratch = device, buckets, scratch
         names = [engine.get_tensor_name(at) for at in range(engine.num_io_tensors)]
-        ports = {name: Port(np.dtype(self._dtype(name)), _dims(engine.get_tensor_shape(name))[1:]) for name in names}
+        listed = {tensor.name: tensor for tensor in (*segment.inputs, *segment.outputs)}
+        ports = {
+            name: Port(np.dtype(self._dtype(name)), row_of(_dims(engine.get_tensor_shape(name)), listed.get(name)))
+            for name in names
+        }
         entry = loader.trt.TensorIOMode.INPUT
         self.inputs = {name: port for name, port in ports.items() if engine.get_tensor_mode(name) == entry}
         self.outputs = {name: port for name, port in ports.items() if name not in self.inputs}
         self._shared = profiles_shared(loader.trt)
         self._contexts: dict[int, tensorrt.IExecutionContext] = {}  # the last of each profile
-        self.launches: list[Replayed[Any]] = []
 
     def bound(self, bucket: int, rows: int, addresses: Mapping[str, int]) -> Callable[[], None]:
         """A context of its own, because a captured graph is for one shape and one context's memory."""
@@ -139,7 +179,7 @@ class PlanProgram:
                 raise ArtifactError(
                     f"'{name}' has the shape {list(_dims(context.get_tensor_shape(name)))} for {rows} rows.",
                     allowed=f"{[rows, *port.row]}: one row of output for each of input",
-                    next_step=_BUILD,
+                    next_step=BUILD,
                 )
 
         def enqueue() -> None:
@@ -151,29 +191,30 @@ class PlanProgram:
                     next_step="check 'nvidia-smi', and run it again in a new process",
                 )
 
-        self.launches.append(Replayed(enqueue, self._device if fixed else None))
-        return self.launches[-1]
+        # kept by the caller alone: a reference from here would be a cycle, and the GPU's memory wait for a collection
+        return Replayed(enqueue, self._device if fixed else None)
 
     def _context(self, profile: int, addresses: Mapping[str, int]) -> tensorrt.IExecutionContext:
         context = make_context(self._loader.trt, self._engine, self._log, *self._scratch)
         if context.active_optimization_profile != profile:
-            self._must(context.set_optimization_profile_async(profile, self._device.stream), f"use profile {profile}")
+            stream = self._device.stream
+            self._must(lambda: context.set_optimization_profile_async(profile, stream), f"use profile {profile}")
             self._device.finish()
         for name in (*self.inputs, *self.outputs):
-            self._must(context.set_tensor_address(name, addresses[name]), f"use memory of ours for '{name}'")
+            give = partial(context.set_tensor_address, name, addresses[name])
+            self._must(give, f"use memory of ours for '{name}'")
         return context
 
     def _shape(self, context: tensorrt.IExecutionContext, rows: int) -> None:
         for name, port in self.inputs.items():
             shape = (rows, *port.row)
-            self._must(context.set_input_shape(name, shape), f"take '{name}' as {list(shape)}")
+            self._must(partial(context.set_input_shape, name, shape), f"take '{name}' as {list(shape)}")
 
     def _dtype(self, name: str) -> str:
         return dtype_name(self._loader.trt, self._engine.get_tensor_dtype(name))
 
-    def _must(self, done: bool, what: str) -> None:
-        if not done:
-            raise ArtifactError(f"The engine cannot {what}: {self._log.reason()}.", next_step=_BUILD)
+    def _must(self, call: Callable[[], object], what: str) -> None:
+        must(call, self._log, what, next_step=BUILD)
 
 
 def _check_profiles(trt: TensorRT, engine: tensorrt.ICudaEngine, file: str, profiles: tuple[BatchProfile, ...]) -> None:
@@ -188,12 +229,24 @@ def _check_profiles(trt: TensorRT, engine: tensorrt.ICudaEngine, file: str, prof
         raise ArtifactError(
             f"'{file}' takes the batches {_shown(batches)} (min:opt:max).",
             allowed=f"{_shown(listed)}, as the manifest says",
-            next_step=f"{_BUILD} --batch {':'.join(map(str, listed[-1]))}",
+            next_step=f"{BUILD} --batch {_shown(listed)}",
         )
 
 
+def row_of(shape: tuple[int, ...], listed: Tensor | None) -> tuple[int, ...]:
+    """A tensor's shape without the batch; a size that the engine computes when it runs (-1) is the manifest's.
+
+    Args:
+        shape: as the engine has it, the batch first.
+        listed: the tensor in the manifest, if it is there; where that does not know the size either, it stays -1.
+    """
+    known = dict(enumerate(listed.shape)) if listed is not None else {}
+    sizes = (known.get(at) if size < 0 else size for at, size in enumerate(shape[1:], 1))
+    return tuple(size if isinstance(size, int) else -1 for size in sizes)
+
+
 def _shown(batches: Sequence[tuple[int, ...]]) -> str:
-    return ", ".join(":".join(map(str, batch)) for batch in batches) or "(none)"
+    return ",".join(":".join(map(str, batch)) for batch in batches) or "(none)"
 
 
 def _dims(shape: Any) -> tuple[int, ...]:

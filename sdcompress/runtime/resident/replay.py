@@ -13,10 +13,10 @@ Recording = TypeVar("Recording")
 class Recorder(Protocol[Recording]):
     """What can record queued work and replay it: CUDA graphs on a stream."""
 
-    def record(self, queue: Callable[[], None]) -> Recording | None:
+    def captured(self, queue: Callable[[], None]) -> Recording | None:
         """Record what the call queues, without doing it; None if that is not possible, with everything as before."""
 
-    def replay(self, recording: Recording) -> None:
+    def launch(self, recording: Recording, /) -> None:
         """Queue what was recorded."""
 
 
@@ -41,11 +41,11 @@ class Replayed(Generic[Recording]):
     def __call__(self) -> None:
         """Queue it."""
         if self._recording is None and self._ran and self._recorder is not None:
-            self._recording = self._recorder.record(self._queue)
+            self._recording = self._recorder.captured(self._queue)
             if self._recording is None:
                 self._recorder = None  # it will not be possible the next time either
         if self._recording is None or self._recorder is None:
             self._queue()
             self._ran = True
         else:
-            self._recorder.replay(self._recording)
+            self._recorder.launch(self._recording)

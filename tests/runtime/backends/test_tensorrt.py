@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,15 +21,17 @@ from sdcompress.engines.build import build_engines
 from sdcompress.engines.profiles import parse_batch
 from sdcompress.engines.settings import BuildSettings
 from sdcompress.errors import ArtifactError, CertificateError, InputError, SetupError
+from sdcompress.nvidia.header import PlanHeader
 from sdcompress.nvidia.probe import free_memory, probe_cuda
 from sdcompress.nvidia.trt import load, version_of
 from sdcompress.policies import restore, scores
 from sdcompress.runtime.network import Network
 from sdcompress.runtime.open import open_engine, open_network
 from sdcompress.runtime.resident.chain import ResidentChain
-from sdcompress.runtime.resident.plans import plan_bytes
+from sdcompress.runtime.resident.plans import check_version, plan_bytes, row_of
 from sdcompress.schema import recipe
-from sdcompress.schema.engines import BatchProfile, Plan
+from sdcompress.schema.engines import BatchProfile, Engines, Plan
+from sdcompress.schema.graphs import Tensor
 from sdcompress.storage import sha256_of
 
 Write = Callable[..., Path]
@@ -68,6 +69,34 @@ def test_a_plan_is_code_and_only_the_bytes_of_the_manifest_are_loaded(tmp_path: 
     file.unlink()
     with pytest.raises(ArtifactError, match="cannot be read"):
         plan_bytes(artifact, plan)
+
+
+def test_sizes_that_an_engine_computes_are_taken_from_the_manifest() -> None:
+    listed = Tensor(name="hidden", dtype="float32", shape=("batch", 6, 2, "width"))
+    assert row_of((-1, 6, 2), listed) == (6, 2)
+    assert row_of((-1, -1, 2), listed) == (6, 2)
+    assert row_of((-1, 5, -1, -1), listed) == (5, 2, -1)  # refused where memory is laid out
+    assert row_of((-1, -1), None) == (-1,)
+
+
+@pytest.mark.parametrize(
+    ("written", "listed", "right"),
+    [
+        ("10.9.0.34", "10.9.0.34", True),
+        ("8.6.1.0", "8.6.1", True),
+        (None, "10.9.0.34", True),
+        ("1.2.3.4", "8.5.3.1", True),
+        ("10.9.0.34", "11.4.0.106", False),
+    ],
+)
+def test_the_version_that_a_plan_names_is_the_manifests(written: str | None, listed: str, right: bool) -> None:
+    engines = Engines.model_construct(tensorrt=listed)
+    if right:
+        check_version(PlanHeader(True, written), "a.plan", engines)
+        return
+    with pytest.raises(ArtifactError, match=r"'a\.plan' was written by TensorRT 10\.9\.0\.34") as caught:
+        check_version(PlanHeader(True, written), "a.plan", engines)
+    assert "11.4.0.106" in caught.value.allowed
 
 
 # ---- with a GPU: engines that the package's own builder makes of the tiny cascade
@@ -231,9 +260,7 @@ def test_thresholds_are_chosen_and_certified_on_the_engines(
 def test_the_memory_of_an_engine_goes_with_it(built: Callable[..., Path]) -> None:
     path = built()
     on_gpu(path)  # what CUDA keeps for good
-    gc.collect()
     before = free_memory()
     for _ in range(3):
-        on_gpu(path)(inputs_of(3))
-        gc.collect()
+        on_gpu(path)(inputs_of(3))  # no cycle holds it: the memory is back without a collection
     assert before - free_memory() < 32 * 2**20

@@ -26,6 +26,10 @@ def test_one_profile_for_each_batch_gives_these_batches() -> None:
     assert buckets([profile(3, 3, 3), profile(4, 4, 4)]).rows == (3, 4)
 
 
+def test_of_profiles_that_overlap_the_tightest_is_run() -> None:
+    assert buckets([profile(1, 1, 1), profile(1, 8, 32)]).profiles == (0, 1, 1, 1, 1, 1)
+
+
 def test_profiles_that_begin_late_take_smaller_batches_too() -> None:
     made = buckets([profile(5, 6, 7)])
     assert made.rows == (6, 7)
@@ -36,12 +40,15 @@ def test_profiles_that_begin_late_take_smaller_batches_too() -> None:
 def test_every_batch_up_to_the_largest_has_the_smallest_bucket_that_holds_it(
     tops: list[int], data: st.DataObject
 ) -> None:
-    lows = [1, *(top + 1 for top in tops)]
-    profiles = [profile(low, data.draw(st.integers(low, top)), top) for low, top in zip(lows, tops, strict=False)]
+    profiles = []
+    for before, top in zip([0, *tops], tops, strict=False):
+        low = data.draw(st.integers(1, before + 1))  # they may overlap, as --batch allows
+        profiles.append(profile(low, data.draw(st.integers(low, top)), top))
     made = buckets(profiles)
     assert list(made.rows) == sorted(set(made.rows))
     for rows, at in zip(made.rows, made.profiles, strict=True):
-        assert profiles[at].min <= rows <= profiles[at].max
+        takes = [place for place, one in enumerate(profiles) if one.min <= rows <= one.max]
+        assert at == takes[0] or profiles[at].opt == rows  # the tightest, or the one that is tuned for it
     for rows in range(1, made.largest + 1):
         at = made.position(rows)
         assert rows <= made.rows[at] < 2 * rows

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -210,6 +212,18 @@ def test_a_call_that_fails_leaves_the_queue_empty_and_the_lock_free(tiny_artifac
     here.chain._launches[0][1] = launch
     assert here.device._queue == []
     assert here.network(inputs_of(3)).exit_index.tolist() == [2, 2, 2]
+
+
+def test_the_memory_of_a_chain_goes_with_it_without_a_collection(tiny_artifact: Write) -> None:
+    here = OnHost(open_artifact(tiny_artifact(policy=(0.6, 0.6))), [4])
+    here.network(inputs_of(3))
+    chain, program = weakref.ref(here.chain), weakref.ref(here.programs[0])
+    gc.disable()
+    try:
+        del here
+        assert (chain(), program()) == (None, None)
+    finally:
+        gc.enable()
 
 
 def test_an_array_on_the_device_is_taken_as_it_is(tiny_artifact: Write) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from sdcompress.nvidia.cuda import Cuda
+from sdcompress.runtime.resident.gpu import GpuDevice
 from sdcompress.runtime.resident.replay import Replayed
 
 
@@ -13,11 +15,11 @@ class Notes:
     def __init__(self, done: list[str], *, able: bool = True) -> None:
         self.done, self.able = done, able
 
-    def record(self, queue: Callable[[], None]) -> str | None:
+    def captured(self, queue: Callable[[], None]) -> str | None:
         self.done.append("record")
         return "recording" if self.able else None
 
-    def replay(self, recording: str) -> None:
+    def launch(self, recording: str) -> None:
         self.done.append(f"replay {recording}")
 
 
@@ -39,6 +41,13 @@ def test_what_cannot_be_recorded_is_tried_once_and_then_run_plainly() -> None:
         work()
     assert not work.recorded
     assert done == ["run", "record", "run", "run", "run"]
+
+
+def test_a_gpu_keeps_the_meaning_of_every_name_of_cuda() -> None:
+    """It is recorder, device and CUDA's layer at once: a name with two meanings breaks whoever uses the other."""
+    own = {name for name in vars(GpuDevice) if not name.startswith("_")}
+    assert own == {"accept", "after"}
+    assert not own & set(dir(Cuda))
 
 
 def test_without_a_recorder_it_always_runs() -> None:
