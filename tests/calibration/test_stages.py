@@ -1,10 +1,9 @@
-"""The cost of stages, measured on an engine whose stages sleep for known times."""
+"""The cost of stages, measured on engines whose stages take known times on a clock of their own."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from time import sleep
 from typing import Any
 
 import numpy as np
@@ -18,13 +17,14 @@ from sdcompress.runtime.open import open_engine
 from sdcompress.schema.manifest import Policy
 
 
-class Sleepy:
-    """An engine that takes known times for each row."""
+class Timed:
+    """An engine that takes known times for each row, on the clock that the measurement reads."""
 
     exit_names, image = ("exit1", "exit2", "final"), (1, 4, 4)
 
-    def __init__(self, engine: Any, seconds: tuple[float, ...]) -> None:
-        self._engine, self._seconds, self.calls = engine, seconds, 0
+    def __init__(self, engine: Any, seconds: tuple[float, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+        self._engine, self._seconds, self.calls, self.now = engine, seconds, 0, 0
+        monkeypatch.setattr("sdcompress.calibration.stages.perf_counter_ns", lambda: self.now)
 
     def preprocess(self, images: np.ndarray) -> Float:
         return self._engine.preprocess(images)
@@ -32,7 +32,7 @@ class Sleepy:
     def forced(self, inputs: Float, exit: int) -> Prediction:  # noqa: A002
         assert inputs.shape[1:] == (1, 4, 4)
         self.calls += 1
-        sleep(sum(self._seconds[: exit + 1]) * len(inputs))
+        self.now += round(1e9 * sum(self._seconds[: exit + 1]) * len(inputs)) + 1_000
         return self._engine.forced(inputs, exit)
 
 
@@ -41,12 +41,14 @@ def samples(tiny_network: Any) -> ArraySamples:
     return tiny_network.samples(60)
 
 
-def test_differences_of_exits(tiny_artifact: Callable[..., Path], samples: ArraySamples) -> None:
-    engine = Sleepy(open_engine(tiny_artifact(), threads=1), (0.004, 0.0, 0.008))
+def test_differences_of_exits(
+    tiny_artifact: Callable[..., Path], samples: ArraySamples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Timed(open_engine(tiny_artifact(), threads=1), (0.004, 0.0, 0.008), monkeypatch)
     first, second, third = stage_ms(engine, samples, seconds=0.3)
-    assert first == pytest.approx(4, abs=1.5)
-    assert 0 < second < 1.5
-    assert third == pytest.approx(8, abs=1.5)
+    assert first == pytest.approx(4.001)
+    assert second == pytest.approx(1e-3)  # the least that a stage is said to take
+    assert third == pytest.approx(8)
 
 
 def test_a_real_engine_within_its_time(tiny_artifact: Callable[..., Path], samples: ArraySamples) -> None:
@@ -55,25 +57,34 @@ def test_a_real_engine_within_its_time(tiny_artifact: Callable[..., Path], sampl
     assert all(0 < ms < 50 for ms in times)
 
 
-def test_slow_networks_get_five_rounds(tiny_artifact: Callable[..., Path], samples: ArraySamples) -> None:
-    engine = Sleepy(open_engine(tiny_artifact(), threads=1), (0.001, 0.0, 0.0))
+def test_slow_networks_get_five_rounds(
+    tiny_artifact: Callable[..., Path], samples: ArraySamples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Timed(open_engine(tiny_artifact(), threads=1), (0.001, 0.0, 0.0), monkeypatch)
     stage_ms(engine, samples, seconds=0.0)
     assert engine.calls == 3 * (3 + 5)
 
 
-def test_with_more_rows_and_what_moving_one_takes(tiny_artifact: Callable[..., Path], samples: ArraySamples) -> None:
+def test_with_more_rows(
+    tiny_artifact: Callable[..., Path], samples: ArraySamples, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cascade = tiny_artifact()
-    engine = Sleepy(open_engine(cascade, threads=1), (0.001, 0.0, 0.002))
+    engine = Timed(open_engine(cascade, threads=1), (0.001, 0.0, 0.002), monkeypatch)
     found = stage_times(engine, open_artifact(cascade).manifest, samples, seconds=0.0)  # type: ignore[arg-type]
     # five rounds of two stages of 3 ms a row take longer than nothing: only one row is measured
     assert found.rows == (1,)
     found = stage_times(engine, open_artifact(cascade).manifest, samples, seconds=0.2)  # type: ignore[arg-type]
     assert found.rows[:5] == (1, 2, 4, 8, 16)
     for rows, first, third in zip(found.rows, found.ms[0], found.ms[2], strict=True):
-        assert first == pytest.approx(rows, rel=0.6, abs=1)
-        assert third == pytest.approx(2 * rows, rel=0.6, abs=1)
+        assert first == pytest.approx(rows, abs=2e-3)
+        assert third == pytest.approx(2 * rows)
+
+
+def test_what_moving_a_row_takes(tiny_artifact: Callable[..., Path], samples: ArraySamples) -> None:
+    cascade = tiny_artifact()
+    found = stage_times(open_engine(cascade, threads=1), open_artifact(cascade).manifest, samples, seconds=0.0)
     assert len(found.move_ms) == 2
-    assert all(0 < ms < 1 for ms in found.move_ms)
+    assert all(0 < ms < 5 for ms in found.move_ms)
 
 
 class Mixed:

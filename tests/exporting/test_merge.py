@@ -53,7 +53,7 @@ def score(kind: str, logits: np.ndarray, exit_: int, temperature: Sequence[float
     if kind == "entropy":
         return float(np.exp(-entropy))
     same = float(exit_ == 0 or p[exit_].argmax() == p[exit_ - 1].argmax())
-    inputs = [1, np.log(best / (1 - best)), entropy, best - second, same]
+    inputs = [1, np.log(best / max(1 - best, 1e-6)), entropy, best - second, same]
     return float(1 / (1 + np.exp(-np.dot(LEARNED["weights"][exit_], inputs))))
 
 
@@ -96,7 +96,8 @@ def _between(scores: np.ndarray, place: float) -> float:
     if place in {0.0, 1.0}:
         return float(ordered[0] - 0.01 if place == 0 else ordered[-1] + 0.01)
     near = np.abs(np.arange(len(ordered) - 1) - place * (len(ordered) - 2))
-    gap = int(np.where(np.diff(ordered) > 1e-4, near, np.inf).argmin())  # scores crowd at 1, where float32 is coarse
+    # scores crowd at 1, where float32 knows 1 - best to 6 % only, which the learned gate takes the logarithm of
+    gap = int(np.where(np.diff(ordered) > 0.01, near, np.inf).argmin())
     return float((ordered[gap] + ordered[gap + 1]) / 2)
 
 

@@ -224,7 +224,7 @@ def test_the_given_images_are_not_written_to() -> None:
     assert torch.equal(images, noise())
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_no_step_waits_for_the_gpu() -> None:
     augment = Augment(Augmentation(crop=2, flip=True, cutout=4, mixup=0.2, cutmix=1.0), SPEC)
     images = torch.zeros(8, 3, 16, 16, dtype=torch.uint8, device="cuda")
