@@ -32,9 +32,9 @@ def check_overflow(
 ) -> None:
     """Run the float32 graphs and look at the size of every tensor that is float16 in the new ones.
 
-    ONNX Runtime has few float16 kernels for CPUs: it takes casts away and computes in float32, where nothing
-    overflows. A GPU would give infinities for the same file. No tensor leaves a graph, only its largest absolute value.
-    What is inside a node (sums, the scores of Attention) is not seen.
+    ONNX Runtime has few float16 kernels for CPUs: where it can, it takes casts away and computes in float32, which
+    does not overflow. A GPU would give infinities for the same file. No tensor leaves a graph, only its largest
+    absolute value. What is inside a node (sums, the scores of Attention) is not seen.
 
     Args:
         manifest: of the artifact in float32.
@@ -61,7 +61,7 @@ def check_overflow(
     if largest[worst] > _LARGEST:
         raise VerificationError(
             f"'{worst}' reaches {largest[worst]:.3g} on {len(samples)} validation images: in float16 that is infinite, "
-            "although this processor computes it in float32.",
+            "although a processor that computes it in float32 does not show it.",
             allowed=f"at most {_LARGEST:.0f} in every tensor",
             next_step="--precision int8, or bf16 where it runs; or train with normalisation before that tensor",
         )

@@ -347,7 +347,7 @@ def test_a_graph_in_which_nothing_can_be_rounded(run: Callable, single: Callable
 def test_what_float16_cannot_hold_is_refused_although_it_runs_here(
     run: Callable, single: Callable, tmp_path: Path, size: float
 ) -> None:
-    """Numbers of that size between two products: onnxruntime computes them in float32 here, and a GPU would not."""
+    """Numbers of that size between two products: onnxruntime takes the casts between them away, a GPU does not."""
     rng = np.random.default_rng(0)
     weights = {
         "up": (size * rng.normal(size=(16, 6))).astype(np.float32).clip(-6e4, 6e4),
@@ -356,8 +356,7 @@ def test_what_float16_cannot_hold_is_refused_although_it_runs_here(
     nodes = [
         onnx.helper.make_node("Flatten", ["input"], ["flat"]),
         onnx.helper.make_node("MatMul", ["flat", "up"], ["large"]),
-        onnx.helper.make_node("Relu", ["large"], ["positive"]),
-        onnx.helper.make_node("MatMul", ["positive", "down"], ["final_logits"]),
+        onnx.helper.make_node("MatMul", ["large", "down"], ["final_logits"]),
     ]
     source = single(nodes, weights)
     if size < 1e3:
