@@ -37,9 +37,9 @@ def main() -> None:
     for layout in ("cascade", "single"):
         whole = given.out / f"{layout}-fp32"
         api.export(trained, whole, layout=layout, opset=given.opset, overwrite=True)  # type: ignore[arg-type]
-        for precision in ("fp16", "int8"):
+        for precision, samples in (("fp16", None), ("int8", 64)):
             out = given.out / f"{layout}-{precision}"
-            api.quantize(whole, out, precision=precision, max_drop=0.99, samples=64, overwrite=True)
+            api.quantize(whole, out, precision=precision, max_drop=0.99, samples=samples, overwrite=True)
     print(f"next, on the GPU: python benchmarks/gpu/run.py --artifacts {given.out} --out results")
 
 

@@ -20,10 +20,11 @@ def rewrite(old: Artifact, folder: Path, **changed: Any) -> Manifest:
     Args:
         old: the artifact; its digest becomes the parent.
         folder: to write in; what is new among the files is there already.
-        changed: fields of ``Manifest``. Files that these no longer list are not copied.
+        changed: fields of ``Manifest``; without ``provenance`` it is derived from the artifact. Files that these no
+            longer list are not copied.
     """
     fields = {name: getattr(old.manifest, name) for name in Manifest.model_fields if name != "digest"}
-    fields |= {**changed, "provenance": derived(old.manifest)}
+    fields |= {"provenance": derived(old.manifest), **changed}
     listed = Manifest(**{**fields, "digest": "0" * 64}).files
     for file in old.manifest.files:
         target = folder / file.file

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -97,13 +98,13 @@ class Gate:
         return parity.compare(make, self._images, reference, exits=list(exits), settings=self._settings)
 
 
-def set_aside(out: Path, graphs: Mapping[str, bytes], findings: Sequence[parity.Finding]) -> Path:
+def set_aside(out: Path, graphs: Mapping[str, bytes], findings: Sequence[Any]) -> Path:
     """Leave graphs that failed in ``<out>.failed``, with the figures in ``parity.json``; returns that folder.
 
     Args:
         out: where the artifact would have gone.
         graphs: file name -> bytes.
-        findings: what is wrong with them.
+        findings: what is wrong with them, a dataclass for each exit.
     """
     out = out.resolve()
     folder = out.with_name(f"{out.name}.failed")

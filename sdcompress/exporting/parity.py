@@ -14,6 +14,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -105,8 +106,8 @@ def describe(findings: Sequence[Finding]) -> str:
     return "; ".join(f"{finding.exit}: {finding.problem}" for finding in findings if finding.problem)
 
 
-def write(findings: Sequence[Finding], path: Path) -> None:
-    """Write the findings as JSON."""
+def write(findings: Sequence[Any], path: Path) -> None:
+    """Write the findings, dataclasses of plain values, as JSON."""
     text = json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2, allow_nan=False)
     path.write_text(text + "\n", encoding="utf-8")
 

@@ -17,7 +17,7 @@ from sdcompress.exporting.chain import Chain
 from sdcompress.schema.manifest import Manifest, ParityRecord
 from sdcompress.schema.quantized import ExitChange
 
-__all__ = ["Quality", "compare", "golden_records"]
+__all__ = ["Loss", "Quality", "compare", "golden_records"]
 
 _BATCH = 256
 # how much further than here the logits may be from the checkpoint's on a machine that computes with other kernels
@@ -41,6 +41,33 @@ class Quality:
     lost: int
     finite: bool
     worst: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """One exit under the gate of a precision, as ``parity.json`` has it where one fails.
+
+    Attributes:
+        exit: its name.
+        samples: images of the validation split.
+        accuracy_before: share of right answers in float32.
+        accuracy_after: in the new precision.
+        max_drop: how much smaller that may be.
+        changed: images whose answer is another one.
+        max_abs: largest absolute difference of a logit; None where one is not finite.
+        worst: positions of up to 8 images with the largest differences, largest first.
+        problem: what is wrong, as a sentence; empty if the exit passed.
+    """
+
+    exit: str
+    samples: int
+    accuracy_before: float
+    accuracy_after: float
+    max_drop: float
+    changed: int
+    max_abs: float | None
+    worst: tuple[int, ...]
+    problem: str
 
 
 def compare(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import cast, get_args
 
@@ -13,18 +15,18 @@ import onnxruntime
 from sdcompress import registry
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.artifact.rewrite import rewrite
-from sdcompress.artifact.write import entry, staged
+from sdcompress.artifact.write import derived, entry, staged
 from sdcompress.data.samples import Samples
 from sdcompress.errors import SetupError, UnknownNameError, UsageError, VerificationError
 from sdcompress.exporting.chain import FAILURES
 from sdcompress.exporting.count import parameters
 from sdcompress.exporting.cut import ports, serialize
 from sdcompress.exporting.gate import set_aside
-from sdcompress.exporting.parity import Finding
 from sdcompress.exporting.verify import verify
 from sdcompress.quantizing.feeds import Feeds
+from sdcompress.quantizing.overflow import check_overflow
 from sdcompress.quantizing.precisions._base import FloatSegment, Precision
-from sdcompress.quantizing.quality import Quality, compare, golden_records
+from sdcompress.quantizing.quality import Loss, Quality, compare, golden_records
 from sdcompress.quantizing.segments import count_products, load, plain, tail, with_signals
 from sdcompress.schema import graphs as schema
 from sdcompress.schema.graphs import Segment
@@ -67,11 +69,13 @@ def quantize(
 
     Raises:
         UnknownNameError: if there is no such precision.
-        UsageError: if the artifact is not in fp32 or holds operators that are not ONNX's, or ``max_drop`` or
-            ``samples`` is out of range.
+        UsageError: if the artifact is not in fp32 or holds operators that are not ONNX's, ``max_drop`` or ``samples``
+            is out of range, or ``samples`` is given to a precision that needs none.
         DataError: if there are fewer training images than ``samples``.
         SetupError: if ONNX Runtime cannot run this precision here: what cannot be measured is not written.
-        VerificationError: if an exit loses more than that; the graphs are left in ``<out>.failed``.
+        VerificationError: if an exit loses more than that, and then the graphs are left in ``<out>.failed``; or if
+            float16 does not hold what the network computes.
+        ParityError: if what was written does not repeat the logits that were measured, or its rows depend on others.
         OutputExistsError, StorageError: if ``out`` cannot be written.
     """
     _check_drop(max_drop)
@@ -82,12 +86,16 @@ def quantize(
     before = [opened.file(segment).read_bytes() for segment in manifest.segments]
     with staged(out, overwrite=overwrite) as folder:
         feeds = Feeds(manifest, before, training, count=samples, threads=threads, progress=progress)
-        models = _models(manifest, old, rewritten, feeds)
+        bare, models = _models(manifest, old, rewritten, feeds)
+        _check_samples(samples, feeds, precision)
         products = _products(models, precision, opened)
         graphs = {name: serialize(model) for name, model in models.items()}
-        found = _measured(manifest, before, graphs, validation, precision, threads=threads, progress=progress)
+        with _runnable(precision):
+            found = compare(manifest, before, list(graphs.values()), validation, threads=threads, progress=progress)
+        check_overflow(manifest, bare, models, validation, threads=threads)
         _check_quality(found, max_drop, len(validation), out=Path(out), graphs=graphs, precision=precision)
-        records = golden_records(manifest, list(graphs.values()), opened.golden(), threads=threads)
+        with _runnable(precision):
+            records = golden_records(manifest, list(graphs.values()), opened.golden(), threads=threads)
         made = _write(opened, folder, models, found=found, records=records, precision=precision)
         verify(folder, threads=threads)
     return Quantized(
@@ -130,16 +138,25 @@ def _precision(name: str) -> Precision:
 
 def _models(
     manifest: Manifest, old: Mapping[str, onnx.ModelProto], rewritten: Precision, feeds: Feeds
-) -> dict[str, onnx.ModelProto]:
-    """Every segment in the new precision, by its file."""
-    made = {}
+) -> tuple[dict[str, onnx.ModelProto], dict[str, onnx.ModelProto]]:
+    """Every segment by its file: in float32 without signals, and in the new precision."""
+    kept, made = {}, {}
     for position, (name, model) in enumerate(old.items()):
         here = [exit_ for exit_ in manifest.exits if exit_.segment == position]
         signals = [(exit_.name, exit_.logits, exit_.signals) for exit_ in here if exit_.signals]
-        bare = plain(model, [names for *_, names in signals])
+        kept[name] = bare = plain(model, [names for *_, names in signals])
         segment = FloatSegment(bare, tail(bare, [exit_.logits for exit_ in here]), partial(feeds.of, position))
         made[name] = with_signals(rewritten(segment), model, signals, batch=str(manifest.input.shape[0]))
-    return made
+    return kept, made
+
+
+def _check_samples(samples: int | None, feeds: Feeds, precision: str) -> None:
+    if samples is not None and not feeds.used:
+        raise UsageError(
+            f"{samples} training images are asked for, and {precision} takes no ranges from images.",
+            allowed="--samples with a precision that needs it, as int8 does",
+            next_step="leave --samples out",
+        )
 
 
 def _products(models: Mapping[str, onnx.ModelProto], precision: str, opened: Artifact) -> tuple[int, int]:
@@ -155,18 +172,11 @@ def _products(models: Mapping[str, onnx.ModelProto], precision: str, opened: Art
     return narrow, wide
 
 
-def _measured(
-    manifest: Manifest,
-    before: Sequence[bytes],
-    graphs: Mapping[str, bytes],
-    validation: Samples,
-    precision: str,
-    *,
-    threads: int,
-    progress: Progress | None,
-) -> tuple[Quality, ...]:
+@contextmanager
+def _runnable(precision: str) -> Iterator[None]:
+    """Say what cannot be run here."""
     try:
-        return compare(manifest, before, list(graphs.values()), validation, threads=threads, progress=progress)
+        yield
     except FAILURES as error:
         raise SetupError(
             f"ONNX Runtime {onnxruntime.__version__} cannot run {precision} here: {str(error).splitlines()[0][:200]}",
@@ -179,27 +189,29 @@ def _check_quality(
     found: Sequence[Quality], max_drop: float, images: int, *, out: Path, graphs: Mapping[str, bytes], precision: str
 ) -> None:
     """Refuse a loss that is too large at any exit, and leave what lost in ``<out>.failed``."""
-    findings = [_finding(quality, max_drop, images) for quality in found]
-    if not any(finding.problem for finding in findings):
+    losses = [_loss(quality, max_drop, images) for quality in found]
+    if not any(loss.problem for loss in losses):
         return
-    folder = set_aside(out, graphs, findings)
-    said = "; ".join(f"{finding.exit}: {_said(q, images)}" for q, finding in zip(found, findings, strict=True))
+    folder = set_aside(out, graphs, losses)
+    said = "; ".join(f"{loss.exit}: {_said(q, images)}" for q, loss in zip(found, losses, strict=True))
     raise VerificationError(
         f"In {precision} an exit loses too much on {images} validation images. {said}.",
         allowed=f"finite logits, and at most {max_drop:.2%} of accuracy lost at every exit",
-        next_step=f"see {folder / 'parity.json'}; try --precision fp16, or more --samples, or allow it with --max-drop",
+        next_step=f"see {folder / 'parity.json'}; try --precision fp16, or more --samples, or allow it with "
+        "--max-drop. Each try uses these images up, which are to certify what is kept",
     )
 
 
-def _finding(quality: Quality, max_drop: float, images: int) -> Finding:
+def _loss(quality: Quality, max_drop: float, images: int) -> Loss:
     too_much = quality.lost > max_drop * images + 1e-9
-    return Finding(
+    return Loss(
         exit=quality.change.name,
         samples=images,
-        batches=(),
+        accuracy_before=quality.change.accuracy_before,
+        accuracy_after=quality.change.accuracy_after,
+        max_drop=max_drop,
+        changed=quality.change.changed,
         max_abs=quality.change.max_abs if quality.finite else None,
-        allowed=max_drop,
-        flips=quality.change.changed,
         worst=quality.worst,
         problem=_said(quality, images) if too_much or not quality.finite else "",
     )
@@ -242,8 +254,11 @@ def _write(
         )
         for exit_, quality in zip(opened.manifest.exits, found, strict=True)
     )
+    made_by = {package: version(package) for package in ("sdcompress", "onnx", "onnxruntime")}
+    provenance = derived(opened.manifest)
+    provenance = provenance.model_copy(update={"versions": provenance.versions | made_by})
     gone = {"policy": None, "certificate": None, "one_graph": None, "engines": ()}
-    return rewrite(opened, folder, segments=tuple(segments), exits=exits, parity=records, **gone)
+    return rewrite(opened, folder, segments=tuple(segments), exits=exits, parity=records, provenance=provenance, **gone)
 
 
 def _dropped(manifest: Manifest) -> tuple[str, ...]:

@@ -124,10 +124,12 @@ def count_products(model: onnx.ModelProto) -> tuple[int, int]:
     inferred = onnx.shape_inference.infer_shapes(model)
     graph = inferred.graph
     types = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.input)}
+    types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
     dequantised = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
     found = [node for node in graph.node if node.op_type in PRODUCTS]
     narrow = sum(
-        set(node.input[:2]) <= dequantised or types.get(node.input[0], TensorProto.FLOAT) != TensorProto.FLOAT
+        set(node.input[:2]) <= dequantised
+        or all(types.get(name, TensorProto.FLOAT) != TensorProto.FLOAT for name in node.input[:2])
         for node in found
     )
     return narrow, len(found) - narrow

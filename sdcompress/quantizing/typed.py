@@ -11,18 +11,20 @@ from collections.abc import Collection, Iterator
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-__all__ = ["FLOAT_ONLY", "typed"]
+__all__ = ["FLOAT_ONLY", "narrowed", "typed"]
 
 # What sums or squashes and would lose its digits, what has float32 in its signature, and what says its type itself
 FLOAT_ONLY = frozenset(
     {
-        *("Softmax", "LogSoftmax", "Exp", "Log", "Pow", "ReduceSum", "ReduceSumSquare", "ReduceL2", "CumSum"),
+        *("Softmax", "LogSoftmax", "Exp", "Log", "Pow", "CumSum"),
+        *("ReduceSum", "ReduceMean", "ReduceSumSquare", "ReduceL2"),
         *("LayerNormalization", "InstanceNormalization", "GroupNormalization", "BatchNormalization"),
         *("Resize", "Range", "TopK", "ArgMax", "Cast", "CastLike", "Constant", "ConstantOfShape", "If", "Loop", "Scan"),
     }
 )
 
 _SUFFIX = {TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16"}
+_SOFTMAX = "softmax_precision"  # of Attention: one node since opset 23
 
 
 def typed(model: onnx.ModelProto, narrow: int, keep: Collection[str]) -> onnx.ModelProto:
@@ -44,6 +46,18 @@ def typed(model: onnx.ModelProto, narrow: int, keep: Collection[str]) -> onnx.Mo
     used = {name for node in nodes for name in node.input}
     graph.initializer.extend(tensor for name, tensor in rewriting.stored.items() if name in used)
     return onnx.shape_inference.infer_shapes(made)
+
+
+def narrowed(model: onnx.ModelProto, narrow: int) -> frozenset[str]:
+    """The float32 names of what nodes give in a narrower type.
+
+    Args:
+        model: made by ``typed``; of any other model there are none.
+        narrow: TensorProto.FLOAT16 or BFLOAT16.
+    """
+    ending = f"/{_SUFFIX[narrow]}"
+    names = [name for node in model.graph.node for name in node.output]
+    return frozenset(name.removesuffix(ending) for name in names if name.endswith(ending))
 
 
 class _Rewriting:
@@ -73,6 +87,8 @@ class _Rewriting:
             if name in self._floats:
                 yield from self._as(name, wide=wide)
                 node.input[position] = name if wide else self._name(name)
+        if not wide and node.op_type == "Attention" and all(each.name != _SOFTMAX for each in node.attribute):
+            node.attribute.append(helper.make_attribute(_SOFTMAX, TensorProto.FLOAT))  # its products may be narrow
         if not wide:
             for position, name in enumerate(old.output):
                 if name in self._floats:

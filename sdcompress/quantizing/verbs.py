@@ -49,9 +49,12 @@ def quantize(
 
     Raises:
         ArtifactError, DataError: if the artifact or the data is not intact or not there.
-        UsageError: if the artifact is not in fp32, or an argument is out of range; UnknownNameError: no such precision.
+        UsageError: if the artifact is not in fp32, an argument is out of range, or ``samples`` is given to a precision
+            that needs none; UnknownNameError: no such precision.
         SetupError: if ONNX Runtime cannot run this precision on this machine.
-        VerificationError: if an exit loses more; the graphs and figures are left in ``<out>.failed``.
+        VerificationError: if an exit loses more, and then the graphs and figures are left in ``<out>.failed``; or if
+            float16 does not hold what the network computes.
+        ParityError: if what was written does not repeat the logits that were measured.
         OutputExistsError, StorageError: if ``out`` cannot be written.
     """
     with requires_extra("quantize"):

@@ -47,6 +47,18 @@ def test_json_is_what_was_written(cli: Callable, made, tmp_path: Path, layout: s
     assert cli("verify", out).code == 0
 
 
+@pytest.mark.parametrize("precision", ["int8", "fp16"])
+def test_an_older_opset_stays_what_it_is(cli: Callable, made, tmp_path: Path, precision: str) -> None:
+    source, out = tmp_path / "source", tmp_path / "out"
+    assert cli("export", made.train, "--layout", "cascade", "--opset", "16", "--out", source).code == 0
+    done = cli("quantize", source, "--precision", precision, "--max-drop", "0.5", "--out", out)
+    assert done.code == 0, done.err
+    for segment in open_artifact(out).manifest.segments:
+        model = onnx.load(out / segment.file)
+        assert (model.ir_version, [opset.version for opset in model.opset_import]) == (8, [16])
+    assert cli("verify", out).code == 0
+
+
 def test_all_that_is_done_with_an_artifact(cli: Callable, int8: Path, tmp_path: Path) -> None:
     assert ": cascade, int8, 10 classes" in cli("inspect", int8).out
     told = Evaluation.model_validate_json(cli("evaluate", int8, "--split", "validation", "--json").out)

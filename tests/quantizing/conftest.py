@@ -21,7 +21,13 @@ def graph() -> Callable[..., onnx.ModelProto]:
     """``graph(nodes, inputs={"x": shape}, outputs={...}, weights={...})``: a checked model with inferred shapes."""
 
     def make(
-        nodes: list[onnx.NodeProto], inputs: dict[str, Shape], outputs: dict[str, Shape], weights: dict[str, np.ndarray]
+        nodes: list[onnx.NodeProto],
+        inputs: dict[str, Shape],
+        outputs: dict[str, Shape],
+        weights: dict[str, np.ndarray],
+        *,
+        opset: int = 18,
+        ir: int = 10,
     ) -> onnx.ModelProto:
         inside = helper.make_graph(
             nodes,
@@ -30,7 +36,7 @@ def graph() -> Callable[..., onnx.ModelProto]:
             [helper.make_tensor_value_info(name, FLOAT, shape) for name, shape in outputs.items()],
             [numpy_helper.from_array(value, name) for name, value in weights.items()],
         )
-        model = helper.make_model(inside, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+        model = helper.make_model(inside, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir)
         onnx.checker.check_model(model, full_check=True)
         return onnx.shape_inference.infer_shapes(model)
 

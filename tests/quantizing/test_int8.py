@@ -100,8 +100,9 @@ def test_no_sum_of_two_products_leaves_16_bits(
     """x86 without VNNI adds unsigned codes times weights in pairs: at most 255 * (64 + 64)."""
     found = stored(int8(segment_of(residual, batches, ("exit1_logits",))))
     codes = [found[f"w{k}_quantized"].astype(int) for k in range(3)]
-    assert max(np.abs(code).max() for code in codes) == 64
-    assert 255 * 2 * 64 < 2**15
+    largest = max(np.abs(code).max() for code in codes)
+    assert largest == 64
+    assert 255 * 2 * largest < 2**15
 
 
 def test_logits_are_not_rounded_and_borders_keep_their_names_and_type(
@@ -184,6 +185,52 @@ def test_a_product_of_two_activations_stays_float(graph: Made, segment_of: Segme
     assert makers[softmax.input[0]].op_type == "MatMul"  # neither rounded before the softmax nor after it
     assert makers["y"].op_type == "Softmax"
     assert stored(made)["w_scale"].shape == (6,)  # one scale for each column
+
+
+def test_what_is_stored_and_added_is_not_rounded(graph: Made, segment_of: Segment) -> None:
+    """A linear of tokens is a product and a sum; one large bias would take the codes of the others."""
+    rng = np.random.default_rng(0)
+    weights = {
+        "w": rng.normal(size=(4, 6)).astype(np.float32),
+        "b": np.array([8.0, 0.008, -0.012, 0.02, -0.028, 0.036], np.float32),
+    }
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["m"]),
+        helper.make_node("Add", ["m", "b"], ["y"], name="bias"),
+    ]
+    x = rng.normal(scale=0.01, size=(16, 5, 4)).astype(np.float32)
+    model = graph(nodes, {"x": ["batch", 5, 4]}, {"y": ["batch", 5, 6]}, weights)
+    made = int8(segment_of(model, [x]))
+    np.testing.assert_array_equal(stored(made)["b"], weights["b"])
+    (add,) = [node for node in made.graph.node if node.op_type == "Add"]
+    assert "b" in add.input
+    (exact,), (close,) = run(model, x), run(made, x)
+    assert np.abs(close - exact).max() < 0.002  # products reach 0.1, and 0.1 / 127 is their step
+
+
+def test_a_factor_of_the_bias_is_kept(graph: Made, segment_of: Segment) -> None:
+    rng = np.random.default_rng(0)
+    weights = {"w": rng.normal(size=(4, 6)).astype(np.float32), "b": rng.normal(size=6).astype(np.float32)}
+    node = helper.make_node("Gemm", ["x", "w", "b"], ["y"], beta=3.0, name="gemm")
+    model = graph([node], {"x": ["batch", 4]}, {"y": ["batch", 6]}, weights)
+    x = rng.normal(size=(16, 4)).astype(np.float32)
+    (exact,), (close,) = run(model, x), run(int8(segment_of(model, [x])), x)
+    np.testing.assert_allclose(close, exact, atol=0.02 * float(np.abs(exact).max()))
+
+
+def test_a_weight_that_is_read_along_two_axes_has_scales_for_both(graph: Made, segment_of: Segment) -> None:
+    """x w w^T, where the columns of w differ by three orders of magnitude and its rows do not."""
+    rng = np.random.default_rng(0)
+    weights = {"w": (rng.normal(size=(4, 4)) * np.array([1e-3, 1e-2, 0.1, 1.0])).astype(np.float32)}
+    nodes = [
+        helper.make_node("Gemm", ["x", "w"], ["a"], transB=1, name="rows"),
+        helper.make_node("Gemm", ["a", "w"], ["y"], name="columns"),
+    ]
+    model = graph(nodes, {"x": ["batch", 4]}, {"y": ["batch", 4]}, weights)
+    found = stored(int8(segment_of(model, [rng.normal(size=(64, 4)).astype(np.float32)])))
+    largest = np.abs(weights["w"])
+    np.testing.assert_allclose(found["w_scale"], largest.max(1) / 64, rtol=1e-5)
+    np.testing.assert_allclose(found["w/axis-1_scale"], largest.max(0) / 64, rtol=1e-5)
 
 
 TWICE = """

@@ -6,11 +6,13 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -37,6 +39,7 @@ from sdcompress.exporting.chain import FAILURES, Chain
 from sdcompress.exporting.one_graph import Host, export_one_graph
 from sdcompress.exporting.verify import verify
 from sdcompress.policies._base import signals_of
+from sdcompress.quantizing import quantize as module
 from sdcompress.quantizing.precisions.bf16 import bf16
 from sdcompress.quantizing.quantize import ROOM, quantize
 from sdcompress.quantizing.segments import plain
@@ -75,6 +78,8 @@ def test_an_artifact_of_each_layout(
     assert told.calibration_images == (300 if precision == "int8" else 0)
     assert {segment.precision for segment in new.segments} == {precision}
     assert new.provenance.parent == old.digest
+    assert new.provenance.versions["onnxruntime"] == onnxruntime.__version__
+    assert new.provenance.versions.items() >= {"onnx": onnx.__version__, "sdcompress": version("sdcompress")}.items()
     for before, after in zip(old.segments, new.segments, strict=True):
         assert (after.inputs, after.outputs, after.file) == (before.inputs, before.outputs, before.file)
         assert (after.macs, after.parameters) == (before.macs, before.parameters)
@@ -227,14 +232,17 @@ def test_a_loss_that_is_too_large_leaves_the_figures_and_no_artifact(
     assert not (tmp_path / "out").exists()
     failed = json.loads((tmp_path / "out.failed" / "parity.json").read_text(encoding="utf-8"))
     final = next(each for each in failed if each["exit"] == "final")
-    assert final["flips"] > 0
+    assert final["changed"] > 0
+    assert (final["max_drop"], final["accuracy_before"]) == (0.0, 1.0)
+    assert final["accuracy_after"] == pytest.approx(1 - final["changed"] / 4000)
     assert "lost" in final["problem"]
     assert "parity.json" in caught.value.next_step
+    assert "Each try uses these images up" in caught.value.next_step
     with pytest.raises(sdcompress.errors.ArtifactError):  # type: ignore[attr-defined]
         open_artifact(tmp_path / "out.failed")
-    lost = final["flips"] / 4000
+    lost = final["changed"] / 4000
     told = run(source, validation=validation, max_drop=lost + 0.1)  # and with more allowed it is written
-    assert next(e.changed for e in told.exits if e.name == "final") == final["flips"]
+    assert next(e.changed for e in told.exits if e.name == "final") == final["changed"]
 
 
 def test_exactly_the_allowed_loss_is_allowed(
@@ -277,6 +285,7 @@ def test_bf16_is_written_where_it_runs_and_refused_where_not(
         ({"max_drop": float("nan")}, UsageError, "max_drop is nan"),
         ({"samples": 63}, UsageError, "at least 64"),
         ({"samples": 301}, DataError, "There are 300 training images"),
+        ({"samples": 64, "precision": "fp16"}, UsageError, "fp16 takes no ranges from images"),
     ],
 )
 def test_nonsense_is_refused_and_nothing_is_written(
@@ -307,26 +316,73 @@ def test_twice_is_once_too_often(run: Callable, tiny_artifact: Callable, tmp_pat
         run(source)
 
 
-def test_a_graph_in_which_nothing_can_be_rounded(
-    run: Callable, tiny_artifact: Callable, graph: Callable, tmp_path: Path
-) -> None:
+@pytest.fixture
+def single(tiny_artifact: Callable, graph: Callable) -> Callable[..., Path]:
+    """``single(nodes, weights)``: an artifact of this one graph from "input" to "final_logits"."""
+
+    def make(nodes: list[onnx.NodeProto], weights: dict[str, np.ndarray]) -> Path:
+        source = tiny_artifact("single")
+        manifest = open_artifact(source).manifest
+        shapes = {"input": ["batch", 1, 4, 4]}, {"final_logits": ["batch", 3]}
+        onnx.save(graph(nodes, *shapes, weights), source / "segment-0.onnx")
+        segment = manifest.segments[0].model_copy(update=entry(source, "segment-0.onnx").model_dump())
+        seal(source, **{**dict(manifest), "segments": (segment,)})
+        return source
+
+    return make
+
+
+def test_a_graph_in_which_nothing_can_be_rounded(run: Callable, single: Callable) -> None:
     """The one product there is makes the logits, which fp16 leaves in float32."""
-    source = tiny_artifact("single")
-    manifest = open_artifact(source).manifest
     nodes = [
         onnx.helper.make_node("Flatten", ["input"], ["flat"]),
         onnx.helper.make_node("MatMul", ["flat", "w"], ["final_logits"]),
     ]
-    shapes = {"input": ["batch", 1, 4, 4]}, {"final_logits": ["batch", 3]}
-    onnx.save(graph(nodes, *shapes, {"w": np.ones((16, 3), np.float32)}), source / "segment-0.onnx")
-    segment = manifest.segments[0].model_copy(update=entry(source, "segment-0.onnx").model_dump())
-    seal(source, **{**dict(manifest), "segments": (segment,)})
+    source = single(nodes, {"w": np.ones((16, 3), np.float32)})
     with pytest.raises(UsageError, match="all of its 1 convolutions and products"):
         run(source, "fp16")
 
 
+@pytest.mark.parametrize("size", [1e2, 1e5])
+def test_what_float16_cannot_hold_is_refused_although_it_runs_here(
+    run: Callable, single: Callable, tmp_path: Path, size: float
+) -> None:
+    """Numbers of that size between two products: onnxruntime takes the casts between them away, a GPU does not."""
+    rng = np.random.default_rng(0)
+    weights = {
+        "up": (size * rng.normal(size=(16, 6))).astype(np.float32).clip(-6e4, 6e4),
+        "down": (rng.normal(size=(6, 3)) / size).astype(np.float32),
+    }
+    nodes = [
+        onnx.helper.make_node("Flatten", ["input"], ["flat"]),
+        onnx.helper.make_node("MatMul", ["flat", "up"], ["large"]),
+        onnx.helper.make_node("MatMul", ["large", "down"], ["final_logits"]),
+    ]
+    source = single(nodes, weights)
+    if size < 1e3:
+        assert run(source, "fp16").narrow == 1
+        return
+    with pytest.raises(VerificationError, match=r"'large' reaches \d\S* on 400 validation images") as caught:
+        run(source, "fp16")
+    assert "65504" in str(caught.value)
+    assert not (tmp_path / "out").exists()
+    assert run(source, "int8").narrow == 2  # whose scales know no largest number
+
+
+def test_what_cannot_be_run_on_the_golden_images_either_is_said(
+    run: Callable, tiny_artifact: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise FAILURES[0]("no kernel")
+
+    monkeypatch.setattr(module, "golden_records", fails)
+    with pytest.raises(SetupError, match="cannot run int8 here: no kernel"):
+        run(tiny_artifact())
+    assert not (tmp_path / "out").exists()
+
+
 def test_without_the_data_or_with_something_else_than_an_artifact(tiny_artifact: Callable, tmp_path: Path) -> None:
-    with pytest.raises((DataError, VerificationError)):
+    with pytest.raises(DataError, match="is not the one that was trained on"):
         sdcompress.quantize(tiny_artifact(), tmp_path / "out", precision="int8")
     with pytest.raises(CheckpointError):
         sdcompress.quantize(tmp_path / "nothing", tmp_path / "out", precision="int8")

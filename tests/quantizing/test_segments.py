@@ -132,6 +132,14 @@ def test_products_are_counted_by_what_they_read(graph: Made) -> None:
     assert count_products(model) == (1, 2)
 
 
+def test_a_product_whose_weight_comes_first_is_counted_like_any_other(graph: Made) -> None:
+    weights = {"w": np.eye(3, dtype=np.float32), "v": np.eye(3, dtype=np.float32)}
+    nodes = [helper.make_node("MatMul", ["w", "x"], ["a"]), helper.make_node("MatMul", ["v", "a"], ["y"])]
+    model = graph(nodes, {"x": ["batch", 3, 2]}, {"y": ["batch", 3, 2]}, weights)
+    assert count_products(model) == (0, 2)
+    assert count_products(fp16(FloatSegment(model, frozenset({"y"}), lambda: iter([])))) == (1, 1)
+
+
 @pytest.fixture
 def ensemble(graph: Made) -> onnx.ModelProto:
     """The logits are the mean of what another segment says and of log softmax(relu(x w) v + b)."""

@@ -78,6 +78,44 @@ def test_a_weight_of_both_kinds_of_reader_is_there_in_both_types(graph: Made, se
     assert stored == {"w": TensorProto.FLOAT, "w/fp16": TensorProto.FLOAT16}
 
 
+def test_a_layer_norm_of_opset_16_takes_its_means_and_squares_in_float32(graph: Made, segment_of: Segment) -> None:
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["mean"], axes=[1], name="mean"),
+        helper.make_node("Sub", ["x", "mean"], ["c"], name="centre"),
+        helper.make_node("Pow", ["c", "two"], ["squares"], name="squares"),
+        helper.make_node("ReduceMean", ["squares"], ["y"], axes=[1], name="variance"),
+    ]
+    model = graph(nodes, {"x": ["batch", 4]}, {"y": ["batch", 1]}, {"two": np.array(2, np.float32)}, opset=16)
+    made = fp16(segment_of(model, []))
+    found = types(made)
+    for node in made.graph.node:
+        if node.op_type != "Cast":
+            wanted = TensorProto.FLOAT16 if node.name == "centre" else TensorProto.FLOAT
+            assert {found[name] for name in (*node.input, *node.output)} == {wanted}, node.name
+
+
+def test_attention_as_one_node_takes_its_softmax_in_float32(graph: Made, segment_of: Segment) -> None:
+    heads: list[int | str] = ["batch", 2, 5, 4]
+    nodes = [helper.make_node("Attention", ["x", "x", "x"], ["y"], name="attention")]
+    made = fp16(segment_of(graph(nodes, {"x": heads}, {"y": heads}, {}, opset=23), []))
+    (attention,) = [node for node in made.graph.node if node.op_type == "Attention"]
+    assert {each.name: each.i for each in attention.attribute} == {"softmax_precision": TensorProto.FLOAT}
+    onnx.checker.check_model(made, full_check=True)
+    x = np.random.default_rng(0).normal(size=(3, 2, 5, 4)).astype(np.float32)
+    session = onnxruntime.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
+    exact = ReferenceEvaluator(graph(nodes, {"x": heads}, {"y": heads}, {}, opset=23)).run(None, {"x": x})[0]
+    np.testing.assert_allclose(session.run(None, {"x": x})[0], exact, atol=0.005)
+
+
+def test_brain_floats_need_a_newer_format_than_an_old_export_has(graph: Made, segment_of: Segment) -> None:
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    model = graph([node], {"x": ["batch", 1]}, {"y": ["batch", 1]}, {"w": np.ones((1, 1), np.float32)}, opset=16, ir=8)
+    made = bf16(segment_of(model, []))
+    assert (made.ir_version, made.opset_import[0].version) == (10, 22)
+    assert (model.ir_version, model.opset_import[0].version) == (8, 16)
+    onnx.checker.check_model(made, full_check=True)
+
+
 UNARY = ("Relu", "Sigmoid", "Tanh", "Softmax", "Neg", "Exp", "Identity", "LogSoftmax")
 
 

@@ -10,6 +10,7 @@ from sdcompress.quantizing.typed import typed
 __all__ = ["bf16"]
 
 _OPSET = 22  # the first in which Conv, pooling and others know the type
+_IR = 10  # the format's own version that came with it, which the converter leaves as it was
 
 
 def bf16(segment: FloatSegment) -> onnx.ModelProto:
@@ -17,4 +18,5 @@ def bf16(segment: FloatSegment) -> onnx.ModelProto:
     model = segment.model
     if next(opset.version for opset in model.opset_import if not opset.domain) < _OPSET:
         model = onnx.version_converter.convert_version(model, _OPSET)
+        model.ir_version = max(model.ir_version, _IR)
     return typed(model, onnx.TensorProto.BFLOAT16, segment.tail)

@@ -15,11 +15,12 @@ from sdcompress.quantizing.precisions._base import PRODUCTS, Feed, FloatSegment
 __all__ = ["int8"]
 
 # What computes in integers, and what only passes integers on. Everything else stays float32: normalisation, softmax,
-# and what squashes (a sigmoid in 8 bits is a confidence in 8 bits).
+# and what squashes (a sigmoid in 8 bits is a confidence in 8 bits). Whatever onnxruntime pushes a pair through must be
+# among them: from opset 21 on, pairs that it makes itself (of a Slice, 1.32) have types that it then refuses.
 _OPERATORS = (
     *("Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Relu", "Clip"),
     *("MaxPool", "AveragePool", "GlobalAveragePool", "Concat", "Pad"),
-    *("Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze"),
+    *("Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice"),
 )
 
 # One graph for ONNX Runtime and for TensorRT, which takes signed codes, zero points of 0 and a bias in float32 only.
@@ -43,7 +44,7 @@ def int8(segment: FloatSegment) -> onnx.ModelProto:
     processors older than VNNI add two products in 16 bits and would cut off what 127 * 255 + 127 * 255 is: accuracy
     and certificates would be those of the processor, not of the file.
     """
-    float_model = _named(segment.model)
+    float_model = _prepared(segment.model)
     with tempfile.TemporaryDirectory(prefix="sdcompress-") as folder:
         given, out = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
         onnx.save(float_model, given)  # of a model in memory it would move the weights into a file of their own
@@ -76,25 +77,58 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
         return next(self._feeds, None)
 
 
-def _named(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy in which every node has a name to be left out by."""
-    named = onnx.ModelProto()
-    named.CopyFrom(model)
-    for position, node in enumerate(named.graph.node):
+def _prepared(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in which every node has a name to be left out by, and a weight is read along one axis.
+
+    A weight that is read along two would get the scales of the last and lose small channels for the other.
+    """
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    stored = {tensor.name: tensor for tensor in made.graph.initializer}
+    axes: dict[str, int] = {}
+    for position, node in enumerate(made.graph.node):
         node.name = node.name or f"{node.op_type}-{position}"
-    return named
+        if node.op_type not in PRODUCTS or node.input[1] not in stored:
+            continue
+        weight, axis = node.input[1], _axis(node)
+        if axes.setdefault(weight, axis) != axis:
+            node.input[1] = f"{weight}/axis-{axis}"
+            if node.input[1] not in stored:
+                copy = made.graph.initializer.add()
+                copy.CopyFrom(stored[weight])
+                copy.name = node.input[1]
+                stored[copy.name] = copy
+    return made
 
 
 def _left_alone(graph: onnx.GraphProto, tail: frozenset[str]) -> list[str]:
-    """What comes after the last product, and what multiplies data with data: attention loses more than it gains."""
+    """The nodes that compute in float32, by name.
+
+    What comes after the last product; what multiplies data with data, because attention loses more than it gains; and
+    what onnxruntime's quantizer gets wrong (1.32): it rounds a stored summand (a linear's bias, the epsilon under a
+    root, the 1 of GELU) to the codes of one scale, and drops ``beta`` without scaling the bias by it.
+    """
     stored = {tensor.name for tensor in graph.initializer}
     found = []
     for node in graph.node:
-        weighted = bool(stored & set(node.input[:2]))
-        product = node.op_type in PRODUCTS
-        if (product and not weighted) or (not product and tail & set(node.output)):
+        if node.op_type in PRODUCTS:
+            alone = not stored & set(node.input[:2]) or _attribute(node, "beta", 1.0) != 1
+        else:
+            alone = bool(tail & set(node.output)) or (node.op_type == "Add" and bool(stored & set(node.input)))
+        if alone:
             found.append(node.name)
     return found
+
+
+def _axis(product: onnx.NodeProto) -> int:
+    """The axis of a product's weights that has a scale for each channel."""
+    if product.op_type == "Gemm":
+        return 0 if _attribute(product, "transB", 0) else 1
+    return 0 if product.op_type == "Conv" else 1
+
+
+def _attribute(node: onnx.NodeProto, name: str, default: float) -> float:
+    return next((onnx.helper.get_attribute_value(each) for each in node.attribute if each.name == name), default)
 
 
 def _unround(graph: onnx.GraphProto, tail: frozenset[str]) -> None:

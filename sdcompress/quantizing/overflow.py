@@ -1,0 +1,82 @@
+"""Whether float16 holds what a network computes, which running it on a CPU does not tell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from sdcompress.data.preprocess import normalise
+from sdcompress.data.samples import Samples
+from sdcompress.errors import VerificationError
+from sdcompress.exporting.chain import Chain
+from sdcompress.exporting.cut import serialize
+from sdcompress.quantizing.typed import narrowed
+from sdcompress.schema.manifest import Manifest
+
+__all__ = ["check_overflow"]
+
+_BATCH = 256
+_LARGEST = float(np.finfo(np.float16).max)
+
+
+def check_overflow(
+    manifest: Manifest,
+    plain: Mapping[str, onnx.ModelProto],
+    made: Mapping[str, onnx.ModelProto],
+    samples: Samples,
+    *,
+    threads: int,
+) -> None:
+    """Run the float32 graphs and look at the size of every tensor that is float16 in the new ones.
+
+    ONNX Runtime has few float16 kernels for CPUs: where it can, it takes casts away and computes in float32, which
+    does not overflow. A GPU would give infinities for the same file. No tensor leaves a graph, only its largest
+    absolute value. What is inside a node (sums, the scores of Attention) is not seen.
+
+    Args:
+        manifest: of the artifact in float32.
+        plain: its graphs without signals, by file, in order.
+        made: the same in the new precision; of one that has no float16 nothing is run.
+        samples: the validation split.
+        threads: of ONNX Runtime.
+
+    Raises:
+        VerificationError: if float16 could not hold one of them.
+    """
+    names = {file: narrowed(model, TensorProto.FLOAT16) for file, model in made.items()}
+    if not any(names.values()):
+        return
+    graphs = [serialize(_with_largest(plain[file], names[file])) for file in plain]
+    chain = Chain(graphs, network_input=manifest.input.name, logits=(), threads=threads)
+    largest: dict[str, float] = {}
+    for start in range(0, len(samples), _BATCH):
+        rows = np.arange(start, min(start + _BATCH, len(samples)))
+        tensors = chain.run(normalise(samples.images(rows), manifest.input.preprocess))
+        for name in sorted(set().union(*names.values())):
+            largest[name] = max(largest.get(name, 0.0), float(tensors[_of(name)]))
+    worst = max(largest, key=lambda name: largest[name])
+    if largest[worst] > _LARGEST:
+        raise VerificationError(
+            f"'{worst}' reaches {largest[worst]:.3g} on {len(samples)} validation images: in float16 that is infinite, "
+            "although a processor that computes it in float32 does not show it.",
+            allowed=f"at most {_LARGEST:.0f} in every tensor",
+            next_step="--precision int8, or bf16 where it runs; or train with normalisation before that tensor",
+        )
+
+
+def _of(name: str) -> str:
+    return f"{name}/largest"
+
+
+def _with_largest(model: onnx.ModelProto, names: frozenset[str]) -> onnx.ModelProto:
+    """A copy that also gives the largest absolute value of each of these tensors, float32 []."""
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    for name in sorted(names):
+        made.graph.node.append(helper.make_node("Abs", [name], [f"{name}/absolute"]))
+        made.graph.node.append(helper.make_node("ReduceMax", [f"{name}/absolute"], [_of(name)], keepdims=0))
+        made.graph.output.append(helper.make_tensor_value_info(_of(name), TensorProto.FLOAT, []))
+    return made
