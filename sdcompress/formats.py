@@ -14,6 +14,7 @@ from sdcompress.engines.settings import BuildSettings
 from sdcompress.errors import UsageError
 from sdcompress.exporting import verbs
 from sdcompress.nvidia.trt import load
+from sdcompress.schema.graphs import Ensemble, Layout
 from sdcompress.schema.manifest import Manifest
 
 __all__ = ["export"]
@@ -27,11 +28,11 @@ def export(
     out: Folder,
     *,
     format: Literal["onnx", "trt"] = "onnx",  # noqa: A002 - the word of the command line
-    layout: Literal["single", "cascade", "all", "graph", "if"] | None = None,
+    layout: Layout | None = None,
     exit: str | None = None,  # noqa: A002 - the field's word
     exits: Sequence[str] | None = None,
     opset: int | None = None,
-    ensemble: Literal["geometric"] | None = None,
+    ensemble: Ensemble | None = None,
     data_dir: Folder | None = None,
     build: BuildSettings | None = None,
     overwrite: bool = False,

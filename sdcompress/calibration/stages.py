@@ -23,7 +23,7 @@ _LEAST_ROUNDS, _MOST_ROUNDS = 5, 500
 _LEAST_MS = 1e-3  # a stage as short as the clock's own noise
 _ROWS = (1, 2, 4, 8, 16, 32)
 _MOVED = 16  # rows at a time, of twice as many
-_LEAVING = 256  # images whose mix of exits is like that of all
+_LEAVING, _MOST_CALLS = 256, 5000  # images whose mix of exits is like that of all
 
 
 def stage_ms(engine: Engine, samples: Samples, *, seconds: float = 1.0) -> tuple[float, ...]:
@@ -43,7 +43,7 @@ def stage_ms(engine: Engine, samples: Samples, *, seconds: float = 1.0) -> tuple
     return tuple(float(ms) for ms in np.maximum(np.diff(reached, prepend=0.0), _LEAST_MS))
 
 
-def stage_times(engine: Engine, manifest: Manifest, samples: Samples, *, seconds: float = 0.5) -> StageTimes:
+def stage_times(engine: Network, manifest: Manifest, samples: Samples, *, seconds: float = 0.5) -> StageTimes:
     """What the stages take with more rows, and what it takes to move a row: where compaction pays.
 
     Args:
@@ -68,33 +68,32 @@ def stage_times(engine: Engine, manifest: Manifest, samples: Samples, *, seconds
     )
 
 
-def overhead(engine: Network, samples: Samples, policy: Policy, temperatures: Sequence[float]) -> float:
+def overhead(
+    engine: Network, samples: Samples, policy: Policy, temperatures: Sequence[float], *, seconds: float = 1.0
+) -> float:
     """How much longer images take, leaving as they do, than the stages and decisions they pass add up to.
 
-    One image at a time, in random order; the mean as in ``stage_ms``. What it finds beyond 1 is the way from stage to
-    stage, and caches that hold what other stages have used.
+    One image at a time, in random order; the median of five stretches, as in ``stage_ms``. What it finds beyond 1 is
+    the way from stage to stage, and caches that hold what other stages have used.
 
     Args:
         engine: over the artifact.
         samples: where the images come from.
         policy: with its thresholds, and the times that are added up.
         temperatures: of every exit.
+        seconds: the longest to measure, unless 64 images take longer.
     """
-    running = engine.under(policy, temperatures)
-    inputs = _inputs(engine, samples, _LEAVING)
-    left = np.concatenate([running(inputs[row : row + 1]).exit_index for row in range(_LEAVING)])
-    order = np.random.default_rng(0)
-    rounds = []
-    for _ in range(_LEAST_ROUNDS):
-        took = []
-        for row in order.permutation(_LEAVING):
-            start = perf_counter_ns()
-            running(inputs[row : row + 1])
-            took.append(perf_counter_ns() - start)
-        rounds.append(np.mean(took))
-    shares = np.bincount(left, minlength=len(temperatures)) / _LEAVING
-    summed = policy.model_copy(update={"shares": tuple(shares), "overhead": 1.0}).mean_ms
-    return float(np.median(rounds)) / 1e6 / summed
+    running, inputs = engine.under(policy, temperatures), _inputs(engine, samples, _LEAVING)
+    order, reach = np.random.default_rng(0), policy.reach_ms
+    calls: list[tuple[int, float]] = []  # measured, and added up
+    deadline = perf_counter_ns() + int(seconds * 1e9)
+    while len(calls) < _WARMUP_ROUNDS + _IMAGES or (perf_counter_ns() < deadline and len(calls) < _MOST_CALLS):
+        row = int(order.integers(len(inputs)))
+        start = perf_counter_ns()
+        left = running(inputs[row : row + 1]).exit_index
+        calls.append((perf_counter_ns() - start, 1e6 * reach[int(left[0])]))
+    stretches = np.array_split(np.array(calls[_WARMUP_ROUNDS:]), _LEAST_ROUNDS)
+    return float(np.median([measured / summed for measured, summed in (part.sum(axis=0) for part in stretches)]))
 
 
 def decision_ms(policy: ExitPolicy, signals: Sequence[Signals]) -> tuple[float, ...]:
@@ -143,9 +142,9 @@ def _reached(engine: Engine, inputs: Float, rows: int, seconds: float) -> npt.ND
     return np.asarray(np.median([stretch.mean(axis=0) for stretch in stretches], axis=0) / 1e6)
 
 
-def _move_ms(engine: Engine, manifest: Manifest, exit_: int) -> float:
+def _move_ms(engine: Network, manifest: Manifest, exit_: int) -> float:
     """To put one row of all tensors that go on in the place of another: as the engine says, else as numpy does it."""
-    said = engine.move_ms(exit_) if isinstance(engine, Network) else None
+    said = engine.move_ms(exit_)
     return _numpy_move_ms(manifest.border(exit_)) if said is None else said
 
 

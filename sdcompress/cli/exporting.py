@@ -10,6 +10,7 @@ import typer
 from sdcompress.cli import engine_options as trt
 from sdcompress.cli.options import DataDir, Json, Out, Overwrite
 from sdcompress.cli.screen import bar, say, write_json
+from sdcompress.schema import graphs
 from sdcompress.schema.manifest import Manifest
 
 __all__ = ["VERBS"]
@@ -19,7 +20,7 @@ Source = Annotated[
     Path, typer.Argument(help="a checkpoint or training run; graph and if: a calibrated cascade; trt: an artifact")
 ]
 Layout = Annotated[
-    Literal["single", "cascade", "all", "graph", "if"] | None,
+    graphs.Layout | None,
     typer.Option(
         "--layout",
         help="single: one exit; cascade: early exit, the default; all: every exit's logits; graph: one file that exits "
@@ -43,7 +44,7 @@ KeptExits = Annotated[
     ),
 ]
 Ensemble = Annotated[
-    Literal["geometric"] | None,
+    graphs.Ensemble | None,
     typer.Option("--ensemble", help="exits hear those kept before them: mean of log softmax; default: the recipe's"),
 ]
 

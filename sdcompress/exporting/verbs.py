@@ -1,4 +1,4 @@
-"""export as a Python call: a checkpoint, or a calibrated cascade, and what is loaded only for it."""
+"""export to ONNX: a checkpoint, or a calibrated cascade, and what is loaded only for it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from sdcompress.artifact.read import MANIFEST
 from sdcompress.checkpoint import open_checkpoint
 from sdcompress.errors import UsageError, requires_extra
 from sdcompress.machine import machine
+from sdcompress.schema.graphs import Ensemble, Layout
 from sdcompress.schema.manifest import Manifest
 
 __all__ = ["export"]
@@ -24,40 +25,16 @@ def export(
     source: Folder,
     out: Folder,
     *,
-    layout: Literal["single", "cascade", "all", "graph", "if"] = "cascade",
+    layout: Layout = "cascade",
     exit: str | None = None,  # noqa: A002 - the field's word
     exits: Sequence[str] | None = None,
     opset: int | None = None,
-    ensemble: Literal["geometric"] | None = None,
+    ensemble: Ensemble | None = None,
     data_dir: Folder | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Manifest:
-    """Write the ONNX artifact of a checkpoint, proven against it on real images.
-
-    Args:
-        source: a checkpoint, or the folder of a training run; for ``graph`` and ``if`` a calibrated cascade.
-        out: folder of the artifact.
-        layout: ``single`` (one exit, the others pruned), ``cascade`` (early exit) or ``all`` (every exit's logits); or
-            one graph that exits by itself beside the cascade: ``graph``, or ``if`` for one image at a time.
-        exit: of ``single``; default: the last.
-        exits: of ``cascade`` and ``all``: those to keep beside the last; their segments are joined, the heads of the
-            others pruned. Default: the recipe's, or all.
-        opset: of ONNX; default: the recipe's, which also gives the tolerances.
-        ensemble: geometric: an exit's logits are the mean of log softmax over the exits so far, of those in the file
-            (of ``single``: over all of the network); default: the recipe's.
-        data_dir: where the data lies, if elsewhere than in the recipe.
-        overwrite: replace an artifact that is there.
-        progress: called with (images compared, all); for ``graph`` and ``if`` with (exits timed, all).
-
-    Raises:
-        CheckpointError: if the checkpoint is not intact.
-        ParityError: if the file does not compute what the checkpoint computes; nothing verified is left then.
-        VerificationError: if leaving early is not faster in ``graph`` or ``if``.
-        OutputExistsError: if ``out`` holds something.
-        UsageError: if ``source`` is not what the layout is made of, the network has no such exits, or it cannot be
-            exported at this opset.
-    """
+    """The part of ``sdcompress.export`` that writes ONNX; arguments and errors are described there."""
     if layout == "graph" or layout == "if":  # noqa: PLR1714 - mypy narrows by ==
         given = {"exit": exit, "exits": exits, "opset": opset, "ensemble": ensemble}
         if ignored := [name for name, value in given.items() if value is not None]:

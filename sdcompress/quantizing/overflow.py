@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import onnx
@@ -29,6 +29,7 @@ def check_overflow(
     samples: Samples,
     *,
     threads: int,
+    progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Run the float32 graphs and look at the size of every tensor that is float16 in the new ones.
 
@@ -42,6 +43,7 @@ def check_overflow(
         made: the same in the new precision; of one that has no float16 nothing is run.
         samples: the validation split.
         threads: of ONNX Runtime.
+        progress: called with (images run, all images).
 
     Raises:
         VerificationError: if float16 could not hold one of them.
@@ -57,6 +59,8 @@ def check_overflow(
         tensors = chain.run(normalise(samples.images(rows), manifest.input.preprocess))
         for name in sorted(set().union(*names.values())):
             largest[name] = max(largest.get(name, 0.0), float(tensors[_of(name)]))
+        if progress is not None:
+            progress(int(rows[-1]) + 1, len(samples))
     worst = max(largest, key=lambda name: largest[name])
     if largest[worst] > _LARGEST:
         raise VerificationError(

@@ -65,7 +65,8 @@ def quantize(
         samples: training images to take ranges from; default: 512, or all where there are fewer.
         threads: of ONNX Runtime.
         overwrite: replace an artifact that is there.
-        progress: called with (images run, all images): calibration, segment by segment, then validation.
+        progress: called with (images run, all images): calibration, segment by segment, then validation,
+            which fp16 runs twice.
 
     Raises:
         UnknownNameError: if there is no such precision.
@@ -92,7 +93,7 @@ def quantize(
         graphs = {name: serialize(model) for name, model in models.items()}
         with _runnable(precision):
             found = compare(manifest, before, list(graphs.values()), validation, threads=threads, progress=progress)
-        check_overflow(manifest, bare, models, validation, threads=threads)
+        check_overflow(manifest, bare, models, validation, threads=threads, progress=progress)
         _check_quality(found, max_drop, len(validation), out=Path(out), graphs=graphs, precision=precision)
         with _runnable(precision):
             records = golden_records(manifest, list(graphs.values()), opened.golden(), threads=threads)

@@ -12,7 +12,7 @@ from sdcompress.artifact.certificate import Where
 from sdcompress.policies._base import Float, Signals
 from sdcompress.runtime.backends._base import Graph
 from sdcompress.runtime.inputs import checked
-from sdcompress.runtime.stages import Tensors, stages
+from sdcompress.runtime.stages import Stage, Tensors, stages
 from sdcompress.runtime.survivors import Moves
 from sdcompress.schema.manifest import Manifest
 
@@ -125,8 +125,8 @@ class ArrayChain:
 class ArrayRun:
     """See ``Run``. What was handed in or out is never written to: compaction copies it first."""
 
-    def __init__(self, stages_: Any, tensors: Tensors, name: str) -> None:
-        self._stages, self._tensors, self._lent = stages_, tensors, {name}
+    def __init__(self, along: Sequence[Stage], tensors: Tensors, name: str) -> None:
+        self._stages, self._tensors, self._lent = along, tensors, {name}
         self._kept: tuple[str, ...] = (name,)
 
     def __enter__(self) -> Self:
@@ -146,8 +146,7 @@ class ArrayRun:
 
     def signals(self, position: int, temperature: float) -> Signals:
         """From the graph, if it computes them at this temperature."""
-        found: Signals = self._stages[position].signals(self._tensors, temperature)
-        return found
+        return self._stages[position].signals(self._tensors, temperature)
 
     def logits(self, position: int) -> Float:
         """There already."""

@@ -8,8 +8,22 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from sdcompress.schema.base import Frozen, Sha256
 
-__all__ = ["ANSWER", "EXIT_INDEX", "LOGITS", "FileEntry", "OneGraph", "PathTime", "Precision", "Segment", "Tensor"]
+__all__ = [
+    "ANSWER",
+    "EXIT_INDEX",
+    "LOGITS",
+    "Ensemble",
+    "FileEntry",
+    "Layout",
+    "OneGraph",
+    "PathTime",
+    "Precision",
+    "Segment",
+    "Tensor",
+]
 
+Layout = Literal["single", "cascade", "all", "graph", "if"]  # what an export can be asked for
+Ensemble = Literal["geometric"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]  # of the weights and of most of the arithmetic
 
 LOGITS, ANSWER, EXIT_INDEX = "logits", "answer", "exit_index"  # outputs of a OneGraph, in this order

@@ -157,9 +157,13 @@ class Policy(Frozen):
     @property
     def mean_ms(self) -> float:
         """Milliseconds that one image takes by the measured stages, decisions, shares and overhead."""
+        return self.overhead * sum(share * ms for share, ms in zip(self.shares, self.reach_ms, strict=True))
+
+    @property
+    def reach_ms(self) -> tuple[float, ...]:
+        """Until each exit, by the measured stages and decisions."""
         spent = (self.stage_ms, self.decision_ms)
-        reached = [sum(ms for each in spent for ms in each[: exit_ + 1]) for exit_ in range(len(self.shares))]
-        return self.overhead * sum(share * ms for share, ms in zip(self.shares, reached, strict=True))
+        return tuple(sum(ms for each in spent for ms in each[: exit_ + 1]) for exit_ in range(len(self.stage_ms)))
 
 
 class Provenance(Frozen):

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from sdcompress.schema.base import Fraction, Frozen
+from sdcompress.schema.graphs import Ensemble
 
 __all__ = [
     "Augmentation",
@@ -168,7 +169,7 @@ class Export(Frozen):
     parity_samples: Annotated[int, Field(ge=256)] = Field(256, description="real samples of the parity gate")
     atol: PositiveFloat = Field(1e-4, description="absolute tolerance on logits")
     rtol: PositiveFloat = Field(1e-4, description="tolerance relative to the largest logit")
-    ensemble: Literal["geometric"] | None = Field(
+    ensemble: Ensemble | None = Field(
         None, description="geometric: an exit's logits are the mean of log softmax over the exits so far"
     )
 
