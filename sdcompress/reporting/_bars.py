@@ -7,21 +7,23 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from sdcompress.reporting._svg import INK, SERIES, STEPS
 
 _LEAST_NAMED = 0.12  # of the width: a name does not fit into less
 
 
-def bars(axes: Axes, values: Sequence[float], label: str, format_: str) -> None:
-    """One bar for each line, with its value at the end; nothing where the value is 0."""
+def bars(
+    axes: Axes, values: Sequence[float], label: str, format_: str, *, ticks: Sequence[float] | None = None
+) -> None:
+    """One bar for each line, with its value at the end; nothing where the value is 0. ``ticks``: of the scale."""
     axes.barh(range(len(values)), values, color=SERIES[0], alpha=0.75, height=0.62)
     for line, value in enumerate(values):
         if value:
             axes.text(value, line, f"\u00a0{value:{format_}}", va="center", color=INK, fontsize=10)
     axes.set_xlim(0, max(values) * 1.25 or 1)
-    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.xaxis.set_major_locator(FixedLocator(ticks) if ticks else MaxNLocator(4))
     axes.set_xlabel(label)
 
 

@@ -22,6 +22,7 @@ __all__ = ["plots"]
 
 _Place = tuple[float, float]
 
+_PERCENT = (0, 25, 50, 75, 100)
 _BAR = 30
 
 
@@ -199,7 +200,8 @@ def _exits(report: Report, evaluation: Evaluation, number: int) -> Plot:
         # apart, or the last number of one scale touches the first of the next
         panels = figure.subplots(1, 2 if forced else 1, squeeze=False, gridspec_kw={"wspace": 0.1})[0]
         names = [exit_.name for exit_ in evaluation.exits]
-        bars(panels[0], [exit_.accuracy * 100 for exit_ in evaluation.exits], "accuracy of all images, %", ".1f")
+        accuracy = [exit_.accuracy * 100 for exit_ in evaluation.exits]
+        bars(panels[0], accuracy, "accuracy of all images, %", ".1f", ticks=_PERCENT)  # nothing is above 100 %
         name_lines(panels[0], names)
         if forced:
             bars(panels[1], [forced.get(name, 0.0) for name in names], "p50 when forced there, ms", ".3g")
