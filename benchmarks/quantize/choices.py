@@ -59,6 +59,22 @@ def changed(options: dict[str, Any] | None = None, **arguments: Any) -> Iterator
 
 
 @contextmanager
+def defaults() -> Iterator[None]:
+    """Within the block ``int8`` is what onnxruntime makes of a network by itself, per channel."""
+    asked = int8.quantize_static
+
+    def instead(given: Path, out: Path, feeds: Any, **_named: Any) -> None:
+        asked(given, out, feeds, per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8)
+
+    with (
+        mock.patch.object(int8, "quantize_static", instead),
+        mock.patch.object(int8, "_unround"),
+        mock.patch.object(int8, "_tell_apart"),
+    ):
+        yield
+
+
+@contextmanager
 def as_given() -> Iterator[None]:
     """Within the block the pairs of a tensor stay alike."""
     with mock.patch.object(int8, "_tell_apart"):
@@ -68,9 +84,11 @@ def as_given() -> Iterator[None]:
 CHOICES: dict[str, Callable[[], Any]] = {
     "int8 as it is": changed,
     "unsigned activations": partial(changed, {"ActivationSymmetric": False}, activation_type=QuantType.QUInt8),
+    "biases in integers": partial(changed, {"QuantizeBias": True}),
     "signed, equal pairs left alike": as_given,
     "weights of 8 bits": partial(changed, reduce_range=False),
     "extremes of all images": partial(changed, {"CalibMovingAverage": False}),
+    "onnxruntime's defaults": defaults,
 }
 
 
