@@ -53,7 +53,8 @@ def export(
         opset: of ONNX; default: the recipe's, which also gives the tolerances.
         ensemble: geometric: an exit's logits are the mean of log softmax over the exits so far, of those in the file
             (of ``single``: over all of the network); default: the recipe's.
-        data_dir: where the data lies, if elsewhere than in the recipe.
+        data_dir: where the data lies, if elsewhere than in the recipe. Engines are held against its validation images
+            too; where it is not given and they are not there, they are not, with a warning.
         build: how engines are built.
         overwrite: replace an artifact that is there.
         progress: told (done, total).
@@ -62,7 +63,8 @@ def export(
         CheckpointError, ArtifactError: if the source is not intact.
         ParityError: if the result does not compute what the checkpoint computes; nothing verified is left then.
         SetupError: if this machine has no GPU or TensorRT that engines could be built with.
-        VerificationError: if leaving early is not faster in ``graph`` or ``if``, or a plan is not as asked for.
+        VerificationError: if leaving early is not faster in ``graph`` or ``if``; or if a plan is not as asked for, or
+            engines lose more accuracy than they may.
         OutputExistsError: if ``out`` holds something.
         UsageError: if ``source`` is not what is asked for is made of, or TensorRT cannot parse it.
     """
@@ -72,7 +74,6 @@ def export(
         "exits": exits,
         "opset": opset,
         "ensemble": ensemble,
-        "data_dir": data_dir,
     }
     onnx = {name: value for name, value in asked.items() if value is not None}
     if format == "onnx":
@@ -82,8 +83,8 @@ def export(
                 allowed="these with the format 'trt'",
                 next_step="add --format trt, or leave them out",
             )
-        return verbs.export(source, out, **onnx, overwrite=overwrite, progress=progress)
-    return _export_engines(source, out, onnx, build, overwrite=overwrite, progress=progress)
+        return verbs.export(source, out, **onnx, data_dir=data_dir, overwrite=overwrite, progress=progress)
+    return _export_engines(source, out, onnx, build, data_dir=data_dir, overwrite=overwrite, progress=progress)
 
 
 def _export_engines(
@@ -92,6 +93,7 @@ def _export_engines(
     onnx: dict[str, Any],
     build: BuildSettings | None,
     *,
+    data_dir: Folder | None,
     overwrite: bool,
     progress: Progress | None,
 ) -> Manifest:
@@ -102,7 +104,7 @@ def _export_engines(
                 allowed="these with a checkpoint",
                 next_step=f"leave {' and '.join(onnx)} out, or name the checkpoint",
             )
-        return build_engines(source, out, settings=build, overwrite=overwrite, progress=progress)
+        return build_engines(source, out, settings=build, data_dir=data_dir, overwrite=overwrite, progress=progress)
     open_checkpoint(source)  # or neither
     if (layout := onnx.get("layout")) in ("graph", "if"):
         raise UsageError(
@@ -113,5 +115,5 @@ def _export_engines(
     load(builds=True)  # before the export takes its minutes
     with tempfile.TemporaryDirectory(prefix="sdcompress-") as folder:
         graphs = Path(folder) / "onnx"
-        verbs.export(source, graphs, **onnx, progress=progress)
-        return build_engines(graphs, out, settings=build, overwrite=overwrite, progress=progress)
+        verbs.export(source, graphs, **onnx, data_dir=data_dir, progress=progress)
+        return build_engines(graphs, out, settings=build, data_dir=data_dir, overwrite=overwrite, progress=progress)

@@ -17,7 +17,7 @@ from sdcompress.runtime.engine import Engine
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.manifest import Manifest
 
-__all__ = ["Against", "open_against"]
+__all__ = ["Against", "comparable", "open_against"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,21 @@ def open_against(path: Path | str, manifest: Manifest, *, threads: int = 1) -> A
         threads: for one call.
 
     Raises:
+        UsageError, ArtifactError: as ``comparable`` does.
+    """
+    other = comparable(path, manifest)
+    # in onnxruntime on a CPU, wherever the calibrated one runs: what it is there is what its digest names
+    return Against(open_engine(path, threads=threads, allow_uncertified=True), other.digest)
+
+
+def comparable(path: Path | str, manifest: Manifest) -> Manifest:
+    """The manifest of another artifact, once it is known to answer the same question as this one.
+
+    Args:
+        path: of the other.
+        manifest: of this one.
+
+    Raises:
         UsageError: if it has other classes, or its images become another input.
         ArtifactError: if it is not intact.
     """
@@ -69,9 +84,8 @@ def open_against(path: Path | str, manifest: Manifest, *, threads: int = 1) -> A
     ):
         if mine != its:
             raise UsageError(
-                f"'{path}' cannot be measured against: its {what} are not those of the artifact to be calibrated.",
+                f"'{path}' cannot be measured against: its {what} are not those of the artifact at hand.",
                 allowed="one of the same classes, input and data set: the artifact it was quantised from, for example",
-                next_step="name such a one with --against, or leave it out to measure against its own last exit",
+                next_step="name such a one with --against, or leave it out",
             )
-    # in onnxruntime on a CPU, wherever the calibrated one runs: what it is there is what its digest names
-    return Against(open_engine(path, threads=threads, allow_uncertified=True), other.digest)
+    return other

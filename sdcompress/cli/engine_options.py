@@ -7,20 +7,25 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
+from sdcompress.cli.options import share
+
 if TYPE_CHECKING:
     from sdcompress.engines.settings import BuildSettings
     from sdcompress.schema.engines import BatchProfile
 
 __all__ = [
+    "Against",
     "Batch",
     "Given",
     "HardwareCompatible",
     "Level",
+    "MaxDrop",
     "MaxShapes",
     "MinShapes",
     "NoTf32",
     "OptShapes",
     "TimingCache",
+    "ValidationImages",
     "VersionCompatible",
     "Workspace",
     "build_settings",
@@ -54,6 +59,19 @@ VersionCompatible = Annotated[
 HardwareCompatible = Annotated[
     Hardware | None, typer.Option("--hardware-compatible", help="trt: other GPUs run it too; may be slower")
 ]
+ValidationImages = Annotated[
+    int | None,
+    typer.Option(
+        "--validation-images", min=0, help="trt: held against the graphs on so many, 0 for none; default: 2000 at most"
+    ),
+]
+MaxDrop = Annotated[
+    str | None, typer.Option("--max-drop", help="trt: accuracy that an exit or the policy may lose on them; default 1%")
+]
+Against = Annotated[
+    list[Path] | None,
+    typer.Option("--against", help="trt: an artifact in another precision with engines, timed beside; repeatable"),
+]
 
 
 class Given(NamedTuple):
@@ -69,6 +87,9 @@ class Given(NamedTuple):
     timing_cache: Path | None
     version_compatible: bool
     hardware_compatible: Hardware | None
+    validation_images: int | None
+    max_drop: str | None
+    against: list[Path] | None
 
 
 def build_settings(given: Given, source: Path) -> BuildSettings | None:
@@ -81,7 +102,7 @@ def build_settings(given: Given, source: Path) -> BuildSettings | None:
     Raises:
         UsageError: if an option cannot be read.
     """
-    if not any(value is not None and value is not False for value in given):
+    if all(value is None or value is False or value == [] for value in given):  # 0 is a level
         return None
     from sdcompress.engines.profiles import parse_bytes
     from sdcompress.engines.settings import BuildSettings
@@ -95,6 +116,9 @@ def build_settings(given: Given, source: Path) -> BuildSettings | None:
         version_compatible=given.version_compatible,
         hardware_compatibility=_HARDWARE[given.hardware_compatible],
         timing_cache=given.timing_cache,
+        validation_images=default.validation_images if given.validation_images is None else given.validation_images,
+        max_drop=default.max_drop if given.max_drop is None else share(given.max_drop, "--max-drop"),
+        against=tuple(given.against or ()),
     )
 
 

@@ -68,6 +68,9 @@ def export(
     timing_cache: trt.TimingCache = None,
     version_compatible: trt.VersionCompatible = False,
     hardware_compatible: trt.HardwareCompatible = None,
+    validation_images: trt.ValidationImages = None,
+    max_drop: trt.MaxDrop = None,
+    against: trt.Against = None,
     data_dir: DataDir = None,
     overwrite: Overwrite = False,
     json: Json = False,
@@ -84,22 +87,13 @@ def export(
     given = trt.Given(
         *(batch, min_shapes, opt_shapes, max_shapes, workspace, level),
         *(no_tf32, timing_cache, version_compatible, hardware_compatible),
+        *(validation_images, max_drop, against),
     )
     with bar("export") as progress:
         manifest = api.export(
-            source,
-            out,
-            format=format_,
-            layout=layout,
-            exit=exit_,
-            exits=exits or None,
-            opset=opset,
-            ensemble=ensemble,
-            build=trt.build_settings(given, source),
-            data_dir=data_dir,
-            overwrite=overwrite,
-            progress=progress,
-        )
+            source, out, format=format_, layout=layout, exit=exit_, exits=exits or None, opset=opset, ensemble=ensemble,
+            build=trt.build_settings(given, source), data_dir=data_dir, overwrite=overwrite, progress=progress,
+        )  # fmt: skip
     if json:
         write_json({"artifact": str(out), **manifest.model_dump(mode="json")})
     else:

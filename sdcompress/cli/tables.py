@@ -52,7 +52,7 @@ def read_json(path: Path, kind: type[Stored]) -> Stored:
 def show_manifest(manifest: Manifest, folder: str) -> None:
     """What an artifact is."""
     shape = ", ".join(map(str, manifest.input.shape))
-    kind = ", ".join([manifest.layout, *sorted({s.precision for s in manifest.segments} - {"fp32"})])
+    kind = ", ".join([manifest.layout, *(each for each in manifest.precisions if each != "fp32")])
     say(f"{folder}: {kind}, {len(manifest.classes)} classes, input {manifest.input.dtype} [{shape}]")
     say(f"digest {manifest.digest}")
     policy, rows = manifest.policy, []
@@ -87,7 +87,7 @@ def show_manifest(manifest: Manifest, folder: str) -> None:
     if manifest.one_graph:
         _show_one_graph(manifest.one_graph)
     for built in manifest.engines:
-        show_engines(built)
+        show_engines(built, " and ".join(manifest.precisions))
 
 
 def _show_one_graph(found: OneGraph) -> None:

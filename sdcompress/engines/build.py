@@ -14,16 +14,20 @@ from sdcompress.artifact.write import entry, staged
 from sdcompress.engines.check import Checked, check_plan, check_precision
 from sdcompress.engines.interrupt import noted
 from sdcompress.engines.memory import check_memory
-from sdcompress.engines.parity import Exits, run_parity
 from sdcompress.engines.plan import Builder
 from sdcompress.engines.profiles import describe
+from sdcompress.engines.prove import prove
 from sdcompress.engines.settings import BuildSettings
+from sdcompress.engines.siblings import find_siblings
 from sdcompress.engines.timing_cache import Timings, engines_folder, log_kept, open_timings
+from sdcompress.engines.validation import find_samples
 from sdcompress.nvidia.compatible import same_machine
 from sdcompress.nvidia.log import Log
 from sdcompress.nvidia.probe import Gpu, free_memory, probe_cuda
 from sdcompress.nvidia.progress import PARTS
 from sdcompress.nvidia.trt import TensorRT, is_typed, load, version_of
+from sdcompress.runtime.engine import Engine
+from sdcompress.runtime.open import open_engine
 from sdcompress.schema.engines import Engines, Plan
 from sdcompress.schema.graphs import Precision
 from sdcompress.schema.manifest import Manifest
@@ -38,6 +42,7 @@ def build_engines(
     out: Path | str,
     *,
     settings: BuildSettings | None = None,
+    data_dir: Path | str | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Manifest:
@@ -50,14 +55,18 @@ def build_engines(
         source: an artifact.
         out: folder to write; may be ``source`` with ``overwrite``.
         settings: of the build.
+        data_dir: where the validation images lie, if elsewhere than in the recipe. Where it is not given and they are
+            not there, the engines are not held against them, with a warning.
         overwrite: replace an artifact that is there.
-        progress: told (done, total), in thousandths of a plan.
+        progress: told (done, total), in thousandths of a plan; then in validation images; then in rounds of timing.
 
     Raises:
         ArtifactError: if the artifact is not intact.
-        SetupError: if there is no GPU, no TensorRT that builds, too little memory, or a build fails.
+        SetupError: if there is no GPU, no TensorRT that builds, too little memory, or a build fails; or an artifact to
+            be timed against has no engines for this machine.
         UsageError: if TensorRT cannot parse a graph, or its version lacks what is asked for.
-        VerificationError: if a plan is not of the precision that was asked for.
+        DataError: if ``data_dir`` does not hold the data.
+        VerificationError: if a plan is not of the precision that was asked for, or too much accuracy is lost.
         ParityError: if the engines do not compute what the checkpoint computes.
         StorageError: if the timing cache that the settings name cannot be written.
         OutputExistsError: if ``out`` holds something that would be lost.
@@ -67,12 +76,15 @@ def build_engines(
     gpu = probe_cuda()
     check_memory(artifact.manifest, settings.profiles, free=free_memory(), gpu=gpu.name)
     trt = load(builds=True)
+    siblings = find_siblings(settings.against, artifact.manifest, tensorrt=version_of(trt), gpu=gpu)
+    samples = find_samples(source, data_dir, count=settings.validation_images)
     timings = open_timings(settings.timing_cache, tensorrt=version_of(trt), gpu=gpu, log=Log())
     with staged(out, overwrite=overwrite) as folder, log_kept(timings):
         made = _Build(trt, artifact, settings, gpu, timings, progress or _silent).run(folder)
         attach(artifact, folder, made, gpu)  # the runtime opens nothing that no manifest lists
-        records = run_parity(open_artifact(folder), _opened, profiles=settings.profiles, tf32=settings.tf32)
-        return attach(artifact, folder, made.model_copy(update={"parity": records}), gpu)
+        engine, others = _opened(folder), [(sibling, _opened(sibling.path)) for sibling in siblings]
+        found = prove(engine, open_artifact(folder), settings, samples=samples, siblings=others, progress=progress)
+        return attach(artifact, folder, made.model_copy(update=found), gpu)
 
 
 def attach(artifact: Artifact, folder: Path, made: Engines, gpu: Gpu) -> Manifest:
@@ -90,10 +102,8 @@ def attach(artifact: Artifact, folder: Path, made: Engines, gpu: Gpu) -> Manifes
     return rewrite(artifact, folder, engines=(*others, made))
 
 
-def _opened(folder: Path) -> Exits:
-    from sdcompress.runtime.open import open_engine
-
-    # a certificate is about other files: whether it covers these is not asked for a comparison of logits
+def _opened(folder: Path) -> Engine:
+    # a certificate is about other files: whether it covers these is not asked for a comparison
     return open_engine(folder, backend="tensorrt", device="cuda", allow_uncertified=True)
 
 

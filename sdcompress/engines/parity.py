@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,7 +16,7 @@ from sdcompress.schema.engines import BatchProfile
 from sdcompress.schema.manifest import Manifest
 from sdcompress.schema.parity import ParityRecord
 
-__all__ = ["TF32_RTOL", "Exits", "OpenEngine", "allowed", "compare", "run_parity"]
+__all__ = ["TF32_RTOL", "Exits", "allowed", "compare", "other_build", "run_parity", "widens"]
 
 Float = npt.NDArray[np.float32]
 
@@ -33,17 +32,14 @@ class Exits(Protocol):
         """The logits of every exit, float32 [E, B, K], of inputs [B, C, H, W]."""
 
 
-OpenEngine = Callable[[Path], Exits]
-
-
 def run_parity(
-    artifact: Artifact, open_engine: OpenEngine, *, profiles: Sequence[BatchProfile], tf32: bool
+    artifact: Artifact, engine: Exits, *, profiles: Sequence[BatchProfile], tf32: bool
 ) -> tuple[ParityRecord, ...]:
     """Run the golden images in every batch that the runtime rounds others up to.
 
     Args:
         artifact: with the plans in it.
-        open_engine: opens them, from the artifact's folder.
+        engine: that runs them.
         profiles: that the plans have.
         tf32: whether FP32 layers may use TF32; the tolerance is wider then.
 
@@ -52,10 +48,9 @@ def run_parity(
     """
     golden = artifact.golden()
     inputs = normalise(golden.images, artifact.manifest.input.preprocess)
-    engine = open_engine(artifact.path)
     batches = buckets(profiles).rows
     runs = [_in_batches(engine, inputs, size) for size in batches]
-    widened = tf32 and any(segment.precision == "fp32" for segment in artifact.manifest.segments)
+    widened = widens(artifact.manifest, tf32=tf32)
     records, problems = [], []
     for index, given in enumerate(artifact.manifest.parity):
         limit = allowed(given.allowed, golden.logits[index], tf32=widened)
@@ -68,21 +63,32 @@ def run_parity(
         raise ParityError(
             f"The engines do not compute what the checkpoint computes: {'; '.join(problems)}.",
             allowed="logits within the artifact's own tolerance (wider with TF32), and no class that flips beyond it",
-            next_step=_next_step(artifact.manifest, tf32=widened),
+            next_step=other_build(artifact.manifest, tf32=widened),
         )
     return tuple(record for record in records if record is not None)
 
 
-def _next_step(manifest: Manifest, *, tf32: bool) -> str:
+def other_build(manifest: Manifest, *, tf32: bool) -> str:
+    """What to build instead where engines are too far from their graphs.
+
+    Args:
+        manifest: of the artifact.
+        tf32: whether FP32 layers of it may use TF32.
+    """
     if tf32:
         return "build with --no-tf32; if that does not help, another --level or TensorRT version"
-    lower = sorted({segment.precision for segment in manifest.segments} - {"fp32"})
+    lower = [each for each in manifest.precisions if each != "fp32"]
     if lower:
         return (
             f"{' and '.join(lower)} costs more on this GPU than where it was measured: build the fp32 artifact, or "
             "quantize it again with another precision"
         )
     return "build with another --level or TensorRT version"
+
+
+def widens(manifest: Manifest, *, tf32: bool) -> bool:
+    """Whether TF32, where it is allowed, may change what an artifact computes."""
+    return tf32 and any(segment.precision == "fp32" for segment in manifest.segments)
 
 
 def allowed(limit: float, reference: Float, *, tf32: bool) -> float:

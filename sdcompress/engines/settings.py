@@ -29,6 +29,9 @@ class BuildSettings:
         timing_cache: a file of its own for the builder's measurements, which is written again after each plan; its
             name ends in .timing or .cache, so that no mistyped name costs another file. None for one in the user's
             cache folder, named after TensorRT, GPU and driver.
+        validation_images: that the engines are held against their graphs on, at most; 0 for none.
+        max_drop: accuracy that every exit, and the policy, may lose on them against the graphs, 0.01 = one point.
+        against: artifacts of other precisions with engines for this machine, to be timed beside these.
     """
 
     profiles: tuple[BatchProfile, ...] = DEFAULT
@@ -38,10 +41,23 @@ class BuildSettings:
     version_compatible: bool = False
     hardware_compatibility: HardwareCompatibility = "none"
     timing_cache: Path | None = None
+    validation_images: int = 2000
+    max_drop: float = 0.01
+    against: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         if self.level is not None and not 0 <= self.level <= 5:
             raise UsageError(f"The level is {self.level}.", allowed="0 to 5", next_step="leave it out for the default")
+        if not 0 <= self.max_drop < 1:
+            raise UsageError(
+                f"max_drop is {self.max_drop}.", allowed="0 to below 1", next_step="e.g. 0.01, one point of accuracy"
+            )
+        if self.validation_images < 0:
+            raise UsageError(
+                f"The number of validation images is {self.validation_images}.",
+                allowed="1 or more, or 0 for none",
+                next_step="leave it out for 2000, or for all where there are fewer",
+            )
         if self.timing_cache is not None and self.timing_cache.suffix not in _CACHES:
             raise UsageError(
                 f"The timing cache is '{self.timing_cache}', and the build would write over such a file.",

@@ -17,7 +17,7 @@ from sdcompress.policies._base import Float, Signals
 from sdcompress.runtime.engine import Engine
 from sdcompress.schema.report import Evaluation, ExitScore, PolicyScore
 
-__all__ = ["ENSEMBLE", "evaluate", "exit_logits", "exit_signals"]
+__all__ = ["ENSEMBLE", "batches", "evaluate", "exit_logits", "exit_signals"]
 
 ENSEMBLE = "ensemble"
 
@@ -66,8 +66,8 @@ def exit_logits(
         DataError: if the samples are none, or not of this network's classes and size.
         VerificationError: if a logit is not finite.
     """
-    batches = _batches(engine, samples, batch, progress, labelled=labelled)
-    return np.concatenate([_finite(engine.exits(inputs)) for inputs, _ in batches], axis=1)
+    found = batches(engine, samples, batch, progress, labelled=labelled)
+    return np.concatenate([_finite(engine.exits(inputs)) for inputs, _ in found], axis=1)
 
 
 def exit_signals(
@@ -94,7 +94,7 @@ def exit_signals(
         VerificationError: if a logit is not finite.
     """
     parts = []
-    for inputs, _ in _batches(engine, samples, batch, progress, labelled=labelled):
+    for inputs, _ in batches(engine, samples, batch, progress, labelled=labelled):
         found = engine.signals(inputs, temperatures)
         _check_finite(np.stack([exit_.best + exit_.entropy for exit_ in found]))
         parts.append(found)
@@ -135,7 +135,7 @@ def evaluate(
     parts: list[_Answers] = []
     left: list[npt.NDArray[np.int64]] = []
     right: list[npt.NDArray[np.bool_]] = []
-    for inputs, labels in _batches(engine, samples, batch, progress):
+    for inputs, labels in batches(engine, samples, batch, progress):
         parts.append(_Answers.to(_finite(engine.exits(inputs)), labels))
         if engine.policy is not None:
             found = engine(inputs)
@@ -181,10 +181,21 @@ def _policy_score(engine: Engine, left: npt.NDArray[np.int64], right: npt.NDArra
     )
 
 
-def _batches(
-    engine: Engine, samples: Samples, batch: int, progress: Progress | None, *, labelled: bool = True
+def batches(
+    engine: Engine, samples: Samples, batch: int, progress: Progress | None = None, *, labelled: bool = True
 ) -> Iterator[tuple[Float, npt.NDArray[np.int64]]]:
-    """Inputs and labels, batch by batch, once both are known to fit the network."""
+    """Inputs [b, C, H, W] and labels [b], batch by batch, once both are known to fit the network.
+
+    Args:
+        engine: that will be run on them.
+        samples: N images and labels.
+        batch: images at a time.
+        progress: called with (images done, all images).
+        labelled: whether the labels must be of this network's classes; they are not looked at otherwise.
+
+    Raises:
+        DataError: if the samples are none, or not of this network's classes and size.
+    """
     _check_labels(engine, samples, labelled=labelled)
     channels, height, width = engine.image
     for start in range(0, len(samples), batch):

@@ -6,41 +6,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from sdcompress.artifact.golden import Golden
 from sdcompress.data.preprocess import normalise
 from sdcompress.data.samples import Samples
 from sdcompress.errors import VerificationError
-from sdcompress.evaluation.metrics import calibration_error, softmax
+from sdcompress.evaluation.change import ExitComparison, Quality
 from sdcompress.exporting.chain import Chain
 from sdcompress.schema.manifest import Manifest, ParityRecord
-from sdcompress.schema.quantized import ExitChange
 
-__all__ = ["Loss", "Quality", "compare", "golden_records"]
+__all__ = ["Loss", "compare", "golden_records"]
 
 _BATCH = 256
 # how much further than here the logits may be from the checkpoint's on a machine that computes with other kernels
 _MARGIN = 2
-
-
-@dataclass(frozen=True)
-class Quality:
-    """One exit in both precisions on N images.
-
-    Attributes:
-        change: what is told of it.
-        ece: in the new precision.
-        lost: answers that are right before minus those that are right after.
-        finite: whether all logits are finite.
-        worst: positions of up to 8 images with the largest differences, largest first.
-    """
-
-    change: ExitChange
-    ece: float
-    lost: int
-    finite: bool
-    worst: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -90,16 +69,15 @@ def compare(
         progress: called with (images run, all images).
     """
     chains = [_chain(manifest, graphs, threads=threads) for graphs in (before, after)]
-    parts = []
+    found = ExitComparison([exit_.name for exit_ in manifest.exits])
     for start in range(0, len(samples), _BATCH):
         rows = np.arange(start, min(start + _BATCH, len(samples)))
         inputs = normalise(samples.images(rows), manifest.input.preprocess)
-        ours, theirs = (chain(inputs) for chain in chains)
-        parts.append(_Batch.of(ours, theirs, samples.labels[rows]))
+        wide, narrow = (chain(inputs) for chain in chains)
+        found.add(wide, narrow, samples.labels[rows])
         if progress is not None:
             progress(int(rows[-1]) + 1, len(samples))
-    found = _Batch(*(np.concatenate(values, axis=1) for values in zip(*(vars(part).values() for part in parts))))  # noqa: B905 - all alike
-    return tuple(_quality(exit_.name, found, row) for row, exit_ in enumerate(manifest.exits))
+    return found.found()
 
 
 def golden_records(
@@ -143,42 +121,3 @@ def golden_records(
 def _chain(manifest: Manifest, graphs: Sequence[bytes], *, threads: int, optimise: bool = True) -> Chain:
     logits = [exit_.logits for exit_ in manifest.exits]
     return Chain(graphs, network_input=manifest.input.name, logits=logits, threads=threads, optimise=optimise)
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """Of E exits and N images, each [E, N]."""
-
-    right_before: npt.NDArray[np.bool_]
-    right_after: npt.NDArray[np.bool_]
-    changed: npt.NDArray[np.bool_]
-    difference: npt.NDArray[np.float32]
-    confidence: npt.NDArray[np.float64]
-
-    @classmethod
-    def of(cls, before: np.ndarray, after: np.ndarray, labels: npt.NDArray[np.int64]) -> _Batch:
-        answers = [logits.argmax(axis=2) for logits in (before, after)]
-        difference = np.abs(after - before).max(axis=2)
-        confidence = softmax(np.nan_to_num(after)).max(axis=2)
-        return cls(answers[0] == labels, answers[1] == labels, answers[0] != answers[1], difference, confidence)
-
-
-def _quality(name: str, found: _Batch, row: int) -> Quality:
-    before, after = found.right_before[row], found.right_after[row]
-    difference = found.difference[row]
-    finite = bool(np.isfinite(difference).all())
-    known = np.nan_to_num(difference, nan=np.inf)
-    change = ExitChange(
-        name=name,
-        accuracy_before=float(before.mean()),
-        accuracy_after=float(after.mean()),
-        changed=int(found.changed[row].sum()),
-        max_abs=float(min(known.max(), np.finfo(np.float32).max)),
-    )
-    return Quality(
-        change,
-        calibration_error(found.confidence[row], after),
-        int(before.sum()) - int(after.sum()),
-        finite,
-        tuple(int(index) for index in np.argsort(-known, kind="stable")[:8]),
-    )

@@ -18,6 +18,7 @@ from sdcompress.artifact.rewrite import rewrite
 from sdcompress.artifact.write import derived, entry, staged
 from sdcompress.data.samples import Samples
 from sdcompress.errors import SetupError, UnknownNameError, UsageError, VerificationError
+from sdcompress.evaluation.change import Quality
 from sdcompress.exporting.chain import FAILURES
 from sdcompress.exporting.count import parameters
 from sdcompress.exporting.cut import ports, serialize
@@ -26,7 +27,7 @@ from sdcompress.exporting.verify import verify
 from sdcompress.quantizing.feeds import Feeds
 from sdcompress.quantizing.overflow import check_overflow
 from sdcompress.quantizing.precisions._base import FloatSegment, Precision
-from sdcompress.quantizing.quality import Loss, Quality, compare, golden_records
+from sdcompress.quantizing.quality import Loss, compare, golden_records
 from sdcompress.quantizing.segments import count_products, load, plain, tail, with_signals
 from sdcompress.schema import graphs as schema
 from sdcompress.schema.graphs import Segment

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from sdcompress.schema.base import Frozen
+from sdcompress.schema.base import Fraction, Frozen, Sha256
+from sdcompress.schema.change import ExitChange, PolicyChange
 from sdcompress.schema.graphs import FileEntry
 from sdcompress.schema.parity import ParityRecord
 
-__all__ = ["BatchProfile", "Engines", "HardwareCompatibility", "Plan"]
+__all__ = ["BatchProfile", "Engines", "HardwareCompatibility", "Plan", "SiblingTime", "Validation"]
 
 HardwareCompatibility = Literal["none", "ampere_plus", "same_compute_capability"]
 
@@ -38,6 +39,29 @@ class Plan(FileEntry):
     )
 
 
+class Validation(Frozen):
+    """Engines against the graphs they were built from (onnxruntime on the CPU), on images of the validation split."""
+
+    images: PositiveInt
+    max_drop: Fraction = Field(description="accuracy that every exit, and the policy, were allowed to lose")
+    exits: tuple[ExitChange, ...]
+    policy: PolicyChange | None = Field(description="under the thresholds at hand; null without a policy")
+
+
+class SiblingTime(Frozen):
+    """These engines and another artifact's on the same GPU, in turns: to the last exit, host to host."""
+
+    digest: Sha256 = Field(description="of the other artifact, when its engines were raced")
+    precision: str = Field(description="of its graphs")
+    batch: PositiveInt
+    ms: PositiveFloat = Field(description="median of these engines")
+    sibling_ms: PositiveFloat
+    speedup: PositiveFloat = Field(description="mean time of the other / mean time of these; above 1: these are faster")
+    low: PositiveFloat = Field(description="95 % interval over rounds")
+    high: PositiveFloat
+    verdict: Literal["faster", "slower", "no difference"]
+
+
 class Engines(Frozen):
     """One TensorRT engine for each segment, built on one GPU with one version of TensorRT."""
 
@@ -54,6 +78,10 @@ class Engines(Frozen):
     hardware_compatibility: HardwareCompatibility = "none"
     log: FileEntry = Field(description="what the builder said")
     parity: tuple[ParityRecord, ...] = Field(description="of every exit, against the checkpoint on the golden images")
+    validation: Validation | None = Field(
+        None, description="null: no validation images were at hand, or none asked for"
+    )
+    siblings: tuple[SiblingTime, ...] = Field((), description="other artifacts' engines that were raced against")
 
     @model_validator(mode="after")
     def _profiles_follow_each_other(self) -> Engines:

@@ -18,7 +18,7 @@ from pydantic import (
 from sdcompress.schema.base import Fraction, Frozen, Sha256
 from sdcompress.schema.certificate import Certificate, CertifiedDrop
 from sdcompress.schema.engines import Engines
-from sdcompress.schema.graphs import FileEntry, OneGraph, Segment, Tensor
+from sdcompress.schema.graphs import FileEntry, OneGraph, Precision, Segment, Tensor
 from sdcompress.schema.parity import ParityRecord
 
 __all__ = [
@@ -250,6 +250,11 @@ class Manifest(Frozen):
         needed = {tensor.name for segment in self.segments[done:] for tensor in segment.inputs}
         needed |= {name for later in self.exits[exit_ + 1 :] for name in later.reads}
         return tuple(tensor for tensor in made if tensor.name in needed)
+
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """What its graphs compute in, each once, sorted."""
+        return tuple(sorted({segment.precision for segment in self.segments}))
 
     @property
     def files(self) -> tuple[FileEntry, ...]:

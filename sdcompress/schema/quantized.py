@@ -4,22 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import Field, PositiveInt
 
 from sdcompress.schema.base import Fraction, Frozen, Sha256
+from sdcompress.schema.change import ExitChange
 from sdcompress.schema.graphs import Precision
 
-__all__ = ["ExitChange", "Quantized"]
-
-
-class ExitChange(Frozen):
-    """One exit on the validation split, in float32 and in the new precision."""
-
-    name: str
-    accuracy_before: Fraction
-    accuracy_after: Fraction
-    changed: Annotated[int, Field(ge=0)] = Field(description="images with another answer, better or worse")
-    max_abs: NonNegativeFloat = Field(description="largest difference of a logit")
+__all__ = ["Quantized"]
 
 
 class Quantized(Frozen):

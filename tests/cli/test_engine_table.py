@@ -2,37 +2,78 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from sdcompress.cli.engine_table import show_engines
-from sdcompress.schema.engines import BatchProfile, Engines, Plan
+from sdcompress.schema.change import ExitChange, PolicyChange
+from sdcompress.schema.engines import BatchProfile, Engines, Plan, SiblingTime, Validation
 from sdcompress.schema.graphs import FileEntry
 from sdcompress.schema.parity import ParityRecord
 
 FILE = {"sha256": "0" * 64, "bytes": 3 * 2**20}
 
 
-def test_what_they_are_for_and_of_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+def engines(**fields: Any) -> Engines:
     plan = Plan(file="engines/x/segment-0.plan", device_memory_bytes=2**20, layers={"fp16": 3, "fp32": 1}, **FILE)
-    show_engines(
-        Engines(
-            gpu="NVIDIA L4",
-            compute_capability="8.9",
-            tensorrt="10.9.0.34",
-            driver="",
-            plans=(plan,),
-            profiles=(BatchProfile(min=1, opt=1, max=1), BatchProfile(min=2, opt=4, max=8)),
-            tf32=True,
-            workspace_bytes=1,
-            level=3,
-            version_compatible=True,
-            hardware_compatibility="ampere_plus",
-            log=FileEntry(file="engines/x/build.log", **FILE),
-            parity=(ParityRecord(exit="final", samples=1, batches=(1,), max_abs=0.5, allowed=1.0, flips=0),),
-        )
+    return Engines(
+        gpu="NVIDIA L4",
+        compute_capability="8.9",
+        tensorrt="10.9.0.34",
+        driver="",
+        plans=(plan,),
+        profiles=(BatchProfile(min=1, opt=1, max=1), BatchProfile(min=2, opt=4, max=8)),
+        tf32=True,
+        workspace_bytes=1,
+        level=3,
+        version_compatible=True,
+        hardware_compatibility="ampere_plus",
+        log=FileEntry(file="engines/x/build.log", **FILE),
+        parity=(ParityRecord(exit="final", samples=1, batches=(1,), max_abs=0.5, allowed=1.0, flips=0),),
+        **fields,
     )
+
+
+def test_what_they_are_for_and_of_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    show_engines(engines(), "fp16")
     said = capsys.readouterr().out
     for words in ("TensorRT 10.9.0.34 for NVIDIA L4 (8.9)", "segment-0.plan", "3.00", "1.00", "3 fp16, 1 fp32"):
         assert words in said
     assert "batches 1:1:1, 2:4:8; TF32 on; level 3; also for other GPUs: ampere_plus and later versions; logits" in said
     assert "within 50% of what is allowed" in said
+    assert "not held against validation images: --data-dir says where they are" in said
+
+
+def test_what_they_cost_on_validation_images_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    change = ExitChange(name="exit1", accuracy_before=0.75, accuracy_after=0.74, changed=12, max_abs=0.25)
+    policy = PolicyChange(
+        accuracy_before=0.9, accuracy_after=0.89, moved=7, changed=3, shares_before=(0.5, 0.5), shares_after=(0.4, 0.6)
+    )
+    show_engines(engines(validation=Validation(images=400, max_drop=0.02, exits=(change,), policy=policy)), "fp16")
+    said = capsys.readouterr().out
+    assert "on 400 validation images (at most 2.00% may be lost)" in said
+    for cell in ("exit1", "75.00%", "74.00%", "12", "0.25"):
+        assert cell in said
+    assert "by the policy: 90.00% by the graphs, 89.00% by the engines; 7 images leave at another exit" in said
+    assert "not held against" not in said
+
+
+@pytest.mark.parametrize(
+    ("verdict", "words"),
+    [
+        (
+            "slower",
+            "int8 is slower here than fp16 (aaaaaaaaaaaa): 1.100 ms against 1.000 ms at batch 8, 0.91x [0.90, 0.92]",
+        ),
+        ("faster", "int8 is faster here than fp16"),
+        ("no difference", "int8 is as fast as fp16"),
+    ],
+)
+def test_which_precision_is_slower_here_is_said(capsys: pytest.CaptureFixture[str], verdict: str, words: str) -> None:
+    time = SiblingTime(
+        digest="a" * 64, precision="fp16", batch=8, ms=1.1, sibling_ms=1.0,
+        speedup=0.91, low=0.9, high=0.92, verdict=verdict,
+    )  # fmt: skip
+    show_engines(engines(siblings=(time,)), "int8")
+    assert words in capsys.readouterr().out

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from sdcompress.engines.validation import find_samples
+
 
 def driver_is_here() -> bool:
     try:
@@ -22,7 +24,12 @@ without_driver = pytest.mark.skipif(driver_is_here(), reason="this machine has a
 
 @without_driver
 @pytest.mark.parametrize(
-    "options", ["", "--batch 1:1:1,2:4:8 --workspace 1GiB --no-tf32 --level 0 --timing-cache a.timing"]
+    "options",
+    [
+        "",
+        "--batch 1:1:1,2:4:8 --workspace 1GiB --no-tf32 --level 0 --timing-cache a.timing",
+        "--validation-images 0 --max-drop 2% --against nowhere",
+    ],
 )
 def test_without_a_gpu_it_says_what_is_missing(
     cli: Callable, tiny_artifact: Callable[..., Path], tmp_path: Path, options: str
@@ -64,6 +71,7 @@ def test_an_artifact_is_enough_where_only_the_core_is_installed(
         (("--workspace", "2GB"), "--workspace is '2GB'"),
         (("--layout", "single"), "layout cannot be chosen"),
         (("--opset", "16"), "opset cannot be chosen"),
+        (("--max-drop", "1"), "--max-drop is '1'"),
     ],
 )
 def test_options_that_cannot_be_are_refused_first(
@@ -87,8 +95,11 @@ def test_one_graph_that_exits_by_itself_is_not_for_tensorrt(cli: Callable, made,
     assert "runs both branches" in done.err
 
 
-def test_options_of_engines_need_the_format(cli: Callable, made, tmp_path: Path) -> None:
-    done = cli("export", made.train, "--out", tmp_path / "out", "--batch", "8")
+@pytest.mark.parametrize(
+    "options", [("--batch", "8"), ("--level", "0"), ("--validation-images", "0"), ("--against", "x")]
+)
+def test_options_of_engines_need_the_format(cli: Callable, made, tmp_path: Path, options: tuple[str, str]) -> None:
+    done = cli("export", made.train, "--out", tmp_path / "out", *options)
     assert done.code == 2
     assert "add --format trt" in done.err
 
@@ -100,3 +111,12 @@ def test_the_doctor_names_each_missing_piece(cli: Callable) -> None:
     if driver_is_here():
         return
     assert "missing for --format trt: GPU: There is no NVIDIA driver here" in done.out
+
+
+def test_images_are_found_by_the_recipe_as_many_as_are_asked_for(made) -> None:
+    every = find_samples(made.cascade, None, count=10**6)
+    some = find_samples(made.cascade, None, count=20)
+    assert every is not None
+    assert some is not None
+    assert len(some) == 20 < len(every)
+    assert find_samples(made.cascade, None, count=0) is None

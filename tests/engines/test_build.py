@@ -139,6 +139,20 @@ def test_the_engines_answer_as_onnxruntime_does(old_opset: Path, tmp_path: Path,
 
 @pytest.mark.gpu
 @pytest.mark.tensorrt
+def test_engines_are_timed_beside_those_of_another_artifact(old_opset: Path, tmp_path: Path, cache: Path) -> None:
+    first = tmp_path / "first"
+    other = build_engines(old_opset, first, settings=BuildSettings(tf32=False))
+    settings = BuildSettings(profiles=parse_batch("1:1:1,2:8:32"), tf32=False, against=(first,))
+    (built,) = build_engines(old_opset, tmp_path / "second", settings=settings).engines
+    assert [(time.digest, time.precision, time.batch) for time in built.siblings] == [
+        (other.digest, "fp32", 1),
+        (other.digest, "fp32", 8),
+    ]
+    assert all(time.low <= time.speedup <= time.high for time in built.siblings)
+
+
+@pytest.mark.gpu
+@pytest.mark.tensorrt
 def test_an_operator_that_the_parser_refuses_is_named(old_opset: Path, tmp_path: Path, cache: Path) -> None:
     artifact = open_artifact(old_opset)
     node = helper.make_node("NoSuchOperator", ["input"], ["hidden"], name="strange", domain="nowhere")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sdcompress.artifact.read import Artifact, open_artifact
-from sdcompress.engines.parity import TF32_RTOL, Exits, allowed, compare, run_parity
+from sdcompress.engines.parity import TF32_RTOL, allowed, compare, run_parity
 from sdcompress.engines.profiles import parse_batch
 from sdcompress.errors import ParityError
 from sdcompress.runtime.open import open_engine
@@ -20,15 +20,15 @@ def test_every_batch_that_the_runtime_will_run_is_run(tiny_artifact: Callable[..
     seen: set[int] = set()
 
     class Watched:
-        def __init__(self, path: Path) -> None:
-            self.engine = open_engine(path)
+        def __init__(self) -> None:
+            self.engine = open_engine(artifact.path)
 
         def exits(self, inputs: np.ndarray) -> np.ndarray:
             seen.add(len(inputs))
             return self.engine.exits(inputs)
 
     profiles = parse_batch("1:1:1,2:5:8,9:16:40")
-    records = run_parity(artifact, Watched, profiles=profiles, tf32=False)
+    records = run_parity(artifact, Watched(), profiles=profiles, tf32=False)
     assert seen == {1, 2, 4, 5, 8, 16, 32, 40}
     assert [record.exit for record in records] == ["exit1", "exit2", "final"]
     for record in records:
@@ -54,9 +54,7 @@ class Spoiled:
 def test_an_exit_that_is_off_is_named(tiny_artifact: Callable[..., Path], by: float, words: str) -> None:
     artifact = open_artifact(tiny_artifact())
 
-    def spoiled(path: Path) -> Exits:
-        return Spoiled(path, by)
-
+    spoiled = Spoiled(artifact.path, by)
     with pytest.raises(ParityError, match=words) as caught:
         run_parity(artifact, spoiled, profiles=parse_batch("4"), tf32=False)
     assert "--no-tf32" not in caught.value.next_step  # it is off
@@ -73,7 +71,7 @@ def test_the_next_step_is_one_that_can_help(tiny_artifact: Callable[..., Path], 
     segments = tuple(segment.model_copy(update={"precision": precision}) for segment in artifact.manifest.segments)
     of_it = Artifact(artifact.path, artifact.manifest.model_copy(update={"segments": segments}))
     with pytest.raises(ParityError) as caught:
-        run_parity(of_it, lambda path: Spoiled(path, 1.0), profiles=parse_batch("4"), tf32=True)
+        run_parity(of_it, Spoiled(artifact.path, 1.0), profiles=parse_batch("4"), tf32=True)
     assert words in caught.value.next_step
 
 

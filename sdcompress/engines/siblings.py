@@ -1,0 +1,115 @@
+"""Is this precision faster here? Engines in turns with those of the same network in other precisions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from sdcompress.benchmarking.clock import Lane, no_collection
+from sdcompress.benchmarking.contender import split
+from sdcompress.benchmarking.stats import ratio_of_means, verdict
+from sdcompress.calibration.against import comparable
+from sdcompress.nvidia.compatible import choose
+from sdcompress.nvidia.probe import Gpu
+from sdcompress.policies._base import Float
+from sdcompress.runtime.engine import Engine
+from sdcompress.schema.engines import SiblingTime
+from sdcompress.schema.manifest import Manifest
+
+__all__ = ["Sibling", "find_siblings", "race"]
+
+_ROUNDS, _SECONDS, _WARM_UP_MS = 10, 0.2, 200.0
+_BATCHES = 4  # of each size: enough that no call sees the inputs of the one before
+
+
+@dataclass(frozen=True)
+class Sibling:
+    """Another artifact that answers the same question.
+
+    Attributes:
+        path: its folder.
+        digest: its own.
+        precision: of its graphs.
+    """
+
+    path: Path
+    digest: str
+    precision: str
+
+
+def find_siblings(paths: Sequence[Path], manifest: Manifest, *, tensorrt: str, gpu: Gpu) -> tuple[Sibling, ...]:
+    """Look at the artifacts to race against, before a build takes its minutes.
+
+    Args:
+        paths: of artifacts.
+        manifest: of the artifact whose engines are to be built.
+        tensorrt: version that is installed here.
+        gpu: that is here.
+
+    Raises:
+        UsageError: if one has other classes, inputs or data.
+        ArtifactError: if one is not intact.
+        SetupError: if one has no engines that this machine can load.
+    """
+    found = []
+    for path in paths:
+        other = comparable(path, manifest)
+        choose(other.engines, tensorrt=tensorrt, gpu=gpu, artifact=str(path))
+        found.append(Sibling(path, other.digest, " and ".join(other.precisions)))
+    return tuple(found)
+
+
+def race(
+    engine: Engine,
+    siblings: Sequence[tuple[Sibling, Engine]],
+    inputs: Float,
+    batches: Sequence[int],
+    *,
+    rounds: int = _ROUNDS,
+    seconds: float = _SECONDS,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[SiblingTime, ...]:
+    """Time all to the last exit, host to host, in rounds that go back and forth.
+
+    Args:
+        engine: the new engines.
+        siblings: the others, opened.
+        inputs: float32 [N, C, H, W], repeated as often as is needed.
+        batches: images a call, each size by itself.
+        rounds: in which each takes its turn; 2 at least.
+        seconds: of one turn.
+        progress: called with (rounds done, all rounds).
+    """
+    times: list[SiblingTime] = []
+    for done, batch in enumerate(batches):
+        parts = split(np.resize(inputs, (_BATCHES * batch, *inputs.shape[1:])), batch)
+        lanes = [Lane(partial(each.forced, exit=-1), parts) for each in (engine, *(one for _, one in siblings))]
+        for lane in lanes:
+            lane.warm_up(_WARM_UP_MS)
+        with no_collection():
+            for turn in range(rounds):
+                for lane in lanes if turn % 2 == 0 else lanes[::-1]:
+                    lane.measure(seconds)
+                if progress:
+                    progress(done * rounds + turn + 1, len(batches) * rounds)
+        times += [_time(sibling, lanes[0], lane, batch) for (sibling, _), lane in zip(siblings, lanes[1:], strict=True)]
+    return tuple(times)
+
+
+def _time(sibling: Sibling, ours: Lane, theirs: Lane, batch: int) -> SiblingTime:
+    ratio = ratio_of_means(theirs.rounds, ours.rounds)
+    return SiblingTime(
+        digest=sibling.digest,
+        precision=sibling.precision,
+        batch=batch,
+        ms=float(np.median(ours.ms)),
+        sibling_ms=float(np.median(theirs.ms)),
+        speedup=ratio.value,
+        low=ratio.low,
+        high=ratio.high,
+        verdict=verdict(ratio),
+    )

@@ -1,0 +1,109 @@
+"""Hold engines against the graphs they were built from, on validation images: every exit's answers, every decision."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+from sdcompress.data.samples import Samples, Subset
+from sdcompress.data.split import stratified_order
+from sdcompress.engines.parity import other_build
+from sdcompress.errors import SetupError, UsageError, VerificationError
+from sdcompress.evaluation.change import ExitComparison, PolicyComparison, Quality
+from sdcompress.evaluation.evaluate import batches
+from sdcompress.evaluation.subject import open_subject
+from sdcompress.runtime.engine import Engine
+from sdcompress.schema.change import PolicyChange
+from sdcompress.schema.engines import Validation
+from sdcompress.schema.manifest import Manifest
+
+__all__ = ["find_samples", "validate"]
+
+_BATCH = 256
+
+
+def find_samples(source: Path | str, data_dir: Path | str | None, *, count: int) -> Samples | None:
+    """Images of the validation split that an artifact was made with; None where there are none, with a warning.
+
+    Args:
+        source: the artifact.
+        data_dir: where the data lies; what is named must be there. None: where the recipe says, if it is there.
+        count: at most so many, in the proportions of the classes; 0: none, without a warning.
+
+    Raises:
+        DataError, MissingExtraError: if ``data_dir`` was named, and does not hold it or cannot be read.
+    """
+    if count == 0:
+        return None
+    try:
+        samples = open_subject(source).dataset(data_dir).split("validation")
+    except (UsageError, SetupError) as error:
+        if data_dir is not None:
+            raise  # it was said to be there
+        warnings.warn(f"The engines are not held against validation images: {error.found}", stacklevel=3)
+        return None
+    return Subset(samples, stratified_order(samples.labels, seed=(0,))[:count])
+
+
+def validate(
+    before: Engine,
+    after: Engine,
+    samples: Samples,
+    manifest: Manifest,
+    *,
+    max_drop: float,
+    tf32: bool,
+    progress: Callable[[int, int], None] | None = None,
+) -> Validation:
+    """Run both on all samples.
+
+    Args:
+        before: runs the artifact's graphs.
+        after: runs the engines made of them.
+        samples: of the validation split.
+        manifest: of the artifact.
+        max_drop: accuracy that every exit, and the policy, may lose.
+        tf32: whether FP32 layers of the engines may use TF32.
+        progress: called with (images run, all images).
+
+    Raises:
+        DataError: if the samples are not of this network's classes and size.
+        VerificationError: if more is lost, or a logit is not finite.
+    """
+    exits = ExitComparison(before.exit_names)
+    leaving = PolicyComparison(len(before.exit_names)) if before.policy else None
+    for inputs, labels in batches(before, samples, _BATCH, progress):
+        exits.add(before.exits(inputs), after.exits(inputs), labels)
+        if leaving:
+            leaving.add(before(inputs), after(inputs), labels)
+    found, policy = exits.found(), leaving.found() if leaving else None
+    problems = [_problem(quality, len(samples), max_drop) for quality in found] + [_lost(policy, max_drop)]
+    if any(problems):
+        raise VerificationError(
+            f"On {len(samples)} validation images the engines answer worse than the graphs they were built from: "
+            f"{'; '.join(filter(None, problems))}.",
+            allowed=f"finite logits, and at most {max_drop:.2%} of accuracy lost at every exit and by the policy",
+            next_step=f"{other_build(manifest, tf32=tf32)}; or allow it with --max-drop",
+        )
+    return Validation(
+        images=len(samples), max_drop=max_drop, exits=tuple(quality.change for quality in found), policy=policy
+    )
+
+
+def _problem(quality: Quality, images: int, max_drop: float) -> str:
+    change = quality.change
+    if not quality.finite:
+        return f"{change.name}: logits are not finite"
+    if quality.lost <= max_drop * images + 1e-9:
+        return ""
+    return f"{change.name}: {change.accuracy_before:.2%} before, {change.accuracy_after:.2%} after"
+
+
+def _lost(policy: PolicyChange | None, max_drop: float) -> str:
+    if policy is None or policy.accuracy_before - policy.accuracy_after <= max_drop + 1e-9:
+        return ""
+    return (
+        f"by the policy: {policy.accuracy_before:.2%} before, {policy.accuracy_after:.2%} after ({policy.moved} images "
+        "leave at another exit)"
+    )

@@ -1,0 +1,72 @@
+"""What changes between two ways of computing the same exits, by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sdcompress.evaluation.change import ExitComparison, PolicyComparison
+from sdcompress.runtime.engine import Prediction
+from sdcompress.schema.change import PolicyChange
+
+
+def logits(*classes: int) -> np.ndarray:
+    """[N, 3], 2 for the class and 0 for the others."""
+    return 2 * np.eye(3, dtype=np.float32)[list(classes)]
+
+
+LABELS = np.array([0, 1, 2, 2])
+
+
+def test_every_exit_is_counted_over_all_batches() -> None:
+    before = np.stack([logits(0, 1, 2, 0), logits(0, 1, 2, 2)])
+    after = np.stack([logits(0, 2, 0, 2), logits(0, 1, 2, 2)])
+    after[0, 3] += 0.5  # moves every logit of one image and no answer
+    found = ExitComparison(["exit1", "final"])
+    found.add(before[:, :3], after[:, :3], LABELS[:3])
+    found.add(before[:, 3:], after[:, 3:], LABELS[3:])
+    first, last = found.found()
+    assert (first.change.name, last.change.name) == ("exit1", "final")
+    assert (first.change.accuracy_before, first.change.accuracy_after) == (0.75, 0.5)
+    assert first.change.changed == 3
+    assert first.lost == 1
+    assert first.change.max_abs == 2.5
+    assert first.worst[0] == 3
+    assert first.finite
+    assert (last.lost, last.change.changed, last.change.max_abs) == (0, 0, 0.0)
+    confidence = np.exp(2) / (np.exp(2) + 2)
+    assert last.ece == pytest.approx(1 - confidence)
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_what_is_not_finite_is_said_and_is_the_worst(broken: float) -> None:
+    before = logits(0, 1, 2, 2)[None]
+    after = before.copy()
+    after[0, 1, 0] = broken
+    found = ExitComparison(["final"])
+    with np.errstate(invalid="ignore"):
+        found.add(before, after, LABELS)
+    (only,) = found.found()
+    assert not only.finite
+    assert only.worst[0] == 1
+    assert np.isfinite(only.change.max_abs)  # a number that JSON has
+
+
+def test_a_policy_is_counted_by_who_leaves_where_and_what_they_are_told() -> None:
+    found = PolicyComparison(3)
+    before = Prediction(logits(0, 1, 2, 0), np.array([0, 0, 1, 2]))
+    after = Prediction(logits(0, 1, 0, 2), np.array([0, 1, 2, 2]))
+    for rows in (slice(0, 1), slice(1, 4)):
+        found.add(
+            Prediction(before.logits[rows], before.exit_index[rows]),
+            Prediction(after.logits[rows], after.exit_index[rows]),
+            LABELS[rows],
+        )
+    assert found.found() == PolicyChange(
+        accuracy_before=0.75,
+        accuracy_after=0.75,
+        moved=2,
+        changed=2,
+        shares_before=(0.5, 0.25, 0.25),
+        shares_after=(0.25, 0.25, 0.5),
+    )
