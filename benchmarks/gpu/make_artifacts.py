@@ -5,6 +5,11 @@
 Writes ARTIFACTS/checkpoint, and ARTIFACTS/{cascade,single}-{fp32,fp16,int8} at opset 16, which every TensorRT from 8.5
 on parses. The weights are those of one short epoch on digits: they decide nothing about time, and a loss of accuracy in
 INT8 says nothing here.
+
+    python benchmarks/gpu/make_artifacts.py --out ARTIFACTS --distilled RUN --undistilled RUN
+
+writes ARTIFACTS/distilled-EXIT-{fp32,fp16} and ARTIFACTS/undistilled-{fp32,fp16} of two trainings of the same backbone
+on the same data instead, one with a method that has exits and one without.
 """
 
 from __future__ import annotations
@@ -14,6 +19,7 @@ import shutil
 from pathlib import Path
 
 from sdcompress import api
+from sdcompress.checkpoint import open_checkpoint
 
 
 def main() -> None:
@@ -23,7 +29,33 @@ def main() -> None:
     read.add_argument("--image", type=int, default=224, help="pixels of a side")
     read.add_argument("--exits", type=int, default=3, help="before the last one")
     read.add_argument("--opset", type=int, default=16)
+    read.add_argument("--distilled", type=Path, help="a training run with exits")
+    read.add_argument("--undistilled", type=Path, help="a training run of the same backbone without")
+    read.add_argument("--data-dir", type=Path, help="of these two, if elsewhere than in their recipes")
     given = read.parse_args()
+    if given.distilled or given.undistilled:
+        trained_networks(given)
+    else:
+        untrained_network(given)
+    print(f"next, on the GPU: python benchmarks/gpu/run.py --artifacts {given.out} --out results")
+
+
+def trained_networks(given: argparse.Namespace) -> None:
+    """Each exit of the one, and the other, in fp32 and fp16."""
+    if not (given.distilled and given.undistilled):
+        raise SystemExit("--distilled and --undistilled belong together")
+    sources = {
+        f"distilled-{name}": (given.distilled, name) for name in open_checkpoint(given.distilled).network().exit_names
+    }
+    for out, (run, exit_) in {**sources, "undistilled": (given.undistilled, None)}.items():
+        whole = given.out / f"{out}-fp32"
+        api.export(run, whole, layout="single", exit=exit_, opset=given.opset, data_dir=given.data_dir, overwrite=True)
+        narrow = given.out / f"{out}-fp16"
+        api.quantize(whole, narrow, precision="fp16", data_dir=given.data_dir, overwrite=True)
+
+
+def untrained_network(given: argparse.Namespace) -> None:
+    """One network, hardly trained, with exits and without, in every precision."""
     recipe = {
         "name": "gpu",
         "data": {"name": "digits", "image_size": given.image, "train_limit": 64},
@@ -40,7 +72,6 @@ def main() -> None:
         for precision, samples in (("fp16", None), ("int8", 64)):
             out = given.out / f"{layout}-{precision}"
             api.quantize(whole, out, precision=precision, max_drop=0.99, samples=samples, overwrite=True)
-    print(f"next, on the GPU: python benchmarks/gpu/run.py --artifacts {given.out} --out results")
 
 
 if __name__ == "__main__":

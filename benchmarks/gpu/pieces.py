@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from itertools import pairwise
-from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
@@ -13,6 +11,7 @@ from cascades import cascade
 from clocks import Sample, in_turn, medians, ratio, wall
 from engines import limits, single
 from place import BATCHES, PRECISIONS, NotMeasured, Place, engine, inputs_of, needs, needs_gpu, needs_tensorrt
+from races import build, distilled, options, precisions
 
 from sdcompress.artifact.read import open_artifact
 from sdcompress.errors import SdcompressError
@@ -26,23 +25,6 @@ def ceilings(place: Place) -> dict[str, Any]:
     from ceilings import copies, products
 
     return {"copies": copies(), "tflops": products()}
-
-
-def build(place: Place, precision: str, layout: str) -> dict[str, Any]:
-    """Engines of the single network or of the cascade, one profile for each batch that is measured."""
-    needs_tensorrt()
-    from sdcompress.engines.build import build_engines
-    from sdcompress.engines.settings import BuildSettings
-    from sdcompress.schema.engines import BatchProfile
-
-    source = place.source(layout, precision)
-    sizes = tuple(BatchProfile(min=rows, opt=rows, max=rows) for rows in (1, 2, 4, 8, 16, 32, 64))
-    # profiles leave no batch out between them: what lies between two sizes belongs to the larger one
-    profiles = tuple(one.model_copy(update={"min": before.max + 1}) for before, one in pairwise(sizes))
-    settings = BuildSettings(profiles=(sizes[0], *profiles), tf32=False)
-    began = perf_counter_ns()
-    build_engines(source, place.out / "engines" / source.name, settings=settings, overwrite=True)
-    return {"build_s": round((perf_counter_ns() - began) / 1e9, 1), "tf32": False}
 
 
 def torch_beside(place: Place) -> dict[str, Any]:
@@ -117,6 +99,9 @@ PIECES: dict[str, Callable[[Place], dict[str, Any]]] = {
             ("limits", limits),
         )
     },
+    "precisions": precisions,
+    "options": options,
+    **{f"distilled-{precision}": partial(distilled, precision=precision) for precision in PRECISIONS[:2]},
     "torch": torch_beside,
     "onnxruntime": ort_cuda,
 }

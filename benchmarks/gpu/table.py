@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ def rows() -> list[Row]:
             (f"host gate, us an exit, {kind}", "<= 15", f"cascade-{kind}", ("host gate, us", "each exit")),
             (f"images/s of a mix 50/20/15/15, batch 32 / everybody, {kind}", ">= 1.6", f"cascade-{kind}", mix),
         ]
+    found += list(_races())
     for batch in (1, 64):
         for name in ("compiled fp32", "eager fp16", "compiled fp16", "ours fp32", "ours fp16"):
             where = (f"batch {batch}", "times against eager fp32", name, "ratio")
@@ -46,6 +48,26 @@ def rows() -> list[Row]:
         (f"matrix product, TFLOP/s, {kind}", "", "ceilings", ("tflops", kind)) for kind in ("fp32", "tf32", "fp16")
     ]
     return found
+
+
+def _races() -> Iterator[Row]:
+    for batch in (1, 64):
+        name = f"batch {batch}"
+        for kind, other in (("fp16", "fp32"), ("int8", "fp32"), ("int8", "fp16")):
+            yield (f"{kind}, times as fast as {other}, {name}", "", "precisions", (kind, other, name, "speedup"))
+        for option in ("version-compatible", "ampere+", "same_compute_capability"):
+            where = (option, "plain", name, "speedup")
+            yield (
+                f"fp16 built as {option}, times as fast as built for this machine alone, {name}",
+                "",
+                "options",
+                where,
+            )
+        for kind in PRECISIONS[:2]:
+            what = (
+                f"self-distilled, fastest exit of equal or better accuracy, times as fast as the full network, {kind}"
+            )
+            yield (f"{what}, {name}", "", f"distilled-{kind}", (f"best, {name}", "speedup"))
 
 
 def table(out: Path) -> str:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -110,3 +111,53 @@ def test_the_line_of_trtexec_is_read() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "0.218"
+
+
+def test_races_are_between_what_their_names_say(tiny_artifact: Callable[..., Path], tmp_path: Path) -> None:
+    """With onnxruntime in the place of engines: who is compared with whom, and where the table finds it."""
+    artifacts, out = tmp_path / "artifacts", tmp_path / "out"
+    for name in ("distilled-exit1-fp32", "distilled-final-fp32", "undistilled-fp32", "single-fp16"):
+        tiny_artifact("single", name=f"artifacts/{name}")
+    for name in ("single-fp32", "single-int8"):
+        tiny_artifact("single", name=f"out/engines/{name}")
+    program = f"""
+import json, sys
+sys.path[:0] = [{str(HERE)!r}]
+import shutil
+from functools import partial
+from pathlib import Path
+import races
+from place import Place
+from sdcompress.errors import UsageError
+from sdcompress.runtime.open import open_network
+
+def copied(source, out, *, settings, overwrite):
+    if settings.version_compatible:
+        raise UsageError("TensorRT 8.5 cannot give a version-compatible plan.", next_step="none")
+    shutil.copytree(source, out, dirs_exist_ok=overwrite)
+
+races.race = partial(races.race, rounds=2, seconds=0.01)
+races.needs_tensorrt, races.build_engines, races.engine = lambda: None, copied, open_network
+races.accuracy = lambda path: {{"exit1": 0.4, "final": 0.5}}.get(path.name.split("-")[1], 0.5)
+place = Place(Path({str(artifacts)!r}), Path({str(out)!r}))
+found = {{"distilled-fp32": races.distilled(place, "fp32"), "precisions": races.precisions(place)}}
+found["options"] = races.options(place)
+for name, figures in found.items():
+    record = {{"status": "measured", "gpu": {{"name": "a card"}}, "figures": figures}}
+    Path({str(out)!r}, name + ".json").write_text(json.dumps(record))
+print(json.dumps(found))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    exits = found["distilled-fp32"]
+    assert (exits["exit1"]["equal or better"], exits["final"]["equal or better"]) == (False, True)
+    assert exits["best, batch 1"]["exit"] == exits["best, batch 64"]["exit"] == "final"
+    assert set(exits["exit1"]["undistilled"]) == {"batch 1", "batch 64"}
+    assert set(found["precisions"]) == {"int8"}
+    assert set(found["precisions"]["int8"]) == {"fp32"}
+    assert found["options"]["version-compatible"].startswith("not measured: TensorRT 8.5")
+    assert found["options"]["ampere+"]["plain"]["batch 1"]["verdict"]
+    table = script("table.py", out)
+    for what in ("int8, times as fast as fp32, batch 64", "fp16 built as ampere+", "self-distilled, fastest exit"):
+        (row, *_) = [line for line in table.splitlines() if line.startswith(f"| {what}") and "fp16, batch" not in line]
+        assert float(row.split("|")[3]) > 0
