@@ -37,8 +37,9 @@ from sdcompress.benchmarking.stats import ratio_of_means  # noqa: E402
 from sdcompress.data.preprocess import normalise  # noqa: E402
 from sdcompress.data.samples import Dataset  # noqa: E402
 from sdcompress.evaluation.subject import open_subject  # noqa: E402
+from sdcompress.quantizing import integers  # noqa: E402
 from sdcompress.quantizing.feeds import Feeds  # noqa: E402
-from sdcompress.quantizing.precisions import fp16, int8  # noqa: E402
+from sdcompress.quantizing.precisions import fp16, int8, uint8  # noqa: E402
 from sdcompress.quantizing.precisions._base import FloatSegment  # noqa: E402
 from sdcompress.quantizing.segments import load, plain, tail  # noqa: E402
 
@@ -49,26 +50,26 @@ BATCH, TIMED = 200, 500
 @contextmanager
 def changed(options: dict[str, Any] | None = None, **arguments: Any) -> Iterator[None]:
     """Within the block ``int8`` asks onnxruntime for something else."""
-    asked = int8.quantize_static
+    asked = integers.quantize_static
 
     def instead(*given: Any, extra_options: dict[str, Any], **named: Any) -> None:
         asked(*given, **named | arguments, extra_options=extra_options | (options or {}))
 
-    with mock.patch.object(int8, "quantize_static", instead):
+    with mock.patch.object(integers, "quantize_static", instead):
         yield
 
 
 @contextmanager
 def defaults() -> Iterator[None]:
     """Within the block ``int8`` is what onnxruntime makes of a network by itself, per channel."""
-    asked = int8.quantize_static
+    asked = integers.quantize_static
 
     def instead(given: Path, out: Path, feeds: Any, **_named: Any) -> None:
         asked(given, out, feeds, per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8)
 
     with (
-        mock.patch.object(int8, "quantize_static", instead),
-        mock.patch.object(int8, "_unround"),
+        mock.patch.object(integers, "quantize_static", instead),
+        mock.patch.object(integers, "_unround"),
         mock.patch.object(int8, "_tell_apart"),
     ):
         yield
@@ -102,6 +103,9 @@ def graphs(artifact: Artifact, dataset: Dataset) -> Iterator[tuple[str, onnx.Mod
     given = FloatSegment(bare, tail(bare, [exit_.logits]), partial(feeds.of, 0))
     yield "float32", bare
     yield "fp16", fp16.fp16(given)
+    yield "uint8", uint8.uint8(given)
+    with changed(reduce_range=False):
+        yield "uint8, weights of 8 bits", uint8.uint8(given)
     for name, choice in CHOICES.items():
         with choice():
             yield name, int8.int8(given)

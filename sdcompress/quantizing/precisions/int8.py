@@ -2,149 +2,27 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 
 import onnx
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization import QuantType
 
-from sdcompress.quantizing.precisions._base import PRODUCTS, Feed, FloatSegment
+from sdcompress.quantizing.integers import in_integers
+from sdcompress.quantizing.precisions._base import FloatSegment
 
 __all__ = ["int8"]
 
-# What computes in integers, and what only passes integers on. Everything else stays float32: normalisation, softmax,
-# and what squashes (a sigmoid in 8 bits is a confidence in 8 bits). Whatever onnxruntime pushes a pair through must be
-# among them: from opset 21 on, pairs that it makes itself (of a Slice, 1.32) have types that it then refuses.
-_OPERATORS = (
-    *("Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Relu", "Clip"),
-    *("MaxPool", "AveragePool", "GlobalAveragePool", "Concat", "Pad"),
-    *("Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice"),
-)
-
-# One graph for ONNX Runtime and for TensorRT, which takes signed codes, zero points of 0 and a bias in float32 only.
 _OPTIONS = {
-    "ActivationSymmetric": True,
-    "WeightSymmetric": True,
-    "QuantizeBias": False,
-    # for each reader of a tensor a pair of its own, see _tell_apart
-    "DedicatedQDQPair": True,
-    "QDQOpTypePerChannelSupportToAxis": {"MatMul": 1},
-    # the mean over batches of a batch's extremes: the extremes of all images would leave most codes to a few outliers
-    "CalibMovingAverage": True,
+    "ActivationSymmetric": True,  # TensorRT takes signed codes and zero points of 0 only
+    "DedicatedQDQPair": True,  # for each reader of a tensor a pair of its own, see _tell_apart
 }
 
 
 def int8(segment: FloatSegment) -> onnx.ModelProto:
-    """QuantizeLinear and DequantizeLinear around what is to compute in int8, by ``quantize_static`` of onnxruntime.
-
-    A code q stands for scale * q: q in -64..64 for weights, whose scale is the largest of an output channel over 64,
-    and -128..127 for activations, whose scale is one for each tensor. Weights do without their eighth bit because x86
-    processors older than VNNI add two products in 16 bits and would cut off what 127 * 255 + 127 * 255 is: accuracy
-    and certificates would be those of the processor, not of the file.
-    """
-    float_model = _prepared(segment.model)
-    with tempfile.TemporaryDirectory(prefix="sdcompress-") as folder:
-        given, out = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
-        onnx.save(float_model, given)  # of a model in memory it would move the weights into a file of their own
-        quantize_static(
-            given,
-            out,
-            _Reader(segment.feeds()),
-            quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=list(_OPERATORS),
-            nodes_to_exclude=_left_alone(float_model.graph, segment.tail),
-            per_channel=True,
-            reduce_range=True,  # the 7 bits
-            activation_type=QuantType.QInt8,
-            weight_type=QuantType.QInt8,
-            extra_options=_OPTIONS,
-        )
-        model = onnx.load(out)
-    _unround(model.graph, segment.tail)
+    """Signed codes, -128..127 for activations: one graph for ONNX Runtime and for TensorRT."""
+    model = in_integers(segment, QuantType.QInt8, _OPTIONS)
     _tell_apart(model.graph)
     return model
-
-
-class _Reader(CalibrationDataReader):  # type: ignore[misc]
-    """Feeds as onnxruntime asks for them."""
-
-    def __init__(self, feeds: Iterator[Feed]) -> None:
-        self._feeds = feeds
-
-    def get_next(self) -> Feed | None:
-        return next(self._feeds, None)
-
-
-def _prepared(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy in which every node has a name to be left out by, and a weight is read along one axis.
-
-    A weight that is read along two would get the scales of the last and lose small channels for the other.
-    """
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
-    stored = {tensor.name: tensor for tensor in made.graph.initializer}
-    axes: dict[str, int] = {}
-    for position, node in enumerate(made.graph.node):
-        node.name = node.name or f"{node.op_type}-{position}"
-        if node.op_type not in PRODUCTS or node.input[1] not in stored:
-            continue
-        weight, axis = node.input[1], _axis(node)
-        if axes.setdefault(weight, axis) != axis:
-            node.input[1] = f"{weight}/axis-{axis}"
-            if node.input[1] not in stored:
-                copy = made.graph.initializer.add()
-                copy.CopyFrom(stored[weight])
-                copy.name = node.input[1]
-                stored[copy.name] = copy
-    return made
-
-
-def _left_alone(graph: onnx.GraphProto, tail: frozenset[str]) -> list[str]:
-    """The nodes that compute in float32, by name.
-
-    What comes after the last product; what multiplies data with data, because attention loses more than it gains; and
-    what onnxruntime's quantizer gets wrong (1.32): it rounds a stored summand (a linear's bias, the epsilon under a
-    root, the 1 of GELU) to the codes of one scale, and drops ``beta`` without scaling the bias by it.
-    """
-    stored = {tensor.name for tensor in graph.initializer}
-    found = []
-    for node in graph.node:
-        if node.op_type in PRODUCTS:
-            alone = not stored & set(node.input[:2]) or _attribute(node, "beta", 1.0) != 1
-        else:
-            alone = bool(tail & set(node.output)) or (node.op_type == "Add" and bool(stored & set(node.input)))
-        if alone:
-            found.append(node.name)
-    return found
-
-
-def _axis(product: onnx.NodeProto) -> int:
-    """The axis of a product's weights that has a scale for each channel."""
-    if product.op_type == "Gemm":
-        return 0 if _attribute(product, "transB", 0) else 1
-    return 0 if product.op_type == "Conv" else 1
-
-
-def _attribute(node: onnx.NodeProto, name: str, default: float) -> float:
-    return next((onnx.helper.get_attribute_value(each) for each in node.attribute if each.name == name), default)
-
-
-def _unround(graph: onnx.GraphProto, tail: frozenset[str]) -> None:
-    """Take the pairs away that would round what the last product gives, logits above all, to 255 values."""
-    for first in [node for node in graph.node if node.op_type == "QuantizeLinear"]:
-        lasts = [node for node in graph.node if first.output[0] in node.input]
-        known = [node.output[0] for node in lasts]
-        exact = first.input[0]
-        if not tail & {exact, *known}:
-            continue
-        name = next((each for each in known if each in tail), exact)  # an output of the graph keeps its name
-        for node in (first, *lasts):
-            graph.node.remove(node)
-        for node in graph.node:
-            for names in (node.input, node.output):
-                names[:] = [name if each in {exact, *known} else each for each in names]
 
 
 def _tell_apart(graph: onnx.GraphProto) -> None:

@@ -1,0 +1,67 @@
+"""The codes and pairs of uint8, worked out by hand, and that x86 computes with them as they stand."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import helper, numpy_helper
+
+from sdcompress.machine import machine
+from sdcompress.quantizing.precisions._base import FloatSegment
+from sdcompress.quantizing.precisions.uint8 import uint8
+
+Segment = Callable[..., FloatSegment]
+
+
+def stored(model: onnx.ModelProto) -> dict[str, np.ndarray]:
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+
+
+def test_a_range_that_is_not_symmetric_uses_all_codes(
+    graph: Callable[..., onnx.ModelProto], segment_of: Segment
+) -> None:
+    """x from -1 to 3 in 255 steps, where -1 is the code 0 and so 0 is the code 64."""
+    node = helper.make_node("Conv", ["x", "w"], ["y"], name="conv")
+    weights = {"w": np.array([0.5, -4.0], np.float32).reshape(2, 1, 1, 1)}
+    conv = graph([node], {"x": ["batch", 1, 1, 2]}, {"y": ["batch", 2, 1, 2]}, weights)
+    x = np.array([[[[-1.0, 3.0]]]], np.float32)
+    model = uint8(segment_of(conv, [x]))
+    found = stored(model)
+    np.testing.assert_allclose(found["x_scale"], 4 / 255, rtol=1e-6)
+    assert found["x_zero_point"] == 64
+    assert found["x_zero_point"].dtype == np.uint8
+    np.testing.assert_array_equal(found["w_quantized"].ravel(), [64, -64])  # weights as in int8: 7 bits, signed
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (y,) = session.run(None, {"x": x})
+    step = float(found["y_scale"])
+    np.testing.assert_allclose(y, x * weights["w"].reshape(1, 2, 1, 1), atol=step + 4 * float(found["x_scale"]))
+
+
+def test_every_tensor_is_rounded_once_and_weights_never_beyond_7_bits(
+    residual: onnx.ModelProto, batches: list[np.ndarray], segment_of: Segment
+) -> None:
+    model = uint8(segment_of(residual, batches, ("exit1_logits",)))
+    rounded = Counter(node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear")
+    assert rounded["r0"] == 1  # read by a convolution and by the sum
+    assert set(rounded.values()) == {1}
+    codes = [value for name, value in stored(model).items() if name.endswith("_quantized")]
+    assert max(np.abs(code.astype(int)).max() for code in codes) == 64
+
+
+@pytest.mark.skipif("avx2" not in machine().isa, reason="Arm has kernels for signed codes")
+def test_the_whole_block_is_computed_in_integers(
+    residual: onnx.ModelProto, batches: list[np.ndarray], segment_of: Segment, tmp_path: Path
+) -> None:
+    model = uint8(segment_of(residual, batches, ("exit1_logits",)))
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    kernels = Counter(node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node)
+    assert (kernels["QLinearConv"], kernels["Conv"], kernels["QLinearAdd"], kernels["Add"]) == (2, 0, 1, 0)
+    assert kernels["QuantizeLinear"] == 1  # the input, once
