@@ -3,8 +3,9 @@
 ``TENSORRT_8_5`` is what the parser of TensorRT 8.5.3.1 says it knows (``IParser::supportsOperator``, asked of the real
 library). docs/operators.md of onnx/onnx-tensorrt, release 8.5, lists the same, and three more that are plugins or have
 shapes that depend on values: NonZero, NonMaxSuppression, RoiAlign. HardSwish is known, LayerNormalization is not: at
-opset 16 the exporter writes it in parts. At 17 it stays whole, because 8.6 knows it and recommends it, while it builds,
-against the overflow of its parts in float16; rewritten, no opset that 8.6 parses would have it.
+opset 16 the exporter writes it in parts. At 17 it stays whole, because 8.6 knows it and sees to its precision, while
+its parts overflow in float16 (github.com/NVIDIA/TensorRT/issues/2781, 3657); rewritten, no opset that 8.6 parses would
+have it.
 
 InstanceNormalization, which GroupNorm becomes at these opsets, is known, but as a plugin, so it is written in parts.
 A plan with a plugin can be loaded only where plugins were registered, which the runtime does not do, and this one
