@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sdcompress.engines.memory import tensor_shape
+from sdcompress.engines.nodes import node_at
 from sdcompress.engines.refusal import Fault, refused
 from sdcompress.engines.settings import BuildSettings
 from sdcompress.errors import SetupError, UsageError
@@ -114,7 +115,7 @@ class Builder:
         if self._settings.version_compatible:
             parse_for_later_versions(trt, parser)
         if not parser.parse(graph):
-            faults = [_fault(parser.get_error(index)) for index in range(parser.num_errors)]
+            faults = [_fault(parser.get_error(index), graph) for index in range(parser.num_errors)]
             raise refused(segment.file, faults, tensorrt=version_of(trt), reason=log.reason())
         return network, parser
 
@@ -159,13 +160,10 @@ class Builder:
         config.set_timing_cache(created(lambda: config.create_timing_cache(b""), log, "a timing cache"), False)
 
 
-def _fault(error: tensorrt.ParserError) -> Fault:
+def _fault(error: tensorrt.ParserError, graph: bytes) -> Fault:
     operator, name = getattr(error, "node_operator", None), getattr(error, "node_name", None)  # from 9
-    return Fault(
-        operator=operator() if operator else "",
-        node=(name() if name else "") or str(error.node()),
-        description=str(error.desc()),
-    )
+    found = (operator(), name()) if operator and name else node_at(graph, error.node()) or ("", "")
+    return Fault(operator=found[0], node=found[1] or str(error.node()), description=str(error.desc()))
 
 
 def _bytes(memory: Any) -> bytes:

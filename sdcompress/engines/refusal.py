@@ -17,7 +17,7 @@ class Fault(NamedTuple):
     """One error of the parser.
 
     Attributes:
-        operator: e.g. "LayerNormalization"; empty where the version does not say (8.5 names it only in its log).
+        operator: e.g. "LayerNormalization"; empty where no node is at fault.
         node: the node's name, or its number.
         description: what the parser says.
     """
@@ -49,6 +49,6 @@ def refused(file: str, faults: Sequence[Fault], *, tensorrt: str, reason: str) -
         )
     return UsageError(
         f"{found} Its log: {reason}." if named else found,
-        allowed="operators up to opset 17, without LayerNormalization and HardSwish",
-        next_step=f"use TensorRT 10 or 11, export the checkpoint with a lower --opset, or {_WITHOUT}",
+        allowed="what its parser knows, up to opset 17: github.com/onnx/onnx-tensorrt, release 8, docs/operators.md",
+        next_step=f"export the checkpoint with --opset 16, use TensorRT 10 or 11, or {_WITHOUT}",
     )

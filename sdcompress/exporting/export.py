@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,8 @@ from sdcompress.exporting.ensemble import GeometricEnsemble
 from sdcompress.exporting.gate import Gate
 from sdcompress.exporting.graph import BATCH, INPUT, all_exits
 from sdcompress.exporting.keep import kept_exits
-from sdcompress.exporting.layout import Facts, LayoutName, cut, write
+from sdcompress.exporting.layout import Facts, Layout, LayoutName, cut, write
+from sdcompress.exporting.older import NEWER, unknown_to_8_5
 from sdcompress.exporting.provenance import provenance
 from sdcompress.exporting.reference import Reference, reference
 from sdcompress.models.multiexit import MultiExit
@@ -118,14 +120,32 @@ def export_all(
             )
             for choice in choices
         }
-        manifests = []
+        manifests, layouts = [], []
         for target, exits, choice, folder in zip(targets, kept, heard, folders, strict=True):
             made = exported[choice]
             layout = cut(made.model, target.layout, exits)
             records = made.gate(layout.graphs, layout.logits, out=target.out, what=f"layout '{target.layout}'")
             made.gate.signals(layout.graphs, layout.signals, layout.logits)
             manifests.append(write(layout, made.facts, records, folder))
+            layouts.append(layout)
+    if settings.opset < NEWER:
+        _tell_unknown(layouts)
     return tuple(manifests)
+
+
+def _tell_unknown(layouts: Sequence[Layout]) -> None:
+    """Warn of what TensorRT 8.5 cannot parse, for whose sake these opsets are asked for most.
+
+    No error, because other runtimes know the operators, and because the parser has the last word, when engines are
+    built: but that is on another machine, where there may be no torch to export again.
+    """
+    unknown = unknown_to_8_5({file: model for layout in layouts for file, model in layout.models.items()})
+    if unknown:
+        warnings.warn(
+            f"TensorRT 8.5 cannot parse {unknown}. For it, export with --opset 16, which writes LayerNormalization in "
+            "parts; where something else is named, choose another backbone or other heads, or TensorRT 10 or 11.",
+            stacklevel=3,
+        )
 
 
 def _kept(known: tuple[str, ...], target: Target) -> tuple[str, ...]:

@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from sdcompress.errors import ParityError, UsageError
+from sdcompress.exporting.older import NEWER
 from sdcompress.exporting.tidy import tidy
-from sdcompress.exporting.traced import NEWER, Names, traced
+from sdcompress.exporting.traced import Names, traced
 
 __all__ = ["BATCH", "INPUT", "all_exits", "logits_name"]
 

@@ -27,11 +27,9 @@ from torch import nn
 from sdcompress.errors import ParityError, UsageError
 from sdcompress.exporting.chain import FAILURES
 from sdcompress.exporting.flow import reads
+from sdcompress.exporting.older import NEWER, in_parts
 
-__all__ = ["NEWER", "Names", "traced"]
-
-NEWER = 18
-"""The first opset of the newer exporter."""
+__all__ = ["Names", "traced"]
 
 _BATCHES = (2, 3)  # no multiple of each other, and none is 1, which axes of one element look like
 
@@ -68,6 +66,8 @@ def traced(net: nn.Module, image: tuple[int, int, int], names: Names, *, opset: 
     if isinstance(model, onnx.ModelProto):
         _inline_stored(model.graph)
         _write_axes(model, image, names)
+        if in_parts(model):
+            _write_axes(model, image, names)
         return model
     later = range(opset + 1, NEWER)
     works = next((other for other in later if isinstance(_trace(net, image, names, other), onnx.ModelProto)), NEWER)

@@ -10,6 +10,7 @@ import onnx
 import pytest
 
 from sdcompress.artifact.read import open_artifact
+from sdcompress.exporting.older import unknown_to_8_5
 from sdcompress.quantizing.precisions._base import FloatSegment
 from sdcompress.quantizing.precisions.fp16 import fp16
 from sdcompress.schema.quantized import Quantized
@@ -56,7 +57,26 @@ def test_an_older_opset_stays_what_it_is(cli: Callable, made, tmp_path: Path, pr
     for segment in open_artifact(out).manifest.segments:
         model = onnx.load(out / segment.file)
         assert (model.ir_version, [opset.version for opset in model.opset_import]) == (8, [16])
+        assert unknown_to_8_5({segment.file: model}) == ""
+        assert_rounding_is_as_tensorrt_8_5_takes_it(model)
     assert cli("verify", out).code == 0
+    done = cli("quantize", source, "--precision", "bf16", "--out", tmp_path / "bf16")
+    assert (done.code, "exported with opset 16" in done.err) == (2, True)
+
+
+def assert_rounding_is_as_tensorrt_8_5_takes_it(model: onnx.ModelProto) -> None:
+    """As its parser asks (QuantDequantLinearHelper), and its builder: int8 constants stand before DequantizeLinear."""
+    stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    rounding = [node for node in model.graph.node if node.op_type in {"QuantizeLinear", "DequantizeLinear"}]
+    beside = {name for node in rounding for name in node.input[1:]}
+    for node in rounding:
+        _, scale, zero = node.input
+        assert stored[scale].dtype == np.float32
+        assert (stored[scale] > 0).all()
+        assert (stored[zero].dtype, stored[zero].size) == (np.int8, stored[scale].size)
+        assert not stored[zero].any()
+    codes = {name for name, value in stored.items() if value.dtype == np.int8} - beside
+    assert {node.op_type for node in model.graph.node if codes & set(node.input)} <= {"DequantizeLinear"}
 
 
 def test_all_that_is_done_with_an_artifact(cli: Callable, int8: Path, tmp_path: Path) -> None:

@@ -13,13 +13,18 @@ def test_node_segment_and_way_out_are_named() -> None:
         assert words in said
 
 
-def test_8_5_says_the_operator_only_in_its_log() -> None:
-    said = str(
-        refused("segment-0.onnx", [Fault("", "5", "Assertion failed")], tensorrt="8.5.3.1", reason="[E] HardSwish")
+def test_for_8_the_way_out_is_an_older_opset_first() -> None:
+    norm = Fault("LayerNormalization", "/norm", "Plugin not found")
+    said = str(refused("segment-0.onnx", [norm], tensorrt="8.5.3.1", reason="[E] 3: getPluginCreator"))
+    for words in ("LayerNormalization of the node '/norm'", "getPluginCreator", "opset 17", "next: ", "--opset 16"):
+        assert words in said
+
+
+def test_a_fault_of_no_node_has_its_number() -> None:
+    assert (
+        "the operator of the node '-1'"
+        in refused("a", [Fault("", "-1", "Failed")], tensorrt="8.5.3.1", reason="").found
     )
-    assert "the node '5'" in said
-    assert "HardSwish" in said
-    assert "lower --opset" in said
 
 
 def test_many_faults_are_counted_and_none_leaves_the_reason() -> None:

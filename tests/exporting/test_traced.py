@@ -19,6 +19,7 @@ from sdcompress.exporting.count import macs
 from sdcompress.exporting.cut import segments, serialize
 from sdcompress.exporting.export import Target, export_all
 from sdcompress.exporting.graph import all_exits
+from sdcompress.exporting.older import TENSORRT_8_5
 from sdcompress.exporting.traced import Names, traced
 from sdcompress.exporting.verify import verify
 from sdcompress.models.build import build
@@ -27,12 +28,6 @@ from sdcompress.schema.recipe import Exits, Export, Model
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch, of its older exporter
 
 EXITS = ("exit1", "exit2", "final")
-# of onnx-tensorrt's table of operators, what ResNets and the signals of their exits are made of; NonZero has a shape
-# that depends on values, LayerNormalization and HardSwish are not in TensorRT 8.5's
-TENSORRT_8_5 = {
-    *("Add", "ArgMax", "BatchNormalization", "Concat", "Constant", "Conv", "Exp", "Flatten", "Gemm"),
-    *("GlobalAveragePool", "LogSoftmax", "MatMul", "MaxPool", "Mul", "Neg", "ReduceSum", "Relu", "Reshape", "TopK"),
-}
 
 
 def operators(model: onnx.ModelProto) -> set[str]:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from sdcompress.errors import UsageError
 from sdcompress.quantizing.precisions._base import FloatSegment
 from sdcompress.quantizing.precisions.bf16 import bf16
 from sdcompress.quantizing.precisions.fp16 import fp16
@@ -107,13 +108,26 @@ def test_attention_as_one_node_takes_its_softmax_in_float32(graph: Made, segment
     np.testing.assert_allclose(session.run(None, {"x": x})[0], exact, atol=0.005)
 
 
-def test_brain_floats_need_a_newer_format_than_an_old_export_has(graph: Made, segment_of: Segment) -> None:
+def test_brain_floats_need_a_newer_format_than_an_export_has(graph: Made, segment_of: Segment) -> None:
     node = helper.make_node("MatMul", ["x", "w"], ["y"])
-    model = graph([node], {"x": ["batch", 1]}, {"y": ["batch", 1]}, {"w": np.ones((1, 1), np.float32)}, opset=16, ir=8)
+    model = graph([node], {"x": ["batch", 1]}, {"y": ["batch", 1]}, {"w": np.ones((1, 1), np.float32)}, opset=18, ir=9)
     made = bf16(segment_of(model, []))
     assert (made.ir_version, made.opset_import[0].version) == (10, 22)
-    assert (model.ir_version, model.opset_import[0].version) == (8, 16)
+    assert (model.ir_version, model.opset_import[0].version) == (9, 18)
     onnx.checker.check_model(made, full_check=True)
+
+
+@pytest.mark.parametrize("opset", [16, 17])
+def test_an_export_for_older_runtimes_is_not_made_unreadable_to_them(
+    graph: Made, segment_of: Segment, opset: int
+) -> None:
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    weights = {"w": np.ones((1, 1), np.float32)}
+    model = graph([node], {"x": ["batch", 1]}, {"y": ["batch", 1]}, weights, opset=opset, ir=8)
+    with pytest.raises(UsageError, match=f"opset {opset}, .*; bf16 needs 22") as caught:
+        bf16(segment_of(model, []))
+    assert "fp16" in caught.value.next_step
+    assert fp16(segment_of(model, [])).opset_import[0].version == opset
 
 
 UNARY = ("Relu", "Sigmoid", "Tanh", "Softmax", "Neg", "Exp", "Identity", "LogSoftmax")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import onnx
 
+from sdcompress.errors import UsageError
+from sdcompress.exporting.older import NEWER
 from sdcompress.quantizing.precisions._base import FloatSegment
 from sdcompress.quantizing.typed import typed
 
@@ -14,9 +16,20 @@ _IR = 10  # the format's own version that came with it, which the converter leav
 
 
 def bf16(segment: FloatSegment) -> onnx.ModelProto:
-    """Everything but the logits, softmax and normalisation in bfloat16."""
+    """Everything but the logits, softmax and normalisation in bfloat16.
+
+    Raises:
+        UsageError: if the export was asked to have an opset for older runtimes: they could not read what this makes.
+    """
     model = segment.model
-    if next(opset.version for opset in model.opset_import if not opset.domain) < _OPSET:
+    opset = next(opset.version for opset in model.opset_import if not opset.domain)
+    if opset < NEWER:
+        raise UsageError(
+            f"The graphs were exported with opset {opset}, for runtimes that read no newer one; bf16 needs {_OPSET}.",
+            allowed=f"graphs of opset {NEWER} and above",
+            next_step="--precision fp16, which keeps the opset; or export again without --opset",
+        )
+    if opset < _OPSET:
         model = onnx.version_converter.convert_version(model, _OPSET)
         model.ir_version = max(model.ir_version, _IR)
     return typed(model, onnx.TensorProto.BFLOAT16, segment.tail)
