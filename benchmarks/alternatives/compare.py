@@ -1,7 +1,7 @@
 """Early exit against what a user would pick instead: accuracy on the test images, and milliseconds in one run.
 
 Everything that exits early has thresholds with a certificate: with 95 % confidence at most one point less accurate than
-its own last network, in INT8 than the whole network in FP32, from the validation images. The test images only report.
+its own last network, in 8 bits than the whole network in fp32, from the validation images. The test images only report.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from sdcompress.runtime.one_graph import open_one_graph  # noqa: E402
 from sdcompress.runtime.open import open_engine  # noqa: E402
 
 POLICIES = ("max_prob", "margin", "entropy", "pcee", "learned", "fixed")
-POLICIES_IN_INT8 = ("max_prob", "learned", "margin")
+POLICIES_IN_UINT8 = ("max_prob", "learned", "margin")
 DROP, CONFIDENCE = 0.01, 0.95
 TIMED = 1000  # test images, in random order
 
@@ -103,13 +103,14 @@ def rows(given: argparse.Namespace, folder: Path, dataset: Dataset) -> Iterator[
             "two networks: smaller, then whole", folder / "two", folder / "two-certified", "max_prob", given.data_dir
         )
     whole, data_dir = singles[names[-1]], given.data_dir
-    whole_in_int8 = open_engine(in_int8(whole, folder / "int8", data_dir), threads=1)
-    yield of_engine("whole network in INT8", whole_in_int8, "sdcompress quantize")
-    cascade_in_int8 = in_int8(cascade, folder / "cascade-int8", data_dir)
-    for policy in POLICIES_IN_INT8:
-        out = folder / f"int8-certified-{policy}"
-        yield certified(f"INT8, early exit, {policy}", cascade_in_int8, out, policy, data_dir, against=whole)
-    yield from one_graph("INT8, early exit, margin, in one graph", out, folder / "int8-graph", data_dir)
+    for precision in ("int8", "uint8"):
+        path = quantised(whole, folder / precision, data_dir, precision)
+        yield of_engine(f"whole network in {precision}", open_engine(path, threads=1), "sdcompress quantize")
+    cascade_in_8_bits = quantised(cascade, folder / "cascade-uint8", data_dir)
+    for policy in POLICIES_IN_UINT8:
+        out = folder / f"uint8-certified-{policy}"
+        yield certified(f"uint8, early exit, {policy}", cascade_in_8_bits, out, policy, data_dir, against=whole)
+    yield from one_graph("uint8, early exit, margin, in one graph", out, folder / "uint8-graph", data_dir)
     yield from of_chosen_exits(given, folder, names, whole)
 
 
@@ -170,27 +171,27 @@ def of_earlyon(cascade: Path, samples: Samples) -> Iterator[Row]:
     yield of_engine("early exit, thresholds of earlyon 0.3.0", network, "none")
 
 
-def in_int8(artifact: Path, out: Path, data_dir: Path | None) -> Path:
-    """Quantise, unless that was done before."""
+def quantised(artifact: Path, out: Path, data_dir: Path | None, precision: str = "uint8") -> Path:
+    """In 8 bits, unless that was done before."""
     if not out.exists():
-        api.quantize(artifact, out, precision="int8", data_dir=data_dir)
+        api.quantize(artifact, out, precision=precision, data_dir=data_dir)
     return out
 
 
 def of_chosen_exits(given: argparse.Namespace, folder: Path, names: list[str], whole: Path) -> Iterator[Row]:
-    """The choice of exits that is fastest by its calibration, in FP32 and in INT8.
+    """The choice of exits that is fastest by its calibration, in fp32 and in uint8.
 
     Every choice is certified with 1 - 0.05 / choices, so that the one that is taken keeps 95 %.
     """
     choices = [kept for count in (1, 2, 3) for kept in combinations(names[:-1], count)]
     confidence = 1 - (1 - CONFIDENCE) / len(choices)
-    for precision in ("FP32", "INT8"):
+    for precision in ("fp32", "uint8"):
         found = []
         for kept in choices:
             at = folder / f"kept-{'-'.join(kept)}"
             artifact = made(at, given.run, given.data_dir, layout="cascade", exits=kept)
-            if precision == "INT8":
-                artifact = in_int8(artifact, at.with_name(f"{at.name}-int8"), given.data_dir)
+            if precision == "uint8":
+                artifact = quantised(artifact, at.with_name(f"{at.name}-uint8"), given.data_dir)
             out = artifact.with_name(f"{artifact.name}-certified")
             name = f"{precision}, early exit, margin, only {' and '.join(kept)}"
             found.append(certified(name, artifact, out, "margin", given.data_dir, against=whole, confidence=confidence))

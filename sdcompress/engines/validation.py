@@ -9,7 +9,7 @@ from pathlib import Path
 from sdcompress.data.samples import Samples, Subset
 from sdcompress.data.split import stratified_order
 from sdcompress.engines.parity import other_build
-from sdcompress.errors import SetupError, UsageError, VerificationError
+from sdcompress.errors import ArtifactError, SetupError, UsageError, VerificationError
 from sdcompress.evaluation.change import ExitComparison, PolicyComparison, Quality
 from sdcompress.evaluation.evaluate import batches
 from sdcompress.evaluation.subject import open_subject
@@ -38,7 +38,11 @@ def find_samples(source: Path | str, data_dir: Path | str | None, *, count: int)
         return None
     try:
         samples = open_subject(source).dataset(data_dir).split("validation")
-    except (UsageError, SetupError) as error:
+    except (
+        ArtifactError,
+        UsageError,
+        SetupError,
+    ) as error:  # a recipe of another version, no data, or no reader for it
         if data_dir is not None:
             raise  # it was said to be there
         warnings.warn(f"The engines are not held against validation images: {error.found}", stacklevel=3)
