@@ -59,6 +59,24 @@ def test_an_older_opset_stays_what_it_is(cli: Callable, made, tmp_path: Path, pr
     assert cli("verify", out).code == 0
 
 
+def test_fp8_of_an_older_opset_is_converted_and_its_signals_stay(cli: Callable, made, tmp_path: Path) -> None:
+    """Opset 16 is for TensorRT 8, which has no 8-bit floats: nothing is lost."""
+    source, out = tmp_path / "source", tmp_path / "out"
+    assert cli("export", made.train, "--layout", "cascade", "--opset", "16", "--out", source).code == 0
+    done = cli("quantize", source, "--precision", "fp8", "--max-drop", "0.5", "--out", out)
+    assert done.code == 0, done.err
+    assert "convolutions and products in fp8" in done.out
+    assert "in fp16 or fp32" in done.out
+    assert "ranges from 160 training images" in done.out
+    manifest = open_artifact(out).manifest
+    for segment in manifest.segments:
+        model = onnx.load(out / segment.file)
+        assert (model.ir_version, [opset.version for opset in model.opset_import]) == (9, [19])
+    assert all(exit_.signals for exit_ in manifest.exits[:-1])
+    assert cli("verify", out).code == 0
+    assert cli("calibrate", out, "--max-drop", "20%", "--out", tmp_path / "early").code == 0
+
+
 def test_all_that_is_done_with_an_artifact(cli: Callable, int8: Path, tmp_path: Path) -> None:
     assert ": cascade, int8, 10 classes" in cli("inspect", int8).out
     told = Evaluation.model_validate_json(cli("evaluate", int8, "--split", "validation", "--json").out)

@@ -11,6 +11,7 @@ import torch
 from sdcompress.exporting.graph import all_exits
 from sdcompress.models.build import build
 from sdcompress.quantizing.precisions._base import FloatSegment
+from sdcompress.quantizing.precisions.fp8 import fp8
 from sdcompress.quantizing.precisions.fp16 import fp16
 from sdcompress.quantizing.precisions.int8 import int8
 from sdcompress.quantizing.segments import plain, tail
@@ -52,3 +53,4 @@ def test_a_transformer_is_close_whatever_its_opset(opset: int, options: str) -> 
     # 0.016 to 0.019 where stored summands are rounded, too
     assert error(int8(segment)) < 0.014
     assert error(fp16(segment)) < 0.0005
+    assert 0.001 < error(fp8(segment)) < 0.04
