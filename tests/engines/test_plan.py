@@ -31,7 +31,7 @@ def tensorrt_8() -> Any:
     )
 
 
-@pytest.mark.parametrize("precision", ["bf16"])
+@pytest.mark.parametrize("precision", ["fp8", "bf16"])
 def test_a_precision_that_8_has_not_is_named_before_the_graph_is_parsed(precision: Any) -> None:
     """Whose opset it cannot read either: a hint to export with a lower one would lead nowhere."""
     tensor = Tensor(name="x", dtype="float32", shape=("batch", 3))
