@@ -10,7 +10,7 @@ from sdcompress.schema.manifest import Manifest
 
 __all__ = ["check_hardware"]
 
-_FP8 = "8.9"  # Ada; TensorRT's documentation, "Support Matrix", and Model Optimizer's: "GPUs: Ada and Later"
+_FP8 = "8.9"  # Ada; Model Optimizer's "Support Matrix", and TensorRT for RTX, "Working with Quantized Types"
 _OTHER = "build the artifact in fp16 or int8: sdcompress quantize ARTIFACT --precision fp16 --out OUT"
 
 
