@@ -118,8 +118,8 @@ def limits(place: Place, precision: str) -> dict[str, Any]:
     """Every stage of the cascade against the ceilings of the same card: counted operations and bytes, at the least."""
     needs_tensorrt()
     needs("onnx")  # for the matrix product
-    if precision == "int8":
-        raise NotMeasured("no ceiling of int8 is measured: FP16 and FP32")
+    if precision in {"int8", "fp8"}:
+        raise NotMeasured(f"no ceiling of {precision} is measured: FP16 and FP32")
     from ceilings import copies, products
 
     path = place.built("cascade", precision)
@@ -153,7 +153,7 @@ def counted(network: Network, chain: Any, position: int, rows: int) -> tuple[int
     manifest, places = network.manifest, chain.memory.places
     first = manifest.exits[position - 1].segment + 1 if position else 0
     segments = manifest.segments[first : manifest.exits[position].segment + 1]
-    element = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
+    element = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1, "fp8": 1}
     macs = sum(segment.macs for segment in segments)
     weights = sum(segment.parameters * element[segment.precision] for segment in segments)
     borders = sum(

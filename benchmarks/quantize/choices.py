@@ -39,7 +39,7 @@ from sdcompress.data.samples import Dataset  # noqa: E402
 from sdcompress.evaluation.subject import open_subject  # noqa: E402
 from sdcompress.quantizing import integers  # noqa: E402
 from sdcompress.quantizing.feeds import Feeds  # noqa: E402
-from sdcompress.quantizing.precisions import fp16, int8, uint8  # noqa: E402
+from sdcompress.quantizing.precisions import fp8, fp16, int8, uint8  # noqa: E402
 from sdcompress.quantizing.precisions._base import FloatSegment  # noqa: E402
 from sdcompress.quantizing.segments import load, plain, tail  # noqa: E402
 
@@ -94,7 +94,7 @@ CHOICES: dict[str, Callable[[], Any]] = {
 
 
 def graphs(artifact: Artifact, dataset: Dataset) -> Iterator[tuple[str, onnx.ModelProto]]:
-    """The network in float32, as ``fp16`` and ``int8`` make it, and with one choice changed."""
+    """The network in float32, as ``fp16``, ``fp8`` and ``int8`` make it, and with one choice changed."""
     (segment,) = artifact.manifest.segments
     (exit_,) = artifact.manifest.exits
     bare = plain(load(artifact, segment), ())
@@ -103,6 +103,9 @@ def graphs(artifact: Artifact, dataset: Dataset) -> Iterator[tuple[str, onnx.Mod
     given = FloatSegment(bare, tail(bare, [exit_.logits]), partial(feeds.of, 0))
     yield "float32", bare
     yield "fp16", fp16.fp16(given)
+    yield "fp8", fp8.fp8(given)
+    with mock.patch.object(fp8, "_residuals", return_value={}):
+        yield "fp8, sums not rounded", fp8.fp8(given)
     yield "uint8", uint8.uint8(given)
     with changed(reduce_range=False):
         yield "uint8, weights of 8 bits", uint8.uint8(given)
@@ -134,7 +137,7 @@ def main() -> None:
         api.export(given.run, cascade, layout="cascade", data_dir=given.data_dir)
         verb = {
             precision: api.quantize(cascade, Path(folder, precision), precision=precision, data_dir=given.data_dir)
-            for precision in ("int8", "fp16")
+            for precision in ("int8", "fp8", "fp16")
         }
         opened = open_artifact(single)
         spec, calls = opened.manifest.input.preprocess, {}

@@ -16,13 +16,15 @@ __all__ = ["VERBS"]
 
 def quantize(
     artifact: Annotated[Path, typer.Argument(help="folder of an artifact in fp32")],
-    precision: Annotated[str, typer.Option("--precision", help="of 'sdcompress list precisions': int8, fp16, bf16")],
+    precision: Annotated[
+        str, typer.Option("--precision", help="of 'sdcompress list precisions': int8, uint8, fp8, fp16, bf16")
+    ],
     out: Out,
     max_drop: Annotated[
         str, typer.Option("--max-drop", help="accuracy that every exit may lose on the validation images")
     ] = "1%",
     samples: Annotated[
-        int | None, typer.Option("--samples", help="training images that give int8 its ranges; default: 512")
+        int | None, typer.Option("--samples", help="training images that give int8, uint8 and fp8 ranges; default: 512")
     ] = None,
     data_dir: DataDir = None,
     threads: Threads = 1,
@@ -73,9 +75,10 @@ def _show(found: Quantized) -> None:
         f"{found.artifact}: {found.precision}, measured on {found.images} validation images (at most "
         f"{found.max_drop:.2%} lost at every exit){ranges}"
     )
+    others = "fp16 or fp32" if found.precision == "fp8" else "fp32"
     say(
         f"{found.bytes_before / 2**20:.2f} MiB -> {found.bytes_after / 2**20:.2f} MiB; {found.narrow} of "
-        f"{found.narrow + found.wide} convolutions and products in {found.precision}, {found.wide} stayed fp32"
+        f"{found.narrow + found.wide} convolutions and products in {found.precision}, {found.wide} in {others}"
     )
     if found.dropped:
         say(f"not taken over, because confidences have moved: {', '.join(found.dropped)}")

@@ -12,6 +12,7 @@ from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.artifact.rewrite import rewrite
 from sdcompress.artifact.write import entry, staged
 from sdcompress.engines.check import Checked, check_plan, check_precision
+from sdcompress.engines.hardware import check_hardware
 from sdcompress.engines.interrupt import noted
 from sdcompress.engines.memory import check_memory
 from sdcompress.engines.plan import Builder
@@ -62,8 +63,8 @@ def build_engines(
 
     Raises:
         ArtifactError: if the artifact is not intact.
-        SetupError: if there is no GPU, no TensorRT that builds, too little memory, or a build fails; or an artifact to
-            be timed against has no engines for this machine.
+        SetupError: if there is no GPU, one without the graphs' arithmetic, no TensorRT that builds, too little memory,
+            or a build fails; or an artifact to be timed against has no engines for this machine.
         UsageError: if TensorRT cannot parse a graph, or its version lacks what is asked for.
         DataError: if ``data_dir`` does not hold the data.
         VerificationError: if a plan is not of the precision that was asked for, or too much accuracy is lost.
@@ -74,6 +75,7 @@ def build_engines(
     settings = settings or BuildSettings()
     artifact = open_artifact(source)
     gpu = probe_cuda()
+    check_hardware(artifact.manifest, gpu, settings.hardware_compatibility)
     check_memory(artifact.manifest, settings.profiles, free=free_memory(), gpu=gpu.name)
     trt = load(builds=True)
     siblings = find_siblings(settings.against, artifact.manifest, tensorrt=version_of(trt), gpu=gpu)

@@ -80,10 +80,10 @@ class Builder:
             UsageError: if the parser refuses the graph, or the version lacks what is asked for.
             SetupError: if the build fails, for want of memory for example, or was given up.
         """
+        config = self._builder.create_builder_config()
+        level = self._configure(config, segment)  # first: it names a precision that this version has not
         # the parser owns the weights that the network points to: it must live until the plan is there
         network, _parser = self._parsed(graph, segment)
-        config = self._builder.create_builder_config()
-        level = self._configure(config, segment)
         for profile in self._settings.profiles:
             self._add_profile(config, segment, (profile.min, profile.opt, profile.max))
         self._use_timings(config)

@@ -35,6 +35,7 @@ _BESIDE: dict[Precision, tuple[str, ...]] = {  # what a graph of a precision may
     "fp16": ("fp16",),
     "bf16": ("bf16",),
     "int8": ("int8", "fp16", "bf16"),
+    "fp8": ("fp8", "fp16", "bf16"),
 }
 
 
@@ -59,7 +60,7 @@ def lower_problem(asked: Precision, layers: Mapping[str, int]) -> str | None:
     """What layers of a plan give less than was asked for; None if none does.
 
     Args:
-        asked: the precision of the graph; with int8 layers may also give fp16 or bf16.
+        asked: the precision of the graph; with int8 and fp8 layers may also give fp16 or bf16.
         layers: from ``layer_types``.
     """
     lower = [kind for kind in _LOWER if layers.get(kind) and kind not in _BESIDE[asked]]

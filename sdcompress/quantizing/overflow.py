@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto
 
 from sdcompress.data.preprocess import normalise
 from sdcompress.data.samples import Samples
 from sdcompress.errors import VerificationError
 from sdcompress.exporting.chain import Chain
 from sdcompress.exporting.cut import serialize
+from sdcompress.quantizing.extremes import largest_name, with_largest
 from sdcompress.quantizing.typed import narrowed
 from sdcompress.schema.manifest import Manifest
 
@@ -34,8 +35,8 @@ def check_overflow(
     """Run the float32 graphs and look at the size of every tensor that is float16 in the new ones.
 
     ONNX Runtime has few float16 kernels for CPUs: where it can, it takes casts away and computes in float32, which
-    does not overflow. A GPU would give infinities for the same file. No tensor leaves a graph, only its largest
-    absolute value. What is inside a node (sums, the scores of Attention) is not seen.
+    does not overflow. A GPU would give infinities for the same file. What is inside a node (sums, the scores of
+    Attention) is not seen.
 
     Args:
         manifest: of the artifact in float32.
@@ -48,17 +49,18 @@ def check_overflow(
     Raises:
         VerificationError: if float16 could not hold one of them.
     """
-    names = {file: narrowed(model, TensorProto.FLOAT16) for file, model in made.items()}
+    # what a DequantizeLinear gives is no larger than what was rounded, which is among these
+    names = {file: narrowed(model, TensorProto.FLOAT16) & _tensors(plain[file]) for file, model in made.items()}
     if not any(names.values()):
         return
-    graphs = [serialize(_with_largest(plain[file], names[file])) for file in plain]
+    graphs = [serialize(with_largest(plain[file], names[file])) for file in plain]
     chain = Chain(graphs, network_input=manifest.input.name, logits=(), threads=threads)
     largest: dict[str, float] = {}
     for start in range(0, len(samples), _BATCH):
         rows = np.arange(start, min(start + _BATCH, len(samples)))
         tensors = chain.run(normalise(samples.images(rows), manifest.input.preprocess))
         for name in sorted(set().union(*names.values())):
-            largest[name] = max(largest.get(name, 0.0), float(tensors[_of(name)]))
+            largest[name] = max(largest.get(name, 0.0), float(tensors[largest_name(name)]))
         if progress is not None:
             progress(int(rows[-1]) + 1, len(samples))
     worst = max(largest, key=lambda name: largest[name])
@@ -71,16 +73,6 @@ def check_overflow(
         )
 
 
-def _of(name: str) -> str:
-    return f"{name}/largest"
-
-
-def _with_largest(model: onnx.ModelProto, names: frozenset[str]) -> onnx.ModelProto:
-    """A copy that also gives the largest absolute value of each of these tensors, float32 []."""
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
-    for name in sorted(names):
-        made.graph.node.append(helper.make_node("Abs", [name], [f"{name}/absolute"]))
-        made.graph.node.append(helper.make_node("ReduceMax", [f"{name}/absolute"], [_of(name)], keepdims=0))
-        made.graph.output.append(helper.make_tensor_value_info(_of(name), TensorProto.FLOAT, []))
-    return made
+def _tensors(model: onnx.ModelProto) -> frozenset[str]:
+    made = (name for node in model.graph.node for name in node.output)
+    return frozenset((*made, *(value.name for value in model.graph.input)))

@@ -67,7 +67,7 @@ def quantize(
         threads: of ONNX Runtime.
         overwrite: replace an artifact that is there.
         progress: called with (images run, all images): calibration, segment by segment, then validation,
-            which fp16 runs twice.
+            which fp16 and fp8 run twice.
 
     Raises:
         UnknownNameError: if there is no such precision.
@@ -76,7 +76,7 @@ def quantize(
         DataError: if there are fewer training images than ``samples``.
         SetupError: if ONNX Runtime cannot run this precision here: what cannot be measured is not written.
         VerificationError: if an exit loses more than that, and then the graphs are left in ``<out>.failed``; or if
-            float16 does not hold what the network computes.
+            float16 does not hold what the network computes in fp16 or fp8.
         ParityError: if what was written does not repeat the logits that were measured, or its rows depend on others.
         OutputExistsError, StorageError: if ``out`` cannot be written.
     """
@@ -89,8 +89,8 @@ def quantize(
     with staged(out, overwrite=overwrite) as folder:
         feeds = Feeds(manifest, before, training, count=samples, threads=threads, progress=progress)
         bare, models = _models(manifest, old, rewritten, feeds)
-        _check_samples(samples, feeds, precision)
         products = _products(models, precision, opened)
+        _check_samples(samples, feeds, precision)
         graphs = {name: serialize(model) for name, model in models.items()}
         with _runnable(precision):
             found = compare(manifest, before, list(graphs.values()), validation, threads=threads, progress=progress)
@@ -156,19 +156,20 @@ def _check_samples(samples: int | None, feeds: Feeds, precision: str) -> None:
     if samples is not None and not feeds.used:
         raise UsageError(
             f"{samples} training images are asked for, and {precision} takes no ranges from images.",
-            allowed="--samples with a precision that needs it, as int8 does",
+            allowed="--samples with a precision that needs it, as int8 and fp8 do",
             next_step="leave --samples out",
         )
 
 
 def _products(models: Mapping[str, onnx.ModelProto], precision: str, opened: Artifact) -> tuple[int, int]:
-    counts = [count_products(model) for model in models.values()]
+    counts = [count_products(model, precision) for model in models.values()]
     narrow, wide = (sum(each) for each in zip(*counts, strict=True))
     if not narrow:
         raise UsageError(
             f"Nothing in '{opened.path}' can be computed in {precision}: all of its {wide} convolutions and products "
-            "stay float32.",
-            allowed="a graph with convolutions or products with stored weights that do not make the logits themselves",
+            "stay wider.",
+            allowed="a graph with convolutions or products with stored weights that do not make the logits themselves; "
+            "for fp8 of 32 channels or more, in steps of 16",
             next_step="run it as it is, or choose another precision: sdcompress list precisions",
         )
     return narrow, wide

@@ -21,6 +21,7 @@ from sdcompress.schema.manifest import ExitSignals, Segment
 __all__ = ["count_products", "load", "plain", "tail", "with_signals"]
 
 _STANDARD = {"", "ai.onnx"}
+_TYPED = {"fp16", "bf16"}
 
 
 def load(artifact: Artifact, segment: Segment) -> onnx.ModelProto:
@@ -119,8 +120,13 @@ def with_signals(
     return made
 
 
-def count_products(model: onnx.ModelProto) -> tuple[int, int]:
-    """How many convolutions and products compute in a lower precision, and how many in float32."""
+def count_products(model: onnx.ModelProto, precision: str) -> tuple[int, int]:
+    """How many convolutions and products compute in a precision, and how many do not.
+
+    Args:
+        model: what a precision has made.
+        precision: fp16 and bf16 are types of what is read; of all others it is read from a DequantizeLinear.
+    """
     inferred = onnx.shape_inference.infer_shapes(model)
     graph = inferred.graph
     types = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.input)}
@@ -128,8 +134,9 @@ def count_products(model: onnx.ModelProto) -> tuple[int, int]:
     dequantised = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
     found = [node for node in graph.node if node.op_type in PRODUCTS]
     narrow = sum(
-        set(node.input[:2]) <= dequantised
-        or all(types.get(name, TensorProto.FLOAT) != TensorProto.FLOAT for name in node.input[:2])
+        all(types.get(name, TensorProto.FLOAT) != TensorProto.FLOAT for name in node.input[:2])
+        if precision in _TYPED
+        else set(node.input[:2]) <= dequantised
         for node in found
     )
     return narrow, len(found) - narrow

@@ -53,7 +53,7 @@ def quantize(
             that needs none; UnknownNameError: no such precision.
         SetupError: if ONNX Runtime cannot run this precision on this machine.
         VerificationError: if an exit loses more, and then the graphs and figures are left in ``<out>.failed``; or if
-            float16 does not hold what the network computes.
+            float16 does not hold what the network computes in fp16 or fp8.
         ParityError: if what was written does not repeat the logits that were measured.
         OutputExistsError, StorageError: if ``out`` cannot be written.
     """

@@ -24,7 +24,8 @@ __all__ = [
 
 Layout = Literal["single", "cascade", "all", "graph", "if"]  # what an export can be asked for
 Ensemble = Literal["geometric"]
-Precision = Literal["fp32", "fp16", "bf16", "int8", "uint8"]  # of the weights and of most of the arithmetic
+# of the weights and of most of the arithmetic
+Precision = Literal["fp32", "fp16", "bf16", "int8", "uint8", "fp8"]
 
 LOGITS, ANSWER, EXIT_INDEX = "logits", "answer", "exit_index"  # outputs of a OneGraph, in this order
 

@@ -27,5 +27,5 @@ class Quantized(Frozen):
     bytes_before: PositiveInt = Field(description="of the graphs")
     bytes_after: PositiveInt
     narrow: PositiveInt = Field(description="convolutions and products in the new precision")
-    wide: Annotated[int, Field(ge=0)] = Field(description="those that stayed float32")
+    wide: Annotated[int, Field(ge=0)] = Field(description="those that are not: float32, beside fp8 also float16")
     dropped: tuple[str, ...] = Field(description="what was made for the old graphs and is not in the new artifact")

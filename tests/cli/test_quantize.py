@@ -60,8 +60,9 @@ def test_an_older_opset_stays_what_it_is(cli: Callable, made, tmp_path: Path, pr
         assert unknown_to_8_5({segment.file: model}) == ""
         assert_rounding_is_as_tensorrt_8_5_takes_it(model)
     assert cli("verify", out).code == 0
-    done = cli("quantize", source, "--precision", "bf16", "--out", tmp_path / "bf16")
-    assert (done.code, "exported with opset 16" in done.err) == (2, True)
+    for newer in ("bf16", "fp8"):
+        done = cli("quantize", source, "--precision", newer, "--out", tmp_path / newer)
+        assert (done.code, "exported with opset 16" in done.err) == (2, True)
 
 
 def assert_rounding_is_as_tensorrt_8_5_takes_it(model: onnx.ModelProto) -> None:
@@ -77,6 +78,22 @@ def assert_rounding_is_as_tensorrt_8_5_takes_it(model: onnx.ModelProto) -> None:
         assert not stored[zero].any()
     codes = {name for name, value in stored.items() if value.dtype == np.int8} - beside
     assert {node.op_type for node in model.graph.node if codes & set(node.input)} <= {"DequantizeLinear"}
+
+
+def test_fp8_raises_the_opset_and_signals_stay(cli: Callable, made, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = cli("quantize", made.cascade, "--precision", "fp8", "--max-drop", "0.5", "--out", out)
+    assert done.code == 0, done.err
+    assert "convolutions and products in fp8" in done.out
+    assert "in fp16 or fp32" in done.out
+    assert "ranges from 160 training images" in done.out
+    manifest = open_artifact(out).manifest
+    for segment in manifest.segments:
+        model = onnx.load(out / segment.file)
+        assert (model.ir_version, [opset.version for opset in model.opset_import]) == (10, [19])
+    assert all(exit_.signals for exit_ in manifest.exits[:-1])
+    assert cli("verify", out).code == 0
+    assert cli("calibrate", out, "--max-drop", "20%", "--out", tmp_path / "early").code == 0
 
 
 def test_all_that_is_done_with_an_artifact(cli: Callable, int8: Path, tmp_path: Path) -> None:

@@ -70,6 +70,7 @@ def test_what_is_no_report_is_refused(text: str) -> None:
         ("fp32", {UNKNOWN: 3}),
         ("fp16", {"fp16": 3, "fp32": 1}),
         ("int8", {"int8": 3, "fp16": 1, "fp32": 1}),
+        ("fp8", {"fp8": 3, "fp16": 2, "bf16": 1, "fp32": 1}),
         ("bf16", {"bf16": 1, UNKNOWN: 4}),
     ],
 )
@@ -80,13 +81,18 @@ def test_layers_as_asked_are_no_problem(asked: Any, layers: dict[str, int]) -> N
 
 @pytest.mark.parametrize(
     ("asked", "layers", "words"),
-    [("fp32", {"fp32": 3, "fp16": 1}, "layers give fp16"), ("fp16", {"fp16": 3, "int8": 1}, "layers give int8")],
+    [
+        ("fp32", {"fp32": 3, "fp16": 1}, "layers give fp16"),
+        ("fp16", {"fp16": 3, "int8": 1}, "layers give int8"),
+        ("fp8", {"fp8": 3, "int8": 1}, "layers give int8"),
+        ("int8", {"int8": 3, "fp8": 1}, "layers give fp8"),
+    ],
 )
 def test_less_than_was_asked_for_is_a_problem(asked: Any, layers: dict[str, int], words: str) -> None:
     assert words in str(lower_problem(asked, layers))
 
 
-@pytest.mark.parametrize(("asked", "layers"), [("fp16", {"fp32": 3}), ("int8", {"fp16": 3})])
+@pytest.mark.parametrize(("asked", "layers"), [("fp16", {"fp32": 3}), ("int8", {"fp16": 3}), ("fp8", {"fp16": 3})])
 @pytest.mark.parametrize("typed", [True, False])
 def test_what_no_layer_gives_is_a_problem(asked: Any, layers: dict[str, int], typed: bool) -> None:
     assert "no layer gives it" in str(missing_problem(asked, layers, typed=typed))

@@ -46,6 +46,16 @@ def graph() -> Callable[..., onnx.ModelProto]:
 @pytest.fixture(scope="session")
 def residual(graph: Callable[..., onnx.ModelProto]) -> onnx.ModelProto:
     """A residual block and a linear layer: relu(conv(x)) is read by a convolution and by the sum."""
+    return _residual(graph, channels=3, width=8)
+
+
+@pytest.fixture(scope="session")
+def wide_residual(graph: Callable[..., onnx.ModelProto]) -> onnx.ModelProto:
+    """The same with as many channels everywhere as any precision asks for."""
+    return _residual(graph, channels=32, width=32)
+
+
+def _residual(graph: Callable[..., onnx.ModelProto], *, channels: int, width: int) -> onnx.ModelProto:
     rng = np.random.default_rng(3)
     nodes = [
         helper.make_node("Conv", ["x", "w0", "b0"], ["c0"], pads=[1, 1, 1, 1], name="first"),
@@ -57,10 +67,14 @@ def residual(graph: Callable[..., onnx.ModelProto]) -> onnx.ModelProto:
         helper.make_node("Flatten", ["pooled"], ["flat"]),
         helper.make_node("Gemm", ["flat", "w2", "b2"], ["exit1_logits"], transB=1, name="last"),
     ]
-    shapes = {"w0": (8, 3, 3, 3), "b0": (8,), "w1": (8, 8, 3, 3), "b1": (8,), "w2": (4, 8), "b2": (4,)}
-    weights = {name: rng.normal(scale=0.3, size=shape).astype(np.float32) for name, shape in shapes.items()}
-    outputs: dict[str, Shape] = {"border": ["batch", 8, 6, 6], "exit1_logits": ["batch", 4]}
-    return graph(nodes, {"x": ["batch", 3, 6, 6]}, outputs, weights)
+    shapes = {
+        "w0": (width, channels, 3, 3), "w1": (width, width, 3, 3), "w2": (4, width),
+        "b0": (width,), "b1": (width,), "b2": (4,),
+    }  # fmt: skip
+    scale = 0.3 * (8 / width) ** 0.5  # so that what they add up to is as large in both
+    weights = {name: rng.normal(scale=scale, size=shape).astype(np.float32) for name, shape in shapes.items()}
+    outputs: dict[str, Shape] = {"border": ["batch", width, 6, 6], "exit1_logits": ["batch", 4]}
+    return graph(nodes, {"x": ["batch", channels, 6, 6]}, outputs, weights)
 
 
 @pytest.fixture(scope="session")
@@ -68,6 +82,13 @@ def batches() -> list[np.ndarray]:
     """What ``residual`` is calibrated with."""
     rng = np.random.default_rng(4)
     return [rng.normal(size=(16, 3, 6, 6)).astype(np.float32) for _ in range(3)]
+
+
+@pytest.fixture(scope="session")
+def wide_batches() -> list[np.ndarray]:
+    """What ``wide_residual`` is calibrated with."""
+    rng = np.random.default_rng(4)
+    return [rng.normal(size=(16, 32, 6, 6)).astype(np.float32) for _ in range(3)]
 
 
 @pytest.fixture(scope="session")

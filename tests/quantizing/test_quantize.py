@@ -279,13 +279,15 @@ def test_bf16_is_written_where_it_runs_and_refused_where_not(
     ("given", "error", "said"),
     [
         ({"precision": "int 8"}, UnknownNameError, "Did you mean 'int8'"),
-        ({"precision": "fp32"}, UnknownNameError, "bf16, fp16, int8"),
+        ({"precision": "fp32"}, UnknownNameError, "bf16, fp16, fp8, int8"),
         ({"max_drop": 1.0}, UsageError, r"max_drop is 1\.0"),
         ({"max_drop": -0.1}, UsageError, r"0 to below 1"),
         ({"max_drop": float("nan")}, UsageError, "max_drop is nan"),
         ({"samples": 63}, UsageError, "at least 64"),
         ({"samples": 301}, DataError, "There are 300 training images"),
         ({"samples": 64, "precision": "fp16"}, UsageError, "fp16 takes no ranges from images"),
+        ({"precision": "fp8"}, UsageError, "can be computed in fp8: all of its 7 "),
+        ({"samples": 64, "precision": "fp8"}, UsageError, "can be computed in fp8"),
     ],
 )
 def test_nonsense_is_refused_and_nothing_is_written(
@@ -367,6 +369,56 @@ def test_what_float16_cannot_hold_is_refused_although_it_runs_here(
     assert "65504" in str(caught.value)
     assert not (tmp_path / "out").exists()
     assert run(source, "int8").narrow == 2  # whose scales know no largest number
+
+
+def wide(size: float = 1.0) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
+    """Three products, of which only the one of 32 by 32 has a kernel in 8-bit floats; it gives numbers of that size."""
+    rng = np.random.default_rng(0)
+    shapes = {"up": (16, 32), "square": (32, 32), "down": (32, 3)}
+    weights = {name: rng.normal(scale=0.3, size=shape).astype(np.float32) for name, shape in shapes.items()}
+    weights["square"] *= size
+    weights["down"] /= size
+    nodes = [
+        onnx.helper.make_node("Flatten", ["input"], ["flat"]),
+        onnx.helper.make_node("MatMul", ["flat", "up"], ["a"]),
+        onnx.helper.make_node("Tanh", ["a"], ["h"]),
+        onnx.helper.make_node("MatMul", ["h", "square"], ["large"]),
+        onnx.helper.make_node("MatMul", ["large", "down"], ["final_logits"]),
+    ]
+    return nodes, weights
+
+
+def test_an_artifact_in_fp8_holds_8_bit_floats_beside_float16_and_float32(
+    run: Callable, single: Callable, tmp_path: Path
+) -> None:
+    source = single(*wide())
+    told = run(source, "fp8", samples=200)
+    assert (told.narrow, told.wide, told.calibration_images) == (1, 2, 200)
+    new, old = open_artifact(tmp_path / "out").manifest, open_artifact(source).manifest
+    (segment,) = new.segments
+    assert (segment.precision, segment.parameters) == ("fp8", 16 * 32 + 32 * 32 + 32 * 3)
+    assert (segment.inputs, segment.outputs) == (old.segments[0].inputs, old.segments[0].outputs)
+    assert new.provenance.parent == old.digest
+    (change,) = told.exits
+    assert change.changed > 0
+    assert change.accuracy_after == new.exits[0].accuracy
+    stored = {t.name: t.data_type for t in onnx.load(tmp_path / "out" / "segment-0.onnx").graph.initializer}
+    types = onnx.TensorProto
+    assert [stored[name] for name in ("up/fp16", "square/fp8", "down")] == [
+        types.FLOAT16,
+        types.FLOAT8E4M3FN,
+        types.FLOAT,
+    ]
+    assert verify(tmp_path / "out").layout == "single"
+    with pytest.raises(UsageError, match="is in fp8 already"):
+        run(tmp_path / "out", "fp16")
+
+
+def test_what_float16_cannot_hold_is_refused_in_fp8_too(run: Callable, single: Callable, tmp_path: Path) -> None:
+    """The numbers between its products are float16; the weights' scale would know no largest number."""
+    with pytest.raises(VerificationError, match=r"'large' reaches \d\S* on 400 validation images"):
+        run(single(*wide(1e5)), "fp8")
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_cannot_be_run_on_the_golden_images_either_is_said(

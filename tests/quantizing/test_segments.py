@@ -129,15 +129,18 @@ def test_products_are_counted_by_what_they_read(graph: Made) -> None:
         helper.make_node("Sum", ["a", "b", "e"], ["y"]),
     ]
     model = graph(nodes, {"x": ["batch", 3]}, {"y": ["batch", 3]}, weights)
-    assert count_products(model) == (1, 2)
+    assert count_products(model, "int8") == (1, 2)
+    assert count_products(model, "fp16") == (0, 3)
 
 
 def test_a_product_whose_weight_comes_first_is_counted_like_any_other(graph: Made) -> None:
     weights = {"w": np.eye(3, dtype=np.float32), "v": np.eye(3, dtype=np.float32)}
     nodes = [helper.make_node("MatMul", ["w", "x"], ["a"]), helper.make_node("MatMul", ["v", "a"], ["y"])]
     model = graph(nodes, {"x": ["batch", 3, 2]}, {"y": ["batch", 3, 2]}, weights)
-    assert count_products(model) == (0, 2)
-    assert count_products(fp16(FloatSegment(model, frozenset({"y"}), lambda: iter([])))) == (1, 1)
+    assert count_products(model, "fp16") == (0, 2)
+    made = fp16(FloatSegment(model, frozenset({"y"}), lambda: iter([])))
+    assert count_products(made, "fp16") == (1, 1)
+    assert count_products(made, "fp8") == (0, 2)  # float16 is what fp8 leaves beside its own
 
 
 @pytest.fixture

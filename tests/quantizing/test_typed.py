@@ -14,8 +14,9 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from sdcompress.errors import UsageError
-from sdcompress.quantizing.precisions._base import FloatSegment
+from sdcompress.quantizing.precisions._base import FloatSegment, Precision
 from sdcompress.quantizing.precisions.bf16 import bf16
+from sdcompress.quantizing.precisions.fp8 import fp8
 from sdcompress.quantizing.precisions.fp16 import fp16
 from sdcompress.quantizing.typed import FLOAT_ONLY
 
@@ -117,15 +118,16 @@ def test_brain_floats_need_a_newer_format_than_an_export_has(graph: Made, segmen
     onnx.checker.check_model(made, full_check=True)
 
 
+@pytest.mark.parametrize(("precision", "needs"), [(bf16, 22), (fp8, 19)])
 @pytest.mark.parametrize("opset", [16, 17])
 def test_an_export_for_older_runtimes_is_not_made_unreadable_to_them(
-    graph: Made, segment_of: Segment, opset: int
+    graph: Made, segment_of: Segment, opset: int, precision: Precision, needs: int
 ) -> None:
     node = helper.make_node("MatMul", ["x", "w"], ["y"])
-    weights = {"w": np.ones((1, 1), np.float32)}
-    model = graph([node], {"x": ["batch", 1]}, {"y": ["batch", 1]}, weights, opset=opset, ir=8)
-    with pytest.raises(UsageError, match=f"opset {opset}, .*; bf16 needs 22") as caught:
-        bf16(segment_of(model, []))
+    weights = {"w": np.ones((32, 32), np.float32)}
+    model = graph([node], {"x": ["batch", 32]}, {"y": ["batch", 32]}, weights, opset=opset, ir=8)
+    with pytest.raises(UsageError, match=f"opset {opset}, .*; this precision needs {needs}") as caught:
+        precision(segment_of(model, [np.ones((1, 32), np.float32)]))
     assert "fp16" in caught.value.next_step
     assert fp16(segment_of(model, [])).opset_import[0].version == opset
 
