@@ -10,8 +10,9 @@ import numpy as np
 from cascades import cascade
 from clocks import Sample, in_turn, medians, ratio, wall
 from engines import limits, single
-from place import BATCHES, PRECISIONS, NotMeasured, Place, engine, inputs_of, needs, needs_gpu, needs_tensorrt
+from place import BATCHES, NotMeasured, Place, engine, inputs_of, needs, needs_gpu, needs_tensorrt
 from races import build, distilled, options, precisions
+from table import PRECISIONS
 
 from sdcompress.artifact.read import open_artifact
 from sdcompress.errors import SdcompressError

@@ -13,7 +13,6 @@ from sdcompress.runtime.engine import Float
 from sdcompress.runtime.network import Network
 from sdcompress.runtime.open import open_network
 
-PRECISIONS = ("fp32", "fp16", "int8")
 BATCHES = (1, 8, 32, 64)
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
 
-from place import PRECISIONS, NotMeasured, Place, engine, inputs_of, needs_tensorrt
+from place import NotMeasured, Place, engine, inputs_of, needs_tensorrt
+from table import PRECISIONS
 
 from sdcompress.artifact.read import open_artifact
 from sdcompress.engines.build import build_engines
@@ -31,17 +32,16 @@ def build(place: Place, precision: str, layout: str) -> dict[str, Any]:
 
 
 def precisions(place: Place) -> dict[str, Any]:
-    """Every precision of the single network against fp32, and those of 8 bits against fp16."""
+    """Every precision of the single network against those before it: fp32, fp16, int8, fp8."""
     needs_tensorrt()
     there = {kind: path for kind in PRECISIONS if (path := place.out / "engines" / f"single-{kind}").exists()}
     if len(there) < 2:
         raise NotMeasured("engines of two precisions are needed: see the pieces build-single-P")
+    earlier = list(there)
     return {
-        kind: against(
-            path, {other: there[other] for other in ("fp32", "fp16") if other in there and other != kind}, FEW
-        )
-        for kind, path in there.items()
-        if kind != "fp32"
+        kind: against(there[kind], {other: there[other] for other in earlier[:at]}, FEW)
+        for at, kind in enumerate(earlier)
+        if at > 0
     }
 
 

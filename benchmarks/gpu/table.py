@@ -13,7 +13,7 @@ from typing import Any
 
 Row = tuple[str, str, str, tuple[str, ...]]  # what, the target, the piece, where in its figures
 
-PRECISIONS = ("fp32", "fp16", "int8")
+PRECISIONS = ("fp32", "fp16", "int8", "fp8")
 NOT = "not measured"
 
 
@@ -53,7 +53,7 @@ def rows() -> list[Row]:
 def _races() -> Iterator[Row]:
     for batch in (1, 64):
         name = f"batch {batch}"
-        for kind, other in (("fp16", "fp32"), ("int8", "fp32"), ("int8", "fp16")):
+        for kind, other in (("fp16", "fp32"), ("int8", "fp32"), ("int8", "fp16"), ("fp8", "fp16"), ("fp8", "int8")):
             yield (f"{kind}, times as fast as {other}, {name}", "", "precisions", (kind, other, name, "speedup"))
         for option in ("version-compatible", "ampere+", "same_compute_capability"):
             where = (option, "plain", name, "speedup")

@@ -118,7 +118,7 @@ def test_races_are_between_what_their_names_say(tiny_artifact: Callable[..., Pat
     artifacts, out = tmp_path / "artifacts", tmp_path / "out"
     for name in ("distilled-exit1-fp32", "distilled-final-fp32", "undistilled-fp32", "single-fp16"):
         tiny_artifact("single", name=f"artifacts/{name}")
-    for name in ("single-fp32", "single-int8"):
+    for name in ("single-fp32", "single-int8", "single-fp8"):
         tiny_artifact("single", name=f"out/engines/{name}")
     program = f"""
 import json, sys
@@ -153,8 +153,10 @@ print(json.dumps(found))
     assert (exits["exit1"]["equal or better"], exits["final"]["equal or better"]) == (False, True)
     assert exits["best, batch 1"]["exit"] == exits["best, batch 64"]["exit"] == "final"
     assert set(exits["exit1"]["undistilled"]) == {"batch 1", "batch 64"}
-    assert set(found["precisions"]) == {"int8"}
-    assert set(found["precisions"]["int8"]) == {"fp32"}
+    assert {kind: set(others) for kind, others in found["precisions"].items()} == {
+        "int8": {"fp32"},
+        "fp8": {"fp32", "int8"},
+    }
     assert found["options"]["version-compatible"].startswith("not measured: TensorRT 8.5")
     assert found["options"]["ampere+"]["plain"]["batch 1"]["verdict"]
     table = script("table.py", out)
