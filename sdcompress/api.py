@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from sdcompress import pipeline, recipes
 from sdcompress.artifact.read import open_artifact
+from sdcompress.benchmarking.contender import bench_samples
 from sdcompress.benchmarking.run import bench as run_bench
 from sdcompress.calibration.verbs import calibrate, plan
 from sdcompress.checkpoint import Checkpoint
@@ -157,7 +158,7 @@ def bench(
         pixels, labels = golden.images, golden.labels
     else:
         dataset = open_subject(artifacts[0]).dataset(data_dir)
-        (pixels, labels), source = pipeline.bench_samples(dataset.test), f"test split of {dataset.name}"
+        (pixels, labels), source = bench_samples(dataset.test), f"test split of {dataset.name}"
     return run_bench(
         artifacts,
         images=pixels,

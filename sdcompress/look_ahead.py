@@ -19,13 +19,14 @@ def check_recipe(recipe: Recipe) -> None:
     Raises:
         RecipeError: if the method is its own control, one of them cannot train by this recipe, or the artifacts are to
             be measured on a backend that they are not made for.
-        UnknownNameError: if there will be no such exit, or there is no such method or exit policy.
+        UnknownNameError: if there will be no such exit, or there is no such method, exit policy or precision.
         UsageError: if the exit policy is of no use with so few exits, or the exits to keep are the last alone.
     """
     with requires_extra("train"):
         from sdcompress.training.needs import check_recipe as check_training  # torch
 
     _check_backend(recipe.bench.backend)
+    _check_precisions(recipe.quantize.precisions)
     for spec in (recipe.method, *recipe.controls):
         check_training(recipe.model_copy(update={"method": spec}))
     for control in recipe.controls:
@@ -48,6 +49,15 @@ def check_recipe(recipe: Recipe) -> None:
     for name in recipe.export.exits:
         if name not in known:
             raise UnknownNameError("exits", name, known, "correct export.exits in the recipe")
+
+
+def _check_precisions(precisions: tuple[str, ...]) -> None:
+    if not precisions:
+        return
+    with requires_extra("quantize"):
+        from sdcompress.quantizing.quantize import check_precision  # onnx
+    for precision in precisions:
+        check_precision(precision)
 
 
 def _check_backend(backend: str) -> None:
@@ -75,13 +85,14 @@ def check_data(recipe: Recipe) -> None:
         check_with_data(recipe.model_copy(update={"method": spec}), found)
     validation, test, needed = len(found.val), len(found.test), recipe.export.parity_samples
     calibrates = methods.build(recipe.method).needs.exits and "cascade" in recipe.export.layouts
-    least = least_samples(recipe.calibrate)
-    if validation + test >= needed and (validation >= least or not calibrates):
+    least = least_samples(recipe.calibrate) if calibrates else int(bool(recipe.quantize.precisions))
+    if validation + test >= needed and validation >= least:
         return
     raise RecipeError(
         f"'{recipe.data.name}' holds out {validation} images for validation and {test} for test.",
         allowed=f"at least {needed} together, which prove the export, and {least} for validation, "
-        "which choose the thresholds of the layout 'cascade'"
-        + (" (calibrate.confidence asks for so many)" if recipe.calibrate.confidence else ""),
-        next_step="raise data.validation or data.test_limit, or take 'cascade' out of export.layouts",
+        "which choose the thresholds of the layout 'cascade' and judge what quantize.precisions cost"
+        + (" (calibrate.confidence asks for so many)" if calibrates and recipe.calibrate.confidence else ""),
+        next_step="raise data.validation or data.test_limit, or take 'cascade' out of export.layouts and leave "
+        "quantize.precisions out",
     )

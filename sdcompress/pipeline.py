@@ -2,7 +2,7 @@
 
 runs/NAME/recipe.yaml           the resolved recipe
           train/<method>/       checkpoints, metrics.jsonl, TensorBoard
-          artifacts/<method>-…  exported, cut, calibrated
+          artifacts/<method>-…  exported, cut, quantised, calibrated
           evaluations/….json    every checkpoint and artifact, on validation and test
           bench.json            latency of all artifacts in turn
           report/               report.json, report.md, report.html
@@ -15,16 +15,15 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
-
-import numpy as np
+from typing import TYPE_CHECKING, Literal
 
 from sdcompress import methods, recipes
 from sdcompress.artifact.read import open_artifact
+from sdcompress.benchmarking.contender import bench_samples
 from sdcompress.benchmarking.run import bench
 from sdcompress.calibration.calibrate import calibrate
 from sdcompress.checkpoint import Checkpoint, newest, read_metrics
-from sdcompress.data.samples import Dataset, Samples
+from sdcompress.data.samples import Dataset
 from sdcompress.errors import requires_extra
 from sdcompress.evaluation.evaluate import evaluate
 from sdcompress.evaluation.subject import open_subject
@@ -36,14 +35,16 @@ from sdcompress.schema.report import BenchReport, Evaluation, Report
 from sdcompress.steps import Steps
 from sdcompress.storage import write_text
 
-__all__ = ["BENCH_IMAGES", "Stage", "bench_samples", "run"]
+if TYPE_CHECKING:
+    from sdcompress.exporting.export import Target
+
+__all__ = ["Stage", "run"]
 
 Progress = Callable[[int, int], None]
 Stage = Callable[[str], AbstractContextManager[Progress]]
 """Called with what begins; gives what is told (done, all) while it lasts."""
 
 SPLITS: tuple[Literal["validation", "test"], ...] = ("validation", "test")
-BENCH_IMAGES = 2000  # different images; enough that no cache knows them, few enough to hold in memory
 
 
 def run(
@@ -79,7 +80,7 @@ def run(
     checkpoints = {spec.name: job.train(spec) for spec in job.methods}
     # only now: training refuses a folder that holds a run of another recipe
     write_text(out / "recipe.yaml", recipes.dump(recipe))
-    artifacts = {name: path for spec in job.methods for name, path in job.export(spec, checkpoints[spec.name]).items()}
+    artifacts = {name: path for spec in job.methods for name, path in job.artifacts(spec, checkpoints[spec.name])}
     reference = f"{job.methods[0].name}-final" if len(job.methods) > 1 else None
     evaluations = job.evaluate({**{name: checkpoint.path for name, checkpoint in checkpoints.items()}, **artifacts})
     measured = job.bench(artifacts, reference)
@@ -122,8 +123,23 @@ class _Job:
                 on_epoch=self.on_epoch,
             )
 
-    def export(self, spec: schema.Method, checkpoint: Checkpoint) -> dict[str, Path]:
-        """The artifacts of one method that are measured, by name: pruned networks, then the calibrated cascade."""
+    def artifacts(self, spec: schema.Method, checkpoint: Checkpoint) -> Iterator[tuple[str, Path]]:
+        """The artifacts of one method that are measured, by name: as exported, then in each precision."""
+        exported = self.export(spec, checkpoint)
+        for precision in ("", *self.recipe.quantize.precisions):
+            for target in exported:
+                made = self.quantize(target.out, precision) if precision else target.out
+                if target.layout == "cascade":
+                    ending = f"-{precision}" if precision else ""
+                    made = self.calibrate(
+                        made,
+                        made.with_name(f"{spec.name}-early-exit{ending}"),
+                        against=target.out if precision else None,  # what the precision costs counts as lost too
+                    )
+                yield made.name, made
+
+    def export(self, spec: schema.Method, checkpoint: Checkpoint) -> list[Target]:
+        """What one method's network becomes: pruned networks, then the other layouts."""
         with requires_extra("export"):
             from sdcompress.exporting.export import Target, export_all  # torch, onnx
 
@@ -131,47 +147,56 @@ class _Job:
         own = spec == self.recipe.method and methods.build(spec).needs.exits
         # a control is there to be compared with: its whole network is enough
         singles = (settings.exits if "single" in settings.layouts else ()) if own else ("final",)
-        kept = {f"{spec.name}-{name}": Target(folder / f"{spec.name}-{name}", "single", name) for name in singles}
-        others = [layout for layout in settings.layouts if own and layout != "single"]
-        raw = {
-            f"{spec.name}-{layout}": Target(folder / f"{spec.name}-{layout}", layout, exits=settings.kept_exits)
-            for layout in others
-        }
-        targets = {**kept, **raw}
-        inputs = [checkpoint.weights_sha256, settings.model_dump(mode="json"), sorted(targets)]
-        if not all(self.steps.fits(f"export {spec.name}", inputs, target.out) for target in targets.values()):
+        targets = [Target(folder / f"{spec.name}-{name}", "single", name) for name in singles]
+        targets += [
+            Target(folder / f"{spec.name}-{layout}", layout, exits=settings.kept_exits)
+            for layout in settings.layouts
+            if own and layout != "single"
+        ]
+        names = sorted(target.out.name for target in targets)
+        inputs = [checkpoint.weights_sha256, settings.model_dump(mode="json"), names]
+        if not all(self.steps.fits(f"export {spec.name}", inputs, target.out) for target in targets):
             with self.stage(f"export {spec.name}") as progress:
                 export_all(
                     checkpoint.path,
-                    list(targets.values()),
+                    targets,
                     settings=settings,
                     data_dir=self.recipe.data.dir,
                     overwrite=True,
                     progress=progress,
                 )
             self.steps.finish(f"export {spec.name}", inputs)
-        measured = {name: target.out for name, target in targets.items() if target.layout != "cascade"}
-        cascades = [target.out for target in raw.values() if target.layout == "cascade"]
-        return {**measured, **{f"{spec.name}-early-exit": self.calibrate(cascade) for cascade in cascades}}
+        return targets
 
-    def calibrate(self, cascade: Path) -> Path:
+    def quantize(self, path: Path, precision: str) -> Path:
+        """The same in a lower precision."""
+        with requires_extra("quantize"):
+            from sdcompress.quantizing.quantize import quantize  # onnx
+
+        out, settings = path.with_name(f"{path.name}-{precision}"), self.recipe.quantize
+        inputs = [open_artifact(path).manifest.digest, settings.max_drop, settings.samples]
+        if not self.steps.fits(f"quantize {out.name}", inputs, out):
+            dataset = self.dataset(path)
+            with self.stage(f"quantize {out.name}") as progress:
+                quantize(
+                    path, out, precision=precision, training=dataset.train, validation=dataset.split("validation"),
+                    max_drop=settings.max_drop, samples=settings.samples, overwrite=True, progress=progress,
+                )  # fmt: skip
+            self.steps.finish(f"quantize {out.name}", inputs)
+        return out
+
+    def calibrate(self, cascade: Path, out: Path, *, against: Path | None) -> Path:
         """Choose the thresholds of a cascade on the validation split."""
-        out = cascade.with_name(cascade.name.removesuffix("-cascade") + "-early-exit")
-        digest = open_artifact(cascade).manifest.digest
-        inputs = [digest, self.recipe.calibrate.model_dump(mode="json"), self.recipe.bench.threads]
+        digests = [open_artifact(path).manifest.digest for path in (cascade, against) if path]
+        inputs = [*digests, self.recipe.calibrate.model_dump(mode="json"), self.recipe.bench.threads]
         if not self.steps.fits(f"calibrate {cascade.name}", inputs, out):
             with self.stage(f"calibrate {cascade.name}") as progress:
                 samples = self.dataset(cascade).split("validation")
                 threads = self.recipe.bench.threads
                 calibrate(
-                    cascade,
-                    out,
-                    samples=samples,
-                    settings=self.recipe.calibrate,
-                    threads=threads,
-                    overwrite=True,
-                    progress=progress,
-                )
+                    cascade, out, samples=samples, settings=self.recipe.calibrate, against=against,
+                    threads=threads, overwrite=True, progress=progress,
+                )  # fmt: skip
             self.steps.finish(f"calibrate {cascade.name}", inputs)
         return out
 
@@ -259,12 +284,6 @@ class _Job:
             spec = self.recipe.data
             self._dataset = open_subject(folder).dataset(spec.dir)
         return self._dataset
-
-
-def bench_samples(samples: Samples) -> tuple[np.ndarray, np.ndarray]:
-    """Up to 2,000 images of a split, uint8 [N, H, W, C], in a fixed random order, and their labels, int64 [N]."""
-    chosen = np.random.default_rng(0).permutation(len(samples))[:BENCH_IMAGES]
-    return samples.images(chosen), samples.labels[chosen]
 
 
 @contextmanager

@@ -11,6 +11,12 @@ from sdcompress.errors import RecipeError, SdcompressError, UnknownNameError, Us
 from sdcompress.look_ahead import check_data, check_recipe
 
 TOO_FEW = {
+    "no validation to judge a precision by": [
+        "data.validation=0",
+        "method=baseline",
+        "controls=[]",
+        "quantize.precisions=[int8]",
+    ],
     "no validation for the thresholds": ["data.validation=0"],
     "too few to choose thresholds": ["data.validation=0.03"],
     "too few to certify": ["calibrate.confidence=0.95", "calibrate.max_drop=0.01"],
@@ -34,6 +40,13 @@ def test_an_exit_that_will_not_be_is_refused_with_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'exit2'") as caught:
         check_recipe(recipes.read("digits", ["exits.auto=2", "export.exits=[exit22]"]))
     assert caught.value.allowed == "exit1, exit2, final"
+
+
+def test_a_precision_that_is_not_is_refused_with_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'uint8'"):
+        check_recipe(recipes.read("digits", ["quantize.precisions=[unit8]"]))
+    with pytest.raises(RecipeError, match="named once"):
+        recipes.read("digits", ["quantize.precisions=[int8, int8]"])
 
 
 def test_exits_to_keep_are_checked_where_a_layout_has_several() -> None:

@@ -110,6 +110,41 @@ def test_a_run_does_every_step_once_and_reports_what_it_measured(first: tuple[Pa
     assert Report.model_validate_json((out / "report" / "report.json").read_text()).rows == made.rows
 
 
+def test_precisions_are_added_to_a_run_beside_what_is_there(done: Path) -> None:
+    before = files(done)
+    steps, made = go(done, "quantize.precisions=[uint8]", "quantize.max_drop=0.5", "calibrate.confidence=null")
+    added = ["baseline-final-uint8", "byot-final-uint8", "byot-early-exit-uint8"]
+    quantised = ["baseline-final-uint8", "byot-final-uint8", "byot-cascade-uint8"]
+    assert [step for step in steps if step.startswith("quantize")] == [f"quantize {name}" for name in quantised]
+    assert not [step for step in steps if step.startswith("export")]
+    assert [row.name for row in made.rows] == [
+        "baseline-final", "baseline-final-uint8", "byot-final", "byot-early-exit", "byot-final-uint8",
+        "byot-early-exit-uint8",
+    ]  # fmt: skip
+    assert made.reference == "baseline-final"
+    redone = {name for name in changed(before, files(done)) if name in before}
+    assert redone <= {"bench.json", "steps.json"}
+    manifests = {name: open_artifact(done / "artifacts" / name).manifest for name in added}
+    assert {manifest.precisions for manifest in manifests.values()} == {("uint8",)}
+    again, _ = go(done, "quantize.precisions=[uint8]", "quantize.max_drop=0.5", "calibrate.confidence=null")
+    assert again == []
+
+
+def test_what_a_precision_costs_counts_as_lost_by_leaving_early(done: Path) -> None:
+    """The certificate of the cascade in a lower precision is about the whole network in float32."""
+    go(
+        done, "quantize.precisions=[uint8]", "quantize.max_drop=0.5", "calibrate.confidence=0.5",
+        "calibrate.max_drop=0.9",
+    )  # fmt: skip
+    whole = open_artifact(done / "artifacts" / "byot-cascade").manifest
+    early = open_artifact(done / "artifacts" / "byot-early-exit-uint8").manifest
+    assert early.certificate is not None
+    assert early.certificate.against == whole.digest
+    plain = open_artifact(done / "artifacts" / "byot-early-exit").manifest
+    assert plain.certificate is not None
+    assert plain.certificate.against is None
+
+
 def test_evaluations_lie_under_plain_names(first: tuple[Path, list[str], Report]) -> None:
     stems = ["baseline", "byot", *ARTIFACTS]
     expected = {f"{stem}-{split}.json" for stem in stems for split in ("validation", "test")}

@@ -13,14 +13,16 @@ import numpy.typing as npt
 
 from sdcompress.artifact.read import open_artifact
 from sdcompress.benchmarking.clock import Lane
+from sdcompress.data.samples import Samples
 from sdcompress.runtime.engine import Engine, Prediction
 from sdcompress.runtime.one_graph import OneGraphEngine, open_one_graph
 from sdcompress.runtime.open import open_engine
 
-__all__ = ["Contender", "Course", "holds_one_graph", "input_order", "open_contender", "split"]
+__all__ = ["Contender", "Course", "bench_samples", "holds_one_graph", "input_order", "open_contender", "split"]
 
 # Inputs wait preprocessed in memory; this much for each engine is plenty to keep the caches as cold as in service.
 _INPUT_BYTES = 2**28
+_IMAGES = 2000  # different ones; enough that no cache knows them, few enough to hold in memory
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,12 @@ def input_order(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
     """
     most = max(1, _INPUT_BYTES // (4 * int(np.prod(images.shape[1:]))))
     return np.random.default_rng(0).permutation(len(images))[:most]
+
+
+def bench_samples(samples: Samples) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Up to 2,000 images of a split, uint8 [N, H, W, C], in a fixed random order, and their labels, int64 [N]."""
+    chosen = np.random.default_rng(0).permutation(len(samples))[:_IMAGES]
+    return samples.images(chosen), samples.labels[chosen]
 
 
 def split(inputs: npt.NDArray[np.float32], batch: int) -> list[npt.NDArray[np.float32]]:

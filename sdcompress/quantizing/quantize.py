@@ -34,7 +34,7 @@ from sdcompress.schema.graphs import Segment
 from sdcompress.schema.manifest import Manifest, ParityRecord
 from sdcompress.schema.quantized import Quantized
 
-__all__ = ["ROOM", "quantize"]
+__all__ = ["ROOM", "check_precision", "quantize"]
 
 ROOM = "sdcompress.quantizing.precisions"
 
@@ -124,7 +124,13 @@ def _check_drop(max_drop: float) -> None:
         )
 
 
-def _precision(name: str) -> Precision:
+def check_precision(name: str) -> None:
+    """Refuse a precision that there is not.
+
+    Raises:
+        UnknownNameError: with the nearest.
+        UsageError: if no manifest could name it.
+    """
     known = registry.names(ROOM)
     if name not in known:
         raise UnknownNameError("precisions", name, known)
@@ -134,6 +140,10 @@ def _precision(name: str) -> Precision:
             allowed=", ".join(get_args(schema.Precision)),
             next_step="add it to Precision in sdcompress/schema/graphs.py: docs/adding/precision.md",
         )
+
+
+def _precision(name: str) -> Precision:
+    check_precision(name)
     found: Precision = registry.load(ROOM, name, extra="quantize")
     return found
 

@@ -174,6 +174,23 @@ class Export(Frozen):
     )
 
 
+class Quantize(Frozen):
+    """Lower precisions, in which 'run' makes and measures every artifact once more."""
+
+    precisions: tuple[str, ...] = Field((), description="of 'sdcompress list precisions', e.g. [uint8]; default: none")
+    max_drop: Annotated[float, Field(ge=0, lt=1)] = Field(0.01, description="accuracy that every exit may lose by it")
+    samples: PositiveInt | None = Field(
+        None, description="training images that ranges are taken from; null: 512, or all where there are fewer"
+    )
+
+    @field_validator("precisions")
+    @classmethod
+    def _each_once(cls, precisions: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(precisions)) != len(precisions):
+            raise ValueError("each precision may be named once")
+        return precisions
+
+
 class Calibrate(Frozen):
     """The exit thresholds, chosen on the validation split of the exported artifact."""
 
@@ -245,6 +262,7 @@ class Recipe(Frozen):
     controls: tuple[Method, ...] = Field((), description="methods trained the same way, to compare with ('run')")
     train: Train = Train()
     export: Export = Export()
+    quantize: Quantize = Quantize()
     calibrate: Calibrate = Calibrate()
     bench: Bench = Bench()
 
