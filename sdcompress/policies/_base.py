@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["SIGNALS_ATOL", "ExitPolicy", "Float", "Signals", "signals_of"]
+__all__ = ["SIGNALS_ATOL", "ExitPolicy", "Float", "Gate", "Signals", "signals_of"]
 
 Float = npt.NDArray[np.float32]
 SIGNALS_ATOL = 1e-5  # two runtimes may be so far apart in a probability or in nats: float32, summed in another order
@@ -32,6 +32,10 @@ class Signals(NamedTuple):
     second: Float
     entropy: Float
     answer: npt.NDArray[np.int64]
+
+
+# from the signals of the exits so far to the rows that leave, bool [B]
+Gate = Callable[[Sequence[Signals]], npt.NDArray[np.bool_]]
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,22 @@ class ExitPolicy:
                 earlier ones may be missing.
         """
         raise NotImplementedError
+
+    def gate(self, exit_: int, least: np.float32) -> Gate:
+        """Which rows leave: those whose score is at least so much. NaN is not at least anything.
+
+        For a policy that can tell the same, to the bit, with less work at every call.
+
+        Args:
+            exit_: the exit's position.
+            least: the threshold.
+        """
+
+        def leaves(signals: Sequence[Signals]) -> npt.NDArray[np.bool_]:
+            found: npt.NDArray[np.bool_] = np.greater_equal(self.score(exit_, signals), least)
+            return found
+
+        return leaves
 
     @property
     def parameters(self) -> dict[str, Any]:

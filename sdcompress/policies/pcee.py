@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from sdcompress.policies._base import ExitPolicy, Float, Signals
+from sdcompress.policies._base import ExitPolicy, Float, Gate, Signals
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -51,6 +51,22 @@ class Pcee(ExitPolicy):
             found = np.add(found, np.multiply(np.greater_equal(best, np.float32(edge)), np.float32(above - below)))
         capped: Float = np.minimum(found, np.float32(1))
         return capped
+
+    def gate(self, exit_: int, least: np.float32) -> Gate:
+        """A rising score is enough from one edge on: twenty steps of a sum become one comparison."""
+        edges = np.array([-np.inf, *self.edges[exit_]], np.float32)
+        levels = np.array(self.accuracies[exit_])
+        steps = np.diff(levels)
+        if (np.diff(edges) < 0).any() or (steps < 0).any():
+            return super().gate(exit_, least)
+        reached = np.minimum(np.add.accumulate(np.array([levels[0], *steps], np.float32)), np.float32(1)) >= least
+        edge = edges[reached.argmax()] if reached.any() else np.float32(np.inf)
+
+        def leaves(signals: Sequence[Signals]) -> npt.NDArray[np.bool_]:
+            found: npt.NDArray[np.bool_] = np.greater_equal(signals[-1].best, edge)
+            return found
+
+        return leaves
 
 
 def _table(best: Float, right: npt.NDArray[np.bool_]) -> tuple[list[float], list[float]]:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sdcompress import registry
 from sdcompress.errors import ArtifactError
@@ -127,6 +129,44 @@ def test_every_policy_gives_float32_in_0_to_1_and_comes_back_from_its_parameters
         assert policy.score(exit_, alone)[0] == score[exit_, 7]
         if not policy.history:
             np.testing.assert_array_equal(policy.score(exit_, [found[exit_]]), score[exit_])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_gate_is_the_score_at_its_threshold_to_the_bit(kind: str) -> None:
+    found, right = made()
+    policy = policy_class(kind).fit(found, right)
+    nothing = [
+        one._replace(best=np.full_like(one.best, np.nan), entropy=np.full_like(one.best, np.nan)) for one in found
+    ]
+    for exit_ in range(8):
+        score = policy.score(exit_, found[: exit_ + 1])
+        values = np.unique(score)
+        beside = [np.nextafter(values, np.float32(towards)) for towards in (-1, 2)]
+        for least in np.unique(np.concatenate([values, *beside, np.float32([-1, 0, 1, np.inf])])):
+            gate = policy.gate(exit_, least)
+            np.testing.assert_array_equal(gate(found[: exit_ + 1]), score >= least)
+            with np.errstate(invalid="ignore"):
+                unknown = policy.score(exit_, nothing[: exit_ + 1]) >= least
+                np.testing.assert_array_equal(gate(nothing[: exit_ + 1]), unknown)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    steps=st.lists(st.tuples(st.floats(0, 1, width=32), st.floats(0, 1)), max_size=20),
+    first=st.floats(0, 1),
+    least=st.floats(-0.5, 1.5, width=32),
+    rising=st.booleans(),
+)
+def test_pcees_gate_is_its_score_whatever_a_manifest_says(
+    steps: list[tuple[float, float]], first: float, least: float, rising: bool
+) -> None:
+    edges, levels = [edge for edge, _ in steps], [first, *(level for _, level in steps)]
+    if rising:
+        edges, levels = sorted(edges), sorted(levels)
+    policy = Pcee([edges], [levels])
+    best = np.float32([0, 1, np.nan, *edges, *np.nextafter(np.float32(edges), np.float32(0)), 0.3, 0.7])
+    now = [signals([0.5] * len(best))._replace(best=best)]
+    np.testing.assert_array_equal(policy.gate(0, np.float32(least))(now), policy.score(0, now) >= np.float32(least))
 
 
 @pytest.mark.parametrize("kind", KINDS)
