@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sdcompress import data, methods
 from sdcompress.calibration.calibrate import check_policy, least_samples
-from sdcompress.errors import RecipeError, UnknownNameError, requires_extra
+from sdcompress.errors import RecipeError, SetupError, UnknownNameError, UsageError, requires_extra
 from sdcompress.exporting.keep import kept_exits
 from sdcompress.schema.recipe import Recipe
 
@@ -17,8 +17,8 @@ def check_recipe(recipe: Recipe) -> None:
     """Check what the recipe alone tells.
 
     Raises:
-        RecipeError: if the method is its own control, one of them cannot train by this recipe, or the artifacts are to
-            be measured on a backend that they are not made for.
+        RecipeError: if the method is its own control, one of them cannot train by this recipe, the artifacts are to be
+            measured on a backend that they are not made for, or a precision cannot be made or run here.
         UnknownNameError: if there will be no such exit, or there is no such method, exit policy or precision.
         UsageError: if the exit policy is of no use with so few exits, or the exits to keep are the last alone.
     """
@@ -26,7 +26,7 @@ def check_recipe(recipe: Recipe) -> None:
         from sdcompress.training.needs import check_recipe as check_training  # torch
 
     _check_backend(recipe.bench.backend)
-    _check_precisions(recipe.quantize.precisions)
+    _check_precisions(recipe)
     for spec in (recipe.method, *recipe.controls):
         check_training(recipe.model_copy(update={"method": spec}))
     for control in recipe.controls:
@@ -51,13 +51,22 @@ def check_recipe(recipe: Recipe) -> None:
             raise UnknownNameError("exits", name, known, "correct export.exits in the recipe")
 
 
-def _check_precisions(precisions: tuple[str, ...]) -> None:
-    if not precisions:
+def _check_precisions(recipe: Recipe) -> None:
+    if not recipe.quantize.precisions:
         return
     with requires_extra("quantize"):
-        from sdcompress.quantizing.quantize import check_precision  # onnx
-    for precision in precisions:
-        check_precision(precision)
+        from sdcompress.quantizing.tried import try_precision  # onnx
+    try:
+        for precision in recipe.quantize.precisions:
+            try_precision(precision, opset=recipe.export.opset)
+    except UnknownNameError:
+        raise
+    except (UsageError, SetupError) as error:
+        raise RecipeError(
+            f"A precision of quantize.precisions would fail after the training: {error.found}",
+            allowed=error.allowed,
+            next_step="take it out of quantize.precisions, or change export.opset in the recipe",
+        ) from error
 
 
 def _check_backend(backend: str) -> None:
@@ -85,14 +94,20 @@ def check_data(recipe: Recipe) -> None:
         check_with_data(recipe.model_copy(update={"method": spec}), found)
     validation, test, needed = len(found.val), len(found.test), recipe.export.parity_samples
     calibrates = methods.build(recipe.method).needs.exits and "cascade" in recipe.export.layouts
-    least = least_samples(recipe.calibrate) if calibrates else int(bool(recipe.quantize.precisions))
+    judges = bool(recipe.quantize.precisions)
+    if judges:
+        with requires_extra("quantize"):
+            from sdcompress.quantizing.feeds import calibration_images  # onnx
+        calibration_images(found.train, None)
+    least = least_samples(recipe.calibrate) if calibrates else int(judges)
     if validation + test >= needed and validation >= least:
         return
+    reasons = ["choose the thresholds of the layout 'cascade'"] * calibrates + ["say what a precision costs"] * judges
+    ways = ["take 'cascade' out of export.layouts"] * calibrates + ["leave quantize.precisions out"] * judges
     raise RecipeError(
         f"'{recipe.data.name}' holds out {validation} images for validation and {test} for test.",
-        allowed=f"at least {needed} together, which prove the export, and {least} for validation, "
-        "which choose the thresholds of the layout 'cascade' and judge what quantize.precisions cost"
+        allowed=f"at least {needed} together, which prove the export"
+        + (f", and {least} for validation, which {' and '.join(reasons)}" if reasons else "")
         + (" (calibrate.confidence asks for so many)" if calibrates and recipe.calibrate.confidence else ""),
-        next_step="raise data.validation or data.test_limit, or take 'cascade' out of export.layouts and leave "
-        "quantize.precisions out",
+        next_step=f"raise data.validation or data.test_limit{', or ' if ways else ''}{' and '.join(ways)}",
     )

@@ -131,11 +131,9 @@ class _Job:
                 made = self.quantize(target.out, precision) if precision else target.out
                 if target.layout == "cascade":
                     ending = f"-{precision}" if precision else ""
-                    made = self.calibrate(
-                        made,
-                        made.with_name(f"{spec.name}-early-exit{ending}"),
-                        against=target.out if precision else None,  # what the precision costs counts as lost too
-                    )
+                    # where there is a certificate, what the precision costs counts as lost too
+                    against = target.out if precision and self.recipe.calibrate.confidence is not None else None
+                    made = self.calibrate(made, made.with_name(f"{spec.name}-early-exit{ending}"), against=against)
                 yield made.name, made
 
     def export(self, spec: schema.Method, checkpoint: Checkpoint) -> list[Target]:
@@ -174,13 +172,13 @@ class _Job:
             from sdcompress.quantizing.quantize import quantize  # onnx
 
         out, settings = path.with_name(f"{path.name}-{precision}"), self.recipe.quantize
-        inputs = [open_artifact(path).manifest.digest, settings.max_drop, settings.samples]
+        inputs = [open_artifact(path).manifest.digest, settings.max_drop]
         if not self.steps.fits(f"quantize {out.name}", inputs, out):
             dataset = self.dataset(path)
             with self.stage(f"quantize {out.name}") as progress:
                 quantize(
                     path, out, precision=precision, training=dataset.train, validation=dataset.split("validation"),
-                    max_drop=settings.max_drop, samples=settings.samples, overwrite=True, progress=progress,
+                    max_drop=settings.max_drop, threads=self.recipe.bench.threads, overwrite=True, progress=progress,
                 )  # fmt: skip
             self.steps.finish(f"quantize {out.name}", inputs)
         return out

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sdcompress import pipeline, recipes
-from sdcompress.errors import RecipeError, SdcompressError, UnknownNameError, UsageError
+from sdcompress.errors import DataError, RecipeError, SdcompressError, UnknownNameError, UsageError
 from sdcompress.look_ahead import check_data, check_recipe
 
 TOO_FEW = {
@@ -47,6 +47,31 @@ def test_a_precision_that_is_not_is_refused_with_the_nearest() -> None:
         check_recipe(recipes.read("digits", ["quantize.precisions=[unit8]"]))
     with pytest.raises(RecipeError, match="named once"):
         recipes.read("digits", ["quantize.precisions=[int8, int8]"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        (["quantize.precisions=[int8, fp8]", "export.opset=16"], "exported with opset 16"),
+        (["quantize.precisions=[bf16]"], "cannot run bf16 here"),
+    ],
+)
+def test_a_precision_that_would_fail_after_the_training_is_refused(settings: list[str], match: str) -> None:
+    with pytest.raises(RecipeError, match=match) as caught:
+        check_recipe(recipes.read("digits", settings))
+    assert "export.opset" in caught.value.next_step
+
+
+@pytest.mark.parametrize("opset", [16, 18, 23])
+def test_precisions_that_go_are_let_through(opset: int) -> None:
+    which = "[int8, uint8, fp16]" if opset == 16 else "[int8, uint8, fp16, fp8]"
+    check_recipe(recipes.read("digits", [f"quantize.precisions={which}", f"export.opset={opset}"]))
+
+
+def test_too_few_images_to_take_ranges_from_are_refused() -> None:
+    few = ["data.train_limit=40", "quantize.precisions=[int8]", "method=baseline", "controls=[]"]
+    with pytest.raises(DataError, match="40 training images"):
+        check_data(recipes.read("digits", few))
 
 
 def test_exits_to_keep_are_checked_where_a_layout_has_several() -> None:

@@ -112,7 +112,7 @@ def test_a_run_does_every_step_once_and_reports_what_it_measured(first: tuple[Pa
 
 def test_precisions_are_added_to_a_run_beside_what_is_there(done: Path) -> None:
     before = files(done)
-    steps, made = go(done, "quantize.precisions=[uint8]", "quantize.max_drop=0.5", "calibrate.confidence=null")
+    steps, made = go(done, "quantize.precisions=[uint8]", "quantize.max_drop=0.5")
     added = ["baseline-final-uint8", "byot-final-uint8", "byot-early-exit-uint8"]
     quantised = ["baseline-final-uint8", "byot-final-uint8", "byot-cascade-uint8"]
     assert [step for step in steps if step.startswith("quantize")] == [f"quantize {name}" for name in quantised]
@@ -126,7 +126,7 @@ def test_precisions_are_added_to_a_run_beside_what_is_there(done: Path) -> None:
     assert redone <= {"bench.json", "steps.json"}
     manifests = {name: open_artifact(done / "artifacts" / name).manifest for name in added}
     assert {manifest.precisions for manifest in manifests.values()} == {("uint8",)}
-    again, _ = go(done, "quantize.precisions=[uint8]", "quantize.max_drop=0.5", "calibrate.confidence=null")
+    again, _ = go(done, "quantize.precisions=[uint8]", "quantize.max_drop=0.5")
     assert again == []
 
 

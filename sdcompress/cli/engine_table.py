@@ -38,7 +38,7 @@ def show_engines(built: Engines, precision: str) -> None:
     if built.validation:
         _show_validation(built.validation)
     else:
-        say("not held against validation images: --data-dir says where they are")
+        say("not held against validation images")
     for time in built.siblings:
         say(_raced(time, precision))
 

@@ -12,7 +12,7 @@ from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.artifact.rewrite import rewrite
 from sdcompress.artifact.write import entry, staged
 from sdcompress.engines.check import Checked, check_plan, check_precision
-from sdcompress.engines.hardware import check_hardware
+from sdcompress.engines.hardware import check_graphs, check_hardware
 from sdcompress.engines.interrupt import noted
 from sdcompress.engines.memory import check_memory
 from sdcompress.engines.plan import Builder
@@ -21,7 +21,7 @@ from sdcompress.engines.prove import prove
 from sdcompress.engines.settings import BuildSettings
 from sdcompress.engines.siblings import find_siblings
 from sdcompress.engines.timing_cache import Timings, engines_folder, log_kept, open_timings
-from sdcompress.engines.validation import find_samples
+from sdcompress.engines.validation import find_reference
 from sdcompress.nvidia.compatible import same_machine
 from sdcompress.nvidia.log import Log
 from sdcompress.nvidia.probe import Gpu, free_memory, probe_cuda
@@ -62,10 +62,12 @@ def build_engines(
         progress: told (done, total), in thousandths of a plan; then in validation images; then in rounds of timing.
 
     Raises:
-        ArtifactError: if the artifact is not intact.
+        ArtifactError: if the artifact is not intact; or if ``data_dir`` is given, and its recipe cannot be read, or
+            onnxruntime cannot run its graphs.
         SetupError: if there is no GPU, one without the graphs' arithmetic, no TensorRT that builds, too little memory,
             or a build fails; or an artifact to be timed against has no engines for this machine.
-        UsageError: if TensorRT cannot parse a graph, or its version lacks what is asked for.
+        UsageError: if TensorRT cannot parse a graph, its version lacks what is asked for, the graphs are for CPUs, or
+            an artifact to be timed against differs in more than its precision.
         DataError: if ``data_dir`` does not hold the data.
         VerificationError: if a plan is not of the precision that was asked for, or too much accuracy is lost.
         ParityError: if the engines do not compute what the checkpoint computes.
@@ -74,18 +76,19 @@ def build_engines(
     """
     settings = settings or BuildSettings()
     artifact = open_artifact(source)
+    check_graphs(artifact.manifest)
     gpu = probe_cuda()
     check_hardware(artifact.manifest, gpu, settings.hardware_compatibility)
     check_memory(artifact.manifest, settings.profiles, free=free_memory(), gpu=gpu.name)
     trt = load(builds=True)
-    siblings = find_siblings(settings.against, artifact.manifest, tensorrt=version_of(trt), gpu=gpu)
-    samples = find_samples(source, data_dir, count=settings.validation_images)
+    siblings = find_siblings(artifact.manifest, settings, tensorrt=version_of(trt), gpu=gpu)
+    reference = find_reference(source, data_dir, count=settings.validation_images)
     timings = open_timings(settings.timing_cache, tensorrt=version_of(trt), gpu=gpu, log=Log())
     with staged(out, overwrite=overwrite) as folder, log_kept(timings):
         made = _Build(trt, artifact, settings, gpu, timings, progress or _silent).run(folder)
         attach(artifact, folder, made, gpu)  # the runtime opens nothing that no manifest lists
         engine, others = _opened(folder), [(sibling, _opened(sibling.path)) for sibling in siblings]
-        found = prove(engine, open_artifact(folder), settings, samples=samples, siblings=others, progress=progress)
+        found = prove(engine, open_artifact(folder), settings, reference=reference, siblings=others, progress=progress)
         return attach(artifact, folder, made.model_copy(update=found), gpu)
 
 

@@ -8,10 +8,28 @@ from sdcompress.nvidia.probe import Gpu
 from sdcompress.schema.engines import HardwareCompatibility
 from sdcompress.schema.manifest import Manifest
 
-__all__ = ["check_hardware"]
+__all__ = ["check_graphs", "check_hardware"]
 
 _FP8 = "8.9"  # Ada; Model Optimizer's "Support Matrix", and TensorRT for RTX, "Working with Quantized Types"
 _OTHER = "build the artifact in fp16 or int8: sdcompress quantize ARTIFACT --precision fp16 --out OUT"
+
+
+def check_graphs(manifest: Manifest) -> None:
+    """Refuse graphs that are for CPUs, which no GPU is needed to know.
+
+    Args:
+        manifest: of the artifact.
+
+    Raises:
+        UsageError: if they are.
+    """
+    if "uint8" in manifest.precisions:
+        raise UsageError(
+            "The graphs are in uint8, which is for CPUs: TensorRT takes signed codes with zero points of 0 only.",
+            allowed="fp32, fp16, bf16, int8, fp8",
+            next_step="quantise the artifact that this was made from to another one: sdcompress quantize ARTIFACT "
+            "--precision int8 --out OUT",
+        )
 
 
 def check_hardware(manifest: Manifest, gpu: Gpu, hardware_compatibility: HardwareCompatibility) -> None:
@@ -24,15 +42,8 @@ def check_hardware(manifest: Manifest, gpu: Gpu, hardware_compatibility: Hardwar
 
     Raises:
         SetupError: if the GPU has no 8-bit floats and the graphs do.
-        UsageError: if the engines are to run on GPUs that have none, or the graphs are for CPUs.
+        UsageError: if the engines are to run on GPUs that have none.
     """
-    if "uint8" in manifest.precisions:
-        raise UsageError(
-            "The graphs are in uint8, which is for CPUs: TensorRT takes signed codes with zero points of 0 only.",
-            allowed="fp32, fp16, bf16, int8, fp8",
-            next_step="quantise the artifact that this was made from to another one: sdcompress quantize ARTIFACT "
-            "--precision int8 --out OUT",
-        )
     files = [segment.file for segment in manifest.segments if segment.precision == "fp8"]
     if not files:
         return

@@ -7,13 +7,11 @@ from typing import Any
 
 from sdcompress.artifact.read import Artifact
 from sdcompress.data.preprocess import normalise
-from sdcompress.data.samples import Samples
 from sdcompress.engines.parity import run_parity, widens
 from sdcompress.engines.settings import BuildSettings
-from sdcompress.engines.siblings import Sibling, race
-from sdcompress.engines.validation import validate
+from sdcompress.engines.siblings import Sibling, race, tuned_batches
+from sdcompress.engines.validation import Reference, validate
 from sdcompress.runtime.engine import Engine
-from sdcompress.runtime.open import open_engine
 
 __all__ = ["prove"]
 
@@ -23,7 +21,7 @@ def prove(
     artifact: Artifact,
     settings: BuildSettings,
     *,
-    samples: Samples | None,
+    reference: Reference | None,
     siblings: Sequence[tuple[Sibling, Engine]],
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
@@ -33,7 +31,7 @@ def prove(
         engine: that runs them.
         artifact: that they were made of.
         settings: of the build.
-        samples: of the validation split; None: there are none.
+        reference: the graphs, and validation images; None: they could not be had.
         siblings: to be timed beside, at the batches that the profiles are tuned for.
         progress: told (images run, all images), then (rounds done, all rounds).
 
@@ -47,13 +45,11 @@ def prove(
     manifest, tf32 = artifact.manifest, settings.tf32
     records = run_parity(artifact, engine, profiles=settings.profiles, tf32=tf32)
     validation = None
-    if samples is not None:
-        graphs = open_engine(artifact.path, allow_uncertified=True)
+    if reference is not None:
         validation = validate(
-            graphs, engine, samples, manifest,
+            reference, engine, manifest,
             max_drop=settings.max_drop, tf32=widens(manifest, tf32=tf32), progress=progress,
         )  # fmt: skip
     inputs = normalise(artifact.golden().images, manifest.input.preprocess)
-    batches = sorted({profile.opt for profile in settings.profiles})
-    times = race(engine, siblings, inputs, batches, progress=progress) if siblings else ()
+    times = race(engine, siblings, inputs, tuned_batches(settings), progress=progress) if siblings else ()
     return {"parity": records, "validation": validation, "siblings": times}

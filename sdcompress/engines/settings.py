@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sdcompress.engines.profiles import DEFAULT
 from sdcompress.errors import UsageError
+from sdcompress.evaluation.change import check_drop
 from sdcompress.schema.engines import BatchProfile, HardwareCompatibility
 
 __all__ = ["BuildSettings"]
@@ -48,10 +49,7 @@ class BuildSettings:
     def __post_init__(self) -> None:
         if self.level is not None and not 0 <= self.level <= 5:
             raise UsageError(f"The level is {self.level}.", allowed="0 to 5", next_step="leave it out for the default")
-        if not 0 <= self.max_drop < 1:
-            raise UsageError(
-                f"max_drop is {self.max_drop}.", allowed="0 to below 1", next_step="e.g. 0.01, one point of accuracy"
-            )
+        check_drop(self.max_drop)
         if self.validation_images < 0:
             raise UsageError(
                 f"The number of validation images is {self.validation_images}.",

@@ -13,14 +13,17 @@ from sdcompress.benchmarking.clock import Lane, no_collection
 from sdcompress.benchmarking.contender import split
 from sdcompress.benchmarking.stats import ratio_of_means, verdict
 from sdcompress.calibration.against import comparable
+from sdcompress.engines.settings import BuildSettings
+from sdcompress.errors import UsageError
 from sdcompress.nvidia.compatible import choose
 from sdcompress.nvidia.probe import Gpu
 from sdcompress.policies._base import Float
 from sdcompress.runtime.engine import Engine
-from sdcompress.schema.engines import SiblingTime
+from sdcompress.runtime.resident.buckets import buckets
+from sdcompress.schema.engines import Engines, SiblingTime
 from sdcompress.schema.manifest import Manifest
 
-__all__ = ["Sibling", "find_siblings", "race"]
+__all__ = ["Sibling", "find_siblings", "race", "tuned_batches"]
 
 _ROUNDS, _SECONDS, _WARM_UP_MS = 10, 0.2, 200.0
 _BATCHES = 4  # of each size: enough that no call sees the inputs of the one before
@@ -41,26 +44,51 @@ class Sibling:
     precision: str
 
 
-def find_siblings(paths: Sequence[Path], manifest: Manifest, *, tensorrt: str, gpu: Gpu) -> tuple[Sibling, ...]:
+def find_siblings(manifest: Manifest, settings: BuildSettings, *, tensorrt: str, gpu: Gpu) -> tuple[Sibling, ...]:
     """Look at the artifacts to race against, before a build takes its minutes.
 
     Args:
-        paths: of artifacts.
         manifest: of the artifact whose engines are to be built.
+        settings: of the build; they name the others.
         tensorrt: version that is installed here.
         gpu: that is here.
 
     Raises:
-        UsageError: if one has other classes, inputs or data.
+        UsageError: if one has other classes, inputs or data, or differs in more than its precision.
         ArtifactError: if one is not intact.
         SetupError: if one has no engines that this machine can load.
     """
     found = []
-    for path in paths:
+    for path in settings.against:
         other = comparable(path, manifest)
-        choose(other.engines, tensorrt=tensorrt, gpu=gpu, artifact=str(path))
+        built = choose(other.engines, tensorrt=tensorrt, gpu=gpu, artifact=str(path))
+        if problem := _otherwise(other, built, manifest, settings):
+            raise UsageError(
+                f"'{path}' {problem}: a race would not be between precisions.",
+                allowed="an artifact of the same layout and exits, whose engines were built with the same options",
+                next_step="build its engines with the options of this build, or leave it out",
+            )
         found.append(Sibling(path, other.digest, " and ".join(other.precisions)))
     return tuple(found)
+
+
+def tuned_batches(settings: BuildSettings) -> list[int]:
+    """The batches that the profiles are tuned for, each once, rising."""
+    return sorted({profile.opt for profile in settings.profiles})
+
+
+def _otherwise(other: Manifest, built: Engines, manifest: Manifest, settings: BuildSettings) -> str:
+    """In what else than its precision a sibling differs; empty: in nothing that is known before a build."""
+    names = [tuple(exit_.name for exit_ in each.exits) for each in (other, manifest)]
+    if other.layout != manifest.layout or names[0] != names[1]:
+        return f"is a {other.layout} with the exits {', '.join(names[0])}, this a {manifest.layout} with " + ", ".join(
+            names[1]
+        )
+    for what in ("tf32", "version_compatible", "hardware_compatibility"):
+        if getattr(built, what) != getattr(settings, what):
+            return f"was built with {what} {getattr(built, what)}, these with {getattr(settings, what)}"
+    missing = [batch for batch in tuned_batches(settings) if batch not in buckets(built.profiles).rows]
+    return f"has no engines for a batch of exactly {missing[0]}" if missing else ""
 
 
 def race(

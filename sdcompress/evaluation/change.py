@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from sdcompress.errors import UsageError
 from sdcompress.evaluation.metrics import calibration_error, softmax
 from sdcompress.policies._base import Float
 from sdcompress.runtime.engine import Prediction
 from sdcompress.schema.change import ExitChange, PolicyChange
 
-__all__ = ["ExitComparison", "PolicyComparison", "Quality"]
+__all__ = ["ExitComparison", "PolicyComparison", "Quality", "check_drop"]
 
 Labels = npt.NDArray[np.int64]
 
@@ -26,15 +27,29 @@ class Quality:
         change: what is told of it.
         ece: after.
         lost: answers that are right before minus those that are right after.
-        finite: whether all logits are finite.
+        images: N.
+        finite: whether all logits are finite, before and after.
         worst: positions of up to 8 images with the largest differences, largest first.
     """
 
     change: ExitChange
     ece: float
     lost: int
+    images: int
     finite: bool
     worst: tuple[int, ...]
+
+    def loses_more_than(self, max_drop: float) -> bool:
+        """Whether the accuracy falls by more: a share, 0.01 = one point."""
+        return self.lost > max_drop * self.images + 1e-9
+
+
+def check_drop(max_drop: float) -> None:
+    """Refuse what is no share of accuracy that may be lost; UsageError."""
+    if not 0 <= max_drop < 1:
+        raise UsageError(
+            f"max_drop is {max_drop}.", allowed="0 to below 1", next_step="e.g. 0.01, one point of accuracy"
+        )
 
 
 class ExitComparison:
@@ -51,7 +66,8 @@ class ExitComparison:
     def add(self, before: Float, after: Float, labels: Labels) -> None:
         """Take in a batch: logits [E, B, K] of the same images in both ways, and their labels [B]."""
         answers = [logits.argmax(axis=2) for logits in (before, after)]
-        difference = np.abs(after - before).max(axis=2)
+        with np.errstate(invalid="ignore"):  # infinity less infinity, which is told as not finite
+            difference = np.abs(after - before).max(axis=2)
         confidence = softmax(np.nan_to_num(after)).max(axis=2)
         batch = _Exits(answers[0] == labels, answers[1] == labels, answers[0] != answers[1], difference, confidence)
         self._batches.append(batch)
@@ -138,6 +154,7 @@ def _quality(name: str, found: _Exits, row: int) -> Quality:
         change,
         calibration_error(found.confidence[row], after),
         int(before.sum()) - int(after.sum()),
+        len(before),
         bool(np.isfinite(difference).all()),
         tuple(int(index) for index in np.argsort(-known, kind="stable")[:8]),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,17 +129,19 @@ def export_all(
             manifests.append(write(layout, made.facts, records, folder))
             layouts.append(layout)
     if settings.opset < NEWER:
-        _tell_unknown(layouts)
+        _tell_unknown({target.out.name: layout for target, layout in zip(targets, layouts, strict=True)})
     return tuple(manifests)
 
 
-def _tell_unknown(layouts: Sequence[Layout]) -> None:
+def _tell_unknown(layouts: Mapping[str, Layout]) -> None:
     """Warn of what TensorRT 8.5 cannot parse, for whose sake these opsets are asked for most.
 
     No error, because other runtimes know the operators, and because the parser has the last word, when engines are
     built: but that is on another machine, where there may be no torch to export again.
     """
-    unknown = unknown_to_8_5({file: model for layout in layouts for file, model in layout.models.items()})
+    unknown = unknown_to_8_5(
+        {f"{out}/{file}": model for out, layout in layouts.items() for file, model in layout.models.items()}
+    )
     if unknown:
         warnings.warn(
             f"TensorRT 8.5 cannot parse {unknown}. For it, export with --opset 16, which writes LayerNormalization in "

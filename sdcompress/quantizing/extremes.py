@@ -1,4 +1,7 @@
-"""How large tensors inside a graph become: no tensor leaves it, only its largest absolute value."""
+"""How large tensors inside a graph become: no tensor leaves it, only its largest absolute value.
+
+While it runs all of them are held, whatever the order of the nodes (onnxruntime 1.32): give it small batches.
+"""
 
 from __future__ import annotations
 

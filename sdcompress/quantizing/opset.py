@@ -30,7 +30,8 @@ def at_least(model: onnx.ModelProto, opset: int, *, ir: int) -> onnx.ModelProto:
             f"The graphs were exported with opset {given}, for runtimes that read no newer one; this precision needs "
             f"{opset}.",
             allowed=f"graphs of opset {NEWER} and above",
-            next_step="--precision fp16 or int8, which keep the opset; or export again without --opset",
+            next_step="take fp16 or int8, which keep the opset; or sdcompress export CHECKPOINT --opset "
+            f"{max(opset, NEWER)}, and quantise that",
         )
     try:
         made = onnx.version_converter.convert_version(model, opset)

@@ -14,12 +14,12 @@ from sdcompress.errors import VerificationError
 from sdcompress.exporting.chain import Chain
 from sdcompress.exporting.cut import serialize
 from sdcompress.quantizing.extremes import largest_name, with_largest
+from sdcompress.quantizing.feeds import BATCH
 from sdcompress.quantizing.typed import narrowed
 from sdcompress.schema.manifest import Manifest
 
 __all__ = ["check_overflow"]
 
-_BATCH = 256
 _LARGEST = float(np.finfo(np.float16).max)
 
 
@@ -56,8 +56,9 @@ def check_overflow(
     graphs = [serialize(with_largest(plain[file], names[file])) for file in plain]
     chain = Chain(graphs, network_input=manifest.input.name, logits=(), threads=threads)
     largest: dict[str, float] = {}
-    for start in range(0, len(samples), _BATCH):
-        rows = np.arange(start, min(start + _BATCH, len(samples)))
+    # every tensor of a batch is held at once: ONNX Runtime frees none whose largest value is asked for
+    for start in range(0, len(samples), BATCH):
+        rows = np.arange(start, min(start + BATCH, len(samples)))
         tensors = chain.run(normalise(samples.images(rows), manifest.input.preprocess))
         for name in sorted(set().union(*names.values())):
             largest[name] = max(largest.get(name, 0.0), float(tensors[largest_name(name)]))

@@ -18,7 +18,7 @@ from sdcompress.artifact.rewrite import rewrite
 from sdcompress.artifact.write import derived, entry, staged
 from sdcompress.data.samples import Samples
 from sdcompress.errors import SetupError, UnknownNameError, UsageError, VerificationError
-from sdcompress.evaluation.change import Quality
+from sdcompress.evaluation.change import Quality, check_drop
 from sdcompress.exporting.chain import FAILURES
 from sdcompress.exporting.count import parameters
 from sdcompress.exporting.cut import ports, serialize
@@ -34,7 +34,7 @@ from sdcompress.schema.graphs import Segment
 from sdcompress.schema.manifest import Manifest, ParityRecord
 from sdcompress.schema.quantized import Quantized
 
-__all__ = ["ROOM", "check_precision", "quantize"]
+__all__ = ["ROOM", "precision_of", "quantize", "runnable"]
 
 ROOM = "sdcompress.quantizing.precisions"
 
@@ -80,8 +80,8 @@ def quantize(
         ParityError: if what was written does not repeat the logits that were measured, or its rows depend on others.
         OutputExistsError, StorageError: if ``out`` cannot be written.
     """
-    _check_drop(max_drop)
-    rewritten = _precision(precision)
+    check_drop(max_drop)
+    rewritten = precision_of(precision)
     opened = open_artifact(artifact)
     manifest = opened.manifest
     old = {segment.file: load(opened, segment) for segment in manifest.segments}
@@ -92,11 +92,11 @@ def quantize(
         products = _products(models, precision, opened)
         _check_samples(samples, feeds, precision)
         graphs = {name: serialize(model) for name, model in models.items()}
-        with _runnable(precision):
+        with runnable(precision):
             found = compare(manifest, before, list(graphs.values()), validation, threads=threads, progress=progress)
         check_overflow(manifest, bare, models, validation, threads=threads, progress=progress)
         _check_quality(found, max_drop, len(validation), out=Path(out), graphs=graphs, precision=precision)
-        with _runnable(precision):
+        with runnable(precision):
             records = golden_records(manifest, list(graphs.values()), opened.golden(), threads=threads)
         made = _write(opened, folder, models, found=found, records=records, precision=precision)
         verify(folder, threads=threads)
@@ -117,15 +117,8 @@ def quantize(
     )
 
 
-def _check_drop(max_drop: float) -> None:
-    if not 0 <= max_drop < 1:
-        raise UsageError(
-            f"max_drop is {max_drop}.", allowed="0 to below 1", next_step="e.g. 0.01, one point of accuracy"
-        )
-
-
-def check_precision(name: str) -> None:
-    """Refuse a precision that there is not.
+def precision_of(name: str) -> Precision:
+    """The precision of that name.
 
     Raises:
         UnknownNameError: with the nearest.
@@ -140,10 +133,6 @@ def check_precision(name: str) -> None:
             allowed=", ".join(get_args(schema.Precision)),
             next_step="add it to Precision in sdcompress/schema/graphs.py: docs/adding/precision.md",
         )
-
-
-def _precision(name: str) -> Precision:
-    check_precision(name)
     found: Precision = registry.load(ROOM, name, extra="quantize")
     return found
 
@@ -166,7 +155,7 @@ def _check_samples(samples: int | None, feeds: Feeds, precision: str) -> None:
     if samples is not None and not feeds.used:
         raise UsageError(
             f"{samples} training images are asked for, and {precision} takes no ranges from images.",
-            allowed="--samples with a precision that needs it, as int8 and fp8 do",
+            allowed="--samples with a precision that needs it, as int8, uint8 and fp8 do",
             next_step="leave --samples out",
         )
 
@@ -186,8 +175,12 @@ def _products(models: Mapping[str, onnx.ModelProto], precision: str, opened: Art
 
 
 @contextmanager
-def _runnable(precision: str) -> Iterator[None]:
-    """Say what cannot be run here."""
+def runnable(precision: str) -> Iterator[None]:
+    """Say what cannot be run here: SetupError.
+
+    Args:
+        precision: that is run within the block.
+    """
     try:
         yield
     except FAILURES as error:
@@ -216,7 +209,6 @@ def _check_quality(
 
 
 def _loss(quality: Quality, max_drop: float, images: int) -> Loss:
-    too_much = quality.lost > max_drop * images + 1e-9
     return Loss(
         exit=quality.change.name,
         samples=images,
@@ -226,7 +218,7 @@ def _loss(quality: Quality, max_drop: float, images: int) -> Loss:
         changed=quality.change.changed,
         max_abs=quality.change.max_abs if quality.finite else None,
         worst=quality.worst,
-        problem=_said(quality, images) if too_much or not quality.finite else "",
+        problem=_said(quality, images) if quality.loses_more_than(max_drop) or not quality.finite else "",
     )
 
 

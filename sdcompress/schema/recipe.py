@@ -179,9 +179,6 @@ class Quantize(Frozen):
 
     precisions: tuple[str, ...] = Field((), description="of 'sdcompress list precisions', e.g. [uint8]; default: none")
     max_drop: Annotated[float, Field(ge=0, lt=1)] = Field(0.01, description="accuracy that every exit may lose by it")
-    samples: PositiveInt | None = Field(
-        None, description="training images that ranges are taken from; null: 512, or all where there are fewer"
-    )
 
     @field_validator("precisions")
     @classmethod

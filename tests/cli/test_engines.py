@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sdcompress.engines.validation import find_samples
+from sdcompress.engines.validation import find_reference
 
 
 def driver_is_here() -> bool:
@@ -114,9 +114,10 @@ def test_the_doctor_names_each_missing_piece(cli: Callable) -> None:
 
 
 def test_images_are_found_by_the_recipe_as_many_as_are_asked_for(made) -> None:
-    every = find_samples(made.cascade, None, count=10**6)
-    some = find_samples(made.cascade, None, count=20)
+    every = find_reference(made.cascade, None, count=10**6)
+    some = find_reference(made.cascade, None, count=20)
     assert every is not None
     assert some is not None
-    assert len(some) == 20 < len(every)
-    assert find_samples(made.cascade, None, count=0) is None
+    assert len(some.samples) == 20 < len(every.samples)
+    assert some.graphs.exit_names == ("exit1", "exit2", "final")
+    assert find_reference(made.cascade, None, count=0) is None

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from sdcompress.engines.validation import find_samples, validate
-from sdcompress.errors import DataError, VerificationError
+from sdcompress.engines import validation
+from sdcompress.engines.validation import Reference, find_reference, validate
+from sdcompress.errors import ArtifactError, DataError, VerificationError
 from sdcompress.runtime.engine import Prediction
 from sdcompress.runtime.network import Network
 from sdcompress.runtime.open import open_network
@@ -40,7 +42,7 @@ def test_the_same_network_changes_nothing(tiny_artifact: Callable[..., Path], ti
     network, samples = open_network(path), tiny_network.samples(600)
     told: list[tuple[int, int]] = []
     found = validate(
-        network, Shifted(network, 0, 0.0), samples, network.manifest,
+        Reference(network, samples), Shifted(network, 0, 0.0), network.manifest,
         max_drop=0.0, tf32=False, progress=lambda done, total: told.append((done, total)),
     )  # fmt: skip
     assert found.images == 600
@@ -55,7 +57,7 @@ def test_the_same_network_changes_nothing(tiny_artifact: Callable[..., Path], ti
 
 def test_a_change_is_counted_at_its_exit_and_in_the_decisions(tiny_artifact: Callable[..., Path], tiny_network) -> None:
     network, samples = open_network(tiny_artifact(policy=THRESHOLDS)), tiny_network.samples(600)
-    found = validate(network, Shifted(network, 1, 0.5), samples, network.manifest, max_drop=0.5, tf32=False)
+    found = validate(Reference(network, samples), Shifted(network, 1, 0.5), network.manifest, max_drop=0.5, tf32=False)
     images = network.preprocess(samples.images(np.arange(600)))
     expected = Shifted(network, 1, 0.5)
     before, after = network(images), expected(images)
@@ -68,7 +70,7 @@ def test_a_change_is_counted_at_its_exit_and_in_the_decisions(tiny_artifact: Cal
 
 def test_without_a_policy_there_are_no_decisions(tiny_artifact: Callable[..., Path], tiny_network) -> None:
     network = open_network(tiny_artifact())
-    found = validate(network, network, tiny_network.samples(50), network.manifest, max_drop=0.0, tf32=False)
+    found = validate(Reference(network, tiny_network.samples(50)), network, network.manifest, max_drop=0.0, tf32=False)
     assert found.policy is None
 
 
@@ -78,7 +80,7 @@ def test_what_loses_too_much_is_refused_by_name(
 ) -> None:
     network, samples = open_network(tiny_artifact(policy=THRESHOLDS)), tiny_network.samples(600)
     with pytest.raises(VerificationError, match=r"exit2: [0-9.]+% before, [0-9.]+% after; by the policy") as caught:
-        validate(network, Shifted(network, 1, 3.0), samples, network.manifest, max_drop=0.01, tf32=tf32)
+        validate(Reference(network, samples), Shifted(network, 1, 3.0), network.manifest, max_drop=0.01, tf32=tf32)
     assert "exit1" not in caught.value.found
     assert words in caught.value.next_step
     assert "--max-drop" in caught.value.next_step
@@ -88,17 +90,38 @@ def test_logits_that_are_not_finite_are_refused_whatever_may_be_lost(
     tiny_artifact: Callable[..., Path], tiny_network
 ) -> None:
     network = open_network(tiny_artifact())
-    with np.errstate(invalid="ignore"), pytest.raises(VerificationError, match="final: logits are not finite"):
-        validate(
-            network, Shifted(network, 2, np.nan), tiny_network.samples(50), network.manifest, max_drop=0.9, tf32=False
-        )
+    reference = Reference(network, tiny_network.samples(50))
+    with pytest.raises(VerificationError, match="final: logits of the engines or of the graphs are not finite"):
+        validate(reference, Shifted(network, 2, np.nan), network.manifest, max_drop=0.9, tf32=False)
 
 
 def test_data_that_is_not_there_warns_unless_it_was_said_to_be(
     tiny_artifact: Callable[..., Path], tmp_path: Path
 ) -> None:
     artifact = tiny_artifact()
-    with pytest.warns(UserWarning, match="not held against validation images"):
-        assert find_samples(artifact, None, count=10) is None
+    with pytest.warns(UserWarning, match="not held against validation images.*To have it done: .*--data-dir"):
+        assert find_reference(artifact, None, count=10) is None
     with pytest.raises(DataError):
-        find_samples(artifact, tmp_path / "nowhere", count=10)
+        find_reference(artifact, tmp_path / "nowhere", count=10)
+
+
+def test_graphs_that_cannot_be_run_here_are_found_before_a_build(
+    tiny_artifact: Callable[..., Path], tiny_network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As bf16 on x86: TensorRT builds such graphs, onnxruntime has no kernels for them."""
+    samples = tiny_network.samples(10)
+    subject = SimpleNamespace(dataset=lambda _: SimpleNamespace(split=lambda _: samples))
+    monkeypatch.setattr(validation, "open_subject", lambda _: subject)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ArtifactError("onnxruntime cannot load it.", next_step="upgrade onnxruntime")
+
+    artifact = tiny_artifact()
+    found = find_reference(artifact, None, count=10)
+    assert found is not None
+    assert len(found.samples) == 10
+    monkeypatch.setattr(validation, "open_engine", refuse)
+    with pytest.warns(UserWarning, match="onnxruntime cannot load it"):
+        assert find_reference(artifact, None, count=10) is None
+    with pytest.raises(ArtifactError):
+        find_reference(artifact, artifact, count=10)

@@ -14,8 +14,9 @@ from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
 
 from sdcompress.exporting.cut import segments
-from sdcompress.exporting.export import Target, export_all
+from sdcompress.exporting.export import Target, _tell_unknown, export_all
 from sdcompress.exporting.graph import all_exits
+from sdcompress.exporting.layout import Layout
 from sdcompress.exporting.older import TENSORRT_8_5, in_parts, unknown_to_8_5
 from sdcompress.exporting.signals import add_signals
 from sdcompress.models.build import build
@@ -152,6 +153,15 @@ def test_operators_that_8_5_does_not_know_are_named_once_with_a_node_and_its_fil
 
     said = unknown_to_8_5({"a.onnx": of("Relu", "IsInf"), "b.onnx": of("IsInf", "Mish")})
     assert said == "IsInf (node 'the-isinf' of a.onnx), mine.Relu (node '' of a.onnx), Mish (node 'the-mish' of b.onnx)"
+
+
+def test_of_several_artifacts_each_is_told_although_their_files_are_called_alike() -> None:
+    def layout(operator: str) -> Layout:
+        node = helper.make_node(operator, ["x"], ["y"], name=f"the-{operator.lower()}")
+        return Layout("single", ("final",), {"model.onnx": helper.make_model(helper.make_graph([node], "g", [], []))})
+
+    with pytest.warns(UserWarning, match="Mish .node 'the-mish' of first/model.onnx"):
+        _tell_unknown({"first": layout("Mish"), "second": layout("Relu")})
 
 
 def test_the_table_is_of_onnx_operators_that_opset_17_has() -> None:
