@@ -155,7 +155,7 @@ def test_a_loss_that_is_not_allowed_is_exit_code_4(
                 tensor.CopyFrom(onnx.numpy_helper.from_array(ones, tensor.name))
         return model
 
-    monkeypatch.setattr(quantize, "_precision", lambda _: forgetful)
+    monkeypatch.setattr(quantize, "precision_of", lambda _: forgetful)
     done = cli("quantize", made.cascade, "--precision", "fp16", "--out", tmp_path / "out")
     assert done.code == 4, done.err
     assert "an exit loses too much on 288 validation images" in done.err

@@ -181,6 +181,6 @@ def test_an_export_warns_of_them_at_the_opsets_that_are_for_tensorrt_8(
     said = [str(warning.message) for warning in caught if "TensorRT 8.5" in str(warning.message)]
     assert len(said) == warned
     if warned:
-        for words in ("Relu (node '", "of segment-0.onnx)", "--opset 16", "another backbone", "TensorRT 10 or 11"):
+        for words in ("Relu (node '", "of out/segment-0.onnx)", "--opset 16", "another backbone", "TensorRT 10 or 11"):
             assert words in said[0]
     assert (tmp_path / "out" / "manifest.json").exists()

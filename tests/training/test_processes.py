@@ -100,15 +100,18 @@ from sdcompress import data, recipes
 from sdcompress.training.hardware import launch
 from sdcompress.training.trainer import Trainer
 
-recipe = recipes.read(sys.argv[1])
-fabric = launch(recipe.train)
-trainer = Trainer(recipe, data.load(recipe.data, seed=0), fabric, Path(sys.argv[2]))
-trainer.learner.begin_epoch()
-for parts in trainer.batches.epoch(0):
-    trainer.learner.learn(parts)
-nets = trainer.net, trainer.learner._average.net
-buffers = [value.double().sum().item() for net in nets for value in net.buffers()]
-(Path(sys.argv[2]) / str(fabric.global_rank)).write_text(json.dumps(buffers))
+def main():  # a trainer that lived to the end of the process would keep gloo's threads, which may abort it then
+    recipe = recipes.read(sys.argv[1])
+    fabric = launch(recipe.train)
+    trainer = Trainer(recipe, data.load(recipe.data, seed=0), fabric, Path(sys.argv[2]))
+    trainer.learner.begin_epoch()
+    for parts in trainer.batches.epoch(0):
+        trainer.learner.learn(parts)
+    nets = trainer.net, trainer.learner._average.net
+    buffers = [value.double().sum().item() for net in nets for value in net.buffers()]
+    (Path(sys.argv[2]) / str(fabric.global_rank)).write_text(json.dumps(buffers))
+
+main()
 """
 
 
