@@ -157,14 +157,16 @@ def _waiting(report: Report) -> Plot | None:
         for index, row, raw in records:
             levels = np.linspace(0, 100, 201)
             times = np.percentile(np.asarray(raw), levels, method="inverted_cdf")
-            axes.step(times, levels, where="post", color=SERIES[index % len(SERIES)], linewidth=1.6, label=row.name)
+            again, colour = divmod(index, len(SERIES))
+            style = (0, (4, 2)) if again else "-"  # of two rows of a colour
+            axes.step(times, levels, where="post", color=SERIES[colour], linewidth=1.6, linestyle=style, label=row.name)
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("latency of one image, ms (logarithmic)")
         axes.set_ylabel("calls at most this slow, %")
-        axes.legend(loc="lower right")
+        axes.legend(loc="lower right", fontsize="small" if len(records) > len(SERIES) else None)
 
     caption = "Every measured call. Steps are exits; a long flat end at the top is a slow tail."
     return Plot("Distribution of latency", draw("waiting", "Share of calls at most this slow", 400, paint), caption)
