@@ -88,7 +88,7 @@ def other_build(manifest: Manifest, *, tf32: bool) -> str:
 
 def widens(manifest: Manifest, *, tf32: bool) -> bool:
     """Whether TF32, where it is allowed, may change what an artifact computes."""
-    return tf32 and any(segment.precision == "fp32" for segment in manifest.segments)
+    return tf32 and "fp32" in manifest.precisions
 
 
 def allowed(limit: float, reference: Float, *, tf32: bool) -> float:

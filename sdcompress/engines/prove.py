@@ -36,7 +36,7 @@ def prove(
         progress: told (images run, all images), then (rounds done, all rounds).
 
     Returns:
-        The fields ``parity``, ``validation`` and ``siblings`` of ``Engines``.
+        The fields ``parity``, ``validation`` and, where there are any, ``siblings`` of ``Engines``.
 
     Raises:
         ParityError: if they do not compute what the checkpoint computes.
@@ -50,6 +50,8 @@ def prove(
             reference, engine, manifest,
             max_drop=settings.max_drop, tf32=widens(manifest, tf32=tf32), progress=progress,
         )  # fmt: skip
+    if not siblings:
+        return {"parity": records, "validation": validation}
     inputs = normalise(artifact.golden().images, manifest.input.preprocess)
-    times = race(engine, siblings, inputs, tuned_batches(settings), progress=progress) if siblings else ()
+    times = race(engine, siblings, inputs, tuned_batches(settings), progress=progress)
     return {"parity": records, "validation": validation, "siblings": times}

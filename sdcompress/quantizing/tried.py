@@ -9,9 +9,10 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from sdcompress.exporting.chain import Chain
+from sdcompress.exporting.older import NEWER
 from sdcompress.quantizing.precisions._base import Feed, FloatSegment
 from sdcompress.quantizing.quantize import precision_of, runnable
-from sdcompress.quantizing.segments import tail
+from sdcompress.quantizing.segments import plain, tail
 
 __all__ = ["try_precision"]
 
@@ -30,7 +31,7 @@ def try_precision(name: str, *, opset: int) -> None:
         UsageError: if it cannot be made of graphs of this opset.
         SetupError: if ONNX Runtime cannot run it here.
     """
-    model = _network(opset)
+    model = plain(_network(opset), ())
     images = np.random.default_rng(0).normal(size=(2, _CHANNELS, _PIXELS, _PIXELS)).astype(np.float32)
 
     def feeds() -> Iterator[Feed]:
@@ -58,5 +59,6 @@ def _network(opset: int) -> onnx.ModelProto:
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])],
         [numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), n) for n, shape in shapes.items()],
     )
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8 if opset < 18 else 10)
-    return onnx.shape_inference.infer_shapes(made)
+    return helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8 if opset < NEWER else 10
+    )

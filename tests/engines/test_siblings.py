@@ -46,12 +46,12 @@ def sibling(digit: str, precision: str) -> Sibling:
 
 
 def test_each_is_compared_at_each_batch() -> None:
-    ours, slower, faster = Slow(2.0), Slow(4.0), Slow(1.0)
+    ours, slower, faster = Slow(3.0), Slow(12.0), Slow(0.5)
     inputs = np.zeros((3, 1, 4, 4), np.float32)
     told: list[tuple[int, int]] = []
     found = race(
         ours, [(sibling("a", "fp32"), slower), (sibling("b", "fp16"), faster)], inputs, [1, 2],
-        rounds=5, seconds=0.02, progress=lambda done, total: told.append((done, total)),
+        rounds=5, seconds=0.04, progress=lambda done, total: told.append((done, total)),
     )  # fmt: skip
     assert [(one.precision, one.batch, one.verdict) for one in found] == [
         ("fp32", 1, "faster"),
@@ -63,9 +63,9 @@ def test_each_is_compared_at_each_batch() -> None:
     for one in found:
         assert one.low <= one.speedup <= one.high
     assert found[0].digest == "a" * 64
-    assert 2.0 <= found[0].ms < 4.0 <= found[0].sibling_ms
-    assert 1.2 < found[0].speedup < 3.0
-    assert 0.3 < found[1].speedup < 0.9
+    assert 3.0 <= found[0].ms < 12.0 <= found[0].sibling_ms  # a busy machine sleeps longer, never shorter
+    assert found[0].speedup > 1.5
+    assert found[1].speedup < 0.7
     assert told[-1] == (10, 10)
 
 
@@ -165,4 +165,5 @@ def test_all_of_it_is_shown_of_engines(tiny_artifact: Callable[..., Path], tiny_
     assert found["validation"].images == 40
     assert [time.batch for time in found["siblings"]] == [2, 8]  # what the profiles are tuned for
     bare = prove(engine, artifact, settings, reference=None, siblings=())
-    assert (bare["validation"], bare["siblings"]) == (None, ())
+    assert bare["validation"] is None
+    assert "siblings" not in bare
