@@ -95,7 +95,7 @@ def quantize(
         with runnable(precision):
             found = compare(manifest, before, list(graphs.values()), validation, threads=threads, progress=progress)
         check_overflow(manifest, bare, models, validation, threads=threads, progress=progress)
-        _check_quality(found, max_drop, len(validation), out=Path(out), graphs=graphs, precision=precision)
+        _check_quality(found, max_drop, out=Path(out), graphs=graphs, precision=precision)
         with runnable(precision):
             records = golden_records(manifest, list(graphs.values()), opened.golden(), threads=threads)
         made = _write(opened, folder, models, found=found, records=records, precision=precision)
@@ -192,42 +192,43 @@ def runnable(precision: str) -> Iterator[None]:
 
 
 def _check_quality(
-    found: Sequence[Quality], max_drop: float, images: int, *, out: Path, graphs: Mapping[str, bytes], precision: str
+    found: Sequence[Quality], max_drop: float, *, out: Path, graphs: Mapping[str, bytes], precision: str
 ) -> None:
     """Refuse a loss that is too large at any exit, and leave what lost in ``<out>.failed``."""
-    losses = [_loss(quality, max_drop, images) for quality in found]
+    losses = [_loss(quality, max_drop) for quality in found]
     if not any(loss.problem for loss in losses):
         return
     folder = set_aside(out, graphs, losses)
-    said = "; ".join(f"{loss.exit}: {_said(q, images)}" for q, loss in zip(found, losses, strict=True))
+    said = "; ".join(f"{loss.exit}: {_said(q)}" for q, loss in zip(found, losses, strict=True))
     raise VerificationError(
-        f"In {precision} an exit loses too much on {images} validation images. {said}.",
+        f"In {precision} an exit loses too much on {found[0].images} validation images. {said}.",
         allowed=f"finite logits, and at most {max_drop:.2%} of accuracy lost at every exit",
         next_step=f"see {folder / 'parity.json'}; try --precision fp16, or more --samples, or allow it with "
         "--max-drop. Each try uses these images up, which are to certify what is kept",
     )
 
 
-def _loss(quality: Quality, max_drop: float, images: int) -> Loss:
+def _loss(quality: Quality, max_drop: float) -> Loss:
     return Loss(
         exit=quality.change.name,
-        samples=images,
+        samples=quality.images,
         accuracy_before=quality.change.accuracy_before,
         accuracy_after=quality.change.accuracy_after,
         max_drop=max_drop,
         changed=quality.change.changed,
         max_abs=quality.change.max_abs if quality.finite else None,
         worst=quality.worst,
-        problem=_said(quality, images) if quality.loses_more_than(max_drop) or not quality.finite else "",
+        problem=_said(quality) if quality.loses_more_than(max_drop) or not quality.finite else "",
     )
 
 
-def _said(quality: Quality, images: int) -> str:
+def _said(quality: Quality) -> str:
     change = quality.change
     broken = "" if quality.finite else ", logits are not finite"
+    lost = quality.lost / quality.images
     return (
-        f"{change.accuracy_before:.2%} before, {change.accuracy_after:.2%} after ({quality.lost / images:+.2%} lost, "
-        f"{change.changed} answers differ{broken})"
+        f"{change.accuracy_before:.2%} before, {change.accuracy_after:.2%} after ({lost:+.2%} lost, {change.changed} "
+        f"answers differ{broken})"
     )
 
 
