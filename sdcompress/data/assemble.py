@@ -12,6 +12,7 @@ from sdcompress.data.source import Source
 from sdcompress.data.split import hold_out
 from sdcompress.errors import DataError, RecipeError
 from sdcompress.schema import recipe
+from sdcompress.schema.manifest import Preprocess
 
 __all__ = ["assemble"]
 
@@ -40,12 +41,13 @@ def assemble(spec: recipe.Data, source: Source, *, seed: int) -> Dataset:
     """Split a source as the recipe says; the rules stand at ``sdcompress.data.load``.
 
     Raises:
-        RecipeError: if nothing is left to train on.
+        RecipeError: if nothing is left to train on, or the source does not do what ``data`` sets.
         DataError: if a label is out of range, or images differ from what the source's preprocessing gives.
     """
     for split, samples in (("train", source.train), ("validation", source.val), ("test", source.test)):
         if samples is not None:
             _check(spec.name, split, samples, source)
+    _check_obeyed(spec, source.preprocess)
     parts = _parts(spec, source, seed)
     if len(parts["train"].indices) == 0:
         raise RecipeError(
@@ -109,6 +111,24 @@ def _check(name: str, split: str, samples: Samples, source: Source) -> None:
         raise DataError(
             f"The {split} images of '{name}' have {channels} channels, its preprocessing {source.preprocess.channels}.",
             next_step="correct the data set's file in sdcompress/data/sources",
+        )
+
+
+def _check_obeyed(spec: recipe.Data, done: Preprocess) -> None:
+    """Refuse a setting of the preprocessing that the source's file passes over."""
+    share = spec.crop if isinstance(spec.crop, float) else None
+    crop_obeyed = spec.crop is None or (
+        done.crop is None if share is None else done.crop is not None and done.resize == round(min(done.crop) / share)
+    )
+    obeyed = {
+        name: getattr(spec, name) in {None, getattr(done, name)}
+        for name in ("mean", "std", "interpolation", "white_level")
+    } | {"crop": crop_obeyed}
+    if passed_over := [f"data.{name}" for name, ok in obeyed.items() if not ok]:
+        raise RecipeError(
+            f"The data set '{spec.name}' passes over {', '.join(passed_over)}: its preprocessing is {done!r}.",
+            allowed="settings that the data set's file obeys",
+            next_step="leave them out, or let its file make its preprocessing by sdcompress.data.source.preprocessing",
         )
 
 

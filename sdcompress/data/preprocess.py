@@ -3,7 +3,8 @@
 In this order, as torchvision's transforms do on Pillow images:
 
 1. channels: RGB to grey is ``(19595 R + 38470 G + 7471 B + 32768) >> 16`` (ITU-R 601); grey to RGB repeats; alpha is
-   dropped. The EXIF orientation is ignored, so that a file and the array decoded from it give the same.
+   dropped. The EXIF orientation is ignored, so that a file and the array decoded from it give the same. Grey of 16 bits
+   is scaled first: ``(255 * min(value, w) + w // 2) // w`` with the white level w, 65535 where none is set.
 2. resize: to [height, width], or so that the shorter side has ``s`` pixels and the longer ``floor(s * long / short)``;
    Pillow's filters on uint8, which low-pass when they shrink. Nothing happens to an image of that size.
 3. centre crop: top is ``round((height - crop height) / 2)``, halves to even; left likewise.
@@ -18,28 +19,35 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from sdcompress.data.pictures import BROKEN
 from sdcompress.errors import InputError
 from sdcompress.schema.manifest import Preprocess
 
-__all__ = ["geometry", "normalise"]
+__all__ = ["RawImage", "geometry", "normalise"]
+
+RawImage = Image.Image | npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
 _EIGHT_BIT = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
+_BY_RGB = {"HSV", "LAB"}  # Pillow makes no grey of LAB at once
+_SIXTEEN_BIT = {"I", "I;16", "I;16B", "I;16L", "I;16N"}
+_WHITE = 2**16 - 1
 
 
-def geometry(image: Image.Image | npt.NDArray[np.uint8], p: Preprocess) -> npt.NDArray[np.uint8]:
+def geometry(image: RawImage, p: Preprocess) -> npt.NDArray[np.uint8]:
     """Convert the channels, resize and crop one image.
 
     Args:
-        image: a Pillow image, or uint8 [H, W], [H, W, 1] or [H, W, 3] (RGB).
+        image: a Pillow image; uint8 [H, W], [H, W, 1] or [H, W, 3] (RGB); or uint16 [H, W] or [H, W, 1], grey.
         p: what to do.
 
     Returns:
         uint8 [H, W, C], C = ``p.channels``.
 
     Raises:
-        InputError: if the array has another shape or dtype, the image has more than 8 bits, or is too small to crop.
+        InputError: if the array has another shape or dtype, the image has more than 16 bits, its file is broken, or it
+            is too small to crop.
     """
-    picture = _picture(image)
+    picture = _picture(image, p.white_level or _WHITE)
     mode = "L" if p.channels == 1 else "RGB"
     if picture.mode == "P" and "transparency" in picture.info:
         picture = picture.convert("RGBA")  # Pillow warns when it drops a palette's alpha in one step
@@ -79,28 +87,72 @@ def normalise(images: npt.NDArray[np.uint8], p: Preprocess) -> npt.NDArray[np.fl
     return out
 
 
-def _picture(image: Image.Image | npt.NDArray[np.uint8]) -> Image.Image:
+def _picture(image: RawImage, white: int) -> Image.Image:
+    """The image as Pillow has it, 8 bits a channel, its pixels read."""
     if isinstance(image, Image.Image):
-        if image.mode not in _EIGHT_BIT:
-            raise InputError(
-                f"The image has the Pillow mode '{image.mode}', which holds more than 8 bits a channel.",
-                allowed=", ".join(sorted(_EIGHT_BIT)),
-                next_step="scale it to 0..255 and convert it to 'L' or 'RGB' first",
-            )
-        return image
-    if image.dtype != np.uint8 or image.ndim not in {2, 3} or (image.ndim == 3 and image.shape[2] not in {1, 3}):
+        return _loaded(image, white)
+    if not isinstance(image, np.ndarray):
+        raise InputError(
+            f"The image is of the type {type(image).__name__}.",
+            allowed="a Pillow image, or an array: uint8 [H, W], [H, W, 1] or [H, W, 3], or uint16 [H, W] or [H, W, 1]",
+            next_step="convert it; values are 0..255 (uint16: 0..65535), channels come last",
+        )
+    channels = image.shape[2] if image.ndim == 3 else 1
+    depths = {np.dtype(np.uint8): {1, 3}, np.dtype(np.uint16): {1}}
+    if image.ndim not in {2, 3} or channels not in depths.get(image.dtype, set()):
         raise InputError(
             f"The image is {image.dtype} of shape {list(image.shape)}.",
-            allowed="uint8 of shape [H, W], [H, W, 1] or [H, W, 3]",
-            next_step="convert it; values are 0..255, channels come last",
+            allowed="uint8 of shape [H, W], [H, W, 1] or [H, W, 3]; or uint16 of shape [H, W] or [H, W, 1]",
+            next_step="convert it; values are 0..255 (uint16: 0..65535), channels come last",
         )
     if image.size == 0:
+        raise _empty(list(image.shape))
+    flat = image[:, :, 0] if image.shape[2:] == (1,) else image
+    return Image.fromarray(flat if flat.dtype == np.uint8 else _scaled(flat, white))
+
+
+def _loaded(image: Image.Image, white: int) -> Image.Image:
+    if 0 in image.size:
+        raise _empty([image.height, image.width])
+    try:
+        image.load()  # Pillow reads pixels only now
+        if image.mode in _SIXTEEN_BIT:
+            return Image.fromarray(_scaled(np.asarray(image), white))
+        picture = image.convert("RGB") if image.mode in _BY_RGB else image
+    except BROKEN as error:
         raise InputError(
-            f"The image is empty: its shape is {list(image.shape)}.",
-            allowed="at least one pixel",
-            next_step="check how the image was read",
+            f"The image cannot be decoded: {error}.",
+            allowed="a whole image file",
+            next_step="copy or save the file again",
+        ) from error
+    if picture.mode not in _EIGHT_BIT:
+        raise InputError(
+            f"The image has the Pillow mode '{image.mode}'" + (", 32-bit floats." if image.mode == "F" else "."),
+            allowed=", ".join(sorted(_EIGHT_BIT | _BY_RGB | _SIXTEEN_BIT)),
+            next_step="scale it to 0..255 and convert it to 'L' or 'RGB' first",
         )
-    return Image.fromarray(image[:, :, 0] if image.shape[2:] == (1,) else image)
+    return picture
+
+
+def _scaled(values: npt.NDArray[np.integer], white: int) -> npt.NDArray[np.uint8]:
+    """Grey of 16 bits in 8: ``white`` and what is brighter become 255, between them the nearest level."""
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > _WHITE:
+        raise InputError(
+            f"The image has more than 16 bits: its values reach from {low} to {high}.",
+            allowed=f"0 to {_WHITE}",
+            next_step="scale it to 0..255 and convert it to 'L' first",
+        )
+    levels = np.minimum(values, white).astype(np.uint32)
+    return ((255 * levels + white // 2) // white).astype(np.uint8)
+
+
+def _empty(shape: list[int]) -> InputError:
+    return InputError(
+        f"The image is empty: its shape is {shape}.",
+        allowed="at least one pixel",
+        next_step="check how the image was read",
+    )
 
 
 def _target(size: tuple[int, int], p: Preprocess) -> tuple[int, int]:

@@ -11,10 +11,11 @@ import numpy as np
 
 from sdcompress.data.preprocess import geometry
 from sdcompress.data.samples import ArraySamples, Images, Labels, Samples
+from sdcompress.errors import RecipeError
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Preprocess
 
-__all__ = ["Source", "array_source", "data_folder"]
+__all__ = ["Source", "array_source", "data_folder", "preprocessing"]
 
 _IN_MEMORY = 2**30  # bytes; a larger resized set is resized batch by batch
 
@@ -69,6 +70,46 @@ def array_source(
 def data_folder(spec: recipe.Data) -> Path:
     """Where data lie: ``data.dir``, else the environment's SDCOMPRESS_DATA, else ./data."""
     return Path(spec.dir or os.environ.get("SDCOMPRESS_DATA") or "data")
+
+
+def preprocessing(
+    spec: recipe.Data,
+    *,
+    side: int,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    crop: float | None = None,
+) -> Preprocess:
+    """The preprocessing of a data set: its own, except for what the recipe sets.
+
+    Args:
+        spec: the recipe's ``data``.
+        side: in pixels, of the square that the network sees.
+        mean: of each channel over the training images, in [0, 1].
+        std: likewise.
+        crop: the centre's side as a share of the resized shorter side; None: the whole image becomes the square.
+
+    Raises:
+        RecipeError: if ``data.mean`` or ``data.std`` has another number of channels.
+    """
+    for name, given in (("mean", spec.mean), ("std", spec.std)):
+        if given is not None and len(given) != len(mean):
+            raise RecipeError(
+                f"data.{name} has {len(given)} values.",
+                allowed=f"one for each channel; the images of '{spec.name}' have {len(mean)}",
+                next_step=f"--set 'data.{name}=[{', '.join(['0.5'] * len(mean))}]', with your numbers",
+            )
+    side = spec.image_size or side
+    share = crop if spec.crop is None else None if spec.crop == "none" else spec.crop
+    return Preprocess(
+        channels=3 if len(mean) == 3 else 1,
+        resize=round(side / share) if share else (side, side),
+        crop=(side, side) if share else None,
+        interpolation=spec.interpolation or "bilinear",
+        mean=spec.mean or mean,
+        std=spec.std or std,
+        white_level=spec.white_level,
+    )
 
 
 class _Resized:

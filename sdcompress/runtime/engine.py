@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
+from sdcompress.data.preprocess import RawImage
 from sdcompress.policies._base import Float, Signals
 from sdcompress.schema.manifest import Policy, Preprocess
 
 __all__ = ["Engine", "ExitCost", "Float", "Images", "Prediction"]
 
-Images = npt.NDArray[np.uint8] | Sequence["Image.Image | npt.NDArray[np.uint8]"]
+Images = npt.NDArray[np.uint8] | Sequence[RawImage | Path | str | bytes]
 
 
 @dataclass(frozen=True)
@@ -125,9 +126,11 @@ class Engine(Protocol):
         """Turn images into inputs, float32 [B, C, H, W].
 
         Args:
-            images: a list of Pillow images or uint8 arrays [H, W, C] of any size, which are resized and cropped; or
-                uint8 [B, H, W, C], resized and cropped too unless it has the network's H, W and C already.
+            images: a list of images of any size, which are resized and cropped: Pillow images, arrays (uint8 [H, W, C],
+                or uint16 [H, W] for grey of 16 bits), paths of image files, or their bytes; or one array, uint8
+                [B, H, W, C], resized and cropped too unless it has the network's H, W and C already.
 
         Raises:
-            InputError: if an image has another dtype, shape or depth, or is too small to be cropped.
+            InputError: if an image has another dtype, shape or depth, its file is broken, or it is too small to be
+                cropped.
         """

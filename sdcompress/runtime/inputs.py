@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from sdcompress.data.pictures import open_picture
 from sdcompress.data.preprocess import geometry, normalise
 from sdcompress.errors import InputError
 from sdcompress.policies._base import Float
@@ -20,7 +22,7 @@ def prepared(images: Images, spec: Preprocess, image: tuple[int, int, int]) -> F
     """Images as inputs, float32 [B, C, H, W]; see ``Engine.preprocess``.
 
     Args:
-        images: a list of images of any size, or uint8 [B, H, W, C].
+        images: a list of images of any size, or of the paths or the bytes of image files; or uint8 [B, H, W, C].
         spec: how an image becomes an input.
         image: C, H, W of the network.
 
@@ -28,19 +30,19 @@ def prepared(images: Images, spec: Preprocess, image: tuple[int, int, int]) -> F
         InputError: if an image cannot be used, or has another size than the network afterwards.
     """
     channels, height, width = image
-    if isinstance(images, Image.Image) or (isinstance(images, np.ndarray) and images.ndim != 4):
+    if isinstance(images, Image.Image | str | bytes | Path) or (isinstance(images, np.ndarray) and images.ndim != 4):
         raise InputError(
-            "This is one image, not a batch of them."
-            if isinstance(images, Image.Image) or images.ndim < 4
-            else f"The images have the shape {list(images.shape)}.",
+            f"The images have the shape {list(images.shape)}."
+            if isinstance(images, np.ndarray) and images.ndim > 4
+            else "This is one image, not a batch of them.",
             allowed="a list of images, or uint8 [B, H, W, C]",
             next_step="put it into a list: engine.preprocess([image])",
         )
-    if isinstance(images, np.ndarray) and images.shape[1:] == (height, width, channels):
+    if isinstance(images, np.ndarray) and images.shape[1:] == (height, width, channels) and images.dtype != np.uint16:
         return normalise(images, spec)
     if len(images) == 0:
         return np.empty((0, *image), np.float32)
-    pictures = np.stack([_sized(geometry(picture, spec), image, at) for at, picture in enumerate(images)])
+    pictures = np.stack([_one(picture, spec, image, at) for at, picture in enumerate(images)])
     return normalise(pictures, spec)
 
 
@@ -88,7 +90,23 @@ def exit_position(exit: int, names: tuple[str, ...]) -> int:  # noqa: A002 - the
     return exit % len(names)
 
 
-def _sized(picture: np.ndarray, image: tuple[int, int, int], at: int) -> np.ndarray:
+def _one(picture: Any, spec: Preprocess, image: tuple[int, int, int], at: int) -> np.ndarray:
+    """One image of the batch past its geometry; an error says which of them it is."""
+    try:
+        if isinstance(picture, str | bytes | Path):
+            with open_picture(picture) as opened:
+                sized = geometry(opened, spec)
+        else:
+            sized = geometry(picture, spec)
+    except InputError as error:
+        path = f" ('{picture}')" if isinstance(picture, str | Path) else ""
+        raise InputError(
+            f"Image {at}{path} cannot be used: {error.found}", allowed=error.allowed, next_step=error.next_step
+        ) from error
+    return _checked_size(sized, image, at)
+
+
+def _checked_size(picture: np.ndarray, image: tuple[int, int, int], at: int) -> np.ndarray:
     channels, height, width = image
     if picture.shape != (height, width, channels):
         raise InputError(

@@ -45,7 +45,8 @@ class Preprocess(Frozen):
     """From a decoded image to the network's input: resize, centre crop, scale by 1/255, normalise, channels first.
 
     ``resize`` is the height and width in pixels, or one number for the shorter side; ``crop`` the height and width
-    that are kept. Both optional. ``mean`` and ``std`` are per channel, in units of [0, 1] images.
+    that are kept. Both optional. ``mean`` and ``std`` are per channel, in units of [0, 1] images. ``white_level`` is
+    the value of grey images of 16 bits that becomes 255.
     """
 
     channels: Literal[1, 3]
@@ -54,6 +55,12 @@ class Preprocess(Frozen):
     interpolation: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
     mean: tuple[float, ...]
     std: tuple[PositiveFloat, ...]
+    white_level: Annotated[int, Field(ge=1, le=65535)] | None = None
+
+    @model_serializer(mode="wrap")
+    def _as_before_without_a_white_level(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # fingerprints of data are made of this text, and readers before this field refuse it
+        return {key: value for key, value in dump(self).items() if (key, value) != ("white_level", None)}
 
     @model_validator(mode="after")
     def _per_channel(self) -> Preprocess:

@@ -25,6 +25,7 @@ __all__ = [
 ]
 
 NonNegative = Annotated[float, Field(ge=0.0)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Data(Frozen):
@@ -37,6 +38,21 @@ class Data(Frozen):
     validation: Fraction = Field(0.1, description="share of the training images held out where the set has no split")
     train_limit: PositiveInt | None = Field(None, description="use only the first N shuffled training images")
     test_limit: PositiveInt | None = Field(None, description="use only the first N shuffled test images")
+    mean: tuple[Finite, ...] | None = Field(
+        None, description="of each channel, for images in [0, 1]; default: of loaded weights, else the data set's own"
+    )
+    std: tuple[Annotated[Finite, Field(gt=0)], ...] | None = Field(None, description="likewise")
+    interpolation: Literal["nearest", "bilinear", "bicubic"] | None = Field(
+        None, description="of resizing; default: of loaded weights, else bilinear"
+    )
+    crop: Annotated[Finite, Field(gt=0, le=1)] | Literal["none"] | None = Field(
+        None,
+        description="side of the centre that is kept as a share of the resized shorter side; none: the whole image is "
+        "resized to a square; default: of loaded weights where the data set crops, else its own",
+    )
+    white_level: Annotated[int, Field(ge=1, le=65535)] | None = Field(
+        None, description="value of 16-bit grey images that becomes 255, e.g. 4095 for 12 bits; default: 65535"
+    )
 
     def at(self, folder: object) -> Data:
         """The same data in another folder; None changes nothing."""

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -160,3 +162,13 @@ def test_the_fingerprint_tells_two_splits_with_the_same_labels_apart() -> None:
     one, two = (assemble(Data(validation=0.2), source, seed=seed) for seed in (1, 2))
     assert one.val.labels.tolist() == two.val.labels.tolist()
     assert one.fingerprint != two.fingerprint
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"mean": (0.4,)}, {"std": (0.4,)}, {"interpolation": "bicubic"}, {"crop": 0.9}, {"white_level": 4095}],
+)
+def test_a_setting_that_a_source_passes_over_is_refused(setting: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError, match=f"data.{next(iter(setting))}"):
+        assemble(Data(**setting), with_test(), seed=0)
+    assert assemble(Data(mean=(0.5,), std=(0.5,), interpolation="bilinear", crop="none"), with_test(), seed=0)

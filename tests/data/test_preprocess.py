@@ -93,13 +93,67 @@ def test_a_palette_with_transparency_is_converted_without_a_warning() -> None:
         np.zeros((1, 3, 4, 4), np.uint8),
         np.zeros((0, 4, 3), np.uint8),
         np.zeros((2, 9, 3), np.uint8),
-        Image.fromarray(np.zeros((4, 4), np.uint16)),
+        np.zeros((4, 4, 3), np.uint16),
         Image.fromarray(np.zeros((4, 4), np.float32)),
+        Image.fromarray(np.full((4, 4), 65536, np.int32)),
+        Image.fromarray(np.full((4, 4), -1, np.int32)),
+        Image.new("L", (0, 4)),
+        None,
+        [[0, 1], [2, 3]],
     ],
 )
 def test_what_cannot_be_meant_is_refused(image: np.ndarray | Image.Image) -> None:
     with pytest.raises(InputError):
         geometry(image, Preprocess(channels=3, crop=(3, 3), **RGB))
+
+
+@pytest.mark.parametrize(
+    ("white", "values", "levels"),
+    [
+        # 65535 / 255 = 257 to a level; 128 is the last value nearer to 0 than to 257
+        (None, [0, 128, 129, 257, 32896, 65535], [0, 0, 1, 1, 128, 255]),
+        (4095, [0, 8, 9, 2048, 4095, 65535], [0, 0, 1, 128, 255, 255]),
+        (255, [0, 1, 128, 255, 256, 65535], [0, 1, 128, 255, 255, 255]),
+    ],
+)
+def test_grey_of_16_bits_is_scaled_to_its_white_level(white: int | None, values: list[int], levels: list[int]) -> None:
+    array = np.array([values], np.uint16)
+    images = [array, array[..., None], Image.fromarray(array.astype(np.int32))]
+    images += [Image.frombytes(m, (6, 1), array.astype(t).tobytes()) for m, t in (("I;16", "<u2"), ("I;16B", ">u2"))]
+    for image in images:
+        grey = geometry(image, Preprocess(channels=1, white_level=white, **GREY))
+        assert grey[0, :, 0].tolist() == levels
+        assert geometry(image, Preprocess(channels=3, white_level=white, **RGB))[0, :, 1].tolist() == levels
+
+
+def test_hsv_and_lab_have_8_bits_and_become_rgb_and_grey() -> None:
+    colour = Image.fromarray(noise(6, 5))
+    hsv = colour.convert("HSV")
+    assert np.array_equal(geometry(hsv, Preprocess(channels=3, **RGB)), np.asarray(hsv.convert("RGB")))
+    assert np.array_equal(
+        geometry(hsv, Preprocess(channels=1, **GREY))[..., 0], np.asarray(hsv.convert("RGB").convert("L"))
+    )
+    white = Image.merge("LAB", [Image.new("L", (2, 2), level) for level in (255, 128, 128)])
+    assert (geometry(white, Preprocess(channels=1, **GREY)) >= 250).all()
+    with pytest.raises(InputError, match=r"mode 'RGBa'.*\n.*allowed: .*RGBA"):
+        geometry(colour.convert("RGBA").convert("RGBa"), Preprocess(channels=1, **GREY))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
+def test_a_truncated_file_that_was_opened_already_is_an_input_error(kind: str) -> None:
+    file = io.BytesIO()
+    Image.fromarray(noise(64, 64)).save(file, kind)
+    with pytest.raises(InputError, match="cannot be decoded"):
+        geometry(Image.open(io.BytesIO(file.getvalue()[: len(file.getvalue()) // 2])), Preprocess(channels=3, **RGB))
+
+
+def test_a_preprocessing_without_a_white_level_is_written_as_before() -> None:
+    plain = Preprocess(channels=1, **GREY)
+    assert plain.model_dump_json() == (
+        '{"channels":1,"resize":null,"crop":null,"interpolation":"bilinear","mean":[0.5],"std":[0.25]}'
+    )
+    set_to = Preprocess(channels=1, white_level=4095, **GREY)
+    assert Preprocess.model_validate_json(set_to.model_dump_json()) == set_to
 
 
 def test_normalise_gives_these_numbers() -> None:

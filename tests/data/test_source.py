@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from sdcompress.data import source as module
-from sdcompress.data.source import array_source, data_folder
+from sdcompress.data.source import array_source, data_folder, preprocessing
+from sdcompress.errors import RecipeError
 from sdcompress.schema.manifest import Preprocess
 from sdcompress.schema.recipe import Data
 
@@ -40,3 +43,41 @@ def test_the_folder_is_the_recipes_then_the_environments_then_data(monkeypatch: 
     assert data_folder(Data()) == Path("/from/environment")
     monkeypatch.delenv("SDCOMPRESS_DATA")
     assert data_folder(Data()) == Path("data")
+
+
+OWN = {"side": 224, "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.2, 0.2)}
+
+
+def test_a_recipe_says_how_images_are_prepared_and_the_set_says_the_rest() -> None:
+    own = preprocessing(Data(), **OWN, crop=0.875)
+    assert own == Preprocess(channels=3, resize=256, crop=(224, 224), mean=OWN["mean"], std=OWN["std"])
+    half = (0.5, 0.5, 0.5)
+    spec = Data(image_size=48, mean=half, std=half, interpolation="bicubic", crop=0.95, white_level=4095)
+    expected = {"channels": 3, "interpolation": "bicubic", "mean": half, "std": half, "white_level": 4095}
+    # 48 / 0.95 = 50.5, the nearest whole number is 51
+    assert preprocessing(spec, **OWN, crop=0.875) == Preprocess(resize=51, crop=(48, 48), **expected)
+
+
+@pytest.mark.parametrize(
+    ("own", "crop", "resize", "cut"),
+    [
+        (0.875, "none", (64, 64), None),
+        (0.875, 1.0, 64, (64, 64)),
+        (None, None, (64, 64), None),
+        (None, 0.5, 128, (64, 64)),
+    ],
+)
+def test_the_share_of_the_crop(own: float | None, crop: Any, resize: Any, cut: Any) -> None:
+    made = preprocessing(Data(image_size=64, crop=crop), **OWN, crop=own)
+    assert (made.resize, made.crop) == (resize, cut)
+
+
+def test_means_of_another_number_of_channels_are_refused() -> None:
+    with pytest.raises(RecipeError, match=r"(?s)data\.mean has 1 values.*3.*data\.mean=\[0\.5, 0\.5, 0\.5\]"):
+        preprocessing(Data(mean=(0.5,)), **OWN)
+
+
+@pytest.mark.parametrize("wrong", [{"crop": 0.0}, {"crop": 1.1}, {"mean": (float("nan"),)}, {"std": (0.0,)}])
+def test_numbers_that_cannot_be_meant(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Data(**wrong)

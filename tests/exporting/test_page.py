@@ -127,6 +127,11 @@ def test_the_preprocessing_is_ours(
         pixels = np.random.default_rng(height).integers(0, 256, (height, width, 3), np.uint8)
         found = by_page(Image.fromarray(pixels), json.loads(spec.model_dump_json()))
         np.testing.assert_array_equal(found, normalise(geometry(pixels, spec)[None], spec))
+        deep = pixels[..., 0].astype(np.uint16) * 256 + pixels[..., 1]
+        for white in (None, 4095):
+            scaled = spec.model_copy(update={"white_level": white})
+            found = by_page(Image.fromarray(deep), json.loads(scaled.model_dump_json()))
+            np.testing.assert_array_equal(found, normalise(geometry(deep, scaled)[None], scaled))
 
 
 def test_every_field_of_the_manifest_is_on_the_page() -> None:

@@ -55,6 +55,9 @@ def test_an_array_of_the_networks_size_is_cropped_already_and_a_list_is_not() ->
         (Image.fromarray(GREY[:, :, 0]), "one image, not a batch"),
         (GREY[None].astype(np.float32), "float32.*uint8"),
         ([GREY.astype(np.float32)], "float32.*uint8"),
+        ("photo.png", "one image, not a batch"),
+        (b"bytes of a file", "one image, not a batch"),
+        ([None], "Image 0 cannot be used: The image is of the type NoneType"),
         (GREY[None, None], r"\[1, 1, 4, 4, 1\]"),
     ],
 )
@@ -62,6 +65,29 @@ def test_what_is_no_batch_of_images(tiny_artifact: Callable[..., Path], images: 
     engine = open_engine(tiny_artifact(), threads=1)
     with pytest.raises(InputError, match=f"(?s){said}"):
         engine.preprocess(images)
+
+
+def test_paths_and_bytes_are_images_too(tiny_artifact: Callable[..., Path], tmp_path: Path) -> None:
+    engine = open_engine(tiny_artifact(), threads=1)
+    path = tmp_path / "grey.png"
+    Image.fromarray(GREY[:, :, 0]).save(path)
+    expected = engine.preprocess([GREY])
+    for image in (path, str(path), path.read_bytes(), GREY[:, :, 0].astype(np.uint16) * 257):
+        np.testing.assert_array_equal(engine.preprocess([image]), expected)
+    np.testing.assert_array_equal(engine.preprocess([path, GREY]), engine.preprocess([GREY, path.read_bytes()]))
+    # a batch of 16 bits is scaled; one of 8 bits and the network's size is taken as it is
+    np.testing.assert_array_equal(engine.preprocess(GREY[None].astype(np.uint16) * 257), expected)
+
+
+def test_a_broken_image_is_named_by_its_place_and_path(tiny_artifact: Callable[..., Path], tmp_path: Path) -> None:
+    engine = open_engine(tiny_artifact(), threads=1)
+    path = tmp_path / "photo.jpg"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(path)
+    half = path.read_bytes()[:1500]
+    path.write_bytes(half)
+    for image, named in ((path, "photo.jpg"), (half, ""), (Image.open(path), ""), ("no.png", "no.png"), (b"x", "")):
+        with pytest.raises(InputError, match=rf"(?s)Image 1.*{named}.* cannot be used: .*next: "):
+            engine.preprocess([GREY, image])
 
 
 def test_an_image_that_preprocessing_does_not_bring_to_size() -> None:

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 
 from sdcompress.data.samples import Images, Labels
-from sdcompress.data.source import Source, array_source
+from sdcompress.data.source import Source, array_source, preprocessing
 from sdcompress.data.sources._torchvision import Published
 from sdcompress.errors import DataError
 from sdcompress.schema import recipe
-from sdcompress.schema.manifest import Preprocess
 
 __all__ = ["read_names", "read_split", "source"]
 
@@ -48,13 +47,12 @@ def source(
         std: likewise.
     """
     folder = published.locate(spec)
-    side = spec.image_size or _SIDE
     each = 50_000 // len(train)
     parts = [read_split(published, folder, file, labels=f"{kind}labels", count=each) for file in train]
     images, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     return array_source(
         read_names(published, folder, meta, key=f"{kind}label_names"),
-        Preprocess(channels=3, resize=(side, side), mean=mean, std=std),
+        preprocessing(spec, side=_SIDE, mean=mean, std=std),
         (images, labels),
         read_split(published, folder, test, labels=f"{kind}labels", count=10_000),
     )

@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sdcompress.data.source import Source, array_source
+from sdcompress.data.source import Source, array_source, preprocessing
 from sdcompress.data.sources._torchvision import Published
 from sdcompress.errors import DataError
 from sdcompress.schema import recipe
-from sdcompress.schema.manifest import Preprocess
 
 __all__ = ["read_array", "source"]
 
@@ -35,7 +34,6 @@ def source(spec: recipe.Data, published: Published, *, classes: tuple[str, ...],
         std: likewise.
     """
     folder = published.locate(spec)
-    side = spec.image_size or _SIDE
     train, test = (
         (
             read_array(published, folder, f"{split}-images-idx3-ubyte.gz", (count, _SIDE, _SIDE))[..., None],
@@ -43,7 +41,7 @@ def source(spec: recipe.Data, published: Published, *, classes: tuple[str, ...],
         )
         for split, count in (("train", 60_000), ("t10k", 10_000))
     )
-    preprocess = Preprocess(channels=1, resize=(side, side), mean=(mean,), std=(std,))
+    preprocess = preprocessing(spec, side=_SIDE, mean=(mean,), std=(std,))
     return array_source(classes, preprocess, train, test)
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import struct
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image
 
+from sdcompress.data.pictures import FORMATS, open_picture
 from sdcompress.data.preprocess import geometry
 from sdcompress.data.samples import Images, Labels
+from sdcompress.data.source import preprocessing
 from sdcompress.errors import DataError, InputError
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Preprocess
@@ -22,14 +22,13 @@ __all__ = [
     "Decoded",
     "check_every_class",
     "decode",
+    "photo_preprocessing",
     "picture_files",
-    "preprocessing",
     "published_splits",
 ]
 
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 _SIDE = 224
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 _SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
 
@@ -60,16 +59,9 @@ class Decoded(ABC):
         """One image, uint8 [H, W, C]."""
 
 
-def preprocessing(spec: recipe.Data) -> Preprocess:
+def photo_preprocessing(spec: recipe.Data) -> Preprocess:
     """RGB; the shorter side is resized to ``image_size`` / 0.875, the centre cut out: ImageNet's usual 224 of 256."""
-    side = spec.image_size or _SIDE
-    return Preprocess(
-        channels=3,
-        resize=round(side / 0.875),
-        crop=(side, side),
-        mean=(0.485, 0.456, 0.406),
-        std=(0.229, 0.224, 0.225),
-    )
+    return preprocessing(spec, side=_SIDE, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), crop=0.875)
 
 
 def picture_files(folder: Path) -> list[Path]:
@@ -96,16 +88,15 @@ def decode(file: Path | BinaryIO, name: str, preprocess: Preprocess, *, repair: 
         uint8 [H, W, C].
 
     Raises:
-        DataError: if it cannot be decoded, has more than 8 bits a channel, or is too small to crop.
+        DataError: if it cannot be decoded, has more than 16 bits a channel, or is too small to crop.
     """
     try:
-        with Image.open(file) as image:
+        with open_picture(file) as image:
             return geometry(image, preprocess)
-    except (*_BROKEN, InputError) as error:
-        reason = error.found if isinstance(error, InputError) else str(error)
+    except InputError as error:
         raise DataError(
-            f"The image {name} cannot be used: {reason}",
-            allowed="an image of 8 bits a channel that Pillow can decode",
+            f"The image {name} cannot be used: {error.found}",
+            allowed=f"{', '.join(FORMATS)} of 8 bits a channel, or grey of 16",
             next_step=repair,
         ) from error
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 import numpy as np
 from sklearn.datasets import load_digits
 
-from sdcompress.data.source import Source, array_source
+from sdcompress.data.source import Source, array_source, preprocessing
 from sdcompress.schema import recipe
-from sdcompress.schema.manifest import Preprocess
 
 __all__ = ["digits"]
 
@@ -20,9 +19,8 @@ _SIDE = 32
 
 def digits(spec: recipe.Data) -> Source:
     """The digits; 0..16 becomes 0..255, bilinear to ``spec.image_size``."""
-    side = spec.image_size or _SIDE
     # mean and std of all images at 32x32
-    preprocess = Preprocess(channels=1, resize=(side, side), mean=(0.3055,), std=(0.3235,))
+    preprocess = preprocessing(spec, side=_SIDE, mean=(0.3055,), std=(0.3235,))
     values, labels = load_digits(return_X_y=True)
     images = np.rint(values * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
     return array_source(tuple(str(digit) for digit in range(10)), preprocess, (images, labels))

@@ -19,7 +19,7 @@ import numpy as np
 
 from sdcompress.data.samples import Images
 from sdcompress.data.source import Source
-from sdcompress.data.sources._photos import Decoded, check_every_class, decode, preprocessing, published_splits
+from sdcompress.data.sources._photos import Decoded, check_every_class, decode, photo_preprocessing, published_splits
 from sdcompress.errors import DataError, RecipeError, requires_extra
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Preprocess
@@ -45,7 +45,7 @@ def huggingface(spec: recipe.Data) -> Source:
             "'huggingface' needs data.dir.", next_step=f"--set data.dir=FOLDER, which was saved by {_SAVE}"
         )
     root = Path(spec.dir)
-    preprocess = preprocessing(spec)
+    preprocess = photo_preprocessing(spec)
     tables = _tables(root)
     splits, named = {}, {}
     for split, table in tables.items():

@@ -18,7 +18,7 @@ import numpy as np
 
 from sdcompress.data.samples import Images
 from sdcompress.data.source import Source
-from sdcompress.data.sources._photos import SUFFIXES, Decoded, decode, picture_files, preprocessing
+from sdcompress.data.sources._photos import SUFFIXES, Decoded, decode, photo_preprocessing, picture_files
 from sdcompress.errors import DataError, RecipeError
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Preprocess
@@ -39,7 +39,7 @@ def imagefolder(spec: recipe.Data) -> Source:
     if spec.dir is None:
         raise RecipeError("'imagefolder' needs data.dir.", next_step="--set data.dir=FOLDER (with a folder per class)")
     root = Path(spec.dir)
-    preprocess = preprocessing(spec)
+    preprocess = photo_preprocessing(spec)
     folders = _folders(root)
     classes = _classes(folders["train"])
     splits = {}

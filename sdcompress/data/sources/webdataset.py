@@ -26,7 +26,7 @@ import numpy as np
 from sdcompress.data.samples import Images
 from sdcompress.data.source import Source
 from sdcompress.data.sources import _tar
-from sdcompress.data.sources._photos import Decoded, check_every_class, decode, preprocessing, published_splits
+from sdcompress.data.sources._photos import Decoded, check_every_class, decode, photo_preprocessing, published_splits
 from sdcompress.errors import DataError, RecipeError
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Preprocess
@@ -50,7 +50,7 @@ def webdataset(spec: recipe.Data) -> Source:
     if spec.dir is None:
         raise RecipeError("'webdataset' needs data.dir.", next_step="--set data.dir=FOLDER (with .tar shards)")
     root = Path(spec.dir)
-    preprocess = preprocessing(spec)
+    preprocess = photo_preprocessing(spec)
     splits = {split: _ShardSamples(_shards(folder), preprocess) for split, folder in _folders(root).items()}
     train = splits["train"].labels
     names = _class_names(root)

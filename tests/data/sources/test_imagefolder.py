@@ -97,10 +97,18 @@ def test_a_corrupt_image_is_named_when_it_is_decoded(tmp_path: Path) -> None:
             found.train.images(np.array([13]))
 
 
-def test_an_image_of_16_bits_is_named(tmp_path: Path) -> None:
+def test_an_image_of_16_bits_is_scaled(tmp_path: Path) -> None:
     tree(tmp_path)
-    Image.fromarray(np.full((40, 40), 60_000, np.uint16)).save(tmp_path / "train" / "b" / "03.png")
-    with pytest.raises(DataError, match=r"03\.png.*more than 8 bits"):
+    Image.fromarray(np.full((40, 40), 3000, np.uint16)).save(tmp_path / "train" / "b" / "03.png")
+    for white, level in ((None, 12), (4095, 187)):  # 255 * 3000 / 65535 = 11.7 and 255 * 3000 / 4095 = 186.8
+        found = loaded(tmp_path, validation=0.0, white_level=white)
+        assert (found.train.images(np.array([13])) == level).all()
+
+
+def test_an_image_of_32_bits_is_named(tmp_path: Path) -> None:
+    tree(tmp_path)
+    Image.fromarray(np.full((40, 40), 0.5, np.float32)).save(tmp_path / "train" / "b" / "03.png", "TIFF")
+    with pytest.raises(DataError, match=r"03\.png.*32-bit floats"):
         loaded(tmp_path, validation=0.0).train.images(np.array([13]))
 
 

@@ -327,7 +327,7 @@ def test_a_broken_image_is_named_when_it_is_decoded(tmp_path: Path) -> None:
     path = tree(tmp_path) / "train" / "a-001.tar"
     whole = image(0)
     deep = io.BytesIO()
-    Image.fromarray(np.full((40, 40), 60_000, np.uint16)).save(deep, "png")
+    Image.fromarray(np.full((40, 40), 0.5, np.float32)).save(deep, "tiff")
     for content in (b"", b"no image", whole[: len(whole) // 2], deep.getvalue()):
         shard(path, [("x/12.png", content), ("x/12.cls", b"0"), *pairs(range(13, 20))])
         found = loaded(tmp_path, validation=0.0)
