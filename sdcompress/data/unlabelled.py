@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from sdcompress.data.samples import Images, Samples
-from sdcompress.data.sources._photos import Decoded, decode, picture_files
+from sdcompress.data.sources._listing import PassedOver, picture_files
+from sdcompress.data.sources._photos import Decoded, decode
 from sdcompress.errors import DataError
 from sdcompress.schema.manifest import Preprocess
 
@@ -27,7 +28,7 @@ class UnlabelledImages(Decoded):
     the geometry of the preprocessing, which are what the network sees, whatever the file's format.
 
     Args:
-        folder: searched with the folders in it; hidden files are passed over.
+        folder: searched with the folders in it, links followed; hidden ones are passed over.
         preprocess: of the artifact.
         shape: height, width and channels that its network takes.
         progress: called with (images read, all images).
@@ -48,13 +49,15 @@ class UnlabelledImages(Decoded):
         progress: Progress | None = None,
     ) -> None:
         self._preprocess, self._shape = preprocess, shape
-        self._paths = picture_files(folder)
+        passed = PassedOver()
+        self._paths = picture_files(folder, passed) if folder.is_dir() else []
         if not self._paths:
             raise DataError(
                 f"{folder} {'holds no image' if folder.is_dir() else 'is not a folder'}.",
                 allowed="a folder with image files, also in folders of their own",
                 next_step="name the folder that holds the images: --images FOLDER",
             )
+        passed.warn(folder)
         self._labels = np.full(len(self._paths), -1, np.int64)
         digests = list(_digests(self, progress))
         order = sorted(range(len(digests)), key=digests.__getitem__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 from pathlib import Path
@@ -18,18 +19,20 @@ from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Preprocess
 
 __all__ = [
-    "SUFFIXES",
     "Decoded",
     "check_every_class",
     "decode",
+    "has_splits",
     "photo_preprocessing",
-    "picture_files",
     "published_splits",
 ]
 
-SUFFIXES = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 _SIDE = 224
-_SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+_SPLITS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
 
 
 class Decoded(ABC):
@@ -64,17 +67,6 @@ def photo_preprocessing(spec: recipe.Data) -> Preprocess:
     return preprocessing(spec, side=_SIDE, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), crop=0.875)
 
 
-def picture_files(folder: Path) -> list[Path]:
-    """The image files below a folder, by their suffixes, in the order of their paths."""
-    found = [
-        path
-        for path in folder.rglob("*")
-        # macOS leaves '._name.jpg' beside 'name.jpg', which is no image
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-    ]
-    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
-
-
 def decode(file: Path | BinaryIO, name: str, preprocess: Preprocess, *, repair: str) -> Images:
     """One image, past the geometry of its preprocessing.
 
@@ -101,35 +93,47 @@ def decode(file: Path | BinaryIO, name: str, preprocess: Preprocess, *, repair: 
         ) from error
 
 
+def has_splits(names: Collection[str]) -> bool:
+    """Whether the names of folders are those of splits, and not those of classes."""
+    known = {name.casefold() for name in names}
+    # a class may well be called 'training'
+    return "train" in known or (not known.isdisjoint(_SPLITS["train"]) and not known.isdisjoint(_SPLITS["test"]))
+
+
 def published_splits(names: Collection[str], place: Path) -> dict[str, str]:
-    """Which of a set's own names stands for which split.
+    """Which of a set's own names stands for which split; letters may be small or capital.
 
     Args:
-        names: what the set calls its splits; others are passed over.
-        place: where it lies, for the error.
+        names: what the set calls its splits; of others it is said that they are passed over.
+        place: where it lies, for messages.
 
     Returns:
         For ``train``, ``test`` and, where there is one, ``val`` the set's own name.
 
     Raises:
-        DataError: if train or test is missing, or there are two validation splits.
+        DataError: if train or test is missing, or there are two of one split.
     """
-    found = {split: [name for name in theirs if name in names] for split, theirs in _SPLITS.items()}
+    found = {split: sorted(name for name in names if name.casefold() in known) for split, known in _SPLITS.items()}
     missing = [split for split in ("train", "test") if not found[split]]
     if missing:
         raise DataError(
             f"{place} has the splits {', '.join(sorted(names))}, but no {' and no '.join(missing)}.",
-            allowed="train and test, optionally validation (or val, valid); or one set without splits, which is split",
+            allowed="train and test, optionally validation (or val, valid, dev); or one set without splits, which is "
+            "split",
             next_step="where it is published with train and validation alone, rename validation to test: "
             "a validation split is held out of train",
         )
-    if len(found["val"]) > 1:
-        raise DataError(
-            f"{place} has more than one validation split: {', '.join(found['val'])}.",
-            allowed="one of them",
-            next_step="rename or remove the others",
-        )
-    return {split: theirs[0] for split, theirs in found.items() if theirs}
+    for split, same in found.items():
+        if len(same) > 1:
+            raise DataError(
+                f"{place} has more than one {'validation' if split == 'val' else split} split: {', '.join(same)}.",
+                allowed="one of them",
+                next_step="rename or remove the others",
+            )
+    splits = {split: same[0] for split, same in found.items() if same}
+    if others := sorted(set(names) - set(splits.values())):
+        warnings.warn(f"{place}: passed over are {', '.join(others)}, which are no splits.", stacklevel=2)
+    return splits
 
 
 def check_every_class(labels: Labels, classes: int, place: Path, named_by: str) -> None:

@@ -2,10 +2,11 @@
 
     datasets.load_dataset("some/name").save_to_disk("FOLDER")        then: data.dir=FOLDER
 
-A DatasetDict gives train, test and, where there is one, validation (or valid, val); other splits are passed over. A
-single Dataset, or a DatasetDict of one split, is split. The image column is the one of the type Image; the label column
-is the ClassLabel, or integers called ``label``, ``labels`` or ``fine_label``. Where several would do, those names (for
-images ``image`` and ``img``) decide. Preprocessing is that of ``imagefolder``. Nothing is ever fetched from the Hub.
+A DatasetDict gives train, test and, where there is one, validation (or valid, val, dev); other splits are passed over,
+which is said. A single Dataset, or a DatasetDict of one split, is split. The image column is the one of the type Image;
+the label column is the ClassLabel, or integers called ``label``, ``labels`` or ``fine_label``. Where several would do,
+those names (for images ``image`` and ``img``) decide. Preprocessing is that of ``imagefolder``. Nothing is ever fetched
+from the Hub.
 """
 
 from __future__ import annotations

@@ -1,12 +1,14 @@
 """Your own images: a folder for each class, with or without train/, val/ and test/ above them.
 
     data.dir/train/<class>/*.png      or, one set that is split for you:      data.dir/<class>/*.png
-    data.dir/val/<class>/*.png        (optional; else a share of train is held out)
+    data.dir/val/<class>/*.png        (or valid, validation, dev; optional: else a share of train is held out)
     data.dir/test/<class>/*.png
 
 Classes are the folders in the order of their names, images the files in the order of their paths, folders in a class
-folder included. Images are decoded when they are asked for: the shorter side is resized to ``image_size`` / 0.875 and
-the centre cut out, the usual way of ImageNet (224 of 256); mean and std are ImageNet's.
+folder included, links followed. What is passed over is said: hidden folders, files that do not end as images do,
+folders beside the splits. Images are decoded when they are asked for: the shorter side is resized to ``image_size`` /
+0.875 and the centre cut out, the usual way of ImageNet (224 of 256); mean and std are ImageNet's. ``data.crop``,
+``data.mean``, ``data.std`` and ``data.interpolation`` say otherwise.
 """
 
 from __future__ import annotations
@@ -18,14 +20,14 @@ import numpy as np
 
 from sdcompress.data.samples import Images
 from sdcompress.data.source import Source
-from sdcompress.data.sources._photos import SUFFIXES, Decoded, decode, photo_preprocessing, picture_files
+from sdcompress.data.sources._listing import SUFFIXES, PassedOver, folders_in, picture_files
+from sdcompress.data.sources._photos import Decoded, decode, has_splits, photo_preprocessing, published_splits
 from sdcompress.errors import DataError, RecipeError
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Preprocess
 
 __all__ = ["imagefolder"]
 
-_SPLITS = ("train", "val", "test")
 _REPAIR = "repair or remove the file"
 
 
@@ -34,33 +36,36 @@ def imagefolder(spec: recipe.Data) -> Source:
 
     Raises:
         RecipeError: if ``spec.dir`` is not set.
-        DataError: if a folder is missing, a class is empty, or the splits have different classes.
+        DataError: if a folder is missing or cannot be read, a link leads back to a folder above it, a class is empty,
+            or the splits have different classes.
     """
     if spec.dir is None:
         raise RecipeError("'imagefolder' needs data.dir.", next_step="--set data.dir=FOLDER (with a folder per class)")
     root = Path(spec.dir)
     preprocess = photo_preprocessing(spec)
-    folders = _folders(root)
-    classes = _classes(folders["train"])
+    passed = PassedOver()
+    folders = _folders(root, passed)
+    classes = {split: _classes(folder, passed) for split, folder in folders.items()}
     splits = {}
     for split, folder in folders.items():
-        if (found := _classes(folder)) != classes:
-            raise _different(folders["train"], classes, folder, found)
-        splits[split] = _FolderSamples(folder, classes, preprocess)
+        if classes[split] != classes["train"]:
+            raise _different(folders["train"], classes["train"], folder, classes[split])
+        splits[split] = _FolderSamples(folder, classes[split], preprocess, passed)
+    passed.warn(root)
     listing = "\n".join(line for samples in splits.values() for line in samples.listing(root))
     digest = hashlib.sha256(listing.encode()).hexdigest()
-    return Source(classes=classes, preprocess=preprocess, digest=digest, **splits)
+    return Source(classes=classes["train"], preprocess=preprocess, digest=digest, **splits)
 
 
 class _FolderSamples(Decoded):
     """The images of a split; each is decoded when it is asked for, in whatever thread asks."""
 
-    def __init__(self, folder: Path, classes: tuple[str, ...], preprocess: Preprocess) -> None:
+    def __init__(self, folder: Path, classes: tuple[str, ...], preprocess: Preprocess, passed: PassedOver) -> None:
         self._preprocess = preprocess
         self._paths: list[Path] = []
         labels = []
         for label, name in enumerate(classes):
-            paths = _images(folder / name)
+            paths = _images(folder / name, passed)
             self._paths += paths
             labels += [label] * len(paths)
         self._labels = np.array(labels, np.int64)
@@ -73,26 +78,20 @@ class _FolderSamples(Decoded):
         return [f"{path.relative_to(root).as_posix()}\t{path.stat().st_size}" for path in self._paths]
 
 
-def _folders(root: Path) -> dict[str, Path]:
+def _folders(root: Path, passed: PassedOver) -> dict[str, Path]:
     if not root.is_dir():
         raise DataError(f"data.dir is {root}, which is not a folder.", next_step="set data.dir to the images' folder")
-    if not (root / "train").is_dir():
+    beside = PassedOver()
+    names = [path.name for path in folders_in(root, beside)]
+    if not has_splits(names):
         return {"train": root}
-    if not (root / "test").is_dir():
-        raise DataError(
-            f"{root} has a folder 'train', but no 'test'.",
-            allowed="train/ and test/, optionally val/; or only class folders, which are then split",
-            next_step="where the set is published with train/ and val/ alone, rename val/ to test/: "
-            "a validation split is held out of train/",
-        )
-    return {split: root / split for split in _SPLITS if (root / split).is_dir()}
+    passed.hidden += beside.hidden
+    passed.loose += beside.loose
+    return {split: root / name for split, name in published_splits(names, root).items()}
 
 
-def _classes(folder: Path) -> tuple[str, ...]:
-    try:
-        names = tuple(sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")))
-    except OSError as error:
-        raise DataError(f"{folder} cannot be read: {error.strerror}.", next_step="check its permissions") from error
+def _classes(folder: Path, passed: PassedOver) -> tuple[str, ...]:
+    names = tuple(path.name for path in folders_in(folder, passed))
     if not names:
         raise DataError(
             f"{folder} holds no folders.",
@@ -102,8 +101,8 @@ def _classes(folder: Path) -> tuple[str, ...]:
     return names
 
 
-def _images(folder: Path) -> list[Path]:
-    found = picture_files(folder)
+def _images(folder: Path, passed: PassedOver) -> list[Path]:
+    found = picture_files(folder, passed)
     if not found:
         raise DataError(
             f"The class folder {folder} holds no image.",

@@ -1,15 +1,16 @@
 """Your own images in WebDataset shards: tar files of KEY.jpg and KEY.cls, fetched by position, nothing unpacked.
 
     data.dir/train/*.tar               or, one set that is split for you:      data.dir/*.tar
-    data.dir/validation/*.tar          (or val/; optional; else a share of train is held out)
+    data.dir/validation/*.tar          (or val, valid, dev; optional; else a share of train is held out)
     data.dir/test/*.tar
     data.dir/classes.txt               (optional: a class name a line, in the order of the labels)
 
 A sample is the members of one key, which is what stands before the first dot of a file's name: an image (jpg, jpeg,
-png or webp) and its label, an integer as text (cls), else the ``label`` or ``cls`` of a JSON object. Other members are
-passed over. Shards come in the order of their names, samples in that of their first members. Each shard's headers are
-read once, then any image is fetched where it lies: order, resume and memories of samples work as with any other set.
-Preprocessing is that of ``imagefolder``.
+png or webp) and its label, an integer as text (cls), else the ``label`` or ``cls`` of a JSON object. Where that makes
+no sample, the key is what stands before the last dot (``photo.1.jpg`` and ``photo.1.cls``). Other members are passed
+over, which is said. Shards come in the order of their names, samples in that of their first members. Each shard's
+headers are read once, then any image is fetched where it lies: order, resume and memories of samples work as with any
+other set. Preprocessing is that of ``imagefolder``.
 """
 
 from __future__ import annotations
@@ -18,15 +19,25 @@ import hashlib
 import io
 import json
 import re
+import warnings
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from sdcompress.data.samples import Images
 from sdcompress.data.source import Source
 from sdcompress.data.sources import _tar
-from sdcompress.data.sources._photos import Decoded, check_every_class, decode, photo_preprocessing, published_splits
+from sdcompress.data.sources._photos import (
+    Decoded,
+    check_every_class,
+    decode,
+    has_splits,
+    photo_preprocessing,
+    published_splits,
+)
 from sdcompress.errors import DataError, RecipeError
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Preprocess
@@ -72,11 +83,18 @@ class _ShardSamples(Decoded):
     def __init__(self, shards: list[Path], preprocess: Preprocess) -> None:
         self._shards, self._preprocess = shards, preprocess
         self._places: list[tuple[Path, _tar.Member]] = []
-        labels = []
+        labels, passed = [], Counter[str]()
         for shard in shards:
-            for image, label in _index(shard):
+            for image, label in _index(shard, passed):
                 self._places.append((shard, image))
                 labels.append(label)
+        if passed:
+            kinds = ", ".join(
+                f"{count} {f'.{ending}' if ending else 'without an ending'}" for ending, count in passed.most_common()
+            )
+            warnings.warn(
+                f"{shards[0].parent}: members are passed over that are no image and no label: {kinds}.", stacklevel=2
+            )
         self._labels = np.array(labels, np.int64)
 
     def check_labels(self, classes: int) -> None:
@@ -106,7 +124,7 @@ def _folders(root: Path) -> dict[str, Path]:
     if not root.is_dir():
         raise DataError(f"data.dir is {root}, which is not a folder.", next_step="set data.dir to the shards' folder")
     names = {path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")}
-    if "train" not in names:
+    if not has_splits(names):
         return {"train": root}
     return {split: root / name for split, name in published_splits(names, root).items()}
 
@@ -151,24 +169,52 @@ def _class_names(root: Path) -> tuple[str, ...]:
     return names
 
 
-def _index(shard: Path) -> list[tuple[_tar.Member, int]]:
-    """The images of a shard with their labels."""
+def _index(shard: Path, passed: Counter[str]) -> list[tuple[_tar.Member, int]]:
+    """The images of a shard with their labels; what is none of both is counted by its ending."""
     samples: dict[str, dict[str, _tar.Member]] = {}
-    for member in _tar.members(shard):
-        folder, _, file = member.name.rpartition("/")
-        stem, _, ending = file.partition(".")
-        kind = "image" if ending.lower() in _IMAGES else ending.lower()
-        if not stem or kind not in {"image", "cls", "json"}:
-            continue  # masks, captions, what macOS leaves behind
-        parts = samples.setdefault(f"{folder}/{stem}" if folder else stem, {})
-        if kind in parts:
-            raise DataError(
-                f"The key '{stem}' of {shard} has two members of a kind: '{parts[kind].name}' and '{member.name}'.",
-                allowed="one image and one label for each key",
-                next_step="write the shard again with a key for each image",
-            )
-        parts[kind] = member
-    return [_sample(shard, key, parts) for key, parts in samples.items()]
+    others = [member for member in _tar.members(shard) if not _add(samples, member, shard, "first")]
+    whole = {key for key, parts in samples.items() if "image" in parts}
+    dotted: dict[str, dict[str, _tar.Member]] = {}
+    for member in others:
+        if not _key(member, "first")[0]:
+            continue
+        if _key(member, "first")[0] in whole or not _add(dotted, member, shard, "last"):
+            passed[_key(member, "first")[1]] += 1
+    for key, parts in dotted.items():
+        if set(parts) == {"json"}:  # notes on the whole set
+            passed[_key(parts["json"], "first")[1]] += 1
+        else:
+            samples[key] = parts
+    in_order = sorted(samples.items(), key=lambda sample: min(part.offset for part in sample[1].values()))
+    return [_sample(shard, key, parts) for key, parts in in_order]
+
+
+def _key(member: _tar.Member, dot: Literal["first", "last"]) -> tuple[str, str]:
+    """The key and the ending of a member, at the first or the last dot of its file's name."""
+    folder, slash, file = member.name.rpartition("/")
+    if file.startswith("."):  # macOS leaves '._name.jpg' beside 'name.jpg', which is no image
+        return "", file
+    stem, _, ending = file.partition(".") if dot == "first" else file.rpartition(".")
+    return folder + slash + stem, ending.lower()
+
+
+def _add(
+    samples: dict[str, dict[str, _tar.Member]], member: _tar.Member, shard: Path, dot: Literal["first", "last"]
+) -> bool:
+    """Add a member to the sample of its key; False where it is no image and no label."""
+    key, ending = _key(member, dot)
+    kind = "image" if ending in _IMAGES else ending
+    if not key or kind not in {"image", "cls", "json"}:
+        return False
+    parts = samples.setdefault(key, {})
+    if kind in parts:
+        raise DataError(
+            f"The key '{key}' of {shard} has two members of a kind: '{parts[kind].name}' and '{member.name}'.",
+            allowed="one image and one label for each key",
+            next_step="write the shard again with a key for each image",
+        )
+    parts[kind] = member
+    return True
 
 
 def _sample(shard: Path, key: str, parts: dict[str, _tar.Member]) -> tuple[_tar.Member, int]:

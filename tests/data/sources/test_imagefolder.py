@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,7 +74,8 @@ def test_files_of_many_kinds_become_rgb_and_others_are_passed_over(tmp_path: Pat
     (tmp_path / "train" / "a" / "._00.png").write_bytes(b"what macOS leaves behind")
     (tmp_path / "train" / "a" / "readme.txt").write_text("no image")
     (tmp_path / "train" / ".cache").mkdir()
-    found = loaded(tmp_path, validation=0.0)
+    with pytest.warns(UserWarning, match=r"1 hidden \(train/\.cache\); 1 files that do not end in .*: 1 \.txt"):
+        found = loaded(tmp_path, validation=0.0)
     assert len(found.train) == 21
     assert found.train.images(np.array([10]))[0, 0, 0].tolist() == [200, 200, 200]
 
@@ -135,7 +138,7 @@ def test_a_class_without_images_is_refused(tmp_path: Path) -> None:
 def test_folders_that_are_not_there_are_refused(tmp_path: Path) -> None:
     refused(tmp_path / "nowhere", "nowhere")
     refused(tmp_path, "holds no folders")
-    refused(tree(tmp_path, splits=("train",)), "'test'", "rename val/")
+    refused(tree(tmp_path, splits=("train",)), "no test", "rename validation")
 
 
 def test_one_class_is_not_enough(tmp_path: Path) -> None:
@@ -145,3 +148,86 @@ def test_one_class_is_not_enough(tmp_path: Path) -> None:
 def test_the_folder_must_be_named() -> None:
     with pytest.raises(RecipeError, match=r"data\.dir"):
         load(Data(name="imagefolder"), seed=0)
+
+
+def test_images_behind_links_are_read(tmp_path: Path) -> None:
+    root, elsewhere = tree(tmp_path / "set"), tree(tmp_path / "elsewhere", splits=("",), classes="c")
+    (root / "train" / "a" / "more").symlink_to(elsewhere / "c")
+    for split in ("train", "test"):
+        (root / split / "linked").symlink_to(elsewhere / "c")
+    picture(tmp_path / "one.png", 77)
+    (root / "train" / "b" / "99.png").symlink_to(tmp_path / "one.png")
+    found = loaded(root, validation=0.0)
+    assert found.classes == ("a", "b", "linked")
+    assert np.bincount(found.train.labels).tolist() == [20, 11, 10]
+    assert found.train.images(np.array([30])).max() == 77
+
+
+def test_a_link_back_to_a_folder_above_is_refused(tmp_path: Path) -> None:
+    root = tree(tmp_path)
+    (root / "train" / "a" / "again").symlink_to(root / "train")
+    refused(root, "train/a/again/a", "leads back")
+    (root / "train" / "a" / "again").unlink()
+    (root / "train" / "a" / "self").symlink_to(root / "train" / "a")
+    refused(root, "train/a/self", "leads back")
+
+
+def test_a_folder_that_is_linked_twice_is_read_once_under_its_own_name_and_that_is_said(tmp_path: Path) -> None:
+    root = tree(tmp_path)
+    picture(root / "train" / "a" / "own" / "x.png", 50)
+    (root / "train" / "a" / "a_link").symlink_to(root / "train" / "a" / "own")
+    (root / "train" / "b" / "gone.png").symlink_to(root / "nowhere.png")
+    with pytest.warns(UserWarning, match=r"1 links to nothing \(train/b/gone\.png\); .*second time \(train/a/a_link\)"):
+        assert np.bincount(loaded(root, validation=0.0).train.labels).tolist() == [11, 10]
+
+
+def test_a_folder_that_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tree(tmp_path)
+    picture(root / "train" / "a" / "shut" / "x.png", 0)
+    scan = os.scandir
+
+    def denied(path: Path) -> Any:
+        if Path(path).name == "shut":
+            raise PermissionError(13, "Permission denied")
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    refused(root, "train/a/shut", "Permission denied")
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "dev", "Validation"])
+def test_the_usual_names_of_a_validation_split_are_read(tmp_path: Path, name: str) -> None:
+    by_split = values(loaded(tree(tmp_path, splits=("train", name, "test"))))
+    assert by_split == {split: list(range(20)) for split in ("train", "val", "test")}
+
+
+def test_splits_of_other_spellings_are_read_and_folders_beside_them_are_named(tmp_path: Path) -> None:
+    root = tree(tmp_path, splits=("Training", "testing", "extra"))
+    with pytest.warns(UserWarning, match="passed over are extra"):
+        assert len(loaded(root, validation=0.0).train) == 20
+    picture(root / "valid" / "a" / "0.png", 0)
+    picture(root / "val" / "a" / "0.png", 0)
+    refused(root, "more than one validation split: val, valid")
+
+
+def test_a_class_may_be_called_training(tmp_path: Path) -> None:
+    tree(tmp_path, splits=("",), classes="a")
+    picture(tmp_path / "training" / "0.png", 5)
+    assert loaded(tmp_path).classes == ("a", "training")
+
+
+def test_what_is_passed_over_is_counted_by_its_kind(tmp_path: Path) -> None:
+    root = tree(tmp_path)
+    for name in ("x.gif", "y.gif", "z.avif", "README"):
+        (root / "test" / "b" / name).write_bytes(b"")
+    picture(root / "train" / "a" / ".ipynb_checkpoints" / "00.png", 0)
+    picture(root / "train" / "b" / ".old.png", 0)
+    picture(root / "train" / "beside.png", 0)
+    with pytest.warns(UserWarning, match="passed over") as caught:
+        found = loaded(root, validation=0.0)
+    (text,) = [str(warning.message) for warning in caught]
+    assert "2 hidden (train/a/.ipynb_checkpoints, train/b/.old.png)" in text
+    assert "1 images outside of class folders (train/beside.png)" in text
+    assert "4 files that do not end in" in text
+    assert "2 .gif, 1 without a suffix, 1 .avif" in text
+    assert [len(found.train), len(found.test)] == [20, 20]

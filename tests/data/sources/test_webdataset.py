@@ -395,3 +395,28 @@ def test_an_archive_without_samples_and_one_class_are_not_enough(tmp_path: Path)
         loaded(tmp_path)
     shard(tmp_path / "a.tar", pairs([0, 2, 4]))
     refused(tmp_path, "1 class")
+
+
+def test_a_key_may_hold_dots(tmp_path: Path) -> None:
+    files = [
+        (f"photo.{n}.{kind}", content)
+        for n in range(20)
+        for kind, content in (("PNG", image(n)), ("cls", b"%d" % (n % 2)))
+    ]
+    shard(tmp_path / "0.tar", [("set.info.json", b"{}"), *files])
+    with pytest.warns(UserWarning, match=r"passed over .* 1 \.info\.json"):
+        found = loaded(tmp_path, validation=0.25)
+    assert sorted(value for part in values(found).values() for value in part) == list(range(20))
+
+
+def test_masks_of_an_image_are_no_samples_and_are_counted(tmp_path: Path) -> None:
+    more = [(f"{n:03}.{kind}", b"mask") for n in range(20) for kind in ("seg.png", "seg.json", "txt")]
+    shard(tmp_path / "0.tar", [*pairs(range(20)), *more])
+    with pytest.warns(UserWarning, match=r"20 \.seg\.png, 20 \.seg\.json, 20 \.txt"):
+        assert len(loaded(tmp_path, validation=0.0).train) == 16
+
+
+def test_a_key_with_dots_needs_its_label_too(tmp_path: Path) -> None:
+    shard(tmp_path / "0.tar", [*pairs(range(20)), ("a.1.png", image(0)), ("a.1.cls", b"0"), ("a.2.png", image(0))])
+    with pytest.raises(DataError, match=r"'a\.2' .*no label"):
+        loaded(tmp_path)

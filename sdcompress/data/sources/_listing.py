@@ -1,0 +1,151 @@
+"""Which files of a folder are read as images, and what is passed over: nothing is left out without a word."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sdcompress.errors import DataError
+
+__all__ = ["SUFFIXES", "PassedOver", "folders_in", "picture_files"]
+
+SUFFIXES = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+_NAMED = 3  # paths that a message names
+_Identity = tuple[int, int]  # device and inode
+
+
+@dataclass
+class PassedOver:
+    """What a listing does not read.
+
+    Attributes:
+        suffixes: files by their suffix, in lower case.
+        hidden: folders and image files whose names begin with a dot.
+        dangling: links to nothing.
+        again: folders that a link leads to although they are read already.
+        loose: image files beside the class folders.
+    """
+
+    suffixes: Counter[str] = field(default_factory=Counter)
+    hidden: list[Path] = field(default_factory=list)
+    dangling: list[Path] = field(default_factory=list)
+    again: list[Path] = field(default_factory=list)
+    loose: list[Path] = field(default_factory=list)
+
+    def warn(self, root: Path) -> None:
+        """Say it in one warning; nothing where nothing was passed over."""
+        parts = [
+            f"{len(paths)} {what} ({_named(path.relative_to(root).as_posix() for path in paths)})"
+            for what, paths in (
+                ("hidden", self.hidden),
+                ("links to nothing", self.dangling),
+                ("folders that a link leads to a second time", self.again),
+                ("images outside of class folders", self.loose),
+            )
+            if paths
+        ]
+        if self.suffixes:
+            kinds = ", ".join(
+                f"{count} {suffix or 'without a suffix'}" for suffix, count in self.suffixes.most_common()
+            )
+            total = sum(self.suffixes.values())
+            parts.append(f"{total} files that do not end in {', '.join(sorted(SUFFIXES))}: {kinds}")
+        if parts:
+            warnings.warn(f"{root}: passed over are {'; '.join(parts)}.", stacklevel=2)
+
+    def count(self, entry: os.DirEntry[str]) -> None:
+        """Count something that is neither a folder nor read as an image."""
+        path, suffix = Path(entry.path), Path(entry.name).suffix.lower()
+        if entry.name.startswith("."):
+            # macOS leaves '._name.jpg' beside 'name.jpg', which is no image
+            self.hidden += [path] if suffix in SUFFIXES and not entry.name.startswith("._") else []
+        elif not entry.is_file():
+            self.dangling.append(path)
+        else:
+            self.suffixes[suffix] += 1
+
+
+def folders_in(folder: Path, passed: PassedOver) -> list[Path]:
+    """The folders in a folder, links to folders included, in the order of their names.
+
+    Raises:
+        DataError: if it cannot be read.
+    """
+    found = []
+    for entry in _entries(folder):
+        if entry.is_dir() and not entry.name.startswith("."):
+            found.append(Path(entry.path))
+        elif entry.is_dir():
+            passed.hidden.append(Path(entry.path))
+        elif Path(entry.name).suffix.lower() in SUFFIXES and not entry.name.startswith("."):
+            passed.loose.append(Path(entry.path))
+        elif entry.is_symlink() and not entry.is_file():
+            passed.dangling.append(Path(entry.path))
+    return sorted(found, key=lambda path: path.name)
+
+
+def picture_files(folder: Path, passed: PassedOver) -> list[Path]:
+    """The image files below a folder, by their suffixes, in the order of their paths; links are followed.
+
+    Args:
+        folder: searched with the folders in it; hidden ones are passed over.
+        passed: takes what is passed over.
+
+    Raises:
+        DataError: if a folder cannot be read, or a link leads back to a folder above it.
+    """
+    found = _walk(folder, {_identity(folder): folder}, set(), passed)
+    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def _walk(folder: Path, above: dict[_Identity, Path], seen: set[_Identity], passed: PassedOver) -> Iterator[Path]:
+    # a folder itself before links to it, so that it goes by its own name
+    for entry in sorted(_entries(folder), key=lambda entry: (entry.is_symlink(), entry.name)):
+        path = Path(entry.path)
+        if not entry.is_dir():
+            if entry.is_file() and path.suffix.lower() in SUFFIXES and not entry.name.startswith("."):
+                yield path
+            else:
+                passed.count(entry)
+            continue
+        if entry.name.startswith("."):
+            passed.hidden.append(path)
+            continue
+        identity = _identity(path)
+        if identity in above:
+            raise DataError(
+                f"The link {path} leads back to {above[identity]}, which holds it.",
+                allowed="links to files and to folders elsewhere",
+                next_step="remove the link",
+            )
+        if identity in seen:
+            passed.again.append(path)
+            continue
+        seen.add(identity)
+        yield from _walk(path, {**above, identity: path}, seen, passed)
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        raise DataError(
+            f"The folder {folder} cannot be read: {error.strerror}.",
+            allowed="folders that may be listed: images in others would be missing without a word",
+            next_step="give yourself the right to read it, or move it away",
+        ) from error
+
+
+def _identity(folder: Path) -> _Identity:
+    found = folder.stat()
+    return found.st_dev, found.st_ino
+
+
+def _named(names: Iterable[str]) -> str:
+    listed = list(names)
+    return ", ".join(listed[:_NAMED]) + (", ..." if len(listed) > _NAMED else "")
