@@ -21,6 +21,10 @@ class TrainingState(Frozen):
     epoch: Annotated[int, Field(ge=0)] = Field(description="whole epochs done")
     step: Annotated[int, Field(ge=0)] = Field(description="optimiser steps done")
     finished: bool
+    epoch_losses: dict[str, float] = Field(
+        {}, description="sums of the loss terms over the steps of an epoch that is not over, mean over the processes"
+    )
+    epoch_seconds: Annotated[float, Field(ge=0)] = Field(0.0, description="that an epoch that is not over has taken")
     samples: PositiveInt = Field(description="training images")
     classes: tuple[str, ...]
     image: tuple[PositiveInt, PositiveInt, PositiveInt] = Field(description="C, H, W of the network's input")

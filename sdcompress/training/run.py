@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from lightning_fabric import Fabric
+
 from sdcompress import data, methods, recipes
-from sdcompress.checkpoint import METRICS, STEPS, Checkpoint, newest, open_checkpoint
+from sdcompress.checkpoint import METRICS, STEPS, Checkpoint, newest, open_checkpoint, step_of
 from sdcompress.errors import CheckpointError, OutputExistsError
 from sdcompress.schema.recipe import Recipe
-from sdcompress.storage import write_text
+from sdcompress.storage import LOCK, is_temporary, locked_folder, write_text
 from sdcompress.training.hardware import launch
 from sdcompress.training.interrupt import stop_on_signal
 from sdcompress.training.needs import check_recipe, method_sha256
@@ -65,9 +68,16 @@ def train(
     """
     check_recipe(recipe)
     fabric = launch(recipe.train, phases=len(methods.build(recipe.method).phases))
-    if fabric.is_global_zero:
-        _make_room(out, overwrite=overwrite)
-    fabric.barrier()
+    if out.exists() and not out.is_dir():
+        raise OutputExistsError(f"{out} is a file.", allowed="a folder", next_step="choose another folder with --out")
+    with locked_folder(out) if fabric.is_global_zero else nullcontext():
+        if fabric.is_global_zero:
+            _make_room(out, overwrite=overwrite)
+        fabric.barrier()
+        return _train(recipe, out, fabric, on_step, on_epoch)
+
+
+def _train(recipe: Recipe, out: Path, fabric: Fabric, on_step: OnStep | None, on_epoch: OnEpoch | None) -> Checkpoint:
     last = newest(out)
     start = open_checkpoint(last) if last else None
     if start is not None:
@@ -112,28 +122,25 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _make_room(out: Path, *, overwrite: bool) -> None:
-    if out.exists() and not out.is_dir():
-        raise OutputExistsError(f"{out} is a file.", allowed="a folder", next_step="choose another folder with --out")
-    if not out.exists() or not any(out.iterdir()):
-        return
-    ours = {STEPS, METRICS, "recipe.yaml", "tensorboard"}
-    # of a process that was killed while it wrote a text file or a checkpoint
-    leftovers = [*out.glob(f".{METRICS}.*.tmp"), *out.glob(".recipe.yaml.*.tmp"), *out.glob(f"{STEPS}/.*.tmp")]
-    foreign = sorted(path.name for path in out.iterdir() if path.name not in ours and path not in leftovers)
+    """Refuse a folder that holds other things than a training run; remove what a killed process left, or the run."""
+    ours = {STEPS, METRICS, "recipe.yaml", "tensorboard", LOCK}
+    there, steps = [*out.iterdir()], [*(out / STEPS).iterdir()] if (out / STEPS).is_dir() else []
+    half = [path for path in there if any(is_temporary(path, name) for name in (METRICS, "recipe.yaml"))]
+    foreign = [path.name for path in there if path.name not in ours and path not in half]
+    half += [path for path in steps if is_temporary(path, path.name[1:].partition(".")[0]) and step_of(path) is None]
+    if overwrite:  # a copy that the user made of a checkpoint would go with the run
+        foreign += [f"{STEPS}/{path.name}" for path in steps if path not in half and step_of(path) is None]
     if foreign:
         raise OutputExistsError(
-            f"{out} holds other things than a training run: {', '.join(foreign[:5])}.",
+            f"{out} holds other things than a training run: {', '.join(sorted(foreign)[:5])}.",
             allowed="a new or empty folder, or the folder of a training run",
             next_step="choose another folder with --out",
         )
-    if overwrite:
-        shutil.rmtree(out)
-        return
-    for leftover in leftovers:
-        if leftover.is_dir():
-            shutil.rmtree(leftover)
+    for path in {*half, *([path for path in there if path.name != LOCK] if overwrite else [])}:
+        if path.is_dir():
+            shutil.rmtree(path)
         else:
-            leftover.unlink()
+            path.unlink(missing_ok=True)
 
 
 def _check_same(recipe: Recipe, start: Checkpoint, out: Path) -> None:
