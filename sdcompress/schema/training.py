@@ -10,7 +10,15 @@ from sdcompress.schema.base import Frozen, Sha256
 from sdcompress.schema.manifest import FileEntry, Preprocess
 from sdcompress.schema.recipe import Recipe
 
-__all__ = ["TrainingState"]
+__all__ = ["Extension", "TrainingState"]
+
+
+class Extension(Frozen):
+    """A training that was made longer: up to ``step`` its rates followed the schedule of ``epochs`` epochs."""
+
+    epochs: PositiveInt = Field(description="of the training that was made longer")
+    step: Annotated[int, Field(ge=0)] = Field(description="at which it was")
+    weights_sha256: Sha256 = Field(description="of its checkpoint")
 
 
 class TrainingState(Frozen):
@@ -31,6 +39,7 @@ class TrainingState(Frozen):
     preprocess: Preprocess
     data_fingerprint: Sha256
     method_sha256: Sha256 | None = Field(None, description="of the user's own method file")
+    extensions: tuple[Extension, ...] = Field((), description="each time that the training was made longer")
     weights: FileEntry = Field(description="what is evaluated and exported: the average where EMA is on")
     training: FileEntry = Field(description="optimiser, method state and raw weights: what exact resume needs")
     optimizer: dict[str, Any] = Field(description="the optimiser's numbers that are not tensors")

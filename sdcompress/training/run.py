@@ -7,15 +7,15 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from lightning_fabric import Fabric
-
 from sdcompress import data, methods, recipes
-from sdcompress.checkpoint import METRICS, STEPS, Checkpoint, newest, open_checkpoint, step_of
-from sdcompress.errors import CheckpointError, OutputExistsError
+from sdcompress.checkpoint import METRICS, STEPS, Checkpoint, newest, open_checkpoint, read_metrics, step_of
+from sdcompress.errors import CheckpointError, OutputExistsError, RecipeError
 from sdcompress.schema.recipe import Recipe
+from sdcompress.schema.training import Extension
 from sdcompress.storage import LOCK, is_temporary, locked_folder, write_text
 from sdcompress.training.hardware import launch
 from sdcompress.training.interrupt import stop_on_signal
+from sdcompress.training.journal import write_metrics
 from sdcompress.training.needs import check_recipe, method_sha256
 from sdcompress.training.start import warn_of_other_versions
 from sdcompress.training.trainer import OnEpoch, OnStep, Trainer
@@ -43,6 +43,7 @@ def train(
     recipe: Recipe,
     out: Path,
     *,
+    extends: Checkpoint | None = None,
     overwrite: bool = False,
     on_step: OnStep | None = None,
     on_epoch: OnEpoch | None = None,
@@ -52,6 +53,8 @@ def train(
     Args:
         recipe: what to train.
         out: folder of the run.
+        extends: a checkpoint of a training by the same recipe with fewer epochs, from which a new run starts: with
+            its optimiser, averages and memories, at its step.
         overwrite: throw away a run that is there.
         on_step: called with (steps done, all steps).
         on_epoch: called with the metrics of each epoch.
@@ -74,25 +77,33 @@ def train(
         if fabric.is_global_zero:
             _make_room(out, overwrite=overwrite)
         fabric.barrier()
-        return _train(recipe, out, fabric, on_step, on_epoch)
-
-
-def _train(recipe: Recipe, out: Path, fabric: Fabric, on_step: OnStep | None, on_epoch: OnEpoch | None) -> Checkpoint:
-    last = newest(out)
-    start = open_checkpoint(last) if last else None
-    if start is not None:
-        _check_same(recipe, start, out)
-        if start.state.finished:
+        start, extensions = _start(recipe, out, extends)
+        if start is not None and start is not extends and start.state.finished:
             return start
-        warn_of_other_versions(start)
-    same = start.data_fingerprint if start is not None else None
-    dataset = data.load(recipe.data, seed=recipe.seed, fingerprint=same)
-    trainer = Trainer(recipe, dataset, fabric, out, start)
-    if fabric.is_global_zero:
-        write_text(out / "recipe.yaml", recipes.dump(recipe))  # only now is it known that it can be trained
-    with stop_on_signal() as request:
-        trainer.run(request, on_step=on_step, on_epoch=on_epoch)
-    return open_checkpoint(out)
+        if start is not None:
+            warn_of_other_versions(start)
+        same = start.data_fingerprint if start is not None else None
+        dataset = data.load(recipe.data, seed=recipe.seed, fingerprint=same)
+        trainer = Trainer(recipe, dataset, fabric, out, start, extensions=extensions)
+        if fabric.is_global_zero:
+            write_text(out / "recipe.yaml", recipes.dump(recipe))  # only now is it known that it can be trained
+            if start is not None:
+                write_metrics(out, read_metrics(start.path.parents[1]))
+        with stop_on_signal() as request:
+            trainer.run(request, on_step=on_step, on_epoch=on_epoch)
+        return open_checkpoint(out)
+
+
+def _start(recipe: Recipe, out: Path, extends: Checkpoint | None) -> tuple[Checkpoint | None, tuple[Extension, ...]]:
+    """The checkpoint to go on from, if there is one, and each time that the training was made longer."""
+    last = newest(out)
+    start = open_checkpoint(last) if last else extends
+    if start is None:
+        return None, ()
+    if last is None:
+        return start, (*start.state.extensions, _extension(recipe, start))
+    _check_same(recipe, start, out, extends)
+    return start, start.state.extensions
 
 
 def holds_another(recipe: Recipe, out: Path) -> bool:
@@ -143,8 +154,36 @@ def _make_room(out: Path, *, overwrite: bool) -> None:
             path.unlink(missing_ok=True)
 
 
-def _check_same(recipe: Recipe, start: Checkpoint, out: Path) -> None:
+def _extension(recipe: Recipe, start: Checkpoint) -> Extension:
+    """The record of a training that is made longer.
+
+    Raises:
+        RecipeError: if more than the number of epochs would change, or the method divides its epochs into phases.
+    """
+    before, after = start.recipe.train.epochs, recipe.train.epochs
+    others = [line for line in _differences(start.recipe, recipe) if not line.startswith("train.epochs:")]
+    phases = len(methods.build(recipe.method).phases)
+    if others or after <= before or phases > 1:
+        why = (
+            f"it differs in {'; '.join(others)}"
+            if others
+            else f"'{recipe.method.name}' divides its epochs into {phases} phases"
+            if phases > 1
+            else f"train.epochs is {after}, and {before} are trained"
+        )
+        raise RecipeError(
+            f"The training {start.path} cannot be made longer: {why}.",
+            allowed="the recipe that it was trained by, with more epochs and a method of one phase",
+            next_step=f"give --epochs of more than {before} and no other setting, or start a new training from its "
+            f"weights: --set model.start={start.path}",
+        )
+    return Extension(epochs=before, step=start.state.step, weights_sha256=start.weights_sha256)
+
+
+def _check_same(recipe: Recipe, start: Checkpoint, out: Path, extends: Checkpoint | None) -> None:
     changed = _differences(start.recipe, recipe)
+    if extends is not None and extends.weights_sha256 not in {one.weights_sha256 for one in start.state.extensions}:
+        changed.append(f"it does not continue {extends.path}")
     if start.state.method_sha256 != method_sha256(recipe):
         changed.append(f"the text of method.file: now {recipe.method.file}")
     if changed:

@@ -21,6 +21,7 @@ from sdcompress.errors import Interrupted, TrainingDivergedError
 from sdcompress.models.multiexit import MultiExit
 from sdcompress.schema import recipe as recipes
 from sdcompress.schema.recipe import Recipe
+from sdcompress.schema.training import Extension
 from sdcompress.training.batches import Batches, Fetch, host, resident
 from sdcompress.training.interrupt import StopRequest
 from sdcompress.training.journal import Journal
@@ -67,12 +68,21 @@ class Trainer:
         fabric: where, launched.
         out: folder of the run.
         start: the checkpoint to go on from.
+        extensions: of the training, if it was made longer.
     """
 
     def __init__(
-        self, recipe: Recipe, dataset: Dataset, fabric: Fabric, out: Path, start: Checkpoint | None = None
+        self,
+        recipe: Recipe,
+        dataset: Dataset,
+        fabric: Fabric,
+        out: Path,
+        start: Checkpoint | None = None,
+        *,
+        extensions: tuple[Extension, ...] = (),
     ) -> None:
         self.recipe, self.dataset, self.fabric, self.out = recipe, dataset, fabric, out
+        self._extensions = extensions
         spec, view = recipe.train, methods.build(recipe.method).needs.view
         self.batches = Batches(
             _fetch(dataset.train, spec, fabric.device),
@@ -223,6 +233,7 @@ class Trainer:
             image=self.dataset.image,
             preprocess=self.dataset.preprocess,
             data_fingerprint=self.dataset.fingerprint,
+            extensions=self._extensions,
             method_sha256=method_sha256(self.recipe),
         )
         self.fabric.barrier()
