@@ -14,7 +14,7 @@ from sdcompress.artifact.read import open_artifact
 from sdcompress.benchmarking.contender import bench_samples
 from sdcompress.benchmarking.run import bench as run_bench
 from sdcompress.calibration.verbs import calibrate, plan
-from sdcompress.checkpoint import Checkpoint
+from sdcompress.checkpoint import Checkpoint, open_checkpoint
 from sdcompress.errors import UsageError, requires_extra
 from sdcompress.evaluation.evaluate import evaluate as run_evaluate
 from sdcompress.evaluation.subject import open_subject
@@ -52,6 +52,7 @@ def train(
     out: Folder | None = None,
     *,
     settings: Iterable[str] = (),
+    extends: Folder | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
@@ -60,8 +61,10 @@ def train(
 
     Args:
         recipe: a YAML file, a shipped recipe's name, a mapping or a ``Recipe``; None for the defaults.
-        out: folder of the training run; default ``runs/<name>/train/<method>``.
+        out: folder of the training run; default ``runs/<name>/train/<method>``, or ``<extends>-<epochs>-epochs``.
         settings: ``section.key=value`` on top of the recipe.
+        extends: the folder of a training run, or a checkpoint, that is to be made longer: the recipe is the run's
+            (give None), with more epochs by ``settings``; the checkpoint's record says so.
         overwrite: throw away a run of another recipe that is there.
         progress: called with (steps done, all steps).
         on_epoch: called with the metrics of each epoch.
@@ -72,12 +75,29 @@ def train(
         TrainingDivergedError: if the loss is not finite; the last good checkpoint is kept.
         Interrupted: on Ctrl-C; the same call goes on.
     """
-    read = recipes.read(recipe, settings)  # before torch takes its seconds
+    if extends is not None and recipe is not None:
+        raise UsageError(
+            "A recipe was given, and a training run to make longer.",
+            allowed="one of the two: a run is made longer by its own recipe",
+            next_step="leave the recipe out",
+        )
+    longer = open_checkpoint(extends) if extends is not None else None
+    read = recipes.read(longer.recipe if longer else recipe, settings)  # before torch takes its seconds
     with requires_extra("train"):
         from sdcompress.training.run import train as run_train
 
-    folder = Path(out) if out is not None else Path("runs") / read.name / "train" / read.method.name
-    return run_train(read, folder, overwrite=overwrite, on_step=progress, on_epoch=on_epoch)
+    folder = Path("runs") / read.name / "train" / read.method.name
+    if longer is not None:
+        run = longer.path.parents[1]
+        folder = run.with_name(f"{run.name}-{read.train.epochs}-epochs")
+    return run_train(
+        read,
+        Path(out) if out is not None else folder,
+        extends=longer,
+        overwrite=overwrite,
+        on_step=progress,
+        on_epoch=on_epoch,
+    )
 
 
 def evaluate(

@@ -6,6 +6,7 @@ A training run keeps its checkpoints under ``steps/<step>/``; each is written be
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +26,19 @@ if TYPE_CHECKING:
     from sdcompress.data.samples import Dataset
     from sdcompress.models.multiexit import MultiExit
 
-__all__ = ["METRICS", "STATE", "STEPS", "Checkpoint", "newest", "open_checkpoint", "read_metrics"]
+__all__ = [
+    "METRICS",
+    "STATE",
+    "STEPS",
+    "Checkpoint",
+    "broken_checkpoint",
+    "checkpoints",
+    "newest",
+    "open_checkpoint",
+    "read_metrics",
+    "read_tensors",
+    "step_of",
+]
 
 STATE = "state.json"
 STEPS = "steps"
@@ -105,12 +118,10 @@ class Checkpoint:
         """The weights that are evaluated and exported, by their names in the network.
 
         Raises:
+            CheckpointError: if the file is not one of safetensors.
             MissingExtraError: if torch is not installed.
         """
-        with requires_extra("train"):
-            from safetensors.torch import load_file
-        found: dict[str, Tensor] = load_file(self.path / self.state.weights.file)
-        return found
+        return read_tensors(self.path / self.state.weights.file)
 
     def dataset(self, data_dir: Path | str | None = None) -> Dataset:
         """The data that it was trained on, loaded by its recipe.
@@ -124,10 +135,37 @@ class Checkpoint:
         return data.load(self.recipe.data.at(data_dir), seed=self.recipe.seed, fingerprint=self.data_fingerprint)
 
 
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint's safetensors file, on the CPU.
+
+    Raises:
+        CheckpointError: if the file is not one of safetensors: whoever edits a file can also seal it again.
+        MissingExtraError: if torch is not installed.
+    """
+    with requires_extra("train"):
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except (SafetensorError, KeyError, OSError, ValueError) as error:  # KeyError: a dtype that torch lacks
+        raise broken_checkpoint(path.parent, f"{path.name} is no safetensors file: {error}") from error
+    return tensors
+
+
 def newest(folder: Path) -> Path | None:
     """The newest complete checkpoint of a training run, or None."""
-    steps = [path for path in (folder / STEPS).glob("[0-9]*") if (path / STATE).is_file()]
-    return max(steps, key=lambda path: int(path.name), default=None)
+    return next(reversed(checkpoints(folder)), None)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The complete checkpoints of a training run, oldest first; copies under other names are the user's own."""
+    steps = {path: step_of(path) for path in (folder / STEPS).glob("[0-9]*") if (path / STATE).is_file()}
+    return sorted((path for path, step in steps.items() if step is not None), key=lambda path: int(path.name))
+
+
+def step_of(path: Path) -> int | None:
+    """The step that a checkpoint's folder is named after, or None where a path is not named as one."""
+    return int(path.name) if re.fullmatch("[0-9]{8,18}", path.name) else None
 
 
 def open_checkpoint(path: Path | str) -> Checkpoint:
@@ -168,10 +206,12 @@ def _read(path: Path) -> TrainingState:
         state = TrainingState.model_validate_json(text)
     except ValidationError as error:
         problem = error.errors()[0]
-        raise _broken(path.parent, f"{STATE}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from error
+        raise broken_checkpoint(
+            path.parent, f"{STATE}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+        ) from error
     # of the fields as they were written: a recipe of an older version lacks keys that have a default now
     if state.digest != digest_of({key: value for key, value in json.loads(text).items() if key != "digest"}):
-        raise _broken(path.parent, f"{STATE} was edited: its digest does not fit")
+        raise broken_checkpoint(path.parent, f"{STATE} was edited: its digest does not fit")
     return state
 
 
@@ -192,14 +232,20 @@ def _check_schema(path: Path, text: bytes) -> None:
 def _check(folder: Path, entry: FileEntry) -> None:
     file = folder / entry.file
     if not file.is_file():
-        raise _broken(folder, f"{entry.file} is missing")
+        raise broken_checkpoint(folder, f"{entry.file} is missing")
     if (size := file.stat().st_size) != entry.bytes:
-        raise _broken(folder, f"{entry.file} has {size} bytes instead of {entry.bytes}")
+        raise broken_checkpoint(folder, f"{entry.file} has {size} bytes instead of {entry.bytes}")
     if sha256_of(file) != entry.sha256:
-        raise _broken(folder, f"{entry.file} was changed: its SHA-256 does not fit")
+        raise broken_checkpoint(folder, f"{entry.file} was changed: its SHA-256 does not fit")
 
 
-def _broken(folder: Path, why: str) -> CheckpointError:
+def broken_checkpoint(folder: Path, why: str) -> CheckpointError:
+    """The error of a checkpoint that was truncated, edited or damaged.
+
+    Args:
+        folder: of the checkpoint.
+        why: what is wrong with it, as the end of a sentence.
+    """
     return CheckpointError(
         f"The checkpoint {folder} is not intact: {why}.",
         next_step=f"remove the folder {folder}; training then goes on from the checkpoint before it",

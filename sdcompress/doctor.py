@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, requires, version
 
-from sdcompress.machine import machine, quota
+from sdcompress.machine import machine, visible_cores
 from sdcompress.nvidia.diagnose import TensorRtState, diagnose_tensorrt
 from sdcompress.schema.base import Frozen
 from sdcompress.schema.report import Machine
@@ -64,7 +64,7 @@ def diagnose() -> Diagnosis:
         providers=providers,
         extras=extras,
         tensorrt=diagnose_tensorrt(),
-        warnings=tuple(_warnings(found, quota(), providers)),
+        warnings=tuple(_warnings(found, visible_cores(), providers)),
     )
 
 
@@ -120,10 +120,12 @@ def _providers() -> tuple[str, ...]:
     return tuple(onnxruntime.get_available_providers())
 
 
-def _warnings(found: Machine, allowed: float | None, providers: tuple[str, ...]) -> list[str]:
+def _warnings(found: Machine, visible: int, providers: tuple[str, ...]) -> list[str]:
     warnings = []
-    if allowed is not None and allowed < found.cores:
-        warnings.append(f"A control group allows {allowed:g} cores: {found.cores} threads would be halted in turns.")
+    if found.quota is not None and found.quota < visible:
+        warnings.append(
+            f"A control group allows {found.quota:g} of {visible} cores: more threads than that are halted in turns."
+        )
     if found.governor == "powersave":
         warnings.append("The clock governor is 'powersave': times will drift. 'performance' needs root to be set.")
     if found.busy_cores is not None and found.busy_cores > 0.25:

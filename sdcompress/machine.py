@@ -9,8 +9,9 @@ import re
 import shutil
 import subprocess
 import time
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from sdcompress.schema.report import Machine
 
@@ -24,10 +25,12 @@ __all__ = [
     "memory_limit",
     "parse_quota",
     "quota",
+    "visible_cores",
 ]
 
 _CPUINFO = Path("/proc/cpuinfo")
 _CGROUP = Path("/sys/fs/cgroup")
+_OWN_GROUPS = Path("/proc/self/cgroup")
 _STAT = Path("/proc/stat")
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
@@ -44,6 +47,7 @@ def machine() -> Machine:
     return Machine(
         cpu=name,
         cores=cores(),
+        quota=quota(),
         isa=isa,
         memory_gib=round(_memory_bytes() / 2**30, 1),
         gpu=gpu(),
@@ -56,10 +60,14 @@ def machine() -> Machine:
 
 
 def cores() -> int:
-    """Cores that this process may use: the affinity mask, cut by the control group's quota."""
-    free = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may use: the affinity mask, cut by the control groups' quota."""
     allowed = quota()
-    return free if allowed is None else max(1, min(free, math.ceil(allowed)))
+    return visible_cores() if allowed is None else max(1, min(visible_cores(), math.ceil(allowed)))
+
+
+def visible_cores() -> int:
+    """Cores that this process may run on: what libraries count, who do not know of quotas."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def busy_cores(seconds: float = 0.5) -> float | None:
@@ -85,8 +93,16 @@ def _ticks(stat: str) -> tuple[int, int]:
 
 
 def quota() -> float | None:
-    """Cores that the control group allows, perhaps a fraction; None where there is no limit."""
-    return parse_quota(_read(_CGROUP / "cpu.max") or _quota_v1())
+    """Cores that the control groups of this process allow, perhaps a fraction; None where there is no limit.
+
+    A group is also held to what the groups around it allow (systemd's slices, SLURM's jobs): the least counts.
+    """
+    unified = (parse_quota(_read(group / "cpu.max") or "") for group in _groups())
+    v1 = (
+        parse_quota(" ".join(_read(group / f"cpu.cfs_{what}_us") or "" for what in ("quota", "period")))
+        for group in _groups("cpu")
+    )
+    return min((allowed for allowed in (*unified, *v1) if allowed is not None), default=None)
 
 
 def parse_quota(text: str) -> float | None:
@@ -98,9 +114,29 @@ def parse_quota(text: str) -> float | None:
 
 
 def memory_limit() -> int | None:
-    """Bytes that the control group allows, or None."""
-    text = _read(_CGROUP / "memory.max") or _read(_CGROUP / "memory" / "memory.limit_in_bytes") or ""
-    return int(text) if text.isdigit() and int(text) < 2**60 else None
+    """Bytes that the control groups of this process allow, or None."""
+    unified = (_read(group / "memory.max") for group in _groups())
+    v1 = (_read(group / "memory.limit_in_bytes") for group in _groups("memory"))
+    limits = [int(text) for text in (*unified, *v1) if text and text.isdigit()]
+    return min((limit for limit in limits if limit < 2**60), default=None)
+
+
+def _groups(controller: str = "") -> Iterator[Path]:
+    """The folders of the control groups that this process is in, from its own outwards.
+
+    Lines of /proc/self/cgroup are ``number:controllers:path`` (cgroups(7)); version 2 names no controllers.
+
+    Args:
+        controller: of version 1; empty for version 2.
+    """
+    # where both versions are mounted, systemd puts the second in a folder of its own
+    mounts = [_CGROUP / controller] if controller else [_CGROUP, _CGROUP / "unified"]
+    lines = [line.split(":", 2) for line in (_read(_OWN_GROUPS) or "").splitlines()]
+    mine = (line[2] for line in lines if len(line) == 3 and controller in line[1].split(","))
+    place = PurePosixPath("/", next(mine, "").strip("/"))
+    for path in (place, *place.parents):
+        # inside a container the path may be the host's, of which nothing is mounted: the root is then the container's
+        yield from (mount / path.relative_to("/") for mount in mounts)
 
 
 def describe_cpu(cpuinfo: str) -> tuple[str, tuple[str, ...]]:
@@ -152,10 +188,6 @@ def _memory_bytes() -> int:
     total = int(os.sysconf("SC_PAGE_SIZE")) * int(os.sysconf("SC_PHYS_PAGES")) if hasattr(os, "sysconf") else 0
     limit = memory_limit()
     return total if limit is None else min(total, limit)
-
-
-def _quota_v1() -> str:
-    return " ".join(_read(_CGROUP / "cpu" / f"cpu.cfs_{what}_us") or "" for what in ("quota", "period"))
 
 
 def _read(path: Path) -> str | None:

@@ -33,7 +33,7 @@ from sdcompress.reporting.write import write
 from sdcompress.schema import recipe as schema
 from sdcompress.schema.report import BenchReport, Evaluation, Report
 from sdcompress.steps import Steps
-from sdcompress.storage import write_text
+from sdcompress.storage import locked_folder, write_text
 
 if TYPE_CHECKING:
     from sdcompress.exporting.export import Target
@@ -71,20 +71,14 @@ def run(
 
     Raises:
         RecipeError: if the method is its own control, with other parameters: results go by the method's name.
+        UsageError: if another process runs in the folder.
         SdcompressError: what each verb raises; all finished steps are kept.
     """
     check_recipe(recipe)
     if newest(out / "train" / recipe.method.name) is None:
         check_data(recipe)
-    job = _Job(recipe, out, command, overwrite, stage or _silent, on_epoch)
-    checkpoints = {spec.name: job.train(spec) for spec in job.methods}
-    # only now: training refuses a folder that holds a run of another recipe
-    write_text(out / "recipe.yaml", recipes.dump(recipe))
-    artifacts = {name: path for spec in job.methods for name, path in job.artifacts(spec, checkpoints[spec.name])}
-    reference = f"{job.methods[0].name}-final" if len(job.methods) > 1 else None
-    evaluations = job.evaluate({**{name: checkpoint.path for name, checkpoint in checkpoints.items()}, **artifacts})
-    measured = job.bench(artifacts, reference)
-    return job.report(artifacts, evaluations, measured, reference)
+    with locked_folder(out):
+        return _Job(recipe, out, command, overwrite, stage or _silent, on_epoch).run()
 
 
 @dataclass
@@ -98,6 +92,17 @@ class _Job:
     stage: Stage
     on_epoch: Callable[[dict[str, float]], None] | None
     _dataset: Dataset | None = field(default=None)
+
+    def run(self) -> Report:
+        """All steps in their order."""
+        checkpoints = {spec.name: self.train(spec) for spec in self.methods}
+        # only now: training refuses a folder that holds a run of another recipe
+        write_text(self.out / "recipe.yaml", recipes.dump(self.recipe))
+        artifacts = {n: path for spec in self.methods for n, path in self.artifacts(spec, checkpoints[spec.name])}
+        reference = f"{self.methods[0].name}-final" if len(self.methods) > 1 else None
+        evaluations = self.evaluate({**{name: done.path for name, done in checkpoints.items()}, **artifacts})
+        measured = self.bench(artifacts, reference)
+        return self.report(artifacts, evaluations, measured, reference)
 
     @property
     def methods(self) -> tuple[schema.Method, ...]:

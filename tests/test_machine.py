@@ -6,12 +6,22 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
-from sdcompress.machine import busy_cores, cores, describe_cpu, installed_versions, machine, parse_quota
+from sdcompress.machine import (
+    busy_cores,
+    cores,
+    describe_cpu,
+    installed_versions,
+    machine,
+    memory_limit,
+    parse_quota,
+    quota,
+)
 
 X86 = """processor	: 0
 model name	: AMD EPYC 9R14
@@ -35,6 +45,62 @@ def test_cpu_of_x86_and_arm() -> None:
 )
 def test_the_quota_of_a_control_group(text: str, allowed: float | None) -> None:
     assert parse_quota(text) == allowed
+
+
+@pytest.fixture
+def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Writes the files that the kernel has of control groups: ``groups(own, {path: text})``."""
+    monkeypatch.setattr("sdcompress.machine._CGROUP", tmp_path / "mount")
+    monkeypatch.setattr("sdcompress.machine._OWN_GROUPS", tmp_path / "cgroup")
+
+    def write(own: str, files: dict[str, str]) -> None:
+        (tmp_path / "cgroup").write_text(own)
+        for path, text in files.items():
+            (tmp_path / "mount" / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "mount" / path).write_text(text + "\n")
+
+    return write
+
+
+JOB = "system.slice/slurmstepd.scope/job_7"
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "allowed"),
+    [
+        (f"0::/{JOB}\n", {f"{JOB}/cpu.max": "50000 100000"}, 0.5),
+        (f"0::/{JOB}\n", {f"{JOB}/cpu.max": "max 100000", "system.slice/cpu.max": "300000 100000"}, 3.0),
+        (f"0::/{JOB}\n", {f"{JOB}/cpu.max": "200000 100000", "system.slice/cpu.max": "100000 100000"}, 1.0),
+        ("0::/\n", {"cpu.max": "150000 100000"}, 1.5),
+        (f"0::/{JOB}\n", {"cpu.max": "150000 100000"}, 1.5),  # a container that sees the host's path
+        ("0::/../../elsewhere\n", {"cpu.max": "max 100000"}, None),
+        (
+            f"4:memory:/x\n3:cpu,cpuacct:/{JOB}\n0::/\n",
+            {f"cpu/{JOB}/cpu.cfs_quota_us": "50000", f"cpu/{JOB}/cpu.cfs_period_us": "100000"},
+            0.5,
+        ),
+        (
+            f"1:cpu:/\n0::/{JOB}\n",
+            {f"unified/{JOB}/cpu.max": "25000 100000", "cpu/cpu.cfs_quota_us": "-1"},
+            0.25,
+        ),
+        ("", {"cpu.max": "150000 100000"}, 1.5),
+        ("0::/a\nnonsense\n", {}, None),
+    ],
+)
+def test_the_least_quota_of_the_groups_around_a_process(
+    groups: Callable[..., None], own: str, files: dict[str, str], allowed: float | None
+) -> None:
+    groups(own, files)
+    assert quota() == allowed
+
+
+def test_the_least_memory_of_the_groups_around_a_process(groups: Callable[..., None]) -> None:
+    groups(f"0::/{JOB}\n", {f"{JOB}/memory.max": "max", "system.slice/memory.max": "4096"})
+    assert memory_limit() == 4096
+    groups(f"3:memory:/{JOB}\n", {f"memory/{JOB}/memory.limit_in_bytes": "2048"})
+    assert memory_limit() == 2048
+    assert machine().memory_gib == 0.0
 
 
 def test_this_machine() -> None:

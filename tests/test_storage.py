@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from sdcompress.errors import StorageError
-from sdcompress.storage import digest_of, replace_folder, sha256_of, staged_folder, write_text
+from sdcompress.storage import (
+    LOCK,
+    clear_leftovers,
+    digest_of,
+    locked_folder,
+    sha256_of,
+    staged_folder,
+    write_text,
+)
 
 
 def test_a_staged_folder_appears_whole(tmp_path: Path) -> None:
@@ -43,12 +53,79 @@ def test_what_the_block_may_not_read_is_not_blamed_on_the_output(tmp_path: Path)
         read_secret()
 
 
-def test_replacing_puts_the_old_folder_back_when_it_fails(tmp_path: Path) -> None:
+def test_a_folder_is_replaced_as_a_whole_and_its_old_content_goes(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "old").touch()
-    with pytest.raises(FileNotFoundError):
-        replace_folder(tmp_path / "missing", tmp_path / "out")
-    assert [path.name for path in tmp_path.rglob("*")] == ["out", "old"]
+    with staged_folder(tmp_path / "out", replace=True) as folder:
+        (folder / "new").touch()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["new", "out"]
+
+
+def test_the_old_folder_is_put_back_when_the_new_one_cannot_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "old").touch()
+    rename = Path.rename
+
+    def refuse(path: Path, target: Path) -> Path:
+        if path.suffix == ".tmp":
+            raise OSError(errno.ENOENT, "gone")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(OSError, match="gone"), staged_folder(tmp_path / "out", replace=True):
+        pass
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["old", "out"]
+
+
+WRITE = """
+import sys, time
+from pathlib import Path
+from sdcompress.storage import staged_folder
+with staged_folder(Path(sys.argv[1])) as folder:
+    (folder / "half").touch()
+    print(folder.name, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
+    for name in (".out.notours.tmp", ".other.00000000.tmp", ".out.00000000.keep"):
+        (tmp_path / name).mkdir()
+    command = [sys.executable, "-c", WRITE, str(tmp_path / "out")]
+    dead, alive = (subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2))
+    assert dead.stdout is not None
+    assert alive.stdout is not None
+    left, written = dead.stdout.readline().strip(), alive.stdout.readline().strip()
+    dead.kill()
+    dead.wait()
+    clear_leftovers(tmp_path / "out")
+    there = {path.name for path in tmp_path.iterdir()}
+    alive.kill()
+    alive.wait()
+    assert left not in there
+    assert there == {written, ".out.notours.tmp", ".other.00000000.tmp", ".out.00000000.keep"}
+
+
+def test_a_folder_whose_replacement_was_cut_off_comes_back(tmp_path: Path) -> None:
+    (tmp_path / ".out.01234567.old").mkdir()
+    (tmp_path / ".out.01234567.old" / "a").touch()
+    clear_leftovers(tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "out"]
+    (tmp_path / ".out.01234567.old").mkdir()
+    clear_leftovers(tmp_path / "out")  # now it is whole
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "out"]
+
+
+def test_a_lock_makes_no_folder_that_stays_and_takes_over_a_file_that_a_dead_process_left(tmp_path: Path) -> None:
+    with locked_folder(tmp_path / "run"):
+        assert (tmp_path / "run" / LOCK).exists()
+    assert not (tmp_path / "run").exists()
+    (tmp_path / LOCK).write_text("process 1 on elsewhere")
+    with locked_folder(tmp_path):
+        (tmp_path / "kept").touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
 
 
 def test_text_is_replaced_whole(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import errno
 import json
-import secrets
 import shlex
 import sys
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from typing import Any
 
 from sdcompress.errors import OutputExistsError
 from sdcompress.schema.manifest import FileEntry, Manifest, Provenance
-from sdcompress.storage import digest_of, replace_folder, sha256_of, staged_folder, storage_errors
+from sdcompress.storage import clear_leftovers, digest_of, sha256_of, staged_folder
 
 __all__ = ["derived", "entry", "seal", "staged"]
 
@@ -36,20 +35,15 @@ def staged(out: Path | str, *, overwrite: bool = False) -> Iterator[Path]:
         StorageError: if the disk is full or the folder cannot be written.
     """
     out = Path(out).resolve()  # a link to an artifact stays a link
-    if _is_free(out, overwrite=overwrite):
-        try:
-            with staged_folder(out) as folder:
-                yield folder
-        except OSError as error:
-            if error.errno not in {errno.ENOTEMPTY, errno.EEXIST} or error.filename2 != str(out):
-                raise
-            raise _exists(out) from error  # somebody wrote it meanwhile
-    else:
-        fresh = out.with_name(f".{out.name}.{secrets.token_hex(4)}.new")
-        with staged_folder(fresh) as folder:
+    clear_leftovers(out)
+    replace = not _is_free(out, overwrite=overwrite)
+    try:
+        with staged_folder(out, replace=replace) as folder:
             yield folder
-        with storage_errors(out):
-            replace_folder(fresh, out)
+    except OSError as error:
+        if error.errno not in {errno.ENOTEMPTY, errno.EEXIST} or error.filename2 != str(out):
+            raise
+        raise _exists(out) from error  # somebody wrote it meanwhile
 
 
 def entry(folder: Path, name: str) -> FileEntry:

@@ -44,6 +44,7 @@ def record(
         same_work=bool(course.forced) or len(contender.engine.exit_names) == 1,
         threads=settings.threads,
         cores=machine.cores,
+        quota=machine.quota,
         busy_cores=machine.busy_cores,
     )
     exits = _exit_timings(course)

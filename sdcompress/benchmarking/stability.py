@@ -17,7 +17,13 @@ _LARGEST_DRIFT = 0.05
 
 
 def reasons(
-    times: npt.NDArray[np.float64], *, same_work: bool, threads: int, cores: int, busy_cores: float | None
+    times: npt.NDArray[np.float64],
+    *,
+    same_work: bool,
+    threads: int,
+    cores: int,
+    quota: float | None,
+    busy_cores: float | None,
 ) -> tuple[str, ...]:
     """Why these times are not stable; empty if they are.
 
@@ -27,6 +33,7 @@ def reasons(
             scatter, so only the drift is judged.
         threads: that the engine uses.
         cores: that this process may use.
+        quota: cores that the control groups allow, or None.
         busy_cores: cores that other work kept busy just before the run.
     """
     found = []
@@ -37,6 +44,8 @@ def reasons(
     found += _drift(times)
     if busy_cores is not None and busy_cores + threads > cores + 0.25:
         found.append(f"other work kept {busy_cores:.1f} of {cores} cores busy before the run, {threads} threads wanted")
+    if quota is not None and threads > quota:
+        found.append(f"a control group allows {quota:g} cores, {threads} threads wanted: they are halted in turns")
     return tuple(found)
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sdcompress.cli.options import DataDir, Json, Overwrite, PrintConfig, RecipeFile, Set, as_settings
 from sdcompress.cli.screen import bar, command_line, epoch_line, say, write_json
+
+if TYPE_CHECKING:
+    from sdcompress.schema.recipe import Recipe
 
 __all__ = ["VERBS"]
 
@@ -20,6 +23,7 @@ Epochs = Annotated[int | None, typer.Option("--epochs", help="[train.epochs]")]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", help="[train.batch_size]")]
 Lr = Annotated[float | None, typer.Option("--lr", help="[train.optimizer.lr]")]
 Seed = Annotated[int | None, typer.Option("--seed", help="[seed]")]
+Extends = Annotated[Path | None, typer.Option("--from", help="a run to make longer, with --epochs; -c is its own")]
 OutFolder = Annotated[Path | None, typer.Option("--out", "-o", help="folder of the run")]
 
 
@@ -34,6 +38,7 @@ def train(
     batch_size: BatchSize = None,
     lr: Lr = None,
     seed: Seed = None,
+    extends: Extends = None,
     out: OutFolder = None,
     overwrite: Overwrite = False,
     print_config: PrintConfig = False,
@@ -42,6 +47,7 @@ def train(
     """Train a network with exits by self-distillation. Stopped and started again, it goes on where it was.
 
     Example: sdcompress train -c digits --epochs 10 --out runs/my-digits
+    Longer: sdcompress train --from runs/my-digits --epochs 20
     """
     settings = as_settings(
         set_,
@@ -55,15 +61,25 @@ def train(
         seed=seed,
     )
     if print_config:
-        _print_config(config, settings, as_json=json)
+        from sdcompress.checkpoint import open_checkpoint
+
+        _print_config(open_checkpoint(extends).recipe if extends else config, settings, as_json=json)
         return
     from sdcompress import api
 
     if os.environ.get("RANK", "0") != "0":  # one process of torchrun's speaks for all
-        api.train(config, out, settings=settings, overwrite=overwrite)
+        api.train(config, out, settings=settings, extends=extends, overwrite=overwrite)
         return
     with bar("train") as progress:
-        done = api.train(config, out, settings=settings, overwrite=overwrite, progress=progress, on_epoch=epoch_line)
+        done = api.train(
+            config,
+            out,
+            settings=settings,
+            extends=extends,
+            overwrite=overwrite,
+            progress=progress,
+            on_epoch=epoch_line,
+        )
     run_folder = done.path.parent.parent
     if json:
         facts = done.state.model_dump(mode="json", exclude={"recipe", "optimizer", "scaler"})
@@ -107,7 +123,7 @@ def run(
     say(f"\nreport: {folder / 'report' / 'report.html'}")
 
 
-def _print_config(source: str | None, settings: list[str], *, as_json: bool) -> None:
+def _print_config(source: str | Recipe | None, settings: list[str], *, as_json: bool) -> None:
     from sdcompress import recipes
 
     recipe = recipes.read(source, settings)

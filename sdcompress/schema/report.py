@@ -139,6 +139,7 @@ class Machine(Frozen):
 
     cpu: str
     cores: int
+    quota: float | None = Field(None, description="cores that the control groups allow; None where they set no limit")
     isa: tuple[str, ...]
     memory_gib: float
     gpu: str | None

@@ -10,7 +10,15 @@ from sdcompress.schema.base import Frozen, Sha256
 from sdcompress.schema.manifest import FileEntry, Preprocess
 from sdcompress.schema.recipe import Recipe
 
-__all__ = ["TrainingState"]
+__all__ = ["Extension", "TrainingState"]
+
+
+class Extension(Frozen):
+    """A training that was made longer: up to ``step`` its rates followed the schedule of ``epochs`` epochs."""
+
+    epochs: PositiveInt = Field(description="of the training that was made longer")
+    step: Annotated[int, Field(ge=0)] = Field(description="at which it was")
+    weights_sha256: Sha256 = Field(description="of its checkpoint")
 
 
 class TrainingState(Frozen):
@@ -21,12 +29,17 @@ class TrainingState(Frozen):
     epoch: Annotated[int, Field(ge=0)] = Field(description="whole epochs done")
     step: Annotated[int, Field(ge=0)] = Field(description="optimiser steps done")
     finished: bool
+    epoch_losses: dict[str, float] = Field(
+        {}, description="sums of the loss terms over the steps of an epoch that is not over, mean over the processes"
+    )
+    epoch_seconds: Annotated[float, Field(ge=0)] = Field(0.0, description="that an epoch that is not over has taken")
     samples: PositiveInt = Field(description="training images")
     classes: tuple[str, ...]
     image: tuple[PositiveInt, PositiveInt, PositiveInt] = Field(description="C, H, W of the network's input")
     preprocess: Preprocess
     data_fingerprint: Sha256
     method_sha256: Sha256 | None = Field(None, description="of the user's own method file")
+    extensions: tuple[Extension, ...] = Field((), description="each time that the training was made longer")
     weights: FileEntry = Field(description="what is evaluated and exported: the average where EMA is on")
     training: FileEntry = Field(description="optimiser, method state and raw weights: what exact resume needs")
     optimizer: dict[str, Any] = Field(description="the optimiser's numbers that are not tensors")

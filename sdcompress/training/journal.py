@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from torch.utils.tensorboard.writer import SummaryWriter
@@ -10,7 +11,12 @@ from torch.utils.tensorboard.writer import SummaryWriter
 from sdcompress.checkpoint import METRICS, read_metrics
 from sdcompress.storage import storage_errors, write_text
 
-__all__ = ["Journal"]
+__all__ = ["Journal", "write_metrics"]
+
+
+def write_metrics(folder: Path, lines: Iterable[dict[str, float]]) -> None:
+    """Replace the metrics.jsonl of a training run; ``read_metrics`` of ``checkpoint`` reads it."""
+    write_text(folder / METRICS, "".join(json.dumps(line) + "\n" for line in lines))
 
 
 class Journal:
@@ -23,8 +29,7 @@ class Journal:
 
     def __init__(self, folder: Path, step: int) -> None:
         self._path = folder / METRICS
-        lines = [json.dumps(line) + "\n" for line in read_metrics(folder) if line["step"] <= step]
-        write_text(self._path, "".join(lines))
+        write_metrics(folder, [line for line in read_metrics(folder) if line["step"] <= step])
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step or None)
 
     def write(self, metrics: dict[str, float]) -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from sdcompress import data, methods, recipes
-from sdcompress.checkpoint import METRICS, STEPS, Checkpoint, newest, open_checkpoint
-from sdcompress.errors import CheckpointError, OutputExistsError
+from sdcompress.checkpoint import METRICS, STEPS, Checkpoint, newest, open_checkpoint, read_metrics, step_of
+from sdcompress.errors import CheckpointError, OutputExistsError, RecipeError
 from sdcompress.schema.recipe import Recipe
-from sdcompress.storage import write_text
+from sdcompress.schema.training import Extension
+from sdcompress.storage import LOCK, is_temporary, locked_folder, write_text
 from sdcompress.training.hardware import launch
 from sdcompress.training.interrupt import stop_on_signal
+from sdcompress.training.journal import write_metrics
 from sdcompress.training.needs import check_recipe, method_sha256
 from sdcompress.training.start import warn_of_other_versions
 from sdcompress.training.trainer import OnEpoch, OnStep, Trainer
@@ -40,6 +43,7 @@ def train(
     recipe: Recipe,
     out: Path,
     *,
+    extends: Checkpoint | None = None,
     overwrite: bool = False,
     on_step: OnStep | None = None,
     on_epoch: OnEpoch | None = None,
@@ -49,6 +53,8 @@ def train(
     Args:
         recipe: what to train.
         out: folder of the run.
+        extends: a checkpoint of a training by the same recipe with fewer epochs, from which a new run starts: with
+            its optimiser, averages and memories, at its step.
         overwrite: throw away a run that is there.
         on_step: called with (steps done, all steps).
         on_epoch: called with the metrics of each epoch.
@@ -65,24 +71,39 @@ def train(
     """
     check_recipe(recipe)
     fabric = launch(recipe.train, phases=len(methods.build(recipe.method).phases))
-    if fabric.is_global_zero:
-        _make_room(out, overwrite=overwrite)
-    fabric.barrier()
-    last = newest(out)
-    start = open_checkpoint(last) if last else None
-    if start is not None:
-        _check_same(recipe, start, out)
-        if start.state.finished:
+    if out.exists() and not out.is_dir():
+        raise OutputExistsError(f"{out} is a file.", allowed="a folder", next_step="choose another folder with --out")
+    with locked_folder(out) if fabric.is_global_zero else nullcontext():
+        if fabric.is_global_zero:
+            _make_room(out, overwrite=overwrite)
+        fabric.barrier()
+        start, extensions = _start(recipe, out, extends)
+        if start is not None and start is not extends and start.state.finished:
             return start
-        warn_of_other_versions(start)
-    same = start.data_fingerprint if start is not None else None
-    dataset = data.load(recipe.data, seed=recipe.seed, fingerprint=same)
-    trainer = Trainer(recipe, dataset, fabric, out, start)
-    if fabric.is_global_zero:
-        write_text(out / "recipe.yaml", recipes.dump(recipe))  # only now is it known that it can be trained
-    with stop_on_signal() as request:
-        trainer.run(request, on_step=on_step, on_epoch=on_epoch)
-    return open_checkpoint(out)
+        if start is not None:
+            warn_of_other_versions(start)
+        same = start.data_fingerprint if start is not None else None
+        dataset = data.load(recipe.data, seed=recipe.seed, fingerprint=same)
+        trainer = Trainer(recipe, dataset, fabric, out, start, extensions=extensions)
+        if fabric.is_global_zero:
+            write_text(out / "recipe.yaml", recipes.dump(recipe))  # only now is it known that it can be trained
+            if start is not None:
+                write_metrics(out, read_metrics(start.path.parents[1]))
+        with stop_on_signal() as request:
+            trainer.run(request, on_step=on_step, on_epoch=on_epoch)
+        return open_checkpoint(out)
+
+
+def _start(recipe: Recipe, out: Path, extends: Checkpoint | None) -> tuple[Checkpoint | None, tuple[Extension, ...]]:
+    """The checkpoint to go on from, if there is one, and each time that the training was made longer."""
+    last = newest(out)
+    start = open_checkpoint(last) if last else extends
+    if start is None:
+        return None, ()
+    if last is None:
+        return start, (*start.state.extensions, _extension(recipe, start))
+    _check_same(recipe, start, out, extends)
+    return start, start.state.extensions
 
 
 def holds_another(recipe: Recipe, out: Path) -> bool:
@@ -112,32 +133,57 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _make_room(out: Path, *, overwrite: bool) -> None:
-    if out.exists() and not out.is_dir():
-        raise OutputExistsError(f"{out} is a file.", allowed="a folder", next_step="choose another folder with --out")
-    if not out.exists() or not any(out.iterdir()):
-        return
-    ours = {STEPS, METRICS, "recipe.yaml", "tensorboard"}
-    # of a process that was killed while it wrote a text file or a checkpoint
-    leftovers = [*out.glob(f".{METRICS}.*.tmp"), *out.glob(".recipe.yaml.*.tmp"), *out.glob(f"{STEPS}/.*.tmp")]
-    foreign = sorted(path.name for path in out.iterdir() if path.name not in ours and path not in leftovers)
+    """Refuse a folder that holds other things than a training run; remove what a killed process left, or the run."""
+    ours = {STEPS, METRICS, "recipe.yaml", "tensorboard", LOCK}
+    there, steps = [*out.iterdir()], [*(out / STEPS).iterdir()] if (out / STEPS).is_dir() else []
+    half = [path for path in there if any(is_temporary(path, name) for name in (METRICS, "recipe.yaml"))]
+    foreign = [path.name for path in there if path.name not in ours and path not in half]
+    half += [path for path in steps if is_temporary(path, path.name[1:].partition(".")[0]) and step_of(path) is None]
+    if overwrite:  # a copy that the user made of a checkpoint would go with the run
+        foreign += [f"{STEPS}/{path.name}" for path in steps if path not in half and step_of(path) is None]
     if foreign:
         raise OutputExistsError(
-            f"{out} holds other things than a training run: {', '.join(foreign[:5])}.",
+            f"{out} holds other things than a training run: {', '.join(sorted(foreign)[:5])}.",
             allowed="a new or empty folder, or the folder of a training run",
             next_step="choose another folder with --out",
         )
-    if overwrite:
-        shutil.rmtree(out)
-        return
-    for leftover in leftovers:
-        if leftover.is_dir():
-            shutil.rmtree(leftover)
+    for path in {*half, *([path for path in there if path.name != LOCK] if overwrite else [])}:
+        if path.is_dir():
+            shutil.rmtree(path)
         else:
-            leftover.unlink()
+            path.unlink(missing_ok=True)
 
 
-def _check_same(recipe: Recipe, start: Checkpoint, out: Path) -> None:
+def _extension(recipe: Recipe, start: Checkpoint) -> Extension:
+    """The record of a training that is made longer.
+
+    Raises:
+        RecipeError: if more than the number of epochs would change, or the method divides its epochs into phases.
+    """
+    before, after = start.recipe.train.epochs, recipe.train.epochs
+    others = [line for line in _differences(start.recipe, recipe) if not line.startswith("train.epochs:")]
+    phases = len(methods.build(recipe.method).phases)
+    if others or after <= before or phases > 1:
+        why = (
+            f"it differs in {'; '.join(others)}"
+            if others
+            else f"'{recipe.method.name}' divides its epochs into {phases} phases"
+            if phases > 1
+            else f"train.epochs is {after}, and {before} are trained"
+        )
+        raise RecipeError(
+            f"The training {start.path} cannot be made longer: {why}.",
+            allowed="the recipe that it was trained by, with more epochs and a method of one phase",
+            next_step=f"give --epochs of more than {before} and no other setting, or start a new training from its "
+            f"weights: --set model.start={start.path}",
+        )
+    return Extension(epochs=before, step=start.state.step, weights_sha256=start.weights_sha256)
+
+
+def _check_same(recipe: Recipe, start: Checkpoint, out: Path, extends: Checkpoint | None) -> None:
     changed = _differences(start.recipe, recipe)
+    if extends is not None and extends.weights_sha256 not in {one.weights_sha256 for one in start.state.extensions}:
+        changed.append(f"it does not continue {extends.path}")
     if start.state.method_sha256 != method_sha256(recipe):
         changed.append(f"the text of method.file: now {recipe.method.file}")
     if changed:

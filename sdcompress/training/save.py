@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
-from sdcompress.checkpoint import STATE, STEPS, Checkpoint
+from sdcompress.checkpoint import STATE, STEPS, Checkpoint, broken_checkpoint, checkpoints, read_tensors
 from sdcompress.schema.manifest import FileEntry
 from sdcompress.schema.training import TrainingState
 from sdcompress.storage import digest_of, sha256_of, staged_folder, write_text
@@ -21,6 +21,8 @@ from sdcompress.training.sharding import load, placed_as, whole
 
 __all__ = ["Resumable", "restore", "save"]
 
+# what torch's optimisers keep of each parameter
+_LEARNT = {torch.optim.SGD: {"momentum_buffer"}, torch.optim.AdamW: {"step", "exp_avg", "exp_avg_sq"}}
 KEPT = 2  # a checkpoint that turns out broken still has one before it
 
 
@@ -79,32 +81,73 @@ def save(out: Path, now: Resumable, *, write: bool = True, **facts: Any) -> Path
         written = draft.model_dump(mode="json", exclude={"digest"}, warnings="none")
         state = TrainingState.model_validate({**written, "digest": digest_of(written)})
         write_text(staging / STATE, state.model_dump_json(indent=1))
-    complete = sorted((out / STEPS).glob("[0-9]*"))
-    for old in complete[:-KEPT]:
+    for old in checkpoints(out)[:-KEPT]:
         shutil.rmtree(old)
     return folder
 
 
 def restore(checkpoint: Checkpoint, now: Resumable) -> None:
-    """Put a checkpoint's tensors into a freshly built run; ``now.scaler`` is replaced."""
-    training = load_file(checkpoint.path / checkpoint.state.training.file)
-    weights = load_file(checkpoint.path / checkpoint.state.weights.file)
-    if now.average is None:
-        load(now.net, weights)
-    else:
-        load(now.average, weights)
-        load(now.net, _under("net.", training))
-    load(now.state, _under("method.", training))
+    """Put a checkpoint's tensors into a freshly built run; ``now.scaler`` is replaced.
+
+    Raises:
+        CheckpointError: if names, shapes or dtypes are not those of the run. Everything is compared before anything
+            is loaded: a fused optimiser reads and writes as far as the parameter reaches, whatever its state holds.
+    """
+    weights = read_tensors(checkpoint.path / checkpoint.state.weights.file)
+    training = read_tensors(checkpoint.path / checkpoint.state.training.file)
+    parts = {"weights": (now.average or now.net, weights), "method": (now.state, _under("method.", training))}
+    if now.average is not None:
+        parts["net"] = (now.net, _under("net.", training))
     if now.teacher is not None:
-        load(now.teacher, _under("teacher.", training))
-    parameters = [parameter for group in now.optimizer.param_groups for parameter in group["params"]]
-    kept: dict[int, dict[str, Any]] = {}
-    for key, value in {**_under("optimizer.", training), **checkpoint.state.optimizer}.items():
-        index, _, name = key.partition(".")
-        kept.setdefault(int(index), {})[name] = _laid_out_as(parameters[int(index)], value)
+        parts["teacher"] = (now.teacher, _under("teacher.", training))
+    for part, (module, tensors) in parts.items():
+        _check_tensors(checkpoint, part, module.state_dict(), tensors)
+    learnt = _optimizer_state(checkpoint, now.optimizer, _under("optimizer.", training))
+    for module, tensors in parts.values():
+        load(module, tensors)
     # hyper-parameters come from the recipe, which is the same; only what was learnt comes from the checkpoint
-    now.optimizer.load_state_dict({**now.optimizer.state_dict(), "state": kept})
+    now.optimizer.load_state_dict({**now.optimizer.state_dict(), "state": learnt})
     now.scaler = dict(checkpoint.state.scaler)
+
+
+def _check_tensors(checkpoint: Checkpoint, part: str, own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+    if missing := sorted(own.keys() ^ tensors.keys()):
+        kind = "lacks" if missing[0] in own else "has, unlike the run,"
+        raise broken_checkpoint(checkpoint.path, f"its {part} {kind} '{missing[0]}'")
+    for name, value in tensors.items():
+        _check_alike(checkpoint, f"{part}.{name}", own[name], value)
+
+
+def _check_alike(checkpoint: Checkpoint, name: str, own: Tensor, value: Tensor) -> None:
+    if (value.shape, value.dtype) != (own.shape, own.dtype):
+        raise broken_checkpoint(
+            checkpoint.path,
+            f"{name} is {value.dtype} {[*value.shape]}, where the run has {own.dtype} {[*own.shape]}",
+        )
+
+
+def _optimizer_state(
+    checkpoint: Checkpoint, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
+) -> dict[int, dict[str, Any]]:
+    """What the optimiser has learnt, by the number of the parameter, laid out in memory as the parameters are."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    numbers = {f"{index}": parameter for index, parameter in enumerate(parameters)}
+    learnt: dict[int, dict[str, Any]] = {}
+    for key, value in {**tensors, **checkpoint.state.optimizer}.items():
+        index, _, name = key.partition(".")
+        if index not in numbers or name not in _LEARNT[type(optimizer)]:
+            raise broken_checkpoint(checkpoint.path, f"its optimizer has '{key}', which the run's has not")
+        parameter = numbers[index]
+        expected = torch.empty((), dtype=torch.float32) if name == "step" else parameter
+        if isinstance(value, Tensor):
+            _check_alike(checkpoint, f"optimizer.{key}", expected, value)
+        elif value is not None:
+            raise broken_checkpoint(checkpoint.path, f"optimizer.{key} is no tensor")
+        learnt.setdefault(int(index), {})[name] = value if name == "step" else _laid_out_as(parameter, value)
+    for number, values in learnt.items():
+        if lacking := _LEARNT[type(optimizer)] - values.keys():
+            raise broken_checkpoint(checkpoint.path, f"its optimizer lacks '{number}.{min(lacking)}'")
+    return learnt
 
 
 def _tensors(now: Resumable, *, keep: bool) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
@@ -130,11 +173,9 @@ def _plain(prefix: str, tensors: dict[str, Tensor], *, keep: bool) -> dict[str, 
     }
 
 
-def _laid_out_as(parameter: Tensor, value: Any) -> Any:
+def _laid_out_as(parameter: Tensor, value: Tensor | None) -> Tensor | None:
     # a fused optimiser walks through parameter and momentum side by side, as they lie in memory
-    if isinstance(value, Tensor) and value.shape == parameter.shape:
-        return torch.empty_like(parameter, dtype=value.dtype).copy_(placed_as(parameter, value))
-    return value
+    return None if value is None else torch.empty_like(parameter).copy_(placed_as(parameter, value))
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

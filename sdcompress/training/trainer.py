@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
@@ -20,6 +21,7 @@ from sdcompress.errors import Interrupted, TrainingDivergedError
 from sdcompress.models.multiexit import MultiExit
 from sdcompress.schema import recipe as recipes
 from sdcompress.schema.recipe import Recipe
+from sdcompress.schema.training import Extension
 from sdcompress.training.batches import Batches, Fetch, host, resident
 from sdcompress.training.interrupt import StopRequest
 from sdcompress.training.journal import Journal
@@ -37,6 +39,26 @@ WATCH = 50  # steps between looks at the loss on a device that would have to be 
 RESIDENT = 0.25  # of the free memory of a GPU may hold the training images
 
 
+@dataclass
+class _EpochSoFar:
+    """What the line of metrics.jsonl needs of the steps of an epoch, those before a stop included.
+
+    Attributes:
+        losses: sums of the loss terms over the steps, scalars.
+        before: seconds of the steps before the last stop.
+        began: when this process began its first step of the epoch.
+    """
+
+    losses: dict[str, Tensor] = field(default_factory=dict)
+    before: float = 0.0
+    began: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """That the epoch has taken."""
+        return self.before + time.perf_counter() - self.began
+
+
 class Trainer:
     """One training run in one process.
 
@@ -46,12 +68,21 @@ class Trainer:
         fabric: where, launched.
         out: folder of the run.
         start: the checkpoint to go on from.
+        extensions: of the training, if it was made longer.
     """
 
     def __init__(
-        self, recipe: Recipe, dataset: Dataset, fabric: Fabric, out: Path, start: Checkpoint | None = None
+        self,
+        recipe: Recipe,
+        dataset: Dataset,
+        fabric: Fabric,
+        out: Path,
+        start: Checkpoint | None = None,
+        *,
+        extensions: tuple[Extension, ...] = (),
     ) -> None:
         self.recipe, self.dataset, self.fabric, self.out = recipe, dataset, fabric, out
+        self._extensions = extensions
         spec, view = recipe.train, methods.build(recipe.method).needs.view
         self.batches = Batches(
             _fetch(dataset.train, spec, fabric.device),
@@ -67,6 +98,11 @@ class Trainer:
         self.learner = Learner(recipe, dataset, self.batches, fabric, start)
         self.watch = 1 if fabric.device.type == "cpu" else WATCH
         self._kept = start.path if start else None
+        self._epoch = _EpochSoFar()
+        if start is not None:  # perhaps from the middle of an epoch
+            sums = start.state.epoch_losses
+            self._epoch.losses = {name: torch.tensor(total, device=fabric.device) for name, total in sums.items()}
+            self._epoch.before = start.state.epoch_seconds
 
     @property
     def net(self) -> MultiExit:
@@ -90,32 +126,33 @@ class Trainer:
         try:
             per_epoch = self.batches.steps_per_epoch
             while learner.step < learner.steps:
-                epoch, first = divmod(learner.step, per_epoch)
-                began, sums = time.perf_counter(), dict[str, Tensor]()
                 learner.begin_epoch()
+                self._epoch.began = time.perf_counter()
+                epoch, first = divmod(learner.step, per_epoch)
                 for parts in self.batches.epoch(epoch, first):
-                    add(sums, learner.learn(parts))
+                    add(self._epoch.losses, learner.learn(parts))
                     if on_step:
                         on_step(learner.step, learner.steps)
                     if learner.step % per_epoch:  # the last step's checkpoint comes after the line of its epoch
-                        self._after_step(request, sums)
-                self._check_finite(sums)
-                line = self._measure(sums, learner.step - epoch * per_epoch - first, time.perf_counter() - began)
+                        self._after_step(request)
+                self._check_finite()
+                line = self._measure()
+                self._epoch = _EpochSoFar()
                 if journal:
                     journal.write(line)
                 if on_epoch:
                     on_epoch(line)
-                self._after_step(request, sums)
+                self._after_step(request)
         finally:
             if journal:
                 journal.close()
 
-    def _after_step(self, request: StopRequest, sums: dict[str, Tensor]) -> None:
+    def _after_step(self, request: StopRequest) -> None:
         if self.learner.step % self.watch == 0:
-            self._check_finite(sums)
+            self._check_finite()
         stop = self.learner.step < self.learner.steps and self._stops(request)
         if stop or self._due():
-            self._keep(sums)
+            self._keep()
         if stop:
             raise Interrupted(
                 f"Stopped after step {self.learner.step} of {self.learner.steps}; everything is kept in {self.out}.",
@@ -137,8 +174,8 @@ class Trainer:
         whole = rest == 0 and (epochs % spec.checkpoint_every == 0 or self.learner.step == self.learner.steps)
         return whole or (spec.checkpoint_steps > 0 and self.learner.step % spec.checkpoint_steps == 0)
 
-    def _check_finite(self, sums: dict[str, Tensor], *tensors: Tensor) -> None:
-        broken = [name for name, total in sums.items() if not math.isfinite(total.item())]
+    def _check_finite(self, *tensors: Tensor) -> None:
+        broken = [name for name, total in self._epoch.losses.items() if not math.isfinite(total.item())]
         if not broken and all(torch.isfinite(tensor).all() for tensor in tensors):
             return
         kept = f"the last good checkpoint is {self._kept}" if self._kept else "there was no checkpoint yet"
@@ -149,16 +186,18 @@ class Trainer:
             "train.clip_grad=5, or train.precision=32-true, with --overwrite",
         )
 
-    def _measure(self, sums: dict[str, Tensor], steps: int, seconds: float) -> dict[str, float]:
-        done, per_epoch = self.learner.step, self.batches.steps_per_epoch
-        means = self.fabric.all_reduce(torch.stack([*sums.values()]) / steps, reduce_op="mean")
-        losses = dict(zip(sums, cast("Tensor", means).tolist(), strict=True))
+    def _measure(self) -> dict[str, float]:
+        """The line of metrics.jsonl of an epoch that is over."""
+        done, per_epoch, seconds = self.learner.step, self.batches.steps_per_epoch, self._epoch.seconds
+        losses = {name: total / per_epoch for name, total in self._shared_losses().items()}
         line = {
             "epoch": done // per_epoch,
             "step": done,
             "lr": self.learner.optimizer.param_groups[0]["lr"],
             "seconds": round(seconds, 3),
-            "images_per_second": round(steps * min(self.recipe.train.batch_size, len(self.dataset.train)) / seconds, 1),
+            "images_per_second": round(
+                per_epoch * min(self.recipe.train.batch_size, len(self.dataset.train)) / seconds, 1
+            ),
             "loss": sum(losses.values()),
             **{f"loss/{name}": value for name, value in losses.items()},
         }
@@ -168,9 +207,17 @@ class Trainer:
             line |= {f"val_accuracy/{name}": value for name, value in scores.items()}
         return line
 
-    def _keep(self, sums: dict[str, Tensor]) -> None:
+    def _shared_losses(self) -> dict[str, float]:
+        """The sums of the loss terms over the epoch so far, mean over the processes."""
+        sums = self._epoch.losses
+        if not sums:
+            return {}
+        means = self.fabric.all_reduce(torch.stack([*sums.values()]), reduce_op="mean")
+        return dict(zip(sums, cast("Tensor", means).tolist(), strict=True))
+
+    def _keep(self) -> None:
         """Write a checkpoint, after a look at everything that goes into it."""
-        self._check_finite(sums, *map(piece, self.net.state_dict().values()))
+        self._check_finite(*map(piece, self.net.state_dict().values()))
         self._kept = save(
             self.out,
             self.learner.now(),
@@ -179,11 +226,14 @@ class Trainer:
             epoch=self.learner.step // self.batches.steps_per_epoch,
             step=self.learner.step,
             finished=self.learner.step == self.learner.steps,
+            epoch_losses=self._shared_losses(),
+            epoch_seconds=round(self._epoch.seconds, 3) if self._epoch.losses else 0.0,
             samples=len(self.dataset.train),
             classes=self.dataset.classes,
             image=self.dataset.image,
             preprocess=self.dataset.preprocess,
             data_fingerprint=self.dataset.fingerprint,
+            extensions=self._extensions,
             method_sha256=method_sha256(self.recipe),
         )
         self.fabric.barrier()

@@ -9,7 +9,7 @@ import pytest
 
 from sdcompress.benchmarking.stability import reasons
 
-QUIET: dict[str, Any] = {"same_work": True, "threads": 1, "cores": 4, "busy_cores": 0.1}
+QUIET: dict[str, Any] = {"same_work": True, "threads": 1, "cores": 4, "quota": None, "busy_cores": 0.1}
 STEADY = 1.0 + 0.01 * np.random.default_rng(0).random(1000)
 
 
@@ -26,6 +26,7 @@ def test_steady_times_are_stable() -> None:
         (STEADY * np.where(np.arange(1000) < 500, 1.0, 1.07), {}, "drifted by +7 %"),
         (STEADY * np.where(np.arange(1000) < 500, 1.0, 0.9), {"same_work": False}, "drifted by -10 %"),
         (STEADY, {"busy_cores": 3.9}, "other work kept 3.9 of 4 cores busy before the run, 1 threads wanted"),
+        (STEADY, {"quota": 0.5}, "a control group allows 0.5 cores, 1 threads wanted"),
     ],
 )
 def test_each_reason(times: np.ndarray, settings: dict[str, Any], reason: str) -> None:

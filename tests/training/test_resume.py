@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,12 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from sdcompress import recipes
 from sdcompress.checkpoint import newest, open_checkpoint, read_metrics
-from sdcompress.errors import CheckpointError, Interrupted, OutputExistsError, RecipeError
+from sdcompress.errors import CheckpointError, Interrupted, OutputExistsError, RecipeError, UsageError
 from sdcompress.schema.recipe import Recipe
-from sdcompress.storage import digest_of
+from sdcompress.storage import digest_of, sha256_of
 from sdcompress.training.run import train
 
 Small = Callable[..., Recipe]
@@ -101,6 +104,19 @@ def test_metrics_have_each_epoch_once_after_a_resume(small: Small, tmp_path: Pat
         train(recipe, tmp_path, on_step=kill_at(12))
     train(recipe, tmp_path)
     assert [line["epoch"] for line in read_metrics(tmp_path)] == [1, 2, 3]
+
+
+def test_an_epoch_that_was_stopped_reports_the_loss_of_all_its_steps(small: Small, tmp_path: Path) -> None:
+    recipe = small("train.checkpoint_steps=1")
+    train(recipe, tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(recipe, tmp_path / "parts", on_step=kill_at(8))
+    train(recipe, tmp_path / "parts")
+    whole, parts = (read_metrics(tmp_path / name) for name in ("whole", "parts"))
+    timed = {"seconds", "images_per_second"}
+    assert [line.items() - {(key, line[key]) for key in timed} for line in parts] == [
+        line.items() - {(key, line[key]) for key in timed} for line in whole
+    ]
 
 
 def test_a_stop_at_the_end_of_an_epoch_keeps_its_metrics(small: Small, tmp_path: Path) -> None:
@@ -200,6 +216,102 @@ def test_a_state_that_was_edited_is_refused(small: Small, tmp_path: Path) -> Non
     (done.path / "state.json").write_text(json.dumps(fields))
     with pytest.raises(CheckpointError, match="was edited"):
         open_checkpoint(tmp_path)
+
+
+def resealed(checkpoint: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    """Edit the training tensors of a checkpoint as somebody who also knows how to seal it."""
+    path = checkpoint / "training.safetensors"
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path)
+    seal(checkpoint)
+
+
+def seal(checkpoint: Path) -> None:
+    fields = json.loads((checkpoint / "state.json").read_text())
+    for part in ("weights", "training"):
+        path = checkpoint / f"{part}.safetensors"
+        fields[part] |= {"sha256": sha256_of(path), "bytes": path.stat().st_size}
+    del fields["digest"]
+    (checkpoint / "state.json").write_text(json.dumps({**fields, "digest": digest_of(fields)}))
+
+
+SHORT = {
+    "momentum": lambda tensors: tensors.update({"optimizer.0.momentum_buffer": torch.zeros(1)}),
+    "dtype": lambda tensors: tensors.update(
+        {"optimizer.0.momentum_buffer": tensors["optimizer.0.momentum_buffer"].half()}
+    ),
+    "index": lambda tensors: tensors.update({"optimizer.9999.momentum_buffer": torch.zeros(1)}),
+    "name": lambda tensors: tensors.update({"optimizer.0.other": torch.zeros(1)}),
+    "average": lambda tensors: tensors.update({"net.backbone.conv1.weight": torch.zeros(1)}),
+    "missing": lambda tensors: tensors.pop("net.backbone.conv1.weight"),
+}
+
+
+@pytest.mark.parametrize("change", SHORT.values(), ids=SHORT.keys())
+def test_tensors_that_do_not_fit_are_refused_before_a_kernel_reads_them(
+    small: Small, tmp_path: Path, change: Callable[[dict[str, torch.Tensor]], object]
+) -> None:
+    recipe = small("train.ema=0.9")
+    with pytest.raises(Killed):
+        train(recipe, tmp_path, on_step=kill_at(7))
+    stopped = newest(tmp_path)
+    assert stopped is not None
+    assert "net.backbone.conv1.weight" in load_file(stopped / "training.safetensors")
+    resealed(stopped, change)
+    with pytest.raises(CheckpointError, match="not intact") as caught:
+        train(recipe, tmp_path)
+    assert f"remove the folder {stopped}" in caught.value.next_step
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 40, b"\x02" + bytes(7) + b"{}", b"\x08" + bytes(7) + b'{"a":{}}'])
+@pytest.mark.parametrize("part", ["weights", "training"])
+def test_what_is_no_safetensors_file_is_refused(small: Small, tmp_path: Path, part: str, content: bytes) -> None:
+    with pytest.raises(Killed):
+        train(small(), tmp_path, on_step=kill_at(7))
+    stopped = newest(tmp_path)
+    assert stopped is not None
+    (stopped / f"{part}.safetensors").write_bytes(content)
+    seal(stopped)
+    with pytest.raises(CheckpointError, match="not intact"):
+        train(small(), tmp_path)
+
+
+def test_what_a_user_puts_beside_the_checkpoints_is_his(small: Small, tmp_path: Path) -> None:
+    recipe = small("train.checkpoint_steps=1")
+    with pytest.raises(Killed):
+        train(recipe, tmp_path, on_step=kill_at(4))
+    copies = ["00000003.keep", "00000099.bak", "best", "7"]
+    for name in copies:
+        shutil.copytree(tmp_path / "steps" / "00000003", tmp_path / "steps" / name)
+    train(recipe, tmp_path)
+    assert {path.name for path in (tmp_path / "steps").iterdir()} == {*copies, "00000009", "00000010"}
+    with pytest.raises(OutputExistsError, match=r"steps/00000003\.keep"):
+        train(small("train.epochs=1"), tmp_path, overwrite=True)
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from sdcompress.storage import locked_folder
+with locked_folder(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_two_trainings_in_one_folder_are_one_too_many(small: Small, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    other = subprocess.Popen([sys.executable, "-c", HOLD, str(out)], stdout=subprocess.PIPE)
+    assert other.stdout is not None
+    assert other.stdout.readline() == b"held\n"
+    with pytest.raises(UsageError, match=rf"process {other.pid} on ") as caught:
+        train(small(), out)
+    assert "--out" in caught.value.next_step
+    other.kill()  # the lock of a dead process is taken over
+    other.wait()
+    assert train(small("train.epochs=1"), out).state.finished
+    assert not (out / ".lock").exists()
 
 
 def test_no_checkpoint_names_the_command_that_makes_one(tmp_path: Path) -> None:
