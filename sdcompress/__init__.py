@@ -22,6 +22,7 @@ __all__ = [
     "export",
     "open",
     "plan",
+    "predict",
     "quantize",
     "report",
     "run",

@@ -17,6 +17,8 @@ from sdcompress.calibration.verbs import calibrate, plan
 from sdcompress.checkpoint import Checkpoint, open_checkpoint
 from sdcompress.errors import UsageError, requires_extra
 from sdcompress.evaluation.evaluate import evaluate as run_evaluate
+from sdcompress.evaluation.predict import image_files
+from sdcompress.evaluation.predict import predict as run_predict
 from sdcompress.evaluation.subject import open_subject
 from sdcompress.explaining.explain import explain
 from sdcompress.exporting.verify import verify
@@ -25,6 +27,7 @@ from sdcompress.quantizing.verbs import quantize
 from sdcompress.reporting.build import build as build_report
 from sdcompress.reporting.write import write as write_report
 from sdcompress.schema import recipe as schema
+from sdcompress.schema.prediction import FilePrediction
 from sdcompress.schema.recipe import Recipe
 from sdcompress.schema.report import BenchReport, Evaluation, Report
 
@@ -35,6 +38,7 @@ __all__ = [
     "explain",
     "export",
     "plan",
+    "predict",
     "quantize",
     "report",
     "run",
@@ -141,6 +145,43 @@ def evaluate(
         split=split,
         progress=progress,
     )
+
+
+def predict(
+    folder: Folder,
+    images: Iterable[Folder],
+    *,
+    top: int = 1,
+    threads: int | None = None,
+    backend: str | None = None,
+    device: str = "cpu",
+    allow_uncertified: bool = False,
+    progress: Progress | None = None,
+) -> tuple[FilePrediction, ...]:
+    """Predict image files, one at a time: class, probability, exit, and milliseconds.
+
+    Args:
+        folder: an artifact, a checkpoint, or the folder of a training run.
+        images: image files, and folders of them.
+        top: how many classes each prediction names.
+        threads: of the engine; None leaves the choice to it.
+        backend: of 'sdcompress list backends'; default: onnxruntime for an artifact, torch for a checkpoint.
+        device: "cpu" or "cuda".
+        allow_uncertified: also run what the artifact's certificate does not cover, such as another device.
+        progress: called with (files done, all files).
+
+    Returns:
+        One for each file; a file that cannot be read has its error in the place of a prediction.
+
+    Raises:
+        CheckpointError, ArtifactError: if the folder is not intact.
+        DataError: if there is nothing at a path, or no image at all.
+    """
+    files = image_files(images)
+    engine = open_subject(folder).engine(
+        backend=backend, threads=threads, device=device, allow_uncertified=allow_uncertified
+    )
+    return run_predict(engine, files, top=top, progress=progress)
 
 
 def bench(

@@ -1,4 +1,4 @@
-"""evaluate, explain, bench and report."""
+"""evaluate, predict, explain, bench and report."""
 
 from __future__ import annotations
 
@@ -62,6 +62,46 @@ def evaluate(
         write_json(found.model_dump(mode="json"))
     else:
         show_evaluation(found)
+
+
+def predict(
+    folder: Annotated[Path, typer.Argument(help="an artifact, a checkpoint, or the folder of a training run")],
+    images: Annotated[list[Path], typer.Argument(help="image files, and folders of them")],
+    top: Annotated[int, typer.Option("--top", min=1, help="classes to name for each image")] = 1,
+    threads: Threads = 1,
+    backend: Annotated[
+        str | None,
+        typer.Option("--backend", help="what computes; default: onnxruntime for an artifact, torch for a checkpoint"),
+    ] = None,
+    device: Device = "cpu",
+    allow_uncertified: AllowUncertified = False,
+    csv: Annotated[bool, typer.Option("--csv", help="print CSV on stdout")] = False,
+    json: Json = False,
+) -> None:
+    """Predict image files, one at a time: class, probability, exit, and milliseconds.
+
+    Example: sdcompress predict artifacts/early-exit photos --csv > predictions.csv
+    """
+    from sdcompress import api
+    from sdcompress.cli.predictions import show_predictions, write_csv
+
+    with bar("predict") as progress:
+        predictions = api.predict(
+            folder,
+            images,
+            top=top,
+            threads=threads,
+            backend=backend,
+            device=device,
+            allow_uncertified=allow_uncertified,
+            progress=progress,
+        )
+    if json:
+        write_json([prediction.model_dump(mode="json") for prediction in predictions])
+    elif csv:
+        write_csv(predictions)
+    else:
+        show_predictions(predictions)
 
 
 def explain_(
@@ -209,4 +249,4 @@ def _bench_settings(**given: Any) -> Bench:
         raise explain(error, Bench, "the options", UsageError) from error
 
 
-VERBS = (evaluate, explain_, bench, report)
+VERBS = (evaluate, predict, explain_, bench, report)

@@ -124,6 +124,7 @@ def export_all(
         for target, exits, choice, folder in zip(targets, kept, heard, folders, strict=True):
             made = exported[choice]
             layout = cut(made.model, target.layout, exits)
+            layout.describe(source.classes, source.preprocess)
             records = made.gate(layout.graphs, layout.logits, out=target.out, what=f"layout '{target.layout}'")
             made.gate.signals(layout.graphs, layout.signals, layout.logits)
             manifests.append(write(layout, made.facts, records, folder))

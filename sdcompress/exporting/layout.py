@@ -14,9 +14,10 @@ from sdcompress.artifact.golden import Golden
 from sdcompress.artifact.write import entry, seal
 from sdcompress.exporting.count import macs, parameters
 from sdcompress.exporting.cut import ports, pruned, segments, serialize
+from sdcompress.exporting.describe import describe
 from sdcompress.exporting.graph import BATCH, logits_name
 from sdcompress.exporting.signals import add_signals
-from sdcompress.schema.manifest import Exit, ExitSignals, Input, Manifest, ParityRecord, Provenance, Segment
+from sdcompress.schema.manifest import Exit, ExitSignals, Input, Manifest, ParityRecord, Preprocess, Provenance, Segment
 
 __all__ = ["Facts", "Layout", "LayoutName", "cut", "write"]
 
@@ -43,6 +44,12 @@ class Layout:
     def logits(self) -> dict[str, str]:
         """For each exit the name of its logits."""
         return {exit_: logits_name(exit_) for exit_ in self.exits}
+
+    def describe(self, classes: tuple[str, ...], preprocess: Preprocess) -> None:
+        """Write into each graph what its tensors mean; see ``describe``."""
+        for index, model in enumerate(self.models.values()):
+            exits = self.exits[index : index + 1] if self.name == "cascade" else self.exits
+            describe(model, classes=classes, exits=exits, preprocess=preprocess)
 
     @property
     def graphs(self) -> dict[str, bytes]:

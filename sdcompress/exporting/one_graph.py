@@ -21,6 +21,7 @@ from sdcompress.exporting import parity
 from sdcompress.exporting.agree import Agreement, agreement, graph_batches, runner
 from sdcompress.exporting.chain import FAILURES
 from sdcompress.exporting.cut import ports, serialize
+from sdcompress.exporting.describe import describe
 from sdcompress.exporting.gate import set_aside
 from sdcompress.exporting.merge import merge
 from sdcompress.exporting.race import Racers, check_faster, race
@@ -83,6 +84,8 @@ def export_one_graph(
     with staged(out, overwrite=overwrite) as folder:
         segments = [onnx.load(opened.file(segment)) for segment in opened.manifest.segments]
         model = merge(opened.manifest, segments, thresholds, batch_of_one=kind == "if")
+        names = [exit_.name for exit_ in opened.manifest.exits]
+        describe(model, classes=opened.manifest.classes, exits=names, preprocess=opened.manifest.input.preprocess)
         inputs = _inputs(opened, data_dir)
         found = _prove(opened, serialize(model), inputs, kind, Path(out))
         endless = [None if threshold is None else math.inf for threshold in thresholds]
@@ -91,7 +94,6 @@ def export_one_graph(
             for rule in (endless, [None] * len(endless))
         ]
         racers = Racers(*(runner(serialize(graph), opened.manifest).run for graph in (model, *others)))
-        names = [exit_.name for exit_ in opened.manifest.exits]
         times = race(racers, inputs, found.left, names, progress=progress)
         check_faster(times)
         (folder / FILE).write_bytes(serialize(model))

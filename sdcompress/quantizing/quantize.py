@@ -22,6 +22,7 @@ from sdcompress.evaluation.change import Quality, check_drop
 from sdcompress.exporting.chain import FAILURES
 from sdcompress.exporting.count import parameters
 from sdcompress.exporting.cut import ports, serialize
+from sdcompress.exporting.describe import describe
 from sdcompress.exporting.gate import set_aside
 from sdcompress.exporting.verify import verify
 from sdcompress.quantizing.feeds import Feeds
@@ -91,6 +92,9 @@ def quantize(
         bare, models = _models(manifest, old, rewritten, feeds)
         products = _products(models, precision, opened)
         _check_samples(samples, feeds, precision)
+        for index, model in enumerate(models.values()):
+            exits = [exit_.name for exit_ in manifest.exits if exit_.segment == index]
+            describe(model, classes=manifest.classes, exits=exits, preprocess=manifest.input.preprocess)
         graphs = {name: serialize(model) for name, model in models.items()}
         with runnable(precision):
             found = compare(manifest, before, list(graphs.values()), validation, threads=threads, progress=progress)

@@ -12,7 +12,7 @@ import numpy as np
 from sdcompress.checkpoint import Checkpoint, open_checkpoint
 from sdcompress.errors import SetupError, UsageError, requires_extra
 from sdcompress.policies._base import Float, Signals, signals_of
-from sdcompress.runtime.engine import ExitCost, Images, Prediction
+from sdcompress.runtime.engine import ExitCost, Images, Names, Prediction
 from sdcompress.runtime.inputs import checked, exit_position, prepared
 from sdcompress.schema.manifest import Policy, Preprocess
 
@@ -113,7 +113,8 @@ class EagerNetwork:
     def forced(self, inputs: Float, exit: int) -> Prediction:  # noqa: A002 - the field's word
         """Run all of the network and take this exit's logits; see ``Engine.forced``."""
         position = exit_position(exit, self.exit_names)
-        return Prediction(self.exits(inputs)[position], np.full(len(inputs), position, np.int64))
+        names = Names(self.classes, self.exit_names, (1.0,) * len(self.exit_names))
+        return Prediction(self.exits(inputs)[position], np.full(len(inputs), position, np.int64), names)
 
     def signals(self, inputs: Float, temperatures: Sequence[float] | None = None) -> tuple[Signals, ...]:
         """What an exit policy would judge by; see ``Engine.signals``."""

@@ -14,22 +14,81 @@ from sdcompress.data.preprocess import RawImage
 from sdcompress.policies._base import Float, Signals
 from sdcompress.schema.manifest import Policy, Preprocess
 
-__all__ = ["Engine", "ExitCost", "Float", "Images", "Prediction"]
+__all__ = ["Engine", "ExitCost", "Float", "Images", "Names", "Prediction"]
 
 Images = npt.NDArray[np.uint8] | Sequence[RawImage | Path | str | bytes]
 
 
+class Names(NamedTuple):
+    """What an engine calls its outputs, so that a prediction can be read without the engine.
+
+    Attributes:
+        classes: names of the K classes.
+        exits: names of the E exits, shallow to deep.
+        temperatures: of the E exits, by which their logits are divided.
+    """
+
+    classes: tuple[str, ...]
+    exits: tuple[str, ...]
+    temperatures: tuple[float, ...]
+
+
 @dataclass(frozen=True)
 class Prediction:
-    """The answers for one batch.
+    """What an engine predicts for one batch.
 
     Attributes:
         logits: float32 [B, K], of the exit at which each sample left.
         exit_index: int64 [B], that exit's position in ``exit_names``.
+        names: of the engine that made it; None: classes and exits go by their numbers.
     """
 
     logits: Float
     exit_index: npt.NDArray[np.int64]
+    names: Names | None = None
+
+    @property
+    def class_index(self) -> npt.NDArray[np.int64]:
+        """The predicted classes, int64 [B]; the first of equal logits counts."""
+        classes: npt.NDArray[np.int64] = self.logits.argmax(axis=1)
+        return classes
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the B predicted classes."""
+        return tuple(map(self._class_name, self.class_index.tolist()))
+
+    @property
+    def exit_names(self) -> tuple[str, ...]:
+        """Names of the exits at which the B samples left."""
+        exits = self.names.exits if self.names else None
+        return tuple(exits[at] if exits else str(at) for at in self.exit_index.tolist())
+
+    @property
+    def probabilities(self) -> Float:
+        """float32 [B, K]: softmax of the logits, divided by the temperature of the exit where it has one."""
+        logits = self.logits.astype(np.float64)
+        if self.names is not None:
+            logits /= np.asarray(self.names.temperatures)[self.exit_index][:, None]
+        raised = np.exp(logits - logits.max(axis=1, keepdims=True))
+        shares: Float = (raised / raised.sum(axis=1, keepdims=True)).astype(np.float32)
+        return shares
+
+    def top(self, count: int = 5) -> tuple[tuple[tuple[str, float], ...], ...]:
+        """For each of the B samples its most probable classes, as (name, probability), the most probable first.
+
+        Args:
+            count: how many; at most all K are given.
+        """
+        probabilities = self.probabilities
+        order = np.argsort(-probabilities, axis=1, kind="stable")[:, :count]
+        return tuple(
+            tuple((self._class_name(k), float(row[k])) for k in best.tolist())
+            for row, best in zip(probabilities, order, strict=True)
+        )
+
+    def _class_name(self, position: int) -> str:
+        return self.names.classes[position] if self.names else str(position)
 
 
 class ExitCost(NamedTuple):

@@ -19,7 +19,7 @@ from sdcompress.policies._base import Float, Signals, signals_of
 from sdcompress.runtime.backends._base import Graph
 from sdcompress.runtime.chain import ArrayChain, Batch, Chain, Run
 from sdcompress.runtime.cost import Cost
-from sdcompress.runtime.engine import ExitCost, Images, Prediction
+from sdcompress.runtime.engine import ExitCost, Images, Names, Prediction
 from sdcompress.runtime.gate import Gate, gates
 from sdcompress.runtime.inputs import exit_position, prepared
 from sdcompress.runtime.survivors import Survivors
@@ -61,6 +61,7 @@ class Network:
         self._image = check_input(self.manifest)
         self._ends = [exit_.segment for exit_ in self.manifest.exits]
         self._temperatures = tuple(exit_.temperature for exit_ in self.manifest.exits)
+        self._names = Names(self.classes, self.exit_names, self._temperatures)
         policy = self.manifest.policy
         restored = restore(policy.kind, policy.parameters) if policy else None
         self._gates: tuple[Gate, ...] = gates(restored, policy.thresholds) if policy and restored else ()
@@ -125,7 +126,7 @@ class Network:
     def forced(self, inputs: Any, exit: int) -> Prediction:  # noqa: A002 - the field's word
         """Predict with everybody leaving at one exit; see ``Engine.forced``."""
         position = exit_position(exit, self.exit_names)
-        return self._forced(self._chain.checked(inputs), position)
+        return self._named(self._forced(self._chain.checked(inputs), position))
 
     def exits(self, inputs: Any) -> Float:
         """The logits of every exit, float32 [E, B, K]; nobody leaves."""
@@ -147,8 +148,8 @@ class Network:
         due = None if deadline_ms is None else perf_counter_ns() + deadline_ms * 1e6
         inputs = self._chain.checked(inputs)
         if len(inputs) == 0 or (not self._gates and due is None):
-            return self._forced(inputs, len(self._ends) - 1)
-        return _joined([self._predicted(part, due) for part in self._parts(inputs)])
+            return self._named(self._forced(inputs, len(self._ends) - 1))
+        return self._named(_joined([self._predicted(part, due) for part in self._parts(inputs)]))
 
     def move_ms(self, position: int) -> float | None:
         """What compaction takes for one row after an exit, in milliseconds; None: as much as numpy."""
@@ -172,6 +173,9 @@ class Network:
                     run.compact(position, batch.compact())
             run.stage(last)
             return _closed(run, batch, last)
+
+    def _named(self, prediction: Prediction) -> Prediction:
+        return Prediction(prediction.logits, prediction.exit_index, self._names)
 
     def _late(self, due: float, position: int, rows: int) -> bool:
         """Whether the next stage would end too late; one that is computed already never does (the layout ``all``)."""

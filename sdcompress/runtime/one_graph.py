@@ -12,7 +12,7 @@ from sdcompress.artifact.read import open_artifact
 from sdcompress.errors import InputError, UsageError
 from sdcompress.policies._base import Float
 from sdcompress.runtime.backends._base import Backend, ChainBackend, Graph
-from sdcompress.runtime.engine import Images, Prediction
+from sdcompress.runtime.engine import Images, Names, Prediction
 from sdcompress.runtime.inputs import checked, prepared
 from sdcompress.runtime.open import ROOM, check_runs
 from sdcompress.schema.manifest import Manifest, OneGraph
@@ -33,6 +33,8 @@ class OneGraphEngine:
         self._manifest, self._graph = manifest, graph
         channels, height, width = (int(size) for size in manifest.input.shape[1:])
         self._image = (channels, height, width)
+        temperatures = tuple(exit_.temperature for exit_ in manifest.exits)
+        self._names = Names(manifest.classes, self.exit_names, temperatures)
         self.batch_of_one = one_graph.kind == "if"
 
     @property
@@ -55,7 +57,9 @@ class OneGraphEngine:
         """
         inputs = checked(inputs, self._image)
         if len(inputs) == 0:
-            return Prediction(np.empty((0, len(self._manifest.classes)), np.float32), np.empty(0, np.int64))
+            return Prediction(
+                np.empty((0, len(self._manifest.classes)), np.float32), np.empty(0, np.int64), self._names
+            )
         if self.batch_of_one and len(inputs) != 1:
             raise InputError(
                 f"A batch of {len(inputs)} images was given to a graph of the kind 'if'.",
@@ -63,7 +67,7 @@ class OneGraphEngine:
                 next_step="export the layout 'graph', or call it for each image",
             )
         logits, _, exit_index = self._graph({self._manifest.input.name: inputs})
-        return Prediction(logits, exit_index)
+        return Prediction(logits, exit_index, self._names)
 
 
 def open_one_graph(

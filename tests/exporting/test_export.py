@@ -44,6 +44,28 @@ def folder(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.parametrize(
+    ("file", "exits"),
+    [
+        ("single/model.onnx", ["final"]),
+        ("pruned/model.onnx", ["exit1"]),
+        ("all/model.onnx", ["exit1", "exit2", "final"]),
+        ("cascade/segment-1.onnx", ["exit2"]),
+    ],
+)
+def test_whoever_has_the_file_alone_reads_what_its_tensors_mean(
+    folder: Path, checkpoint: Path, file: str, exits: list[str]
+) -> None:
+    source = open_checkpoint(checkpoint)
+    session = onnxruntime.InferenceSession(folder / file, providers=["CPUExecutionProvider"])
+    metadata = {name: json.loads(text) for name, text in session.get_modelmeta().custom_metadata_map.items()}
+    assert metadata == {
+        "sdcompress.classes": list(source.classes),
+        "sdcompress.exits": exits,
+        "sdcompress.preprocess": source.preprocess.model_dump(mode="json"),
+    }
+
+
 @pytest.fixture(scope="module")
 def truth(checkpoint: Path) -> tuple[np.ndarray, np.ndarray]:
     """Validation images and the checkpoint's logits on them, by torch alone."""

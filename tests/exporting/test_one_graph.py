@@ -139,6 +139,15 @@ def test_what_has_no_thresholds_that_fire_is_refused(
         export_one_graph(tiny_artifact(**given), tmp_path / "out", kind="graph", host=HERE)
 
 
+def test_the_graph_says_what_its_tensors_mean(one_graph_once: Made) -> None:
+    path = one_graph_once("graph")
+    manifest = open_artifact(path).manifest
+    metadata = {prop.key: json.loads(prop.value) for prop in onnx.load(path / "model.onnx").metadata_props}
+    assert metadata["sdcompress.classes"] == list(manifest.classes)
+    assert metadata["sdcompress.exits"] == ["exit1", "exit2", "final"]
+    assert metadata["sdcompress.preprocess"] == manifest.input.preprocess.model_dump(mode="json")
+
+
 def test_data_that_was_named_must_be_there(one_graph_once: Made, tmp_path: Path) -> None:
     with pytest.raises((DataError, VerificationError)):
         export_one_graph(one_graph_once("cascade"), tmp_path / "out", kind="if", host=HERE, data_dir=tmp_path)

@@ -118,6 +118,16 @@ def test_signals_are_those_of_the_logits_to_the_last_bit_of_float32(
             np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
+def test_the_graphs_say_what_their_tensors_mean(run: Callable, tiny_artifact: Callable, tmp_path: Path) -> None:
+    run(tiny_artifact(), "int8")
+    for index, exit_ in enumerate(("exit1", "exit2", "final")):
+        metadata = {
+            prop.key: prop.value for prop in onnx.load(tmp_path / "out" / f"segment-{index}.onnx").metadata_props
+        }
+        assert json.loads(metadata["sdcompress.exits"]) == [exit_]
+        assert json.loads(metadata["sdcompress.classes"]) == ["square", "disc", "star"]
+
+
 def test_the_same_bytes_again(run: Callable, tiny_artifact: Callable, tmp_path: Path) -> None:
     source = tiny_artifact()
     run(source)

@@ -1,0 +1,90 @@
+"""Predict image files, one at a time, as a service would that is asked for one image."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from sdcompress.data.sources._listing import PassedOver, picture_files
+from sdcompress.errors import DataError, InputError
+from sdcompress.runtime.engine import Engine
+from sdcompress.schema.prediction import ClassProbability, FilePrediction
+
+__all__ = ["image_files", "predict"]
+
+Progress = Callable[[int, int], None]
+
+
+def image_files(paths: Iterable[Path | str]) -> tuple[Path, ...]:
+    """The files that were named, and the image files in the folders that were named, in the order of their paths.
+
+    Args:
+        paths: files are taken whatever their suffix; of what is passed over in folders a warning says how much.
+
+    Raises:
+        DataError: if there is nothing at a path, or no image at all.
+    """
+    files: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            passed = PassedOver()
+            files += picture_files(path, passed)
+            passed.warn(path)
+        elif path.exists():
+            files.append(path)
+        else:
+            raise DataError(f"There is no file and no folder '{path}'.", next_step="correct the path")
+    if not files:
+        raise DataError(
+            "The folders that were named hold no image files.",
+            allowed="image files, or folders that hold some",
+            next_step="name the folder that holds the images",
+        )
+    return tuple(files)
+
+
+def predict(
+    engine: Engine, files: Iterable[Path], *, top: int = 1, progress: Progress | None = None
+) -> tuple[FilePrediction, ...]:
+    """Predict each file in a batch of one; a file that cannot be read gets its error and stops nothing.
+
+    Args:
+        engine: what predicts.
+        files: image files.
+        top: how many classes each prediction names.
+        progress: called with (files done, all files).
+    """
+    listed = tuple(files)
+    engine(np.zeros((1, *engine.image), np.float32))  # the first call prepares buffers, and would take longer
+    predictions = []
+    for done, file in enumerate(listed, start=1):
+        predictions.append(_predicted(engine, file, top))
+        if progress:
+            progress(done, len(listed))
+    if broken := sum(prediction.error is not None for prediction in predictions):
+        warnings.warn(f"{broken} of {len(listed)} files have no prediction; each says why.", stacklevel=2)
+    return tuple(predictions)
+
+
+def _predicted(engine: Engine, file: Path, top: int) -> FilePrediction:
+    began = perf_counter()
+    try:
+        inputs = engine.preprocess([file])
+    except InputError as error:
+        return FilePrediction(file=str(file), error=error.found)
+    prepared = perf_counter()
+    prediction = engine(inputs)
+    ended = perf_counter()
+    if not np.isfinite(prediction.logits).all():
+        return FilePrediction(file=str(file), error="The network's logits are not finite.")
+    return FilePrediction(
+        file=str(file),
+        top=tuple(ClassProbability(label=label, probability=share) for label, share in prediction.top(top)[0]),
+        exit=prediction.exit_names[0],
+        prepare_ms=1000 * (prepared - began),
+        run_ms=1000 * (ended - prepared),
+    )

@@ -1,0 +1,53 @@
+"""Predictions on the command line: a table, CSV, JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+Write = Callable[..., Path]
+CLASSES = ("square", "disc", "star")
+
+Cli = Callable[..., Any]
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for seed, name in enumerate(("plain.png", "with, comma.png")):
+        Image.fromarray(np.random.default_rng(seed).integers(0, 256, (5, 6), np.uint8)).save(folder / name)
+    (folder / "zero.png").touch()
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore:1 of 3 files")
+def test_the_three_forms_say_the_same(cli: Cli, tiny_artifact: Write, photos: Path) -> None:
+    path = tiny_artifact(policy=(0.6, 0.6))
+    with pytest.warns(UserWarning, match="1 of 3 files have no prediction"):
+        table = cli("predict", path, photos, "--top", "2")
+    assert table.code == 0
+    as_json = json.loads(cli("predict", path, photos, "--top", "2", "--json").out)
+    rows = list(csv.DictReader(io.StringIO(cli("predict", path, photos, "--top", "2", "--csv").out)))
+    assert [row["file"] for row in rows] == [one["file"] for one in as_json]
+    for row, one in zip(rows[:2], as_json, strict=False):
+        assert [row["class_1"], row["class_2"]] == [each["label"] for each in one["top"]]
+        assert float(row["probability_1"]) == pytest.approx(one["top"][0]["probability"], abs=1e-6)
+        assert row["exit"] == one["exit"]
+        assert row["class_1"] in CLASSES
+        assert f"{row['class_1']} {one['top'][0]['probability']:.1%}" in table.out
+    assert rows[2]["error"] == as_json[2]["error"] != ""
+    assert rows[2]["class_1"] == rows[2]["run_ms"] == ""
+
+
+def test_one_class_needs_no_number(cli: Cli, tiny_artifact: Write, photos: Path) -> None:
+    (row,) = csv.DictReader(io.StringIO(cli("predict", tiny_artifact(), photos / "plain.png", "--csv").out))
+    assert list(row) == ["file", "class", "probability", "exit", "prepare_ms", "run_ms", "error"]
