@@ -43,7 +43,8 @@ class _Answers:
         """Of logits [E, N, K]."""
         scores = log_softmax(logits)
         if len(scores) > 1:
-            mean = np.logaddexp.reduce(scores, axis=0) - np.log(len(scores))
+            # never above 0: rounding makes a mean of certain exits likelier than certain
+            mean = np.minimum(np.logaddexp.reduce(scores, axis=0) - np.log(len(scores)), 0.0)
             scores = np.concatenate([scores, mean[None]])
         return cls(
             scores.argmax(axis=2) == labels, np.exp(scores.max(axis=2)), scores[:, np.arange(len(labels)), labels]

@@ -35,11 +35,12 @@ def accuracy(value: float | None, samples: int | None = None) -> str:
 
 
 def wilson(share_right: float, samples: int) -> tuple[float, float]:
-    """The 95 % interval of a proportion (Wilson 1927)."""
+    """The 95 % interval of a proportion (Wilson 1927), which holds the proportion itself."""
     z2 = _Z95**2 / samples
     middle = (share_right + z2 / 2) / (1 + z2)
     half = _Z95 / (1 + z2) * math.sqrt(share_right * (1 - share_right) / samples + z2 / (4 * samples))
-    return max(middle - half, 0.0), min(middle + half, 1.0)
+    # at 0 and at 1 an end is the proportion, which rounding may miss by 1e-16 on the wrong side
+    return max(min(middle - half, share_right), 0.0), min(max(middle + half, share_right), 1.0)
 
 
 def difference(value: float) -> str:

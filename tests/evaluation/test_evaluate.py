@@ -12,8 +12,8 @@ import pytest
 from sdcompress.data.preprocess import normalise
 from sdcompress.data.samples import ArraySamples
 from sdcompress.errors import DataError, VerificationError
-from sdcompress.evaluation.evaluate import evaluate, exit_logits
-from sdcompress.evaluation.metrics import ece, nll, softmax
+from sdcompress.evaluation.evaluate import _Answers, evaluate, exit_logits
+from sdcompress.evaluation.metrics import calibration_error, ece, nll, softmax
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.report import Evaluation
 
@@ -99,6 +99,17 @@ def test_a_certain_mistake_has_a_finite_likelihood(tiny_artifact: Write, tiny_ne
 
     found = evaluate(Loud(), tiny_network.samples(100), **FACTS)
     assert all(np.isfinite(row.nll) and row.nll > 10 for row in found.exits)
+
+
+@pytest.mark.parametrize("exits", [3, 18, 40])
+@pytest.mark.parametrize("label", [0, 1])
+def test_the_ensemble_of_exits_that_are_certain_is_certain(exits: int, label: int) -> None:
+    """Not more: the calibration error of a network that is wrong everywhere would be above 1."""
+    logits = np.tile(np.float32([1000, 0, 0]), (exits, 4, 1))
+    answers = _Answers.to(logits, np.full(4, label))
+    assert answers.confidence.max() <= 1
+    assert calibration_error(answers.confidence[-1], answers.right[-1]) == pytest.approx(label, abs=1e-12)
+    assert calibration_error(answers.confidence[-1], answers.right[-1]) <= 1
 
 
 @pytest.mark.parametrize("label", [-1, 3])
