@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from sdcompress.schema.base import Interval
 from sdcompress.schema.report import Percentile
 
 __all__ = [
@@ -13,6 +14,8 @@ __all__ = [
     "difference",
     "megabytes",
     "milliseconds",
+    "paired",
+    "paired_cell",
     "percentile",
     "share",
     "short_count",
@@ -46,6 +49,23 @@ def wilson(share_right: float, samples: int) -> tuple[float, float]:
 def difference(value: float) -> str:
     """A difference of two accuracies, in percentage points with its sign."""
     return f"{value * 100:+.2f}".replace("-", "−") + " points"
+
+
+def paired(found: Interval) -> str:
+    """A difference of two accuracies on the same images, with its paired 95 % interval and whether that holds 0.
+
+    The one wording for report, explanation and terminal: who reads two of them must not find two verdicts.
+    """
+    within = ", within sampling error" if found.low <= 0 <= found.high else ""
+    ends = f"{found.low * 100:+.2f} to {found.high * 100:+.2f}".replace("-", "−")
+    return f"{difference(found.value)} (95 % interval {ends}{within})"
+
+
+def paired_cell(found: Interval | None) -> str:
+    """The same for a table: the difference and the ends of its interval."""
+    if found is None:
+        return NOTHING
+    return f"{difference(found.value)} [{found.low * 100:+.2f}, {found.high * 100:+.2f}]".replace("-", "−")
 
 
 def milliseconds(value: float | None) -> str:
