@@ -215,7 +215,8 @@ class _Job:
     def _evaluate(self, name: str, folder: Path, split: Literal["validation", "test"]) -> Evaluation | None:
         subject = open_subject(folder)
         path = self.out / "evaluations" / f"{name}-{split}.json"
-        if not self.steps.fits(path.name, subject.digest, path):
+        inputs = [subject.digest, sorted(Evaluation.model_fields)]  # an earlier version's holds less
+        if not self.steps.fits(path.name, inputs, path):
             dataset = self.dataset(folder)
             if split == "validation" and len(dataset.val) == 0:
                 return None
@@ -232,7 +233,7 @@ class _Job:
                     progress=progress,
                 )
             write_text(path, found.model_dump_json(indent=1))
-            self.steps.finish(path.name, subject.digest)
+            self.steps.finish(path.name, inputs)
         return Evaluation.model_validate_json(path.read_text(encoding="utf-8"))
 
     def bench(self, artifacts: dict[str, Path], reference: str | None) -> BenchReport:

@@ -14,7 +14,7 @@ from sdcompress.artifact.write import entry, staged
 from sdcompress.calibration.against import Against, open_against
 from sdcompress.calibration.certified import certified, figures, fingerprint_of, in_expectation
 from sdcompress.calibration.certify import smallest_wish
-from sdcompress.calibration.groups import check_classes
+from sdcompress.calibration.groups import check_classes, warn_of_classes
 from sdcompress.calibration.observe import choose_judgement
 from sdcompress.calibration.parts import draw_parts, samples_for, seed_of
 from sdcompress.calibration.planning import least_samples as least_to_certify
@@ -225,6 +225,7 @@ def _choose(
     judgement, signals, right = choose_judgement(engine, samples, settings, times, progress)
     evidence, policy = judgement.evidence(signals, right), judgement.policy
     thresholds = choose_thresholds(evidence.confidences, right, times, settings.max_drop, shared=policy.shared)
+    warn_of_classes(evidence, samples.labels, thresholds, classes=opened.manifest.classes, max_drop=settings.max_drop)
     chosen = Policy(
         kind=settings.policy,
         parameters=policy.parameters,

@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from sdcompress.artifact.certificate import Where, graphs_digest, wiring_digest
 from sdcompress.artifact.evidence import Evidence
 from sdcompress.calibration.against import Against
 from sdcompress.calibration.certify import Shape, certify, collect, losses, make_shape, with_labels
+from sdcompress.calibration.groups import warn_of_classes
 from sdcompress.calibration.parts import draw_parts, seed_of
 from sdcompress.calibration.sequence import conformal_risk_control
 from sdcompress.calibration.stages import overhead, stage_times
@@ -55,6 +57,7 @@ class Drawn:
         seed: that drew the parts, from the fingerprint and the graphs.
         shape: what the first part decided.
         evidence: of the second part, which was only run when that was fixed.
+        labels: of the second part, in the same order.
         stage_times: of the stages in batches.
         where: what ran them.
     """
@@ -63,6 +66,7 @@ class Drawn:
     seed: str
     shape: Shape
     evidence: Evidence
+    labels: npt.NDArray[np.int64]
     stage_times: StageTimes
     where: Where
 
@@ -111,7 +115,8 @@ def draw(
         progress=_part(progress, len(parts.shape), total),
     )
     evidence = with_labels(evidence, held, settings.per)
-    return Drawn(fingerprint, seed, shape, evidence, stage_times(engine, manifest, samples), engine.where)
+    times = stage_times(engine, manifest, samples)
+    return Drawn(fingerprint, seed, shape, evidence, held.labels, times, engine.where)
 
 
 def certified(
@@ -166,6 +171,7 @@ def certified(
     }
     wish = next(level for level in levels if level.max_drop == settings.max_drop)
     policy = _policy(drawn, wish, settings, split, cost=_cost(engine, samples, drawn))
+    _warn_of_classes(drawn, policy, settings, manifest)
     return Certified(shape.judgement.temperatures, policy, certificate, evidence)
 
 
@@ -199,7 +205,16 @@ def in_expectation(
     found = np.stack([losses(drawn.evidence, step) for step in path])
     step = conformal_risk_control(found, settings.max_drop) - 1  # path[0] loses nothing: it is always among them
     policy = _at(max(step, 0), drawn, settings, split, "in expectation")
+    _warn_of_classes(drawn, policy, settings, manifest)
     return drawn.shape.judgement.temperatures, _cost(engine, samples, drawn)(policy)
+
+
+def _warn_of_classes(drawn: Drawn, policy: Policy, settings: recipe.Calibrate, manifest: Manifest) -> None:
+    if settings.per == "class" or settings.unlabelled:
+        return  # it is kept in every class, or no label is looked at
+    warn_of_classes(
+        drawn.evidence, drawn.labels, policy.thresholds, classes=manifest.classes, max_drop=settings.max_drop
+    )
 
 
 def _own(samples: Samples) -> Literal["apart", "not compared"] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
@@ -12,10 +13,13 @@ from sdcompress.artifact.evidence import Evidence
 from sdcompress.calibration.thresholds import leave
 from sdcompress.errors import DataError
 
-__all__ = ["Per", "check_classes", "in_every_group", "members"]
+__all__ = ["Per", "check_classes", "in_every_group", "members", "warn_of_classes"]
 
 Mask = npt.NDArray[np.bool_]
 Per = Literal["exit", "class"] | None
+
+_TIMES = 3  # the allowed drop, beyond which the loss of a class is named
+_LEAST_LOST = 2  # images: one is no loss of a class
 
 
 def members(evidence: Evidence, thresholds: Sequence[float], per: Per) -> Iterator[Mask]:
@@ -88,4 +92,45 @@ def check_classes(labels: npt.NDArray[np.int64], classes: Sequence[str], least: 
         allowed=f"at least {least} of every class among those that certify",
         next_step="calibrate on more samples of it, ask for a larger drop or less confidence, or leave --per-class out "
         "(sdcompress calibrate --plan --per-class shows what is within reach)",
+    )
+
+
+def warn_of_classes(
+    evidence: Evidence,
+    labels: npt.NDArray[np.int64],
+    thresholds: Sequence[float],
+    *,
+    classes: Sequence[str],
+    max_drop: float,
+) -> None:
+    """Warn where a class loses more than three times the drop that is allowed over all samples.
+
+    A drop over all says little of a rare class: it weighs as little as it has samples.
+
+    Args:
+        evidence: of N samples.
+        labels: [N], in 0..K-1.
+        thresholds: [E-1], of the policy.
+        classes: K names.
+        max_drop: the drop that is allowed.
+    """
+    left = leave(evidence.confidences, thresholds)
+    kept = evidence.right[left, np.arange(len(left))].astype(np.bool_)
+    counts, after, before = (
+        np.bincount(labels[mask], minlength=len(classes))
+        for mask in (np.ones(len(labels), np.bool_), kept, evidence.reference.astype(np.bool_))
+    )
+    lost = before - after
+    hit = np.flatnonzero((lost > _TIMES * max_drop * counts + 1e-9) & (lost >= _LEAST_LOST))
+    if len(hit) == 0:
+        return
+    worst = int(hit[(lost[hit] / counts[hit]).argmax()])
+    share = 100 / counts[worst]
+    figures = f"{before[worst] * share:.1f} to {after[worst] * share:.1f} % of {counts[worst]} images"
+    others = f" {len(hit)} of {len(classes)} classes do, this one most." if len(hit) > 1 else ""
+    warnings.warn(
+        f"Leaving early costs the class '{classes[worst]}' {lost[worst] * share:.1f} points ({figures}), more than"
+        f" {_TIMES} times the {max_drop:.2%} that may be lost over all.{others} To keep the drop in every class:"
+        " --confidence 95% --per-class.",
+        stacklevel=2,
     )

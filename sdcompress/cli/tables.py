@@ -177,7 +177,9 @@ def show_plan(found: Plan) -> None:
 
 
 def show_evaluation(found: Evaluation) -> None:
-    """The scores of every exit."""
+    """The scores of every exit, the accuracy of every class, and what is taken for what."""
+    from sdcompress.reporting.classes import accuracies, class_cautions, confusions
+
     rows = [
         [
             score.name,
@@ -189,12 +191,19 @@ def show_evaluation(found: Evaluation) -> None:
         for score in found.exits
     ]
     table(["exit", "accuracy", "NLL", "ECE", "MACs"], rows, f"{found.source} on {found.data}/{found.split}")
-    say(f"{found.samples} images")
+    balanced = "" if found.balanced_accuracy is None else f"; balanced accuracy {found.balanced_accuracy:.2%}"
+    say(f"{found.samples} images{balanced}")
     if found.policy:
         shares = ", ".join(
             f"{score.name} {share:.1%}" for score, share in zip(found.exits, found.policy.shares, strict=False)
         )
         say(f"early exit: accuracy {found.policy.accuracy:.2%}; leave at {shares}")
+    for drawn in (accuracies(found), confusions(found)):
+        if drawn:
+            table(list(drawn.columns), [list(row) for row in drawn.rows], drawn.title)
+            say(drawn.note)
+    for sentence in class_cautions(found):
+        say(f"caution: {sentence}")
 
 
 def show_explanation(found: Explanation) -> None:

@@ -15,6 +15,8 @@ Steps 1 to 3 are ``geometry``, step 4 is ``normalise``. The samples of a data se
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -27,6 +29,7 @@ __all__ = ["RawImage", "geometry", "normalise"]
 
 RawImage = Image.Image | npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
+_PIXELS = 2**16  # looked up at a time: numpy's indices of them stay in the cache
 _EIGHT_BIT = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
 _BY_RGB = {"HSV", "LAB"}  # Pillow makes no grey of LAB at once
 _SIXTEEN_BIT = {"I", "I;16", "I;16B", "I;16L", "I;16N"}
@@ -80,11 +83,21 @@ def normalise(images: npt.NDArray[np.uint8], p: Preprocess) -> npt.NDArray[np.fl
             allowed=f"uint8 of shape [B, H, W, {p.channels}]",
             next_step="convert them; values are 0..255, channels come last",
         )
-    levels = np.arange(256) / 255.0
     out = np.empty((images.shape[0], p.channels, *images.shape[1:3]), np.float32)
-    for channel, (mean, std) in enumerate(zip(p.mean, p.std, strict=True)):
-        out[:, channel] = ((levels - mean) / std).astype(np.float32)[images[..., channel]]
+    step = max(1, _PIXELS // max(1, images.shape[1] * images.shape[2]))
+    for start in range(0, len(images), step):
+        part, target = images[start : start + step], out[start : start + step]
+        for channel, values in enumerate(_values(tuple(p.mean), tuple(p.std))):
+            # no index of 8 bits is out of range: 'clip' only spares numpy the check, and a buffer
+            np.take(values, part[..., channel], out=target[:, channel], mode="clip")
     return out
+
+
+@lru_cache(maxsize=16)
+def _values(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[npt.NDArray[np.float32], ...]:
+    """What each of the 256 levels becomes, float32 [256] for each channel."""
+    levels = np.arange(256) / 255.0
+    return tuple(((levels - m) / s).astype(np.float32) for m, s in zip(mean, std, strict=True))
 
 
 def _picture(image: RawImage, white: int) -> Image.Image:

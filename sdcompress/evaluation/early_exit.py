@@ -6,6 +6,7 @@ exit's answer is the label; ``reach`` is float [E], what it costs to get to each
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ __all__ = [
     "oracle_exits",
     "overthinking",
     "paired_difference",
+    "paired_interval",
     "shares_by_class",
 ]
 
@@ -85,18 +87,29 @@ def overthinking(left: Exits, right: Right, reach: npt.ArrayLike) -> Waste:
 
 
 def paired_difference(mine: Right, theirs: Right) -> tuple[float, float, float]:
-    """Accuracy of one less that of another on the same samples, with its 95 % interval.
-
-    The normal interval of the mean of N differences in {-1, 0, 1}: (value, low, high). Where both agree on all samples
-    the differences say nothing of their spread, and the rule of three stands in: 3 / N on both sides.
+    """Accuracy of one less that of another on the same samples, with its 95 % interval; see ``paired_interval``.
 
     Args:
         mine: [N], whether each answer of the one is right.
         theirs: [N], of the other.
     """
-    gaps = mine.astype(np.float64) - theirs
-    value, half = float(gaps.mean()), float(_Z95 * gaps.std() / np.sqrt(len(gaps)))
-    half = half or 3 / len(gaps)
+    return paired_interval(int((mine & ~theirs).sum()), int((theirs & ~mine).sum()), len(mine))
+
+
+def paired_interval(gained: int, lost: int, samples: int) -> tuple[float, float, float]:
+    """The mean of N differences in {-1, 0, 1} with its normal 95 % interval: (value, low, high).
+
+    Where all differences are equal they say nothing of their spread, and the rule of three stands in: 3 / N on both
+    sides.
+
+    Args:
+        gained: samples that only the one has right.
+        lost: samples that only the other has right.
+        samples: N, at least 1.
+    """
+    value = (gained - lost) / samples
+    variance = (gained + lost) / samples - value**2
+    half = _Z95 * math.sqrt(max(variance, 0.0) / samples) or 3 / samples
     return value, value - half, value + half
 
 

@@ -12,7 +12,9 @@ import numpy.typing as npt
 from sdcompress.data.preprocess import normalise
 from sdcompress.data.samples import Samples
 from sdcompress.errors import DataError, VerificationError
+from sdcompress.evaluation.classes import balanced_accuracy, class_scores, confusion
 from sdcompress.evaluation.metrics import calibration_error, log_softmax
+from sdcompress.evaluation.paired import digest_of_labels, pack
 from sdcompress.policies._base import Float, Signals
 from sdcompress.runtime.engine import Engine
 from sdcompress.schema.report import Evaluation, ExitScore, PolicyScore
@@ -43,7 +45,8 @@ class _Answers:
         """Of logits [E, N, K]."""
         scores = log_softmax(logits)
         if len(scores) > 1:
-            mean = np.logaddexp.reduce(scores, axis=0) - np.log(len(scores))
+            # never above 0: rounding makes a mean of certain exits likelier than certain
+            mean = np.minimum(np.logaddexp.reduce(scores, axis=0) - np.log(len(scores)), 0.0)
             scores = np.concatenate([scores, mean[None]])
         return cls(
             scores.argmax(axis=2) == labels, np.exp(scores.max(axis=2)), scores[:, np.arange(len(labels)), labels]
@@ -114,7 +117,7 @@ def evaluate(
     batch: int = 256,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Score an engine on one split: each exit, the mean of their probabilities, and the policy if there is one.
+    """Score an engine on one split: each exit, the mean of their probabilities, the policy if any, and each class.
 
     Args:
         engine: what is scored.
@@ -133,14 +136,19 @@ def evaluate(
         VerificationError: if a logit is not finite.
     """
     parts: list[_Answers] = []
-    left: list[npt.NDArray[np.int64]] = []
-    right: list[npt.NDArray[np.bool_]] = []
+    last: list[npt.NDArray[np.int64]] = []
+    by_policy: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]] = []
     for inputs, labels in batches(engine, samples, batch, progress):
-        parts.append(_Answers.to(_finite(engine.exits(inputs)), labels))
+        logits = _finite(engine.exits(inputs))
+        parts.append(_Answers.to(logits, labels))
+        last.append(logits[-1].argmax(axis=1))
         if engine.policy is not None:
             found = engine(inputs)
-            left.append(found.exit_index)
-            right.append(found.logits.argmax(axis=1) == labels)
+            by_policy.append((found.exit_index, found.logits.argmax(axis=1)))
+    last_answers = np.concatenate(last)
+    left, answers = map(np.concatenate, zip(*by_policy, strict=True)) if by_policy else (None, last_answers)
+    right = answers == samples.labels
+    scores = class_scores(engine.classes, samples.labels, answers, None if left is None else last_answers)
     return Evaluation(
         kind=kind,
         name=name,
@@ -150,7 +158,12 @@ def evaluate(
         split=split,
         samples=len(samples),
         exits=_exit_scores(engine, parts),
-        policy=_policy_score(engine, np.concatenate(left), np.concatenate(right)) if left else None,
+        policy=None if left is None else _policy_score(engine, left, right),
+        balanced_accuracy=balanced_accuracy(scores),
+        classes=scores,
+        confusion=confusion(samples.labels, answers, len(engine.classes)),
+        right=pack(right),
+        labels_sha256=digest_of_labels(samples.labels),
     )
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from typing import Literal
-
-from sdcompress.reporting.look_up import accuracy_of, comparison_of, evaluation_of
-from sdcompress.reporting.quantities import accuracy, count, difference, milliseconds, share, speedup
+from sdcompress.evaluation.paired import accuracy_difference
+from sdcompress.reporting.classes import class_cautions
+from sdcompress.reporting.look_up import accuracy_of, comparison_of, judged, shown
+from sdcompress.reporting.quantities import accuracy, count, difference, milliseconds, paired, share, speedup
 from sdcompress.schema.report import BenchRecord, BenchReport, Comparison, Report, ReportRow
 
 __all__ = ["cautions", "findings", "headline"]
@@ -57,7 +56,9 @@ def cautions(report: Report) -> list[str]:
         found.append("The benchmarks ran on different machines: compare times only within one of them.")
     for row in report.rows:
         found += _flattering(row, comparison_of(report, row))
-    return found
+    for evaluation in shown(report):
+        found += class_cautions(evaluation)
+    return found + _unpaired(report)
 
 
 def _reference(report: Report) -> ReportRow | None:
@@ -106,20 +107,30 @@ def _speed(comparison: Comparison | None, row: ReportRow, reference: ReportRow) 
 
 
 def _quality(report: Report, row: ReportRow, reference: ReportRow) -> str:
-    splits: tuple[Literal["test", "validation"], ...] = ("test", "validation")
-    for split in splits:
-        mine, theirs = evaluation_of(report, row, split), evaluation_of(report, reference, split)
-        a, b = accuracy_of(mine), accuracy_of(theirs)
-        if mine is None or theirs is None or a is None or b is None:
-            continue
-        # the two are scored on the same images, so the error of the difference is at most that of independent ones
-        error = 1.96 * math.sqrt(a * (1 - a) / mine.samples + b * (1 - b) / theirs.samples)
-        within = ", within sampling error" if abs(a - b) < error else ""
-        return (
-            f"accuracy {difference(a - b)} on the {split} split"
-            f" ({accuracy(a)} against {accuracy(b)}, {count(mine.samples)} images{within})"
-        )
-    return "accuracy not compared"
+    evaluations = judged(report, row, reference)
+    if evaluations is None:
+        return "accuracy not compared"
+    mine, theirs = evaluations
+    compared = accuracy_difference(mine, theirs)
+    a, b = accuracy_of(mine) or 0.0, accuracy_of(theirs) or 0.0
+    differs = difference(a - b) if compared is None else paired(compared)
+    return (
+        f"accuracy {differs} on the {mine.split} split ({accuracy(a)} against {accuracy(b)},"
+        f" {count(mine.samples)} images)"
+    )
+
+
+def _unpaired(report: Report) -> list[str]:
+    """Rows whose accuracy differs from the reference's by a figure without an interval."""
+    reference, names = _reference(report), []
+    for row in report.rows:
+        pair = judged(report, row, reference) if reference and row is not reference else None
+        if pair and accuracy_difference(*pair) is None:
+            names.append(row.name)
+    if not names or reference is None:
+        return []
+    without = f"{', '.join(names)}: the difference in accuracy from {reference.name} has no interval"
+    return [f"{without}. It needs both evaluated on the same images by this version: evaluate again."]
 
 
 def _unstable(bench: BenchReport) -> list[str]:

@@ -7,7 +7,17 @@ from typing import Literal, TypeVar
 
 from sdcompress.schema.report import BenchRecord, Comparison, Evaluation, ExitScore, Report, ReportRow
 
-__all__ = ["ENSEMBLE", "accuracy_of", "comparison_of", "evaluation_of", "own_exits", "record_of", "same"]
+__all__ = [
+    "ENSEMBLE",
+    "accuracy_of",
+    "comparison_of",
+    "evaluation_of",
+    "judged",
+    "own_exits",
+    "record_of",
+    "same",
+    "shown",
+]
 
 ENSEMBLE = "ensemble"
 
@@ -29,6 +39,22 @@ def accuracy_of(evaluation: Evaluation | None) -> float | None:
     if evaluation is None:
         return None
     return evaluation.policy.accuracy if evaluation.policy else own_exits(evaluation)[-1].accuracy
+
+
+def judged(report: Report, row: ReportRow, other: ReportRow) -> tuple[Evaluation, Evaluation] | None:
+    """The evaluations by which two rows are compared: on the test split if both have one, else on validation."""
+    splits: tuple[Literal["test", "validation"], ...] = ("test", "validation")
+    for split in splits:
+        mine, theirs = evaluation_of(report, row, split), evaluation_of(report, other, split)
+        if mine is not None and theirs is not None:
+            return mine, theirs
+    return None
+
+
+def shown(report: Report) -> list[Evaluation]:
+    """For each row the evaluation that counts: on the test split if there is one."""
+    found = [evaluation_of(report, row, "test") or evaluation_of(report, row, "validation") for row in report.rows]
+    return [evaluation for evaluation in found if evaluation is not None]
 
 
 def own_exits(evaluation: Evaluation) -> list[ExitScore]:

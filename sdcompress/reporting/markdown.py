@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from sdcompress.reporting.page import Page
-from sdcompress.reporting.tables import Table
+from sdcompress.reporting.table import Table
 
 __all__ = ["markdown"]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sdcompress.reporting.tables import Table
+from sdcompress.reporting.table import Table
 
 __all__ = ["Page", "Plot"]
 

@@ -14,7 +14,7 @@ from sdcompress.reporting._bars import bars, name_lines, stacked
 from sdcompress.reporting._curves import training
 from sdcompress.reporting._labels import Label, beside_points
 from sdcompress.reporting._svg import MUTED, PAPER, SERIES, draw
-from sdcompress.reporting.look_up import accuracy_of, evaluation_of, own_exits, record_of, same
+from sdcompress.reporting.look_up import accuracy_of, evaluation_of, own_exits, record_of, same, shown
 from sdcompress.reporting.page import Plot
 from sdcompress.schema.report import BenchRecord, Evaluation, Report, ReportRow
 
@@ -29,19 +29,13 @@ _BAR = 30
 def plots(report: Report) -> list[Plot]:
     """Every plot for which the report has data."""
     drawn = [_trade(report), _waiting(report), _shares(report)]
-    for evaluation in _shown(report):
+    for evaluation in shown(report):
         if len(own_exits(evaluation)) > 1:
             drawn.append(_exits(report, evaluation, len(drawn)))
     found = [plot for plot in drawn if plot is not None]
     for name, lines in report.training.items():
         found += [Plot(*parts) for parts in training(name, lines, f"train{len(found)}")]
     return found
-
-
-def _shown(report: Report) -> list[Evaluation]:
-    """For each row the evaluation that counts: on the test split if there is one."""
-    found = [evaluation_of(report, row, "test") or evaluation_of(report, row, "validation") for row in report.rows]
-    return [evaluation for evaluation in found if evaluation is not None]
 
 
 @dataclass(frozen=True)
@@ -173,7 +167,7 @@ def _waiting(report: Report) -> Plot | None:
 
 
 def _shares(report: Report) -> Plot | None:
-    kept = [(f"{e.name}, {e.split}", e) for e in _shown(report) if e.policy is not None]
+    kept = [(f"{e.name}, {e.split}", e) for e in shown(report) if e.policy is not None]
     if not kept:
         return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from sdcompress.schema.base import Interval
 from sdcompress.schema.report import Percentile
 
 __all__ = [
@@ -13,6 +14,8 @@ __all__ = [
     "difference",
     "megabytes",
     "milliseconds",
+    "paired",
+    "paired_cell",
     "percentile",
     "share",
     "short_count",
@@ -35,16 +38,34 @@ def accuracy(value: float | None, samples: int | None = None) -> str:
 
 
 def wilson(share_right: float, samples: int) -> tuple[float, float]:
-    """The 95 % interval of a proportion (Wilson 1927)."""
+    """The 95 % interval of a proportion (Wilson 1927), which holds the proportion itself."""
     z2 = _Z95**2 / samples
     middle = (share_right + z2 / 2) / (1 + z2)
     half = _Z95 / (1 + z2) * math.sqrt(share_right * (1 - share_right) / samples + z2 / (4 * samples))
-    return max(middle - half, 0.0), min(middle + half, 1.0)
+    # at 0 and at 1 an end is the proportion, which rounding may miss by 1e-16 on the wrong side
+    return max(min(middle - half, share_right), 0.0), min(max(middle + half, share_right), 1.0)
 
 
 def difference(value: float) -> str:
     """A difference of two accuracies, in percentage points with its sign."""
     return f"{value * 100:+.2f}".replace("-", "−") + " points"
+
+
+def paired(found: Interval) -> str:
+    """A difference of two accuracies on the same images, with its paired 95 % interval and whether that holds 0.
+
+    The one wording for report, explanation and terminal: who reads two of them must not find two verdicts.
+    """
+    within = ", within sampling error" if found.low <= 0 <= found.high else ""
+    ends = f"{found.low * 100:+.2f} to {found.high * 100:+.2f}".replace("-", "−")
+    return f"{difference(found.value)} (95 % interval {ends}{within})"
+
+
+def paired_cell(found: Interval | None) -> str:
+    """The same for a table: the difference and the ends of its interval."""
+    if found is None:
+        return NOTHING
+    return f"{difference(found.value)} [{found.low * 100:+.2f}, {found.high * 100:+.2f}]".replace("-", "−")
 
 
 def milliseconds(value: float | None) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from sdcompress.reporting import tables
+from sdcompress.reporting.classes import accuracies, confusions
 from sdcompress.reporting.findings import cautions, findings, headline
+from sdcompress.reporting.look_up import shown
 from sdcompress.reporting.page import Page
 from sdcompress.reporting.plots import plots
 from sdcompress.schema.report import BenchReport, Report
@@ -21,7 +23,12 @@ def report_page(report: Report) -> Page:
         plots=tuple(plots(report)),
         findings=tuple(findings(report)),
         cautions=tuple(cautions(report)),
-        details=(*tables.comparisons(report), *tables.latencies(report), *tables.exits(report)),
+        details=(
+            *tables.comparisons(report),
+            *tables.latencies(report),
+            *tables.exits(report),
+            *(table for found in shown(report) for table in (accuracies(found), confusions(found)) if table),
+        ),
         machines=tuple(tables.machine(bench.machine, bench.threads, bench.device) for bench in report.benches),
         created=report.created,
         record="report.json",

@@ -2,36 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
 from sdcompress.reporting import quantities as q
 from sdcompress.reporting.look_up import ENSEMBLE, comparison_of, evaluation_of, record_of
+from sdcompress.reporting.table import Table
 from sdcompress.schema.report import BenchRecord, Evaluation, Machine, Report, ReportRow
 
-__all__ = ["Table", "comparisons", "exits", "latencies", "machine", "summary", "threads"]
-
-
-@dataclass(frozen=True)
-class Table:
-    """Text cells; the first column is a name, the others are right-aligned.
-
-    Args:
-        title: what the table shows.
-        columns: headings, units in them where all cells share one.
-        rows: cells, each row as long as ``columns``.
-        note: how to read it.
-    """
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    note: str = ""
-
-    def without_empty_columns(self) -> Table:
-        """The table without columns in which no cell says anything."""
-        kept = [i for i in range(len(self.columns)) if any(row[i] != q.NOTHING for row in self.rows)]
-        rows = tuple(tuple(row[i] for i in kept) for row in self.rows)
-        return replace(self, columns=tuple(self.columns[i] for i in kept), rows=rows)
+__all__ = ["comparisons", "exits", "latencies", "machine", "summary", "threads"]
 
 
 def summary(report: Report) -> Table:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sdcompress.errors import SdcompressError, nearest
 
-__all__ = ["Fraction", "Frozen", "Sha256", "explain"]
+__all__ = ["Fraction", "Frozen", "Interval", "Sha256", "explain"]
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Sha256 = Annotated[str, Field(pattern=re.compile(r"^[0-9a-f]{64}$").pattern)]
@@ -20,6 +20,14 @@ class Frozen(BaseModel):
     """Base of every stored type: immutable, and an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
+
+
+class Interval(Frozen):
+    """A figure and the ends of its interval."""
+
+    value: float
+    low: float
+    high: float
 
 
 def explain(

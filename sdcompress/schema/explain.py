@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from sdcompress.schema.base import Fraction, Frozen, Sha256
+from sdcompress.schema.base import Fraction, Frozen, Interval, Sha256
 from sdcompress.schema.report import Machine
 
 __all__ = [
@@ -25,14 +25,6 @@ __all__ = [
 ]
 
 Split = Literal["validation", "test"]
-
-
-class Interval(Frozen):
-    """A figure and the ends of its interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 class ReliabilityBin(Frozen):

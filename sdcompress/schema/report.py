@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import base64
+import binascii
+from typing import Any, Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from sdcompress.schema.base import Fraction, Frozen, Sha256
 
@@ -12,6 +14,7 @@ __all__ = [
     "BenchRecord",
     "BenchReport",
     "CertificateVerdict",
+    "ClassScore",
     "Comparison",
     "Evaluation",
     "ExitScore",
@@ -48,6 +51,20 @@ class PolicyScore(Frozen):
     exit_accuracy: tuple[Fraction | None, ...] = Field(description="accuracy of those that left there")
 
 
+class ClassScore(Frozen):
+    """The images of one class."""
+
+    name: str
+    samples: NonNegativeInt
+    accuracy: Fraction | None = Field(
+        description="of the policy, or of the last exit without one; None: no image is of this class"
+    )
+    last_accuracy: Fraction | None = Field(None, description="of the last exit; None without a policy")
+
+
+Cell: TypeAlias = tuple[NonNegativeInt, NonNegativeInt, PositiveInt]
+
+
 class Evaluation(Frozen):
     """Accuracy of a checkpoint or an artifact on one split."""
 
@@ -60,6 +77,36 @@ class Evaluation(Frozen):
     samples: int
     exits: tuple[ExitScore, ...]
     policy: PolicyScore | None = None
+    balanced_accuracy: Fraction | None = Field(
+        None, description="mean of the accuracies of the classes, of the policy, or of the last exit without one"
+    )
+    classes: tuple[ClassScore, ...] = Field((), description="in the order of the network's outputs")
+    confusion: tuple[Cell, ...] = Field(
+        (), description="cells of the confusion matrix that are not 0: label, answer (positions in classes), images"
+    )
+    right: str | None = Field(
+        None,
+        description="which images are answered right, by the policy, or by the last exit without one: a bit for each "
+        "in the order of the split, the highest of a byte first, base64",
+    )
+    labels_sha256: Sha256 | None = Field(None, description="of the labels in that order, as little-endian int64")
+
+    @model_validator(mode="after")
+    def _fits_the_samples(self) -> Evaluation:
+        if self.right is not None and _bytes_in(self.right) != -(-self.samples // 8):
+            raise ValueError(f"'right' does not hold {self.samples} bits in base64")
+        if any(max(label, answer) >= len(self.classes) for label, answer, _ in self.confusion):
+            raise ValueError(f"'confusion' names a class beyond the {len(self.classes)} of 'classes'")
+        if self.confusion and sum(images for _, _, images in self.confusion) != self.samples:
+            raise ValueError(f"'confusion' does not add up to {self.samples} images")
+        return self
+
+
+def _bytes_in(text: str) -> int:
+    try:
+        return len(base64.b64decode(text, validate=True))
+    except (binascii.Error, ValueError):
+        return -1
 
 
 class Percentile(Frozen):

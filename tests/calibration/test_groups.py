@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -15,14 +16,16 @@ from sdcompress.artifact.evidence import Evidence
 from sdcompress.artifact.read import open_artifact
 from sdcompress.calibration.calibrate import calibrate
 from sdcompress.calibration.certify import certified_drop, losses
-from sdcompress.calibration.groups import check_classes, in_every_group, members
+from sdcompress.calibration.groups import check_classes, in_every_group, members, warn_of_classes
 from sdcompress.calibration.p_values import binomial_p_value
 from sdcompress.calibration.path import exit_path, threshold_path
 from sdcompress.calibration.plan import plan
 from sdcompress.calibration.recompute import recompute
 from sdcompress.calibration.thresholds import NEVER, leave
-from sdcompress.data.samples import ArraySamples
+from sdcompress.data.samples import ArraySamples, Subset
 from sdcompress.errors import CertificateError, DataError
+from sdcompress.evaluation.evaluate import exit_signals
+from sdcompress.runtime.open import open_engine
 from sdcompress.schema import recipe
 
 Build = Callable[..., Path]
@@ -242,3 +245,62 @@ def test_a_plan_speaks_of_the_smallest_class(tiny_artifact: Build, tiny_network:
     exits = plan(cascade, samples=samples, settings=wish.model_copy(update={"per": "exit"}))
     assert (exits.per, exits.smallest, exits.assumed) == ("exit", None, ())
     assert exits.observed
+
+
+def unbalanced(lost: int, rare: int = 40) -> tuple[Evidence, np.ndarray]:
+    """960 images of one class and some of a rare one; all leave at once, and so many of the rare are then wrong."""
+    labels = np.repeat([0, 1], [960, rare])
+    right = np.ones((2, len(labels)), np.uint8)
+    right[0, 960 : 960 + lost] = 0
+    return Evidence(np.ones((1, len(labels)), np.float32), right), labels
+
+
+def test_a_class_that_loses_more_than_three_times_the_drop_is_named() -> None:
+    # 10 of 40 are 25 points; over all 1,000 it is the one point that was allowed
+    found, labels = unbalanced(10)
+    said = r"class 'rare' 25\.0 points \(100\.0 to 75\.0 % of 40 images\), more than 3 times the 1\.00%.*--per-class"
+    with pytest.warns(UserWarning, match=said):
+        warn_of_classes(found, labels, (0.5,), classes=("common", "rare"), max_drop=0.01)
+
+
+@pytest.mark.parametrize(
+    ("lost", "rare", "drop"),
+    [
+        (10, 40, 0.09),  # 25 points are not three times as much
+        (3, 100, 0.01),  # exactly three times
+        (1, 5, 0.01),  # one image is no loss of a class
+        (0, 40, 0.0),
+    ],
+)
+def test_a_class_that_loses_little_or_one_image_is_not(lost: int, rare: int, drop: float) -> None:
+    found, labels = unbalanced(lost, rare)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_classes(found, labels, (0.5,), classes=("common", "rare"), max_drop=drop)
+        warn_of_classes(unbalanced(40)[0], unbalanced(40)[1], (NEVER,), classes=("common", "rare"), max_drop=0)
+
+
+def test_the_worst_of_several_classes_is_named_with_their_number() -> None:
+    labels = np.repeat([0, 1, 2], [100, 20, 10])
+    right = np.ones((2, 130), np.uint8)
+    right[0, 100:104], right[0, 120:125] = 0, 0
+    found = Evidence(np.ones((1, 130), np.float32), right)
+    with pytest.warns(UserWarning, match=r"class 'c' 50\.0 points.* 2 of 3 classes do, this one most\."):
+        warn_of_classes(found, labels, (0.5,), classes=("a", "b", "c"), max_drop=0.05)
+
+
+@pytest.mark.parametrize("wish", [{}, {"confidence": 0.9}, {"in_expectation": True}])
+def test_every_calibration_with_labels_warns_of_a_class_that_pays(
+    tiny_artifact: Build, tiny_network: Any, wish: dict[str, Any]
+) -> None:
+    samples, artifact = tiny_network.samples(3000), tiny_artifact()
+    found = exit_signals(open_engine(artifact, threads=1), samples)
+    right = np.stack([exit_.answer == samples.labels for exit_ in found])
+    certain = found[0].best > np.quantile(found[0].best, 0.3)
+    rare = np.flatnonzero((samples.labels == 2) & right[-1] & ~right[0] & certain)[:40]
+    chosen = Subset(samples, np.sort(np.concatenate([np.flatnonzero((samples.labels != 2) & right.all(axis=0)), rare])))
+    settings = recipe.Calibrate(max_drop=0.02, temperature=False, **wish)
+    with pytest.warns(UserWarning, match=r"class '\w+' .* more than 3 times the 2\.00%") as caught:
+        calibrate(artifact, artifact.parent / "out", samples=chosen, settings=settings)
+    assert len(rare) >= 10
+    assert sum("--per-class" in str(one.message) for one in caught) == 1

@@ -173,6 +173,20 @@ def test_normalise_puts_channels_first_and_is_rounded_once() -> None:
     assert np.array_equal(out, exact.astype(np.float32))
 
 
+def test_normalise_gives_the_same_bits_in_any_batch() -> None:
+    """Images are looked up some at a time; of 100x100 pixels six of them."""
+    spec = Preprocess(channels=3, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    images = np.random.default_rng(0).integers(0, 256, (20, 100, 100, 3), dtype=np.uint8)
+    exact = ((images / 255.0 - np.array(spec.mean)) / np.array(spec.std)).astype(np.float32).transpose(0, 3, 1, 2)
+    for batch in (images, images[::2], images[:, ::-1, ::2], images[:1], images[:0]):
+        expected = ((batch / 255.0 - np.array(spec.mean)) / np.array(spec.std)).astype(np.float32)
+        found = normalise(batch, spec)
+        np.testing.assert_array_equal(found, expected.transpose(0, 3, 1, 2))
+        assert found.flags.c_contiguous
+    one_by_one = np.concatenate([normalise(images[k : k + 1], spec) for k in range(20)])
+    np.testing.assert_array_equal(one_by_one, exact)
+
+
 @pytest.mark.parametrize(
     "images", [np.zeros((4, 4, 3), np.uint8), np.zeros((1, 4, 4, 1), np.uint8), np.zeros((1, 4, 4, 3), np.float32)]
 )

@@ -12,8 +12,9 @@ import pytest
 from sdcompress.data.preprocess import normalise
 from sdcompress.data.samples import ArraySamples
 from sdcompress.errors import DataError, VerificationError
-from sdcompress.evaluation.evaluate import evaluate, exit_logits
-from sdcompress.evaluation.metrics import ece, nll, softmax
+from sdcompress.evaluation.evaluate import _Answers, evaluate, exit_logits
+from sdcompress.evaluation.metrics import calibration_error, ece, nll, softmax
+from sdcompress.evaluation.paired import accuracy_difference, pack
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.report import Evaluation
 
@@ -78,6 +79,27 @@ def test_the_policy_is_scored_as_it_runs(tiny_artifact: Write, tiny_network: Any
     assert set(left) == {0, 1, 2}
 
 
+def test_classes_are_scored_by_what_a_user_gets(tiny_artifact: Write, tiny_network: Any) -> None:
+    path, samples = tiny_artifact(policy=(0.4, 0.4)), tiny_network.samples(200)
+    found, engine = scored(path, samples, batch=64), open_engine(path, threads=1)
+    inputs = engine.preprocess(samples.images(np.arange(200)))
+    answers, last = engine(inputs).logits.argmax(1), engine.exits(inputs)[-1].argmax(1)
+    assert (answers != last).any()
+    for k, one in enumerate(found.classes):
+        here = samples.labels == k
+        assert (one.name, one.samples) == (engine.classes[k], here.sum())
+        assert one.accuracy == pytest.approx((answers[here] == k).mean())
+        assert one.last_accuracy == pytest.approx((last[here] == k).mean())
+    assert sum(n for _, _, n in found.confusion) == 200
+    assert sum(n for label, answer, n in found.confusion if label == answer) == (answers == samples.labels).sum()
+    assert found.right == pack(answers == samples.labels)
+    whole = scored(tiny_artifact("single", name="whole"), samples)
+    paired = accuracy_difference(found, whole)
+    assert paired is not None
+    assert paired.value == pytest.approx((answers == samples.labels).mean() - (last == samples.labels).mean())
+    assert all(one.last_accuracy is None for one in whole.classes)
+
+
 def test_an_exit_that_nobody_took_has_no_accuracy(tiny_artifact: Write, tiny_network: Any) -> None:
     found = scored(tiny_artifact(policy=(2.0, 0.0)), tiny_network.samples(20))
     assert found.policy is not None
@@ -99,6 +121,17 @@ def test_a_certain_mistake_has_a_finite_likelihood(tiny_artifact: Write, tiny_ne
 
     found = evaluate(Loud(), tiny_network.samples(100), **FACTS)
     assert all(np.isfinite(row.nll) and row.nll > 10 for row in found.exits)
+
+
+@pytest.mark.parametrize("exits", [3, 18, 40])
+@pytest.mark.parametrize("label", [0, 1])
+def test_the_ensemble_of_exits_that_are_certain_is_certain(exits: int, label: int) -> None:
+    """Not more: the calibration error of a network that is wrong everywhere would be above 1."""
+    logits = np.tile(np.float32([1000, 0, 0]), (exits, 4, 1))
+    answers = _Answers.to(logits, np.full(4, label))
+    assert answers.confidence.max() <= 1
+    assert calibration_error(answers.confidence[-1], answers.right[-1]) == pytest.approx(label, abs=1e-12)
+    assert calibration_error(answers.confidence[-1], answers.right[-1]) <= 1
 
 
 @pytest.mark.parametrize("label", [-1, 3])

@@ -117,7 +117,7 @@ def test_a_win_is_said_with_its_figures() -> None:
     said = findings(found)
     assert said[0] == (
         "On average the policy takes 0.700 ms (0.690 to 0.710) less than final alone; its accuracy differs by"
-        " −1.00 points (−3.00 to +1.00)."
+        " −1.00 points (95 % interval −3.00 to +1.00, within sampling error)."
     )
     assert not any("sdcompress export" in sentence for sentence in said)
     first = "76.9 % of the time goes into the way to exit1, which every image takes"

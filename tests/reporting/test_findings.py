@@ -5,11 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from sdcompress.evaluation.early_exit import paired_difference
+from sdcompress.evaluation.paired import pack
+from sdcompress.reporting import quantities as q
 from sdcompress.reporting.build import build
 from sdcompress.reporting.findings import cautions, findings, headline
-from sdcompress.schema.report import BenchReport, Comparison, Evaluation, Report
+from sdcompress.schema.base import Interval
+from sdcompress.schema.report import BenchReport, Comparison, Evaluation, ExitScore, Report
 
 
 @pytest.fixture
@@ -52,12 +57,49 @@ def test_speed_that_costs_more_than_a_point_makes_no_headline(report: Report) ->
     assert headline(report.model_copy(update={"rows": rows})).startswith("Nothing was found")
 
 
+def answered(report: Report, gained: int, lost: int, samples: int) -> Report:
+    """'whole' is right on all images but the first few; 'chain' is right on those, and wrong on the last few."""
+    theirs, mine = np.ones(samples, np.bool_), np.ones(samples, np.bool_)
+    theirs[:gained], mine[samples - lost :] = False, False
+    evaluations = []
+    for found, right in zip(report.evaluations[:2], (theirs, mine), strict=True):
+        last = ExitScore(name="final", accuracy=float(right.mean()), nll=0.1, ece=0.1)
+        kept = {"samples": samples, "right": pack(right), "labels_sha256": "ab" * 32, "exits": (last,), "policy": None}
+        evaluations.append(found.model_copy(update=kept))
+    return report.model_copy(update={"evaluations": tuple(evaluations)})
+
+
+def test_a_difference_that_the_paired_interval_excludes_is_not_called_sampling_error(report: Report) -> None:
+    # 4 lost of 945: 0.423 +- 1.96 * sqrt(0.00423 * (1 - 0.00423)) / sqrt(945); unpaired it would be within +-0.42
+    (said,) = findings(answered(report, gained=0, lost=4, samples=945))
+    assert "accuracy −0.42 points (95 % interval −0.84 to −0.01) on the test split" in said
+    assert "sampling error" not in said
+
+
 def test_a_difference_within_the_sampling_error_is_called_so(report: Report) -> None:
-    near = [e.model_copy(update={"policy": None}) if e.name == "chain" else e for e in report.evaluations]
-    assert (
-        "+0.00 points on the test split (92.00 % against 92.00 %, 10\u202f000 images, within sampling error)"
-        in (findings(report.model_copy(update={"evaluations": tuple(near)}))[0])
-    )
+    # 5 won, 9 lost of 945: 0.423 +- 1.96 * sqrt(14 / 945) / sqrt(945) = 0.423 +- 0.776
+    (said,) = findings(answered(report, gained=5, lost=9, samples=945))
+    assert "accuracy −0.42 points (95 % interval −1.20 to +0.35, within sampling error) on the test split" in said
+
+
+def test_report_and_explanation_say_the_same_of_a_difference(report: Report) -> None:
+    right = np.ones((2, 945), np.bool_)
+    right[0, :4] = False
+    value, low, high = paired_difference(right[0], right[1])  # as the explanation has it
+    words = q.paired(Interval(value=value, low=low, high=high))
+    assert words == "−0.42 points (95 % interval −0.84 to −0.01)"
+    assert words in findings(answered(report, gained=0, lost=4, samples=945))[0]
+
+
+def test_a_difference_that_cannot_be_paired_has_no_verdict(report: Report) -> None:
+    assert "sampling error" not in findings(report)[0]
+    assert any(said.startswith("chain: the difference in accuracy from whole has no") for said in cautions(report))
+    paired = answered(report, gained=5, lost=9, samples=945)
+    assert not any("has no interval" in said for said in cautions(paired))
+    other = paired.evaluations[1].model_copy(update={"labels_sha256": "cd" * 32})
+    apart = paired.model_copy(update={"evaluations": (paired.evaluations[0], other)})
+    assert "sampling error" not in findings(apart)[0]
+    assert any("has no interval" in said for said in cautions(apart))
 
 
 def test_cautions_name_unstable_runs_threads_flattering_medians_and_missing_tests(report: Report) -> None:

@@ -14,6 +14,22 @@ def test_wilson_against_the_published_example() -> None:
     assert q.wilson(0.0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
 
 
+def test_wilson_holds_the_estimate_where_all_or_none_are_right() -> None:
+    z2 = 1.959964**2
+    for n in range(1, 10_001):
+        none, everything = q.wilson(0.0, n), q.wilson(1.0, n)
+        assert (none[0], everything[1]) == (0.0, 1.0)  # exactly: a plot refuses an error bar below 0
+        assert none[1] == pytest.approx(z2 / (n + z2), rel=1e-12)
+        assert everything[0] == pytest.approx(n / (n + z2), rel=1e-12)
+
+
+def test_wilson_holds_every_estimate_of_a_few_samples() -> None:
+    for n in range(1, 60):
+        for right in range(n + 1):
+            low, high = q.wilson(right / n, n)
+            assert 0 <= low <= right / n <= high <= 1
+
+
 @pytest.mark.parametrize(
     ("value", "written"),
     [(0.01234, "0.0123 ms"), (1.2345, "1.23 ms"), (12.345, "12.3 ms"), (123.45, "123 ms"), (0.0, "0 ms"), (None, "-")],

@@ -104,7 +104,7 @@ def _verdict(policy: PolicyFigures) -> list[str]:
     nobody = "Nobody leaves before the last exit. " if policy.point.shares[-1] == 1 else ""
     took = (
         f"{nobody}On average the policy takes {_less(against.saving_ms)} than {against.exit} alone; its accuracy"
-        f" differs by {_points(against.difference)}."
+        f" differs by {q.paired(against.difference)}."
     )
     if policy.verdict == "wins":
         return [took]
@@ -112,15 +112,14 @@ def _verdict(policy: PolicyFigures) -> list[str]:
 
 
 def _cheaper(found: Explanation, policy: PolicyFigures) -> list[str]:
-    """Exits that are clearly faster than the policy, and that these images cannot tell from it in accuracy."""
+    """Exits that are clearly faster than the policy, and that these images do not show to be less accurate."""
     same = [row for row in policy.truncations if row.saving_ms.high < 0 and row.difference.low <= 0]
     if not same or policy.verdict == "loses":
         return []
     row = same[0]
     sentence = (
         f"{row.exit} alone is faster still, {q.milliseconds(row.ms)}; the policy's accuracy differs by"
-        f" {_points(row.difference)}, which {q.count(found.samples)} images cannot tell from none. If that is good"
-        f" enough: {_export(row.exit)}"
+        f" {q.paired(row.difference)} on {q.count(found.samples)} images. If that is good enough: {_export(row.exit)}"
     )
     return [sentence]
 
@@ -225,10 +224,6 @@ def _less(saving: Interval) -> str:
     sign, word = (1, "less") if saving.value > 0 else (-1, "more")
     low, high = (q.milliseconds(end).removesuffix(" ms") for end in sorted((sign * saving.low, sign * saving.high)))
     return f"{q.milliseconds(abs(saving.value))} ({low} to {high}) {word}".replace("-", "−")
-
-
-def _points(found: Interval) -> str:
-    return f"{q.difference(found.value)} ({found.low * 100:+.2f} to {found.high * 100:+.2f})".replace("-", "−")
 
 
 def _and(names: list[str]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sdcompress.reporting import quantities as q
-from sdcompress.reporting.tables import Table
+from sdcompress.reporting.table import Table
 from sdcompress.schema.explain import Class, Explanation, Interval, OperatingPoint, Overthinking
 
 __all__ = ["MOST_CLASSES", "by_depth", "details", "summary", "thinned"]
@@ -29,7 +29,7 @@ def summary(found: Explanation) -> Table:
                 _interval(exit_.ms),
                 q.short_count(exit_.macs),
                 _interval(other.saving_ms) if other else q.NOTHING,
-                _points(other.difference) if other else q.NOTHING,
+                q.paired_cell(other.difference) if other else q.NOTHING,
             )
         )
     if found.oracle:
@@ -206,7 +206,3 @@ def _interval(found: Interval | None) -> str:
     # a number of its own digits at each end: a saving can be near 0 between ends that are not
     low, high = (q.milliseconds(end).removesuffix(" ms") for end in (found.low, found.high))
     return f"{q.milliseconds(found.value)} [{low}, {high}]".replace("-", "−")
-
-
-def _points(found: Interval) -> str:
-    return f"{q.difference(found.value)} [{found.low * 100:+.2f}, {found.high * 100:+.2f}]".replace("-", "−")
