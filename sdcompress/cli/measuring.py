@@ -203,6 +203,12 @@ def _by_name(artifacts: list[Path]) -> dict[str, Path]:
 
 def _bench_settings(**given: Any) -> Bench:
     """The options that were given, the others as a recipe has them."""
+    if given["batch"] and given["scenarios"] and "offline" not in given["scenarios"]:
+        raise UsageError(
+            "--batch is given, and no scenario that has batches.",
+            allowed="--batch with the scenario offline; single-stream runs one image at a time",
+            next_step="add --scenario offline, or leave --batch out",
+        )
     try:
         return Bench.model_validate({key: value for key, value in given.items() if value is not None})
     except ValidationError as error:

@@ -50,7 +50,7 @@ Device = Annotated[str, typer.Option("--device", help="cpu or cuda")]
 
 
 def as_settings(given: list[str] | None, **flags: Any) -> list[str]:
-    """``--set`` settings, then the flags that were given, which win.
+    """``--set`` settings and the flags that were given, as settings of the recipe.
 
     Args:
         given: what stood behind ``--set``.
