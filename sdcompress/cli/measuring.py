@@ -13,11 +13,13 @@ from sdcompress.cli.options import (
     Backend,
     DataDir,
     Device,
+    FreeThreads,
     Json,
     Out,
     Overwrite,
     Threads,
     milliseconds,
+    threads_or_default,
 )
 from sdcompress.cli.screen import bar, command_line, say, write_json
 from sdcompress.errors import UsageError
@@ -31,7 +33,7 @@ def evaluate(
     folder: Annotated[Path, typer.Argument(help="a checkpoint, the folder of a training run, or an artifact")],
     split: Annotated[Literal["validation", "test"], typer.Option("--split", help="which images")] = "test",
     data_dir: DataDir = None,
-    threads: Threads = 1,
+    threads: FreeThreads = None,
     backend: Annotated[
         str | None,
         typer.Option("--backend", help="what computes; default: onnxruntime for an artifact, torch for a checkpoint"),
@@ -52,7 +54,7 @@ def evaluate(
             folder,
             split=split,
             data_dir=data_dir,
-            threads=threads,
+            threads=threads_or_default(threads),
             backend=backend,
             device=device,
             allow_uncertified=allow_uncertified,

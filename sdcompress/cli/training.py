@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from sdcompress.cli.options import DataDir, Json, Overwrite, PrintConfig, RecipeFile, Set, as_settings
-from sdcompress.cli.screen import bar, command_line, epoch_line, say, write_json
+from sdcompress.cli.screen import bar, command_line, epoch_line, note, say, write_json
 
 __all__ = ["VERBS"]
 
@@ -20,6 +20,18 @@ Epochs = Annotated[int | None, typer.Option("--epochs", help="[train.epochs]")]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", help="[train.batch_size]")]
 Lr = Annotated[float | None, typer.Option("--lr", help="[train.optimizer.lr]")]
 Seed = Annotated[int | None, typer.Option("--seed", help="[seed]")]
+TrainThreads = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        min=1,
+        help="of the CPU; default: as the run began, or what the quota allows and other work leaves [train.threads]",
+    ),
+]
+TrainDevice = Annotated[
+    Literal["auto", "cpu", "cuda", "mps"] | None,
+    typer.Option("--device", help="what trains; default: the best there is [train.accelerator]"),
+]
 OutFolder = Annotated[Path | None, typer.Option("--out", "-o", help="folder of the run")]
 
 
@@ -34,6 +46,8 @@ def train(
     batch_size: BatchSize = None,
     lr: Lr = None,
     seed: Seed = None,
+    threads: TrainThreads = None,
+    device: TrainDevice = None,
     out: OutFolder = None,
     overwrite: Overwrite = False,
     print_config: PrintConfig = False,
@@ -53,6 +67,8 @@ def train(
         train__batch_size=batch_size,
         train__optimizer__lr=lr,
         seed=seed,
+        train__threads=threads,
+        train__accelerator=device,
     )
     if print_config:
         _print_config(config, settings, as_json=json)
@@ -63,7 +79,9 @@ def train(
         api.train(config, out, settings=settings, overwrite=overwrite)
         return
     with bar("train") as progress:
-        done = api.train(config, out, settings=settings, overwrite=overwrite, progress=progress, on_epoch=epoch_line)
+        done = api.train(
+            config, out, settings=settings, overwrite=overwrite, progress=progress, on_epoch=epoch_line, on_start=note
+        )
     run_folder = done.path.parent.parent
     if json:
         facts = done.state.model_dump(mode="json", exclude={"recipe", "optimizer", "scaler"})
@@ -78,6 +96,7 @@ def run(
     recipe: Annotated[str, typer.Argument(help="a YAML file or the name of a shipped recipe")],
     set_: Set = None,
     data_dir: DataDir = None,
+    threads: TrainThreads = None,
     out: OutFolder = None,
     overwrite: Overwrite = False,
     print_config: PrintConfig = False,
@@ -89,7 +108,7 @@ def run(
 
     Example: sdcompress run digits
     """
-    settings = as_settings(set_, data__dir=data_dir)
+    settings = as_settings(set_, data__dir=data_dir, train__threads=threads)
     if print_config:
         _print_config(recipe, settings, as_json=json)
         return
@@ -97,7 +116,14 @@ def run(
     from sdcompress.cli.tables import show_report
 
     made = api.run(
-        recipe, out, settings=settings, command=command_line(), overwrite=overwrite, stage=bar, on_epoch=epoch_line
+        recipe,
+        out,
+        settings=settings,
+        command=command_line(),
+        overwrite=overwrite,
+        stage=bar,
+        on_epoch=epoch_line,
+        on_start=note,
     )
     if json:
         write_json(_without_calls(made.model_dump(mode="json")))

@@ -80,8 +80,8 @@ class _Loader(yaml.SafeLoader):
         self._whole: dict[int, tuple[int, int]] = {}  # values and depth of each node that is complete
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        mark = self.peek_event().start_mark
-        if self.check_event(yaml.AliasEvent):  # type: ignore[no-untyped-call]
+        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+        if self.check_event(yaml.AliasEvent):
             node = super().compose_node(parent, index)
             if id(node) not in self._whole:
                 raise yaml.MarkedYAMLError(problem="an alias stands within what it names", problem_mark=mark)

@@ -163,6 +163,9 @@ class Train(Frozen):
     channels_last: bool = False
     compile: bool = Field(False, description="torch.compile the network (losses stay outside)")
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    threads: PositiveInt | None = Field(
+        None, description="of a CPU, for each process; default: as the run began, or what the machine has free"
+    )
     devices: PositiveInt = Field(1, description="processes; start more than one with torchrun")
     strategy: Literal["ddp", "fsdp"] = Field(
         "ddp", description="of several processes: each holds all weights, or a share of them (needs less memory)"

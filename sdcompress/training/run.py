@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import shutil
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from sdcompress import data, methods, recipes
 from sdcompress.checkpoint import METRICS, STEPS, Checkpoint, newest, open_checkpoint
 from sdcompress.errors import CheckpointError, OutputExistsError
+from sdcompress.machine import ThreadCount, check_threads, default_threads, most_threads
+from sdcompress.models.threads import torch_threads
 from sdcompress.schema.recipe import Recipe
 from sdcompress.storage import write_text
 from sdcompress.training.hardware import launch
@@ -20,10 +24,12 @@ from sdcompress.training.trainer import OnEpoch, OnStep, Trainer
 __all__ = ["holds_another", "train"]
 
 SECTIONS = ("seed", "data", "model", "exits", "method", "train")
-# decide nothing: what the data is stands in its fingerprint, and the steps are the same however they are watched
+# decide nothing: what the data is stands in its fingerprint, and the steps are the same however they are watched;
+# but for threads, which decide the bits: _threads keeps their number, or says that it changes
 FREE = {
     *("data.dir", "data.download", "model.start", "method.file"),
     *(
+        "train.threads",
         "train.devices",
         "train.strategy",
         "train.accelerator",
@@ -43,6 +49,7 @@ def train(
     overwrite: bool = False,
     on_step: OnStep | None = None,
     on_epoch: OnEpoch | None = None,
+    on_start: Callable[[str], None] | None = None,
 ) -> Checkpoint:
     """Train, or go on with the run in ``out``; a finished run is returned as it is.
 
@@ -52,6 +59,7 @@ def train(
         overwrite: throw away a run that is there.
         on_step: called with (steps done, all steps).
         on_epoch: called with the metrics of each epoch.
+        on_start: called with a sentence about threads and device before the first step.
 
     Returns:
         The last checkpoint.
@@ -75,14 +83,37 @@ def train(
         if start.state.finished:
             return start
         warn_of_other_versions(start)
+    chosen = _threads(recipe.train.threads, start)
     same = start.data_fingerprint if start is not None else None
     dataset = data.load(recipe.data, seed=recipe.seed, fingerprint=same)
-    trainer = Trainer(recipe, dataset, fabric, out, start)
-    if fabric.is_global_zero:
-        write_text(out / "recipe.yaml", recipes.dump(recipe))  # only now is it known that it can be trained
-    with stop_on_signal() as request:
-        trainer.run(request, on_step=on_step, on_epoch=on_epoch)
+    with torch_threads(chosen.threads):
+        trainer = Trainer(recipe, dataset, fabric, out, start)
+        if fabric.is_global_zero:
+            write_text(out / "recipe.yaml", recipes.dump(recipe))  # only now is it known that it can be trained
+        if on_start:
+            on_start(f"training on {fabric.device} with {chosen.threads} thread(s): {chosen.reason}")
+        with stop_on_signal() as request:
+            trainer.run(request, on_step=on_step, on_epoch=on_epoch)
     return open_checkpoint(out)
+
+
+def _threads(asked: int | None, start: Checkpoint | None) -> ThreadCount:
+    """As asked for; else as the run had before, because the bits of a sum depend on it; else what is free here."""
+    before = start.state.threads if start is not None else None
+    if asked is not None:
+        check_threads(asked, "train.threads")
+        chosen = ThreadCount(asked, "train.threads says so")
+    elif before is not None and before <= most_threads():
+        return ThreadCount(before, "as before, so that the run ends with the same bits")
+    else:
+        chosen = default_threads()
+    if before is not None and start is not None and before != chosen.threads:
+        warnings.warn(
+            f"{start.path} was trained with {before} thread(s), the run goes on with {chosen.threads}: not with the "
+            "bits that it would have had.",
+            stacklevel=3,
+        )
+    return chosen
 
 
 def holds_another(recipe: Recipe, out: Path) -> bool:

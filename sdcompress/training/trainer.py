@@ -185,6 +185,7 @@ class Trainer:
             preprocess=self.dataset.preprocess,
             data_fingerprint=self.dataset.fingerprint,
             method_sha256=method_sha256(self.recipe),
+            threads=torch.get_num_threads(),
         )
         self.fabric.barrier()
 
