@@ -23,6 +23,7 @@ from sdcompress.evaluation.subject import open_subject
 from sdcompress.explaining.explain import explain
 from sdcompress.exporting.verify import verify
 from sdcompress.formats import export
+from sdcompress.machine import default_threads
 from sdcompress.quantizing.verbs import quantize
 from sdcompress.reporting.build import build as build_report
 from sdcompress.reporting.write import write as write_report
@@ -60,6 +61,7 @@ def train(
     overwrite: bool = False,
     progress: Progress | None = None,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
+    on_start: Callable[[str], None] | None = None,
 ) -> Checkpoint:
     """Train with self-distillation; a run that was stopped goes on.
 
@@ -72,6 +74,7 @@ def train(
         overwrite: throw away a run of another recipe that is there.
         progress: called with (steps done, all steps).
         on_epoch: called with the metrics of each epoch.
+        on_start: called with a sentence about threads and device before the first step.
 
     Raises:
         RecipeError: if the recipe is not valid.
@@ -101,6 +104,7 @@ def train(
         overwrite=overwrite,
         on_step=progress,
         on_epoch=on_epoch,
+        on_start=on_start,
     )
 
 
@@ -123,7 +127,7 @@ def evaluate(
         split: validation (which chose thresholds) or test (which only reports).
         data_dir: where the data lies, if elsewhere than in the recipe.
         name: in the result; default: the folder's name.
-        threads: of the engine; None leaves the choice to it.
+        threads: of the engine; default: what other work leaves free.
         backend: of 'sdcompress list backends'; default: onnxruntime for an artifact, torch for a checkpoint.
         device: "cpu" or "cuda".
         allow_uncertified: also run what the artifact's certificate does not cover, such as another device.
@@ -135,7 +139,12 @@ def evaluate(
     subject = open_subject(folder)
     dataset = subject.dataset(data_dir)
     return run_evaluate(
-        subject.engine(backend=backend, threads=threads, device=device, allow_uncertified=allow_uncertified),
+        subject.engine(
+            backend=backend,
+            threads=default_threads().threads if threads is None else threads,
+            device=device,
+            allow_uncertified=allow_uncertified,
+        ),
         dataset.split(split),
         kind=subject.kind,
         name=name or Path(folder).resolve().name,
@@ -278,6 +287,7 @@ def run(
     overwrite: bool = False,
     stage: pipeline.Stage | None = None,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
+    on_start: Callable[[str], None] | None = None,
 ) -> Report:
     """The whole way of a recipe: train it and its controls, export, calibrate, evaluate, bench, report.
 
@@ -289,7 +299,10 @@ def run(
         overwrite: throw away training runs of other recipes that are there.
         stage: shows what goes on, see ``sdcompress.pipeline.Stage``.
         on_epoch: called with the metrics of each epoch.
+        on_start: called with a sentence about threads and device before a training's first step.
     """
     read = recipes.read(recipe, settings)
     folder = Path(out) if out is not None else Path("runs") / read.name
-    return pipeline.run(read, folder, command=command, overwrite=overwrite, stage=stage, on_epoch=on_epoch)
+    return pipeline.run(
+        read, folder, command=command, overwrite=overwrite, stage=stage, on_epoch=on_epoch, on_start=on_start
+    )

@@ -25,8 +25,10 @@ Exit code 1 is a bug of ours: a traceback is printed and asked to be reported.
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 __all__ = [
     "ArtifactError",
@@ -47,9 +49,17 @@ __all__ = [
     "UnknownNameError",
     "UsageError",
     "VerificationError",
+    "brief",
     "nearest",
     "requires_extra",
 ]
+
+
+_LONGEST = 200
+_BRIEF = reprlib.Repr()
+_BRIEF.maxstring = _BRIEF.maxother = _LONGEST
+_BRIEF.maxlist = _BRIEF.maxtuple = _BRIEF.maxdict = 10
+_BRIEF.maxlong = 40
 
 
 class SdcompressError(Exception):
@@ -96,7 +106,7 @@ class UnknownNameError(UsageError):
         guess = nearest(name, known)
         hint = f" Did you mean '{guess}'?" if guess else ""
         super().__init__(
-            f"There is no '{name}' among the {kind}.{hint}",
+            f"There is no '{brief(name)}' among the {kind}.{hint}",
             allowed=", ".join(known) or "(none)",
             next_step=next_step or (f"write '{guess}'" if guess else f"choose one of the {kind} above"),
         )
@@ -179,8 +189,17 @@ class Interrupted(SdcompressError):
     exit_code = 130
 
 
+def brief(value: Any) -> str:
+    """A value as a message shows it: a text as it is, others as their repr, long ones with their middle left out."""
+    if not isinstance(value, str):
+        return _BRIEF.repr(value)
+    return value if len(value) <= _LONGEST else f"{value[: _LONGEST - 20]}...{value[-17:]}"
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that is most like ``name``, or None when none is."""
+    if len(name) > _LONGEST:  # looking takes the square of the length, and no name of ours is as long
+        return None
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return matches[0] if matches else None
 

@@ -34,6 +34,7 @@ def export(
     opset: int | None = None,
     ensemble: Ensemble | None = None,
     data_dir: Folder | None = None,
+    threads: int | None = None,
     build: BuildSettings | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -55,6 +56,8 @@ def export(
             (of ``single``: over all of the network); default: the recipe's.
         data_dir: where the data lies, if elsewhere than in the recipe. Engines are held against its validation images
             too; where it is not given and they are not there, they are not, with a warning.
+        threads: of the CPU, while a checkpoint is exported and its graphs are compared with it; default: what other
+            work leaves free.
         build: how engines are built.
         overwrite: replace an artifact that is there.
         progress: told (done, total).
@@ -66,7 +69,8 @@ def export(
         VerificationError: if leaving early is not faster in ``graph`` or ``if``; or if a plan is not as asked for, or
             engines lose more accuracy than they may.
         OutputExistsError: if ``out`` holds something.
-        UsageError: if ``source`` is not what is asked for is made of, or TensorRT cannot parse it.
+        UsageError: if ``threads`` is more than this machine runs at once, ``source`` is not what is asked for is made
+            of, or TensorRT cannot parse it.
     """
     asked: dict[str, Any] = {
         "layout": layout,
@@ -83,8 +87,11 @@ def export(
                 allowed="these with the format 'trt'",
                 next_step="add --format trt, or leave them out",
             )
+        onnx["threads"] = threads
         return verbs.export(source, out, **onnx, data_dir=data_dir, overwrite=overwrite, progress=progress)
-    return _export_engines(source, out, onnx, build, data_dir=data_dir, overwrite=overwrite, progress=progress)
+    return _export_engines(
+        source, out, onnx, build, threads=threads, data_dir=data_dir, overwrite=overwrite, progress=progress
+    )
 
 
 def _export_engines(
@@ -93,6 +100,7 @@ def _export_engines(
     onnx: dict[str, Any],
     build: BuildSettings | None,
     *,
+    threads: int | None,
     data_dir: Folder | None,
     overwrite: bool,
     progress: Progress | None,
@@ -115,5 +123,5 @@ def _export_engines(
     load(builds=True)  # before the export takes its minutes
     with tempfile.TemporaryDirectory(prefix="sdcompress-") as folder:
         graphs = Path(folder) / "onnx"
-        verbs.export(source, graphs, **onnx, data_dir=data_dir, progress=progress)
+        verbs.export(source, graphs, **onnx, threads=threads, data_dir=data_dir, progress=progress)
         return build_engines(graphs, out, settings=build, data_dir=data_dir, overwrite=overwrite, progress=progress)

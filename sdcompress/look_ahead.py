@@ -6,6 +6,7 @@ from sdcompress import data, methods
 from sdcompress.calibration.calibrate import check_policy, least_samples
 from sdcompress.errors import RecipeError, SetupError, UnknownNameError, UsageError, requires_extra
 from sdcompress.exporting.keep import kept_exits
+from sdcompress.machine import check_threads
 from sdcompress.schema.recipe import Recipe
 
 __all__ = ["check_data", "check_recipe"]
@@ -20,12 +21,14 @@ def check_recipe(recipe: Recipe) -> None:
         RecipeError: if the method is its own control, one of them cannot train by this recipe, the artifacts are to be
             measured on a backend that they are not made for, or a precision cannot be made or run here.
         UnknownNameError: if there will be no such exit, or there is no such method, exit policy or precision.
-        UsageError: if the exit policy is of no use with so few exits, or the exits to keep are the last alone.
+        UsageError: if bench.threads is more than this machine runs at once, the exit policy is of no use with so few
+            exits, or the exits to keep are the last alone.
     """
     with requires_extra("train"):
         from sdcompress.training.needs import check_recipe as check_training  # torch
 
     _check_backend(recipe.bench.backend)
+    check_threads(recipe.bench.threads, "bench.threads")
     _check_precisions(recipe)
     for spec in (recipe.method, *recipe.controls):
         check_training(recipe.model_copy(update={"method": spec}))

@@ -10,19 +10,26 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
+from sdcompress.errors import UsageError
 from sdcompress.schema.report import Machine
 
 __all__ = [
+    "ThreadCount",
     "busy_cores",
+    "check_threads",
     "cores",
+    "default_threads",
     "describe_cpu",
     "gpu",
     "installed_versions",
     "machine",
     "memory_limit",
+    "most_threads",
     "parse_quota",
     "quota",
     "visible_cores",
@@ -84,6 +91,56 @@ def busy_cores(seconds: float = 0.5) -> float | None:
     time.sleep(seconds)
     busy, every = (after - b for after, b in zip(_ticks(_read(_STAT) or before), _ticks(before), strict=True))
     return round((os.cpu_count() or 1) * busy / every, 2) if every else None
+
+
+class ThreadCount(NamedTuple):
+    """A number of threads, and why it is this one."""
+
+    threads: int
+    reason: str
+
+
+@cache
+def default_threads() -> ThreadCount:
+    """How many threads heavy work takes where nobody says it: what this process may use and other work leaves free.
+
+    Threads that wait for each other on a busy core make work many times slower than one thread alone. Looked up once,
+    because later this process itself is the load; takes a fifth of a second.
+    """
+    named = os.environ.get("OMP_NUM_THREADS", "").strip()
+    if named.isdecimal() and 1 <= int(named) <= most_threads():
+        return ThreadCount(int(named), "OMP_NUM_THREADS says so")
+    usable, allowed, busy = cores(), quota(), busy_cores(0.2) or 0.0
+    reason = f"the cores that this process may use: {usable}"
+    if allowed is not None and allowed < usable:
+        usable, reason = max(1, int(allowed)), f"the control group allows {allowed:g} cores"
+    free = max(1, round((os.cpu_count() or 1) - busy))
+    if free < usable:
+        return ThreadCount(free, f"other work keeps {busy:.1f} of {os.cpu_count()} cores busy")
+    return ThreadCount(usable, reason)
+
+
+def most_threads() -> int:
+    """The number of threads that this machine can run at once; more of them only wait for each other."""
+    return os.cpu_count() or 1
+
+
+def check_threads(threads: int, name: str = "threads") -> None:
+    """Refuse a number of threads that would do nothing or stop the machine.
+
+    Args:
+        threads: of one computation.
+        name: of the setting, for the message.
+
+    Raises:
+        UsageError: if it is below 1, or more than this machine runs at once.
+    """
+    if not 1 <= threads <= most_threads():
+        raise UsageError(
+            f"{name} is {threads}.",
+            allowed=f"1 to {most_threads()}, which this machine runs at once",
+            next_step="lower it, or leave it out",
+        )
 
 
 def _ticks(stat: str) -> tuple[int, int]:

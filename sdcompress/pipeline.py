@@ -28,6 +28,7 @@ from sdcompress.errors import requires_extra
 from sdcompress.evaluation.evaluate import evaluate
 from sdcompress.evaluation.subject import open_subject
 from sdcompress.look_ahead import check_data, check_recipe
+from sdcompress.machine import default_threads
 from sdcompress.reporting.build import build
 from sdcompress.reporting.write import write
 from sdcompress.schema import recipe as schema
@@ -55,6 +56,7 @@ def run(
     overwrite: bool = False,
     stage: Stage | None = None,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
+    on_start: Callable[[str], None] | None = None,
 ) -> Report:
     """Train, export, calibrate, evaluate, measure and report; started again, go on where it stopped.
 
@@ -65,6 +67,7 @@ def run(
         overwrite: throw away training runs of other recipes that are there.
         stage: shows what goes on.
         on_epoch: called with the metrics of each epoch.
+        on_start: called with a sentence about threads and device before a training's first step.
 
     Returns:
         The report, which is also written to ``out/report``.
@@ -78,7 +81,7 @@ def run(
     if newest(out / "train" / recipe.method.name) is None:
         check_data(recipe)
     with locked_folder(out):
-        return _Job(recipe, out, command, overwrite, stage or _silent, on_epoch).run()
+        return _Job(recipe, out, command, overwrite, stage or _silent, on_epoch, on_start).run()
 
 
 @dataclass
@@ -91,6 +94,7 @@ class _Job:
     overwrite: bool
     stage: Stage
     on_epoch: Callable[[dict[str, float]], None] | None
+    on_start: Callable[[str], None] | None
     _dataset: Dataset | None = field(default=None)
 
     def run(self) -> Report:
@@ -126,6 +130,7 @@ class _Job:
                 overwrite=self.overwrite and holds_another(recipe, folder),
                 on_step=progress,
                 on_epoch=self.on_epoch,
+                on_start=self.on_start,
             )
 
     def artifacts(self, spec: schema.Method, checkpoint: Checkpoint) -> Iterator[tuple[str, Path]]:
@@ -145,6 +150,7 @@ class _Job:
         """What one method's network becomes: pruned networks, then the other layouts."""
         with requires_extra("export"):
             from sdcompress.exporting.export import Target, export_all  # torch, onnx
+            from sdcompress.models.threads import torch_threads
 
         folder, settings = self.out / "artifacts", self.recipe.export
         own = spec == self.recipe.method and methods.build(spec).needs.exits
@@ -159,7 +165,8 @@ class _Job:
         names = sorted(target.out.name for target in targets)
         inputs = [checkpoint.weights_sha256, settings.model_dump(mode="json"), names]
         if not all(self.steps.fits(f"export {spec.name}", inputs, target.out) for target in targets):
-            with self.stage(f"export {spec.name}") as progress:
+            threads = self.recipe.train.threads or default_threads().threads
+            with self.stage(f"export {spec.name}") as progress, torch_threads(threads):
                 export_all(
                     checkpoint.path,
                     targets,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ from sdcompress.exporting.one_graph import Host, export_one_graph
 from sdcompress.exporting.signals import add_signals
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Exit, ExitSignals, Input, ParityRecord, Policy, Preprocess, Provenance, Segment
+
+# what follows the load of the machine elsewhere: a test is the same on a busy one
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 CLASSES = ("square", "disc", "star")
 EXITS = ("exit1", "exit2", "final")

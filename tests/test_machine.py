@@ -12,13 +12,18 @@ from pathlib import Path
 
 import pytest
 
+from sdcompress import machine as machine_module
+from sdcompress.errors import UsageError
 from sdcompress.machine import (
     busy_cores,
+    check_threads,
     cores,
+    default_threads,
     describe_cpu,
     installed_versions,
     machine,
     memory_limit,
+    most_threads,
     parse_quota,
     quota,
 )
@@ -126,3 +131,47 @@ def test_work_of_others_is_seen() -> None:
         other.kill()
     assert seen is not None
     assert seen > 0.5
+
+
+# cores that the process may use, the group's quota, cores kept busy, OMP_NUM_THREADS -> threads, and why
+DEFAULTS = {
+    "an idle machine": (8, None, 0.0, None, 8, "may use: 8"),
+    "a system that does not say": (8, None, None, None, 8, "may use: 8"),
+    "half of the cores": (4, None, 0.3, None, 4, "may use: 4"),
+    "a quota": (3, 2.5, 0.0, None, 2, "allows 2.5 cores"),
+    "less than a core": (1, 0.5, 0.0, None, 1, "allows 0.5 cores"),
+    "other work": (8, None, 5.4, None, 3, "other work keeps 5.4 of 8 cores busy"),
+    "nothing but other work": (8, None, 8.0, None, 1, "other work keeps 8.0 of 8"),
+    "other work and a quota": (4, 3.5, 6.2, None, 2, "other work"),
+    "the user's word": (8, None, 5.4, "6", 6, "OMP_NUM_THREADS"),
+    "a word that is no number": (8, None, 0.0, "many", 8, "may use: 8"),
+    "a word that is too much": (8, None, 0.0, "100000", 8, "may use: 8"),
+}
+
+
+@pytest.mark.parametrize("what", DEFAULTS)
+def test_the_default_of_threads_follows_quota_and_load_and_says_so(what: str, monkeypatch) -> None:
+    usable, allowed, busy, named, threads, reason = DEFAULTS[what]
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(machine_module, "cores", lambda: usable)
+    monkeypatch.setattr(machine_module, "quota", lambda: allowed)
+    monkeypatch.setattr(machine_module, "busy_cores", lambda _seconds: busy)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if named is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", named)
+    default_threads.cache_clear()
+    try:
+        found = default_threads()
+    finally:
+        default_threads.cache_clear()
+    assert found.threads == threads
+    assert reason in found.reason
+
+
+@pytest.mark.parametrize("threads", [0, -1, 100_000])
+def test_more_threads_than_the_machine_runs_are_refused(threads: int) -> None:
+    with pytest.raises(UsageError, match=f"bench.threads is {threads}") as caught:
+        check_threads(threads, "bench.threads")
+    assert f"1 to {os.cpu_count()}" in caught.value.allowed
+    check_threads(1)
+    check_threads(most_threads())

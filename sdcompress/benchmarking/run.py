@@ -20,7 +20,7 @@ from sdcompress.benchmarking.clock import no_collection
 from sdcompress.benchmarking.contender import Contender, Course, holds_one_graph, input_order, open_contender
 from sdcompress.benchmarking.record import Scenario, compare, record
 from sdcompress.errors import InputError, UnknownNameError, UsageError
-from sdcompress.machine import machine
+from sdcompress.machine import check_threads, machine
 from sdcompress.schema.recipe import Bench
 from sdcompress.schema.report import BenchReport
 
@@ -57,9 +57,11 @@ def bench(
         progress: told (rounds done, rounds in all).
 
     Raises:
-        UsageError: no artifacts, two of one name, or (UnknownNameError) a reference that is none of them.
+        UsageError: no artifacts, more threads than this machine runs at once, two of one name, or (UnknownNameError) a
+            reference that is none of them.
         InputError: no images, or a number of labels that differs.
     """
+    check_threads(settings.threads)
     named = _named(artifacts, names)
     reference = _known(reference or next(iter(named)), named)
     _check(images, labels)

@@ -13,11 +13,13 @@ from sdcompress.cli.options import (
     Backend,
     DataDir,
     Device,
+    FreeThreads,
     Json,
     Out,
     Overwrite,
     Threads,
     milliseconds,
+    threads_or_default,
 )
 from sdcompress.cli.screen import bar, command_line, say, write_json
 from sdcompress.errors import UsageError
@@ -31,7 +33,7 @@ def evaluate(
     folder: Annotated[Path, typer.Argument(help="a checkpoint, the folder of a training run, or an artifact")],
     split: Annotated[Literal["validation", "test"], typer.Option("--split", help="which images")] = "test",
     data_dir: DataDir = None,
-    threads: Threads = 1,
+    threads: FreeThreads = None,
     backend: Annotated[
         str | None,
         typer.Option("--backend", help="what computes; default: onnxruntime for an artifact, torch for a checkpoint"),
@@ -52,7 +54,7 @@ def evaluate(
             folder,
             split=split,
             data_dir=data_dir,
-            threads=threads,
+            threads=threads_or_default(threads),
             backend=backend,
             device=device,
             allow_uncertified=allow_uncertified,
@@ -243,6 +245,12 @@ def _by_name(artifacts: list[Path]) -> dict[str, Path]:
 
 def _bench_settings(**given: Any) -> Bench:
     """The options that were given, the others as a recipe has them."""
+    if given["batch"] and given["scenarios"] and "offline" not in given["scenarios"]:
+        raise UsageError(
+            "--batch is given, and no scenario that has batches.",
+            allowed="--batch with the scenario offline; single-stream runs one image at a time",
+            next_step="add --scenario offline, or leave --batch out",
+        )
     try:
         return Bench.model_validate({key: value for key, value in given.items() if value is not None})
     except ValidationError as error:

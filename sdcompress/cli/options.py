@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sdcompress.cli.screen import note
 from sdcompress.errors import UsageError
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "Backend",
     "DataDir",
     "Device",
+    "FreeThreads",
     "Json",
     "Out",
     "Overwrite",
@@ -26,6 +28,7 @@ __all__ = [
     "as_settings",
     "milliseconds",
     "share",
+    "threads_or_default",
 ]
 
 # Typer reads these at run time, where Python 3.10 is the oldest; Optional is what it knows on all versions
@@ -41,7 +44,11 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace what the o
 PrintConfig = Annotated[bool, typer.Option("--print-config", help="print the resolved recipe as YAML and stop")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="folder to write")]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="where the data lies, if not where the recipe says")]
-Threads = Annotated[int, typer.Option("--threads", min=1, help="intra-op threads")]
+Threads = Annotated[int, typer.Option("--threads", min=1, help="intra-op threads; one is the most repeatable")]
+FreeThreads = Annotated[
+    int | None,
+    typer.Option("--threads", min=1, help="of the CPU; default: what the quota allows and other work leaves"),
+]
 AllowUncertified = Annotated[
     bool, typer.Option("--allow-uncertified", help="also run what the artifact's certificate does not cover")
 ]
@@ -50,7 +57,7 @@ Device = Annotated[str, typer.Option("--device", help="cpu or cuda")]
 
 
 def as_settings(given: list[str] | None, **flags: Any) -> list[str]:
-    """``--set`` settings, then the flags that were given, which win.
+    """``--set`` settings and the flags that were given, as settings of the recipe.
 
     Args:
         given: what stood behind ``--set``.
@@ -63,6 +70,17 @@ def as_settings(given: list[str] | None, **flags: Any) -> list[str]:
         if value is not None
     ]
     return [*(given or []), *named]
+
+
+def threads_or_default(given: int | None) -> int:
+    """As many as were asked for, or a default that is said on stderr."""
+    if given is not None:
+        return given
+    from sdcompress.machine import default_threads
+
+    count, reason = default_threads()
+    note(f"{count} thread(s): {reason}; --threads sets another number")
+    return count
 
 
 def milliseconds(text: str, flag: str) -> float:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sdcompress.cli.options import DataDir, Json, Out, Overwrite, Threads, share
+from sdcompress.cli.options import DataDir, FreeThreads, Json, Out, Overwrite, share, threads_or_default
 from sdcompress.cli.screen import bar, say, table, write_json
 from sdcompress.schema.quantized import Quantized
 
@@ -27,7 +27,7 @@ def quantize(
         int | None, typer.Option("--samples", help="training images that give int8, uint8 and fp8 ranges; default: 512")
     ] = None,
     data_dir: DataDir = None,
-    threads: Threads = 1,
+    threads: FreeThreads = None,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
@@ -48,7 +48,7 @@ def quantize(
             max_drop=allowed,
             samples=samples,
             data_dir=data_dir,
-            threads=threads,
+            threads=threads_or_default(threads),
             overwrite=overwrite,
             progress=progress,
         )

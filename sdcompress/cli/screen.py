@@ -17,7 +17,7 @@ from rich.table import Table
 
 from sdcompress.errors import Interrupted
 
-__all__ = ["bar", "command_line", "epoch_line", "messages", "say", "table", "write_json"]
+__all__ = ["bar", "command_line", "epoch_line", "messages", "note", "say", "table", "write_json"]
 
 messages = Console(stderr=True)
 
@@ -69,6 +69,11 @@ def epoch_line(metrics: dict[str, float]) -> None:
     scores = [f"{k.partition('/')[2]} {v:.2%}" for k, v in metrics.items() if k.startswith("val_accuracy/")]
     text = f"epoch {metrics['epoch']:3.0f}  loss {metrics['loss']:.4f}"
     messages.print(text + ("  validation: " + ", ".join(scores) if scores else ""), highlight=False)
+
+
+def note(text: str) -> None:
+    """A line for a person, to stderr, above the bar."""
+    messages.print(text, markup=False, highlight=False)
 
 
 def table(columns: list[str], rows: list[list[str]], title: str = "") -> None:

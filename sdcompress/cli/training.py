@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from sdcompress.cli.options import DataDir, Json, Overwrite, PrintConfig, RecipeFile, Set, as_settings
-from sdcompress.cli.screen import bar, command_line, epoch_line, say, write_json
+from sdcompress.cli.screen import bar, command_line, epoch_line, note, say, write_json
 
 if TYPE_CHECKING:
     from sdcompress.schema.recipe import Recipe
@@ -24,6 +24,18 @@ BatchSize = Annotated[int | None, typer.Option("--batch-size", help="[train.batc
 Lr = Annotated[float | None, typer.Option("--lr", help="[train.optimizer.lr]")]
 Seed = Annotated[int | None, typer.Option("--seed", help="[seed]")]
 Extends = Annotated[Path | None, typer.Option("--from", help="a run to make longer, with --epochs; -c is its own")]
+TrainThreads = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        min=1,
+        help="of the CPU; default: as the run began, or what the quota allows and other work leaves [train.threads]",
+    ),
+]
+TrainDevice = Annotated[
+    Literal["auto", "cpu", "cuda", "mps"] | None,
+    typer.Option("--device", help="what trains; default: the best there is [train.accelerator]"),
+]
 OutFolder = Annotated[Path | None, typer.Option("--out", "-o", help="folder of the run")]
 
 
@@ -39,6 +51,8 @@ def train(
     lr: Lr = None,
     seed: Seed = None,
     extends: Extends = None,
+    threads: TrainThreads = None,
+    device: TrainDevice = None,
     out: OutFolder = None,
     overwrite: Overwrite = False,
     print_config: PrintConfig = False,
@@ -59,6 +73,8 @@ def train(
         train__batch_size=batch_size,
         train__optimizer__lr=lr,
         seed=seed,
+        train__threads=threads,
+        train__accelerator=device,
     )
     if print_config:
         from sdcompress.checkpoint import open_checkpoint
@@ -79,6 +95,7 @@ def train(
             overwrite=overwrite,
             progress=progress,
             on_epoch=epoch_line,
+            on_start=note,
         )
     run_folder = done.path.parent.parent
     if json:
@@ -94,6 +111,7 @@ def run(
     recipe: Annotated[str, typer.Argument(help="a YAML file or the name of a shipped recipe")],
     set_: Set = None,
     data_dir: DataDir = None,
+    threads: TrainThreads = None,
     out: OutFolder = None,
     overwrite: Overwrite = False,
     print_config: PrintConfig = False,
@@ -105,7 +123,7 @@ def run(
 
     Example: sdcompress run digits
     """
-    settings = as_settings(set_, data__dir=data_dir)
+    settings = as_settings(set_, data__dir=data_dir, train__threads=threads)
     if print_config:
         _print_config(recipe, settings, as_json=json)
         return
@@ -113,7 +131,14 @@ def run(
     from sdcompress.cli.tables import show_report
 
     made = api.run(
-        recipe, out, settings=settings, command=command_line(), overwrite=overwrite, stage=bar, on_epoch=epoch_line
+        recipe,
+        out,
+        settings=settings,
+        command=command_line(),
+        overwrite=overwrite,
+        stage=bar,
+        on_epoch=epoch_line,
+        on_start=note,
     )
     if json:
         write_json(_without_calls(made.model_dump(mode="json")))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
+import torch
 
 from sdcompress.artifact.golden import Golden
 from sdcompress.artifact.write import staged
@@ -196,7 +197,14 @@ def _export(
     truth = reference(logits_of, dataset, samples=settings.parity_samples, tick=count)
     facts = _facts(source, settings, exits, truth)
     logits = dict(zip(exits, truth.logits, strict=True))
-    gate = Gate(truth.images, logits, network_input=facts.network_input, settings=settings, tick=count)
+    gate = Gate(
+        truth.images,
+        logits,
+        network_input=facts.network_input,
+        settings=settings,
+        tick=count,
+        threads=torch.get_num_threads(),
+    )
     model = all_exits(logits_of, exits, source.image, opset=settings.opset)
     uncut = cut(model, "all", exits)
     gate(uncut.graphs, uncut.logits, out=out, what="ONNX export")

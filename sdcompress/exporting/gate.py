@@ -30,6 +30,7 @@ class Gate:
         network_input: the network's input.
         settings: tolerances and the largest batch.
         tick: told how many images were compared.
+        threads: of ONNX Runtime; 0 leaves the choice to it.
     """
 
     def __init__(
@@ -40,8 +41,9 @@ class Gate:
         network_input: Input,
         settings: Export,
         tick: Callable[[int], None],
+        threads: int = 0,
     ) -> None:
-        self._images, self._logits, self._tick = images, logits, tick
+        self._images, self._logits, self._tick, self._threads = images, logits, tick, threads
         self._input, self._settings = network_input, settings
 
     def __call__(
@@ -85,17 +87,25 @@ class Gate:
         Raises:
             ParityError: if they differ.
         """
-        chain = Chain(list(graphs.values()), network_input=self._input.name, logits=list(exits.values()))
+        chain = self._chain(graphs, exits)
         inputs = normalise(self._images, self._input.preprocess)
         check_signals(chain, inputs, {exits[exit_]: names for exit_, names in signals.items()})
 
     def _findings(self, graphs: Mapping[str, bytes], exits: Mapping[str, str]) -> tuple[parity.Finding, ...]:
         def make() -> parity.Run:
-            chain = Chain(list(graphs.values()), network_input=self._input.name, logits=list(exits.values()))
+            chain = self._chain(graphs, exits)
             return lambda images: chain(normalise(images, self._input.preprocess))
 
         reference = np.stack([self._logits[name] for name in exits])
         return parity.compare(make, self._images, reference, exits=list(exits), settings=self._settings)
+
+    def _chain(self, graphs: Mapping[str, bytes], exits: Mapping[str, str]) -> Chain:
+        return Chain(
+            list(graphs.values()),
+            network_input=self._input.name,
+            logits=list(exits.values()),
+            threads=self._threads,
+        )
 
 
 def set_aside(out: Path, graphs: Mapping[str, bytes], findings: Sequence[Any]) -> Path:

@@ -11,7 +11,7 @@ from sdcompress import recipes
 from sdcompress.artifact.read import MANIFEST
 from sdcompress.checkpoint import open_checkpoint
 from sdcompress.errors import UsageError, requires_extra
-from sdcompress.machine import machine
+from sdcompress.machine import check_threads, default_threads, machine
 from sdcompress.schema.graphs import Ensemble, Layout
 from sdcompress.schema.manifest import Manifest
 
@@ -31,6 +31,7 @@ def export(
     opset: int | None = None,
     ensemble: Ensemble | None = None,
     data_dir: Folder | None = None,
+    threads: int | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Manifest:
@@ -44,24 +45,28 @@ def export(
                 next_step="leave it out, or export the cascade with it and calibrate that",
             )
         return _export_one_graph(source, out, layout, data_dir=data_dir, overwrite=overwrite, progress=progress)
+    threads = default_threads().threads if threads is None else threads
+    check_threads(threads)
     with requires_extra("export"):
         from sdcompress.exporting.export import export as run_export
+        from sdcompress.models.threads import torch_threads
 
     asked = {"opset": opset, "ensemble": ensemble, "kept_exits": None if exits is None else list(exits)}
     chosen = [f"export.{key}={json.dumps(value)}" for key, value in asked.items() if value is not None]
     recipe = recipes.read(open_checkpoint(source).recipe, chosen)
     kept = recipe.export.kept_exits if layout != "single" else tuple(exits or ())
-    return run_export(
-        source,
-        out,
-        layout=layout,
-        exit=exit,
-        exits=kept,
-        settings=recipe.export,
-        data_dir=data_dir,
-        overwrite=overwrite,
-        progress=progress,
-    )
+    with torch_threads(threads):
+        return run_export(
+            source,
+            out,
+            layout=layout,
+            exit=exit,
+            exits=kept,
+            settings=recipe.export,
+            data_dir=data_dir,
+            overwrite=overwrite,
+            progress=progress,
+        )
 
 
 def _export_one_graph(

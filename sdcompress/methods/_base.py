@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch.nn.functional as F
+from pydantic import ConfigDict
 from torch import Tensor, nn
 
 from sdcompress.models.outputs import Outputs
@@ -80,6 +81,8 @@ class Method(ABC):
     """
 
     asks: ClassVar[Needs] = Needs()
+    # pydantic checks the numbers of a recipe against the fields; no method has a use for inf or nan
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(allow_inf_nan=False)
 
     @property
     def needs(self) -> Needs:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sdcompress.errors import UsageError, requires_extra
 from sdcompress.evaluation.subject import open_subject
+from sdcompress.machine import check_threads, default_threads
 from sdcompress.schema.quantized import Quantized
 
 __all__ = ["quantize"]
@@ -23,7 +24,7 @@ def quantize(
     max_drop: float = 0.01,
     samples: int | None = None,
     data_dir: Folder | None = None,
-    threads: int = 1,
+    threads: int | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Quantized:
@@ -40,7 +41,7 @@ def quantize(
         samples: training images that give the ranges of activations, for a precision that needs them;
             default: 512, or all where there are fewer.
         data_dir: where the data lies, if elsewhere than in the recipe.
-        threads: of ONNX Runtime.
+        threads: of ONNX Runtime; default: what other work leaves free.
         overwrite: replace an artifact that is there.
         progress: called with (images run, all images): calibration, segment by segment, then validation.
 
@@ -57,6 +58,8 @@ def quantize(
         ParityError: if what was written does not repeat the logits that were measured.
         OutputExistsError, StorageError: if ``out`` cannot be written.
     """
+    threads = default_threads().threads if threads is None else threads
+    check_threads(threads)
     with requires_extra("quantize"):
         from sdcompress.quantizing.quantize import quantize as run_quantize
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from sdcompress.checkpoint import Checkpoint, open_checkpoint
 from sdcompress.errors import SetupError, UsageError, requires_extra
+from sdcompress.machine import check_threads
 from sdcompress.policies._base import Float, Signals, signals_of
 from sdcompress.runtime.engine import ExitCost, Images, Names, Prediction
 from sdcompress.runtime.inputs import checked, exit_position, prepared
@@ -34,7 +35,10 @@ def open_eager(path: Path | str, *, threads: int | None = None, device: str = "c
         CheckpointError: if the checkpoint is not intact.
         MissingExtraError: if torch is not installed.
         SetupError: if torch has no such device here.
+        UsageError: if threads is below 1 or more than this machine runs at once.
     """
+    if threads is not None:
+        check_threads(threads)
     checkpoint = open_checkpoint(path)
     with requires_extra("train"):
         import torch

@@ -9,7 +9,8 @@ from pathlib import Path
 from sdcompress import registry
 from sdcompress.artifact.certificate import Where, check_covered, elsewhere
 from sdcompress.artifact.read import Artifact, open_artifact
-from sdcompress.errors import UnknownNameError, UsageError
+from sdcompress.errors import UnknownNameError
+from sdcompress.machine import check_threads
 from sdcompress.runtime.backends._base import Backend, ChainBackend, Graph
 from sdcompress.runtime.engine import Engine
 from sdcompress.runtime.network import Network, array_network
@@ -45,12 +46,9 @@ def open_engine(
             anywhere, with a warning where they were chosen on another backend or device.
         CheckpointError: if the checkpoint is not intact.
         SetupError: if this machine has no such device; MissingExtraError if a package is not installed.
-        UsageError: if threads is below 1; UnknownNameError if there is no such backend.
+        UsageError: if threads is below 1 or more than this machine runs at once.
+        UnknownNameError: if there is no such backend.
     """
-    if threads is not None and threads < 1:
-        raise UsageError(
-            f"threads is {threads}.", allowed="at least 1", next_step="leave it out to let the backend choose"
-        )
     if backend == EAGER:
         from sdcompress.runtime.eager import open_eager  # brings torch
 
@@ -67,6 +65,8 @@ def open_network(
     allow_uncertified: bool = False,
 ) -> Network:
     """Open an artifact; the arguments and errors of ``open_engine``, without "eager"."""
+    if threads is not None:
+        check_threads(threads)
     known = registry.names(ROOM)
     if backend not in known:
         raise UnknownNameError("backends", backend, known)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sdcompress.errors import SdcompressError, nearest
+from sdcompress.errors import SdcompressError, brief, nearest
 
 __all__ = ["Fraction", "Frozen", "Interval", "Sha256", "explain"]
 
@@ -16,10 +16,15 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Sha256 = Annotated[str, Field(pattern=re.compile(r"^[0-9a-f]{64}$").pattern)]
 
 
-class Frozen(BaseModel):
-    """Base of every stored type: immutable, and an unknown key is an error."""
+_MOST = 8  # problems that one message names
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
+
+class Frozen(BaseModel):
+    """Base of every stored type: immutable, every number finite, and an unknown key is an error."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
 
 class Interval(Frozen):
@@ -42,16 +47,21 @@ def explain(
         make: the error class to build.
     """
     found, allowed = [], []
-    for problem in error.errors():
+    problems = error.errors()
+    for problem in problems[:_MOST]:
         path = [str(part) for part in problem["loc"]]
-        where = ".".join(path) or "(top level)"
+        where = brief(".".join(path)) or "(top level)"
         if problem["type"] == "extra_forbidden":
             fields = _fields_at(root, path[:-1])
             guess = nearest(path[-1], fields)
             found.append(f"unknown key '{where}'" + (f" (did you mean '{guess}'?)" if guess else ""))
             allowed.append(f"{'.'.join(path[:-1]) or 'top level'}: {', '.join(fields)}")
         else:
-            found.append(f"'{where}' is {problem.get('input')!r}: {problem['msg'].removeprefix('Value error, ')}")
+            value = problem.get("input")
+            shown = ascii(brief(value)) if isinstance(value, str) else brief(value)
+            found.append(f"'{where}' is {shown}: {problem['msg'].removeprefix('Value error, ')}")
+    if len(problems) > _MOST:
+        found.append(f"and {len(problems) - _MOST} more")
     return make(
         f"There is a problem in {what}: " + "; ".join(found) + ".",
         allowed="; ".join(dict.fromkeys(allowed)),

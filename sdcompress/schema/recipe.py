@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, PositiveFloat, field_validator, model_validator
 
 from sdcompress.schema.base import Fraction, Frozen
 from sdcompress.schema.graphs import Ensemble
@@ -26,16 +26,32 @@ __all__ = [
 
 NonNegative = Annotated[float, Field(ge=0.0)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+BelowOne = Annotated[float, Field(ge=0.0, lt=1.0)]
+PositiveInt = Annotated[int, Field(ge=1, lt=2**31)]
+NonNegativeInt = Annotated[int, Field(ge=0, lt=2**31)]
+Pixels = Annotated[int, Field(ge=1, le=2**13)]
+PathText = Annotated[str, Field(max_length=2**12)]
+Item = TypeVar("Item")
+
+
+def _each_once(items: tuple[Item, ...]) -> tuple[Item, ...]:
+    if len(set(items)) < len(items):
+        raise ValueError("each may be named once")
+    return items
+
+
+EachOnce = Annotated[tuple[Item, ...], AfterValidator(_each_once)]
+Some = Annotated[tuple[Item, ...], Field(min_length=1), AfterValidator(_each_once)]
 
 
 class Data(Frozen):
     """Which data set, and at what size the network sees it."""
 
     name: str = Field("digits", description="a data set of 'sdcompress list data'")
-    dir: str | None = Field(None, description="folder that holds the data (or receives the download)")
+    dir: PathText | None = Field(None, description="folder that holds the data (or receives the download)")
     download: bool = Field(False, description="allow a torchvision set to be downloaded into dir")
-    image_size: PositiveInt | None = Field(None, description="side in pixels; default: the data set's own")
-    validation: Fraction = Field(0.1, description="share of the training images held out where the set has no split")
+    image_size: Pixels | None = Field(None, description="side in pixels; default: the data set's own")
+    validation: BelowOne = Field(0.1, description="share of the training images held out where the set has no split")
     train_limit: PositiveInt | None = Field(None, description="use only the first N shuffled training images")
     test_limit: PositiveInt | None = Field(None, description="use only the first N shuffled test images")
     mean: tuple[Finite, ...] | None = Field(
@@ -64,7 +80,7 @@ class Model(Frozen):
 
     name: str = Field("cifar:resnet8", description="family:name, e.g. cifar:resnet18, timm:resnet50, my_nets:make")
     pretrained: bool = Field(False, description="start from published weights (timm)")
-    start: str | None = Field(None, description="start from the weights of this checkpoint, as far as they fit")
+    start: PathText | None = Field(None, description="start from the weights of this checkpoint, as far as they fit")
     options: dict[str, Any] = Field({}, description="further keyword arguments of the backbone")
 
 
@@ -86,11 +102,13 @@ class Method(Frozen):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(\+[A-Za-z0-9_][A-Za-z0-9_.-]*)?$")] = Field(
+    name: Annotated[
+        str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(\+[A-Za-z0-9_][A-Za-z0-9_.-]*)?$", max_length=100)
+    ] = Field(
         "byot",
         description="of 'sdcompress list methods'; A+B is A on the labels of B, whose numbers stand under 'labels'",
     )
-    file: str | None = Field(None, description="Python file that holds the method, if it is one of your own")
+    file: PathText | None = Field(None, description="Python file that holds the method, if it is one of your own")
 
     @model_validator(mode="before")
     @classmethod
@@ -110,7 +128,7 @@ class Optimizer(Frozen):
     lr: PositiveFloat = 0.1
     momentum: Fraction = 0.9
     nesterov: bool = True
-    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    betas: tuple[BelowOne, BelowOne] = (0.9, 0.999)
     weight_decay: NonNegative = 5e-4
 
 
@@ -119,24 +137,28 @@ class Schedule(Frozen):
 
     name: Literal["cosine", "multistep", "constant"] = "cosine"
     warmup: NonNegative = Field(0.0, description="epochs of linear warm-up")
-    milestones: tuple[float, ...] = Field(
+    milestones: tuple[PositiveFloat, ...] = Field(
         (), description="multistep: epochs of a phase (most methods have one) at which the rate is multiplied by gamma"
     )
     gamma: PositiveFloat = 0.1
     final: Fraction = Field(0.0, description="cosine: last rate as a share of the first")
 
+    @model_validator(mode="after")
+    def _steps_somewhere(self) -> Schedule:
+        if self.name == "multistep" and not self.milestones:
+            raise ValueError("multistep needs milestones, e.g. [60, 120]; without them the rate is constant")
+        return self
+
 
 class Augmentation(Frozen):
     """What is done to training images, in this order, on whole batches."""
 
-    crop: Annotated[int, Field(ge=0)] = Field(
-        0, description="pad by this many pixels (reflect) and crop back at random"
-    )
+    crop: NonNegativeInt = Field(0, description="pad by this many pixels (reflect) and crop back at random")
     flip: bool = Field(False, description="horizontal flip with probability 1/2")
     auto_augment: Literal["none", "cifar10", "imagenet", "rand", "trivial"] = Field(
         "none", description="torchvision's AutoAugment policies, RandAugment or TrivialAugmentWide"
     )
-    cutout: Annotated[int, Field(ge=0)] = Field(0, description="side in pixels of one grey square")
+    cutout: NonNegativeInt = Field(0, description="side in pixels of one grey square")
     mixup: NonNegative = Field(0.0, description="alpha of the Beta distribution, 0 = off")
     cutmix: NonNegative = Field(0.0, description="alpha of the Beta distribution, 0 = off")
 
@@ -151,12 +173,15 @@ class Train(Frozen):
     augment: Augmentation = Augmentation()
     accumulate: PositiveInt = Field(1, description="batches whose gradients are added up to one step of batch_size")
     label_smoothing: Fraction = 0.0
-    ema: Fraction = Field(0.0, description="decay of the weight average that is evaluated and exported, 0 = off")
+    ema: BelowOne = Field(0.0, description="decay of the weight average that is evaluated and exported, 0 = off")
     clip_grad: NonNegative = Field(0.0, description="largest gradient norm, 0 = off")
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     channels_last: bool = False
     compile: bool = Field(False, description="torch.compile the network (losses stay outside)")
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    threads: PositiveInt | None = Field(
+        None, description="of a CPU, for each process; default: as the run began, or what the machine has free"
+    )
     devices: PositiveInt = Field(1, description="processes; start more than one with torchrun")
     strategy: Literal["ddp", "fsdp"] = Field(
         "ddp", description="of several processes: each holds all weights, or a share of them (needs less memory)"
@@ -164,25 +189,27 @@ class Train(Frozen):
     resident: bool | None = Field(
         None, description="keep the training images on the device; default: on a GPU with room for them"
     )
-    workers: Annotated[int, Field(ge=0)] = Field(0, description="threads that fetch batches ahead (folders of files)")
+    workers: Annotated[int, Field(ge=0, le=1024)] = Field(
+        0, description="threads that fetch batches ahead (folders of files)"
+    )
     evaluate_every: PositiveInt = Field(1, description="epochs between evaluations on the validation split")
     checkpoint_every: PositiveInt = Field(1, description="epochs between checkpoints")
-    checkpoint_steps: Annotated[int, Field(ge=0)] = Field(0, description="also checkpoint every N steps, 0 = off")
+    checkpoint_steps: NonNegativeInt = Field(0, description="also checkpoint every N steps, 0 = off")
 
 
 class Export(Frozen):
     """The ONNX files."""
 
-    layouts: tuple[Literal["single", "cascade", "all"], ...] = ("single", "cascade")
-    exits: tuple[str, ...] = Field(("final",), description="single: one pruned network for each exit named here")
+    layouts: Some[Literal["single", "cascade", "all"]] = ("single", "cascade")
+    exits: Some[str] = Field(("final",), description="single: one pruned network for each exit named here")
     kept_exits: tuple[str, ...] = Field(
         (), description="cascade and all: exits to keep beside the last, the others are pruned; default: all"
     )
     opset: Annotated[int, Field(ge=16, le=23)] = Field(
         18, description="of ONNX's operators; 16 or 17 (IR version 8) for older runtimes, e.g. TensorRT 8.5"
     )
-    max_batch: Annotated[int, Field(ge=8)] = Field(32, description="largest batch of the parity gate")
-    parity_samples: Annotated[int, Field(ge=256)] = Field(256, description="real samples of the parity gate")
+    max_batch: Annotated[int, Field(ge=8, le=2**13)] = Field(32, description="largest batch of the parity gate")
+    parity_samples: Annotated[int, Field(ge=256, lt=2**31)] = Field(256, description="real samples of the parity gate")
     atol: PositiveFloat = Field(1e-4, description="absolute tolerance on logits")
     rtol: PositiveFloat = Field(1e-4, description="tolerance relative to the largest logit")
     ensemble: Ensemble | None = Field(
@@ -193,15 +220,8 @@ class Export(Frozen):
 class Quantize(Frozen):
     """Lower precisions, in which 'run' makes and measures every artifact once more."""
 
-    precisions: tuple[str, ...] = Field((), description="of 'sdcompress list precisions', e.g. [uint8]; default: none")
+    precisions: EachOnce[str] = Field((), description="of 'sdcompress list precisions', e.g. [uint8]; default: none")
     max_drop: Annotated[float, Field(ge=0, lt=1)] = Field(0.01, description="accuracy that every exit may lose by it")
-
-    @field_validator("precisions")
-    @classmethod
-    def _each_once(cls, precisions: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(precisions)) != len(precisions):
-            raise ValueError("each precision may be named once")
-        return precisions
 
 
 class Calibrate(Frozen):
@@ -249,8 +269,8 @@ class Calibrate(Frozen):
 class Bench(Frozen):
     """How latency is measured."""
 
-    scenarios: tuple[Literal["single-stream", "offline"], ...] = ("single-stream", "offline")
-    batch: tuple[PositiveInt, ...] = Field((8, 32), description="batch sizes of the offline scenario")
+    scenarios: Some[Literal["single-stream", "offline"]] = ("single-stream", "offline")
+    batch: Some[PositiveInt] = Field((8, 32), description="batch sizes of the offline scenario")
     threads: PositiveInt = Field(
         1, description="intra-op threads; one is the only repeatable count on a shared machine"
     )
@@ -258,16 +278,18 @@ class Bench(Frozen):
     device: Literal["cpu", "cuda"] = "cpu"
     warmup_ms: PositiveFloat = 200.0
     duration_s: PositiveFloat = 10.0
-    rounds: Annotated[int, Field(ge=5)] = Field(10, description="interleaved rounds, from which ratios get intervals")
-    percentiles: tuple[Annotated[float, Field(ge=50, lt=100)], ...] = (50.0, 90.0, 95.0, 99.0)
+    rounds: Annotated[int, Field(ge=5, le=10_000)] = Field(
+        10, description="interleaved rounds, from which ratios get intervals"
+    )
+    percentiles: Some[Annotated[float, Field(ge=50, lt=100)]] = (50.0, 90.0, 95.0, 99.0)
 
 
 class Recipe(Frozen):
     """One experiment: everything that decides its outcome."""
 
     schema_version: Literal[1] = 1
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "run"
-    seed: Annotated[int, Field(ge=0)] = 0
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)] = "run"
+    seed: Annotated[int, Field(ge=0, lt=2**64)] = 0
     data: Data = Data()
     model: Model = Model()
     exits: Exits = Exits()

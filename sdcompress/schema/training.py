@@ -45,4 +45,5 @@ class TrainingState(Frozen):
     optimizer: dict[str, Any] = Field(description="the optimiser's numbers that are not tensors")
     scaler: dict[str, int | float] = Field({}, description="loss scale of fp16 and its counters")
     versions: dict[str, str] = Field({})
+    threads: PositiveInt | None = Field(None, description="of torch, on which the bits depend; None: not recorded")
     digest: Sha256

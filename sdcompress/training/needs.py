@@ -10,6 +10,7 @@ from sdcompress import methods
 from sdcompress.checkpoint import open_checkpoint
 from sdcompress.data.samples import Dataset
 from sdcompress.errors import RecipeError
+from sdcompress.machine import check_threads
 from sdcompress.methods._base import Context, Needs
 from sdcompress.models.build import build
 from sdcompress.schema.recipe import Recipe
@@ -29,8 +30,11 @@ def check_recipe(recipe: Recipe) -> None:
             epochs than phases, the batch does not divide, train.strategy does not go with something else, or
             model.start is of another backbone.
         CheckpointError: if model.start is no checkpoint.
+        UsageError: if train.threads is more than this machine runs at once.
     """
     check_sharding(recipe)
+    if recipe.train.threads is not None:
+        check_threads(recipe.train.threads, "train.threads")
     train, method = recipe.train, methods.build(recipe.method)
     spans(method.phases, train.epochs)
     shares = train.devices * train.accumulate

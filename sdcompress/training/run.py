@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import warnings
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,8 @@ from typing import Any
 from sdcompress import data, methods, recipes
 from sdcompress.checkpoint import METRICS, STEPS, Checkpoint, newest, open_checkpoint, read_metrics, step_of
 from sdcompress.errors import CheckpointError, OutputExistsError, RecipeError
+from sdcompress.machine import ThreadCount, check_threads, default_threads, most_threads
+from sdcompress.models.threads import torch_threads
 from sdcompress.schema.recipe import Recipe
 from sdcompress.schema.training import Extension
 from sdcompress.storage import LOCK, is_temporary, locked_folder, write_text
@@ -23,10 +27,12 @@ from sdcompress.training.trainer import OnEpoch, OnStep, Trainer
 __all__ = ["holds_another", "train"]
 
 SECTIONS = ("seed", "data", "model", "exits", "method", "train")
-# decide nothing: what the data is stands in its fingerprint, and the steps are the same however they are watched
+# decide nothing: what the data is stands in its fingerprint, and the steps are the same however they are watched;
+# but for threads, which decide the bits: _threads keeps their number, or says that it changes
 FREE = {
     *("data.dir", "data.download", "model.start", "method.file"),
     *(
+        "train.threads",
         "train.devices",
         "train.strategy",
         "train.accelerator",
@@ -47,6 +53,7 @@ def train(
     overwrite: bool = False,
     on_step: OnStep | None = None,
     on_epoch: OnEpoch | None = None,
+    on_start: Callable[[str], None] | None = None,
 ) -> Checkpoint:
     """Train, or go on with the run in ``out``; a finished run is returned as it is.
 
@@ -58,6 +65,7 @@ def train(
         overwrite: throw away a run that is there.
         on_step: called with (steps done, all steps).
         on_epoch: called with the metrics of each epoch.
+        on_start: called with a sentence about threads and device before the first step.
 
     Returns:
         The last checkpoint.
@@ -82,15 +90,19 @@ def train(
             return start
         if start is not None:
             warn_of_other_versions(start)
+        chosen = _threads(recipe.train.threads, start)
         same = start.data_fingerprint if start is not None else None
         dataset = data.load(recipe.data, seed=recipe.seed, fingerprint=same)
-        trainer = Trainer(recipe, dataset, fabric, out, start, extensions=extensions)
-        if fabric.is_global_zero:
-            write_text(out / "recipe.yaml", recipes.dump(recipe))  # only now is it known that it can be trained
-            if start is not None:
-                write_metrics(out, read_metrics(start.path.parents[1]))
-        with stop_on_signal() as request:
-            trainer.run(request, on_step=on_step, on_epoch=on_epoch)
+        with torch_threads(chosen.threads):
+            trainer = Trainer(recipe, dataset, fabric, out, start, extensions=extensions)
+            if fabric.is_global_zero:
+                write_text(out / "recipe.yaml", recipes.dump(recipe))  # only now is it known that it can be trained
+                if start is not None:
+                    write_metrics(out, read_metrics(start.path.parents[1]))
+            if on_start:
+                on_start(f"training on {fabric.device} with {chosen.threads} thread(s): {chosen.reason}")
+            with stop_on_signal() as request:
+                trainer.run(request, on_step=on_step, on_epoch=on_epoch)
         return open_checkpoint(out)
 
 
@@ -104,6 +116,25 @@ def _start(recipe: Recipe, out: Path, extends: Checkpoint | None) -> tuple[Check
         return start, (*start.state.extensions, _extension(recipe, start))
     _check_same(recipe, start, out, extends)
     return start, start.state.extensions
+
+
+def _threads(asked: int | None, start: Checkpoint | None) -> ThreadCount:
+    """As asked for; else as the run had before, because the bits of a sum depend on it; else what is free here."""
+    before = start.state.threads if start is not None else None
+    if asked is not None:
+        check_threads(asked, "train.threads")
+        chosen = ThreadCount(asked, "train.threads says so")
+    elif before is not None and before <= most_threads():
+        return ThreadCount(before, "as before, so that the run ends with the same bits")
+    else:
+        chosen = default_threads()
+    if before is not None and start is not None and before != chosen.threads:
+        warnings.warn(
+            f"{start.path} was trained with {before} thread(s), the run goes on with {chosen.threads}: not with the "
+            "bits that it would have had.",
+            stacklevel=3,
+        )
+    return chosen
 
 
 def holds_another(recipe: Recipe, out: Path) -> bool:

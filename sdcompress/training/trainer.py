@@ -235,6 +235,7 @@ class Trainer:
             data_fingerprint=self.dataset.fingerprint,
             extensions=self._extensions,
             method_sha256=method_sha256(self.recipe),
+            threads=torch.get_num_threads(),
         )
         self.fabric.barrier()
 

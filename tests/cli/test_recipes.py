@@ -22,14 +22,53 @@ def test_print_config_is_the_whole_recipe_and_reads_back_the_same(cli, recipe: P
     assert json.loads(cli("train", "-c", recipe, "--print-config", "--json").out) == yaml.safe_load(printed.out)
 
 
-def test_a_flag_wins_over_set_and_set_over_the_file(cli, recipe: Path) -> None:
+def test_set_and_flags_win_over_the_file_and_hold_together_in_any_order(cli, recipe: Path) -> None:
     def epochs(*arguments: str) -> int:
         return yaml.safe_load(cli("train", "-c", recipe, "--print-config", *arguments).out)["train"]["epochs"]
 
     assert epochs() == 1
     assert epochs("--set", "train.epochs=7") == 7
-    assert epochs("--set", "train.epochs=7", "--set", "train.epochs=8") == 8
-    assert epochs("--epochs", "9", "--set", "train.epochs=7") == 9
+    assert epochs("--epochs", "9", "--set", "train.batch_size=16") == 9
+    assert epochs("--epochs", "7", "--set", "train.epochs=7") == 7
+
+
+@pytest.mark.parametrize("settings", [["--set", "train.epochs=8"], ["--epochs", "8"]])
+def test_a_key_that_is_set_to_two_values_is_an_error(cli, recipe: Path, settings: list[str]) -> None:
+    for words in (["--set", "train.epochs=7", *settings], [*settings, "--set", "train.epochs=7"]):
+        done = cli("train", "-c", recipe, "--print-config", *words)
+        assert done.code == 2
+        assert "'train.epochs' is set twice" in done.err
+        assert "train.epochs=7" in done.err
+        assert "train.epochs=8" in done.err
+
+
+# a flag, a key beside or below the one that it sets, and a value of it
+FLAGS = {
+    "--method": ("fastbert", "method.backbone_share", 0.25),
+    "--model": ("cifar:resnet18", "model.options", {"dropout": 0.1}),
+    "--data": ("cifar10", "data.image_size", 48),
+    "--data-dir": ("there", "data.name", "cifar10"),
+    "--epochs": ("3", "train.schedule.warmup", 1.0),
+    "--batch-size": ("16", "train.accumulate", 2),
+    "--lr": ("0.25", "train.optimizer.weight_decay", 0.0),
+    "--seed": ("3", "name", "other"),
+}
+
+
+@pytest.mark.parametrize("flag", FLAGS)
+def test_a_flag_throws_away_no_setting_beside_it_in_either_order(cli, flag: str, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("method: {name: byot, temperature: 2.0}", encoding="utf-8")
+    word, key, value = FLAGS[flag]
+    setting = ["--set", f"{key}={json.dumps(value)}"]
+    printed = [
+        cli("train", "-c", tmp_path / "a.yaml", "--print-config", *words)
+        for words in ([flag, word, *setting], [*setting, flag, word])
+    ]
+    assert printed[0].out == printed[1].out
+    found = yaml.safe_load(printed[0].out)
+    for part in key.split("."):
+        found = found[part]
+    assert found == value
 
 
 def test_every_flag_of_train_sets_the_key_that_its_help_names(cli, recipe: Path) -> None:

@@ -1,0 +1,117 @@
+"""Settings on top of a recipe: all of them hold, in whatever order they stand, or one is named that does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from sdcompress.errors import RecipeError, brief
+from sdcompress.recipes._yaml import load_yaml
+from sdcompress.schema.recipe import Recipe
+
+__all__ = ["apply", "check_effect"]
+
+Keys = tuple[str, ...]
+_DEEPEST = 20
+
+# keys that only some recipes read, and which these are
+_READ_BY: dict[str, tuple[Callable[[Recipe], bool], str]] = {
+    "train.optimizer.momentum": (lambda recipe: recipe.train.optimizer.name == "sgd", "train.optimizer.name=sgd"),
+    "train.optimizer.nesterov": (lambda recipe: recipe.train.optimizer.name == "sgd", "train.optimizer.name=sgd"),
+    "train.optimizer.betas": (lambda recipe: recipe.train.optimizer.name == "adamw", "train.optimizer.name=adamw"),
+    "train.schedule.milestones": (
+        lambda recipe: recipe.train.schedule.name == "multistep",
+        "train.schedule.name=multistep",
+    ),
+    "train.schedule.gamma": (lambda recipe: recipe.train.schedule.name == "multistep", "train.schedule.name=multistep"),
+    "train.schedule.final": (lambda recipe: recipe.train.schedule.name == "cosine", "train.schedule.name=cosine"),
+    "exits.auto": (lambda recipe: not recipe.exits.at, "exits.at=[]"),
+    "export.exits": (lambda recipe: "single" in recipe.export.layouts, "'single' in export.layouts"),
+    "bench.batch": (lambda recipe: "offline" in recipe.bench.scenarios, "'offline' in bench.scenarios"),
+}
+
+
+def apply(tree: dict[str, Any], settings: Iterable[str]) -> set[Keys]:
+    """Put ``section.key=value`` settings into a recipe's tree; a whole section before its keys.
+
+    Args:
+        tree: of the recipe; changed.
+        settings: the value is YAML.
+
+    Returns:
+        The keys that were set, sections and their parts.
+
+    Raises:
+        RecipeError: if one is no setting, or two give one key different values.
+    """
+    given: dict[Keys, tuple[Any, str]] = {}
+    for keys, value, text in sorted(map(_parse, settings), key=lambda setting: len(setting[0])):
+        for inner, part in _parts(keys, value):
+            if inner in given and given[inner][0] != part:
+                raise RecipeError(
+                    f"'{brief('.'.join(inner))}' is set twice, to different values: {brief(given[inner][1])} and "
+                    f"{brief(text)}.",
+                    allowed="one value for a key, by its own flag or by --set",
+                    next_step="leave one of them out",
+                )
+            given[inner] = part, text
+        _put(tree, keys, value)
+    return set(given)
+
+
+def check_effect(recipe: Recipe, given: Iterable[Keys]) -> None:
+    """Refuse a setting that the recipe does not read.
+
+    Args:
+        recipe: with the settings.
+        given: the keys that were set.
+
+    Raises:
+        RecipeError: if one has no effect.
+    """
+    for key in sorted(".".join(keys) for keys in given):
+        is_read, where = _READ_BY.get(key, (None, ""))
+        if is_read is not None and not is_read(recipe):
+            raise RecipeError(
+                f"'{key}' is set, and this recipe does not read it.",
+                allowed=f"it has an effect with {where}",
+                next_step=f"leave '{key}' out, or change the recipe to {where}",
+            )
+
+
+def _parse(setting: str) -> tuple[Keys, Any, str]:
+    key, equals, text = setting.partition("=")
+    keys = tuple(key.split("."))
+    if not equals or not all(keys) or len(keys) > _DEEPEST:
+        raise RecipeError(
+            f"'{brief(setting)}' is not a setting.",
+            allowed="section.key=value, e.g. train.epochs=10 or method=eed",
+            next_step="write the key, an equals sign and the value, without spaces",
+        )
+    value = load_yaml(text, f"the value of '{brief(key)}'")
+    # 'method=byot' is short for 'method={name: byot}'
+    return keys, {"name": value} if keys == ("method",) and isinstance(value, str) else value, setting
+
+
+def _parts(keys: Keys, value: Any) -> Iterator[tuple[Keys, Any]]:
+    yield keys, value
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _parts((*keys, str(key)), inner)
+
+
+def _put(tree: dict[str, Any], keys: Keys, value: Any) -> None:
+    *sections, last = keys
+    for depth, section in enumerate(sections, start=1):
+        inner = tree.get(section)
+        if isinstance(inner, str) and keys[:depth] == ("method",):
+            inner = {"name": inner}
+        if not isinstance(inner, Mapping | None):
+            raise RecipeError(
+                f"'{brief('.'.join(keys[:depth]))}' is {brief(inner)}, so '{brief('.'.join(keys))}' cannot be set.",
+                allowed="keys of a section",
+                next_step=f"set '{brief('.'.join(keys[:depth]))}' as a whole",
+            )
+        tree[section] = dict(inner or {})
+        tree = tree[section]
+    tree[last] = value
