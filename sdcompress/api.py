@@ -90,6 +90,8 @@ def evaluate(
     backend: str | None = None,
     device: str = "cpu",
     allow_uncertified: bool = False,
+    trust_modules: bool = False,
+    download: bool = False,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Score every exit, their ensemble and the policy.
@@ -103,15 +105,26 @@ def evaluate(
         backend: of 'sdcompress list backends'; default: onnxruntime for an artifact, torch for a checkpoint.
         device: "cpu" or "cuda".
         allow_uncertified: also run what the artifact's certificate does not cover, such as another device.
+        trust_modules: of a checkpoint: import the module that it names, which runs its code, also where you have not
+            trained it here yourself.
+        download: let a data set that is not there be downloaded to where the stored recipe says, or to ``data_dir``.
         progress: called with (images done, all images).
 
     Raises:
         CheckpointError, ArtifactError, DataError: if the folder or the data is not intact.
+        UsageError: if the checkpoint names a module that is not trusted.
     """
     subject = open_subject(folder)
-    dataset = subject.dataset(data_dir)
+    engine = subject.engine(
+        backend=backend,
+        threads=threads,
+        device=device,
+        allow_uncertified=allow_uncertified,
+        trust_modules=trust_modules,
+    )
+    dataset = subject.dataset(data_dir, download=download)
     return run_evaluate(
-        subject.engine(backend=backend, threads=threads, device=device, allow_uncertified=allow_uncertified),
+        engine,
         dataset.split(split),
         kind=subject.kind,
         name=name or Path(folder).resolve().name,

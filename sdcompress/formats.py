@@ -35,6 +35,7 @@ def export(
     ensemble: Ensemble | None = None,
     data_dir: Folder | None = None,
     build: BuildSettings | None = None,
+    trust_modules: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Manifest:
@@ -56,6 +57,8 @@ def export(
         data_dir: where the data lies, if elsewhere than in the recipe. Engines are held against its validation images
             too; where it is not given and they are not there, they are not, with a warning.
         build: how engines are built.
+        trust_modules: of a checkpoint: import the module that it names, which runs its code, also where you have not
+            trained it here yourself.
         overwrite: replace an artifact that is there.
         progress: told (done, total).
 
@@ -66,7 +69,8 @@ def export(
         VerificationError: if leaving early is not faster in ``graph`` or ``if``; or if a plan is not as asked for, or
             engines lose more accuracy than they may.
         OutputExistsError: if ``out`` holds something.
-        UsageError: if ``source`` is not what is asked for is made of, or TensorRT cannot parse it.
+        UsageError: if ``source`` is not what is asked for is made of, TensorRT cannot parse it, or a checkpoint names
+            a module that is not trusted.
     """
     asked: dict[str, Any] = {
         "layout": layout,
@@ -83,8 +87,25 @@ def export(
                 allowed="these with the format 'trt'",
                 next_step="add --format trt, or leave them out",
             )
-        return verbs.export(source, out, **onnx, data_dir=data_dir, overwrite=overwrite, progress=progress)
-    return _export_engines(source, out, onnx, build, data_dir=data_dir, overwrite=overwrite, progress=progress)
+        return verbs.export(
+            source,
+            out,
+            **onnx,
+            trust_modules=trust_modules,
+            data_dir=data_dir,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    return _export_engines(
+        source,
+        out,
+        onnx,
+        build,
+        trust_modules=trust_modules,
+        data_dir=data_dir,
+        overwrite=overwrite,
+        progress=progress,
+    )
 
 
 def _export_engines(
@@ -93,6 +114,7 @@ def _export_engines(
     onnx: dict[str, Any],
     build: BuildSettings | None,
     *,
+    trust_modules: bool,
     data_dir: Folder | None,
     overwrite: bool,
     progress: Progress | None,
@@ -115,5 +137,5 @@ def _export_engines(
     load(builds=True)  # before the export takes its minutes
     with tempfile.TemporaryDirectory(prefix="sdcompress-") as folder:
         graphs = Path(folder) / "onnx"
-        verbs.export(source, graphs, **onnx, data_dir=data_dir, progress=progress)
+        verbs.export(source, graphs, **onnx, trust_modules=trust_modules, data_dir=data_dir, progress=progress)
         return build_engines(graphs, out, settings=build, data_dir=data_dir, overwrite=overwrite, progress=progress)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from sdcompress.cli import engine_options as trt
-from sdcompress.cli.options import DataDir, Json, Out, Overwrite
+from sdcompress.cli.options import DataDir, Json, Out, Overwrite, TrustModules
 from sdcompress.cli.screen import bar, say, write_json
 from sdcompress.schema import graphs
 from sdcompress.schema.manifest import Manifest
@@ -72,6 +72,7 @@ def export(
     max_drop: trt.MaxDrop = None,
     against: trt.Against = None,
     data_dir: DataDir = None,
+    trust_modules: TrustModules = False,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
@@ -92,7 +93,8 @@ def export(
     with bar("export") as progress:
         manifest = api.export(
             source, out, format=format_, layout=layout, exit=exit_, exits=exits or None, opset=opset, ensemble=ensemble,
-            build=trt.build_settings(given, source), data_dir=data_dir, overwrite=overwrite, progress=progress,
+            build=trt.build_settings(given, source), trust_modules=trust_modules, data_dir=data_dir,
+            overwrite=overwrite, progress=progress,
         )  # fmt: skip
     if json:
         write_json({"artifact": str(out), **manifest.model_dump(mode="json")})

@@ -28,6 +28,7 @@ def open_engine(
     threads: int | None = None,
     device: str = "cpu",
     allow_uncertified: bool = False,
+    trust_modules: bool = False,
 ) -> Engine:
     """Open an artifact, after checking all of it; or a checkpoint with the backend "eager".
 
@@ -38,6 +39,8 @@ def open_engine(
         device: "cpu" or "cuda".
         allow_uncertified: run an artifact whose certificate does not cover what is asked for: another backend or
             device than the certified one, other graphs, or thresholds beyond the certified ones.
+        trust_modules: with "eager": import the module that the checkpoint names, which runs its code, also where you
+            have not trained it here yourself.
 
     Raises:
         ArtifactError: if the artifact is not intact or cannot be loaded.
@@ -54,7 +57,7 @@ def open_engine(
     if backend == EAGER:
         from sdcompress.runtime.eager import open_eager  # brings torch
 
-        return open_eager(path, threads=threads, device=device)
+        return open_eager(path, threads=threads, device=device, trust_modules=trust_modules)
     return open_network(path, backend=backend, threads=threads, device=device, allow_uncertified=allow_uncertified)
 
 

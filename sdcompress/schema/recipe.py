@@ -1,4 +1,4 @@
-"""The recipe: what a user chooses. YAML chooses and sets numbers; it never holds code."""
+"""The recipe: what a user chooses. YAML chooses and sets numbers. It holds no code, but may name a user's own."""
 
 from __future__ import annotations
 
@@ -38,9 +38,14 @@ class Data(Frozen):
     train_limit: PositiveInt | None = Field(None, description="use only the first N shuffled training images")
     test_limit: PositiveInt | None = Field(None, description="use only the first N shuffled test images")
 
-    def at(self, folder: object) -> Data:
-        """The same data in another folder; None changes nothing."""
-        return self if folder is None else self.model_copy(update={"dir": str(folder)})
+    def at(self, folder: object, *, download: bool = False) -> Data:
+        """The data of a recipe that was stored with a network, which may be a stranger's: nothing is fetched unasked.
+
+        Args:
+            folder: where it lies here; None: where the recipe says.
+            download: the user allows a download now.
+        """
+        return self.model_copy(update={"dir": self.dir if folder is None else str(folder), "download": download})
 
 
 class Model(Frozen):

@@ -6,9 +6,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from sdcompress import data, methods, recipes
+from sdcompress import data, methods, recipes, registry
 from sdcompress.checkpoint import METRICS, STEPS, Checkpoint, newest, open_checkpoint
 from sdcompress.errors import CheckpointError, OutputExistsError
+from sdcompress.models.backbones import ROOM as BACKBONES
+from sdcompress.own_code import is_there, remember
 from sdcompress.schema.recipe import Recipe
 from sdcompress.storage import write_text
 from sdcompress.training.hardware import launch
@@ -67,6 +69,7 @@ def train(
     fabric = launch(recipe.train, phases=len(methods.build(recipe.method).phases))
     if fabric.is_global_zero:
         _make_room(out, overwrite=overwrite)
+        _remember_module(recipe)
     fabric.barrier()
     last = newest(out)
     start = open_checkpoint(last) if last else None
@@ -83,6 +86,13 @@ def train(
     with stop_on_signal() as request:
         trainer.run(request, on_step=on_step, on_epoch=on_epoch)
     return open_checkpoint(out)
+
+
+def _remember_module(recipe: Recipe) -> None:
+    """Whoever trains by a recipe has chosen the code that it names; evaluating the checkpoint need not ask again."""
+    model = recipe.model
+    if model.name.partition(":")[0] not in registry.names(BACKBONES) and is_there(model.name):
+        remember(model.name, model.options)
 
 
 def holds_another(recipe: Recipe, out: Path) -> bool:
