@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -87,7 +88,10 @@ def staged_folder(out: Path) -> Iterator[Path]:
 
 
 def replace_folder(new: Path, out: Path) -> None:
-    """Put the folder ``new`` in the place of ``out``; whatever stood there is removed only after the swap."""
+    """Put the folder ``new`` in the place of ``out``; whatever stood there is removed only after the swap.
+
+    What cannot be removed then is left beside it, with a warning: the new folder stands all the same.
+    """
     old = out.parent / f".{out.name}.{secrets.token_hex(4)}.old"
     out.rename(old)
     try:
@@ -95,7 +99,9 @@ def replace_folder(new: Path, out: Path) -> None:
     except OSError:
         old.rename(out)
         raise
-    shutil.rmtree(old)
+    shutil.rmtree(old, ignore_errors=True)
+    if old.exists():
+        warnings.warn(f"'{out}' was replaced; what it held could not be removed and is now '{old}'.", stacklevel=2)
 
 
 def write_text(path: Path, text: str) -> None:

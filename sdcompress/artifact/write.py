@@ -5,19 +5,24 @@ from __future__ import annotations
 import datetime as dt
 import errno
 import json
+import os
 import secrets
 import shlex
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sdcompress.errors import OutputExistsError
+from sdcompress.artifact.outside import check_outside
+from sdcompress.errors import OutputExistsError, StorageError
 from sdcompress.schema.manifest import FileEntry, Manifest, Provenance
 from sdcompress.storage import digest_of, replace_folder, sha256_of, staged_folder, storage_errors
 
 __all__ = ["derived", "entry", "seal", "staged"]
+
+_ANY_WRITE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
 
 @contextmanager
@@ -32,10 +37,11 @@ def staged(out: Path | str, *, overwrite: bool = False) -> Iterator[Path]:
         The temporary folder.
 
     Raises:
-        OutputExistsError: if ``out`` holds something that would be lost.
-        StorageError: if the disk is full or the folder cannot be written.
+        OutputExistsError: if ``out`` holds something that would be lost, or lies inside an artifact or a training run.
+        StorageError: if the disk is full, or the folder or the artifact in it cannot be written.
     """
     out = Path(out).resolve()  # a link to an artifact stays a link
+    check_outside(out)
     if _is_free(out, overwrite=overwrite):
         try:
             with staged_folder(out) as folder:
@@ -45,6 +51,7 @@ def staged(out: Path | str, *, overwrite: bool = False) -> Iterator[Path]:
                 raise
             raise _exists(out) from error  # somebody wrote it meanwhile
     else:
+        _check_writable(out)
         fresh = out.with_name(f".{out.name}.{secrets.token_hex(4)}.new")
         with staged_folder(fresh) as folder:
             yield folder
@@ -102,6 +109,17 @@ def _is_free(out: Path, *, overwrite: bool) -> bool:
     if not overwrite:
         raise _exists(out)
     return False
+
+
+def _check_writable(folder: Path) -> None:
+    """A folder without any write bit is protected, for root too; its files could not be removed after the swap."""
+    for each in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
+        if not each.stat().st_mode & _ANY_WRITE or not os.access(each, os.W_OK | os.X_OK):
+            raise StorageError(
+                f"The artifact in '{folder}' is read-only; it was not replaced.",
+                allowed="an artifact whose folder this user may write",
+                next_step=f"chmod -R u+w {shlex.quote(str(folder))}, or choose another --out",
+            )
 
 
 def _foreign(folder: Path) -> str | None:

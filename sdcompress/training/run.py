@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sdcompress import data, methods, recipes, registry
+from sdcompress.artifact.outside import check_outside
 from sdcompress.checkpoint import METRICS, STEPS, Checkpoint, newest, open_checkpoint
 from sdcompress.errors import CheckpointError, OutputExistsError
 from sdcompress.models.backbones import ROOM as BACKBONES
@@ -122,6 +123,7 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _make_room(out: Path, *, overwrite: bool) -> None:
+    check_outside(out)
     if out.exists() and not out.is_dir():
         raise OutputExistsError(f"{out} is a file.", allowed="a folder", next_step="choose another folder with --out")
     if not out.exists() or not any(out.iterdir()):
