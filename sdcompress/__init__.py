@@ -13,7 +13,20 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from sdcompress.api import bench, calibrate, evaluate, explain, export, plan, quantize, report, run, train, verify
+    from sdcompress.api import (
+        bench,
+        calibrate,
+        evaluate,
+        explain,
+        export,
+        plan,
+        quantize,
+        report,
+        run,
+        sign,
+        train,
+        verify,
+    )
     from sdcompress.runtime.open import open_engine as open  # noqa: A004 - the verb that users expect
 
 __all__ = [
@@ -27,6 +40,7 @@ __all__ = [
     "quantize",
     "report",
     "run",
+    "sign",
     "train",
     "verify",
 ]

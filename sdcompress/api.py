@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from sdcompress import pipeline, recipes
 from sdcompress.artifact.read import open_artifact
+from sdcompress.artifact.signature import sign
 from sdcompress.benchmarking.contender import bench_samples
 from sdcompress.benchmarking.run import bench as run_bench
 from sdcompress.calibration.verbs import calibrate, plan
@@ -38,6 +39,7 @@ __all__ = [
     "quantize",
     "report",
     "run",
+    "sign",
     "train",
     "verify",
 ]

@@ -12,10 +12,12 @@ import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from sdcompress.artifact.outside import check_outside
+from sdcompress.artifact.read import MANIFEST, SIGNATURE
 from sdcompress.errors import OutputExistsError, StorageError
 from sdcompress.schema.manifest import FileEntry, Manifest, Provenance
 from sdcompress.storage import digest_of, replace_folder, sha256_of, staged_folder, storage_errors
@@ -90,6 +92,7 @@ def derived(old: Manifest) -> Provenance:
             "parent": old.digest,
             "created": dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
             "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "versions": {**old.provenance.versions, "sdcompress": version("sdcompress")},
         }
     )
 
@@ -133,7 +136,7 @@ def _foreign(folder: Path) -> str | None:
             entries.append(one_graph)
         for engines in manifest.get("engines", []):
             entries += [*engines["plans"], engines["log"]]
-        listed = {"manifest.json", *(item["file"] for item in entries)}
+        listed = {MANIFEST, SIGNATURE, *(item["file"] for item in entries)}
     except (OSError, ValueError, KeyError, TypeError):
         listed = set()
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))

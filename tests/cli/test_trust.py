@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from sdcompress import own_code
 from sdcompress.errors import DataError
@@ -58,6 +60,30 @@ def test_ones_own_run_is_evaluated_and_anothers_only_when_told(
     for verb in (["evaluate", trained], export):
         assert cli(*verb, "--trust-modules").code == 0
     assert cli("evaluate", tmp_path / "artifact").code == 0  # needs no module
+
+
+def test_verify_says_what_is_proved_what_is_claimed_and_who_signed(cli, made, tmp_path: Path) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+    (tmp_path / "private.pem").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
+    public = serialization.PublicFormat.SubjectPublicKeyInfo
+    (tmp_path / "public.pem").write_bytes(key.public_key().public_bytes(pem, public))
+    cascade = Path(shutil.copytree(made.cascade, tmp_path / "cascade"))
+    done = cli("verify", cascade, "--key", tmp_path / "public.pem")
+    assert (done.code, "is not signed" in done.err) == (4, True)
+    unsigned = cli("verify", cascade)
+    for words in ("proved here:", "only claimed by whoever wrote it:", "no signature was checked (--key)"):
+        assert words in unsigned.out
+    signed = json.loads(cli("sign", cascade, "--key", tmp_path / "private.pem", "--json").out)
+    assert signed["kind"] == "key"
+    told = json.loads(cli("verify", cascade, "--key", tmp_path / "public.pem", "--json").out)
+    assert told["signature"]["signer"] == signed["signer"]
+    assert told["claimed"]
+    assert told["proved"]
+    assert "who stands for these claims" in cli("verify", cascade, "--key", tmp_path / "public.pem").out
+    made_of_it = ["export", made.train, "--layout", "single", "--out", cascade, "--overwrite"]
+    assert cli(*made_of_it).code == 0  # a signed artifact is replaced as a whole
+    assert not (cascade / "model.sig").exists()
 
 
 @pytest.mark.parametrize("kind", ["artifact", "checkpoint"])
