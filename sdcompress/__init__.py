@@ -7,11 +7,26 @@ torch.
 from __future__ import annotations
 
 import importlib
-from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
 
+# nothing else is imported here: 'python -m sdcompress' looks in the working directory first until __main__ begins
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from sdcompress.api import bench, calibrate, evaluate, explain, export, plan, quantize, report, run, train, verify
+    from typing import Any
+
+    from sdcompress.api import (
+        bench,
+        calibrate,
+        evaluate,
+        explain,
+        export,
+        plan,
+        quantize,
+        report,
+        run,
+        sign,
+        train,
+        verify,
+    )
     from sdcompress.runtime.open import open_engine as open  # noqa: A004 - the verb that users expect
 
 __all__ = [
@@ -26,19 +41,26 @@ __all__ = [
     "quantize",
     "report",
     "run",
+    "sign",
     "train",
     "verify",
 ]
 
-try:
-    __version__ = version("sdcompress")
-except PackageNotFoundError:  # a working tree on a machine that cannot install it
-    __version__ = "0+unknown"
-
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name == "open":
         return importlib.import_module("sdcompress.runtime.open").open_engine
     if name in __all__:
         return getattr(importlib.import_module("sdcompress.api"), name)
     raise AttributeError(f"module 'sdcompress' has no attribute '{name}'")
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("sdcompress")
+    except PackageNotFoundError:  # a working tree on a machine that cannot install it
+        return "0+unknown"

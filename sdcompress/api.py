@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from sdcompress import pipeline, recipes
 from sdcompress.artifact.read import open_artifact
+from sdcompress.artifact.signature import sign
 from sdcompress.benchmarking.contender import bench_samples
 from sdcompress.benchmarking.run import bench as run_bench
 from sdcompress.calibration.verbs import calibrate, plan
@@ -43,6 +44,7 @@ __all__ = [
     "quantize",
     "report",
     "run",
+    "sign",
     "train",
     "verify",
 ]
@@ -118,6 +120,8 @@ def evaluate(
     backend: str | None = None,
     device: str = "cpu",
     allow_uncertified: bool = False,
+    trust_modules: bool = False,
+    download: bool = False,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Score every exit, their ensemble and the policy.
@@ -131,20 +135,26 @@ def evaluate(
         backend: of 'sdcompress list backends'; default: onnxruntime for an artifact, torch for a checkpoint.
         device: "cpu" or "cuda".
         allow_uncertified: also run what the artifact's certificate does not cover, such as another device.
+        trust_modules: of a checkpoint: import the module that it names, which runs its code, also where you have not
+            trained it here yourself.
+        download: let a data set that is not there be downloaded to where the stored recipe says, or to ``data_dir``.
         progress: called with (images done, all images).
 
     Raises:
         CheckpointError, ArtifactError, DataError: if the folder or the data is not intact.
+        UsageError: if the checkpoint names a module that is not trusted.
     """
     subject = open_subject(folder)
-    dataset = subject.dataset(data_dir)
+    engine = subject.engine(
+        backend=backend,
+        threads=default_threads().threads if threads is None else threads,
+        device=device,
+        allow_uncertified=allow_uncertified,
+        trust_modules=trust_modules,
+    )
+    dataset = subject.dataset(data_dir, download=download)
     return run_evaluate(
-        subject.engine(
-            backend=backend,
-            threads=default_threads().threads if threads is None else threads,
-            device=device,
-            allow_uncertified=allow_uncertified,
-        ),
+        engine,
         dataset.split(split),
         kind=subject.kind,
         name=name or Path(folder).resolve().name,

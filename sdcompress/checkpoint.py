@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from sdcompress import data
+from sdcompress import data, registry
 from sdcompress.errors import CheckpointError, requires_extra
+from sdcompress.models.backbones import ROOM as BACKBONES
+from sdcompress.own_code import check_trusted
 from sdcompress.schema.manifest import FileEntry, Preprocess
 from sdcompress.schema.recipe import Recipe
 from sdcompress.schema.training import TrainingState
@@ -88,16 +90,22 @@ class Checkpoint:
         """Identity of the data and its split."""
         return self.state.data_fingerprint
 
-    def network(self) -> MultiExit:
+    def network(self, *, trust_modules: bool = False) -> MultiExit:
         """The trained network on the CPU in evaluation mode; with averaged weights where EMA was on.
+
+        Args:
+            trust_modules: import the module that the recipe names, also where it was not trained here by its user.
 
         Raises:
             CheckpointError: if the weights do not fit the network of the recipe.
             MissingExtraError: if torch is not installed.
+            UsageError: if it names a module that is not trusted, see ``sdcompress.own_code``.
         """
+        recipe = self.recipe
+        if recipe.model.name.partition(":")[0] not in registry.names(BACKBONES):
+            check_trusted(self.path, recipe.model.name, recipe.model.options, trust=trust_modules)
         with requires_extra("train"):
             from sdcompress.models.build import build  # torch only where a network is asked for
-        recipe = self.recipe
         # other weights would be fetched only to be overwritten
         model = recipe.model.model_copy(update={"pretrained": False, "start": None})
         tensors = self.tensors()
@@ -123,16 +131,19 @@ class Checkpoint:
         """
         return read_tensors(self.path / self.state.weights.file)
 
-    def dataset(self, data_dir: Path | str | None = None) -> Dataset:
+    def dataset(self, data_dir: Path | str | None = None, *, download: bool = False) -> Dataset:
         """The data that it was trained on, loaded by its recipe.
 
         Args:
             data_dir: where the data lies on this machine, if elsewhere than in the recipe.
+            download: let data that is not there be fetched. What the stored recipe says of it counts for nothing,
+                as it may be a stranger's.
 
         Raises:
             DataError: if the data or its split is not the same.
         """
-        return data.load(self.recipe.data.at(data_dir), seed=self.recipe.seed, fingerprint=self.data_fingerprint)
+        spec = self.recipe.data.at(data_dir, download=download)
+        return data.load(spec, seed=self.recipe.seed, fingerprint=self.data_fingerprint)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@
     |   +-- CheckpointError         4   corrupt, truncated, edited or foreign checkpoint
     |   +-- ArtifactError           4   corrupt, truncated, edited or foreign artifact
     |   +-- CertificateError        4   edited or foreign certificate, or thresholds beyond it
+    |   +-- SignatureError          4   no signature, or not one by the key that is asked for
     |   +-- ParityError             4   an export whose outputs differ from the checkpoint's
     +-- BenchmarkError              5   a measurement that cannot be trusted or that regressed
     +-- TrainingDivergedError       6   a loss that is not finite
@@ -44,6 +45,7 @@ __all__ = [
     "RecipeError",
     "SdcompressError",
     "SetupError",
+    "SignatureError",
     "StorageError",
     "TrainingDivergedError",
     "UnknownNameError",
@@ -165,6 +167,10 @@ class ArtifactError(VerificationError):
 
 class CertificateError(VerificationError):
     """A certificate that was edited, belongs to something else, or does not cover what would run."""
+
+
+class SignatureError(VerificationError):
+    """An artifact that is not signed, or not as it stands by the holder of the key that is asked for."""
 
 
 class ParityError(VerificationError):

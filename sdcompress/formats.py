@@ -36,6 +36,7 @@ def export(
     data_dir: Folder | None = None,
     threads: int | None = None,
     build: BuildSettings | None = None,
+    trust_modules: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Manifest:
@@ -59,6 +60,8 @@ def export(
         threads: of the CPU, while a checkpoint is exported and its graphs are compared with it; default: what other
             work leaves free.
         build: how engines are built.
+        trust_modules: of a checkpoint: import the module that it names, which runs its code, also where you have not
+            trained it here yourself.
         overwrite: replace an artifact that is there.
         progress: told (done, total).
 
@@ -70,7 +73,7 @@ def export(
             engines lose more accuracy than they may.
         OutputExistsError: if ``out`` holds something.
         UsageError: if ``threads`` is more than this machine runs at once, ``source`` is not what is asked for is made
-            of, or TensorRT cannot parse it.
+            of, TensorRT cannot parse it, or a checkpoint names a module that is not trusted.
     """
     asked: dict[str, Any] = {
         "layout": layout,
@@ -87,10 +90,18 @@ def export(
                 allowed="these with the format 'trt'",
                 next_step="add --format trt, or leave them out",
             )
-        onnx["threads"] = threads
+        onnx |= {"threads": threads, "trust_modules": trust_modules}
         return verbs.export(source, out, **onnx, data_dir=data_dir, overwrite=overwrite, progress=progress)
     return _export_engines(
-        source, out, onnx, build, threads=threads, data_dir=data_dir, overwrite=overwrite, progress=progress
+        source,
+        out,
+        onnx,
+        build,
+        threads=threads,
+        trust_modules=trust_modules,
+        data_dir=data_dir,
+        overwrite=overwrite,
+        progress=progress,
     )
 
 
@@ -101,6 +112,7 @@ def _export_engines(
     build: BuildSettings | None,
     *,
     threads: int | None,
+    trust_modules: bool,
     data_dir: Folder | None,
     overwrite: bool,
     progress: Progress | None,
@@ -123,5 +135,6 @@ def _export_engines(
     load(builds=True)  # before the export takes its minutes
     with tempfile.TemporaryDirectory(prefix="sdcompress-") as folder:
         graphs = Path(folder) / "onnx"
-        verbs.export(source, graphs, **onnx, threads=threads, data_dir=data_dir, progress=progress)
+        onnx |= {"threads": threads, "trust_modules": trust_modules}
+        verbs.export(source, graphs, **onnx, data_dir=data_dir, progress=progress)
         return build_engines(graphs, out, settings=build, data_dir=data_dir, overwrite=overwrite, progress=progress)

@@ -293,7 +293,7 @@ class _Job:
         """The data of the run, loaded once, where a step needs it."""
         if self._dataset is None:
             spec = self.recipe.data
-            self._dataset = open_subject(folder).dataset(spec.dir)
+            self._dataset = open_subject(folder).dataset(spec.dir, download=spec.download)
         return self._dataset
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from sdcompress.errors import UnknownNameError, UsageError, requires_extra
+from sdcompress.own_code import check_module, use_working_directory
 
 __all__ = ["call_user_function", "describe", "load", "load_file", "names"]
 
@@ -90,6 +91,7 @@ def load_file(path: str) -> Any:
     assert spec.loader is not None, path
     module = importlib.util.module_from_spec(spec)
     sys.modules[module.__name__] = module  # dataclasses look their module up
+    use_working_directory()  # it may import what lies beside it
     try:
         spec.loader.exec_module(module)
     except (SyntaxError, ImportError) as error:
@@ -108,12 +110,14 @@ def call_user_function(path: str, **arguments: Any) -> Any:
     """Call a function of the user's own, named ``package.module:function``.
 
     Args:
-        path: the module, importable from the working directory or the environment, and the function in it.
+        path: the module, importable from the working directory or another folder of the user's own, and the function.
         arguments: keyword arguments for the function.
 
     Raises:
-        UsageError: if the module or the function does not exist.
+        UsageError: if the module or the function does not exist, or the module is an installed one.
     """
+    check_module(path)
+    use_working_directory()
     module_name, _, function = path.partition(":")
     try:
         module = importlib.import_module(module_name)

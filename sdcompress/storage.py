@@ -11,6 +11,7 @@ import secrets
 import shutil
 import socket
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -215,7 +216,9 @@ def _swap(new: Path, out: Path) -> None:
         except OSError:
             old.rename(out)
             raise
-        shutil.rmtree(old)
+        shutil.rmtree(old, ignore_errors=True)
+        if old.exists():  # the new folder stands all the same
+            warnings.warn(f"'{out}' was replaced; what it held could not be removed and is now '{old}'.", stacklevel=2)
     finally:
         os.close(lock)
 

@@ -9,6 +9,7 @@ from sdcompress.schema.manifest import (
     Certificate,
     Exit,
     Input,
+    Manifest,
     OneGraph,
     ParityRecord,
     Policy,
@@ -16,7 +17,7 @@ from sdcompress.schema.manifest import (
     Segment,
 )
 
-__all__ = ["OWN_IMAGES", "card", "guarantee"]
+__all__ = ["OWN_IMAGES", "card", "card_of", "guarantee"]
 
 _LAYOUTS = {
     "single": "One plain ONNX graph with one exit.",
@@ -147,6 +148,12 @@ def card(
         recipe=provenance.recipe_sha256,
         data=provenance.data_fingerprint,
     )
+
+
+def card_of(manifest: Manifest) -> str:
+    """The card of a manifest that is there."""
+    said = ("layout", "classes", "segments", "exits", "parity", "provenance", "policy", "certificate", "one_graph")
+    return card(network_input=manifest.input, **{name: getattr(manifest, name) for name in said})
 
 
 def _pixels(network_input: Input) -> str:

@@ -28,12 +28,15 @@ class Evidence:
         labels: int32 [N], the class of each sample; only where the bounds hold in every class.
         against: uint8 [N], 0 or 1: whether the answer of another network is right; only where that is what is measured
             against. For disagreement it is right by definition, and ``right`` says who agrees with it.
+        shape_confidences: float32 [E-1, M], of the samples that shaped the path: every threshold on it is one of them.
+            None: made by a version that did not keep them.
     """
 
     confidences: npt.NDArray[np.float32]
     right: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int32] | None = None
     against: npt.NDArray[np.uint8] | None = None
+    shape_confidences: npt.NDArray[np.float32] | None = None
 
     @property
     def reference(self) -> npt.NDArray[np.uint8]:
@@ -42,7 +45,7 @@ class Evidence:
 
     def save(self, path: Path) -> None:
         """Write an .npz of the arrays that there are; the same arrays give the same bytes."""
-        optional = {"labels": self.labels, "against": self.against}
+        optional = {"labels": self.labels, "against": self.against, "shape_confidences": self.shape_confidences}
         there: dict[str, Any] = {name: array for name, array in optional.items() if array is not None}
         np.savez(path, confidences=self.confidences, right=self.right, **there)
 
@@ -55,7 +58,8 @@ class Evidence:
         """
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                evidence = cls(arrays["confidences"], arrays["right"], arrays.get("labels"), arrays.get("against"))
+                optional = {name: arrays.get(name) for name in ("labels", "against", "shape_confidences")}
+                evidence = cls(arrays["confidences"], arrays["right"], **optional)
         except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
             raise _malformed(path, str(error)) from error
         if wrong := evidence._problem():
@@ -74,6 +78,9 @@ class Evidence:
             return "'right' holds other numbers than 0 and 1"
         if self.labels is not None and (self.labels.dtype != "int32" or self.labels.shape != self.right.shape[1:]):
             return f"'labels' is {self.labels.dtype} {list(self.labels.shape)}, not int32 of one for each sample"
+        shape = self.shape_confidences
+        if shape is not None and (shape.dtype != "float32" or shape.ndim != 2 or len(shape) != len(self.confidences)):
+            return f"'shape_confidences' is {shape.dtype} {list(shape.shape)}, not float32 [E-1, M]"
         other = self.against
         if other is not None and (
             other.dtype != "uint8" or other.shape != self.right.shape[1:] or other.max(initial=0) > 1
@@ -85,6 +92,7 @@ class Evidence:
 def _malformed(path: Path, why: str) -> ArtifactError:
     return ArtifactError(
         f"The certificate's evidence '{path.name}' cannot be read: {why}.",
-        allowed="confidences float32 [E-1, N], right uint8 [E, N], optionally labels int32 [N], against uint8 [N]",
+        allowed="confidences float32 [E-1, N], right uint8 [E, N], optionally labels int32 [N], against uint8 [N], "
+        "shape_confidences float32 [E-1, M]",
         next_step="copy the artifact again, or calibrate it again",
     )

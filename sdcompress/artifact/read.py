@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,9 +19,10 @@ from sdcompress.schema.base import explain
 from sdcompress.schema.manifest import FileEntry, Manifest
 from sdcompress.storage import digest_of, sha256_of
 
-__all__ = ["MANIFEST", "Artifact", "open_artifact"]
+__all__ = ["MANIFEST", "SIGNATURE", "Artifact", "open_artifact"]
 
 MANIFEST = "manifest.json"
+SIGNATURE = "model.sig"  # of all other files, so that the manifest cannot list it
 
 _UNDERSTOOD = 1
 _AGAIN = "copy the artifact again from where it was made, or export it again"
@@ -99,7 +101,7 @@ def open_artifact(path: Path | str) -> Artifact:
     manifest = _manifest(path, _fields(path))
     _check_wiring(path, manifest)
     listed = {entry.file: entry for entry in manifest.files}
-    _check_names(path, {MANIFEST, *listed})
+    _check_names(path, {MANIFEST, *listed, *([SIGNATURE] if os.path.lexists(path / SIGNATURE) else [])})
     for entry in listed.values():
         _check_content(path, entry)
     return Artifact(path, manifest)

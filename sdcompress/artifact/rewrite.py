@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from sdcompress.artifact.card import card
+from sdcompress.artifact.card import card_of
 from sdcompress.artifact.read import Artifact
 from sdcompress.artifact.write import derived, entry, seal
 from sdcompress.schema.manifest import Manifest
@@ -25,14 +25,13 @@ def rewrite(old: Artifact, folder: Path, **changed: Any) -> Manifest:
     """
     fields = {name: getattr(old.manifest, name) for name in Manifest.model_fields if name != "digest"}
     fields |= {"provenance": derived(old.manifest), **changed}
-    listed = Manifest(**{**fields, "digest": "0" * 64}).files
+    unsealed = Manifest(**{**fields, "digest": "0" * 64})
+    listed = unsealed.files
     for file in old.manifest.files:
         target = folder / file.file
         if file in listed and file != old.manifest.card and not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(old.file(file), target)
-    said = ("layout", "classes", "segments", "exits", "parity", "provenance", "policy", "certificate", "one_graph")
-    text = card(network_input=fields["input"], **{name: fields[name] for name in said})
     name = old.manifest.card.file
-    (folder / name).write_text(text, encoding="utf-8", newline="\n")
+    (folder / name).write_text(card_of(unsealed), encoding="utf-8", newline="\n")
     return seal(folder, **{**fields, "card": entry(folder, name)})

@@ -5,18 +5,25 @@ from __future__ import annotations
 import datetime as dt
 import errno
 import json
+import os
 import shlex
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from sdcompress.errors import OutputExistsError
+from sdcompress.artifact.outside import check_outside
+from sdcompress.artifact.read import MANIFEST, SIGNATURE
+from sdcompress.errors import OutputExistsError, StorageError
 from sdcompress.schema.manifest import FileEntry, Manifest, Provenance
 from sdcompress.storage import clear_leftovers, digest_of, sha256_of, staged_folder
 
 __all__ = ["derived", "entry", "seal", "staged"]
+
+_ANY_WRITE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
 
 @contextmanager
@@ -31,12 +38,15 @@ def staged(out: Path | str, *, overwrite: bool = False) -> Iterator[Path]:
         The temporary folder.
 
     Raises:
-        OutputExistsError: if ``out`` holds something that would be lost.
-        StorageError: if the disk is full or the folder cannot be written.
+        OutputExistsError: if ``out`` holds something that would be lost, or lies inside an artifact or a training run.
+        StorageError: if the disk is full, or the folder or the artifact in it cannot be written.
     """
     out = Path(out).resolve()  # a link to an artifact stays a link
+    check_outside(out)
     clear_leftovers(out)
     replace = not _is_free(out, overwrite=overwrite)
+    if replace:
+        _check_writable(out)
     try:
         with staged_folder(out, replace=replace) as folder:
             yield folder
@@ -77,6 +87,7 @@ def derived(old: Manifest) -> Provenance:
             "parent": old.digest,
             "created": dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
             "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "versions": {**old.provenance.versions, "sdcompress": version("sdcompress")},
         }
     )
 
@@ -98,6 +109,17 @@ def _is_free(out: Path, *, overwrite: bool) -> bool:
     return False
 
 
+def _check_writable(folder: Path) -> None:
+    """A folder without any write bit is protected, for root too; its files could not be removed after the swap."""
+    for each in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
+        if not each.stat().st_mode & _ANY_WRITE or not os.access(each, os.W_OK | os.X_OK):
+            raise StorageError(
+                f"The artifact in '{folder}' is read-only; it was not replaced.",
+                allowed="an artifact whose folder this user may write",
+                next_step=f"chmod -R u+w {shlex.quote(str(folder))}, or choose another --out",
+            )
+
+
 def _foreign(folder: Path) -> str | None:
     """The name of a file that the manifest does not list, or None: an artifact is replaced only as a whole."""
     try:
@@ -109,7 +131,7 @@ def _foreign(folder: Path) -> str | None:
             entries.append(one_graph)
         for engines in manifest.get("engines", []):
             entries += [*engines["plans"], engines["log"]]
-        listed = {"manifest.json", *(item["file"] for item in entries)}
+        listed = {MANIFEST, SIGNATURE, *(item["file"] for item in entries)}
     except (OSError, ValueError, KeyError, TypeError):
         listed = set()
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))

@@ -169,6 +169,7 @@ def certified(
         "shape_samples": shape.evidence.right.shape[1],
         "certify_samples": evidence.right.shape[1],
     }
+    evidence = replace(evidence, shape_confidences=shape.evidence.confidences)
     wish = next(level for level in levels if level.max_drop == settings.max_drop)
     policy = _policy(drawn, wish, settings, split, cost=_cost(engine, samples, drawn))
     _warn_of_classes(drawn, policy, settings, manifest)

@@ -15,6 +15,7 @@ from sdcompress.calibration.certified import figures
 from sdcompress.calibration.certify import certified_drop, deltas
 from sdcompress.calibration.parts import draw_parts, seed_of
 from sdcompress.errors import CertificateError
+from sdcompress.policies import restore
 from sdcompress.schema.manifest import Certificate, Policy
 
 __all__ = ["recompute"]
@@ -56,6 +57,7 @@ def recompute(artifact: Artifact) -> Certificate | None:
     _check_draw(certificate)
     _check_path(certificate)
     evidence = artifact.evidence()
+    _check_thresholds(certificate, evidence)
     if certificate.per == "class":
         _check_classes(evidence, len(manifest.classes))
     _check_levels(certificate, evidence)
@@ -82,6 +84,31 @@ def _check_path(certificate: Certificate) -> None:
     for step, (before, after) in enumerate(pairwise(path), 1):
         if not all(b >= a for b, a in zip(before, after, strict=True)):
             _edited(f"a threshold rises at step {step} of its path", "thresholds that only fall")
+
+
+def _check_thresholds(certificate: Certificate, evidence: Evidence) -> None:
+    """A path is made of scores: a threshold between two of them was put there by hand.
+
+    The tests alone would not tell: a threshold may be lowered where no tested sample lies, and new ones may lie there.
+    """
+    shape = evidence.shape_confidences
+    if shape is None:
+        return
+    if shape.shape[1] != certificate.shape_samples:
+        _edited(
+            f"its evidence has the scores of {shape.shape[1]} samples that shaped the path",
+            f"{certificate.shape_samples}, as it says",
+        )
+    shared = restore(certificate.policy, certificate.parameters).shared
+    for exit_, thresholds in enumerate(zip(*certificate.path, strict=True)):
+        known = {float(score) for score in (shape if shared else shape[exit_]).ravel()}
+        for step, threshold in enumerate(thresholds):
+            if threshold <= 1 and threshold not in known:
+                _edited(
+                    f"the threshold {threshold:.9g} of exit {exit_ + 1} at step {step} of its path is no score of the "
+                    "samples that shaped it",
+                    "their scores, or thresholds above 1",
+                )
 
 
 def _check_classes(evidence: Evidence, classes: int) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from importlib.metadata import version
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -49,8 +48,6 @@ for module in (training, exporting, quantizing, calibrating, artifacts, measurin
 
 def start() -> None:
     """Run, and turn errors into messages and exit codes."""
-    # a console script does not look for modules where the user stands, as python -m does: 'my_nets:make'
-    sys.path.insert(0, str(Path.cwd()))
     try:
         app(standalone_mode=True)
     except SdcompressError as error:

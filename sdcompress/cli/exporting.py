@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from sdcompress.cli import engine_options as trt
-from sdcompress.cli.options import DataDir, FreeThreads, Json, Out, Overwrite, threads_or_default
+from sdcompress.cli.options import DataDir, FreeThreads, Json, Out, Overwrite, TrustModules, threads_or_default
 from sdcompress.cli.screen import bar, say, write_json
 from sdcompress.schema import graphs
 from sdcompress.schema.manifest import Manifest
@@ -73,6 +73,7 @@ def export(
     against: trt.Against = None,
     data_dir: DataDir = None,
     threads: FreeThreads = None,
+    trust_modules: TrustModules = False,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
@@ -93,7 +94,7 @@ def export(
     with bar("export") as progress:
         manifest = api.export(
             source, out, format=format_, layout=layout, exit=exit_, exits=exits or None, opset=opset, ensemble=ensemble,
-            build=trt.build_settings(given, source), data_dir=data_dir,
+            build=trt.build_settings(given, source), trust_modules=trust_modules, data_dir=data_dir,
             threads=threads_or_default(threads), overwrite=overwrite, progress=progress,
         )  # fmt: skip
     if json:

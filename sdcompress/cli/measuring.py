@@ -18,6 +18,7 @@ from sdcompress.cli.options import (
     Out,
     Overwrite,
     Threads,
+    TrustModules,
     milliseconds,
     threads_or_default,
 )
@@ -40,6 +41,10 @@ def evaluate(
     ] = None,
     device: Device = "cpu",
     allow_uncertified: AllowUncertified = False,
+    trust_modules: TrustModules = False,
+    download: Annotated[
+        bool, typer.Option("--download", help="fetch a data set that is not there, into --data-dir or where it was")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Score every exit, their ensemble, and the early-exit policy as it runs.
@@ -58,6 +63,8 @@ def evaluate(
             backend=backend,
             device=device,
             allow_uncertified=allow_uncertified,
+            trust_modules=trust_modules,
+            download=download,
             progress=progress,
         )
     if json:

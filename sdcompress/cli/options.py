@@ -25,6 +25,7 @@ __all__ = [
     "RecipeFile",
     "Set",
     "Threads",
+    "TrustModules",
     "as_settings",
     "milliseconds",
     "share",
@@ -51,6 +52,10 @@ FreeThreads = Annotated[
 ]
 AllowUncertified = Annotated[
     bool, typer.Option("--allow-uncertified", help="also run what the artifact's certificate does not cover")
+]
+TrustModules = Annotated[
+    bool,
+    typer.Option("--trust-modules", help="run the code of a module that a checkpoint names, whoever trained it"),
 ]
 Backend = Annotated[str, typer.Option("--backend", help="what computes: of 'sdcompress list backends'")]
 Device = Annotated[str, typer.Option("--device", help="cpu or cuda")]

@@ -140,6 +140,14 @@ def show_verdicts(found: VerifyReport) -> None:
         say("model.onnx: gives the exits and answers of the segments on them")
     if found.certificate:
         _show_certificate_verdict(found.certificate)
+    for title, sentences in (("proved here", found.proved), ("only claimed by whoever wrote it", found.claimed)):
+        say(f"{title}:")
+        for sentence in sentences:
+            say(f"  - {sentence}")
+    if found.signature:
+        say(f"signed by the holder of '{found.signature.key}', who stands for these claims")
+    else:
+        say("no signature was checked (--key): whoever can write the folder can write all of this")
 
 
 def _show_certificate_verdict(found: CertificateVerdict) -> None:

@@ -45,6 +45,7 @@ class Subject:
         threads: int | None = None,
         device: str = "cpu",
         allow_uncertified: bool = False,
+        trust_modules: bool = False,
     ) -> Engine:
         """Ready to run; the arguments of ``open_engine``. Default: onnxruntime for an artifact, torch for a checkpoint.
 
@@ -65,19 +66,27 @@ class Subject:
                 next_step="leave --backend out, or name the checkpoint",
             )
         return open_engine(
-            self.path, backend=backend or usual, threads=threads, device=device, allow_uncertified=allow_uncertified
+            self.path,
+            backend=backend or usual,
+            threads=threads,
+            device=device,
+            allow_uncertified=allow_uncertified,
+            trust_modules=trust_modules,
         )
 
-    def dataset(self, data_dir: Path | str | None = None) -> Dataset:
+    def dataset(self, data_dir: Path | str | None = None, *, download: bool = False) -> Dataset:
         """The data it was trained on, with the same split.
 
         Args:
             data_dir: where the data lies on this machine, if elsewhere than in the recipe.
+            download: let data that is not there be fetched. What the stored recipe says of it counts for nothing,
+                as it may be a stranger's.
 
         Raises:
             DataError: if it is not there or is not the same: its validation images may have been trained on.
         """
-        return data.load(self.recipe.data.at(data_dir), seed=self.recipe.seed, fingerprint=self.data_fingerprint)
+        spec = self.recipe.data.at(data_dir, download=download)
+        return data.load(spec, seed=self.recipe.seed, fingerprint=self.data_fingerprint)
 
 
 def open_subject(path: Path | str) -> Subject:

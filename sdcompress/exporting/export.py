@@ -58,6 +58,7 @@ def export(
     exit: str | None = None,  # noqa: A002 - the word of the manifest and of the command line
     exits: Sequence[str] = (),
     settings: recipe.Export,
+    trust_modules: bool = False,
     data_dir: Path | str | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -65,7 +66,13 @@ def export(
     """Export one artifact; see ``Target`` and ``export_all``."""
     target = Target(Path(out), layout, exit, tuple(exits))
     (manifest,) = export_all(
-        checkpoint, [target], settings=settings, data_dir=data_dir, overwrite=overwrite, progress=progress
+        checkpoint,
+        [target],
+        settings=settings,
+        trust_modules=trust_modules,
+        data_dir=data_dir,
+        overwrite=overwrite,
+        progress=progress,
     )
     return manifest
 
@@ -75,6 +82,7 @@ def export_all(
     targets: Sequence[Target],
     *,
     settings: recipe.Export,
+    trust_modules: bool = False,
     data_dir: Path | str | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -87,6 +95,7 @@ def export_all(
         checkpoint: a checkpoint or training folder.
         targets: the artifacts to make; at least one.
         settings: opset, largest batch and tolerances, and whether exits are ensembles.
+        trust_modules: import the module that the checkpoint names, see ``Checkpoint.network``.
         data_dir: where the data lies, if elsewhere than in the recipe.
         overwrite: replace artifacts that are there.
         progress: told (done, total) images.
@@ -103,7 +112,7 @@ def export_all(
         StorageError: if the disk is full.
     """
     source = open_checkpoint(checkpoint)
-    net = source.network()
+    net = source.network(trust_modules=trust_modules)
     kept = [_kept(net.exit_names, target) for target in targets]
     heard = [
         exits if settings.ensemble and target.layout != "single" else net.exit_names

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
+from sdcompress.artifact.card import card_of
 from sdcompress.artifact.read import Artifact, open_artifact
+from sdcompress.artifact.signature import check_signature
+from sdcompress.artifact.weights import contradiction, stored
 from sdcompress.calibration.recompute import recompute
 from sdcompress.data.preprocess import normalise
-from sdcompress.errors import ParityError
+from sdcompress.errors import ArtifactError, ParityError
 from sdcompress.exporting import parity
 from sdcompress.exporting.agree import agreement, graph_batches, runner
+from sdcompress.exporting.proof import claimed, proved
 from sdcompress.policies._base import SIGNALS_ATOL, Float, signals_of
 from sdcompress.runtime.engine import Engine
 from sdcompress.runtime.open import open_engine
@@ -21,27 +26,33 @@ from sdcompress.schema.report import CertificateVerdict, ExitVerdict, VerifyRepo
 __all__ = ["verify"]
 
 
-def verify(artifact: Path | str, *, threads: int = 1) -> VerifyReport:
+def verify(artifact: Path | str, *, threads: int = 1, key: Path | str | None = None) -> VerifyReport:
     """Check an artifact's integrity and that its graphs give the checkpoint's logits on this machine.
 
     The golden images are run together and one by one: an image's logits must not depend on those beside it. A
-    certificate's tests are made again from its evidence. Where there is one graph that exits by itself, it must give
-    the exits and answers of the segments.
+    certificate's tests are made again from its evidence, the card from the manifest, and weights must be stored in the
+    precision that is said. Where there is one graph that exits by itself, it must give the exits and answers of the
+    segments. What nothing in the artifact can prove is listed as claimed; a signature says who claims it.
 
     Args:
         artifact: the folder.
         threads: of ONNX Runtime.
+        key: PEM file of the public key, or of certificates, by whose holder it must be signed; None: not asked.
 
     Returns:
-        The figures of each exit; an artifact that fails raises.
+        The figures of each exit, what is proved and what is only claimed; an artifact that fails raises.
 
     Raises:
         ArtifactError: if the artifact is corrupt, truncated or edited.
+        SignatureError: if it is not signed as asked.
         CertificateError: if its certificate was edited, or does not cover its thresholds.
         ParityError: if an exit's logits are not the checkpoint's, or its signals not those of its logits.
     """
     opened = open_artifact(artifact)
+    signature = None if key is None else check_signature(opened, key)
     certificate = recompute(opened)
+    _check_precisions(opened)
+    card, scores = _check_card(opened), certificate is not None and opened.evidence().shape_confidences is not None
     golden = opened.golden()
     # what the certificate covers has been seen; it may be about engines, while these are the graphs
     engine = open_engine(opened.path, threads=threads, allow_uncertified=True)
@@ -73,6 +84,42 @@ def verify(artifact: Path | str, *, threads: int = 1) -> VerifyReport:
         exits=tuple(verdicts),
         certificate=None if certificate is None else _verdict(certificate),
         one_graph=manifest.one_graph and manifest.one_graph.kind,
+        signature=signature,
+        proved=proved(manifest, samples=len(golden.labels), card=card, scores=scores, signature=signature),
+        claimed=claimed(manifest, card=card, scores=scores),
+    )
+
+
+def _check_precisions(opened: Artifact) -> None:
+    """Refuse graphs whose weights are not stored in the precision that the manifest gives them."""
+    manifest = opened.manifest
+    segments = [*manifest.segments, *([manifest.one_graph] if manifest.one_graph else [])]
+    for precision in manifest.precisions:
+        files = [segment for segment in segments if segment.precision == precision]
+        try:
+            why = contradiction(precision, [stored(opened.file(segment).read_bytes()) for segment in files])
+        except ValueError as error:
+            why = str(error)
+        if why:
+            raise ArtifactError(
+                f"The graphs of '{opened.path}' are said to be in {precision}: {why}.",
+                allowed="the precision that the graphs are in",
+                next_step="copy the artifact again from where it was made, or export it again",
+            )
+
+
+def _check_card(opened: Artifact) -> bool:
+    """Compare the card with the one that the manifest gives; False if another version wrote it in its own words."""
+    manifest = opened.manifest
+    text = opened.file(manifest.card).read_bytes()
+    if text == card_of(manifest).encode():
+        return True
+    if manifest.provenance.versions.get("sdcompress") != version("sdcompress"):
+        return False
+    raise ArtifactError(
+        f"The card '{manifest.card.file}' of '{opened.path}' was edited: it is not what the manifest gives.",
+        allowed="the card as it was written",
+        next_step="copy the artifact again from where it was made, or export it again",
     )
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import torch
 from torch import nn
 
@@ -16,6 +14,7 @@ from sdcompress.models.cutpoints import choose, cut_points, deepest, named
 from sdcompress.models.heads import ROOM as HEADS
 from sdcompress.models.heads._base import Head
 from sdcompress.models.multiexit import MultiExit, Tap
+from sdcompress.own_code import is_there
 from sdcompress.schema import recipe
 
 __all__ = ["build"]
@@ -98,7 +97,7 @@ def _backbone(model: recipe.Model, classes: int, image: tuple[int, int, int]) ->
 
 def _users(model: recipe.Model, classes: int, channels: int) -> object:
     module = model.name.partition(":")[0]
-    if importlib.util.find_spec(module.partition(".")[0]) is None:
+    if not is_there(model.name):
         raise UnknownNameError(
             "families of backbones",
             module,

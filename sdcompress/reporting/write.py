@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sdcompress.artifact.outside import check_outside
 from sdcompress.errors import OutputExistsError, requires_extra
 from sdcompress.reporting.markdown import markdown
 from sdcompress.reporting.page import Page
@@ -26,10 +27,12 @@ def check_ready(kind: type[Record], folder: str | Path, *, overwrite: bool = Fal
     """Find out whether a record can be drawn and written, which is better known before anything is measured.
 
     Raises:
-        OutputExistsError: an earlier record is there, or a file in place of the folder.
+        OutputExistsError: an earlier record is there, a file in place of the folder, or the folder is or lies in an
+            artifact or a training run.
         MissingExtraError: the extra 'report' is not installed.
     """
     folder = Path(folder)
+    check_outside(folder, adds=True)
     if folder.exists() and not folder.is_dir():
         raise OutputExistsError(f"{folder} is a file.", allowed="a folder", next_step="choose another folder")
     there = [name for name in files(kind) if (folder / name).exists()]

@@ -23,16 +23,20 @@ if TYPE_CHECKING:
 __all__ = ["EagerNetwork", "open_eager"]
 
 
-def open_eager(path: Path | str, *, threads: int | None = None, device: str = "cpu") -> EagerNetwork:
+def open_eager(
+    path: Path | str, *, threads: int | None = None, device: str = "cpu", trust_modules: bool = False
+) -> EagerNetwork:
     """Open a checkpoint.
 
     Args:
         path: a checkpoint, or the folder of a training run.
         threads: torch's, which are those of the whole process; None leaves them as they are.
         device: "cpu" or "cuda".
+        trust_modules: import the module that the checkpoint names, see ``Checkpoint.network``.
 
     Raises:
         CheckpointError: if the checkpoint is not intact.
+        UsageError: if it names a module that is not trusted.
         MissingExtraError: if torch is not installed.
         SetupError: if torch has no such device here.
         UsageError: if threads is below 1 or more than this machine runs at once.
@@ -49,7 +53,7 @@ def open_eager(path: Path | str, *, threads: int | None = None, device: str = "c
         )
     if threads is not None:
         torch.set_num_threads(threads)
-    return EagerNetwork(checkpoint, checkpoint.network().to(device))
+    return EagerNetwork(checkpoint, checkpoint.network(trust_modules=trust_modules).to(device))
 
 
 class EagerNetwork:

@@ -9,7 +9,8 @@ from pathlib import Path
 from sdcompress import registry
 from sdcompress.artifact.certificate import Where, check_covered, elsewhere
 from sdcompress.artifact.read import Artifact, open_artifact
-from sdcompress.errors import UnknownNameError
+from sdcompress.artifact.signature import check_signature
+from sdcompress.errors import UnknownNameError, UsageError
 from sdcompress.machine import check_threads
 from sdcompress.runtime.backends._base import Backend, ChainBackend, Graph
 from sdcompress.runtime.engine import Engine
@@ -29,6 +30,8 @@ def open_engine(
     threads: int | None = None,
     device: str = "cpu",
     allow_uncertified: bool = False,
+    trust_modules: bool = False,
+    require_signature: Path | str | None = None,
 ) -> Engine:
     """Open an artifact, after checking all of it; or a checkpoint with the backend "eager".
 
@@ -39,9 +42,14 @@ def open_engine(
         device: "cpu" or "cuda".
         allow_uncertified: run an artifact whose certificate does not cover what is asked for: another backend or
             device than the certified one, other graphs, or thresholds beyond the certified ones.
+        trust_modules: with "eager": import the module that the checkpoint names, which runs its code, also where you
+            have not trained it here yourself.
+        require_signature: PEM file of the public key, or of the certificates, by whose holder the artifact must be
+            signed; see docs/certificates.md.
 
     Raises:
         ArtifactError: if the artifact is not intact or cannot be loaded.
+        SignatureError: if it is not signed as asked.
         CertificateError: if it comes with a certificate that does not cover this. Thresholds that promise nothing run
             anywhere, with a warning where they were chosen on another backend or device.
         CheckpointError: if the checkpoint is not intact.
@@ -50,10 +58,23 @@ def open_engine(
         UnknownNameError: if there is no such backend.
     """
     if backend == EAGER:
+        if require_signature is not None:
+            raise UsageError(
+                "A checkpoint has no signature.",
+                allowed="require_signature with an artifact",
+                next_step="export the checkpoint and sign the artifact",
+            )
         from sdcompress.runtime.eager import open_eager  # brings torch
 
-        return open_eager(path, threads=threads, device=device)
-    return open_network(path, backend=backend, threads=threads, device=device, allow_uncertified=allow_uncertified)
+        return open_eager(path, threads=threads, device=device, trust_modules=trust_modules)
+    return open_network(
+        path,
+        backend=backend,
+        threads=threads,
+        device=device,
+        allow_uncertified=allow_uncertified,
+        require_signature=require_signature,
+    )
 
 
 def open_network(
@@ -63,6 +84,7 @@ def open_network(
     threads: int | None = None,
     device: str = "cpu",
     allow_uncertified: bool = False,
+    require_signature: Path | str | None = None,
 ) -> Network:
     """Open an artifact; the arguments and errors of ``open_engine``, without "eager"."""
     if threads is not None:
@@ -72,6 +94,8 @@ def open_network(
         raise UnknownNameError("backends", backend, known)
     load: Backend | ChainBackend = registry.load(ROOM, backend, extra="all")
     artifact = open_artifact(path)
+    if require_signature is not None:
+        check_signature(artifact, require_signature)
     if isinstance(load, ChainBackend):
         network = Network(artifact.manifest, load.open(artifact, threads=threads, device=device))
         check_runs(artifact, network.where, allow_uncertified=allow_uncertified, stacklevel=4)

@@ -1,4 +1,4 @@
-"""The recipe: what a user chooses. YAML chooses and sets numbers; it never holds code."""
+"""The recipe: what a user chooses. YAML chooses and sets numbers. It holds no code, but may name a user's own."""
 
 from __future__ import annotations
 
@@ -70,9 +70,14 @@ class Data(Frozen):
         None, description="value of 16-bit grey images that becomes 255, e.g. 4095 for 12 bits; default: 65535"
     )
 
-    def at(self, folder: object) -> Data:
-        """The same data in another folder; None changes nothing."""
-        return self if folder is None else self.model_copy(update={"dir": str(folder)})
+    def at(self, folder: object, *, download: bool = False) -> Data:
+        """The data of a recipe that was stored with a network, which may be a stranger's: nothing is fetched unasked.
+
+        Args:
+            folder: where it lies here; None: where the recipe says.
+            download: the user allows a download now.
+        """
+        return self.model_copy(update={"dir": self.dir if folder is None else str(folder), "download": download})
 
 
 class Model(Frozen):

@@ -273,6 +273,14 @@ class CertificateVerdict(Frozen):
     certified: tuple[Fraction, ...] = Field(description="the drops for which some thresholds are certified")
 
 
+class SignatureVerdict(Frozen):
+    """Who signed an artifact as it stands."""
+
+    key: str = Field(description="file of the key or of the certificates, as given")
+    kind: Literal["key", "certificate"]
+    signer: str = Field(description="the public key's SHA-256, or the subject of the signer's certificate")
+
+
 class VerifyReport(Frozen):
     """An artifact that is intact and computes on this machine what its checkpoint computed."""
 
@@ -287,6 +295,9 @@ class VerifyReport(Frozen):
     one_graph: Literal["graph", "if"] | None = Field(
         None, description="gives the segments' answers; None: there is none"
     )
+    signature: SignatureVerdict | None = Field(None, description="None: none was asked for")
+    proved: tuple[str, ...] = Field((), description="what was worked out again here, as sentences")
+    claimed: tuple[str, ...] = Field((), description="what only whoever wrote the artifact says")
 
 
 class PlanRow(Frozen):

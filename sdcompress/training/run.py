@@ -9,11 +9,14 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from sdcompress import data, methods, recipes
+from sdcompress import data, methods, recipes, registry
+from sdcompress.artifact.outside import check_outside
 from sdcompress.checkpoint import METRICS, STEPS, Checkpoint, newest, open_checkpoint, read_metrics, step_of
 from sdcompress.errors import CheckpointError, OutputExistsError, RecipeError
 from sdcompress.machine import ThreadCount, check_threads, default_threads, most_threads
+from sdcompress.models.backbones import ROOM as BACKBONES
 from sdcompress.models.threads import torch_threads
+from sdcompress.own_code import is_there, remember
 from sdcompress.schema.recipe import Recipe
 from sdcompress.schema.training import Extension
 from sdcompress.storage import LOCK, is_temporary, locked_folder, write_text
@@ -79,11 +82,13 @@ def train(
     """
     check_recipe(recipe)
     fabric = launch(recipe.train, phases=len(methods.build(recipe.method).phases))
+    check_outside(out)
     if out.exists() and not out.is_dir():
         raise OutputExistsError(f"{out} is a file.", allowed="a folder", next_step="choose another folder with --out")
     with locked_folder(out) if fabric.is_global_zero else nullcontext():
         if fabric.is_global_zero:
             _make_room(out, overwrite=overwrite)
+            _remember_module(recipe)
         fabric.barrier()
         start, extensions = _start(recipe, out, extends)
         if start is not None and start is not extends and start.state.finished:
@@ -135,6 +140,13 @@ def _threads(asked: int | None, start: Checkpoint | None) -> ThreadCount:
             stacklevel=3,
         )
     return chosen
+
+
+def _remember_module(recipe: Recipe) -> None:
+    """Whoever trains by a recipe has chosen the code that it names; evaluating the checkpoint need not ask again."""
+    model = recipe.model
+    if model.name.partition(":")[0] not in registry.names(BACKBONES) and is_there(model.name):
+        remember(model.name, model.options)
 
 
 def holds_another(recipe: Recipe, out: Path) -> bool:

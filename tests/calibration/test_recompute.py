@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,39 @@ def test_other_evidence_is_found(certified_artifact: Path, array: str) -> None:
     Evidence(confidences, right).save(certified_artifact / "certificate.npz")
     forge(certified_artifact, lambda fields: None)
     refused(certified_artifact, "edited", "by its evidence")
+
+
+def test_a_threshold_lowered_where_no_tested_sample_lies_is_found(certified_artifact: Path) -> None:
+    """Every test comes out as before, and new samples may lie there."""
+    opened = open_artifact(certified_artifact)
+    certificate, evidence = opened.manifest.certificate, opened.evidence()
+    assert certificate is not None
+    step = certificate.levels[-1].certified
+    old = certificate.path[step][0]
+    below = evidence.confidences[0][evidence.confidences[0] < np.float32(old)].max()
+    new = float(np.float32((old + float(below)) / 2))
+    assert below < new < old
+
+    def lower(fields: Fields) -> None:
+        for each in fields["certificate"]["path"][step:]:
+            each[0] = min(each[0], new)
+        fields["policy"]["thresholds"][0] = new
+
+    forge(certified_artifact, lower)
+    refused(certified_artifact, "edited", f"{new:.9g}", "no score of the samples that shaped it")
+    # as a version that kept no such scores wrote it: not found, and verify says so
+    Evidence(evidence.confidences, evidence.right).save(certified_artifact / "certificate.npz")
+    forge(certified_artifact, lambda fields: None)
+    assert recompute(open_artifact(certified_artifact))
+
+
+def test_scores_of_another_number_of_samples_are_found(certified_artifact: Path) -> None:
+    evidence = open_artifact(certified_artifact).evidence()
+    assert evidence.shape_confidences is not None
+    fewer = replace(evidence, shape_confidences=evidence.shape_confidences[:, 1:])
+    fewer.save(certified_artifact / "certificate.npz")
+    forge(certified_artifact, lambda fields: None)
+    refused(certified_artifact, "edited", "that shaped the path")
 
 
 def test_evidence_of_other_samples_does_not_fit(certified_artifact: Path) -> None:

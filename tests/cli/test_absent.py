@@ -12,7 +12,7 @@ CORE_ONLY = """
 import sys
 
 ABSENT = {"torch", "torchvision", "timm", "lightning_fabric", "onnx", "onnxscript", "onnx_ir", "safetensors", "sklearn",
-          "scipy", "tensorboard", "matplotlib", "jinja2"}
+          "scipy", "tensorboard", "matplotlib", "jinja2", "model_signing"}
 
 
 class Absent:
@@ -61,6 +61,10 @@ def test_quantize_names_its_extra(core, made, tmp_path: Path) -> None:
 
 def test_report_names_its_extra(core, made, tmp_path: Path) -> None:
     refused(core("report", made.cascade, "--out", tmp_path / "report"), "report")
+
+
+def test_signatures_name_theirs(core, made, tmp_path: Path) -> None:
+    refused(core("sign", made.cascade, "--key", tmp_path / "key.pem"), "sign")
 
 
 def test_an_artifact_is_verified_inspected_and_measured(core, made) -> None:

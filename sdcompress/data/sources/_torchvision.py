@@ -88,7 +88,8 @@ class Published:
         return DataError(
             found,
             allowed=f"a folder '{self.folder}' with {', '.join(self.files)}",
-            next_step="set data.dir to the folder that holds it, or data.download=true to let torchvision fetch it",
+            next_step="set data.dir (--data-dir) to the folder that holds it, or let torchvision fetch it: "
+            "data.download=true in a recipe, 'sdcompress evaluate --download' for what is trained already",
         )
 
     def _download(self, root: Path) -> None:

@@ -1,0 +1,203 @@
+"""Signatures of artifacts, in the model signing format of OpenSSF (a Sigstore bundle): who vouches for every byte.
+
+Made and checked by the package ``model-signing``, offline: with a pair of keys, or with a certificate and its chain.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sdcompress.artifact.read import MANIFEST, SIGNATURE, Artifact, open_artifact
+from sdcompress.errors import OutputExistsError, SignatureError, UsageError, requires_extra
+from sdcompress.schema.report import SignatureVerdict
+from sdcompress.storage import write_text
+
+__all__ = ["check_signature", "sign"]
+
+Folder = Path | str
+
+_MOST_BYTES = 2**24
+_KEYS = "a PEM file: a public key on a curve NIST P-256, P-384 or P-521, or the certificates to trust"
+
+
+def sign(
+    artifact: Folder,
+    key: Folder,
+    *,
+    certificate: Folder | None = None,
+    chain: Sequence[Folder] = (),
+    overwrite: bool = False,
+) -> SignatureVerdict:
+    """Sign an artifact: writes ``model.sig`` into its folder, over all other files. Nothing is sent anywhere.
+
+    Args:
+        artifact: the folder; it must be intact. What is in it should be true: see ``verify``.
+        key: PEM file of a private key on a curve NIST P-256, P-384 or P-521, not encrypted.
+        certificate: PEM file of the certificate of that key; without it, the signature is checked with the public key.
+        chain: PEM files of the certificates between that one and the root.
+        overwrite: replace a signature that is there.
+
+    Returns:
+        What was signed, and by whom.
+
+    Raises:
+        ArtifactError: if the artifact is not intact.
+        OutputExistsError: if it is signed already.
+        UsageError: if a key or certificate cannot be used.
+        MissingExtraError: if ``model-signing`` is not installed.
+        StorageError: if the folder cannot be written.
+    """
+    opened = open_artifact(artifact)
+    target = opened.path / SIGNATURE
+    if target.exists() and not overwrite:
+        raise OutputExistsError(f"'{artifact}' is signed already.", next_step="add --overwrite to sign it again")
+    if chain and certificate is None:
+        raise UsageError(
+            "A chain is given without the certificate that it leads to.", next_step="add --certificate, or leave it out"
+        )
+    with requires_extra("sign"):
+        from model_signing import signing
+
+    try:
+        config = signing.Config()
+        if certificate is None:
+            config = config.use_elliptic_key_signer(private_key=key)
+        else:
+            config = config.use_certificate_signer(
+                private_key=key, signing_certificate=certificate, certificate_chain=list(chain)
+            )
+    except Exception as error:
+        raise UsageError(
+            f"The key or certificate cannot be used for signing: {_line(error)}",
+            allowed="PEM files: a private key on a curve NIST P-256, P-384 or P-521, not encrypted; its certificate",
+            next_step="openssl ecparam -name prime256v1 -genkey -noout -out key.pem; "
+            "openssl ec -in key.pem -pubout -out public.pem",
+        ) from error
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = Path(folder) / SIGNATURE
+        config.set_hashing_config(_hashing()).sign(opened.path, bundle)
+        text = bundle.read_text(encoding="utf-8")
+    write_text(target, text)
+    return _verdict(json.loads(text), key=str(key))
+
+
+def check_signature(artifact: Artifact, key: Folder) -> SignatureVerdict:
+    """Refuse an artifact that is not signed, as a whole, by the holder of a key.
+
+    Args:
+        artifact: opened, so that its files are what its manifest lists.
+        key: PEM file of the signer's public key; or of certificates, one of which must have issued the signer's, if
+            need be through others that the signature brings along. A certificate counts as on the day when it became
+            valid; whether it was revoked is not asked.
+
+    Returns:
+        Who signed.
+
+    Raises:
+        SignatureError: if there is no signature, or it is not right.
+        UsageError: if the key cannot be used.
+        MissingExtraError: if ``model-signing`` is not installed.
+    """
+    path = artifact.path / SIGNATURE
+    if not path.is_file():
+        raise SignatureError(
+            f"'{artifact.path}' is not signed.",
+            allowed=f"a file '{SIGNATURE}' in it",
+            next_step=f"ask who made it for a signed copy; sdcompress sign {artifact.path} --key PRIVATE.pem",
+        )
+    kind = _kind(key)
+    with requires_extra("sign"):
+        from model_signing import verifying
+
+    try:
+        config = verifying.Config()
+        if kind == "key":
+            config = config.use_elliptic_key_verifier(public_key=key)
+        else:
+            config = config.use_certificate_verifier(certificate_chain=[Path(key)])
+    except Exception as error:
+        raise UsageError(f"'{key}' cannot be used: {_line(error)}", allowed=_KEYS, next_step="name another") from error
+    try:
+        bundle = _bundle(path, kind)
+        config.set_hashing_config(_hashing()).verify(artifact.path, path)
+        _check_all_signed(bundle, artifact)
+        return _verdict(bundle, key=str(key))
+    except Exception as error:  # whatever a stranger's file does to the library: it is not a signature that holds
+        raise SignatureError(
+            f"The signature of '{artifact.path}' is not right: {_line(error)}",
+            allowed=f"every file as it was signed by the holder of '{key}'",
+            next_step="copy the artifact again from who signed it; check that this is the signer's key",
+        ) from error
+
+
+def _hashing() -> Any:
+    from model_signing import hashing
+
+    return hashing.Config().set_ignored_paths(paths=[SIGNATURE], ignore_git_paths=False)
+
+
+def _kind(key: Folder) -> str:
+    """Whether a PEM file holds a public key or certificates."""
+    try:
+        with Path(key).open("rb") as file:
+            text = file.read(_MOST_BYTES)
+    except OSError as error:
+        raise UsageError(
+            f"The key '{key}' cannot be read: {error.strerror}.", allowed=_KEYS, next_step="check the path"
+        ) from error
+    if b"-----BEGIN CERTIFICATE-----" in text:
+        return "certificate"
+    if b"-----BEGIN PUBLIC KEY-----" in text:
+        return "key"
+    raise UsageError(
+        f"'{key}' holds neither a public key nor certificates.",
+        allowed=_KEYS,
+        next_step="openssl ec -in key.pem -pubout -out public.pem gives the public key of a private one",
+    )
+
+
+def _bundle(path: Path, kind: str) -> Mapping[str, Any]:
+    if path.stat().st_size > _MOST_BYTES:
+        raise ValueError(f"'{path.name}' has more than {_MOST_BYTES} bytes")
+    bundle: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    material = bundle["verificationMaterial"]
+    # the library would print to stdout what it thinks of a key without its hash
+    if kind == "key" and not material.get("publicKey", {}).get("hint"):
+        raise ValueError("it was not made with a key, but with a certificate, or by an old version of model-signing")
+    if kind == "certificate" and "x509CertificateChain" not in material:
+        raise ValueError("it was not made with a certificate, but with a key")
+    return bundle
+
+
+def _check_all_signed(bundle: Mapping[str, Any], artifact: Artifact) -> None:
+    """A signature names what it leaves out; of an artifact it may leave out nothing."""
+    payload = json.loads(base64.b64decode(bundle["dsseEnvelope"]["payload"]))
+    signed = {resource["name"] for resource in payload["predicate"]["resources"]}
+    listed = {MANIFEST, *(file.file for file in artifact.manifest.files)}
+    if left_out := sorted(listed - signed):
+        raise ValueError(f"it leaves out {', '.join(left_out)}")
+
+
+def _verdict(bundle: Mapping[str, Any], *, key: str) -> SignatureVerdict:
+    material = bundle["verificationMaterial"]
+    if "publicKey" in material:
+        return SignatureVerdict(key=key, kind="key", signer=f"SHA-256 {material['publicKey']['hint']}")
+    from cryptography import x509
+
+    first = material["x509CertificateChain"]["certificates"][0]
+    subject = x509.load_der_x509_certificate(base64.b64decode(first["rawBytes"])).subject.rfc4514_string()
+    return SignatureVerdict(key=key, kind="certificate", signer=_printable(subject))
+
+
+def _line(error: Exception) -> str:
+    text = str(error) or type(error).__name__
+    return _printable(text.splitlines()[0])[:300]
+
+
+def _printable(text: str) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
