@@ -28,6 +28,8 @@ import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from sdcompress.printable import printable
+
 __all__ = [
     "ArtifactError",
     "BenchmarkError",
@@ -55,6 +57,9 @@ __all__ = [
 class SdcompressError(Exception):
     """An error that the user can act on.
 
+    What it quotes may come from a stranger's file: control characters are escaped and long texts are cut, here, for the
+    terminal and for every log.
+
     Args:
         found: what was found, as a sentence.
         allowed: what would have been right; empty where that is obvious.
@@ -64,10 +69,10 @@ class SdcompressError(Exception):
     exit_code = 1
 
     def __init__(self, found: str, *, allowed: str = "", next_step: str = "") -> None:
-        self.found, self.allowed, self.next_step = found, allowed, next_step
-        lines = [found]
-        lines += [f"  allowed: {allowed}"] if allowed else []
-        lines += [f"  next: {next_step}"] if next_step else []
+        self.found, self.allowed, self.next_step = map(printable, (found, allowed, next_step))
+        lines = [self.found]
+        lines += [f"  allowed: {self.allowed}"] if allowed else []
+        lines += [f"  next: {self.next_step}"] if next_step else []
         super().__init__("\n".join(lines))
 
 

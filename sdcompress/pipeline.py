@@ -29,6 +29,7 @@ from sdcompress.evaluation.evaluate import evaluate
 from sdcompress.evaluation.subject import open_subject
 from sdcompress.look_ahead import check_data, check_recipe
 from sdcompress.reporting.build import build
+from sdcompress.reporting.read import read_result
 from sdcompress.reporting.write import write
 from sdcompress.schema import recipe as schema
 from sdcompress.schema.report import BenchReport, Evaluation, Report
@@ -43,6 +44,8 @@ __all__ = ["Stage", "run"]
 Progress = Callable[[int, int], None]
 Stage = Callable[[str], AbstractContextManager[Progress]]
 """Called with what begins; gives what is told (done, all) while it lasts."""
+
+_AGAIN = "remove that file and run again: it is measured again"
 
 SPLITS: tuple[Literal["validation", "test"], ...] = ("validation", "test")
 
@@ -228,7 +231,7 @@ class _Job:
                 )
             write_text(path, found.model_dump_json(indent=1))
             self.steps.finish(path.name, subject.digest)
-        return Evaluation.model_validate_json(path.read_text(encoding="utf-8"))
+        return read_result(path, Evaluation, _AGAIN)
 
     def bench(self, artifacts: dict[str, Path], reference: str | None) -> BenchReport:
         """Measure all artifacts in turn on test images."""
@@ -252,7 +255,7 @@ class _Job:
                 )
             write_text(path, measured.model_dump_json(indent=1))
             self.steps.finish("bench", inputs)
-        return BenchReport.model_validate_json(path.read_text(encoding="utf-8"))
+        return read_result(path, BenchReport, _AGAIN)
 
     def report(
         self,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +9,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sdcompress.artifact.npz import Expected, read_npz
 from sdcompress.errors import ArtifactError
+from sdcompress.untrusted import Refused
 
 __all__ = ["EVIDENCE", "Evidence"]
 
 EVIDENCE = "certificate.npz"
+
+_ARRAYS = {
+    "confidences": Expected("float32", 2),
+    "right": Expected("uint8", 2),
+    "labels": Expected("int32", 1, optional=True),
+    "against": Expected("uint8", 1, optional=True),
+}
 
 
 @dataclass(frozen=True)
@@ -54,31 +61,21 @@ class Evidence:
             ArtifactError: if the file does not hold the arrays.
         """
         try:
-            with np.load(path, allow_pickle=False) as arrays:
-                evidence = cls(arrays["confidences"], arrays["right"], arrays.get("labels"), arrays.get("against"))
-        except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+            evidence = cls(**read_npz(path, _ARRAYS))
+        except (OSError, Refused) as error:
             raise _malformed(path, str(error)) from error
         if wrong := evidence._problem():
             raise _malformed(path, wrong)
         return evidence
 
     def _problem(self) -> str:
-        arrays: tuple[tuple[str, npt.NDArray[Any], str], ...] = (
-            ("confidences", self.confidences, "float32"),
-            ("right", self.right, "uint8"),
-        )
-        for name, array, dtype in arrays:
-            if array.dtype != dtype or array.ndim != 2:
-                return f"'{name}' is {array.dtype} {list(array.shape)}, not {dtype} of 2 axes"
-        if self.right.size and self.right.max() > 1:
-            return "'right' holds other numbers than 0 and 1"
-        if self.labels is not None and (self.labels.dtype != "int32" or self.labels.shape != self.right.shape[1:]):
-            return f"'labels' is {self.labels.dtype} {list(self.labels.shape)}, not int32 of one for each sample"
-        other = self.against
-        if other is not None and (
-            other.dtype != "uint8" or other.shape != self.right.shape[1:] or other.max(initial=0) > 1
-        ):
-            return f"'against' is {other.dtype} {list(other.shape)}, not uint8, 0 or 1 for each sample"
+        samples = self.right.shape[1:]
+        for name, array in (("labels", self.labels), ("against", self.against)):
+            if array is not None and array.shape != samples:
+                return f"'{name}' has the shape {list(array.shape)}, not one value for each of {samples[0]} samples"
+        for name, array in (("right", self.right), ("against", self.against)):
+            if array is not None and array.max(initial=0) > 1:
+                return f"'{name}' holds other numbers than 0 and 1"
         return ""
 
 

@@ -80,6 +80,13 @@ def normalise(images: npt.NDArray[np.uint8], p: Preprocess) -> npt.NDArray[np.fl
 
 
 def _picture(image: Image.Image | npt.NDArray[np.uint8]) -> Image.Image:
+    shape = (image.height, image.width) if isinstance(image, Image.Image) else image.shape
+    if 0 in shape:
+        raise InputError(
+            f"The image is empty: its shape is {list(shape)}.",
+            allowed="at least one pixel",
+            next_step="check how the image was read",
+        )
     if isinstance(image, Image.Image):
         if image.mode not in _EIGHT_BIT:
             raise InputError(
@@ -93,12 +100,6 @@ def _picture(image: Image.Image | npt.NDArray[np.uint8]) -> Image.Image:
             f"The image is {image.dtype} of shape {list(image.shape)}.",
             allowed="uint8 of shape [H, W], [H, W, 1] or [H, W, 3]",
             next_step="convert it; values are 0..255, channels come last",
-        )
-    if image.size == 0:
-        raise InputError(
-            f"The image is empty: its shape is {list(image.shape)}.",
-            allowed="at least one pixel",
-            next_step="check how the image was read",
         )
     return Image.fromarray(image[:, :, 0] if image.shape[2:] == (1,) else image)
 

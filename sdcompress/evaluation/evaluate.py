@@ -15,11 +15,10 @@ from sdcompress.errors import DataError, VerificationError
 from sdcompress.evaluation.metrics import calibration_error, log_softmax
 from sdcompress.policies._base import Float, Signals
 from sdcompress.runtime.engine import Engine
-from sdcompress.schema.report import Evaluation, ExitScore, PolicyScore
+from sdcompress.schema.report import ENSEMBLE, Evaluation, ExitScore, PolicyScore
 
 __all__ = ["ENSEMBLE", "batches", "evaluate", "exit_logits", "exit_signals"]
 
-ENSEMBLE = "ensemble"
 
 Progress = Callable[[int, int], None]
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, TypeVar
 
-from sdcompress.schema.report import BenchRecord, Comparison, Evaluation, ExitScore, Report, ReportRow
+from sdcompress.schema.report import ENSEMBLE, BenchRecord, Comparison, Evaluation, ExitScore, Report, ReportRow
 
 __all__ = ["ENSEMBLE", "accuracy_of", "comparison_of", "evaluation_of", "own_exits", "record_of", "same"]
-
-ENSEMBLE = "ensemble"
 
 _Measured = TypeVar("_Measured", Evaluation, BenchRecord)
 

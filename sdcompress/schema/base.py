@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from itertools import islice
+from reprlib import Repr
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -14,6 +16,13 @@ __all__ = ["Fraction", "Frozen", "Sha256", "explain"]
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Sha256 = Annotated[str, Field(pattern=re.compile(r"^[0-9a-f]{64}$").pattern)]
+
+
+_MOST_PROBLEMS = 20
+# of what was found: a file may hold millions of values in the place of one
+_SHORT = Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 200
+_SHORT.maxlevel = 2
 
 
 class Frozen(BaseModel):
@@ -34,7 +43,7 @@ def explain(
         make: the error class to build.
     """
     found, allowed = [], []
-    for problem in error.errors():
+    for problem in islice(error.errors(include_url=False, include_context=False), _MOST_PROBLEMS):
         path = [str(part) for part in problem["loc"]]
         where = ".".join(path) or "(top level)"
         if problem["type"] == "extra_forbidden":
@@ -43,7 +52,11 @@ def explain(
             found.append(f"unknown key '{where}'" + (f" (did you mean '{guess}'?)" if guess else ""))
             allowed.append(f"{'.'.join(path[:-1]) or 'top level'}: {', '.join(fields)}")
         else:
-            found.append(f"'{where}' is {problem.get('input')!r}: {problem['msg'].removeprefix('Value error, ')}")
+            found.append(
+                f"'{where}' is {_SHORT.repr(problem.get('input'))}: {problem['msg'].removeprefix('Value error, ')}"
+            )
+    if (more := error.error_count() - len(found)) > 0:
+        found.append(f"and {more} more")
     return make(
         f"There is a problem in {what}: " + "; ".join(found) + ".",
         allowed="; ".join(dict.fromkeys(allowed)),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sdcompress.schema.base import Fraction, Frozen, Sha256
 
 __all__ = [
+    "ENSEMBLE",
     "BenchRecord",
     "BenchReport",
     "CertificateVerdict",
@@ -27,6 +28,9 @@ __all__ = [
     "ReportRow",
     "VerifyReport",
 ]
+
+
+ENSEMBLE = "ensemble"  # the name of an ExitScore that is of no exit
 
 
 class ExitScore(Frozen):
@@ -58,8 +62,17 @@ class Evaluation(Frozen):
     data: str
     split: Literal["validation", "test"]
     samples: int
-    exits: tuple[ExitScore, ...]
+    exits: tuple[ExitScore, ...] = Field(description="shallow to deep, then the ensemble where there is one")
     policy: PolicyScore | None = None
+
+    @model_validator(mode="after")
+    def _scores_of_every_exit(self) -> Evaluation:
+        own = [exit_.name for exit_ in self.exits if exit_.name != ENSEMBLE]
+        if not own or own != [exit_.name for exit_ in self.exits[: len(own)]]:
+            raise ValueError("an evaluation needs an exit, and the ensemble after all exits")
+        if self.policy and not len(self.policy.shares) == len(self.policy.exit_accuracy) == len(own):
+            raise ValueError("the policy needs one of shares and of exit_accuracy for each exit")
+        return self
 
 
 class Percentile(Frozen):
@@ -164,6 +177,12 @@ class BenchReport(Frozen):
     duration_s: float
     records: tuple[BenchRecord, ...]
     comparisons: tuple[Comparison, ...] = ()
+
+    @model_validator(mode="after")
+    def _the_same_percentiles(self) -> BenchReport:
+        if len({tuple(each.percent for each in record.latency.percentiles) for record in self.records}) > 1:
+            raise ValueError("all records need the same percentiles")
+        return self
 
 
 class ReportRow(Frozen):
