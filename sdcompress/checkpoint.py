@@ -5,13 +5,12 @@ A training run keeps its checkpoints under ``steps/<step>/``; each is written be
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from sdcompress import data, registry
 from sdcompress.errors import CheckpointError, requires_extra
@@ -21,6 +20,7 @@ from sdcompress.schema.manifest import FileEntry, Preprocess
 from sdcompress.schema.recipe import Recipe
 from sdcompress.schema.training import TrainingState
 from sdcompress.storage import digest_of, sha256_of
+from sdcompress.untrusted import Refused, parse_json, read_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,6 +46,9 @@ STATE = "state.json"
 STEPS = "steps"
 METRICS = "metrics.jsonl"
 UNDERSTOOD = 1
+
+_MOST_OF_A_STATE = 2**24  # bytes
+_METRICS = TypeAdapter(dict[str, float])
 
 
 @dataclass(frozen=True)
@@ -189,30 +192,63 @@ def open_checkpoint(path: Path | str) -> Checkpoint:
         CheckpointError: if there is none, or it was truncated, edited or written by a newer version.
     """
     path = Path(path)
-    folder = path if (path / STATE).is_file() else newest(path)
-    if folder is None:
+    try:
+        folder = path if (path / STATE).is_file() else newest(path)
+        if folder is None:
+            raise CheckpointError(
+                f"There is no checkpoint in {path}.",
+                allowed=f"a folder with {STATE}, or the folder of a training run (with {STEPS}/)",
+                next_step=f"train one: sdcompress train -c recipe.yaml --out {path}",
+            )
+        state = _read(folder / STATE)
+        for entry in (state.weights, state.training):
+            _check(folder, entry)
+    except OSError as error:
         raise CheckpointError(
-            f"There is no checkpoint in {path}.",
-            allowed=f"a folder with {STATE}, or the folder of a training run (with {STEPS}/)",
-            next_step=f"train one: sdcompress train -c recipe.yaml --out {path}",
-        )
-    state = _read(folder / STATE)
-    for entry in (state.weights, state.training):
-        _check(folder, entry)
+            f"{error.filename or path} cannot be read: {error.strerror or error}.",
+            allowed="a checkpoint whose files and folders this user may read",
+            next_step="check its permissions",
+        ) from error
     return Checkpoint(folder, state)
 
 
 def read_metrics(folder: Path) -> tuple[dict[str, float], ...]:
-    """The lines of a training run's metrics.jsonl, one per epoch; empty if there is none."""
+    """The lines of a training run's metrics.jsonl, one per epoch; empty if there is none.
+
+    Raises:
+        CheckpointError: if a line is no object of numbers, or the file cannot be read.
+    """
     path = folder / METRICS
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}.", next_step="check its permissions") from error
     # a full disk or a kill can leave half of the last line
-    return tuple(json.loads(line) for line in lines if line.endswith("\n"))
+    return tuple(_metrics(path, number, line) for number, line in enumerate(lines, 1) if line.endswith("\n"))
+
+
+def _metrics(path: Path, number: int, line: str) -> dict[str, float]:
+    try:
+        found: dict[str, float] = _METRICS.validate_json(line)
+        if not {"epoch", "step"} <= found.keys():
+            raise Refused("it lacks 'epoch' or 'step'")
+    except (ValidationError, Refused) as error:
+        why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+        raise CheckpointError(
+            f"Line {number} of {path} is damaged: {why}.",
+            allowed="a JSON object of numbers, with 'epoch' and 'step'",
+            next_step="remove that line; it only tells people of an epoch, no training needs it",
+        ) from error
+    return found
 
 
 def _read(path: Path) -> TrainingState:
-    text = path.read_bytes()
-    _check_schema(path, text)
+    try:
+        text = read_bytes(path, _MOST_OF_A_STATE, follow=True)
+        fields = parse_json(text)
+    except Refused as error:
+        raise broken_checkpoint(path.parent, f"{STATE}: {error}") from error
+    _check_schema(path, fields)
     try:
         state = TrainingState.model_validate_json(text)
     except ValidationError as error:
@@ -221,17 +257,14 @@ def _read(path: Path) -> TrainingState:
             path.parent, f"{STATE}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}"
         ) from error
     # of the fields as they were written: a recipe of an older version lacks keys that have a default now
-    if state.digest != digest_of({key: value for key, value in json.loads(text).items() if key != "digest"}):
+    if state.digest != digest_of({key: value for key, value in fields.items() if key != "digest"}):
         raise broken_checkpoint(path.parent, f"{STATE} was edited: its digest does not fit")
     return state
 
 
-def _check_schema(path: Path, text: bytes) -> None:
+def _check_schema(path: Path, fields: Any) -> None:
     """Tell a checkpoint of a newer sdcompress from a broken one: that one must not be removed."""
-    try:
-        found = json.loads(text).get("schema_version", UNDERSTOOD)
-    except (ValueError, AttributeError):
-        return  # broken; what reads it next says how
+    found = fields.get("schema_version", UNDERSTOOD) if isinstance(fields, dict) else UNDERSTOOD
     if isinstance(found, int) and found > UNDERSTOOD:
         raise CheckpointError(
             f"The checkpoint {path.parent} has the schema version {found}.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, requires, version
 
@@ -21,6 +22,7 @@ _OTHER_NAMES = {
     "onnxruntime": ("onnxruntime-gpu",),
     "tensorrt": ("tensorrt-cu13", "tensorrt-cu12", "tensorrt-lean", "tensorrt-lean-cu13", "tensorrt-lean-cu12"),
 }
+_PYTHON = re.compile(r"python_version\s*(>=|<)\s*['\"](\d+\.\d+)['\"]")
 _REQUIREMENT = re.compile(r"^([A-Za-z0-9._-]+)(?:>=([0-9.]+))?[^;]*(?:;.*extra\s*==\s*['\"]([\w-]+)['\"])?")
 
 
@@ -73,9 +75,18 @@ def read_requirements(lines: Iterable[str]) -> dict[str, list[tuple[str, str | N
     extras: dict[str, list[tuple[str, str | None]]] = {}
     for line in lines:
         match = _REQUIREMENT.match(line)
-        if match and match.group(1) != "sdcompress" and match.group(3) not in _UNIONS:
+        if match and match.group(1) != "sdcompress" and match.group(3) not in _UNIONS and _for_this_python(line):
             extras.setdefault(match.group(3) or "core", []).append((match.group(1), match.group(2)))
     return extras
+
+
+def _for_this_python(line: str) -> bool:
+    """Whether what a requirement says of Python's version holds here."""
+    said = _PYTHON.search(line)
+    if said is None:
+        return True
+    here, there = list(sys.version_info[:2]), [int(part) for part in said.group(2).split(".")]
+    return here >= there if said.group(1) == ">=" else here < there
 
 
 def new_enough(installed: str, minimum: str | None) -> bool:

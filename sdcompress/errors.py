@@ -31,6 +31,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from sdcompress.printable import printable
+
 __all__ = [
     "ArtifactError",
     "BenchmarkError",
@@ -67,6 +69,9 @@ _BRIEF.maxlong = 40
 class SdcompressError(Exception):
     """An error that the user can act on.
 
+    What it quotes may come from a stranger's file: control characters are escaped and long texts are cut, here, for the
+    terminal and for every log.
+
     Args:
         found: what was found, as a sentence.
         allowed: what would have been right; empty where that is obvious.
@@ -76,10 +81,10 @@ class SdcompressError(Exception):
     exit_code = 1
 
     def __init__(self, found: str, *, allowed: str = "", next_step: str = "") -> None:
-        self.found, self.allowed, self.next_step = found, allowed, next_step
-        lines = [found]
-        lines += [f"  allowed: {allowed}"] if allowed else []
-        lines += [f"  next: {next_step}"] if next_step else []
+        self.found, self.allowed, self.next_step = map(printable, (found, allowed, next_step))
+        lines = [self.found]
+        lines += [f"  allowed: {self.allowed}"] if allowed else []
+        lines += [f"  next: {self.next_step}"] if next_step else []
         super().__init__("\n".join(lines))
 
 

@@ -30,6 +30,7 @@ from sdcompress.evaluation.subject import open_subject
 from sdcompress.look_ahead import check_data, check_recipe
 from sdcompress.machine import default_threads
 from sdcompress.reporting.build import build
+from sdcompress.reporting.read import read_result
 from sdcompress.reporting.write import write
 from sdcompress.schema import recipe as schema
 from sdcompress.schema.report import BenchReport, Evaluation, Report
@@ -44,6 +45,8 @@ __all__ = ["Stage", "run"]
 Progress = Callable[[int, int], None]
 Stage = Callable[[str], AbstractContextManager[Progress]]
 """Called with what begins; gives what is told (done, all) while it lasts."""
+
+_AGAIN = "remove that file and run again: it is measured again"
 
 SPLITS: tuple[Literal["validation", "test"], ...] = ("validation", "test")
 
@@ -241,7 +244,7 @@ class _Job:
                 )
             write_text(path, found.model_dump_json(indent=1))
             self.steps.finish(path.name, inputs)
-        return Evaluation.model_validate_json(path.read_text(encoding="utf-8"))
+        return read_result(path, Evaluation, _AGAIN)
 
     def bench(self, artifacts: dict[str, Path], reference: str | None) -> BenchReport:
         """Measure all artifacts in turn on test images."""
@@ -265,7 +268,7 @@ class _Job:
                 )
             write_text(path, measured.model_dump_json(indent=1))
             self.steps.finish("bench", inputs)
-        return BenchReport.model_validate_json(path.read_text(encoding="utf-8"))
+        return read_result(path, BenchReport, _AGAIN)
 
     def report(
         self,

@@ -8,14 +8,24 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
+from sdcompress.errors import VerificationError
 from sdcompress.storage import digest_of, write_text
+from sdcompress.untrusted import Refused, read_bytes
 
 __all__ = ["Steps"]
+
+_LIMIT = 2**24  # bytes
+_RECORD = TypeAdapter(dict[str, str])
 
 
 @dataclass(frozen=True)
 class Steps:
-    """Which steps are done, by a hash of what went into them."""
+    """Which steps are done, by a hash of what went into them.
+
+    Every call raises a VerificationError where the record is damaged.
+    """
 
     path: Path
 
@@ -28,7 +38,23 @@ class Steps:
         write_text(self.path, json.dumps({**self._done(), name: _key(inputs)}, indent=1))
 
     def _done(self) -> dict[str, str]:
-        return dict(json.loads(self.path.read_text(encoding="utf-8"))) if self.path.is_file() else {}
+        try:
+            content = read_bytes(self.path, _LIMIT, follow=True)
+        except FileNotFoundError:
+            return {}
+        except (OSError, Refused) as error:
+            raise self._damaged(str(error)) from error
+        try:
+            return _RECORD.validate_json(content)
+        except ValidationError as error:
+            raise self._damaged(error.errors()[0]["msg"]) from error
+
+    def _damaged(self, why: str) -> VerificationError:
+        return VerificationError(
+            f"The record of finished steps {self.path} cannot be read: {why}.",
+            allowed="the JSON object that 'sdcompress run' wrote",
+            next_step="remove that file and run again: trainings are kept, the steps after them are done again",
+        )
 
 
 def _key(inputs: Any) -> str:

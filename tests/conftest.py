@@ -110,7 +110,7 @@ def tiny_artifact(tmp_path: Path, tiny_network: TinyNetwork) -> Callable[..., Pa
         signals: bool = True,
         **fields: Any,
     ) -> Path:
-        made = None if policy is None else _policy(policy, 1 if layout != "cascade" else 3, **fields)
+        made = None if policy is None else _policy(policy, **fields)
         computed = signals and layout == "cascade"
         return _write(tmp_path / (name or layout), tiny_network, layout, made, temperatures, signals=computed)
 
@@ -257,7 +257,8 @@ def _segment(folder: Path, index: int, model: onnx.ModelProto) -> Segment:
     return Segment(**file.model_dump(), inputs=inputs, outputs=outputs, macs=macs, parameters=macs)
 
 
-def _policy(thresholds: Sequence[float], segments: int, **fields: Any) -> Policy:
+def _policy(thresholds: Sequence[float], **fields: Any) -> Policy:
+    exits = len(thresholds) + 1
     return Policy(
         **fields,
         thresholds=tuple(thresholds),
@@ -265,8 +266,8 @@ def _policy(thresholds: Sequence[float], segments: int, **fields: Any) -> Policy
         samples=100,
         accuracy=0.9,
         reference_accuracy=0.9,
-        shares=(0.5, 0.3, 0.2),
-        stage_ms=(1.0,) * segments,
+        shares=(0.5, 0.3, 0.2) if exits == 3 else (1 / exits,) * exits,
+        stage_ms=(1.0,) * exits,
     )
 
 
@@ -288,7 +289,7 @@ def one_graph_once(tmp_path_factory: pytest.TempPathFactory, tiny_network: TinyN
     """
     folder = tmp_path_factory.mktemp("one-graph")
     cascade = _write(
-        folder / "cascade", tiny_network, "cascade", _policy((0.7, 0.6), 3), (1.0, 1.0, 1.0), signals=True, idle=60
+        folder / "cascade", tiny_network, "cascade", _policy((0.7, 0.6)), (1.0, 1.0, 1.0), signals=True, idle=60
     )
 
     @cache

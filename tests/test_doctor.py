@@ -19,12 +19,14 @@ METADATA = [
     "scikit-learn>=1.4 ; extra == 'train'",
     "pytest>=8; extra == 'dev'",
     "timm; python_version >= '3.10' and extra == 'vision'",
+    "onnxruntime>=1.24.1; python_version >= '3.2'",
+    "onnxruntime>=1.20; python_version < '3.2'",
 ]
 
 
 def test_the_extras_are_read_from_the_metadata() -> None:
     assert read_requirements(METADATA) == {
-        "core": [("numpy", "1.26")],
+        "core": [("numpy", "1.26"), ("onnxruntime", "1.24.1")],
         "train": [("torch", "2.9"), ("scikit-learn", "1.4")],
         "vision": [("timm", None)],
     }

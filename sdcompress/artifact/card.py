@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from sdcompress.artifact.certificate import Where
 from sdcompress.schema.manifest import (
@@ -128,9 +129,9 @@ def card(
         name=recipe.get("name", "network"),
         layout=layout,
         classes=len(classes),
-        backbone=recipe.get("model", {}).get("name"),
-        method=recipe.get("method", {}).get("name"),
-        what=_LAYOUTS[layout] + (_ENSEMBLE if recipe.get("export", {}).get("ensemble") else ""),
+        backbone=_section(recipe, "model").get("name"),
+        method=_section(recipe, "method").get("name"),
+        what=_LAYOUTS[layout] + (_ENSEMBLE if _section(recipe, "export").get("ensemble") else ""),
         input=network_input.name,
         dtype=network_input.dtype,
         shape=", ".join(map(str, network_input.shape)),
@@ -154,6 +155,12 @@ def card_of(manifest: Manifest) -> str:
     """The card of a manifest that is there."""
     said = ("layout", "classes", "segments", "exits", "parity", "provenance", "policy", "certificate", "one_graph")
     return card(network_input=manifest.input, **{name: getattr(manifest, name) for name in said})
+
+
+def _section(recipe: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A section of a recipe that may have been written by anybody."""
+    found = recipe.get(name)
+    return found if isinstance(found, Mapping) else {}
 
 
 def _pixels(network_input: Input) -> str:

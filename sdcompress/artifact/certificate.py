@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from sdcompress.errors import CertificateError
+from sdcompress.printable import printable
 from sdcompress.schema.manifest import Certificate, Engines, Manifest, Policy
 from sdcompress.storage import digest_of
 
@@ -104,7 +105,7 @@ def elsewhere(manifest: Manifest, where: Where) -> str:
     chosen = Where(policy.backend, policy.device, policy.plans)
     if chosen == where:
         return ""
-    return (
+    return printable(
         f"The thresholds were chosen on {chosen}; {where} rounds otherwise, so that other images may leave and the "
         f"accuracy may differ. To choose them there: sdcompress calibrate ARTIFACT --backend {where.backend} --device "
         f"{where.device} --out FOLDER"

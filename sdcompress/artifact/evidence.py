@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +9,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sdcompress.artifact.npz import Expected, read_npz
 from sdcompress.errors import ArtifactError
+from sdcompress.untrusted import Refused
 
 __all__ = ["EVIDENCE", "Evidence"]
 
 EVIDENCE = "certificate.npz"
+
+_ARRAYS = {
+    "confidences": Expected("float32", 2),
+    "right": Expected("uint8", 2),
+    "labels": Expected("int32", 1, optional=True),
+    "against": Expected("uint8", 1, optional=True),
+    "shape_confidences": Expected("float32", 2, optional=True),
+}
 
 
 @dataclass(frozen=True)
@@ -57,35 +65,24 @@ class Evidence:
             ArtifactError: if the file does not hold the arrays.
         """
         try:
-            with np.load(path, allow_pickle=False) as arrays:
-                optional = {name: arrays.get(name) for name in ("labels", "against", "shape_confidences")}
-                evidence = cls(arrays["confidences"], arrays["right"], **optional)
-        except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+            evidence = cls(**read_npz(path, _ARRAYS))
+        except (OSError, Refused) as error:
             raise _malformed(path, str(error)) from error
         if wrong := evidence._problem():
             raise _malformed(path, wrong)
         return evidence
 
     def _problem(self) -> str:
-        arrays: tuple[tuple[str, npt.NDArray[Any], str], ...] = (
-            ("confidences", self.confidences, "float32"),
-            ("right", self.right, "uint8"),
-        )
-        for name, array, dtype in arrays:
-            if array.dtype != dtype or array.ndim != 2:
-                return f"'{name}' is {array.dtype} {list(array.shape)}, not {dtype} of 2 axes"
-        if self.right.size and self.right.max() > 1:
-            return "'right' holds other numbers than 0 and 1"
-        if self.labels is not None and (self.labels.dtype != "int32" or self.labels.shape != self.right.shape[1:]):
-            return f"'labels' is {self.labels.dtype} {list(self.labels.shape)}, not int32 of one for each sample"
-        shape = self.shape_confidences
-        if shape is not None and (shape.dtype != "float32" or shape.ndim != 2 or len(shape) != len(self.confidences)):
-            return f"'shape_confidences' is {shape.dtype} {list(shape.shape)}, not float32 [E-1, M]"
-        other = self.against
-        if other is not None and (
-            other.dtype != "uint8" or other.shape != self.right.shape[1:] or other.max(initial=0) > 1
-        ):
-            return f"'against' is {other.dtype} {list(other.shape)}, not uint8, 0 or 1 for each sample"
+        samples = self.right.shape[1:]
+        for name, array in (("labels", self.labels), ("against", self.against)):
+            if array is not None and array.shape != samples:
+                return f"'{name}' has the shape {list(array.shape)}, not one value for each of {samples[0]} samples"
+        for name, array in (("right", self.right), ("against", self.against)):
+            if array is not None and array.max(initial=0) > 1:
+                return f"'{name}' holds other numbers than 0 and 1"
+        tuning = self.shape_confidences
+        if tuning is not None and len(tuning) != len(self.confidences):
+            return f"'shape_confidences' has the shape {list(tuning.shape)}, not [{len(self.confidences)}, M]"
         return ""
 
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from sdcompress.artifact.npz import Expected, read_npz
 from sdcompress.errors import ArtifactError
+from sdcompress.untrusted import Refused
 
 __all__ = ["MAX_BYTES", "MAX_SAMPLES", "Golden"]
 
 MAX_SAMPLES = 32
 MAX_BYTES = 4 * 2**20
+
+_ARRAYS = {"images": Expected("uint8", 4), "labels": Expected("int64", 1), "logits": Expected("float32", 3)}
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,8 @@ class Golden:
             ArtifactError: if the file does not hold the three arrays.
         """
         try:
-            with np.load(path, allow_pickle=False) as arrays:
-                golden = cls(arrays["images"], arrays["labels"], arrays["logits"])
-        except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+            golden = cls(**read_npz(path, _ARRAYS))
+        except (OSError, Refused) as error:
             raise _malformed(path, str(error)) from error
         wrong = golden._problem()
         if wrong:
@@ -59,11 +60,6 @@ class Golden:
         return golden
 
     def _problem(self) -> str:
-        arrays = {"images": (self.images, "uint8", 4), "labels": (self.labels, "int64", 1)}
-        arrays["logits"] = (self.logits, "float32", 3)
-        for name, (array, dtype, rank) in arrays.items():
-            if array.dtype != dtype or array.ndim != rank:
-                return f"'{name}' is {array.dtype} {list(array.shape)}, not {dtype} of {rank} axes"
         counts = (len(self.images), len(self.labels), self.logits.shape[1])
         return "" if len(set(counts)) == 1 and counts[0] else f"images, labels and logits count {counts} samples"
 

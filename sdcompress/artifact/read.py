@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from pydantic import ValidationError
 
 from sdcompress.artifact.evidence import Evidence
+from sdcompress.artifact.external import check_no_external_data
 from sdcompress.artifact.golden import Golden
 from sdcompress.errors import ArtifactError
 from sdcompress.schema.base import explain
-from sdcompress.schema.manifest import FileEntry, Manifest
+from sdcompress.schema.engines import Plan
+from sdcompress.schema.manifest import FileEntry, Manifest, Segment
 from sdcompress.storage import digest_of, sha256_of
+from sdcompress.untrusted import Refused, kind_of, parse_json, read_bytes
 
-__all__ = ["MANIFEST", "SIGNATURE", "Artifact", "open_artifact"]
+__all__ = ["MANIFEST", "SIGNATURE", "Artifact", "manifest_fields", "open_artifact", "walk"]
 
 MANIFEST = "manifest.json"
 SIGNATURE = "model.sig"  # of all other files, so that the manifest cannot list it
 
 _UNDERSTOOD = 1
+# bytes; a graph is one protobuf message, which cannot be larger
+_MOST_OF_A_MANIFEST, _MOST_OF_A_GRAPH, _MOST_OF_A_PLAN, _MOST_OF_OTHERS = 2**24, 2**31 - 1, 2**33, 2**28
+_DEEPEST, _MOST_NAMES, _MOST_NAMED = 16, 100_000, 10
 _AGAIN = "copy the artifact again from where it was made, or export it again"
 
 
@@ -89,7 +94,8 @@ def open_artifact(path: Path | str) -> Artifact:
     """Open an artifact folder after checking all of it.
 
     Checked: the manifest's JSON, schema version, digest and wiring; every file's size and SHA-256; that nothing is a
-    symlink, missing, unlisted or outside the folder.
+    symlink, missing, unlisted or outside the folder; that no graph has data in other files. Whatever is in the folder,
+    this takes bounded time and memory.
 
     Args:
         path: the artifact folder.
@@ -98,33 +104,45 @@ def open_artifact(path: Path | str) -> Artifact:
         ArtifactError: if anything is not as the manifest says.
     """
     path = Path(path)
-    manifest = _manifest(path, _fields(path))
-    _check_wiring(path, manifest)
-    listed = {entry.file: entry for entry in manifest.files}
-    _check_names(path, {MANIFEST, *listed, *([SIGNATURE] if os.path.lexists(path / SIGNATURE) else [])})
-    for entry in listed.values():
-        _check_content(path, entry)
-    return Artifact(path, manifest)
-
-
-def _fields(path: Path) -> dict[str, Any]:
     try:
-        fields = json.loads((path / MANIFEST).read_text(encoding="utf-8"), parse_constant=_not_json)
+        manifest = _manifest(path, manifest_fields(path))
+        _check_wiring(path, manifest)
+        signed = [SIGNATURE] if os.path.lexists(path / SIGNATURE) else []
+        _check_names(path, {MANIFEST, *signed, *(entry.file for entry in manifest.files)})
+        for entry in manifest.files:
+            _check_content(path, entry)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise _not_an_artifact(path) from error
     except OSError as error:
         raise ArtifactError(
-            f"'{path / MANIFEST}' cannot be read: {error.strerror}.", next_step="check its permissions"
+            f"'{error.filename or path}' cannot be read: {error.strerror or error}.",
+            allowed="an artifact whose files and folders this user may read",
+            next_step="check its permissions",
         ) from error
-    except ValueError as error:  # JSON and UTF-8 errors are both ValueErrors
-        raise ArtifactError(f"'{path / MANIFEST}' is not JSON: {error}.", next_step=_AGAIN) from error
+    return Artifact(path, manifest)
+
+
+def manifest_fields(path: Path) -> dict[str, Any]:
+    """The fields of an artifact's manifest as JSON has them, none of them checked.
+
+    Args:
+        path: the artifact folder.
+
+    Raises:
+        ArtifactError: if the manifest is no regular file, too large or not JSON.
+        OSError: if it cannot be read.
+    """
+    try:
+        fields = parse_json(read_bytes(path / MANIFEST, _MOST_OF_A_MANIFEST))
+    except Refused as error:
+        raise ArtifactError(
+            f"'{path / MANIFEST}' cannot be read: {error}.",
+            allowed="a regular file that holds a JSON object as docs/artifact.md says",
+            next_step=_AGAIN,
+        ) from error
     if not isinstance(fields, dict):
         raise ArtifactError(f"'{path / MANIFEST}' is not a JSON object.", next_step=_AGAIN)
     return fields
-
-
-def _not_json(token: str) -> NoReturn:
-    raise ValueError(f"{token} is not a number in JSON")
 
 
 def _not_an_artifact(path: Path) -> ArtifactError:
@@ -177,6 +195,7 @@ def _check_wiring(path: Path, manifest: Manifest) -> None:
                 next_step=_AGAIN,
             )
         known |= made
+    _check_ports(path, manifest)
     exits, proved = [exit_.name for exit_ in manifest.exits], [record.exit for record in manifest.parity]
     if exits != proved:
         raise ArtifactError(
@@ -186,40 +205,89 @@ def _check_wiring(path: Path, manifest: Manifest) -> None:
         )
 
 
+def _check_ports(path: Path, manifest: Manifest) -> None:
+    """Refuse graphs without inputs, and exits that read tensors of another shape than an exit has."""
+    classes = len(manifest.classes)
+    for segment in manifest.segments:
+        if not segment.inputs:
+            raise ArtifactError(
+                f"The graph '{segment.file}' of '{path}' has no inputs.", allowed="at least one", next_step=_AGAIN
+            )
+    for exit_ in manifest.exits:
+        shapes = {tensor.name: tensor.shape for tensor in manifest.segments[exit_.segment].outputs}
+        expected: dict[str, tuple[int, ...]] = {exit_.logits: (classes,)}
+        if exit_.signals:
+            expected |= {exit_.signals.values: (3,), exit_.signals.answer: ()}
+        for name, rest in expected.items():
+            if shapes[name][1:] != rest or not shapes[name]:
+                raise ArtifactError(
+                    f"The exit '{exit_.name}' of '{path}' reads '{name}', which has the shape {list(shapes[name])}.",
+                    allowed=f"{['batch', *rest]}, for {classes} classes",
+                    next_step=_AGAIN,
+                )
+
+
 def _check_names(path: Path, listed: set[str]) -> None:
-    found = set()
-    for file, mode in _walk(path):
-        name = file.relative_to(path).as_posix()
-        if not stat.S_ISREG(mode):
-            kind = "a symlink" if stat.S_ISLNK(mode) else "not a regular file"
+    found = set[str]()
+    unlisted = list[str]()
+    for name, mode in walk(path):
+        if kind := kind_of(mode):
             raise ArtifactError(
                 f"'{name}' in '{path}' is {kind}.",
                 allowed="regular files: a link may lead outside the artifact",
                 next_step="copy the artifact with its links followed (cp -rL)",
             )
         found.add(name)
-    if missing := sorted(listed - found):
+        if name not in listed:
+            unlisted.append(name)
+        if len(unlisted) > _MOST_NAMED:
+            break
+    if missing := sorted(listed - found)[:_MOST_NAMED] if len(unlisted) <= _MOST_NAMED else []:
         raise ArtifactError(f"'{path}' lacks {', '.join(missing)}, which its manifest lists.", next_step=_AGAIN)
-    if unlisted := sorted(found - listed):
+    if unlisted:
         raise ArtifactError(
-            f"'{path}' holds {', '.join(unlisted)}, which its manifest does not list.",
+            f"'{path}' holds {', '.join(sorted(unlisted))}, which its manifest does not list.",
             allowed="manifest.json and the files it lists",
             next_step="move other files out of the artifact",
         )
 
 
-def _walk(folder: Path) -> Iterator[tuple[Path, int]]:
-    for path in folder.iterdir():
-        mode = path.lstat().st_mode
-        if stat.S_ISDIR(mode):
-            yield from _walk(path)
-        else:
-            yield path, mode
+def walk(path: Path) -> Iterator[tuple[str, int]]:
+    """The name below a folder and the mode of everything that is not a folder itself; no link is followed.
+
+    Args:
+        path: the folder.
+
+    Raises:
+        ArtifactError: if it holds more, or deeper, than any artifact does.
+        OSError: if a folder cannot be read.
+    """
+    waiting, seen = [(path, "", 0)], 0
+    while waiting:
+        folder, prefix, depth = waiting.pop()
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                seen += 1
+                if depth > _DEEPEST or seen > _MOST_NAMES:
+                    raise ArtifactError(
+                        f"'{path}' holds more than {_DEEPEST} nested folders, or more than {_MOST_NAMES} names.",
+                        allowed="manifest.json and the files it lists",
+                        next_step="move other files out of the artifact",
+                    )
+                mode = entry.stat(follow_symlinks=False).st_mode
+                if stat.S_ISDIR(mode):
+                    waiting.append((folder / entry.name, f"{prefix}{entry.name}/", depth + 1))
+                else:
+                    yield f"{prefix}{entry.name}", mode
 
 
 def _check_content(path: Path, entry: FileEntry) -> None:
     file = path / entry.file
     size = file.stat().st_size
+    if size > (most := _most(entry)):
+        raise ArtifactError(
+            f"'{entry.file}' in '{path}' has {size} bytes.", allowed=f"at most {most} bytes", next_step=_AGAIN
+        )
     if size != entry.bytes:
         raise ArtifactError(
             f"'{entry.file}' in '{path}' has {size} bytes: it is truncated or was changed.",
@@ -232,3 +300,19 @@ def _check_content(path: Path, entry: FileEntry) -> None:
             allowed=f"{entry.sha256[:12]}…, as the manifest says",
             next_step=_AGAIN,
         )
+    if isinstance(entry, Segment):
+        try:
+            check_no_external_data(file)
+        except Refused as error:
+            raise ArtifactError(
+                f"The graph '{entry.file}' in '{path}' cannot be used: {error}.",
+                allowed="an ONNX graph that holds all of its data itself: a reference may lead to any file",
+                next_step="export it again with its data inside",
+            ) from error
+
+
+def _most(entry: FileEntry) -> int:
+    """Bytes that a file of this kind may have."""
+    if isinstance(entry, Segment):
+        return _MOST_OF_A_GRAPH
+    return _MOST_OF_A_PLAN if isinstance(entry, Plan) else _MOST_OF_OTHERS

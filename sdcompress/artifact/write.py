@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from sdcompress.artifact.outside import check_outside
-from sdcompress.artifact.read import MANIFEST, SIGNATURE
-from sdcompress.errors import OutputExistsError, StorageError
+from sdcompress.artifact.read import MANIFEST, SIGNATURE, manifest_fields, walk
+from sdcompress.errors import ArtifactError, OutputExistsError, StorageError
 from sdcompress.schema.manifest import FileEntry, Manifest, Provenance
 from sdcompress.storage import clear_leftovers, digest_of, sha256_of, staged_folder
 
@@ -123,7 +123,7 @@ def _check_writable(folder: Path) -> None:
 def _foreign(folder: Path) -> str | None:
     """The name of a file that the manifest does not list, or None: an artifact is replaced only as a whole."""
     try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        manifest = manifest_fields(folder)
         entries = [*manifest["segments"], manifest["golden"], manifest["card"]]
         if certificate := manifest.get("certificate"):
             entries.append(certificate["evidence"])
@@ -132,10 +132,9 @@ def _foreign(folder: Path) -> str | None:
         for engines in manifest.get("engines", []):
             entries += [*engines["plans"], engines["log"]]
         listed = {MANIFEST, SIGNATURE, *(item["file"] for item in entries)}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ArtifactError, OSError, KeyError, TypeError):
         listed = set()
-    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
-    return next((name for name in names if name not in listed and not (folder / name).is_dir()), None)
+    return next((name for name in sorted(name for name, _mode in walk(folder)) if name not in listed), None)
 
 
 def _exists(out: Path) -> OutputExistsError:

@@ -107,12 +107,12 @@ def _show(manifest: Manifest, out: Path, *, engines: bool) -> None:
     from sdcompress.cli.tables import show_manifest
 
     show_manifest(manifest, str(out))
-    say("\nrun it:\n")
+    say("", "run it:", "")
     if manifest.one_graph:
         say(f'  session = onnxruntime.InferenceSession("{out / manifest.one_graph.file}")')
-        say("  logits, answer, exit_index = session.run(None, {session.get_inputs()[0].name: x})\n\nor\n")
+        say("  logits, answer, exit_index = session.run(None, {session.get_inputs()[0].name: x})", "", "or", "")
     backend = ', backend="tensorrt", device="cuda"' if engines else ""
-    say(f'  import sdcompress\n  engine = sdcompress.open("{out}"{backend})')
+    say("  import sdcompress", f'  engine = sdcompress.open("{out}"{backend})')
     say("  prediction = engine(engine.preprocess([image]))  # image: Pillow, or uint8 [H, W, C]")
 
 

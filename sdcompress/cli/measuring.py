@@ -144,7 +144,7 @@ def explain_(
         write_json(found.model_dump(mode="json"))
         return
     show_explanation(found)
-    say(f"\nexplained: {out / 'explain.html'}")
+    say("", f"explained: {out / 'explain.html'}")
 
 
 def bench(
@@ -218,14 +218,15 @@ def report(
     Example: sdcompress report artifacts/full artifacts/early-exit --bench bench.json --out report
     """
     from sdcompress import api
-    from sdcompress.cli.tables import read_json, show_report
+    from sdcompress.cli.tables import show_report
+    from sdcompress.reporting.read import read_result
     from sdcompress.schema.report import BenchReport, Evaluation
 
     made = api.report(
         _by_name(artifacts),
         out,
-        evaluations=[read_json(path, Evaluation) for path in evaluation or []],
-        benches=[read_json(path, BenchReport) for path in bench_file or []],
+        evaluations=[read_result(path, Evaluation) for path in evaluation or []],
+        benches=[read_result(path, BenchReport) for path in bench_file or []],
         title=title,
         reference=reference,
         command=command_line(),
@@ -235,7 +236,7 @@ def report(
         write_json(made.model_dump(mode="json", exclude={"benches"}))
         return
     show_report(made)
-    say(f"\nreport: {out / 'report.html'}")
+    say("", f"report: {out / 'report.html'}")
 
 
 def _by_name(artifacts: list[Path]) -> dict[str, Path]:

@@ -1,4 +1,7 @@
-"""Where things are written: data to stdout, messages and progress to stderr."""
+"""Where things are written: data to stdout, messages and progress to stderr.
+
+Whatever a terminal sees passes through here, so that text from a file is escaped and cut in one place.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from sdcompress.errors import Interrupted
+from sdcompress.printable import json_safe, printable
 
 __all__ = ["bar", "command_line", "epoch_line", "messages", "note", "say", "table", "write_json"]
 
 messages = Console(stderr=True)
+
+_CELL = 200  # characters
 
 
 def command_line() -> str:
@@ -29,12 +35,13 @@ def command_line() -> str:
 
 def write_json(data: Any) -> None:
     """One JSON value to stdout."""
-    typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
+    typer.echo(json_safe(json.dumps(data, indent=2, ensure_ascii=False)))
 
 
-def say(text: str) -> None:
-    """A line for a person, to stdout."""
-    typer.echo(text)
+def say(*lines: str) -> None:
+    """Lines for a person, to stdout; a line break within one of them is text, and is escaped."""
+    for line in lines:
+        typer.echo(printable(line))
 
 
 @contextmanager
@@ -45,13 +52,14 @@ def bar(what: str) -> Iterator[Callable[[int, int], None]]:
         Interrupted: on Ctrl-C, where the work itself does not say more.
     """
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
     )
+    what = printable(what, _CELL)
     with Progress(*columns, console=messages, transient=messages.is_terminal) as progress:
         task = progress.add_task(what, total=None)
         try:
@@ -61,14 +69,15 @@ def bar(what: str) -> Iterator[Callable[[int, int], None]]:
                 f"Stopped during '{what}'; what was finished before is kept.", next_step="run the same command again"
             ) from stop
     if messages.is_terminal:
-        messages.print(f"done: {what}", highlight=False)
+        messages.print(f"done: {what}", highlight=False, markup=False)
 
 
 def epoch_line(metrics: dict[str, float]) -> None:
     """The metrics of an epoch, above the bar."""
     scores = [f"{k.partition('/')[2]} {v:.2%}" for k, v in metrics.items() if k.startswith("val_accuracy/")]
     text = f"epoch {metrics['epoch']:3.0f}  loss {metrics['loss']:.4f}"
-    messages.print(text + ("  validation: " + ", ".join(scores) if scores else ""), highlight=False)
+    text += "  validation: " + ", ".join(scores) if scores else ""
+    messages.print(printable(text), highlight=False, markup=False)
 
 
 def note(text: str) -> None:
@@ -78,10 +87,10 @@ def note(text: str) -> None:
 
 def table(columns: list[str], rows: list[list[str]], title: str = "") -> None:
     """A table to stdout; the first column is left-aligned, the others are numbers."""
-    drawn = Table(title=title or None, title_justify="left")
+    drawn = Table(title=printable(title) or None, title_justify="left")
     for position, column in enumerate(columns):
-        drawn.add_column(column, justify="left" if position == 0 else "right", overflow="fold")
+        drawn.add_column(printable(column, _CELL), justify="left" if position == 0 else "right", overflow="fold")
     for row in rows:
-        drawn.add_row(*row)
+        drawn.add_row(*(printable(cell, _CELL) for cell in row))
     console = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 160, markup=False)
     console.print(drawn)

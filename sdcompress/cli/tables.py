@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TypeVar
-
-from pydantic import ValidationError
-
 from sdcompress.artifact.card import OWN_IMAGES
 from sdcompress.artifact.certificate import Where
 from sdcompress.cli.engine_table import show_engines
 from sdcompress.cli.screen import say, table
 from sdcompress.doctor import Diagnosis
-from sdcompress.errors import UsageError
-from sdcompress.schema.base import Frozen
 from sdcompress.schema.explain import Explanation
 from sdcompress.schema.manifest import Certificate, Manifest, OneGraph
 from sdcompress.schema.report import BenchReport, CertificateVerdict, Evaluation, Plan, Report, VerifyReport
 
 __all__ = [
-    "read_json",
     "show_bench",
     "show_diagnosis",
     "show_evaluation",
@@ -29,24 +21,6 @@ __all__ = [
     "show_report",
     "show_verdicts",
 ]
-
-Stored = TypeVar("Stored", bound=Frozen)
-
-
-def read_json(path: Path, kind: type[Stored]) -> Stored:
-    """A result that was written with ``--json``.
-
-    Raises:
-        UsageError: if the file is not there or holds something else.
-    """
-    try:
-        return kind.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValidationError) as error:
-        raise UsageError(
-            f"{path} does not hold a {kind.__name__}: {str(error).splitlines()[0]}",
-            allowed="a file made with 'sdcompress bench --json' or 'sdcompress evaluate --json'",
-            next_step="make it again",
-        ) from error
 
 
 def show_manifest(manifest: Manifest, folder: str) -> None:

@@ -145,7 +145,7 @@ def run(
         return
     folder = out or Path("runs") / str((made.recipe or {})["name"])
     show_report(made)
-    say(f"\nreport: {folder / 'report' / 'report.html'}")
+    say("", f"report: {folder / 'report' / 'report.html'}")
 
 
 def _print_config(source: str | Recipe | None, settings: list[str], *, as_json: bool) -> None:
@@ -155,7 +155,7 @@ def _print_config(source: str | Recipe | None, settings: list[str], *, as_json: 
     if as_json:
         write_json(recipe.model_dump(mode="json"))
     else:
-        say(recipes.dump(recipe).rstrip())
+        say(*recipes.dump(recipe).rstrip().split("\n"))
 
 
 def _without_calls(report: dict[str, Any]) -> dict[str, Any]:

@@ -157,7 +157,8 @@ def _scaled(values: npt.NDArray[np.integer], white: int) -> npt.NDArray[np.uint8
             next_step="scale it to 0..255 and convert it to 'L' first",
         )
     levels = np.minimum(values, white).astype(np.uint32)
-    return ((255 * levels + white // 2) // white).astype(np.uint8)
+    eight_bit: npt.NDArray[np.uint8] = ((255 * levels + white // 2) // white).astype(np.uint8)
+    return eight_bit
 
 
 def _empty(shape: list[int]) -> InputError:

@@ -17,11 +17,10 @@ from sdcompress.evaluation.metrics import calibration_error, log_softmax
 from sdcompress.evaluation.paired import digest_of_labels, pack
 from sdcompress.policies._base import Float, Signals
 from sdcompress.runtime.engine import Engine
-from sdcompress.schema.report import Evaluation, ExitScore, PolicyScore
+from sdcompress.schema.report import ENSEMBLE, Evaluation, ExitScore, PolicyScore
 
 __all__ = ["ENSEMBLE", "batches", "evaluate", "exit_logits", "exit_signals"]
 
-ENSEMBLE = "ensemble"
 
 Progress = Callable[[int, int], None]
 

@@ -97,7 +97,7 @@ def open_subject(path: Path | str) -> Subject:
         CheckpointError: if it is neither, or a checkpoint that is not intact.
     """
     path = Path(path)
-    if not (path / MANIFEST).exists():
+    if not _has_manifest(path):
         checkpoint = open_checkpoint(path)
         return Subject("checkpoint", path, checkpoint.weights_sha256, checkpoint.recipe, checkpoint.data_fingerprint)
     manifest = open_artifact(path).manifest
@@ -109,3 +109,14 @@ def open_subject(path: Path | str) -> Subject:
             next_step="use the version of sdcompress that wrote it, see provenance.versions in its manifest",
         ) from error
     return Subject("artifact", path, manifest.digest, recipe, manifest.provenance.data_fingerprint)
+
+
+def _has_manifest(path: Path) -> bool:
+    """Whether there is a manifest of any kind, readable or not; what opens the folder says what is wrong with it."""
+    try:
+        (path / MANIFEST).lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        pass
+    return True

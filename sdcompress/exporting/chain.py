@@ -44,7 +44,7 @@ class Chain:
         options.intra_op_num_threads = threads
         if not optimise:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        options.log_severity_level = 3  # errors: they are raised anyway, warnings are for authors of graphs
+        options.log_severity_level = 4  # what fails is raised
         self._sessions = [
             onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"]) for graph in graphs
         ]

@@ -15,9 +15,10 @@ from sdcompress.calibration.recompute import recompute
 from sdcompress.data.preprocess import normalise
 from sdcompress.errors import ArtifactError, ParityError
 from sdcompress.exporting import parity
-from sdcompress.exporting.agree import agreement, graph_batches, runner
+from sdcompress.exporting.agree import agreement, graph_batches
 from sdcompress.exporting.proof import claimed, proved
 from sdcompress.policies._base import SIGNALS_ATOL, Float, signals_of
+from sdcompress.runtime.backends.onnxruntime import load
 from sdcompress.runtime.engine import Engine
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.manifest import Certificate, OneGraph
@@ -124,7 +125,12 @@ def _check_card(opened: Artifact) -> bool:
 
 
 def _check_one_graph(opened: Artifact, one_graph: OneGraph, engine: Engine, inputs: Float) -> None:
-    run = runner(opened.file(one_graph).read_bytes(), opened.manifest).run
+    graph = load(opened.file(one_graph), one_graph, threads=1, device="cpu")
+    names, network_input = [tensor.name for tensor in one_graph.outputs], opened.manifest.input.name
+
+    def run(images: Float) -> dict[str, np.ndarray]:
+        return dict(zip(names, graph({network_input: images}), strict=True))
+
     allowed = [record.allowed for record in opened.manifest.parity]
     found = agreement(run, engine, inputs, batches=graph_batches(one_graph.kind, len(inputs)), allowed=allowed)
     if problem := parity.describe(found.findings):

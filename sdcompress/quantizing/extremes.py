@@ -25,7 +25,7 @@ def largest(model: onnx.ModelProto, names: Collection[str], feeds: Iterable[Feed
         feeds: its inputs, batch by batch; at least one.
     """
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors: warnings are for authors of graphs
+    options.log_severity_level = 4  # what fails is raised
     graph = with_largest(model, names).SerializeToString()
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     wanted = sorted(names)

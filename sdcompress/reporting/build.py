@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from sdcompress.artifact.read import open_artifact
-from sdcompress.errors import UnknownNameError
-from sdcompress.reporting.look_up import accuracy_of, comparison_of, evaluation_of, record_of
+from sdcompress.errors import UnknownNameError, UsageError
+from sdcompress.reporting.look_up import accuracy_of, comparison_of, evaluation_of, own_exits, record_of
 from sdcompress.schema.manifest import Manifest
 from sdcompress.schema.report import BenchRecord, BenchReport, Evaluation, Report, ReportRow
 
@@ -45,6 +45,7 @@ def build(
     Raises:
         UnknownNameError: a reference that is no row.
         ArtifactError: a folder that is not an intact artifact.
+        UsageError: an evaluation that is of other exits than its artifact has.
     """
     reference = reference or _compared_with(benches)
     if reference is not None and reference not in artifacts:
@@ -103,6 +104,8 @@ def _guarantee(manifest: Manifest) -> str | None:
 def _fill(report: Report, row: ReportRow, manifest: Manifest) -> ReportRow:
     test, validation = evaluation_of(report, row, "test"), evaluation_of(report, row, "validation")
     record, comparison = record_of(report, row), comparison_of(report, row)
+    for found in (test, validation):
+        _check_fits(found, row, manifest)
     known = next((found.policy.shares for found in (test, validation) if found and found.policy), None)
     return row.model_copy(
         update={
@@ -118,6 +121,16 @@ def _fill(report: Report, row: ReportRow, manifest: Manifest) -> ReportRow:
             "speedup_high": comparison and comparison.mean_high,
         }
     )
+
+
+def _check_fits(found: Evaluation | None, row: ReportRow, manifest: Manifest) -> None:
+    """Refuse an evaluation that belongs to a row by its name and to another artifact by its exits."""
+    if found and found.kind == "artifact" and len(own_exits(found)) != len(manifest.exits):
+        raise UsageError(
+            f"The evaluation of '{found.name}' on {found.split} has {len(own_exits(found))} exits.",
+            allowed=f"{len(manifest.exits)}, which the artifact '{row.name}' has",
+            next_step="evaluate this artifact again",
+        )
 
 
 def _mean_macs(manifest: Manifest, shares: Sequence[float] | None) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, TypeVar
 
-from sdcompress.schema.report import BenchRecord, Comparison, Evaluation, ExitScore, Report, ReportRow
+from sdcompress.schema.report import ENSEMBLE, BenchRecord, Comparison, Evaluation, ExitScore, Report, ReportRow
 
 __all__ = [
     "ENSEMBLE",
@@ -18,8 +18,6 @@ __all__ = [
     "same",
     "shown",
 ]
-
-ENSEMBLE = "ensemble"
 
 _Measured = TypeVar("_Measured", Evaluation, BenchRecord)
 

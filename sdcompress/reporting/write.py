@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from sdcompress.artifact.outside import check_outside
 from sdcompress.errors import OutputExistsError, requires_extra
+from sdcompress.printable import printable
 from sdcompress.reporting.markdown import markdown
 from sdcompress.reporting.page import Page
 from sdcompress.schema.explain import Explanation
@@ -15,6 +17,8 @@ from sdcompress.storage import write_text
 __all__ = ["check_ready", "files", "write"]
 
 Record = Report | Explanation
+
+_LONGEST_TEXT = 1000  # characters of a name, a folder, a command
 
 
 def files(kind: type[Record]) -> tuple[str, str, str]:
@@ -67,13 +71,28 @@ def write(record: Record, folder: str | Path, *, overwrite: bool = False) -> Pat
     check_ready(type(record), folder, overwrite=overwrite)
     from sdcompress.reporting.html import html
 
-    page = _page(record)
+    page = _page(_printable(record))
     in_json, in_markdown, in_html = files(type(record))
     drawn = html(page)
     write_text(folder / in_html, drawn)
     write_text(folder / in_markdown, markdown(page))
     write_text(folder / in_json, record.model_dump_json(indent=1) + "\n")
     return folder / in_html
+
+
+def _printable(record: Record) -> Record:
+    """The record with every text in it as a page may show it; the JSON keeps the texts as they are."""
+    return type(record).model_validate(_all_printable(record.model_dump()))
+
+
+def _all_printable(value: Any) -> Any:
+    if isinstance(value, str):
+        return printable(value, _LONGEST_TEXT)
+    if isinstance(value, dict):
+        return {_all_printable(key): _all_printable(inner) for key, inner in value.items()}
+    if isinstance(value, tuple | list):
+        return value if value and isinstance(value[0], float) else type(value)(map(_all_printable, value))
+    return value
 
 
 def _page(record: Record) -> Page:

@@ -14,7 +14,7 @@ from sdcompress.errors import SetupError, UsageError, requires_extra
 from sdcompress.machine import check_threads
 from sdcompress.policies._base import Float, Signals, signals_of
 from sdcompress.runtime.engine import ExitCost, Images, Names, Prediction
-from sdcompress.runtime.inputs import checked, exit_position, prepared
+from sdcompress.runtime.inputs import checked, checked_temperatures, exit_position, prepared
 from sdcompress.schema.manifest import Policy, Preprocess
 
 if TYPE_CHECKING:
@@ -126,7 +126,9 @@ class EagerNetwork:
 
     def signals(self, inputs: Float, temperatures: Sequence[float] | None = None) -> tuple[Signals, ...]:
         """What an exit policy would judge by; see ``Engine.signals``."""
-        return tuple(map(signals_of, self.exits(inputs), temperatures or (1.0,) * len(self.exit_names)))
+        exits = len(self.exit_names)
+        chosen = (1.0,) * exits if temperatures is None else checked_temperatures(temperatures, exits)
+        return tuple(map(signals_of, self.exits(inputs), chosen))
 
     def __call__(self, inputs: Float, *, deadline_ms: float | None = None) -> Prediction:
         """Predict with the last exit; a deadline cannot be kept, because the network always runs whole."""

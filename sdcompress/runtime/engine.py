@@ -164,10 +164,10 @@ class Engine(Protocol):
 
         Args:
             inputs: float32 [B, C, H, W].
-            temperatures: one for each exit; None: those of the artifact.
+            temperatures: one for each exit, above 0; None: those of the artifact.
 
         Raises:
-            InputError: if the array has another dtype or shape.
+            InputError: if the array has another dtype or shape, or the temperatures are other than that.
         """
 
     def forced(self, inputs: Float, exit: int) -> Prediction:  # noqa: A002 - the field's word

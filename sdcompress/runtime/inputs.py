@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from sdcompress.policies._base import Float
 from sdcompress.runtime.engine import Images
 from sdcompress.schema.manifest import Preprocess
 
-__all__ = ["checked", "exit_position", "prepared"]
+__all__ = ["checked", "checked_temperatures", "exit_position", "prepared"]
 
 
 def prepared(images: Images, spec: Preprocess, image: tuple[int, int, int]) -> Float:
@@ -69,6 +71,25 @@ def checked(inputs: Any, image: tuple[int, int, int]) -> Float:
     else:
         found, step = f"The input has the shape {list(inputs.shape)}.", "make it with engine.preprocess(images)"
     raise InputError(found, allowed=f"float32 of shape [B, {', '.join(map(str, image))}]", next_step=step)
+
+
+def checked_temperatures(temperatures: Sequence[float], exits: int) -> tuple[float, ...]:
+    """One temperature for each exit.
+
+    Args:
+        temperatures: what the caller gave.
+        exits: how many there are.
+
+    Raises:
+        InputError: if there are more or fewer, or one is no finite number above 0.
+    """
+    if len(temperatures) == exits and all(0 < temperature < math.inf for temperature in temperatures):
+        return tuple(temperatures)
+    raise InputError(
+        f"The temperatures are {list(temperatures)}.",
+        allowed=f"{exits} finite numbers above 0, one for each exit",
+        next_step="leave them out to take those of the artifact",
+    )
 
 
 def exit_position(exit: int, names: tuple[str, ...]) -> int:  # noqa: A002 - the field's word

@@ -21,7 +21,7 @@ from sdcompress.runtime.chain import ArrayChain, Batch, Chain, Run
 from sdcompress.runtime.cost import Cost
 from sdcompress.runtime.engine import ExitCost, Images, Names, Prediction
 from sdcompress.runtime.gate import Gate, gates
-from sdcompress.runtime.inputs import exit_position, prepared
+from sdcompress.runtime.inputs import checked_temperatures, exit_position, prepared
 from sdcompress.runtime.survivors import Survivors
 from sdcompress.schema.manifest import Manifest, Policy, Preprocess, Segment
 
@@ -138,9 +138,10 @@ class Network:
     def signals(self, inputs: Any, temperatures: Sequence[float] | None = None) -> tuple[Signals, ...]:
         """What every exit's policy would judge by; see ``Engine.signals``."""
         inputs = self._chain.checked(inputs)
+        chosen = self._temperatures if temperatures is None else checked_temperatures(temperatures, len(self._ends))
         if len(inputs) == 0:
             return (signals_of(np.empty((0, len(self.classes)), np.float32)),) * len(self._ends)
-        parts = [self._signals(part, temperatures or self._temperatures) for part in self._parts(inputs)]
+        parts = [self._signals(part, chosen) for part in self._parts(inputs)]
         return tuple(Signals(*map(np.concatenate, zip(*exit_, strict=True))) for exit_ in zip(*parts, strict=True))
 
     def __call__(self, inputs: Any, *, deadline_ms: float | None = None) -> Prediction:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from itertools import islice
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -47,8 +48,7 @@ def explain(
         make: the error class to build.
     """
     found, allowed = [], []
-    problems = error.errors()
-    for problem in problems[:_MOST]:
+    for problem in islice(error.errors(include_url=False, include_context=False), _MOST):
         path = [str(part) for part in problem["loc"]]
         where = brief(".".join(path)) or "(top level)"
         if problem["type"] == "extra_forbidden":
@@ -60,8 +60,8 @@ def explain(
             value = problem.get("input")
             shown = ascii(brief(value)) if isinstance(value, str) else brief(value)
             found.append(f"'{where}' is {shown}: {problem['msg'].removeprefix('Value error, ')}")
-    if len(problems) > _MOST:
-        found.append(f"and {len(problems) - _MOST} more")
+    if (more := error.error_count() - len(found)) > 0:
+        found.append(f"and {more} more")
     return make(
         f"There is a problem in {what}: " + "; ".join(found) + ".",
         allowed="; ".join(dict.fromkeys(allowed)),

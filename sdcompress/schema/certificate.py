@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, PositiveFloat, PositiveInt, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from sdcompress.schema.base import Fraction, Frozen, Sha256
 from sdcompress.schema.graphs import FileEntry
@@ -21,6 +21,12 @@ class CertifiedDrop(Frozen):
     p_values: tuple[Fraction, ...] = Field(
         description="of path[1], path[2], ...: the rejected, then the one that is not"
     )
+
+    @model_validator(mode="after")
+    def _every_certified_step_was_tested(self) -> CertifiedDrop:
+        if len(self.p_values) < self.certified:
+            raise ValueError("a certified step needs its p-value")
+        return self
 
 
 class Certificate(Frozen):

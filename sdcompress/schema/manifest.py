@@ -18,7 +18,16 @@ from pydantic import (
 from sdcompress.schema.base import Fraction, Frozen, Sha256
 from sdcompress.schema.certificate import Certificate, CertifiedDrop
 from sdcompress.schema.engines import Engines
-from sdcompress.schema.graphs import FileEntry, OneGraph, Precision, Segment, Tensor
+from sdcompress.schema.graphs import (
+    ANSWER,
+    EXIT_INDEX,
+    LOGITS,
+    FileEntry,
+    OneGraph,
+    Precision,
+    Segment,
+    Tensor,
+)
 from sdcompress.schema.parity import ParityRecord
 
 __all__ = [
@@ -41,6 +50,9 @@ __all__ = [
 ]
 
 
+Side = Annotated[int, Field(gt=0, le=16384)]  # pixels; a larger image would not fit into memory after resizing
+
+
 class Preprocess(Frozen):
     """From a decoded image to the network's input: resize, centre crop, scale by 1/255, normalise, channels first.
 
@@ -50,8 +62,8 @@ class Preprocess(Frozen):
     """
 
     channels: Literal[1, 3]
-    resize: tuple[PositiveInt, PositiveInt] | PositiveInt | None = None
-    crop: tuple[PositiveInt, PositiveInt] | None = None
+    resize: tuple[Side, Side] | Side | None = None
+    crop: tuple[Side, Side] | None = None
     interpolation: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
     mean: tuple[float, ...]
     std: tuple[PositiveFloat, ...]
@@ -73,6 +85,15 @@ class Input(Tensor):
     """The network's input and how an image becomes it."""
 
     preprocess: Preprocess
+
+    @model_validator(mode="after")
+    def _is_a_batch_of_images(self) -> Input:
+        sides = [size for size in self.shape[1:] if isinstance(size, int)]
+        if self.dtype != "float32" or len(self.shape) != 4 or len(sides) != 3 or sides[0] != self.preprocess.channels:
+            raise ValueError(f"the input must be float32 ['batch', {self.preprocess.channels}, H, W]")
+        if not all(0 < size <= 16384 for size in sides):
+            raise ValueError("height and width must be between 1 and 16384 pixels")
+        return self
 
 
 class ExitSignals(Frozen):
@@ -107,6 +128,14 @@ class StageTimes(Frozen):
     move_ms: tuple[NonNegativeFloat, ...] = Field(
         description="after each exit but the last, to put one row in the place of one that has left"
     )
+
+    @model_validator(mode="after")
+    def _one_time_for_each_number_of_rows(self) -> StageTimes:
+        if list(self.rows) != sorted(set(self.rows)):
+            raise ValueError("the numbers of rows must rise")
+        if any(len(times) != len(self.rows) for times in self.ms):
+            raise ValueError("every stage needs one time for each number of rows")
+        return self
 
 
 class Policy(Frozen):
@@ -193,7 +222,7 @@ class Manifest(Frozen):
     schema_version: Literal[1] = 1
     task: Literal["classification"] = "classification"
     layout: Literal["single", "cascade", "all"]
-    classes: tuple[str, ...]
+    classes: Annotated[tuple[str, ...], Field(min_length=1)]
     input: Input
     segments: Annotated[tuple[Segment, ...], Field(min_length=1)]
     exits: Annotated[tuple[Exit, ...], Field(min_length=1)]
@@ -220,10 +249,12 @@ class Manifest(Frozen):
     def _policy_fits(self) -> Manifest:
         if any(exit_.segment >= len(self.segments) for exit_ in self.exits):
             raise ValueError("an exit names a segment that does not exist")
-        if self.policy is not None and len(self.policy.thresholds) != len(self.exits) - 1:
-            raise ValueError("the policy needs one threshold for each exit but the last")
-        if self.one_graph is not None and (self.policy is None or self.layout != "cascade"):
-            raise ValueError("one graph that exits by itself needs a cascade and its policy")
+        if self.policy is not None:
+            _check_lengths(self.policy, len(self.exits))
+        if self.one_graph is not None:
+            if self.policy is None or self.layout != "cascade":
+                raise ValueError("one graph that exits by itself needs a cascade and its policy")
+            _check_one_graph(self.one_graph, self.input, len(self.exits))
         if any(len(built.plans) != len(self.segments) for built in self.engines):
             raise ValueError("engines need one plan for each segment")
         return self
@@ -270,3 +301,23 @@ class Manifest(Frozen):
         whole = (self.one_graph,) if self.one_graph else ()
         built = tuple(file for engines in self.engines for file in engines.files)
         return (*self.segments, self.golden, self.card, *evidence, *whole, *built)
+
+
+def _check_lengths(policy: Policy, exits: int) -> None:
+    if len(policy.thresholds) != exits - 1:
+        raise ValueError("the policy needs one threshold for each exit but the last")
+    if len(policy.shares) != exits or len(policy.stage_ms) != exits:
+        raise ValueError("the policy needs one of shares and of stage_ms for each exit")
+    if len(policy.decision_ms) not in {0, exits - 1}:
+        raise ValueError("the policy needs one of decision_ms for each exit but the last, or none at all")
+    times = policy.stage_times
+    if times is not None and (len(times.ms) != exits or len(times.move_ms) != exits - 1):
+        raise ValueError("stage_times need ms for each exit, and move_ms for each but the last")
+
+
+def _check_one_graph(one_graph: OneGraph, network_input: Input, exits: int) -> None:
+    outputs = [tensor.name for tensor in one_graph.outputs]
+    if [tensor.name for tensor in one_graph.inputs] != [network_input.name] or outputs != [LOGITS, ANSWER, EXIT_INDEX]:
+        raise ValueError(f"one graph takes the network's input and gives {LOGITS}, {ANSWER} and {EXIT_INDEX}")
+    if len(one_graph.times) != exits:
+        raise ValueError("one graph needs a time for each exit")

@@ -11,6 +11,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from sdcompress.schema.base import Fraction, Frozen, Sha256
 
 __all__ = [
+    "ENSEMBLE",
     "BenchRecord",
     "BenchReport",
     "CertificateVerdict",
@@ -30,6 +31,9 @@ __all__ = [
     "ReportRow",
     "VerifyReport",
 ]
+
+
+ENSEMBLE = "ensemble"  # the name of an ExitScore that is of no exit
 
 
 class ExitScore(Frozen):
@@ -75,7 +79,7 @@ class Evaluation(Frozen):
     data: str
     split: Literal["validation", "test"]
     samples: int
-    exits: tuple[ExitScore, ...]
+    exits: tuple[ExitScore, ...] = Field(description="shallow to deep, then the ensemble where there is one")
     policy: PolicyScore | None = None
     balanced_accuracy: Fraction | None = Field(
         None, description="mean of the accuracies of the classes, of the policy, or of the last exit without one"
@@ -99,6 +103,15 @@ class Evaluation(Frozen):
             raise ValueError(f"'confusion' names a class beyond the {len(self.classes)} of 'classes'")
         if self.confusion and sum(images for _, _, images in self.confusion) != self.samples:
             raise ValueError(f"'confusion' does not add up to {self.samples} images")
+        return self
+
+    @model_validator(mode="after")
+    def _scores_of_every_exit(self) -> Evaluation:
+        own = [exit_.name for exit_ in self.exits if exit_.name != ENSEMBLE]
+        if not own or own != [exit_.name for exit_ in self.exits[: len(own)]]:
+            raise ValueError("an evaluation needs an exit, and the ensemble after all exits")
+        if self.policy and not len(self.policy.shares) == len(self.policy.exit_accuracy) == len(own):
+            raise ValueError("the policy needs one of shares and of exit_accuracy for each exit")
         return self
 
 
@@ -212,6 +225,12 @@ class BenchReport(Frozen):
     duration_s: float
     records: tuple[BenchRecord, ...]
     comparisons: tuple[Comparison, ...] = ()
+
+    @model_validator(mode="after")
+    def _the_same_percentiles(self) -> BenchReport:
+        if len({tuple(each.percent for each in record.latency.percentiles) for record in self.records}) > 1:
+            raise ValueError("all records need the same percentiles")
+        return self
 
 
 class ReportRow(Frozen):

@@ -9,6 +9,7 @@ from torch import nn
 
 from sdcompress.checkpoint import Checkpoint
 from sdcompress.errors import RecipeError
+from sdcompress.printable import printable
 from sdcompress.schema.recipe import Recipe
 
 __all__ = ["check_start", "take_over", "warn_of_other_versions"]
@@ -75,7 +76,7 @@ def warn_of_other_versions(checkpoint: Checkpoint) -> None:
     ]
     if changed:
         warnings.warn(
-            f"{checkpoint.path} was written by other versions: {', '.join(changed)}. The run goes on from it, but not "
-            "with the bits that it would have had.",
+            f"{checkpoint.path} was written by other versions: {printable(', '.join(changed))}. The run goes on from "
+            "it, but not with the bits that it would have had.",
             stacklevel=2,
         )

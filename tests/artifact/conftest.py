@@ -1,4 +1,4 @@
-"""A small artifact whose graphs are not graphs: reading and writing do not look inside them."""
+"""A small artifact whose graphs are only a comment: reading looks for data in other files, and not at what they do."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ import pytest
 from sdcompress.artifact.golden import Golden
 from sdcompress.artifact.write import entry, seal
 from sdcompress.schema.manifest import Exit, Input, ParityRecord, Preprocess, Provenance, Segment, Tensor
+
+# a ModelProto's doc_string: field 6, of so many bytes
+FIRST, SECOND = b"\x32\x0bfirst graph", b"\x32\x0csecond graph"
 
 
 def manifest_fields(folder: Path) -> dict[str, Any]:
@@ -61,8 +64,8 @@ def manifest_fields(folder: Path) -> dict[str, Any]:
 
 def fill(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "segment-0.onnx").write_bytes(b"first graph")
-    (folder / "segment-1.onnx").write_bytes(b"second graph")
+    (folder / "segment-0.onnx").write_bytes(FIRST)
+    (folder / "segment-1.onnx").write_bytes(SECOND)
     (folder / "README.md").write_text("a card\n")
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (3, 4, 5, 3), np.uint8)

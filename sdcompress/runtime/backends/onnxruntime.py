@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnxruntime as ort
@@ -15,8 +16,13 @@ __all__ = ["load"]
 
 _PROVIDERS = {"cpu": ["CPUExecutionProvider"], "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"]}
 
+# what a tensor may be, as ONNX Runtime and as numpy write it
+_DTYPES = {f"tensor({name})": name for name in ("float16", "bool", "int8", "uint8", "int32", "int64")}
+_DTYPES |= {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(bfloat16)": "bfloat16"}
+
 # they have no base in common but RuntimeError and Exception
-_UNLOADABLE = (
+_FAILURES = (
+    ort_errors.EPFail,
     ort_errors.Fail,
     ort_errors.InvalidArgument,
     ort_errors.InvalidGraph,
@@ -31,22 +37,40 @@ def load(file: Path, segment: Segment, *, threads: int | None, device: str) -> G
     providers = _providers(device)
     try:
         session = ort.InferenceSession(file, _options(threads), providers=providers)
-    except _UNLOADABLE as error:
-        raise ArtifactError(
-            f"ONNX Runtime {ort.__version__} cannot load {file}: {str(error).splitlines()[0]}",
-            allowed="a graph that this version of ONNX Runtime knows all operators and the opset of",
-            next_step="upgrade onnxruntime, or export again with a lower export.opset",
+    except _FAILURES as error:
+        raise _failed(
+            f"load {file}", error, "a graph that this version of ONNX Runtime knows all operators and the opset of"
         ) from error
     if providers[0] not in session.get_providers():  # ONNX Runtime falls back without an error
         raise _no_device(device, f"{providers[0]} could not be started; its CUDA or cuDNN libraries do not load.")
-    _check_names(file, session, segment)
+    _check_borders(file, session, segment)
     outputs = [tensor.name for tensor in segment.outputs]
+    shapes = [tensor.shape[1:] for tensor in segment.outputs]
 
     def graph(tensors: dict[str, Array]) -> list[Array]:
-        found: list[Array] = session.run(outputs, tensors)
+        try:
+            found: list[Array] = session.run(outputs, tensors)
+        except _FAILURES as error:
+            raise _failed(f"run {file}", error, "a graph that computes all of its outputs for any batch") from error
+        rows = len(next(iter(tensors.values())))
+        for array, shape in zip(found, shapes, strict=True):
+            if array.shape[:1] != (rows,) or not _fits(array.shape[1:], shape):
+                raise ArtifactError(
+                    f"A graph gives an output of shape {list(array.shape)} for {rows} rows: {file}.",
+                    allowed=f"{['batch', *shape]}, as the manifest says",
+                    next_step="export the artifact again",
+                )
         return found
 
     return graph
+
+
+def _failed(what: str, error: Exception, allowed: str) -> ArtifactError:
+    return ArtifactError(
+        f"ONNX Runtime {ort.__version__} cannot {what}: {str(error).strip().partition(chr(10))[0]}",
+        allowed=allowed,
+        next_step="upgrade onnxruntime, or export again; where an operator is not known, with a lower export.opset",
+    )
 
 
 def _providers(device: str) -> list[str]:
@@ -75,18 +99,31 @@ def _options(threads: int | None) -> ort.SessionOptions:
     options.intra_op_num_threads = threads or 0
     options.inter_op_num_threads = 1
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.log_severity_level = 3  # errors, which are raised anyway
+    options.log_severity_level = (
+        4  # errors are raised; its log would write the graph's names to the terminal as they are
+    )
     # each segment has a pool of its own: the threads of the last one must not spin while the next one works
     options.add_session_config_entry("session.force_spinning_stop", "1")
     return options
 
 
-def _check_names(file: Path, session: ort.InferenceSession, segment: Segment) -> None:
-    found = ({node.name for node in session.get_inputs()}, {node.name for node in session.get_outputs()})
-    listed = ({tensor.name for tensor in segment.inputs}, {tensor.name for tensor in segment.outputs})
-    if found != listed:
-        raise ArtifactError(
-            f"{file} has the inputs {sorted(found[0])} and the outputs {sorted(found[1])}.",
-            allowed=f"{sorted(listed[0])} and {sorted(listed[1])}, as the manifest says",
-            next_step="export the artifact again",
-        )
+def _check_borders(file: Path, session: ort.InferenceSession, segment: Segment) -> None:
+    for ports, tensors in ((session.get_inputs(), segment.inputs), (session.get_outputs(), segment.outputs)):
+        found = {port.name: (_DTYPES.get(port.type, port.type), port.shape) for port in ports}
+        listed = {tensor.name: (tensor.dtype, list(tensor.shape)) for tensor in tensors}
+        if found.keys() != listed.keys() or not all(
+            found[name][0] == dtype and _fits(found[name][1], shape) for name, (dtype, shape) in listed.items()
+        ):
+            raise ArtifactError(
+                f"A graph has other inputs or outputs than the manifest says, {found}: {file}.",
+                allowed=f"{listed}, as the manifest says",
+                next_step="export the artifact again",
+            )
+
+
+def _fits(found: Sequence[int | str | None], listed: Sequence[int | str]) -> bool:
+    """Whether a shape may be one that the manifest lists; an axis that is no number may have any size."""
+    return len(found) == len(listed) and all(
+        one == other or not isinstance(one, int) or not isinstance(other, int)
+        for one, other in zip(found, listed, strict=True)
+    )
