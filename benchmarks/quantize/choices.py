@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime as ort
-from onnxruntime.quantization import QuantType
+from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
 HERE = Path(__file__).resolve().parent
 sys.path += [str(HERE.parent / "speed")]
@@ -37,10 +37,10 @@ from sdcompress.benchmarking.stats import ratio_of_means  # noqa: E402
 from sdcompress.data.preprocess import normalise  # noqa: E402
 from sdcompress.data.samples import Dataset  # noqa: E402
 from sdcompress.evaluation.subject import open_subject  # noqa: E402
-from sdcompress.quantizing import integers  # noqa: E402
+from sdcompress.quantizing import integers, ranges  # noqa: E402
 from sdcompress.quantizing.feeds import Feeds  # noqa: E402
 from sdcompress.quantizing.precisions import fp8, fp16, int8, uint8  # noqa: E402
-from sdcompress.quantizing.precisions._base import FloatSegment  # noqa: E402
+from sdcompress.quantizing.precisions._base import Feed, FloatSegment  # noqa: E402
 from sdcompress.quantizing.segments import load, plain, tail  # noqa: E402
 
 Array = npt.NDArray[Any]
@@ -50,28 +50,46 @@ BATCH, TIMED = 200, 500
 @contextmanager
 def changed(options: dict[str, Any] | None = None, **arguments: Any) -> Iterator[None]:
     """Within the block ``int8`` asks onnxruntime for something else."""
-    asked = integers.quantize_static
+    asked = integers.QDQQuantizer
 
-    def instead(*given: Any, extra_options: dict[str, Any], **named: Any) -> None:
-        asked(*given, **named | arguments, extra_options=extra_options | (options or {}))
+    def instead(*given: Any, extra_options: dict[str, Any], **named: Any) -> Any:
+        return asked(*given, **named | arguments, extra_options=extra_options | (options or {}))
 
-    with mock.patch.object(integers, "quantize_static", instead):
+    with mock.patch.object(integers, "QDQQuantizer", instead):
         yield
+
+
+class Reader(CalibrationDataReader):
+    """Feeds as onnxruntime asks for them."""
+
+    def __init__(self, feeds: Iterator[Feed]) -> None:
+        self._feeds = feeds
+
+    def get_next(self) -> Feed | None:
+        """The next batch; None after the last."""
+        return next(self._feeds, None)
 
 
 @contextmanager
 def defaults() -> Iterator[None]:
     """Within the block ``int8`` is what onnxruntime makes of a network by itself, per channel."""
-    asked = integers.quantize_static
 
-    def instead(given: Path, out: Path, feeds: Any, **_named: Any) -> None:
-        asked(given, out, feeds, per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8)
+    def instead(segment: FloatSegment, *_: Any) -> onnx.ModelProto:
+        with tempfile.TemporaryDirectory() as folder:
+            given, out = Path(folder) / "float.onnx", Path(folder) / "integers.onnx"
+            onnx.save(segment.model, given)
+            types = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
+            quantize_static(given, out, Reader(segment.feeds()), per_channel=True, **types)
+            return onnx.load(out)
 
-    with (
-        mock.patch.object(integers, "quantize_static", instead),
-        mock.patch.object(integers, "_unround"),
-        mock.patch.object(int8, "_tell_apart"),
-    ):
+    with mock.patch.object(int8, "in_integers", instead), mock.patch.object(int8, "_tell_apart"):
+        yield
+
+
+@contextmanager
+def all_extremes() -> Iterator[None]:
+    """Within the block a range holds the extremes of all images."""
+    with mock.patch.object(ranges, "GROUP", sys.maxsize):
         yield
 
 
@@ -84,11 +102,11 @@ def as_given() -> Iterator[None]:
 
 CHOICES: dict[str, Callable[[], Any]] = {
     "int8 as it is": changed,
-    "unsigned activations": partial(changed, {"ActivationSymmetric": False}, activation_type=QuantType.QUInt8),
+    "unsigned activations": partial(changed, {"ActivationSymmetric": False}, activation_qType=QuantType.QUInt8),
     "biases in integers": partial(changed, {"QuantizeBias": True}),
     "signed, equal pairs left alike": as_given,
     "weights of 8 bits": partial(changed, reduce_range=False),
-    "extremes of all images": partial(changed, {"CalibMovingAverage": False}),
+    "extremes of all images": all_extremes,
     "onnxruntime's defaults": defaults,
 }
 

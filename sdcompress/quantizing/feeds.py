@@ -8,6 +8,7 @@ import numpy as np
 
 from sdcompress.data.preprocess import normalise
 from sdcompress.data.samples import Samples, Subset
+from sdcompress.data.split import stratified_order
 from sdcompress.errors import DataError, UsageError
 from sdcompress.exporting.chain import Chain
 from sdcompress.quantizing.precisions._base import Feed
@@ -18,10 +19,13 @@ __all__ = ["BATCH", "LEAST", "USUAL", "Feeds", "calibration_images"]
 BATCH = 32
 LEAST = 2 * BATCH
 USUAL = 512
+_SEED = (512, 0)  # no setting: whoever draws until a precision looks good has chosen the images
 
 
 def calibration_images(training: Samples, count: int | None) -> Subset:
-    """So many training images, spread evenly over all of them: the same for the same data.
+    """So many training images, drawn at random with the classes in their proportions: the same for the same data.
+
+    Any beginning of them is as mixed as the whole, so that no batch holds one class because a folder does.
 
     Args:
         training: what to choose from.
@@ -45,7 +49,7 @@ def calibration_images(training: Samples, count: int | None) -> Subset:
             allowed=f"{LEAST} to the number of training images",
             next_step=f"--samples {len(training)}" if len(training) >= LEAST else "train on more images",
         )
-    return Subset(training, np.linspace(0, len(training) - 1, count).round().astype(np.int64))
+    return Subset(training, stratified_order(training.labels, seed=_SEED)[:count])
 
 
 class Feeds:
@@ -60,6 +64,7 @@ class Feeds:
         progress: called with (images run, all of them for all segments).
 
     Attributes:
+        threads: of ONNX Runtime.
         used: images that a precision was given; 0: none asked.
     """
 
@@ -74,7 +79,7 @@ class Feeds:
         progress: Callable[[int, int], None] | None,
     ) -> None:
         self._manifest, self._graphs, self._training = manifest, graphs, training
-        self._count, self._threads, self._progress = count, threads, progress
+        self._count, self.threads, self._progress = count, threads, progress
         self.used = 0
 
     def of(self, position: int) -> Iterator[Feed]:
@@ -82,7 +87,7 @@ class Feeds:
         images = calibration_images(self._training, self._count)
         self.used, done = len(images), position * len(images)
         spec = self._manifest.input
-        chain = Chain(self._graphs[:position], network_input=spec.name, logits=(), threads=self._threads)
+        chain = Chain(self._graphs[:position], network_input=spec.name, logits=(), threads=self.threads)
         names = [tensor.name for tensor in self._manifest.segments[position].inputs]
         for start in range(0, len(images), BATCH):
             rows = np.arange(start, min(start + BATCH, len(images)))

@@ -1,4 +1,4 @@
-"""Round activations and weights of a float32 graph to 8-bit integers, by ``quantize_static`` of onnxruntime.
+"""Round activations and weights of a float32 graph to 8-bit integers, by ``QDQQuantizer`` of onnxruntime.
 
 What is decided here holds for every precision made of such integers; what differs between them are codes and pairs.
 """
@@ -6,14 +6,17 @@ What is decided here holds for every precision made of such integers; what diffe
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnx import TensorProto
+from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType
+from onnxruntime.quantization.calibrate import TensorData, TensorsData
 
-from sdcompress.quantizing.precisions._base import PRODUCTS, Feed, FloatSegment
+from sdcompress.quantizing.precisions._base import PRODUCTS, FloatSegment
+from sdcompress.quantizing.ranges import Ranges, measured
 
 __all__ = ["in_integers"]
 
@@ -30,8 +33,6 @@ _OPTIONS = {
     "WeightSymmetric": True,
     "QuantizeBias": False,  # in float32, the only form that TensorRT takes; as integers they are no faster on a CPU
     "QDQOpTypePerChannelSupportToAxis": {"MatMul": 1},
-    # the mean over batches of a batch's extremes: the extremes of all images would leave most codes to a few outliers
-    "CalibMovingAverage": True,
 }
 
 
@@ -45,38 +46,49 @@ def in_integers(segment: FloatSegment, activations: QuantType, options: dict[str
     Args:
         segment: to be rewritten.
         activations: their type; one scale for each tensor, by its range on training images.
-        options: further ones of ``quantize_static``.
+        options: further ones of the quantizer.
     """
     float_model = _prepared(segment.model)
+    ranges = measured(float_model, _activations(float_model.graph), segment.feeds(), threads=segment.threads)
     with tempfile.TemporaryDirectory(prefix="sdcompress-") as folder:
-        given, out = Path(folder) / "float.onnx", Path(folder) / "integers.onnx"
-        onnx.save(float_model, given)  # of a model in memory it would move the weights into a file of their own
-        quantize_static(
-            given,
-            out,
-            _Reader(segment.feeds()),
-            quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=list(_OPERATORS),
-            nodes_to_exclude=_left_alone(float_model.graph, segment.tail),
+        out = Path(folder) / "integers.onnx"
+        quantizer = QDQQuantizer(
+            float_model,
             per_channel=True,
             reduce_range=True,  # the 7 bits
-            activation_type=activations,
-            weight_type=QuantType.QInt8,
+            weight_qType=QuantType.QInt8,
+            activation_qType=activations,
+            tensors_range=_tensors_data(ranges),
+            nodes_to_quantize=[],
+            nodes_to_exclude=_left_alone(float_model.graph, segment.tail) + _not_finite(float_model.graph, ranges),
+            op_types_to_quantize=list(_OPERATORS),
             extra_options=_OPTIONS | options,
         )
+        quantizer.quantize_model()
+        quantizer.model.save_model_to_file(out)  # which sorts the nodes
         model = onnx.load(out)
     _unround(model.graph, segment.tail)
     return model
 
 
-class _Reader(CalibrationDataReader):  # type: ignore[misc]
-    """Feeds as onnxruntime asks for them."""
+def _activations(graph: onnx.GraphProto) -> frozenset[str]:
+    """The float32 tensors that may be rounded, but for what is stored."""
+    stored = {tensor.name for tensor in graph.initializer}
+    values = (*graph.value_info, *graph.input, *graph.output)
+    floats = {value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT} - stored
+    used = {name for node in graph.node if node.op_type in _OPERATORS for name in (*node.input, *node.output)}
+    return frozenset(used & floats)
 
-    def __init__(self, feeds: Iterator[Feed]) -> None:
-        self._feeds = feeds
 
-    def get_next(self) -> Feed | None:
-        return next(self._feeds, None)
+def _tensors_data(ranges: Ranges) -> TensorsData:
+    """The ranges as the quantizer takes them."""
+    return TensorsData(
+        CalibrationMethod.MinMax,
+        {
+            name: TensorData(lowest=np.float32(low), highest=np.float32(high))
+            for name, (low, high) in ranges.extremes.items()
+        },
+    )
 
 
 def _prepared(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -120,6 +132,13 @@ def _left_alone(graph: onnx.GraphProto, tail: frozenset[str]) -> list[str]:
         if alone:
             found.append(node.name)
     return found
+
+
+def _not_finite(graph: onnx.GraphProto, ranges: Ranges) -> list[str]:
+    """The nodes that compute in float32, by name: no code stands for an infinity, nor for padding below all data."""
+    return [
+        node.name for node in graph.node if node.name in ranges.fills or ranges.infinite & {*node.input, *node.output}
+    ]
 
 
 def _axis(product: onnx.NodeProto) -> int:

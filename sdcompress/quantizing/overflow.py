@@ -15,6 +15,7 @@ from sdcompress.exporting.chain import Chain
 from sdcompress.exporting.cut import serialize
 from sdcompress.quantizing.extremes import largest_name, with_largest
 from sdcompress.quantizing.feeds import BATCH
+from sdcompress.quantizing.fills import within_float16
 from sdcompress.quantizing.typed import narrowed
 from sdcompress.schema.manifest import Manifest
 
@@ -35,8 +36,8 @@ def check_overflow(
     """Run the float32 graphs and look at the size of every tensor that is float16 in the new ones.
 
     ONNX Runtime has few float16 kernels for CPUs: where it can, it takes casts away and computes in float32, which
-    does not overflow. A GPU would give infinities for the same file. What is inside a node (sums, the scores of
-    Attention) is not seen.
+    does not overflow. A GPU would give infinities for the same file. What is infinite in float32 already, as a mask may
+    be, float16 holds as well. What is inside a node (sums, the scores of Attention) is not seen.
 
     Args:
         manifest: of the artifact in float32.
@@ -53,7 +54,7 @@ def check_overflow(
     names = {file: narrowed(model, TensorProto.FLOAT16) & _tensors(plain[file]) for file, model in made.items()}
     if not any(names.values()):
         return
-    graphs = [serialize(with_largest(plain[file], names[file])) for file in plain]
+    graphs = [serialize(with_largest(within_float16(plain[file]), names[file])) for file in plain]
     chain = Chain(graphs, network_input=manifest.input.name, logits=(), threads=threads)
     largest: dict[str, float] = {}
     # every tensor of a batch is held at once: ONNX Runtime frees none whose largest value is asked for
@@ -70,7 +71,8 @@ def check_overflow(
             f"'{worst}' reaches {largest[worst]:.3g} on {len(samples)} validation images: in float16 that is infinite, "
             "although a processor that computes it in float32 does not show it.",
             allowed=f"at most {_LARGEST:.0f} in every tensor",
-            next_step="--precision int8, or bf16 where it runs; or train with normalisation before that tensor",
+            next_step="--precision int8, unless it was refused too: then keep float32, or train again with "
+            "normalisation before that tensor",
         )
 
 

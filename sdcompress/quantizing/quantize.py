@@ -99,7 +99,7 @@ def quantize(
         with runnable(precision):
             found = compare(manifest, before, list(graphs.values()), validation, threads=threads, progress=progress)
         check_overflow(manifest, bare, models, validation, threads=threads, progress=progress)
-        _check_quality(found, max_drop, out=Path(out), graphs=graphs, precision=precision)
+        _check_quality(found, max_drop, out=Path(out), graphs=graphs, precision=precision, ranged=feeds.used > 0)
         with runnable(precision):
             records = golden_records(manifest, list(graphs.values()), opened.golden(), threads=threads)
         made = _write(opened, folder, models, found=found, records=records, precision=precision)
@@ -150,7 +150,8 @@ def _models(
         here = [exit_ for exit_ in manifest.exits if exit_.segment == position]
         signals = [(exit_.name, exit_.logits, exit_.signals) for exit_ in here if exit_.signals]
         kept[name] = bare = plain(model, [names for *_, names in signals])
-        segment = FloatSegment(bare, tail(bare, [exit_.logits for exit_ in here]), partial(feeds.of, position))
+        logits = [exit_.logits for exit_ in here]
+        segment = FloatSegment(bare, tail(bare, logits), partial(feeds.of, position), feeds.threads)
         made[name] = with_signals(rewritten(segment), model, signals, batch=str(manifest.input.shape[0]))
     return kept, made
 
@@ -196,9 +197,18 @@ def runnable(precision: str) -> Iterator[None]:
 
 
 def _check_quality(
-    found: Sequence[Quality], max_drop: float, *, out: Path, graphs: Mapping[str, bytes], precision: str
+    found: Sequence[Quality], max_drop: float, *, out: Path, graphs: Mapping[str, bytes], precision: str, ranged: bool
 ) -> None:
-    """Refuse a loss that is too large at any exit, and leave what lost in ``<out>.failed``."""
+    """Refuse a loss that is too large at any exit, and leave what lost in ``<out>.failed``.
+
+    Args:
+        found: for each exit what was measured.
+        max_drop: what is allowed.
+        out: where the artifact would have gone.
+        graphs: what lost, by file.
+        precision: its name.
+        ranged: whether it took ranges from images, so that more images or one without ranges may lose less.
+    """
     losses = [_loss(quality, max_drop) for quality in found]
     if not any(loss.problem for loss in losses):
         return
@@ -207,8 +217,8 @@ def _check_quality(
     raise VerificationError(
         f"In {precision} an exit loses too much on {found[0].images} validation images. {said}.",
         allowed=f"finite logits, and at most {max_drop:.2%} of accuracy lost at every exit",
-        next_step=f"see {folder / 'parity.json'}; try --precision fp16, or more --samples, or allow it with "
-        "--max-drop. Each try uses these images up, which are to certify what is kept",
+        next_step=f"see {folder / 'parity.json'}; {'try --precision fp16, or more --samples; ' if ranged else ''}"
+        "keep float32, or allow it with --max-drop. Each try uses these images up, which are to certify what is kept",
     )
 
 

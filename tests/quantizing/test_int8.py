@@ -56,14 +56,12 @@ def test_weights_are_64_steps_of_the_largest_of_their_channel(conv: onnx.ModelPr
     np.testing.assert_array_equal(found["b"], np.array([1.0, 2.0], np.float32))  # the bias stays as it is
 
 
-def test_the_range_of_an_activation_is_the_mean_over_batches_of_their_extremes(
-    conv: onnx.ModelProto, segment_of: Segment
-) -> None:
-    """Batches reach from -1 to 2 and from -7 to 4: the means -4 and 3 make the symmetric range +-4, in 254 steps."""
-    one = np.array([[[[-1.0, 2.0]]]], np.float32)
-    two = np.array([[[[-7.0, 4.0]]]], np.float32)
-    found = stored(int8(segment_of(conv, [one, two])))
-    np.testing.assert_allclose(found["x_scale"], 8 / 254, rtol=1e-6)
+def test_an_outlier_counts_by_how_many_groups_of_32_images_hold_it(conv: onnx.ModelProto, segment_of: Segment) -> None:
+    """63 images reach from -1 to 2, one to 8: half of all groups of 32 among 64 hold it, so that the range is +-5."""
+    images = np.tile(np.array([[[[-1.0, 2.0]]]], np.float32), (64, 1, 1, 1))
+    images[40, 0, 0, 1] = 8
+    found = stored(int8(segment_of(conv, [images])))
+    np.testing.assert_allclose(found["x_scale"], 10 / 254, rtol=1e-6)
 
 
 def test_what_it_computes_is_what_the_codes_say(conv: onnx.ModelProto, segment_of: Segment) -> None:

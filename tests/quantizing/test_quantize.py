@@ -381,6 +381,45 @@ def test_what_float16_cannot_hold_is_refused_although_it_runs_here(
     assert run(source, "int8").narrow == 2  # whose scales know no largest number
 
 
+@pytest.mark.parametrize("precision", ["int8", "uint8", "fp16"])
+@pytest.mark.parametrize("value", [-np.inf, -1e30])
+def test_padding_before_a_maximum_costs_no_precision_anything(
+    run: Callable, single: Callable, precision: str, value: float
+) -> None:
+    """Max pooling as timm's "same" networks have it: the padding is never the answer."""
+    rng = np.random.default_rng(0)
+    nodes = [
+        onnx.helper.make_node("Conv", ["input", "w"], ["c"]),
+        onnx.helper.make_node("Pad", ["c", "pads", "value"], ["p"]),
+        onnx.helper.make_node("MaxPool", ["p"], ["m"], kernel_shape=[3, 3], strides=[2, 2]),
+        onnx.helper.make_node("Flatten", ["m"], ["f"]),
+        onnx.helper.make_node("MatMul", ["f", "v"], ["final_logits"]),
+    ]
+    weights = {
+        "w": rng.normal(size=(4, 1, 1, 1)).astype(np.float32),
+        "pads": np.array([0, 0, 0, 0, 0, 0, 1, 1]),
+        "value": np.array(value, np.float32),
+        "v": rng.normal(size=(16, 3)).astype(np.float32),
+    }
+    told = run(single(nodes, weights), precision)
+    (change,) = told.exits
+    assert change.changed < 8  # of 400
+
+
+def test_advice_after_a_refusal_is_another_precision_once(run: Callable, single: Callable, tiny_network: Any) -> None:
+    """int8 says fp16 and float32; fp16, which takes no ranges, says float32."""
+    source = single(*wide())
+    images = tiny_network.samples(4000, seed=9).images(np.arange(4000))
+    engine = open_engine(source, threads=1)
+    labels = engine.exits(engine.preprocess(images))[-1].argmax(1)
+    for precision, said in (("int8", True), ("fp8", True), ("fp16", False)):
+        with pytest.raises(VerificationError, match="loses too much") as caught:
+            run(source, precision, validation=ArraySamples(images, labels), max_drop=0.0)
+        assert ("--precision fp16" in caught.value.next_step) is said
+        assert ("--samples" in caught.value.next_step) is said
+        assert "keep float32" in caught.value.next_step
+
+
 def wide(size: float = 1.0) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
     """Three products, of which only the one of 32 by 32 has a kernel in 8-bit floats; it gives numbers of that size."""
     rng = np.random.default_rng(0)

@@ -172,7 +172,7 @@ def test_the_tail_reaches_back_to_the_last_product(ensemble: onnx.ModelProto, re
 
 def test_nothing_in_the_tail_is_rounded(ensemble: onnx.ModelProto) -> None:
     rng = np.random.default_rng(6)
-    feed = {"x": rng.normal(size=(64, 4)).astype(np.float32), "before": rng.normal(size=(64, 3)).astype(np.float32)}
+    feed = {"x": rng.normal(size=(32, 4)).astype(np.float32), "before": rng.normal(size=(32, 3)).astype(np.float32)}
     segment = FloatSegment(ensemble, tail(ensemble, ["y"]), lambda: iter([feed]))
     rounded = int8(segment)
     names = [node.op_type for node in rounded.graph.node]

@@ -29,11 +29,13 @@ class FloatSegment:
         feeds: the segment's inputs for the calibration images, float32 [b, ...] by name, batch by batch: training
             images as the float32 chain hands them on. Each call starts again; a precision that needs no ranges does
             not call it.
+        threads: of ONNX Runtime, for what a precision runs; 0 leaves the choice to it.
     """
 
     model: onnx.ModelProto
     tail: frozenset[str]
     feeds: Callable[[], Iterator[Feed]]
+    threads: int = 1
 
 
 class Precision(Protocol):

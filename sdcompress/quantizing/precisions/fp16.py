@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx
 
+from sdcompress.quantizing.fills import within_float16
 from sdcompress.quantizing.precisions._base import FloatSegment
 from sdcompress.quantizing.typed import typed
 
@@ -12,4 +13,4 @@ __all__ = ["fp16"]
 
 def fp16(segment: FloatSegment) -> onnx.ModelProto:
     """Everything but the logits, softmax and normalisation in float16; numbers above 65504 would be infinite."""
-    return typed(segment.model, onnx.TensorProto.FLOAT16, segment.tail)
+    return typed(within_float16(segment.model), onnx.TensorProto.FLOAT16, segment.tail)

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from sdcompress.exporting.flow import Flow
 from sdcompress.quantizing.extremes import largest
+from sdcompress.quantizing.fills import within_float16
 from sdcompress.quantizing.opset import at_least
 from sdcompress.quantizing.precisions._base import FloatSegment
 from sdcompress.quantizing.typed import typed
@@ -45,14 +46,14 @@ def fp8(segment: FloatSegment) -> onnx.ModelProto:
     Small numbers keep their digits, down to 2^-15 of the largest, so that scales for each channel would gain little.
     What makes logits is computed in float32 of float32 weights.
     """
-    model = at_least(segment.model, _OPSET, ir=_IR)
+    model = at_least(within_float16(segment.model), _OPSET, ir=_IR)
     flow = Flow(model)
     products = _products(flow, segment.tail)
     outputs = [value.name for value in model.graph.output]
     reads = {index: [0, 1] for index in products} | _residuals(flow, products, segment.tail, outputs)
     names = {flow.nodes[index].input[position] for index, positions in reads.items() for position in positions}
     activations = names - flow.initializers.keys()
-    reaches = largest(model, activations, segment.feeds()) if activations else {}
+    reaches = largest(model, activations, segment.feeds(), threads=segment.threads) if activations else {}
     return typed(_rounded(model, flow, reads, _scales(flow, products, reaches)), TensorProto.FLOAT16, segment.tail)
 
 

@@ -1,0 +1,62 @@
+"""Fills that float16 cannot hold become its largest numbers; nothing else changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from sdcompress.quantizing.fills import within_float16
+from sdcompress.quantizing.precisions.fp16 import fp16
+
+Made = Callable[..., onnx.ModelProto]
+MASK = np.array([[True, False, False], [True, True, True]])
+
+
+def masked(graph: Made, fill: float, how: str) -> onnx.ModelProto:
+    """Softmax over three scores, of which a mask hides one in the first row and all in the second."""
+    weights: dict[str, np.ndarray] = {"w": np.eye(3, dtype=np.float32), "v": np.eye(3, dtype=np.float32)}
+    if how == "where":
+        weights |= {"mask": MASK, "fill": np.array(fill, np.float32)}
+        nodes = [helper.make_node("Where", ["mask", "fill", "s"], ["m"], name="fill")]
+    else:
+        weights["bias"] = np.where(MASK, fill, 0).astype(np.float32)
+        nodes = [helper.make_node("Add", ["s", "bias"], ["m"], name="fill")]
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["s"], name="scores"),
+        *nodes,
+        helper.make_node("Softmax", ["m"], ["p"], name="softmax"),
+        helper.make_node("MatMul", ["p", "v"], ["y"], name="last"),
+    ]
+    return graph(nodes, {"x": [2, 3]}, {"y": [2, 3]}, weights)
+
+
+@pytest.mark.parametrize("how", ["where", "add"])
+@pytest.mark.parametrize("fill", [-1e9, float(np.finfo(np.float32).min)])
+def test_a_row_that_is_masked_as_a_whole_stays_a_number(
+    graph: Made, segment_of: Callable, fill: float, how: str
+) -> None:
+    model = masked(graph, fill, how)
+    x = np.array([[50.0, 1, 1], [1, 1, 1]], np.float32)
+    (wanted,) = ReferenceEvaluator(model).run(None, {"x": x})
+    np.testing.assert_allclose(wanted, [[0, 0.5, 0.5], [1 / 3, 1 / 3, 1 / 3]], atol=1e-6)
+    with np.errstate(all="raise", under="ignore"):
+        (found,) = ReferenceEvaluator(fp16(segment_of(model, [], ("y",)))).run(None, {"x": x})
+    np.testing.assert_allclose(found, wanted, atol=1e-3)
+
+
+def test_infinities_and_weights_are_left_as_they_are(graph: Made) -> None:
+    weights = {"w": np.full((3, 3), 1e6, np.float32), "low": np.array([-np.inf, 0, -70000], np.float32)}
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["s"]),
+        helper.make_node("Max", ["s", "low"], ["y"]),
+    ]
+    model = graph(nodes, {"x": ["batch", 3]}, {"y": ["batch", 3]}, weights)
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in within_float16(model).graph.initializer}
+    np.testing.assert_array_equal(stored["w"], weights["w"])
+    np.testing.assert_array_equal(stored["low/within-65504"], [-np.inf, 0, -65504])
+    assert set(stored) == {"w", "low/within-65504"}
