@@ -6,13 +6,14 @@ What is decided here holds for every precision made of such integers; what diffe
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
+from sdcompress.quantizing.clips import bounds, split_clips
 from sdcompress.quantizing.precisions._base import PRODUCTS, Feed, FloatSegment
 
 __all__ = ["in_integers"]
@@ -48,6 +49,8 @@ def in_integers(segment: FloatSegment, activations: QuantType, options: dict[str
         options: further ones of ``quantize_static``.
     """
     float_model = _prepared(segment.model)
+    if activations == QuantType.QUInt8:  # Clips stay where codes are signed
+        split_clips(float_model.graph, segment.tail)
     with tempfile.TemporaryDirectory(prefix="sdcompress-") as folder:
         given, out = Path(folder) / "float.onnx", Path(folder) / "integers.onnx"
         onnx.save(float_model, given)  # of a model in memory it would move the weights into a file of their own
@@ -107,19 +110,32 @@ def _left_alone(graph: onnx.GraphProto, tail: frozenset[str]) -> list[str]:
     """The nodes that compute in float32, by name.
 
     What comes after the last product; what multiplies data with data, because attention loses more than it gains; and
-    what onnxruntime's quantizer gets wrong (1.32): it rounds a stored summand (a linear's bias, the epsilon under a
-    root, the 1 of GELU) to the codes of one scale, and drops ``beta`` without scaling the bias by it.
+    what onnxruntime gets wrong, see ``_misread``.
     """
-    stored = {tensor.name for tensor in graph.initializer}
-    found = []
-    for node in graph.node:
-        if node.op_type in PRODUCTS:
-            alone = not stored & set(node.input[:2]) or _attribute(node, "beta", 1.0) != 1
-        else:
-            alone = bool(tail & set(node.output)) or (node.op_type == "Add" and bool(stored & set(node.input)))
-        if alone:
-            found.append(node.name)
-    return found
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    outputs = {value.name for value in graph.output}
+    return [
+        node.name
+        for node in graph.node
+        if _misread(node, stored, outputs)
+        or (not stored.keys() & set(node.input[:2]) if node.op_type in PRODUCTS else tail & set(node.output))
+    ]
+
+
+def _misread(node: onnx.NodeProto, stored: Mapping[str, onnx.TensorProto], outputs: set[str]) -> bool:
+    """Whether onnxruntime (1.32) would compute something else in integers than the node says.
+
+    Its quantizer rounds a stored summand (a linear's bias, the epsilon under a root, the 1 of GELU) to the codes of one
+    scale, and drops ``beta`` of a Gemm without scaling the bias by it. What only a Relu or Clip reads gets the range of
+    its result, although it may leave the graph, too. A Clip with computed bounds has no range of its own.
+    """
+    if node.op_type == "Gemm":
+        return _attribute(node, "beta", 1.0) != 1
+    if node.op_type == "Add":
+        return bool(stored.keys() & set(node.input))
+    if node.op_type == "Clip" and bounds(node, stored) is None:
+        return True
+    return node.op_type in {"Relu", "Clip"} and node.input[0] in outputs
 
 
 def _axis(product: onnx.NodeProto) -> int:
