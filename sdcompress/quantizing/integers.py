@@ -14,6 +14,7 @@ import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from sdcompress.quantizing.clips import bounds, split_clips
+from sdcompress.quantizing.pools import count_inside
 from sdcompress.quantizing.precisions._base import PRODUCTS, Feed, FloatSegment
 
 __all__ = ["in_integers"]
@@ -49,6 +50,7 @@ def in_integers(segment: FloatSegment, activations: QuantType, options: dict[str
         options: further ones of ``quantize_static``.
     """
     float_model = _prepared(segment.model)
+    count_inside(float_model.graph)
     if activations == QuantType.QUInt8:  # Clips stay where codes are signed
         split_clips(float_model.graph, segment.tail)
     with tempfile.TemporaryDirectory(prefix="sdcompress-") as folder:
