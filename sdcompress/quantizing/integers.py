@@ -6,6 +6,7 @@ What is decided here holds for every precision made of such integers; what diffe
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from onnx import TensorProto
 from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType
 from onnxruntime.quantization.calibrate import TensorData, TensorsData
 
+from sdcompress.quantizing.clips import bounds, split_clips
+from sdcompress.quantizing.pools import count_inside
 from sdcompress.quantizing.precisions._base import PRODUCTS, FloatSegment
 from sdcompress.quantizing.ranges import Ranges, measured
 
@@ -49,6 +52,9 @@ def in_integers(segment: FloatSegment, activations: QuantType, options: dict[str
         options: further ones of the quantizer.
     """
     float_model = _prepared(segment.model)
+    count_inside(float_model.graph)
+    if activations == QuantType.QUInt8:  # Clips stay where codes are signed
+        split_clips(float_model.graph, segment.tail)
     ranges = measured(float_model, _activations(float_model.graph), segment.feeds(), threads=segment.threads)
     with tempfile.TemporaryDirectory(prefix="sdcompress-") as folder:
         out = Path(folder) / "integers.onnx"
@@ -119,19 +125,32 @@ def _left_alone(graph: onnx.GraphProto, tail: frozenset[str]) -> list[str]:
     """The nodes that compute in float32, by name.
 
     What comes after the last product; what multiplies data with data, because attention loses more than it gains; and
-    what onnxruntime's quantizer gets wrong (1.32): it rounds a stored summand (a linear's bias, the epsilon under a
-    root, the 1 of GELU) to the codes of one scale, and drops ``beta`` without scaling the bias by it.
+    what onnxruntime gets wrong, see ``_misread``.
     """
-    stored = {tensor.name for tensor in graph.initializer}
-    found = []
-    for node in graph.node:
-        if node.op_type in PRODUCTS:
-            alone = not stored & set(node.input[:2]) or _attribute(node, "beta", 1.0) != 1
-        else:
-            alone = bool(tail & set(node.output)) or (node.op_type == "Add" and bool(stored & set(node.input)))
-        if alone:
-            found.append(node.name)
-    return found
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    outputs = {value.name for value in graph.output}
+    return [
+        node.name
+        for node in graph.node
+        if _misread(node, stored, outputs)
+        or (not stored.keys() & set(node.input[:2]) if node.op_type in PRODUCTS else tail & set(node.output))
+    ]
+
+
+def _misread(node: onnx.NodeProto, stored: Mapping[str, onnx.TensorProto], outputs: set[str]) -> bool:
+    """Whether onnxruntime (1.32) would compute something else in integers than the node says.
+
+    Its quantizer rounds a stored summand (a linear's bias, the epsilon under a root, the 1 of GELU) to the codes of one
+    scale, and drops ``beta`` of a Gemm without scaling the bias by it. What only a Relu or Clip reads gets the range of
+    its result, although it may leave the graph, too. A Clip with computed bounds has no range of its own.
+    """
+    if node.op_type == "Gemm":
+        return _attribute(node, "beta", 1.0) != 1
+    if node.op_type == "Add":
+        return bool(stored.keys() & set(node.input))
+    if node.op_type == "Clip" and bounds(node, stored) is None:
+        return True
+    return node.op_type in {"Relu", "Clip"} and node.input[0] in outputs
 
 
 def _not_finite(graph: onnx.GraphProto, ranges: Ranges) -> list[str]:
