@@ -90,7 +90,7 @@ def check_data(recipe: Recipe) -> None:
         DataError: if the data is not there or broken.
     """
     with requires_extra("train"):
-        from sdcompress.training.needs import check_with_data  # torch
+        from sdcompress.training.preflight import check_with_data  # torch
 
     found = data.load(recipe.data, seed=recipe.seed)
     for spec in (recipe.method, *recipe.controls):

@@ -41,7 +41,7 @@ class FastBert(Method):
     """The finished network is the teacher of its exits.
 
     Attributes:
-        backbone_share: of the epochs, for the network alone; 0 where ``model.start`` gives a finished one.
+        backbone_share: of the epochs, for the network alone; 0 only where ``model.start`` gives a finished one.
         temperature: T; the paper's is 1.
     """
 

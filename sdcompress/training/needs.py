@@ -8,18 +8,17 @@ from torch import nn
 
 from sdcompress import methods
 from sdcompress.checkpoint import open_checkpoint
-from sdcompress.data.samples import Dataset
 from sdcompress.errors import RecipeError
 from sdcompress.machine import check_threads
-from sdcompress.methods._base import Context, Needs
-from sdcompress.models.build import build
+from sdcompress.methods._base import Needs
+from sdcompress.models.multiexit import MultiExit
 from sdcompress.schema.recipe import Recipe
 from sdcompress.storage import sha256_of
 from sdcompress.training.phases import spans
 from sdcompress.training.sharding import check_sharding
-from sdcompress.training.start import check_start
+from sdcompress.training.start import check_start, check_trained_classifier, check_trained_start
 
-__all__ = ["check_network", "check_recipe", "check_with_data", "method_sha256"]
+__all__ = ["check_network", "check_recipe", "method_sha256"]
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -27,8 +26,8 @@ def check_recipe(recipe: Recipe) -> None:
 
     Raises:
         RecipeError: if images are to be mixed where the method compares or remembers single ones, there are fewer
-            epochs than phases, the batch does not divide, train.strategy does not go with something else, or
-            model.start is of another backbone.
+            epochs than phases, the batch does not divide, train.strategy does not go with something else,
+            model.start is of another backbone, or an untrained backbone is frozen from the first step.
         CheckpointError: if model.start is no checkpoint.
         UsageError: if train.threads is more than this machine runs at once.
     """
@@ -51,23 +50,9 @@ def check_recipe(recipe: Recipe) -> None:
             allowed="train.augment.mixup=0 and train.augment.cutmix=0 with this method",
             next_step="--set train.augment.mixup=0 --set train.augment.cutmix=0, or choose another method",
         )
+    check_trained_start(recipe)
     if recipe.model.start is not None:
         check_start(open_checkpoint(recipe.model.start), recipe)
-
-
-def check_with_data(recipe: Recipe, dataset: Dataset) -> None:
-    """Build what would be trained, and check it.
-
-    Raises:
-        RecipeError: if the backbone cannot be built, or cannot give what the method needs.
-    """
-    method = methods.build(recipe.method)
-    needs, classes = method.needs, len(dataset.classes)
-    # no weights: published ones would be downloaded twice
-    model = recipe.model.model_copy(update={"pretrained": False, "start": None})
-    net = build(model, recipe.exits, classes=classes, image=dataset.image, heads=needs.exits, maps=needs.maps)
-    check_network(needs, net, recipe)
-    method.state(Context(len(dataset.train), recipe.train.batch_size, classes, net.feature_sizes, net.map_shapes))
 
 
 def method_sha256(recipe: Recipe) -> str | None:
@@ -75,12 +60,13 @@ def method_sha256(recipe: Recipe) -> str | None:
     return sha256_of(Path(recipe.method.file)) if recipe.method.file else None
 
 
-def check_network(needs: Needs, net: nn.Module, recipe: Recipe) -> None:
+def check_network(needs: Needs, net: MultiExit, recipe: Recipe) -> None:
     """Check that the network can give what the method needs.
 
     Raises:
-        RecipeError: if it has no dropout and the method needs some.
+        RecipeError: if it has no dropout and the method needs some, or a new classifier is frozen from the first step.
     """
+    check_trained_classifier(net, recipe)
     if needs.dropout and not any(_drops(module) for module in net.modules()):
         raise RecipeError(
             f"The method '{recipe.method.name}' compares two passes with dropout, and '{recipe.model.name}' has none.",

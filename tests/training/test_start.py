@@ -12,10 +12,13 @@ import torch
 
 from sdcompress.checkpoint import open_checkpoint
 from sdcompress.errors import CheckpointError, OutputExistsError, RecipeError
+from sdcompress.methods._base import Needs
 from sdcompress.models.build import build
-from sdcompress.schema.recipe import Recipe
+from sdcompress.schema.recipe import Model, Recipe
 from sdcompress.storage import digest_of
+from sdcompress.training.needs import check_network, check_recipe
 from sdcompress.training.run import train
+from sdcompress.training.start import take_over
 
 Small = Callable[..., Recipe]
 
@@ -130,3 +133,45 @@ def test_going_on_with_another_torch_says_that_bits_may_differ(small: Small, tmp
     state.write_text(json.dumps({**fields, "digest": digest_of(fields)}))
     with pytest.warns(UserWarning, match=r"torch 1\.0 -> "):
         assert train(small(), tmp_path).state.finished
+
+
+FROZEN = ["method=fastbert", "method.backbone_share=0"]
+
+
+def test_a_backbone_that_nothing_has_trained_is_not_frozen(small: Small, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="random weights: the exits would learn random answers") as caught:
+        train(small(*FROZEN), tmp_path / "new")
+    assert "model.start" in caught.value.next_step
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(RecipeError, match="random weights"):
+        train(small("method=fastbert+ps_kd", "method.backbone_share=0"), tmp_path / "new")
+
+
+@pytest.mark.usefixtures("nets")
+def test_a_network_of_ones_own_may_load_its_weights_itself(small: Small) -> None:
+    with pytest.warns(UserWarning, match="If 'nets:plain' does not load trained weights itself"):
+        check_recipe(small(*FROZEN, "model.name=nets:plain"))
+
+
+def test_a_trained_start_may_be_frozen_but_not_with_a_classifier_of_other_classes(small: Small, tmp_path: Path) -> None:
+    train(small("method=baseline", "train.epochs=1"), tmp_path / "old")
+    recipe = small(*FROZEN, f"model.start={tmp_path / 'old'}", "train.epochs=1")
+    with pytest.warns(UserWarning, match="trained anew: heads"):
+        train(recipe, tmp_path / "new")
+    net = build(recipe.model, recipe.exits, classes=7, image=(1, 16, 16))
+    with pytest.raises(RecipeError, match=r"backbone\.fc\.weight, backbone\.fc\.bias of .*old.* is new"):
+        take_over(open_checkpoint(tmp_path / "old"), net, recipe)
+
+
+@pytest.mark.parametrize(("classes", "fits"), [(1000, True), (7, False)])
+def test_published_weights_may_be_frozen_where_their_classifier_is_kept(
+    small: Small, classes: int, *, fits: bool
+) -> None:
+    recipe = small(*FROZEN, "model.name=timm:resnet18", "model.pretrained=true")
+    check_recipe(recipe)
+    net = build(Model(name="timm:resnet18"), recipe.exits, classes=classes, image=(1, 32, 32))
+    if fits:
+        check_network(Needs(), net, recipe)
+        return
+    with pytest.raises(RecipeError, match="are for 1000 classes, so that its classifier is new"):
+        check_network(Needs(), net, recipe)
