@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,6 +13,7 @@ from sdcompress.cli.options import DataDir, Json, Overwrite, PrintConfig, Recipe
 from sdcompress.cli.screen import bar, command_line, epoch_line, note, say, write_json
 
 if TYPE_CHECKING:
+    from sdcompress.checkpoint import Checkpoint
     from sdcompress.schema.recipe import Recipe
 
 __all__ = ["VERBS"]
@@ -83,28 +85,13 @@ def train(
         return
     from sdcompress import api
 
+    begin = partial(api.train, config, out, settings=settings, extends=extends, overwrite=overwrite)
     if os.environ.get("RANK", "0") != "0":  # one process of torchrun's speaks for all
-        api.train(config, out, settings=settings, extends=extends, overwrite=overwrite)
+        begin()
         return
     with bar("train") as progress:
-        done = api.train(
-            config,
-            out,
-            settings=settings,
-            extends=extends,
-            overwrite=overwrite,
-            progress=progress,
-            on_epoch=epoch_line,
-            on_start=note,
-        )
-    run_folder = done.path.parent.parent
-    if json:
-        facts = done.state.model_dump(mode="json", exclude={"recipe", "optimizer", "scaler"})
-        write_json({"checkpoint": str(done.path), "run": str(run_folder), **facts})
-        return
-    say(f"{run_folder}: {done.state.epoch} epochs, {done.state.step} steps, {done.state.samples} training images")
-    say(f"next: sdcompress evaluate {run_folder}")
-    say(f"      sdcompress export {run_folder} --layout cascade --out artifacts/{done.recipe.method.name}-cascade")
+        checkpoint = begin(progress=progress, on_epoch=epoch_line, on_start=note)
+    _show_checkpoint(checkpoint, as_json=json)
 
 
 def run(
@@ -146,6 +133,17 @@ def run(
     folder = out or Path("runs") / str((made.recipe or {})["name"])
     show_report(made)
     say("", f"report: {folder / 'report' / 'report.html'}")
+
+
+def _show_checkpoint(checkpoint: Checkpoint, *, as_json: bool) -> None:
+    state, run_folder = checkpoint.state, checkpoint.path.parent.parent
+    if as_json:
+        facts = state.model_dump(mode="json", exclude={"recipe", "optimizer", "scaler"})
+        write_json({"checkpoint": str(checkpoint.path), "run": str(run_folder), **facts})
+        return
+    say(f"{run_folder}: {state.epoch} epochs, {state.step} steps, {state.samples} training images")
+    say(f"next: sdcompress evaluate {run_folder}")
+    say(f"      sdcompress export {run_folder} --layout cascade --out artifacts/{state.recipe.method.name}-cascade")
 
 
 def _print_config(source: str | Recipe | None, settings: list[str], *, as_json: bool) -> None:

@@ -11,7 +11,7 @@ from sdcompress.artifact.outside import check_outside
 from sdcompress.artifact.read import open_artifact
 from sdcompress.artifact.write import staged
 from sdcompress.errors import OutputExistsError, StorageError
-from sdcompress.storage import replace_folder
+from sdcompress.storage import staged_folder
 
 
 @pytest.fixture
@@ -78,10 +78,12 @@ def test_a_read_only_artifact_is_kept_and_said_to_be(artifact: Path, part: str) 
 
 
 def test_what_cannot_be_removed_after_the_swap_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("new", "out"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / name).touch()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "old").touch()
     monkeypatch.setattr("shutil.rmtree", lambda *_, **__: None)
-    with pytest.warns(UserWarning, match="could not be removed"):
-        replace_folder(tmp_path / "new", tmp_path / "out")
+    with (
+        pytest.warns(UserWarning, match="could not be removed"),
+        staged_folder(tmp_path / "out", replace=True) as folder,
+    ):
+        (folder / "new").touch()
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["new"]
