@@ -26,6 +26,7 @@ from sdcompress.exporting.describe import describe
 from sdcompress.exporting.gate import set_aside
 from sdcompress.exporting.verify import verify
 from sdcompress.quantizing.feeds import Feeds
+from sdcompress.quantizing.optimised import OptimisedExit, compare_optimised
 from sdcompress.quantizing.overflow import check_overflow
 from sdcompress.quantizing.precisions._base import FloatSegment, Precision
 from sdcompress.quantizing.quality import Loss, compare, golden_records
@@ -76,8 +77,9 @@ def quantize(
             is out of range, or ``samples`` is given to a precision that needs none.
         DataError: if there are fewer training images than ``samples``.
         SetupError: if ONNX Runtime cannot run this precision here: what cannot be measured is not written.
-        VerificationError: if an exit loses more than that, and then the graphs are left in ``<out>.failed``; or if
-            float16 does not hold what the network computes in fp16 or fp8.
+        VerificationError: if an exit loses more than that, or onnxruntime's optimisations compute something else than
+            the graphs say, and then these are left in ``<out>.failed``; or if float16 does not hold what the network
+            computes in fp16 or fp8.
         ParityError: if what was written does not repeat the logits that were measured, or its rows depend on others.
         OutputExistsError, StorageError: if ``out`` cannot be written.
     """
@@ -98,6 +100,8 @@ def quantize(
         graphs = {name: serialize(model) for name, model in models.items()}
         with runnable(precision):
             found = compare(manifest, before, list(graphs.values()), validation, threads=threads, progress=progress)
+            ways = compare_optimised(manifest, before, list(graphs.values()), validation, threads=threads)
+        _check_optimised(ways, out=Path(out), graphs=graphs, precision=precision)
         check_overflow(manifest, bare, models, validation, threads=threads, progress=progress)
         _check_quality(found, max_drop, out=Path(out), graphs=graphs, precision=precision, ranged=feeds.used > 0)
         with runnable(precision):
@@ -194,6 +198,21 @@ def runnable(precision: str) -> Iterator[None]:
             allowed="a precision that it has kernels for: what cannot be measured is not written",
             next_step="--precision fp16, which runs everywhere and which GPUs run as fast as bf16; or int8 for CPUs",
         ) from error
+
+
+def _check_optimised(found: Sequence[OptimisedExit], *, out: Path, graphs: Mapping[str, bytes], precision: str) -> None:
+    """Refuse graphs that onnxruntime does not run as they are written, and leave them in ``<out>.failed``."""
+    problems = [f"{exit_.exit}: {exit_.problem}" for exit_ in found if exit_.problem]
+    if not problems:
+        return
+    folder = set_aside(out, graphs, found)
+    raise VerificationError(
+        f"In {precision} onnxruntime computes something else than the graphs say, on {found[0].samples} validation "
+        f"images. {'; '.join(problems)}.",
+        allowed="with its optimisations at most 1.5 times as far from float32 as without them",
+        next_step=f"see {folder / 'parity.json'}; take --precision fp16, or another version of onnxruntime: one of its "
+        "kernels is wrong for an operator of this network",
+    )
 
 
 def _check_quality(

@@ -13,7 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 __all__ = ["FLOAT_ONLY", "narrowed", "typed"]
 
-# What sums or squashes and would lose its digits, what has float32 in its signature, and what says its type itself
+# What sums or squashes and would lose its digits, and what says its type itself; what has no form in the narrow type is
+# found in ONNX's own schemas
 FLOAT_ONLY = frozenset(
     {
         *("Softmax", "LogSoftmax", "Exp", "Log", "Pow", "CumSum"),
@@ -23,12 +24,15 @@ FLOAT_ONLY = frozenset(
     }
 )
 
+_STANDARD = {"", "ai.onnx"}
 _SUFFIX = {TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16"}
 _SOFTMAX = "softmax_precision"  # of Attention: one node since opset 23
 
 
 def typed(model: onnx.ModelProto, narrow: int, keep: Collection[str]) -> onnx.ModelProto:
     """A copy that computes in another type of float; its inputs and outputs stay float32.
+
+    A node whose operator does not know that type (in ONNX, such as Celu, or IsInf before opset 20) computes in float32.
 
     Args:
         model: float32, with inferred shapes.
@@ -38,7 +42,8 @@ def typed(model: onnx.ModelProto, narrow: int, keep: Collection[str]) -> onnx.Mo
     made = onnx.ModelProto()
     made.CopyFrom(model)
     graph = made.graph
-    rewriting = _Rewriting(model.graph, narrow)
+    opset = next(each.version for each in model.opset_import if each.domain in _STANDARD)
+    rewriting = _Rewriting(model.graph, narrow, opset)
     nodes = [node for old in graph.node for node in rewriting.node(old, keep)]
     nodes += rewriting.outputs()
     del graph.node[:], graph.initializer[:], graph.value_info[:]
@@ -67,8 +72,9 @@ class _Rewriting:
         stored: initialisers by name, narrow copies included.
     """
 
-    def __init__(self, graph: onnx.GraphProto, narrow: int) -> None:
-        self._narrow, self._suffix = narrow, _SUFFIX[narrow]
+    def __init__(self, graph: onnx.GraphProto, narrow: int, opset: int) -> None:
+        self._narrow, self._suffix, self._opset = narrow, _SUFFIX[narrow], opset
+        self._type_name = f"tensor({TensorProto.DataType.Name(narrow).lower()})"
         self.stored = {tensor.name: tensor for tensor in graph.initializer}
         values = (*graph.value_info, *graph.input, *graph.output)
         self._floats = {v.name for v in values if v.type.tensor_type.elem_type == TensorProto.FLOAT}
@@ -82,7 +88,7 @@ class _Rewriting:
         node = onnx.NodeProto()
         node.CopyFrom(old)
         floats = [name for name in (*old.input, *old.output) if name in self._floats]
-        wide = not floats or old.op_type in FLOAT_ONLY or bool(set(old.output) & set(keep))
+        wide = not floats or old.op_type in FLOAT_ONLY or bool(set(old.output) & set(keep)) or not self._knows(old)
         for position, name in enumerate(old.input):
             if name in self._floats:
                 yield from self._as(name, wide=wide)
@@ -101,6 +107,18 @@ class _Rewriting:
         for name in self._outputs:
             if name in self._floats:
                 yield from self._as(name, wide=True)
+
+    def _knows(self, node: onnx.NodeProto) -> bool:
+        """Whether an operator has a form in which all its float32 tensors are of the narrow type."""
+        if node.domain not in _STANDARD:
+            return False
+        schema = onnx.defs.get_schema(node.op_type, self._opset)
+        return all(
+            self._type_name in formal[min(position, len(formal) - 1)].types  # the last one may stand for several
+            for formal, names in ((schema.inputs, node.input), (schema.outputs, node.output))
+            for position, name in enumerate(names)
+            if name in self._floats
+        )
 
     def _name(self, tensor: str) -> str:
         return f"{tensor}/{self._suffix}"

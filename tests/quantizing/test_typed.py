@@ -132,6 +132,73 @@ def test_an_export_for_older_runtimes_is_not_made_unreadable_to_them(
     assert fp16(segment_of(model, [])).opset_import[0].version == opset
 
 
+def unary(opset: int) -> list[str]:
+    """Every operator of ONNX that may be called with one float32 tensor and nothing else, and gives one."""
+    found = []
+    for name in sorted({schema.name for schema in onnx.defs.get_all_schemas() if schema.domain == ""}):
+        try:
+            schema = onnx.defs.get_schema(name, opset)
+        except onnx.defs.SchemaError:  # newer
+            continue
+        takes_one = schema.min_input == 1 and schema.min_output <= 1 and "tensor(float)" in schema.inputs[0].types
+        needs_nothing = not any(each.required for each in schema.attributes.values())
+        if takes_one and needs_nothing and "tensor(float)" in schema.outputs[0].types and not schema.deprecated:
+            found.append(name)
+    return found
+
+
+@pytest.mark.parametrize("opset", [16, 18, 20, 23])
+def test_every_operator_is_narrow_or_stays_float32(opset: int, segment_of: Segment) -> None:
+    """Not every one has a form in float16: Celu has none, and IsInf only since opset 20."""
+    seen = set()
+    for operator in unary(opset):
+        nodes = [
+            helper.make_node("Neg", ["x"], ["n"]),
+            helper.make_node(operator, ["n"], ["o"]),
+            helper.make_node("Neg", ["o"], ["y"]),
+        ]
+        ports = (
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 4, 4, 4] if name == "x" else None)]
+            for name in ("x", "y")
+        )
+        inside = helper.make_graph(nodes, "one", *ports)
+        model = helper.make_model(inside, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+        try:
+            model = onnx.shape_inference.infer_shapes(model, strict_mode=True)
+            onnx.checker.check_model(model, full_check=True)
+        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError):
+            continue  # needs another shape
+        seen.add(operator)
+        made = fp16(segment_of(model, []))
+        onnx.checker.check_model(made, full_check=True)
+        negations = [node for node in made.graph.node if node.op_type == "Neg"]
+        assert {types(made)[node.output[0]] for node in negations} == {TensorProto.FLOAT16}, operator
+    assert {"Celu", "Relu", "Sqrt", "Softmax"} <= seen
+    assert len(seen) > 60
+
+
+def test_an_operator_without_float16_computes_in_float32(graph: Made, segment_of: Segment) -> None:
+    """Celu, and torch.nan_to_num as it is exported: IsInf asks of infinity, Where puts a number there."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], name="conv"),
+        helper.make_node("Celu", ["c"], ["e"], alpha=0.5, name="celu"),
+        helper.make_node("IsInf", ["e"], ["infinite"], name="isinf"),
+        helper.make_node("Where", ["infinite", "zero", "e"], ["y"], name="where"),
+    ]
+    weights = {"w": np.ones((1, 1, 1, 1), np.float32), "zero": np.zeros((), np.float32)}
+    shape: list[int | str] = ["batch", 1, 1, 4]
+    made = fp16(segment_of(graph(nodes, {"x": shape}, {"y": shape}, weights), []))
+    found = types(made)
+    by_name = {node.name: node for node in made.graph.node}
+    wide = {name: {found[each] for each in by_name[name].input} for name in ("conv", "celu", "isinf")}
+    assert wide == {"conv": {TensorProto.FLOAT16}, "celu": {TensorProto.FLOAT}, "isinf": {TensorProto.FLOAT}}
+    assert found[by_name["where"].output[0]] == TensorProto.FLOAT16
+    x = np.array([[[[-2.0, -0.5, 0.5, 2.0]]]], np.float32)
+    session = onnxruntime.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
+    expected = np.where(x > 0, x, 0.5 * np.expm1(x / 0.5))
+    np.testing.assert_allclose(session.run(None, {"x": x})[0], expected, atol=1e-3)
+
+
 UNARY = ("Relu", "Sigmoid", "Tanh", "Softmax", "Neg", "Exp", "Identity", "LogSoftmax")
 
 
