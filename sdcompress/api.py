@@ -55,6 +55,7 @@ def train(
     overwrite: bool = False,
     progress: Progress | None = None,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
+    on_check: Progress | None = None,
 ) -> Checkpoint:
     """Train with self-distillation; a run that was stopped goes on.
 
@@ -65,9 +66,11 @@ def train(
         overwrite: throw away a run of another recipe that is there.
         progress: called with (steps done, all steps).
         on_epoch: called with the metrics of each epoch.
+        on_check: called with (image files checked, all of them) before the first step.
 
     Raises:
         RecipeError: if the recipe is not valid.
+        DataError: if the data is not there, or an image file is broken.
         OutputExistsError: if ``out`` holds a run of another recipe.
         TrainingDivergedError: if the loss is not finite; the last good checkpoint is kept.
         Interrupted: on Ctrl-C; the same call goes on.
@@ -77,7 +80,7 @@ def train(
         from sdcompress.training.run import train as run_train
 
     folder = Path(out) if out is not None else Path("runs") / read.name / "train" / read.method.name
-    return run_train(read, folder, overwrite=overwrite, on_step=progress, on_epoch=on_epoch)
+    return run_train(read, folder, overwrite=overwrite, on_step=progress, on_epoch=on_epoch, on_check=on_check)
 
 
 def evaluate(

@@ -74,9 +74,10 @@ def run(
         SdcompressError: what each verb raises; all finished steps are kept.
     """
     check_recipe(recipe)
-    if newest(out / "train" / recipe.method.name) is None:
-        check_data(recipe)
     job = _Job(recipe, out, command, overwrite, stage or _silent, on_epoch)
+    if newest(out / "train" / recipe.method.name) is None:
+        with job.stage("check the data") as progress:
+            check_data(recipe, progress)
     checkpoints = {spec.name: job.train(spec) for spec in job.methods}
     # only now: training refuses a folder that holds a run of another recipe
     write_text(out / "recipe.yaml", recipes.dump(recipe))
@@ -121,6 +122,7 @@ class _Job:
                 overwrite=self.overwrite and holds_another(recipe, folder),
                 on_step=progress,
                 on_epoch=self.on_epoch,
+                checked=True,
             )
 
     def artifacts(self, spec: schema.Method, checkpoint: Checkpoint) -> Iterator[tuple[str, Path]]:

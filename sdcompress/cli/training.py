@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -63,7 +64,15 @@ def train(
         api.train(config, out, settings=settings, overwrite=overwrite)
         return
     with bar("train") as progress:
-        done = api.train(config, out, settings=settings, overwrite=overwrite, progress=progress, on_epoch=epoch_line)
+        done = api.train(
+            config,
+            out,
+            settings=settings,
+            overwrite=overwrite,
+            progress=progress,
+            on_epoch=epoch_line,
+            on_check=partial(progress, doing="check the images"),
+        )
     run_folder = done.path.parent.parent
     if json:
         facts = done.state.model_dump(mode="json", exclude={"recipe", "optimizer", "scaler"})

@@ -45,6 +45,7 @@ def load(spec: recipe.Data, *, seed: int, fingerprint: str | None = None) -> Dat
             f"The data set '{spec.name}' is not the one that was trained on: its fingerprint is "
             f"{found.fingerprint[:12]}, not {fingerprint[:12]}.",
             allowed="the same files and the same split",
-            next_step="restore the data, or name the folder where it lies (data.dir, --data-dir)",
+            next_step="restore the data, or name the folder where it lies (data.dir, --data-dir); a training goes on "
+            "without files that were removed if they are named: --set 'data.without=[train/cat/3.jpg]'",
         )
     return found

@@ -38,6 +38,9 @@ class Data(Frozen):
     validation: Fraction = Field(0.1, description="share of the training images held out where the set has no split")
     train_limit: PositiveInt | None = Field(None, description="use only the first N shuffled training images")
     test_limit: PositiveInt | None = Field(None, description="use only the first N shuffled test images")
+    without: tuple[str, ...] = Field(
+        (), description="images to leave out, such as broken ones, by their names in messages, e.g. [train/cat/3.jpg]"
+    )
     mean: tuple[Finite, ...] | None = Field(
         None, description="of each channel, for images in [0, 1]; default: of loaded weights, else the data set's own"
     )

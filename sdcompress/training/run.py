@@ -8,7 +8,8 @@ from typing import Any
 
 from sdcompress import data, methods, recipes
 from sdcompress.checkpoint import METRICS, STEPS, Checkpoint, newest, open_checkpoint
-from sdcompress.errors import CheckpointError, OutputExistsError
+from sdcompress.data.samples import Dataset
+from sdcompress.errors import CheckpointError, DataError, OutputExistsError
 from sdcompress.schema.recipe import Recipe
 from sdcompress.storage import write_text
 from sdcompress.training.hardware import launch
@@ -22,7 +23,7 @@ __all__ = ["holds_another", "train"]
 SECTIONS = ("seed", "data", "model", "exits", "method", "train")
 # decide nothing: what the data is stands in its fingerprint, and the steps are the same however they are watched
 FREE = {
-    *("data.dir", "data.download", "model.start", "method.file"),
+    *("data.dir", "data.download", "data.without", "model.start", "method.file"),
     *(
         "train.devices",
         "train.strategy",
@@ -43,6 +44,8 @@ def train(
     overwrite: bool = False,
     on_step: OnStep | None = None,
     on_epoch: OnEpoch | None = None,
+    on_check: OnStep | None = None,
+    checked: bool = False,
 ) -> Checkpoint:
     """Train, or go on with the run in ``out``; a finished run is returned as it is.
 
@@ -52,6 +55,8 @@ def train(
         overwrite: throw away a run that is there.
         on_step: called with (steps done, all steps).
         on_epoch: called with the metrics of each epoch.
+        on_check: called with (image files checked, all of them) before the first step.
+        checked: whether the image files were checked already.
 
     Returns:
         The last checkpoint.
@@ -75,14 +80,40 @@ def train(
         if start.state.finished:
             return start
         warn_of_other_versions(start)
-    same = start.data_fingerprint if start is not None else None
-    dataset = data.load(recipe.data, seed=recipe.seed, fingerprint=same)
+    recipe, dataset = _data(recipe, start)
+    if fabric.is_global_zero and start is None and not checked:
+        dataset.check(on_check)
+    fabric.barrier()
     trainer = Trainer(recipe, dataset, fabric, out, start)
     if fabric.is_global_zero:
         write_text(out / "recipe.yaml", recipes.dump(recipe))  # only now is it known that it can be trained
     with stop_on_signal() as request:
         trainer.run(request, on_step=on_step, on_epoch=on_epoch)
     return open_checkpoint(out)
+
+
+def _data(recipe: Recipe, start: Checkpoint | None) -> tuple[Recipe, Dataset]:
+    """The data of a run, and the recipe that goes on: what was left out before is left out still.
+
+    Raises:
+        DataError: if the data is not that of the run, but for the images that ``data.without`` names.
+    """
+    if start is None:
+        return recipe, data.load(recipe.data, seed=recipe.seed)
+    before = start.recipe.data.without
+    without = tuple(sorted({*before, *recipe.data.without}))
+    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"without": without})})
+    if without == tuple(sorted(before)):
+        return recipe, data.load(recipe.data, seed=recipe.seed, fingerprint=start.data_fingerprint)
+    dataset = data.load(recipe.data, seed=recipe.seed)
+    if dataset.layout != start.state.data_layout:
+        raise DataError(
+            f"The data set '{recipe.data.name}' is not the one that was trained on, even but for the images that "
+            "data.without names.",
+            allowed="the same names of files in the same split; the run may go on without those in data.without",
+            next_step="name all images that are missing by --set 'data.without=[...]', and remove those that are new",
+        )
+    return recipe, dataset
 
 
 def holds_another(recipe: Recipe, out: Path) -> bool:

@@ -184,6 +184,7 @@ class Trainer:
             image=self.dataset.image,
             preprocess=self.dataset.preprocess,
             data_fingerprint=self.dataset.fingerprint,
+            data_layout=self.dataset.layout,
             method_sha256=method_sha256(self.recipe),
         )
         self.fabric.barrier()
