@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL import Image
+from PIL import Image, ImageFile
 
 from sdcompress.errors import InputError
 
@@ -79,12 +79,13 @@ def check_picture(file: PictureFile) -> None:
         if not any(image.mode in modes for modes in MODES.values()):
             raise InputError(f"The image has the Pillow mode '{image.mode}'.", next_step="convert it to 'L' or 'RGB'")
         end = _ENDS.get(image.format or "")
-        if end is None or image.fp is None:
+        content = image.fp if isinstance(image, ImageFile.ImageFile) else None
+        if end is None or content is None:
             return
-        at = image.fp.tell()
-        image.fp.seek(-min(len(end), image.fp.seek(0, io.SEEK_END)), io.SEEK_END)
-        whole = image.fp.read() == end
-        image.fp.seek(at)
+        at = content.tell()
+        content.seek(-min(len(end), content.seek(0, io.SEEK_END)), io.SEEK_END)
+        whole = content.read() == end
+        content.seek(at)
         if not whole:
             load_pixels(image)
 

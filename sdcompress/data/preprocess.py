@@ -136,7 +136,8 @@ def _scaled(values: npt.NDArray[np.integer], white: int) -> npt.NDArray[np.uint8
             next_step="scale it to 0..255 and convert it to 'L' first",
         )
     levels = np.minimum(values, white).astype(np.uint32)
-    return ((255 * levels + white // 2) // white).astype(np.uint8)
+    scaled: npt.NDArray[np.uint8] = ((255 * levels + white // 2) // white).astype(np.uint8)
+    return scaled
 
 
 def _empty(shape: list[int]) -> InputError:

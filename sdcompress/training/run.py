@@ -17,6 +17,7 @@ from sdcompress.training.interrupt import stop_on_signal
 from sdcompress.training.needs import check_recipe, method_sha256
 from sdcompress.training.start import warn_of_other_versions
 from sdcompress.training.trainer import OnEpoch, OnStep, Trainer
+from sdcompress.training.weights import as_begun, as_the_weights
 
 __all__ = ["holds_another", "train"]
 
@@ -93,13 +94,16 @@ def train(
 
 
 def _data(recipe: Recipe, start: Checkpoint | None) -> tuple[Recipe, Dataset]:
-    """The data of a run, and the recipe that goes on: what was left out before is left out still.
+    """The data of a run and its recipe, with all that decides how images are prepared and which are left out.
 
     Raises:
         DataError: if the data is not that of the run, but for the images that ``data.without`` names.
     """
     if start is None:
-        return recipe, data.load(recipe.data, seed=recipe.seed)
+        dataset = data.load(recipe.data, seed=recipe.seed)
+        as_trained = as_the_weights(recipe, dataset)
+        return as_trained, dataset if as_trained == recipe else data.load(as_trained.data, seed=recipe.seed)
+    recipe = as_begun(recipe, start.recipe)
     before = start.recipe.data.without
     without = tuple(sorted({*before, *recipe.data.without}))
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"without": without})})
@@ -127,6 +131,7 @@ def holds_another(recipe: Recipe, out: Path) -> bool:
 
 def _differences(one: Recipe, other: Recipe) -> list[str]:
     """The keys that decide a training's outcome and differ, as 'key: one -> other'."""
+    other = as_begun(other, one)
     a, b = (
         _flat(one.model_dump(mode="json", include=set(SECTIONS))),
         _flat(other.model_dump(mode="json", include=set(SECTIONS))),

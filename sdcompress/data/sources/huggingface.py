@@ -78,7 +78,9 @@ def huggingface(spec: recipe.Data) -> Source:
         preprocess=preprocess,
         digest=digest.hexdigest(),
         left_out=left_out(splits, spec.without, root),
-        **splits,
+        train=splits["train"],
+        val=splits.get("val"),
+        test=splits.get("test"),
     )
 
 

@@ -77,7 +77,9 @@ def webdataset(spec: recipe.Data) -> Source:
         preprocess=preprocess,
         digest=digest.hexdigest(),
         left_out=left_out(splits, spec.without, root),
-        **splits,
+        train=splits["train"],
+        val=splits.get("val"),
+        test=splits.get("test"),
     )
 
 
