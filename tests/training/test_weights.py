@@ -47,7 +47,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
     def recipe(*settings: str, name: str = "imagefolder") -> Recipe:
         return recipes.read(
             {
-                "data": {"name": name, "dir": str(tmp_path / "photos"), "image_size": 16, "validation": 0.5},
+                "data": {"name": name, "dir": str(tmp_path / "photos"), "image_size": 16, "validation": 0.9},
                 "model": {"name": "weighed:net", "pretrained": True},
                 "exits": {"auto": 1, "head": "linear"},
                 "train": {"epochs": 1, "batch_size": 16, "accelerator": "cpu"},
