@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sdcompress.errors import DataError
+from sdcompress.errors import DataError, RecipeError
 from sdcompress.schema import recipe
 
 if TYPE_CHECKING:
     from sdcompress.data.samples import Dataset
+    from sdcompress.data.source import Source
 
 __all__ = ["ROOM", "load"]
 
@@ -23,7 +24,8 @@ def load(spec: recipe.Data, *, seed: int, fingerprint: str | None = None) -> Dat
     limits come last: a validation split does not depend on them.
 
     Args:
-        spec: the recipe's ``data``.
+        spec: the recipe's ``data``; its name is an entry of the room, or ``module:function`` of the user's own, which
+            is called with ``spec=`` and returns a ``sdcompress.data.source.Source``.
         seed: the recipe's seed.
         fingerprint: of the data that a network was trained on. Other data is refused: what is held out in it may have
             been trained on.
@@ -31,15 +33,15 @@ def load(spec: recipe.Data, *, seed: int, fingerprint: str | None = None) -> Dat
     Raises:
         UnknownNameError: if there is no such source.
         MissingExtraError: if it needs a package that is not installed.
-        RecipeError: if nothing is left to train on.
+        RecipeError: if nothing is left to train on, or the user's function returns something else.
         DataError: if files are missing or broken, a label is out of range, or the fingerprint is another.
     """
     # inside: importing a room stays light (no numpy), so that names can be listed quickly
     from sdcompress import registry
     from sdcompress.data.assemble import assemble
 
-    source = registry.load(ROOM, spec.name, extra="train")
-    found = assemble(spec, source(spec), seed=seed)
+    source = _users(spec) if ":" in spec.name else registry.load(ROOM, spec.name, extra="train")(spec)
+    found = assemble(spec, source, seed=seed)
     if fingerprint is not None and found.fingerprint != fingerprint:
         raise DataError(
             f"The data set '{spec.name}' is not the one that was trained on: its fingerprint is "
@@ -47,5 +49,28 @@ def load(spec: recipe.Data, *, seed: int, fingerprint: str | None = None) -> Dat
             allowed="the same files and the same split",
             next_step="restore the data, or name the folder where it lies (data.dir, --data-dir); a training goes on "
             "without files that were removed if they are named: --set 'data.without=[train/cat/3.jpg]'",
+        )
+    return found
+
+
+def _users(spec: recipe.Data) -> Source:
+    from sdcompress import registry
+    from sdcompress.data.source import Source
+
+    try:
+        found = registry.call_user_function(spec.name, spec=spec)
+    except TypeError as error:
+        if "argument" not in str(error):
+            raise
+        raise RecipeError(
+            f"The function '{spec.name}' cannot be called with spec=...: {error}",
+            allowed="def function(spec: sdcompress.schema.recipe.Data) -> sdcompress.data.source.Source",
+            next_step="take the recipe's data section as the one argument 'spec'",
+        ) from error
+    if not isinstance(found, Source):
+        raise RecipeError(
+            f"'{spec.name}' returned a {type(found).__name__}.",
+            allowed="a sdcompress.data.source.Source, as array_source makes one",
+            next_step="return array_source(classes, preprocess, (images, labels)), see docs/adding/dataset.md",
         )
     return found

@@ -31,7 +31,9 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 class Data(Frozen):
     """Which data set, and at what size the network sees it."""
 
-    name: str = Field("digits", description="a data set of 'sdcompress list data'")
+    name: str = Field(
+        "digits", description="a data set of 'sdcompress list data', or module:function of your own, e.g. my_data:make"
+    )
     dir: str | None = Field(None, description="folder that holds the data (or receives the download)")
     download: bool = Field(False, description="allow a torchvision set to be downloaded into dir")
     image_size: PositiveInt | None = Field(None, description="side in pixels; default: the data set's own")
