@@ -64,6 +64,7 @@ def train(
     progress: Progress | None = None,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
     on_start: Callable[[str], None] | None = None,
+    on_check: Progress | None = None,
 ) -> Checkpoint:
     """Train with self-distillation; a run that was stopped goes on.
 
@@ -77,9 +78,11 @@ def train(
         progress: called with (steps done, all steps).
         on_epoch: called with the metrics of each epoch.
         on_start: called with a sentence about threads and device before the first step.
+        on_check: called with (image files checked, all of them) before the first step.
 
     Raises:
         RecipeError: if the recipe is not valid.
+        DataError: if the data is not there, or an image file is broken.
         OutputExistsError: if ``out`` holds a run of another recipe.
         TrainingDivergedError: if the loss is not finite; the last good checkpoint is kept.
         Interrupted: on Ctrl-C; the same call goes on.
@@ -107,6 +110,7 @@ def train(
         on_step=progress,
         on_epoch=on_epoch,
         on_start=on_start,
+        on_check=on_check,
     )
 
 
@@ -152,7 +156,7 @@ def evaluate(
         allow_uncertified=allow_uncertified,
         trust_modules=trust_modules,
     )
-    dataset = subject.dataset(data_dir, download=download)
+    dataset = subject.dataset(data_dir, download=download, trust_modules=trust_modules)
     return run_evaluate(
         engine,
         dataset.split(split),
@@ -175,6 +179,7 @@ def predict(
     backend: str | None = None,
     device: str = "cpu",
     allow_uncertified: bool = False,
+    trust_modules: bool = False,
     progress: Progress | None = None,
 ) -> tuple[FilePrediction, ...]:
     """Predict image files, one at a time: class, probability, exit, and milliseconds.
@@ -183,10 +188,12 @@ def predict(
         folder: an artifact, a checkpoint, or the folder of a training run.
         images: image files, and folders of them.
         top: how many classes each prediction names.
-        threads: of the engine; None leaves the choice to it.
+        threads: of the engine; default: what other work leaves free.
         backend: of 'sdcompress list backends'; default: onnxruntime for an artifact, torch for a checkpoint.
         device: "cpu" or "cuda".
         allow_uncertified: also run what the artifact's certificate does not cover, such as another device.
+        trust_modules: of a checkpoint: import the module that it names, which runs its code, also where you have not
+            trained it here yourself.
         progress: called with (files done, all files).
 
     Returns:
@@ -198,7 +205,11 @@ def predict(
     """
     files = image_files(images)
     engine = open_subject(folder).engine(
-        backend=backend, threads=threads, device=device, allow_uncertified=allow_uncertified
+        backend=backend,
+        threads=default_threads().threads if threads is None else threads,
+        device=device,
+        allow_uncertified=allow_uncertified,
+        trust_modules=trust_modules,
     )
     return run_predict(engine, files, top=top, progress=progress)
 

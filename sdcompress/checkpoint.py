@@ -134,19 +134,29 @@ class Checkpoint:
         """
         return read_tensors(self.path / self.state.weights.file)
 
-    def dataset(self, data_dir: Path | str | None = None, *, download: bool = False) -> Dataset:
+    def dataset(
+        self, data_dir: Path | str | None = None, *, download: bool = False, trust_modules: bool = False
+    ) -> Dataset:
         """The data that it was trained on, loaded by its recipe.
 
         Args:
             data_dir: where the data lies on this machine, if elsewhere than in the recipe.
             download: let data that is not there be fetched. What the stored recipe says of it counts for nothing,
                 as it may be a stranger's.
+            trust_modules: import the module that the recipe's data names, also where nothing was trained on it here.
 
         Raises:
+            UsageError: if the data is a function of a module that is not trusted, see ``sdcompress.own_code``.
             DataError: if the data or its split is not the same.
         """
         spec = self.recipe.data.at(data_dir, download=download)
-        return data.load(spec, seed=self.recipe.seed, fingerprint=self.data_fingerprint)
+        return data.load(
+            spec,
+            seed=self.recipe.seed,
+            fingerprint=self.data_fingerprint,
+            stored_in=self.path,
+            trust_modules=trust_modules,
+        )
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

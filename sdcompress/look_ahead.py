@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from sdcompress import data, methods
 from sdcompress.calibration.calibrate import check_policy, least_samples
 from sdcompress.errors import RecipeError, SetupError, UnknownNameError, UsageError, requires_extra
@@ -81,8 +83,12 @@ def _check_backend(backend: str) -> None:
         )
 
 
-def check_data(recipe: Recipe) -> None:
-    """Check that enough images are held out, and that every method can train on them; loads the data set.
+def check_data(recipe: Recipe, progress: Callable[[int, int], None] | None = None) -> None:
+    """Check that enough images are held out and can be read, and that every method can train on them; loads the data.
+
+    Args:
+        recipe: the method and its controls.
+        progress: called with (image files checked, all of them).
 
     Raises:
         RecipeError: if too few are held out to prove an export or to choose thresholds, or the network cannot give
@@ -104,6 +110,7 @@ def check_data(recipe: Recipe) -> None:
         calibration_images(found.train, None)
     least = least_samples(recipe.calibrate) if calibrates else int(judges)
     if validation + test >= needed and validation >= least:
+        found.check(progress)
         return
     reasons = ["choose the thresholds of the layout 'cascade'"] * calibrates + ["say what a precision costs"] * judges
     ways = ["take 'cascade' out of export.layouts"] * calibrates + ["leave quantize.precisions out"] * judges

@@ -2,7 +2,8 @@
 
 A name ``module:function`` in a recipe is code: importing the module runs it. Two rules bound that. The module lies in a
 folder of the user's own, never in an installation: ``torch.hub:load`` would run whatever its arguments say. And a
-checkpoint may have imported only what its user has trained before, by a recipe, on this machine.
+checkpoint or artifact may have imported only what its user has trained before, by a recipe, on this machine, or has
+trusted once.
 """
 
 from __future__ import annotations
@@ -115,20 +116,23 @@ def check_trusted(checkpoint: Path, name: str, options: Mapping[str, Any], *, tr
         checkpoint: for the message.
         name: ``module:function`` of its recipe.
         options: of its recipe.
-        trust: the user's word.
+        trust: the user's word, which is remembered.
 
     Raises:
         UsageError: if it is not trusted; also see ``check_module``.
     """
     place = check_module(name)
+    if trust:
+        remember(name, options)
     noted = _identity(place, name, options)
-    if trust or noted in _trained or noted in _noted(_file()):
+    if noted in _trained or noted in _noted(_file()):
         return
     raise UsageError(
         f"The checkpoint '{checkpoint}' names code: '{name}' of {place}, which would be imported and run. You have not "
         "trained that from there on this machine.",
         allowed="networks of installed families; of modules, what you have trained yourself, at the place where it lay",
-        next_step="read the module; then add --trust-modules (in Python: trust_modules=True)",
+        next_step="read the module; then add --trust-modules to 'sdcompress evaluate' or 'export' once (in Python: "
+        "trust_modules=True)",
     )
 
 

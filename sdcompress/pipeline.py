@@ -81,10 +81,12 @@ def run(
         SdcompressError: what each verb raises; all finished steps are kept.
     """
     check_recipe(recipe)
+    job = _Job(recipe, out, command, overwrite, stage or _silent, on_epoch, on_start)
     if newest(out / "train" / recipe.method.name) is None:
-        check_data(recipe)
+        with job.stage("check the data") as progress:
+            check_data(recipe, progress)
     with locked_folder(out):
-        return _Job(recipe, out, command, overwrite, stage or _silent, on_epoch, on_start).run()
+        return job.run()
 
 
 @dataclass
@@ -134,6 +136,7 @@ class _Job:
                 on_step=progress,
                 on_epoch=self.on_epoch,
                 on_start=self.on_start,
+                checked=True,
             )
 
     def artifacts(self, spec: schema.Method, checkpoint: Checkpoint) -> Iterator[tuple[str, Path]]:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from sdcompress import own_code, registry
-from sdcompress.errors import UsageError
+from sdcompress import data, own_code, registry
+from sdcompress.errors import UnknownNameError, UsageError
 from sdcompress.own_code import check_module, check_trusted, remember
+from sdcompress.schema.recipe import Data
 
 
 @pytest.fixture
@@ -76,9 +77,6 @@ def test_a_checkpoint_imports_what_its_user_has_trained_and_nothing_else(
 
     with pytest.raises(UsageError, match="--trust-modules"):
         check()
-    check(trust=True)
-    with pytest.raises(UsageError, match="--trust-modules"):  # a word once given is not kept
-        check()
     remember("my_nets:make", {"width": 8})
     check()
     monkeypatch.setattr(own_code, "_trained", set())
@@ -93,6 +91,25 @@ def test_a_checkpoint_imports_what_its_user_has_trained_and_nothing_else(
     with pytest.raises(UsageError, match="downloaded"):
         check()
     assert "IMPORTED" not in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_word_once_given_holds_for_that_code() -> None:
+    check_trusted(Path("run"), "my_nets:make", {"width": 8}, trust=True)
+    check_trusted(Path("other run"), "my_nets:make", {"width": 8}, trust=False)
+    with pytest.raises(UsageError, match="--trust-modules"):
+        check_trusted(Path("run"), "my_nets:make", {"width": 9}, trust=False)
+
+
+def test_data_that_a_stored_recipe_names_is_code_too(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "my_data.py").write_text("print('IMPORTED')")
+    spec = Data(name="my_data:make")
+    with pytest.raises(UsageError, match="names code: 'my_data:make'"):
+        data.load(spec, seed=0, stored_in=Path("artifact"))
+    assert "IMPORTED" not in capsys.readouterr().out
+    with pytest.raises(UnknownNameError):
+        data.load(spec, seed=0, stored_in=Path("artifact"), trust_modules=True)
+    assert "IMPORTED" in capsys.readouterr().out
 
 
 def test_where_nothing_can_be_kept_it_holds_for_the_process(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sdcompress.artifact.certificate import Where
+from sdcompress.artifact.example import example
 from sdcompress.schema.manifest import (
     Certificate,
     Exit,
@@ -63,37 +64,14 @@ print(engine.classes[prediction.logits[0].argmax()], prediction.exit_index[0])
 
 ## Run it without
 
+As `classify.py` in this folder, `python classify.py photo.jpg` says the class of an image of any size. It needs numpy,
+Pillow and onnxruntime. `network_input` is the complete rule from an image to the input.
+
 ```python{code}```
 
-The golden images are resized and cropped already; docs/artifact.md of sdcompress gives the rule for others.
+The images in golden.npz are resized and cropped already.
 
 Made {created} from weights `{weights:.12}`, recipe `{recipe:.12}`, data `{data:.12}`.
-"""
-
-_PLAIN = """
-import numpy as np, onnxruntime
-pixels = np.load("golden.npz")["images"][:1]  # uint8 [batch, height, width, channels]
-x = (pixels.astype(np.float32) / 255 - np.float32({mean})) / np.float32({std})
-session = onnxruntime.InferenceSession("{file}")
-logits = session.run({names}, {{"{input}": np.ascontiguousarray(x.transpose(0, 3, 1, 2))}})
-"""
-
-_CASCADE = """
-import json, numpy as np, onnxruntime
-manifest, pixels = json.load(open("manifest.json")), np.load("golden.npz")["images"][:1]
-x = (pixels.astype(np.float32) / 255 - np.float32({mean})) / np.float32({std})
-tensors = {{"{input}": np.ascontiguousarray(x.transpose(0, 3, 1, 2))}}
-for segment in manifest["segments"]:  # stop after any segment whose logits are sure enough
-    feed, names = {{t["name"]: tensors[t["name"]] for t in segment["inputs"]}}, [t["name"] for t in segment["outputs"]]
-    tensors.update(zip(names, onnxruntime.InferenceSession(segment["file"]).run(names, feed)))
-"""
-
-_ONE_GRAPH = """
-import numpy as np, onnxruntime
-pixels = np.load("golden.npz")["images"][:1]  # uint8 [batch, height, width, channels]
-x = (pixels.astype(np.float32) / 255 - np.float32({mean})) / np.float32({std})
-session = onnxruntime.InferenceSession("{file}")  # onnxruntime 1.20 or newer
-logits, answer, exit_index = session.run({names}, {{"{input}": np.ascontiguousarray(x.transpose(0, 3, 1, 2))}})
 """
 
 
@@ -141,9 +119,7 @@ def card(
         mebibytes=sum(segment.bytes for segment in segments) / 2**20,
         precision="".join(f", computed in {name}" for name in sorted({s.precision for s in segments} - {"fp32"})),
         policy=(_policy(policy, certificate, exits) if policy else "") + (_times(one_graph) if one_graph else ""),
-        code=_code(_ONE_GRAPH, network_input, one_graph)
-        if one_graph
-        else _code(_template(layout), network_input, segments[0]),
+        code=example(network_input=network_input, segments=segments, exits=exits, policy=policy, one_graph=one_graph),
         created=provenance.created,
         weights=provenance.weights_sha256,
         recipe=provenance.recipe_sha256,
@@ -165,8 +141,14 @@ def _section(recipe: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 def _pixels(network_input: Input) -> str:
     spec = network_input.preprocess
-    steps = [f"resize {spec.resize} ({spec.interpolation})"] if spec.resize else []
-    steps += [f"centre crop {spec.crop}"] if spec.crop else []
+    steps = []
+    if isinstance(spec.resize, int):
+        steps = [
+            f"the shorter side resized to {spec.resize} pixels ({spec.interpolation}), the image keeping its shape"
+        ]
+    elif spec.resize:
+        steps = [f"resized to {spec.resize[0]}x{spec.resize[1]} (height x width, {spec.interpolation})"]
+    steps += [f"the centre of {spec.crop[0]}x{spec.crop[1]} cut out"] if spec.crop else []
     return ", ".join([*steps, f"(pixel / 255 - {list(spec.mean)}) / {list(spec.std)}, channels first"])
 
 
@@ -249,18 +231,4 @@ def _times(found: OneGraph) -> str:
         f"`{found.file}` is all of that in one graph, for {batch}. On {found.samples} real images it gave the exits "
         f"and answers of the segments ({found.undecided} undecided); a certificate is about the segments. One image "
         f"on one thread of {found.machine}: {ways}.\n\n"
-    )
-
-
-def _template(layout: str) -> str:
-    return _CASCADE if layout == "cascade" else _PLAIN
-
-
-def _code(template: str, network_input: Input, first: Segment) -> str:
-    return template.format(
-        mean=list(network_input.preprocess.mean),
-        std=list(network_input.preprocess.std),
-        file=first.file,
-        names=[tensor.name for tensor in first.outputs],
-        input=network_input.name,
     )

@@ -45,8 +45,10 @@ def say(*lines: str) -> None:
 
 
 @contextmanager
-def bar(what: str) -> Iterator[Callable[[int, int], None]]:
+def bar(what: str) -> Iterator[Callable[..., None]]:
     """A progress bar with the remaining time; one line when it ends where stderr is no terminal.
+
+    Gives a function that is told (done, all), and by ``doing`` what is done where it is something else than ``what``.
 
     Raises:
         Interrupted: on Ctrl-C, where the work itself does not say more.
@@ -62,8 +64,12 @@ def bar(what: str) -> Iterator[Callable[[int, int], None]]:
     what = printable(what, _CELL)
     with Progress(*columns, console=messages, transient=messages.is_terminal) as progress:
         task = progress.add_task(what, total=None)
+
+        def update(done: int, total: int, doing: str = what) -> None:
+            progress.update(task, completed=done, total=total, description=doing)
+
         try:
-            yield lambda done, total: progress.update(task, completed=done, total=total)
+            yield update
         except KeyboardInterrupt as stop:
             raise Interrupted(
                 f"Stopped during '{what}'; what was finished before is kept.", next_step="run the same command again"

@@ -90,7 +90,12 @@ def train(
         begin()
         return
     with bar("train") as progress:
-        checkpoint = begin(progress=progress, on_epoch=epoch_line, on_start=note)
+        checkpoint = begin(
+            progress=progress,
+            on_epoch=epoch_line,
+            on_start=note,
+            on_check=partial(progress, doing="check the images"),
+        )
     _show_checkpoint(checkpoint, as_json=json)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from sdcompress.data.samples import Dataset, Labels, Samples, Subset
 from sdcompress.data.source import Source
@@ -23,10 +24,11 @@ _VALIDATION, _TRAIN_LIMIT, _TEST_LIMIT = 1, 2, 3  # independent streams of one s
 
 @dataclass(frozen=True)
 class _Part:
-    """Some positions of what a source gives."""
+    """Some positions of what a source gives, and which of all positions are left out."""
 
     whole: Samples
     indices: Labels
+    gone: Labels
 
     @property
     def labels(self) -> Labels:
@@ -34,7 +36,36 @@ class _Part:
 
     def hold_out(self, count: int, *seed: int) -> tuple[_Part, _Part]:
         stay, held = hold_out(self.labels, count, seed=seed)
-        return _Part(self.whole, self.indices[stay]), _Part(self.whole, self.indices[held])
+        return replace(self, indices=self.indices[stay]), replace(self, indices=self.indices[held])
+
+    @property
+    def kept(self) -> npt.NDArray[np.bool_]:
+        """Which of the indices are not left out."""
+        return ~np.isin(self.indices, self.gone)
+
+    def dropped(self) -> _Part:
+        """The same without those that are left out."""
+        return replace(self, indices=self.indices[self.kept])
+
+    def filled(self) -> _Part:
+        """The same with the next image of the class in the place of each that is left out.
+
+        So every other image keeps its position: orders, memories of samples and the number of steps stay as they are.
+
+        Raises:
+            RecipeError: if a class has no other image.
+        """
+        kept, labels, indices = self.kept, self.labels, self.indices.copy()
+        for at in np.flatnonzero(~kept):
+            others = np.flatnonzero(kept & (labels == labels[at]))
+            if len(others) == 0:
+                raise RecipeError(
+                    "data.without leaves a class without any training image.",
+                    allowed="at least one image of each class to train on",
+                    next_step="name fewer images, or take the class out of the data set",
+                )
+            indices[at] = indices[others[np.searchsorted(others, at) % len(others)]]
+        return replace(self, indices=indices)
 
 
 def assemble(spec: recipe.Data, source: Source, *, seed: int) -> Dataset:
@@ -44,10 +75,15 @@ def assemble(spec: recipe.Data, source: Source, *, seed: int) -> Dataset:
         RecipeError: if nothing is left to train on, or the source does not do what ``data`` sets.
         DataError: if a label is out of range, or images differ from what the source's preprocessing gives.
     """
-    for split, samples in (("train", source.train), ("validation", source.val), ("test", source.test)):
+    for split, samples in (("train", source.train), ("val", source.val), ("test", source.test)):
         if samples is not None:
             _check(spec.name, split, samples, source)
     _check_obeyed(spec, source.preprocess)
+    if spec.without and not any(source.left_out.values()):
+        raise RecipeError(
+            f"The images of '{spec.name}' have no names that data.without could name.",
+            next_step="leave data.without out",
+        )
     parts = _parts(spec, source, seed)
     if len(parts["train"].indices) == 0:
         raise RecipeError(
@@ -55,7 +91,8 @@ def assemble(spec: recipe.Data, source: Source, *, seed: int) -> Dataset:
             allowed="a share below 1",
             next_step="set data.validation, e.g. to 0.1",
         )
-    train, val, test = (Subset(part.whole, part.indices) for part in parts.values())
+    used = (parts["train"].filled(), parts["validation"].dropped(), parts["test"].dropped())
+    train, val, test = (Subset(part.whole, part.indices) for part in used)
     return Dataset(
         name=spec.name,
         train=train,
@@ -63,18 +100,19 @@ def assemble(spec: recipe.Data, source: Source, *, seed: int) -> Dataset:
         test=test,
         classes=source.classes,
         preprocess=source.preprocess,
-        fingerprint=_fingerprint(spec.name, source, parts),
+        fingerprint=_fingerprint(spec.name, source, source.digest, parts, spec.without),
+        layout=_fingerprint(spec.name, source, source.names or source.digest, parts),
     )
 
 
 def _parts(spec: recipe.Data, source: Source, seed: int) -> dict[str, _Part]:
-    train = _all(source.train)
+    train = _all(source.train, source, "train")
     if source.test is not None:
-        test = _all(source.test)
+        test = _all(source.test, source, "test")
     else:
         train, test = train.hold_out(round(_TEST_SHARE * len(train.indices)), *_TEST_SEED)
     if source.val is not None:
-        val = _all(source.val)
+        val = _all(source.val, source, "val")
     else:
         train, val = train.hold_out(round(spec.validation * len(train.indices)), seed, _VALIDATION)
     if spec.train_limit is not None:
@@ -84,14 +122,15 @@ def _parts(spec: recipe.Data, source: Source, seed: int) -> dict[str, _Part]:
     return {"train": train, "validation": val, "test": test}
 
 
-def _all(samples: Samples) -> _Part:
-    return _Part(samples, np.arange(len(samples)))
+def _all(samples: Samples, source: Source, split: str) -> _Part:
+    return _Part(samples, np.arange(len(samples)), np.array(sorted(source.left_out.get(split, ())), np.int64))
 
 
 def _check(name: str, split: str, samples: Samples, source: Source) -> None:
+    shown = "validation" if split == "val" else split
     if len(samples) == 0:
         raise DataError(
-            f"The {split} split of '{name}' holds no image.", next_step="check the folder that the data lie in"
+            f"The {shown} split of '{name}' holds no image.", next_step="check the folder that the data lie in"
         )
     if len(source.classes) < 2:
         raise DataError(
@@ -102,14 +141,16 @@ def _check(name: str, split: str, samples: Samples, source: Source) -> None:
     low, high = int(samples.labels.min()), int(samples.labels.max())
     if low < 0 or high >= len(source.classes):
         raise DataError(
-            f"The {split} labels of '{name}' reach from {low} to {high}.",
+            f"The {shown} labels of '{name}' reach from {low} to {high}.",
             allowed=f"0 to {len(source.classes) - 1}: it has {len(source.classes)} classes",
             next_step="check the file that holds the labels",
         )
-    channels = samples.images(np.zeros(1, np.int64)).shape[3]
+    gone = source.left_out.get(split, ())
+    first = next((position for position in range(len(samples)) if position not in gone), 0)
+    channels = samples.images(np.array([first])).shape[3]
     if channels != source.preprocess.channels:
         raise DataError(
-            f"The {split} images of '{name}' have {channels} channels, its preprocessing {source.preprocess.channels}.",
+            f"The {shown} images of '{name}' have {channels} channels, its preprocessing {source.preprocess.channels}.",
             next_step="correct the data set's file in sdcompress/data/sources",
         )
 
@@ -132,9 +173,11 @@ def _check_obeyed(spec: recipe.Data, done: Preprocess) -> None:
         )
 
 
-def _fingerprint(name: str, source: Source, parts: dict[str, _Part]) -> str:
+def _fingerprint(
+    name: str, source: Source, content: str, parts: dict[str, _Part], without: tuple[str, ...] = ()
+) -> str:
     digest = hashlib.sha256()
-    for text in (name, *source.classes, source.preprocess.model_dump_json(), source.digest):
+    for text in (name, *source.classes, source.preprocess.model_dump_json(), content, *sorted(without)):
         digest.update(text.encode() + b"\0")
     for split, part in parts.items():
         digest.update(split.encode() + b"\0")

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from sdcompress.data.pictures import BROKEN
+from sdcompress.data.pictures import MODES, load_pixels
 from sdcompress.errors import InputError
 from sdcompress.schema.manifest import Preprocess
 
@@ -30,9 +30,7 @@ __all__ = ["RawImage", "geometry", "normalise"]
 RawImage = Image.Image | npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
 _PIXELS = 2**16  # looked up at a time: numpy's indices of them stay in the cache
-_EIGHT_BIT = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
-_BY_RGB = {"HSV", "LAB"}  # Pillow makes no grey of LAB at once
-_SIXTEEN_BIT = {"I", "I;16", "I;16B", "I;16L", "I;16N"}
+_EIGHT_BIT, _BY_RGB, _SIXTEEN_BIT = MODES.values()
 _WHITE = 2**16 - 1
 
 
@@ -127,21 +125,15 @@ def _picture(image: RawImage, white: int) -> Image.Image:
 def _loaded(image: Image.Image, white: int) -> Image.Image:
     if 0 in image.size:
         raise _empty([image.height, image.width])
-    try:
-        image.load()  # Pillow reads pixels only now
-        if image.mode in _SIXTEEN_BIT:
-            return Image.fromarray(_scaled(np.asarray(image), white))
-        picture = image.convert("RGB") if image.mode in _BY_RGB else image
-    except BROKEN as error:
-        raise InputError(
-            f"The image cannot be decoded: {error}.",
-            allowed="a whole image file",
-            next_step="copy or save the file again",
-        ) from error
+    load_pixels(image)
+    if image.mode in _SIXTEEN_BIT:
+        return Image.fromarray(_scaled(np.asarray(image), white))
+    # Pillow makes no grey of LAB at once
+    picture = image.convert("RGB") if image.mode in _BY_RGB else image
     if picture.mode not in _EIGHT_BIT:
         raise InputError(
             f"The image has the Pillow mode '{image.mode}'" + (", 32-bit floats." if image.mode == "F" else "."),
-            allowed=", ".join(sorted(_EIGHT_BIT | _BY_RGB | _SIXTEEN_BIT)),
+            allowed=", ".join(sorted(set().union(*MODES.values()))),
             next_step="scale it to 0..255 and convert it to 'L' or 'RGB' first",
         )
     return picture

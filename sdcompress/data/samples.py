@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ __all__ = ["ArraySamples", "Dataset", "Images", "Labels", "Samples", "Subset"]
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
+_NAMED = 10  # broken images that an error names
 
 
 class Samples(Protocol):
@@ -112,6 +114,23 @@ class Subset:
         """The images at these positions of the subset, [b, H, W, C]."""
         return self._samples.images(self._indices[indices])
 
+    def problem(self, position: int) -> tuple[str, str] | None:
+        """The name of an image that cannot be used and why, as far as its file's header and end tell; else None."""
+        whole, index = self._samples, int(self._indices[position])
+        if not isinstance(whole, _InFiles):
+            return None
+        why = whole.problem(index)
+        return (whole.name(index), why) if why else None
+
+
+@runtime_checkable
+class _InFiles(Protocol):
+    """What samples offer whose images are files with names."""
+
+    def name(self, position: int) -> str: ...
+
+    def problem(self, position: int) -> str | None: ...
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -125,6 +144,7 @@ class Dataset:
         classes: K names; a label is a position in it.
         preprocess: from any image to the network's input. Samples are past its geometry, not past its normalisation.
         fingerprint: SHA-256 over name, classes, preprocessing, labels, content and split.
+        layout: the same over the names of the samples in the place of their content: it stays where a file is lost.
     """
 
     name: str
@@ -134,12 +154,43 @@ class Dataset:
     classes: tuple[str, ...]
     preprocess: Preprocess
     fingerprint: str
+    layout: str = ""
 
     @property
     def image(self) -> tuple[int, int, int]:
         """Channels, height and width of the network's input."""
         height, width, channels = self.train.images(np.zeros(1, np.int64)).shape[1:]
         return channels, height, width
+
+    def check(self, progress: Callable[[int, int], None] | None = None) -> None:
+        """Read the header of every image that is a file, so that a broken one is found before it is needed.
+
+        Args:
+            progress: called with (images checked, all images), about a thousand times.
+
+        Raises:
+            DataError: if one cannot be used; names up to ten of them.
+        """
+        parts = [part for part in (self.train, self.val, self.test) if isinstance(part, Subset) and not part.in_memory]
+        total, done, broken = sum(map(len, parts)), 0, dict[str, str]()
+        for part in parts:
+            for position in range(len(part)):
+                broken.update(filter(None, [part.problem(position)]))
+                done += 1
+                if progress and (done % max(1, total // 1000) == 0 or done == total):
+                    progress(done, total)
+        if broken:
+            first = list(broken.items())[:_NAMED]
+            more = f", and {len(broken) - len(first)} more" if len(broken) > len(first) else ""
+            raise DataError(
+                f"{len(broken)} of {total} images of '{self.name}' cannot be used: "
+                + "; ".join(f"{name}: {why.rstrip('.')}" for name, why in first)
+                + more
+                + ".",
+                allowed="whole image files",
+                next_step="repair them, or train without them: "
+                f"--set 'data.without=[{', '.join(name for name, _ in first)}{', ...' if more else ''}]'",
+            )
 
     def split(self, name: Literal["validation", "test"]) -> Samples:
         """The samples to measure on.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,9 @@ class Source:
         digest: SHA-256 of what the samples are made of (pixels, or paths and sizes of files).
         val: validation samples, if the set has such a split.
         test: test samples, if the set has such a split.
+        names: SHA-256 of the names of the samples, where they have some.
+        left_out: positions that ``data.without`` names, in the samples of ``train``, ``val`` and ``test``. Their images
+            are never asked for.
     """
 
     classes: tuple[str, ...]
@@ -39,6 +43,8 @@ class Source:
     digest: str
     val: Samples | None = None
     test: Samples | None = None
+    names: str | None = None
+    left_out: Mapping[str, Collection[int]] = field(default_factory=dict)
 
 
 def array_source(

@@ -10,7 +10,7 @@ import numpy as np
 
 from sdcompress.data.samples import Images, Samples
 from sdcompress.data.sources._listing import PassedOver, picture_files
-from sdcompress.data.sources._photos import Decoded, decode
+from sdcompress.data.sources._photos import Decoded
 from sdcompress.errors import DataError
 from sdcompress.schema.manifest import Preprocess
 
@@ -86,9 +86,21 @@ class UnlabelledImages(Decoded):
             )
         self.apart = True
 
+    def name(self, position: int) -> str:
+        """The path."""
+        return str(self._paths[position])
+
+    def file(self, position: int) -> Path:
+        """The path."""
+        return self._paths[position]
+
     def _image(self, position: int) -> Images:
         path = self._paths[position]
-        image = decode(path, str(path), self._preprocess, repair="repair or remove the file")
+        try:
+            image = super()._image(position)
+        except DataError as error:
+            # a folder of images has no recipe that could leave one out
+            raise DataError(error.found, allowed=error.allowed, next_step="repair or remove the file") from error
         if image.shape != self._shape:
             raise DataError(
                 f"The image {path} has {'x'.join(map(str, image.shape))} (height x width x channels).",

@@ -74,19 +74,29 @@ class Subject:
             trust_modules=trust_modules,
         )
 
-    def dataset(self, data_dir: Path | str | None = None, *, download: bool = False) -> Dataset:
+    def dataset(
+        self, data_dir: Path | str | None = None, *, download: bool = False, trust_modules: bool = False
+    ) -> Dataset:
         """The data it was trained on, with the same split.
 
         Args:
             data_dir: where the data lies on this machine, if elsewhere than in the recipe.
             download: let data that is not there be fetched. What the stored recipe says of it counts for nothing,
                 as it may be a stranger's.
+            trust_modules: import the module that the recipe's data names, also where nothing was trained on it here.
 
         Raises:
+            UsageError: if the data is a function of a module that is not trusted, see ``sdcompress.own_code``.
             DataError: if it is not there or is not the same: its validation images may have been trained on.
         """
         spec = self.recipe.data.at(data_dir, download=download)
-        return data.load(spec, seed=self.recipe.seed, fingerprint=self.data_fingerprint)
+        return data.load(
+            spec,
+            seed=self.recipe.seed,
+            fingerprint=self.data_fingerprint,
+            stored_in=self.path,
+            trust_modules=trust_modules,
+        )
 
 
 def open_subject(path: Path | str) -> Subject:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -17,7 +20,7 @@ from sdcompress.models.multiexit import MultiExit, Tap
 from sdcompress.own_code import is_there
 from sdcompress.schema import recipe
 
-__all__ = ["build"]
+__all__ = ["build", "pretrained_config"]
 
 
 def build(
@@ -56,6 +59,27 @@ def build(
     made = [_head(exits, tap, last, classes, backbone) for tap in taps] if heads else []
     equilibrium = exits.gradient == "equilibrium"
     return MultiExit(backbone, classifier=classifier, taps=taps, heads=made, deepest=last, equilibrium=equilibrium)
+
+
+def pretrained_config(model: recipe.Model, *, classes: int, image: tuple[int, int, int]) -> Mapping[str, Any]:
+    """What a backbone says of its published weights: its ``pretrained_cfg``, as timm's networks have one.
+
+    The network is built without weights, so that nothing is downloaded.
+
+    Args:
+        model: which backbone.
+        classes: K.
+        image: (C, H, W).
+
+    Returns:
+        Names such as ``mean``, ``std``, ``interpolation`` and ``crop_pct``; empty where the backbone says nothing.
+
+    Raises:
+        UsageError: if a name or an option does not fit.
+    """
+    backbone = _backbone(model.model_copy(update={"pretrained": False}), classes, image)
+    found = getattr(backbone, "pretrained_cfg", None)
+    return found if isinstance(found, Mapping) else {}
 
 
 def _head(exits: recipe.Exits, tap: Tap, last: Tap, classes: int, backbone: nn.Module) -> Head:

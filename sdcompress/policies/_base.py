@@ -46,12 +46,14 @@ class ExitPolicy:
     into the manifest; thresholds are chosen by the calibration, for every policy alike.
 
     ``history``: whether a score looks at earlier exits. ``shared``: one threshold for all exits instead of one each.
-    ``least_exits``: with fewer the policy is of no use.
+    ``least_exits``: with fewer the policy is of no use. ``formula``: the score in numpy, of ``p``, the K probabilities
+    of one image, for the program in an artifact's card; empty where it needs more than those.
     """
 
     history: ClassVar[bool] = False
     shared: ClassVar[bool] = False
     least_exits: ClassVar[int] = 2
+    formula: ClassVar[str] = ""
 
     @classmethod
     def fit(cls, signals: Sequence[Signals], right: npt.NDArray[np.bool_]) -> Self:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
@@ -17,6 +18,8 @@ class Entropy(ExitPolicy):
     Teerapittayanon et al., "BranchyNet", ICPR 2016 (arXiv:1709.01686), leaves when H is at most a threshold: the same
     order of samples.
     """
+
+    formula: ClassVar[str] = "np.exp((p * np.log(np.maximum(p, np.float32(1e-38)))).sum())"
 
     def score(self, exit_: int, signals: Sequence[Signals]) -> Float:
         """One over the perplexity."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
@@ -16,6 +17,8 @@ class Fixed(ExitPolicy):
 
     The calibration then chooses the exit, and a certificate is for the network truncated there.
     """
+
+    formula: ClassVar[str] = "1.0"
 
     def score(self, exit_: int, signals: Sequence[Signals]) -> Float:
         """1, but NaN for a sample whose probabilities are not numbers."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
@@ -13,6 +14,8 @@ __all__ = ["Margin"]
 
 class Margin(ExitPolicy):
     """p(1) - p(2), the lead of the largest probability over the second largest."""
+
+    formula: ClassVar[str] = "np.sort(p)[-1] - np.sort(p)[-2]"
 
     def score(self, exit_: int, signals: Sequence[Signals]) -> Float:
         """The lead."""

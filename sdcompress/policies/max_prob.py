@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from sdcompress.policies._base import ExitPolicy, Float, Signals
 
@@ -11,6 +12,8 @@ __all__ = ["MaxProb"]
 
 class MaxProb(ExitPolicy):
     """max_c p(c). Huang et al., "Multi-Scale Dense Networks", ICLR 2018 (arXiv:1703.09844)."""
+
+    formula: ClassVar[str] = "p.max()"
 
     def score(self, exit_: int, signals: Sequence[Signals]) -> Float:
         """The largest probability."""

@@ -47,13 +47,18 @@ Some = Annotated[tuple[Item, ...], Field(min_length=1), AfterValidator(_each_onc
 class Data(Frozen):
     """Which data set, and at what size the network sees it."""
 
-    name: str = Field("digits", description="a data set of 'sdcompress list data'")
+    name: str = Field(
+        "digits", description="a data set of 'sdcompress list data', or module:function of your own, e.g. my_data:make"
+    )
     dir: PathText | None = Field(None, description="folder that holds the data (or receives the download)")
     download: bool = Field(False, description="allow a torchvision set to be downloaded into dir")
     image_size: Pixels | None = Field(None, description="side in pixels; default: the data set's own")
     validation: BelowOne = Field(0.1, description="share of the training images held out where the set has no split")
     train_limit: PositiveInt | None = Field(None, description="use only the first N shuffled training images")
     test_limit: PositiveInt | None = Field(None, description="use only the first N shuffled test images")
+    without: tuple[str, ...] = Field(
+        (), description="images to leave out, such as broken ones, by their names in messages, e.g. [train/cat/3.jpg]"
+    )
     mean: tuple[Finite, ...] | None = Field(
         None, description="of each channel, for images in [0, 1]; default: of loaded weights, else the data set's own"
     )

@@ -38,6 +38,7 @@ class TrainingState(Frozen):
     image: tuple[PositiveInt, PositiveInt, PositiveInt] = Field(description="C, H, W of the network's input")
     preprocess: Preprocess
     data_fingerprint: Sha256
+    data_layout: Sha256 | None = Field(None, description="of names and split: with it a run may lose a file and go on")
     method_sha256: Sha256 | None = Field(None, description="of the user's own method file")
     extensions: tuple[Extension, ...] = Field((), description="each time that the training was made longer")
     weights: FileEntry = Field(description="what is evaluated and exported: the average where EMA is on")

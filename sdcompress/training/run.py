@@ -12,7 +12,8 @@ from typing import Any
 from sdcompress import data, methods, recipes, registry
 from sdcompress.artifact.outside import check_outside
 from sdcompress.checkpoint import METRICS, STEPS, Checkpoint, newest, open_checkpoint, read_metrics, step_of
-from sdcompress.errors import CheckpointError, OutputExistsError, RecipeError
+from sdcompress.data.samples import Dataset
+from sdcompress.errors import CheckpointError, DataError, OutputExistsError, RecipeError
 from sdcompress.machine import ThreadCount, check_threads, default_threads, most_threads
 from sdcompress.models.backbones import ROOM as BACKBONES
 from sdcompress.models.threads import torch_threads
@@ -26,6 +27,7 @@ from sdcompress.training.journal import write_metrics
 from sdcompress.training.needs import check_recipe, method_sha256
 from sdcompress.training.start import warn_of_other_versions
 from sdcompress.training.trainer import OnEpoch, OnStep, Trainer
+from sdcompress.training.weights import as_begun, as_the_weights
 
 __all__ = ["holds_another", "train"]
 
@@ -33,7 +35,7 @@ SECTIONS = ("seed", "data", "model", "exits", "method", "train")
 # decide nothing: what the data is stands in its fingerprint, and the steps are the same however they are watched;
 # but for threads, which decide the bits: _threads keeps their number, or says that it changes
 FREE = {
-    *("data.dir", "data.download", "model.start", "method.file"),
+    *("data.dir", "data.download", "data.without", "model.start", "method.file"),
     *(
         "train.threads",
         "train.devices",
@@ -57,6 +59,8 @@ def train(
     on_step: OnStep | None = None,
     on_epoch: OnEpoch | None = None,
     on_start: Callable[[str], None] | None = None,
+    on_check: OnStep | None = None,
+    checked: bool = False,
 ) -> Checkpoint:
     """Train, or go on with the run in ``out``; a finished run is returned as it is.
 
@@ -69,6 +73,8 @@ def train(
         on_step: called with (steps done, all steps).
         on_epoch: called with the metrics of each epoch.
         on_start: called with a sentence about threads and device before the first step.
+        on_check: called with (image files checked, all of them) before the first step.
+        checked: whether the image files were checked already.
 
     Returns:
         The last checkpoint.
@@ -88,7 +94,7 @@ def train(
     with locked_folder(out) if fabric.is_global_zero else nullcontext():
         if fabric.is_global_zero:
             _make_room(out, overwrite=overwrite)
-            _remember_module(recipe)
+            _remember_modules(recipe)
         fabric.barrier()
         start, extensions = _start(recipe, out, extends)
         if start is not None and start is not extends and start.state.finished:
@@ -96,8 +102,10 @@ def train(
         if start is not None:
             warn_of_other_versions(start)
         chosen = _threads(recipe.train.threads, start)
-        same = start.data_fingerprint if start is not None else None
-        dataset = data.load(recipe.data, seed=recipe.seed, fingerprint=same)
+        recipe, dataset = _data(recipe, start)
+        if fabric.is_global_zero and start is None and not checked:
+            dataset.check(on_check)
+        fabric.barrier()
         with torch_threads(chosen.threads):
             trainer = Trainer(recipe, dataset, fabric, out, start, extensions=extensions)
             if fabric.is_global_zero:
@@ -142,11 +150,40 @@ def _threads(asked: int | None, start: Checkpoint | None) -> ThreadCount:
     return chosen
 
 
-def _remember_module(recipe: Recipe) -> None:
+def _remember_modules(recipe: Recipe) -> None:
     """Whoever trains by a recipe has chosen the code that it names; evaluating the checkpoint need not ask again."""
     model = recipe.model
+    if ":" in recipe.data.name and is_there(recipe.data.name):
+        remember(recipe.data.name, {})
     if model.name.partition(":")[0] not in registry.names(BACKBONES) and is_there(model.name):
         remember(model.name, model.options)
+
+
+def _data(recipe: Recipe, start: Checkpoint | None) -> tuple[Recipe, Dataset]:
+    """The data of a run and its recipe, with all that decides how images are prepared and which are left out.
+
+    Raises:
+        DataError: if the data is not that of the run, but for the images that ``data.without`` names.
+    """
+    if start is None:
+        dataset = data.load(recipe.data, seed=recipe.seed)
+        as_trained = as_the_weights(recipe, dataset)
+        return as_trained, dataset if as_trained == recipe else data.load(as_trained.data, seed=recipe.seed)
+    recipe = as_begun(recipe, start.recipe)
+    before = start.recipe.data.without
+    without = tuple(sorted({*before, *recipe.data.without}))
+    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"without": without})})
+    if without == tuple(sorted(before)):
+        return recipe, data.load(recipe.data, seed=recipe.seed, fingerprint=start.data_fingerprint)
+    dataset = data.load(recipe.data, seed=recipe.seed)
+    if dataset.layout != start.state.data_layout:
+        raise DataError(
+            f"The data set '{recipe.data.name}' is not the one that was trained on, even but for the images that "
+            "data.without names.",
+            allowed="the same names of files in the same split; the run may go on without those in data.without",
+            next_step="name all images that are missing by --set 'data.without=[...]', and remove those that are new",
+        )
+    return recipe, dataset
 
 
 def holds_another(recipe: Recipe, out: Path) -> bool:
@@ -160,6 +197,7 @@ def holds_another(recipe: Recipe, out: Path) -> bool:
 
 def _differences(one: Recipe, other: Recipe) -> list[str]:
     """The keys that decide a training's outcome and differ, as 'key: one -> other'."""
+    other = as_begun(other, one)
     a, b = (
         _flat(one.model_dump(mode="json", include=set(SECTIONS))),
         _flat(other.model_dump(mode="json", include=set(SECTIONS))),

@@ -234,6 +234,7 @@ class Trainer:
             preprocess=self.dataset.preprocess,
             data_fingerprint=self.dataset.fingerprint,
             extensions=self._extensions,
+            data_layout=self.dataset.layout,
             method_sha256=method_sha256(self.recipe),
             threads=torch.get_num_threads(),
         )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -172,3 +173,32 @@ def test_a_setting_that_a_source_passes_over_is_refused(setting: dict[str, Any])
     with pytest.raises(RecipeError, match=f"data.{next(iter(setting))}"):
         assemble(Data(**setting), with_test(), seed=0)
     assert assemble(Data(mean=(0.5,), std=(0.5,), interpolation="bilinear", crop="none"), with_test(), seed=0)
+
+
+def test_an_image_that_is_left_out_keeps_its_place() -> None:
+    whole = assemble(Data(validation=0.25), without_test(), seed=0)
+    source = without_test()
+    for gone in range(100):
+        lacking = replace(source, left_out={"train": {gone}})
+        found = assemble(Data(validation=0.25, without=(str(gone),)), lacking, seed=0)
+        train, before = identities(found.train), identities(whole.train)
+        held = [*identities(found.val), *identities(found.test)]
+        assert gone not in train + held
+        assert len(train) == len(before)
+        assert held == [i for i in [*identities(whole.val), *identities(whole.test)] if i != gone]
+        assert found.train.labels.tolist() == whole.train.labels.tolist()
+        changed = [(a, b) for a, b in zip(before, train, strict=True) if a != b]
+        assert [a for a, _ in changed] == [gone] * (gone in before)  # the others are where they were
+        assert found.layout == whole.layout
+        assert found.fingerprint != whole.fingerprint
+
+
+def test_a_set_without_names_can_leave_nothing_out() -> None:
+    with pytest.raises(RecipeError, match="no names"):
+        assemble(Data(without=("0.png",)), with_test(), seed=0)
+
+
+def test_a_class_may_not_be_left_out_altogether() -> None:
+    lacking = replace(with_test(), left_out={"train": set(range(0, 100, 2))})
+    with pytest.raises(RecipeError, match="class without any training image"):
+        assemble(Data(without=("x",)), lacking, seed=0)

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from sdcompress import registry
 from sdcompress.data import ROOM, load
-from sdcompress.errors import UnknownNameError
+from sdcompress.errors import RecipeError, UnknownNameError, UsageError
 from sdcompress.schema.recipe import Data
 
 
@@ -42,3 +43,36 @@ print([name for name in ("torch", "torchvision") if name in sys.modules])
 """
     out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "[]"
+
+
+OWN = """
+import numpy as np
+from sdcompress.data.source import array_source, preprocessing
+
+def make(spec):
+    images = np.random.default_rng(0).integers(0, 256, (90, 12, 12, 3), np.uint8)
+    preprocess = preprocessing(spec, side=8, mean=(0.5,) * 3, std=(0.3,) * 3)
+    return array_source(("x", "y"), preprocess, (images, np.arange(90) % 2))
+
+def nothing(spec):
+    return None
+
+def another():
+    return None
+"""
+
+
+def test_a_function_of_the_users_own_gives_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "users_data.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = load(Data(name="users_data:make", validation=0.25, mean=(0.4, 0.4, 0.4)), seed=0)
+    assert (len(found.train), len(found.val), len(found.test)) == (54, 18, 18)
+    assert (found.image, found.classes, found.preprocess.mean) == ((3, 8, 8), ("x", "y"), (0.4, 0.4, 0.4))
+    with pytest.raises(RecipeError, match="returned a NoneType"):
+        load(Data(name="users_data:nothing"), seed=0)
+    with pytest.raises(RecipeError, match=r"cannot be called with spec=.*keyword"):
+        load(Data(name="users_data:another"), seed=0)
+    with pytest.raises(UsageError, match="'make'"):
+        load(Data(name="users_data:mak"), seed=0)
+    with pytest.raises(UsageError, match="'no_such_module' of 'no_such_module:make' cannot be imported"):
+        load(Data(name="no_such_module:make"), seed=0)

@@ -14,7 +14,7 @@ from PIL import Image
 
 import sdcompress
 from sdcompress.data import pictures
-from sdcompress.data.pictures import open_picture
+from sdcompress.data.pictures import check_picture, open_picture
 from sdcompress.errors import InputError
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n0 0 8 8 rectfill\nshowpage\n%%EOF\n"
@@ -83,3 +83,31 @@ def test_a_broken_header_is_no_image() -> None:
     for content in (b"", b"no image", file.getvalue()[:20], b"\x89PNG\r\n\x1a\n" + b"\xff" * 40):
         with pytest.raises(InputError), open_picture(content) as image:
             image.load()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("in_a_file", [True, False])
+def test_a_file_that_is_cut_is_found_without_decoding_whole_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, in_a_file: bool
+) -> None:
+    def given(content: bytes) -> Path | bytes:
+        path = tmp_path / "image"
+        path.write_bytes(content)
+        return path if in_a_file else content
+
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(file, kind)
+    whole = file.getvalue()
+    check_picture(given(whole + b"what a camera appends"))
+    for length in (len(whole) // 4, len(whole) // 2, len(whole) - 200):
+        with pytest.raises(InputError):
+            check_picture(given(whole[:length]))
+    monkeypatch.setattr(pictures, "load_pixels", lambda _image: pytest.fail("decoded"))
+    check_picture(given(whole))
+
+
+def test_a_header_tells_of_a_depth_that_cannot_be_used() -> None:
+    file = io.BytesIO()
+    Image.fromarray(np.zeros((8, 8), np.float32)).save(file, "TIFF")
+    with pytest.raises(InputError, match="mode 'F'"):
+        check_picture(file.getvalue())

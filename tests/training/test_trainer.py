@@ -11,6 +11,7 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
+from PIL import Image
 
 from sdcompress import data
 from sdcompress.checkpoint import newest, open_checkpoint, read_metrics
@@ -143,32 +144,81 @@ def test_fp16_goes_on_with_its_loss_scale(small: Small, tmp_path: Path) -> None:
     assert resumed.weights_sha256 == whole.weights_sha256
 
 
-def test_data_that_changed_is_refused_on_resume(small: Small, tmp_path: Path) -> None:
-    def stop(done: int, _all: int) -> None:
-        if done == 6:
-            raise KeyboardInterrupt
+class Photos:
+    """Two classes of 60 images, and a run on them that was killed after six steps."""
 
-    root = tmp_path / "images"
-    generator = np.random.default_rng(0)
-    from PIL import Image
+    def __init__(self, root: Path, small: Small) -> None:
+        self.folder, self.run = root / "images", root / "run"
+        generator = np.random.default_rng(0)
+        for label in ("cat", "dog"):
+            (self.folder / label).mkdir(parents=True)
+            for i in range(60):
+                pixels = generator.integers(0, 255, (12, 12, 3), np.uint8)
+                Image.fromarray(pixels).save(self.folder / label / f"{i}.png")
+        self._small = small
 
-    for label in ("cat", "dog"):
-        (root / label).mkdir(parents=True)
-        for i in range(60):
-            pixels = generator.integers(0, 255, (12, 12, 3), np.uint8)
-            Image.fromarray(pixels).save(root / label / f"{i}.png")
-    recipe = small(
-        "data.name=imagefolder",
-        f"data.dir={root}",
-        "data.train_limit=null",
-        "train.batch_size=16",
-        "train.checkpoint_steps=1",
-    )
-    with pytest.raises(KeyboardInterrupt):
-        train(recipe, tmp_path / "run", on_step=stop)
-    (root / "cat" / "0.png").unlink()
-    with pytest.raises(DataError, match="fingerprint"):
-        train(recipe, tmp_path / "run")
+    def recipe(self, *settings: str) -> Recipe:
+        own = ("data.name=imagefolder", f"data.dir={self.folder}", "data.train_limit=null", "data.test_limit=null")
+        return self._small(*own, "train.batch_size=16", "train.checkpoint_steps=1", *settings)
+
+    def kill_at_six(self) -> None:
+        def stop(done: int, _all: int) -> None:
+            if done == 6:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            train(self.recipe(), self.run, on_step=stop)
+
+
+@pytest.fixture
+def photos(tmp_path: Path, small: Small) -> Photos:
+    return Photos(tmp_path, small)
+
+
+def test_data_that_changed_is_refused_on_resume(photos: Photos) -> None:
+    photos.kill_at_six()
+    (photos.folder / "cat" / "0.png").unlink()
+    with pytest.raises(DataError, match=r"(?s)fingerprint.*data\.without=\["):
+        train(photos.recipe(), photos.run)
+
+
+@pytest.mark.parametrize("removed", [True, False])
+def test_a_run_goes_on_without_a_file_that_is_named(photos: Photos, removed: bool) -> None:
+    photos.kill_at_six()
+    if removed:
+        (photos.folder / "cat" / "0.png").unlink()
+    with pytest.raises(DataError, match="not the one that was trained on"):
+        train(photos.recipe("data.without=[cat/0.png, dog/61.png]"), photos.run)  # 61.png never was there
+    without = photos.recipe("data.without=[cat/0.png]")
+    done = train(without, photos.run)
+    assert done.state.finished
+    assert done.recipe.data.without == ("cat/0.png",)
+    # what was left out is so from now on, whether it is named again or not
+    assert train(photos.recipe(), photos.run).path == done.path
+    assert done.dataset().fingerprint == done.data_fingerprint
+
+
+def test_a_run_does_not_go_on_where_another_file_is_new_or_gone(photos: Photos) -> None:
+    photos.kill_at_six()
+    (photos.folder / "cat" / "0.png").unlink()
+    (photos.folder / "cat" / "1.png").rename(photos.folder / "cat" / "61.png")
+    with pytest.raises(DataError, match="not the one that was trained on"):
+        train(photos.recipe("data.without=[cat/0.png]"), photos.run)
+
+
+def test_broken_images_are_found_before_the_first_step(photos: Photos) -> None:
+    whole = (photos.folder / "cat" / "3.png").read_bytes()
+    (photos.folder / "cat" / "3.png").write_bytes(whole[: len(whole) // 2])
+    (photos.folder / "dog" / "5.png").write_bytes(b"")
+    steps, checked = [], []
+    with pytest.raises(DataError, match=r"2 of 120 images") as caught:
+        train(photos.recipe(), photos.run, on_step=lambda *n: steps.append(n), on_check=lambda *n: checked.append(n))
+    assert "cat/3.png" in str(caught.value)
+    assert "dog/5.png" in caught.value.next_step
+    assert not steps
+    assert checked[-1] == (120, 120)
+    assert checked == sorted(checked)
+    train(photos.recipe("data.without=[cat/3.png, dog/5.png]", "train.epochs=1"), photos.run)
 
 
 def test_evaluation_counts_each_image_once(small: Small, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sdcompress.errors import DataError
 
-__all__ = ["SUFFIXES", "PassedOver", "folders_in", "picture_files"]
+__all__ = ["SUFFIXES", "PassedOver", "entries_of", "folders_in", "picture_files"]
 
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 _NAMED = 3  # paths that a message names
@@ -76,7 +76,7 @@ def folders_in(folder: Path, passed: PassedOver) -> list[Path]:
         DataError: if it cannot be read.
     """
     found = []
-    for entry in _entries(folder):
+    for entry in entries_of(folder):
         if entry.is_dir() and not entry.name.startswith("."):
             found.append(Path(entry.path))
         elif entry.is_dir():
@@ -104,7 +104,7 @@ def picture_files(folder: Path, passed: PassedOver) -> list[Path]:
 
 def _walk(folder: Path, above: dict[_Identity, Path], seen: set[_Identity], passed: PassedOver) -> Iterator[Path]:
     # a folder itself before links to it, so that it goes by its own name
-    for entry in sorted(_entries(folder), key=lambda entry: (entry.is_symlink(), entry.name)):
+    for entry in sorted(entries_of(folder), key=lambda entry: (entry.is_symlink(), entry.name)):
         path = Path(entry.path)
         if not entry.is_dir():
             if entry.is_file() and path.suffix.lower() in SUFFIXES and not entry.name.startswith("."):
@@ -129,7 +129,12 @@ def _walk(folder: Path, above: dict[_Identity, Path], seen: set[_Identity], pass
         yield from _walk(path, {**above, identity: path}, seen, passed)
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
+def entries_of(folder: Path) -> list[os.DirEntry[str]]:
+    """What is in a folder, in no order.
+
+    Raises:
+        DataError: if it cannot be read.
+    """
     try:
         with os.scandir(folder) as entries:
             return list(entries)

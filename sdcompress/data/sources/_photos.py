@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
-from sdcompress.data.pictures import FORMATS, open_picture
+from sdcompress.data.pictures import FORMATS, check_picture, open_picture
 from sdcompress.data.preprocess import geometry
 from sdcompress.data.samples import Images, Labels
 from sdcompress.data.source import preprocessing
-from sdcompress.errors import DataError, InputError
+from sdcompress.errors import DataError, InputError, RecipeError
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Preprocess
 
 __all__ = [
     "Decoded",
     "check_every_class",
-    "decode",
     "has_splits",
+    "left_out",
     "photo_preprocessing",
     "published_splits",
 ]
@@ -36,9 +35,13 @@ _SPLITS = {
 
 
 class Decoded(ABC):
-    """Samples of which each is decoded when it is asked for, in whatever thread asks."""
+    """Samples of which each is decoded when it is asked for, in whatever thread asks.
+
+    A subclass sets ``_labels`` and ``_preprocess``.
+    """
 
     _labels: Labels
+    _preprocess: Preprocess
 
     @property
     def labels(self) -> Labels:
@@ -58,39 +61,70 @@ class Decoded(ABC):
         return np.stack([self._image(int(index)) for index in indices])
 
     @abstractmethod
+    def name(self, position: int) -> str:
+        """What ``data.without`` calls an image; unique in the data set."""
+
+    @abstractmethod
+    def file(self, position: int) -> Path | bytes:
+        """The path of an image's file, or its bytes.
+
+        Raises:
+            DataError: if they cannot be had.
+        """
+
+    def problem(self, position: int) -> str | None:
+        """Why an image cannot be used, as far as its header and its end tell; None where they tell nothing."""
+        try:
+            check_picture(self.file(position))
+        except (InputError, DataError) as error:
+            return error.found
+        return None
+
     def _image(self, position: int) -> Images:
         """One image, uint8 [H, W, C]."""
+        try:
+            with open_picture(self.file(position)) as image:
+                return geometry(image, self._preprocess)
+        except InputError as error:
+            name = self.name(position)
+            raise DataError(
+                f"The image {name} cannot be used: {error.found}",
+                allowed=f"{', '.join(FORMATS)} of 8 bits a channel, or grey of 16",
+                next_step=f"repair it, or go on without it: --set 'data.without=[{name}]'",
+            ) from error
+
+
+def left_out(splits: Mapping[str, Decoded], without: Collection[str], place: Path) -> dict[str, frozenset[int]]:
+    """The positions of the images that ``data.without`` names, in each split.
+
+    Args:
+        splits: the samples of the data set.
+        without: names of images.
+        place: where the set lies, for the error.
+
+    Raises:
+        RecipeError: if a name is that of no image.
+    """
+    if not without:
+        return {}
+    wanted = set(without)
+    found = {
+        split: {name: position for position in range(len(samples)) if (name := samples.name(position)) in wanted}
+        for split, samples in splits.items()
+    }
+    if unknown := sorted(wanted.difference(*found.values())):
+        example = next(iter(splits.values())).name(0)
+        raise RecipeError(
+            f"data.without names images that are not in {place}: {', '.join(unknown)}.",
+            allowed=f"names such as '{example}'",
+            next_step="correct the names",
+        )
+    return {split: frozenset(positions.values()) for split, positions in found.items()}
 
 
 def photo_preprocessing(spec: recipe.Data) -> Preprocess:
     """RGB; the shorter side is resized to ``image_size`` / 0.875, the centre cut out: ImageNet's usual 224 of 256."""
     return preprocessing(spec, side=_SIDE, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), crop=0.875)
-
-
-def decode(file: Path | BinaryIO, name: str, preprocess: Preprocess, *, repair: str) -> Images:
-    """One image, past the geometry of its preprocessing.
-
-    Args:
-        file: what Pillow reads.
-        name: of the image, for the error.
-        preprocess: what to do with it.
-        repair: what the user can do about a broken one.
-
-    Returns:
-        uint8 [H, W, C].
-
-    Raises:
-        DataError: if it cannot be decoded, has more than 16 bits a channel, or is too small to crop.
-    """
-    try:
-        with open_picture(file) as image:
-            return geometry(image, preprocess)
-    except InputError as error:
-        raise DataError(
-            f"The image {name} cannot be used: {error.found}",
-            allowed=f"{', '.join(FORMATS)} of 8 bits a channel, or grey of 16",
-            next_step=repair,
-        ) from error
 
 
 def has_splits(names: Collection[str]) -> bool:

@@ -12,15 +12,19 @@ from the Hub.
 from __future__ import annotations
 
 import hashlib
-import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sdcompress.data.samples import Images
 from sdcompress.data.source import Source
-from sdcompress.data.sources._photos import Decoded, check_every_class, decode, photo_preprocessing, published_splits
+from sdcompress.data.sources._photos import (
+    Decoded,
+    check_every_class,
+    left_out,
+    photo_preprocessing,
+    published_splits,
+)
 from sdcompress.errors import DataError, RecipeError, requires_extra
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Preprocess
@@ -50,9 +54,9 @@ def huggingface(spec: recipe.Data) -> Source:
     tables = _tables(root)
     splits, named = {}, {}
     for split, table in tables.items():
-        image, label = _columns(root, table.features)
-        splits[split] = _Rows(f"the split '{split}' of {root}", table, image, label, preprocess)
-        named[split] = tuple(getattr(table.features[label], "names", None) or ())
+        columns = _columns(root, table.features)
+        splits[split] = _Rows(split, f"the split '{split}' of {root}", table, columns, preprocess)
+        named[split] = tuple(getattr(table.features[columns[1]], "names", None) or ())
     if len(set(named.values())) > 1:
         raise DataError(
             f"The splits of {root} have different classes.",
@@ -69,7 +73,15 @@ def huggingface(spec: recipe.Data) -> Source:
     for split, rows in splits.items():
         digest.update(split.encode() + b"\0" + "\n".join(rows.listing()).encode() + b"\0")
     classes = named["train"] or tuple(str(label) for label in range(count))
-    return Source(classes=classes, preprocess=preprocess, digest=digest.hexdigest(), **splits)
+    return Source(
+        classes=classes,
+        preprocess=preprocess,
+        digest=digest.hexdigest(),
+        left_out=left_out(splits, spec.without, root),
+        train=splits["train"],
+        val=splits.get("val"),
+        test=splits.get("test"),
+    )
 
 
 class _Rows(Decoded):
@@ -78,11 +90,12 @@ class _Rows(Decoded):
     The package's own decoding is not used: it turns images as their EXIF says, which no other source does.
     """
 
-    def __init__(self, name: str, table: Any, image: str, label: str, preprocess: Preprocess) -> None:
+    def __init__(self, split: str, name: str, table: Any, columns: tuple[str, str], preprocess: Preprocess) -> None:
         from datasets import Image
         from pyarrow import compute
 
-        self._name, self._column, self._preprocess = name, image, preprocess
+        image, label = columns
+        self._split, self._name, self._column, self._preprocess = split, name, image, preprocess
         labels = table.data.column(label)
         self._no_gaps("label", compute.is_null(labels))
         self._labels = labels.to_numpy().astype(np.int64)
@@ -116,10 +129,14 @@ class _Rows(Decoded):
                 next_step="remove such rows with Dataset.filter, and save the dataset again",
             )
 
-    def _image(self, position: int) -> Images:
-        content = io.BytesIO(self._rows[position][self._column]["bytes"])
-        repair = "remove or replace the row, and save the dataset again"
-        return decode(content, f"in row {position} of {self._name}", self._preprocess, repair=repair)
+    def name(self, position: int) -> str:
+        """The split and the row."""
+        return f"{self._split}/{position}"
+
+    def file(self, position: int) -> bytes:
+        """The bytes in the row."""
+        content: bytes = self._rows[position][self._column]["bytes"]
+        return content
 
 
 def _tables(root: Path) -> dict[str, Any]:

@@ -14,21 +14,19 @@ folders beside the splits. Images are decoded when they are asked for: the short
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from sdcompress.data.samples import Images
 from sdcompress.data.source import Source
 from sdcompress.data.sources._listing import SUFFIXES, PassedOver, folders_in, picture_files
-from sdcompress.data.sources._photos import Decoded, decode, has_splits, photo_preprocessing, published_splits
+from sdcompress.data.sources._photos import Decoded, has_splits, left_out, photo_preprocessing, published_splits
 from sdcompress.errors import DataError, RecipeError
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Preprocess
 
 __all__ = ["imagefolder"]
-
-_REPAIR = "repair or remove the file"
 
 
 def imagefolder(spec: recipe.Data) -> Source:
@@ -50,32 +48,48 @@ def imagefolder(spec: recipe.Data) -> Source:
     for split, folder in folders.items():
         if classes[split] != classes["train"]:
             raise _different(folders["train"], classes["train"], folder, classes[split])
-        splits[split] = _FolderSamples(folder, classes[split], preprocess, passed)
+        without = [root / name for name in spec.without]
+        images = [_images(folder / name, passed, without) for name in classes[split]]
+        splits[split] = _FolderSamples(root, images, preprocess)
     passed.warn(root)
-    listing = "\n".join(line for samples in splits.values() for line in samples.listing(root))
-    digest = hashlib.sha256(listing.encode()).hexdigest()
-    return Source(classes=classes["train"], preprocess=preprocess, digest=digest, **splits)
+    gone = left_out(splits, spec.without, root)
+    digest, names = hashlib.sha256(), hashlib.sha256()
+    for number, (split, samples) in enumerate(splits.items()):
+        lines = samples.listing(gone.get(split, frozenset()))
+        digest.update(("\n" * bool(number) + "\n".join(lines)).encode(errors="surrogateescape"))
+        names.update("\n".join(line.partition("\t")[0] for line in lines).encode(errors="surrogateescape") + b"\0")
+    return Source(
+        classes=classes["train"],
+        preprocess=preprocess,
+        digest=digest.hexdigest(),
+        names=names.hexdigest(),
+        left_out=gone,
+        **splits,
+    )
 
 
 class _FolderSamples(Decoded):
     """The images of a split; each is decoded when it is asked for, in whatever thread asks."""
 
-    def __init__(self, folder: Path, classes: tuple[str, ...], preprocess: Preprocess, passed: PassedOver) -> None:
-        self._preprocess = preprocess
-        self._paths: list[Path] = []
-        labels = []
-        for label, name in enumerate(classes):
-            paths = _images(folder / name, passed)
-            self._paths += paths
-            labels += [label] * len(paths)
-        self._labels = np.array(labels, np.int64)
+    def __init__(self, root: Path, classes: Sequence[Sequence[Path]], preprocess: Preprocess) -> None:
+        self._root, self._preprocess = root, preprocess
+        self._paths = [path for paths in classes for path in paths]
+        self._labels = np.repeat(np.arange(len(classes)), [len(paths) for paths in classes]).astype(np.int64)
 
-    def _image(self, position: int) -> Images:
-        path = self._paths[position]
-        return decode(path, str(path), self._preprocess, repair=_REPAIR)
+    def name(self, position: int) -> str:
+        """The path below data.dir."""
+        return self._paths[position].relative_to(self._root).as_posix()
 
-    def listing(self, root: Path) -> list[str]:
-        return [f"{path.relative_to(root).as_posix()}\t{path.stat().st_size}" for path in self._paths]
+    def file(self, position: int) -> Path:
+        """The path."""
+        return self._paths[position]
+
+    def listing(self, gone: Collection[int]) -> list[str]:
+        """The name and the size of each file; of those that are left out the size does not matter."""
+        return [
+            f"{self.name(position)}\t{'left out' if position in gone else path.stat().st_size}"
+            for position, path in enumerate(self._paths)
+        ]
 
 
 def _folders(root: Path, passed: PassedOver) -> dict[str, Path]:
@@ -101,7 +115,8 @@ def _classes(folder: Path, passed: PassedOver) -> tuple[str, ...]:
     return names
 
 
-def _images(folder: Path, passed: PassedOver) -> list[Path]:
+def _images(folder: Path, passed: PassedOver, without: Collection[Path]) -> list[Path]:
+    """The images of a class; one that is left out keeps its place, whether it is there or not."""
     found = picture_files(folder, passed)
     if not found:
         raise DataError(
@@ -109,7 +124,8 @@ def _images(folder: Path, passed: PassedOver) -> list[Path]:
             allowed=f"files that end in {', '.join(sorted(SUFFIXES))}",
             next_step="add images or remove the folder",
         )
-    return found
+    absent = {path for path in without if path.is_relative_to(folder)}.difference(found)
+    return sorted([*found, *absent], key=lambda path: path.relative_to(folder).as_posix()) if absent else found
 
 
 def _different(first: Path, classes: tuple[str, ...], second: Path, found: tuple[str, ...]) -> DataError:

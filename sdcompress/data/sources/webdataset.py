@@ -16,7 +16,6 @@ other set. Preprocessing is that of ``imagefolder``.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import re
 import warnings
@@ -27,14 +26,14 @@ from typing import Literal
 
 import numpy as np
 
-from sdcompress.data.samples import Images
 from sdcompress.data.source import Source
 from sdcompress.data.sources import _tar
+from sdcompress.data.sources._listing import PassedOver, entries_of, folders_in
 from sdcompress.data.sources._photos import (
     Decoded,
     check_every_class,
-    decode,
     has_splits,
+    left_out,
     photo_preprocessing,
     published_splits,
 )
@@ -47,7 +46,6 @@ __all__ = ["webdataset"]
 _IMAGES = {"jpeg", "jpg", "png", "webp"}
 _PACKED = re.compile(r"(.+)\.(?:tgz|txz|tbz2?|tar\.(?:gz|bz2|xz|zst))")
 _INTEGER = re.compile(r"-?[0-9]{1,9}")  # no more digits: a label counts classes
-_REPAIR = "write the shard again, without the image or with a whole one"
 
 
 def webdataset(spec: recipe.Data) -> Source:
@@ -62,7 +60,7 @@ def webdataset(spec: recipe.Data) -> Source:
         raise RecipeError("'webdataset' needs data.dir.", next_step="--set data.dir=FOLDER (with .tar shards)")
     root = Path(spec.dir)
     preprocess = photo_preprocessing(spec)
-    splits = {split: _ShardSamples(_shards(folder), preprocess) for split, folder in _folders(root).items()}
+    splits = {split: _ShardSamples(root, _shards(folder), preprocess) for split, folder in _folders(root).items()}
     train = splits["train"].labels
     names = _class_names(root)
     count = len(names) or int(train.max(initial=-1)) + 1
@@ -74,14 +72,22 @@ def webdataset(spec: recipe.Data) -> Source:
         for line in samples.listing():
             digest.update(f"{split}\t{line}\n".encode(errors="surrogateescape"))
     classes = names or tuple(str(label) for label in range(count))
-    return Source(classes=classes, preprocess=preprocess, digest=digest.hexdigest(), **splits)
+    return Source(
+        classes=classes,
+        preprocess=preprocess,
+        digest=digest.hexdigest(),
+        left_out=left_out(splits, spec.without, root),
+        train=splits["train"],
+        val=splits.get("val"),
+        test=splits.get("test"),
+    )
 
 
 class _ShardSamples(Decoded):
     """The images of a split; each is read and decoded when it is asked for, in whatever thread asks."""
 
-    def __init__(self, shards: list[Path], preprocess: Preprocess) -> None:
-        self._shards, self._preprocess = shards, preprocess
+    def __init__(self, root: Path, shards: list[Path], preprocess: Preprocess) -> None:
+        self._root, self._shards, self._preprocess = root, shards, preprocess
         self._places: list[tuple[Path, _tar.Member]] = []
         labels, passed = [], Counter[str]()
         for shard in shards:
@@ -114,23 +120,28 @@ class _ShardSamples(Decoded):
         for _, image in self._places:
             yield f"{image.name}\t{image.size}"
 
-    def _image(self, position: int) -> Images:
+    def name(self, position: int) -> str:
+        """The path of the shard below data.dir, and the member's name."""
         shard, member = self._places[position]
-        content = io.BytesIO(_tar.read(shard, member))
-        return decode(content, f"'{member.name}' of {shard}", self._preprocess, repair=_REPAIR)
+        return f"{shard.relative_to(self._root).as_posix()}/{member.name}"
+
+    def file(self, position: int) -> bytes:
+        """What is read from the shard."""
+        return _tar.read(*self._places[position])
 
 
 def _folders(root: Path) -> dict[str, Path]:
     if not root.is_dir():
         raise DataError(f"data.dir is {root}, which is not a folder.", next_step="set data.dir to the shards' folder")
-    names = {path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")}
+    names = {path.name for path in folders_in(root, PassedOver())}
     if not has_splits(names):
         return {"train": root}
     return {split: root / name for split, name in published_splits(names, root).items()}
 
 
 def _shards(folder: Path) -> list[Path]:
-    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    paths = (Path(entry.path) for entry in entries_of(folder) if entry.is_file() and not entry.name.startswith("."))
+    files = sorted(paths)
     shards = [path for path in files if path.suffix == ".tar"]
     # those that lie beside their .tar, as gunzip --keep leaves them, do no harm
     matches = filter(None, (_PACKED.fullmatch(path.name) for path in files))

@@ -334,8 +334,8 @@ def test_a_broken_image_is_named_when_it_is_decoded(tmp_path: Path) -> None:
         assert len(found.train.images(np.arange(12))) == 12
         with pytest.raises(DataError) as caught:
             found.train.images(np.array([12]))
-        assert f"'x/12.png' of {path}" in str(caught.value)
-        assert "write the shard again" in caught.value.next_step
+        assert "train/a-001.tar/x/12.png" in str(caught.value)
+        assert "data.without=[train/a-001.tar/x/12.png]" in caught.value.next_step
 
 
 @pytest.mark.parametrize(
@@ -420,3 +420,13 @@ def test_a_key_with_dots_needs_its_label_too(tmp_path: Path) -> None:
     shard(tmp_path / "0.tar", [*pairs(range(20)), ("a.1.png", image(0)), ("a.1.cls", b"0"), ("a.2.png", image(0))])
     with pytest.raises(DataError, match=r"'a\.2' .*no label"):
         loaded(tmp_path)
+
+
+def test_an_image_is_left_out_by_the_name_of_its_member(tmp_path: Path) -> None:
+    found = loaded(tree(tmp_path), validation=0.0, without=["test/a-001.tar/015.png", "train/a-000.tar/003.png"])
+    parts = {"test": found.test, "train": found.train}
+    shown = {name: part.images(np.arange(len(part)))[:, 0, 0, 0].tolist() for name, part in parts.items()}
+    assert shown["test"] == [value for value in range(20) if value != 15]
+    assert shown["train"] == [5 if value == 3 else value for value in range(20)]  # the next of its class
+    with pytest.raises(RecipeError, match=r"(?s)not in .*nothing\.png.*train/a-000\.tar/000\.png"):
+        loaded(tmp_path, without=["nothing.png"])
