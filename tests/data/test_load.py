@@ -74,5 +74,5 @@ def test_a_function_of_the_users_own_gives_a_data_set(tmp_path: Path, monkeypatc
         load(Data(name="users_data:another"), seed=0)
     with pytest.raises(UsageError, match="'make'"):
         load(Data(name="users_data:mak"), seed=0)
-    with pytest.raises(UsageError, match="'no_such_module' of 'no_such_module:make' cannot be imported"):
+    with pytest.raises(UsageError, match="'no_such_module' of 'no_such_module:make' cannot be found"):
         load(Data(name="no_such_module:make"), seed=0)
