@@ -26,6 +26,7 @@ __all__ = [
 
 NonNegative = Annotated[float, Field(ge=0.0)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Data(Frozen):
@@ -134,6 +135,11 @@ class Schedule(Frozen):
 class Augmentation(Frozen):
     """What is done to training images, in this order, on whole batches."""
 
+    resized_crop: Annotated[Finite, Field(ge=0, le=1)] = Field(
+        0.0,
+        description="cut out a random piece (aspect ratio from 3/4 to 4/3) and resize it to the whole: its least share "
+        "of the area, e.g. 0.35; 0 = off",
+    )
     crop: Annotated[int, Field(ge=0)] = Field(
         0, description="pad by this many pixels (reflect) and crop back at random"
     )
@@ -156,6 +162,13 @@ class Train(Frozen):
     augment: Augmentation = Augmentation()
     accumulate: PositiveInt = Field(1, description="batches whose gradients are added up to one step of batch_size")
     label_smoothing: Fraction = 0.0
+    class_weights: Literal["none", "balanced"] | Annotated[tuple[Weight, ...], Field(min_length=2)] = Field(
+        "none",
+        description="of the labels' cross-entropy: balanced (images / (classes x images of the class)), or a list",
+    )
+    sampling: Literal["shuffled", "balanced"] = Field(
+        "shuffled", description="balanced: every class as often in an epoch, whatever the number of its images"
+    )
     ema: Fraction = Field(0.0, description="decay of the weight average that is evaluated and exported, 0 = off")
     clip_grad: NonNegative = Field(0.0, description="largest gradient norm, 0 = off")
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"

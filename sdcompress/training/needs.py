@@ -14,6 +14,7 @@ from sdcompress.methods._base import Context, Needs
 from sdcompress.models.build import build
 from sdcompress.schema.recipe import Recipe
 from sdcompress.storage import sha256_of
+from sdcompress.training.balance import class_weights
 from sdcompress.training.phases import spans
 from sdcompress.training.sharding import check_sharding
 from sdcompress.training.start import check_start
@@ -55,8 +56,10 @@ def check_with_data(recipe: Recipe, dataset: Dataset) -> None:
     """Build what would be trained, and check it.
 
     Raises:
-        RecipeError: if the backbone cannot be built, or cannot give what the method needs.
+        RecipeError: if the backbone cannot be built or cannot give what the method needs, or there are other classes
+            than class weights.
     """
+    class_weights(recipe.train.class_weights, dataset)
     method = methods.build(recipe.method)
     needs, classes = method.needs, len(dataset.classes)
     # no weights: published ones would be downloaded twice
