@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from sdcompress.methods._base import Context, LabelMethod, Needs
 from sdcompress.methods._fields import Share
 from sdcompress.objectives.batch import Batch
-from sdcompress.objectives.labels import targets
+from sdcompress.objectives.labels import targets, unweighted, weighted
 from sdcompress.objectives.memory import SampleMemory
 
 __all__ = ["PsKd"]
@@ -52,7 +52,7 @@ class PsKd(LabelMethod):
 
     def label(self, logits: Tensor, batch: Batch, state: nn.Module) -> Tensor:
         """``(1 - a) y + a p_before``, [B, K]; remembers what is predicted now."""
-        y = targets(batch, logits.shape[1])
+        y = targets(unweighted(batch), logits.shape[1])
         before: Tensor = state(batch.index, F.softmax(logits, dim=1), y)
         a = self.alpha * batch.progress
-        return (1 - a) * y + a * before
+        return weighted((1 - a) * y + a * before, batch)

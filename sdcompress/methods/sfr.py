@@ -32,7 +32,7 @@ from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch
 from sdcompress.objectives.exits import total
 from sdcompress.objectives.features import cells, pool
-from sdcompress.objectives.labels import final_target, targets
+from sdcompress.objectives.labels import final_target, targets, weighted
 from sdcompress.objectives.memory import ClassMemory
 from sdcompress.objectives.teachers import deepest
 from sdcompress.objectives.transport import transport
@@ -67,7 +67,7 @@ class Sfr(Method):
         *shallow, last = outputs.logits
         y = targets(batch, last.shape[1])
         soft = state(batch.labels, F.softmax(last, dim=1), batch.epoch)
-        label = (1 - self.label_weight) * final_target(batch, y) + self.label_weight * soft
+        label = (1 - self.label_weight) * final_target(batch, y) + self.label_weight * weighted(soft, batch)
         terms = {"ce": total(F.cross_entropy(z, y) for z in shallow) + F.cross_entropy(last, label)}
         if self.transport_weight:
             teacher = cells(deepest(outputs.maps))

@@ -41,6 +41,7 @@ class Batch:
         progress: share of the training done before this step, in [0, 1).
         phase: which of the method's phases this step belongs to, from 0.
         smoothing: label smoothing of the recipe, 0 = off.
+        class_weights: float32 [K], of the labels' cross-entropy; None: all 1.
         mix: set when the images are mixed.
         final: [B, K], the label of the last exit where that is another than the other exits' (``eed+ps_kd``).
         second: what the network says of the method's further view.
@@ -55,6 +56,7 @@ class Batch:
     progress: float = 0.0
     phase: int = 0
     smoothing: float = 0.0
+    class_weights: Tensor | None = None
     mix: Mix | None = None
     final: Tensor | None = None
     second: Second | None = None

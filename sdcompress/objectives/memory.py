@@ -32,7 +32,7 @@ class SampleMemory(nn.Module):
         """Recall what was predicted when these samples were last seen, then remember what is predicted now.
 
         Args:
-            index: int64 [B], positions in the training split, each once.
+            index: int64 [B], positions in the training split; of one that is there twice the first is remembered.
             predictions: [B, K] probabilities of this step.
             unseen: [B, K] probabilities to recall for samples that were never seen.
 
@@ -41,7 +41,10 @@ class SampleMemory(nn.Module):
         """
         past = self.table[index]
         seen = past.sum(1, keepdim=True) > 0  # a row of probabilities sums to 1, an empty one to 0
-        self.table[_from_all(index)] = _from_all(predictions.detach().to(self.table.dtype))
+        everyone, now = _from_all(index), _from_all(predictions.detach().to(self.table.dtype))
+        # which of two writes to one place comes last is not determined, so both write the same
+        first = (everyone[:, None] == everyone[None]).int().argmax(1)
+        self.table[everyone] = now[first]
         return torch.where(seen, past, unseen.to(past.dtype))
 
 

@@ -42,6 +42,7 @@ def _each_once(items: tuple[Item, ...]) -> tuple[Item, ...]:
 
 EachOnce = Annotated[tuple[Item, ...], AfterValidator(_each_once)]
 Some = Annotated[tuple[Item, ...], Field(min_length=1), AfterValidator(_each_once)]
+Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Data(Frozen):
@@ -163,6 +164,11 @@ class Schedule(Frozen):
 class Augmentation(Frozen):
     """What is done to training images, in this order, on whole batches."""
 
+    resized_crop: Annotated[Finite, Field(ge=0, le=1)] = Field(
+        0.0,
+        description="cut out a random piece (aspect ratio from 3/4 to 4/3) and resize it to the whole: its least share "
+        "of the area, e.g. 0.35; 0 = off",
+    )
     crop: NonNegativeInt = Field(0, description="pad by this many pixels (reflect) and crop back at random")
     flip: bool = Field(False, description="horizontal flip with probability 1/2")
     auto_augment: Literal["none", "cifar10", "imagenet", "rand", "trivial"] = Field(
@@ -183,6 +189,13 @@ class Train(Frozen):
     augment: Augmentation = Augmentation()
     accumulate: PositiveInt = Field(1, description="batches whose gradients are added up to one step of batch_size")
     label_smoothing: Fraction = 0.0
+    class_weights: Literal["none", "balanced"] | Annotated[tuple[Weight, ...], Field(min_length=2)] = Field(
+        "none",
+        description="of the labels' cross-entropy: balanced (images / (classes x images of the class)), or a list",
+    )
+    sampling: Literal["shuffled", "balanced"] = Field(
+        "shuffled", description="balanced: every class as often in an epoch, whatever the number of its images"
+    )
     ema: BelowOne = Field(0.0, description="decay of the weight average that is evaluated and exported, 0 = off")
     clip_grad: NonNegative = Field(0.0, description="largest gradient norm, 0 = off")
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"

@@ -1,7 +1,7 @@
 """What is done to training images, on whole batches, on the device that they are on, from one generator.
 
-Order: crop, flip, AutoAugment (all on uint8), normalise, cutout, then mixup or CutMix. The global generators are
-neither read nor moved. The mean colour is zero after normalisation: that is cutout's grey.
+Order: resized crop, crop, flip, AutoAugment (all on uint8), normalise, cutout, then mixup or CutMix. The global
+generators are neither read nor moved. The mean colour is zero after normalisation: that is cutout's grey.
 
 What is drawn for an image does not depend on how many processes share the step: each draws for all and takes its own.
 Only the partner of mixup and CutMix is one of the same process.
@@ -24,6 +24,7 @@ from sdcompress.schema.recipe import Augmentation
 __all__ = ["Augment", "mixup"]
 
 Policy = Callable[[Tensor], Tensor]
+_TRIES = 10  # of torchvision's RandomResizedCrop
 Draw = Callable[[int], Tensor]  # one integer for each image, from 0 and below a bound
 
 
@@ -63,6 +64,8 @@ class Augment:
         """
         settings = self._settings
         _check_sizes(settings, images)
+        if settings.resized_crop:
+            images = _resized_crop(images, settings.resized_crop, self._draw(images, generator))
         if settings.crop or settings.flip:
             images = _crop_and_flip(images, settings.crop, settings.flip, self._draw(images, generator))
         if self._policy is not None:
@@ -107,6 +110,50 @@ def _check_sizes(settings: Augmentation, images: Tensor) -> None:
                 allowed=f"0 to {most}",
                 next_step=f"--set train.augment.{name}={most // 4}",
             )
+
+
+def _resized_crop(images: Tensor, least: float, draw: Draw) -> Tensor:
+    """Cut a random piece out of each image and resize it to the whole, bilinearly (Szegedy et al. 2014).
+
+    As torchvision's RandomResizedCrop: the share of the area is uniform from ``least`` to 1, the logarithm of the
+    aspect ratio uniform from 3/4 to 4/3, the first of ten tries that fits is taken, else the whole image. No piece is
+    larger than the image, so that nothing is shrunk.
+    """
+    H, W = images.shape[2:]
+    heights = torch.full((len(images),), H, device=images.device)
+    widths = torch.full_like(heights, W)
+    open_ = torch.ones_like(heights, dtype=torch.bool)
+    for _ in range(_TRIES):
+        area = H * W * (least + (1 - least) * _unit(draw))
+        ratio = torch.exp((2 * _unit(draw) - 1) * math.log(4 / 3))
+        wide, high = (torch.round(torch.sqrt(area * by)).to(torch.int64) for by in (ratio, 1 / ratio))
+        fits = open_ & (wide >= 1) & (wide <= W) & (high >= 1) & (high <= H)
+        heights, widths, open_ = torch.where(fits, high, heights), torch.where(fits, wide, widths), open_ & ~fits
+    tops = (_unit(draw) * (H - heights + 1)).floor().to(torch.int64)
+    lefts = (_unit(draw) * (W - widths + 1)).floor().to(torch.int64)
+    resized = _stretched(_stretched(images.float(), tops, heights, dim=2), lefts, widths, dim=3)
+    return resized.round().to(torch.uint8)
+
+
+def _unit(draw: Draw) -> Tensor:
+    """A number in [0, 1) for each image, float64."""
+    return draw(2**30).double() / 2**30
+
+
+def _stretched(images: Tensor, starts: Tensor, lengths: Tensor, *, dim: int) -> Tensor:
+    """Along one dimension, a piece of each image on the whole length, bilinearly between the centres of pixels."""
+    size = images.shape[dim]
+    centres = (torch.arange(size, device=images.device) + 0.5) * lengths[:, None].double() / size - 0.5
+    centres = centres.clamp_min(0)
+    low = torch.minimum(centres.floor().to(torch.int64), lengths[:, None] - 1)
+    high = torch.minimum(low + 1, lengths[:, None] - 1)
+    shape = [len(images), 1, 1, 1]
+    shape[dim] = size
+    share = (centres - low).clamp(max=1).to(images.dtype).view(shape)
+    below, above = (
+        images.gather(dim, (starts[:, None] + places).view(shape).expand_as(images)) for places in (low, high)
+    )
+    return torch.lerp(below, above, share)
 
 
 def _crop_and_flip(images: Tensor, pad: int, flip: bool, draw: Draw) -> Tensor:

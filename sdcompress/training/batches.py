@@ -18,6 +18,7 @@ from torch import Tensor
 
 from sdcompress.data.samples import Labels, Samples
 from sdcompress.errors import RecipeError
+from sdcompress.training.balance import balanced_order
 from sdcompress.training.randomness import permutation
 
 __all__ = ["Batches", "Fetch", "RawBatch", "host", "resident"]
@@ -98,6 +99,7 @@ class Batches:
         companions: ``own`` for none; ``same_class`` for another sample of each one's class; ``previous`` for the batch
             before (for the very first one itself).
         workers: threads that fetch ahead; 0 fetches in the step.
+        sampling: ``shuffled``: every image once an epoch; ``balanced``: every class as often.
 
     Attributes:
         size: images of a batch, over all processes.
@@ -119,6 +121,7 @@ class Batches:
         parts: int = 1,
         companions: Literal["own", "same_class", "previous"] = "own",
         workers: int = 0,
+        sampling: Literal["shuffled", "balanced"] = "shuffled",
     ) -> None:
         shares = world * parts
         if batch_size % shares:
@@ -136,7 +139,7 @@ class Batches:
             )
         self._fetch, self._seed, self._rank, self._world, self._workers = fetch, seed, rank, world, workers
         self.size = min(batch_size, len(labels) // shares * shares) // parts
-        self._parts, self._samples = parts, len(labels)
+        self._parts, self._labels, self._sampling = parts, labels, sampling
         self.steps_per_epoch = len(labels) // (self.size * parts)
         self._companions = companions
         self._classes = _Classes(labels) if companions == "same_class" else None
@@ -164,7 +167,9 @@ class Batches:
             yield own[share], None if companions is None else companions[share]
 
     def _order(self, epoch: int) -> Labels:
-        return permutation(self._samples, seed=self._seed, epoch=epoch)
+        if self._sampling == "balanced":
+            return balanced_order(self._labels, seed=self._seed, epoch=epoch)
+        return permutation(len(self._labels), seed=self._seed, epoch=epoch)
 
     def _cut(self, order: Labels, at: int) -> Labels:
         return order[at * self.size : (at + 1) * self.size]

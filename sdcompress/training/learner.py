@@ -19,6 +19,7 @@ from sdcompress.models.multiexit import MultiExit
 from sdcompress.schema.recipe import Recipe
 from sdcompress.training import optimizer as optimizers
 from sdcompress.training.augment import Augment, mixup
+from sdcompress.training.balance import class_weights
 from sdcompress.training.batches import Batches, RawBatch
 from sdcompress.training.ema import Ema
 from sdcompress.training.needs import check_network
@@ -76,7 +77,15 @@ class Learner:
         if any(span.phase.reborn for span in self._spans):
             self._teacher = copy.deepcopy(self.net).eval().requires_grad_(requires_grad=False)
         compiled = cast("nn.Module", torch.compile(self.net)) if spec.compile else self.net
-        step = TrainingStep(compiled, self._method, state, spec.label_smoothing, self._teacher).to(fabric.device)
+        weights = class_weights(spec.class_weights, dataset)
+        step = TrainingStep(
+            compiled,
+            self._method,
+            state,
+            spec.label_smoothing,
+            self._teacher,
+            class_weights=None if weights is None else torch.from_numpy(weights).to(fabric.device),
+        ).to(fabric.device)
         self._forward = fabric.setup_module(step)
         average = self._ema.net if self._ema else None
         for copied in filter(None, (average, self._teacher)):

@@ -49,14 +49,22 @@ class TrainingStep(nn.Module):
         state: what ``method.state`` built.
         smoothing: label smoothing of the recipe.
         teacher: a second network in evaluation mode, which is not trained.
+        class_weights: float32 [K], on the device; None: all 1.
     """
 
     def __init__(
-        self, net: nn.Module, method: Method, state: nn.Module, smoothing: float, teacher: nn.Module | None = None
+        self,
+        net: nn.Module,
+        method: Method,
+        state: nn.Module,
+        smoothing: float,
+        teacher: nn.Module | None = None,
+        *,
+        class_weights: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.net, self.state = net, state
-        self._method, self._smoothing = method, smoothing
+        self._method, self._smoothing, self._class_weights = method, smoothing, class_weights
         self._teacher = (teacher,)  # in a tuple it is no submodule: not trained, not synchronised, always in evaluation
 
     def forward(self, own: Inputs, second: Inputs | None, clock: Clock) -> dict[str, Tensor]:
@@ -80,6 +88,7 @@ class TrainingStep(nn.Module):
                 progress=clock.progress,
                 phase=clock.phase,
                 smoothing=self._smoothing,
+                class_weights=self._class_weights,
                 mix=own.mix,
                 second=Second(_full(further), *second[1:]) if second and further else None,
                 teacher=_full(taught) if taught else None,

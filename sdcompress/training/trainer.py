@@ -94,6 +94,7 @@ class Trainer:
             parts=spec.accumulate,
             companions=view.samples if view else "own",
             workers=spec.workers,
+            sampling=spec.sampling,
         )
         self.learner = Learner(recipe, dataset, self.batches, fabric, start)
         self.watch = 1 if fabric.device.type == "cpu" else WATCH

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdcompress.objectives.batch import Batch, Mix
-from sdcompress.objectives.labels import targets
+from sdcompress.objectives.labels import label_losses, targets
 
 
 def _batch(labels: list[int], smoothing: float = 0.0, mix: Mix | None = None) -> Batch:
@@ -44,3 +46,20 @@ def test_cross_entropy_with_targets_is_torchs_smoothed_and_mixed_one(seed: int, 
     )
     parts = [F.cross_entropy(logits, y, label_smoothing=smoothing, reduction="none") for y in (own, other)]
     torch.testing.assert_close(ours, (weight * parts[0] + (1 - weight) * parts[1]).mean())
+
+
+def test_class_weights_are_those_of_torchs_cross_entropy() -> None:
+    logits, weights = torch.randn(5, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([0.5, 1.0, 2.0, 7.0])
+    labels = [0, 3, 3, 1, 2]
+    for smoothing in (0.0, 0.1):
+        plain = _batch(labels, smoothing=smoothing)
+        expected = F.cross_entropy(logits, targets(plain, 4), weight=weights)
+        weighed = replace(plain, class_weights=weights)
+        torch.testing.assert_close(F.cross_entropy(logits, targets(weighed, 4)), expected)
+        (found,) = label_losses([logits], weighed)
+        torch.testing.assert_close(found, expected)
+    # of hard labels: the mean of each image's loss times the weight of its class
+    by_hand = (F.cross_entropy(logits, torch.tensor(labels), reduction="none") * weights[labels]).mean()
+    torch.testing.assert_close(
+        F.cross_entropy(logits, targets(replace(_batch(labels), class_weights=weights), 4)), by_hand
+    )

@@ -23,6 +23,13 @@ def test_a_sample_recalls_its_own_last_prediction() -> None:
     assert torch.equal(recalled, torch.tensor([[0.8, 0.2], [0.6, 0.4]]))
 
 
+def test_of_a_sample_that_is_twice_in_a_batch_the_first_prediction_is_remembered() -> None:
+    memory = SampleMemory(samples=3, classes=2)
+    memory(torch.tensor([2, 1, 2]), torch.tensor([[0.8, 0.2], [0.5, 0.5], [0.1, 0.9]]), LABELS[[0, 0, 0]])
+    recalled = memory(torch.tensor([2, 1, 0]), torch.full((3, 2), 0.5), LABELS[[1, 1, 1]])
+    assert torch.equal(recalled, torch.tensor([[0.8, 0.2], [0.5, 0.5], [0.0, 1.0]]))
+
+
 def test_a_class_recalls_the_mean_correct_prediction_of_the_epoch_before() -> None:
     memory = ClassMemory(classes=2)
     labels = torch.tensor([0, 0, 1])

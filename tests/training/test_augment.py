@@ -235,3 +235,42 @@ def test_no_step_waits_for_the_gpu() -> None:
             augment(images, labels, torch.Generator().manual_seed(seed))
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_resized_crop_is_a_piece_of_the_image_as_torch_resizes_it() -> None:
+    images = noise(24, 9, 11)
+    out = pixels(augment(images, resized_crop=0.2)[0])
+    areas = []
+    for image, found in zip(images, out, strict=True):
+        matches = [
+            h * w
+            for h in range(1, 10)
+            for w in range(1, 12)
+            if h * w / 99 > 0.15 and 0.6 < w / h < 1.7
+            for top in range(10 - h)
+            for left in range(12 - w)
+            if np.abs(_piece(image, top, left, h, w) - found.astype(np.int64)).max() <= 1  # a tie may round either way
+        ]
+        assert matches
+        areas.append(max(matches) / 99)
+    assert min(areas) < 0.4
+    assert max(areas) > 0.7
+
+
+def _piece(image: torch.Tensor, top: int, left: int, height: int, width: int) -> np.ndarray:
+    piece = image[None, :, top : top + height, left : left + width].float()
+    resized = torch.nn.functional.interpolate(piece, size=(9, 11), mode="bilinear", align_corners=False)
+    return resized[0].round().numpy().astype(np.int64)
+
+
+def test_a_resized_crop_is_drawn_alike_in_all_processes() -> None:
+    images = noise(64, 16, 16)
+    assert torch.equal(augment(images[:8], resized_crop=0.3)[0], augment(images[:8], resized_crop=0.3)[0])
+    whole = Augment(Augmentation(resized_crop=0.3), PLAIN)(images, LABELS, seeded())[0]
+    shares = [
+        Augment(Augmentation(resized_crop=0.3), PLAIN, rank=rank, world=2)(images[rank::2], LABELS[rank::2], seeded())[
+            0
+        ]
+        for rank in range(2)
+    ]
+    assert torch.equal(torch.stack(shares, 1).flatten(0, 1), whole)

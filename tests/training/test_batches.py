@@ -125,3 +125,25 @@ def test_fewer_images_than_processes_are_refused() -> None:
 def test_a_set_smaller_than_the_batch_is_one_step() -> None:
     (step,) = batches(1000).epoch(0)
     assert len(step[0].index) == COUNT
+
+
+UNEVEN = np.array([0] * 120 + [1] * 30 + [2] * 10)
+
+
+def test_balanced_sampling_shows_every_class_as_often() -> None:
+    seen = np.zeros(COUNT, int)
+    for epoch in range(12):
+        index = flat(indices(list(batches(labels=UNEVEN, sampling="balanced").epoch(epoch))))
+        assert len(index) == COUNT
+        counts = np.bincount(UNEVEN[index])
+        assert counts.max() - counts.min() <= 1  # 160 images of 3 classes: 53 or 54 each
+        times = np.bincount(index, minlength=COUNT)
+        for label in range(3):  # no image comes again before all of its class were there
+            assert np.ptp(times[label == UNEVEN]) <= 1
+        seen += times
+    assert seen.min() > 0
+    settings = {"labels": UNEVEN, "sampling": "balanced", "seed": 5}
+    whole = indices(list(batches(**settings).epoch(3)))
+    assert indices(list(batches(**settings).epoch(3, 2))) == whole[2:]
+    shares = [indices(list(batches(**settings, rank=rank, world=2).epoch(3))) for rank in range(2)]
+    assert sorted(flat(shares[0]) + flat(shares[1])) == sorted(flat(whole))
