@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from sdcompress.errors import DataError
 from sdcompress.schema.manifest import Preprocess
 
-__all__ = ["ArraySamples", "Dataset", "Images", "Labels", "Samples", "Subset"]
+__all__ = ["ArraySamples", "Dataset", "Images", "Labels", "Samples", "Subset", "originals"]
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
@@ -112,6 +112,10 @@ class Subset:
         """The images at these positions of the subset, [b, H, W, C]."""
         return self._samples.images(self._indices[indices])
 
+    def originals(self, indices: Labels) -> list[Images] | None:
+        """The same at their own size, if they are kept so."""
+        return originals(self._samples, self._indices[indices])
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -155,3 +159,23 @@ class Dataset:
                 next_step="set data.validation, e.g. to 0.1, and train again",
             )
         return samples
+
+
+@runtime_checkable
+class _KeepsOriginals(Protocol):
+    """What samples offer that can also give images at their own size."""
+
+    def originals(self, indices: Labels) -> list[Images] | None: ...
+
+
+def originals(samples: Samples, indices: Labels) -> list[Images] | None:
+    """The images at these positions as they are decoded, uint8 [h, w, C] of any size; None: they are not kept so.
+
+    Args:
+        samples: N of them.
+        indices: int64 [n].
+
+    Raises:
+        DataError: if an image cannot be decoded.
+    """
+    return samples.originals(indices) if isinstance(samples, _KeepsOriginals) else None

@@ -149,8 +149,10 @@ class BenchRecord(Frozen):
     layout: str
     scenario: Literal["single-stream", "offline"]
     batch: int
-    latency: Latency
-    images_per_second: float
+    latency: Latency = Field(description="of the run alone, from prepared inputs to answers")
+    preparation: Latency | None = Field(None, description="of making one call's inputs from decoded images")
+    end_to_end_ms: float | None = Field(None, description="mean of a call with the preparation of its inputs")
+    images_per_second: float = Field(description="of the run alone")
     load_ms: float = Field(description="opening the artifact, hashes included")
     first_ms: float = Field(description="the first call")
     accuracy: Fraction | None = Field(None, description="on the images of this run")
@@ -175,6 +177,9 @@ class Comparison(Frozen):
     speedup_mean: float = Field(description="reference mean / mean; p50 shows an early exit's commonest path only")
     mean_low: float
     mean_high: float
+    speedup_end_to_end: float | None = Field(None, description="of the means with the preparation of the inputs")
+    end_to_end_low: float | None = None
+    end_to_end_high: float | None = None
     rounds: int
     verdict: Literal["faster", "slower", "no difference"] = Field(
         description="of the means, which decide what a stream of images costs; no difference: the interval holds 1"
@@ -207,6 +212,7 @@ class BenchReport(Frozen):
     backend: str = "onnxruntime"
     device: str
     input: str = Field(description="where the images came from, and how many different ones")
+    preparation: str | None = Field(None, description="from what inputs were prepared; None: it was not measured")
     warmup_ms: float
     duration_s: float
     records: tuple[BenchRecord, ...]
@@ -228,10 +234,15 @@ class ReportRow(Frozen):
     p50_ms: float | None
     p99_ms: float | None
     mean_ms: float | None = None
+    preparation_ms: float | None = Field(None, description="mean, of making the input of one image")
+    end_to_end_ms: float | None = Field(None, description="mean, with preparation")
     stable: bool | None = Field(None, description="of the latency; None where it was not measured")
     speedup: float | None = Field(description="of the mean over the reference's, single-stream")
     speedup_low: float | None = None
     speedup_high: float | None = None
+    speedup_end_to_end: float | None = Field(None, description="of the mean with preparation")
+    end_to_end_low: float | None = None
+    end_to_end_high: float | None = None
 
 
 class Report(Frozen):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Collection
@@ -37,6 +38,7 @@ class Decoded(ABC):
     """Samples of which each is decoded when it is asked for, in whatever thread asks."""
 
     _labels: Labels
+    _preprocess: Preprocess
 
     @property
     def labels(self) -> Labels:
@@ -54,6 +56,13 @@ class Decoded(ABC):
     def images(self, indices: Labels) -> Images:
         """The images at these positions, [b, H, W, C]."""
         return np.stack([self._image(int(index)) for index in indices])
+
+    def originals(self, indices: Labels) -> list[Images]:
+        """The images at these positions at their own size, [h, w, C] each."""
+        whole = copy.copy(self)
+        unsized = self._preprocess.model_copy(update={"resize": None, "crop": None})
+        whole._preprocess = unsized  # noqa: SLF001 - of its own class
+        return [whole._image(int(index)) for index in indices]  # noqa: SLF001
 
     @abstractmethod
     def _image(self, position: int) -> Images:
