@@ -132,6 +132,7 @@ def _exit_timings(course: Course) -> tuple[ExitTiming, ...]:
             share=float((left == k).mean()),
             p50_ms=float(np.median(ms[left == k])) if (left == k).sum() >= sample_floor(50.0) else None,
             forced_p50_ms=float(np.median(lane.ms)),
+            forced_mean_ms=float(lane.ms.mean()),
         )
         for k, (name, lane) in enumerate(zip(names, course.forced, strict=True))
     )

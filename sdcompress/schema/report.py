@@ -138,6 +138,7 @@ class ExitTiming(Frozen):
     share: Fraction
     p50_ms: float | None = Field(description="of the calls that left here by themselves; None if too few")
     forced_p50_ms: float = Field(description="of calls forced to leave here")
+    forced_mean_ms: float | None = Field(None, description="likewise")
 
 
 class BenchRecord(Frozen):
