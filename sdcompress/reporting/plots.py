@@ -101,7 +101,7 @@ def _point(axes: Axes, point: _Point) -> list[_Place]:
         capsize=3,
         zorder=3,
     )
-    return [(point.record.latency.mean_ms, 100 * end) for end in (low, high)]
+    return _along([(point.record.latency.mean_ms, 100 * end) for end in (low, high)])
 
 
 def _exit_curve(axes: Axes, point: _Point) -> list[_Place]:

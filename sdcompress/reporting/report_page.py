@@ -25,7 +25,7 @@ def report_page(report: Report) -> Page:
         findings=tuple(findings(report)),
         cautions=tuple(cautions(report)),
         details=(
-            tables.networks(report),
+            *tables.networks(report),
             *tables.comparisons(report),
             *tables.latencies(report),
             *tables.exits(report),

@@ -15,7 +15,9 @@ __all__ = ["comparisons", "exits", "latencies", "machine", "networks", "summary"
 
 def summary(report: Report) -> Table:
     """One line for each artifact: how accurate it is, and how fast; ``networks`` has the rest."""
-    split = "test" if any(row.test_accuracy is not None for row in report.rows) else "validation"
+    split: Literal["test", "validation"] = "validation"
+    if any(row.test_accuracy is not None for row in report.rows):
+        split = "test"
     other = report.reference or "the reference"
     prepared = any(row.end_to_end_ms is not None for row in report.rows)
     with_it = " End to end: with the preparation of the input from a decoded image." if prepared else ""
@@ -50,21 +52,22 @@ def _named(report: Report, row: ReportRow) -> str:
     return row.name + reference + (" (not steady)" if row.stable is False else "")
 
 
-def networks(report: Report) -> Table:
-    """Everything else on each artifact."""
+def networks(report: Report) -> list[Table]:
+    """Everything else on each artifact: what it is, and its other times."""
     columns = (
         *("artifact", "layout", "guaranteed drop", "validation accuracy", "balanced accuracy", "worst class"),
-        *("preparation", "run, p50", "run, p99", "speed-up (p50)", "MACs", "parameters", "ONNX size"),
+        *("MACs", "parameters", "ONNX size"),
     )
-    rows = tuple(_network_row(report, row) for row in report.rows)
-    note = "MACs for one image, on average over the exits taken. Preparation: of one input, mean."
-    return Table("Each network in full", columns, rows, note).without_empty_columns()
+    note = "MACs for one image, on average over the exits taken."
+    what = Table("Each network", columns, tuple(_network_row(report, row) for row in report.rows), note)
+    columns = ("artifact", "preparation, mean", "run, mean", "run, p50", "run, p99", "speed-up (p50)")
+    times = Table("Times of one image", columns, tuple(_time_row(report, row) for row in report.rows))
+    timed = any(row.mean_ms is not None for row in report.rows)
+    return [table.without_empty_columns() for table in ((what, times) if timed else (what,))]
 
 
 def _network_row(report: Report, row: ReportRow) -> tuple[str, ...]:
     test, validation = evaluation_of(report, row, "test"), evaluation_of(report, row, "validation")
-    record, comparison = record_of(report, row), comparison_of(report, row)
-    p99 = next((p for p in record.latency.percentiles if p.percent == 99.0), None) if record else None
     judged_on = test or validation
     worst = worst_class(judged_on) if judged_on else None
     return (
@@ -74,13 +77,22 @@ def _network_row(report: Report, row: ReportRow) -> tuple[str, ...]:
         q.accuracy(row.validation_accuracy, validation.samples if validation else None),
         q.accuracy(judged_on.balanced_accuracy if judged_on else None),
         f"{worst.name}: {q.accuracy(worst.accuracy)}" if worst else q.NOTHING,
-        q.milliseconds(row.preparation_ms),
-        q.milliseconds(row.p50_ms),
-        q.milliseconds(row.p99_ms) if row.p99_ms is not None or p99 is None else f"n/a (needs {p99.needs} calls)",
-        q.speedup(comparison.speedup_p50, comparison.low, comparison.high) if comparison else q.NOTHING,
         q.short_count(row.macs),
         q.short_count(row.parameters),
         q.megabytes(row.bytes),
+    )
+
+
+def _time_row(report: Report, row: ReportRow) -> tuple[str, ...]:
+    record, comparison = record_of(report, row), comparison_of(report, row)
+    p99 = next((p for p in record.latency.percentiles if p.percent == 99.0), None) if record else None
+    return (
+        row.name,
+        q.milliseconds(row.preparation_ms),
+        q.milliseconds(row.mean_ms),
+        q.milliseconds(row.p50_ms),
+        q.milliseconds(row.p99_ms) if row.p99_ms is not None or p99 is None else f"n/a (needs {p99.needs} calls)",
+        q.speedup(comparison.speedup_p50, comparison.low, comparison.high) if comparison else q.NOTHING,
     )
 
 
