@@ -43,4 +43,6 @@ def _which(noisy: Sequence[BenchRecord], total: int) -> str:
 def _strongest(reasons: Sequence[str]) -> str:
     """Of reasons that differ in their numbers only, the one with the largest, and how many there are."""
     found = max(reasons, key=lambda reason: abs(float(_NUMBER.findall(reason)[0])) if _NUMBER.search(reason) else 0.0)
-    return found if len(reasons) == 1 else f"{found} (the most of {len(reasons)})"
+    if len(set(reasons)) == 1:
+        return found
+    return f"{found} (the most of {len(reasons)})"

@@ -54,14 +54,14 @@ def _named(report: Report, row: ReportRow) -> str:
 
 def networks(report: Report) -> list[Table]:
     """Everything else on each artifact: what it is, and its other times."""
-    columns = (
+    kept = (
         *("artifact", "layout", "guaranteed drop", "validation accuracy", "balanced accuracy", "worst class"),
         *("MACs", "parameters", "ONNX size"),
     )
     note = "MACs for one image, on average over the exits taken."
-    what = Table("Each network", columns, tuple(_network_row(report, row) for row in report.rows), note)
-    columns = ("artifact", "preparation, mean", "run, mean", "run, p50", "run, p99", "speed-up (p50)")
-    times = Table("Times of one image", columns, tuple(_time_row(report, row) for row in report.rows))
+    what = Table("Each network", kept, tuple(_network_row(report, row) for row in report.rows), note)
+    took = ("artifact", "preparation, mean", "run, mean", "run, p50", "run, p99", "speed-up (p50)")
+    times = Table("Times of one image", took, tuple(_time_row(report, row) for row in report.rows))
     timed = any(row.mean_ms is not None for row in report.rows)
     return [table.without_empty_columns() for table in ((what, times) if timed else (what,))]
 
