@@ -12,7 +12,7 @@ from typing import Any, Literal
 from sdcompress import pipeline, recipes
 from sdcompress.artifact.read import open_artifact
 from sdcompress.artifact.signature import sign
-from sdcompress.benchmarking.contender import bench_samples
+from sdcompress.benchmarking.contender import bench_originals, bench_samples
 from sdcompress.benchmarking.run import bench as run_bench
 from sdcompress.calibration.verbs import calibrate, plan
 from sdcompress.checkpoint import Checkpoint, open_checkpoint
@@ -246,14 +246,16 @@ def bench(
         raise UsageError("No artifact was given.", next_step="name at least one artifact folder")
     if images == "golden":
         golden, source = open_artifact(artifacts[0]).golden(), f"golden samples of {artifacts[0]}"
-        pixels, labels = golden.images, golden.labels
+        pixels, labels, originals = golden.images, golden.labels, None
     else:
         dataset = open_subject(artifacts[0]).dataset(data_dir)
         (pixels, labels), source = bench_samples(dataset.test), f"test split of {dataset.name}"
+        originals = bench_originals(dataset.test)
     return run_bench(
         artifacts,
         images=pixels,
         labels=labels,
+        originals=originals,
         settings=settings or schema.Bench(),
         names=names,
         reference=reference,

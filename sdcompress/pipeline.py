@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 
 from sdcompress import methods, recipes
 from sdcompress.artifact.read import open_artifact
-from sdcompress.benchmarking.contender import bench_samples
+from sdcompress.benchmarking.contender import bench_originals, bench_samples
 from sdcompress.benchmarking.run import bench
 from sdcompress.calibration.calibrate import calibrate
 from sdcompress.checkpoint import Checkpoint, newest, read_metrics
@@ -33,7 +33,7 @@ from sdcompress.reporting.build import build
 from sdcompress.reporting.read import read_result
 from sdcompress.reporting.write import write
 from sdcompress.schema import recipe as schema
-from sdcompress.schema.report import BenchReport, Evaluation, Report
+from sdcompress.schema.report import BenchRecord, BenchReport, Evaluation, Report
 from sdcompress.steps import Steps
 from sdcompress.storage import locked_folder, write_text
 
@@ -253,7 +253,8 @@ class _Job:
         """Measure all artifacts in turn on test images."""
         path, settings = self.out / "bench.json", self.recipe.bench
         digests = {name: open_artifact(folder).manifest.digest for name, folder in artifacts.items()}
-        inputs = [digests, settings.model_dump(mode="json"), reference]
+        # an earlier version's record holds less
+        inputs = [digests, settings.model_dump(mode="json"), reference, sorted(BenchRecord.model_fields)]
         if not self.steps.fits("bench", inputs, path):
             dataset = self.dataset(next(iter(artifacts.values())))
             with self.stage("bench") as progress:
@@ -262,6 +263,7 @@ class _Job:
                     list(artifacts.values()),
                     images=images,
                     labels=labels,
+                    originals=bench_originals(dataset.test),
                     settings=settings,
                     names=list(artifacts),
                     reference=reference,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from time import perf_counter_ns
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +14,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from sdcompress.runtime.engine import Prediction
 
-__all__ = ["Lane", "no_collection"]
-
-Images = npt.NDArray[np.float32]
+__all__ = ["Lane", "PreparationLane", "no_collection"]
 
 _WARMUP_CALLS = 10
 
@@ -42,7 +40,7 @@ class Lane:
         batches: preallocated inputs, each [B, C, H, W], used in order and again from the start.
     """
 
-    def __init__(self, call: Callable[[Images], Prediction], batches: list[Images]) -> None:
+    def __init__(self, call: Callable[[Any], Prediction], batches: Sequence[Any]) -> None:
         self._call = call
         self._batches = batches
         self._place = 0
@@ -96,3 +94,18 @@ class Lane:
     def first_answers(self) -> npt.NDArray[np.int64]:
         """The classes given in the first pass over the inputs, shape [calls of the first pass, B]."""
         return np.stack(self._classes)
+
+
+class PreparationLane(Lane):
+    """The way from images to inputs, timed as a call is; what it makes is thrown away.
+
+    Args:
+        prepare: what is timed.
+        batches: images, as ``Engine.preprocess`` takes them.
+    """
+
+    def __init__(self, prepare: Callable[[Any], Any], batches: Sequence[Any]) -> None:
+        super().__init__(prepare, batches)
+
+    def _keep(self, _made: Any) -> None:
+        self._place = (self._place + 1) % len(self._batches)

@@ -10,19 +10,30 @@ from time import perf_counter_ns
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from sdcompress.artifact.read import open_artifact
-from sdcompress.benchmarking.clock import Lane
-from sdcompress.data.samples import Samples
-from sdcompress.runtime.engine import Engine, Prediction
+from sdcompress.benchmarking.clock import Lane, PreparationLane
+from sdcompress.data.samples import Samples, originals
+from sdcompress.runtime.engine import Engine, Images, Prediction
 from sdcompress.runtime.one_graph import OneGraphEngine, open_one_graph
 from sdcompress.runtime.open import open_engine
 
-__all__ = ["Contender", "Course", "bench_samples", "holds_one_graph", "input_order", "open_contender", "split"]
+__all__ = [
+    "Contender",
+    "Course",
+    "bench_originals",
+    "bench_samples",
+    "holds_one_graph",
+    "input_order",
+    "open_contender",
+    "split",
+]
 
 # Inputs wait preprocessed in memory; this much for each engine is plenty to keep the caches as cold as in service.
 _INPUT_BYTES = 2**28
 _IMAGES = 2000  # different ones; enough that no cache knows them, few enough to hold in memory
+_ORIGINALS = 64  # of which inputs are prepared while a clock runs: a decoded photograph may have 40 MB
 
 
 @dataclass(frozen=True)
@@ -36,6 +47,7 @@ class Contender:
         layout: the artifact's; of its one graph, that one's kind.
         engine: opened with the threads and the device of the run.
         inputs: preprocessed images, float32 [N, C, H, W], in the order of the run.
+        pictures: what inputs are prepared from while the clock runs, as ``Engine.preprocess`` takes it.
         load_ms: opening, hashes included.
         first_ms: the first call, one image.
     """
@@ -46,6 +58,7 @@ class Contender:
     layout: str
     engine: Engine | OneGraphEngine
     inputs: npt.NDArray[np.float32]
+    pictures: Images
     load_ms: float
     first_ms: float
 
@@ -56,25 +69,35 @@ class Contender:
 
 @dataclass(frozen=True)
 class Course:
-    """A contender in one scenario: its own calls and, for one image at a time, calls forced to each exit."""
+    """A contender in one scenario.
+
+    Attributes:
+        contender: what is measured.
+        free: its own calls.
+        preparation: of their inputs.
+        forced: calls forced to each exit, for one image at a time.
+    """
 
     contender: Contender
     free: Lane
+    preparation: PreparationLane
     forced: tuple[Lane, ...]
 
     @classmethod
     def prepare(cls, contender: Contender, batch: int, *, forced: bool) -> Course:
         """Lay out the inputs in batches; forced lanes only for a chain of segments with several exits."""
         engine, batches = contender.engine, split(contender.inputs, batch)
+        preparation = PreparationLane(engine.preprocess, _batches_of(contender.pictures, batch))
         if isinstance(engine, OneGraphEngine):
-            return cls(contender, Lane(engine, batches), ())
+            return cls(contender, Lane(engine, batches), preparation, ())
         exits = range(len(engine.exit_names)) if forced and len(engine.exit_names) > 1 else ()
-        return cls(contender, Lane(engine, batches), tuple(Lane(_forced(engine, k), batches) for k in exits))
+        lanes = tuple(Lane(_forced(engine, k), batches) for k in exits)
+        return cls(contender, Lane(engine, batches), preparation, lanes)
 
     @property
     def lanes(self) -> tuple[Lane, ...]:
         """All lanes, the free one first."""
-        return (self.free, *self.forced)
+        return (self.free, self.preparation, *self.forced)
 
     @property
     def fixed(self) -> Lane:
@@ -87,6 +110,7 @@ def open_contender(
     path: Path,
     images: npt.NDArray[np.uint8],
     *,
+    pictures: Images | None = None,
     threads: int,
     backend: str = "onnxruntime",
     device: str,
@@ -100,6 +124,7 @@ def open_contender(
         name: in the report.
         path: artifact folder.
         images: uint8 [N, H, W, C] in the order of the run.
+        pictures: what inputs are prepared from while the clock runs; default: these images.
         threads: of the engine.
         backend: of the engine.
         device: of the engine.
@@ -120,7 +145,8 @@ def open_contender(
     digest, layout = manifest.digest, str(manifest.layout)
     if one_graph and manifest.one_graph:
         digest, layout = manifest.one_graph.sha256, manifest.one_graph.kind
-    return Contender(name, str(path), digest, layout, engine, inputs, load_ms, first_ms)
+    shown = images[:_ORIGINALS] if pictures is None else pictures
+    return Contender(name, str(path), digest, layout, engine, inputs, shown, load_ms, first_ms)
 
 
 def holds_one_graph(path: Path) -> bool:
@@ -143,9 +169,32 @@ def bench_samples(samples: Samples) -> tuple[npt.NDArray[np.uint8], npt.NDArray[
     return samples.images(chosen), samples.labels[chosen]
 
 
+def bench_originals(samples: Samples) -> list[Image.Image] | None:
+    """Up to 64 images of a split at their own size, fewer where they are large; None where they are not kept so."""
+    chosen, kept, size = np.random.default_rng(0).permutation(len(samples))[:_ORIGINALS], list[Image.Image](), 0
+    for position in chosen:
+        found = originals(samples, np.array([position]))
+        if found is None:
+            return None
+        kept.append(Image.fromarray(found[0][:, :, 0] if found[0].shape[2] == 1 else found[0]))
+        size += found[0].nbytes
+        if size > _INPUT_BYTES:
+            break
+    return kept
+
+
 def split(inputs: npt.NDArray[np.float32], batch: int) -> list[npt.NDArray[np.float32]]:
     """Cut inputs [N, ...] into views of whole batches; fewer than ``batch`` at the end are left out."""
     return [inputs[start : start + batch] for start in range(0, len(inputs) - batch + 1, batch)]
+
+
+def _batches_of(pictures: Images, batch: int) -> list[Images]:
+    """Batches of pictures, which are repeated where there are too few."""
+    count = max(1, len(pictures) // batch)
+    places = [[at % len(pictures) for at in range(start * batch, (start + 1) * batch)] for start in range(count)]
+    if isinstance(pictures, np.ndarray):
+        return [pictures[rows] for rows in places]
+    return [[pictures[row] for row in rows] for rows in places]
 
 
 def _forced(engine: Engine, exit_index: int) -> Callable[[npt.NDArray[np.float32]], Prediction]:

@@ -10,7 +10,14 @@ import numpy.typing as npt
 
 from sdcompress.benchmarking.contender import Course
 from sdcompress.benchmarking.stability import reasons
-from sdcompress.benchmarking.stats import latency, ratio_of_means, ratio_of_medians, sample_floor, verdict
+from sdcompress.benchmarking.stats import (
+    latency,
+    ratio_of_means,
+    ratio_of_medians,
+    ratio_of_sums,
+    sample_floor,
+    verdict,
+)
 from sdcompress.schema.recipe import Bench
 from sdcompress.schema.report import BenchRecord, Comparison, ExitTiming, Machine
 
@@ -48,6 +55,7 @@ def record(
         busy_cores=machine.busy_cores,
     )
     exits = _exit_timings(course)
+    preparation = latency(course.preparation.ms, settings.percentiles)
     return BenchRecord(
         name=contender.name,
         source=contender.source,
@@ -56,6 +64,8 @@ def record(
         scenario=scenario,
         batch=batch,
         latency=latency(ms, settings.percentiles),
+        preparation=preparation,
+        end_to_end_ms=float(ms.mean()) + preparation.mean_ms,
         images_per_second=float(1000.0 * batch * len(ms) / ms.sum()),
         load_ms=contender.load_ms,
         first_ms=contender.first_ms,
@@ -80,6 +90,7 @@ def compare(
             continue
         p50 = ratio_of_medians(base.free.rounds, course.free.rounds, seed=seed)
         mean = ratio_of_means(base.free.rounds, course.free.rounds, seed=seed)
+        end_to_end = ratio_of_sums(_end_to_end(base), _end_to_end(course), seed=seed)
         comparisons.append(
             Comparison(
                 name=course.contender.name,
@@ -92,11 +103,18 @@ def compare(
                 speedup_mean=mean.value,
                 mean_low=mean.low,
                 mean_high=mean.high,
+                speedup_end_to_end=end_to_end.value,
+                end_to_end_low=end_to_end.low,
+                end_to_end_high=end_to_end.high,
                 rounds=len(base.free.rounds),
                 verdict=verdict(mean),
             )
         )
     return comparisons
+
+
+def _end_to_end(course: Course) -> list[list[npt.NDArray[np.float64]]]:
+    return [course.preparation.rounds, course.free.rounds]
 
 
 def _accuracy(course: Course, labels: npt.NDArray[np.int64]) -> float:
@@ -115,6 +133,7 @@ def _exit_timings(course: Course) -> tuple[ExitTiming, ...]:
             share=float((left == k).mean()),
             p50_ms=float(np.median(ms[left == k])) if (left == k).sum() >= sample_floor(50.0) else None,
             forced_p50_ms=float(np.median(lane.ms)),
+            forced_mean_ms=float(lane.ms.mean()),
         )
         for k, (name, lane) in enumerate(zip(names, course.forced, strict=True))
     )

@@ -3,8 +3,9 @@
 ``duration_s`` is the measured time of one artifact in one scenario at one batch size, split over ``rounds`` rounds in
 which the artifacts take turns; every other round goes backwards, so that a slow drift of the machine falls on all. An
 artifact with several exits is measured for as long again in the single-stream scenario, forced to each exit in turn.
-So a call takes about duration_s x artifacts x (1 + number of offline batch sizes), plus duration_s for each artifact
-with several exits, plus the warm-ups.
+Preparing the inputs is timed apart, for a fifth of the time, in the same rounds. So a call takes about 1.2 x duration_s
+x artifacts x (1 + number of offline batch sizes), plus duration_s for each artifact with several exits, plus the
+warm-ups.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from sdcompress.benchmarking.clock import no_collection
 from sdcompress.benchmarking.contender import Contender, Course, holds_one_graph, input_order, open_contender
@@ -26,6 +28,7 @@ from sdcompress.schema.report import BenchReport
 
 __all__ = ["bench"]
 
+_PREPARATION_SHARE = 0.2  # of the time of the calls: it does the same every time and scatters little
 _OF_ONE_GRAPH = "onnxruntime"  # others run the segments only
 
 
@@ -37,12 +40,13 @@ def bench(
     settings: Bench,
     names: Sequence[str] | None = None,
     reference: str | None = None,
+    originals: Sequence[Image.Image] | None = None,
     source: str = "given images",
     command: str = "",
     allow_uncertified: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> BenchReport:
-    """Measure artifacts against each other, closed loop, preprocessing outside the clock.
+    """Measure artifacts against each other, closed loop; preparing inputs is timed apart and added for end to end.
 
     Args:
         artifacts: folders. One that holds a graph that exits by itself takes part twice, as "NAME (one graph)" too.
@@ -51,6 +55,8 @@ def bench(
         settings: scenarios, threads, durations.
         names: in the report, one for each artifact; default: the folders' names.
         reference: the name that the others are compared with; default: the first.
+        originals: decoded images at their own size, from which preparation is timed; default: from ``images``, so that
+            nothing is resized.
         source: where the images came from, for the report.
         command: what the user typed, for the report.
         allow_uncertified: also run what an artifact's certificate does not cover, such as another device.
@@ -67,7 +73,7 @@ def bench(
     _check(images, labels)
     facts = machine()  # before the run: its own load must not count
     order = input_order(images)
-    contenders = _open(named, images[order], settings, allow_uncertified=allow_uncertified)
+    contenders = _open(named, images[order], originals, settings, allow_uncertified=allow_uncertified)
     in_order = None if labels is None else np.resize(labels[order], len(contenders[0].inputs))
     records, comparisons = [], []
     for courses, scenario, batch in _run(contenders, settings, progress):
@@ -80,7 +86,8 @@ def bench(
         threads=settings.threads,
         backend=settings.backend,
         device=settings.device,
-        input=f"{source}: {len(order)} different images in a fixed random order, preprocessed before the clock starts",
+        input=f"{source}: {len(order)} different images in a fixed random order",
+        preparation=_prepared_from(images, originals),
         warmup_ms=settings.warmup_ms,
         duration_s=settings.duration_s,
         records=tuple(records),
@@ -88,8 +95,22 @@ def bench(
     )
 
 
+def _prepared_from(images: npt.NDArray[np.uint8], originals: Sequence[Image.Image] | None) -> str:
+    """From what inputs were prepared, in words."""
+    sizes = [images.shape[2:0:-1]] if originals is None else [image.size for image in originals]
+    small, large = ("x".join(map(str, size)) for size in (min(sizes), max(sizes)))
+    pixels = small if small == large else f"{small} to {large}"
+    resized = "nothing is resized" if originals is None else "resized and cropped as the network wants it"
+    return f"from decoded images of {pixels} pixels (width x height), {resized}; decoding a file is not in it"
+
+
 def _open(
-    named: Mapping[str, Path], images: npt.NDArray[np.uint8], settings: Bench, *, allow_uncertified: bool
+    named: Mapping[str, Path],
+    images: npt.NDArray[np.uint8],
+    originals: Sequence[Image.Image] | None,
+    settings: Bench,
+    *,
+    allow_uncertified: bool,
 ) -> list[Contender]:
     runs = [(name, path, False) for name, path in named.items()]
     if settings.backend == _OF_ONE_GRAPH:
@@ -99,6 +120,7 @@ def _open(
             name,
             path,
             images,
+            pictures=originals,
             threads=settings.threads,
             backend=settings.backend,
             device=settings.device,
@@ -142,6 +164,7 @@ def _measure(
         for done in range(settings.rounds):
             for course in courses if done % 2 == 0 else courses[::-1]:
                 course.free.measure(seconds)
+                course.preparation.measure(seconds * _PREPARATION_SHARE)
                 for lane in course.forced:
                     lane.measure(seconds / len(course.forced))
             tick(done + 1)

@@ -19,7 +19,16 @@ import numpy.typing as npt
 
 from sdcompress.schema.report import Latency, Percentile
 
-__all__ = ["Ratio", "latency", "percentile", "ratio_of_means", "ratio_of_medians", "sample_floor", "verdict"]
+__all__ = [
+    "Ratio",
+    "latency",
+    "percentile",
+    "ratio_of_means",
+    "ratio_of_medians",
+    "ratio_of_sums",
+    "sample_floor",
+    "verdict",
+]
 
 Times = npt.NDArray[np.float64]
 
@@ -119,15 +128,21 @@ def ratio_of_medians(reference: list[Times], other: list[Times], *, seed: int = 
 
 def ratio_of_means(reference: list[Times], other: list[Times], *, seed: int = 0) -> Ratio:
     """Mean of the reference's times / mean of the other's; otherwise as :func:`ratio_of_medians`."""
-    counts = _drawn(len(reference), seed)
+    return ratio_of_sums([reference], [other], seed=seed)
 
-    def means(rounds: list[Times], weights: npt.NDArray[np.int64]) -> Times:
-        total = weights @ np.array([times.sum() for times in rounds])
-        return np.asarray(total / (weights @ np.array([len(times) for times in rounds])), dtype=np.float64)
 
-    whole = np.ones((1, len(reference)), dtype=np.int64)
-    value = float((means(reference, whole) / means(other, whole))[0])
-    return _interval(value, means(reference, counts) / means(other, counts), len(reference))
+def ratio_of_sums(reference: list[list[Times]], other: list[list[Times]], *, seed: int = 0) -> Ratio:
+    """As :func:`ratio_of_means` for what consists of parts that were timed apart: their means are added.
+
+    Args:
+        reference: for each part, one array for each interleaved round.
+        other: the same of the other.
+        seed: of the bootstrap.
+    """
+    rounds = len(reference[0])
+    counts, whole = _drawn(rounds, seed), np.ones((1, rounds), dtype=np.int64)
+    value = float((_summed_means(reference, whole) / _summed_means(other, whole))[0])
+    return _interval(value, _summed_means(reference, counts) / _summed_means(other, counts), rounds)
 
 
 def verdict(ratio: Ratio) -> Literal["faster", "slower", "no difference"]:
@@ -135,6 +150,15 @@ def verdict(ratio: Ratio) -> Literal["faster", "slower", "no difference"]:
     if ratio.low > 1.0:
         return "faster"
     return "slower" if ratio.high < 1.0 else "no difference"
+
+
+def _summed_means(parts: list[list[Times]], weights: npt.NDArray[np.int64]) -> Times:
+    """The sum over the parts of their mean, for each draw of rounds, [draws]; weights [draws, rounds]."""
+    found = np.zeros(len(weights))
+    for rounds in parts:
+        total = weights @ np.array([times.sum() for times in rounds])
+        found += total / (weights @ np.array([len(times) for times in rounds]))
+    return found
 
 
 class _Pool:

@@ -184,7 +184,7 @@ def show_evaluation(found: Evaluation) -> None:
         if drawn:
             table(list(drawn.columns), [list(row) for row in drawn.rows], drawn.title)
             say(drawn.note)
-    for sentence in class_cautions(found):
+    for _, sentence in class_cautions(found):
         say(f"caution: {sentence}")
 
 
@@ -202,7 +202,9 @@ def show_explanation(found: Explanation) -> None:
 
 
 def show_bench(found: BenchReport) -> None:
-    """Latency of every artifact, and the ratios."""
+    """Latency of every artifact, of the run and end to end, and the ratios."""
+    from sdcompress.reporting.noise import noise
+
     rows = []
     for record in found.records:
         values = {p.percent: p for p in record.latency.percentiles}
@@ -213,20 +215,30 @@ def show_bench(found: BenchReport) -> None:
                 str(record.batch),
                 *(_ms(values[p].value_ms if p in values else None) for p in (50.0, 99.0)),
                 _ms(record.latency.mean_ms),
+                _ms(record.preparation.mean_ms if record.preparation else None),
+                _ms(record.end_to_end_ms),
                 f"{record.images_per_second:.0f}",
                 "yes" if record.stable else "no",
             ]
         )
-    table(["artifact", "scenario", "batch", "p50 ms", "p99 ms", "mean ms", "images/s", "stable"], rows)
+    columns = ["artifact", "scenario", "batch", "run p50 ms", "run p99 ms", "run mean ms", "preparation ms"]
+    table([*columns, "end to end ms", "images/s", "steady"], rows)
     for ratio in found.comparisons:
         say(
             f"{ratio.name} against {ratio.reference}, {ratio.scenario}, batch {ratio.batch}: "
             f"mean {ratio.speedup_mean:.2f}x [{ratio.mean_low:.2f}, {ratio.mean_high:.2f}] ({ratio.verdict}), "
             f"p50 {ratio.speedup_p50:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}]"
+            + _end_to_end(ratio.speedup_end_to_end, ratio.end_to_end_low, ratio.end_to_end_high)
         )
-    for reason in dict.fromkeys(reason for record in found.records for reason in record.reasons):
-        say(f"not stable: {reason}")
+    if said := noise(found.records):
+        say(said)
     say(f"{found.machine.cpu}, {found.threads} thread(s), {found.input}")
+    if found.preparation:
+        say(f"preparation: {found.preparation}")
+
+
+def _end_to_end(value: float | None, low: float | None, high: float | None) -> str:
+    return "" if value is None else f", end to end {value:.2f}x [{low:.2f}, {high:.2f}]"
 
 
 def show_report(made: Report) -> None:
@@ -239,15 +251,21 @@ def show_report(made: Report) -> None:
             f"{row.parameters / 1e3:.1f} k",
             _ms(row.p50_ms),
             _ms(row.mean_ms),
-            "-"
-            if row.speedup is None
-            else f"{row.speedup:.2f}x"
-            + (f" [{row.speedup_low:.2f}, {row.speedup_high:.2f}]" if row.speedup_low and row.speedup_high else ""),
+            _ms(row.end_to_end_ms),
+            _times(row.speedup, row.speedup_low, row.speedup_high),
+            _times(row.speedup_end_to_end, row.end_to_end_low, row.end_to_end_high),
         ]
         for row in made.rows
     ]
     title = made.title + (f": speed-up against {made.reference}" if made.reference else "")
-    table(["network", "test accuracy", "mean MACs", "parameters", "p50 ms", "mean ms", "speed-up"], rows, title)
+    columns = ["network", "test accuracy", "mean MACs", "parameters", "run p50 ms", "run mean ms", "end to end ms"]
+    table([*columns, "speed-up", "end to end"], rows, title)
+
+
+def _times(value: float | None, low: float | None, high: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.2f}x" + (f" [{low:.2f}, {high:.2f}]" if low and high else "")
 
 
 def show_diagnosis(found: Diagnosis) -> None:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from sdcompress.errors import DataError
 from sdcompress.schema.manifest import Preprocess
 
-__all__ = ["ArraySamples", "Dataset", "Images", "Labels", "Samples", "Subset"]
+__all__ = ["ArraySamples", "Dataset", "Images", "Labels", "Samples", "Subset", "originals"]
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
@@ -114,6 +114,10 @@ class Subset:
         """The images at these positions of the subset, [b, H, W, C]."""
         return self._samples.images(self._indices[indices])
 
+    def originals(self, indices: Labels) -> list[Images] | None:
+        """The same at their own size, if they are kept so."""
+        return originals(self._samples, self._indices[indices])
+
     def problem(self, position: int) -> tuple[str, str] | None:
         """The name of an image that cannot be used and why, as far as its file's header and end tell; else None."""
         whole, index = self._samples, int(self._indices[position])
@@ -206,3 +210,23 @@ class Dataset:
                 next_step="set data.validation, e.g. to 0.1, and train again",
             )
         return samples
+
+
+@runtime_checkable
+class _KeepsOriginals(Protocol):
+    """What samples offer that can also give images at their own size."""
+
+    def originals(self, indices: Labels) -> list[Images] | None: ...
+
+
+def originals(samples: Samples, indices: Labels) -> list[Images] | None:
+    """The images at these positions as they are decoded, uint8 [h, w, C] of any size; None: they are not kept so.
+
+    Args:
+        samples: N of them.
+        indices: int64 [n].
+
+    Raises:
+        DataError: if an image cannot be decoded.
+    """
+    return samples.originals(indices) if isinstance(samples, _KeepsOriginals) else None

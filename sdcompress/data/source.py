@@ -138,6 +138,20 @@ class _Resized:
     def images(self, indices: Labels) -> Images:
         return np.stack([geometry(image, self._preprocess) for image in self._samples.images(indices)])
 
+    def originals(self, indices: Labels) -> list[Images]:
+        return list(self._samples.images(indices))
+
+
+class _ResizedAtOnce(ArraySamples):
+    """Samples whose geometry was applied when they were made."""
+
+    def __init__(self, resized: _Resized) -> None:
+        super().__init__(resized.images(np.arange(len(resized))), resized.labels)
+        self._resized = resized
+
+    def originals(self, indices: Labels) -> list[Images]:
+        return self._resized.originals(indices)
+
 
 def _fitted(images: Images, labels: Labels, preprocess: Preprocess) -> Samples:
     samples = ArraySamples(images, labels)
@@ -149,4 +163,4 @@ def _fitted(images: Images, labels: Labels, preprocess: Preprocess) -> Samples:
     resized = _Resized(samples, preprocess)
     if first.nbytes * len(images) > _IN_MEMORY:
         return resized
-    return ArraySamples(resized.images(np.arange(len(images))), labels)
+    return _ResizedAtOnce(resized)

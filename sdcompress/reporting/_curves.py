@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 
+from sdcompress.reporting._axes import label_log_axis
 from sdcompress.reporting._labels import Label, beside_line_ends
 from sdcompress.reporting._svg import SERIES, draw
 
@@ -65,8 +66,7 @@ def _curves(key: str, ylabel: str, series: Mapping[str, list[tuple[float, float]
             labels.append(Label(name, float(x[-1]), float(y[-1]), colour))
         if logarithmic:
             axes.set_yscale("log")
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axes.yaxis.set_minor_formatter(NullFormatter())
+            label_log_axis(axes.yaxis)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.set_xlabel("epoch")
         axes.set_ylabel(ylabel + (" (log)" if logarithmic else ""))

@@ -115,10 +115,15 @@ def _fill(report: Report, row: ReportRow, manifest: Manifest) -> ReportRow:
             "p50_ms": _percentile(record, 50.0),
             "p99_ms": _percentile(record, 99.0),
             "mean_ms": record and record.latency.mean_ms,
+            "preparation_ms": record and record.preparation and record.preparation.mean_ms,
+            "end_to_end_ms": record and record.end_to_end_ms,
             "stable": record and record.stable,
             "speedup": comparison and comparison.speedup_mean,
             "speedup_low": comparison and comparison.mean_low,
             "speedup_high": comparison and comparison.mean_high,
+            "speedup_end_to_end": comparison and comparison.speedup_end_to_end,
+            "end_to_end_low": comparison and comparison.end_to_end_low,
+            "end_to_end_high": comparison and comparison.end_to_end_high,
         }
     )
 

@@ -71,8 +71,8 @@ def confusions(found: Evaluation) -> Table | None:
     return Table(f"Commonest confusions of {_of(found)}", columns, rows, note) if rows else None
 
 
-def class_cautions(found: Evaluation) -> list[str]:
-    """What an accuracy over all images hides: a majority that is always answered, classes that nobody answers or keeps.
+def class_cautions(found: Evaluation) -> list[tuple[str, str]]:
+    """What an accuracy over all images hides: pairs of a kind and a sentence.
 
     Args:
         found: an evaluation; one without classes has none.
@@ -82,7 +82,7 @@ def class_cautions(found: Evaluation) -> list[str]:
     return [*(_majority(found) or _never_answered(found)), *_lost_early(found)]
 
 
-def _majority(found: Evaluation) -> list[str]:
+def _majority(found: Evaluation) -> list[tuple[str, str]]:
     """A network that is not shown to be better than the answer which needs no image."""
     largest = max(range(len(found.classes)), key=lambda k: found.classes[k].samples)
     name, samples = found.classes[largest].name, found.samples
@@ -93,22 +93,23 @@ def _majority(found: Evaluation) -> list[str]:
         return []
     balanced = f"balanced accuracy {q.accuracy(found.balanced_accuracy)}"
     if {answer for _, answer, _ in found.confusion} == {largest}:
-        return [f"{found.name} answers '{name}', the commonest class, on every image: {balanced}."]
+        return [("majority", f"{found.name} answers '{name}', the commonest class, on every image: {balanced}.")]
     always = f"always answering '{name}', the commonest class ({q.accuracy(share)})"
-    return [f"{found.name} is not shown to be better ({q.accuracy(accuracy_of(found))}) than {always}; {balanced}."]
+    right = q.accuracy(accuracy_of(found))
+    return [("majority", f"{found.name} is not shown to be better ({right}) than {always}; {balanced}.")]
 
 
-def _never_answered(found: Evaluation) -> list[str]:
+def _never_answered(found: Evaluation) -> list[tuple[str, str]]:
     answered = {answer for _, answer, _ in found.confusion}
     never = [one for k, one in enumerate(found.classes) if one.samples and k not in answered]
     if not never:
         return []
     named = ", ".join(f"'{one.name}' ({q.count(one.samples)} images)" for one in never[:_MOST_NAMED])
     more = f" and {len(never) - _MOST_NAMED} further classes" if len(never) > _MOST_NAMED else ""
-    return [f"{found.name} never answers {named}{more}."]
+    return [("never answered", f"{found.name} never answers {named}{more}.")]
 
 
-def _lost_early(found: Evaluation) -> list[str]:
+def _lost_early(found: Evaluation) -> list[tuple[str, str]]:
     """A class that pays for the early exits more than the others do."""
     if found.policy is None:
         return []
@@ -121,7 +122,8 @@ def _lost_early(found: Evaluation) -> list[str]:
     others = f", the most of {len(hit)} such classes" if len(hit) > 1 else ""
     figures = f"{q.accuracy(one.last_accuracy)} to {q.accuracy(one.accuracy)} of {q.count(one.samples)} images"
     costs = f"leaving early costs class '{one.name}' {_lost(one) * 100:.1f} points ({figures}){others}"
-    return [f"{found.name}: {costs}. To keep the drop in every class: calibrate with --confidence and --per-class."]
+    advice = "To keep the drop in every class: calibrate with --confidence and --per-class."
+    return [("lost early", f"{found.name}: {costs}. {advice}")]
 
 
 def _lost(one: ClassScore) -> float:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, TypeVar
 
+from sdcompress.evaluation.paired import accuracy_difference
+from sdcompress.schema.base import Interval
 from sdcompress.schema.report import ENSEMBLE, BenchRecord, Comparison, Evaluation, ExitScore, Report, ReportRow
 
 __all__ = [
     "ENSEMBLE",
     "accuracy_of",
     "comparison_of",
+    "difference_of",
     "evaluation_of",
     "judged",
     "own_exits",
@@ -47,6 +50,13 @@ def judged(report: Report, row: ReportRow, other: ReportRow) -> tuple[Evaluation
         if mine is not None and theirs is not None:
             return mine, theirs
     return None
+
+
+def difference_of(report: Report, row: ReportRow) -> Interval | None:
+    """The accuracy of a row less the reference's, paired; None for the reference, and where they cannot be paired."""
+    reference = next((other for other in report.rows if other.name == report.reference), None)
+    pair = judged(report, row, reference) if reference is not None and row is not reference else None
+    return accuracy_difference(*pair) if pair else None
 
 
 def shown(report: Report) -> list[Evaluation]:

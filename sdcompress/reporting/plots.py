@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from sdcompress.reporting import quantities as q
+from sdcompress.reporting._axes import label_log_axis
 from sdcompress.reporting._bars import bars, name_lines, stacked
 from sdcompress.reporting._curves import training
 from sdcompress.reporting._labels import Label, beside_points
@@ -66,7 +66,7 @@ def _trade(report: Report) -> Plot | None:
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
-        axes.set_xlabel("latency of one image, ms (mean)")
+        axes.set_xlabel("run of one image, ms (mean)")
         axes.set_ylabel(f"{split} accuracy, %")
         curve = [place for point in points for place in _exit_curve(axes, point)]
         bars = [place for point in points for place in _point(axes, point)]
@@ -78,8 +78,8 @@ def _trade(report: Report) -> Plot | None:
 
     caption = (
         f"Up and left is better. Bars: 95 % interval of the {split} accuracy. Small dots on a thin line:"
-        " every image forced to leave at that exit (p50). Dashed: nothing measured is both faster and more accurate."
-        " Hollow: not stable."
+        " every image forced to leave at that exit. Dashed: nothing measured is both faster and more accurate."
+        " Hollow: the machine was not steady. Times are means, without the preparation of the input."
     )
     return Plot(
         "Accuracy against latency", draw("trade", "Accuracy against latency of each artifact", 400, paint), caption
@@ -101,14 +101,16 @@ def _point(axes: Axes, point: _Point) -> list[_Place]:
         capsize=3,
         zorder=3,
     )
-    return [(point.record.latency.mean_ms, 100 * end) for end in (low, high)]
+    return _along([(point.record.latency.mean_ms, 100 * end) for end in (low, high)])
 
 
 def _exit_curve(axes: Axes, point: _Point) -> list[_Place]:
-    """The forced exits of one artifact, joined."""
+    """The forced exits of one artifact, joined; none where their means are not known: the axis is one of means."""
     accuracies = {exit_.name: exit_.accuracy * 100 for exit_ in own_exits(point.evaluation)}
     places = [
-        (timing.forced_p50_ms, accuracies[timing.name]) for timing in point.record.exits if timing.name in accuracies
+        (timing.forced_mean_ms, accuracies[timing.name])
+        for timing in point.record.exits
+        if timing.name in accuracies and timing.forced_mean_ms is not None
     ]
     if len(places) < 2:
         return []
@@ -155,10 +157,8 @@ def _waiting(report: Report) -> Plot | None:
             style = (0, (4, 2)) if again else "-"  # of two rows of a colour
             axes.step(times, levels, where="post", color=SERIES[colour], linewidth=1.6, linestyle=style, label=row.name)
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.set_xlabel("latency of one image, ms (logarithmic)")
+        label_log_axis(axes.xaxis)
+        axes.set_xlabel("run of one image, ms (logarithmic)")
         axes.set_ylabel("calls at most this slow, %")
         axes.legend(loc="lower right", fontsize="small" if len(records) > len(SERIES) else None)
 
@@ -190,7 +190,10 @@ def _shares(report: Report) -> Plot | None:
 def _exits(report: Report, evaluation: Evaluation, number: int) -> Plot:
     row = next((row for row in report.rows if same(row, evaluation.name, evaluation.digest)), None)
     record = record_of(report, row) if row else None
-    forced = {timing.name: timing.forced_p50_ms for timing in record.exits} if record else {}
+    timings = record.exits if record else ()
+    means = {timing.name: timing.forced_mean_ms for timing in timings if timing.forced_mean_ms is not None}
+    forced = means or {timing.name: timing.forced_p50_ms for timing in timings}
+    what = "mean" if means else "p50"
 
     def paint(figure: Figure) -> None:
         # apart, or the last number of one scale touches the first of the next
@@ -200,7 +203,7 @@ def _exits(report: Report, evaluation: Evaluation, number: int) -> Plot:
         bars(panels[0], accuracy, "accuracy of all images, %", ".1f", ticks=_PERCENT)  # nothing is above 100 %
         name_lines(panels[0], names)
         if forced:
-            bars(panels[1], [forced.get(name, 0.0) for name in names], "p50 when forced there, ms", ".3g")
+            bars(panels[1], [forced.get(name, 0.0) for name in names], f"{what} when forced there, ms", ".3g")
             name_lines(panels[1], [""] * len(names))
 
     height = 70 + _BAR * len(evaluation.exits)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from sdcompress.reporting import tables
+from sdcompress.reporting.cautions import cautions
 from sdcompress.reporting.classes import accuracies, confusions
-from sdcompress.reporting.findings import cautions, findings, headline
+from sdcompress.reporting.findings import findings, headline
 from sdcompress.reporting.look_up import shown
 from sdcompress.reporting.page import Page
 from sdcompress.reporting.plots import plots
@@ -24,6 +25,7 @@ def report_page(report: Report) -> Page:
         findings=tuple(findings(report)),
         cautions=tuple(cautions(report)),
         details=(
+            *tables.networks(report),
             *tables.comparisons(report),
             *tables.latencies(report),
             *tables.exits(report),

@@ -2,56 +2,97 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from sdcompress.reporting import quantities as q
-from sdcompress.reporting.look_up import ENSEMBLE, comparison_of, evaluation_of, record_of
+from sdcompress.reporting.classes import worst_class
+from sdcompress.reporting.look_up import ENSEMBLE, comparison_of, difference_of, evaluation_of, record_of
 from sdcompress.reporting.table import Table
 from sdcompress.schema.report import BenchRecord, Evaluation, Machine, Report, ReportRow
 
-__all__ = ["comparisons", "exits", "latencies", "machine", "summary", "threads"]
+__all__ = ["comparisons", "exits", "latencies", "machine", "networks", "summary", "threads"]
 
 
 def summary(report: Report) -> Table:
-    """One line for each artifact."""
+    """One line for each artifact: how accurate it is, and how fast; ``networks`` has the rest."""
+    split: Literal["test", "validation"] = "validation"
+    if any(row.test_accuracy is not None for row in report.rows):
+        split = "test"
+    other = report.reference or "the reference"
+    prepared = any(row.end_to_end_ms is not None for row in report.rows)
+    with_it = " End to end: with the preparation of the input from a decoded image." if prepared else ""
     note = (
-        "Accuracy with its 95 % Wilson interval. Latency of one image at a time, closed loop, preprocessing excluded."
-        f" Speed-ups over {report.reference or 'the reference'} with 95 % bootstrap intervals over the interleaved"
-        " rounds; above 1 is faster."
-        " MACs for one image, on average over the exits taken."
+        f"Accuracy with its 95 % Wilson interval; its difference from {other}'s with the paired one."
+        f" Run: mean of one image at a time, from a prepared input to the answer.{with_it}"
+        f" Speed-ups over {other} with 95 % bootstrap intervals over the interleaved rounds; above 1 is faster."
     )
     columns = (
-        *("artifact", "layout", "guaranteed drop", "test accuracy", "validation accuracy", "mean", "p50", "p99"),
-        *(
-            "speed-up (mean)",
-            "speed-up (p50)",
-            "MACs",
-            "parameters",
-            "ONNX size",
-        ),
+        *("artifact", f"{split} accuracy", "difference", "run", "end to end"),
+        *("speed-up of the run", "speed-up end to end"),
     )
-    rows = tuple(_summary_row(report, row) for row in report.rows)
+    rows = tuple(_summary_row(report, row, split) for row in report.rows)
     return Table("Summary", columns, rows, note).without_empty_columns()
 
 
-def _summary_row(report: Report, row: ReportRow) -> tuple[str, ...]:
-    test, validation = evaluation_of(report, row, "test"), evaluation_of(report, row, "validation")
-    record, comparison = record_of(report, row), comparison_of(report, row)
-    p99 = next((p for p in record.latency.percentiles if p.percent == 99.0), None) if record else None
+def _summary_row(report: Report, row: ReportRow, split: Literal["test", "validation"]) -> tuple[str, ...]:
+    found = evaluation_of(report, row, split)
     return (
-        row.name
-        + (" (reference)" if row.name == report.reference else "")
-        + (" (unstable)" if row.stable is False else ""),
+        _named(report, row),
+        q.accuracy(row.test_accuracy if split == "test" else row.validation_accuracy, found.samples if found else None),
+        q.paired_cell(difference_of(report, row)),
+        q.milliseconds(row.mean_ms),
+        q.milliseconds(row.end_to_end_ms),
+        q.speedup(row.speedup, row.speedup_low, row.speedup_high),
+        q.speedup(row.speedup_end_to_end, row.end_to_end_low, row.end_to_end_high),
+    )
+
+
+def _named(report: Report, row: ReportRow) -> str:
+    reference = " (reference)" if row.name == report.reference else ""
+    return row.name + reference + (" (not steady)" if row.stable is False else "")
+
+
+def networks(report: Report) -> list[Table]:
+    """Everything else on each artifact: what it is, and its other times."""
+    kept = (
+        *("artifact", "layout", "guaranteed drop", "validation accuracy", "balanced accuracy", "worst class"),
+        *("MACs", "parameters", "ONNX size"),
+    )
+    note = "MACs for one image, on average over the exits taken."
+    what = Table("Each network", kept, tuple(_network_row(report, row) for row in report.rows), note)
+    took = ("artifact", "preparation, mean", "run, mean", "run, p50", "run, p99", "speed-up (p50)")
+    times = Table("Times of one image", took, tuple(_time_row(report, row) for row in report.rows))
+    timed = any(row.mean_ms is not None for row in report.rows)
+    return [table.without_empty_columns() for table in ((what, times) if timed else (what,))]
+
+
+def _network_row(report: Report, row: ReportRow) -> tuple[str, ...]:
+    test, validation = evaluation_of(report, row, "test"), evaluation_of(report, row, "validation")
+    judged_on = test or validation
+    worst = worst_class(judged_on) if judged_on else None
+    return (
+        row.name,
         row.layout,
         row.guarantee or q.NOTHING,
-        q.accuracy(row.test_accuracy, test.samples if test else None),
         q.accuracy(row.validation_accuracy, validation.samples if validation else None),
-        q.milliseconds(row.mean_ms),
-        q.milliseconds(row.p50_ms),
-        q.milliseconds(row.p99_ms) if row.p99_ms is not None or p99 is None else f"n/a (needs {p99.needs} calls)",
-        q.speedup(row.speedup, row.speedup_low, row.speedup_high),
-        q.speedup(comparison.speedup_p50, comparison.low, comparison.high) if comparison else q.NOTHING,
+        q.accuracy(judged_on.balanced_accuracy if judged_on else None),
+        f"{worst.name}: {q.accuracy(worst.accuracy)}" if worst else q.NOTHING,
         q.short_count(row.macs),
         q.short_count(row.parameters),
         q.megabytes(row.bytes),
+    )
+
+
+def _time_row(report: Report, row: ReportRow) -> tuple[str, ...]:
+    record, comparison = record_of(report, row), comparison_of(report, row)
+    p99 = next((p for p in record.latency.percentiles if p.percent == 99.0), None) if record else None
+    return (
+        row.name,
+        q.milliseconds(row.preparation_ms),
+        q.milliseconds(row.mean_ms),
+        q.milliseconds(row.p50_ms),
+        q.milliseconds(row.p99_ms) if row.p99_ms is not None or p99 is None else f"n/a (needs {p99.needs} calls)",
+        q.speedup(comparison.speedup_p50, comparison.low, comparison.high) if comparison else q.NOTHING,
     )
 
 
@@ -96,12 +137,15 @@ def latencies(report: Report) -> list[Table]:
         note = (
             f"{bench.input}. {threads(bench.threads)}, {bench.backend} on {bench.device}; warm-up of at least"
             f" {bench.warmup_ms:.0f} ms and 10 calls; {bench.duration_s:g} s measured for each line; closed loop,"
-            " nothing trimmed. Percentiles with their 99 % order-statistic intervals."
+            " nothing trimmed. Percentiles with their 99 % order-statistic intervals, of the run alone."
         )
+        if bench.preparation:
+            note += f" Preparation: {bench.preparation}."
         percents = [p.percent for p in bench.records[0].latency.percentiles] if bench.records else []
         columns = (
-            *("artifact", "scenario", "batch", "calls", "mean", *(f"p{percent:g}" for percent in percents), "max"),
-            *("over 3 medians", "images/s", "accuracy", "load", "first call", "stable"),
+            *("artifact", "scenario", "batch", "calls", "preparation", "run, mean", "end to end"),
+            *(*(f"p{percent:g}" for percent in percents), "max", "over 3 medians", "images/s, run"),
+            *("images/s, end to end", "accuracy", "load", "first call", "steady"),
         )
         rows = tuple(_latency_row(record) for record in bench.records)
         tables.append(Table(f"Latency, {bench.created}", columns, rows, note).without_empty_columns())
@@ -116,11 +160,14 @@ def _latency_row(record: BenchRecord) -> tuple[str, ...]:
         record.scenario,
         str(record.batch),
         q.count(latency.samples),
+        q.milliseconds(record.preparation.mean_ms if record.preparation else None),
         q.milliseconds(latency.mean_ms),
+        q.milliseconds(record.end_to_end_ms),
         *(q.percentile(found) for found in latency.percentiles),
         q.milliseconds(latency.max_ms),
         q.count(latency.over_three_medians),
         q.count(record.images_per_second),
+        q.count(1000 * record.batch / record.end_to_end_ms) if record.end_to_end_ms else q.NOTHING,
         q.accuracy(record.accuracy),
         q.milliseconds(record.load_ms),
         q.milliseconds(record.first_ms),
@@ -137,10 +184,17 @@ def _exit_latency(record: BenchRecord) -> Table:
     if record.mixture_residual is not None:
         note += f"Mean against the sum of share x forced mean: {record.mixture_residual * 100:+.1f} %."
     rows = tuple(
-        (timing.name, q.share(timing.share), q.milliseconds(timing.p50_ms), q.milliseconds(timing.forced_p50_ms))
+        (
+            timing.name,
+            q.share(timing.share),
+            q.milliseconds(timing.p50_ms),
+            q.milliseconds(timing.forced_p50_ms),
+            q.milliseconds(timing.forced_mean_ms),
+        )
         for timing in record.exits
     )
-    return Table(f"Exits of {record.name}, one image", ("exit", "left here", "p50 of those", "p50 forced"), rows, note)
+    columns = ("exit", "left here", "p50 of those", "p50 forced", "mean forced")
+    return Table(f"Exits of {record.name}, one image", columns, rows, note).without_empty_columns()
 
 
 def comparisons(report: Report) -> list[Table]:
@@ -152,6 +206,7 @@ def comparisons(report: Report) -> list[Table]:
         "batch",
         "speed-up (mean)",
         "speed-up (p50)",
+        "speed-up end to end",
         "rounds",
         "verdict on the mean",
     )
@@ -164,12 +219,13 @@ def comparisons(report: Report) -> list[Table]:
                     *(c.name, c.reference, c.scenario, str(c.batch)),
                     q.speedup(c.speedup_mean, c.mean_low, c.mean_high),
                     q.speedup(c.speedup_p50, c.low, c.high),
+                    q.speedup(c.speedup_end_to_end, c.end_to_end_low, c.end_to_end_high),
                     *(str(c.rounds), c.verdict),
                 )
                 for c in bench.comparisons
             ),
             "Above 1 is faster. 'No difference' where the 95 % interval holds 1.",
-        )
+        ).without_empty_columns()
         for bench in report.benches
         if bench.comparisons
     ]

@@ -151,6 +151,7 @@ class ExitTiming(Frozen):
     share: Fraction
     p50_ms: float | None = Field(description="of the calls that left here by themselves; None if too few")
     forced_p50_ms: float = Field(description="of calls forced to leave here")
+    forced_mean_ms: float | None = Field(None, description="likewise")
 
 
 class BenchRecord(Frozen):
@@ -162,8 +163,10 @@ class BenchRecord(Frozen):
     layout: str
     scenario: Literal["single-stream", "offline"]
     batch: int
-    latency: Latency
-    images_per_second: float
+    latency: Latency = Field(description="of the run alone, from prepared inputs to answers")
+    preparation: Latency | None = Field(None, description="of making one call's inputs from decoded images")
+    end_to_end_ms: float | None = Field(None, description="mean of a call with the preparation of its inputs")
+    images_per_second: float = Field(description="of the run alone")
     load_ms: float = Field(description="opening the artifact, hashes included")
     first_ms: float = Field(description="the first call")
     accuracy: Fraction | None = Field(None, description="on the images of this run")
@@ -188,6 +191,9 @@ class Comparison(Frozen):
     speedup_mean: float = Field(description="reference mean / mean; p50 shows an early exit's commonest path only")
     mean_low: float
     mean_high: float
+    speedup_end_to_end: float | None = Field(None, description="of the means with the preparation of the inputs")
+    end_to_end_low: float | None = None
+    end_to_end_high: float | None = None
     rounds: int
     verdict: Literal["faster", "slower", "no difference"] = Field(
         description="of the means, which decide what a stream of images costs; no difference: the interval holds 1"
@@ -221,6 +227,7 @@ class BenchReport(Frozen):
     backend: str = "onnxruntime"
     device: str
     input: str = Field(description="where the images came from, and how many different ones")
+    preparation: str | None = Field(None, description="from what inputs were prepared; None: it was not measured")
     warmup_ms: float
     duration_s: float
     records: tuple[BenchRecord, ...]
@@ -248,10 +255,15 @@ class ReportRow(Frozen):
     p50_ms: float | None
     p99_ms: float | None
     mean_ms: float | None = None
+    preparation_ms: float | None = Field(None, description="mean, of making the input of one image")
+    end_to_end_ms: float | None = Field(None, description="mean, with preparation")
     stable: bool | None = Field(None, description="of the latency; None where it was not measured")
     speedup: float | None = Field(description="of the mean over the reference's, single-stream")
     speedup_low: float | None = None
     speedup_high: float | None = None
+    speedup_end_to_end: float | None = Field(None, description="of the mean with preparation")
+    end_to_end_low: float | None = None
+    end_to_end_high: float | None = None
 
 
 class Report(Frozen):

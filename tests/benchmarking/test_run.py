@@ -9,19 +9,24 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from sdcompress.artifact.read import open_artifact
 from sdcompress.benchmarking import clock, contender
-from sdcompress.benchmarking.contender import input_order, split
+from sdcompress.benchmarking.contender import bench_originals, input_order, split
 from sdcompress.benchmarking.run import bench
+from sdcompress.data.samples import ArraySamples, Subset
+from sdcompress.data.source import array_source
 from sdcompress.errors import InputError, UnknownNameError, UsageError
 from sdcompress.runtime.engine import Prediction
 from sdcompress.runtime.open import open_engine
+from sdcompress.schema.manifest import Preprocess
 from sdcompress.schema.recipe import Bench
 from sdcompress.schema.report import BenchRecord, BenchReport
 
 IMAGES = np.arange(40, dtype=np.uint8).reshape(40, 1, 1, 1)  # image i has the grey value i and the class i % 4
 LABELS = np.arange(40) % 4
+PREPARED_MS = 0.5  # for each image
 QUICK = Bench(duration_s=0.3, warmup_ms=1.0, rounds=5, batch=(4,))
 
 
@@ -48,8 +53,9 @@ class Spinning:
         self.ms = ms
         self.exit_names = tuple(f"exit{k}" for k in range(len(ms)))
 
-    def preprocess(self, images: np.ndarray) -> np.ndarray:
-        return images.transpose(0, 3, 1, 2).astype(np.float32)
+    def preprocess(self, images: Any) -> np.ndarray:
+        now.ns += int(1e6 * PREPARED_MS * len(images))
+        return np.stack([np.asarray(image).reshape(1, 1, 1) for image in images]).astype(np.float32)
 
     def __call__(self, inputs: np.ndarray) -> Prediction:
         grey = inputs[:, 0, 0, 0].astype(np.int64)
@@ -105,6 +111,55 @@ def test_times_exits_and_accuracy_are_those_of_the_engines() -> None:
     (single, _) = report.comparisons
     assert (single.name, single.reference, single.rounds, single.verdict) == ("exits", "slow", 5, "faster")
     assert single.speedup_mean == pytest.approx(2.0 / 0.5, rel=0.15)
+
+
+@pytest.mark.usefixtures("engines")
+def test_preparation_is_timed_apart_and_added() -> None:
+    report = bench(["slow", "exits"], images=IMAGES, labels=LABELS, settings=QUICK)
+    for name, run_ms in (("slow", 2.0), ("exits", 0.5)):
+        found = record(report, name, "single-stream")
+        assert found.preparation is not None
+        assert found.preparation.mean_ms == pytest.approx(PREPARED_MS, rel=1e-3)
+        assert found.latency.mean_ms == pytest.approx(run_ms, rel=0.15)  # the run alone, as before
+        assert found.end_to_end_ms == pytest.approx(found.latency.mean_ms + PREPARED_MS, rel=1e-3)
+        batch = record(report, name, "offline")
+        assert batch.preparation is not None
+        assert batch.preparation.mean_ms == pytest.approx(4 * PREPARED_MS, rel=1e-3)
+    (single, _) = report.comparisons
+    # 2 ms against 0.5: four times; with 0.5 ms of preparation on both sides two and a half times
+    assert single.speedup_mean == pytest.approx(4.0, rel=0.15)
+    assert single.speedup_end_to_end == pytest.approx(2.5, rel=0.1)
+    assert single.end_to_end_low is not None
+    assert single.end_to_end_high is not None
+    assert single.end_to_end_low <= single.speedup_end_to_end <= single.end_to_end_high  # type: ignore[operator]
+    assert report.preparation == (
+        "from decoded images of 1x1 pixels (width x height), nothing is resized; decoding a file is not in it"
+    )
+
+
+@pytest.mark.usefixtures("engines")
+def test_preparation_starts_from_images_at_their_own_size() -> None:
+    originals = [Image.new("L", (1, 1), 2 * k) for k in range(3)]
+    settings = QUICK.model_copy(update={"scenarios": ("offline",)})
+    report = bench(["slow"], images=IMAGES, originals=originals, settings=settings)
+    assert report.preparation is not None
+    assert "resized and cropped as the network wants it" in report.preparation
+    found = record(report, "slow", "offline")  # four at a time of three pictures: they are repeated
+    assert found.preparation is not None
+    assert found.preparation.mean_ms == pytest.approx(4 * PREPARED_MS, rel=1e-3)
+
+
+def test_originals_are_those_of_the_samples_that_keep_them() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (100, 8, 8, 1), dtype=np.uint8)
+    source = array_source(
+        ("a",), Preprocess(channels=1, resize=(32, 32), mean=(0.5,), std=(0.5,)), (pixels, np.zeros(100, np.int64))
+    )
+    found = bench_originals(Subset(source.train, np.arange(50, 100)))
+    assert found is not None
+    assert len(found) == 50
+    assert {image.size for image in found} == {(8, 8)}
+    assert {np.asarray(image).tobytes() for image in found} == {image.tobytes() for image in pixels[50:]}
+    assert bench_originals(ArraySamples(pixels, np.zeros(100, np.int64))) is None
 
 
 @pytest.mark.usefixtures("engines")

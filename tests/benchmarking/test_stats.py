@@ -15,6 +15,7 @@ from sdcompress.benchmarking.stats import (
     percentile,
     ratio_of_means,
     ratio_of_medians,
+    ratio_of_sums,
     sample_floor,
     verdict,
 )
@@ -73,6 +74,17 @@ def test_an_engine_that_takes_c_times_as_long_has_the_ratio_c_without_doubt(
     slow, fast = [c * np.array(r) for r in rounds], [np.array(r) for r in rounds]
     for ratio in (ratio_of_medians(slow, fast), ratio_of_means(slow, fast)):
         assert (ratio.value, ratio.low, ratio.high) == pytest.approx((c, c, c))
+
+
+def test_the_ratio_of_sums_adds_the_means_of_parts_that_were_timed_apart() -> None:
+    # means: 1 + 4 of the one, 1 + 1.5 of the other, whatever the number of calls in a part
+    reference = [[np.array([1.0, 1.0])] * 5, [np.array([4.0])] * 5]
+    other = [[np.array([1.0])] * 5, [np.array([1.0, 2.0, 1.5])] * 5]
+    found = ratio_of_sums(reference, other)
+    assert (found.value, found.low, found.high) == pytest.approx((2.0, 2.0, 2.0))
+    rng = np.random.default_rng(0)
+    slow, fast = ([scale * rng.lognormal(0, 0.1, 20) for _ in range(10)] for scale in (2, 1))
+    assert ratio_of_sums([slow], [fast], seed=1) == ratio_of_means(slow, fast, seed=1)
 
 
 def test_the_ratio_of_medians_pools_the_calls_of_all_rounds() -> None:

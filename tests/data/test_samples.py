@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from PIL import Image
 
-from sdcompress.data.samples import ArraySamples, Dataset, Subset
+from sdcompress.data import load
+from sdcompress.data.samples import ArraySamples, Dataset, Subset, originals
 from sdcompress.errors import DataError
 from sdcompress.schema.manifest import Preprocess
+from sdcompress.schema.recipe import Data
 
 
 def numbered(count: int) -> ArraySamples:
@@ -58,3 +63,24 @@ def test_an_empty_split_cannot_be_measured_on() -> None:
     assert dataset.split("test") is full
     with pytest.raises(DataError, match="validation"):
         dataset.split("validation")
+
+
+def test_files_are_given_at_their_own_size(tmp_path: Path) -> None:
+    sizes = [(40, 48), (30, 30), (64, 20)]
+    for split in ("train", "test"):
+        for name in "ab":
+            (tmp_path / split / name).mkdir(parents=True)
+            for k, size in enumerate(sizes * 4):
+                Image.new("RGB", size, (k, 10 * k, 3)).save(tmp_path / split / name / f"{k:02}.png")
+    found = load(Data(name="imagefolder", dir=str(tmp_path), image_size=28), seed=0).test
+    whole = originals(found, np.arange(6))
+    assert whole is not None
+    assert [image.shape for image in whole] == [(h, w, 3) for w, h in sizes * 2]
+    assert [tuple(image[0, 0]) for image in whole] == [(k, 10 * k, 3) for k in range(6)]
+    assert found.images(np.arange(6)).shape == (6, 28, 28, 3)  # as before
+
+
+def test_samples_that_keep_no_originals_say_so() -> None:
+    samples = ArraySamples(np.zeros((3, 4, 4, 1), np.uint8), np.zeros(3, np.int64))
+    assert originals(samples, np.arange(2)) is None
+    assert originals(Subset(samples, np.arange(2)), np.arange(1)) is None

@@ -28,6 +28,8 @@ def test_rows_hold_what_was_measured_of_them(report: Report) -> None:
     assert chain.test_accuracy == 0.91  # of the policy, not of the last exit, not of the ensemble
     assert chain.mean_ms == pytest.approx(1.75)
     assert (chain.speedup, chain.speedup_low, chain.speedup_high) == pytest.approx((2.29, 2.25, 2.33))
+    assert (chain.preparation_ms, chain.end_to_end_ms) == pytest.approx((0.5, 2.25))
+    assert (chain.speedup_end_to_end, chain.end_to_end_low, chain.end_to_end_high) == (2.0, 1.97, 2.03)
     assert report.reference == "whole"
 
 

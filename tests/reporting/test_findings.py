@@ -12,7 +12,8 @@ from sdcompress.evaluation.early_exit import paired_difference
 from sdcompress.evaluation.paired import pack
 from sdcompress.reporting import quantities as q
 from sdcompress.reporting.build import build
-from sdcompress.reporting.findings import cautions, findings, headline
+from sdcompress.reporting.cautions import cautions
+from sdcompress.reporting.findings import findings, headline
 from sdcompress.schema.base import Interval
 from sdcompress.schema.report import BenchReport, Comparison, Evaluation, ExitScore, Report
 
@@ -29,27 +30,56 @@ def compared(report: Report, **changed: Any) -> Report:
     return report.model_copy(update={"benches": (bench.model_copy(update={"comparisons": (other,)}),)})
 
 
-def test_the_headline_names_the_trade_with_its_intervals(report: Report) -> None:
-    assert headline(report) == (
-        "chain is 2.29× as fast as whole in the mean (95 % interval 2.25 to 2.33), 4.00× at the median (3.95 to 4.05);"
-        " accuracy −1.00 points on the test split (91.00 % against 92.00 %, 10\u202f000 images)."
+def test_the_headline_names_the_trade_in_one_breath(report: Report) -> None:
+    said = "chain is 2.29× as fast as whole (2.00× end to end) and loses 1.00 points of accuracy."
+    assert headline(report) == said
+    assert len(said.split()) < 25
+
+
+def test_a_headline_from_an_unsteady_machine_says_what_to_do(report: Report) -> None:
+    shaky = (report.rows[0].model_copy(update={"stable": False}), report.rows[1])
+    expected = headline(report) + " The machine was not steady: measure again to be sure."
+    assert headline(report.model_copy(update={"rows": shaky})) == expected
+
+
+def test_a_headline_calls_a_difference_within_sampling_error_so(report: Report) -> None:
+    near = answered(report, gained=5, lost=9, samples=945)
+    rows = tuple(
+        row.model_copy(update={"test_accuracy": right / 945})
+        for row, right in zip(report.rows, (940, 936), strict=True)
+    )
+    assert headline(near.model_copy(update={"rows": rows})) == (
+        "chain is 2.29× as fast as whole (2.00× end to end) and as accurate within sampling error (−0.42 points)."
     )
 
 
-def test_a_headline_from_an_unstable_run_says_so(report: Report) -> None:
-    shaky = (report.rows[0].model_copy(update={"stable": False}), report.rows[1])
-    assert headline(report.model_copy(update={"rows": shaky})) == headline(report) + " The measurement was not stable."
+def test_no_row_is_praised_whose_accuracy_was_not_compared(report: Report) -> None:
+    kept = tuple(found for found in report.evaluations if found.name == "chain")
+    rows = (report.rows[0].model_copy(update={"test_accuracy": None}), report.rows[1])
+    said = headline(report.model_copy(update={"evaluations": kept, "rows": rows}))
+    assert said == (
+        "No trade can be named: the accuracy of chain and whole was not compared."
+        " 'sdcompress evaluate' on each of them gives it."
+    )
+
+
+def test_the_finding_of_a_row_has_the_intervals_and_the_time_end_to_end(report: Report) -> None:
+    (said,) = findings(report)
+    assert said == (
+        "chain is 2.29× as fast as whole (95 % interval 2.25 to 2.33); end to end 2.00× (1.97 to 2.03)."
+        " Accuracy −1.00 points on the test split (91.00 % against 92.00 %, 10\u202f000 images)."
+    )
 
 
 def test_slower_and_worse_is_said_plainly(report: Report) -> None:
     slow = compared(report, verdict="slower", speedup_mean=0.8)
     assert headline(slow) == "Nothing was found that is faster than whole and at most one point less accurate."
-    assert findings(slow)[0].startswith("chain is 0.80× the speed of (slower than) whole in the mean")
+    assert findings(slow)[0].startswith("chain is 0.80× the speed of (slower than) whole (95 %")
 
 
 def test_no_difference_is_said_plainly(report: Report) -> None:
     same = compared(report, verdict="no difference", speedup_mean=1.01)
-    assert findings(same)[0].startswith("chain and whole: no difference in mean latency (1.01×")
+    assert findings(same)[0].startswith("chain and whole: no difference in the mean time of a run (1.01×")
 
 
 def test_speed_that_costs_more_than_a_point_makes_no_headline(report: Report) -> None:
@@ -72,14 +102,14 @@ def answered(report: Report, gained: int, lost: int, samples: int) -> Report:
 def test_a_difference_that_the_paired_interval_excludes_is_not_called_sampling_error(report: Report) -> None:
     # 4 lost of 945: 0.423 +- 1.96 * sqrt(0.00423 * (1 - 0.00423)) / sqrt(945); unpaired it would be within +-0.42
     (said,) = findings(answered(report, gained=0, lost=4, samples=945))
-    assert "accuracy −0.42 points (95 % interval −0.84 to −0.01) on the test split" in said
+    assert "Accuracy −0.42 points (95 % interval −0.84 to −0.01) on the test split" in said
     assert "sampling error" not in said
 
 
 def test_a_difference_within_the_sampling_error_is_called_so(report: Report) -> None:
     # 5 won, 9 lost of 945: 0.423 +- 1.96 * sqrt(14 / 945) / sqrt(945) = 0.423 +- 0.776
     (said,) = findings(answered(report, gained=5, lost=9, samples=945))
-    assert "accuracy −0.42 points (95 % interval −1.20 to +0.35, within sampling error) on the test split" in said
+    assert "Accuracy −0.42 points (95 % interval −1.20 to +0.35, within sampling error) on the test split" in said
 
 
 def test_report_and_explanation_say_the_same_of_a_difference(report: Report) -> None:
@@ -103,14 +133,17 @@ def test_a_difference_that_cannot_be_paired_has_no_verdict(report: Report) -> No
 
 
 def test_cautions_name_unstable_runs_threads_flattering_medians_and_missing_tests(report: Report) -> None:
-    assert [said for said in cautions(report) if "do not quote the median (4.00× against 2.29× in the mean)" in said]
+    assert [said for said in cautions(report) if "quote the median (chain, 4.00× against 2.29× in the mean)" in said]
     (bench,) = report.benches
     shaky = bench.records[0].model_copy(update={"stable": False, "reasons": ("it shook",)})
     routed = bench.records[1].model_copy(update={"mixture_residual": 0.25})
     other = bench.model_copy(update={"records": (shaky, routed), "threads": 2, "comparisons": ()})
     untested = tuple(row.model_copy(update={"test_accuracy": None}) for row in report.rows)
     said = " ".join(cautions(report.model_copy(update={"benches": (other,), "rows": untested, "notes": ("mine",)})))
-    for expected in ("mine", "Not stable: it shook (whole, single-stream, batch 1).", "2 threads", "differs by 25.0 %"):
+    noisy = (
+        "The times of whole (single-stream, batch 1) are not steady: it shook. This is the machine, not the networks:"
+    )
+    for expected in ("mine", noisy, "2 threads", "differs from what the exits cost when forced (chain by 25.0 %)"):
         assert expected in said
     assert "Nothing was evaluated on the test split" in said
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from sdcompress.errors import OutputExistsError
 from sdcompress.reporting import html, markdown
 from sdcompress.reporting.build import build
+from sdcompress.reporting.plots import _exit_curve, _points
 from sdcompress.reporting.report_page import report_page
 from sdcompress.reporting.write import files, write
 from sdcompress.schema.report import BenchReport, Evaluation, Report
@@ -113,6 +116,33 @@ def test_every_plot_is_drawn_with_its_names_as_text(report: Report) -> None:
     assert "Validation accuracy while training byot" in text
     assert page(report).count('role="img"') == 6
     assert "#0102" not in page(report)  # every stand-in colour became a variable
+
+
+def test_the_main_table_is_narrow_and_every_column_is_still_there(report: Report) -> None:
+    """On a phone its rows become blocks, whose lines are named by the columns."""
+    page_ = report_page(report)
+    assert page_.summary.columns == (
+        "artifact", "test accuracy", "run", "end to end", "speed-up of the run", "speed-up end to end",
+    )  # fmt: skip
+    assert page_.summary.rows[1][2:] == ("1.75 ms", "2.25 ms", "2.29× [2.25, 2.33]", "2.00× [1.97, 2.03]")
+    what, times = page_.details[:2]
+    assert what.columns == (
+        "artifact", "layout", "guaranteed drop", "validation accuracy", "MACs", "parameters", "ONNX size",
+    )  # fmt: skip
+    assert times.columns == ("artifact", "preparation, mean", "run, mean", "run, p50", "run, p99", "speed-up (p50)")
+    text = html.html(page_)
+    assert 'data-label="speed-up end to end"' in text
+    assert text.count("<details") == len(page_.details) + 1  # and the recipe
+
+
+def test_forced_exits_stand_at_their_means_on_an_axis_of_means(report: Report) -> None:
+    chain = next(point for point in _points(report) if point.row.name == "chain")
+    axes = Figure().subplots()
+    _exit_curve(axes, chain)
+    assert axes.lines[0].get_xdata().tolist() == [1.05, 4.2]
+    old = tuple(timing.model_copy(update={"forced_mean_ms": None}) for timing in chain.record.exits)
+    record = chain.record.model_copy(update={"exits": old})
+    assert _exit_curve(axes, replace(chain, record=record)) == []  # an earlier version's medians are left out
 
 
 def test_hostile_names_are_text_and_nothing_else(report: Report) -> None:

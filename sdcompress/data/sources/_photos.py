@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
@@ -59,6 +60,13 @@ class Decoded(ABC):
     def images(self, indices: Labels) -> Images:
         """The images at these positions, [b, H, W, C]."""
         return np.stack([self._image(int(index)) for index in indices])
+
+    def originals(self, indices: Labels) -> list[Images]:
+        """The images at these positions at their own size, [h, w, C] each."""
+        whole = copy.copy(self)
+        unsized = self._preprocess.model_copy(update={"resize": None, "crop": None})
+        whole._preprocess = unsized  # noqa: SLF001 - of its own class
+        return [whole._image(int(index)) for index in indices]  # noqa: SLF001
 
     @abstractmethod
     def name(self, position: int) -> str:

@@ -36,6 +36,7 @@ def _facts(found: Explanation) -> list[str]:
     if found.turns_ms:
         facts.append(
             f"One image at a time on {found.machine.cpu}, {threads(found.threads)}: the median of"
-            f" {len(found.turns_ms)} turns, with the lowest and the highest."
+            f" {len(found.turns_ms)} turns, with the lowest and the highest. The preparation of the input is not in it:"
+            " 'sdcompress bench' measures that too."
         )
     return [*facts, f"Policy {found.kind}. {found.guarantee}"] if found.kind else facts
