@@ -35,6 +35,10 @@ except PackageNotFoundError:  # a working tree on a machine that cannot install 
     __version__ = "0+unknown"
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     if name == "open":
         return importlib.import_module("sdcompress.runtime.open").open_engine

@@ -44,7 +44,9 @@ def _root(
 for module in (training, exporting, quantizing, calibrating, artifacts, measuring, about):
     for verb in module.VERBS:
         name = verb.__name__.rstrip("_")
-        app.command(name, no_args_is_help=name not in ("train", "list", "doctor"))(verb)
+        # left to Typer, the first sentence would end in the middle of the list of verbs
+        line = (verb.__doc__ or "").partition("\n")[0]
+        app.command(name, short_help=line, no_args_is_help=name not in ("train", "list", "doctor"))(verb)
 
 
 def start() -> None:
@@ -52,7 +54,7 @@ def start() -> None:
     # a console script does not look for modules where the user stands, as python -m does: 'my_nets:make'
     sys.path.insert(0, str(Path.cwd()))
     try:
-        app(standalone_mode=True)
+        app(prog_name="sdcompress", standalone_mode=True)
     except SdcompressError as error:
         messages.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
         sys.exit(error.exit_code)
