@@ -18,7 +18,7 @@ from sdcompress.errors import StorageError
 __all__ = ["digest_of", "replace_folder", "sha256_of", "staged_folder", "storage_errors", "write_text"]
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
-_STORAGE = {*_FULL, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR}
+_STORAGE = {*_FULL, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EILSEQ}
 
 
 def sha256_of(path: Path) -> str:

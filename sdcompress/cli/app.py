@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from sdcompress.cli import about, artifacts, calibrating, exporting, measuring, quantizing, training
 from sdcompress.cli.screen import messages
+from sdcompress.cli.surroundings import as_error, check_arguments, check_working_directory, flush, prepare_streams
 from sdcompress.errors import Interrupted, SdcompressError
 
 __all__ = ["app", "start"]
@@ -51,15 +53,38 @@ for module in (training, exporting, quantizing, calibrating, artifacts, measurin
 
 def start() -> None:
     """Run, and turn errors into messages and exit codes."""
+    prepare_streams()
+    try:
+        sys.exit(_run())
+    except SdcompressError as error:
+        _refuse(error)
+    except OSError as error:
+        if (refused := as_error(error)) is None:
+            raise
+        _refuse(refused)
+    except KeyboardInterrupt:
+        sys.exit(Interrupted.exit_code)
+
+
+def _run() -> int:
+    check_arguments(sys.argv[1:])
+    check_working_directory()
     # a console script does not look for modules where the user stands, as python -m does: 'my_nets:make'
     sys.path.insert(0, str(Path.cwd()))
     try:
         app(prog_name="sdcompress", standalone_mode=True)
-    except SdcompressError as error:
-        messages.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(Interrupted.exit_code)
     except SystemExit as stopped:
+        try:
+            flush()
+        except BrokenPipeError:
+            return 0
         # Typer and rich say 1 where the reader of our output has gone (| head), which is no bug of ours
-        sys.exit(0 if stopped.code == 1 else stopped.code)
+        return 0 if stopped.code == 1 else int(stopped.code or 0)
+    return 0
+
+
+def _refuse(error: SdcompressError) -> NoReturn:
+    with contextlib.suppress(OSError):  # that stdout is full is what the message is about
+        flush()
+    messages.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+    sys.exit(error.exit_code)
