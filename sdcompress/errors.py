@@ -16,7 +16,7 @@
     |   +-- CertificateError        4   edited or foreign certificate, or thresholds beyond it
     |   +-- SignatureError          4   no signature, or not one by the key that is asked for
     |   +-- ParityError             4   an export whose outputs differ from the checkpoint's
-    +-- BenchmarkError              5   a measurement that cannot be trusted or that regressed
+    +-- BenchmarkError              5   a measurement that cannot be trusted (bench --require-stable)
     +-- TrainingDivergedError       6   a loss that is not finite
     +-- Interrupted               130   Ctrl-C; the run can be resumed
 
@@ -183,7 +183,7 @@ class ParityError(VerificationError):
 
 
 class BenchmarkError(SdcompressError):
-    """A measurement that cannot be trusted, or one that regressed."""
+    """A measurement that cannot be trusted."""
 
     exit_code = 5
 

@@ -21,7 +21,7 @@ from typing import Any
 from sdcompress.errors import UnknownNameError, UsageError, requires_extra
 from sdcompress.own_code import check_module, use_working_directory
 
-__all__ = ["call_user_function", "describe", "load", "load_file", "names"]
+__all__ = ["call_user_function", "describe", "load", "load_file", "members", "names"]
 
 
 def names(room: str) -> list[str]:
@@ -43,6 +43,16 @@ def describe(room: str, name: str) -> str:
     if name in foreign:
         return f"from {foreign[name].value}"
     raise UnknownNameError(_plural(room), name, names(room))
+
+
+def members(room: str, name: str) -> tuple[str, ...]:
+    """What an entry of this package has by name: the literal ``NAMES`` of its module, read without importing it."""
+    own = _own(room)
+    tree = ast.parse(own[name].read_text(encoding="utf-8")) if name in own else ast.parse("")
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "NAMES" for t in node.targets):
+            return tuple(ast.literal_eval(node.value))
+    return ()
 
 
 def load(room: str, name: str, *, extra: str) -> Any:

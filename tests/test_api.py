@@ -25,6 +25,15 @@ def test_a_verb_is_callable_whatever_room_was_imported_before(verb: str) -> None
     assert callable(getattr(sdcompress, verb))
 
 
+def test_dir_lists_the_verbs_before_any_was_used() -> None:
+    code = "import sdcompress; print(*dir(sdcompress)); print(*sdcompress.__all__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    listed, verbs = (set(line.split()) for line in done.stdout.splitlines())
+    assert verbs == {*"bench calibrate evaluate explain export open plan quantize report run train verify".split()}  # noqa: SIM905
+    assert verbs <= listed
+    assert "__version__" in listed
+
+
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'tarin'"):
         sdcompress.tarin  # noqa: B018

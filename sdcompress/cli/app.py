@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from sdcompress.cli import about, artifacts, calibrating, exporting, measuring, quantizing, training
 from sdcompress.cli.screen import messages
+from sdcompress.cli.surroundings import as_error, check_arguments, check_working_directory, flush, prepare_streams
 from sdcompress.errors import Interrupted, SdcompressError
 
 __all__ = ["app", "start"]
@@ -43,18 +45,43 @@ def _root(
 for module in (training, exporting, quantizing, calibrating, artifacts, measuring, about):
     for verb in module.VERBS:
         name = verb.__name__.rstrip("_")
-        app.command(name, no_args_is_help=name not in ("train", "list", "doctor"))(verb)
+        # left to Typer, the first sentence would end in the middle of the list of verbs
+        line = (verb.__doc__ or "").partition("\n")[0]
+        app.command(name, short_help=line, no_args_is_help=name not in ("train", "list", "doctor"))(verb)
 
 
 def start() -> None:
     """Run, and turn errors into messages and exit codes."""
+    prepare_streams()
     try:
-        app(standalone_mode=True)
+        sys.exit(_run())
     except SdcompressError as error:
-        messages.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(error.exit_code)
+        _refuse(error)
+    except OSError as error:
+        if (refused := as_error(error)) is None:
+            raise
+        _refuse(refused)
     except KeyboardInterrupt:
         sys.exit(Interrupted.exit_code)
+
+
+def _run() -> int:
+    check_arguments(sys.argv[1:])
+    check_working_directory()
+    try:
+        app(prog_name="sdcompress", standalone_mode=True)
     except SystemExit as stopped:
+        try:
+            flush()
+        except BrokenPipeError:
+            return 0
         # Typer and rich say 1 where the reader of our output has gone (| head), which is no bug of ours
-        sys.exit(0 if stopped.code == 1 else stopped.code)
+        return 0 if stopped.code == 1 else int(stopped.code or 0)
+    return 0
+
+
+def _refuse(error: SdcompressError) -> NoReturn:
+    with contextlib.suppress(OSError):  # that stdout is full is what the message is about
+        flush()
+    messages.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+    sys.exit(error.exit_code)

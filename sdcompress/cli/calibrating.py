@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sdcompress.cli.completion import complete_from
 from sdcompress.cli.options import Backend, DataDir, Device, Json, Overwrite, Threads, milliseconds, share
 from sdcompress.cli.screen import bar, write_json
 from sdcompress.errors import UsageError
@@ -18,7 +19,12 @@ MaxDrop = Annotated[
     str | None, typer.Option("--max-drop", help="accuracy that may be lost, e.g. 1% or 0.01; default: the recipe's")
 ]
 PolicyKind = Annotated[
-    str | None, typer.Option("--policy", help="of 'sdcompress list policies'; default: the recipe's, max_prob")
+    str | None,
+    typer.Option(
+        "--policy",
+        help="of 'sdcompress list policies'; default: the recipe's, max_prob",
+        autocompletion=complete_from("sdcompress.policies"),
+    ),
 ]
 Confidence = Annotated[
     str | None,

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 from pydantic import ValidationError
 
+from sdcompress.cli.completion import complete_from
 from sdcompress.cli.options import (
     AllowUncertified,
     Backend,
@@ -23,9 +24,10 @@ from sdcompress.cli.options import (
     threads_or_default,
 )
 from sdcompress.cli.screen import bar, command_line, say, write_json
-from sdcompress.errors import UsageError
+from sdcompress.errors import BenchmarkError, UsageError
 from sdcompress.schema.base import explain
 from sdcompress.schema.recipe import Bench
+from sdcompress.schema.report import BenchReport
 
 __all__ = ["VERBS"]
 
@@ -37,7 +39,11 @@ def evaluate(
     threads: FreeThreads = None,
     backend: Annotated[
         str | None,
-        typer.Option("--backend", help="what computes; default: onnxruntime for an artifact, torch for a checkpoint"),
+        typer.Option(
+            "--backend",
+            help="what computes; default: onnxruntime for an artifact, torch for a checkpoint",
+            autocompletion=complete_from("sdcompress.runtime.backends"),
+        ),
     ] = None,
     device: Device = "cpu",
     allow_uncertified: AllowUncertified = False,
@@ -165,6 +171,9 @@ def bench(
     backend: Backend = "onnxruntime",
     device: Device = "cpu",
     allow_uncertified: AllowUncertified = False,
+    require_stable: Annotated[
+        bool, typer.Option("--require-stable", help="exit code 5 where a measurement is not stable, e.g. in CI")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Measure artifacts in turn on this machine: percentiles, exit mix, and ratios with confidence intervals.
@@ -199,6 +208,20 @@ def bench(
         write_json(found.model_dump(mode="json"))
     else:
         show_bench(found)
+    if require_stable:
+        _check_stable(found)
+
+
+def _check_stable(found: BenchReport) -> None:
+    """Refuse a measurement that cannot be trusted, after it was printed."""
+    unstable = [record for record in found.records if not record.stable]
+    if unstable:
+        reasons = dict.fromkeys(reason for record in unstable for reason in record.reasons)
+        raise BenchmarkError(
+            f"{len(unstable)} of {len(found.records)} measurements are not stable: {'; '.join(reasons)}.",
+            allowed="stable ones, with --require-stable",
+            next_step="end other work, lower --threads or raise --duration, and measure again",
+        )
 
 
 def report(
@@ -220,7 +243,7 @@ def report(
     from sdcompress import api
     from sdcompress.cli.tables import show_report
     from sdcompress.reporting.read import read_result
-    from sdcompress.schema.report import BenchReport, Evaluation
+    from sdcompress.schema.report import Evaluation
 
     made = api.report(
         _by_name(artifacts),

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sdcompress.cli.completion import complete_from, complete_recipe
 from sdcompress.cli.screen import note
 from sdcompress.errors import UsageError
 
@@ -34,7 +35,13 @@ __all__ = [
 
 # Typer reads these at run time, where Python 3.10 is the oldest; Optional is what it knows on all versions
 RecipeFile = Annotated[
-    str | None, typer.Option("--config", "-c", help="recipe: a YAML file or the name of a shipped recipe")
+    str | None,
+    typer.Option(
+        "--config",
+        "-c",
+        help="recipe: a YAML file or the name of a shipped recipe",
+        autocompletion=complete_recipe,
+    ),
 ]
 Set = Annotated[
     list[str] | None,
@@ -57,7 +64,14 @@ TrustModules = Annotated[
     bool,
     typer.Option("--trust-modules", help="run the code of a module that a checkpoint names, whoever trained it"),
 ]
-Backend = Annotated[str, typer.Option("--backend", help="what computes: of 'sdcompress list backends'")]
+Backend = Annotated[
+    str,
+    typer.Option(
+        "--backend",
+        help="what computes: of 'sdcompress list backends'",
+        autocompletion=complete_from("sdcompress.runtime.backends"),
+    ),
+]
 Device = Annotated[str, typer.Option("--device", help="cpu or cuda")]
 
 

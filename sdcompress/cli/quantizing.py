@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from sdcompress.cli.completion import complete_from
 from sdcompress.cli.options import DataDir, FreeThreads, Json, Out, Overwrite, share, threads_or_default
 from sdcompress.cli.screen import bar, say, table, write_json
 from sdcompress.schema.quantized import Quantized
@@ -17,7 +18,12 @@ __all__ = ["VERBS"]
 def quantize(
     artifact: Annotated[Path, typer.Argument(help="folder of an artifact in fp32")],
     precision: Annotated[
-        str, typer.Option("--precision", help="of 'sdcompress list precisions': int8, uint8, fp8, fp16, bf16")
+        str,
+        typer.Option(
+            "--precision",
+            help="of 'sdcompress list precisions': int8, uint8, fp8, fp16, bf16",
+            autocompletion=complete_from("sdcompress.quantizing.precisions"),
+        ),
     ],
     out: Out,
     max_drop: Annotated[

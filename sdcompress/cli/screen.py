@@ -35,7 +35,8 @@ def command_line() -> str:
 
 def write_json(data: Any) -> None:
     """One JSON value to stdout."""
-    typer.echo(json_safe(json.dumps(data, indent=2, ensure_ascii=False)))
+    utf8 = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf")
+    typer.echo(json_safe(json.dumps(data, indent=2, ensure_ascii=not utf8)))
 
 
 def say(*lines: str) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from sdcompress.cli.completion import complete_from, complete_method, complete_model, complete_recipe
 from sdcompress.cli.options import DataDir, Json, Overwrite, PrintConfig, RecipeFile, Set, as_settings
 from sdcompress.cli.screen import bar, command_line, epoch_line, note, say, write_json
 
@@ -18,9 +19,21 @@ if TYPE_CHECKING:
 
 __all__ = ["VERBS"]
 
-Method = Annotated[str | None, typer.Option("--method", help="method of 'sdcompress list methods' [method]")]
-ModelName = Annotated[str | None, typer.Option("--model", help="backbone, e.g. timm:resnet18 [model.name]")]
-DataName = Annotated[str | None, typer.Option("--data", help="data set of 'sdcompress list data' [data.name]")]
+Method = Annotated[
+    str | None,
+    typer.Option("--method", help="method of 'sdcompress list methods' [method]", autocompletion=complete_method),
+]
+ModelName = Annotated[
+    str | None, typer.Option("--model", help="backbone, e.g. timm:resnet18 [model.name]", autocompletion=complete_model)
+]
+DataName = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        help="data set of 'sdcompress list data' [data.name]",
+        autocompletion=complete_from("sdcompress.data.sources"),
+    ),
+]
 Epochs = Annotated[int | None, typer.Option("--epochs", help="[train.epochs]")]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", help="[train.batch_size]")]
 Lr = Annotated[float | None, typer.Option("--lr", help="[train.optimizer.lr]")]
@@ -100,7 +113,9 @@ def train(
 
 
 def run(
-    recipe: Annotated[str, typer.Argument(help="a YAML file or the name of a shipped recipe")],
+    recipe: Annotated[
+        str, typer.Argument(help="a YAML file or the name of a shipped recipe", autocompletion=complete_recipe)
+    ],
     set_: Set = None,
     data_dir: DataDir = None,
     threads: TrainThreads = None,

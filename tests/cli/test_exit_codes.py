@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
+from sdcompress import errors
 from sdcompress.errors import SetupError
 from sdcompress.nvidia.probe import probe_cuda
 from sdcompress.storage import digest_of
@@ -281,3 +283,30 @@ def test_calibration_on_data_that_may_have_been_trained_on_is_2(cli, made, tmp_p
             done = cli("calibrate", cascade, *wish, "--out", tmp_path / "out")
             refused(done, 2, "not the one that was trained on", "allowed: the same files and the same split")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("stable", [True, False])
+def test_a_measurement_that_cannot_be_trusted_is_5_where_that_is_asked_for(
+    cli, made, monkeypatch, stable: bool
+) -> None:
+    monkeypatch.setattr("sdcompress.benchmarking.record.reasons", lambda *_, **__: [] if stable else ["other work"])
+    quick = ["--images", "golden", "--scenario", "single-stream", "--duration", "50ms", "--warmup", "1ms"]
+    command = ["bench", made.cascade, *quick, "--rounds", "5", "--json"]
+    assert cli(*command).code == 0
+    done = cli(*command, "--require-stable")
+    assert json.loads(done.out)["records"][0]["stable"] is stable  # what was measured is printed all the same
+    assert done.code == (0 if stable else 5)
+    assert stable or "1 of 1 measurements are not stable: other work" in done.err
+
+
+def test_every_documented_exit_code_is_that_of_an_error_which_something_raises() -> None:
+    """A code in the table that nothing gives is a promise to scripts that is not kept."""
+    documented = set(re.findall(r"(\w+Error|Interrupted) +(\d+) ", errors.__doc__ or ""))
+    assert ("BenchmarkError", "5") in documented
+    package = Path(errors.__file__).parent
+    text = "\n".join(path.read_text(encoding="utf-8") for path in package.rglob("*.py"))
+    for name, code in documented:
+        kind = getattr(errors, name)
+        assert kind.exit_code == int(code), name
+        family = {kind, *(each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, kind))}
+        assert any(re.search(rf"(?<!class )\b{each.__name__}\(|, {each.__name__}\)", text) for each in family), name

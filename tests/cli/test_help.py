@@ -47,6 +47,15 @@ def test_help_of_a_verb_ends_in_an_example_of_it(fresh: dict, verb: str) -> None
     assert f"Example: sdcompress {verb}" in fresh["shown"][f"{verb} --help"]
 
 
+def test_no_sentence_of_the_help_breaks_off(fresh: dict) -> None:
+    assert not any(re.search(r"[a-z,;:]\.\.\.", text) for text in fresh["shown"]["--help"].splitlines())
+    listed = " ".join(fresh["shown"]["--help"].split())
+    for command in app.registered_commands:
+        first = (command.callback.__doc__ or "").partition("\n")[0]
+        assert first.endswith(".")
+        assert first in listed
+
+
 def test_help_and_lists_and_recipes_load_nothing_heavy(fresh: dict) -> None:
     assert "sdcompress" in fresh["loaded"]
     heavy = {"torch", "torchvision", "timm", "lightning_fabric", "onnx", "onnxruntime", "sklearn", "matplotlib"}

@@ -16,6 +16,21 @@ from sdcompress.models.backbones._wide_resnet import wide_resnet
 
 __all__ = ["cifar"]
 
+# read by shell completion without torch
+NAMES = (
+    "resnet8",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "vgg11_bn",
+    "vgg13_bn",
+    "vgg16_bn",
+    "vgg19_bn",
+    "wrn_16_1",
+    "wrn_16_4",
+    "wrn_28_10",
+    "wrn_40_2",
+)
 _WIDE = re.compile(r"wrn_(\d+)_(\d+)")
 
 
@@ -57,7 +72,7 @@ def _network(name: str, classes: int, channels: int, dropout: float) -> nn.Modul
         return vgg(VGGS[name], classes=classes, channels=channels, dropout=dropout)
     wide = _WIDE.fullmatch(name)
     if wide is None:
-        raise UnknownNameError("cifar backbones", name, [*RESNETS, *VGGS, "wrn_16_4", "wrn_28_10"])
+        raise UnknownNameError("cifar backbones", name, NAMES)
     depth, widen = int(wide[1]), int(wide[2])
     if depth < 10 or depth % 6 != 4 or widen < 1:
         raise RecipeError(
