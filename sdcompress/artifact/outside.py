@@ -16,10 +16,10 @@ _GOLDEN = "golden.npz"  # many programs write a manifest.json
 def check_outside(out: Path | str, *, adds: bool = False) -> None:
     """Refuse an output inside an artifact, which could not be opened then, or a training run, which could not go on.
 
-    Every verb that writes a folder asks this before it works.
+    Every verb that writes a folder, or a file where its user says, asks this before it works.
 
     Args:
-        out: the folder to write; links are followed.
+        out: what is written; links are followed.
         adds: what is written is added to what ``out`` holds, so ``out`` itself may be neither of them.
 
     Raises:
@@ -33,7 +33,7 @@ def check_outside(out: Path | str, *, adds: bool = False) -> None:
             raise OutputExistsError(
                 f"'{out}' {where}, which would not be intact any more.",
                 allowed="a folder outside of artifacts and training runs",
-                next_step=f"choose another --out, e.g. {folder.parent / f'{folder.name}-{out.name}'}",
+                next_step=f"choose another place, e.g. {folder.parent / f'{folder.name}-{out.name}'}",
             )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
-import tempfile
+import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from sdcompress.artifact.read import MANIFEST, SIGNATURE, Artifact, open_artifact
 from sdcompress.errors import OutputExistsError, SignatureError, UsageError, requires_extra
 from sdcompress.schema.report import SignatureVerdict
-from sdcompress.storage import write_text
+from sdcompress.storage import storage_errors
 
 __all__ = ["check_signature", "sign"]
 
@@ -78,12 +78,17 @@ def sign(
             next_step="openssl ecparam -name prime256v1 -genkey -noout -out key.pem; "
             "openssl ec -in key.pem -pubout -out public.pem",
         ) from error
-    with tempfile.TemporaryDirectory() as folder:
-        bundle = Path(folder) / SIGNATURE
-        config.set_hashing_config(_hashing()).sign(opened.path, bundle)
-        text = bundle.read_text(encoding="utf-8")
-    write_text(target, text)
-    return _verdict(json.loads(text), key=str(key))
+    folder = opened.path.resolve()
+    # beside the artifact: half a file inside would be one that its manifest does not list
+    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
+    with storage_errors(target):
+        try:
+            config.set_hashing_config(_hashing()).sign(folder, temporary)
+            bundle = json.loads(temporary.read_text(encoding="utf-8"))
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return _verdict(bundle, key=str(key))
 
 
 def check_signature(artifact: Artifact, key: Folder) -> SignatureVerdict:

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from sdcompress.artifact.outside import check_outside
 from sdcompress.errors import SdcompressError, StorageError, UsageError
 from sdcompress.nvidia.log import Log
 from sdcompress.nvidia.probe import Gpu
@@ -55,8 +56,10 @@ def open_timings(named: Path | None, *, tensorrt: str, gpu: Gpu, log: Log) -> Ti
 
     Raises:
         StorageError: if the named file cannot be written.
-        UsageError: if the named one cannot be read, or is a folder.
+        UsageError: if the named one cannot be read, is a folder, or lies inside an artifact or a training run.
     """
+    if named is not None:
+        check_outside(named)
     try:
         file = named or cache_file(tensorrt, gpu)
         data = read_cache(file)

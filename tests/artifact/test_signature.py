@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import datetime as dt
+import errno
 import json
 import shutil
 import subprocess
@@ -22,7 +23,7 @@ import sdcompress
 from sdcompress.artifact.read import open_artifact
 from sdcompress.artifact.signature import check_signature, sign
 from sdcompress.artifact.write import staged
-from sdcompress.errors import ArtifactError, OutputExistsError, SignatureError, UsageError
+from sdcompress.errors import ArtifactError, OutputExistsError, SignatureError, StorageError, UsageError
 
 PEM, PKCS8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
 
@@ -110,6 +111,19 @@ def test_a_certificate_and_its_chain(artifact: Path, tmp_path: Path) -> None:
         check_signature(open_artifact(artifact), tmp_path / "other.pem")
     with pytest.raises(SignatureError, match="with a certificate"):
         check_signature(open_artifact(artifact), write_public(tmp_path / "public.pem", leaf))
+
+
+def test_a_folder_that_cannot_be_written_is_left_as_it_is(
+    artifact: Path, pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Path, target: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(target))
+
+    before = sorted(artifact.parent.rglob("*"))
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(StorageError, match="Permission denied"):
+        sign(artifact, pair[0])
+    assert sorted(artifact.parent.rglob("*")) == before
 
 
 def test_another_key_and_no_signature(artifact: Path, pair: tuple[Path, Path], tmp_path: Path) -> None:

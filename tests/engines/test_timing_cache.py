@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from sdcompress.artifact.read import open_artifact
 from sdcompress.engines.settings import BuildSettings
 from sdcompress.engines.timing_cache import (
     Timings,
@@ -17,7 +19,7 @@ from sdcompress.engines.timing_cache import (
     read_cache,
     write_cache,
 )
-from sdcompress.errors import ParityError, StorageError, UsageError
+from sdcompress.errors import OutputExistsError, ParityError, StorageError, UsageError
 from sdcompress.nvidia.log import Log
 from sdcompress.nvidia.probe import Gpu
 from sdcompress.schema.graphs import FileEntry
@@ -54,6 +56,13 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StorageError):
         write_cache(tmp_path / "file" / "a.timing", b"")
+
+
+def test_no_timing_cache_is_put_inside_an_artifact(tiny_artifact: Callable[..., Path]) -> None:
+    folder = tiny_artifact()
+    with pytest.raises(OutputExistsError, match="lies inside the artifact"):
+        open_timings(folder / "a.timing", tensorrt="10.9.0.34", gpu=H100, log=Log())
+    assert open_artifact(folder)
 
 
 def test_a_cache_folder_that_cannot_be_used_costs_time_and_no_build(
