@@ -54,6 +54,9 @@ __all__ = [
 ]
 
 
+_LONGEST_NAME = 200  # characters; looking for one like it takes time that grows with its square
+
+
 class SdcompressError(Exception):
     """An error that the user can act on.
 
@@ -186,6 +189,8 @@ class Interrupted(SdcompressError):
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that is most like ``name``, or None when none is."""
+    if len(name) > _LONGEST_NAME:
+        return None
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return matches[0] if matches else None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from sdcompress.schema.base import Fraction, Frozen, Sha256
 
@@ -61,7 +61,7 @@ class Evaluation(Frozen):
     digest: Sha256 | None = Field(None, description="the artifact's, or the SHA-256 of the checkpoint's weights")
     data: str
     split: Literal["validation", "test"]
-    samples: int
+    samples: PositiveInt
     exits: tuple[ExitScore, ...] = Field(description="shallow to deep, then the ensemble where there is one")
     policy: PolicyScore | None = None
 

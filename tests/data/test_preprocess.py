@@ -102,6 +102,14 @@ def test_what_cannot_be_meant_is_refused(image: np.ndarray | Image.Image) -> Non
         geometry(image, Preprocess(channels=3, crop=(3, 3), **RGB))
 
 
+@pytest.mark.parametrize("size", [(0, 0), (0, 5), (5, 0)])
+def test_an_image_without_pixels_is_not_made_up(size: tuple[int, int]) -> None:
+    for p in (Preprocess(channels=3, resize=(4, 4), **RGB), Preprocess(channels=3, resize=4, crop=(4, 4), **RGB)):
+        for image in (Image.new("RGB", size), np.zeros((size[1], size[0], 3), np.uint8)):
+            with pytest.raises(InputError, match="empty"):
+                geometry(image, p)
+
+
 def test_normalise_gives_these_numbers() -> None:
     images = np.array([0, 51, 255], np.uint8).reshape(1, 1, 1, 3)
     out = normalise(images, Preprocess(channels=3, mean=(0.5, 0.2, 0.0), std=(0.25, 0.5, 2.0)))
