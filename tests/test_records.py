@@ -15,7 +15,7 @@ from sdcompress.errors import ArtifactError, CheckpointError, SdcompressError, U
 from sdcompress.evaluation.subject import open_subject
 from sdcompress.reporting.build import build
 from sdcompress.reporting.read import read_result
-from sdcompress.schema.report import BenchReport, Evaluation
+from sdcompress.schema.report import BenchReport, Evaluation, Latency
 from sdcompress.steps import Steps
 
 DAMAGED = {
@@ -107,6 +107,16 @@ def test_an_evaluation_of_another_artifact_of_this_name(tmp_path: Path, tiny_art
     with pytest.raises(UsageError, match="has 2 exits") as caught:
         build(title="t", command="", artifacts={"tiny": folder}, evaluations=[Evaluation.model_validate(EVALUATION)])
     assert caught.value.allowed.startswith("3")
+
+
+@pytest.mark.parametrize("value", ["1e999", "NaN", "-Infinity"])
+def test_a_measured_time_is_a_finite_number(tmp_path: Path, value: str) -> None:
+    spent = {"samples": 1, "mean_ms": 1, "min_ms": 1, "max_ms": 1, "cv": 0, "over_three_medians": 0, "percentiles": []}
+    text = json.dumps(spent).replace('"max_ms": 1', f'"max_ms": {value}')
+    assert Latency.model_validate(spent).max_ms == 1
+    (tmp_path / "r.json").write_text(text)
+    with pytest.raises(UsageError, match="max_ms"):
+        read_result(tmp_path / "r.json", Latency)
 
 
 @pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED.keys())

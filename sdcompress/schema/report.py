@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, FiniteFloat, PositiveInt, model_validator
 
 from sdcompress.schema.base import Fraction, Frozen, Sha256
 
@@ -78,10 +78,10 @@ class Evaluation(Frozen):
 class Percentile(Frozen):
     """One percentile; value and interval are None below the sample floor of an honest estimate."""
 
-    percent: float
-    value_ms: float | None
-    low_ms: float | None = Field(None, description="lower end of the 99 % order-statistic interval")
-    high_ms: float | None = None
+    percent: FiniteFloat
+    value_ms: FiniteFloat | None
+    low_ms: FiniteFloat | None = Field(None, description="lower end of the 99 % order-statistic interval")
+    high_ms: FiniteFloat | None = None
     needs: int = Field(description="samples needed before this percentile is reported")
 
 
@@ -89,10 +89,10 @@ class Latency(Frozen):
     """Wall-clock time of a call, closed loop, nothing trimmed."""
 
     samples: int
-    mean_ms: float
-    min_ms: float
-    max_ms: float
-    cv: float = Field(description="standard deviation / mean")
+    mean_ms: FiniteFloat
+    min_ms: FiniteFloat
+    max_ms: FiniteFloat
+    cv: FiniteFloat = Field(description="standard deviation / mean")
     over_three_medians: int = Field(description="calls slower than three times the median")
     percentiles: tuple[Percentile, ...]
 
@@ -102,8 +102,8 @@ class ExitTiming(Frozen):
 
     name: str
     share: Fraction
-    p50_ms: float | None = Field(description="of the calls that left here by themselves; None if too few")
-    forced_p50_ms: float = Field(description="of calls forced to leave here")
+    p50_ms: FiniteFloat | None = Field(description="of the calls that left here by themselves; None if too few")
+    forced_p50_ms: FiniteFloat = Field(description="of calls forced to leave here")
 
 
 class BenchRecord(Frozen):
@@ -116,16 +116,16 @@ class BenchRecord(Frozen):
     scenario: Literal["single-stream", "offline"]
     batch: int
     latency: Latency
-    images_per_second: float
-    load_ms: float = Field(description="opening the artifact, hashes included")
-    first_ms: float = Field(description="the first call")
+    images_per_second: FiniteFloat
+    load_ms: FiniteFloat = Field(description="opening the artifact, hashes included")
+    first_ms: FiniteFloat = Field(description="the first call")
     accuracy: Fraction | None = Field(None, description="on the images of this run")
     exits: tuple[ExitTiming, ...] = ()
     worst_path: Latency | None = Field(None, description="forced to the last exit")
-    mixture_residual: float | None = Field(None, description="mean / sum(share * forced mean) - 1")
+    mixture_residual: FiniteFloat | None = Field(None, description="mean / sum(share * forced mean) - 1")
     stable: bool
     reasons: tuple[str, ...] = Field((), description="why it is not stable")
-    raw_ms: tuple[float, ...] = Field((), description="every measured call in order, ms")
+    raw_ms: tuple[FiniteFloat, ...] = Field((), description="every measured call in order, ms")
 
 
 class Comparison(Frozen):
@@ -135,12 +135,14 @@ class Comparison(Frozen):
     reference: str
     scenario: Literal["single-stream", "offline"]
     batch: int
-    speedup_p50: float = Field(description="reference p50 / p50: above 1 is faster")
-    low: float = Field(description="95 % bootstrap interval over the interleaved rounds")
-    high: float
-    speedup_mean: float = Field(description="reference mean / mean; p50 shows an early exit's commonest path only")
-    mean_low: float
-    mean_high: float
+    speedup_p50: FiniteFloat = Field(description="reference p50 / p50: above 1 is faster")
+    low: FiniteFloat = Field(description="95 % bootstrap interval over the interleaved rounds")
+    high: FiniteFloat
+    speedup_mean: FiniteFloat = Field(
+        description="reference mean / mean; p50 shows an early exit's commonest path only"
+    )
+    mean_low: FiniteFloat
+    mean_high: FiniteFloat
     rounds: int
     verdict: Literal["faster", "slower", "no difference"] = Field(
         description="of the means, which decide what a stream of images costs; no difference: the interval holds 1"
@@ -153,12 +155,12 @@ class Machine(Frozen):
     cpu: str
     cores: int
     isa: tuple[str, ...]
-    memory_gib: float
+    memory_gib: FiniteFloat
     gpu: str | None
     os: str
     python: str
     governor: str | None = None
-    busy_cores: float | None = Field(None, description="cores that other work kept busy just before the run")
+    busy_cores: FiniteFloat | None = Field(None, description="cores that other work kept busy just before the run")
     versions: dict[str, str]
 
 
@@ -173,8 +175,8 @@ class BenchReport(Frozen):
     backend: str = "onnxruntime"
     device: str
     input: str = Field(description="where the images came from, and how many different ones")
-    warmup_ms: float
-    duration_s: float
+    warmup_ms: FiniteFloat
+    duration_s: FiniteFloat
     records: tuple[BenchRecord, ...]
     comparisons: tuple[Comparison, ...] = ()
 
