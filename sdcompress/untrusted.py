@@ -54,9 +54,11 @@ def read_bytes(path: Path, limit: int, *, follow: bool = False) -> bytes:
         found = os.fstat(descriptor)
         if kind := kind_of(found.st_mode):
             raise Refused(f"it is {kind}")
-        content = file.read(limit + 1) if found.st_size <= limit else b""
-    if found.st_size > limit or len(content) > limit:
-        raise Refused(f"it has {max(found.st_size, len(content))} bytes, more than {limit}")
+        if found.st_size > limit:
+            raise Refused(f"it has {found.st_size} bytes, more than {limit}")
+        content = file.read(found.st_size + 1)  # what is asked for is allocated, whether it is there or not
+    if len(content) != found.st_size:
+        raise Refused(f"its {found.st_size} bytes changed while they were read")
     return content
 
 

@@ -34,7 +34,7 @@ WAYS: dict[str, dict[int, str]] = {
 }
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # of a TensorProto
 _VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5  # wire types
-_MOST_FIELDS = 2_000_000
+_MOST_FIELDS = 1_000_000
 
 
 def check_no_external_data(path: Path) -> None:

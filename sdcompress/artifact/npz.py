@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import struct
+import tokenize
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +24,7 @@ _DIRECTORY = 2**16
 _END, _LOCATOR_64 = b"PK\x05\x06", b"PK\x06\x07"
 _UNREADABLE = (
     *(ValueError, KeyError, EOFError, TypeError, SyntaxError, OverflowError, RecursionError, MemoryError),
-    *(RuntimeError, NotImplementedError, zipfile.BadZipFile, struct.error),
+    *(RuntimeError, NotImplementedError, zipfile.BadZipFile, struct.error, tokenize.TokenError),
 )
 
 

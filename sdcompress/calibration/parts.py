@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Parts", "draw_parts", "in_shape", "samples_for", "seed_of"]
+__all__ = ["Parts", "count_of_shape", "draw_parts", "in_shape", "samples_for", "seed_of"]
 
 Positions = npt.NDArray[np.int64]
 
@@ -50,7 +50,13 @@ def draw_parts(count: int, seed: str) -> Parts:
     """
     keys = np.random.PCG64(np.random.SeedSequence(int(seed, 16))).random_raw(count)
     order = np.argsort(keys, kind="stable").astype(np.int64)
-    return Parts(order[: count // _SHAPE_EVERY], order[count // _SHAPE_EVERY :])
+    first = count_of_shape(count)
+    return Parts(order[:first], order[first:])
+
+
+def count_of_shape(count: int) -> int:
+    """How many of so many samples are drawn for the shape."""
+    return count // _SHAPE_EVERY
 
 
 def samples_for(certify: int) -> int:

@@ -121,7 +121,7 @@ class _Merged:
     ) -> None:
         assert manifest.policy is not None
         self._manifest, self._segments = manifest, segments
-        self._policy: ExitPolicy = restore(manifest.policy.kind, manifest.policy.parameters)
+        self._policy: ExitPolicy = restore(manifest.policy.kind, manifest.policy.parameters, len(manifest.exits))
         self._thresholds, self._alone = thresholds, batch_of_one
 
     def level(

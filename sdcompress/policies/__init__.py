@@ -9,7 +9,7 @@ import numpy as np
 
 from sdcompress import registry
 from sdcompress.errors import ArtifactError, UnknownNameError
-from sdcompress.policies._base import ExitPolicy, Float, Signals
+from sdcompress.policies._base import ExitPolicy, Float, Signals, signals_of
 
 __all__ = ["ROOM", "policy_class", "restore", "scores"]
 
@@ -26,21 +26,38 @@ def policy_class(kind: str) -> type[ExitPolicy]:
     return found
 
 
-def restore(kind: str, parameters: Mapping[str, Any]) -> ExitPolicy:
+def restore(kind: str, parameters: Mapping[str, Any], exits: int = 1) -> ExitPolicy:
     """A policy as a manifest wrote it.
+
+    Args:
+        kind: its name.
+        parameters: as JSON has them; anybody may have written them.
+        exits: how many the artifact has: the score of every one but the last is tried.
 
     Raises:
         ArtifactError: if this version has no such policy, or it has other parameters.
     """
     try:
-        return policy_class(kind)(**parameters)
-    except (TypeError, UnknownNameError) as error:
+        policy = policy_class(kind)(**parameters)
+        _try(policy, exits)
+    except (TypeError, ValueError, LookupError, ArithmeticError, UnknownNameError) as error:
         raise ArtifactError(
             f"The artifact's exit policy '{kind}' with the parameters {', '.join(parameters) or '(none)'} cannot be "
             f"used here: {error}",
             allowed=", ".join(registry.names(ROOM)),
             next_step="install the version of sdcompress (or the package) that made it, or calibrate it again",
         ) from error
+    return policy
+
+
+def _try(policy: ExitPolicy, exits: int) -> None:
+    """Score one sample at every exit but the last, and make its gate."""
+    seen = [signals_of(np.zeros((1, 2), np.float32))] * exits
+    for exit_ in range(exits - 1):
+        found = policy.score(exit_, seen[: exit_ + 1])
+        left = policy.gate(exit_, np.float32(1))(seen[: exit_ + 1])
+        if np.shape(found) != (1,) or np.shape(left) != (1,):
+            raise ValueError(f"it gives a score of shape {list(np.shape(found))} for one sample")
 
 
 def scores(policy: ExitPolicy, signals: Sequence[Signals]) -> Float:

@@ -29,11 +29,13 @@ def read_result(path: Path, kind: type[Result], next_step: str = "make it again"
         UsageError: if the file is not there, holds something else or has more than 256 MiB.
     """
     try:
+        content = bytearray()
         with path.open("rb") as file:
-            content = file.read(_LIMIT + 1)
-        if len(content) > _LIMIT:
-            raise _refused(path, kind, f"it has more than {_LIMIT} bytes", next_step)
-        return kind.model_validate_json(content)
+            while block := file.read(1 << 20):
+                content += block
+                if len(content) > _LIMIT:
+                    raise _refused(path, kind, f"it has more than {_LIMIT} bytes", next_step)
+        return kind.model_validate_json(bytes(content))
     except OSError as error:
         raise _refused(path, kind, str(error.strerror or error), next_step) from error
     except ValidationError as error:

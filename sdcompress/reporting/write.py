@@ -18,7 +18,7 @@ __all__ = ["check_ready", "files", "write"]
 
 Record = Report | Explanation
 
-_LONGEST_TEXT = 1000  # characters of a name, a folder, a command
+_LONGEST_TEXT = 250  # characters of a name or a folder; commands may be longer
 
 
 def files(kind: type[Record]) -> tuple[str, str, str]:
@@ -82,7 +82,8 @@ def write(record: Record, folder: str | Path, *, overwrite: bool = False) -> Pat
 
 def _printable(record: Record) -> Record:
     """The record with every text in it as a page may show it; the JSON keeps the texts as they are."""
-    return type(record).model_validate(_all_printable(record.model_dump()))
+    fields = _all_printable(record.model_dump()) | {"command": printable(record.command)}
+    return type(record).model_validate(fields)
 
 
 def _all_printable(value: Any) -> Any:

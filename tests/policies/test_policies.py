@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -192,3 +193,22 @@ def test_a_policy_of_another_version_is_refused() -> None:
         restore("no_such", {})
     with pytest.raises(ArtifactError, match="slope"):
         restore("max_prob", {"slope": 2.0})
+
+
+@pytest.mark.parametrize(
+    ("kind", "parameters"),
+    [
+        ("learned", {"weights": "abc"}),
+        ("learned", {"weights": []}),
+        ("learned", {"weights": [[0.0] * 5]}),  # of one exit instead of two
+        ("learned", {"weights": [[0.0] * 5, [0.0] * 4]}),
+        ("learned", {"weights": [[0.0] * 5, [[0.0]] * 5]}),
+        ("learned", {"weights": [[0.0] * 5, [0.0] * 4 + [None]]}),
+        ("pcee", {"edges": [[0.5]] * 2, "accuracies": [[0.5, 0.9], []]}),
+        ("pcee", {"edges": [[0.5]] * 2, "accuracies": 3}),
+        ("pcee", {"edges": [["x"]] * 2, "accuracies": [[0.5, 0.9]] * 2}),
+    ],
+)
+def test_parameters_that_no_fit_gave_are_refused(kind: str, parameters: dict[str, Any]) -> None:
+    with pytest.raises(ArtifactError, match=f"policy '{kind}'"):
+        restore(kind, parameters, 3)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
+<<<<<<< HEAD
 from dataclasses import replace
+=======
+import unicodedata
+>>>>>>> wt-hostile
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -160,6 +165,22 @@ def test_hostile_names_are_text_and_nothing_else(report: Report) -> None:
         next(line for line in outside.splitlines() if line.startswith(start)) for start in ("| artifact", "| \\<script")
     )
     assert len(re.findall(r"(?<!\\)\|", row)) == len(re.findall(r"(?<!\\)\|", heading))
+
+
+ACTING = "\x1b]0;owned\x07\x1b[2J\x9b1A\u202egnp.exe\nfaster"
+
+
+def test_no_text_of_the_page_acts_or_is_endless_and_the_json_keeps_it(report: Report, tmp_path: Path) -> None:
+    text = report.model_dump_json().replace('"chain"', json.dumps(ACTING)).replace('"exit1"', json.dumps("x" * 10**6))
+    hostile = Report.model_validate_json(text)
+    write(hostile, tmp_path)
+    assert Report.model_validate_json((tmp_path / "report.json").read_text(encoding="utf-8")) == hostile
+    for name in ("report.html", "report.md"):
+        drawn = (tmp_path / name).read_text(encoding="utf-8")
+        assert all(character == "\n" or not unicodedata.category(character).startswith("C") for character in drawn)
+        assert "gnp.exe" in drawn
+        assert len(drawn) < 500_000
+        assert "faster" not in [line.strip() for line in drawn.splitlines()]
 
 
 def test_a_report_of_nothing_but_a_row(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -383,3 +383,18 @@ def test_a_deadline_counts_the_rows_that_will_run(tiny_artifact: Write) -> None:
     times = StageTimes(rows=(1, 64), ms=((2.0, 128.0),) * 3, move_ms=(1e3, 1e3))
     network = open_engine(tiny_artifact(policy=(0.6, 0.6), stage_times=times), threads=1)
     assert set(network(inputs_of(64), deadline_ms=100).exit_index.tolist()) == {0}
+
+
+@pytest.mark.parametrize("batch", [0, 3])
+@pytest.mark.parametrize(
+    "temperatures",
+    [(), (1.0,), (1.0, 1.0, 1.0, 1.0), (1.0, 0.0, 1.0), (1.0, -2.0, 1.0), (1.0, float("nan"), 1.0), (1.0, 1.0, np.inf)],
+)
+def test_temperatures_are_one_number_above_0_for_each_exit(
+    tiny_artifact: Write, temperatures: tuple[float, ...], batch: int
+) -> None:
+    engine = open_engine(tiny_artifact(), threads=1)
+    with pytest.raises(InputError, match="temperatures") as caught:
+        engine.signals(inputs_of(batch), temperatures)
+    assert caught.value.allowed.startswith("3 finite numbers above 0")
+    assert len(engine.signals(inputs_of(batch), np.array([0.5, 1.0, 2.0]))) == 3  # type: ignore[arg-type]

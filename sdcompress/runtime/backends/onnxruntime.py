@@ -54,9 +54,10 @@ def load(file: Path, segment: Segment, *, threads: int | None, device: str) -> G
             raise _failed(f"run {file}", error, "a graph that computes all of its outputs for any batch") from error
         rows = len(next(iter(tensors.values())))
         for array, shape in zip(found, shapes, strict=True):
-            if array.shape[:1] != (rows,) or not _fits(array.shape[1:], shape):
+            there = array.shape
+            if not there or there[0] != rows or (there[1:] != shape and not _fits(there[1:], shape)):
                 raise ArtifactError(
-                    f"A graph gives an output of shape {list(array.shape)} for {rows} rows: {file}.",
+                    f"A graph gives an output of shape {list(there)} for {rows} rows: {file}.",
                     allowed=f"{['batch', *shape]}, as the manifest says",
                     next_step="export the artifact again",
                 )
