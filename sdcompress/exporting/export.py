@@ -22,7 +22,7 @@ from sdcompress.exporting.keep import kept_exits
 from sdcompress.exporting.layout import Facts, Layout, LayoutName, cut, write
 from sdcompress.exporting.older import NEWER, unknown_to_8_5
 from sdcompress.exporting.provenance import provenance
-from sdcompress.exporting.reference import Reference, reference
+from sdcompress.exporting.reference import Reference, hard_logits, reference
 from sdcompress.models.multiexit import MultiExit
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Input, Manifest
@@ -195,7 +195,8 @@ def _export(
     truth = reference(logits_of, dataset, samples=settings.parity_samples, tick=count)
     facts = _facts(source, settings, exits, truth)
     logits = dict(zip(exits, truth.logits, strict=True))
-    gate = Gate(truth.images, logits, network_input=facts.network_input, settings=settings, tick=count)
+    hard = hard_logits(logits_of, exits, source.image, source.preprocess)
+    gate = Gate(truth.images, logits, hard, network_input=facts.network_input, settings=settings, tick=count)
     model = all_exits(logits_of, exits, source.image, opset=settings.opset)
     uncut = cut(model, "all", exits)
     gate(uncut.graphs, uncut.logits, out=out, what="ONNX export")

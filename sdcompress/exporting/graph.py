@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from sdcompress.errors import ParityError, UsageError
+from sdcompress.exporting.epsilons import keep_epsilons
 from sdcompress.exporting.older import NEWER
 from sdcompress.exporting.tidy import tidy
 from sdcompress.exporting.traced import Names, traced
@@ -71,12 +72,14 @@ def _exported(net: nn.Module, image: tuple[int, int, int], outputs: Sequence[str
             input_names=[INPUT],
             output_names=outputs,
             opset_version=opset,
-            optimize=True,
+            optimize=False,
             external_data=False,
         )
+        assert program is not None, "torch.onnx.export with dynamo=True returns a program"
+        keep_epsilons(program.model)
+        program.optimize()
     except torch.onnx.errors.OnnxExporterError as error:
         raise _not_exportable(error) from error
-    assert program is not None, "torch.onnx.export with dynamo=True returns a program"
     return program.model_proto
 
 

@@ -19,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from onnx import helper
 from torch import nn
@@ -28,6 +27,7 @@ from sdcompress.errors import ParityError, UsageError
 from sdcompress.exporting.chain import FAILURES
 from sdcompress.exporting.flow import reads
 from sdcompress.exporting.older import NEWER, in_parts
+from sdcompress.exporting.probe import every_tensor
 
 __all__ = ["Names", "traced"]
 
@@ -178,19 +178,8 @@ def _axis(sizes: tuple[int, int], batch: str) -> int | str | None:
 
 def _run(model: onnx.ModelProto, inputs: np.ndarray, network_input: str) -> dict[str, np.ndarray]:
     """Every tensor between nodes, by its name."""
-    probe = onnx.ModelProto()
-    probe.CopyFrom(model)
-    ends = [value.name for value in model.graph.output]
-    inner = [name for node in model.graph.node for name in node.output if name and name not in ends]
-    probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in inner)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what fails is raised
     with _batch_lost():
-        session = onnxruntime.InferenceSession(probe.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        found = session.run(None, {network_input: inputs})
-    names = [port.name for port in session.get_outputs()]
-    # anything but an array is a sequence of tensors, which has no axes
-    return {name: value for name, value in zip(names, found, strict=True) if isinstance(value, np.ndarray)}
+        return every_tensor(model, {network_input: inputs})
 
 
 @contextlib.contextmanager
