@@ -23,7 +23,7 @@ from sdcompress.exporting.keep import kept_exits
 from sdcompress.exporting.layout import Facts, Layout, LayoutName, cut, write
 from sdcompress.exporting.older import NEWER, unknown_to_8_5
 from sdcompress.exporting.provenance import provenance
-from sdcompress.exporting.reference import Reference, reference
+from sdcompress.exporting.reference import Reference, hard_logits, reference
 from sdcompress.models.multiexit import MultiExit
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Input, Manifest
@@ -209,6 +209,7 @@ def _export(
     gate = Gate(
         truth.images,
         logits,
+        hard_logits(logits_of, exits, source.image, source.preprocess),
         network_input=facts.network_input,
         settings=settings,
         tick=count,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,16 @@ from sdcompress.data.preprocess import normalise
 from sdcompress.errors import ParityError
 from sdcompress.exporting import parity
 from sdcompress.exporting.chain import Chain
+from sdcompress.exporting.hard import HardLogits, differences
+from sdcompress.exporting.probe import first_not_finite
 from sdcompress.exporting.signals import check_signals
 from sdcompress.schema.manifest import ExitSignals, Input, ParityRecord
 from sdcompress.schema.recipe import Export
 from sdcompress.storage import storage_errors
 
 __all__ = ["Gate", "set_aside"]
+
+_TOLD = 3  # of what differs, the others are of the same kind
 
 
 class Gate:
@@ -27,6 +33,7 @@ class Gate:
     Args:
         images: uint8 [N, H, W, C], real and held out.
         logits: for each exit the checkpoint's logits on them, float32 [N, K].
+        hard: for the same exits its logits on blank, saturated and noisy images.
         network_input: the network's input.
         settings: tolerances and the largest batch.
         tick: told how many images were compared.
@@ -37,13 +44,15 @@ class Gate:
         self,
         images: np.ndarray,
         logits: Mapping[str, np.ndarray],
+        hard: HardLogits,
         *,
         network_input: Input,
         settings: Export,
         tick: Callable[[int], None],
         threads: int = 0,
     ) -> None:
-        self._images, self._logits, self._tick, self._threads = images, logits, tick, threads
+        self._images, self._logits, self._hard = images, logits, hard
+        self._tick, self._threads = tick, threads
         self._input, self._settings = network_input, settings
 
     def __call__(
@@ -72,7 +81,24 @@ class Gate:
                 next_step=f"see {folder / 'parity.json'}; a network that mixes the images of a batch cannot be "
                 "exported, otherwise choose other exits or another backbone",
             )
+        self._check_hard(graphs, exits, out=out, what=what)
         return parity.records(findings)
+
+    def _check_hard(self, graphs: Mapping[str, bytes], exits: Mapping[str, str], *, out: Path, what: str) -> None:
+        """Hold graphs that pass on real images against the checkpoint on those that real ones rarely are."""
+        hard, named = self._hard, {name: self._hard.logits[name] for name in exits}
+        found = differences(self._run(graphs, exits), replace(hard, logits=named), self._settings)
+        if not found:
+            return
+        folder = set_aside(out, graphs, ())
+        node = first_not_finite(graphs, self._input.name, normalise(hard.images, self._input.preprocess))
+        raise ParityError(
+            f"The {what} does not compute what the checkpoint computes: {'; '.join(found[:_TOLD])}."
+            + (f" The first that is not finite comes from the {node}." if node else ""),
+            allowed="NaN where the checkpoint's logits are NaN and nowhere else, and logits within atol + rtol * "
+            "max|reference| where a rounding of the image does not move the checkpoint's own further",
+            next_step=f"see {folder}; a divisor that may be zero needs a larger epsilon in the network, such as 1e-6",
+        )
 
     def signals(
         self, graphs: Mapping[str, bytes], signals: Mapping[str, ExitSignals], exits: Mapping[str, str]
@@ -92,12 +118,13 @@ class Gate:
         check_signals(chain, inputs, {exits[exit_]: names for exit_, names in signals.items()})
 
     def _findings(self, graphs: Mapping[str, bytes], exits: Mapping[str, str]) -> tuple[parity.Finding, ...]:
-        def make() -> parity.Run:
-            chain = self._chain(graphs, exits)
-            return lambda images: chain(normalise(images, self._input.preprocess))
-
         reference = np.stack([self._logits[name] for name in exits])
+        make = partial(self._run, graphs, exits)
         return parity.compare(make, self._images, reference, exits=list(exits), settings=self._settings)
+
+    def _run(self, graphs: Mapping[str, bytes], exits: Mapping[str, str]) -> parity.Run:
+        chain = self._chain(graphs, exits)
+        return lambda images: chain(normalise(images, self._input.preprocess))
 
     def _chain(self, graphs: Mapping[str, bytes], exits: Mapping[str, str]) -> Chain:
         return Chain(

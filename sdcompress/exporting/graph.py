@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from sdcompress.errors import ParityError, UsageError
+from sdcompress.exporting.epsilons import keep_epsilons
 from sdcompress.exporting.older import NEWER
 from sdcompress.exporting.tidy import tidy
 from sdcompress.exporting.traced import Names, traced
@@ -49,6 +50,7 @@ def all_exits(
     """
     outputs = [logits_name(name) for name in exit_names]
     _check_size(net)
+    _check_statistics(net)
     with _silenced():
         # also below 18, where it only looks: it refuses what tracing would get wrong without a word
         model = _exported(net, image, outputs, max(opset, NEWER))
@@ -71,12 +73,14 @@ def _exported(net: nn.Module, image: tuple[int, int, int], outputs: Sequence[str
             input_names=[INPUT],
             output_names=outputs,
             opset_version=opset,
-            optimize=True,
+            optimize=False,
             external_data=False,
         )
+        assert program is not None, "torch.onnx.export with dynamo=True returns a program"
+        keep_epsilons(program.model)
+        program.optimize()
     except torch.onnx.errors.OnnxExporterError as error:
         raise _not_exportable(error) from error
-    assert program is not None, "torch.onnx.export with dynamo=True returns a program"
     return program.model_proto
 
 
@@ -87,6 +91,23 @@ def _check_size(net: nn.Module) -> None:
             f"The network has {size / 2**30:.1f} GiB of weights.",
             allowed="less than 2 GiB, what one ONNX file can hold",
             next_step="choose a smaller backbone",
+        )
+
+
+def _check_statistics(net: nn.Module) -> None:
+    """Refuse batch norm without running statistics: no opset changes that its rows depend on each other."""
+    mixing = [
+        f"'{name}' ({type(module).__name__})"
+        for name, module in net.named_modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm)  # noqa: SLF001 - what all its kinds share
+        and module.running_mean is None
+    ]
+    if mixing:
+        raise UsageError(
+            f"{', '.join(mixing[:3])} has no running statistics (track_running_stats=False): it normalises by the "
+            "batch, so that an image's answer depends on the images beside it.",
+            allowed="normalisation by running statistics, or of each image by itself",
+            next_step="leave track_running_stats out, or take GroupNorm or InstanceNorm, and train again",
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,9 +14,10 @@ from sdcompress.data.preprocess import normalise
 from sdcompress.data.samples import Dataset, Samples, Subset
 from sdcompress.errors import DataError
 from sdcompress.evaluation import metrics
+from sdcompress.exporting.hard import HardLogits, hard_images, nudged
 from sdcompress.schema.manifest import Preprocess
 
-__all__ = ["Reference", "reference"]
+__all__ = ["Reference", "hard_logits", "reference"]
 
 _BATCH = 64
 
@@ -78,6 +79,25 @@ def reference(net: nn.Module, dataset: Dataset, *, samples: int, tick: Callable[
         accuracy=tuple(accuracy for accuracy, _ in scores),
         ece=tuple(ece for _, ece in scores),
     )
+
+
+def hard_logits(
+    net: nn.Module, exits: Sequence[str], image: tuple[int, int, int], preprocess: Preprocess
+) -> HardLogits:
+    """The checkpoint's logits on images that are blank, saturated or noise.
+
+    Args:
+        net: images [B, C, H, W] -> E tensors [B, K], in evaluation mode, on the CPU.
+        exits: E names.
+        image: C, H, W.
+        preprocess: of the network's input.
+    """
+    channels, height, width = image
+    images = hard_images(height, width, channels)
+    inputs = normalise(images, preprocess)
+    with torch.inference_mode():
+        logits, near = ([one.float().numpy() for one in net(torch.from_numpy(x))] for x in (inputs, nudged(inputs)))
+    return HardLogits(images, dict(zip(exits, logits, strict=True)), dict(zip(exits, near, strict=True)))
 
 
 def _logits(net: nn.Module, samples: Samples, preprocess: Preprocess, tick: Callable[[int], None]) -> np.ndarray:

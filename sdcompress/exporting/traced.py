@@ -15,19 +15,21 @@ import re
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from onnx import helper
-from torch import nn
+from torch import Tensor, nn
 
 from sdcompress.errors import ParityError, UsageError
 from sdcompress.exporting.chain import FAILURES
 from sdcompress.exporting.flow import reads
 from sdcompress.exporting.older import NEWER, in_parts
+from sdcompress.exporting.probe import every_tensor
 
 __all__ = ["Names", "traced"]
 
@@ -81,7 +83,11 @@ def traced(net: nn.Module, image: tuple[int, int, int], names: Names, *, opset: 
 def _trace(net: nn.Module, image: tuple[int, int, int], names: Names, opset: int) -> onnx.ModelProto | str:
     """The model, or why there is none."""
     modes = [(module, module.training) for module in net.modules()]
-    with tempfile.TemporaryDirectory() as folder, _stdout_closed():  # it writes to files only
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        _stdout_closed(),
+        _tracked_as_batch_norm(net),
+    ):  # it writes to files only
         file = Path(folder, "model.onnx")
         try:
             torch.onnx.export(
@@ -94,7 +100,7 @@ def _trace(net: nn.Module, image: tuple[int, int, int], names: Names, opset: int
                 dynamic_axes={name: {0: names.batch} for name in (names.input, *names.outputs)},
                 opset_version=opset,
             )
-        except RuntimeError as error:  # the exporter's own are RuntimeErrors, as are those of its passes in C++
+        except Exception as error:  # noqa: BLE001 - its own are RuntimeErrors; it also asserts what networks need not have
             return _reason(error)
         finally:
             # it gives all modules the mode that the outermost has, which says nothing of those that it wraps
@@ -120,10 +126,50 @@ def _stdout_closed() -> Iterator[None]:
         os.close(saved)
 
 
-def _reason(error: RuntimeError) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    operator = re.search(r"\b\w+::\w+", lines[0])
-    return f"the operator '{operator[0]}' has no form there." if operator else lines[0][:200]
+@contextlib.contextmanager
+def _tracked_as_batch_norm(net: nn.Module) -> Iterator[None]:
+    """Within the block an InstanceNorm with running statistics is computed as a BatchNorm: in evaluation both are.
+
+    The older exporter repeats the statistics for every image of a batch, whose size it must know for that.
+    """
+    tracked = [
+        module
+        for module in net.modules()
+        if isinstance(module, nn.modules.instancenorm._InstanceNorm)  # noqa: SLF001 - what its three kinds share
+        and module.running_mean is not None
+        and not module.training
+    ]
+    for module in tracked:
+        module.forward = partial(_as_batch_norm, module)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for module in tracked:
+            del module.forward
+
+
+def _as_batch_norm(module: Any, images: Tensor) -> Tensor:
+    statistics = (module.running_mean, module.running_var)
+    return nn.functional.batch_norm(images, *statistics, module.weight, module.bias, training=False, eps=module.eps)
+
+
+# What the older exporter says of an operator; of a value that is "caused by" something it names the node before
+_NAMES = (
+    r"operator '(?P<name>[\w:]+)' to ONNX",
+    r"ONNX export of (?:operator )?(?P<name>\w+),? ?(?P<why>.*?)\.?(?: Please .*)?$",
+    r"ONNX export failed on (?P<name>[\w:]+), which is not implemented",
+)
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).partition("[Caused by")[0].splitlines() if line.strip()]
+    if not lines:
+        return f"{type(error).__name__}."
+    for pattern in _NAMES:
+        if found := re.search(pattern, lines[0]):
+            why = found.groupdict().get("why")
+            return f"the operator '{found['name']}' has no form there{f': {why}' if why else ''}."
+    return lines[0][:200] if isinstance(error, RuntimeError) else f"{lines[0][:200]} ({type(error).__name__})"
 
 
 def _inline_stored(graph: onnx.GraphProto) -> None:
@@ -178,19 +224,8 @@ def _axis(sizes: tuple[int, int], batch: str) -> int | str | None:
 
 def _run(model: onnx.ModelProto, inputs: np.ndarray, network_input: str) -> dict[str, np.ndarray]:
     """Every tensor between nodes, by its name."""
-    probe = onnx.ModelProto()
-    probe.CopyFrom(model)
-    ends = [value.name for value in model.graph.output]
-    inner = [name for node in model.graph.node for name in node.output if name and name not in ends]
-    probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in inner)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what fails is raised
     with _batch_lost():
-        session = onnxruntime.InferenceSession(probe.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        found = session.run(None, {network_input: inputs})
-    names = [port.name for port in session.get_outputs()]
-    # anything but an array is a sequence of tensors, which has no axes
-    return {name: value for name, value in zip(names, found, strict=True) if isinstance(value, np.ndarray)}
+        return every_tensor(model, {network_input: inputs})
 
 
 @contextlib.contextmanager

@@ -26,6 +26,7 @@ from sdcompress.exporting.describe import describe
 from sdcompress.exporting.gate import set_aside
 from sdcompress.exporting.verify import verify
 from sdcompress.quantizing.feeds import Feeds
+from sdcompress.quantizing.finite import check_finite
 from sdcompress.quantizing.optimised import OptimisedExit, compare_optimised
 from sdcompress.quantizing.overflow import check_overflow
 from sdcompress.quantizing.precisions._base import FloatSegment, Precision
@@ -77,9 +78,9 @@ def quantize(
             is out of range, or ``samples`` is given to a precision that needs none.
         DataError: if there are fewer training images than ``samples``.
         SetupError: if ONNX Runtime cannot run this precision here: what cannot be measured is not written.
-        VerificationError: if an exit loses more than that, or onnxruntime's optimisations compute something else than
-            the graphs say, and then these are left in ``<out>.failed``; or if float16 does not hold what the network
-            computes in fp16 or fp8.
+        VerificationError: if an exit loses more than that, onnxruntime's optimisations compute something else than
+            the graphs say, or a blank or noisy image gets logits that are not finite, and then the graphs are left in
+            ``<out>.failed``; or if float16 does not hold what the network computes in fp16 or fp8.
         ParityError: if what was written does not repeat the logits that were measured, or its rows depend on others.
         OutputExistsError, StorageError: if ``out`` cannot be written.
     """
@@ -104,6 +105,7 @@ def quantize(
         _check_optimised(ways, out=Path(out), graphs=graphs, precision=precision)
         check_overflow(manifest, bare, models, validation, threads=threads, progress=progress)
         _check_quality(found, max_drop, out=Path(out), graphs=graphs, precision=precision, ranged=feeds.used > 0)
+        check_finite(manifest, before, graphs, out=Path(out), precision=precision, threads=threads)
         with runnable(precision):
             records = golden_records(manifest, list(graphs.values()), opened.golden(), threads=threads)
         made = _write(opened, folder, models, found=found, records=records, precision=precision)

@@ -6,11 +6,7 @@ import base64
 import binascii
 from typing import Any, Literal, TypeAlias
 
-<<<<<<< HEAD
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
-=======
-from pydantic import Field, FiniteFloat, PositiveInt, model_validator
->>>>>>> wt-hostile
 
 from sdcompress.schema.base import Fraction, Frozen, Sha256
 
@@ -129,10 +125,10 @@ def _bytes_in(text: str) -> int:
 class Percentile(Frozen):
     """One percentile; value and interval are None below the sample floor of an honest estimate."""
 
-    percent: FiniteFloat
-    value_ms: FiniteFloat | None
-    low_ms: FiniteFloat | None = Field(None, description="lower end of the 99 % order-statistic interval")
-    high_ms: FiniteFloat | None = None
+    percent: float
+    value_ms: float | None
+    low_ms: float | None = Field(None, description="lower end of the 99 % order-statistic interval")
+    high_ms: float | None = None
     needs: int = Field(description="samples needed before this percentile is reported")
 
 
@@ -140,10 +136,10 @@ class Latency(Frozen):
     """Wall-clock time of a call, closed loop, nothing trimmed."""
 
     samples: int
-    mean_ms: FiniteFloat
-    min_ms: FiniteFloat
-    max_ms: FiniteFloat
-    cv: FiniteFloat = Field(description="standard deviation / mean")
+    mean_ms: float
+    min_ms: float
+    max_ms: float
+    cv: float = Field(description="standard deviation / mean")
     over_three_medians: int = Field(description="calls slower than three times the median")
     percentiles: tuple[Percentile, ...]
 
@@ -153,14 +149,9 @@ class ExitTiming(Frozen):
 
     name: str
     share: Fraction
-<<<<<<< HEAD
     p50_ms: float | None = Field(description="of the calls that left here by themselves; None if too few")
     forced_p50_ms: float = Field(description="of calls forced to leave here")
     forced_mean_ms: float | None = Field(None, description="likewise")
-=======
-    p50_ms: FiniteFloat | None = Field(description="of the calls that left here by themselves; None if too few")
-    forced_p50_ms: FiniteFloat = Field(description="of calls forced to leave here")
->>>>>>> wt-hostile
 
 
 class BenchRecord(Frozen):
@@ -172,26 +163,19 @@ class BenchRecord(Frozen):
     layout: str
     scenario: Literal["single-stream", "offline"]
     batch: int
-<<<<<<< HEAD
     latency: Latency = Field(description="of the run alone, from prepared inputs to answers")
     preparation: Latency | None = Field(None, description="of making one call's inputs from decoded images")
     end_to_end_ms: float | None = Field(None, description="mean of a call with the preparation of its inputs")
     images_per_second: float = Field(description="of the run alone")
     load_ms: float = Field(description="opening the artifact, hashes included")
     first_ms: float = Field(description="the first call")
-=======
-    latency: Latency
-    images_per_second: FiniteFloat
-    load_ms: FiniteFloat = Field(description="opening the artifact, hashes included")
-    first_ms: FiniteFloat = Field(description="the first call")
->>>>>>> wt-hostile
     accuracy: Fraction | None = Field(None, description="on the images of this run")
     exits: tuple[ExitTiming, ...] = ()
     worst_path: Latency | None = Field(None, description="forced to the last exit")
-    mixture_residual: FiniteFloat | None = Field(None, description="mean / sum(share * forced mean) - 1")
+    mixture_residual: float | None = Field(None, description="mean / sum(share * forced mean) - 1")
     stable: bool
     reasons: tuple[str, ...] = Field((), description="why it is not stable")
-    raw_ms: tuple[FiniteFloat, ...] = Field((), description="every measured call in order, ms")
+    raw_ms: tuple[float, ...] = Field((), description="every measured call in order, ms")
 
 
 class Comparison(Frozen):
@@ -201,7 +185,6 @@ class Comparison(Frozen):
     reference: str
     scenario: Literal["single-stream", "offline"]
     batch: int
-<<<<<<< HEAD
     speedup_p50: float = Field(description="reference p50 / p50: above 1 is faster")
     low: float = Field(description="95 % bootstrap interval over the interleaved rounds")
     high: float
@@ -211,16 +194,6 @@ class Comparison(Frozen):
     speedup_end_to_end: float | None = Field(None, description="of the means with the preparation of the inputs")
     end_to_end_low: float | None = None
     end_to_end_high: float | None = None
-=======
-    speedup_p50: FiniteFloat = Field(description="reference p50 / p50: above 1 is faster")
-    low: FiniteFloat = Field(description="95 % bootstrap interval over the interleaved rounds")
-    high: FiniteFloat
-    speedup_mean: FiniteFloat = Field(
-        description="reference mean / mean; p50 shows an early exit's commonest path only"
-    )
-    mean_low: FiniteFloat
-    mean_high: FiniteFloat
->>>>>>> wt-hostile
     rounds: int
     verdict: Literal["faster", "slower", "no difference"] = Field(
         description="of the means, which decide what a stream of images costs; no difference: the interval holds 1"
@@ -234,12 +207,12 @@ class Machine(Frozen):
     cores: int
     quota: float | None = Field(None, description="cores that the control groups allow; None where they set no limit")
     isa: tuple[str, ...]
-    memory_gib: FiniteFloat
+    memory_gib: float
     gpu: str | None
     os: str
     python: str
     governor: str | None = None
-    busy_cores: FiniteFloat | None = Field(None, description="cores that other work kept busy just before the run")
+    busy_cores: float | None = Field(None, description="cores that other work kept busy just before the run")
     versions: dict[str, str]
 
 
@@ -254,14 +227,9 @@ class BenchReport(Frozen):
     backend: str = "onnxruntime"
     device: str
     input: str = Field(description="where the images came from, and how many different ones")
-<<<<<<< HEAD
     preparation: str | None = Field(None, description="from what inputs were prepared; None: it was not measured")
     warmup_ms: float
     duration_s: float
-=======
-    warmup_ms: FiniteFloat
-    duration_s: FiniteFloat
->>>>>>> wt-hostile
     records: tuple[BenchRecord, ...]
     comparisons: tuple[Comparison, ...] = ()
 

@@ -107,7 +107,6 @@ def test_what_cannot_be_meant_is_refused(image: np.ndarray | Image.Image) -> Non
         geometry(image, Preprocess(channels=3, crop=(3, 3), **RGB))
 
 
-<<<<<<< HEAD
 @pytest.mark.parametrize(
     ("white", "values", "levels"),
     [
@@ -155,14 +154,14 @@ def test_a_preprocessing_without_a_white_level_is_written_as_before() -> None:
     )
     set_to = Preprocess(channels=1, white_level=4095, **GREY)
     assert Preprocess.model_validate_json(set_to.model_dump_json()) == set_to
-=======
+
+
 @pytest.mark.parametrize("size", [(0, 0), (0, 5), (5, 0)])
 def test_an_image_without_pixels_is_not_made_up(size: tuple[int, int]) -> None:
     for p in (Preprocess(channels=3, resize=(4, 4), **RGB), Preprocess(channels=3, resize=4, crop=(4, 4), **RGB)):
         for image in (Image.new("RGB", size), np.zeros((size[1], size[0], 3), np.uint8)):
             with pytest.raises(InputError, match="empty"):
                 geometry(image, p)
->>>>>>> wt-hostile
 
 
 def test_normalise_gives_these_numbers() -> None:

@@ -15,6 +15,7 @@ from sdcompress.errors import ParityError
 from sdcompress.exporting import parity
 from sdcompress.exporting.cut import segments, serialize
 from sdcompress.exporting.gate import Gate
+from sdcompress.exporting.hard import HardLogits, hard_images
 from sdcompress.schema.manifest import Input, Preprocess
 from sdcompress.schema.recipe import Export
 
@@ -131,9 +132,14 @@ def gate(model: onnx.ModelProto) -> Gate:
     spec = Preprocess(channels=3, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
     network_input = Input(name="input", dtype="float32", shape=("batch", 3, 8, 8), preprocess=spec)
     reference = onnx.reference.ReferenceEvaluator(model)
-    inputs = ((images / 255 - 0.5) / 0.25).astype(np.float32).transpose(0, 3, 1, 2)
-    logits = dict(zip(("exit1", "exit2", "final"), reference.run(None, {"input": inputs}), strict=True))
-    return Gate(images, logits, network_input=network_input, settings=Export(), tick=lambda _: None)
+
+    def answers(images: np.ndarray) -> dict[str, np.ndarray]:
+        inputs = ((images / 255 - 0.5) / 0.25).astype(np.float32).transpose(0, 3, 1, 2)
+        return dict(zip(TENSORS, reference.run(None, {"input": inputs}), strict=True))
+
+    hard = hard_images(8, 8, 3)
+    told = HardLogits(hard, answers(hard), answers(hard))
+    return Gate(images, answers(images), told, network_input=network_input, settings=Export(), tick=lambda _: None)
 
 
 TENSORS = {name: f"{name}_logits" for name in ("exit1", "exit2", "final")}
@@ -147,6 +153,35 @@ def test_a_right_chain_passes(gate: Gate, model: onnx.ModelProto, tmp_path: Path
     records = gate(files(segments(model, list(TENSORS.values()))), TENSORS, out=tmp_path / "out", what="chain")
     assert [record.exit for record in records] == list(TENSORS)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_nan_for_a_blank_image_alone_is_found_and_the_node_is_named(
+    gate: Gate, model: onnx.ModelProto, tmp_path: Path
+) -> None:
+    """The logits of exit1 times span / span: 1 for every real image, 0 / 0 for a blank one."""
+    broken = onnx.ModelProto()
+    broken.CopyFrom(model)
+    for node in broken.graph.node:
+        node.output[:] = [name.replace("exit1_logits", "whole") for name in node.output]
+    axes = numpy_helper.from_array(np.array([1, 2, 3]), "axes")
+    flat = numpy_helper.from_array(np.array([-1, 1]), "flat")
+    broken.graph.initializer.extend([axes, flat])
+    broken.graph.node.extend(
+        [
+            helper.make_node("ReduceMax", ["input", "axes"], ["high"]),
+            helper.make_node("ReduceMin", ["input", "axes"], ["low"]),
+            helper.make_node("Sub", ["high", "low"], ["span"]),
+            helper.make_node("Div", ["span", "span"], ["one"], name="the-ratio"),
+            helper.make_node("Reshape", ["one", "flat"], ["column"]),
+            helper.make_node("Mul", ["whole", "column"], ["exit1_logits"]),
+        ]
+    )
+    with pytest.raises(ParityError) as caught:
+        gate({"model.onnx": serialize(broken)}, TENSORS, out=tmp_path / "out", what="graph")
+    assert "exit1: of an image that is black, logits are not finite, which the checkpoint's are" in caught.value.found
+    assert "node 'the-ratio' (Div) of model.onnx" in caught.value.found
+    assert "epsilon" in caught.value.next_step
+    assert (tmp_path / "out.failed" / "model.onnx").exists()
 
 
 def test_one_perturbed_weight_is_found_at_the_exits_behind_it(

@@ -20,7 +20,7 @@ from sdcompress.exporting.cut import segments, serialize
 from sdcompress.exporting.export import Target, export_all
 from sdcompress.exporting.graph import all_exits
 from sdcompress.exporting.older import TENSORRT_8_5
-from sdcompress.exporting.traced import Names, traced
+from sdcompress.exporting.traced import Names, _reason, traced
 from sdcompress.exporting.verify import verify
 from sdcompress.models.build import build
 from sdcompress.schema.recipe import Exits, Export, Model
@@ -138,6 +138,90 @@ def test_an_operator_that_the_opset_lacks_is_named_with_the_lowest_that_has_it(
     assert "--opset 18" in caught.value.next_step
     assert capfd.readouterr() == ("", "")
     assert "Col2Im" in operators(all_exits(Wrapped(folded).eval(), ["final"], (3, 8, 8), opset=18))
+
+
+def at_sixteen(done: Callable[[Tensor], Tensor]) -> onnx.ModelProto:
+    return traced(Wrapped(done).eval(), (3, 8, 8), Names("input", ("final_logits",), "batch"), opset=16)
+
+
+def test_the_operator_is_named_that_cannot_be_exported_and_not_what_it_reads() -> None:
+    """The exporter adds which value is to blame: here the constant that holds the size of the output."""
+    with pytest.raises(UsageError, match="output size that are not factor of input size") as caught:
+        at_sixteen(lambda images: nn.functional.adaptive_avg_pool2d(images.relu(), 5).flatten(1))
+    assert "the operator 'adaptive_avg_pool2d' has no form there" in caught.value.found
+    assert "onnx::" not in caught.value.found
+
+
+@pytest.mark.filterwarnings("ignore:.*train=True", "ignore:Converting a tensor")
+def test_what_the_older_exporter_asserts_is_our_error() -> None:
+    with pytest.raises(UsageError, match=r"opset 16: .*\(AssertionError\)"):
+        at_sixteen(lambda images: nn.functional.batch_norm(images, None, None, training=True).mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("said", "named"),
+    [
+        (
+            "Exporting the operator 'aten::rms_norm' to ONNX opset version 16 is not supported",
+            "'aten::rms_norm' has no",
+        ),
+        ("Unsupported: ONNX export of grid_sampler in opset 16. Only 2D. Please try opset version 20.", "in opset 16"),
+        (
+            "Unsupported: ONNX export of operator pad, mode. Please feel free to  [Caused by 'x (... = onnx::Relu(%y))'",
+            "'pad' has no form there: mode.",
+        ),
+        (
+            "Unsupported: ONNX export of instance_norm training for unknown batch size.  [Caused by 'onnx::Relu']",
+            "'instance_norm' has no form there: training for unknown batch size.",
+        ),
+        ("ONNX export failed on einsum, which is not implemented for opset 9. Try", "'einsum' has no form there."),
+        ("something else\nwith a graph", "something else"),
+        ("", "RuntimeError"),
+    ],
+)
+def test_what_the_older_exporter_says_is_told_in_a_line(said: str, named: str) -> None:
+    assert named in _reason(RuntimeError(said))
+    assert "onnx::" not in _reason(RuntimeError(said))
+
+
+class Tracked(nn.Module):
+    """InstanceNorm with running statistics, with and without weights; logits [B, 3]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norms = nn.Sequential(
+            nn.InstanceNorm2d(3, affine=True, track_running_stats=True),
+            nn.InstanceNorm2d(3, track_running_stats=True),
+            nn.BatchNorm2d(3),
+        )
+        torch.manual_seed(0)
+        for tensor in (*self.parameters(), *self.buffers()):
+            if tensor.is_floating_point():
+                nn.init.uniform_(tensor, 0.5, 2)
+
+    def forward(self, images: Tensor) -> tuple[Tensor]:
+        return (self.norms(images).amax((2, 3)),)
+
+
+@pytest.mark.parametrize("opset", [16, 18])
+def test_an_instance_norm_with_running_statistics_is_exported(opset: int) -> None:
+    net = Tracked().eval()
+    model = all_exits(net, ["final"], (3, 8, 8), opset=opset)
+    images = np.random.default_rng(0).normal(size=(5, 3, 8, 8)).astype(np.float32)
+    chain = Chain([serialize(model)], network_input="input", logits=["final_logits"], threads=1)
+    for batch in (1, 5):
+        with torch.no_grad():
+            wanted = net(torch.from_numpy(images[:batch]))[0].numpy()
+        np.testing.assert_allclose(chain(images[:batch])[0], wanted, atol=2e-6)
+    assert all("forward" not in vars(module) for module in net.modules())
+
+
+@pytest.mark.parametrize("opset", [16, 18])
+def test_a_norm_of_the_batch_is_refused_by_its_name_at_every_opset(opset: int) -> None:
+    net = nn.Sequential(nn.BatchNorm2d(3), nn.BatchNorm2d(3, track_running_stats=False)).eval()
+    with pytest.raises(UsageError, match=r"'done\.1' \(BatchNorm2d\) has no running statistics") as caught:
+        all_exits(Wrapped(net), ["final"], (3, 8, 8), opset=opset)
+    assert "GroupNorm" in caught.value.next_step
 
 
 @pytest.mark.filterwarnings("ignore:stft")

@@ -41,6 +41,7 @@ from sdcompress.exporting.verify import verify
 from sdcompress.policies._base import signals_of
 from sdcompress.quantizing import quantize as module
 from sdcompress.quantizing.precisions.bf16 import bf16
+from sdcompress.quantizing.precisions.fp16 import fp16
 from sdcompress.quantizing.quantize import ROOM, quantize
 from sdcompress.quantizing.segments import plain
 from sdcompress.runtime.open import open_engine
@@ -418,6 +419,60 @@ def test_advice_after_a_refusal_is_another_precision_once(run: Callable, single:
         assert ("--precision fp16" in caught.value.next_step) is said
         assert ("--samples" in caught.value.next_step) is said
         assert "keep float32" in caught.value.next_step
+
+
+def ratio(*, epsilon: float) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
+    """Images divided by their span and an epsilon."""
+    rng = np.random.default_rng(0)
+    nodes = [
+        onnx.helper.make_node("Flatten", ["input"], ["flat"]),
+        onnx.helper.make_node("ReduceMax", ["flat", "axes"], ["high"]),
+        onnx.helper.make_node("ReduceMin", ["flat", "axes"], ["low"]),
+        onnx.helper.make_node("Sub", ["high", "low"], ["span"]),
+        onnx.helper.make_node("Add", ["span", "epsilon"], ["sum"]),
+        onnx.helper.make_node("Sub", ["flat", "low"], ["above"]),
+        onnx.helper.make_node("Div", ["above", "sum"], ["share"], name="the-ratio"),
+        onnx.helper.make_node("MatMul", ["share", "up"], ["hidden"]),
+        onnx.helper.make_node("MatMul", ["hidden", "down"], ["final_logits"]),
+    ]
+    weights: dict[str, np.ndarray] = {
+        "axes": np.array([1]),
+        "epsilon": np.array(epsilon, np.float32),
+        "up": rng.normal(size=(16, 6)).astype(np.float32),
+        "down": rng.normal(size=(6, 3)).astype(np.float32),
+    }
+    return nodes, weights
+
+
+@pytest.mark.parametrize("precision", ["int8", "uint8", "fp16"])
+def test_a_blank_image_keeps_its_numbers(run: Callable, single: Callable, tmp_path: Path, precision: str) -> None:
+    run(single(*ratio(epsilon=1e-8)), precision)
+    engine = open_engine(tmp_path / "out", threads=1)
+    blank = engine.preprocess(np.full((2, 4, 4, 1), 7, np.uint8))
+    np.testing.assert_array_equal(engine.exits(blank), 0)
+
+
+def test_a_precision_that_loses_an_epsilon_is_refused_and_the_node_is_named(
+    run: Callable, single: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def loses(segment: Any) -> onnx.ModelProto:
+        made = fp16(segment)
+        for tensor in made.graph.initializer:
+            if tensor.name == "epsilon":
+                tensor.CopyFrom(onnx.numpy_helper.from_array(np.float32(0), tensor.name))
+        return made
+
+    monkeypatch.setattr(module, "precision_of", lambda _: loses)
+    with pytest.raises(VerificationError, match="final are not finite for an image that is black") as caught:
+        run(single(*ratio(epsilon=1e-8)), "fp16")
+    assert "node 'the-ratio' (Div) of segment-0.onnx" in str(caught.value)
+    assert "larger epsilon" in caught.value.next_step
+    assert not (tmp_path / "out").exists()
+    assert (tmp_path / "out.failed" / "segment-0.onnx").exists()
+
+
+def test_what_is_nan_in_float32_may_be_so(run: Callable, single: Callable) -> None:
+    assert run(single(*ratio(epsilon=0.0)), "fp16").narrow == 1
 
 
 def wide(size: float = 1.0) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-<<<<<<< HEAD
-from dataclasses import replace
-=======
 import unicodedata
->>>>>>> wt-hostile
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 

@@ -16,6 +16,7 @@ from sdcompress.quantizing.fills import within_float16
 from sdcompress.quantizing.opset import at_least
 from sdcompress.quantizing.precisions._base import FloatSegment
 from sdcompress.quantizing.typed import typed
+from sdcompress.quantizing.vanishing import guarded
 
 __all__ = ["fp8"]
 
@@ -54,7 +55,8 @@ def fp8(segment: FloatSegment) -> onnx.ModelProto:
     names = {flow.nodes[index].input[position] for index, positions in reads.items() for position in positions}
     activations = names - flow.initializers.keys()
     reaches = largest(model, activations, segment.feeds(), threads=segment.threads) if activations else {}
-    return typed(_rounded(model, flow, reads, _scales(flow, products, reaches)), TensorProto.FLOAT16, segment.tail)
+    rounded = _rounded(model, flow, reads, _scales(flow, products, reaches))
+    return typed(rounded, TensorProto.FLOAT16, segment.tail | guarded(model))
 
 
 def _products(flow: Flow, tail: frozenset[str]) -> list[int]:
