@@ -16,6 +16,8 @@ from sdcompress.benchmarking.contender import bench_originals, bench_samples
 from sdcompress.benchmarking.run import bench as run_bench
 from sdcompress.calibration.verbs import calibrate, plan
 from sdcompress.checkpoint import Checkpoint, open_checkpoint
+from sdcompress.data.labelled import labelled_images
+from sdcompress.data.samples import Samples
 from sdcompress.errors import UsageError, requires_extra
 from sdcompress.evaluation.evaluate import evaluate as run_evaluate
 from sdcompress.evaluation.predict import image_files
@@ -118,6 +120,7 @@ def evaluate(
     folder: Folder,
     *,
     split: Literal["validation", "test"] = "test",
+    images: Folder | None = None,
     data_dir: Folder | None = None,
     name: str | None = None,
     threads: int | None = None,
@@ -133,6 +136,8 @@ def evaluate(
     Args:
         folder: a checkpoint, the folder of a training run, or an artifact.
         split: validation (which chose thresholds) or test (which only reports).
+        images: labelled images in the place of a split: a folder that holds a folder for each class, by its name. The
+            data set that was trained on is not needed then.
         data_dir: where the data lies, if elsewhere than in the recipe.
         name: in the result; default: the folder's name.
         threads: of the engine; default: what other work leaves free.
@@ -156,16 +161,21 @@ def evaluate(
         allow_uncertified=allow_uncertified,
         trust_modules=trust_modules,
     )
-    dataset = subject.dataset(data_dir, download=download, trust_modules=trust_modules)
+    source: tuple[Samples, str]
+    if images is not None:
+        source = labelled_images(Path(images), engine.classes, engine.preprocess_spec), str(images)
+    else:
+        dataset = subject.dataset(data_dir, download=download, trust_modules=trust_modules)
+        source = dataset.split(split), dataset.name
     return run_evaluate(
         engine,
-        dataset.split(split),
+        source[0],
         kind=subject.kind,
         name=name or Path(folder).resolve().name,
         source=str(folder),
         digest=subject.digest,
-        data=dataset.name,
-        split=split,
+        data=source[1],
+        split=split if images is None else "own",
         progress=progress,
     )
 

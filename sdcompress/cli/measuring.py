@@ -31,20 +31,25 @@ from sdcompress.schema.report import BenchReport
 
 __all__ = ["VERBS"]
 
+AnyBackend = Annotated[
+    str | None,
+    typer.Option(
+        "--backend",
+        help="what computes; default: onnxruntime for an artifact, torch for a checkpoint",
+        autocompletion=complete_from("sdcompress.runtime.backends"),
+    ),
+]
+
 
 def evaluate(
     folder: Annotated[Path, typer.Argument(help="a checkpoint, the folder of a training run, or an artifact")],
     split: Annotated[Literal["validation", "test"], typer.Option("--split", help="which images")] = "test",
+    images: Annotated[
+        Path | None, typer.Option("--images", help="other images instead: a folder with a folder for each class")
+    ] = None,
     data_dir: DataDir = None,
     threads: FreeThreads = None,
-    backend: Annotated[
-        str | None,
-        typer.Option(
-            "--backend",
-            help="what computes; default: onnxruntime for an artifact, torch for a checkpoint",
-            autocompletion=complete_from("sdcompress.runtime.backends"),
-        ),
-    ] = None,
+    backend: AnyBackend = None,
     device: Device = "cpu",
     allow_uncertified: AllowUncertified = False,
     trust_modules: TrustModules = False,
@@ -56,6 +61,7 @@ def evaluate(
     """Score every exit, their ensemble, and the early-exit policy as it runs.
 
     Example: sdcompress evaluate runs/digits/train/byot --split validation
+    Other images: sdcompress evaluate artifacts/early-exit --images photos
     """
     from sdcompress import api
     from sdcompress.cli.tables import show_evaluation
@@ -64,6 +70,7 @@ def evaluate(
         found = api.evaluate(
             folder,
             split=split,
+            images=images,
             data_dir=data_dir,
             threads=threads_or_default(threads),
             backend=backend,
@@ -84,12 +91,10 @@ def predict(
     images: Annotated[list[Path], typer.Argument(help="image files, and folders of them")],
     top: Annotated[int, typer.Option("--top", min=1, help="classes to name for each image")] = 1,
     threads: Threads = 1,
-    backend: Annotated[
-        str | None,
-        typer.Option("--backend", help="what computes; default: onnxruntime for an artifact, torch for a checkpoint"),
-    ] = None,
+    backend: AnyBackend = None,
     device: Device = "cpu",
     allow_uncertified: AllowUncertified = False,
+    trust_modules: TrustModules = False,
     csv: Annotated[bool, typer.Option("--csv", help="print CSV on stdout")] = False,
     json: Json = False,
 ) -> None:
@@ -109,6 +114,7 @@ def predict(
             backend=backend,
             device=device,
             allow_uncertified=allow_uncertified,
+            trust_modules=trust_modules,
             progress=progress,
         )
     if json:

@@ -112,7 +112,7 @@ def evaluate(
     source: str,
     digest: str | None,
     data: str,
-    split: Literal["validation", "test"],
+    split: Literal["validation", "test", "own"],
     batch: int = 256,
     progress: Progress | None = None,
 ) -> Evaluation:

@@ -77,7 +77,7 @@ class Evaluation(Frozen):
     source: str = Field(description="folder as given")
     digest: Sha256 | None = Field(None, description="the artifact's, or the SHA-256 of the checkpoint's weights")
     data: str
-    split: Literal["validation", "test"]
+    split: Literal["validation", "test", "own"] = Field(description="own: labelled images that the user named")
     samples: PositiveInt
     exits: tuple[ExitScore, ...] = Field(description="shallow to deep, then the ensemble where there is one")
     policy: PolicyScore | None = None

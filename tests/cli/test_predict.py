@@ -51,3 +51,22 @@ def test_the_three_forms_say_the_same(cli: Cli, tiny_artifact: Write, photos: Pa
 def test_one_class_needs_no_number(cli: Cli, tiny_artifact: Write, photos: Path) -> None:
     (row,) = csv.DictReader(io.StringIO(cli("predict", tiny_artifact(), photos / "plain.png", "--csv").out))
     assert list(row) == ["file", "class", "probability", "exit", "prepare_ms", "run_ms", "error"]
+
+
+def test_other_labelled_images_are_scored(cli: Cli, tiny_artifact: Write, tmp_path: Path) -> None:
+    path = tiny_artifact(policy=(0.6, 0.6))
+    rng = np.random.default_rng(0)
+    for name in ("star", "square"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(4):
+            image = Image.fromarray(rng.integers(0, 256, (6, 6), np.uint8))
+            image.save(tmp_path / "photos" / name / f"{number}.png")
+    evaluation = json.loads(cli("evaluate", path, "--images", tmp_path / "photos", "--json").out)
+    predictions = json.loads(cli("predict", path, tmp_path / "photos", "--json").out)
+    right = sum(one["top"][0]["label"] == Path(one["file"]).parent.name for one in predictions)
+    assert (evaluation["samples"], evaluation["split"]) == (8, "own")
+    assert evaluation["policy"]["accuracy"] == right / 8
+    assert {one["name"]: one["samples"] for one in evaluation["classes"]} == {"square": 4, "disc": 0, "star": 4}
+    refused = cli("evaluate", path, "--images", tmp_path)
+    assert refused.code == 2
+    assert "photos" in refused.err

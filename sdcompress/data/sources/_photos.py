@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from sdcompress.schema.manifest import Preprocess
 
 __all__ = [
     "Decoded",
+    "FolderSamples",
     "check_every_class",
     "has_splits",
     "left_out",
@@ -100,6 +101,36 @@ class Decoded(ABC):
                 allowed=f"{', '.join(FORMATS)} of 8 bits a channel, or grey of 16",
                 next_step=f"repair it, or go on without it: --set 'data.without=[{name}]'",
             ) from error
+
+
+class FolderSamples(Decoded):
+    """The images of a split, a list of files for each class.
+
+    Args:
+        root: the folder that names are relative to.
+        classes: the files of each class; a class may have none.
+        preprocess: of the data set.
+    """
+
+    def __init__(self, root: Path, classes: Sequence[Sequence[Path]], preprocess: Preprocess) -> None:
+        self._root, self._preprocess = root, preprocess
+        self._paths = [path for paths in classes for path in paths]
+        self._labels = np.repeat(np.arange(len(classes)), [len(paths) for paths in classes]).astype(np.int64)
+
+    def name(self, position: int) -> str:
+        """The path below data.dir."""
+        return self._paths[position].relative_to(self._root).as_posix()
+
+    def file(self, position: int) -> Path:
+        """The path."""
+        return self._paths[position]
+
+    def listing(self, gone: Collection[int]) -> list[str]:
+        """The name and the size of each file; of those that are left out the size does not matter."""
+        return [
+            f"{self.name(position)}\t{'left out' if position in gone else path.stat().st_size}"
+            for position, path in enumerate(self._paths)
+        ]
 
 
 def left_out(splits: Mapping[str, Decoded], without: Collection[str], place: Path) -> dict[str, frozenset[int]]:

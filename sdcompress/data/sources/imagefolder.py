@@ -14,17 +14,14 @@ folders beside the splits. Images are decoded when they are asked for: the short
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
-
-import numpy as np
 
 from sdcompress.data.source import Source
 from sdcompress.data.sources._listing import SUFFIXES, PassedOver, folders_in, picture_files
-from sdcompress.data.sources._photos import Decoded, has_splits, left_out, photo_preprocessing, published_splits
+from sdcompress.data.sources._photos import FolderSamples, has_splits, left_out, photo_preprocessing, published_splits
 from sdcompress.errors import DataError, RecipeError
 from sdcompress.schema import recipe
-from sdcompress.schema.manifest import Preprocess
 
 __all__ = ["imagefolder"]
 
@@ -50,7 +47,7 @@ def imagefolder(spec: recipe.Data) -> Source:
             raise _different(folders["train"], classes["train"], folder, classes[split])
         without = [root / name for name in spec.without]
         images = [_images(folder / name, passed, without) for name in classes[split]]
-        splits[split] = _FolderSamples(root, images, preprocess)
+        splits[split] = FolderSamples(root, images, preprocess)
     passed.warn(root)
     gone = left_out(splits, spec.without, root)
     digest, names = hashlib.sha256(), hashlib.sha256()
@@ -66,30 +63,6 @@ def imagefolder(spec: recipe.Data) -> Source:
         left_out=gone,
         **splits,
     )
-
-
-class _FolderSamples(Decoded):
-    """The images of a split; each is decoded when it is asked for, in whatever thread asks."""
-
-    def __init__(self, root: Path, classes: Sequence[Sequence[Path]], preprocess: Preprocess) -> None:
-        self._root, self._preprocess = root, preprocess
-        self._paths = [path for paths in classes for path in paths]
-        self._labels = np.repeat(np.arange(len(classes)), [len(paths) for paths in classes]).astype(np.int64)
-
-    def name(self, position: int) -> str:
-        """The path below data.dir."""
-        return self._paths[position].relative_to(self._root).as_posix()
-
-    def file(self, position: int) -> Path:
-        """The path."""
-        return self._paths[position]
-
-    def listing(self, gone: Collection[int]) -> list[str]:
-        """The name and the size of each file; of those that are left out the size does not matter."""
-        return [
-            f"{self.name(position)}\t{'left out' if position in gone else path.stat().st_size}"
-            for position, path in enumerate(self._paths)
-        ]
 
 
 def _folders(root: Path, passed: PassedOver) -> dict[str, Path]:
