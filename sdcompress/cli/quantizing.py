@@ -10,7 +10,7 @@ import typer
 from sdcompress.cli.completion import complete_from
 from sdcompress.cli.options import DataDir, FreeThreads, Json, Out, Overwrite, share, threads_or_default
 from sdcompress.cli.screen import bar, say, table, write_json
-from sdcompress.schema.quantized import Quantized
+from sdcompress.schema.quantized import Quantized, Speed
 
 __all__ = ["VERBS"]
 
@@ -86,10 +86,24 @@ def _show(found: Quantized) -> None:
         f"{found.bytes_before / 2**20:.2f} MiB -> {found.bytes_after / 2**20:.2f} MiB; {found.narrow} of "
         f"{found.narrow + found.wide} convolutions and products in {found.precision}, {found.wide} in {others}"
     )
+    if found.speed:
+        say(_speed(found.speed, found.precision))
     if found.dropped:
         say(f"not taken over, because confidences have moved: {', '.join(found.dropped)}")
     if len(found.exits) > 1:
         say(f"next: sdcompress calibrate {found.artifact} --out FOLDER")
+
+
+def _speed(speed: Speed, precision: str) -> str:
+    opening = {
+        "faster": "faster here",
+        "slower": "slower here",
+        "no difference": "as fast here, as far as can be seen",
+    }[speed.verdict]
+    return (
+        f"{opening}: {speed.ms:.3g} ms in {precision}, {speed.source_ms:.3g} ms in fp32, {speed.speedup:.2f}x "
+        f"[{speed.low:.2f}, {speed.high:.2f}] as fast (one image, {speed.threads} thread{'s' * (speed.threads > 1)})"
+    )
 
 
 VERBS = (quantize,)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from sdcompress.benchmarking.clock import Lane, no_collection
-from sdcompress.benchmarking.contender import split
+from sdcompress.benchmarking.clock import Lane
 from sdcompress.benchmarking.stats import ratio_of_means, verdict
+from sdcompress.benchmarking.turns import take_turns
 from sdcompress.calibration.against import comparable
 from sdcompress.engines.settings import BuildSettings
 from sdcompress.errors import UsageError
@@ -26,7 +25,6 @@ from sdcompress.schema.manifest import Manifest
 __all__ = ["Sibling", "find_siblings", "race", "tuned_batches"]
 
 _ROUNDS, _SECONDS, _WARM_UP_MS = 10, 0.2, 200.0
-_BATCHES = 4  # of each size: enough that no call sees the inputs of the one before
 
 
 @dataclass(frozen=True)
@@ -114,16 +112,20 @@ def race(
     """
     times: list[SiblingTime] = []
     for done, batch in enumerate(batches):
-        parts = split(np.resize(inputs, (_BATCHES * batch, *inputs.shape[1:])), batch)
-        lanes = [Lane(partial(each.forced, exit=-1), parts) for each in (engine, *(one for _, one in siblings))]
-        for lane in lanes:
-            lane.warm_up(_WARM_UP_MS)
-        with no_collection():
-            for turn in range(rounds):
-                for lane in lanes if turn % 2 == 0 else lanes[::-1]:
-                    lane.measure(seconds)
-                if progress:
-                    progress(done * rounds + turn + 1, len(batches) * rounds)
+
+        def tick(turns: int, done: int = done) -> None:
+            if progress:
+                progress(done * rounds + turns, len(batches) * rounds)
+
+        lanes = take_turns(
+            [engine, *(one for _, one in siblings)],
+            inputs,
+            batch,
+            rounds=rounds,
+            seconds=seconds,
+            warm_up_ms=_WARM_UP_MS,
+            progress=tick,
+        )
         times += [_time(sibling, lanes[0], lane, batch) for (sibling, _), lane in zip(siblings, lanes[1:], strict=True)]
     return tuple(times)
 

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from sdcompress.schema.base import Fraction, Frozen, Sha256
 from sdcompress.schema.change import ExitChange
 from sdcompress.schema.graphs import Precision
 
-__all__ = ["Quantized"]
+__all__ = ["Quantized", "Speed"]
+
+
+class Speed(Frozen):
+    """An artifact beside the one that it was made of, timed in turns on one machine: one image, to the last exit."""
+
+    threads: PositiveInt
+    ms: PositiveFloat = Field(description="median in the new precision")
+    source_ms: PositiveFloat = Field(description="median in fp32")
+    speedup: PositiveFloat = Field(description="source_ms / ms; below 1: slower than fp32")
+    low: PositiveFloat = Field(description="95 % interval over rounds")
+    high: PositiveFloat
+    verdict: Literal["faster", "slower", "no difference"]
 
 
 class Quantized(Frozen):
@@ -29,3 +41,4 @@ class Quantized(Frozen):
     narrow: PositiveInt = Field(description="convolutions and products in the new precision")
     wide: Annotated[int, Field(ge=0)] = Field(description="those that are not: float32, beside fp8 also float16")
     dropped: tuple[str, ...] = Field(description="what was made for the old graphs and is not in the new artifact")
+    speed: Speed | None = Field(None, description="on the machine that made it; null where it was not timed")

@@ -26,6 +26,7 @@ def int8(cli: Callable, made, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert "other answers" in done.out
     assert "MiB" in done.out
     assert "160 training images" in done.out
+    assert "ms in int8, " in done.out  # beside fp32; whether it is faster is the machine's to say
     assert "288/288" in done.err  # the validation images, where progress goes
     assert "288/288" not in done.out
     return out
@@ -43,6 +44,8 @@ def test_json_is_what_was_written(cli: Callable, made, tmp_path: Path, layout: s
     told = Quantized.model_validate_json(done.out)
     manifest = open_artifact(out).manifest
     assert (told.digest, told.precision, told.max_drop) == (manifest.digest, precision, 0.5)
+    assert told.speed is not None
+    assert (told.speed.verdict == "slower") == (told.speed.high < 1)
     assert told.bytes_after < 0.7 * told.bytes_before
     assert told.wide == (0 if precision == "int8" else len(manifest.exits))
     assert cli("verify", out).code == 0
