@@ -1,6 +1,6 @@
 """Keep the small summands of a network, such as ``x / (deviation + 1e-8)``, through the exporter's optimiser.
 
-onnxscript (0.5 to 0.7) takes a scalar within 1e-8 of zero for zero and removes the sum. A blank image divides by
+onnxscript (0.7) takes a scalar within 1e-8 of zero for zero and removes the sum. A blank image divides by
 zero then. Only scalars without axes are compared, so that a small one gets an axis of one element.
 """
 

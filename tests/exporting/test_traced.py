@@ -167,7 +167,7 @@ def test_what_the_older_exporter_asserts_is_our_error() -> None:
         ),
         ("Unsupported: ONNX export of grid_sampler in opset 16. Only 2D. Please try opset version 20.", "in opset 16"),
         (
-            "Unsupported: ONNX export of operator pad, mode. Please feel free to  [Caused by 'x (... = onnx::Relu(%y))'",
+            "Unsupported: ONNX export of operator pad, mode. Please feel free  [Caused by 'x (... = onnx::Relu(%y))'",
             "'pad' has no form there: mode.",
         ),
         (
