@@ -6,6 +6,7 @@ Nothing here prints. Calls that take long take ``progress``, which is called wit
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from sdcompress.evaluation.subject import open_subject
 from sdcompress.explaining.explain import explain
 from sdcompress.exporting.verify import verify
 from sdcompress.formats import export
+from sdcompress.look_ahead import warn_of_export
 from sdcompress.quantizing.verbs import quantize
 from sdcompress.reporting.build import build as build_report
 from sdcompress.reporting.write import write as write_report
@@ -77,7 +79,14 @@ def train(
         from sdcompress.training.run import train as run_train
 
     folder = Path(out) if out is not None else Path("runs") / read.name / "train" / read.method.name
-    return run_train(read, folder, overwrite=overwrite, on_step=progress, on_epoch=on_epoch)
+    return run_train(
+        read,
+        folder,
+        overwrite=overwrite,
+        on_step=progress,
+        on_epoch=on_epoch,
+        before=partial(warn_of_export, read),
+    )
 
 
 def evaluate(

@@ -58,7 +58,7 @@ class Gate:
         Raises:
             ParityError: if they do not compute what the checkpoint computes; they are left in ``<out>.failed``.
         """
-        findings = self._findings(graphs, exits)
+        findings = self.findings(graphs, exits)
         self._tick(len(self._images))
         problem = parity.describe(findings)
         if problem:
@@ -89,7 +89,9 @@ class Gate:
         inputs = normalise(self._images, self._input.preprocess)
         check_signals(chain, inputs, {exits[exit_]: names for exit_, names in signals.items()})
 
-    def _findings(self, graphs: Mapping[str, bytes], exits: Mapping[str, str]) -> tuple[parity.Finding, ...]:
+    def findings(self, graphs: Mapping[str, bytes], exits: Mapping[str, str]) -> tuple[parity.Finding, ...]:
+        """The figures of each exit, passed or not; nothing is written."""
+
         def make() -> parity.Run:
             chain = Chain(list(graphs.values()), network_input=self._input.name, logits=list(exits.values()))
             return lambda images: chain(normalise(images, self._input.preprocess))

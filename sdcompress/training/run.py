@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from sdcompress import data, methods, recipes
 from sdcompress.checkpoint import METRICS, STEPS, Checkpoint, newest, open_checkpoint
+from sdcompress.data.samples import Dataset
 from sdcompress.errors import CheckpointError, OutputExistsError
 from sdcompress.schema.recipe import Recipe
 from sdcompress.storage import write_text
@@ -43,6 +45,7 @@ def train(
     overwrite: bool = False,
     on_step: OnStep | None = None,
     on_epoch: OnEpoch | None = None,
+    before: Callable[[Dataset], None] | None = None,
 ) -> Checkpoint:
     """Train, or go on with the run in ``out``; a finished run is returned as it is.
 
@@ -52,6 +55,7 @@ def train(
         overwrite: throw away a run that is there.
         on_step: called with (steps done, all steps).
         on_epoch: called with the metrics of each epoch.
+        before: called with the data in one process, before a training begins, not where one goes on.
 
     Returns:
         The last checkpoint.
@@ -79,6 +83,8 @@ def train(
     dataset = data.load(recipe.data, seed=recipe.seed, fingerprint=same)
     trainer = Trainer(recipe, dataset, fabric, out, start)
     if fabric.is_global_zero:
+        if before is not None and start is None:
+            before(dataset)
         write_text(out / "recipe.yaml", recipes.dump(recipe))  # only now is it known that it can be trained
     with stop_on_signal() as request:
         trainer.run(request, on_step=on_step, on_epoch=on_epoch)
