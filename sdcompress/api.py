@@ -6,6 +6,7 @@ Nothing here prints. Calls that take long take ``progress``, which is called wit
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +27,7 @@ from sdcompress.evaluation.subject import open_subject
 from sdcompress.explaining.explain import explain
 from sdcompress.exporting.verify import verify
 from sdcompress.formats import export
+from sdcompress.look_ahead import warn_of_export
 from sdcompress.machine import default_threads
 from sdcompress.quantizing.verbs import quantize
 from sdcompress.reporting.build import build as build_report
@@ -113,6 +115,7 @@ def train(
         on_epoch=on_epoch,
         on_start=on_start,
         on_check=on_check,
+        before=partial(warn_of_export, read),
     )
 
 

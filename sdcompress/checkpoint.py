@@ -109,11 +109,10 @@ class Checkpoint:
             check_trusted(self.path, recipe.model.name, recipe.model.options, trust=trust_modules)
         with requires_extra("train"):
             from sdcompress.models.build import build  # torch only where a network is asked for
-        # other weights would be fetched only to be overwritten
-        model = recipe.model.model_copy(update={"pretrained": False, "start": None})
         tensors = self.tensors()
         heads = any(name.startswith("heads.") for name in tensors)
-        net = build(model, recipe.exits, classes=len(self.classes), image=self.image, heads=heads)
+        # other weights would be fetched only to be overwritten
+        net = build(recipe.model.untrained, recipe.exits, classes=len(self.classes), image=self.image, heads=heads)
         try:
             net.load_state_dict(tensors)
         except RuntimeError as error:
@@ -204,6 +203,8 @@ def open_checkpoint(path: Path | str) -> Checkpoint:
     path = Path(path)
     try:
         folder = path if (path / STATE).is_file() else newest(path)
+        if folder is None and path.is_file():
+            raise _no_folder(path)
         if folder is None:
             raise CheckpointError(
                 f"There is no checkpoint in {path}.",
@@ -220,6 +221,19 @@ def open_checkpoint(path: Path | str) -> Checkpoint:
             next_step="check its permissions",
         ) from error
     return Checkpoint(folder, state)
+
+
+def _no_folder(path: Path) -> CheckpointError:
+    inside = (path.parent / STATE).is_file()
+    return CheckpointError(
+        f"{path} is a file, and a checkpoint is a folder: weights with the record of how they were trained.",
+        allowed=f"a folder with {STATE}, or the folder of a training run (with {STEPS}/)",
+        next_step=f"name its folder: {path.parent}"
+        if inside
+        else "load the file in a function of your own that returns the network, and name that: "
+        "model.name=your_module:your_function; for timm: model.pretrained=true with "
+        f"model.options={{pretrained_cfg_overlay: {{file: {path}}}}}",
+    )
 
 
 def read_metrics(folder: Path) -> tuple[dict[str, float], ...]:

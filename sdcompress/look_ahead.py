@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 from sdcompress import data, methods
 from sdcompress.calibration.calibrate import check_policy, least_samples
-from sdcompress.errors import RecipeError, SetupError, UnknownNameError, UsageError, requires_extra
+from sdcompress.data.samples import Dataset
+from sdcompress.errors import (
+    MissingExtraError,
+    RecipeError,
+    SdcompressError,
+    SetupError,
+    UnknownNameError,
+    UsageError,
+    requires_extra,
+)
 from sdcompress.exporting.keep import kept_exits
 from sdcompress.machine import check_threads
 from sdcompress.schema.recipe import Recipe
 
-__all__ = ["check_data", "check_recipe"]
+__all__ = ["check_data", "check_recipe", "warn_of_export"]
 
 BACKEND = "onnxruntime"  # what a recipe's artifacts are calibrated on
 
@@ -84,15 +94,18 @@ def _check_backend(backend: str) -> None:
 
 
 def check_data(recipe: Recipe, progress: Callable[[int, int], None] | None = None) -> None:
-    """Check that enough images are held out and can be read, and that every method can train on them; loads the data.
+    """Check that enough images are held out and can be read, that every method trains on them, and all networks export.
+
+    Loads the data set.
 
     Args:
         recipe: the method and its controls.
         progress: called with (image files checked, all of them).
 
     Raises:
-        RecipeError: if too few are held out to prove an export or to choose thresholds, or the network cannot give
-            what a method needs.
+        RecipeError: if no image is held out to prove an export, or too few to choose thresholds, or the network cannot
+            give what a method needs, or cannot be trained on batches of this size.
+        UsageError, ParityError: if a network cannot be exported.
         DataError: if the data is not there or broken.
     """
     with requires_extra("train"):
@@ -101,7 +114,7 @@ def check_data(recipe: Recipe, progress: Callable[[int, int], None] | None = Non
     found = data.load(recipe.data, seed=recipe.seed)
     for spec in (recipe.method, *recipe.controls):
         check_with_data(recipe.model_copy(update={"method": spec}), found)
-    validation, test, needed = len(found.val), len(found.test), recipe.export.parity_samples
+    validation, test = len(found.val), len(found.test)
     calibrates = methods.build(recipe.method).needs.exits and "cascade" in recipe.export.layouts
     judges = bool(recipe.quantize.precisions)
     if judges:
@@ -109,15 +122,48 @@ def check_data(recipe: Recipe, progress: Callable[[int, int], None] | None = Non
             from sdcompress.quantizing.feeds import calibration_images  # onnx
         calibration_images(found.train, None)
     least = least_samples(recipe.calibrate) if calibrates else int(judges)
-    if validation + test >= needed and validation >= least:
+    if validation + test and validation >= least:
         found.check(progress)
+        for spec in (recipe.method, *recipe.controls):
+            _check_export(recipe.model_copy(update={"method": spec}), found)
         return
     reasons = ["choose the thresholds of the layout 'cascade'"] * calibrates + ["say what a precision costs"] * judges
     ways = ["take 'cascade' out of export.layouts"] * calibrates + ["leave quantize.precisions out"] * judges
     raise RecipeError(
         f"'{recipe.data.name}' holds out {validation} images for validation and {test} for test.",
-        allowed=f"at least {needed} together, which prove the export"
+        allowed="at least 1 of them, which proves the export"
         + (f", and {least} for validation, which {' and '.join(reasons)}" if reasons else "")
         + (" (calibrate.confidence asks for so many)" if calibrates and recipe.calibrate.confidence else ""),
         next_step=f"raise data.validation or data.test_limit{', or ' if ways else ''}{' and '.join(ways)}",
     )
+
+
+def warn_of_export(recipe: Recipe, dataset: Dataset) -> None:
+    """Say before a training what its export will refuse; nothing, where what an export needs is not installed.
+
+    Args:
+        recipe: what is to be trained.
+        dataset: on what.
+    """
+    try:
+        _check_export(recipe, dataset)
+    except MissingExtraError:
+        return
+    except SdcompressError as error:
+        warnings.warn(
+            f"What this training gives cannot be exported. {error.found} It can be evaluated; to export it: "
+            f"{error.next_step}.",
+            stacklevel=2,
+        )
+
+
+def _check_export(recipe: Recipe, dataset: Dataset) -> None:
+    with requires_extra("export"):
+        from sdcompress.exporting import parity  # onnx
+        from sdcompress.exporting.dry import dry_export
+        from sdcompress.exporting.reference import held_out
+
+    proving = held_out(dataset)
+    if weaker := parity.weaker(proving, recipe.export.parity_samples):
+        warnings.warn(weaker, stacklevel=3)
+    dry_export(recipe, dataset)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from pathlib import Path
 
 import pytest
 
-from sdcompress import pipeline, recipes
-from sdcompress.errors import DataError, RecipeError, SdcompressError, UnknownNameError, UsageError
-from sdcompress.look_ahead import check_data, check_recipe
+import sdcompress
+from sdcompress import data, pipeline, recipes
+from sdcompress.errors import DataError, ParityError, RecipeError, SdcompressError, UnknownNameError, UsageError
+from sdcompress.look_ahead import check_data, check_recipe, warn_of_export
 
 TOO_FEW = {
     "no validation to judge a precision by": [
@@ -20,7 +23,6 @@ TOO_FEW = {
     "no validation for the thresholds": ["data.validation=0"],
     "too few to choose thresholds": ["data.validation=0.03"],
     "too few to certify": ["calibrate.confidence=0.95", "calibrate.max_drop=0.01"],
-    "too few to prove an export": ["data.validation=0.05", "data.test_limit=100"],
 }
 
 
@@ -34,6 +36,53 @@ def test_too_few_held_out_images_are_refused(settings: list[str]) -> None:
 def test_no_validation_is_right_where_nothing_is_calibrated() -> None:
     check_data(recipes.read("digits", ["data.validation=0", "export.layouts=[single]"]))
     check_data(recipes.read("digits", ["data.validation=0", "method=baseline", "controls=[]"]))
+
+
+def test_few_held_out_images_prove_less_and_that_is_said_before_the_training() -> None:
+    recipe = recipes.read("digits", ["data.validation=0.05", "data.test_limit=100"])  # 72 and 100 images
+    with pytest.warns(UserWarning, match="172 held-out images prove the export, not 256"):
+        warn_of_export(recipe, data.load(recipe.data, seed=recipe.seed))
+
+
+MIXING = """
+from torch import nn
+
+def mixing(classes, channels):
+    # without running statistics every image is normalised by the batch that it comes in
+    norm = nn.BatchNorm2d(8, track_running_stats=False)
+    return nn.Sequential(
+        nn.Sequential(nn.Conv2d(channels, 8, 3, 2, 1), norm, nn.ReLU()),
+        nn.Conv2d(8, 8, 3, 2, 1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, classes),
+    )
+"""
+
+
+def test_what_the_export_will_refuse_is_found_before_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mixing_nets.py").write_text(MIXING)
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = ["model.name=mixing_nets:mixing", "controls=[]", "exits.auto=1", "export.exits=[final]"]
+    recipe = recipes.read("digits", [*settings, "train.epochs=1", "data.train_limit=64"])
+    with pytest.raises(ParityError, match="with the images beside it"):
+        pipeline.run(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    # a training alone may be wanted without an export
+    with pytest.warns(UserWarning, match=r"cannot be exported.*images beside it"):
+        assert sdcompress.train(recipe, tmp_path / "train").state.finished
+
+
+def test_a_training_alone_needs_nothing_of_an_export(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("sdcompress.exporting")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "onnx", None)  # not installed
+    recipe = recipes.read("digits", ["data.test_limit=20", "data.validation=0"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_export(recipe, data.load(recipe.data, seed=recipe.seed))
 
 
 def test_an_exit_that_will_not_be_is_refused_with_the_nearest() -> None:

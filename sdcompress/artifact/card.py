@@ -153,7 +153,8 @@ def _pixels(network_input: Input) -> str:
 
 
 def _table(segments: Sequence[Segment], exits: Sequence[Exit], parity: Sequence[ParityRecord]) -> str:
-    titles = ("exit", "validation accuracy", "ECE", "MACs to here", "largest difference from the checkpoint")
+    images = f"on {parity[0].samples} images" if parity else ""
+    titles = ("exit", "validation accuracy", "ECE", "MACs to here", f"largest difference from the checkpoint {images}")
     rows = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     differences = {record.exit: f"{record.max_abs:.1e}" for record in parity}
     for exit_ in exits:

@@ -16,6 +16,7 @@ from sdcompress.artifact.write import staged
 from sdcompress.checkpoint import Checkpoint, open_checkpoint
 from sdcompress.data.samples import Dataset
 from sdcompress.errors import UnknownNameError, UsageError
+from sdcompress.exporting import parity
 from sdcompress.exporting.ensemble import GeometricEnsemble
 from sdcompress.exporting.gate import Gate
 from sdcompress.exporting.graph import BATCH, INPUT, all_exits
@@ -23,7 +24,7 @@ from sdcompress.exporting.keep import kept_exits
 from sdcompress.exporting.layout import Facts, Layout, LayoutName, cut, write
 from sdcompress.exporting.older import NEWER, unknown_to_8_5
 from sdcompress.exporting.provenance import provenance
-from sdcompress.exporting.reference import Reference, hard_logits, reference
+from sdcompress.exporting.reference import Reference, hard_logits, held_out, reference
 from sdcompress.models.multiexit import MultiExit
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Input, Manifest
@@ -105,7 +106,7 @@ def export_all(
 
     Raises:
         CheckpointError: if the checkpoint is not intact.
-        DataError: if there are too few held-out images to prove the export.
+        DataError: if there is no held-out image to prove the export.
         UsageError: if the network cannot be exported or cut, or there is no such exit.
         OutputExistsError: if an output folder holds something that would be lost.
         ParityError: if an export does not compute what the checkpoint computes; it is left in ``<out>.failed``.
@@ -122,7 +123,10 @@ def export_all(
         folders = [stack.enter_context(staged(target.out, overwrite=overwrite)) for target in targets]
         dataset = source.dataset(data_dir)
         choices = tuple(dict.fromkeys(heard))
-        images = len(choices) * (len(dataset.val) + settings.parity_samples) + len(targets) * settings.parity_samples
+        proving = min(settings.parity_samples, held_out(dataset))
+        if weaker := parity.weaker(proving, settings.parity_samples):
+            warnings.warn(weaker, stacklevel=2)
+        images = len(choices) * (len(dataset.val) + proving) + len(targets) * proving
         count = _Counter(progress, images)
         exported = {
             choice: _export(

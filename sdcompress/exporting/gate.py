@@ -69,7 +69,7 @@ class Gate:
         Raises:
             ParityError: if they do not compute what the checkpoint computes; they are left in ``<out>.failed``.
         """
-        findings = self._findings(graphs, exits)
+        findings = self.findings(graphs, exits)
         self._tick(len(self._images))
         problem = parity.describe(findings)
         if problem:
@@ -117,7 +117,8 @@ class Gate:
         inputs = normalise(self._images, self._input.preprocess)
         check_signals(chain, inputs, {exits[exit_]: names for exit_, names in signals.items()})
 
-    def _findings(self, graphs: Mapping[str, bytes], exits: Mapping[str, str]) -> tuple[parity.Finding, ...]:
+    def findings(self, graphs: Mapping[str, bytes], exits: Mapping[str, str]) -> tuple[parity.Finding, ...]:
+        """The figures of each exit, passed or not; nothing is written."""
         reference = np.stack([self._logits[name] for name in exits])
         make = partial(self._run, graphs, exits)
         return parity.compare(make, self._images, reference, exits=list(exits), settings=self._settings)

@@ -51,9 +51,15 @@ def all_exits(
     outputs = [logits_name(name) for name in exit_names]
     _check_size(net)
     _check_statistics(net)
-    with _silenced():
+    with _silenced(), contextlib.ExitStack() as stack:
         # also below 18, where it only looks: it refuses what tracing would get wrong without a word
-        model = _exported(net, image, outputs, max(opset, NEWER))
+        newer = max(opset, NEWER)
+        try:
+            model = _exported(net, image, outputs, newer)
+        except UsageError:
+            if not stack.enter_context(_attention_in_parts(net)):
+                raise
+            model = _exported(net, image, outputs, newer)
         if opset < NEWER:
             model = traced(net, image, Names(INPUT, tuple(outputs), BATCH), opset=opset)
     model = tidy(model)
@@ -82,6 +88,23 @@ def _exported(net: nn.Module, image: tuple[int, int, int], outputs: Sequence[str
     except torch.onnx.errors.OnnxExporterError as error:
         raise _not_exportable(error) from error
     return program.model_proto
+
+
+@contextlib.contextmanager
+def _attention_in_parts(net: nn.Module) -> Iterator[bool]:
+    """Compute timm's attention by matrix products and a softmax inside; gives whether the network has any.
+
+    The exporter fails on the layout that the fused operator's result has behind some masks and position biases.
+    Training keeps the fused one, which is faster and needs less memory.
+    """
+    fused = [module for module in net.modules() if getattr(module, "fused_attn", False) is True]
+    for module in fused:
+        module.fused_attn = False  # type: ignore[assignment]  # torch types attributes as tensors or modules
+    try:
+        yield bool(fused)
+    finally:
+        for module in fused:
+            module.fused_attn = True  # type: ignore[assignment]
 
 
 def _check_size(net: nn.Module) -> None:
@@ -136,8 +159,7 @@ def _not_exportable(error: Exception) -> UsageError:
     return UsageError(
         f"torch cannot export this network to ONNX: {reason}",
         allowed="a network that torch.export can trace: no control flow on values, no calls into other libraries",
-        next_step="if it has attention (timm's twins, hiera, nest, maxvit), set TIMM_FUSED_ATTN=0 in the environment "
-        "and export again; otherwise choose another backbone or other exits",
+        next_step="choose another backbone or other exits, or rewrite the code that the message names",
     )
 
 

@@ -1,6 +1,6 @@
 """The parity gate: an export is kept only if it computes what the checkpoint computes, on real images.
 
-For each exit, over at least 256 images and batches of 1, 2, 7 and the largest:
+For each exit, over 256 images or more (or all held-out ones), in batches of 1, 2, 7 and the largest:
 
 - every logit is finite and |logit - reference| <= atol + rtol * max|reference|;
 - no image changes its class, unless the reference itself is undecided (its two best logits closer than twice that);
@@ -22,7 +22,7 @@ from sdcompress.exporting.chain import FAILURES
 from sdcompress.schema.manifest import ParityRecord
 from sdcompress.schema.recipe import Export
 
-__all__ = ["Finding", "allowance", "compare", "describe", "records", "write"]
+__all__ = ["Finding", "allowance", "compare", "describe", "records", "weaker", "write"]
 
 SMALL_BATCHES = (1, 2, 7)
 SMALL_SAMPLES = 28
@@ -86,6 +86,21 @@ def allowance(reference: np.ndarray, settings: Export) -> float:
     return settings.atol + settings.rtol * float(np.abs(reference).max())
 
 
+def weaker(samples: int, asked: int) -> str:
+    """What a gate of fewer images than were asked for proves, as a sentence; empty where there are enough.
+
+    No flip among n images bounds the share of new images that flip by 1 - 0.05^(1/n), at 95 % confidence.
+    """
+    if samples >= asked:
+        return ""
+    bounds = [f"{100 * (1 - 0.05 ** (1 / count)):.1f} %" for count in (samples, asked)]
+    return (
+        f"Only {samples} held-out images prove the export, not {asked}. That is weaker: at 95 % confidence up to "
+        f"{bounds[0]} of new images may get another class than from the checkpoint; {asked} images bound it by "
+        f"{bounds[1]}."
+    )
+
+
 def records(findings: Sequence[Finding]) -> tuple[ParityRecord, ...]:
     """What the manifest says of exits that passed."""
     return tuple(
@@ -119,9 +134,9 @@ def _in_batches(run: Run, images: np.ndarray, size: int) -> np.ndarray:
 def _beside_others(run: Run, images: np.ndarray, largest: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Positions and logits of images run alone, in small batches, and in a full batch with strangers."""
     for size in SMALL_BATCHES:
-        chosen = np.arange(min(SMALL_SAMPLES, len(images)))
+        chosen = np.resize(np.arange(len(images)), SMALL_SAMPLES)  # where there are fewer, they come again
         yield chosen, _in_batches(run, images[chosen], size)
-    strangers = np.random.default_rng(0).permutation(len(images))[:largest]
+    strangers = np.resize(np.random.default_rng(0).permutation(len(images)), largest)
     yield strangers, run(images[strangers])
 
 

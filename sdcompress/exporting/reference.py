@@ -17,7 +17,7 @@ from sdcompress.evaluation import metrics
 from sdcompress.exporting.hard import HardLogits, hard_images, nudged
 from sdcompress.schema.manifest import Preprocess
 
-__all__ = ["Reference", "hard_logits", "reference"]
+__all__ = ["Reference", "hard_logits", "held_out", "reference"]
 
 _BATCH = 64
 
@@ -47,19 +47,13 @@ def reference(net: nn.Module, dataset: Dataset, *, samples: int, tick: Callable[
     Args:
         net: images [B, C, H, W] -> E tensors [B, K], in evaluation mode, on the CPU.
         dataset: its data.
-        samples: images that the gate needs; spread evenly over the validation split.
+        samples: images that the gate asks for; spread evenly over the validation split. All, where there are fewer.
         tick: told how many images were done.
 
     Raises:
-        DataError: if validation and test together have too few images.
+        DataError: if neither validation nor test has an image.
     """
-    held_out = len(dataset.val) + len(dataset.test)
-    if held_out < samples:
-        raise DataError(
-            f"'{dataset.name}' has {len(dataset.val)} validation and {len(dataset.test)} test images.",
-            allowed=f"at least {samples} together: an export is proved on real images that were not trained on",
-            next_step="raise data.validation or data.test_limit in the recipe and train again",
-        )
+    samples = min(samples, held_out(dataset))
     parts: list[tuple[Samples, np.ndarray]] = []
     scores: list[tuple[float | None, float | None]] = []
     if from_val := min(samples, len(dataset.val)):
@@ -98,6 +92,22 @@ def hard_logits(
     with torch.inference_mode():
         logits, near = ([one.float().numpy() for one in net(torch.from_numpy(x))] for x in (inputs, nudged(inputs)))
     return HardLogits(images, dict(zip(exits, logits, strict=True)), dict(zip(exits, near, strict=True)))
+
+
+def held_out(dataset: Dataset) -> int:
+    """How many images there are to prove an export on.
+
+    Raises:
+        DataError: if there is none.
+    """
+    count = len(dataset.val) + len(dataset.test)
+    if count == 0:
+        raise DataError(
+            f"'{dataset.name}' holds out no image: its validation and test splits are empty.",
+            allowed="at least one image: an export is proved on real images that were not trained on",
+            next_step="raise data.validation in the recipe before the training",
+        )
+    return count
 
 
 def _logits(net: nn.Module, samples: Samples, preprocess: Preprocess, tick: Callable[[int], None]) -> np.ndarray:

@@ -53,6 +53,12 @@ def build(
     if not (heads or maps):
         return MultiExit(backbone, classifier=classifier)
     points = [point for point in cut_points(backbone, example) if _layout.is_map(point, image)]
+    if not points:
+        raise RecipeError(
+            "This backbone can be cut only where its outputs are no map of the image: exits cannot look at them.",
+            allowed="a part whose output [B, C, H, W], [B, H, W, C] or [B, N, C] is all that later parts need",
+            next_step="train without exits (a method such as 'baseline'), or choose another backbone in model.name",
+        )
     chosen = named(points, exits.at) if exits.at else choose(points, exits.auto)
     taps = [_layout.tap(point, backbone, image) for point in chosen]
     last = _layout.tap(deepest(points), backbone, image)

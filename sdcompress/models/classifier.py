@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from functools import partial
 
 import torch
@@ -29,6 +30,7 @@ def classifier_name(backbone: nn.Module, images: Tensor, classes: int) -> str:
     Raises:
         RecipeError: if the backbone cannot take the images, does not return [B, K], or ends in something else.
     """
+    _check_inputs(backbone)
     called: list[str] = []
     handles = [
         module.register_forward_pre_hook(partial(_note, called, name))
@@ -39,10 +41,7 @@ def classifier_name(backbone: nn.Module, images: Tensor, classes: int) -> str:
         with evaluating(backbone), torch.no_grad():
             logits = backbone(images)
     except _SIZE_ERRORS as error:
-        raise RecipeError(
-            f"This backbone cannot take images of {' x '.join(map(str, images.shape[1:]))} (C x H x W): {error}",
-            next_step="set data.image_size to a size that it takes, or choose another backbone in model.name",
-        ) from error
+        raise _cannot_take(backbone, images, error) from error
     finally:
         for handle in handles:
             handle.remove()
@@ -62,6 +61,44 @@ def classifier_name(backbone: nn.Module, images: Tensor, classes: int) -> str:
             next_step="end it with one, or choose another backbone in model.name",
         )
     return ([name for name in called if backbone.get_submodule(name) in declared] or called)[-1]
+
+
+def _check_inputs(backbone: nn.Module) -> None:
+    """Refuse a network that cannot be called with the images alone."""
+    try:
+        signature = inspect.signature(backbone.forward)
+    except ValueError:  # written in C
+        return
+    try:
+        signature.bind(None)
+    except TypeError as error:
+        raise RecipeError(
+            f"The forward{signature} of this backbone cannot be called with the images alone: {error}.",
+            allowed="one input, float images [B, C, H, W]; further arguments with defaults",
+            next_step="wrap it in a module of your own that takes the images and fills in the rest",
+        ) from error
+
+
+def _cannot_take(backbone: nn.Module, images: Tensor, error: Exception) -> RecipeError:
+    size = " x ".join(map(str, images.shape[1:]))
+    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    if isinstance(error, NotImplementedError):
+        return RecipeError(
+            f"This backbone cannot be called: {reason}", next_step="give its class a forward(self, images)"
+        )
+    record = getattr(backbone, "pretrained_cfg", None)  # timm's
+    made_for = record.get("input_size") if isinstance(record, dict) and record.get("fixed_input_size") else None
+    if made_for and tuple(made_for[1:]) != tuple(images.shape[2:]):
+        return RecipeError(
+            f"This backbone cannot take images of {size} (C x H x W): {reason}",
+            allowed=f"images of {made_for[1]} x {made_for[2]}, the only size that it is built for",
+            next_step=f"--set data.image_size={made_for[1]}, or choose another backbone in model.name",
+        )
+    return RecipeError(
+        f"This backbone cannot take images of {size} (C x H x W): {reason}",
+        next_step="set data.image_size to a size that it takes, or choose another backbone in model.name; one that "
+        "takes flat vectors must begin with torch.nn.Flatten",
+    )
 
 
 def feature_size(classifier: nn.Module) -> int:

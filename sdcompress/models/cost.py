@@ -15,7 +15,7 @@ from sdcompress.models._trace import evaluating
 from sdcompress.models.macs import MacCounter
 from sdcompress.models.multiexit import MultiExit
 
-__all__ = ["ExitCost", "costs"]
+__all__ = ["ExitCost", "costs", "tap_shares"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,21 @@ def costs(net: MultiExit, image: tuple[int, int, int]) -> tuple[ExitCost, ...]:
         before = spent[f"head {name}"]
     macs.append(spent["backbone"])
     return tuple(ExitCost(*pair) for pair in zip(macs, parameters, strict=True))
+
+
+def tap_shares(net: MultiExit, image: tuple[int, int, int]) -> tuple[float, ...]:
+    """Share of the backbone's MACs, 0..1, that is spent where each exit before the last looks.
+
+    Args:
+        net: the network; it is left as it was.
+        image: (C, H, W).
+    """
+    parts = {name: net.backbone.get_submodule(name) for name in net.taps}
+    example = torch.zeros(1, *image, device=next(net.parameters()).device)
+    parts["backbone"] = net.backbone
+    with evaluating(net), torch.no_grad(), MacCounter() as counter, _noting(parts, counter) as spent:
+        net(example)
+    return tuple(spent[name] / max(1, spent["backbone"]) for name in net.taps)
 
 
 @contextmanager

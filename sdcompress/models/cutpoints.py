@@ -54,8 +54,10 @@ def cut_points(backbone: nn.Module, example: Tensor) -> tuple[CutPoint, ...]:
         RecipeError: if the backbone cannot be followed, or cannot be cut anywhere.
     """
     recorded = trace(backbone, example)
-    points = []
+    points, flat = [], []
     for modules, shape, fraction in recorded.cuts():
+        if len(shape) not in (3, 4):
+            flat += modules
         names = [name for name in modules if recorded.calls[name] == 1]
         if names and len(shape) in (3, 4):
             outermost = min(names, key=lambda name: name.count("."))
@@ -63,8 +65,14 @@ def cut_points(backbone: nn.Module, example: Tensor) -> tuple[CutPoint, ...]:
             level = outermost.count(".") + (not _has_learning_parts(backbone.get_submodule(outermost)))
             points.append(CutPoint(outermost, shape[1:], fraction, level, aliases))
     if not points:
+        why = (
+            f"what its parts hand on are flat vectors ({', '.join(flat[:3])}), and an exit looks at a map"
+            if flat
+            else "several branches run side by side from its input"
+        )
         raise RecipeError(
-            "This backbone has no place where it could be cut: several branches run side by side from its input.",
+            f"This backbone has no place where it could be cut: {why}.",
+            allowed="a part whose output [B, C, H, W] or [B, N, C] is all that later parts need" if flat else "",
             next_step="train without exits (a method such as 'baseline'), or choose another backbone in model.name",
         )
     return tuple(points)

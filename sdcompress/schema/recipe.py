@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, ConfigDict, Field, PositiveFloat, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PositiveFloat,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from sdcompress.schema.base import Fraction, Frozen
 from sdcompress.schema.graphs import Ensemble
@@ -43,6 +54,33 @@ def _each_once(items: tuple[Item, ...]) -> tuple[Item, ...]:
 EachOnce = Annotated[tuple[Item, ...], AfterValidator(_each_once)]
 Some = Annotated[tuple[Item, ...], Field(min_length=1), AfterValidator(_each_once)]
 Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+_SPELLED = {".inf": math.inf, "-.inf": -math.inf, ".nan": math.nan}  # as YAML writes them; JSON has none of them
+
+
+def _read_numbers(value: Any) -> Any:
+    """Values with the numbers that JSON does not have, which stand in it as YAML spells them."""
+    if isinstance(value, dict):
+        return {key: _read_numbers(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_read_numbers(inner) for inner in value)
+    return _SPELLED.get(value, value) if isinstance(value, str) else value
+
+
+def _spell_numbers(value: Any) -> Any:
+    """The inverse of ``_read_numbers``."""
+    if isinstance(value, dict):
+        return {key: _spell_numbers(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_spell_numbers(inner) for inner in value]
+    if not isinstance(value, float) or math.isfinite(value):
+        return value
+    return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
+
+
+Options = Annotated[
+    dict[str, Any], AfterValidator(_read_numbers), PlainSerializer(_spell_numbers, dict[str, Any], when_used="json")
+]
 
 
 class Data(Frozen):
@@ -92,7 +130,14 @@ class Model(Frozen):
     name: str = Field("cifar:resnet8", description="family:name, e.g. cifar:resnet18, timm:resnet50, my_nets:make")
     pretrained: bool = Field(False, description="start from published weights (timm)")
     start: PathText | None = Field(None, description="start from the weights of this checkpoint, as far as they fit")
-    options: dict[str, Any] = Field({}, description="further keyword arguments of the backbone")
+    options: Options = Field({}, description="further keyword arguments of the backbone")
+
+    @property
+    def untrained(self) -> Model:
+        """The same network without anybody's weights, for what is built to get others."""
+        named = {"checkpoint_path"} if self.name.startswith("timm:") else set()  # timm's option reads a file
+        options = {key: value for key, value in self.options.items() if key not in named}
+        return self.model_copy(update={"pretrained": False, "start": None, "options": options})
 
 
 class Exits(Frozen):
@@ -124,7 +169,12 @@ class Method(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _bare_name(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
+        return {"name": value} if isinstance(value, str) else _read_numbers(value)
+
+    @model_serializer(mode="wrap", when_used="json")
+    def _own_numbers(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        spelled = {key: _spell_numbers(value) for key, value in self.parameters.items()}
+        return {**dump(self), **{key: value for key, value in spelled.items() if value != self.parameters[key]}}
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -232,7 +282,9 @@ class Export(Frozen):
         18, description="of ONNX's operators; 16 or 17 (IR version 8) for older runtimes, e.g. TensorRT 8.5"
     )
     max_batch: Annotated[int, Field(ge=8, le=2**13)] = Field(32, description="largest batch of the parity gate")
-    parity_samples: Annotated[int, Field(ge=256, lt=2**31)] = Field(256, description="real samples of the parity gate")
+    parity_samples: Annotated[int, Field(ge=256, lt=2**31)] = Field(
+        256, description="real held-out images of the parity gate; all of them where there are fewer"
+    )
     atol: PositiveFloat = Field(1e-4, description="absolute tolerance on logits")
     rtol: PositiveFloat = Field(1e-4, description="tolerance relative to the largest logit")
     ensemble: Ensemble | None = Field(

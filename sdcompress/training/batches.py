@@ -152,6 +152,10 @@ class Batches:
         for first in batches:
             yield (first, *(next(batches) for _ in range(self._parts - 1)))
 
+    def example(self) -> RawBatch:
+        """The first batch of the training, or the share of it that this process takes."""
+        return self._load(next(self._plans(0, 0)))
+
     def _plans(self, epoch: int, start: int) -> Iterator[tuple[Labels, Labels | None]]:
         """The positions of each batch, and of its companions."""
         order = self._order(epoch)

@@ -33,17 +33,21 @@ class Ema(Generic[Net]):
         self._followed, self._decay = net, decay
 
     @cached_property
-    def _pairs(self) -> list[tuple[Tensor, Tensor]]:
+    def _pairs(self) -> list[tuple[Tensor, Tensor, bool]]:
         # found at the first update: when the copy is made, the weights are not shared out yet
         both = (self.net.state_dict().values(), self._followed.state_dict().values())
-        return [(piece(average), piece(current)) for average, current in zip(*both, strict=True)]
+        pairs = [(piece(average), piece(current)) for average, current in zip(*both, strict=True)]
+        return [(*pair, any(bool(torch.isinf(values).any()) for values in pair)) for pair in pairs]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Move towards the network after step ``step`` (from 0)."""
+        """Move towards the network after step ``step`` (from 0); infinite entries, such as a mask's, are copied."""
         decay = min(self._decay, (1 + step) / (10 + step))
-        for average, current in self._pairs:  # pieces of one cut, where the weights are shared out
-            if average.is_floating_point():
-                average.lerp_(current, 1 - decay)
-            else:
+        for average, current, infinite in self._pairs:  # pieces of one cut, where the weights are shared out
+            if not average.is_floating_point():
                 average.copy_(current)
+            elif infinite:  # between two infinities that are the same lies no number
+                moved, finite = average.lerp(current, 1 - decay), torch.isfinite(average) & torch.isfinite(current)
+                average.copy_(torch.where(finite, moved, current))
+            else:
+                average.lerp_(current, 1 - decay)

@@ -6,16 +6,18 @@ import atexit
 import ctypes
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 
-from sdcompress.errors import SetupError, UsageError
+from sdcompress.errors import RecipeError, SetupError, UsageError
 from sdcompress.schema import recipe
 from sdcompress.training.sharding import shard
 
-__all__ = ["launch"]
+__all__ = ["find_unused", "launch", "no_gradient_missing"]
 
 # of mallopt, in glibc's malloc.h
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -71,6 +73,46 @@ def launch(spec: recipe.Train, *, phases: int = 1) -> Fabric:
     return fabric
 
 
+def find_unused(fabric: Fabric) -> None:
+    """Let DDP look in each step for parameters that get no gradient; nothing where it is not used.
+
+    Args:
+        fabric: launched, before its module is set up.
+    """
+    if isinstance(fabric.strategy, _Ddp):
+        fabric.strategy.find_unused()
+
+
+@contextmanager
+def no_gradient_missing() -> Iterator[None]:
+    """Name what DDP cannot train: a network that leaves parameters out in some steps only.
+
+    Raises:
+        RecipeError: if a parameter had no gradient in the step before.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "finished reduction in the prior iteration" not in str(error):
+            raise
+        raise RecipeError(
+            "A parameter that took part in the loss of the first batch took no part in that of a later one, which "
+            "torch's DDP cannot train.",
+            allowed="with train.strategy ddp: a network that uses the same parameters in every step",
+            next_step="train in one process (train.devices=1), or multiply by 0 what is to be left out",
+        ) from error
+
+
+class _Ddp(DDPStrategy):  # type: ignore[misc]  # Lightning is untyped here
+    """DDP that may be told later to look for unused parameters: they are known when the network is built.
+
+    The look itself costs next to nothing, but torch warns in each process where it finds none.
+    """
+
+    def find_unused(self) -> None:
+        self._ddp_kwargs["find_unused_parameters"] = True
+
+
 def _part() -> None:
     """Leave the group of processes before the interpreter ends.
 
@@ -85,7 +127,7 @@ def _strategy(spec: recipe.Train, world: int, phases: int) -> Strategy:
     if spec.strategy == "fsdp":
         return ModelParallelStrategy(shard, data_parallel_size=world, tensor_parallel_size=1)
     # statistics are shared by the learner; memories are the same in all processes and may be large
-    return DDPStrategy(find_unused_parameters=phases > 1, broadcast_buffers=False)
+    return _Ddp(find_unused_parameters=phases > 1, broadcast_buffers=False)
 
 
 def _keep_freed_memory() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 import torch
@@ -22,11 +23,13 @@ from sdcompress.training.augment import Augment, mixup
 from sdcompress.training.balance import class_weights
 from sdcompress.training.batches import Batches, RawBatch
 from sdcompress.training.ema import Ema
-from sdcompress.training.needs import check_network
+from sdcompress.training.hardware import find_unused, no_gradient_missing
+from sdcompress.training.needs import check_network, warn_of_places
 from sdcompress.training.phases import Span, span_at, spans
+from sdcompress.training.probe import describe_unused, reached_parameters, trained_parameters
 from sdcompress.training.randomness import step_seed
 from sdcompress.training.save import Resumable, restore
-from sdcompress.training.sharding import load, shard_alike
+from sdcompress.training.sharding import load, piece, shard_alike
 from sdcompress.training.start import take_over
 from sdcompress.training.step import Clock, Inputs, TrainingStep
 
@@ -53,7 +56,7 @@ class Learner:
         evaluated: what is evaluated and exported: the average where EMA is on, else the network.
 
     Raises:
-        RecipeError: if the network cannot give what the method needs.
+        RecipeError: if the network cannot give what the method needs, or cannot be trained on batches of this size.
     """
 
     def __init__(
@@ -67,6 +70,8 @@ class Learner:
         if recipe.model.start is not None and start is None:
             take_over(open_checkpoint(recipe.model.start), self.net, recipe)
         check_network(self._needs, self.net, recipe)
+        if start is None and fabric.is_global_zero:
+            warn_of_places(self.net, recipe, dataset.image)
         state = self._method.state(
             Context(len(dataset.train), batches.size, len(dataset.classes), self.net.feature_sizes, self.net.map_shapes)
         )
@@ -76,16 +81,19 @@ class Learner:
         self._teacher: nn.Module | None = self._average.net if self._average else None
         if any(span.phase.reborn for span in self._spans):
             self._teacher = copy.deepcopy(self.net).eval().requires_grad_(requires_grad=False)
-        compiled = cast("nn.Module", torch.compile(self.net)) if spec.compile else self.net
+        self._augment = Augment(spec.augment, dataset.preprocess, rank=fabric.global_rank, world=fabric.world_size)
         weights = class_weights(spec.class_weights, dataset)
         step = TrainingStep(
-            compiled,
+            self.net,
             self._method,
             state,
             spec.label_smoothing,
             self._teacher,
             class_weights=None if weights is None else torch.from_numpy(weights).to(fabric.device),
         ).to(fabric.device)
+        self._look_for_unused(step, batches, say=start is None)
+        if spec.compile:
+            step.net = cast("nn.Module", torch.compile(self.net))
         self._forward = fabric.setup_module(step)
         average = self._ema.net if self._ema else None
         for copied in filter(None, (average, self._teacher)):
@@ -94,6 +102,8 @@ class Learner:
         fused = spec.precision != "16-mixed" and fabric.device.type in ("cpu", "cuda")
         self.optimizer = optimizers.build(spec.optimizer, step.parameters(), fused=fused)
         self._stepper = fabric.setup_optimizers(self.optimizer)
+        placed = {name: piece(values) for name, values in self.net.state_dict().items()}
+        self._infinite = {name: found for name, values in placed.items() if (found := torch.isinf(values)).any()}
         self._now = Resumable(self.net, state, self.optimizer, average, self._teacher, {})
         if start is not None:
             restore(start, self._now)
@@ -101,7 +111,6 @@ class Learner:
         self._statistics = [values for values in self.net.buffers() if values.is_floating_point()]
         if self._now.scaler:
             fabric.strategy.precision.load_state_dict(self._now.scaler)
-        self._augment = Augment(spec.augment, dataset.preprocess, rank=fabric.global_rank, world=fabric.world_size)
 
     @property
     def evaluated(self) -> MultiExit:
@@ -112,6 +121,12 @@ class Learner:
         """Everything that a checkpoint keeps."""
         self._now.scaler = dict(self._fabric.strategy.precision.state_dict())
         return self._now
+
+    def watched(self) -> Iterator[Tensor]:
+        """What must stay finite: weights and statistics, but for entries that were infinite from the start (masks)."""
+        for name, tensor in self.net.state_dict().items():
+            values = piece(tensor)
+            yield values[~self._infinite[name]] if name in self._infinite else values
 
     def begin_epoch(self) -> None:
         """Enter the phase that the next step belongs to; a phase begins once, however often the run is stopped."""
@@ -141,7 +156,8 @@ class Learner:
         for number, raw in enumerate(parts, start=1):
             own, second = self._inputs(raw, chance)
             with self._fabric.no_backward_sync(self._forward, enabled=number < len(parts)):
-                terms: dict[str, Tensor] = self._forward(own, second, clock)
+                with no_gradient_missing():
+                    terms: dict[str, Tensor] = self._forward(own, second, clock)
                 loss = torch.stack([*terms.values()]).sum()
                 self._fabric.backward(loss / len(parts) if len(parts) > 1 else loss)
             add(sums, {name: term.detach() / len(parts) for name, term in terms.items()})
@@ -161,7 +177,7 @@ class Learner:
         seed, model = self._recipe.seed, self._recipe.model
         torch.manual_seed(step_seed(seed, generation, _GENERATION) if generation else seed)
         net = build_network(
-            model.model_copy(update={"pretrained": False}) if generation else model,
+            model.untrained if generation else model,
             self._recipe.exits,
             classes=len(self._dataset.classes),
             image=self._dataset.image,
@@ -170,6 +186,28 @@ class Learner:
         )
         net.to(memory_format=self._layout)
         return net
+
+    def _look_for_unused(self, step: TrainingStep, batches: Batches, *, say: bool) -> None:
+        """Run the first batch once in every phase; name the parameters without a gradient, and tell DDP of them.
+
+        DDP fails where a gradient that it waits for does not come; one process trains without it.
+        """
+        chance = torch.Generator().manual_seed(step_seed(self._recipe.seed, 0, _FOR_ALL))
+        torch.manual_seed(step_seed(self._recipe.seed, 0, self._fabric.global_rank))
+        own, second = self._inputs(batches.example(), chance)
+        expected, trained, reached = trained_parameters(step), set[str](), set[str]()
+        for span in self._spans:
+            self.net.freeze_backbone(frozen=span.phase.frozen)
+            first = span.first * self._per_epoch
+            clock = Clock(first, span.first, span.first / self._recipe.train.epochs, span.number)
+            with self._fabric.autocast():
+                reached |= reached_parameters(step, own, second, clock)
+            trained |= trained_parameters(step)
+        self.net.freeze_backbone(frozen=False)
+        if expected - reached:
+            find_unused(self._fabric)
+        if (unused := trained - reached) and say and self._fabric.is_global_zero:
+            warnings.warn(describe_unused(unused), stacklevel=2)
 
     def _span(self) -> Span:
         return span_at(self._spans, self.step // self._per_epoch)

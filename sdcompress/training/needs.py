@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 from torch import nn
@@ -11,6 +12,7 @@ from sdcompress.checkpoint import open_checkpoint
 from sdcompress.errors import RecipeError
 from sdcompress.machine import check_threads
 from sdcompress.methods._base import Needs
+from sdcompress.models.cost import tap_shares
 from sdcompress.models.multiexit import MultiExit
 from sdcompress.schema.recipe import Recipe
 from sdcompress.storage import sha256_of
@@ -18,7 +20,7 @@ from sdcompress.training.phases import spans
 from sdcompress.training.sharding import check_sharding
 from sdcompress.training.start import check_start, check_trained_classifier, check_trained_start
 
-__all__ = ["check_network", "check_recipe", "method_sha256"]
+__all__ = ["check_network", "check_recipe", "method_sha256", "warn_of_places"]
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -74,6 +76,29 @@ def check_network(needs: Needs, net: MultiExit, recipe: Recipe) -> None:
             next_step="set model.options, for instance {dropout: 0.1} (cifar:wrn_...), {drop_rate: 0.1} or "
             "{drop_path_rate: 0.1} (timm:...)",
         )
+
+
+def warn_of_places(net: MultiExit, recipe: Recipe, image: tuple[int, int, int]) -> None:
+    """Say where exits landed that could not be placed evenly: nearer to another exit's share of the MACs.
+
+    Args:
+        net: the network.
+        recipe: nothing is said of exits that it names itself.
+        image: (C, H, W).
+    """
+    if recipe.exits.at or not net.taps:
+        return
+    step = 1 / (len(net.taps) + 1)
+    shares = tap_shares(net, image)
+    if all(abs(share - step * k) <= step / 2 for k, share in enumerate(shares, start=1)):
+        return
+    places = ", ".join(f"{name} at {share:.0%}" for name, share in zip(net.taps, shares, strict=True))
+    warnings.warn(
+        f"exits.auto={recipe.exits.auto} places exits evenly by MACs, but '{recipe.model.name}' can be cut only where "
+        f"they land like this: {places}. Elsewhere several branches run side by side. Exits so early may be weak; "
+        "choose fewer (exits.auto), or another backbone.",
+        stacklevel=2,
+    )
 
 
 def _drops(module: nn.Module) -> bool:

@@ -22,8 +22,8 @@ def check_with_data(recipe: Recipe, dataset: Dataset) -> None:
             batches of this size.
     """
     method = methods.build(recipe.method)
-    # published weights would be downloaded twice
-    model = recipe.model.model_copy(update={"pretrained": False})
+    # published weights would be downloaded twice; whether the weights of a start fit is to be found
+    model = recipe.model.untrained.model_copy(update={"start": recipe.model.start})
     trainer = Trainer(
         recipe.model_copy(update={"model": model}), dataset, launch(recipe.train, phases=len(method.phases)), Path()
     )

@@ -61,6 +61,7 @@ def train(
     on_start: Callable[[str], None] | None = None,
     on_check: OnStep | None = None,
     checked: bool = False,
+    before: Callable[[Dataset], None] | None = None,
 ) -> Checkpoint:
     """Train, or go on with the run in ``out``; a finished run is returned as it is.
 
@@ -75,6 +76,7 @@ def train(
         on_start: called with a sentence about threads and device before the first step.
         on_check: called with (image files checked, all of them) before the first step.
         checked: whether the image files were checked already.
+        before: called with the data in one process, before a training begins, not where one goes on.
 
     Returns:
         The last checkpoint.
@@ -109,6 +111,8 @@ def train(
         with torch_threads(chosen.threads):
             trainer = Trainer(recipe, dataset, fabric, out, start, extensions=extensions)
             if fabric.is_global_zero:
+                if before is not None and start is None:
+                    before(dataset)
                 write_text(out / "recipe.yaml", recipes.dump(recipe))  # only now is it known that it can be trained
                 if start is not None:
                     write_metrics(out, read_metrics(start.path.parents[1]))

@@ -56,7 +56,7 @@ def check_trained_start(recipe: Recipe) -> None:
         RecipeError: if the method freezes the backbone from the first step, and no weights are taken from anywhere.
     """
     model = recipe.model
-    if not methods.build(recipe.method).phases[0].frozen or model.start is not None or model.pretrained:
+    if not methods.build(recipe.method).phases[0].frozen or model.untrained != model:
         return
     if model.name.partition(":")[0] in registry.names(BACKBONES):
         raise _untrained(recipe, f"'{model.name}' starts with random weights")

@@ -28,7 +28,6 @@ from sdcompress.training.journal import Journal
 from sdcompress.training.learner import Learner, add
 from sdcompress.training.needs import method_sha256
 from sdcompress.training.save import save
-from sdcompress.training.sharding import piece
 from sdcompress.training.validate import exit_accuracies
 
 __all__ = ["Trainer"]
@@ -218,7 +217,7 @@ class Trainer:
 
     def _keep(self) -> None:
         """Write a checkpoint, after a look at everything that goes into it."""
-        self._check_finite(*map(piece, self.net.state_dict().values()))
+        self._check_finite(*self.learner.watched())
         self._kept = save(
             self.out,
             self.learner.now(),

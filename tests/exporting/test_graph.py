@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import timm
 import torch
 from torch import Tensor, nn
 
@@ -88,3 +89,26 @@ def test_too_many_weights_for_one_file_are_refused_before_the_export() -> None:
         net = nn.Linear(2**15, 2**14)
     with pytest.raises(UsageError, match=r"2\.0 GiB of weights"):
         all_exits(net, ["final"], (3, 8, 8))
+
+
+class OneExit(nn.Module):
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: Tensor) -> tuple[Tensor]:
+        return (self.net(images),)
+
+
+def test_attention_that_cannot_be_exported_as_one_operator_is_written_in_parts() -> None:
+    """BEiT's position bias: the fused operator's result has a layout that the exporter cannot follow."""
+    size = {"img_size": 32, "patch_size": 16, "depth": 1, "embed_dim": 16, "num_heads": 2}
+    torch.manual_seed(0)
+    beit = timm.create_model("beit_base_patch16_224", num_classes=5, **size).eval()
+    net = OneExit(beit).eval()
+    session = onnxruntime.InferenceSession(serialize(all_exits(net, ["final"], (3, 32, 32))))
+    assert beit.blocks[0].attn.fused_attn  # it goes on as it was
+    images = np.random.default_rng(0).normal(size=(3, 3, 32, 32)).astype(np.float32)
+    with torch.no_grad():
+        (expected,) = net(torch.from_numpy(images))
+    np.testing.assert_allclose(session.run(None, {"input": images})[0], expected.numpy(), atol=1e-5)

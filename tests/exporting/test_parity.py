@@ -67,6 +67,29 @@ def test_every_batch_size_is_used() -> None:
     assert sizes == {1, 2, 7, 16}
 
 
+def test_a_few_images_come_again_so_that_every_batch_size_is_used() -> None:
+    sizes = set()
+
+    def run(images: np.ndarray) -> np.ndarray:
+        sizes.add(len(images))
+        return perfect(images)
+
+    images, reference = sample(3)
+    found = parity.compare(lambda: run, images, reference, exits=EXITS, settings=SETTINGS)
+    assert sizes == {1, 2, 3, 7, 16}
+    first = parity.records(found)[0]
+    assert (first.samples, first.batches) == (3, (1, 2, 7, 16))
+
+
+def test_fewer_images_prove_less_and_the_sentence_says_how_much() -> None:
+    assert parity.weaker(256, 256) == ""
+    said = parity.weaker(45, 256)
+    assert "45 held-out images prove the export, not 256" in said
+    # 0.95 = 1 - (1 - p)^n: 1 - 0.05^(1/45) = 0.0644, 1 - 0.05^(1/256) = 0.0116
+    assert "6.4 % of new images" in said
+    assert "1.2 %" in said
+
+
 @pytest.mark.parametrize("size", [1, 2, 7, 16])
 def test_a_fault_at_one_batch_size_only_is_seen(size: int) -> None:
     found = findings(lambda images: perfect(images) + (len(images) == size))

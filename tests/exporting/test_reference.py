@@ -61,7 +61,9 @@ def test_without_validation_there_are_no_scores() -> None:
     assert (found.accuracy, found.ece) == ((None, None), (None, None))
 
 
-def test_training_images_never_fill_up() -> None:
-    with pytest.raises(DataError, match="4 validation and 5 test images") as caught:
-        reference(Brightness(), dataset(samples(0, 4), samples(0, 5)), samples=10, tick=lambda _: None)
-    assert "at least 10" in caught.value.allowed
+def test_all_held_out_images_are_taken_where_there_are_fewer_and_never_training_images() -> None:
+    found = reference(Brightness(), dataset(samples(0, 4), samples(100, 5)), samples=256, tick=lambda _: None)
+    assert found.images[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 100, 101, 102, 103, 104]
+    with pytest.raises(DataError, match="holds out no image") as caught:
+        reference(Brightness(), dataset(samples(0, 0), samples(0, 0)), samples=256, tick=lambda _: None)
+    assert "data.validation" in caught.value.next_step

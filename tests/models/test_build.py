@@ -194,3 +194,50 @@ def test_tokens_without_a_class_token_are_averaged():
     outputs = net(torch.rand(2, 3, 32, 32))
     assert net.map_shapes[0] == (4, 24)
     assert torch.equal(outputs.features[0], net.heads[0].body[0](outputs.maps[0]).mean(1))
+
+
+ODD = """
+class Two(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 8, 3), nn.Linear(8, 5)
+    def forward(self, x, text):
+        return self.fc(self.conv(x).mean((2, 3)))
+def two(classes, channels):
+    return Two()
+def flat(classes, channels):
+    return nn.Sequential(nn.Flatten(), nn.Linear(768, 8), nn.ReLU(), nn.Linear(8, 5))
+def no_flatten(classes, channels):
+    return nn.Sequential(nn.Linear(768, 8), nn.ReLU(), nn.Linear(8, 5))
+def no_forward(classes, channels):
+    return nn.Module()
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "found", "next_step"),
+    [
+        ("two", r"forward\(x, text\) of this backbone cannot be called with the images alone.*'text'", "wrap it"),
+        ("flat", r"hand on are flat vectors \(0, 1, 2\)", "without exits"),
+        ("no_flatten", "cannot take images of 3 x 16 x 16", "torch.nn.Flatten"),
+        ("no_forward", "cannot be called: .*forward", "forward"),
+    ],
+)
+def test_what_is_no_network_of_images_is_refused_with_the_reason(user_module, name, found, next_step):
+    user_module(ODD)
+    with pytest.raises(RecipeError, match=found) as caught:
+        network(f"my_nets:{name}")
+    assert next_step in caught.value.next_step
+    assert len(str(caught.value).splitlines()) <= 3
+
+
+def test_a_flat_network_trains_without_exits(user_module):
+    user_module(ODD)
+    assert network("my_nets:flat", heads=False).exit_names == ("final",)
+
+
+def test_a_family_of_one_size_names_it():
+    with pytest.raises(RecipeError, match="cannot take images of 3 x 64 x 64") as caught:
+        network("timm:efficientformer_l1", image=(3, 64, 64))
+    assert "224 x 224" in caught.value.allowed
+    assert "data.image_size=224" in caught.value.next_step

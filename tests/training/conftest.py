@@ -43,8 +43,8 @@ def plain(classes, channels):
     )
 
 class Odd(nn.Module):
-    # blocks that share a weight, or whose outputs are views that are changed in place
-    def __init__(self, classes, channels, tied=False, views=False):
+    # blocks that share a weight or whose outputs are views that are changed in place, or a layer that nothing uses
+    def __init__(self, classes, channels, tied=False, views=False, unused=False):
         super().__init__()
         self.views = views
         self.stem = nn.Conv2d(channels, 8, 3, stride=2, padding=1)
@@ -54,6 +54,8 @@ class Odd(nn.Module):
         if tied:
             self.blocks[1][0].weight = self.blocks[0][0].weight
         self.fc = nn.Linear(8, classes)
+        if unused:
+            self.projection = nn.Linear(8, 4)
 
     def forward(self, images):
         x = self.stem(images)

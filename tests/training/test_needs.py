@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +12,9 @@ from sdcompress.checkpoint import open_checkpoint
 from sdcompress.errors import OutputExistsError, RecipeError
 from sdcompress.methods._base import Needs
 from sdcompress.models.build import build
+from sdcompress.models.cost import tap_shares
 from sdcompress.schema import recipe
-from sdcompress.training.needs import check_network
+from sdcompress.training.needs import check_network, warn_of_places
 from sdcompress.training.run import train
 
 Small = Callable[..., recipe.Recipe]
@@ -133,3 +135,38 @@ def test_a_refused_recipe_leaves_no_folder(small: Small, tmp_path: Path) -> None
     with pytest.raises(RecipeError, match="has none"):
         train(small("method=r_drop"), tmp_path / "run")
     assert not (tmp_path / "run" / "recipe.yaml").exists()
+
+
+BRANCHES = """
+from torch import nn
+
+class Branches(nn.Module):
+    # two wide branches side by side, so that it can be cut only at the narrow stem
+    def __init__(self, classes, channels, width=16):
+        super().__init__()
+        self.stem = nn.Conv2d(channels, 4, 3, padding=1)
+        self.left, self.right = (nn.Conv2d(4, width, 3, padding=1) for _ in range(2))
+        self.fc = nn.Linear(width, classes)
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.fc((self.left(x) * self.right(x)).mean((2, 3)))
+"""
+
+
+def test_exits_far_from_their_even_places_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "branches.py").write_text(BRANCHES)
+    monkeypatch.syspath_prepend(tmp_path)
+    asked = recipe.Recipe(model=recipe.Model(name="branches:Branches"), exits=recipe.Exits(auto=1))
+    image = (1, 16, 16)
+    net = build(asked.model, asked.exits, classes=10, image=image)
+    # MACs of a pixel: 9 x 1 x 4 in the stem, 2 x 9 x 4 x 16 in the branches, and 160 of all 256 pixels
+    assert tap_shares(net, image)[0] == pytest.approx(36 / (36 + 1152 + 160 / 256), rel=1e-3)
+    with pytest.warns(UserWarning, match=r"exits\.auto=1 .* stem at 3%"):
+        warn_of_places(net, asked, image)
+    named = asked.model_copy(update={"exits": recipe.Exits(at=("stem",))})
+    even = recipe.Recipe(exits=recipe.Exits(auto=2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_places(net, named, image)
+        warn_of_places(build(even.model, even.exits, classes=10, image=image), even, image)

@@ -66,11 +66,14 @@ RUNS = {method: [f"method={method}"] for method in METHODS} | {
     "adamw": ["train.optimizer.name=adamw", "train.optimizer.lr=0.001"],
     "equilibrium": ["exits.gradient=equilibrium"],
     "tied": ["model.name=nets:Odd", "model.options={tied: true}"],
+    "unused": ["model.name=nets:Odd", "model.options={unused: true}"],
+    "frozen": ["method=fastbert", "method.backbone_share=0"],
     "views": ["model.name=nets:Odd", "model.options={views: true}", "method=baseline"],
 }
 
 
 @pytest.mark.usefixtures("nets")
+@pytest.mark.filterwarnings("ignore:.*take no part in the loss", "ignore:.*freezes the backbone")
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_two_processes_train_as_one_does_on_the_same_batches(
     small: Small, torchrun: Torchrun, tmp_path: Path, strategy: str

@@ -174,3 +174,15 @@ def test_published_weights_may_be_frozen_where_their_classifier_is_kept(
         return
     with pytest.raises(RecipeError, match="are for 1000 classes, so that its classifier is new"):
         check_network(Needs(), net, recipe)
+
+
+def test_a_file_of_weights_is_told_from_a_checkpoint(small: Small, tmp_path: Path) -> None:
+    done = train(small("method=baseline", "train.epochs=1"), tmp_path / "old")
+    with pytest.raises(CheckpointError, match="is a file") as caught:
+        train(small(f"model.start={done.path / 'weights.safetensors'}"), tmp_path / "new")
+    assert caught.value.next_step == f"name its folder: {done.path}"
+    (tmp_path / "w.pt").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="is a file") as caught:
+        train(small(f"model.start={tmp_path / 'w.pt'}"), tmp_path / "new")
+    assert "function of your own" in caught.value.next_step
+    assert "--out" not in caught.value.next_step

@@ -25,27 +25,41 @@ def timm(name: str, *, classes: int, image: tuple[int, int, int], pretrained: bo
 
     Raises:
         UnknownNameError: if timm has no such model.
-        RecipeError: if there are no such weights.
+        RecipeError: if there are no such weights, or those of ``checkpoint_path`` do not fit.
         SetupError: if the weights cannot be downloaded.
     """
     if not timm_library.is_model(name):
         near = difflib.get_close_matches(name, timm_library.list_models(), n=8, cutoff=0.0)
         raise UnknownNameError("models of timm (the nearest of them)", name, near)
     arguments = {"pretrained": pretrained, "num_classes": classes, "in_chans": image[0], **options}
+    overlay = options.get("pretrained_cfg_overlay") or {}
+    file = options.get("checkpoint_path") or (overlay.get("file") if pretrained else None)
     try:
         return _sized(name, image[1:], arguments)
-    except OSError as error:
-        raise SetupError(
-            f"The weights of 'timm:{name}' cannot be downloaded: {error}",
-            next_step="check the connection to huggingface.co, or remove model.pretrained",
-        ) from error
-    except RuntimeError as error:
+    except (OSError, RuntimeError) as error:
+        if file:
+            raise _unfit_file(name, str(file), classes, error) from error
+        if isinstance(error, OSError):
+            raise SetupError(
+                f"The weights of 'timm:{name}' cannot be downloaded: {error}",
+                next_step="check the connection to huggingface.co, or remove model.pretrained",
+            ) from error
         if not pretrained:
             raise
         raise RecipeError(
             f"timm cannot load weights for 'timm:{name}': {error}",
             next_step="remove model.pretrained, or name a tag of timm.list_pretrained()",
         ) from error
+
+
+def _unfit_file(name: str, file: str, classes: int, error: Exception) -> RecipeError:
+    reason = " ".join(line.strip() for line in str(error).splitlines()[:2]) or "there is no such file"
+    return RecipeError(
+        f"timm cannot load '{file}' into 'timm:{name}': {reason}",
+        allowed=f"a file of weights alone, of the same network; in checkpoint_path with {classes} classes",
+        next_step="for weights with another classifier set model.pretrained=true and "
+        f"model.options={{pretrained_cfg_overlay: {{file: {file}}}}} without checkpoint_path: the classifier is new",
+    )
 
 
 def _sized(name: str, size: tuple[int, int], arguments: dict[str, Any]) -> nn.Module:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from sdcompress.errors import UnknownNameError
+from sdcompress.errors import RecipeError, UnknownNameError
 from sdcompress.models.backbones.timm import timm
+from sdcompress.schema.recipe import Model
 
 
 @pytest.mark.parametrize(
@@ -33,3 +36,29 @@ def test_options_reach_the_model_and_unknown_ones_are_refused():
     assert len(net.blocks) == 2
     with pytest.raises(TypeError, match="no_such_option"):
         timm("resnet18", classes=7, image=(3, 32, 32), pretrained=False, no_such_option=1)
+
+
+def make(classes: int, **options):
+    return timm("resnet18", classes=classes, image=(1, 32, 32), **{"pretrained": False, **options})
+
+
+def test_weights_of_a_file_are_loaded_or_refused_with_the_way_that_makes_a_new_classifier(tmp_path: Path):
+    file, broken = tmp_path / "w.pt", tmp_path / "broken.pt"
+    weights = make(7).state_dict()
+    torch.save(weights, file)
+    broken.write_text("no weights")
+    assert torch.equal(make(7, checkpoint_path=str(file)).state_dict()["conv1.weight"], weights["conv1.weight"])
+    for path, reason in ((file, "size mismatch for fc.weight"), (broken, ""), (tmp_path / "none.pt", "no such file")):
+        with pytest.raises(RecipeError, match=f"cannot load '{path}' into 'timm:resnet18': .*{reason}") as caught:
+            make(10, checkpoint_path=str(path))
+        assert "pretrained_cfg_overlay" in caught.value.next_step
+    other = make(10, pretrained=True, pretrained_cfg_overlay={"file": str(file)}).state_dict()  # what it advises
+    assert torch.equal(other["layer1.0.conv1.weight"], weights["layer1.0.conv1.weight"])
+    assert other["fc.weight"].shape == (10, 512)
+
+
+def test_what_is_built_to_be_overwritten_reads_no_file():
+    model = Model(name="timm:resnet18", pretrained=True, start="runs/a", options={"checkpoint_path": "w.pt", "a": 1})
+    assert model.untrained == Model(name="timm:resnet18", options={"a": 1})
+    own = Model(name="mine:net", options={"checkpoint_path": "w.pt"})
+    assert own.untrained == own
