@@ -195,7 +195,9 @@ class Dataset:
                 + more
                 + ".",
                 allowed="whole image files",
-                next_step="repair them, or train without them: " + without_setting(broken),
+                next_step="repair them, or train without them: "
+                + without_setting(name for name, _ in first)
+                + (", and the others too" if more else ""),
             )
 
     def split(self, name: Literal["validation", "test"]) -> Samples:
