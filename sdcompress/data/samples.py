@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import shlex
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -12,7 +14,7 @@ import numpy.typing as npt
 from sdcompress.errors import DataError
 from sdcompress.schema.manifest import Preprocess
 
-__all__ = ["ArraySamples", "Dataset", "Images", "Labels", "Samples", "Subset", "originals"]
+__all__ = ["ArraySamples", "Dataset", "Images", "Labels", "Samples", "Subset", "originals", "without_setting"]
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
@@ -127,6 +129,11 @@ class Subset:
         return (whole.name(index), why) if why else None
 
 
+def without_setting(names: Iterable[str]) -> str:
+    """What to type so that images are left out, of whatever letters their names are."""
+    return "--set " + shlex.quote(f"data.without={json.dumps(list(names), ensure_ascii=False)}")
+
+
 @runtime_checkable
 class _InFiles(Protocol):
     """What samples offer whose images are files with names."""
@@ -193,7 +200,8 @@ class Dataset:
                 + ".",
                 allowed="whole image files",
                 next_step="repair them, or train without them: "
-                f"--set 'data.without=[{', '.join(name for name, _ in first)}{', ...' if more else ''}]'",
+                + without_setting(name for name, _ in first)
+                + (", and the others too" if more else ""),
             )
 
     def split(self, name: Literal["validation", "test"]) -> Samples:

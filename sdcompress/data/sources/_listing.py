@@ -25,7 +25,7 @@ class PassedOver:
     Attributes:
         suffixes: files by their suffix, in lower case.
         hidden: folders and image files whose names begin with a dot.
-        dangling: links to nothing.
+        dangling: links to nothing, and what is no regular file.
         again: folders that a link leads to although they are read already.
         loose: image files beside the class folders.
     """
@@ -42,7 +42,7 @@ class PassedOver:
             f"{len(paths)} {what} ({_named(path.relative_to(root).as_posix() for path in paths)})"
             for what, paths in (
                 ("hidden", self.hidden),
-                ("links to nothing", self.dangling),
+                ("links to nothing or no regular files", self.dangling),
                 ("folders that a link leads to a second time", self.again),
                 ("images outside of class folders", self.loose),
             )

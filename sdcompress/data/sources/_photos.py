@@ -12,7 +12,7 @@ import numpy as np
 
 from sdcompress.data.pictures import FORMATS, check_picture, open_picture
 from sdcompress.data.preprocess import geometry
-from sdcompress.data.samples import Images, Labels
+from sdcompress.data.samples import Images, Labels, without_setting
 from sdcompress.data.source import preprocessing
 from sdcompress.errors import DataError, InputError, RecipeError
 from sdcompress.schema import recipe
@@ -99,7 +99,7 @@ class Decoded(ABC):
             raise DataError(
                 f"The image {name} cannot be used: {error.found}",
                 allowed=f"{', '.join(FORMATS)} of 8 bits a channel, or grey of 16",
-                next_step=f"repair it, or go on without it: --set 'data.without=[{name}]'",
+                next_step=f"repair it, or go on without it: {without_setting([name])}",
             ) from error
 
 

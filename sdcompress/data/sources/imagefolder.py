@@ -74,6 +74,7 @@ def _folders(root: Path, passed: PassedOver) -> dict[str, Path]:
         return {"train": root}
     passed.hidden += beside.hidden
     passed.loose += beside.loose
+    passed.dangling += beside.dangling
     return {split: root / name for split, name in published_splits(names, root).items()}
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sdcompress import recipes
 from sdcompress.data import load
 from sdcompress.data.samples import Dataset
 from sdcompress.errors import DataError, RecipeError
@@ -177,7 +179,10 @@ def test_a_folder_that_is_linked_twice_is_read_once_under_its_own_name_and_that_
     picture(root / "train" / "a" / "own" / "x.png", 50)
     (root / "train" / "a" / "a_link").symlink_to(root / "train" / "a" / "own")
     (root / "train" / "b" / "gone.png").symlink_to(root / "nowhere.png")
-    with pytest.warns(UserWarning, match=r"1 links to nothing \(train/b/gone\.png\); .*second time \(train/a/a_link\)"):
+    with pytest.warns(
+        UserWarning,
+        match=r"1 links to nothing or no regular files \(train/b/gone\.png\); .*second time \(train/a/a_link\)",
+    ):
         assert np.bincount(loaded(root, validation=0.0).train.labels).tolist() == [11, 10]
 
 
@@ -231,3 +236,14 @@ def test_what_is_passed_over_is_counted_by_its_kind(tmp_path: Path) -> None:
     assert "4 files that do not end in" in text
     assert "2 .gif, 1 without a suffix, 1 .avif" in text
     assert [len(found.train), len(found.test)] == [20, 20]
+
+
+def test_what_is_to_be_typed_names_a_broken_image_of_any_letters(tmp_path: Path) -> None:
+    name = "train/a/it's [new], 50 %.png"
+    picture(tree(tmp_path) / name, 3)
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(DataError, match="1 of 41 images") as caught:
+        loaded(tmp_path).check()
+    _, setting = shlex.split(caught.value.next_step[caught.value.next_step.index("--set") :])
+    recipe = recipes.read({"data": {"name": "imagefolder", "dir": str(tmp_path), "image_size": 28}}, [setting])
+    load(recipe.data, seed=0).check()

@@ -335,7 +335,7 @@ def test_a_broken_image_is_named_when_it_is_decoded(tmp_path: Path) -> None:
         with pytest.raises(DataError) as caught:
             found.train.images(np.array([12]))
         assert "train/a-001.tar/x/12.png" in str(caught.value)
-        assert "data.without=[train/a-001.tar/x/12.png]" in caught.value.next_step
+        assert 'data.without=["train/a-001.tar/x/12.png"]' in caught.value.next_step
 
 
 @pytest.mark.parametrize(
