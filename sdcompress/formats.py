@@ -118,11 +118,12 @@ def _export_engines(
     progress: Progress | None,
 ) -> Manifest:
     if (Path(source) / MANIFEST).exists():
-        if onnx:
+        if onnx or threads is not None:
+            chosen = [*onnx, *(["threads"] if threads is not None else [])]
             raise UsageError(
-                f"'{source}' is an artifact: its graphs are made, {', '.join(onnx)} cannot be chosen any more.",
+                f"'{source}' is an artifact: its graphs are made, {', '.join(chosen)} cannot be chosen any more.",
                 allowed="these with a checkpoint",
-                next_step=f"leave {' and '.join(onnx)} out, or name the checkpoint",
+                next_step=f"leave {' and '.join(chosen)} out, or name the checkpoint",
             )
         return build_engines(source, out, settings=build, data_dir=data_dir, overwrite=overwrite, progress=progress)
     open_checkpoint(source)  # or neither

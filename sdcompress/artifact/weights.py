@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from sdcompress.artifact.protobuf import LENGTH, VARINT, fields, varints
 from sdcompress.schema.graphs import Precision
 
 __all__ = ["Stored", "contradiction", "stored"]
@@ -16,7 +17,6 @@ _GRAPH, _NODE, _INITIALIZER, _ATTRIBUTE, _NODE_INPUT, _OP_TYPE = 7, 1, 5, 5, 1, 
 _ATTRIBUTE_GRAPHS = {6, 11}
 _DIMS, _DATA_TYPE, _TENSOR_NAME = 1, 2, 8
 _FLOAT, _UINT8, _INT8, _FLOAT16, _BFLOAT16, _FLOAT8 = 1, 2, 3, 10, 16, 17
-_VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5
 _DEEPEST = 64  # graphs within nodes
 
 
@@ -108,58 +108,20 @@ def _read_node(content: memoryview, found: Stored, pairs: list[tuple[str, ...]],
 def _tensor(content: memoryview) -> tuple[str, int, int]:
     """Name, data type and number of elements."""
     name, kind, dims = "", 0, list[int]()
-    for number, wire, value, part in _fields(content):
-        if number == _TENSOR_NAME:
-            name = _text(part)
-        elif number == _DATA_TYPE:
-            kind = value
-        elif number == _DIMS and wire == _VARINT:
-            dims.append(value)
-        elif number == _DIMS:
-            at = 0
-            while at < len(part):
-                size, at = _varint(part, at)
-                dims.append(size)
+    for one in fields(content):
+        if one.number == _TENSOR_NAME:
+            name = _text(one.content)
+        elif one.number == _DATA_TYPE:
+            kind = one.value
+        elif one.number == _DIMS:
+            dims += [one.value] if one.wire == VARINT else varints(one.content)
     return name, kind, math.prod(dims)
 
 
 def _messages(content: memoryview) -> Iterator[tuple[int, memoryview]]:
-    for number, wire, _value, part in _fields(content):
-        if wire == _LENGTH:
-            yield number, part
-
-
-def _fields(content: memoryview) -> Iterator[tuple[int, int, int, memoryview]]:
-    """Number, wire type, integer value and content of every field of a message."""
-    at = 0
-    while at < len(content):
-        tag, at = _varint(content, at)
-        wire, value, start = tag & 7, 0, at
-        if wire == _VARINT:
-            value, at = _varint(content, at)
-        elif wire == _LENGTH:
-            length, start = _varint(content, at)
-            at = start + length
-        elif wire in {_EIGHT_BYTES, _FOUR_BYTES}:
-            at += 8 if wire == _EIGHT_BYTES else 4
-        else:
-            raise ValueError("not a protobuf message")
-        if at > len(content):
-            raise ValueError("a protobuf message that was cut short")
-        yield tag >> 3, wire, value, content[start:at]
-
-
-def _varint(content: memoryview, at: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        if at >= len(content):
-            break
-        byte = content[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-    raise ValueError("not a protobuf message")
+    for one in fields(content):
+        if one.wire == LENGTH:
+            yield one.number, one.content
 
 
 def _text(content: memoryview) -> str:

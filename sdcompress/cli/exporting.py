@@ -85,17 +85,19 @@ def export(
     Example: sdcompress export runs/digits/train/byot --layout single --exit exit2 --out artifacts/small
     """
     from sdcompress import api
+    from sdcompress.artifact.read import MANIFEST
 
     given = trt.Given(
         *(batch, min_shapes, opt_shapes, max_shapes, workspace, level),
         *(no_tf32, timing_cache, version_compatible, hardware_compatible),
         *(validation_images, max_drop, against),
     )
+    made = (source / MANIFEST).exists()  # an artifact: there is no network to run
     with bar("export") as progress:
         manifest = api.export(
             source, out, format=format_, layout=layout, exit=exit_, exits=exits or None, opset=opset, ensemble=ensemble,
             build=trt.build_settings(given, source), trust_modules=trust_modules, data_dir=data_dir,
-            threads=threads_or_default(threads), overwrite=overwrite, progress=progress,
+            threads=threads if made else threads_or_default(threads), overwrite=overwrite, progress=progress,
         )  # fmt: skip
     if json:
         write_json({"artifact": str(out), **manifest.model_dump(mode="json")})

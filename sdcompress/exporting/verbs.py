@@ -38,11 +38,11 @@ def export(
 ) -> Manifest:
     """The part of ``sdcompress.export`` that writes ONNX; arguments and errors are described there."""
     if layout == "graph" or layout == "if":  # noqa: PLR1714 - mypy narrows by ==
-        given = {"exit": exit, "exits": exits, "opset": opset, "ensemble": ensemble}
+        given = {"exit": exit, "exits": exits, "opset": opset, "ensemble": ensemble, "threads": threads}
         if ignored := [name for name, value in given.items() if value is not None]:
             raise UsageError(
                 f"{', '.join(ignored)} cannot be chosen with the layout '{layout}', made of a calibrated cascade.",
-                allowed="the cascade's own exits, opset and logits",
+                allowed="the cascade's own exits, opset and logits; it is timed with one thread",
                 next_step="leave it out, or export the cascade with it and calibrate that",
             )
         return _export_one_graph(source, out, layout, data_dir=data_dir, overwrite=overwrite, progress=progress)

@@ -51,6 +51,13 @@ def test_threads_that_were_chosen_are_not_said(cli, made, recipe: Path, tmp_path
     assert "thread(s)" not in done.err
 
 
+def test_threads_of_what_has_none_to_choose_are_refused(cli, made, tmp_path: Path) -> None:
+    for options in (["--layout", "graph"], ["--format", "trt"]):
+        done = cli("export", made.cascade, *options, "--threads", "1", "--out", tmp_path / "out")
+        assert done.code == 2
+        assert "threads cannot be chosen" in done.err
+
+
 def test_train_says_where_and_with_how_many_threads(made) -> None:
     assert "training on cpu with 1 thread(s): OMP_NUM_THREADS says so" in made.trained.err
     assert json.loads(made.trained.out)["threads"] == 1
