@@ -105,7 +105,7 @@ def test_only_the_precision_that_is_stored_may_be_said(said: Any, there: str) ->
 
 @pytest.mark.parametrize("content", [b"\xff" * 20, b"\x3a\xff\x01", graph("fp32")[:-3]])
 def test_what_is_no_graph_is_a_value_error(content: bytes) -> None:
-    with pytest.raises(ValueError, match="protobuf"):
+    with pytest.raises(ValueError, match="not ONNX"):
         stored(content)
 
 
