@@ -95,8 +95,8 @@ def warn_of_places(net: MultiExit, recipe: Recipe, image: tuple[int, int, int]) 
     places = ", ".join(f"{name} at {share:.0%}" for name, share in zip(net.taps, shares, strict=True))
     warnings.warn(
         f"exits.auto={recipe.exits.auto} places exits evenly by MACs, but '{recipe.model.name}' can be cut only where "
-        f"they land like this: {places}. Elsewhere several branches run side by side. Exits so early may be weak; "
-        "choose fewer (exits.auto), or another backbone.",
+        f"they land like this: {places}. Elsewhere no module ends, or several branches run side by side. An early exit "
+        "may be weak, a late one saves little: choose another exits.auto, or another backbone.",
         stacklevel=2,
     )
 

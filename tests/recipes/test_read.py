@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 
 import pytest
+import yaml
 
 from sdcompress import recipes
 from sdcompress.cli.options import as_settings
 from sdcompress.errors import RecipeError
+from sdcompress.schema.recipe import Recipe
 
 
 def test_a_key_that_stands_twice_is_refused_with_its_line(tmp_path: Path) -> None:
@@ -36,3 +40,18 @@ def test_what_is_dumped_is_read_back() -> None:
         read = recipes.read(name)
         assert recipes.read(read, []) == read
         assert recipes.describe(name).endswith(".")
+
+
+def test_numbers_that_json_does_not_have_survive_every_way_of_writing_a_recipe() -> None:
+    settings = ["model.options={fill: -.inf, more: [.nan, {top: .inf}]}", "method.bound=.inf", "method.name=own"]
+    recipe = recipes.read(None, settings)
+    assert json.loads(recipe.model_dump_json())["model"]["options"]["fill"] == "-.inf"
+    for again in (
+        Recipe.model_validate_json(recipe.model_dump_json()),
+        Recipe.model_validate(recipe.model_dump(mode="json")),
+        recipes.read(yaml.safe_load(recipes.dump(recipe))),
+    ):
+        assert again.model.options["fill"] == -math.inf
+        assert math.isnan(again.model.options["more"][0])
+        assert again.model.options["more"][1] == {"top": math.inf}
+        assert again.method.parameters == {"bound": math.inf}

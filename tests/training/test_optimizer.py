@@ -79,3 +79,16 @@ def test_average_follows_running_statistics_and_counters() -> None:
     ema.update(0)
     assert ema.net.num_batches_tracked.item() == 1
     assert ema.net.running_mean.item() == pytest.approx(0.9 * net.running_mean.item(), rel=1e-6)
+
+
+def test_infinite_entries_are_copied_and_the_others_of_their_buffer_averaged() -> None:
+    """A mask holds minus infinity for ever, an observer's smallest value begins at plus infinity."""
+    net = nn.Module()
+    net.register_buffer("mask", torch.tensor([0.0, -math.inf, 4.0]))
+    net.register_buffer("smallest", torch.tensor(math.inf))
+    ema = Ema(net, 0.9)
+    net.mask.copy_(torch.tensor([10.0, -math.inf, 4.0]))
+    net.smallest.fill_(-3.0)
+    ema.update(0)  # decay 0.1
+    torch.testing.assert_close(ema.net.mask, torch.tensor([9.0, -math.inf, 4.0]))
+    assert ema.net.smallest.item() == -3.0
