@@ -108,13 +108,13 @@ class Subset:
     def __len__(self) -> int:
         return len(self._indices)
 
+    def originals(self, indices: Labels) -> list[Images] | None:
+        """The images at these positions at their own size, if they are kept so."""
+        return originals(self._samples, self._indices[indices])
+
     def images(self, indices: Labels) -> Images:
         """The images at these positions of the subset, [b, H, W, C]."""
         return self._samples.images(self._indices[indices])
-
-    def originals(self, indices: Labels) -> list[Images] | None:
-        """The same at their own size, if they are kept so."""
-        return originals(self._samples, self._indices[indices])
 
 
 @dataclass(frozen=True)
