@@ -29,7 +29,6 @@ __all__ = ["RawImage", "geometry", "normalise"]
 
 RawImage = Image.Image | npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
-_PIXELS = 2**16  # looked up at a time: numpy's indices of them stay in the cache
 _EIGHT_BIT, _BY_RGB, _SIXTEEN_BIT = MODES.values()
 _WHITE = 2**16 - 1
 
@@ -82,7 +81,8 @@ def normalise(images: npt.NDArray[np.uint8], p: Preprocess) -> npt.NDArray[np.fl
             next_step="convert them; values are 0..255, channels come last",
         )
     out = np.empty((images.shape[0], p.channels, *images.shape[1:3]), np.float32)
-    step = max(1, _PIXELS // max(1, images.shape[1] * images.shape[2]))
+    # so many pixels at a time that numpy's indices of them stay in the cache
+    step = max(1, 2**16 // max(1, images.shape[1] * images.shape[2]))
     for start in range(0, len(images), step):
         part, target = images[start : start + step], out[start : start + step]
         for channel, values in enumerate(_values(tuple(p.mean), tuple(p.std))):

@@ -112,13 +112,13 @@ class Subset:
     def __len__(self) -> int:
         return len(self._indices)
 
+    def originals(self, indices: Labels) -> list[Images] | None:
+        """The images at these positions at their own size, if they are kept so."""
+        return originals(self._samples, self._indices[indices])
+
     def images(self, indices: Labels) -> Images:
         """The images at these positions of the subset, [b, H, W, C]."""
         return self._samples.images(self._indices[indices])
-
-    def originals(self, indices: Labels) -> list[Images] | None:
-        """The same at their own size, if they are kept so."""
-        return originals(self._samples, self._indices[indices])
 
     def problem(self, position: int) -> tuple[str, str] | None:
         """The name of an image that cannot be used and why, as far as its file's header and end tell; else None."""

@@ -6,7 +6,7 @@ import base64
 import binascii
 from typing import Any, Literal, TypeAlias
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveInt, model_validator
 
 from sdcompress.schema.base import Fraction, Frozen, Sha256
 
@@ -101,8 +101,13 @@ class Evaluation(Frozen):
             raise ValueError(f"'right' does not hold {self.samples} bits in base64")
         if any(max(label, answer) >= len(self.classes) for label, answer, _ in self.confusion):
             raise ValueError(f"'confusion' names a class beyond the {len(self.classes)} of 'classes'")
-        if self.confusion and sum(images for _, _, images in self.confusion) != self.samples:
-            raise ValueError(f"'confusion' does not add up to {self.samples} images")
+        counts = [0] * len(self.classes)
+        for label, _, images in self.confusion:
+            counts[label] += images
+        if counts != [one.samples for one in self.classes] or (counts and sum(counts) != self.samples):
+            raise ValueError(f"'confusion' does not add up to the images of 'classes' and to {self.samples} in all")
+        if any((one.accuracy is None) != (one.samples == 0) for one in self.classes):
+            raise ValueError("'classes' has an accuracy for exactly those that have images")
         return self
 
     @model_validator(mode="after")
@@ -151,7 +156,7 @@ class ExitTiming(Frozen):
     share: Fraction
     p50_ms: float | None = Field(description="of the calls that left here by themselves; None if too few")
     forced_p50_ms: float = Field(description="of calls forced to leave here")
-    forced_mean_ms: float | None = Field(None, description="likewise")
+    forced_mean_ms: FiniteFloat | None = Field(None, description="likewise")
 
 
 class BenchRecord(Frozen):
@@ -165,7 +170,7 @@ class BenchRecord(Frozen):
     batch: int
     latency: Latency = Field(description="of the run alone, from prepared inputs to answers")
     preparation: Latency | None = Field(None, description="of making one call's inputs from decoded images")
-    end_to_end_ms: float | None = Field(None, description="mean of a call with the preparation of its inputs")
+    end_to_end_ms: FiniteFloat | None = Field(None, description="mean of a call with the preparation of its inputs")
     images_per_second: float = Field(description="of the run alone")
     load_ms: float = Field(description="opening the artifact, hashes included")
     first_ms: float = Field(description="the first call")
@@ -191,9 +196,9 @@ class Comparison(Frozen):
     speedup_mean: float = Field(description="reference mean / mean; p50 shows an early exit's commonest path only")
     mean_low: float
     mean_high: float
-    speedup_end_to_end: float | None = Field(None, description="of the means with the preparation of the inputs")
-    end_to_end_low: float | None = None
-    end_to_end_high: float | None = None
+    speedup_end_to_end: FiniteFloat | None = Field(None, description="of the means with the preparation of the inputs")
+    end_to_end_low: FiniteFloat | None = None
+    end_to_end_high: FiniteFloat | None = None
     rounds: int
     verdict: Literal["faster", "slower", "no difference"] = Field(
         description="of the means, which decide what a stream of images costs; no difference: the interval holds 1"

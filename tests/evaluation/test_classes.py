@@ -47,7 +47,13 @@ def test_against_scikit_learn() -> None:
 
 @pytest.mark.parametrize(
     ("cells", "said"),
-    [(((0, 9, 8),), "beyond the 4"), (((0, 0, 7),), "add up to 8"), (((-1, 0, 8),), "greater than or equal")],
+    [
+        (((0, 9, 8),), "beyond the 4"),
+        (((0, 0, 7),), "to 8 in all"),
+        (((3, 0, 8),), "add up to the images"),
+        ((), "add up"),
+        (((-1, 0, 8),), "greater than or equal"),
+    ],
 )
 def test_a_matrix_that_does_not_fit_is_refused(cells: object, said: str) -> None:
     exits = (ExitScore(name="final", accuracy=0.5, nll=0.1, ece=0.1),)

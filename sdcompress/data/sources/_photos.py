@@ -58,16 +58,16 @@ class Decoded(ABC):
     def __len__(self) -> int:
         return len(self._labels)
 
-    def images(self, indices: Labels) -> Images:
-        """The images at these positions, [b, H, W, C]."""
-        return np.stack([self._image(int(index)) for index in indices])
-
     def originals(self, indices: Labels) -> list[Images]:
         """The images at these positions at their own size, [h, w, C] each."""
         whole = copy.copy(self)
         unsized = self._preprocess.model_copy(update={"resize": None, "crop": None})
         whole._preprocess = unsized  # noqa: SLF001 - of its own class
         return [whole._image(int(index)) for index in indices]  # noqa: SLF001
+
+    def images(self, indices: Labels) -> Images:
+        """The images at these positions, [b, H, W, C]."""
+        return np.stack([self._image(int(index)) for index in indices])
 
     @abstractmethod
     def name(self, position: int) -> str:
