@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import warnings
 from importlib.metadata import version
 from typing import Annotated, NoReturn
 
@@ -13,6 +14,7 @@ from sdcompress.cli import about, artifacts, calibrating, exporting, measuring, 
 from sdcompress.cli.screen import messages
 from sdcompress.cli.surroundings import as_error, check_arguments, check_working_directory, flush, prepare_streams
 from sdcompress.errors import Interrupted, SdcompressError
+from sdcompress.printable import printable
 
 __all__ = ["app", "start"]
 
@@ -53,6 +55,7 @@ for module in (training, exporting, quantizing, calibrating, artifacts, measurin
 def start() -> None:
     """Run, and turn errors into messages and exit codes."""
     prepare_streams()
+    warnings.formatwarning = _warning_line
     try:
         sys.exit(_run())
     except SdcompressError as error:
@@ -78,6 +81,12 @@ def _run() -> int:
         # Typer and rich say 1 where the reader of our output has gone (| head), which is no bug of ours
         return 0 if stopped.code == 1 else int(stopped.code or 0)
     return 0
+
+
+def _warning_line(message: Warning | str, category: type[Warning], *_: object, **__: object) -> str:
+    """A warning as a person reads it: where in our code it was given says nothing to a user."""
+    kind = "warning" if issubclass(category, UserWarning) else category.__name__
+    return f"{kind}: {printable(str(message))}\n"
 
 
 def _refuse(error: SdcompressError) -> NoReturn:

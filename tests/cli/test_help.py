@@ -37,7 +37,7 @@ def fresh() -> dict:
 
 def test_all_verbs_are_there(fresh: dict) -> None:
     assert set(VERBS) == set(
-        "train run export calibrate quantize verify sign inspect evaluate explain bench report list doctor".split()  # noqa: SIM905 - as spoken
+        "train run export calibrate quantize verify sign inspect evaluate predict explain bench report list doctor".split()  # noqa: SIM905 - as spoken
     )
     assert all(re.search(rf"^  {verb} ", fresh["shown"]["--help"], re.MULTILINE) for verb in VERBS)
 

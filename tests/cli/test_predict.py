@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,3 +72,10 @@ def test_other_labelled_images_are_scored(cli: Cli, tiny_artifact: Write, tmp_pa
     refused = cli("evaluate", path, "--images", tmp_path)
     assert refused.code == 2
     assert "photos" in refused.err
+
+
+def test_a_warning_is_a_line_for_a_person(environment: dict[str, str], tiny_artifact: Write, photos: Path) -> None:
+    command = [sys.executable, "-m", "sdcompress", "predict", str(tiny_artifact()), str(photos), "--csv"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert "\nwarning: 1 of 3 files have no prediction; each says why.\n" in "\n" + done.stderr
+    assert ".py:" not in done.stderr
