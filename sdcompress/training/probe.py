@@ -104,7 +104,7 @@ def _no_variance(step: TrainingStep, own: Inputs, name: str, shape: torch.Size) 
     found = " x ".join(map(str, shape))
     size = " x ".join(map(str, own.images.shape[2:]))
     return RecipeError(
-        f"{kind} '{where}' gets {found} (batch x channels x height x width): one value for each channel has no "
+        f"{kind} '{where}' gets {found} (batch x channels x the rest): one value for each channel has no "
         f"variance. The images are {size}, a process takes {len(own.images)} of them at a time.",
         allowed="at least 2 values for each channel",
         next_step="raise train.batch_size, lower train.accumulate or train.devices, or set a larger data.image_size",
