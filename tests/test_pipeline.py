@@ -41,7 +41,7 @@ class Killed(BaseException):
 
 
 class Watch:
-    """What a run does, except training (which keeps its own record) and drawing the report, done each time.
+    """What a run does, except training (which keeps its own record), its look at the data, and drawing the report.
 
     Args:
         patience: begin at most this many steps, then go down.
@@ -53,7 +53,7 @@ class Watch:
 
     @contextmanager
     def __call__(self, what: str) -> Iterator[Callable[[int, int], None]]:
-        counted = not what.startswith("train ") and what != "report"
+        counted = not what.startswith("train ") and what not in {"check the data", "report"}
         if counted and len(self.steps) == self.patience:
             raise Killed
         if counted:
