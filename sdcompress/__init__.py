@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         explain,
         export,
         plan,
+        predict,
         quantize,
         report,
         run,
@@ -48,7 +49,7 @@ __all__ = [
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "__version__"})
 
 
 def __getattr__(name: str) -> Any:

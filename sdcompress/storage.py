@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sdcompress.errors import StorageError, UsageError
+from sdcompress.errors import OutputExistsError, StorageError, UsageError
 
 if sys.platform != "win32":  # there nothing is locked, and nothing of a killed process is removed
     import fcntl
@@ -155,8 +155,13 @@ def locked_folder(folder: Path) -> Iterator[None]:
 
     Raises:
         UsageError: if another process holds it.
+        OutputExistsError: if there is a file at its place.
         StorageError: if the folder cannot be written.
     """
+    if folder.exists() and not folder.is_dir():
+        raise OutputExistsError(
+            f"{folder} is a file.", allowed="a folder", next_step="choose another folder with --out"
+        )
     made = not folder.exists()
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ import pytest
 
 import sdcompress
 from sdcompress import data, pipeline, recipes
-from sdcompress.errors import DataError, ParityError, RecipeError, SdcompressError, UnknownNameError, UsageError
+from sdcompress.errors import DataError, RecipeError, SdcompressError, UnknownNameError, UsageError
 from sdcompress.look_ahead import check_data, check_recipe, warn_of_export
 
 TOO_FEW = {
@@ -67,7 +67,7 @@ def test_what_the_export_will_refuse_is_found_before_the_training(
     monkeypatch.syspath_prepend(tmp_path)
     settings = ["model.name=mixing_nets:mixing", "controls=[]", "exits.auto=1", "export.exits=[final]"]
     recipe = recipes.read("digits", [*settings, "train.epochs=1", "data.train_limit=64"])
-    with pytest.raises(ParityError, match="with the images beside it"):
+    with pytest.raises(UsageError, match="depends on the images beside it"):
         pipeline.run(recipe, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     # a training alone may be wanted without an export

@@ -117,7 +117,7 @@ def open_artifact(path: Path | str) -> Artifact:
         raise ArtifactError(
             f"'{error.filename or path}' cannot be read: {error.strerror or error}.",
             allowed="an artifact whose files and folders this user may read",
-            next_step="check its permissions",
+            next_step="check the path and its permissions",
         ) from error
     return Artifact(path, manifest)
 

@@ -92,7 +92,7 @@ def export(
         *(no_tf32, timing_cache, version_compatible, hardware_compatible),
         *(validation_images, max_drop, against),
     )
-    made = (source / MANIFEST).exists()  # an artifact: there is no network to run
+    made = (source / MANIFEST).exists() or layout in ("graph", "if")  # of an artifact: there is no network to run
     with bar("export") as progress:
         manifest = api.export(
             source, out, format=format_, layout=layout, exit=exit_, exits=exits or None, opset=opset, ensemble=ensemble,

@@ -91,8 +91,6 @@ def train(
     check_recipe(recipe)
     fabric = launch(recipe.train, phases=len(methods.build(recipe.method).phases))
     check_outside(out)
-    if out.exists() and not out.is_dir():
-        raise OutputExistsError(f"{out} is a file.", allowed="a folder", next_step="choose another folder with --out")
     with locked_folder(out) if fabric.is_global_zero else nullcontext():
         if fabric.is_global_zero:
             _make_room(out, overwrite=overwrite)

@@ -96,11 +96,11 @@ LONG = "a" * 300
     [
         (["inspect", LONG], 4),
         (["verify", LONG * 20], 4),
-        (["evaluate", LONG], 3),
+        (["evaluate", LONG], 4),
         (["train", "-c", "digits", "--out", LONG], 3),
         (["train", "-c", "digits", "--data", "imagefolder", "--data-dir", LONG, "--out", "x"], 3),
         (["report", "{}", "--out", LONG], 3),
-        (["calibrate", LONG, "--out", "x"], 3),
+        (["calibrate", LONG, "--out", "x"], 4),
         (["report", "{}", "--bench", LONG, "--out", "x"], 2),
     ],
 )

@@ -82,7 +82,10 @@ def test_two_processes_train_as_one_does_on_the_same_batches(
     (tmp_path / "recipes").mkdir()
     made = {}
     for name, settings in RUNS.items():
-        made[name] = small("model.name=nets:plain", "train.augment.flip=true", f"train.strategy={strategy}", *settings)
+        common = ["train.augment.flip=true", f"train.strategy={strategy}"]
+        if not any(setting.startswith("model.name=") for setting in settings):
+            common.append("model.name=nets:plain")
+        made[name] = small(*common, *settings)
         (tmp_path / "recipes" / f"{name}.yaml").write_text(recipes.dump(made[name]))
     torchrun(tmp_path / "program.py", tmp_path / "recipes", tmp_path / "two")
     for run, recipe in made.items():
