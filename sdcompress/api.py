@@ -13,7 +13,7 @@ from typing import Any, Literal
 from sdcompress import pipeline, recipes
 from sdcompress.artifact.read import open_artifact
 from sdcompress.artifact.signature import sign
-from sdcompress.benchmarking.contender import bench_originals, bench_samples
+from sdcompress.benchmarking.candidate import bench_originals, bench_samples
 from sdcompress.benchmarking.run import bench as run_bench
 from sdcompress.calibration.verbs import calibrate, plan
 from sdcompress.checkpoint import Checkpoint, open_checkpoint
@@ -23,7 +23,7 @@ from sdcompress.errors import UsageError, requires_extra
 from sdcompress.evaluation.evaluate import evaluate as run_evaluate
 from sdcompress.evaluation.predict import image_files
 from sdcompress.evaluation.predict import predict as run_predict
-from sdcompress.evaluation.subject import open_subject
+from sdcompress.evaluation.trained_model import open_trained_model
 from sdcompress.explaining.explain import explain
 from sdcompress.exporting.verify import verify
 from sdcompress.formats import export
@@ -156,8 +156,8 @@ def evaluate(
         CheckpointError, ArtifactError, DataError: if the folder or the data is not intact.
         UsageError: if the checkpoint names a module that is not trusted.
     """
-    subject = open_subject(folder)
-    engine = subject.engine(
+    trained = open_trained_model(folder)
+    engine = trained.engine(
         backend=backend,
         threads=default_threads().threads if threads is None else threads,
         device=device,
@@ -168,15 +168,15 @@ def evaluate(
     if images is not None:
         source = labelled_images(Path(images), engine.classes, engine.preprocess_spec), str(images)
     else:
-        dataset = subject.dataset(data_dir, download=download, trust_modules=trust_modules)
+        dataset = trained.dataset(data_dir, download=download, trust_modules=trust_modules)
         source = dataset.split(split), dataset.name
     return run_evaluate(
         engine,
         source[0],
-        kind=subject.kind,
+        kind=trained.kind,
         name=name or Path(folder).resolve().name,
         source=str(folder),
-        digest=subject.digest,
+        digest=trained.digest,
         data=source[1],
         split=split if images is None else "own",
         progress=progress,
@@ -217,7 +217,7 @@ def predict(
         DataError: if there is nothing at a path, or no image at all.
     """
     files = image_files(images)
-    engine = open_subject(folder).engine(
+    engine = open_trained_model(folder).engine(
         backend=backend,
         threads=default_threads().threads if threads is None else threads,
         device=device,
@@ -261,7 +261,7 @@ def bench(
         golden, source = open_artifact(artifacts[0]).golden(), f"golden samples of {artifacts[0]}"
         pixels, labels, originals = golden.images, golden.labels, None
     else:
-        dataset = open_subject(artifacts[0]).dataset(data_dir)
+        dataset = open_trained_model(artifacts[0]).dataset(data_dir)
         (pixels, labels), source = bench_samples(dataset.test), f"test split of {dataset.name}"
         originals = bench_originals(dataset.test)
     return run_bench(

@@ -17,7 +17,7 @@ from sdcompress.errors import (
     UsageError,
     requires_extra,
 )
-from sdcompress.exporting.keep import kept_exits
+from sdcompress.exporting.exit_selection import kept_exits
 from sdcompress.machine import check_threads
 from sdcompress.schema.recipe import Recipe
 
@@ -37,7 +37,7 @@ def check_recipe(recipe: Recipe) -> None:
             exits, or the exits to keep are the last alone.
     """
     with requires_extra("train"):
-        from sdcompress.training.needs import check_recipe as check_training  # torch
+        from sdcompress.training.validate_recipe import check_recipe as check_training  # torch
 
     _check_backend(recipe.bench.backend)
     check_threads(recipe.bench.threads, "bench.threads")
@@ -70,7 +70,7 @@ def _check_precisions(recipe: Recipe) -> None:
     if not recipe.quantize.precisions:
         return
     with requires_extra("quantize"):
-        from sdcompress.quantizing.tried import try_precision  # onnx
+        from sdcompress.quantizing.smoke_test import try_precision  # onnx
     try:
         for precision in recipe.quantize.precisions:
             try_precision(precision, opset=recipe.export.opset)
@@ -119,7 +119,7 @@ def check_data(recipe: Recipe, progress: Callable[[int, int], None] | None = Non
     judges = bool(recipe.quantize.precisions)
     if judges:
         with requires_extra("quantize"):
-            from sdcompress.quantizing.feeds import calibration_images  # onnx
+            from sdcompress.quantizing.calibration_data import calibration_images  # onnx
         calibration_images(found.train, None)
     least = least_samples(recipe.calibrate) if calibrates else int(judges)
     if validation + test and validation >= least:

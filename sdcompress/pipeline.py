@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Literal
 
 from sdcompress import methods, recipes
 from sdcompress.artifact.read import open_artifact
-from sdcompress.benchmarking.contender import bench_originals, bench_samples
+from sdcompress.benchmarking.candidate import bench_originals, bench_samples
 from sdcompress.benchmarking.run import bench
 from sdcompress.calibration.calibrate import calibrate
 from sdcompress.checkpoint import Checkpoint, newest, read_metrics
 from sdcompress.data.samples import Dataset
 from sdcompress.errors import requires_extra
 from sdcompress.evaluation.evaluate import evaluate
-from sdcompress.evaluation.subject import open_subject
+from sdcompress.evaluation.trained_model import open_trained_model
 from sdcompress.look_ahead import check_data, check_recipe
 from sdcompress.machine import default_threads
 from sdcompress.reporting.build import build
@@ -226,21 +226,21 @@ class _Job:
         )
 
     def _evaluate(self, name: str, folder: Path, split: Literal["validation", "test"]) -> Evaluation | None:
-        subject = open_subject(folder)
+        trained = open_trained_model(folder)
         path = self.out / "evaluations" / f"{name}-{split}.json"
-        inputs = [subject.digest, sorted(Evaluation.model_fields)]  # an earlier version's holds less
+        inputs = [trained.digest, sorted(Evaluation.model_fields)]  # an earlier version's holds less
         if not self.steps.fits(path.name, inputs, path):
             dataset = self.dataset(folder)
             if split == "validation" and len(dataset.val) == 0:
                 return None
             with self.stage(f"evaluate {name} on {split}") as progress:
                 found = evaluate(
-                    subject.engine(threads=self.recipe.bench.threads),
+                    trained.engine(threads=self.recipe.bench.threads),
                     dataset.split(split),
-                    kind=subject.kind,
+                    kind=trained.kind,
                     name=name,
                     source=str(folder),
-                    digest=subject.digest,
+                    digest=trained.digest,
                     data=dataset.name,
                     split=split,
                     progress=progress,
@@ -301,7 +301,7 @@ class _Job:
         """The data of the run, loaded once, where a step needs it."""
         if self._dataset is None:
             spec = self.recipe.data
-            self._dataset = open_subject(folder).dataset(spec.dir, download=spec.download)
+            self._dataset = open_trained_model(folder).dataset(spec.dir, download=spec.download)
         return self._dataset
 
 

@@ -13,7 +13,7 @@ import torch
 from sdcompress import pipeline, recipes
 from sdcompress.artifact.read import open_artifact
 from sdcompress.errors import OutputExistsError, RecipeError
-from sdcompress.evaluation.subject import open_subject
+from sdcompress.evaluation.trained_model import open_trained_model
 from sdcompress.schema.recipe import Recipe
 from sdcompress.schema.report import Evaluation, Report
 
@@ -152,7 +152,7 @@ def test_evaluations_lie_under_plain_names(first: tuple[Path, list[str], Report]
     for name in expected:
         found = Evaluation.model_validate_json((first[0] / "evaluations" / name).read_text())
         assert name.endswith(f"-{found.split}.json")
-        assert found.digest == open_subject(found.source).digest
+        assert found.digest == open_trained_model(found.source).digest
 
 
 def test_a_second_run_touches_nothing(done: Path, first: tuple[Path, list[str], Report]) -> None:

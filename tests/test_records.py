@@ -12,7 +12,7 @@ import pytest
 
 from sdcompress.checkpoint import METRICS, STATE, STEPS, newest, open_checkpoint, read_metrics
 from sdcompress.errors import ArtifactError, CheckpointError, SdcompressError, UsageError, VerificationError
-from sdcompress.evaluation.subject import open_subject
+from sdcompress.evaluation.trained_model import open_trained_model
 from sdcompress.reporting.build import build
 from sdcompress.reporting.read import read_result
 from sdcompress.schema.report import BenchReport, Evaluation, Latency
@@ -162,4 +162,4 @@ def test_a_folder_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.Monke
         monkeypatch.setattr(Path, call, forbidden)
     expected: type[SdcompressError] = CheckpointError if name == STATE else ArtifactError
     with pytest.raises(expected, match="Permission denied"):
-        open_checkpoint(tmp_path) if name == STATE else open_subject(tmp_path)
+        open_checkpoint(tmp_path) if name == STATE else open_trained_model(tmp_path)

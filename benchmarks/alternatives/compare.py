@@ -31,10 +31,10 @@ from sdcompress.artifact.read import Artifact, open_artifact  # noqa: E402
 from sdcompress.benchmarking.stats import ratio_of_means  # noqa: E402
 from sdcompress.data.samples import Dataset, Samples  # noqa: E402
 from sdcompress.errors import VerificationError  # noqa: E402
-from sdcompress.evaluation.subject import open_subject  # noqa: E402
+from sdcompress.evaluation.trained_model import open_trained_model  # noqa: E402
 from sdcompress.runtime.backends.onnxruntime import load  # noqa: E402
+from sdcompress.runtime.cascade import array_cascade  # noqa: E402
 from sdcompress.runtime.engine import ExitCost, Float  # noqa: E402
-from sdcompress.runtime.network import array_network  # noqa: E402
 from sdcompress.runtime.one_graph import open_one_graph  # noqa: E402
 from sdcompress.runtime.open import open_engine  # noqa: E402
 
@@ -81,7 +81,7 @@ def of_engine(name: str, engine: Any, said: str = "", predicted_ms: float | None
 
 
 def rows(given: argparse.Namespace, folder: Path, dataset: Dataset) -> Iterator[Row]:
-    """Every contender; the whole self-distilled network first."""
+    """Every candidate; the whole self-distilled network first."""
     cascade = made(folder / "cascade", given.run, given.data_dir, layout="cascade")
     names = [exit_.name for exit_ in open_artifact(cascade).manifest.exits]
     singles = {
@@ -153,7 +153,7 @@ def of_earlyon(cascade: Path, samples: Samples) -> Iterator[Row]:
         return
     from calibrators import Held, earlyon
 
-    from sdcompress.calibration.stages import stage_ms
+    from sdcompress.calibration.stage_timing import stage_ms
     from sdcompress.evaluation.evaluate import exit_logits
 
     artifact = open_artifact(cascade)
@@ -164,7 +164,7 @@ def of_earlyon(cascade: Path, samples: Samples) -> Iterator[Row]:
     assert policy is not None
     changed = {"thresholds": chosen.thresholds, "guarantee": "none"}
     manifest = artifact.manifest.model_copy(update={"policy": policy.model_copy(update=changed)})
-    network = array_network(
+    network = array_cascade(
         Artifact(artifact.path, manifest),
         lambda segment: load(artifact.file(segment), segment, threads=1, device="cpu"),
     )
@@ -266,7 +266,7 @@ def main() -> None:
     given = read.parse_args()
     record = Record(HERE, given.name)
     given.folder.mkdir(parents=True, exist_ok=True)
-    dataset = open_subject(given.run).dataset(given.data_dir)
+    dataset = open_trained_model(given.run).dataset(given.data_dir)
     found = list(rows(given, given.folder, dataset))
     table = measure(found, dataset, given.rounds, given.seconds)
     record.write({"rows": table}, threads=1, batch=1, max_drop=DROP, confidence=CONFIDENCE, images=TIMED)

@@ -17,10 +17,10 @@ import numpy as np
 from record import Record
 
 from sdcompress.artifact.evidence import Evidence
-from sdcompress.calibration.certify import certify, smallest_wish
-from sdcompress.calibration.parts import draw_parts, in_shape
+from sdcompress.calibration.calibration_split import draw_parts, in_shape
+from sdcompress.calibration.certify import certify, smallest_target
 from sdcompress.calibration.path import exit_path, threshold_path
-from sdcompress.calibration.planning import least_samples
+from sdcompress.calibration.power_analysis import least_samples
 from sdcompress.schema import recipe
 
 STAGE_MS = (1.0, 1.0, 1.0, 1.0, 1.0)
@@ -64,7 +64,7 @@ def once(whole: Evidence, settings: recipe.Calibrate) -> dict[str, float]:
     shape, held = some(whole, parts.shape), some(whole, parts.certify)
     right = shape.right.astype(bool)
     if settings.per == "exit":
-        least = in_shape(2 * least_samples(*smallest_wish(settings)))
+        least = in_shape(2 * least_samples(*smallest_target(settings)))
         path_s, path = seconds(lambda: exit_path(shape.confidences, right, least))
     else:
         path_s, path = seconds(lambda: threshold_path(shape.confidences, right, STAGE_MS))

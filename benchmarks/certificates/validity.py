@@ -27,20 +27,20 @@ from record import Record
 from scipy.stats import beta
 
 from sdcompress.calibration.groups import Per
-from sdcompress.calibration.stages import stage_ms
+from sdcompress.calibration.stage_timing import stage_ms
 from sdcompress.evaluation.evaluate import exit_logits
-from sdcompress.evaluation.subject import open_subject
+from sdcompress.evaluation.trained_model import open_trained_model
 
 
 def held_out(artifact: Path, data_dir: Path | None, cache: Path | None) -> Held:
     """The logits of all images that training has not seen, validation and test split, by the artifact's own graphs."""
-    digest = open_subject(artifact).digest
+    digest = open_trained_model(artifact).digest
     kept = None if cache is None else cache / f"{digest[:16]}.npz"
     if kept is not None and kept.is_file():
         with np.load(kept) as arrays:
             return Held(arrays["logits"], arrays["labels"], tuple(arrays["stage_ms"]))
-    subject = open_subject(artifact)
-    dataset, engine = subject.dataset(data_dir), subject.engine(threads=1)
+    trained = open_trained_model(artifact)
+    dataset, engine = trained.dataset(data_dir), trained.engine(threads=1)
     parts = (dataset.val, dataset.test)
     found = Held(
         np.concatenate([exit_logits(engine, part) for part in parts], axis=1),
@@ -55,7 +55,7 @@ def held_out(artifact: Path, data_dir: Path | None, cache: Path | None) -> Held:
 
 def trained_by(artifact: Path) -> dict[str, Any]:
     """What of the recipe decided the network; the folder of the data is somebody's own."""
-    found = open_subject(artifact).recipe.model_dump(mode="json", include={"data", "model", "train", "method"})
+    found = open_trained_model(artifact).recipe.model_dump(mode="json", include={"data", "model", "train", "method"})
     return {**found, "data": {**found["data"], "dir": None}}
 
 
@@ -150,7 +150,7 @@ def main() -> None:
     record.write(
         figures,
         data=given.name,
-        artifact=open_subject(given.artifact).digest,
+        artifact=open_trained_model(given.artifact).digest,
         recipe=trained_by(given.artifact),
         held_out=held.count,
         exit_accuracy=[round(float(share), 4) for share in right],

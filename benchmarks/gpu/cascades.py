@@ -12,8 +12,8 @@ from place import NotMeasured, Place, engine, inputs_of, needs_tensorrt
 
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.policies import restore, scores
+from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.runtime.engine import Float
-from sdcompress.runtime.network import Network
 from sdcompress.schema.manifest import Policy
 
 MIX = (0.50, 0.20, 0.15, 0.15)
@@ -50,7 +50,7 @@ def cascade(place: Place, precision: str) -> dict[str, Any]:
     return found
 
 
-def gates(artifact: Artifact, free: Network, inputs: Float) -> dict[str, Any]:
+def gates(artifact: Artifact, free: CascadeEngine, inputs: Float) -> dict[str, Any]:
     """What an exit costs beside its kernels: read-back, wait and decision, one image, nobody leaves."""
     exits = len(artifact.manifest.exits)
     asks = free.under(policy_of((2.0,) * (exits - 1), 32))
@@ -61,7 +61,7 @@ def gates(artifact: Artifact, free: Network, inputs: Float) -> dict[str, Any]:
     return {"each exit": round(1e3 * gap / (exits - 1), 2), "target": 15.0, **made}
 
 
-def mix(free: Network, inputs: Float) -> dict[str, Any]:
+def mix(free: CascadeEngine, inputs: Float) -> dict[str, Any]:
     """Images/s of the cascade, with noisy images so that scores differ, against everybody to the last exit."""
     rng = np.random.default_rng(0)
     pool = np.resize(inputs, (POOL, *inputs.shape[1:])) + rng.normal(size=(POOL, *inputs.shape[1:])).astype(np.float32)

@@ -17,7 +17,7 @@ from place import BATCHES, NotMeasured, Place, engine, inputs_of, needs, needs_t
 
 from sdcompress.artifact.certificate import plans_digest
 from sdcompress.artifact.read import open_artifact
-from sdcompress.runtime.network import Network
+from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.schema.manifest import Tensor
 
 
@@ -148,7 +148,7 @@ def limits(place: Place, precision: str) -> dict[str, Any]:
     return found
 
 
-def counted(network: Network, chain: Any, position: int, rows: int) -> tuple[int, int]:
+def counted(network: CascadeEngine, chain: Any, position: int, rows: int) -> tuple[int, int]:
     """Operations of a stage, two for each multiply-add, and the bytes that it must move: weights, inputs, outputs."""
     manifest, places = network.manifest, chain.memory.places
     first = manifest.exits[position - 1].segment + 1 if position else 0

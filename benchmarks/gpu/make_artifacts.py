@@ -20,7 +20,7 @@ from pathlib import Path
 
 from sdcompress import api
 from sdcompress.checkpoint import open_checkpoint
-from sdcompress.exporting.older import NEWER
+from sdcompress.exporting.tensorrt8 import DYNAMO_OPSET
 
 
 def main() -> None:
@@ -71,7 +71,7 @@ def untrained_network(given: argparse.Namespace) -> None:
         whole = given.out / f"{layout}-fp32"
         api.export(trained, whole, layout=layout, opset=given.opset, overwrite=True)  # type: ignore[arg-type]
         for precision, samples in (("fp16", None), ("int8", 64), ("fp8", 64)):
-            if precision == "fp8" and given.opset < NEWER:
+            if precision == "fp8" and given.opset < DYNAMO_OPSET:
                 continue
             out = given.out / f"{layout}-{precision}"
             api.quantize(whole, out, precision=precision, max_drop=0.99, samples=samples, overwrite=True)

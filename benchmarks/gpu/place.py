@@ -9,8 +9,8 @@ from pathlib import Path
 from sdcompress.artifact.read import Artifact
 from sdcompress.data.preprocess import normalise
 from sdcompress.errors import SdcompressError
+from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.runtime.engine import Float
-from sdcompress.runtime.network import Network
 from sdcompress.runtime.open import open_network
 
 BATCHES = (1, 8, 32, 64)
@@ -71,7 +71,7 @@ def needs_tensorrt() -> None:
     needs("tensorrt", "cuda")
 
 
-def engine(path: Path) -> Network:
+def engine(path: Path) -> CascadeEngine:
     """Our engine of an artifact."""
     return open_network(path, backend="tensorrt", device="cuda", allow_uncertified=True)
 

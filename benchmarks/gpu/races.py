@@ -13,8 +13,8 @@ from table import PRECISIONS
 
 from sdcompress.artifact.read import open_artifact
 from sdcompress.engines.build import build_engines
+from sdcompress.engines.precision_comparison import Sibling, race
 from sdcompress.engines.settings import BuildSettings
-from sdcompress.engines.siblings import Sibling, race
 from sdcompress.errors import SetupError, UsageError
 from sdcompress.schema.engines import BatchProfile
 

@@ -36,9 +36,9 @@ from sdcompress.artifact.read import Artifact, open_artifact  # noqa: E402
 from sdcompress.benchmarking.stats import ratio_of_means  # noqa: E402
 from sdcompress.data.preprocess import normalise  # noqa: E402
 from sdcompress.data.samples import Dataset  # noqa: E402
-from sdcompress.evaluation.subject import open_subject  # noqa: E402
+from sdcompress.evaluation.trained_model import open_trained_model  # noqa: E402
 from sdcompress.quantizing import integers, ranges  # noqa: E402
-from sdcompress.quantizing.feeds import Feeds  # noqa: E402
+from sdcompress.quantizing.calibration_data import CalibrationData  # noqa: E402
 from sdcompress.quantizing.precisions import fp8, fp16, int8, uint8  # noqa: E402
 from sdcompress.quantizing.precisions._base import Feed, FloatSegment  # noqa: E402
 from sdcompress.quantizing.segments import load, plain, tail  # noqa: E402
@@ -117,7 +117,7 @@ def graphs(artifact: Artifact, dataset: Dataset) -> Iterator[tuple[str, onnx.Mod
     (exit_,) = artifact.manifest.exits
     bare = plain(load(artifact, segment), ())
     before = [artifact.file(segment).read_bytes()]
-    feeds = Feeds(artifact.manifest, before, dataset.train, count=None, threads=1, progress=None)
+    feeds = CalibrationData(artifact.manifest, before, dataset.train, count=None, threads=1, progress=None)
     given = FloatSegment(bare, tail(bare, [exit_.logits]), partial(feeds.of, 0))
     yield "float32", bare
     yield "fp16", fp16.fp16(given)
@@ -148,7 +148,7 @@ def main() -> None:
     read.add_argument("--seconds", type=float, default=0.2, help="of one turn")
     given = read.parse_args()
     record = Record(HERE)
-    dataset = open_subject(given.run).dataset(given.data_dir)
+    dataset = open_trained_model(given.run).dataset(given.data_dir)
     with tempfile.TemporaryDirectory() as folder:
         single, cascade = Path(folder, "single"), Path(folder, "cascade")
         api.export(given.run, single, layout="single", data_dir=given.data_dir)

@@ -24,24 +24,24 @@ from turns import calls_in_turn
 from sdcompress import registry
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.benchmarking.stats import ratio_of_means, ratio_of_medians
-from sdcompress.calibration.stages import stage_times
+from sdcompress.calibration.stage_timing import stage_times
 from sdcompress.data.samples import ArraySamples
 from sdcompress.policies import ROOM, policy_class, restore, scores
 from sdcompress.policies._base import Signals
 from sdcompress.runtime.backends._base import Graph
 from sdcompress.runtime.backends.onnxruntime import load
+from sdcompress.runtime.cascade import CascadeEngine, array_cascade
 from sdcompress.runtime.engine import Float
-from sdcompress.runtime.network import Network, array_network
 from sdcompress.schema.manifest import Policy, Segment
 
 MIXES = {"50/20/15/15": (0.50, 0.20, 0.15, 0.15), "80/10/5/5": (0.80, 0.10, 0.05, 0.05), "uniform": (0.25,) * 4}
 POOL = 1024
 
 
-def opened(artifact: Artifact, policy: Policy | None) -> Network:
+def opened(artifact: Artifact, policy: Policy | None) -> CascadeEngine:
     """The cascade under another policy."""
     changed = Artifact(artifact.path, artifact.manifest.model_copy(update={"policy": policy}))
-    return array_network(changed, lambda segment: load(artifact.file(segment), segment, threads=1, device="cpu"))
+    return array_cascade(changed, lambda segment: load(artifact.file(segment), segment, threads=1, device="cpu"))
 
 
 class Floor:
@@ -78,7 +78,7 @@ def run_all(calls: Sequence[Callable[[], Any]]) -> None:
         call()
 
 
-def thresholds_for(network: Network, pool: Float, mix: Sequence[float]) -> tuple[float, ...]:
+def thresholds_for(network: CascadeEngine, pool: Float, mix: Sequence[float]) -> tuple[float, ...]:
     """Those that let about these shares of the pool leave at each exit."""
     score = scores(restore("max_prob", {}), network.signals(pool))
     here, found, rest = np.ones(len(pool), bool), [], 1.0
@@ -148,7 +148,7 @@ def host_work(artifact: Artifact, signals: Sequence[Signals]) -> dict[str, Any]:
     calls: dict[str, Callable[[Float], Any]] = {}
     for name, kind in kinds.items():
         policy = policy_of((2.0,) * 3, kind=name, parameters=kind.fit(signals, right).parameters, stage_ms=(1.0,) * 4)
-        network = array_network(
+        network = array_cascade(
             Artifact(artifact.path, artifact.manifest.model_copy(update={"policy": policy})), nothing
         )
         calls[name] = network

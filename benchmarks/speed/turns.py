@@ -1,4 +1,4 @@
-"""Contenders that take turns (ABAB...), so that each ratio is of times that were measured under the same mood."""
+"""Candidates that take turns (ABAB...), so that each ratio is of times that were measured under the same mood."""
 
 from __future__ import annotations
 

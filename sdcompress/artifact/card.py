@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sdcompress.artifact.certificate import Where
+from sdcompress.artifact.certificate import ExecutionTarget
 from sdcompress.artifact.example import example
 from sdcompress.schema.manifest import (
     Certificate,
@@ -203,11 +203,12 @@ def guarantee(policy: Policy, certificate: Certificate | None) -> str:
     if certificate.loss == "disagreement":
         counted = f"are not what {_reference(certificate)} says"
     new, silent = _GROUPS[certificate.per]
+    target = ExecutionTarget(certificate.backend, certificate.device, certificate.plans)
     own = f" ({OWN_IMAGES[certificate.own_images]})" if certificate.own_images else ""
     return (
         f"Guarantee: certified for {wish}, on {certificate.certify_samples} samples that chose nothing{own}: of the "
         f"answers to new samples {new}, at most {_plain(policy.max_drop)} {counted}. Valid for these graphs and "
-        f"thresholds on {Where(certificate.backend, certificate.device, certificate.plans)}. It says nothing about "
+        f"thresholds on {target}. It says nothing about "
         f"data that drifts{silent}."
     )
 

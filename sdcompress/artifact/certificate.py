@@ -9,7 +9,7 @@ from sdcompress.printable import printable
 from sdcompress.schema.manifest import Certificate, Engines, Manifest, Policy
 from sdcompress.storage import digest_of
 
-__all__ = ["Where", "check_covered", "elsewhere", "graphs_digest", "plans_digest", "wiring_digest"]
+__all__ = ["ExecutionTarget", "check_covered", "elsewhere", "graphs_digest", "plans_digest", "wiring_digest"]
 
 _AGAIN = "calibrate this artifact again, with --confidence"
 _ALLOW = (
@@ -18,7 +18,7 @@ _ALLOW = (
 )
 
 
-class Where(NamedTuple):
+class ExecutionTarget(NamedTuple):
     """What computes an artifact, and where: what thresholds are chosen on, and what a certificate is about.
 
     Attributes:
@@ -58,7 +58,7 @@ def wiring_digest(manifest: Manifest) -> str:
     )
 
 
-def check_covered(manifest: Manifest, where: Where) -> None:
+def check_covered(manifest: Manifest, where: ExecutionTarget) -> None:
     """Refuse thresholds that no certificate covers where the manifest speaks of one.
 
     An artifact whose policy says ``guarantee: none`` and which holds no certificate promises nothing: it passes.
@@ -78,7 +78,7 @@ def check_covered(manifest: Manifest, where: Where) -> None:
             )
         return
     _check_subject(manifest, certificate)
-    certified = Where(certificate.backend, certificate.device, certificate.plans)
+    certified = ExecutionTarget(certificate.backend, certificate.device, certificate.plans)
     if where != certified:
         raise _refused(
             f"The certificate is for {certified}, not for {where}: other kernels round confidences and answers "
@@ -90,7 +90,7 @@ def check_covered(manifest: Manifest, where: Where) -> None:
     _check_thresholds(policy, certificate)
 
 
-def elsewhere(manifest: Manifest, where: Where) -> str:
+def elsewhere(manifest: Manifest, where: ExecutionTarget) -> str:
     """Why thresholds that promise nothing may do other than was seen when they were chosen; empty: they run there.
 
     Not refused: they were never more than a choice on some images, and comparing backends needs them to run.
@@ -102,7 +102,7 @@ def elsewhere(manifest: Manifest, where: Where) -> str:
     policy = manifest.policy
     if policy is None or all(threshold > 1 for threshold in policy.thresholds):
         return ""
-    chosen = Where(policy.backend, policy.device, policy.plans)
+    chosen = ExecutionTarget(policy.backend, policy.device, policy.plans)
     if chosen == where:
         return ""
     return printable(

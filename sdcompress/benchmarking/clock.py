@@ -14,7 +14,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from sdcompress.runtime.engine import Prediction
 
-__all__ = ["Lane", "PreparationLane", "no_collection"]
+__all__ = ["PreparationLane", "TimedCall", "no_collection"]
 
 _WARMUP_CALLS = 10
 
@@ -32,7 +32,7 @@ def no_collection() -> Iterator[None]:
             gc.enable()
 
 
-class Lane:
+class TimedCall:
     """One call, measured in rounds over the same inputs; keeps its place in them, its times and its answers.
 
     Args:
@@ -96,7 +96,7 @@ class Lane:
         return np.stack(self._classes)
 
 
-class PreparationLane(Lane):
+class PreparationLane(TimedCall):
     """The way from images to inputs, timed as a call is; what it makes is thrown away.
 
     Args:

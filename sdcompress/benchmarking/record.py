@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from sdcompress.benchmarking.contender import Course
+from sdcompress.benchmarking.candidate import Measurement
 from sdcompress.benchmarking.stability import reasons
 from sdcompress.benchmarking.stats import (
     latency,
@@ -27,7 +27,7 @@ Scenario = Literal["single-stream", "offline"]
 
 
 def record(
-    course: Course,
+    measurement: Measurement,
     scenario: Scenario,
     batch: int,
     *,
@@ -35,44 +35,44 @@ def record(
     settings: Bench,
     machine: Machine,
 ) -> BenchRecord:
-    """Everything that was seen of one contender in one scenario.
+    """Everything that was seen of one candidate in one scenario.
 
     Args:
-        course: measured.
-        scenario: of the course.
+        measurement: finished.
+        scenario: of the measurement.
         batch: images a call.
-        labels: of the contender's inputs, int64 [N], or None.
+        labels: of the candidate's inputs, int64 [N], or None.
         settings: of the run.
         machine: described before the run.
     """
-    contender, ms = course.contender, course.free.ms
+    candidate, ms = measurement.candidate, measurement.free.ms
     why = reasons(
-        course.fixed.ms,
-        same_work=bool(course.forced) or len(contender.engine.exit_names) == 1,
+        measurement.fixed.ms,
+        same_work=bool(measurement.forced) or len(candidate.engine.exit_names) == 1,
         threads=settings.threads,
         cores=machine.cores,
         quota=machine.quota,
         busy_cores=machine.busy_cores,
     )
-    exits = _exit_timings(course)
-    preparation = latency(course.preparation.ms, settings.percentiles)
+    exits = _exit_timings(measurement)
+    preparation = latency(measurement.preparation.ms, settings.percentiles)
     return BenchRecord(
-        name=contender.name,
-        source=contender.source,
-        digest=contender.digest,
-        layout=contender.layout,
+        name=candidate.name,
+        source=candidate.source,
+        digest=candidate.digest,
+        layout=candidate.layout,
         scenario=scenario,
         batch=batch,
         latency=latency(ms, settings.percentiles),
         preparation=preparation,
         end_to_end_ms=float(ms.mean()) + preparation.mean_ms,
         images_per_second=float(1000.0 * batch * len(ms) / ms.sum()),
-        load_ms=contender.load_ms,
-        first_ms=contender.first_ms,
-        accuracy=None if labels is None else _accuracy(course, labels),
+        load_ms=candidate.load_ms,
+        first_ms=candidate.first_ms,
+        accuracy=None if labels is None else _accuracy(measurement, labels),
         exits=exits,
-        worst_path=latency(course.forced[-1].ms, settings.percentiles) if course.forced else None,
-        mixture_residual=_mixture_residual(course, exits) if course.forced else None,
+        worst_path=latency(measurement.forced[-1].ms, settings.percentiles) if measurement.forced else None,
+        mixture_residual=_mixture_residual(measurement, exits) if measurement.forced else None,
         stable=not why,
         reasons=why,
         raw_ms=tuple(ms.tolist()),
@@ -80,20 +80,20 @@ def record(
 
 
 def compare(
-    courses: Sequence[Course], reference: str, scenario: Scenario, batch: int, *, seed: int = 0
+    measurements: Sequence[Measurement], reference: str, scenario: Scenario, batch: int, *, seed: int = 0
 ) -> list[Comparison]:
-    """Each contender against the reference, over the rounds in which they took turns."""
-    base = next(course for course in courses if course.contender.name == reference)
+    """Each candidate against the reference, over the rounds in which they took turns."""
+    base = next(measurement for measurement in measurements if measurement.candidate.name == reference)
     comparisons = []
-    for course in courses:
-        if course is base:
+    for measurement in measurements:
+        if measurement is base:
             continue
-        p50 = ratio_of_medians(base.free.rounds, course.free.rounds, seed=seed)
-        mean = ratio_of_means(base.free.rounds, course.free.rounds, seed=seed)
-        end_to_end = ratio_of_sums(_end_to_end(base), _end_to_end(course), seed=seed)
+        p50 = ratio_of_medians(base.free.rounds, measurement.free.rounds, seed=seed)
+        mean = ratio_of_means(base.free.rounds, measurement.free.rounds, seed=seed)
+        end_to_end = ratio_of_sums(_end_to_end(base), _end_to_end(measurement), seed=seed)
         comparisons.append(
             Comparison(
-                name=course.contender.name,
+                name=measurement.candidate.name,
                 reference=reference,
                 scenario=scenario,
                 batch=batch,
@@ -113,32 +113,34 @@ def compare(
     return comparisons
 
 
-def _end_to_end(course: Course) -> list[list[npt.NDArray[np.float64]]]:
-    return [course.preparation.rounds, course.free.rounds]
+def _end_to_end(measurement: Measurement) -> list[list[npt.NDArray[np.float64]]]:
+    return [measurement.preparation.rounds, measurement.free.rounds]
 
 
-def _accuracy(course: Course, labels: npt.NDArray[np.int64]) -> float:
-    answers = course.free.first_answers.reshape(-1)
+def _accuracy(measurement: Measurement, labels: npt.NDArray[np.int64]) -> float:
+    answers = measurement.free.first_answers.reshape(-1)
     return float((answers == labels[: len(answers)]).mean())
 
 
-def _exit_timings(course: Course) -> tuple[ExitTiming, ...]:
-    if not course.forced:
+def _exit_timings(measurement: Measurement) -> tuple[ExitTiming, ...]:
+    if not measurement.forced:
         return ()
-    left, ms = course.free.exit_index[:, 0], course.free.ms
-    names = course.contender.engine.exit_names
+    left, ms = measurement.free.exit_index[:, 0], measurement.free.ms
+    names = measurement.candidate.engine.exit_names
     return tuple(
         ExitTiming(
             name=name,
             share=float((left == k).mean()),
             p50_ms=float(np.median(ms[left == k])) if (left == k).sum() >= sample_floor(50.0) else None,
-            forced_p50_ms=float(np.median(lane.ms)),
-            forced_mean_ms=float(lane.ms.mean()),
+            forced_p50_ms=float(np.median(timed_call.ms)),
+            forced_mean_ms=float(timed_call.ms.mean()),
         )
-        for k, (name, lane) in enumerate(zip(names, course.forced, strict=True))
+        for k, (name, timed_call) in enumerate(zip(names, measurement.forced, strict=True))
     )
 
 
-def _mixture_residual(course: Course, exits: tuple[ExitTiming, ...]) -> float:
-    expected = sum(timing.share * lane.ms.mean() for timing, lane in zip(exits, course.forced, strict=True))
-    return float(course.free.ms.mean() / expected - 1.0)
+def _mixture_residual(measurement: Measurement, exits: tuple[ExitTiming, ...]) -> float:
+    expected = sum(
+        timing.share * timed_call.ms.mean() for timing, timed_call in zip(exits, measurement.forced, strict=True)
+    )
+    return float(measurement.free.ms.mean() / expected - 1.0)

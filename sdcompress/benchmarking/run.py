@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from sdcompress.benchmarking.candidate import Candidate, Measurement, holds_one_graph, input_order, open_candidate
 from sdcompress.benchmarking.clock import no_collection
-from sdcompress.benchmarking.contender import Contender, Course, holds_one_graph, input_order, open_contender
 from sdcompress.benchmarking.record import Scenario, compare, record
 from sdcompress.errors import InputError, UnknownNameError, UsageError
 from sdcompress.machine import check_threads, machine
@@ -73,12 +73,12 @@ def bench(
     _check(images, labels)
     facts = machine()  # before the run: its own load must not count
     order = input_order(images)
-    contenders = _open(named, images[order], originals, settings, allow_uncertified=allow_uncertified)
-    in_order = None if labels is None else np.resize(labels[order], len(contenders[0].inputs))
+    candidates = _open(named, images[order], originals, settings, allow_uncertified=allow_uncertified)
+    in_order = None if labels is None else np.resize(labels[order], len(candidates[0].inputs))
     records, comparisons = [], []
-    for courses, scenario, batch in _run(contenders, settings, progress):
-        records += [record(c, scenario, batch, labels=in_order, settings=settings, machine=facts) for c in courses]
-        comparisons += compare(courses, reference, scenario, batch)
+    for measurements, scenario, batch in _run(candidates, settings, progress):
+        records += [record(c, scenario, batch, labels=in_order, settings=settings, machine=facts) for c in measurements]
+        comparisons += compare(measurements, reference, scenario, batch)
     return BenchReport(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         command=command,
@@ -111,12 +111,12 @@ def _open(
     settings: Bench,
     *,
     allow_uncertified: bool,
-) -> list[Contender]:
+) -> list[Candidate]:
     runs = [(name, path, False) for name, path in named.items()]
     if settings.backend == _OF_ONE_GRAPH:
         runs += [(f"{name} (one graph)", path, True) for name, path in named.items() if holds_one_graph(path)]
     return [
-        open_contender(
+        open_candidate(
             name,
             path,
             images,
@@ -133,13 +133,13 @@ def _open(
 
 
 def _run(
-    contenders: Sequence[Contender], settings: Bench, progress: Callable[[int, int], None] | None
-) -> Iterator[tuple[list[Course], Scenario, int]]:
+    candidates: Sequence[Candidate], settings: Bench, progress: Callable[[int, int], None] | None
+) -> Iterator[tuple[list[Measurement], Scenario, int]]:
     """Measure one scenario at one batch size after the other."""
     plan = _plan(settings)
     for done, (scenario, batch) in enumerate(plan):
         tick = _ticker(progress, done * settings.rounds, len(plan) * settings.rounds)
-        yield _measure(contenders, scenario, batch, settings, tick), scenario, batch
+        yield _measure(candidates, scenario, batch, settings, tick), scenario, batch
 
 
 def _plan(settings: Bench) -> list[tuple[Scenario, int]]:
@@ -152,23 +152,23 @@ def _plan(settings: Bench) -> list[tuple[Scenario, int]]:
 
 
 def _measure(
-    contenders: Sequence[Contender], scenario: Scenario, batch: int, settings: Bench, tick: Callable[[int], None]
-) -> list[Course]:
-    fit = [contender for contender in contenders if contender.takes(batch)]
-    courses = [Course.prepare(contender, batch, forced=scenario == "single-stream") for contender in fit]
-    for course in courses:
-        for lane in course.lanes:
-            lane.warm_up(settings.warmup_ms)
+    candidates: Sequence[Candidate], scenario: Scenario, batch: int, settings: Bench, tick: Callable[[int], None]
+) -> list[Measurement]:
+    fit = [candidate for candidate in candidates if candidate.takes(batch)]
+    measurements = [Measurement.prepare(candidate, batch, forced=scenario == "single-stream") for candidate in fit]
+    for measurement in measurements:
+        for timed_call in measurement.timed_calls:
+            timed_call.warm_up(settings.warmup_ms)
     seconds = settings.duration_s / settings.rounds
     with no_collection():
         for done in range(settings.rounds):
-            for course in courses if done % 2 == 0 else courses[::-1]:
-                course.free.measure(seconds)
-                course.preparation.measure(seconds * _PREPARATION_SHARE)
-                for lane in course.forced:
-                    lane.measure(seconds / len(course.forced))
+            for measurement in measurements if done % 2 == 0 else measurements[::-1]:
+                measurement.free.measure(seconds)
+                measurement.preparation.measure(seconds * _PREPARATION_SHARE)
+                for timed_call in measurement.forced:
+                    timed_call.measure(seconds / len(measurement.forced))
             tick(done + 1)
-    return courses
+    return measurements
 
 
 def _named(artifacts: Sequence[str | Path], names: Sequence[str] | None) -> dict[str, Path]:

@@ -7,8 +7,8 @@ from functools import partial
 
 import numpy as np
 
-from sdcompress.benchmarking.clock import Lane, no_collection
-from sdcompress.benchmarking.contender import split
+from sdcompress.benchmarking.candidate import split
+from sdcompress.benchmarking.clock import TimedCall, no_collection
 from sdcompress.policies._base import Float
 from sdcompress.runtime.engine import Engine
 
@@ -26,7 +26,7 @@ def take_turns(
     seconds: float,
     warm_up_ms: float,
     progress: Callable[[int], None] | None = None,
-) -> list[Lane]:
+) -> list[TimedCall]:
     """Time all engines to their last exit, host to host, in rounds that go back and forth.
 
     Args:
@@ -42,13 +42,13 @@ def take_turns(
         E lanes with the times of every round.
     """
     parts = split(np.resize(inputs, (_BATCHES * batch, *inputs.shape[1:])), batch)
-    lanes = [Lane(partial(engine.forced, exit=-1), parts) for engine in engines]
-    for lane in lanes:
-        lane.warm_up(warm_up_ms)
+    timed_calls = [TimedCall(partial(engine.forced, exit=-1), parts) for engine in engines]
+    for timed_call in timed_calls:
+        timed_call.warm_up(warm_up_ms)
     with no_collection():
         for turn in range(rounds):
-            for lane in lanes if turn % 2 == 0 else lanes[::-1]:
-                lane.measure(seconds)
+            for timed_call in timed_calls if turn % 2 == 0 else timed_calls[::-1]:
+                timed_call.measure(seconds)
             if progress:
                 progress(turn + 1)
-    return lanes
+    return timed_calls

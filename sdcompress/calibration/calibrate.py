@@ -6,25 +6,25 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from sdcompress.artifact.certificate import Where, graphs_digest
+from sdcompress.artifact.certificate import ExecutionTarget, graphs_digest
 from sdcompress.artifact.evidence import EVIDENCE
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.artifact.rewrite import rewrite
 from sdcompress.artifact.write import entry, staged
-from sdcompress.calibration.against import Against, open_against
+from sdcompress.calibration.calibration_split import draw_parts, samples_for, seed_of
 from sdcompress.calibration.certified import certified, figures, fingerprint_of, in_expectation
-from sdcompress.calibration.certify import smallest_wish
+from sdcompress.calibration.certify import smallest_target
 from sdcompress.calibration.groups import check_classes, warn_of_classes
-from sdcompress.calibration.observe import choose_judgement
-from sdcompress.calibration.parts import draw_parts, samples_for, seed_of
-from sdcompress.calibration.planning import least_samples as least_to_certify
-from sdcompress.calibration.planning import samples_for_binomial, samples_for_loss
-from sdcompress.calibration.stages import decision_ms, overhead, stage_ms, stage_times
+from sdcompress.calibration.observe import fit_policy
+from sdcompress.calibration.power_analysis import least_samples as least_to_certify
+from sdcompress.calibration.power_analysis import samples_for_binomial, samples_for_loss
+from sdcompress.calibration.reference_model import Against, open_against
+from sdcompress.calibration.stage_timing import decision_ms, overhead, stage_ms, stage_times
 from sdcompress.calibration.thresholds import choose_thresholds
 from sdcompress.data.samples import Samples
 from sdcompress.errors import DataError, UsageError
 from sdcompress.policies import policy_class
-from sdcompress.runtime.network import Network
+from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.runtime.open import open_network
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Certificate, Exit, Manifest, Policy
@@ -44,8 +44,8 @@ def calibrate(
     split: str = "validation",
     against: Path | None = None,
     threads: int = 1,
-    backend: str = Where().backend,
-    device: str = Where().device,
+    backend: str = ExecutionTarget().backend,
+    device: str = ExecutionTarget().device,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Manifest:
@@ -177,13 +177,13 @@ def least_samples(settings: recipe.Calibrate) -> int:
         # conformal risk control counts one loss more than there are: below, even none is too many
         alone = samples_for(math.ceil(1 / settings.max_drop) - 1) if settings.in_expectation else 0
         return max(LEAST_SAMPLES, alone)
-    tested = least_to_certify(*smallest_wish(settings), unlabelled=settings.unlabelled)
+    tested = least_to_certify(*smallest_target(settings), unlabelled=settings.unlabelled)
     return max(LEAST_SAMPLES, samples_for(tested))
 
 
 def _check_classes(manifest: Manifest, samples: Samples, settings: recipe.Calibrate) -> None:
     seed = seed_of(fingerprint_of(manifest, samples), graphs_digest(manifest))
-    drop, delta = smallest_wish(settings)
+    drop, delta = smallest_target(settings)
     wish = f"a drop of {drop:.2%} with a confidence of {settings.confidence:.4g}"
     labels = samples.labels[draw_parts(len(samples), seed).certify]
     check_classes(labels, manifest.classes, least_to_certify(drop, delta), wish)
@@ -199,7 +199,7 @@ def _too_few(found: int, settings: recipe.Calibrate, split: str) -> DataError:
             allowed=f"at least {least_samples(settings)}; for a loss of one point, some thousands",
             next_step=more,
         )
-    needed, (smallest, delta) = least_samples(settings), smallest_wish(settings)
+    needed, (smallest, delta) = least_samples(settings), smallest_target(settings)
     plan = samples_for_binomial if settings.unlabelled else samples_for_loss
     typical = plan(smallest / 2, smallest, delta)
     half = "" if typical is None else f"; about {samples_for(typical)} where half of that is lost"
@@ -214,7 +214,7 @@ def _too_few(found: int, settings: recipe.Calibrate, split: str) -> DataError:
 
 def _choose(
     opened: Artifact,
-    engine: Network,
+    engine: CascadeEngine,
     samples: Samples,
     settings: recipe.Calibrate,
     *,
@@ -222,8 +222,8 @@ def _choose(
     progress: Callable[[int, int], None] | None,
 ) -> tuple[tuple[Exit, ...], Policy]:
     times = stage_ms(engine, samples)
-    judgement, signals, right = choose_judgement(engine, samples, settings, times, progress)
-    evidence, policy = judgement.evidence(signals, right), judgement.policy
+    fitted, signals, right = fit_policy(engine, samples, settings, times, progress)
+    evidence, policy = fitted.evidence(signals, right), fitted.policy
     thresholds = choose_thresholds(evidence.confidences, right, times, settings.max_drop, shared=policy.shared)
     warn_of_classes(evidence, samples.labels, thresholds, classes=opened.manifest.classes, max_drop=settings.max_drop)
     chosen = Policy(
@@ -239,8 +239,8 @@ def _choose(
         **engine.where._asdict(),
         **figures(evidence, thresholds, unlabelled=False),
     )
-    found = chosen.model_copy(update={"overhead": overhead(engine, samples, chosen, judgement.temperatures)})
-    return _with_temperatures(opened, judgement.temperatures), found
+    found = chosen.model_copy(update={"overhead": overhead(engine, samples, chosen, fitted.temperatures)})
+    return _with_temperatures(opened, fitted.temperatures), found
 
 
 def _with_temperatures(opened: Artifact, temperatures: Sequence[float]) -> tuple[Exit, ...]:

@@ -9,19 +9,19 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from sdcompress.artifact.certificate import Where, graphs_digest, wiring_digest
+from sdcompress.artifact.certificate import ExecutionTarget, graphs_digest, wiring_digest
 from sdcompress.artifact.evidence import Evidence
-from sdcompress.calibration.against import Against
+from sdcompress.calibration.calibration_split import draw_parts, seed_of
 from sdcompress.calibration.certify import Shape, certify, collect, losses, make_shape, with_labels
+from sdcompress.calibration.fixed_sequence import conformal_risk_control
 from sdcompress.calibration.groups import warn_of_classes
-from sdcompress.calibration.parts import draw_parts, seed_of
-from sdcompress.calibration.sequence import conformal_risk_control
-from sdcompress.calibration.stages import overhead, stage_times
+from sdcompress.calibration.reference_model import Against
+from sdcompress.calibration.stage_timing import overhead, stage_times
 from sdcompress.calibration.thresholds import leave
 from sdcompress.data.samples import Samples, Subset
 from sdcompress.data.unlabelled import UnlabelledImages
 from sdcompress.errors import UsageError
-from sdcompress.runtime.network import Network
+from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import CertifiedDrop, Manifest, Policy, StageTimes
 
@@ -68,7 +68,7 @@ class Drawn:
     evidence: Evidence
     labels: npt.NDArray[np.int64]
     stage_times: StageTimes
-    where: Where
+    where: ExecutionTarget
 
 
 def fingerprint_of(manifest: Manifest, samples: Samples) -> str:
@@ -78,7 +78,7 @@ def fingerprint_of(manifest: Manifest, samples: Samples) -> str:
 
 def draw(
     manifest: Manifest,
-    engine: Network,
+    engine: CascadeEngine,
     samples: Samples,
     settings: recipe.Calibrate,
     progress: Progress | None = None,
@@ -109,7 +109,7 @@ def draw(
     evidence = collect(
         engine,
         held,
-        shape.judgement,
+        shape.fitted,
         unlabelled=settings.unlabelled,
         against=against,
         progress=_part(progress, len(parts.shape), total),
@@ -121,7 +121,7 @@ def draw(
 
 def certified(
     manifest: Manifest,
-    engine: Network,
+    engine: CascadeEngine,
     samples: Samples,
     settings: recipe.Calibrate,
     *,
@@ -156,9 +156,9 @@ def certified(
         "against": against and against.digest,
         "levels": levels,
         "path": shape.path[: tested + 1],  # what was not tested says nothing
-        "temperatures": shape.judgement.temperatures,
+        "temperatures": shape.fitted.temperatures,
         "policy": settings.policy,
-        "parameters": shape.judgement.policy.parameters,
+        "parameters": shape.fitted.policy.parameters,
         "graphs": graphs_digest(manifest),
         "wiring": wiring_digest(manifest),
         **drawn.where._asdict(),
@@ -173,12 +173,12 @@ def certified(
     wish = next(level for level in levels if level.max_drop == settings.max_drop)
     policy = _policy(drawn, wish, settings, split, cost=_cost(engine, samples, drawn))
     _warn_of_classes(drawn, policy, settings, manifest)
-    return Certified(shape.judgement.temperatures, policy, certificate, evidence)
+    return Certified(shape.fitted.temperatures, policy, certificate, evidence)
 
 
 def in_expectation(
     manifest: Manifest,
-    engine: Network,
+    engine: CascadeEngine,
     samples: Samples,
     settings: recipe.Calibrate,
     *,
@@ -207,7 +207,7 @@ def in_expectation(
     step = conformal_risk_control(found, settings.max_drop) - 1  # path[0] loses nothing: it is always among them
     policy = _at(max(step, 0), drawn, settings, split, "in expectation")
     _warn_of_classes(drawn, policy, settings, manifest)
-    return drawn.shape.judgement.temperatures, _cost(engine, samples, drawn)(policy)
+    return drawn.shape.fitted.temperatures, _cost(engine, samples, drawn)(policy)
 
 
 def _warn_of_classes(drawn: Drawn, policy: Policy, settings: recipe.Calibrate, manifest: Manifest) -> None:
@@ -233,7 +233,7 @@ def _at(step: int, drawn: Drawn, settings: recipe.Calibrate, split: str, guarant
     shape, evidence = drawn.shape, drawn.evidence
     return Policy(
         kind=settings.policy,
-        parameters=shape.judgement.policy.parameters,
+        parameters=shape.fitted.policy.parameters,
         thresholds=shape.path[step],
         max_drop=settings.max_drop,
         guarantee=guarantee,
@@ -247,11 +247,11 @@ def _at(step: int, drawn: Drawn, settings: recipe.Calibrate, split: str, guarant
     )
 
 
-def _cost(engine: Network, samples: Samples, drawn: Drawn) -> Callable[[Policy], Policy]:
+def _cost(engine: CascadeEngine, samples: Samples, drawn: Drawn) -> Callable[[Policy], Policy]:
     """Measures what a policy takes beyond its stages, and writes it into it."""
 
     def measured(policy: Policy) -> Policy:
-        found = overhead(engine, samples, policy, drawn.shape.judgement.temperatures)
+        found = overhead(engine, samples, policy, drawn.shape.fitted.temperatures)
         return policy.model_copy(update={"overhead": found})
 
     return measured

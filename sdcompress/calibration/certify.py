@@ -12,15 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from sdcompress.artifact.evidence import Evidence
-from sdcompress.calibration.against import Against
+from sdcompress.calibration.calibration_split import in_shape
+from sdcompress.calibration.fixed_sequence import fixed_sequence
 from sdcompress.calibration.groups import Per, in_every_group, members
-from sdcompress.calibration.observe import Judgement, choose_judgement, observe
+from sdcompress.calibration.observe import FittedPolicy, fit_policy, observe
 from sdcompress.calibration.p_values import betting_p_value, binomial_p_value
-from sdcompress.calibration.parts import in_shape
 from sdcompress.calibration.path import exit_path, threshold_path
-from sdcompress.calibration.planning import least_samples
-from sdcompress.calibration.sequence import fixed_sequence
-from sdcompress.calibration.stages import decision_ms, stage_ms
+from sdcompress.calibration.power_analysis import least_samples
+from sdcompress.calibration.reference_model import Against
+from sdcompress.calibration.stage_timing import decision_ms, stage_ms
 from sdcompress.calibration.thresholds import leave
 from sdcompress.data.samples import Samples
 from sdcompress.runtime.engine import Engine
@@ -38,7 +38,7 @@ __all__ = [
     "losses",
     "make_shape",
     "p_value_of",
-    "smallest_wish",
+    "smallest_target",
     "with_labels",
 ]
 
@@ -52,14 +52,14 @@ class Shape:
     """What was decided on the shape part alone.
 
     Attributes:
-        judgement: temperatures and the fitted policy.
+        fitted: temperatures and the fitted policy.
         stage_ms: from one exit to the next.
         decision_ms: to judge one image at each exit but the last.
         path: thresholds, safest first.
         evidence: of the shape part itself; nothing of it is certified.
     """
 
-    judgement: Judgement
+    fitted: FittedPolicy
     stage_ms: tuple[float, ...]
     decision_ms: tuple[float, ...]
     path: Path
@@ -76,10 +76,10 @@ def make_shape(engine: Engine, samples: Samples, settings: recipe.Calibrate, pro
         progress: called with (images done, all images).
     """
     times = stage_ms(engine, samples)
-    judgement, signals, right = choose_judgement(engine, samples, settings, times, progress)
-    evidence = with_labels(judgement.evidence(signals, right), samples, settings.per)
-    path = _path(evidence, times, settings, shared=judgement.policy.shared)
-    return Shape(judgement, times, decision_ms(judgement.policy, signals), path, evidence)
+    fitted, signals, right = fit_policy(engine, samples, settings, times, progress)
+    evidence = with_labels(fitted.evidence(signals, right), samples, settings.per)
+    path = _path(evidence, times, settings, shared=fitted.policy.shared)
+    return Shape(fitted, times, decision_ms(fitted.policy, signals), path, evidence)
 
 
 def _path(evidence: Evidence, times: tuple[float, ...], settings: recipe.Calibrate, *, shared: bool) -> Path:
@@ -87,7 +87,7 @@ def _path(evidence: Evidence, times: tuple[float, ...], settings: recipe.Calibra
     right = evidence.right.astype(np.bool_)
     if settings.per != "exit":
         return threshold_path(evidence.confidences, right, times, shared=shared)
-    least = in_shape(2 * least_samples(*smallest_wish(settings), unlabelled=settings.unlabelled))
+    least = in_shape(2 * least_samples(*smallest_target(settings), unlabelled=settings.unlabelled))
     return exit_path(evidence.confidences, right, least)
 
 
@@ -99,7 +99,7 @@ def with_labels(evidence: Evidence, samples: Samples, per: Per) -> Evidence:
 def collect(
     engine: Engine,
     samples: Samples,
-    judgement: Judgement,
+    fitted: FittedPolicy,
     *,
     unlabelled: bool,
     against: Against | None = None,
@@ -110,20 +110,20 @@ def collect(
     Args:
         engine: runs the artifact's graphs.
         samples: the part that certifies, in the order of the tests.
-        judgement: fixed before.
+        fitted: fixed before.
         unlabelled: compare with the answers of the last exit, or of ``against``, instead of the labels.
         against: another network; it runs after this one.
         progress: called with (images done, all images), twice as many where there is another network.
     """
     first, second = _halves(progress) if against else (progress, None)
-    signals, right = observe(engine, samples, judgement.temperatures, unlabelled=unlabelled, progress=first)
+    signals, right = observe(engine, samples, fitted.temperatures, unlabelled=unlabelled, progress=first)
     if against is None:
-        return judgement.evidence(signals, right)
+        return fitted.evidence(signals, right)
     answers = against.answers(samples, labelled=not unlabelled, progress=second)
     if unlabelled:
         right = np.stack([exit_.answer == answers for exit_ in signals])
     truth = answers if unlabelled else samples.labels
-    return replace(judgement.evidence(signals, right), against=(answers == truth).astype(np.uint8))
+    return replace(fitted.evidence(signals, right), against=(answers == truth).astype(np.uint8))
 
 
 def _halves(progress: Progress | None) -> tuple[Progress | None, Progress | None]:
@@ -149,7 +149,7 @@ def deltas(confidence: float, wishes: int) -> float:
     return float((1 - Fraction(str(confidence))) / wishes)
 
 
-def smallest_wish(settings: recipe.Calibrate) -> tuple[float, float]:
+def smallest_target(settings: recipe.Calibrate) -> tuple[float, float]:
     """The smallest drop that is asked for, and the delta of each test; needs a confidence."""
     assert settings.confidence is not None
     drops = {settings.max_drop, *settings.ladder}

@@ -18,7 +18,7 @@ from sdcompress.policies._base import ExitPolicy, Float, Signals, signals_of
 from sdcompress.runtime.engine import Engine
 from sdcompress.schema import recipe
 
-__all__ = ["Judgement", "choose_judgement", "observe"]
+__all__ = ["FittedPolicy", "fit_policy", "observe"]
 
 Progress = Callable[[int, int], None]
 Right = npt.NDArray[np.bool_]
@@ -28,7 +28,7 @@ _GAIN = 0.01  # of the mean cost, below which a temperature is not worth having
 
 
 @dataclass(frozen=True)
-class Judgement:
+class FittedPolicy:
     """How exits are judged: fixed before anything is tested.
 
     Attributes:
@@ -71,13 +71,13 @@ def observe(
     return signals, np.stack([exit_.answer == truth for exit_ in signals])
 
 
-def choose_judgement(
+def fit_policy(
     engine: Engine,
     samples: Samples,
     settings: recipe.Calibrate,
     stage_ms: tuple[float, ...],
     progress: Progress | None = None,
-) -> tuple[Judgement, tuple[Signals, ...], Right]:
+) -> tuple[FittedPolicy, tuple[Signals, ...], Right]:
     """Choose temperatures, fit the policy, and return it with what it was fitted on.
 
     Args:
@@ -99,7 +99,7 @@ def choose_judgement(
         )
         temperatures = _temperatures(kind, exit_logits(engine, few), few.labels, stage_ms, settings.max_drop)
     signals, right = observe(engine, samples, temperatures, unlabelled=settings.unlabelled, progress=progress)
-    return Judgement(temperatures, kind.fit(signals, right)), signals, right
+    return FittedPolicy(temperatures, kind.fit(signals, right)), signals, right
 
 
 def _temperatures(

@@ -61,7 +61,7 @@ def betting_p_value(losses: Losses, alpha: float, delta: float) -> float:
     The betting ends at the first block that reaches 1 / delta. So a p-value of at most delta lies just below it, and by
     how much says nothing; the test is made for this delta, though its p-value is one at every level.
 
-    It depends on the order. That must be fixed before the losses are seen; see ``sdcompress.calibration.parts``.
+    It depends on the order, which is fixed before the losses are seen: ``sdcompress.calibration.calibration_split``.
 
     Args:
         losses: [N] in the order fixed beforehand, each at most 1; for example the signed gap, in {-1, 0, 1}.

@@ -12,11 +12,11 @@ from sdcompress import recipes
 from sdcompress.artifact.read import open_artifact
 from sdcompress.calibration.calibrate import OWN
 from sdcompress.calibration.calibrate import calibrate as run_calibrate
-from sdcompress.calibration.plan import plan as run_plan
+from sdcompress.calibration.sample_size import plan as run_plan
 from sdcompress.data.samples import Samples
 from sdcompress.data.unlabelled import UnlabelledImages
 from sdcompress.errors import SetupError, UsageError
-from sdcompress.evaluation.subject import Subject, open_subject
+from sdcompress.evaluation.trained_model import TrainedModel, open_trained_model
 from sdcompress.schema.manifest import Manifest
 from sdcompress.schema.recipe import Calibrate, Recipe
 from sdcompress.schema.report import Plan
@@ -78,9 +78,9 @@ def calibrate(
         ArtifactError, DataError: if the artifact or the data is not intact.
         UsageError: if ``max_drop`` is not within 0 and 1, or there is nothing to calibrate.
     """
-    subject = open_subject(artifact)
+    trained = open_trained_model(artifact)
     settings = _calibration(
-        subject.recipe,
+        trained.recipe,
         policy=policy,
         max_drop=max_drop,
         confidence=confidence,
@@ -91,7 +91,7 @@ def calibrate(
         budget_ms=budget_ms,
         temperature=temperature,
     )
-    samples, split = _samples(subject, settings, images, data_dir, progress)
+    samples, split = _samples(trained, settings, images, data_dir, progress)
     return run_calibrate(
         Path(artifact),
         Path(out),
@@ -144,9 +144,9 @@ def plan(
         ArtifactError, DataError: if the artifact or the data is not intact.
         UsageError: if there is no confidence, or nothing to calibrate.
     """
-    subject = open_subject(artifact)
+    trained = open_trained_model(artifact)
     settings = _calibration(
-        subject.recipe,
+        trained.recipe,
         policy=policy,
         max_drop=max_drop,
         confidence=confidence,
@@ -154,7 +154,7 @@ def plan(
         unlabelled=unlabelled,
         per=per,
     )
-    samples, _ = _samples(subject, settings, images, data_dir, progress)
+    samples, _ = _samples(trained, settings, images, data_dir, progress)
     return run_plan(
         Path(artifact),
         samples=samples,
@@ -182,22 +182,26 @@ def _calibration(recipe: Recipe, **given: Any) -> Calibrate:
 
 
 def _samples(
-    subject: Subject, settings: Calibrate, images: Folder | None, data_dir: Folder | None, progress: Progress | None
+    trained: TrainedModel,
+    settings: Calibrate,
+    images: Folder | None,
+    data_dir: Folder | None,
+    progress: Progress | None,
 ) -> tuple[Samples, str]:
     """The validation split, or a user's own images, compared with the training images where these can be had."""
     if images is None:
-        return subject.dataset(data_dir).split("validation"), "validation"
+        return trained.dataset(data_dir).split("validation"), "validation"
     if not settings.unlabelled:
         raise UsageError(
             "A folder of images is given, which has no labels, for a wish that is counted with labels.",
             allowed="--images with --unlabelled: disagreement with the last exit, which the drop cannot exceed",
             next_step="add --unlabelled, or leave --images out to use the data set's validation split",
         )
-    manifest = open_artifact(subject.path).manifest
+    manifest = open_artifact(trained.path).manifest
     channels, height, width = (int(size) for size in manifest.input.shape[1:])
     own = UnlabelledImages(Path(images), manifest.input.preprocess, (height, width, channels), progress)
     try:
-        training = subject.dataset(data_dir).train
+        training = trained.dataset(data_dir).train
     except (UsageError, SetupError) as error:
         if data_dir is not None:
             raise  # it was said to be there

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sdcompress.artifact.card import OWN_IMAGES
-from sdcompress.artifact.certificate import Where
+from sdcompress.artifact.certificate import ExecutionTarget
 from sdcompress.cli.engine_table import show_engines
 from sdcompress.cli.screen import say, table
 from sdcompress.doctor import Diagnosis
@@ -54,7 +54,7 @@ def show_manifest(manifest: Manifest, folder: str) -> None:
             f"policy: {policy.kind}, chosen on {policy.samples} {policy.split} images for a drop of at most "
             f"{policy.max_drop:.2%}: {_percent(policy.accuracy)} instead of {_percent(policy.reference_accuracy)} "
             f"there; {policy.mean_ms:.3f} ms on average; guarantee: {policy.guarantee}; by "
-            f"{Where(policy.backend, policy.device, policy.plans)}"
+            f"{ExecutionTarget(policy.backend, policy.device, policy.plans)}"
         )
     if manifest.certificate:
         _show_certificate(manifest.certificate)
@@ -90,7 +90,7 @@ def _show_certificate(found: Certificate) -> None:
     say(
         f"certificate: {found.loss}{_in_every(found.per)}, confidence {found.confidence:.4g}, on "
         f"{found.certify_samples} images that chose nothing ({found.shape_samples} others shaped the thresholds); for "
-        f"{Where(found.backend, found.device, found.plans)}"
+        f"{ExecutionTarget(found.backend, found.device, found.plans)}"
         + (f"; against the last exit of the artifact {found.against[:12]}" if found.against else "")
         + (f"; images of one's own, {OWN_IMAGES[found.own_images]}" if found.own_images else "")
     )

@@ -12,14 +12,14 @@ from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.artifact.rewrite import rewrite
 from sdcompress.artifact.write import entry, staged
 from sdcompress.engines.check import Checked, check_plan, check_precision
+from sdcompress.engines.checks import prove
 from sdcompress.engines.hardware import check_graphs, check_hardware
 from sdcompress.engines.interrupt import noted
 from sdcompress.engines.memory import check_memory
 from sdcompress.engines.plan import Builder
+from sdcompress.engines.precision_comparison import find_siblings
 from sdcompress.engines.profiles import describe
-from sdcompress.engines.prove import prove
 from sdcompress.engines.settings import BuildSettings
-from sdcompress.engines.siblings import find_siblings
 from sdcompress.engines.timing_cache import Timings, engines_folder, log_kept, open_timings
 from sdcompress.engines.validation import find_reference
 from sdcompress.nvidia.compatible import same_machine

@@ -13,7 +13,7 @@ from sdcompress.engines.parity import other_build
 from sdcompress.errors import ArtifactError, SetupError, UsageError, VerificationError
 from sdcompress.evaluation.change import ExitComparison, PolicyComparison, Quality
 from sdcompress.evaluation.evaluate import batches
-from sdcompress.evaluation.subject import open_subject
+from sdcompress.evaluation.trained_model import open_trained_model
 from sdcompress.runtime.engine import Engine
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.change import PolicyChange
@@ -52,7 +52,7 @@ def find_reference(source: Path | str, data_dir: Path | str | None, *, count: in
     if count == 0:
         return None
     try:
-        samples = open_subject(source).dataset(data_dir).split("validation")
+        samples = open_trained_model(source).dataset(data_dir).split("validation")
         graphs = open_engine(source, allow_uncertified=True)  # a certificate is not asked for a comparison
     except (ArtifactError, UsageError, SetupError) as error:
         if data_dir is not None:

@@ -13,7 +13,7 @@ from sdcompress.artifact.card import guarantee
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.data.samples import Dataset, Samples
 from sdcompress.errors import UsageError
-from sdcompress.evaluation.subject import Subject, open_subject
+from sdcompress.evaluation.trained_model import TrainedModel, open_trained_model
 from sdcompress.explaining.figures import Case
 from sdcompress.explaining.outcomes import Outcomes, collect
 from sdcompress.explaining.risk import risk
@@ -85,8 +85,8 @@ def explanation(
     The path of thresholds is made on the validation split and shown on ``split``. Where that is the validation split
     itself, or the data has none, both are one, which flatters the path; ``curve_split`` says so.
     """
-    subject = _artifact(artifact)
-    opened, engine, dataset = open_artifact(artifact), subject.engine(threads=threads), subject.dataset(data_dir)
+    trained = _artifact(artifact)
+    opened, engine, dataset = open_artifact(artifact), trained.engine(threads=threads), trained.dataset(data_dir)
     manifest, samples = opened.manifest, dataset.split(split)
     # in the layout 'all' one graph computes every exit: leaving saves nothing
     curved = manifest.layout != "all" and len(manifest.exits) > 1
@@ -143,15 +143,15 @@ def _identity(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _artifact(folder: Path) -> Subject:
-    subject = open_subject(folder)
-    if subject.kind == "checkpoint":
+def _artifact(folder: Path) -> TrainedModel:
+    trained = open_trained_model(folder)
+    if trained.kind == "checkpoint":
         raise UsageError(
             f"'{folder}' is a checkpoint; what its exits cost is decided by the graphs that are exported.",
             allowed="an artifact",
             next_step=f"sdcompress export {folder} --layout cascade --out FOLDER, and explain FOLDER",
         )
-    return subject
+    return trained
 
 
 def _validation(dataset: Dataset) -> Samples | None:

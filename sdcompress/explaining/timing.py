@@ -8,7 +8,7 @@ from time import perf_counter_ns
 import numpy as np
 import numpy.typing as npt
 
-from sdcompress.calibration.stages import stage_ms
+from sdcompress.calibration.stage_timing import stage_ms
 from sdcompress.data.samples import Samples
 from sdcompress.runtime.engine import Engine, Float
 from sdcompress.schema.explain import Interval

@@ -10,9 +10,9 @@ from sdcompress.data.preprocess import normalise
 from sdcompress.data.samples import Dataset
 from sdcompress.errors import ParityError
 from sdcompress.exporting.ensemble import GeometricEnsemble
+from sdcompress.exporting.exit_selection import kept_exits
 from sdcompress.exporting.gate import Gate
 from sdcompress.exporting.graph import BATCH, INPUT, all_exits
-from sdcompress.exporting.keep import kept_exits
 from sdcompress.exporting.layout import cut
 from sdcompress.exporting.reference import hard_logits
 from sdcompress.models.build import build

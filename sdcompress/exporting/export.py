@@ -18,13 +18,13 @@ from sdcompress.data.samples import Dataset
 from sdcompress.errors import UnknownNameError, UsageError
 from sdcompress.exporting import parity
 from sdcompress.exporting.ensemble import GeometricEnsemble
+from sdcompress.exporting.exit_selection import kept_exits
 from sdcompress.exporting.gate import Gate
 from sdcompress.exporting.graph import BATCH, INPUT, all_exits
-from sdcompress.exporting.keep import kept_exits
 from sdcompress.exporting.layout import Facts, Layout, LayoutName, cut, write
-from sdcompress.exporting.older import NEWER, unknown_to_8_5
 from sdcompress.exporting.provenance import provenance
 from sdcompress.exporting.reference import Reference, hard_logits, held_out, reference
+from sdcompress.exporting.tensorrt8 import DYNAMO_OPSET, unknown_to_8_5
 from sdcompress.models.multiexit import MultiExit
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Input, Manifest
@@ -143,7 +143,7 @@ def export_all(
             made.gate.signals(layout.graphs, layout.signals, layout.logits)
             manifests.append(write(layout, made.facts, records, folder))
             layouts.append(layout)
-    if settings.opset < NEWER:
+    if settings.opset < DYNAMO_OPSET:
         _tell_unknown({target.out.name: layout for target, layout in zip(targets, layouts, strict=True)})
     return tuple(manifests)
 

@@ -15,9 +15,9 @@ from torch import nn
 
 from sdcompress.errors import ParityError, UsageError
 from sdcompress.exporting.epsilons import keep_epsilons
-from sdcompress.exporting.older import NEWER
-from sdcompress.exporting.tidy import tidy
-from sdcompress.exporting.traced import Names, traced
+from sdcompress.exporting.strip_metadata import tidy
+from sdcompress.exporting.tensorrt8 import DYNAMO_OPSET
+from sdcompress.exporting.torchscript_export import Names, traced
 
 __all__ = ["BATCH", "INPUT", "all_exits", "logits_name"]
 
@@ -53,14 +53,14 @@ def all_exits(
     _check_statistics(net)
     with _silenced(), contextlib.ExitStack() as stack:
         # also below 18, where it only looks: it refuses what tracing would get wrong without a word
-        newer = max(opset, NEWER)
+        newer = max(opset, DYNAMO_OPSET)
         try:
             model = _exported(net, image, outputs, newer)
         except UsageError:
             if not stack.enter_context(_attention_in_parts(net)):
                 raise
             model = _exported(net, image, outputs, newer)
-        if opset < NEWER:
+        if opset < DYNAMO_OPSET:
             model = traced(net, image, Names(INPUT, tuple(outputs), BATCH), opset=opset)
     model = tidy(model)
     _check_axes(model, outputs)

@@ -12,10 +12,10 @@ import onnx
 from sdcompress.artifact.card import card
 from sdcompress.artifact.golden import Golden
 from sdcompress.artifact.write import entry, seal
-from sdcompress.exporting.count import macs, parameters
-from sdcompress.exporting.cut import ports, pruned, segments, serialize
 from sdcompress.exporting.describe import describe
 from sdcompress.exporting.graph import BATCH, logits_name
+from sdcompress.exporting.macs import macs, parameters
+from sdcompress.exporting.partition import ports, pruned, segments, serialize
 from sdcompress.exporting.signals import add_signals
 from sdcompress.schema.manifest import Exit, ExitSignals, Input, Manifest, ParityRecord, Preprocess, Provenance, Segment
 

@@ -16,15 +16,15 @@ from sdcompress.artifact.rewrite import rewrite
 from sdcompress.artifact.write import entry, staged
 from sdcompress.data.preprocess import normalise
 from sdcompress.errors import ParityError, SdcompressError, UsageError
-from sdcompress.evaluation.subject import open_subject
+from sdcompress.evaluation.trained_model import open_trained_model
 from sdcompress.exporting import parity
-from sdcompress.exporting.agree import Agreement, agreement, graph_batches, runner
 from sdcompress.exporting.chain import FAILURES
-from sdcompress.exporting.cut import ports, serialize
 from sdcompress.exporting.describe import describe
 from sdcompress.exporting.gate import set_aside
+from sdcompress.exporting.latency_check import TimedGraphs, check_faster, time_paths
 from sdcompress.exporting.merge import merge
-from sdcompress.exporting.race import Racers, check_faster, race
+from sdcompress.exporting.one_graph_parity import Agreement, agreement, graph_batches, runner
+from sdcompress.exporting.partition import ports, serialize
 from sdcompress.policies._base import SIGNALS_ATOL, Float
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.manifest import Manifest, OneGraph
@@ -93,8 +93,8 @@ def export_one_graph(
             merge(opened.manifest, segments, rule, batch_of_one=kind == "if")
             for rule in (endless, [None] * len(endless))
         ]
-        racers = Racers(*(runner(serialize(graph), opened.manifest).run for graph in (model, *others)))
-        times = race(racers, inputs, found.left, names, progress=progress)
+        graphs = TimedGraphs(*(runner(serialize(graph), opened.manifest).run for graph in (model, *others)))
+        times = time_paths(graphs, inputs, found.left, names, progress=progress)
         check_faster(times)
         (folder / FILE).write_bytes(serialize(model))
         made = OneGraph(
@@ -140,7 +140,7 @@ def _inputs(opened: Artifact, data_dir: Path | str | None) -> Float:
     """The golden images and, where the data is at hand, 256 of the validation split; float32 [N, C, H, W]."""
     images = [opened.golden().images]
     try:
-        samples = open_subject(opened.path).dataset(data_dir).val
+        samples = open_trained_model(opened.path).dataset(data_dir).val
     except SdcompressError:
         if data_dir is not None:
             raise

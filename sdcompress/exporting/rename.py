@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import onnx
 
-from sdcompress.exporting.flow import reads
+from sdcompress.exporting.dataflow import reads
 
 __all__ = ["Renaming", "drop_unused"]
 

@@ -11,11 +11,11 @@ from sdcompress.artifact.card import card_of
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.artifact.signature import check_signature
 from sdcompress.artifact.weights import contradiction, stored
-from sdcompress.calibration.recompute import recompute
+from sdcompress.calibration.verify_certificate import recompute
 from sdcompress.data.preprocess import normalise
 from sdcompress.errors import ArtifactError, ParityError
 from sdcompress.exporting import parity
-from sdcompress.exporting.agree import agreement, graph_batches
+from sdcompress.exporting.one_graph_parity import agreement, graph_batches
 from sdcompress.exporting.proof import claimed, proved
 from sdcompress.policies._base import SIGNALS_ATOL, Float, signals_of
 from sdcompress.runtime.backends.onnxruntime import load

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 
 from sdcompress.errors import UsageError
-from sdcompress.exporting.older import NEWER
+from sdcompress.exporting.tensorrt8 import DYNAMO_OPSET
 
 __all__ = ["at_least"]
 
@@ -25,13 +25,13 @@ def at_least(model: onnx.ModelProto, opset: int, *, ir: int) -> onnx.ModelProto:
     given = next(each.version for each in model.opset_import if not each.domain)
     if given >= opset:
         return model
-    if given < NEWER:
+    if given < DYNAMO_OPSET:
         raise UsageError(
             f"The graphs were exported with opset {given}, for runtimes that read no newer one; this precision needs "
             f"{opset}.",
-            allowed=f"graphs of opset {NEWER} and above",
+            allowed=f"graphs of opset {DYNAMO_OPSET} and above",
             next_step="take fp16 or int8, which keep the opset; or sdcompress export CHECKPOINT --opset "
-            f"{max(opset, NEWER)}, and quantise that",
+            f"{max(opset, DYNAMO_OPSET)}, and quantise that",
         )
     try:
         made = onnx.version_converter.convert_version(model, opset)
@@ -39,7 +39,7 @@ def at_least(model: onnx.ModelProto, opset: int, *, ir: int) -> onnx.ModelProto:
         raise UsageError(
             f"A graph of opset {given} cannot be brought to {opset}: {str(error).splitlines()[0][:200]}",
             allowed=f"opset {opset} or later, or operators that ONNX's converter knows",
-            next_step=f"sdcompress export CHECKPOINT --opset {max(opset, NEWER)}, and quantise that",
+            next_step=f"sdcompress export CHECKPOINT --opset {max(opset, DYNAMO_OPSET)}, and quantise that",
         ) from error
     made.ir_version = max(made.ir_version, ir)
     return made

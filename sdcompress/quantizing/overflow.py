@@ -12,11 +12,11 @@ from sdcompress.data.preprocess import normalise
 from sdcompress.data.samples import Samples
 from sdcompress.errors import VerificationError
 from sdcompress.exporting.chain import Chain
-from sdcompress.exporting.cut import serialize
-from sdcompress.quantizing.extremes import largest_name, with_largest
-from sdcompress.quantizing.feeds import BATCH
+from sdcompress.exporting.partition import serialize
+from sdcompress.quantizing.abs_max import largest_name, with_largest
+from sdcompress.quantizing.calibration_data import BATCH
 from sdcompress.quantizing.fills import within_float16
-from sdcompress.quantizing.typed import narrowed
+from sdcompress.quantizing.float_cast import narrowed
 from sdcompress.schema.manifest import Manifest
 
 __all__ = ["check_overflow"]

@@ -20,12 +20,12 @@ from sdcompress.data.samples import Samples
 from sdcompress.errors import SetupError, UnknownNameError, UsageError, VerificationError
 from sdcompress.evaluation.change import Quality, check_drop
 from sdcompress.exporting.chain import FAILURES
-from sdcompress.exporting.count import parameters
-from sdcompress.exporting.cut import ports, serialize
 from sdcompress.exporting.describe import describe
 from sdcompress.exporting.gate import set_aside
+from sdcompress.exporting.macs import parameters
+from sdcompress.exporting.partition import ports, serialize
 from sdcompress.exporting.verify import verify
-from sdcompress.quantizing.feeds import Feeds
+from sdcompress.quantizing.calibration_data import CalibrationData
 from sdcompress.quantizing.finite import check_finite
 from sdcompress.quantizing.optimised import OptimisedExit, compare_optimised
 from sdcompress.quantizing.overflow import check_overflow
@@ -91,7 +91,7 @@ def quantize(
     old = {segment.file: load(opened, segment) for segment in manifest.segments}
     before = [opened.file(segment).read_bytes() for segment in manifest.segments]
     with staged(out, overwrite=overwrite) as folder:
-        feeds = Feeds(manifest, before, training, count=samples, threads=threads, progress=progress)
+        feeds = CalibrationData(manifest, before, training, count=samples, threads=threads, progress=progress)
         bare, models = _models(manifest, old, rewritten, feeds)
         products = _products(models, precision, opened)
         _check_samples(samples, feeds, precision)
@@ -148,7 +148,7 @@ def precision_of(name: str) -> Precision:
 
 
 def _models(
-    manifest: Manifest, old: Mapping[str, onnx.ModelProto], rewritten: Precision, feeds: Feeds
+    manifest: Manifest, old: Mapping[str, onnx.ModelProto], rewritten: Precision, feeds: CalibrationData
 ) -> tuple[dict[str, onnx.ModelProto], dict[str, onnx.ModelProto]]:
     """Every segment by its file: in float32 without signals, and in the new precision."""
     kept, made = {}, {}
@@ -162,7 +162,7 @@ def _models(
     return kept, made
 
 
-def _check_samples(samples: int | None, feeds: Feeds, precision: str) -> None:
+def _check_samples(samples: int | None, feeds: CalibrationData, precision: str) -> None:
     if samples is not None and not feeds.used:
         raise UsageError(
             f"{samples} training images are asked for, and {precision} takes no ranges from images.",

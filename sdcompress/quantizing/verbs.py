@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sdcompress.errors import UsageError, requires_extra
-from sdcompress.evaluation.subject import open_subject
+from sdcompress.evaluation.trained_model import open_trained_model
 from sdcompress.machine import check_threads, default_threads
 from sdcompress.schema.quantized import Quantized
 
@@ -64,15 +64,15 @@ def quantize(
         from sdcompress.quantizing.quantize import quantize as run_quantize
         from sdcompress.quantizing.speed import speed_beside
 
-    subject = open_subject(artifact)
-    if subject.kind == "checkpoint":
+    trained = open_trained_model(artifact)
+    if trained.kind == "checkpoint":
         raise UsageError(
             f"'{artifact}' is a checkpoint.",
             allowed="an artifact in fp32",
             next_step=f"sdcompress export {artifact} --out ARTIFACT; sdcompress quantize ARTIFACT --precision "
             f"{precision} --out {out}",
         )
-    dataset = subject.dataset(data_dir)
+    dataset = trained.dataset(data_dir)
     validation = dataset.split("validation")
     found = run_quantize(
         artifact,

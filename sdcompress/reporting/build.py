@@ -9,7 +9,7 @@ from typing import Any
 
 from sdcompress.artifact.read import open_artifact
 from sdcompress.errors import UnknownNameError, UsageError
-from sdcompress.reporting.look_up import accuracy_of, comparison_of, evaluation_of, own_exits, record_of
+from sdcompress.reporting.rows import accuracy_of, comparison_of, evaluation_of, own_exits, record_of
 from sdcompress.schema.manifest import Manifest
 from sdcompress.schema.report import BenchRecord, BenchReport, Evaluation, Report, ReportRow
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sdcompress.reporting.classes import class_cautions
-from sdcompress.reporting.look_up import comparison_of, difference_of, judged, shown
 from sdcompress.reporting.noise import noise
 from sdcompress.reporting.quantities import share, speedup
+from sdcompress.reporting.rows import comparison_of, difference_of, judged, shown
 from sdcompress.schema.report import BenchReport, Report
 
 __all__ = ["cautions"]

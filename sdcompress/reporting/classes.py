@@ -6,7 +6,7 @@ import math
 
 from sdcompress.evaluation.early_exit import paired_interval
 from sdcompress.reporting import quantities as q
-from sdcompress.reporting.look_up import accuracy_of
+from sdcompress.reporting.rows import accuracy_of
 from sdcompress.reporting.table import Table
 from sdcompress.schema.report import ClassScore, Evaluation
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sdcompress.reporting.look_up import accuracy_of, comparison_of, difference_of, judged
 from sdcompress.reporting.quantities import accuracy, count, difference, milliseconds, paired, speedup
+from sdcompress.reporting.rows import accuracy_of, comparison_of, difference_of, judged
 from sdcompress.schema.report import Comparison, Report, ReportRow
 
 __all__ = ["findings", "headline"]

@@ -14,8 +14,8 @@ from sdcompress.reporting._bars import bars, name_lines, stacked
 from sdcompress.reporting._curves import training
 from sdcompress.reporting._labels import Label, beside_points
 from sdcompress.reporting._svg import MUTED, PAPER, SERIES, draw
-from sdcompress.reporting.look_up import accuracy_of, evaluation_of, own_exits, record_of, same, shown
 from sdcompress.reporting.page import Plot
+from sdcompress.reporting.rows import accuracy_of, evaluation_of, own_exits, record_of, same, shown
 from sdcompress.schema.report import BenchRecord, Evaluation, Report, ReportRow
 
 __all__ = ["plots"]

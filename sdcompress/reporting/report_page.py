@@ -6,9 +6,9 @@ from sdcompress.reporting import tables
 from sdcompress.reporting.cautions import cautions
 from sdcompress.reporting.classes import accuracies, confusions
 from sdcompress.reporting.findings import findings, headline
-from sdcompress.reporting.look_up import shown
 from sdcompress.reporting.page import Page
 from sdcompress.reporting.plots import plots
+from sdcompress.reporting.rows import shown
 from sdcompress.schema.report import BenchReport, Report
 
 __all__ = ["report_page"]

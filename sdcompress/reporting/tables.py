@@ -6,7 +6,7 @@ from typing import Literal
 
 from sdcompress.reporting import quantities as q
 from sdcompress.reporting.classes import worst_class
-from sdcompress.reporting.look_up import ENSEMBLE, comparison_of, difference_of, evaluation_of, record_of
+from sdcompress.reporting.rows import ENSEMBLE, comparison_of, difference_of, evaluation_of, record_of
 from sdcompress.reporting.table import Table
 from sdcompress.schema.report import BenchRecord, Evaluation, Machine, Report, ReportRow
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from sdcompress.artifact.certificate import Where
+from sdcompress.artifact.certificate import ExecutionTarget
 from sdcompress.policies._base import Float, Signals
+from sdcompress.runtime.active_rows import Moves
 from sdcompress.runtime.backends._base import Graph
 from sdcompress.runtime.inputs import checked
 from sdcompress.runtime.stages import Stage, Tensors, stages
-from sdcompress.runtime.survivors import Moves
 from sdcompress.schema.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -44,13 +44,13 @@ class Run(Protocol):
         """Give back what other calls wait for."""
 
     def stage(self, position: int) -> None:
-        """Run, or set going, what lies between the exit before and this one; the first axis is all carried rows."""
+        """Run, or set going, what lies between the exit before and this one; the first axis is all allocated rows."""
 
     def signals(self, position: int, temperature: float) -> Signals:
-        """Of the exit that was reached last, [carried]; they may be written to, and end with the run."""
+        """Of the exit that was reached last, [allocated]; they may be written to, and end with the run."""
 
     def logits(self, position: int) -> Float:
-        """Of the exit that was reached last, [carried, K]: filled once ``finish`` was called, the same to the end."""
+        """Of the exit that was reached last, [allocated, K]: filled once ``finish`` was called, the same to the end."""
 
     def compact(self, position: int, moves: Moves) -> None:
         """Move rows of all tensors that are still needed after this exit, and carry only the first ``moves.rows``."""
@@ -66,7 +66,7 @@ class Chain(Protocol):
     """The stages of an artifact, ready to run. Runs of several threads are safe; they may wait for each other."""
 
     @property
-    def where(self) -> Where:
+    def where(self) -> ExecutionTarget:
         """What computes it, and where."""
 
     @property
@@ -74,7 +74,7 @@ class Chain(Protocol):
         """The most rows of one run; None: any."""
 
     def rows(self, rows: int) -> int:
-        """How many rows are computed where so many are carried."""
+        """How many rows are computed where so many are allocated."""
 
     def checked(self, inputs: Any) -> Batch:
         """The inputs as a run takes them.
@@ -101,7 +101,7 @@ class ArrayChain:
 
     largest: int | None = None
 
-    def __init__(self, manifest: Manifest, graphs: Sequence[Graph], where: Where) -> None:
+    def __init__(self, manifest: Manifest, graphs: Sequence[Graph], where: ExecutionTarget) -> None:
         self._stages, self._name, self.where = stages(manifest, graphs), manifest.input.name, where
         channels, height, width = (int(size) for size in manifest.input.shape[1:])
         self._image = (channels, height, width)

@@ -15,7 +15,7 @@ class Cost:
 
     Args:
         policy: holds them; None, or a policy without: nothing is known.
-        computed: from the rows that are carried to those that are computed; engines of fixed shapes round up.
+        computed: from the rows that are allocated to those that are computed; engines of fixed shapes round up.
     """
 
     def __init__(self, policy: Policy | None, computed: Callable[[int], int] = int) -> None:
@@ -43,20 +43,20 @@ class Cost:
             return y[0]
         return y[right] + (y[right] - y[right - 1]) / (x[right] - x[right - 1]) * (rows - x[right])
 
-    def compaction_pays(self, position: int, carried: int, alive: int) -> bool:
+    def compaction_pays(self, position: int, allocated: int, active: int) -> bool:
         """Whether dropping the rows that have left saves more in the next stage than moving rows costs.
 
         Only the next stage counts: what does not pay now can be done at the next exit.
 
         Args:
             position: of the exit.
-            carried: rows, those that have left included.
-            alive: rows that have not.
+            allocated: rows, those that have left included.
+            active: rows that have not.
         """
-        if self._computed(alive) == self._computed(carried):
+        if self._computed(active) == self._computed(allocated):
             return False  # as much would be computed
         if self._times is None:
             return True
-        moved = min(alive, carried - alive)
-        saved = self.ms(position + 1, carried) - self.ms(position + 1, alive)
+        moved = min(active, allocated - active)
+        saved = self.ms(position + 1, allocated) - self.ms(position + 1, active)
         return saved > moved * self._times.move_ms[position]

@@ -20,12 +20,12 @@ from sdcompress.schema.manifest import Policy, Preprocess
 if TYPE_CHECKING:
     from sdcompress.models.multiexit import MultiExit
 
-__all__ = ["EagerNetwork", "open_eager"]
+__all__ = ["EagerEngine", "open_eager"]
 
 
 def open_eager(
     path: Path | str, *, threads: int | None = None, device: str = "cpu", trust_modules: bool = False
-) -> EagerNetwork:
+) -> EagerEngine:
     """Open a checkpoint.
 
     Args:
@@ -53,10 +53,10 @@ def open_eager(
         )
     if threads is not None:
         torch.set_num_threads(threads)
-    return EagerNetwork(checkpoint, checkpoint.network(trust_modules=trust_modules).to(device))
+    return EagerEngine(checkpoint, checkpoint.network(trust_modules=trust_modules).to(device))
 
 
-class EagerNetwork:
+class EagerEngine:
     """A checkpoint's network in evaluation mode. Every call runs the whole network; nobody leaves by itself.
 
     Calls from several threads are safe and wait for each other: a network with exits serves one at a time.

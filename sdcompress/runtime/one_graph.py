@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from sdcompress import registry
-from sdcompress.artifact.certificate import Where
+from sdcompress.artifact.certificate import ExecutionTarget
 from sdcompress.artifact.read import open_artifact
 from sdcompress.errors import InputError, UsageError
 from sdcompress.policies._base import Float
@@ -93,7 +93,7 @@ def open_one_graph(
             allowed="an artifact that was exported with --layout graph or if",
             next_step=f"sdcompress export {path} --layout graph --out FOLDER",
         )
-    check_runs(artifact, Where(backend, device), allow_uncertified=allow_uncertified, stacklevel=3)
+    check_runs(artifact, ExecutionTarget(backend, device), allow_uncertified=allow_uncertified, stacklevel=3)
     load: Backend | ChainBackend = registry.load(ROOM, backend, extra="all")
     if isinstance(load, ChainBackend):
         raise UsageError(

@@ -7,14 +7,14 @@ from functools import partial
 from pathlib import Path
 
 from sdcompress import registry
-from sdcompress.artifact.certificate import Where, check_covered, elsewhere
+from sdcompress.artifact.certificate import ExecutionTarget, check_covered, elsewhere
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.artifact.signature import check_signature
 from sdcompress.errors import UnknownNameError, UsageError
 from sdcompress.machine import check_threads
 from sdcompress.runtime.backends._base import Backend, ChainBackend, Graph
+from sdcompress.runtime.cascade import CascadeEngine, array_cascade
 from sdcompress.runtime.engine import Engine
-from sdcompress.runtime.network import Network, array_network
 from sdcompress.schema.manifest import Segment
 
 __all__ = ["EAGER", "ROOM", "check_runs", "open_engine", "open_network"]
@@ -85,7 +85,7 @@ def open_network(
     device: str = "cpu",
     allow_uncertified: bool = False,
     require_signature: Path | str | None = None,
-) -> Network:
+) -> CascadeEngine:
     """Open an artifact; the arguments and errors of ``open_engine``, without "eager"."""
     if threads is not None:
         check_threads(threads)
@@ -97,15 +97,15 @@ def open_network(
     if require_signature is not None:
         check_signature(artifact, require_signature)
     if isinstance(load, ChainBackend):
-        network = Network(artifact.manifest, load.open(artifact, threads=threads, device=device))
+        network = CascadeEngine(artifact.manifest, load.open(artifact, threads=threads, device=device))
         check_runs(artifact, network.where, allow_uncertified=allow_uncertified, stacklevel=4)
         return network
-    where = Where(backend, device)
+    where = ExecutionTarget(backend, device)
     check_runs(artifact, where, allow_uncertified=allow_uncertified, stacklevel=4)
-    return array_network(artifact, partial(_load, load, artifact, threads=threads, device=device), where)
+    return array_cascade(artifact, partial(_load, load, artifact, threads=threads, device=device), where)
 
 
-def check_runs(artifact: Artifact, where: Where, *, allow_uncertified: bool, stacklevel: int) -> None:
+def check_runs(artifact: Artifact, where: ExecutionTarget, *, allow_uncertified: bool, stacklevel: int) -> None:
     """Refuse what a certificate does not cover, and warn of thresholds that were chosen elsewhere.
 
     Args:

@@ -24,14 +24,14 @@ from sdcompress.training.balance import class_weights
 from sdcompress.training.batches import Batches, RawBatch
 from sdcompress.training.ema import Ema
 from sdcompress.training.hardware import find_unused, no_gradient_missing
-from sdcompress.training.needs import check_network, warn_of_places
 from sdcompress.training.phases import Span, span_at, spans
 from sdcompress.training.probe import describe_unused, reached_parameters, trained_parameters
 from sdcompress.training.randomness import step_seed
 from sdcompress.training.save import Resumable, restore
 from sdcompress.training.sharding import load, piece, shard_alike
-from sdcompress.training.start import take_over
 from sdcompress.training.step import Clock, Inputs, TrainingStep
+from sdcompress.training.validate_recipe import check_network, warn_of_places
+from sdcompress.training.warm_start import load_matching
 
 __all__ = ["Learner", "add"]
 
@@ -68,7 +68,7 @@ class Learner:
         self._layout = torch.channels_last if spec.channels_last else torch.contiguous_format
         self.net = self._build(0)
         if recipe.model.start is not None and start is None:
-            take_over(open_checkpoint(recipe.model.start), self.net, recipe)
+            load_matching(open_checkpoint(recipe.model.start), self.net, recipe)
         check_network(self._needs, self.net, recipe)
         if start is None and fabric.is_global_zero:
             warn_of_places(self.net, recipe, dataset.image)

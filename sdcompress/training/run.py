@@ -23,10 +23,10 @@ from sdcompress.schema.training import Extension
 from sdcompress.storage import LOCK, is_temporary, locked_folder, write_text
 from sdcompress.training.hardware import launch
 from sdcompress.training.interrupt import stop_on_signal
-from sdcompress.training.journal import write_metrics
-from sdcompress.training.needs import check_recipe, method_sha256
-from sdcompress.training.start import warn_of_other_versions
+from sdcompress.training.metrics_log import write_metrics
 from sdcompress.training.trainer import OnEpoch, OnStep, Trainer
+from sdcompress.training.validate_recipe import check_recipe, method_sha256
+from sdcompress.training.warm_start import warn_of_other_versions
 from sdcompress.training.weights import as_begun, as_the_weights
 
 __all__ = ["holds_another", "train"]

@@ -24,11 +24,11 @@ from sdcompress.schema.recipe import Recipe
 from sdcompress.schema.training import Extension
 from sdcompress.training.batches import Batches, Fetch, host, resident
 from sdcompress.training.interrupt import StopRequest
-from sdcompress.training.journal import Journal
 from sdcompress.training.learner import Learner, add
-from sdcompress.training.needs import method_sha256
+from sdcompress.training.metrics_log import MetricsLog
 from sdcompress.training.save import save
 from sdcompress.training.validate import exit_accuracies
+from sdcompress.training.validate_recipe import method_sha256
 
 __all__ = ["Trainer"]
 
@@ -122,7 +122,7 @@ class Trainer:
             TrainingDivergedError: if the loss is not finite; the last good checkpoint is kept.
         """
         learner = self.learner
-        journal = Journal(self.out, learner.step) if self.fabric.is_global_zero else None
+        metrics_log = MetricsLog(self.out, learner.step) if self.fabric.is_global_zero else None
         try:
             per_epoch = self.batches.steps_per_epoch
             while learner.step < learner.steps:
@@ -138,14 +138,14 @@ class Trainer:
                 self._check_finite()
                 line = self._measure()
                 self._epoch = _EpochSoFar()
-                if journal:
-                    journal.write(line)
+                if metrics_log:
+                    metrics_log.write(line)
                 if on_epoch:
                     on_epoch(line)
                 self._after_step(request)
         finally:
-            if journal:
-                journal.close()
+            if metrics_log:
+                metrics_log.close()
 
     def _after_step(self, request: StopRequest) -> None:
         if self.learner.step % self.watch == 0:

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sdcompress.artifact.certificate import Where, check_covered, graphs_digest
+from sdcompress.artifact.certificate import ExecutionTarget, check_covered, graphs_digest
 from sdcompress.artifact.read import open_artifact
 from sdcompress.errors import CertificateError
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.manifest import Manifest
 
-CPU = Where()
+CPU = ExecutionTarget()
 
 
 def changed(manifest: Manifest, **fields: Any) -> Manifest:
@@ -73,8 +73,8 @@ def test_the_graphs_are_known_by_their_bytes_in_their_order(certified_artifact: 
 
 
 def test_where_nothing_is_promised_nothing_is_refused(tiny_artifact: Callable[..., Path]) -> None:
-    check_covered(open_artifact(tiny_artifact(policy=(0.1, 0.1))).manifest, Where("any", "cuda"))
-    check_covered(open_artifact(tiny_artifact("single")).manifest, Where("any", "cuda"))
+    check_covered(open_artifact(tiny_artifact(policy=(0.1, 0.1))).manifest, ExecutionTarget("any", "cuda"))
+    check_covered(open_artifact(tiny_artifact("single")).manifest, ExecutionTarget("any", "cuda"))
 
 
 def test_the_engine_asks_first(certified_artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from time import perf_counter_ns
 import numpy as np
 import pytest
 
-from sdcompress.benchmarking.clock import Lane, no_collection
+from sdcompress.benchmarking.clock import TimedCall, no_collection
 
 BATCHES = [np.full((2, 1, 1, 1), index, dtype=np.float32) for index in range(4)]
 
@@ -37,30 +37,30 @@ class Busy:
 
 
 def test_a_call_is_measured_as_long_as_it_takes() -> None:
-    lane = Lane(Busy(ms=2.0), BATCHES)
-    lane.measure(0.05)
-    assert lane.ms.min() >= 2.0
-    assert np.median(lane.ms) < 2.2
-    assert 10 <= len(lane.ms) <= 25
+    timed_call = TimedCall(Busy(ms=2.0), BATCHES)
+    timed_call.measure(0.05)
+    assert timed_call.ms.min() >= 2.0
+    assert np.median(timed_call.ms) < 2.2
+    assert 10 <= len(timed_call.ms) <= 25
 
 
 def test_inputs_go_round_in_order_and_a_round_goes_on_where_the_last_one_stopped() -> None:
     call = Busy()
-    lane = Lane(call, BATCHES)
+    timed_call = TimedCall(call, BATCHES)
     for _ in range(5):
-        lane.measure(0.0)  # one call each, after one that is not measured
+        timed_call.measure(0.0)  # one call each, after one that is not measured
     assert call.seen == [3, 0, 0, 1, 1, 2, 2, 3, 3, 0]
-    assert [len(times) for times in lane.rounds] == [1] * 5
-    assert lane.exit_index.tolist() == [[0, 0], [1, 1], [0, 0], [1, 1], [0, 0]]
-    assert lane.first_answers.tolist() == [[0, 0], [1, 1], [2, 2], [3, 3]]
+    assert [len(times) for times in timed_call.rounds] == [1] * 5
+    assert timed_call.exit_index.tolist() == [[0, 0], [1, 1], [0, 0], [1, 1], [0, 0]]
+    assert timed_call.first_answers.tolist() == [[0, 0], [1, 1], [2, 2], [3, 3]]
 
 
 def test_warm_up_lasts_for_the_time_and_for_ten_calls() -> None:
     few, long = Busy(ms=1.0), Busy()
-    Lane(few, BATCHES).warm_up(0.0)
+    TimedCall(few, BATCHES).warm_up(0.0)
     assert len(few.seen) == 10
     start = perf_counter_ns()
-    Lane(long, BATCHES).warm_up(30.0)
+    TimedCall(long, BATCHES).warm_up(30.0)
     assert perf_counter_ns() - start >= 30e6
     assert len(long.seen) > 10
 

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from sdcompress.artifact.read import open_artifact
-from sdcompress.benchmarking import clock, contender
-from sdcompress.benchmarking.contender import bench_originals, input_order, split
+from sdcompress.benchmarking import candidate, clock
+from sdcompress.benchmarking.candidate import bench_originals, input_order, split
 from sdcompress.benchmarking.run import bench
 from sdcompress.data.samples import ArraySamples, Subset
 from sdcompress.data.source import array_source
@@ -76,9 +76,9 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> None:
     made: dict[str, Any] = {"slow": Spinning(2.0), "same": Spinning(2.0), "exits": Spinning(0.2, 0.8)}
     manifest = SimpleNamespace(digest="0" * 64, layout="single", one_graph=None)
     monkeypatch.setattr(clock, "perf_counter_ns", now)
-    monkeypatch.setattr(contender, "perf_counter_ns", now)
-    monkeypatch.setattr(contender, "open_engine", lambda path, **_: made[path.name])
-    monkeypatch.setattr(contender, "open_artifact", lambda _: SimpleNamespace(manifest=manifest))
+    monkeypatch.setattr(candidate, "perf_counter_ns", now)
+    monkeypatch.setattr(candidate, "open_engine", lambda path, **_: made[path.name])
+    monkeypatch.setattr(candidate, "open_artifact", lambda _: SimpleNamespace(manifest=manifest))
 
 
 def record(report: BenchReport, name: str, scenario: str) -> BenchRecord:

@@ -12,10 +12,10 @@ from pydantic import ValidationError
 
 from sdcompress.artifact.read import open_artifact
 from sdcompress.calibration.calibrate import calibrate, least_samples
+from sdcompress.calibration.calibration_split import draw_parts
 from sdcompress.calibration.certify import losses
 from sdcompress.calibration.p_values import betting_p_value, binomial_p_value
-from sdcompress.calibration.parts import draw_parts
-from sdcompress.calibration.recompute import recompute
+from sdcompress.calibration.verify_certificate import recompute
 from sdcompress.data.preprocess import normalise
 from sdcompress.data.samples import ArraySamples, Subset
 from sdcompress.errors import DataError, UsageError, VerificationError

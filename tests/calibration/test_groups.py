@@ -19,9 +19,9 @@ from sdcompress.calibration.certify import certified_drop, losses
 from sdcompress.calibration.groups import check_classes, in_every_group, members, warn_of_classes
 from sdcompress.calibration.p_values import binomial_p_value
 from sdcompress.calibration.path import exit_path, threshold_path
-from sdcompress.calibration.plan import plan
-from sdcompress.calibration.recompute import recompute
+from sdcompress.calibration.sample_size import plan
 from sdcompress.calibration.thresholds import NEVER, leave
+from sdcompress.calibration.verify_certificate import recompute
 from sdcompress.data.samples import ArraySamples, Subset
 from sdcompress.errors import CertificateError, DataError
 from sdcompress.evaluation.evaluate import exit_signals

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sdcompress.calibration.calibrate import check_policy
-from sdcompress.calibration.observe import choose_judgement, observe
+from sdcompress.calibration.observe import fit_policy, observe
 from sdcompress.calibration.temperature import fit_temperature
 from sdcompress.data.samples import ArraySamples
 from sdcompress.errors import UnknownNameError, UsageError
@@ -58,8 +58,8 @@ TWO_WAY, THREE_WAY = [0.0, -1.0, -20.0], [0.0, -1.5, -1.5]
 
 def test_a_temperature_that_orders_the_samples_better_is_kept() -> None:
     engine, samples = told([TWO_WAY] * 4 + [THREE_WAY] * 96, [1] * 4 + [0] * 96)
-    judgement, signals, right = choose_judgement(engine, samples, Calibrate(max_drop=0.0), STAGE_MS)  # type: ignore[arg-type]
-    early, final = judgement.temperatures
+    fitted, signals, right = fit_policy(engine, samples, Calibrate(max_drop=0.0), STAGE_MS)  # type: ignore[arg-type]
+    early, final = fitted.temperatures
     assert early == fit_temperature(engine.exits(samples.images(np.arange(100)) / np.float32(255))[0], samples.labels)
     assert early < 0.6
     assert final == 1
@@ -71,15 +71,15 @@ def test_one_that_only_lowers_the_nll_is_not() -> None:
     # all rows are scaled copies of one: a temperature moves confidences, never their order
     engine, samples = told([[0.0, -1.0 - 0.01 * row, -20.0] for row in range(100)], [0] * 97 + [1] * 3)
     assert fit_temperature(engine.exits(samples.images(np.arange(100)) / np.float32(255))[0], samples.labels) != 1
-    judgement, _, _ = choose_judgement(engine, samples, Calibrate(max_drop=0.0), STAGE_MS)  # type: ignore[arg-type]
-    assert judgement.temperatures == (1.0, 1.0)
+    fitted, _, _ = fit_policy(engine, samples, Calibrate(max_drop=0.0), STAGE_MS)  # type: ignore[arg-type]
+    assert fitted.temperatures == (1.0, 1.0)
 
 
 @pytest.mark.parametrize("settings", [{"temperature": False}, {"unlabelled": True, "confidence": 0.95}])
 def test_none_is_tried_where_it_is_not_wished_or_there_are_no_labels(settings: dict[str, Any]) -> None:
     engine, samples = told([TWO_WAY] * 4 + [THREE_WAY] * 96, [1] * 4 + [0] * 96)
-    judgement, _, _ = choose_judgement(engine, samples, Calibrate(**settings), STAGE_MS)  # type: ignore[arg-type]
-    assert judgement.temperatures == (1.0, 1.0)
+    fitted, _, _ = fit_policy(engine, samples, Calibrate(**settings), STAGE_MS)  # type: ignore[arg-type]
+    assert fitted.temperatures == (1.0, 1.0)
 
 
 def test_without_labels_right_is_what_the_last_exit_says() -> None:

@@ -12,17 +12,17 @@ import pytest
 from PIL import Image
 
 from sdcompress.api import calibrate, plan
-from sdcompress.artifact.certificate import Where, check_covered
+from sdcompress.artifact.certificate import ExecutionTarget, check_covered
 from sdcompress.artifact.read import open_artifact
 from sdcompress.calibration.calibrate import calibrate as run_calibrate
 from sdcompress.calibration.calibrate import least_samples
+from sdcompress.calibration.calibration_split import draw_parts, seed_of
 from sdcompress.calibration.certify import losses
-from sdcompress.calibration.parts import draw_parts, seed_of
-from sdcompress.calibration.recompute import recompute
+from sdcompress.calibration.verify_certificate import recompute
 from sdcompress.data.samples import Dataset
 from sdcompress.data.unlabelled import UnlabelledImages
 from sdcompress.errors import CertificateError, DataError, UsageError
-from sdcompress.evaluation.subject import Subject
+from sdcompress.evaluation.trained_model import TrainedModel
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema import recipe
 from sdcompress.storage import digest_of
@@ -42,11 +42,11 @@ def images(tiny_network: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def reachable(monkeypatch: pytest.MonkeyPatch, training: Any) -> None:
     """As if the artifact's data set were at hand, with these training images."""
 
-    def dataset(self: Subject, data_dir: Any = None) -> Dataset:
+    def dataset(self: TrainedModel, data_dir: Any = None) -> Dataset:
         classes, preprocess = ("a", "b", "c"), open_artifact(self.path).manifest.input.preprocess
         return Dataset("mine", training, training, training, classes, preprocess, "3" * 64)
 
-    monkeypatch.setattr(Subject, "dataset", dataset)
+    monkeypatch.setattr(TrainedModel, "dataset", dataset)
 
 
 def test_a_folder_is_certified_where_the_data_set_is_not_at_hand(tiny_artifact: Build, images: Path) -> None:
@@ -61,7 +61,7 @@ def test_a_folder_is_certified_where_the_data_set_is_not_at_hand(tiny_artifact: 
     assert certificate.data_fingerprint == own.fingerprint != manifest.provenance.data_fingerprint
     assert certificate.seed == seed_of(own.fingerprint, certificate.graphs)
     assert recompute(open_artifact(out)) == certificate
-    check_covered(manifest, Where())
+    check_covered(manifest, ExecutionTarget())
     # what the engine does on the images that certified, in their order
     engine = open_engine(out, threads=1)
     inputs = engine.preprocess(own.images(draw_parts(1200, certificate.seed).certify))

@@ -12,8 +12,8 @@ import pytest
 from sdcompress.engines import validation
 from sdcompress.engines.validation import Reference, find_reference, validate
 from sdcompress.errors import ArtifactError, DataError, VerificationError
+from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.runtime.engine import Prediction
-from sdcompress.runtime.network import Network
 from sdcompress.runtime.open import open_network
 
 THRESHOLDS = (0.9, 0.8)
@@ -22,7 +22,7 @@ THRESHOLDS = (0.9, 0.8)
 class Shifted:
     """A network whose logits of one exit are off; its policy sees what it computes."""
 
-    def __init__(self, network: Network, exit_: int, by: float) -> None:
+    def __init__(self, network: CascadeEngine, exit_: int, by: float) -> None:
         self._network, self._exit, self._by = network, exit_, by
 
     def exits(self, inputs: np.ndarray) -> np.ndarray:
@@ -110,8 +110,8 @@ def test_graphs_that_cannot_be_run_here_are_found_before_a_build(
 ) -> None:
     """As bf16 on x86: TensorRT builds such graphs, onnxruntime has no kernels for them."""
     samples = tiny_network.samples(10)
-    subject = SimpleNamespace(dataset=lambda _: SimpleNamespace(split=lambda _: samples))
-    monkeypatch.setattr(validation, "open_subject", lambda _: subject)
+    trained = SimpleNamespace(dataset=lambda _: SimpleNamespace(split=lambda _: samples))
+    monkeypatch.setattr(validation, "open_trained_model", lambda _: trained)
 
     def refuse(*_: object, **__: object) -> None:
         raise ArtifactError("onnxruntime cannot load it.", next_step="upgrade onnxruntime")

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sdcompress.exporting.cut import serialize
 from sdcompress.exporting.graph import all_exits
+from sdcompress.exporting.partition import serialize
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch, of its older exporter
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from sdcompress.errors import ParityError, UsageError
-from sdcompress.exporting.cut import serialize
 from sdcompress.exporting.graph import all_exits
+from sdcompress.exporting.partition import serialize
 
 NAMES = ("exit1", "exit2", "final")
 

@@ -16,8 +16,8 @@ from onnx import TensorProto, helper
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.errors import UsageError
 from sdcompress.exporting.chain import Chain
-from sdcompress.exporting.cut import serialize
 from sdcompress.exporting.merge import merge
+from sdcompress.exporting.partition import serialize
 from sdcompress.exporting.rename import Renaming
 
 Write = Callable[..., Path]

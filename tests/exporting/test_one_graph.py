@@ -121,7 +121,7 @@ def test_a_graph_that_gains_nothing_is_refused_and_nothing_is_written(
     one_graph_once: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow = PathTime(exit="exit1", images=4, rounds=40, ms=2.0, to_end_ms=2.1, whole_ms=1.9, faster=22)
-    monkeypatch.setattr(one_graph, "race", lambda *_, **__: (slow, slow))
+    monkeypatch.setattr(one_graph, "time_paths", lambda *_, **__: (slow, slow))
     with pytest.raises(VerificationError, match=r"exit1 in 2\.000 ms, to the end in 2\.100 ms"):
         export_one_graph(one_graph_once("cascade"), tmp_path / "out", kind="graph", host=HERE)
     assert list(tmp_path.iterdir()) == []

@@ -13,9 +13,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from sdcompress.errors import ParityError
 from sdcompress.exporting import parity
-from sdcompress.exporting.cut import segments, serialize
 from sdcompress.exporting.gate import Gate
 from sdcompress.exporting.hard import HardLogits, hard_images
+from sdcompress.exporting.partition import segments, serialize
 from sdcompress.schema.manifest import Input, Preprocess
 from sdcompress.schema.recipe import Export
 

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 from sdcompress.errors import ParityError
 from sdcompress.exporting.chain import Chain
-from sdcompress.exporting.cut import serialize
+from sdcompress.exporting.partition import serialize
 from sdcompress.exporting.signals import add_signals, check_signals
 from sdcompress.policies._base import signals_of
 from sdcompress.schema.manifest import ExitSignals

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 from sdcompress import registry
 from sdcompress.errors import UsageError
 from sdcompress.exporting.chain import Chain
-from sdcompress.exporting.cut import serialize
+from sdcompress.exporting.partition import serialize
 from sdcompress.exporting.trace_score import trace_score
 from sdcompress.policies import ROOM, policy_class
 from sdcompress.policies._base import ExitPolicy, Signals, signals_of

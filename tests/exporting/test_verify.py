@@ -15,10 +15,10 @@ from sdcompress.artifact.golden import Golden
 from sdcompress.artifact.read import open_artifact
 from sdcompress.artifact.write import entry, seal
 from sdcompress.errors import ArtifactError, ParityError
-from sdcompress.exporting.cut import ports, segments, serialize
+from sdcompress.exporting.partition import ports, segments, serialize
 from sdcompress.exporting.verify import verify
 from sdcompress.policies._base import Signals
-from sdcompress.runtime.network import Network
+from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.schema.manifest import Exit, Input, Manifest, ParityRecord, Preprocess, Provenance, Segment
 
 TENSORS = {name: f"{name}_logits" for name in ("exit1", "exit2", "final")}
@@ -120,13 +120,13 @@ def test_a_damaged_file_is_found_before_anything_runs(model: onnx.ModelProto, tm
 def test_signals_that_are_not_those_of_the_logits_are_found(
     tiny_artifact: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, whole = tiny_artifact(), Network.signals
+    folder, whole = tiny_artifact(), CascadeEngine.signals
 
-    def doubtful(network: Network, *given: Any) -> tuple[Signals, ...]:
+    def doubtful(network: CascadeEngine, *given: Any) -> tuple[Signals, ...]:
         first, *others = whole(network, *given)
         return (first._replace(best=first.best - np.float32(1e-4)), *others)
 
     verify(folder)
-    monkeypatch.setattr(Network, "signals", doubtful)
+    monkeypatch.setattr(CascadeEngine, "signals", doubtful)
     with pytest.raises(ParityError, match="signals of the exit 'exit1'"):
         verify(folder)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sdcompress.exporting.graph import all_exits
-from sdcompress.exporting.older import NEWER, unknown_to_8_5
+from sdcompress.exporting.tensorrt8 import DYNAMO_OPSET, unknown_to_8_5
 from sdcompress.models.build import build
 from sdcompress.quantizing.precisions._base import FloatSegment
 from sdcompress.quantizing.precisions.fp8 import fp8
@@ -56,5 +56,5 @@ def test_a_transformer_is_close_whatever_its_opset(opset: int, options: str) -> 
     assert error(made["int8"]) < 0.014
     assert error(made["fp16"]) < 0.0005
     assert (unknown_to_8_5(made) == "") == (opset == 16)  # from 17 on LayerNormalization is one node
-    if opset >= NEWER:
+    if opset >= DYNAMO_OPSET:
         assert 0.001 < error(fp8(segment)) < 0.04

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from sdcompress.artifact.certificate import Where
+from sdcompress.artifact.certificate import ExecutionTarget
 from sdcompress.artifact.read import Artifact
 from sdcompress.runtime.backends._base import ChainBackend
 from sdcompress.runtime.backends.onnxruntime import load
@@ -31,7 +31,7 @@ def hosted(monkeypatch: pytest.MonkeyPatch) -> Callable[[str | None], None]:
                 for s in artifact.manifest.segments
             ]
             sizes = buckets([BatchProfile(min=1, opt=8, max=64)])
-            return ResidentChain(memory, artifact.manifest, programs, sizes, Where("hosted", device, plans))
+            return ResidentChain(memory, artifact.manifest, programs, sizes, ExecutionTarget("hosted", device, plans))
 
         def load_(room: str, name: str, *, extra: str) -> object:
             return ChainBackend(open_) if name == "hosted" else loads(room, name, extra=extra)

@@ -56,9 +56,9 @@ def test_without_batches_it_is_the_time_of_one_and_without_a_policy_nothing() ->
     ],
 )
 def test_compaction_pays_where_the_next_stage_saves_more_than_moving_costs(
-    carried: int, alive: int, pays: bool
+    allocated: int, active: int, pays: bool
 ) -> None:
-    assert Cost(policy(TIMES)).compaction_pays(0, carried, alive) is pays
+    assert Cost(policy(TIMES)).compaction_pays(0, allocated, active) is pays
 
 
 def test_it_always_pays_where_nothing_is_known() -> None:

@@ -16,8 +16,8 @@ from sdcompress import recipes
 from sdcompress.checkpoint import open_checkpoint, read_metrics
 from sdcompress.errors import RecipeError
 from sdcompress.schema.recipe import Recipe
-from sdcompress.training.needs import check_recipe
 from sdcompress.training.run import train
+from sdcompress.training.validate_recipe import check_recipe
 
 Small = Callable[..., Recipe]
 Torchrun = Callable[..., str]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import onnx
 
+from sdcompress.quantizing.float_cast import typed
 from sdcompress.quantizing.opset import at_least
 from sdcompress.quantizing.precisions._base import FloatSegment
-from sdcompress.quantizing.typed import typed
 
 __all__ = ["bf16"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import onnx
 
 from sdcompress.quantizing.fills import within_float16
+from sdcompress.quantizing.float_cast import typed
 from sdcompress.quantizing.precisions._base import FloatSegment
-from sdcompress.quantizing.typed import typed
 from sdcompress.quantizing.vanishing import guarded
 
 __all__ = ["fp16"]

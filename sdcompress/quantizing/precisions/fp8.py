@@ -10,12 +10,12 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from sdcompress.exporting.flow import Flow
-from sdcompress.quantizing.extremes import largest
+from sdcompress.exporting.dataflow import Flow
+from sdcompress.quantizing.abs_max import largest
 from sdcompress.quantizing.fills import within_float16
+from sdcompress.quantizing.float_cast import typed
 from sdcompress.quantizing.opset import at_least
 from sdcompress.quantizing.precisions._base import FloatSegment
-from sdcompress.quantizing.typed import typed
 from sdcompress.quantizing.vanishing import guarded
 
 __all__ = ["fp8"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 
-from sdcompress.artifact.certificate import Where, plans_digest
+from sdcompress.artifact.certificate import ExecutionTarget, plans_digest
 from sdcompress.artifact.read import Artifact
 from sdcompress.errors import SetupError
 from sdcompress.nvidia.compatible import choose
@@ -41,7 +41,7 @@ def _open(artifact: Artifact, *, threads: int | None, device: str) -> ResidentCh
         runtime = make_runtime(trt, log, version_compatible=engines.version_compatible)
         shapes = buckets(engines.profiles)
         loaded = programs(Loader(trt, runtime, log), artifact, engines, on, shapes)
-        where = Where("tensorrt", device, plans_digest(engines))
+        where = ExecutionTarget("tensorrt", device, plans_digest(engines))
         chain = ResidentChain(on, artifact.manifest, loaded, shapes, where)
         chain.warm_up()
     except BaseException:

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from sdcompress.artifact.certificate import Where
+from sdcompress.artifact.certificate import ExecutionTarget
 from sdcompress.errors import InputError
 from sdcompress.policies._base import Float, Signals, signals_of
+from sdcompress.runtime.active_rows import Moves
 from sdcompress.runtime.inputs import checked
 from sdcompress.runtime.resident.buckets import Buckets
 from sdcompress.runtime.resident.device import Device, DeviceArray, Program
 from sdcompress.runtime.resident.memory import Memory, Place, Reading, memory
-from sdcompress.runtime.survivors import Moves
 from sdcompress.schema.manifest import Exit, Manifest
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class ResidentChain:
     """
 
     def __init__(
-        self, device: Device, manifest: Manifest, programs: Sequence[Program], buckets: Buckets, where: Where
+        self, device: Device, manifest: Manifest, programs: Sequence[Program], buckets: Buckets, where: ExecutionTarget
     ) -> None:
         self.device, self.buckets, self.where, self.exits = device, buckets, where, manifest.exits
         self.lock = Lock()
@@ -92,7 +92,7 @@ class ResidentChain:
 
         Args:
             position: of the exit.
-            rows: that are carried.
+            rows: that are allocated.
         """
         first, end = self._between[position]
         for launch in self._launches[self.buckets.position(rows)][first:end]:

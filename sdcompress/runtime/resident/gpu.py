@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sdcompress.nvidia.cuda import Cuda
 from sdcompress.runtime.resident.device import DeviceArray
-from sdcompress.runtime.resident.foreign import UNKNOWN, foreign_array
+from sdcompress.runtime.resident.dlpack import UNKNOWN, foreign_array
 
 __all__ = ["GpuDevice"]
 

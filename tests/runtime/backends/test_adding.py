@@ -44,7 +44,7 @@ def test_the_backend_of_the_guide_runs_a_cascade(tiny_artifact: Callable[..., Pa
     exits, leaves, facts = done.stdout.splitlines()
     assert float(exits.removeprefix("exits: ")) < 1e-5
     assert leaves == "leaves: True"
-    assert facts == "Network [0, 1, 2]"
+    assert facts == "CascadeEngine [0, 1, 2]"
 
 
 def test_the_room_lists_it(tmp_path: Path) -> None:

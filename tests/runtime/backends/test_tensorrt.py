@@ -16,7 +16,7 @@ from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.artifact.rewrite import rewrite
 from sdcompress.artifact.write import entry, staged
 from sdcompress.calibration.calibrate import calibrate
-from sdcompress.calibration.recompute import recompute
+from sdcompress.calibration.verify_certificate import recompute
 from sdcompress.engines.build import build_engines
 from sdcompress.engines.profiles import parse_batch
 from sdcompress.engines.settings import BuildSettings
@@ -25,7 +25,7 @@ from sdcompress.nvidia.header import PlanHeader
 from sdcompress.nvidia.probe import free_memory, probe_cuda
 from sdcompress.nvidia.trt import load, version_of
 from sdcompress.policies import restore, scores
-from sdcompress.runtime.network import Network
+from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.runtime.open import open_engine, open_network
 from sdcompress.runtime.resident.chain import ResidentChain
 from sdcompress.runtime.resident.plans import check_version, plan_bytes, row_of
@@ -137,11 +137,11 @@ def inputs_of(batch: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(batch, 1, 4, 4)).astype(np.float32)
 
 
-def on_gpu(path: Path) -> Network:
+def on_gpu(path: Path) -> CascadeEngine:
     return open_network(path, backend="tensorrt", device="cuda", allow_uncertified=True)
 
 
-def chain_of(network: Network) -> ResidentChain:
+def chain_of(network: CascadeEngine) -> ResidentChain:
     chain = network._chain
     assert isinstance(chain, ResidentChain)
     return chain

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from sdcompress.artifact.certificate import Where
+from sdcompress.artifact.certificate import ExecutionTarget
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.errors import ArtifactError, InputError
 from sdcompress.runtime.backends.onnxruntime import load
-from sdcompress.runtime.network import Network, array_network
+from sdcompress.runtime.cascade import CascadeEngine, array_cascade
 from sdcompress.runtime.resident.buckets import buckets
 from sdcompress.runtime.resident.chain import ResidentChain
 from sdcompress.runtime.resident.device import DeviceArray, Port
@@ -46,17 +46,17 @@ class OnHost:
         self.device = HostDevice(late=late)
         self.programs = [HostProgram(self.device, s, graph(artifact, s), types) for s in artifact.manifest.segments]
         self.chain = ResidentChain(
-            self.device, artifact.manifest, self.programs, buckets(profiles), Where("host", "cpu")
+            self.device, artifact.manifest, self.programs, buckets(profiles), ExecutionTarget("host", "cpu")
         )
-        self.network = Network(artifact.manifest, self.chain)
+        self.network = CascadeEngine(artifact.manifest, self.chain)
 
 
 def graph(artifact: Artifact, segment: Segment) -> Any:
     return load(artifact.file(segment), segment, threads=1, device="cpu")
 
 
-def arrays(artifact: Artifact) -> Network:
-    return array_network(artifact, lambda segment: graph(artifact, segment))
+def arrays(artifact: Artifact) -> CascadeEngine:
+    return array_cascade(artifact, lambda segment: graph(artifact, segment))
 
 
 _ARTIFACTS: dict[str, Artifact] = {}
@@ -115,7 +115,7 @@ def test_every_batch_exit_mix_and_set_of_buckets_gives_what_arrays_give(
         np.testing.assert_allclose(here.forced(inputs, exit_).logits, usual.forced(inputs, exit_).logits, atol=1e-5)
 
 
-def _assume_clear(network: Network, inputs: np.ndarray, thresholds: tuple[float, float]) -> None:
+def _assume_clear(network: CascadeEngine, inputs: np.ndarray, thresholds: tuple[float, float]) -> None:
     """No score on its threshold: sums of another batch size may round otherwise."""
     from sdcompress.policies import restore, scores
 
@@ -140,11 +140,17 @@ def test_nothing_comes_down_but_what_decides_and_the_logits_of_who_leaves(tiny_a
     here.device.finish = lambda: (waits.append(1), finish())  # type: ignore[method-assign]
     found = here.network(inputs_of(64))
     assert len(waits) == 3  # once for each exit
-    alive = [64, int((found.exit_index > 0).sum()), int((found.exit_index > 1).sum())]
-    assert 64 > alive[1] > alive[2] > 0
-    carried = [64, *(rows if here.chain.rows(rows) < 64 else 64 for rows in alive[1:])]
+    active = [64, int((found.exit_index > 0).sum()), int((found.exit_index > 1).sum())]
+    assert 64 > active[1] > active[2] > 0
+    allocated = [64, *(rows if here.chain.rows(rows) < 64 else 64 for rows in active[1:])]
     # values and answers lie side by side: 64 rows of 12 bytes, then int64; logits are 12 bytes a row
-    assert downloads == [768 + 8 * carried[0], 12 * carried[0], 768 + 8 * carried[1], 12 * carried[1], 12 * carried[2]]
+    assert downloads == [
+        768 + 8 * allocated[0],
+        12 * allocated[0],
+        768 + 8 * allocated[1],
+        12 * allocated[1],
+        12 * allocated[2],
+    ]
 
 
 def test_rows_move_only_where_the_next_bucket_is_smaller(tiny_artifact: Write) -> None:
@@ -270,7 +276,7 @@ def test_engines_that_do_not_fit_each_other_are_refused(tiny_artifact: Write) ->
     artifact = open_artifact(tiny_artifact())
     here = OnHost(artifact, [4])
     here.programs[1].inputs["hidden"] = Port(np.dtype(np.float16), (6,))
-    again = (here.device, artifact.manifest, here.programs, here.chain.buckets, Where("host", "cpu"))
+    again = (here.device, artifact.manifest, here.programs, here.chain.buckets, ExecutionTarget("host", "cpu"))
     with pytest.raises(ArtifactError, match=r"Engine 1 takes 'hidden' as float16 \['batch', 6\]") as caught:
         ResidentChain(*again)
     assert "float32 ['batch', 6], as it is made" in str(caught.value)

@@ -1,0 +1,201 @@
+"""What takes part in a benchmark: an opened artifact and its inputs, made before any clock runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from time import perf_counter_ns
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from sdcompress.artifact.read import open_artifact
+from sdcompress.benchmarking.clock import PreparationLane, TimedCall
+from sdcompress.data.samples import Samples, originals
+from sdcompress.runtime.engine import Engine, Images, Prediction
+from sdcompress.runtime.one_graph import OneGraphEngine, open_one_graph
+from sdcompress.runtime.open import open_engine
+
+__all__ = [
+    "Candidate",
+    "Measurement",
+    "bench_originals",
+    "bench_samples",
+    "holds_one_graph",
+    "input_order",
+    "open_candidate",
+    "split",
+]
+
+# Inputs wait preprocessed in memory; this much for each engine is plenty to keep the caches as cold as in service.
+_INPUT_BYTES = 2**28
+_IMAGES = 2000  # different ones; enough that no cache knows them, few enough to hold in memory
+_ORIGINALS = 64  # of which inputs are prepared while a clock runs: a decoded photograph may have 40 MB
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An opened artifact under the name it has in the report.
+
+    Args:
+        name: in the report.
+        source: folder as given.
+        digest: the artifact's; of its one graph, that file's SHA-256.
+        layout: the artifact's; of its one graph, that one's kind.
+        engine: opened with the threads and the device of the run.
+        inputs: preprocessed images, float32 [N, C, H, W], in the order of the run.
+        pictures: what inputs are prepared from while the clock runs, as ``Engine.preprocess`` takes it.
+        load_ms: opening, hashes included.
+        first_ms: the first call, one image.
+    """
+
+    name: str
+    source: str
+    digest: str | None
+    layout: str
+    engine: Engine | OneGraphEngine
+    inputs: npt.NDArray[np.float32]
+    pictures: Images
+    load_ms: float
+    first_ms: float
+
+    def takes(self, batch: int) -> bool:
+        """Whether it can be called with so many images."""
+        return batch == 1 or not (isinstance(self.engine, OneGraphEngine) and self.engine.batch_of_one)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A candidate in one scenario.
+
+    Attributes:
+        candidate: what is measured.
+        free: its own calls.
+        preparation: of their inputs.
+        forced: calls forced to each exit, for one image at a time.
+    """
+
+    candidate: Candidate
+    free: TimedCall
+    preparation: PreparationLane
+    forced: tuple[TimedCall, ...]
+
+    @classmethod
+    def prepare(cls, candidate: Candidate, batch: int, *, forced: bool) -> Measurement:
+        """Lay out the inputs in batches; forced lanes only for a chain of segments with several exits."""
+        engine, batches = candidate.engine, split(candidate.inputs, batch)
+        preparation = PreparationLane(engine.preprocess, _batches_of(candidate.pictures, batch))
+        if isinstance(engine, OneGraphEngine):
+            return cls(candidate, TimedCall(engine, batches), preparation, ())
+        exits = range(len(engine.exit_names)) if forced and len(engine.exit_names) > 1 else ()
+        timed_calls = tuple(TimedCall(_forced(engine, k), batches) for k in exits)
+        return cls(candidate, TimedCall(engine, batches), preparation, timed_calls)
+
+    @property
+    def timed_calls(self) -> tuple[TimedCall, ...]:
+        """All lanes, the free one first."""
+        return (self.free, self.preparation, *self.forced)
+
+    @property
+    def fixed(self) -> TimedCall:
+        """The timed call in which every call does the same work."""
+        return self.forced[-1] if self.forced else self.free
+
+
+def open_candidate(
+    name: str,
+    path: Path,
+    images: npt.NDArray[np.uint8],
+    *,
+    pictures: Images | None = None,
+    threads: int,
+    backend: str = "onnxruntime",
+    device: str,
+    largest_batch: int,
+    allow_uncertified: bool = False,
+    one_graph: bool = False,
+) -> Candidate:
+    """Open an artifact, time that and the first call, and preprocess the images.
+
+    Args:
+        name: in the report.
+        path: artifact folder.
+        images: uint8 [N, H, W, C] in the order of the run.
+        pictures: what inputs are prepared from while the clock runs; default: these images.
+        threads: of the engine.
+        backend: of the engine.
+        device: of the engine.
+        largest_batch: the inputs are repeated to at least this many.
+        allow_uncertified: of the engine.
+        one_graph: run that instead of the segments.
+    """
+    start = perf_counter_ns()
+    opener = open_one_graph if one_graph else open_engine
+    engine = opener(path, backend=backend, threads=threads, device=device, allow_uncertified=allow_uncertified)
+    load_ms = (perf_counter_ns() - start) / 1e6
+    inputs = engine.preprocess(images)
+    inputs = np.resize(inputs, (max(len(inputs), largest_batch), *inputs.shape[1:]))  # repeats them
+    start = perf_counter_ns()
+    engine(inputs[:1])
+    first_ms = (perf_counter_ns() - start) / 1e6
+    manifest = open_artifact(path).manifest
+    digest, layout = manifest.digest, str(manifest.layout)
+    if one_graph and manifest.one_graph:
+        digest, layout = manifest.one_graph.sha256, manifest.one_graph.kind
+    shown = images[:_ORIGINALS] if pictures is None else pictures
+    return Candidate(name, str(path), digest, layout, engine, inputs, shown, load_ms, first_ms)
+
+
+def holds_one_graph(path: Path) -> bool:
+    """Whether an artifact also has a graph that exits by itself."""
+    return open_artifact(path).manifest.one_graph is not None
+
+
+def input_order(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    """Which images are used, in which order: one fixed permutation, so that every stretch has the mix of the whole.
+
+    A folder of images lies there class by class; taken in that order a short run would see the exits of one class.
+    """
+    most = max(1, _INPUT_BYTES // (4 * int(np.prod(images.shape[1:]))))
+    return np.random.default_rng(0).permutation(len(images))[:most]
+
+
+def bench_samples(samples: Samples) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Up to 2,000 images of a split, uint8 [N, H, W, C], in a fixed random order, and their labels, int64 [N]."""
+    chosen = np.random.default_rng(0).permutation(len(samples))[:_IMAGES]
+    return samples.images(chosen), samples.labels[chosen]
+
+
+def bench_originals(samples: Samples) -> list[Image.Image] | None:
+    """Up to 64 images of a split at their own size, fewer where they are large; None where they are not kept so."""
+    chosen, kept, size = np.random.default_rng(0).permutation(len(samples))[:_ORIGINALS], list[Image.Image](), 0
+    for position in chosen:
+        found = originals(samples, np.array([position]))
+        if found is None:
+            return None
+        kept.append(Image.fromarray(found[0][:, :, 0] if found[0].shape[2] == 1 else found[0]))
+        size += found[0].nbytes
+        if size > _INPUT_BYTES:
+            break
+    return kept
+
+
+def split(inputs: npt.NDArray[np.float32], batch: int) -> list[npt.NDArray[np.float32]]:
+    """Cut inputs [N, ...] into views of whole batches; fewer than ``batch`` at the end are left out."""
+    return [inputs[start : start + batch] for start in range(0, len(inputs) - batch + 1, batch)]
+
+
+def _batches_of(pictures: Images, batch: int) -> list[Images]:
+    """Batches of pictures, which are repeated where there are too few."""
+    count = max(1, len(pictures) // batch)
+    places = [[at % len(pictures) for at in range(start * batch, (start + 1) * batch)] for start in range(count)]
+    if isinstance(pictures, np.ndarray):
+        return [pictures[rows] for rows in places]
+    return [[pictures[row] for row in rows] for rows in places]
+
+
+def _forced(engine: Engine, exit_index: int) -> Callable[[npt.NDArray[np.float32]], Prediction]:
+    return partial(engine.forced, exit=exit_index)

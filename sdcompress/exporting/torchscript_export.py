@@ -1,0 +1,243 @@
+"""Export at opset 16 and 17, by torch's older exporter: what TensorRT 8.5 parses (opset up to 17, IR version 8).
+
+The exporter that all other opsets use (``torch.onnx.export(dynamo=True)``) begins at 18, and ONNX's version converter
+does not lead back from there: it leaves attributes of 18 in ReduceMean and knows no LayerNormalization before 17. The
+older one (``dynamo=False``) runs the network once and writes down what it sees, so that it would take one side of an
+``if`` on values without a word; ``all_exits`` has the newer one look first, which refuses that. It says nothing of the
+tensors between nodes either, which cutting and counting need: their axes are measured here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import helper
+from torch import Tensor, nn
+
+from sdcompress.errors import ParityError, UsageError
+from sdcompress.exporting.chain import FAILURES
+from sdcompress.exporting.dataflow import reads
+from sdcompress.exporting.probe import every_tensor
+from sdcompress.exporting.tensorrt8 import DYNAMO_OPSET, in_parts
+
+__all__ = ["Names", "traced"]
+
+_BATCHES = (2, 3)  # no multiple of each other, and none is 1, which axes of one element look like
+
+
+@dataclass(frozen=True)
+class Names:
+    """What tensors and axes are called.
+
+    Attributes:
+        input: the images.
+        outputs: the logits of each exit.
+        batch: the first axis of all of them.
+    """
+
+    input: str
+    outputs: tuple[str, ...]
+    batch: str
+
+
+def traced(net: nn.Module, image: tuple[int, int, int], names: Names, *, opset: int) -> onnx.ModelProto:
+    """A model with the axes of all its tensors.
+
+    Args:
+        net: images [B, C, H, W] -> E tensors [B, K], in evaluation mode; the newer exporter has exported it.
+        image: C, H, W.
+        names: for the input, the E outputs and the batch.
+        opset: 16 or 17.
+
+    Raises:
+        UsageError: if an operator of the network has no form at this opset.
+        ParityError: if the graph runs at the batch size of the example only.
+    """
+    model = _trace(net, image, names, opset)
+    if isinstance(model, onnx.ModelProto):
+        _inline_stored(model.graph)
+        _write_axes(model, image, names)
+        if in_parts(model):
+            _write_axes(model, image, names)
+        return model
+    later = range(opset + 1, DYNAMO_OPSET)
+    works = next(
+        (other for other in later if isinstance(_trace(net, image, names, other), onnx.ModelProto)), DYNAMO_OPSET
+    )
+    raise UsageError(
+        f"torch cannot export this network to opset {opset}: {model}",
+        allowed=f"opset {works} or newer, which this network was exported to now",
+        next_step=f"--opset {works} (export.opset in the recipe), or another backbone or other heads",
+    )
+
+
+def _trace(net: nn.Module, image: tuple[int, int, int], names: Names, opset: int) -> onnx.ModelProto | str:
+    """The model, or why there is none."""
+    modes = [(module, module.training) for module in net.modules()]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        _stdout_closed(),
+        _tracked_as_batch_norm(net),
+    ):  # it writes to files only
+        file = Path(folder, "model.onnx")
+        try:
+            torch.onnx.export(
+                net,
+                (torch.zeros(2, *image),),
+                file,
+                dynamo=False,
+                input_names=[names.input],
+                output_names=list(names.outputs),
+                dynamic_axes={name: {0: names.batch} for name in (names.input, *names.outputs)},
+                opset_version=opset,
+            )
+        except Exception as error:  # noqa: BLE001 - its own are RuntimeErrors; it also asserts what networks need not have
+            return _reason(error)
+        finally:
+            # it gives all modules the mode that the outermost has, which says nothing of those that it wraps
+            for module, mode in modes:
+                module.training = mode
+        return onnx.load(file)
+
+
+@contextlib.contextmanager
+def _stdout_closed() -> Iterator[None]:
+    """Drop what C++ prints: the whole graph, at an operator that is not there, whatever torch.onnx was told."""
+    try:
+        saved = os.dup(1)
+    except OSError:  # a service without a stdout
+        yield
+        return
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+            yield
+    finally:
+        os.dup2(saved, 1)
+        os.close(saved)
+
+
+@contextlib.contextmanager
+def _tracked_as_batch_norm(net: nn.Module) -> Iterator[None]:
+    """Within the block an InstanceNorm with running statistics is computed as a BatchNorm: in evaluation both are.
+
+    The older exporter repeats the statistics for every image of a batch, whose size it must know for that.
+    """
+    tracked = [
+        module
+        for module in net.modules()
+        if isinstance(module, nn.modules.instancenorm._InstanceNorm)  # noqa: SLF001 - what its three kinds share
+        and module.running_mean is not None
+        and not module.training
+    ]
+    for module in tracked:
+        module.forward = partial(_as_batch_norm, module)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for module in tracked:
+            del module.forward
+
+
+def _as_batch_norm(module: Any, images: Tensor) -> Tensor:
+    statistics = (module.running_mean, module.running_var)
+    return nn.functional.batch_norm(images, *statistics, module.weight, module.bias, training=False, eps=module.eps)
+
+
+# What the older exporter says of an operator; of a value that is "caused by" something it names the node before
+_NAMES = (
+    r"operator '(?P<name>[\w:]+)' to ONNX",
+    r"ONNX export of (?:operator )?(?P<name>\w+),? ?(?P<why>.*?)\.?(?: Please .*)?$",
+    r"ONNX export failed on (?P<name>[\w:]+), which is not implemented",
+)
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).partition("[Caused by")[0].splitlines() if line.strip()]
+    if not lines:
+        return f"{type(error).__name__}."
+    for pattern in _NAMES:
+        if found := re.search(pattern, lines[0]):
+            why = found.groupdict().get("why")
+            return f"the operator '{found['name']}' has no form there{f': {why}' if why else ''}."
+    return lines[0][:200] if isinstance(error, RuntimeError) else f"{lines[0][:200]} ({type(error).__name__})"
+
+
+def _inline_stored(graph: onnx.GraphProto) -> None:
+    """Read equal weights where they are stored: the exporter stores them once and has Identity hand them on.
+
+    TensorRT wants to see weights as such, and they are counted where they are stored.
+    """
+    stored = {tensor.name for tensor in graph.initializer}
+    kept_names = {value.name for value in graph.output}
+    # a subgraph's node would go on to read the old name
+    kept_names |= {name for node in graph.node for name in set(reads(node)) - set(node.input)}
+    names: dict[str, str] = {}
+    nodes = []
+    for node in graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        if node.op_type == "Identity" and node.input[0] in stored and node.output[0] not in kept_names:
+            names[node.output[0]] = node.input[0]
+        else:
+            nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _write_axes(model: onnx.ModelProto, image: tuple[int, int, int], names: Names) -> None:
+    """Write type and axes of every tensor into the graph, in place, from runs at two batch sizes.
+
+    An axis that grows with the batch is called after it (``batch``, ``64*batch``). ONNX's shape inference does not
+    follow the batch through the shape arithmetic that tracing leaves behind.
+    """
+    first, second = (_run(model, np.zeros((rows, *image), np.float32), names.input) for rows in _BATCHES)
+    outputs = {value.name for value in model.graph.output}
+    del model.graph.value_info[:], model.graph.output[:]
+    for name, found in first.items():
+        shape = [
+            _axis(sizes, names.batch) or f"{name}/{position}"
+            for position, sizes in enumerate(zip(found.shape, second[name].shape, strict=True))
+        ]
+        dtype = helper.np_dtype_to_tensor_dtype(found.dtype)
+        values = model.graph.output if name in outputs else model.graph.value_info
+        values.append(helper.make_tensor_value_info(name, dtype, shape))
+
+
+def _axis(sizes: tuple[int, int], batch: str) -> int | str | None:
+    """A number, or a multiple of the batch; None where it is neither, or 0, which ONNX writes like an unknown."""
+    if sizes[0] == sizes[1]:
+        return sizes[0] or None
+    times, rest = divmod(sizes[0], _BATCHES[0])
+    if rest or times * _BATCHES[1] != sizes[1]:
+        return None
+    return batch if times == 1 else f"{times}*{batch}"
+
+
+def _run(model: onnx.ModelProto, inputs: np.ndarray, network_input: str) -> dict[str, np.ndarray]:
+    """Every tensor between nodes, by its name."""
+    with _batch_lost():
+        return every_tensor(model, {network_input: inputs})
+
+
+@contextlib.contextmanager
+def _batch_lost() -> Iterator[None]:
+    try:
+        yield
+    except FAILURES as error:
+        raise ParityError(
+            f"The exported graph cannot be run with another batch size: {str(error).strip().splitlines()[0][:200]}",
+            allowed="a graph for any batch",
+            next_step=f"export with --opset {DYNAMO_OPSET}, or make the network independent of the batch size: no shape "
+            "of a batch stored as a number",
+        ) from error

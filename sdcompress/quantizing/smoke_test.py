@@ -1,0 +1,64 @@
+"""Try a precision on a network of three nodes: whether it can be made of an opset, and run here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from sdcompress.exporting.chain import Chain
+from sdcompress.exporting.tensorrt8 import DYNAMO_OPSET
+from sdcompress.quantizing.precisions._base import Feed, FloatSegment
+from sdcompress.quantizing.quantize import precision_of, runnable
+from sdcompress.quantizing.segments import plain, tail
+
+__all__ = ["try_precision"]
+
+_CHANNELS, _PIXELS = 32, 4  # as many channels as every precision has kernels for
+
+
+def try_precision(name: str, *, opset: int) -> None:
+    """Make and run it, before hours of training are spent on what it is wanted for.
+
+    Args:
+        name: of 'sdcompress list precisions'.
+        opset: of the graphs that it will be made of.
+
+    Raises:
+        UnknownNameError: if there is no such precision.
+        UsageError: if it cannot be made of graphs of this opset.
+        SetupError: if ONNX Runtime cannot run it here.
+    """
+    model = plain(_network(opset), ())
+    images = np.random.default_rng(0).normal(size=(2, _CHANNELS, _PIXELS, _PIXELS)).astype(np.float32)
+
+    def feeds() -> Iterator[Feed]:
+        yield {"x": images}
+
+    made = precision_of(name)(FloatSegment(model, tail(model, ["logits"]), feeds))
+    with runnable(name):
+        Chain([made.SerializeToString()], network_input="x", logits=["logits"], threads=1)(images)
+
+
+def _network(opset: int) -> onnx.ModelProto:
+    """A convolution, a ReLU and a linear layer."""
+    rng = np.random.default_rng(0)
+    shapes = {"w0": (_CHANNELS, _CHANNELS, 3, 3), "b0": (_CHANNELS,), "w1": (3, _CHANNELS), "b1": (3,)}
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["x", "w0", "b0"], ["c"], pads=[1, 1, 1, 1], name="conv"),
+            helper.make_node("Relu", ["c"], ["r"], name="relu"),
+            helper.make_node("GlobalAveragePool", ["r"], ["p"], name="pool"),
+            helper.make_node("Flatten", ["p"], ["f"], name="flatten"),
+            helper.make_node("Gemm", ["f", "w1", "b1"], ["logits"], transB=1, name="linear"),
+        ],
+        "tried",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", _CHANNELS, _PIXELS, _PIXELS])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])],
+        [numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), n) for n, shape in shapes.items()],
+    )
+    return helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8 if opset < DYNAMO_OPSET else 10
+    )

@@ -1,0 +1,110 @@
+"""Refuse what a method cannot do, or what the network cannot give it, before training starts."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+from torch import nn
+
+from sdcompress import methods
+from sdcompress.checkpoint import open_checkpoint
+from sdcompress.errors import RecipeError
+from sdcompress.machine import check_threads
+from sdcompress.methods._base import Needs
+from sdcompress.models.cost import tap_shares
+from sdcompress.models.multiexit import MultiExit
+from sdcompress.schema.recipe import Recipe
+from sdcompress.storage import sha256_of
+from sdcompress.training.phases import spans
+from sdcompress.training.sharding import check_sharding
+from sdcompress.training.warm_start import check_start, check_trained_classifier, check_trained_start
+
+__all__ = ["check_network", "check_recipe", "method_sha256", "warn_of_places"]
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Check what the recipe and the files that it names tell.
+
+    Raises:
+        RecipeError: if images are to be mixed where the method compares or remembers single ones, there are fewer
+            epochs than phases, the batch does not divide, train.strategy does not go with something else,
+            model.start is of another backbone, or an untrained backbone is frozen from the first step.
+        CheckpointError: if model.start is no checkpoint.
+        UsageError: if train.threads is more than this machine runs at once.
+    """
+    check_sharding(recipe)
+    if recipe.train.threads is not None:
+        check_threads(recipe.train.threads, "train.threads")
+    train, method = recipe.train, methods.build(recipe.method)
+    spans(method.phases, train.epochs)
+    shares = train.devices * train.accumulate
+    if train.batch_size % shares:
+        raise RecipeError(
+            f"train.batch_size is {train.batch_size}, which does not divide over train.devices {train.devices} x "
+            f"train.accumulate {train.accumulate}.",
+            allowed=f"a multiple of {shares}",
+            next_step=f"--set train.batch_size={-(-train.batch_size // shares) * shares}",
+        )
+    if (train.augment.mixup or train.augment.cutmix) and not method.needs.mixing:
+        raise RecipeError(
+            f"The method '{recipe.method.name}' looks at single images, which cannot be mixed.",
+            allowed="train.augment.mixup=0 and train.augment.cutmix=0 with this method",
+            next_step="--set train.augment.mixup=0 --set train.augment.cutmix=0, or choose another method",
+        )
+    check_trained_start(recipe)
+    if recipe.model.start is not None:
+        check_start(open_checkpoint(recipe.model.start), recipe)
+
+
+def method_sha256(recipe: Recipe) -> str | None:
+    """SHA-256 of the user's own method file; None where the method is one of this package or an installed one."""
+    return sha256_of(Path(recipe.method.file)) if recipe.method.file else None
+
+
+def check_network(needs: Needs, net: MultiExit, recipe: Recipe) -> None:
+    """Check that the network can give what the method needs.
+
+    Raises:
+        RecipeError: if it has no dropout and the method needs some, or a new classifier is frozen from the first step.
+    """
+    check_trained_classifier(net, recipe)
+    if needs.dropout and not any(_drops(module) for module in net.modules()):
+        raise RecipeError(
+            f"The method '{recipe.method.name}' compares two passes with dropout, and '{recipe.model.name}' has none.",
+            allowed="a backbone with dropout or stochastic depth",
+            next_step="set model.options, for instance {dropout: 0.1} (cifar:wrn_...), {drop_rate: 0.1} or "
+            "{drop_path_rate: 0.1} (timm:...)",
+        )
+
+
+def warn_of_places(net: MultiExit, recipe: Recipe, image: tuple[int, int, int]) -> None:
+    """Say where exits landed that could not be placed evenly: nearer to another exit's share of the MACs.
+
+    Args:
+        net: the network.
+        recipe: nothing is said of exits that it names itself.
+        image: (C, H, W).
+    """
+    if recipe.exits.at or not net.taps:
+        return
+    step = 1 / (len(net.taps) + 1)
+    shares = tap_shares(net, image)
+    if all(abs(share - step * k) <= step / 2 for k, share in enumerate(shares, start=1)):
+        return
+    places = ", ".join(f"{name} at {share:.0%}" for name, share in zip(net.taps, shares, strict=True))
+    warnings.warn(
+        f"exits.auto={recipe.exits.auto} places exits evenly by MACs, but '{recipe.model.name}' can be cut only where "
+        f"they land like this: {places}. Elsewhere no module ends, or several branches run side by side. An early exit "
+        "may be weak, a late one saves little: choose another exits.auto, or another backbone.",
+        stacklevel=2,
+    )
+
+
+def _drops(module: nn.Module) -> bool:
+    """Whether a module drops anything in training: by its kind, and by the share that it says it drops."""
+    kind = type(module).__name__.lower()
+    if not ("drop" in kind or "stochasticdepth" in kind or isinstance(module, nn.MultiheadAttention)):
+        return False
+    shares = (getattr(module, name, None) for name in ("p", "drop_prob", "dropout"))
+    return any(isinstance(share, float) and share > 0 for share in shares)

@@ -1,0 +1,207 @@
+"""A certificate against another network: what was lost before anybody left counts too."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from sdcompress.artifact.certificate import ExecutionTarget, check_covered
+from sdcompress.artifact.evidence import Evidence
+from sdcompress.artifact.read import open_artifact
+from sdcompress.artifact.rewrite import rewrite
+from sdcompress.artifact.write import entry, staged
+from sdcompress.calibration.calibrate import calibrate
+from sdcompress.calibration.calibration_split import draw_parts
+from sdcompress.calibration.certify import certified_drop, losses
+from sdcompress.calibration.p_values import betting_p_value, binomial_p_value
+from sdcompress.calibration.thresholds import NEVER
+from sdcompress.calibration.verify_certificate import recompute
+from sdcompress.data.samples import ArraySamples
+from sdcompress.errors import CertificateError, UsageError
+from sdcompress.explaining.risk import risk
+from sdcompress.runtime.open import open_engine
+from sdcompress.schema import recipe
+from sdcompress.schema.manifest import Manifest
+
+Build = Callable[..., Path]
+
+
+def test_losses_are_counted_from_the_other_network_by_hand() -> None:
+    right = np.array([[1, 0, 1, 0], [1, 1, 0, 0]], np.uint8)  # of the exit, of the last exit
+    evidence = Evidence(np.array([[0.9, 0.9, 0.1, 0.1]], np.float32), right, against=np.array([1, 1, 1, 0], np.uint8))
+    # two leave at the exit (right, wrong), two at the end (wrong, wrong); the other network has the first three right
+    assert losses(evidence, (0.5,)).tolist() == [0, 1, 1, 0]
+    assert losses(evidence, (NEVER,)).tolist() == [0, 0, 1, 0]
+    assert losses(dataclasses.replace(evidence, against=None), (NEVER,)).tolist() == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(("lost", "certified"), [(0, 2), (30, 2), (80, 0)])
+def test_that_nobody_leaves_is_tested_too(lost: int, certified: int) -> None:
+    """2,000 samples of which the whole network loses some against the other one; 3 % are allowed."""
+    right = np.ones((2, 2000), np.uint8)
+    right[:, :lost] = 0
+    evidence = Evidence(np.ones((1, 2000), np.float32), right, against=np.ones(2000, np.uint8))
+    order = np.random.default_rng(0).permutation(2000)
+    shuffled = Evidence(evidence.confidences, right[:, order], against=np.ones(2000, np.uint8))
+    found = certified_drop(shuffled, ((NEVER,), (NEVER,), (0.5,)), "binomial", 0.03, 0.05)
+    assert found.certified == certified
+    assert found.p_values[0] == binomial_p_value(lost, 2000, 0.03)
+
+
+def other_weights(source: Path, out: Path, change: Callable[[np.ndarray], np.ndarray]) -> Path:
+    """A copy of an artifact whose last segment has other weights."""
+    opened = open_artifact(source)
+    with staged(out) as folder:
+        segments = []
+        for segment in opened.manifest.segments:
+            model = onnx.load(opened.file(segment))
+            if segment == opened.manifest.segments[-1]:
+                for tensor in model.graph.initializer:
+                    if tensor.data_type == onnx.TensorProto.FLOAT:
+                        changed = change(numpy_helper.to_array(tensor)).astype(np.float32)
+                        tensor.CopyFrom(numpy_helper.from_array(changed, tensor.name))
+            (folder / segment.file).write_bytes(model.SerializeToString())
+            segments.append(segment.model_copy(update=entry(folder, segment.file).model_dump()))
+        rewrite(opened, folder, segments=tuple(segments))
+    return out
+
+
+def noisy(scale: float) -> Callable[[np.ndarray], np.ndarray]:
+    rng = np.random.default_rng(3)
+    return lambda weights: weights + scale * rng.normal(size=weights.shape)
+
+
+def certify(artifact: Path, samples: ArraySamples, against: Path | None, **settings: Any) -> Manifest:
+    wish = recipe.Calibrate(**{"max_drop": 0.05, "confidence": 0.9, **settings})
+    return calibrate(artifact, artifact.parent / "out", samples=samples, settings=wish, against=against, overwrite=True)
+
+
+def test_a_certificate_against_the_network_before_it_was_changed(tiny_artifact: Build, tiny_network: Any) -> None:
+    before = tiny_artifact(name="before")
+    changed = other_weights(before, before.parent / "changed", noisy(0.01))
+    samples = tiny_network.samples(4000)
+    manifest = certify(changed, samples, before)
+    certificate, policy = manifest.certificate, manifest.policy
+    assert certificate is not None
+    assert policy is not None
+    assert certificate.against == open_artifact(before).manifest.digest
+    assert policy.guarantee == "certified"
+    assert certificate.path[0] == certificate.path[1] == (NEVER, NEVER)
+    out = open_artifact(changed.parent / "out")
+    evidence = out.evidence()
+    assert evidence.against is not None
+    # the p-value of the thresholds that run, from the two engines' own answers on the samples that certify
+    order = draw_parts(4000, certificate.seed).certify
+    engines = open_engine(out.path, threads=1), open_engine(before, threads=1)
+    inputs, labels = engines[0].preprocess(samples.images(order)), samples.labels[order]
+    ran, whole = engines[0](inputs).logits.argmax(1), engines[1].exits(inputs)[-1].argmax(1)
+    gap = (whole == labels).astype(np.int8) - (ran == labels)
+    np.testing.assert_array_equal(losses(evidence, policy.thresholds), gap)
+    (level,) = certificate.levels
+    assert level.certified > 1
+    assert betting_p_value(gap, 0.05, level.delta) == pytest.approx(level.p_values[level.certified - 1], rel=1e-9)
+    assert policy.reference_accuracy == float((whole == labels).mean())
+    assert recompute(out) == certificate
+
+
+def test_a_network_that_has_lost_too_much_gets_no_certificate(tiny_artifact: Build, tiny_network: Any) -> None:
+    before = tiny_artifact(name="before")
+    worse = other_weights(before, before.parent / "worse", lambda weights: -weights)
+    manifest = certify(worse, tiny_network.samples(4000), before)
+    assert manifest.policy is not None
+    assert manifest.policy.guarantee == "no certificate"
+    assert manifest.policy.thresholds == (NEVER, NEVER)
+    check_covered(manifest, ExecutionTarget())
+    # neither the engine nor verify believes that it is certified
+    out = open_artifact(worse.parent / "out")
+    with staged(worse.parent / "claims") as folder:
+        rewrite(out, folder, policy=manifest.policy.model_copy(update={"guarantee": "certified"}))
+    with pytest.raises(CertificateError, match="not among those that are certified"):
+        open_engine(worse.parent / "claims")
+    assert "nothing is lost" not in (out.path / "README.md").read_text(encoding="utf-8")
+    # against itself nothing is lost where nobody leaves, and something can be certified
+    alone = certify(worse, tiny_network.samples(4000), None)
+    assert alone.certificate is not None
+    assert alone.certificate.against is None
+
+
+def test_explain_says_what_is_lost_though_nobody_leaves(tiny_artifact: Build, tiny_network: Any) -> None:
+    before = tiny_artifact(name="before")
+    worse = other_weights(before, before.parent / "worse", lambda weights: -weights)
+    certify(worse, tiny_network.samples(2000), before)
+    out = open_artifact(worse.parent / "out")
+    certificate, policy = out.manifest.certificate, out.manifest.policy
+    assert certificate is not None
+    assert policy is not None
+    found = risk(certificate, policy, out.evidence(), (1.0, 2.0, 3.0))
+    lost = float(losses(out.evidence(), (NEVER, NEVER)).mean())
+    assert lost > 0.5
+    assert [step.loss for step in found.steps] == [lost, lost]
+    assert all(lost < step.bound < lost + 0.1 for step in found.steps)
+    assert (found.against, found.chosen, found.certified) == (certificate.against, 0, 0)
+
+
+@pytest.mark.parametrize("per", ["exit", "class"])
+def test_groups_and_a_ladder_against_the_other_network(tiny_artifact: Build, tiny_network: Any, per: str) -> None:
+    before = tiny_artifact(name="before")
+    changed = other_weights(before, before.parent / "changed", noisy(0.003))
+    manifest = certify(changed, tiny_network.samples(9000), before, per=per, max_drop=0.08, ladder=(0.05,))
+    assert manifest.certificate is not None
+    assert [level.certified > 0 for level in manifest.certificate.levels] == [True, True]
+    recompute(open_artifact(changed.parent / "out"))
+
+
+def test_disagreement_with_the_other_network(tiny_artifact: Build, tiny_network: Any) -> None:
+    before = tiny_artifact(name="before")
+    changed = other_weights(before, before.parent / "changed", noisy(0.01))
+    samples = tiny_network.samples(4000)
+    blind = ArraySamples(samples.images(np.arange(4000)), np.full(4000, -1))
+    manifest = certify(changed, blind, before, unlabelled=True)
+    assert manifest.certificate is not None
+    assert manifest.policy is not None
+    assert manifest.policy.guarantee == "certified"
+    out = open_artifact(changed.parent / "out")
+    evidence = out.evidence()
+    assert evidence.against is not None
+    assert evidence.against.all()
+    assert not evidence.right[-1].all()  # the changed network's last exit is another one's
+    assert set(losses(evidence, manifest.policy.thresholds).tolist()) == {0, 1}
+    recompute(out)
+
+
+def test_evidence_and_certificate_must_speak_of_the_same(tiny_artifact: Build, tiny_network: Any) -> None:
+    before = tiny_artifact(name="before")
+    manifest = certify(before, tiny_network.samples(2000), before)
+    out = open_artifact(before.parent / "out")
+    assert manifest.certificate is not None
+    forged = manifest.certificate.model_copy(update={"against": None})
+    with staged(out.path.parent / "forged") as folder:
+        rewrite(out, folder, certificate=forged)
+    with pytest.raises(CertificateError, match="measured against is not what its evidence holds"):
+        recompute(open_artifact(out.path.parent / "forged"))
+
+
+def test_what_cannot_be_measured_against(tiny_artifact: Build, tiny_network: Any, tmp_path: Path) -> None:
+    artifact = tiny_artifact(name="mine")
+    samples = tiny_network.samples(1000)
+    with pytest.raises(UsageError, match="no certificate is asked for"):
+        calibrate(artifact, tmp_path / "out", samples=samples, settings=recipe.Calibrate(), against=artifact)
+    opened = open_artifact(artifact)
+    with staged(tmp_path / "other") as folder:
+        rewrite(opened, folder, classes=("a", "b", "c"))
+    with pytest.raises(UsageError, match="its classes are not those"):
+        certify(artifact, samples, tmp_path / "other")
+    shutil.rmtree(tmp_path / "other")
+    with staged(tmp_path / "other") as folder:
+        spec = opened.manifest.input.preprocess.model_copy(update={"mean": (0.1,)})
+        rewrite(opened, folder, input=opened.manifest.input.model_copy(update={"preprocess": spec}))
+    with pytest.raises(UsageError, match="its preprocessing are not those"):
+        certify(artifact, samples, tmp_path / "other")

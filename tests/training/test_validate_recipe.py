@@ -1,0 +1,172 @@
+"""What a method needs and a network or a recipe does not give."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sdcompress.checkpoint import open_checkpoint
+from sdcompress.errors import OutputExistsError, RecipeError
+from sdcompress.methods._base import Needs
+from sdcompress.models.build import build
+from sdcompress.models.cost import tap_shares
+from sdcompress.schema import recipe
+from sdcompress.training.run import train
+from sdcompress.training.validate_recipe import check_network, warn_of_places
+
+Small = Callable[..., recipe.Recipe]
+
+
+def test_r_drop_without_dropout_names_the_options(small: Small, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="has none") as caught:
+        train(small("method=r_drop"), tmp_path)
+    assert "dropout" in caught.value.next_step
+    assert not (tmp_path / "steps").exists()
+
+
+NETS = """
+from torch import nn
+from torchvision.ops import StochasticDepth
+
+class Net(nn.Module):
+    def __init__(self, classes, channels, part):
+        super().__init__()
+        self.part = part  # not called: what it is decides
+        self.classify = nn.Linear(channels, classes)
+
+    def forward(self, images):
+        return self.classify(images.mean((2, 3)))
+
+def stochastic_depth(classes, channels):
+    return Net(classes, channels, StochasticDepth(0.1, "row"))
+
+def attention(classes, channels):
+    return Net(classes, channels, nn.MultiheadAttention(4, 2, dropout=0.1))
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "drops"),
+    [
+        ("cifar:resnet8", {"dropout": 0.1}, True),
+        ("cifar:vgg11_bn", {"dropout": 0.1}, True),
+        ("cifar:wrn_10_1", {"dropout": 0.1}, True),
+        ("cifar:wrn_10_1", {}, False),
+        ("timm:resnet18", {"drop_path_rate": 0.1}, True),
+        ("needs_nets:stochastic_depth", {}, True),
+        ("needs_nets:attention", {}, True),
+        ("timm:resnet18", {}, False),
+    ],
+)
+def test_dropout_and_stochastic_depth_are_found(
+    name: str, options: dict[str, float], drops: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "needs_nets.py").write_text(NETS)
+    monkeypatch.syspath_prepend(tmp_path)
+    model = recipe.Model(name=name, options=options)
+    net = build(model, recipe.Exits(), classes=3, image=(3, 32, 32), heads=False)
+    asked = recipe.Recipe(model=model, method=recipe.Method(name="r_drop"))
+    if drops:
+        check_network(Needs(dropout=True), net, asked)
+        return
+    with pytest.raises(RecipeError, match="has none"):
+        check_network(Needs(dropout=True), net, asked)
+
+
+@pytest.mark.parametrize("method", ["ps_kd", "dlb", "cs_kd", "ema_teacher", "mixskd", "eed+ps_kd"])
+def test_mixed_images_are_refused_where_single_ones_are_compared(small: Small, tmp_path: Path, method: str) -> None:
+    with pytest.raises(RecipeError, match="cannot be mixed"):
+        train(small(f"method={method}", "train.augment.mixup=0.2"), tmp_path)
+
+
+def test_a_pyramid_over_tokens_is_refused(small: Small, tmp_path: Path) -> None:
+    tiny = "{img_size: 16, patch_size: 4, embed_dim: 12, depth: 4, num_heads: 2}"
+    settings = ["model.name=timm:vit_tiny_patch16_224", f"model.options={tiny}", "method=frskd"]
+    with pytest.raises(RecipeError, match="tokens"):
+        train(small(*settings), tmp_path)
+
+
+OWN = """
+from dataclasses import dataclass
+import torch.nn.functional as F
+from sdcompress.methods._base import Method
+
+__all__ = ["Mine"]
+
+@dataclass(frozen=True, kw_only=True)
+class Mine(Method):
+    def __call__(self, outputs, batch, state):
+        return {"mine": SIGN sum(F.cross_entropy(z, batch.labels) for z in outputs.logits)}
+"""
+
+
+def test_a_method_of_ones_own_trains_and_a_changed_or_moved_file_is_told_apart(small: Small, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(OWN.replace("SIGN", "+"))
+
+    def stop(done: int, _all: int) -> None:
+        if done == 6:
+            raise KeyboardInterrupt
+
+    def own(where: Path) -> recipe.Recipe:
+        return small("method=mine", f"method.file={where}")
+
+    with pytest.raises(KeyboardInterrupt):
+        train(own(file), tmp_path / "run", on_step=stop)
+    file.write_text(OWN.replace("SIGN", "-"))
+    with pytest.raises(OutputExistsError, match=r"the text of method\.file"):
+        train(own(file), tmp_path / "run")
+    moved = tmp_path / "elsewhere.py"
+    moved.write_text(OWN.replace("SIGN", "+"))
+    done = train(own(moved), tmp_path / "run")
+    assert done.state.finished
+    moved.unlink()
+    assert open_checkpoint(tmp_path / "run").network().exit_names == ("exit1", "exit2", "final")
+
+
+def test_a_refused_recipe_leaves_no_folder(small: Small, tmp_path: Path) -> None:
+    for settings in (["train.accumulate=7"], ["method=born_again"]):
+        with pytest.raises(RecipeError):
+            train(small(*settings), tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+    with pytest.raises(RecipeError, match="has none"):
+        train(small("method=r_drop"), tmp_path / "run")
+    assert not (tmp_path / "run" / "recipe.yaml").exists()
+
+
+BRANCHES = """
+from torch import nn
+
+class Branches(nn.Module):
+    # two wide branches side by side, so that it can be cut only at the narrow stem
+    def __init__(self, classes, channels, width=16):
+        super().__init__()
+        self.stem = nn.Conv2d(channels, 4, 3, padding=1)
+        self.left, self.right = (nn.Conv2d(4, width, 3, padding=1) for _ in range(2))
+        self.fc = nn.Linear(width, classes)
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.fc((self.left(x) * self.right(x)).mean((2, 3)))
+"""
+
+
+def test_exits_far_from_their_even_places_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "branches.py").write_text(BRANCHES)
+    monkeypatch.syspath_prepend(tmp_path)
+    asked = recipe.Recipe(model=recipe.Model(name="branches:Branches"), exits=recipe.Exits(auto=1))
+    image = (1, 16, 16)
+    net = build(asked.model, asked.exits, classes=10, image=image)
+    # MACs of a pixel: 9 x 1 x 4 in the stem, 2 x 9 x 4 x 16 in the branches, and 160 of all 256 pixels
+    assert tap_shares(net, image)[0] == pytest.approx(36 / (36 + 1152 + 160 / 256), rel=1e-3)
+    with pytest.warns(UserWarning, match=r"exits\.auto=1 .* stem at 3%"):
+        warn_of_places(net, asked, image)
+    named = asked.model_copy(update={"exits": recipe.Exits(at=("stem",))})
+    even = recipe.Recipe(exits=recipe.Exits(auto=2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_places(net, named, image)
+        warn_of_places(build(even.model, even.exits, classes=10, image=image), even, image)

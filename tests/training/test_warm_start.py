@@ -1,0 +1,188 @@
+"""What a training takes over from another one, and what it says of it."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from sdcompress.checkpoint import open_checkpoint
+from sdcompress.errors import CheckpointError, OutputExistsError, RecipeError
+from sdcompress.methods._base import Needs
+from sdcompress.models.build import build
+from sdcompress.schema.recipe import Model, Recipe
+from sdcompress.storage import digest_of
+from sdcompress.training.run import train
+from sdcompress.training.validate_recipe import check_network, check_recipe
+from sdcompress.training.warm_start import load_matching
+
+Small = Callable[..., Recipe]
+
+
+def frozen(recipe: Recipe, out: Path) -> dict[str, torch.Tensor]:
+    """The weights after a training that learns nothing."""
+    return train(recipe, out).network().state_dict()
+
+
+STILL = ["train.optimizer.lr=1e-30", "train.optimizer.weight_decay=0", "train.epochs=1"]
+
+
+def test_the_backbone_is_taken_over_by_another_method_and_its_heads_start_anew(small: Small, tmp_path: Path) -> None:
+    old = train(small("method=baseline", "train.epochs=1"), tmp_path / "old")
+    with pytest.warns(UserWarning, match=r"trained anew: heads\.0, heads\.1"):
+        new = frozen(small("method=byot", f"model.start={tmp_path / 'old'}", *STILL), tmp_path / "new")
+    parameters = dict(old.network().named_parameters())
+    assert all(torch.equal(new[name], value) for name, value in parameters.items())
+
+
+def test_heads_are_taken_over_where_they_stand_at_the_same_places(small: Small, tmp_path: Path) -> None:
+    old = train(small("method=byot", "train.epochs=1"), tmp_path / "old")
+    with pytest.warns(UserWarning, match="taken over from .*; trained anew: nothing"):
+        new = frozen(small("method=eed", f"model.start={tmp_path / 'old'}", *STILL), tmp_path / "new")
+    assert all(torch.equal(new[name], value) for name, value in old.network().named_parameters())
+    with pytest.warns(UserWarning, match="trained anew: heads"):
+        train(small("method=eed", f"model.start={tmp_path / 'old'}", "exits.auto=1", *STILL), tmp_path / "other")
+
+
+def test_a_resumed_run_does_not_start_again(small: Small, tmp_path: Path) -> None:
+    train(small("method=baseline", "train.epochs=1"), tmp_path / "old")
+    recipe = small("method=baseline", f"model.start={tmp_path / 'old'}", "train.checkpoint_steps=2")
+    whole = train(recipe, tmp_path / "whole")
+
+    def stop(done: int, _all: int) -> None:
+        if done == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, tmp_path / "parts", on_step=stop)
+    assert train(recipe, tmp_path / "parts").weights_sha256 == whole.weights_sha256
+
+
+def test_a_run_goes_on_without_what_it_started_from_and_says_nothing_twice(small: Small, tmp_path: Path) -> None:
+    train(small("method=baseline", "train.epochs=1"), tmp_path / "old")
+    recipe = small("method=byot", f"model.start={tmp_path / 'old'}")
+
+    def stop(done: int, _all: int) -> None:
+        if done == 7:
+            raise KeyboardInterrupt
+
+    with pytest.warns(UserWarning, match="trained anew: heads"), pytest.raises(KeyboardInterrupt):
+        train(recipe, tmp_path / "new", on_step=stop)
+    (tmp_path / "old").rename(tmp_path / "moved")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        moved = small("method=byot", f"model.start={tmp_path / 'moved'}")
+        assert train(moved, tmp_path / "new").state.finished
+
+
+def test_a_start_that_is_not_there_is_refused_before_anything_is_written(small: Small, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="There is no checkpoint"):
+        train(small(f"model.start={tmp_path / 'nowhere'}"), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_the_user_froze_stays_frozen(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "half.py").write_text(
+        "from sdcompress.models.backbones.cifar import cifar\n"
+        "def frozen(classes, channels):\n"
+        "    net = cifar('resnet8', classes=classes, image=(channels, 16, 16), pretrained=False)\n"
+        "    net.conv1.requires_grad_(False)\n"
+        "    return net\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    recipe = small("model.name=half:frozen", "method=fastbert", "exits.head=bottleneck")
+    first = build(recipe.model, recipe.exits, classes=10, image=(1, 16, 16)).backbone
+    torch.manual_seed(recipe.seed)
+    start = build(recipe.model, recipe.exits, classes=10, image=(1, 16, 16)).backbone.conv1.weight
+    assert not first.conv1.weight.requires_grad
+    trained = train(recipe, tmp_path / "run").network().backbone
+    assert torch.equal(trained.conv1.weight, start)
+    assert not torch.equal(trained.layer1[0].path[0].weight, first.layer1[0].path[0].weight)
+
+
+def test_another_backbone_says_what_both_are(small: Small, tmp_path: Path) -> None:
+    train(small("method=baseline", "train.epochs=1"), tmp_path / "old")
+    with pytest.raises(RecipeError, match=r"'cifar:resnet8'.*'cifar:wrn_10_1'") as caught:
+        train(small("model.name=cifar:wrn_10_1", f"model.start={tmp_path / 'old'}"), tmp_path / "new")
+    assert "method, exits, data and schedule may differ" in caught.value.allowed
+
+
+def test_a_run_of_another_method_names_what_can_be_taken_over(small: Small, tmp_path: Path) -> None:
+    train(small("method=baseline", "train.epochs=1"), tmp_path)
+    with pytest.raises(OutputExistsError, match=r"method\.name: 'baseline' -> 'byot'") as caught:
+        train(small("method=byot", "train.epochs=1"), tmp_path)
+    assert "model.start" in caught.value.next_step
+
+
+def test_going_on_with_another_torch_says_that_bits_may_differ(small: Small, tmp_path: Path) -> None:
+    def stop(done: int, _all: int) -> None:
+        if done == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(small(), tmp_path, on_step=stop)
+    state = open_checkpoint(tmp_path).path / "state.json"
+    fields = json.loads(state.read_text())
+    fields["versions"]["torch"] = "1.0"
+    del fields["digest"]
+    state.write_text(json.dumps({**fields, "digest": digest_of(fields)}))
+    with pytest.warns(UserWarning, match=r"torch 1\.0 -> "):
+        assert train(small(), tmp_path).state.finished
+
+
+FROZEN = ["method=fastbert", "method.backbone_share=0"]
+
+
+def test_a_backbone_that_nothing_has_trained_is_not_frozen(small: Small, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="random weights: the exits would learn random answers") as caught:
+        train(small(*FROZEN), tmp_path / "new")
+    assert "model.start" in caught.value.next_step
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(RecipeError, match="random weights"):
+        train(small("method=fastbert+ps_kd", "method.backbone_share=0"), tmp_path / "new")
+
+
+@pytest.mark.usefixtures("nets")
+def test_a_network_of_ones_own_may_load_its_weights_itself(small: Small) -> None:
+    with pytest.warns(UserWarning, match="If 'nets:plain' does not load trained weights itself"):
+        check_recipe(small(*FROZEN, "model.name=nets:plain"))
+
+
+def test_a_trained_start_may_be_frozen_but_not_with_a_classifier_of_other_classes(small: Small, tmp_path: Path) -> None:
+    train(small("method=baseline", "train.epochs=1"), tmp_path / "old")
+    recipe = small(*FROZEN, f"model.start={tmp_path / 'old'}", "train.epochs=1")
+    with pytest.warns(UserWarning, match="trained anew: heads"):
+        train(recipe, tmp_path / "new")
+    net = build(recipe.model, recipe.exits, classes=7, image=(1, 16, 16))
+    with pytest.raises(RecipeError, match=r"backbone\.fc\.weight, backbone\.fc\.bias of .*old.* is new"):
+        load_matching(open_checkpoint(tmp_path / "old"), net, recipe)
+
+
+@pytest.mark.parametrize(("classes", "fits"), [(1000, True), (7, False)])
+def test_published_weights_may_be_frozen_where_their_classifier_is_kept(
+    small: Small, classes: int, *, fits: bool
+) -> None:
+    recipe = small(*FROZEN, "model.name=timm:resnet18", "model.pretrained=true")
+    check_recipe(recipe)
+    net = build(Model(name="timm:resnet18"), recipe.exits, classes=classes, image=(1, 32, 32))
+    if fits:
+        check_network(Needs(), net, recipe)
+        return
+    with pytest.raises(RecipeError, match="are for 1000 classes, so that its classifier is new"):
+        check_network(Needs(), net, recipe)
+
+
+def test_a_file_of_weights_is_told_from_a_checkpoint(small: Small, tmp_path: Path) -> None:
+    done = train(small("method=baseline", "train.epochs=1"), tmp_path / "old")
+    with pytest.raises(CheckpointError, match="is a file") as caught:
+        train(small(f"model.start={done.path / 'weights.safetensors'}"), tmp_path / "new")
+    assert caught.value.next_step == f"name its folder: {done.path}"
+    (tmp_path / "w.pt").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="is a file") as caught:
+        train(small(f"model.start={tmp_path / 'w.pt'}"), tmp_path / "new")
+    assert "function of your own" in caught.value.next_step
+    assert "--out" not in caught.value.next_step
