@@ -238,6 +238,6 @@ def _batch_lost() -> Iterator[None]:
         raise ParityError(
             f"The exported graph cannot be run with another batch size: {str(error).strip().splitlines()[0][:200]}",
             allowed="a graph for any batch",
-            next_step=f"export with --opset {DYNAMO_OPSET}, or make the network independent of the batch size: no shape "
-            "of a batch stored as a number",
+            next_step=f"export with --opset {DYNAMO_OPSET}, or make the network independent of the batch size: no "
+            "shape of a batch stored as a number",
         ) from error

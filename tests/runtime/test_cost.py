@@ -46,7 +46,7 @@ def test_without_batches_it_is_the_time_of_one_and_without_a_policy_nothing() ->
 
 
 @pytest.mark.parametrize(
-    ("carried", "alive", "pays"),
+    ("allocated", "active", "pays"),
     [
         (4, 1, True),  # saves 2 ms for moving one row at most: .5 ms
         (8, 4, False),  # stage 1 takes as long with 4 as with 8
