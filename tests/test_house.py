@@ -115,3 +115,18 @@ def test_no_file_names_a_place_on_somebodys_machine() -> None:
 def test_tests_lie_where_what_they_test_lies() -> None:
     folders = {path.parent.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("test_*.py")}
     assert not [folder.as_posix() for folder in folders if not (PACKAGE / folder).is_dir()]
+
+
+def test_every_room_stands_on_the_map() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = page.partition("## Rooms")[2].partition("## Where")[0]
+    named = set(re.findall(r"`(\w+)`", table))
+    rooms = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
+    assert rooms - {"__init__", "__main__"} <= named
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda path: path.stem)
+def test_files_that_a_page_names_are_there(page: Path) -> None:
+    named = set(re.findall(r"`((?:\w+/)+\w+\.py)`", page.read_text(encoding="utf-8")))
+    ours = {name for name in named if any((folder / name.partition("/")[0]).is_dir() for folder in (ROOT, PACKAGE))}
+    assert not [name for name in ours if not any((folder / name).is_file() for folder in (ROOT, PACKAGE))]
