@@ -46,6 +46,7 @@ STATE = "state.json"
 STEPS = "steps"
 METRICS = "metrics.jsonl"
 UNDERSTOOD = 1
+_WEIGHTS = {".bin", ".ckpt", ".pt", ".pth", ".safetensors"}  # as files of weights end
 
 _MOST_OF_A_STATE = 2**24  # bytes
 _METRICS = TypeAdapter(dict[str, float])
@@ -203,7 +204,7 @@ def open_checkpoint(path: Path | str) -> Checkpoint:
     path = Path(path)
     try:
         folder = path if (path / STATE).is_file() else newest(path)
-        if folder is None and path.is_file():
+        if folder is None and (path.is_file() or path.suffix in _WEIGHTS):
             raise _no_folder(path)
         if folder is None:
             raise CheckpointError(
@@ -226,7 +227,8 @@ def open_checkpoint(path: Path | str) -> Checkpoint:
 def _no_folder(path: Path) -> CheckpointError:
     inside = (path.parent / STATE).is_file()
     return CheckpointError(
-        f"{path} is a file, and a checkpoint is a folder: weights with the record of how they were trained.",
+        f"{path} is {'a file' if path.exists() else 'not there'}, and a checkpoint is a folder: weights with the record "
+        "of how they were trained.",
         allowed=f"a folder with {STATE}, or the folder of a training run (with {STEPS}/)",
         next_step=f"name its folder: {path.parent}"
         if inside

@@ -98,7 +98,7 @@ def test_the_evaluation_that_the_cases_below_edit_is_a_right_one(tmp_path: Path)
 @pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS.keys())
 def test_an_edited_evaluation_is_refused_where_it_is_read(tmp_path: Path, edit: dict[str, Any]) -> None:
     (tmp_path / "e.json").write_text(json.dumps({**EVALUATION, **edit}))
-    with pytest.raises(UsageError, match=r"e\.json does not hold a Evaluation"):
+    with pytest.raises(UsageError, match=r"e\.json does not hold an Evaluation"):
         read_result(tmp_path / "e.json", Evaluation)
 
 

@@ -29,7 +29,11 @@ def check_outside(out: Path | str, *, adds: bool = False) -> None:
     for folder in [*([out] if adds else []), *out.parents]:
         kind = _kind(folder)
         if kind:
-            where = f"lies inside the {kind} '{folder}'" if folder != out else f"is the folder of a {kind}"
+            where = (
+                f"lies inside the {kind} '{folder}'"
+                if folder != out
+                else f"is the folder of {'an' if kind == 'artifact' else 'a'} {kind}"
+            )
             raise OutputExistsError(
                 f"'{out}' {where}, which would not be intact any more.",
                 allowed="a folder outside of artifacts and training runs",

@@ -14,6 +14,7 @@ from typing import Any
 
 from sdcompress.artifact.read import MANIFEST, SIGNATURE, Artifact, open_artifact
 from sdcompress.errors import OutputExistsError, SignatureError, UsageError, requires_extra
+from sdcompress.printable import printable
 from sdcompress.schema.report import SignatureVerdict
 from sdcompress.storage import storage_errors
 
@@ -196,13 +197,12 @@ def _verdict(bundle: Mapping[str, Any], *, key: str) -> SignatureVerdict:
 
     first = material["x509CertificateChain"]["certificates"][0]
     subject = x509.load_der_x509_certificate(base64.b64decode(first["rawBytes"])).subject.rfc4514_string()
-    return SignatureVerdict(key=key, kind="certificate", signer=_printable(subject))
+    return SignatureVerdict(key=key, kind="certificate", signer=printable(subject))
 
 
 def _line(error: Exception) -> str:
-    text = str(error) or type(error).__name__
-    return _printable(text.splitlines()[0])[:300]
-
-
-def _printable(text: str) -> str:
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+    if isinstance(error, AttributeError):  # what the library says of a key that has no curve
+        return "it is no key on an elliptic curve"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return (str(error) or type(error).__name__).splitlines()[0][:300]

@@ -100,6 +100,8 @@ def predict(
 ) -> None:
     """Predict image files, one at a time: class, probability, exit, and milliseconds.
 
+    A file that cannot be read stops nothing, and ends with exit code 2.
+
     Example: sdcompress predict artifacts/early-exit photos --csv > predictions.csv
     """
     from sdcompress import api
@@ -123,6 +125,8 @@ def predict(
         write_csv(predictions)
     else:
         show_predictions(predictions)
+    if any(prediction.error is not None for prediction in predictions):
+        raise typer.Exit(UsageError.exit_code)
 
 
 def explain_(

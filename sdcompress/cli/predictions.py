@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from sdcompress.cli.screen import say, table
+from sdcompress.printable import printable
 from sdcompress.schema.prediction import FilePrediction
 
 __all__ = ["show_predictions", "write_csv"]
@@ -33,12 +34,13 @@ def write_csv(predictions: Sequence[FilePrediction]) -> None:
     most = max((len(one.top) for one in predictions), default=0)
     numbers = [""] if most <= 1 else [f"_{position}" for position in range(1, most + 1)]
     writer = csv.writer(sys.stdout)
+    text = printable if sys.stdout.isatty() else str  # a file gets names as they are, a terminal nothing that acts
     pairs = [name + number for number in numbers for name in ("class", "probability")]
     writer.writerow(["file", *pairs, "exit", "prepare_ms", "run_ms", "error"])
     for one in predictions:
-        classes = [cell for each in one.top for cell in (each.label, f"{each.probability:.6f}")]
+        classes = [cell for each in one.top for cell in (text(each.label), f"{each.probability:.6f}")]
         classes += [""] * (len(pairs) - len(classes))
-        writer.writerow([one.file, *classes, one.exit, _ms(one.prepare_ms), _ms(one.run_ms), one.error])
+        writer.writerow([text(one.file), *classes, one.exit, _ms(one.prepare_ms), _ms(one.run_ms), one.error])
 
 
 def _ms(value: float | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -59,7 +60,10 @@ def predict(
         progress: called with (files done, all files).
     """
     listed = tuple(files)
-    engine(np.zeros((1, *engine.image), np.float32))  # the first call prepares buffers, and would take longer
+    # the first calls load codecs and prepare buffers, which is no image's time
+    engine(np.zeros((1, *engine.image), np.float32))
+    with contextlib.suppress(InputError):
+        engine.preprocess(listed[:1])
     predictions = []
     for done, file in enumerate(listed, start=1):
         predictions.append(_predicted(engine, file, top))
@@ -75,7 +79,8 @@ def _predicted(engine: Engine, file: Path, top: int) -> FilePrediction:
     try:
         inputs = engine.preprocess([file])
     except InputError as error:
-        return FilePrediction(file=str(file), error=error.found)
+        why = error.__cause__ if isinstance(error.__cause__, InputError) else error  # without the place in a batch
+        return FilePrediction(file=str(file), error=why.found)
     prepared = perf_counter()
     prediction = engine(inputs)
     ended = perf_counter()

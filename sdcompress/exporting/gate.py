@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -15,7 +16,7 @@ from sdcompress.data.preprocess import normalise
 from sdcompress.errors import ParityError
 from sdcompress.exporting import parity
 from sdcompress.exporting.chain import Chain
-from sdcompress.exporting.hard import HardLogits, differences
+from sdcompress.exporting.hard import HardLogits, decided_by_rounding, differences
 from sdcompress.exporting.probe import first_not_finite
 from sdcompress.exporting.signals import check_signals
 from sdcompress.schema.manifest import ExitSignals, Input, ParityRecord
@@ -87,6 +88,12 @@ class Gate:
     def _check_hard(self, graphs: Mapping[str, bytes], exits: Mapping[str, str], *, out: Path, what: str) -> None:
         """Hold graphs that pass on real images against the checkpoint on those that real ones rarely are."""
         hard, named = self._hard, {name: self._hard.logits[name] for name in exits}
+        if kinds := decided_by_rounding(hard, self._settings):
+            warnings.warn(
+                f"The network's answers to images that are {', '.join(kinds)} hang on the last digits of the input: "
+                "the checkpoint's own logits move with them. The exported graph may answer otherwise there.",
+                stacklevel=4,
+            )
         found = differences(self._run(graphs, exits), replace(hard, logits=named), self._settings)
         if not found:
             return

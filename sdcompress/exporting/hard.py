@@ -11,7 +11,7 @@ import numpy.typing as npt
 from sdcompress.exporting.parity import allowance
 from sdcompress.schema.recipe import Export
 
-__all__ = ["KINDS", "HardLogits", "differences", "hard_images", "lost", "nudged"]
+__all__ = ["KINDS", "HardLogits", "decided_by_rounding", "differences", "hard_images", "lost", "nudged"]
 
 KINDS = ("black", "grey", "white", "half black, half white", "saturated noise", "noise")
 
@@ -85,6 +85,20 @@ def _difference(wanted: Floats, near: Floats, made: Floats, settings: Export) ->
     allowed = allowance(wanted, settings)
     off, moved = float(np.abs(made - wanted).max()), float(np.abs(near - wanted).max())
     return f"logits are off by {off:.2g} (allowed {allowed:.2g})" if off > allowed >= moved else ""
+
+
+def decided_by_rounding(hard: HardLogits, settings: Export) -> list[str]:
+    """The kinds of images on which the checkpoint's own logits move beyond the tolerance with roundings of the image.
+
+    There an exported graph may answer otherwise, and so may torch on another machine.
+    """
+    kinds = []
+    for row, kind in enumerate(KINDS):
+        pairs = [(hard.logits[name][row], hard.nudged[name][row]) for name in hard.logits]
+        finite = [(logits, near) for logits, near in pairs if np.isfinite([logits, near]).all()]
+        if any(float(np.abs(near - logits).max()) > allowance(logits, settings) for logits, near in finite):
+            kinds.append(kind)
+    return kinds
 
 
 def lost(before: Sequence[Floats], after: Floats) -> list[tuple[int, int]]:

@@ -61,7 +61,13 @@ def claimed(manifest: Manifest, *, card: bool, scores: bool) -> tuple[str, ...]:
             found.append("thresholds: where they lie between the scores of two tested images")
     if policy:
         figures = [] if certificate else ["images and shares", "accuracies"]
-        what = ["the split it was chosen on", *figures, "its times (stage_ms and the like)", "backend and device"]
+        what = [
+            *([] if certificate else ["thresholds"]),
+            "the split it was chosen on",
+            *figures,
+            "its times (stage_ms and the like)",
+            "backend and device",
+        ]
         found.append(f"policy: {', '.join(what)}")
     if manifest.one_graph:
         found.append(f"{manifest.one_graph.file}: its times")

@@ -68,8 +68,9 @@ def _tree(source: str | Path | Mapping[str, Any] | Recipe | None) -> tuple[str, 
     text = _text(path) if os.path.isfile(path) else _shipped(str(source))  # noqa: PTH113 - never fails, as is_file does
     tree = load_yaml(text, f"the recipe {source}")
     if not isinstance(tree, dict):
+        content = "nothing" if tree is None else f"{type(tree).__name__}, not keys and values"
         raise RecipeError(
-            f"The recipe {source} holds {type(tree).__name__}, not keys and values.",
+            f"The recipe {source} holds {content}.",
             next_step="see 'sdcompress train --print-config' for what a recipe looks like",
         )
     return f"the recipe {source}", tree

@@ -45,8 +45,9 @@ def read_result(path: Path, kind: type[Result], next_step: str = "make it again"
 
 
 def _refused(path: Path, kind: type[Frozen], why: str, next_step: str) -> UsageError:
+    article = "an" if kind.__name__[0] in "AEIOU" else "a"
     return UsageError(
-        f"{path} does not hold a {kind.__name__}: {why}.",
+        f"{path} does not hold {article} {kind.__name__}: {why}.",
         allowed="a file made with 'sdcompress bench --json' or 'sdcompress evaluate --json'",
         next_step=next_step,
     )

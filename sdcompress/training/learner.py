@@ -91,7 +91,7 @@ class Learner:
             self._teacher,
             class_weights=None if weights is None else torch.from_numpy(weights).to(fabric.device),
         ).to(fabric.device)
-        self._look_for_unused(step, batches, say=start is None)
+        all_learn = not self._look_for_unused(step, batches, say=start is None) and len(self._spans) == 1
         if spec.compile:
             step.net = cast("nn.Module", torch.compile(self.net))
         self._forward = fabric.setup_module(step)
@@ -106,7 +106,7 @@ class Learner:
         self._infinite = {name: found for name, values in placed.items() if (found := torch.isinf(values)).any()}
         self._now = Resumable(self.net, state, self.optimizer, average, self._teacher, {})
         if start is not None:
-            restore(start, self._now)
+            restore(start, self._now, all_learn=all_learn)
         self.step, self.steps = start.state.step if start else 0, spec.epochs * self._per_epoch
         self._statistics = [values for values in self.net.buffers() if values.is_floating_point()]
         if self._now.scaler:
@@ -187,8 +187,11 @@ class Learner:
         net.to(memory_format=self._layout)
         return net
 
-    def _look_for_unused(self, step: TrainingStep, batches: Batches, *, say: bool) -> None:
+    def _look_for_unused(self, step: TrainingStep, batches: Batches, *, say: bool) -> set[str]:
         """Run the first batch once in every phase; name the parameters without a gradient, and tell DDP of them.
+
+        Returns:
+            Their names.
 
         DDP fails where a gradient that it waits for does not come; one process trains without it.
         """
@@ -208,6 +211,7 @@ class Learner:
             find_unused(self._fabric)
         if (unused := trained - reached) and say and self._fabric.is_global_zero:
             warnings.warn(describe_unused(unused), stacklevel=2)
+        return unused
 
     def _span(self) -> Span:
         return span_at(self._spans, self.step // self._per_epoch)

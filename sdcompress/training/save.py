@@ -86,8 +86,13 @@ def save(out: Path, now: Resumable, *, write: bool = True, **facts: Any) -> Path
     return folder
 
 
-def restore(checkpoint: Checkpoint, now: Resumable) -> None:
+def restore(checkpoint: Checkpoint, now: Resumable, *, all_learn: bool = False) -> None:
     """Put a checkpoint's tensors into a freshly built run; ``now.scaler`` is replaced.
+
+    Args:
+        checkpoint: what is restored.
+        now: where it is put.
+        all_learn: whether every parameter learns in every step, so that the optimiser has learnt something of each.
 
     Raises:
         CheckpointError: if names, shapes or dtypes are not those of the run. Everything is compared before anything
@@ -103,6 +108,9 @@ def restore(checkpoint: Checkpoint, now: Resumable) -> None:
     for part, (module, tensors) in parts.items():
         _check_tensors(checkpoint, part, module.state_dict(), tensors)
     learnt = _optimizer_state(checkpoint, now.optimizer, _under("optimizer.", training))
+    parameters = sum(len(group["params"]) for group in now.optimizer.param_groups)
+    if all_learn and checkpoint.state.step and 0 < len(learnt) < parameters:
+        raise broken_checkpoint(checkpoint.path, f"its optimizer knows {len(learnt)} of {parameters} parameters")
     for module, tensors in parts.values():
         load(module, tensors)
     # hyper-parameters come from the recipe, which is the same; only what was learnt comes from the checkpoint

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sdcompress.exporting.hard import KINDS, HardLogits, differences, hard_images, lost, nudged
+from sdcompress.exporting.hard import KINDS, HardLogits, decided_by_rounding, differences, hard_images, lost, nudged
 from sdcompress.schema.recipe import Export
 
 SETTINGS = Export(atol=1e-4, rtol=1e-3)
@@ -54,6 +54,14 @@ def test_a_number_must_be_a_number(value: float) -> None:
     assert found(changed(2, value)) == [
         "final: of an image that is white, logits are not finite, which the checkpoint's are"
     ]
+
+
+def test_images_whose_answer_is_rounding_are_named() -> None:
+    assert decided_by_rounding(HARD, SETTINGS) == []
+    # allowed are 1e-4 + 1e-3 * 3
+    assert decided_by_rounding(final(LOGITS, changed(2, 1.003)), SETTINGS) == []
+    assert decided_by_rounding(final(LOGITS, changed(2, 1.004)), SETTINGS) == ["white"]
+    assert decided_by_rounding(final(LOGITS, changed(0, np.nan)), SETTINGS) == []  # another check speaks of that
 
 
 def test_nan_must_be_nan() -> None:

@@ -244,6 +244,7 @@ SHORT = {
     "index": lambda tensors: tensors.update({"optimizer.9999.momentum_buffer": torch.zeros(1)}),
     "name": lambda tensors: tensors.update({"optimizer.0.other": torch.zeros(1)}),
     "average": lambda tensors: tensors.update({"net.backbone.conv1.weight": torch.zeros(1)}),
+    "one optimiser state": lambda tensors: tensors.pop("optimizer.0.momentum_buffer"),
     "missing": lambda tensors: tensors.pop("net.backbone.conv1.weight"),
 }
 
