@@ -227,8 +227,8 @@ def open_checkpoint(path: Path | str) -> Checkpoint:
 def _no_folder(path: Path) -> CheckpointError:
     inside = (path.parent / STATE).is_file()
     return CheckpointError(
-        f"{path} is {'a file' if path.exists() else 'not there'}, and a checkpoint is a folder: weights with the record "
-        "of how they were trained.",
+        f"{path} is {'a file' if path.exists() else 'not there'}, and a checkpoint is a folder: weights with the "
+        "record of how they were trained.",
         allowed=f"a folder with {STATE}, or the folder of a training run (with {STEPS}/)",
         next_step=f"name its folder: {path.parent}"
         if inside
