@@ -64,7 +64,7 @@ print(engine.classes[prediction.logits[0].argmax()], prediction.exit_index[0])
 
 ## Run it without
 
-Save it as `classify.py` in this folder: `python classify.py photo.jpg` says the class of an image of any size. It needs numpy,
+Save it as `classify.py` in this folder; `python classify.py photo.jpg` then says the class of an image. It needs numpy,
 Pillow and onnxruntime. `network_input` is the complete rule from an image to the input.
 
 ```python{code}```
