@@ -59,7 +59,7 @@ def with_largest(model: onnx.ModelProto, names: Collection[str]) -> onnx.ModelPr
             [
                 helper.make_node("Abs", [name], [absolute]),
                 helper.make_node("IsInf", [absolute], [infinite]),
-                helper.make_node("ExecutionTarget", [infinite, _NOTHING, absolute], [finite]),
+                helper.make_node("Where", [infinite, _NOTHING, absolute], [finite]),
                 helper.make_node("ReduceMax", [finite], [largest_name(name)], keepdims=0),
             ]
         )

@@ -15,7 +15,7 @@ _LARGEST = float(np.finfo(np.float16).max)
 
 # Operator -> the inputs that may be fills, and how large they may be. A sum needs room for what is added to the fill.
 _FILLED = {
-    "ExecutionTarget": ((1, 2), _LARGEST),
+    "Where": ((1, 2), _LARGEST),
     "Pad": ((2,), _LARGEST),
     "Clip": ((1, 2), _LARGEST),
     "Max": (None, _LARGEST),

@@ -145,7 +145,7 @@ class _Reductions:
                     graph.initializer.append(numpy_helper.from_array(np.float32(replaced), f"{result}/replaced"))
                     graph.node.append(helper.make_node("IsInf", [name], [f"{result}/infinite"]))
                     chosen = [f"{result}/infinite", f"{result}/replaced", name]
-                    graph.node.append(helper.make_node("ExecutionTarget", chosen, [given]))
+                    graph.node.append(helper.make_node("Where", chosen, [given]))
                 graph.node.append(helper.make_node(operator, [given], [result], keepdims=0))
                 graph.output.append(helper.make_tensor_value_info(result, TensorProto.FLOAT, []))
         options = onnxruntime.SessionOptions()

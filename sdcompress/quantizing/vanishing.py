@@ -13,7 +13,7 @@ __all__ = ["guarded"]
 # What a small number goes through on its way to where it matters, and what ends it: the result is of ordinary size
 _PASSES = frozenset(
     {
-        *("Add", "Sub", "Mul", "Sqrt", "Abs", "Neg", "Max", "Min", "Clip", "ExecutionTarget", "Identity"),
+        *("Add", "Sub", "Mul", "Sqrt", "Abs", "Neg", "Max", "Min", "Clip", "Where", "Identity"),
         *("Reshape", "Expand", "Squeeze", "Unsqueeze", "Transpose"),
     }
 )

@@ -22,7 +22,7 @@ def masked(graph: Made, fill: float, how: str) -> onnx.ModelProto:
     weights: dict[str, np.ndarray] = {"w": np.eye(3, dtype=np.float32), "v": np.eye(3, dtype=np.float32)}
     if how == "where":
         weights |= {"mask": MASK, "fill": np.array(fill, np.float32)}
-        nodes = [helper.make_node("ExecutionTarget", ["mask", "fill", "s"], ["m"], name="fill")]
+        nodes = [helper.make_node("Where", ["mask", "fill", "s"], ["m"], name="fill")]
     else:
         weights["bias"] = np.where(MASK, fill, 0).astype(np.float32)
         nodes = [helper.make_node("Add", ["s", "bias"], ["m"], name="fill")]

@@ -183,7 +183,7 @@ def test_an_operator_without_float16_computes_in_float32(graph: Made, segment_of
         helper.make_node("Conv", ["x", "w"], ["c"], name="conv"),
         helper.make_node("Celu", ["c"], ["e"], alpha=0.5, name="celu"),
         helper.make_node("IsInf", ["e"], ["infinite"], name="isinf"),
-        helper.make_node("ExecutionTarget", ["infinite", "zero", "e"], ["y"], name="where"),
+        helper.make_node("Where", ["infinite", "zero", "e"], ["y"], name="where"),
     ]
     weights = {"w": np.ones((1, 1, 1, 1), np.float32), "zero": np.zeros((), np.float32)}
     shape: list[int | str] = ["batch", 1, 1, 4]
