@@ -162,6 +162,8 @@ def _show_checkpoint(checkpoint: Checkpoint, *, as_json: bool) -> None:
         write_json({"checkpoint": str(checkpoint.path), "run": str(run_folder), **facts})
         return
     say(f"{run_folder}: {state.epoch} epochs, {state.step} steps, {state.samples} training images")
+    for one in state.extensions:
+        say(f"made longer at step {one.step}, up to which its rates were those of {one.epochs} epochs")
     say(f"next: sdcompress evaluate {run_folder}")
     say(f"      sdcompress export {run_folder} --layout cascade --out artifacts/{state.recipe.method.name}-cascade")
 

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 import sdcompress
 from sdcompress.checkpoint import open_checkpoint, read_metrics
+from sdcompress.cli.app import app
 from sdcompress.errors import OutputExistsError, RecipeError, UsageError
 from sdcompress.schema.recipe import Recipe
 
@@ -74,3 +76,9 @@ def test_a_recipe_and_a_run_are_one_too_many(small: Small, tmp_path: Path) -> No
     sdcompress.train(small("train.epochs=1"), tmp_path / "run")
     with pytest.raises(UsageError, match="A recipe was given"):
         sdcompress.train(small(), extends=tmp_path / "run")
+
+
+def test_the_command_line_says_so(small: Small, tmp_path: Path) -> None:
+    sdcompress.train(small("train.epochs=1"), tmp_path / "run")
+    shown = CliRunner().invoke(app, ["train", "--from", str(tmp_path / "run"), "--epochs", "2"]).output
+    assert "made longer at step 5, up to which its rates were those of 1 epochs" in shown
