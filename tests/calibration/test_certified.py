@@ -152,6 +152,8 @@ def test_a_budget_takes_the_safest_certified_step_that_keeps_it(
 ) -> None:
     monkeypatch.setattr("sdcompress.calibration.certify.stage_ms", lambda engine, samples: (1.0, 1.0, 1.0))
     monkeypatch.setattr("sdcompress.calibration.certified.overhead", lambda *_: 1.0)
+    # three calibrations are compared: none of them may measure for itself
+    monkeypatch.setattr("sdcompress.calibration.certify.decision_ms", lambda policy, signals: (0.0, 0.0))
     _, fastest, _ = certified(tiny_artifact, samples, "fastest")
     budget = (fastest.mean_ms + 3.0) / 2
     certificate, policy, out = certified(tiny_artifact, samples, "budget", budget_ms=budget)
