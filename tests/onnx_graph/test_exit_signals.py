@@ -62,7 +62,7 @@ def test_what_is_not_a_number_stays_none() -> None:
 
 def test_the_names_say_what_they_are_and_the_logits_stay() -> None:
     assert ExitSignals(values="exit1_signals", decision="exit1_decision") == NAMES
-    assert [output.name for output in MODEL.graph.output] == ["exit1_logits", "exit1_signals", "exit1_answer"]
+    assert [output.name for output in MODEL.graph.output] == ["exit1_logits", "exit1_signals", "exit1_decision"]
     assert [output.name for output in network().graph.output] == ["exit1_logits"]  # the given model is left alone
 
 

@@ -39,7 +39,7 @@ def test_against_float64(logits: np.ndarray, temperature: float) -> None:
     np.testing.assert_allclose(found["second_prob"], ordered[:, -2], rtol=1e-2, atol=1e-6)
     np.testing.assert_allclose(found["entropy"], entropy, rtol=1e-2, atol=1e-4)
     assert found.decision.tolist() == logits.argmax(1).tolist()
-    assert [array.dtype for array in found] == [np.float32] * 3 + [np.int64]
+    assert (found.stacked().dtype, found.decision.dtype) == (np.float32, np.int64)
     assert (found["max_prob"] <= 1).all()
 
 
