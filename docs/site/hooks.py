@@ -58,18 +58,45 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Lead links to a method's file to its page."""
+    """Lead links to a method's file to its page, and put the table of methods where a page asks for it."""
+    markdown = markdown.replace("<!-- table of methods -->", methods_table())
     return re.sub(r"(\]\([^)\s]*sdcompress/methods/[a-z]\w*)\.py\)", r"\1.md)", markdown)
+
+
+def methods_table() -> str:
+    """The methods in Markdown, as a table: name, teacher, whether exits and mixing are on."""
+    head = "| method | what teaches | exits in training | mixup, CutMix |\n|---|---|---|---|\n"
+    return head + "".join(map(_row, sorted(METHODS.glob("[!_]*.py"))))
+
+
+def _row(path: Path) -> str:
+    kind = _class(ast.parse(path.read_text(encoding="utf-8")))
+    teacher = (ast.get_docstring(kind) or "").partition("\n")[0]
+    flags = " | ".join("yes" if flag else "no" for flag in needs(kind))
+    return f"| [`{path.stem}`](../sdcompress/methods/{path.stem}.py) | {teacher} | {flags} |\n"
+
+
+def needs(kind: ast.ClassDef) -> tuple[bool, bool]:
+    """Whether a method trains with exits, and whether mixup and CutMix may be on."""
+    calls = (node for node in ast.walk(kind) if isinstance(node, ast.Call) and ast.unparse(node.func) == "Needs")
+    keywords = {word.arg: ast.unparse(word.value) == "True" for call in calls for word in call.keywords}
+    label = "LabelMethod" in map(ast.unparse, kind.bases)
+    return keywords.get("exits", not label), keywords.get("mixing", True)
+
+
+def _class(module: ast.Module) -> ast.ClassDef:
+    (kind,) = (node for node in module.body if isinstance(node, ast.ClassDef))
+    return kind
 
 
 def method_page(path: Path) -> str:
     """A method's page in Markdown: its docstring, its parameters with range and default, its code."""
     source = path.read_text(encoding="utf-8")
     module = ast.parse(source)
-    (kind,) = (node for node in module.body if isinstance(node, ast.ClassDef))
+    kind = _class(module)
     text = re.sub(r"``", "`", ast.get_docstring(module) or "")
-    text = re.sub(r"\barXiv (\d{4}\.\d{5})", r"[arXiv \1](https://arxiv.org/abs/\1)", text)
-    text = re.sub(r"\bdoi (10\.[^\s,;)]*[^\s,;).])", r"[doi \1](https://doi.org/\1)", text)
+    text = re.sub(r"\barXiv\s(\d{4}\.\d{4,5})", r"[arXiv \1](https://arxiv.org/abs/\1)", text)
+    text = re.sub(r"\bdoi\s(10\.[^\s,;)]*[^\s,;).])", r"[doi \1](https://doi.org/\1)", text)
     text = re.sub(r"^([A-Z][a-z]+( from [^:\n]*)?:)(?=\s)", r"**\1**", text, flags=re.MULTILINE)
     code = ast.get_source_segment(source, kind) or ""
     head = f"# {path.stem}\n\n{text}\n\n{_parameters(kind)}\n"
