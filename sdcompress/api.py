@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from sdcompress import pipeline, recipes
+from sdcompress import recipes
 from sdcompress.artifact.read import open_artifact
 from sdcompress.artifact.signature import sign
 from sdcompress.benchmarking.candidate import bench_originals, bench_samples
@@ -25,10 +25,11 @@ from sdcompress.evaluation.predict import image_files
 from sdcompress.evaluation.predict import predict as run_predict
 from sdcompress.evaluation.trained_model import open_trained_model
 from sdcompress.explaining.explain import explain
-from sdcompress.exporting.verify import verify
 from sdcompress.formats import export
-from sdcompress.look_ahead import warn_of_export
 from sdcompress.machine import default_threads
+from sdcompress.pipeline.preflight import warn_of_export
+from sdcompress.pipeline.run import Stage
+from sdcompress.pipeline.run import run as run_pipeline
 from sdcompress.quantizing.verbs import quantize
 from sdcompress.reporting.build import build as build_report
 from sdcompress.reporting.write import write as write_report
@@ -36,6 +37,7 @@ from sdcompress.schema import recipe as schema
 from sdcompress.schema.prediction import FilePrediction
 from sdcompress.schema.recipe import Recipe
 from sdcompress.schema.report import BenchReport, Evaluation, Report
+from sdcompress.verification.verify import verify
 
 __all__ = [
     "bench",
@@ -321,7 +323,7 @@ def run(
     settings: Iterable[str] = (),
     command: str = "",
     overwrite: bool = False,
-    stage: pipeline.Stage | None = None,
+    stage: Stage | None = None,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
     on_start: Callable[[str], None] | None = None,
 ) -> Report:
@@ -333,12 +335,12 @@ def run(
         settings: ``section.key=value`` on top of the recipe.
         command: what the user typed, for the record.
         overwrite: throw away training runs of other recipes that are there.
-        stage: shows what goes on, see ``sdcompress.pipeline.Stage``.
+        stage: shows what goes on, see ``sdcompress.pipeline.run.Stage``.
         on_epoch: called with the metrics of each epoch.
         on_start: called with a sentence about threads and device before a training's first step.
     """
     read = recipes.read(recipe, settings)
     folder = Path(out) if out is not None else Path("runs") / read.name
-    return pipeline.run(
+    return run_pipeline(
         read, folder, command=command, overwrite=overwrite, stage=stage, on_epoch=on_epoch, on_start=on_start
     )

@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, requires, version
 
 from sdcompress.machine import machine, visible_cores
-from sdcompress.nvidia.diagnose import TensorRtState, diagnose_tensorrt
 from sdcompress.schema.base import Frozen
 from sdcompress.schema.report import Machine
+from sdcompress.tensorrt.nvidia.diagnose import TensorRtState, diagnose_tensorrt
 
 __all__ = ["Diagnosis", "Extra", "Package", "diagnose", "new_enough", "read_requirements"]
 

@@ -9,13 +9,13 @@ from typing import Any, Literal
 
 from sdcompress.artifact.read import MANIFEST
 from sdcompress.checkpoint import open_checkpoint
-from sdcompress.engines.build import build_engines
-from sdcompress.engines.settings import BuildSettings
 from sdcompress.errors import UsageError
 from sdcompress.exporting import verbs
-from sdcompress.nvidia.trt import load
 from sdcompress.schema.graphs import Ensemble, Layout
 from sdcompress.schema.manifest import Manifest
+from sdcompress.tensorrt.building.build import build_engines
+from sdcompress.tensorrt.building.settings import BuildSettings
+from sdcompress.tensorrt.nvidia.trt import load
 
 __all__ = ["export"]
 

@@ -23,8 +23,8 @@ from sdcompress.calibration.calibrate import calibrate
 from sdcompress.data.preprocess import normalise
 from sdcompress.data.samples import ArraySamples
 from sdcompress.exporting.one_graph import Host, export_one_graph
-from sdcompress.exporting.partition import ports
-from sdcompress.exporting.signals import add_signals
+from sdcompress.onnx_graph.exit_signals import add_signals
+from sdcompress.onnx_graph.partition import ports
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Exit, ExitSignals, Input, ParityRecord, Policy, Preprocess, Provenance, Segment
 

@@ -13,10 +13,10 @@ import pytest
 from sdcompress.checkpoint import METRICS, STATE, STEPS, newest, open_checkpoint, read_metrics
 from sdcompress.errors import ArtifactError, CheckpointError, SdcompressError, UsageError, VerificationError
 from sdcompress.evaluation.trained_model import open_trained_model
+from sdcompress.pipeline.steps import Steps
 from sdcompress.reporting.build import build
 from sdcompress.reporting.read import read_result
 from sdcompress.schema.report import BenchReport, Evaluation, Latency
-from sdcompress.steps import Steps
 
 DAMAGED = {
     "half of it": b'{"a": "b',

@@ -13,7 +13,7 @@ from sdcompress.artifact.read import open_artifact
 from sdcompress.artifact.write import staged
 from sdcompress.exporting.graph import BATCH, INPUT, logits_name
 from sdcompress.exporting.layout import Facts, Layout, write
-from sdcompress.exporting.signals import add_signals
+from sdcompress.onnx_graph.exit_signals import add_signals
 
 __all__ = ["two_networks"]
 

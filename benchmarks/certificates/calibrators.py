@@ -12,14 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from sdcompress.artifact.evidence import Evidence
-from sdcompress.calibration.calibration_split import draw_parts, in_shape
-from sdcompress.calibration.certify import certified_drop, losses
-from sdcompress.calibration.fixed_sequence import conformal_risk_control
-from sdcompress.calibration.groups import Per, members
 from sdcompress.calibration.path import exit_path, threshold_path
-from sdcompress.calibration.power_analysis import least_samples
 from sdcompress.calibration.temperature import fit_temperature
-from sdcompress.calibration.thresholds import choose_thresholds, leave
+from sdcompress.calibration.thresholds import choose_thresholds
+from sdcompress.certification.calibration_split import draw_parts, in_shape
+from sdcompress.certification.certify import certified_drop, losses
+from sdcompress.certification.fixed_sequence import conformal_risk_control
+from sdcompress.certification.groups import Per, members
+from sdcompress.certification.power_analysis import least_samples
+from sdcompress.policies import leave
 from sdcompress.policies._base import signals_of
 
 __all__ = ["Held", "Policy", "calibrators"]

@@ -17,8 +17,8 @@ from record import Record
 from validity import held_out, trained_by
 
 from sdcompress import registry
-from sdcompress.calibration.thresholds import choose_thresholds, leave
-from sdcompress.policies import ROOM, policy_class, scores
+from sdcompress.calibration.thresholds import choose_thresholds
+from sdcompress.policies import ROOM, leave, policy_class, scores
 from sdcompress.policies._base import ExitPolicy, Signals, signals_of
 
 CORRECTNESS = "learned, for correctness"

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from record import Record
 
-from sdcompress.calibration.p_values import betting_p_value
+from sdcompress.certification.p_values import betting_p_value
 
 ALPHA, DELTA = 0.01, 0.05
 # shares of samples that only the last exit has right, and that only the earlier one has; at the null their gap is alpha

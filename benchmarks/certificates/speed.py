@@ -17,10 +17,10 @@ import numpy as np
 from record import Record
 
 from sdcompress.artifact.evidence import Evidence
-from sdcompress.calibration.calibration_split import draw_parts, in_shape
-from sdcompress.calibration.certify import certify, smallest_target
 from sdcompress.calibration.path import exit_path, threshold_path
-from sdcompress.calibration.power_analysis import least_samples
+from sdcompress.certification.calibration_split import draw_parts, in_shape
+from sdcompress.certification.certify import certify, smallest_target
+from sdcompress.certification.power_analysis import least_samples
 from sdcompress.schema import recipe
 
 STAGE_MS = (1.0, 1.0, 1.0, 1.0, 1.0)

@@ -26,8 +26,8 @@ from calibrators import Held, calibrators
 from record import Record
 from scipy.stats import beta
 
-from sdcompress.calibration.groups import Per
 from sdcompress.calibration.stage_timing import stage_ms
+from sdcompress.certification.groups import Per
 from sdcompress.evaluation.evaluate import exit_logits
 from sdcompress.evaluation.trained_model import open_trained_model
 

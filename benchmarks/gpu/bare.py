@@ -13,9 +13,9 @@ import numpy.typing as npt
 from clocks import Sample
 
 from sdcompress.errors import SetupError
-from sdcompress.nvidia.cuda import Cuda, load_runtime
-from sdcompress.nvidia.log import Log, created, must
-from sdcompress.nvidia.trt import dtype_name, load, make_runtime
+from sdcompress.tensorrt.nvidia.cuda import Cuda, load_runtime
+from sdcompress.tensorrt.nvidia.log import Log, created, must
+from sdcompress.tensorrt.nvidia.trt import dtype_name, load, make_runtime
 
 
 class Bare:

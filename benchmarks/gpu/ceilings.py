@@ -8,14 +8,14 @@ import numpy as np
 from bare import Bare
 from clocks import in_turn, medians
 
-from sdcompress.engines.plan import Builder
-from sdcompress.engines.settings import BuildSettings
 from sdcompress.errors import SdcompressError
-from sdcompress.nvidia.cuda import Cuda, load_runtime
-from sdcompress.nvidia.log import Log
-from sdcompress.nvidia.trt import load
 from sdcompress.schema.engines import BatchProfile
 from sdcompress.schema.graphs import Precision, Segment, Tensor
+from sdcompress.tensorrt.building.plan import Builder
+from sdcompress.tensorrt.building.settings import BuildSettings
+from sdcompress.tensorrt.nvidia.cuda import Cuda, load_runtime
+from sdcompress.tensorrt.nvidia.log import Log
+from sdcompress.tensorrt.nvidia.trt import load
 
 COPY, TRANSFER, SIZE = 1 << 30, 1 << 26, 8192  # bytes, bytes, rows and columns of the product
 

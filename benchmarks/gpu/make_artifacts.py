@@ -20,7 +20,7 @@ from pathlib import Path
 
 from sdcompress import api
 from sdcompress.checkpoint import open_checkpoint
-from sdcompress.exporting.tensorrt8 import DYNAMO_OPSET
+from sdcompress.onnx_graph.tensorrt8 import DYNAMO_OPSET
 
 
 def main() -> None:

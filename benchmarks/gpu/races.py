@@ -12,11 +12,11 @@ from place import NotMeasured, Place, engine, inputs_of, needs_tensorrt
 from table import PRECISIONS
 
 from sdcompress.artifact.read import open_artifact
-from sdcompress.engines.build import build_engines
-from sdcompress.engines.precision_comparison import Sibling, race
-from sdcompress.engines.settings import BuildSettings
 from sdcompress.errors import SetupError, UsageError
 from sdcompress.schema.engines import BatchProfile
+from sdcompress.tensorrt.building.build import build_engines
+from sdcompress.tensorrt.building.precision_comparison import Sibling, race
+from sdcompress.tensorrt.building.settings import BuildSettings
 
 # TF32 off, so that fp32 is fp32; the golden images' parity is enough for networks that were hardly trained
 SETTINGS = BuildSettings(tf32=False, validation_images=0)

@@ -11,16 +11,16 @@ from sdcompress.artifact.evidence import EVIDENCE
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.artifact.rewrite import rewrite
 from sdcompress.artifact.write import entry, staged
-from sdcompress.calibration.calibration_split import draw_parts, samples_for, seed_of
-from sdcompress.calibration.certified import certified, figures, fingerprint_of, in_expectation
-from sdcompress.calibration.certify import smallest_target
-from sdcompress.calibration.groups import check_classes, warn_of_classes
+from sdcompress.calibration.certified import certified, fingerprint_of, in_expectation
 from sdcompress.calibration.observe import fit_policy
-from sdcompress.calibration.power_analysis import least_samples as least_to_certify
-from sdcompress.calibration.power_analysis import samples_for_binomial, samples_for_loss
 from sdcompress.calibration.reference_model import Against, open_against
 from sdcompress.calibration.stage_timing import decision_ms, overhead, stage_ms, stage_times
 from sdcompress.calibration.thresholds import choose_thresholds
+from sdcompress.certification.calibration_split import draw_parts, samples_for, seed_of
+from sdcompress.certification.certify import figures, smallest_target
+from sdcompress.certification.groups import check_classes, warn_of_classes
+from sdcompress.certification.power_analysis import least_samples as least_to_certify
+from sdcompress.certification.power_analysis import samples_for_binomial, samples_for_loss
 from sdcompress.data.samples import Samples
 from sdcompress.errors import DataError, UsageError
 from sdcompress.policies import policy_class

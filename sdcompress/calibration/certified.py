@@ -11,13 +11,13 @@ import numpy.typing as npt
 
 from sdcompress.artifact.certificate import ExecutionTarget, graphs_digest, wiring_digest
 from sdcompress.artifact.evidence import Evidence
-from sdcompress.calibration.calibration_split import draw_parts, seed_of
-from sdcompress.calibration.certify import Shape, certify, collect, losses, make_shape, with_labels
-from sdcompress.calibration.fixed_sequence import conformal_risk_control
-from sdcompress.calibration.groups import warn_of_classes
 from sdcompress.calibration.reference_model import Against
 from sdcompress.calibration.stage_timing import overhead, stage_times
-from sdcompress.calibration.thresholds import leave
+from sdcompress.calibration.tuning import Shape, collect, make_shape, with_labels
+from sdcompress.certification.calibration_split import draw_parts, seed_of
+from sdcompress.certification.certify import certify, figures, losses
+from sdcompress.certification.fixed_sequence import conformal_risk_control
+from sdcompress.certification.groups import warn_of_classes
 from sdcompress.data.samples import Samples, Subset
 from sdcompress.data.unlabelled import UnlabelledImages
 from sdcompress.errors import UsageError
@@ -25,7 +25,7 @@ from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import CertifiedDrop, Manifest, Policy, StageTimes
 
-__all__ = ["Certified", "Drawn", "certified", "draw", "figures", "fingerprint_of", "in_expectation"]
+__all__ = ["Certified", "Drawn", "certified", "draw", "fingerprint_of", "in_expectation"]
 
 Progress = Callable[[int, int], None]
 Guarantee = Literal["certified", "no certificate", "in expectation"]
@@ -277,20 +277,3 @@ def _policy(
         )
     # every step up to the last certified one keeps the bound: which of them is taken needs no further test
     return next(policy for step in range(wish.certified + 1) if (policy := at(step)).mean_ms <= budget)
-
-
-def figures(evidence: Evidence, thresholds: tuple[float, ...], *, unlabelled: bool) -> dict[str, Any]:
-    """What a policy says of the samples that certified it: ``shares``, ``accuracy`` and ``reference_accuracy``.
-
-    Args:
-        evidence: of these samples.
-        thresholds: of the policy.
-        unlabelled: the accuracies are not known.
-    """
-    left = leave(evidence.confidences, thresholds)
-    right = evidence.right.astype(np.bool_)
-    return {
-        "accuracy": None if unlabelled else float(right[left, np.arange(len(left))].mean()),
-        "reference_accuracy": None if unlabelled else float(evidence.reference.astype(np.bool_).mean()),
-        "shares": tuple(float((left == exit_).mean()) for exit_ in range(len(right))),
-    }

@@ -10,10 +10,10 @@ import numpy.typing as npt
 
 from sdcompress.artifact.evidence import Evidence
 from sdcompress.calibration.temperature import fit_temperature
-from sdcompress.calibration.thresholds import choose_thresholds, leave
+from sdcompress.calibration.thresholds import choose_thresholds
 from sdcompress.data.samples import Samples, Subset
 from sdcompress.evaluation.evaluate import exit_logits, exit_signals
-from sdcompress.policies import policy_class, scores
+from sdcompress.policies import leave, policy_class, scores
 from sdcompress.policies._base import ExitPolicy, Float, Signals, signals_of
 from sdcompress.runtime.engine import Engine
 from sdcompress.schema import recipe

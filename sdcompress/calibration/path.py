@@ -7,7 +7,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from sdcompress.calibration.thresholds import NEVER, Search, at_price, leave
+from sdcompress.calibration.thresholds import NEVER, Search, at_price
+from sdcompress.policies import leave
 
 __all__ = ["exit_path", "threshold_path"]
 

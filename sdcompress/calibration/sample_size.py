@@ -11,15 +11,16 @@ import numpy as np
 from sdcompress.artifact.certificate import ExecutionTarget, graphs_digest
 from sdcompress.artifact.read import open_artifact
 from sdcompress.calibration.calibrate import LEAST_SAMPLES, check_policy, check_subject, least_samples
-from sdcompress.calibration.calibration_split import draw_parts, samples_for, seed_of
 from sdcompress.calibration.certified import fingerprint_of
-from sdcompress.calibration.certify import Shape, losses, make_shape, smallest_target
-from sdcompress.calibration.groups import members
-from sdcompress.calibration.power_analysis import samples_for_betting, samples_for_binomial
-from sdcompress.calibration.thresholds import leave
+from sdcompress.calibration.tuning import Shape, make_shape
+from sdcompress.certification.calibration_split import draw_parts, samples_for, seed_of
+from sdcompress.certification.certify import losses, smallest_target
+from sdcompress.certification.groups import members
+from sdcompress.certification.power_analysis import samples_for_betting, samples_for_binomial
 from sdcompress.data.samples import Samples, Subset
 from sdcompress.data.unlabelled import UnlabelledImages
 from sdcompress.errors import DataError, UsageError
+from sdcompress.policies import leave
 from sdcompress.runtime.open import open_network
 from sdcompress.schema import recipe
 from sdcompress.schema.report import Plan, PlanRow

@@ -14,7 +14,9 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["NEVER", "Search", "at_price", "choose_thresholds", "leave", "settle"]
+from sdcompress.policies import leave
+
+__all__ = ["NEVER", "Search", "at_price", "choose_thresholds", "settle"]
 
 NEVER = 2.0  # no confidence is above 1
 
@@ -24,17 +26,6 @@ Thresholds = npt.NDArray[np.float32]
 
 _SWEEPS = 20
 _PRICES = 16
-
-
-def leave(confidences: Confidences, thresholds: npt.ArrayLike) -> Exits:
-    """The exit of each sample, int64 [N]: the first whose confidence is at least its threshold, both float32.
-
-    Args:
-        confidences: float32 [E-1, N], of all exits but the last.
-        thresholds: [E-1].
-    """
-    fires = confidences >= np.asarray(thresholds, np.float32)[:, None]
-    return np.where(fires.any(axis=0), fires.argmax(axis=0), len(fires))
 
 
 def choose_thresholds(

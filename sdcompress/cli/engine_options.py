@@ -10,8 +10,8 @@ import typer
 from sdcompress.cli.options import share
 
 if TYPE_CHECKING:
-    from sdcompress.engines.settings import BuildSettings
     from sdcompress.schema.engines import BatchProfile
+    from sdcompress.tensorrt.building.settings import BuildSettings
 
 __all__ = [
     "Against",
@@ -104,8 +104,8 @@ def build_settings(given: Given, source: Path) -> BuildSettings | None:
     """
     if all(value is None or value is False or value == [] for value in given):  # 0 is a level
         return None
-    from sdcompress.engines.profiles import parse_bytes
-    from sdcompress.engines.settings import BuildSettings
+    from sdcompress.tensorrt.building.profiles import parse_bytes
+    from sdcompress.tensorrt.building.settings import BuildSettings
 
     default = BuildSettings()
     return BuildSettings(
@@ -132,9 +132,9 @@ _HARDWARE: dict[Hardware | None, Literal["none", "ampere_plus", "same_compute_ca
 def _profiles(given: Given, source: Path) -> tuple[BatchProfile, ...] | None:
     from sdcompress.artifact.read import MANIFEST, open_artifact
     from sdcompress.checkpoint import open_checkpoint
-    from sdcompress.engines.profiles import parse_batch, parse_shapes
     from sdcompress.errors import UsageError
     from sdcompress.schema.graphs import Tensor
+    from sdcompress.tensorrt.building.profiles import parse_batch, parse_shapes
 
     if not (given.min_shapes or given.opt_shapes or given.max_shapes):
         return parse_batch(given.batch) if given.batch is not None else None

@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from sdcompress.calibration.path import threshold_path
-from sdcompress.calibration.thresholds import leave
 from sdcompress.evaluation import early_exit
 from sdcompress.evaluation.failure_prediction import aurc, auroc
 from sdcompress.evaluation.metrics import calibration_error, reliability
 from sdcompress.explaining.outcomes import Outcomes
 from sdcompress.explaining.timing import Timing
+from sdcompress.policies import leave
 from sdcompress.schema.explain import (
     Class,
     ExitFigures,

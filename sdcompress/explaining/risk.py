@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sdcompress.artifact.evidence import Evidence
-from sdcompress.calibration.certify import losses, p_value_of
-from sdcompress.calibration.groups import in_every_group, members
-from sdcompress.calibration.thresholds import leave
+from sdcompress.certification.certify import losses, p_value_of
+from sdcompress.certification.groups import in_every_group, members
+from sdcompress.policies import leave
 from sdcompress.schema.explain import Risk, RiskStep
 from sdcompress.schema.manifest import Certificate, Policy
 

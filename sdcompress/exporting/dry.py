@@ -11,7 +11,6 @@ from sdcompress.data.samples import Dataset
 from sdcompress.errors import ParityError
 from sdcompress.exporting.ensemble import GeometricEnsemble
 from sdcompress.exporting.exit_selection import kept_exits
-from sdcompress.exporting.gate import Gate
 from sdcompress.exporting.graph import BATCH, INPUT, all_exits
 from sdcompress.exporting.layout import cut
 from sdcompress.exporting.reference import hard_logits
@@ -19,6 +18,7 @@ from sdcompress.models.build import build
 from sdcompress.models.multiexit import MultiExit
 from sdcompress.schema.manifest import Input
 from sdcompress.schema.recipe import Recipe
+from sdcompress.verification.gate import Gate
 
 __all__ = ["dry_export"]
 

@@ -16,18 +16,18 @@ from sdcompress.artifact.write import staged
 from sdcompress.checkpoint import Checkpoint, open_checkpoint
 from sdcompress.data.samples import Dataset
 from sdcompress.errors import UnknownNameError, UsageError
-from sdcompress.exporting import parity
 from sdcompress.exporting.ensemble import GeometricEnsemble
 from sdcompress.exporting.exit_selection import kept_exits
-from sdcompress.exporting.gate import Gate
 from sdcompress.exporting.graph import BATCH, INPUT, all_exits
 from sdcompress.exporting.layout import Facts, Layout, LayoutName, cut, write
 from sdcompress.exporting.provenance import provenance
 from sdcompress.exporting.reference import Reference, hard_logits, held_out, reference
-from sdcompress.exporting.tensorrt8 import DYNAMO_OPSET, unknown_to_8_5
 from sdcompress.models.multiexit import MultiExit
+from sdcompress.onnx_graph.tensorrt8 import DYNAMO_OPSET, unknown_to_8_5
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Input, Manifest
+from sdcompress.verification import parity
+from sdcompress.verification.gate import Gate
 
 __all__ = ["Target", "export", "export_all"]
 

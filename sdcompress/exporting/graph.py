@@ -15,9 +15,9 @@ from torch import nn
 
 from sdcompress.errors import ParityError, UsageError
 from sdcompress.exporting.epsilons import keep_epsilons
-from sdcompress.exporting.strip_metadata import tidy
-from sdcompress.exporting.tensorrt8 import DYNAMO_OPSET
 from sdcompress.exporting.torchscript_export import Names, traced
+from sdcompress.onnx_graph.strip_metadata import tidy
+from sdcompress.onnx_graph.tensorrt8 import DYNAMO_OPSET
 
 __all__ = ["BATCH", "INPUT", "all_exits", "logits_name"]
 

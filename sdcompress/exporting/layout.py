@@ -12,11 +12,11 @@ import onnx
 from sdcompress.artifact.card import card
 from sdcompress.artifact.golden import Golden
 from sdcompress.artifact.write import entry, seal
-from sdcompress.exporting.describe import describe
 from sdcompress.exporting.graph import BATCH, logits_name
-from sdcompress.exporting.macs import macs, parameters
-from sdcompress.exporting.partition import ports, pruned, segments, serialize
-from sdcompress.exporting.signals import add_signals
+from sdcompress.onnx_graph.describe import describe
+from sdcompress.onnx_graph.exit_signals import add_signals
+from sdcompress.onnx_graph.macs import macs, parameters
+from sdcompress.onnx_graph.partition import ports, pruned, segments, serialize
 from sdcompress.schema.manifest import Exit, ExitSignals, Input, Manifest, ParityRecord, Preprocess, Provenance, Segment
 
 __all__ = ["Facts", "Layout", "LayoutName", "cut", "write"]

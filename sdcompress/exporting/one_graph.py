@@ -17,17 +17,17 @@ from sdcompress.artifact.write import entry, staged
 from sdcompress.data.preprocess import normalise
 from sdcompress.errors import ParityError, SdcompressError, UsageError
 from sdcompress.evaluation.trained_model import open_trained_model
-from sdcompress.exporting import parity
-from sdcompress.exporting.chain import FAILURES
-from sdcompress.exporting.describe import describe
-from sdcompress.exporting.gate import set_aside
-from sdcompress.exporting.latency_check import TimedGraphs, check_faster, time_paths
-from sdcompress.exporting.merge import merge
-from sdcompress.exporting.one_graph_parity import Agreement, agreement, graph_batches, runner
-from sdcompress.exporting.partition import ports, serialize
+from sdcompress.onnx_graph.describe import describe
+from sdcompress.onnx_graph.merge import merge
+from sdcompress.onnx_graph.partition import ports, serialize
 from sdcompress.policies._base import SIGNALS_ATOL, Float
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.manifest import Manifest, OneGraph
+from sdcompress.verification import parity
+from sdcompress.verification.gate import set_aside
+from sdcompress.verification.latency_check import TimedGraphs, check_faster, time_paths
+from sdcompress.verification.one_graph_parity import Agreement, agreement, graph_batches, runner
+from sdcompress.verification.sessions import FAILURES
 
 __all__ = ["FILE", "Host", "Kind", "export_one_graph"]
 

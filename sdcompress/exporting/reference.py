@@ -14,8 +14,8 @@ from sdcompress.data.preprocess import normalise
 from sdcompress.data.samples import Dataset, Samples, Subset
 from sdcompress.errors import DataError
 from sdcompress.evaluation import metrics
-from sdcompress.exporting.hard import HardLogits, hard_images, nudged
 from sdcompress.schema.manifest import Preprocess
+from sdcompress.verification.hard_images import HardLogits, hard_images, nudged
 
 __all__ = ["Reference", "hard_logits", "held_out", "reference"]
 

@@ -26,10 +26,10 @@ from onnx import helper
 from torch import Tensor, nn
 
 from sdcompress.errors import ParityError, UsageError
-from sdcompress.exporting.chain import FAILURES
-from sdcompress.exporting.dataflow import reads
-from sdcompress.exporting.probe import every_tensor
-from sdcompress.exporting.tensorrt8 import DYNAMO_OPSET, in_parts
+from sdcompress.onnx_graph.dataflow import reads
+from sdcompress.onnx_graph.probe import every_tensor
+from sdcompress.onnx_graph.tensorrt8 import DYNAMO_OPSET, in_parts
+from sdcompress.verification.sessions import FAILURES
 
 __all__ = ["Names", "traced"]
 

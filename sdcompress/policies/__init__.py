@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from sdcompress import registry
 from sdcompress.errors import ArtifactError, UnknownNameError
 from sdcompress.policies._base import ExitPolicy, Float, Signals, signals_of
 
-__all__ = ["ROOM", "policy_class", "restore", "scores"]
+__all__ = ["ROOM", "leave", "policy_class", "restore", "scores"]
 
 ROOM = "sdcompress.policies"
 
@@ -64,3 +65,14 @@ def scores(policy: ExitPolicy, signals: Sequence[Signals]) -> Float:
     """The scores of every exit but the last, float32 [E-1, N], of the signals of E exits on the same N samples."""
     found = [policy.score(exit_, signals[: exit_ + 1]) for exit_ in range(len(signals) - 1)]
     return np.stack([np.asarray(score, np.float32) for score in found])
+
+
+def leave(confidences: npt.NDArray[np.float32], thresholds: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """The exit of each sample, int64 [N]: the first whose confidence is at least its threshold, both float32.
+
+    Args:
+        confidences: float32 [E-1, N], of all exits but the last.
+        thresholds: [E-1].
+    """
+    fires = confidences >= np.asarray(thresholds, np.float32)[:, None]
+    return np.where(fires.any(axis=0), fires.argmax(axis=0), len(fires))

@@ -10,9 +10,9 @@ from sdcompress.data.preprocess import normalise
 from sdcompress.data.samples import Samples, Subset
 from sdcompress.data.split import stratified_order
 from sdcompress.errors import DataError, UsageError
-from sdcompress.exporting.chain import Chain
 from sdcompress.quantizing.precisions._base import Feed
 from sdcompress.schema.manifest import Manifest
+from sdcompress.verification.sessions import Chain
 
 __all__ = ["BATCH", "LEAST", "USUAL", "CalibrationData", "calibration_images"]
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from sdcompress.data.preprocess import normalise
 from sdcompress.errors import VerificationError
-from sdcompress.exporting.chain import Chain
-from sdcompress.exporting.gate import set_aside
-from sdcompress.exporting.hard import KINDS, hard_images, lost, nudged
-from sdcompress.exporting.probe import first_not_finite
+from sdcompress.onnx_graph.probe import first_not_finite
 from sdcompress.schema.manifest import Manifest
+from sdcompress.verification.gate import set_aside
+from sdcompress.verification.hard_images import KINDS, hard_images, lost, nudged
+from sdcompress.verification.sessions import Chain
 
 __all__ = ["check_finite"]
 

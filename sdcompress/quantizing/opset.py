@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 
 from sdcompress.errors import UsageError
-from sdcompress.exporting.tensorrt8 import DYNAMO_OPSET
+from sdcompress.onnx_graph.tensorrt8 import DYNAMO_OPSET
 
 __all__ = ["at_least"]
 

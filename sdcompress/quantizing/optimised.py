@@ -10,8 +10,8 @@ import onnxruntime
 
 from sdcompress.data.preprocess import normalise
 from sdcompress.data.samples import Samples
-from sdcompress.exporting.chain import Chain
 from sdcompress.schema.manifest import Manifest
+from sdcompress.verification.sessions import Chain
 
 __all__ = ["OptimisedExit", "compare_optimised"]
 

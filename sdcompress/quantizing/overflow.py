@@ -11,13 +11,13 @@ from onnx import TensorProto
 from sdcompress.data.preprocess import normalise
 from sdcompress.data.samples import Samples
 from sdcompress.errors import VerificationError
-from sdcompress.exporting.chain import Chain
-from sdcompress.exporting.partition import serialize
+from sdcompress.onnx_graph.partition import serialize
 from sdcompress.quantizing.abs_max import largest_name, with_largest
 from sdcompress.quantizing.calibration_data import BATCH
 from sdcompress.quantizing.fills import within_float16
 from sdcompress.quantizing.float_cast import narrowed
 from sdcompress.schema.manifest import Manifest
+from sdcompress.verification.sessions import Chain
 
 __all__ = ["check_overflow"]
 

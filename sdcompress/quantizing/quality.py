@@ -12,8 +12,8 @@ from sdcompress.data.preprocess import normalise
 from sdcompress.data.samples import Samples
 from sdcompress.errors import VerificationError
 from sdcompress.evaluation.change import ExitComparison, Quality
-from sdcompress.exporting.chain import Chain
 from sdcompress.schema.manifest import Manifest, ParityRecord
+from sdcompress.verification.sessions import Chain
 
 __all__ = ["Loss", "compare", "golden_records"]
 

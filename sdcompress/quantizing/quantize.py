@@ -19,12 +19,9 @@ from sdcompress.artifact.write import derived, entry, staged
 from sdcompress.data.samples import Samples
 from sdcompress.errors import SetupError, UnknownNameError, UsageError, VerificationError
 from sdcompress.evaluation.change import Quality, check_drop
-from sdcompress.exporting.chain import FAILURES
-from sdcompress.exporting.describe import describe
-from sdcompress.exporting.gate import set_aside
-from sdcompress.exporting.macs import parameters
-from sdcompress.exporting.partition import ports, serialize
-from sdcompress.exporting.verify import verify
+from sdcompress.onnx_graph.describe import describe
+from sdcompress.onnx_graph.macs import parameters
+from sdcompress.onnx_graph.partition import ports, serialize
 from sdcompress.quantizing.calibration_data import CalibrationData
 from sdcompress.quantizing.finite import check_finite
 from sdcompress.quantizing.optimised import OptimisedExit, compare_optimised
@@ -36,6 +33,9 @@ from sdcompress.schema import graphs as schema
 from sdcompress.schema.graphs import Segment
 from sdcompress.schema.manifest import Manifest, ParityRecord
 from sdcompress.schema.quantized import Quantized
+from sdcompress.verification.gate import set_aside
+from sdcompress.verification.sessions import FAILURES
+from sdcompress.verification.verify import verify
 
 __all__ = ["ROOM", "precision_of", "quantize", "runnable"]
 

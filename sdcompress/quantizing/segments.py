@@ -12,9 +12,9 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from sdcompress.artifact.read import Artifact
 from sdcompress.errors import UsageError
-from sdcompress.exporting.dataflow import Flow
-from sdcompress.exporting.signals import add_signals
-from sdcompress.exporting.strip_metadata import tidy
+from sdcompress.onnx_graph.dataflow import Flow
+from sdcompress.onnx_graph.exit_signals import add_signals
+from sdcompress.onnx_graph.strip_metadata import tidy
 from sdcompress.quantizing.precisions._base import PRODUCTS
 from sdcompress.schema.manifest import ExitSignals, Segment
 

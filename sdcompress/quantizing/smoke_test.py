@@ -8,11 +8,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from sdcompress.exporting.chain import Chain
-from sdcompress.exporting.tensorrt8 import DYNAMO_OPSET
+from sdcompress.onnx_graph.tensorrt8 import DYNAMO_OPSET
 from sdcompress.quantizing.precisions._base import Feed, FloatSegment
 from sdcompress.quantizing.quantize import precision_of, runnable
 from sdcompress.quantizing.segments import plain, tail
+from sdcompress.verification.sessions import Chain
 
 __all__ = ["try_precision"]
 

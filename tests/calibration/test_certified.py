@@ -12,10 +12,10 @@ from pydantic import ValidationError
 
 from sdcompress.artifact.read import open_artifact
 from sdcompress.calibration.calibrate import calibrate, least_samples
-from sdcompress.calibration.calibration_split import draw_parts
-from sdcompress.calibration.certify import losses
-from sdcompress.calibration.p_values import betting_p_value, binomial_p_value
-from sdcompress.calibration.verify_certificate import recompute
+from sdcompress.certification.calibration_split import draw_parts
+from sdcompress.certification.certify import losses
+from sdcompress.certification.p_values import betting_p_value, binomial_p_value
+from sdcompress.certification.verify_certificate import recompute
 from sdcompress.data.preprocess import normalise
 from sdcompress.data.samples import ArraySamples, Subset
 from sdcompress.errors import DataError, UsageError, VerificationError
@@ -81,7 +81,7 @@ def test_neither_temperatures_nor_path_have_seen_what_certifies(
     tiny_artifact: Build, samples: ArraySamples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Other labels on the certifying part change the tests, and nothing that was decided before."""
-    monkeypatch.setattr("sdcompress.calibration.certify.stage_ms", lambda engine, samples: (1.0, 1.0, 1.0))
+    monkeypatch.setattr("sdcompress.calibration.tuning.stage_ms", lambda engine, samples: (1.0, 1.0, 1.0))
     first, _, _ = certified(tiny_artifact, samples, "first")
     order = draw_parts(4000, first.seed).certify
     labels = samples.labels.copy()
@@ -127,7 +127,7 @@ def test_no_certificate_is_an_outcome_and_nobody_leaves(
     tiny_artifact: Build, tiny_network: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Exits that are right by chance only: nothing of them can be certified."""
-    monkeypatch.setattr("sdcompress.calibration.certify.stage_ms", lambda engine, samples: (1.0, 1.0, 1.0))
+    monkeypatch.setattr("sdcompress.calibration.tuning.stage_ms", lambda engine, samples: (1.0, 1.0, 1.0))
     pool = tiny_network.samples(9000)
     images = pool.images(np.arange(9000))
     exits = tiny_network.exits(normalise(images, open_artifact(tiny_artifact()).manifest.input.preprocess)).argmax(2)
@@ -150,10 +150,10 @@ def test_no_certificate_is_an_outcome_and_nobody_leaves(
 def test_a_budget_takes_the_safest_certified_step_that_keeps_it(
     tiny_artifact: Build, samples: ArraySamples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sdcompress.calibration.certify.stage_ms", lambda engine, samples: (1.0, 1.0, 1.0))
+    monkeypatch.setattr("sdcompress.calibration.tuning.stage_ms", lambda engine, samples: (1.0, 1.0, 1.0))
     monkeypatch.setattr("sdcompress.calibration.certified.overhead", lambda *_: 1.0)
     # three calibrations are compared: none of them may measure for itself
-    monkeypatch.setattr("sdcompress.calibration.certify.decision_ms", lambda policy, signals: (0.0, 0.0))
+    monkeypatch.setattr("sdcompress.calibration.tuning.decision_ms", lambda policy, signals: (0.0, 0.0))
     _, fastest, _ = certified(tiny_artifact, samples, "fastest")
     budget = (fastest.mean_ms + 3.0) / 2
     certificate, policy, out = certified(tiny_artifact, samples, "budget", budget_ms=budget)

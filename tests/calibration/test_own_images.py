@@ -16,9 +16,9 @@ from sdcompress.artifact.certificate import ExecutionTarget, check_covered
 from sdcompress.artifact.read import open_artifact
 from sdcompress.calibration.calibrate import calibrate as run_calibrate
 from sdcompress.calibration.calibrate import least_samples
-from sdcompress.calibration.calibration_split import draw_parts, seed_of
-from sdcompress.calibration.certify import losses
-from sdcompress.calibration.verify_certificate import recompute
+from sdcompress.certification.calibration_split import draw_parts, seed_of
+from sdcompress.certification.certify import losses
+from sdcompress.certification.verify_certificate import recompute
 from sdcompress.data.samples import Dataset
 from sdcompress.data.unlabelled import UnlabelledImages
 from sdcompress.errors import CertificateError, DataError, UsageError
@@ -142,7 +142,10 @@ def test_in_expectation_is_never_called_certified(tiny_artifact: Build, tiny_net
         assert (drop * policy.samples + 1) / (policy.samples + 1) <= 0.05
 
 
-def test_in_expectation_lets_more_leave_than_a_certificate(tiny_artifact: Build, tiny_network: Any) -> None:
+def test_in_expectation_lets_more_leave_than_a_certificate(
+    tiny_artifact: Build, tiny_network: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sdcompress.calibration.tuning.stage_ms", lambda engine, samples: (1.0, 1.0, 1.0))
     cascade, samples = tiny_artifact(), tiny_network.samples(2000)
     shares = []
     for number, wish in enumerate(({"in_expectation": True}, {"confidence": 0.95})):

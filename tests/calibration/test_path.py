@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdcompress.calibration.path import threshold_path
-from sdcompress.calibration.thresholds import NEVER, choose_thresholds, leave
+from sdcompress.calibration.thresholds import NEVER, choose_thresholds
+from sdcompress.policies import leave
 
 
 def problem(seed: int, samples: int, exits: int, levels: int = 10**6) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -19,11 +19,11 @@ from sdcompress.artifact.read import open_artifact
 from sdcompress.artifact.rewrite import rewrite
 from sdcompress.artifact.write import entry, staged
 from sdcompress.calibration.calibrate import calibrate
-from sdcompress.calibration.calibration_split import draw_parts
-from sdcompress.calibration.certify import certified_drop, losses
-from sdcompress.calibration.p_values import betting_p_value, binomial_p_value
 from sdcompress.calibration.thresholds import NEVER
-from sdcompress.calibration.verify_certificate import recompute
+from sdcompress.certification.calibration_split import draw_parts
+from sdcompress.certification.certify import certified_drop, losses
+from sdcompress.certification.p_values import betting_p_value, binomial_p_value
+from sdcompress.certification.verify_certificate import recompute
 from sdcompress.data.samples import ArraySamples
 from sdcompress.errors import CertificateError, UsageError
 from sdcompress.explaining.risk import risk

@@ -12,8 +12,8 @@ import pytest
 from sdcompress.artifact.certificate import graphs_digest
 from sdcompress.artifact.read import open_artifact
 from sdcompress.calibration.calibrate import least_samples
-from sdcompress.calibration.calibration_split import draw_parts, seed_of
 from sdcompress.calibration.sample_size import plan
+from sdcompress.certification.calibration_split import draw_parts, seed_of
 from sdcompress.data.samples import Subset
 from sdcompress.errors import DataError, UsageError
 from sdcompress.schema import recipe

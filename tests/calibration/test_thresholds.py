@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdcompress.calibration.thresholds import NEVER, choose_thresholds, leave
+from sdcompress.calibration.thresholds import NEVER, choose_thresholds
+from sdcompress.policies import leave
 
 
 class Problem(NamedTuple):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sdcompress.engines.validation import find_reference
+from sdcompress.tensorrt.building.validation import find_reference
 
 
 def driver_is_here() -> bool:

@@ -11,8 +11,8 @@ import pytest
 
 from sdcompress import errors
 from sdcompress.errors import SetupError
-from sdcompress.nvidia.probe import probe_cuda
 from sdcompress.storage import digest_of
+from sdcompress.tensorrt.nvidia.probe import probe_cuda
 
 
 @pytest.fixture

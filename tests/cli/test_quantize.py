@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from sdcompress.artifact.read import open_artifact
-from sdcompress.exporting.tensorrt8 import unknown_to_8_5
+from sdcompress.onnx_graph.tensorrt8 import unknown_to_8_5
 from sdcompress.quantizing.precisions._base import FloatSegment
 from sdcompress.quantizing.precisions.fp16 import fp16
 from sdcompress.schema.quantized import Quantized

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sdcompress.calibration.thresholds import leave
 from sdcompress.data.preprocess import normalise
 from sdcompress.data.samples import ArraySamples
 from sdcompress.errors import DataError
 from sdcompress.evaluation.metrics import softmax
 from sdcompress.explaining.outcomes import collect
+from sdcompress.policies import leave
 from sdcompress.policies.margin import Margin
 from sdcompress.policies.max_prob import MaxProb
 from sdcompress.runtime.open import open_engine

@@ -12,8 +12,8 @@ from scipy.stats import beta
 
 from sdcompress.artifact.read import open_artifact
 from sdcompress.calibration.calibrate import calibrate
-from sdcompress.calibration.certify import losses
-from sdcompress.calibration.p_values import betting_p_value, binomial_p_value
+from sdcompress.certification.certify import losses
+from sdcompress.certification.p_values import betting_p_value, binomial_p_value
 from sdcompress.explaining.risk import risk, upper_bound
 from sdcompress.schema import recipe
 

@@ -13,9 +13,9 @@ from sdcompress.artifact.read import open_artifact
 from sdcompress.checkpoint import open_checkpoint
 from sdcompress.data.preprocess import normalise
 from sdcompress.exporting.export import Target, export_all
-from sdcompress.exporting.verify import verify
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.recipe import Export
+from sdcompress.verification.verify import verify
 
 EXITS = ("exit1", "exit2", "final")
 

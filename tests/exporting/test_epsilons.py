@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sdcompress.exporting.graph import all_exits
-from sdcompress.exporting.partition import serialize
+from sdcompress.onnx_graph.partition import serialize
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch, of its older exporter
 

@@ -14,16 +14,16 @@ from sdcompress.artifact.read import open_artifact
 from sdcompress.checkpoint import open_checkpoint
 from sdcompress.data.preprocess import normalise
 from sdcompress.errors import UnknownNameError, UsageError
-from sdcompress.exporting.chain import Chain
 from sdcompress.exporting.exit_selection import kept_exits
 from sdcompress.exporting.export import Target, export, export_all
 from sdcompress.exporting.graph import all_exits
 from sdcompress.exporting.layout import cut
-from sdcompress.exporting.partition import segments, serialize
-from sdcompress.exporting.verify import verify
 from sdcompress.models.build import build
+from sdcompress.onnx_graph.partition import segments, serialize
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.recipe import Exits, Export, Model
+from sdcompress.verification.sessions import Chain
+from sdcompress.verification.verify import verify
 
 KNOWN = ("exit1", "exit2", "exit3", "final")
 SIDE = 16

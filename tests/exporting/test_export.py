@@ -23,9 +23,9 @@ from sdcompress.checkpoint import open_checkpoint
 from sdcompress.data.preprocess import normalise
 from sdcompress.errors import OutputExistsError, ParityError, UnknownNameError, UsageError
 from sdcompress.exporting.export import Target, export, export_all
-from sdcompress.exporting.verify import verify
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.recipe import Export
+from sdcompress.verification.verify import verify
 
 LAYOUTS = ("single", "cascade", "all")
 
@@ -155,7 +155,7 @@ def test_verify_passes_and_reports_each_exit(folder: Path) -> None:
 
 def test_verify_runs_without_torch_or_onnx(folder: Path) -> None:
     script = (
-        "import sys; from sdcompress.exporting.verify import verify; verify(sys.argv[1]);"
+        "import sys; from sdcompress.verification.verify import verify; verify(sys.argv[1]);"
         "print([m for m in ('torch', 'onnx', 'timm', 'torchvision') if m in sys.modules])"
     )
     done = subprocess.run(

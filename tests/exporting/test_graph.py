@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sdcompress.errors import ParityError, UsageError
 from sdcompress.exporting.graph import all_exits
-from sdcompress.exporting.partition import serialize
+from sdcompress.onnx_graph.partition import serialize
 
 NAMES = ("exit1", "exit2", "final")
 

@@ -22,12 +22,13 @@ from sdcompress.artifact.write import entry, seal
 from sdcompress.calibration.calibrate import calibrate
 from sdcompress.data.preprocess import normalise
 from sdcompress.errors import DataError, ParityError, UsageError, VerificationError
-from sdcompress.exporting import merge, one_graph
+from sdcompress.exporting import one_graph
 from sdcompress.exporting.one_graph import Host, export_one_graph
-from sdcompress.exporting.verify import verify
+from sdcompress.onnx_graph import merge
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema import recipe
 from sdcompress.schema.graphs import PathTime
+from sdcompress.verification.verify import verify
 
 Made = Callable[[str], Path]
 HERE = Host("a processor", 0.5)
@@ -186,7 +187,7 @@ def test_it_needs_no_torch(one_graph_once: Made, tmp_path: Path) -> None:
 
 def test_verify_needs_no_onnx_for_it(one_graph_once: Made) -> None:
     program = (
-        "import sys; from sdcompress.exporting.verify import verify; verify(sys.argv[1]);"
+        "import sys; from sdcompress.verification.verify import verify; verify(sys.argv[1]);"
         "print([m for m in ('torch', 'onnx') if m in sys.modules])"
     )
     done = subprocess.run(

@@ -14,16 +14,16 @@ from torch import Tensor, nn
 
 from sdcompress.artifact.read import open_artifact
 from sdcompress.errors import ParityError, UsageError
-from sdcompress.exporting.chain import Chain
 from sdcompress.exporting.export import Target, export_all
 from sdcompress.exporting.graph import all_exits
-from sdcompress.exporting.macs import macs
-from sdcompress.exporting.partition import segments, serialize
-from sdcompress.exporting.tensorrt8 import TENSORRT_8_5
 from sdcompress.exporting.torchscript_export import Names, _reason, traced
-from sdcompress.exporting.verify import verify
 from sdcompress.models.build import build
+from sdcompress.onnx_graph.macs import macs
+from sdcompress.onnx_graph.partition import segments, serialize
+from sdcompress.onnx_graph.tensorrt8 import TENSORRT_8_5
 from sdcompress.schema.recipe import Exits, Export, Model
+from sdcompress.verification.sessions import Chain
+from sdcompress.verification.verify import verify
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch, of its older exporter
 

@@ -16,10 +16,10 @@ from onnx.reference import ReferenceEvaluator
 
 from sdcompress import registry
 from sdcompress.errors import UsageError
-from sdcompress.exporting.chain import FAILURES
 from sdcompress.quantizing import quantize as module
 from sdcompress.quantizing.precisions._base import FloatSegment, Precision
 from sdcompress.quantizing.segments import count_products
+from sdcompress.verification.sessions import FAILURES
 
 PAGE = (Path(__file__).parents[2] / "docs" / "adding" / "precision.md").read_text(encoding="utf-8")
 

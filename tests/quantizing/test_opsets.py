@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from sdcompress.exporting.graph import all_exits
-from sdcompress.exporting.tensorrt8 import DYNAMO_OPSET, unknown_to_8_5
 from sdcompress.models.build import build
+from sdcompress.onnx_graph.tensorrt8 import DYNAMO_OPSET, unknown_to_8_5
 from sdcompress.quantizing.precisions._base import FloatSegment
 from sdcompress.quantizing.precisions.fp8 import fp8
 from sdcompress.quantizing.precisions.fp16 import fp16

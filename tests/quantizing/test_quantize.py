@@ -35,9 +35,7 @@ from sdcompress.errors import (
 )
 from sdcompress.evaluation import metrics
 from sdcompress.evaluation.evaluate import exit_logits
-from sdcompress.exporting.chain import FAILURES, Chain
 from sdcompress.exporting.one_graph import Host, export_one_graph
-from sdcompress.exporting.verify import verify
 from sdcompress.policies._base import signals_of
 from sdcompress.quantizing import quantize as module
 from sdcompress.quantizing.precisions.bf16 import bf16
@@ -48,6 +46,8 @@ from sdcompress.runtime.open import open_engine
 from sdcompress.schema.graphs import Precision
 from sdcompress.schema.quantized import Quantized
 from sdcompress.schema.recipe import Calibrate
+from sdcompress.verification.sessions import FAILURES, Chain
+from sdcompress.verification.verify import verify
 
 LAYOUTS = ("single", "cascade", "all")
 

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.artifact.write import entry, seal
 from sdcompress.errors import UsageError
-from sdcompress.exporting.signals import add_signals
+from sdcompress.onnx_graph.exit_signals import add_signals
 from sdcompress.quantizing.precisions._base import FloatSegment
 from sdcompress.quantizing.precisions.fp16 import fp16
 from sdcompress.quantizing.precisions.int8 import int8

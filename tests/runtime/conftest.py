@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from host_device import HostDevice, HostProgram
 
 from sdcompress.artifact.certificate import ExecutionTarget
 from sdcompress.artifact.read import Artifact
@@ -12,7 +13,6 @@ from sdcompress.runtime.backends._base import ChainBackend
 from sdcompress.runtime.backends.onnxruntime import load
 from sdcompress.runtime.resident.buckets import buckets
 from sdcompress.runtime.resident.chain import ResidentChain
-from sdcompress.runtime.resident.host import HostDevice, HostProgram
 from sdcompress.schema.engines import BatchProfile
 
 

@@ -17,13 +17,13 @@ from sdcompress.artifact.rewrite import rewrite
 from sdcompress.artifact.write import entry, staged
 from sdcompress.calibration.calibrate import calibrate
 from sdcompress.calibration.sample_size import plan
-from sdcompress.calibration.verify_certificate import recompute
+from sdcompress.certification.verify_certificate import recompute
 from sdcompress.errors import CertificateError, UsageError
-from sdcompress.exporting.verify import verify
 from sdcompress.runtime.one_graph import open_one_graph
 from sdcompress.runtime.open import open_engine, open_network
 from sdcompress.schema import recipe
 from sdcompress.schema.engines import BatchProfile, Engines, Plan
+from sdcompress.verification.verify import verify
 
 Write = Callable[..., Path]
 WISH = recipe.Calibrate(max_drop=0.05, confidence=0.9)

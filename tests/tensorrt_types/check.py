@@ -26,7 +26,7 @@ NULL_FUNCTIONS = (
     *("initLibNvInferPlugins", "getNvOnnxParserVersion", "getInferLibVersion"),
 )
 WRONG = """\
-from sdcompress.nvidia.trt import TensorRT
+from sdcompress.tensorrt.nvidia.trt import TensorRT
 
 
 def wrong(trt: TensorRT) -> int:

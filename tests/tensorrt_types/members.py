@@ -11,10 +11,10 @@ import sys
 import tensorrt_bindings
 
 from sdcompress.errors import SetupError
-from sdcompress.nvidia.install import version_problem
-from sdcompress.nvidia.log import Log
-from sdcompress.nvidia.progress import PARTS
-from sdcompress.nvidia.trt import (
+from sdcompress.tensorrt.nvidia.install import version_problem
+from sdcompress.tensorrt.nvidia.log import Log
+from sdcompress.tensorrt.nvidia.progress import PARTS
+from sdcompress.tensorrt.nvidia.trt import (
     dtype_name,
     is_lean,
     is_typed,

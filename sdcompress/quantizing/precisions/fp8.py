@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from sdcompress.exporting.dataflow import Flow
+from sdcompress.onnx_graph.dataflow import Flow
 from sdcompress.quantizing.abs_max import largest
 from sdcompress.quantizing.fills import within_float16
 from sdcompress.quantizing.float_cast import typed

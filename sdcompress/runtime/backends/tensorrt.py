@@ -7,16 +7,16 @@ import weakref
 from sdcompress.artifact.certificate import ExecutionTarget, plans_digest
 from sdcompress.artifact.read import Artifact
 from sdcompress.errors import SetupError
-from sdcompress.nvidia.compatible import choose
-from sdcompress.nvidia.cuda import load_runtime
-from sdcompress.nvidia.log import Log
-from sdcompress.nvidia.probe import probe_cuda
-from sdcompress.nvidia.trt import is_lean, load, make_runtime, version_of
 from sdcompress.runtime.backends._base import ChainBackend
 from sdcompress.runtime.resident.buckets import buckets
 from sdcompress.runtime.resident.chain import ResidentChain
 from sdcompress.runtime.resident.gpu import GpuDevice
 from sdcompress.runtime.resident.plans import Loader, programs
+from sdcompress.tensorrt.nvidia.compatible import choose
+from sdcompress.tensorrt.nvidia.cuda import load_runtime
+from sdcompress.tensorrt.nvidia.log import Log
+from sdcompress.tensorrt.nvidia.probe import probe_cuda
+from sdcompress.tensorrt.nvidia.trt import is_lean, load, make_runtime, version_of
 
 __all__ = ["backend"]
 

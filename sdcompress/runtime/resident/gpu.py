@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sdcompress.nvidia.cuda import Cuda
 from sdcompress.runtime.resident.device import DeviceArray
 from sdcompress.runtime.resident.dlpack import UNKNOWN, foreign_array
+from sdcompress.tensorrt.nvidia.cuda import Cuda
 
 __all__ = ["GpuDevice"]
 

@@ -16,11 +16,6 @@ import numpy as np
 
 from sdcompress.artifact.read import Artifact
 from sdcompress.errors import ArtifactError, SetupError
-from sdcompress.nvidia.context import make_context, profiles_shared, scratch_bytes
-from sdcompress.nvidia.header import PlanHeader, read_header
-from sdcompress.nvidia.install import parts
-from sdcompress.nvidia.log import Log, must
-from sdcompress.nvidia.trt import TensorRT, dtype_name, version_of
 from sdcompress.runtime.resident.buckets import Buckets
 from sdcompress.runtime.resident.device import Port
 from sdcompress.runtime.resident.gpu import GpuDevice
@@ -28,6 +23,11 @@ from sdcompress.runtime.resident.memory import BUILD
 from sdcompress.runtime.resident.replay import Replayed
 from sdcompress.schema.engines import BatchProfile, Engines, Plan
 from sdcompress.schema.graphs import Segment, Tensor
+from sdcompress.tensorrt.nvidia.context import make_context, profiles_shared, scratch_bytes
+from sdcompress.tensorrt.nvidia.header import PlanHeader, read_header
+from sdcompress.tensorrt.nvidia.install import parts
+from sdcompress.tensorrt.nvidia.log import Log, must
+from sdcompress.tensorrt.nvidia.trt import TensorRT, dtype_name, version_of
 
 if TYPE_CHECKING:
     import tensorrt

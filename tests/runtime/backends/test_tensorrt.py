@@ -16,14 +16,8 @@ from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.artifact.rewrite import rewrite
 from sdcompress.artifact.write import entry, staged
 from sdcompress.calibration.calibrate import calibrate
-from sdcompress.calibration.verify_certificate import recompute
-from sdcompress.engines.build import build_engines
-from sdcompress.engines.profiles import parse_batch
-from sdcompress.engines.settings import BuildSettings
+from sdcompress.certification.verify_certificate import recompute
 from sdcompress.errors import ArtifactError, CertificateError, InputError, SetupError
-from sdcompress.nvidia.header import PlanHeader
-from sdcompress.nvidia.probe import free_memory, probe_cuda
-from sdcompress.nvidia.trt import load, version_of
 from sdcompress.policies import restore, scores
 from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.runtime.open import open_engine, open_network
@@ -33,6 +27,12 @@ from sdcompress.schema import recipe
 from sdcompress.schema.engines import BatchProfile, Engines, Plan
 from sdcompress.schema.graphs import Tensor
 from sdcompress.storage import sha256_of
+from sdcompress.tensorrt.building.build import build_engines
+from sdcompress.tensorrt.building.profiles import parse_batch
+from sdcompress.tensorrt.building.settings import BuildSettings
+from sdcompress.tensorrt.nvidia.header import PlanHeader
+from sdcompress.tensorrt.nvidia.probe import free_memory, probe_cuda
+from sdcompress.tensorrt.nvidia.trt import load, version_of
 
 Write = Callable[..., Path]
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from host_device import HostDevice, HostProgram
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
@@ -22,7 +23,6 @@ from sdcompress.runtime.cascade import CascadeEngine, array_cascade
 from sdcompress.runtime.resident.buckets import buckets
 from sdcompress.runtime.resident.chain import ResidentChain
 from sdcompress.runtime.resident.device import DeviceArray, Port
-from sdcompress.runtime.resident.host import HostDevice, HostProgram
 from sdcompress.schema.engines import BatchProfile
 from sdcompress.schema.manifest import Segment, StageTimes
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sdcompress.nvidia.cuda import Cuda
 from sdcompress.runtime.resident.gpu import GpuDevice
 from sdcompress.runtime.resident.replay import Replayed
+from sdcompress.tensorrt.nvidia.cuda import Cuda
 
 
 class Notes:

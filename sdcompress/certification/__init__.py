@@ -1,0 +1,1 @@
+"""Tests that certify thresholds, and the same tests computed again; numpy alone."""

@@ -1,0 +1,114 @@
+"""How many samples a wish needs, before labels are paid for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from statistics import NormalDist
+
+import numpy as np
+
+from sdcompress.certification.p_values import betting_p_value, binomial_p_value
+
+__all__ = ["MOST_SAMPLES", "least_samples", "samples_for_betting", "samples_for_binomial", "samples_for_loss"]
+
+MOST_SAMPLES = 10**6  # beyond this it is no plan
+
+
+def least_samples(max_drop: float, delta: float, *, unlabelled: bool = False) -> int:
+    """The samples below which not even a run without a single loss would be certified.
+
+    Args:
+        max_drop: alpha, in (0, 1).
+        delta: of the test, in (0, 1).
+        unlabelled: for disagreement; the exact binomial test needs a little less.
+    """
+    if unlabelled:
+        return math.ceil(round(math.log(delta) / math.log1p(-max_drop), 9))
+    # no loss leaves a wealth of at most (1 + alpha)^n, so there is none below this
+    count = max(1, int(math.log(1 / delta) / math.log1p(max_drop)))
+    while betting_p_value(np.zeros(count, np.int8), max_drop, delta) > delta:
+        count += 1
+    return count
+
+
+def samples_for_binomial(rate: float, max_drop: float, delta: float, power: float = 0.8) -> int | None:
+    """The samples with which the exact test certifies alpha in a share ``power`` of all draws, to within a hundredth.
+
+    Args:
+        rate: the true share of losses, in [0, 1).
+        max_drop: alpha, in (0, 1).
+        delta: of the test, in (0, 1).
+        power: the share of draws in which the certificate is found.
+
+    Returns:
+        None if ``rate`` is not below alpha, or more than a million are needed.
+    """
+    if rate >= max_drop:
+        return None
+
+    def enough(samples: int) -> bool:
+        low, high = -1, math.ceil(samples * max_drop)  # the test is passed with low errors, and not with high
+        while high - low > 1:
+            middle = (low + high) // 2
+            passes = binomial_p_value(middle, samples, max_drop) <= delta
+            low, high = (middle, high) if passes else (low, middle)
+        return low >= 0 and binomial_p_value(low, samples, rate) >= power
+
+    return _first(enough, least_samples(max_drop, delta, unlabelled=True))
+
+
+def samples_for_betting(lost: float, gained: float, max_drop: float, delta: float, power: float = 0.8) -> int | None:
+    """The samples with which the betting test certifies alpha in a share ``power`` of all draws, about.
+
+    The logarithm of the wealth is a sum over the samples; with one bet, sized by the true variance, its mean and
+    variance are known, and the sum is taken as normal. One bet would need ln(1 / delta) of it, that is a distance of
+    sqrt(2 ln(1 / delta)) deviations from alpha where a test that knows the variance needs the normal quantile of delta;
+    bets that are sized anew lie half-way between, by simulation. Simulated power is within some points of this.
+
+    Args:
+        lost: share of samples that only the last exit answers rightly.
+        gained: share that only the exit where they leave answers rightly.
+        max_drop: alpha, in (0, 1).
+        delta: of the test, in (0, 1).
+        power: the share of draws in which the certificate is found.
+
+    Returns:
+        None if the drop, lost - gained, is not below alpha, or more than a million are needed.
+    """
+    if lost - gained >= max_drop:
+        return None
+    chances = np.array([lost, gained, 1 - lost - gained])
+    values = np.array([1.0, -1.0, 0.0])
+    variance = float(chances @ values**2 - (chances @ values) ** 2)
+    quantile, single = NormalDist().inv_cdf(power), math.sqrt(2 * math.log(1 / delta))
+    goal = ((single - NormalDist().inv_cdf(delta)) / 2) ** 2 / 2
+
+    def enough(samples: int) -> bool:
+        bet = min(1.0, single / math.sqrt(samples * max(variance, max_drop * (1 - max_drop))))
+        gains = np.log1p(-bet * (values - max_drop))
+        mean = float(chances @ gains)
+        deviation = math.sqrt(max(0.0, float(chances @ gains**2) - mean**2))
+        return samples * mean - quantile * deviation * math.sqrt(samples) >= goal
+
+    return _first(enough, least_samples(max_drop, delta))
+
+
+def samples_for_loss(lost: float, max_drop: float, delta: float, power: float = 0.8) -> int | None:
+    """As ``samples_for_betting``, where no exit corrects the last one."""
+    return samples_for_betting(lost, 0.0, max_drop, delta, power)
+
+
+def _first(enough: Callable[[int], bool], least: int) -> int | None:
+    """The number from which it is enough, to within a hundredth; more is taken to be no worse."""
+    if enough(least):
+        return least
+    low, high = least, 2 * least
+    while not enough(high):
+        low, high = high, 2 * high
+        if high > MOST_SAMPLES:
+            return None
+    while high - low > max(1, low // 100):
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high

@@ -1,0 +1,1 @@
+"""ONNX graphs taken apart, joined, counted and described; no torch."""

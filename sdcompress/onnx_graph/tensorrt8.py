@@ -1,0 +1,129 @@
+"""Graphs of opset 16 and 17 as TensorRT 8 wants them, and what its parser does not know.
+
+``TENSORRT_8_5`` is what the parser of TensorRT 8.5.3.1 says it knows (``IParser::supportsOperator``, asked of the real
+library). docs/operators.md of onnx/onnx-tensorrt, release 8.5, lists the same, and three more that are plugins or have
+shapes that depend on values: NonZero, NonMaxSuppression, RoiAlign. HardSwish is known, LayerNormalization is not: at
+opset 16 the exporter writes it in parts. At 17 it stays whole, because 8.6 knows it and sees to its precision, while
+its parts overflow in float16 (github.com/NVIDIA/TensorRT/issues/2781, 3657); rewritten, no opset that 8.6 parses would
+have it.
+
+InstanceNormalization, which GroupNorm becomes at these opsets, is known, but as a plugin, so it is written in parts.
+A plan with a plugin can be loaded only where plugins were registered, which the runtime does not do, and this one
+computes by cuDNN, without which engines are built here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from sdcompress.onnx_graph.rename import drop_unused
+
+__all__ = ["DYNAMO_OPSET", "TENSORRT_8_5", "in_parts", "unknown_to_8_5"]
+
+DYNAMO_OPSET = 18
+"""The first opset of torch's newer exporter, and of what TensorRT 8 does not parse."""
+
+_KNOWN = """
+    Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh AveragePool BatchNormalization Cast Ceil Celu Clip Concat
+    Constant ConstantOfShape Conv ConvTranspose Cos Cosh CumSum DepthToSpace DequantizeLinear Div Dropout Einsum Elu
+    Equal Erf Exp Expand EyeLike Flatten Floor GRU Gather GatherElements GatherND Gemm GlobalAveragePool GlobalLpPool
+    GlobalMaxPool Greater GreaterOrEqual GridSample HardSigmoid HardSwish Identity If InstanceNormalization IsNaN LRN
+    LSTM LeakyRelu Less LessOrEqual Log LogSoftmax Loop LpNormalization LpPool MatMul Max MaxPool Mean
+    MeanVarianceNormalization Min Mod Mul Neg Not OneHot Or PRelu Pad Pow QuantizeLinear RNN RandomNormal
+    RandomNormalLike RandomUniform RandomUniformLike Range Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp
+    ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape Resize ReverseSequence Round Scan
+    Scatter ScatterElements ScatterND Selu Shape Shrink Sigmoid Sign Sin Sinh Size Slice Softmax Softplus Softsign
+    SpaceToDepth Split Sqrt Squeeze Sub Sum Tan Tanh ThresholdedRelu Tile TopK Transpose Trilu Unsqueeze Upsample Where
+    Xor
+"""
+
+TENSORRT_8_5 = frozenset(_KNOWN.split())
+"""Operators of ONNX that the parser knows; whether it takes a node's types and shapes, only a build tells."""
+
+
+def unknown_to_8_5(models: Mapping[str, onnx.ModelProto]) -> str:
+    """Which operators TensorRT 8.5 cannot parse, in words: each with the first node of it; empty if there is none.
+
+    Args:
+        models: file name -> graph.
+    """
+    found: dict[str, str] = {}
+    for file, model in models.items():
+        for node in model.graph.node:
+            operator = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+            if operator not in TENSORRT_8_5:
+                found.setdefault(operator, f"{operator} (node '{node.name}' of {file})")
+    return ", ".join(found.values())
+
+
+def in_parts(model: onnx.ModelProto) -> bool:
+    """Write every InstanceNormalization in parts, in place; returns whether there was one.
+
+    y = scale (x - mean) / sqrt(variance + epsilon) + bias, of every image and channel, as ONNX defines the operator.
+    The same operators as a LayerNormalization in parts, so that lower precisions know which of them stay float32.
+
+    Args:
+        model: opset 16 or 17, with the axes of all its tensors; those of the new ones are not written.
+    """
+    graph = model.graph
+    ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in (*graph.value_info, *graph.input)}
+    known = _constants(graph)
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        # a scale or a bias that is computed is left for the parser to refuse
+        if node.op_type == "InstanceNormalization" and set(node.input[1:]) <= known.keys():
+            scale, bias = (known[name] for name in node.input[1:])
+            parts, constants = _parts(node, ranks[node.input[0]], scale, bias)
+            nodes += parts
+            graph.initializer.extend(constants)
+        else:
+            nodes.append(node)
+    if len(nodes) == len(graph.node):
+        return False
+    del graph.node[:]
+    graph.node.extend(nodes)
+    drop_unused(graph)
+    return True
+
+
+def _constants(graph: onnx.GraphProto) -> dict[str, np.ndarray]:
+    """What is stored, by its name, in the graph or in a Constant."""
+    found = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            found[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
+    return found
+
+
+def _parts(
+    node: onnx.NodeProto, rank: int, scale: np.ndarray, bias: np.ndarray
+) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """The nodes and constants of one InstanceNormalization of x [B, C, ...]; scale and bias [C]."""
+    (result,) = node.output
+    epsilon = next((attribute.f for attribute in node.attribute if attribute.name == "epsilon"), 1e-5)
+    constants: dict[str, np.ndarray] = {"two": np.array(2, np.float32), "epsilon": np.array(epsilon, np.float32)}
+    spatial = {"axes": list(range(2, rank)), "keepdims": 1}
+    made: list[onnx.NodeProto] = []
+
+    def add(operator: str, *inputs: str, name: str, **attributes: Any) -> str:
+        output = f"{result}/{name}"
+        made.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
+        return output
+
+    x = node.input[0]
+    centred = add("Sub", x, add("ReduceMean", x, name="mean", **spatial), name="centred")
+    squares = add("Pow", centred, f"{result}/two", name="squares")
+    variance = add("ReduceMean", squares, name="variance", **spatial)
+    deviation = add("Sqrt", add("Add", variance, f"{result}/epsilon", name="sum"), name="deviation")
+    found = add("Div", centred, deviation, name="normalised")
+    for operator, name, value, nothing in (("Mul", "scale", scale, 1), ("Add", "bias", bias, 0)):
+        if (value != nothing).any():  # a GroupNorm has its own after the reshaping
+            constants[name] = value.reshape(-1, *[1] * (rank - 2))
+            found = add(operator, found, f"{result}/{name}", name=f"with-{name}")
+    made[-1].output[0] = result
+    return made, [numpy_helper.from_array(value, f"{result}/{name}") for name, value in constants.items()]

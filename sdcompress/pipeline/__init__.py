@@ -1,0 +1,1 @@
+"""Every step of a recipe, once: ``sdcompress run``."""

@@ -1,0 +1,169 @@
+"""Refuse at once what would otherwise be refused when hours of training are done."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+from sdcompress import data, methods
+from sdcompress.calibration.calibrate import check_policy, least_samples
+from sdcompress.data.samples import Dataset
+from sdcompress.errors import (
+    MissingExtraError,
+    RecipeError,
+    SdcompressError,
+    SetupError,
+    UnknownNameError,
+    UsageError,
+    requires_extra,
+)
+from sdcompress.exporting.exit_selection import kept_exits
+from sdcompress.machine import check_threads
+from sdcompress.schema.recipe import Recipe
+
+__all__ = ["check_data", "check_recipe", "warn_of_export"]
+
+BACKEND = "onnxruntime"  # what a recipe's artifacts are calibrated on
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Check what the recipe alone tells.
+
+    Raises:
+        RecipeError: if the method is its own control, one of them cannot train by this recipe, the artifacts are to be
+            measured on a backend that they are not made for, or a precision cannot be made or run here.
+        UnknownNameError: if there will be no such exit, or there is no such method, exit policy or precision.
+        UsageError: if bench.threads is more than this machine runs at once, the exit policy is of no use with so few
+            exits, or the exits to keep are the last alone.
+    """
+    with requires_extra("train"):
+        from sdcompress.training.validate_recipe import check_recipe as check_training  # torch
+
+    _check_backend(recipe.bench.backend)
+    check_threads(recipe.bench.threads, "bench.threads")
+    _check_precisions(recipe)
+    for spec in (recipe.method, *recipe.controls):
+        check_training(recipe.model_copy(update={"method": spec}))
+    for control in recipe.controls:
+        if control.name == recipe.method.name and control != recipe.method:
+            raise RecipeError(
+                f"The method '{control.name}' is its own control, with other parameters.",
+                allowed="controls of other names than the method: results go by the name",
+                next_step="remove it from controls, and run it as a recipe of its own, with its own name",
+            )
+    if not methods.build(recipe.method).needs.exits:
+        return
+    count = len(recipe.exits.at) or recipe.exits.auto
+    known = (*(f"exit{k}" for k in range(1, count + 1)), "final")
+    if {"cascade", "all"} & set(recipe.export.layouts):
+        kept = kept_exits(known, recipe.export.kept_exits, next_step="correct export.kept_exits in the recipe")
+        if "cascade" in recipe.export.layouts:
+            check_policy(recipe.calibrate, len(kept))
+    if "single" not in recipe.export.layouts:
+        return
+    for name in recipe.export.exits:
+        if name not in known:
+            raise UnknownNameError("exits", name, known, "correct export.exits in the recipe")
+
+
+def _check_precisions(recipe: Recipe) -> None:
+    if not recipe.quantize.precisions:
+        return
+    with requires_extra("quantize"):
+        from sdcompress.quantizing.smoke_test import try_precision  # onnx
+    try:
+        for precision in recipe.quantize.precisions:
+            try_precision(precision, opset=recipe.export.opset)
+    except UnknownNameError:
+        raise
+    except (UsageError, SetupError) as error:
+        raise RecipeError(
+            f"A precision of quantize.precisions would fail after the training: {error.found}",
+            allowed=error.allowed,
+            next_step="take it out of quantize.precisions, or change export.opset in the recipe",
+        ) from error
+
+
+def _check_backend(backend: str) -> None:
+    if backend != BACKEND:
+        raise RecipeError(
+            f"bench.backend is '{backend}', and 'run' makes artifacts for {BACKEND} alone.",
+            allowed=BACKEND,
+            next_step="leave bench.backend out; afterwards 'sdcompress bench --backend' measures them elsewhere",
+        )
+
+
+def check_data(recipe: Recipe, progress: Callable[[int, int], None] | None = None) -> None:
+    """Check that enough images are held out and can be read, that every method trains on them, and all networks export.
+
+    Loads the data set.
+
+    Args:
+        recipe: the method and its controls.
+        progress: called with (image files checked, all of them).
+
+    Raises:
+        RecipeError: if no image is held out to prove an export, or too few to choose thresholds, or the network cannot
+            give what a method needs, or cannot be trained on batches of this size.
+        UsageError, ParityError: if a network cannot be exported.
+        DataError: if the data is not there or broken.
+    """
+    with requires_extra("train"):
+        from sdcompress.training.preflight import check_with_data  # torch
+
+    found = data.load(recipe.data, seed=recipe.seed)
+    for spec in (recipe.method, *recipe.controls):
+        check_with_data(recipe.model_copy(update={"method": spec}), found)
+    validation, test = len(found.val), len(found.test)
+    calibrates = methods.build(recipe.method).needs.exits and "cascade" in recipe.export.layouts
+    judges = bool(recipe.quantize.precisions)
+    if judges:
+        with requires_extra("quantize"):
+            from sdcompress.quantizing.calibration_data import calibration_images  # onnx
+        calibration_images(found.train, None)
+    least = least_samples(recipe.calibrate) if calibrates else int(judges)
+    if validation + test and validation >= least:
+        found.check(progress)
+        for spec in (recipe.method, *recipe.controls):
+            _check_export(recipe.model_copy(update={"method": spec}), found)
+        return
+    reasons = ["choose the thresholds of the layout 'cascade'"] * calibrates + ["say what a precision costs"] * judges
+    ways = ["take 'cascade' out of export.layouts"] * calibrates + ["leave quantize.precisions out"] * judges
+    raise RecipeError(
+        f"'{recipe.data.name}' holds out {validation} images for validation and {test} for test.",
+        allowed="at least 1 of them, which proves the export"
+        + (f", and {least} for validation, which {' and '.join(reasons)}" if reasons else "")
+        + (" (calibrate.confidence asks for so many)" if calibrates and recipe.calibrate.confidence else ""),
+        next_step=f"raise data.validation or data.test_limit{', or ' if ways else ''}{' and '.join(ways)}",
+    )
+
+
+def warn_of_export(recipe: Recipe, dataset: Dataset) -> None:
+    """Say before a training what its export will refuse; nothing, where what an export needs is not installed.
+
+    Args:
+        recipe: what is to be trained.
+        dataset: on what.
+    """
+    try:
+        _check_export(recipe, dataset)
+    except MissingExtraError:
+        return
+    except SdcompressError as error:
+        warnings.warn(
+            f"What this training gives cannot be exported. {error.found} It can be evaluated; to export it: "
+            f"{error.next_step}.",
+            stacklevel=2,
+        )
+
+
+def _check_export(recipe: Recipe, dataset: Dataset) -> None:
+    with requires_extra("export"):
+        from sdcompress.exporting.dry import dry_export
+        from sdcompress.exporting.reference import held_out
+        from sdcompress.verification import parity  # onnx
+
+    proving = held_out(dataset)
+    if weaker := parity.weaker(proving, recipe.export.parity_samples):
+        warnings.warn(weaker, stacklevel=3)
+    dry_export(recipe, dataset)

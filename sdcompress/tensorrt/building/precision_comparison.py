@@ -1,0 +1,148 @@
+"""Is this precision faster here? Engines in turns with those of the same network in other precisions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sdcompress.benchmarking.clock import TimedCall
+from sdcompress.benchmarking.stats import ratio_of_means, verdict
+from sdcompress.benchmarking.turns import take_turns
+from sdcompress.calibration.reference_model import comparable
+from sdcompress.errors import UsageError
+from sdcompress.policies._base import Float
+from sdcompress.runtime.engine import Engine
+from sdcompress.runtime.resident.buckets import buckets
+from sdcompress.schema.engines import Engines, SiblingTime
+from sdcompress.schema.manifest import Manifest
+from sdcompress.tensorrt.building.settings import BuildSettings
+from sdcompress.tensorrt.nvidia.compatible import choose
+from sdcompress.tensorrt.nvidia.probe import Gpu
+
+__all__ = ["Sibling", "find_siblings", "race", "tuned_batches"]
+
+_ROUNDS, _SECONDS, _WARM_UP_MS = 10, 0.2, 200.0
+
+
+@dataclass(frozen=True)
+class Sibling:
+    """Another artifact that answers the same question.
+
+    Attributes:
+        path: its folder.
+        digest: its own.
+        precision: of its graphs.
+    """
+
+    path: Path
+    digest: str
+    precision: str
+
+
+def find_siblings(manifest: Manifest, settings: BuildSettings, *, tensorrt: str, gpu: Gpu) -> tuple[Sibling, ...]:
+    """Look at the artifacts to race against, before a build takes its minutes.
+
+    Args:
+        manifest: of the artifact whose engines are to be built.
+        settings: of the build; they name the others.
+        tensorrt: version that is installed here.
+        gpu: that is here.
+
+    Raises:
+        UsageError: if one has other classes, inputs or data, or differs in more than its precision.
+        ArtifactError: if one is not intact.
+        SetupError: if one has no engines that this machine can load.
+    """
+    found = []
+    for path in settings.against:
+        other = comparable(path, manifest)
+        built = choose(other.engines, tensorrt=tensorrt, gpu=gpu, artifact=str(path))
+        if problem := _otherwise(other, built, manifest, settings):
+            raise UsageError(
+                f"'{path}' {problem}: a race would not be between precisions.",
+                allowed="an artifact of the same layout and exits, whose engines were built with the same options",
+                next_step="build its engines with the options of this build, or leave it out",
+            )
+        found.append(Sibling(path, other.digest, " and ".join(other.precisions)))
+    return tuple(found)
+
+
+def tuned_batches(settings: BuildSettings) -> list[int]:
+    """The batches that the profiles are tuned for, each once, rising."""
+    return sorted({profile.opt for profile in settings.profiles})
+
+
+def _otherwise(other: Manifest, built: Engines, manifest: Manifest, settings: BuildSettings) -> str:
+    """In what else than its precision a sibling differs; empty: in nothing that is known before a build."""
+    names = [tuple(exit_.name for exit_ in each.exits) for each in (other, manifest)]
+    if other.layout != manifest.layout or names[0] != names[1]:
+        return f"is a {other.layout} with the exits {', '.join(names[0])}, this a {manifest.layout} with " + ", ".join(
+            names[1]
+        )
+    for what in ("tf32", "version_compatible", "hardware_compatibility"):
+        if getattr(built, what) != getattr(settings, what):
+            return f"was built with {what} {getattr(built, what)}, these with {getattr(settings, what)}"
+    missing = [batch for batch in tuned_batches(settings) if batch not in buckets(built.profiles).rows]
+    return f"has no engines for a batch of exactly {missing[0]}" if missing else ""
+
+
+def race(
+    engine: Engine,
+    siblings: Sequence[tuple[Sibling, Engine]],
+    inputs: Float,
+    batches: Sequence[int],
+    *,
+    rounds: int = _ROUNDS,
+    seconds: float = _SECONDS,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[SiblingTime, ...]:
+    """Time all to the last exit, host to host, in rounds that go back and forth.
+
+    Args:
+        engine: the new engines.
+        siblings: the others, opened.
+        inputs: float32 [N, C, H, W], repeated as often as is needed.
+        batches: images a call, each size by itself.
+        rounds: in which each takes its turn; 2 at least.
+        seconds: of one turn.
+        progress: called with (rounds done, all rounds).
+    """
+    times: list[SiblingTime] = []
+    for done, batch in enumerate(batches):
+
+        def tick(turns: int, done: int = done) -> None:
+            if progress:
+                progress(done * rounds + turns, len(batches) * rounds)
+
+        timed_calls = take_turns(
+            [engine, *(one for _, one in siblings)],
+            inputs,
+            batch,
+            rounds=rounds,
+            seconds=seconds,
+            warm_up_ms=_WARM_UP_MS,
+            progress=tick,
+        )
+        times += [
+            _time(sibling, timed_calls[0], timed_call, batch)
+            for (sibling, _), timed_call in zip(siblings, timed_calls[1:], strict=True)
+        ]
+    return tuple(times)
+
+
+def _time(sibling: Sibling, ours: TimedCall, theirs: TimedCall, batch: int) -> SiblingTime:
+    ratio = ratio_of_means(theirs.rounds, ours.rounds)
+    return SiblingTime(
+        digest=sibling.digest,
+        precision=sibling.precision,
+        batch=batch,
+        ms=float(np.median(ours.ms)),
+        sibling_ms=float(np.median(theirs.ms)),
+        speedup=ratio.value,
+        low=ratio.low,
+        high=ratio.high,
+        verdict=verdict(ratio),
+    )

@@ -1,0 +1,128 @@
+"""Hold engines against the graphs they were built from, on validation images: every exit's answers, every decision."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from sdcompress.data.samples import Samples, Subset
+from sdcompress.data.split import stratified_order
+from sdcompress.errors import ArtifactError, SetupError, UsageError, VerificationError
+from sdcompress.evaluation.change import ExitComparison, PolicyComparison, Quality
+from sdcompress.evaluation.evaluate import batches
+from sdcompress.evaluation.trained_model import open_trained_model
+from sdcompress.runtime.engine import Engine
+from sdcompress.runtime.open import open_engine
+from sdcompress.schema.change import PolicyChange
+from sdcompress.schema.engines import Validation
+from sdcompress.schema.manifest import Manifest
+from sdcompress.tensorrt.building.parity import other_build
+
+__all__ = ["Reference", "find_reference", "validate"]
+
+_BATCH = 256
+
+
+class Reference(NamedTuple):
+    """What engines are held against.
+
+    Attributes:
+        graphs: runs the artifact's graphs, by onnxruntime on the CPU.
+        samples: of the validation split that it was made with.
+    """
+
+    graphs: Engine
+    samples: Samples
+
+
+def find_reference(source: Path | str, data_dir: Path | str | None, *, count: int) -> Reference | None:
+    """The graphs of an artifact, opened, and validation images; None where one cannot be had, with a warning.
+
+    Args:
+        source: the artifact.
+        data_dir: where the data lies; what is named must be there. None: where the recipe says, if it is there.
+        count: of images, at most, in the proportions of the classes; 0: none, without a warning.
+
+    Raises:
+        DataError, MissingExtraError: if ``data_dir`` was named, and does not hold the data or cannot be read.
+        ArtifactError: if it was, and the recipe is of another version, or onnxruntime cannot run the graphs here.
+    """
+    if count == 0:
+        return None
+    try:
+        samples = open_trained_model(source).dataset(data_dir).split("validation")
+        graphs = open_engine(source, allow_uncertified=True)  # a certificate is not asked for a comparison
+    except (ArtifactError, UsageError, SetupError) as error:
+        if data_dir is not None:
+            raise  # it was said to be there
+        warnings.warn(
+            f"The engines are not held against validation images: {error.found} To have it done: {error.next_step}, or "
+            "name the folder of the data with --data-dir.",
+            stacklevel=3,
+        )
+        return None
+    return Reference(graphs, Subset(samples, stratified_order(samples.labels, seed=(0,))[:count]))
+
+
+def validate(
+    reference: Reference,
+    after: Engine,
+    manifest: Manifest,
+    *,
+    max_drop: float,
+    tf32: bool,
+    progress: Callable[[int, int], None] | None = None,
+) -> Validation:
+    """Run both on all samples; where there is a policy, once to every exit and once as it says.
+
+    Args:
+        reference: the graphs, and the samples.
+        after: runs the engines made of them.
+        manifest: of the artifact.
+        max_drop: accuracy that every exit, and the policy, may lose.
+        tf32: whether FP32 layers of the engines may use TF32.
+        progress: called with (images run, all images).
+
+    Raises:
+        DataError: if the samples are not of this network's classes and size.
+        VerificationError: if more is lost, or a logit is not finite.
+    """
+    before, samples = reference
+    exits = ExitComparison(before.exit_names)
+    leaving = PolicyComparison(len(before.exit_names)) if before.policy else None
+    for inputs, labels in batches(before, samples, _BATCH, progress):
+        exits.add(before.exits(inputs), after.exits(inputs), labels)
+        if leaving:
+            leaving.add(before(inputs), after(inputs), labels)
+    found, policy = exits.found(), leaving.found() if leaving else None
+    problems = [_problem(quality, max_drop) for quality in found] + [_lost(policy, max_drop)]
+    if any(problems):
+        raise VerificationError(
+            f"On {len(samples)} validation images the engines answer worse than the graphs they were built from: "
+            f"{'; '.join(filter(None, problems))}.",
+            allowed=f"finite logits, and at most {max_drop:.2%} of accuracy lost at every exit and by the policy",
+            next_step=f"{other_build(manifest, tf32=tf32)}; or allow it with --max-drop",
+        )
+    return Validation(
+        images=len(samples), max_drop=max_drop, exits=tuple(quality.change for quality in found), policy=policy
+    )
+
+
+def _problem(quality: Quality, max_drop: float) -> str:
+    change = quality.change
+    if not quality.finite:
+        return f"{change.name}: logits of the engines or of the graphs are not finite"
+    if not quality.loses_more_than(max_drop):
+        return ""
+    return f"{change.name}: {change.accuracy_before:.2%} before, {change.accuracy_after:.2%} after"
+
+
+def _lost(policy: PolicyChange | None, max_drop: float) -> str:
+    if policy is None or policy.accuracy_before - policy.accuracy_after <= max_drop + 1e-9:
+        return ""
+    return (
+        f"by the policy: {policy.accuracy_before:.2%} before, {policy.accuracy_after:.2%} after ({policy.moved} images "
+        "leave at another exit)"
+    )

@@ -1,0 +1,234 @@
+"""CUDA as far as a chain needs it: one stream, memory, copies, events and graphs, by NVIDIA's cuda-bindings.
+
+Thin: every call is checked, and an error says what was being done. Source of every call: CUDA Runtime API, 12 and 13.
+It has never run on a GPU: docs/tensorrt.md says what has.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sdcompress.errors import SetupError
+from sdcompress.tensorrt.nvidia.probe import probe_cuda
+
+__all__ = ["Cuda", "checked", "load_runtime"]
+
+_PORTABLE = 1  # cudaHostAllocPortable: pinned for all contexts
+_NON_BLOCKING = 1  # cudaStreamNonBlocking: does not wait for the legacy default stream
+_NEEDS = "cuda-bindings 12.6 or later, of the driver's CUDA version or below"
+_STEPS = {
+    "cudaErrorMemoryAllocation": "free memory of the GPU (nvidia-smi shows who holds it), or build engines for smaller "
+    "batches: sdcompress export ARTIFACT --format trt --batch 1:8:16 --out FOLDER",
+    "cudaErrorInsufficientDriver": "upgrade the NVIDIA driver, or pip install an older cuda-bindings",
+}
+
+
+def load_runtime() -> Any:
+    """The module ``cuda.bindings.runtime``, after the driver has been asked for a GPU.
+
+    Raises:
+        SetupError: if there is no driver, no GPU, or no cuda-bindings.
+    """
+    probe_cuda()
+    try:
+        from cuda.bindings import runtime
+    except ImportError as error:
+        raise SetupError(
+            f"CUDA cannot be called from Python: {error}.",
+            allowed=_NEEDS,
+            next_step="pip install 'cuda-bindings>=12.6' (13 for drivers of CUDA 13)",
+        ) from error
+    return runtime
+
+
+def checked(runtime: Any, result: tuple[Any, ...], doing: str) -> Any:
+    """What a call gives behind its error code: nothing, one thing, or a tuple.
+
+    Args:
+        runtime: from ``load_runtime``.
+        result: of one of its functions.
+        doing: what it was for, for the message: "copying to the GPU".
+
+    Raises:
+        SetupError: if the code is not success.
+    """
+    code, *rest = result
+    if int(code) != 0:
+        _, name = runtime.cudaGetErrorName(code)
+        said = name.decode() if isinstance(name, bytes) else str(code)
+        raise SetupError(
+            f"CUDA failed while {doing}: {said} ({int(code)}).",
+            next_step=_STEPS.get(
+                said,
+                "check 'nvidia-smi', and run it again in a new process: a context in which a "
+                "kernel failed cannot be used any more",
+            ),
+        )
+    return rest[0] if len(rest) == 1 else tuple(rest)
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
+class Cuda:
+    """The first GPU that CUDA sees (CUDA_VISIBLE_DEVICES chooses), with one stream of its own.
+
+    Args:
+        runtime: from ``load_runtime``.
+
+    Attributes:
+        stream: as CUDA's integer.
+    """
+
+    def __init__(self, runtime: Any) -> None:
+        self._rt = runtime
+        kinds = runtime.cudaMemcpyKind
+        self._up, self._down = kinds.cudaMemcpyHostToDevice, kinds.cudaMemcpyDeviceToHost
+        self._within, self._mode = kinds.cudaMemcpyDeviceToDevice, runtime.cudaStreamCaptureMode
+        self._blocks: list[int] = []
+        self._host: list[int] = []
+        self._graphs: list[Any] = []
+        self._closed = False
+        self._check(runtime.cudaSetDevice(0), "choosing the GPU")
+        self._stream = self._check(runtime.cudaStreamCreateWithFlags(_NON_BLOCKING), "making a stream")
+        self.stream = int(self._stream)
+        self._event = self.event()
+
+    # ---- memory
+
+    def alloc(self, size: int) -> int:
+        """The address of so many zero bytes; kept until ``close``."""
+        size = max(size, 1)
+        address = int(self._check(self._rt.cudaMalloc(size), f"allocating {size:,} bytes on the GPU"))
+        self._blocks.append(address)
+        self._check(self._rt.cudaMemsetAsync(address, 0, size, self._stream), "clearing memory")
+        return address
+
+    def pinned(self, size: int) -> npt.NDArray[np.uint8]:
+        """Page-locked memory of the host, zero; kept until ``close``, after which the array must not be used."""
+        size = max(size, 1)
+        address = int(self._check(self._rt.cudaHostAlloc(size, _PORTABLE), f"pinning {size:,} bytes of the host"))
+        self._host.append(address)
+        array: npt.NDArray[np.uint8] = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
+        array[:] = 0
+        return array
+
+    def close(self) -> None:
+        """Give everything back; safe to call twice."""
+        if self._closed:
+            return
+        self._closed = True
+        with contextlib.suppress(SetupError):  # what failed before must not hide why
+            self.finish()
+        for graph in self._graphs:
+            self._rt.cudaGraphExecDestroy(graph)
+        for address in self._blocks:
+            self._rt.cudaFree(address)
+        for address in self._host:
+            self._rt.cudaFreeHost(address)
+        self._rt.cudaEventDestroy(self._event)
+        self._rt.cudaStreamDestroy(self._stream)
+
+    # ---- the queue
+
+    def upload(self, to: int, array: npt.NDArray[Any]) -> None:
+        """Queue a copy from the host to the GPU."""
+        self._copy(to, array.ctypes.data, array.nbytes, self._up, "copying to the GPU")
+
+    def download(self, array: npt.NDArray[Any], start: int) -> None:
+        """Queue a copy from the GPU to the host."""
+        self._copy(array.ctypes.data, start, array.nbytes, self._down, "copying from the GPU")
+
+    def copy(self, to: int, start: int, size: int) -> None:
+        """Queue a copy within the GPU."""
+        self._copy(to, start, size, self._within, "copying within the GPU")
+
+    def finish(self) -> None:
+        """Wait for the stream; what failed on it is raised here."""
+        self._check(self._rt.cudaStreamSynchronize(self._stream), "waiting for the GPU")
+
+    def wait_for(self, stream: int) -> None:
+        """Let this stream wait for what has been queued on another one.
+
+        Args:
+            stream: as CUDA's integer; 1 is the legacy default stream, 2 the default stream of this thread.
+        """
+        self._check(self._rt.cudaEventRecord(self._event, stream), "marking the producer's stream")
+        self._check(self._rt.cudaStreamWaitEvent(self._stream, self._event, 0), "waiting for the producer's stream")
+
+    def wait_for_all(self) -> None:
+        """Wait until the GPU has done everything that anybody of this process has queued."""
+        self._check(self._rt.cudaDeviceSynchronize(), "waiting for the whole GPU")
+
+    # ---- events
+
+    def event(self) -> Any:
+        """A mark that can be put into the stream, with a time."""
+        return self._check(self._rt.cudaEventCreate(), "making an event")
+
+    def record(self, event: Any) -> None:
+        """Put a mark into the stream."""
+        self._check(self._rt.cudaEventRecord(event, self._stream), "recording an event")
+
+    def elapsed_ms(self, start: Any, end: Any) -> float:
+        """Milliseconds of the GPU's clock between two marks, once both have been reached."""
+        return float(self._check(self._rt.cudaEventElapsedTime(start, end), "reading events"))
+
+    # ---- graphs
+
+    def captured(self, queue: Callable[[], None]) -> Any | None:
+        """A graph of what a call queues on the stream, ready to launch; None where that cannot be captured.
+
+        Nothing is collected meanwhile: what Python frees may free the GPU's memory, which no capture permits.
+        A failed capture is ended and its error cleared, so that plain queueing goes on. What is queued must have run
+        once before: engines set themselves up in their first run, which no capture permits.
+        """
+        began = self._rt.cudaStreamBeginCapture(self._stream, self._mode.cudaStreamCaptureModeThreadLocal)
+        self._check(began, "beginning a capture")
+        failed: Exception | None = None
+        try:
+            with _no_collection():
+                queue()
+        except SetupError as error:
+            failed = error
+        finally:
+            code, graph = self._rt.cudaStreamEndCapture(self._stream)
+        if failed is not None or int(code) != 0:
+            if int(code) == 0 and graph is not None:
+                self._rt.cudaGraphDestroy(graph)
+            self._rt.cudaGetLastError()  # clears it
+            return None
+        instantiated, ready = self._rt.cudaGraphInstantiate(graph, 0)
+        self._rt.cudaGraphDestroy(graph)
+        if int(instantiated) != 0:
+            self._rt.cudaGetLastError()
+            return None
+        self._graphs.append(ready)
+        return ready
+
+    def launch(self, graph: Any) -> None:
+        """Queue a captured graph."""
+        self._check(self._rt.cudaGraphLaunch(graph, self._stream), "launching a CUDA graph")
+
+    def _copy(self, to: int, start: int, size: int, kind: Any, doing: str) -> None:
+        code = self._rt.cudaMemcpyAsync(to, start, size, kind, self._stream)[0]
+        if int(code) != 0:  # the commonest call: the message is made only where it is needed
+            self._check((code,), doing)
+
+    def _check(self, result: tuple[Any, ...], doing: str) -> Any:
+        return checked(self._rt, result, doing)

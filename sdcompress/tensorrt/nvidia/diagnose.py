@@ -1,0 +1,57 @@
+"""What is missing for TensorRT on this machine, piece by piece."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+from sdcompress.errors import SetupError
+from sdcompress.schema.base import Frozen
+from sdcompress.tensorrt.nvidia.install import install_line, version_problem
+from sdcompress.tensorrt.nvidia.probe import probe_cuda
+from sdcompress.tensorrt.nvidia.trt import imported, version_of
+
+__all__ = ["TensorRtState", "diagnose_tensorrt"]
+
+
+class TensorRtState(Frozen):
+    """What there is, and what there is not."""
+
+    gpu: str | None
+    tensorrt: str | None
+    cuda_bindings: str | None
+    missing: tuple[str, ...]
+
+
+def diagnose_tensorrt() -> TensorRtState:
+    """Ask the driver, import TensorRT, look for cuda-bindings; each is said, whatever the others are.
+
+    Nothing of TensorRT is called but its version: without a driver more than that may crash.
+    """
+    gpu, cuda, missing = None, "", []
+    try:
+        found = probe_cuda()
+        gpu, cuda = f"{found.name} ({found.compute_capability}), driver {found.driver or 'unknown'}", found.cuda
+    except SetupError as error:
+        missing.append(_line("GPU", error))
+    tensorrt = None
+    try:
+        tensorrt = version_of(imported(cuda, lean=True))
+    except SetupError as error:
+        missing.append(_line("TensorRT", error))
+    if tensorrt is not None and (problem := version_problem(tensorrt)):
+        missing.append(f"TensorRT: {problem} {install_line(cuda)}")
+    bindings = _installed("cuda-bindings")
+    if bindings is None:
+        missing.append("cuda-bindings: not installed. pip install 'cuda-bindings>=12.6'")
+    return TensorRtState(gpu=gpu, tensorrt=tensorrt, cuda_bindings=bindings, missing=tuple(missing))
+
+
+def _line(what: str, error: SetupError) -> str:
+    return f"{what}: {error.found} {error.next_step}"
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,1 @@
+"""Graphs held against the checkpoint, artifacts proved where they run; no torch."""

@@ -1,0 +1,307 @@
+"""A wish that holds in every group: of a class, or of what has left by an exit."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from sdcompress.artifact.evidence import Evidence
+from sdcompress.artifact.read import open_artifact
+from sdcompress.calibration.calibrate import calibrate
+from sdcompress.calibration.path import exit_path, threshold_path
+from sdcompress.calibration.sample_size import plan
+from sdcompress.calibration.thresholds import NEVER
+from sdcompress.certification.certify import certified_drop, losses
+from sdcompress.certification.groups import check_classes, in_every_group, members, warn_of_classes
+from sdcompress.certification.p_values import binomial_p_value
+from sdcompress.certification.verify_certificate import recompute
+from sdcompress.data.samples import ArraySamples, Subset
+from sdcompress.errors import CertificateError, DataError
+from sdcompress.evaluation.evaluate import exit_signals
+from sdcompress.policies import leave
+from sdcompress.runtime.open import open_engine
+from sdcompress.schema import recipe
+
+Build = Callable[..., Path]
+RUNS, DELTA, DROP = 100, 0.1, 0.04
+
+
+def evidence(confidences: Sequence[Sequence[float]], labels: Sequence[int] | None = None) -> Evidence:
+    found = np.array(confidences, np.float32)
+    right = np.ones((len(found) + 1, found.shape[1]), np.uint8)
+    return Evidence(found, right, None if labels is None else np.array(labels, np.int32))
+
+
+def as_lists(found: Evidence, thresholds: Sequence[float], per: Any) -> list[list[int]]:
+    return [np.flatnonzero(mask).tolist() for mask in members(found, thresholds, per)]
+
+
+def test_members_by_hand() -> None:
+    found = evidence([[0.9, 0.5, 0.1], [0.2, 0.8, 0.3]], [2, 0, 2])
+    assert as_lists(found, (0.6, 0.7), None) == [[0, 1, 2]]
+    assert as_lists(found, (0.6, 0.7), "class") == [[1], [0, 2]]
+    assert as_lists(found, (0.6, 0.7), "exit") == [[0], [0, 1], [0, 1, 2]]
+    # where no threshold can fire there is no group; where one can, but does not, there is an empty one
+    assert as_lists(found, (NEVER, 0.7), "exit") == [[1], [0, 1, 2]]
+    assert as_lists(found, (NEVER, NEVER), "exit") == [[0, 1, 2]]
+    assert as_lists(found, (0.95, 0.7), "exit") == [[], [1], [0, 1, 2]]
+
+
+def test_the_worst_group_decides_and_nothing_is_known_of_an_empty_one() -> None:
+    lost = np.array([0, 0, 0, 1], np.int8)
+    masks = [np.array(mask, bool) for mask in ([1, 1, 0, 0], [0, 0, 1, 1], [1, 1, 1, 1])]
+
+    def p_value(found: np.ndarray) -> float:
+        return binomial_p_value(int(found.sum()), len(found), 0.5)
+
+    assert in_every_group(lost, iter(masks[:1]), p_value) == pytest.approx(0.25)
+    assert in_every_group(lost, iter(masks), p_value) == pytest.approx(0.75)  # one of two, against one half
+    assert in_every_group(lost, iter([masks[0], np.zeros(4, bool)]), p_value) == 1.0
+
+
+def test_a_group_at_alpha_among_good_ones_is_passed_no_more_often_than_delta() -> None:
+    """Five groups that split no delta, of which one loses exactly alpha, or two: then it is rarer still."""
+    rng = np.random.default_rng(0)
+    passed = {1: 0, 2: 0}
+    for bad in passed:
+        rates = np.array([DROP] * bad + [0.0] * (5 - bad))
+        for _ in range(1000):
+            labels = rng.integers(0, 5, 1000)
+            lost = (rng.random(1000) < rates[labels]).astype(np.int8)
+            masks = (labels == label for label in range(5))
+            p_value = in_every_group(lost, masks, lambda x: binomial_p_value(int(x.sum()), len(x), DROP))
+            passed[bad] += p_value <= DELTA
+    assert 1000 * DELTA * 0.3 < passed[1] <= scipy.stats.binom.ppf(0.9999, 1000, DELTA)
+    assert passed[2] < passed[1]
+
+
+@pytest.fixture(scope="module")
+def population() -> Evidence:
+    """Three exits; of four classes one is harder for the exits than for the whole network."""
+    rng, count = np.random.default_rng(0), 100_000
+    labels = rng.integers(0, 4, count).astype(np.int32)
+    ease = rng.normal(size=count)
+    handicap = np.where(labels == 3, 0.5, 0.0)
+    sure = [ease + depth + 0.7 * rng.normal(size=count) for depth in (0.9, 1.5, 2.4)]
+    right = [
+        value - penalty + 0.7 * rng.normal(size=count) > 0
+        for value, penalty in zip(sure, (handicap, 0, 0), strict=True)
+    ]
+    confidences = [1 / (1 + np.exp(-1.5 * np.abs(value))) for value in sure[:2]]
+    return Evidence(np.array(confidences, np.float32), np.array(right, np.uint8), labels)
+
+
+def some(whole: Evidence, rows: np.ndarray) -> Evidence:
+    assert whole.labels is not None
+    return Evidence(whole.confidences[:, rows], whole.right[:, rows], whole.labels[rows])
+
+
+@pytest.mark.parametrize("per", ["class", "exit"])
+def test_calibrations_that_break_their_promise_in_a_group_are_as_rare_as_they_say(
+    population: Evidence, per: Any
+) -> None:
+    rng = np.random.default_rng(1)
+    broken = useful = over_all = 0
+    for _ in range(RUNS):
+        rows = rng.integers(0, 100_000, 4000)
+        shape, rest = some(population, rows[:700]), some(population, rows[700:])
+        right = shape.right.astype(bool)
+        paths = {None: threshold_path(shape.confidences, right, (1.0, 1.0, 1.0))}
+        paths["class"], paths["exit"] = paths[None], exit_path(shape.confidences, right, 40)
+        for wish in (per, None):
+            level = certified_drop(rest, paths[wish], "betting", DROP, DELTA, per=wish)
+            used = paths[wish][level.certified]
+            lost = losses(population, used)
+            worst = max(float(lost[mask].mean()) for mask in members(population, used, per))
+            if wish is None:
+                over_all += worst > DROP
+            else:
+                broken += worst > DROP
+                useful += level.certified > 0
+    assert broken <= scipy.stats.binom.ppf(0.9999, RUNS, DELTA)
+    assert useful > RUNS * 0.6
+    assert over_all > RUNS * 0.4  # what a promise about the mean is worth to a group
+
+
+def test_a_path_for_single_exits_opens_an_exit_only_where_enough_leave() -> None:
+    rng = np.random.default_rng(2)
+    sure = rng.beta(4, 1, (3, 2000))
+    right = rng.random((3, 2000)) < sure**0.3
+    confidences = sure[:2].astype(np.float32)
+    path = exit_path(confidences, right, 150)
+    assert path[0] == (NEVER, NEVER)
+    assert len(path) > 20
+    mistakes = right[-1] & ~right
+    for before, step in pairwise(path):
+        assert all(late <= early for late, early in zip(step, before, strict=True))
+        left = leave(confidences, step)
+        for exit_ in range(2):
+            gone = left <= exit_
+            if step[exit_] <= 1:
+                assert gone.sum() >= 150
+    first = leave(confidences, path[1])
+    assert not mistakes[first, np.arange(2000)].any()  # it starts where nothing is lost
+
+
+def test_a_path_for_single_exits_by_hand() -> None:
+    confidences = np.array([[0.9, 0.8, 0.8, 0.7, 0.6, np.nan], [0.1, 0.1, 0.1, 0.1, 0.5, 0.4]], np.float32)
+    right = np.ones((3, 6), bool)
+    right[0, 3] = False  # the mistake at 0.7
+    path = exit_path(confidences, right, 2)
+    eight, six, one = (float(np.float32(value)) for value in (0.8, 0.6, 0.1))
+    # without a mistake: three leave at 0.8, all others one exit later; with one in five, five leave at 0.6
+    assert path == ((NEVER, NEVER), (eight, one), (six, one))
+    assert exit_path(confidences, right, 4)[1] == (NEVER, one)  # three are too few: the first exit stays shut
+
+
+def grouped(build: Build, samples: Any, per: str, **settings: Any) -> Path:
+    cascade = build(name=f"cascade-{per}")
+    wish = recipe.Calibrate(**{"max_drop": 0.08, "confidence": 0.9, "per": per, **settings})
+    calibrate(cascade, cascade.parent / per, samples=samples, settings=wish)
+    return cascade.parent / per
+
+
+@pytest.mark.parametrize("per", ["class", "exit"])
+def test_an_artifact_holds_what_its_groups_are_computed_from(tiny_artifact: Build, tiny_network: Any, per: str) -> None:
+    out = grouped(tiny_artifact, tiny_network.samples(6000), per)
+    opened = open_artifact(out)
+    certificate, policy, found = opened.manifest.certificate, opened.manifest.policy, opened.evidence()
+    assert certificate is not None
+    assert policy is not None
+    assert (certificate.per, policy.guarantee) == (per, "certified")
+    assert recompute(opened) == certificate
+    assert (found.labels is not None) == (per == "class")
+    lost = losses(found, policy.thresholds)
+    assert all(lost[mask].mean() <= 0.08 for mask in members(found, policy.thresholds, certificate.per))
+    text = (out / "README.md").read_text(encoding="utf-8")
+    assert ("of each class like them" if per == "class" else "have left by an exit") in text
+
+
+def test_without_labels_single_exits_are_certified_too(tiny_artifact: Build, tiny_network: Any) -> None:
+    out = grouped(tiny_artifact, tiny_network.samples(6000), "exit", unlabelled=True)
+    certificate = recompute(open_artifact(out))
+    assert certificate is not None
+    assert (certificate.test, certificate.per) == ("binomial", "exit")
+    assert certificate.levels[0].certified > 0
+
+
+def test_other_labels_or_other_groups_are_found(tiny_artifact: Build, tiny_network: Any) -> None:
+    out = grouped(tiny_artifact, tiny_network.samples(6000), "class")
+    opened = open_artifact(out)
+    certificate, found = opened.manifest.certificate, opened.evidence()
+    assert certificate is not None
+    assert found.labels is not None
+    for edit, words in (
+        ({"per": None}, "p-value|tests"),
+        ({"per": "exit"}, "p-value|tests"),
+    ):
+        forged = opened.manifest.model_copy(update={"certificate": certificate.model_copy(update=edit)})
+        with pytest.raises(CertificateError, match=words):
+            recompute(type(opened)(opened.path, forged))
+    for labels, words in ((found.labels[::-1].copy(), "p-value|tests"), (found.labels // 2, "samples of 2 classes")):
+        Evidence(found.confidences, found.right, labels).save(out / "certificate.npz")
+        with pytest.raises(CertificateError, match=words):
+            recompute(opened)
+
+
+def few_of_one_class(network: Any, count: int, few: int) -> ArraySamples:
+    """Samples of which only so many have the class 'disc'."""
+    whole = network.samples(count)
+    rows = np.concatenate([np.flatnonzero(whole.labels != 1), np.flatnonzero(whole.labels == 1)[:few]])
+    return ArraySamples(whole.images(rows), whole.labels[rows])
+
+
+@pytest.mark.parametrize("few", [0, 20])
+def test_a_class_with_too_few_samples_is_named(tiny_artifact: Build, tiny_network: Any, few: int) -> None:
+    samples = few_of_one_class(tiny_network, 3000, few)
+    with pytest.raises(DataError, match=r"class 'disc' has \d+ of the \d+ samples that certify") as caught:
+        grouped(tiny_artifact, samples, "class")
+    assert "at least 31 of every class" in caught.value.allowed
+    assert "--plan --per-class" in caught.value.next_step
+
+
+def test_the_smallest_class_is_told_with_how_many_there_are() -> None:
+    labels = np.repeat([0, 1, 2], [300, 20, 40])
+    with pytest.raises(DataError, match=r"'b' has 20 of the 360 .*; 2 of 3 classes have too few"):
+        check_classes(labels, ("a", "b", "c"), 50, "a drop of 5 %")
+    check_classes(labels, ("a", "b", "c"), 20, "a drop of 5 %")
+
+
+def test_a_plan_speaks_of_the_smallest_class(tiny_artifact: Build, tiny_network: Any) -> None:
+    samples, cascade = few_of_one_class(tiny_network, 3000, 300), tiny_artifact()
+    wish = recipe.Calibrate(max_drop=0.08, confidence=0.9)
+    whole = plan(cascade, samples=samples, settings=wish)
+    found = plan(cascade, samples=samples, settings=wish.model_copy(update={"per": "class"}))
+    assert found.smallest == f"'disc', 300 of {len(samples)}"
+    share = 300 / len(samples)
+    assert found.assumed[1].needs == pytest.approx((whole.assumed[1].needs or 0) / share, rel=0.01)
+    assert found.least == pytest.approx(whole.least / share, rel=0.05)
+    exits = plan(cascade, samples=samples, settings=wish.model_copy(update={"per": "exit"}))
+    assert (exits.per, exits.smallest, exits.assumed) == ("exit", None, ())
+    assert exits.observed
+
+
+def unbalanced(lost: int, rare: int = 40) -> tuple[Evidence, np.ndarray]:
+    """960 images of one class and some of a rare one; all leave at once, and so many of the rare are then wrong."""
+    labels = np.repeat([0, 1], [960, rare])
+    right = np.ones((2, len(labels)), np.uint8)
+    right[0, 960 : 960 + lost] = 0
+    return Evidence(np.ones((1, len(labels)), np.float32), right), labels
+
+
+def test_a_class_that_loses_more_than_three_times_the_drop_is_named() -> None:
+    # 10 of 40 are 25 points; over all 1,000 it is the one point that was allowed
+    found, labels = unbalanced(10)
+    said = r"class 'rare' 25\.0 points \(100\.0 to 75\.0 % of 40 images\), more than 3 times the 1\.00%.*--per-class"
+    with pytest.warns(UserWarning, match=said):
+        warn_of_classes(found, labels, (0.5,), classes=("common", "rare"), max_drop=0.01)
+
+
+@pytest.mark.parametrize(
+    ("lost", "rare", "drop"),
+    [
+        (10, 40, 0.09),  # 25 points are not three times as much
+        (3, 100, 0.01),  # exactly three times
+        (1, 5, 0.01),  # one image is no loss of a class
+        (0, 40, 0.0),
+    ],
+)
+def test_a_class_that_loses_little_or_one_image_is_not(lost: int, rare: int, drop: float) -> None:
+    found, labels = unbalanced(lost, rare)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_classes(found, labels, (0.5,), classes=("common", "rare"), max_drop=drop)
+        warn_of_classes(unbalanced(40)[0], unbalanced(40)[1], (NEVER,), classes=("common", "rare"), max_drop=0)
+
+
+def test_the_worst_of_several_classes_is_named_with_their_number() -> None:
+    labels = np.repeat([0, 1, 2], [100, 20, 10])
+    right = np.ones((2, 130), np.uint8)
+    right[0, 100:104], right[0, 120:125] = 0, 0
+    found = Evidence(np.ones((1, 130), np.float32), right)
+    with pytest.warns(UserWarning, match=r"class 'c' 50\.0 points.* 2 of 3 classes do, this one most\."):
+        warn_of_classes(found, labels, (0.5,), classes=("a", "b", "c"), max_drop=0.05)
+
+
+@pytest.mark.parametrize("wish", [{}, {"confidence": 0.9}, {"in_expectation": True}])
+def test_every_calibration_with_labels_warns_of_a_class_that_pays(
+    tiny_artifact: Build, tiny_network: Any, wish: dict[str, Any]
+) -> None:
+    samples, artifact = tiny_network.samples(3000), tiny_artifact()
+    found = exit_signals(open_engine(artifact, threads=1), samples)
+    right = np.stack([exit_.answer == samples.labels for exit_ in found])
+    certain = found[0].best > np.quantile(found[0].best, 0.3)
+    rare = np.flatnonzero((samples.labels == 2) & right[-1] & ~right[0] & certain)[:40]
+    chosen = Subset(samples, np.sort(np.concatenate([np.flatnonzero((samples.labels != 2) & right.all(axis=0)), rare])))
+    settings = recipe.Calibrate(max_drop=0.02, temperature=False, **wish)
+    with pytest.warns(UserWarning, match=r"class '\w+' .* more than 3 times the 2\.00%") as caught:
+        calibrate(artifact, artifact.parent / "out", samples=chosen, settings=settings)
+    assert len(rare) >= 10
+    assert sum("--per-class" in str(one.message) for one in caught) == 1

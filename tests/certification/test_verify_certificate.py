@@ -1,0 +1,216 @@
+"""A certificate that was edited is found, also where every hash and digest fits again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sdcompress.artifact.evidence import Evidence
+from sdcompress.artifact.read import open_artifact
+from sdcompress.certification.verify_certificate import recompute
+from sdcompress.errors import ArtifactError, CertificateError
+from sdcompress.storage import digest_of, sha256_of
+
+Fields = dict[str, Any]
+
+
+def forge(folder: Path, change: Callable[[Fields], Any]) -> None:
+    """Edit the manifest as somebody would who knows its format: with hashes and digest that fit again."""
+    path = folder / "manifest.json"
+    fields = json.loads(path.read_text(encoding="utf-8"))
+    change(fields)
+    if fields.get("certificate"):
+        file = folder / fields["certificate"]["evidence"]["file"]
+        fields["certificate"]["evidence"] |= {"sha256": sha256_of(file), "bytes": file.stat().st_size}
+    fields["digest"] = digest_of({name: value for name, value in fields.items() if name != "digest"})
+    path.write_text(json.dumps(fields), encoding="utf-8")
+
+
+def refused(folder: Path, *words: str) -> None:
+    with pytest.raises(CertificateError) as caught:
+        recompute(open_artifact(folder))
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+    assert caught.value.allowed
+    assert caught.value.next_step
+    assert caught.value.exit_code == 4
+
+
+def test_as_it_was_written_it_follows_from_its_evidence(certified_artifact: Path) -> None:
+    certificate = recompute(open_artifact(certified_artifact))
+    assert certificate == open_artifact(certified_artifact).manifest.certificate
+    assert certificate is not None
+
+
+def test_an_artifact_without_one_has_nothing_to_check(tiny_artifact: Callable[..., Path]) -> None:
+    assert recompute(open_artifact(tiny_artifact(policy=(0.9, 0.9)))) is None
+
+
+def wish(fields: Fields) -> Fields:
+    """The level that the policy runs."""
+    levels = fields["certificate"]["levels"]
+    return next(level for level in levels if level["max_drop"] == fields["policy"]["max_drop"])
+
+
+def loosen(fields: Fields) -> None:
+    """One step further, in the policy and in what it claims to be certified by."""
+    level = wish(fields)
+    level["p_values"][level["certified"]] = level["p_values"][level["certified"] - 1]
+    level["certified"] += 1
+    fields["policy"]["thresholds"] = fields["certificate"]["path"][level["certified"]]
+
+
+def further(fields: Fields) -> None:
+    wish(fields)["certified"] += 1
+
+
+def fall_short(fields: Fields) -> None:
+    wish(fields)["p_values"].pop()
+
+
+def rise(fields: Fields) -> None:
+    fields["certificate"]["path"][2][0] = 2.0
+    fields["certificate"]["path"][1][0] = 0.5
+
+
+def put(*keys: Any, value: Any) -> Callable[[Fields], None]:
+    def change(fields: Fields) -> None:
+        for key in keys[:-1]:
+            fields = fields[key]
+        fields[keys[-1]] = value
+
+    return change
+
+
+EDITS: dict[str, tuple[Callable[[Fields], Any], tuple[str, ...]]] = {
+    "a p-value": (
+        put("certificate", "levels", 1, "p_values", 0, value=0.001),
+        ("edited", "p-value of step 1", "5.00%"),
+    ),
+    "a step further": (loosen, ("edited", "step", "by its evidence")),
+    "a step further, untested": (further, ("edited", "by its evidence")),
+    "without the test that failed": (fall_short, ("edited", "tests")),
+    "more confidence": (put("certificate", "confidence", value=0.99), ("edited", "delta", "its share")),
+    "another delta": (put("certificate", "levels", 1, "delta", value=0.09), ("edited", "delta", "its share")),
+    "a smaller drop": (put("certificate", "levels", 1, "max_drop", value=0.001), ("thresholds are not among",)),
+    "a smaller drop, everywhere": (
+        lambda fields: [
+            put("certificate", "levels", 1, "max_drop", value=0.001)(fields),
+            put("policy", "max_drop", value=0.001)(fields),
+        ],
+        ("edited", "for a drop of 0.10%"),
+    ),
+    "another seed": (put("certificate", "seed", value="0" * 64), ("edited", "seed")),
+    "other parts": (put("certificate", "shape_samples", value=900), ("edited", "a sixth")),
+    "a first step that lets go": (put("certificate", "path", 0, value=[0.9, 0.9]), ("edited", "first step")),
+    "a path that turns back": (rise, ("edited", "rises at step 2")),
+    "another accuracy": (put("policy", "accuracy", value=1.0), ("edited", "accuracy is 1.0")),
+    "other shares": (put("policy", "shares", value=[0.5, 0.25, 0.25]), ("edited", "shares")),
+    "more samples in the policy": (put("policy", "samples", value=50_000), ("edited", "samples is 50000")),
+    "another test": (put("certificate", "test", value="binomial"), ("edited", "its test")),
+    "another loss": (
+        lambda fields: fields["certificate"].update({"loss": "disagreement", "test": "binomial"}),
+        ("edited", "disagrees with itself"),
+    ),
+    "no guarantee, but thresholds": (put("policy", "guarantee", value="none"), ("not among those that are certified",)),
+    "thresholds of one's own": (put("policy", "thresholds", value=[0.2, 0.2]), ("not among those",)),
+    "stricter thresholds that were not tested": (
+        put("policy", "thresholds", value=[0.999, 0.998]),
+        ("not among those",),
+    ),
+    "other temperatures": (put("exits", 0, "temperature", value=3.0), ("another artifact", "temperatures")),
+    "other data": (put("provenance", "data_fingerprint", value="a" * 64), ("another artifact", "data")),
+    "other graphs": (put("certificate", "graphs", value="a" * 64), ("another artifact", "graphs")),
+    "another backend": (put("certificate", "backend", value="tensorrt"), ("the policy's backend is onnxruntime",)),
+}
+
+
+@pytest.mark.parametrize(("change", "words"), EDITS.values(), ids=EDITS.keys())
+def test_an_edit_is_found(certified_artifact: Path, change: Callable[[Fields], Any], words: tuple[str, ...]) -> None:
+    forge(certified_artifact, change)
+    refused(certified_artifact, *words)
+
+
+def test_a_certificate_that_was_taken_out_is_missed(certified_artifact: Path) -> None:
+    forge(certified_artifact, lambda fields: fields.pop("certificate"))
+    (certified_artifact / "certificate.npz").unlink()
+    refused(certified_artifact, "holds no certificate")
+
+
+@pytest.mark.parametrize("array", ["right", "confidences"])
+def test_other_evidence_is_found(certified_artifact: Path, array: str) -> None:
+    evidence = open_artifact(certified_artifact).evidence()
+    right, confidences = evidence.right.copy(), evidence.confidences.copy()
+    if array == "right":
+        right[:-1, :40] = 1
+    else:
+        confidences[0] = np.sort(confidences[0])
+    Evidence(confidences, right).save(certified_artifact / "certificate.npz")
+    forge(certified_artifact, lambda fields: None)
+    refused(certified_artifact, "edited", "by its evidence")
+
+
+def test_a_threshold_lowered_where_no_tested_sample_lies_is_found(certified_artifact: Path) -> None:
+    """Every test comes out as before, and new samples may lie there."""
+    opened = open_artifact(certified_artifact)
+    certificate, evidence = opened.manifest.certificate, opened.evidence()
+    assert certificate is not None
+    step = certificate.levels[-1].certified
+    old = certificate.path[step][0]
+    below = evidence.confidences[0][evidence.confidences[0] < np.float32(old)].max()
+    new = float(np.float32((old + float(below)) / 2))
+    assert below < new < old
+
+    def lower(fields: Fields) -> None:
+        for each in fields["certificate"]["path"][step:]:
+            each[0] = min(each[0], new)
+        fields["policy"]["thresholds"][0] = new
+
+    forge(certified_artifact, lower)
+    refused(certified_artifact, "edited", f"{new:.9g}", "no score of the samples that shaped it")
+    # as a version that kept no such scores wrote it: not found, and verify says so
+    Evidence(evidence.confidences, evidence.right).save(certified_artifact / "certificate.npz")
+    forge(certified_artifact, lambda fields: None)
+    assert recompute(open_artifact(certified_artifact))
+
+
+def test_scores_of_another_number_of_samples_are_found(certified_artifact: Path) -> None:
+    evidence = open_artifact(certified_artifact).evidence()
+    assert evidence.shape_confidences is not None
+    fewer = replace(evidence, shape_confidences=evidence.shape_confidences[:, 1:])
+    fewer.save(certified_artifact / "certificate.npz")
+    forge(certified_artifact, lambda fields: None)
+    refused(certified_artifact, "edited", "that shaped the path")
+
+
+def test_evidence_of_other_samples_does_not_fit(certified_artifact: Path) -> None:
+    evidence = open_artifact(certified_artifact).evidence()
+    Evidence(evidence.confidences[:, :-1], evidence.right[:, :-1]).save(certified_artifact / "certificate.npz")
+    forge(certified_artifact, lambda fields: None)
+    with pytest.raises(ArtifactError, match="3333 samples"):
+        recompute(open_artifact(certified_artifact))
+
+
+def test_a_certificate_of_another_artifact_is_refused(
+    certified_artifact: Path, tiny_artifact: Callable[..., Path]
+) -> None:
+    """Certificate, evidence and policy of one network, beside the graphs of another."""
+    fields = json.loads((certified_artifact / "manifest.json").read_text(encoding="utf-8"))
+    other = tiny_artifact(policy=(0.9, 0.9), name="other")
+    (other / "certificate.npz").write_bytes((certified_artifact / "certificate.npz").read_bytes())
+    graph = other / "segment-2.onnx"
+    graph.write_bytes(graph.read_bytes() + b"\x52\x00")  # an empty field more: other bytes, the same network
+
+    def graft(mine: Fields) -> None:
+        mine["certificate"], mine["policy"] = fields["certificate"], fields["policy"]
+        mine["segments"][2] |= {"sha256": sha256_of(graph), "bytes": graph.stat().st_size}
+        for exit_, theirs in zip(mine["exits"], fields["exits"], strict=True):
+            exit_["temperature"] = theirs["temperature"]
+
+    forge(other, graft)
+    refused(other, "another artifact", "graphs")

@@ -1,0 +1,80 @@
+"""Signals computed by a graph are those that numpy computes of the same logits."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from onnx import TensorProto, helper
+
+from sdcompress.errors import ParityError
+from sdcompress.onnx_graph.exit_signals import add_signals
+from sdcompress.onnx_graph.partition import serialize
+from sdcompress.policies._base import signals_of
+from sdcompress.schema.manifest import ExitSignals
+from sdcompress.verification.gate import check_signals
+from sdcompress.verification.sessions import Chain
+
+CLASSES = 7
+
+
+def network() -> onnx.ModelProto:
+    """Logits are the input."""
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["input"], ["exit1_logits"])],
+        "identity",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", CLASSES])],
+        [helper.make_tensor_value_info("exit1_logits", TensorProto.FLOAT, ["batch", CLASSES])],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+MODEL, NAMES = add_signals(network(), "exit1", "exit1_logits", batch="batch")
+CHAIN = Chain([serialize(MODEL)], network_input="input", logits=["exit1_logits"])
+
+
+@settings(max_examples=200, deadline=None)
+@given(arrays.arrays(np.float32, st.tuples(st.integers(1, 9), st.just(CLASSES)), elements=st.floats(-90, 90, width=32)))
+def test_for_any_logits(logits: np.ndarray) -> None:
+    tensors = CHAIN.run(logits)
+    expected = signals_of(logits)
+    np.testing.assert_allclose(tensors[NAMES.values], np.stack(expected[:3], axis=1), atol=1e-5)
+    assert tensors[NAMES.answer].tolist() == expected.answer.tolist()
+    check_signals(CHAIN, logits, {"exit1_logits": NAMES})
+
+
+@pytest.mark.parametrize("logits", [[[1.0] * CLASSES], [[0, 5, 5, 0, 5, 0, 0]], [[1e4, -1e4, 0, 0, 0, 0, 0]]])
+def test_ties_and_extremes(logits: list[list[float]]) -> None:
+    tensors, expected = CHAIN.run(np.float32(logits)), signals_of(np.float32(logits))
+    np.testing.assert_allclose(tensors[NAMES.values], np.stack(expected[:3], axis=1), atol=1e-5)
+    assert tensors[NAMES.answer].tolist() == expected.answer.tolist()
+
+
+def test_what_is_not_a_number_stays_none() -> None:
+    logits = np.zeros((3, CLASSES), np.float32)
+    logits[0, 2], logits[1, 2] = np.nan, np.inf
+    values = CHAIN.run(logits)[NAMES.values]
+    assert np.isnan(values[:, 0]).tolist() == [True, True, False]
+
+
+def test_the_names_say_what_they_are_and_the_logits_stay() -> None:
+    assert ExitSignals(values="exit1_signals", answer="exit1_answer") == NAMES
+    assert [output.name for output in MODEL.graph.output] == ["exit1_logits", "exit1_signals", "exit1_answer"]
+    assert [output.name for output in network().graph.output] == ["exit1_logits"]  # the given model is left alone
+
+
+def test_signals_of_other_logits_are_found() -> None:
+    off = onnx.ModelProto()
+    off.CopyFrom(MODEL)
+    next(node for node in off.graph.node if node.op_type == "Neg").op_type = "Abs"  # entropy is -sum: Abs is as good
+    check_signals(Chain([serialize(off)], network_input="input", logits=["exit1_logits"]), *_example())
+    next(node for node in off.graph.node if node.op_type == "Exp").op_type = "Neg"
+    with pytest.raises(ParityError, match="exit1_logits"):
+        check_signals(Chain([serialize(off)], network_input="input", logits=["exit1_logits"]), *_example())
+
+
+def _example() -> tuple[np.ndarray, dict[str, ExitSignals]]:
+    return np.random.default_rng(0).normal(size=(5, CLASSES)).astype(np.float32), {"exit1_logits": NAMES}

@@ -1,0 +1,137 @@
+"""A traced score is numpy's own: for every policy, on any signals, and for policies that nobody of us wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from onnx import TensorProto, helper
+
+from sdcompress import registry
+from sdcompress.errors import UsageError
+from sdcompress.onnx_graph.partition import serialize
+from sdcompress.onnx_graph.trace_score import trace_score
+from sdcompress.policies import ROOM, policy_class
+from sdcompress.policies._base import ExitPolicy, Signals, signals_of
+from sdcompress.schema.manifest import ExitSignals
+from sdcompress.verification.sessions import Chain
+
+EXITS = 9  # patience wants eight
+NAMES = [ExitSignals(values=f"values-{k}", answer=f"answer-{k}") for k in range(EXITS)]
+NUMBER = st.one_of(st.floats(0, 1, width=32), st.sampled_from([0.0, 0.5, 1.0, float("nan")]))
+
+
+def graph(policy: ExitPolicy, exit_: int) -> Callable[[Sequence[Signals]], np.ndarray]:
+    """The traced score as a function of the exits' signals."""
+    nodes, constants, score = trace_score(policy, exit_, NAMES[: exit_ + 1], "score")
+    nodes.append(helper.make_node("Identity", [score], ["out"]))
+    inputs = []
+    for names in NAMES[: exit_ + 1]:
+        inputs.append(helper.make_tensor_value_info(names.values, TensorProto.FLOAT, ["batch", 3]))
+        inputs.append(helper.make_tensor_value_info(names.answer, TensorProto.INT64, ["batch"]))
+    outputs = [helper.make_tensor_value_info("out", TensorProto.FLOAT, ["batch"])]
+    model = helper.make_model(
+        helper.make_graph(nodes, "score", inputs, outputs, constants),
+        opset_imports=[helper.make_opsetid("", 18)],
+        ir_version=10,
+    )
+    onnx.checker.check_model(model, full_check=True)
+    (session,) = Chain([serialize(model)], network_input="", logits=[])._sessions
+
+    def run(signals: Sequence[Signals]) -> np.ndarray:
+        feed = {names.values: np.stack(s[:3], axis=1) for names, s in zip(NAMES, signals, strict=False)}
+        feed |= {names.answer: s.answer for names, s in zip(NAMES, signals, strict=False)}
+        return np.asarray(session.run(["out"], feed)[0])
+
+    return run
+
+
+def fitted() -> dict[str, ExitPolicy]:
+    """Every policy of the package, fitted on exits that get better."""
+    rng = np.random.default_rng(3)
+    labels = rng.integers(0, 5, 400)
+    found, right = [], []
+    for exit_ in range(EXITS):
+        logits = rng.normal(size=(400, 5)).astype(np.float32)
+        logits[np.arange(400), labels] += 0.4 * (exit_ + 1)
+        found.append(signals_of(logits))
+        right.append(found[-1].answer == labels)
+    return {kind: policy_class(kind).fit(found, np.stack(right)) for kind in registry.names(ROOM)}
+
+
+POLICIES = fitted()
+TRACED = {(kind, exit_): graph(policy, exit_) for kind, policy in POLICIES.items() for exit_ in (0, 3, EXITS - 2)}
+
+
+@pytest.mark.parametrize(("kind", "exit_"), TRACED)
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_every_policy_on_any_signals(kind: str, exit_: int, data: st.DataObject) -> None:
+    rows = data.draw(st.integers(1, 9))
+    numbers = data.draw(arrays.arrays(np.float32, (exit_ + 1, 3, rows), elements=NUMBER))
+    answers = data.draw(arrays.arrays(np.int64, (exit_ + 1, rows), elements=st.integers(0, 2)))
+    signals = [Signals(*columns, answer) for columns, answer in zip(numbers, answers, strict=True)]
+    with np.errstate(invalid="ignore"):
+        expected = POLICIES[kind].score(exit_, signals)
+    np.testing.assert_allclose(TRACED[kind, exit_](signals), expected, rtol=2e-6, atol=1e-6)  # NaN equals NaN
+
+
+@pytest.mark.parametrize("exit_", [0, 3, EXITS - 2])
+def test_what_is_on_the_edge_of_a_bin_is_in_the_same_bin(exit_: int) -> None:
+    policy = POLICIES["pcee"]
+    edges = np.float32(policy.parameters["edges"][exit_])
+    best = np.concatenate([edges, np.nextafter(edges, np.float32(0)), np.nextafter(edges, np.float32(2))])
+    signals = [Signals(best, best, best, np.zeros(len(best), np.int64))] * (exit_ + 1)
+    np.testing.assert_array_equal(TRACED["pcee", exit_](signals), policy.score(exit_, signals))
+
+
+class Foreign(ExitPolicy):
+    """Somebody's own, with arithmetic and Python's numbers."""
+
+    def score(self, exit_: int, signals: Sequence[Signals]) -> Any:
+        now = signals[-1]
+        sure = (now.best - now.second) / 2 + 0.5 * np.sqrt(abs(now.best - 0.25))
+        sure = sure * (now.best > 0.1) + 0.125 * np.logical_or(now.answer == 0, now.second <= 0.2)
+        return np.minimum(1, sure) - 1e-3 * np.logical_not(now.best < exit_)
+
+
+class Promoting(ExitPolicy):
+    """Where numpy computes in float64, so does the graph: a class plus a number."""
+
+    def score(self, exit_: int, signals: Sequence[Signals]) -> Any:
+        return (signals[-1].answer + signals[-1].best) / 7
+
+
+@pytest.mark.parametrize("policy", [Foreign(), Promoting()])
+def test_a_policy_of_somebody_else(policy: ExitPolicy) -> None:
+    rng = np.random.default_rng(0)
+    signals = [Signals(*rng.random((3, 50), np.float32), rng.integers(0, 3, 50)) for _ in range(2)]
+    np.testing.assert_allclose(graph(policy, 1)(signals), np.float32(policy.score(1, signals)), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("score", "why"),
+    [
+        (lambda now: np.tanh(now.best), "tanh"),
+        (lambda now: np.maximum.accumulate(now.best), "accumulate"),
+        (lambda now: np.multiply(now.best, 2, where=now.best > 0), "multiply with where"),
+        (lambda now: now.best.clip(0, 1), "clip"),
+        (lambda now: np.add(now.best > 0, now.second > 0), "add of bool, bool"),
+        (lambda now: now.best + np.zeros(3, np.float32), r"an array of shape \(3,\)"),
+        (lambda now: np.ones(4, np.float32), "does not depend on the signals"),
+        (lambda now: np.exp(now.best > 0), "exp of float16"),
+    ],
+)
+def test_what_cannot_be_traced_is_said(score: Callable[[Signals], Any], why: str) -> None:
+    class Strange(ExitPolicy):
+        def score(self, exit_: int, signals: Sequence[Signals]) -> Any:
+            return score(signals[-1])
+
+    with pytest.raises(UsageError, match=rf"(?s)Strange cannot be put into a graph: .*{why}.*allowed: numpy's add"):
+        trace_score(Strange(), 0, NAMES[:1], "score")

@@ -1,0 +1,84 @@
+"""Which GPUs have the arithmetic of an artifact's graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sdcompress.artifact.read import open_artifact
+from sdcompress.errors import SetupError, UsageError
+from sdcompress.schema.graphs import Precision
+from sdcompress.schema.manifest import Manifest
+from sdcompress.tensorrt.building import build
+from sdcompress.tensorrt.building.hardware import check_graphs, check_hardware
+from sdcompress.tensorrt.building.settings import BuildSettings
+from sdcompress.tensorrt.nvidia.probe import Gpu
+
+Artifacts = Callable[..., Path]
+
+
+def gpu(name: str, capability: str) -> Gpu:
+    return Gpu(name, capability, 24 * 2**30, "", "13.0")
+
+
+def mixed(folder: Path, precision: Precision) -> Manifest:
+    """The last segment in a precision, the others in fp32."""
+    manifest = open_artifact(folder).manifest
+    last = manifest.segments[-1].model_copy(update={"precision": precision})
+    return manifest.model_copy(update={"segments": (*manifest.segments[:-1], last)})
+
+
+@pytest.mark.parametrize(("name", "capability"), [("NVIDIA A10", "8.6"), ("Tesla T4", "7.5"), ("A100", "8.0")])
+def test_fp8_is_refused_by_a_gpu_before_ada(tiny_artifact: Artifacts, name: str, capability: str) -> None:
+    with pytest.raises(SetupError) as caught:
+        check_hardware(mixed(tiny_artifact(), "fp8"), gpu(name, capability), "none")
+    said = str(caught.value)
+    for words in ("segment-2.onnx", name, f"compute capability {capability}", "8.9", "fp16 or int8"):
+        assert words in said
+
+
+@pytest.mark.parametrize("capability", ["8.9", "9.0", "10.0", "12.0"])  # numbers, not text
+def test_later_gpus_have_it(tiny_artifact: Artifacts, capability: str) -> None:
+    check_hardware(mixed(tiny_artifact(), "fp8"), gpu("a GPU", capability), "none")
+    check_hardware(mixed(tiny_artifact(name="same"), "fp8"), gpu("a GPU", capability), "same_compute_capability")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", "int8"])
+def test_other_precisions_are_not_asked_about(tiny_artifact: Artifacts, precision: Precision) -> None:
+    check_hardware(mixed(tiny_artifact(), precision), gpu("Tesla T4", "7.5"), "ampere_plus")
+
+
+def test_what_is_for_cpus_is_refused_without_a_gpu(tiny_artifact: Artifacts) -> None:
+    with pytest.raises(UsageError, match="uint8, which is for CPUs") as caught:
+        check_graphs(mixed(tiny_artifact(), "uint8"))
+    assert "--precision int8" in caught.value.next_step
+
+
+def test_fp8_for_every_gpu_since_ampere_contradicts_itself(tiny_artifact: Artifacts) -> None:
+    with pytest.raises(UsageError, match=r"fp8, and engines for every GPU from compute capability 8\.0") as caught:
+        check_hardware(mixed(tiny_artifact(), "fp8"), gpu("NVIDIA L4", "8.9"), "ampere_plus")
+    assert "same_compute_capability" in str(caught.value)
+
+
+def test_it_is_asked_before_tensorrt_is_loaded_and_nothing_is_written(
+    tiny_artifact: Artifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def check(_manifest: Manifest, found: Gpu, compatibility: str) -> None:
+        asked.append((found.name, compatibility))
+        raise SetupError("no", allowed="", next_step="")
+
+    def never(**_: object) -> None:
+        raise AssertionError("TensorRT was loaded")
+
+    monkeypatch.setattr(build, "probe_cuda", lambda: gpu("Tesla T4", "7.5"))
+    monkeypatch.setattr(build, "check_hardware", check)
+    monkeypatch.setattr(build, "load", never)
+    source = tiny_artifact()
+    with pytest.raises(SetupError, match="no"):
+        build.build_engines(source, tmp_path / "out", settings=BuildSettings(hardware_compatibility="ampere_plus"))
+    assert asked == [("Tesla T4", "ampere_plus")]
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,52 @@
+"""Nodes of ONNX files without onnx, held against onnx."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from sdcompress.tensorrt.building.nodes import node_at
+
+
+def model() -> onnx.ModelProto:
+    """Fields of every kind before and between the nodes, a subgraph with nodes of its own, lengths of several bytes."""
+    inner = helper.make_graph(
+        [helper.make_node("Neg", ["x"], ["inner"], name="inside")],
+        "inner",
+        [],
+        [helper.make_tensor_value_info("inner", TensorProto.FLOAT, None)],
+    )
+    nodes = [
+        helper.make_node("LeakyRelu", ["x"], ["y"], name="first", alpha=0.25),
+        helper.make_node("If", ["c"], ["z"], name="branches", then_branch=inner, else_branch=inner),
+        helper.make_node("Sum", ["x"] * 300, ["a"]),
+        helper.make_node("Mish", ["a"], ["b"], name="größer" * 50),
+    ]
+    weights = numpy_helper.from_array(np.arange(70000, dtype=np.float32), "w")
+    made = helper.make_model(helper.make_graph(nodes, "g", [], [], [weights], doc_string="d" * 200))
+    made.model_version = -(2**40)
+    return made
+
+
+def test_operator_and_name_are_those_that_onnx_reads() -> None:
+    made = model()
+    data = made.SerializeToString()
+    for index, node in enumerate(made.graph.node):
+        assert node_at(data, index) == (node.op_type, node.name)
+
+
+@pytest.mark.parametrize("index", [-1, 4])
+def test_there_is_no_node_of_another_number(index: int) -> None:
+    assert node_at(model().SerializeToString(), index) is None
+
+
+def test_a_file_without_a_graph_has_no_nodes() -> None:
+    assert node_at(onnx.ModelProto(ir_version=8).SerializeToString(), 0) is None
+
+
+@pytest.mark.parametrize("data", [b"not a model", b"\x3a\x05\x0a\x03\x1a\x01\xff", b"\x3a\xff", b"\x0b"])
+def test_bytes_that_are_no_onnx_have_none(data: bytes) -> None:
+    """Text, a name that is not UTF-8, a length that is cut off, a type of field that ONNX does not use."""
+    assert node_at(data, 0) is None

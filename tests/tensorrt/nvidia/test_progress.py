@@ -1,0 +1,62 @@
+"""Phases of a build as one share."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sdcompress.tensorrt.nvidia.progress import PARTS, Phases
+
+EVENTS = st.lists(
+    st.one_of(
+        st.tuples(st.just("start"), st.sampled_from("abc"), st.sampled_from([None, "a", "b"]), st.integers(0, 5)),
+        st.tuples(st.just("step"), st.sampled_from("abc"), st.integers(0, 5)),
+        st.tuples(st.just("finish"), st.sampled_from("abc")),
+    ),
+    max_size=30,
+)
+
+
+def test_steps_of_an_inner_phase_are_parts_of_a_step_of_the_outer() -> None:
+    told: list[int] = []
+    phases = Phases(told.append)
+    phases.phase_start("build", None, 2)
+    phases.phase_start("tactics", "build", 4)
+    assert phases.step_complete("tactics", 0)
+    phases.step_complete("tactics", 3)
+    phases.phase_finish("tactics")
+    phases.step_complete("build", 0)
+    phases.step_complete("build", 1)
+    phases.phase_finish("build")
+    assert told == [PARTS // 8, PARTS // 2, PARTS]
+
+
+@given(EVENTS)
+def test_whatever_the_order_it_rises_stays_within_bounds_and_raises_nothing(events: list[tuple]) -> None:
+    told: list[int] = []
+    phases = Phases(told.append)
+    for kind, *rest in events:
+        if kind == "start" and rest[0] != rest[1]:
+            phases.phase_start(*rest)
+        elif kind == "step":
+            assert phases.step_complete(*rest) is True
+        elif kind == "finish":
+            phases.phase_finish(*rest)
+    assert told == sorted(set(told))
+    assert all(0 < part <= PARTS for part in told)
+
+
+def test_who_is_told_may_fail_and_only_stops_the_build() -> None:
+    def fail(_part: int) -> None:
+        raise BrokenPipeError
+
+    phases = Phases(fail)
+    phases.phase_start("build", None, 2)
+    assert phases.step_complete("build", 0) is False
+    assert isinstance(phases.failed, BrokenPipeError)
+
+
+def test_it_stops_when_it_is_told_to() -> None:
+    phases = Phases(lambda _part: None, lambda: True)
+    phases.phase_start("build", None, 2)
+    assert phases.step_complete("build", 0) is False

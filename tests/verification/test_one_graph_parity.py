@@ -1,0 +1,102 @@
+"""One graph beside its segments: what differs is found, what a rounding decides is counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sdcompress.runtime.engine import Engine
+from sdcompress.runtime.open import open_engine
+from sdcompress.verification.one_graph_parity import Agreement, agreement, graph_batches
+from sdcompress.verification.parity import describe
+
+Outputs = dict[str, np.ndarray]
+INPUTS = np.random.default_rng(0).normal(size=(40, 1, 4, 4)).astype(np.float32)
+ALLOWED = (1e-4, 1e-4, 1e-4)
+
+
+@pytest.fixture
+def engine(tiny_artifact: Callable[..., Path]) -> Engine:
+    return open_engine(tiny_artifact(policy=(0.7, 0.6)), threads=1)
+
+
+def compared(engine: Engine, change: Callable[[Outputs], None], *, kind: str = "graph") -> Agreement:
+    """The engine's own answers in place of a graph's, spoiled."""
+
+    def run(inputs: np.ndarray) -> Outputs:
+        told = engine(inputs)
+        found = {"logits": told.logits.copy(), "answer": told.logits.argmax(1), "exit_index": told.exit_index.copy()}
+        change(found)
+        return found
+
+    return agreement(run, engine, INPUTS, batches=graph_batches(kind, 32), allowed=ALLOWED)  # type: ignore[arg-type]
+
+
+def test_the_same_is_the_same(engine: Engine) -> None:
+    found = compared(engine, lambda _: None)
+    assert (describe(found.findings), found.undecided, found.max_abs) == ("", 0, 0)
+    np.testing.assert_array_equal(found.left, engine(INPUTS).exit_index)
+    assert [finding.samples for finding in found.findings] == np.bincount(found.left, minlength=3).tolist()
+    assert {finding.batches for finding in found.findings} == {(1, 2, 7, 32)}
+
+
+def leave_deeper(found: Outputs) -> None:
+    found["exit_index"][:] = np.minimum(found["exit_index"] + 1, 2)
+
+
+def other_answer(found: Outputs) -> None:
+    found["answer"][:] = (found["answer"] + 1) % 3
+
+
+def far_logits(found: Outputs) -> None:
+    found["logits"][found["exit_index"] == 2] += 2e-4
+
+
+def nothing(found: Outputs) -> None:
+    found["logits"][found["exit_index"] == 0] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("change", "exits"),
+    [
+        (leave_deeper, {"exit1", "exit2"}),
+        (other_answer, {"exit1", "exit2", "final"}),
+        (far_logits, {"final"}),
+        (nothing, {"exit1"}),
+    ],
+)
+def test_what_differs_is_found_at_its_exit(engine: Engine, change: Callable[[Outputs], None], exits: set[str]) -> None:
+    found = compared(engine, change)
+    assert {finding.exit for finding in found.findings if finding.problem} == exits
+
+
+def test_only_a_batch_of_seven_is_wrong(engine: Engine) -> None:
+    def change(found: Outputs) -> None:
+        if len(found["answer"]) == 7:
+            leave_deeper(found)
+
+    assert describe(compared(engine, change).findings)
+    assert not describe(compared(engine, change, kind="if").findings)
+
+
+def test_an_image_on_the_threshold_may_leave_elsewhere(tiny_artifact: Callable[..., Path]) -> None:
+    plain = open_engine(tiny_artifact(policy=(0.7, 0.6), name="plain"), threads=1)
+    best = float(plain.signals(INPUTS[:1])[0].best[0])
+    engine = open_engine(tiny_artifact(policy=(best, 0.6), name="edge"), threads=1)
+    assert engine(INPUTS[:1]).exit_index[0] == 0
+    deeper = open_engine(tiny_artifact(policy=(best + 1e-6, 0.6), name="deeper"), threads=1)
+
+    def run(inputs: np.ndarray) -> Outputs:
+        told = deeper(inputs)
+        return {"logits": told.logits, "answer": told.logits.argmax(1), "exit_index": told.exit_index}
+
+    found = agreement(run, engine, INPUTS, batches=(1,), allowed=ALLOWED)
+    assert (describe(found.findings), found.undecided) == ("", 1)
+
+
+def test_an_artifact_may_have_fewer_images_than_the_largest_batch() -> None:
+    assert graph_batches("graph", 5) == (1, 2, 5, 7)
+    assert graph_batches("if", 32) == (1,)
