@@ -16,7 +16,7 @@ from sdcompress.tensorrt.nvidia.diagnose import TensorRtState, diagnose_tensorrt
 __all__ = ["Diagnosis", "Extra", "Package", "diagnose", "new_enough", "read_requirements"]
 
 # extras that only repeat others, or serve those who change sdcompress
-_UNIONS = {"all", "dev"}
+_UNIONS = {"all", "dev", "docs"}
 # builds for a GPU, or for a version of CUDA, that install the same module
 _OTHER_NAMES = {
     "onnxruntime": ("onnxruntime-gpu",),
