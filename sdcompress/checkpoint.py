@@ -268,17 +268,17 @@ def read_metrics(folder: Path) -> tuple[dict[str, float], ...]:
 
 def _metrics(path: Path, number: int, line: str) -> dict[str, float]:
     try:
-        found: dict[str, float] = _METRICS.validate_json(line)
-        if not {"epoch", "step"} <= found.keys():
+        metrics: dict[str, float] = _METRICS.validate_json(line)
+        if not {"epoch", "step"} <= metrics.keys():
             raise Refused("it lacks 'epoch' or 'step'")
     except (ValidationError, Refused) as error:
-        why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+        problem = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
         raise CheckpointError(
-            f"Line {number} of {path} is damaged: {why}.",
+            f"Line {number} of {path} is damaged: {problem}.",
             allowed="a JSON object of numbers, with 'epoch' and 'step'",
             next_step="remove that line; it only tells people of an epoch, no training needs it",
         ) from error
-    return found
+    return metrics
 
 
 def _read(path: Path) -> TrainingState:
@@ -303,10 +303,10 @@ def _read(path: Path) -> TrainingState:
 
 def _check_schema(path: Path, fields: Any) -> None:
     """Tell a checkpoint of a newer sdcompress from a broken one: that one must not be removed."""
-    found = fields.get("schema_version", UNDERSTOOD) if isinstance(fields, dict) else UNDERSTOOD
-    if isinstance(found, int) and found > UNDERSTOOD:
+    version = fields.get("schema_version", UNDERSTOOD) if isinstance(fields, dict) else UNDERSTOOD
+    if isinstance(version, int) and version > UNDERSTOOD:
         raise CheckpointError(
-            f"The checkpoint {path.parent} has the schema version {found}.",
+            f"The checkpoint {path.parent} has the schema version {version}.",
             allowed=f"up to {UNDERSTOOD}, which this version of sdcompress reads",
             next_step="pip install --upgrade sdcompress",
         )

@@ -12,8 +12,7 @@ import numpy as np
 import onnx
 
 from sdcompress.artifact.read import Artifact, open_artifact
-from sdcompress.artifact.rewrite import rewrite
-from sdcompress.artifact.write import entry, staged
+from sdcompress.artifact.write import entry, rewrite, staged
 from sdcompress.errors import ParityError, SdcompressError, UsageError
 from sdcompress.evaluation.trained_model import open_trained_model
 from sdcompress.modalities._geometry import normalise

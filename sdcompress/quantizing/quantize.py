@@ -14,8 +14,7 @@ import onnxruntime
 
 from sdcompress import registry
 from sdcompress.artifact.read import Artifact, open_artifact
-from sdcompress.artifact.rewrite import rewrite
-from sdcompress.artifact.write import derived, entry, staged
+from sdcompress.artifact.write import derived_provenance, entry, rewrite, staged
 from sdcompress.data.samples import Samples
 from sdcompress.errors import SetupError, UnknownNameError, UsageError, VerificationError
 from sdcompress.evaluation.change import Quality, check_drop
@@ -299,7 +298,7 @@ def _write(
         for exit_, quality in zip(opened.manifest.exits, found, strict=True)
     )
     made_by = {package: version(package) for package in ("sdcompress", "onnx", "onnxruntime")}
-    provenance = derived(opened.manifest)
+    provenance = derived_provenance(opened.manifest)
     provenance = provenance.model_copy(update={"versions": provenance.versions | made_by})
     gone = {"policy": None, "certificate": None, "one_graph": None, "engines": ()}
     return rewrite(opened, folder, segments=tuple(segments), exits=exits, parity=records, provenance=provenance, **gone)

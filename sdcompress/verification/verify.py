@@ -10,7 +10,7 @@ import numpy as np
 from sdcompress.artifact.card import card_of
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.artifact.signature import check_signature
-from sdcompress.artifact.weights import contradiction, stored
+from sdcompress.artifact.weights import contradiction, stored_weights
 from sdcompress.certification.verify_certificate import recompute
 from sdcompress.errors import ArtifactError, ParityError
 from sdcompress.modalities._geometry import normalise
@@ -99,7 +99,7 @@ def _check_precisions(opened: Artifact) -> None:
     for precision in manifest.precisions:
         files = [segment for segment in segments if segment.precision == precision]
         try:
-            why = contradiction(precision, [stored(opened.file(segment).read_bytes()) for segment in files])
+            why = contradiction(precision, [stored_weights(opened.file(segment).read_bytes()) for segment in files])
         except ValueError as error:
             why = str(error)
         if why:

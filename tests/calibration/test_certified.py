@@ -120,7 +120,7 @@ def test_without_labels_disagreement_is_certified_exactly(tiny_artifact: Build, 
     assert level.p_values[level.certified - 1] == pytest.approx(binomial_p_value(differ, 3334, 0.05), rel=1e-9)
     assert recompute(open_artifact(out)) == certificate
     text = (out / "README.md").read_text(encoding="utf-8")
-    assert "at most 5 % are not what the last exit says" in text
+    assert "at most 5 % differ from the last exit" in text
 
 
 def test_no_certificate_is_an_outcome_and_nobody_leaves(
