@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
+from meaning import meaning
 from onnx import TensorProto, helper, numpy_helper
 from signals import TASK
 
-from sdcompress.artifact.card import card
 from sdcompress.artifact.golden import Golden
-from sdcompress.artifact.write import entry, seal, staged
+from sdcompress.artifact.write import entry, finish, staged
 from sdcompress.calibration.calibrate import calibrate
 from sdcompress.data.samples import ArraySamples
 from sdcompress.exporting.one_graph import Host, export_one_graph
@@ -27,7 +27,7 @@ from sdcompress.modalities._geometry import normalise
 from sdcompress.onnx_graph.exit_signals import add_signals
 from sdcompress.onnx_graph.partition import ports
 from sdcompress.schema import recipe
-from sdcompress.schema.manifest import Exit, ExitSignals, Input, ParityRecord, Policy, Preprocess, Provenance, Segment
+from sdcompress.schema.manifest import Exit, ExitSignals, ParityRecord, Policy, Preprocess, Provenance, Segment
 
 # what follows the load of the machine elsewhere: a test is the same on a busy one
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -159,15 +159,14 @@ def _write(
         logits = network.exits(normalise(images, PREPROCESS))[-len(names) :]
         Golden(images, samples.labels, logits).save(folder / "golden.npz")
         described = {
+            **meaning(CLASSES, PREPROCESS, (1, 4, 4)),
             "layout": layout,
-            "classes": CLASSES,
-            "network_input": Input(name="input", dtype="float32", shape=IMAGE, preprocess=PREPROCESS),
             "segments": tuple(_segment(folder, index, graph) for index, graph in enumerate(graphs)),
             "exits": tuple(
                 Exit(
                     name=name,
                     segment=min(at, len(graphs) - 1),
-                    logits=f"{name}_logits",
+                    outputs=f"{name}_logits",
                     signals=computed.get(name),
                     temperature=temperature,
                 )
@@ -180,9 +179,7 @@ def _write(
             "provenance": _provenance(),
             "policy": policy,
         }
-        (folder / "README.md").write_text(card(**described), encoding="utf-8")
-        described["input"] = described.pop("network_input")
-        seal(folder, **described, golden=entry(folder, "golden.npz"), card=entry(folder, "README.md"))
+        finish(folder, **described, golden=entry(folder, "golden.npz"))
     return out
 
 
@@ -265,8 +262,8 @@ def _policy(thresholds: Sequence[float], **fields: Any) -> Policy:
         thresholds=tuple(thresholds),
         max_drop=0.01,
         samples=100,
-        accuracy=0.9,
-        reference_accuracy=0.9,
+        score=0.9,
+        reference_score=0.9,
         shares=(0.5, 0.3, 0.2) if exits == 3 else (1 / exits,) * exits,
         stage_ms=(1.0,) * exits,
     )

@@ -6,8 +6,10 @@ import json
 from collections.abc import Sequence
 
 from sdcompress.errors import UnknownNameError
+from sdcompress.modalities import modality_of
+from sdcompress.modalities.image import Image
 from sdcompress.policies import policy_class
-from sdcompress.schema.manifest import Exit, Input, OneGraph, Policy, Preprocess, Segment
+from sdcompress.schema.manifest import Exit, Manifest, Policy, Preprocess, Segment
 
 __all__ = ["example"]
 
@@ -93,8 +95,8 @@ session = onnxruntime.InferenceSession({file!r})  # onnxruntime 1.20 or newer
 
 def predict(image):
     \"\"\"The number of the class, and that of the exit where the image left.\"\"\"
-    logits, answer, exit_index = session.run({names}, {{{input!r}: network_input(image)}})
-    return int(answer[0]), int(exit_index[0])
+    outputs, decision, exit_index = session.run({names}, {{{input!r}: network_input(image)}})
+    return int(decision[0]), int(exit_index[0])
 """
 
 _MAIN = """
@@ -107,27 +109,22 @@ for path in sys.argv[1:]:
 _NEVER = 2.0  # a score is at most 1
 
 
-def example(
-    *,
-    network_input: Input,
-    segments: Sequence[Segment],
-    exits: Sequence[Exit],
-    policy: Policy | None = None,
-    one_graph: OneGraph | None = None,
-) -> str:
-    """Return the program as Python source; the arguments are fields of the manifest.
+def example(manifest: Manifest) -> str:
+    """Return the program as Python source.
 
     It needs numpy, Pillow and onnxruntime. It runs in the folder of the artifact and takes paths of image files.
     """
-    name = network_input.name
+    one_graph, segments, exits = manifest.one_graph, manifest.segments, manifest.exits
+    name, modality = manifest.inputs[0].name, modality_of(manifest)
+    assert isinstance(modality, Image)
     if one_graph is not None:
         names = [tensor.name for tensor in one_graph.outputs]
         run = _ONE_GRAPH.format(file=one_graph.file, names=names, input=name)
     elif len(segments) == 1:
-        run = _PLAIN.format(file=segments[0].file, logits=exits[-1].logits, input=name)
+        run = _PLAIN.format(file=segments[0].file, logits=exits[-1].outputs, input=name)
     else:
-        run = _cascade(name, segments, exits, policy)
-    return _IMPORTS + _preparation(network_input.preprocess) + run + _MAIN
+        run = _cascade(name, segments, exits, manifest.policy)
+    return _IMPORTS + _preparation(modality.preprocess) + run + _MAIN
 
 
 def _preparation(spec: Preprocess) -> str:
@@ -161,7 +158,7 @@ def _cascade(name: str, segments: Sequence[Segment], exits: Sequence[Exit], poli
     elif policy is not None:
         rule = f"no score reaches 2: the policy {policy.kind!r} needs more than p, see docs/policies.md of sdcompress"
     rows = [
-        [exit_.segment, exit_.logits, exit_.temperature, threshold]
+        [exit_.segment, exit_.outputs, exit_.temperature, threshold]
         for exit_, threshold in zip(exits, [*thresholds, 0.0], strict=True)
     ]
     lines = ",\n".join(f"    {json.dumps(row)}" for row in rows)

@@ -121,7 +121,7 @@ def check(opened: Artifact, samples: Samples, settings: recipe.Calibrate, split:
     if missing and not settings.unlabelled:
         raise DataError(
             f"The labels of {missing} of {len(samples)} samples are missing (negative).",
-            allowed=f"0 to {len(opened.manifest.classes) - 1} for each: a drop in accuracy is counted with labels",
+            allowed=f"0 to {len(opened.manifest.outputs) - 1} for each: a drop in accuracy is counted with labels",
             next_step="label them, or certify disagreement with the last exit instead, which needs none: --unlabelled",
         )
     if settings.per == "class":
@@ -185,7 +185,7 @@ def _check_classes(manifest: Manifest, samples: Samples, settings: recipe.Calibr
     drop, delta = smallest_target(settings)
     wish = f"a drop of {drop:.2%} with a confidence of {settings.confidence:.4g}"
     labels = samples.labels[draw_parts(len(samples), seed).certify]
-    check_classes(labels, manifest.classes, least_to_certify(drop, delta), wish)
+    check_classes(labels, manifest.outputs, least_to_certify(drop, delta), wish)
 
 
 def _too_few(found: int, settings: recipe.Calibrate, split: str) -> DataError:
@@ -224,7 +224,7 @@ def _choose(
     fitted, signals, right = fit_policy(engine, samples, settings, times, progress)
     evidence, policy = fitted.evidence(signals, right), fitted.policy
     thresholds = choose_thresholds(evidence.confidences, right, times, settings.max_drop, shared=policy.shared)
-    warn_of_classes(evidence, samples.labels, thresholds, classes=opened.manifest.classes, max_drop=settings.max_drop)
+    warn_of_classes(evidence, samples.labels, thresholds, classes=opened.manifest.outputs, max_drop=settings.max_drop)
     chosen = Policy(
         kind=settings.policy,
         parameters=policy.parameters,

@@ -214,7 +214,7 @@ def _warn_of_classes(drawn: Drawn, policy: Policy, settings: recipe.Calibrate, m
     if settings.per == "class" or settings.unlabelled:
         return  # it is kept in every class, or no label is looked at
     warn_of_classes(
-        drawn.evidence, drawn.labels, policy.thresholds, classes=manifest.classes, max_drop=settings.max_drop
+        drawn.evidence, drawn.labels, policy.thresholds, classes=manifest.outputs, max_drop=settings.max_drop
     )
 
 

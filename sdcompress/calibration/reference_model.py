@@ -77,9 +77,9 @@ def comparable(path: Path | str, manifest: Manifest) -> Manifest:
     """
     other = open_artifact(path).manifest
     for what, mine, its in (
-        ("classes", manifest.classes, other.classes),
-        ("preprocessing", manifest.input.preprocess, other.input.preprocess),
-        ("input", manifest.input.shape[1:], other.input.shape[1:]),
+        ("task", manifest.task, other.task),
+        ("classes", manifest.outputs, other.outputs),
+        ("preprocessing", manifest.modality, other.modality),
         ("training data", manifest.provenance.data_fingerprint, other.provenance.data_fingerprint),
     ):
         if mine != its:

@@ -80,7 +80,7 @@ def plan(
     parts = draw_parts(len(samples), seed)
     engine = open_network(opened.path, backend=backend, threads=threads, device=device, allow_uncertified=True)
     shape = make_shape(engine, Subset(samples, parts.shape), settings, progress)
-    smallest, share = _smallest(samples, opened.manifest.classes, settings)
+    smallest, share = _smallest(samples, opened.manifest.outputs, settings)
     assumed = () if settings.per == "exit" else _ASSUMED  # by how many they would leave is not assumed
     return Plan(
         source=str(artifact),

@@ -17,6 +17,7 @@ from sdcompress.data.samples import Samples
 from sdcompress.data.unlabelled import UnlabelledImages
 from sdcompress.errors import SetupError, UsageError
 from sdcompress.evaluation.trained_model import TrainedModel, open_trained_model
+from sdcompress.modalities import image_of
 from sdcompress.schema.manifest import Manifest
 from sdcompress.schema.recipe import Calibrate, Recipe
 from sdcompress.schema.report import Plan
@@ -198,8 +199,8 @@ def _samples(
             next_step="add --unlabelled, or leave --images out to use the data set's validation split",
         )
     manifest = open_artifact(trained.path).manifest
-    channels, height, width = (int(size) for size in manifest.input.shape[1:])
-    own = UnlabelledImages(Path(images), manifest.input.preprocess, (height, width, channels), progress)
+    channels, height, width = (int(size) for size in manifest.inputs[0].shape[1:])
+    own = UnlabelledImages(Path(images), image_of(manifest).preprocess, (height, width, channels), progress)
     try:
         training = trained.dataset(data_dir).train
     except (UsageError, SetupError) as error:

@@ -110,7 +110,7 @@ def certify(evidence: Evidence, path: Path, settings: recipe.Calibrate) -> tuple
 
 
 def figures(evidence: Evidence, thresholds: tuple[float, ...], *, unlabelled: bool) -> dict[str, Any]:
-    """What a policy says of the samples that certified it: ``shares``, ``accuracy`` and ``reference_accuracy``.
+    """What a policy says of the samples that certified it: ``shares``, ``score`` and ``reference_score``.
 
     Args:
         evidence: of these samples.
@@ -120,7 +120,7 @@ def figures(evidence: Evidence, thresholds: tuple[float, ...], *, unlabelled: bo
     left = leave(evidence.confidences, thresholds)
     right = evidence.right.astype(np.bool_)
     return {
-        "accuracy": None if unlabelled else float(right[left, np.arange(len(left))].mean()),
-        "reference_accuracy": None if unlabelled else float(evidence.reference.astype(np.bool_).mean()),
+        "score": None if unlabelled else float(right[left, np.arange(len(left))].mean()),
+        "reference_score": None if unlabelled else float(evidence.reference.astype(np.bool_).mean()),
         "shares": tuple(float((left == exit_).mean()) for exit_ in range(len(right))),
     }

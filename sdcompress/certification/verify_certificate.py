@@ -61,7 +61,7 @@ def recompute(artifact: Artifact) -> Certificate | None:
     evidence = artifact.evidence()
     _check_thresholds(certificate, evidence)
     if certificate.per == "class":
-        _check_classes(evidence, len(manifest.classes))
+        _check_classes(evidence, len(manifest.outputs))
     _check_levels(certificate, evidence)
     assert manifest.policy is not None, "the manifest's own check"
     _check_policy(manifest.policy, certificate, evidence)

@@ -143,7 +143,7 @@ def _profiles(given: Given, source: Path) -> tuple[BatchProfile, ...] | None:
             "--batch and shapes are given together.", allowed="one of them", next_step="leave the shapes out"
         )
     if (source / MANIFEST).exists():
-        network_input: Tensor = open_artifact(source).manifest.input
+        network_input: Tensor = open_artifact(source).manifest.inputs[0]
     else:
         network_input = Tensor(name="input", dtype="float32", shape=("batch", *open_checkpoint(source).image))
     return parse_shapes(network_input, smallest=given.min_shapes, opt=given.opt_shapes, largest=given.max_shapes)

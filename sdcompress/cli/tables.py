@@ -10,6 +10,7 @@ from sdcompress.doctor import Diagnosis
 from sdcompress.schema.explain import Explanation
 from sdcompress.schema.manifest import Certificate, Manifest, OneGraph
 from sdcompress.schema.report import BenchReport, CertificateVerdict, Evaluation, Plan, Report, VerifyReport
+from sdcompress.tasks import task_of
 
 __all__ = [
     "show_bench",
@@ -25,9 +26,10 @@ __all__ = [
 
 def show_manifest(manifest: Manifest, folder: str) -> None:
     """What an artifact is."""
-    shape = ", ".join(map(str, manifest.input.shape))
+    inputs = ", ".join(f"{tensor.dtype} [{', '.join(map(str, tensor.shape))}]" for tensor in manifest.inputs)
+    metric = task_of(manifest).metric
     kind = ", ".join([manifest.layout, *(each for each in manifest.precisions if each != "fp32")])
-    say(f"{folder}: {kind}, {len(manifest.classes)} classes, input {manifest.input.dtype} [{shape}]")
+    say(f"{folder}: {kind}, {len(manifest.outputs)} outputs, input {inputs}")
     say(f"digest {manifest.digest}")
     policy, rows = manifest.policy, []
     parity = {record.exit: record for record in manifest.parity}
@@ -37,8 +39,8 @@ def show_manifest(manifest: Manifest, folder: str) -> None:
         rows.append(
             [
                 exit_.name,
-                _percent(exit_.accuracy),
-                _percent(exit_.ece),
+                _percent(exit_.scores.get(metric)),
+                _percent(exit_.scores.get("ece")),
                 f"{sum(s.macs for s in segments) / 1e6:.2f} M",
                 f"{sum(s.parameters for s in segments) / 1e3:.1f} k",
                 f"{parity[exit_.name].max_abs:.1e}",
@@ -47,12 +49,12 @@ def show_manifest(manifest: Manifest, folder: str) -> None:
                 _percent(policy.shares[k]) if policy else "-",
             ]
         )
-    columns = ["exit", "val accuracy", "ECE", "MACs", "parameters", "parity", "temperature", "threshold", "leave here"]
+    columns = ["exit", f"val {metric}", "ECE", "MACs", "parameters", "parity", "temperature", "threshold", "leave here"]
     table(columns, rows)
     if policy:
         say(
             f"policy: {policy.kind}, chosen on {policy.samples} {policy.split} images for a drop of at most "
-            f"{policy.max_drop:.2%}: {_percent(policy.accuracy)} instead of {_percent(policy.reference_accuracy)} "
+            f"{policy.max_drop:.2%}: {_percent(policy.score)} instead of {_percent(policy.reference_score)} "
             f"there; {policy.mean_ms:.3f} ms on average; guarantee: {policy.guarantee}; by "
             f"{ExecutionTarget(policy.backend, policy.device, policy.plans)}"
         )

@@ -10,13 +10,12 @@ from sdcompress.data.samples import Dataset
 from sdcompress.errors import ParityError
 from sdcompress.exporting.ensemble import GeometricEnsemble
 from sdcompress.exporting.exit_selection import kept_exits
-from sdcompress.exporting.graph import BATCH, INPUT, all_exits
+from sdcompress.exporting.graph import all_exits
 from sdcompress.exporting.layout import cut
 from sdcompress.exporting.reference import hard_logits
 from sdcompress.modalities._geometry import normalise
 from sdcompress.models.build import build
 from sdcompress.models.multiexit import MultiExit
-from sdcompress.schema.manifest import Input
 from sdcompress.schema.recipe import Recipe
 from sdcompress.verification.gate import Gate
 
@@ -62,11 +61,10 @@ def _export(net: MultiExit, recipe: Recipe, dataset: Dataset) -> None:
     images = dataset.train.images(np.arange(min(_IMAGES, len(dataset.train))))
     with torch.no_grad():
         logits = [said.numpy() for said in heard(torch.from_numpy(normalise(images, dataset.preprocess)))]
-    network_input = Input(name=INPUT, dtype="float32", shape=(BATCH, *dataset.image), preprocess=dataset.preprocess)
     truth = dict(zip(exits, logits, strict=True))
     hard = hard_logits(heard, exits, dataset.image, dataset.preprocess)
     gate = Gate(
-        images, truth, hard, network_input=network_input, task=dataset.task, settings=settings, tick=lambda _: None
+        images, truth, hard, modality=dataset.modality, task=dataset.task, settings=settings, tick=lambda _: None
     )
     # untrained logits that are not finite say nothing of what a trained network gives
     problems = [

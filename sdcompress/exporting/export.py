@@ -18,14 +18,14 @@ from sdcompress.data.samples import Dataset
 from sdcompress.errors import UnknownNameError, UsageError
 from sdcompress.exporting.ensemble import GeometricEnsemble
 from sdcompress.exporting.exit_selection import kept_exits
-from sdcompress.exporting.graph import BATCH, INPUT, all_exits
+from sdcompress.exporting.graph import all_exits
 from sdcompress.exporting.layout import Facts, Layout, LayoutName, cut, write
 from sdcompress.exporting.provenance import provenance
 from sdcompress.exporting.reference import Reference, hard_logits, held_out, reference
 from sdcompress.models.multiexit import MultiExit
 from sdcompress.onnx_graph.tensorrt8 import DYNAMO_OPSET, unknown_to_8_5
 from sdcompress.schema import recipe
-from sdcompress.schema.manifest import Input, Manifest
+from sdcompress.schema.manifest import Manifest
 from sdcompress.verification import parity
 from sdcompress.verification.gate import Gate
 
@@ -214,7 +214,7 @@ def _export(
         truth.images,
         logits,
         hard_logits(logits_of, exits, source.image, source.preprocess),
-        network_input=facts.network_input,
+        modality=source.modality,
         task=source.task,
         settings=settings,
         tick=count,
@@ -228,10 +228,9 @@ def _export(
 
 def _facts(source: Checkpoint, settings: recipe.Export, exits: tuple[str, ...], truth: Reference) -> Facts:
     return Facts(
-        classes=source.classes,
-        network_input=Input(name=INPUT, dtype="float32", shape=(BATCH, *source.image), preprocess=source.preprocess),
-        accuracy=dict(zip(exits, truth.accuracy, strict=True)),
-        ece=dict(zip(exits, truth.ece, strict=True)),
+        task=source.task,
+        modality=source.modality,
+        scores=dict(zip(exits, truth.scores, strict=True)),
         golden=Golden(truth.images, truth.labels, truth.logits).capped(),
         provenance=provenance(source, settings),
     )

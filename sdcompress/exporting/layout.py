@@ -9,15 +9,15 @@ from typing import Literal
 
 import onnx
 
-from sdcompress.artifact.card import card
 from sdcompress.artifact.golden import Golden
-from sdcompress.artifact.write import entry, seal
+from sdcompress.artifact.write import entry, finish
 from sdcompress.exporting.graph import BATCH, logits_name
+from sdcompress.modalities import Modality
 from sdcompress.onnx_graph.describe import describe
 from sdcompress.onnx_graph.exit_signals import add_signals
 from sdcompress.onnx_graph.macs import macs, parameters
 from sdcompress.onnx_graph.partition import ports, pruned, segments, serialize
-from sdcompress.schema.manifest import Exit, ExitSignals, Input, Manifest, ParityRecord, Preprocess, Provenance, Segment
+from sdcompress.schema.manifest import Exit, ExitSignals, Manifest, ParityRecord, Preprocess, Provenance, Segment
 from sdcompress.tasks import Task
 
 __all__ = ["Facts", "Layout", "LayoutName", "cut", "write"]
@@ -63,18 +63,16 @@ class Facts:
     """What all layouts of one export say alike.
 
     Attributes:
-        classes: K names.
-        network_input: the input and its preprocessing.
-        accuracy: of each exit of the network on the validation split, by its name.
-        ece: likewise.
-        golden: samples with the logits of all exits of the network, in the order of ``accuracy``.
+        task: what the outputs mean.
+        modality: what the network is given.
+        scores: of each exit of the network on the validation split, by its name; empty where that is empty.
+        golden: samples with the outputs of all exits of the network, in the order of ``scores``.
         provenance: where it all comes from.
     """
 
-    classes: tuple[str, ...]
-    network_input: Input
-    accuracy: Mapping[str, float | None]
-    ece: Mapping[str, float | None]
+    task: Task
+    modality: Modality
+    scores: Mapping[str, Mapping[str, float]]
     golden: Golden
     provenance: Provenance
 
@@ -116,40 +114,29 @@ def write(layout: Layout, facts: Facts, records: tuple[ParityRecord, ...], folde
     """
     for name, data in layout.graphs.items():
         (folder / name).write_bytes(data)
-    order = list(facts.accuracy)
+    order = list(facts.scores)
     logits = facts.golden.logits[[order.index(exit_) for exit_ in layout.exits]]
     Golden(facts.golden.images, facts.golden.labels, logits).save(folder / "golden.npz")
     exits = [
         Exit(
             name=exit_,
             segment=index if layout.name == "cascade" else 0,
-            logits=logits_name(exit_),
+            outputs=logits_name(exit_),
             signals=layout.signals.get(exit_),
-            accuracy=facts.accuracy[exit_],
-            ece=facts.ece[exit_],
+            scores=dict(facts.scores[exit_]),
         )
         for index, exit_ in enumerate(layout.exits)
     ]
-    listed = [_segment(folder, name, model) for name, model in layout.models.items()]
-    text = card(
-        layout=layout.name,
-        classes=facts.classes,
-        network_input=facts.network_input,
-        segments=listed,
-        exits=exits,
-        parity=records,
-        provenance=facts.provenance,
-    )
-    (folder / "README.md").write_text(text, encoding="utf-8", newline="\n")
-    return seal(
+    return finish(
         folder,
+        task=facts.task.record,
+        outputs=facts.task.outputs,
+        modality=facts.modality.record,
+        inputs=facts.modality.tensors,
         layout=layout.name,
-        classes=facts.classes,
-        input=facts.network_input,
-        segments=listed,
+        segments=[_segment(folder, name, model) for name, model in layout.models.items()],
         exits=exits,
         golden=entry(folder, "golden.npz"),
-        card=entry(folder, "README.md"),
         parity=records,
         provenance=facts.provenance,
     )

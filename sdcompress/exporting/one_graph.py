@@ -15,6 +15,7 @@ from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.artifact.write import entry, rewrite, staged
 from sdcompress.errors import ParityError, SdcompressError, UsageError
 from sdcompress.evaluation.trained_model import open_trained_model
+from sdcompress.modalities import image_of
 from sdcompress.modalities._geometry import normalise
 from sdcompress.onnx_graph.describe import describe
 from sdcompress.onnx_graph.merge import merge
@@ -84,7 +85,7 @@ def export_one_graph(
         segments = [onnx.load(opened.file(segment)) for segment in opened.manifest.segments]
         model = merge(opened.manifest, segments, thresholds, batch_of_one=kind == "if")
         names = [exit_.name for exit_ in opened.manifest.exits]
-        describe(model, classes=opened.manifest.classes, exits=names, preprocess=opened.manifest.input.preprocess)
+        describe(model, classes=opened.manifest.outputs, exits=names, preprocess=image_of(opened.manifest).preprocess)
         inputs = _inputs(opened, data_dir)
         found = _prove(opened, serialize(model), inputs, kind, Path(out))
         endless = [None if threshold is None else math.inf for threshold in thresholds]
@@ -147,7 +148,7 @@ def _inputs(opened: Artifact, data_dir: Path | str | None) -> Float:
     else:
         chosen = np.unique(np.linspace(0, len(samples) - 1, min(_SAMPLES, len(samples))).round().astype(np.int64))
         images.append(samples.images(chosen))
-    return normalise(np.concatenate(images), opened.manifest.input.preprocess)
+    return normalise(np.concatenate(images), image_of(opened.manifest).preprocess)
 
 
 def _prove(opened: Artifact, graph: bytes, inputs: Float, kind: Kind, out: Path) -> Agreement:

@@ -14,7 +14,7 @@ from sdcompress.data.samples import Dataset, Samples, Subset
 from sdcompress.errors import DataError
 from sdcompress.modalities._geometry import normalise
 from sdcompress.schema.manifest import Preprocess
-from sdcompress.tasks import _probabilities as metrics
+from sdcompress.tasks import Task
 from sdcompress.verification.hard_images import HardLogits, hard_images, nudged
 
 __all__ = ["Reference", "hard_logits", "held_out", "reference"]
@@ -30,15 +30,13 @@ class Reference:
         images: uint8 [N, H, W, C].
         labels: int64 [N].
         logits: float32 [E, N, K].
-        accuracy: of each exit on the whole validation split; None where that is empty.
-        ece: likewise.
+        scores: of each exit on the whole validation split, by name; empty where that is empty.
     """
 
     images: np.ndarray
     labels: np.ndarray
     logits: np.ndarray
-    accuracy: tuple[float | None, ...]
-    ece: tuple[float | None, ...]
+    scores: tuple[dict[str, float], ...]
 
 
 def reference(net: nn.Module, dataset: Dataset, *, samples: int, tick: Callable[[int], None]) -> Reference:
@@ -55,23 +53,22 @@ def reference(net: nn.Module, dataset: Dataset, *, samples: int, tick: Callable[
     """
     samples = min(samples, held_out(dataset))
     parts: list[tuple[Samples, np.ndarray]] = []
-    scores: list[tuple[float | None, float | None]] = []
+    scores: list[dict[str, float]] = []
     if from_val := min(samples, len(dataset.val)):
         everything = _logits(net, dataset.val, dataset.preprocess, tick)
-        scores = [_score(logits, dataset.val.labels) for logits in everything]
+        scores = [_scores(dataset.task, outputs, dataset.val.labels) for outputs in everything]
         chosen = _spread(len(dataset.val), from_val)
         parts.append((Subset(dataset.val, chosen), everything[:, chosen]))
     if from_val < samples:
         test = Subset(dataset.test, _spread(len(dataset.test), samples - from_val))
         parts.append((test, _logits(net, test, dataset.preprocess, tick)))
     logits = np.concatenate([part for _, part in parts], axis=1)
-    scores = scores or [(None, None)] * len(logits)
+    scores = scores or [{} for _ in logits]
     return Reference(
         images=np.concatenate([part.images(np.arange(len(part))) for part, _ in parts]),
         labels=np.concatenate([part.labels for part, _ in parts]),
         logits=logits,
-        accuracy=tuple(accuracy for accuracy, _ in scores),
-        ece=tuple(ece for _, ece in scores),
+        scores=tuple(scores),
     )
 
 
@@ -125,5 +122,6 @@ def _spread(length: int, count: int) -> npt.NDArray[np.int64]:
     return np.asarray(np.linspace(0, length - 1, count).round(), np.int64)
 
 
-def _score(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    return metrics.accuracy(logits, labels), metrics.ece(metrics.softmax(logits), labels)
+def _scores(task: Task, outputs: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+    """The task's metric and its further scores, by name."""
+    return {task.metric: task.score(outputs, targets), **task.scores(outputs, targets)}

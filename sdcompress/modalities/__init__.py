@@ -3,42 +3,76 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from sdcompress import registry
-from sdcompress.errors import ArtifactError, UnknownNameError
+from sdcompress.errors import ArtifactError, UnknownNameError, brief
 from sdcompress.modalities._base import Array, Inputs, Modality, batch_size, rows_of
+from sdcompress.schema.base import explain
 from sdcompress.schema.manifest import Manifest
 
-__all__ = ["ROOM", "Array", "Inputs", "Modality", "batch_size", "modality_of", "restore", "rows_of"]
+if TYPE_CHECKING:
+    from sdcompress.modalities.image import Image
+
+__all__ = ["ROOM", "Array", "Inputs", "Modality", "batch_size", "image_of", "modality_of", "restore", "rows_of"]
 
 ROOM = "sdcompress.modalities"
 
+_NEXT_STEP = "install the version of sdcompress (or the package) that made it"
+
 
 def restore(name: str, parameters: Mapping[str, Any]) -> Modality:
-    """A modality as a manifest or a checkpoint wrote it.
+    """A modality as a manifest or a checkpoint wrote it; nothing about the parameters is trusted.
 
     Raises:
         ArtifactError: if this version has no such modality, or it has other parameters.
     """
     try:
         kind: type[Modality] = registry.load(ROOM, name, extra="all")
-        return TypeAdapter(kind).validate_python(dict(parameters))
-    except (ValidationError, UnknownNameError) as error:
+    except UnknownNameError as error:
+        raise ArtifactError(error.found, allowed=error.allowed, next_step=_NEXT_STEP) from error
+    known = sorted(field.name for field in fields(kind))
+    if unknown := sorted(parameters.keys() - set(known)):
         raise ArtifactError(
-            f"The inputs of the kind '{name}' cannot be prepared here: {error}",
-            allowed=", ".join(registry.names(ROOM)),
-            next_step="install the version of sdcompress (or the package) that made it",
-        ) from error
+            f"The modality '{name}' has no parameter '{brief(unknown[0])}'.",
+            allowed=", ".join(known),
+            next_step=_NEXT_STEP,
+        )
+    try:
+        return TypeAdapter(kind).validate_python(dict(parameters))
+    except ValidationError as error:
+        raise explain(error, kind, f"the parameters of the modality '{name}'", _refused) from error
 
 
 def modality_of(manifest: Manifest) -> Modality:
     """The modality of an artifact.
 
     Raises:
-        ArtifactError: if this version has no such modality.
+        ArtifactError: if this version has no such modality, or it has other parameters.
     """
-    preprocess = manifest.input.preprocess.model_dump(mode="json")
-    return restore("image", {"preprocess": preprocess, "shape": manifest.input.shape[1:]})
+    return restore(manifest.modality.name, manifest.modality.parameters)
+
+
+def image_of(manifest: Manifest) -> Image:
+    """The modality of an artifact that takes images, for callers that know no other.
+
+    Raises:
+        ArtifactError: if its modality is another.
+    """
+    from sdcompress.modalities.image import Image
+
+    modality = modality_of(manifest)
+    if not isinstance(modality, Image):
+        raise ArtifactError(
+            f"The artifact takes inputs of the modality '{manifest.modality.name}'.",
+            allowed="image",
+            next_step="use an artifact that takes images",
+        )
+    return modality
+
+
+def _refused(problem: str, *, allowed: str, next_step: str) -> ArtifactError:  # noqa: ARG001 - explain's is for recipes
+    return ArtifactError(problem, allowed=allowed, next_step=_NEXT_STEP)

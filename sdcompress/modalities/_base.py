@@ -12,6 +12,7 @@ import numpy.typing as npt
 from pydantic import TypeAdapter
 
 from sdcompress.schema.graphs import Tensor
+from sdcompress.schema.manifest import Named
 
 __all__ = ["Array", "Inputs", "Modality", "batch_size", "rows_of"]
 
@@ -35,6 +36,11 @@ class Modality(ABC):
         """Its fields, as manifests write them."""
         written: dict[str, Any] = TypeAdapter(type(self)).dump_python(self, mode="json")
         return written
+
+    @property
+    def record(self) -> Named:
+        """What a manifest writes of it; the name is that of its module."""
+        return Named(name=type(self).__module__.rpartition(".")[2], parameters=self.parameters)
 
     @property
     @abstractmethod

@@ -21,6 +21,7 @@ from sdcompress.schema.manifest import Preprocess
 __all__ = ["Image"]
 
 _SEED = 0
+_LARGEST_SIDE = 16384  # pixels; what a manifest asks for must fit into memory
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,12 @@ class Image(Modality):
     shape: tuple[int, int, int]
 
     INPUT: ClassVar[str] = "input"
+
+    def __post_init__(self) -> None:
+        if self.shape[0] != self.preprocess.channels:
+            raise ValueError(f"the input has {self.shape[0]} channels, its preprocessing {self.preprocess.channels}")
+        if not all(0 < side <= _LARGEST_SIDE for side in self.shape[1:]):
+            raise ValueError(f"height and width must be between 1 and {_LARGEST_SIDE} pixels")
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:

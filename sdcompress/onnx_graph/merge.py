@@ -21,7 +21,7 @@ from sdcompress.onnx_graph.rename import Renaming, drop_unused
 from sdcompress.onnx_graph.trace_score import trace_score
 from sdcompress.policies import restore
 from sdcompress.policies._base import ExitPolicy
-from sdcompress.schema.graphs import ANSWER, EXIT_INDEX, LOGITS
+from sdcompress.schema.graphs import DECISION, EXIT_INDEX, OUTPUTS
 from sdcompress.schema.manifest import ExitSignals, Manifest
 from sdcompress.tasks import task_of
 
@@ -49,22 +49,24 @@ def merge(
             allowed="segments of one export",
             next_step="export the cascade again",
         )
+    task = task_of(manifest)
     merged = _Merged(manifest, segments, thresholds, batch_of_one=batch_of_one)
-    logits, exit_index, scope = merged.level(0, {manifest.input.name: manifest.input.name}, [])
-    scope.node("Identity", logits, out=LOGITS)
+    logits, exit_index, scope = merged.level(0, {manifest.inputs[0].name: manifest.inputs[0].name}, [])
+    scope.node("Identity", logits, out=OUTPUTS)
     scope.node("Identity", exit_index, out=EXIT_INDEX)
-    scope.node("ArgMax", LOGITS, out=ANSWER, axis=1, keepdims=0)
-    batch: int | str = 1 if batch_of_one else manifest.input.shape[0]
+    # of the signals only the decision is an output: the others are dropped as unused
+    scope.add(*task.signal_nodes(OUTPUTS, f"{OUTPUTS}/signals", DECISION))
+    batch: int | str = 1 if batch_of_one else manifest.inputs[0].shape[0]
     graph = scope.graph(
         "early-exit",
         [
-            helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, [batch, len(manifest.classes)]),
-            helper.make_tensor_value_info(ANSWER, TensorProto.INT64, [batch]),
+            helper.make_tensor_value_info(OUTPUTS, TensorProto.FLOAT, [batch, len(manifest.outputs)]),
+            helper.make_tensor_value_info(DECISION, TensorProto.INT64, [batch]),
             helper.make_tensor_value_info(EXIT_INDEX, TensorProto.INT64, [batch]),
         ],
     )
-    shape = [batch, *manifest.input.shape[1:]]
-    graph.input.append(helper.make_tensor_value_info(manifest.input.name, TensorProto.FLOAT, shape))
+    shape = [batch, *manifest.inputs[0].shape[1:]]
+    graph.input.append(helper.make_tensor_value_info(manifest.inputs[0].name, TensorProto.FLOAT, shape))
     drop_unused(graph)
     model = helper.make_model(
         graph,
@@ -141,7 +143,7 @@ class _Merged:
         tensors, history = dict(tensors), list(history)
         while True:
             self._run(scope, position, tensors)
-            logits = tensors[exits[position].logits]
+            logits = tensors[exits[position].outputs]
             if position == len(exits) - 1:
                 return logits, self._filled(scope, logits, position), scope
             history.append(self._signals(scope, position, tensors))
@@ -173,9 +175,9 @@ class _Merged:
         exit_ = self._manifest.exits[position]
         if exit_.signals is not None and exit_.temperature == 1:
             return ExitSignals(values=tensors[exit_.signals.values], decision=tensors[exit_.signals.decision])
-        scaled = scope.node("Mul", tensors[exit_.logits], scope.constant(1 / exit_.temperature, np.float32))
+        scaled = scope.node("Mul", tensors[exit_.outputs], scope.constant(1 / exit_.temperature, np.float32))
         names = ExitSignals(values=f"{scaled}/signals", decision=f"{scaled}/decision")
-        scope.add(*self._task.signal_nodes(scaled, names.values, names.decision, decided_by=tensors[exit_.logits]))
+        scope.add(*self._task.signal_nodes(scaled, names.values, names.decision, decided_by=tensors[exit_.outputs]))
         return names
 
     def _fork(
@@ -187,7 +189,7 @@ class _Merged:
         history: Sequence[ExitSignals],
     ) -> tuple[str, str]:
         """The ``If`` after an exit: logits and exit_index, wherever each row leaves."""
-        logits = tensors[self._manifest.exits[position].logits]
+        logits = tensors[self._manifest.exits[position].outputs]
         index = self._filled(scope, logits, position)
         here = _Scope(f"exit-{position}/all-leave")
         all_leave = self._branch(here, here.node("Identity", logits), here.node("Identity", index))
@@ -222,7 +224,7 @@ class _Merged:
         return scope.graph(
             "branch",
             [
-                helper.make_tensor_value_info(logits, TensorProto.FLOAT, [rows, len(self._manifest.classes)]),
+                helper.make_tensor_value_info(logits, TensorProto.FLOAT, [rows, len(self._manifest.outputs)]),
                 helper.make_tensor_value_info(exit_index, TensorProto.INT64, [rows]),
             ],
         )

@@ -9,6 +9,7 @@ import numpy as np
 from sdcompress.data.samples import Samples, Subset
 from sdcompress.data.split import stratified_order
 from sdcompress.errors import DataError, UsageError
+from sdcompress.modalities import image_of
 from sdcompress.modalities._geometry import normalise
 from sdcompress.quantizing.precisions._base import Feed
 from sdcompress.schema.manifest import Manifest
@@ -86,12 +87,14 @@ class CalibrationData:
         """The inputs of the segment at a position, batch by batch."""
         images = calibration_images(self._training, self._count)
         self.used, done = len(images), position * len(images)
-        spec = self._manifest.input
-        chain = Chain(self._graphs[:position], network_input=spec.name, logits=(), threads=self.threads)
+        spec = image_of(self._manifest).preprocess
+        chain = Chain(
+            self._graphs[:position], network_input=self._manifest.inputs[0].name, logits=(), threads=self.threads
+        )
         names = [tensor.name for tensor in self._manifest.segments[position].inputs]
         for start in range(0, len(images), BATCH):
             rows = np.arange(start, min(start + BATCH, len(images)))
-            tensors = chain.run(normalise(images.images(rows), spec.preprocess))
+            tensors = chain.run(normalise(images.images(rows), spec))
             yield {name: tensors[name] for name in names}
             if self._progress is not None:
                 self._progress(done + int(rows[-1]) + 1, len(images) * len(self._graphs))

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sdcompress.errors import VerificationError
+from sdcompress.modalities import image_of
 from sdcompress.modalities._geometry import normalise
 from sdcompress.onnx_graph.probe import first_not_finite
 from sdcompress.schema.manifest import Manifest
@@ -32,12 +33,12 @@ def check_finite(
     Raises:
         VerificationError: if a logit is not finite that is so in float32; the graphs are left in ``<out>.failed``.
     """
-    channels, height, width = (int(axis) for axis in manifest.input.shape[1:])
-    inputs = normalise(hard_images(height, width, channels), manifest.input.preprocess)
+    channels, height, width = (int(axis) for axis in manifest.inputs[0].shape[1:])
+    inputs = normalise(hard_images(height, width, channels), image_of(manifest).preprocess)
 
     def chain(graphs: Sequence[bytes], *, optimise: bool = True) -> Chain:
-        logits = [exit_.logits for exit_ in manifest.exits]
-        return Chain(graphs, network_input=manifest.input.name, logits=logits, threads=threads, optimise=optimise)
+        logits = [exit_.outputs for exit_ in manifest.exits]
+        return Chain(graphs, network_input=manifest.inputs[0].name, logits=logits, threads=threads, optimise=optimise)
 
     old = chain(before)
     wide = [old(inputs), old(nudged(inputs))]
@@ -45,7 +46,7 @@ def check_finite(
         broken = lost(wide, chain(list(after.values()), optimise=optimise)(inputs))
         if broken:
             exit_, image = broken[0]
-            node = first_not_finite(after, manifest.input.name, inputs[image : image + 1])
+            node = first_not_finite(after, manifest.inputs[0].name, inputs[image : image + 1])
             folder = set_aside(out, after, ())
             raise VerificationError(
                 f"In {precision} the logits of {manifest.exits[exit_].name} are not finite for an image that is "

@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime
 
 from sdcompress.data.samples import Samples
+from sdcompress.modalities import image_of
 from sdcompress.modalities._geometry import normalise
 from sdcompress.schema.manifest import Manifest
 from sdcompress.verification.sessions import Chain
@@ -58,8 +59,8 @@ def compare_optimised(
     exact, optimised, written = (
         Chain(
             graphs,
-            network_input=manifest.input.name,
-            logits=[exit_.logits for exit_ in manifest.exits],
+            network_input=manifest.inputs[0].name,
+            logits=[exit_.outputs for exit_ in manifest.exits],
             threads=threads,
             optimise=optimise,
         )
@@ -69,7 +70,7 @@ def compare_optimised(
     squares = np.zeros((2, len(manifest.exits)))
     count = 0
     for start in range(0, len(chosen), _BATCH):
-        inputs = normalise(samples.images(chosen[start : start + _BATCH]), manifest.input.preprocess)
+        inputs = normalise(samples.images(chosen[start : start + _BATCH]), image_of(manifest).preprocess)
         reference = exact(inputs).astype(np.float64)
         with np.errstate(invalid="ignore"):  # infinity less infinity, which another check tells as not finite
             squares += [np.square(way(inputs) - reference).sum(axis=(1, 2)) for way in (written, optimised)]

@@ -10,6 +10,7 @@ from onnx import TensorProto
 
 from sdcompress.data.samples import Samples
 from sdcompress.errors import VerificationError
+from sdcompress.modalities import image_of
 from sdcompress.modalities._geometry import normalise
 from sdcompress.onnx_graph.partition import serialize
 from sdcompress.quantizing.abs_max import largest_name, with_largest
@@ -55,12 +56,12 @@ def check_overflow(
     if not any(names.values()):
         return
     graphs = [serialize(with_largest(within_float16(plain[file]), names[file])) for file in plain]
-    chain = Chain(graphs, network_input=manifest.input.name, logits=(), threads=threads)
+    chain = Chain(graphs, network_input=manifest.inputs[0].name, logits=(), threads=threads)
     largest: dict[str, float] = {}
     # every tensor of a batch is held at once: ONNX Runtime frees none whose largest value is asked for
     for start in range(0, len(samples), BATCH):
         rows = np.arange(start, min(start + BATCH, len(samples)))
-        tensors = chain.run(normalise(samples.images(rows), manifest.input.preprocess))
+        tensors = chain.run(normalise(samples.images(rows), image_of(manifest).preprocess))
         for name in sorted(set().union(*names.values())):
             largest[name] = max(largest.get(name, 0.0), float(tensors[largest_name(name)]))
         if progress is not None:

@@ -11,6 +11,7 @@ from sdcompress.artifact.golden import Golden
 from sdcompress.data.samples import Samples
 from sdcompress.errors import VerificationError
 from sdcompress.evaluation.change import ExitComparison, Quality
+from sdcompress.modalities import image_of
 from sdcompress.modalities._geometry import normalise
 from sdcompress.schema.manifest import Manifest, ParityRecord
 from sdcompress.verification.sessions import Chain
@@ -72,7 +73,7 @@ def compare(
     found = ExitComparison([exit_.name for exit_ in manifest.exits])
     for start in range(0, len(samples), _BATCH):
         rows = np.arange(start, min(start + _BATCH, len(samples)))
-        inputs = normalise(samples.images(rows), manifest.input.preprocess)
+        inputs = normalise(samples.images(rows), image_of(manifest).preprocess)
         wide, narrow = (chain(inputs) for chain in chains)
         found.add(wide, narrow, samples.labels[rows])
         if progress is not None:
@@ -92,7 +93,7 @@ def golden_records(
     Raises:
         VerificationError: if a logit is not finite.
     """
-    inputs = normalise(golden.images, manifest.input.preprocess)
+    inputs = normalise(golden.images, image_of(manifest).preprocess)
     ways = [_chain(manifest, graphs, threads=threads, optimise=optimise)(inputs) for optimise in (True, False)]
     if not np.isfinite(ways).all():
         raise VerificationError(
@@ -119,5 +120,5 @@ def golden_records(
 
 
 def _chain(manifest: Manifest, graphs: Sequence[bytes], *, threads: int, optimise: bool = True) -> Chain:
-    logits = [exit_.logits for exit_ in manifest.exits]
-    return Chain(graphs, network_input=manifest.input.name, logits=logits, threads=threads, optimise=optimise)
+    logits = [exit_.outputs for exit_ in manifest.exits]
+    return Chain(graphs, network_input=manifest.inputs[0].name, logits=logits, threads=threads, optimise=optimise)

@@ -18,6 +18,7 @@ from sdcompress.artifact.write import derived_provenance, entry, rewrite, staged
 from sdcompress.data.samples import Samples
 from sdcompress.errors import SetupError, UnknownNameError, UsageError, VerificationError
 from sdcompress.evaluation.change import Quality, check_drop
+from sdcompress.modalities import image_of
 from sdcompress.onnx_graph.describe import describe
 from sdcompress.onnx_graph.macs import parameters
 from sdcompress.onnx_graph.partition import ports, serialize
@@ -97,7 +98,7 @@ def quantize(
         _check_samples(samples, feeds, precision)
         for index, model in enumerate(models.values()):
             exits = [exit_.name for exit_ in manifest.exits if exit_.segment == index]
-            describe(model, classes=manifest.classes, exits=exits, preprocess=manifest.input.preprocess)
+            describe(model, classes=manifest.outputs, exits=exits, preprocess=image_of(manifest).preprocess)
         graphs = {name: serialize(model) for name, model in models.items()}
         with runnable(precision):
             found = compare(manifest, before, list(graphs.values()), validation, threads=threads, progress=progress)
@@ -154,12 +155,12 @@ def _models(
     kept, made = {}, {}
     for position, (name, model) in enumerate(old.items()):
         here = [exit_ for exit_ in manifest.exits if exit_.segment == position]
-        signals = [(exit_.name, exit_.logits, exit_.signals) for exit_ in here if exit_.signals]
+        signals = [(exit_.name, exit_.outputs, exit_.signals) for exit_ in here if exit_.signals]
         kept[name] = bare = plain(model, [names for *_, names in signals])
-        logits = [exit_.logits for exit_ in here]
+        logits = [exit_.outputs for exit_ in here]
         segment = FloatSegment(bare, tail(bare, logits), partial(feeds.of, position), feeds.threads)
         made[name] = with_signals(
-            rewritten(segment), model, signals, task_of(manifest), batch=str(manifest.input.shape[0])
+            rewritten(segment), model, signals, task_of(manifest), batch=str(manifest.inputs[0].shape[0])
         )
     return kept, made
 
@@ -291,9 +292,10 @@ def _write(
             parameters=parameters(model),
         )
         segments.append(listed)
+    metric = opened.task.metric
     exits = tuple(
         exit_.model_copy(
-            update={"temperature": 1.0, "accuracy": quality.change.accuracy_after, "ece": quality.ece},
+            update={"temperature": 1.0, "scores": {metric: quality.change.accuracy_after, "ece": quality.ece}},
         )
         for exit_, quality in zip(opened.manifest.exits, found, strict=True)
     )

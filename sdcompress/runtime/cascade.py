@@ -13,8 +13,7 @@ import numpy.typing as npt
 
 from sdcompress.artifact.certificate import ExecutionTarget
 from sdcompress.artifact.read import Artifact
-from sdcompress.errors import ArtifactError
-from sdcompress.modalities import Modality, modality_of
+from sdcompress.modalities import Modality, image_of
 from sdcompress.policies import restore
 from sdcompress.policies._base import Float, Signals
 from sdcompress.runtime.active_rows import ActiveRows
@@ -27,7 +26,7 @@ from sdcompress.runtime.inputs import checked_temperatures, exit_position, prepa
 from sdcompress.schema.manifest import Manifest, Policy, Preprocess, Segment
 from sdcompress.tasks import Task, task_of
 
-__all__ = ["CascadeEngine", "array_cascade", "check_input"]
+__all__ = ["CascadeEngine", "array_cascade"]
 
 
 def array_cascade(
@@ -40,7 +39,6 @@ def array_cascade(
         load: makes a graph of a segment.
         where: what computes them; default: what a certificate is about unless it says otherwise.
     """
-    check_input(artifact.manifest)
     graphs = [load(segment) for segment in artifact.manifest.segments]
     return CascadeEngine(artifact.manifest, ArrayChain(artifact.manifest, graphs, where or ExecutionTarget()))
 
@@ -62,8 +60,7 @@ class CascadeEngine:
 
     def __init__(self, manifest: Manifest, chain: Chain) -> None:
         self.manifest, self._chain = manifest, chain
-        self._task, self._modality = task_of(manifest), modality_of(manifest)
-        self._image = check_input(self.manifest)
+        self._task, self._modality = task_of(manifest), image_of(manifest)
         self._ends = [exit_.segment for exit_ in self.manifest.exits]
         self._temperatures = tuple(exit_.temperature for exit_ in self.manifest.exits)
         self._names = Names(self.classes, self.exit_names, self._temperatures)
@@ -86,17 +83,17 @@ class CascadeEngine:
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the K classes."""
-        return self.manifest.classes
+        return self.manifest.outputs
 
     @property
     def image(self) -> tuple[int, int, int]:
         """C, H, W of the inputs."""
-        return self._image
+        return self._modality.shape
 
     @property
     def preprocess_spec(self) -> Preprocess:
         """From any image to an input."""
-        return self.manifest.input.preprocess
+        return self._modality.preprocess
 
     @property
     def task(self) -> Task:
@@ -136,7 +133,7 @@ class CascadeEngine:
 
     def preprocess(self, images: Images) -> Float:
         """Turn images into inputs; see ``Engine.preprocess``."""
-        return prepared(images, self.preprocess_spec, self._image)
+        return prepared(images, self.preprocess_spec, self.image)
 
     def forced(self, inputs: Any, exit: int) -> Prediction:  # noqa: A002 - the field's word
         """Predict with everybody leaving at one exit; see ``Engine.forced``."""
@@ -259,20 +256,3 @@ def _joined(parts: Sequence[Prediction]) -> Prediction:
 
 def _everybody(logits: Float, position: int) -> Prediction:
     return Prediction(logits, np.full(len(logits), position, np.int64))
-
-
-def check_input(manifest: Manifest) -> tuple[int, int, int]:
-    """C, H, W of an artifact's input.
-
-    Raises:
-        ArtifactError: if it is no image of a fixed size.
-    """
-    shape = manifest.input.shape
-    if manifest.input.dtype != "float32" or len(shape) != 4 or not all(isinstance(size, int) for size in shape[1:]):
-        raise ArtifactError(
-            f"The artifact's input is {manifest.input.dtype} {list(shape)}.",
-            allowed="float32 ['batch', C, H, W]",
-            next_step="export it again with this version of sdcompress",
-        )
-    channels, height, width = (int(size) for size in shape[1:])
-    return channels, height, width

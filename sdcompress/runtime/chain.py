@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from sdcompress.artifact.certificate import ExecutionTarget
+from sdcompress.modalities import image_of
 from sdcompress.policies._base import Float, Signals
 from sdcompress.runtime.active_rows import Moves
 from sdcompress.runtime.backends._base import Graph
@@ -102,9 +103,8 @@ class ArrayChain:
     largest: int | None = None
 
     def __init__(self, manifest: Manifest, graphs: Sequence[Graph], where: ExecutionTarget) -> None:
-        self._stages, self._name, self.where = stages(manifest, graphs), manifest.input.name, where
-        channels, height, width = (int(size) for size in manifest.input.shape[1:])
-        self._image = (channels, height, width)
+        self._stages, self._name, self.where = stages(manifest, graphs), manifest.inputs[0].name, where
+        self._image = image_of(manifest).shape
 
     def rows(self, rows: int) -> int:
         """As many."""
@@ -150,7 +150,7 @@ class ArrayRun:
 
     def logits(self, position: int) -> Float:
         """There already."""
-        name = self._stages[position].exit.logits
+        name = self._stages[position].exit.outputs
         self._lent.add(name)
         return self._tensors[name]
 

@@ -10,6 +10,7 @@ from sdcompress import registry
 from sdcompress.artifact.certificate import ExecutionTarget
 from sdcompress.artifact.read import open_artifact
 from sdcompress.errors import InputError, UsageError
+from sdcompress.modalities import image_of
 from sdcompress.policies._base import Float
 from sdcompress.runtime.backends._base import Backend, ChainBackend, Graph
 from sdcompress.runtime.engine import Images, Names, Prediction
@@ -31,10 +32,9 @@ class OneGraphEngine:
 
     def __init__(self, manifest: Manifest, one_graph: OneGraph, graph: Graph) -> None:
         self._manifest, self._graph = manifest, graph
-        channels, height, width = (int(size) for size in manifest.input.shape[1:])
-        self._image = (channels, height, width)
+        self._image = image_of(manifest).shape
         temperatures = tuple(exit_.temperature for exit_ in manifest.exits)
-        self._names = Names(manifest.classes, self.exit_names, temperatures)
+        self._names = Names(manifest.outputs, self.exit_names, temperatures)
         self.batch_of_one = one_graph.kind == "if"
 
     @property
@@ -44,7 +44,7 @@ class OneGraphEngine:
 
     def preprocess(self, images: Images) -> Float:
         """Turn images into inputs; see ``Engine.preprocess``."""
-        return prepared(images, self._manifest.input.preprocess, self._image)
+        return prepared(images, image_of(self._manifest).preprocess, self._image)
 
     def __call__(self, inputs: Float) -> Prediction:
         """Predict; samples leave as the policy in the graph says.
@@ -58,7 +58,7 @@ class OneGraphEngine:
         inputs = checked(inputs, self._image)
         if len(inputs) == 0:
             return Prediction(
-                np.empty((0, len(self._manifest.classes)), np.float32), np.empty(0, np.int64), self._names
+                np.empty((0, len(self._manifest.outputs)), np.float32), np.empty(0, np.int64), self._names
             )
         if self.batch_of_one and len(inputs) != 1:
             raise InputError(
@@ -66,7 +66,7 @@ class OneGraphEngine:
                 allowed="one image: all of a batch would have to leave together",
                 next_step="export the layout 'graph', or call it for each image",
             )
-        logits, _, exit_index = self._graph({self._manifest.input.name: inputs})
+        logits, _, exit_index = self._graph({self._manifest.inputs[0].name: inputs})
         return Prediction(logits, exit_index, self._names)
 
 

@@ -35,12 +35,12 @@ class Stage:
         """Run the graphs, add their outputs to the tensors and return the exit's logits, [rows, K]."""
         for graph, inputs, outputs in self.graphs:
             tensors.update(zip(outputs, graph({name: tensors[name] for name in inputs}), strict=True))
-        return tensors[self.exit.logits]
+        return tensors[self.exit.outputs]
 
     def signals(self, tensors: Tensors, temperature: float) -> Signals:
         """The exit's signals once it has run: from the graph, if it computes them at this temperature."""
         if self.exit.signals is None or temperature != 1:
-            return self.task.signals(tensors[self.exit.logits], temperature)
+            return self.task.signals(tensors[self.exit.outputs], temperature)
         values = tensors[self.exit.signals.values]
         columns = {name: values[:, at] for at, name in enumerate(self.task.signal_names)}
         return Signals(columns, tensors[self.exit.signals.decision])

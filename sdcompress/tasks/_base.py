@@ -12,6 +12,7 @@ import numpy.typing as npt
 from pydantic import TypeAdapter
 
 from sdcompress.errors import InputError
+from sdcompress.schema.manifest import Named
 
 if TYPE_CHECKING:
     import onnx
@@ -103,9 +104,37 @@ class Task(ABC):
         return {name: value for name, value in written.items() if name != "outputs"}
 
     @property
+    def record(self) -> Named:
+        """What a manifest writes of it, besides its outputs; the name is that of its module."""
+        return Named(name=type(self).__module__.rpartition(".")[2], parameters=self.parameters)
+
+    def score(self, outputs: Array, targets: Array) -> float:
+        """The metric of N samples, 1 - mean loss.
+
+        Args:
+            outputs: [N, ...].
+            targets: [N, ...].
+        """
+        return float((1 - self.loss(self.decide(outputs), targets)).mean(dtype=np.float64))
+
+    @property
     def output_shape(self) -> tuple[int, ...]:
         """Shape of one sample's outputs; float32 [K] unless a task says otherwise."""
         return (len(self.outputs),)
+
+    @property
+    def decision_shape(self) -> tuple[int, ...]:
+        """Shape of one sample's decision."""
+        return self._no_decisions.shape[1:]
+
+    @property
+    def decision_dtype(self) -> np.dtype[Any]:
+        """Dtype of decisions and targets."""
+        return self._no_decisions.dtype
+
+    @property
+    def _no_decisions(self) -> Array:
+        return self.decide(np.empty((0, *self.output_shape), np.float32))
 
     @abstractmethod
     def check_targets(self, targets: Array) -> None:

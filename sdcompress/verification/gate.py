@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from sdcompress.errors import ParityError
-from sdcompress.modalities._geometry import normalise
+from sdcompress.modalities import Modality
 from sdcompress.onnx_graph.probe import first_not_finite
 from sdcompress.policies._base import SIGNALS_ATOL
-from sdcompress.schema.manifest import ExitSignals, Input, ParityRecord
+from sdcompress.schema.manifest import ExitSignals, ParityRecord
 from sdcompress.schema.recipe import Export
 from sdcompress.storage import storage_errors
 from sdcompress.tasks import Task
@@ -36,7 +36,7 @@ class Gate:
         images: uint8 [N, H, W, C], real and held out.
         logits: for each exit the checkpoint's logits on them, float32 [N, K].
         hard: for the same exits its logits on blank, saturated and noisy images.
-        network_input: the network's input.
+        modality: what the network is given.
         task: what the logits mean.
         settings: tolerances and the largest batch.
         tick: told how many images were compared.
@@ -49,7 +49,7 @@ class Gate:
         logits: Mapping[str, np.ndarray],
         hard: HardLogits,
         *,
-        network_input: Input,
+        modality: Modality,
         task: Task,
         settings: Export,
         tick: Callable[[int], None],
@@ -57,7 +57,8 @@ class Gate:
     ) -> None:
         self._images, self._logits, self._hard = images, logits, hard
         self._tick, self._threads = tick, threads
-        self._input, self._task, self._settings = network_input, task, settings
+        self._input = modality.tensors[0].name
+        self._modality, self._task, self._settings = modality, task, settings
 
     def __call__(
         self, graphs: Mapping[str, bytes], exits: Mapping[str, str], *, out: Path, what: str
@@ -101,7 +102,7 @@ class Gate:
         if not found:
             return
         folder = set_aside(out, graphs, ())
-        node = first_not_finite(graphs, self._input.name, normalise(hard.images, self._input.preprocess))
+        node = first_not_finite(graphs, self._input, self._modality.collate(hard.images)[self._input])
         raise ParityError(
             f"The {what} does not compute what the checkpoint computes: {'; '.join(found[:_TOLD])}."
             + (f" The first that is not finite comes from the {node}." if node else ""),
@@ -124,7 +125,7 @@ class Gate:
             ParityError: if they differ.
         """
         chain = self._chain(graphs, exits)
-        inputs = normalise(self._images, self._input.preprocess)
+        inputs = self._modality.collate(self._images)[self._input]
         check_signals(chain, inputs, {exits[exit_]: names for exit_, names in signals.items()}, self._task)
 
     def findings(self, graphs: Mapping[str, bytes], exits: Mapping[str, str]) -> tuple[parity.Finding, ...]:
@@ -135,12 +136,12 @@ class Gate:
 
     def _run(self, graphs: Mapping[str, bytes], exits: Mapping[str, str]) -> parity.Run:
         chain = self._chain(graphs, exits)
-        return lambda images: chain(normalise(images, self._input.preprocess))
+        return lambda images: chain(self._modality.collate(images)[self._input])
 
     def _chain(self, graphs: Mapping[str, bytes], exits: Mapping[str, str]) -> Chain:
         return Chain(
             list(graphs.values()),
-            network_input=self._input.name,
+            network_input=self._input,
             logits=list(exits.values()),
             threads=self._threads,
         )

@@ -14,7 +14,7 @@ from sdcompress.policies import restore
 from sdcompress.policies._base import SIGNALS_ATOL, Float, Signals
 from sdcompress.runtime.engine import Engine
 from sdcompress.runtime.gate import gates
-from sdcompress.schema.graphs import ANSWER, EXIT_INDEX, LOGITS
+from sdcompress.schema.graphs import DECISION, EXIT_INDEX, OUTPUTS
 from sdcompress.schema.manifest import Manifest
 from sdcompress.verification.parity import SMALL_BATCHES, SMALL_SAMPLES, Finding
 from sdcompress.verification.sessions import Chain
@@ -71,7 +71,7 @@ def graph_batches(kind: Literal["graph", "if"], largest: int) -> tuple[int, ...]
 
 def runner(graph: bytes, manifest: Manifest) -> Chain:
     """One graph in ONNX Runtime, as anybody would run it, with one thread."""
-    return Chain([graph], network_input=manifest.input.name, logits=[LOGITS], threads=1)
+    return Chain([graph], network_input=manifest.inputs[0].name, logits=[OUTPUTS], threads=1)
 
 
 class _Tally:
@@ -90,7 +90,7 @@ class _Tally:
     def compare(self, run: Run, inputs: Float, first: int) -> npt.NDArray[np.int64]:
         """Compare one batch, whose first image has the position ``first``; returns where the segments let it leave."""
         found, told = run(inputs), self._engine(inputs)
-        off = np.abs(found[LOGITS] - told.logits).max(axis=1)
+        off = np.abs(found[OUTPUTS] - told.logits).max(axis=1)
         for row, exit_ in enumerate(told.exit_index):
             self._rows[exit_].add(first + row)
             if found[EXIT_INDEX][row] != exit_:
@@ -100,7 +100,7 @@ class _Tally:
             # not "larger than": a difference that is NaN is none that is allowed
             self._largest[exit_] = np.maximum(self._largest[exit_], off[row])
             second, best = np.sort(told.logits[row])[-2:]
-            other = found[ANSWER][row] != told.logits[row].argmax() and best - second > 2 * self._allowed[exit_]
+            other = found[DECISION][row] != told.logits[row].argmax() and best - second > 2 * self._allowed[exit_]
             if other or not off[row] <= self._allowed[exit_]:
                 self._wrong[exit_].add(first + row)
         return told.exit_index

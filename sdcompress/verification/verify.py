@@ -13,6 +13,7 @@ from sdcompress.artifact.signature import check_signature
 from sdcompress.artifact.weights import contradiction, stored_weights
 from sdcompress.certification.verify_certificate import recompute
 from sdcompress.errors import ArtifactError, ParityError
+from sdcompress.modalities import image_of
 from sdcompress.modalities._geometry import normalise
 from sdcompress.policies._base import SIGNALS_ATOL, Float
 from sdcompress.runtime.backends.onnxruntime import load
@@ -58,7 +59,7 @@ def verify(artifact: Path | str, *, threads: int = 1, key: Path | str | None = N
     golden = opened.golden()
     # what the certificate covers has been seen; it may be about engines, while these are the graphs
     engine = open_engine(opened.path, threads=threads, allow_uncertified=True)
-    inputs = normalise(golden.images, opened.manifest.input.preprocess)
+    inputs = normalise(golden.images, image_of(opened.manifest).preprocess)
     together = engine.exits(inputs)
     alone = np.concatenate([engine.exits(inputs[row : row + 1]) for row in range(len(inputs))], axis=1)
     allowed = {record.exit: record.allowed for record in opened.manifest.parity}
@@ -127,7 +128,7 @@ def _check_card(opened: Artifact) -> bool:
 
 def _check_one_graph(opened: Artifact, one_graph: OneGraph, engine: Engine, inputs: Float) -> None:
     graph = load(opened.file(one_graph), one_graph, threads=1, device="cpu")
-    names, network_input = [tensor.name for tensor in one_graph.outputs], opened.manifest.input.name
+    names, network_input = [tensor.name for tensor in one_graph.outputs], opened.manifest.inputs[0].name
 
     def run(images: Float) -> dict[str, np.ndarray]:
         return dict(zip(names, graph({network_input: images}), strict=True))

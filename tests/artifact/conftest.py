@@ -8,22 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from meaning import meaning
 
 from sdcompress.artifact.golden import Golden
 from sdcompress.artifact.write import entry, seal
-from sdcompress.schema.manifest import Exit, Input, ParityRecord, Preprocess, Provenance, Segment, Tensor
+from sdcompress.schema.manifest import Exit, ParityRecord, Preprocess, Provenance, Segment, Tensor
 
 # a ModelProto's doc_string: field 6, of so many bytes
 FIRST, SECOND = b"\x32\x0bfirst graph", b"\x32\x0csecond graph"
 
 
 def manifest_fields(folder: Path) -> dict[str, Any]:
-    network_input = Input(
-        name="input",
-        dtype="float32",
-        shape=("batch", 3, 4, 5),
-        preprocess=Preprocess(channels=3, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)),
-    )
+    preprocess = Preprocess(channels=3, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
     image = Tensor(name="input", dtype="float32", shape=("batch", 3, 4, 5))
     early = Tensor(name="exit1_logits", dtype="float32", shape=("batch", 2))
     border = Tensor(name="relu", dtype="float32", shape=("batch", 8, 2, 2))
@@ -35,16 +31,15 @@ def manifest_fields(folder: Path) -> dict[str, Any]:
         )
 
     return {
+        **meaning(("cat", "grüße"), preprocess, (3, 4, 5)),
         "layout": "cascade",
-        "classes": ("cat", "grüße"),
-        "input": network_input,
         "segments": (
             segment("segment-0.onnx", (image,), (early, border)),
             segment("segment-1.onnx", (border,), (final,)),
         ),
         "exits": (
-            Exit(name="exit1", segment=0, logits="exit1_logits", accuracy=0.75, ece=0.02),
-            Exit(name="final", segment=1, logits="final_logits"),
+            Exit(name="exit1", segment=0, outputs="exit1_logits", scores={"accuracy": 0.75, "ece": 0.02}),
+            Exit(name="final", segment=1, outputs="final_logits"),
         ),
         "golden": entry(folder, "golden.npz"),
         "card": entry(folder, "README.md"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from PIL import Image
 
 from sdcompress.artifact.example import example
 from sdcompress.artifact.read import open_artifact
+from sdcompress.modalities import image_of
 from sdcompress.modalities._geometry import geometry, normalise
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.manifest import Preprocess
@@ -58,8 +60,8 @@ def test_the_rule_of_the_card_is_ours(
             channels=channels, resize=resize, crop=crop, interpolation=interpolation, white_level=4095,
             mean=(0.485, 0.456, 0.406)[:channels], std=(0.229, 0.224, 0.225)[:channels],
         )  # fmt: skip
-        changed = manifest.input.model_copy(update={"preprocess": spec})
-        code = example(network_input=changed, segments=manifest.segments, exits=manifest.exits)
+        changed = replace(image_of(manifest), preprocess=spec, shape=(channels, 4, 4))
+        code = example(manifest.model_copy(update={"modality": changed.record}))
         by_card = run(code, monkeypatch)["network_input"]
         for image in images:
             if resize or not crop or min(image.size) >= 48:
@@ -103,9 +105,7 @@ def test_a_cascade_without_a_policy_and_one_whose_policy_needs_more_run_to_the_e
         (tiny_artifact(policy=(0.5, 0.5), name="patient", kind="patience"), "the policy 'patience' needs more than p"),
     ):
         manifest = open_artifact(folder).manifest
-        code = example(
-            network_input=manifest.input, segments=manifest.segments, exits=manifest.exits, policy=manifest.policy
-        )
+        code = example(manifest)
         assert said in code
         monkeypatch.chdir(folder)
         predict = run(code, monkeypatch)["predict"]
@@ -117,10 +117,10 @@ def test_a_cascade_without_a_policy_and_one_whose_policy_needs_more_run_to_the_e
 def test_names_out_of_a_manifest_are_no_code(tiny_artifact: Callable[..., Path]) -> None:
     manifest = open_artifact(tiny_artifact()).manifest
     hostile = "\"]; raise SystemExit #\n'] = 1\nraise SystemExit"
-    exits = [exit_.model_copy(update={"logits": hostile}) for exit_ in manifest.exits]
-    named = manifest.input.model_copy(update={"name": hostile})
+    exits = tuple(exit_.model_copy(update={"outputs": hostile}) for exit_ in manifest.exits)
+    named = manifest.inputs[0].model_copy(update={"name": hostile})
     for segments in (manifest.segments, manifest.segments[:1]):
-        code = example(network_input=named, segments=segments, exits=exits)
+        code = example(manifest.model_copy(update={"inputs": (named,), "segments": segments, "exits": exits}))
         assert not any(isinstance(node, ast.Raise) for node in ast.walk(ast.parse(code)))
 
 

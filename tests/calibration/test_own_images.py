@@ -23,6 +23,7 @@ from sdcompress.data.samples import Dataset
 from sdcompress.data.unlabelled import UnlabelledImages
 from sdcompress.errors import CertificateError, DataError, UsageError
 from sdcompress.evaluation.trained_model import TrainedModel
+from sdcompress.modalities import image_of
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema import recipe
 from sdcompress.storage import digest_of
@@ -43,7 +44,7 @@ def reachable(monkeypatch: pytest.MonkeyPatch, training: Any) -> None:
     """As if the artifact's data set were at hand, with these training images."""
 
     def dataset(self: TrainedModel, data_dir: Any = None) -> Dataset:
-        classes, preprocess = ("a", "b", "c"), open_artifact(self.path).manifest.input.preprocess
+        classes, preprocess = ("a", "b", "c"), image_of(open_artifact(self.path).manifest).preprocess
         return Dataset("mine", training, training, training, classes, preprocess, "3" * 64)
 
     monkeypatch.setattr(TrainedModel, "dataset", dataset)
@@ -57,7 +58,7 @@ def test_a_folder_is_certified_where_the_data_set_is_not_at_hand(tiny_artifact: 
     assert certificate is not None
     assert policy is not None
     assert (policy.guarantee, policy.split, certificate.own_images) == ("certified", "own", "not compared")
-    own = UnlabelledImages(images, manifest.input.preprocess, (4, 4, 1))
+    own = UnlabelledImages(images, image_of(manifest).preprocess, (4, 4, 1))
     assert certificate.data_fingerprint == own.fingerprint != manifest.provenance.data_fingerprint
     assert certificate.seed == seed_of(own.fingerprint, certificate.graphs)
     assert recompute(open_artifact(out)) == certificate
@@ -136,9 +137,9 @@ def test_in_expectation_is_never_called_certified(tiny_artifact: Build, tiny_net
     assert recompute(open_artifact(out)) is None
     # the bound of conformal risk control on the samples that chose nothing: n / (n + 1) R + 1 / (n + 1)
     if not unlabelled:
-        assert policy.accuracy is not None
-        assert policy.reference_accuracy is not None
-        drop = policy.reference_accuracy - policy.accuracy
+        assert policy.score is not None
+        assert policy.reference_score is not None
+        drop = policy.reference_score - policy.score
         assert (drop * policy.samples + 1) / (policy.samples + 1) <= 0.05
 
 

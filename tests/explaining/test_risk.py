@@ -48,9 +48,9 @@ def test_the_certified_steps_are_the_first_whose_bound_is_below_the_wish(certifi
     assert kept[found.certified + 1 :] in ([], [False])
     assert found.steps[found.chosen].thresholds == policy.thresholds
     assert found.chosen == found.certified
-    assert policy.accuracy is not None
-    assert policy.reference_accuracy is not None
-    assert found.steps[found.chosen].loss == pytest.approx(policy.reference_accuracy - policy.accuracy)
+    assert policy.score is not None
+    assert policy.reference_score is not None
+    assert found.steps[found.chosen].loss == pytest.approx(policy.reference_score - policy.score)
     assert (found.steps[0].loss, found.steps[0].bound, found.steps[0].mean_ms) == (0, 0, 4)
     assert found.steps[found.chosen].mean_ms == pytest.approx(policy.shares @ np.array([1, 2, 4]))
 

@@ -74,8 +74,8 @@ def test_both_exporters_give_the_same_costs_and_logits(folder: Path, checkpoint:
     export_all(checkpoint, [Target(tmp_path / "new", "cascade")], settings=Export(opset=18))
     old, new = open_artifact(folder / "cascade"), open_artifact(tmp_path / "new")
     assert [segment.macs for segment in old.manifest.segments] == [segment.macs for segment in new.manifest.segments]
-    assert [(exit_.name, exit_.accuracy) for exit_ in old.manifest.exits] == [
-        (exit_.name, exit_.accuracy) for exit_ in new.manifest.exits
+    assert [(exit_.name, exit_.scores) for exit_ in old.manifest.exits] == [
+        (exit_.name, exit_.scores) for exit_ in new.manifest.exits
     ]
     np.testing.assert_array_equal(old.golden().logits, new.golden().logits)
     shapes = [[tensor.shape for tensor in segment.outputs] for segment in old.manifest.segments]

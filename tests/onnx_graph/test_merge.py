@@ -103,9 +103,9 @@ def _between(scores: np.ndarray, place: float) -> float:
 
 def _same(found: Outputs, logits: np.ndarray, left: np.ndarray) -> None:
     np.testing.assert_array_equal(found["exit_index"], left)
-    np.testing.assert_allclose(found["logits"], logits, atol=1e-5)
-    np.testing.assert_array_equal(found["answer"], logits.argmax(1))
-    assert [found[name].dtype for name in ("logits", "answer", "exit_index")] == [np.float32, np.int64, np.int64]
+    np.testing.assert_allclose(found["outputs"], logits, atol=1e-5)
+    np.testing.assert_array_equal(found["decision"], logits.argmax(1))
+    assert [found[name].dtype for name in ("outputs", "decision", "exit_index")] == [np.float32, np.int64, np.int64]
 
 
 @pytest.mark.parametrize("kind", ["max_prob", "entropy", "learned", "fixed"])
@@ -172,12 +172,12 @@ def test_segments_of_opset_16_give_a_graph_of_opset_16_that_computes_the_same(
         segment.opset_import[0].version, segment.ir_version = 16, 8
     older = merge(artifact.manifest, segments, (0.5, 0.5), batch_of_one=batch_of_one)
     assert (older.ir_version, [opset.version for opset in older.opset_import]) == (8, [16])
-    images = np.random.default_rng(0).normal(size=(1 if batch_of_one else 7, *artifact.manifest.input.shape[1:]))
+    images = np.random.default_rng(0).normal(size=(1 if batch_of_one else 7, *artifact.manifest.inputs[0].shape[1:]))
     found, wanted = (
         runner(model)(images.astype(np.float32))
         for model in (older, joined(path, (0.5, 0.5), batch_of_one=batch_of_one))
     )
-    for name in ("logits", "answer", "exit_index"):
+    for name in ("outputs", "decision", "exit_index"):
         np.testing.assert_array_equal(found[name], wanted[name])
 
 

@@ -92,8 +92,8 @@ def test_an_artifact_of_each_layout(
     for row, (exit_, change) in enumerate(zip(new.exits, told.exits, strict=True)):
         before, after = logits[0][row], logits[1][row]
         assert change.accuracy_before == metrics.accuracy(before, samples.labels)
-        assert change.accuracy_after == exit_.accuracy == metrics.accuracy(after, samples.labels)
-        assert exit_.ece == pytest.approx(metrics.ece(metrics.softmax(after), samples.labels), abs=1e-9)
+        assert change.accuracy_after == exit_.scores["accuracy"] == metrics.accuracy(after, samples.labels)
+        assert exit_.scores["ece"] == pytest.approx(metrics.ece(metrics.softmax(after), samples.labels), abs=1e-9)
         assert change.changed == (before.argmax(1) != after.argmax(1)).sum()
         assert change.max_abs == pytest.approx(np.abs(before - after).max(), rel=1e-6)
     assert verify(tmp_path / "out").layout == layout
@@ -216,7 +216,7 @@ def test_the_distance_to_the_checkpoint_is_the_measured_one(
     golden, engine = opened.golden(), open_engine(tmp_path / "out", threads=1)
     inputs = engine.preprocess(golden.images)
     files = [(tmp_path / "out" / segment.file).read_bytes() for segment in opened.manifest.segments]
-    names = [exit_.logits for exit_ in opened.manifest.exits]
+    names = [exit_.outputs for exit_ in opened.manifest.exits]
     plainly = Chain(files, network_input="input", logits=names, optimise=False)(inputs)
     logits = engine.exits(inputs)
     parents = {record.exit: record.allowed for record in open_artifact(source).manifest.parity}

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from meaning import meaning
 
 from sdcompress.artifact.golden import Golden
 from sdcompress.artifact.write import entry, seal
 from sdcompress.benchmarking.stats import latency
 from sdcompress.schema.manifest import Exit as ManifestExit
-from sdcompress.schema.manifest import Input, Manifest, ParityRecord, Policy, Preprocess, Provenance, Segment, Tensor
+from sdcompress.schema.manifest import Manifest, ParityRecord, Policy, Preprocess, Provenance, Segment, Tensor
 from sdcompress.schema.report import (
     BenchRecord,
     BenchReport,
@@ -51,19 +52,15 @@ def write_artifact(folder: Path, *, cascade: bool) -> Manifest:
             )
         )
     policy = Policy(
-        thresholds=(0.9,), max_drop=0.01, samples=100, accuracy=0.8, reference_accuracy=0.8, shares=(0.5, 0.5),
+        thresholds=(0.9,), max_drop=0.01, samples=100, score=0.8, reference_score=0.8, shares=(0.5, 0.5),
         stage_ms=(1.0, 2.0),
     )  # fmt: skip
     return seal(
         folder,
         layout="cascade" if cascade else "single",
-        classes=("a", "b", "c"),
-        input=Input(
-            name="input", dtype="float32", shape=("batch", 1, 4, 4),
-            preprocess=Preprocess(channels=1, mean=(0.0,), std=(1.0,)),
-        ),
+        **meaning(("a", "b", "c"), Preprocess(channels=1, mean=(0.0,), std=(1.0,)), (1, 4, 4)),
         segments=segments,
-        exits=[ManifestExit(name=name, segment=i, logits=f"{name}_logits") for i, name in enumerate(names)],
+        exits=[ManifestExit(name=name, segment=i, outputs=f"{name}_logits") for i, name in enumerate(names)],
         policy=policy if cascade else None,
         golden=entry(folder, "golden.npz"),
         card=entry(folder, "README.md"),

@@ -28,7 +28,7 @@ def compared(engine: Engine, change: Callable[[Outputs], None], *, kind: str = "
 
     def run(inputs: np.ndarray) -> Outputs:
         told = engine(inputs)
-        found = {"logits": told.logits.copy(), "answer": told.logits.argmax(1), "exit_index": told.exit_index.copy()}
+        found = {"outputs": told.logits.copy(), "decision": told.logits.argmax(1), "exit_index": told.exit_index.copy()}
         change(found)
         return found
 
@@ -48,15 +48,15 @@ def leave_deeper(found: Outputs) -> None:
 
 
 def other_answer(found: Outputs) -> None:
-    found["answer"][:] = (found["answer"] + 1) % 3
+    found["decision"][:] = (found["decision"] + 1) % 3
 
 
 def far_logits(found: Outputs) -> None:
-    found["logits"][found["exit_index"] == 2] += 2e-4
+    found["outputs"][found["exit_index"] == 2] += 2e-4
 
 
 def nothing(found: Outputs) -> None:
-    found["logits"][found["exit_index"] == 0] = np.nan
+    found["outputs"][found["exit_index"] == 0] = np.nan
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_what_differs_is_found_at_its_exit(engine: Engine, change: Callable[[Out
 
 def test_only_a_batch_of_seven_is_wrong(engine: Engine) -> None:
     def change(found: Outputs) -> None:
-        if len(found["answer"]) == 7:
+        if len(found["decision"]) == 7:
             leave_deeper(found)
 
     assert describe(compared(engine, change).findings)
@@ -91,7 +91,7 @@ def test_an_image_on_the_threshold_may_leave_elsewhere(tiny_artifact: Callable[.
 
     def run(inputs: np.ndarray) -> Outputs:
         told = deeper(inputs)
-        return {"logits": told.logits, "answer": told.logits.argmax(1), "exit_index": told.exit_index}
+        return {"outputs": told.logits, "decision": told.logits.argmax(1), "exit_index": told.exit_index}
 
     found = agreement(run, engine, INPUTS, batches=(1,), allowed=ALLOWED)
     assert (describe(found.findings), found.undecided) == ("", 1)

@@ -13,8 +13,9 @@ from onnx import TensorProto, helper, numpy_helper
 from signals import TASK
 
 from sdcompress.errors import ParityError
+from sdcompress.modalities.image import Image
 from sdcompress.onnx_graph.partition import segments, serialize
-from sdcompress.schema.manifest import Input, Preprocess
+from sdcompress.schema.manifest import Preprocess
 from sdcompress.schema.recipe import Export
 from sdcompress.verification import parity
 from sdcompress.verification.gate import Gate
@@ -154,7 +155,6 @@ def gate(model: onnx.ModelProto) -> Gate:
     """The gate over the tiny network, the reference taken from its own graph."""
     images = np.random.default_rng(0).integers(0, 256, (256, 8, 8, 3), np.uint8)
     spec = Preprocess(channels=3, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
-    network_input = Input(name="input", dtype="float32", shape=("batch", 3, 8, 8), preprocess=spec)
     reference = onnx.reference.ReferenceEvaluator(model)
 
     def answers(images: np.ndarray) -> dict[str, np.ndarray]:
@@ -164,7 +164,13 @@ def gate(model: onnx.ModelProto) -> Gate:
     hard = hard_images(8, 8, 3)
     told = HardLogits(hard, answers(hard), answers(hard))
     return Gate(
-        images, answers(images), told, network_input=network_input, task=TASK, settings=Export(), tick=lambda _: None
+        images,
+        answers(images),
+        told,
+        modality=Image(spec, (3, 8, 8)),
+        task=TASK,
+        settings=Export(),
+        tick=lambda _: None,
     )
 
 

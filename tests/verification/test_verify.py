@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from meaning import meaning
 from onnx import helper, numpy_helper
 
 from sdcompress.artifact.golden import Golden
@@ -18,7 +19,7 @@ from sdcompress.errors import ArtifactError, ParityError
 from sdcompress.onnx_graph.partition import ports, segments, serialize
 from sdcompress.policies._base import Signals
 from sdcompress.runtime.cascade import CascadeEngine
-from sdcompress.schema.manifest import Exit, Input, Manifest, ParityRecord, Preprocess, Provenance, Segment
+from sdcompress.schema.manifest import Exit, Manifest, ParityRecord, Preprocess, Provenance, Segment
 from sdcompress.verification.verify import verify
 
 TENSORS = {name: f"{name}_logits" for name in ("exit1", "exit2", "final")}
@@ -39,11 +40,10 @@ def make(folder: Path, models: tuple[onnx.ModelProto, ...], golden: Golden) -> M
     figures = {"samples": 256, "batches": (1,), "max_abs": 0.0, "allowed": 1e-4, "flips": 0}
     return seal(
         folder,
+        **meaning(tuple("abcde"), spec, (3, 8, 8)),
         layout="cascade",
-        classes=("a", "b", "c", "d", "e"),
-        input=Input(name="input", dtype="float32", shape=("batch", 3, 8, 8), preprocess=spec),
         segments=listed,
-        exits=[Exit(name=name, segment=index, logits=TENSORS[name]) for index, name in enumerate(TENSORS)],
+        exits=[Exit(name=name, segment=index, outputs=TENSORS[name]) for index, name in enumerate(TENSORS)],
         golden=entry(folder, "golden.npz"),
         card=entry(folder, "README.md"),
         parity=[ParityRecord(exit=name, **figures) for name in TENSORS],

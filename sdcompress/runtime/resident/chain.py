@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from sdcompress.artifact.certificate import ExecutionTarget
 from sdcompress.errors import InputError
+from sdcompress.modalities import image_of
 from sdcompress.policies._base import Float, Signals
 from sdcompress.runtime.active_rows import Moves
 from sdcompress.runtime.inputs import checked
@@ -48,8 +49,7 @@ class ResidentChain:
     ) -> None:
         self.device, self.buckets, self.where, self.exits = device, buckets, where, manifest.exits
         self.task, self.lock = task_of(manifest), Lock()
-        channels, height, width = (int(size) for size in manifest.input.shape[1:])
-        self._image, self.input = (channels, height, width), manifest.input.name
+        self._image, self.input = image_of(manifest).shape, manifest.inputs[0].name
         self.memory: Memory = memory(device, manifest, programs, buckets.largest)
         self._launches = [[self._bound(program, bucket) for program in programs] for bucket in range(len(buckets.rows))]
         ends = [exit_.segment + 1 for exit_ in manifest.exits]

@@ -81,13 +81,13 @@ def memory(device: Device, manifest: Manifest, programs: Sequence[Program], rows
         offsets = _offsets([ports[name] for name in names], rows)
         start = device.alloc(offsets[-1])
         places |= {name: Place(start + offset, ports[name]) for name, offset in zip(names, offsets, strict=False)}
-    entry = ports[manifest.input.name]
+    entry = ports[manifest.inputs[0].name]
     staging = device.pinned(rows * entry.row_bytes).view(np.float32).reshape(rows, *entry.row)
     return Memory(
         places,
         staging,
         tuple(_signals(device, exit_, places, rows) for exit_ in manifest.exits),
-        tuple(_reading(device, [exit_.logits], places, rows) for exit_ in manifest.exits),
+        tuple(_reading(device, [exit_.outputs], places, rows) for exit_ in manifest.exits),
     )
 
 
@@ -97,8 +97,8 @@ def ports_of(manifest: Manifest, programs: Sequence[Program]) -> dict[str, Port]
     Raises:
         ArtifactError: if one lacks a tensor of the manifest, or two of them differ on one.
     """
-    entry = tuple(int(size) for size in manifest.input.shape[1:])
-    known = {manifest.input.name: Port(np.dtype(np.float32), entry)}
+    entry = tuple(int(size) for size in manifest.inputs[0].shape[1:])
+    known = {manifest.inputs[0].name: Port(np.dtype(np.float32), entry)}
     for at, (segment, program) in enumerate(zip(manifest.segments, programs, strict=True)):
         told = ({tensor.name for tensor in segment.inputs}, {tensor.name for tensor in segment.outputs})
         if (set(program.inputs), set(program.outputs)) != told:

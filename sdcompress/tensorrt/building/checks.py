@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sdcompress.artifact.read import Artifact
+from sdcompress.modalities import image_of
 from sdcompress.modalities._geometry import normalise
 from sdcompress.runtime.engine import Engine
 from sdcompress.tensorrt.building.parity import run_parity, widens
@@ -52,6 +53,6 @@ def prove(
         )  # fmt: skip
     if not siblings:
         return {"parity": records, "validation": validation}
-    inputs = normalise(artifact.golden().images, manifest.input.preprocess)
+    inputs = normalise(artifact.golden().images, image_of(manifest).preprocess)
     times = race(engine, siblings, inputs, tuned_batches(settings), progress=progress)
     return {"parity": records, "validation": validation, "siblings": times}

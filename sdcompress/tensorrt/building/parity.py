@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from sdcompress.artifact.read import Artifact
 from sdcompress.errors import ParityError
+from sdcompress.modalities import image_of
 from sdcompress.modalities._geometry import normalise
 from sdcompress.runtime.resident.buckets import buckets
 from sdcompress.schema.engines import BatchProfile
@@ -47,7 +48,7 @@ def run_parity(
         ParityError: if an exit's logits are not the checkpoint's.
     """
     golden = artifact.golden()
-    inputs = normalise(golden.images, artifact.manifest.input.preprocess)
+    inputs = normalise(golden.images, image_of(artifact.manifest).preprocess)
     batches = buckets(profiles).rows
     runs = [_in_batches(engine, inputs, size) for size in batches]
     widened = widens(artifact.manifest, tf32=tf32)
