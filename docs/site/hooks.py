@@ -155,7 +155,9 @@ def _keys(section: BaseModel, schema: dict[str, Any], prefix: str) -> Iterator[t
 def results_page() -> str:
     """What the verbs measure, in Markdown: a table of fields with their types and descriptions for each type."""
     kinds = [kind for kind in map(vars(report).get, sorted(report.__all__)) if isinstance(kind, type)]
-    return "# Results\n\nThe fields of what the verbs return, and write as JSON.\n" + "".join(map(_fields, kinds))
+    return "# Results\n\nThe fields of the objects that the verbs return and write as JSON.\n" + "".join(
+        map(_fields, kinds)
+    )
 
 
 def _fields(kind: type[BaseModel]) -> str:
