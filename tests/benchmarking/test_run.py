@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from signals import TASK
 
 from sdcompress.artifact.read import open_artifact
 from sdcompress.benchmarking import candidate, clock
@@ -67,7 +68,7 @@ class Spinning:
     def _leave(self, grey: np.ndarray, left: np.ndarray) -> Prediction:
         now.ns += int(1e6 * sum(self.ms[k] for k in left))
         answers = np.where(grey < 30, grey % 4, (grey + 1) % 4)  # right on 30 of the 40 images
-        return Prediction(np.eye(4, dtype=np.float32)[answers], left)
+        return TASK.prediction(np.eye(4, dtype=np.float32)[answers], left)
 
 
 @pytest.fixture

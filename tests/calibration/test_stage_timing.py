@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from signals import TASK
 
 from sdcompress.artifact.read import open_artifact
 from sdcompress.calibration.stage_timing import overhead, stage_ms, stage_times
@@ -109,7 +110,7 @@ class Mixed:
         early = inputs.sum() > 0
         self.now += self.slow * (2_000_000 if early else 6_000_000)
         self.calls += 1
-        return Prediction(np.zeros((1, 3), np.float32), np.array([0 if early else 1]))
+        return TASK.prediction(np.zeros((1, 3), np.float32), np.array([0 if early else 1]))
 
 
 def test_overhead_is_what_the_mix_takes_beyond_its_stages(
