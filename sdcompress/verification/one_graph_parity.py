@@ -90,7 +90,7 @@ class _Tally:
     def compare(self, run: Run, inputs: Float, first: int) -> npt.NDArray[np.int64]:
         """Compare one batch, whose first image has the position ``first``; returns where the segments let it leave."""
         found, told = run(inputs), self._engine(inputs)
-        off = np.abs(found[LOGITS] - told.logits).max(axis=1)
+        off = np.abs(found[LOGITS] - told.outputs).max(axis=1)
         for row, exit_ in enumerate(told.exit_index):
             self._rows[exit_].add(first + row)
             if found[EXIT_INDEX][row] != exit_:
@@ -99,8 +99,8 @@ class _Tally:
                 continue
             # not "larger than": a difference that is NaN is none that is allowed
             self._largest[exit_] = np.maximum(self._largest[exit_], off[row])
-            second, best = np.sort(told.logits[row])[-2:]
-            other = found[ANSWER][row] != told.logits[row].argmax() and best - second > 2 * self._allowed[exit_]
+            second, best = np.sort(told.outputs[row])[-2:]
+            other = found[ANSWER][row] != told.outputs[row].argmax() and best - second > 2 * self._allowed[exit_]
             if other or not off[row] <= self._allowed[exit_]:
                 self._wrong[exit_].add(first + row)
         return told.exit_index

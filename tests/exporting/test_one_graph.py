@@ -69,7 +69,7 @@ def test_without_sdcompress_the_lines_of_the_card_run(one_graph_once: Made, tmp_
     assert done.returncode == 0, done.stderr
     engine = open_engine(one_graph_once("cascade"), threads=1)
     told = engine(engine.preprocess([image]))
-    assert done.stdout.strip() == f"{tmp_path / 'photo.png'} ({told.logits.argmax()}, {told.exit_index[0]})"
+    assert done.stdout.strip() == f"{tmp_path / 'photo.png'} ({told.outputs.argmax()}, {told.exit_index[0]})"
 
 
 def test_its_rows_are_the_cascades_in_a_batch_of_any_size(one_graph_once: Made, tiny_network: Any) -> None:
@@ -79,8 +79,8 @@ def test_its_rows_are_the_cascades_in_a_batch_of_any_size(one_graph_once: Made, 
     told = engine(inputs)
     logits, answer, exit_index = session.run(None, {"input": inputs})
     np.testing.assert_array_equal(exit_index, told.exit_index)
-    np.testing.assert_array_equal(answer, told.logits.argmax(1))
-    np.testing.assert_allclose(logits, told.logits, atol=1e-5)
+    np.testing.assert_array_equal(answer, told.outputs.argmax(1))
+    np.testing.assert_allclose(logits, told.outputs, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["graph", "if"])

@@ -28,7 +28,7 @@ def compared(engine: Engine, change: Callable[[Outputs], None], *, kind: str = "
 
     def run(inputs: np.ndarray) -> Outputs:
         told = engine(inputs)
-        found = {"logits": told.logits.copy(), "answer": told.logits.argmax(1), "exit_index": told.exit_index.copy()}
+        found = {"logits": told.outputs.copy(), "answer": told.outputs.argmax(1), "exit_index": told.exit_index.copy()}
         change(found)
         return found
 
@@ -91,7 +91,7 @@ def test_an_image_on_the_threshold_may_leave_elsewhere(tiny_artifact: Callable[.
 
     def run(inputs: np.ndarray) -> Outputs:
         told = deeper(inputs)
-        return {"logits": told.logits, "answer": told.logits.argmax(1), "exit_index": told.exit_index}
+        return {"logits": told.outputs, "answer": told.outputs.argmax(1), "exit_index": told.exit_index}
 
     found = agreement(run, engine, INPUTS, batches=(1,), allowed=ALLOWED)
     assert (describe(found.findings), found.undecided) == ("", 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
 from time import perf_counter_ns
 from types import TracebackType
@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 from sdcompress.artifact.certificate import ExecutionTarget
 from sdcompress.errors import InputError
+from sdcompress.modalities import Inputs, modality_of
 from sdcompress.policies._base import Float, Signals
 from sdcompress.runtime.active_rows import Moves
-from sdcompress.runtime.inputs import checked
 from sdcompress.runtime.resident.buckets import Buckets
 from sdcompress.runtime.resident.device import Device, DeviceArray, Program
 from sdcompress.runtime.resident.memory import Memory, Place, Reading, memory
@@ -48,8 +48,7 @@ class ResidentChain:
     ) -> None:
         self.device, self.buckets, self.where, self.exits = device, buckets, where, manifest.exits
         self.task, self.lock = task_of(manifest), Lock()
-        channels, height, width = (int(size) for size in manifest.input.shape[1:])
-        self._image, self.input = (channels, height, width), manifest.input.name
+        self._modality = modality_of(manifest)
         self.memory: Memory = memory(device, manifest, programs, buckets.largest)
         self._launches = [[self._bound(program, bucket) for program in programs] for bucket in range(len(buckets.rows))]
         ends = [exit_.segment + 1 for exit_ in manifest.exits]
@@ -69,22 +68,29 @@ class ResidentChain:
             return rows
         return self.buckets.rows[self.buckets.position(rows)]
 
-    def checked(self, inputs: Any) -> Float | DeviceArray:
-        """A numpy array, or one in this device's memory; see ``Chain.checked``."""
-        if isinstance(inputs, np.ndarray):
-            return checked(inputs, self._image)
-        found = self.device.accept(inputs)
-        if found is None:
-            return checked(inputs, self._image)  # which says what it is instead
-        if found.dtype != np.float32 or found.shape[1:] != self._image:
-            raise InputError(
-                f"The input is {found.dtype} of the shape {list(found.shape)}, on the device.",
-                allowed=f"float32 of shape [B, {', '.join(map(str, self._image))}]",
-                next_step="convert it there, or give a numpy array from engine.preprocess(images)",
-            )
-        return found
+    def checked(self, inputs: Any) -> Inputs:
+        """Numpy arrays, or all of them in this device's memory; see ``Chain.checked``."""
+        tensors = self._modality.tensors
+        named = inputs.arrays if isinstance(inputs, Inputs) else inputs
+        named = named if isinstance(named, Mapping) else {tensors[0].name: named}
+        on_device: dict[str, Any] = {
+            name: array if isinstance(array, DeviceArray) else self.device.accept(array)
+            for name, array in named.items()
+            if not isinstance(array, np.ndarray)
+        }
+        if on_device.keys() != {tensor.name for tensor in tensors} or None in on_device.values():
+            return self._modality.check(inputs)  # which says what they are instead
+        for tensor in tensors:
+            array = on_device[tensor.name]
+            if array.dtype != np.dtype(tensor.dtype) or array.shape[1:] != tensor.shape[1:]:
+                raise InputError(
+                    f"The input '{tensor.name}' is {array.dtype} of the shape {list(array.shape)}, on the device.",
+                    allowed=f"{tensor.dtype} of shape [B, {', '.join(map(str, tensor.shape[1:]))}]",
+                    next_step="convert it there, or give a numpy array from engine.preprocess",
+                )
+        return Inputs(on_device)
 
-    def start(self, inputs: Any) -> ResidentRun:
+    def start(self, inputs: Inputs) -> ResidentRun:
         """A run over at most ``largest`` rows."""
         return ResidentRun(self, inputs)
 
@@ -142,13 +148,13 @@ class ResidentRun:
 
     Args:
         chain: on whose memory it runs.
-        inputs: float32 [rows, C, H, W] in the host's memory or the device's.
+        inputs: checked, in the host's memory or the device's.
     """
 
-    def __init__(self, chain: ResidentChain, inputs: Float | DeviceArray) -> None:
+    def __init__(self, chain: ResidentChain, inputs: Inputs) -> None:
         self._chain, self._inputs, self._rows = chain, inputs, len(inputs)
         self._idle = True
-        self._read: dict[int, Float] = {}  # logits that have been asked for already, by exit
+        self._read: dict[int, Float] = {}  # outputs that have been asked for already, by exit
 
     def __enter__(self) -> Self:
         self._chain.lock.acquire()
@@ -173,17 +179,17 @@ class ResidentRun:
         """From the graph, if it computes them at this temperature: one copy, and one wait."""
         reading, exit_ = self._chain.memory.signals[position], self._chain.exits[position]
         if reading is None or temperature != 1:
-            logits = self.logits(position)
+            outputs = self.outputs(position)
             self.finish()
-            return self._chain.task.signals(self.own(logits), temperature)
+            return self._chain.task.signals(self.copied(outputs), temperature)
         self._queue(reading)
         self.finish()
         return _signals(self._chain.task, exit_, reading, self._rows)
 
-    def logits(self, position: int) -> Float:
+    def outputs(self, position: int) -> Float:
         """Queue a copy."""
         if position not in self._read:
-            reading = self._chain.memory.logits[position]
+            reading = self._chain.memory.outputs[position]
             self._queue(reading)
             (whole,) = reading.arrays.values()
             self._read[position] = whole[: self._rows]
@@ -201,24 +207,26 @@ class ResidentRun:
             self._chain.device.finish()
             self._idle = True
 
-    def own(self, logits: Float) -> Float:
+    def copied(self, outputs: Float) -> Float:
         """A copy out of the pinned memory."""
-        return np.array(logits, np.float32)
+        return np.array(outputs, np.float32)
 
     def _queue(self, reading: Reading) -> None:
         self._idle = False
         self._chain.device.download(reading.host[: reading.size(self._rows)], reading.start)
 
     def _upload(self) -> None:
-        device, (address, port) = self._chain.device, self._chain.memory.places[self._chain.input]
+        device, memory = self._chain.device, self._chain.memory
         self._idle = False
-        if isinstance(self._inputs, DeviceArray):
-            device.after(self._inputs)
-            device.copy(address, self._inputs.address, self._rows * port.row_bytes)
-        else:
-            staged = self._chain.memory.staging[: self._rows]
-            staged[...] = self._inputs
-            device.upload(address, staged)
+        for name, array in self._inputs.arrays.items():
+            address, port = memory.places[name]
+            if isinstance(array, DeviceArray):
+                device.after(array)
+                device.copy(address, array.address, self._rows * port.row_bytes)
+            else:
+                staged = memory.staging[name][: self._rows]
+                staged[...] = array
+                device.upload(address, staged)
 
     def _leave(self) -> None:
         """The queue must be empty before others use the memory, also where something failed."""

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sdcompress.errors import ArtifactError
+from sdcompress.modalities import modality_of
 from sdcompress.runtime.resident.device import ALIGNMENT, Bytes, Device, Port, Program
 from sdcompress.schema.manifest import Exit, Manifest
 
@@ -50,15 +51,15 @@ class Memory(NamedTuple):
 
     Attributes:
         places: of every tensor on the device.
-        staging: pinned float32 [rows, C, H, W], where inputs wait to be copied.
+        staging: pinned arrays [rows, ...] by the inputs' names, where these wait to be copied.
         signals: what is read to decide at each exit; None where an exit computes none.
-        logits: what is read where somebody leaves, for each exit.
+        outputs: what is read where samples leave, for each exit.
     """
 
     places: Mapping[str, Place]
-    staging: npt.NDArray[np.float32]
+    staging: Mapping[str, npt.NDArray[Any]]
     signals: tuple[Reading | None, ...]
-    logits: tuple[Reading, ...]
+    outputs: tuple[Reading, ...]
 
 
 def memory(device: Device, manifest: Manifest, programs: Sequence[Program], rows: int) -> Memory:
@@ -81,8 +82,12 @@ def memory(device: Device, manifest: Manifest, programs: Sequence[Program], rows
         offsets = _offsets([ports[name] for name in names], rows)
         start = device.alloc(offsets[-1])
         places |= {name: Place(start + offset, ports[name]) for name, offset in zip(names, offsets, strict=False)}
-    entry = ports[manifest.input.name]
-    staging = device.pinned(rows * entry.row_bytes).view(np.float32).reshape(rows, *entry.row)
+    staging = {
+        tensor.name: device.pinned(rows * ports[tensor.name].row_bytes)
+        .view(ports[tensor.name].dtype)
+        .reshape(rows, *ports[tensor.name].row)
+        for tensor in modality_of(manifest).tensors
+    }
     return Memory(
         places,
         staging,
@@ -97,8 +102,10 @@ def ports_of(manifest: Manifest, programs: Sequence[Program]) -> dict[str, Port]
     Raises:
         ArtifactError: if one lacks a tensor of the manifest, or two of them differ on one.
     """
-    entry = tuple(int(size) for size in manifest.input.shape[1:])
-    known = {manifest.input.name: Port(np.dtype(np.float32), entry)}
+    known = {
+        tensor.name: Port(np.dtype(tensor.dtype), tuple(int(size) for size in tensor.shape[1:]))
+        for tensor in modality_of(manifest).tensors
+    }
     for at, (segment, program) in enumerate(zip(manifest.segments, programs, strict=True)):
         told = ({tensor.name for tensor in segment.inputs}, {tensor.name for tensor in segment.outputs})
         if (set(program.inputs), set(program.outputs)) != told:

@@ -105,14 +105,14 @@ def test_every_batch_exit_mix_and_set_of_buckets_gives_what_arrays_give(
     _assume_clear(usual, inputs, thresholds)
     expected, found = usual(inputs), here(inputs)
     assert found.exit_index.tolist() == expected.exit_index.tolist()
-    np.testing.assert_allclose(found.logits, expected.logits, atol=1e-5)
+    np.testing.assert_allclose(found.outputs, expected.outputs, atol=1e-5)
     np.testing.assert_allclose(here.exits(inputs), usual.exits(inputs), atol=1e-5)
     for mine, other in zip(here.signals(inputs), usual.signals(inputs), strict=True):
         np.testing.assert_allclose(mine["max_prob"], other["max_prob"], atol=1e-5)
         assert mine.decision.dtype == np.int64
         assert mine.decision.tolist() == other.decision.tolist()
     for exit_ in range(3):
-        np.testing.assert_allclose(here.forced(inputs, exit_).logits, usual.forced(inputs, exit_).logits, atol=1e-5)
+        np.testing.assert_allclose(here.forced(inputs, exit_).outputs, usual.forced(inputs, exit_).outputs, atol=1e-5)
 
 
 def _assume_clear(network: CascadeEngine, inputs: np.ndarray, thresholds: tuple[float, float]) -> None:
@@ -188,10 +188,12 @@ def test_a_deadline_ends_a_part_of_a_batch_where_it_is(tiny_artifact: Write) -> 
 def test_answers_are_the_callers_own(tiny_artifact: Write) -> None:
     here = OnHost(open_artifact(tiny_artifact(policy=(0.6, 0.6))), [8]).network
     first, signals, exits = here(inputs_of(8)), here.signals(inputs_of(8)), here.exits(inputs_of(8))
-    forced, copies = here.forced(inputs_of(8), 1), [first.logits.copy(), signals[0]["max_prob"].copy(), exits.copy()]
-    kept = forced.logits.copy()
+    forced, copies = here.forced(inputs_of(8), 1), [first.outputs.copy(), signals[0]["max_prob"].copy(), exits.copy()]
+    kept = forced.outputs.copy()
     here(inputs_of(8, seed=5)), here.exits(inputs_of(8, seed=6))
-    for mine, before in zip([first.logits, signals[0]["max_prob"], exits, forced.logits], [*copies, kept], strict=True):
+    for mine, before in zip(
+        [first.outputs, signals[0]["max_prob"], exits, forced.outputs], [*copies, kept], strict=True
+    ):
         np.testing.assert_array_equal(mine, before)
 
 
@@ -201,7 +203,7 @@ def test_calls_of_several_threads_wait_for_each_other(tiny_artifact: Write) -> N
     expected = [here(batch) for batch in batches]
     with ThreadPoolExecutor(4) as threads:
         for one, other in zip(expected, threads.map(here, batches), strict=True):
-            np.testing.assert_array_equal(one.logits, other.logits)
+            np.testing.assert_array_equal(one.outputs, other.outputs)
             np.testing.assert_array_equal(one.exit_index, other.exit_index)
 
 
@@ -237,8 +239,8 @@ def test_an_array_on_the_device_is_taken_as_it_is(tiny_artifact: Write) -> None:
     inputs = inputs_of(9)
     there = DeviceArray(inputs.ctypes.data, inputs.shape, inputs.dtype, inputs)
     expected, found = here.network(inputs), here.network(there)
-    np.testing.assert_array_equal(expected.logits, found.logits)
-    assert len(here.network(there[:0]).logits) == 0
+    np.testing.assert_array_equal(expected.outputs, found.outputs)
+    assert len(here.network(there[:0]).outputs) == 0
     with pytest.raises(InputError, match=r"float64 of the shape \[9, 1, 4, 4\], on the device"):
         here.network(DeviceArray(0, inputs.shape, np.dtype("float64"), None))
     with pytest.raises(InputError, match="a list, not an array"):
@@ -264,7 +266,7 @@ def test_tensors_of_other_types_come_out_as_the_contract_says(tiny_artifact: Wri
     types = {signals.decision: "int32", signals.values: "float16", "hidden": "float16", "final_logits": "float16"}
     here, usual, inputs = OnHost(artifact, [8, 64], types=types).network, arrays(artifact), inputs_of(50)
     found, exits = here(inputs), here.exits(inputs)
-    assert found.logits.dtype == exits.dtype == np.float32
+    assert found.outputs.dtype == exits.dtype == np.float32
     assert found.exit_index.dtype == np.int64
     np.testing.assert_allclose(exits, usual.exits(inputs), atol=2e-2)
     for mine, other in zip(here.signals(inputs), usual.signals(inputs), strict=True):
