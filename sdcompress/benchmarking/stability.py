@@ -1,4 +1,4 @@
-"""Reasons not to trust a measurement: scatter, slow calls, drift, a busy machine. None of them removes a sample."""
+"""Reasons to distrust a measurement: scatter, slow calls, drift, a busy machine. No sample is removed."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def reasons(
     quota: float | None,
     busy_cores: float | None,
 ) -> tuple[str, ...]:
-    """Why these times are not stable; empty if they are.
+    """Return why times are not stable; empty if they are.
 
     Args:
-        times: ms of each call in order, shape [n].
-        same_work: whether every call does the same work. Where samples leave at different exits the times must
-            scatter, so only the drift is judged.
+        times: ms of each call in order, [n].
+        same_work: whether every call does the same work. If samples leave at different exits, times scatter, and only
+            drift is checked.
         threads: that the engine uses.
         cores: that this process may use.
-        quota: cores that the control groups allow, or None.
-        busy_cores: cores that other work kept busy just before the run.
+        quota: cores that the control groups allow; None without a limit.
+        busy_cores: cores that other work used just before the run.
     """
     texts = []
     if len(times) < sample_floor(50.0):
@@ -65,7 +65,7 @@ def _scatter(times: npt.NDArray[np.float64]) -> list[str]:
 
 
 def _drift(times: npt.NDArray[np.float64]) -> list[str]:
-    """The second half against the first, where the difference is more than chance (three standard errors)."""
+    """Compare both halves; a difference counts above 5 % and three standard errors."""
     half = len(times) // 2
     if half < 2:
         return []

@@ -133,7 +133,7 @@ def test_preparation_is_timed_apart_and_added() -> None:
     assert single.end_to_end_high is not None
     assert single.end_to_end_low <= single.speedup_end_to_end <= single.end_to_end_high  # type: ignore[operator]
     assert report.preparation == (
-        "from decoded images of 1x1 pixels (width x height), nothing is resized; decoding a file is not in it"
+        "from decoded images of 1x1 pixels (width x height), nothing is resized; decoding a file is not included"
     )
 
 

@@ -19,15 +19,15 @@ FOUND = Timing(np.array([[1.0, 3.0], [2.0, 4.0], [1.0, 5.0]]), decisions=np.arra
 
 
 def test_an_exit_takes_the_median_of_the_turns() -> None:
-    assert FOUND.reach.tolist() == [1, 4]
+    assert FOUND.reach_ms.tolist() == [1, 4]
     assert FOUND.decision == 0.5
-    assert FOUND.decided.tolist() == [1.5, 4.5]
+    assert FOUND.reach_ms_with_decisions.tolist() == [1.5, 4.5]
     assert FOUND.until(1) == Interval(value=4, low=3, high=5)
 
 
 def test_a_decision_is_made_at_each_exit_but_the_last() -> None:
     three = Timing(np.array([[1.0, 2.0, 3.0]]), decisions=np.array([0.1]))
-    assert three.decided == pytest.approx([1.1, 2.2, 3.2])
+    assert three.reach_ms_with_decisions == pytest.approx([1.1, 2.2, 3.2])
 
 
 def test_a_mean_and_its_ends_are_over_the_same_turns() -> None:
