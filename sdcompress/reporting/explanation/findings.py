@@ -150,7 +150,7 @@ def _time(explanation: Explanation, policy: PolicyFigures) -> list[str]:
     early = policy.point.shares[0]
     spent = first.ms.value / policy.point.mean_ms if first.ms else 0.0
     right = f", {q.accuracy(first.left_accuracy)} of them right" if first.left_accuracy is not None else ""
-    time_text = f"{q.share(spent)} of the time goes into the way to {first.name}, which every image takes"
+    time_text = f"{q.share(spent)} of the time is spent up to {first.name}, which every image reaches"
     return [f"{time_text}; {q.share(early)} leave there{right}."]
 
 
