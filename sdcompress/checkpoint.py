@@ -15,12 +15,12 @@ from pydantic import TypeAdapter, ValidationError
 from sdcompress import data, registry
 from sdcompress.errors import CheckpointError, requires_extra
 from sdcompress.models.backbones import ROOM as BACKBONES
-from sdcompress.own_code import check_trusted
 from sdcompress.schema.manifest import FileEntry, Preprocess
 from sdcompress.schema.recipe import Recipe
 from sdcompress.schema.training import TrainingState
 from sdcompress.storage import digest_of, sha256_of
 from sdcompress.untrusted import Refused, parse_json, read_bytes
+from sdcompress.user_code import check_trusted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -103,7 +103,7 @@ class Checkpoint:
         Raises:
             CheckpointError: if the weights do not match the network of the recipe.
             MissingExtraError: if torch is not installed.
-            UsageError: if it names a module that is not trusted, see ``sdcompress.own_code``.
+            UsageError: if it names a module that is not trusted, see ``sdcompress.user_code``.
         """
         recipe = self.recipe
         if recipe.model.name.partition(":")[0] not in registry.names(BACKBONES):
@@ -146,7 +146,7 @@ class Checkpoint:
             trust_modules: import the module of the data in the recipe, even if the user did not train on it here.
 
         Raises:
-            UsageError: if the data is a function of a module that is not trusted, see ``sdcompress.own_code``.
+            UsageError: if the data is a function of a module that is not trusted, see ``sdcompress.user_code``.
             DataError: if the data or its split has changed.
         """
         spec = self.recipe.data.at(data_dir, download=download)

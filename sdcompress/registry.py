@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from sdcompress.errors import UnknownNameError, UsageError, requires_extra
-from sdcompress.own_code import check_module, use_working_directory
+from sdcompress.user_code import check_module, use_working_directory
 
 __all__ = ["call_user_function", "describe", "load", "load_file", "members", "names"]
 

@@ -22,10 +22,10 @@ from typing import Any
 
 from sdcompress.errors import UsageError
 
-__all__ = ["check_module", "check_trusted", "is_there", "remember", "use_working_directory"]
+__all__ = ["check_module", "check_trusted", "module_exists", "trust_function", "use_working_directory"]
 
 _INSTALLATIONS = {"site-packages", "dist-packages"}
-_trained: set[str] = set()  # of this process, even if the file is not writable
+_trusted: set[str] = set()  # of this process, even if the file is not writable
 
 
 def use_working_directory() -> None:
@@ -38,7 +38,7 @@ def use_working_directory() -> None:
         sys.path.append(directory)
 
 
-def is_there(name: str) -> bool:
+def module_exists(name: str) -> bool:
     """Whether the top-level package of a ``module:function`` exists, in the working directory too."""
     return _spec(_top(name)) is not None
 
@@ -77,11 +77,11 @@ def check_module(name: str) -> Path:
     )
 
 
-def remember(name: str, options: Mapping[str, Any]) -> None:
+def trust_function(name: str, options: Mapping[str, Any]) -> None:
     """Trust a function that the user trains: checkpoints that name it may import it from now on.
 
-    Stored in ``$XDG_STATE_HOME/sdcompress/own-modules`` (default ``~/.local/state``) as one SHA-256 in each line. If
-    that file is not writable, the trust lasts for this process.
+    Stored in ``$XDG_STATE_HOME/sdcompress/trusted-functions`` (default ``~/.local/state``) as one SHA-256 in each
+    line. If that file is not writable, the trust lasts for this process.
 
     Args:
         name: ``module:function``.
@@ -91,11 +91,11 @@ def remember(name: str, options: Mapping[str, Any]) -> None:
         UsageError: see ``check_module``.
     """
     identity = _identity(check_module(name), name, options)
-    file = _file()
-    if identity in _trained or identity in _trusted_identities(file):
-        _trained.add(identity)
+    file = _trust_file()
+    if identity in _trusted or identity in _trusted_identities(file):
+        _trusted.add(identity)
         return
-    _trained.add(identity)
+    _trusted.add(identity)
     if file is not None:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -121,9 +121,9 @@ def check_trusted(checkpoint: Path, name: str, options: Mapping[str, Any], *, tr
     """
     location = check_module(name)
     if trust:
-        remember(name, options)
+        trust_function(name, options)
     identity = _identity(location, name, options)
-    if identity in _trained or identity in _trusted_identities(_file()):
+    if identity in _trusted or identity in _trusted_identities(_trust_file()):
         return
     raise UsageError(
         f"The checkpoint '{checkpoint}' names code: '{name}' of {location}, which would be imported and run. You have "
@@ -171,10 +171,10 @@ def _identity(location: Path, name: str, options: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _file() -> Path | None:
+def _trust_file() -> Path | None:
     state = os.environ.get("XDG_STATE_HOME")
     try:
-        return (Path(state) if state else Path.home() / ".local" / "state") / "sdcompress" / "own-modules"
+        return (Path(state) if state else Path.home() / ".local" / "state") / "sdcompress" / "trusted-functions"
     except RuntimeError:  # no home directory
         return None
 
