@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from sdcompress import data, registry
+from sdcompress import data, registry, tasks
 from sdcompress.errors import CheckpointError, requires_extra
+from sdcompress.modalities import Modality
+from sdcompress.modalities.image import Image
 from sdcompress.models.backbones import ROOM as BACKBONES
 from sdcompress.schema.manifest import FileEntry, Preprocess
 from sdcompress.schema.recipe import Recipe
 from sdcompress.schema.training import TrainingState
 from sdcompress.storage import digest_of, sha256_of
+from sdcompress.tasks import Task
 from sdcompress.untrusted import Refused, parse_json, read_bytes
 from sdcompress.user_code import check_trusted
 
@@ -88,6 +91,16 @@ class Checkpoint:
     def preprocess(self) -> Preprocess:
         """Preprocessing from an image to the input of the network."""
         return self.state.preprocess
+
+    @property
+    def task(self) -> Task:
+        """What its outputs mean."""
+        return tasks.build("classification", self.classes, {})
+
+    @property
+    def modality(self) -> Modality:
+        """What it is given."""
+        return Image(self.preprocess, self.image)
 
     @property
     def data_fingerprint(self) -> str:

@@ -16,7 +16,7 @@ from sdcompress.tensorrt.nvidia.diagnose import TensorRtState, diagnose_tensorrt
 __all__ = ["Diagnosis", "Extra", "Package", "diagnose", "new_enough", "read_requirements"]
 
 # extras that combine others, or are for development
-_UNIONS = {"all", "dev"}
+_UNIONS = {"all", "dev", "docs"}
 # builds for a GPU or a CUDA version that install the same module
 _OTHER_NAMES = {
     "onnxruntime": ("onnxruntime-gpu",),

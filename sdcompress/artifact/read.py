@@ -19,6 +19,7 @@ from sdcompress.schema.base import explain
 from sdcompress.schema.engines import Plan
 from sdcompress.schema.manifest import FileEntry, Manifest, Segment
 from sdcompress.storage import digest_of, sha256_of
+from sdcompress.tasks import task_of
 from sdcompress.untrusted import Refused, kind_of, parse_json, read_bytes
 
 __all__ = ["MANIFEST", "SIGNATURE", "Artifact", "manifest_fields", "open_artifact", "walk"]
@@ -218,7 +219,7 @@ def _check_ports(path: Path, manifest: Manifest) -> None:
         shapes = {tensor.name: tensor.shape for tensor in manifest.segments[exit_.segment].outputs}
         expected: dict[str, tuple[int, ...]] = {exit_.logits: (classes,)}
         if exit_.signals:
-            expected |= {exit_.signals.values: (3,), exit_.signals.answer: ()}
+            expected |= {exit_.signals.values: (len(task_of(manifest).signal_names),), exit_.signals.decision: ()}
         for name, trailing_shape in expected.items():
             if shapes[name][1:] != trailing_shape or not shapes[name]:
                 raise ArtifactError(

@@ -12,7 +12,6 @@ import numpy.typing as npt
 from sdcompress.calibration.path import threshold_path
 from sdcompress.evaluation import early_exit
 from sdcompress.evaluation.failure_prediction import aurc, auroc
-from sdcompress.evaluation.metrics import calibration_error, reliability
 from sdcompress.explaining.outcomes import Outcomes
 from sdcompress.explaining.timing import Timing
 from sdcompress.policies import leave
@@ -27,6 +26,7 @@ from sdcompress.schema.explain import (
     ReliabilityBin,
     Truncation,
 )
+from sdcompress.tasks._probabilities import calibration_error, reliability
 
 __all__ = ["ExitAnalysis"]
 

@@ -32,6 +32,7 @@ from sdcompress.schema import graphs as schema
 from sdcompress.schema.graphs import Segment
 from sdcompress.schema.manifest import Manifest, ParityRecord
 from sdcompress.schema.quantized import Quantized
+from sdcompress.tasks import task_of
 from sdcompress.verification.gate import set_aside
 from sdcompress.verification.sessions import FAILURES
 from sdcompress.verification.verify import verify
@@ -157,7 +158,9 @@ def _models(
         kept[name] = bare = plain(model, [names for *_, names in signals])
         logits = [exit_.logits for exit_ in here]
         segment = FloatSegment(bare, tail(bare, logits), partial(feeds.of, position), feeds.threads)
-        made[name] = with_signals(rewritten(segment), model, signals, batch=str(manifest.input.shape[0]))
+        made[name] = with_signals(
+            rewritten(segment), model, signals, task_of(manifest), batch=str(manifest.input.shape[0])
+        )
     return kept, made
 
 

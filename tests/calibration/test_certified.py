@@ -16,9 +16,9 @@ from sdcompress.certification.calibration_split import draw_parts
 from sdcompress.certification.certify import losses
 from sdcompress.certification.p_values import betting_p_value, binomial_p_value
 from sdcompress.certification.verify_certificate import recompute
-from sdcompress.data.preprocess import normalise
 from sdcompress.data.samples import ArraySamples, Subset
 from sdcompress.errors import DataError, UsageError, VerificationError
+from sdcompress.modalities._geometry import normalise
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Certificate, Manifest, Policy

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from sdcompress.data.pictures import FORMATS, check_picture, open_picture
-from sdcompress.data.preprocess import geometry
 from sdcompress.data.samples import Images, Labels, without_setting
 from sdcompress.data.source import preprocessing
 from sdcompress.errors import DataError, InputError, RecipeError
+from sdcompress.modalities._geometry import geometry
+from sdcompress.modalities._pictures import FORMATS, check_picture, open_picture
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Preprocess
 
