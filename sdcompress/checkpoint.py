@@ -51,7 +51,7 @@ METRICS = "metrics.jsonl"
 UNDERSTOOD = 1
 _WEIGHTS = {".bin", ".ckpt", ".pt", ".pth", ".safetensors"}  # suffixes of weight files
 
-_MOST_OF_A_STATE = 2**24  # bytes
+_MAX_STATE_BYTES = 2**24  # bytes
 _METRICS = TypeAdapter(dict[str, float])
 
 
@@ -283,7 +283,7 @@ def _metrics(path: Path, number: int, line: str) -> dict[str, float]:
 
 def _read(path: Path) -> TrainingState:
     try:
-        text = read_bytes(path, _MOST_OF_A_STATE, follow=True)
+        text = read_bytes(path, _MAX_STATE_BYTES, follow=True)
         fields = parse_json(text)
     except Refused as error:
         raise broken_checkpoint(path.parent, f"{STATE}: {error}") from error

@@ -59,9 +59,9 @@ __all__ = [
 ]
 
 
-_LONGEST = 200
+_MAX_LENGTH = 200
 _BRIEF = reprlib.Repr()
-_BRIEF.maxstring = _BRIEF.maxother = _LONGEST
+_BRIEF.maxstring = _BRIEF.maxother = _MAX_LENGTH
 _BRIEF.maxlist = _BRIEF.maxtuple = _BRIEF.maxdict = 10
 _BRIEF.maxlong = 40
 
@@ -203,12 +203,12 @@ def brief(value: Any) -> str:
     """Return a value for a message: text unchanged, other values as repr, long ones with their middle removed."""
     if not isinstance(value, str):
         return _BRIEF.repr(value)
-    return value if len(value) <= _LONGEST else f"{value[: _LONGEST - 20]}...{value[-17:]}"
+    return value if len(value) <= _MAX_LENGTH else f"{value[: _MAX_LENGTH - 20]}...{value[-17:]}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Return the known name that is most similar to ``name``, or None if none is similar."""
-    if len(name) > _LONGEST:  # the search is quadratic in the length, and no known name is that long
+    if len(name) > _MAX_LENGTH:  # the search is quadratic in the length, and no known name is that long
         return None
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return matches[0] if matches else None

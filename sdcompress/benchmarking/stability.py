@@ -11,9 +11,9 @@ from sdcompress.benchmarking.stats import sample_floor
 
 __all__ = ["reasons"]
 
-_LARGEST_CV = 0.10
-_MOST_SLOW = 0.01
-_LARGEST_DRIFT = 0.05
+_MAX_CV = 0.10
+_MAX_SLOW = 0.01
+_MAX_DRIFT = 0.05
 
 
 def reasons(
@@ -52,15 +52,11 @@ def reasons(
 def _scatter(times: npt.NDArray[np.float64]) -> list[str]:
     texts = []
     cv = float(times.std() / times.mean())
-    if cv > _LARGEST_CV:
-        texts.append(
-            f"times scatter by {cv * 100:.0f} % (standard deviation / mean), more than {_LARGEST_CV * 100:.0f} %"
-        )
+    if cv > _MAX_CV:
+        texts.append(f"times scatter by {cv * 100:.0f} % (standard deviation / mean), more than {_MAX_CV * 100:.0f} %")
     slow = float((times > 3.0 * np.median(times)).mean())
-    if slow > _MOST_SLOW:
-        texts.append(
-            f"{slow * 100:.1f} % of the calls took more than three medians, more than {_MOST_SLOW * 100:.0f} %"
-        )
+    if slow > _MAX_SLOW:
+        texts.append(f"{slow * 100:.1f} % of the calls took more than three medians, more than {_MAX_SLOW * 100:.0f} %")
     return texts
 
 
@@ -72,6 +68,6 @@ def _drift(times: npt.NDArray[np.float64]) -> list[str]:
     first, second = times[:half], times[half:]
     drift = float(second.mean() / first.mean() - 1.0)
     chance = math.hypot(float(first.std()) / math.sqrt(half), float(second.std()) / math.sqrt(len(second)))
-    if abs(drift) > _LARGEST_DRIFT and abs(float(second.mean() - first.mean())) > 3.0 * chance:
+    if abs(drift) > _MAX_DRIFT and abs(float(second.mean() - first.mean())) > 3.0 * chance:
         return [f"calls drifted by {drift * 100:+.0f} % from the first half to the second"]
     return []

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from sdcompress.errors import RecipeError, UnknownNameError
 from sdcompress.recipes._settings import apply, check_effect
-from sdcompress.recipes._yaml import MOST_BYTES, dump_yaml, load_yaml
+from sdcompress.recipes._yaml import MAX_BYTES, dump_yaml, load_yaml
 from sdcompress.schema.base import explain
 from sdcompress.schema.recipe import Recipe
 
@@ -79,7 +79,7 @@ def _tree(source: str | Path | Mapping[str, Any] | Recipe | None) -> tuple[str, 
 def _text(path: Path) -> str:
     try:
         with path.open(encoding="utf-8") as file:
-            return file.read(MOST_BYTES + 1)
+            return file.read(MAX_BYTES + 1)
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(
             f"The recipe {path} cannot be read: {error}", allowed="a text file in UTF-8", next_step="save it as one"

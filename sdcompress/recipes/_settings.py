@@ -12,7 +12,7 @@ from sdcompress.schema.recipe import Recipe
 __all__ = ["apply", "check_effect"]
 
 Keys = tuple[str, ...]
-_DEEPEST = 20
+_MAX_DEPTH = 20
 
 # keys that only some recipes read: their condition, as a function and as text
 _READ_BY: dict[str, tuple[Callable[[Recipe], bool], str]] = {
@@ -82,7 +82,7 @@ def check_effect(recipe: Recipe, keys_set: Iterable[Keys]) -> None:
 def _parse(setting: str) -> tuple[Keys, Any, str]:
     key, equals, text = setting.partition("=")
     keys = tuple(key.split("."))
-    if not equals or not all(keys) or len(keys) > _DEEPEST:
+    if not equals or not all(keys) or len(keys) > _MAX_DEPTH:
         raise RecipeError(
             f"'{brief(setting)}' is not a setting.",
             allowed="section.key=value, e.g. train.epochs=10 or method=eed",

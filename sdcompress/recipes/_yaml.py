@@ -9,12 +9,12 @@ import yaml
 
 from sdcompress.errors import RecipeError
 
-__all__ = ["MOST_BYTES", "dump_yaml", "load_yaml"]
+__all__ = ["MAX_BYTES", "dump_yaml", "load_yaml"]
 
-MOST_BYTES = 2**14  # five times a recipe with all keys; PyYAML takes half a second for it
-MOST_VALUES = 10_000  # with aliases expanded
-DEEPEST = 20
-_LARGEST_INTEGER = 2**64
+MAX_BYTES = 2**14  # five times a recipe with all keys; PyYAML takes half a second for it
+MAX_VALUES = 10_000  # with aliases expanded
+MAX_DEPTH = 20
+_MAX_INTEGER = 2**64
 
 _NULL, _BOOL, _INT, _FLOAT = (f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float"))
 _MERGE = "tag:yaml.org,2002:merge"
@@ -41,10 +41,10 @@ def load_yaml(text: str, description: str) -> Any:
     Raises:
         RecipeError: if it is not valid YAML, or exceeds the limits or types of a recipe.
     """
-    if len(text) > MOST_BYTES:
+    if len(text) > MAX_BYTES:
         raise RecipeError(
-            f"There are more than {MOST_BYTES:,} characters in {description}.",
-            allowed=f"a recipe of at most {MOST_BYTES:,} bytes",
+            f"There are more than {MAX_BYTES:,} characters in {description}.",
+            allowed=f"a recipe of at most {MAX_BYTES:,} bytes",
             next_step="check that it is a recipe; 'sdcompress train --print-config' shows an example",
         )
     try:
@@ -87,8 +87,8 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.MarkedYAMLError(problem="an alias refers to a node that contains it", problem_mark=mark)
             return node
         self._depth += 1
-        if self._depth > DEEPEST:
-            raise yaml.MarkedYAMLError(problem=f"it is nested more than {DEEPEST} deep", problem_mark=mark)
+        if self._depth > MAX_DEPTH:
+            raise yaml.MarkedYAMLError(problem=f"it is nested more than {MAX_DEPTH} deep", problem_mark=mark)
         node = super().compose_node(parent, index)
         self._depth -= 1
         self._measure(node, mark)
@@ -102,10 +102,10 @@ class _Loader(yaml.SafeLoader):
             inner = node.value
         sizes = [self._measured[id(child)] for child in inner]
         values, depth = 1 + sum(size for size, _ in sizes), 1 + max((depth for _, depth in sizes), default=0)
-        if values > MOST_VALUES or depth > DEEPEST:
+        if values > MAX_VALUES or depth > MAX_DEPTH:
             raise yaml.MarkedYAMLError(
-                problem=f"with its aliases expanded it holds more than {MOST_VALUES:,} values, or more than "
-                f"{DEEPEST} levels",
+                problem=f"with its aliases expanded it holds more than {MAX_VALUES:,} values, or more than "
+                f"{MAX_DEPTH} levels",
                 problem_mark=mark,
             )
         self._measured[id(node)] = values, depth
@@ -122,8 +122,8 @@ class _Loader(yaml.SafeLoader):
 
     def _integer(self, node: yaml.ScalarNode) -> int:
         # Python itself limits digits to thousands; recipes need at most 64 bits
-        value = self.construct_yaml_int(node) if len(node.value) < 100 else _LARGEST_INTEGER
-        if abs(value) >= _LARGEST_INTEGER:
+        value = self.construct_yaml_int(node) if len(node.value) < 100 else _MAX_INTEGER
+        if abs(value) >= _MAX_INTEGER:
             raise yaml.MarkedYAMLError(problem="an integer has more than 64 bits", problem_mark=node.start_mark)
         return int(value)
 

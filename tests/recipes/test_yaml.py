@@ -12,7 +12,7 @@ import yaml
 
 from sdcompress import recipes
 from sdcompress.errors import RecipeError, UnknownNameError, UsageError
-from sdcompress.recipes._yaml import MOST_BYTES, dump_yaml, load_yaml
+from sdcompress.recipes._yaml import MAX_BYTES, dump_yaml, load_yaml
 
 
 def too_slow(*_: object) -> None:
@@ -181,9 +181,9 @@ def test_numbers_are_numbers_in_files_in_settings_and_in_options(tmp_path: Path)
 
 def test_the_longest_recipe_fits(tmp_path: Path) -> None:
     text = recipes.dump(recipes.read("digits"))
-    assert len(text) * 4 < MOST_BYTES
-    (tmp_path / "a.yaml").write_text(text + "#" * (MOST_BYTES - len(text)))
+    assert len(text) * 4 < MAX_BYTES
+    (tmp_path / "a.yaml").write_text(text + "#" * (MAX_BYTES - len(text)))
     assert recipes.read(tmp_path / "a.yaml") == recipes.read("digits")
-    (tmp_path / "a.yaml").write_text(text + "#" * (MOST_BYTES - len(text) + 1))
+    (tmp_path / "a.yaml").write_text(text + "#" * (MAX_BYTES - len(text) + 1))
     with pytest.raises(UsageError, match="more than 16,384 characters"):
         recipes.read(tmp_path / "a.yaml")

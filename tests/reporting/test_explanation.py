@@ -11,7 +11,7 @@ import pytest
 from sdcompress.errors import OutputExistsError
 from sdcompress.reporting.explanation.findings import cautions, findings, headline
 from sdcompress.reporting.explanation.page import explanation_page
-from sdcompress.reporting.explanation.tables import MOST_CLASSES, by_depth, details, summary, thinned
+from sdcompress.reporting.explanation.tables import MAX_CLASSES, by_depth, details, summary, thinned
 from sdcompress.reporting.html import html
 from sdcompress.reporting.markdown import markdown
 from sdcompress.reporting.write import write
@@ -220,7 +220,7 @@ def test_of_many_classes_the_ends_are_shown() -> None:
         for k in range(100)
     )
     shown = [one.name for one in by_depth(many)]
-    assert len(shown) == MOST_CLASSES
+    assert len(shown) == MAX_CLASSES
     assert (shown[0], shown[-1]) == ("class 0", "class 99")
     assert "Of 100 classes the 6 earliest and the 6 latest" in html(explanation_page(explanation(classes=many)))
     assert (thinned(100, 3), thinned(2, 12)) == ([0, 50, 99], [0, 1])

@@ -10,10 +10,10 @@ from sdcompress.reporting import quantities as q
 from sdcompress.reporting.table import Table
 from sdcompress.schema.explain import Class, Explanation, Interval, OperatingPoint, Overthinking
 
-__all__ = ["MOST_CLASSES", "by_depth", "details", "summary", "thinned"]
+__all__ = ["MAX_CLASSES", "by_depth", "details", "summary", "thinned"]
 
-MOST_CLASSES = 12  # of more classes the earliest and the latest are shown
-_MOST_STEPS = 12
+MAX_CLASSES = 12  # of more classes the earliest and the latest are shown
+_MAX_STEPS = 12
 
 
 def summary(record: Explanation) -> Table:
@@ -131,7 +131,7 @@ def _curve(record: Explanation) -> Table | None:
             q.short_count(record.curve[step].mean_macs),
             ", ".join(q.share(share) for share in record.curve[step].shares),
         )
-        for step in thinned(len(record.curve), _MOST_STEPS)
+        for step in thinned(len(record.curve), _MAX_STEPS)
     )
     note = (
         f"{len(record.curve)} steps of thresholds, made on {q.count(record.curve_samples)} images of the "
@@ -145,7 +145,7 @@ def _risk(record: Explanation) -> Table | None:
     risk = record.risk
     if risk is None:
         return None
-    positions = sorted({*thinned(len(risk.steps), _MOST_STEPS), risk.chosen, risk.certified})
+    positions = sorted({*thinned(len(risk.steps), _MAX_STEPS), risk.chosen, risk.certified})
     rows = tuple(
         (
             f"{risk.steps[k].step}{' (chosen)' if k == risk.chosen else ''}",
@@ -194,8 +194,8 @@ def by_depth(classes: Sequence[Class]) -> list[Class]:
     order = sorted(
         classes, key=lambda figures: (sum(k * share for k, share in enumerate(figures.shares)), figures.name)
     )
-    half = MOST_CLASSES // 2
-    return order if len(order) <= MOST_CLASSES else [*order[:half], *order[-half:]]
+    half = MAX_CLASSES // 2
+    return order if len(order) <= MAX_CLASSES else [*order[:half], *order[-half:]]
 
 
 def thinned(count: int, most: int) -> list[int]:
