@@ -128,4 +128,4 @@ def _strongest(reasons: Sequence[str]) -> str:
     )
     if len(set(reasons)) == 1:
         return strongest
-    return f"{strongest} (the most of {len(reasons)})"
+    return f"{strongest} (the largest of {len(reasons)})"

@@ -125,7 +125,7 @@ def _lost_early(evaluation: Evaluation) -> list[tuple[str, str]]:
     if not affected:
         return []
     score = max(affected, key=_accuracy_loss)
-    comparison = f", the most of {len(affected)} such classes" if len(affected) > 1 else ""
+    comparison = f", the largest loss of {len(affected)} such classes" if len(affected) > 1 else ""
     figures = f"{q.accuracy(score.last_accuracy)} to {q.accuracy(score.accuracy)} of {q.count(score.samples)} images"
     costs = f"leaving early costs class '{score.name}' {_accuracy_loss(score) * 100:.1f} points ({figures}){comparison}"
     advice = "To keep the drop in every class: calibrate with --confidence and --per-class."

@@ -43,7 +43,7 @@ def test_noise_names_its_strongest_reason_and_what_to_do(report: Report) -> None
     (bench,) = many(report, 20).benches
     assert noise(bench.records) == (
         "The times of 20 of 21 measurements are not steady: times scatter by 39 % (standard deviation / mean), more"
-        " than 10 % (the most of 20). The machine causes this, not the networks. Stop other work and measure again,"
+        " than 10 % (the largest of 20). The machine causes this, not the networks. Stop other work and measure again,"
         " for longer (--duration 30s). Speed-ups suffer less, because the networks took turns."
     )
     assert noise(report.benches[0].records) is None
