@@ -120,7 +120,7 @@ def decision_ms(policy: ExitPolicy, signals: Sequence[Signals]) -> tuple[float, 
 def _inputs(engine: Engine, samples: Samples, count: int) -> Inputs:
     """Inputs of real images; the same again where there are too few."""
     chosen = np.linspace(0, len(samples) - 1, min(count, len(samples))).astype(np.int64)
-    return engine.modality.collate(samples.images(chosen))[np.arange(count) % len(chosen)]
+    return engine.modality.collate(samples.examples(chosen))[np.arange(count) % len(chosen)]
 
 
 def _reached(engine: Engine, inputs: Inputs, rows: int, seconds: float) -> npt.NDArray[np.float64]:

@@ -146,8 +146,8 @@ def evaluate(
             by_policy.append((found.exit_index, found.decision))
     last_answers = np.concatenate(last)
     left, answers = map(np.concatenate, zip(*by_policy, strict=True)) if by_policy else (None, last_answers)
-    right = answers == samples.labels
-    scores = class_scores(engine.task.outputs, samples.labels, answers, None if left is None else last_answers)
+    right = answers == samples.targets
+    scores = class_scores(engine.task.outputs, samples.targets, answers, None if left is None else last_answers)
     return Evaluation(
         kind=kind,
         name=name,
@@ -160,9 +160,9 @@ def evaluate(
         policy=None if left is None else _policy_score(engine, left, right),
         balanced_accuracy=balanced_accuracy(scores),
         classes=scores,
-        confusion=confusion(samples.labels, answers, len(engine.task.outputs)),
+        confusion=confusion(samples.targets, answers, len(engine.task.outputs)),
         right=pack(right),
-        labels_sha256=digest_of_labels(samples.labels),
+        labels_sha256=digest_of_labels(samples.targets),
     )
 
 
@@ -211,7 +211,7 @@ def batches(
     _check_labels(engine, samples, labelled=labelled)
     for start in range(0, len(samples), batch):
         rows = np.arange(start, min(start + batch, len(samples)))
-        yield engine.modality.collate(samples.images(rows)), samples.labels[rows]
+        yield engine.modality.collate(samples.examples(rows)), samples.targets[rows]
         if progress:
             progress(int(rows[-1]) + 1, len(samples))
 
@@ -222,7 +222,7 @@ def _check_labels(engine: Engine, samples: Samples, *, labelled: bool) -> None:
         raise DataError("There are no samples to measure on.", next_step="choose a split or a data set that has some")
     if not labelled:
         return
-    low, high = int(samples.labels.min()), int(samples.labels.max())
+    low, high = int(samples.targets.min()), int(samples.targets.max())
     if low < 0 or high >= classes:
         raise DataError(
             f"The labels go from {low} to {high}, but the network knows {classes} classes.",

@@ -11,7 +11,7 @@ from sdcompress.schema.recipe import Data
 
 def all_images(dataset: Dataset) -> np.ndarray:
     return np.concatenate(
-        [samples.images(np.arange(len(samples))) for samples in (dataset.train, dataset.val, dataset.test)]
+        [samples.examples(np.arange(len(samples))) for samples in (dataset.train, dataset.val, dataset.test)]
     )
 
 
@@ -19,7 +19,7 @@ def test_the_splits_are_stratified_and_disjoint() -> None:
     dataset = load(Data(), seed=0)
     assert [len(dataset.train), len(dataset.val), len(dataset.test)] == [1294, 144, 359]
     # 1,797 images, 174 to 183 a class: every class has 35 to 37 of the 359
-    assert set(np.bincount(dataset.test.labels)) <= {35, 36, 37}
+    assert set(np.bincount(dataset.test.targets)) <= {35, 36, 37}
     distinct = {image.tobytes() for image in all_images(dataset)}
     assert len(distinct) == len(np.unique(load_digits().data, axis=0))
 
