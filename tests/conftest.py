@@ -155,9 +155,9 @@ def _write(
         for index, graph in enumerate(graphs):
             onnx.save(graph, folder / f"segment-{index}.onnx")
         samples = network.samples(16, seed=1)
-        images = samples.images(np.arange(16))
+        images = samples.examples(np.arange(16))
         logits = network.exits(normalise(images, PREPROCESS))[-len(names) :]
-        Golden(images, samples.labels, logits).save(folder / "golden.npz")
+        Golden(images, samples.targets, logits).save(folder / "golden.npz")
         described = {
             "layout": layout,
             "classes": CLASSES,

@@ -158,7 +158,7 @@ def of_earlyon(cascade: Path, samples: Samples) -> Iterator[Row]:
 
     artifact = open_artifact(cascade)
     engine = open_engine(cascade, threads=1)
-    held = Held(exit_logits(engine, samples), samples.labels, stage_ms(engine, samples))
+    held = Held(exit_logits(engine, samples), samples.targets, stage_ms(engine, samples))
     chosen = earlyon(held, np.arange(len(samples)), DROP)
     policy = open_artifact(cascade.with_name("certified-max_prob")).manifest.policy
     assert policy is not None
@@ -213,8 +213,8 @@ def measure(found: list[Row], dataset: Dataset, rounds: int, seconds: float) -> 
     samples = dataset.split("test")
     engine = found[0].timed
     order = np.random.default_rng(0).permutation(len(samples))
-    inputs = engine.preprocess(samples.images(order))  # type: ignore[attr-defined]
-    labels = samples.labels[order]
+    inputs = engine.preprocess(samples.examples(order))  # type: ignore[attr-defined]
+    labels = samples.targets[order]
     right = {row.name: _in_batches(row.call, inputs) == labels for row in found}
     images = [inputs[at : at + 1] for at in range(TIMED)]
     times = calls_in_turn({row.name: row.timed for row in found}, images, rounds=rounds, seconds=seconds)

@@ -162,7 +162,7 @@ def main() -> None:
         for name, model in graphs(opened, dataset):
             calls[name] = session(model)
     samples = dataset.split("validation")
-    inputs = normalise(samples.images(np.arange(len(samples))), spec)
+    inputs = normalise(samples.examples(np.arange(len(samples))), spec)
     answers = {
         name: np.concatenate([call(inputs[at : at + BATCH]).argmax(1) for at in range(0, len(inputs), BATCH)])
         for name, call in calls.items()
@@ -173,7 +173,7 @@ def main() -> None:
     rows = [
         {
             "row": name,
-            "accuracy": round(float((answers[name] == samples.labels).mean()), 4),
+            "accuracy": round(float((answers[name] == samples.targets).mean()), 4),
             "other_answers": round(float((answers[name] != answers["float32"]).mean()), 4),
             "mean_ms": round(float(np.concatenate(times[name]).mean()), 4),
             "times as fast as float32": against(ratio_of_means(times["float32"], times[name]), None),

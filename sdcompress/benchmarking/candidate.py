@@ -166,7 +166,7 @@ def input_order(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
 def bench_samples(samples: Samples) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
     """Up to 2,000 images of a split, uint8 [N, H, W, C], in a fixed random order, and their labels, int64 [N]."""
     chosen = np.random.default_rng(0).permutation(len(samples))[:_IMAGES]
-    return samples.images(chosen), samples.labels[chosen]
+    return samples.examples(chosen), samples.targets[chosen]
 
 
 def bench_originals(samples: Samples) -> list[Image.Image] | None:

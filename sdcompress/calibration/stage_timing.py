@@ -119,7 +119,7 @@ def decision_ms(policy: ExitPolicy, signals: Sequence[Signals]) -> tuple[float, 
 def _inputs(engine: Engine, samples: Samples, count: int) -> Float:
     """Inputs of real images; the same again where there are too few."""
     chosen = np.linspace(0, len(samples) - 1, min(count, len(samples))).astype(np.int64)
-    return np.resize(engine.preprocess(samples.images(chosen)), (count, *engine.image))
+    return np.resize(engine.preprocess(samples.examples(chosen)), (count, *engine.image))
 
 
 def _reached(engine: Engine, inputs: Float, rows: int, seconds: float) -> npt.NDArray[np.float64]:

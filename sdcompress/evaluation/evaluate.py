@@ -146,8 +146,8 @@ def evaluate(
             by_policy.append((found.exit_index, found.logits.argmax(axis=1)))
     last_answers = np.concatenate(last)
     left, answers = map(np.concatenate, zip(*by_policy, strict=True)) if by_policy else (None, last_answers)
-    right = answers == samples.labels
-    scores = class_scores(engine.classes, samples.labels, answers, None if left is None else last_answers)
+    right = answers == samples.targets
+    scores = class_scores(engine.classes, samples.targets, answers, None if left is None else last_answers)
     return Evaluation(
         kind=kind,
         name=name,
@@ -160,9 +160,9 @@ def evaluate(
         policy=None if left is None else _policy_score(engine, left, right),
         balanced_accuracy=balanced_accuracy(scores),
         classes=scores,
-        confusion=confusion(samples.labels, answers, len(engine.classes)),
+        confusion=confusion(samples.targets, answers, len(engine.classes)),
         right=pack(right),
-        labels_sha256=digest_of_labels(samples.labels),
+        labels_sha256=digest_of_labels(samples.targets),
     )
 
 
@@ -212,14 +212,14 @@ def batches(
     channels, height, width = engine.image
     for start in range(0, len(samples), batch):
         rows = np.arange(start, min(start + batch, len(samples)))
-        images = samples.images(rows)
+        images = samples.examples(rows)
         if images.shape[1:] != (height, width, channels):
             raise DataError(
                 f"The images are {'x'.join(map(str, images.shape[1:]))} (height x width x channels).",
                 allowed=f"{height}x{width}x{channels}, the size that the network was trained at",
                 next_step="load the data set with the recipe of the network (data.image_size)",
             )
-        yield normalise(images, engine.preprocess_spec), samples.labels[rows]
+        yield normalise(images, engine.preprocess_spec), samples.targets[rows]
         if progress:
             progress(int(rows[-1]) + 1, len(samples))
 
@@ -230,7 +230,7 @@ def _check_labels(engine: Engine, samples: Samples, *, labelled: bool) -> None:
         raise DataError("There are no samples to measure on.", next_step="choose a split or a data set that has some")
     if not labelled:
         return
-    low, high = int(samples.labels.min()), int(samples.labels.max())
+    low, high = int(samples.targets.min()), int(samples.targets.max())
     if low < 0 or high >= classes:
         raise DataError(
             f"The labels go from {low} to {high}, but the network knows {classes} classes.",

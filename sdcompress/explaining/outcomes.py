@@ -56,8 +56,8 @@ def collect(
     return Outcomes(
         scores=_scores(policy, signals),
         confidences=np.stack([exit_["max_prob"] for exit_ in signals]),
-        right=np.stack([exit_.decision == samples.labels for exit_ in signals]),
-        labels=samples.labels,
+        right=np.stack([exit_.decision == samples.targets for exit_ in signals]),
+        labels=samples.targets,
     )
 
 

@@ -110,7 +110,7 @@ def measure(engine: Engine, samples: Samples) -> Timing:
 def _decision_ms(engine: Engine, samples: Samples) -> float:
     """The median, over images, of what leaving by the policy takes longer than being forced to the same exit."""
     chosen = np.linspace(0, len(samples) - 1, min(_IMAGES, len(samples))).astype(np.int64)
-    inputs, last = engine.preprocess(samples.images(chosen)), len(engine.exit_names) - 1
+    inputs, last = engine.preprocess(samples.examples(chosen)), len(engine.exit_names) - 1
     longer = []
     for image in inputs:
         exit_index = int(engine(image[None]).exit_index[0])

@@ -39,13 +39,13 @@ def dry_export(recipe: Recipe, dataset: Dataset) -> None:
     """
     heads = methods.build(recipe.method).needs.exits
     exits = recipe.exits.model_dump_json() if heads else ""
-    key = repr((recipe.model.model_dump_json(), exits, recipe.export.model_dump_json(), dataset.image, dataset.classes))
+    key = repr((recipe.model.model_dump_json(), exits, recipe.export.model_dump_json(), dataset.image, dataset.outputs))
     if key in _passed:
         return
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         net = build(
-            recipe.model.untrained, recipe.exits, classes=len(dataset.classes), image=dataset.image, heads=heads
+            recipe.model.untrained, recipe.exits, classes=len(dataset.outputs), image=dataset.image, heads=heads
         ).eval()
     _export(net, recipe, dataset)
     _passed.add(key)
@@ -59,7 +59,7 @@ def _export(net: MultiExit, recipe: Recipe, dataset: Dataset) -> None:
     layout = cut(graph, "all", exits, dataset.task)
     for name in settings.layouts if len(exits) > 1 else ():
         cut(graph, name, exits[-1:] if name == "single" else kept_exits(exits, settings.kept_exits), dataset.task)
-    images = dataset.train.images(np.arange(min(_IMAGES, len(dataset.train))))
+    images = dataset.train.examples(np.arange(min(_IMAGES, len(dataset.train))))
     with torch.no_grad():
         logits = [said.numpy() for said in heard(torch.from_numpy(normalise(images, dataset.preprocess)))]
     network_input = Input(name=INPUT, dtype="float32", shape=(BATCH, *dataset.image), preprocess=dataset.preprocess)

@@ -146,7 +146,7 @@ def _inputs(opened: Artifact, data_dir: Path | str | None) -> Float:
         # an artifact is often far from its data; how many images there were stands in the manifest
     else:
         chosen = np.unique(np.linspace(0, len(samples) - 1, min(_SAMPLES, len(samples))).round().astype(np.int64))
-        images.append(samples.images(chosen))
+        images.append(samples.examples(chosen))
     return normalise(np.concatenate(images), opened.manifest.input.preprocess)
 
 

@@ -58,7 +58,7 @@ def reference(net: nn.Module, dataset: Dataset, *, samples: int, tick: Callable[
     scores: list[tuple[float | None, float | None]] = []
     if from_val := min(samples, len(dataset.val)):
         everything = _logits(net, dataset.val, dataset.preprocess, tick)
-        scores = [_score(logits, dataset.val.labels) for logits in everything]
+        scores = [_score(logits, dataset.val.targets) for logits in everything]
         chosen = _spread(len(dataset.val), from_val)
         parts.append((Subset(dataset.val, chosen), everything[:, chosen]))
     if from_val < samples:
@@ -67,8 +67,8 @@ def reference(net: nn.Module, dataset: Dataset, *, samples: int, tick: Callable[
     logits = np.concatenate([part for _, part in parts], axis=1)
     scores = scores or [(None, None)] * len(logits)
     return Reference(
-        images=np.concatenate([part.images(np.arange(len(part))) for part, _ in parts]),
-        labels=np.concatenate([part.labels for part, _ in parts]),
+        images=np.concatenate([part.examples(np.arange(len(part))) for part, _ in parts]),
+        labels=np.concatenate([part.targets for part, _ in parts]),
         logits=logits,
         accuracy=tuple(accuracy for accuracy, _ in scores),
         ece=tuple(ece for _, ece in scores),
@@ -114,7 +114,7 @@ def _logits(net: nn.Module, samples: Samples, preprocess: Preprocess, tick: Call
     """The network's logits on all samples, float32 [E, N, K]."""
     batches = []
     for at in range(0, len(samples), _BATCH):
-        images = samples.images(np.arange(at, min(at + _BATCH, len(samples))))
+        images = samples.examples(np.arange(at, min(at + _BATCH, len(samples))))
         with torch.inference_mode():
             batches.append(torch.stack(tuple(net(torch.from_numpy(normalise(images, preprocess))))).float())
         tick(len(images))

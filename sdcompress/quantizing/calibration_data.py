@@ -49,7 +49,7 @@ def calibration_images(training: Samples, count: int | None) -> Subset:
             allowed=f"{LEAST} to the number of training images",
             next_step=f"--samples {len(training)}" if len(training) >= LEAST else "train on more images",
         )
-    return Subset(training, stratified_order(training.labels, seed=_SEED)[:count])
+    return Subset(training, stratified_order(training.targets, seed=_SEED)[:count])
 
 
 class CalibrationData:
@@ -91,7 +91,7 @@ class CalibrationData:
         names = [tensor.name for tensor in self._manifest.segments[position].inputs]
         for start in range(0, len(images), BATCH):
             rows = np.arange(start, min(start + BATCH, len(images)))
-            tensors = chain.run(normalise(images.images(rows), spec.preprocess))
+            tensors = chain.run(normalise(images.examples(rows), spec.preprocess))
             yield {name: tensors[name] for name in names}
             if self._progress is not None:
                 self._progress(done + int(rows[-1]) + 1, len(images) * len(self._graphs))

@@ -69,7 +69,7 @@ def compare_optimised(
     squares = np.zeros((2, len(manifest.exits)))
     count = 0
     for start in range(0, len(chosen), _BATCH):
-        inputs = normalise(samples.images(chosen[start : start + _BATCH]), manifest.input.preprocess)
+        inputs = normalise(samples.examples(chosen[start : start + _BATCH]), manifest.input.preprocess)
         reference = exact(inputs).astype(np.float64)
         with np.errstate(invalid="ignore"):  # infinity less infinity, which another check tells as not finite
             squares += [np.square(way(inputs) - reference).sum(axis=(1, 2)) for way in (written, optimised)]

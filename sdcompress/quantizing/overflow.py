@@ -60,7 +60,7 @@ def check_overflow(
     # every tensor of a batch is held at once: ONNX Runtime frees none whose largest value is asked for
     for start in range(0, len(samples), BATCH):
         rows = np.arange(start, min(start + BATCH, len(samples)))
-        tensors = chain.run(normalise(samples.images(rows), manifest.input.preprocess))
+        tensors = chain.run(normalise(samples.examples(rows), manifest.input.preprocess))
         for name in sorted(set().union(*names.values())):
             largest[name] = max(largest.get(name, 0.0), float(tensors[largest_name(name)]))
         if progress is not None:

@@ -72,9 +72,9 @@ def compare(
     found = ExitComparison([exit_.name for exit_ in manifest.exits])
     for start in range(0, len(samples), _BATCH):
         rows = np.arange(start, min(start + _BATCH, len(samples)))
-        inputs = normalise(samples.images(rows), manifest.input.preprocess)
+        inputs = normalise(samples.examples(rows), manifest.input.preprocess)
         wide, narrow = (chain(inputs) for chain in chains)
-        found.add(wide, narrow, samples.labels[rows])
+        found.add(wide, narrow, samples.targets[rows])
         if progress is not None:
             progress(int(rows[-1]) + 1, len(samples))
     return found.found()

@@ -30,7 +30,7 @@ def speed_beside(source: Path | str, made: Path | str, samples: Samples, *, thre
     """
     engines = [open_engine(path, threads=threads, allow_uncertified=True) for path in (made, source)]
     chosen = np.linspace(0, len(samples) - 1, _IMAGES).round().astype(np.int64)
-    inputs = engines[0].preprocess(samples.images(chosen))
+    inputs = engines[0].preprocess(samples.examples(chosen))
     ours, theirs = take_turns(engines, inputs, 1, rounds=_ROUNDS, seconds=_SECONDS, warm_up_ms=_WARM_UP_MS)
     ratio = ratio_of_medians(theirs.rounds, ours.rounds)
     return Speed(

@@ -27,9 +27,9 @@ def class_weights(
     """
     if setting == "none":
         return None
-    classes = len(dataset.classes)
+    classes = len(dataset.outputs)
     if setting == "balanced":
-        counts = np.bincount(dataset.train.labels, minlength=classes)
+        counts = np.bincount(dataset.train.targets, minlength=classes)
         # a class without images is never a label
         return (len(dataset.train) / (classes * np.maximum(counts, 1))).astype(np.float32)
     if len(setting) != classes:

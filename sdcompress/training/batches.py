@@ -57,7 +57,7 @@ def host(samples: Samples, *, pin: bool = False) -> Fetch:
     def fetch(index: Labels) -> RawBatch:
         chosen, images, labels = (
             tensor.pin_memory() if pin else tensor
-            for tensor in map(torch.from_numpy, (index, samples.images(index), samples.labels[index]))
+            for tensor in map(torch.from_numpy, (index, samples.examples(index), samples.targets[index]))
         )
         return RawBatch(chosen, images, labels)
 
@@ -71,10 +71,10 @@ def resident(samples: Samples, device: torch.device) -> Fetch:
         samples: the training split.
         device: where it has room for them.
     """
-    labels = torch.from_numpy(samples.labels).to(device)
+    labels = torch.from_numpy(samples.targets).to(device)
     # in pieces: all at once would be twice in the memory of the host
     pieces = np.array_split(np.arange(len(samples)), max(1, len(samples) // 4096))
-    images = torch.cat([torch.from_numpy(samples.images(piece)).to(device) for piece in pieces])
+    images = torch.cat([torch.from_numpy(samples.examples(piece)).to(device) for piece in pieces])
 
     def fetch(index: Labels) -> RawBatch:
         chosen = torch.from_numpy(index).to(device, non_blocking=True)

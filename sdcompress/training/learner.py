@@ -73,7 +73,7 @@ class Learner:
         if start is None and fabric.is_global_zero:
             warn_of_places(self.net, recipe, dataset.image)
         state = self._method.state(
-            Context(len(dataset.train), batches.size, len(dataset.classes), self.net.feature_sizes, self.net.map_shapes)
+            Context(len(dataset.train), batches.size, len(dataset.outputs), self.net.feature_sizes, self.net.map_shapes)
         )
         self.net.to(fabric.device)  # before it is copied
         self._ema = Ema(self.net, spec.ema) if spec.ema else None
@@ -179,7 +179,7 @@ class Learner:
         net = build_network(
             model.untrained if generation else model,
             self._recipe.exits,
-            classes=len(self._dataset.classes),
+            classes=len(self._dataset.outputs),
             image=self._dataset.image,
             heads=self._needs.exits,
             maps=self._needs.maps,

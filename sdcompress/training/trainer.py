@@ -85,7 +85,7 @@ class Trainer:
         spec, view = recipe.train, methods.build(recipe.method).needs.view
         self.batches = Batches(
             _fetch(dataset.train, spec, fabric.device),
-            dataset.train.labels,
+            dataset.train.targets,
             spec.batch_size,
             seed=recipe.seed,
             rank=fabric.global_rank,
@@ -229,7 +229,7 @@ class Trainer:
             epoch_losses=self._shared_losses(),
             epoch_seconds=round(self._epoch.seconds, 3) if self._epoch.losses else 0.0,
             samples=len(self.dataset.train),
-            classes=self.dataset.classes,
+            classes=self.dataset.outputs,
             image=self.dataset.image,
             preprocess=self.dataset.preprocess,
             data_fingerprint=self.dataset.fingerprint,
@@ -252,4 +252,4 @@ def _fits(samples: Samples, device: torch.device) -> bool:
     if device.type != "cuda" or not samples.in_memory:
         return False
     free, _ = torch.cuda.mem_get_info(device)
-    return len(samples) * samples.images(np.zeros(1, np.int64)).nbytes < free * RESIDENT
+    return len(samples) * samples.examples(np.zeros(1, np.int64)).nbytes < free * RESIDENT

@@ -34,8 +34,8 @@ def exit_accuracies(
     mine = np.arange(-(-len(samples) // fabric.world_size)) * fabric.world_size + fabric.global_rank
     for start in range(0, len(mine), batch):
         index, counts = mine[start : start + batch] % len(samples), mine[start : start + batch] < len(samples)
-        inputs = torch.from_numpy(normalise(samples.images(index), preprocess)).to(fabric.device)
-        labels = torch.from_numpy(samples.labels[index]).to(fabric.device)
+        inputs = torch.from_numpy(normalise(samples.examples(index), preprocess)).to(fabric.device)
+        labels = torch.from_numpy(samples.targets[index]).to(fabric.device)
         counted = torch.from_numpy(counts).to(fabric.device)
         right += torch.stack([((logits.argmax(1) == labels) & counted).sum() for logits in net(inputs).logits])
     net.train(mode)

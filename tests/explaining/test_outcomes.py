@@ -27,19 +27,19 @@ def test_every_exit(tiny_artifact: Write, tiny_network: Any) -> None:
     engine, samples = open_engine(tiny_artifact(temperatures=TEMPERATURES), threads=1), tiny_network.samples(300)
     seen: list[int] = []
     found = collect(engine, samples, MaxProb(), lambda done, total: seen.append(done))
-    logits = tiny_network.exits(normalise(samples.images(np.arange(300)), engine.preprocess_spec))
+    logits = tiny_network.exits(normalise(samples.examples(np.arange(300)), engine.preprocess_spec))
     for k, temperature in enumerate(TEMPERATURES):
         np.testing.assert_allclose(found.confidences[k], softmax(logits[k], temperature).max(axis=1), atol=1e-5)
-        assert (found.right[k] == (logits[k].argmax(axis=1) == samples.labels)).all()
+        assert (found.right[k] == (logits[k].argmax(axis=1) == samples.targets)).all()
     assert (found.scores == found.confidences[:2]).all()
-    assert (found.labels == samples.labels).all()
+    assert (found.labels == samples.targets).all()
     assert seen == [256, 300]  # never all logits at a time
 
 
 def test_the_scores_are_the_policys(tiny_artifact: Write, tiny_network: Any) -> None:
     engine, samples = open_engine(tiny_artifact(), threads=1), tiny_network.samples(20)
     found = collect(engine, samples, Margin())
-    logits = tiny_network.exits(normalise(samples.images(np.arange(20)), engine.preprocess_spec))
+    logits = tiny_network.exits(normalise(samples.examples(np.arange(20)), engine.preprocess_spec))
     second, best = np.sort(softmax(logits[:2]), axis=2)[..., -2:].transpose(2, 0, 1)
     np.testing.assert_allclose(found.scores, best - second, atol=1e-5)
 
@@ -47,7 +47,7 @@ def test_the_scores_are_the_policys(tiny_artifact: Write, tiny_network: Any) -> 
 def test_samples_leave_where_the_engine_lets_them_leave(tiny_artifact: Write, tiny_network: Any) -> None:
     engine = open_engine(tiny_artifact(policy=(0.6, 0.6), temperatures=TEMPERATURES), threads=1)
     samples = tiny_network.samples(200)
-    found, inputs = collect(engine, samples, MaxProb()), engine.preprocess(samples.images(np.arange(200)))
+    found, inputs = collect(engine, samples, MaxProb()), engine.preprocess(samples.examples(np.arange(200)))
     assert (leave(found.scores, (0.6, 0.6)) == engine(inputs).exit_index).all()
 
 

@@ -85,7 +85,7 @@ def test_any_choice_gives_the_logits_of_the_whole_chain(
 @pytest.fixture(scope="module")
 def images(checkpoint: Path) -> np.ndarray:
     val = open_checkpoint(checkpoint).dataset().val
-    return val.images(np.arange(len(val)))
+    return val.examples(np.arange(len(val)))
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +138,7 @@ def test_an_ensemble_is_the_mean_over_the_kept_exits(
         "three": np.stack([said[0], said[:2].mean(0), said.mean(0)]),
         "single": said.mean(0)[None],  # hears all exits of the network
     }
-    labels = open_checkpoint(checkpoint).dataset().val.labels
+    labels = open_checkpoint(checkpoint).dataset().val.targets
     for name, expected in means.items():
         engine = open_engine(tmp_path / name, threads=1)
         np.testing.assert_allclose(engine.exits(engine.preprocess(images)), expected, atol=5e-5)

@@ -73,7 +73,7 @@ def truth(checkpoint: Path) -> tuple[np.ndarray, np.ndarray]:
     """Validation images and the checkpoint's logits on them, by torch alone."""
     source = open_checkpoint(checkpoint)
     val = source.dataset().val
-    images = val.images(np.arange(len(val)))
+    images = val.examples(np.arange(len(val)))
     with torch.no_grad():
         logits = source.network()(torch.from_numpy(normalise(images, source.preprocess))).logits
     return images, np.stack([exit_.numpy() for exit_ in logits])
@@ -105,7 +105,7 @@ def test_the_manifest_carries_scores_costs_and_provenance(
 ) -> None:
     source = open_checkpoint(checkpoint)
     manifest = open_artifact(folder / "cascade").manifest
-    right = (truth[1].argmax(2) == source.dataset().val.labels).mean(1)
+    right = (truth[1].argmax(2) == source.dataset().val.targets).mean(1)
     assert [exit_.accuracy for exit_ in manifest.exits] == pytest.approx(right.tolist())
     assert all(exit_.ece is not None for exit_ in manifest.exits)
     whole = open_artifact(folder / "all").manifest.segments[0]

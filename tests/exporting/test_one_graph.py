@@ -75,7 +75,7 @@ def test_without_sdcompress_the_lines_of_the_card_run(one_graph_once: Made, tmp_
 def test_its_rows_are_the_cascades_in_a_batch_of_any_size(one_graph_once: Made, tiny_network: Any) -> None:
     session = onnxruntime.InferenceSession(one_graph_once("graph") / "model.onnx")
     engine = open_engine(one_graph_once("cascade"), threads=1)
-    inputs = engine.preprocess(tiny_network.samples(300, seed=9).images(np.arange(300)))
+    inputs = engine.preprocess(tiny_network.samples(300, seed=9).examples(np.arange(300)))
     told = engine(inputs)
     logits, answer, exit_index = session.run(None, {"input": inputs})
     np.testing.assert_array_equal(exit_index, told.exit_index)

@@ -91,9 +91,9 @@ def test_an_artifact_of_each_layout(
     assert not np.array_equal(*logits)
     for row, (exit_, change) in enumerate(zip(new.exits, told.exits, strict=True)):
         before, after = logits[0][row], logits[1][row]
-        assert change.accuracy_before == metrics.accuracy(before, samples.labels)
-        assert change.accuracy_after == exit_.accuracy == metrics.accuracy(after, samples.labels)
-        assert exit_.ece == pytest.approx(metrics.ece(metrics.softmax(after), samples.labels), abs=1e-9)
+        assert change.accuracy_before == metrics.accuracy(before, samples.targets)
+        assert change.accuracy_after == exit_.accuracy == metrics.accuracy(after, samples.targets)
+        assert exit_.ece == pytest.approx(metrics.ece(metrics.softmax(after), samples.targets), abs=1e-9)
         assert change.changed == (before.argmax(1) != after.argmax(1)).sum()
         assert change.max_abs == pytest.approx(np.abs(before - after).max(), rel=1e-6)
     assert verify(tmp_path / "out").layout == layout
@@ -113,7 +113,7 @@ def test_signals_are_those_of_the_logits_to_the_last_bit_of_float32(
         tails.append(list(model.graph.node)[start:])
     assert tails[0] == tails[1]
     engine = open_engine(tmp_path / "out", threads=1)
-    inputs = engine.preprocess(tiny_network.samples(64, seed=3).images(np.arange(64)))
+    inputs = engine.preprocess(tiny_network.samples(64, seed=3).examples(np.arange(64)))
     for found, logits in zip(engine.signals(inputs), engine.exits(inputs), strict=True):
         np.testing.assert_allclose(found.stacked(), signals_of(logits).stacked(), atol=1e-6)
 
@@ -156,7 +156,7 @@ def int8_cascade(tmp_path_factory: pytest.TempPathFactory, certified_once: Path,
 @given(rows=st.lists(st.integers(0, 63), min_size=1, max_size=40))
 def test_a_row_never_depends_on_the_rows_beside_it(rows: list[int], int8_cascade: Path, tiny_network: Any) -> None:
     engine = open_engine(int8_cascade, threads=1)
-    inputs = engine.preprocess(tiny_network.samples(64, seed=3).images(np.arange(64)))
+    inputs = engine.preprocess(tiny_network.samples(64, seed=3).examples(np.arange(64)))
     np.testing.assert_allclose(engine.exits(inputs[rows]), engine.exits(inputs)[:, rows], atol=1e-5)
 
 
@@ -233,7 +233,7 @@ def test_a_loss_that_is_too_large_leaves_the_figures_and_no_artifact(
 ) -> None:
     """Labels that are what float32 answers: whatever changes is lost."""
     source = tiny_artifact()
-    images = tiny_network.samples(4000, seed=9).images(np.arange(4000))
+    images = tiny_network.samples(4000, seed=9).examples(np.arange(4000))
     truth = open_engine(source, threads=1)
     labels = truth.exits(truth.preprocess(images))[-1].argmax(1)
     validation = ArraySamples(images, labels)
@@ -259,7 +259,7 @@ def test_exactly_the_allowed_loss_is_allowed(
     run: Callable, tiny_artifact: Callable, tiny_network: Any, tmp_path: Path
 ) -> None:
     source = tiny_artifact("single")
-    images = tiny_network.samples(1000, seed=9).images(np.arange(1000))
+    images = tiny_network.samples(1000, seed=9).examples(np.arange(1000))
     engine = open_engine(source, threads=1)
     validation = ArraySamples(images, engine.exits(engine.preprocess(images))[-1].argmax(1))
     (change,) = run(source, validation=validation, max_drop=0.5).exits
@@ -409,7 +409,7 @@ def test_padding_before_a_maximum_costs_no_precision_anything(
 def test_advice_after_a_refusal_is_another_precision_once(run: Callable, single: Callable, tiny_network: Any) -> None:
     """int8 says fp16 and float32; fp16, which takes no ranges, says float32."""
     source = single(*wide())
-    images = tiny_network.samples(4000, seed=9).images(np.arange(4000))
+    images = tiny_network.samples(4000, seed=9).examples(np.arange(4000))
     engine = open_engine(source, threads=1)
     labels = engine.exits(engine.preprocess(images))[-1].argmax(1)
     for precision, said in (("int8", True), ("fp8", True), ("fp16", False)):

@@ -20,8 +20,8 @@ Made = Callable[[str], Path]
 def test_it_predicts_as_the_cascade(one_graph_once: Made, tiny_network: Any, kind: str, batch: int) -> None:
     one, chain = open_one_graph(one_graph_once(kind), threads=1), open_engine(one_graph_once("cascade"), threads=1)
     assert one.exit_names == chain.exit_names
-    inputs = one.preprocess(tiny_network.samples(50, seed=4).images(np.arange(50)))
-    np.testing.assert_array_equal(inputs, chain.preprocess(tiny_network.samples(50, seed=4).images(np.arange(50))))
+    inputs = one.preprocess(tiny_network.samples(50, seed=4).examples(np.arange(50)))
+    np.testing.assert_array_equal(inputs, chain.preprocess(tiny_network.samples(50, seed=4).examples(np.arange(50))))
     told = chain(inputs)
     found = [one(inputs[at : at + batch]) for at in range(0, 50, batch)]
     np.testing.assert_array_equal(np.concatenate([part.exit_index for part in found]), told.exit_index)

@@ -20,7 +20,7 @@ SAMPLES = ArraySamples(np.arange(COUNT * 12, dtype=np.uint8).reshape(COUNT, 2, 2
 
 
 def batches(size: int = 32, *, labels: np.ndarray = LABELS, seed: int = 0, **settings: Any) -> Batches:
-    return Batches(host(ArraySamples(SAMPLES.images(np.arange(COUNT)), labels)), labels, size, seed=seed, **settings)
+    return Batches(host(ArraySamples(SAMPLES.examples(np.arange(COUNT)), labels)), labels, size, seed=seed, **settings)
 
 
 def indices(steps: Sequence[tuple[RawBatch, ...]]) -> list[list[int]]:
@@ -55,7 +55,7 @@ def test_images_and_labels_belong_to_the_index() -> None:
         for raw in (step[0], step[0].second):
             assert raw is not None
             index = raw.index.numpy()
-            assert np.array_equal(raw.images.numpy(), SAMPLES.images(index))
+            assert np.array_equal(raw.images.numpy(), SAMPLES.examples(index))
             assert np.array_equal(raw.labels.numpy(), LABELS[index])
 
 

@@ -117,7 +117,7 @@ dataset = data.load(recipe.data, seed=0)
 trainer = Trainer(recipe, dataset, fabric, Path(sys.argv[2]))
 learner, nets = trainer.learner, {}
 three = np.arange(3)  # two for one process and one for the other
-few = ArraySamples(dataset.val.images(three), dataset.val.labels[three])
+few = ArraySamples(dataset.val.examples(three), dataset.val.targets[three])
 for epoch in range(2):
     learner.begin_epoch()
     for parts in trainer.batches.epoch(epoch):
@@ -126,8 +126,8 @@ for epoch in range(2):
         scores = exit_accuracies(net, few, dataset.preprocess, fabric, batch=1)
         plain = learner._build(0)
         plain.load_state_dict({key: whole(value) for key, value in net.state_dict().items()})
-        inputs = torch.from_numpy(normalise(few.images(three), dataset.preprocess))
-        right = few.labels == plain.eval()(inputs).logits[-1].argmax(1).numpy()
+        inputs = torch.from_numpy(normalise(few.examples(three), dataset.preprocess))
+        right = few.targets == plain.eval()(inputs).logits[-1].argmax(1).numpy()
         images = torch.randn(4, 1, 16, 16, generator=torch.Generator().manual_seed(epoch))
         with torch.no_grad():
             mode, logits = net.training, net.eval()(images).logits

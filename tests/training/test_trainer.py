@@ -229,12 +229,12 @@ def test_evaluation_counts_each_image_once(small: Small, tmp_path: Path) -> None
     whole = exit_accuracies(net, dataset.test, dataset.preprocess, fabric(), batch=512)
     assert odd == whole
     images = torch.from_numpy(
-        (dataset.test.images(np.arange(len(dataset.test))).astype(np.float32) / 255 - dataset.preprocess.mean[0])
+        (dataset.test.examples(np.arange(len(dataset.test))).astype(np.float32) / 255 - dataset.preprocess.mean[0])
         / dataset.preprocess.std[0]
     ).permute(0, 3, 1, 2)
     with torch.no_grad():
         final = net.eval()(images).logits[-1].argmax(1).numpy()
-    assert whole["final"] == pytest.approx((final == dataset.test.labels).mean())
+    assert whole["final"] == pytest.approx((final == dataset.test.targets).mean())
 
 
 def test_several_devices_without_torchrun_name_the_command(small: Small, tmp_path: Path) -> None:

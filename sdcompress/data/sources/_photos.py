@@ -46,7 +46,7 @@ class DecodedSamples(ABC):
     _preprocess: Preprocess
 
     @property
-    def labels(self) -> Labels:
+    def targets(self) -> Labels:
         """All labels, [N]."""
         return self._labels
 
@@ -65,7 +65,7 @@ class DecodedSamples(ABC):
         unsized_samples._preprocess = unsized  # noqa: SLF001 - of its own class
         return [unsized_samples._image(int(index)) for index in indices]  # noqa: SLF001
 
-    def images(self, indices: Labels) -> Images:
+    def examples(self, indices: Labels) -> Images:
         """The images at these positions, [b, H, W, C]."""
         return np.stack([self._image(int(index)) for index in indices])
 

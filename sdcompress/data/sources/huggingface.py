@@ -63,7 +63,7 @@ def huggingface(spec: recipe.Data) -> Source:
             allowed="the same class names in the same order in every split",
             next_step="cast the label columns to one ClassLabel, and save the dataset again",
         )
-    train = splits["train"].labels
+    train = splits["train"].targets
     count = len(named["train"]) or int(train.max(initial=-1)) + 1
     for rows in splits.values():
         rows.check_labels(count)
@@ -74,7 +74,7 @@ def huggingface(spec: recipe.Data) -> Source:
         digest.update(split.encode() + b"\0" + "\n".join(rows.listing()).encode() + b"\0")
     classes = named["train"] or tuple(str(label) for label in range(count))
     return Source(
-        classes=classes,
+        outputs=classes,
         preprocess=preprocess,
         digest=digest.hexdigest(),
         left_out=left_out(splits, spec.without, root),

@@ -56,7 +56,7 @@ def imagefolder(spec: recipe.Data) -> Source:
         digest.update(("\n" * bool(number) + "\n".join(lines)).encode(errors="surrogateescape"))
         names.update("\n".join(line.partition("\t")[0] for line in lines).encode(errors="surrogateescape") + b"\0")
     return Source(
-        classes=classes["train"],
+        outputs=classes["train"],
         preprocess=preprocess,
         digest=digest.hexdigest(),
         names=names.hexdigest(),

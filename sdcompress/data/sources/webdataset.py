@@ -61,7 +61,7 @@ def webdataset(spec: recipe.Data) -> Source:
     root = Path(spec.dir)
     preprocess = photo_preprocessing(spec)
     splits = {split: _ShardSamples(root, _shards(folder), preprocess) for split, folder in _folders(root).items()}
-    train = splits["train"].labels
+    train = splits["train"].targets
     names = _class_names(root)
     count = len(names) or int(train.max(initial=-1)) + 1
     for samples in splits.values():
@@ -73,7 +73,7 @@ def webdataset(spec: recipe.Data) -> Source:
             digest.update(f"{split}\t{line}\n".encode(errors="surrogateescape"))
     classes = names or tuple(str(label) for label in range(count))
     return Source(
-        classes=classes,
+        outputs=classes,
         preprocess=preprocess,
         digest=digest.hexdigest(),
         left_out=left_out(splits, spec.without, root),

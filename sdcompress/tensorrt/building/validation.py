@@ -63,7 +63,7 @@ def find_reference(source: Path | str, data_dir: Path | str | None, *, count: in
             stacklevel=3,
         )
         return None
-    return Reference(graphs, Subset(samples, stratified_order(samples.labels, seed=(0,))[:count]))
+    return Reference(graphs, Subset(samples, stratified_order(samples.targets, seed=(0,))[:count]))
 
 
 def validate(

@@ -158,10 +158,10 @@ def test_another_md5_is_warned_of_and_a_wrong_count_is_refused(tmp_path: Path) -
 def test_the_real_cifar_100(cifar100_folder: Path) -> None:
     found = load(Data(name="cifar100", dir=str(cifar100_folder)), seed=0)
     assert [len(found.train), len(found.val), len(found.test)] == [45_000, 5_000, 10_000]
-    assert np.bincount(found.val.labels).tolist() == [50] * 100
-    assert np.bincount(found.test.labels).tolist() == [100] * 100
-    assert (found.classes[0], found.classes[99], found.image) == ("apple", "worm", (3, 32, 32))
-    images = np.concatenate([samples.images(np.arange(len(samples))) for samples in (found.train, found.val)])
+    assert np.bincount(found.val.targets).tolist() == [50] * 100
+    assert np.bincount(found.test.targets).tolist() == [100] * 100
+    assert (found.outputs[0], found.outputs[99], found.image) == ("apple", "worm", (3, 32, 32))
+    images = np.concatenate([samples.examples(np.arange(len(samples))) for samples in (found.train, found.val)])
     values = np.arange(256) / 255
     for channel in range(3):
         counts = np.bincount(images[..., channel].ravel(), minlength=256) / images[..., channel].size

@@ -10,14 +10,16 @@ from sdcompress.schema.recipe import Data
 
 
 def all_images(found: Dataset) -> np.ndarray:
-    return np.concatenate([samples.images(np.arange(len(samples))) for samples in (found.train, found.val, found.test)])
+    return np.concatenate(
+        [samples.examples(np.arange(len(samples))) for samples in (found.train, found.val, found.test)]
+    )
 
 
 def test_the_splits_are_stratified_and_disjoint() -> None:
     found = load(Data(), seed=0)
     assert [len(found.train), len(found.val), len(found.test)] == [1294, 144, 359]
     # 1,797 images, 174 to 183 a class: every class has 35 to 37 of the 359
-    assert set(np.bincount(found.test.labels)) <= {35, 36, 37}
+    assert set(np.bincount(found.test.targets)) <= {35, 36, 37}
     distinct = {image.tobytes() for image in all_images(found)}
     assert len(distinct) == len(np.unique(load_digits().data, axis=0))
 

@@ -55,7 +55,7 @@ def loaded(root: Path, **settings: object) -> Dataset:
 
 
 def brightness(samples) -> list[int]:
-    return samples.images(np.arange(len(samples)))[:, 0, 0, 0].tolist()
+    return samples.examples(np.arange(len(samples)))[:, 0, 0, 0].tolist()
 
 
 def refused(root: Path, *words: str) -> None:
@@ -75,8 +75,8 @@ def test_a_single_dataset_is_split(tmp_path: Path, wrapped: bool) -> None:
     by_split = [brightness(samples) for samples in (found.train, found.val, found.test)]
     assert [len(part) for part in by_split] == [12, 4, 4]
     assert sorted(value for part in by_split for value in part) == list(range(20))
-    assert found.train.labels.tolist() == [value % 2 for value in by_split[0]]
-    assert found.classes == ("even", "odd")
+    assert found.train.targets.tolist() == [value % 2 for value in by_split[0]]
+    assert found.outputs == ("even", "odd")
     assert found.image == (3, 28, 28)
     assert not found.train.in_memory
 
@@ -104,7 +104,7 @@ def test_images_are_decoded_as_those_of_a_folder_are(tmp_path: Path) -> None:
     features = datasets.Features({"image": datasets.Image(), "label": CLASSES})
     train = datasets.Dataset.from_dict({"image": pictures, "label": [0, 1, 0]}, features=features)
     found = loaded(saved(tmp_path / "hf", train=train, test=rows(range(2))), validation=0.0)
-    decoded = found.train.images(np.array([2, 0, 1]))
+    decoded = found.train.examples(np.array([2, 0, 1]))
     assert (decoded[1] == 255).all()
     assert decoded[2, 0, 0].tolist() == [200, 200, 200]
     for name, content in (
@@ -116,7 +116,7 @@ def test_images_are_decoded_as_those_of_a_folder_are(tmp_path: Path) -> None:
         (tmp_path / "files" / name).mkdir(parents=True)
         (tmp_path / "files" / name / "0.png").write_bytes(content)
     beside = load(Data(name="imagefolder", dir=str(tmp_path / "files"), image_size=28, validation=0.0), seed=0)
-    np.testing.assert_array_equal(decoded[0], beside.train.images(np.array([0]))[0])
+    np.testing.assert_array_equal(decoded[0], beside.train.examples(np.array([0]))[0])
 
 
 def test_a_dataset_in_many_files_with_a_format_is_fetched_in_any_order_by_threads(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_a_dataset_in_many_files_with_a_format_is_fetched_in_any_order_by_thread
     found = loaded(tmp_path, validation=0.0)
     orders = [np.random.default_rng(seed).integers(0, 200, 16) for seed in range(64)]
     with ThreadPoolExecutor(8) as pool:
-        for order, fetched in zip(orders, pool.map(found.train.images, orders), strict=True):
+        for order, fetched in zip(orders, pool.map(found.train.examples, orders), strict=True):
             assert fetched[:, 0, 0, 0].tolist() == order.tolist()
 
 
@@ -133,7 +133,7 @@ def test_rows_that_were_chosen_and_shuffled_before_saving_are_those_that_come(tm
     chosen = rows(range(20)).select([7, 3, 4, 12])
     found = loaded(saved(tmp_path, train=chosen, test=rows(range(2))), validation=0.0)
     assert brightness(found.train) == [7, 3, 4, 12]
-    assert found.train.labels.tolist() == [1, 1, 0, 0]
+    assert found.train.targets.tolist() == [1, 1, 0, 0]
 
 
 def test_images_that_were_files_are_in_the_dataset_once_it_is_saved(tmp_path: Path) -> None:
@@ -152,8 +152,8 @@ def test_integers_without_names_are_called_by_their_numbers(tmp_path: Path) -> N
             split: rows(range(6), label_column=name, label=datasets.Value("uint8")) for split in ("train", "test")
         }
         found = loaded(saved(tmp_path / name, **numbered), validation=0.0)
-        assert found.classes == ("0", "1")
-        assert found.train.labels.tolist() == [0, 1, 0, 1, 0, 1]
+        assert found.outputs == ("0", "1")
+        assert found.train.targets.tolist() == [0, 1, 0, 1, 0, 1]
 
 
 def test_of_several_columns_the_one_with_the_usual_name_is_taken(tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_of_several_columns_the_one_with_the_usual_name_is_taken(tmp_path: Path)
     train = rows(range(4), image_column="img", label_column="fine_label", **more)
     found = loaded(saved(tmp_path, train=train, test=train), validation=0.0)
     assert brightness(found.train) == [0, 1, 2, 3]
-    assert found.classes == ("even", "odd")
+    assert found.outputs == ("even", "odd")
 
 
 def test_what_is_not_clear_lists_the_columns_and_says_how_to_choose(tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_the_advice_for_an_unclear_column_works(tmp_path: Path) -> None:
     rows(range(20), label_column="kind", coarse=(CLASSES, [0] * 20)).save_to_disk(tmp_path / "one")
     refused(tmp_path / "one", "rename_column")
     datasets.load_from_disk(tmp_path / "one").rename_column("kind", "label").save_to_disk(tmp_path / "two")
-    assert loaded(tmp_path / "two").classes == ("even", "odd")
+    assert loaded(tmp_path / "two").outputs == ("even", "odd")
 
 
 def test_splits_that_are_missing_or_differ_are_refused(tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_labels_out_of_range_or_with_gaps_are_refused(tmp_path: Path) -> None:
 
 def test_a_class_that_is_named_need_not_occur(tmp_path: Path) -> None:
     rows(range(20), label=datasets.ClassLabel(names=["even", "odd", "neither"])).save_to_disk(tmp_path)
-    assert loaded(tmp_path).classes == ("even", "odd", "neither")
+    assert loaded(tmp_path).outputs == ("even", "odd", "neither")
 
 
 def test_rows_without_image_or_label_are_refused(tmp_path: Path) -> None:
@@ -245,9 +245,9 @@ def test_a_broken_image_is_named_when_it_is_decoded(tmp_path: Path) -> None:
         pictures = [{"bytes": image(0), "path": None}, {"bytes": content, "path": "x.png"}]
         train = datasets.Dataset.from_dict({"image": pictures, "label": [0, 1]}, features=features)
         found = loaded(saved(tmp_path / str(number), train=train, test=rows(range(2))), validation=0.0)
-        assert len(found.train.images(np.array([0]))) == 1
+        assert len(found.train.examples(np.array([0]))) == 1
         with pytest.raises(DataError, match=r"(?s)train/1 cannot be used.*data\.without=\[.train/1.\]"):
-            found.train.images(np.array([1]))
+            found.train.examples(np.array([1]))
 
 
 def test_folders_without_a_dataset_are_refused(tmp_path: Path) -> None:

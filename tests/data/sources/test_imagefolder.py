@@ -36,7 +36,7 @@ def loaded(root: Path, **settings: object) -> Dataset:
 
 def values(found: Dataset) -> dict[str, list[int]]:
     parts = {"train": found.train, "val": found.val, "test": found.test}
-    return {name: samples.images(np.arange(len(samples)))[:, 0, 0, 0].tolist() for name, samples in parts.items()}
+    return {name: samples.examples(np.arange(len(samples)))[:, 0, 0, 0].tolist() for name, samples in parts.items()}
 
 
 def test_one_set_of_class_folders_is_split(tmp_path: Path) -> None:
@@ -44,9 +44,9 @@ def test_one_set_of_class_folders_is_split(tmp_path: Path) -> None:
     by_split = values(found)
     assert [len(by_split[name]) for name in ("train", "val", "test")] == [12, 4, 4]
     assert sorted(value for part in by_split.values() for value in part) == list(range(20))
-    assert found.classes == ("a", "b")
+    assert found.outputs == ("a", "b")
     assert found.image == (3, 28, 28)
-    assert found.train.labels.tolist() == [value // 10 for value in by_split["train"]]
+    assert found.train.targets.tolist() == [value // 10 for value in by_split["train"]]
 
 
 def test_splits_on_disk_are_kept(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_the_shorter_side_is_resized_and_the_centre_kept(tmp_path: Path) -> None
     stripes[:, 32:96] = 255  # after 64 -> 32 pixels of height, columns 16 to 48 of 64 are white; the crop is 18 to 46
     Image.fromarray(stripes).save(tmp_path / "train" / "a" / "00.png")
     found = loaded(tmp_path, validation=0.0)
-    assert (found.train.images(np.array([0])) == 255).all()
+    assert (found.train.examples(np.array([0])) == 255).all()
     assert (found.preprocess.resize, found.preprocess.crop) == (32, (28, 28))
 
 
@@ -79,7 +79,7 @@ def test_files_of_many_kinds_become_rgb_and_others_are_passed_over(tmp_path: Pat
     with pytest.warns(UserWarning, match=r"1 hidden \(train/\.cache\); 1 files that do not end in .*: 1 \.txt"):
         found = loaded(tmp_path, validation=0.0)
     assert len(found.train) == 21
-    assert found.train.images(np.array([10]))[0, 0, 0].tolist() == [200, 200, 200]
+    assert found.train.examples(np.array([10]))[0, 0, 0].tolist() == [200, 200, 200]
 
 
 def test_the_fingerprint_is_that_of_paths_and_sizes(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_a_corrupt_image_is_named_when_it_is_decoded(tmp_path: Path) -> None:
     for content in (b"", b"no image", whole[: len(whole) // 2], whole[:40] + b"\x55" * 30 + whole[70:]):
         broken.write_bytes(content)
         with pytest.raises(DataError, match=r"03\.png"):
-            found.train.images(np.array([13]))
+            found.train.examples(np.array([13]))
 
 
 def test_an_image_of_16_bits_is_scaled(tmp_path: Path) -> None:
@@ -107,14 +107,14 @@ def test_an_image_of_16_bits_is_scaled(tmp_path: Path) -> None:
     Image.fromarray(np.full((40, 40), 3000, np.uint16)).save(tmp_path / "train" / "b" / "03.png")
     for white, level in ((None, 12), (4095, 187)):  # 255 * 3000 / 65535 = 11.7 and 255 * 3000 / 4095 = 186.8
         found = loaded(tmp_path, validation=0.0, white_level=white)
-        assert (found.train.images(np.array([13])) == level).all()
+        assert (found.train.examples(np.array([13])) == level).all()
 
 
 def test_an_image_of_32_bits_is_named(tmp_path: Path) -> None:
     tree(tmp_path)
     Image.fromarray(np.full((40, 40), 0.5, np.float32)).save(tmp_path / "train" / "b" / "03.png", "TIFF")
     with pytest.raises(DataError, match=r"03\.png.*32-bit floats"):
-        loaded(tmp_path, validation=0.0).train.images(np.array([13]))
+        loaded(tmp_path, validation=0.0).train.examples(np.array([13]))
 
 
 def refused(root: Path, *words: str) -> None:
@@ -160,9 +160,9 @@ def test_images_behind_links_are_read(tmp_path: Path) -> None:
     picture(tmp_path / "one.png", 77)
     (root / "train" / "b" / "99.png").symlink_to(tmp_path / "one.png")
     found = loaded(root, validation=0.0)
-    assert found.classes == ("a", "b", "linked")
-    assert np.bincount(found.train.labels).tolist() == [20, 11, 10]
-    assert found.train.images(np.array([30])).max() == 77
+    assert found.outputs == ("a", "b", "linked")
+    assert np.bincount(found.train.targets).tolist() == [20, 11, 10]
+    assert found.train.examples(np.array([30])).max() == 77
 
 
 def test_a_link_back_to_a_folder_above_is_refused(tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_a_folder_that_is_linked_twice_is_read_once_under_its_own_name_and_that_
         UserWarning,
         match=r"1 links to nothing or no regular files \(train/b/gone\.png\); .*second time \(train/a/a_link\)",
     ):
-        assert np.bincount(loaded(root, validation=0.0).train.labels).tolist() == [11, 10]
+        assert np.bincount(loaded(root, validation=0.0).train.targets).tolist() == [11, 10]
 
 
 def test_a_folder_that_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,7 +218,7 @@ def test_splits_of_other_spellings_are_read_and_folders_beside_them_are_named(tm
 def test_a_class_may_be_called_training(tmp_path: Path) -> None:
     tree(tmp_path, splits=("",), classes="a")
     picture(tmp_path / "training" / "0.png", 5)
-    assert loaded(tmp_path).classes == ("a", "training")
+    assert loaded(tmp_path).outputs == ("a", "training")
 
 
 def test_what_is_passed_over_is_counted_by_its_kind(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def loaded(root: Path, **settings: object) -> Dataset:
 
 def values(found: Dataset) -> dict[str, list[int]]:
     parts = {"train": found.train, "val": found.val, "test": found.test}
-    return {name: samples.images(np.arange(len(samples)))[:, 0, 0, 0].tolist() for name, samples in parts.items()}
+    return {name: samples.examples(np.arange(len(samples)))[:, 0, 0, 0].tolist() for name, samples in parts.items()}
 
 
 def refused(root: Path, *words: str) -> None:
@@ -81,8 +81,8 @@ def test_one_set_of_shards_is_split(tmp_path: Path) -> None:
     by_split = values(found)
     assert [len(by_split[name]) for name in ("train", "val", "test")] == [12, 4, 4]
     assert sorted(value for part in by_split.values() for value in part) == list(range(20))
-    assert found.train.labels.tolist() == [value % 2 for value in by_split["train"]]
-    assert found.classes == ("0", "1")
+    assert found.train.targets.tolist() == [value % 2 for value in by_split["train"]]
+    assert found.outputs == ("0", "1")
     assert found.image == (3, 28, 28)
     assert not found.train.in_memory
 
@@ -112,8 +112,8 @@ def test_labels_come_from_text_or_json_and_other_members_are_passed_over(tmp_pat
     shard(tmp_path / "train" / "a.tar", files)
     shard(tmp_path / "test" / "a.tar", pairs([0, 1]))
     found = loaded(tmp_path, validation=0.0)
-    assert found.train.labels.tolist() == [1, 2, 0, 2]
-    decoded = found.train.images(np.arange(4))
+    assert found.train.targets.tolist() == [1, 2, 0, 2]
+    decoded = found.train.examples(np.arange(4))
     assert decoded[3, 0, 0].tolist() == [200, 200, 200]  # grey becomes RGB
     np.testing.assert_allclose(decoded[:, 5, 5, 0], [10, 20, 30, 200], atol=2)  # jpeg and webp lose a little
 
@@ -124,7 +124,7 @@ def test_the_shorter_side_is_resized_and_the_centre_kept(tmp_path: Path) -> None
     file = io.BytesIO()
     Image.fromarray(stripes).save(file, "png")
     shard(tree(tmp_path) / "train" / "a-000.tar", [("x.png", file.getvalue()), ("x.cls", b"0")])
-    assert (loaded(tmp_path, validation=0.0).train.images(np.array([0])) == 255).all()
+    assert (loaded(tmp_path, validation=0.0).train.examples(np.array([0])) == 255).all()
 
 
 def test_members_of_a_key_need_not_follow_each_other_and_names_may_be_long(tmp_path: Path) -> None:
@@ -139,8 +139,8 @@ def test_members_of_a_key_need_not_follow_each_other_and_names_may_be_long(tmp_p
             _add(tar, f"{long}.cls", b"0")
     shard(tmp_path / "test" / "a.tar", pairs([0, 1]))
     found = loaded(tmp_path, validation=0.0)
-    assert found.train.images(np.arange(4))[:, 0, 0, 0].tolist() == [40, 50, 41, 51]
-    assert found.train.labels.tolist() == [0, 1, 0, 1]
+    assert found.train.examples(np.arange(4))[:, 0, 0, 0].tolist() == [40, 50, 41, 51]
+    assert found.train.targets.tolist() == [0, 1, 0, 1]
 
 
 def _folder(name: str) -> tarfile.TarInfo:
@@ -181,20 +181,20 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, np.ndarray
 @given(order=st.lists(st.integers(0, 49), min_size=1, max_size=80))
 def test_any_order_gives_what_reading_in_turn_gives(noise: tuple[Dataset, np.ndarray], order: list[int]) -> None:
     found, in_turn = noise
-    np.testing.assert_array_equal(found.train.images(np.array(order)), in_turn[order])
+    np.testing.assert_array_equal(found.train.examples(np.array(order)), in_turn[order])
 
 
 def test_threads_fetch_at_the_same_time(noise: tuple[Dataset, np.ndarray]) -> None:
     found, in_turn = noise
     orders = [np.random.default_rng(seed).integers(0, 50, 16) for seed in range(64)]
     with ThreadPoolExecutor(8) as pool:
-        for order, fetched in zip(orders, pool.map(found.train.images, orders), strict=True):
+        for order, fetched in zip(orders, pool.map(found.train.examples, orders), strict=True):
             np.testing.assert_array_equal(fetched, in_turn[order])
 
 
 def test_class_names_stand_in_a_file(tmp_path: Path) -> None:
     (tree(tmp_path) / "classes.txt").write_text("even number\nodd number\n\n", encoding="utf-8")
-    assert loaded(tmp_path).classes == ("even number", "odd number")
+    assert loaded(tmp_path).outputs == ("even number", "odd number")
 
 
 def test_the_fingerprint_is_that_of_names_and_sizes(tmp_path: Path) -> None:
@@ -317,10 +317,10 @@ def test_a_shard_cut_after_it_was_opened_is_named(tmp_path: Path) -> None:
     found = loaded(tmp_path, validation=0.0)
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(DataError, match=r"a-001\.tar is truncated in its member '019\.png'"):
-        found.train.images(np.array([19]))
+        found.train.examples(np.array([19]))
     path.unlink()
     with pytest.raises(DataError, match=r"a-001\.tar cannot be read"):
-        found.train.images(np.array([19]))
+        found.train.examples(np.array([19]))
 
 
 def test_a_broken_image_is_named_when_it_is_decoded(tmp_path: Path) -> None:
@@ -331,9 +331,9 @@ def test_a_broken_image_is_named_when_it_is_decoded(tmp_path: Path) -> None:
     for content in (b"", b"no image", whole[: len(whole) // 2], deep.getvalue()):
         shard(path, [("x/12.png", content), ("x/12.cls", b"0"), *pairs(range(13, 20))])
         found = loaded(tmp_path, validation=0.0)
-        assert len(found.train.images(np.arange(12))) == 12
+        assert len(found.train.examples(np.arange(12))) == 12
         with pytest.raises(DataError) as caught:
-            found.train.images(np.array([12]))
+            found.train.examples(np.array([12]))
         assert "train/a-001.tar/x/12.png" in str(caught.value)
         assert 'data.without=["train/a-001.tar/x/12.png"]' in caught.value.next_step
 
@@ -425,7 +425,7 @@ def test_a_key_with_dots_needs_its_label_too(tmp_path: Path) -> None:
 def test_an_image_is_left_out_by_the_name_of_its_member(tmp_path: Path) -> None:
     found = loaded(tree(tmp_path), validation=0.0, without=["test/a-001.tar/015.png", "train/a-000.tar/003.png"])
     parts = {"test": found.test, "train": found.train}
-    shown = {name: part.images(np.arange(len(part)))[:, 0, 0, 0].tolist() for name, part in parts.items()}
+    shown = {name: part.examples(np.arange(len(part)))[:, 0, 0, 0].tolist() for name, part in parts.items()}
     assert shown["test"] == [value for value in range(20) if value != 15]
     assert shown["train"] == [5 if value == 3 else value for value in range(20)]  # the next of its class
     with pytest.raises(RecipeError, match=r"(?s)not in .*nothing\.png.*train/a-000\.tar/000\.png"):

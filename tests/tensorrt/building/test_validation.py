@@ -58,7 +58,7 @@ def test_the_same_network_changes_nothing(tiny_artifact: Callable[..., Path], ti
 def test_a_change_is_counted_at_its_exit_and_in_the_decisions(tiny_artifact: Callable[..., Path], tiny_network) -> None:
     network, samples = open_network(tiny_artifact(policy=THRESHOLDS)), tiny_network.samples(600)
     found = validate(Reference(network, samples), Shifted(network, 1, 0.5), network.manifest, max_drop=0.5, tf32=False)
-    images = network.preprocess(samples.images(np.arange(600)))
+    images = network.preprocess(samples.examples(np.arange(600)))
     expected = Shifted(network, 1, 0.5)
     before, after = network(images), expected(images)
     assert [change.changed > 0 for change in found.exits] == [False, True, False]
