@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 
@@ -11,17 +9,9 @@ from sdcompress.methods._base import Method
 from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch, Minibatch, SecondView
 from sdcompress.tasks import Task
+from sdcompress.training.schedule import Clock
 
-__all__ = ["Clock", "TrainingStep"]
-
-
-class Clock(NamedTuple):
-    """When a step is: steps done, whole epochs done, the share of the training done, and the phase."""
-
-    step: int
-    epoch: int
-    progress: float
-    phase: int
+__all__ = ["TrainingStep"]
 
 
 class TrainingStep(nn.Module):
@@ -30,8 +20,8 @@ class TrainingStep(nn.Module):
     Args:
         net: the network, compiled or not.
         method: the loss.
-        task: what targets and outputs mean.
         state: what ``method.state`` built.
+        task: what targets and outputs mean.
         smoothing: label smoothing of the recipe.
         teacher: a second network in evaluation mode, which is not trained.
         class_weights: float32 [K], on the device; None: all 1.
@@ -41,11 +31,11 @@ class TrainingStep(nn.Module):
         self,
         net: nn.Module,
         method: Method,
-        task: Task,
         state: nn.Module,
-        smoothing: float,
-        teacher: nn.Module | None = None,
         *,
+        task: Task,
+        smoothing: float = 0.0,
+        teacher: nn.Module | None = None,
         class_weights: Tensor | None = None,
     ) -> None:
         super().__init__()
