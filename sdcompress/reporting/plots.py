@@ -237,11 +237,11 @@ def _training_curves(name: str, lines: Sequence[Mapping[str, float]], key: str) 
 
     Args:
         name: of the run.
-        lines: its metrics.jsonl, one line for each epoch: "epoch", "loss/<term>", "val_accuracy/<exit>" and others.
+        lines: its metrics.jsonl, one line for each epoch: "epoch", "loss/<term>", "val_<metric>/<exit>" and others.
         key: unique in the page.
     """
     lines = lines[:: max(1, len(lines) // _MAX_POINTS)]
-    accuracies = _series(lines, r"^val_accuracy/(.+)$", 100.0)
+    accuracies = _series(lines, r"^val_\w+/(.+)$", 100.0)
     if accuracies:
         yield (
             f"Validation accuracy while training {name}",

@@ -73,6 +73,8 @@ class Task(ABC):
 
     outputs: tuple[str, ...]
 
+    name: ClassVar[str]
+    """Of its entry in the room, as recipes and manifests write it."""
     metric: ClassVar[str]
     """Name of ``1 - mean loss`` in tables and messages, for example ``accuracy``."""
     signal_names: ClassVar[tuple[str, ...]]
@@ -164,6 +166,10 @@ class Task(ABC):
     @abstractmethod
     def smoothed(self, encoded: Tensor, smoothing: float) -> Tensor:
         """Encoded targets with label smoothing; a task without labels refuses any but 0."""
+
+    @abstractmethod
+    def soft_targets(self, outputs: Tensor) -> Tensor:
+        """Outputs [B, ...] in the form of ``encode``, such as probabilities, for a student to learn from."""
 
     @abstractmethod
     def supervised_loss(self, outputs: Tensor, encoded: Tensor) -> Tensor:

@@ -62,6 +62,7 @@ class Classification(Task):
     -sum p ln p in nats.
     """
 
+    name: ClassVar[str] = "classification"
     metric: ClassVar[str] = "accuracy"
     signal_names: ClassVar[tuple[str, ...]] = ("max_prob", "second_prob", "entropy")
     binary_loss: ClassVar[bool] = True
@@ -160,6 +161,10 @@ class Classification(Task):
     def smoothed(self, encoded: Tensor, smoothing: float) -> Tensor:
         """``(1 - s) * encoded + s / K`` (Szegedy et al., arXiv 1512.00567, section 7)."""
         return (1 - smoothing) * encoded + smoothing / len(self.outputs)
+
+    def soft_targets(self, outputs: Tensor) -> Tensor:
+        """Their softmax."""
+        return outputs.softmax(dim=1)
 
     def supervised_loss(self, outputs: Tensor, encoded: Tensor) -> Tensor:
         """Cross-entropy."""
