@@ -23,7 +23,7 @@ from sdcompress.exporting.layout import Facts, Layout, LayoutName, cut, write
 from sdcompress.exporting.provenance import provenance
 from sdcompress.exporting.reference import Reference, hard_logits, held_out, reference
 from sdcompress.models.multiexit import MultiExit
-from sdcompress.onnx_graph.tensorrt8 import DYNAMO_OPSET, unknown_to_8_5
+from sdcompress.onnx_graph.tensorrt8 import DYNAMO_OPSET, unsupported_by_8_5
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Input, Manifest
 from sdcompress.verification import parity
@@ -154,7 +154,7 @@ def _tell_unknown(layouts: Mapping[str, Layout]) -> None:
     No error, because other runtimes know the operators, and because the parser has the last word, when engines are
     built: but that is on another machine, where there may be no torch to export again.
     """
-    unknown = unknown_to_8_5(
+    unknown = unsupported_by_8_5(
         {f"{out}/{file}": model for out, layout in layouts.items() for file, model in layout.models.items()}
     )
     if unknown:

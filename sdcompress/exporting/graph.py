@@ -16,7 +16,7 @@ from torch import nn
 from sdcompress.errors import ParityError, UsageError
 from sdcompress.exporting.epsilons import keep_epsilons
 from sdcompress.exporting.torchscript_export import Names, traced
-from sdcompress.onnx_graph.strip_metadata import tidy
+from sdcompress.onnx_graph.edit import strip_metadata
 from sdcompress.onnx_graph.tensorrt8 import DYNAMO_OPSET
 
 __all__ = ["BATCH", "INPUT", "all_exits", "logits_name"]
@@ -62,7 +62,7 @@ def all_exits(
             model = _exported(net, image, outputs, newer)
         if opset < DYNAMO_OPSET:
             model = traced(net, image, Names(INPUT, tuple(outputs), BATCH), opset=opset)
-    model = tidy(model)
+    model = strip_metadata(model)
     _check_axes(model, outputs)
     return model
 

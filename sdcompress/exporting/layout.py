@@ -16,7 +16,7 @@ from sdcompress.exporting.graph import BATCH, logits_name
 from sdcompress.onnx_graph.describe import describe
 from sdcompress.onnx_graph.exit_signals import add_signals
 from sdcompress.onnx_graph.macs import macs, parameters
-from sdcompress.onnx_graph.partition import ports, pruned, segments, serialize
+from sdcompress.onnx_graph.partition import cut_segments, prune_heads, serialize, tensor_specs
 from sdcompress.schema.manifest import Exit, ExitSignals, Input, Manifest, ParityRecord, Preprocess, Provenance, Segment
 
 __all__ = ["Facts", "Layout", "LayoutName", "cut", "write"]
@@ -87,8 +87,8 @@ def cut(model: onnx.ModelProto, name: LayoutName, exits: tuple[str, ...]) -> Lay
     logits = [logits_name(exit_) for exit_ in exits]
     if name == "all":
         whole = [output.name for output in model.graph.output] == logits
-        return Layout(name, exits, {"model.onnx": model if whole else pruned(model, logits)})
-    pieces = segments(model, logits, batch=BATCH)
+        return Layout(name, exits, {"model.onnx": model if whole else prune_heads(model, logits)})
+    pieces = cut_segments(model, logits, batch=BATCH)
     if name == "single":
         return Layout(name, exits, {"model.onnx": pieces[0]})
     return _cascade(exits, pieces)
@@ -157,8 +157,8 @@ def write(layout: Layout, facts: Facts, records: tuple[ParityRecord, ...], folde
 def _segment(folder: Path, name: str, model: onnx.ModelProto) -> Segment:
     return Segment(
         **entry(folder, name).model_dump(),
-        inputs=ports(model.graph.input),
-        outputs=ports(model.graph.output),
+        inputs=tensor_specs(model.graph.input),
+        outputs=tensor_specs(model.graph.output),
         macs=macs(model, batch=BATCH),
         parameters=parameters(model),
     )

@@ -19,7 +19,7 @@ from sdcompress.errors import ParityError, SdcompressError, UsageError
 from sdcompress.evaluation.trained_model import open_trained_model
 from sdcompress.onnx_graph.describe import describe
 from sdcompress.onnx_graph.merge import merge
-from sdcompress.onnx_graph.partition import ports, serialize
+from sdcompress.onnx_graph.partition import serialize, tensor_specs
 from sdcompress.policies._base import SIGNALS_ATOL, Float
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.manifest import Manifest, OneGraph
@@ -99,8 +99,8 @@ def export_one_graph(
         (folder / FILE).write_bytes(serialize(model))
         made = OneGraph(
             **entry(folder, FILE).model_dump(),
-            inputs=ports(model.graph.input),
-            outputs=ports(model.graph.output),
+            inputs=tensor_specs(model.graph.input),
+            outputs=tensor_specs(model.graph.output),
             macs=sum(segment.macs for segment in opened.manifest.segments),
             parameters=sum(segment.parameters for segment in opened.manifest.segments),
             kind=kind,

@@ -26,9 +26,9 @@ from onnx import helper
 from torch import Tensor, nn
 
 from sdcompress.errors import ParityError, UsageError
-from sdcompress.onnx_graph.dataflow import reads
+from sdcompress.onnx_graph.dataflow import names_read
 from sdcompress.onnx_graph.probe import every_tensor
-from sdcompress.onnx_graph.tensorrt8 import DYNAMO_OPSET, in_parts
+from sdcompress.onnx_graph.tensorrt8 import DYNAMO_OPSET, decompose_instance_norm
 from sdcompress.verification.sessions import FAILURES
 
 __all__ = ["Names", "traced"]
@@ -68,7 +68,7 @@ def traced(net: nn.Module, image: tuple[int, int, int], names: Names, *, opset: 
     if isinstance(model, onnx.ModelProto):
         _inline_stored(model.graph)
         _write_axes(model, image, names)
-        if in_parts(model):
+        if decompose_instance_norm(model):
             _write_axes(model, image, names)
         return model
     later = range(opset + 1, DYNAMO_OPSET)
@@ -182,7 +182,7 @@ def _inline_stored(graph: onnx.GraphProto) -> None:
     stored = {tensor.name for tensor in graph.initializer}
     kept_names = {value.name for value in graph.output}
     # a subgraph's node would go on to read the old name
-    kept_names |= {name for node in graph.node for name in set(reads(node)) - set(node.input)}
+    kept_names |= {name for node in graph.node for name in set(names_read(node)) - set(node.input)}
     names: dict[str, str] = {}
     nodes = []
     for node in graph.node:

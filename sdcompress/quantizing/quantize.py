@@ -21,7 +21,7 @@ from sdcompress.errors import SetupError, UnknownNameError, UsageError, Verifica
 from sdcompress.evaluation.change import Quality, check_drop
 from sdcompress.onnx_graph.describe import describe
 from sdcompress.onnx_graph.macs import parameters
-from sdcompress.onnx_graph.partition import ports, serialize
+from sdcompress.onnx_graph.partition import serialize, tensor_specs
 from sdcompress.quantizing.calibration_data import CalibrationData
 from sdcompress.quantizing.finite import check_finite
 from sdcompress.quantizing.optimised import OptimisedExit, compare_optimised
@@ -282,8 +282,8 @@ def _write(
         (folder / name).write_bytes(serialize(model))
         listed = Segment(
             **entry(folder, name).model_dump(),
-            inputs=ports(model.graph.input),
-            outputs=ports(model.graph.output),
+            inputs=tensor_specs(model.graph.input),
+            outputs=tensor_specs(model.graph.output),
             precision=cast("schema.Precision", precision),
             macs=old.macs,  # the same products; the shapes that they were counted by are not all in here any more
             parameters=parameters(model),

@@ -12,9 +12,9 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from sdcompress.artifact.read import Artifact
 from sdcompress.errors import UsageError
-from sdcompress.onnx_graph.dataflow import Flow
+from sdcompress.onnx_graph.dataflow import Dataflow
+from sdcompress.onnx_graph.edit import strip_metadata
 from sdcompress.onnx_graph.exit_signals import add_signals
-from sdcompress.onnx_graph.strip_metadata import tidy
 from sdcompress.quantizing.precisions._base import PRODUCTS
 from sdcompress.schema.manifest import ExitSignals, Segment
 
@@ -61,7 +61,7 @@ def plain(model: onnx.ModelProto, signals: Collection[ExitSignals]) -> onnx.Mode
     kept.CopyFrom(model)
     unwanted = {name for names in signals for name in (names.values, names.answer)}
     outputs = [value for value in kept.graph.output if value.name not in unwanted]
-    needed = Flow(kept).ancestors([value.name for value in outputs])
+    needed = Dataflow(kept).ancestors([value.name for value in outputs])
     nodes = [node for index, node in enumerate(kept.graph.node) if index in needed]
     used = {name for node in nodes for name in node.input}
     stored = [tensor for tensor in kept.graph.initializer if tensor.name in used]
@@ -103,7 +103,7 @@ def with_signals(
         signals: exit, name of its logits, names of its signals.
         batch: name of the batch axis.
     """
-    made = tidy(model)
+    made = strip_metadata(model)
     made.producer_name, made.producer_version = old.producer_name, old.producer_version
     made.graph.name = old.graph.name
     used = {name for node in made.graph.node for name in node.input}

@@ -19,7 +19,7 @@ from sdcompress.exporting.export import Target, export, export_all
 from sdcompress.exporting.graph import all_exits
 from sdcompress.exporting.layout import cut
 from sdcompress.models.build import build
-from sdcompress.onnx_graph.partition import segments, serialize
+from sdcompress.onnx_graph.partition import cut_segments, serialize
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.recipe import Exits, Export, Model
 from sdcompress.verification.sessions import Chain
@@ -64,7 +64,7 @@ def test_any_choice_gives_the_logits_of_the_whole_chain(
     resnet: onnx.ModelProto, kept: tuple[str, ...], layout: str
 ) -> None:
     every = [f"{name}_logits" for name in KNOWN]
-    pieces = segments(resnet, every)
+    pieces = cut_segments(resnet, every)
     found = cut(resnet, layout, kept)  # type: ignore[arg-type]
     assert len(found.models) == (len(kept) if layout == "cascade" else 1)
     images = np.random.default_rng(0).normal(size=(5, 3, SIDE, SIDE)).astype(np.float32)

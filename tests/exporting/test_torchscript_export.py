@@ -19,7 +19,7 @@ from sdcompress.exporting.graph import all_exits
 from sdcompress.exporting.torchscript_export import Names, _reason, traced
 from sdcompress.models.build import build
 from sdcompress.onnx_graph.macs import macs
-from sdcompress.onnx_graph.partition import segments, serialize
+from sdcompress.onnx_graph.partition import cut_segments, serialize
 from sdcompress.onnx_graph.tensorrt8 import TENSORRT_8_5
 from sdcompress.schema.recipe import Exits, Export, Model
 from sdcompress.verification.sessions import Chain
@@ -93,7 +93,7 @@ def test_networks_of_several_families_are_cut_right(name: str, side: int, opset:
     net = build(Model(name=name), Exits(auto=2, head="linear"), classes=7, image=(3, side, side)).eval()
     model = all_exits(net.logits_only(), net.exit_names, (3, side, side), opset=opset)
     logits = [f"{exit_}_logits" for exit_ in net.exit_names]
-    pieces = segments(model, logits)
+    pieces = cut_segments(model, logits)
     assert {piece.ir_version for piece in pieces} == {8}
     assert ("LayerNormalization" in operators(model)) == (opset == 17 and "efficientnet" not in name)
     images = np.random.default_rng(0).normal(size=(5, 3, side, side)).astype(np.float32)
@@ -102,7 +102,7 @@ def test_networks_of_several_families_are_cut_right(name: str, side: int, opset:
         with torch.no_grad():
             wanted = np.stack([exit_.numpy() for exit_ in net(torch.from_numpy(images[:batch])).logits])
         np.testing.assert_allclose(chain(images[:batch]), wanted, atol=2e-5)
-    newer = segments(all_exits(net.logits_only(), net.exit_names, (3, side, side)), logits)
+    newer = cut_segments(all_exits(net.logits_only(), net.exit_names, (3, side, side)), logits)
     assert [macs(piece) for piece in pieces] == [macs(piece) for piece in newer]
 
 

@@ -15,9 +15,9 @@ from onnx import TensorProto, helper
 
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.errors import UsageError
+from sdcompress.onnx_graph.edit import Renaming
 from sdcompress.onnx_graph.merge import merge
 from sdcompress.onnx_graph.partition import serialize
-from sdcompress.onnx_graph.rename import Renaming
 from sdcompress.verification.sessions import Chain
 
 Write = Callable[..., Path]

@@ -18,8 +18,8 @@ from sdcompress.exporting.graph import all_exits
 from sdcompress.exporting.layout import Layout
 from sdcompress.models.build import build
 from sdcompress.onnx_graph.exit_signals import add_signals
-from sdcompress.onnx_graph.partition import segments
-from sdcompress.onnx_graph.tensorrt8 import TENSORRT_8_5, in_parts, unknown_to_8_5
+from sdcompress.onnx_graph.partition import cut_segments
+from sdcompress.onnx_graph.tensorrt8 import TENSORRT_8_5, decompose_instance_norm, unsupported_by_8_5
 from sdcompress.schema.recipe import Exits, Export, Model
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch, of its older exporter
@@ -54,7 +54,7 @@ def test_the_parts_compute_what_onnx_says_that_the_whole_does(shape: tuple[int, 
     model = normalisation([2.0, -0.5], [0.25, 3.0], ["batch", *shape[1:]], epsilon=0.125, constant=constant)
     x = np.random.default_rng(0).normal(1, 3, shape).astype(np.float32)
     (wanted,) = ReferenceEvaluator(model).run(None, {"x": x})
-    assert in_parts(model)
+    assert decompose_instance_norm(model)
     onnx.checker.check_model(model, full_check=True)
     np.testing.assert_allclose(ReferenceEvaluator(model).run(None, {"x": x})[0], wanted, atol=2e-6)
     torchs = nn.functional.instance_norm(
@@ -68,7 +68,7 @@ def test_the_parts_compute_what_onnx_says_that_the_whole_does(shape: tuple[int, 
 
 def test_a_scale_of_ones_and_a_bias_of_zeros_cost_nothing_and_epsilon_has_onnx_default() -> None:
     model = normalisation([1.0, 1.0], [0.0, 0.0], ["batch", 2, 4])
-    assert in_parts(model)
+    assert decompose_instance_norm(model)
     assert operators(model) == ["ReduceMean", "Sub", "Pow", "ReduceMean", "Add", "Sqrt", "Div"]
     found = ReferenceEvaluator(model).run(None, {"x": np.full((1, 2, 4), 7, np.float32)})[0]
     np.testing.assert_array_equal(found, np.zeros((1, 2, 4), np.float32))  # and not 0 / 0
@@ -83,7 +83,7 @@ def test_a_scale_that_is_computed_is_left_as_it_is() -> None:
     del model.graph.node[:]
     model.graph.node.extend(scaled)
     before = model.SerializeToString()
-    assert not in_parts(model)
+    assert not decompose_instance_norm(model)
     assert model.SerializeToString() == before
 
 
@@ -137,10 +137,10 @@ def test_segments_with_signals_are_made_of_what_tensorrt_8_5_knows(name: str, he
     torch.manual_seed(0)
     net = build(Model(name=name), Exits(auto=1, head=head), classes=7, image=(3, side, side)).eval()
     model = all_exits(net.logits_only(), net.exit_names, (3, side, side), opset=16)
-    first, last = segments(model, [f"{exit_}_logits" for exit_ in net.exit_names])
+    first, last = cut_segments(model, [f"{exit_}_logits" for exit_ in net.exit_names])
     first, _ = add_signals(first, net.exit_names[0], f"{net.exit_names[0]}_logits", batch="batch")
     assert set(operators(first)) | set(operators(last)) <= TENSORRT_8_5 - {"InstanceNormalization"}
-    assert unknown_to_8_5({"segment-0.onnx": first, "segment-1.onnx": last}) == ""
+    assert unsupported_by_8_5({"segment-0.onnx": first, "segment-1.onnx": last}) == ""
     (top,) = [node for node in first.graph.node if node.op_type == "TopK"]
     assert top.input[1] in {tensor.name for tensor in first.graph.initializer}  # 8.5 wants K as a weight
 
@@ -151,7 +151,7 @@ def test_operators_that_8_5_does_not_know_are_named_once_with_a_node_and_its_fil
         nodes.append(helper.make_node("Relu", ["x"], ["y"], domain="mine"))
         return helper.make_model(helper.make_graph(nodes, "g", [], []))
 
-    said = unknown_to_8_5({"a.onnx": of("Relu", "IsInf"), "b.onnx": of("IsInf", "Mish")})
+    said = unsupported_by_8_5({"a.onnx": of("Relu", "IsInf"), "b.onnx": of("IsInf", "Mish")})
     assert said == "IsInf (node 'the-isinf' of a.onnx), mine.Relu (node '' of a.onnx), Mish (node 'the-mish' of b.onnx)"
 
 

@@ -10,7 +10,7 @@ import torch
 
 from sdcompress.exporting.graph import all_exits
 from sdcompress.models.build import build
-from sdcompress.onnx_graph.tensorrt8 import DYNAMO_OPSET, unknown_to_8_5
+from sdcompress.onnx_graph.tensorrt8 import DYNAMO_OPSET, unsupported_by_8_5
 from sdcompress.quantizing.precisions._base import FloatSegment
 from sdcompress.quantizing.precisions.fp8 import fp8
 from sdcompress.quantizing.precisions.fp16 import fp16
@@ -55,6 +55,6 @@ def test_a_transformer_is_close_whatever_its_opset(opset: int, options: str) -> 
     # 0.016 to 0.019 where stored summands are rounded, too
     assert error(made["int8"]) < 0.014
     assert error(made["fp16"]) < 0.0005
-    assert (unknown_to_8_5(made) == "") == (opset == 16)  # from 17 on LayerNormalization is one node
+    assert (unsupported_by_8_5(made) == "") == (opset == 16)  # from 17 on LayerNormalization is one node
     if opset >= DYNAMO_OPSET:
         assert 0.001 < error(fp8(segment)) < 0.04

@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from sdcompress.errors import ParityError
-from sdcompress.onnx_graph.partition import segments, serialize
+from sdcompress.onnx_graph.partition import cut_segments, serialize
 from sdcompress.schema.manifest import Input, Preprocess
 from sdcompress.schema.recipe import Export
 from sdcompress.verification import parity
@@ -173,7 +173,7 @@ def files(models: tuple[onnx.ModelProto, ...]) -> dict[str, bytes]:
 
 
 def test_a_right_chain_passes(gate: Gate, model: onnx.ModelProto, tmp_path: Path) -> None:
-    records = gate(files(segments(model, list(TENSORS.values()))), TENSORS, out=tmp_path / "out", what="chain")
+    records = gate(files(cut_segments(model, list(TENSORS.values()))), TENSORS, out=tmp_path / "out", what="chain")
     assert [record.exit for record in records] == list(TENSORS)
     assert list(tmp_path.iterdir()) == []
 
@@ -217,7 +217,7 @@ def test_one_perturbed_weight_is_found_at_the_exits_behind_it(
     values += 1.0
     weight.CopyFrom(numpy_helper.from_array(values, weight.name))
     with pytest.raises(ParityError, match=r"exit2: logits are off by .* final: logits are off by") as caught:
-        gate(files(segments(broken, list(TENSORS.values()))), TENSORS, out=tmp_path / "out", what="chain")
+        gate(files(cut_segments(broken, list(TENSORS.values()))), TENSORS, out=tmp_path / "out", what="chain")
     assert "exit1" not in caught.value.found
     assert sorted(path.name for path in (tmp_path / "out.failed").iterdir()) == [
         "parity.json",
@@ -233,7 +233,7 @@ def test_a_later_failure_replaces_an_earlier_one_and_nothing_else(
     wrong = dict(zip(TENSORS, reversed(TENSORS.values()), strict=True))
     failed = tmp_path / "out.failed"
     with pytest.raises(ParityError):
-        gate(files(segments(model, list(TENSORS.values()))), wrong, out=tmp_path / "out", what="chain")
+        gate(files(cut_segments(model, list(TENSORS.values()))), wrong, out=tmp_path / "out", what="chain")
     with pytest.raises(ParityError):
         gate({"model.onnx": serialize(model)}, wrong, out=tmp_path / "out", what="graph")
     assert sorted(path.name for path in failed.iterdir()) == ["model.onnx", "parity.json"]

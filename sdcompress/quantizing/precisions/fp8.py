@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from sdcompress.onnx_graph.dataflow import Flow
+from sdcompress.onnx_graph.dataflow import Dataflow
 from sdcompress.quantizing.abs_max import largest
 from sdcompress.quantizing.fills import within_float16
 from sdcompress.quantizing.float_cast import typed
@@ -48,7 +48,7 @@ def fp8(segment: FloatSegment) -> onnx.ModelProto:
     What makes logits is computed in float32 of float32 weights.
     """
     model = at_least(within_float16(segment.model), _OPSET, ir=_IR)
-    flow = Flow(model)
+    flow = Dataflow(model)
     products = _products(flow, segment.tail)
     outputs = [value.name for value in model.graph.output]
     reads = {index: [0, 1] for index in products} | _residuals(flow, products, segment.tail, outputs)
@@ -59,7 +59,7 @@ def fp8(segment: FloatSegment) -> onnx.ModelProto:
     return typed(rounded, TensorProto.FLOAT16, segment.tail | guarded(model))
 
 
-def _products(flow: Flow, tail: frozenset[str]) -> list[int]:
+def _products(flow: Dataflow, tail: frozenset[str]) -> list[int]:
     """Positions of the products with stored weights that can be computed in 8-bit floats."""
     return [
         index
@@ -83,7 +83,7 @@ def _has_kernel(node: onnx.NodeProto, weight: list[int]) -> bool:
     )
 
 
-def _residuals(flow: Flow, products: list[int], tail: frozenset[str], outputs: list[str]) -> Reads:
+def _residuals(flow: Dataflow, products: list[int], tail: frozenset[str], outputs: list[str]) -> Reads:
     """Which input of a sum is rounded: what is added to a convolution's output, so that both become one kernel.
 
     Of two convolutions the one at the end of the longer way is not rounded, as in NVIDIA's Model Optimizer.
@@ -107,7 +107,7 @@ def _residuals(flow: Flow, products: list[int], tail: frozenset[str], outputs: l
     return found
 
 
-def _scales(flow: Flow, products: list[int], reaches: Mapping[str, float]) -> dict[str, float]:
+def _scales(flow: Dataflow, products: list[int], reaches: Mapping[str, float]) -> dict[str, float]:
     """What a code of 1 stands for, for each activation and each weight.
 
     Args:
@@ -140,7 +140,7 @@ def _reach(tensor: onnx.TensorProto) -> float:
     return float(np.abs(numpy_helper.to_array(tensor)).max())
 
 
-def _rounded(model: onnx.ModelProto, flow: Flow, reads: Reads, scales: Mapping[str, float]) -> onnx.ModelProto:
+def _rounded(model: onnx.ModelProto, flow: Dataflow, reads: Reads, scales: Mapping[str, float]) -> onnx.ModelProto:
     """A copy in which the nodes read rounded numbers; each tensor is rounded once, for all that read it so."""
     nodes: list[onnx.NodeProto] = []
     known: set[str] = set()
