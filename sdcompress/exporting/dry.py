@@ -13,12 +13,12 @@ from sdcompress.exporting.ensemble import GeometricEnsemble
 from sdcompress.exporting.exit_selection import kept_exits
 from sdcompress.exporting.graph import BATCH, INPUT, all_exits
 from sdcompress.exporting.layout import cut
-from sdcompress.exporting.reference import hard_logits
+from sdcompress.exporting.reference import edge_case_logits
 from sdcompress.models.build import build
 from sdcompress.models.multiexit import MultiExit
 from sdcompress.schema.manifest import Input
 from sdcompress.schema.recipe import Recipe
-from sdcompress.verification.gate import Gate
+from sdcompress.verification.gate import ParityGate
 
 __all__ = ["dry_export"]
 
@@ -53,8 +53,8 @@ def dry_export(recipe: Recipe, dataset: Dataset) -> None:
 
 def _export(net: MultiExit, recipe: Recipe, dataset: Dataset) -> None:
     settings, exits = recipe.export, net.exit_names
-    whole = net.logits_only()
-    heard = GeometricEnsemble(whole, list(range(len(exits)))) if settings.ensemble else whole
+    logits_of = net.logits_only()
+    heard = GeometricEnsemble(logits_of, list(range(len(exits)))) if settings.ensemble else logits_of
     graph = all_exits(heard, exits, dataset.image, opset=settings.opset)
     layout = cut(graph, "all", exits)
     for name in settings.layouts if len(exits) > 1 else ():
@@ -64,8 +64,8 @@ def _export(net: MultiExit, recipe: Recipe, dataset: Dataset) -> None:
         logits = [said.numpy() for said in heard(torch.from_numpy(normalise(images, dataset.preprocess)))]
     network_input = Input(name=INPUT, dtype="float32", shape=(BATCH, *dataset.image), preprocess=dataset.preprocess)
     truth = dict(zip(exits, logits, strict=True))
-    hard = hard_logits(heard, exits, dataset.image, dataset.preprocess)
-    gate = Gate(images, truth, hard, network_input=network_input, settings=settings, tick=lambda _: None)
+    hard = edge_case_logits(heard, exits, dataset.image, dataset.preprocess)
+    gate = ParityGate(images, truth, hard, network_input=network_input, settings=settings, advance=lambda _: None)
     # untrained logits that are not finite say nothing of what a trained network gives
     problems = [
         f"{found.exit}: {found.problem}"

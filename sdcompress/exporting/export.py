@@ -21,13 +21,13 @@ from sdcompress.exporting.exit_selection import kept_exits
 from sdcompress.exporting.graph import BATCH, INPUT, all_exits
 from sdcompress.exporting.layout import Facts, Layout, LayoutName, cut, write
 from sdcompress.exporting.provenance import provenance
-from sdcompress.exporting.reference import Reference, hard_logits, held_out, reference
+from sdcompress.exporting.reference import Reference, edge_case_logits, held_out, reference
 from sdcompress.models.multiexit import MultiExit
 from sdcompress.onnx_graph.tensorrt8 import DYNAMO_OPSET, unsupported_by_8_5
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Input, Manifest
 from sdcompress.verification import parity
-from sdcompress.verification.gate import Gate
+from sdcompress.verification.gate import ParityGate
 
 __all__ = ["Target", "export", "export_all"]
 
@@ -190,7 +190,7 @@ class _Exported:
     """A network's exits as one graph that has passed the gate."""
 
     model: onnx.ModelProto
-    gate: Gate
+    gate: ParityGate
     facts: Facts
 
 
@@ -207,16 +207,16 @@ def _export(
     """Export some exits of an ensemble, or all of a network without one."""
     heard = [net.exit_names.index(exit_) for exit_ in exits]
     logits_of = GeometricEnsemble(net.logits_only(), heard) if settings.ensemble else net.logits_only()
-    truth = reference(logits_of, dataset, samples=settings.parity_samples, tick=count)
+    truth = reference(logits_of, dataset, samples=settings.parity_samples, advance=count)
     facts = _facts(source, settings, exits, truth)
     logits = dict(zip(exits, truth.logits, strict=True))
-    gate = Gate(
+    gate = ParityGate(
         truth.images,
         logits,
-        hard_logits(logits_of, exits, source.image, source.preprocess),
+        edge_case_logits(logits_of, exits, source.image, source.preprocess),
         network_input=facts.network_input,
         settings=settings,
-        tick=count,
+        advance=count,
         threads=torch.get_num_threads(),
     )
     model = all_exits(logits_of, exits, source.image, opset=settings.opset)

@@ -21,13 +21,13 @@ from sdcompress.onnx_graph.describe import describe
 from sdcompress.onnx_graph.merge import merge
 from sdcompress.onnx_graph.partition import serialize, tensor_specs
 from sdcompress.policies._base import SIGNALS_ATOL, Float
+from sdcompress.runtime.backends.onnxruntime import ORT_ERRORS
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.manifest import Manifest, OneGraph
 from sdcompress.verification import parity
-from sdcompress.verification.gate import set_aside
+from sdcompress.verification.gate import save_failed
 from sdcompress.verification.latency_check import TimedGraphs, check_faster, time_paths
-from sdcompress.verification.one_graph_parity import Agreement, agreement, graph_batches, runner
-from sdcompress.verification.sessions import FAILURES
+from sdcompress.verification.one_graph_parity import OneGraphParity, compare_one_graph, graph_batches, one_graph_session
 
 __all__ = ["FILE", "Host", "Kind", "export_one_graph"]
 
@@ -93,8 +93,8 @@ def export_one_graph(
             merge(opened.manifest, segments, rule, batch_of_one=kind == "if")
             for rule in (endless, [None] * len(endless))
         ]
-        graphs = TimedGraphs(*(runner(serialize(graph), opened.manifest).run for graph in (model, *others)))
-        times = time_paths(graphs, inputs, found.left, names, progress=progress)
+        graphs = TimedGraphs(*(one_graph_session(serialize(graph), opened.manifest).run for graph in (model, *others)))
+        times = time_paths(graphs, inputs, found.exit_index, names, progress=progress)
         check_faster(times)
         (folder / FILE).write_bytes(serialize(model))
         made = OneGraph(
@@ -151,18 +151,18 @@ def _inputs(opened: Artifact, data_dir: Path | str | None) -> Float:
     return normalise(np.concatenate(images), opened.manifest.input.preprocess)
 
 
-def _prove(opened: Artifact, graph: bytes, inputs: Float, kind: Kind, out: Path) -> Agreement:
+def _prove(opened: Artifact, graph: bytes, inputs: Float, kind: Kind, out: Path) -> OneGraphParity:
     findings: Sequence[parity.Finding]
     allowed = [record.allowed for record in opened.manifest.parity]
     engine = open_engine(opened.path, threads=1)
     try:
-        run = runner(graph, opened.manifest).run
-        found = agreement(run, engine, inputs, batches=graph_batches(kind, _LARGEST_BATCH), allowed=allowed)
-        findings, problem = found.findings, parity.describe(found.findings)
-    except FAILURES as error:
+        run = one_graph_session(graph, opened.manifest).run
+        found = compare_one_graph(run, engine, inputs, batches=graph_batches(kind, _LARGEST_BATCH), allowed=allowed)
+        findings, problem = found.findings, parity.describe_failures(found.findings)
+    except ORT_ERRORS as error:
         findings, problem = (), f"ONNX Runtime refuses it: {str(error).splitlines()[0][:200]}"
     if problem:
-        folder = set_aside(out, {FILE: graph}, findings)
+        folder = save_failed(out, {FILE: graph}, findings)
         raise ParityError(
             f"The one graph of '{opened.path}' does not answer as its segments do. {problem}.",
             allowed="the same exit and answer for every image, unless a rounding of "

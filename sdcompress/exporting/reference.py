@@ -15,9 +15,9 @@ from sdcompress.data.samples import Dataset, Samples, Subset
 from sdcompress.errors import DataError
 from sdcompress.evaluation import metrics
 from sdcompress.schema.manifest import Preprocess
-from sdcompress.verification.hard_images import HardLogits, hard_images, nudged
+from sdcompress.verification.edge_cases import EdgeCaseLogits, edge_case_images, perturbed
 
-__all__ = ["Reference", "hard_logits", "held_out", "reference"]
+__all__ = ["Reference", "edge_case_logits", "held_out", "reference"]
 
 _BATCH = 64
 
@@ -41,43 +41,43 @@ class Reference:
     ece: tuple[float | None, ...]
 
 
-def reference(net: nn.Module, dataset: Dataset, *, samples: int, tick: Callable[[int], None]) -> Reference:
+def reference(net: nn.Module, dataset: Dataset, *, samples: int, advance: Callable[[int], None]) -> Reference:
     """Run the checkpoint's network over the validation split, and over test images where that is too small.
 
     Args:
         net: images [B, C, H, W] -> E tensors [B, K], in evaluation mode, on the CPU.
         dataset: its data.
         samples: images that the gate asks for; spread evenly over the validation split. All, where there are fewer.
-        tick: told how many images were done.
+        advance: told how many images were done.
 
     Raises:
         DataError: if neither validation nor test has an image.
     """
     samples = min(samples, held_out(dataset))
-    parts: list[tuple[Samples, np.ndarray]] = []
+    sources: list[tuple[Samples, np.ndarray]] = []
     scores: list[tuple[float | None, float | None]] = []
     if from_val := min(samples, len(dataset.val)):
-        everything = _logits(net, dataset.val, dataset.preprocess, tick)
-        scores = [_score(logits, dataset.val.labels) for logits in everything]
+        val_logits = _logits(net, dataset.val, dataset.preprocess, advance)
+        scores = [_score(logits, dataset.val.labels) for logits in val_logits]
         chosen = _spread(len(dataset.val), from_val)
-        parts.append((Subset(dataset.val, chosen), everything[:, chosen]))
+        sources.append((Subset(dataset.val, chosen), val_logits[:, chosen]))
     if from_val < samples:
         test = Subset(dataset.test, _spread(len(dataset.test), samples - from_val))
-        parts.append((test, _logits(net, test, dataset.preprocess, tick)))
-    logits = np.concatenate([part for _, part in parts], axis=1)
+        sources.append((test, _logits(net, test, dataset.preprocess, advance)))
+    logits = np.concatenate([source for _, source in sources], axis=1)
     scores = scores or [(None, None)] * len(logits)
     return Reference(
-        images=np.concatenate([part.images(np.arange(len(part))) for part, _ in parts]),
-        labels=np.concatenate([part.labels for part, _ in parts]),
+        images=np.concatenate([source.images(np.arange(len(source))) for source, _ in sources]),
+        labels=np.concatenate([source.labels for source, _ in sources]),
         logits=logits,
         accuracy=tuple(accuracy for accuracy, _ in scores),
         ece=tuple(ece for _, ece in scores),
     )
 
 
-def hard_logits(
+def edge_case_logits(
     net: nn.Module, exits: Sequence[str], image: tuple[int, int, int], preprocess: Preprocess
-) -> HardLogits:
+) -> EdgeCaseLogits:
     """The checkpoint's logits on images that are blank, saturated or noise.
 
     Args:
@@ -87,11 +87,14 @@ def hard_logits(
         preprocess: of the network's input.
     """
     channels, height, width = image
-    images = hard_images(height, width, channels)
+    images = edge_case_images(height, width, channels)
     inputs = normalise(images, preprocess)
     with torch.inference_mode():
-        logits, near = ([one.float().numpy() for one in net(torch.from_numpy(x))] for x in (inputs, nudged(inputs)))
-    return HardLogits(images, dict(zip(exits, logits, strict=True)), dict(zip(exits, near, strict=True)))
+        logits, moved = (
+            {name: output.float().numpy() for name, output in zip(exits, net(torch.from_numpy(x)), strict=True)}
+            for x in (inputs, perturbed(inputs))
+        )
+    return EdgeCaseLogits(images, logits, moved)
 
 
 def held_out(dataset: Dataset) -> int:
@@ -110,14 +113,14 @@ def held_out(dataset: Dataset) -> int:
     return count
 
 
-def _logits(net: nn.Module, samples: Samples, preprocess: Preprocess, tick: Callable[[int], None]) -> np.ndarray:
+def _logits(net: nn.Module, samples: Samples, preprocess: Preprocess, advance: Callable[[int], None]) -> np.ndarray:
     """The network's logits on all samples, float32 [E, N, K]."""
     batches = []
     for at in range(0, len(samples), _BATCH):
         images = samples.images(np.arange(at, min(at + _BATCH, len(samples))))
         with torch.inference_mode():
             batches.append(torch.stack(tuple(net(torch.from_numpy(normalise(images, preprocess))))).float())
-        tick(len(images))
+        advance(len(images))
     return np.asarray(torch.cat(batches, dim=1))
 
 

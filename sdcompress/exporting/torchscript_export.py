@@ -29,7 +29,7 @@ from sdcompress.errors import ParityError, UsageError
 from sdcompress.onnx_graph.dataflow import names_read
 from sdcompress.onnx_graph.probe import every_tensor
 from sdcompress.onnx_graph.tensorrt8 import DYNAMO_OPSET, decompose_instance_norm
-from sdcompress.verification.sessions import FAILURES
+from sdcompress.runtime.backends.onnxruntime import ORT_ERRORS
 
 __all__ = ["Names", "traced"]
 
@@ -234,7 +234,7 @@ def _run(model: onnx.ModelProto, inputs: np.ndarray, network_input: str) -> dict
 def _batch_lost() -> Iterator[None]:
     try:
         yield
-    except FAILURES as error:
+    except ORT_ERRORS as error:
         raise ParityError(
             f"The exported graph cannot be run with another batch size: {str(error).strip().splitlines()[0][:200]}",
             allowed="a graph for any batch",

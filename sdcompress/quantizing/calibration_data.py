@@ -12,7 +12,7 @@ from sdcompress.data.split import stratified_order
 from sdcompress.errors import DataError, UsageError
 from sdcompress.quantizing.precisions._base import Feed
 from sdcompress.schema.manifest import Manifest
-from sdcompress.verification.sessions import Chain
+from sdcompress.verification.sessions import SegmentSessions
 
 __all__ = ["BATCH", "LEAST", "USUAL", "CalibrationData", "calibration_images"]
 
@@ -87,7 +87,7 @@ class CalibrationData:
         images = calibration_images(self._training, self._count)
         self.used, done = len(images), position * len(images)
         spec = self._manifest.input
-        chain = Chain(self._graphs[:position], network_input=spec.name, logits=(), threads=self.threads)
+        chain = SegmentSessions(self._graphs[:position], network_input=spec.name, logits=(), threads=self.threads)
         names = [tensor.name for tensor in self._manifest.segments[position].inputs]
         for start in range(0, len(images), BATCH):
             rows = np.arange(start, min(start + BATCH, len(images)))

@@ -9,9 +9,9 @@ from sdcompress.data.preprocess import normalise
 from sdcompress.errors import VerificationError
 from sdcompress.onnx_graph.probe import first_not_finite
 from sdcompress.schema.manifest import Manifest
-from sdcompress.verification.gate import set_aside
-from sdcompress.verification.hard_images import KINDS, hard_images, lost, nudged
-from sdcompress.verification.sessions import Chain
+from sdcompress.verification.edge_cases import KINDS, edge_case_images, lost_finite, perturbed
+from sdcompress.verification.gate import save_failed
+from sdcompress.verification.sessions import open_sessions
 
 __all__ = ["check_finite"]
 
@@ -33,20 +33,17 @@ def check_finite(
         VerificationError: if a logit is not finite that is so in float32; the graphs are left in ``<out>.failed``.
     """
     channels, height, width = (int(axis) for axis in manifest.input.shape[1:])
-    inputs = normalise(hard_images(height, width, channels), manifest.input.preprocess)
+    inputs = normalise(edge_case_images(height, width, channels), manifest.input.preprocess)
 
-    def chain(graphs: Sequence[bytes], *, optimise: bool = True) -> Chain:
-        logits = [exit_.logits for exit_ in manifest.exits]
-        return Chain(graphs, network_input=manifest.input.name, logits=logits, threads=threads, optimise=optimise)
-
-    old = chain(before)
-    wide = [old(inputs), old(nudged(inputs))]
+    float32 = open_sessions(manifest, before, threads=threads)
+    expected = [float32(inputs), float32(perturbed(inputs))]
     for optimise in (True, False):
-        broken = lost(wide, chain(list(after.values()), optimise=optimise)(inputs))
-        if broken:
-            exit_, image = broken[0]
+        sessions = open_sessions(manifest, list(after.values()), threads=threads, optimise=optimise)
+        not_finite = lost_finite(expected, sessions(inputs))
+        if not_finite:
+            exit_, image = not_finite[0]
             node = first_not_finite(after, manifest.input.name, inputs[image : image + 1])
-            folder = set_aside(out, after, ())
+            folder = save_failed(out, after, ())
             raise VerificationError(
                 f"In {precision} the logits of {manifest.exits[exit_].name} are not finite for an image that is "
                 f"{KINDS[image]}, which they are in float32."

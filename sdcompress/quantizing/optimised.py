@@ -11,7 +11,7 @@ import onnxruntime
 from sdcompress.data.preprocess import normalise
 from sdcompress.data.samples import Samples
 from sdcompress.schema.manifest import Manifest
-from sdcompress.verification.sessions import Chain
+from sdcompress.verification.sessions import SegmentSessions
 
 __all__ = ["OptimisedExit", "compare_optimised"]
 
@@ -56,7 +56,7 @@ def compare_optimised(
         threads: of ONNX Runtime.
     """
     exact, optimised, written = (
-        Chain(
+        SegmentSessions(
             graphs,
             network_input=manifest.input.name,
             logits=[exit_.logits for exit_ in manifest.exits],

@@ -17,7 +17,7 @@ from sdcompress.quantizing.calibration_data import BATCH
 from sdcompress.quantizing.fills import within_float16
 from sdcompress.quantizing.float_cast import narrowed
 from sdcompress.schema.manifest import Manifest
-from sdcompress.verification.sessions import Chain
+from sdcompress.verification.sessions import SegmentSessions
 
 __all__ = ["check_overflow"]
 
@@ -55,7 +55,7 @@ def check_overflow(
     if not any(names.values()):
         return
     graphs = [serialize(with_largest(within_float16(plain[file]), names[file])) for file in plain]
-    chain = Chain(graphs, network_input=manifest.input.name, logits=(), threads=threads)
+    chain = SegmentSessions(graphs, network_input=manifest.input.name, logits=(), threads=threads)
     largest: dict[str, float] = {}
     # every tensor of a batch is held at once: ONNX Runtime frees none whose largest value is asked for
     for start in range(0, len(samples), BATCH):

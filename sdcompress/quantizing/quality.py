@@ -13,7 +13,7 @@ from sdcompress.data.samples import Samples
 from sdcompress.errors import VerificationError
 from sdcompress.evaluation.change import ExitComparison, Quality
 from sdcompress.schema.manifest import Manifest, ParityRecord
-from sdcompress.verification.sessions import Chain
+from sdcompress.verification.sessions import SegmentSessions
 
 __all__ = ["Loss", "compare", "golden_records"]
 
@@ -118,6 +118,6 @@ def golden_records(
     return tuple(records)
 
 
-def _chain(manifest: Manifest, graphs: Sequence[bytes], *, threads: int, optimise: bool = True) -> Chain:
+def _chain(manifest: Manifest, graphs: Sequence[bytes], *, threads: int, optimise: bool = True) -> SegmentSessions:
     logits = [exit_.logits for exit_ in manifest.exits]
-    return Chain(graphs, network_input=manifest.input.name, logits=logits, threads=threads, optimise=optimise)
+    return SegmentSessions(graphs, network_input=manifest.input.name, logits=logits, threads=threads, optimise=optimise)

@@ -29,12 +29,12 @@ from sdcompress.quantizing.overflow import check_overflow
 from sdcompress.quantizing.precisions._base import FloatSegment, Precision
 from sdcompress.quantizing.quality import Loss, compare, golden_records
 from sdcompress.quantizing.segments import count_products, load, plain, tail, with_signals
+from sdcompress.runtime.backends.onnxruntime import ORT_ERRORS
 from sdcompress.schema import graphs as schema
 from sdcompress.schema.graphs import Segment
 from sdcompress.schema.manifest import Manifest, ParityRecord
 from sdcompress.schema.quantized import Quantized
-from sdcompress.verification.gate import set_aside
-from sdcompress.verification.sessions import FAILURES
+from sdcompress.verification.gate import save_failed
 from sdcompress.verification.verify import verify
 
 __all__ = ["ROOM", "precision_of", "quantize", "runnable"]
@@ -194,7 +194,7 @@ def runnable(precision: str) -> Iterator[None]:
     """
     try:
         yield
-    except FAILURES as error:
+    except ORT_ERRORS as error:
         raise SetupError(
             f"ONNX Runtime {onnxruntime.__version__} cannot run {precision} here: {str(error).splitlines()[0][:200]}",
             allowed="a precision that it has kernels for: what cannot be measured is not written",
@@ -207,7 +207,7 @@ def _check_optimised(found: Sequence[OptimisedExit], *, out: Path, graphs: Mappi
     problems = [f"{exit_.exit}: {exit_.problem}" for exit_ in found if exit_.problem]
     if not problems:
         return
-    folder = set_aside(out, graphs, found)
+    folder = save_failed(out, graphs, found)
     raise VerificationError(
         f"In {precision} onnxruntime computes something else than the graphs say, on {found[0].samples} validation "
         f"images. {'; '.join(problems)}.",
@@ -233,7 +233,7 @@ def _check_quality(
     losses = [_loss(quality, max_drop) for quality in found]
     if not any(loss.problem for loss in losses):
         return
-    folder = set_aside(out, graphs, losses)
+    folder = save_failed(out, graphs, losses)
     said = "; ".join(f"{loss.exit}: {_said(q)}" for q, loss in zip(found, losses, strict=True))
     raise VerificationError(
         f"In {precision} an exit loses too much on {found[0].images} validation images. {said}.",

@@ -12,7 +12,7 @@ from sdcompress.onnx_graph.tensorrt8 import DYNAMO_OPSET
 from sdcompress.quantizing.precisions._base import Feed, FloatSegment
 from sdcompress.quantizing.quantize import precision_of, runnable
 from sdcompress.quantizing.segments import plain, tail
-from sdcompress.verification.sessions import Chain
+from sdcompress.verification.sessions import SegmentSessions
 
 __all__ = ["try_precision"]
 
@@ -39,7 +39,7 @@ def try_precision(name: str, *, opset: int) -> None:
 
     made = precision_of(name)(FloatSegment(model, tail(model, ["logits"]), feeds))
     with runnable(name):
-        Chain([made.SerializeToString()], network_input="x", logits=["logits"], threads=1)(images)
+        SegmentSessions([made.SerializeToString()], network_input="x", logits=["logits"], threads=1)(images)
 
 
 def _network(opset: int) -> onnx.ModelProto:

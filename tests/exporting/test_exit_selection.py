@@ -22,7 +22,7 @@ from sdcompress.models.build import build
 from sdcompress.onnx_graph.partition import cut_segments, serialize
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.recipe import Exits, Export, Model
-from sdcompress.verification.sessions import Chain
+from sdcompress.verification.sessions import SegmentSessions
 from sdcompress.verification.verify import verify
 
 KNOWN = ("exit1", "exit2", "exit3", "final")
@@ -68,8 +68,9 @@ def test_any_choice_gives_the_logits_of_the_whole_chain(
     found = cut(resnet, layout, kept)  # type: ignore[arg-type]
     assert len(found.models) == (len(kept) if layout == "cascade" else 1)
     images = np.random.default_rng(0).normal(size=(5, 3, SIDE, SIDE)).astype(np.float32)
-    chain = Chain([serialize(piece) for piece in pieces], network_input="input", logits=every, threads=1)
-    chosen = Chain(list(found.graphs.values()), network_input="input", logits=list(found.logits.values()), threads=1)
+    chain = SegmentSessions([serialize(piece) for piece in pieces], network_input="input", logits=every, threads=1)
+    graphs, logits = list(found.graphs.values()), list(found.logits.values())
+    chosen = SegmentSessions(graphs, network_input="input", logits=logits, threads=1)
     for batch in (1, 5):
         rows = [KNOWN.index(name) for name in kept]
         # joined, onnxruntime may fuse across the old border, and round otherwise

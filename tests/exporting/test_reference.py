@@ -36,7 +36,7 @@ def dataset(val: ArraySamples, test: ArraySamples) -> Dataset:
 
 def test_images_are_spread_over_validation_and_scored_there() -> None:
     ticks: list[int] = []
-    found = reference(Brightness(), dataset(samples(0, 256), samples(0, 9)), samples=86, tick=ticks.append)
+    found = reference(Brightness(), dataset(samples(0, 256), samples(0, 9)), samples=86, advance=ticks.append)
     assert found.images[:, 0, 0, 0].tolist() == list(range(0, 256, 3))
     np.testing.assert_array_equal(found.labels, (np.arange(0, 256, 3) >= 128).astype(np.int64))
     np.testing.assert_allclose(found.logits[0][:, 1], np.arange(0, 256, 3) / 255 - 0.5, atol=1e-6)
@@ -49,21 +49,21 @@ def test_images_are_spread_over_validation_and_scored_there() -> None:
 
 
 def test_test_images_fill_up_a_small_validation_split() -> None:
-    found = reference(Brightness(), dataset(samples(0, 4), samples(100, 11)), samples=10, tick=lambda _: None)
+    found = reference(Brightness(), dataset(samples(0, 4), samples(100, 11)), samples=10, advance=lambda _: None)
     assert found.images[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 100, 102, 104, 106, 108, 110]
     assert found.logits.shape == (2, 10, 2)
     assert found.accuracy == (1.0, 0.0)
 
 
 def test_without_validation_there_are_no_scores() -> None:
-    found = reference(Brightness(), dataset(samples(0, 0), samples(100, 10)), samples=10, tick=lambda _: None)
+    found = reference(Brightness(), dataset(samples(0, 0), samples(100, 10)), samples=10, advance=lambda _: None)
     assert found.images[:, 0, 0, 0].tolist() == list(range(100, 110))
     assert (found.accuracy, found.ece) == ((None, None), (None, None))
 
 
 def test_all_held_out_images_are_taken_where_there_are_fewer_and_never_training_images() -> None:
-    found = reference(Brightness(), dataset(samples(0, 4), samples(100, 5)), samples=256, tick=lambda _: None)
+    found = reference(Brightness(), dataset(samples(0, 4), samples(100, 5)), samples=256, advance=lambda _: None)
     assert found.images[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 100, 101, 102, 103, 104]
     with pytest.raises(DataError, match="holds out no image") as caught:
-        reference(Brightness(), dataset(samples(0, 0), samples(0, 0)), samples=256, tick=lambda _: None)
+        reference(Brightness(), dataset(samples(0, 0), samples(0, 0)), samples=256, advance=lambda _: None)
     assert "data.validation" in caught.value.next_step

@@ -22,7 +22,7 @@ from sdcompress.onnx_graph.macs import macs
 from sdcompress.onnx_graph.partition import cut_segments, serialize
 from sdcompress.onnx_graph.tensorrt8 import TENSORRT_8_5
 from sdcompress.schema.recipe import Exits, Export, Model
-from sdcompress.verification.sessions import Chain
+from sdcompress.verification.sessions import SegmentSessions
 from sdcompress.verification.verify import verify
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch, of its older exporter
@@ -97,7 +97,7 @@ def test_networks_of_several_families_are_cut_right(name: str, side: int, opset:
     assert {piece.ir_version for piece in pieces} == {8}
     assert ("LayerNormalization" in operators(model)) == (opset == 17 and "efficientnet" not in name)
     images = np.random.default_rng(0).normal(size=(5, 3, side, side)).astype(np.float32)
-    chain = Chain([serialize(piece) for piece in pieces], network_input="input", logits=logits, threads=1)
+    chain = SegmentSessions([serialize(piece) for piece in pieces], network_input="input", logits=logits, threads=1)
     for batch in (1, 5):
         with torch.no_grad():
             wanted = np.stack([exit_.numpy() for exit_ in net(torch.from_numpy(images[:batch])).logits])
@@ -208,7 +208,7 @@ def test_an_instance_norm_with_running_statistics_is_exported(opset: int) -> Non
     net = Tracked().eval()
     model = all_exits(net, ["final"], (3, 8, 8), opset=opset)
     images = np.random.default_rng(0).normal(size=(5, 3, 8, 8)).astype(np.float32)
-    chain = Chain([serialize(model)], network_input="input", logits=["final_logits"], threads=1)
+    chain = SegmentSessions([serialize(model)], network_input="input", logits=["final_logits"], threads=1)
     for batch in (1, 5):
         with torch.no_grad():
             wanted = net(torch.from_numpy(images[:batch]))[0].numpy()

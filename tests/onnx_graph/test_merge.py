@@ -18,7 +18,7 @@ from sdcompress.errors import UsageError
 from sdcompress.onnx_graph.edit import Renaming
 from sdcompress.onnx_graph.merge import merge
 from sdcompress.onnx_graph.partition import serialize
-from sdcompress.verification.sessions import Chain
+from sdcompress.verification.sessions import SegmentSessions
 
 Write = Callable[..., Path]
 Outputs = dict[str, np.ndarray]
@@ -37,7 +37,7 @@ def joined(path: Path, thresholds: Sequence[float | None], *, batch_of_one: bool
 
 
 def runner(model: onnx.ModelProto) -> Callable[[np.ndarray], Outputs]:
-    return Chain([serialize(model)], network_input="input", logits=[], threads=1).run
+    return SegmentSessions([serialize(model)], network_input="input", logits=[], threads=1).run
 
 
 def score(kind: str, logits: np.ndarray, exit_: int, temperature: Sequence[float]) -> float:

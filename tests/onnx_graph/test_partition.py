@@ -14,14 +14,15 @@ from sdcompress.exporting.graph import all_exits
 from sdcompress.models.build import build
 from sdcompress.onnx_graph.partition import cut_segments, serialize, tensor_specs
 from sdcompress.schema.recipe import Exits, Model
-from sdcompress.verification.sessions import Chain
+from sdcompress.verification.sessions import SegmentSessions
 
 LOGITS = ("exit1_logits", "exit2_logits", "final_logits")
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 
 
 def run(models: list[onnx.ModelProto], images: np.ndarray, logits: list[str]) -> np.ndarray:
-    return Chain([serialize(model) for model in models], network_input="input", logits=logits, threads=1)(images)
+    graphs = [serialize(model) for model in models]
+    return SegmentSessions(graphs, network_input="input", logits=logits, threads=1)(images)
 
 
 def stored(model: onnx.ModelProto) -> set[str]:

@@ -20,7 +20,7 @@ from sdcompress.onnx_graph.trace_score import trace_score
 from sdcompress.policies import ROOM, policy_class
 from sdcompress.policies._base import ExitPolicy, Signals, signals_of
 from sdcompress.schema.manifest import ExitSignals
-from sdcompress.verification.sessions import Chain
+from sdcompress.verification.sessions import SegmentSessions
 
 EXITS = 9  # patience wants eight
 NAMES = [ExitSignals(values=f"values-{k}", answer=f"answer-{k}") for k in range(EXITS)]
@@ -42,7 +42,7 @@ def graph(policy: ExitPolicy, exit_: int) -> Callable[[Sequence[Signals]], np.nd
         ir_version=10,
     )
     onnx.checker.check_model(model, full_check=True)
-    (session,) = Chain([serialize(model)], network_input="", logits=[])._sessions
+    (session,) = SegmentSessions([serialize(model)], network_input="", logits=[])._sessions
 
     def run(signals: Sequence[Signals]) -> np.ndarray:
         feed = {names.values: np.stack(s[:3], axis=1) for names, s in zip(NAMES, signals, strict=False)}

@@ -42,11 +42,12 @@ from sdcompress.quantizing.precisions.bf16 import bf16
 from sdcompress.quantizing.precisions.fp16 import fp16
 from sdcompress.quantizing.quantize import ROOM, quantize
 from sdcompress.quantizing.segments import plain
+from sdcompress.runtime.backends.onnxruntime import ORT_ERRORS
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.graphs import Precision
 from sdcompress.schema.quantized import Quantized
 from sdcompress.schema.recipe import Calibrate
-from sdcompress.verification.sessions import FAILURES, Chain
+from sdcompress.verification.sessions import SegmentSessions
 from sdcompress.verification.verify import verify
 
 LAYOUTS = ("single", "cascade", "all")
@@ -218,7 +219,7 @@ def test_the_distance_to_the_checkpoint_is_the_measured_one(
     inputs = engine.preprocess(golden.images)
     files = [(tmp_path / "out" / segment.file).read_bytes() for segment in opened.manifest.segments]
     names = [exit_.logits for exit_ in opened.manifest.exits]
-    plainly = Chain(files, network_input="input", logits=names, optimise=False)(inputs)
+    plainly = SegmentSessions(files, network_input="input", logits=names, optimise=False)(inputs)
     logits = engine.exits(inputs)
     parents = {record.exit: record.allowed for record in open_artifact(source).manifest.parity}
     for row, record in enumerate(opened.manifest.parity):
@@ -276,8 +277,8 @@ def test_bf16_is_written_where_it_runs_and_refused_where_not(
     source = tiny_artifact("single")
     graph = bf16(segment_of(plain(onnx.load(source / "segment-0.onnx"), []), [], ("final_logits",)))
     try:
-        Chain([graph.SerializeToString()], network_input="input", logits=["final_logits"])
-    except FAILURES:
+        SegmentSessions([graph.SerializeToString()], network_input="input", logits=["final_logits"])
+    except ORT_ERRORS:
         with pytest.raises(SetupError, match="cannot run bf16 here") as caught:
             run(source, "bf16")
         assert "--precision fp16" in caught.value.next_step
@@ -529,7 +530,7 @@ def test_what_cannot_be_run_on_the_golden_images_either_is_said(
     run: Callable, tiny_artifact: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: object, **__: object) -> None:
-        raise FAILURES[0]("no kernel")
+        raise ORT_ERRORS[0]("no kernel")
 
     monkeypatch.setattr(module, "golden_records", fails)
     with pytest.raises(SetupError, match="cannot run int8 here: no kernel"):

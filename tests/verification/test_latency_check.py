@@ -72,5 +72,5 @@ def test_noise_is_not_a_gain(faster: int) -> None:
 
 
 def test_where_no_image_leaves_early_nothing_is_shown() -> None:
-    with pytest.raises(VerificationError, match="No image at hand leaves early"):
+    with pytest.raises(VerificationError, match="None of the images exits early"):
         check_faster((PathTime(exit="exit1", images=0), path("final", 0)))

@@ -10,8 +10,8 @@ import pytest
 
 from sdcompress.runtime.engine import Engine
 from sdcompress.runtime.open import open_engine
-from sdcompress.verification.one_graph_parity import Agreement, agreement, graph_batches
-from sdcompress.verification.parity import describe
+from sdcompress.verification.one_graph_parity import OneGraphParity, compare_one_graph, graph_batches
+from sdcompress.verification.parity import describe_failures
 
 Outputs = dict[str, np.ndarray]
 INPUTS = np.random.default_rng(0).normal(size=(40, 1, 4, 4)).astype(np.float32)
@@ -23,7 +23,7 @@ def engine(tiny_artifact: Callable[..., Path]) -> Engine:
     return open_engine(tiny_artifact(policy=(0.7, 0.6)), threads=1)
 
 
-def compared(engine: Engine, change: Callable[[Outputs], None], *, kind: str = "graph") -> Agreement:
+def compared(engine: Engine, change: Callable[[Outputs], None], *, kind: str = "graph") -> OneGraphParity:
     """The engine's own answers in place of a graph's, spoiled."""
 
     def run(inputs: np.ndarray) -> Outputs:
@@ -32,14 +32,14 @@ def compared(engine: Engine, change: Callable[[Outputs], None], *, kind: str = "
         change(found)
         return found
 
-    return agreement(run, engine, INPUTS, batches=graph_batches(kind, 32), allowed=ALLOWED)  # type: ignore[arg-type]
+    return compare_one_graph(run, engine, INPUTS, batches=graph_batches(kind, 32), allowed=ALLOWED)  # type: ignore[arg-type]
 
 
 def test_the_same_is_the_same(engine: Engine) -> None:
     found = compared(engine, lambda _: None)
-    assert (describe(found.findings), found.undecided, found.max_abs) == ("", 0, 0)
-    np.testing.assert_array_equal(found.left, engine(INPUTS).exit_index)
-    assert [finding.samples for finding in found.findings] == np.bincount(found.left, minlength=3).tolist()
+    assert (describe_failures(found.findings), found.undecided, found.max_abs) == ("", 0, 0)
+    np.testing.assert_array_equal(found.exit_index, engine(INPUTS).exit_index)
+    assert [finding.samples for finding in found.findings] == np.bincount(found.exit_index, minlength=3).tolist()
     assert {finding.batches for finding in found.findings} == {(1, 2, 7, 32)}
 
 
@@ -78,8 +78,8 @@ def test_only_a_batch_of_seven_is_wrong(engine: Engine) -> None:
         if len(found["answer"]) == 7:
             leave_deeper(found)
 
-    assert describe(compared(engine, change).findings)
-    assert not describe(compared(engine, change, kind="if").findings)
+    assert describe_failures(compared(engine, change).findings)
+    assert not describe_failures(compared(engine, change, kind="if").findings)
 
 
 def test_an_image_on_the_threshold_may_leave_elsewhere(tiny_artifact: Callable[..., Path]) -> None:
@@ -93,8 +93,8 @@ def test_an_image_on_the_threshold_may_leave_elsewhere(tiny_artifact: Callable[.
         told = deeper(inputs)
         return {"logits": told.logits, "answer": told.logits.argmax(1), "exit_index": told.exit_index}
 
-    found = agreement(run, engine, INPUTS, batches=(1,), allowed=ALLOWED)
-    assert (describe(found.findings), found.undecided) == ("", 1)
+    found = compare_one_graph(run, engine, INPUTS, batches=(1,), allowed=ALLOWED)
+    assert (describe_failures(found.findings), found.undecided) == ("", 1)
 
 
 def test_an_artifact_may_have_fewer_images_than_the_largest_batch() -> None:

@@ -16,8 +16,8 @@ from sdcompress.onnx_graph.partition import cut_segments, serialize
 from sdcompress.schema.manifest import Input, Preprocess
 from sdcompress.schema.recipe import Export
 from sdcompress.verification import parity
-from sdcompress.verification.gate import Gate
-from sdcompress.verification.hard_images import HardLogits, hard_images
+from sdcompress.verification.edge_cases import EdgeCaseLogits, edge_case_images
+from sdcompress.verification.gate import ParityGate
 
 SETTINGS = Export(atol=1e-4, rtol=1e-3, max_batch=16)
 EXITS = ("exit1", "final")
@@ -36,12 +36,12 @@ def perfect(images: np.ndarray) -> np.ndarray:
 
 def findings(run: Callable[[np.ndarray], np.ndarray]) -> tuple[parity.Finding, ...]:
     images, reference = sample()
-    return parity.compare(lambda: run, images, reference, exits=EXITS, settings=SETTINGS)
+    return parity.compare_logits(lambda: run, images, reference, exits=EXITS, settings=SETTINGS)
 
 
 def test_what_is_equal_passes_with_its_figures() -> None:
     found = findings(perfect)
-    assert parity.describe(found) == ""
+    assert parity.describe_failures(found) == ""
     first, _ = parity.records(found)
     assert (first.exit, first.samples, first.batches) == ("exit1", 256, (1, 2, 7, 16))
     assert (first.max_abs, first.flips) == (0.0, 0)
@@ -75,7 +75,7 @@ def test_a_few_images_come_again_so_that_every_batch_size_is_used() -> None:
         return perfect(images)
 
     images, reference = sample(3)
-    found = parity.compare(lambda: run, images, reference, exits=EXITS, settings=SETTINGS)
+    found = parity.compare_logits(lambda: run, images, reference, exits=EXITS, settings=SETTINGS)
     assert sizes == {1, 2, 3, 7, 16}
     first = parity.records(found)[0]
     assert (first.samples, first.batches) == (3, (1, 2, 7, 16))
@@ -111,7 +111,7 @@ def test_one_logit_that_is_not_finite_fails(value: float) -> None:
 def test_a_checkpoint_that_is_not_finite_is_not_exported() -> None:
     images, reference = sample()
     reference[0, 3, 1] = np.nan
-    first, final = parity.compare(lambda: perfect, images, reference, exits=EXITS, settings=SETTINGS)
+    first, final = parity.compare_logits(lambda: perfect, images, reference, exits=EXITS, settings=SETTINGS)
     assert first.problem == "the checkpoint's own logits are not finite"
     assert final.problem == ""
 
@@ -142,14 +142,14 @@ def test_a_class_that_changes_is_counted_only_where_the_reference_was_decided() 
     def run(images: np.ndarray) -> np.ndarray:
         return exported[:, images[:, 0, 0, 0]]
 
-    first, _ = parity.compare(lambda: run, images, reference, exits=EXITS, settings=SETTINGS)
+    first, _ = parity.compare_logits(lambda: run, images, reference, exits=EXITS, settings=SETTINGS)
     assert first.worst[:5] == (10, 11, 12, 13, 14)
     assert first.flips == 5
     assert first.problem == "logits are off by 2 (allowed 0.1), 5 of 256 classes change"
 
 
 @pytest.fixture
-def gate(model: onnx.ModelProto) -> Gate:
+def gate(model: onnx.ModelProto) -> ParityGate:
     """The gate over the tiny network, the reference taken from its own graph."""
     images = np.random.default_rng(0).integers(0, 256, (256, 8, 8, 3), np.uint8)
     spec = Preprocess(channels=3, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
@@ -160,9 +160,11 @@ def gate(model: onnx.ModelProto) -> Gate:
         inputs = ((images / 255 - 0.5) / 0.25).astype(np.float32).transpose(0, 3, 1, 2)
         return dict(zip(TENSORS, reference.run(None, {"input": inputs}), strict=True))
 
-    hard = hard_images(8, 8, 3)
-    told = HardLogits(hard, answers(hard), answers(hard))
-    return Gate(images, answers(images), told, network_input=network_input, settings=Export(), tick=lambda _: None)
+    hard = edge_case_images(8, 8, 3)
+    edge_cases = EdgeCaseLogits(hard, answers(hard), answers(hard))
+    return ParityGate(
+        images, answers(images), edge_cases, network_input=network_input, settings=Export(), advance=lambda _: None
+    )
 
 
 TENSORS = {name: f"{name}_logits" for name in ("exit1", "exit2", "final")}
@@ -172,14 +174,14 @@ def files(models: tuple[onnx.ModelProto, ...]) -> dict[str, bytes]:
     return {f"segment-{index}.onnx": serialize(model) for index, model in enumerate(models)}
 
 
-def test_a_right_chain_passes(gate: Gate, model: onnx.ModelProto, tmp_path: Path) -> None:
+def test_a_right_chain_passes(gate: ParityGate, model: onnx.ModelProto, tmp_path: Path) -> None:
     records = gate(files(cut_segments(model, list(TENSORS.values()))), TENSORS, out=tmp_path / "out", what="chain")
     assert [record.exit for record in records] == list(TENSORS)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_nan_for_a_blank_image_alone_is_found_and_the_node_is_named(
-    gate: Gate, model: onnx.ModelProto, tmp_path: Path
+    gate: ParityGate, model: onnx.ModelProto, tmp_path: Path
 ) -> None:
     """The logits of exit1 times span / span: 1 for every real image, 0 / 0 for a blank one."""
     broken = onnx.ModelProto()
@@ -208,7 +210,7 @@ def test_what_is_nan_for_a_blank_image_alone_is_found_and_the_node_is_named(
 
 
 def test_one_perturbed_weight_is_found_at_the_exits_behind_it(
-    gate: Gate, model: onnx.ModelProto, tmp_path: Path
+    gate: ParityGate, model: onnx.ModelProto, tmp_path: Path
 ) -> None:
     broken = onnx.ModelProto()
     broken.CopyFrom(model)
@@ -228,7 +230,7 @@ def test_one_perturbed_weight_is_found_at_the_exits_behind_it(
 
 
 def test_a_later_failure_replaces_an_earlier_one_and_nothing_else(
-    gate: Gate, model: onnx.ModelProto, tmp_path: Path
+    gate: ParityGate, model: onnx.ModelProto, tmp_path: Path
 ) -> None:
     wrong = dict(zip(TENSORS, reversed(TENSORS.values()), strict=True))
     failed = tmp_path / "out.failed"
@@ -244,7 +246,7 @@ def test_a_later_failure_replaces_an_earlier_one_and_nothing_else(
     assert sorted(path.name for path in failed.iterdir()) == ["mine.onnx", "model.onnx", "parity.json"]
 
 
-def test_a_frozen_batch_is_a_failure_with_the_runtimes_reason(gate: Gate, tmp_path: Path) -> None:
+def test_a_frozen_batch_is_a_failure_with_the_runtimes_reason(gate: ParityGate, tmp_path: Path) -> None:
     shape = numpy_helper.from_array(np.array([2, 192]), "shape")
     nodes = [helper.make_node("Reshape", ["input", "shape"], ["final_logits"])]
     graph = helper.make_graph(
@@ -259,7 +261,7 @@ def test_a_frozen_batch_is_a_failure_with_the_runtimes_reason(gate: Gate, tmp_pa
         gate({"model.onnx": serialize(frozen)}, {"final": "final_logits"}, out=tmp_path / "out", what="graph")
 
 
-def test_a_graph_that_the_runtime_cannot_load_is_a_failure(gate: Gate, tmp_path: Path) -> None:
+def test_a_graph_that_the_runtime_cannot_load_is_a_failure(gate: ParityGate, tmp_path: Path) -> None:
     graph = helper.make_graph(
         [helper.make_node("NoSuchOperator", ["input"], ["final_logits"])],
         "g",
