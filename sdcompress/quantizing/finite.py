@@ -1,4 +1,4 @@
-"""Whether a precision keeps finite what is finite in float32, on images that real ones rarely are."""
+"""Check that logits which are finite in float32 are finite in a lower precision, on edge cases."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ __all__ = ["check_finite"]
 def check_finite(
     manifest: Manifest, before: Sequence[bytes], after: Mapping[str, bytes], *, out: Path, precision: str, threads: int
 ) -> None:
-    """Run blank, saturated and noisy images, as ONNX Runtime optimises the new graphs and as they are written.
+    """Compare both on blank, saturated and noisy images, with and without ONNX Runtime's optimisations.
 
     Args:
         manifest: of the artifact in float32.
         before: its graphs.
         after: file name -> graph in the new precision, in order.
-        out: where the artifact would have gone.
+        out: folder of the artifact that is being written.
         precision: its name.
         threads: of ONNX Runtime.
 
     Raises:
-        VerificationError: if a logit is not finite that is so in float32; the graphs are left in ``<out>.failed``.
+        VerificationError: if a logit is finite in float32 only; the graphs are saved in ``<out>.failed``.
     """
     channels, height, width = (int(axis) for axis in manifest.input.shape[1:])
     inputs = normalise(edge_case_images(height, width, channels), manifest.input.preprocess)
@@ -47,7 +47,7 @@ def check_finite(
             raise VerificationError(
                 f"In {precision} the logits of {manifest.exits[exit_].name} are not finite for an image that is "
                 f"{KINDS[image]}, which they are in float32."
-                + (f" The first that is not finite comes from the {node}." if node else ""),
+                + (f" The first value that is not finite comes from the {node}." if node else ""),
                 allowed="finite logits where those in float32 are",
                 next_step=f"see {folder}; keep float32, or give the network a larger epsilon where it divides, such as "
                 "1e-3, and train again",

@@ -15,7 +15,7 @@ from sdcompress.quantizing.precisions._base import FloatSegment
 from sdcompress.quantizing.precisions.fp8 import fp8
 from sdcompress.quantizing.precisions.fp16 import fp16
 from sdcompress.quantizing.precisions.int8 import int8
-from sdcompress.quantizing.segments import plain, tail
+from sdcompress.quantizing.segments import output_layers, without_signals
 from sdcompress.schema.recipe import Exits, Model
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch, of its older exporter
@@ -42,10 +42,12 @@ def test_a_transformer_is_close_whatever_its_opset(opset: int, options: str) -> 
         for name, parameter in net.named_parameters():
             if name.endswith("bias"):
                 parameter.normal_(std=0.2)
-    model = plain(all_exits(net.logits_only(), net.exit_names, IMAGE, opset=opset), [])
+    model = without_signals(all_exits(net.logits_only(), net.exit_names, IMAGE, opset=opset), [])
     images = np.random.default_rng(0).normal(size=(48, *IMAGE)).astype(np.float32)
     logits = [value.name for value in model.graph.output]
-    segment = FloatSegment(model, tail(model, logits), lambda: iter([{"input": images[:24]}, {"input": images[24:]}]))
+    segment = FloatSegment(
+        model, output_layers(model, logits), lambda: iter([{"input": images[:24]}, {"input": images[24:]}])
+    )
     exact = run(model, images)
 
     def error(made: onnx.ModelProto) -> float:

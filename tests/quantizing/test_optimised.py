@@ -24,14 +24,16 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """``pretend(written=[...], optimised=[...])``: by how much every logit of an exit is off, with alternating sign."""
 
     def outputs(*, written: list[float], optimised_: list[float]) -> None:
-        def chain(graphs: list[bytes], *, optimise: bool, **_: object) -> Callable[[np.ndarray], np.ndarray]:
+        def open_sessions(
+            _manifest: object, graphs: list[bytes], *, optimise: bool, **_: object
+        ) -> Callable[[np.ndarray], np.ndarray]:
             off = np.zeros(len(written)) if graphs == BEFORE else np.array(optimised_ if optimise else written)
             sign = np.array([1.0, -1.0, 1.0])
             return lambda inputs: np.broadcast_to(
                 (off[:, None] * sign)[:, None, :], (len(written), len(inputs), 3)
             ).astype(np.float32)
 
-        monkeypatch.setattr(optimised, "Chain", chain)
+        monkeypatch.setattr(optimised, "open_sessions", open_sessions)
 
     return outputs
 

@@ -41,7 +41,7 @@ from sdcompress.quantizing import quantize as module
 from sdcompress.quantizing.precisions.bf16 import bf16
 from sdcompress.quantizing.precisions.fp16 import fp16
 from sdcompress.quantizing.quantize import ROOM, quantize
-from sdcompress.quantizing.segments import plain
+from sdcompress.quantizing.segments import without_signals
 from sdcompress.runtime.backends.onnxruntime import ORT_ERRORS
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.graphs import Precision
@@ -275,7 +275,7 @@ def test_bf16_is_written_where_it_runs_and_refused_where_not(
     run: Callable, tiny_artifact: Callable, tmp_path: Path, segment_of: Callable
 ) -> None:
     source = tiny_artifact("single")
-    graph = bf16(segment_of(plain(onnx.load(source / "segment-0.onnx"), []), [], ("final_logits",)))
+    graph = bf16(segment_of(without_signals(onnx.load(source / "segment-0.onnx"), []), [], ("final_logits",)))
     try:
         SegmentSessions([graph.SerializeToString()], network_input="input", logits=["final_logits"])
     except ORT_ERRORS:

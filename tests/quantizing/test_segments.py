@@ -19,7 +19,7 @@ from sdcompress.onnx_graph.exit_signals import add_signals
 from sdcompress.quantizing.precisions._base import FloatSegment
 from sdcompress.quantizing.precisions.fp16 import fp16
 from sdcompress.quantizing.precisions.int8 import int8
-from sdcompress.quantizing.segments import count_products, load, plain, tail, with_signals
+from sdcompress.quantizing.segments import count_products, load_segment, output_layers, with_signals, without_signals
 
 Made = Callable[..., onnx.ModelProto]
 
@@ -64,19 +64,19 @@ def test_what_is_not_plain_onnx_is_refused_by_name(tiny_artifact: Callable, chan
     else:
         opened = spoilt(tiny_artifact(), change)
     with pytest.raises(UsageError, match=named) as caught:
-        load(opened, opened.manifest.segments[0])
+        load_segment(opened, opened.manifest.segments[0])
     assert "sdcompress export" in str(caught.value)
 
 
 def test_a_segment_in_another_precision_is_refused(tiny_artifact: Callable) -> None:
     opened = open_artifact(tiny_artifact())
     with pytest.raises(UsageError, match=r"'segment-0\.onnx' of .* is in int8 already"):
-        load(opened, opened.manifest.segments[0].model_copy(update={"precision": "int8"}))
+        load_segment(opened, opened.manifest.segments[0].model_copy(update={"precision": "int8"}))
 
 
 def test_signals_are_left_out_and_appended_as_they_were(residual: onnx.ModelProto) -> None:
     whole, names = add_signals(residual, "exit1", "exit1_logits", batch="batch")
-    bare = plain(whole, [names])
+    bare = without_signals(whole, [names])
     assert [v.name for v in bare.graph.output] == ["border", "exit1_logits"]
     assert not {"LogSoftmax", "TopK", "ArgMax"} & {node.op_type for node in bare.graph.node}
     assert not any("exit1_logits/" in tensor.name for tensor in bare.graph.initializer)
@@ -104,7 +104,7 @@ def test_batch_norm_is_folded_into_the_convolution_before_it(graph: Made) -> Non
         helper.make_node("Conv", ["x", "w"], ["c"], name="conv"),
         helper.make_node("BatchNormalization", ["c", "scale", "shift", "mean", "var"], ["y"], epsilon=0.0, name="norm"),
     ]
-    model = plain(graph(nodes, {"x": ["batch", 1, 2, 2]}, {"y": ["batch", 2, 2, 2]}, weights), [])
+    model = without_signals(graph(nodes, {"x": ["batch", 1, 2, 2]}, {"y": ["batch", 2, 2, 2]}, weights), [])
     assert [node.op_type for node in model.graph.node] == ["Conv"]
     stored = [numpy_helper.to_array(tensor).ravel() for tensor in model.graph.initializer]
     expected = [[2 * 3 / 2, -1 * 0.5 / 0.5], [0.25 - 1 * 3 / 2, 1.0 + 2 * 0.5 / 0.5]]  # weights, bias
@@ -165,15 +165,15 @@ def ensemble(graph: Made) -> onnx.ModelProto:
 
 
 def test_the_tail_reaches_back_to_the_last_product(ensemble: onnx.ModelProto, residual: onnx.ModelProto) -> None:
-    assert tail(ensemble, ["y"]) == {"m", "own", "log", "sum", "y"}
-    assert tail(residual, ["exit1_logits"]) == {"exit1_logits"}
-    assert tail(residual, []) == frozenset()
+    assert output_layers(ensemble, ["y"]) == {"m", "own", "log", "sum", "y"}
+    assert output_layers(residual, ["exit1_logits"]) == {"exit1_logits"}
+    assert output_layers(residual, []) == frozenset()
 
 
 def test_nothing_in_the_tail_is_rounded(ensemble: onnx.ModelProto) -> None:
     rng = np.random.default_rng(6)
     feed = {"x": rng.normal(size=(32, 4)).astype(np.float32), "before": rng.normal(size=(32, 3)).astype(np.float32)}
-    segment = FloatSegment(ensemble, tail(ensemble, ["y"]), lambda: iter([feed]))
+    segment = FloatSegment(ensemble, output_layers(ensemble, ["y"]), lambda: iter([feed]))
     rounded = int8(segment)
     names = [node.op_type for node in rounded.graph.node]
     assert names[names.index("LogSoftmax") - 2 :] == ["MatMul", "Add", "LogSoftmax", "Add", "Mul"]
