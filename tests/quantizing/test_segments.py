@@ -53,7 +53,7 @@ def outside(model: onnx.ModelProto) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "named"), [(foreign, r"com\.example\.Tanh"), (branching, "If"), (outside, "weights in a file")]
+    ("change", "named"), [(foreign, r"com\.example\.Tanh"), (branching, "If"), (outside, "weights in a separate file")]
 )
 def test_what_is_not_plain_onnx_is_refused_by_name(tiny_artifact: Callable, change: Callable, named: str) -> None:
     if change is outside:  # cannot be written back: onnx would put the weights inside again

@@ -37,11 +37,11 @@ class Buckets:
         Args:
             rows: 1 to ``largest``.
         """
-        found = bisect_left(self.rows, rows)
-        assert found < len(self.rows), "batches above the largest bucket are split before they come here"
-        return found
+        index = bisect_left(self.rows, rows)
+        assert index < len(self.rows), "batches above the largest bucket are split before they come here"
+        return index
 
-    def alone(self, bucket: int) -> bool:
+    def alone_in_profile(self, bucket: int) -> bool:
         """Whether no other bucket is run in its profile."""
         return self.profiles.count(self.profiles[bucket]) == 1
 
@@ -54,11 +54,11 @@ def buckets(profiles: Sequence[BatchProfile]) -> Buckets:
     Args:
         profiles: of the engines, rising; they may overlap.
     """
-    found = {
+    profile_of = {
         rows: at
         for at, profile in reversed(list(enumerate(profiles)))  # of profiles that overlap the first is the tightest
         for rows in range(profile.min, profile.max + 1)
         if rows in {profile.opt, profile.max} or rows & (rows - 1) == 0
     }
-    rows = tuple(sorted(found))
-    return Buckets(rows, tuple(found[each] for each in rows))
+    rows = tuple(sorted(profile_of))
+    return Buckets(rows, tuple(profile_of[size] for size in rows))

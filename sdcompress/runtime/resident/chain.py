@@ -18,7 +18,7 @@ from sdcompress.runtime.active_rows import Moves
 from sdcompress.runtime.inputs import checked
 from sdcompress.runtime.resident.buckets import Buckets
 from sdcompress.runtime.resident.device import Device, DeviceArray, Program
-from sdcompress.runtime.resident.memory import Memory, Place, Reading, memory
+from sdcompress.runtime.resident.memory import Binding, Memory, Readback, allocate
 from sdcompress.schema.manifest import Exit, Manifest
 
 if TYPE_CHECKING:
@@ -49,12 +49,12 @@ class ResidentChain:
         self.lock = Lock()
         channels, height, width = (int(size) for size in manifest.input.shape[1:])
         self._image, self.input = (channels, height, width), manifest.input.name
-        self.memory: Memory = memory(device, manifest, programs, buckets.largest)
-        self._launches = [[self._bound(program, bucket) for program in programs] for bucket in range(len(buckets.rows))]
+        self.memory: Memory = allocate(device, manifest, programs, buckets.largest)
+        self._launches = [[self._bind(program, bucket) for program in programs] for bucket in range(len(buckets.rows))]
         ends = [exit_.segment + 1 for exit_ in manifest.exits]
-        self._between = tuple(zip([0, *ends], ends, strict=False))
-        self.kept: tuple[tuple[Place, ...], ...] = tuple(
-            tuple(self.memory.places[tensor.name] for tensor in manifest.border(exit_)) for exit_ in range(len(ends))
+        self._segments_of_exit = tuple(zip([0, *ends], ends, strict=False))
+        self._carried_bindings: tuple[tuple[Binding, ...], ...] = tuple(
+            tuple(self.memory.bindings[tensor.name] for tensor in manifest.border(exit_)) for exit_ in range(len(ends))
         )
 
     @property
@@ -72,16 +72,16 @@ class ResidentChain:
         """A numpy array, or one in this device's memory; see ``Chain.checked``."""
         if isinstance(inputs, np.ndarray):
             return checked(inputs, self._image)
-        found = self.device.accept(inputs)
-        if found is None:
+        array = self.device.accept(inputs)
+        if array is None:
             return checked(inputs, self._image)  # which says what it is instead
-        if found.dtype != np.float32 or found.shape[1:] != self._image:
+        if array.dtype != np.float32 or array.shape[1:] != self._image:
             raise InputError(
-                f"The input is {found.dtype} of the shape {list(found.shape)}, on the device.",
+                f"The input is {array.dtype} of the shape {list(array.shape)}, on the device.",
                 allowed=f"float32 of shape [B, {', '.join(map(str, self._image))}]",
                 next_step="convert it there, or give a numpy array from engine.preprocess(images)",
             )
-        return found
+        return array
 
     def start(self, inputs: Any) -> ResidentRun:
         """A run over at most ``largest`` rows."""
@@ -94,8 +94,8 @@ class ResidentChain:
             position: of the exit.
             rows: that are allocated.
         """
-        first, end = self._between[position]
-        for launch in self._launches[self.buckets.position(rows)][first:end]:
+        begin, end = self._segments_of_exit[position]
+        for launch in self._launches[self.buckets.position(rows)][begin:end]:
             launch()
 
     def warm_up(self) -> None:
@@ -112,28 +112,28 @@ class ResidentChain:
         if count == 0:
             return None
         rows = np.arange(count)
-        moves, took = Moves(rows * 2, rows * 2 + 1, count), []
+        moves, times_ns = Moves(rows * 2, rows * 2 + 1, count), []
         with self.lock:
             for _ in range(_TURNS):
                 start = perf_counter_ns()
                 self.compact(position, moves)
                 self.device.finish()
-                took.append(perf_counter_ns() - start)
-        return float(np.median(took)) / count / 1e6
+                times_ns.append(perf_counter_ns() - start)
+        return float(np.median(times_ns)) / count / 1e6
 
     def compact(self, position: int, moves: Moves) -> None:
         """Queue the copies that move rows of what goes on after an exit."""
         blocks = list(moves.blocks())
-        for address, port in self.kept[position]:
-            for to, start, count in blocks:
+        for address, spec in self._carried_bindings[position]:
+            for target, start, count in blocks:
                 self.device.copy(
-                    address + to * port.row_bytes, address + start * port.row_bytes, count * port.row_bytes
+                    address + target * spec.row_bytes, address + start * spec.row_bytes, count * spec.row_bytes
                 )
 
-    def _bound(self, program: Program, bucket: int) -> Launch:
+    def _bind(self, program: Program, bucket: int) -> Launch:
         names = (*program.inputs, *program.outputs)
-        places = {name: self.memory.places[name].address for name in names}
-        return program.bound(bucket, self.buckets.rows[bucket], places)
+        addresses = {name: self.memory.bindings[name].address for name in names}
+        return program.bind(bucket, self.buckets.rows[bucket], addresses)
 
 
 class ResidentRun:
@@ -170,22 +170,22 @@ class ResidentRun:
 
     def signals(self, position: int, temperature: float) -> Signals:
         """From the graph, if it computes them at this temperature: one copy, and one wait."""
-        reading, exit_ = self._chain.memory.signals[position], self._chain.exits[position]
-        if reading is None or temperature != 1:
+        readback, exit_ = self._chain.memory.signals[position], self._chain.exits[position]
+        if readback is None or temperature != 1:
             logits = self.logits(position)
             self.finish()
             return signals_of(self.own(logits), temperature)
-        self._queue(reading)
+        self._queue(readback)
         self.finish()
-        return _signals(exit_, reading, self._rows)
+        return _signals(exit_, readback, self._rows)
 
     def logits(self, position: int) -> Float:
         """Queue a copy."""
         if position not in self._read:
-            reading = self._chain.memory.logits[position]
-            self._queue(reading)
-            (whole,) = reading.arrays.values()
-            self._read[position] = whole[: self._rows]
+            readback = self._chain.memory.logits[position]
+            self._queue(readback)
+            (buffer,) = readback.arrays.values()
+            self._read[position] = buffer[: self._rows]
         return self._read[position]
 
     def compact(self, position: int, moves: Moves) -> None:
@@ -204,16 +204,16 @@ class ResidentRun:
         """A copy out of the pinned memory."""
         return np.array(logits, np.float32)
 
-    def _queue(self, reading: Reading) -> None:
+    def _queue(self, readback: Readback) -> None:
         self._idle = False
-        self._chain.device.download(reading.host[: reading.size(self._rows)], reading.start)
+        self._chain.device.download(readback.host[: readback.size(self._rows)], readback.start)
 
     def _upload(self) -> None:
-        device, (address, port) = self._chain.device, self._chain.memory.places[self._chain.input]
+        device, (address, spec) = self._chain.device, self._chain.memory.bindings[self._chain.input]
         self._idle = False
         if isinstance(self._inputs, DeviceArray):
             device.after(self._inputs)
-            device.copy(address, self._inputs.address, self._rows * port.row_bytes)
+            device.copy(address, self._inputs.address, self._rows * spec.row_bytes)
         else:
             staged = self._chain.memory.staging[: self._rows]
             staged[...] = self._inputs
@@ -227,10 +227,10 @@ class ResidentRun:
             self._chain.lock.release()
 
 
-def _signals(exit_: Exit, reading: Reading, rows: int) -> Signals:
+def _signals(exit_: Exit, readback: Readback, rows: int) -> Signals:
     assert exit_.signals is not None, "there is a reading"
-    values: npt.NDArray[Any] = reading.arrays[exit_.signals.values][:rows]
-    answer: npt.NDArray[Any] = reading.arrays[exit_.signals.answer][:rows]
+    values: npt.NDArray[Any] = readback.arrays[exit_.signals.values][:rows]
+    answer: npt.NDArray[Any] = readback.arrays[exit_.signals.answer][:rows]
     # FP16 engines may answer in float16, and TensorRT 8 in int32; arrays of the right type are not copied
     values, answer = values.astype(np.float32, copy=False), answer.astype(np.int64, copy=False)
     return Signals(values[:, 0], values[:, 1], values[:, 2], answer)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["ALIGNMENT", "Bytes", "Device", "DeviceArray", "Port", "Program"]
+__all__ = ["ALIGNMENT", "Bytes", "Device", "DeviceArray", "Program", "TensorSpec"]
 
 ALIGNMENT = 256  # bytes; TensorRT's of a tensor's address, and what cudaMalloc gives
 
@@ -48,7 +48,7 @@ class DeviceArray:
         return replace(self, address=self.address + start * self.row_bytes, shape=shape)
 
 
-class Port(NamedTuple):
+class TensorSpec(NamedTuple):
     """A tensor at the border of a program.
 
     Attributes:
@@ -69,14 +69,14 @@ class Program(Protocol):
     """A segment in a device's own form."""
 
     @property
-    def inputs(self) -> Mapping[str, Port]:
+    def inputs(self) -> Mapping[str, TensorSpec]:
         """By name."""
 
     @property
-    def outputs(self) -> Mapping[str, Port]:
+    def outputs(self) -> Mapping[str, TensorSpec]:
         """By name."""
 
-    def bound(self, bucket: int, rows: int, addresses: Mapping[str, int]) -> Callable[[], None]:
+    def bind(self, bucket: int, rows: int, addresses: Mapping[str, int]) -> Callable[[], None]:
         """What queues the segment for so many rows, with its tensors at these addresses.
 
         Args:

@@ -15,7 +15,7 @@ import numpy as np
 from sdcompress.errors import InputError
 from sdcompress.runtime.resident.device import DeviceArray
 
-__all__ = ["UNKNOWN", "foreign_array"]
+__all__ = ["UNKNOWN", "device_array"]
 
 CUDA = 2  # kDLCUDA
 UNKNOWN = -1  # the producer does not say on which stream it works
@@ -42,7 +42,7 @@ _pointer = ctypes.pythonapi.PyCapsule_GetPointer
 _pointer.restype, _pointer.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
 
 
-def foreign_array(inputs: Any, stream: int, *, device_type: int = CUDA) -> DeviceArray | None:
+def device_array(inputs: Any, stream: int, *, device_type: int = CUDA) -> DeviceArray | None:
     """An array of another library as a batch of inputs; None if it does not lie on such a device.
 
     With DLPack the producer is told our stream and makes it wait for its own, as the specification has it. The other

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sdcompress.runtime.resident.device import DeviceArray
-from sdcompress.runtime.resident.dlpack import UNKNOWN, foreign_array
+from sdcompress.runtime.resident.dlpack import UNKNOWN, device_array
 from sdcompress.tensorrt.nvidia.cuda import Cuda
 
 __all__ = ["GpuDevice"]
@@ -14,7 +14,7 @@ class GpuDevice(Cuda):
 
     def accept(self, inputs: object) -> DeviceArray | None:
         """An array in the memory of this GPU, of torch, cupy or another library; nothing is copied."""
-        return foreign_array(inputs, self.stream)
+        return device_array(inputs, self.stream)
 
     def after(self, array: DeviceArray) -> None:
         """Wait for the stream on which it was made; for everything, where nobody says which that is."""

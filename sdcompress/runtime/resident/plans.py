@@ -17,22 +17,22 @@ import numpy as np
 from sdcompress.artifact.read import Artifact
 from sdcompress.errors import ArtifactError, SetupError
 from sdcompress.runtime.resident.buckets import Buckets
-from sdcompress.runtime.resident.device import Port
+from sdcompress.runtime.resident.device import TensorSpec
 from sdcompress.runtime.resident.gpu import GpuDevice
 from sdcompress.runtime.resident.memory import BUILD
-from sdcompress.runtime.resident.replay import Replayed
+from sdcompress.runtime.resident.replay import GraphReplay
 from sdcompress.schema.engines import BatchProfile, Engines, Plan
 from sdcompress.schema.graphs import Segment, Tensor
 from sdcompress.tensorrt.nvidia.context import make_context, profiles_shared, scratch_bytes
 from sdcompress.tensorrt.nvidia.header import PlanHeader, read_header
-from sdcompress.tensorrt.nvidia.install import parts
-from sdcompress.tensorrt.nvidia.log import Log, must
+from sdcompress.tensorrt.nvidia.install import major_minor
+from sdcompress.tensorrt.nvidia.log import Log, require
 from sdcompress.tensorrt.nvidia.trt import TensorRT, dtype_name, version_of
 
 if TYPE_CHECKING:
     import tensorrt
 
-__all__ = ["Loader", "PlanProgram", "Scratch", "check_version", "plan_bytes", "programs", "row_of"]
+__all__ = ["Loader", "PlanProgram", "Scratch", "check_version", "plan_bytes", "programs", "row_shape"]
 
 
 def plan_bytes(artifact: Artifact, plan: Plan) -> bytes:
@@ -46,16 +46,16 @@ def plan_bytes(artifact: Artifact, plan: Plan) -> bytes:
     """
     file = artifact.file(plan)
     try:
-        found = file.read_bytes()
+        data = file.read_bytes()
     except OSError as error:
         raise ArtifactError(f"'{file}' cannot be read: {error.strerror}.", next_step=BUILD) from error
-    if sha256(found).hexdigest() != plan.sha256:
+    if sha256(data).hexdigest() != plan.sha256:
         raise ArtifactError(
             f"'{file}' was changed while it was opened.",
             allowed=f"the SHA-256 {plan.sha256[:12]}..., as the manifest says",
             next_step="copy the artifact again from where it was made, and find out who writes to it",
         )
-    return found
+    return data
 
 
 def check_version(header: PlanHeader, file: str, engines: Engines) -> None:
@@ -70,7 +70,11 @@ def check_version(header: PlanHeader, file: str, engines: Engines) -> None:
         ArtifactError: if they differ.
     """
     listed = engines.tensorrt.split(".")[:4]
-    if header.version is None or parts(engines.tensorrt) < (8, 6) or header.version.split(".")[: len(listed)] == listed:
+    if (
+        header.version is None
+        or major_minor(engines.tensorrt) < (8, 6)
+        or header.version.split(".")[: len(listed)] == listed
+    ):
         return
     raise ArtifactError(
         f"'{file}' was written by TensorRT {header.version}.",
@@ -157,28 +161,30 @@ class PlanProgram:
         self._device, self._buckets, self._scratch = device, buckets, scratch
         names = [engine.get_tensor_name(at) for at in range(engine.num_io_tensors)]
         listed = {tensor.name: tensor for tensor in (*segment.inputs, *segment.outputs)}
-        ports = {
-            name: Port(np.dtype(self._dtype(name)), row_of(_dims(engine.get_tensor_shape(name)), listed.get(name)))
+        specs = {
+            name: TensorSpec(
+                np.dtype(self._dtype(name)), row_shape(_dims(engine.get_tensor_shape(name)), listed.get(name))
+            )
             for name in names
         }
-        entry = loader.trt.TensorIOMode.INPUT
-        self.inputs = {name: port for name, port in ports.items() if engine.get_tensor_mode(name) == entry}
-        self.outputs = {name: port for name, port in ports.items() if name not in self.inputs}
+        input_mode = loader.trt.TensorIOMode.INPUT
+        self.inputs = {name: spec for name, spec in specs.items() if engine.get_tensor_mode(name) == input_mode}
+        self.outputs = {name: spec for name, spec in specs.items() if name not in self.inputs}
         self._shared = profiles_shared(loader.trt)
         self._contexts: dict[int, tensorrt.IExecutionContext] = {}  # the last of each profile
 
-    def bound(self, bucket: int, rows: int, addresses: Mapping[str, int]) -> Callable[[], None]:
+    def bind(self, bucket: int, rows: int, addresses: Mapping[str, int]) -> Callable[[], None]:
         """A context of its own, because a captured graph is for one shape and one context's memory."""
-        profile, fixed = self._buckets.profiles[bucket], self._shared or self._buckets.alone(bucket)
+        profile, fixed = self._buckets.profiles[bucket], self._shared or self._buckets.alone_in_profile(bucket)
         context = None if fixed else self._contexts.get(profile)
         if context is None:
             context = self._contexts[profile] = self._context(profile, addresses)
         self._shape(context, rows)
-        for name, port in self.outputs.items():
-            if _dims(context.get_tensor_shape(name)) != (rows, *port.row):
+        for name, spec in self.outputs.items():
+            if _dims(context.get_tensor_shape(name)) != (rows, *spec.row):
                 raise ArtifactError(
                     f"'{name}' has the shape {list(_dims(context.get_tensor_shape(name)))} for {rows} rows.",
-                    allowed=f"{[rows, *port.row]}: one row of output for each of input",
+                    allowed=f"{[rows, *spec.row]}: one row of output for each of input",
                     next_step=BUILD,
                 )
 
@@ -192,7 +198,7 @@ class PlanProgram:
                 )
 
         # kept by the caller alone: a reference from here would be a cycle, and the GPU's memory wait for a collection
-        return Replayed(enqueue, self._device if fixed else None)
+        return GraphReplay(enqueue, self._device if fixed else None)
 
     def _context(self, profile: int, addresses: Mapping[str, int]) -> tensorrt.IExecutionContext:
         context = make_context(self._loader.trt, self._engine, self._log, *self._scratch)
@@ -201,51 +207,51 @@ class PlanProgram:
             self._must(lambda: context.set_optimization_profile_async(profile, stream), f"use profile {profile}")
             self._device.finish()
         for name in (*self.inputs, *self.outputs):
-            give = partial(context.set_tensor_address, name, addresses[name])
-            self._must(give, f"use memory of ours for '{name}'")
+            set_address = partial(context.set_tensor_address, name, addresses[name])
+            self._must(set_address, f"use memory of ours for '{name}'")
         return context
 
     def _shape(self, context: tensorrt.IExecutionContext, rows: int) -> None:
-        for name, port in self.inputs.items():
-            shape = (rows, *port.row)
+        for name, spec in self.inputs.items():
+            shape = (rows, *spec.row)
             self._must(partial(context.set_input_shape, name, shape), f"take '{name}' as {list(shape)}")
 
     def _dtype(self, name: str) -> str:
         return dtype_name(self._loader.trt, self._engine.get_tensor_dtype(name))
 
     def _must(self, call: Callable[[], object], what: str) -> None:
-        must(call, self._log, what, next_step=BUILD)
+        require(call, self._log, what, next_step=BUILD)
 
 
 def _check_profiles(trt: TensorRT, engine: tensorrt.ICudaEngine, file: str, profiles: tuple[BatchProfile, ...]) -> None:
     names = [engine.get_tensor_name(at) for at in range(engine.num_io_tensors)]
-    entry = next(name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT)
+    network_input = next(name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT)
     batches = [
-        tuple(_dims(shape)[0] for shape in engine.get_tensor_profile_shape(entry, at))
+        tuple(_dims(shape)[0] for shape in engine.get_tensor_profile_shape(network_input, at))
         for at in range(engine.num_optimization_profiles)
     ]
     listed = [(profile.min, profile.opt, profile.max) for profile in profiles]
     if batches != listed:
         raise ArtifactError(
-            f"'{file}' takes the batches {_shown(batches)} (min:opt:max).",
-            allowed=f"{_shown(listed)}, as the manifest says",
-            next_step=f"{BUILD} --batch {_shown(listed)}",
+            f"'{file}' takes the batches {_batches_text(batches)} (min:opt:max).",
+            allowed=f"{_batches_text(listed)}, as the manifest says",
+            next_step=f"{BUILD} --batch {_batches_text(listed)}",
         )
 
 
-def row_of(shape: tuple[int, ...], listed: Tensor | None) -> tuple[int, ...]:
+def row_shape(shape: tuple[int, ...], listed: Tensor | None) -> tuple[int, ...]:
     """A tensor's shape without the batch; a size that the engine computes when it runs (-1) is the manifest's.
 
     Args:
         shape: as the engine has it, the batch first.
         listed: the tensor in the manifest, if it is there; where that does not know the size either, it stays -1.
     """
-    known = dict(enumerate(listed.shape)) if listed is not None else {}
-    sizes = (known.get(at) if size < 0 else size for at, size in enumerate(shape[1:], 1))
+    listed_sizes = dict(enumerate(listed.shape)) if listed is not None else {}
+    sizes = (listed_sizes.get(at) if size < 0 else size for at, size in enumerate(shape[1:], 1))
     return tuple(size if isinstance(size, int) else -1 for size in sizes)
 
 
-def _shown(batches: Sequence[tuple[int, ...]]) -> str:
+def _batches_text(batches: Sequence[tuple[int, ...]]) -> str:
     return ",".join(":".join(map(str, batch)) for batch in batches) or "(none)"
 
 

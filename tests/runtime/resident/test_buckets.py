@@ -18,8 +18,8 @@ def test_what_is_tuned_for_the_largest_and_the_powers_of_two() -> None:
     assert made.rows == (1, 2, 4, 6, 8, 16, 32, 40)
     assert made.profiles == (0, 1, 1, 1, 1, 1, 1, 1)
     assert [made.position(rows) for rows in (1, 2, 3, 5, 7, 33)] == [0, 1, 2, 3, 4, 7]
-    assert made.alone(0)
-    assert not made.alone(1)
+    assert made.alone_in_profile(0)
+    assert not made.alone_in_profile(1)
 
 
 def test_one_profile_for_each_batch_gives_these_batches() -> None:

@@ -22,7 +22,7 @@ from sdcompress.runtime.backends.onnxruntime import load
 from sdcompress.runtime.cascade import CascadeEngine, array_cascade
 from sdcompress.runtime.resident.buckets import buckets
 from sdcompress.runtime.resident.chain import ResidentChain
-from sdcompress.runtime.resident.device import DeviceArray, Port
+from sdcompress.runtime.resident.device import DeviceArray, TensorSpec
 from sdcompress.schema.engines import BatchProfile
 from sdcompress.schema.manifest import Segment, StageTimes
 
@@ -275,14 +275,14 @@ def test_tensors_of_other_types_come_out_as_the_contract_says(tiny_artifact: Wri
 def test_engines_that_do_not_fit_each_other_are_refused(tiny_artifact: Write) -> None:
     artifact = open_artifact(tiny_artifact())
     here = OnHost(artifact, [4])
-    here.programs[1].inputs["hidden"] = Port(np.dtype(np.float16), (6,))
+    here.programs[1].inputs["hidden"] = TensorSpec(np.dtype(np.float16), (6,))
     again = (here.device, artifact.manifest, here.programs, here.chain.buckets, ExecutionTarget("host", "cpu"))
     with pytest.raises(ArtifactError, match=r"Engine 1 takes 'hidden' as float16 \['batch', 6\]") as caught:
         ResidentChain(*again)
     assert "float32 ['batch', 6], as it is made" in str(caught.value)
     assert "sdcompress export" in str(caught.value)
     here.programs[1].inputs["hidden"], kept = here.programs[0].outputs["hidden"], dict(here.programs[0].outputs)
-    here.programs[0].outputs["hidden"] = Port(np.dtype(np.float32), (-1,))
+    here.programs[0].outputs["hidden"] = TensorSpec(np.dtype(np.float32), (-1,))
     with pytest.raises(ArtifactError, match=r"'hidden' of engine 0 has the shape \['batch', -1\]"):
         ResidentChain(*again)
     here.programs[0].outputs.clear()

@@ -18,8 +18,8 @@ from sdcompress.schema.engines import Engines, Plan
 from sdcompress.schema.graphs import FileEntry
 from sdcompress.schema.manifest import Manifest
 from sdcompress.tensorrt.building import precision_comparison
-from sdcompress.tensorrt.building.checks import prove
-from sdcompress.tensorrt.building.precision_comparison import Sibling, find_siblings, race
+from sdcompress.tensorrt.building.engine_checks import check_engines
+from sdcompress.tensorrt.building.precision_comparison import Sibling, compare_speed, find_siblings
 from sdcompress.tensorrt.building.profiles import parse_batch
 from sdcompress.tensorrt.building.settings import BuildSettings
 from sdcompress.tensorrt.building.validation import Reference
@@ -49,7 +49,7 @@ def test_each_is_compared_at_each_batch() -> None:
     ours, slower, faster = Slow(3.0), Slow(12.0), Slow(0.5)
     inputs = np.zeros((3, 1, 4, 4), np.float32)
     told: list[tuple[int, int]] = []
-    found = race(
+    found = compare_speed(
         ours, [(sibling("a", "fp32"), slower), (sibling("b", "fp16"), faster)], inputs, [1, 2],
         rounds=5, seconds=0.04, progress=lambda done, total: told.append((done, total)),
     )  # fmt: skip
@@ -70,7 +70,7 @@ def test_each_is_compared_at_each_batch() -> None:
 
 
 def test_a_network_is_no_faster_than_itself() -> None:
-    (found,) = race(
+    (found,) = compare_speed(
         Slow(1.0), [(sibling("a", "fp32"), Slow(1.0))], np.zeros((1, 1, 4, 4), np.float32), [1], seconds=0.03
     )
     assert 0.7 < found.speedup < 1.4
@@ -160,10 +160,12 @@ def test_all_of_it_is_shown_of_engines(tiny_artifact: Callable[..., Path], tiny_
     engine = open_engine(artifact.path)
     settings = BuildSettings(profiles=parse_batch("1:2:4,5:8:8"), tf32=False)
     others = [(sibling("c", "int8"), engine)]
-    found = prove(engine, artifact, settings, reference=Reference(engine, tiny_network.samples(40)), siblings=others)
+    found = check_engines(
+        engine, artifact, settings, reference=Reference(engine, tiny_network.samples(40)), siblings=others
+    )
     assert [record.exit for record in found["parity"]] == ["exit1", "exit2", "final"]
     assert found["validation"].images == 40
     assert [time.batch for time in found["siblings"]] == [2, 8]  # what the profiles are tuned for
-    bare = prove(engine, artifact, settings, reference=None, siblings=())
+    bare = check_engines(engine, artifact, settings, reference=None, siblings=())
     assert bare["validation"] is None
     assert "siblings" not in bare

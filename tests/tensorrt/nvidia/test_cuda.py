@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sdcompress.errors import SetupError
-from sdcompress.tensorrt.nvidia.cuda import Cuda, _no_collection, checked, load_runtime
+from sdcompress.tensorrt.nvidia.cuda import Cuda, _gc_disabled, check_result, load_runtime
 from sdcompress.tensorrt.nvidia.probe import probe_cuda
 
 
@@ -28,14 +28,14 @@ def test_without_a_driver_there_is_no_runtime() -> None:
 def test_an_error_has_its_name_and_says_what_was_done() -> None:
     runtime = pytest.importorskip("cuda.bindings.runtime")
     code = runtime.cudaError_t
-    assert checked(runtime, (code.cudaSuccess,), "waiting") == ()
-    assert checked(runtime, (code.cudaSuccess, 7), "waiting") == 7
-    assert checked(runtime, (code.cudaSuccess, 7, 8), "waiting") == (7, 8)
+    assert check_result(runtime, (code.cudaSuccess,), "waiting") == ()
+    assert check_result(runtime, (code.cudaSuccess, 7), "waiting") == 7
+    assert check_result(runtime, (code.cudaSuccess, 7, 8), "waiting") == (7, 8)
     with pytest.raises(SetupError, match="CUDA failed while copying: cudaErrorIllegalAddress") as caught:
-        checked(runtime, (code.cudaErrorIllegalAddress,), "copying")
+        check_result(runtime, (code.cudaErrorIllegalAddress,), "copying")
     assert "new process" in caught.value.next_step
     with pytest.raises(SetupError, match="cudaErrorMemoryAllocation") as caught:
-        checked(runtime, (code.cudaErrorMemoryAllocation, None), "allocating 8 bytes on the GPU")
+        check_result(runtime, (code.cudaErrorMemoryAllocation, None), "allocating 8 bytes on the GPU")
     assert "sdcompress export ARTIFACT --format trt --batch" in caught.value.next_step
 
 
@@ -61,7 +61,7 @@ def test_the_real_bindings_take_every_call_as_it_is_made_and_the_driver_is_what_
         lambda: cuda.alloc(16), lambda: cuda.pinned(16), lambda: cuda.upload(4096, host),
         lambda: cuda.download(host, 4096), lambda: cuda.copy(8192, 4096, 16), cuda.finish, lambda: cuda.wait_for(1),
         cuda.wait_for_all, cuda.event, lambda: cuda.record(cuda._event),
-        lambda: cuda.elapsed_ms(cuda._event, cuda._event), lambda: cuda.captured(lambda: None),
+        lambda: cuda.elapsed_ms(cuda._event, cuda._event), lambda: cuda.capture(lambda: None),
         lambda: cuda.launch(runtime.cudaGraphExec_t(0)),
     ]  # fmt: skip
     for call in calls:
@@ -72,12 +72,12 @@ def test_the_real_bindings_take_every_call_as_it_is_made_and_the_driver_is_what_
 
 def test_nothing_is_collected_while_work_is_captured() -> None:
     assert gc.isenabled()
-    with _no_collection():
+    with _gc_disabled():
         assert not gc.isenabled()
     assert gc.isenabled()
     gc.disable()
     try:
-        with _no_collection():
+        with _gc_disabled():
             pass
         assert not gc.isenabled()
     finally:
@@ -122,7 +122,7 @@ def test_events_tell_the_time_of_what_lies_between(cuda: Cuda) -> None:
 @pytest.mark.gpu
 def test_a_graph_does_again_what_was_captured(cuda: Cuda) -> None:
     here, there, host = cuda.alloc(256), cuda.alloc(256), cuda.pinned(256)
-    graph = cuda.captured(lambda: cuda.copy(there, here, 256))
+    graph = cuda.capture(lambda: cuda.copy(there, here, 256))
     assert graph is not None
     for value in (3, 4):
         host[:] = value
@@ -135,12 +135,12 @@ def test_a_graph_does_again_what_was_captured(cuda: Cuda) -> None:
 
 @pytest.mark.gpu
 def test_what_cannot_be_captured_leaves_everything_as_before(cuda: Cuda) -> None:
-    assert cuda.captured(cuda.finish) is None  # to wait within a capture is not permitted
+    assert cuda.capture(cuda.finish) is None  # to wait within a capture is not permitted
     here, host = cuda.alloc(16), cuda.pinned(16)
     host[:] = 9
     cuda.upload(here, host)
     cuda.finish()
-    assert cuda.captured(lambda: cuda.download(host, here)) is not None
+    assert cuda.capture(lambda: cuda.download(host, here)) is not None
 
 
 @pytest.mark.gpu

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdcompress.tensorrt.nvidia.progress import PARTS, Phases
+from sdcompress.tensorrt.nvidia.progress import RESOLUTION, BuildProgress
 
 EVENTS = st.lists(
     st.one_of(
@@ -19,7 +19,7 @@ EVENTS = st.lists(
 
 def test_steps_of_an_inner_phase_are_parts_of_a_step_of_the_outer() -> None:
     told: list[int] = []
-    phases = Phases(told.append)
+    phases = BuildProgress(told.append)
     phases.phase_start("build", None, 2)
     phases.phase_start("tactics", "build", 4)
     assert phases.step_complete("tactics", 0)
@@ -28,13 +28,13 @@ def test_steps_of_an_inner_phase_are_parts_of_a_step_of_the_outer() -> None:
     phases.step_complete("build", 0)
     phases.step_complete("build", 1)
     phases.phase_finish("build")
-    assert told == [PARTS // 8, PARTS // 2, PARTS]
+    assert told == [RESOLUTION // 8, RESOLUTION // 2, RESOLUTION]
 
 
 @given(EVENTS)
 def test_whatever_the_order_it_rises_stays_within_bounds_and_raises_nothing(events: list[tuple]) -> None:
     told: list[int] = []
-    phases = Phases(told.append)
+    phases = BuildProgress(told.append)
     for kind, *rest in events:
         if kind == "start" and rest[0] != rest[1]:
             phases.phase_start(*rest)
@@ -43,20 +43,20 @@ def test_whatever_the_order_it_rises_stays_within_bounds_and_raises_nothing(even
         elif kind == "finish":
             phases.phase_finish(*rest)
     assert told == sorted(set(told))
-    assert all(0 < part <= PARTS for part in told)
+    assert all(0 < part <= RESOLUTION for part in told)
 
 
 def test_who_is_told_may_fail_and_only_stops_the_build() -> None:
     def fail(_part: int) -> None:
         raise BrokenPipeError
 
-    phases = Phases(fail)
+    phases = BuildProgress(fail)
     phases.phase_start("build", None, 2)
     assert phases.step_complete("build", 0) is False
     assert isinstance(phases.failed, BrokenPipeError)
 
 
 def test_it_stops_when_it_is_told_to() -> None:
-    phases = Phases(lambda _part: None, lambda: True)
+    phases = BuildProgress(lambda _part: None, lambda: True)
     phases.phase_start("build", None, 2)
     assert phases.step_complete("build", 0) is False

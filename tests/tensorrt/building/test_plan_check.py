@@ -6,7 +6,7 @@ import pytest
 
 from sdcompress.errors import VerificationError
 from sdcompress.schema.graphs import Segment, Tensor
-from sdcompress.tensorrt.building.check import Checked, border_problem, check_precision
+from sdcompress.tensorrt.building.plan_check import PlanFacts, border_problem, check_precision
 
 
 def tensor(name: str, dtype: str = "float32") -> Tensor:
@@ -33,8 +33,8 @@ def test_another_name_type_or_direction_is_said() -> None:
     assert "inputs {}" in str(border_problem(SEGMENT, [(tensor("x"), False), *right]))
 
 
-def plan(**layers: int) -> Checked:
-    return Checked(0, layers, unknown=False)
+def plan(**layers: int) -> PlanFacts:
+    return PlanFacts(0, layers, unknown=False)
 
 
 def test_a_precision_is_looked_for_in_all_plans_together() -> None:
