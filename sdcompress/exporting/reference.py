@@ -1,4 +1,4 @@
-"""What the checkpoint itself says of real images: yardstick of the parity gate, golden samples and scores."""
+"""Run the checkpoint on real images, for the parity gate, the golden samples and its scores."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Reference:
         labels: int64 [N].
         logits: float32 [E, N, K].
         accuracy: of each exit on the whole validation split; None where that is empty.
-        ece: likewise.
+        ece: likewise, the expected calibration error.
     """
 
     images: np.ndarray
@@ -42,13 +42,13 @@ class Reference:
 
 
 def reference(net: nn.Module, dataset: Dataset, *, samples: int, advance: Callable[[int], None]) -> Reference:
-    """Run the checkpoint's network over the validation split, and over test images where that is too small.
+    """Run the checkpoint's network on the validation split, and on test images if that is too small.
 
     Args:
         net: images [B, C, H, W] -> E tensors [B, K], in evaluation mode, on the CPU.
         dataset: its data.
-        samples: images that the gate asks for; spread evenly over the validation split. All, where there are fewer.
-        advance: told how many images were done.
+        samples: images for the gate, evenly spaced in the validation split; all if there are fewer.
+        advance: called with the number of images that were run.
 
     Raises:
         DataError: if neither validation nor test has an image.
@@ -78,7 +78,7 @@ def reference(net: nn.Module, dataset: Dataset, *, samples: int, advance: Callab
 def edge_case_logits(
     net: nn.Module, exits: Sequence[str], image: tuple[int, int, int], preprocess: Preprocess
 ) -> EdgeCaseLogits:
-    """The checkpoint's logits on images that are blank, saturated or noise.
+    """The checkpoint's logits on blank, saturated and noisy images.
 
     Args:
         net: images [B, C, H, W] -> E tensors [B, K], in evaluation mode, on the CPU.
@@ -98,7 +98,7 @@ def edge_case_logits(
 
 
 def held_out(dataset: Dataset) -> int:
-    """How many images there are to prove an export on.
+    """The number of held-out images that an export can be compared on.
 
     Raises:
         DataError: if there is none.
@@ -107,7 +107,7 @@ def held_out(dataset: Dataset) -> int:
     if count == 0:
         raise DataError(
             f"'{dataset.name}' holds out no image: its validation and test splits are empty.",
-            allowed="at least one image: an export is proved on real images that were not trained on",
+            allowed="at least one image: an export is compared with the checkpoint on images that were not trained on",
             next_step="raise data.validation in the recipe before the training",
         )
     return count

@@ -124,7 +124,7 @@ class _Tally:
         problem = ""
         if failed:
             problem = (
-                f"{len(failed)} of {len(rows)} images leave elsewhere or with another answer, "
+                f"{len(failed)} of {len(rows)} images take another exit or get another class, "
                 f"logits are off by up to {largest:.2g} (allowed {allowed:.2g})"
             )
         finite = largest if np.isfinite(largest) else None

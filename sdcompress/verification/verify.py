@@ -137,8 +137,9 @@ def _check_one_graph(opened: Artifact, one_graph: OneGraph, engine: Engine, inpu
     comparison = compare_one_graph(run, engine, inputs, batches=batches, allowed=allowed)
     if problem := parity.describe_failures(comparison.findings):
         raise ParityError(
-            f"'{one_graph.file}' of '{opened.path}' does not answer as its segments do on this machine. {problem}.",
-            allowed="the same exit and answer for every golden image",
+            f"'{one_graph.file}' of '{opened.path}' does not predict what its segments predict on this machine. "
+            f"{problem}.",
+            allowed="the same exit and class for every golden image",
             next_step="run 'sdcompress doctor'; try the version of onnxruntime that its manifest names",
         )
 

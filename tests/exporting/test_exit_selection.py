@@ -16,8 +16,8 @@ from sdcompress.data.preprocess import normalise
 from sdcompress.errors import UnknownNameError, UsageError
 from sdcompress.exporting.exit_selection import kept_exits
 from sdcompress.exporting.export import Target, export, export_all
-from sdcompress.exporting.graph import all_exits
-from sdcompress.exporting.layout import cut
+from sdcompress.exporting.graph import export_all_exits
+from sdcompress.exporting.layout import cut_layout
 from sdcompress.models.build import build
 from sdcompress.onnx_graph.partition import cut_segments, serialize
 from sdcompress.runtime.open import open_engine
@@ -52,7 +52,7 @@ def test_names_that_make_no_cascade_are_refused(wanted: list[str], error: type[E
 def resnet() -> onnx.ModelProto:
     torch.manual_seed(0)
     net = build(Model(), Exits(auto=3, head="bottleneck"), classes=5, image=(3, SIDE, SIDE)).eval()
-    return all_exits(net.logits_only(), net.exit_names, (3, SIDE, SIDE))
+    return export_all_exits(net.logits_only(), net.exit_names, (3, SIDE, SIDE))
 
 
 SUBSETS = [(*chosen, "final") for count in (1, 2, 3) for chosen in combinations(KNOWN[:-1], count)]
@@ -65,7 +65,7 @@ def test_any_choice_gives_the_logits_of_the_whole_chain(
 ) -> None:
     every = [f"{name}_logits" for name in KNOWN]
     pieces = cut_segments(resnet, every)
-    found = cut(resnet, layout, kept)  # type: ignore[arg-type]
+    found = cut_layout(resnet, layout, kept)  # type: ignore[arg-type]
     assert len(found.models) == (len(kept) if layout == "cascade" else 1)
     images = np.random.default_rng(0).normal(size=(5, 3, SIDE, SIDE)).astype(np.float32)
     chain = SegmentSessions([serialize(piece) for piece in pieces], network_input="input", logits=every, threads=1)

@@ -101,7 +101,7 @@ def test_verify_finds_a_graph_of_other_thresholds(one_graph_once: Made, tmp_path
     )
     kept = {name: getattr(opened.manifest, name) for name in type(opened.manifest).model_fields if name != "digest"}
     seal(path, **{**kept, "one_graph": changed})
-    with pytest.raises(ParityError, match=r"model\.onnx.*exit1: .* leave elsewhere"):
+    with pytest.raises(ParityError, match=r"model\.onnx.*exit1: .* take another exit"):
         verify(path)
 
 
@@ -111,7 +111,7 @@ def test_a_graph_that_answers_otherwise_is_set_aside(
     monkeypatch.setattr(
         one_graph, "merge", lambda manifest, segments, _, **kind: merge.merge(manifest, segments, (0.99, 0.6), **kind)
     )
-    with pytest.raises(ParityError, match="does not answer as its segments do"):
+    with pytest.raises(ParityError, match="does not predict what its segments predict"):
         export_one_graph(one_graph_once("cascade"), tmp_path / "out", kind="graph", host=HERE)
     assert not (tmp_path / "out").exists()
     assert {file.name for file in (tmp_path / "out.failed").iterdir()} == {"model.onnx", "parity.json"}
@@ -133,7 +133,7 @@ def test_a_graph_that_gains_nothing_is_refused_and_nothing_is_written(
     [
         ({"layout": "all", "policy": (0.9, 0.8)}, "has the layout 'all' and a policy"),
         ({}, "(?s)has the layout 'cascade' and no policy.*next: sdcompress calibrate"),
-        ({"policy": (1.5, 2.0)}, "nobody leaves before the last exit"),
+        ({"policy": (1.5, 2.0)}, "no sample exits early"),
     ],
 )
 def test_what_has_no_thresholds_that_fire_is_refused(

@@ -10,7 +10,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from sdcompress.errors import UsageError
-from sdcompress.exporting.graph import all_exits
+from sdcompress.exporting.graph import export_all_exits
 from sdcompress.models.build import build
 from sdcompress.onnx_graph.partition import cut_segments, serialize, tensor_specs
 from sdcompress.schema.recipe import Exits, Model
@@ -156,7 +156,7 @@ def test_networks_of_several_families_are_cut_right(name: str) -> None:
     side = 32
     torch.manual_seed(0)
     net = build(Model(name=name), Exits(auto=3, head="linear"), classes=7, image=(3, side, side)).eval()
-    model = all_exits(net.logits_only(), net.exit_names, (3, side, side))
+    model = export_all_exits(net.logits_only(), net.exit_names, (3, side, side))
     logits = [f"{exit_}_logits" for exit_ in net.exit_names]
     pieces = cut_segments(model, logits)
     assert len(pieces) == 4

@@ -13,8 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
 
-from sdcompress.exporting.export import Target, _tell_unknown, export_all
-from sdcompress.exporting.graph import all_exits
+from sdcompress.exporting.export import Target, _warn_unsupported, export_all
+from sdcompress.exporting.graph import export_all_exits
 from sdcompress.exporting.layout import Layout
 from sdcompress.models.build import build
 from sdcompress.onnx_graph.exit_signals import add_signals
@@ -107,7 +107,7 @@ class Grouped(nn.Module):
 @pytest.mark.parametrize("opset", [16, 17])
 def test_norms_of_groups_and_instances_are_exported_without_a_plugin(opset: int) -> None:
     net = Grouped().eval()
-    model = all_exits(net, ["final"], (3, 8, 8), opset=opset)
+    model = export_all_exits(net, ["final"], (3, 8, 8), opset=opset)
     assert "InstanceNormalization" not in operators(model)
     assert "HardSwish" in operators(model)  # 8.5 knows it
     assert set(operators(model)) <= TENSORRT_8_5
@@ -136,7 +136,7 @@ def test_segments_with_signals_are_made_of_what_tensorrt_8_5_knows(name: str, he
         pytest.importorskip("timm")
     torch.manual_seed(0)
     net = build(Model(name=name), Exits(auto=1, head=head), classes=7, image=(3, side, side)).eval()
-    model = all_exits(net.logits_only(), net.exit_names, (3, side, side), opset=16)
+    model = export_all_exits(net.logits_only(), net.exit_names, (3, side, side), opset=16)
     first, last = cut_segments(model, [f"{exit_}_logits" for exit_ in net.exit_names])
     first, _ = add_signals(first, net.exit_names[0], f"{net.exit_names[0]}_logits", batch="batch")
     assert set(operators(first)) | set(operators(last)) <= TENSORRT_8_5 - {"InstanceNormalization"}
@@ -161,7 +161,7 @@ def test_of_several_artifacts_each_is_told_although_their_files_are_called_alike
         return Layout("single", ("final",), {"model.onnx": helper.make_model(helper.make_graph([node], "g", [], []))})
 
     with pytest.warns(UserWarning, match="Mish .node 'the-mish' of first/model.onnx"):
-        _tell_unknown({"first": layout("Mish"), "second": layout("Relu")})
+        _warn_unsupported({"first": layout("Mish"), "second": layout("Relu")})
 
 
 def test_the_table_is_of_onnx_operators_that_opset_17_has() -> None:

@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 import torch
 
-from sdcompress.exporting.graph import all_exits
+from sdcompress.exporting.graph import export_all_exits
 from sdcompress.models.build import build
 from sdcompress.onnx_graph.tensorrt8 import DYNAMO_OPSET, unsupported_by_8_5
 from sdcompress.quantizing.precisions._base import FloatSegment
@@ -42,7 +42,7 @@ def test_a_transformer_is_close_whatever_its_opset(opset: int, options: str) -> 
         for name, parameter in net.named_parameters():
             if name.endswith("bias"):
                 parameter.normal_(std=0.2)
-    model = without_signals(all_exits(net.logits_only(), net.exit_names, IMAGE, opset=opset), [])
+    model = without_signals(export_all_exits(net.logits_only(), net.exit_names, IMAGE, opset=opset), [])
     images = np.random.default_rng(0).normal(size=(48, *IMAGE)).astype(np.float32)
     logits = [value.name for value in model.graph.output]
     segment = FloatSegment(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sdcompress import data
 from sdcompress.data.preprocess import normalise
-from sdcompress.exporting.graph import all_exits
+from sdcompress.exporting.graph import export_all_exits
 from sdcompress.models.build import build
 from sdcompress.schema.recipe import Exits, Recipe
 from sdcompress.training.save import Resumable, save
@@ -47,7 +47,7 @@ def tiny() -> nn.Module:
 
 @pytest.fixture(scope="session")
 def model(tiny: nn.Module) -> onnx.ModelProto:
-    return all_exits(tiny, NAMES, IMAGE)
+    return export_all_exits(tiny, NAMES, IMAGE)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""A chain on a device: inputs go up once, what is needed to decide comes down, and only it, once for each exit."""
+"""A chain on a device: inputs are uploaded once, and only the signals of each exit are downloaded."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ __all__ = ["ResidentChain", "ResidentRun"]
 
 Launch = Callable[[], None]
 
-_MOVES, _TURNS = 16, 7  # rows moved at a time, and times, to learn what one takes
+_MOVES, _TURNS = 16, 7  # rows moved at once, and repetitions, to time one row
 
 
 class ResidentChain:
-    """See ``Chain``. One run at a time: they share the memory and the queue, and others wait.
+    """See ``Chain``. Runs share the memory and the queue, so one run waits for the other.
 
     Args:
-        device: where the tensors live.
+        device: that holds the tensors.
         manifest: of the artifact.
         programs: one for each of its segments.
-        buckets: the numbers of rows that these are run with.
-        where: what computes them.
+        buckets: the numbers of rows that these run with.
+        where: the execution target.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class ResidentChain:
         return self.buckets.largest
 
     def rows(self, rows: int) -> int:
-        """The bucket that they are rounded up to; what does not fit one is run in parts."""
+        """The bucket that a number of rows is rounded up to; more than ``largest`` are run in parts."""
         if rows > self.largest:
             return rows
         return self.buckets.rows[self.buckets.position(rows)]
@@ -74,7 +74,7 @@ class ResidentChain:
             return checked(inputs, self._image)
         array = self.device.accept(inputs)
         if array is None:
-            return checked(inputs, self._image)  # which says what it is instead
+            return checked(inputs, self._image)  # which raises for anything but a batch of images
         if array.dtype != np.float32 or array.shape[1:] != self._image:
             raise InputError(
                 f"The input is {array.dtype} of the shape {list(array.shape)}, on the device.",
@@ -88,18 +88,18 @@ class ResidentChain:
         return ResidentRun(self, inputs)
 
     def stage(self, position: int, rows: int) -> None:
-        """Queue what lies between the exit before and this one.
+        """Queue the segments between the exit before and this one.
 
         Args:
             position: of the exit.
-            rows: that are allocated.
+            rows: allocated rows.
         """
         begin, end = self._segments_of_exit[position]
         for launch in self._launches[self.buckets.position(rows)][begin:end]:
             launch()
 
     def warm_up(self) -> None:
-        """Run every stage twice in every bucket, so that no later call pays for what is made at first."""
+        """Run every stage twice in every bucket, so that no later call pays for the initialisation."""
         with self.lock:
             for rows in self.buckets.rows * 2:
                 for position in range(len(self.exits)):
@@ -107,7 +107,7 @@ class ResidentChain:
                 self.device.finish()
 
     def move_ms(self, position: int) -> float | None:
-        """To move one row of all tensors that go on, measured; None if the buckets are too small to move any."""
+        """The measured time to move one row of all carried tensors; None if the buckets are too small to move any."""
         count = min(_MOVES, self.largest // 2)
         if count == 0:
             return None
@@ -122,7 +122,7 @@ class ResidentChain:
         return float(np.median(times_ns)) / count / 1e6
 
     def compact(self, position: int, moves: Moves) -> None:
-        """Queue the copies that move rows of what goes on after an exit."""
+        """Queue the copies that move rows of the tensors carried past an exit."""
         blocks = list(moves.blocks())
         for address, spec in self._carried_bindings[position]:
             for target, start, count in blocks:
@@ -137,17 +137,17 @@ class ResidentChain:
 
 
 class ResidentRun:
-    """See ``Run``. Arrays that it gives lie in pinned memory, which the next run overwrites.
+    """See ``Run``. The arrays that it returns are in pinned memory, which the next run overwrites.
 
     Args:
-        chain: on whose memory it runs.
-        inputs: float32 [rows, C, H, W] in the host's memory or the device's.
+        chain: whose memory it uses.
+        inputs: float32 [rows, C, H, W] in host or device memory.
     """
 
     def __init__(self, chain: ResidentChain, inputs: Float | DeviceArray) -> None:
         self._chain, self._inputs, self._rows = chain, inputs, len(inputs)
         self._idle = True
-        self._read: dict[int, Float] = {}  # logits that have been asked for already, by exit
+        self._read: dict[int, Float] = {}  # logits that were copied already, by exit
 
     def __enter__(self) -> Self:
         self._chain.lock.acquire()
@@ -164,12 +164,12 @@ class ResidentRun:
         self._leave()
 
     def stage(self, position: int) -> None:
-        """Queue it."""
+        """Queue the stage of an exit."""
         self._idle = False
         self._chain.stage(position, self._rows)
 
     def signals(self, position: int, temperature: float) -> Signals:
-        """From the graph, if it computes them at this temperature: one copy, and one wait."""
+        """The signals of the graph if it computes them at this temperature, in one copy; else those of the logits."""
         readback, exit_ = self._chain.memory.signals[position], self._chain.exits[position]
         if readback is None or temperature != 1:
             logits = self.logits(position)
@@ -180,7 +180,7 @@ class ResidentRun:
         return _signals(exit_, readback, self._rows)
 
     def logits(self, position: int) -> Float:
-        """Queue a copy."""
+        """Queue a copy of the logits."""
         if position not in self._read:
             readback = self._chain.memory.logits[position]
             self._queue(readback)
@@ -189,7 +189,7 @@ class ResidentRun:
         return self._read[position]
 
     def compact(self, position: int, moves: Moves) -> None:
-        """Queue the copies."""
+        """Queue the copies of a compaction."""
         self._idle = False
         self._chain.compact(position, moves)
         self._rows = moves.rows
@@ -220,7 +220,7 @@ class ResidentRun:
             device.upload(address, staged)
 
     def _leave(self) -> None:
-        """The queue must be empty before others use the memory, also where something failed."""
+        """Empty the queue before another run uses the memory, also after an error."""
         try:
             self.finish()
         finally:
@@ -231,6 +231,6 @@ def _signals(exit_: Exit, readback: Readback, rows: int) -> Signals:
     assert exit_.signals is not None, "there is a reading"
     values: npt.NDArray[Any] = readback.arrays[exit_.signals.values][:rows]
     answer: npt.NDArray[Any] = readback.arrays[exit_.signals.answer][:rows]
-    # FP16 engines may answer in float16, and TensorRT 8 in int32; arrays of the right type are not copied
+    # FP16 engines may return float16, and TensorRT 8 int32; arrays of the right type are not copied
     values, answer = values.astype(np.float32, copy=False), answer.astype(np.int64, copy=False)
     return Signals(values[:, 0], values[:, 1], values[:, 2], answer)

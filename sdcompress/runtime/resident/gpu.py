@@ -10,14 +10,14 @@ __all__ = ["GpuDevice"]
 
 
 class GpuDevice(Cuda):
-    """See ``Device``; as ``Cuda`` it is also a ``Recorder``, of CUDA graphs."""
+    """See ``Device``; as a ``Cuda`` it is also a ``GraphRecorder``."""
 
     def accept(self, inputs: object) -> DeviceArray | None:
-        """An array in the memory of this GPU, of torch, cupy or another library; nothing is copied."""
+        """An array of torch, cupy or another library in the memory of this GPU, without a copy."""
         return device_array(inputs, self.stream)
 
     def after(self, array: DeviceArray) -> None:
-        """Wait for the stream on which it was made; for everything, where nobody says which that is."""
+        """Wait for the array's stream; for all streams if it is unknown."""
         if array.stream == UNKNOWN:
             self.wait_for_all()
         elif array.stream is not None:

@@ -1,4 +1,4 @@
-"""Where every tensor of a chain lies: one place each, so that the output of a segment is the next one's input."""
+"""Allocate one place for every tensor of a chain, so that a segment's output is the next one's input."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ BUILD = "build engines here: sdcompress export ARTIFACT --format trt --out FOLDE
 
 
 class Binding(NamedTuple):
-    """A tensor of at most ``Memory.rows`` rows on the device."""
+    """A tensor's address on the device and its spec."""
 
     address: int
     spec: TensorSpec
 
 
 class Readback(NamedTuple):
-    """What is copied to the host at an exit: tensors that lie side by side, in one copy.
+    """Adjacent tensors that are copied to the host at an exit, in one copy.
 
     Attributes:
-        start: address of the first of them on the device.
-        host: pinned, for all of them.
-        arrays: views into ``host`` of the most rows, by the name of the tensor.
+        start: address of the first tensor on the device.
+        host: pinned memory for all of them.
+        arrays: views into ``host`` with the most rows, by the name of the tensor.
         last: offset of the last tensor in bytes; the copy ends with its rows.
     """
 
@@ -40,7 +40,7 @@ class Readback(NamedTuple):
     last: int
 
     def size(self, rows: int) -> int:
-        """Bytes that must be copied for so many rows."""
+        """Bytes to copy for a number of rows."""
         *_, tensor = self.arrays.values()
         return self.last + rows * int(tensor[:1].nbytes)
 
@@ -49,10 +49,10 @@ class Memory(NamedTuple):
     """All memory of a chain.
 
     Attributes:
-        places: of every tensor on the device.
-        staging: pinned float32 [rows, C, H, W], where inputs wait to be copied.
-        signals: what is read to decide at each exit; None where an exit computes none.
-        logits: what is read where somebody leaves, for each exit.
+        bindings: of every tensor on the device.
+        staging: pinned float32 [rows, C, H, W], from which inputs are uploaded.
+        signals: for each exit the readback of its signals; None if its graph computes none.
+        logits: for each exit the readback of its logits.
     """
 
     bindings: Mapping[str, Binding]
@@ -65,13 +65,13 @@ def allocate(device: Device, manifest: Manifest, programs: Sequence[Program], ro
     """Lay out all tensors and allocate them.
 
     Args:
-        device: where.
+        device: that holds them.
         manifest: of the artifact.
         programs: its segments.
-        rows: the most of a batch.
+        rows: largest batch.
 
     Raises:
-        ArtifactError: if the programs do not fit each other or the manifest.
+        ArtifactError: if the programs do not match each other or the manifest.
     """
     specs = tensor_specs(manifest, programs)
     signal_groups = [[exit_.signals.values, exit_.signals.answer] for exit_ in manifest.exits if exit_.signals]
@@ -92,10 +92,10 @@ def allocate(device: Device, manifest: Manifest, programs: Sequence[Program], ro
 
 
 def tensor_specs(manifest: Manifest, programs: Sequence[Program]) -> dict[str, TensorSpec]:
-    """Every tensor as the programs have it, after checking that they mean the same by each name.
+    """The spec of every input and output of the programs, by name.
 
     Raises:
-        ArtifactError: if one lacks a tensor of the manifest, or two of them differ on one.
+        ArtifactError: if a program lacks a tensor of the manifest, or two programs differ in a tensor.
     """
     image = tuple(int(size) for size in manifest.input.shape[1:])
     specs = {manifest.input.name: TensorSpec(np.dtype(np.float32), image)}
@@ -130,7 +130,7 @@ def _spec_text(spec: TensorSpec) -> str:
 
 
 def _offsets(specs: Sequence[TensorSpec], rows: int) -> list[int]:
-    """Where each begins, and where the last one ends."""
+    """The offset of each tensor, and the end of the last one."""
     offsets = [0]
     for spec in specs:
         size = rows * spec.row_bytes

@@ -1,8 +1,8 @@
-"""A segment as a TensorRT engine: one context for each bucket, of a fixed shape, so that its graph can be replayed.
+"""Run a segment as a TensorRT engine, with one context of a fixed shape for each bucket, whose CUDA graph is replayed.
 
-By names only: binding indices are gone in 10. A context is bound once, to memory that never moves. In TensorRT 8 a
-profile serves one context only: its buckets share that one, its shape is set before each run, and nothing is captured,
-unless the profile has one bucket (``--batch 1,2,4,8``).
+Tensors are bound by name: TensorRT 10 has no binding indices. A context is bound once, to memory that never moves. In
+TensorRT 8 a profile serves only one context. So the buckets of a profile share it, its shape is set before each run,
+and nothing is captured, unless the profile has one bucket (``--batch 1,2,4,8``).
 """
 
 from __future__ import annotations
@@ -36,13 +36,12 @@ __all__ = ["Loader", "PlanProgram", "Scratch", "check_version", "plan_bytes", "p
 
 
 def plan_bytes(artifact: Artifact, plan: Plan) -> bytes:
-    """The plan that stands in the manifest, and nothing else: a plan is code, and runs as soon as it is loaded.
+    """The bytes of a plan, if they have the manifest's SHA-256: a plan is code that runs as soon as it is loaded.
 
-    Opening the artifact has compared the file's SHA-256 already; the bytes that are handed on are compared again, as
-    the file may have been changed since.
+    Opening the artifact compared the hash already, but the file may have changed since.
 
     Raises:
-        ArtifactError: if they are others.
+        ArtifactError: if the hash differs.
     """
     file = artifact.file(plan)
     try:
@@ -59,10 +58,10 @@ def plan_bytes(artifact: Artifact, plan: Plan) -> bytes:
 
 
 def check_version(header: PlanHeader, file: str, engines: Engines) -> None:
-    """Compare the version that a plan names with the manifest's, before TensorRT sees a byte of it.
+    """Compare a plan's version with the manifest's, before TensorRT loads it.
 
     Args:
-        header: of the plan; one that names no version passes, and so does 8.5's, whose bytes may mean something else.
+        header: of the plan. One without a version passes, and so does 8.5's, whose bytes may mean something else.
         file: the plan's name.
         engines: of the manifest.
 
@@ -84,7 +83,7 @@ def check_version(header: PlanHeader, file: str, engines: Engines) -> None:
 
 
 class Loader(NamedTuple):
-    """What loads plans: TensorRT as a module, a runtime of it, and what it says."""
+    """TensorRT's module, a runtime of it, and its log."""
 
     trt: TensorRT
     runtime: tensorrt.Runtime
@@ -101,10 +100,10 @@ def programs(
         artifact: opened.
         engines: of its manifest.
         device: where they run.
-        buckets: the numbers of rows that they are run with.
+        buckets: the numbers of rows that they run with.
 
     Raises:
-        ArtifactError: if a plan is not what the manifest says, or cannot be loaded.
+        ArtifactError: if a plan differs from the manifest, or cannot be loaded.
         SetupError: if there is too little memory.
     """
     loaded = []
@@ -115,7 +114,7 @@ def programs(
         if engine is None:
             raise ArtifactError(
                 f"TensorRT {version_of(loader.trt)} cannot load '{plan.file}': {loader.log.reason()}.",
-                allowed=f"a plan of TensorRT {engines.tensorrt} for {engines.gpu}, as the manifest says it is",
+                allowed=f"a plan of TensorRT {engines.tensorrt} for {engines.gpu}, as the manifest says",
                 next_step=BUILD,
             )
         _check_profiles(loader.trt, engine, plan.file, engines.profiles)
@@ -129,7 +128,7 @@ def programs(
 
 
 class Scratch(NamedTuple):
-    """Memory on the device that every context computes in, one after the other."""
+    """Scratch memory on the device, which all contexts use one after the other."""
 
     address: int
     size: int
@@ -139,12 +138,12 @@ class PlanProgram:
     """See ``Program``.
 
     Args:
-        loader: of the engine; kept as long as it.
+        loader: of the engine, which must live as long as the engine.
         engine: deserialized.
-        segment: what the manifest says of its graph.
-        device: where it runs.
-        buckets: the numbers of rows that it is run with.
-        scratch: that it shares with others.
+        segment: the entry of its graph in the manifest.
+        device: that runs it.
+        buckets: the numbers of rows that it runs with.
+        scratch: shared with other programs.
     """
 
     def __init__(
@@ -171,10 +170,10 @@ class PlanProgram:
         self.inputs = {name: spec for name, spec in specs.items() if engine.get_tensor_mode(name) == input_mode}
         self.outputs = {name: spec for name, spec in specs.items() if name not in self.inputs}
         self._shared = profiles_shared(loader.trt)
-        self._contexts: dict[int, tensorrt.IExecutionContext] = {}  # the last of each profile
+        self._contexts: dict[int, tensorrt.IExecutionContext] = {}  # the last one of each profile
 
     def bind(self, bucket: int, rows: int, addresses: Mapping[str, int]) -> Callable[[], None]:
-        """A context of its own, because a captured graph is for one shape and one context's memory."""
+        """Bind a context of its own, because a captured graph has one shape and one context's memory."""
         profile, fixed = self._buckets.profiles[bucket], self._shared or self._buckets.alone_in_profile(bucket)
         context = None if fixed else self._contexts.get(profile)
         if context is None:
@@ -197,7 +196,7 @@ class PlanProgram:
                     next_step="check 'nvidia-smi', and run it again in a new process",
                 )
 
-        # kept by the caller alone: a reference from here would be a cycle, and the GPU's memory wait for a collection
+        # only the caller keeps it: a reference from here would be a cycle, and hold GPU memory until a collection
         return GraphReplay(enqueue, self._device if fixed else None)
 
     def _context(self, profile: int, addresses: Mapping[str, int]) -> tensorrt.IExecutionContext:
@@ -208,7 +207,7 @@ class PlanProgram:
             self._device.finish()
         for name in (*self.inputs, *self.outputs):
             set_address = partial(context.set_tensor_address, name, addresses[name])
-            self._must(set_address, f"use memory of ours for '{name}'")
+            self._must(set_address, f"bind '{name}' to memory")
         return context
 
     def _shape(self, context: tensorrt.IExecutionContext, rows: int) -> None:
@@ -240,11 +239,11 @@ def _check_profiles(trt: TensorRT, engine: tensorrt.ICudaEngine, file: str, prof
 
 
 def row_shape(shape: tuple[int, ...], listed: Tensor | None) -> tuple[int, ...]:
-    """A tensor's shape without the batch; a size that the engine computes when it runs (-1) is the manifest's.
+    """A tensor's shape without the batch; sizes that the engine computes at run time (-1) come from the manifest.
 
     Args:
-        shape: as the engine has it, the batch first.
-        listed: the tensor in the manifest, if it is there; where that does not know the size either, it stays -1.
+        shape: of the engine, the batch first.
+        listed: the tensor in the manifest, if it is there; sizes that it does not know either stay -1.
     """
     listed_sizes = dict(enumerate(listed.shape)) if listed is not None else {}
     sizes = (listed_sizes.get(at) if size < 0 else size for at, size in enumerate(shape[1:], 1))

@@ -1,4 +1,4 @@
-"""When work is recorded once and then replayed: after a first plain run, and never again where it cannot be."""
+"""Record queued work after its first run and replay it; work that cannot be recorded runs plainly."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ Recording = TypeVar("Recording")
 
 
 class GraphRecorder(Protocol[Recording]):
-    """What can record queued work and replay it: CUDA graphs on a stream."""
+    """Records queued work and replays it, such as CUDA graphs on a stream."""
 
     def capture(self, queue: Callable[[], None]) -> Recording | None:
-        """Record what the call queues, without doing it; None if that is not possible, with everything as before."""
+        """Record the work that a call queues, without doing it; None, without any effect, if that is not possible."""
 
     def launch(self, recording: Recording, /) -> None:
-        """Queue what was recorded."""
+        """Queue recorded work."""
 
 
 class GraphReplay(Generic[Recording]):
-    """Work of fixed shapes and addresses. The first call runs it plainly, because an engine sets itself up then.
+    """Work of fixed shapes and addresses; the first call runs it plainly, because engines initialise themselves then.
 
     Args:
         queue: queues the work.
@@ -35,15 +35,15 @@ class GraphReplay(Generic[Recording]):
 
     @property
     def recorded(self) -> bool:
-        """Whether it is replayed."""
+        """Whether the work is recorded."""
         return self._recording is not None
 
     def __call__(self) -> None:
-        """Queue it."""
+        """Queue the work."""
         if self._recording is None and self._ran and self._recorder is not None:
             self._recording = self._recorder.capture(self._queue)
             if self._recording is None:
-                self._recorder = None  # it will not be possible the next time either
+                self._recorder = None  # the next attempt would fail too
         if self._recording is None or self._recorder is None:
             self._queue()
             self._ran = True

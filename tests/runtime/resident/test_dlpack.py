@@ -91,7 +91,7 @@ def test_a_tensor_of_torch_is_read_where_it_lies() -> None:
         device_array(tensor.transpose(2, 3), 0, device_type=HOST)
     with pytest.raises(InputError, match=r"DLPack's type 4 of 16 bits"):
         device_array(tensor.to(torch.bfloat16), 0, device_type=HOST)
-    with pytest.raises(InputError, match=r"does not give its memory") as caught:
+    with pytest.raises(InputError, match=r"does not export its memory") as caught:
         device_array(tensor.requires_grad_(), 0, device_type=HOST)
     assert ".detach()" in str(caught.value)
     assert device_array(tensor.detach(), 0) is None  # not on a GPU

@@ -40,5 +40,5 @@ def plan(**layers: int) -> PlanFacts:
 def test_a_precision_is_looked_for_in_all_plans_together() -> None:
     head = ("int8", plan(fp32=4))  # a segment of a cascade may be a head alone, which stays fp32
     check_precision([("int8", plan(int8=3, fp32=1)), head], typed=False)
-    with pytest.raises(VerificationError, match=r"int8 was asked for, and no layer gives it \(8 fp32\)"):
+    with pytest.raises(VerificationError, match=r"int8 was requested, and no layer has it \(8 fp32\)"):
         check_precision([head, head, ("fp16", plan(fp16=1))], typed=True)

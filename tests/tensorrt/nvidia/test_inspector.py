@@ -82,10 +82,10 @@ def test_layers_as_asked_are_no_problem(asked: Any, layers: dict[str, int]) -> N
 @pytest.mark.parametrize(
     ("asked", "layers", "words"),
     [
-        ("fp32", {"fp32": 3, "fp16": 1}, "layers give fp16"),
-        ("fp16", {"fp16": 3, "int8": 1}, "layers give int8"),
-        ("fp8", {"fp8": 3, "int8": 1}, "layers give int8"),
-        ("int8", {"int8": 3, "fp8": 1}, "layers give fp8"),
+        ("fp32", {"fp32": 3, "fp16": 1}, "layers are fp16"),
+        ("fp16", {"fp16": 3, "int8": 1}, "layers are int8"),
+        ("fp8", {"fp8": 3, "int8": 1}, "layers are int8"),
+        ("int8", {"int8": 3, "fp8": 1}, "layers are fp8"),
     ],
 )
 def test_less_than_was_asked_for_is_a_problem(asked: Any, layers: dict[str, int], words: str) -> None:
@@ -95,11 +95,11 @@ def test_less_than_was_asked_for_is_a_problem(asked: Any, layers: dict[str, int]
 @pytest.mark.parametrize(("asked", "layers"), [("fp16", {"fp32": 3}), ("int8", {"fp16": 3}), ("fp8", {"fp16": 3})])
 @pytest.mark.parametrize("typed", [True, False])
 def test_what_no_layer_gives_is_a_problem(asked: Any, layers: dict[str, int], typed: bool) -> None:
-    assert "no layer gives it" in str(missing_problem(asked, layers, typed=typed))
+    assert "no layer has it" in str(missing_problem(asked, layers, typed=typed))
 
 
 @pytest.mark.parametrize("layers", [{UNKNOWN: 2}, {UNKNOWN: 1, "fp32": 5}, {}])
 def test_layers_of_unknown_types_are_believed_where_the_types_of_the_graph_bind(layers: dict[str, int]) -> None:
     assert missing_problem("fp16", layers, typed=True) is None
-    assert "no layer gives it" in str(missing_problem("fp16", layers, typed=False))
+    assert "no layer has it" in str(missing_problem("fp16", layers, typed=False))
     assert missing_problem("fp32", layers, typed=False) is None  # 8.x may give less only where a flag allows it
