@@ -203,7 +203,7 @@ def show_explanation(found: Explanation) -> None:
 
 def show_bench(found: BenchReport) -> None:
     """Latency of every artifact, of the run and end to end, and the ratios."""
-    from sdcompress.reporting.noise import noise
+    from sdcompress.reporting.cautions import noise
 
     rows = []
     for record in found.records:

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 
 from sdcompress import methods
-from sdcompress.data.preprocess import normalise
 from sdcompress.data.samples import Dataset
 from sdcompress.errors import ParityError
 from sdcompress.exporting.ensemble import GeometricEnsemble
@@ -14,6 +13,7 @@ from sdcompress.exporting.exit_selection import kept_exits
 from sdcompress.exporting.graph import BATCH, INPUT, export_all_exits
 from sdcompress.exporting.layout import cut_layout
 from sdcompress.exporting.reference import edge_case_logits
+from sdcompress.modalities._geometry import normalise
 from sdcompress.models.build import build
 from sdcompress.models.multiexit import MultiExit
 from sdcompress.schema.manifest import Input
@@ -56,16 +56,26 @@ def _export(net: MultiExit, recipe: Recipe, dataset: Dataset) -> None:
     logits_of = net.logits_only()
     ensemble = GeometricEnsemble(logits_of, list(range(len(exits)))) if settings.ensemble else logits_of
     graph = export_all_exits(ensemble, exits, dataset.image, opset=settings.opset)
-    layout = cut_layout(graph, "all", exits)
+    layout = cut_layout(graph, "all", exits, dataset.task)
     for name in settings.layouts if len(exits) > 1 else ():
-        cut_layout(graph, name, exits[-1:] if name == "single" else kept_exits(exits, settings.kept_exits))
+        cut_layout(
+            graph, name, exits[-1:] if name == "single" else kept_exits(exits, settings.kept_exits), dataset.task
+        )
     images = dataset.train.images(np.arange(min(_IMAGES, len(dataset.train))))
     with torch.no_grad():
         logits = [output.numpy() for output in ensemble(torch.from_numpy(normalise(images, dataset.preprocess)))]
     network_input = Input(name=INPUT, dtype="float32", shape=(BATCH, *dataset.image), preprocess=dataset.preprocess)
     truth = dict(zip(exits, logits, strict=True))
     edge_cases = edge_case_logits(ensemble, exits, dataset.image, dataset.preprocess)
-    gate = ParityGate(images, truth, edge_cases, network_input=network_input, settings=settings, advance=lambda _: None)
+    gate = ParityGate(
+        images,
+        truth,
+        edge_cases,
+        network_input=network_input,
+        task=dataset.task,
+        settings=settings,
+        advance=lambda _: None,
+    )
     # untrained logits that are not finite prove nothing about a trained network
     problems = [
         f"{finding.exit}: {finding.problem}"

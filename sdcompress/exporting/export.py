@@ -137,7 +137,7 @@ def export_all(
         manifests, layouts = [], []
         for target, exits, choice, folder in zip(targets, exits_of, choices, folders, strict=True):
             graph = exported[choice]
-            layout = cut_layout(graph.model, target.layout, exits)
+            layout = cut_layout(graph.model, target.layout, exits, source.task)
             layout.describe(source.classes, source.preprocess)
             records = graph.gate(layout.graphs, layout.logits, out=target.out, what=f"layout '{target.layout}'")
             graph.gate.signals(layout.graphs, layout.signals, layout.logits)
@@ -215,12 +215,13 @@ def _export(
         logits,
         edge_case_logits(logits_of, exits, source.image, source.preprocess),
         network_input=facts.network_input,
+        task=source.task,
         settings=settings,
         advance=count,
         threads=torch.get_num_threads(),
     )
     model = export_all_exits(logits_of, exits, source.image, opset=settings.opset)
-    uncut = cut_layout(model, "all", exits)
+    uncut = cut_layout(model, "all", exits, source.task)
     gate(uncut.graphs, uncut.logits, out=out, what="ONNX export")
     return _Exported(model, gate, facts)
 

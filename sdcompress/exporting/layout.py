@@ -18,6 +18,7 @@ from sdcompress.onnx_graph.exit_signals import add_signals
 from sdcompress.onnx_graph.macs import macs, parameters
 from sdcompress.onnx_graph.partition import cut_segments, prune_heads, serialize, tensor_specs
 from sdcompress.schema.manifest import Exit, ExitSignals, Input, Manifest, ParityRecord, Preprocess, Provenance, Segment
+from sdcompress.tasks import Task
 
 __all__ = ["ExportFacts", "Layout", "LayoutName", "cut_layout", "write_layout"]
 
@@ -78,7 +79,7 @@ class ExportFacts:
     provenance: Provenance
 
 
-def cut_layout(model: onnx.ModelProto, name: LayoutName, exits: tuple[str, ...]) -> Layout:
+def cut_layout(model: onnx.ModelProto, name: LayoutName, exits: tuple[str, ...], task: Task) -> Layout:
     """Cut an all-exits graph for a layout with these exits; the heads of all others are pruned.
 
     Raises:
@@ -91,14 +92,14 @@ def cut_layout(model: onnx.ModelProto, name: LayoutName, exits: tuple[str, ...])
     graphs = cut_segments(model, logits, batch=BATCH)
     if name == "single":
         return Layout(name, exits, {"model.onnx": graphs[0]})
-    return _cascade(exits, graphs)
+    return _cascade(exits, graphs, task)
 
 
-def _cascade(exits: tuple[str, ...], graphs: Sequence[onnx.ModelProto]) -> Layout:
+def _cascade(exits: tuple[str, ...], graphs: Sequence[onnx.ModelProto], task: Task) -> Layout:
     """One segment for each exit; all but the last compute signals."""
     models, signals = [], {}
     for exit_, graph in zip(exits[:-1], graphs[:-1], strict=True):
-        model, signals[exit_] = add_signals(graph, exit_, logits_name(exit_), batch=BATCH)
+        model, signals[exit_] = add_signals(graph, exit_, logits_name(exit_), task, batch=BATCH)
         models.append(model)
     models.append(graphs[-1])
     return Layout("cascade", exits, {f"segment-{index}.onnx": model for index, model in enumerate(models)}, signals)

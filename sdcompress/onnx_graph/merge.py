@@ -17,12 +17,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from sdcompress.errors import UsageError
 from sdcompress.onnx_graph.edit import Renaming, drop_unused
-from sdcompress.onnx_graph.exit_signals import signal_nodes
 from sdcompress.onnx_graph.trace_score import trace_score
 from sdcompress.policies import restore
 from sdcompress.policies._base import ExitPolicy
 from sdcompress.schema.graphs import ANSWER, EXIT_INDEX, LOGITS
 from sdcompress.schema.manifest import ExitSignals, Manifest
+from sdcompress.tasks import task_of
 
 __all__ = ["merge"]
 
@@ -76,7 +76,7 @@ def merge(
 
 
 class _Scope:
-    """An unfinished graph: the main graph, or a branch of an ``If``.
+    """A graph under construction: the main graph, or a branch of an ``If``.
 
     Args:
         prefix: of new names, so that no name is in two scopes.
@@ -119,7 +119,7 @@ class _Merger:
         batch_of_one: bool,
     ) -> None:
         assert manifest.policy is not None
-        self._manifest, self._segments = manifest, segments
+        self._manifest, self._segments, self._task = manifest, segments, task_of(manifest)
         self._policy: ExitPolicy = restore(manifest.policy.kind, manifest.policy.parameters, len(manifest.exits))
         self._thresholds, self._alone = thresholds, batch_of_one
 
@@ -149,7 +149,9 @@ class _Merger:
                 break
             position += 1
         judged = history if self._policy.history else history[-1:]
-        nodes, constants, score = trace_score(self._policy, position, judged, f"exit-{position}/score")
+        nodes, constants, score = trace_score(
+            self._policy, position, judged, self._task.signal_names, f"exit-{position}/score"
+        )
         scope.add(nodes, constants)
         exits_here = scope.node("GreaterOrEqual", score, scope.constant(threshold, np.float32))
         return (*self._fork(scope, position, exits_here, tensors, history), scope)
@@ -169,10 +171,10 @@ class _Merger:
         """The exit's signals at its temperature; added here where the segment does not compute them."""
         exit_ = self._manifest.exits[position]
         if exit_.signals is not None and exit_.temperature == 1:
-            return ExitSignals(values=tensors[exit_.signals.values], answer=tensors[exit_.signals.answer])
+            return ExitSignals(values=tensors[exit_.signals.values], decision=tensors[exit_.signals.decision])
         scaled = scope.node("Mul", tensors[exit_.logits], scope.constant(1 / exit_.temperature, np.float32))
-        names = ExitSignals(values=f"{scaled}/signals", answer=f"{scaled}/answer")
-        scope.add(*signal_nodes(scaled, names, answer_of=tensors[exit_.logits]))
+        names = ExitSignals(values=f"{scaled}/signals", decision=f"{scaled}/decision")
+        scope.add(*self._task.signal_nodes(scaled, names.values, names.decision, decided_by=tensors[exit_.logits]))
         return names
 
     def _fork(
@@ -200,7 +202,7 @@ class _Merger:
             history = [
                 ExitSignals(
                     values=gather.node("Gather", earlier.values, rows),
-                    answer=gather.node("Gather", earlier.answer, rows),
+                    decision=gather.node("Gather", earlier.decision, rows),
                 )
                 for earlier in history
             ]

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from sdcompress.artifact.golden import Golden
-from sdcompress.data.preprocess import normalise
 from sdcompress.data.samples import Samples
 from sdcompress.errors import VerificationError
-from sdcompress.evaluation import metrics
 from sdcompress.evaluation.change import ExitComparison, Quality
+from sdcompress.modalities._geometry import normalise
 from sdcompress.schema.manifest import Manifest, ParityRecord
+from sdcompress.tasks import _probabilities as metrics
 from sdcompress.verification.sessions import open_sessions
 
 __all__ = ["ExitLoss", "compare_exits", "golden_records"]

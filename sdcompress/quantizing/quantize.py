@@ -14,8 +14,7 @@ import onnxruntime
 
 from sdcompress import registry
 from sdcompress.artifact.read import Artifact, open_artifact
-from sdcompress.artifact.rewrite import rewrite
-from sdcompress.artifact.write import derived, entry, staged
+from sdcompress.artifact.write import derived_provenance, entry, rewrite, staged
 from sdcompress.data.samples import Samples
 from sdcompress.errors import SetupError, UnknownNameError, UsageError, VerificationError
 from sdcompress.evaluation.change import Quality, check_drop
@@ -34,6 +33,7 @@ from sdcompress.schema import graphs as schema
 from sdcompress.schema.graphs import Segment
 from sdcompress.schema.manifest import Manifest, ParityRecord
 from sdcompress.schema.quantized import Quantized
+from sdcompress.tasks import task_of
 from sdcompress.verification.gate import save_failed
 from sdcompress.verification.verify import verify
 
@@ -164,7 +164,9 @@ def _models(
         segment = FloatSegment(
             bare, output_layers(bare, logits), partial(calibration.feeds, position), calibration.threads
         )
-        models[name] = with_signals(precision(segment), model, signals, batch=str(manifest.input.shape[0]))
+        models[name] = with_signals(
+            precision(segment), model, signals, task_of(manifest), batch=str(manifest.input.shape[0])
+        )
     return bare_models, models
 
 
@@ -309,7 +311,7 @@ def _write(
         for exit_, quality in zip(opened.manifest.exits, qualities, strict=True)
     )
     versions = {package: version(package) for package in ("sdcompress", "onnx", "onnxruntime")}
-    provenance = derived(opened.manifest)
+    provenance = derived_provenance(opened.manifest)
     provenance = provenance.model_copy(update={"versions": provenance.versions | versions})
     dropped = {"policy": None, "certificate": None, "one_graph": None, "engines": ()}
     return rewrite(

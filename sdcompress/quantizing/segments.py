@@ -16,6 +16,7 @@ from sdcompress.onnx_graph.edit import copy_model, drop_unused, drop_unused_init
 from sdcompress.onnx_graph.exit_signals import add_signals
 from sdcompress.quantizing.precisions._base import PRODUCTS
 from sdcompress.schema.manifest import ExitSignals, Segment
+from sdcompress.tasks import Task
 
 __all__ = ["count_products", "load_segment", "output_layers", "with_signals", "without_signals"]
 
@@ -57,7 +58,7 @@ def without_signals(model: onnx.ModelProto, signals: Collection[ExitSignals]) ->
         signals: names of the outputs to drop, with the nodes that only they depend on.
     """
     stripped = copy_model(model)
-    dropped = {name for names in signals for name in (names.values, names.answer)}
+    dropped = {name for names in signals for name in (names.values, names.decision)}
     outputs = [value for value in stripped.graph.output if value.name not in dropped]
     del stripped.graph.output[:], stripped.graph.value_info[:]
     stripped.graph.output.extend(outputs)
@@ -86,7 +87,12 @@ def output_layers(model: onnx.ModelProto, logits: Collection[str]) -> frozenset[
 
 
 def with_signals(
-    model: onnx.ModelProto, float32: onnx.ModelProto, signals: Collection[tuple[str, str, ExitSignals]], *, batch: str
+    model: onnx.ModelProto,
+    float32: onnx.ModelProto,
+    signals: Collection[tuple[str, str, ExitSignals]],
+    task: Task,
+    *,
+    batch: str,
 ) -> onnx.ModelProto:
     """The rewritten segment as it is stored: with signals in float32, outputs in their order, without metadata.
 
@@ -94,6 +100,7 @@ def with_signals(
         model: what a precision returned for ``without_signals``.
         float32: the segment in float32.
         signals: exit, name of its logits, names of its signals.
+        task: what the logits mean.
         batch: name of the batch axis.
     """
     rewritten = strip_metadata(model)
@@ -101,7 +108,7 @@ def with_signals(
     rewritten.graph.name = float32.graph.name
     drop_unused_initializers(rewritten.graph)
     for exit_, logits, _ in signals:
-        rewritten, _ = add_signals(rewritten, exit_, logits, batch=batch)
+        rewritten, _ = add_signals(rewritten, exit_, logits, task, batch=batch)
     for field in ("input", "output"):
         values = getattr(rewritten.graph, field)
         del values[:]

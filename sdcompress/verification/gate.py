@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from sdcompress.data.preprocess import normalise
 from sdcompress.errors import ParityError
+from sdcompress.modalities._geometry import normalise
 from sdcompress.onnx_graph.probe import first_not_finite
-from sdcompress.policies._base import SIGNALS_ATOL, signals_of
+from sdcompress.policies._base import SIGNALS_ATOL
 from sdcompress.schema.manifest import ExitSignals, Input, ParityRecord
 from sdcompress.schema.recipe import Export
 from sdcompress.storage import storage_errors
+from sdcompress.tasks import Task
 from sdcompress.verification import parity
 from sdcompress.verification.edge_cases import EdgeCaseLogits, differences, ill_conditioned
 from sdcompress.verification.sessions import SegmentSessions
@@ -36,6 +37,7 @@ class ParityGate:
         logits: for each exit the checkpoint's logits on them, float32 [N, K].
         edge_cases: the checkpoint's logits of the same exits on blank, saturated and noisy images.
         network_input: the network's input.
+        task: what the logits mean.
         settings: tolerances and the largest batch.
         advance: called with the number of images that were compared.
         threads: of ONNX Runtime; 0 leaves the choice to it.
@@ -48,13 +50,14 @@ class ParityGate:
         edge_cases: EdgeCaseLogits,
         *,
         network_input: Input,
+        task: Task,
         settings: Export,
         advance: Callable[[int], None],
         threads: int = 0,
     ) -> None:
         self._images, self._logits, self._edge_cases = images, logits, edge_cases
         self._advance, self._threads = advance, threads
-        self._input, self._settings = network_input, settings
+        self._input, self._task, self._settings = network_input, task, settings
 
     def __call__(
         self, graphs: Mapping[str, bytes], exits: Mapping[str, str], *, out: Path, what: str
@@ -122,7 +125,7 @@ class ParityGate:
         """
         sessions = self._sessions(graphs, exits)
         inputs = normalise(self._images, self._input.preprocess)
-        check_signals(sessions, inputs, {exits[exit_]: names for exit_, names in signals.items()})
+        check_signals(sessions, inputs, {exits[exit_]: names for exit_, names in signals.items()}, self._task)
 
     def findings(self, graphs: Mapping[str, bytes], exits: Mapping[str, str]) -> tuple[parity.Finding, ...]:
         """The finding of each exit, passed or not; writes nothing."""
@@ -163,22 +166,23 @@ def save_failed(out: Path, graphs: Mapping[str, bytes], findings: Sequence[Any])
     return folder
 
 
-def check_signals(sessions: SegmentSessions, inputs: np.ndarray, signals: dict[str, ExitSignals]) -> None:
+def check_signals(sessions: SegmentSessions, inputs: np.ndarray, signals: dict[str, ExitSignals], task: Task) -> None:
     """Compare the signals that graphs compute with those that numpy computes from the same logits.
 
     Args:
         sessions: the graphs.
         inputs: float32 [B, C, H, W], of real images.
         signals: name of the logits -> names of the signals.
+        task: what the logits mean.
 
     Raises:
         ParityError: if they differ.
     """
     tensors = sessions.run(inputs)
     for logits, names in signals.items():
-        expected = signals_of(tensors[logits])
-        largest = float(np.abs(tensors[names.values] - np.stack(expected[:3], axis=1)).max())
-        differing = int((tensors[names.answer] != expected.answer).sum())
+        expected = task.signals(tensors[logits])
+        largest = float(np.abs(tensors[names.values] - expected.stacked()).max())
+        differing = int((tensors[names.decision] != expected.decision).sum())
         if not largest <= SIGNALS_ATOL or differing:
             raise ParityError(
                 f"The signals of '{logits}' in the graph are off by {largest:.2g}, and {differing} of {len(inputs)} "

@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from sdcompress.evaluation import metrics
 from sdcompress.runtime.backends.onnxruntime import ORT_ERRORS
 from sdcompress.schema.manifest import ParityRecord
 from sdcompress.schema.recipe import Export
+from sdcompress.tasks import _probabilities as metrics
 
 __all__ = [
     "Finding",

@@ -10,17 +10,18 @@ import numpy as np
 from sdcompress.artifact.card import card_of
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.artifact.signature import check_signature
-from sdcompress.artifact.weights import contradiction, stored
+from sdcompress.artifact.weights import contradiction, stored_weights
 from sdcompress.certification.verify_certificate import recompute
-from sdcompress.data.preprocess import normalise
 from sdcompress.errors import ArtifactError, ParityError
-from sdcompress.evaluation import metrics
-from sdcompress.policies._base import SIGNALS_ATOL, Float, signals_of
+from sdcompress.modalities._geometry import normalise
+from sdcompress.policies._base import SIGNALS_ATOL, Float
 from sdcompress.runtime.backends.onnxruntime import load
 from sdcompress.runtime.engine import Engine
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.manifest import Certificate, OneGraph
 from sdcompress.schema.report import CertificateVerdict, ExitVerdict, VerifyReport
+from sdcompress.tasks import _probabilities as metrics
+from sdcompress.tasks import task_of
 from sdcompress.verification import parity
 from sdcompress.verification.one_graph_parity import compare_one_graph, graph_batches
 from sdcompress.verification.proof import claimed, proved
@@ -99,7 +100,7 @@ def _check_precisions(opened: Artifact) -> None:
     for precision in manifest.precisions:
         files = [segment for segment in segments if segment.precision == precision]
         try:
-            problem = contradiction(precision, [stored(opened.file(segment).read_bytes()) for segment in files])
+            problem = contradiction(precision, [stored_weights(opened.file(segment).read_bytes()) for segment in files])
         except ValueError as error:
             problem = str(error)
         if problem:
@@ -147,9 +148,14 @@ def _check_one_graph(opened: Artifact, one_graph: OneGraph, engine: Engine, inpu
 def _check_signals(opened: Artifact, engine: Engine, inputs: Float, logits: Float) -> None:
     """Refuse signals that differ from those of the logits."""
     signals = engine.signals(inputs, (1.0,) * len(logits))
-    for exit_, actual, expected in zip(opened.manifest.exits, signals, map(signals_of, logits), strict=True):
-        largest = max(_largest(column - reference) for column, reference in zip(actual[:3], expected[:3], strict=True))
-        differing = int((actual.answer != expected.answer).sum())
+    for exit_, actual, expected in zip(
+        opened.manifest.exits, signals, map(task_of(opened.manifest).signals, logits), strict=True
+    ):
+        largest = max(
+            _largest(column - reference)
+            for column, reference in zip(actual.columns.values(), expected.columns.values(), strict=True)
+        )
+        differing = int((actual.decision != expected.decision).sum())
         if largest > SIGNALS_ATOL or differing:
             raise ParityError(
                 f"The signals of the exit '{exit_.name}' of '{opened.path}' are not those of its logits on this "

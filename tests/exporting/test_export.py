@@ -20,9 +20,9 @@ from PIL import Image
 
 from sdcompress.artifact.read import open_artifact
 from sdcompress.checkpoint import open_checkpoint
-from sdcompress.data.preprocess import normalise
 from sdcompress.errors import OutputExistsError, ParityError, UnknownNameError, UsageError
 from sdcompress.exporting.export import Target, export, export_all
+from sdcompress.modalities._geometry import normalise
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.recipe import Export
 from sdcompress.verification.verify import verify

@@ -17,8 +17,8 @@ from pydantic import BaseModel
 from sdcompress.artifact.read import open_artifact
 from sdcompress.artifact.write import seal
 from sdcompress.calibration.calibrate import calibrate
-from sdcompress.data.preprocess import geometry, normalise
 from sdcompress.exporting.export import export
+from sdcompress.modalities._geometry import geometry, normalise
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema import engines, graphs, recipe
 from sdcompress.schema import manifest as schema

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from signals import TASK
 
 from sdcompress.errors import ParityError
 from sdcompress.onnx_graph.partition import cut_segments, serialize
@@ -163,7 +164,13 @@ def gate(model: onnx.ModelProto) -> ParityGate:
     hard = edge_case_images(8, 8, 3)
     edge_cases = EdgeCaseLogits(hard, answers(hard), answers(hard))
     return ParityGate(
-        images, answers(images), edge_cases, network_input=network_input, settings=Export(), advance=lambda _: None
+        images,
+        answers(images),
+        edge_cases,
+        network_input=network_input,
+        task=TASK,
+        settings=Export(),
+        advance=lambda _: None,
     )
 
 

@@ -74,7 +74,7 @@ def allocate(device: Device, manifest: Manifest, programs: Sequence[Program], ro
         ArtifactError: if the programs do not match each other or the manifest.
     """
     specs = tensor_specs(manifest, programs)
-    signal_groups = [[exit_.signals.values, exit_.signals.answer] for exit_ in manifest.exits if exit_.signals]
+    signal_groups = [[exit_.signals.values, exit_.signals.decision] for exit_ in manifest.exits if exit_.signals]
     grouped = {name for names in signal_groups for name in names}
     bindings: dict[str, Binding] = {}
     for names in (*signal_groups, *([name] for name in specs if name not in grouped)):
@@ -141,7 +141,7 @@ def _offsets(specs: Sequence[TensorSpec], rows: int) -> list[int]:
 def _signals(device: Device, exit_: Exit, bindings: Mapping[str, Binding], rows: int) -> Readback | None:
     if exit_.signals is None:
         return None
-    return _readback(device, [exit_.signals.values, exit_.signals.answer], bindings, rows)
+    return _readback(device, [exit_.signals.values, exit_.signals.decision], bindings, rows)
 
 
 def _readback(device: Device, names: Sequence[str], bindings: Mapping[str, Binding], rows: int) -> Readback:

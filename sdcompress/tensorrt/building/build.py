@@ -9,8 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from sdcompress.artifact.read import Artifact, open_artifact
-from sdcompress.artifact.rewrite import rewrite
-from sdcompress.artifact.write import entry, staged
+from sdcompress.artifact.write import entry, rewrite, staged
 from sdcompress.runtime.engine import Engine
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.engines import Engines, Plan

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sdcompress.artifact.read import Artifact
-from sdcompress.data.preprocess import normalise
+from sdcompress.modalities._geometry import normalise
 from sdcompress.runtime.engine import Engine
 from sdcompress.tensorrt.building.parity import run_parity, tf32_applies
 from sdcompress.tensorrt.building.precision_comparison import Sibling, compare_speed, tuned_batches

@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from sdcompress.artifact.read import Artifact
-from sdcompress.data.preprocess import normalise
 from sdcompress.errors import ParityError
-from sdcompress.evaluation import metrics
+from sdcompress.modalities._geometry import normalise
 from sdcompress.runtime.resident.buckets import buckets
 from sdcompress.schema.engines import BatchProfile
 from sdcompress.schema.manifest import Manifest
 from sdcompress.schema.parity import ParityRecord
+from sdcompress.tasks import _probabilities as metrics
 
 __all__ = ["TF32_RTOL", "Exits", "alternative_build", "compare_exit", "run_parity", "tf32_applies", "tolerance"]
 
