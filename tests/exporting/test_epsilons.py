@@ -43,10 +43,10 @@ def test_a_blank_image_is_divided_by_the_epsilon(opset: int) -> None:
     net = AllForms().eval()
     model = export_all_exits(net, list(FORMS), (1, 4, 4), opset=opset)
     images = np.stack([np.zeros((1, 4, 4)), np.ones((1, 4, 4)), np.eye(4)[None]]).astype(np.float32)
-    found = onnxruntime.InferenceSession(serialize(model)).run(None, {"input": images})
+    outputs = onnxruntime.InferenceSession(serialize(model)).run(None, {"input": images})
     with torch.no_grad():
         wanted = [logits.numpy() for logits in net(torch.from_numpy(images))]
-    for form, ours, torchs in zip(FORMS, found, wanted, strict=True):
+    for form, ours, torchs in zip(FORMS, outputs, wanted, strict=True):
         assert np.isfinite(torchs).all()
         np.testing.assert_allclose(ours, torchs, rtol=1e-5, err_msg=form)
 

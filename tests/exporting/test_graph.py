@@ -37,8 +37,8 @@ def test_the_graph_computes_what_the_network_computes(
     for batch in (1, 2, 5):
         with torch.no_grad():
             expected = [logits.numpy() for logits in tiny(torch.from_numpy(images[:batch]))]
-        for found, wanted in zip(session.run(None, {"input": images[:batch]}), expected, strict=True):
-            np.testing.assert_allclose(found, wanted, atol=1e-6)
+        for actual, wanted in zip(session.run(None, {"input": images[:batch]}), expected, strict=True):
+            np.testing.assert_allclose(actual, wanted, atol=1e-6)
 
 
 def test_the_exporter_is_silent(tiny: nn.Module, capfd: pytest.CaptureFixture[str]) -> None:

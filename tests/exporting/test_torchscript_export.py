@@ -60,7 +60,7 @@ def test_every_file_has_the_opset_and_passes_the_gate_like_any_other(folder: Pat
     assert all(exit_.max_abs <= exit_.allowed for exit_ in verify(folder / layout).exits)
 
 
-def test_a_resnet_cascade_is_made_of_what_tensorrt_8_5_knows(folder: Path) -> None:
+def test_a_resnet_cascade_holds_only_operators_of_tensorrt_8_5(folder: Path) -> None:
     for index in range(3):
         model = onnx.load(folder / "cascade" / f"segment-{index}.onnx")
         assert operators(model) <= TENSORRT_8_5
@@ -181,7 +181,7 @@ def test_what_the_older_exporter_asserts_is_our_error() -> None:
         ("", "RuntimeError"),
     ],
 )
-def test_what_the_older_exporter_says_is_told_in_a_line(said: str, named: str) -> None:
+def test_messages_of_the_older_exporter_become_one_line(said: str, named: str) -> None:
     assert named in _failure_text(RuntimeError(said))
     assert "onnx::" not in _failure_text(RuntimeError(said))
 
@@ -269,8 +269,8 @@ def axes_of(model: onnx.ModelProto) -> dict[str, list[Any]]:
 def test_axes_are_numbers_and_multiples_of_the_batch() -> None:
     net = Wrapped(lambda images: images.reshape(-1, 4, 2).relu().reshape(-1, 24 * 8)).eval()
     model = torchscript_export(net, (3, 8, 8), TensorNames("input", ("final_logits",), "batch"), opset=16)
-    found = list(axes_of(model).values())
-    assert ["24*batch", 4, 2] in found  # 3 * 8 * 8 / 8 for each image
+    axes = list(axes_of(model).values())
+    assert ["24*batch", 4, 2] in axes  # 3 * 8 * 8 / 8 for each image
     assert axes_of(model)["final_logits"] == ["batch", 192]
 
 

@@ -33,8 +33,8 @@ def test_the_chain_equals_the_whole_graph_bit_for_bit(model: onnx.ModelProto, im
     pieces = list(cut_segments(model, LOGITS))
     assert len(pieces) == 3
     for batch in (1, 3, 5):
-        whole = run([model], images[:batch], list(LOGITS))
-        np.testing.assert_array_equal(run(pieces, images[:batch], list(LOGITS)), whole)
+        full = run([model], images[:batch], list(LOGITS))
+        np.testing.assert_array_equal(run(pieces, images[:batch], list(LOGITS)), full)
 
 
 def test_each_segment_holds_its_own_weights_only(model: onnx.ModelProto) -> None:
@@ -105,8 +105,8 @@ def test_the_shape_of_a_tensor_that_is_not_there_is_taken_from_one_that_is() -> 
     assert stored(second) == {"weight", "four"}  # a weight that both need is in both
     x = np.array([[[[1, 2], [3, 4]]], [[[0, 0], [0, 1]]]], np.float32)
     expected = x.reshape(2, 4) @ np.arange(8, dtype=np.float32).reshape(4, 2)
-    found = run([first, second], x, ["exit1_logits", "final_logits"])
-    np.testing.assert_array_equal(found, np.stack([expected, -expected]))
+    outputs = run([first, second], x, ["exit1_logits", "final_logits"])
+    np.testing.assert_array_equal(outputs, np.stack([expected, -expected]))
 
 
 def test_a_border_whose_rows_are_not_images_is_refused_with_a_way_out() -> None:
@@ -163,6 +163,6 @@ def test_networks_of_several_families_are_cut_right(name: str) -> None:
     images = np.random.default_rng(0).normal(size=(3, 3, side, side)).astype(np.float32)
     with torch.no_grad():
         wanted = np.stack([exit_.numpy() for exit_ in net(torch.from_numpy(images)).logits])
-    whole = onnxruntime.InferenceSession(serialize(model)).run(logits, {"input": images})
-    np.testing.assert_allclose(whole, wanted, atol=2e-5)
-    np.testing.assert_allclose(run(list(pieces), images, logits), whole, atol=2e-6)
+    full = onnxruntime.InferenceSession(serialize(model)).run(logits, {"input": images})
+    np.testing.assert_allclose(full, wanted, atol=2e-5)
+    np.testing.assert_allclose(run(list(pieces), images, logits), full, atol=2e-6)

@@ -51,7 +51,7 @@ def operators(model: onnx.ModelProto) -> list[str]:
 
 @pytest.mark.parametrize("shape", [(3, 2, 5), (3, 2, 5, 4), (3, 2, 3, 4, 2)])
 @pytest.mark.parametrize("constant", [False, True])
-def test_the_parts_compute_what_onnx_says_that_the_whole_does(shape: tuple[int, ...], constant: bool) -> None:
+def test_the_decomposed_norm_computes_what_onnx_defines(shape: tuple[int, ...], constant: bool) -> None:
     model = normalisation([2.0, -0.5], [0.25, 3.0], ["batch", *shape[1:]], epsilon=0.125, constant=constant)
     x = np.random.default_rng(0).normal(1, 3, shape).astype(np.float32)
     (wanted,) = ReferenceEvaluator(model).run(None, {"x": x})
@@ -71,8 +71,8 @@ def test_a_scale_of_ones_and_a_bias_of_zeros_cost_nothing_and_epsilon_has_onnx_d
     model = normalisation([1.0, 1.0], [0.0, 0.0], ["batch", 2, 4])
     assert decompose_instance_norm(model)
     assert operators(model) == ["ReduceMean", "Sub", "Pow", "ReduceMean", "Add", "Sqrt", "Div"]
-    found = ReferenceEvaluator(model).run(None, {"x": np.full((1, 2, 4), 7, np.float32)})[0]
-    np.testing.assert_array_equal(found, np.zeros((1, 2, 4), np.float32))  # and not 0 / 0
+    outputs = ReferenceEvaluator(model).run(None, {"x": np.full((1, 2, 4), 7, np.float32)})[0]
+    np.testing.assert_array_equal(outputs, np.zeros((1, 2, 4), np.float32))  # and not 0 / 0
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     assert stored["y/epsilon"] == np.float32(1e-5)
 
@@ -115,9 +115,9 @@ def test_norms_of_groups_and_instances_are_exported_without_a_plugin(opset: int)
     shapes = {value.name: value.type.tensor_type.shape.dim[0].dim_param for value in model.graph.value_info}
     assert {shapes[name] for node in model.graph.node for name in node.output if name.endswith("/mean")} == {"batch"}
     images = np.random.default_rng(0).normal(size=(4, 3, 8, 8)).astype(np.float32)
-    found = ReferenceEvaluator(model).run(None, {"input": images})[0]
+    outputs = ReferenceEvaluator(model).run(None, {"input": images})[0]
     with torch.no_grad():
-        np.testing.assert_allclose(found, net(torch.from_numpy(images))[0].numpy(), atol=2e-5)
+        np.testing.assert_allclose(outputs, net(torch.from_numpy(images))[0].numpy(), atol=2e-5)
 
 
 # one of each kind of operators: squeeze-excitation with hard swish, layer norm and attention, group norm, masks that
@@ -132,7 +132,7 @@ def test_norms_of_groups_and_instances_are_exported_without_a_plugin(opset: int)
         ("timm:vit_tiny_patch16_224", "attention", 32),
     ],
 )
-def test_segments_with_signals_are_made_of_what_tensorrt_8_5_knows(name: str, head: str, side: int) -> None:
+def test_segments_with_signals_hold_only_operators_of_tensorrt_8_5(name: str, head: str, side: int) -> None:
     if name.startswith("timm:"):
         pytest.importorskip("timm")
     torch.manual_seed(0)
@@ -152,11 +152,13 @@ def test_operators_that_8_5_does_not_know_are_named_once_with_a_node_and_its_fil
         nodes.append(helper.make_node("Relu", ["x"], ["y"], domain="mine"))
         return helper.make_model(helper.make_graph(nodes, "g", [], []))
 
-    said = unsupported_by_8_5({"a.onnx": of("Relu", "IsInf"), "b.onnx": of("IsInf", "Mish")})
-    assert said == "IsInf (node 'the-isinf' of a.onnx), mine.Relu (node '' of a.onnx), Mish (node 'the-mish' of b.onnx)"
+    listed = unsupported_by_8_5({"a.onnx": of("Relu", "IsInf"), "b.onnx": of("IsInf", "Mish")})
+    assert (
+        listed == "IsInf (node 'the-isinf' of a.onnx), mine.Relu (node '' of a.onnx), Mish (node 'the-mish' of b.onnx)"
+    )
 
 
-def test_of_several_artifacts_each_is_told_although_their_files_are_called_alike() -> None:
+def test_each_artifact_is_named_although_their_files_have_equal_names() -> None:
     def layout(operator: str) -> Layout:
         node = helper.make_node(operator, ["x"], ["y"], name=f"the-{operator.lower()}")
         return Layout("single", ("final",), {"model.onnx": helper.make_model(helper.make_graph([node], "g", [], []))})
@@ -179,9 +181,9 @@ def test_an_export_warns_of_them_at_the_opsets_that_are_for_tensorrt_8(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         export_all(checkpoint, [Target(tmp_path / "out", "cascade")], settings=Export(opset=opset))
-    said = [str(warning.message) for warning in caught if "TensorRT 8.5" in str(warning.message)]
-    assert len(said) == warned
+    messages = [str(warning.message) for warning in caught if "TensorRT 8.5" in str(warning.message)]
+    assert len(messages) == warned
     if warned:
         for words in ("Relu (node '", "of out/segment-0.onnx)", "--opset 16", "another backbone", "TensorRT 10 or 11"):
-            assert words in said[0]
+            assert words in messages[0]
     assert (tmp_path / "out" / "manifest.json").exists()

@@ -45,8 +45,8 @@ def test_a_row_that_is_masked_as_a_whole_stays_a_number(
     (wanted,) = ReferenceEvaluator(model).run(None, {"x": x})
     np.testing.assert_allclose(wanted, [[0, 0.5, 0.5], [1 / 3, 1 / 3, 1 / 3]], atol=1e-6)
     with np.errstate(all="raise", under="ignore"):
-        (found,) = ReferenceEvaluator(fp16(segment_of(model, [], ("y",)))).run(None, {"x": x})
-    np.testing.assert_allclose(found, wanted, atol=1e-3)
+        (output,) = ReferenceEvaluator(fp16(segment_of(model, [], ("y",)))).run(None, {"x": x})
+    np.testing.assert_allclose(output, wanted, atol=1e-3)
 
 
 def test_infinities_and_weights_are_left_as_they_are(graph: Made) -> None:

@@ -14,12 +14,12 @@ def test_what_is_new_enough_is_not_touched(residual: onnx.ModelProto) -> None:
 
 
 def test_what_is_older_is_converted_in_a_copy(residual: onnx.ModelProto) -> None:
-    made = upgrade_opset(residual, 21, ir=99)
-    assert (made.opset_import[0].version, made.ir_version) == (21, 99)
+    converted = upgrade_opset(residual, 21, ir=99)
+    assert (converted.opset_import[0].version, converted.ir_version) == (21, 99)
     assert (residual.opset_import[0].version, residual.ir_version) == (18, 10)
 
 
-def test_what_the_converter_cannot_do_is_said_with_the_way_out(
+def test_a_failed_conversion_is_refused_with_the_next_step(
     residual: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: object) -> None:

@@ -50,13 +50,13 @@ def test_a_transformer_is_close_whatever_its_opset(opset: int, options: str) -> 
     )
     exact = run(model, images)
 
-    def error(made: onnx.ModelProto) -> float:
-        return float((run(made, images) - exact).std() / exact.std())
+    def error(quantised: onnx.ModelProto) -> float:
+        return float((run(quantised, images) - exact).std() / exact.std())
 
-    made = {"int8": int8(segment), "fp16": fp16(segment)}
+    quantised = {"int8": int8(segment), "fp16": fp16(segment)}
     # 0.016 to 0.019 where stored summands are rounded, too
-    assert error(made["int8"]) < 0.014
-    assert error(made["fp16"]) < 0.0005
-    assert (unsupported_by_8_5(made) == "") == (opset == 16)  # from 17 on LayerNormalization is one node
+    assert error(quantised["int8"]) < 0.014
+    assert error(quantised["fp16"]) < 0.0005
+    assert (unsupported_by_8_5(quantised) == "") == (opset == 16)  # from 17 on LayerNormalization is one node
     if opset >= DYNAMO_OPSET:
         assert 0.001 < error(fp8(segment)) < 0.04

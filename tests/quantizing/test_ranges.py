@@ -95,15 +95,15 @@ def test_a_constant_of_which_only_maxima_are_taken_is_no_data(graph: Made, preci
 
 def test_a_constant_that_is_multiplied_is_data(graph: Made) -> None:
     conv = helper.make_node("Conv", ["p", "v"], ["y"], name="last", strides=[2, 2])
-    found = measure_ranges(padded(graph, -4.0, conv), ["c", "p"], [{"x": IMAGES}], threads=1)
-    assert found.extremes["p"] == pytest.approx((-4.0, 0.8))
-    assert not found.fills
+    ranges_ = measure_ranges(padded(graph, -4.0, conv), ["c", "p"], [{"x": IMAGES}], threads=1)
+    assert ranges_.extremes["p"] == pytest.approx((-4.0, 0.8))
+    assert not ranges_.fills
 
 
 def test_a_constant_that_is_a_maximum_is_data(graph: Made) -> None:
-    found = measure_ranges(padded(graph, 3.0, POOL), ["c", "p"], [{"x": IMAGES}], threads=1)
-    assert found.extremes["p"] == pytest.approx((-0.8, 3.0))
-    assert not found.fills
+    ranges_ = measure_ranges(padded(graph, 3.0, POOL), ["c", "p"], [{"x": IMAGES}], threads=1)
+    assert ranges_.extremes["p"] == pytest.approx((-0.8, 3.0))
+    assert not ranges_.fills
 
 
 @pytest.mark.parametrize("precision", [int8, uint8])
@@ -117,19 +117,19 @@ def test_infinities_stay_infinities_where_they_are_added(graph: Made, precision:
     ]
     model = graph(nodes, {"x": ["batch", 3]}, {"y": ["batch", 3]}, {"w": np.eye(3, dtype=np.float32)})
     x = np.array([[0.0, 1.0, 1.0], [1.0, 0.0, 1.0]], np.float32)
-    found = measure_ranges(model, ["scores", "mask", "sum"], [{"x": x}], threads=1)
-    assert found.infinite == {"mask", "sum"}
-    assert found.extremes["mask"] == (0.0, 0.0)
-    made = precision(FloatSegment(model, frozenset(), lambda: iter([{"x": x}])))
-    (y,) = onnxruntime.InferenceSession(made.SerializeToString()).run(None, {"x": x})
+    ranges_ = measure_ranges(model, ["scores", "mask", "sum"], [{"x": x}], threads=1)
+    assert ranges_.infinite == {"mask", "sum"}
+    assert ranges_.extremes["mask"] == (0.0, 0.0)
+    quantised = precision(FloatSegment(model, frozenset(), lambda: iter([{"x": x}])))
+    (y,) = onnxruntime.InferenceSession(quantised.SerializeToString()).run(None, {"x": x})
     np.testing.assert_allclose(y, [[0, 0.5, 0.5], [0.5, 0, 0.5]], atol=1e-6)
 
 
 def test_a_tensor_that_is_infinite_everywhere_has_no_range(graph: Made) -> None:
     model = graph([helper.make_node("Log", ["x"], ["y"])], {"x": ["batch", 2]}, {"y": ["batch", 2]}, {})
     feeds = [{"x": np.array([[0, 0], [0, np.e]], np.float32)}]
-    found = measure_ranges(model, ["y"], feeds, threads=1)
-    assert found.extremes["y"] == pytest.approx((1.0, 1.0))  # of the second image alone
+    ranges_ = measure_ranges(model, ["y"], feeds, threads=1)
+    assert ranges_.extremes["y"] == pytest.approx((1.0, 1.0))  # of the second image alone
     assert measure_ranges(model, ["y"], [{"x": np.zeros((1, 2), np.float32)}], threads=1).extremes["y"] == (0, 0)
 
 

@@ -52,8 +52,8 @@ def test_a_row_of_equal_numbers_is_finite_in_every_node_as_it_is_written(
     model = fp16(segment_of(scaled(graph, epsilon, *FORMS[form]), [], ("y",)))
     onnx.checker.check_model(model, full_check=True)
     with np.errstate(all="raise", under="ignore"):  # no 0 / 0
-        (found,) = ReferenceEvaluator(model).run(None, {"x": np.float32([[3, 3], [1, 2]])})
-    np.testing.assert_allclose(found, [[0, 0], [1, 2]], atol=2e-3)
+        (output,) = ReferenceEvaluator(model).run(None, {"x": np.float32([[3, 3], [1, 2]])})
+    np.testing.assert_allclose(output, [[0, 0], [1, 2]], atol=2e-3)
 
 
 def test_only_what_hangs_on_the_constant_is_wide(graph: Made) -> None:

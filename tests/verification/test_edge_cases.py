@@ -85,7 +85,7 @@ def test_the_tolerance_is_that_of_real_images(value: float, passes: bool) -> Non
     assert (found(changed(5, value)) == []) is passes
 
 
-def test_an_answer_that_hangs_on_a_rounding_says_nothing_of_the_export() -> None:
+def test_a_prediction_that_depends_on_a_rounding_does_not_fail_the_export() -> None:
     """The checkpoint answers otherwise itself, or not at all, to a black image a rounding away."""
     assert found(changed(0, 2.0), final(LOGITS, changed(0, 1.5))) == []
     assert found(changed(0, np.nan), final(LOGITS, changed(0, np.nan))) == []

@@ -41,9 +41,9 @@ def findings(run: Callable[[np.ndarray], np.ndarray]) -> tuple[parity.Finding, .
 
 
 def test_what_is_equal_passes_with_its_figures() -> None:
-    found = findings(perfect)
-    assert parity.describe_failures(found) == ""
-    first, _ = parity.records(found)
+    result = findings(perfect)
+    assert parity.describe_failures(result) == ""
+    first, _ = parity.records(result)
     assert (first.exit, first.samples, first.batches) == ("exit1", 256, (1, 2, 7, 16))
     assert (first.max_abs, first.flips) == (0.0, 0)
     assert first.allowed == pytest.approx(1e-4 + 1e-3 * 255)
@@ -51,10 +51,10 @@ def test_what_is_equal_passes_with_its_figures() -> None:
 
 @pytest.mark.parametrize(("shift", "passes"), [(0.25, True), (0.26, False)])
 def test_the_tolerance_is_atol_plus_rtol_times_the_largest_logit(shift: float, passes: bool) -> None:
-    found = findings(lambda images: perfect(images) + np.float32([[[shift]], [[0]]]))
-    assert (found[0].problem == "") is passes  # allowed: 0.2551
-    assert found[0].max_abs == pytest.approx(shift, abs=1e-4)
-    assert found[1].problem == ""
+    result = findings(lambda images: perfect(images) + np.float32([[[shift]], [[0]]]))
+    assert (result[0].problem == "") is passes  # allowed: 0.2551
+    assert result[0].max_abs == pytest.approx(shift, abs=1e-4)
+    assert result[1].problem == ""
 
 
 def test_every_batch_size_is_used() -> None:
@@ -76,25 +76,25 @@ def test_a_few_images_come_again_so_that_every_batch_size_is_used() -> None:
         return perfect(images)
 
     images, reference = sample(3)
-    found = parity.compare_logits(lambda: run, images, reference, exits=EXITS, settings=SETTINGS)
+    result = parity.compare_logits(lambda: run, images, reference, exits=EXITS, settings=SETTINGS)
     assert sizes == {1, 2, 3, 7, 16}
-    first = parity.records(found)[0]
+    first = parity.records(result)[0]
     assert (first.samples, first.batches) == (3, (1, 2, 7, 16))
 
 
-def test_fewer_images_prove_less_and_the_sentence_says_how_much() -> None:
+def test_fewer_images_prove_less_and_the_warning_names_the_bound() -> None:
     assert parity.weaker(256, 256) == ""
-    said = parity.weaker(45, 256)
-    assert "45 held-out images prove the export, not 256" in said
+    sentence = parity.weaker(45, 256)
+    assert "45 held-out images prove the export, not 256" in sentence
     # 0.95 = 1 - (1 - p)^n: 1 - 0.05^(1/45) = 0.0644, 1 - 0.05^(1/256) = 0.0116
-    assert "6.4 % of new images" in said
-    assert "1.2 %" in said
+    assert "6.4 % of new images" in sentence
+    assert "1.2 %" in sentence
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 16])
 def test_a_fault_at_one_batch_size_only_is_seen(size: int) -> None:
-    found = findings(lambda images: perfect(images) + (len(images) == size))
-    assert all(finding.problem for finding in found)
+    result = findings(lambda images: perfect(images) + (len(images) == size))
+    assert all(finding.problem for finding in result)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -126,8 +126,8 @@ def test_a_checkpoint_that_is_not_finite_is_not_exported() -> None:
     ],
 )
 def test_rows_that_influence_each_other_are_seen(mix: Callable[[np.ndarray], np.ndarray]) -> None:
-    found = findings(lambda images: mix(perfect(images)).astype(np.float32))
-    assert all("with the images beside it" in finding.problem for finding in found)
+    result = findings(lambda images: mix(perfect(images)).astype(np.float32))
+    assert all("with the images beside it" in finding.problem for finding in result)
 
 
 def test_a_class_that_changes_is_counted_only_where_the_reference_was_decided() -> None:
@@ -236,9 +236,7 @@ def test_one_perturbed_weight_is_found_at_the_exits_behind_it(
     assert [bool(figure["problem"]) for figure in figures] == [False, True, True]
 
 
-def test_a_later_failure_replaces_an_earlier_one_and_nothing_else(
-    gate: ParityGate, model: onnx.ModelProto, tmp_path: Path
-) -> None:
+def test_a_later_failure_replaces_only_an_earlier_one(gate: ParityGate, model: onnx.ModelProto, tmp_path: Path) -> None:
     wrong = dict(zip(TENSORS, reversed(TENSORS.values()), strict=True))
     failed = tmp_path / "out.failed"
     with pytest.raises(ParityError):

@@ -120,10 +120,10 @@ def test_a_damaged_file_is_found_before_anything_runs(model: onnx.ModelProto, tm
 def test_signals_that_are_not_those_of_the_logits_are_found(
     tiny_artifact: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, whole = tiny_artifact(), CascadeEngine.signals
+    folder, full = tiny_artifact(), CascadeEngine.signals
 
     def doubtful(network: CascadeEngine, *given: Any) -> tuple[Signals, ...]:
-        first, *others = whole(network, *given)
+        first, *others = full(network, *given)
         return (Signals({**first.columns, "max_prob": first["max_prob"] - np.float32(1e-4)}, first.decision), *others)
 
     verify(folder)

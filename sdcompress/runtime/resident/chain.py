@@ -155,14 +155,14 @@ class ResidentRun:
         try:
             self._upload()
         except BaseException:
-            self._leave()
+            self._release()
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._leave()
+        self._release()
 
     def stage(self, position: int) -> None:
         """Queue the stage of an exit."""
@@ -220,7 +220,7 @@ class ResidentRun:
             staged[...] = self._inputs
             device.upload(address, staged)
 
-    def _leave(self) -> None:
+    def _release(self) -> None:
         """Empty the queue before another run uses the memory, also after an error."""
         try:
             self.finish()

@@ -124,5 +124,5 @@ def _lost(policy: PolicyChange | None, max_drop: float) -> str:
         return ""
     return (
         f"by the policy: {policy.accuracy_before:.2%} before, {policy.accuracy_after:.2%} after ({policy.moved} images "
-        "leave at another exit)"
+        "take another exit)"
     )

@@ -25,25 +25,25 @@ class Speaks:
 
 def test_a_capsule_is_read_where_the_array_lies() -> None:
     array = np.arange(96, dtype=np.float32).reshape(2, 3, 4, 4)
-    found = device_array(array[1:], 0, device_type=HOST)
-    assert found is not None
-    assert (found.shape, found.dtype, found.address) == ((1, 3, 4, 4), np.float32, array[1:].ctypes.data)
-    assert ctypes.c_float.from_address(found.address).value == 48
-    assert found.stream is None
+    taken = device_array(array[1:], 0, device_type=HOST)
+    assert taken is not None
+    assert (taken.shape, taken.dtype, taken.address) == ((1, 3, 4, 4), np.float32, array[1:].ctypes.data)
+    assert ctypes.c_float.from_address(taken.address).value == 48
+    assert taken.stream is None
 
 
 @pytest.mark.parametrize("dtype", ["int64", "uint8", "float64", "float16"])
-def test_the_type_is_told_as_it_is(dtype: str) -> None:
-    found = device_array(np.zeros((2, 3), dtype), 0, device_type=HOST)
-    assert found is not None
-    assert found.dtype == dtype
+def test_the_type_is_kept(dtype: str) -> None:
+    taken = device_array(np.zeros((2, 3), dtype), 0, device_type=HOST)
+    assert taken is not None
+    assert taken.dtype == dtype
 
 
 def test_the_memory_stays_as_long_as_the_batch() -> None:
-    found = device_array(np.full((4, 3), 7, np.float32), 0, device_type=HOST)  # nobody else holds it
-    assert found is not None
+    taken = device_array(np.full((4, 3), 7, np.float32), 0, device_type=HOST)  # the only reference
+    assert taken is not None
     np.full((4, 3), 9, np.float32)
-    assert ctypes.c_float.from_address(found[2:].address).value == 7
+    assert ctypes.c_float.from_address(taken[2:].address).value == 7
 
 
 def test_an_array_of_the_host_does_not_lie_on_the_gpu() -> None:
@@ -60,13 +60,13 @@ def test_what_has_gaps_is_refused() -> None:
 
 
 def test_the_cuda_interface_tells_the_stream_or_not() -> None:
-    found = device_array(Speaks(stream=7, strides=(192, 64, 16, 4)), 0)
-    assert found is not None
-    assert (found.address, found.shape, found.stream) == (4096, (2, 3, 4, 4), 7)
+    taken = device_array(Speaks(stream=7, strides=(192, 64, 16, 4)), 0)
+    assert taken is not None
+    assert (taken.address, taken.shape, taken.stream) == (4096, (2, 3, 4, 4), 7)
     for silent in (Speaks(version=2), Speaks()):
-        found = device_array(silent, 0)
-        assert found is not None
-        assert found.stream == UNKNOWN
+        taken = device_array(silent, 0)
+        assert taken is not None
+        assert taken.stream == UNKNOWN
     quiet = device_array(Speaks(stream=None), 0)  # version 3: nothing to wait for
     assert quiet is not None
     assert quiet.stream is None
@@ -84,9 +84,9 @@ def test_torch_is_asked_through_dlpack_and_an_array_of_another_gpu_is_refused() 
 def test_a_tensor_of_torch_is_read_where_it_lies() -> None:
     torch = pytest.importorskip("torch")
     tensor = torch.arange(24, dtype=torch.float32).reshape(2, 1, 3, 4)
-    found = device_array(tensor[1:], 0, device_type=HOST)
-    assert found is not None
-    assert (found.address, found.shape, found.dtype) == (tensor[1:].data_ptr(), (1, 1, 3, 4), np.float32)
+    taken = device_array(tensor[1:], 0, device_type=HOST)
+    assert taken is not None
+    assert (taken.address, taken.shape, taken.dtype) == (tensor[1:].data_ptr(), (1, 1, 3, 4), np.float32)
     with pytest.raises(InputError, match="not C-contiguous"):
         device_array(tensor.transpose(2, 3), 0, device_type=HOST)
     with pytest.raises(InputError, match=r"DLPack's type 4 of 16 bits"):

@@ -45,9 +45,9 @@ def test_what_cannot_be_recorded_is_tried_once_and_then_run_plainly() -> None:
 
 def test_a_gpu_keeps_the_meaning_of_every_name_of_cuda() -> None:
     """It is recorder, device and CUDA's layer at once: a name with two meanings breaks whoever uses the other."""
-    own = {name for name in vars(GpuDevice) if not name.startswith("_")}
-    assert own == {"accept", "after"}
-    assert not own & set(dir(Cuda))
+    names = {name for name in vars(GpuDevice) if not name.startswith("_")}
+    assert names == {"accept", "after"}
+    assert not names & set(dir(Cuda))
 
 
 def test_without_a_recorder_it_always_runs() -> None:

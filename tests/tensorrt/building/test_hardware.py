@@ -35,9 +35,9 @@ def mixed(folder: Path, precision: Precision) -> Manifest:
 def test_fp8_is_refused_by_a_gpu_before_ada(tiny_artifact: Artifacts, name: str, capability: str) -> None:
     with pytest.raises(SetupError) as caught:
         check_hardware(mixed(tiny_artifact(), "fp8"), gpu(name, capability), "none")
-    said = str(caught.value)
+    message = str(caught.value)
     for words in ("segment-2.onnx", name, f"compute capability {capability}", "8.9", "fp16 or int8"):
-        assert words in said
+        assert words in message
 
 
 @pytest.mark.parametrize("capability", ["8.9", "9.0", "10.0", "12.0"])  # numbers, not text
@@ -63,7 +63,7 @@ def test_fp8_for_every_gpu_since_ampere_contradicts_itself(tiny_artifact: Artifa
     assert "same_compute_capability" in str(caught.value)
 
 
-def test_it_is_asked_before_tensorrt_is_loaded_and_nothing_is_written(
+def test_hardware_is_checked_before_tensorrt_is_loaded_and_nothing_is_written(
     tiny_artifact: Artifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []

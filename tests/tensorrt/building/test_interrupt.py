@@ -34,7 +34,7 @@ def test_a_build_that_failed_has_failed() -> None:
         raise SetupError("no plan")
 
 
-def test_another_thread_hears_nothing() -> None:
+def test_another_thread_receives_no_signal() -> None:
     heard: list[bool] = []
 
     def work() -> None:

@@ -13,16 +13,16 @@ ATTENTION = Fault("Attention", "/blocks.0/attn", "no importer registered for op"
 
 
 def test_node_segment_and_way_out_are_named() -> None:
-    said = str(parse_error("segment-1.onnx", [ATTENTION], tensorrt="10.9.0.34", reason="[E] parse"))
+    message = str(parse_error("segment-1.onnx", [ATTENTION], tensorrt="10.9.0.34", reason="[E] parse"))
     for words in ("segment-1.onnx", "Attention", "/blocks.0/attn", "later TensorRT", "--opset", "'onnxruntime'"):
-        assert words in said
+        assert words in message
 
 
 def test_for_8_the_way_out_is_an_older_opset_first() -> None:
     norm = Fault("LayerNormalization", "/norm", "Plugin not found")
-    said = str(parse_error("segment-0.onnx", [norm], tensorrt="8.5.3.1", reason="[E] 3: getPluginCreator"))
+    message = str(parse_error("segment-0.onnx", [norm], tensorrt="8.5.3.1", reason="[E] 3: getPluginCreator"))
     for words in ("LayerNormalization of the node '/norm'", "getPluginCreator", "opset 17", "next: ", "--opset 16"):
-        assert words in said
+        assert words in message
 
 
 def test_a_fault_of_no_node_has_its_number() -> None:
@@ -52,15 +52,15 @@ def model() -> onnx.ModelProto:
         helper.make_node("Mish", ["a"], ["b"], name="größer" * 50),
     ]
     weights = numpy_helper.from_array(np.arange(70000, dtype=np.float32), "w")
-    made = helper.make_model(helper.make_graph(nodes, "g", [], [], [weights], doc_string="d" * 200))
-    made.model_version = -(2**40)
-    return made
+    onnx_model = helper.make_model(helper.make_graph(nodes, "g", [], [], [weights], doc_string="d" * 200))
+    onnx_model.model_version = -(2**40)
+    return onnx_model
 
 
 def test_operator_and_name_are_those_that_onnx_reads() -> None:
-    made = model()
-    data = made.SerializeToString()
-    for index, node in enumerate(made.graph.node):
+    onnx_model = model()
+    data = onnx_model.SerializeToString()
+    for index, node in enumerate(onnx_model.graph.node):
         assert node_at(data, index) == (node.op_type, node.name)
 
 

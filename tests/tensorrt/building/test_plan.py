@@ -27,14 +27,14 @@ def error(node: int, **more: str) -> SimpleNamespace:
     return SimpleNamespace(node=lambda: node, **methods)
 
 
-def test_8_5_says_a_number_and_the_file_says_whose_it_is() -> None:
+def test_8_5_gives_a_number_and_the_file_the_name() -> None:
     assert _fault(error(1), GRAPH) == Fault("Mish", "second", "Plugin not found")
     assert _fault(error(-1), GRAPH) == Fault("", "-1", "Plugin not found")
 
 
 def test_later_ones_say_it_themselves() -> None:
-    said = error(1, node_operator="Gelu", node_name="/inner/gelu")  # of a subgraph, say
-    assert _fault(said, GRAPH) == Fault("Gelu", "/inner/gelu", "Plugin not found")
+    fault = error(1, node_operator="Gelu", node_name="/inner/gelu")  # of a subgraph, say
+    assert _fault(fault, GRAPH) == Fault("Gelu", "/inner/gelu", "Plugin not found")
     assert _fault(error(3, node_operator="Gelu", node_name=""), GRAPH).node == "3"
 
 

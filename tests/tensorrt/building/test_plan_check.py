@@ -20,12 +20,12 @@ SEGMENT = Segment(
 
 
 def test_the_graphs_own_border_and_int32_for_int64_are_right() -> None:
-    found = [(tensor("x"), True), (tensor("y"), False)]
-    assert border_problem(SEGMENT, [*found, (tensor("answer", "int64"), False)]) is None
-    assert border_problem(SEGMENT, [*found, (tensor("answer", "int32"), False)]) is None
+    tensors = [(tensor("x"), True), (tensor("y"), False)]
+    assert border_problem(SEGMENT, [*tensors, (tensor("answer", "int64"), False)]) is None
+    assert border_problem(SEGMENT, [*tensors, (tensor("answer", "int32"), False)]) is None
 
 
-def test_another_name_type_or_direction_is_said() -> None:
+def test_another_name_type_or_direction_is_reported() -> None:
     right = [(tensor("y"), False), (tensor("answer", "int64"), False)]
     assert "inputs {'z': 'float32'}" in str(border_problem(SEGMENT, [*right, (tensor("z"), True)]))
     assert "inputs {'x': 'float16'}" in str(border_problem(SEGMENT, [*right, (tensor("x", "float16"), True)]))

@@ -52,7 +52,7 @@ def test_what_is_written_is_read_and_nothing_is_left_beside(tmp_path: Path) -> N
     assert list(file.parent.iterdir()) == [file]
 
 
-def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StorageError):
         write_cache(tmp_path / "file" / "a.timing", b"")
@@ -103,7 +103,7 @@ def test_a_disk_that_fills_up_after_a_build_does_not_end_it(tmp_path: Path) -> N
     (tmp_path / "deep").rmdir()
     (tmp_path / "deep").touch()
     timings.keep(b"two")
-    assert "not kept" in timings.log.all_lines[-1]
+    assert "not saved" in timings.log.all_lines[-1]
 
 
 @pytest.mark.parametrize("name", ["a.timing", None])
@@ -123,7 +123,7 @@ def test_the_log_of_a_build_that_fails_is_kept_and_named(
     assert caught.value.allowed == "0"
 
 
-def test_a_log_that_cannot_be_kept_hides_nothing(tmp_path: Path) -> None:
+def test_a_log_that_cannot_be_saved_hides_no_error(tmp_path: Path) -> None:
     with pytest.raises(ParityError) as caught, saved_log(Timings(tmp_path / "no" / "a.timing", b"", Log())):
         raise ParityError("off by 1.", next_step="report it")
     assert caught.value.next_step == "report it"

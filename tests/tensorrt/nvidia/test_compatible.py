@@ -80,18 +80,18 @@ def test_hardware_compatible_engines_run_on_other_gpus(kind: str, gpu: Gpu, runs
 
 
 def test_the_lean_runtime_gets_version_compatible_engines_only() -> None:
-    wide = built(version_compatible=True)
-    assert incompatibility(wide, tensorrt="10.9.0.34", gpu=L4, lean=True) is None
+    compatible = built(version_compatible=True)
+    assert incompatibility(compatible, tensorrt="10.9.0.34", gpu=L4, lean=True) is None
     assert "tensorrt_lean" in str(incompatibility(built(), tensorrt="10.9.0.34", gpu=L4, lean=True))
-    assert choose_engines([wide, built()], tensorrt="10.9.0.34", gpu=L4, artifact="a", lean=True) == wide
+    assert choose_engines([compatible, built()], tensorrt="10.9.0.34", gpu=L4, artifact="a", lean=True) == compatible
     with pytest.raises(SetupError, match="tensorrt_lean"):
         choose_engines([built()], tensorrt="10.9.0.34", gpu=L4, artifact="a", lean=True)
 
 
 def test_those_for_exactly_this_machine_are_chosen() -> None:
-    wide = built(gpu=H100.name, compute_capability="9.0", hardware_compatibility="ampere_plus")
-    assert choose_engines([built(), wide], tensorrt="10.9.0.34", gpu=L4, artifact="a") == built()
-    assert choose_engines([wide], tensorrt="10.9.0.34", gpu=L4, artifact="a") == wide
+    compatible = built(gpu=H100.name, compute_capability="9.0", hardware_compatibility="ampere_plus")
+    assert choose_engines([built(), compatible], tensorrt="10.9.0.34", gpu=L4, artifact="a") == built()
+    assert choose_engines([compatible], tensorrt="10.9.0.34", gpu=L4, artifact="a") == compatible
 
 
 @pytest.mark.parametrize(

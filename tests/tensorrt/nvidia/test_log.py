@@ -30,7 +30,7 @@ def test_the_reason_is_the_last_errors_else_the_last_warnings() -> None:
     assert log.reason() == "[E] 2 | [E] 3 | [E] 4"
 
 
-def test_every_log_hears_the_only_logger_and_none_keeps_another_alive() -> None:
+def test_every_log_receives_the_only_logger_and_none_keeps_another_alive() -> None:
     first, second = Log(), Log()
     dispatch(1, "one")
     del first
@@ -80,7 +80,7 @@ def nothing() -> None:
 
 
 @pytest.mark.parametrize("make", [null, nothing])
-def test_a_factory_that_makes_nothing_is_an_error_with_the_logs_reason(make: Callable[[], int | None]) -> None:
+def test_a_factory_without_a_result_is_an_error_with_the_logs_reason(make: Callable[[], int | None]) -> None:
     log = Log()
     log.log(2, "CUDA initialization failure with error: 35")
     with pytest.raises(SetupError, match=r"cannot make a builder: .*error: 35") as caught:
@@ -96,5 +96,5 @@ def test_another_type_error_is_a_bug_and_stays_one() -> None:
         create(wrong, Log(), "a builder")
 
 
-def test_what_was_made_is_returned() -> None:
+def test_the_result_of_a_factory_is_returned() -> None:
     assert create(lambda: 3, Log(), "a number") == 3
