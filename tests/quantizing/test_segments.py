@@ -54,7 +54,7 @@ def outside(model: onnx.ModelProto) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "named"), [(foreign, r"com\.example\.Tanh"), (branching, "If"), (outside, "weights in a file")]
+    ("change", "named"), [(foreign, r"com\.example\.Tanh"), (branching, "If"), (outside, "weights in a separate file")]
 )
 def test_what_is_not_plain_onnx_is_refused_by_name(tiny_artifact: Callable, change: Callable, named: str) -> None:
     if change is outside:  # cannot be written back: onnx would put the weights inside again
@@ -81,7 +81,7 @@ def test_signals_are_left_out_and_appended_as_they_were(residual: onnx.ModelProt
     assert [v.name for v in bare.graph.output] == ["border", "exit1_logits"]
     assert not {"LogSoftmax", "TopK", "ArgMax"} & {node.op_type for node in bare.graph.node}
     assert not any("exit1_logits/" in tensor.name for tensor in bare.graph.initializer)
-    again = with_signals(bare, full, [("exit1", "exit1_logits", names)], batch="batch")
+    again = with_signals(bare, full, [("exit1", "exit1_logits", names)], TASK, batch="batch")
     assert again.graph.output == full.graph.output
     tails = [
         [node for node in model.graph.node if any("exit1_logits" in name for name in node.input)]
