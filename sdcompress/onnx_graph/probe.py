@@ -6,28 +6,12 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import numpy_helper
 
+from sdcompress.onnx_graph.cpu_session import cpu_session
 from sdcompress.onnx_graph.edit import copy_model
 
-__all__ = ["cpu_session", "every_tensor", "first_not_finite"]
-
-
-def cpu_session(graph: bytes, *, threads: int = 0, optimise: bool = True) -> onnxruntime.InferenceSession:
-    """A session of ONNX Runtime on the CPU that logs nothing: what fails is raised.
-
-    Args:
-        graph: the serialised model.
-        threads: of ONNX Runtime; 0 leaves the choice to it.
-        optimise: False: every node is computed as it is written.
-    """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4
-    if not optimise:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+__all__ = ["every_tensor", "first_not_finite"]
 
 
 def every_tensor(model: onnx.ModelProto, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -13,8 +13,8 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from sdcompress.onnx_graph.cpu_session import cpu_session
 from sdcompress.onnx_graph.edit import copy_model
-from sdcompress.onnx_graph.probe import cpu_session
 from sdcompress.quantizing.precisions._base import Feed
 
 __all__ = ["GROUP", "Range", "Ranges", "expected_maximum", "measure_ranges"]

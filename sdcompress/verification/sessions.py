@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sdcompress.onnx_graph.probe import cpu_session
+from sdcompress.onnx_graph.cpu_session import cpu_session
 from sdcompress.schema.manifest import Manifest
 
 __all__ = ["SegmentSessions", "open_sessions"]
