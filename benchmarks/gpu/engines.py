@@ -79,7 +79,7 @@ def copy_clock(chain: Any, rows: int) -> Callable[[], Sample]:
     """What our engine copies for a batch that leaves at the last exit: inputs up, logits down."""
     cuda, memory = chain.device, chain.memory
     marks = [cuda.event() for _ in range(3)]
-    place, staged, reading = memory.places["input"], memory.staging["input"][:rows], memory.outputs[-1]
+    place, staged, reading = memory.bindings["input"], memory.staging["input"][:rows], memory.outputs[-1]
 
     def once() -> Sample:
         cuda.record(marks[0])
@@ -150,13 +150,13 @@ def limits(place: Place, precision: str) -> dict[str, Any]:
 
 def counted(network: CascadeEngine, chain: Any, position: int, rows: int) -> tuple[int, int]:
     """Operations of a stage, two for each multiply-add, and the bytes that it must move: weights, inputs, outputs."""
-    manifest, places = network.manifest, chain.memory.places
+    manifest, places = network.manifest, chain.memory.bindings
     first = manifest.exits[position - 1].segment + 1 if position else 0
     segments = manifest.segments[first : manifest.exits[position].segment + 1]
     element = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1, "fp8": 1}
     macs = sum(segment.macs for segment in segments)
     weights = sum(segment.parameters * element[segment.precision] for segment in segments)
     borders = sum(
-        places[tensor.name].port.row_bytes for segment in segments for tensor in (*segment.inputs, *segment.outputs)
+        places[tensor.name].spec.row_bytes for segment in segments for tensor in (*segment.inputs, *segment.outputs)
     )
     return 2 * macs * rows, weights + borders * rows

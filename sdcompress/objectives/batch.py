@@ -47,7 +47,7 @@ class Minibatch(NamedTuple):
 
     inputs: tuple[Tensor, ...]
     targets: Tensor
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # not the method of tuples, which nothing calls
     mix: Mix | None = None
 
 

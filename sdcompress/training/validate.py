@@ -35,7 +35,7 @@ def exit_scores(
     mine = np.arange(-(-len(samples) // fabric.world_size)) * fabric.world_size + fabric.global_rank
     for start in range(0, len(mine), batch):
         index, counted = mine[start : start + batch] % len(samples), mine[start : start + batch] < len(samples)
-        arrays = modality.collate(samples.examples(index))
+        arrays = modality.collate(samples.examples(index)).arrays
         inputs = (torch.from_numpy(arrays[tensor.name]).to(fabric.device) for tensor in modality.tensors)
         targets = samples.targets[index]
         decisions = [task.decide(outputs.float().cpu().numpy()) for outputs in net(*inputs).logits]
@@ -43,7 +43,7 @@ def exit_scores(
     net.train(mode)
     total = torch.from_numpy(losses)
     if fabric.world_size > 1:
-        total = fabric.all_reduce(total.to(fabric.device), reduce_op="sum")  # type: ignore[assignment]  # as given
+        total = fabric.all_reduce(total.to(fabric.device), reduce_op="sum")
     return {
         name: (len(samples) - loss) / len(samples) for name, loss in zip(net.exit_names, total.tolist(), strict=True)
     }

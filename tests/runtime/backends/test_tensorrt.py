@@ -21,7 +21,7 @@ from sdcompress.policies import restore, scores
 from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.runtime.open import open_engine, open_network
 from sdcompress.runtime.resident.chain import ResidentChain
-from sdcompress.runtime.resident.plans import check_version, plan_bytes, row_of
+from sdcompress.runtime.resident.plans import check_version, plan_bytes, row_shape
 from sdcompress.schema import recipe
 from sdcompress.schema.engines import BatchProfile, Engines, Plan
 from sdcompress.schema.graphs import Tensor
@@ -72,10 +72,10 @@ def test_a_plan_is_code_and_only_the_bytes_of_the_manifest_are_loaded(tmp_path: 
 
 def test_sizes_that_an_engine_computes_are_taken_from_the_manifest() -> None:
     listed = Tensor(name="hidden", dtype="float32", shape=("batch", 6, 2, "width"))
-    assert row_of((-1, 6, 2), listed) == (6, 2)
-    assert row_of((-1, -1, 2), listed) == (6, 2)
-    assert row_of((-1, 5, -1, -1), listed) == (5, 2, -1)  # refused where memory is laid out
-    assert row_of((-1, -1), None) == (-1,)
+    assert row_shape((-1, 6, 2), listed) == (6, 2)
+    assert row_shape((-1, -1, 2), listed) == (6, 2)
+    assert row_shape((-1, 5, -1, -1), listed) == (5, 2, -1)  # refused where memory is laid out
+    assert row_shape((-1, -1), None) == (-1,)
 
 
 @pytest.mark.parametrize(
