@@ -1,4 +1,4 @@
-"""One layout of an export: its graphs, its exits, its folder."""
+"""Cut an export into a layout, and write the layout's artifact."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ import onnx
 
 from sdcompress.artifact.golden import Golden
 from sdcompress.artifact.write import entry, finish
-from sdcompress.exporting.graph import BATCH, logits_name
+from sdcompress.exporting.graph import BATCH, axis_sizes, output_name
 from sdcompress.modalities import Modality
 from sdcompress.onnx_graph.describe import describe
 from sdcompress.onnx_graph.exit_signals import add_signals
 from sdcompress.onnx_graph.macs import macs, parameters
-from sdcompress.onnx_graph.partition import ports, pruned, segments, serialize
-from sdcompress.schema.manifest import Exit, ExitSignals, Manifest, ParityRecord, Preprocess, Provenance, Segment
+from sdcompress.onnx_graph.partition import cut_segments, prune_heads, serialize, tensor_specs
+from sdcompress.schema.manifest import Exit, ExitSignals, Manifest, ParityRecord, Provenance, Segment
 from sdcompress.tasks import Task
 
-__all__ = ["Facts", "Layout", "LayoutName", "cut", "write"]
+__all__ = ["ExportFacts", "Layout", "LayoutName", "cut_layout", "write_layout"]
 
 LayoutName = Literal["single", "cascade", "all"]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Graphs ready to be proved and written.
+    """The graphs of a layout, before the parity gate.
 
     Attributes:
         name: of the layout.
         exits: names of its exits, shallow to deep.
-        models: file name -> graph, in the order of the chain.
-        signals: exit -> names of its signals, of those whose graph computes them.
+        models: file name -> graph, in the order of the cascade.
+        signals: exit -> names of its signals, for exits whose graph computes them.
     """
 
     name: LayoutName
@@ -42,15 +42,15 @@ class Layout:
     signals: Mapping[str, ExitSignals] = field(default_factory=dict)
 
     @property
-    def logits(self) -> dict[str, str]:
-        """For each exit the name of its logits."""
-        return {exit_: logits_name(exit_) for exit_ in self.exits}
+    def outputs(self) -> dict[str, str]:
+        """For each exit the name of its outputs."""
+        return {exit_: output_name(exit_) for exit_ in self.exits}
 
-    def describe(self, classes: tuple[str, ...], preprocess: Preprocess) -> None:
-        """Write into each graph what its tensors mean; see ``describe``."""
+    def describe(self, task: Task, modality: Modality) -> None:
+        """Write classes, exits and preprocessing into each graph's metadata; see ``describe``."""
         for index, model in enumerate(self.models.values()):
             exits = self.exits[index : index + 1] if self.name == "cascade" else self.exits
-            describe(model, classes=classes, exits=exits, preprocess=preprocess)
+            describe(model, task=task, modality=modality, exits=exits)
 
     @property
     def graphs(self) -> dict[str, bytes]:
@@ -59,15 +59,15 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What all layouts of one export say alike.
+class ExportFacts:
+    """The facts that all layouts of one export share.
 
     Attributes:
         task: what the outputs mean.
         modality: what the network is given.
         scores: of each exit of the network on the validation split, by its name; empty where that is empty.
         golden: samples with the outputs of all exits of the network, in the order of ``scores``.
-        provenance: where it all comes from.
+        provenance: of the artifacts.
     """
 
     task: Task
@@ -77,56 +77,57 @@ class Facts:
     provenance: Provenance
 
 
-def cut(model: onnx.ModelProto, name: LayoutName, exits: tuple[str, ...], task: Task) -> Layout:
-    """Cut an all-exits graph for a layout with these exits; the others are pruned.
+def cut_layout(model: onnx.ModelProto, name: LayoutName, exits: tuple[str, ...], task: Task) -> Layout:
+    """Cut an all-exits graph for a layout with these exits; the heads of all others are pruned.
 
     Raises:
         UsageError: if the graph cannot be cut there.
     """
-    logits = [logits_name(exit_) for exit_ in exits]
+    logits = [output_name(exit_) for exit_ in exits]
     if name == "all":
-        whole = [output.name for output in model.graph.output] == logits
-        return Layout(name, exits, {"model.onnx": model if whole else pruned(model, logits)})
-    pieces = segments(model, logits, batch=BATCH)
+        complete = [output.name for output in model.graph.output] == logits
+        return Layout(name, exits, {"model.onnx": model if complete else prune_heads(model, logits)})
+    graphs = cut_segments(model, logits, batch=BATCH)
     if name == "single":
-        return Layout(name, exits, {"model.onnx": pieces[0]})
-    return _cascade(exits, pieces, task)
+        return Layout(name, exits, {"model.onnx": graphs[0]})
+    return _cascade(exits, graphs, task)
 
 
-def _cascade(exits: tuple[str, ...], pieces: Sequence[onnx.ModelProto], task: Task) -> Layout:
-    """One segment for each exit; all but the last, which takes everybody, say how sure they are."""
+def _cascade(exits: tuple[str, ...], graphs: Sequence[onnx.ModelProto], task: Task) -> Layout:
+    """One segment for each exit; all but the last compute signals."""
     models, signals = [], {}
-    for exit_, piece in zip(exits[:-1], pieces[:-1], strict=True):
-        model, signals[exit_] = add_signals(piece, exit_, logits_name(exit_), task, batch=BATCH)
+    for exit_, graph in zip(exits[:-1], graphs[:-1], strict=True):
+        model, signals[exit_] = add_signals(graph, exit_, output_name(exit_), task, batch=BATCH)
         models.append(model)
-    models.append(pieces[-1])
+    models.append(graphs[-1])
     return Layout("cascade", exits, {f"segment-{index}.onnx": model for index, model in enumerate(models)}, signals)
 
 
-def write(layout: Layout, facts: Facts, records: tuple[ParityRecord, ...], folder: Path) -> Manifest:
+def write_layout(layout: Layout, facts: ExportFacts, records: tuple[ParityRecord, ...], folder: Path) -> Manifest:
     """Write an artifact's files and seal it.
 
     Args:
         layout: graphs that passed the gate.
-        facts: what to say about them.
-        records: the gate's figures.
-        folder: the empty folder to write in.
+        facts: of the export.
+        records: of the gate.
+        folder: an empty folder.
     """
     for name, data in layout.graphs.items():
         (folder / name).write_bytes(data)
     order = list(facts.scores)
-    logits = facts.golden.logits[[order.index(exit_) for exit_ in layout.exits]]
-    Golden(facts.golden.images, facts.golden.labels, logits).save(folder / "golden.npz")
+    outputs = facts.golden.outputs[[order.index(exit_) for exit_ in layout.exits]]
+    Golden(facts.golden.examples, facts.golden.targets, outputs).save(folder / "golden.npz")
     exits = [
         Exit(
             name=exit_,
             segment=index if layout.name == "cascade" else 0,
-            outputs=logits_name(exit_),
+            outputs=output_name(exit_),
             signals=layout.signals.get(exit_),
             scores=dict(facts.scores[exit_]),
         )
         for index, exit_ in enumerate(layout.exits)
     ]
+    sizes = axis_sizes(facts.modality)
     return finish(
         folder,
         task=facts.task.record,
@@ -134,7 +135,7 @@ def write(layout: Layout, facts: Facts, records: tuple[ParityRecord, ...], folde
         modality=facts.modality.record,
         inputs=facts.modality.tensors,
         layout=layout.name,
-        segments=[_segment(folder, name, model) for name, model in layout.models.items()],
+        segments=[_segment(folder, name, model, sizes) for name, model in layout.models.items()],
         exits=exits,
         golden=entry(folder, "golden.npz"),
         parity=records,
@@ -142,11 +143,11 @@ def write(layout: Layout, facts: Facts, records: tuple[ParityRecord, ...], folde
     )
 
 
-def _segment(folder: Path, name: str, model: onnx.ModelProto) -> Segment:
+def _segment(folder: Path, name: str, model: onnx.ModelProto, sizes: Mapping[str, int]) -> Segment:
     return Segment(
         **entry(folder, name).model_dump(),
-        inputs=ports(model.graph.input),
-        outputs=ports(model.graph.output),
-        macs=macs(model, batch=BATCH),
+        inputs=tensor_specs(model.graph.input),
+        outputs=tensor_specs(model.graph.output),
+        macs=macs(model, sizes),
         parameters=parameters(model),
     )

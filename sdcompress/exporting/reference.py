@@ -1,4 +1,4 @@
-"""What the checkpoint itself says of real images: yardstick of the parity gate, golden samples and scores."""
+"""Run the checkpoint on real images, for the parity gate, the golden samples and its scores."""
 
 from __future__ import annotations
 
@@ -12,87 +12,82 @@ from torch import nn
 
 from sdcompress.data.samples import Dataset, Samples, Subset
 from sdcompress.errors import DataError
-from sdcompress.modalities._geometry import normalise
-from sdcompress.schema.manifest import Preprocess
-from sdcompress.tasks import Task
-from sdcompress.verification.hard_images import HardLogits, hard_images, nudged
+from sdcompress.modalities import Inputs, Modality
+from sdcompress.verification.edge_cases import EdgeCases, edge_case_inputs, perturbed
 
-__all__ = ["Reference", "hard_logits", "held_out", "reference"]
+__all__ = ["Reference", "edge_case_outputs", "held_out", "reference"]
 
 _BATCH = 64
 
 
 @dataclass(frozen=True)
 class Reference:
-    """The checkpoint's logits on the images of the gate, and its scores on the validation split.
+    """The checkpoint's outputs for the examples of the gate, and its scores on the validation split.
 
     Attributes:
-        images: uint8 [N, H, W, C].
-        labels: int64 [N].
-        logits: float32 [E, N, K].
+        examples: [N, ...].
+        targets: [N, ...].
+        outputs: float32 [E, N, ...].
         scores: of each exit on the whole validation split, by name; empty where that is empty.
     """
 
-    images: np.ndarray
-    labels: np.ndarray
-    logits: np.ndarray
+    examples: np.ndarray
+    targets: np.ndarray
+    outputs: np.ndarray
     scores: tuple[dict[str, float], ...]
 
 
-def reference(net: nn.Module, dataset: Dataset, *, samples: int, tick: Callable[[int], None]) -> Reference:
-    """Run the checkpoint's network over the validation split, and over test images where that is too small.
+def reference(net: nn.Module, dataset: Dataset, *, samples: int, advance: Callable[[int], None]) -> Reference:
+    """Run the checkpoint's network on the validation split, and on test samples if that is too small.
 
     Args:
-        net: images [B, C, H, W] -> E tensors [B, K], in evaluation mode, on the CPU.
+        net: the inputs, in the order of the modality -> E tensors [B, ...], in evaluation mode, on the CPU.
         dataset: its data.
-        samples: images that the gate asks for; spread evenly over the validation split. All, where there are fewer.
-        tick: told how many images were done.
+        samples: number of samples for the gate, evenly spaced over the validation split; all, where there are fewer.
+        advance: called with the number of samples that were run.
 
     Raises:
-        DataError: if neither validation nor test has an image.
+        DataError: if neither validation nor test has a sample.
     """
-    samples = min(samples, held_out(dataset))
-    parts: list[tuple[Samples, np.ndarray]] = []
+    samples, task, modality = min(samples, held_out(dataset)), dataset.task, dataset.modality
+    sources: list[tuple[Samples, np.ndarray]] = []
     scores: list[dict[str, float]] = []
     if from_val := min(samples, len(dataset.val)):
-        everything = _logits(net, dataset.val, dataset.preprocess, tick)
-        scores = [_scores(dataset.task, outputs, dataset.val.labels) for outputs in everything]
+        val_outputs = _outputs(net, dataset.val, modality, advance)
+        targets = dataset.val.targets
+        scores = [{task.metric: task.score(each, targets), **task.scores(each, targets)} for each in val_outputs]
         chosen = _spread(len(dataset.val), from_val)
-        parts.append((Subset(dataset.val, chosen), everything[:, chosen]))
+        sources.append((Subset(dataset.val, chosen), val_outputs[:, chosen]))
     if from_val < samples:
         test = Subset(dataset.test, _spread(len(dataset.test), samples - from_val))
-        parts.append((test, _logits(net, test, dataset.preprocess, tick)))
-    logits = np.concatenate([part for _, part in parts], axis=1)
-    scores = scores or [{} for _ in logits]
+        sources.append((test, _outputs(net, test, modality, advance)))
+    outputs = np.concatenate([source for _, source in sources], axis=1)
     return Reference(
-        images=np.concatenate([part.images(np.arange(len(part))) for part, _ in parts]),
-        labels=np.concatenate([part.labels for part, _ in parts]),
-        logits=logits,
-        scores=tuple(scores),
+        examples=np.concatenate([source.examples(np.arange(len(source))) for source, _ in sources]),
+        targets=np.concatenate([source.targets for source, _ in sources]),
+        outputs=outputs,
+        scores=tuple(scores) or ({},) * len(outputs),
     )
 
 
-def hard_logits(
-    net: nn.Module, exits: Sequence[str], image: tuple[int, int, int], preprocess: Preprocess
-) -> HardLogits:
-    """The checkpoint's logits on images that are blank, saturated or noise.
+def edge_case_outputs(net: nn.Module, exits: Sequence[str], modality: Modality) -> EdgeCases:
+    """The checkpoint's outputs for the modality's unusual examples.
 
     Args:
-        net: images [B, C, H, W] -> E tensors [B, K], in evaluation mode, on the CPU.
+        net: the inputs, in the order of the modality -> E tensors [B, ...], in evaluation mode, on the CPU.
         exits: E names.
-        image: C, H, W.
-        preprocess: of the network's input.
+        modality: of the network.
     """
-    channels, height, width = image
-    images = hard_images(height, width, channels)
-    inputs = normalise(images, preprocess)
-    with torch.inference_mode():
-        logits, near = ([one.float().numpy() for one in net(torch.from_numpy(x))] for x in (inputs, nudged(inputs)))
-    return HardLogits(images, dict(zip(exits, logits, strict=True)), dict(zip(exits, near, strict=True)))
+    kinds, inputs = edge_case_inputs(modality)
+    outputs, shifted = (
+        dict(zip(exits, (output.float().numpy() for output in _run(net, batch)), strict=True))
+        for batch in (inputs, perturbed(inputs))
+    )
+    return EdgeCases(kinds, inputs, outputs, shifted)
 
 
 def held_out(dataset: Dataset) -> int:
-    """How many images there are to prove an export on.
+    """The number of held-out images that an export can be compared on.
 
     Raises:
         DataError: if there is none.
@@ -101,27 +96,26 @@ def held_out(dataset: Dataset) -> int:
     if count == 0:
         raise DataError(
             f"'{dataset.name}' holds out no image: its validation and test splits are empty.",
-            allowed="at least one image: an export is proved on real images that were not trained on",
+            allowed="at least one image: an export is compared with the checkpoint on images that were not trained on",
             next_step="raise data.validation in the recipe before the training",
         )
     return count
 
 
-def _logits(net: nn.Module, samples: Samples, preprocess: Preprocess, tick: Callable[[int], None]) -> np.ndarray:
-    """The network's logits on all samples, float32 [E, N, K]."""
+def _outputs(net: nn.Module, samples: Samples, modality: Modality, advance: Callable[[int], None]) -> np.ndarray:
+    """The network's outputs for all samples, float32 [E, N, ...]."""
     batches = []
-    for at in range(0, len(samples), _BATCH):
-        images = samples.images(np.arange(at, min(at + _BATCH, len(samples))))
-        with torch.inference_mode():
-            batches.append(torch.stack(tuple(net(torch.from_numpy(normalise(images, preprocess))))).float())
-        tick(len(images))
+    for start in range(0, len(samples), _BATCH):
+        examples = samples.examples(np.arange(start, min(start + _BATCH, len(samples))))
+        batches.append(torch.stack(_run(net, modality.collate(examples))).float())
+        advance(len(examples))
     return np.asarray(torch.cat(batches, dim=1))
+
+
+def _run(net: nn.Module, inputs: Inputs) -> tuple[torch.Tensor, ...]:
+    with torch.inference_mode():
+        return tuple(net(*(torch.from_numpy(array) for array in inputs.arrays.values())))
 
 
 def _spread(length: int, count: int) -> npt.NDArray[np.int64]:
     return np.asarray(np.linspace(0, length - 1, count).round(), np.int64)
-
-
-def _scores(task: Task, outputs: np.ndarray, targets: np.ndarray) -> dict[str, float]:
-    """The task's metric and its further scores, by name."""
-    return {task.metric: task.score(outputs, targets), **task.scores(outputs, targets)}

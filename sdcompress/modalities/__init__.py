@@ -10,14 +10,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from sdcompress import registry
 from sdcompress.errors import ArtifactError, UnknownNameError, brief
-from sdcompress.modalities._base import Array, Inputs, Modality, batch_size, rows_of
+from sdcompress.modalities._base import Array, Inputs, Modality
 from sdcompress.schema.base import explain
 from sdcompress.schema.manifest import Manifest
 
 if TYPE_CHECKING:
     from sdcompress.modalities.image import Image
 
-__all__ = ["ROOM", "Array", "Inputs", "Modality", "batch_size", "image_of", "modality_of", "restore", "rows_of"]
+__all__ = ["ROOM", "Array", "Inputs", "Modality", "image_of", "modality_of", "restore"]
 
 ROOM = "sdcompress.modalities"
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +14,39 @@ from pydantic import TypeAdapter
 from sdcompress.schema.graphs import Tensor
 from sdcompress.schema.manifest import Named
 
-__all__ = ["Array", "Inputs", "Modality", "batch_size", "rows_of"]
+__all__ = ["Array", "Inputs", "Modality"]
 
 Array = npt.NDArray[Any]
-Inputs = Mapping[str, Array]
-"""Name of a graph's input -> array [B, ...]."""
+
+
+class Inputs:
+    """The arrays of one batch by the names of a graph's inputs; ``inputs[:8]`` takes rows of all of them.
+
+    Where there is one input it is also an array to numpy: ``np.asarray(inputs)``.
+
+    Args:
+        arrays: name -> array [B, ...], all of one B.
+    """
+
+    __slots__ = ("arrays",)
+
+    def __init__(self, arrays: Mapping[str, Any]) -> None:
+        self.arrays = arrays
+
+    @classmethod
+    def joined(cls, parts: Sequence[Inputs]) -> Inputs:
+        """The rows of several batches, one after the other."""
+        return cls({name: np.concatenate([part.arrays[name] for part in parts]) for name in parts[0].arrays})
+
+    def __len__(self) -> int:
+        return len(next(iter(self.arrays.values())))
+
+    def __getitem__(self, rows: slice | npt.NDArray[np.integer] | Sequence[int]) -> Inputs:
+        return Inputs({name: array[rows] for name, array in self.arrays.items()})
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        (array,) = self.arrays.values()
+        return np.array(array, dtype, copy=True) if copy else np.asarray(array, dtype)
 
 
 @dataclass(frozen=True)
@@ -31,6 +59,9 @@ class Modality(ABC):
     Importing a modality needs numpy and what prepares inputs at inference, never torch.
     """
 
+    name: ClassVar[str]
+    """Of its entry in the room, as manifests write it."""
+
     @property
     def parameters(self) -> dict[str, Any]:
         """Its fields, as manifests write them."""
@@ -39,8 +70,8 @@ class Modality(ABC):
 
     @property
     def record(self) -> Named:
-        """What a manifest writes of it; the name is that of its module."""
-        return Named(name=type(self).__module__.rpartition(".")[2], parameters=self.parameters)
+        """What a manifest writes of it."""
+        return Named(name=self.name, parameters=self.parameters)
 
     @property
     @abstractmethod
@@ -74,7 +105,7 @@ class Modality(ABC):
         """The inputs of a call, C-contiguous.
 
         Args:
-            inputs: by name; the array alone where there is one input.
+            inputs: ``Inputs``, or arrays by name; the array alone where there is one input.
 
         Raises:
             InputError: if a name, a dtype or a shape is another.
@@ -82,14 +113,7 @@ class Modality(ABC):
 
     @abstractmethod
     def unusual(self) -> Mapping[str, Any]:
-        """Examples that real data rarely holds, by what they are: blank, saturated, noise. Parity gates see them."""
+        """Examples that real data rarely holds, by what they are: blank, saturated, noise. Parity gates see them.
 
-
-def batch_size(inputs: Inputs) -> int:
-    """B: the rows of every input."""
-    return len(next(iter(inputs.values())))
-
-
-def rows_of(inputs: Inputs, rows: slice | npt.NDArray[np.integer]) -> Inputs:
-    """Some of the rows of every input."""
-    return {name: array[rows] for name, array in inputs.items()}
+        They are of one shape, so that ``numpy.stack`` makes a batch of them; two at least.
+        """

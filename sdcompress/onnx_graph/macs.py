@@ -1,58 +1,86 @@
-"""Multiply-accumulates and parameters of an ONNX graph, from its own shapes: what a segment costs for one image."""
+"""Count the multiply-accumulates for one sample and the parameters of an ONNX graph, from its shapes."""
 
 from __future__ import annotations
 
+import ast
 import math
-import re
+import operator
+from collections.abc import Callable, Mapping
 
 import onnx
 
 from sdcompress.errors import UsageError
-from sdcompress.onnx_graph.dataflow import Flow, Kind
+from sdcompress.onnx_graph.dataflow import Dataflow, Kind
+from sdcompress.onnx_graph.edit import copy_model
 
 __all__ = ["macs", "parameters"]
 
 
-def macs(model: onnx.ModelProto, *, batch: str = "batch") -> int:
-    """Multiply-accumulates for one image: convolutions, matrix products and attention; nothing else counts.
+def macs(model: onnx.ModelProto, sizes: Mapping[str, int]) -> int:
+    """Multiply-accumulates for one sample, of convolutions, matrix products and attention only.
 
     Args:
-        model: its axes are numbers, the batch, or multiples of the batch (``64*batch``: windows, heads).
-        batch: name of the batch axis.
+        model: its axes are numbers, or sums, products and quotients of named axes (``64*batch``, ``tokens + 1``).
+        sizes: of the named axes, for one sample: 1 for the batch.
 
     Raises:
-        UsageError: if a product's shape does not follow from the batch.
+        UsageError: if a product's shape does not follow from them.
     """
-    single = onnx.ModelProto()
-    single.CopyFrom(model)
+    single = copy_model(model)
     for value in (*single.graph.input, *single.graph.output, *single.graph.value_info):
         for axis in value.type.tensor_type.shape.dim:
-            if match := re.fullmatch(rf"(?:(\d+)\*)?{re.escape(batch)}", axis.dim_param):
-                axis.dim_value = int(match[1] or 1)
-    flow = Flow(onnx.shape_inference.infer_shapes(single, data_prop=True))
+            if axis.dim_param and (size := _axis_size(axis.dim_param, sizes)):
+                axis.dim_value = size
+    flow = Dataflow(onnx.shape_inference.infer_shapes(single, data_prop=True))
     return sum(_node_macs(flow, node) for node, kind in zip(flow.nodes, flow.kinds, strict=True) if kind is Kind.DATA)
 
 
+_OPERATORS: dict[type[ast.operator], Callable[[int, int], int]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.FloorDiv: lambda left, right: left // right if right else 0,
+}
+
+
+def _axis_size(axis: str, sizes: Mapping[str, int]) -> int | None:
+    """The number that an axis such as ``2*tokens + 1`` stands for; None if it is no such sum of named axes."""
+
+    def value(node: ast.expr) -> int:
+        if isinstance(node, ast.Name):
+            return sizes[node.id]
+        if isinstance(node, ast.Constant) and isinstance(node.value, int):
+            return node.value
+        if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
+            return _OPERATORS[type(node.op)](value(node.left), value(node.right))
+        raise ValueError(axis)
+
+    try:
+        return value(ast.parse(axis, mode="eval").body)
+    except (SyntaxError, ValueError, KeyError):
+        return None
+
+
 def parameters(model: onnx.ModelProto) -> int:
-    """Numbers in the tensors of weights, of two or more elements, that the graph stores.
+    """The number of elements of all stored weight tensors of two or more elements.
 
     Weights that the exporter merged (batch norm into convolution) are counted as stored. Scalars are left out: they
-    are constants of formulas, such as the 3 and 6 of a hard swish. Weights in integers count as the floats that they
-    stand for; the scales and zero points beside them do not.
+    are constants of formulas, such as the 3 and 6 of a hard swish. Quantised weights count as the floats that they
+    stand for; their scales and zero points do not count.
     """
     floating = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE}
     rounding = [node for node in model.graph.node if node.op_type in {"QuantizeLinear", "DequantizeLinear"}]
     codes = {node.input[0] for node in rounding if node.op_type == "DequantizeLinear"}
-    beside = {name for node in rounding for name in node.input[1:]}
+    scales = {name for node in rounding for name in node.input[1:]}
     sizes = (
         math.prod(tensor.dims)
         for tensor in model.graph.initializer
-        if (tensor.data_type in floating and tensor.name not in beside) or tensor.name in codes
+        if (tensor.data_type in floating and tensor.name not in scales) or tensor.name in codes
     )
     return sum(size for size in sizes if size > 1)
 
 
-def _node_macs(flow: Flow, node: onnx.NodeProto) -> int:
+def _node_macs(flow: Dataflow, node: onnx.NodeProto) -> int:
     if node.op_type == "Conv":  # weight [out, in / groups, *kernel]
         return _size(flow, node.output[0]) * math.prod(_shape(flow, node.input[1])[1:])
     if node.op_type == "ConvTranspose":  # weight [in, out / groups, *kernel]
@@ -66,19 +94,19 @@ def _node_macs(flow: Flow, node: onnx.NodeProto) -> int:
     return 0
 
 
-def _size(flow: Flow, tensor: str) -> int:
+def _size(flow: Dataflow, tensor: str) -> int:
     return math.prod(_shape(flow, tensor))
 
 
-def _shape(flow: Flow, tensor: str) -> list[int]:
+def _shape(flow: Dataflow, tensor: str) -> list[int]:
     if tensor in flow.initializers:
         return list(flow.initializers[tensor].dims)
     axes = flow.axes(tensor)
     sizes = [axis for axis in axes or () if isinstance(axis, int)]
     if axes is None or len(sizes) < len(axes):
         raise UsageError(
-            f"The multiply-accumulates cannot be counted: '{tensor}' has the axes {axes} for one image.",
-            allowed="sizes that follow from the batch alone",
-            next_step="choose a backbone whose shapes do not depend on the values of the image",
+            f"The multiply-accumulates cannot be counted: '{tensor}' has the axes {axes} for one sample.",
+            allowed="sizes that follow from the named axes of the inputs",
+            next_step="choose a backbone whose shapes do not depend on the values of the input",
         )
     return sizes

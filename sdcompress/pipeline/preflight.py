@@ -119,8 +119,8 @@ def check_data(recipe: Recipe, progress: Callable[[int, int], None] | None = Non
     judges = bool(recipe.quantize.precisions)
     if judges:
         with requires_extra("quantize"):
-            from sdcompress.quantizing.calibration_data import calibration_images  # onnx
-        calibration_images(found.train, None)
+            from sdcompress.quantizing.calibration_data import calibration_samples  # onnx
+        calibration_samples(found.train, None, found.task)
     least = least_samples(recipe.calibrate) if calibrates else int(judges)
     if validation + test and validation >= least:
         found.check(progress)

@@ -1,4 +1,4 @@
-"""What activations are like: training images as the float32 chain hands them from segment to segment."""
+"""Calibration data for quantising: the inputs of each float32 segment on training samples."""
 
 from __future__ import annotations
 
@@ -9,64 +9,68 @@ import numpy as np
 from sdcompress.data.samples import Samples, Subset
 from sdcompress.data.split import stratified_order
 from sdcompress.errors import DataError, UsageError
-from sdcompress.modalities import image_of
-from sdcompress.modalities._geometry import normalise
+from sdcompress.modalities import modality_of
 from sdcompress.quantizing.precisions._base import Feed
 from sdcompress.schema.manifest import Manifest
-from sdcompress.verification.sessions import Chain
+from sdcompress.tasks import Task, task_of
+from sdcompress.verification.sessions import SegmentSessions
 
-__all__ = ["BATCH", "LEAST", "USUAL", "CalibrationData", "calibration_images"]
+__all__ = ["BATCH", "DEFAULT", "MINIMUM", "CalibrationData", "calibration_samples"]
 
 BATCH = 32
-LEAST = 2 * BATCH
-USUAL = 512
-_SEED = (512, 0)  # no setting: whoever draws until a precision looks good has chosen the images
+MINIMUM = 2 * BATCH
+DEFAULT = 512
+_SEED = (512, 0)  # no setting: redrawing until a precision looks good would select the samples
 
 
-def calibration_images(training: Samples, count: int | None) -> Subset:
-    """So many training images, drawn at random with the classes in their proportions: the same for the same data.
+def calibration_samples(training: Samples, count: int | None, task: Task) -> Subset:
+    """A random subset of the training samples, stratified where the task has strata; the same for the same data.
 
-    Any beginning of them is as mixed as the whole, so that no batch holds one class because a folder does.
+    Every prefix of it is stratified too, so that each batch holds a mix of strata.
 
     Args:
-        training: what to choose from.
-        count: how many; None: 512, or all where there are fewer.
+        training: the samples to choose from.
+        count: of samples; None: 512, or all where there are fewer.
+        task: of the targets.
 
     Raises:
-        UsageError: if these are too few to say anything about ranges.
-        DataError: if there are not so many.
+        UsageError: if ``count`` is too small to measure ranges.
+        DataError: if there are fewer training samples than ``count``.
     """
     if count is None:
-        count = max(LEAST, min(USUAL, len(training)))
-    if count < LEAST:
+        count = max(MINIMUM, min(DEFAULT, len(training)))
+    if count < MINIMUM:
         raise UsageError(
-            f"{count} images are asked for to calibrate with.",
-            allowed=f"at least {LEAST}",
-            next_step=f"leave --samples out: {USUAL} are enough for most networks",
+            f"{count} samples are asked for to calibrate with.",
+            allowed=f"at least {MINIMUM}",
+            next_step=f"leave --samples out: {DEFAULT} are enough for most networks",
         )
     if count > len(training):
         raise DataError(
-            f"There are {len(training)} training images, fewer than the {count} asked for to calibrate with.",
-            allowed=f"{LEAST} to the number of training images",
-            next_step=f"--samples {len(training)}" if len(training) >= LEAST else "train on more images",
+            f"There are {len(training)} training samples, fewer than the {count} asked for to calibrate with.",
+            allowed=f"{MINIMUM} to the number of training samples",
+            next_step=f"--samples {len(training)}" if len(training) >= MINIMUM else "train on more samples",
         )
-    return Subset(training, stratified_order(training.labels, seed=_SEED)[:count])
+    strata = task.strata(training.targets)
+    if strata is None:
+        strata = np.zeros(len(training), np.int64)
+    return Subset(training, stratified_order(strata, seed=_SEED)[:count])
 
 
 class CalibrationData:
-    """The inputs of any segment for the calibration images, made anew for every segment and never held all at once.
+    """The inputs of any segment for the calibration samples, computed batch by batch on each call.
 
     Args:
         manifest: of the artifact.
         graphs: the float32 segments, in order.
-        training: what to calibrate with.
-        count: how many of them, see ``calibration_images``; looked at only if a precision asks for feeds.
+        training: training samples.
+        count: of calibration samples, see ``calibration_samples``; checked only if a precision asks for feeds.
         threads: of ONNX Runtime.
-        progress: called with (images run, all of them for all segments).
+        progress: called with (samples run, samples of all segments).
 
     Attributes:
         threads: of ONNX Runtime.
-        used: images that a precision was given; 0: none asked.
+        used: samples that a precision has used; 0: it asked for none.
     """
 
     def __init__(
@@ -83,18 +87,16 @@ class CalibrationData:
         self._count, self.threads, self._progress = count, threads, progress
         self.used = 0
 
-    def of(self, position: int) -> Iterator[Feed]:
+    def feeds(self, position: int) -> Iterator[Feed]:
         """The inputs of the segment at a position, batch by batch."""
-        images = calibration_images(self._training, self._count)
-        self.used, done = len(images), position * len(images)
-        spec = image_of(self._manifest).preprocess
-        chain = Chain(
-            self._graphs[:position], network_input=self._manifest.inputs[0].name, logits=(), threads=self.threads
-        )
+        samples = calibration_samples(self._training, self._count, task_of(self._manifest))
+        self.used, done = len(samples), position * len(samples)
+        modality = modality_of(self._manifest)
+        sessions = SegmentSessions(self._graphs[:position], outputs=(), threads=self.threads)
         names = [tensor.name for tensor in self._manifest.segments[position].inputs]
-        for start in range(0, len(images), BATCH):
-            rows = np.arange(start, min(start + BATCH, len(images)))
-            tensors = chain.run(normalise(images.images(rows), spec))
+        for start in range(0, len(samples), BATCH):
+            rows = np.arange(start, min(start + BATCH, len(samples)))
+            tensors = sessions.run(modality.collate(samples.examples(rows)))
             yield {name: tensors[name] for name in names}
             if self._progress is not None:
-                self._progress(done + int(rows[-1]) + 1, len(images) * len(self._graphs))
+                self._progress(done + int(rows[-1]) + 1, len(samples) * len(self._graphs))

@@ -21,9 +21,9 @@ FIRST, SECOND = b"\x32\x0bfirst graph", b"\x32\x0csecond graph"
 def manifest_fields(folder: Path) -> dict[str, Any]:
     preprocess = Preprocess(channels=3, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
     image = Tensor(name="input", dtype="float32", shape=("batch", 3, 4, 5))
-    early = Tensor(name="exit1_logits", dtype="float32", shape=("batch", 2))
+    early = Tensor(name="exit1_outputs", dtype="float32", shape=("batch", 2))
     border = Tensor(name="relu", dtype="float32", shape=("batch", 8, 2, 2))
-    final = Tensor(name="final_logits", dtype="float32", shape=("batch", 2))
+    final = Tensor(name="final_outputs", dtype="float32", shape=("batch", 2))
 
     def segment(name: str, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> Segment:
         return Segment(
@@ -38,8 +38,8 @@ def manifest_fields(folder: Path) -> dict[str, Any]:
             segment("segment-1.onnx", (border,), (final,)),
         ),
         "exits": (
-            Exit(name="exit1", segment=0, outputs="exit1_logits", scores={"accuracy": 0.75, "ece": 0.02}),
-            Exit(name="final", segment=1, outputs="final_logits"),
+            Exit(name="exit1", segment=0, outputs="exit1_outputs", scores={"accuracy": 0.75, "ece": 0.02}),
+            Exit(name="final", segment=1, outputs="final_outputs"),
         ),
         "golden": entry(folder, "golden.npz"),
         "card": entry(folder, "README.md"),

@@ -71,11 +71,11 @@ def reseal(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
 
 
 def _socket(path: Path) -> None:
-    here = Path.cwd()
+    directory = Path.cwd()
     os.chdir(path.parent)  # its name may be longer than a socket's address
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(path.name)
-    os.chdir(here)
+    os.chdir(directory)
 
 
 def _sparse(path: Path) -> None:
@@ -159,13 +159,13 @@ def test_a_name_that_is_no_text_and_moves_the_cursor_is_written_in_escapes(artif
 
 
 def _policy(**changes: Any) -> Callable[[dict[str, Any]], None]:
-    whole = Policy(**POLICY).model_dump(mode="json")
-    return lambda fields: fields.update(policy={**whole, **changes})
+    policy_fields = Policy(**POLICY).model_dump(mode="json")
+    return lambda fields: fields.update(policy={**policy_fields, **changes})
 
 
 def _times(**changes: Any) -> Callable[[dict[str, Any]], None]:
-    whole = StageTimes(rows=(1, 2), ms=((1, 2), (1, 2)), move_ms=(0.1,)).model_dump(mode="json")
-    return _policy(stage_times={**whole, **changes})
+    times_fields = StageTimes(rows=(1, 2), ms=((1, 2), (1, 2)), move_ms=(0.1,)).model_dump(mode="json")
+    return _policy(stage_times={**times_fields, **changes})
 
 
 def _at(*way: str | int, value: Any) -> Callable[[dict[str, Any]], None]:
@@ -207,9 +207,9 @@ LENGTHS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "a task whose parameters are a list": (_at("task", "parameters", value=[1]), "parameters"),
     "a task that nobody has": (_at("task", "name", value="divination"), "'divination'"),
     "a task of megabytes": (_at("task", "name", value="x" * 5_000_000), "task.name"),
-    "logits of another rank": (_at("segments", 1, "outputs", 0, "shape", value=["batch", 2, 1, 1]), "final_logits"),
-    "logits without axes": (_at("segments", 1, "outputs", 0, "shape", value=[]), "final_logits"),
-    "logits of other classes": (_at("outputs", value=["a", "b", "c"]), "exit1_logits"),
+    "logits of another rank": (_at("segments", 1, "outputs", 0, "shape", value=["batch", 2, 1, 1]), "final_outputs"),
+    "logits without axes": (_at("segments", 1, "outputs", 0, "shape", value=[]), "final_outputs"),
+    "logits of other classes": (_at("outputs", value=["a", "b", "c"]), "exit1_outputs"),
     "no classes": (_at("outputs", value=[]), "outputs"),
     "a graph without inputs": (_at("segments", 0, "inputs", value=[]), "no inputs"),
 }

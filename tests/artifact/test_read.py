@@ -44,7 +44,7 @@ def test_an_intact_artifact_opens_with_all_its_fields(artifact: Path) -> None:
         b"\x32\x0bfirst graph",
         b"\x32\x0csecond graph",
     ]
-    assert opened.golden().logits.shape == (2, 3, 2)
+    assert opened.golden().outputs.shape == (2, 3, 2)
 
 
 def test_a_manifest_in_another_layout_of_the_same_json_is_the_same_artifact(artifact: Path) -> None:
@@ -152,8 +152,8 @@ def test_segments_that_do_not_fit_together_are_refused(artifact: Path) -> None:
 
 
 def test_an_exit_without_its_logits_is_refused(artifact: Path) -> None:
-    reseal(artifact, lambda fields: fields["exits"][1].update(outputs="exit1_logits"))
-    refused(artifact, "Segment 1", "exit1_logits")
+    reseal(artifact, lambda fields: fields["exits"][1].update(outputs="exit1_outputs"))
+    refused(artifact, "Segment 1", "exit1_outputs")
 
 
 def test_every_exit_needs_its_parity_figures(artifact: Path) -> None:
@@ -175,6 +175,28 @@ def test_golden_samples_must_fit_the_manifest(artifact: Path) -> None:
     Golden(images, labels, np.zeros((2, 3, 7), np.float32)).save(artifact / "golden.npz")
     reseal(artifact, lambda fields: fields.update(golden=entry(artifact, "golden.npz").model_dump()))
     with pytest.raises(ArtifactError, match=r"\(2, 7\)"):
+        open_artifact(artifact).golden()
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"examples": np.zeros((3, 5, 4, 3), np.uint8)}, "5x4x3"),
+        ({"examples": np.zeros((3, 4, 5, 3), np.float32)}, "float32"),
+        ({"targets": np.array([0, 1, 2])}, "from 0 to 2"),
+        ({"targets": np.zeros((3, 1), np.int64)}, "labels"),
+        ({"targets": np.zeros(3)}, "float64"),
+    ],
+)
+def test_golden_samples_fit_the_modality_and_the_task(artifact: Path, change: dict[str, Any], word: str) -> None:
+    good = {
+        "examples": np.zeros((3, 4, 5, 3), np.uint8),
+        "targets": np.zeros(3, np.int64),
+        "outputs": np.zeros((2, 3, 2), np.float32),
+    }
+    Golden(**{**good, **change}).save(artifact / "golden.npz")
+    reseal(artifact, lambda fields: fields.update(golden=entry(artifact, "golden.npz").model_dump()))
+    with pytest.raises(ArtifactError, match=word):
         open_artifact(artifact).golden()
 
 

@@ -32,21 +32,21 @@ def test_a_range_that_is_not_symmetric_uses_all_codes(
     conv = graph([node], {"x": ["batch", 1, 1, 2]}, {"y": ["batch", 2, 1, 2]}, weights)
     x = np.array([[[[-1.0, 3.0]]]], np.float32)
     model = uint8(segment_of(conv, [x]))
-    found = stored(model)
-    np.testing.assert_allclose(found["x_scale"], 4 / 255, rtol=1e-6)
-    assert found["x_zero_point"] == 64
-    assert found["x_zero_point"].dtype == np.uint8
-    np.testing.assert_array_equal(found["w_quantized"].ravel(), [64, -64])  # weights as in int8: 7 bits, signed
+    tensors = stored(model)
+    np.testing.assert_allclose(tensors["x_scale"], 4 / 255, rtol=1e-6)
+    assert tensors["x_zero_point"] == 64
+    assert tensors["x_zero_point"].dtype == np.uint8
+    np.testing.assert_array_equal(tensors["w_quantized"].ravel(), [64, -64])  # weights as in int8: 7 bits, signed
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     (y,) = session.run(None, {"x": x})
-    step = float(found["y_scale"])
-    np.testing.assert_allclose(y, x * weights["w"].reshape(1, 2, 1, 1), atol=step + 4 * float(found["x_scale"]))
+    step = float(tensors["y_scale"])
+    np.testing.assert_allclose(y, x * weights["w"].reshape(1, 2, 1, 1), atol=step + 4 * float(tensors["x_scale"]))
 
 
 def test_every_tensor_is_rounded_once_and_weights_never_beyond_7_bits(
     residual: onnx.ModelProto, batches: list[np.ndarray], segment_of: Segment
 ) -> None:
-    model = uint8(segment_of(residual, batches, ("exit1_logits",)))
+    model = uint8(segment_of(residual, batches, ("exit1_outputs",)))
     rounded = Counter(node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear")
     assert rounded["r0"] == 1  # read by a convolution and by the sum
     assert set(rounded.values()) == {1}
@@ -58,7 +58,7 @@ def test_every_tensor_is_rounded_once_and_weights_never_beyond_7_bits(
 def test_the_whole_block_is_computed_in_integers(
     residual: onnx.ModelProto, batches: list[np.ndarray], segment_of: Segment, tmp_path: Path
 ) -> None:
-    model = uint8(segment_of(residual, batches, ("exit1_logits",)))
+    model = uint8(segment_of(residual, batches, ("exit1_outputs",)))
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
     onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -16,13 +16,13 @@ from sdcompress.artifact.golden import Golden
 from sdcompress.artifact.read import open_artifact
 from sdcompress.artifact.write import entry, seal
 from sdcompress.errors import ArtifactError, ParityError
-from sdcompress.onnx_graph.partition import ports, segments, serialize
+from sdcompress.onnx_graph.partition import cut_segments, serialize, tensor_specs
 from sdcompress.policies._base import Signals
 from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.schema.manifest import Exit, Manifest, ParityRecord, Preprocess, Provenance, Segment
 from sdcompress.verification.verify import verify
 
-TENSORS = {name: f"{name}_logits" for name in ("exit1", "exit2", "final")}
+TENSORS = {name: f"{name}_outputs" for name in ("exit1", "exit2", "final")}
 
 
 def make(folder: Path, models: tuple[onnx.ModelProto, ...], golden: Golden) -> Manifest:
@@ -34,7 +34,7 @@ def make(folder: Path, models: tuple[onnx.ModelProto, ...], golden: Golden) -> M
     for index, model in enumerate(models):
         (folder / f"segment-{index}.onnx").write_bytes(serialize(model))
         file = entry(folder, f"segment-{index}.onnx").model_dump()
-        inputs, outputs = ports(model.graph.input), ports(model.graph.output)
+        inputs, outputs = tensor_specs(model.graph.input), tensor_specs(model.graph.output)
         listed.append(Segment(**file, inputs=inputs, outputs=outputs, macs=1, parameters=1))
     spec = Preprocess(channels=3, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
     figures = {"samples": 256, "batches": (1,), "max_abs": 0.0, "allowed": 1e-4, "flips": 0}
@@ -69,16 +69,16 @@ def edited(model: onnx.ModelProto, change: Callable[[onnx.GraphProto], None]) ->
 
 
 def mix_rows(graph: onnx.GraphProto) -> None:
-    """final_logits becomes final_logits - its mean over the batch."""
-    (last,) = [node for node in graph.node if node.output[0] == "final_logits"]
+    """final_outputs becomes final_outputs - its mean over the batch."""
+    (last,) = [node for node in graph.node if node.output[0] == "final_outputs"]
     last.output[0] = "alone"
     graph.initializer.append(numpy_helper.from_array(np.array([0]), "batch_axis"))
     graph.node.append(helper.make_node("ReduceMean", ["alone", "batch_axis"], ["batch_mean"], keepdims=1))
-    graph.node.append(helper.make_node("Sub", ["alone", "batch_mean"], ["final_logits"]))
+    graph.node.append(helper.make_node("Sub", ["alone", "batch_mean"], ["final_outputs"]))
 
 
 def test_a_right_artifact_gives_its_figures(model: onnx.ModelProto, tmp_path: Path) -> None:
-    manifest = make(tmp_path / "a", segments(model, list(TENSORS.values())), golden_of(model))
+    manifest = make(tmp_path / "a", cut_segments(model, list(TENSORS.values())), golden_of(model))
     report = verify(tmp_path / "a")
     assert (report.digest, report.layout, report.files, report.samples) == (manifest.digest, "cascade", 6, 6)
     assert [exit_.name for exit_ in report.exits] == list(TENSORS)
@@ -87,8 +87,8 @@ def test_a_right_artifact_gives_its_figures(model: onnx.ModelProto, tmp_path: Pa
 
 def test_other_logits_than_the_checkpoints_are_refused(model: onnx.ModelProto, tmp_path: Path) -> None:
     golden = golden_of(model)
-    golden.logits[1, 4, 2] += 0.5
-    make(tmp_path / "a", segments(model, list(TENSORS.values())), golden)
+    golden.outputs[1, 4, 2] += 0.5
+    make(tmp_path / "a", cut_segments(model, list(TENSORS.values())), golden)
     with pytest.raises(ParityError, match=r"'exit2' .* off by 0\.5") as caught:
         verify(tmp_path / "a")
     assert caught.value.exit_code == 4
@@ -96,21 +96,21 @@ def test_other_logits_than_the_checkpoints_are_refused(model: onnx.ModelProto, t
 
 def test_golden_logits_that_are_not_numbers_are_refused(model: onnx.ModelProto, tmp_path: Path) -> None:
     golden = golden_of(model)
-    golden.logits[0, 0, 0] = np.nan
-    make(tmp_path / "a", segments(model, list(TENSORS.values())), golden)
+    golden.outputs[0, 0, 0] = np.nan
+    make(tmp_path / "a", cut_segments(model, list(TENSORS.values())), golden)
     with pytest.raises(ParityError, match="'exit1'"):
         verify(tmp_path / "a")
 
 
 def test_an_image_that_depends_on_the_others_is_refused(model: onnx.ModelProto, tmp_path: Path) -> None:
     mixing = edited(model, mix_rows)
-    make(tmp_path / "a", segments(mixing, list(TENSORS.values())), golden_of(mixing))
-    with pytest.raises(ParityError, match=r"'final' .* with the images beside it"):
+    make(tmp_path / "a", cut_segments(mixing, list(TENSORS.values())), golden_of(mixing))
+    with pytest.raises(ParityError, match=r"'final' .* with those beside it"):
         verify(tmp_path / "a")
 
 
 def test_a_damaged_file_is_found_before_anything_runs(model: onnx.ModelProto, tmp_path: Path) -> None:
-    make(tmp_path / "a", segments(model, list(TENSORS.values())), golden_of(model))
+    make(tmp_path / "a", cut_segments(model, list(TENSORS.values())), golden_of(model))
     segment = open_artifact(tmp_path / "a").file(open_artifact(tmp_path / "a").manifest.segments[1])
     segment.write_bytes(segment.read_bytes()[:-10])
     with pytest.raises(ArtifactError, match=r"segment-1\.onnx"):
@@ -120,10 +120,10 @@ def test_a_damaged_file_is_found_before_anything_runs(model: onnx.ModelProto, tm
 def test_signals_that_are_not_those_of_the_logits_are_found(
     tiny_artifact: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, whole = tiny_artifact(), CascadeEngine.signals
+    folder, full = tiny_artifact(), CascadeEngine.signals
 
     def doubtful(network: CascadeEngine, *given: Any) -> tuple[Signals, ...]:
-        first, *others = whole(network, *given)
+        first, *others = full(network, *given)
         return (Signals({**first.columns, "max_prob": first["max_prob"] - np.float32(1e-4)}, first.decision), *others)
 
     verify(folder)
