@@ -59,7 +59,7 @@ import sdcompress
 
 engine = sdcompress.open(".")
 prediction = engine(engine.preprocess([image]))
-print(engine.classes[prediction.logits[0].argmax()], prediction.exit_index[0])
+print(prediction.labels[0], prediction.exit_names[0])
 ```
 
 ## Run it without sdcompress

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from time import perf_counter_ns
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,8 @@ from PIL import Image
 from sdcompress.artifact.read import open_artifact
 from sdcompress.benchmarking.clock import TimedCall, TimedPreparation
 from sdcompress.data.samples import Samples, originals
-from sdcompress.runtime.engine import Engine, Images, Prediction
+from sdcompress.modalities import Inputs
+from sdcompress.runtime.engine import Engine, Prediction
 from sdcompress.runtime.one_graph import OneGraphEngine, open_one_graph
 from sdcompress.runtime.open import open_engine
 
@@ -46,7 +48,7 @@ class Candidate:
         digest: the artifact's; of its one graph, that file's SHA-256.
         layout: the artifact's; of its one graph, that one's kind.
         engine: opened with the threads and the device of the run.
-        inputs: preprocessed images, float32 [N, C, H, W], in the order of the run.
+        inputs: N of them, in the order of the run.
         pictures: what inputs are prepared from while the clock runs, as ``Engine.preprocess`` takes it.
         load_ms: opening, hashes included.
         first_ms: the first call, one image.
@@ -57,8 +59,8 @@ class Candidate:
     digest: str | None
     layout: str
     engine: Engine | OneGraphEngine
-    inputs: npt.NDArray[np.float32]
-    pictures: Images
+    inputs: Inputs
+    pictures: Any
     load_ms: float
     first_ms: float
 
@@ -110,7 +112,7 @@ def open_candidate(
     path: Path,
     images: npt.NDArray[np.uint8],
     *,
-    pictures: Images | None = None,
+    pictures: Any = None,
     threads: int,
     backend: str = "onnxruntime",
     device: str,
@@ -137,7 +139,7 @@ def open_candidate(
     engine = opener(path, backend=backend, threads=threads, device=device, allow_uncertified=allow_uncertified)
     load_ms = (perf_counter_ns() - start) / 1e6
     inputs = engine.preprocess(images)
-    inputs = np.resize(inputs, (max(len(inputs), largest_batch), *inputs.shape[1:]))  # repeats them
+    inputs = inputs[np.arange(max(len(inputs), largest_batch)) % len(inputs)]  # repeats them
     start = perf_counter_ns()
     engine(inputs[:1])
     first_ms = (perf_counter_ns() - start) / 1e6
@@ -183,12 +185,12 @@ def bench_originals(samples: Samples) -> list[Image.Image] | None:
     return pictures
 
 
-def split(inputs: npt.NDArray[np.float32], batch: int) -> list[npt.NDArray[np.float32]]:
+def split(inputs: Inputs, batch: int) -> list[Inputs]:
     """Cut inputs [N, ...] into views of whole batches; fewer than ``batch`` at the end are left out."""
     return [inputs[start : start + batch] for start in range(0, len(inputs) - batch + 1, batch)]
 
 
-def _batches_of(pictures: Images, batch: int) -> list[Images]:
+def _batches_of(pictures: Any, batch: int) -> list[Any]:
     """Batches of pictures, which are repeated where there are too few."""
     count = max(1, len(pictures) // batch)
     batches = [[index % len(pictures) for index in range(start * batch, (start + 1) * batch)] for start in range(count)]
@@ -197,5 +199,5 @@ def _batches_of(pictures: Images, batch: int) -> list[Images]:
     return [[pictures[row] for row in rows] for rows in batches]
 
 
-def _forced(engine: Engine, exit_index: int) -> Callable[[npt.NDArray[np.float32]], Prediction]:
+def _forced(engine: Engine, exit_index: int) -> Callable[[Inputs], Prediction]:
     return partial(engine.forced, exit=exit_index)

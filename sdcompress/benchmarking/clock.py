@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 if TYPE_CHECKING:
     from sdcompress.runtime.engine import Prediction
+from sdcompress.tasks import Array
 
 __all__ = ["TimedCall", "TimedPreparation", "no_collection"]
 
@@ -45,7 +46,7 @@ class TimedCall:
         self._batches = batches
         self._place = 0
         self._exits: list[npt.NDArray[np.int64]] = []
-        self._classes: list[npt.NDArray[np.int64]] = []
+        self._decisions: list[npt.NDArray[np.int64]] = []
         self.rounds: list[npt.NDArray[np.float64]] = []
 
     def warm_up(self, least_ms: float) -> None:
@@ -76,8 +77,8 @@ class TimedCall:
 
     def _keep(self, prediction: Prediction) -> None:
         self._exits.append(prediction.exit_index)
-        if len(self._classes) < len(self._batches):
-            self._classes.append(prediction.logits.argmax(axis=1))
+        if len(self._decisions) < len(self._batches):
+            self._decisions.append(prediction.decision)
         self._place = (self._place + 1) % len(self._batches)
 
     @property
@@ -91,9 +92,9 @@ class TimedCall:
         return np.stack(self._exits)
 
     @property
-    def first_answers(self) -> npt.NDArray[np.int64]:
-        """The classes given in the first pass over the inputs, shape [calls of the first pass, B]."""
-        return np.stack(self._classes)
+    def first_decisions(self) -> Array:
+        """What was decided in the first pass over the inputs, shape [calls of the first pass, B, ...]."""
+        return np.stack(self._decisions)
 
 
 class TimedPreparation(TimedCall):

@@ -118,8 +118,8 @@ def _end_to_end(measurement: Measurement) -> list[list[npt.NDArray[np.float64]]]
 
 
 def _accuracy(measurement: Measurement, labels: npt.NDArray[np.int64]) -> float:
-    answers = measurement.free.first_answers.reshape(-1)
-    return float((answers == labels[: len(answers)]).mean())
+    decisions = np.concatenate(list(measurement.free.first_decisions))
+    return 1 - float(measurement.candidate.engine.task.loss(decisions, labels[: len(decisions)]).mean())
 
 
 def _exit_timings(measurement: Measurement) -> tuple[ExitTiming, ...]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from sdcompress.benchmarking.candidate import split
 from sdcompress.benchmarking.clock import TimedCall, no_collection
-from sdcompress.policies._base import Float
+from sdcompress.modalities import Inputs
 from sdcompress.runtime.engine import Engine
 
 __all__ = ["take_turns"]
@@ -19,7 +19,7 @@ _BATCHES = 4  # of different inputs: enough that no call sees those of the one b
 
 def take_turns(
     engines: Sequence[Engine],
-    inputs: Float,
+    inputs: Inputs,
     batch: int,
     *,
     rounds: int,
@@ -31,17 +31,17 @@ def take_turns(
 
     Args:
         engines: E of them.
-        inputs: float32 [N, C, H, W], repeated as often as is needed.
-        batch: images a call.
+        inputs: N of them, repeated as often as is needed.
+        batch: samples a call.
         rounds: in which each takes its turn; 2 at least.
         seconds: of one turn, which is one call at least.
         warm_up_ms: of each engine, ten calls at least.
         progress: called with the rounds done.
 
     Returns:
-        E lanes with the times of every round.
+        E timed calls with the times of every round.
     """
-    parts = split(np.resize(inputs, (_BATCHES * batch, *inputs.shape[1:])), batch)
+    parts = split(inputs[np.arange(_BATCHES * batch) % len(inputs)], batch)
     timed_calls = [TimedCall(partial(engine.forced, exit=-1), parts) for engine in engines]
     for timed_call in timed_calls:
         timed_call.warm_up(warm_up_ms)

@@ -115,7 +115,7 @@ def explanation(
         decision_ms=analysis.timing.decision if analysis.timing and analysis.thresholds else None,
         exits=analysis.exits(),
         policy=analysis.policy(),
-        classes=analysis.classes(engine.classes),
+        classes=analysis.classes(engine.task.outputs),
         curve=analysis.curve(path_outcomes),
         curve_split=None if not has_curve else "validation" if path_samples else split,
         curve_samples=len(path_outcomes.labels) if has_curve else 0,

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from sdcompress.calibration.stage_timing import stage_ms
 from sdcompress.data.samples import Samples
-from sdcompress.runtime.engine import Engine, Float
+from sdcompress.modalities import Inputs
+from sdcompress.runtime.engine import Engine
 from sdcompress.schema.explain import Interval
 
 __all__ = ["Timing", "measure"]
@@ -112,14 +113,15 @@ def _decision_ms(engine: Engine, samples: Samples) -> float:
     chosen = np.linspace(0, len(samples) - 1, min(_IMAGES, len(samples))).astype(np.int64)
     inputs, last = engine.preprocess(samples.images(chosen)), len(engine.exit_names) - 1
     longer = []
-    for image in inputs:
-        exit_index = int(engine(image[None]).exit_index[0])
-        decided, forced = _milliseconds(engine, image[None], None), _milliseconds(engine, image[None], exit_index)
+    for row in range(len(inputs)):
+        sample = inputs[row : row + 1]
+        exit_index = int(engine(sample).exit_index[0])
+        decided, forced = _milliseconds(engine, sample, None), _milliseconds(engine, sample, exit_index)
         longer.append((decided - forced) / min(exit_index + 1, last))
     return max(float(np.median(longer)), 0.0)
 
 
-def _milliseconds(engine: Engine, image: Float, exit_: int | None) -> float:
+def _milliseconds(engine: Engine, image: Inputs, exit_: int | None) -> float:
     start = perf_counter_ns()
     if exit_ is None:
         engine(image)

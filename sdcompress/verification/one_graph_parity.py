@@ -90,7 +90,7 @@ class _Tally:
     def compare(self, run: Run, inputs: Float, first: int) -> npt.NDArray[np.int64]:
         """Compare one batch, whose first image has the position ``first``; returns the segments' exit index."""
         outputs, expected = run(inputs), self._engine(inputs)
-        errors = np.abs(outputs[LOGITS] - expected.logits).max(axis=1)
+        errors = np.abs(outputs[LOGITS] - expected.outputs).max(axis=1)
         for row, exit_ in enumerate(expected.exit_index):
             self._rows[exit_].add(first + row)
             if outputs[EXIT_INDEX][row] != exit_:
@@ -99,8 +99,8 @@ class _Tally:
                 continue
             # "not <=" instead of ">", so that NaN fails
             self._largest[exit_] = np.maximum(self._largest[exit_], errors[row])
-            top2, top1 = np.sort(expected.logits[row])[-2:]
-            changed = outputs[ANSWER][row] != expected.logits[row].argmax() and top1 - top2 > 2 * self._allowed[exit_]
+            top2, top1 = np.sort(expected.outputs[row])[-2:]
+            changed = outputs[ANSWER][row] != expected.outputs[row].argmax() and top1 - top2 > 2 * self._allowed[exit_]
             if changed or not errors[row] <= self._allowed[exit_]:
                 self._failed[exit_].add(first + row)
         return expected.exit_index

@@ -89,7 +89,7 @@ def test_the_cascade_of_the_card_exits_as_the_engine_does(
     predict = run(code, monkeypatch, *paths)["predict"]
     engine = open_engine(folder, threads=1)
     answers = engine(engine.preprocess(images))
-    expected = list(zip(answers.logits.argmax(1).tolist(), answers.exit_index.tolist(), strict=True))
+    expected = list(zip(answers.outputs.argmax(1).tolist(), answers.exit_index.tolist(), strict=True))
     assert [predict(image) for image in images] == expected
     assert capsys.readouterr().out.splitlines() == [f"{path} {one}" for path, one in zip(paths, expected, strict=True)]
     assert len({left for _, left in expected}) == (1 if kind == "fixed" else 3)
@@ -110,7 +110,7 @@ def test_a_cascade_without_a_policy_and_one_whose_policy_needs_more_run_to_the_e
         monkeypatch.chdir(folder)
         predict = run(code, monkeypatch)["predict"]
         engine = open_engine(folder, threads=1)
-        whole = engine.forced(engine.preprocess(photos()), -1).logits.argmax(1)
+        whole = engine.forced(engine.preprocess(photos()), -1).outputs.argmax(1)
         assert [predict(image) for image in photos()] == [(answer, 2) for answer in whole.tolist()]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from signals import TASK
 
 from sdcompress.artifact.read import open_artifact
 from sdcompress.benchmarking import candidate, clock
@@ -18,11 +19,13 @@ from sdcompress.benchmarking.run import bench
 from sdcompress.data.samples import ArraySamples, Subset
 from sdcompress.data.source import array_source
 from sdcompress.errors import InputError, UnknownNameError, UsageError
+from sdcompress.modalities import Inputs
 from sdcompress.runtime.engine import Prediction
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.manifest import Preprocess
 from sdcompress.schema.recipe import Bench
 from sdcompress.schema.report import BenchRecord, BenchReport
+from sdcompress.tasks.classification import Classification
 
 IMAGES = np.arange(40, dtype=np.uint8).reshape(40, 1, 1, 1)  # image i has the grey value i and the class i % 4
 LABELS = np.arange(40) % 4
@@ -47,27 +50,28 @@ now = VirtualTime()
 class Spinning:
     """Leaves at exit 0 where the grey value is even, at the last exit otherwise; exit k costs ``ms[k]``."""
 
-    classes = ("a", "b", "c", "d")
+    task = Classification(("a", "b", "c", "d"))
 
     def __init__(self, *ms: float) -> None:
         self.ms = ms
         self.exit_names = tuple(f"exit{k}" for k in range(len(ms)))
 
-    def preprocess(self, images: Any) -> np.ndarray:
+    def preprocess(self, images: Any) -> Inputs:
         now.ns += int(1e6 * PREPARED_MS * len(images))
-        return np.stack([np.asarray(image).reshape(1, 1, 1) for image in images]).astype(np.float32)
+        grey = np.stack([np.asarray(image).reshape(1, 1, 1) for image in images])
+        return Inputs({"input": grey.astype(np.float32)})
 
-    def __call__(self, inputs: np.ndarray) -> Prediction:
-        grey = inputs[:, 0, 0, 0].astype(np.int64)
+    def __call__(self, inputs: Inputs) -> Prediction:
+        grey = np.asarray(inputs)[:, 0, 0, 0].astype(np.int64)
         return self._leave(grey, np.where(grey % 2 == 0, 0, len(self.ms) - 1))
 
-    def forced(self, inputs: np.ndarray, exit: int) -> Prediction:  # noqa: A002 - the Engine's name for it
-        return self._leave(inputs[:, 0, 0, 0].astype(np.int64), np.full(len(inputs), exit))
+    def forced(self, inputs: Inputs, exit: int) -> Prediction:  # noqa: A002 - the Engine's name for it
+        return self._leave(np.asarray(inputs)[:, 0, 0, 0].astype(np.int64), np.full(len(inputs), exit))
 
     def _leave(self, grey: np.ndarray, left: np.ndarray) -> Prediction:
         now.ns += int(1e6 * sum(self.ms[k] for k in left))
         answers = np.where(grey < 30, grey % 4, (grey + 1) % 4)  # right on 30 of the 40 images
-        return Prediction(np.eye(4, dtype=np.float32)[answers], left)
+        return TASK.prediction(np.eye(4, dtype=np.float32)[answers], left)
 
 
 @pytest.fixture
@@ -222,7 +226,7 @@ def test_real_artifacts(tiny_artifact: Callable[..., Path]) -> None:
     assert found.first_ms > 0
     engine = open_engine(chain)
     prediction = engine(engine.preprocess(golden.images))
-    assert found.accuracy == pytest.approx((prediction.logits.argmax(axis=1) == golden.labels).mean())
+    assert found.accuracy == pytest.approx((prediction.decision == golden.labels).mean())
     shares = [(prediction.exit_index == k).mean() for k in range(3)]
     assert [timing.share for timing in found.exits] == pytest.approx(shares, abs=0.05)
     assert report.input.startswith("golden: 16 different images")

@@ -27,7 +27,7 @@ def test_every_exit(tiny_artifact: Write, tiny_network: Any) -> None:
     engine, samples = open_engine(tiny_artifact(temperatures=TEMPERATURES), threads=1), tiny_network.samples(300)
     seen: list[int] = []
     found = collect(engine, samples, MaxProb(), lambda done, total: seen.append(done))
-    logits = tiny_network.exits(normalise(samples.images(np.arange(300)), engine.preprocess_spec))
+    logits = tiny_network.exits(normalise(samples.images(np.arange(300)), engine.modality.preprocess))
     for k, temperature in enumerate(TEMPERATURES):
         np.testing.assert_allclose(found.confidences[k], softmax(logits[k], temperature).max(axis=1), atol=1e-5)
         assert (found.right[k] == (logits[k].argmax(axis=1) == samples.labels)).all()
@@ -39,7 +39,7 @@ def test_every_exit(tiny_artifact: Write, tiny_network: Any) -> None:
 def test_the_scores_are_the_policys(tiny_artifact: Write, tiny_network: Any) -> None:
     engine, samples = open_engine(tiny_artifact(), threads=1), tiny_network.samples(20)
     found = collect(engine, samples, Margin())
-    logits = tiny_network.exits(normalise(samples.images(np.arange(20)), engine.preprocess_spec))
+    logits = tiny_network.exits(normalise(samples.images(np.arange(20)), engine.modality.preprocess))
     second, best = np.sort(softmax(logits[:2]), axis=2)[..., -2:].transpose(2, 0, 1)
     np.testing.assert_allclose(found.scores, best - second, atol=1e-5)
 

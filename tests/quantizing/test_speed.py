@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from signals import TASK
 
 from sdcompress.cli import quantizing
 from sdcompress.quantizing import speed
@@ -29,7 +30,7 @@ class Slow:
     def forced(self, inputs: np.ndarray, exit: int) -> Prediction:  # noqa: A002
         assert (inputs.shape, exit) == ((1, 1, 4, 4), -1)
         time.sleep(self.ms / 1e3)
-        return Prediction(np.zeros((1, 3), np.float32), np.zeros(1, np.int64))
+        return TASK.prediction(np.zeros((1, 3), np.float32), np.zeros(1, np.int64))
 
 
 @pytest.mark.parametrize(("ms", "source_ms", "verdict"), [(4.0, 1.0, "slower"), (1.0, 4.0, "faster")])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
 from time import perf_counter_ns
 from types import TracebackType
@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 from sdcompress.artifact.certificate import ExecutionTarget
 from sdcompress.errors import InputError
+from sdcompress.modalities import Inputs, modality_of
 from sdcompress.policies._base import Float, Signals
 from sdcompress.runtime.active_rows import Moves
-from sdcompress.runtime.inputs import checked
 from sdcompress.runtime.resident.buckets import Buckets
 from sdcompress.runtime.resident.device import Device, DeviceArray, Program
 from sdcompress.runtime.resident.memory import Binding, Memory, Readback, allocate
@@ -48,8 +48,7 @@ class ResidentChain:
     ) -> None:
         self.device, self.buckets, self.where, self.exits = device, buckets, where, manifest.exits
         self.task, self.lock = task_of(manifest), Lock()
-        channels, height, width = (int(size) for size in manifest.input.shape[1:])
-        self._image, self.input = (channels, height, width), manifest.input.name
+        self._modality = modality_of(manifest)
         self.memory: Memory = allocate(device, manifest, programs, buckets.largest)
         self._launches = [[self._bind(program, bucket) for program in programs] for bucket in range(len(buckets.rows))]
         ends = [exit_.segment + 1 for exit_ in manifest.exits]
@@ -69,22 +68,29 @@ class ResidentChain:
             return rows
         return self.buckets.rows[self.buckets.position(rows)]
 
-    def checked(self, inputs: Any) -> Float | DeviceArray:
-        """A numpy array, or one in this device's memory; see ``Chain.checked``."""
-        if isinstance(inputs, np.ndarray):
-            return checked(inputs, self._image)
-        array = self.device.accept(inputs)
-        if array is None:
-            return checked(inputs, self._image)  # which raises for anything but a batch of images
-        if array.dtype != np.float32 or array.shape[1:] != self._image:
-            raise InputError(
-                f"The input is {array.dtype} of the shape {list(array.shape)}, on the device.",
-                allowed=f"float32 of shape [B, {', '.join(map(str, self._image))}]",
-                next_step="convert it there, or give a numpy array from engine.preprocess(images)",
-            )
-        return array
+    def checked(self, inputs: Any) -> Inputs:
+        """Numpy arrays, or all of them in this device's memory; see ``Chain.checked``."""
+        tensors = self._modality.tensors
+        named = inputs.arrays if isinstance(inputs, Inputs) else inputs
+        named = named if isinstance(named, Mapping) else {tensors[0].name: named}
+        on_device: dict[str, Any] = {
+            name: array if isinstance(array, DeviceArray) else self.device.accept(array)
+            for name, array in named.items()
+            if not isinstance(array, np.ndarray)
+        }
+        if on_device.keys() != {tensor.name for tensor in tensors} or None in on_device.values():
+            return self._modality.check(inputs)  # which says what they are instead
+        for tensor in tensors:
+            array = on_device[tensor.name]
+            if array.dtype != np.dtype(tensor.dtype) or array.shape[1:] != tensor.shape[1:]:
+                raise InputError(
+                    f"The input '{tensor.name}' is {array.dtype} of the shape {list(array.shape)}, on the device.",
+                    allowed=f"{tensor.dtype} of shape [B, {', '.join(map(str, tensor.shape[1:]))}]",
+                    next_step="convert it there, or give a numpy array from engine.preprocess",
+                )
+        return Inputs(on_device)
 
-    def start(self, inputs: Any) -> ResidentRun:
+    def start(self, inputs: Inputs) -> ResidentRun:
         """A run over at most ``largest`` rows."""
         return ResidentRun(self, inputs)
 
@@ -138,17 +144,17 @@ class ResidentChain:
 
 
 class ResidentRun:
-    """See ``Run``. The arrays that it returns are in pinned memory, which the next run overwrites.
+    """See ``Run``. Arrays that it gives lie in pinned memory, which the next run overwrites.
 
     Args:
-        chain: whose memory it uses.
-        inputs: float32 [rows, C, H, W] in host or device memory.
+        chain: on whose memory it runs.
+        inputs: checked, in the host's memory or the device's.
     """
 
-    def __init__(self, chain: ResidentChain, inputs: Float | DeviceArray) -> None:
+    def __init__(self, chain: ResidentChain, inputs: Inputs) -> None:
         self._chain, self._inputs, self._rows = chain, inputs, len(inputs)
         self._idle = True
-        self._read: dict[int, Float] = {}  # logits that were copied already, by exit
+        self._read: dict[int, Float] = {}  # outputs that have been asked for already, by exit
 
     def __enter__(self) -> Self:
         self._chain.lock.acquire()
@@ -173,20 +179,20 @@ class ResidentRun:
         """The signals of the graph if it computes them at this temperature, in one copy; else those of the logits."""
         readback, exit_ = self._chain.memory.signals[position], self._chain.exits[position]
         if readback is None or temperature != 1:
-            logits = self.logits(position)
+            outputs = self.outputs(position)
             self.finish()
-            return self._chain.task.signals(self.own(logits), temperature)
+            return self._chain.task.signals(self.copied(outputs), temperature)
         self._queue(readback)
         self.finish()
         return _signals(self._chain.task, exit_, readback, self._rows)
 
-    def logits(self, position: int) -> Float:
+    def outputs(self, position: int) -> Float:
         """Queue a copy of the logits."""
         if position not in self._read:
-            readback = self._chain.memory.logits[position]
+            readback = self._chain.memory.outputs[position]
             self._queue(readback)
-            (buffer,) = readback.arrays.values()
-            self._read[position] = buffer[: self._rows]
+            (whole,) = readback.arrays.values()
+            self._read[position] = whole[: self._rows]
         return self._read[position]
 
     def compact(self, position: int, moves: Moves) -> None:
@@ -201,24 +207,26 @@ class ResidentRun:
             self._chain.device.finish()
             self._idle = True
 
-    def own(self, logits: Float) -> Float:
+    def copied(self, outputs: Float) -> Float:
         """A copy out of the pinned memory."""
-        return np.array(logits, np.float32)
+        return np.array(outputs, np.float32)
 
     def _queue(self, readback: Readback) -> None:
         self._idle = False
         self._chain.device.download(readback.host[: readback.size(self._rows)], readback.start)
 
     def _upload(self) -> None:
-        device, (address, spec) = self._chain.device, self._chain.memory.bindings[self._chain.input]
+        device, allocate = self._chain.device, self._chain.memory
         self._idle = False
-        if isinstance(self._inputs, DeviceArray):
-            device.after(self._inputs)
-            device.copy(address, self._inputs.address, self._rows * spec.row_bytes)
-        else:
-            staged = self._chain.memory.staging[: self._rows]
-            staged[...] = self._inputs
-            device.upload(address, staged)
+        for name, array in self._inputs.arrays.items():
+            address, spec = allocate.bindings[name]
+            if isinstance(array, DeviceArray):
+                device.after(array)
+                device.copy(address, array.address, self._rows * spec.row_bytes)
+            else:
+                staged = allocate.staging[name][: self._rows]
+                staged[...] = array
+                device.upload(address, staged)
 
     def _release(self) -> None:
         """Empty the queue before another run uses the memory, also after an error."""

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sdcompress.errors import ArtifactError
+from sdcompress.modalities import modality_of
 from sdcompress.runtime.resident.device import ALIGNMENT, Bytes, Device, Program, TensorSpec
 from sdcompress.schema.manifest import Exit, Manifest
 
@@ -49,16 +50,16 @@ class Memory(NamedTuple):
     """All memory of a chain.
 
     Attributes:
-        bindings: of every tensor on the device.
-        staging: pinned float32 [rows, C, H, W], from which inputs are uploaded.
-        signals: for each exit the readback of its signals; None if its graph computes none.
-        logits: for each exit the readback of its logits.
+        places: of every tensor on the device.
+        staging: pinned arrays [rows, ...] by the inputs' names, where these wait to be copied.
+        signals: what is read to decide at each exit; None where an exit computes none.
+        outputs: what is read where samples leave, for each exit.
     """
 
     bindings: Mapping[str, Binding]
-    staging: npt.NDArray[np.float32]
+    staging: Mapping[str, npt.NDArray[Any]]
     signals: tuple[Readback | None, ...]
-    logits: tuple[Readback, ...]
+    outputs: tuple[Readback, ...]
 
 
 def allocate(device: Device, manifest: Manifest, programs: Sequence[Program], rows: int) -> Memory:
@@ -81,8 +82,12 @@ def allocate(device: Device, manifest: Manifest, programs: Sequence[Program], ro
         offsets = _offsets([specs[name] for name in names], rows)
         start = device.alloc(offsets[-1])
         bindings |= {name: Binding(start + offset, specs[name]) for name, offset in zip(names, offsets, strict=False)}
-    input_spec = specs[manifest.input.name]
-    staging = device.pinned(rows * input_spec.row_bytes).view(np.float32).reshape(rows, *input_spec.row)
+    staging = {
+        tensor.name: device.pinned(rows * specs[tensor.name].row_bytes)
+        .view(specs[tensor.name].dtype)
+        .reshape(rows, *specs[tensor.name].row)
+        for tensor in modality_of(manifest).tensors
+    }
     return Memory(
         bindings,
         staging,
@@ -97,8 +102,10 @@ def tensor_specs(manifest: Manifest, programs: Sequence[Program]) -> dict[str, T
     Raises:
         ArtifactError: if a program lacks a tensor of the manifest, or two programs differ in a tensor.
     """
-    image = tuple(int(size) for size in manifest.input.shape[1:])
-    specs = {manifest.input.name: TensorSpec(np.dtype(np.float32), image)}
+    specs = {
+        tensor.name: TensorSpec(np.dtype(tensor.dtype), tuple(int(size) for size in tensor.shape[1:]))
+        for tensor in modality_of(manifest).tensors
+    }
     for at, (segment, program) in enumerate(zip(manifest.segments, programs, strict=True)):
         listed = ({tensor.name for tensor in segment.inputs}, {tensor.name for tensor in segment.outputs})
         if (set(program.inputs), set(program.outputs)) != listed:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sdcompress.artifact.read import Artifact
-from sdcompress.modalities._geometry import normalise
+from sdcompress.modalities import modality_of
 from sdcompress.runtime.engine import Engine
 from sdcompress.tensorrt.building.parity import run_parity, tf32_applies
 from sdcompress.tensorrt.building.precision_comparison import Sibling, compare_speed, tuned_batches
@@ -52,6 +52,6 @@ def check_engines(
         )  # fmt: skip
     if not siblings:
         return {"parity": records, "validation": validation}
-    inputs = normalise(artifact.golden().images, manifest.input.preprocess)
+    inputs = modality_of(manifest).collate(artifact.golden().images)
     times = compare_speed(engine, siblings, inputs, tuned_batches(settings), progress=progress)
     return {"parity": records, "validation": validation, "siblings": times}

@@ -13,7 +13,7 @@ from sdcompress.benchmarking.stats import ratio_of_means, verdict
 from sdcompress.benchmarking.turns import take_turns
 from sdcompress.calibration.reference_model import comparable
 from sdcompress.errors import UsageError
-from sdcompress.policies._base import Float
+from sdcompress.modalities import Inputs
 from sdcompress.runtime.engine import Engine
 from sdcompress.runtime.resident.buckets import buckets
 from sdcompress.schema.engines import Engines, SiblingTime
@@ -92,7 +92,7 @@ def _difference(other: Manifest, built: Engines, manifest: Manifest, settings: B
 def compare_speed(
     engine: Engine,
     siblings: Sequence[tuple[Sibling, Engine]],
-    inputs: Float,
+    inputs: Inputs,
     batches: Sequence[int],
     *,
     rounds: int = _ROUNDS,
@@ -104,7 +104,7 @@ def compare_speed(
     Args:
         engine: the new engines.
         siblings: the others, opened.
-        inputs: float32 [N, C, H, W], repeated to fill a batch.
+        inputs: N of them, repeated as often as is needed.
         batches: images a call, each size by itself.
         rounds: in which each takes its turn; 2 at least.
         seconds: of one turn.

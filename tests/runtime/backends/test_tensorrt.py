@@ -161,13 +161,15 @@ def test_every_batch_answers_as_onnxruntime_does(built: Callable[..., Path], bat
         inputs = inputs_of(rows, seed=rows)
         np.testing.assert_allclose(here.exits(inputs), usual.exits(inputs), atol=1e-4)
         for exit_ in range(3):
-            np.testing.assert_allclose(here.forced(inputs, exit_).logits, usual.forced(inputs, exit_).logits, atol=1e-4)
+            np.testing.assert_allclose(
+                here.forced(inputs, exit_).outputs, usual.forced(inputs, exit_).outputs, atol=1e-4
+            )
         found = scores(policy, usual.signals(inputs))
         np.testing.assert_allclose(scores(policy, here.signals(inputs)), found, atol=1e-4)
         clear = np.abs(found - 0.6).min(axis=0) > 1e-3  # no rounding decides for these
         answer, expected = here(inputs), usual(inputs)
         assert answer.exit_index[clear].tolist() == expected.exit_index[clear].tolist()
-        np.testing.assert_allclose(answer.logits[clear], expected.logits[clear], atol=1e-4)
+        np.testing.assert_allclose(answer.outputs[clear], expected.outputs[clear], atol=1e-4)
 
 
 @pytest.mark.gpu
@@ -186,7 +188,7 @@ def test_answers_are_the_same_from_several_threads(built: Callable[..., Path]) -
     with ThreadPoolExecutor(4) as threads:
         for one, other in zip(expected, threads.map(network, batches), strict=True):
             np.testing.assert_array_equal(one.exit_index, other.exit_index)
-            np.testing.assert_array_equal(one.logits, other.logits)
+            np.testing.assert_array_equal(one.outputs, other.outputs)
 
 
 @pytest.mark.gpu
@@ -211,7 +213,7 @@ def test_tensors_on_the_gpu_are_taken_where_they_lie(built: Callable[..., Path],
     else:
         found = network(module.asarray(inputs))
     np.testing.assert_array_equal(found.exit_index, network(inputs).exit_index)
-    np.testing.assert_array_equal(found.logits, network(inputs).logits)
+    np.testing.assert_array_equal(found.outputs, network(inputs).outputs)
 
 
 @pytest.mark.gpu
