@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from sdcompress import data, registry
+from sdcompress import registry
 from sdcompress.errors import CheckpointError, requires_extra
 from sdcompress.models.backbones import ROOM as BACKBONES
 from sdcompress.own_code import check_trusted
@@ -25,7 +25,6 @@ from sdcompress.untrusted import Refused, parse_json, read_bytes
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sdcompress.data.samples import Dataset
     from sdcompress.models.multiexit import MultiExit
 
 __all__ = [
@@ -134,30 +133,6 @@ class Checkpoint:
         """
         return read_tensors(self.path / self.state.weights.file)
 
-    def dataset(
-        self, data_dir: Path | str | None = None, *, download: bool = False, trust_modules: bool = False
-    ) -> Dataset:
-        """The data that it was trained on, loaded by its recipe.
-
-        Args:
-            data_dir: where the data lies on this machine, if elsewhere than in the recipe.
-            download: let data that is not there be fetched. What the stored recipe says of it counts for nothing,
-                as it may be a stranger's.
-            trust_modules: import the module that the recipe's data names, also where nothing was trained on it here.
-
-        Raises:
-            UsageError: if the data is a function of a module that is not trusted, see ``sdcompress.own_code``.
-            DataError: if the data or its split is not the same.
-        """
-        spec = self.recipe.data.at(data_dir, download=download)
-        return data.load(
-            spec,
-            seed=self.recipe.seed,
-            fingerprint=self.data_fingerprint,
-            stored_in=self.path,
-            trust_modules=trust_modules,
-        )
-
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a checkpoint's safetensors file, on the CPU.
@@ -192,16 +167,18 @@ def step_of(path: Path) -> int | None:
     return int(path.name) if re.fullmatch("[0-9]{8,18}", path.name) else None
 
 
-def open_checkpoint(path: Path | str) -> Checkpoint:
-    """Open a checkpoint and check its files.
+def open_checkpoint(source: Checkpoint | Path | str) -> Checkpoint:
+    """Open a checkpoint and check its files; what is opened already is given back as it is.
 
     Args:
-        path: a checkpoint, or the folder of a training run, whose newest checkpoint is taken.
+        source: a checkpoint, or the folder of a training run, whose newest checkpoint is taken.
 
     Raises:
         CheckpointError: if there is none, or it was truncated, edited or written by a newer version.
     """
-    path = Path(path)
+    if isinstance(source, Checkpoint):
+        return source
+    path = Path(source)
     try:
         folder = path if (path / STATE).is_file() else newest(path)
         if folder is None and (path.is_file() or path.suffix in _WEIGHTS):

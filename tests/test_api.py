@@ -30,7 +30,8 @@ def test_dir_lists_the_verbs_before_any_was_used() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     listed, verbs = (set(line.split()) for line in done.stdout.splitlines())
     using = {"bench", "calibrate", "evaluate", "explain", "open", "plan", "predict", "quantize", "report"}
-    assert verbs == using | {"export", "run", "sign", "train", "verify"}
+    looking = {"Options", "doctor", "inspect", "list_entries"}
+    assert verbs == using | looking | {"build_engines", "export", "run", "sign", "train", "verify"}
     assert verbs <= listed
     assert "__version__" in listed
 
@@ -63,4 +64,4 @@ def test_the_verbs_for_artifacts_load_no_torch() -> None:
 
 def test_a_loss_that_cannot_be_is_an_error_of_ours(tiny_artifact: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"'calibrate\.max_drop' is 2"):
-        sdcompress.calibrate(tiny_artifact(), tmp_path / "out", max_drop=2.0)
+        sdcompress.calibrate(tiny_artifact(), tmp_path / "out", {"max_drop": 2.0})

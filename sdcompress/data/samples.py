@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sdcompress.errors import DataError
+from sdcompress.progress import Progress
 from sdcompress.schema.manifest import Preprocess
 
 __all__ = ["ArraySamples", "Dataset", "Images", "Labels", "Samples", "Subset", "originals", "without_setting"]
@@ -173,7 +174,7 @@ class Dataset:
         height, width, channels = self.train.images(np.zeros(1, np.int64)).shape[1:]
         return channels, height, width
 
-    def check(self, progress: Callable[[int, int], None] | None = None) -> None:
+    def check(self, progress: Progress | None = None) -> None:
         """Read the header of every image that is a file, so that a broken one is found before it is needed.
 
         Args:

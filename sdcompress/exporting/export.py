@@ -16,90 +16,43 @@ from sdcompress.artifact.write import staged
 from sdcompress.checkpoint import Checkpoint, open_checkpoint
 from sdcompress.data.samples import Dataset
 from sdcompress.errors import UnknownNameError, UsageError
+from sdcompress.evaluation.trained_model import TrainedModel, open_trained_model
 from sdcompress.exporting.ensemble import GeometricEnsemble
-from sdcompress.exporting.exit_selection import kept_exits
+from sdcompress.exporting.exit_selection import Target, kept_exits
 from sdcompress.exporting.graph import BATCH, INPUT, all_exits
-from sdcompress.exporting.layout import Facts, Layout, LayoutName, cut, write
+from sdcompress.exporting.layout import Facts, Layout, cut, write
 from sdcompress.exporting.provenance import provenance
 from sdcompress.exporting.reference import Reference, hard_logits, held_out, reference
 from sdcompress.models.multiexit import MultiExit
 from sdcompress.onnx_graph.tensorrt8 import DYNAMO_OPSET, unknown_to_8_5
+from sdcompress.options import Options
+from sdcompress.progress import count
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Input, Manifest
 from sdcompress.verification import parity
 from sdcompress.verification.gate import Gate
 
-__all__ = ["Target", "export", "export_all"]
-
-Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Target:
-    """One artifact to be made.
-
-    Attributes:
-        out: the folder to write.
-        layout: single, cascade or all.
-        exit: the exit that 'single' keeps; None for the last.
-        exits: those that 'cascade' and 'all' keep beside the last; none named: all.
-    """
-
-    out: Path
-    layout: LayoutName
-    exit: str | None = None
-    exits: tuple[str, ...] = ()
-
-
-def export(
-    checkpoint: Path | str,
-    out: Path | str,
-    *,
-    layout: LayoutName,
-    exit: str | None = None,  # noqa: A002 - the word of the manifest and of the command line
-    exits: Sequence[str] = (),
-    settings: recipe.Export,
-    trust_modules: bool = False,
-    data_dir: Path | str | None = None,
-    overwrite: bool = False,
-    progress: Progress | None = None,
-) -> Manifest:
-    """Export one artifact; see ``Target`` and ``export_all``."""
-    target = Target(Path(out), layout, exit, tuple(exits))
-    (manifest,) = export_all(
-        checkpoint,
-        [target],
-        settings=settings,
-        trust_modules=trust_modules,
-        data_dir=data_dir,
-        overwrite=overwrite,
-        progress=progress,
-    )
-    return manifest
+__all__ = ["export_all"]
 
 
 def export_all(
-    checkpoint: Path | str,
+    source: TrainedModel | Path | str,
     targets: Sequence[Target],
-    *,
     settings: recipe.Export,
-    trust_modules: bool = False,
-    data_dir: Path | str | None = None,
+    options: Options | None = None,
+    *,
     overwrite: bool = False,
-    progress: Progress | None = None,
 ) -> tuple[Manifest, ...]:
     """Export a checkpoint to several artifacts with as few torch exports as there can be; all are written or none.
 
     An ensemble is made of the exits that a file keeps, so that there are as many exports as there are such choices.
 
     Args:
-        checkpoint: a checkpoint or training folder.
+        source: a checkpoint or training folder.
         targets: the artifacts to make; at least one.
         settings: opset, largest batch and tolerances, and whether exits are ensembles.
-        trust_modules: import the module that the checkpoint names, see ``Checkpoint.network``.
-        data_dir: where the data lies, if elsewhere than in the recipe.
+        options: where the data lies; progress in images.
         overwrite: replace artifacts that are there.
-        progress: told (done, total) images.
 
     Returns:
         The manifest of each target.
@@ -112,8 +65,10 @@ def export_all(
         ParityError: if an export does not compute what the checkpoint computes; it is left in ``<out>.failed``.
         StorageError: if the disk is full.
     """
-    source = open_checkpoint(checkpoint)
-    net = source.network(trust_modules=trust_modules)
+    options = options or Options()
+    model = open_trained_model(source, options)
+    checkpoint = open_checkpoint(model.opened if isinstance(model.opened, Checkpoint) else model.path)
+    net = checkpoint.network(trust_modules=options.trust_modules)
     kept = [_kept(net.exit_names, target) for target in targets]
     heard = [
         exits if settings.ensemble and target.layout != "single" else net.exit_names
@@ -121,16 +76,16 @@ def export_all(
     ]
     with contextlib.ExitStack() as stack:
         folders = [stack.enter_context(staged(target.out, overwrite=overwrite)) for target in targets]
-        dataset = source.dataset(data_dir)
+        dataset = model.dataset()
         choices = tuple(dict.fromkeys(heard))
         proving = min(settings.parity_samples, held_out(dataset))
         if weaker := parity.weaker(proving, settings.parity_samples):
             warnings.warn(weaker, stacklevel=2)
         images = len(choices) * (len(dataset.val) + proving) + len(targets) * proving
-        count = _Counter(progress, images)
+        tick = count(options.progress, images)
         exported = {
             choice: _export(
-                source, net, choice, dataset, settings=settings, count=count, out=targets[heard.index(choice)].out
+                checkpoint, net, choice, dataset, settings=settings, count=tick, out=targets[heard.index(choice)].out
             )
             for choice in choices
         }
@@ -138,7 +93,7 @@ def export_all(
         for target, exits, choice, folder in zip(targets, kept, heard, folders, strict=True):
             made = exported[choice]
             layout = cut(made.model, target.layout, exits)
-            layout.describe(source.classes, source.preprocess)
+            layout.describe(checkpoint.classes, checkpoint.preprocess)
             records = made.gate(layout.graphs, layout.logits, out=target.out, what=f"layout '{target.layout}'")
             made.gate.signals(layout.graphs, layout.signals, layout.logits)
             manifests.append(write(layout, made.facts, records, folder))
@@ -234,15 +189,3 @@ def _facts(source: Checkpoint, settings: recipe.Export, exits: tuple[str, ...], 
         golden=Golden(truth.images, truth.labels, truth.logits).capped(),
         provenance=provenance(source, settings),
     )
-
-
-class _Counter:
-    """Adds up images for a progress function."""
-
-    def __init__(self, progress: Progress | None, total: int) -> None:
-        self._progress, self._total, self._done = progress, total, 0
-
-    def __call__(self, images: int) -> None:
-        self._done = min(self._done + images, self._total)
-        if self._progress is not None:
-            self._progress(self._done, self._total)

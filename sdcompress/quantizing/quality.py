@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from sdcompress.data.preprocess import normalise
 from sdcompress.data.samples import Samples
 from sdcompress.errors import VerificationError
 from sdcompress.evaluation.change import ExitComparison, Quality
+from sdcompress.progress import Progress
 from sdcompress.schema.manifest import Manifest, ParityRecord
 from sdcompress.verification.sessions import Chain
 
@@ -56,7 +57,7 @@ def compare(
     samples: Samples,
     *,
     threads: int,
-    progress: Callable[[int, int], None] | None,
+    progress: Progress | None,
 ) -> tuple[Quality, ...]:
     """Run both on all samples, batch by batch; no logits are held for more than one.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
@@ -22,6 +22,7 @@ from sdcompress.evaluation.change import Quality, check_drop
 from sdcompress.onnx_graph.describe import describe
 from sdcompress.onnx_graph.macs import parameters
 from sdcompress.onnx_graph.partition import ports, serialize
+from sdcompress.progress import Progress
 from sdcompress.quantizing.calibration_data import CalibrationData
 from sdcompress.quantizing.finite import check_finite
 from sdcompress.quantizing.optimised import OptimisedExit, compare_optimised
@@ -29,6 +30,7 @@ from sdcompress.quantizing.overflow import check_overflow
 from sdcompress.quantizing.precisions._base import FloatSegment, Precision
 from sdcompress.quantizing.quality import Loss, compare, golden_records
 from sdcompress.quantizing.segments import count_products, load, plain, tail, with_signals
+from sdcompress.quantizing.speed import speed_beside
 from sdcompress.schema import graphs as schema
 from sdcompress.schema.graphs import Segment
 from sdcompress.schema.manifest import Manifest, ParityRecord
@@ -41,11 +43,9 @@ __all__ = ["ROOM", "precision_of", "quantize", "runnable"]
 
 ROOM = "sdcompress.quantizing.precisions"
 
-Progress = Callable[[int, int], None]
-
 
 def quantize(
-    artifact: Path | str,
+    artifact: Artifact | Path | str,
     out: Path | str,
     *,
     precision: str,
@@ -53,6 +53,7 @@ def quantize(
     validation: Samples,
     max_drop: float = 0.01,
     samples: int | None = None,
+    timed: bool = False,
     threads: int = 1,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -67,6 +68,7 @@ def quantize(
         validation: what decides whether the loss is small enough, held out.
         max_drop: accuracy that every exit may lose on it, 0.01 = one point.
         samples: training images to take ranges from; default: 512, or all where there are fewer.
+        timed: also time it beside ``artifact``, in turns.
         threads: of ONNX Runtime.
         overwrite: replace an artifact that is there.
         progress: called with (images run, all images): calibration, segment by segment, then validation,
@@ -109,9 +111,11 @@ def quantize(
         with runnable(precision):
             records = golden_records(manifest, list(graphs.values()), opened.golden(), threads=threads)
         made = _write(opened, folder, models, found=found, records=records, precision=precision)
-        verify(folder, threads=threads)
+        written = open_artifact(folder)
+        verify(written, threads=threads)
+        speed = speed_beside(opened, written, validation, threads=threads) if timed else None
     return Quantized(
-        source=str(artifact),
+        source=str(opened.path),
         artifact=str(out),
         digest=made.digest,
         precision=made.segments[0].precision,
@@ -124,6 +128,7 @@ def quantize(
         narrow=products[0],
         wide=products[1],
         dropped=_dropped(manifest),
+        speed=speed,
     )
 
 

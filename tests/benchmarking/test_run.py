@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from sdcompress.artifact.read import open_artifact
-from sdcompress.benchmarking import candidate, clock
+from sdcompress.benchmarking import candidate, clock, run
 from sdcompress.benchmarking.candidate import bench_originals, input_order, split
 from sdcompress.benchmarking.run import bench
 from sdcompress.data.samples import ArraySamples, Subset
@@ -77,8 +77,10 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = SimpleNamespace(digest="0" * 64, layout="single", one_graph=None)
     monkeypatch.setattr(clock, "perf_counter_ns", now)
     monkeypatch.setattr(candidate, "perf_counter_ns", now)
-    monkeypatch.setattr(candidate, "open_engine", lambda path, **_: made[path.name])
-    monkeypatch.setattr(candidate, "open_artifact", lambda _: SimpleNamespace(manifest=manifest))
+    monkeypatch.setattr(candidate, "open_network", lambda artifact, _: made[artifact.path])
+    monkeypatch.setattr(
+        run, "open_artifact", lambda path: SimpleNamespace(path=str(path), manifest=manifest, opening_ms=0.0)
+    )
 
 
 def record(report: BenchReport, name: str, scenario: str) -> BenchRecord:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from sdcompress.artifact.read import open_artifact
 from sdcompress.errors import ParityError, UsageError
-from sdcompress.exporting.export import Target, export_all
+from sdcompress.exporting.exit_selection import Target
+from sdcompress.exporting.export import export_all
 from sdcompress.exporting.graph import all_exits
 from sdcompress.exporting.torchscript_export import Names, _reason, traced
 from sdcompress.models.build import build

@@ -13,7 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
 
-from sdcompress.exporting.export import Target, _tell_unknown, export_all
+from sdcompress.exporting.exit_selection import Target
+from sdcompress.exporting.export import _tell_unknown, export_all
 from sdcompress.exporting.graph import all_exits
 from sdcompress.exporting.layout import Layout
 from sdcompress.models.build import build

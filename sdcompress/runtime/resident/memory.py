@@ -14,7 +14,7 @@ from sdcompress.schema.manifest import Exit, Manifest
 
 __all__ = ["BUILD", "Memory", "Place", "Reading", "memory", "ports_of"]
 
-BUILD = "build engines here: sdcompress export ARTIFACT --format trt --out FOLDER"
+BUILD = "build engines here: sdcompress build-engines ARTIFACT --out FOLDER"
 
 
 class Place(NamedTuple):

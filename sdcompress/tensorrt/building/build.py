@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,6 +10,9 @@ from pathlib import Path
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.artifact.rewrite import rewrite
 from sdcompress.artifact.write import entry, staged
+from sdcompress.evaluation.trained_model import TrainedModel, open_trained_model
+from sdcompress.options import Options
+from sdcompress.progress import Progress, silent
 from sdcompress.runtime.engine import Engine
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.engines import Engines, Plan
@@ -35,17 +37,14 @@ from sdcompress.tensorrt.nvidia.trt import TensorRT, is_typed, load, version_of
 
 __all__ = ["attach", "build_engines"]
 
-Progress = Callable[[int, int], None]
-
 
 def build_engines(
-    source: Path | str,
+    source: TrainedModel | Path | str,
     out: Path | str,
-    *,
     settings: BuildSettings | None = None,
-    data_dir: Path | str | None = None,
+    options: Options | None = None,
+    *,
     overwrite: bool = False,
-    progress: Progress | None = None,
 ) -> Manifest:
     """Write a copy of an artifact that also holds engines for this machine; its ONNX graphs stay beside them.
 
@@ -56,10 +55,10 @@ def build_engines(
         source: an artifact.
         out: folder to write; may be ``source`` with ``overwrite``.
         settings: of the build.
-        data_dir: where the validation images lie, if elsewhere than in the recipe. Where it is not given and they are
-            not there, the engines are not held against them, with a warning.
+        options: where the validation images lie: where that is not given and they are not there, the engines are not
+            held against them, with a warning. Progress in thousandths of a plan; then in validation images; then in
+            rounds of timing.
         overwrite: replace an artifact that is there.
-        progress: told (done, total), in thousandths of a plan; then in validation images; then in rounds of timing.
 
     Raises:
         ArtifactError: if the artifact is not intact; or if ``data_dir`` is given, and its recipe cannot be read, or
@@ -74,21 +73,28 @@ def build_engines(
         StorageError: if the timing cache that the settings name cannot be written.
         OutputExistsError: if ``out`` holds something that would be lost.
     """
-    settings = settings or BuildSettings()
-    artifact = open_artifact(source)
+    settings, options = settings or BuildSettings(), options or Options()
+    model = open_trained_model(source, options)
+    artifact = model.artifact(
+        allowed="an artifact: engines are built from its graphs",
+        next_step=f"sdcompress export {model.path} --out ARTIFACT; sdcompress build-engines ARTIFACT --out {out}",
+    )
     check_graphs(artifact.manifest)
     gpu = probe_cuda()
     check_hardware(artifact.manifest, gpu, settings.hardware_compatibility)
     check_memory(artifact.manifest, settings.profiles, free=free_memory(), gpu=gpu.name)
     trt = load(builds=True)
     siblings = find_siblings(artifact.manifest, settings, tensorrt=version_of(trt), gpu=gpu)
-    reference = find_reference(source, data_dir, count=settings.validation_images)
+    reference = find_reference(model, count=settings.validation_images)
     timings = open_timings(settings.timing_cache, tensorrt=version_of(trt), gpu=gpu, log=Log())
     with staged(out, overwrite=overwrite) as folder, log_kept(timings):
-        made = _Build(trt, artifact, settings, gpu, timings, progress or _silent).run(folder)
+        made = _Build(trt, artifact, settings, gpu, timings, options.progress or silent).run(folder)
         attach(artifact, folder, made, gpu)  # the runtime opens nothing that no manifest lists
-        engine, others = _opened(folder), [(sibling, _opened(sibling.path)) for sibling in siblings]
-        found = prove(engine, open_artifact(folder), settings, reference=reference, siblings=others, progress=progress)
+        written = open_artifact(folder)
+        others = [(sibling, _opened(sibling.artifact)) for sibling in siblings]
+        found = prove(
+            _opened(written), written, settings, reference=reference, siblings=others, progress=options.progress
+        )
         return attach(artifact, folder, made.model_copy(update=found), gpu)
 
 
@@ -107,13 +113,9 @@ def attach(artifact: Artifact, folder: Path, made: Engines, gpu: Gpu) -> Manifes
     return rewrite(artifact, folder, engines=(*others, made))
 
 
-def _opened(folder: Path) -> Engine:
+def _opened(artifact: Artifact) -> Engine:
     # a certificate is about other files: whether it covers these is not asked for a comparison
-    return open_engine(folder, backend="tensorrt", device="cuda", allow_uncertified=True)
-
-
-def _silent(_done: int, _total: int) -> None:
-    """Nobody wants to know."""
+    return open_engine(artifact, backend="tensorrt", device="cuda", allow_uncertified=True)
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from sdcompress.artifact.read import Artifact
 from sdcompress.data.preprocess import normalise
+from sdcompress.progress import Progress
 from sdcompress.runtime.engine import Engine
 from sdcompress.tensorrt.building.parity import run_parity, widens
 from sdcompress.tensorrt.building.precision_comparison import Sibling, race, tuned_batches
@@ -23,7 +24,7 @@ def prove(
     *,
     reference: Reference | None,
     siblings: Sequence[tuple[Sibling, Engine]],
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Hold engines against the checkpoint on the golden images, then against their graphs on others; then race them.
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
+from sdcompress.artifact.read import Artifact
 from sdcompress.benchmarking.clock import TimedCall
 from sdcompress.benchmarking.stats import ratio_of_means, verdict
 from sdcompress.benchmarking.turns import take_turns
 from sdcompress.calibration.reference_model import comparable
 from sdcompress.errors import UsageError
 from sdcompress.policies._base import Float
+from sdcompress.progress import Progress, part
 from sdcompress.runtime.engine import Engine
 from sdcompress.runtime.resident.buckets import buckets
 from sdcompress.schema.engines import Engines, SiblingTime
@@ -32,12 +33,12 @@ class Sibling:
     """Another artifact that answers the same question.
 
     Attributes:
-        path: its folder.
+        artifact: opened.
         digest: its own.
         precision: of its graphs.
     """
 
-    path: Path
+    artifact: Artifact
     digest: str
     precision: str
 
@@ -58,7 +59,8 @@ def find_siblings(manifest: Manifest, settings: BuildSettings, *, tensorrt: str,
     """
     found = []
     for path in settings.against:
-        other = comparable(path, manifest)
+        artifact = comparable(path, manifest)
+        other = artifact.manifest
         built = choose(other.engines, tensorrt=tensorrt, gpu=gpu, artifact=str(path))
         if problem := _otherwise(other, built, manifest, settings):
             raise UsageError(
@@ -66,7 +68,7 @@ def find_siblings(manifest: Manifest, settings: BuildSettings, *, tensorrt: str,
                 allowed="an artifact of the same layout and exits, whose engines were built with the same options",
                 next_step="build its engines with the options of this build, or leave it out",
             )
-        found.append(Sibling(path, other.digest, " and ".join(other.precisions)))
+        found.append(Sibling(artifact, other.digest, " and ".join(other.precisions)))
     return tuple(found)
 
 
@@ -97,7 +99,7 @@ def race(
     *,
     rounds: int = _ROUNDS,
     seconds: float = _SECONDS,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[SiblingTime, ...]:
     """Time all to the last exit, host to host, in rounds that go back and forth.
 
@@ -112,11 +114,6 @@ def race(
     """
     times: list[SiblingTime] = []
     for done, batch in enumerate(batches):
-
-        def tick(turns: int, done: int = done) -> None:
-            if progress:
-                progress(done * rounds + turns, len(batches) * rounds)
-
         timed_calls = take_turns(
             [engine, *(one for _, one in siblings)],
             inputs,
@@ -124,7 +121,7 @@ def race(
             rounds=rounds,
             seconds=seconds,
             warm_up_ms=_WARM_UP_MS,
-            progress=tick,
+            progress=part(progress, done * rounds, len(batches) * rounds),
         )
         times += [
             _time(sibling, timed_calls[0], timed_call, batch)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 from sdcompress.data.samples import Samples, Subset
@@ -12,9 +10,10 @@ from sdcompress.data.split import stratified_order
 from sdcompress.errors import ArtifactError, SetupError, UsageError, VerificationError
 from sdcompress.evaluation.change import ExitComparison, PolicyComparison, Quality
 from sdcompress.evaluation.evaluate import batches
-from sdcompress.evaluation.trained_model import open_trained_model
+from sdcompress.evaluation.trained_model import TrainedModel
+from sdcompress.options import EngineOptions
+from sdcompress.progress import Progress
 from sdcompress.runtime.engine import Engine
-from sdcompress.runtime.open import open_engine
 from sdcompress.schema.change import PolicyChange
 from sdcompress.schema.engines import Validation
 from sdcompress.schema.manifest import Manifest
@@ -37,25 +36,25 @@ class Reference(NamedTuple):
     samples: Samples
 
 
-def find_reference(source: Path | str, data_dir: Path | str | None, *, count: int) -> Reference | None:
+def find_reference(model: TrainedModel, *, count: int) -> Reference | None:
     """The graphs of an artifact, opened, and validation images; None where one cannot be had, with a warning.
 
     Args:
-        source: the artifact.
-        data_dir: where the data lies; what is named must be there. None: where the recipe says, if it is there.
+        model: the artifact. Where its options name the folder of the data, the data must be there; else it is looked
+            for where the recipe says.
         count: of images, at most, in the proportions of the classes; 0: none, without a warning.
 
     Raises:
-        DataError, MissingExtraError: if ``data_dir`` was named, and does not hold the data or cannot be read.
+        DataError, MissingExtraError: if the folder was named, and does not hold the data or cannot be read.
         ArtifactError: if it was, and the recipe is of another version, or onnxruntime cannot run the graphs here.
     """
     if count == 0:
         return None
     try:
-        samples = open_trained_model(source).dataset(data_dir).split("validation")
-        graphs = open_engine(source, allow_uncertified=True)  # a certificate is not asked for a comparison
+        samples = model.dataset().split("validation")
+        graphs = model.engine(EngineOptions(allow_uncertified=True))  # a certificate is not asked for a comparison
     except (ArtifactError, UsageError, SetupError) as error:
-        if data_dir is not None:
+        if model.options.data_dir is not None:
             raise  # it was said to be there
         warnings.warn(
             f"The engines are not held against validation images: {error.found} To have it done: {error.next_step}, or "
@@ -73,7 +72,7 @@ def validate(
     *,
     max_drop: float,
     tf32: bool,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Validation:
     """Run both on all samples; where there is a policy, once to every exit and once as it says.
 

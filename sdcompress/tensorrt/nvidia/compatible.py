@@ -38,7 +38,7 @@ def choose(engines: Sequence[Engines], *, tensorrt: str, gpu: Gpu, artifact: str
     raise SetupError(
         f"{found[0].upper()}{found[1:]}.",
         allowed=f"engines that TensorRT {tensorrt} can load on {gpu.name} ({gpu.compute_capability})",
-        next_step=f"sdcompress export {artifact} --format trt --out {artifact} --overwrite",
+        next_step=f"sdcompress build-engines {artifact} --out {artifact} --overwrite",
     )
 
 

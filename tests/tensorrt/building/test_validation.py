@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from sdcompress.errors import ArtifactError, DataError, VerificationError
+from sdcompress.evaluation.trained_model import open_trained_model
+from sdcompress.options import Options
 from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.runtime.engine import Prediction
 from sdcompress.runtime.open import open_network
@@ -100,9 +102,9 @@ def test_data_that_is_not_there_warns_unless_it_was_said_to_be(
 ) -> None:
     artifact = tiny_artifact()
     with pytest.warns(UserWarning, match="not held against validation images.*To have it done: .*--data-dir"):
-        assert find_reference(artifact, None, count=10) is None
+        assert find_reference(open_trained_model(artifact), count=10) is None
     with pytest.raises(DataError):
-        find_reference(artifact, tmp_path / "nowhere", count=10)
+        find_reference(open_trained_model(artifact, Options(data_dir=tmp_path / "nowhere")), count=10)
 
 
 def test_graphs_that_cannot_be_run_here_are_found_before_a_build(
@@ -117,11 +119,11 @@ def test_graphs_that_cannot_be_run_here_are_found_before_a_build(
         raise ArtifactError("onnxruntime cannot load it.", next_step="upgrade onnxruntime")
 
     artifact = tiny_artifact()
-    found = find_reference(artifact, None, count=10)
+    found = find_reference(open_trained_model(artifact), count=10)
     assert found is not None
     assert len(found.samples) == 10
     monkeypatch.setattr(validation, "open_engine", refuse)
     with pytest.warns(UserWarning, match="onnxruntime cannot load it"):
-        assert find_reference(artifact, None, count=10) is None
+        assert find_reference(open_trained_model(artifact), count=10) is None
     with pytest.raises(ArtifactError):
-        find_reference(artifact, artifact, count=10)
+        find_reference(open_trained_model(artifact, Options(data_dir=artifact)), count=10)
