@@ -104,8 +104,8 @@ def calibrate(
     settings = {name: value for name, value in given.items() if value is not None}
     engine: dict[str, Any] = {"threads": threads, "backend": backend, "device": device, "data_dir": data_dir}
     if plan:
-        names = {"in_expectation": in_expectation, "budget": budget, "out": out, "against": against}
-        _refuse_with_plan({**names, "overwrite": overwrite})
+        unused = {"out": out, "budget": budget, "in_expectation": in_expectation, "against": against}
+        _refuse_with_plan({**unused, "overwrite": overwrite})
         _plan(artifact, settings, engine, images, json=json)
         return
     if out is None:
