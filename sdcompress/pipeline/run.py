@@ -31,6 +31,7 @@ from sdcompress.reporting.read import read_result
 from sdcompress.schema import recipe as schema
 from sdcompress.schema.report import BenchRecord, BenchReport, Evaluation, Report
 from sdcompress.storage import locked_folder, write_text
+from sdcompress.verbs._types import RecipeLike
 
 __all__ = ["run"]
 
@@ -40,7 +41,7 @@ SPLITS: tuple[Literal["validation", "test"], ...] = ("validation", "test")
 
 
 def run(
-    recipe: api.RecipeLike,
+    recipe: RecipeLike,
     out: Path | str | None = None,
     *,
     settings: Iterable[recipes.Setting] = (),
