@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from sdcompress import registry
+from sdcompress import registry, tasks
 from sdcompress.errors import CheckpointError, requires_extra
+from sdcompress.modalities import Modality
+from sdcompress.modalities.image import Image
 from sdcompress.models.backbones import ROOM as BACKBONES
 from sdcompress.own_code import check_trusted
 from sdcompress.schema.manifest import FileEntry, Preprocess
 from sdcompress.schema.recipe import Recipe
 from sdcompress.schema.training import TrainingState
 from sdcompress.storage import digest_of, sha256_of
+from sdcompress.tasks import Task
 from sdcompress.untrusted import Refused, parse_json, read_bytes
 
 if TYPE_CHECKING:
@@ -87,6 +90,16 @@ class Checkpoint:
     def preprocess(self) -> Preprocess:
         """From an image to the network's input."""
         return self.state.preprocess
+
+    @property
+    def task(self) -> Task:
+        """What its outputs mean."""
+        return tasks.build("classification", self.classes, {})
+
+    @property
+    def modality(self) -> Modality:
+        """What it is given."""
+        return Image(self.preprocess, self.image)
 
     @property
     def data_fingerprint(self) -> str:
@@ -232,17 +245,17 @@ def read_metrics(folder: Path) -> tuple[dict[str, float], ...]:
 
 def _metrics(path: Path, number: int, line: str) -> dict[str, float]:
     try:
-        found: dict[str, float] = _METRICS.validate_json(line)
-        if not {"epoch", "step"} <= found.keys():
+        metrics: dict[str, float] = _METRICS.validate_json(line)
+        if not {"epoch", "step"} <= metrics.keys():
             raise Refused("it lacks 'epoch' or 'step'")
     except (ValidationError, Refused) as error:
-        why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+        problem = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
         raise CheckpointError(
-            f"Line {number} of {path} is damaged: {why}.",
+            f"Line {number} of {path} is damaged: {problem}.",
             allowed="a JSON object of numbers, with 'epoch' and 'step'",
             next_step="remove that line; it only tells people of an epoch, no training needs it",
         ) from error
-    return found
+    return metrics
 
 
 def _read(path: Path) -> TrainingState:
@@ -267,10 +280,10 @@ def _read(path: Path) -> TrainingState:
 
 def _check_schema(path: Path, fields: Any) -> None:
     """Tell a checkpoint of a newer sdcompress from a broken one: that one must not be removed."""
-    found = fields.get("schema_version", UNDERSTOOD) if isinstance(fields, dict) else UNDERSTOOD
-    if isinstance(found, int) and found > UNDERSTOOD:
+    version = fields.get("schema_version", UNDERSTOOD) if isinstance(fields, dict) else UNDERSTOOD
+    if isinstance(version, int) and version > UNDERSTOOD:
         raise CheckpointError(
-            f"The checkpoint {path.parent} has the schema version {found}.",
+            f"The checkpoint {path.parent} has the schema version {version}.",
             allowed=f"up to {UNDERSTOOD}, which this version of sdcompress reads",
             next_step="pip install --upgrade sdcompress",
         )

@@ -16,7 +16,7 @@ from sdcompress.tensorrt.nvidia.diagnose import TensorRtState, diagnose_tensorrt
 __all__ = ["Diagnosis", "Extra", "Package", "diagnose", "new_enough", "read_requirements"]
 
 # extras that only repeat others, or serve those who change sdcompress
-_UNIONS = {"all", "dev"}
+_UNIONS = {"all", "dev", "docs"}
 # builds for a GPU, or for a version of CUDA, that install the same module
 _OTHER_NAMES = {
     "onnxruntime": ("onnxruntime-gpu",),
@@ -57,16 +57,16 @@ class Diagnosis(Frozen):
 
 def diagnose() -> Diagnosis:
     """Look at this machine: about a second, nothing is changed, nothing is sent anywhere."""
-    found = machine()
+    facts = machine()
     providers = _providers()
     extras = tuple(_extra(name, needs) for name, needs in read_requirements(requires("sdcompress") or ()).items())
     return Diagnosis(
-        machine=found,
+        machine=facts,
         hardware_threads=os.cpu_count(),
         providers=providers,
         extras=extras,
         tensorrt=diagnose_tensorrt(),
-        warnings=tuple(_warnings(found, visible_cores(), providers)),
+        warnings=tuple(_warnings(facts, visible_cores(), providers)),
     )
 
 
@@ -82,11 +82,11 @@ def read_requirements(lines: Iterable[str]) -> dict[str, list[tuple[str, str | N
 
 def _for_this_python(line: str) -> bool:
     """Whether what a requirement says of Python's version holds here."""
-    said = _PYTHON.search(line)
-    if said is None:
+    condition = _PYTHON.search(line)
+    if condition is None:
         return True
-    here, there = list(sys.version_info[:2]), [int(part) for part in said.group(2).split(".")]
-    return here >= there if said.group(1) == ">=" else here < there
+    running, bound = list(sys.version_info[:2]), [int(part) for part in condition.group(2).split(".")]
+    return running >= bound if condition.group(1) == ">=" else running < bound
 
 
 def new_enough(installed: str, minimum: str | None) -> bool:
@@ -102,8 +102,8 @@ def _numbers(text: str) -> list[int]:
     return numbers
 
 
-def _extra(name: str, needs: list[tuple[str, str | None]]) -> Extra:
-    packages = tuple(_package(*need) for need in needs)
+def _extra(name: str, requirements: list[tuple[str, str | None]]) -> Extra:
+    packages = tuple(_package(*need) for need in requirements)
     install = "pip install --upgrade " + ("sdcompress" if name == "core" else f"'sdcompress[{name}]'")
     return Extra(name=name, packages=packages, complete=all(p.right for p in packages), install=install)
 
@@ -131,18 +131,18 @@ def _providers() -> tuple[str, ...]:
     return tuple(onnxruntime.get_available_providers())
 
 
-def _warnings(found: Machine, visible: int, providers: tuple[str, ...]) -> list[str]:
+def _warnings(facts: Machine, visible: int, providers: tuple[str, ...]) -> list[str]:
     warnings = []
-    if found.quota is not None and found.quota < visible:
+    if facts.quota is not None and facts.quota < visible:
         warnings.append(
-            f"A control group allows {found.quota:g} of {visible} cores: more threads than that are halted in turns."
+            f"A control group allows {facts.quota:g} of {visible} cores: more threads than that are halted in turns."
         )
-    if found.governor == "powersave":
+    if facts.governor == "powersave":
         warnings.append("The clock governor is 'powersave': times will drift. 'performance' needs root to be set.")
-    if found.busy_cores is not None and found.busy_cores > 0.25:
-        warnings.append(f"Other work is running ({found.busy_cores:.1f} of {found.cores} cores busy).")
-    if found.gpu and "CUDAExecutionProvider" not in providers:
+    if facts.busy_cores is not None and facts.busy_cores > 0.25:
+        warnings.append(f"Other work is running ({facts.busy_cores:.1f} of {facts.cores} cores busy).")
+    if facts.gpu and "CUDAExecutionProvider" not in providers:
         warnings.append("There is a GPU, but this onnxruntime cannot use it: pip install onnxruntime-gpu instead.")
-    if {"onnxruntime", "onnxruntime-gpu"} <= set(found.versions):
+    if {"onnxruntime", "onnxruntime-gpu"} <= set(facts.versions):
         warnings.append("onnxruntime and onnxruntime-gpu overwrite each other's files: uninstall both, install one.")
     return warnings

@@ -89,8 +89,8 @@ def busy_cores(seconds: float = 0.5) -> float | None:
     if before is None:
         return None
     time.sleep(seconds)
-    busy, every = (after - b for after, b in zip(_ticks(_read(_STAT) or before), _ticks(before), strict=True))
-    return round((os.cpu_count() or 1) * busy / every, 2) if every else None
+    busy, total = (after - b for after, b in zip(_ticks(_read(_STAT) or before), _ticks(before), strict=True))
+    return round((os.cpu_count() or 1) * busy / total, 2) if total else None
 
 
 class ThreadCount(NamedTuple):
@@ -156,7 +156,7 @@ def quota() -> float | None:
     """
     unified = (parse_quota(_read(group / "cpu.max") or "") for group in _groups())
     v1 = (
-        parse_quota(" ".join(_read(group / f"cpu.cfs_{what}_us") or "" for what in ("quota", "period")))
+        parse_quota(" ".join(_read(group / f"cpu.cfs_{field}_us") or "" for field in ("quota", "period")))
         for group in _groups("cpu")
     )
     return min((allowed for allowed in (*unified, *v1) if allowed is not None), default=None)
@@ -189,9 +189,9 @@ def _groups(controller: str = "") -> Iterator[Path]:
     # where both versions are mounted, systemd puts the second in a folder of its own
     mounts = [_CGROUP / controller] if controller else [_CGROUP, _CGROUP / "unified"]
     lines = [line.split(":", 2) for line in (_read(_OWN_GROUPS) or "").splitlines()]
-    mine = (line[2] for line in lines if len(line) == 3 and controller in line[1].split(","))
-    place = PurePosixPath("/", next(mine, "").strip("/"))
-    for path in (place, *place.parents):
+    own_paths = (line[2] for line in lines if len(line) == 3 and controller in line[1].split(","))
+    group = PurePosixPath("/", next(own_paths, "").strip("/"))
+    for path in (group, *group.parents):
         # inside a container the path may be the host's, of which nothing is mounted: the root is then the container's
         yield from (mount / path.relative_to("/") for mount in mounts)
 
@@ -225,13 +225,13 @@ def gpu() -> str | None:
 def installed_versions() -> dict[str, str]:
     """Versions of sdcompress and of what it may use, read from the installed metadata; nothing is imported."""
     try:
-        needs = requires("sdcompress") or ()
+        requirements = requires("sdcompress") or ()
     except PackageNotFoundError:  # a working tree on a machine that cannot install it
-        needs = ()
-    lines = [line for line in needs if "'dev'" not in line.replace('"', "'")]
-    wanted = {re.split(r"[\s\[<>=!~;(]", line, maxsplit=1)[0].lower() for line in lines}
-    found = {name: _version(name) for name in sorted({"sdcompress", "onnxruntime-gpu"} | wanted)}
-    return {name: number for name, number in found.items() if number is not None}
+        requirements = ()
+    lines = [line for line in requirements if "'dev'" not in line.replace('"', "'")]
+    names = {re.split(r"[\s\[<>=!~;(]", line, maxsplit=1)[0].lower() for line in lines}
+    versions = {name: _version(name) for name in sorted({"sdcompress", "onnxruntime-gpu"} | names)}
+    return {name: number for name, number in versions.items() if number is not None}
 
 
 def _version(name: str) -> str | None:

@@ -35,9 +35,9 @@ def use_working_directory() -> None:
     Last, so that a file called ``numpy.py`` there is no package of ours. Called only where code of the user's own is
     about to be imported.
     """
-    here = str(Path.cwd())
-    if here not in sys.path and "" not in sys.path:
-        sys.path.append(here)
+    directory = str(Path.cwd())
+    if directory not in sys.path and "" not in sys.path:
+        sys.path.append(directory)
 
 
 def is_there(name: str) -> bool:
@@ -67,9 +67,9 @@ def check_module(name: str) -> Path:
             allowed="'package.module:function', importable from the working directory",
             next_step=f"check the spelling, or set PYTHONPATH to the folder that holds your module '{top}'",
         )
-    places = _places(spec)
-    if _offered(name) or (places and top != "sdcompress" and not any(map(_installed, places))):
-        return places[0] if places else Path(top)
+    locations = _locations(spec)
+    if _offered(name) or (locations and top != "sdcompress" and not any(map(_installed, locations))):
+        return locations[0] if locations else Path(top)
     hidden = PathFinder.find_spec(top, [str(Path.cwd())]) is not None
     raise UsageError(
         f"'{name}' names the module '{top}', which is installed and not yours"
@@ -92,17 +92,17 @@ def remember(name: str, options: Mapping[str, Any]) -> None:
     Raises:
         UsageError: see ``check_module``.
     """
-    noted = _identity(check_module(name), name, options)
+    identity = _identity(check_module(name), name, options)
     file = _file()
-    if noted in _trained or noted in _noted(file):
-        _trained.add(noted)
+    if identity in _trained or identity in _trusted_identities(file):
+        _trained.add(identity)
         return
-    _trained.add(noted)
+    _trained.add(identity)
     if file is not None:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             with file.open("a", encoding="ascii") as lines:
-                lines.write(noted + "\n")
+                lines.write(identity + "\n")
         except OSError:
             return
 
@@ -121,15 +121,15 @@ def check_trusted(checkpoint: Path, name: str, options: Mapping[str, Any], *, tr
     Raises:
         UsageError: if it is not trusted; also see ``check_module``.
     """
-    place = check_module(name)
+    location = check_module(name)
     if trust:
         remember(name, options)
-    noted = _identity(place, name, options)
-    if noted in _trained or noted in _noted(_file()):
+    identity = _identity(location, name, options)
+    if identity in _trained or identity in _trusted_identities(_file()):
         return
     raise UsageError(
-        f"The checkpoint '{checkpoint}' names code: '{name}' of {place}, which would be imported and run. You have not "
-        "trained that from there on this machine.",
+        f"The checkpoint '{checkpoint}' names code: '{name}' of {location}, which would be imported and run. You have "
+        "not trained that from there on this machine.",
         allowed="networks of installed families; of modules, what you have trained yourself, at the place where it lay",
         next_step="read the module; then add --trust-modules to 'sdcompress evaluate' or 'export' once (in Python: "
         "trust_modules=True)",
@@ -148,28 +148,28 @@ def _offered(name: str) -> bool:
 
 def _spec(top: str) -> ModuleSpec | None:
     try:
-        found = importlib.util.find_spec(top) if top else None
+        spec = importlib.util.find_spec(top) if top else None
     except ValueError:  # __main__ has no spec
         return None
-    return found or (PathFinder.find_spec(top, [str(Path.cwd())]) if top else None)
+    return spec or (PathFinder.find_spec(top, [str(Path.cwd())]) if top else None)
 
 
-def _places(spec: ModuleSpec) -> list[Path]:
+def _locations(spec: ModuleSpec) -> list[Path]:
     """Where a module lies; empty if it is built in."""
     if spec.submodule_search_locations:
-        return [Path(place).resolve() for place in spec.submodule_search_locations]
+        return [Path(location).resolve() for location in spec.submodule_search_locations]
     return [Path(spec.origin).resolve()] if spec.has_location and spec.origin else []
 
 
-def _installed(place: Path) -> bool:
+def _installed(location: Path) -> bool:
     folders = [sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")]
     folders.append(site.getusersitepackages())
-    inside = any(place.is_relative_to(Path(folder).resolve()) for folder in folders if folder)
-    return inside or bool(_INSTALLATIONS & set(place.parts))
+    inside = any(location.is_relative_to(Path(folder).resolve()) for folder in folders if folder)
+    return inside or bool(_INSTALLATIONS & set(location.parts))
 
 
-def _identity(place: Path, name: str, options: Mapping[str, Any]) -> str:
-    text = json.dumps([str(place), name, options], sort_keys=True, default=str)
+def _identity(location: Path, name: str, options: Mapping[str, Any]) -> str:
+    text = json.dumps([str(location), name, options], sort_keys=True, default=str)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -181,7 +181,7 @@ def _file() -> Path | None:
         return None
 
 
-def _noted(file: Path | None) -> set[str]:
+def _trusted_identities(file: Path | None) -> set[str]:
     try:
         return set(file.read_text(encoding="ascii").split()) if file is not None and file.is_file() else set()
     except (OSError, ValueError):

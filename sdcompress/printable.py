@@ -26,9 +26,9 @@ def printable(text: str, limit: int = 4000) -> str:
     if len(text) > limit:
         head = limit * 2 // 3
         text = f"{text[:head]} [... {len(text) - limit} characters left out ...] {text[head - limit :]}"
-    return _ACTIVE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return _ACTIVE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def json_safe(text: str) -> str:
     """JSON of the same value in which a terminal finds nothing to act on; the layout of the JSON is kept."""
-    return _ACTIVE_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return _ACTIVE_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text)

@@ -30,25 +30,25 @@ def names(room: str) -> list[str]:
     Args:
         room: the dotted name of the package, e.g. ``sdcompress.methods``.
     """
-    return sorted({*_own(room), *_foreign(room)})
+    return sorted({*_builtin_modules(room), *_plugins(room)})
 
 
 def describe(room: str, name: str) -> str:
     """The first line of an entry's docstring, read without importing it (entry points: where they lead)."""
-    own = _own(room)
-    if name in own:
-        docstring = ast.get_docstring(ast.parse(own[name].read_text(encoding="utf-8"))) or ""
+    builtin = _builtin_modules(room)
+    if name in builtin:
+        docstring = ast.get_docstring(ast.parse(builtin[name].read_text(encoding="utf-8"))) or ""
         return docstring.partition("\n")[0]
-    foreign = _foreign(room)
-    if name in foreign:
-        return f"from {foreign[name].value}"
+    plugins = _plugins(room)
+    if name in plugins:
+        return f"from {plugins[name].value}"
     raise UnknownNameError(_plural(room), name, names(room))
 
 
 def members(room: str, name: str) -> tuple[str, ...]:
     """What an entry of this package has by name: the literal ``NAMES`` of its module, read without importing it."""
-    own = _own(room)
-    tree = ast.parse(own[name].read_text(encoding="utf-8")) if name in own else ast.parse("")
+    builtin = _builtin_modules(room)
+    tree = ast.parse(builtin[name].read_text(encoding="utf-8")) if name in builtin else ast.parse("")
     for node in tree.body:
         if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "NAMES" for t in node.targets):
             return tuple(ast.literal_eval(node.value))
@@ -67,14 +67,14 @@ def load(room: str, name: str, *, extra: str) -> Any:
         UnknownNameError: if the room has no such entry.
         MissingExtraError: if a package that the entry imports is not installed.
     """
-    foreign = _foreign(room)
+    plugins = _plugins(room)
     with requires_extra(extra):
-        if name in _own(room):
+        if name in _builtin_modules(room):
             module = importlib.import_module(f"{room}.{name}")
             (public,) = module.__all__
             return getattr(module, public)
-        if name in foreign:
-            return foreign[name].load()
+        if name in plugins:
+            return plugins[name].load()
     raise UnknownNameError(_plural(room), name, names(room))
 
 
@@ -146,21 +146,21 @@ def call_user_function(path: str, **arguments: Any) -> Any:
     return getattr(module, function)(**arguments)
 
 
-def _own(room: str) -> dict[str, Path]:
+def _builtin_modules(room: str) -> dict[str, Path]:
     spec = importlib.util.find_spec(room)
     assert spec is not None, room
     assert spec.submodule_search_locations is not None, room
     folder = list(spec.submodule_search_locations)
-    found = (module for module in pkgutil.iter_modules(folder) if not module.name.startswith("_"))
-    return {module.name: _source(folder, module.name, module.ispkg) for module in found}
+    modules = (module for module in pkgutil.iter_modules(folder) if not module.name.startswith("_"))
+    return {module.name: _source_file(folder, module.name, module.ispkg) for module in modules}
 
 
-def _source(folders: list[str], name: str, is_package: bool) -> Path:
-    tail = Path(name) / "__init__.py" if is_package else Path(f"{name}.py")
-    return next(path for folder in folders if (path := Path(folder) / tail).exists())
+def _source_file(folders: list[str], name: str, is_package: bool) -> Path:
+    relative = Path(name) / "__init__.py" if is_package else Path(f"{name}.py")
+    return next(path for folder in folders if (path := Path(folder) / relative).exists())
 
 
-def _foreign(room: str) -> dict[str, EntryPoint]:
+def _plugins(room: str) -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=room)}
 
 

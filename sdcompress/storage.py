@@ -162,7 +162,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
         raise OutputExistsError(
             f"{folder} is a file.", allowed="a folder", next_step="choose another folder with --out"
         )
-    made = not folder.exists()
+    is_new = not folder.exists()
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = _lock_file(folder)
@@ -171,7 +171,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
     finally:
         (folder / LOCK).unlink(missing_ok=True)  # while it is held, so that nobody else's file is removed
         os.close(lock)
-        if made and not any(folder.iterdir()):
+        if is_new and not any(folder.iterdir()):
             folder.rmdir()
 
 

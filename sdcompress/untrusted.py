@@ -51,14 +51,14 @@ def read_bytes(path: Path, limit: int, *, follow: bool = False) -> bytes:
     flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
     descriptor = os.open(path, flags if follow else flags | getattr(os, "O_NOFOLLOW", 0))
     with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if kind := kind_of(found.st_mode):
+        status = os.fstat(descriptor)
+        if kind := kind_of(status.st_mode):
             raise Refused(f"it is {kind}")
-        if found.st_size > limit:
-            raise Refused(f"it has {found.st_size} bytes, more than {limit}")
-        content = file.read(found.st_size + 1)  # what is asked for is allocated, whether it is there or not
-    if len(content) != found.st_size:
-        raise Refused(f"its {found.st_size} bytes changed while they were read")
+        if status.st_size > limit:
+            raise Refused(f"it has {status.st_size} bytes, more than {limit}")
+        content = file.read(status.st_size + 1)  # what is asked for is allocated, whether it is there or not
+    if len(content) != status.st_size:
+        raise Refused(f"its {status.st_size} bytes changed while they were read")
     return content
 
 

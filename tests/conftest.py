@@ -15,14 +15,15 @@ import numpy.typing as npt
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from signals import TASK
 
 from sdcompress.artifact.card import card
 from sdcompress.artifact.golden import Golden
 from sdcompress.artifact.write import entry, seal, staged
 from sdcompress.calibration.calibrate import calibrate
-from sdcompress.data.preprocess import normalise
 from sdcompress.data.samples import ArraySamples
 from sdcompress.exporting.one_graph import Host, export_one_graph
+from sdcompress.modalities._geometry import normalise
 from sdcompress.onnx_graph.exit_signals import add_signals
 from sdcompress.onnx_graph.partition import ports
 from sdcompress.schema import recipe
@@ -149,7 +150,7 @@ def _write(
         _idle(graph, idle)
     if signals:
         for at, name in enumerate(names[:-1]):
-            graphs[at], computed[name] = add_signals(graphs[at], name, f"{name}_logits", batch="batch")
+            graphs[at], computed[name] = add_signals(graphs[at], name, f"{name}_logits", TASK, batch="batch")
     with staged(out) as folder:
         for index, graph in enumerate(graphs):
             onnx.save(graph, folder / f"segment-{index}.onnx")

@@ -21,11 +21,13 @@ from sdcompress.certification.fixed_sequence import conformal_risk_control
 from sdcompress.certification.groups import Per, members
 from sdcompress.certification.power_analysis import least_samples
 from sdcompress.policies import leave
-from sdcompress.policies._base import signals_of
+from sdcompress.tasks.classification import Classification
 
 __all__ = ["Held", "Policy", "calibrators"]
 
 Rows = npt.NDArray[np.int64]
+
+TASK = Classification(("a", "b"))  # signals do not depend on the names of the classes
 
 
 class Policy(NamedTuple):
@@ -64,7 +66,9 @@ class Held:
 
     def evidence(self, rows: Rows, temperatures: tuple[float, ...], *, unlabelled: bool = False) -> Evidence:
         """What the exits do on these rows; without labels right means: as the last exit says."""
-        confidences = [signals_of(found[rows], t).best for found, t in zip(self.logits[:-1], temperatures, strict=True)]
+        confidences = [
+            TASK.signals(found[rows], t)["max_prob"] for found, t in zip(self.logits[:-1], temperatures, strict=True)
+        ]
         right = self.answers[:, rows] == self.answers[-1, rows] if unlabelled else self.right[:, rows]
         return Evidence(np.stack(confidences), right.astype(np.uint8), self.labels[rows].astype(np.int32))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,17 @@ from validity import held_out, trained_by
 from sdcompress import registry
 from sdcompress.calibration.thresholds import choose_thresholds
 from sdcompress.policies import ROOM, leave, policy_class, scores
-from sdcompress.policies._base import ExitPolicy, Signals, signals_of
+from sdcompress.policies._base import ExitPolicy, Signals
+from sdcompress.tasks.classification import Classification
 
 CORRECTNESS = "learned, for correctness"
 
 
+TASK = Classification(("a", "b"))  # signals do not depend on the names of the classes
+
+
 def of(signals: list[Signals], rows: np.ndarray) -> list[Signals]:
-    return [Signals(*(column[rows] for column in exit_)) for exit_ in signals]
+    return [exit_.map(itemgetter(rows)) for exit_ in signals]
 
 
 def main() -> None:
@@ -40,7 +45,7 @@ def main() -> None:
     given = read.parse_args()
     record = Record(f"policies-{given.name}")
     held = held_out(given.artifact, given.data_dir, given.cache)
-    signals, costs = [signals_of(exit_) for exit_ in held.logits], np.cumsum(held.stage_ms)
+    signals, costs = [TASK.signals(exit_) for exit_ in held.logits], np.cumsum(held.stage_ms)
     kinds: dict[str, type[ExitPolicy]] = {
         name: policy_class(name) for name in registry.names(ROOM) if name != "patience"
     }

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sdcompress.artifact.read import Artifact
-from sdcompress.data.preprocess import normalise
 from sdcompress.errors import SdcompressError
+from sdcompress.modalities._geometry import normalise
 from sdcompress.options import EngineOptions
 from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.runtime.engine import Float

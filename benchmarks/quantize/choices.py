@@ -34,9 +34,9 @@ from turns import calls_in_turn  # noqa: E402
 from sdcompress import api  # noqa: E402
 from sdcompress.artifact.read import Artifact, open_artifact  # noqa: E402
 from sdcompress.benchmarking.stats import ratio_of_means  # noqa: E402
-from sdcompress.data.preprocess import normalise  # noqa: E402
 from sdcompress.data.samples import Dataset  # noqa: E402
 from sdcompress.evaluation.trained_model import open_trained_model  # noqa: E402
+from sdcompress.modalities._geometry import normalise  # noqa: E402
 from sdcompress.options import Options  # noqa: E402
 from sdcompress.quantizing import integers, ranges  # noqa: E402
 from sdcompress.quantizing.calibration_data import CalibrationData  # noqa: E402

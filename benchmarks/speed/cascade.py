@@ -142,7 +142,7 @@ def host_work(artifact: Artifact, signals: Sequence[Signals]) -> dict[str, Any]:
         outputs = [np.zeros((1, *map(int, tensor.shape[1:])), tensor.dtype) for tensor in segment.outputs]
         return lambda _: list(outputs)
 
-    right = np.random.default_rng(0).random((len(signals), len(signals[0].best))) < 0.7
+    right = np.random.default_rng(0).random((len(signals), len(signals[0]["max_prob"]))) < 0.7
     kinds = {name: policy_class(name) for name in registry.names(ROOM) if name != "patience"}
     image = np.zeros((1, *map(int, artifact.manifest.input.shape[1:])), np.float32)
     calls: dict[str, Callable[[Float], Any]] = {}

@@ -1,1 +1,1 @@
-"""The artifact folder: read with every check, written in one step. Specified in docs/artifact.md."""
+"""The artifact folder: reading with checks, and atomic writing. docs/artifact.md specifies it."""

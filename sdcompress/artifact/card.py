@@ -1,4 +1,4 @@
-"""The card: README.md of an artifact, readable by people who never heard of sdcompress."""
+"""The card of an artifact (README.md), which explains the files to people who do not know sdcompress."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ __all__ = ["OWN_IMAGES", "card", "card_of", "guarantee"]
 
 _LAYOUTS = {
     "single": "One plain ONNX graph with one exit.",
-    "cascade": "A chain of ONNX graphs: run one, let sure samples leave, go on with the others.",
+    "cascade": "A chain of ONNX graphs. Samples with a high score leave after each graph; the others go on.",
     "all": "One ONNX graph with the logits of every exit.",
 }
 
 _ENSEMBLE = " An exit's logits are the mean of the log probabilities of the exits up to it (geometric ensemble)."
 
-# about which new samples a certificate speaks, and what else it does not promise
+# the new samples that a certificate covers, and what it does not promise
 _GROUPS = {
     None: ("like them", " or of single classes"),
     "class": ("of each class like them", ""),
-    "exit": ("like them that have left by an exit, whichever, and to all of them", " or of single classes"),
+    "exit": ("like them that leave at any one exit, and to all of them", " or of single classes"),
 }
 
-# what is known of images of a user's own beside the training images
+# how images of the user relate to the training images
 OWN_IMAGES = {
-    "apart": "none of them among the training images",
-    "not compared": "not compared with the training images, which were not at hand",
+    "apart": "none of them is a training image",
+    "not compared": "not compared with the training images, which were not available",
 }
 
 _TEXT = """# {name} ({layout})
@@ -62,16 +62,16 @@ prediction = engine(engine.preprocess([image]))
 print(engine.classes[prediction.logits[0].argmax()], prediction.exit_index[0])
 ```
 
-## Run it without
+## Run it without sdcompress
 
-Save it as `classify.py` in this folder; `python classify.py photo.jpg` then says the class of an image. It needs numpy,
-Pillow and onnxruntime. `network_input` is the complete rule from an image to the input.
+Save it as `classify.py` in this folder; `python classify.py photo.jpg` then prints the class of an image. It needs
+numpy, Pillow and onnxruntime. `network_input` is the whole preparation of the input.
 
 ```python{code}```
 
-The images in golden.npz are resized and cropped already.
+The images in golden.npz are already resized and cropped.
 
-Made {created} from weights `{weights:.12}`, recipe `{recipe:.12}`, data `{data:.12}`.
+Exported {created} from weights `{weights:.12}`, recipe `{recipe:.12}`, data `{data:.12}`.
 """
 
 
@@ -88,19 +88,19 @@ def card(
     certificate: Certificate | None = None,
     one_graph: OneGraph | None = None,
 ) -> str:
-    """The text of the card, in Markdown; the arguments are the manifest's fields.
+    """Return the card as Markdown; the arguments are fields of the manifest.
 
     Args:
         layout: single, cascade or all.
-        classes: names of the classes.
-        network_input: the network's input and its preprocessing.
+        classes: their names.
+        network_input: the input tensor and its preprocessing.
         segments: the graphs.
         exits: the exits.
-        parity: how far each exit is from the checkpoint.
-        provenance: where the artifact comes from.
-        policy: the exit policy, where one was calibrated.
-        certificate: of the policy, where one was asked for.
-        one_graph: the graph that exits by itself, where there is one.
+        parity: the difference of each exit from the checkpoint.
+        provenance: the origin of the artifact.
+        policy: the calibrated exit policy, if there is one.
+        certificate: of the policy, if there is one.
+        one_graph: the single graph with early exit inside, if there is one.
     """
     recipe = provenance.recipe
     return _TEXT.format(
@@ -128,33 +128,41 @@ def card(
 
 
 def card_of(manifest: Manifest) -> str:
-    """The card of a manifest that is there."""
-    said = ("layout", "classes", "segments", "exits", "parity", "provenance", "policy", "certificate", "one_graph")
-    return card(network_input=manifest.input, **{name: getattr(manifest, name) for name in said})
+    """Return the card of a manifest."""
+    shared_fields = (
+        "layout",
+        "classes",
+        "segments",
+        "exits",
+        "parity",
+        "provenance",
+        "policy",
+        "certificate",
+        "one_graph",
+    )
+    return card(network_input=manifest.input, **{name: getattr(manifest, name) for name in shared_fields})
 
 
 def _section(recipe: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """A section of a recipe that may have been written by anybody."""
-    found = recipe.get(name)
-    return found if isinstance(found, Mapping) else {}
+    """A section of a recipe, empty if it is missing or no mapping: the manifest may come from an untrusted source."""
+    section = recipe.get(name)
+    return section if isinstance(section, Mapping) else {}
 
 
 def _pixels(network_input: Input) -> str:
     spec = network_input.preprocess
     steps = []
     if isinstance(spec.resize, int):
-        steps = [
-            f"the shorter side resized to {spec.resize} pixels ({spec.interpolation}), the image keeping its shape"
-        ]
+        steps = [f"the shorter side resized to {spec.resize} pixels ({spec.interpolation}), the aspect ratio kept"]
     elif spec.resize:
         steps = [f"resized to {spec.resize[0]}x{spec.resize[1]} (height x width, {spec.interpolation})"]
-    steps += [f"the centre of {spec.crop[0]}x{spec.crop[1]} cut out"] if spec.crop else []
+    steps += [f"the centre of {spec.crop[0]}x{spec.crop[1]} cropped"] if spec.crop else []
     return ", ".join([*steps, f"(pixel / 255 - {list(spec.mean)}) / {list(spec.std)}, channels first"])
 
 
 def _table(segments: Sequence[Segment], exits: Sequence[Exit], parity: Sequence[ParityRecord]) -> str:
     images = f"on {parity[0].samples} images" if parity else ""
-    titles = ("exit", "validation accuracy", "ECE", "MACs to here", f"largest difference from the checkpoint {images}")
+    titles = ("exit", "validation accuracy", "ECE", "MACs up to it", f"largest difference from the checkpoint {images}")
     rows = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     differences = {record.exit: f"{record.max_abs:.1e}" for record in parity}
     for exit_ in exits:
@@ -176,40 +184,40 @@ def _policy(policy: Policy, certificate: Certificate | None, exits: Sequence[Exi
         for exit_, threshold in zip(exits, policy.thresholds, strict=False)
     )
     scores = f"{_percent(policy.accuracy)} against {_percent(policy.reference_accuracy)} of {_reference(certificate)}"
-    said = certificate is not None or policy.guarantee == "in expectation"
-    promise = f"\n\n{guarantee(policy, certificate)}" if said else ""
+    states_guarantee = certificate is not None or policy.guarantee == "in expectation"
+    guarantee_text = f"\n\n{guarantee(policy, certificate)}" if states_guarantee else ""
     return (
-        f"Samples leave by the policy `{policy.kind}`: {rules}; the rest at {exits[-1].name}. "
-        f"Accuracy on {policy.samples} {policy.split} samples: {scores}.{promise}\n\n"
+        f"Samples leave early by the policy `{policy.kind}`: {rules}; the rest at {exits[-1].name}. "
+        f"Accuracy on {policy.samples} {policy.split} samples: {scores}.{guarantee_text}\n\n"
     )
 
 
 def guarantee(policy: Policy, certificate: Certificate | None) -> str:
-    """What is promised of a policy, in a sentence."""
+    """Return the guarantee of a policy as text. It may be certified, hold in expectation, or be none."""
     if policy.guarantee == "in expectation":
         return (
             f"Guarantee: in expectation only. Over many calibrations like this one the mean loss is at most "
             f"{_plain(policy.max_drop)}; this one may lose more. Nothing is certified."
         )
     if policy.guarantee == "none" or certificate is None:
-        return "Guarantee: none. The thresholds were chosen on the calibration samples, nothing is tested."
-    wish = f"{_plain(policy.max_drop)} at {_plain(certificate.confidence)} confidence"
+        return "Guarantee: none. The thresholds were chosen on the calibration samples and not tested on others."
+    target_risk = f"{_plain(policy.max_drop)} at {_plain(certificate.confidence)} confidence"
     if policy.guarantee == "no certificate":
         return (
-            f"Guarantee: no certificate was found for {wish} on {certificate.certify_samples} samples. Every sample "
-            f"runs through the whole network{'' if certificate.against else ', so that nothing is lost'}."
+            f"Guarantee: no certificate was found for {target_risk} on {certificate.certify_samples} samples. Every "
+            f"sample runs through the whole network{'' if certificate.against else ', so that nothing is lost'}."
         )
-    counted = f"fewer are right than at {_reference(certificate)}"
+    loss_text = f"fewer are right than at {_reference(certificate)}"
     if certificate.loss == "disagreement":
-        counted = f"are not what {_reference(certificate)} says"
-    new, silent = _GROUPS[certificate.per]
+        loss_text = f"differ from {_reference(certificate)}"
+    population, not_covered = _GROUPS[certificate.per]
     target = ExecutionTarget(certificate.backend, certificate.device, certificate.plans)
-    own = f" ({OWN_IMAGES[certificate.own_images]})" if certificate.own_images else ""
+    own_images_text = f" ({OWN_IMAGES[certificate.own_images]})" if certificate.own_images else ""
     return (
-        f"Guarantee: certified for {wish}, on {certificate.certify_samples} samples that chose nothing{own}: of the "
-        f"answers to new samples {new}, at most {_plain(policy.max_drop)} {counted}. Valid for these graphs and "
-        f"thresholds on {target}. It says nothing about "
-        f"data that drifts{silent}."
+        f"Guarantee: certified for {target_risk}, on {certificate.certify_samples} samples that were "
+        f"not used for tuning{own_images_text}. Of the predictions for new samples {population}, at most "
+        f"{_plain(policy.max_drop)} {loss_text}. Valid for these graphs and thresholds on {target}. It does not cover "
+        f"data that drifts{not_covered}."
     )
 
 
@@ -222,15 +230,15 @@ def _plain(share: float) -> str:
     return f"{100 * share:.4g} %"
 
 
-def _times(found: OneGraph) -> str:
-    ways = ", ".join(
+def _times(one_graph: OneGraph) -> str:
+    timings = ", ".join(
         f"{time.exit} {time.ms:.3f} ms (to the end {time.to_end_ms:.3f}, without exits {time.whole_ms:.3f})"
-        for time in found.times
+        for time in one_graph.times
         if time.ms is not None
     )
-    batch = "a batch of one image, no other size" if found.kind == "if" else "a batch of any size"
+    batch = "a batch of one image, no other size" if one_graph.kind == "if" else "a batch of any size"
     return (
-        f"`{found.file}` is all of that in one graph, for {batch}. On {found.samples} real images it gave the exits "
-        f"and answers of the segments ({found.undecided} undecided); a certificate is about the segments. One image "
-        f"on one thread of {found.machine}: {ways}.\n\n"
+        f"`{one_graph.file}` runs all segments and the policy in one graph, for {batch}. On {one_graph.samples} "
+        f"real images its exits and predictions were those of the segments ({one_graph.undecided} undecided). A "
+        f"certificate is about the segments. One image on one thread of {one_graph.machine}: {timings}.\n\n"
     )

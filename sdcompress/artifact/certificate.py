@@ -1,4 +1,4 @@
-"""What a certificate is about: the very graphs, temperatures, thresholds and runtime that were tested, nothing else."""
+"""Check that a certificate covers the graphs, temperatures, thresholds and execution target that are about to run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sdcompress.printable import printable
 from sdcompress.schema.manifest import Certificate, Engines, Manifest, Policy
 from sdcompress.storage import digest_of
 
-__all__ = ["ExecutionTarget", "check_covered", "elsewhere", "graphs_digest", "plans_digest", "wiring_digest"]
+__all__ = ["ExecutionTarget", "check_covered", "graphs_digest", "plans_digest", "threshold_warning", "wiring_digest"]
 
 _AGAIN = "calibrate this artifact again, with --confidence"
 _ALLOW = (
@@ -19,12 +19,12 @@ _ALLOW = (
 
 
 class ExecutionTarget(NamedTuple):
-    """What computes an artifact, and where: what thresholds are chosen on, and what a certificate is about.
+    """Backend, device and engine plans that compute an artifact. Thresholds and certificates hold for one target.
 
     Attributes:
-        backend: of 'sdcompress list backends'.
+        backend: a name of 'sdcompress list backends'.
         device: "cpu" or "cuda".
-        plans: where the backend runs engines made of the graphs: their digest, see ``plans_digest``.
+        plans: digest of the engine plans (see ``plans_digest``), or None for a backend that runs the graphs.
     """
 
     backend: str = "onnxruntime"
@@ -36,79 +36,83 @@ class ExecutionTarget(NamedTuple):
 
 
 def plans_digest(engines: Engines) -> str:
-    """The identity of engines: the digest of the list of their plans' SHA-256, in the order in which they run."""
+    """Return the digest of the SHA-256 list of an engine's plans, in execution order."""
     return digest_of([plan.sha256 for plan in engines.plans])
 
 
 def graphs_digest(manifest: Manifest) -> str:
-    """The identity of the graphs: the digest of the list of their SHA-256, in the order in which they run."""
+    """Return the digest of the SHA-256 list of the graphs, in execution order."""
     return digest_of([segment.sha256 for segment in manifest.segments])
 
 
 def wiring_digest(manifest: Manifest) -> str:
-    """The identity of what is done with the graphs: preprocessing, tensors, and which of them an exit is judged by."""
+    """Return the digest of the wiring: preprocessing, tensors of the segments, and the tensors that each exit reads."""
     return digest_of(
         {
             "input": manifest.input.model_dump(mode="json"),
-            "segments": [one.model_dump(mode="json", include={"inputs", "outputs"}) for one in manifest.segments],
+            "segments": [entry.model_dump(mode="json", include={"inputs", "outputs"}) for entry in manifest.segments],
             "exits": [
-                one.model_dump(mode="json", include={"name", "segment", "logits", "signals"}) for one in manifest.exits
+                entry.model_dump(mode="json", include={"name", "segment", "logits", "signals"})
+                for entry in manifest.exits
             ],
         }
     )
 
 
-def check_covered(manifest: Manifest, where: ExecutionTarget) -> None:
-    """Refuse thresholds that no certificate covers where the manifest speaks of one.
+def check_covered(manifest: Manifest, target: ExecutionTarget) -> None:
+    """Refuse to run a policy that its certificate does not cover.
 
-    An artifact whose policy says ``guarantee: none`` and which holds no certificate promises nothing: it passes.
+    An artifact with ``guarantee: none`` and without a certificate passes.
 
     Args:
         manifest: of the artifact that will run.
-        where: what will run it.
+        target: what will run it.
 
     Raises:
-        CertificateError: if the certificate is missing, about something else, or about stricter thresholds.
+        CertificateError: if the certificate is missing, belongs to another artifact or target, or does not certify
+            the thresholds.
     """
     certificate, policy = manifest.certificate, manifest.policy
     if certificate is None:
         if policy is not None and policy.guarantee == "certified":
             raise _refused(
-                "The policy says that it is certified, but the artifact holds no certificate.", "one", _AGAIN
+                "The policy claims a certificate, but the artifact holds none.",
+                "an artifact with its certificate",
+                _AGAIN,
             )
         return
     _check_subject(manifest, certificate)
     certified = ExecutionTarget(certificate.backend, certificate.device, certificate.plans)
-    if where != certified:
+    if target != certified:
         raise _refused(
-            f"The certificate is for {certified}, not for {where}: other kernels round confidences and answers "
-            "otherwise.",
+            f"The certificate is for {certified}, not for {target}: other kernels round confidences and "
+            "predictions differently.",
             f"{certified}",
-            f"open it there; calibrate it again with --confidence for {where.backend} on {where.device}; or {_ALLOW}",
+            f"open it there; calibrate it again with --confidence for {target.backend} on {target.device}; or {_ALLOW}",
         )
     assert policy is not None, "the manifest's own check"
     _check_thresholds(policy, certificate)
 
 
-def elsewhere(manifest: Manifest, where: ExecutionTarget) -> str:
-    """Why thresholds that promise nothing may do other than was seen when they were chosen; empty: they run there.
+def threshold_warning(manifest: Manifest, target: ExecutionTarget) -> str:
+    """Return a warning if uncertified thresholds were chosen on another target; empty if they were chosen on this one.
 
-    Not refused: they were never more than a choice on some images, and comparing backends needs them to run.
+    This is no error: uncertified thresholds carry no guarantee, and comparing backends needs them to run.
 
     Args:
         manifest: of the artifact that will run.
-        where: what will run it.
+        target: what will run it.
     """
     policy = manifest.policy
     if policy is None or all(threshold > 1 for threshold in policy.thresholds):
         return ""
     chosen = ExecutionTarget(policy.backend, policy.device, policy.plans)
-    if chosen == where:
+    if chosen == target:
         return ""
     return printable(
-        f"The thresholds were chosen on {chosen}; {where} rounds otherwise, so that other images may leave and the "
-        f"accuracy may differ. To choose them there: sdcompress calibrate ARTIFACT --backend {where.backend} --device "
-        f"{where.device} --out FOLDER"
+        f"The thresholds were chosen on {chosen}; {target} rounds differently. Other samples may leave early, and the "
+        "accuracy may differ. To choose them for this target: sdcompress calibrate ARTIFACT --backend "
+        f"{target.backend} --device {target.device} --out FOLDER"
     )
 
 
@@ -116,7 +120,7 @@ def _check_subject(manifest: Manifest, certificate: Certificate) -> None:
     pairs = {
         "graphs": (graphs_digest(manifest), certificate.graphs),
         "wiring": (wiring_digest(manifest), certificate.wiring),
-        # images of the user's own belong to no data set: such a certificate is tied by graphs and temperatures
+        # images of the user belong to no data set: graphs and temperatures identify such a certificate
         "data": (
             manifest.provenance.data_fingerprint if certificate.own_images is None else certificate.data_fingerprint,
             certificate.data_fingerprint,
@@ -128,10 +132,10 @@ def _check_subject(manifest: Manifest, certificate: Certificate) -> None:
         ),
         "precision": (tuple(segment.precision for segment in manifest.segments), certificate.precision),
     }
-    other = [name for name, (mine, certified) in pairs.items() if mine != certified]
-    if other:
+    different = [name for name, (actual, certified) in pairs.items() if actual != certified]
+    if different:
         raise _refused(
-            f"The certificate belongs to another artifact: it was made for other {' and '.join(other)}.",
+            f"The certificate belongs to another artifact: it was made for other {' and '.join(different)}.",
             "the artifact that 'sdcompress calibrate --confidence' wrote, as it was written",
             f"{_AGAIN}; or {_ALLOW}",
         )
@@ -140,13 +144,15 @@ def _check_subject(manifest: Manifest, certificate: Certificate) -> None:
 def _check_thresholds(policy: Policy, certificate: Certificate) -> None:
     level = next((level for level in certificate.levels if level.max_drop == policy.max_drop), None)
     covered = certificate.path[: level.certified + 1] if level else ()
-    never = all(threshold > 1 for threshold in policy.thresholds)  # it is the whole network, whatever that has lost
+    never = all(threshold > 1 for threshold in policy.thresholds)  # no early exit: the whole network answers
     claims = policy.guarantee == "certified" and not (level and level.certified)
     if claims or (not never and (policy.thresholds not in covered or policy.guarantee == "none")):
-        wish = f"a drop of {policy.max_drop:.2%}"
+        target_risk = f"a drop of {policy.max_drop:.2%}"
         raise _refused(
-            f"The policy's thresholds are not among those that are certified for {wish}.",
-            f"{len(covered)} steps of the certificate's path keep it" if level else f"no step: {wish} was not tested",
+            f"The policy's thresholds are not among those that are certified for {target_risk}.",
+            f"{len(covered)} steps of the certificate's path keep it"
+            if level
+            else f"no step: {target_risk} was not tested",
             f"{_AGAIN}; or {_ALLOW}",
         )
 

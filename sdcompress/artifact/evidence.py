@@ -1,4 +1,4 @@
-"""The evidence of a certificate: what every exit did on the samples that were tested, without images or labels."""
+"""The evidence of a certificate: scores and correctness of every exit on the tested samples, without their images."""
 
 from __future__ import annotations
 
@@ -28,16 +28,17 @@ _ARRAYS = {
 
 @dataclass(frozen=True)
 class Evidence:
-    """Enough to compute the losses of any thresholds again, in the order in which they were tested.
+    """Everything needed to compute the losses of any thresholds again.
 
     Attributes:
-        confidences: float32 [E-1, N], of all exits but the last.
-        right: uint8 [E, N], 0 or 1: whether each exit's answer is the label; for disagreement, the last exit's answer.
-        labels: int32 [N], the class of each sample; only where the bounds hold in every class.
-        against: uint8 [N], 0 or 1: whether the answer of another network is right; only where that is what is measured
-            against. For disagreement it is right by definition, and ``right`` says who agrees with it.
-        shape_confidences: float32 [E-1, M], of the samples that shaped the path: every threshold on it is one of them.
-            None: made by a version that did not keep them.
+        confidences: float32 [E-1, N], scores of all exits but the last.
+        right: uint8 [E, N], 1 where the prediction of the exit is the label. For the loss "disagreement": where it is
+            the prediction of the reference.
+        labels: int32 [N], the class of each sample; only if the bounds hold in every class.
+        against: uint8 [N], 1 where the prediction of the reference network is right; only if the reference is another
+            network. For the loss "disagreement" it is 1 everywhere.
+        shape_confidences: float32 [E-1, M], scores of the samples that gave the path: every threshold on the path is
+            one of them. None if they were not kept.
     """
 
     confidences: npt.NDArray[np.float32]
@@ -48,21 +49,21 @@ class Evidence:
 
     @property
     def reference(self) -> npt.NDArray[np.uint8]:
-        """What the exits are measured against, uint8 [N]: the other network, else the last exit."""
+        """Correctness of the reference, uint8 [N]: the other network if there is one, else the last exit."""
         return self.right[-1] if self.against is None else self.against
 
     def save(self, path: Path) -> None:
-        """Write an .npz of the arrays that there are; the same arrays give the same bytes."""
+        """Write the arrays to an .npz. The same arrays give the same bytes."""
         optional = {"labels": self.labels, "against": self.against, "shape_confidences": self.shape_confidences}
-        there: dict[str, Any] = {name: array for name, array in optional.items() if array is not None}
-        np.savez(path, confidences=self.confidences, right=self.right, **there)
+        present: dict[str, Any] = {name: array for name, array in optional.items() if array is not None}
+        np.savez(path, confidences=self.confidences, right=self.right, **present)
 
     @classmethod
     def load(cls, path: Path) -> Evidence:
-        """Read evidence; nothing is unpickled.
+        """Read evidence from an .npz. Nothing is unpickled.
 
         Raises:
-            ArtifactError: if the file does not hold the arrays.
+            ArtifactError: if the file does not hold these arrays.
         """
         try:
             evidence = cls(**read_npz(path, _ARRAYS))
@@ -73,13 +74,15 @@ class Evidence:
         return evidence
 
     def _problem(self) -> str:
-        samples = self.right.shape[1:]
+        expected_shape = self.right.shape[1:]
         for name, array in (("labels", self.labels), ("against", self.against)):
-            if array is not None and array.shape != samples:
-                return f"'{name}' has the shape {list(array.shape)}, not one value for each of {samples[0]} samples"
+            if array is not None and array.shape != expected_shape:
+                return (
+                    f"'{name}' has the shape {list(array.shape)}, not one value for each of {expected_shape[0]} samples"
+                )
         for name, array in (("right", self.right), ("against", self.against)):
             if array is not None and array.max(initial=0) > 1:
-                return f"'{name}' holds other numbers than 0 and 1"
+                return f"'{name}' holds values other than 0 and 1"
         tuning = self.shape_confidences
         if tuning is not None and len(tuning) != len(self.confidences):
             return f"'shape_confidences' has the shape {list(tuning.shape)}, not [{len(self.confidences)}, M]"

@@ -1,4 +1,4 @@
-"""The program in the card that runs an artifact without sdcompress: from an image file to a class, in plain Python."""
+"""The program in the card that runs an artifact without sdcompress, from an image file to its class."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _DEPTH = """
 
 def network_input(image):
     \"\"\"float32 [1, {channels}, height, width] of a Pillow image of any size, as the network was trained.\"\"\"
-    if image.mode.startswith("I"):  # grey of 16 bits; {white} and what is brighter is white
+    if image.mode.startswith("I"):  # grey of 16 bits; {white} and above is white
         levels = np.minimum(np.asarray(image), {white}).astype(np.uint32)
         image = Image.fromarray(((255 * levels + {half}) // {white}).astype(np.uint8))
     image = image.convert("{mode}")  # 8 bits a channel; an orientation in EXIF is ignored
@@ -31,7 +31,7 @@ def network_input(image):
 
 _SHORTER_SIDE = """\
     width, height = image.size
-    short = min(width, height)  # it becomes {side} pixels, the longer side what keeps the shape, rounded down
+    short = min(width, height)  # it becomes {side} pixels; the longer side keeps the aspect ratio, rounded down
     size = int({side} * width / short), int({side} * height / short)
     image = image.resize(size, Image.Resampling.{filter})  # {antialias}
 """
@@ -115,9 +115,9 @@ def example(
     policy: Policy | None = None,
     one_graph: OneGraph | None = None,
 ) -> str:
-    """The program, as Python text; the arguments are the manifest's fields.
+    """Return the program as Python source; the arguments are fields of the manifest.
 
-    It needs numpy, Pillow and onnxruntime, and is run in the artifact's folder with the paths of image files.
+    It needs numpy, Pillow and onnxruntime. It runs in the folder of the artifact and takes paths of image files.
     """
     name = network_input.name
     if one_graph is not None:
@@ -131,7 +131,7 @@ def example(
 
 
 def _preparation(spec: Preprocess) -> str:
-    how = {
+    resampling = {
         "filter": spec.interpolation.upper(),
         "antialias": "picks pixels"
         if spec.interpolation == "nearest"
@@ -141,9 +141,9 @@ def _preparation(spec: Preprocess) -> str:
     mode = "L" if spec.channels == 1 else "RGB"
     text = _DEPTH.format(channels=spec.channels, white=white, half=white // 2, mode=mode)
     if isinstance(spec.resize, int):
-        text += _SHORTER_SIDE.format(side=spec.resize, **how)
+        text += _SHORTER_SIDE.format(side=spec.resize, **resampling)
     elif spec.resize:
-        text += _BOTH_SIDES.format(height=spec.resize[0], width=spec.resize[1], **how)
+        text += _BOTH_SIDES.format(height=spec.resize[0], width=spec.resize[1], **resampling)
     if spec.crop:
         text += _CROP.format(height=spec.crop[0], width=spec.crop[1])
     return text + _NORMALISE.format(channels=spec.channels, mean=list(spec.mean), std=list(spec.std))
@@ -152,8 +152,12 @@ def _preparation(spec: Preprocess) -> str:
 def _cascade(name: str, segments: Sequence[Segment], exits: Sequence[Exit], policy: Policy | None) -> str:
     formula, rule = "p.max()", "not calibrated: no score reaches 2"
     thresholds = [_NEVER] * (len(exits) - 1)
-    if policy is not None and (written := _formula(policy.kind)):
-        formula, rule, thresholds = written, f"the policy {policy.kind}", [min(t, _NEVER) for t in policy.thresholds]
+    if policy is not None and (policy_formula := _formula(policy.kind)):
+        formula, rule, thresholds = (
+            policy_formula,
+            f"the policy {policy.kind}",
+            [min(t, _NEVER) for t in policy.thresholds],
+        )
     elif policy is not None:
         rule = f"no score reaches 2: the policy {policy.kind!r} needs more than p, see docs/policies.md of sdcompress"
     rows = [
@@ -174,4 +178,4 @@ def _formula(kind: str) -> str:
     try:
         return policy_class(kind).formula
     except UnknownNameError:
-        return ""  # of a package that is not installed here
+        return ""  # the policy belongs to a package that is not installed here

@@ -1,7 +1,7 @@
-"""Look into an ONNX file without loading it: a graph whose weights lie in other files is refused.
+"""Refuse ONNX files whose tensors keep their data in other files.
 
-A runtime may follow such a reference to any file of the machine; onnxruntime before 1.24 does. So every tensor of the
-file is looked at here, by the field numbers of onnx.proto, before a runtime is given the file.
+A runtime may follow such a reference to any file of the machine; onnxruntime before 1.24 does. This module therefore
+checks every tensor by the field numbers of onnx.proto before a runtime opens the file.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from pathlib import Path
 from sdcompress.artifact.protobuf import LENGTH, fields
 from sdcompress.untrusted import Refused
 
-__all__ = ["WAYS", "check_no_external_data"]
+__all__ = ["SUBMESSAGES", "check_no_external_data"]
 
-# from a message by the number of a field to the message that this holds: every way from a model to a tensor
-WAYS: dict[str, dict[int, str]] = {
+# message -> field number -> type of the submessage: every path from a model to a tensor
+SUBMESSAGES: dict[str, dict[int, str]] = {
     "ModelProto": {7: "GraphProto", 20: "TrainingInfoProto", 25: "FunctionProto"},
     "GraphProto": {1: "NodeProto", 5: "TensorProto", 15: "SparseTensorProto"},
     "TrainingInfoProto": {1: "GraphProto", 2: "GraphProto"},
@@ -37,13 +37,13 @@ _MOST_FIELDS = 1_000_000
 
 
 def check_no_external_data(path: Path) -> None:
-    """Refuse an ONNX file with a tensor whose values lie elsewhere.
+    """Refuse an ONNX file with external tensor data.
 
     Args:
         path: a regular file.
 
     Raises:
-        Refused: if there is one, or the file is not ONNX.
+        Refused: if a tensor has external data, or the file is not ONNX.
         OSError: if it cannot be read.
     """
     if path.suffix != ".onnx":
@@ -52,9 +52,9 @@ def check_no_external_data(path: Path) -> None:
         raise Refused("it is empty")
     with path.open("rb") as file:
         content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    waiting, count = [("ModelProto", content)], 0
-    while waiting:
-        message, part = waiting.pop()
+    pending, count = [("ModelProto", content)], 0
+    while pending:
+        message, part = pending.pop()
         for field in fields(part):
             count += 1
             if count > _MOST_FIELDS:
@@ -63,5 +63,5 @@ def check_no_external_data(path: Path) -> None:
                 field.number == _EXTERNAL_DATA or (field.number == _DATA_LOCATION and field.value)
             ):
                 raise Refused("a tensor in it has its data in another file")
-            if field.wire == LENGTH and (inner := WAYS[message].get(field.number)):
-                waiting.append((inner, field.content))
+            if field.wire == LENGTH and (inner := SUBMESSAGES[message].get(field.number)):
+                pending.append((inner, field.content))

@@ -1,4 +1,4 @@
-"""Golden samples: real images and the checkpoint's logits, so that every later step can prove itself without torch."""
+"""Golden samples: real images with the logits of the checkpoint. Later steps are checked with them, without torch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ARRAYS = {"images": Expected("uint8", 4), "labels": Expected("int64", 1), "logi
 
 @dataclass(frozen=True)
 class Golden:
-    """Images and what the checkpoint says of them.
+    """Images, their labels, and the logits of the checkpoint.
 
     Args:
         images: uint8 [N, H, W, C], at the network's geometry (after resize and crop).
@@ -34,18 +34,18 @@ class Golden:
     logits: np.ndarray
 
     def capped(self) -> Golden:
-        """At most 32 samples and 4 MiB of pixels (but at least one), spread evenly over these."""
+        """Return at most 32 samples and 4 MiB of pixels, evenly spread over these; at least one sample."""
         keep = max(1, min(len(self.labels), MAX_SAMPLES, MAX_BYTES // self.images[0].nbytes))
         chosen = np.linspace(0, len(self.labels) - 1, keep).round().astype(np.int64)
         return Golden(self.images[chosen], self.labels[chosen], self.logits[:, chosen])
 
     def save(self, path: Path) -> None:
-        """Write an .npz of three arrays; the same arrays give the same bytes."""
+        """Write the three arrays to an .npz. The same arrays give the same bytes."""
         np.savez(path, images=self.images, labels=self.labels, logits=self.logits)
 
     @classmethod
     def load(cls, path: Path) -> Golden:
-        """Read golden samples; nothing is unpickled.
+        """Read golden samples from an .npz. Nothing is unpickled.
 
         Raises:
             ArtifactError: if the file does not hold the three arrays.

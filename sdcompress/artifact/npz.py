@@ -1,4 +1,4 @@
-"""Plain arrays in an .npz, each known by its header before anything is allocated for it."""
+"""Read plain arrays from an untrusted .npz. Headers are checked before memory is allocated."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sdcompress.untrusted import Refused, read_bytes
 
 __all__ = ["LIMIT", "Expected", "read_npz"]
 
-LIMIT = 2**28  # bytes; of the file, and so of its arrays, because nothing in it is compressed
+LIMIT = 2**28  # bytes of the file; its arrays are not larger, because they are stored uncompressed
 _DIRECTORY = 2**16
 _END, _LOCATOR_64 = b"PK\x05\x06", b"PK\x06\x07"
 _UNREADABLE = (
@@ -29,12 +29,12 @@ _UNREADABLE = (
 
 
 class Expected(NamedTuple):
-    """An array that a file may hold.
+    """The expected dtype and rank of an array.
 
     Attributes:
-        dtype: as numpy writes it.
-        axes: how many.
-        optional: whether the file may lack it.
+        dtype: name of the numpy dtype.
+        axes: number of axes.
+        optional: whether it may be absent.
     """
 
     dtype: str
@@ -43,17 +43,17 @@ class Expected(NamedTuple):
 
 
 def read_npz(path: Path, expected: Mapping[str, Expected]) -> dict[str, npt.NDArray[Any]]:
-    """Read the arrays of an .npz as ``numpy.savez`` writes it: stored, not compressed; nothing is unpickled.
+    """Read the arrays of an uncompressed .npz, as ``numpy.savez`` writes it. Nothing is unpickled.
 
     Args:
         path: the file.
-        expected: the arrays by name. Anything else in the file is refused.
+        expected: the arrays by name. Any other member is refused.
 
     Returns:
-        Those that there are, with the dtype and the number of axes that were asked for.
+        The arrays that are present, each with the expected dtype and rank.
 
     Raises:
-        Refused: if the file holds something else, is larger than 256 MiB or no regular file.
+        Refused: if the file holds anything else, exceeds 256 MiB, or is not a regular file.
         OSError: if it cannot be read.
     """
     content = read_bytes(path, LIMIT)
@@ -73,7 +73,7 @@ def read_npz(path: Path, expected: Mapping[str, Expected]) -> dict[str, npt.NDAr
 
 
 def _check_directory(content: bytes) -> None:
-    """Bound the list of members: zipfile makes an object of each before it can be asked how many there are."""
+    """Bound the central directory: zipfile builds an object for each member before their number can be checked."""
     end = content[-22:]
     if end[:4] != _END or end[-2:] != b"\0\0" or content[-42:-38] == _LOCATOR_64:
         raise Refused("it is no .npz as numpy.savez writes it, or was cut short")
@@ -86,15 +86,15 @@ def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str, expected:
         raise Refused(f"'{name}' is compressed or encrypted, not stored")
     with archive.open(info) as member:
         if npy.read_magic(member) != (1, 0):
-            raise Refused(f"'{name}' has another version of numpy's format than 1.0")
+            raise Refused(f"'{name}' has another .npy version than 1.0")
         shape, fortran, dtype = npy.read_array_header_1_0(member)
         if dtype != expected.dtype or len(shape) != expected.axes:
             raise Refused(f"'{name}' is {dtype} {list(shape)}, not {expected.dtype} of {expected.axes} axes")
-        size, there = math.prod(shape) * dtype.itemsize, info.file_size - member.tell()
-        if min(shape, default=0) < 0 or size != there:
-            raise Refused(f"'{name}' of shape {list(shape)} has {there} bytes instead of {size}")
+        size, stored_bytes = math.prod(shape) * dtype.itemsize, info.file_size - member.tell()
+        if min(shape, default=0) < 0 or size != stored_bytes:
+            raise Refused(f"'{name}' of shape {list(shape)} has {stored_bytes} bytes instead of {size}")
         content = bytearray(member.read(size))
         if len(content) != size or member.read(1):
             raise Refused(f"'{name}' is cut short")
-    found: npt.NDArray[Any] = np.ndarray(shape, dtype, content, order="F" if fortran else "C")
-    return found
+    array: npt.NDArray[Any] = np.ndarray(shape, dtype, content, order="F" if fortran else "C")
+    return array

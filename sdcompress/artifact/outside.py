@@ -1,4 +1,4 @@
-"""Where nothing may be written: inside an artifact or a training run, which would not be intact with more in it."""
+"""Refuse outputs inside an artifact or a training run: an extra file would invalidate it."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from sdcompress.errors import OutputExistsError
 
 __all__ = ["check_outside"]
 
-_GOLDEN = "golden.npz"  # many programs write a manifest.json
+_GOLDEN = "golden.npz"  # manifest.json alone proves nothing: many programs write one
 
 
 def check_outside(out: Path | str, *, adds: bool = False) -> None:
-    """Refuse an output inside an artifact, which could not be opened then, or a training run, which could not go on.
+    """Refuse an output path inside an artifact or a training run.
 
-    Every verb that writes a folder, or a file where its user says, asks this before it works.
+    Every verb that writes to a path of the user calls this first.
 
     Args:
-        out: what is written; links are followed.
-        adds: what is written is added to what ``out`` holds, so ``out`` itself may be neither of them.
+        out: the output path; links are followed.
+        adds: the output is added to an existing folder, so that ``out`` itself may not be an artifact or a run either.
 
     Raises:
-        OutputExistsError: if it lies inside one.
+        OutputExistsError: if the path lies inside one of them.
     """
     out = Path(out).resolve()
     for folder in [*([out] if adds else []), *out.parents]:
         kind = _kind(folder)
         if kind:
-            where = (
+            position = (
                 f"lies inside the {kind} '{folder}'"
                 if folder != out
                 else f"is the folder of {'an' if kind == 'artifact' else 'a'} {kind}"
             )
             raise OutputExistsError(
-                f"'{out}' {where}, which would not be intact any more.",
-                allowed="a folder outside of artifacts and training runs",
-                next_step=f"choose another place, e.g. {folder.parent / f'{folder.name}-{out.name}'}",
+                f"'{out}' {position}, which the output would invalidate.",
+                allowed="a path outside artifacts and training runs",
+                next_step=f"choose another path, e.g. {folder.parent / f'{folder.name}-{out.name}'}",
             )
 
 

@@ -1,4 +1,4 @@
-"""Walk through the fields of a protobuf message, such as an ONNX file, without loading it.
+"""Iterate over the fields of a protobuf message, such as an ONNX file, without loading it.
 
 Wire format: https://protobuf.dev/programming-guides/encoding/
 """
@@ -20,10 +20,10 @@ class Field(NamedTuple):
     """A field of a message.
 
     Attributes:
-        number: of the field.
-        wire: its wire type.
-        value: of a VARINT; else 0.
-        content: the bytes of its value; nothing is copied.
+        number: field number.
+        wire: wire type.
+        value: value of a VARINT, else 0.
+        content: bytes of the value, a view without a copy.
     """
 
     number: int
@@ -33,10 +33,10 @@ class Field(NamedTuple):
 
 
 def fields(message: memoryview) -> Iterator[Field]:
-    """The fields of a message, in their order.
+    """Yield the fields of a message in order.
 
     Raises:
-        Refused: if the bytes are not a message.
+        Refused: if the bytes are not a protobuf message.
     """
     at, end = 0, len(message)
     while at < end:
@@ -57,7 +57,7 @@ def fields(message: memoryview) -> Iterator[Field]:
 
 
 def varints(packed: memoryview) -> Iterator[int]:
-    """The integers of a packed field.
+    """Yield the integers of a packed field.
 
     Raises:
         Refused: if the last one is cut short.
@@ -69,7 +69,7 @@ def varints(packed: memoryview) -> Iterator[int]:
 
 
 def _varint(message: memoryview, at: int) -> tuple[int, int]:
-    """An integer of seven bits a byte, least first, and where it ends."""
+    """Decode a base-128 varint; returns its value and the offset behind it."""
     value = 0
     for shift in range(0, 70, 7):
         if at >= len(message):

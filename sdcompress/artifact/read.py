@@ -1,4 +1,4 @@
-"""Open an artifact: every check first, then trust."""
+"""Open an artifact after checking its manifest and every file."""
 
 from __future__ import annotations
 
@@ -20,23 +20,24 @@ from sdcompress.schema.base import explain
 from sdcompress.schema.engines import Plan
 from sdcompress.schema.manifest import FileEntry, Manifest, Segment
 from sdcompress.storage import digest_of, sha256_of
+from sdcompress.tasks import task_of
 from sdcompress.untrusted import Refused, kind_of, parse_json, read_bytes
 
 __all__ = ["MANIFEST", "SIGNATURE", "Artifact", "manifest_fields", "open_artifact", "walk"]
 
 MANIFEST = "manifest.json"
-SIGNATURE = "model.sig"  # of all other files, so that the manifest cannot list it
+SIGNATURE = "model.sig"  # it signs all other files, so that the manifest cannot list it
 
 _UNDERSTOOD = 1
-# bytes; a graph is one protobuf message, which cannot be larger
+# bytes; a graph is one protobuf message, whose size is limited to 2 GiB
 _MOST_OF_A_MANIFEST, _MOST_OF_A_GRAPH, _MOST_OF_A_PLAN, _MOST_OF_OTHERS = 2**24, 2**31 - 1, 2**33, 2**28
 _DEEPEST, _MOST_NAMES, _MOST_NAMED = 16, 100_000, 10
-_AGAIN = "copy the artifact again from where it was made, or export it again"
+_AGAIN = "copy the artifact again from its source, or export it again"
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """An artifact whose files are what its manifest says.
+    """An artifact whose files match its manifest.
 
     Args:
         path: the folder.
@@ -49,32 +50,32 @@ class Artifact:
     opening_ms: float = field(default=0.0, compare=False)
 
     def file(self, entry: FileEntry) -> Path:
-        """Where a listed file is."""
+        """Return the path of a listed file."""
         return self.path / entry.file
 
     def golden(self) -> Golden:
-        """The golden samples.
+        """Read the golden samples.
 
         Raises:
-            ArtifactError: if they do not fit the exits, the classes or the input of the manifest.
+            ArtifactError: if their shapes do not match the exits, classes and input of the manifest.
         """
         golden = Golden.load(self.file(self.manifest.golden))
         channels, height, width = self.manifest.input.shape[1:]
-        found = (golden.images.shape[1:], golden.logits.shape[0], golden.logits.shape[2])
+        shapes = (golden.images.shape[1:], golden.logits.shape[0], golden.logits.shape[2])
         expected = ((height, width, channels), len(self.manifest.exits), len(self.manifest.classes))
-        if found != expected:
+        if shapes != expected:
             raise ArtifactError(
-                f"The golden samples of '{self.path}' hold (image, exits, classes) {found}.",
+                f"The golden samples of '{self.path}' hold (image, exits, classes) {shapes}.",
                 allowed=f"{expected}, as the manifest says",
                 next_step=_AGAIN,
             )
         return golden
 
     def evidence(self) -> Evidence:
-        """What the certificate was computed from.
+        """Read the evidence from which the certificate was computed.
 
         Raises:
-            ArtifactError: if there is no certificate, or the arrays do not fit it.
+            ArtifactError: if there is no certificate, or the arrays do not match it.
         """
         certificate = self.manifest.certificate
         if certificate is None:
@@ -82,11 +83,11 @@ class Artifact:
                 f"'{self.path}' holds no certificate.", next_step="sdcompress calibrate --confidence 95%"
             )
         evidence = Evidence.load(self.file(certificate.evidence))
-        found = (*evidence.right.shape, *evidence.confidences.shape)
+        shapes = (*evidence.right.shape, *evidence.confidences.shape)
         exits, samples = len(self.manifest.exits), certificate.certify_samples
-        if found != (exits, samples, exits - 1, samples):
+        if shapes != (exits, samples, exits - 1, samples):
             raise ArtifactError(
-                f"The evidence of '{self.path}' is about {found[0]} exits and {found[1]} samples.",
+                f"The evidence of '{self.path}' is about {shapes[0]} exits and {shapes[1]} samples.",
                 allowed=f"{exits} exits and {samples} samples, as the certificate says",
                 next_step=_AGAIN,
             )
@@ -96,15 +97,15 @@ class Artifact:
 def open_artifact(source: Artifact | Path | str) -> Artifact:
     """Open an artifact folder after checking all of it; what is opened already is given back as it is.
 
-    Checked: the manifest's JSON, schema version, digest and wiring; every file's size and SHA-256; that nothing is a
-    symlink, missing, unlisted or outside the folder; that no graph has data in other files. Whatever is in the folder,
-    this takes bounded time and memory.
+    The checks cover JSON, schema version, digest and wiring of the manifest, and size and SHA-256 of every file. Files
+    that are missing, unlisted, symlinks or outside the folder are refused, and so are graphs with external data. Time
+    and memory are bounded for any folder.
 
     Args:
         source: the artifact folder.
 
     Raises:
-        ArtifactError: if anything is not as the manifest says.
+        ArtifactError: if a check fails.
     """
     if isinstance(source, Artifact):
         return source
@@ -128,13 +129,13 @@ def open_artifact(source: Artifact | Path | str) -> Artifact:
 
 
 def manifest_fields(path: Path) -> dict[str, Any]:
-    """The fields of an artifact's manifest as JSON has them, none of them checked.
+    """Read the raw JSON fields of a manifest, unchecked.
 
     Args:
         path: the artifact folder.
 
     Raises:
-        ArtifactError: if the manifest is no regular file, too large or not JSON.
+        ArtifactError: if the manifest is not a regular file, too large, or not JSON.
         OSError: if it cannot be read.
     """
     try:
@@ -152,12 +153,12 @@ def manifest_fields(path: Path) -> dict[str, Any]:
 
 def _not_an_artifact(path: Path) -> ArtifactError:
     if not path.is_dir():
-        found = f"'{path}' is {'a file' if path.exists() else 'not there'}, not an artifact folder."
+        problem = f"'{path}' is {'a file' if path.exists() else 'not there'}, not an artifact folder."
     elif (path / "parity.json").exists():
-        found = f"'{path}' is an export that failed its parity gate; see its parity.json."
+        problem = f"'{path}' is an export that failed its parity gate; see its parity.json."
     else:
-        found = f"'{path}' has no manifest.json: it is not an artifact, or its export did not finish."
-    return ArtifactError(found, allowed="a folder written by 'sdcompress export'", next_step="check the path")
+        problem = f"'{path}' has no manifest.json: it is not an artifact, or its export did not finish."
+    return ArtifactError(problem, allowed="a folder written by 'sdcompress export'", next_step="check the path")
 
 
 def _manifest(path: Path, fields: dict[str, Any]) -> Manifest:
@@ -177,29 +178,30 @@ def _manifest(path: Path, fields: dict[str, Any]) -> Manifest:
         raise ArtifactError(
             f"The manifest of '{path}' was edited: its fields hash to {digest[:12]}…, its digest says "
             f"{manifest.digest[:12]}….",
-            allowed="a manifest as it was written; its figures are evidence",
-            next_step=f"{_AGAIN}; thresholds are changed with 'sdcompress calibrate'",
+            allowed="an unedited manifest",
+            next_step=f"{_AGAIN}; change thresholds with 'sdcompress calibrate'",
         )
     return manifest
 
 
-def _schema_error(found: str, *, allowed: str, next_step: str) -> ArtifactError:  # noqa: ARG001 - explain's is for recipes
-    return ArtifactError(found, allowed=allowed or "the fields of docs/artifact.md", next_step=_AGAIN)
+def _schema_error(problem: str, *, allowed: str, next_step: str) -> ArtifactError:  # noqa: ARG001 - explain's is for recipes
+    return ArtifactError(problem, allowed=allowed or "the fields of docs/artifact.md", next_step=_AGAIN)
 
 
 def _check_wiring(path: Path, manifest: Manifest) -> None:
-    known = {manifest.input.name}
+    available = {manifest.input.name}
     for index, segment in enumerate(manifest.segments):
-        missing = {tensor.name for tensor in segment.inputs} - known
-        made = {tensor.name for tensor in segment.outputs}
-        missing |= {name for exit_ in manifest.exits if exit_.segment == index for name in exit_.reads} - made
+        missing = {tensor.name for tensor in segment.inputs} - available
+        produced = {tensor.name for tensor in segment.outputs}
+        missing |= {name for exit_ in manifest.exits if exit_.segment == index for name in exit_.reads} - produced
         if missing:
             raise ArtifactError(
-                f"Segment {index} of '{path}' needs {', '.join(sorted(missing))}, which nothing makes.",
-                allowed="inputs made by earlier segments; logits and signals made by the exit's own segment",
+                f"Segment {index} of '{path}' needs {', '.join(sorted(missing))}, which no earlier segment produces.",
+                allowed="inputs that earlier segments produce; logits and signals that the segment of the exit "
+                "produces",
                 next_step=_AGAIN,
             )
-        known |= made
+        available |= produced
     _check_ports(path, manifest)
     exits, proved = [exit_.name for exit_ in manifest.exits], [record.exit for record in manifest.parity]
     if exits != proved:
@@ -211,7 +213,7 @@ def _check_wiring(path: Path, manifest: Manifest) -> None:
 
 
 def _check_ports(path: Path, manifest: Manifest) -> None:
-    """Refuse graphs without inputs, and exits that read tensors of another shape than an exit has."""
+    """Refuse graphs without inputs, and exits that read tensors of unexpected shapes."""
     classes = len(manifest.classes)
     for segment in manifest.segments:
         if not segment.inputs:
@@ -222,32 +224,32 @@ def _check_ports(path: Path, manifest: Manifest) -> None:
         shapes = {tensor.name: tensor.shape for tensor in manifest.segments[exit_.segment].outputs}
         expected: dict[str, tuple[int, ...]] = {exit_.logits: (classes,)}
         if exit_.signals:
-            expected |= {exit_.signals.values: (3,), exit_.signals.answer: ()}
-        for name, rest in expected.items():
-            if shapes[name][1:] != rest or not shapes[name]:
+            expected |= {exit_.signals.values: (len(task_of(manifest).signal_names),), exit_.signals.decision: ()}
+        for name, trailing_shape in expected.items():
+            if shapes[name][1:] != trailing_shape or not shapes[name]:
                 raise ArtifactError(
                     f"The exit '{exit_.name}' of '{path}' reads '{name}', which has the shape {list(shapes[name])}.",
-                    allowed=f"{['batch', *rest]}, for {classes} classes",
+                    allowed=f"{['batch', *trailing_shape]}, for {classes} classes",
                     next_step=_AGAIN,
                 )
 
 
 def _check_names(path: Path, listed: set[str]) -> None:
-    found = set[str]()
+    present = set[str]()
     unlisted = list[str]()
     for name, mode in walk(path):
         if kind := kind_of(mode):
             raise ArtifactError(
                 f"'{name}' in '{path}' is {kind}.",
-                allowed="regular files: a link may lead outside the artifact",
+                allowed="regular files only; a link may lead outside the artifact",
                 next_step="copy the artifact with its links followed (cp -rL)",
             )
-        found.add(name)
+        present.add(name)
         if name not in listed:
             unlisted.append(name)
         if len(unlisted) > _MOST_NAMED:
             break
-    if missing := sorted(listed - found)[:_MOST_NAMED] if len(unlisted) <= _MOST_NAMED else []:
+    if missing := sorted(listed - present)[:_MOST_NAMED] if len(unlisted) <= _MOST_NAMED else []:
         raise ArtifactError(f"'{path}' lacks {', '.join(missing)}, which its manifest lists.", next_step=_AGAIN)
     if unlisted:
         raise ArtifactError(
@@ -258,30 +260,30 @@ def _check_names(path: Path, listed: set[str]) -> None:
 
 
 def walk(path: Path) -> Iterator[tuple[str, int]]:
-    """The name below a folder and the mode of everything that is not a folder itself; no link is followed.
+    """Yield the relative name and the mode of every file below a folder. Links are not followed.
 
     Args:
         path: the folder.
 
     Raises:
-        ArtifactError: if it holds more, or deeper, than any artifact does.
+        ArtifactError: if it holds more files or levels than any artifact.
         OSError: if a folder cannot be read.
     """
-    waiting, seen = [(path, "", 0)], 0
-    while waiting:
-        folder, prefix, depth = waiting.pop()
+    pending, count = [(path, "", 0)], 0
+    while pending:
+        folder, prefix, depth = pending.pop()
         with os.scandir(folder) as entries:
             for entry in entries:
-                seen += 1
-                if depth > _DEEPEST or seen > _MOST_NAMES:
+                count += 1
+                if depth > _DEEPEST or count > _MOST_NAMES:
                     raise ArtifactError(
-                        f"'{path}' holds more than {_DEEPEST} nested folders, or more than {_MOST_NAMES} names.",
+                        f"'{path}' has more than {_DEEPEST} nested folders or {_MOST_NAMES} files.",
                         allowed="manifest.json and the files it lists",
                         next_step="move other files out of the artifact",
                     )
                 mode = entry.stat(follow_symlinks=False).st_mode
                 if stat.S_ISDIR(mode):
-                    waiting.append((folder / entry.name, f"{prefix}{entry.name}/", depth + 1))
+                    pending.append((folder / entry.name, f"{prefix}{entry.name}/", depth + 1))
                 else:
                     yield f"{prefix}{entry.name}", mode
 
@@ -295,13 +297,13 @@ def _check_content(path: Path, entry: FileEntry) -> None:
         )
     if size != entry.bytes:
         raise ArtifactError(
-            f"'{entry.file}' in '{path}' has {size} bytes: it is truncated or was changed.",
+            f"'{entry.file}' in '{path}' has {size} bytes: it was truncated or changed.",
             allowed=f"{entry.bytes} bytes, as the manifest says",
             next_step=_AGAIN,
         )
-    if (found := sha256_of(file)) != entry.sha256:
+    if (sha256 := sha256_of(file)) != entry.sha256:
         raise ArtifactError(
-            f"'{entry.file}' in '{path}' is corrupt or was changed: its SHA-256 is {found[:12]}….",
+            f"'{entry.file}' in '{path}' is corrupt or was changed: its SHA-256 is {sha256[:12]}….",
             allowed=f"{entry.sha256[:12]}…, as the manifest says",
             next_step=_AGAIN,
         )
@@ -311,13 +313,13 @@ def _check_content(path: Path, entry: FileEntry) -> None:
         except Refused as error:
             raise ArtifactError(
                 f"The graph '{entry.file}' in '{path}' cannot be used: {error}.",
-                allowed="an ONNX graph that holds all of its data itself: a reference may lead to any file",
+                allowed="an ONNX graph with all of its data inside; a reference may lead to any file",
                 next_step="export it again with its data inside",
             ) from error
 
 
 def _most(entry: FileEntry) -> int:
-    """Bytes that a file of this kind may have."""
+    """Return the largest size of a file of this kind, in bytes."""
     if isinstance(entry, Segment):
         return _MOST_OF_A_GRAPH
     return _MOST_OF_A_PLAN if isinstance(entry, Plan) else _MOST_OF_OTHERS

@@ -1,6 +1,6 @@
-"""Signatures of artifacts, in the model signing format of OpenSSF (a Sigstore bundle): who vouches for every byte.
+"""Sign artifacts and check signatures, in the model signing format of OpenSSF (a Sigstore bundle).
 
-Made and checked by the package ``model-signing``, offline: with a pair of keys, or with a certificate and its chain.
+The package ``model-signing`` does both offline, with a key pair or with a certificate and its chain.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ def sign(
     chain: Sequence[Folder] = (),
     overwrite: bool = False,
 ) -> SignatureVerdict:
-    """Sign an artifact: writes ``model.sig`` into its folder, over all other files. Nothing is sent anywhere.
+    """Sign all files of an artifact and write ``model.sig`` into its folder. Works offline.
 
     Args:
-        artifact: the folder; it must be intact. What is in it should be true: see ``verify``.
+        artifact: the folder, which must be intact. ``verify`` checks what it claims.
         key: PEM file of a private key on a curve NIST P-256, P-384 or P-521, not encrypted.
-        certificate: PEM file of the certificate of that key; without it, the signature is checked with the public key.
+        certificate: PEM file of the certificate of that key. Without it, the public key checks the signature.
         chain: PEM files of the certificates between that one and the root.
-        overwrite: replace a signature that is there.
+        overwrite: replace an existing signature.
 
     Returns:
-        What was signed, and by whom.
+        The key and the signer.
 
     Raises:
         ArtifactError: if the artifact is not intact.
-        OutputExistsError: if it is signed already.
+        OutputExistsError: if it is already signed.
         UsageError: if a key or certificate cannot be used.
         MissingExtraError: if ``model-signing`` is not installed.
         StorageError: if the folder cannot be written.
@@ -56,10 +56,10 @@ def sign(
     opened = open_artifact(artifact)
     target = opened.path / SIGNATURE
     if target.exists() and not overwrite:
-        raise OutputExistsError(f"'{artifact}' is signed already.", next_step="add --overwrite to sign it again")
+        raise OutputExistsError(f"'{artifact}' is already signed.", next_step="add --overwrite to sign it again")
     if chain and certificate is None:
         raise UsageError(
-            "A chain is given without the certificate that it leads to.", next_step="add --certificate, or leave it out"
+            "A certificate chain was given without its certificate.", next_step="add --certificate, or leave it out"
         )
     with requires_extra("sign"):
         from model_signing import signing
@@ -80,7 +80,7 @@ def sign(
             "openssl ec -in key.pem -pubout -out public.pem",
         ) from error
     folder = opened.path.resolve()
-    # beside the artifact: half a file inside would be one that its manifest does not list
+    # beside the artifact: a partial file inside would be one that the manifest does not list
     temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
     with storage_errors(target):
         try:
@@ -93,19 +93,19 @@ def sign(
 
 
 def check_signature(artifact: Artifact, key: Folder) -> SignatureVerdict:
-    """Refuse an artifact that is not signed, as a whole, by the holder of a key.
+    """Refuse an artifact unless the holder of a key has signed all of its files.
 
     Args:
-        artifact: opened, so that its files are what its manifest lists.
-        key: PEM file of the signer's public key; or of certificates, one of which must have issued the signer's, if
-            need be through others that the signature brings along. A certificate counts as on the day when it became
-            valid; whether it was revoked is not asked.
+        artifact: opened, so that its files match its manifest.
+        key: PEM file of the signer's public key, or of trusted certificates. One of them must have issued the
+            certificate of the signer, directly or through the chain in the signature. Validity is checked for the day
+            on which the certificate became valid. Revocation is not checked.
 
     Returns:
-        Who signed.
+        The key and the signer.
 
     Raises:
-        SignatureError: if there is no signature, or it is not right.
+        SignatureError: if there is no signature, or it is invalid.
         UsageError: if the key cannot be used.
         MissingExtraError: if ``model-signing`` is not installed.
     """
@@ -113,8 +113,9 @@ def check_signature(artifact: Artifact, key: Folder) -> SignatureVerdict:
     if not path.is_file():
         raise SignatureError(
             f"'{artifact.path}' is not signed.",
-            allowed=f"a file '{SIGNATURE}' in it",
-            next_step=f"ask who made it for a signed copy; sdcompress sign {artifact.path} --key PRIVATE.pem",
+            allowed=f"an artifact with '{SIGNATURE}'",
+            next_step=f"ask its author for a signed copy, or sign it: sdcompress sign {artifact.path} --key "
+            "PRIVATE.pem",
         )
     kind = _kind(key)
     with requires_extra("sign"):
@@ -127,17 +128,19 @@ def check_signature(artifact: Artifact, key: Folder) -> SignatureVerdict:
         else:
             config = config.use_certificate_verifier(certificate_chain=[Path(key)])
     except Exception as error:
-        raise UsageError(f"'{key}' cannot be used: {_line(error)}", allowed=_KEYS, next_step="name another") from error
+        raise UsageError(
+            f"'{key}' cannot be used: {_line(error)}", allowed=_KEYS, next_step="give another key file"
+        ) from error
     try:
         bundle = _bundle(path, kind)
         config.set_hashing_config(_hashing()).verify(artifact.path, path)
         _check_all_signed(bundle, artifact)
         return _verdict(bundle, key=str(key))
-    except Exception as error:  # whatever a stranger's file does to the library: it is not a signature that holds
+    except Exception as error:  # an untrusted file may raise anything in the library
         raise SignatureError(
-            f"The signature of '{artifact.path}' is not right: {_line(error)}",
-            allowed=f"every file as it was signed by the holder of '{key}'",
-            next_step="copy the artifact again from who signed it; check that this is the signer's key",
+            f"The signature of '{artifact.path}' is invalid: {_line(error)}",
+            allowed=f"files unchanged since the holder of '{key}' signed them",
+            next_step="copy the artifact again from its signer; check that this is the key of the signer",
         ) from error
 
 
@@ -148,7 +151,7 @@ def _hashing() -> Any:
 
 
 def _kind(key: Folder) -> str:
-    """Whether a PEM file holds a public key or certificates."""
+    """Return "key" or "certificate", by the content of a PEM file."""
     try:
         with Path(key).open("rb") as file:
             text = file.read(_MOST_BYTES)
@@ -172,16 +175,16 @@ def _bundle(path: Path, kind: str) -> Mapping[str, Any]:
         raise ValueError(f"'{path.name}' has more than {_MOST_BYTES} bytes")
     bundle: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     material = bundle["verificationMaterial"]
-    # the library would print to stdout what it thinks of a key without its hash
+    # without the hash of the key the library prints a warning to stdout
     if kind == "key" and not material.get("publicKey", {}).get("hint"):
-        raise ValueError("it was not made with a key, but with a certificate, or by an old version of model-signing")
+        raise ValueError("it was made with a certificate, or by an old version of model-signing")
     if kind == "certificate" and "x509CertificateChain" not in material:
-        raise ValueError("it was not made with a certificate, but with a key")
+        raise ValueError("it was made with a key, not with a certificate")
     return bundle
 
 
 def _check_all_signed(bundle: Mapping[str, Any], artifact: Artifact) -> None:
-    """A signature names what it leaves out; of an artifact it may leave out nothing."""
+    """Refuse a signature that covers only some files of the artifact."""
     payload = json.loads(base64.b64decode(bundle["dsseEnvelope"]["payload"]))
     signed = {resource["name"] for resource in payload["predicate"]["resources"]}
     listed = {MANIFEST, *(file.file for file in artifact.manifest.files)}
@@ -201,8 +204,8 @@ def _verdict(bundle: Mapping[str, Any], *, key: str) -> SignatureVerdict:
 
 
 def _line(error: Exception) -> str:
-    if isinstance(error, AttributeError):  # what the library says of a key that has no curve
-        return "it is no key on an elliptic curve"
+    if isinstance(error, AttributeError):  # the library raises this for a key that is not on a curve
+        return "it is not a key on an elliptic curve"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}"
     return (str(error) or type(error).__name__).splitlines()[0][:300]

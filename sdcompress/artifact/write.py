@@ -1,4 +1,4 @@
-"""Write an artifact in one step: everything into a temporary sibling, the manifest last, then one rename."""
+"""Write an artifact atomically: into a temporary folder, the manifest last, then one rename."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import shlex
+import shutil
 import stat
 import sys
 from collections.abc import Iterator
@@ -15,33 +16,34 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from sdcompress.artifact.card import card_of
 from sdcompress.artifact.outside import check_outside
-from sdcompress.artifact.read import MANIFEST, SIGNATURE, manifest_fields, walk
+from sdcompress.artifact.read import MANIFEST, SIGNATURE, Artifact, manifest_fields, walk
 from sdcompress.errors import ArtifactError, OutputExistsError, StorageError
 from sdcompress.schema.manifest import FileEntry, Manifest, Provenance
 from sdcompress.storage import clear_leftovers, digest_of, sha256_of, staged_folder
 
-__all__ = ["derived", "entry", "seal", "staged"]
+__all__ = ["derived_provenance", "entry", "rewrite", "seal", "staged"]
 
 _ANY_WRITE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
 
 @contextmanager
 def staged(out: Path | str, *, overwrite: bool = False) -> Iterator[Path]:
-    """A temporary folder beside ``out`` that becomes ``out`` when the block ends, and vanishes when it fails.
+    """Yield a temporary folder that becomes ``out`` when the block ends, and is removed if it fails.
 
     Args:
-        out: the folder to write; its parents are made.
-        overwrite: replace an artifact that is there. A folder that holds anything else is never replaced.
+        out: the folder to write; parents are created.
+        overwrite: replace an existing artifact. A folder with other files is never replaced.
 
     Yields:
         The temporary folder.
 
     Raises:
-        OutputExistsError: if ``out`` holds something that would be lost, or lies inside an artifact or a training run.
-        StorageError: if the disk is full, or the folder or the artifact in it cannot be written.
+        OutputExistsError: if ``out`` holds other files, or lies inside an artifact or a training run.
+        StorageError: if the disk is full or the folder is not writable.
     """
-    out = Path(out).resolve()  # a link to an artifact stays a link
+    out = Path(out).resolve()  # replace the target of a link, not the link
     check_outside(out)
     clear_leftovers(out)
     replace = not _is_free(out, overwrite=overwrite)
@@ -53,35 +55,35 @@ def staged(out: Path | str, *, overwrite: bool = False) -> Iterator[Path]:
     except OSError as error:
         if error.errno not in {errno.ENOTEMPTY, errno.EEXIST} or error.filename2 != str(out):
             raise
-        raise _exists(out) from error  # somebody wrote it meanwhile
+        raise _exists(out) from error  # another process wrote it in the meantime
 
 
 def entry(folder: Path, name: str) -> FileEntry:
-    """List an existing file: its name, SHA-256 and size.
+    """Return the manifest entry of an existing file: name, SHA-256 and size.
 
     Args:
-        folder: the artifact folder, or the temporary one it is written in.
-        name: the file's name inside it.
+        folder: the artifact folder, or the temporary one.
+        name: the name of the file inside it.
     """
     return FileEntry(file=name, sha256=sha256_of(folder / name), bytes=(folder / name).stat().st_size)
 
 
 def seal(folder: Path, **fields: Any) -> Manifest:
-    """Compute the digest and write manifest.json; call it last.
+    """Compute the digest and write manifest.json. Call it last.
 
     Args:
-        folder: the artifact folder, or the temporary one it is written in.
-        fields: every field of ``Manifest`` but ``digest``.
+        folder: the artifact folder, or the temporary one.
+        fields: all fields of ``Manifest`` except ``digest``.
     """
-    rest = Manifest(**{**fields, "digest": "0" * 64}).model_dump(mode="json", exclude={"digest"})
-    sealed = {**rest, "digest": digest_of(rest)}
+    unsealed = Manifest(**{**fields, "digest": "0" * 64}).model_dump(mode="json", exclude={"digest"})
+    sealed = {**unsealed, "digest": digest_of(unsealed)}
     text = json.dumps(sealed, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     (folder / "manifest.json").write_text(text, encoding="utf-8", newline="\n")
     return Manifest.model_validate(sealed)
 
 
-def derived(old: Manifest) -> Provenance:
-    """Where an artifact comes from that is made now, by this command, from another one."""
+def derived_provenance(old: Manifest) -> Provenance:
+    """Return the provenance of an artifact that this command derives from another one."""
     return old.provenance.model_copy(
         update={
             "parent": old.digest,
@@ -92,15 +94,38 @@ def derived(old: Manifest) -> Provenance:
     )
 
 
+def rewrite(old: Artifact, folder: Path, **changed: Any) -> Manifest:
+    """Write a copy of an artifact with changed fields and a new card, and seal it.
+
+    Args:
+        old: the artifact; its digest becomes the parent.
+        folder: the output, which already holds the new files.
+        changed: fields of ``Manifest``. ``provenance`` is derived if it is not given. Files that are no longer listed
+            are not copied.
+    """
+    fields = {name: getattr(old.manifest, name) for name in Manifest.model_fields if name != "digest"}
+    fields |= {"provenance": derived_provenance(old.manifest), **changed}
+    unsealed = Manifest(**{**fields, "digest": "0" * 64})
+    listed = unsealed.files
+    for file in old.manifest.files:
+        target = folder / file.file
+        if file in listed and file != old.manifest.card and not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(old.file(file), target)
+    name = old.manifest.card.file
+    (folder / name).write_text(card_of(unsealed), encoding="utf-8", newline="\n")
+    return seal(folder, **{**fields, "card": entry(folder, name)})
+
+
 def _is_free(out: Path, *, overwrite: bool) -> bool:
-    """Whether there is nothing at ``out``; False if there is an artifact that may be replaced."""
+    """Return True if ``out`` is free, False if it is an artifact that may be replaced; raise otherwise."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return True
     if not out.is_dir():
         raise OutputExistsError(f"'{out}' is a file.", allowed="a folder", next_step="choose another --out")
-    if foreign := _foreign(out):
+    if unlisted := _unlisted_file(out):
         raise OutputExistsError(
-            f"'{out}' holds '{foreign}', which is not part of an artifact.",
+            f"'{out}' holds '{unlisted}', which no artifact lists.",
             allowed="a new or empty folder, or an artifact together with --overwrite",
             next_step="choose another --out",
         )
@@ -110,9 +135,9 @@ def _is_free(out: Path, *, overwrite: bool) -> bool:
 
 
 def _check_writable(folder: Path) -> None:
-    """A folder without any write bit is protected, for root too; its files could not be removed after the swap."""
-    for each in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
-        if not each.stat().st_mode & _ANY_WRITE or not os.access(each, os.W_OK | os.X_OK):
+    """Refuse a read-only artifact, for root too: its files could not be removed after the swap."""
+    for directory in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
+        if not directory.stat().st_mode & _ANY_WRITE or not os.access(directory, os.W_OK | os.X_OK):
             raise StorageError(
                 f"The artifact in '{folder}' is read-only; it was not replaced.",
                 allowed="an artifact whose folder this user may write",
@@ -120,24 +145,27 @@ def _check_writable(folder: Path) -> None:
             )
 
 
-def _foreign(folder: Path) -> str | None:
+def _unlisted_file(folder: Path) -> str | None:
     """The name of a file that the manifest does not list, or None: an artifact is replaced only as a whole."""
     try:
-        manifest = manifest_fields(folder)
-        entries = [*manifest["segments"], manifest["golden"], manifest["card"]]
-        if certificate := manifest.get("certificate"):
-            entries.append(certificate["evidence"])
-        if one_graph := manifest.get("one_graph"):
-            entries.append(one_graph)
-        for engines in manifest.get("engines", []):
-            entries += [*engines["plans"], engines["log"]]
-        listed = {MANIFEST, SIGNATURE, *(item["file"] for item in entries)}
-    except (ArtifactError, OSError, KeyError, TypeError):
+        listed = {MANIFEST, SIGNATURE, *_listed_files(manifest_fields(folder))}
+    except (ArtifactError, OSError):
         listed = set()
     return next((name for name in sorted(name for name, _mode in walk(folder)) if name not in listed), None)
 
 
+def _listed_files(fields: Any) -> Iterator[str]:
+    """The names in all file entries of a manifest, which may be one of another schema version."""
+    if isinstance(fields, dict):
+        if isinstance(fields.get("file"), str) and "sha256" in fields:
+            yield fields["file"]
+        fields = list(fields.values())
+    if isinstance(fields, list):
+        for value in fields:
+            yield from _listed_files(value)
+
+
 def _exists(out: Path) -> OutputExistsError:
     return OutputExistsError(
-        f"'{out}' holds an artifact already.", next_step="add --overwrite, or choose another --out"
+        f"'{out}' already holds an artifact.", next_step="add --overwrite, or choose another --out"
     )

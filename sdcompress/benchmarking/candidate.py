@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from sdcompress.artifact.read import Artifact
-from sdcompress.benchmarking.clock import PreparationLane, TimedCall
+from sdcompress.benchmarking.clock import TimedCall, TimedPreparation
 from sdcompress.data.samples import Samples, originals
 from sdcompress.options import EngineOptions
 from sdcompress.runtime.engine import Engine, Images, Prediction
@@ -79,14 +79,14 @@ class Measurement:
 
     candidate: Candidate
     free: TimedCall
-    preparation: PreparationLane
+    preparation: TimedPreparation
     forced: tuple[TimedCall, ...]
 
     @classmethod
     def prepare(cls, candidate: Candidate, batch: int, *, forced: bool) -> Measurement:
         """Lay out the inputs in batches; forced lanes only for a chain of segments with several exits."""
         engine, batches = candidate.engine, split(candidate.inputs, batch)
-        preparation = PreparationLane(engine.preprocess, _batches_of(candidate.pictures, batch))
+        preparation = TimedPreparation(engine.preprocess, _batches_of(candidate.pictures, batch))
         if isinstance(engine, OneGraphEngine):
             return cls(candidate, TimedCall(engine, batches), preparation, ())
         exits = range(len(engine.exit_names)) if forced and len(engine.exit_names) > 1 else ()
@@ -137,8 +137,8 @@ def open_candidate(
     digest, layout = manifest.digest, str(manifest.layout)
     if one_graph and manifest.one_graph:
         digest, layout = manifest.one_graph.sha256, manifest.one_graph.kind
-    shown = images[:_ORIGINALS] if pictures is None else pictures
-    return Candidate(name, str(artifact.path), digest, layout, engine, inputs, shown, load_ms, first_ms)
+    originals_ = images[:_ORIGINALS] if pictures is None else pictures
+    return Candidate(name, str(artifact.path), digest, layout, engine, inputs, originals_, load_ms, first_ms)
 
 
 def input_order(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
@@ -158,16 +158,16 @@ def bench_samples(samples: Samples) -> tuple[npt.NDArray[np.uint8], npt.NDArray[
 
 def bench_originals(samples: Samples) -> list[Image.Image] | None:
     """Up to 64 images of a split at their own size, fewer where they are large; None where they are not kept so."""
-    chosen, kept, size = np.random.default_rng(0).permutation(len(samples))[:_ORIGINALS], list[Image.Image](), 0
+    chosen, pictures, size = np.random.default_rng(0).permutation(len(samples))[:_ORIGINALS], list[Image.Image](), 0
     for position in chosen:
-        found = originals(samples, np.array([position]))
-        if found is None:
+        decoded = originals(samples, np.array([position]))
+        if decoded is None:
             return None
-        kept.append(Image.fromarray(found[0][:, :, 0] if found[0].shape[2] == 1 else found[0]))
-        size += found[0].nbytes
+        pictures.append(Image.fromarray(decoded[0][:, :, 0] if decoded[0].shape[2] == 1 else decoded[0]))
+        size += decoded[0].nbytes
         if size > _INPUT_BYTES:
             break
-    return kept
+    return pictures
 
 
 def split(inputs: npt.NDArray[np.float32], batch: int) -> list[npt.NDArray[np.float32]]:
@@ -178,10 +178,10 @@ def split(inputs: npt.NDArray[np.float32], batch: int) -> list[npt.NDArray[np.fl
 def _batches_of(pictures: Images, batch: int) -> list[Images]:
     """Batches of pictures, which are repeated where there are too few."""
     count = max(1, len(pictures) // batch)
-    places = [[at % len(pictures) for at in range(start * batch, (start + 1) * batch)] for start in range(count)]
+    batches = [[index % len(pictures) for index in range(start * batch, (start + 1) * batch)] for start in range(count)]
     if isinstance(pictures, np.ndarray):
-        return [pictures[rows] for rows in places]
-    return [[pictures[row] for row in rows] for rows in places]
+        return [pictures[rows] for rows in batches]
+    return [[pictures[row] for row in rows] for rows in batches]
 
 
 def _forced(engine: Engine, exit_index: int) -> Callable[[npt.NDArray[np.float32]], Prediction]:

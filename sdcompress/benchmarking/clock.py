@@ -14,7 +14,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from sdcompress.runtime.engine import Prediction
 
-__all__ = ["PreparationLane", "TimedCall", "no_collection"]
+__all__ = ["TimedCall", "TimedPreparation", "no_collection"]
 
 _WARMUP_CALLS = 10
 
@@ -61,7 +61,7 @@ class TimedCall:
 
         One untimed call on the previous input goes before: after another engine ran, the caches hold its data.
         """
-        took: list[int] = []
+        durations_ns: list[int] = []
         self._call(self._batches[self._place - 1])
         deadline = perf_counter_ns() + int(seconds * 1e9)
         end = 0
@@ -70,9 +70,9 @@ class TimedCall:
             start = perf_counter_ns()
             prediction = self._call(inputs)
             end = perf_counter_ns()
-            took.append(end - start)
+            durations_ns.append(end - start)
             self._keep(prediction)
-        self.rounds.append(np.asarray(took, dtype=np.float64) / 1e6)
+        self.rounds.append(np.asarray(durations_ns, dtype=np.float64) / 1e6)
 
     def _keep(self, prediction: Prediction) -> None:
         self._exits.append(prediction.exit_index)
@@ -96,7 +96,7 @@ class TimedCall:
         return np.stack(self._classes)
 
 
-class PreparationLane(TimedCall):
+class TimedPreparation(TimedCall):
     """The way from images to inputs, timed as a call is; what it makes is thrown away.
 
     Args:
@@ -107,5 +107,5 @@ class PreparationLane(TimedCall):
     def __init__(self, prepare: Callable[[Any], Any], batches: Sequence[Any]) -> None:
         super().__init__(prepare, batches)
 
-    def _keep(self, _made: Any) -> None:
+    def _keep(self, _inputs: Any) -> None:
         self._place = (self._place + 1) % len(self._batches)

@@ -46,7 +46,7 @@ def record(
         machine: described before the run.
     """
     candidate, ms = measurement.candidate, measurement.free.ms
-    why = reasons(
+    unstable_reasons = reasons(
         measurement.fixed.ms,
         same_work=bool(measurement.forced) or len(candidate.engine.exit_names) == 1,
         threads=settings.threads,
@@ -73,8 +73,8 @@ def record(
         exits=exits,
         worst_path=latency(measurement.forced[-1].ms, settings.percentiles) if measurement.forced else None,
         mixture_residual=_mixture_residual(measurement, exits) if measurement.forced else None,
-        stable=not why,
-        reasons=why,
+        stable=not unstable_reasons,
+        reasons=unstable_reasons,
         raw_ms=tuple(ms.tolist()),
     )
 
@@ -125,13 +125,13 @@ def _accuracy(measurement: Measurement, labels: npt.NDArray[np.int64]) -> float:
 def _exit_timings(measurement: Measurement) -> tuple[ExitTiming, ...]:
     if not measurement.forced:
         return ()
-    left, ms = measurement.free.exit_index[:, 0], measurement.free.ms
+    exit_index, ms = measurement.free.exit_index[:, 0], measurement.free.ms
     names = measurement.candidate.engine.exit_names
     return tuple(
         ExitTiming(
             name=name,
-            share=float((left == k).mean()),
-            p50_ms=float(np.median(ms[left == k])) if (left == k).sum() >= sample_floor(50.0) else None,
+            share=float((exit_index == k).mean()),
+            p50_ms=float(np.median(ms[exit_index == k])) if (exit_index == k).sum() >= sample_floor(50.0) else None,
             forced_p50_ms=float(np.median(timed_call.ms)),
             forced_mean_ms=float(timed_call.ms.mean()),
         )

@@ -36,32 +36,32 @@ def reasons(
         quota: cores that the control groups allow, or None.
         busy_cores: cores that other work kept busy just before the run.
     """
-    found = []
+    texts = []
     if len(times) < sample_floor(50.0):
-        found.append(f"{len(times)} calls, {sample_floor(50.0)} are needed for a median: measure for longer")
+        texts.append(f"{len(times)} calls, {sample_floor(50.0)} are needed for a median: measure for longer")
     if same_work:
-        found += _scatter(times)
-    found += _drift(times)
+        texts += _scatter(times)
+    texts += _drift(times)
     if busy_cores is not None and busy_cores + threads > cores + 0.25:
-        found.append(f"other work kept {busy_cores:.1f} of {cores} cores busy before the run, {threads} threads wanted")
+        texts.append(f"other work kept {busy_cores:.1f} of {cores} cores busy before the run, {threads} threads wanted")
     if quota is not None and threads > quota:
-        found.append(f"a control group allows {quota:g} cores, {threads} threads wanted: they are halted in turns")
-    return tuple(found)
+        texts.append(f"a control group allows {quota:g} cores, {threads} threads wanted: they are halted in turns")
+    return tuple(texts)
 
 
 def _scatter(times: npt.NDArray[np.float64]) -> list[str]:
-    found = []
+    texts = []
     cv = float(times.std() / times.mean())
     if cv > _LARGEST_CV:
-        found.append(
+        texts.append(
             f"times scatter by {cv * 100:.0f} % (standard deviation / mean), more than {_LARGEST_CV * 100:.0f} %"
         )
     slow = float((times > 3.0 * np.median(times)).mean())
     if slow > _MOST_SLOW:
-        found.append(
+        texts.append(
             f"{slow * 100:.1f} % of the calls took more than three medians, more than {_MOST_SLOW * 100:.0f} %"
         )
-    return found
+    return texts
 
 
 def _drift(times: npt.NDArray[np.float64]) -> list[str]:

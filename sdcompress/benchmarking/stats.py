@@ -57,10 +57,10 @@ def sample_floor(percent: float) -> int:
         The smallest n with P(Binomial(n, 1 - percent / 100) <= 1) <= 0.01: 11 for p50, 662 for p99.
     """
     beyond = 1.0 - percent / 100.0
-    stay = 1.0 - beyond
+    within = 1.0 - beyond
 
     def unlikely(n: int) -> bool:
-        return stay**n + n * beyond * stay ** (n - 1) <= 1.0 - _PERCENTILE_CONFIDENCE
+        return within**n + n * beyond * within ** (n - 1) <= 1.0 - _PERCENTILE_CONFIDENCE
 
     high = 2
     while not unlikely(high):
@@ -120,10 +120,10 @@ def ratio_of_medians(reference: list[Times], other: list[Times], *, seed: int = 
         seed: of the bootstrap.
     """
     counts = _drawn(len(reference), seed)
-    above, below = _Pool(reference), _Pool(other)
-    whole = np.ones(len(reference), dtype=np.int64)
-    draws = np.array([above.median(count) / below.median(count) for count in counts])
-    return _interval(above.median(whole) / below.median(whole), draws, len(reference))
+    reference_pool, other_pool = _Pool(reference), _Pool(other)
+    every_round = np.ones(len(reference), dtype=np.int64)
+    draws = np.array([reference_pool.median(count) / other_pool.median(count) for count in counts])
+    return _interval(reference_pool.median(every_round) / other_pool.median(every_round), draws, len(reference))
 
 
 def ratio_of_means(reference: list[Times], other: list[Times], *, seed: int = 0) -> Ratio:
@@ -140,8 +140,8 @@ def ratio_of_sums(reference: list[list[Times]], other: list[list[Times]], *, see
         seed: of the bootstrap.
     """
     rounds = len(reference[0])
-    counts, whole = _drawn(rounds, seed), np.ones((1, rounds), dtype=np.int64)
-    value = float((_summed_means(reference, whole) / _summed_means(other, whole))[0])
+    counts, every_round = _drawn(rounds, seed), np.ones((1, rounds), dtype=np.int64)
+    value = float((_summed_means(reference, every_round) / _summed_means(other, every_round))[0])
     return _interval(value, _summed_means(reference, counts) / _summed_means(other, counts), rounds)
 
 
@@ -154,11 +154,11 @@ def verdict(ratio: Ratio) -> Literal["faster", "slower", "no difference"]:
 
 def _summed_means(parts: list[list[Times]], weights: npt.NDArray[np.int64]) -> Times:
     """The sum over the parts of their mean, for each draw of rounds, [draws]; weights [draws, rounds]."""
-    found = np.zeros(len(weights))
+    sums = np.zeros(len(weights))
     for rounds in parts:
         total = weights @ np.array([times.sum() for times in rounds])
-        found += total / (weights @ np.array([len(times) for times in rounds]))
-    return found
+        sums += total / (weights @ np.array([len(times) for times in rounds]))
+    return sums
 
 
 class _Pool:

@@ -11,8 +11,7 @@ from typing import Any
 from sdcompress.artifact.certificate import graphs_digest
 from sdcompress.artifact.evidence import EVIDENCE
 from sdcompress.artifact.read import Artifact, open_artifact
-from sdcompress.artifact.rewrite import rewrite
-from sdcompress.artifact.write import entry, staged
+from sdcompress.artifact.write import entry, rewrite, staged
 from sdcompress.calibration.certified import certified, fingerprint_of, in_expectation
 from sdcompress.calibration.observe import fit_policy
 from sdcompress.calibration.reference_model import Against, open_against

@@ -14,10 +14,11 @@ from sdcompress.calibration.thresholds import choose_thresholds
 from sdcompress.data.samples import Samples, Subset
 from sdcompress.evaluation.evaluate import exit_logits, exit_signals
 from sdcompress.policies import leave, policy_class, scores
-from sdcompress.policies._base import ExitPolicy, Float, Signals, signals_of
+from sdcompress.policies._base import ExitPolicy, Float, Signals
 from sdcompress.progress import Progress
 from sdcompress.runtime.engine import Engine
 from sdcompress.schema import recipe
+from sdcompress.tasks import Task
 
 __all__ = ["FittedPolicy", "fit_policy", "observe"]
 
@@ -67,8 +68,8 @@ def observe(
         progress: called with (images done, all images).
     """
     signals = exit_signals(engine, samples, temperatures, labelled=not unlabelled, progress=progress)
-    truth = signals[-1].answer if unlabelled else samples.labels
-    return signals, np.stack([exit_.answer == truth for exit_ in signals])
+    truth = signals[-1].decision if unlabelled else samples.labels
+    return signals, np.stack([exit_.decision == truth for exit_ in signals])
 
 
 def fit_policy(
@@ -97,7 +98,8 @@ def fit_policy(
         few = Subset(
             samples, np.linspace(0, len(samples) - 1, min(_TEMPERATURE_SAMPLES, len(samples))).astype(np.int64)
         )
-        temperatures = _temperatures(kind, exit_logits(engine, few), few.labels, stage_ms, settings.max_drop)
+        logits = exit_logits(engine, few)
+        temperatures = _temperatures(kind, logits, few.labels, stage_ms, settings.max_drop, task=engine.task)
     signals, right = observe(engine, samples, temperatures, unlabelled=settings.unlabelled, progress=progress)
     return FittedPolicy(temperatures, kind.fit(signals, right)), signals, right
 
@@ -108,6 +110,8 @@ def _temperatures(
     labels: npt.NDArray[np.int64],
     stage_ms: tuple[float, ...],
     max_drop: float,
+    *,
+    task: Task,
 ) -> tuple[float, ...]:
     """Fitted temperatures of the exits where they lower the mean cost at this drop, 1 elsewhere.
 
@@ -115,7 +119,7 @@ def _temperatures(
     Proxy for Early-Exit Networks Than Calibration", arXiv:2508.21495): it must earn its place by what it saves.
     """
     right: Right = logits.argmax(axis=2) == labels
-    plain = [signals_of(exit_) for exit_ in logits]
+    plain = [task.signals(exit_) for exit_ in logits]
 
     def cost(signals: Sequence[Signals]) -> float:
         policy = kind.fit(signals, right)
@@ -127,7 +131,7 @@ def _temperatures(
     least = cost(plain)
     for exit_ in range(len(logits) - 1):
         fitted = fit_temperature(logits[exit_], labels)
-        tried = [*plain[:exit_], signals_of(logits[exit_], fitted), *plain[exit_ + 1 :]]
+        tried = [*plain[:exit_], task.signals(logits[exit_], fitted), *plain[exit_ + 1 :]]
         if fitted != 1 and (found := cost(tried)) < (1 - _GAIN) * least:
             kept[exit_], plain, least = fitted, tried, found
     return tuple(kept)

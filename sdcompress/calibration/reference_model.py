@@ -43,7 +43,7 @@ class Against:
         Raises:
             VerificationError: if a logit is not finite.
         """
-        return exit_signals(self.engine, samples, labelled=labelled, progress=progress)[-1].answer
+        return exit_signals(self.engine, samples, labelled=labelled, progress=progress)[-1].decision
 
 
 def open_against(other: Artifact | Path | str, manifest: Manifest, *, threads: int = 1) -> Against:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 from time import perf_counter_ns
 
 import numpy as np
@@ -103,17 +104,11 @@ def decision_ms(policy: ExitPolicy, signals: Sequence[Signals]) -> tuple[float, 
         policy: fitted.
         signals: of the E exits on the same samples.
     """
-    rows = [
-        [
-            Signals(s.best[row : row + 1], s.second[row : row + 1], s.entropy[row : row + 1], s.answer[row : row + 1])
-            for s in signals
-        ]
-        for row in range(_IMAGES)
-    ]
+    rows = [[s.map(itemgetter(slice(row, row + 1))) for s in signals] for row in range(_IMAGES)]
     found = []
     for exit_, gate in enumerate(gates(policy, (0.5,) * (len(signals) - 1))):
         took = []
-        for row in rows[: len(signals[0].best)] * _WARMUP_ROUNDS:
+        for row in rows[: len(signals[0].decision)] * _WARMUP_ROUNDS:
             start = perf_counter_ns()
             gate(row[: exit_ + 1])
             took.append(perf_counter_ns() - start)

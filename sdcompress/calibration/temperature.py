@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from sdcompress.evaluation.metrics import nll
+from sdcompress.tasks._probabilities import nll
 
 __all__ = ["fit_temperature"]
 

@@ -98,6 +98,6 @@ def collect(
         return fitted.evidence(signals, right)
     answers = against.answers(samples, labelled=not unlabelled, progress=part(progress, count, total))
     if unlabelled:
-        right = np.stack([exit_.answer == answers for exit_ in signals])
+        right = np.stack([exit_.decision == answers for exit_ in signals])
     truth = answers if unlabelled else samples.labels
     return replace(fitted.evidence(signals, right), against=(answers == truth).astype(np.uint8))

@@ -115,7 +115,7 @@ def _settings(**given: Any) -> dict[str, Any]:
 
 def _show(found: BenchReport) -> None:
     """Latency of every artifact, of the run and end to end, and the ratios."""
-    from sdcompress.reporting.noise import noise
+    from sdcompress.reporting.cautions import noise
 
     rows = []
     for record in found.records:

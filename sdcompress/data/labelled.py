@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from sdcompress.data.sources._listing import PassedOver, folders_in, picture_files
+from sdcompress.data.sources._listing import Skipped, folders_in, picture_files
 from sdcompress.data.sources._photos import FolderSamples
 from sdcompress.errors import DataError, nearest
 from sdcompress.schema.manifest import Preprocess
@@ -26,7 +26,7 @@ def labelled_images(folder: Path, classes: Sequence[str], preprocess: Preprocess
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder.", next_step="name the folder that holds the class folders")
-    passed = PassedOver()
+    passed = Skipped()
     folders = {path.name: path for path in folders_in(folder, passed)}
     if unknown := sorted(folders.keys() - set(classes)):
         guess = nearest(unknown[0], classes)

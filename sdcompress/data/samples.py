@@ -11,9 +11,13 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from sdcompress import tasks
 from sdcompress.errors import DataError
+from sdcompress.modalities import Modality
+from sdcompress.modalities.image import Image
 from sdcompress.progress import Progress
 from sdcompress.schema.manifest import Preprocess
+from sdcompress.tasks import Task
 
 __all__ = ["ArraySamples", "Dataset", "Images", "Labels", "Samples", "Subset", "originals", "without_setting"]
 
@@ -173,6 +177,16 @@ class Dataset:
         """Channels, height and width of the network's input."""
         height, width, channels = self.train.images(np.zeros(1, np.int64)).shape[1:]
         return channels, height, width
+
+    @property
+    def task(self) -> Task:
+        """What the targets mean."""
+        return tasks.build("classification", self.classes, {})
+
+    @property
+    def modality(self) -> Modality:
+        """What the examples are."""
+        return Image(self.preprocess, self.image)
 
     def check(self, progress: Progress | None = None) -> None:
         """Read the header of every image that is a file, so that a broken one is found before it is needed.

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sdcompress.data.preprocess import geometry
 from sdcompress.data.samples import ArraySamples, Images, Labels, Samples
 from sdcompress.errors import RecipeError
+from sdcompress.modalities._geometry import geometry
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Preprocess
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from sdcompress.data.samples import Images, Samples
-from sdcompress.data.sources._listing import PassedOver, picture_files
-from sdcompress.data.sources._photos import Decoded
+from sdcompress.data.sources._listing import Skipped, picture_files
+from sdcompress.data.sources._photos import DecodedSamples
 from sdcompress.errors import DataError
 from sdcompress.progress import Progress
 from sdcompress.schema.manifest import Preprocess
@@ -21,7 +21,7 @@ _BATCH = 256
 _NAMED = 3  # files or pairs that an error names
 
 
-class UnlabelledImages(Decoded):
+class UnlabelledImages(DecodedSamples):
     """The images below a folder, each once, in the order of their content: a file's name decides nothing.
 
     All are read when it is made, so that a broken one is found before anything runs. What is compared is pixels past
@@ -49,7 +49,7 @@ class UnlabelledImages(Decoded):
         progress: Progress | None = None,
     ) -> None:
         self._preprocess, self._shape = preprocess, shape
-        passed = PassedOver()
+        passed = Skipped()
         self._paths = picture_files(folder, passed) if folder.is_dir() else []
         if not self._paths:
             raise DataError(

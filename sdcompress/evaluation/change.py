@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from sdcompress.errors import UsageError
-from sdcompress.evaluation.metrics import calibration_error, softmax
 from sdcompress.policies._base import Float
 from sdcompress.runtime.engine import Prediction
 from sdcompress.schema.change import ExitChange, PolicyChange
+from sdcompress.tasks._probabilities import calibration_error, softmax
 
 __all__ = ["ExitComparison", "PolicyComparison", "Quality", "check_drop"]
 

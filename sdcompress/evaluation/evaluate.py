@@ -9,16 +9,16 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from sdcompress.data.preprocess import normalise
 from sdcompress.data.samples import Samples
 from sdcompress.errors import DataError, VerificationError
 from sdcompress.evaluation.classes import balanced_accuracy, class_scores, confusion
-from sdcompress.evaluation.metrics import calibration_error, log_softmax
 from sdcompress.evaluation.paired import digest_of_labels, pack
+from sdcompress.modalities._geometry import normalise
 from sdcompress.policies._base import Float, Signals
 from sdcompress.progress import Progress
 from sdcompress.runtime.engine import Engine
 from sdcompress.schema.report import ENSEMBLE, Evaluation, ExitScore, PolicyScore
+from sdcompress.tasks._probabilities import calibration_error, log_softmax
 
 __all__ = ["ENSEMBLE", "batches", "evaluate", "exit_logits", "exit_signals"]
 
@@ -96,9 +96,9 @@ def exit_signals(
     parts = []
     for inputs, _ in batches(engine, samples, batch, progress, labelled=labelled):
         found = engine.signals(inputs, temperatures)
-        _check_finite(np.stack([exit_.best + exit_.entropy for exit_ in found]))
+        _check_finite(np.stack([sum(exit_.columns.values()) for exit_ in found]))
         parts.append(found)
-    return tuple(Signals(*map(np.concatenate, zip(*exit_, strict=True))) for exit_ in zip(*parts, strict=True))
+    return tuple(map(Signals.joined, zip(*parts, strict=True)))
 
 
 def evaluate(

@@ -10,7 +10,7 @@ from time import perf_counter
 
 import numpy as np
 
-from sdcompress.data.sources._listing import PassedOver, picture_files
+from sdcompress.data.sources._listing import Skipped, picture_files
 from sdcompress.errors import DataError, InputError
 from sdcompress.progress import Progress
 from sdcompress.runtime.engine import Engine
@@ -31,7 +31,7 @@ def image_files(paths: Iterable[Path | str]) -> tuple[Path, ...]:
     files: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            passed = PassedOver()
+            passed = Skipped()
             files += picture_files(path, passed)
             passed.warn(path)
         elif path.exists():

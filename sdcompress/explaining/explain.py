@@ -13,7 +13,7 @@ from sdcompress.artifact.card import guarantee
 from sdcompress.artifact.read import Artifact
 from sdcompress.data.samples import Dataset, Samples
 from sdcompress.evaluation.trained_model import TrainedModel, open_trained_model
-from sdcompress.explaining.figures import Case
+from sdcompress.explaining.figures import ExitAnalysis
 from sdcompress.explaining.outcomes import Outcomes, collect
 from sdcompress.explaining.risk import risk
 from sdcompress.explaining.timing import Timing, measure
@@ -58,9 +58,9 @@ def explain(
         ArtifactError, DataError: if the artifact or the data is not intact.
     """
     check_ready(Explanation, out, overwrite=overwrite)
-    found = explanation(artifact, options, split=split)
-    write(found, out, overwrite=overwrite)
-    return found
+    record = explanation(artifact, options, split=split)
+    write(record, out, overwrite=overwrite)
+    return record
 
 
 def explanation(artifact: TrainedModel | Path | str, options: Options | None = None, *, split: Split) -> Explanation:
@@ -79,14 +79,18 @@ def explanation(artifact: TrainedModel | Path | str, options: Options | None = N
     engine, dataset = trained.engine(), trained.dataset()
     manifest, samples = opened.manifest, dataset.split(split)
     # in the layout 'all' one graph computes every exit: leaving saves nothing
-    curved = manifest.layout != "all" and len(manifest.exits) > 1
-    other = _validation(dataset) if curved and split == "test" else None
-    total = len(samples) + len(other or ())
+    has_curve = manifest.layout != "all" and len(manifest.exits) > 1
+    path_samples = _validation(dataset) if has_curve and split == "test" else None
+    total = len(samples) + len(path_samples or ())
     policy = restore(manifest.policy.kind, manifest.policy.parameters) if manifest.policy else MaxProb()
-    here = collect(engine, samples, policy, part(progress, 0, total))
-    shaping = collect(engine, other, policy, part(progress, len(samples), total)) if other else here
-    case = _case(manifest, engine, policy, here, measure(engine, samples) if manifest.layout != "all" else None)
-    whole = np.full(len(samples), len(case.names) - 1)
+    outcomes = collect(engine, samples, policy, part(progress, 0, total))
+    path_outcomes = (
+        collect(engine, path_samples, policy, part(progress, len(samples), total)) if path_samples else outcomes
+    )
+    analysis = _analysis(
+        manifest, engine, policy, outcomes, measure(engine, samples) if manifest.layout != "all" else None
+    )
+    last_exit = np.full(len(samples), len(analysis.names) - 1)
     return Explanation(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         command=options.command,
@@ -97,28 +101,30 @@ def explanation(artifact: TrainedModel | Path | str, options: Options | None = N
         samples=len(samples),
         machine=machine(),
         threads=threads,
-        turns_ms=tuple(map(tuple, case.timing.turns.tolist())) if case.timing else (),
-        decision_ms=case.timing.decision if case.timing and case.thresholds else None,
-        exits=case.exits(),
-        policy=case.policy(),
-        classes=case.classes(engine.classes),
-        curve=case.curve(shaping),
-        curve_split=None if not curved else "validation" if other else split,
-        curve_samples=len(shaping.labels) if curved else 0,
-        overthinking=case.overthinking(whole),
-        policy_overthinking=case.overthinking(case.left),
-        oracle=case.oracle() if len(case.names) > 1 else None,
-        risk=_risk(opened, case.timing),
+        turns_ms=tuple(map(tuple, analysis.timing.turns.tolist())) if analysis.timing else (),
+        decision_ms=analysis.timing.decision if analysis.timing and analysis.thresholds else None,
+        exits=analysis.exits(),
+        policy=analysis.policy(),
+        classes=analysis.classes(engine.classes),
+        curve=analysis.curve(path_outcomes),
+        curve_split=None if not has_curve else "validation" if path_samples else split,
+        curve_samples=len(path_outcomes.labels) if has_curve else 0,
+        overthinking=analysis.overthinking(last_exit),
+        policy_overthinking=analysis.overthinking(analysis.exit_index),
+        oracle=analysis.oracle() if len(analysis.names) > 1 else None,
+        risk=_risk(opened, analysis.timing),
     )
 
 
-def _case(manifest: Manifest, engine: Engine, policy: ExitPolicy, here: Outcomes, timing: Timing | None) -> Case:
-    return Case(
+def _analysis(
+    manifest: Manifest, engine: Engine, policy: ExitPolicy, outcomes: Outcomes, timing: Timing | None
+) -> ExitAnalysis:
+    return ExitAnalysis(
         names=engine.exit_names,
         macs=np.array([cost.macs for cost in engine.exit_costs], np.float64),
         thresholds=manifest.policy.thresholds if manifest.policy else None,
         shared=policy.shared,
-        outcomes=here,
+        outcomes=outcomes,
         timing=timing,
     )
 

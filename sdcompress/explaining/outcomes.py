@@ -56,12 +56,12 @@ def collect(
     signals = exit_signals(engine, samples, progress=progress)
     return Outcomes(
         scores=_scores(policy, signals),
-        confidences=np.stack([exit_.best for exit_ in signals]),
-        right=np.stack([exit_.answer == samples.labels for exit_ in signals]),
+        confidences=np.stack([exit_["max_prob"] for exit_ in signals]),
+        right=np.stack([exit_.decision == samples.labels for exit_ in signals]),
         labels=samples.labels,
     )
 
 
 def _scores(policy: ExitPolicy, signals: Sequence[Signals]) -> Float:
     """[E-1, N], also of one exit, where nothing is decided."""
-    return scores(policy, signals) if len(signals) > 1 else np.empty((0, len(signals[0].best)), np.float32)
+    return scores(policy, signals) if len(signals) > 1 else np.empty((0, len(signals[0])), np.float32)

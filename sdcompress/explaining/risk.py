@@ -30,22 +30,22 @@ def risk(certificate: Certificate, policy: Policy, evidence: Evidence, reach_ms:
     """
     level = next(level for level in certificate.levels if level.max_drop == policy.max_drop)
     costs = np.asarray(reach_ms, np.float64)
-    lossless = certificate.against is None  # where nobody leaves
+    first_is_lossless = certificate.against is None  # where nobody leaves
 
     def at(step: int) -> RiskStep:
         thresholds = certificate.path[step]
-        found, masks = losses(evidence, thresholds), list(members(evidence, thresholds, certificate.per))
+        sample_losses, masks = losses(evidence, thresholds), list(members(evidence, thresholds, certificate.per))
 
         def p_value(alpha: float) -> float:
             return in_every_group(
-                found, iter(masks), lambda mine: p_value_of(certificate.test, mine, alpha, level.delta)
+                sample_losses, iter(masks), lambda mine: p_value_of(certificate.test, mine, alpha, level.delta)
             )
 
         return RiskStep(
             step=step,
             thresholds=thresholds,
-            loss=max(float(found[mask].mean()) for mask in masks if mask.any()),
-            bound=0.0 if lossless and step == 0 else upper_bound(p_value, level.delta),
+            loss=max(float(sample_losses[mask].mean()) for mask in masks if mask.any()),
+            bound=0.0 if first_is_lossless and step == 0 else upper_bound(p_value, level.delta),
             mean_ms=float(costs[leave(evidence.confidences, thresholds)].mean()),
         )
 

@@ -61,11 +61,11 @@ class Timing:
             against: position of the exit whose ms the mean is taken from.
         """
         weights = np.asarray(shares, np.float64)
-        each: npt.NDArray[np.float64] = (self.turns + self.decisions[:, None] * self._made) @ weights
+        per_turn: npt.NDArray[np.float64] = (self.turns + self.decisions[:, None] * self._made) @ weights
         value = float(self.decided @ weights)
         if against is not None:
-            each, value = self.turns[:, against] - each, float(self.reach[against]) - value
-        return Interval(value=value, low=min(float(each.min()), value), high=max(float(each.max()), value))
+            per_turn, value = self.turns[:, against] - per_turn, float(self.reach[against]) - value
+        return Interval(value=value, low=min(float(per_turn.min()), value), high=max(float(per_turn.max()), value))
 
     def margin(self, shares: npt.ArrayLike, exit_: int) -> Interval:
         """The most ms that an early exit's head and hand-over may take, for each image that gets there, to pay.
@@ -82,9 +82,9 @@ class Timing:
         leaving = weights[exit_] / weights[exit_:].sum()
         # who would leave at the next exit decides there instead, unless that is the last, which decides nothing
         deciding = 1.0 if exit_ + 2 == len(weights) else 1.0 - leaving
-        each = leaving * (self.turns[:, exit_ + 1] - self.turns[:, exit_]) - deciding * self.decisions
+        per_turn = leaving * (self.turns[:, exit_ + 1] - self.turns[:, exit_]) - deciding * self.decisions
         value = float(leaving * (self.reach[exit_ + 1] - self.reach[exit_]) - deciding * self.decision)
-        return Interval(value=value, low=min(float(each.min()), value), high=max(float(each.max()), value))
+        return Interval(value=value, low=min(float(per_turn.min()), value), high=max(float(per_turn.max()), value))
 
     def until(self, exit_: int) -> Interval:
         """Until one exit, without decisions."""
@@ -113,9 +113,9 @@ def _decision_ms(engine: Engine, samples: Samples) -> float:
     inputs, last = engine.preprocess(samples.images(chosen)), len(engine.exit_names) - 1
     longer = []
     for image in inputs:
-        taken = int(engine(image[None]).exit_index[0])
-        decided, forced = _milliseconds(engine, image[None], None), _milliseconds(engine, image[None], taken)
-        longer.append((decided - forced) / min(taken + 1, last))
+        exit_index = int(engine(image[None]).exit_index[0])
+        decided, forced = _milliseconds(engine, image[None], None), _milliseconds(engine, image[None], exit_index)
+        longer.append((decided - forced) / min(exit_index + 1, last))
     return max(float(np.median(longer)), 0.0)
 
 

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 
 from sdcompress import methods
-from sdcompress.data.preprocess import normalise
 from sdcompress.data.samples import Dataset
 from sdcompress.errors import ParityError
 from sdcompress.exporting.ensemble import GeometricEnsemble
@@ -14,6 +13,7 @@ from sdcompress.exporting.exit_selection import kept_exits
 from sdcompress.exporting.graph import BATCH, INPUT, all_exits
 from sdcompress.exporting.layout import cut
 from sdcompress.exporting.reference import hard_logits
+from sdcompress.modalities._geometry import normalise
 from sdcompress.models.build import build
 from sdcompress.models.multiexit import MultiExit
 from sdcompress.schema.manifest import Input
@@ -56,16 +56,18 @@ def _export(net: MultiExit, recipe: Recipe, dataset: Dataset) -> None:
     whole = net.logits_only()
     heard = GeometricEnsemble(whole, list(range(len(exits)))) if settings.ensemble else whole
     graph = all_exits(heard, exits, dataset.image, opset=settings.opset)
-    layout = cut(graph, "all", exits)
+    layout = cut(graph, "all", exits, dataset.task)
     for name in settings.layouts if len(exits) > 1 else ():
-        cut(graph, name, exits[-1:] if name == "single" else kept_exits(exits, settings.kept_exits))
+        cut(graph, name, exits[-1:] if name == "single" else kept_exits(exits, settings.kept_exits), dataset.task)
     images = dataset.train.images(np.arange(min(_IMAGES, len(dataset.train))))
     with torch.no_grad():
         logits = [said.numpy() for said in heard(torch.from_numpy(normalise(images, dataset.preprocess)))]
     network_input = Input(name=INPUT, dtype="float32", shape=(BATCH, *dataset.image), preprocess=dataset.preprocess)
     truth = dict(zip(exits, logits, strict=True))
     hard = hard_logits(heard, exits, dataset.image, dataset.preprocess)
-    gate = Gate(images, truth, hard, network_input=network_input, settings=settings, tick=lambda _: None)
+    gate = Gate(
+        images, truth, hard, network_input=network_input, task=dataset.task, settings=settings, tick=lambda _: None
+    )
     # untrained logits that are not finite say nothing of what a trained network gives
     problems = [
         f"{found.exit}: {found.problem}"

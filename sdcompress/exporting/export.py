@@ -92,7 +92,7 @@ def export_all(
         manifests, layouts = [], []
         for target, exits, choice, folder in zip(targets, kept, heard, folders, strict=True):
             made = exported[choice]
-            layout = cut(made.model, target.layout, exits)
+            layout = cut(made.model, target.layout, exits, checkpoint.task)
             layout.describe(checkpoint.classes, checkpoint.preprocess)
             records = made.gate(layout.graphs, layout.logits, out=target.out, what=f"layout '{target.layout}'")
             made.gate.signals(layout.graphs, layout.signals, layout.logits)
@@ -170,12 +170,13 @@ def _export(
         logits,
         hard_logits(logits_of, exits, source.image, source.preprocess),
         network_input=facts.network_input,
+        task=source.task,
         settings=settings,
         tick=count,
         threads=torch.get_num_threads(),
     )
     model = all_exits(logits_of, exits, source.image, opset=settings.opset)
-    uncut = cut(model, "all", exits)
+    uncut = cut(model, "all", exits, source.task)
     gate(uncut.graphs, uncut.logits, out=out, what="ONNX export")
     return _Exported(model, gate, facts)
 

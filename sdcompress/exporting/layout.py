@@ -18,6 +18,7 @@ from sdcompress.onnx_graph.exit_signals import add_signals
 from sdcompress.onnx_graph.macs import macs, parameters
 from sdcompress.onnx_graph.partition import ports, pruned, segments, serialize
 from sdcompress.schema.manifest import Exit, ExitSignals, Input, Manifest, ParityRecord, Preprocess, Provenance, Segment
+from sdcompress.tasks import Task
 
 __all__ = ["Facts", "Layout", "LayoutName", "cut", "write"]
 
@@ -78,7 +79,7 @@ class Facts:
     provenance: Provenance
 
 
-def cut(model: onnx.ModelProto, name: LayoutName, exits: tuple[str, ...]) -> Layout:
+def cut(model: onnx.ModelProto, name: LayoutName, exits: tuple[str, ...], task: Task) -> Layout:
     """Cut an all-exits graph for a layout with these exits; the others are pruned.
 
     Raises:
@@ -91,14 +92,14 @@ def cut(model: onnx.ModelProto, name: LayoutName, exits: tuple[str, ...]) -> Lay
     pieces = segments(model, logits, batch=BATCH)
     if name == "single":
         return Layout(name, exits, {"model.onnx": pieces[0]})
-    return _cascade(exits, pieces)
+    return _cascade(exits, pieces, task)
 
 
-def _cascade(exits: tuple[str, ...], pieces: Sequence[onnx.ModelProto]) -> Layout:
+def _cascade(exits: tuple[str, ...], pieces: Sequence[onnx.ModelProto], task: Task) -> Layout:
     """One segment for each exit; all but the last, which takes everybody, say how sure they are."""
     models, signals = [], {}
     for exit_, piece in zip(exits[:-1], pieces[:-1], strict=True):
-        model, signals[exit_] = add_signals(piece, exit_, logits_name(exit_), batch=BATCH)
+        model, signals[exit_] = add_signals(piece, exit_, logits_name(exit_), task, batch=BATCH)
         models.append(model)
     models.append(pieces[-1])
     return Layout("cascade", exits, {f"segment-{index}.onnx": model for index, model in enumerate(models)}, signals)

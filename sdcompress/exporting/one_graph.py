@@ -12,11 +12,10 @@ import numpy as np
 import onnx
 
 from sdcompress.artifact.read import Artifact
-from sdcompress.artifact.rewrite import rewrite
-from sdcompress.artifact.write import entry, staged
-from sdcompress.data.preprocess import normalise
+from sdcompress.artifact.write import entry, rewrite, staged
 from sdcompress.errors import ParityError, SdcompressError, UsageError
 from sdcompress.evaluation.trained_model import TrainedModel, open_trained_model
+from sdcompress.modalities._geometry import normalise
 from sdcompress.onnx_graph.describe import describe
 from sdcompress.onnx_graph.merge import merge
 from sdcompress.onnx_graph.partition import ports, serialize

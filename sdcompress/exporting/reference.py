@@ -10,11 +10,11 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from sdcompress.data.preprocess import normalise
 from sdcompress.data.samples import Dataset, Samples, Subset
 from sdcompress.errors import DataError
-from sdcompress.evaluation import metrics
+from sdcompress.modalities._geometry import normalise
 from sdcompress.schema.manifest import Preprocess
+from sdcompress.tasks import _probabilities as metrics
 from sdcompress.verification.hard_images import HardLogits, hard_images, nudged
 
 __all__ = ["Reference", "hard_logits", "held_out", "reference"]

@@ -1,18 +1,23 @@
-"""Born-again networks: each generation learns from the finished one before it.
+"""Born-again networks: each generation learns from the finished generation before it.
 
-    L = (1 - lambda) CE(z, y) + lambda T^2 KL(p' || p),   p = softmax(z / T);   the first generation: L = CE(z, y)
+    first generation:   L = CE(z, y)
+    later generations:  L = (1 - lambda) CE(z, y) + lambda T^2 KL(p' || p),   p = softmax(z / T)
 
-p' = the generation before. No gradient flows into it.
+p' is the prediction of the generation before. No gradient flows into it. Each generation starts from new random
+weights.
 
-Furlanello et al., "Born-Again Neural Networks", ICML 2018, arXiv 1805.04770.
+Source: Furlanello et al., "Born-Again Neural Networks", ICML 2018, arXiv 1805.04770.
 
-Defaults: ours; the paper's student learns from the teacher and the labels alike, at T 1.
+Defaults: ours. The paper's student learns from the teacher and the labels alike, at T = 1.
 
-Differences: no ensemble of the generations. **train.epochs is for all generations together**: three of 200 epochs are
-600, and the fair control is one network trained for 600. A third more compute from the second generation on. Two
-generations are the variant "self" of Tf-KD (arXiv 1909.11723).
+Differences: there is no ensemble of the generations. **train.epochs counts all generations together**: three
+generations of 200 epochs are 600, and the fair control is one network trained for 600. Two generations are the variant
+"self" of Tf-KD (arXiv 1909.11723).
 
-Published: ResNet-18, CIFAR-100, one seed: 78.34 / 79.34 / 79.42 % in the first three generations against 78.01 %
+Cost: a forward pass of the teacher in each step from the second generation on, about a third more compute. The
+checkpoint also holds the weights of the generation before.
+
+Published: ResNet-18, CIFAR-100, one seed: 78.34 / 79.34 / 79.42 % in the first three generations, against 78.01 %
 (README of amir4javar's rerun).
 """
 
@@ -37,10 +42,10 @@ __all__ = ["BornAgain"]
 
 @dataclass(frozen=True, kw_only=True)
 class BornAgain(Method):
-    """The generation before is the teacher; no exits.
+    """The previous generation is the teacher; no exits.
 
     Attributes:
-        generations: how many networks are trained, one after the other.
+        generations: how many networks are trained, one after the other; train.epochs is for all of them.
         kd_weight: lambda, share of the distillation from the second generation on.
         temperature: T.
     """

@@ -2,18 +2,20 @@
 
     L = CE(z_C, y) + sum_{i<C} [ (1 - lambda) CE(z_i, y) + lambda T^2 KL(p_C || p_i) + beta D(A_i F_i, F_C) ]
 
-p_i = softmax(z_i / T); D = masked squared difference, mean over batch and features; A_i is linear where F_i is not as
-wide as F_C, else the identity. No gradient flows into p_C and F_C.
+p_i = softmax(z_i / T). D is the squared difference where either feature is positive, as a mean over batch and features.
+A_i is a linear map where F_i is not as wide as F_C, and the identity elsewhere. No gradient flows into p_C and F_C.
 
-Zhang et al., "Be Your Own Teacher: Improve the Performance of Convolutional Neural Networks via Self Distillation",
-ICCV 2019, arXiv 1905.08094.
+Source: Zhang et al., "Be Your Own Teacher: Improve the Performance of Convolutional Neural Networks via Self
+Distillation", ICCV 2019, arXiv 1905.08094.
 
-Defaults: the paper gives no numbers; these are of the public code luanyunteng/pytorch-be-your-own-teacher (T 3, lambda
-0.1, feature loss 1e-6 on a sum over batch and features, which is 1e-6 * 128 * 512 = 0.066 per element at its batch and
-width).
+Defaults: the paper gives no numbers. These are from the public code luanyunteng/pytorch-be-your-own-teacher: T = 3 and
+lambda = 0.1. Its feature weight of 1e-6 multiplies a sum over batch and features. That is 1e-6 * 128 * 512 = 0.066 per
+element at its batch and width. mmrazor has lambda = 0.3.
 
-Differences from that code: the last exit's cross-entropy weighs 1 (there 0.9); heads may be narrower than the backbone
-(adapters A_i). KL and the soft cross-entropy there differ by a constant.
+Differences from that code: the last exit's cross-entropy weighs 1 (there 0.9). Heads may be narrower than the backbone,
+so there are adapters A_i. Its soft cross-entropy differs from KL by a constant.
+
+Cost: heads and adapters in training. The adapters are in the checkpoint.
 
 Published: ResNet-18, CIFAR-100, crop and flip, 200 epochs, exits 1 to 4: 66.57 / 74.69 / 78.04 / 78.73 % (README of
 that repository; best epoch on the test set).

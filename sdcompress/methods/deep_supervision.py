@@ -1,11 +1,13 @@
-"""Cross-entropy at every exit, no teacher: the control of every method with exits.
+"""Cross-entropy at every exit, without a teacher: the control of every method with exits.
 
     L = sum_i CE(z_i, y)
 
-Lee et al., "Deeply-Supervised Nets", AISTATS 2015, arXiv 1409.5185.
+Source: Lee et al., "Deeply-Supervised Nets", AISTATS 2015, arXiv 1409.5185.
 
-Differences: all exits weigh 1 until the end (the paper fades its companion losses out), and they are classifiers with
-cross-entropy (the paper's are squared-hinge SVMs).
+Differences: all exits weigh 1 until the end, where the paper fades its companion losses out. The exits have
+cross-entropy, where the paper has squared-hinge SVMs.
+
+Cost: heads in training. It has no state.
 
 Published: no comparable figure.
 """

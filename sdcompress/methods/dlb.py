@@ -1,16 +1,20 @@
-"""DLB: what the network said of the batch before teaches what it says of it now.
+"""DLB: the network of one step ago is the teacher, on the batch of the step before.
 
-    L = mean over both halves CE(z, y) + alpha T^2 KL(p_before(x) || p(x))    x: samples of the step before
+    L = mean over both halves CE(z, y) + alpha T^2 KL(p_before(x) || p(x)),   x: samples of the step before
 
-Each step sees a new batch and, drawn anew, the batch of the step before; p_before is what was said of that batch one
-step ago. No gradient flows into p_before.
+Each step sees a new batch and, with a new augmentation, the batch of the step before. p_before is the prediction for
+that batch one step ago. No gradient flows into it.
 
-Shen et al., "Self-Distillation from the Last Mini-Batch for Consistency Regularization", CVPR 2022, arXiv 2203.16172.
+Source: Shen et al., "Self-Distillation from the Last Mini-Batch for Consistency Regularization", CVPR 2022, arXiv
+2203.16172.
 
-Defaults: ours; the public code (Meta-knowledge-Lab/DLB) has none for T and alpha.
+Defaults: ours. The public code (Meta-knowledge-Lab/DLB) has none for T and alpha.
 
-Differences from that code: both halves are one batch to the network (there two, each with batch statistics of its own).
-**Twice the images, so twice the compute, of every step**, as there: compare at equal compute.
+Differences from that code: both halves are one batch to the network. There they are two, each with its own batch
+statistics. With ``train.accumulate`` the last batch is the last of those that were added up.
+
+Cost: twice the images in each step, so **twice the compute**, as in the paper. Halve the epochs for a fair comparison.
+The checkpoint holds 4 B K bytes for B samples of a batch and K classes.
 
 Published: no figure could be read.
 """
@@ -50,7 +54,7 @@ class Dlb(Method):
     temperature: Positive = 3.0
 
     def state(self, context: Context) -> nn.Module:
-        """What was said of the last batch."""
+        """The predictions for the last batch."""
         return LastBatch(context.batch, context.classes)
 
     def __call__(self, outputs: Outputs, batch: Batch, state: nn.Module) -> dict[str, Tensor]:

@@ -2,15 +2,20 @@
 
     L = sum_i [ CE(z_i, y) + lambda MSE(z_i, mean_j z_j) + beta D(A_i F_i, mean_j A_j F_j) ]
 
-MSE is the mean over batch and classes; D = masked squared difference, mean over batch and features; A_i is linear where
-F_i is not as wide as F_C, else the identity. No gradient flows into the means. Twice the limit of T^2 KL for a large T
-is the MSE of centred logits, so lambda 1 here is like 2 in units of T^2 KL.
+MSE is the mean over batch and classes. D is the squared difference where either feature is positive, as a mean over
+batch and features. A_i is a linear map where F_i is not as wide as F_C, and the identity elsewhere. No gradient flows
+into the means. For a large T, twice T^2 KL is the MSE of centred logits. So lambda = 1 here is like 2 in units of T^2
+KL.
 
-Lee and Lee, "Students are the Best Teacher: Exit-Ensemble Distillation with Multi-Exits", arXiv 2104.00299.
+Source: Lee and Lee, "Students are the Best Teacher: Exit-Ensemble Distillation with Multi-Exits", arXiv 2104.00299.
 
-Defaults: of the authors' code (hjdw2/Exit-Ensemble-Distillation), whose labels keep weight 1 beside the distillation.
+Defaults: of the authors' code (hjdw2/Exit-Ensemble-Distillation), where the labels keep weight 1 beside the
+distillation.
 
-Differences: the code's alternative of KL with T 3 is left out; heads may be narrower than the backbone (adapters A_i).
+Differences: the code's alternative of KL with T = 3 is left out. Heads may be narrower than the backbone, so there are
+adapters A_i. A weak first exit weakens the mean, and so the teacher.
+
+Cost: heads and adapters in training. The adapters are in the checkpoint.
 
 Published: no figure could be read.
 """
@@ -39,7 +44,7 @@ class Eed(Method):
     """The mean of the exits is the teacher.
 
     Attributes:
-        logit_weight: lambda.
+        logit_weight: lambda, in units of MSE.
         feature_weight: beta; 0 leaves the adapters out.
     """
 

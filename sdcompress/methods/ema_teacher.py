@@ -1,19 +1,24 @@
-"""EMA teacher: the average of the network's own weights teaches all exits, by decoupled distillation.
+"""EMA teacher: the moving average of the network's own weights teaches all exits, by decoupled distillation.
 
     L = sum_i [ CE(z_i, y) + lambda T^2 ( alpha KL(b' || b_i) + beta KL(q' || q_i) ) ]
 
-z' = the last exit of a network whose weights are the exponential moving average of this one's. b = probability of the
-label against that of all others, q = probabilities of the others among themselves, both of softmax(z / T). No gradient
-flows into z'.
+z' is the last exit of a network whose weights are the exponential moving average of this one's. b is the probability of
+the label against that of all others. q are the probabilities of the others among themselves. Both are of softmax(z /
+T). No gradient flows into z'.
 
-Teacher: Tarvainen and Valpola, "Mean teachers are better role models", NeurIPS 2017, arXiv 1703.01780. Divergence:
-Zhao et al., "Decoupled Knowledge Distillation", CVPR 2022, arXiv 2203.08679, equation 7. Together with exits they are
-the training half of "SAFE-KD" (arXiv 2602.03043).
+Source: the teacher is from Tarvainen and Valpola, "Mean teachers are better role models", NeurIPS 2017, arXiv
+1703.01780. The divergence is from Zhao et al., "Decoupled Knowledge Distillation", CVPR 2022, arXiv 2203.08679,
+equation 7. With exits, the two are the training half of "SAFE-KD" (arXiv 2602.03043).
 
-Defaults: ours. alpha = beta = 1 decouples and weighs nothing up; the paper's beta is 1 to 8 for separate teachers.
+Defaults: ours. alpha = beta = 1 decouples both parts without weighting them. The paper has beta from 1 to 8 for
+separate teachers.
 
-Differences: no consistency loss between exits (SAFE-KD has one). A third more compute: the teacher is passed forward
-only, in evaluation mode. The decay rises from 0.1 in the first steps, so that the random start is soon forgotten.
+Differences: there is no consistency loss between exits, which SAFE-KD has. The decay rises from 0.1 in the first steps,
+so that the random start is soon forgotten. Mixup and CutMix are refused, because a mixed image has no single label to
+decouple.
+
+Cost: heads, and a forward pass of the teacher in evaluation mode, about a third more compute. The checkpoint also holds
+the average.
 
 Published: no comparable figure.
 """
@@ -43,9 +48,9 @@ class EmaTeacher(Method):
     Attributes:
         kd_weight: lambda.
         temperature: T.
-        target_weight: alpha, of the label against the others.
-        other_weight: beta, of the others among themselves.
-        decay: of the average, per step.
+        target_weight: alpha, weight of the label against the others.
+        other_weight: beta, weight of the others among themselves.
+        decay: decay of the average in each step.
     """
 
     kd_weight: Weight = 1.0

@@ -1,19 +1,21 @@
-"""FastBERT: first the network alone, then, with the backbone frozen, its exits learn from its last one.
+"""FastBERT: the network is trained alone first; then the backbone is frozen and its last exit teaches the others.
 
     first:  L = CE(z_C, y)
-    then:   L = sum_{i<C} KL(p_C || p_i),   p = softmax(z);   only heads learn
+    then:   L = sum_{i<C} T^2 KL(p_C || p_i),   p = softmax(z / T);   only heads learn
 
 The second phase uses no labels. No gradient flows into p_C.
 
-Liu et al., "FastBERT: a Self-distilling BERT with Adaptive Inference Time", ACL 2020, arXiv 2004.02178.
+Source: Liu et al., "FastBERT: a Self-distilling BERT with Adaptive Inference Time", ACL 2020, arXiv 2004.02178.
 
-Defaults: half of the epochs for each phase is ours; the paper's phases are runs of their own.
+Defaults: half of the epochs for each phase is ours. In the paper the phases are separate runs.
 
-Differences from the authors' code (autoliuweijie/FastBERT): the frozen backbone is in evaluation mode (there the
-teacher's dropout is on) and nothing moves it (there weight decay does); heads are those of the recipe; text is not
-there yet. Each phase has a schedule of its own.
+Differences from the authors' code (autoliuweijie/FastBERT): the frozen backbone is in evaluation mode, while there the
+teacher's dropout is on. Weight decay does not move the frozen backbone, while there it does. The heads are those of the
+recipe. Each phase has its own learning rate schedule.
 
-Published: for text only: Douban reviews 86.64 to 86.98 % against 86.88 % at a quarter of the FLOPs (README of that
+Cost: heads in training. It has no state.
+
+Published: for text only. On Douban reviews 86.64 to 86.98 % against 86.88 %, at a quarter of the FLOPs (README of that
 repository).
 """
 
@@ -38,11 +40,12 @@ __all__ = ["FastBert"]
 
 @dataclass(frozen=True, kw_only=True)
 class FastBert(Method):
-    """The finished network is the teacher of its exits.
+    """The trained network is the teacher of its exits.
 
     Attributes:
-        backbone_share: of the epochs, for the network alone; 0 only where ``model.start`` gives a finished one.
-        temperature: T; the paper's is 1.
+        backbone_share: share of the epochs for the network alone. 0 is allowed only where ``model.start`` or
+            published weights give a trained network.
+        temperature: T; the paper has 1.
     """
 
     backbone_share: Part = 0.5

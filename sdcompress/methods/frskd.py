@@ -1,19 +1,21 @@
-"""FRSKD: a pyramid on the network's own maps is its teacher, of logits and of where to look.
+"""FRSKD: a pyramid on the network's own maps teaches the logits and where the maps are active.
 
     L = CE(z, y) + CE(z', y) + alpha T^2 KL(p' || p) + beta sum_i |A(f_i) - A(t_i)|^2 / (H_i W_i)
 
-t_i = maps refined by a pyramid over the backbone's maps f_i, z' = its classifier; p = softmax(z / T);
-A(f) = a / |a|, a = mean over channels of f^2: where a map is active. No gradient flows into p' and A(t_i); the pyramid
-learns from its labels alone, and the backbone through it.
+t_i are maps that a pyramid refines from the backbone's maps f_i. z' are the logits of the pyramid's classifier, and p =
+softmax(z / T). A(f) = a / |a|, where a is the mean over channels of f^2. No gradient flows into p' and A(t_i). The
+pyramid learns from its labels alone, and the backbone learns through it.
 
-Ji et al., "Refine Myself by Teaching Myself: Feature Refinement via Self-Knowledge Distillation", CVPR 2021,
+Source: Ji et al., "Refine Myself by Teaching Myself: Feature Refinement via Self-Knowledge Distillation", CVPR 2021,
 arXiv 2103.08273.
 
 Defaults: of the authors' code (MingiJi/FRSKD) for ResNet-18 on CIFAR-100.
 
-Differences from that code: every level of the pyramid has the same width (there twice that of its map), and its norms
-are group norms, so that the loss does not depend on how a batch is split. The pyramid is found for any backbone whose
-maps are pictures, at the places where exits would be (``exits.auto``, ``exits.at``). It is never exported.
+Differences from that code: every level of the pyramid has the same width, while there a level has twice the width of
+its map. The norms are group norms, so that the loss does not depend on how a batch is split. The maps are taken where
+exits would be (``exits.auto``, ``exits.at``), in any backbone whose maps are [C, H, W].
+
+Cost: the pyramid in training. It is in the checkpoint and is never exported.
 
 Published: PreAct-ResNet-18, CIFAR-100: 76.60 % against 76.24 % without and 78.72 % with label smoothing (README of
 winycg/Self-KD-Lib; best epoch on the test set).

@@ -1,16 +1,19 @@
-"""Multi-exit distillation: the last exit teaches the others at a temperature that rises as it grows sure.
+"""Multi-exit distillation: the last exit teaches the others at a temperature that rises with its confidence.
 
     L = CE(z_C, y) + sum_{i<C} [ (1 - c) CE(z_i, y) + c T^2 KL(p_C || p_i) ],   p_i = softmax(z_i / T)
 
-T starts at 1 and is multiplied by 1.05 after each step in which the softened teacher's mean largest probability was
-above 1/2. No gradient flows into p_C.
+T starts at 1. A step multiplies it by 1.05 if the softened teacher's mean largest probability was above 1/2. No
+gradient flows into p_C.
 
-Phuong and Lampert, "Distillation-Based Training for Multi-Exit Architectures", ICCV 2019, doi 10.1109/ICCV.2019.00144.
+Source: Phuong and Lampert, "Distillation-Based Training for Multi-Exit Architectures", ICCV 2019, doi
+10.1109/ICCV.2019.00144.
 
 Defaults: of the authors' code (mary-phuong/multiexit-distillation).
 
-Differences from that code: the last exit's labels weigh 1 (there 1 - c, since it is its own teacher too); its factor of
-10 / C on the whole loss, which only rescales the rate, is left out.
+Differences from that code: the last exit's labels weigh 1. There they weigh 1 - c, because it is its own teacher too.
+The code's factor of 10 / C on the whole loss only rescales the learning rate and is left out.
+
+Cost: heads in training. The temperature is in the checkpoint.
 
 Published: no figure could be read.
 """
@@ -37,12 +40,12 @@ __all__ = ["Med"]
 
 @dataclass(frozen=True, kw_only=True)
 class Med(Method):
-    """The deepest exit is the teacher, softened as much as it is sure.
+    """The deepest exit is the teacher; its temperature follows its confidence.
 
     Attributes:
         kd_weight: c, share of the distillation; the labels of the shallower exits keep 1 - c.
-        rise: by which T is multiplied.
-        confidence: mean largest probability above which it is.
+        rise: factor by which T is multiplied.
+        confidence: mean largest probability above which T rises; must be above 1 / K.
     """
 
     kd_weight: Share = 0.5

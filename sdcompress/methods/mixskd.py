@@ -1,21 +1,24 @@
-"""MixSKD, its interpolation of logits: a mixed image must say the mixture of what its two images say.
+"""MixSKD, its interpolation of logits: predictions of mixtures and mixtures of predictions teach each other.
 
     L = sum_i [ CE(z_i(x), y) + CE(z_i(m), y_m) + lambda T^2 ( KL(r_i || p_i(m)) + KL(p_i(m) || r_i) ) ]
 
-m = w x_a + (1 - w) x_b with label y_m = w y_a + (1 - w) y_b, w ~ Beta(alpha, alpha), x_b another image of the batch;
-r_i = softmax((w z_i(x_a) + (1 - w) z_i(x_b)) / T), p_i(m) = softmax(z_i(m) / T). No gradient flows into the first
-argument of a KL.
+m = w x_a + (1 - w) x_b has the label y_m = w y_a + (1 - w) y_b. x_b is another image of the batch, and w is drawn from
+Beta(alpha, alpha). r_i = softmax((w z_i(x_a) + (1 - w) z_i(x_b)) / T), and p_i(m) = softmax(z_i(m) / T). No gradient
+flows into the first argument of a KL.
 
-Yang et al., "MixSKD: Self-Knowledge Distillation from Mixup for Image Recognition", ECCV 2022, arXiv 2208.05768.
+Source: Yang et al., "MixSKD: Self-Knowledge Distillation from Mixup for Image Recognition", ECCV 2022, arXiv
+2208.05768.
 
-Defaults: T 3 and alpha 0.4 of the authors' code for CIFAR-100 (winycg/Self-KD-Lib).
+Defaults: T = 3 and alpha = 0.4 of the authors' code for CIFAR-100 (winycg/Self-KD-Lib).
 
-Differences: of the paper's terms only those on labels and logits are taken; left out are the interpolated feature
-maps, the adversarial discriminator and the self-teacher on all maps, which there teaches the last exit alone. The
-cross-entropy of the mixture is the paper's; the authors' CIFAR script computes it and never adds it. Heads are those of
-the recipe. **Twice the compute of every step, and heads**; its control is deep supervision with mixup.
+Differences: only the paper's terms on labels and logits are here. Left out are the interpolated feature maps, the
+adversarial discriminator, and the self-teacher on all maps, which there teaches the last exit alone. The cross-entropy
+of the mixture is the paper's: the authors' CIFAR script computes it and never adds it. The heads are those of the
+recipe. Its control is deep supervision with mixup.
 
-Published, for the whole method: PreAct-ResNet-18, CIFAR-100: 80.32 % against 76.24 % without, 78.68 % with mixup and
+Cost: heads and a second view of the images, **twice the compute of every step**. It has no state.
+
+Published: for the whole method, PreAct-ResNet-18, CIFAR-100: 80.32 % against 76.24 % without, 78.68 % with mixup and
 80.17 % with CutMix alone (README of that repository; best epoch on the test set).
 """
 
@@ -44,7 +47,7 @@ class MixSkd(Method):
     Attributes:
         kd_weight: lambda.
         temperature: T.
-        alpha: of the Beta distribution of the mixture's weight.
+        alpha: parameter of the Beta distribution that the mixture's weight is drawn from.
     """
 
     kd_weight: Weight = 1.0

@@ -1,19 +1,21 @@
 """PS-KD: each sample's prediction of the epoch before softens its label, more and more.
 
-    L = CE(z, (1 - a) y + a p_before(x)),   a = alpha * progress
+    L = CE(z, (1 - a) y + a p_before(x)),   a = alpha * share of the training done
 
-p_before(x) is what the network predicted for this sample in the epoch before, under that epoch's augmentation; y until
-a sample was seen once.
+p_before(x) is the network's prediction for this sample in the epoch before, under that epoch's augmentation. It is y
+until a sample was seen once. No gradient flows into it.
 
-Kim et al., "Self-Knowledge Distillation with Progressive Refinement of Targets", ICCV 2021, arXiv 2006.12000.
+Source: Kim et al., "Self-Knowledge Distillation with Progressive Refinement of Targets", ICCV 2021, arXiv 2006.12000.
 
-Differences from the authors' code (lgcnsai/PS-KD-Pytorch): a grows from step to step (there from epoch to epoch, as
-(epoch + 1) / epochs); the table of predictions lies on the training device, ``4 N K`` bytes (CIFAR-100 20 MB, ImageNet
-5 GB), and is in every checkpoint, not only in the best one's.
+Differences from the authors' code (lgcnsai/PS-KD-Pytorch): a grows with each step, while there it grows with each epoch
+as (epoch + 1) / epochs. The table of predictions lies on the training device and is in every checkpoint, while there
+only the best checkpoint has it. Mixup and CutMix are refused, because a mixed image has no prediction to remember.
 
-Published: PreAct-ResNet-18, CIFAR-100, 300 epochs: error 20.82 %, ECE 1.77 %, against 24.18 % and 11.84 % without and
-20.94 % with label smoothing (README of that repository; best epoch on the test set). An independent rerun over three
-seeds found 77.41 % against 75.86 +- 0.09 % for ResNet-18, and no gain for ResNet-34 and -50 (README of
+Cost: the table holds 4 N K bytes for N training samples and K classes: 20 MB for CIFAR-100, 5 GB for ImageNet.
+
+Published: PreAct-ResNet-18, CIFAR-100, 300 epochs: error 20.82 % and ECE 1.77 %, against 24.18 % and 11.84 % without,
+and an error of 20.94 % with label smoothing (README of that repository; best epoch on the test set). An independent
+rerun over three seeds gives 77.41 % against 75.86 +- 0.09 % for ResNet-18, and no gain for ResNet-34 and -50 (README of
 KangWooya/What_Do_Students_Learn).
 """
 

@@ -1,18 +1,20 @@
-"""R-Drop: two passes with different dropout must say the same.
+"""R-Drop: two passes of the same images with different dropout learn to agree.
 
     L = mean over both passes CE(z, y) + alpha [ KL(p_1 || p_2) + KL(p_2 || p_1) ] / 2,   p = softmax(z)
 
 Gradients flow through both arguments of both divergences, as in the paper: neither pass is the teacher.
 
-Liang et al., "R-Drop: Regularized Dropout for Neural Networks", NeurIPS 2021, arXiv 2106.14448.
+Source: Liang et al., "R-Drop: Regularized Dropout for Neural Networks", NeurIPS 2021, arXiv 2106.14448.
 
-Defaults: alpha 1 is what the authors use on most of GLUE, 5 on translation.
+Defaults: alpha = 1 is the authors' value for most of GLUE. Their values range from 0.5 for GLUE to 5 for translation.
 
-Differences from the authors' code (dropreg/R-Drop): means over the batch; its classification code sums the divergence
-over the batch, so that its alpha grows with it. It needs a network with dropout or stochastic depth.
-**Twice the compute of every step.**
+Differences from the authors' code (dropreg/R-Drop): the divergence is a mean over the batch. Their classification code
+sums it, so that the effect of alpha grows with the batch. A network without dropout or stochastic depth is refused;
+``model.options`` can switch them on.
 
-Published: WMT14 English-German 30.91 BLEU (abstract); its figures for vision transformers were not read.
+Cost: a second view of the images, **twice the compute of every step**. It has no state.
+
+Published: WMT14 English-German 30.91 BLEU (abstract). Its figures for vision transformers were not read.
 """
 
 from __future__ import annotations

@@ -2,18 +2,24 @@
 
     L = sum_{i<C} [ CE(z_i, y) + beta OT(f_i, G_i f_C) ] + CE(z_C, (1 - lambda) y + lambda S_y)
 
-f_i is the backbone's map at exit i as local features (cells); G_i averages groups of the deep map's channels down to
-as many as f_i has (many to one; where f_i has more, its own are grouped); OT = entropic optimal transport with squared
-distance per channel; S_y = mean correct prediction for class y in the epoch before (online label smoothing). No
-gradient flows into f_C, the plan and S.
+f_i is the backbone's map at exit i as cells: at most 7 x 7 averaged positions of a map, or at most 49 tokens. G_i
+averages groups of neighbouring channels of the deep map down to as many as f_i has. Where f_i has more, its channels
+are grouped instead. OT = sum_uv P_uv |s_u - t_v|^2 / channels. P is the entropic transport plan between uniform
+weights, by Sinkhorn's iteration on logarithms. S_y is the mean correct prediction for class y in the epoch before, and
+uniform where there is none. No gradient flows into f_C, P and S.
 
-Fan and Hou, "Self-Feature Regularization: Self-Feature Distillation Without Teacher Models", arXiv 2103.07350.
-**Withdrawn by its authors for errors in the experimental data: its figures are not used, and nothing here claims to
-reproduce it.** Only the abstract's three ideas are taken: deep features supervise shallow ones by an earth mover's
-distance, several deep channels teach one, labels are smoothed dynamically. The formulas are ours: Sinkhorn's transport
-(Cuturi, arXiv 1306.0895) and online label smoothing with its weight of 1/2 (Zhang et al., arXiv 2011.12562).
+Source: Fan and Hou, "Self-Feature Regularization: Self-Feature Distillation Without Teacher Models", arXiv 2103.07350.
+**The authors withdrew the paper for "significant errors in experimental data".** None of its figures is used, and
+nothing here claims to reproduce it. Only the three ideas of its abstract are taken: an earth mover's distance from
+shallow to deep features, several deep channels that teach one, and dynamic label smoothing at the output. The formulas
+are ours: the transport of Cuturi (arXiv 1306.0895), and online label smoothing (Zhang et al., TIP 2021, arXiv
+2011.12562).
 
-Differences: whatever the paper does, since its formulas could not be read; exits have classifiers of their own.
+Defaults: lambda = 0.5 is from the code of online label smoothing. The others are ours.
+
+Differences: the paper's formulas could not be read. The exits have their own classifiers.
+
+Cost: heads and the transport in training. The checkpoint holds 8 K^2 bytes for K classes.
 
 Published: none that may be used.
 """
@@ -47,8 +53,8 @@ class Sfr(Method):
     Attributes:
         transport_weight: beta; 0 leaves the transport out.
         label_weight: lambda, share of the soft label S at the last exit.
-        epsilon: entropy of the transport, relative to its mean cost.
-        iterations: Sinkhorn steps.
+        epsilon: entropy of the transport plan, relative to each sample's mean cost.
+        iterations: Sinkhorn steps. At the default epsilon the plan's row sums are close to uniform, not equal to it.
     """
 
     asks: ClassVar[Needs] = Needs(mixing=False)

@@ -1,25 +1,27 @@
-"""Tf-KD with a hand-made teacher: label smoothing in disguise.
+"""Tf-KD with a constructed teacher, which is the same as label smoothing.
 
     L = CE(z, (1 - alpha) y + alpha q),   q = softmax(v / T),   v_y = a, v_k = (1 - a) / (K - 1) elsewhere
 
-q is one number at the label and another everywhere else, so the target is uniform label smoothing with
+q is one number at the label and another everywhere else. So the target is uniform label smoothing with
 
     epsilon = alpha K q_other,   q_other = 1 / (K - 1 + exp((a - (1 - a) / (K - 1)) / T))
 
-With the defaults and 100 classes q is 0.0105 at the label and 0.00999 elsewhere, and epsilon 0.0999: a test holds the
-two losses to one another. It is here so that nobody needs to try it.
+With the defaults and 100 classes, q is 0.0105 at the label and 0.00999 elsewhere, and epsilon is 0.0999. A test checks
+that the two losses agree. The method is here as evidence of that.
 
-Yuan et al., "Revisiting Knowledge Distillation via Label Smoothing Regularization", CVPR 2020, arXiv 1909.11723: its
-teacher-free variant "reg". Its variant "self" is ``born_again`` with two generations.
+Source: Yuan et al., "Revisiting Knowledge Distillation via Label Smoothing Regularization", CVPR 2020, arXiv
+1909.11723: its teacher-free variant "reg". Its variant "self" is ``born_again`` with two generations.
 
-Defaults: of the authors' code (yuanli2333/Teacher-free-Knowledge-Distillation): a 0.99, T 20.
+Defaults: a = 0.99 and T = 20 of the authors' code (yuanli2333/Teacher-free-Knowledge-Distillation).
 
-Differences: none from the code for 100 classes, whose mean over classes its multiplier of 100 takes back. The code
-softens the teacher's probabilities as if they were logits; the paper's text says otherwise. Its Kullback-Leibler
-divergence differs from this cross-entropy by a constant.
+Differences: none from the code for 100 classes, where its multiplier of 100 undoes its mean over classes. Like the
+code, this softens the teacher's probabilities as if they were logits, while the paper's text says otherwise. The code's
+KL differs from this cross-entropy by a constant.
+
+Cost: none beyond plain training.
 
 Published: ResNet-18, CIFAR-100: 76.61 % against 76.24 % without and 78.72 % with label smoothing (README of
-winycg/Self-KD-Lib; best epoch on the test set); "an honest baseline gives 77.96 to 78.05" (issue 20 of the authors'
+winycg/Self-KD-Lib; best epoch on the test set). "An honest baseline gives 77.96 to 78.05" (issue 20 of the authors'
 repository).
 """
 
@@ -41,11 +43,11 @@ __all__ = ["TfKd"]
 
 @dataclass(frozen=True, kw_only=True)
 class TfKd(LabelMethod):
-    """A made-up distribution is the teacher; no exits.
+    """A constructed distribution is the teacher; no exits.
 
     Attributes:
         kd_weight: alpha, share of the teacher in the label.
-        correct: a, what the teacher gives to the label.
+        correct: a, the teacher's probability of the label before softening.
         temperature: T.
     """
 

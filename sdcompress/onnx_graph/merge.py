@@ -17,13 +17,13 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from sdcompress.errors import UsageError
-from sdcompress.onnx_graph.exit_signals import signal_nodes
 from sdcompress.onnx_graph.rename import Renaming, drop_unused
 from sdcompress.onnx_graph.trace_score import trace_score
 from sdcompress.policies import restore
 from sdcompress.policies._base import ExitPolicy
 from sdcompress.schema.graphs import ANSWER, EXIT_INDEX, LOGITS
 from sdcompress.schema.manifest import ExitSignals, Manifest
+from sdcompress.tasks import task_of
 
 __all__ = ["merge"]
 
@@ -120,7 +120,7 @@ class _Merged:
         batch_of_one: bool,
     ) -> None:
         assert manifest.policy is not None
-        self._manifest, self._segments = manifest, segments
+        self._manifest, self._segments, self._task = manifest, segments, task_of(manifest)
         self._policy: ExitPolicy = restore(manifest.policy.kind, manifest.policy.parameters, len(manifest.exits))
         self._thresholds, self._alone = thresholds, batch_of_one
 
@@ -150,7 +150,9 @@ class _Merged:
                 break
             position += 1
         judged = history if self._policy.history else history[-1:]
-        nodes, constants, score = trace_score(self._policy, position, judged, f"exit-{position}/score")
+        nodes, constants, score = trace_score(
+            self._policy, position, judged, self._task.signal_names, f"exit-{position}/score"
+        )
         scope.add(nodes, constants)
         leaves = scope.node("GreaterOrEqual", score, scope.constant(threshold, np.float32))
         return (*self._fork(scope, position, leaves, tensors, history), scope)
@@ -170,10 +172,10 @@ class _Merged:
         """The exit's signals at its temperature: the segment's own, or computed here."""
         exit_ = self._manifest.exits[position]
         if exit_.signals is not None and exit_.temperature == 1:
-            return ExitSignals(values=tensors[exit_.signals.values], answer=tensors[exit_.signals.answer])
+            return ExitSignals(values=tensors[exit_.signals.values], decision=tensors[exit_.signals.decision])
         scaled = scope.node("Mul", tensors[exit_.logits], scope.constant(1 / exit_.temperature, np.float32))
-        names = ExitSignals(values=f"{scaled}/signals", answer=f"{scaled}/answer")
-        scope.add(*signal_nodes(scaled, names, answer_of=tensors[exit_.logits]))
+        names = ExitSignals(values=f"{scaled}/signals", decision=f"{scaled}/decision")
+        scope.add(*self._task.signal_nodes(scaled, names.values, names.decision, decided_by=tensors[exit_.logits]))
         return names
 
     def _fork(
@@ -200,7 +202,7 @@ class _Merged:
             kept = {name: gather.node("Gather", tensor, rows) for name, tensor in kept.items()}
             history = [
                 ExitSignals(
-                    values=gather.node("Gather", old.values, rows), answer=gather.node("Gather", old.answer, rows)
+                    values=gather.node("Gather", old.values, rows), decision=gather.node("Gather", old.decision, rows)
                 )
                 for old in history
             ]

@@ -43,7 +43,7 @@ _BOOL = np.dtype(np.bool_)
 
 
 def trace_score(
-    policy: ExitPolicy, exit_: int, signals: Sequence[ExitSignals], prefix: str
+    policy: ExitPolicy, exit_: int, signals: Sequence[ExitSignals], names: Sequence[str], prefix: str
 ) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto], str]:
     """The nodes that compute an exit's score, their constants, and the name of the score, float32 [batch].
 
@@ -51,14 +51,15 @@ def trace_score(
         policy: with its fitted parameters.
         exit_: the exit's position.
         signals: names of the signals of the exits so far, the last of them this exit's; as ``ExitPolicy.score`` has it.
+        names: of the columns of these signals, in their order.
         prefix: of all new names.
 
     Raises:
         UsageError: if the policy computes with anything else than ``_OPERATORS``.
     """
-    trace = _Trace(type(policy).__name__, prefix)
+    trace = _Trace(type(policy).__name__, names, prefix)
     try:
-        score: object = policy.score(exit_, [trace.columns(names) for names in signals])
+        score: object = policy.score(exit_, [trace.columns(exit_signals) for exit_signals in signals])
     except (TypeError, AttributeError, ValueError) as error:  # what Python and numpy say of a stranger to them
         raise trace.refused(f"numpy cannot be traced through it: {error}") from error
     if not isinstance(score, _Symbol):
@@ -84,19 +85,21 @@ class _Trace:
     The types are numpy's own: where it would compute in float32, so do the nodes.
     """
 
-    def __init__(self, policy: str, prefix: str) -> None:
+    def __init__(self, policy: str, names: Sequence[str], prefix: str) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
-        self._policy, self._prefix = policy, prefix
+        self._policy, self._names, self._prefix = policy, names, prefix
 
     def columns(self, names: ExitSignals) -> Signals:
         """An exit's signals as symbols."""
-        columns: list[Any] = [
-            _Symbol(self, self._node("Gather", names.values, self._constant(np.int64(column)), axis=1), np.dtype("f4"))
-            for column in range(3)
-        ]
-        answer: Any = _Symbol(self, names.answer, np.dtype(np.int64))
-        return Signals(columns[0], columns[1], columns[2], answer)
+        columns: dict[str, Any] = {
+            name: _Symbol(
+                self, self._node("Gather", names.values, self._constant(np.int64(at)), axis=1), np.dtype("f4")
+            )
+            for at, name in enumerate(self._names)
+        }
+        decision: Any = _Symbol(self, names.decision, np.dtype(np.int64))
+        return Signals(columns, decision)
 
     def apply(self, ufunc: np.ufunc, inputs: Sequence[Any]) -> _Symbol:
         """The result of a ufunc, as numpy would have it."""

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from sdcompress import registry
 from sdcompress.errors import ArtifactError, UnknownNameError
-from sdcompress.policies._base import ExitPolicy, Float, Signals, signals_of
+from sdcompress.policies._base import ExitPolicy, Float, Signals
 
 __all__ = ["ROOM", "leave", "policy_class", "restore", "scores"]
 
@@ -53,7 +53,7 @@ def restore(kind: str, parameters: Mapping[str, Any], exits: int = 1) -> ExitPol
 
 def _try(policy: ExitPolicy, exits: int) -> None:
     """Score one sample at every exit but the last, and make its gate."""
-    seen = [signals_of(np.zeros((1, 2), np.float32))] * exits
+    seen = [Signals({name: np.full(1, 0.5, np.float32) for name in policy.needs}, np.zeros(1, np.int64))] * exits
     for exit_ in range(exits - 1):
         found = policy.score(exit_, seen[: exit_ + 1])
         left = policy.gate(exit_, np.float32(1))(seen[: exit_ + 1])

@@ -4,34 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
+from sdcompress.tasks._base import Float, Signals
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["SIGNALS_ATOL", "ExitPolicy", "Float", "Gate", "Signals", "signals_of"]
+__all__ = ["SIGNALS_ATOL", "ExitPolicy", "Float", "Gate", "Signals"]
 
-Float = npt.NDArray[np.float32]
 SIGNALS_ATOL = 1e-5  # two runtimes may be so far apart in a probability or in nats: float32, summed in another order
-
-
-class Signals(NamedTuple):
-    """What one exit says of B samples, p = softmax(logits / T): all that a policy needs of K logits.
-
-    Attributes:
-        best: float32 [B], the largest p.
-        second: float32 [B], the second largest p.
-        entropy: float32 [B], -sum p ln p, in nats.
-        answer: int64 [B], the class of the largest logit; the first of equal ones.
-    """
-
-    best: Float
-    second: Float
-    entropy: Float
-    answer: npt.NDArray[np.int64]
 
 
 # from the signals of the exits so far to the rows that leave, bool [B]
@@ -45,11 +30,13 @@ class ExitPolicy:
     A subclass is a frozen dataclass whose fields are its fitted parameters: lists of numbers, as JSON has them. They go
     into the manifest; thresholds are chosen by the calibration, for every policy alike.
 
-    ``history``: whether a score looks at earlier exits. ``shared``: one threshold for all exits instead of one each.
+    ``needs``: names of the signals that it judges by. ``history``: whether a score looks at earlier exits.
+    ``shared``: one threshold for all exits instead of one each.
     ``least_exits``: with fewer the policy is of no use. ``formula``: the score in numpy, of ``p``, the K probabilities
     of one image, for the program in an artifact's card; empty where it needs more than those.
     """
 
+    needs: ClassVar[tuple[str, ...]] = ()
     history: ClassVar[bool] = False
     shared: ClassVar[bool] = False
     least_exits: ClassVar[int] = 2
@@ -98,26 +85,3 @@ class ExitPolicy:
     def parameters(self) -> dict[str, Any]:
         """The fields, as the manifest writes them."""
         return asdict(self)
-
-
-def signals_of(logits: Float, temperature: float = 1.0) -> Signals:
-    """The signals of logits, float32 [B, K], the way that segments without them in their graph get them.
-
-    Args:
-        logits: float32 [B, K].
-        temperature: T > 0.
-    """
-    # ufuncs, in place: at batch 1 numpy's methods and temporaries cost more than the arithmetic
-    answer = logits.argmax(axis=1)
-    shifted = logits - np.maximum.reduce(logits, axis=1, keepdims=True)
-    shifted *= np.float32(1 / temperature)
-    powers = np.exp(shifted)
-    total = np.add.reduce(powers, axis=1)  # holds exp(0) = 1, so that no rounding takes 1 / total above 1
-    shifted *= powers
-    entropy = np.log(total) - np.add.reduce(shifted, axis=1) / total
-    if logits.shape[1] == 1:
-        second = np.zeros_like(total) * total
-    else:
-        powers[np.arange(len(powers)), answer] = -1
-        second = np.maximum.reduce(powers, axis=1) / total
-    return Signals(np.reciprocal(total), second, entropy, answer)

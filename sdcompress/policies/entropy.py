@@ -19,10 +19,11 @@ class Entropy(ExitPolicy):
     order of samples.
     """
 
+    needs: ClassVar[tuple[str, ...]] = ("entropy",)
     formula: ClassVar[str] = "np.exp((p * np.log(np.maximum(p, np.float32(1e-38)))).sum())"
 
     def score(self, exit_: int, signals: Sequence[Signals]) -> Float:
         """One over the perplexity."""
         del exit_
-        sure: Float = np.minimum(np.exp(np.negative(signals[-1].entropy)), np.float32(1))
+        sure: Float = np.minimum(np.exp(np.negative(signals[-1]["entropy"])), np.float32(1))
         return sure

@@ -18,10 +18,11 @@ class Fixed(ExitPolicy):
     The calibration then chooses the exit, and a certificate is for the network truncated there.
     """
 
+    needs: ClassVar[tuple[str, ...]] = ("max_prob",)
     formula: ClassVar[str] = "1.0"
 
     def score(self, exit_: int, signals: Sequence[Signals]) -> Float:
         """1, but NaN for a sample whose probabilities are not numbers."""
         del exit_
-        same: Float = np.add(np.multiply(signals[-1].best, np.float32(0)), np.float32(1))
+        same: Float = np.add(np.multiply(signals[-1]["max_prob"], np.float32(0)), np.float32(1))
         return same

@@ -37,6 +37,7 @@ class Learned(ExitPolicy):
     """
 
     weights: Sequence[Sequence[float]]
+    needs: ClassVar[tuple[str, ...]] = ("max_prob", "second_prob", "entropy")
     history: ClassVar[bool] = True
 
     @classmethod
@@ -63,9 +64,14 @@ def _inputs(signals: Sequence[Signals]) -> list[npt.NDArray[Any]]:
     """The gate's inputs, each [B]; the exit before counts as one that says the same where there is none."""
     now = signals[-1]
     before = signals[-2] if len(signals) > 1 else now
-    doubt = np.maximum(np.subtract(np.float32(1), now.best), np.float32(_TINY))
-    logit = np.log(np.divide(np.maximum(now.best, np.float32(_TINY)), doubt))
-    return [logit, now.entropy, np.subtract(now.best, now.second), np.equal(now.answer, before.answer)]
+    doubt = np.maximum(np.subtract(np.float32(1), now["max_prob"]), np.float32(_TINY))
+    logit = np.log(np.divide(np.maximum(now["max_prob"], np.float32(_TINY)), doubt))
+    return [
+        logit,
+        now["entropy"],
+        np.subtract(now["max_prob"], now["second_prob"]),
+        np.equal(now.decision, before.decision),
+    ]
 
 
 def _logistic(inputs: npt.NDArray[np.float64], target: npt.NDArray[np.bool_]) -> list[float]:

@@ -15,10 +15,11 @@ __all__ = ["Margin"]
 class Margin(ExitPolicy):
     """p(1) - p(2), the lead of the largest probability over the second largest."""
 
+    needs: ClassVar[tuple[str, ...]] = ("max_prob", "second_prob")
     formula: ClassVar[str] = "np.sort(p)[-1] - np.sort(p)[-2]"
 
     def score(self, exit_: int, signals: Sequence[Signals]) -> Float:
         """The lead."""
         del exit_
-        lead: Float = np.subtract(signals[-1].best, signals[-1].second)
+        lead: Float = np.subtract(signals[-1]["max_prob"], signals[-1]["second_prob"])
         return lead

@@ -13,9 +13,10 @@ __all__ = ["MaxProb"]
 class MaxProb(ExitPolicy):
     """max_c p(c). Huang et al., "Multi-Scale Dense Networks", ICLR 2018 (arXiv:1703.09844)."""
 
+    needs: ClassVar[tuple[str, ...]] = ("max_prob",)
     formula: ClassVar[str] = "p.max()"
 
     def score(self, exit_: int, signals: Sequence[Signals]) -> Float:
         """The largest probability."""
         del exit_
-        return signals[-1].best
+        return signals[-1]["max_prob"]

@@ -35,17 +35,18 @@ class Pcee(ExitPolicy):
 
     edges: Sequence[Sequence[float]]
     accuracies: Sequence[Sequence[float]]
+    needs: ClassVar[tuple[str, ...]] = ("max_prob",)
     shared: ClassVar[bool] = True
 
     @classmethod
     def fit(cls, signals: Sequence[Signals], right: npt.NDArray[np.bool_]) -> Self:
         """Sort every exit's samples into bins and count."""
-        tables = [_table(exit_.best, right[position]) for position, exit_ in enumerate(signals[:-1])]
+        tables = [_table(exit_["max_prob"], right[position]) for position, exit_ in enumerate(signals[:-1])]
         return cls([edges for edges, _ in tables], [accuracies for _, accuracies in tables])
 
     def score(self, exit_: int, signals: Sequence[Signals]) -> Float:
         """The bin's accuracy, as a sum of the steps that the confidence has passed."""
-        best, levels = signals[-1].best, self.accuracies[exit_]
+        best, levels = signals[-1]["max_prob"], self.accuracies[exit_]
         found: Float = np.add(np.multiply(best, np.float32(0)), np.float32(levels[0]))
         for edge, below, above in zip(self.edges[exit_], levels, levels[1:], strict=False):
             found = np.add(found, np.multiply(np.greater_equal(best, np.float32(edge)), np.float32(above - below)))
@@ -63,7 +64,7 @@ class Pcee(ExitPolicy):
         edge = edges[reached.argmax()] if reached.any() else np.float32(np.inf)
 
         def leaves(signals: Sequence[Signals]) -> npt.NDArray[np.bool_]:
-            found: npt.NDArray[np.bool_] = np.greater_equal(signals[-1].best, edge)
+            found: npt.NDArray[np.bool_] = np.greater_equal(signals[-1]["max_prob"], edge)
             return found
 
         return leaves

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from sdcompress.data.preprocess import normalise
 from sdcompress.data.samples import Samples, Subset
 from sdcompress.data.split import stratified_order
 from sdcompress.errors import DataError, UsageError
+from sdcompress.modalities._geometry import normalise
 from sdcompress.progress import Progress
 from sdcompress.quantizing.precisions._base import Feed
 from sdcompress.schema.manifest import Manifest

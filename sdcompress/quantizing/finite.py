@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sdcompress.data.preprocess import normalise
 from sdcompress.errors import VerificationError
+from sdcompress.modalities._geometry import normalise
 from sdcompress.onnx_graph.probe import first_not_finite
 from sdcompress.schema.manifest import Manifest
 from sdcompress.verification.gate import set_aside

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnxruntime
 
-from sdcompress.data.preprocess import normalise
 from sdcompress.data.samples import Samples
+from sdcompress.modalities._geometry import normalise
 from sdcompress.schema.manifest import Manifest
 from sdcompress.verification.sessions import Chain
 

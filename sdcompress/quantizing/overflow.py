@@ -8,9 +8,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from sdcompress.data.preprocess import normalise
 from sdcompress.data.samples import Samples
 from sdcompress.errors import VerificationError
+from sdcompress.modalities._geometry import normalise
 from sdcompress.onnx_graph.partition import serialize
 from sdcompress.progress import Progress
 from sdcompress.quantizing.abs_max import largest_name, with_largest

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from sdcompress.artifact.golden import Golden
-from sdcompress.data.preprocess import normalise
 from sdcompress.data.samples import Samples
 from sdcompress.errors import VerificationError
 from sdcompress.evaluation.change import ExitComparison, Quality
+from sdcompress.modalities._geometry import normalise
 from sdcompress.progress import Progress
 from sdcompress.schema.manifest import Manifest, ParityRecord
 from sdcompress.verification.sessions import Chain

@@ -14,8 +14,7 @@ import onnxruntime
 
 from sdcompress import registry
 from sdcompress.artifact.read import Artifact, open_artifact
-from sdcompress.artifact.rewrite import rewrite
-from sdcompress.artifact.write import derived, entry, staged
+from sdcompress.artifact.write import derived_provenance, entry, rewrite, staged
 from sdcompress.data.samples import Samples
 from sdcompress.errors import SetupError, UnknownNameError, UsageError, VerificationError
 from sdcompress.evaluation.change import Quality, check_drop
@@ -35,6 +34,7 @@ from sdcompress.schema import graphs as schema
 from sdcompress.schema.graphs import Segment
 from sdcompress.schema.manifest import Manifest, ParityRecord
 from sdcompress.schema.quantized import Quantized
+from sdcompress.tasks import task_of
 from sdcompress.verification.gate import set_aside
 from sdcompress.verification.sessions import FAILURES
 from sdcompress.verification.verify import verify
@@ -163,7 +163,9 @@ def _models(
         kept[name] = bare = plain(model, [names for *_, names in signals])
         logits = [exit_.logits for exit_ in here]
         segment = FloatSegment(bare, tail(bare, logits), partial(feeds.of, position), feeds.threads)
-        made[name] = with_signals(rewritten(segment), model, signals, batch=str(manifest.input.shape[0]))
+        made[name] = with_signals(
+            rewritten(segment), model, signals, task_of(manifest), batch=str(manifest.input.shape[0])
+        )
     return kept, made
 
 
@@ -301,7 +303,7 @@ def _write(
         for exit_, quality in zip(opened.manifest.exits, found, strict=True)
     )
     made_by = {package: version(package) for package in ("sdcompress", "onnx", "onnxruntime")}
-    provenance = derived(opened.manifest)
+    provenance = derived_provenance(opened.manifest)
     provenance = provenance.model_copy(update={"versions": provenance.versions | made_by})
     gone = {"policy": None, "certificate": None, "one_graph": None, "engines": ()}
     return rewrite(opened, folder, segments=tuple(segments), exits=exits, parity=records, provenance=provenance, **gone)

@@ -17,6 +17,7 @@ from sdcompress.onnx_graph.exit_signals import add_signals
 from sdcompress.onnx_graph.strip_metadata import tidy
 from sdcompress.quantizing.precisions._base import PRODUCTS
 from sdcompress.schema.manifest import ExitSignals, Segment
+from sdcompress.tasks import Task
 
 __all__ = ["count_products", "load", "plain", "tail", "with_signals"]
 
@@ -59,7 +60,7 @@ def plain(model: onnx.ModelProto, signals: Collection[ExitSignals]) -> onnx.Mode
     """
     kept = onnx.ModelProto()
     kept.CopyFrom(model)
-    unwanted = {name for names in signals for name in (names.values, names.answer)}
+    unwanted = {name for names in signals for name in (names.values, names.decision)}
     outputs = [value for value in kept.graph.output if value.name not in unwanted]
     needed = Flow(kept).ancestors([value.name for value in outputs])
     nodes = [node for index, node in enumerate(kept.graph.node) if index in needed]
@@ -93,7 +94,12 @@ def tail(model: onnx.ModelProto, logits: Collection[str]) -> frozenset[str]:
 
 
 def with_signals(
-    model: onnx.ModelProto, old: onnx.ModelProto, signals: Collection[tuple[str, str, ExitSignals]], *, batch: str
+    model: onnx.ModelProto,
+    old: onnx.ModelProto,
+    signals: Collection[tuple[str, str, ExitSignals]],
+    task: Task,
+    *,
+    batch: str,
 ) -> onnx.ModelProto:
     """The rewritten segment as it is stored: signals appended in float32, outputs in their order, no notes in it.
 
@@ -101,6 +107,7 @@ def with_signals(
         model: what a precision has made of ``plain``.
         old: the segment in float32.
         signals: exit, name of its logits, names of its signals.
+        task: what the logits mean.
         batch: name of the batch axis.
     """
     made = tidy(model)
@@ -111,7 +118,7 @@ def with_signals(
     del made.graph.initializer[:]
     made.graph.initializer.extend(stored)
     for exit_, logits, _ in signals:
-        made, _ = add_signals(made, exit_, logits, batch=batch)
+        made, _ = add_signals(made, exit_, logits, task, batch=batch)
     for values in ("input", "output"):
         ports = getattr(made.graph, values)
         del ports[:]

@@ -43,15 +43,15 @@ def read(source: str | Path | Mapping[str, Any] | Recipe | None, settings: Itera
         RecipeError: if the file is not YAML, a key is unknown, a value is out of range, or a setting has no effect.
         UnknownNameError: if there is neither such a file nor such a recipe.
     """
-    what, tree = _tree(source)
-    given = apply(tree, settings)
-    if given:
-        what = "the settings" if source is None else f"{what} with its settings"
+    description, tree = _tree(source)
+    keys = apply(tree, settings)
+    if keys:
+        description = "the settings" if source is None else f"{description} with its settings"
     try:
         recipe = Recipe.model_validate(tree)
     except ValidationError as error:
-        raise explain(error, Recipe, what, RecipeError) from error
-    check_effect(recipe, given)
+        raise explain(error, Recipe, description, RecipeError) from error
+    check_effect(recipe, keys)
     return recipe
 
 

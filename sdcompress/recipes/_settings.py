@@ -45,38 +45,38 @@ def apply(tree: dict[str, Any], settings: Iterable[Setting]) -> set[Keys]:
     Raises:
         RecipeError: if one is no setting, or two give one key different values.
     """
-    given: dict[Keys, tuple[Any, str]] = {}
+    assigned: dict[Keys, tuple[Any, str]] = {}
     for keys, value, text in sorted(map(_parse, settings), key=lambda setting: len(setting[0])):
         for inner, part in _parts(keys, value):
-            if inner in given and given[inner][0] != part:
+            if inner in assigned and assigned[inner][0] != part:
                 raise RecipeError(
-                    f"'{brief('.'.join(inner))}' is set twice, to different values: {brief(given[inner][1])} and "
+                    f"'{brief('.'.join(inner))}' is set twice, to different values: {brief(assigned[inner][1])} and "
                     f"{brief(text)}.",
                     allowed="one value for a key, by its own flag or by --set",
                     next_step="leave one of them out",
                 )
-            given[inner] = part, text
+            assigned[inner] = part, text
         _put(tree, keys, value)
-    return set(given)
+    return set(assigned)
 
 
-def check_effect(recipe: Recipe, given: Iterable[Keys]) -> None:
+def check_effect(recipe: Recipe, keys_set: Iterable[Keys]) -> None:
     """Refuse a setting that the recipe does not read.
 
     Args:
         recipe: with the settings.
-        given: the keys that were set.
+        keys_set: the keys that were set.
 
     Raises:
         RecipeError: if one has no effect.
     """
-    for key in sorted(".".join(keys) for keys in given):
-        is_read, where = _READ_BY.get(key, (None, ""))
+    for key in sorted(".".join(parts) for parts in keys_set):
+        is_read, condition = _READ_BY.get(key, (None, ""))
         if is_read is not None and not is_read(recipe):
             raise RecipeError(
                 f"'{key}' is set, and this recipe does not read it.",
-                allowed=f"it has an effect with {where}",
-                next_step=f"leave '{key}' out, or change the recipe to {where}",
+                allowed=f"it has an effect with {condition}",
+                next_step=f"leave '{key}' out, or change the recipe to {condition}",
             )
 
 

@@ -31,19 +31,19 @@ _FLOATS = re.compile(
 _INTEGERS = re.compile(r"[-+]?(0b[0-1_]+|0x[0-9a-fA-F_]+|0[0-7_]*|[1-9][0-9_]*)$")
 
 
-def load_yaml(text: str, what: str) -> Any:
+def load_yaml(text: str, description: str) -> Any:
     """The value of a YAML text, of mappings, lists, texts, numbers, booleans and null alone.
 
     Args:
         text: the YAML.
-        what: names it in an error.
+        description: names it in an error.
 
     Raises:
         RecipeError: if it is no valid YAML, or larger, deeper or of other kinds than a recipe needs.
     """
     if len(text) > MOST_BYTES:
         raise RecipeError(
-            f"There are more than {MOST_BYTES:,} characters in {what}.",
+            f"There are more than {MOST_BYTES:,} characters in {description}.",
             allowed=f"a recipe of at most {MOST_BYTES:,} bytes",
             next_step="check that it is a recipe: 'sdcompress train --print-config' shows what one looks like",
         )
@@ -52,9 +52,9 @@ def load_yaml(text: str, what: str) -> Any:
     except (yaml.YAMLError, ValueError, TypeError) as error:  # the last two: !!int of a word, a list as a key
         problem = getattr(error, "problem", None) or (str(error) or "it cannot be read").splitlines()[0]
         mark = getattr(error, "problem_mark", None)
-        where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        position = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise RecipeError(
-            f"There is no valid YAML in {what}: {problem[:200]}{where}.", next_step="correct the text"
+            f"There is no valid YAML in {description}: {problem[:200]}{position}.", next_step="correct the text"
         ) from error
 
 
@@ -77,13 +77,13 @@ class _Loader(yaml.SafeLoader):
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self._depth = 0
-        self._whole: dict[int, tuple[int, int]] = {}  # values and depth of each node that is complete
+        self._measured: dict[int, tuple[int, int]] = {}  # values and depth of each node that is complete
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
         if self.check_event(yaml.AliasEvent):
             node = super().compose_node(parent, index)
-            if id(node) not in self._whole:
+            if id(node) not in self._measured:
                 raise yaml.MarkedYAMLError(problem="an alias stands within what it names", problem_mark=mark)
             return node
         self._depth += 1
@@ -97,10 +97,10 @@ class _Loader(yaml.SafeLoader):
     def _measure(self, node: yaml.Node | None, mark: yaml.Mark) -> None:
         inner: list[yaml.Node] = []
         if isinstance(node, yaml.MappingNode):
-            inner = [each for pair in node.value for each in pair]
+            inner = [child for pair in node.value for child in pair]
         elif isinstance(node, yaml.SequenceNode):
             inner = node.value
-        sizes = [self._whole[id(each)] for each in inner]
+        sizes = [self._measured[id(child)] for child in inner]
         values, depth = 1 + sum(size for size, _ in sizes), 1 + max((depth for _, depth in sizes), default=0)
         if values > MOST_VALUES or depth > DEEPEST:
             raise yaml.MarkedYAMLError(
@@ -108,7 +108,7 @@ class _Loader(yaml.SafeLoader):
                 f"{DEEPEST} levels",
                 problem_mark=mark,
             )
-        self._whole[id(node)] = values, depth
+        self._measured[id(node)] = values, depth
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()

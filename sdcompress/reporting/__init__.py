@@ -1,1 +1,1 @@
-"""Report: one JSON file with the evidence; Markdown, HTML and plots are drawn from it."""
+"""Reports and explanations: one JSON file with the measurements, and Markdown and HTML made from it."""

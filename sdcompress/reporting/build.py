@@ -1,4 +1,4 @@
-"""Collect what was measured into one report: a row for each artifact, the evidence under it."""
+"""Build a report from evaluations and benchmarks, with one row for each artifact."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ def build(
     Args:
         title: of the report.
         command: what the user typed.
-        artifacts: the rows: name -> folder, in the order of the table. Evaluations and benches belong to a row when
-            they have its digest, or, without one, its name.
+        artifacts: folders by row name, in the order of the table. An evaluation or benchmark belongs to the row with
+            its digest, or with its name if it has no digest.
         evaluations: of artifacts and checkpoints, on any split.
-        benches: the calls of ``bench`` that measured these artifacts.
+        benches: benchmark reports of these artifacts.
         recipe: the resolved recipe.
         training: metrics.jsonl of each run, by name.
-        reference: the row that the others are compared with; default: what the last bench compared with.
-        notes: sentences of the caller's.
+        reference: the row that the others are compared with; default: the reference of the last benchmark.
+        notes: further sentences for the report.
 
     Raises:
-        UnknownNameError: a reference that is no row.
-        ArtifactError: a folder that is not an intact artifact.
-        UsageError: an evaluation that is of other exits than its artifact has.
+        UnknownNameError: if the reference is not a row.
+        ArtifactError: if a folder is not an intact artifact.
+        UsageError: if an evaluation has other exits than its artifact.
     """
     reference = reference or _compared_with(benches)
     if reference is not None and reference not in artifacts:
@@ -94,24 +94,26 @@ def _guarantee(manifest: Manifest) -> str | None:
         return None
     if manifest.certificate is None or manifest.policy.guarantee != "certified":
         return manifest.policy.guarantee
-    wish, confidence = 100 * manifest.policy.max_drop, 100 * manifest.certificate.confidence
-    what = "" if manifest.certificate.loss == "accuracy drop" else " disagreement"
-    where = {"class": " in every class", "exit": " by every exit"}.get(manifest.certificate.per or "", "")
+    target_risk, confidence = 100 * manifest.policy.max_drop, 100 * manifest.certificate.confidence
+    loss_name = "" if manifest.certificate.loss == "accuracy drop" else " disagreement"
+    group_text = {"class": " in every class", "exit": " by every exit"}.get(manifest.certificate.per or "", "")
     against = f" against {manifest.certificate.against[:12]}" if manifest.certificate.against else ""
-    return f"at most {wish:.4g} %{what}{where}{against}, {confidence:.4g} % sure"
+    return f"at most {target_risk:.4g} %{loss_name}{group_text}{against}, {confidence:.4g} % sure"
 
 
 def _fill(report: Report, row: ReportRow, manifest: Manifest) -> ReportRow:
     test, validation = evaluation_of(report, row, "test"), evaluation_of(report, row, "validation")
     record, comparison = record_of(report, row), comparison_of(report, row)
-    for found in (test, validation):
-        _check_fits(found, row, manifest)
-    known = next((found.policy.shares for found in (test, validation) if found and found.policy), None)
+    for evaluation in (test, validation):
+        _check_fits(evaluation, row, manifest)
+    shares = next(
+        (evaluation.policy.shares for evaluation in (test, validation) if evaluation and evaluation.policy), None
+    )
     return row.model_copy(
         update={
             "test_accuracy": accuracy_of(test),
             "validation_accuracy": accuracy_of(validation),
-            "macs": _mean_macs(manifest, known),
+            "macs": _mean_macs(manifest, shares),
             "p50_ms": _percentile(record, 50.0),
             "p99_ms": _percentile(record, 99.0),
             "mean_ms": record and record.latency.mean_ms,
@@ -128,18 +130,18 @@ def _fill(report: Report, row: ReportRow, manifest: Manifest) -> ReportRow:
     )
 
 
-def _check_fits(found: Evaluation | None, row: ReportRow, manifest: Manifest) -> None:
-    """Refuse an evaluation that belongs to a row by its name and to another artifact by its exits."""
-    if found and found.kind == "artifact" and len(own_exits(found)) != len(manifest.exits):
+def _check_fits(evaluation: Evaluation | None, row: ReportRow, manifest: Manifest) -> None:
+    """Refuse an evaluation with the name of a row and the exits of another artifact."""
+    if evaluation and evaluation.kind == "artifact" and len(own_exits(evaluation)) != len(manifest.exits):
         raise UsageError(
-            f"The evaluation of '{found.name}' on {found.split} has {len(own_exits(found))} exits.",
+            f"The evaluation of '{evaluation.name}' on {evaluation.split} has {len(own_exits(evaluation))} exits.",
             allowed=f"{len(manifest.exits)}, which the artifact '{row.name}' has",
             next_step="evaluate this artifact again",
         )
 
 
 def _mean_macs(manifest: Manifest, shares: Sequence[float] | None) -> float:
-    """MACs of one image, on average over where the images leave; all segments where none can leave early."""
+    """Return the mean MACs of one image over the exits taken, or of all segments without early exit."""
     total = float(sum(segment.macs for segment in manifest.segments))
     if shares is None and manifest.policy is not None:
         shares = manifest.policy.shares
@@ -150,5 +152,5 @@ def _mean_macs(manifest: Manifest, shares: Sequence[float] | None) -> float:
 
 
 def _percentile(record: BenchRecord | None, percent: float) -> float | None:
-    found = record.latency.percentiles if record else ()
-    return next((p.value_ms for p in found if p.percent == percent), None)
+    percentiles = record.latency.percentiles if record else ()
+    return next((p.value_ms for p in percentiles if p.percent == percent), None)

@@ -1,54 +1,59 @@
-"""What a reader must know before relying on a report: each kind of caution once, however many networks it is about."""
+"""Warnings about the figures of a report. Each kind appears once, for any number of networks."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from sdcompress.reporting.classes import class_cautions
-from sdcompress.reporting.noise import noise
 from sdcompress.reporting.quantities import share, speedup
 from sdcompress.reporting.rows import comparison_of, difference_of, judged, shown
-from sdcompress.schema.report import BenchReport, Report
+from sdcompress.schema.report import BenchRecord, BenchReport, Report
 
-__all__ = ["cautions"]
+__all__ = ["cautions", "noise"]
 
 _LARGEST_RESIDUAL = 0.10
 _MEDIAN_FLATTERS = 1.2
 _MOST_NAMED = 3
+_NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?")
+_ADVICE = (
+    "The machine causes this, not the networks. Stop other work and measure again, for longer (--duration 30s)."
+    " Speed-ups suffer less, because the networks took turns."
+)
 
 
 def cautions(report: Report) -> list[str]:
-    """One sentence or two for each kind; none where there is nothing to be cautious of."""
-    found = list(report.notes)
+    """Return one or two sentences for each kind of warning that applies."""
+    sentences = list(report.notes)
     if report.rows and all(row.test_accuracy is None for row in report.rows):
-        found.append("Nothing was evaluated on the test split: validation accuracy has seen the choice of thresholds.")
+        sentences.append("Nothing was evaluated on the test split. The thresholds were chosen on the validation split.")
     for bench in report.benches:
         if bench.threads > 1:
-            found.append(f"Measured with {bench.threads} threads: on a machine with other work this is not repeatable.")
-        found += [said for said in (noise(bench.records),) if said]
-        found += _mixtures(bench)
+            sentences.append(f"Measured with {bench.threads} threads: beside other work this is not repeatable.")
+        sentences += filter(None, [noise(bench.records)])
+        sentences += _mixtures(bench)
     machines = {(bench.machine.cpu, bench.machine.gpu) for bench in report.benches}
     if len(machines) > 1:
-        found.append("The benchmarks ran on different machines: compare times only within one of them.")
-    return [*found, *_flattering(report), *_classes(report), *_unpaired(report)]
+        sentences.append("The benchmarks ran on different machines. Compare times only within one of them.")
+    return [*sentences, *_misleading_medians(report), *_classes(report), *_unpaired(report)]
 
 
 def _mixtures(bench: BenchReport) -> list[str]:
-    """Cascades whose mean is not the sum of what their exits take."""
-    off = {
+    """Return cascades whose mean time is not the weighted sum of the times of their exits."""
+    residuals = {
         f"{record.name} by {share(record.mixture_residual)}": abs(record.mixture_residual)
         for record in bench.records
         if record.mixture_residual is not None and abs(record.mixture_residual) > _LARGEST_RESIDUAL
     }
-    if not off:
+    if not residuals:
         return []
-    why = "the cost of deciding where to leave, or a machine that changed in between"
-    named = _few(sorted(off, key=lambda name: -off[name]))
-    return [f"The mean differs from what the exits cost when forced ({named}): {why}."]
+    cause = "decisions take time, or the machine changed in between"
+    named = _few(sorted(residuals, key=lambda name: -residuals[name]))
+    return [f"The mean differs from the weighted sum of the forced exits ({named}): {cause}."]
 
 
-def _flattering(report: Report) -> list[str]:
-    """Early exits whose median is the time of their commonest exit."""
+def _misleading_medians(report: Report) -> list[str]:
+    """Return cascades whose median is the time of their commonest exit."""
     names = []
     for row in report.rows:
         c = comparison_of(report, row)
@@ -56,36 +61,69 @@ def _flattering(report: Report) -> list[str]:
             names.append(f"{row.name}, {speedup(c.speedup_p50)} against {speedup(c.speedup_mean)} in the mean")
     if not names:
         return []
-    why = "it is the time of the commonest exit; the mean decides the throughput"
-    return [f"Do not quote the median ({_few(names, '; ')}): {why}."]
+    cause = "it is the time of the commonest exit; the mean decides the throughput"
+    return [f"Do not quote the median ({_few(names, '; ')}): {cause}."]
 
 
 def _classes(report: Report) -> list[str]:
-    """Each kind of what an accuracy hides, by its first network, with the number of the others."""
+    """Return each kind of warning about classes once, for its first network, and name the others."""
     kinds: dict[str, list[tuple[str, str]]] = {}
     for evaluation in shown(report):
         for kind, sentence in class_cautions(evaluation):
             kinds.setdefault(kind, []).append((evaluation.name, sentence))
-    found = []
+    cautions_ = []
     for sentences in kinds.values():
-        others = [name for name, _ in sentences[1:]]
-        found.append(sentences[0][1] + (f" The like holds for {_few(others)}." if others else ""))
-    return found
+        other_names = [name for name, _ in sentences[1:]]
+        cautions_.append(sentences[0][1] + (f" The same holds for {_few(other_names)}." if other_names else ""))
+    return cautions_
 
 
 def _unpaired(report: Report) -> list[str]:
-    """Rows whose accuracy differs from the reference's by a figure without an interval."""
+    """Return rows whose accuracy difference from the reference has no interval."""
     reference = next((row for row in report.rows if row.name == report.reference), None)
     if reference is None:
         return []
-    others = [row for row in report.rows if row is not reference and judged(report, row, reference)]
-    names = [row.name for row in others if difference_of(report, row) is None]
+    compared = [row for row in report.rows if row is not reference and judged(report, row, reference)]
+    names = [row.name for row in compared if difference_of(report, row) is None]
     if not names:
         return []
     without = f"{_few(names)}: the difference in accuracy from {reference.name} has no interval"
-    return [f"{without}. It needs both evaluated on the same images by this version: evaluate again."]
+    return [f"{without}. Evaluate both on the same images with this version."]
 
 
 def _few(names: Sequence[str], between: str = ", ") -> str:
     more = len(names) - _MOST_NAMED
     return between.join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def noise(records: Sequence[BenchRecord]) -> str | None:
+    """Return one paragraph on all unsteady measurements, or None if all are steady.
+
+    Args:
+        records: of one benchmark.
+    """
+    noisy = [record for record in records if not record.stable]
+    if not noisy:
+        return None
+    kinds: dict[str, list[str]] = {}
+    for record in noisy:
+        for reason in record.reasons:
+            kinds.setdefault(_NUMBER.sub("#", reason), []).append(reason)
+    reasons = "; ".join(_strongest(similar) for similar in kinds.values())
+    return f"The times of {_which(noisy, len(records))} are not steady{': ' if reasons else ''}{reasons}. {_ADVICE}"
+
+
+def _which(noisy: Sequence[BenchRecord], total: int) -> str:
+    if len(noisy) > _MOST_NAMED:
+        return f"{len(noisy)} of {total} measurements"
+    return " and ".join(f"{record.name} ({record.scenario}, batch {record.batch})" for record in noisy)
+
+
+def _strongest(reasons: Sequence[str]) -> str:
+    """Return the reason with the largest number, of reasons that differ only in numbers, and their count."""
+    strongest = max(
+        reasons, key=lambda reason: abs(float(_NUMBER.findall(reason)[0])) if _NUMBER.search(reason) else 0.0
+    )
+    if len(set(reasons)) == 1:
+        return strongest
+    return f"{strongest} (the most of {len(reasons)})"

@@ -1,37 +1,35 @@
-"""What the figures say, in sentences that are computed from them, good news and bad alike."""
+"""Sentences computed from the figures of a report, on gains and losses alike."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from sdcompress.reporting.quantities import accuracy, count, difference, milliseconds, paired, speedup
+from sdcompress.reporting.quantities import accuracy, count, difference, enumeration, milliseconds, paired, speedup
 from sdcompress.reporting.rows import accuracy_of, comparison_of, difference_of, judged
 from sdcompress.schema.report import Comparison, Report, ReportRow
 
 __all__ = ["findings", "headline"]
 
-# the largest loss of accuracy with which an artifact is praised for its speed: one point, as the calibration's default
+# the largest loss of accuracy of an artifact in the headline: one point, the default of calibration
 _SMALL_LOSS = 0.01
 
 
 def headline(report: Report) -> str:
-    """The best trade that was found, or that none was, in a sentence or two; ``findings`` has the intervals."""
+    """Return one or two sentences on the best trade-off, or that there is none."""
     reference = _reference(report)
     if reference is None or len(report.rows) < 2:
         return " ".join(_alone(row) for row in report.rows[:1])
-    others = [row for row in report.rows if row is not reference]
-    fast = [row for row in others if _is_faster(report, row)]
+    rivals = [row for row in report.rows if row is not reference]
+    fast = [row for row in rivals if _is_faster(report, row)]
     losses = {row.name: _loss(row, reference) for row in fast}
     good = [row for row in fast if (loss := losses[row.name]) is not None and loss <= _SMALL_LOSS]
     if good:
         best = max(good, key=lambda row: row.speedup_end_to_end or row.speedup or 0.0)
-        shaky = "" if best.stable and reference.stable else " The machine was not steady: measure again to be sure."
+        shaky = "" if best.stable and reference.stable else " The machine was not steady; measure again."
         return _trade(report, best, reference) + shaky
-    if not any(comparison_of(report, row) for row in others):
+    if not any(comparison_of(report, row) for row in rivals):
         return "No latency was compared. " + _alone(reference)
     if unknown := [row.name for row in fast if losses[row.name] is None]:
-        what = f"{_and([*unknown, reference.name])} was not compared"
-        return f"No trade can be named: the accuracy of {what}. 'sdcompress evaluate' on each of them gives it."
+        names = f"{enumeration([*unknown, reference.name])} was not compared"
+        return f"No trade-off can be named: the accuracy of {names}. 'sdcompress evaluate' on each of them gives it."
     return f"Nothing was found that is faster than {reference.name} and at most one point less accurate."
 
 
@@ -48,7 +46,7 @@ def _trade(report: Report, best: ReportRow, reference: ReportRow) -> str:
 
 
 def findings(report: Report) -> list[str]:
-    """One sentence for each row against the reference."""
+    """Return one sentence for each row, compared with the reference."""
     reference = _reference(report)
     if reference is None:
         return [_alone(row) for row in report.rows]
@@ -65,17 +63,13 @@ def _is_faster(report: Report, row: ReportRow) -> bool:
 
 
 def _loss(row: ReportRow, reference: ReportRow) -> float | None:
-    for mine, theirs in (
+    for value, reference_value in (
         (row.test_accuracy, reference.test_accuracy),
         (row.validation_accuracy, reference.validation_accuracy),
     ):
-        if mine is not None and theirs is not None:
-            return round(theirs - mine, 9)  # 0.92 - 0.91 is more than 0.01
+        if value is not None and reference_value is not None:
+            return round(reference_value - value, 9)  # 0.92 - 0.91 is more than 0.01
     return None
-
-
-def _and(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _alone(row: ReportRow) -> str:
@@ -110,11 +104,11 @@ def _quality(report: Report, row: ReportRow, reference: ReportRow) -> str:
     evaluations = judged(report, row, reference)
     if evaluations is None:
         return "Accuracy not compared"
-    mine, theirs = evaluations
+    evaluation, reference_evaluation = evaluations
     compared = difference_of(report, row)
-    a, b = accuracy_of(mine) or 0.0, accuracy_of(theirs) or 0.0
+    a, b = accuracy_of(evaluation) or 0.0, accuracy_of(reference_evaluation) or 0.0
     differs = difference(a - b) if compared is None else paired(compared)
     return (
-        f"Accuracy {differs} on the {mine.split} split ({accuracy(a)} against {accuracy(b)},"
-        f" {count(mine.samples)} images)"
+        f"Accuracy {differs} on the {evaluation.split} split ({accuracy(a)} against {accuracy(b)},"
+        f" {count(evaluation.samples)} images)"
     )

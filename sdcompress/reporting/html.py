@@ -1,4 +1,4 @@
-"""A page as one HTML file: no scripts, nothing loaded from anywhere, light and dark, screen, phone and paper."""
+"""Render a page as one HTML file without scripts and external resources, for screen, phone and print."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["html"]
 
 
 def html(page: Page) -> str:
-    """Draw a page as HTML."""
+    """Return a page as HTML."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("sdcompress.reporting", "."),
         autoescape=True,

@@ -1,4 +1,4 @@
-"""A page as Markdown: the same sentences and tables as the HTML, for reviews and diffs."""
+"""Render a page as Markdown, with the same sentences and tables as the HTML."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from sdcompress.reporting.table import Table
 
 __all__ = ["markdown"]
 
-# everything that Markdown or its HTML could take as markup; a lone bracket (an interval) is none
+# all characters that are markup in Markdown or HTML; a lone bracket (an interval) is not
 _SPECIAL = str.maketrans({c: f"\\{c}" for c in "\\`*_<>#|$~"} | {"\n": " ", "\r": " "})
 _LINK = re.compile(r"\](?=[(\[:])")
 
 
 def markdown(page: Page) -> str:
-    """Draw a page as Markdown; of its plots, which tables say too, only the tables."""
+    """Return a page as Markdown. Plots are left out, because tables have their figures."""
     parts = [f"# {_text(page.title)}", f"**{_text(page.headline)}**"]
     parts += [_text(fact) for fact in page.facts]
     parts.append(_table(page.summary, heading=False))

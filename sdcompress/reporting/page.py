@@ -1,4 +1,4 @@
-"""What a page says, whatever draws it: sentences, tables and plots, the same for HTML and Markdown."""
+"""The content of a page: sentences, tables and plots, shared by HTML and Markdown."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Page", "Plot"]
 
 @dataclass(frozen=True)
 class Plot:
-    """A drawing with its heading and a sentence on how to read it."""
+    """A plot with its heading and a sentence on how to read it."""
 
     title: str
     svg: str
@@ -22,22 +22,22 @@ class Plot:
 
 @dataclass(frozen=True)
 class Page:
-    """A record in words, figures and drawings.
+    """A report or an explanation as sentences, tables and plots.
 
     Attributes:
         title: of the page.
-        headline: the one sentence that everybody reads.
-        facts: what was measured on what, a sentence each.
+        headline: the result in one sentence.
+        facts: what was measured and on which machine, one sentence each.
         summary: the table under the headline.
         plots: SVG.
-        findings: sentences, good news and bad alike.
-        cautions: what to know before relying on them.
+        findings: sentences on gains and losses.
+        cautions: warnings about the figures.
         details: the other tables.
-        machines: what the figures were measured on.
+        machines: tables of the machines.
         created: UTC, ISO 8601.
         record: name of the JSON file that holds the evidence.
         command: what the user typed.
-        recipe: the resolved recipe, where there is one.
+        recipe: the resolved recipe, if there is one.
     """
 
     title: str

@@ -1,41 +1,53 @@
-"""The plots of a report, as SVG elements. Each shows what a table also says in figures."""
+"""The plots of a report, as SVG elements. A table gives the figures of each."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from sdcompress.reporting import quantities as q
-from sdcompress.reporting._axes import label_log_axis
-from sdcompress.reporting._bars import bars, name_lines, stacked
-from sdcompress.reporting._curves import training
-from sdcompress.reporting._labels import Label, beside_points
-from sdcompress.reporting._svg import MUTED, PAPER, SERIES, draw
+from sdcompress.reporting._figure import (
+    MUTED,
+    PAPER,
+    SERIES,
+    Label,
+    bars,
+    beside_line_ends,
+    beside_points,
+    draw,
+    label_log_axis,
+    name_lines,
+    stacked,
+)
 from sdcompress.reporting.page import Plot
 from sdcompress.reporting.rows import accuracy_of, evaluation_of, own_exits, record_of, same, shown
 from sdcompress.schema.report import BenchRecord, Evaluation, Report, ReportRow
 
 __all__ = ["plots"]
 
-_Place = tuple[float, float]
+_Position = tuple[float, float]
 
 _PERCENT = (0, 25, 50, 75, 100)
 _BAR = 30
+_MOST_POINTS = 300
 
 
 def plots(report: Report) -> list[Plot]:
-    """Every plot for which the report has data."""
-    drawn = [_trade(report), _waiting(report), _shares(report)]
+    """Return every plot for which the report has data."""
+    drawn = [_trade(report), _latency_distribution(report), _shares(report)]
     for evaluation in shown(report):
         if len(own_exits(evaluation)) > 1:
             drawn.append(_exits(report, evaluation, len(drawn)))
-    found = [plot for plot in drawn if plot is not None]
+    plots_ = [plot for plot in drawn if plot is not None]
     for name, lines in report.training.items():
-        found += [Plot(*parts) for parts in training(name, lines, f"train{len(found)}")]
-    return found
+        plots_ += [Plot(*parts) for parts in _training_curves(name, lines, f"train{len(plots_)}")]
+    return plots_
 
 
 @dataclass(frozen=True)
@@ -68,8 +80,8 @@ def _trade(report: Report) -> Plot | None:
         axes = figure.subplots()
         axes.set_xlabel("run of one image, ms (mean)")
         axes.set_ylabel(f"{split} accuracy, %")
-        curve = [place for point in points for place in _exit_curve(axes, point)]
-        bars = [place for point in points for place in _point(axes, point)]
+        curve = [position for point in points for position in _exit_curve(axes, point)]
+        bars = [position for point in points for position in _point(axes, point)]
         front = _front(axes, [point for point in points if point.record.stable])
         axes.margins(x=0.12, y=0.12)
         axes.set_xlim(left=0)
@@ -78,7 +90,7 @@ def _trade(report: Report) -> Plot | None:
 
     caption = (
         f"Up and left is better. Bars: 95 % interval of the {split} accuracy. Small dots on a thin line:"
-        " every image forced to leave at that exit. Dashed: nothing measured is both faster and more accurate."
+        " every image forced to that exit. Dashed: no artifact is both faster and more accurate."
         " Hollow: the machine was not steady. Times are means, without the preparation of the input."
     )
     return Plot(
@@ -86,8 +98,8 @@ def _trade(report: Report) -> Plot | None:
     )
 
 
-def _point(axes: Axes, point: _Point) -> list[_Place]:
-    """A marker with its error bar; returns the places to keep free of names, as the next two do."""
+def _point(axes: Axes, point: _Point) -> list[_Position]:
+    """Draw a marker with its error bar; returns the points to keep free of labels."""
     low, high = q.wilson(point.accuracy, point.evaluation.samples)
     axes.errorbar(
         point.record.latency.mean_ms,
@@ -104,23 +116,23 @@ def _point(axes: Axes, point: _Point) -> list[_Place]:
     return _along([(point.record.latency.mean_ms, 100 * end) for end in (low, high)])
 
 
-def _exit_curve(axes: Axes, point: _Point) -> list[_Place]:
-    """The forced exits of one artifact, joined; none where their means are not known: the axis is one of means."""
+def _exit_curve(axes: Axes, point: _Point) -> list[_Position]:
+    """Draw the forced exits of one artifact as a line, if their means are known; returns the points to keep free."""
     accuracies = {exit_.name: exit_.accuracy * 100 for exit_ in own_exits(point.evaluation)}
-    places = [
+    positions = [
         (timing.forced_mean_ms, accuracies[timing.name])
         for timing in point.record.exits
         if timing.name in accuracies and timing.forced_mean_ms is not None
     ]
-    if len(places) < 2:
+    if len(positions) < 2:
         return []
-    x, y = zip(*places, strict=True)
+    x, y = zip(*positions, strict=True)
     axes.plot(x, y, color=point.colour, linewidth=1, marker="o", markersize=4, alpha=0.65)
-    return _along(places)
+    return _along(positions)
 
 
-def _front(axes: Axes, points: list[_Point]) -> list[_Place]:
-    """A step line through the points that no other beats in both latency and accuracy."""
+def _front(axes: Axes, points: list[_Point]) -> list[_Position]:
+    """Draw the Pareto front of latency and accuracy as a step line; returns the points to keep free."""
     best, front = -1.0, []
     for point in sorted(points, key=lambda p: (p.record.latency.mean_ms, -p.accuracy)):
         if point.accuracy > best:
@@ -131,20 +143,22 @@ def _front(axes: Axes, points: list[_Point]) -> list[_Place]:
     x, y = zip(*front, strict=True)
     axes.step(x, y, where="post", color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
     corners = [(x[i + 1], y[i]) for i in range(len(front) - 1)]
-    return _along([place for pair in zip(front, corners, strict=False) for place in pair] + front[-1:])
+    return _along([position for pair in zip(front, corners, strict=False) for position in pair] + front[-1:])
 
 
-def _along(places: list[_Place]) -> list[_Place]:
-    """Places close together on the line through ``places``."""
-    x, y = zip(*places, strict=True)
-    spots, known = np.linspace(0, len(places) - 1, 25 * len(places)), range(len(places))
-    return list(zip(np.interp(spots, known, x).tolist(), np.interp(spots, known, y).tolist(), strict=True))
+def _along(positions: list[_Position]) -> list[_Position]:
+    """Return closely spaced points on the line through ``positions``."""
+    x, y = zip(*positions, strict=True)
+    steps, indices = np.linspace(0, len(positions) - 1, 25 * len(positions)), range(len(positions))
+    return list(zip(np.interp(steps, indices, x).tolist(), np.interp(steps, indices, y).tolist(), strict=True))
 
 
-def _waiting(report: Report) -> Plot | None:
-    """The distribution of latency, slow calls and all."""
-    found = [(index, row, record_of(report, row)) for index, row in enumerate(report.rows)]
-    records = [(index, row, record.raw_ms) for index, row, record in found if record is not None and record.raw_ms]
+def _latency_distribution(report: Report) -> Plot | None:
+    """Plot the distribution of latency over all calls."""
+    row_records = [(index, row, record_of(report, row)) for index, row in enumerate(report.rows)]
+    records = [
+        (index, row, record.raw_ms) for index, row, record in row_records if record is not None and record.raw_ms
+    ]
     if not records:
         return None
 
@@ -154,7 +168,7 @@ def _waiting(report: Report) -> Plot | None:
             levels = np.linspace(0, 100, 201)
             times = np.percentile(np.asarray(raw), levels, method="inverted_cdf")
             again, colour = divmod(index, len(SERIES))
-            style = (0, (4, 2)) if again else "-"  # of two rows of a colour
+            style = (0, (4, 2)) if again else "-"  # tells two rows of one colour apart
             axes.step(times, levels, where="post", color=SERIES[colour], linewidth=1.6, linestyle=style, label=row.name)
         axes.set_xscale("log")
         label_log_axis(axes.xaxis)
@@ -167,19 +181,19 @@ def _waiting(report: Report) -> Plot | None:
 
 
 def _shares(report: Report) -> Plot | None:
-    kept = [(f"{e.name}, {e.split}", e) for e in shown(report) if e.policy is not None]
-    if not kept:
+    evaluations = [(f"{e.name}, {e.split}", e) for e in shown(report) if e.policy is not None]
+    if not evaluations:
         return None
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
-        for line, (_, evaluation) in enumerate(kept):
+        for line, (_, evaluation) in enumerate(evaluations):
             names = [exit_.name for exit_ in own_exits(evaluation)]
             stacked(axes, line, evaluation.policy.shares if evaluation.policy else (), names)
-        name_lines(axes, [name for name, _ in kept])
+        name_lines(axes, [name for name, _ in evaluations])
         axes.set_xlabel("images that left there, %")
 
-    height = 70 + 44 * len(kept)
+    height = 70 + 44 * len(evaluations)
     return Plot(
         "Where images leave",
         draw("shares", "Share of images that left at each exit", height, paint),
@@ -193,21 +207,78 @@ def _exits(report: Report, evaluation: Evaluation, number: int) -> Plot:
     timings = record.exits if record else ()
     means = {timing.name: timing.forced_mean_ms for timing in timings if timing.forced_mean_ms is not None}
     forced = means or {timing.name: timing.forced_p50_ms for timing in timings}
-    what = "mean" if means else "p50"
+    statistic = "mean" if means else "p50"
 
     def paint(figure: Figure) -> None:
-        # apart, or the last number of one scale touches the first of the next
+        # spaced, so that numbers of adjacent scales do not touch
         panels = figure.subplots(1, 2 if forced else 1, squeeze=False, gridspec_kw={"wspace": 0.1})[0]
         names = [exit_.name for exit_ in evaluation.exits]
         accuracy = [exit_.accuracy * 100 for exit_ in evaluation.exits]
         bars(panels[0], accuracy, "accuracy of all images, %", ".1f", ticks=_PERCENT)  # nothing is above 100 %
         name_lines(panels[0], names)
         if forced:
-            bars(panels[1], [forced.get(name, 0.0) for name in names], f"{what} when forced there, ms", ".3g")
+            bars(panels[1], [forced.get(name, 0.0) for name in names], f"{statistic} when forced there, ms", ".3g")
             name_lines(panels[1], [""] * len(names))
 
     height = 70 + _BAR * len(evaluation.exits)
     title = f"Exits of {evaluation.name}, {evaluation.split} split"
-    return Plot(
-        title, draw(f"exits{number}", title, height, paint), "What each exit knows and what it costs by itself."
-    )
+    return Plot(title, draw(f"exits{number}", title, height, paint), "Accuracy and time of each exit alone.")
+
+
+def _training_curves(name: str, lines: Sequence[Mapping[str, float]], key: str) -> Iterable[tuple[str, str, str]]:
+    """Yield title, SVG and caption of each training curve.
+
+    Args:
+        name: of the run.
+        lines: its metrics.jsonl, one line for each epoch: "epoch", "loss/<term>", "val_accuracy/<exit>" and others.
+        key: unique in the page.
+    """
+    lines = lines[:: max(1, len(lines) // _MOST_POINTS)]
+    accuracies = _series(lines, r"^val_accuracy/(.+)$", 100.0)
+    if accuracies:
+        yield (
+            f"Validation accuracy while training {name}",
+            _curves(f"{key}a", "validation accuracy, %", accuracies, logarithmic=False),
+            "Each exit on the validation split.",
+        )
+    terms = _series(lines, r"^loss/(.+)$", 1.0)
+    if terms:
+        yield (
+            f"Loss terms while training {name}",
+            _curves(f"{key}l", "weighted loss term", terms, logarithmic=_positive(terms)),
+            "The weighted terms whose sum was minimised.",
+        )
+
+
+def _series(lines: Sequence[Mapping[str, float]], pattern: str, factor: float) -> dict[str, list[tuple[float, float]]]:
+    series: dict[str, list[tuple[float, float]]] = {}
+    for line in lines:
+        for key, value in line.items():
+            match = re.match(pattern, key)
+            if match:
+                series.setdefault(match.group(1), []).append((line["epoch"], value * factor))
+    return series
+
+
+def _positive(series: Mapping[str, list[tuple[float, float]]]) -> bool:
+    return all(value > 0 for points in series.values() for _, value in points)
+
+
+def _curves(key: str, ylabel: str, series: Mapping[str, list[tuple[float, float]]], *, logarithmic: bool) -> str:
+    def paint(figure: Figure) -> None:
+        axes = figure.subplots()
+        labels = []
+        for index, (name, points) in enumerate(series.items()):
+            x, y = np.array(points).T
+            colour = SERIES[index % len(SERIES)]
+            axes.plot(x, y, color=colour, linewidth=1.5, marker="o" if len(x) < 3 else None)
+            labels.append(Label(name, float(x[-1]), float(y[-1]), colour))
+        if logarithmic:
+            axes.set_yscale("log")
+            label_log_axis(axes.yaxis)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(ylabel + (" (log)" if logarithmic else ""))
+        beside_line_ends(axes, labels)
+
+    return draw(key, ylabel, 300, paint)

@@ -1,4 +1,4 @@
-"""Read results that 'evaluate' and 'bench' wrote as JSON."""
+"""Read the JSON results of 'evaluate' and 'bench'."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _LIMIT = 2**28  # bytes
 
 
 def read_result(path: Path, kind: type[Result], next_step: str = "make it again") -> Result:
-    """A result from its file; a pipe will do.
+    """Read a result from a file or a pipe.
 
     Args:
         path: the file.
-        kind: what it holds.
-        next_step: for the error.
+        kind: the expected schema.
+        next_step: for the error message.
 
     Raises:
-        UsageError: if the file is not there, holds something else or has more than 256 MiB.
+        UsageError: if the file is missing, holds something else, or exceeds 256 MiB.
     """
     try:
         content = bytearray()
@@ -40,14 +40,14 @@ def read_result(path: Path, kind: type[Result], next_step: str = "make it again"
         raise _refused(path, kind, str(error.strerror or error), next_step) from error
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise _refused(path, kind, f"{where}: {first['msg']}", next_step) from error
+        location = ".".join(map(str, first["loc"])) or "the file"
+        raise _refused(path, kind, f"{location}: {first['msg']}", next_step) from error
 
 
-def _refused(path: Path, kind: type[Frozen], why: str, next_step: str) -> UsageError:
+def _refused(path: Path, kind: type[Frozen], problem: str, next_step: str) -> UsageError:
     article = "an" if kind.__name__[0] in "AEIOU" else "a"
     return UsageError(
-        f"{path} does not hold {article} {kind.__name__}: {why}.",
+        f"{path} does not hold {article} {kind.__name__}: {problem}.",
         allowed="a file made with 'sdcompress bench --json' or 'sdcompress evaluate --json'",
         next_step=next_step,
     )

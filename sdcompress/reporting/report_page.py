@@ -1,4 +1,4 @@
-"""The page of a report."""
+"""Build the page of a report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["report_page"]
 
 
 def report_page(report: Report) -> Page:
-    """Say and draw what a report holds."""
+    """Return the sentences, tables and plots of a report as a page."""
     return Page(
         title=report.title,
         headline=headline(report),
@@ -29,7 +29,12 @@ def report_page(report: Report) -> Page:
             *tables.comparisons(report),
             *tables.latencies(report),
             *tables.exits(report),
-            *(table for found in shown(report) for table in (accuracies(found), confusions(found)) if table),
+            *(
+                table
+                for evaluation in shown(report)
+                for table in (accuracies(evaluation), confusions(evaluation))
+                if table
+            ),
         ),
         machines=tuple(tables.machine(bench.machine, bench.threads, bench.device) for bench in report.benches),
         created=report.created,

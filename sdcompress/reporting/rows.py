@@ -1,4 +1,4 @@
-"""Find in a report what belongs to a row: its evaluations, its latency, its comparison."""
+"""Look up the evaluations, measurements and comparisons that belong to a row of a report."""
 
 from __future__ import annotations
 
@@ -26,65 +26,65 @@ _Measured = TypeVar("_Measured", Evaluation, BenchRecord)
 
 
 def same(row: ReportRow, name: str, digest: str | None) -> bool:
-    """Whether a row and something measured are the same artifact: by digest where both have one, else by name."""
+    """Whether a row and a measurement are of the same artifact: by digest if both have one, else by name."""
     return row.digest == digest if row.digest and digest else row.name == name
 
 
 def evaluation_of(report: Report, row: ReportRow, split: Literal["test", "validation"]) -> Evaluation | None:
-    """The latest evaluation of a row on a split."""
+    """Return the latest evaluation of a row on a split."""
     return _latest(row, [evaluation for evaluation in report.evaluations if evaluation.split == split])
 
 
 def accuracy_of(evaluation: Evaluation | None) -> float | None:
-    """What a user of the artifact gets: the policy's accuracy if it has one, else the last exit's."""
+    """Return the accuracy of the policy if there is one, else that of the last exit."""
     if evaluation is None:
         return None
     return evaluation.policy.accuracy if evaluation.policy else own_exits(evaluation)[-1].accuracy
 
 
 def judged(report: Report, row: ReportRow, other: ReportRow) -> tuple[Evaluation, Evaluation] | None:
-    """The evaluations by which two rows are compared: on the test split if both have one, else on validation."""
+    """Return the evaluations that compare two rows: on the test split if both have one, else on validation."""
     splits: tuple[Literal["test", "validation"], ...] = ("test", "validation")
     for split in splits:
-        mine, theirs = evaluation_of(report, row, split), evaluation_of(report, other, split)
-        if mine is not None and theirs is not None:
-            return mine, theirs
+        first, second = evaluation_of(report, row, split), evaluation_of(report, other, split)
+        if first is not None and second is not None:
+            return first, second
     return None
 
 
 def difference_of(report: Report, row: ReportRow) -> Interval | None:
-    """The accuracy of a row less the reference's, paired; None for the reference, and where they cannot be paired."""
-    reference = next((other for other in report.rows if other.name == report.reference), None)
+    """Return the paired accuracy difference of a row from the reference, or None if it cannot be paired."""
+    reference = next((candidate for candidate in report.rows if candidate.name == report.reference), None)
     pair = judged(report, row, reference) if reference is not None and row is not reference else None
     return accuracy_difference(*pair) if pair else None
 
 
 def shown(report: Report) -> list[Evaluation]:
-    """For each row the evaluation that counts: on the test split if there is one."""
-    found = [evaluation_of(report, row, "test") or evaluation_of(report, row, "validation") for row in report.rows]
-    return [evaluation for evaluation in found if evaluation is not None]
+    """Return one evaluation for each row: on the test split if there is one, else on validation."""
+    latest = [evaluation_of(report, row, "test") or evaluation_of(report, row, "validation") for row in report.rows]
+    return [evaluation for evaluation in latest if evaluation is not None]
 
 
 def own_exits(evaluation: Evaluation) -> list[ExitScore]:
-    """The exits without the ensemble of them all."""
+    """Return the exits without the ensemble."""
     return [exit_ for exit_ in evaluation.exits if exit_.name != ENSEMBLE]
 
 
 def record_of(
     report: Report, row: ReportRow, scenario: Literal["single-stream", "offline"] = "single-stream"
 ) -> BenchRecord | None:
-    """The latest measurement of a row in a scenario."""
+    """Return the latest measurement of a row in a scenario."""
     records = [record for bench in report.benches for record in bench.records if record.scenario == scenario]
     return _latest(row, records)
 
 
 def comparison_of(report: Report, row: ReportRow) -> Comparison | None:
-    """The latest single-stream comparison of a row with the report's reference."""
-    found = [comparison for bench in report.benches for comparison in bench.comparisons]
+    """Return the latest single-stream comparison of a row with the reference of the report."""
+    comparisons = [comparison for bench in report.benches for comparison in bench.comparisons]
     return next(
         (
             c
-            for c in reversed(found)
+            for c in reversed(comparisons)
             if c.scenario == "single-stream" and c.name == row.name and c.reference == report.reference
         ),
         None,
@@ -92,7 +92,7 @@ def comparison_of(report: Report, row: ReportRow) -> Comparison | None:
 
 
 def _latest(row: ReportRow, measured: Sequence[_Measured]) -> _Measured | None:
-    """The latest that belongs to a row; one of its own name first, where an artifact was measured under two."""
+    """Return the latest record of a row. A record with the name of the row comes first."""
     fitting = [item for item in measured if same(row, item.name, item.digest)]
-    own = [item for item in fitting if item.name == row.name]
-    return next(reversed(own or fitting), None)
+    same_name = [item for item in fitting if item.name == row.name]
+    return next(reversed(same_name or fitting), None)

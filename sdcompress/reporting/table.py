@@ -1,4 +1,4 @@
-"""A table as text, the same for Markdown, HTML and the terminal."""
+"""A table of text cells, shared by Markdown, HTML and the terminal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Table:
 
     Args:
         title: what the table shows.
-        columns: headings, units in them where all cells share one.
+        columns: headings, with the unit if all cells share it.
         rows: cells, each row as long as ``columns``.
         note: how to read it.
     """
@@ -26,7 +26,7 @@ class Table:
     note: str = ""
 
     def without_empty_columns(self) -> Table:
-        """The table without columns in which no cell says anything."""
-        kept = [i for i in range(len(self.columns)) if any(row[i] != q.NOTHING for row in self.rows)]
-        rows = tuple(tuple(row[i] for i in kept) for row in self.rows)
-        return replace(self, columns=tuple(self.columns[i] for i in kept), rows=rows)
+        """Return the table without columns whose cells are all empty."""
+        filled = [i for i in range(len(self.columns)) if any(row[i] != q.NOTHING for row in self.rows)]
+        rows = tuple(tuple(row[i] for i in filled) for row in self.rows)
+        return replace(self, columns=tuple(self.columns[i] for i in filled), rows=rows)

@@ -1,4 +1,4 @@
-"""The tables of a report as text, the same for Markdown and HTML."""
+"""The tables of a report as text, shared by Markdown and HTML."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ __all__ = ["comparisons", "exits", "latencies", "machine", "networks", "summary"
 
 
 def summary(report: Report) -> Table:
-    """One line for each artifact: how accurate it is, and how fast; ``networks`` has the rest."""
+    """Return one line for each artifact with its accuracy and speed."""
     split: Literal["test", "validation"] = "validation"
     if any(row.test_accuracy is not None for row in report.rows):
         split = "test"
-    other = report.reference or "the reference"
+    reference = report.reference or "the reference"
     prepared = any(row.end_to_end_ms is not None for row in report.rows)
-    with_it = " End to end: with the preparation of the input from a decoded image." if prepared else ""
+    with_it = " End to end: including the preparation of the input from a decoded image." if prepared else ""
     note = (
-        f"Accuracy with its 95 % Wilson interval; its difference from {other}'s with the paired one."
-        f" Run: mean of one image at a time, from a prepared input to the answer.{with_it}"
-        f" Speed-ups over {other} with 95 % bootstrap intervals over the interleaved rounds; above 1 is faster."
+        f"Accuracy with its 95 % Wilson interval; its difference from {reference}'s with the paired one."
+        f" Run: mean of one image at a time, from a prepared input to the prediction.{with_it}"
+        f" Speed-ups over {reference} with 95 % bootstrap intervals over the interleaved rounds; above 1 is faster."
     )
     columns = (
         *("artifact", f"{split} accuracy", "difference", "run", "end to end"),
@@ -35,10 +35,13 @@ def summary(report: Report) -> Table:
 
 
 def _summary_row(report: Report, row: ReportRow, split: Literal["test", "validation"]) -> tuple[str, ...]:
-    found = evaluation_of(report, row, split)
+    evaluation = evaluation_of(report, row, split)
     return (
         _named(report, row),
-        q.accuracy(row.test_accuracy if split == "test" else row.validation_accuracy, found.samples if found else None),
+        q.accuracy(
+            row.test_accuracy if split == "test" else row.validation_accuracy,
+            evaluation.samples if evaluation else None,
+        ),
         q.paired_cell(difference_of(report, row)),
         q.milliseconds(row.mean_ms),
         q.milliseconds(row.end_to_end_ms),
@@ -53,17 +56,17 @@ def _named(report: Report, row: ReportRow) -> str:
 
 
 def networks(report: Report) -> list[Table]:
-    """Everything else on each artifact: what it is, and its other times."""
-    kept = (
+    """Return the other properties and times of each artifact."""
+    columns = (
         *("artifact", "layout", "guaranteed drop", "validation accuracy", "balanced accuracy", "worst class"),
         *("MACs", "parameters", "ONNX size"),
     )
     note = "MACs for one image, on average over the exits taken."
-    what = Table("Each network", kept, tuple(_network_row(report, row) for row in report.rows), note)
-    took = ("artifact", "preparation, mean", "run, mean", "run, p50", "run, p99", "speed-up (p50)")
-    times = Table("Times of one image", took, tuple(_time_row(report, row) for row in report.rows))
+    networks_table = Table("Each network", columns, tuple(_network_row(report, row) for row in report.rows), note)
+    time_columns = ("artifact", "preparation, mean", "run, mean", "run, p50", "run, p99", "speed-up (p50)")
+    times = Table("Times of one image", time_columns, tuple(_time_row(report, row) for row in report.rows))
     timed = any(row.mean_ms is not None for row in report.rows)
-    return [table.without_empty_columns() for table in ((what, times) if timed else (what,))]
+    return [table.without_empty_columns() for table in ((networks_table, times) if timed else (networks_table,))]
 
 
 def _network_row(report: Report, row: ReportRow) -> tuple[str, ...]:
@@ -97,7 +100,7 @@ def _time_row(report: Report, row: ReportRow) -> tuple[str, ...]:
 
 
 def exits(report: Report) -> list[Table]:
-    """Each exit of each evaluated network with several."""
+    """Return one table of exits for each evaluated network with several."""
     tables = []
     for evaluation in report.evaluations:
         if len(evaluation.exits) < 2:
@@ -131,7 +134,7 @@ def _exit_rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
 
 
 def latencies(report: Report) -> list[Table]:
-    """Every record of every bench: one table for each bench, then one for its exits."""
+    """Return one table for each benchmark, and one for the exits of each cascade."""
     tables = []
     for bench in report.benches:
         note = (
@@ -163,7 +166,7 @@ def _latency_row(record: BenchRecord) -> tuple[str, ...]:
         q.milliseconds(record.preparation.mean_ms if record.preparation else None),
         q.milliseconds(latency.mean_ms),
         q.milliseconds(record.end_to_end_ms),
-        *(q.percentile(found) for found in latency.percentiles),
+        *(q.percentile(value) for value in latency.percentiles),
         q.milliseconds(latency.max_ms),
         q.count(latency.over_three_medians),
         q.count(record.images_per_second),
@@ -177,7 +180,7 @@ def _latency_row(record: BenchRecord) -> tuple[str, ...]:
 
 def _exit_latency(record: BenchRecord) -> Table:
     worst = record.worst_path
-    note = "Forced: every image leaves there, no confidence is computed. "
+    note = "Forced: every image leaves there, and no score is computed. "
     if worst:
         p99 = next((q.percentile(p) for p in worst.percentiles if p.percent == 99.0), q.NOTHING)
         note += f"Worst path (all to the last exit): mean {q.milliseconds(worst.mean_ms)}, p99 {p99}. "
@@ -198,7 +201,7 @@ def _exit_latency(record: BenchRecord) -> Table:
 
 
 def comparisons(report: Report) -> list[Table]:
-    """Every comparison of every bench."""
+    """Return the comparisons of every benchmark."""
     columns = (
         "artifact",
         "reference",
@@ -224,35 +227,35 @@ def comparisons(report: Report) -> list[Table]:
                 )
                 for c in bench.comparisons
             ),
-            "Above 1 is faster. 'No difference' where the 95 % interval holds 1.",
+            "Above 1 is faster. 'No difference' if the 95 % interval contains 1.",
         ).without_empty_columns()
         for bench in report.benches
         if bench.comparisons
     ]
 
 
-def machine(found: Machine, used: int, device: str) -> Table:
-    """What the figures were measured on.
+def machine(facts: Machine, thread_count: int, device: str) -> Table:
+    """Return the table of the machine that measured.
 
     Args:
-        found: the machine.
-        used: threads.
+        facts: the machine.
+        thread_count: threads.
         device: "cpu" or "cuda".
     """
     rows = [
-        ("processor", f"{found.cpu}, {found.cores} cores usable"),
-        ("vector extensions", ", ".join(found.isa) or "unknown"),
-        ("memory", f"{found.memory_gib:g} GiB"),
-        ("GPU", found.gpu or "none"),
-        ("used", f"{threads(used)} on {device}"),
-        ("system", f"{found.os}, Python {found.python}"),
-        ("governor", found.governor or "not visible"),
-        ("busy with other work", "unknown" if found.busy_cores is None else f"{found.busy_cores:.2f} cores"),
-        ("versions", ", ".join(f"{name} {version}" for name, version in sorted(found.versions.items()))),
+        ("processor", f"{facts.cpu}, {facts.cores} cores usable"),
+        ("vector extensions", ", ".join(facts.isa) or "unknown"),
+        ("memory", f"{facts.memory_gib:g} GiB"),
+        ("GPU", facts.gpu or "none"),
+        ("used", f"{threads(thread_count)} on {device}"),
+        ("system", f"{facts.os}, Python {facts.python}"),
+        ("governor", facts.governor or "not visible"),
+        ("busy with other work", "unknown" if facts.busy_cores is None else f"{facts.busy_cores:.2f} cores"),
+        ("versions", ", ".join(f"{name} {version}" for name, version in sorted(facts.versions.items()))),
     ]
     return Table("Machine", ("", ""), tuple(rows))
 
 
 def threads(count: int) -> str:
-    """How many threads, in words."""
+    """Format a number of threads."""
     return "one thread" if count == 1 else f"{count} threads"

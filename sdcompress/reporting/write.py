@@ -1,4 +1,4 @@
-"""Write a record: the JSON (the evidence), and Markdown and HTML drawn from it."""
+"""Write a report or an explanation as JSON, Markdown and HTML."""
 
 from __future__ import annotations
 
@@ -22,27 +22,26 @@ _LONGEST_TEXT = 250  # characters of a name or a folder; commands may be longer
 
 
 def files(kind: type[Record]) -> tuple[str, str, str]:
-    """The names of the JSON, the Markdown and the HTML."""
+    """Return the file names of JSON, Markdown and HTML."""
     stem = "report" if kind is Report else "explain"
     return f"{stem}.json", f"{stem}.md", f"{stem}.html"
 
 
 def check_ready(kind: type[Record], folder: str | Path, *, overwrite: bool = False) -> None:
-    """Find out whether a record can be drawn and written, which is better known before anything is measured.
+    """Check before a measurement that its record can be written.
 
     Raises:
-        OutputExistsError: an earlier record is there, a file in place of the folder, or the folder is or lies in an
-            artifact or a training run.
-        MissingExtraError: the extra 'report' is not installed.
+        OutputExistsError: if the folder holds a record, is a file, or lies in an artifact or a training run.
+        MissingExtraError: if the extra 'report' is not installed.
     """
     folder = Path(folder)
     check_outside(folder, adds=True)
     if folder.exists() and not folder.is_dir():
         raise OutputExistsError(f"{folder} is a file.", allowed="a folder", next_step="choose another folder")
-    there = [name for name in files(kind) if (folder / name).exists()]
-    if there and not overwrite:
+    existing = [name for name in files(kind) if (folder / name).exists()]
+    if existing and not overwrite:
         raise OutputExistsError(
-            f"{folder} already holds {', '.join(there)}.",
+            f"{folder} already holds {', '.join(existing)}.",
             allowed="a folder without a report" if kind is Report else "a folder without an explanation",
             next_step="add --overwrite, or choose another --out",
         )
@@ -52,20 +51,20 @@ def check_ready(kind: type[Record], folder: str | Path, *, overwrite: bool = Fal
 
 
 def write(record: Record, folder: str | Path, *, overwrite: bool = False) -> Path:
-    """Write the three files of a record into a folder; each appears whole, the JSON last.
+    """Write the three files of a record into a folder, each atomically, the JSON last.
 
     Args:
-        record: what is written.
-        folder: made if it is not there; other files in it are left alone.
+        record: a report or an explanation.
+        folder: created if missing; other files in it are kept.
         overwrite: replace an earlier record.
 
     Returns:
-        The path of the HTML page.
+        The path of the HTML file.
 
     Raises:
-        OutputExistsError: an earlier record is there, or a file in place of the folder.
-        MissingExtraError: the extra 'report' is not installed.
-        StorageError: the folder cannot be written.
+        OutputExistsError: if the folder holds a record, or is a file.
+        MissingExtraError: if the extra 'report' is not installed.
+        StorageError: if the folder is not writable.
     """
     folder = Path(folder)
     check_ready(type(record), folder, overwrite=overwrite)
@@ -81,7 +80,7 @@ def write(record: Record, folder: str | Path, *, overwrite: bool = False) -> Pat
 
 
 def _printable(record: Record) -> Record:
-    """The record with every text in it as a page may show it; the JSON keeps the texts as they are."""
+    """Return the record with every text made printable. The JSON keeps the original texts."""
     fields = _all_printable(record.model_dump()) | {"command": printable(record.command)}
     return type(record).model_validate(fields)
 

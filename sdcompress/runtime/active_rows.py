@@ -109,12 +109,7 @@ class ActiveRows:
         count = self.active
         holes, movers = np.flatnonzero(~self._here[:count]), count + np.flatnonzero(self._here[count:])
         moves = Moves(holes, movers, count)
-        self.signals = [
-            Signals(
-                moves.within(one.best), moves.within(one.second), moves.within(one.entropy), moves.within(one.answer)
-            )
-            for one in self.signals
-        ]
+        self.signals = [signals.map(moves.within) for signals in self.signals]
         self._rows = moves.within(self._rows)
         self.allocated, self._here = count, None
         return moves

@@ -14,8 +14,9 @@ import numpy.typing as npt
 from sdcompress.artifact.certificate import ExecutionTarget
 from sdcompress.artifact.read import Artifact
 from sdcompress.errors import ArtifactError
+from sdcompress.modalities import Modality, modality_of
 from sdcompress.policies import restore
-from sdcompress.policies._base import Float, Signals, signals_of
+from sdcompress.policies._base import Float, Signals
 from sdcompress.runtime.active_rows import ActiveRows
 from sdcompress.runtime.backends._base import Graph
 from sdcompress.runtime.chain import ArrayChain, Batch, Chain, Run
@@ -24,6 +25,7 @@ from sdcompress.runtime.engine import ExitCost, Images, Names, Prediction
 from sdcompress.runtime.gate import Gate, gates
 from sdcompress.runtime.inputs import checked_temperatures, exit_position, prepared
 from sdcompress.schema.manifest import Manifest, Policy, Preprocess, Segment
+from sdcompress.tasks import Task, task_of
 
 __all__ = ["CascadeEngine", "array_cascade", "check_input"]
 
@@ -60,6 +62,7 @@ class CascadeEngine:
 
     def __init__(self, manifest: Manifest, chain: Chain) -> None:
         self.manifest, self._chain = manifest, chain
+        self._task, self._modality = task_of(manifest), modality_of(manifest)
         self._image = check_input(self.manifest)
         self._ends = [exit_.segment for exit_ in self.manifest.exits]
         self._temperatures = tuple(exit_.temperature for exit_ in self.manifest.exits)
@@ -94,6 +97,16 @@ class CascadeEngine:
     def preprocess_spec(self) -> Preprocess:
         """From any image to an input."""
         return self.manifest.input.preprocess
+
+    @property
+    def task(self) -> Task:
+        """What its outputs mean."""
+        return self._task
+
+    @property
+    def modality(self) -> Modality:
+        """What it is given."""
+        return self._modality
 
     @property
     def policy(self) -> Policy | None:
@@ -142,9 +155,9 @@ class CascadeEngine:
         inputs = self._chain.checked(inputs)
         chosen = self._temperatures if temperatures is None else checked_temperatures(temperatures, len(self._ends))
         if len(inputs) == 0:
-            return (signals_of(np.empty((0, len(self.classes)), np.float32)),) * len(self._ends)
+            return (self.task.signals(np.empty((0, *self.task.output_shape), np.float32)),) * len(self._ends)
         parts = [self._signals(part, chosen) for part in self._parts(inputs)]
-        return tuple(Signals(*map(np.concatenate, zip(*exit_, strict=True))) for exit_ in zip(*parts, strict=True))
+        return tuple(map(Signals.joined, zip(*parts, strict=True)))
 
     def __call__(self, inputs: Any, *, deadline_ms: float | None = None) -> Prediction:
         """Predict; samples leave as the policy says. See ``Engine.__call__``."""
@@ -213,7 +226,7 @@ class CascadeEngine:
         with self._chain.start(inputs) as run:
             for position, temperature in zip(range(len(self._ends)), temperatures, strict=True):
                 run.stage(position)
-                found.append(Signals(*map(np.array, run.signals(position, temperature))))
+                found.append(run.signals(position, temperature).map(np.array))
         return found
 
     def _forced(self, inputs: Batch, position: int) -> Prediction:

@@ -12,11 +12,13 @@ import numpy as np
 from sdcompress.checkpoint import Checkpoint, open_checkpoint
 from sdcompress.errors import SetupError, UsageError, requires_extra
 from sdcompress.machine import check_threads
+from sdcompress.modalities import Modality
 from sdcompress.options import AS_USUAL, EngineOptions
-from sdcompress.policies._base import Float, Signals, signals_of
+from sdcompress.policies._base import Float, Signals
 from sdcompress.runtime.engine import ExitCost, Images, Names, Prediction
 from sdcompress.runtime.inputs import checked, checked_temperatures, exit_position, prepared
 from sdcompress.schema.manifest import Policy, Preprocess
+from sdcompress.tasks import Task
 
 if TYPE_CHECKING:
     from sdcompress.models.multiexit import MultiExit
@@ -88,6 +90,16 @@ class EagerEngine:
         return self._checkpoint.preprocess
 
     @property
+    def task(self) -> Task:
+        """What its outputs mean."""
+        return self._checkpoint.task
+
+    @property
+    def modality(self) -> Modality:
+        """What it is given."""
+        return self._checkpoint.modality
+
+    @property
     def policy(self) -> Policy | None:
         """A checkpoint has none."""
         return None
@@ -126,7 +138,7 @@ class EagerEngine:
         """What an exit policy would judge by; see ``Engine.signals``."""
         exits = len(self.exit_names)
         chosen = (1.0,) * exits if temperatures is None else checked_temperatures(temperatures, exits)
-        return tuple(map(signals_of, self.exits(inputs), chosen))
+        return tuple(map(self.task.signals, self.exits(inputs), chosen))
 
     def __call__(self, inputs: Float, *, deadline_ms: float | None = None) -> Prediction:
         """Predict with the last exit; a deadline cannot be kept, because the network always runs whole."""

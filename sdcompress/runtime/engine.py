@@ -10,9 +10,11 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from sdcompress.data.preprocess import RawImage
+from sdcompress.modalities import Modality
+from sdcompress.modalities._geometry import RawImage
 from sdcompress.policies._base import Float, Signals
 from sdcompress.schema.manifest import Policy, Preprocess
+from sdcompress.tasks import Task
 
 __all__ = ["Engine", "ExitCost", "Float", "Images", "Names", "Prediction"]
 
@@ -129,6 +131,14 @@ class Engine(Protocol):
     @property
     def preprocess_spec(self) -> Preprocess:
         """From any image to an input."""
+
+    @property
+    def task(self) -> Task:
+        """What its outputs mean."""
+
+    @property
+    def modality(self) -> Modality:
+        """What it is given."""
 
     @property
     def policy(self) -> Policy | None:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sdcompress.data.pictures import open_picture
-from sdcompress.data.preprocess import geometry, normalise
 from sdcompress.errors import InputError
+from sdcompress.modalities._geometry import geometry, normalise
+from sdcompress.modalities._pictures import open_picture
 from sdcompress.policies._base import Float
 from sdcompress.runtime.engine import Images
 from sdcompress.schema.manifest import Preprocess

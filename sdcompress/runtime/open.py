@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from sdcompress import registry
-from sdcompress.artifact.certificate import ExecutionTarget, check_covered, elsewhere
+from sdcompress.artifact.certificate import ExecutionTarget, check_covered, threshold_warning
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.artifact.signature import check_signature
 from sdcompress.checkpoint import Checkpoint
@@ -116,7 +116,7 @@ def check_runs(artifact: Artifact, where: ExecutionTarget, *, allow_uncertified:
     if allow_uncertified:
         return
     check_covered(artifact.manifest, where)
-    if why := elsewhere(artifact.manifest, where):
+    if why := threshold_warning(artifact.manifest, where):
         warnings.warn(why, stacklevel=stacklevel)
 
 

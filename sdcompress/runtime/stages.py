@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sdcompress.policies._base import Float, Signals, signals_of
+from sdcompress.policies._base import Float, Signals
 from sdcompress.runtime.backends._base import Array, Graph
 from sdcompress.schema.manifest import Exit, Manifest
+from sdcompress.tasks import Task, task_of
 
 __all__ = ["Stage", "Tensors", "stages"]
 
@@ -22,11 +23,13 @@ class Stage:
         graphs: what must run, with the names of its inputs and outputs.
         exit: where the stage ends.
         kept: names of what is needed after this exit.
+        task: what the logits mean.
     """
 
     graphs: tuple[tuple[Graph, tuple[str, ...], tuple[str, ...]], ...]
     exit: Exit
     kept: tuple[str, ...]
+    task: Task
 
     def run(self, tensors: Tensors) -> Float:
         """Run the graphs, add their outputs to the tensors and return the exit's logits, [rows, K]."""
@@ -37,9 +40,10 @@ class Stage:
     def signals(self, tensors: Tensors, temperature: float) -> Signals:
         """The exit's signals once it has run: from the graph, if it computes them at this temperature."""
         if self.exit.signals is None or temperature != 1:
-            return signals_of(tensors[self.exit.logits], temperature)
-        values, answer = tensors[self.exit.signals.values], tensors[self.exit.signals.answer]
-        return Signals(values[:, 0], values[:, 1], values[:, 2], answer)
+            return self.task.signals(tensors[self.exit.logits], temperature)
+        values = tensors[self.exit.signals.values]
+        columns = {name: values[:, at] for at, name in enumerate(self.task.signal_names)}
+        return Signals(columns, tensors[self.exit.signals.decision])
 
 
 def stages(manifest: Manifest, graphs: Sequence[Graph]) -> tuple[Stage, ...]:
@@ -53,8 +57,9 @@ def stages(manifest: Manifest, graphs: Sequence[Graph]) -> tuple[Stage, ...]:
         (graph, tuple(tensor.name for tensor in segment.inputs), tuple(tensor.name for tensor in segment.outputs))
         for graph, segment in zip(graphs, manifest.segments, strict=True)
     ]
+    task = task_of(manifest)
     ends = [exit_.segment + 1 for exit_ in manifest.exits]
     return tuple(
-        Stage(tuple(parts[first:end]), exit_, tuple(tensor.name for tensor in manifest.border(position)))
+        Stage(tuple(parts[first:end]), exit_, tuple(tensor.name for tensor in manifest.border(position)), task)
         for position, (exit_, first, end) in enumerate(zip(manifest.exits, [0, *ends], ends, strict=False))
     )

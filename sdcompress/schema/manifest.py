@@ -100,7 +100,7 @@ class ExitSignals(Frozen):
     """What a graph computes of an exit's logits z for the exit policy, p = softmax(z), by the names of its outputs."""
 
     values: str = Field(description="float32 [batch, 3]: the largest p, the second largest, -sum p ln p in nats")
-    answer: str = Field(description="int64 [batch]: the class of the largest logit")
+    decision: str = Field(description="what the exit decides, in the form of the task's targets")
 
 
 class Exit(Frozen):
@@ -117,7 +117,7 @@ class Exit(Frozen):
     @property
     def reads(self) -> set[str]:
         """The tensors that are looked at when it is reached."""
-        return {self.logits} | ({self.signals.values, self.signals.answer} if self.signals else set())
+        return {self.logits} | ({self.signals.values, self.signals.decision} if self.signals else set())
 
 
 class StageTimes(Frozen):

@@ -89,7 +89,7 @@ class Augment:
         return draw
 
     def normalise(self, images: Tensor) -> Tensor:
-        """``(x / 255 - mean) / std``, as ``sdcompress.data.preprocess.normalise`` does.
+        """``(x / 255 - mean) / std``, as ``sdcompress.modalities._geometry.normalise`` does.
 
         Args:
             images: uint8 [B, C, H, W].

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
-from sdcompress.data.preprocess import normalise
 from sdcompress.data.samples import Samples
+from sdcompress.modalities._geometry import normalise
 from sdcompress.models.multiexit import MultiExit
 from sdcompress.schema.manifest import Preprocess
 

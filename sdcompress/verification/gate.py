@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from sdcompress.data.preprocess import normalise
 from sdcompress.errors import ParityError
+from sdcompress.modalities._geometry import normalise
 from sdcompress.onnx_graph.probe import first_not_finite
-from sdcompress.policies._base import SIGNALS_ATOL, signals_of
+from sdcompress.policies._base import SIGNALS_ATOL
 from sdcompress.schema.manifest import ExitSignals, Input, ParityRecord
 from sdcompress.schema.recipe import Export
 from sdcompress.storage import storage_errors
+from sdcompress.tasks import Task
 from sdcompress.verification import parity
 from sdcompress.verification.hard_images import HardLogits, decided_by_rounding, differences
 from sdcompress.verification.sessions import Chain
@@ -36,6 +37,7 @@ class Gate:
         logits: for each exit the checkpoint's logits on them, float32 [N, K].
         hard: for the same exits its logits on blank, saturated and noisy images.
         network_input: the network's input.
+        task: what the logits mean.
         settings: tolerances and the largest batch.
         tick: told how many images were compared.
         threads: of ONNX Runtime; 0 leaves the choice to it.
@@ -48,13 +50,14 @@ class Gate:
         hard: HardLogits,
         *,
         network_input: Input,
+        task: Task,
         settings: Export,
         tick: Callable[[int], None],
         threads: int = 0,
     ) -> None:
         self._images, self._logits, self._hard = images, logits, hard
         self._tick, self._threads = tick, threads
-        self._input, self._settings = network_input, settings
+        self._input, self._task, self._settings = network_input, task, settings
 
     def __call__(
         self, graphs: Mapping[str, bytes], exits: Mapping[str, str], *, out: Path, what: str
@@ -122,7 +125,7 @@ class Gate:
         """
         chain = self._chain(graphs, exits)
         inputs = normalise(self._images, self._input.preprocess)
-        check_signals(chain, inputs, {exits[exit_]: names for exit_, names in signals.items()})
+        check_signals(chain, inputs, {exits[exit_]: names for exit_, names in signals.items()}, self._task)
 
     def findings(self, graphs: Mapping[str, bytes], exits: Mapping[str, str]) -> tuple[parity.Finding, ...]:
         """The figures of each exit, passed or not; nothing is written."""
@@ -163,22 +166,23 @@ def set_aside(out: Path, graphs: Mapping[str, bytes], findings: Sequence[Any]) -
     return folder
 
 
-def check_signals(chain: Chain, inputs: np.ndarray, signals: dict[str, ExitSignals]) -> None:
+def check_signals(chain: Chain, inputs: np.ndarray, signals: dict[str, ExitSignals], task: Task) -> None:
     """Hold the signals in the graphs against numpy's, of the same logits.
 
     Args:
         chain: the graphs.
         inputs: float32 [B, C, H, W], real ones.
         signals: name of the logits -> names of the signals.
+        task: what the logits mean.
 
     Raises:
         ParityError: if they differ.
     """
     tensors = chain.run(inputs)
     for logits, names in signals.items():
-        expected = signals_of(tensors[logits])
-        off = float(np.abs(tensors[names.values] - np.stack(expected[:3], axis=1)).max())
-        others = int((tensors[names.answer] != expected.answer).sum())
+        expected = task.signals(tensors[logits])
+        off = float(np.abs(tensors[names.values] - expected.stacked()).max())
+        others = int((tensors[names.decision] != expected.decision).sum())
         if not off <= SIGNALS_ATOL or others:
             raise ParityError(
                 f"The signals of '{logits}' in the graph are off by {off:.2g}, and {others} of {len(inputs)} answers "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Literal
 
 import numpy as np
@@ -106,13 +107,9 @@ class _Tally:
 
     def _undecided(self, image: Float, exit_: int) -> bool:
         """Whether signals that are a rounding off would decide otherwise at this exit."""
-        signals = self._engine.signals(image)[: exit_ + 1]
-        surer, less = (
-            [Signals(s.best + by, s.second - by, s.entropy - by, s.answer) for s in signals]
-            for by in (np.float32(SIGNALS_ATOL), np.float32(-SIGNALS_ATOL))
-        )
-        gate = self._gates[exit_]
-        return bool(gate(surer)[0] != gate(less)[0])
+        signals, gate = self._engine.signals(image)[: exit_ + 1], self._gates[exit_]
+        steps = product((np.float32(SIGNALS_ATOL), np.float32(-SIGNALS_ATOL)), repeat=len(signals[0].columns))
+        return len({bool(gate([_shifted(exit_, shifts) for exit_ in signals])[0]) for shifts in steps}) > 1
 
     def findings(self, batches: Sequence[int]) -> tuple[Finding, ...]:
         """One for each exit."""
@@ -129,3 +126,9 @@ class _Tally:
             )
         finite = largest if np.isfinite(largest) else None
         return Finding(name, len(rows), tuple(batches), finite, allowed, len(wrong), tuple(wrong[:8]), problem)
+
+
+def _shifted(signals: Signals, shifts: Sequence[np.float32]) -> Signals:
+    """The signals with each column moved by its shift."""
+    columns = zip(signals.columns.items(), shifts, strict=True)
+    return Signals({name: column + shift for (name, column), shift in columns}, signals.decision)

@@ -10,16 +10,17 @@ import numpy as np
 from sdcompress.artifact.card import card_of
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.artifact.signature import check_signature
-from sdcompress.artifact.weights import contradiction, stored
+from sdcompress.artifact.weights import contradiction, stored_weights
 from sdcompress.certification.verify_certificate import recompute
-from sdcompress.data.preprocess import normalise
 from sdcompress.errors import ArtifactError, ParityError
-from sdcompress.policies._base import SIGNALS_ATOL, Float, signals_of
+from sdcompress.modalities._geometry import normalise
+from sdcompress.policies._base import SIGNALS_ATOL, Float
 from sdcompress.runtime.backends.onnxruntime import load
 from sdcompress.runtime.engine import Engine
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.manifest import Certificate, OneGraph
 from sdcompress.schema.report import CertificateVerdict, ExitVerdict, VerifyReport
+from sdcompress.tasks import task_of
 from sdcompress.verification import parity
 from sdcompress.verification.one_graph_parity import agreement, graph_batches
 from sdcompress.verification.proof import claimed, proved
@@ -98,7 +99,7 @@ def _check_precisions(opened: Artifact) -> None:
     for precision in manifest.precisions:
         files = [segment for segment in segments if segment.precision == precision]
         try:
-            why = contradiction(precision, [stored(opened.file(segment).read_bytes()) for segment in files])
+            why = contradiction(precision, [stored_weights(opened.file(segment).read_bytes()) for segment in files])
         except ValueError as error:
             why = str(error)
         if why:
@@ -144,9 +145,13 @@ def _check_one_graph(opened: Artifact, one_graph: OneGraph, engine: Engine, inpu
 def _check_signals(opened: Artifact, engine: Engine, inputs: Float, logits: Float) -> None:
     """What exits are judged by must be what their logits say."""
     plain = engine.signals(inputs, (1.0,) * len(logits))
-    for exit_, found, expected in zip(opened.manifest.exits, plain, map(signals_of, logits), strict=True):
-        off = max(_largest(one - other) for one, other in zip(found[:3], expected[:3], strict=True))
-        others = int((found.answer != expected.answer).sum())
+    for exit_, found, expected in zip(
+        opened.manifest.exits, plain, map(task_of(opened.manifest).signals, logits), strict=True
+    ):
+        off = max(
+            _largest(one - other) for one, other in zip(found.columns.values(), expected.columns.values(), strict=True)
+        )
+        others = int((found.decision != expected.decision).sum())
         if off > SIGNALS_ATOL or others:
             raise ParityError(
                 f"The signals of the exit '{exit_.name}' of '{opened.path}' are not those of its logits on this "

@@ -14,7 +14,7 @@ from PIL import Image
 
 from sdcompress.artifact.example import example
 from sdcompress.artifact.read import open_artifact
-from sdcompress.data.preprocess import geometry, normalise
+from sdcompress.modalities._geometry import geometry, normalise
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.manifest import Preprocess
 

@@ -13,7 +13,7 @@ import pytest
 from google.protobuf.descriptor import Descriptor
 from onnx import TensorProto, helper, numpy_helper
 
-from sdcompress.artifact.external import WAYS, check_no_external_data
+from sdcompress.artifact.external import SUBMESSAGES, check_no_external_data
 from sdcompress.artifact.read import open_artifact
 from sdcompress.artifact.write import entry, seal
 from sdcompress.errors import ArtifactError
@@ -129,7 +129,7 @@ def test_every_way_from_a_model_to_a_tensor_is_followed() -> None:
         for name, fields in all_ways.items()
         if name in leading
     }
-    assert {**expected, "TensorProto": {}} == WAYS
+    assert {**expected, "TensorProto": {}} == SUBMESSAGES
 
 
 def test_a_file_that_is_no_graph_is_refused_whatever_it_claims(tmp_path: Path) -> None:

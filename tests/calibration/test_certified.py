@@ -16,9 +16,9 @@ from sdcompress.certification.calibration_split import draw_parts
 from sdcompress.certification.certify import losses
 from sdcompress.certification.p_values import betting_p_value, binomial_p_value
 from sdcompress.certification.verify_certificate import recompute
-from sdcompress.data.preprocess import normalise
 from sdcompress.data.samples import ArraySamples, Subset
 from sdcompress.errors import DataError, UsageError, VerificationError
+from sdcompress.modalities._geometry import normalise
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Certificate, Manifest, Policy
@@ -120,7 +120,7 @@ def test_without_labels_disagreement_is_certified_exactly(tiny_artifact: Build, 
     assert level.p_values[level.certified - 1] == pytest.approx(binomial_p_value(differ, 3334, 0.05), rel=1e-9)
     assert recompute(open_artifact(out)) == certificate
     text = (out / "README.md").read_text(encoding="utf-8")
-    assert "at most 5 % are not what the last exit says" in text
+    assert "at most 5 % differ from the last exit" in text
 
 
 def test_no_certificate_is_an_outcome_and_nobody_leaves(

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from signals import signals_of
 
 from sdcompress.calibration.calibrate import check_policy
 from sdcompress.calibration.observe import fit_policy, observe
 from sdcompress.calibration.temperature import fit_temperature
 from sdcompress.data.samples import ArraySamples
 from sdcompress.errors import UnknownNameError, UsageError
-from sdcompress.policies._base import signals_of
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.recipe import Calibrate
 
@@ -63,7 +63,7 @@ def test_a_temperature_that_orders_the_samples_better_is_kept() -> None:
     assert early == fit_temperature(engine.exits(samples.images(np.arange(100)) / np.float32(255))[0], samples.labels)
     assert early < 0.6
     assert final == 1
-    assert signals[0].best[:4].max() < signals[0].best[4:].min()  # the signals are those at the temperature
+    assert signals[0]["max_prob"][:4].max() < signals[0]["max_prob"][4:].min()
     assert right[0].tolist() == [False] * 4 + [True] * 96
 
 

@@ -16,8 +16,7 @@ from onnx import numpy_helper
 from sdcompress.artifact.certificate import ExecutionTarget, check_covered
 from sdcompress.artifact.evidence import Evidence
 from sdcompress.artifact.read import open_artifact
-from sdcompress.artifact.rewrite import rewrite
-from sdcompress.artifact.write import entry, staged
+from sdcompress.artifact.write import entry, rewrite, staged
 from sdcompress.calibration.calibrate import calibrate
 from sdcompress.calibration.thresholds import NEVER
 from sdcompress.certification.calibration_split import draw_parts

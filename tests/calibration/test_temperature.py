@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdcompress.calibration.temperature import fit_temperature
-from sdcompress.evaluation.metrics import nll
+from sdcompress.tasks._probabilities import nll
 
 
 def test_two_classes_by_hand() -> None:

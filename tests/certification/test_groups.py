@@ -296,8 +296,8 @@ def test_every_calibration_with_labels_warns_of_a_class_that_pays(
 ) -> None:
     samples, artifact = tiny_network.samples(3000), tiny_artifact()
     found = exit_signals(open_engine(artifact, threads=1), samples)
-    right = np.stack([exit_.answer == samples.labels for exit_ in found])
-    certain = found[0].best > np.quantile(found[0].best, 0.3)
+    right = np.stack([exit_.decision == samples.labels for exit_ in found])
+    certain = found[0]["max_prob"] > np.quantile(found[0]["max_prob"], 0.3)
     rare = np.flatnonzero((samples.labels == 2) & right[-1] & ~right[0] & certain)[:40]
     chosen = Subset(samples, np.sort(np.concatenate([np.flatnonzero((samples.labels != 2) & right.all(axis=0)), rare])))
     settings = recipe.Calibrate(max_drop=0.02, temperature=False, **wish)

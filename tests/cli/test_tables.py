@@ -31,7 +31,7 @@ def test_an_evaluation_shows_every_class_and_says_when_only_the_majority_is_know
     rare = next(line for line in said.splitlines() if "rare" in line)
     assert "54" in rare
     assert "0.00 %" in rare
-    assert "caution: net answers 'common', the commonest class, on every image: balanced accuracy 50.00 %." in said
+    assert "caution: net predicts 'common', the commonest class, for every image: balanced accuracy 50.00 %." in said
 
 
 def test_a_benchmark_shows_the_run_and_the_time_end_to_end(capsys: pytest.CaptureFixture[str]) -> None:
@@ -62,6 +62,7 @@ def test_a_benchmark_shows_the_run_and_the_time_end_to_end(capsys: pytest.Captur
     assert [cell.strip() for cell in early.strip("│").split("│")][5:8] == ["0.030", "0.160", "0.190"]
     assert "mean 2.90x [2.80, 3.00] (faster), p50 2.90x [2.80, 3.00], end to end 1.30x [1.28, 1.32]" in said
     assert (
-        "The times of early (single-stream, batch 1) are not steady: calls drifted by +9 %. This is the machine" in said
+        "The times of early (single-stream, batch 1) are not steady: calls drifted by +9 %. The machine causes this"
+        in said
     )
     assert "preparation: from decoded images" in said

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sdcompress.data.preprocess import normalise
 from sdcompress.data.samples import ArraySamples
 from sdcompress.errors import DataError, VerificationError
 from sdcompress.evaluation.evaluate import _Answers, evaluate, exit_logits
-from sdcompress.evaluation.metrics import calibration_error, ece, nll, softmax
 from sdcompress.evaluation.paired import accuracy_difference, pack
+from sdcompress.modalities._geometry import normalise
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.report import Evaluation
+from sdcompress.tasks._probabilities import calibration_error, ece, nll, softmax
 
 Write = Callable[..., Path]
 FACTS = {"kind": "artifact", "name": "tiny", "source": "here", "digest": "0" * 64, "data": "shapes", "split": "test"}

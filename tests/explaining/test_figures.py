@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sdcompress.explaining.figures import Case
+from sdcompress.explaining.figures import ExitAnalysis
 from sdcompress.explaining.outcomes import Outcomes
 from sdcompress.explaining.timing import Timing
 
@@ -20,7 +20,7 @@ SCORES = np.array([[0.9] * 6 + [0.4] * 4, [0.8] * 10], np.float32)
 LABELS = np.array([0] * 5 + [1] * 5)
 
 
-def case(thresholds: tuple[float, ...] | None, **changed: Any) -> Case:
+def case(thresholds: tuple[float, ...] | None, **changed: Any) -> ExitAnalysis:
     found = Outcomes(SCORES, np.concatenate([SCORES, SCORES[-1:]]), RIGHT, LABELS)
     fields = {
         "shared": False,
@@ -28,7 +28,7 @@ def case(thresholds: tuple[float, ...] | None, **changed: Any) -> Case:
         "timing": Timing(TURNS, NOTHING),
         "macs": np.array([10.0, 20.0, 40.0]),
     }
-    return Case(names=NAMES, thresholds=thresholds, **{**fields, **changed})
+    return ExitAnalysis(names=NAMES, thresholds=thresholds, **{**fields, **changed})
 
 
 def test_the_policy_wins_where_it_is_faster_than_the_exit_that_is_as_accurate() -> None:
@@ -131,4 +131,4 @@ def test_oracle_and_overthinking() -> None:
     assert whole is not None
     assert whole.wasteful == 0.9
     assert whole.wasted_ms == pytest.approx(0.6 * 3 + 0.3 * 2)
-    assert here.overthinking(here.left).wasteful == 0  # type: ignore[union-attr]
+    assert here.overthinking(here.exit_index).wasteful == 0  # type: ignore[union-attr]

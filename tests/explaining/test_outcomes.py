@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sdcompress.data.preprocess import normalise
 from sdcompress.data.samples import ArraySamples
 from sdcompress.errors import DataError
-from sdcompress.evaluation.metrics import softmax
 from sdcompress.explaining.outcomes import collect
+from sdcompress.modalities._geometry import normalise
 from sdcompress.policies import leave
 from sdcompress.policies.margin import Margin
 from sdcompress.policies.max_prob import MaxProb
 from sdcompress.runtime.open import open_engine
+from sdcompress.tasks._probabilities import softmax
 
 Write = Callable[..., Path]
 TEMPERATURES = (2.0, 1.0, 0.5)

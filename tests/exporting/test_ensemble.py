@@ -11,10 +11,10 @@ import torch
 
 from sdcompress.artifact.read import open_artifact
 from sdcompress.checkpoint import open_checkpoint
-from sdcompress.data.preprocess import normalise
 from sdcompress.evaluation.trained_model import open_trained_model
 from sdcompress.exporting.exit_selection import Target
 from sdcompress.exporting.export import export_all
+from sdcompress.modalities._geometry import normalise
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.recipe import Export
 from sdcompress.verification.verify import verify
@@ -67,7 +67,7 @@ def test_scores_golden_samples_and_signals_are_those_of_the_ensemble(
     engine = open_engine(folder / "cascade", threads=1)
     p = np.exp(expected[1])
     p /= p.sum(1, keepdims=True)
-    np.testing.assert_allclose(engine.signals(engine.preprocess(images))[1].best, p.max(1), atol=1e-5)
+    np.testing.assert_allclose(engine.signals(engine.preprocess(images))[1]["max_prob"], p.max(1), atol=1e-5)
 
 
 def test_the_sum_crosses_the_borders_and_nothing_is_computed_twice(folder: Path) -> None:

@@ -9,17 +9,18 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from signals import TASK
 
 from sdcompress.api import export
 from sdcompress.artifact.read import open_artifact
 from sdcompress.checkpoint import open_checkpoint
-from sdcompress.data.preprocess import normalise
 from sdcompress.errors import UnknownNameError, UsageError
 from sdcompress.evaluation.trained_model import open_trained_model
 from sdcompress.exporting.exit_selection import Target, kept_exits
 from sdcompress.exporting.export import export_all
 from sdcompress.exporting.graph import all_exits
 from sdcompress.exporting.layout import cut
+from sdcompress.modalities._geometry import normalise
 from sdcompress.models.build import build
 from sdcompress.onnx_graph.partition import segments, serialize
 from sdcompress.options import Options
@@ -68,7 +69,7 @@ def test_any_choice_gives_the_logits_of_the_whole_chain(
 ) -> None:
     every = [f"{name}_logits" for name in KNOWN]
     pieces = segments(resnet, every)
-    found = cut(resnet, layout, kept)  # type: ignore[arg-type]
+    found = cut(resnet, layout, kept, TASK)  # type: ignore[arg-type]
     assert len(found.models) == (len(kept) if layout == "cascade" else 1)
     images = np.random.default_rng(0).normal(size=(5, 3, SIDE, SIDE)).astype(np.float32)
     chain = Chain([serialize(piece) for piece in pieces], network_input="input", logits=every, threads=1)

@@ -21,11 +21,11 @@ from PIL import Image
 from sdcompress.api import export
 from sdcompress.artifact.read import open_artifact
 from sdcompress.checkpoint import open_checkpoint
-from sdcompress.data.preprocess import normalise
 from sdcompress.errors import OutputExistsError, ParityError, UnknownNameError, UsageError
 from sdcompress.evaluation.trained_model import open_trained_model
 from sdcompress.exporting.exit_selection import Target
 from sdcompress.exporting.export import export_all
+from sdcompress.modalities._geometry import normalise
 from sdcompress.options import Options
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.recipe import Export

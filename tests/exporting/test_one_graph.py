@@ -20,10 +20,10 @@ from PIL import Image
 from sdcompress.artifact.read import open_artifact
 from sdcompress.artifact.write import entry, seal
 from sdcompress.calibration.calibrate import calibrate
-from sdcompress.data.preprocess import normalise
 from sdcompress.errors import DataError, ParityError, UsageError, VerificationError
 from sdcompress.exporting import one_graph
 from sdcompress.exporting.one_graph import Host, export_one_graph
+from sdcompress.modalities._geometry import normalise
 from sdcompress.onnx_graph import merge
 from sdcompress.options import Options
 from sdcompress.runtime.open import open_engine

@@ -18,7 +18,7 @@ from sdcompress.api import export
 from sdcompress.artifact.read import open_artifact
 from sdcompress.artifact.write import seal
 from sdcompress.calibration.calibrate import calibrate
-from sdcompress.data.preprocess import geometry, normalise
+from sdcompress.modalities._geometry import geometry, normalise
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema import engines, graphs, recipe
 from sdcompress.schema import manifest as schema

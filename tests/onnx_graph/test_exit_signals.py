@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from onnx import TensorProto, helper
+from signals import TASK, signals_of
 
 from sdcompress.errors import ParityError
 from sdcompress.onnx_graph.exit_signals import add_signals
 from sdcompress.onnx_graph.partition import serialize
-from sdcompress.policies._base import signals_of
 from sdcompress.schema.manifest import ExitSignals
 from sdcompress.verification.gate import check_signals
 from sdcompress.verification.sessions import Chain
@@ -32,7 +32,7 @@ def network() -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
 
-MODEL, NAMES = add_signals(network(), "exit1", "exit1_logits", batch="batch")
+MODEL, NAMES = add_signals(network(), "exit1", "exit1_logits", TASK, batch="batch")
 CHAIN = Chain([serialize(MODEL)], network_input="input", logits=["exit1_logits"])
 
 
@@ -41,16 +41,16 @@ CHAIN = Chain([serialize(MODEL)], network_input="input", logits=["exit1_logits"]
 def test_for_any_logits(logits: np.ndarray) -> None:
     tensors = CHAIN.run(logits)
     expected = signals_of(logits)
-    np.testing.assert_allclose(tensors[NAMES.values], np.stack(expected[:3], axis=1), atol=1e-5)
-    assert tensors[NAMES.answer].tolist() == expected.answer.tolist()
-    check_signals(CHAIN, logits, {"exit1_logits": NAMES})
+    np.testing.assert_allclose(tensors[NAMES.values], expected.stacked(), atol=1e-5)
+    assert tensors[NAMES.decision].tolist() == expected.decision.tolist()
+    check_signals(CHAIN, logits, {"exit1_logits": NAMES}, TASK)
 
 
 @pytest.mark.parametrize("logits", [[[1.0] * CLASSES], [[0, 5, 5, 0, 5, 0, 0]], [[1e4, -1e4, 0, 0, 0, 0, 0]]])
 def test_ties_and_extremes(logits: list[list[float]]) -> None:
     tensors, expected = CHAIN.run(np.float32(logits)), signals_of(np.float32(logits))
-    np.testing.assert_allclose(tensors[NAMES.values], np.stack(expected[:3], axis=1), atol=1e-5)
-    assert tensors[NAMES.answer].tolist() == expected.answer.tolist()
+    np.testing.assert_allclose(tensors[NAMES.values], expected.stacked(), atol=1e-5)
+    assert tensors[NAMES.decision].tolist() == expected.decision.tolist()
 
 
 def test_what_is_not_a_number_stays_none() -> None:
@@ -61,8 +61,8 @@ def test_what_is_not_a_number_stays_none() -> None:
 
 
 def test_the_names_say_what_they_are_and_the_logits_stay() -> None:
-    assert ExitSignals(values="exit1_signals", answer="exit1_answer") == NAMES
-    assert [output.name for output in MODEL.graph.output] == ["exit1_logits", "exit1_signals", "exit1_answer"]
+    assert ExitSignals(values="exit1_signals", decision="exit1_decision") == NAMES
+    assert [output.name for output in MODEL.graph.output] == ["exit1_logits", "exit1_signals", "exit1_decision"]
     assert [output.name for output in network().graph.output] == ["exit1_logits"]  # the given model is left alone
 
 
@@ -70,10 +70,10 @@ def test_signals_of_other_logits_are_found() -> None:
     off = onnx.ModelProto()
     off.CopyFrom(MODEL)
     next(node for node in off.graph.node if node.op_type == "Neg").op_type = "Abs"  # entropy is -sum: Abs is as good
-    check_signals(Chain([serialize(off)], network_input="input", logits=["exit1_logits"]), *_example())
+    check_signals(Chain([serialize(off)], network_input="input", logits=["exit1_logits"]), *_example(), TASK)
     next(node for node in off.graph.node if node.op_type == "Exp").op_type = "Neg"
     with pytest.raises(ParityError, match="exit1_logits"):
-        check_signals(Chain([serialize(off)], network_input="input", logits=["exit1_logits"]), *_example())
+        check_signals(Chain([serialize(off)], network_input="input", logits=["exit1_logits"]), *_example(), TASK)
 
 
 def _example() -> tuple[np.ndarray, dict[str, ExitSignals]]:

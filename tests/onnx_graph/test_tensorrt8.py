@@ -11,6 +11,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
+from signals import TASK
 from torch import Tensor, nn
 
 from sdcompress.exporting.exit_selection import Target
@@ -139,7 +140,7 @@ def test_segments_with_signals_are_made_of_what_tensorrt_8_5_knows(name: str, he
     net = build(Model(name=name), Exits(auto=1, head=head), classes=7, image=(3, side, side)).eval()
     model = all_exits(net.logits_only(), net.exit_names, (3, side, side), opset=16)
     first, last = segments(model, [f"{exit_}_logits" for exit_ in net.exit_names])
-    first, _ = add_signals(first, net.exit_names[0], f"{net.exit_names[0]}_logits", batch="batch")
+    first, _ = add_signals(first, net.exit_names[0], f"{net.exit_names[0]}_logits", TASK, batch="batch")
     assert set(operators(first)) | set(operators(last)) <= TENSORRT_8_5 - {"InstanceNormalization"}
     assert unknown_to_8_5({"segment-0.onnx": first, "segment-1.onnx": last}) == ""
     (top,) = [node for node in first.graph.node if node.op_type == "TopK"]

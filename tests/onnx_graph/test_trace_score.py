@@ -12,29 +12,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from onnx import TensorProto, helper
+from signals import TASK, signals_of
+from signals import signals as of_columns
 
 from sdcompress import registry
 from sdcompress.errors import UsageError
 from sdcompress.onnx_graph.partition import serialize
 from sdcompress.onnx_graph.trace_score import trace_score
 from sdcompress.policies import ROOM, policy_class
-from sdcompress.policies._base import ExitPolicy, Signals, signals_of
+from sdcompress.policies._base import ExitPolicy, Signals
 from sdcompress.schema.manifest import ExitSignals
 from sdcompress.verification.sessions import Chain
 
 EXITS = 9  # patience wants eight
-NAMES = [ExitSignals(values=f"values-{k}", answer=f"answer-{k}") for k in range(EXITS)]
+NAMES = [ExitSignals(values=f"values-{k}", decision=f"answer-{k}") for k in range(EXITS)]
 NUMBER = st.one_of(st.floats(0, 1, width=32), st.sampled_from([0.0, 0.5, 1.0, float("nan")]))
 
 
 def graph(policy: ExitPolicy, exit_: int) -> Callable[[Sequence[Signals]], np.ndarray]:
     """The traced score as a function of the exits' signals."""
-    nodes, constants, score = trace_score(policy, exit_, NAMES[: exit_ + 1], "score")
+    nodes, constants, score = trace_score(policy, exit_, NAMES[: exit_ + 1], TASK.signal_names, "score")
     nodes.append(helper.make_node("Identity", [score], ["out"]))
     inputs = []
     for names in NAMES[: exit_ + 1]:
         inputs.append(helper.make_tensor_value_info(names.values, TensorProto.FLOAT, ["batch", 3]))
-        inputs.append(helper.make_tensor_value_info(names.answer, TensorProto.INT64, ["batch"]))
+        inputs.append(helper.make_tensor_value_info(names.decision, TensorProto.INT64, ["batch"]))
     outputs = [helper.make_tensor_value_info("out", TensorProto.FLOAT, ["batch"])]
     model = helper.make_model(
         helper.make_graph(nodes, "score", inputs, outputs, constants),
@@ -45,8 +47,8 @@ def graph(policy: ExitPolicy, exit_: int) -> Callable[[Sequence[Signals]], np.nd
     (session,) = Chain([serialize(model)], network_input="", logits=[])._sessions
 
     def run(signals: Sequence[Signals]) -> np.ndarray:
-        feed = {names.values: np.stack(s[:3], axis=1) for names, s in zip(NAMES, signals, strict=False)}
-        feed |= {names.answer: s.answer for names, s in zip(NAMES, signals, strict=False)}
+        feed = {names.values: s.stacked() for names, s in zip(NAMES, signals, strict=False)}
+        feed |= {names.decision: s.decision for names, s in zip(NAMES, signals, strict=False)}
         return np.asarray(session.run(["out"], feed)[0])
 
     return run
@@ -61,7 +63,7 @@ def fitted() -> dict[str, ExitPolicy]:
         logits = rng.normal(size=(400, 5)).astype(np.float32)
         logits[np.arange(400), labels] += 0.4 * (exit_ + 1)
         found.append(signals_of(logits))
-        right.append(found[-1].answer == labels)
+        right.append(found[-1].decision == labels)
     return {kind: policy_class(kind).fit(found, np.stack(right)) for kind in registry.names(ROOM)}
 
 
@@ -76,7 +78,7 @@ def test_every_policy_on_any_signals(kind: str, exit_: int, data: st.DataObject)
     rows = data.draw(st.integers(1, 9))
     numbers = data.draw(arrays.arrays(np.float32, (exit_ + 1, 3, rows), elements=NUMBER))
     answers = data.draw(arrays.arrays(np.int64, (exit_ + 1, rows), elements=st.integers(0, 2)))
-    signals = [Signals(*columns, answer) for columns, answer in zip(numbers, answers, strict=True)]
+    signals = [of_columns(*columns, answer) for columns, answer in zip(numbers, answers, strict=True)]
     with np.errstate(invalid="ignore"):
         expected = POLICIES[kind].score(exit_, signals)
     np.testing.assert_allclose(TRACED[kind, exit_](signals), expected, rtol=2e-6, atol=1e-6)  # NaN equals NaN
@@ -87,7 +89,7 @@ def test_what_is_on_the_edge_of_a_bin_is_in_the_same_bin(exit_: int) -> None:
     policy = POLICIES["pcee"]
     edges = np.float32(policy.parameters["edges"][exit_])
     best = np.concatenate([edges, np.nextafter(edges, np.float32(0)), np.nextafter(edges, np.float32(2))])
-    signals = [Signals(best, best, best, np.zeros(len(best), np.int64))] * (exit_ + 1)
+    signals = [of_columns(best, best, best, np.zeros(len(best), np.int64))] * (exit_ + 1)
     np.testing.assert_array_equal(TRACED["pcee", exit_](signals), policy.score(exit_, signals))
 
 
@@ -96,36 +98,36 @@ class Foreign(ExitPolicy):
 
     def score(self, exit_: int, signals: Sequence[Signals]) -> Any:
         now = signals[-1]
-        sure = (now.best - now.second) / 2 + 0.5 * np.sqrt(abs(now.best - 0.25))
-        sure = sure * (now.best > 0.1) + 0.125 * np.logical_or(now.answer == 0, now.second <= 0.2)
-        return np.minimum(1, sure) - 1e-3 * np.logical_not(now.best < exit_)
+        sure = (now["max_prob"] - now["second_prob"]) / 2 + 0.5 * np.sqrt(abs(now["max_prob"] - 0.25))
+        sure = sure * (now["max_prob"] > 0.1) + 0.125 * np.logical_or(now.decision == 0, now["second_prob"] <= 0.2)
+        return np.minimum(1, sure) - 1e-3 * np.logical_not(now["max_prob"] < exit_)
 
 
 class Promoting(ExitPolicy):
     """Where numpy computes in float64, so does the graph: a class plus a number."""
 
     def score(self, exit_: int, signals: Sequence[Signals]) -> Any:
-        return (signals[-1].answer + signals[-1].best) / 7
+        return (signals[-1].decision + signals[-1]["max_prob"]) / 7
 
 
 @pytest.mark.parametrize("policy", [Foreign(), Promoting()])
 def test_a_policy_of_somebody_else(policy: ExitPolicy) -> None:
     rng = np.random.default_rng(0)
-    signals = [Signals(*rng.random((3, 50), np.float32), rng.integers(0, 3, 50)) for _ in range(2)]
+    signals = [of_columns(*rng.random((3, 50), np.float32), rng.integers(0, 3, 50)) for _ in range(2)]
     np.testing.assert_allclose(graph(policy, 1)(signals), np.float32(policy.score(1, signals)), rtol=1e-6)
 
 
 @pytest.mark.parametrize(
     ("score", "why"),
     [
-        (lambda now: np.tanh(now.best), "tanh"),
-        (lambda now: np.maximum.accumulate(now.best), "accumulate"),
-        (lambda now: np.multiply(now.best, 2, where=now.best > 0), "multiply with where"),
-        (lambda now: now.best.clip(0, 1), "clip"),
-        (lambda now: np.add(now.best > 0, now.second > 0), "add of bool, bool"),
-        (lambda now: now.best + np.zeros(3, np.float32), r"an array of shape \(3,\)"),
+        (lambda now: np.tanh(now["max_prob"]), "tanh"),
+        (lambda now: np.maximum.accumulate(now["max_prob"]), "accumulate"),
+        (lambda now: np.multiply(now["max_prob"], 2, where=now["max_prob"] > 0), "multiply with where"),
+        (lambda now: now["max_prob"].clip(0, 1), "clip"),
+        (lambda now: np.add(now["max_prob"] > 0, now["second_prob"] > 0), "add of bool, bool"),
+        (lambda now: now["max_prob"] + np.zeros(3, np.float32), r"an array of shape \(3,\)"),
         (lambda now: np.ones(4, np.float32), "does not depend on the signals"),
-        (lambda now: np.exp(now.best > 0), "exp of float16"),
+        (lambda now: np.exp(now["max_prob"] > 0), "exp of float16"),
     ],
 )
 def test_what_cannot_be_traced_is_said(score: Callable[[Signals], Any], why: str) -> None:
@@ -134,4 +136,4 @@ def test_what_cannot_be_traced_is_said(score: Callable[[Signals], Any], why: str
             return score(signals[-1])
 
     with pytest.raises(UsageError, match=rf"(?s)Strange cannot be put into a graph: .*{why}.*allowed: numpy's add"):
-        trace_score(Strange(), 0, NAMES[:1], "score")
+        trace_score(Strange(), 0, NAMES[:1], TASK.signal_names, "score")

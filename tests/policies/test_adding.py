@@ -52,10 +52,10 @@ def test_a_policy_of_somebody_elses(tiny_artifact: Callable[..., Path], tiny_net
     images = tiny_network.samples(400, seed=5).images(np.arange(400))
     inputs = engine.preprocess(images)
     one, two, _ = engine.signals(inputs)
-    mean = np.sqrt(two.best * one.best) * np.where(one.answer == two.answer, 1, 0.5)
+    mean = np.sqrt(two["max_prob"] * one["max_prob"]) * np.where(one.decision == two.decision, 1, 0.5)
     first, second = manifest.policy.thresholds
-    expected = np.where(one.best >= first, 0, np.where(mean >= second, 1, 2))
+    expected = np.where(one["max_prob"] >= first, 0, np.where(mean >= second, 1, 2))
     left = engine(inputs).exit_index
-    near = np.minimum(np.abs(one.best - first), np.abs(mean - second)) < 1e-5
+    near = np.minimum(np.abs(one["max_prob"] - first), np.abs(mean - second)) < 1e-5
     np.testing.assert_array_equal(left[~near], expected[~near])
     assert set(left.tolist()) == {0, 1, 2}

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from signals import signals as of_columns
+from signals import signals_of
 
 from sdcompress import registry
 from sdcompress.errors import ArtifactError
 from sdcompress.policies import ROOM, policy_class, restore, scores
-from sdcompress.policies._base import Signals, signals_of
+from sdcompress.policies._base import Signals
 from sdcompress.policies.learned import Learned
 from sdcompress.policies.pcee import BINS, Pcee
 
@@ -26,7 +29,11 @@ def signals(best: Sequence[float], answer: Sequence[int] | None = None) -> Signa
     p = np.float32(best)
     rest = np.float32(1) - p
     entropy = -(p * np.log(p) + np.where(rest > 0, rest * np.log(np.maximum(rest, 1e-30)), 0))
-    return Signals(p, rest, entropy.astype(np.float32), np.array(answer if answer is not None else [0] * len(p)))
+    return of_columns(p, rest, entropy.astype(np.float32), np.array(answer if answer is not None else [0] * len(p)))
+
+
+def changed(of: Signals, **columns: np.ndarray) -> Signals:
+    return Signals({**of.columns, **columns}, of.decision)
 
 
 def made(exits: int = 9, samples: int = 400) -> tuple[tuple[Signals, ...], np.ndarray]:
@@ -38,7 +45,7 @@ def made(exits: int = 9, samples: int = 400) -> tuple[tuple[Signals, ...], np.nd
         logits = rng.normal(size=(samples, 5)).astype(np.float32)
         logits[np.arange(samples), labels] += 0.4 * (exit_ + 1)
         found.append(signals_of(logits))
-        right.append(found[-1].answer == labels)
+        right.append(found[-1].decision == labels)
     return tuple(found), np.stack(right)
 
 
@@ -102,7 +109,7 @@ def test_learned_lets_the_hopeless_go_where_max_prob_keeps_them() -> None:
     final = np.repeat([False, True, True], 500)
     early = np.concatenate([np.zeros(500, bool), rng.random(500) < 0.4, np.ones(500, bool)])
     # the lowest confidences lose nothing, because nobody gets them right; entropy tells them apart: many classes
-    now = signals(best)._replace(entropy=np.float32(np.repeat([2.2, 0.7, 0.1], 500)))
+    now = changed(signals(best), entropy=np.float32(np.repeat([2.2, 0.7, 0.1], 500)))
     policy = Learned.fit([now, now], np.stack([early, final]))
     score = policy.score(0, [now])
     assert score[:500].mean() > 0.9
@@ -126,7 +133,7 @@ def test_every_policy_gives_float32_in_0_to_1_and_comes_back_from_its_parameters
     assert ((score >= 0) & (score <= 1)).all()
     np.testing.assert_array_equal(scores(restore(kind, policy.parameters), found), score)
     for exit_ in range(8):  # what one row gets is its own affair
-        alone = [Signals(*(column[7:8] for column in earlier)) for earlier in found[: exit_ + 1]]
+        alone = [earlier.map(itemgetter(slice(7, 8))) for earlier in found[: exit_ + 1]]
         assert policy.score(exit_, alone)[0] == score[exit_, 7]
         if not policy.history:
             np.testing.assert_array_equal(policy.score(exit_, [found[exit_]]), score[exit_])
@@ -137,7 +144,8 @@ def test_a_gate_is_the_score_at_its_threshold_to_the_bit(kind: str) -> None:
     found, right = made()
     policy = policy_class(kind).fit(found, right)
     nothing = [
-        one._replace(best=np.full_like(one.best, np.nan), entropy=np.full_like(one.best, np.nan)) for one in found
+        Signals({name: np.full_like(column, np.nan) for name, column in one.columns.items()}, one.decision)
+        for one in found
     ]
     for exit_ in range(8):
         score = policy.score(exit_, found[: exit_ + 1])
@@ -166,7 +174,7 @@ def test_pcees_gate_is_its_score_whatever_a_manifest_says(
         edges, levels = sorted(edges), sorted(levels)
     policy = Pcee([edges], [levels])
     best = np.float32([0, 1, np.nan, *edges, *np.nextafter(np.float32(edges), np.float32(0)), 0.3, 0.7])
-    now = [signals([0.5] * len(best))._replace(best=best)]
+    now = [changed(signals([0.5] * len(best)), max_prob=best)]
     np.testing.assert_array_equal(policy.gate(0, np.float32(least))(now), policy.score(0, now) >= np.float32(least))
 
 
@@ -174,7 +182,7 @@ def test_pcees_gate_is_its_score_whatever_a_manifest_says(
 def test_what_is_not_a_number_scores_nan(kind: str) -> None:
     found, right = made()
     policy = policy_class(kind).fit(found, right)
-    nothing = Signals(*(np.full(1, np.nan, np.float32),) * 3, np.zeros(1, np.int64))
+    nothing = of_columns(*(np.full(1, np.nan, np.float32),) * 3, np.zeros(1, np.int64))
     with np.errstate(invalid="ignore"):
         assert np.isnan(policy.score(1, [nothing, nothing])).all()
 

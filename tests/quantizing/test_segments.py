@@ -11,6 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from signals import TASK
 
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.artifact.write import entry, seal
@@ -75,7 +76,7 @@ def test_a_segment_in_another_precision_is_refused(tiny_artifact: Callable) -> N
 
 
 def test_signals_are_left_out_and_appended_as_they_were(residual: onnx.ModelProto) -> None:
-    whole, names = add_signals(residual, "exit1", "exit1_logits", batch="batch")
+    whole, names = add_signals(residual, "exit1", "exit1_logits", TASK, batch="batch")
     bare = plain(whole, [names])
     assert [v.name for v in bare.graph.output] == ["border", "exit1_logits"]
     assert not {"LogSoftmax", "TopK", "ArgMax"} & {node.op_type for node in bare.graph.node}
@@ -84,7 +85,7 @@ def test_signals_are_left_out_and_appended_as_they_were(residual: onnx.ModelProt
     assert again.graph.output == whole.graph.output
     tails = [
         [node for node in model.graph.node if any("exit1_logits" in name for name in node.input)]
-        + [node for node in model.graph.node if node.output[0] in (names.values, names.answer)]
+        + [node for node in model.graph.node if node.output[0] in (names.values, names.decision)]
         for model in (again, whole)
     ]
     assert tails[0] == tails[1]

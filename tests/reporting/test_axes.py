@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from sdcompress.reporting._axes import label_log_axis, log_ticks
+from sdcompress.reporting._figure import label_log_axis, log_ticks
 
 
 @pytest.mark.parametrize(

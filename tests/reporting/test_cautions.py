@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from sdcompress.reporting.build import build
-from sdcompress.reporting.cautions import cautions
-from sdcompress.reporting.noise import noise
+from sdcompress.reporting.cautions import cautions, noise
 from sdcompress.schema.report import BenchReport, ClassScore, Evaluation, Report
 
 
@@ -35,7 +34,7 @@ def test_twenty_alike_are_one(report: Report) -> None:
     said = cautions(many(report, 20))
     assert len([sentence for sentence in said if "not steady" in sentence]) == 1
     assert len([sentence for sentence in said if "quote the median" in sentence]) == 1
-    assert len([sentence for sentence in said if "when forced" in sentence]) == 1
+    assert len([sentence for sentence in said if "forced exits" in sentence]) == 1
     assert any("(net19 by 39.0 %, net18 by 38.0 %, net17 by 37.0 % and 17 more)" in sentence for sentence in said)
     assert len(said) <= 4
 
@@ -44,7 +43,7 @@ def test_noise_names_its_strongest_reason_and_what_to_do(report: Report) -> None
     (bench,) = many(report, 20).benches
     assert noise(bench.records) == (
         "The times of 20 of 21 measurements are not steady: times scatter by 39 % (standard deviation / mean), more"
-        " than 10 % (the most of 20). This is the machine, not the networks: stop other work on it and measure again,"
+        " than 10 % (the most of 20). The machine causes this, not the networks. Stop other work and measure again,"
         " for longer (--duration 30s). Speed-ups suffer less, because the networks took turns."
     )
     assert noise(report.benches[0].records) is None
@@ -67,5 +66,5 @@ def test_networks_that_lack_the_same_class_share_a_sentence(report: Report) -> N
     )
     seen = {"classes": classes, "confusion": ((0, 0, 60), (1, 1, 30), (2, 0, 10)), "samples": 100, "policy": None}
     both = tuple(found.model_copy(update=seen) for found in report.evaluations[:2])
-    said = [one for one in cautions(report.model_copy(update={"evaluations": both})) if "never answers" in one]
-    assert said == ["whole never answers 'c' (10 images). The like holds for chain."]
+    said = [one for one in cautions(report.model_copy(update={"evaluations": both})) if "never predicts" in one]
+    assert said == ["whole never predicts 'c' (10 images). The same holds for chain."]

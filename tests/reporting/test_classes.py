@@ -39,21 +39,21 @@ def _images(matrix: Any) -> tuple[np.ndarray, np.ndarray]:
 def test_a_network_that_answers_the_majority_on_every_image() -> None:
     # 946 of 1,000: 94.60 %, and a third of the classes right
     ((_, said),) = class_cautions(evaluation([[946, 0, 0], [30, 0, 0], [24, 0, 0]]))
-    assert said == "net answers 'cat', the commonest class, on every image: balanced accuracy 33.33 %."
+    assert said == "net predicts 'cat', the commonest class, for every image: balanced accuracy 33.33 %."
 
 
 def test_a_network_that_is_no_better_than_the_majority() -> None:
     # 3 dogs won, 2 cats lost: 0.1 point of 1,000 images, which chance gives as well
     ((_, said),) = class_cautions(evaluation([[944, 2, 0], [27, 3, 0], [24, 0, 0]]))
     assert said == (
-        "net is not shown to be better (94.70 %) than always answering 'cat', the commonest class (94.60 %);"
+        "net is not shown to be better (94.70 %) than always predicting 'cat', the commonest class (94.60 %);"
         " balanced accuracy 36.60 %."
     )
 
 
 def test_classes_that_are_never_answered_are_named() -> None:
     ((_, said),) = class_cautions(evaluation([[500, 0, 0], [10, 290, 0], [24, 0, 0]]))
-    assert said == "net never answers 'eel' (24 images)."
+    assert said == "net never predicts 'eel' (24 images)."
 
 
 def test_a_class_that_pays_for_the_early_exits_is_named() -> None:

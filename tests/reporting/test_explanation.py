@@ -139,13 +139,13 @@ def test_an_exit_that_does_not_pay_is_named_with_the_command_that_leaves_it_out(
     )
     said = " ".join(findings(found))
     # exit3 might pay: not below 0 in every turn
-    assert "At exit1 so few leave that deciding takes longer than leaving saves" in said
+    assert "At exit1 so few samples leave that the decisions take longer than the exit saves" in said
     assert "sdcompress export CHECKPOINT --layout cascade --exits exit2 --exits exit3 --out FOLDER" in said
     assert "may take at most: exit2 0.300 ms (0.290 to 0.310); exit3 −0.00500 ms (−0.0150 to 0.00500)." in said
     only = policy.model_copy(update={"margins": margins[:1]})
     assert "--layout single --out FOLDER" in " ".join(findings(explanation(policy=only)))
     nobody = policy.model_copy(update={"margins": margins, "point": point(0.9, 0.0, 2.0)})
-    assert "so few leave" not in " ".join(findings(explanation(policy=nobody)))
+    assert "so few samples leave" not in " ".join(findings(explanation(policy=nobody)))
 
 
 def test_a_loss_is_said_and_names_the_command_that_helps() -> None:
@@ -172,21 +172,21 @@ def test_where_nobody_leaves_it_says_so() -> None:
     policy = lost("loses").policy
     assert policy is not None
     nobody = explanation(policy=policy.model_copy(update={"point": point(0.9, 0.0, 2.05)}))
-    assert findings(nobody)[0].startswith("Nobody leaves before the last exit.")
+    assert findings(nobody)[0].startswith("No sample leaves before the last exit.")
 
 
 def test_without_a_policy_it_says_how_to_get_one() -> None:
     found = explanation(policy=None, policy_overthinking=None, classes=())
-    assert headline(found) == "There is no policy yet: nobody leaves before the last exit."
+    assert headline(found) == "There is no policy yet, so that every sample runs to the last exit."
     assert findings(found)[0] == "Choose thresholds: sdcompress calibrate early --max-drop 1% --out FOLDER"
-    assert any("no time for deciding" in sentence for sentence in cautions(found))
+    assert any("makes no decisions" in sentence for sentence in cautions(found))
     assert "policy saves" not in summary(found).columns
 
 
 def test_what_flatters_is_said() -> None:
     same = cautions(explanation(split="validation"))
-    assert any("the very validation images" in sentence for sentence in same)
-    assert any("the test split judges them" in sentence for sentence in same)
+    assert any("on the same validation images" in sentence for sentence in same)
+    assert any("evaluate them on the test split" in sentence for sentence in same)
     assert not any("the very" in sentence for sentence in cautions(explanation()))
     shaky = explanation(exits=(exit_("exit1", 0.999, 0.1, 0.5), exit_("final", 0.9, 2.0, 0.5)), threads=2)
     assert any("differ by up to 20.0 %" in sentence for sentence in cautions(shaky))

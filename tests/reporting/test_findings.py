@@ -38,7 +38,7 @@ def test_the_headline_names_the_trade_in_one_breath(report: Report) -> None:
 
 def test_a_headline_from_an_unsteady_machine_says_what_to_do(report: Report) -> None:
     shaky = (report.rows[0].model_copy(update={"stable": False}), report.rows[1])
-    expected = headline(report) + " The machine was not steady: measure again to be sure."
+    expected = headline(report) + " The machine was not steady; measure again."
     assert headline(report.model_copy(update={"rows": shaky})) == expected
 
 
@@ -58,7 +58,7 @@ def test_no_row_is_praised_whose_accuracy_was_not_compared(report: Report) -> No
     rows = (report.rows[0].model_copy(update={"test_accuracy": None}), report.rows[1])
     said = headline(report.model_copy(update={"evaluations": kept, "rows": rows}))
     assert said == (
-        "No trade can be named: the accuracy of chain and whole was not compared."
+        "No trade-off can be named: the accuracy of chain and whole was not compared."
         " 'sdcompress evaluate' on each of them gives it."
     )
 
@@ -141,9 +141,10 @@ def test_cautions_name_unstable_runs_threads_flattering_medians_and_missing_test
     untested = tuple(row.model_copy(update={"test_accuracy": None}) for row in report.rows)
     said = " ".join(cautions(report.model_copy(update={"benches": (other,), "rows": untested, "notes": ("mine",)})))
     noisy = (
-        "The times of whole (single-stream, batch 1) are not steady: it shook. This is the machine, not the networks:"
+        "The times of whole (single-stream, batch 1) are not steady: it shook. The machine causes this, not the "
+        "networks."
     )
-    for expected in ("mine", noisy, "2 threads", "differs from what the exits cost when forced (chain by 25.0 %)"):
+    for expected in ("mine", noisy, "2 threads", "differs from the weighted sum of the forced exits (chain by 25.0 %)"):
         assert expected in said
     assert "Nothing was evaluated on the test split" in said
 

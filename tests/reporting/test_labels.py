@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 
-from sdcompress.reporting._labels import Label, _spread, beside_points
+from sdcompress.reporting._figure import Label, _spread, beside_points
 
 
 def test_names_of_points_that_almost_touch_do_not_overlap() -> None:

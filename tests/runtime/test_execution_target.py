@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sdcompress.artifact.certificate import ExecutionTarget, elsewhere, plans_digest
+from sdcompress.artifact.certificate import ExecutionTarget, plans_digest, threshold_warning
 from sdcompress.artifact.read import open_artifact
-from sdcompress.artifact.rewrite import rewrite
-from sdcompress.artifact.write import entry, staged
+from sdcompress.artifact.write import entry, rewrite, staged
 from sdcompress.calibration.calibrate import calibrate
 from sdcompress.calibration.sample_size import plan
 from sdcompress.certification.verify_certificate import recompute
@@ -89,8 +88,10 @@ def test_thresholds_that_promise_nothing_run_elsewhere_with_a_warning(
 
 def test_the_warning_says_what_to_type(tiny_artifact: Write) -> None:
     manifest = open_artifact(tiny_artifact(policy=(0.6, 0.6), backend="tensorrt", device="cuda")).manifest
-    assert "sdcompress calibrate ARTIFACT --backend onnxruntime --device cpu" in elsewhere(manifest, ExecutionTarget())
-    assert elsewhere(manifest, ExecutionTarget("tensorrt", "cuda")) == ""
+    assert "sdcompress calibrate ARTIFACT --backend onnxruntime --device cpu" in threshold_warning(
+        manifest, ExecutionTarget()
+    )
+    assert threshold_warning(manifest, ExecutionTarget("tensorrt", "cuda")) == ""
 
 
 def test_a_certificate_is_bound_to_the_engines_that_it_was_made_on(

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from signals import signals_of
 
-from sdcompress.policies._base import signals_of
 from sdcompress.policies.max_prob import MaxProb
 from sdcompress.runtime.gate import gates
 
@@ -24,7 +24,7 @@ def gate(threshold: float, temperature: float = 1.0) -> Leaves:
 
 
 def max_probability(logits: np.ndarray, temperature: float) -> np.ndarray:
-    return signals_of(logits, temperature).best
+    return signals_of(logits, temperature)["max_prob"]
 
 
 def test_by_hand() -> None:

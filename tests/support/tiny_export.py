@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from sdcompress import data
-from sdcompress.data.preprocess import normalise
 from sdcompress.exporting.graph import all_exits
+from sdcompress.modalities._geometry import normalise
 from sdcompress.models.build import build
 from sdcompress.schema.recipe import Exits, Recipe
 from sdcompress.training.save import Resumable, save

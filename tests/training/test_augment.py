@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from sdcompress.data import preprocess
 from sdcompress.errors import RecipeError
+from sdcompress.modalities import _geometry as preprocess
 from sdcompress.schema.manifest import Preprocess
 from sdcompress.schema.recipe import Augmentation
 from sdcompress.training.augment import Augment

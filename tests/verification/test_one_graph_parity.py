@@ -84,7 +84,7 @@ def test_only_a_batch_of_seven_is_wrong(engine: Engine) -> None:
 
 def test_an_image_on_the_threshold_may_leave_elsewhere(tiny_artifact: Callable[..., Path]) -> None:
     plain = open_engine(tiny_artifact(policy=(0.7, 0.6), name="plain"), threads=1)
-    best = float(plain.signals(INPUTS[:1])[0].best[0])
+    best = float(plain.signals(INPUTS[:1])[0]["max_prob"][0])
     engine = open_engine(tiny_artifact(policy=(best, 0.6), name="edge"), threads=1)
     assert engine(INPUTS[:1]).exit_index[0] == 0
     deeper = open_engine(tiny_artifact(policy=(best + 1e-6, 0.6), name="deeper"), threads=1)

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from signals import TASK
 
 from sdcompress.errors import ParityError
 from sdcompress.onnx_graph.partition import segments, serialize
@@ -162,7 +163,9 @@ def gate(model: onnx.ModelProto) -> Gate:
 
     hard = hard_images(8, 8, 3)
     told = HardLogits(hard, answers(hard), answers(hard))
-    return Gate(images, answers(images), told, network_input=network_input, settings=Export(), tick=lambda _: None)
+    return Gate(
+        images, answers(images), told, network_input=network_input, task=TASK, settings=Export(), tick=lambda _: None
+    )
 
 
 TENSORS = {name: f"{name}_logits" for name in ("exit1", "exit2", "final")}

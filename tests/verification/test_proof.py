@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from sdcompress.artifact.card import card_of
 from sdcompress.artifact.read import open_artifact
-from sdcompress.artifact.weights import contradiction, stored
+from sdcompress.artifact.weights import contradiction, stored_weights
 from sdcompress.errors import ArtifactError
 from sdcompress.storage import digest_of, sha256_of
 from sdcompress.verification.verify import verify
@@ -100,13 +100,13 @@ def graph(precision: str) -> bytes:
 @pytest.mark.parametrize("said", PRECISIONS)
 @pytest.mark.parametrize("there", PRECISIONS)
 def test_only_the_precision_that_is_stored_may_be_said(said: Any, there: str) -> None:
-    assert bool(contradiction(said, [stored(graph(there))])) == (said != there)
+    assert bool(contradiction(said, [stored_weights(graph(there))])) == (said != there)
 
 
 @pytest.mark.parametrize("content", [b"\xff" * 20, b"\x3a\xff\x01", graph("fp32")[:-3]])
 def test_what_is_no_graph_is_a_value_error(content: bytes) -> None:
     with pytest.raises(ValueError, match="not ONNX"):
-        stored(content)
+        stored_weights(content)
 
 
 def test_a_card_that_was_edited_is_found(own: Path) -> None:

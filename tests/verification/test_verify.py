@@ -124,7 +124,7 @@ def test_signals_that_are_not_those_of_the_logits_are_found(
 
     def doubtful(network: CascadeEngine, *given: Any) -> tuple[Signals, ...]:
         first, *others = whole(network, *given)
-        return (first._replace(best=first.best - np.float32(1e-4)), *others)
+        return (Signals({**first.columns, "max_prob": first["max_prob"] - np.float32(1e-4)}, first.decision), *others)
 
     verify(folder)
     monkeypatch.setattr(CascadeEngine, "signals", doubtful)

@@ -47,8 +47,8 @@ def source(
         std: likewise.
     """
     folder = published.locate(spec)
-    each = 50_000 // len(train)
-    parts = [read_split(published, folder, file, labels=f"{kind}labels", count=each) for file in train]
+    images_per_file = 50_000 // len(train)
+    parts = [read_split(published, folder, file, labels=f"{kind}labels", count=images_per_file) for file in train]
     images, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     return array_source(
         read_names(published, folder, meta, key=f"{kind}label_names"),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sdcompress.errors import DataError
 
-__all__ = ["SUFFIXES", "PassedOver", "entries_of", "folders_in", "picture_files"]
+__all__ = ["SUFFIXES", "Skipped", "entries_of", "folders_in", "picture_files"]
 
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 _NAMED = 3  # paths that a message names
@@ -19,7 +19,7 @@ _Identity = tuple[int, int]  # device and inode
 
 
 @dataclass
-class PassedOver:
+class Skipped:
     """What a listing does not read.
 
     Attributes:
@@ -39,8 +39,8 @@ class PassedOver:
     def warn(self, root: Path) -> None:
         """Say it in one warning; nothing where nothing was passed over."""
         parts = [
-            f"{len(paths)} {what} ({_named(path.relative_to(root).as_posix() for path in paths)})"
-            for what, paths in (
+            f"{len(paths)} {kind} ({_named(path.relative_to(root).as_posix() for path in paths)})"
+            for kind, paths in (
                 ("hidden", self.hidden),
                 ("links to nothing or no regular files", self.dangling),
                 ("folders that a link leads to a second time", self.again),
@@ -69,40 +69,40 @@ class PassedOver:
             self.suffixes[suffix] += 1
 
 
-def folders_in(folder: Path, passed: PassedOver) -> list[Path]:
+def folders_in(folder: Path, skipped: Skipped) -> list[Path]:
     """The folders in a folder, links to folders included, in the order of their names.
 
     Raises:
         DataError: if it cannot be read.
     """
-    found = []
+    folders = []
     for entry in entries_of(folder):
         if entry.is_dir() and not entry.name.startswith("."):
-            found.append(Path(entry.path))
+            folders.append(Path(entry.path))
         elif entry.is_dir():
-            passed.hidden.append(Path(entry.path))
+            skipped.hidden.append(Path(entry.path))
         elif Path(entry.name).suffix.lower() in SUFFIXES and not entry.name.startswith("."):
-            passed.loose.append(Path(entry.path))
+            skipped.loose.append(Path(entry.path))
         elif entry.is_symlink() and not entry.is_file():
-            passed.dangling.append(Path(entry.path))
-    return sorted(found, key=lambda path: path.name)
+            skipped.dangling.append(Path(entry.path))
+    return sorted(folders, key=lambda path: path.name)
 
 
-def picture_files(folder: Path, passed: PassedOver) -> list[Path]:
+def picture_files(folder: Path, skipped: Skipped) -> list[Path]:
     """The image files below a folder, by their suffixes, in the order of their paths; links are followed.
 
     Args:
         folder: searched with the folders in it; hidden ones are passed over.
-        passed: takes what is passed over.
+        skipped: takes what is passed over.
 
     Raises:
         DataError: if a folder cannot be read, or a link leads back to a folder above it.
     """
-    found = _walk(folder, {_identity(folder): folder}, set(), passed)
-    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+    files = _walk(folder, {_identity(folder): folder}, set(), skipped)
+    return sorted(files, key=lambda path: path.relative_to(folder).as_posix())
 
 
-def _walk(folder: Path, above: dict[_Identity, Path], seen: set[_Identity], passed: PassedOver) -> Iterator[Path]:
+def _walk(folder: Path, ancestors: dict[_Identity, Path], visited: set[_Identity], skipped: Skipped) -> Iterator[Path]:
     # a folder itself before links to it, so that it goes by its own name
     for entry in sorted(entries_of(folder), key=lambda entry: (entry.is_symlink(), entry.name)):
         path = Path(entry.path)
@@ -110,23 +110,23 @@ def _walk(folder: Path, above: dict[_Identity, Path], seen: set[_Identity], pass
             if entry.is_file() and path.suffix.lower() in SUFFIXES and not entry.name.startswith("."):
                 yield path
             else:
-                passed.count(entry)
+                skipped.count(entry)
             continue
         if entry.name.startswith("."):
-            passed.hidden.append(path)
+            skipped.hidden.append(path)
             continue
         identity = _identity(path)
-        if identity in above:
+        if identity in ancestors:
             raise DataError(
-                f"The link {path} leads back to {above[identity]}, which holds it.",
+                f"The link {path} leads back to {ancestors[identity]}, which holds it.",
                 allowed="links to files and to folders elsewhere",
                 next_step="remove the link",
             )
-        if identity in seen:
-            passed.again.append(path)
+        if identity in visited:
+            skipped.again.append(path)
             continue
-        seen.add(identity)
-        yield from _walk(path, {**above, identity: path}, seen, passed)
+        visited.add(identity)
+        yield from _walk(path, {**ancestors, identity: path}, visited, skipped)
 
 
 def entries_of(folder: Path) -> list[os.DirEntry[str]]:
@@ -147,8 +147,8 @@ def entries_of(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _identity(folder: Path) -> _Identity:
-    found = folder.stat()
-    return found.st_dev, found.st_ino
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 def _named(names: Iterable[str]) -> str:

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import numpy as np
 
-from sdcompress.data.pictures import FORMATS, check_picture, open_picture
-from sdcompress.data.preprocess import geometry
 from sdcompress.data.samples import Images, Labels, without_setting
 from sdcompress.data.source import preprocessing
 from sdcompress.errors import DataError, InputError, RecipeError
+from sdcompress.modalities._geometry import geometry
+from sdcompress.modalities._pictures import FORMATS, check_picture, open_picture
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Preprocess
 
 __all__ = [
-    "Decoded",
+    "DecodedSamples",
     "FolderSamples",
     "check_every_class",
     "has_splits",
@@ -36,7 +36,7 @@ _SPLITS = {
 }
 
 
-class Decoded(ABC):
+class DecodedSamples(ABC):
     """Samples of which each is decoded when it is asked for, in whatever thread asks.
 
     A subclass sets ``_labels`` and ``_preprocess``.
@@ -60,10 +60,10 @@ class Decoded(ABC):
 
     def originals(self, indices: Labels) -> list[Images]:
         """The images at these positions at their own size, [h, w, C] each."""
-        whole = copy.copy(self)
+        unsized_samples = copy.copy(self)
         unsized = self._preprocess.model_copy(update={"resize": None, "crop": None})
-        whole._preprocess = unsized  # noqa: SLF001 - of its own class
-        return [whole._image(int(index)) for index in indices]  # noqa: SLF001
+        unsized_samples._preprocess = unsized  # noqa: SLF001 - of its own class
+        return [unsized_samples._image(int(index)) for index in indices]  # noqa: SLF001
 
     def images(self, indices: Labels) -> Images:
         """The images at these positions, [b, H, W, C]."""
@@ -103,7 +103,7 @@ class Decoded(ABC):
             ) from error
 
 
-class FolderSamples(Decoded):
+class FolderSamples(DecodedSamples):
     """The images of a split, a list of files for each class.
 
     Args:
@@ -125,15 +125,15 @@ class FolderSamples(Decoded):
         """The path."""
         return self._paths[position]
 
-    def listing(self, gone: Collection[int]) -> list[str]:
+    def listing(self, excluded: Collection[int]) -> list[str]:
         """The name and the size of each file; of those that are left out the size does not matter."""
         return [
-            f"{self.name(position)}\t{'left out' if position in gone else path.stat().st_size}"
+            f"{self.name(position)}\t{'left out' if position in excluded else path.stat().st_size}"
             for position, path in enumerate(self._paths)
         ]
 
 
-def left_out(splits: Mapping[str, Decoded], without: Collection[str], place: Path) -> dict[str, frozenset[int]]:
+def left_out(splits: Mapping[str, DecodedSamples], without: Collection[str], place: Path) -> dict[str, frozenset[int]]:
     """The positions of the images that ``data.without`` names, in each split.
 
     Args:
@@ -146,19 +146,19 @@ def left_out(splits: Mapping[str, Decoded], without: Collection[str], place: Pat
     """
     if not without:
         return {}
-    wanted = set(without)
-    found = {
-        split: {name: position for position in range(len(samples)) if (name := samples.name(position)) in wanted}
+    excluded = set(without)
+    positions_by_split = {
+        split: {name: position for position in range(len(samples)) if (name := samples.name(position)) in excluded}
         for split, samples in splits.items()
     }
-    if unknown := sorted(wanted.difference(*found.values())):
+    if unknown := sorted(excluded.difference(*positions_by_split.values())):
         example = next(iter(splits.values())).name(0)
         raise RecipeError(
             f"data.without names images that are not in {place}: {', '.join(unknown)}.",
             allowed=f"names such as '{example}'",
             next_step="correct the names",
         )
-    return {split: frozenset(positions.values()) for split, positions in found.items()}
+    return {split: frozenset(positions.values()) for split, positions in positions_by_split.items()}
 
 
 def photo_preprocessing(spec: recipe.Data) -> Preprocess:
@@ -168,9 +168,9 @@ def photo_preprocessing(spec: recipe.Data) -> Preprocess:
 
 def has_splits(names: Collection[str]) -> bool:
     """Whether the names of folders are those of splits, and not those of classes."""
-    known = {name.casefold() for name in names}
+    folded = {name.casefold() for name in names}
     # a class may well be called 'training'
-    return "train" in known or (not known.isdisjoint(_SPLITS["train"]) and not known.isdisjoint(_SPLITS["test"]))
+    return "train" in folded or (not folded.isdisjoint(_SPLITS["train"]) and not folded.isdisjoint(_SPLITS["test"]))
 
 
 def published_splits(names: Collection[str], place: Path) -> dict[str, str]:
@@ -186,8 +186,10 @@ def published_splits(names: Collection[str], place: Path) -> dict[str, str]:
     Raises:
         DataError: if train or test is missing, or there are two of one split.
     """
-    found = {split: sorted(name for name in names if name.casefold() in known) for split, known in _SPLITS.items()}
-    missing = [split for split in ("train", "test") if not found[split]]
+    names_by_split = {
+        split: sorted(name for name in names if name.casefold() in aliases) for split, aliases in _SPLITS.items()
+    }
+    missing = [split for split in ("train", "test") if not names_by_split[split]]
     if missing:
         raise DataError(
             f"{place} has the splits {', '.join(sorted(names))}, but no {' and no '.join(missing)}.",
@@ -196,16 +198,16 @@ def published_splits(names: Collection[str], place: Path) -> dict[str, str]:
             next_step="where it is published with train and validation alone, rename validation to test: "
             "a validation split is held out of train",
         )
-    for split, same in found.items():
-        if len(same) > 1:
+    for split, matching in names_by_split.items():
+        if len(matching) > 1:
             raise DataError(
-                f"{place} has more than one {'validation' if split == 'val' else split} split: {', '.join(same)}.",
+                f"{place} has more than one {'validation' if split == 'val' else split} split: {', '.join(matching)}.",
                 allowed="one of them",
                 next_step="rename or remove the others",
             )
-    splits = {split: same[0] for split, same in found.items() if same}
-    if others := sorted(set(names) - set(splits.values())):
-        warnings.warn(f"{place}: passed over are {', '.join(others)}, which are no splits.", stacklevel=2)
+    splits = {split: matching[0] for split, matching in names_by_split.items() if matching}
+    if unused := sorted(set(names) - set(splits.values())):
+        warnings.warn(f"{place}: passed over are {', '.join(unused)}, which are no splits.", stacklevel=2)
     return splits
 
 

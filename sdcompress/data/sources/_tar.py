@@ -43,20 +43,20 @@ def members(archive: Path) -> Iterator[Member]:
     end, last, total = 0, "", archive.stat().st_size
     try:
         with tarfile.open(archive, "r:") as tar:
-            while (found := tar.next()) is not None:
-                end, last = found.offset_data + -(-found.size // _BLOCK) * _BLOCK, found.name
-                if found.size < 0 or found.offset_data + found.size > total:
+            while (info := tar.next()) is not None:
+                end, last = info.offset_data + -(-info.size // _BLOCK) * _BLOCK, info.name
+                if info.size < 0 or info.offset_data + info.size > total:
                     raise _damaged(archive, f"is truncated in its member '{last}': {total} bytes are left of it")
-                if found.isdir():
-                    end = found.offset_data
+                if info.isdir():
+                    end = info.offset_data
                     continue
-                if not found.isreg() or found.issparse():
+                if not info.isreg() or info.issparse():
                     raise DataError(
                         f"The member '{last}' of {archive} is a link, a sparse file or a device.",
                         allowed="ordinary files, which can be read by position",
                         next_step="write the archive again, e.g. with tar --dereference --hard-dereference",
                     )
-                yield Member(last, found.offset_data, found.size)
+                yield Member(last, info.offset_data, info.size)
     except (tarfile.TarError, OSError, ValueError, EOFError, ArithmeticError) as error:
         raise _unreadable(archive, last, error) from error
     _check_end(archive, end, last)
@@ -82,18 +82,18 @@ def read(archive: Path, member: Member) -> bytes:
 
 
 def _check_end(archive: Path, end: int, last: str) -> None:
-    where = f"after its member '{last}'" if last else "at its beginning"
+    position = f"after its member '{last}'" if last else "at its beginning"
     with archive.open("rb") as file:
         file.seek(end)
         block = file.read(_BLOCK)
         if len(block) < _BLOCK:
-            raise _damaged(archive, f"is truncated {where}: the mark of the end is missing")
+            raise _damaged(archive, f"is truncated {position}: the mark of the end is missing")
         if any(block):
-            raise _damaged(archive, f"has a damaged header {where}")
-        while rest := file.read(2**20):
-            if any(rest):  # what tarfile would pass over in silence
+            raise _damaged(archive, f"has a damaged header {position}")
+        while block_after := file.read(2**20):
+            if any(block_after):  # what tarfile would pass over in silence
                 raise DataError(
-                    f"{archive} goes on after its end, which stands {where}.",
+                    f"{archive} goes on after its end, which stands {position}.",
                     allowed="one tar archive in each file",
                     next_step="where archives were joined with cat, join them with tar --concatenate",
                 )
@@ -114,5 +114,5 @@ def _unreadable(archive: Path, last: str, error: Exception) -> DataError:
     return _damaged(archive, f"cannot be read after its member '{last}': {error}" if last else f"is no tar: {error}")
 
 
-def _damaged(archive: Path, what: str) -> DataError:
-    return DataError(f"{archive} {what}.", allowed="a complete tar archive", next_step="copy or write it again")
+def _damaged(archive: Path, problem: str) -> DataError:
+    return DataError(f"{archive} {problem}.", allowed="a complete tar archive", next_step="copy or write it again")

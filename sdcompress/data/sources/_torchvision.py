@@ -46,15 +46,15 @@ class Published:
             MissingExtraError: if the download needs torchvision.
         """
         root = data_folder(spec)
-        places = [root / self.folder, root / self.name / self.folder]
-        found = next((place for place in places if self._complete(place)), None)
-        if found is None and spec.download:
+        candidates = [root / self.folder, root / self.name / self.folder]
+        folder = next((candidate for candidate in candidates if self._complete(candidate)), None)
+        if folder is None and spec.download:
             self._download(root)
-            found = places[0]
-        if found is None:
-            raise self._missing(root, next((place for place in places if place.is_dir()), None))
-        self._check_md5(found)
-        return found
+            folder = candidates[0]
+        if folder is None:
+            raise self._missing(root, next((candidate for candidate in candidates if candidate.is_dir()), None))
+        self._check_md5(folder)
+        return folder
 
     def read(self, folder: Path, file: str) -> bytes:
         """The bytes of one file.
@@ -81,12 +81,12 @@ class Published:
 
     def _missing(self, root: Path, folder: Path | None) -> DataError:
         if folder is None:
-            found = f"'{self.name}' is not in {root.resolve()}: there is no folder '{self.folder}'."
+            problem = f"'{self.name}' is not in {root.resolve()}: there is no folder '{self.folder}'."
         else:
             absent = [file for file in self.files if self._path(folder, file) is None]
-            found = f"'{self.name}' is incomplete: {folder.resolve()} has no {', '.join(absent)}."
+            problem = f"'{self.name}' is incomplete: {folder.resolve()} has no {', '.join(absent)}."
         return DataError(
-            found,
+            problem,
             allowed=f"a folder '{self.folder}' with {', '.join(self.files)}",
             next_step="set data.dir (--data-dir) to the folder that holds it, or let torchvision fetch it: "
             "data.download=true in a recipe, 'sdcompress evaluate --download' for what is trained already",
@@ -104,14 +104,14 @@ class Published:
             ) from error
 
     def _check_md5(self, folder: Path) -> None:
-        other = []
+        different = []
         for file, published in self.files.items():
             path = folder / file
             if path.is_file() and hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() != published:
-                other.append(file)
-        if other:
+                different.append(file)
+        if different:
             warnings.warn(
-                f"{', '.join(other)} in {folder.resolve()} have another MD5 than the published files of '{self.name}'."
-                " They are read all the same; figures may differ from published ones.",
+                f"{', '.join(different)} in {folder.resolve()} have another MD5 than the published files of "
+                f"'{self.name}'. They are read all the same; figures may differ from published ones.",
                 stacklevel=2,
             )

@@ -19,7 +19,7 @@ import numpy as np
 
 from sdcompress.data.source import Source
 from sdcompress.data.sources._photos import (
-    Decoded,
+    DecodedSamples,
     check_every_class,
     left_out,
     photo_preprocessing,
@@ -84,7 +84,7 @@ def huggingface(spec: recipe.Data) -> Source:
     )
 
 
-class _Rows(Decoded):
+class _Rows(DecodedSamples):
     """The images of a split; each is decoded when it is asked for, in whatever thread asks.
 
     The package's own decoding is not used: it turns images as their EXIF says, which no other source does.
@@ -121,10 +121,10 @@ class _Rows(Decoded):
                 "make another one with train_test_split",
             )
 
-    def _no_gaps(self, what: str, absent: Any) -> None:
+    def _no_gaps(self, kind: str, absent: Any) -> None:
         for row in np.flatnonzero(absent.to_numpy())[:1]:
             raise DataError(
-                f"Row {row} of {self._name} has no {what}.",
+                f"Row {row} of {self._name} has no {kind}.",
                 allowed="a label and the bytes of an image in each row, as save_to_disk writes them",
                 next_step="remove such rows with Dataset.filter, and save the dataset again",
             )
@@ -154,18 +154,18 @@ def _tables(root: Path) -> dict[str, Any]:
             next_step=_SAVE,
         )
     try:
-        found = datasets.load_from_disk(str(root.resolve()))
+        dataset = datasets.load_from_disk(str(root.resolve()))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, pa.ArrowException) as error:
         raise DataError(
             f"The dataset in {root} cannot be read: {error}",
             allowed="complete files of save_to_disk",
             next_step="copy or save the dataset again",
         ) from error
-    if not isinstance(found, dict):
-        return {"train": found}
-    if len(found) == 1:
-        return {"train": next(iter(found.values()))}
-    return {split: found[name] for split, name in published_splits(found.keys(), root).items()}
+    if not isinstance(dataset, dict):
+        return {"train": dataset}
+    if len(dataset) == 1:
+        return {"train": next(iter(dataset.values()))}
+    return {split: dataset[name] for split, name in published_splits(dataset.keys(), root).items()}
 
 
 def _columns(root: Path, features: Any) -> tuple[str, str]:
@@ -187,22 +187,22 @@ def _columns(root: Path, features: Any) -> tuple[str, str]:
     return image, label
 
 
-def _only(found: list[str], preferred: tuple[str, ...]) -> str | None:
-    by_name = [name for name in found if name in preferred]
-    candidates = found if len(found) == 1 else by_name
+def _only(columns: list[str], preferred: tuple[str, ...]) -> str | None:
+    by_name = [name for name in columns if name in preferred]
+    candidates = columns if len(columns) == 1 else by_name
     return candidates[0] if len(candidates) == 1 else None
 
 
-def _unclear(root: Path, features: Any, found: list[str], what: str, preferred: tuple[str, ...]) -> DataError:
+def _unclear(root: Path, features: Any, columns: list[str], role: str, preferred: tuple[str, ...]) -> DataError:
     kind, cast = {
         "image": ("Image", "cast_column('COLUMN', datasets.Image())"),
         "label": ("ClassLabel", "class_encode_column('COLUMN')"),
-    }[what]
+    }[role]
     types = ", ".join(f"{name} ({_type(feature)})" for name, feature in features.items())
-    problem = f"more than one {what} column: {', '.join(found)}" if found else f"no {what} column"
-    if not found:
+    problem = f"more than one {role} column: {', '.join(columns)}" if columns else f"no {role} column"
+    if not columns:
         change = cast
-    elif any(name in preferred for name in found):
+    elif any(name in preferred for name in columns):
         change = "remove_columns('COLUMN')"  # renaming one would leave two of those names
     else:
         change = f"rename_column('COLUMN', '{preferred[0]}')"

@@ -18,7 +18,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from sdcompress.data.source import Source
-from sdcompress.data.sources._listing import SUFFIXES, PassedOver, folders_in, picture_files
+from sdcompress.data.sources._listing import SUFFIXES, Skipped, folders_in, picture_files
 from sdcompress.data.sources._photos import FolderSamples, has_splits, left_out, photo_preprocessing, published_splits
 from sdcompress.errors import DataError, RecipeError
 from sdcompress.schema import recipe
@@ -38,21 +38,21 @@ def imagefolder(spec: recipe.Data) -> Source:
         raise RecipeError("'imagefolder' needs data.dir.", next_step="--set data.dir=FOLDER (with a folder per class)")
     root = Path(spec.dir)
     preprocess = photo_preprocessing(spec)
-    passed = PassedOver()
-    folders = _folders(root, passed)
-    classes = {split: _classes(folder, passed) for split, folder in folders.items()}
+    skipped = Skipped()
+    folders = _folders(root, skipped)
+    classes = {split: _classes(folder, skipped) for split, folder in folders.items()}
     splits = {}
     for split, folder in folders.items():
         if classes[split] != classes["train"]:
             raise _different(folders["train"], classes["train"], folder, classes[split])
         without = [root / name for name in spec.without]
-        images = [_images(folder / name, passed, without) for name in classes[split]]
+        images = [_images(folder / name, skipped, without) for name in classes[split]]
         splits[split] = FolderSamples(root, images, preprocess)
-    passed.warn(root)
-    gone = left_out(splits, spec.without, root)
+    skipped.warn(root)
+    excluded = left_out(splits, spec.without, root)
     digest, names = hashlib.sha256(), hashlib.sha256()
     for number, (split, samples) in enumerate(splits.items()):
-        lines = samples.listing(gone.get(split, frozenset()))
+        lines = samples.listing(excluded.get(split, frozenset()))
         digest.update(("\n" * bool(number) + "\n".join(lines)).encode(errors="surrogateescape"))
         names.update("\n".join(line.partition("\t")[0] for line in lines).encode(errors="surrogateescape") + b"\0")
     return Source(
@@ -60,26 +60,26 @@ def imagefolder(spec: recipe.Data) -> Source:
         preprocess=preprocess,
         digest=digest.hexdigest(),
         names=names.hexdigest(),
-        left_out=gone,
+        left_out=excluded,
         **splits,
     )
 
 
-def _folders(root: Path, passed: PassedOver) -> dict[str, Path]:
+def _folders(root: Path, skipped: Skipped) -> dict[str, Path]:
     if not root.is_dir():
         raise DataError(f"data.dir is {root}, which is not a folder.", next_step="set data.dir to the images' folder")
-    beside = PassedOver()
-    names = [path.name for path in folders_in(root, beside)]
+    skipped_in_root = Skipped()
+    names = [path.name for path in folders_in(root, skipped_in_root)]
     if not has_splits(names):
         return {"train": root}
-    passed.hidden += beside.hidden
-    passed.loose += beside.loose
-    passed.dangling += beside.dangling
+    skipped.hidden += skipped_in_root.hidden
+    skipped.loose += skipped_in_root.loose
+    skipped.dangling += skipped_in_root.dangling
     return {split: root / name for split, name in published_splits(names, root).items()}
 
 
-def _classes(folder: Path, passed: PassedOver) -> tuple[str, ...]:
-    names = tuple(path.name for path in folders_in(folder, passed))
+def _classes(folder: Path, skipped: Skipped) -> tuple[str, ...]:
+    names = tuple(path.name for path in folders_in(folder, skipped))
     if not names:
         raise DataError(
             f"{folder} holds no folders.",
@@ -89,21 +89,21 @@ def _classes(folder: Path, passed: PassedOver) -> tuple[str, ...]:
     return names
 
 
-def _images(folder: Path, passed: PassedOver, without: Collection[Path]) -> list[Path]:
+def _images(folder: Path, skipped: Skipped, without: Collection[Path]) -> list[Path]:
     """The images of a class; one that is left out keeps its place, whether it is there or not."""
-    found = picture_files(folder, passed)
-    if not found:
+    files = picture_files(folder, skipped)
+    if not files:
         raise DataError(
             f"The class folder {folder} holds no image.",
             allowed=f"files that end in {', '.join(sorted(SUFFIXES))}",
             next_step="add images or remove the folder",
         )
-    absent = {path for path in without if path.is_relative_to(folder)}.difference(found)
-    return sorted([*found, *absent], key=lambda path: path.relative_to(folder).as_posix()) if absent else found
+    absent = {path for path in without if path.is_relative_to(folder)}.difference(files)
+    return sorted([*files, *absent], key=lambda path: path.relative_to(folder).as_posix()) if absent else files
 
 
-def _different(first: Path, classes: tuple[str, ...], second: Path, found: tuple[str, ...]) -> DataError:
-    only_first, only_second = sorted(set(classes) - set(found)), sorted(set(found) - set(classes))
+def _different(first: Path, classes: tuple[str, ...], second: Path, other_classes: tuple[str, ...]) -> DataError:
+    only_first, only_second = sorted(set(classes) - set(other_classes)), sorted(set(other_classes) - set(classes))
     parts = [f"only in {first.name}/: {', '.join(only_first)}"] if only_first else []
     parts += [f"only in {second.name}/: {', '.join(only_second)}"] if only_second else []
     return DataError(

@@ -28,9 +28,9 @@ import numpy as np
 
 from sdcompress.data.source import Source
 from sdcompress.data.sources import _tar
-from sdcompress.data.sources._listing import PassedOver, entries_of, folders_in
+from sdcompress.data.sources._listing import Skipped, entries_of, folders_in
 from sdcompress.data.sources._photos import (
-    Decoded,
+    DecodedSamples,
     check_every_class,
     has_splits,
     left_out,
@@ -83,20 +83,20 @@ def webdataset(spec: recipe.Data) -> Source:
     )
 
 
-class _ShardSamples(Decoded):
+class _ShardSamples(DecodedSamples):
     """The images of a split; each is read and decoded when it is asked for, in whatever thread asks."""
 
     def __init__(self, root: Path, shards: list[Path], preprocess: Preprocess) -> None:
         self._root, self._shards, self._preprocess = root, shards, preprocess
-        self._places: list[tuple[Path, _tar.Member]] = []
-        labels, passed = [], Counter[str]()
+        self._members: list[tuple[Path, _tar.Member]] = []
+        labels, skipped = [], Counter[str]()
         for shard in shards:
-            for image, label in _index(shard, passed):
-                self._places.append((shard, image))
+            for image, label in _index(shard, skipped):
+                self._members.append((shard, image))
                 labels.append(label)
-        if passed:
+        if skipped:
             kinds = ", ".join(
-                f"{count} {f'.{ending}' if ending else 'without an ending'}" for ending, count in passed.most_common()
+                f"{count} {f'.{ending}' if ending else 'without an ending'}" for ending, count in skipped.most_common()
             )
             warnings.warn(
                 f"{shards[0].parent}: members are passed over that are no image and no label: {kinds}.", stacklevel=2
@@ -106,7 +106,7 @@ class _ShardSamples(Decoded):
     def check_labels(self, classes: int) -> None:
         """Refuse a label that is not in 0..classes-1."""
         for at in np.flatnonzero((self._labels < 0) | (self._labels >= classes))[:1]:
-            shard, image = self._places[at]
+            shard, image = self._members[at]
             raise DataError(
                 f"'{image.name}' of {shard} has the label {self._labels[at]}.",
                 allowed=f"0 to {classes - 1}: there are {classes} classes",
@@ -117,23 +117,23 @@ class _ShardSamples(Decoded):
         """Names and sizes of the shards and of the images in them."""
         for path in self._shards:
             yield f"{path.name}\t{path.stat().st_size}"
-        for _, image in self._places:
+        for _, image in self._members:
             yield f"{image.name}\t{image.size}"
 
     def name(self, position: int) -> str:
         """The path of the shard below data.dir, and the member's name."""
-        shard, member = self._places[position]
+        shard, member = self._members[position]
         return f"{shard.relative_to(self._root).as_posix()}/{member.name}"
 
     def file(self, position: int) -> bytes:
         """What is read from the shard."""
-        return _tar.read(*self._places[position])
+        return _tar.read(*self._members[position])
 
 
 def _folders(root: Path) -> dict[str, Path]:
     if not root.is_dir():
         raise DataError(f"data.dir is {root}, which is not a folder.", next_step="set data.dir to the shards' folder")
-    names = {path.name for path in folders_in(root, PassedOver())}
+    names = {path.name for path in folders_in(root, Skipped())}
     if not has_splits(names):
         return {"train": root}
     return {split: root / name for split, name in published_splits(names, root).items()}
@@ -180,20 +180,20 @@ def _class_names(root: Path) -> tuple[str, ...]:
     return names
 
 
-def _index(shard: Path, passed: Counter[str]) -> list[tuple[_tar.Member, int]]:
+def _index(shard: Path, skipped: Counter[str]) -> list[tuple[_tar.Member, int]]:
     """The images of a shard with their labels; what is none of both is counted by its ending."""
     samples: dict[str, dict[str, _tar.Member]] = {}
-    others = [member for member in _tar.members(shard) if not _add(samples, member, shard, "first")]
-    whole = {key for key, parts in samples.items() if "image" in parts}
+    unmatched = [member for member in _tar.members(shard) if not _add(samples, member, shard, "first")]
+    complete = {key for key, parts in samples.items() if "image" in parts}
     dotted: dict[str, dict[str, _tar.Member]] = {}
-    for member in others:
+    for member in unmatched:
         if not _key(member, "first")[0]:
             continue
-        if _key(member, "first")[0] in whole or not _add(dotted, member, shard, "last"):
-            passed[_key(member, "first")[1]] += 1
+        if _key(member, "first")[0] in complete or not _add(dotted, member, shard, "last"):
+            skipped[_key(member, "first")[1]] += 1
     for key, parts in dotted.items():
         if set(parts) == {"json"}:  # notes on the whole set
-            passed[_key(parts["json"], "first")[1]] += 1
+            skipped[_key(parts["json"], "first")[1]] += 1
         else:
             samples[key] = parts
     in_order = sorted(samples.items(), key=lambda sample: min(part.offset for part in sample[1].values()))
@@ -230,11 +230,11 @@ def _add(
 
 def _sample(shard: Path, key: str, parts: dict[str, _tar.Member]) -> tuple[_tar.Member, int]:
     if "image" not in parts or len(parts) < 2:
-        lacking = "label" if "image" in parts else "image"
+        missing = "label" if "image" in parts else "image"
         raise DataError(
-            f"The key '{key}' of {shard} has no {lacking}.",
+            f"The key '{key}' of {shard} has no {missing}.",
             allowed="KEY.jpg (or jpeg, png, webp) with KEY.cls, or with KEY.json that has a 'label'",
-            next_step=f"write the shard again, with the {lacking} or without the key",
+            next_step=f"write the shard again, with the {missing} or without the key",
         )
     member = parts.get("cls") or parts["json"]
     text = _tar.read(shard, member)
@@ -255,10 +255,10 @@ def _from_text(text: bytes) -> int | None:
 
 def _from_json(text: bytes) -> int | None:
     try:
-        found = json.loads(text)
+        content = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    label = found.get("label", found.get("cls")) if isinstance(found, dict) else None
+    label = content.get("label", content.get("cls")) if isinstance(content, dict) else None
     if type(label) is not int:  # true is no label, although Python takes it for 1
         return None
     return label if _INTEGER.fullmatch(str(label)) else None

@@ -1,1 +1,1 @@
-"""How an explanation is said and drawn: sentences, tables, plots."""
+"""The sentences, tables and plots of an explanation."""

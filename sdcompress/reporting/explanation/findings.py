@@ -1,4 +1,4 @@
-"""What an explanation says in sentences: whether leaving early pays here, and where the time goes."""
+"""Sentences of an explanation: whether early exit pays on this machine, and where the time goes."""
 
 from __future__ import annotations
 
@@ -9,91 +9,109 @@ from sdcompress.schema.explain import Class, Explanation, Interval, Margin, Poli
 
 __all__ = ["cautions", "findings", "headline"]
 
-_SPREAD = 0.10  # of the turns: beyond it the machine did other work in between
+_SPREAD = 0.10  # of the turns; more means that the machine did other work
 _BUSY = 0.5  # cores
 _FEW_MISTAKES = 20
 
 
-def headline(found: Explanation) -> str:
-    """One sentence: whether leaving early pays here."""
-    if found.layout == "all":
-        return "One graph computes every exit here, so that leaving early saves nothing."
-    if len(found.exits) == 1:
-        only = found.exits[0]
-        return f"The only exit, {only.name}, is right on {q.accuracy(only.accuracy, found.samples)}."
-    if found.policy is None:
-        return "There is no policy yet: nobody leaves before the last exit."
-    return _pays(found.policy)
+def headline(explanation: Explanation) -> str:
+    """Return one sentence that says whether early exit pays here."""
+    if explanation.layout == "all":
+        return "One graph computes every exit here, so that early exit saves nothing."
+    if len(explanation.exits) == 1:
+        only = explanation.exits[0]
+        return f"The only exit, {only.name}, is right on {q.accuracy(only.accuracy, explanation.samples)}."
+    if explanation.policy is None:
+        return "There is no policy yet, so that every sample runs to the last exit."
+    return _pays(explanation.policy)
 
 
 def _pays(policy: PolicyFigures) -> str:
     against = _against(policy)
-    took = f"{q.milliseconds(policy.point.mean_ms)} on average at {q.accuracy(policy.point.accuracy)}"
-    alone = f"{against.exit} alone takes {q.milliseconds(against.ms)} at {q.accuracy(against.accuracy)}"
+    policy_text = f"{q.milliseconds(policy.point.mean_ms)} on average at {q.accuracy(policy.point.accuracy)}"
+    exit_text = f"{against.exit} alone takes {q.milliseconds(against.ms)} at {q.accuracy(against.accuracy)}"
     if policy.verdict == "loses":
-        return f"Early exit loses here: {took}, while {alone}."
+        return f"Early exit loses here: {policy_text}, while {exit_text}."
     if policy.verdict == "no difference":
-        return f"Early exit makes no difference here beyond the noise: {took}, while {alone}."
+        return f"Early exit makes no difference here beyond the noise: {policy_text}, while {exit_text}."
     if policy.rival is None:
-        return f"Early exit wins here: {took}; no exit alone is as accurate, {alone}."
-    return f"Early exit wins here: {took}; {alone}, and no faster exit is as accurate as the policy."
+        return f"Early exit wins here: {policy_text}; no exit alone is as accurate, {exit_text}."
+    return f"Early exit wins here: {policy_text}; {exit_text}, and no faster exit is as accurate as the policy."
 
 
-def findings(found: Explanation) -> list[str]:
-    """The verdict with its figures, then the other exits, the time, the classes, the scores, and what is lost."""
-    sentences = _next_step(found)
-    if found.policy:
-        sentences += [*_verdict(found.policy), *_cheaper(found, found.policy), *_time(found, found.policy)]
-        sentences += _margins(found, found.policy)
-    return [*sentences, *_classes(found), *_overthinking(found), *_oracle(found), *_scores(found), *_risk(found)]
+def findings(explanation: Explanation) -> list[str]:
+    """Return sentences on the verdict, the other exits, the time, the classes, the scores and the losses."""
+    sentences = _next_step(explanation)
+    if explanation.policy:
+        sentences += [
+            *_verdict(explanation.policy),
+            *_cheaper(explanation, explanation.policy),
+            *_time(explanation, explanation.policy),
+        ]
+        sentences += _margins(explanation, explanation.policy)
+    return [
+        *sentences,
+        *_classes(explanation),
+        *_overthinking(explanation),
+        *_oracle(explanation),
+        *_scores(explanation),
+        *_risk(explanation),
+    ]
 
 
-def cautions(found: Explanation) -> list[str]:
-    """What a reader must know before relying on the figures."""
+def cautions(explanation: Explanation) -> list[str]:
+    """Return warnings about the figures."""
     sentences = []
-    if found.curve and found.curve_split == found.split:
+    if explanation.curve and explanation.curve_split == explanation.split:
         sentences.append(
-            f"The thresholds of the path were made on the very {found.split} images it is shown on: flattering."
+            f"The thresholds of the path were chosen on the same {explanation.split} images; its figures are "
+            "optimistic."
         )
-    if found.policy and found.split == "validation":
-        sentences.append("Thresholds and temperatures were chosen on the validation split: the test split judges them.")
-    if found.curve and found.policy is None:
-        sentences.append("Without a policy the engine decides nothing: the path's ms hold no time for deciding.")
-    if found.turns_ms and len(found.exits) > 1:
+    if explanation.policy and explanation.split == "validation":
         sentences.append(
-            "The ms of an exit are those of the cascade. Exported alone, without the heads before it, it may take less:"
-            " 'sdcompress bench' on both artifacts decides where it is close."
+            "Thresholds and temperatures were chosen on the validation split; evaluate them on the test split."
         )
-    sentences += _unsteady(found) if found.turns_ms else []
-    few = [exit_.name for exit_ in found.exits if round((1 - exit_.accuracy) * found.samples) < _FEW_MISTAKES]
+    if explanation.curve and explanation.policy is None:
+        sentences.append("Without a policy the engine makes no decisions: the ms of the path include no time for them.")
+    if explanation.turns_ms and len(explanation.exits) > 1:
+        sentences.append(
+            "The ms of an exit are those of the cascade. A network truncated there, without the heads before it, may "
+            "take less. Where it is close, compare both artifacts with 'sdcompress bench'."
+        )
+    sentences += _unsteady(explanation) if explanation.turns_ms else []
+    few = [
+        exit_.name for exit_ in explanation.exits if round((1 - exit_.accuracy) * explanation.samples) < _FEW_MISTAKES
+    ]
     if few:
-        sentences.append(f"Fewer than {_FEW_MISTAKES} mistakes at {_and(few)}: AUROC and AURC rest on them.")
+        sentences.append(f"Fewer than {_FEW_MISTAKES} mistakes at {q.enumeration(few)}: AUROC and AURC depend on them.")
     return sentences
 
 
-def _unsteady(found: Explanation) -> list[str]:
+def _unsteady(explanation: Explanation) -> list[str]:
     sentences = []
-    spread = max((exit_.ms.high - exit_.ms.low) / exit_.ms.value for exit_ in found.exits if exit_.ms)
+    spread = max((exit_.ms.high - exit_.ms.low) / exit_.ms.value for exit_ in explanation.exits if exit_.ms)
     if spread > _SPREAD:
         sentences.append(f"The turns differ by up to {q.share(spread)}: the machine was not steady; measure again.")
-    busy = found.machine.busy_cores
+    busy = explanation.machine.busy_cores
     if busy is not None and busy > _BUSY:
         sentences.append(f"Other work kept {busy:.1f} of the machine's cores busy.")
-    if found.threads > 1:
-        sentences.append(f"Measured with {threads(found.threads)}: with other work beside it this is not repeatable.")
+    if explanation.threads > 1:
+        sentences.append(
+            f"Measured with {threads(explanation.threads)}: with other work beside it this is not repeatable."
+        )
     return sentences
 
 
 def _against(policy: PolicyFigures) -> Truncation:
-    """What the verdict is about."""
+    """Return the truncated network that the verdict compares with."""
     return next((row for row in policy.truncations if row.exit == policy.rival), policy.truncations[-1])
 
 
-def _next_step(found: Explanation) -> list[str]:
-    if found.layout == "all":
-        return ["To leave early, export a cascade: sdcompress export CHECKPOINT --layout cascade --out FOLDER"]
-    if len(found.exits) > 1 and found.policy is None:
-        return [f"Choose thresholds: sdcompress calibrate {found.source} --max-drop 1% --out FOLDER"]
+def _next_step(explanation: Explanation) -> list[str]:
+    if explanation.layout == "all":
+        return ["For early exit, export a cascade: sdcompress export CHECKPOINT --layout cascade --out FOLDER"]
+    if len(explanation.exits) > 1 and explanation.policy is None:
+        return [f"Choose thresholds: sdcompress calibrate {explanation.source} --max-drop 1% --out FOLDER"]
     return []
 
 
@@ -101,58 +119,60 @@ def _verdict(policy: PolicyFigures) -> list[str]:
     if not policy.truncations:
         return []
     against = _against(policy)
-    nobody = "Nobody leaves before the last exit. " if policy.point.shares[-1] == 1 else ""
-    took = (
-        f"{nobody}On average the policy takes {_less(against.saving_ms)} than {against.exit} alone; its accuracy"
+    no_early_exit = "No sample leaves before the last exit. " if policy.point.shares[-1] == 1 else ""
+    comparison = (
+        f"{no_early_exit}On average the policy takes {_less(against.saving_ms)} than {against.exit} alone; its accuracy"
         f" differs by {q.paired(against.difference)}."
     )
     if policy.verdict == "wins":
-        return [took]
-    return [took, f"Deploy {against.exit} alone instead: {_export(against.exit)}"]
+        return [comparison]
+    return [comparison, f"Deploy {against.exit} alone instead: {_export(against.exit)}"]
 
 
-def _cheaper(found: Explanation, policy: PolicyFigures) -> list[str]:
-    """Exits that are clearly faster than the policy, and that these images do not show to be less accurate."""
+def _cheaper(explanation: Explanation, policy: PolicyFigures) -> list[str]:
+    """Return the first exit that is faster than the policy and not shown to be less accurate."""
     same = [row for row in policy.truncations if row.saving_ms.high < 0 and row.difference.low <= 0]
     if not same or policy.verdict == "loses":
         return []
     row = same[0]
     sentence = (
-        f"{row.exit} alone is faster still, {q.milliseconds(row.ms)}; the policy's accuracy differs by"
-        f" {q.paired(row.difference)} on {q.count(found.samples)} images. If that is good enough: {_export(row.exit)}"
+        f"{row.exit} alone is faster still, {q.milliseconds(row.ms)}; the policy's accuracy differs by "
+        f"{q.paired(row.difference)} on {q.count(explanation.samples)} images. If that is good enough: "
+        f"{_export(row.exit)}"
     )
     return [sentence]
 
 
-def _time(found: Explanation, policy: PolicyFigures) -> list[str]:
-    if policy.point.mean_ms is None or not found.turns_ms:
+def _time(explanation: Explanation, policy: PolicyFigures) -> list[str]:
+    if policy.point.mean_ms is None or not explanation.turns_ms:
         return []
-    first = found.exits[0]
+    first = explanation.exits[0]
     early = policy.point.shares[0]
     spent = first.ms.value / policy.point.mean_ms if first.ms else 0.0
     right = f", {q.accuracy(first.left_accuracy)} of them right" if first.left_accuracy is not None else ""
-    goes = f"{q.share(spent)} of the time goes into the way to {first.name}, which every image takes"
-    return [f"{goes}; {q.share(early)} leave there{right}."]
+    time_text = f"{q.share(spent)} of the time goes into the way to {first.name}, which every image takes"
+    return [f"{time_text}; {q.share(early)} leave there{right}."]
 
 
-def _margins(found: Explanation, policy: PolicyFigures) -> list[str]:
-    """Which exits do not pay, and what the others may cost: a cascade can be exported without any of them."""
+def _margins(explanation: Explanation, policy: PolicyFigures) -> list[str]:
+    """Return which exits do not pay, and the most that the others may cost."""
     if policy.point.shares[-1] == 1:
         return []
     losing = [margin.exit for margin in policy.margins if margin.ms.high <= 0]
     sentences = []
     if losing:
-        kept = [exit_.name for exit_ in found.exits[:-1] if exit_.name not in losing]
-        layout = " ".join(["cascade", *(f"--exits {name}" for name in kept)]) if kept else "single"
+        paying = [exit_.name for exit_ in explanation.exits[:-1] if exit_.name not in losing]
+        layout = " ".join(["cascade", *(f"--exits {name}" for name in paying)]) if paying else "single"
         sentences.append(
-            f"At {_and(losing)} so few leave that deciding takes longer than leaving saves, whatever the head costs. "
-            f"Without: sdcompress export CHECKPOINT --layout {layout} --out FOLDER"
+            f"At {q.enumeration(losing)} so few samples leave that the decisions take longer than the exit saves, "
+            f"even with a free head. Without: sdcompress export CHECKPOINT --layout {layout} --out FOLDER"
         )
-    if others := [margin for margin in policy.margins if margin.exit not in losing]:
+    if undecided := [margin for margin in policy.margins if margin.exit not in losing]:
         sentences.append(
-            "For each image that gets to an exit, its head and the hand-over to the next graph, which are not measured "
-            f"by themselves, may take at most: {'; '.join(map(_margin, others))}. Export without an exit that is close "
-            "(--layout cascade --exits, naming those to keep), calibrate, and let 'sdcompress bench' decide."
+            "The head of an exit and the hand-over to the next graph are not measured by themselves. For each image "
+            f"that reaches the exit they may take at most: {'; '.join(map(_margin, undecided))}. If one is close, "
+            "export without that exit (--layout cascade --exits, naming those to keep), calibrate, and compare with "
+            "'sdcompress bench'."
         )
     return sentences
 
@@ -162,25 +182,27 @@ def _margin(margin: Margin) -> str:
     return f"{margin.exit} {q.milliseconds(margin.ms.value)} ({low} to {high})".replace("-", "−")
 
 
-def _classes(found: Explanation) -> list[str]:
-    if len(found.classes) < 2 or not found.policy or found.policy.point.shares[-1] == 1:
+def _classes(explanation: Explanation) -> list[str]:
+    if len(explanation.classes) < 2 or not explanation.policy or explanation.policy.point.shares[-1] == 1:
         return []
-    order = by_depth(found.classes)
-    worst = max(found.classes, key=lambda one: one.last_accuracy - one.accuracy)
-    sentences = [f"Earliest leaves class {_leaves(found, order[0])}; latest class {_leaves(found, order[-1])}."]
+    order = by_depth(explanation.classes)
+    worst = max(explanation.classes, key=lambda figures: figures.last_accuracy - figures.accuracy)
+    sentences = [
+        f"Earliest leaves class {_leaves(explanation, order[0])}; latest class {_leaves(explanation, order[-1])}."
+    ]
     if worst.accuracy < worst.last_accuracy:
         lost = round((worst.last_accuracy - worst.accuracy) * worst.samples)
         sentences.append(f"Most right answers are lost in class '{worst.name}': {lost} of {q.count(worst.samples)}.")
     return sentences
 
 
-def _leaves(found: Explanation, one: Class) -> str:
-    first, last = found.exits[0].name, found.exits[-1].name
-    return f"'{one.name}' ({q.share(one.shares[0])} at {first}, {q.share(one.shares[-1])} at {last})"
+def _leaves(explanation: Explanation, figures: Class) -> str:
+    first, last = explanation.exits[0].name, explanation.exits[-1].name
+    return f"'{figures.name}' ({q.share(figures.shares[0])} at {first}, {q.share(figures.shares[-1])} at {last})"
 
 
-def _overthinking(found: Explanation) -> list[str]:
-    waste = found.overthinking
+def _overthinking(explanation: Explanation) -> list[str]:
+    waste = explanation.overthinking
     if waste is None:
         return []
     spent = "" if waste.wasted_ms is None else f"; {q.milliseconds(waste.wasted_ms)} per image come after that"
@@ -188,8 +210,8 @@ def _overthinking(found: Explanation) -> list[str]:
     return [early, f"{waste.destructive * 100:.2f} % of all images are right earlier and wrong at the last exit."]
 
 
-def _oracle(found: Explanation) -> list[str]:
-    oracle, policy = found.oracle, found.policy
+def _oracle(explanation: Explanation) -> list[str]:
+    oracle, policy = explanation.oracle, explanation.policy
     if oracle is None:
         return []
     timed = "" if oracle.mean_ms is None else f" in {q.milliseconds(oracle.mean_ms)} on average"
@@ -200,19 +222,19 @@ def _oracle(found: Explanation) -> list[str]:
     return [f"Leaving at the first right exit, which only an oracle can, gives {best}."]
 
 
-def _scores(found: Explanation) -> list[str]:
-    known = [f"{exit_.name} {exit_.auroc:.3f}" for exit_ in found.exits if exit_.auroc is not None]
-    return [f"How well the score tells right answers from wrong ones (AUROC): {', '.join(known)}."] if known else []
+def _scores(explanation: Explanation) -> list[str]:
+    aurocs = [f"{exit_.name} {exit_.auroc:.3f}" for exit_ in explanation.exits if exit_.auroc is not None]
+    return [f"How well the score tells right answers from wrong ones (AUROC): {', '.join(aurocs)}."] if aurocs else []
 
 
-def _risk(found: Explanation) -> list[str]:
-    risk = found.risk
+def _risk(explanation: Explanation) -> list[str]:
+    risk = explanation.risk
     if risk is None:
         return []
     step = risk.steps[min(risk.chosen, len(risk.steps) - 1)]
-    where = f"step {risk.chosen} of the certificate's path, of which {risk.certified} are certified"
+    position = f"step {risk.chosen} of the certificate's path, of which {risk.certified} are certified"
     figures = f"measured {step.loss * 100:.2f} %, bound {step.bound * 100:.2f} %"
-    return [f"The policy is {where} for {risk.max_drop * 100:.4g} %: {figures}."]
+    return [f"The policy is {position} for {risk.max_drop * 100:.4g} %: {figures}."]
 
 
 def _export(exit_: str) -> str:
@@ -220,11 +242,7 @@ def _export(exit_: str) -> str:
 
 
 def _less(saving: Interval) -> str:
-    """How much less, or more, with the ends of the interval."""
+    """Return a saving in words, "less" or "more", with the ends of its interval."""
     sign, word = (1, "less") if saving.value > 0 else (-1, "more")
     low, high = (q.milliseconds(end).removesuffix(" ms") for end in sorted((sign * saving.low, sign * saving.high)))
     return f"{q.milliseconds(abs(saving.value))} ({low} to {high}) {word}".replace("-", "−")
-
-
-def _and(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

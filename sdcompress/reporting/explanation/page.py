@@ -1,4 +1,4 @@
-"""The page of an explanation."""
+"""Build the page of an explanation."""
 
 from __future__ import annotations
 
@@ -13,30 +13,33 @@ from sdcompress.schema.explain import Explanation
 __all__ = ["explanation_page"]
 
 
-def explanation_page(found: Explanation) -> Page:
-    """Say and draw what an explanation holds."""
+def explanation_page(explanation: Explanation) -> Page:
+    """Return the sentences, tables and plots of an explanation as a page."""
     return Page(
-        title=f"The exits of {found.source}",
-        headline=headline(found),
-        facts=tuple(_facts(found)),
-        summary=tables.summary(found),
-        plots=tuple(plots(found)),
-        findings=tuple(findings(found)),
-        cautions=tuple(cautions(found)),
-        details=tuple(tables.details(found)),
-        machines=(machine(found.machine, found.threads, "cpu"),),
-        created=found.created,
+        title=f"The exits of {explanation.source}",
+        headline=headline(explanation),
+        facts=tuple(_facts(explanation)),
+        summary=tables.summary(explanation),
+        plots=tuple(plots(explanation)),
+        findings=tuple(findings(explanation)),
+        cautions=tuple(cautions(explanation)),
+        details=tuple(tables.details(explanation)),
+        machines=(machine(explanation.machine, explanation.threads, "cpu"),),
+        created=explanation.created,
         record="explain.json",
-        command=found.command,
+        command=explanation.command,
     )
 
 
-def _facts(found: Explanation) -> list[str]:
-    facts = [f"{q.count(found.samples)} images of the {found.split} split of {found.data}; artifact {found.digest}."]
-    if found.turns_ms:
+def _facts(explanation: Explanation) -> list[str]:
+    facts = [
+        f"{q.count(explanation.samples)} images of the {explanation.split} split of {explanation.data}.",
+        f"Artifact {explanation.digest}.",
+    ]
+    if explanation.turns_ms:
         facts.append(
-            f"One image at a time on {found.machine.cpu}, {threads(found.threads)}: the median of"
-            f" {len(found.turns_ms)} turns, with the lowest and the highest. The preparation of the input is not in it:"
-            " 'sdcompress bench' measures that too."
+            f"One image at a time on {explanation.machine.cpu}, {threads(explanation.threads)}: the median of "
+            f"{len(explanation.turns_ms)} turns, with the lowest and the highest. The preparation of the input is not "
+            "included; 'sdcompress bench' measures it too."
         )
-    return [*facts, f"Policy {found.kind}. {found.guarantee}"] if found.kind else facts
+    return [*facts, f"Policy {explanation.kind}. {explanation.guarantee}"] if explanation.kind else facts

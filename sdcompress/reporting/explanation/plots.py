@@ -1,4 +1,4 @@
-"""The plots of an explanation, as SVG elements. Each shows what a table also says in figures."""
+"""The plots of an explanation, as SVG elements. A table gives the figures of each."""
 
 from __future__ import annotations
 
@@ -7,9 +7,19 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from sdcompress.reporting import quantities as q
-from sdcompress.reporting._bars import key, name_lines, stacked
-from sdcompress.reporting._labels import Label, beside_line_ends, beside_points
-from sdcompress.reporting._svg import INK, MUTED, PAPER, SERIES, draw
+from sdcompress.reporting._figure import (
+    INK,
+    MUTED,
+    PAPER,
+    SERIES,
+    Label,
+    beside_line_ends,
+    beside_points,
+    draw,
+    key,
+    name_lines,
+    stacked,
+)
 from sdcompress.reporting.explanation.tables import by_depth
 from sdcompress.reporting.page import Plot
 from sdcompress.schema.explain import ExitFigures, Explanation, Risk
@@ -22,42 +32,42 @@ _ACROSS = 3  # reliability diagrams in a row
 _Place = tuple[float, float]
 
 
-def plots(found: Explanation) -> list[Plot]:
-    """Every plot for which there are figures."""
-    drawn = [_budget(found), _shares(found), _risk(found.risk), _reliability(found)]
+def plots(explanation: Explanation) -> list[Plot]:
+    """Return every plot for which the explanation has figures."""
+    drawn = [_budget(explanation), _shares(explanation), _risk(explanation.risk), _reliability(explanation)]
     return [plot for plot in drawn if plot is not None]
 
 
-def _budget(found: Explanation) -> Plot | None:
-    """Accuracy against mean ms: the path of thresholds, each exit taken by all, the policy and the oracle."""
-    if not found.curve:
+def _budget(explanation: Explanation) -> Plot | None:
+    """Plot accuracy against mean ms for the path of thresholds, each exit alone, the policy and the oracle."""
+    if not explanation.curve:
         return None
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
         axes.set_xlabel("mean ms of one image")
-        axes.set_ylabel(f"{found.split} accuracy, %")
-        path = [(point.mean_ms or 0.0, point.accuracy * 100) for point in found.curve]
-        exits = [(exit_.ms.value if exit_.ms else 0.0, exit_.accuracy * 100) for exit_ in found.exits]
+        axes.set_ylabel(f"{explanation.split} accuracy, %")
+        path = [(point.mean_ms or 0.0, point.accuracy * 100) for point in explanation.curve]
+        exits = [(exit_.ms.value if exit_.ms else 0.0, exit_.accuracy * 100) for exit_ in explanation.exits]
         axes.plot(*zip(*path, strict=True), color=_PATH, linewidth=1.8, marker=".", markersize=5)
         axes.plot(*zip(*exits, strict=True), color=_EXITS, linewidth=1, linestyle=(0, (4, 3)), marker="o", markersize=6)
-        labels = [Label(f"all to {e.name}", *at, _EXITS) for e, at in zip(found.exits, exits, strict=True)]
-        labels = [*_marked(axes, found), *labels]
+        labels = [Label(f"all to {e.name}", *at, _EXITS) for e, at in zip(explanation.exits, exits, strict=True)]
+        labels = [*_marked(axes, explanation), *labels]
         axes.margins(x=0.14, y=0.16)
         axes.set_xlim(left=0)
         beside_points(axes, labels, path)
 
     caption = (
-        "Up and left is better. Solid: the path of thresholds, from nobody leaves (right) to everybody leaves at once."
-        " Dashed: every image to that exit (anytime). The policy stands off the path where it was chosen otherwise."
+        "Up and left is better. Solid: the path of thresholds, from no early exit (right) to all images at the first "
+        "exit. Dashed: every image at that exit. The policy is off the path if it was chosen in another way."
     )
     return Plot("Accuracy on a budget", draw("budget", "Accuracy against mean milliseconds", 380, paint), caption)
 
 
-def _marked(axes: Axes, found: Explanation) -> list[Label]:
-    """The policy and the oracle."""
-    points = [("policy", found.policy.point, _POLICY)] if found.policy else []
-    points += [("oracle", found.oracle, _ORACLE)] if found.oracle else []
+def _marked(axes: Axes, explanation: Explanation) -> list[Label]:
+    """Mark the policy and the oracle; returns their labels."""
+    points = [("policy", explanation.policy.point, _POLICY)] if explanation.policy else []
+    points += [("oracle", explanation.oracle, _ORACLE)] if explanation.oracle else []
     labels = []
     for name, point, colour in points:
         at = (point.mean_ms or 0.0, point.accuracy * 100)
@@ -67,32 +77,33 @@ def _marked(axes: Axes, found: Explanation) -> list[Label]:
     return labels
 
 
-def _shares(found: Explanation) -> Plot | None:
-    """Where all images and those of each class leave, and where they could."""
-    lines = [("policy", found.policy.point.shares)] if found.policy else []
-    lines += [("first right exit", found.oracle.shares)] if found.oracle else []
+def _shares(explanation: Explanation) -> Plot | None:
+    """Plot the shares of exits for all images and for each class, and those of the oracle."""
+    lines = [("policy", explanation.policy.point.shares)] if explanation.policy else []
+    lines += [("first right exit", explanation.oracle.shares)] if explanation.oracle else []
     if not lines:
         return None
-    shown = by_depth(found.classes)
-    names, all_lines = [exit_.name for exit_ in found.exits], len(lines)
-    lines += [(_short(one.name), one.shares) for one in shown]
+    classes = by_depth(explanation.classes)
+    names, all_lines = [exit_.name for exit_ in explanation.exits], len(lines)
+    lines += [(_short(figures.name), figures.shares) for figures in classes]
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
         for line, (_, shares) in enumerate(lines):
             stacked(axes, line, shares)
         name_lines(axes, [name for name, _ in lines])
-        cuts = [all_lines, all_lines + len(shown) // 2] if len(shown) < len(found.classes) else [all_lines]
-        for cut in cuts if shown else ():
+        cuts = [all_lines, all_lines + len(classes) // 2] if len(classes) < len(explanation.classes) else [all_lines]
+        for cut in cuts if classes else ():
             axes.axhline(cut - 0.5, color=MUTED, linewidth=1, linestyle=(0, (2, 2)))
         axes.set_xlabel("images, %")
         key(figure, names)
 
-    caption = "The first right exit is where an oracle would let them leave; the last where none is right."
-    if shown:
+    caption = "First right exit: where an oracle would let an image leave, the last exit if none is right."
+    if classes:
         caption += " Below the line each class, those that leave earliest first."
-    if len(shown) < len(found.classes):
-        caption += f" Of {len(found.classes)} classes the {len(shown) // 2} earliest and the {len(shown) // 2} latest."
+    if len(classes) < len(explanation.classes):
+        half = len(classes) // 2
+        caption += f" Of {len(explanation.classes)} classes the {half} earliest and the {half} latest."
     height = 100 + 24 * len(lines)
     return Plot("Where images leave", draw("shares", "Share of images by exit", height, paint), caption)
 
@@ -103,10 +114,10 @@ def _risk(risk: Risk | None) -> Plot | None:
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
-        steps = [one.step for one in risk.steps]
+        steps = [step.step for step in risk.steps]
         curves = (
-            ("bound", [one.bound * 100 for one in risk.steps], _EXITS, "-"),
-            ("measured", [one.loss * 100 for one in risk.steps], _PATH, "-"),
+            ("bound", [step.bound * 100 for step in risk.steps], _EXITS, "-"),
+            ("measured", [step.loss * 100 for step in risk.steps], _PATH, "-"),
             ("allowed", [risk.max_drop * 100] * len(steps), MUTED, (0, (4, 3))),
         )
         for _, values, colour, style in curves:
@@ -114,33 +125,34 @@ def _risk(risk: Risk | None) -> Plot | None:
         axes.axvline(risk.chosen, color=_POLICY, linewidth=1.2)
         axes.set_title(f"chosen: step {risk.chosen}", color=_POLICY, fontsize=10.5, loc="right")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        axes.set_xlabel("step of the path, from nobody leaves to earlier exits")
+        axes.set_xlabel("step of the path, from no early exit to earlier exits")
         axes.set_ylabel(f"{risk.loss}, %")
         beside_line_ends(axes, [Label(name, 0.0, values[-1], colour) for name, values, colour, _ in curves])
 
     caption = (
-        f"On the {q.count(risk.samples)} images that certified. The bound is the largest mean loss that the {risk.test}"
-        f" test does not reject at {risk.delta:.4g}. Steps were tested from the left, up to the first that failed."
+        f"On the {q.count(risk.samples)} images of the certificate. The bound is the largest mean loss that the "
+        f"{risk.test} test does not reject at {risk.delta:.4g}. Steps were tested from the left, up to the first that "
+        "failed."
     )
     return Plot("Risk along the certificate's path", draw("risk", "Loss and bound by step", 340, paint), caption)
 
 
-def _reliability(found: Explanation) -> Plot:
-    rows = -(-len(found.exits) // _ACROSS)
-    across = min(len(found.exits), _ACROSS)
+def _reliability(explanation: Explanation) -> Plot:
+    rows = -(-len(explanation.exits) // _ACROSS)
+    across = min(len(explanation.exits), _ACROSS)
 
     def paint(figure: Figure) -> None:
         panels = figure.subplots(rows, across, squeeze=False, sharex=True, sharey=True).ravel()
-        for panel, exit_ in zip(panels, found.exits, strict=False):
+        for panel, exit_ in zip(panels, explanation.exits, strict=False):
             _reliability_of(panel, exit_)
-        for panel in panels[len(found.exits) :]:
+        for panel in panels[len(explanation.exits) :]:
             panel.set_visible(False)
         figure.supxlabel("confidence", fontsize=11)
         figure.supylabel("accuracy", fontsize=11)
 
     caption = (
         "Bars: accuracy of the images in each bin of confidence; the fainter, the fewer. On the dashed line confidence"
-        " is what it says."
+        " equals accuracy."
     )
     return Plot(
         "Reliability", draw("reliability", "Accuracy against confidence, each exit", 70 + 180 * rows, paint), caption
@@ -148,20 +160,20 @@ def _reliability(found: Explanation) -> Plot:
 
 
 def _reliability_of(axes: Axes, exit_: ExitFigures) -> None:
-    most = max(found.samples for found in exit_.reliability)
-    for found in exit_.reliability:
-        width = found.high - found.low
-        strength = 0.25 + 0.65 * (found.samples / most) ** 0.5
-        axes.bar(found.low, found.accuracy, width * 0.92, align="edge", color=_PATH, alpha=strength)
+    largest = max(bin_.samples for bin_ in exit_.reliability)
+    for bin_ in exit_.reliability:
+        width = bin_.high - bin_.low
+        strength = 0.25 + 0.65 * (bin_.samples / largest) ** 0.5
+        axes.bar(bin_.low, bin_.accuracy, width * 0.92, align="edge", color=_PATH, alpha=strength)
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
     axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
     axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
-    known = "" if exit_.auroc is None else f", AUROC {exit_.auroc:.3f}"
-    axes.set_title(f"{_short(exit_.name)}\nECE {exit_.ece * 100:.1f} %{known}", fontsize=9, color=INK)
+    auroc = "" if exit_.auroc is None else f", AUROC {exit_.auroc:.3f}"
+    axes.set_title(f"{_short(exit_.name)}\nECE {exit_.ece * 100:.1f} %{auroc}", fontsize=9, color=INK)
 
 
 def _short(name: str, most: int = 18) -> str:
-    half = most // 2  # names of classes differ at either end
+    half = most // 2  # class names may differ at either end
     return name if len(name) <= most else f"{name[:half]}…{name[-half + 1 :]}"

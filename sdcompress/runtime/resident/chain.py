@@ -13,13 +13,14 @@ import numpy.typing as npt
 
 from sdcompress.artifact.certificate import ExecutionTarget
 from sdcompress.errors import InputError
-from sdcompress.policies._base import Float, Signals, signals_of
+from sdcompress.policies._base import Float, Signals
 from sdcompress.runtime.active_rows import Moves
 from sdcompress.runtime.inputs import checked
 from sdcompress.runtime.resident.buckets import Buckets
 from sdcompress.runtime.resident.device import Device, DeviceArray, Program
 from sdcompress.runtime.resident.memory import Memory, Place, Reading, memory
 from sdcompress.schema.manifest import Exit, Manifest
+from sdcompress.tasks import Task, task_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -46,7 +47,7 @@ class ResidentChain:
         self, device: Device, manifest: Manifest, programs: Sequence[Program], buckets: Buckets, where: ExecutionTarget
     ) -> None:
         self.device, self.buckets, self.where, self.exits = device, buckets, where, manifest.exits
-        self.lock = Lock()
+        self.task, self.lock = task_of(manifest), Lock()
         channels, height, width = (int(size) for size in manifest.input.shape[1:])
         self._image, self.input = (channels, height, width), manifest.input.name
         self.memory: Memory = memory(device, manifest, programs, buckets.largest)
@@ -174,10 +175,10 @@ class ResidentRun:
         if reading is None or temperature != 1:
             logits = self.logits(position)
             self.finish()
-            return signals_of(self.own(logits), temperature)
+            return self._chain.task.signals(self.own(logits), temperature)
         self._queue(reading)
         self.finish()
-        return _signals(exit_, reading, self._rows)
+        return _signals(self._chain.task, exit_, reading, self._rows)
 
     def logits(self, position: int) -> Float:
         """Queue a copy."""
@@ -227,10 +228,10 @@ class ResidentRun:
             self._chain.lock.release()
 
 
-def _signals(exit_: Exit, reading: Reading, rows: int) -> Signals:
+def _signals(task: Task, exit_: Exit, reading: Reading, rows: int) -> Signals:
     assert exit_.signals is not None, "there is a reading"
     values: npt.NDArray[Any] = reading.arrays[exit_.signals.values][:rows]
-    answer: npt.NDArray[Any] = reading.arrays[exit_.signals.answer][:rows]
+    decision: npt.NDArray[Any] = reading.arrays[exit_.signals.decision][:rows]
     # FP16 engines may answer in float16, and TensorRT 8 in int32; arrays of the right type are not copied
-    values, answer = values.astype(np.float32, copy=False), answer.astype(np.int64, copy=False)
-    return Signals(values[:, 0], values[:, 1], values[:, 2], answer)
+    values, decision = values.astype(np.float32, copy=False), decision.astype(np.int64, copy=False)
+    return Signals({name: values[:, at] for at, name in enumerate(task.signal_names)}, decision)

@@ -74,7 +74,7 @@ def memory(device: Device, manifest: Manifest, programs: Sequence[Program], rows
         ArtifactError: if the programs do not fit each other or the manifest.
     """
     ports = ports_of(manifest, programs)
-    together = [[exit_.signals.values, exit_.signals.answer] for exit_ in manifest.exits if exit_.signals]
+    together = [[exit_.signals.values, exit_.signals.decision] for exit_ in manifest.exits if exit_.signals]
     joined = {name for names in together for name in names}
     places: dict[str, Place] = {}
     for names in (*together, *([name] for name in ports if name not in joined)):
@@ -141,7 +141,7 @@ def _offsets(ports: Sequence[Port], rows: int) -> list[int]:
 def _signals(device: Device, exit_: Exit, places: Mapping[str, Place], rows: int) -> Reading | None:
     if exit_.signals is None:
         return None
-    return _reading(device, [exit_.signals.values, exit_.signals.answer], places, rows)
+    return _reading(device, [exit_.signals.values, exit_.signals.decision], places, rows)
 
 
 def _reading(device: Device, names: Sequence[str], places: Mapping[str, Place], rows: int) -> Reading:

@@ -8,8 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from sdcompress.artifact.read import Artifact, open_artifact
-from sdcompress.artifact.rewrite import rewrite
-from sdcompress.artifact.write import entry, staged
+from sdcompress.artifact.write import entry, rewrite, staged
 from sdcompress.evaluation.trained_model import TrainedModel, open_trained_model
 from sdcompress.options import Options
 from sdcompress.progress import Progress, silent

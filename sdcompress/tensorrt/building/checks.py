@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sdcompress.artifact.read import Artifact
-from sdcompress.data.preprocess import normalise
+from sdcompress.modalities._geometry import normalise
 from sdcompress.progress import Progress
 from sdcompress.runtime.engine import Engine
 from sdcompress.tensorrt.building.parity import run_parity, widens

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sdcompress.artifact.read import Artifact
-from sdcompress.data.preprocess import normalise
 from sdcompress.errors import ParityError
+from sdcompress.modalities._geometry import normalise
 from sdcompress.runtime.resident.buckets import buckets
 from sdcompress.schema.engines import BatchProfile
 from sdcompress.schema.manifest import Manifest

@@ -13,8 +13,7 @@ import pytest
 
 from sdcompress.artifact.certificate import plans_digest
 from sdcompress.artifact.read import Artifact, open_artifact
-from sdcompress.artifact.rewrite import rewrite
-from sdcompress.artifact.write import entry, staged
+from sdcompress.artifact.write import entry, rewrite, staged
 from sdcompress.calibration.calibrate import calibrate
 from sdcompress.certification.verify_certificate import recompute
 from sdcompress.errors import ArtifactError, CertificateError, InputError, SetupError

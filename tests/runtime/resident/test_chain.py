@@ -108,9 +108,9 @@ def test_every_batch_exit_mix_and_set_of_buckets_gives_what_arrays_give(
     np.testing.assert_allclose(found.logits, expected.logits, atol=1e-5)
     np.testing.assert_allclose(here.exits(inputs), usual.exits(inputs), atol=1e-5)
     for mine, other in zip(here.signals(inputs), usual.signals(inputs), strict=True):
-        np.testing.assert_allclose(mine.best, other.best, atol=1e-5)
-        assert mine.answer.dtype == np.int64
-        assert mine.answer.tolist() == other.answer.tolist()
+        np.testing.assert_allclose(mine["max_prob"], other["max_prob"], atol=1e-5)
+        assert mine.decision.dtype == np.int64
+        assert mine.decision.tolist() == other.decision.tolist()
     for exit_ in range(3):
         np.testing.assert_allclose(here.forced(inputs, exit_).logits, usual.forced(inputs, exit_).logits, atol=1e-5)
 
@@ -188,10 +188,10 @@ def test_a_deadline_ends_a_part_of_a_batch_where_it_is(tiny_artifact: Write) -> 
 def test_answers_are_the_callers_own(tiny_artifact: Write) -> None:
     here = OnHost(open_artifact(tiny_artifact(policy=(0.6, 0.6))), [8]).network
     first, signals, exits = here(inputs_of(8)), here.signals(inputs_of(8)), here.exits(inputs_of(8))
-    forced, copies = here.forced(inputs_of(8), 1), [first.logits.copy(), signals[0].best.copy(), exits.copy()]
+    forced, copies = here.forced(inputs_of(8), 1), [first.logits.copy(), signals[0]["max_prob"].copy(), exits.copy()]
     kept = forced.logits.copy()
     here(inputs_of(8, seed=5)), here.exits(inputs_of(8, seed=6))
-    for mine, before in zip([first.logits, signals[0].best, exits, forced.logits], [*copies, kept], strict=True):
+    for mine, before in zip([first.logits, signals[0]["max_prob"], exits, forced.logits], [*copies, kept], strict=True):
         np.testing.assert_array_equal(mine, before)
 
 
@@ -261,15 +261,15 @@ def test_tensors_of_other_types_come_out_as_the_contract_says(tiny_artifact: Wri
     signals = artifact.manifest.exits[0].signals
     assert signals is not None
     # TensorRT 8 has no int64, and FP16 engines may hand on and answer in float16
-    types = {signals.answer: "int32", signals.values: "float16", "hidden": "float16", "final_logits": "float16"}
+    types = {signals.decision: "int32", signals.values: "float16", "hidden": "float16", "final_logits": "float16"}
     here, usual, inputs = OnHost(artifact, [8, 64], types=types).network, arrays(artifact), inputs_of(50)
     found, exits = here(inputs), here.exits(inputs)
     assert found.logits.dtype == exits.dtype == np.float32
     assert found.exit_index.dtype == np.int64
     np.testing.assert_allclose(exits, usual.exits(inputs), atol=2e-2)
     for mine, other in zip(here.signals(inputs), usual.signals(inputs), strict=True):
-        assert (mine.best.dtype, mine.answer.dtype) == (np.float32, np.int64)
-        np.testing.assert_allclose(mine.best, other.best, atol=2e-2)
+        assert (mine["max_prob"].dtype, mine.decision.dtype) == (np.float32, np.int64)
+        np.testing.assert_allclose(mine["max_prob"], other["max_prob"], atol=2e-2)
 
 
 def test_engines_that_do_not_fit_each_other_are_refused(tiny_artifact: Write) -> None:

@@ -9,8 +9,7 @@ import onnx
 import pytest
 
 from sdcompress.artifact.read import open_artifact
-from sdcompress.artifact.rewrite import rewrite
-from sdcompress.artifact.write import entry, staged
+from sdcompress.artifact.write import entry, rewrite, staged
 
 
 @pytest.fixture

@@ -13,8 +13,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from sdcompress.artifact.read import Artifact, open_artifact
-from sdcompress.artifact.rewrite import rewrite
-from sdcompress.artifact.write import entry, staged
+from sdcompress.artifact.write import entry, rewrite, staged
 from sdcompress.errors import SetupError, UsageError
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.engines import BatchProfile, Engines, Plan

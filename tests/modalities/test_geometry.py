@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sdcompress.data.preprocess import geometry, normalise
 from sdcompress.errors import InputError
+from sdcompress.modalities._geometry import geometry, normalise
 from sdcompress.schema.manifest import Preprocess
 
 RGB = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.25)}

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from sdcompress.evaluation.metrics import accuracy, calibration_error, ece, log_softmax, nll, reliability, softmax
+from sdcompress.tasks._probabilities import accuracy, calibration_error, ece, log_softmax, nll, reliability, softmax
 
 THREE = np.log(np.array([[0.5, 0.3, 0.2], [0.1, 0.8, 0.1], [0.25, 0.25, 0.5]]))
 LABELS = np.array([0, 1, 0])

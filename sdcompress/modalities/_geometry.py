@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from sdcompress.data.pictures import MODES, load_pixels
 from sdcompress.errors import InputError
+from sdcompress.modalities._pictures import MODES, load_pixels
 from sdcompress.schema.manifest import Preprocess
 
 __all__ = ["RawImage", "geometry", "normalise"]

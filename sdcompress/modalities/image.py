@@ -1,0 +1,139 @@
+"""Images: files of any size, resized, cropped and normalised to float32 [B, C, H, W]."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image as Pillow
+
+from sdcompress.errors import DataError, InputError
+from sdcompress.modalities._base import Inputs, Modality
+from sdcompress.modalities._geometry import geometry, normalise
+from sdcompress.modalities._pictures import open_picture
+from sdcompress.schema.graphs import Tensor
+from sdcompress.schema.manifest import Preprocess
+
+__all__ = ["Image"]
+
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class Image(Modality):
+    """Grey or colour images; an example is uint8 [H, W, C].
+
+    Attributes:
+        preprocess: from a decoded image to the input.
+        shape: C, H, W of the input.
+    """
+
+    preprocess: Preprocess
+    shape: tuple[int, int, int]
+
+    INPUT: ClassVar[str] = "input"
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """One: float32 [batch, C, H, W]."""
+        return (Tensor(name=self.INPUT, dtype="float32", shape=("batch", *self.shape)),)
+
+    def prepare(self, raw: Any) -> Inputs:
+        """See ``Modality``.
+
+        Args:
+            raw: a list of images of any size: Pillow images, arrays (uint8 [H, W, C], or uint16 [H, W] for grey of 16
+                bits), paths of image files, or their bytes; or one array, uint8 [B, H, W, C], which is resized and
+                cropped too unless it has the network's H, W and C already.
+        """
+        channels, height, width = self.shape
+        if isinstance(raw, Pillow.Image | str | bytes | Path) or (isinstance(raw, np.ndarray) and raw.ndim != 4):
+            raise InputError(
+                f"The images have the shape {list(raw.shape)}."
+                if isinstance(raw, np.ndarray) and raw.ndim > 4
+                else "This is one image, not a batch of them.",
+                allowed="a list of images, or uint8 [B, H, W, C]",
+                next_step="put it into a list: engine.preprocess([image])",
+            )
+        if isinstance(raw, np.ndarray) and raw.shape[1:] == (height, width, channels) and raw.dtype != np.uint16:
+            return {self.INPUT: normalise(raw, self.preprocess)}
+        if len(raw) == 0:
+            return {self.INPUT: np.empty((0, *self.shape), np.float32)}
+        pictures = np.stack([self._example(picture, at) for at, picture in enumerate(raw)])
+        return {self.INPUT: normalise(pictures, self.preprocess)}
+
+    def collate(self, examples: Any) -> Inputs:
+        """Normalise uint8 [B, H, W, C]; see ``Modality``."""
+        channels, height, width = self.shape
+        if examples.shape[1:] != (height, width, channels):
+            raise DataError(
+                f"The images are {'x'.join(map(str, examples.shape[1:]))} (height x width x channels).",
+                allowed=f"{height}x{width}x{channels}, the size that the network was trained at",
+                next_step="load the data set with the recipe of the network (data.image_size)",
+            )
+        return {self.INPUT: normalise(examples, self.preprocess)}
+
+    def check(self, inputs: Any) -> Inputs:
+        """See ``Modality``: float32 [B, C, H, W]."""
+        array = inputs.get(self.INPUT) if isinstance(inputs, Mapping) else inputs
+        if (
+            isinstance(array, np.ndarray)
+            and array.dtype == np.float32
+            and array.ndim == 4
+            and array.shape[1:] == self.shape
+        ):
+            return {self.INPUT: np.ascontiguousarray(array)}
+        if not isinstance(array, np.ndarray):
+            problem, step = f"The input is a {type(array).__name__}, not an array.", "give a numpy array"
+        elif array.dtype == np.uint8:
+            problem, step = "The input is uint8: images, not inputs.", "call engine.preprocess(images) first"
+        elif array.dtype != np.float32:
+            problem, step = f"The input is {array.dtype}.", "convert it: inputs.astype(numpy.float32)"
+        elif array.shape == self.shape:
+            problem, step = f"The input has the shape {list(array.shape)}: one sample, no batch.", "give inputs[None]"
+        else:
+            problem, step = f"The input has the shape {list(array.shape)}.", "make it with engine.preprocess(images)"
+        raise InputError(problem, allowed=f"float32 of shape [B, {', '.join(map(str, self.shape))}]", next_step=step)
+
+    def unusual(self) -> Mapping[str, npt.NDArray[np.uint8]]:
+        """Black, grey and white images, halves, and noise, each uint8 [H, W, C]; the same each time."""
+        channels, height, width = self.shape
+        shape = (height, width, channels)
+        rng = np.random.default_rng(_SEED)
+        halves = np.zeros(shape, np.uint8)
+        halves[:, width // 2 :] = 255
+        noise = rng.integers(0, 256, shape, np.uint8)
+        return {
+            "black": np.full(shape, 0, np.uint8),
+            "grey": np.full(shape, 128, np.uint8),
+            "white": np.full(shape, 255, np.uint8),
+            "half black, half white": halves,
+            "saturated noise": 255 * rng.integers(0, 2, shape, np.uint8),
+            "noise": noise,
+        }
+
+    def _example(self, picture: Any, at: int) -> npt.NDArray[np.uint8]:
+        """One raw image past its geometry; an error says which of the batch it is."""
+        try:
+            if isinstance(picture, str | bytes | Path):
+                with open_picture(picture) as opened:
+                    sized = geometry(opened, self.preprocess)
+            else:
+                sized = geometry(picture, self.preprocess)
+        except InputError as error:
+            path = f" ('{picture}')" if isinstance(picture, str | Path) else ""
+            raise InputError(
+                f"Image {at}{path} cannot be used: {error.found}", allowed=error.allowed, next_step=error.next_step
+            ) from error
+        channels, height, width = self.shape
+        if sized.shape != (height, width, channels):
+            raise InputError(
+                f"Image {at} is {sized.shape[0]}x{sized.shape[1]} pixels (height x width) after preprocessing.",
+                allowed=f"{height}x{width}; this network's preprocessing does not resize to it",
+                next_step=f"resize the image to {height}x{width} first",
+            )
+        return sized

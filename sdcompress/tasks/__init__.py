@@ -1,0 +1,72 @@
+"""One task per file: what a network's outputs mean. See docs/adding/task.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from sdcompress import registry
+from sdcompress.errors import ArtifactError, RecipeError, UnknownNameError
+from sdcompress.schema.manifest import Manifest
+from sdcompress.tasks._base import Array, Float, Signals, Task
+
+__all__ = ["ROOM", "Array", "Float", "Signals", "Task", "build", "restore", "task_of"]
+
+ROOM = "sdcompress.tasks"
+
+
+def build(name: str, outputs: Sequence[str], parameters: Mapping[str, Any]) -> Task:
+    """The task of that name, with the parameters of a recipe.
+
+    Args:
+        name: of 'sdcompress list tasks'.
+        outputs: names of what the network's K outputs stand for.
+        parameters: of the task.
+
+    Raises:
+        UnknownNameError: if there is none; it names the nearest.
+        RecipeError: if it has other parameters.
+    """
+    kind: type[Task] = registry.load(ROOM, name, extra="all")
+    known = sorted(field.name for field in fields(kind) if field.name != "outputs")
+    if unknown := sorted(parameters.keys() - set(known)):
+        raise RecipeError(
+            f"The task '{name}' has no parameter '{unknown[0]}'.",
+            allowed=", ".join(known) or "(it has none)",
+            next_step="correct the keys below 'task' in the recipe",
+        )
+    try:
+        return TypeAdapter(kind).validate_python({"outputs": tuple(outputs), **parameters})
+    except ValidationError as error:
+        problems = [f"task.{'.'.join(map(str, p['loc']))} is {p['input']!r}: {p['msg']}" for p in error.errors()]
+        raise RecipeError(
+            f"The task '{name}' cannot take: {'; '.join(problems)}.", next_step="correct the value in the recipe"
+        ) from error
+
+
+def restore(name: str, outputs: Sequence[str], parameters: Mapping[str, Any]) -> Task:
+    """A task as a manifest wrote it.
+
+    Raises:
+        ArtifactError: if this version has no such task, or it has other parameters.
+    """
+    try:
+        return build(name, outputs, parameters)
+    except (RecipeError, UnknownNameError) as error:
+        raise ArtifactError(
+            f"The artifact's task '{name}' cannot be used here: {error.found}",
+            allowed=", ".join(registry.names(ROOM)),
+            next_step="install the version of sdcompress (or the package) that made it",
+        ) from error
+
+
+def task_of(manifest: Manifest) -> Task:
+    """The task of an artifact.
+
+    Raises:
+        ArtifactError: if this version has no such task.
+    """
+    return restore(manifest.task, manifest.classes, {})

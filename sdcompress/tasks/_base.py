@@ -1,0 +1,212 @@
+"""The contract of a task: what a network's outputs mean, and what it costs to be wrong."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import TypeAdapter
+
+from sdcompress.errors import InputError
+
+if TYPE_CHECKING:
+    import onnx
+    from torch import Tensor
+
+__all__ = ["Array", "Float", "Output", "Signals", "Task"]
+
+Array = npt.NDArray[Any]
+Float = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """What an exit policy may judge B samples of one exit by; ``signals["entropy"]`` is a column.
+
+    Attributes:
+        columns: name -> float32 [B], one for each of ``Task.signal_names``.
+        decision: what the exit decides for each sample, [B, ...]; see ``Task.decide``.
+    """
+
+    columns: Mapping[str, Float]
+    decision: Array
+
+    def __getitem__(self, name: str) -> Float:
+        return self.columns[name]
+
+    def __len__(self) -> int:
+        return len(self.decision)
+
+    def stacked(self) -> Float:
+        """The columns side by side, [B, S], as graphs give them."""
+        return np.stack(list(self.columns.values()), axis=1)
+
+    def map(self, change: Any) -> Signals:
+        """The same with ``change`` applied to every array, for example to take some rows."""
+        return Signals({name: change(column) for name, column in self.columns.items()}, change(self.decision))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Signals]) -> Signals:
+        """The rows of several batches, one after the other."""
+        columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns}
+        return cls(columns, np.concatenate([part.decision for part in parts]))
+
+
+class Output(NamedTuple):
+    """A tensor that an ONNX graph computes: its name in the graph, its dtype as numpy writes it, and its shape.
+
+    Attributes:
+        name: in the graph.
+        dtype: for example ``float32``.
+        shape: of one sample, without the batch axis.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Task(ABC):
+    """What the K outputs of a network mean. One subclass a file; its further fields are parameters of a recipe.
+
+    A *target* is what a sample's outputs should say, a *decision* is what they do say; both have one form. A task's
+    loss is a distance between them in [0, 1] that keeps the triangle inequality. Therefore the loss that early exit
+    adds is never larger than its disagreement with the last exit, which needs no targets. Everything that is
+    promised, compared or drawn speaks of this loss, or of its metric, which is ``1 - mean loss``.
+
+    Importing a task needs numpy alone. Torch and ONNX are imported by the methods that take their types.
+
+    Attributes:
+        outputs: K names, such as those of classes.
+    """
+
+    outputs: tuple[str, ...]
+
+    metric: ClassVar[str]
+    """Name of ``1 - mean loss`` in tables and messages, for example ``accuracy``."""
+    signal_names: ClassVar[tuple[str, ...]]
+    """Columns of ``Signals`` that it gives."""
+    binary_loss: ClassVar[bool]
+    """Whether a loss is 0 or 1, so that exact binomial tests apply."""
+    scaled_by_temperature: ClassVar[bool]
+    """Whether outputs are logits that a temperature may divide."""
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Its fields besides ``outputs``, as recipes and manifests write them."""
+        written: dict[str, Any] = TypeAdapter(type(self)).dump_python(self, mode="json")
+        return {name: value for name, value in written.items() if name != "outputs"}
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of one sample's outputs; float32 [K] unless a task says otherwise."""
+        return (len(self.outputs),)
+
+    @abstractmethod
+    def check_targets(self, targets: Array) -> None:
+        """Refuse targets that this task cannot have.
+
+        Args:
+            targets: [N, ...].
+
+        Raises:
+            DataError: names the first that does not fit.
+        """
+
+    @abstractmethod
+    def strata(self, targets: Array) -> npt.NDArray[np.int64] | None:
+        """The stratum of each target, int64 [N], in which splits and certificates may hold; None: there are none."""
+
+    @abstractmethod
+    def decide(self, outputs: Array) -> Array:
+        """The decision of each sample, [B, ...], of outputs [B, ...]; dtype and shape are those of targets."""
+
+    @abstractmethod
+    def loss(self, decisions: Array, targets: Array) -> Float:
+        """The loss of each sample, float32 [N] in [0, 1].
+
+        Args:
+            decisions: [N, ...], from ``decide``.
+            targets: [N, ...]; decisions of another exit give the disagreement with it.
+        """
+
+    @abstractmethod
+    def nll(self, outputs: Array, targets: Array, temperature: float = 1.0) -> float:
+        """Mean negative log-likelihood of the targets in nats, by which a temperature is fitted.
+
+        Args:
+            outputs: [N, ...].
+            targets: [N, ...].
+            temperature: divides the outputs.
+        """
+
+    @abstractmethod
+    def scores(self, outputs: Array, targets: Array) -> dict[str, float]:
+        """Further figures of N samples for tables, by name, for example ``nll`` and ``ece``."""
+
+    @abstractmethod
+    def signals(self, outputs: Float, temperature: float = 1.0) -> Signals:
+        """The signals of outputs.
+
+        Args:
+            outputs: float32 [B, ...].
+            temperature: T > 0.
+        """
+
+    @abstractmethod
+    def signal_nodes(
+        self, outputs: str, values: str, decision: str, *, decided_by: str | None = None
+    ) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+        """The ONNX nodes that compute the signals, and their constants; every other name begins with ``outputs``.
+
+        Args:
+            outputs: name of the outputs in the graph, over the temperature if there is one.
+            values: name for float32 [batch, S], the columns in the order of ``signal_names``.
+            decision: name for the decisions.
+            decided_by: name of the outputs without a temperature, by which is decided; None: ``outputs``.
+        """
+
+    @abstractmethod
+    def encode(self, targets: Tensor) -> Tensor:
+        """Targets as what ``supervised_loss`` takes, float32 [B, ...]; mixed batches add these up by their shares."""
+
+    @abstractmethod
+    def smoothed(self, encoded: Tensor, smoothing: float) -> Tensor:
+        """Encoded targets with label smoothing; a task without labels refuses any but 0."""
+
+    @abstractmethod
+    def supervised_loss(self, outputs: Tensor, encoded: Tensor) -> Tensor:
+        """The loss that trains outputs [B, ...] towards encoded targets: a scalar, the mean over the batch."""
+
+    @abstractmethod
+    def divergence(self, student: Tensor, teacher: Tensor, temperature: float | Tensor) -> Tensor:
+        """How far a student's outputs are from a teacher's: a scalar, the mean over the batch.
+
+        Args:
+            student: [B, ...].
+            teacher: [B, ...], detached.
+            temperature: T > 0; a task whose outputs are no logits ignores it.
+        """
+
+    def check_names(self, names: Sequence[str], needed_by: str) -> None:
+        """Refuse a policy that judges by signals that this task does not give.
+
+        Args:
+            names: of columns.
+            needed_by: the policy's name.
+
+        Raises:
+            InputError: names what is missing.
+        """
+        missing = [name for name in names if name not in self.signal_names]
+        if missing:
+            raise InputError(
+                f"The exit policy '{needed_by}' judges by {', '.join(missing)}, which this task does not give.",
+                allowed=f"policies that judge by: {', '.join(self.signal_names)}",
+                next_step="choose another policy: sdcompress list policies",
+            )

@@ -1,0 +1,131 @@
+"""One class a sample: accuracy, softmax, cross-entropy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from sdcompress.errors import DataError
+from sdcompress.tasks._base import Array, Float, Signals, Task
+from sdcompress.tasks._probabilities import calibration_error, log_softmax
+
+if TYPE_CHECKING:
+    import onnx
+    from torch import Tensor
+
+__all__ = ["Classification"]
+
+
+@dataclass(frozen=True)
+class Classification(Task):
+    """Targets are int64 [N] in 0..K-1, outputs are logits [B, K], the decision is the largest; the loss is 0 or 1.
+
+    Signals, of p = softmax(logits / T): ``max_prob`` and ``second_prob``, its two largest values, and ``entropy``,
+    -sum p ln p in nats.
+    """
+
+    metric: ClassVar[str] = "accuracy"
+    signal_names: ClassVar[tuple[str, ...]] = ("max_prob", "second_prob", "entropy")
+    binary_loss: ClassVar[bool] = True
+    scaled_by_temperature: ClassVar[bool] = True
+
+    def check_targets(self, targets: Array) -> None:
+        """Integers in 0..K-1; see ``Task``."""
+        low, high = (int(targets.min()), int(targets.max())) if len(targets) else (0, 0)
+        if targets.ndim != 1 or not np.issubdtype(targets.dtype, np.integer) or low < 0 or high >= len(self.outputs):
+            raise DataError(
+                f"The labels are {targets.dtype} of shape {list(targets.shape)}, from {low} to {high}.",
+                allowed=f"one integer a sample, 0 to {len(self.outputs) - 1}: there are {len(self.outputs)} classes",
+                next_step="check the file that holds the labels, or use the data that the network was trained on",
+            )
+
+    def strata(self, targets: Array) -> npt.NDArray[np.int64]:
+        """The classes."""
+        return targets.astype(np.int64)
+
+    def decide(self, outputs: Array) -> npt.NDArray[np.int64]:
+        """The class of the largest logit, int64 [B]; the first of equal ones."""
+        classes: npt.NDArray[np.int64] = outputs.argmax(axis=-1)
+        return classes
+
+    def loss(self, decisions: Array, targets: Array) -> Float:
+        """1 where the class is another, else 0."""
+        wrong: Float = np.not_equal(decisions, targets).astype(np.float32)
+        return wrong
+
+    def nll(self, outputs: Array, targets: Array, temperature: float = 1.0) -> float:
+        """Of softmax(logits / T)."""
+        return float(-log_softmax(outputs, temperature)[np.arange(len(targets)), targets].mean())
+
+    def scores(self, outputs: Array, targets: Array) -> dict[str, float]:
+        """``nll`` and ``ece``, the expected calibration error over 15 bins of ``max_prob``."""
+        log_probabilities = log_softmax(outputs)
+        confidence = np.exp(log_probabilities.max(axis=-1))
+        correct = log_probabilities.argmax(axis=-1) == targets
+        return {"nll": self.nll(outputs, targets), "ece": calibration_error(confidence, correct)}
+
+    def signals(self, outputs: Float, temperature: float = 1.0) -> Signals:
+        """See ``Task``; the logits decide, not the probabilities, which may round to equal ones."""
+        # ufuncs, in place: at batch 1 numpy's methods and temporaries cost more than the arithmetic
+        decision = outputs.argmax(axis=1)
+        shifted = outputs - np.maximum.reduce(outputs, axis=1, keepdims=True)
+        shifted *= np.float32(1 / temperature)
+        powers = np.exp(shifted)
+        total = np.add.reduce(powers, axis=1)  # holds exp(0) = 1, so that no rounding takes 1 / total above 1
+        shifted *= powers
+        entropy = np.log(total) - np.add.reduce(shifted, axis=1) / total
+        if outputs.shape[1] == 1:
+            second = np.zeros_like(total) * total
+        else:
+            powers[np.arange(len(powers)), decision] = -1
+            second = np.maximum.reduce(powers, axis=1) / total
+        return Signals({"max_prob": np.reciprocal(total), "second_prob": second, "entropy": entropy}, decision)
+
+    def signal_nodes(
+        self, outputs: str, values: str, decision: str, *, decided_by: str | None = None
+    ) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+        """See ``Task``; the logarithm of the softmax is taken as a whole, so that p = 0 adds 0 to the entropy."""
+        from onnx import helper, numpy_helper
+
+        def of(part: str) -> str:
+            return f"{outputs}/{part}"
+
+        constants = {"two": np.array([2]), "classes": np.array([1])}
+        nodes = [
+            helper.make_node("LogSoftmax", [outputs], [of("log")], axis=1),
+            helper.make_node("Exp", [of("log")], [of("p")]),
+            helper.make_node("TopK", [of("p"), of("two")], [of("top"), of("order")], axis=1),
+            helper.make_node("Mul", [of("p"), of("log")], [of("terms")]),
+            helper.make_node("ReduceSum", [of("terms"), of("classes")], [of("sum")], keepdims=1),
+            helper.make_node("Neg", [of("sum")], [of("entropy")]),
+            helper.make_node("Concat", [of("top"), of("entropy")], [values], axis=1),
+            helper.make_node("ArgMax", [decided_by or outputs], [decision], axis=1, keepdims=0),
+        ]
+        return nodes, [numpy_helper.from_array(value.astype(np.int64), of(name)) for name, value in constants.items()]
+
+    def encode(self, targets: Tensor) -> Tensor:
+        """One-hot, float32 [B, K]."""
+        import torch.nn.functional as F
+
+        return F.one_hot(targets, len(self.outputs)).float()
+
+    def smoothed(self, encoded: Tensor, smoothing: float) -> Tensor:
+        """``(1 - s) * encoded + s / K`` (Szegedy et al., arXiv 1512.00567, section 7)."""
+        return (1 - smoothing) * encoded + smoothing / len(self.outputs)
+
+    def supervised_loss(self, outputs: Tensor, encoded: Tensor) -> Tensor:
+        """Cross-entropy."""
+        import torch.nn.functional as F
+
+        return F.cross_entropy(outputs, encoded)
+
+    def divergence(self, student: Tensor, teacher: Tensor, temperature: float | Tensor) -> Tensor:
+        """``T^2 KL(softmax(teacher / T) || softmax(student / T))``: summed over classes, mean over the batch."""
+        import torch.nn.functional as F
+
+        log_student = F.log_softmax(student / temperature, dim=1)
+        log_teacher = F.log_softmax(teacher / temperature, dim=1)
+        return temperature**2 * F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
