@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 
 from sdcompress.errors import ArtifactError, DataError, VerificationError
-from sdcompress.evaluation.trained_model import open_trained_model
+from sdcompress.evaluation.trained_model import TrainedModel, open_trained_model
 from sdcompress.options import Options
 from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.runtime.engine import Prediction
 from sdcompress.runtime.open import open_network
-from sdcompress.tensorrt.building import validation
 from sdcompress.tensorrt.building.validation import Reference, find_reference, validate
 
 THRESHOLDS = (0.9, 0.8)
@@ -112,8 +111,7 @@ def test_graphs_that_cannot_be_run_here_are_found_before_a_build(
 ) -> None:
     """As bf16 on x86: TensorRT builds such graphs, onnxruntime has no kernels for them."""
     samples = tiny_network.samples(10)
-    trained = SimpleNamespace(dataset=lambda _: SimpleNamespace(split=lambda _: samples))
-    monkeypatch.setattr(validation, "open_trained_model", lambda _: trained)
+    monkeypatch.setattr(TrainedModel, "dataset", lambda _: SimpleNamespace(split=lambda _: samples))
 
     def refuse(*_: object, **__: object) -> None:
         raise ArtifactError("onnxruntime cannot load it.", next_step="upgrade onnxruntime")
@@ -122,7 +120,7 @@ def test_graphs_that_cannot_be_run_here_are_found_before_a_build(
     found = find_reference(open_trained_model(artifact), count=10)
     assert found is not None
     assert len(found.samples) == 10
-    monkeypatch.setattr(validation, "open_engine", refuse)
+    monkeypatch.setattr(TrainedModel, "engine", refuse)
     with pytest.warns(UserWarning, match="onnxruntime cannot load it"):
         assert find_reference(open_trained_model(artifact), count=10) is None
     with pytest.raises(ArtifactError):
