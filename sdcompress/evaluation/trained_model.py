@@ -84,6 +84,14 @@ class TrainedModel:
             raise UsageError(f"'{self.path}' is a checkpoint.", allowed=allowed, next_step=next_step or export)
         return self.opened
 
+    def checkpoint(self) -> Checkpoint:
+        """The checkpoint, where only one will do.
+
+        Raises:
+            CheckpointError: if the folder holds an artifact.
+        """
+        return self.opened if isinstance(self.opened, Checkpoint) else open_checkpoint(self.path)
+
     def engine(self, options: EngineOptions | None = None) -> Engine:
         """Ready to run; the errors of ``open_engine``.
 

@@ -13,7 +13,7 @@ import torch
 
 from sdcompress.artifact.golden import Golden
 from sdcompress.artifact.write import staged
-from sdcompress.checkpoint import Checkpoint, open_checkpoint
+from sdcompress.checkpoint import Checkpoint
 from sdcompress.data.samples import Dataset
 from sdcompress.errors import UnknownNameError, UsageError
 from sdcompress.evaluation.trained_model import TrainedModel, open_trained_model
@@ -67,7 +67,7 @@ def export_all(
     """
     options = options or Options()
     model = open_trained_model(source, options)
-    checkpoint = open_checkpoint(model.opened if isinstance(model.opened, Checkpoint) else model.path)
+    checkpoint = model.checkpoint()
     net = checkpoint.network(trust_modules=options.trust_modules)
     kept = [_kept(net.exit_names, target) for target in targets]
     heard = [

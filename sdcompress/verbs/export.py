@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from sdcompress import recipes
-from sdcompress.checkpoint import Checkpoint, open_checkpoint
 from sdcompress.errors import UsageError, requires_extra
-from sdcompress.evaluation.trained_model import TrainedModel, open_trained_model
+from sdcompress.evaluation.trained_model import open_trained_model
 from sdcompress.exporting.exit_selection import Target
 from sdcompress.machine import check_threads, default_threads, machine
 from sdcompress.options import Options
@@ -64,7 +63,7 @@ def export(
             )
         return _export_one_graph(source, out, layout, options, overwrite=overwrite)
     model = open_trained_model(source, options)
-    section = recipes.override(open_checkpoint(_checkpoint(model)).recipe.export, settings)
+    section = recipes.override(model.checkpoint().recipe.export, settings)
     named = isinstance(settings, Mapping) and "kept_exits" in settings  # those of the recipe are for other layouts
     kept = section.kept_exits if layout != "single" or named else ()
     (manifest,) = export_all(model, [Target(Path(out), layout, exit, kept)], section, options, overwrite=overwrite)
@@ -96,13 +95,9 @@ def export_all(
         from sdcompress.models.threads import torch_threads
 
     model = open_trained_model(source, options)
-    section = recipes.override(open_checkpoint(_checkpoint(model)).recipe.export, settings)
+    section = recipes.override(model.checkpoint().recipe.export, settings)
     with torch_threads(threads):
         return run_export(model, targets, section, options, overwrite=overwrite)
-
-
-def _checkpoint(model: TrainedModel) -> Checkpoint | Path:
-    return model.opened if isinstance(model.opened, Checkpoint) else model.path
 
 
 def _export_one_graph(
