@@ -153,7 +153,7 @@ def check(opened: Artifact, samples: Samples, settings: recipe.Calibrate, split:
         )
     if len(samples) < least_samples(settings):
         raise _too_few(len(samples), settings, split)
-    missing = int((samples.labels < 0).sum())
+    missing = int((samples.targets < 0).sum())
     if missing and not settings.unlabelled:
         raise DataError(
             f"The labels of {missing} of {len(samples)} samples are missing (negative).",
@@ -220,7 +220,7 @@ def _check_classes(manifest: Manifest, samples: Samples, settings: recipe.Calibr
     seed = seed_of(fingerprint_of(manifest, samples), graphs_digest(manifest))
     drop, delta = smallest_target(settings)
     wish = f"a drop of {drop:.2%} with a confidence of {settings.confidence:.4g}"
-    labels = samples.labels[draw_parts(len(samples), seed).certify]
+    labels = samples.targets[draw_parts(len(samples), seed).certify]
     check_classes(labels, manifest.classes, least_to_certify(drop, delta), wish)
 
 
@@ -260,7 +260,7 @@ def _choose(
     fitted, signals, right = fit_policy(engine, samples, settings, times, progress)
     evidence, policy = fitted.evidence(signals, right), fitted.policy
     thresholds = choose_thresholds(evidence.confidences, right, times, settings.max_drop, shared=policy.shared)
-    warn_of_classes(evidence, samples.labels, thresholds, classes=opened.manifest.classes, max_drop=settings.max_drop)
+    warn_of_classes(evidence, samples.targets, thresholds, classes=opened.manifest.classes, max_drop=settings.max_drop)
     chosen = Policy(
         kind=settings.policy,
         parameters=policy.parameters,

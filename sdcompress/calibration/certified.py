@@ -116,7 +116,7 @@ def draw(
     )
     evidence = with_labels(evidence, held, settings.per)
     times = stage_times(engine, manifest, samples)
-    return Drawn(fingerprint, seed, shape, evidence, held.labels, times, engine.where)
+    return Drawn(fingerprint, seed, shape, evidence, held.targets, times, engine.where)
 
 
 def certified(

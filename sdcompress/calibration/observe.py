@@ -68,7 +68,7 @@ def observe(
         progress: called with (images done, all images).
     """
     signals = exit_signals(engine, samples, temperatures, labelled=not unlabelled, progress=progress)
-    truth = signals[-1].decision if unlabelled else samples.labels
+    truth = signals[-1].decision if unlabelled else samples.targets
     return signals, np.stack([exit_.decision == truth for exit_ in signals])
 
 
@@ -99,7 +99,7 @@ def fit_policy(
             samples, np.linspace(0, len(samples) - 1, min(_TEMPERATURE_SAMPLES, len(samples))).astype(np.int64)
         )
         logits = exit_logits(engine, few)
-        temperatures = _temperatures(kind, logits, few.labels, stage_ms, settings.max_drop, task=engine.task)
+        temperatures = _temperatures(kind, logits, few.targets, stage_ms, settings.max_drop, task=engine.task)
     signals, right = observe(engine, samples, temperatures, unlabelled=settings.unlabelled, progress=progress)
     return FittedPolicy(temperatures, kind.fit(signals, right)), signals, right
 

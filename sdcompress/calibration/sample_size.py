@@ -101,7 +101,7 @@ def _smallest(samples: Samples, classes: tuple[str, ...], settings: recipe.Calib
     """The smallest class in words and its share of the samples, where the wish is for every class; else everybody."""
     if settings.per != "class":
         return None, 1.0
-    counts = np.bincount(samples.labels, minlength=len(classes))
+    counts = np.bincount(samples.targets, minlength=len(classes))
     label = int(counts.argmin())
     # a class that is not there: as if there were one, so that the number says how far away it is
     return f"'{classes[label]}', {counts[label]} of {len(samples)}", max(1, int(counts[label])) / len(samples)

@@ -69,7 +69,7 @@ def _path(evidence: Evidence, times: tuple[float, ...], settings: recipe.Calibra
 
 def with_labels(evidence: Evidence, samples: Samples, per: Per) -> Evidence:
     """The evidence of these samples, with their labels where the bounds shall hold in every class."""
-    return replace(evidence, labels=samples.labels.astype(np.int32)) if per == "class" else evidence
+    return replace(evidence, labels=samples.targets.astype(np.int32)) if per == "class" else evidence
 
 
 def collect(
@@ -99,5 +99,5 @@ def collect(
     answers = against.answers(samples, labelled=not unlabelled, progress=part(progress, count, total))
     if unlabelled:
         right = np.stack([exit_.decision == answers for exit_ in signals])
-    truth = answers if unlabelled else samples.labels
+    truth = answers if unlabelled else samples.targets
     return replace(fitted.evidence(signals, right), against=(answers == truth).astype(np.uint8))

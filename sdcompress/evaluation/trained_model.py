@@ -131,7 +131,7 @@ class TrainedModel:
         nothing, as it may be a stranger's.
 
         Raises:
-            UsageError: if the data is a function of a module that is not trusted, see ``sdcompress.own_code``.
+            UsageError: if the data is a function of a module that is not trusted, see ``sdcompress.user_code``.
             DataError: if it is not there or is not the same: its validation images may have been trained on.
         """
         options = self.options

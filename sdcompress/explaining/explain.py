@@ -1,4 +1,4 @@
-"""Explain an artifact: run its exits over a split, measure its stages here, and say what leaving early gives."""
+"""Explain an artifact: run its exits on a split, time its stages, and say whether early exit pays."""
 
 from __future__ import annotations
 
@@ -39,23 +39,23 @@ def explain(
     split: Split = "test",
     overwrite: bool = False,
 ) -> Explanation:
-    """Say what an artifact's exits do on a split and what they cost here, and whether leaving early pays.
+    """Measure accuracy and time of the exits of an artifact, and write an explanation.
 
-    Writes explain.json, explain.md and explain.html into a folder; docs/explain.md says what each figure is.
+    Writes explain.json, explain.md and explain.html. docs/explain.md defines each figure.
 
     Args:
-        artifact: of any layout; with a policy, or without one.
-        out: the folder.
-        options: threads (default: one) are also those at which the stages are measured; where the data lies; progress
-            in images.
-        split: the images that are explained; the path of thresholds is made on validation either way.
-        overwrite: replace an explanation that is there.
+        artifact: of any layout, with or without a policy.
+        out: the output folder.
+        options: threads (default: one) of the engine, also while stages are timed; where the data lies; progress in
+            images.
+        split: the split to explain. The path of thresholds is always chosen on validation.
+        overwrite: replace an existing explanation.
 
     Raises:
-        UsageError: if the folder holds a checkpoint.
-        OutputExistsError: if ``out`` holds an explanation.
+        UsageError: if the folder is a checkpoint.
+        OutputExistsError: if ``out`` already holds an explanation.
         MissingExtraError: the extra 'report' is not installed.
-        ArtifactError, DataError: if the artifact or the data is not intact.
+        ArtifactError, DataError: if the artifact or the data is damaged.
     """
     check_ready(Explanation, out, overwrite=overwrite)
     record = explanation(artifact, options, split=split)
@@ -64,10 +64,10 @@ def explain(
 
 
 def explanation(artifact: TrainedModel | Path | str, options: Options | None = None, *, split: Split) -> Explanation:
-    """What ``explain`` writes, with the same arguments and errors.
+    """Return what ``explain`` writes, with the same arguments and errors.
 
-    The path of thresholds is made on the validation split and shown on ``split``. Where that is the validation split
-    itself, or the data has none, both are one, which flatters the path; ``curve_split`` says so.
+    The path of thresholds is chosen on the validation split and evaluated on ``split``. If both are the same split, the
+    figures of the path are optimistic; ``curve_split`` names the split.
     """
     options = options or Options()
     threads, progress = options.threads or 1, options.progress
@@ -78,7 +78,7 @@ def explanation(artifact: TrainedModel | Path | str, options: Options | None = N
     )
     engine, dataset = trained.engine(), trained.dataset()
     manifest, samples = opened.manifest, dataset.split(split)
-    # in the layout 'all' one graph computes every exit: leaving saves nothing
+    # in the layout 'all' one graph computes every exit, so that early exit saves nothing
     has_curve = manifest.layout != "all" and len(manifest.exits) > 1
     path_samples = _validation(dataset) if has_curve and split == "test" else None
     total = len(samples) + len(path_samples or ())
@@ -105,7 +105,7 @@ def explanation(artifact: TrainedModel | Path | str, options: Options | None = N
         decision_ms=analysis.timing.decision if analysis.timing and analysis.thresholds else None,
         exits=analysis.exits(),
         policy=analysis.policy(),
-        classes=analysis.classes(engine.classes),
+        classes=analysis.classes(engine.task.outputs),
         curve=analysis.curve(path_outcomes),
         curve_split=None if not has_curve else "validation" if path_samples else split,
         curve_samples=len(path_outcomes.labels) if has_curve else 0,
@@ -148,5 +148,5 @@ def _risk(opened: Artifact, timing: Timing | None) -> Risk | None:
     if certificate is None or policy is None or timing is None:
         return None
     if policy.max_drop not in {level.max_drop for level in certificate.levels}:
-        return None  # allowed where nobody leaves: then there is no wish that was tested
-    return risk(certificate, policy, opened.evidence(), timing.decided)
+        return None  # without early exit a policy may name a risk that was not tested
+    return risk(certificate, policy, opened.evidence(), timing.reach_ms_with_decisions)

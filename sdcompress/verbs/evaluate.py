@@ -14,6 +14,7 @@ from sdcompress.evaluation.predict import image_files
 from sdcompress.evaluation.predict import predict as run_predict
 from sdcompress.evaluation.trained_model import open_trained_model
 from sdcompress.machine import default_threads
+from sdcompress.modalities.image import Image
 from sdcompress.options import Options
 from sdcompress.schema.prediction import FilePrediction
 from sdcompress.schema.report import Evaluation
@@ -48,7 +49,8 @@ def evaluate(
     engine = model.engine()
     samples: Samples
     if images is not None:
-        samples, data = labelled_images(Path(images), engine.classes, engine.preprocess_spec), str(images)
+        assert isinstance(engine.modality, Image), "the only modality with folders of files so far"
+        samples, data = labelled_images(Path(images), engine.task.outputs, engine.modality.preprocess), str(images)
     else:
         dataset = model.dataset()
         samples, data = dataset.split(split), dataset.name
