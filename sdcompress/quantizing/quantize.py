@@ -103,15 +103,12 @@ def quantize(
         bare_models, models = _models(manifest, float32, rewrite_segment, calibration)
         products = _products(models, precision, opened)
         _check_samples(samples, calibration, precision)
-        for index, model in enumerate(models.values()):
-            exits = [exit_.name for exit_ in manifest.exits if exit_.segment == index]
-            describe(model, classes=manifest.classes, exits=exits, preprocess=manifest.input.preprocess)
+        _describe_all(models, manifest)
         graphs = {name: serialize(model) for name, model in models.items()}
         with runnable(precision):
-            qualities = compare_exits(
-                manifest, before, list(graphs.values()), validation, threads=threads, progress=progress
-            )
-            optimised = compare_optimised(manifest, before, list(graphs.values()), validation, threads=threads)
+            after = list(graphs.values())
+            qualities = compare_exits(manifest, before, after, validation, threads=threads, progress=progress)
+            optimised = compare_optimised(manifest, before, after, validation, threads=threads)
         _check_optimised(optimised, out=Path(out), graphs=graphs, precision=precision)
         check_overflow(manifest, bare_models, models, validation, threads=threads, progress=progress)
         _check_quality(
@@ -119,7 +116,7 @@ def quantize(
         )
         check_finite(manifest, before, graphs, out=Path(out), precision=precision, threads=threads)
         with runnable(precision):
-            records = golden_records(manifest, list(graphs.values()), opened.golden(), threads=threads)
+            records = golden_records(manifest, after, opened.golden(), threads=threads)
         new = _write(opened, folder, models, qualities=qualities, records=records, precision=precision)
         written = open_artifact(folder)
         verify(written, threads=threads)
@@ -140,6 +137,12 @@ def quantize(
         dropped=_dropped(manifest),
         speed=speed,
     )
+
+
+def _describe_all(models: Mapping[str, onnx.ModelProto], manifest: Manifest) -> None:
+    for index, model in enumerate(models.values()):
+        exits = [exit_.name for exit_ in manifest.exits if exit_.segment == index]
+        describe(model, classes=manifest.classes, exits=exits, preprocess=manifest.input.preprocess)
 
 
 def precision_of(name: str) -> Precision:
