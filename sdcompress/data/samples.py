@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -15,6 +15,7 @@ from sdcompress import tasks
 from sdcompress.errors import DataError
 from sdcompress.modalities import Modality
 from sdcompress.modalities.image import Image
+from sdcompress.progress import Progress
 from sdcompress.schema.manifest import Preprocess
 from sdcompress.tasks import Task
 
@@ -187,7 +188,7 @@ class Dataset:
         """What the examples are."""
         return Image(self.preprocess, self.image)
 
-    def check(self, progress: Callable[[int, int], None] | None = None) -> None:
+    def check(self, progress: Progress | None = None) -> None:
         """Read the header of every image that is a file, so that a broken one is found before it is needed.
 
         Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +12,11 @@ from sdcompress.data.samples import Images, Samples
 from sdcompress.data.sources._listing import Skipped, picture_files
 from sdcompress.data.sources._photos import DecodedSamples
 from sdcompress.errors import DataError
+from sdcompress.progress import Progress
 from sdcompress.schema.manifest import Preprocess
 
 __all__ = ["UnlabelledImages"]
 
-Progress = Callable[[int, int], None]
 _BATCH = 256
 _NAMED = 3  # files or pairs that an error names
 
