@@ -43,7 +43,7 @@ def exit_scores(
     net.train(mode)
     total = torch.from_numpy(losses)
     if fabric.world_size > 1:
-        total = fabric.all_reduce(total.to(fabric.device), reduce_op="sum")  # type: ignore[assignment]  # as given
+        total = fabric.all_reduce(total.to(fabric.device), reduce_op="sum")
     return {
         name: (len(samples) - loss) / len(samples) for name, loss in zip(net.exit_names, total.tolist(), strict=True)
     }

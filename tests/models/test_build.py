@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+from networks import pictures
 from torch import nn
 
 from sdcompress import registry
@@ -29,7 +30,7 @@ def make(classes, channels):
 
 def network(name: str = "cifar:resnet8", image=IMAGE, heads=True, options=None, classes=5, **exits):
     model = recipe.Model(name=name, options=options or {})
-    return build(model, recipe.Exits(**{"auto": 2, **exits}), classes=classes, image=image, heads=heads)
+    return build(model, recipe.Exits(**{"auto": 2, **exits}), outputs=(classes,), inputs=pictures(*image), heads=heads)
 
 
 @pytest.fixture
