@@ -18,8 +18,8 @@ from sdcompress.models.heads._base import Head
 from sdcompress.models.inputs import example_inputs, picture_size
 from sdcompress.models.multiexit import MultiExit, Tap
 from sdcompress.models.output_layer import output_layer
-from sdcompress.own_code import is_there
 from sdcompress.schema import graphs, recipe
+from sdcompress.user_code import module_exists
 
 __all__ = ["build", "pretrained_config"]
 
@@ -147,7 +147,7 @@ def _family_arguments(name: str, family: Any, inputs: Sequence[graphs.Tensor]) -
 
 def _users(model: recipe.Model, classes: int, inputs: Sequence[graphs.Tensor]) -> object:
     module = model.name.partition(":")[0]
-    if not is_there(model.name):
+    if not module_exists(model.name):
         raise UnknownNameError(
             "families of backbones",
             module,

@@ -145,9 +145,9 @@ class LogitsOnly(nn.Module):
         super().__init__()
         self.net = net
 
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """E tensors [B, ...] of the inputs."""
-        outputs: Outputs = self.net(*inputs)
+    def forward(self, first: Tensor, *further: Tensor) -> tuple[Tensor, ...]:
+        """E tensors [B, ...] of the inputs; the first has a name, so that one dynamic shape describes it."""
+        outputs: Outputs = self.net(first, *further)
         return outputs.logits
 
 

@@ -9,14 +9,49 @@ import numpy as np
 import numpy.typing as npt
 
 from sdcompress.errors import DataError
-from sdcompress.tasks._base import Array, Float, Signals, Task
-from sdcompress.tasks._probabilities import calibration_error, log_softmax
+from sdcompress.tasks._base import Array, Float, Prediction, Signals, Task
+from sdcompress.tasks._probabilities import calibration_error, log_softmax, softmax
 
 if TYPE_CHECKING:
     import onnx
     from torch import Tensor
 
 __all__ = ["Classification"]
+
+
+@dataclass(frozen=True)
+class ClassPrediction(Prediction):
+    """Classes of B samples.
+
+    ``outputs`` are logits, float32 [B, K].
+    """
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the B predicted classes."""
+        return tuple(self.task.outputs[k] for k in self.decision.tolist())
+
+    @property
+    def probabilities(self) -> Float:
+        """float32 [B, K]: softmax of the logits, divided by the temperature of the exit where it has one."""
+        logits = self.outputs.astype(np.float64)
+        if self.temperatures:
+            logits /= np.asarray(self.temperatures)[self.exit_index][:, None]
+        probabilities: Float = softmax(logits).astype(np.float32)
+        return probabilities
+
+    def top(self, count: int = 5) -> tuple[tuple[tuple[str, float], ...], ...]:
+        """For each of the B samples its most probable classes, as (name, probability), the most probable first.
+
+        Args:
+            count: how many; at most all K are given.
+        """
+        probabilities = self.probabilities
+        order = np.argsort(-probabilities, axis=1, kind="stable")[:, :count]
+        return tuple(
+            tuple((self.task.outputs[k], float(row[k])) for k in best.tolist())
+            for row, best in zip(probabilities, order, strict=True)
+        )
 
 
 @dataclass(frozen=True)
@@ -106,6 +141,16 @@ class Classification(Task):
             helper.make_node("ArgMax", [decided_by or outputs], [decision], axis=1, keepdims=0),
         ]
         return nodes, [numpy_helper.from_array(value.astype(np.int64), of(name)) for name, value in constants.items()]
+
+    def prediction(
+        self,
+        outputs: Float,
+        exit_index: npt.NDArray[np.int64],
+        exits: tuple[str, ...] = (),
+        temperatures: tuple[float, ...] = (),
+    ) -> ClassPrediction:
+        """With the names and probabilities of classes."""
+        return ClassPrediction(outputs, exit_index, self, exits, temperatures)
 
     def encode(self, targets: Tensor) -> Tensor:
         """One-hot, float32 [B, K]."""

@@ -35,7 +35,7 @@ def exit_scores(
     mine = np.arange(-(-len(samples) // fabric.world_size)) * fabric.world_size + fabric.global_rank
     for start in range(0, len(mine), batch):
         index, counted = mine[start : start + batch] % len(samples), mine[start : start + batch] < len(samples)
-        arrays = modality.collate(samples.examples(index))
+        arrays = modality.collate(samples.examples(index)).arrays
         inputs = (torch.from_numpy(arrays[tensor.name]).to(fabric.device) for tensor in modality.tensors)
         targets = samples.targets[index]
         decisions = [task.decide(outputs.float().cpu().numpy()) for outputs in net(*inputs).logits]

@@ -45,5 +45,5 @@ def test_what_holds_no_image_is_refused(tmp_path: Path) -> None:
 
 def test_files_beside_the_class_folders_are_said_to_be_passed_over(folder: Path) -> None:
     Image.new("L", (4, 4)).save(folder / "loose.png")
-    with pytest.warns(UserWarning, match="1 images outside of class folders"):
+    with pytest.warns(UserWarning, match="1 images outside class folders"):
         labelled_images(folder, CLASSES, PREPROCESS)

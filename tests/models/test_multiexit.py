@@ -32,7 +32,7 @@ def kept(net: MultiExit) -> list[object]:
     return [
         vars(module)[key]
         for module in net.modules()
-        for key in ("tapped_output", "classifier_input")
+        for key in ("tapped_output", "output_layer_input")
         if key in vars(module)
     ]
 
