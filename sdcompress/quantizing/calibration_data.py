@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from sdcompress.data.samples import Samples, Subset
-from sdcompress.data.split import stratified_order
+from sdcompress.data.split import sample_order
 from sdcompress.errors import DataError, UsageError
 from sdcompress.modalities._geometry import normalise
 from sdcompress.quantizing.precisions._base import Feed
 from sdcompress.schema.manifest import Manifest
+from sdcompress.tasks import Task, task_of
 from sdcompress.verification.sessions import Chain
 
 __all__ = ["BATCH", "LEAST", "USUAL", "CalibrationData", "calibration_images"]
@@ -22,13 +23,14 @@ USUAL = 512
 _SEED = (512, 0)  # no setting: whoever draws until a precision looks good has chosen the images
 
 
-def calibration_images(training: Samples, count: int | None) -> Subset:
+def calibration_images(training: Samples, task: Task, count: int | None) -> Subset:
     """So many training images, drawn at random with the classes in their proportions: the same for the same data.
 
     Any beginning of them is as mixed as the whole, so that no batch holds one class because a folder does.
 
     Args:
         training: what to choose from.
+        task: of the network; says in which strata.
         count: how many; None: 512, or all where there are fewer.
 
     Raises:
@@ -49,7 +51,7 @@ def calibration_images(training: Samples, count: int | None) -> Subset:
             allowed=f"{LEAST} to the number of training images",
             next_step=f"--samples {len(training)}" if len(training) >= LEAST else "train on more images",
         )
-    return Subset(training, stratified_order(training.targets, seed=_SEED)[:count])
+    return Subset(training, sample_order(task, training.targets, seed=_SEED)[:count])
 
 
 class CalibrationData:
@@ -84,7 +86,7 @@ class CalibrationData:
 
     def of(self, position: int) -> Iterator[Feed]:
         """The inputs of the segment at a position, batch by batch."""
-        images = calibration_images(self._training, self._count)
+        images = calibration_images(self._training, task_of(self._manifest), self._count)
         self.used, done = len(images), position * len(images)
         spec = self._manifest.input
         chain = Chain(self._graphs[:position], network_input=spec.name, logits=(), threads=self.threads)

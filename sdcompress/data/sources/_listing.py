@@ -1,19 +1,18 @@
-"""Which files of a folder are read as images, and what is passed over: nothing is left out without a word."""
+"""Which files of a folder are read as examples, and what is passed over, which a warning names."""
 
 from __future__ import annotations
 
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sdcompress.errors import DataError
 
-__all__ = ["SUFFIXES", "Skipped", "entries_of", "folders_in", "picture_files"]
+__all__ = ["Skipped", "entries_of", "files_below", "folders_in"]
 
-SUFFIXES = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 _NAMED = 3  # paths that a message names
 _Identity = tuple[int, int]  # device and inode
 
@@ -23,13 +22,15 @@ class Skipped:
     """What a listing does not read.
 
     Attributes:
-        suffixes: files by their suffix, in lower case.
-        hidden: folders and image files whose names begin with a dot.
+        accepted: suffixes of files that are read, in lower case.
+        suffixes: other files by their suffix, in lower case.
+        hidden: folders, and files with an accepted suffix, whose names begin with a dot.
         dangling: links to nothing, and what is no regular file.
         again: folders that a link leads to although they are read already.
-        loose: image files beside the class folders.
+        loose: files with an accepted suffix beside the class folders.
     """
 
+    accepted: Collection[str] = ()
     suffixes: Counter[str] = field(default_factory=Counter)
     hidden: list[Path] = field(default_factory=list)
     dangling: list[Path] = field(default_factory=list)
@@ -44,7 +45,7 @@ class Skipped:
                 ("hidden", self.hidden),
                 ("links to nothing or no regular files", self.dangling),
                 ("folders that a link leads to a second time", self.again),
-                ("images outside of class folders", self.loose),
+                ("files outside of class folders", self.loose),
             )
             if paths
         ]
@@ -53,16 +54,16 @@ class Skipped:
                 f"{count} {suffix or 'without a suffix'}" for suffix, count in self.suffixes.most_common()
             )
             total = sum(self.suffixes.values())
-            parts.append(f"{total} files that do not end in {', '.join(sorted(SUFFIXES))}: {kinds}")
+            parts.append(f"{total} files that do not end in {', '.join(sorted(self.accepted))}: {kinds}")
         if parts:
             warnings.warn(f"{root}: passed over are {'; '.join(parts)}.", stacklevel=2)
 
     def count(self, entry: os.DirEntry[str]) -> None:
-        """Count something that is neither a folder nor read as an image."""
+        """Count something that is neither a folder nor read."""
         path, suffix = Path(entry.path), Path(entry.name).suffix.lower()
         if entry.name.startswith("."):
-            # macOS leaves '._name.jpg' beside 'name.jpg', which is no image
-            self.hidden += [path] if suffix in SUFFIXES and not entry.name.startswith("._") else []
+            # macOS leaves '._name.jpg' beside 'name.jpg', which holds no example
+            self.hidden += [path] if suffix in self.accepted and not entry.name.startswith("._") else []
         elif not entry.is_file():
             self.dangling.append(path)
         else:
@@ -81,19 +82,19 @@ def folders_in(folder: Path, skipped: Skipped) -> list[Path]:
             folders.append(Path(entry.path))
         elif entry.is_dir():
             skipped.hidden.append(Path(entry.path))
-        elif Path(entry.name).suffix.lower() in SUFFIXES and not entry.name.startswith("."):
+        elif Path(entry.name).suffix.lower() in skipped.accepted and not entry.name.startswith("."):
             skipped.loose.append(Path(entry.path))
         elif entry.is_symlink() and not entry.is_file():
             skipped.dangling.append(Path(entry.path))
     return sorted(folders, key=lambda path: path.name)
 
 
-def picture_files(folder: Path, skipped: Skipped) -> list[Path]:
-    """The image files below a folder, by their suffixes, in the order of their paths; links are followed.
+def files_below(folder: Path, skipped: Skipped) -> list[Path]:
+    """The files with an accepted suffix below a folder, in the order of their paths; links are followed.
 
     Args:
         folder: searched with the folders in it; hidden ones are passed over.
-        skipped: takes what is passed over.
+        skipped: says which suffixes are accepted, and takes what is passed over.
 
     Raises:
         DataError: if a folder cannot be read, or a link leads back to a folder above it.
@@ -107,7 +108,7 @@ def _walk(folder: Path, ancestors: dict[_Identity, Path], visited: set[_Identity
     for entry in sorted(entries_of(folder), key=lambda entry: (entry.is_symlink(), entry.name)):
         path = Path(entry.path)
         if not entry.is_dir():
-            if entry.is_file() and path.suffix.lower() in SUFFIXES and not entry.name.startswith("."):
+            if entry.is_file() and path.suffix.lower() in skipped.accepted and not entry.name.startswith("."):
                 yield path
             else:
                 skipped.count(entry)
@@ -141,7 +142,7 @@ def entries_of(folder: Path) -> list[os.DirEntry[str]]:
     except OSError as error:
         raise DataError(
             f"The folder {folder} cannot be read: {error.strerror}.",
-            allowed="folders that may be listed: images in others would be missing without a word",
+            allowed="folders that may be listed: examples in others would be missing without a warning",
             next_step="give yourself the right to read it, or move it away",
         ) from error
 
