@@ -71,7 +71,7 @@ def of_engine(name: str, engine: Any, said: str = "", predicted_ms: float | None
     several = len(engine.exit_names) > 1
     return Row(
         name,
-        lambda inputs: engine(inputs).logits.argmax(1),
+        lambda inputs: engine(inputs).decision,
         engine,
         (lambda inputs: engine(inputs).exit_index) if several else None,
         said,
@@ -206,7 +206,7 @@ def one_graph(name: str, calibrated: Path, out: Path, data_dir: Path | None) -> 
         print(f"{name}: {error.found}")
         return
     engine = open_one_graph(out, threads=1)
-    yield Row(name, lambda inputs: engine(inputs).logits.argmax(1), engine, lambda inputs: engine(inputs).exit_index)
+    yield Row(name, lambda inputs: engine(inputs).decision, engine, lambda inputs: engine(inputs).exit_index)
 
 
 def measure(found: list[Row], dataset: Dataset, rounds: int, seconds: float) -> list[dict[str, Any]]:

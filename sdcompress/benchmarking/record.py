@@ -1,4 +1,4 @@
-"""From the lanes of a run to its records and comparisons."""
+"""Compute the records and comparisons of a benchmark from its timed calls."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ def record(
     settings: Bench,
     machine: Machine,
 ) -> BenchRecord:
-    """Everything that was seen of one candidate in one scenario.
+    """Return all measurements of one candidate in one scenario.
 
     Args:
         measurement: finished.
         scenario: of the measurement.
-        batch: images a call.
+        batch: images in a call.
         labels: of the candidate's inputs, int64 [N], or None.
         settings: of the run.
-        machine: described before the run.
+        machine: as described before the run.
     """
     candidate, ms = measurement.candidate, measurement.free.ms
     unstable_reasons = reasons(
@@ -82,7 +82,7 @@ def record(
 def compare(
     measurements: Sequence[Measurement], reference: str, scenario: Scenario, batch: int, *, seed: int = 0
 ) -> list[Comparison]:
-    """Each candidate against the reference, over the rounds in which they took turns."""
+    """Compare each candidate with the reference over their interleaved rounds."""
     base = next(measurement for measurement in measurements if measurement.candidate.name == reference)
     comparisons = []
     for measurement in measurements:
@@ -118,8 +118,8 @@ def _end_to_end(measurement: Measurement) -> list[list[npt.NDArray[np.float64]]]
 
 
 def _accuracy(measurement: Measurement, labels: npt.NDArray[np.int64]) -> float:
-    answers = measurement.free.first_answers.reshape(-1)
-    return float((answers == labels[: len(answers)]).mean())
+    decisions = np.concatenate(list(measurement.free.first_decisions))
+    return 1 - float(measurement.candidate.engine.task.loss(decisions, labels[: len(decisions)]).mean())
 
 
 def _exit_timings(measurement: Measurement) -> tuple[ExitTiming, ...]:

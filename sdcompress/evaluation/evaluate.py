@@ -13,7 +13,7 @@ from sdcompress.data.samples import Samples
 from sdcompress.errors import DataError, VerificationError
 from sdcompress.evaluation.classes import balanced_accuracy, class_scores, confusion
 from sdcompress.evaluation.paired import digest_of_labels, pack
-from sdcompress.modalities._geometry import normalise
+from sdcompress.modalities import Inputs
 from sdcompress.policies._base import Float, Signals
 from sdcompress.runtime.engine import Engine
 from sdcompress.schema.report import ENSEMBLE, Evaluation, ExitScore, PolicyScore
@@ -143,11 +143,11 @@ def evaluate(
         last.append(logits[-1].argmax(axis=1))
         if engine.policy is not None:
             found = engine(inputs)
-            by_policy.append((found.exit_index, found.logits.argmax(axis=1)))
+            by_policy.append((found.exit_index, found.decision))
     last_answers = np.concatenate(last)
     left, answers = map(np.concatenate, zip(*by_policy, strict=True)) if by_policy else (None, last_answers)
     right = answers == samples.targets
-    scores = class_scores(engine.classes, samples.targets, answers, None if left is None else last_answers)
+    scores = class_scores(engine.task.outputs, samples.targets, answers, None if left is None else last_answers)
     return Evaluation(
         kind=kind,
         name=name,
@@ -160,7 +160,7 @@ def evaluate(
         policy=None if left is None else _policy_score(engine, left, right),
         balanced_accuracy=balanced_accuracy(scores),
         classes=scores,
-        confusion=confusion(samples.targets, answers, len(engine.classes)),
+        confusion=confusion(samples.targets, answers, len(engine.task.outputs)),
         right=pack(right),
         labels_sha256=digest_of_labels(samples.targets),
     )
@@ -195,7 +195,7 @@ def _policy_score(engine: Engine, left: npt.NDArray[np.int64], right: npt.NDArra
 
 def batches(
     engine: Engine, samples: Samples, batch: int, progress: Progress | None = None, *, labelled: bool = True
-) -> Iterator[tuple[Float, npt.NDArray[np.int64]]]:
+) -> Iterator[tuple[Inputs, npt.NDArray[np.int64]]]:
     """Inputs [b, C, H, W] and labels [b], batch by batch, once both are known to fit the network.
 
     Args:
@@ -209,23 +209,15 @@ def batches(
         DataError: if the samples are none, or not of this network's classes and size.
     """
     _check_labels(engine, samples, labelled=labelled)
-    channels, height, width = engine.image
     for start in range(0, len(samples), batch):
         rows = np.arange(start, min(start + batch, len(samples)))
-        images = samples.examples(rows)
-        if images.shape[1:] != (height, width, channels):
-            raise DataError(
-                f"The images are {'x'.join(map(str, images.shape[1:]))} (height x width x channels).",
-                allowed=f"{height}x{width}x{channels}, the size that the network was trained at",
-                next_step="load the data set with the recipe of the network (data.image_size)",
-            )
-        yield normalise(images, engine.preprocess_spec), samples.targets[rows]
+        yield engine.modality.collate(samples.examples(rows)), samples.targets[rows]
         if progress:
             progress(int(rows[-1]) + 1, len(samples))
 
 
 def _check_labels(engine: Engine, samples: Samples, *, labelled: bool) -> None:
-    classes = len(engine.classes)
+    classes = len(engine.task.outputs)
     if len(samples) == 0:
         raise DataError("There are no samples to measure on.", next_step="choose a split or a data set that has some")
     if not labelled:

@@ -1,4 +1,4 @@
-"""Run a split through every exit and keep a few numbers of each sample, never all logits."""
+"""Run a split through every exit and keep scores and correctness of each sample, not its logits."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ __all__ = ["Outcomes", "collect"]
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What E exits say of N samples.
+    """Scores, confidences and correctness of E exits on N samples.
 
     Attributes:
-        scores: float32 [E-1, N], of all exits but the last: a sample leaves where it is at least the threshold.
-        confidences: float32 [E, N], the largest probability at the exit's temperature.
-        right: bool [E, N], whether the exit's answer is the label.
+        scores: float32 [E-1, N], of all exits but the last. A sample leaves if its score reaches the threshold.
+        confidences: float32 [E, N], the largest probability at the temperature of the exit.
+        right: bool [E, N], whether the prediction is the label.
         labels: int64 [N].
     """
 
@@ -40,16 +40,16 @@ def collect(
     policy: ExitPolicy,
     progress: Callable[[int, int], None] | None = None,
 ) -> Outcomes:
-    """Run N samples through all exits, batch by batch, at the artifact's temperatures.
+    """Run N samples through all exits in batches, at the temperatures of the artifact.
 
     Args:
-        engine: what is run.
-        samples: N images and labels.
-        policy: gives the scores.
+        engine: of the artifact.
+        samples: N samples with labels.
+        policy: computes the scores.
         progress: called with (images done, all images).
 
     Raises:
-        DataError: if the samples are none, or not of this network's classes and size.
+        DataError: if there are no samples, or their classes or size are not those of the network.
         VerificationError: if a logit is not finite.
     """
     signals = exit_signals(engine, samples, progress=progress)
@@ -62,5 +62,5 @@ def collect(
 
 
 def _scores(policy: ExitPolicy, signals: Sequence[Signals]) -> Float:
-    """[E-1, N], also of one exit, where nothing is decided."""
+    """Return scores [E-1, N], also for one exit."""
     return scores(policy, signals) if len(signals) > 1 else np.empty((0, len(signals[0])), np.float32)

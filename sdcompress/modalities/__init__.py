@@ -9,13 +9,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from sdcompress import registry
 from sdcompress.errors import ArtifactError, UnknownNameError, UsageError
-from sdcompress.modalities._base import Array, Inputs, Modality, batch_size, rows_of
+from sdcompress.modalities._base import Array, Inputs, Modality
 from sdcompress.schema.manifest import Manifest
-
-__all__ = ["ROOM", "Array", "Inputs", "Modality", "as_image", "batch_size", "modality_of", "restore", "rows_of"]
 
 if TYPE_CHECKING:
     from sdcompress.modalities.image import Image
+
+__all__ = ["ROOM", "Array", "Inputs", "Modality", "as_image", "modality_of", "restore"]
 
 ROOM = "sdcompress.modalities"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,13 +16,40 @@ from sdcompress.schema import recipe
 from sdcompress.schema.graphs import Tensor
 from sdcompress.schema.manifest import Named
 
-__all__ = ["Array", "Inputs", "Modality", "batch_size", "rows_of"]
+__all__ = ["Array", "Inputs", "Modality"]
 
 Array = npt.NDArray[Any]
 _OF_IMAGES = ("image_size", "mean", "std", "interpolation", "crop", "white_level")
 
-Inputs = Mapping[str, Array]
-"""Name of a graph's input -> array [B, ...]."""
+
+class Inputs:
+    """The arrays of one batch by the names of a graph's inputs; ``inputs[:8]`` takes rows of all of them.
+
+    Where there is one input it is also an array to numpy: ``np.asarray(inputs)``.
+
+    Args:
+        arrays: name -> array [B, ...], all of one B.
+    """
+
+    __slots__ = ("arrays",)
+
+    def __init__(self, arrays: Mapping[str, Any]) -> None:
+        self.arrays = arrays
+
+    @classmethod
+    def joined(cls, parts: Sequence[Inputs]) -> Inputs:
+        """The rows of several batches, one after the other."""
+        return cls({name: np.concatenate([part.arrays[name] for part in parts]) for name in parts[0].arrays})
+
+    def __len__(self) -> int:
+        return len(next(iter(self.arrays.values())))
+
+    def __getitem__(self, rows: slice | npt.NDArray[np.integer] | Sequence[int]) -> Inputs:
+        return Inputs({name: array[rows] for name, array in self.arrays.items()})
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        (array,) = self.arrays.values()
+        return np.array(array, dtype, copy=True) if copy else np.asarray(array, dtype)
 
 
 @dataclass(frozen=True)
@@ -109,7 +136,7 @@ class Modality(ABC):
         """The inputs of a call, C-contiguous.
 
         Args:
-            inputs: by name; the array alone where there is one input.
+            inputs: ``Inputs``, or arrays by name; the array alone where there is one input.
 
         Raises:
             InputError: if a name, a dtype or a shape is another.
@@ -142,13 +169,3 @@ class Modality(ABC):
     def ignored(self, settings: recipe.Data) -> list[str]:
         """The keys of a recipe's ``data`` that are set and that examples of this modality are not made by."""
         return [name for name in _OF_IMAGES if getattr(settings, name) is not None]
-
-
-def batch_size(inputs: Inputs) -> int:
-    """B: the rows of every input."""
-    return len(next(iter(inputs.values())))
-
-
-def rows_of(inputs: Inputs, rows: slice | npt.NDArray[np.integer]) -> Inputs:
-    """Some of the rows of every input."""
-    return {name: array[rows] for name, array in inputs.items()}

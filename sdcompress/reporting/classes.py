@@ -12,27 +12,27 @@ from sdcompress.schema.report import ClassScore, Evaluation
 
 __all__ = ["accuracies", "class_cautions", "confusions", "worst_class"]
 
-_MOST_CLASSES = 20  # of more classes the worst are shown
-_MOST_IN_MATRIX = 12  # of more classes the commonest confusions are shown
-_MOST_CONFUSIONS = 12
-_MOST_NAMED = 3
-_LOST_TIMES = 3  # a class is named if it loses this many times the mean loss
-_LEAST_LOST = 0.01  # the mean loss counts as at least this
+_MAX_CLASSES = 20  # of more classes the worst are shown
+_MAX_MATRIX_CLASSES = 12  # of more classes the commonest confusions are shown
+_MAX_CONFUSIONS = 12
+_MAX_NAMED = 3
+_LOSS_FACTOR = 3  # a class is named if it loses this many times the mean loss
+_MIN_LOSS = 0.01  # the mean loss counts as at least this
 
 
 def worst_class(evaluation: Evaluation) -> ClassScore | None:
     """Return the class with the lowest accuracy, among those that have images."""
-    scored = _present(evaluation)
+    scored = _scored(evaluation)
     return min(scored, key=lambda score: (score.accuracy or 0.0, score.name)) if scored else None
 
 
 def accuracies(evaluation: Evaluation) -> Table | None:
     """Return the accuracy of each class, of many classes the worst. None if the evaluation has no classes."""
-    scored = _present(evaluation)
+    scored = _scored(evaluation)
     if not scored:
         return None
-    shortened = len(scored) > _MOST_CLASSES
-    shown = sorted(scored, key=lambda score: score.accuracy or 0.0)[:_MOST_CLASSES] if shortened else scored
+    shortened = len(scored) > _MAX_CLASSES
+    shown = sorted(scored, key=lambda score: score.accuracy or 0.0)[:_MAX_CLASSES] if shortened else scored
     rows = tuple(
         (
             score.name,
@@ -46,7 +46,7 @@ def accuracies(evaluation: Evaluation) -> Table | None:
     if shortened:
         note += f" The worst of {len(scored)} classes; the JSON has all."
     columns = ("class", "images", "accuracy", "at the last exit")
-    return Table(f"Classes of {_of(evaluation)}", columns, rows, note).without_empty_columns()
+    return Table(f"Classes of {_title(evaluation)}", columns, rows, note).without_empty_columns()
 
 
 def confusions(evaluation: Evaluation) -> Table | None:
@@ -54,21 +54,23 @@ def confusions(evaluation: Evaluation) -> Table | None:
     if not evaluation.confusion:
         return None
     names = [score.name for score in evaluation.classes]
-    if len(names) <= _MOST_IN_MATRIX:
+    if len(names) <= _MAX_MATRIX_CLASSES:
         cells = {(label, answer): images for label, answer, images in evaluation.confusion}
         rows = tuple(
             (name, *(q.count(cells.get((label, answer), 0)) for answer in range(len(names))))
             for label, name in enumerate(names)
         )
-        return Table(f"Confusion matrix of {_of(evaluation)}", ("label", *names), rows, "Columns: predicted classes.")
+        return Table(
+            f"Confusion matrix of {_title(evaluation)}", ("label", *names), rows, "Columns: predicted classes."
+        )
     largest = sorted((cell for cell in evaluation.confusion if cell[0] != cell[1]), key=lambda cell: -cell[2])
     rows = tuple(
         (names[label], names[answer], q.count(images), q.share(images / evaluation.classes[label].samples))
-        for label, answer, images in largest[:_MOST_CONFUSIONS]
+        for label, answer, images in largest[:_MAX_CONFUSIONS]
     )
     note = f"The {len(rows)} largest of {len(largest)} cells off the diagonal; the JSON has all."
     columns = ("label", "predicted", "images", "of the label's images")
-    return Table(f"Commonest confusions of {_of(evaluation)}", columns, rows, note) if rows else None
+    return Table(f"Commonest confusions of {_title(evaluation)}", columns, rows, note) if rows else None
 
 
 def class_cautions(evaluation: Evaluation) -> list[tuple[str, str]]:
@@ -77,7 +79,7 @@ def class_cautions(evaluation: Evaluation) -> list[tuple[str, str]]:
     Args:
         evaluation: an evaluation; one without classes has none.
     """
-    if len(_present(evaluation)) < 2:
+    if len(_scored(evaluation)) < 2:
         return []
     return [*(_majority(evaluation) or _never_answered(evaluation)), *_lost_early(evaluation)]
 
@@ -104,8 +106,8 @@ def _never_answered(evaluation: Evaluation) -> list[tuple[str, str]]:
     never = [score for k, score in enumerate(evaluation.classes) if score.samples and k not in answered]
     if not never:
         return []
-    named = ", ".join(f"'{score.name}' ({q.count(score.samples)} images)" for score in never[:_MOST_NAMED])
-    more = f" and {len(never) - _MOST_NAMED} further classes" if len(never) > _MOST_NAMED else ""
+    named = ", ".join(f"'{score.name}' ({q.count(score.samples)} images)" for score in never[:_MAX_NAMED])
+    more = f" and {len(never) - _MAX_NAMED} further classes" if len(never) > _MAX_NAMED else ""
     return [("never answered", f"{evaluation.name} never predicts {named}{more}.")]
 
 
@@ -114,31 +116,33 @@ def _lost_early(evaluation: Evaluation) -> list[tuple[str, str]]:
     if evaluation.policy is None:
         return []
     last = sum((score.last_accuracy or 0.0) * score.samples for score in evaluation.classes)
-    overall = max((last - evaluation.policy.accuracy * evaluation.samples) / evaluation.samples, _LEAST_LOST)
+    overall = max((last - evaluation.policy.accuracy * evaluation.samples) / evaluation.samples, _MIN_LOSS)
     affected = [
-        score for score in _present(evaluation) if _lost(score) > _LOST_TIMES * overall and _images_lost(score) > 1
+        score
+        for score in _scored(evaluation)
+        if _accuracy_loss(score) > _LOSS_FACTOR * overall and _images_lost(score) > 1
     ]
     if not affected:
         return []
-    score = max(affected, key=_lost)
-    comparison = f", the most of {len(affected)} such classes" if len(affected) > 1 else ""
+    score = max(affected, key=_accuracy_loss)
+    comparison = f", the largest loss of {len(affected)} such classes" if len(affected) > 1 else ""
     figures = f"{q.accuracy(score.last_accuracy)} to {q.accuracy(score.accuracy)} of {q.count(score.samples)} images"
-    costs = f"leaving early costs class '{score.name}' {_lost(score) * 100:.1f} points ({figures}){comparison}"
+    costs = f"leaving early costs class '{score.name}' {_accuracy_loss(score) * 100:.1f} points ({figures}){comparison}"
     advice = "To keep the drop in every class: calibrate with --confidence and --per-class."
     return [("lost early", f"{evaluation.name}: {costs}. {advice}")]
 
 
-def _lost(score: ClassScore) -> float:
+def _accuracy_loss(score: ClassScore) -> float:
     return (score.last_accuracy or 0.0) - (score.accuracy or 0.0)
 
 
 def _images_lost(score: ClassScore) -> int:
-    return math.floor(_lost(score) * score.samples + 0.5)
+    return math.floor(_accuracy_loss(score) * score.samples + 0.5)
 
 
-def _present(evaluation: Evaluation) -> list[ClassScore]:
+def _scored(evaluation: Evaluation) -> list[ClassScore]:
     return [score for score in evaluation.classes if score.accuracy is not None]
 
 
-def _of(evaluation: Evaluation) -> str:
+def _title(evaluation: Evaluation) -> str:
     return f"{evaluation.name} ({evaluation.kind}), {evaluation.split} split"

@@ -8,7 +8,7 @@ from sdcompress.reporting.classes import accuracies, confusions
 from sdcompress.reporting.findings import findings, headline
 from sdcompress.reporting.page import Page
 from sdcompress.reporting.plots import plots
-from sdcompress.reporting.rows import shown
+from sdcompress.reporting.rows import shown_evaluations
 from sdcompress.schema.report import BenchReport, Report
 
 __all__ = ["report_page"]
@@ -31,7 +31,7 @@ def report_page(report: Report) -> Page:
             *tables.exits(report),
             *(
                 table
-                for evaluation in shown(report)
+                for evaluation in shown_evaluations(report)
                 for table in (accuracies(evaluation), confusions(evaluation))
                 if table
             ),

@@ -26,11 +26,11 @@ SIZES = ((1, 1), (7, 3), (16, 19), (23, 55), (131, 64), (90, 91))  # height, wid
 def photos(seed: int = 0) -> list[Image.Image]:
     """Smooth random pictures: what is cut out and how it is resized shows in the pixels."""
     generator = np.random.default_rng(seed)
-    found = []
+    photos_ = []
     for height, width in SIZES:
         coarse = Image.fromarray(generator.integers(0, 256, (5, 4, 3), np.uint8))
-        found.append(coarse.resize((width, height), Image.Resampling.BICUBIC))
-    return found
+        photos_.append(coarse.resize((width, height), Image.Resampling.BICUBIC))
+    return photos_
 
 
 def run(code: str, monkeypatch: pytest.MonkeyPatch, *paths: Path) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def test_the_cascade_of_the_card_exits_as_the_engine_does(
     program = run(code, monkeypatch, *paths)
     engine = open_engine(folder, threads=1)
     answers = engine(engine.preprocess(images))
-    expected = list(zip(answers.logits.argmax(1).tolist(), answers.exit_index.tolist(), strict=True))
+    expected = list(zip(answers.outputs.argmax(1).tolist(), answers.exit_index.tolist(), strict=True))
     assert [program["predict"](program["inputs_of"](path)) for path in paths] == expected
     assert capsys.readouterr().out.splitlines() == [f"{path} {one}" for path, one in zip(paths, expected, strict=True)]
     assert len({left for _, left in expected}) == (1 if kind == "fixed" else 3)
@@ -100,7 +100,7 @@ def test_the_cascade_of_the_card_exits_as_the_engine_does(
 def test_a_cascade_without_a_policy_and_one_whose_policy_needs_more_run_to_the_end(
     tiny_artifact: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for folder, said in (
+    for folder, expected in (
         (tiny_artifact(name="plain"), "not calibrated"),
         (tiny_artifact(policy=(0.5, 0.5), name="patient", kind="patience"), "the policy 'patience' needs more than p"),
     ):
@@ -108,13 +108,13 @@ def test_a_cascade_without_a_policy_and_one_whose_policy_needs_more_run_to_the_e
         code = example(
             modality=modality_of(manifest), segments=manifest.segments, exits=manifest.exits, policy=manifest.policy
         )
-        assert said in code
+        assert expected in code
         monkeypatch.chdir(folder)
         program = run(code, monkeypatch)
         engine = open_engine(folder, threads=1)
-        whole = engine.forced(engine.preprocess(photos()), -1).logits.argmax(1)
+        reference = engine.forced(engine.preprocess(photos()), -1).decision
         inputs = [{"input": program["network_input"](image)} for image in photos()]
-        assert [program["predict"](one) for one in inputs] == [(answer, 2) for answer in whole.tolist()]
+        assert [program["predict"](one) for one in inputs] == [(answer, 2) for answer in reference.tolist()]
 
 
 def test_names_out_of_a_manifest_are_no_code(tiny_artifact: Callable[..., Path]) -> None:

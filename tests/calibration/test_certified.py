@@ -52,7 +52,7 @@ def test_what_is_certified_is_what_the_engine_does(certified_artifact: Path, tin
     engine = open_engine(certified_artifact, threads=1)
     inputs = engine.preprocess(held.examples(np.arange(3334)))
     found, whole = engine(inputs), engine.exits(inputs)[-1]
-    gap = (whole.argmax(1) == held.targets).astype(int) - (found.logits.argmax(1) == held.targets)
+    gap = (whole.argmax(1) == held.targets).astype(int) - (found.outputs.argmax(1) == held.targets)
     level = next(level for level in certificate.levels if level.max_drop == 0.05)
     assert level.certified > 0
     # the p-value of the thresholds that run, from the engine's own answers
@@ -62,7 +62,7 @@ def test_what_is_certified_is_what_the_engine_does(certified_artifact: Path, tin
     assert policy.thresholds == certificate.path[level.certified]
     assert policy.shares == tuple(float((found.exit_index == k).mean()) for k in range(3))
     assert policy.shares[-1] < 1
-    assert policy.accuracy == float((found.logits.argmax(1) == held.targets).mean())
+    assert policy.accuracy == float((found.outputs.argmax(1) == held.targets).mean())
     evidence = open_artifact(certified_artifact).evidence()
     np.testing.assert_array_equal(losses(evidence, policy.thresholds), gap)
 
@@ -114,8 +114,8 @@ def test_without_labels_disagreement_is_certified_exactly(tiny_artifact: Build, 
     (level,) = certificate.levels
     engine = open_engine(out, threads=1)
     images = samples.examples(draw_parts(4000, certificate.seed).certify)
-    inputs = normalise(images, engine.preprocess_spec)
-    differ = int((engine(inputs).logits.argmax(1) != engine.exits(inputs)[-1].argmax(1)).sum())
+    inputs = normalise(images, engine.modality.preprocess)
+    differ = int((engine(inputs).outputs.argmax(1) != engine.exits(inputs)[-1].argmax(1)).sum())
     assert differ > 0
     assert level.p_values[level.certified - 1] == pytest.approx(binomial_p_value(differ, 3334, 0.05), rel=1e-9)
     assert recompute(open_artifact(out)) == certificate

@@ -15,8 +15,12 @@ from sdcompress.calibration.observe import fit_policy, observe
 from sdcompress.calibration.temperature import fit_temperature
 from sdcompress.data.samples import ArraySamples
 from sdcompress.errors import UnknownNameError, UsageError
+from sdcompress.modalities import Inputs
+from sdcompress.modalities.image import Image
 from sdcompress.runtime.open import open_engine
+from sdcompress.schema.manifest import Preprocess
 from sdcompress.schema.recipe import Calibrate
+from sdcompress.tasks.classification import Classification
 
 STAGE_MS = (1.0, 9.0)
 
@@ -25,22 +29,16 @@ class Told:
     """An engine of two exits whose logits were written down; images are row numbers."""
 
     exit_names = ("early", "final")
-    classes = ("a", "b", "c")
-    image = (1, 1, 1)
+    task = Classification(("a", "b", "c"))
+    modality = Image(Preprocess(channels=1, mean=(0.0,), std=(1.0,)), (1, 1, 1))
 
     def __init__(self, logits: np.ndarray) -> None:
         self._logits = logits
 
-    @property
-    def preprocess_spec(self) -> Any:
-        from sdcompress.schema.manifest import Preprocess
+    def exits(self, inputs: Inputs) -> np.ndarray:
+        return self._logits[:, np.rint(np.asarray(inputs).reshape(-1) * 255).astype(int)]
 
-        return Preprocess(channels=1, mean=(0.0,), std=(1.0,))
-
-    def exits(self, inputs: np.ndarray) -> np.ndarray:
-        return self._logits[:, np.rint(inputs.reshape(-1) * 255).astype(int)]
-
-    def signals(self, inputs: np.ndarray, temperatures: Any) -> Any:
+    def signals(self, inputs: Inputs, temperatures: Any) -> Any:
         return tuple(map(signals_of, self.exits(inputs), temperatures))
 
 

@@ -81,7 +81,7 @@ def test_where_the_data_set_is_at_hand_training_images_are_refused(
     assert manifest.certificate is not None
     assert manifest.certificate.own_images == "apart"
     reachable(monkeypatch, tiny_network.samples(300))  # the first of those in the folder
-    with pytest.raises(DataError, match="300 of 1200 images are among the images that the network was trained on"):
+    with pytest.raises(DataError, match="300 of 1200 examples are among those that the network was trained on"):
         calibrate(cascade, cascade.parent / "again", images=images, **WISH)
 
 

@@ -101,7 +101,7 @@ def test_a_certificate_against_the_network_before_it_was_changed(tiny_artifact: 
     order = draw_parts(4000, certificate.seed).certify
     engines = open_engine(out.path, threads=1), open_engine(before, threads=1)
     inputs, labels = engines[0].preprocess(samples.examples(order)), samples.targets[order]
-    ran, whole = engines[0](inputs).logits.argmax(1), engines[1].exits(inputs)[-1].argmax(1)
+    ran, whole = engines[0](inputs).outputs.argmax(1), engines[1].exits(inputs)[-1].argmax(1)
     gap = (whole == labels).astype(np.int8) - (ran == labels)
     np.testing.assert_array_equal(losses(evidence, policy.thresholds), gap)
     (level,) = certificate.levels

@@ -74,7 +74,7 @@ def test_export_one_exit_prunes_the_others_and_shows_how_to_run_it(cli, made, tm
     assert small.segments[0].macs == whole.segments[0].macs
     # the lines that were shown, on an image
     engine = sdcompress.open(tmp_path / "small")
-    assert engine(engine.preprocess([np.zeros((16, 16, 1), np.uint8)])).logits.shape == (1, 10)
+    assert engine(engine.preprocess([np.zeros((16, 16, 1), np.uint8)])).outputs.shape == (1, 10)
 
 
 def test_calibrate_writes_a_policy(cli, made, tmp_path: Path) -> None:

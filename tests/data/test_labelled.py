@@ -47,5 +47,5 @@ def test_what_holds_no_image_is_refused(tmp_path: Path) -> None:
 
 def test_files_beside_the_class_folders_are_said_to_be_passed_over(folder: Path) -> None:
     Pillow.new("L", (4, 4)).save(folder / "loose.png")
-    with pytest.warns(UserWarning, match="1 files outside of class folders"):
+    with pytest.warns(UserWarning, match="1 files outside class folders"):
         labelled_folder(folder, TASK, MODALITY)

@@ -34,14 +34,14 @@ def test_logits_do_not_depend_on_the_batch(tiny_artifact: Write, tiny_network: A
     engine, samples = open_engine(tiny_artifact(), threads=1), tiny_network.samples(50)
     seen: list[tuple[int, int]] = []
     found = exit_logits(engine, samples, batch=16, progress=lambda done, total: seen.append((done, total)))
-    np.testing.assert_allclose(found, truth(tiny_network, samples, engine.preprocess_spec), atol=1e-5)
+    np.testing.assert_allclose(found, truth(tiny_network, samples, engine.modality.preprocess), atol=1e-5)
     assert seen == [(16, 50), (32, 50), (48, 50), (50, 50)]
 
 
 def test_every_exit_and_their_ensemble(tiny_artifact: Write, tiny_network: Any) -> None:
     path, samples = tiny_artifact(), tiny_network.samples(300)
     found = scored(path, samples, batch=64)
-    logits = truth(tiny_network, samples, open_engine(path).preprocess_spec)
+    logits = truth(tiny_network, samples, open_engine(path).modality.preprocess)
     assert [row.name for row in found.exits] == ["exit1", "exit2", "final", "ensemble"]
     for row, one in zip(found.exits[:3], logits, strict=True):
         assert row.accuracy == pytest.approx((one.argmax(1) == samples.targets).mean())
@@ -71,7 +71,7 @@ def test_the_policy_is_scored_as_it_runs(tiny_artifact: Write, tiny_network: Any
     engine = open_engine(path, threads=1)
     one_by_one = [engine(engine.preprocess(samples.examples(np.array([row])))) for row in range(200)]
     left = np.array([int(one.exit_index[0]) for one in one_by_one])
-    right = np.array([int(one.logits.argmax()) for one in one_by_one]) == samples.targets
+    right = np.array([int(one.outputs.argmax()) for one in one_by_one]) == samples.targets
     assert found.policy is not None
     assert found.policy.accuracy == pytest.approx(right.mean())
     assert found.policy.shares == pytest.approx([(left == position).mean() for position in range(3)])
@@ -83,11 +83,11 @@ def test_classes_are_scored_by_what_a_user_gets(tiny_artifact: Write, tiny_netwo
     path, samples = tiny_artifact(policy=(0.4, 0.4)), tiny_network.samples(200)
     found, engine = scored(path, samples, batch=64), open_engine(path, threads=1)
     inputs = engine.preprocess(samples.examples(np.arange(200)))
-    answers, last = engine(inputs).logits.argmax(1), engine.exits(inputs)[-1].argmax(1)
+    answers, last = engine(inputs).outputs.argmax(1), engine.exits(inputs)[-1].argmax(1)
     assert (answers != last).any()
-    for k, one in enumerate(found.classes):
+    for k, one in enumerate(found.outputs):
         here = samples.targets == k
-        assert (one.name, one.samples) == (engine.classes[k], here.sum())
+        assert (one.name, one.samples) == (engine.task.outputs[k], here.sum())
         assert one.accuracy == pytest.approx((answers[here] == k).mean())
         assert one.last_accuracy == pytest.approx((last[here] == k).mean())
     assert sum(n for _, _, n in found.confusion) == 200

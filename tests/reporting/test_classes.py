@@ -38,30 +38,30 @@ def _images(matrix: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def test_a_network_that_answers_the_majority_on_every_image() -> None:
     # 946 of 1,000: 94.60 %, and a third of the classes right
-    ((_, said),) = class_cautions(evaluation([[946, 0, 0], [30, 0, 0], [24, 0, 0]]))
-    assert said == "net predicts 'cat', the commonest class, for every image: balanced accuracy 33.33 %."
+    ((_, sentence),) = class_cautions(evaluation([[946, 0, 0], [30, 0, 0], [24, 0, 0]]))
+    assert sentence == "net predicts 'cat', the commonest class, for every image: balanced accuracy 33.33 %."
 
 
 def test_a_network_that_is_no_better_than_the_majority() -> None:
     # 3 dogs won, 2 cats lost: 0.1 point of 1,000 images, which chance gives as well
-    ((_, said),) = class_cautions(evaluation([[944, 2, 0], [27, 3, 0], [24, 0, 0]]))
-    assert said == (
+    ((_, sentence),) = class_cautions(evaluation([[944, 2, 0], [27, 3, 0], [24, 0, 0]]))
+    assert sentence == (
         "net is not shown to be better (94.70 %) than always predicting 'cat', the commonest class (94.60 %);"
         " balanced accuracy 36.60 %."
     )
 
 
 def test_classes_that_are_never_answered_are_named() -> None:
-    ((_, said),) = class_cautions(evaluation([[500, 0, 0], [10, 290, 0], [24, 0, 0]]))
-    assert said == "net never predicts 'eel' (24 images)."
+    ((_, sentence),) = class_cautions(evaluation([[500, 0, 0], [10, 290, 0], [24, 0, 0]]))
+    assert sentence == "net never predicts 'eel' (24 images)."
 
 
 def test_a_class_that_pays_for_the_early_exits_is_named() -> None:
     last = [[470, 0, 0], [0, 490, 0], [1, 0, 39]]
-    ((_, said),) = class_cautions(evaluation([[465, 5, 0], [0, 490, 0], [11, 0, 29]], last))
+    ((_, sentence),) = class_cautions(evaluation([[465, 5, 0], [0, 490, 0], [11, 0, 29]], last))
     # 15 of 1,000 over all; 10 of the 40 eels, more than three times as many
-    assert said.startswith("net: leaving early costs class 'eel' 25.0 points (97.50 % to 72.50 % of 40 images).")
-    assert "--per-class" in said
+    assert sentence.startswith("net: leaving early costs class 'eel' 25.0 points (97.50 % to 72.50 % of 40 images).")
+    assert "--per-class" in sentence
     assert class_cautions(evaluation([[465, 5, 0], [0, 490, 0], [2, 0, 38]], last)) == []
 
 
@@ -75,8 +75,8 @@ def test_an_evaluation_without_classes_has_nothing_to_say() -> None:
 
 
 def test_the_tables_of_a_few_classes() -> None:
-    found = evaluation([[90, 10, 0], [0, 50, 0], [5, 0, 15]])
-    table, matrix = accuracies(found), confusions(found)
+    result = evaluation([[90, 10, 0], [0, 50, 0], [5, 0, 15]])
+    table, matrix = accuracies(result), confusions(result)
     assert table is not None
     assert matrix is not None
     assert table.columns == ("class", "images", "accuracy")
@@ -85,7 +85,7 @@ def test_the_tables_of_a_few_classes() -> None:
     ]  # fmt: skip
     assert "88.33 %" in table.note
     assert matrix.rows == (("cat", "90", "10", "0"), ("dog", "0", "50", "0"), ("eel", "5", "0", "15"))
-    worst = worst_class(found)
+    worst = worst_class(result)
     assert worst is not None
     assert worst.name == "eel"
 
@@ -95,8 +95,8 @@ def test_of_many_classes_the_worst_and_the_commonest_confusions_are_shown() -> N
     matrix = np.diag(np.full(100, 50))
     for k in range(30):
         matrix[k, k], matrix[k, (k + 1) % 100] = 50 - k, k
-    found = evaluation(matrix, names=names)
-    table, largest = accuracies(found), confusions(found)
+    result = evaluation(matrix, names=names)
+    table, largest = accuracies(result), confusions(result)
     assert table is not None
     assert largest is not None
     assert [row[0] for row in table.rows[:2]] == ["class 29", "class 28"]

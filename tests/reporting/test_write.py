@@ -80,11 +80,11 @@ def test_the_json_is_the_report(report: Report, tmp_path: Path) -> None:
 
 def test_the_page_is_self_contained_and_small(report: Report) -> None:
     text = page(report)
-    found = Reader(text)
+    reader = Reader(text)
     assert not re.search(r"(?i)https?:|//[a-z]|@import|url\((?!#)", text)
-    assert not {"script", "link", "iframe", "img", "object"} & found.tags
-    assert all(address.startswith("#") and address[1:] in found.ids for address in found.addresses)
-    assert len(set(found.ids)) == len(found.ids)
+    assert not {"script", "link", "iframe", "img", "object"} & reader.tags
+    assert all(address.startswith("#") and address[1:] in reader.ids for address in reader.addresses)
+    assert len(set(reader.ids)) == len(reader.ids)
     assert len(text.encode()) < 400_000
 
 
@@ -151,9 +151,9 @@ def test_hostile_names_are_text_and_nothing_else(report: Report) -> None:
     text = report.model_dump_json().replace('"chain"', '"' + HOSTILE + '"')
     hostile = Report.model_validate_json(text).model_copy(update={"title": HOSTILE, "command": f"```\n{HOSTILE}"})
     html, plain = page(hostile), text_of(hostile)
-    found = Reader(html)
-    assert "script" not in found.tags
-    assert found.text.count(HOSTILE) >= 4
+    reader = Reader(html)
+    assert "script" not in reader.tags
+    assert reader.text.count(HOSTILE) >= 4
     outside = plain.replace(f"````\n```\n{HOSTILE}\n````", "")
     assert outside != plain
     assert "<script>" not in outside.replace("\\<script\\>", "")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sdcompress import data
-from sdcompress.exporting.graph import all_exits
+from sdcompress.exporting.graph import export_all_exits
 from sdcompress.modalities._geometry import normalise
 from sdcompress.models.build import build
 from sdcompress.schema.recipe import Exits, Recipe
@@ -47,7 +47,7 @@ def tiny() -> nn.Module:
 
 @pytest.fixture(scope="session")
 def model(tiny: nn.Module) -> onnx.ModelProto:
-    return all_exits(tiny, NAMES, IMAGE)
+    return export_all_exits(tiny, NAMES, IMAGE)
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ from sdcompress.training import save as saving
 from sdcompress.training.interrupt import StopRequest
 from sdcompress.training.run import train
 from sdcompress.training.trainer import Trainer
-from sdcompress.training.validate import exit_accuracies
+from sdcompress.training.validate import exit_scores
 
 Small = Callable[..., Recipe]
 
@@ -45,11 +45,12 @@ def test_baseline_step_is_the_step_of_a_bare_loop(small: Small, tmp_path: Path) 
     dataset = data.load(recipe.data, seed=recipe.seed)
     trainer = Trainer(recipe, dataset, fabric(), tmp_path)
     twin = Trainer(recipe, dataset, fabric(), tmp_path).net
-    (raw,) = next(trainer.batches.epoch(0))
-    terms = trainer.learner.learn([raw])
+    (part,) = next(trainer.batches.epoch(0))
+    terms = trainer.learner.learn([part])
 
-    images = (raw.images.permute(0, 3, 1, 2).float() / 255 - dataset.preprocess.mean[0]) / (dataset.preprocess.std[0])
-    loss = torch.nn.functional.cross_entropy(twin(images).logits[-1], raw.labels)
+    (examples,), (mean,), (std,) = part.own.inputs, dataset.preprocess.mean, dataset.preprocess.std
+    images = (examples.permute(0, 3, 1, 2).float() / 255 - mean) / std
+    loss = torch.nn.functional.cross_entropy(twin(images).logits[-1], part.own.targets)
     assert terms["ce"].item() == pytest.approx(loss.item(), rel=1e-5)
     loss.backward()
     with torch.no_grad():  # first SGD step: the momentum buffer is the gradient; matrices decay, vectors do not
@@ -211,7 +212,7 @@ def test_broken_images_are_found_before_the_first_step(photos: Photos) -> None:
     (photos.folder / "cat" / "3.png").write_bytes(whole[: len(whole) // 2])
     (photos.folder / "dog" / "5.png").write_bytes(b"")
     steps, checked = [], []
-    with pytest.raises(DataError, match=r"2 of 120 images") as caught:
+    with pytest.raises(DataError, match=r"2 of 120 examples") as caught:
         train(photos.recipe(), photos.run, on_step=lambda *n: steps.append(n), on_check=lambda *n: checked.append(n))
     assert "cat/3.png" in str(caught.value)
     assert "dog/5.png" in caught.value.next_step
@@ -225,8 +226,8 @@ def test_evaluation_counts_each_image_once(small: Small, tmp_path: Path) -> None
     recipe = small()
     dataset = data.load(recipe.data, seed=recipe.seed)
     net = Trainer(recipe, dataset, fabric(), tmp_path).net
-    odd = exit_accuracies(net, dataset.test, dataset.preprocess, fabric(), batch=7)
-    whole = exit_accuracies(net, dataset.test, dataset.preprocess, fabric(), batch=512)
+    odd = exit_scores(net, dataset.test, dataset.task, dataset.modality, fabric=fabric(), batch=7)
+    whole = exit_scores(net, dataset.test, dataset.task, dataset.modality, fabric=fabric(), batch=512)
     assert odd == whole
     images = torch.from_numpy(
         (dataset.test.examples(np.arange(len(dataset.test))).astype(np.float32) / 255 - dataset.preprocess.mean[0])

@@ -1,4 +1,4 @@
-"""What the sources of a user's own images share: preprocessing, the names of splits, numbered labels."""
+"""Shared by sources of user images: preprocessing, names of splits, checks of labels."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ _SPLITS = {
 
 
 def left_out(splits: Mapping[str, FileSamples], without: Collection[str], place: Path) -> dict[str, frozenset[int]]:
-    """The positions of the examples that ``data.without`` names, in each split.
+    """Return the positions of the examples that ``data.without`` names, by split.
 
     Args:
         splits: the samples of the data set.
         without: names of examples.
-        place: where the set lies, for the error.
+        place: location of the data set, for the error.
 
     Raises:
-        RecipeError: if a name is that of no example.
+        RecipeError: if a name belongs to no example.
     """
     if not without:
         return {}
@@ -60,30 +60,30 @@ def left_out(splits: Mapping[str, FileSamples], without: Collection[str], place:
 
 
 def photos(spec: recipe.Data) -> Image:
-    """RGB; the shorter side is resized to ``image_size`` / 0.875, the centre cut out: ImageNet's usual 224 of 256."""
+    """Return the modality of ImageNet: RGB, shorter side resized to ``image_size`` / 0.875, then a centre crop."""
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     return Image.of(preprocessing(spec, side=_SIDE, mean=mean, std=std, crop=0.875))
 
 
 def has_splits(names: Collection[str]) -> bool:
-    """Whether the names of folders are those of splits, and not those of classes."""
+    """Whether folder names are names of splits, not of classes."""
     folded = {name.casefold() for name in names}
-    # a class may well be called 'training'
+    # a class may be called 'training'
     return "train" in folded or (not folded.isdisjoint(_SPLITS["train"]) and not folded.isdisjoint(_SPLITS["test"]))
 
 
 def published_splits(names: Collection[str], place: Path) -> dict[str, str]:
-    """Which of a set's own names stands for which split; letters may be small or capital.
+    """Map ``train``, ``val`` and ``test`` to the names that a data set uses for them, in any case.
 
     Args:
-        names: what the set calls its splits; of others it is said that they are passed over.
-        place: where it lies, for messages.
+        names: names of its splits; unknown ones are skipped with a warning.
+        place: location of the data set, for messages.
 
     Returns:
-        For ``train``, ``test`` and, where there is one, ``val`` the set's own name.
+        Names of ``train``, ``test`` and, if there is one, ``val``.
 
     Raises:
-        DataError: if train or test is missing, or there are two of one split.
+        DataError: if train or test is missing, or a split has two names.
     """
     names_by_split = {
         split: sorted(name for name in names if name.casefold() in aliases) for split, aliases in _SPLITS.items()
@@ -92,10 +92,9 @@ def published_splits(names: Collection[str], place: Path) -> dict[str, str]:
     if missing:
         raise DataError(
             f"{place} has the splits {', '.join(sorted(names))}, but no {' and no '.join(missing)}.",
-            allowed="train and test, optionally validation (or val, valid, dev); or one set without splits, which is "
-            "split",
-            next_step="where it is published with train and validation alone, rename validation to test: "
-            "a validation split is held out of train",
+            allowed="train and test, optionally validation (or val, valid, dev); or one set without splits",
+            next_step="if it has only train and validation, rename validation to test; a validation split is then "
+            "held out of train",
         )
     for split, matching in names_by_split.items():
         if len(matching) > 1:
@@ -106,18 +105,18 @@ def published_splits(names: Collection[str], place: Path) -> dict[str, str]:
             )
     splits = {split: matching[0] for split, matching in names_by_split.items() if matching}
     if unused := sorted(set(names) - set(splits.values())):
-        warnings.warn(f"{place}: passed over are {', '.join(unused)}, which are no splits.", stacklevel=2)
+        warnings.warn(f"Skipped in {place}: {', '.join(unused)}, which are not splits.", stacklevel=2)
     return splits
 
 
 def check_every_class(labels: Array, classes: int, place: Path, named_by: str) -> None:
-    """Refuse training labels that leave out a class: the numbers then mean something else than the user thinks.
+    """Refuse training labels without samples of some class: the labels are then probably misnumbered.
 
     Args:
         labels: of the training images, int64 [N], in 0..K-1.
         classes: K.
-        place: where the set lies, for the error.
-        named_by: what says that there are K classes.
+        place: location of the data set, for the error.
+        named_by: what gives the number of classes, for the error.
 
     Raises:
         DataError: if a class has no training image.

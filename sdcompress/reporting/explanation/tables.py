@@ -10,34 +10,30 @@ from sdcompress.reporting import quantities as q
 from sdcompress.reporting.table import Table
 from sdcompress.schema.explain import Class, Explanation, Interval, OperatingPoint, Overthinking
 
-__all__ = ["MOST_CLASSES", "by_depth", "details", "summary", "thinned"]
+__all__ = ["MAX_CLASSES", "by_depth", "details", "summary", "thinned"]
 
-MOST_CLASSES = 12  # of more classes the earliest and the latest are shown
-_MOST_STEPS = 12
+MAX_CLASSES = 12  # of more classes the earliest and the latest are shown
+_MAX_STEPS = 12
 
 
-def summary(explanation: Explanation) -> Table:
+def summary(record: Explanation) -> Table:
     """Return the table of the policy, each exit alone, and the oracle."""
-    truncations = {row.exit: row for row in explanation.policy.truncations} if explanation.policy else {}
-    rows = (
-        []
-        if explanation.policy is None
-        else [_point_row(explanation, "policy", explanation.policy.point, explanation.policy.mean_ms)]
-    )
-    for exit_ in explanation.exits:
+    truncations = {row.exit: row for row in record.policy.truncations} if record.policy else {}
+    rows = [] if record.policy is None else [_point_row(record, "policy", record.policy.point, record.policy.mean_ms)]
+    for exit_ in record.exits:
         truncation = truncations.get(exit_.name)
         rows.append(
             (
                 f"all to {exit_.name}",
-                q.accuracy(exit_.accuracy, explanation.samples),
+                q.accuracy(exit_.accuracy, record.samples),
                 _interval(exit_.ms),
                 q.short_count(exit_.macs),
                 _interval(truncation.saving_ms) if truncation else q.NOTHING,
                 q.paired_cell(truncation.difference) if truncation else q.NOTHING,
             )
         )
-    if explanation.oracle:
-        rows.append(_point_row(explanation, "oracle", explanation.oracle, None))
+    if record.oracle:
+        rows.append(_point_row(record, "oracle", record.oracle, None))
     note = (
         "Accuracy with its 95 % Wilson interval; ms with the lowest and the highest turn. Saving and difference "
         "compare the policy with that line; the difference has its paired 95 % interval. The oracle knows the labels: "
@@ -47,37 +43,30 @@ def summary(explanation: Explanation) -> Table:
     return Table("Summary", columns, tuple(rows), note).without_empty_columns()
 
 
-def _point_row(explanation: Explanation, name: str, point: OperatingPoint, ms: Interval | None) -> tuple[str, ...]:
+def _point_row(record: Explanation, name: str, point: OperatingPoint, ms: Interval | None) -> tuple[str, ...]:
     timed = _interval(ms) if ms else q.milliseconds(point.mean_ms)
-    accuracy = q.accuracy(point.accuracy, explanation.samples)
+    accuracy = q.accuracy(point.accuracy, record.samples)
     return name, accuracy, timed, q.short_count(point.mean_macs), q.NOTHING, q.NOTHING
 
 
-def details(explanation: Explanation) -> list[Table]:
+def details(record: Explanation) -> list[Table]:
     """Return the other tables for which the explanation has figures."""
-    tables = [
-        _exits(explanation),
-        _time(explanation),
-        _overthinking(explanation),
-        _curve(explanation),
-        _risk(explanation),
-        _classes(explanation),
-    ]
+    tables = [_exits(record), _time(record), _overthinking(record), _curve(record), _risk(record), _classes(record)]
     return [table for table in tables if table is not None]
 
 
-def _exits(explanation: Explanation) -> Table:
+def _exits(record: Explanation) -> Table:
     rows = tuple(
         (
             exit_.name,
-            q.accuracy(exit_.accuracy, explanation.samples),
+            q.accuracy(exit_.accuracy, record.samples),
             f"{exit_.ece * 100:.1f} %",
             q.NOTHING if exit_.auroc is None else f"{exit_.auroc:.3f}",
             q.NOTHING if exit_.aurc is None else f"{exit_.aurc * 100:.3f} %",
             q.NOTHING if exit_.share is None else q.share(exit_.share),
             q.accuracy(exit_.left_accuracy),
         )
-        for exit_ in explanation.exits
+        for exit_ in record.exits
     )
     note = (
         "ECE with 15 equal-width bins. AUROC: how often a right prediction has a higher score than a wrong one; 0.5 is"
@@ -88,15 +77,15 @@ def _exits(explanation: Explanation) -> Table:
     return Table("Exits", columns, rows, note).without_empty_columns()
 
 
-def _time(explanation: Explanation) -> Table | None:
+def _time(record: Explanation) -> Table | None:
     """Return how much of the mean time of the policy each stage takes."""
-    if explanation.policy is None or explanation.policy.mean_ms is None:
+    if record.policy is None or record.policy.mean_ms is None:
         return None
-    mean, rows, before, last = explanation.policy.mean_ms.value, [], 0.0, len(explanation.exits) - 1
+    mean, rows, before, last = record.policy.mean_ms.value, [], 0.0, len(record.exits) - 1
     deciding = 0.0
-    for k, exit_ in enumerate(explanation.exits):
-        reached, until = sum(explanation.policy.point.shares[k:]), exit_.ms.value if exit_.ms else 0.0
-        deciding += reached * (explanation.decision_ms or 0.0) * (k < last)
+    for k, exit_ in enumerate(record.exits):
+        reached, until = sum(record.policy.point.shares[k:]), exit_.ms.value if exit_.ms else 0.0
+        deciding += reached * (record.decision_ms or 0.0) * (k < last)
         rows.append(_part(f"to {exit_.name}", reached, until - before, reached * (until - before), mean))
         before = until
     rows.append(("deciding", q.NOTHING, q.NOTHING, q.milliseconds(deciding), q.share(deciding / mean)))
@@ -113,8 +102,8 @@ def _part(name: str, reached: float, ms: float, average: float, mean: float) -> 
     return name, q.share(reached), q.milliseconds(ms), q.milliseconds(average), q.share(average / mean)
 
 
-def _overthinking(explanation: Explanation) -> Table | None:
-    kinds = (("whole network", explanation.overthinking), ("policy", explanation.policy_overthinking))
+def _overthinking(record: Explanation) -> Table | None:
+    kinds = (("whole network", record.overthinking), ("policy", record.policy_overthinking))
     rows = tuple(_waste_row(name, waste) for name, waste in kinds if waste is not None)
     if not rows:
         return None
@@ -129,35 +118,34 @@ def _waste_row(name: str, waste: Overthinking) -> tuple[str, ...]:
     return name, q.share(waste.wasteful), q.milliseconds(waste.wasted_ms), f"{waste.destructive * 100:.2f} %"
 
 
-def _curve(explanation: Explanation) -> Table | None:
-    if not explanation.curve:
+def _curve(record: Explanation) -> Table | None:
+    if not record.curve:
         return None
-    last = explanation.exits[-1].accuracy
+    last = record.exits[-1].accuracy
     rows = tuple(
         (
             str(step),
-            q.milliseconds(explanation.curve[step].mean_ms),
-            q.accuracy(explanation.curve[step].accuracy),
-            q.difference(explanation.curve[step].accuracy - last),
-            q.short_count(explanation.curve[step].mean_macs),
-            ", ".join(q.share(share) for share in explanation.curve[step].shares),
+            q.milliseconds(record.curve[step].mean_ms),
+            q.accuracy(record.curve[step].accuracy),
+            q.difference(record.curve[step].accuracy - last),
+            q.short_count(record.curve[step].mean_macs),
+            ", ".join(q.share(share) for share in record.curve[step].shares),
         )
-        for step in thinned(len(explanation.curve), _MOST_STEPS)
+        for step in thinned(len(record.curve), _MAX_STEPS)
     )
     note = (
-        f"{len(explanation.curve)} steps of thresholds, made on {q.count(explanation.curve_samples)} images of the "
-        f"{explanation.curve_split} split, shown on the {explanation.split} split; safest first. explain.json has all "
-        "of them."
+        f"{len(record.curve)} steps of thresholds, made on {q.count(record.curve_samples)} images of the "
+        f"{record.curve_split} split, shown on the {record.split} split; safest first. explain.json has all of them."
     )
     columns = ("step", "mean ms", "accuracy", "against the last exit", "mean MACs", "leave at each exit")
     return Table("Accuracy on a budget", columns, rows, note)
 
 
-def _risk(explanation: Explanation) -> Table | None:
-    risk = explanation.risk
+def _risk(record: Explanation) -> Table | None:
+    risk = record.risk
     if risk is None:
         return None
-    positions = sorted({*thinned(len(risk.steps), _MOST_STEPS), risk.chosen, risk.certified})
+    positions = sorted({*thinned(len(risk.steps), _MAX_STEPS), risk.chosen, risk.certified})
     rows = tuple(
         (
             f"{risk.steps[k].step}{' (chosen)' if k == risk.chosen else ''}",
@@ -180,11 +168,11 @@ def _risk(explanation: Explanation) -> Table | None:
     return Table(title, ("step", "mean ms", "measured", "bound", "certified"), rows, note)
 
 
-def _classes(explanation: Explanation) -> Table | None:
-    if not explanation.classes:
+def _classes(record: Explanation) -> Table | None:
+    if not record.classes:
         return None
-    classes = by_depth(explanation.classes)
-    names = tuple(f"left at {exit_.name}" for exit_ in explanation.exits)
+    classes = by_depth(record.classes)
+    names = tuple(f"left at {exit_.name}" for exit_ in record.exits)
     rows = tuple(
         (
             figures.name,
@@ -195,10 +183,8 @@ def _classes(explanation: Explanation) -> Table | None:
         )
         for figures in classes
     )
-    shortened = len(classes) < len(explanation.classes)
-    note = (
-        f"The earliest and the latest of {len(explanation.classes)} classes; explain.json has all." if shortened else ""
-    )
+    shortened = len(classes) < len(record.classes)
+    note = f"The earliest and the latest of {len(record.classes)} classes; explain.json has all." if shortened else ""
     columns = ("class", "images", *names, "accuracy", "at the last exit")
     return Table("Classes, those that leave earliest first", columns, rows, note)
 
@@ -208,8 +194,8 @@ def by_depth(classes: Sequence[Class]) -> list[Class]:
     order = sorted(
         classes, key=lambda figures: (sum(k * share for k, share in enumerate(figures.shares)), figures.name)
     )
-    half = MOST_CLASSES // 2
-    return order if len(order) <= MOST_CLASSES else [*order[:half], *order[-half:]]
+    half = MAX_CLASSES // 2
+    return order if len(order) <= MAX_CLASSES else [*order[:half], *order[-half:]]
 
 
 def thinned(count: int, most: int) -> list[int]:
