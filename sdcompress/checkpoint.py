@@ -151,7 +151,8 @@ class Checkpoint:
         tensors = self.tensors()
         heads = any(name.startswith("heads.") for name in tensors)
         # without pretrained weights, which would be overwritten
-        net = build(recipe.model.untrained, recipe.exits, classes=len(self.classes), image=self.image, heads=heads)
+        outputs, inputs = self.task.output_shape, self.modality.tensors
+        net = build(recipe.model.untrained, recipe.exits, outputs=outputs, inputs=inputs, heads=heads)
         try:
             net.load_state_dict(tensors)
         except RuntimeError as error:

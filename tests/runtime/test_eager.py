@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from networks import pictures
 from torch import nn
 
 from sdcompress.checkpoint import open_checkpoint
@@ -31,7 +32,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     recipe = Recipe(exits=Exits(auto=2, head="linear"))
     torch.manual_seed(0)
-    net = build(recipe.model, recipe.exits, classes=4, image=IMAGE)
+    net = build(recipe.model, recipe.exits, outputs=(4,), inputs=pictures(*IMAGE))
     facts = {
         "schema_version": 2,
         "recipe": recipe,
@@ -81,7 +82,7 @@ def test_the_facts(engine: Engine) -> None:
 
 
 def test_the_costs_are_those_of_the_pruned_networks(checkpoint: Path, engine: Engine) -> None:
-    expected = costs(open_checkpoint(checkpoint).network(), IMAGE)
+    expected = costs(open_checkpoint(checkpoint).network(), pictures(*IMAGE))
     assert [tuple(cost) for cost in engine.exit_costs] == [(cost.macs, cost.parameters) for cost in expected]
 
 
