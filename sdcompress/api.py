@@ -17,17 +17,16 @@ from sdcompress.benchmarking.candidate import bench_originals, bench_samples
 from sdcompress.benchmarking.run import bench as run_bench
 from sdcompress.calibration.verbs import calibrate, plan
 from sdcompress.checkpoint import Checkpoint, open_checkpoint
-from sdcompress.data.labelled import labelled_images
+from sdcompress.data.labelled import labelled_folder
 from sdcompress.data.samples import Samples
 from sdcompress.errors import UsageError, requires_extra
 from sdcompress.evaluation.evaluate import evaluate as run_evaluate
-from sdcompress.evaluation.predict import image_files
+from sdcompress.evaluation.predict import example_files
 from sdcompress.evaluation.predict import predict as run_predict
 from sdcompress.evaluation.trained_model import open_trained_model
 from sdcompress.explaining.explain import explain
 from sdcompress.formats import export
 from sdcompress.machine import default_threads
-from sdcompress.modalities.image import Image
 from sdcompress.pipeline.preflight import warn_of_export
 from sdcompress.pipeline.run import Stage
 from sdcompress.pipeline.run import run as run_pipeline
@@ -169,8 +168,7 @@ def evaluate(
     )
     source: tuple[Samples, str]
     if images is not None:
-        assert isinstance(engine.modality, Image), "the only modality with folders of files so far"
-        source = labelled_images(Path(images), engine.task.outputs, engine.modality.preprocess), str(images)
+        source = labelled_folder(Path(images), engine.task, engine.modality), str(images)
     else:
         dataset = trained.dataset(data_dir, download=download, trust_modules=trust_modules)
         source = dataset.split(split), dataset.name
@@ -220,7 +218,6 @@ def predict(
         CheckpointError, ArtifactError: if the folder is not intact.
         DataError: if there is nothing at a path, or no image at all.
     """
-    files = image_files(images)
     engine = open_trained_model(folder).engine(
         backend=backend,
         threads=default_threads().threads if threads is None else threads,
@@ -228,7 +225,7 @@ def predict(
         allow_uncertified=allow_uncertified,
         trust_modules=trust_modules,
     )
-    return run_predict(engine, files, top=top, progress=progress)
+    return run_predict(engine, example_files(images, engine.modality), top=top, progress=progress)
 
 
 def bench(

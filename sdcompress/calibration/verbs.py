@@ -14,9 +14,10 @@ from sdcompress.calibration.calibrate import OWN
 from sdcompress.calibration.calibrate import calibrate as run_calibrate
 from sdcompress.calibration.sample_size import plan as run_plan
 from sdcompress.data.samples import Samples
-from sdcompress.data.unlabelled import UnlabelledImages
+from sdcompress.data.unlabelled import UnlabelledFolder
 from sdcompress.errors import SetupError, UsageError
 from sdcompress.evaluation.trained_model import TrainedModel, open_trained_model
+from sdcompress.modalities import modality_of
 from sdcompress.schema.manifest import Manifest
 from sdcompress.schema.recipe import Calibrate, Recipe
 from sdcompress.schema.report import Plan
@@ -197,9 +198,7 @@ def _samples(
             allowed="--images with --unlabelled: disagreement with the last exit, which the drop cannot exceed",
             next_step="add --unlabelled, or leave --images out to use the data set's validation split",
         )
-    manifest = open_artifact(trained.path).manifest
-    channels, height, width = (int(size) for size in manifest.input.shape[1:])
-    own = UnlabelledImages(Path(images), manifest.input.preprocess, (height, width, channels), progress)
+    own = UnlabelledFolder(Path(images), modality_of(open_artifact(trained.path).manifest), progress)
     try:
         training = trained.dataset(data_dir).train
     except (UsageError, SetupError) as error:

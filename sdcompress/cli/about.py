@@ -11,12 +11,16 @@ from sdcompress.cli.screen import say, write_json
 
 __all__ = ["VERBS"]
 
-Kind = Literal["methods", "models", "heads", "data", "policies", "precisions", "backends", "recipes"]
+Kind = Literal[
+    "methods", "models", "heads", "data", "tasks", "modalities", "policies", "precisions", "backends", "recipes"
+]
 _ROOMS = {
     "methods": "sdcompress.methods",
     "models": "sdcompress.models.backbones",
     "heads": "sdcompress.models.heads",
     "data": "sdcompress.data.sources",
+    "tasks": "sdcompress.tasks",
+    "modalities": "sdcompress.modalities",
     "policies": "sdcompress.policies",
     "precisions": "sdcompress.quantizing.precisions",
     "backends": "sdcompress.runtime.backends",
@@ -26,7 +30,7 @@ _ROOMS = {
 def list_(
     kind: Annotated[Kind | None, typer.Argument(help="what to list; default: everything")] = None, json: Json = False
 ) -> None:
-    """List methods, models, heads, data sets, exit policies, precisions, backends and shipped recipes.
+    """List methods, models, data sets, tasks, modalities, exit policies, precisions, backends and shipped recipes.
 
     Example: sdcompress list methods
     """

@@ -93,6 +93,7 @@ class TrainedModel:
         return data.load(
             spec,
             seed=self.recipe.seed,
+            task=self.recipe.task,
             fingerprint=self.data_fingerprint,
             stored_in=self.path,
             trust_modules=trust_modules,

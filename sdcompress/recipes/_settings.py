@@ -13,6 +13,7 @@ __all__ = ["apply", "check_effect"]
 
 Keys = tuple[str, ...]
 _MAX_DEPTH = 20
+_ENTRIES = {("method",), ("task",)}  # sections whose bare string is a name
 
 # keys that only some recipes read: their condition, as a function and as text
 _READ_BY: dict[str, tuple[Callable[[Recipe], bool], str]] = {
@@ -90,7 +91,7 @@ def _parse(setting: str) -> tuple[Keys, Any, str]:
         )
     value = load_yaml(text, f"the value of '{brief(key)}'")
     # 'method=byot' is short for 'method={name: byot}'
-    return keys, {"name": value} if keys == ("method",) and isinstance(value, str) else value, setting
+    return keys, {"name": value} if keys in _ENTRIES and isinstance(value, str) else value, setting
 
 
 def _parts(keys: Keys, value: Any) -> Iterator[tuple[Keys, Any]]:
@@ -104,7 +105,7 @@ def _put(tree: dict[str, Any], keys: Keys, value: Any) -> None:
     *sections, last = keys
     for depth, section in enumerate(sections, start=1):
         inner = tree.get(section)
-        if isinstance(inner, str) and keys[:depth] == ("method",):
+        if isinstance(inner, str) and keys[:depth] in _ENTRIES:
             inner = {"name": inner}
         if not isinstance(inner, Mapping | None):
             raise RecipeError(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sdcompress.data.samples import Samples, Subset
-from sdcompress.data.split import stratified_order
+from sdcompress.data.split import sample_order
 from sdcompress.errors import ArtifactError, SetupError, UsageError, VerificationError
 from sdcompress.evaluation.change import ExitComparison, PolicyComparison, Quality
 from sdcompress.evaluation.evaluate import batches
@@ -52,7 +52,8 @@ def find_reference(source: Path | str, data_dir: Path | str | None, *, count: in
     if count == 0:
         return None
     try:
-        samples = open_trained_model(source).dataset(data_dir).split("validation")
+        dataset = open_trained_model(source).dataset(data_dir)
+        samples = dataset.split("validation")
         graphs = open_engine(source, allow_uncertified=True)  # a comparison needs no certificate
     except (ArtifactError, UsageError, SetupError) as error:
         if data_dir is not None:
@@ -63,7 +64,7 @@ def find_reference(source: Path | str, data_dir: Path | str | None, *, count: in
             stacklevel=3,
         )
         return None
-    return Reference(graphs, Subset(samples, stratified_order(samples.targets, seed=(0,))[:count]))
+    return Reference(graphs, Subset(samples, sample_order(dataset.task, samples.targets, seed=(0,))[:count]))
 
 
 def validate(
