@@ -12,6 +12,8 @@ ROOMS = {
     "models": "sdcompress.models.backbones",
     "heads": "sdcompress.models.heads",
     "data": "sdcompress.data.sources",
+    "tasks": "sdcompress.tasks",
+    "modalities": "sdcompress.modalities",
     "policies": "sdcompress.policies",
     "precisions": "sdcompress.quantizing.precisions",
     "backends": "sdcompress.runtime.backends",
@@ -22,7 +24,7 @@ def list_entries(kind: str | None = None) -> dict[str, dict[str, str]]:
     """What there is to choose from: for each kind, the name of each entry and a line that describes it.
 
     Args:
-        kind: methods, models, heads, data, policies, precisions, backends or recipes; default: all of them.
+        kind: methods, models, heads, data, tasks, modalities, policies, precisions, backends or recipes; default: all.
 
     Raises:
         UnknownNameError: if there is no such kind.

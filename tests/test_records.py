@@ -138,7 +138,7 @@ def test_a_damaged_result(tmp_path: Path, content: bytes, kind: type[Evaluation 
 
 STATES = {
     **DAMAGED,
-    "an infinite number": b'{"schema_version": 1, "optimizer": {"lr": 1e999}}',
+    "an infinite number": b'{"schema_version": 2, "optimizer": {"lr": 1e999}}',
     "a large number": b'{"schema_version": ' + b"9" * 4000 + b"}",
     "many values": b"[" + b"0," * 2_000_000 + b"0]",
 }

@@ -19,7 +19,7 @@ from sdcompress.certification.certify import certify, figures, losses
 from sdcompress.certification.fixed_sequence import conformal_risk_control
 from sdcompress.certification.groups import warn_of_classes
 from sdcompress.data.samples import Samples, Subset
-from sdcompress.data.unlabelled import UnlabelledImages
+from sdcompress.data.unlabelled import UnlabelledFolder
 from sdcompress.errors import UsageError
 from sdcompress.progress import Progress, part
 from sdcompress.runtime.cascade import CascadeEngine
@@ -73,7 +73,7 @@ class Drawn:
 
 def fingerprint_of(manifest: Manifest, samples: Samples) -> str:
     """Of the images of a user's own, else of the data set that the artifact was trained on."""
-    return samples.fingerprint if isinstance(samples, UnlabelledImages) else manifest.provenance.data_fingerprint
+    return samples.fingerprint if isinstance(samples, UnlabelledFolder) else manifest.provenance.data_fingerprint
 
 
 def draw(
@@ -219,7 +219,7 @@ def _warn_of_classes(drawn: Drawn, policy: Policy, settings: recipe.Calibrate, m
 
 
 def _own(samples: Samples) -> Literal["apart", "not compared"] | None:
-    if not isinstance(samples, UnlabelledImages):
+    if not isinstance(samples, UnlabelledFolder):
         return None
     return "apart" if samples.apart else "not compared"
 

@@ -18,7 +18,7 @@ from sdcompress.certification.certify import losses, smallest_target
 from sdcompress.certification.groups import members
 from sdcompress.certification.power_analysis import samples_for_betting, samples_for_binomial
 from sdcompress.data.samples import Samples, Subset
-from sdcompress.data.unlabelled import UnlabelledImages
+from sdcompress.data.unlabelled import UnlabelledFolder
 from sdcompress.errors import DataError, UsageError
 from sdcompress.options import AS_USUAL, EngineOptions
 from sdcompress.policies import leave
@@ -72,7 +72,7 @@ def plan(
             f"There are {len(samples)} samples, too few to see anything on.",
             allowed=f"at least {LEAST_SAMPLES}",
             next_step="collect more images"
-            if isinstance(samples, UnlabelledImages)
+            if isinstance(samples, UnlabelledFolder)
             else "set data.validation higher and train again",
         )
     seed = seed_of(fingerprint_of(opened.manifest, samples), graphs_digest(opened.manifest))

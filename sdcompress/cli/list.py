@@ -11,7 +11,9 @@ from sdcompress.cli.screen import say, write_json
 
 __all__ = ["list_"]
 
-Kind = Literal["methods", "models", "heads", "data", "policies", "precisions", "backends", "recipes"]
+Kind = Literal[
+    "methods", "models", "heads", "data", "tasks", "modalities", "policies", "precisions", "backends", "recipes"
+]
 
 
 def list_(

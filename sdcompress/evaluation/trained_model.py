@@ -138,6 +138,7 @@ class TrainedModel:
         return options.loader(
             self.recipe.data.at(options.data_dir, download=options.download),
             seed=self.recipe.seed,
+            task=self.recipe.task,
             fingerprint=self.data_fingerprint,
             stored_in=self.opened.path,
             trust_modules=options.trust_modules,

@@ -102,7 +102,7 @@ def check_data(recipe: Recipe, load: Loader, progress: Progress | None = None) -
     with requires_extra("train"):
         from sdcompress.training.preflight import check_with_data  # torch
 
-    found = load(recipe.data, seed=recipe.seed)
+    found = load(recipe.data, seed=recipe.seed, task=recipe.task)
     for spec in (recipe.method, *recipe.controls):
         check_with_data(recipe.model_copy(update={"method": spec}), found)
     validation, test = len(found.val), len(found.test)
@@ -111,7 +111,7 @@ def check_data(recipe: Recipe, load: Loader, progress: Progress | None = None) -
     if judges:
         with requires_extra("quantize"):
             from sdcompress.quantizing.calibration_data import calibration_images  # onnx
-        calibration_images(found.train, None)
+        calibration_images(found.train, found.task, None)
     least = least_samples(recipe.calibrate) if calibrates else int(judges)
     if validation + test and validation >= least:
         found.check(progress)

@@ -14,6 +14,7 @@ __all__ = ["Setting", "apply", "check_effect"]
 Keys = tuple[str, ...]
 Setting = str | tuple[str, Any]  # "train.epochs=10" or ("train.epochs", 10)
 _MAX_DEPTH = 20
+_ENTRIES = {("method",), ("task",)}  # sections whose bare string is a name
 
 # keys that only some recipes read: their condition, as a function and as text
 _READ_BY: dict[str, tuple[Callable[[Recipe], bool], str]] = {
@@ -97,7 +98,7 @@ def _parse(setting: Setting) -> tuple[Keys, Any, str]:
 
 def _named(keys: Keys, value: Any, text: str) -> tuple[Keys, Any, str]:
     # 'method=byot' is short for 'method={name: byot}'
-    return keys, {"name": value} if keys == ("method",) and isinstance(value, str) else value, text
+    return keys, {"name": value} if keys in _ENTRIES and isinstance(value, str) else value, text
 
 
 def _parts(keys: Keys, value: Any) -> Iterator[tuple[Keys, Any]]:
@@ -111,7 +112,7 @@ def _put(tree: dict[str, Any], keys: Keys, value: Any) -> None:
     *sections, last = keys
     for depth, section in enumerate(sections, start=1):
         inner = tree.get(section)
-        if isinstance(inner, str) and keys[:depth] == ("method",):
+        if isinstance(inner, str) and keys[:depth] in _ENTRIES:
             inner = {"name": inner}
         if not isinstance(inner, Mapping | None):
             raise RecipeError(

@@ -95,7 +95,7 @@ class EagerEngine:
         from sdcompress.models.cost import costs
 
         with self._lock:
-            found = costs(self._network, self._checkpoint.image)
+            found = costs(self._network, self.modality.tensors)
         return tuple(ExitCost(cost.macs, cost.parameters) for cost in found)
 
     def preprocess(self, raw: Any) -> Inputs:

@@ -97,7 +97,7 @@ class Learner:
             load_matching(open_checkpoint(recipe.model.start), net, recipe)
         check_network(self._method.needs, net, recipe)
         if not resumed and self._fabric.is_global_zero:
-            warn_of_places(net, recipe, self._dataset.image)
+            warn_of_places(net, recipe, self._dataset.modality.tensors)
         return net
 
     def _copies(self) -> tuple[Ema[MultiExit] | None, Ema[MultiExit] | None, nn.Module | None]:
@@ -203,8 +203,8 @@ class Learner:
         net = build_network(
             model.untrained if generation else model,
             self._recipe.exits,
-            classes=len(self._dataset.outputs),
-            image=self._dataset.image,
+            outputs=self._dataset.task.output_shape,
+            inputs=self._dataset.modality.tensors,
             heads=self._method.needs.exits,
             maps=self._method.needs.maps,
         )

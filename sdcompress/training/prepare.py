@@ -45,7 +45,7 @@ class Preparation:
         return raw._replace(inputs=(inputs.contiguous(memory_format=self._layout),), mix=mix)
 
     def _on_device(self, raw: Minibatch) -> Minibatch:
-        *inputs, targets, index = (
-            tensor.to(self._device, non_blocking=True) for tensor in (*raw.inputs, raw.targets, raw.index)
+        *inputs, targets, positions = (
+            tensor.to(self._device, non_blocking=True) for tensor in (*raw.inputs, raw.targets, raw.positions)
         )
-        return Minibatch(tuple(inputs), targets, index)
+        return Minibatch(tuple(inputs), targets, positions)

@@ -33,7 +33,7 @@ from sdcompress.user_code import module_exists, trust_function
 
 __all__ = ["holds_another", "train"]
 
-SECTIONS = ("seed", "data", "model", "exits", "method", "train")
+SECTIONS = ("seed", "data", "task", "model", "exits", "method", "train")
 # decide nothing: what the data is stands in its fingerprint, and the steps are the same however they are watched;
 # but for threads, which decide the bits: _threads keeps their number, or says that it changes
 FREE = {
@@ -172,16 +172,18 @@ def _data(recipe: Recipe, start: Checkpoint | None, load: Loader) -> tuple[Recip
         DataError: if the data is not that of the run, but for the images that ``data.without`` names.
     """
     if start is None:
-        dataset = load(recipe.data, seed=recipe.seed)
+        dataset = load(recipe.data, seed=recipe.seed, task=recipe.task)
         as_trained = as_the_weights(recipe, dataset)
-        return as_trained, dataset if as_trained == recipe else load(as_trained.data, seed=recipe.seed)
+        if as_trained != recipe:
+            dataset = load(as_trained.data, seed=recipe.seed, task=recipe.task)
+        return as_trained, dataset
     recipe = as_begun(recipe, start.recipe)
     before = start.recipe.data.without
     without = tuple(sorted({*before, *recipe.data.without}))
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"without": without})})
     if without == tuple(sorted(before)):
-        return recipe, load(recipe.data, seed=recipe.seed, fingerprint=start.data_fingerprint)
-    dataset = load(recipe.data, seed=recipe.seed)
+        return recipe, load(recipe.data, seed=recipe.seed, task=recipe.task, fingerprint=start.data_fingerprint)
+    dataset = load(recipe.data, seed=recipe.seed, task=recipe.task)
     if dataset.layout != start.state.data_layout:
         raise DataError(
             f"The data set '{recipe.data.name}' is not the one that was trained on, even but for the images that "

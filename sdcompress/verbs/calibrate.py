@@ -10,9 +10,10 @@ from sdcompress.calibration.calibrate import OWN, with_given
 from sdcompress.calibration.calibrate import calibrate as run_calibrate
 from sdcompress.calibration.sample_size import plan as run_plan
 from sdcompress.data.samples import Samples
-from sdcompress.data.unlabelled import UnlabelledImages
+from sdcompress.data.unlabelled import UnlabelledFolder
 from sdcompress.errors import SetupError, UsageError
 from sdcompress.evaluation.trained_model import TrainedModel, open_trained_model
+from sdcompress.modalities import modality_of
 from sdcompress.options import Options
 from sdcompress.schema.manifest import Manifest
 from sdcompress.schema.recipe import Calibrate
@@ -103,9 +104,8 @@ def _calibration_samples(model: TrainedModel, settings: Calibrate, images: Folde
             allowed="--images with --unlabelled: disagreement with the last exit, which the drop cannot exceed",
             next_step="add --unlabelled, or leave --images out to use the data set's validation split",
         )
-    manifest, progress = model.artifact().manifest, model.options.progress
-    channels, height, width = (int(size) for size in manifest.input.shape[1:])
-    users = UnlabelledImages(Path(images), manifest.input.preprocess, (height, width, channels), progress)
+    progress = model.options.progress
+    users = UnlabelledFolder(Path(images), modality_of(model.artifact().manifest), progress)
     try:
         training = model.dataset().train
     except (UsageError, SetupError) as error:

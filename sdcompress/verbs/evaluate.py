@@ -7,14 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from sdcompress.data.labelled import labelled_images
+from sdcompress.data.labelled import labelled_folder
 from sdcompress.data.samples import Samples
 from sdcompress.evaluation.evaluate import evaluate as run_evaluate
-from sdcompress.evaluation.predict import image_files
+from sdcompress.evaluation.predict import example_files
 from sdcompress.evaluation.predict import predict as run_predict
 from sdcompress.evaluation.trained_model import open_trained_model
 from sdcompress.machine import default_threads
-from sdcompress.modalities.image import Image
 from sdcompress.options import Options
 from sdcompress.schema.prediction import FilePrediction
 from sdcompress.schema.report import Evaluation
@@ -49,8 +48,7 @@ def evaluate(
     engine = model.engine()
     samples: Samples
     if images is not None:
-        assert isinstance(engine.modality, Image), "the only modality with folders of files so far"
-        samples, data = labelled_images(Path(images), engine.task.outputs, engine.modality.preprocess), str(images)
+        samples, data = labelled_folder(Path(images), engine.task, engine.modality), str(images)
     else:
         dataset = model.dataset()
         samples, data = dataset.split(split), dataset.name
@@ -85,9 +83,9 @@ def predict(
         CheckpointError, ArtifactError: if the folder is not intact.
         DataError: if there is nothing at a path, or no image at all.
     """
-    files = image_files(images)
     model = open_trained_model(source, _free_threads(options))
-    return run_predict(model.engine(), files, top=top, progress=model.options.progress)
+    engine = model.engine()
+    return run_predict(engine, example_files(images, engine.modality), top=top, progress=model.options.progress)
 
 
 def _free_threads(options: Options | None) -> Options:

@@ -20,13 +20,15 @@ from sdcompress.certification.calibration_split import draw_parts, seed_of
 from sdcompress.certification.certify import losses
 from sdcompress.certification.verify_certificate import recompute
 from sdcompress.data.samples import Dataset
-from sdcompress.data.unlabelled import UnlabelledImages
+from sdcompress.data.unlabelled import UnlabelledFolder
 from sdcompress.errors import CertificateError, DataError, UsageError
 from sdcompress.evaluation.trained_model import TrainedModel
+from sdcompress.modalities import modality_of
 from sdcompress.options import Options
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema import recipe
 from sdcompress.storage import digest_of
+from sdcompress.tasks import task_of
 
 Build = Callable[..., Path]
 WISH: dict[str, Any] = {"max_drop": 0.05, "confidence": 0.9, "unlabelled": True}
@@ -44,8 +46,8 @@ def reachable(monkeypatch: pytest.MonkeyPatch, training: Any) -> None:
     """As if the artifact's data set were at hand, with these training images."""
 
     def dataset(self: TrainedModel) -> Dataset:
-        classes, preprocess = ("a", "b", "c"), open_artifact(self.path).manifest.input.preprocess
-        return Dataset("mine", training, training, training, classes, preprocess, "3" * 64)
+        manifest = open_artifact(self.path).manifest
+        return Dataset("mine", training, training, training, task_of(manifest), modality_of(manifest), "3" * 64)
 
     monkeypatch.setattr(TrainedModel, "dataset", dataset)
 
@@ -58,7 +60,7 @@ def test_a_folder_is_certified_where_the_data_set_is_not_at_hand(tiny_artifact: 
     assert certificate is not None
     assert policy is not None
     assert (policy.guarantee, policy.split, certificate.own_images) == ("certified", "own", "not compared")
-    own = UnlabelledImages(images, manifest.input.preprocess, (4, 4, 1))
+    own = UnlabelledFolder(images, modality_of(manifest))
     assert certificate.data_fingerprint == own.fingerprint != manifest.provenance.data_fingerprint
     assert certificate.seed == seed_of(own.fingerprint, certificate.graphs)
     assert recompute(open_artifact(out)) == certificate
@@ -80,7 +82,7 @@ def test_where_the_data_set_is_at_hand_training_images_are_refused(
     assert manifest.certificate is not None
     assert manifest.certificate.own_images == "apart"
     reachable(monkeypatch, tiny_network.samples(300))  # the first of those in the folder
-    with pytest.raises(DataError, match="300 of 1200 images are among the images that the network was trained on"):
+    with pytest.raises(DataError, match="300 of 1200 examples are among those that the network was trained on"):
         calibrate(cascade, cascade.parent / "again", WISH, images=images)
 
 

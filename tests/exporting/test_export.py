@@ -176,7 +176,8 @@ def test_the_card_runs_as_written(folder: Path, name: str, monkeypatch: pytest.M
     names: dict[str, Any] = {}
     monkeypatch.setattr(sys, "argv", ["classify.py"])
     exec(without, names)
-    predictions = [names["predict"](Image.fromarray(image[..., 0])) for image in golden["images"]]
+    inputs = [{"input": names["network_input"](Image.fromarray(image[..., 0]))} for image in golden["images"]]
+    predictions = [names["predict"](one) for one in inputs]
     answers = [one[0] for one in predictions] if name == "cascade" else predictions
     assert answers == golden["logits"][-1].argmax(1).tolist()
     printed = io.StringIO()

@@ -213,7 +213,7 @@ def test_broken_images_are_found_before_the_first_step(photos: Photos) -> None:
     (photos.folder / "cat" / "3.png").write_bytes(whole[: len(whole) // 2])
     (photos.folder / "dog" / "5.png").write_bytes(b"")
     steps, checked = [], []
-    with pytest.raises(DataError, match=r"2 of 120 images") as caught:
+    with pytest.raises(DataError, match=r"2 of 120 examples") as caught:
         train(photos.recipe(), photos.run, on_step=lambda *n: steps.append(n), on_check=lambda *n: checked.append(n))
     assert "cat/3.png" in str(caught.value)
     assert "dog/5.png" in caught.value.next_step

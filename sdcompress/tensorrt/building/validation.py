@@ -6,7 +6,7 @@ import warnings
 from typing import NamedTuple
 
 from sdcompress.data.samples import Samples, Subset
-from sdcompress.data.split import stratified_order
+from sdcompress.data.split import sample_order
 from sdcompress.errors import ArtifactError, SetupError, UsageError, VerificationError
 from sdcompress.evaluation.change import ExitComparison, PolicyComparison, Quality
 from sdcompress.evaluation.evaluate import batches
@@ -51,7 +51,8 @@ def find_reference(model: TrainedModel, *, count: int) -> Reference | None:
     if count == 0:
         return None
     try:
-        samples = model.dataset().split("validation")
+        dataset = model.dataset()
+        samples = dataset.split("validation")
         graphs = model.engine(EngineOptions(allow_uncertified=True))  # a comparison needs no certificate
     except (ArtifactError, UsageError, SetupError) as error:
         if model.options.data_dir is not None:
@@ -62,7 +63,7 @@ def find_reference(model: TrainedModel, *, count: int) -> Reference | None:
             stacklevel=3,
         )
         return None
-    return Reference(graphs, Subset(samples, stratified_order(samples.targets, seed=(0,))[:count]))
+    return Reference(graphs, Subset(samples, sample_order(dataset.task, samples.targets, seed=(0,))[:count]))
 
 
 def validate(
