@@ -177,7 +177,7 @@ class Modality(ABC):
             InputError: if a name, a dtype or a shape is another.
         """
 
-    def augment(self, settings: recipe.Augmentation, *, rank: int = 0, world: int = 1) -> Augment:
+    def augment(self, settings: recipe.Augmentation, *, rank: int = 0, world: int = 1) -> Augment:  # noqa: ARG002 - for those that draw
         """What makes inputs of training examples. It needs torch.
 
         Args:
