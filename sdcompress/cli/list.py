@@ -19,7 +19,7 @@ Kind = Literal[
 def list_(
     kind: Annotated[Kind | None, typer.Argument(help="what to list; default: everything")] = None, json: Json = False
 ) -> None:
-    """List methods, models, heads, data sets, exit policies, precisions, backends and shipped recipes.
+    """List methods, models, heads, data sets, tasks, modalities, policies, precisions, backends and shipped recipes.
 
     Example: sdcompress list methods
     """
