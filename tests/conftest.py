@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
-from meaning import meaning
+from meaning import image_modality, meaning
 from onnx import TensorProto, helper, numpy_helper
 from signals import TASK
 
@@ -157,7 +157,7 @@ def _write(
         samples = network.samples(16, seed=1)
         images = samples.examples(np.arange(16))
         logits = network.exits(normalise(images, PREPROCESS))[-len(names) :]
-        Golden(images, samples.targets, logits).save(folder / "golden.npz")
+        Golden(images, samples.targets, logits).save(folder / "golden.npz", image_modality((1, 4, 4)))
         described = {
             **meaning(CLASSES, PREPROCESS, (1, 4, 4)),
             "layout": layout,

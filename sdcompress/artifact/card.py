@@ -36,9 +36,9 @@ OWN_IMAGES = {
 
 _TEXT = """# {name} ({layout})
 
-An image classifier of {classes} classes: backbone `{backbone}`, trained with `{method}`. {what}
+From `{modality}` to `{task}`, {outputs}: backbone `{backbone}`, trained with `{method}`. {what}
 
-Input: {inputs}; {pixels}.
+Input: {inputs}; {preparation}.
 
 {exits}
 
@@ -50,20 +50,22 @@ Input: {inputs}; {pixels}.
 import sdcompress
 
 engine = sdcompress.open(".")
-prediction = engine(engine.preprocess([image]))
-print(prediction.labels[0], prediction.exit_names[0])
+prediction = engine(engine.preprocess([raw_example]))
+print(prediction.decision[0], prediction.exit_names[0])
 ```
 
-## Run it without sdcompress
+{program}The examples in golden.npz are prepared already, but for what the network's inputs need beside.
 
-Save it as `classify.py` in this folder; `python classify.py photo.jpg` then prints the class of an image. It needs
-numpy, Pillow and onnxruntime. `network_input` is the whole preparation of the input.
+Exported {created} from weights `{weights:.12}`, recipe `{recipe:.12}`, data `{data:.12}`.
+"""
+
+_PROGRAM = """## Run it without sdcompress
+
+Save it as `predict.py` in this folder; `python predict.py FILE` then prints what the network decides of a file. It
+needs onnxruntime and what it imports. `inputs_of` is the whole preparation of the inputs.
 
 ```python{code}```
 
-The images in golden.npz are already resized and cropped.
-
-Exported {created} from weights `{weights:.12}`, recipe `{recipe:.12}`, data `{data:.12}`.
 """
 
 
@@ -73,19 +75,21 @@ def card_of(manifest: Manifest) -> str:
     return _TEXT.format(
         name=recipe.get("name", "network"),
         layout=manifest.layout,
-        classes=len(manifest.outputs),
+        task=manifest.task.name,
+        modality=manifest.modality.name,
+        outputs=task_of(manifest).card_text(),
         backbone=_section(recipe, "model").get("name"),
         method=_section(recipe, "method").get("name"),
         what=_LAYOUTS[manifest.layout] + (_ENSEMBLE if _section(recipe, "export").get("ensemble") else ""),
         inputs=", ".join(f"`{t.name}`, {t.dtype} [{', '.join(map(str, t.shape))}]" for t in manifest.inputs),
-        pixels=_pixels(modality_of(manifest)),
+        preparation=modality_of(manifest).card_text(),
         exits=_table(manifest),
         parameters=sum(segment.parameters for segment in segments) / 1e6,
         mebibytes=sum(segment.bytes for segment in segments) / 2**20,
         precision="".join(f", computed in {name}" for name in manifest.precisions if name != "fp32"),
         policy=(_policy(manifest, policy) if policy else "")
         + (_times(manifest.one_graph) if manifest.one_graph else ""),
-        code=example(manifest),
+        program=_program(manifest),
         created=manifest.provenance.created,
         weights=manifest.provenance.weights_sha256,
         recipe=manifest.provenance.recipe_sha256,
@@ -93,21 +97,15 @@ def card_of(manifest: Manifest) -> str:
     )
 
 
+def _program(manifest: Manifest) -> str:
+    code = example(manifest)
+    return _PROGRAM.format(code=code) if code else ""
+
+
 def _section(recipe: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """Return a section of a recipe, empty if it is missing or malformed: the manifest may be untrusted."""
     section = recipe.get(name)
     return section if isinstance(section, Mapping) else {}
-
-
-def _pixels(modality: Any) -> str:
-    spec = modality.preprocess
-    steps = []
-    if isinstance(spec.resize, int):
-        steps = [f"the shorter side resized to {spec.resize} pixels ({spec.interpolation}), the aspect ratio kept"]
-    elif spec.resize:
-        steps = [f"resized to {spec.resize[0]}x{spec.resize[1]} (height x width, {spec.interpolation})"]
-    steps += [f"the centre of {spec.crop[0]}x{spec.crop[1]} cropped"] if spec.crop else []
-    return ", ".join([*steps, f"(pixel / 255 - {list(spec.mean)}) / {list(spec.std)}, channels first"])
 
 
 def _table(manifest: Manifest) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy.typing as npt
 
 from sdcompress.artifact.npz import ANY, Expected, read_npz
 from sdcompress.errors import ArtifactError
+from sdcompress.modalities import Modality
 from sdcompress.untrusted import Refused
 
 __all__ = ["MAX_BYTES", "MAX_SAMPLES", "Golden"]
@@ -20,7 +22,7 @@ Array = npt.NDArray[Any]
 MAX_SAMPLES = 32
 MAX_BYTES = 4 * 2**20
 
-_ARRAYS = {"examples": ANY, "targets": ANY, "outputs": Expected("float32")}
+_OURS = {"targets": ANY, "outputs": Expected("float32")}
 
 
 @dataclass(frozen=True)
@@ -28,51 +30,56 @@ class Golden:
     """Examples, their targets, and the outputs of the checkpoint.
 
     Args:
-        examples: [N, ...], as the modality collates them.
+        examples: N of them, as the modality collates them.
         targets: [N, ...], of the task.
         outputs: float32 [E, N, ...], the checkpoint's outputs at each exit of the artifact.
     """
 
-    examples: Array
+    examples: Any
     targets: Array
     outputs: Array
 
-    def capped(self) -> Golden:
+    def capped(self, modality: Modality) -> Golden:
         """Return at most 32 samples and 4 MiB of examples, evenly spread over these; at least one sample."""
-        keep = max(1, min(len(self.targets), MAX_SAMPLES, MAX_BYTES // max(1, self.examples[0].nbytes)))
+        nbytes = sum(array.nbytes for array in modality.pack(self.examples[:1]).values())
+        keep = max(1, min(len(self.targets), MAX_SAMPLES, MAX_BYTES // max(1, nbytes)))
         chosen = np.linspace(0, len(self.targets) - 1, keep).round().astype(np.int64)
         return Golden(self.examples[chosen], self.targets[chosen], self.outputs[:, chosen])
 
-    def save(self, path: Path) -> None:
-        """Write the three arrays to an .npz. The same arrays give the same bytes."""
-        np.savez(path, examples=self.examples, targets=self.targets, outputs=self.outputs)
+    def save(self, path: Path, modality: Modality) -> None:
+        """Write the packed examples, the targets and the outputs to an .npz. The same arrays give the same bytes."""
+        arrays: dict[str, Any] = {**modality.pack(self.examples), "targets": self.targets, "outputs": self.outputs}
+        np.savez(path, **arrays)
 
     @classmethod
-    def load(cls, path: Path) -> Golden:
+    def load(cls, path: Path, modality: Modality) -> Golden:
         """Read golden samples from an .npz. Nothing is unpickled.
 
         Raises:
-            ArtifactError: if the file does not hold the three arrays.
+            ArtifactError: if the file does not hold these arrays.
         """
+        expected = {name: Expected(dtype, axes) for name, (dtype, axes) in modality.packed.items()}
         try:
-            golden = cls(**read_npz(path, _ARRAYS))
+            arrays = read_npz(path, {**expected, **_OURS})
         except (OSError, Refused) as error:
             raise _malformed(path, str(error)) from error
-        wrong = golden._problem()
-        if wrong:
-            raise _malformed(path, wrong)
-        return golden
+        if problem := _problem(arrays):
+            raise _malformed(path, problem)
+        packed = {name: arrays[name] for name in expected}
+        return cls(modality.unpack(packed), arrays["targets"], arrays["outputs"])
 
-    def _problem(self) -> str:
-        if min(self.examples.ndim, self.targets.ndim, self.outputs.ndim - 1) < 1:
-            return "an array has no axis of samples"
-        counts = (len(self.examples), len(self.targets), self.outputs.shape[1])
-        return "" if len(set(counts)) == 1 and counts[0] else f"examples, targets and outputs count {counts} samples"
+
+def _problem(arrays: Mapping[str, Array]) -> str:
+    shapes = {name: array.shape[1:] if name == "outputs" else array.shape for name, array in arrays.items()}
+    if not all(shapes.values()):
+        return "an array has no axis of samples"
+    counts = {name: shape[0] for name, shape in shapes.items()}
+    return "" if len(set(counts.values())) == 1 and min(counts.values()) else f"its arrays count {counts} samples"
 
 
 def _malformed(path: Path, why: str) -> ArtifactError:
     return ArtifactError(
         f"The golden samples '{path.name}' cannot be read: {why}.",
-        allowed="numbers: examples [N, ...], targets [N, ...], and float32 outputs [E, N, ...]",
+        allowed="the arrays of the modality's examples, targets [N, ...], and float32 outputs [E, N, ...]",
         next_step="copy or export the artifact again",
     )

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from time import perf_counter_ns
 from typing import Any
 
 from pydantic import ValidationError
@@ -43,10 +44,12 @@ class Artifact:
     Args:
         path: the folder.
         manifest: what the folder holds.
+        opening_ms: how long reading and hashing it took.
     """
 
     path: Path
     manifest: Manifest
+    opening_ms: float = field(default=0.0, compare=False)
 
     @cached_property
     def task(self) -> Task:
@@ -68,7 +71,7 @@ class Artifact:
         Raises:
             ArtifactError: if they do not fit the exits, the task and the modality of the manifest.
         """
-        golden = Golden.load(self.file(self.manifest.golden))
+        golden = Golden.load(self.file(self.manifest.golden), self.modality)
         shapes = (golden.outputs.shape[0], *golden.outputs.shape[2:])
         expected = (len(self.manifest.exits), *self.task.output_shape)
         if shapes != expected:
@@ -111,20 +114,22 @@ class Artifact:
         return evidence
 
 
-def open_artifact(path: Path | str) -> Artifact:
-    """Open an artifact folder after checking all of it.
+def open_artifact(source: Artifact | Path | str) -> Artifact:
+    """Open an artifact folder after checking all of it; what is opened already is given back as it is.
 
     The checks cover JSON, schema version, digest and wiring of the manifest, and size and SHA-256 of every file. Files
     that are missing, unlisted, symlinks or outside the folder are refused, and so are graphs with external data. Time
     and memory are bounded for any folder.
 
     Args:
-        path: the artifact folder.
+        source: the artifact folder.
 
     Raises:
         ArtifactError: if a check fails.
     """
-    path = Path(path)
+    if isinstance(source, Artifact):
+        return source
+    path, start = Path(source), perf_counter_ns()
     try:
         opened = Artifact(path, manifest := _manifest(path, manifest_fields(path)))
         _check_inputs(opened)
@@ -142,7 +147,7 @@ def open_artifact(path: Path | str) -> Artifact:
             allowed="an artifact whose files and folders this user may read",
             next_step="check the path and its permissions",
         ) from error
-    return opened
+    return replace(opened, opening_ms=(perf_counter_ns() - start) / 1e6)
 
 
 def manifest_fields(path: Path) -> dict[str, Any]:

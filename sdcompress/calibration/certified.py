@@ -19,15 +19,15 @@ from sdcompress.certification.certify import certify, figures, losses
 from sdcompress.certification.fixed_sequence import conformal_risk_control
 from sdcompress.certification.groups import warn_of_classes
 from sdcompress.data.samples import Samples, Subset
-from sdcompress.data.unlabelled import UnlabelledImages
+from sdcompress.data.unlabelled import UnlabelledFolder
 from sdcompress.errors import UsageError
+from sdcompress.progress import Progress, part
 from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import CertifiedDrop, Manifest, Policy, StageTimes
 
 __all__ = ["Certified", "Drawn", "certified", "draw", "fingerprint_of", "in_expectation"]
 
-Progress = Callable[[int, int], None]
 Guarantee = Literal["certified", "no certificate", "in expectation"]
 
 
@@ -73,7 +73,7 @@ class Drawn:
 
 def fingerprint_of(manifest: Manifest, samples: Samples) -> str:
     """Of the images of a user's own, else of the data set that the artifact was trained on."""
-    return samples.fingerprint if isinstance(samples, UnlabelledImages) else manifest.provenance.data_fingerprint
+    return samples.fingerprint if isinstance(samples, UnlabelledFolder) else manifest.provenance.data_fingerprint
 
 
 def draw(
@@ -102,7 +102,7 @@ def draw(
     seed = seed_of(fingerprint, graphs_digest(manifest))
     parts = draw_parts(len(samples), seed)
     total = len(parts.shape) + (2 if against else 1) * len(parts.certify)
-    shape = make_shape(engine, Subset(samples, parts.shape), settings, _part(progress, 0, total))
+    shape = make_shape(engine, Subset(samples, parts.shape), settings, part(progress, 0, total))
     if against:  # even if nobody leaves, something may be lost: a step that is tested, as path[0] never is
         shape = replace(shape, path=(shape.path[0], *shape.path))
     held = Subset(samples, parts.certify)
@@ -112,7 +112,7 @@ def draw(
         shape.fitted,
         unlabelled=settings.unlabelled,
         against=against,
-        progress=_part(progress, len(parts.shape), total),
+        progress=part(progress, len(parts.shape), total),
     )
     evidence = with_labels(evidence, held, settings.per)
     times = stage_times(engine, manifest, samples)
@@ -219,13 +219,9 @@ def _warn_of_classes(drawn: Drawn, policy: Policy, settings: recipe.Calibrate, m
 
 
 def _own(samples: Samples) -> Literal["apart", "not compared"] | None:
-    if not isinstance(samples, UnlabelledImages):
+    if not isinstance(samples, UnlabelledFolder):
         return None
     return "apart" if samples.apart else "not compared"
-
-
-def _part(progress: Progress | None, before: int, total: int) -> Progress | None:
-    return None if progress is None else lambda done, _: progress(before + done, total)
 
 
 def _at(step: int, drawn: Drawn, settings: recipe.Calibrate, split: str, guarantee: Guarantee) -> Policy:

@@ -116,7 +116,7 @@ def write_layout(layout: Layout, facts: ExportFacts, records: tuple[ParityRecord
         (folder / name).write_bytes(data)
     order = list(facts.scores)
     outputs = facts.golden.outputs[[order.index(exit_) for exit_ in layout.exits]]
-    Golden(facts.golden.examples, facts.golden.targets, outputs).save(folder / "golden.npz")
+    Golden(facts.golden.examples, facts.golden.targets, outputs).save(folder / "golden.npz", facts.modality)
     exits = [
         Exit(
             name=exit_,

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, ValidationError
 
 from sdcompress import registry
-from sdcompress.errors import ArtifactError, UnknownNameError, brief
-from sdcompress.modalities._base import Array, Inputs, Modality
+from sdcompress.errors import ArtifactError, UnknownNameError, UsageError, brief
+from sdcompress.modalities._base import Array, Augment, Inputs, Modality
 from sdcompress.schema.base import explain
 from sdcompress.schema.manifest import Manifest
 
 if TYPE_CHECKING:
     from sdcompress.modalities.image import Image
 
-__all__ = ["ROOM", "Array", "Inputs", "Modality", "image_of", "modality_of", "restore"]
+__all__ = ["ROOM", "Array", "Augment", "Inputs", "Modality", "as_image", "modality_of", "restore"]
 
 ROOM = "sdcompress.modalities"
 
@@ -47,6 +47,23 @@ def restore(name: str, parameters: Mapping[str, Any]) -> Modality:
         raise explain(error, kind, f"the parameters of the modality '{name}'", _refused) from error
 
 
+def as_image(modality: Modality) -> Image:
+    """The modality as one of images, for what works on nothing else.
+
+    Raises:
+        UsageError: if it is another.
+    """
+    from sdcompress.modalities.image import Image
+
+    if not isinstance(modality, Image):
+        raise UsageError(
+            f"This works on images alone, and the modality is '{modality.record.name}'.",
+            allowed="image",
+            next_step="use a network that takes images",
+        )
+    return modality
+
+
 def modality_of(manifest: Manifest) -> Modality:
     """The modality of an artifact.
 
@@ -54,24 +71,6 @@ def modality_of(manifest: Manifest) -> Modality:
         ArtifactError: if this version has no such modality, or it has other parameters.
     """
     return restore(manifest.modality.name, manifest.modality.parameters)
-
-
-def image_of(manifest: Manifest) -> Image:
-    """The modality of an artifact that takes images, for callers that know no other.
-
-    Raises:
-        ArtifactError: if its modality is another.
-    """
-    from sdcompress.modalities.image import Image
-
-    modality = modality_of(manifest)
-    if not isinstance(modality, Image):
-        raise ArtifactError(
-            f"The artifact takes inputs of the modality '{manifest.modality.name}'.",
-            allowed="image",
-            next_step="use an artifact that takes images",
-        )
-    return modality
 
 
 def _refused(problem: str, *, allowed: str, next_step: str) -> ArtifactError:  # noqa: ARG001 - explain's is for recipes

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from sdcompress.data.samples import Samples, Subset
-from sdcompress.data.split import stratified_order
+from sdcompress.data.split import sample_order
 from sdcompress.errors import DataError, UsageError
 from sdcompress.modalities import modality_of
+from sdcompress.progress import Progress
 from sdcompress.quantizing.precisions._base import Feed
 from sdcompress.schema.manifest import Manifest
 from sdcompress.tasks import Task, task_of
@@ -23,15 +24,15 @@ DEFAULT = 512
 _SEED = (512, 0)  # no setting: redrawing until a precision looks good would select the samples
 
 
-def calibration_samples(training: Samples, count: int | None, task: Task) -> Subset:
-    """A random subset of the training samples, stratified where the task has strata; the same for the same data.
+def calibration_samples(training: Samples, task: Task, count: int | None) -> Subset:
+    """A random subset of the training samples, stratified by the task's strata, the same for the same data.
 
     Every prefix of it is stratified too, so that each batch holds a mix of strata.
 
     Args:
         training: the samples to choose from.
+        task: of the network.
         count: of samples; None: 512, or all where there are fewer.
-        task: of the targets.
 
     Raises:
         UsageError: if ``count`` is too small to measure ranges.
@@ -51,10 +52,7 @@ def calibration_samples(training: Samples, count: int | None, task: Task) -> Sub
             allowed=f"{MINIMUM} to the number of training samples",
             next_step=f"--samples {len(training)}" if len(training) >= MINIMUM else "train on more samples",
         )
-    strata = task.strata(training.targets)
-    if strata is None:
-        strata = np.zeros(len(training), np.int64)
-    return Subset(training, stratified_order(strata, seed=_SEED)[:count])
+    return Subset(training, sample_order(task, training.targets, seed=_SEED)[:count])
 
 
 class CalibrationData:
@@ -81,7 +79,7 @@ class CalibrationData:
         *,
         count: int | None,
         threads: int,
-        progress: Callable[[int, int], None] | None,
+        progress: Progress | None,
     ) -> None:
         self._manifest, self._graphs, self._training = manifest, graphs, training
         self._count, self.threads, self._progress = count, threads, progress
@@ -89,7 +87,7 @@ class CalibrationData:
 
     def feeds(self, position: int) -> Iterator[Feed]:
         """The inputs of the segment at a position, batch by batch."""
-        samples = calibration_samples(self._training, self._count, task_of(self._manifest))
+        samples = calibration_samples(self._training, task_of(self._manifest), self._count)
         self.used, done = len(samples), position * len(samples)
         modality = modality_of(self._manifest)
         sessions = SegmentSessions(self._graphs[:position], outputs=(), threads=self.threads)

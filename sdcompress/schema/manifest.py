@@ -9,9 +9,7 @@ from pydantic import (
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
-    SerializerFunctionWrapHandler,
     field_validator,
-    model_serializer,
     model_validator,
 )
 
@@ -68,11 +66,6 @@ class Preprocess(Frozen):
     mean: tuple[float, ...]
     std: tuple[PositiveFloat, ...]
     white_level: Annotated[int, Field(ge=1, le=65535)] | None = None
-
-    @model_serializer(mode="wrap")
-    def _as_before_without_a_white_level(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # fingerprints of data are made of this text, and readers before this field refuse it
-        return {key: value for key, value in dump(self).items() if (key, value) != ("white_level", None)}
 
     @model_validator(mode="after")
     def _per_channel(self) -> Preprocess:

@@ -93,8 +93,8 @@ class Task(ABC):
 
     @property
     def record(self) -> Named:
-        """What a manifest writes of it, besides its outputs."""
-        return Named(name=self.name, parameters=self.parameters)
+        """What a manifest writes of it, besides its outputs; the name is that of its module."""
+        return Named(name=type(self).__module__.rpartition(".")[2], parameters=self.parameters)
 
     def score(self, outputs: Array, targets: Array) -> float:
         """The metric of N samples, 1 - mean loss.
@@ -230,6 +230,18 @@ class Task(ABC):
             temperatures: of the exits.
         """
         return Prediction(outputs, exit_index, self, exits, temperatures)
+
+    def card_text(self) -> str:
+        """What the outputs are, in words, for the artifact's card."""
+        return f"{len(self.outputs)} outputs"
+
+    def card_code(self) -> str:
+        """Python source with numpy for the program in the artifact's card; empty: the card has no program.
+
+        It defines ``decide(outputs)``, the decision in a form to print, and ``signals(outputs, temperature)``, a
+        mapping of ``signal_names`` to numbers; the outputs are those of one sample.
+        """
+        return ""
 
     def check_names(self, names: Sequence[str], needed_by: str) -> None:
         """Refuse a policy that judges by signals that this task does not give.

@@ -54,6 +54,23 @@ class ClassPrediction(Prediction):
         )
 
 
+_CARD_CODE = """
+
+def decide(logits):
+    \"\"\"The number of the class.\"\"\"
+    return int(logits.argmax())
+
+
+def signals(logits, temperature):
+    \"\"\"What exit policies judge by: the two largest probabilities, and the entropy in nats.\"\"\"
+    z = logits / np.float32(temperature)
+    p = np.exp(z - z.max())
+    p /= p.sum()
+    entropy = -(p * np.log(np.maximum(p, np.float32(1e-38)))).sum()
+    return {"max_prob": p.max(), "second_prob": np.sort(np.append(p, p[:1] * 0))[-2], "entropy": entropy}
+"""
+
+
 @dataclass(frozen=True)
 class Classification(Task):
     """Targets are int64 [N] in 0..K-1, outputs are logits [B, K], the decision is the largest; the loss is 0 or 1.
@@ -69,7 +86,13 @@ class Classification(Task):
     scaled_by_temperature: ClassVar[bool] = True
 
     def check_targets(self, targets: Array) -> None:
-        """Integers in 0..K-1; see ``Task``."""
+        """Integers in 0..K-1, of two classes or more; see ``Task``."""
+        if len(self.outputs) < 2:
+            raise DataError(
+                f"There is {len(self.outputs)} class: there is nothing to tell apart.",
+                allowed="2 classes or more",
+                next_step="check the folder that the data lie in",
+            )
         low, high = (int(targets.min()), int(targets.max())) if len(targets) else (0, 0)
         if targets.ndim != 1 or not np.issubdtype(targets.dtype, np.integer) or low < 0 or high >= len(self.outputs):
             raise DataError(
@@ -151,6 +174,14 @@ class Classification(Task):
     ) -> ClassPrediction:
         """With the names and probabilities of classes."""
         return ClassPrediction(outputs, exit_index, self, exits, temperatures)
+
+    def card_text(self) -> str:
+        """The number of classes."""
+        return f"{len(self.outputs)} classes"
+
+    def card_code(self) -> str:
+        """See ``Task``."""
+        return _CARD_CODE
 
     def encode(self, targets: Tensor) -> Tensor:
         """One-hot, float32 [B, K]."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from meaning import meaning
+from meaning import image_modality, meaning
 
 from sdcompress.artifact.golden import Golden
 from sdcompress.artifact.write import entry, seal
@@ -65,7 +65,7 @@ def fill(folder: Path) -> Path:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (3, 4, 5, 3), np.uint8)
     logits = rng.normal(size=(2, 3, 2)).astype(np.float32)
-    Golden(images, np.array([0, 1, 1]), logits).save(folder / "golden.npz")
+    Golden(images, np.array([0, 1, 1]), logits).save(folder / "golden.npz", image_modality((3, 4, 5)))
     return folder
 
 

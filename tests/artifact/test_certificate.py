@@ -13,7 +13,7 @@ import pytest
 from sdcompress.artifact.certificate import ExecutionTarget, check_covered, graphs_digest
 from sdcompress.artifact.read import open_artifact
 from sdcompress.errors import CertificateError
-from sdcompress.modalities import image_of
+from sdcompress.modalities import as_image, modality_of
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.manifest import Manifest
 
@@ -95,7 +95,7 @@ def test_other_preprocessing_or_tensors_to_judge_by_are_another_artifact(certifi
     manifest = open_artifact(certified_artifact).manifest
     first, second, last = manifest.exits
     if what == "mean":
-        image = image_of(manifest)
+        image = as_image(modality_of(manifest))
         other = replace(image, preprocess=image.preprocess.model_copy(update={"mean": (0.25,)}))
         moved = changed(manifest, modality=other.record)
     elif what == "signals":

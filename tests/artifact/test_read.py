@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from meaning import image_modality
 
 from sdcompress.artifact.golden import Golden
 from sdcompress.artifact.read import open_artifact
@@ -172,7 +173,7 @@ def test_what_is_not_an_artifact_says_what_it_is(tmp_path: Path) -> None:
 
 def test_golden_samples_must_fit_the_manifest(artifact: Path) -> None:
     images, labels = np.zeros((3, 4, 5, 3), np.uint8), np.zeros(3, np.int64)
-    Golden(images, labels, np.zeros((2, 3, 7), np.float32)).save(artifact / "golden.npz")
+    Golden(images, labels, np.zeros((2, 3, 7), np.float32)).save(artifact / "golden.npz", image_modality((3, 4, 5)))
     reseal(artifact, lambda fields: fields.update(golden=entry(artifact, "golden.npz").model_dump()))
     with pytest.raises(ArtifactError, match=r"\(2, 7\)"):
         open_artifact(artifact).golden()
@@ -182,7 +183,7 @@ def test_golden_samples_must_fit_the_manifest(artifact: Path) -> None:
     ("change", "word"),
     [
         ({"examples": np.zeros((3, 5, 4, 3), np.uint8)}, "5x4x3"),
-        ({"examples": np.zeros((3, 4, 5, 3), np.float32)}, "float32"),
+        ({"examples": np.zeros((3, 4, 5, 3), np.float32)}, "'examples' is float32"),
         ({"targets": np.array([0, 1, 2])}, "from 0 to 2"),
         ({"targets": np.zeros((3, 1), np.int64)}, "labels"),
         ({"targets": np.zeros(3)}, "float64"),
@@ -194,7 +195,7 @@ def test_golden_samples_fit_the_modality_and_the_task(artifact: Path, change: di
         "targets": np.zeros(3, np.int64),
         "outputs": np.zeros((2, 3, 2), np.float32),
     }
-    Golden(**{**good, **change}).save(artifact / "golden.npz")
+    Golden(**{**good, **change}).save(artifact / "golden.npz", image_modality((3, 4, 5)))
     reseal(artifact, lambda fields: fields.update(golden=entry(artifact, "golden.npz").model_dump()))
     with pytest.raises(ArtifactError, match=word):
         open_artifact(artifact).golden()
@@ -207,5 +208,5 @@ def test_pickled_golden_samples_are_never_unpickled(tmp_path: Path) -> None:
 
     np.savez(tmp_path / "golden.npz", images=np.array([Bomb()]), labels=np.zeros(1), logits=np.zeros(1))
     with pytest.raises(ArtifactError, match=r"golden\.npz"):
-        Golden.load(tmp_path / "golden.npz")
+        Golden.load(tmp_path / "golden.npz", image_modality((3, 4, 5)))
     assert not (tmp_path / "exploded").exists()

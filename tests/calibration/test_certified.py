@@ -18,7 +18,7 @@ from sdcompress.certification.p_values import betting_p_value, binomial_p_value
 from sdcompress.certification.verify_certificate import recompute
 from sdcompress.data.samples import ArraySamples, Subset
 from sdcompress.errors import DataError, UsageError, VerificationError
-from sdcompress.modalities import image_of
+from sdcompress.modalities import as_image, modality_of
 from sdcompress.modalities._geometry import normalise
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema import recipe
@@ -131,13 +131,14 @@ def test_no_certificate_is_an_outcome_and_nobody_leaves(
     monkeypatch.setattr("sdcompress.calibration.tuning.stage_ms", lambda engine, samples: (1.0, 1.0, 1.0))
     pool = tiny_network.samples(9000)
     images = pool.examples(np.arange(9000))
-    exits = tiny_network.exits(normalise(images, image_of(open_artifact(tiny_artifact()).manifest).preprocess)).argmax(
-        2
-    )
+    exits = tiny_network.exits(
+        normalise(images, as_image(modality_of(open_artifact(tiny_artifact()).manifest)).preprocess)
+    ).argmax(2)
     hard = (exits[0] != exits[2]) & (exits[1] != exits[2])
     assert hard.sum() > 500
     only_last = ArraySamples(images[hard], exits[2, hard])
-    certificate, policy, out = certified(tiny_artifact, only_last)
+    # the draw hangs on the graphs: at 99.9 % no luck lets a step pass that loses half of the samples
+    certificate, policy, out = certified(tiny_artifact, only_last, confidence=0.999)
     (level,) = certificate.levels
     assert level.certified == 0
     assert level.p_values[0] > level.delta  # the test that failed is on record

@@ -27,7 +27,7 @@ from sdcompress.certification.verify_certificate import recompute
 from sdcompress.data.samples import ArraySamples
 from sdcompress.errors import CertificateError, UsageError
 from sdcompress.explaining.risk import risk
-from sdcompress.modalities import image_of
+from sdcompress.modalities import as_image, modality_of
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Manifest
@@ -202,7 +202,7 @@ def test_what_cannot_be_measured_against(tiny_artifact: Build, tiny_network: Any
         certify(artifact, samples, tmp_path / "other")
     shutil.rmtree(tmp_path / "other")
     with staged(tmp_path / "other") as folder:
-        image = image_of(opened.manifest)
+        image = as_image(modality_of(opened.manifest))
         spec = image.preprocess.model_copy(update={"mean": (0.1,)})
         rewrite(opened, folder, modality=replace(image, preprocess=spec).record)
     with pytest.raises(UsageError, match="its preprocessing are not those"):

@@ -85,7 +85,7 @@ def test_classes_are_scored_by_what_a_user_gets(tiny_artifact: Write, tiny_netwo
     inputs = engine.preprocess(samples.examples(np.arange(200)))
     answers, last = engine(inputs).outputs.argmax(1), engine.exits(inputs)[-1].argmax(1)
     assert (answers != last).any()
-    for k, one in enumerate(found.outputs):
+    for k, one in enumerate(found.classes):
         here = samples.targets == k
         assert (one.name, one.samples) == (engine.task.outputs[k], here.sum())
         assert one.accuracy == pytest.approx((answers[here] == k).mean())

@@ -23,9 +23,10 @@ from sdcompress.calibration.calibrate import calibrate
 from sdcompress.errors import DataError, ParityError, UsageError, VerificationError
 from sdcompress.exporting import one_graph
 from sdcompress.exporting.one_graph import Host, export_one_graph
-from sdcompress.modalities import image_of
+from sdcompress.modalities import as_image, modality_of
 from sdcompress.modalities._geometry import normalise
 from sdcompress.onnx_graph import merge
+from sdcompress.options import Options
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema import recipe
 from sdcompress.schema.graphs import PathTime
@@ -48,7 +49,9 @@ def test_the_artifact_is_the_cascade_and_one_graph_more(one_graph_once: Made, ki
     assert made.inputs[0].shape == ((1 if kind == "if" else "batch"), 1, 4, 4)
     assert made.macs == sum(segment.macs for segment in old.segments)
     engine = open_engine(one_graph_once("cascade"), threads=1)
-    images = normalise(open_artifact(one_graph_once("cascade")).golden().examples, image_of(new).preprocess)
+    images = normalise(
+        open_artifact(one_graph_once("cascade")).golden().examples, as_image(modality_of(new)).preprocess
+    )
     left = np.bincount(engine(images).exit_index, minlength=3)
     assert [time.images for time in made.times] == np.minimum(left, 8).tolist()
     for time in made.times[:-1]:
@@ -69,21 +72,19 @@ def test_without_sdcompress_the_lines_of_the_card_run(one_graph_once: Made, tmp_
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     engine = open_engine(one_graph_once("cascade"), threads=1)
-    prediction = engine(engine.preprocess([image]))
-    assert (
-        done.stdout.strip() == f"{tmp_path / 'photo.png'} ({prediction.outputs.argmax()}, {prediction.exit_index[0]})"
-    )
+    result = engine(engine.preprocess([image]))
+    assert done.stdout.strip() == f"{tmp_path / 'photo.png'} ({result.outputs.argmax()}, {result.exit_index[0]})"
 
 
 def test_its_rows_are_the_cascades_in_a_batch_of_any_size(one_graph_once: Made, tiny_network: Any) -> None:
     session = onnxruntime.InferenceSession(one_graph_once("graph") / "model.onnx")
     engine = open_engine(one_graph_once("cascade"), threads=1)
     inputs = engine.preprocess(tiny_network.samples(300, seed=9).examples(np.arange(300)))
-    prediction = engine(inputs)
+    result = engine(inputs)
     logits, answer, exit_index = session.run(None, {"input": inputs})
-    np.testing.assert_array_equal(exit_index, prediction.exit_index)
-    np.testing.assert_array_equal(answer, prediction.outputs.argmax(1))
-    np.testing.assert_allclose(logits, prediction.outputs, atol=1e-5)
+    np.testing.assert_array_equal(exit_index, result.exit_index)
+    np.testing.assert_array_equal(answer, result.outputs.argmax(1))
+    np.testing.assert_allclose(logits, result.outputs, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["graph", "if"])
@@ -104,7 +105,7 @@ def test_verify_finds_a_graph_of_other_thresholds(one_graph_once: Made, tmp_path
     )
     kept = {name: getattr(opened.manifest, name) for name in type(opened.manifest).model_fields if name != "digest"}
     seal(path, **{**kept, "one_graph": changed})
-    with pytest.raises(ParityError, match=r"model\.onnx.*exit1: .* take another exit"):
+    with pytest.raises(ParityError, match=r"model\.onnx.*exit1: .* leave elsewhere"):
         verify(path)
 
 
@@ -152,12 +153,12 @@ def test_the_graph_describes_its_tensors(one_graph_once: Made) -> None:
     metadata = {prop.key: json.loads(prop.value) for prop in onnx.load(path / "model.onnx").metadata_props}
     assert metadata["sdcompress.classes"] == list(manifest.outputs)
     assert metadata["sdcompress.exits"] == ["exit1", "exit2", "final"]
-    assert metadata["sdcompress.preprocess"] == image_of(manifest).preprocess.model_dump(mode="json")
+    assert metadata["sdcompress.preprocess"] == as_image(modality_of(manifest)).preprocess.model_dump(mode="json")
 
 
 def test_data_that_was_named_must_be_there(one_graph_once: Made, tmp_path: Path) -> None:
     with pytest.raises((DataError, VerificationError)):
-        export_one_graph(one_graph_once("cascade"), tmp_path / "out", kind="if", host=HERE, data_dir=tmp_path)
+        export_one_graph(one_graph_once("cascade"), tmp_path / "out", Options(data_dir=tmp_path), kind="if", host=HERE)
 
 
 def test_new_thresholds_drop_it(one_graph_once: Made, tiny_network: Any, tmp_path: Path) -> None:

@@ -11,13 +11,15 @@ import onnx
 import pytest
 import torch
 from meaning import image_modality
+from networks import pictures
 from torch import Tensor, nn
 
 from sdcompress.artifact.read import open_artifact
 from sdcompress.errors import ParityError, UsageError
-from sdcompress.exporting.export import Target, export_all
+from sdcompress.exporting.exit_selection import Target
+from sdcompress.exporting.export import export_all
 from sdcompress.exporting.graph import export_all_exits
-from sdcompress.exporting.torchscript_export import TensorNames, _failure_text, torchscript_export
+from sdcompress.exporting.torchscript_export import _failure_text, torchscript_export
 from sdcompress.modalities import Inputs
 from sdcompress.models.build import build
 from sdcompress.onnx_graph.macs import macs
@@ -92,7 +94,7 @@ def test_both_exporters_give_the_same_costs_and_logits(folder: Path, checkpoint:
 def test_networks_of_several_families_are_cut_right(name: str, side: int, opset: int) -> None:
     pytest.importorskip("timm")
     torch.manual_seed(0)
-    net = build(Model(name=name), Exits(auto=2, head="linear"), classes=7, image=(3, side, side)).eval()
+    net = build(Model(name=name), Exits(auto=2, head="linear"), outputs=(7,), inputs=pictures(3, side, side)).eval()
     model = export_all_exits(net.logits_only(), net.exit_names, image_modality((3, side, side)), opset=opset)
     logits = [f"{exit_}_outputs" for exit_ in net.exit_names]
     pieces = cut_segments(model, logits)
@@ -144,10 +146,13 @@ def test_an_operator_that_the_opset_lacks_is_named_with_the_lowest_that_has_it(
     )
 
 
+def at_opset_16(net: nn.Module) -> onnx.ModelProto:
+    example = Inputs({"input": np.zeros((2, 3, 8, 8), np.float32)})
+    return torchscript_export(net, image_modality((3, 8, 8)).tensors, example, ["final_outputs"], opset=16)
+
+
 def at_sixteen(done: Callable[[Tensor], Tensor]) -> onnx.ModelProto:
-    return torchscript_export(
-        Wrapped(done).eval(), (3, 8, 8), TensorNames("input", ("final_outputs",), "batch"), opset=16
-    )
+    return at_opset_16(Wrapped(done).eval())
 
 
 def test_the_operator_is_named_that_cannot_be_exported_and_not_what_it_reads() -> None:
@@ -237,17 +242,13 @@ def test_seventeen_is_named_where_it_is_enough() -> None:
         return rows.mean((1, 3))
 
     with pytest.raises(UsageError, match="opset 16: the operator 'aten::stft'") as caught:
-        torchscript_export(
-            Wrapped(spectrum).eval(), (3, 8, 8), TensorNames("input", ("final_outputs",), "batch"), opset=16
-        )
+        at_opset_16(Wrapped(spectrum).eval())
     assert caught.value.allowed.startswith("opset 17 or newer")
 
 
 def test_the_network_stays_in_evaluation_mode() -> None:
     inner = nn.Sequential(nn.Flatten(), nn.Linear(192, 5)).eval()
-    torchscript_export(
-        Wrapped(inner), (3, 8, 8), TensorNames("input", ("final_outputs",), "batch"), opset=16
-    )  # the outer is in training
+    at_opset_16(Wrapped(inner))  # the outer is in training
     assert not any(module.training for module in inner.modules())
 
 
@@ -260,7 +261,7 @@ def test_control_flow_on_values_is_refused_though_tracing_would_not_see_it() -> 
 def test_a_batch_that_became_a_number_is_refused() -> None:
     net = Wrapped(lambda images: images.flatten(1)[:, :5] + torch.ones(2, 5)).eval()
     with pytest.raises(ParityError, match="another batch size"):
-        torchscript_export(net, (3, 8, 8), TensorNames("input", ("final_outputs",), "batch"), opset=16)
+        at_opset_16(net)
 
 
 def axes_of(model: onnx.ModelProto) -> dict[str, list[Any]]:
@@ -272,7 +273,7 @@ def axes_of(model: onnx.ModelProto) -> dict[str, list[Any]]:
 
 def test_axes_are_numbers_and_multiples_of_the_batch() -> None:
     net = Wrapped(lambda images: images.reshape(-1, 4, 2).relu().reshape(-1, 24 * 8)).eval()
-    model = torchscript_export(net, (3, 8, 8), TensorNames("input", ("final_outputs",), "batch"), opset=16)
+    model = at_opset_16(net)
     axes = list(axes_of(model).values())
     assert ["24*batch", 4, 2] in axes  # 3 * 8 * 8 / 8 for each image
     assert axes_of(model)["final_outputs"] == ["batch", 192]
@@ -281,7 +282,7 @@ def test_axes_are_numbers_and_multiples_of_the_batch() -> None:
 def test_equal_weights_are_read_where_they_are_stored() -> None:
     net = nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU(), nn.Conv2d(3, 3, 1), nn.Flatten()).eval()
     net[2].load_state_dict(net[0].state_dict())
-    model = torchscript_export(Wrapped(net), (3, 8, 8), TensorNames("input", ("final_outputs",), "batch"), opset=16)
+    model = at_opset_16(Wrapped(net))
     assert "Identity" not in operators(model)
     stored = {tensor.name for tensor in model.graph.initializer}
     assert len(stored) == 2

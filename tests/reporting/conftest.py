@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from meaning import meaning
+from meaning import image_modality, meaning
 
 from sdcompress.artifact.golden import Golden
 from sdcompress.artifact.write import entry, seal
@@ -35,7 +35,7 @@ def write_artifact(folder: Path, *, cascade: bool) -> Manifest:
     folder.mkdir()
     images = np.zeros((2, 4, 4, 1), dtype=np.uint8)
     Golden(images, np.zeros(2, dtype=np.int64), np.zeros((2 if cascade else 1, 2, 3), dtype=np.float32)).save(
-        folder / "golden.npz"
+        folder / "golden.npz", image_modality((1, 4, 4))
     )
     (folder / "README.md").write_text("card", encoding="utf-8")
     names = ("exit1", "final") if cascade else ("final",)

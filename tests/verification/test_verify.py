@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from meaning import meaning
+from meaning import image_modality, meaning
 from onnx import helper, numpy_helper
 
 from sdcompress.artifact.golden import Golden
@@ -28,7 +28,7 @@ TENSORS = {name: f"{name}_outputs" for name in ("exit1", "exit2", "final")}
 def make(folder: Path, models: tuple[onnx.ModelProto, ...], golden: Golden) -> Manifest:
     """A cascade written by hand, whose digest and hashes are right."""
     folder.mkdir()
-    golden.save(folder / "golden.npz")
+    golden.save(folder / "golden.npz", image_modality((3, 8, 8)))
     (folder / "README.md").write_text("a card\n")
     listed = []
     for index, model in enumerate(models):
