@@ -85,8 +85,7 @@ def predict(
     """
     model = open_trained_model(source, _free_threads(options))
     engine = model.engine()
-    files = example_files(images, engine.modality)
-    return run_predict(engine, files, top=top, progress=model.options.progress)
+    return run_predict(engine, example_files(images, engine.modality), top=top, progress=model.options.progress)
 
 
 def _free_threads(options: Options | None) -> Options:
