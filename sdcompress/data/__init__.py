@@ -81,9 +81,10 @@ class Loader:
         trust_modules: bool = False,
     ) -> Dataset:
         """The arguments and errors of ``load``."""
-        key = (seed, spec.model_dump_json(exclude={"download"}), repr(task))
+        means = task or recipe.Task()
+        key = (seed, spec.model_dump_json(exclude={"download"}), means.model_dump_json())
         if key not in self._loaded:
-            self._loaded[key] = load(spec, seed=seed, task=task, stored_in=stored_in, trust_modules=trust_modules)
+            self._loaded[key] = load(spec, seed=seed, task=means, stored_in=stored_in, trust_modules=trust_modules)
         _check_same(self._loaded[key], fingerprint, spec)
         return self._loaded[key]
 
