@@ -63,7 +63,9 @@ def test_a_network_of_two_inputs_gets_exits_on_its_tokens(tmp_path: Path, monkey
     (tmp_path / "my_text.py").write_text(ENCODER)
     monkeypatch.syspath_prepend(str(tmp_path))
     try:
-        net = build(Model(name="my_text:encoder"), Exits(at=("blocks.0",), head="linear"), outputs=(4,), inputs=TEXT).eval()
+        net = build(
+            Model(name="my_text:encoder"), Exits(at=("blocks.0",), head="linear"), outputs=(4,), inputs=TEXT
+        ).eval()
     finally:
         sys.modules.pop("my_text", None)
     outputs = net(torch.tensor([[1, 2, 3], [4, 5, 6]]), torch.ones(2, 3))
