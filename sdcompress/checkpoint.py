@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from sdcompress import data, modalities, registry, tasks
+from sdcompress import modalities, registry, tasks
 from sdcompress.errors import ArtifactError, CheckpointError, requires_extra
 from sdcompress.modalities import Modality, as_image
 from sdcompress.models.backbones import ROOM as BACKBONES
@@ -30,7 +30,6 @@ from sdcompress.user_code import check_trusted
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sdcompress.data.samples import Dataset
     from sdcompress.models.multiexit import MultiExit
 
 __all__ = [
@@ -173,31 +172,6 @@ class Checkpoint:
         """
         return read_tensors(self.path / self.state.weights.file)
 
-    def dataset(
-        self, data_dir: Path | str | None = None, *, download: bool = False, trust_modules: bool = False
-    ) -> Dataset:
-        """Load the data of the training by its recipe.
-
-        Args:
-            data_dir: folder of the data on this machine, if another than in the recipe.
-            download: allow a download of missing data. The setting in the stored recipe is ignored, because the recipe
-                may be untrusted.
-            trust_modules: import the module of the data in the recipe, even if the user did not train on it here.
-
-        Raises:
-            UsageError: if the data is a function of a module that is not trusted, see ``sdcompress.user_code``.
-            DataError: if the data or its split has changed.
-        """
-        spec = self.recipe.data.at(data_dir, download=download)
-        return data.load(
-            spec,
-            seed=self.recipe.seed,
-            task=self.recipe.task,
-            fingerprint=self.data_fingerprint,
-            stored_in=self.path,
-            trust_modules=trust_modules,
-        )
-
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a safetensors file of a checkpoint, on the CPU.
@@ -232,16 +206,18 @@ def step_of(path: Path) -> int | None:
     return int(path.name) if re.fullmatch("[0-9]{8,18}", path.name) else None
 
 
-def open_checkpoint(path: Path | str) -> Checkpoint:
-    """Open a checkpoint and check its files.
+def open_checkpoint(source: Checkpoint | Path | str) -> Checkpoint:
+    """Open a checkpoint and check its files; what is opened already is given back as it is.
 
     Args:
-        path: a checkpoint, or a training run, whose newest checkpoint is opened.
+        source: a checkpoint, or a training run, whose newest checkpoint is opened.
 
     Raises:
         CheckpointError: if there is none, or it was truncated, edited or written by a newer version.
     """
-    path = Path(path)
+    if isinstance(source, Checkpoint):
+        return source
+    path = Path(source)
     try:
         folder = path if (path / STATE).is_file() else newest(path)
         if folder is None and (path.is_file() or path.suffix in _WEIGHTS):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from sdcompress.artifact.certificate import ExecutionTarget, graphs_digest
+from sdcompress.artifact.certificate import graphs_digest
 from sdcompress.artifact.evidence import EVIDENCE
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.artifact.write import entry, rewrite, staged
@@ -22,31 +24,41 @@ from sdcompress.certification.power_analysis import least_samples as least_to_ce
 from sdcompress.certification.power_analysis import samples_for_binomial, samples_for_loss
 from sdcompress.data.samples import Samples
 from sdcompress.errors import DataError, UsageError
+from sdcompress.options import AS_USUAL, EngineOptions
 from sdcompress.policies import policy_class
+from sdcompress.progress import Progress
+from sdcompress.recipes import override
 from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.runtime.open import open_network
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Certificate, Exit, Manifest, Policy
 
-__all__ = ["LEAST_SAMPLES", "OWN", "calibrate", "check", "check_policy", "check_subject", "least_samples"]
+__all__ = [
+    "LEAST_SAMPLES",
+    "OWN",
+    "calibrate",
+    "check",
+    "check_policy",
+    "check_subject",
+    "least_samples",
+    "with_given",
+]
 
 LEAST_SAMPLES = 50
 OWN = "own"  # the name of the split, where it is a user's own images
 
 
 def calibrate(
-    artifact: Path,
+    artifact: Artifact | Path | str,
     out: Path,
+    settings: recipe.Calibrate,
+    options: EngineOptions = AS_USUAL,
     *,
     samples: Samples,
-    settings: recipe.Calibrate,
     split: str = "validation",
-    against: Path | None = None,
-    threads: int = 1,
-    backend: str = ExecutionTarget().backend,
-    device: str = ExecutionTarget().device,
+    against: Artifact | Path | str | None = None,
     overwrite: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Manifest:
     """Write a copy of a cascade that has a policy; an earlier policy is chosen anew.
 
@@ -57,13 +69,12 @@ def calibrate(
     Args:
         artifact: a cascade.
         out: folder of the new artifact.
-        samples: N labelled images that training has not seen; labels may be missing (-1) with ``settings.unlabelled``.
         settings: the accuracy that may be lost, with what confidence, and whether temperatures are fitted.
+        options: the threads (default: one) at which stages are measured; the backend and the device that the thresholds
+            are for: they run the samples, and the policy and its certificate say so.
+        samples: N labelled images that training has not seen; labels may be missing (-1) with ``settings.unlabelled``.
         split: what the samples are; only kept in the record.
         against: an artifact whose last exit the certificate is measured against; None: its own.
-        threads: at which the stages are measured.
-        backend: that the thresholds are for: it runs the samples, and the policy and its certificate say so.
-        device: likewise.
         overwrite: replace an artifact that is there.
         progress: called with (images done, all images).
 
@@ -76,9 +87,10 @@ def calibrate(
     """
     opened = open_artifact(artifact)
     check(opened, samples, settings, split)
-    other = _against(against, opened, settings, threads)
+    options = replace(options, threads=options.threads or 1, allow_uncertified=True)
+    other = _against(against, opened, settings, options.threads or 1)
     with staged(out, overwrite=overwrite) as folder:
-        engine = open_network(opened.path, backend=backend, threads=threads, device=device, allow_uncertified=True)
+        engine = open_network(opened, options)
         if settings.in_expectation:
             temperatures, policy = in_expectation(
                 opened.manifest, engine, samples, settings, split=split, progress=progress
@@ -93,8 +105,32 @@ def calibrate(
         return _write(opened, _with_temperatures(opened, made.temperatures), made.policy, certificate, folder)
 
 
-def _against(path: Path | None, opened: Artifact, settings: recipe.Calibrate, threads: int) -> Against | None:
-    if path is None:
+def with_given(settings: recipe.Calibrate, given: recipe.Calibrate | Mapping[str, Any] | None) -> recipe.Calibrate:
+    """A recipe's settings with those that were given instead; what cannot go with these is given up.
+
+    Args:
+        settings: of the recipe.
+        given: a whole section, some of its keys, or nothing.
+
+    Raises:
+        RecipeError: if a key is unknown, a value is out of range, or two of the given exclude each other.
+    """
+    if not isinstance(given, Mapping):
+        return settings if given is None else given
+    instead: dict[str, Any] = {}
+    if given.get("in_expectation"):
+        instead = {"confidence": None, "ladder": (), "per": None, "budget_ms": None}
+    elif given.get("confidence") is not None:
+        instead = {"in_expectation": False}
+    if given.get("unlabelled") and settings.per == "class":
+        instead["per"] = None
+    return override(settings, {**instead, **given})
+
+
+def _against(
+    other: Artifact | Path | str | None, opened: Artifact, settings: recipe.Calibrate, threads: int
+) -> Against | None:
+    if other is None:
         return None
     if settings.confidence is None:
         raise UsageError(
@@ -102,7 +138,7 @@ def _against(path: Path | None, opened: Artifact, settings: recipe.Calibrate, th
             allowed="--against with --confidence",
             next_step="add --confidence 95%, or leave --against out",
         )
-    return open_against(path, opened.manifest, threads=threads)
+    return open_against(other, opened.manifest, threads=threads)
 
 
 def check(opened: Artifact, samples: Samples, settings: recipe.Calibrate, split: str = "validation") -> None:
@@ -218,7 +254,7 @@ def _choose(
     settings: recipe.Calibrate,
     *,
     split: str,
-    progress: Callable[[int, int], None] | None,
+    progress: Progress | None,
 ) -> tuple[tuple[Exit, ...], Policy]:
     times = stage_ms(engine, samples)
     fitted, signals, right = fit_policy(engine, samples, settings, times, progress)

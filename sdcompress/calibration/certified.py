@@ -21,13 +21,13 @@ from sdcompress.certification.groups import warn_of_classes
 from sdcompress.data.samples import Samples, Subset
 from sdcompress.data.unlabelled import UnlabelledFolder
 from sdcompress.errors import UsageError
+from sdcompress.progress import Progress, part
 from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import CertifiedDrop, Manifest, Policy, StageTimes
 
 __all__ = ["Certified", "Drawn", "certified", "draw", "fingerprint_of", "in_expectation"]
 
-Progress = Callable[[int, int], None]
 Guarantee = Literal["certified", "no certificate", "in expectation"]
 
 
@@ -102,7 +102,7 @@ def draw(
     seed = seed_of(fingerprint, graphs_digest(manifest))
     parts = draw_parts(len(samples), seed)
     total = len(parts.shape) + (2 if against else 1) * len(parts.certify)
-    shape = make_shape(engine, Subset(samples, parts.shape), settings, _part(progress, 0, total))
+    shape = make_shape(engine, Subset(samples, parts.shape), settings, part(progress, 0, total))
     if against:  # even if nobody leaves, something may be lost: a step that is tested, as path[0] never is
         shape = replace(shape, path=(shape.path[0], *shape.path))
     held = Subset(samples, parts.certify)
@@ -112,7 +112,7 @@ def draw(
         shape.fitted,
         unlabelled=settings.unlabelled,
         against=against,
-        progress=_part(progress, len(parts.shape), total),
+        progress=part(progress, len(parts.shape), total),
     )
     evidence = with_labels(evidence, held, settings.per)
     times = stage_times(engine, manifest, samples)
@@ -222,10 +222,6 @@ def _own(samples: Samples) -> Literal["apart", "not compared"] | None:
     if not isinstance(samples, UnlabelledFolder):
         return None
     return "apart" if samples.apart else "not compared"
-
-
-def _part(progress: Progress | None, before: int, total: int) -> Progress | None:
-    return None if progress is None else lambda done, _: progress(before + done, total)
 
 
 def _at(step: int, drawn: Drawn, settings: recipe.Calibrate, split: str, guarantee: Guarantee) -> Policy:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,13 +15,13 @@ from sdcompress.data.samples import Samples, Subset
 from sdcompress.evaluation.evaluate import exit_logits, exit_signals
 from sdcompress.policies import leave, policy_class, scores
 from sdcompress.policies._base import ExitPolicy, Float, Signals
+from sdcompress.progress import Progress
 from sdcompress.runtime.engine import Engine
 from sdcompress.schema import recipe
 from sdcompress.tasks import Task
 
 __all__ = ["FittedPolicy", "fit_policy", "observe"]
 
-Progress = Callable[[int, int], None]
 Right = npt.NDArray[np.bool_]
 
 _TEMPERATURE_SAMPLES = 4096  # whose logits are in memory; one number per exit needs no more

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from sdcompress.artifact.read import open_artifact
+from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.data.samples import Samples
 from sdcompress.errors import UsageError
 from sdcompress.evaluation.evaluate import exit_signals
+from sdcompress.progress import Progress
 from sdcompress.runtime.engine import Engine
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.manifest import Manifest
@@ -32,9 +32,7 @@ class Against:
     engine: Engine
     digest: str
 
-    def answers(
-        self, samples: Samples, *, labelled: bool, progress: Callable[[int, int], None] | None = None
-    ) -> npt.NDArray[np.int64]:
+    def answers(self, samples: Samples, *, labelled: bool, progress: Progress | None = None) -> npt.NDArray[np.int64]:
         """What its last exit says of each sample, int64 [N].
 
         Args:
@@ -48,44 +46,45 @@ class Against:
         return exit_signals(self.engine, samples, labelled=labelled, progress=progress)[-1].decision
 
 
-def open_against(path: Path | str, manifest: Manifest, *, threads: int = 1) -> Against:
+def open_against(other: Artifact | Path | str, manifest: Manifest, *, threads: int = 1) -> Against:
     """Open the other network, once it is known to answer the same question.
 
     Args:
-        path: its artifact.
+        other: its artifact.
         manifest: of the artifact that is calibrated.
         threads: for one call.
 
     Raises:
         UsageError, ArtifactError: as ``comparable`` does.
     """
-    other = comparable(path, manifest)
+    opened = comparable(other, manifest)
     # in onnxruntime on a CPU, wherever the calibrated one runs: what it is there is what its digest names
-    return Against(open_engine(path, threads=threads, allow_uncertified=True), other.digest)
+    return Against(open_engine(opened, threads=threads, allow_uncertified=True), opened.manifest.digest)
 
 
-def comparable(path: Path | str, manifest: Manifest) -> Manifest:
-    """The manifest of another artifact, once it is known to answer the same question as this one.
+def comparable(other: Artifact | Path | str, manifest: Manifest) -> Artifact:
+    """Another artifact, opened, once it is known to answer the same question as this one.
 
     Args:
-        path: of the other.
+        other: the other.
         manifest: of this one.
 
     Raises:
         UsageError: if it has other classes, or its images become another input.
         ArtifactError: if it is not intact.
     """
-    other = open_artifact(path).manifest
+    opened = open_artifact(other)
+    theirs = opened.manifest
     for what, mine, its in (
-        ("classes", manifest.classes, other.classes),
-        ("preprocessing", manifest.input.preprocess, other.input.preprocess),
-        ("input", manifest.input.shape[1:], other.input.shape[1:]),
-        ("training data", manifest.provenance.data_fingerprint, other.provenance.data_fingerprint),
+        ("classes", manifest.classes, theirs.classes),
+        ("preprocessing", manifest.input.preprocess, theirs.input.preprocess),
+        ("input", manifest.input.shape[1:], theirs.input.shape[1:]),
+        ("training data", manifest.provenance.data_fingerprint, theirs.provenance.data_fingerprint),
     ):
         if mine != its:
             raise UsageError(
-                f"'{path}' cannot be measured against: its {what} are not those of the artifact at hand.",
+                f"'{opened.path}' cannot be measured against: its {what} are not those of the artifact at hand.",
                 allowed="one of the same classes, input and data set: the artifact it was quantised from, for example",
                 next_step="name such a one with --against, or leave it out",
             )
-    return other
+    return opened

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from sdcompress.artifact.certificate import ExecutionTarget, graphs_digest
-from sdcompress.artifact.read import open_artifact
+from sdcompress.artifact.certificate import graphs_digest
+from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.calibration.calibrate import LEAST_SAMPLES, check_policy, check_subject, least_samples
 from sdcompress.calibration.certified import fingerprint_of
 from sdcompress.calibration.tuning import Shape, make_shape
@@ -20,7 +20,9 @@ from sdcompress.certification.power_analysis import samples_for_betting, samples
 from sdcompress.data.samples import Samples, Subset
 from sdcompress.data.unlabelled import UnlabelledFolder
 from sdcompress.errors import DataError, UsageError
+from sdcompress.options import AS_USUAL, EngineOptions
 from sdcompress.policies import leave
+from sdcompress.progress import Progress
 from sdcompress.runtime.open import open_network
 from sdcompress.schema import recipe
 from sdcompress.schema.report import Plan, PlanRow
@@ -33,14 +35,12 @@ _MOST_ROWS = 8
 
 
 def plan(
-    artifact: Path,
+    artifact: Artifact | Path | str,
+    settings: recipe.Calibrate,
+    options: EngineOptions = AS_USUAL,
     *,
     samples: Samples,
-    settings: recipe.Calibrate,
-    threads: int = 1,
-    backend: str = ExecutionTarget().backend,
-    device: str = ExecutionTarget().device,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Plan:
     """Say how many samples certify the wish at each speed, as far as the shape part can tell.
 
@@ -48,11 +48,10 @@ def plan(
 
     Args:
         artifact: a cascade.
-        samples: the calibration samples that there are.
         settings: the wish, with a confidence.
-        threads: at which the stages are measured.
-        backend: that the certificate would be for.
-        device: likewise.
+        options: the threads (default: one) at which stages are measured; the backend and the device that the
+            certificate would be for.
+        samples: the calibration samples that there are.
         progress: called with (images done, all images).
 
     Raises:
@@ -78,12 +77,12 @@ def plan(
         )
     seed = seed_of(fingerprint_of(opened.manifest, samples), graphs_digest(opened.manifest))
     parts = draw_parts(len(samples), seed)
-    engine = open_network(opened.path, backend=backend, threads=threads, device=device, allow_uncertified=True)
+    engine = open_network(opened, replace(options, threads=options.threads or 1, allow_uncertified=True))
     shape = make_shape(engine, Subset(samples, parts.shape), settings, progress)
     smallest, share = _smallest(samples, opened.manifest.classes, settings)
     assumed = () if settings.per == "exit" else _ASSUMED  # by how many they would leave is not assumed
     return Plan(
-        source=str(artifact),
+        source=str(opened.path),
         max_drop=settings.max_drop,
         confidence=settings.confidence,
         loss="disagreement" if settings.unlabelled else "accuracy drop",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,12 +16,11 @@ from sdcompress.certification.certify import Path, smallest_target
 from sdcompress.certification.groups import Per
 from sdcompress.certification.power_analysis import least_samples
 from sdcompress.data.samples import Samples
+from sdcompress.progress import Progress, part
 from sdcompress.runtime.engine import Engine
 from sdcompress.schema import recipe
 
 __all__ = ["Shape", "collect", "make_shape", "with_labels"]
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -93,18 +91,13 @@ def collect(
         against: another network; it runs after this one.
         progress: called with (images done, all images), twice as many where there is another network.
     """
-    first, second = _halves(progress) if against else (progress, None)
-    signals, right = observe(engine, samples, fitted.temperatures, unlabelled=unlabelled, progress=first)
+    count, total = len(samples), len(samples) * (2 if against else 1)
+    mine = part(progress, 0, total)
+    signals, right = observe(engine, samples, fitted.temperatures, unlabelled=unlabelled, progress=mine)
     if against is None:
         return fitted.evidence(signals, right)
-    answers = against.answers(samples, labelled=not unlabelled, progress=second)
+    answers = against.answers(samples, labelled=not unlabelled, progress=part(progress, count, total))
     if unlabelled:
         right = np.stack([exit_.decision == answers for exit_ in signals])
     truth = answers if unlabelled else samples.targets
     return replace(fitted.evidence(signals, right), against=(answers == truth).astype(np.uint8))
-
-
-def _halves(progress: Progress | None) -> tuple[Progress | None, Progress | None]:
-    if progress is None:
-        return None, None
-    return (lambda done, all_: progress(done, 2 * all_)), (lambda done, all_: progress(all_ + done, 2 * all_))

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sdcompress.data.samples import Dataset
     from sdcompress.data.source import Source
 
-__all__ = ["ROOM", "load"]
+__all__ = ["ROOM", "Loader", "load"]
 
 ROOM = "sdcompress.data.sources"
 
@@ -60,6 +60,36 @@ def load(
         check_trusted(stored_in, spec.name, {}, trust=trust_modules)
     source = _users(spec) if ":" in spec.name else registry.load(ROOM, spec.name, extra="train")(spec)
     dataset = assemble(spec, source, seed=seed, task=task)
+    _check_same(dataset, fingerprint, spec)
+    return dataset
+
+
+class Loader:
+    """Loads data sets as ``load`` does, each once: the next call with the same recipe gets the same object."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[tuple[int, str, str], Dataset] = {}
+
+    def __call__(
+        self,
+        spec: recipe.Data,
+        *,
+        seed: int,
+        task: recipe.Task | None = None,
+        fingerprint: str | None = None,
+        stored_in: Path | None = None,
+        trust_modules: bool = False,
+    ) -> Dataset:
+        """The arguments and errors of ``load``."""
+        means = task or recipe.Task()
+        key = (seed, spec.model_dump_json(exclude={"download"}), means.model_dump_json())
+        if key not in self._loaded:
+            self._loaded[key] = load(spec, seed=seed, task=means, stored_in=stored_in, trust_modules=trust_modules)
+        _check_same(self._loaded[key], fingerprint, spec)
+        return self._loaded[key]
+
+
+def _check_same(dataset: Dataset, fingerprint: str | None, spec: recipe.Data) -> None:
     if fingerprint is not None and dataset.fingerprint != fingerprint:
         raise DataError(
             f"The data set '{spec.name}' is not the one that was trained on: its fingerprint is "
@@ -68,7 +98,6 @@ def load(
             next_step="restore the data, or name the folder where it lies (data.dir, --data-dir); a training goes on "
             "without files that were removed if they are named: --set 'data.without=[train/cat/3.jpg]'",
         )
-    return dataset
 
 
 def _users(spec: recipe.Data) -> Source:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from sdcompress.errors import DataError
 from sdcompress.modalities import Modality, as_image
+from sdcompress.progress import Progress
 from sdcompress.schema.manifest import Preprocess
 from sdcompress.tasks import Array, Task
 
@@ -179,7 +180,7 @@ class Dataset:
         """From an image to an input."""
         return as_image(self.modality).preprocess
 
-    def check(self, progress: Callable[[int, int], None] | None = None) -> None:
+    def check(self, progress: Progress | None = None) -> None:
         """Take a short look at every example that is a file, so that a broken one is found before it is needed.
 
         Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +13,11 @@ from sdcompress.data.samples import Samples
 from sdcompress.data.sources._listing import Skipped, files_below
 from sdcompress.errors import DataError
 from sdcompress.modalities import Modality
+from sdcompress.progress import Progress
 from sdcompress.tasks import Array
 
 __all__ = ["UnlabelledFolder"]
 
-Progress = Callable[[int, int], None]
 _BATCH = 256
 _NAMED = 3  # files or pairs that an error names
 

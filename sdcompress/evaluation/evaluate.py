@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,14 +15,12 @@ from sdcompress.evaluation.classes import balanced_accuracy, class_scores, confu
 from sdcompress.evaluation.paired import digest_of_labels, pack
 from sdcompress.modalities import Inputs
 from sdcompress.policies._base import Float, Signals
+from sdcompress.progress import Progress
 from sdcompress.runtime.engine import Engine
 from sdcompress.schema.report import ENSEMBLE, Evaluation, ExitScore, PolicyScore
 from sdcompress.tasks._probabilities import calibration_error, log_softmax
 
 __all__ = ["ENSEMBLE", "batches", "evaluate", "exit_logits", "exit_signals"]
-
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

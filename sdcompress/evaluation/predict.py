@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from time import perf_counter
 
@@ -13,12 +13,11 @@ import numpy as np
 from sdcompress.data.sources._listing import Skipped, files_below
 from sdcompress.errors import DataError, InputError
 from sdcompress.modalities import Modality
+from sdcompress.progress import Progress
 from sdcompress.runtime.engine import Engine
 from sdcompress.schema.prediction import ClassProbability, FilePrediction
 
 __all__ = ["example_files", "predict"]
-
-Progress = Callable[[int, int], None]
 
 
 def example_files(paths: Iterable[Path | str], modality: Modality) -> tuple[Path, ...]:

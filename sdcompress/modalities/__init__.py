@@ -9,13 +9,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from sdcompress import registry
 from sdcompress.errors import ArtifactError, UnknownNameError, UsageError
-from sdcompress.modalities._base import Array, Inputs, Modality
+from sdcompress.modalities._base import Array, Augment, Inputs, Modality
 from sdcompress.schema.manifest import Manifest
 
 if TYPE_CHECKING:
     from sdcompress.modalities.image import Image
 
-__all__ = ["ROOM", "Array", "Inputs", "Modality", "as_image", "modality_of", "restore"]
+__all__ = ["ROOM", "Array", "Augment", "Inputs", "Modality", "as_image", "modality_of", "restore"]
 
 ROOM = "sdcompress.modalities"
 

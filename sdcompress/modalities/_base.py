@@ -6,7 +6,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,13 @@ from sdcompress.schema import recipe
 from sdcompress.schema.graphs import Tensor
 from sdcompress.schema.manifest import Named
 
-__all__ = ["Array", "Inputs", "Modality"]
+if TYPE_CHECKING:
+    from torch import Generator
+    from torch import Tensor as Values
+
+    from sdcompress.modalities._mixing import Mixing
+
+__all__ = ["Array", "Augment", "Inputs", "Modality"]
 
 Array = npt.NDArray[Any]
 _OF_IMAGES = ("image_size", "mean", "std", "interpolation", "crop", "white_level")
@@ -50,6 +56,35 @@ class Inputs:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         (array,) = self.arrays.values()
         return np.array(array, dtype, copy=True) if copy else np.asarray(array, dtype)
+
+
+class Augment(Protocol):
+    """Examples as inputs in training: what ``Modality.augment`` makes."""
+
+    def __call__(self, examples: Values, generator: Generator) -> tuple[tuple[Values, ...], Mixing | None]:
+        """Augment and collate one batch on its device.
+
+        Args:
+            examples: [B, ...], as ``Samples.examples`` gives them.
+            generator: the only source of chance, alike in all processes; on any device.
+
+        Returns:
+            The inputs in the order of ``Modality.tensors``, each [B, ...]; and how they were mixed, if they were.
+
+        Raises:
+            RecipeError: if a setting does not fit the examples.
+        """
+
+    def mixup(
+        self, inputs: tuple[Values, ...], alpha: float, generator: Generator
+    ) -> tuple[tuple[Values, ...], Mixing]:
+        """Mix inputs among themselves, for methods that ask for it.
+
+        Args:
+            inputs: each [B, ...].
+            alpha: of the Beta distribution of the weight.
+            generator: the only source of chance.
+        """
 
 
 @dataclass(frozen=True)
@@ -141,6 +176,22 @@ class Modality(ABC):
         Raises:
             InputError: if a name, a dtype or a shape is another.
         """
+
+    def augment(self, settings: recipe.Augmentation, *, rank: int = 0, world: int = 1) -> Augment:  # noqa: ARG002 - for those that draw
+        """What makes inputs of training examples. It needs torch.
+
+        Args:
+            settings: of the recipe.
+            rank: of this process.
+            world: number of processes that share a step.
+
+        Raises:
+            RecipeError: if a setting is for examples of another modality.
+            MissingExtraError: if a setting needs a package that is not installed.
+        """
+        from sdcompress.modalities._unaugmented import Unaugmented
+
+        return Unaugmented(settings, self)
 
     @abstractmethod
     def unusual(self) -> Mapping[str, Any]:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image as Pillow
 
 from sdcompress.errors import DataError, InputError
-from sdcompress.modalities._base import Inputs, Modality
+from sdcompress.modalities._base import Augment, Inputs, Modality
 from sdcompress.modalities._card import card_code
 from sdcompress.modalities._geometry import geometry, normalise
 from sdcompress.modalities._pictures import check_picture, open_picture
@@ -157,6 +157,12 @@ class Image(Modality):
     def check_raw(self, raw: Any) -> None:
         """Read the header of an image's file, and see whether the file is whole; see ``Modality``."""
         check_picture(raw)
+
+    def augment(self, settings: recipe.Augmentation, *, rank: int = 0, world: int = 1) -> Augment:
+        """See ``Modality`` and ``ImageAugment``."""
+        from sdcompress.modalities._augment import ImageAugment
+
+        return ImageAugment(settings, self.preprocess, rank=rank, world=world)
 
     @property
     def packed(self) -> Mapping[str, tuple[str, int]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from sdcompress.data.samples import Samples, Subset
 from sdcompress.data.split import sample_order
 from sdcompress.errors import DataError, UsageError
 from sdcompress.modalities._geometry import normalise
+from sdcompress.progress import Progress
 from sdcompress.quantizing.precisions._base import Feed
 from sdcompress.schema.manifest import Manifest
 from sdcompress.tasks import Task, task_of
@@ -78,7 +79,7 @@ class CalibrationData:
         *,
         count: int | None,
         threads: int,
-        progress: Callable[[int, int], None] | None,
+        progress: Progress | None,
     ) -> None:
         self._manifest, self._graphs, self._training = manifest, graphs, training
         self._count, self.threads, self._progress = count, threads, progress

@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from sdcompress.artifact.read import open_artifact
+from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.errors import UnknownNameError, UsageError
 from sdcompress.reporting.rows import accuracy_of, comparison_of, evaluation_of, own_exits, record_of
 from sdcompress.schema.manifest import Manifest
@@ -20,7 +20,7 @@ def build(
     *,
     title: str,
     command: str,
-    artifacts: Mapping[str, str | Path],
+    artifacts: Mapping[str, Artifact | Path | str],
     evaluations: Sequence[Evaluation] = (),
     benches: Sequence[BenchReport] = (),
     recipe: Mapping[str, Any] | None = None,

@@ -13,7 +13,7 @@ from PIL import Image
 from signals import TASK
 
 from sdcompress.artifact.read import open_artifact
-from sdcompress.benchmarking import candidate, clock
+from sdcompress.benchmarking import candidate, clock, run
 from sdcompress.benchmarking.candidate import bench_originals, input_order, split
 from sdcompress.benchmarking.run import bench
 from sdcompress.data.images import image_source
@@ -81,8 +81,10 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = SimpleNamespace(digest="0" * 64, layout="single", one_graph=None)
     monkeypatch.setattr(clock, "perf_counter_ns", now)
     monkeypatch.setattr(candidate, "perf_counter_ns", now)
-    monkeypatch.setattr(candidate, "open_engine", lambda path, **_: engines_by_name[path.name])
-    monkeypatch.setattr(candidate, "open_artifact", lambda _: SimpleNamespace(manifest=manifest))
+    monkeypatch.setattr(candidate, "open_network", lambda artifact, _: engines_by_name[artifact.path])
+    monkeypatch.setattr(
+        run, "open_artifact", lambda path: SimpleNamespace(path=str(path), manifest=manifest, opening_ms=0.0)
+    )
 
 
 def record(report: BenchReport, name: str, scenario: str) -> BenchRecord:

@@ -15,9 +15,14 @@ from torch import Tensor, nn
 
 from sdcompress.artifact.read import open_artifact
 from sdcompress.errors import ParityError, UsageError
-from sdcompress.exporting.export import Target, export_all
+from sdcompress.exporting.exit_selection import Target
+from sdcompress.exporting.export import export_all
 from sdcompress.exporting.graph import export_all_exits
-from sdcompress.exporting.torchscript_export import TensorNames, _failure_text, torchscript_export
+from sdcompress.exporting.torchscript_export import (
+    TensorNames,
+    _failure_text,
+    torchscript_export,
+)
 from sdcompress.models.build import build
 from sdcompress.onnx_graph.macs import macs
 from sdcompress.onnx_graph.partition import cut_segments, serialize

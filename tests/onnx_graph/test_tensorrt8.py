@@ -15,7 +15,8 @@ from onnx.reference import ReferenceEvaluator
 from signals import TASK
 from torch import Tensor, nn
 
-from sdcompress.exporting.export import Target, _warn_unsupported, export_all
+from sdcompress.exporting.exit_selection import Target
+from sdcompress.exporting.export import _warn_unsupported, export_all
 from sdcompress.exporting.graph import export_all_exits
 from sdcompress.exporting.layout import Layout
 from sdcompress.models.build import build
