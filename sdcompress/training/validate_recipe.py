@@ -86,7 +86,7 @@ def warn_of_places(net: MultiExit, recipe: Recipe, inputs: Sequence[graphs.Tenso
 
     Args:
         net: the network.
-        recipe: nothing is said of exits that it names itself.
+        recipe: there is no warning about exits that it names itself.
         inputs: the tensors of its modality.
     """
     if recipe.exits.at or not net.taps:
