@@ -180,7 +180,7 @@ def evaluate(
         source=str(folder),
         digest=trained.digest,
         data=source[1],
-        split=split if images is None else "own",
+        split=split if images is None else "external",
         progress=progress,
     )
 

@@ -69,7 +69,7 @@ def record(
         images_per_second=float(1000.0 * batch * len(ms) / ms.sum()),
         load_ms=candidate.load_ms,
         first_ms=candidate.first_ms,
-        accuracy=None if labels is None else _accuracy(measurement, labels),
+        score=None if labels is None else _accuracy(measurement, labels),
         exits=exits,
         worst_path=latency(measurement.forced[-1].ms, settings.percentiles) if measurement.forced else None,
         mixture_residual=_mixture_residual(measurement, exits) if measurement.forced else None,

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from sdcompress import recipes
 from sdcompress.artifact.read import open_artifact
-from sdcompress.calibration.calibrate import OWN
+from sdcompress.calibration.calibrate import EXTERNAL
 from sdcompress.calibration.calibrate import calibrate as run_calibrate
 from sdcompress.calibration.sample_size import plan as run_plan
 from sdcompress.data.samples import Samples
@@ -37,11 +37,11 @@ def calibrate(
     ladder: Sequence[float] | None = None,
     unlabelled: bool | None = None,
     images: Folder | None = None,
-    per: Literal["exit", "class"] | None = None,
+    per: Literal["exit", "stratum"] | None = None,
     in_expectation: bool | None = None,
     budget_ms: float | None = None,
     temperature: bool | None = None,
-    against: Folder | None = None,
+    reference: Folder | None = None,
     data_dir: Folder | None = None,
     threads: int = 1,
     backend: str = "onnxruntime",
@@ -57,16 +57,16 @@ def calibrate(
         artifact: a cascade.
         out: folder of the calibrated artifact.
         policy: of 'sdcompress list policies'; default: the recipe's.
-        max_drop: accuracy that may be lost against the last exit, 0.01 = one point; default: the recipe's.
+        max_drop: how much of the metric may be lost against the last exit, 0.01 = one point; default: the recipe's.
         confidence: that no more is lost on new samples, 0.95 = in 19 of 20 calibrations; default: the recipe's.
         ladder: further drops to certify on the same path; the confidence is for all of them together.
         unlabelled: certify disagreement with the last exit, without labels.
         images: with ``unlabelled``: a folder of images of your own, instead of the validation split.
-        per: certify in every group: "class", or "exit" (what has left by it); default: the recipe's.
+        per: certify in every group: "stratum" (a class), or "exit" (what has left by it); default: the recipe's.
         in_expectation: instead of a confidence: keep the drop in the mean over calibrations; certifies nothing.
         budget_ms: the safest certified thresholds with at most this mean time; default: the fastest.
         temperature: fit a temperature per exit; default: the recipe's.
-        against: an artifact, for example the one this was quantised from: the drop is counted against its last exit.
+        reference: an artifact, for example the one this was quantised from: the drop is against its last exit.
         data_dir: where the data lies, if elsewhere than in the recipe.
         threads: at which the segments are timed.
         backend: that will run the policy: its outputs choose the thresholds, and the record says so.
@@ -98,7 +98,7 @@ def calibrate(
         samples=samples,
         settings=settings,
         split=split,
-        against=None if against is None else Path(against),
+        reference=None if reference is None else Path(reference),
         threads=threads,
         backend=backend,
         device=device,
@@ -116,7 +116,7 @@ def plan(
     ladder: Sequence[float] | None = None,
     unlabelled: bool | None = None,
     images: Folder | None = None,
-    per: Literal["exit", "class"] | None = None,
+    per: Literal["exit", "stratum"] | None = None,
     data_dir: Folder | None = None,
     threads: int = 1,
     backend: str = "onnxruntime",
@@ -128,9 +128,9 @@ def plan(
     Args:
         artifact: a cascade.
         policy: of 'sdcompress list policies'; default: the recipe's.
-        max_drop: the wish; this and the other arguments are those of ``calibrate``.
-        confidence: of the wish.
-        ladder: further wishes.
+        max_drop: the target drop; this and the other arguments are those of ``calibrate``.
+        confidence: of the certificate.
+        ladder: further drops.
         unlabelled: for disagreement with the last exit.
         images: a folder of images of your own.
         per: for every group.
@@ -172,7 +172,7 @@ def _calibration(recipe: Recipe, **given: Any) -> Calibrate:
         instead: dict[str, Any] = {"confidence": None, "ladder": (), "per": None, "budget_ms": None}
     else:
         instead = {"in_expectation": False} if given.get("confidence") is not None else {}
-    if given.get("unlabelled") and given.get("per") is None and recipe.calibrate.per == "class":
+    if given.get("unlabelled") and given.get("per") is None and recipe.calibrate.per == "stratum":
         instead["per"] = None
     given = {key: value for key, value in given.items() if value is not None}
     base = recipe.model_copy(
@@ -193,19 +193,19 @@ def _samples(
         return trained.dataset(data_dir).split("validation"), "validation"
     if not settings.unlabelled:
         raise UsageError(
-            "A folder of images is given, which has no labels, for a wish that is counted with labels.",
+            "A folder of images is given, which has no labels, for a drop that is counted with labels.",
             allowed="--images with --unlabelled: disagreement with the last exit, which the drop cannot exceed",
             next_step="add --unlabelled, or leave --images out to use the data set's validation split",
         )
     manifest = open_artifact(trained.path).manifest
     channels, height, width = (int(size) for size in manifest.input.shape[1:])
-    own = UnlabelledImages(Path(images), manifest.input.preprocess, (height, width, channels), progress)
+    external = UnlabelledImages(Path(images), manifest.input.preprocess, (height, width, channels), progress)
     try:
         training = trained.dataset(data_dir).train
     except (UsageError, SetupError) as error:
         if data_dir is not None:
             raise  # it was said to be there
         warnings.warn(f"The images are not compared with the training images: {error.found}", stacklevel=2)
-        return own, OWN
-    own.check_apart(training, progress)
-    return own, OWN
+        return external, EXTERNAL
+    external.check_apart(training, progress)
+    return external, EXTERNAL

@@ -47,11 +47,13 @@ InExpectation = Annotated[
 PerExit = Annotated[
     bool, typer.Option("--per-exit", help="the drop also holds for what has left by each exit, not only over all")
 ]
-PerClass = Annotated[bool, typer.Option("--per-class", help="the drop holds for the images of every single class")]
-Against = Annotated[
+PerStratum = Annotated[
+    bool, typer.Option("--per-stratum", help="the drop holds in every stratum: in classification, for every class")
+]
+Reference = Annotated[
     Path | None,
     typer.Option(
-        "--against", help="certify the drop against this artifact's last exit, e.g. the one before quantising"
+        "--reference", help="certify the drop against this artifact's last exit, e.g. the one before quantising"
     ),
 ]
 Budget = Annotated[
@@ -70,9 +72,9 @@ def calibrate(
     images: OwnImages = None,
     in_expectation: InExpectation = False,
     per_exit: PerExit = False,
-    per_class: PerClass = False,
+    per_stratum: PerStratum = False,
     budget: Budget = None,
-    against: Against = None,
+    reference: Reference = None,
     plan: Annotated[bool, typer.Option("--plan", help="only say how many images it takes; writes nothing")] = False,
     data_dir: DataDir = None,
     threads: Threads = 1,
@@ -83,7 +85,7 @@ def calibrate(
 ) -> None:
     """Choose the thresholds of a cascade on the validation split; writes a new artifact with the policy.
 
-    With --confidence the drop is certified for new images like these; where no thresholds are, nobody leaves early.
+    With --confidence the drop is certified for new images like these; where no thresholds are, there is no early exit.
     Thresholds hold for what chose them: calibrate with the --backend and --device that will run them.
 
     Example: sdcompress calibrate artifacts/cascade --max-drop 1% --confidence 95% --out artifacts/early-exit
@@ -95,7 +97,7 @@ def calibrate(
         "ladder": [share(drop, "--ladder") for drop in ladder] if ladder else None,
         "unlabelled": unlabelled or None,
         "images": images,
-        "per": _per(per_exit, per_class),
+        "per": _per(per_exit, per_stratum),
         "data_dir": data_dir,
         "threads": threads,
         "backend": backend,
@@ -104,7 +106,7 @@ def calibrate(
     made = {
         "budget_ms": None if budget is None else milliseconds(budget, "--budget"),
         "in_expectation": in_expectation or None,
-        "against": against,
+        "reference": reference,
         "overwrite": overwrite,
     }
     if plan:
@@ -134,7 +136,7 @@ def _plan(artifact: Path, wish: dict[str, Any], *, unused: dict[str, Any], json:
     if given := [f"--{name.removesuffix('_ms').replace('_', '-')}" for name, value in unused.items() if value]:
         raise UsageError(
             f"--plan writes nothing and is about certificates: {', '.join(given)} cannot go with it.",
-            allowed="--plan with the wish alone: --max-drop, --confidence, --ladder, --unlabelled, --per-class ...",
+            allowed="--plan with the wish alone: --max-drop, --confidence, --ladder, --unlabelled, --per-stratum ...",
             next_step=f"leave {' and '.join(given)} out, or leave --plan out",
         )
 
@@ -146,14 +148,14 @@ def _plan(artifact: Path, wish: dict[str, Any], *, unused: dict[str, Any], json:
         show_plan(planned)
 
 
-def _per(exits: bool, classes: bool) -> str | None:
-    if exits and classes:
+def _per(exits: bool, strata: bool) -> str | None:
+    if exits and strata:
         raise UsageError(
-            "--per-exit and --per-class are given together.",
+            "--per-exit and --per-stratum are given together.",
             allowed="one of them: each is a certificate of its own",
             next_step="choose the groups that matter",
         )
-    return "exit" if exits else "class" if classes else None
+    return "exit" if exits else "stratum" if strata else None
 
 
 VERBS = (calibrate,)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from sdcompress.artifact.card import OWN_IMAGES
+from sdcompress.artifact.card import EXTERNAL
 from sdcompress.artifact.certificate import ExecutionTarget
+from sdcompress.certification.groups import group_name, loss_name
 from sdcompress.cli.engine_table import show_engines
 from sdcompress.cli.screen import say, table
 from sdcompress.doctor import Diagnosis
 from sdcompress.schema.explain import Explanation
 from sdcompress.schema.manifest import Certificate, Manifest, OneGraph
 from sdcompress.schema.report import BenchReport, CertificateVerdict, Evaluation, Plan, Report, VerifyReport
+from sdcompress.tasks import Task, task_of
 
 __all__ = [
     "show_bench",
@@ -57,7 +59,7 @@ def show_manifest(manifest: Manifest, folder: str) -> None:
             f"{ExecutionTarget(policy.backend, policy.device, policy.plans)}"
         )
     if manifest.certificate:
-        _show_certificate(manifest.certificate)
+        _show_certificate(manifest.certificate, task_of(manifest))
     if manifest.one_graph:
         _show_one_graph(manifest.one_graph)
     for built in manifest.engines:
@@ -85,14 +87,15 @@ def _show_one_graph(found: OneGraph) -> None:
     )
 
 
-def _show_certificate(found: Certificate) -> None:
-    """The tests, one line for each wish."""
+def _show_certificate(found: Certificate, task: Task) -> None:
+    """The tests, one line for each target drop."""
     say(
-        f"certificate: {found.loss}{_in_every(found.per)}, confidence {found.confidence:.4g}, on "
-        f"{found.certify_samples} images that chose nothing ({found.shape_samples} others shaped the thresholds); for "
+        f"certificate: {loss_name(found.loss, task)}{_in_every(group_name(found.per, task))}, confidence "
+        f"{found.confidence:.4g}, on {found.certify_samples} samples that chose nothing ({found.tuning_samples} others "
+        "tuned the thresholds); for "
         f"{ExecutionTarget(found.backend, found.device, found.plans)}"
-        + (f"; against the last exit of the artifact {found.against[:12]}" if found.against else "")
-        + (f"; images of one's own, {OWN_IMAGES[found.own_images]}" if found.own_images else "")
+        + (f"; against the last exit of the artifact {found.reference[:12]}" if found.reference else "")
+        + (f"; samples of one's own, {EXTERNAL[found.external]}" if found.external else "")
     )
     for level in found.levels:
         last = level.p_values[level.certified - 1] if level.certified else None
@@ -125,9 +128,9 @@ def show_verdicts(found: VerifyReport) -> None:
 
 
 def _show_certificate_verdict(found: CertificateVerdict) -> None:
-    nothing = "nothing" if found.against else "no drop (nobody leaves early)"
+    nothing = "nothing" if found.reference else "no drop (no early exit)"
     kept = ", ".join(f"{drop:.2%}" for drop in found.certified) or nothing
-    other = f" against the last exit of the artifact {found.against[:12]}" if found.against else ""
+    other = f" against the last exit of the artifact {found.reference[:12]}" if found.reference else ""
     say(
         f"certificate: {found.tests} tests on {found.samples} images, computed again, are as it says: {kept} of "
         f"{found.loss}{_in_every(found.per)}{other} at {found.confidence:.4g} confidence"
@@ -153,38 +156,39 @@ def show_plan(found: Plan) -> None:
     say(
         f"{found.source}: there are {found.samples:,} images for calibration; below {found.least:,} it is refused. "
         f"With the number needed, {found.power:.0%} of calibrations find the certificate. "
-        f"Seen on the {found.seen:,} images that shape the thresholds and certify nothing."
-        + (f" The smallest class is {found.smallest}." if found.smallest else "")
+        f"Seen on the {found.seen:,} images that tune the thresholds and certify nothing."
+        + (f" The smallest {found.per} is {found.smallest}." if found.smallest else "")
     )
 
 
 def show_evaluation(found: Evaluation) -> None:
-    """The scores of every exit, the accuracy of every class, and what is taken for what."""
-    from sdcompress.reporting.classes import accuracies, class_cautions, confusions
+    """The scores of every exit and stratum, and what is taken for what."""
+    from sdcompress.reporting.strata import confusions, stratum_cautions, stratum_table
+    from sdcompress.reporting.tables import further
 
     rows = [
         [
             score.name,
-            f"{score.accuracy:.2%}",
-            f"{score.nll:.4f}",
-            f"{score.ece:.2%}",
+            f"{score.score:.2%}",
+            *(further(name, value) for name, value in score.further.items()),
             "-" if score.macs is None else f"{score.macs / 1e6:.2f} M",
         ]
         for score in found.exits
     ]
-    table(["exit", "accuracy", "NLL", "ECE", "MACs"], rows, f"{found.source} on {found.data}/{found.split}")
-    balanced = "" if found.balanced_accuracy is None else f"; balanced accuracy {found.balanced_accuracy:.2%}"
+    names = [name.upper() for name in found.exits[0].further]
+    table(["exit", found.metric, *names, "MACs"], rows, f"{found.source} on {found.data}/{found.split}")
+    balanced = "" if found.balanced_score is None else f"; balanced {found.metric} {found.balanced_score:.2%}"
     say(f"{found.samples} images{balanced}")
     if found.policy:
         shares = ", ".join(
             f"{score.name} {share:.1%}" for score, share in zip(found.exits, found.policy.shares, strict=False)
         )
-        say(f"early exit: accuracy {found.policy.accuracy:.2%}; leave at {shares}")
-    for drawn in (accuracies(found), confusions(found)):
+        say(f"early exit: {found.metric} {found.policy.score:.2%}; leave at {shares}")
+    for drawn in (stratum_table(found), confusions(found)):
         if drawn:
             table(list(drawn.columns), [list(row) for row in drawn.rows], drawn.title)
             say(drawn.note)
-    for _, sentence in class_cautions(found):
+    for _, sentence in stratum_cautions(found):
         say(f"caution: {sentence}")
 
 
@@ -246,7 +250,7 @@ def show_report(made: Report) -> None:
     rows = [
         [
             row.name,
-            _percent(row.test_accuracy),
+            _percent(row.test_score),
             "-" if row.macs is None else f"{row.macs / 1e6:.2f} M",
             f"{row.parameters / 1e3:.1f} k",
             _ms(row.p50_ms),
@@ -258,7 +262,15 @@ def show_report(made: Report) -> None:
         for row in made.rows
     ]
     title = made.title + (f": speed-up against {made.reference}" if made.reference else "")
-    columns = ["network", "test accuracy", "mean MACs", "parameters", "run p50 ms", "run mean ms", "end to end ms"]
+    columns = [
+        "network",
+        f"test {made.metric}",
+        "mean MACs",
+        "parameters",
+        "run p50 ms",
+        "run mean ms",
+        "end to end ms",
+    ]
     table([*columns, "speed-up", "end to end"], rows, title)
 
 
@@ -287,7 +299,7 @@ def show_diagnosis(found: Diagnosis) -> None:
 
 
 def _in_every(per: str | None) -> str:
-    return {"exit": " of what has left by each exit", "class": " in every class"}.get(per or "", "")
+    return "" if per is None else " of what has left by each exit" if per == "exit" else f" in every {per}"
 
 
 def _percent(share: float | None) -> str:

@@ -1,4 +1,4 @@
-"""Explain an artifact: run its exits over a split, measure its stages here, and say what leaving early gives."""
+"""Explain an artifact: run its exits over a split, measure its stages here, and say whether early exit pays."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from sdcompress.reporting.write import check_ready, write
 from sdcompress.runtime.engine import Engine
 from sdcompress.schema.explain import Explanation, Risk, Split
 from sdcompress.schema.manifest import Manifest
+from sdcompress.tasks import Task
 
 __all__ = ["explain", "explanation"]
 
@@ -50,12 +51,12 @@ def explain(
     Args:
         artifact: of any layout; with a policy, or without one.
         out: the folder.
-        split: the images that are explained; the path of thresholds is made on validation either way.
+        split: the samples that are explained; the path of thresholds is made on validation either way.
         data_dir: where the data lies, if elsewhere than in the recipe.
         threads: of the engine, also while the stages are measured.
         command: what the user typed, for the record.
         overwrite: replace an explanation that is there.
-        progress: called with (images done, all images).
+        progress: called with (samples done, all samples).
 
     Raises:
         UsageError: if the folder holds a checkpoint.
@@ -109,20 +110,22 @@ def explanation(
         data=dataset.name,
         split=split,
         samples=len(samples),
+        metric=engine.task.metric,
+        stratum=None if outcomes.strata is None else engine.task.stratum,
         machine=machine(),
         threads=threads,
         turns_ms=tuple(map(tuple, analysis.timing.turns.tolist())) if analysis.timing else (),
         decision_ms=analysis.timing.decision if analysis.timing and analysis.thresholds else None,
         exits=analysis.exits(),
         policy=analysis.policy(),
-        classes=analysis.classes(engine.classes),
+        strata=analysis.strata(engine.task.strata_names),
         curve=analysis.curve(path_outcomes),
         curve_split=None if not has_curve else "validation" if path_samples else split,
-        curve_samples=len(path_outcomes.labels) if has_curve else 0,
+        curve_samples=path_outcomes.loss.shape[1] if has_curve else 0,
         overthinking=analysis.overthinking(last_exit),
         policy_overthinking=analysis.overthinking(analysis.exit_index),
         oracle=analysis.oracle() if len(analysis.names) > 1 else None,
-        risk=_risk(opened, analysis.timing),
+        risk=_risk(opened, analysis.timing, engine.task),
     )
 
 
@@ -168,10 +171,10 @@ def _part(progress: Progress | None, before: int, total: int) -> Progress | None
     return None if progress is None else lambda done, _: progress(before + done, total)
 
 
-def _risk(opened: Artifact, timing: Timing | None) -> Risk | None:
+def _risk(opened: Artifact, timing: Timing | None, task: Task) -> Risk | None:
     certificate, policy = opened.manifest.certificate, opened.manifest.policy
     if certificate is None or policy is None or timing is None:
         return None
     if policy.max_drop not in {level.max_drop for level in certificate.levels}:
-        return None  # allowed where nobody leaves: then there is no wish that was tested
-    return risk(certificate, policy, opened.evidence(), timing.decided)
+        return None  # allowed without early exit: then no target drop was tested
+    return risk(certificate, policy, opened.evidence(), timing.decided, task)

@@ -1,4 +1,4 @@
-"""Run a split through every exit and keep a few numbers of each sample, never all logits."""
+"""Run a split through every exit and keep a few numbers of each sample, never all outputs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from sdcompress.calibration.observe import losses_of
 from sdcompress.data.samples import Samples
 from sdcompress.evaluation.evaluate import exit_signals
 from sdcompress.policies import scores
@@ -23,15 +24,15 @@ class Outcomes:
 
     Attributes:
         scores: float32 [E-1, N], of all exits but the last: a sample leaves where it is at least the threshold.
-        confidences: float32 [E, N], the largest probability at the exit's temperature.
-        right: bool [E, N], whether the exit's answer is the label.
-        labels: int64 [N].
+        confidences: float32 [E, N], the largest probability at the exit's temperature; None if the task has none.
+        loss: float32 [E, N], of the exit's decision.
+        strata: int64 [N]; None if the task has none.
     """
 
     scores: Float
-    confidences: Float
-    right: npt.NDArray[np.bool_]
-    labels: npt.NDArray[np.int64]
+    confidences: Float | None
+    loss: Float
+    strata: npt.NDArray[np.int64] | None
 
 
 def collect(
@@ -44,20 +45,20 @@ def collect(
 
     Args:
         engine: what is run.
-        samples: N images and labels.
+        samples: N of them.
         policy: gives the scores.
-        progress: called with (images done, all images).
+        progress: called with (samples done, all samples).
 
     Raises:
-        DataError: if the samples are none, or not of this network's classes and size.
-        VerificationError: if a logit is not finite.
+        DataError: if there are no samples, or they do not fit the network.
+        VerificationError: if an output is not finite.
     """
-    signals = exit_signals(engine, samples, progress=progress)
+    task, signals = engine.task, exit_signals(engine, samples, progress=progress)
     return Outcomes(
         scores=_scores(policy, signals),
-        confidences=np.stack([exit_["max_prob"] for exit_ in signals]),
-        right=np.stack([exit_.decision == samples.labels for exit_ in signals]),
-        labels=samples.labels,
+        confidences=np.stack([exit_["max_prob"] for exit_ in signals]) if "max_prob" in task.signal_names else None,
+        loss=losses_of(task, signals, samples.labels),
+        strata=task.strata(samples.labels),
     )
 
 

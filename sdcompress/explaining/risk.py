@@ -9,28 +9,30 @@ import numpy.typing as npt
 
 from sdcompress.artifact.evidence import Evidence
 from sdcompress.certification.certify import losses, p_value_of
-from sdcompress.certification.groups import in_every_group, members
+from sdcompress.certification.groups import group_name, in_every_group, loss_name, members
 from sdcompress.policies import leave
 from sdcompress.schema.explain import Risk, RiskStep
 from sdcompress.schema.manifest import Certificate, Policy
+from sdcompress.tasks import Task
 
 __all__ = ["risk", "upper_bound"]
 
 _HALVINGS = 24  # to 6e-8, far below one sample
 
 
-def risk(certificate: Certificate, policy: Policy, evidence: Evidence, reach_ms: npt.ArrayLike) -> Risk:
-    """The steps that were tested for the policy's wish.
+def risk(certificate: Certificate, policy: Policy, evidence: Evidence, reach_ms: npt.ArrayLike, task: Task) -> Risk:
+    """The steps that were tested for the policy's target drop.
 
     Args:
         certificate: of the artifact.
-        policy: names the wish, and the step that is used.
+        policy: names the target drop, and the step that is used.
         evidence: of the samples that were tested.
         reach_ms: [E], until each exit, as measured here.
+        task: of the artifact.
     """
     level = next(level for level in certificate.levels if level.max_drop == policy.max_drop)
     costs = np.asarray(reach_ms, np.float64)
-    first_is_lossless = certificate.against is None  # where nobody leaves
+    first_is_lossless = certificate.reference is None  # no early exit
 
     def at(step: int) -> RiskStep:
         thresholds = certificate.path[step]
@@ -46,19 +48,19 @@ def risk(certificate: Certificate, policy: Policy, evidence: Evidence, reach_ms:
             thresholds=thresholds,
             loss=max(float(sample_losses[mask].mean()) for mask in masks if mask.any()),
             bound=0.0 if first_is_lossless and step == 0 else upper_bound(p_value, level.delta),
-            mean_ms=float(costs[leave(evidence.confidences, thresholds)].mean()),
+            mean_ms=float(costs[leave(evidence.scores, thresholds)].mean()),
         )
 
     return Risk(
-        loss=certificate.loss,
+        loss=loss_name(certificate.loss, task),
         test=certificate.test,
         max_drop=level.max_drop,
         delta=level.delta,
-        per=certificate.per,
-        against=certificate.against,
+        per=group_name(certificate.per, task),
+        reference=certificate.reference,
         samples=certificate.certify_samples,
         certified=level.certified,
-        # of two alike the later: against another network the first of them is not tested
+        # of two alike the later: if the reference is another network, the first is not tested
         chosen=max((k for k in range(level.certified + 1) if certificate.path[k] == policy.thresholds), default=0),
         steps=tuple(at(step) for step in range(len(level.p_values) + 1)),
     )
@@ -68,9 +70,9 @@ def upper_bound(p_value: Callable[[float], float], delta: float) -> float:
     """The largest mean loss that is not rejected at delta, in [0, 1]: an upper confidence bound of 1 - delta.
 
     A test is turned into a bound by trying every alpha, and halving finds the border. The exact test's p-value falls
-    with alpha; the betting test sizes its bets by alpha, so that it may flicker within some digits of the border, and
-    what is certified is what the test says of the wish itself. What is certified for a drop are the first steps whose
-    bound is below it.
+    with alpha. The betting test sizes its bets by alpha, so that it may flicker within some digits of the border: the
+    test of the target drop itself decides what is certified. The steps that are certified for a drop are the first
+    ones whose bound is below it.
 
     Args:
         p_value: of "the mean loss is above alpha", by alpha.

@@ -148,8 +148,8 @@ class _Job:
                 if target.layout == "cascade":
                     ending = f"-{precision}" if precision else ""
                     # where there is a certificate, what the precision costs counts as lost too
-                    against = target.out if precision and self.recipe.calibrate.confidence is not None else None
-                    made = self.calibrate(made, made.with_name(f"{spec.name}-early-exit{ending}"), against=against)
+                    reference = target.out if precision and self.recipe.calibrate.confidence is not None else None
+                    made = self.calibrate(made, made.with_name(f"{spec.name}-early-exit{ending}"), reference=reference)
                 yield made.name, made
 
     def export(self, spec: schema.Method, checkpoint: Checkpoint) -> list[Target]:
@@ -201,16 +201,16 @@ class _Job:
             self.steps.finish(f"quantize {out.name}", inputs)
         return out
 
-    def calibrate(self, cascade: Path, out: Path, *, against: Path | None) -> Path:
+    def calibrate(self, cascade: Path, out: Path, *, reference: Path | None) -> Path:
         """Choose the thresholds of a cascade on the validation split."""
-        digests = [open_artifact(path).manifest.digest for path in (cascade, against) if path]
+        digests = [open_artifact(path).manifest.digest for path in (cascade, reference) if path]
         inputs = [*digests, self.recipe.calibrate.model_dump(mode="json"), self.recipe.bench.threads]
         if not self.steps.fits(f"calibrate {cascade.name}", inputs, out):
             with self.stage(f"calibrate {cascade.name}") as progress:
                 samples = self.dataset(cascade).split("validation")
                 threads = self.recipe.bench.threads
                 calibrate(
-                    cascade, out, samples=samples, settings=self.recipe.calibrate, against=against,
+                    cascade, out, samples=samples, settings=self.recipe.calibrate, reference=reference,
                     threads=threads, overwrite=True, progress=progress,
                 )  # fmt: skip
             self.steps.finish(f"calibrate {cascade.name}", inputs)

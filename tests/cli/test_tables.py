@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sdcompress.evaluation.classes import balanced_accuracy, class_scores, confusion
 
 from sdcompress.benchmarking.stats import latency
 from sdcompress.cli.tables import show_bench, show_evaluation
-from sdcompress.evaluation.classes import balanced_accuracy, class_scores, confusion
 from sdcompress.schema.report import BenchRecord, BenchReport, Comparison, Evaluation, ExitScore, Machine
 
 

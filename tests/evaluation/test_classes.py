@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from sdcompress.evaluation.classes import balanced_accuracy, class_scores, confusion
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix
 
-from sdcompress.evaluation.classes import balanced_accuracy, class_scores, confusion
 from sdcompress.schema.report import Evaluation, ExitScore
 
 NAMES = ("a", "b", "c", "none")

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from sdcompress.evaluation.classes import balanced_accuracy, class_scores, confusion
 from sdcompress.reporting.classes import accuracies, class_cautions, confusions, worst_class
+
 from sdcompress.schema.report import Evaluation, ExitScore, PolicyScore
 
 NAMES = ("cat", "dog", "eel")

@@ -56,7 +56,7 @@ def test_a_folder_is_certified_where_the_data_set_is_not_at_hand(tiny_artifact: 
     certificate, policy = manifest.certificate, manifest.policy
     assert certificate is not None
     assert policy is not None
-    assert (policy.guarantee, policy.split, certificate.own_images) == ("certified", "own", "not compared")
+    assert (policy.guarantee, policy.split, certificate.external) == ("certified", "external", "not compared")
     own = UnlabelledImages(images, manifest.input.preprocess, (4, 4, 1))
     assert certificate.data_fingerprint == own.fingerprint != manifest.provenance.data_fingerprint
     assert certificate.seed == seed_of(own.fingerprint, certificate.graphs)
@@ -77,7 +77,7 @@ def test_where_the_data_set_is_at_hand_training_images_are_refused(
     reachable(monkeypatch, tiny_network.samples(300, seed=9))
     manifest = calibrate(cascade, cascade.parent / "out", images=images, **WISH)
     assert manifest.certificate is not None
-    assert manifest.certificate.own_images == "apart"
+    assert manifest.certificate.external == "apart"
     reachable(monkeypatch, tiny_network.samples(300))  # the first of those in the folder
     with pytest.raises(DataError, match="300 of 1200 images are among the images that the network was trained on"):
         calibrate(cascade, cascade.parent / "again", images=images, **WISH)
@@ -110,7 +110,7 @@ def test_too_few_images_are_counted(tiny_artifact: Build, images: Path, tmp_path
 def test_what_labels_certify_cannot_be_passed_off_as_made_without(certified_artifact: Path) -> None:
     path = certified_artifact / "manifest.json"
     fields = json.loads(path.read_text(encoding="utf-8"))
-    fields["certificate"]["own_images"] = "apart"
+    fields["certificate"]["external"] = "apart"
     fields["digest"] = digest_of({name: value for name, value in fields.items() if name != "digest"})
     path.write_text(json.dumps(fields), encoding="utf-8")
     with pytest.raises(CertificateError, match="on images without labels"):
