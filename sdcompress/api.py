@@ -27,6 +27,7 @@ from sdcompress.evaluation.trained_model import open_trained_model
 from sdcompress.explaining.explain import explain
 from sdcompress.formats import export
 from sdcompress.machine import default_threads
+from sdcompress.modalities.image import Image
 from sdcompress.pipeline.preflight import warn_of_export
 from sdcompress.pipeline.run import Stage
 from sdcompress.pipeline.run import run as run_pipeline
@@ -168,7 +169,8 @@ def evaluate(
     )
     source: tuple[Samples, str]
     if images is not None:
-        source = labelled_images(Path(images), engine.classes, engine.preprocess_spec), str(images)
+        assert isinstance(engine.modality, Image), "the only modality with folders of files so far"
+        source = labelled_images(Path(images), engine.task.outputs, engine.modality.preprocess), str(images)
     else:
         dataset = trained.dataset(data_dir, download=download, trust_modules=trust_modules)
         source = dataset.split(split), dataset.name

@@ -1,6 +1,6 @@
-"""The checkpoint: a folder with weights, the state for exact resume, and the record of both. No pickle.
+"""Checkpoints: folders with weights, the state for an exact resume, and a record of both. No pickle.
 
-A training run keeps its checkpoints under ``steps/<step>/``; each is written beside its place and renamed when whole.
+A training run writes its checkpoints to ``steps/<step>/``, each atomically.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from sdcompress.errors import CheckpointError, requires_extra
 from sdcompress.modalities import Modality
 from sdcompress.modalities.image import Image
 from sdcompress.models.backbones import ROOM as BACKBONES
-from sdcompress.own_code import check_trusted
 from sdcompress.schema.manifest import FileEntry, Preprocess
 from sdcompress.schema.recipe import Recipe
 from sdcompress.schema.training import TrainingState
 from sdcompress.storage import digest_of, sha256_of
 from sdcompress.tasks import Task
 from sdcompress.untrusted import Refused, parse_json, read_bytes
+from sdcompress.user_code import check_trusted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,19 +49,19 @@ STATE = "state.json"
 STEPS = "steps"
 METRICS = "metrics.jsonl"
 UNDERSTOOD = 1
-_WEIGHTS = {".bin", ".ckpt", ".pt", ".pth", ".safetensors"}  # as files of weights end
+_WEIGHTS = {".bin", ".ckpt", ".pt", ".pth", ".safetensors"}  # suffixes of weight files
 
-_MOST_OF_A_STATE = 2**24  # bytes
+_MAX_STATE_BYTES = 2**24  # bytes
 _METRICS = TypeAdapter(dict[str, float])
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One checkpoint, its files checked.
+    """A checkpoint whose files were checked.
 
     Attributes:
         path: its folder.
-        state: what it holds.
+        state: its record.
     """
 
     path: Path
@@ -69,12 +69,12 @@ class Checkpoint:
 
     @property
     def recipe(self) -> Recipe:
-        """The resolved recipe that it was trained by."""
+        """The resolved recipe of the training."""
         return self.state.recipe
 
     @property
     def weights_sha256(self) -> str:
-        """Identity of the weights that are evaluated and exported."""
+        """SHA-256 of the weights that are evaluated and exported."""
         return self.state.weights.sha256
 
     @property
@@ -89,7 +89,7 @@ class Checkpoint:
 
     @property
     def preprocess(self) -> Preprocess:
-        """From an image to the network's input."""
+        """Preprocessing from an image to the input of the network."""
         return self.state.preprocess
 
     @property
@@ -104,45 +104,45 @@ class Checkpoint:
 
     @property
     def data_fingerprint(self) -> str:
-        """Identity of the data and its split."""
+        """Fingerprint of the data and its split."""
         return self.state.data_fingerprint
 
     def network(self, *, trust_modules: bool = False) -> MultiExit:
-        """The trained network on the CPU in evaluation mode; with averaged weights where EMA was on.
+        """Build the trained network on the CPU in evaluation mode; with EMA, its weights are the averaged ones.
 
         Args:
-            trust_modules: import the module that the recipe names, also where it was not trained here by its user.
+            trust_modules: import the module that the recipe names, even if the user did not train it here.
 
         Raises:
-            CheckpointError: if the weights do not fit the network of the recipe.
+            CheckpointError: if the weights do not match the network of the recipe.
             MissingExtraError: if torch is not installed.
-            UsageError: if it names a module that is not trusted, see ``sdcompress.own_code``.
+            UsageError: if it names a module that is not trusted, see ``sdcompress.user_code``.
         """
         recipe = self.recipe
         if recipe.model.name.partition(":")[0] not in registry.names(BACKBONES):
             check_trusted(self.path, recipe.model.name, recipe.model.options, trust=trust_modules)
         with requires_extra("train"):
-            from sdcompress.models.build import build  # torch only where a network is asked for
+            from sdcompress.models.build import build  # imports torch
         tensors = self.tensors()
         heads = any(name.startswith("heads.") for name in tensors)
-        # other weights would be fetched only to be overwritten
+        # without pretrained weights, which would be overwritten
         net = build(recipe.model.untrained, recipe.exits, classes=len(self.classes), image=self.image, heads=heads)
         try:
             net.load_state_dict(tensors)
         except RuntimeError as error:
             raise CheckpointError(
-                f"The weights in {self.path} do not fit '{recipe.model.name}': {str(error).splitlines()[0]}",
+                f"The weights in {self.path} do not match '{recipe.model.name}': {str(error).splitlines()[0]}",
                 allowed="weights of the network that the recipe builds",
-                next_step="use the version of the backbone's package that trained it: "
+                next_step="install the versions it was trained with: "
                 + ", ".join(f"{name} {version}" for name, version in self.state.versions.items()),
             ) from error
         return net.eval()
 
     def tensors(self) -> dict[str, Tensor]:
-        """The weights that are evaluated and exported, by their names in the network.
+        """Read the weights that are evaluated and exported, by their names in the network.
 
         Raises:
-            CheckpointError: if the file is not one of safetensors.
+            CheckpointError: if the file is not a safetensors file.
             MissingExtraError: if torch is not installed.
         """
         return read_tensors(self.path / self.state.weights.file)
@@ -150,17 +150,17 @@ class Checkpoint:
     def dataset(
         self, data_dir: Path | str | None = None, *, download: bool = False, trust_modules: bool = False
     ) -> Dataset:
-        """The data that it was trained on, loaded by its recipe.
+        """Load the data of the training by its recipe.
 
         Args:
-            data_dir: where the data lies on this machine, if elsewhere than in the recipe.
-            download: let data that is not there be fetched. What the stored recipe says of it counts for nothing,
-                as it may be a stranger's.
-            trust_modules: import the module that the recipe's data names, also where nothing was trained on it here.
+            data_dir: folder of the data on this machine, if another than in the recipe.
+            download: allow a download of missing data. The setting in the stored recipe is ignored, because the recipe
+                may be untrusted.
+            trust_modules: import the module of the data in the recipe, even if the user did not train on it here.
 
         Raises:
-            UsageError: if the data is a function of a module that is not trusted, see ``sdcompress.own_code``.
-            DataError: if the data or its split is not the same.
+            UsageError: if the data is a function of a module that is not trusted, see ``sdcompress.user_code``.
+            DataError: if the data or its split has changed.
         """
         spec = self.recipe.data.at(data_dir, download=download)
         return data.load(
@@ -173,10 +173,10 @@ class Checkpoint:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint's safetensors file, on the CPU.
+    """Read the tensors of a safetensors file of a checkpoint, on the CPU.
 
     Raises:
-        CheckpointError: if the file is not one of safetensors: whoever edits a file can also seal it again.
+        CheckpointError: if the file is not a safetensors file. A matching digest does not prove it.
         MissingExtraError: if torch is not installed.
     """
     with requires_extra("train"):
@@ -184,24 +184,24 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         from safetensors.torch import load_file
     try:
         tensors: dict[str, Tensor] = load_file(path)
-    except (SafetensorError, KeyError, OSError, ValueError) as error:  # KeyError: a dtype that torch lacks
-        raise broken_checkpoint(path.parent, f"{path.name} is no safetensors file: {error}") from error
+    except (SafetensorError, KeyError, OSError, ValueError) as error:  # KeyError: a dtype unknown to torch
+        raise broken_checkpoint(path.parent, f"{path.name} is not a safetensors file: {error}") from error
     return tensors
 
 
 def newest(folder: Path) -> Path | None:
-    """The newest complete checkpoint of a training run, or None."""
+    """Return the newest complete checkpoint of a training run, or None."""
     return next(reversed(checkpoints(folder)), None)
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The complete checkpoints of a training run, oldest first; copies under other names are the user's own."""
+    """Return the complete checkpoints of a training run, oldest first. Folders with other names are ignored."""
     steps = {path: step_of(path) for path in (folder / STEPS).glob("[0-9]*") if (path / STATE).is_file()}
     return sorted((path for path, step in steps.items() if step is not None), key=lambda path: int(path.name))
 
 
 def step_of(path: Path) -> int | None:
-    """The step that a checkpoint's folder is named after, or None where a path is not named as one."""
+    """Return the step in the name of a checkpoint folder, or None for other names."""
     return int(path.name) if re.fullmatch("[0-9]{8,18}", path.name) else None
 
 
@@ -209,7 +209,7 @@ def open_checkpoint(path: Path | str) -> Checkpoint:
     """Open a checkpoint and check its files.
 
     Args:
-        path: a checkpoint, or the folder of a training run, whose newest checkpoint is taken.
+        path: a checkpoint, or a training run, whose newest checkpoint is opened.
 
     Raises:
         CheckpointError: if there is none, or it was truncated, edited or written by a newer version.
@@ -245,24 +245,24 @@ def _no_folder(path: Path) -> CheckpointError:
         allowed=f"a folder with {STATE}, or the folder of a training run (with {STEPS}/)",
         next_step=f"name its folder: {path.parent}"
         if inside
-        else "load the file in a function of your own that returns the network, and name that: "
+        else "load the file in a function that returns the network, and name the function: "
         "model.name=your_module:your_function; for timm: model.pretrained=true with "
         f"model.options={{pretrained_cfg_overlay: {{file: {path}}}}}",
     )
 
 
 def read_metrics(folder: Path) -> tuple[dict[str, float], ...]:
-    """The lines of a training run's metrics.jsonl, one per epoch; empty if there is none.
+    """Read metrics.jsonl of a training run, one line for each epoch; empty if there is none.
 
     Raises:
-        CheckpointError: if a line is no object of numbers, or the file cannot be read.
+        CheckpointError: if a line is not an object of numbers, or the file is unreadable.
     """
     path = folder / METRICS
     try:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}.", next_step="check its permissions") from error
-    # a full disk or a kill can leave half of the last line
+    # a full disk or a killed process may leave a partial last line
     return tuple(_metrics(path, number, line) for number, line in enumerate(lines, 1) if line.endswith("\n"))
 
 
@@ -276,14 +276,14 @@ def _metrics(path: Path, number: int, line: str) -> dict[str, float]:
         raise CheckpointError(
             f"Line {number} of {path} is damaged: {problem}.",
             allowed="a JSON object of numbers, with 'epoch' and 'step'",
-            next_step="remove that line; it only tells people of an epoch, no training needs it",
+            next_step="remove that line; training does not read it",
         ) from error
     return metrics
 
 
 def _read(path: Path) -> TrainingState:
     try:
-        text = read_bytes(path, _MOST_OF_A_STATE, follow=True)
+        text = read_bytes(path, _MAX_STATE_BYTES, follow=True)
         fields = parse_json(text)
     except Refused as error:
         raise broken_checkpoint(path.parent, f"{STATE}: {error}") from error
@@ -295,14 +295,14 @@ def _read(path: Path) -> TrainingState:
         raise broken_checkpoint(
             path.parent, f"{STATE}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}"
         ) from error
-    # of the fields as they were written: a recipe of an older version lacks keys that have a default now
+    # the digest covers the fields as written, without defaults that validation adds
     if state.digest != digest_of({key: value for key, value in fields.items() if key != "digest"}):
-        raise broken_checkpoint(path.parent, f"{STATE} was edited: its digest does not fit")
+        raise broken_checkpoint(path.parent, f"{STATE} was edited: its digest does not match")
     return state
 
 
 def _check_schema(path: Path, fields: Any) -> None:
-    """Tell a checkpoint of a newer sdcompress from a broken one: that one must not be removed."""
+    """Refuse a checkpoint of a newer version, which is not damaged and must not be removed."""
     version = fields.get("schema_version", UNDERSTOOD) if isinstance(fields, dict) else UNDERSTOOD
     if isinstance(version, int) and version > UNDERSTOOD:
         raise CheckpointError(
@@ -319,17 +319,17 @@ def _check(folder: Path, entry: FileEntry) -> None:
     if (size := file.stat().st_size) != entry.bytes:
         raise broken_checkpoint(folder, f"{entry.file} has {size} bytes instead of {entry.bytes}")
     if sha256_of(file) != entry.sha256:
-        raise broken_checkpoint(folder, f"{entry.file} was changed: its SHA-256 does not fit")
+        raise broken_checkpoint(folder, f"{entry.file} was changed: its SHA-256 does not match")
 
 
 def broken_checkpoint(folder: Path, why: str) -> CheckpointError:
-    """The error of a checkpoint that was truncated, edited or damaged.
+    """Return the error for a checkpoint that was truncated, edited or damaged.
 
     Args:
         folder: of the checkpoint.
-        why: what is wrong with it, as the end of a sentence.
+        why: the problem, as the end of a sentence.
     """
     return CheckpointError(
         f"The checkpoint {folder} is not intact: {why}.",
-        next_step=f"remove the folder {folder}; training then goes on from the checkpoint before it",
+        next_step=f"remove the folder {folder}; training then resumes from the checkpoint before it",
     )

@@ -1,4 +1,4 @@
-"""Doctor: what this machine has, what is missing for which extra, what would spoil a measurement. Loads no torch."""
+"""Diagnose the machine: installed packages by extra, and conditions that disturb measurements. Imports no torch."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from sdcompress.tensorrt.nvidia.diagnose import TensorRtState, diagnose_tensorrt
 
 __all__ = ["Diagnosis", "Extra", "Package", "diagnose", "new_enough", "read_requirements"]
 
-# extras that only repeat others, or serve those who change sdcompress
+# extras that combine others, or are for development
 _UNIONS = {"all", "dev", "docs"}
-# builds for a GPU, or for a version of CUDA, that install the same module
+# builds for a GPU or a CUDA version that install the same module
 _OTHER_NAMES = {
     "onnxruntime": ("onnxruntime-gpu",),
     "tensorrt": ("tensorrt-cu13", "tensorrt-cu12", "tensorrt-lean", "tensorrt-lean-cu13", "tensorrt-lean-cu12"),
@@ -27,7 +27,7 @@ _REQUIREMENT = re.compile(r"^([A-Za-z0-9._-]+)(?:>=([0-9.]+))?[^;]*(?:;.*extra\s
 
 
 class Package(Frozen):
-    """One package that sdcompress may use."""
+    """A package of an extra with its required and installed versions."""
 
     name: str
     minimum: str | None
@@ -36,7 +36,7 @@ class Package(Frozen):
 
 
 class Extra(Frozen):
-    """The packages of one extra of sdcompress ("core": what is always needed)."""
+    """The packages of one extra of sdcompress; "core" is always required."""
 
     name: str
     packages: tuple[Package, ...]
@@ -45,7 +45,7 @@ class Extra(Frozen):
 
 
 class Diagnosis(Frozen):
-    """What ``sdcompress doctor`` found."""
+    """The result of ``sdcompress doctor``."""
 
     machine: Machine
     hardware_threads: int | None
@@ -56,7 +56,7 @@ class Diagnosis(Frozen):
 
 
 def diagnose() -> Diagnosis:
-    """Look at this machine: about a second, nothing is changed, nothing is sent anywhere."""
+    """Diagnose this machine. Takes about a second, changes nothing and works offline."""
     facts = machine()
     providers = _providers()
     extras = tuple(_extra(name, needs) for name, needs in read_requirements(requires("sdcompress") or ()).items())
@@ -71,7 +71,7 @@ def diagnose() -> Diagnosis:
 
 
 def read_requirements(lines: Iterable[str]) -> dict[str, list[tuple[str, str | None]]]:
-    """The packages of each extra with their lowest versions, from the lines of the installed metadata."""
+    """Return the packages of each extra with their minimum versions, from lines of installed metadata."""
     extras: dict[str, list[tuple[str, str | None]]] = {}
     for line in lines:
         match = _REQUIREMENT.match(line)
@@ -81,7 +81,7 @@ def read_requirements(lines: Iterable[str]) -> dict[str, list[tuple[str, str | N
 
 
 def _for_this_python(line: str) -> bool:
-    """Whether what a requirement says of Python's version holds here."""
+    """Whether the Python version marker of a requirement applies here."""
     condition = _PYTHON.search(line)
     if condition is None:
         return True
@@ -90,7 +90,7 @@ def _for_this_python(line: str) -> bool:
 
 
 def new_enough(installed: str, minimum: str | None) -> bool:
-    """Whether a version is at least the minimum; what follows the numbers (rc1, +cpu) is ignored."""
+    """Whether a version is at least the minimum. Suffixes such as rc1 and +cpu are ignored."""
     return minimum is None or _numbers(installed) >= _numbers(minimum)
 
 
@@ -126,7 +126,7 @@ def _installed(name: str) -> str | None:
 def _providers() -> tuple[str, ...]:
     try:
         import onnxruntime
-    except ImportError:  # the list of packages says so
+    except ImportError:  # the list of packages shows it
         return ()
     return tuple(onnxruntime.get_available_providers())
 
@@ -135,14 +135,16 @@ def _warnings(facts: Machine, visible: int, providers: tuple[str, ...]) -> list[
     warnings = []
     if facts.quota is not None and facts.quota < visible:
         warnings.append(
-            f"A control group allows {facts.quota:g} of {visible} cores: more threads than that are halted in turns."
+            f"A control group allows {facts.quota:g} of {visible} cores: more threads than that are throttled."
         )
     if facts.governor == "powersave":
-        warnings.append("The clock governor is 'powersave': times will drift. 'performance' needs root to be set.")
+        warnings.append("The clock governor is 'powersave', so that times drift. Setting 'performance' needs root.")
     if facts.busy_cores is not None and facts.busy_cores > 0.25:
         warnings.append(f"Other work is running ({facts.busy_cores:.1f} of {facts.cores} cores busy).")
     if facts.gpu and "CUDAExecutionProvider" not in providers:
-        warnings.append("There is a GPU, but this onnxruntime cannot use it: pip install onnxruntime-gpu instead.")
+        warnings.append("There is a GPU, but this onnxruntime cannot use it. Install onnxruntime-gpu instead.")
     if {"onnxruntime", "onnxruntime-gpu"} <= set(facts.versions):
-        warnings.append("onnxruntime and onnxruntime-gpu overwrite each other's files: uninstall both, install one.")
+        warnings.append(
+            "onnxruntime and onnxruntime-gpu overwrite each other's files. Uninstall both, then install one."
+        )
     return warnings

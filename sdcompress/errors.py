@@ -1,26 +1,26 @@
-"""The errors a user can cause. Each message says what was found, what is allowed and what to do next.
+"""Errors that a user can cause. Each message says what was found, what is allowed and what to do next.
 
     SdcompressError                 exit code
     +-- UsageError                  2   the command, the recipe or the data it names
     |   +-- RecipeError             2   a recipe key or value
-    |   +-- UnknownNameError        2   a method, model, data set, exit ... that does not exist
+    |   +-- UnknownNameError        2   an unknown method, model, data set, exit ...
     |   +-- DataError               2   a data folder, an image, a label
     |   +-- InputError              2   an array given to an engine
-    |   +-- OutputExistsError       2   the output folder holds something else
+    |   +-- OutputExistsError       2   an output folder with other files
     +-- SetupError                  3   the machine
-    |   +-- MissingExtraError       3   a package that an extra of sdcompress installs
+    |   +-- MissingExtraError       3   a missing package of an extra of sdcompress
     |   +-- StorageError            3   disk full, no permission
-    +-- VerificationError           4   a promise that a file does not keep
-    |   +-- CheckpointError         4   corrupt, truncated, edited or foreign checkpoint
-    |   +-- ArtifactError           4   corrupt, truncated, edited or foreign artifact
-    |   +-- CertificateError        4   edited or foreign certificate, or thresholds beyond it
-    |   +-- SignatureError          4   no signature, or not one by the key that is asked for
-    |   +-- ParityError             4   an export whose outputs differ from the checkpoint's
-    +-- BenchmarkError              5   a measurement that cannot be trusted (bench --require-stable)
+    +-- VerificationError           4   a file that is not what it claims
+    |   +-- CheckpointError         4   a damaged or edited checkpoint
+    |   +-- ArtifactError           4   a damaged or edited artifact
+    |   +-- CertificateError        4   a certificate that does not cover what runs
+    |   +-- SignatureError          4   a missing signature, or one by another key
+    |   +-- ParityError             4   an export whose outputs differ from its checkpoint
+    +-- BenchmarkError              5   an unstable measurement (bench --require-stable)
     +-- TrainingDivergedError       6   a loss that is not finite
     +-- Interrupted               130   Ctrl-C; the run can be resumed
 
-Exit code 1 is a bug of ours: a traceback is printed and asked to be reported.
+Exit code 1 is a bug in sdcompress; its traceback should be reported.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ __all__ = [
 ]
 
 
-_LONGEST = 200
+_MAX_LENGTH = 200
 _BRIEF = reprlib.Repr()
-_BRIEF.maxstring = _BRIEF.maxother = _LONGEST
+_BRIEF.maxstring = _BRIEF.maxother = _MAX_LENGTH
 _BRIEF.maxlist = _BRIEF.maxtuple = _BRIEF.maxdict = 10
 _BRIEF.maxlong = 40
 
@@ -69,12 +69,11 @@ _BRIEF.maxlong = 40
 class SdcompressError(Exception):
     """An error that the user can act on.
 
-    What it quotes may come from a stranger's file: control characters are escaped and long texts are cut, here, for the
-    terminal and for every log.
+    Quoted text may come from an untrusted file. Control characters are therefore escaped and long texts shortened.
 
     Args:
         found: what was found, as a sentence.
-        allowed: what would have been right; empty where that is obvious.
+        allowed: what is allowed; empty if it is obvious.
         next_step: what to do or type next.
     """
 
@@ -89,23 +88,23 @@ class SdcompressError(Exception):
 
 
 class UsageError(SdcompressError):
-    """The command line, the recipe or the data it names."""
+    """An invalid command line, recipe or input data."""
 
     exit_code = 2
 
 
 class RecipeError(UsageError):
-    """A key or a value of a recipe."""
+    """An invalid key or value in a recipe."""
 
 
 class UnknownNameError(UsageError):
-    """A name that nothing has: the message lists the known ones and the nearest.
+    """An unknown name. The message lists the known names and the nearest one.
 
     Args:
-        kind: what was looked for, in the plural ("methods").
-        name: what the user wrote.
-        known: the names that exist.
-        next_step: what to do; by default to choose one of them.
+        kind: kind of the name, in the plural ("methods").
+        name: the unknown name.
+        known: the existing names.
+        next_step: default: to choose one of them.
     """
 
     def __init__(self, kind: str, name: str, known: Iterable[str], next_step: str = "") -> None:
@@ -120,29 +119,29 @@ class UnknownNameError(UsageError):
 
 
 class DataError(UsageError):
-    """A data folder, an image or a label."""
+    """An invalid data folder, image or label."""
 
 
 class InputError(UsageError):
-    """An array given to an engine: shape, dtype, range."""
+    """An array with an invalid shape, dtype or range."""
 
 
 class OutputExistsError(UsageError):
-    """The output folder holds something that would be lost."""
+    """An output folder whose files would be lost."""
 
 
 class SetupError(SdcompressError):
-    """The machine: a package, a device, the disk."""
+    """A problem of the machine: a package, a device or the disk."""
 
     exit_code = 3
 
 
 class MissingExtraError(SetupError):
-    """A package that one of our extras installs is not there.
+    """A package of an extra is not installed.
 
     Args:
         package: the package that could not be imported.
-        extra: the extra of sdcompress that brings it.
+        extra: the extra of sdcompress that installs it.
     """
 
     def __init__(self, package: str, extra: str) -> None:
@@ -153,63 +152,63 @@ class MissingExtraError(SetupError):
 
 
 class StorageError(SetupError):
-    """The disk is full, or a folder cannot be written."""
+    """A full disk, or a folder that is not writable."""
 
 
 class VerificationError(SdcompressError):
-    """A file does not keep its promise."""
+    """A file that is not what it claims."""
 
     exit_code = 4
 
 
 class CheckpointError(VerificationError):
-    """A checkpoint that is corrupt, truncated, edited or of another kind."""
+    """A checkpoint that is corrupt, truncated, edited or of another schema."""
 
 
 class ArtifactError(VerificationError):
-    """An artifact that is corrupt, truncated, edited or of another kind."""
+    """An artifact that is corrupt, truncated, edited or of another schema."""
 
 
 class CertificateError(VerificationError):
-    """A certificate that was edited, belongs to something else, or does not cover what would run."""
+    """A certificate that was edited, belongs to another artifact, or does not cover what would run."""
 
 
 class SignatureError(VerificationError):
-    """An artifact that is not signed, or not as it stands by the holder of the key that is asked for."""
+    """An artifact without a valid signature by the given key."""
 
 
 class ParityError(VerificationError):
-    """The exported model does not compute what the checkpoint computes."""
+    """An export whose outputs differ from those of its checkpoint."""
 
 
 class BenchmarkError(SdcompressError):
-    """A measurement that cannot be trusted."""
+    """An unstable measurement."""
 
     exit_code = 5
 
 
 class TrainingDivergedError(SdcompressError):
-    """The loss is not finite; the last good checkpoint is kept."""
+    """A loss that is not finite. The last good checkpoint is kept."""
 
     exit_code = 6
 
 
 class Interrupted(SdcompressError):
-    """The user pressed Ctrl-C; what was done is kept."""
+    """Ctrl-C by the user. Completed work is kept."""
 
     exit_code = 130
 
 
 def brief(value: Any) -> str:
-    """A value as a message shows it: a text as it is, others as their repr, long ones with their middle left out."""
+    """Return a value for a message: text unchanged, other values as repr, long ones with their middle removed."""
     if not isinstance(value, str):
         return _BRIEF.repr(value)
-    return value if len(value) <= _LONGEST else f"{value[: _LONGEST - 20]}...{value[-17:]}"
+    return value if len(value) <= _MAX_LENGTH else f"{value[: _MAX_LENGTH - 20]}...{value[-17:]}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that is most like ``name``, or None when none is."""
-    if len(name) > _LONGEST:  # looking takes the square of the length, and no name of ours is as long
+    """Return the known name that is most similar to ``name``, or None if none is similar."""
+    if len(name) > _MAX_LENGTH:  # the search is quadratic in the length, and no known name is that long
         return None
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return matches[0] if matches else None
@@ -217,13 +216,13 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 @contextmanager
 def requires_extra(extra: str) -> Iterator[None]:
-    """Turn a failed import of a third-party package into the one pip line that helps.
+    """Turn a failed import in the block into a MissingExtraError with the pip command.
 
     Args:
         extra: the extra of sdcompress that installs what the block imports.
 
     Raises:
-        MissingExtraError: if the block raises ModuleNotFoundError for a package that is not ours.
+        MissingExtraError: if the block raises ModuleNotFoundError for a third-party package.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""What the figures are measured on: processor, cores this process may use, memory, GPU, versions. Nothing heavy."""
+"""Describe the machine: processor, usable cores, memory, GPU and versions. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _OWN_GROUPS = Path("/proc/self/cgroup")
 _STAT = Path("/proc/stat")
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
-# what decides the kernels that ONNX Runtime and oneDNN choose, as /proc/cpuinfo spells it (x86, then Arm)
+# vector extensions by which ONNX Runtime and oneDNN choose kernels, as in /proc/cpuinfo (x86, then Arm)
 _ISA = (
     *("sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_int8"),
     *("asimd", "asimddp", "i8mm", "bf16", "sve", "sve2"),
@@ -49,7 +49,7 @@ _ISA = (
 
 
 def machine() -> Machine:
-    """Describe this machine as it is now; takes half a second, to see what other work does."""
+    """Describe this machine now. Takes half a second to measure the load of other work."""
     name, isa = describe_cpu(_read(_CPUINFO) or "")
     return Machine(
         cpu=name,
@@ -67,23 +67,23 @@ def machine() -> Machine:
 
 
 def cores() -> int:
-    """Cores that this process may use: the affinity mask, cut by the control groups' quota."""
+    """Return the cores that this process may use: its affinity mask, limited by the quota of control groups."""
     allowed = quota()
     return visible_cores() if allowed is None else max(1, min(visible_cores(), math.ceil(allowed)))
 
 
 def visible_cores() -> int:
-    """Cores that this process may run on: what libraries count, who do not know of quotas."""
+    """Return the cores in the affinity mask, which libraries count, without quotas."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def busy_cores(seconds: float = 0.5) -> float | None:
-    """Cores that are kept busy while this process sleeps; None where the system does not say.
+    """Return the cores that are busy while this process sleeps; None if the system does not tell.
 
-    Not the load average: that still counts for minutes what this process itself did before, such as training.
+    The load average is not used, because it includes earlier work of this process for minutes.
 
     Args:
-        seconds: to watch for.
+        seconds: duration of the measurement.
     """
     before = _read(_STAT)
     if before is None:
@@ -94,7 +94,7 @@ def busy_cores(seconds: float = 0.5) -> float | None:
 
 
 class ThreadCount(NamedTuple):
-    """A number of threads, and why it is this one."""
+    """A number of threads with the reason for it."""
 
     threads: int
     reason: str
@@ -102,14 +102,14 @@ class ThreadCount(NamedTuple):
 
 @cache
 def default_threads() -> ThreadCount:
-    """How many threads heavy work takes where nobody says it: what this process may use and other work leaves free.
+    """Return the default number of threads for heavy work: the usable cores that other work leaves free.
 
-    Threads that wait for each other on a busy core make work many times slower than one thread alone. Looked up once,
-    because later this process itself is the load; takes a fifth of a second.
+    More threads than free cores make work many times slower. The result is cached, because later this process itself is
+    the load. The first call takes a fifth of a second.
     """
     named = os.environ.get("OMP_NUM_THREADS", "").strip()
     if named.isdecimal() and 1 <= int(named) <= most_threads():
-        return ThreadCount(int(named), "OMP_NUM_THREADS says so")
+        return ThreadCount(int(named), "OMP_NUM_THREADS is set")
     usable, allowed, busy = cores(), quota(), busy_cores(0.2) or 0.0
     reason = f"the cores that this process may use: {usable}"
     if allowed is not None and allowed < usable:
@@ -121,12 +121,12 @@ def default_threads() -> ThreadCount:
 
 
 def most_threads() -> int:
-    """The number of threads that this machine can run at once; more of them only wait for each other."""
+    """Return the number of threads that this machine can run at once."""
     return os.cpu_count() or 1
 
 
 def check_threads(threads: int, name: str = "threads") -> None:
-    """Refuse a number of threads that would do nothing or stop the machine.
+    """Refuse a number of threads below 1 or above what the machine runs at once.
 
     Args:
         threads: of one computation.
@@ -144,15 +144,15 @@ def check_threads(threads: int, name: str = "threads") -> None:
 
 
 def _ticks(stat: str) -> tuple[int, int]:
-    """Clock ticks of all cores since the start of the system: busy, and in all."""
-    counts = [int(word) for word in stat.partition("\n")[0].split()[1:9]]  # the rest repeats guests' time
+    """Return clock ticks of all cores since boot: busy, and total."""
+    counts = [int(word) for word in stat.partition("\n")[0].split()[1:9]]  # the remaining fields repeat guest time
     return sum(counts) - sum(counts[3:5]), sum(counts)
 
 
 def quota() -> float | None:
-    """Cores that the control groups of this process allow, perhaps a fraction; None where there is no limit.
+    """Return the cores that control groups allow this process, possibly a fraction; None without a limit.
 
-    A group is also held to what the groups around it allow (systemd's slices, SLURM's jobs): the least counts.
+    The limits of parent groups apply too (slices of systemd, jobs of SLURM), so that the smallest counts.
     """
     unified = (parse_quota(_read(group / "cpu.max") or "") for group in _groups())
     v1 = (
@@ -163,7 +163,7 @@ def quota() -> float | None:
 
 
 def parse_quota(text: str) -> float | None:
-    """Cores, from a control group's "quota period" (microseconds); None where there is no limit."""
+    """Return the cores of a "quota period" line (microseconds) of a control group; None without a limit."""
     share, _, period = text.partition(" ")
     if not (share.isdigit() and period.strip().isdigit()):
         return None
@@ -171,7 +171,7 @@ def parse_quota(text: str) -> float | None:
 
 
 def memory_limit() -> int | None:
-    """Bytes that the control groups of this process allow, or None."""
+    """Return the memory limit of the control groups in bytes; None without a limit."""
     unified = (_read(group / "memory.max") for group in _groups())
     v1 = (_read(group / "memory.limit_in_bytes") for group in _groups("memory"))
     limits = [int(text) for text in (*unified, *v1) if text and text.isdigit()]
@@ -179,28 +179,28 @@ def memory_limit() -> int | None:
 
 
 def _groups(controller: str = "") -> Iterator[Path]:
-    """The folders of the control groups that this process is in, from its own outwards.
+    """Yield the folders of the control groups of this process, innermost first.
 
     Lines of /proc/self/cgroup are ``number:controllers:path`` (cgroups(7)); version 2 names no controllers.
 
     Args:
         controller: of version 1; empty for version 2.
     """
-    # where both versions are mounted, systemd puts the second in a folder of its own
+    # if both versions are mounted, systemd puts version 2 in "unified"
     mounts = [_CGROUP / controller] if controller else [_CGROUP, _CGROUP / "unified"]
     lines = [line.split(":", 2) for line in (_read(_OWN_GROUPS) or "").splitlines()]
     own_paths = (line[2] for line in lines if len(line) == 3 and controller in line[1].split(","))
     group = PurePosixPath("/", next(own_paths, "").strip("/"))
     for path in (group, *group.parents):
-        # inside a container the path may be the host's, of which nothing is mounted: the root is then the container's
+        # inside a container the path may be that of the host and not mounted; the root is then that of the container
         yield from (mount / path.relative_to("/") for mount in mounts)
 
 
 def describe_cpu(cpuinfo: str) -> tuple[str, tuple[str, ...]]:
-    """The processor's name and its vector extensions.
+    """Return the name of the processor and its vector extensions.
 
     Args:
-        cpuinfo: the text of /proc/cpuinfo; empty elsewhere.
+        cpuinfo: text of /proc/cpuinfo; empty on other systems.
     """
     fields = {key: value.strip() for key, value in re.findall(r"(?m)^([\w ]+?)\s*:[ \t]*(.*)$", cpuinfo)}
     flags = set(fields.get("flags", fields.get("Features", "")).split())
@@ -209,7 +209,7 @@ def describe_cpu(cpuinfo: str) -> tuple[str, tuple[str, ...]]:
 
 
 def gpu() -> str | None:
-    """The NVIDIA GPUs with their memory and driver, as ``nvidia-smi`` names them; None where there is none."""
+    """Return the NVIDIA GPUs with memory and driver, as named by ``nvidia-smi``; None without a GPU."""
     command = shutil.which("nvidia-smi")
     if command is None:
         return None
@@ -223,10 +223,10 @@ def gpu() -> str | None:
 
 
 def installed_versions() -> dict[str, str]:
-    """Versions of sdcompress and of what it may use, read from the installed metadata; nothing is imported."""
+    """Return versions of sdcompress and its dependencies from installed metadata, without imports."""
     try:
         requirements = requires("sdcompress") or ()
-    except PackageNotFoundError:  # a working tree on a machine that cannot install it
+    except PackageNotFoundError:  # a source tree that is not installed
         requirements = ()
     lines = [line for line in requirements if "'dev'" not in line.replace('"', "'")]
     names = {re.split(r"[\s\[<>=!~;(]", line, maxsplit=1)[0].lower() for line in lines}

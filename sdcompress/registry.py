@@ -1,9 +1,9 @@
-"""The folder is the registry: a file in a room is an entry, third parties add entry points.
+"""Registry of methods, models, data sets and others: each module of a package is an entry.
 
-A room is a package such as ``sdcompress.methods``. Every module in it whose name has no leading underscore is an
-entry; the one name in the module's ``__all__`` is the thing. Other packages add entries through the entry-point group
-of the same name (``[project.entry-points."sdcompress.methods"]``, value ``package.module:Name``). Looking up names
-imports nothing, so that ``sdcompress list`` works where torch is not installed.
+The package is called a room, such as ``sdcompress.methods``. Every module without a leading underscore is an entry, and
+its ``__all__`` holds one name, the object. Other packages add entries through the entry-point group of the same name
+(``[project.entry-points."sdcompress.methods"]``, value ``package.module:Name``). Listing names imports nothing, so that
+``sdcompress list`` works without torch.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from pathlib import Path
 from typing import Any
 
 from sdcompress.errors import UnknownNameError, UsageError, requires_extra
-from sdcompress.own_code import check_module, use_working_directory
+from sdcompress.user_code import check_module, use_working_directory
 
 __all__ = ["call_user_function", "describe", "load", "load_file", "members", "names"]
 
 
 def names(room: str) -> list[str]:
-    """The entries of a room, sorted.
+    """Return the names of the entries of a room, sorted.
 
     Args:
-        room: the dotted name of the package, e.g. ``sdcompress.methods``.
+        room: dotted name of the package, e.g. ``sdcompress.methods``.
     """
     return sorted({*_builtin_modules(room), *_plugins(room)})
 
 
 def describe(room: str, name: str) -> str:
-    """The first line of an entry's docstring, read without importing it (entry points: where they lead)."""
+    """Return the first docstring line of an entry without importing it; for an entry point, its target."""
     builtin = _builtin_modules(room)
     if name in builtin:
         docstring = ast.get_docstring(ast.parse(builtin[name].read_text(encoding="utf-8"))) or ""
@@ -46,7 +46,7 @@ def describe(room: str, name: str) -> str:
 
 
 def members(room: str, name: str) -> tuple[str, ...]:
-    """What an entry of this package has by name: the literal ``NAMES`` of its module, read without importing it."""
+    """Return the literal ``NAMES`` of the module of a built-in entry, without importing it."""
     builtin = _builtin_modules(room)
     tree = ast.parse(builtin[name].read_text(encoding="utf-8")) if name in builtin else ast.parse("")
     for node in tree.body:
@@ -56,16 +56,16 @@ def members(room: str, name: str) -> tuple[str, ...]:
 
 
 def load(room: str, name: str, *, extra: str) -> Any:
-    """Import an entry and return the thing it defines.
+    """Import an entry and return its object.
 
     Args:
-        room: the dotted name of the package.
-        name: the entry.
-        extra: the extra of sdcompress that installs what the entry imports.
+        room: dotted name of the package.
+        name: of the entry.
+        extra: the extra of sdcompress that installs the imports of the entry.
 
     Raises:
         UnknownNameError: if the room has no such entry.
-        MissingExtraError: if a package that the entry imports is not installed.
+        MissingExtraError: if a package is missing that the entry imports.
     """
     plugins = _plugins(room)
     with requires_extra(extra):
@@ -79,7 +79,7 @@ def load(room: str, name: str, *, extra: str) -> Any:
 
 
 def load_file(path: str) -> Any:
-    """Import a Python file of the user's own and return the one thing that its ``__all__`` names.
+    """Import a Python file of the user and return the one object in its ``__all__``.
 
     Args:
         path: the file; relative to the working directory.
@@ -100,8 +100,8 @@ def load_file(path: str) -> Any:
     assert spec is not None, path
     assert spec.loader is not None, path
     module = importlib.util.module_from_spec(spec)
-    sys.modules[module.__name__] = module  # dataclasses look their module up
-    use_working_directory()  # it may import what lies beside it
+    sys.modules[module.__name__] = module  # dataclasses look up their module
+    use_working_directory()  # it may import modules beside it
     try:
         spec.loader.exec_module(module)
     except (SyntaxError, ImportError) as error:
@@ -109,22 +109,22 @@ def load_file(path: str) -> Any:
     public = [name for name in getattr(module, "__all__", []) if hasattr(module, name)]
     if len(public) != 1:
         raise UsageError(
-            f"The __all__ of '{path}' names {len(public)} things that the file has.",
-            allowed="one, the thing that it defines",
+            f"The __all__ of '{path}' names {len(public)} objects of the file.",
+            allowed="one object",
             next_step=f"write __all__ = ['YourName'] into {path}",
         )
     return getattr(module, public[0])
 
 
 def call_user_function(path: str, **arguments: Any) -> Any:
-    """Call a function of the user's own, named ``package.module:function``.
+    """Call a user function by its name ``package.module:function``.
 
     Args:
-        path: the module, importable from the working directory or another folder of the user's own, and the function.
+        path: the name; the module is importable from the working directory or another folder of the user.
         arguments: keyword arguments for the function.
 
     Raises:
-        UsageError: if the module or the function does not exist, or the module is an installed one.
+        UsageError: if the module or the function does not exist, or the module is installed.
     """
     check_module(path)
     use_working_directory()

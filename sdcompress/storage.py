@@ -1,4 +1,4 @@
-"""Files that are whole or not there: staged folders, atomic writes, locks, digests, a full disk as an error of ours."""
+"""Atomic folders and files, locks, digests, and storage errors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from typing import Any
 
 from sdcompress.errors import OutputExistsError, StorageError, UsageError
 
-if sys.platform != "win32":  # there nothing is locked, and nothing of a killed process is removed
+if sys.platform != "win32":  # on Windows there are no locks, and leftovers of killed processes stay
     import fcntl
 
 __all__ = [
@@ -43,7 +43,7 @@ _STORAGE = {*_FULL, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR, errno.E
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, as 64 hex digits."""
+    """Return the SHA-256 of a file as 64 hex digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -52,14 +52,14 @@ def sha256_of(path: Path) -> str:
 
 
 def digest_of(fields: Any) -> str:
-    """SHA-256 of a JSON value in canonical form: sorted keys, no spaces, UTF-8, floats as Python's repr."""
+    """Return the SHA-256 of a JSON value in canonical form: sorted keys, no spaces, UTF-8, floats as repr."""
     text = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 @contextmanager
 def storage_errors(target: Path) -> Iterator[None]:
-    """Turn a full disk or a forbidden folder into a StorageError that names ``target``; for our own writing only."""
+    """Turn OSErrors of a full disk or a forbidden folder into a StorageError that names ``target``."""
     with _as_storage_error(target, _STORAGE):
         yield
 
@@ -69,23 +69,23 @@ def _as_storage_error(target: Path, kinds: set[int]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        # libraries that write for us lose errno but keep the system's words
+        # other libraries lose errno but keep the message of the system
         if error.errno not in kinds and "No space left" not in str(error):
             raise
         raise StorageError(
             f"{target} cannot be written: {error.strerror or error}.",
             allowed="a folder on a disk with free space that this user may write",
-            next_step="free some space or choose another folder; what was complete before is kept",
+            next_step="free some space or choose another folder; completed work is kept",
         ) from error
 
 
 @contextmanager
 def staged_folder(out: Path, *, replace: bool = False) -> Iterator[Path]:
-    """A temporary folder beside ``out`` that becomes ``out`` when the block ends well, and vanishes otherwise.
+    """Yield a temporary folder that becomes ``out`` when the block succeeds, and is removed if it fails.
 
     Args:
-        out: must not exist when the block ends, unless it may be replaced.
-        replace: put the new folder in the place of the one that is at ``out``, which is removed only after the swap.
+        out: must not exist when the block ends, unless ``replace`` is set.
+        replace: replace the folder at ``out``, which is removed after the swap.
 
     Raises:
         StorageError: if the disk is full or the folder cannot be written.
@@ -94,7 +94,7 @@ def staged_folder(out: Path, *, replace: bool = False) -> Iterator[Path]:
         out.parent.mkdir(parents=True, exist_ok=True)
         staging, lock = _new_locked_folder(out)
     try:
-        # the block also reads: what it may not read is not our folder
+        # the block also reads files, whose permission errors are not errors of ``out``
         with _as_storage_error(out, _FULL):
             yield staging
         with storage_errors(out):
@@ -114,16 +114,16 @@ def staged_folder(out: Path, *, replace: bool = False) -> Iterator[Path]:
 
 
 def clear_leftovers(out: Path) -> None:
-    """Remove temporary folders that killed processes left beside ``out``; put an old ``out`` back that was cut off.
+    """Remove temporary folders of killed processes beside ``out``, and restore an ``out`` whose swap was interrupted.
 
-    A folder that a living process still writes is locked by it, and is left alone.
+    Folders that a running process has locked are kept.
 
     Args:
-        out: the folder that was, or is to be, written by ``staged_folder``.
+        out: a folder of ``staged_folder``.
     """
     try:
         beside = [path for path in out.parent.iterdir() if is_temporary(path, out.name) and path.is_dir()]
-    except OSError:  # not there yet, or not to be listed
+    except OSError:  # missing or unreadable
         return
     for path in beside:
         try:
@@ -142,21 +142,21 @@ def clear_leftovers(out: Path) -> None:
 
 
 def is_temporary(path: Path, name: str) -> bool:
-    """Whether a path is named as the temporary file or folder that this module writes on the way to ``name``."""
+    """Whether a path has the name of a temporary file or folder for ``name``."""
     return re.fullmatch(rf"\.{re.escape(name)}\.[0-9a-f]{{8}}\.(tmp|old)", path.name) is not None
 
 
 @contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
-    """Hold a folder, which is made if it is not there, until the block or the process ends, however it ends.
+    """Lock a folder until the block or the process ends. The folder is created if missing.
 
     Args:
-        folder: a second process that asks for it is refused; on a file system without locks none is.
+        folder: the folder. On a file system without locks, nothing is locked.
 
     Raises:
-        UsageError: if another process holds it.
-        OutputExistsError: if there is a file at its place.
-        StorageError: if the folder cannot be written.
+        UsageError: if another process holds the lock.
+        OutputExistsError: if the path is a file.
+        StorageError: if the folder is not writable.
     """
     if folder.exists() and not folder.is_dir():
         raise OutputExistsError(
@@ -169,14 +169,14 @@ def locked_folder(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        (folder / LOCK).unlink(missing_ok=True)  # while it is held, so that nobody else's file is removed
+        (folder / LOCK).unlink(missing_ok=True)  # while locked, so that it is not the lock of another process
         os.close(lock)
         if is_new and not any(folder.iterdir()):
             folder.rmdir()
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old text or the new one, never half of it."""
+    """Write a text file atomically: readers see the old text or the new one."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     with storage_errors(path):
         try:
@@ -189,7 +189,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Ask the system to put a file, or a folder's list of names, on the disk."""
+    """Flush a file, or the entries of a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -198,19 +198,19 @@ def _sync(path: Path) -> None:
 
 
 def _new_locked_folder(out: Path) -> tuple[Path, int]:
-    """A new temporary folder beside ``out``, and the open descriptor that holds its lock."""
+    """Create a temporary folder beside ``out``; returns it with the descriptor of its lock."""
     while True:
         staging = out.parent / f".{out.name}.{secrets.token_hex(4)}.tmp"
         staging.mkdir()
         lock = os.open(staging, os.O_RDONLY)
         _try_lock(lock)
-        if staging.exists():  # or it was cleared away between the two lines before
+        if staging.exists():  # otherwise another process removed it before it was locked
             return staging, lock
         os.close(lock)
 
 
 def _swap(new: Path, out: Path) -> None:
-    """Put the folder ``new`` in the place of ``out``; what stood there is removed only after the swap."""
+    """Replace the folder ``out`` by ``new``; the old folder is removed after the swap."""
     old = out.parent / f".{out.name}.{secrets.token_hex(4)}.old"
     lock = os.open(out, os.O_RDONLY)
     try:
@@ -222,14 +222,16 @@ def _swap(new: Path, out: Path) -> None:
             old.rename(out)
             raise
         shutil.rmtree(old, ignore_errors=True)
-        if old.exists():  # the new folder stands all the same
-            warnings.warn(f"'{out}' was replaced; what it held could not be removed and is now '{old}'.", stacklevel=2)
+        if old.exists():  # the new folder is in place anyway
+            warnings.warn(
+                f"'{out}' was replaced; the old folder could not be removed and is now '{old}'.", stacklevel=2
+            )
     finally:
         os.close(lock)
 
 
 def _lock_file(folder: Path) -> int:
-    """The open descriptor of a folder's lock, which is now this process's."""
+    """Acquire the lock file of a folder; returns its descriptor."""
     path = folder / LOCK
     while True:
         lock = os.open(path, os.O_RDWR | os.O_CREAT | _NO_LINK, 0o666)
@@ -239,17 +241,17 @@ def _lock_file(folder: Path) -> int:
             raise UsageError(
                 f"Another process is writing in {folder}{f': {holder.group()}' if holder else ''}.",
                 allowed="one process at a time for each folder",
-                next_step="wait until it has ended, or choose another folder with --out",
+                next_step="wait until it ends, or choose another folder with --out",
             )
         if path.exists() and os.path.samestat(os.fstat(lock), path.stat()):
             os.truncate(lock, 0)
             os.write(lock, f"process {os.getpid()} on {socket.gethostname()}".encode())
             return lock
-        os.close(lock)  # whoever held it before has removed the file meanwhile
+        os.close(lock)  # the previous holder has removed the file in the meantime
 
 
 def _try_lock(descriptor: int) -> bool | None:
-    """Whether the lock of an open file or folder could be had; None where the file system has no locks."""
+    """Try to lock an open file or folder; None if the file system has no locks."""
     if sys.platform == "win32":
         return None
     try:

@@ -1,4 +1,4 @@
-"""Files that a stranger may have made: regular, of bounded size, and JSON that every later step can hold."""
+"""Read untrusted files: regular files of limited size, and JSON of limited depth, size and number range."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _INTEGER = 2**63
 
 
 class Refused(ValueError):
-    """Why a file is not read. Who reads it turns this into an error of ours that says what to do."""
+    """The reason why an untrusted file was refused. Callers turn it into an SdcompressError with a next step."""
 
 
 def kind_of(mode: int) -> str:
-    """What a file is that is not a regular one, in words; empty for a regular one.
+    """Return the kind of a file that is not regular, as text; empty for a regular file.
 
     Args:
         mode: ``st_mode``.
@@ -34,18 +34,18 @@ def kind_of(mode: int) -> str:
 
 
 def read_bytes(path: Path, limit: int, *, follow: bool = False) -> bytes:
-    """The content of a regular file; never waits for a pipe, never reads more than it may.
+    """Read a regular file of limited size, without blocking on pipes.
 
     Args:
         path: the file.
-        limit: the most bytes that it may have.
-        follow: whether it may be a symlink to such a file.
+        limit: largest size in bytes.
+        follow: allow a symlink to a regular file.
 
     Raises:
-        Refused: if it is not a regular file, or larger.
-        OSError: if it is not there or cannot be read.
+        Refused: if it is not a regular file, or too large.
+        OSError: if it is missing or unreadable.
     """
-    # a device may act when it is opened, so that its kind is looked at before and after
+    # opening a device may have effects, so that the kind is checked before and after
     if kind := kind_of((path.stat() if follow else path.lstat()).st_mode):
         raise Refused(f"it is {kind}")
     flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
@@ -56,24 +56,24 @@ def read_bytes(path: Path, limit: int, *, follow: bool = False) -> bytes:
             raise Refused(f"it is {kind}")
         if status.st_size > limit:
             raise Refused(f"it has {status.st_size} bytes, more than {limit}")
-        content = file.read(status.st_size + 1)  # what is asked for is allocated, whether it is there or not
+        content = file.read(status.st_size + 1)  # read() allocates the requested size at once
     if len(content) != status.st_size:
         raise Refused(f"its {status.st_size} bytes changed while they were read")
     return content
 
 
 def parse_json(content: bytes, *, values: int = _VALUES) -> Any:
-    """The value that JSON in UTF-8 holds, if it is one that can be hashed, checked and written again.
+    """Parse JSON in UTF-8 into a value that can be hashed, validated and written again.
 
     Args:
         content: of the file.
-        values: the most values that it may hold.
+        values: largest number of values.
 
     Raises:
-        Refused: if it is not JSON; if it holds more values, more than 64 levels, numbers beyond 64 bits or beyond a
-            double, NaN, or text that is not Unicode.
+        Refused: if it is not JSON, has more values or 64 levels, or holds NaN, integers beyond 64 bits, floats beyond
+            a double, or text that is not Unicode.
     """
-    # a value is followed by a comma or is the last one of a list or an object
+    # upper bound: each value is followed by a comma, or is the last one of a list or an object
     if (most := content.count(b",") + content.count(b"[") + content.count(b"{")) > values:
         raise Refused(f"it holds up to {most} values, more than {values}")
     try:

@@ -25,7 +25,7 @@ from sdcompress.data.samples import ArraySamples
 from sdcompress.exporting.one_graph import Host, export_one_graph
 from sdcompress.modalities._geometry import normalise
 from sdcompress.onnx_graph.exit_signals import add_signals
-from sdcompress.onnx_graph.partition import ports
+from sdcompress.onnx_graph.partition import tensor_specs
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Exit, ExitSignals, Input, ParityRecord, Policy, Preprocess, Provenance, Segment
 
@@ -155,9 +155,9 @@ def _write(
         for index, graph in enumerate(graphs):
             onnx.save(graph, folder / f"segment-{index}.onnx")
         samples = network.samples(16, seed=1)
-        images = samples.images(np.arange(16))
+        images = samples.examples(np.arange(16))
         logits = network.exits(normalise(images, PREPROCESS))[-len(names) :]
-        Golden(images, samples.labels, logits).save(folder / "golden.npz")
+        Golden(images, samples.targets, logits).save(folder / "golden.npz")
         described = {
             "layout": layout,
             "classes": CLASSES,
@@ -253,7 +253,7 @@ def _idle(graph: onnx.ModelProto, products: int) -> None:
 def _segment(folder: Path, index: int, model: onnx.ModelProto) -> Segment:
     weights = [weight for weight in model.graph.initializer if weight.data_type == TensorProto.FLOAT]
     macs = sum(int(np.prod(weight.dims)) for weight in weights)
-    inputs, outputs = ports(model.graph.input), ports(model.graph.output)
+    inputs, outputs = tensor_specs(model.graph.input), tensor_specs(model.graph.output)
     file = entry(folder, f"segment-{index}.onnx")
     return Segment(**file.model_dump(), inputs=inputs, outputs=outputs, macs=macs, parameters=macs)
 

@@ -48,13 +48,15 @@ def test_versions_are_compared_as_numbers(installed: str, minimum: str | None, e
 
 
 def test_this_machine() -> None:
-    found = diagnose()
-    core = next(extra for extra in found.extras if extra.name == "core")
+    diagnosis = diagnose()
+    core = next(extra for extra in diagnosis.extras if extra.name == "core")
     assert core.complete
     assert {p.name: p.installed for p in core.packages}["pydantic"] == version("pydantic")
-    assert {extra.name: extra.install for extra in found.extras}["train"] == "pip install --upgrade 'sdcompress[train]'"
-    assert found.providers == tuple(onnxruntime.get_available_providers())
-    assert Diagnosis.model_validate_json(found.model_dump_json()) == found
+    assert {extra.name: extra.install for extra in diagnosis.extras}[
+        "train"
+    ] == "pip install --upgrade 'sdcompress[train]'"
+    assert diagnosis.providers == tuple(onnxruntime.get_available_providers())
+    assert Diagnosis.model_validate_json(diagnosis.model_dump_json()) == diagnosis
 
 
 def test_every_problem_is_named() -> None:

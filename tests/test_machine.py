@@ -109,17 +109,17 @@ def test_the_least_memory_of_the_groups_around_a_process(groups: Callable[..., N
 
 
 def test_this_machine() -> None:
-    found = machine()
-    assert 1 <= found.cores == cores() <= (os.cpu_count() or 1)
-    assert found.python == sys.version.split()[0]
-    assert found.memory_gib > 0.1
+    facts = machine()
+    assert 1 <= facts.cores == cores() <= (os.cpu_count() or 1)
+    assert facts.python == sys.version.split()[0]
+    assert facts.memory_gib > 0.1
 
 
 def test_versions_are_of_what_is_installed_and_used() -> None:
-    found = installed_versions()
-    assert found["numpy"] == version("numpy")
-    assert "sdcompress" in found
-    assert "pytest" not in found
+    versions = installed_versions()
+    assert versions["numpy"] == version("numpy")
+    assert "sdcompress" in versions
+    assert "pytest" not in versions
 
 
 @pytest.mark.skipif(not Path("/proc/stat").exists(), reason="only Linux says what other processes do")
@@ -161,11 +161,11 @@ def test_the_default_of_threads_follows_quota_and_load_and_says_so(what: str, mo
         monkeypatch.setenv("OMP_NUM_THREADS", named)
     default_threads.cache_clear()
     try:
-        found = default_threads()
+        count = default_threads()
     finally:
         default_threads.cache_clear()
-    assert found.threads == threads
-    assert reason in found.reason
+    assert count.threads == threads
+    assert reason in count.reason
 
 
 @pytest.mark.parametrize("threads", [0, -1, 100_000])

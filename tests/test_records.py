@@ -66,7 +66,7 @@ def test_a_damaged_line_of_metrics_is_named(tmp_path: Path, line: bytes) -> None
     assert len(str(caught.value)) < 1000
     # half of the last line is what a full disk leaves
     (tmp_path / METRICS).write_bytes(good + b'{"epo')
-    assert [found["step"] for found in read_metrics(tmp_path)] == [10]
+    assert [metrics["step"] for metrics in read_metrics(tmp_path)] == [10]
 
 
 SCORE = {"name": "final", "accuracy": 0.9, "nll": 0.1, "ece": 0.1}

@@ -101,11 +101,11 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_n
     dead.kill()
     dead.wait()
     clear_leftovers(tmp_path / "out")
-    there = {path.name for path in tmp_path.iterdir()}
+    present = {path.name for path in tmp_path.iterdir()}
     alive.kill()
     alive.wait()
-    assert left not in there
-    assert there == {written, ".out.notours.tmp", ".other.00000000.tmp", ".out.00000000.keep"}
+    assert left not in present
+    assert present == {written, ".out.notours.tmp", ".other.00000000.tmp", ".out.00000000.keep"}
 
 
 def test_a_folder_whose_replacement_was_cut_off_comes_back(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def of_engine(name: str, engine: Any, said: str = "", predicted_ms: float | None
     several = len(engine.exit_names) > 1
     return Row(
         name,
-        lambda inputs: engine(inputs).logits.argmax(1),
+        lambda inputs: engine(inputs).decision,
         engine,
         (lambda inputs: engine(inputs).exit_index) if several else None,
         said,
@@ -158,7 +158,7 @@ def of_earlyon(cascade: Path, samples: Samples) -> Iterator[Row]:
 
     artifact = open_artifact(cascade)
     engine = open_engine(cascade, threads=1)
-    held = Held(exit_outputs(engine, samples), samples.labels, stage_ms(engine, samples))
+    held = Held(exit_outputs(engine, samples), samples.targets, stage_ms(engine, samples))
     chosen = earlyon(held, np.arange(len(samples)), DROP)
     policy = open_artifact(cascade.with_name("certified-max_prob")).manifest.policy
     assert policy is not None
@@ -206,15 +206,15 @@ def one_graph(name: str, calibrated: Path, out: Path, data_dir: Path | None) -> 
         print(f"{name}: {error.found}")
         return
     engine = open_one_graph(out, threads=1)
-    yield Row(name, lambda inputs: engine(inputs).logits.argmax(1), engine, lambda inputs: engine(inputs).exit_index)
+    yield Row(name, lambda inputs: engine(inputs).decision, engine, lambda inputs: engine(inputs).exit_index)
 
 
 def measure(found: list[Row], dataset: Dataset, rounds: int, seconds: float) -> list[dict[str, Any]]:
     samples = dataset.split("test")
     engine = found[0].timed
     order = np.random.default_rng(0).permutation(len(samples))
-    inputs = engine.preprocess(samples.images(order))  # type: ignore[attr-defined]
-    labels = samples.labels[order]
+    inputs = engine.preprocess(samples.examples(order))  # type: ignore[attr-defined]
+    labels = samples.targets[order]
     right = {row.name: _in_batches(row.call, inputs) == labels for row in found}
     images = [inputs[at : at + 1] for at in range(TIMED)]
     times = calls_in_turn({row.name: row.timed for row in found}, images, rounds=rounds, seconds=seconds)

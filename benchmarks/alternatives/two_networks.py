@@ -12,7 +12,7 @@ from sdcompress.artifact.golden import Golden
 from sdcompress.artifact.read import open_artifact
 from sdcompress.artifact.write import staged
 from sdcompress.exporting.graph import BATCH, INPUT, logits_name
-from sdcompress.exporting.layout import Facts, Layout, write
+from sdcompress.exporting.layout import ExportFacts, Layout, write_layout
 from sdcompress.onnx_graph.exit_signals import add_signals
 
 __all__ = ["two_networks"]
@@ -38,7 +38,7 @@ def two_networks(small: Path, large: Path, out: Path) -> None:
     manifests = {name: artifact.manifest for name, artifact in artifacts.items()}
     golden = {name: artifact.golden() for name, artifact in artifacts.items()}
     assert np.array_equal(golden["small"].images, golden["large"].images), "the networks were exported with other data"
-    facts = Facts(
+    facts = ExportFacts(
         classes=manifests["large"].classes,
         network_input=manifests["large"].input,
         accuracy={name: manifest.exits[0].accuracy for name, manifest in manifests.items()},
@@ -52,7 +52,7 @@ def two_networks(small: Path, large: Path, out: Path) -> None:
     )
     records = tuple(manifest.parity[0].model_copy(update={"exit": name}) for name, manifest in manifests.items())
     with staged(out, overwrite=True) as folder:
-        write(layout, facts, records, folder)
+        write_layout(layout, facts, records, folder)
 
 
 def _named(name: str, model: onnx.ModelProto) -> onnx.ModelProto:

@@ -14,7 +14,7 @@ from clocks import Sample
 
 from sdcompress.errors import SetupError
 from sdcompress.tensorrt.nvidia.cuda import Cuda, load_runtime
-from sdcompress.tensorrt.nvidia.log import Log, created, must
+from sdcompress.tensorrt.nvidia.log import Log, create, require
 from sdcompress.tensorrt.nvidia.trt import dtype_name, load, make_runtime
 
 
@@ -31,8 +31,8 @@ class Bare:
         self.trt = load()
         self.log, self.cuda = Log(), Cuda(load_runtime())
         self.runtime = make_runtime(self.trt, self.log)
-        self.engine: Any = created(lambda: self.runtime.deserialize_cuda_engine(plan), self.log, "an engine")
-        self.context: Any = created(self.engine.create_execution_context, self.log, "an execution context")
+        self.engine: Any = create(lambda: self.runtime.deserialize_cuda_engine(plan), self.log, "an engine")
+        self.context: Any = create(self.engine.create_execution_context, self.log, "an execution context")
         if self.context.active_optimization_profile != profile:
             self._must("use the profile", self.context.set_optimization_profile_async, profile, self.cuda.stream)
             self.cuda.finish()
@@ -46,7 +46,7 @@ class Bare:
         self.marks = [self.cuda.event() for _ in range(4)]
         self._queue()  # the first run sets the engine up
         self.cuda.finish()
-        self.graph = self.cuda.captured(self._queue)
+        self.graph = self.cuda.capture(self._queue)
 
     def __call__(self, inputs: npt.NDArray[Any]) -> Sample:
         """One query from an array of the host to arrays of the host, with all its clocks in ms.
@@ -118,4 +118,6 @@ class Bare:
             raise SetupError(f"TensorRT cannot run the plan: {self.log.reason()}.")
 
     def _must(self, what: str, call: Callable[..., object], *arguments: object) -> None:
-        must(partial(call, *arguments), self.log, what)  # not by assert, which python -O leaves out with the call in it
+        require(
+            partial(call, *arguments), self.log, what
+        )  # not by assert, which python -O leaves out with the call in it

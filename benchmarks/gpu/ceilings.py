@@ -79,7 +79,7 @@ def _product(kind: str) -> Any:
     trt = load(builds=True)
     try:
         plan = Builder(trt, Log(), settings).build(
-            model.SerializeToString(), segment, tell=lambda _: None, stopped=lambda: False
+            model.SerializeToString(), segment, report=lambda _: None, stopped=lambda: False
         )
     except SdcompressError as error:
         return f"not measured: {error.found}"

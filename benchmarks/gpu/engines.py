@@ -34,7 +34,7 @@ def single(place: Place, precision: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for rows in (size for size in BATCHES if size <= chain.largest):
         profile = chain.buckets.profiles[chain.buckets.position(rows)]  # the one that ours runs it in
-        inputs, bare = np.resize(inputs_of(artifact), (rows, *ours.image)), Bare(plan, rows, profile)
+        inputs, bare = np.resize(inputs_of(artifact), (rows, *ours.modality.shape)), Bare(plan, rows, profile)
         call = partial(ours.forced, inputs, -1)
         kernels = in_turn({"ours": stage_clock(chain, 0, rows), "bare": bare.compute_only})
         whole = in_turn({"ours": wall(call), "bare": wall(partial(bare.answer, inputs))})
@@ -79,7 +79,7 @@ def copy_clock(chain: Any, rows: int) -> Callable[[], Sample]:
     """What our engine copies for a batch that leaves at the last exit: inputs up, logits down."""
     cuda, memory = chain.device, chain.memory
     marks = [cuda.event() for _ in range(3)]
-    place, staged, reading = memory.places[chain.input], memory.staging[:rows], memory.logits[-1]
+    place, staged, reading = memory.bindings["input"], memory.staging["input"][:rows], memory.outputs[-1]
 
     def once() -> Sample:
         cuda.record(marks[0])
@@ -150,13 +150,13 @@ def limits(place: Place, precision: str) -> dict[str, Any]:
 
 def counted(network: CascadeEngine, chain: Any, position: int, rows: int) -> tuple[int, int]:
     """Operations of a stage, two for each multiply-add, and the bytes that it must move: weights, inputs, outputs."""
-    manifest, places = network.manifest, chain.memory.places
+    manifest, places = network.manifest, chain.memory.bindings
     first = manifest.exits[position - 1].segment + 1 if position else 0
     segments = manifest.segments[first : manifest.exits[position].segment + 1]
     element = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1, "fp8": 1}
     macs = sum(segment.macs for segment in segments)
     weights = sum(segment.parameters * element[segment.precision] for segment in segments)
     borders = sum(
-        places[tensor.name].port.row_bytes for segment in segments for tensor in (*segment.inputs, *segment.outputs)
+        places[tensor.name].spec.row_bytes for segment in segments for tensor in (*segment.inputs, *segment.outputs)
     )
     return 2 * macs * rows, weights + borders * rows

@@ -15,7 +15,7 @@ from sdcompress.artifact.read import open_artifact
 from sdcompress.errors import SetupError, UsageError
 from sdcompress.schema.engines import BatchProfile
 from sdcompress.tensorrt.building.build import build_engines
-from sdcompress.tensorrt.building.precision_comparison import Sibling, race
+from sdcompress.tensorrt.building.precision_comparison import Sibling, compare_speed
 from sdcompress.tensorrt.building.settings import BuildSettings
 
 # TF32 off, so that fp32 is fp32; the golden images' parity is enough for networks that were hardly trained
@@ -117,7 +117,7 @@ def against(path: Path, others: dict[str, Path], batches: tuple[int, ...]) -> di
     siblings = [
         (Sibling(other, open_artifact(other).manifest.digest, name), engine(other)) for name, other in others.items()
     ]
-    for time in race(engine(path), siblings, inputs_of(open_artifact(path)), batches):
+    for time in compare_speed(engine(path), siblings, inputs_of(open_artifact(path)), batches):
         found[time.precision][f"batch {time.batch}"] = time.model_dump(exclude={"digest", "precision", "batch"})
     return found
 

@@ -41,7 +41,7 @@ from sdcompress.quantizing import integers, ranges  # noqa: E402
 from sdcompress.quantizing.calibration_data import CalibrationData  # noqa: E402
 from sdcompress.quantizing.precisions import fp8, fp16, int8, uint8  # noqa: E402
 from sdcompress.quantizing.precisions._base import Feed, FloatSegment  # noqa: E402
-from sdcompress.quantizing.segments import load, plain, tail  # noqa: E402
+from sdcompress.quantizing.segments import load_segment, output_layers, without_signals  # noqa: E402
 
 Array = npt.NDArray[Any]
 BATCH, TIMED = 200, 500
@@ -82,7 +82,7 @@ def defaults() -> Iterator[None]:
             quantize_static(given, out, Reader(segment.feeds()), per_channel=True, **types)
             return onnx.load(out)
 
-    with mock.patch.object(int8, "in_integers", instead), mock.patch.object(int8, "_tell_apart"):
+    with mock.patch.object(int8, "quantize_integers", instead), mock.patch.object(int8, "_make_pairs_distinct"):
         yield
 
 
@@ -96,7 +96,7 @@ def all_extremes() -> Iterator[None]:
 @contextmanager
 def as_given() -> Iterator[None]:
     """Within the block the pairs of a tensor stay alike."""
-    with mock.patch.object(int8, "_tell_apart"):
+    with mock.patch.object(int8, "_make_pairs_distinct"):
         yield
 
 
@@ -115,14 +115,14 @@ def graphs(artifact: Artifact, dataset: Dataset) -> Iterator[tuple[str, onnx.Mod
     """The network in float32, as ``fp16``, ``fp8`` and ``int8`` make it, and with one choice changed."""
     (segment,) = artifact.manifest.segments
     (exit_,) = artifact.manifest.exits
-    bare = plain(load(artifact, segment), ())
+    bare = without_signals(load_segment(artifact, segment), ())
     before = [artifact.file(segment).read_bytes()]
     feeds = CalibrationData(artifact.manifest, before, dataset.train, count=None, threads=1, progress=None)
-    given = FloatSegment(bare, tail(bare, [exit_.logits]), partial(feeds.of, 0))
+    given = FloatSegment(bare, output_layers(bare, [exit_.logits]), partial(feeds.feeds, 0))
     yield "float32", bare
     yield "fp16", fp16.fp16(given)
     yield "fp8", fp8.fp8(given)
-    with mock.patch.object(fp8, "_residuals", return_value={}):
+    with mock.patch.object(fp8, "_residual_inputs", return_value={}):
         yield "fp8, sums not rounded", fp8.fp8(given)
     yield "uint8", uint8.uint8(given)
     with changed(reduce_range=False):
@@ -162,7 +162,7 @@ def main() -> None:
         for name, model in graphs(opened, dataset):
             calls[name] = session(model)
     samples = dataset.split("validation")
-    inputs = normalise(samples.images(np.arange(len(samples))), spec)
+    inputs = normalise(samples.examples(np.arange(len(samples))), spec)
     answers = {
         name: np.concatenate([call(inputs[at : at + BATCH]).argmax(1) for at in range(0, len(inputs), BATCH)])
         for name, call in calls.items()
@@ -173,7 +173,7 @@ def main() -> None:
     rows = [
         {
             "row": name,
-            "accuracy": round(float((answers[name] == samples.labels).mean()), 4),
+            "accuracy": round(float((answers[name] == samples.targets).mean()), 4),
             "other_answers": round(float((answers[name] != answers["float32"]).mean()), 4),
             "mean_ms": round(float(np.concatenate(times[name]).mean()), 4),
             "times as fast as float32": against(ratio_of_means(times["float32"], times[name]), None),

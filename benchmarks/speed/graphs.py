@@ -49,7 +49,7 @@ def artifacts(model: str, epochs: int, max_drop: float, folder: Path) -> list[st
 def measure(folder: Path, exits: list[str], rounds: int, seconds: float) -> dict[str, Any]:
     cascade = open_engine(folder / "cascade", threads=1)
     samples = api.open_trained_model(folder / "cascade").dataset().test
-    inputs = cascade.preprocess(samples.images(range(len(samples))))
+    inputs = cascade.preprocess(samples.examples(range(len(samples))))
     left = cascade(inputs).exit_index
     one = {"graph": bare(folder / "graph" / "model.onnx"), "if": bare(folder / "if" / "model.onnx")}
     truncated = {exit_: bare(folder / exit_ / "model.onnx") for exit_ in exits}

@@ -60,7 +60,7 @@ class Pictures(TorchDataset[Any]):
 
 def theirs(model: str, steps: int, on_step: Callable[..., None]) -> None:
     samples = data(steps).train
-    pictures = Pictures(samples.images(np.arange(len(samples))), samples.labels)
+    pictures = Pictures(samples.examples(np.arange(len(samples))), samples.targets)
     cross_entropy = {
         "criterion": {"key": "CrossEntropyLoss", "kwargs": {}},
         "criterion_wrapper": {

@@ -110,7 +110,7 @@ class Bare:
     def __init__(self, ours: Trainer, net: nn.Module, loss: Loss) -> None:
         self.net, self._loss = net, loss
         train = ours.dataset.train
-        self._images, self._labels = train.images(np.arange(len(train))), train.labels
+        self._images, self._labels = train.examples(np.arange(len(train))), train.targets
         self._optimizer = build_optimizer(ours.recipe.train.optimizer, self.net.parameters())
 
     def run(self, on_step: Callable[..., None]) -> str:

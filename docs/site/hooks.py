@@ -1,6 +1,7 @@
 """Hooks of MkDocs: the site has the paths of the repository, so that every relative link works there and on GitHub.
 
-The page of a method is written from the docstring and the fields of its file, that of the recipe from its types.
+The page of a method is written from the docstring and the fields of its file, those of recipe and results from their
+types.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from pydantic import BaseModel
 
+from sdcompress.schema import report
 from sdcompress.schema.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
@@ -54,6 +56,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     as_they_lie = [File.generated(config, path.relative_to(ROOT).as_posix(), abs_src_path=str(path)) for path in paths]
     written = [File.generated(config, name, content=method_page(path)) for name, path in _method_pages().items()]
     written.append(File.generated(config, "docs/recipe.md", content=recipe_page()))
+    written.append(File.generated(config, "docs/results.md", content=results_page()))
     return Files([*theme, *as_they_lie, *written])
 
 
@@ -147,6 +150,23 @@ def _keys(section: BaseModel, schema: dict[str, Any], prefix: str) -> Iterator[t
         allowed = ", ".join(dict.fromkeys(re.findall(r'"(.*?)"', "".join(re.findall(r'"enum": \[(.*?)\]', choices)))))
         text = described[name].get("description", "").replace("|", "\\|")
         yield f"{prefix}{name}", section.model_dump(mode="json")[name], "; ".join(filter(None, (text, allowed)))
+
+
+def results_page() -> str:
+    """What the verbs measure, in Markdown: a table of fields with their types and descriptions for each type."""
+    kinds = [kind for kind in map(vars(report).get, sorted(report.__all__)) if isinstance(kind, type)]
+    return "# Results\n\nThe fields of the objects that the verbs return and write as JSON.\n" + "".join(
+        map(_fields, kinds)
+    )
+
+
+def _fields(kind: type[BaseModel]) -> str:
+    rows = "".join(
+        f"| `{name}` | `{kind.__annotations__[name]}` | {field.description or ''} |\n"
+        for name, field in kind.model_fields.items()
+        if name in kind.__annotations__
+    )
+    return f"\n## {kind.__name__}\n\n{kind.__doc__}\n\n| field | type | meaning |\n|---|---|---|\n{rows}"
 
 
 def _indented(text: str) -> str:

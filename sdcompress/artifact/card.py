@@ -29,7 +29,7 @@ _LAYOUTS = {
 
 _ENSEMBLE = " An exit's logits are the mean of the log probabilities of the exits up to it (geometric ensemble)."
 
-# the new samples that a certificate covers, and what it does not promise
+# the new samples that a certificate covers, and what it does not cover
 _GROUPS = {
     None: ("like them", " or of single classes"),
     "stratum": ("of each class like them", ""),
@@ -59,7 +59,7 @@ import sdcompress
 
 engine = sdcompress.open(".")
 prediction = engine(engine.preprocess([image]))
-print(engine.classes[prediction.logits[0].argmax()], prediction.exit_index[0])
+print(prediction.labels[0], prediction.exit_names[0])
 ```
 
 ## Run it without sdcompress
@@ -144,7 +144,7 @@ def card_of(manifest: Manifest) -> str:
 
 
 def _section(recipe: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """A section of a recipe, empty if it is missing or no mapping: the manifest may come from an untrusted source."""
+    """Return a section of a recipe, empty if it is missing or malformed: the manifest may be untrusted."""
     section = recipe.get(name)
     return section if isinstance(section, Mapping) else {}
 

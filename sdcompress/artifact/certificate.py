@@ -11,7 +11,7 @@ from sdcompress.storage import digest_of
 
 __all__ = ["ExecutionTarget", "check_covered", "graphs_digest", "plans_digest", "threshold_warning", "wiring_digest"]
 
-_AGAIN = "calibrate this artifact again, with --confidence"
+_CALIBRATE_AGAIN = "calibrate this artifact again, with --confidence"
 _ALLOW = (
     "to run it without a guarantee: sdcompress.open(..., allow_uncertified=True), or --allow-uncertified of 'evaluate' "
     "and 'bench'"
@@ -78,7 +78,7 @@ def check_covered(manifest: Manifest, target: ExecutionTarget) -> None:
             raise _refused(
                 "The policy claims a certificate, but the artifact holds none.",
                 "an artifact with its certificate",
-                _AGAIN,
+                _CALIBRATE_AGAIN,
             )
         return
     _check_subject(manifest, certificate)
@@ -137,7 +137,7 @@ def _check_subject(manifest: Manifest, certificate: Certificate) -> None:
         raise _refused(
             f"The certificate belongs to another artifact: it was made for other {' and '.join(different)}.",
             "the artifact that 'sdcompress calibrate --confidence' wrote, as it was written",
-            f"{_AGAIN}; or {_ALLOW}",
+            f"{_CALIBRATE_AGAIN}; or {_ALLOW}",
         )
 
 
@@ -153,7 +153,7 @@ def _check_thresholds(policy: Policy, certificate: Certificate) -> None:
             f"{len(covered)} steps of the certificate's path keep it"
             if level
             else f"no step: {target_risk} was not tested",
-            f"{_AGAIN}; or {_ALLOW}",
+            f"{_CALIBRATE_AGAIN}; or {_ALLOW}",
         )
 
 

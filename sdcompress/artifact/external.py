@@ -33,7 +33,7 @@ SUBMESSAGES: dict[str, dict[int, str]] = {
     "TensorProto": {},
 }
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # of a TensorProto
-_MOST_FIELDS = 1_000_000
+_MAX_FIELDS = 1_000_000
 
 
 def check_no_external_data(path: Path) -> None:
@@ -57,8 +57,8 @@ def check_no_external_data(path: Path) -> None:
         message, part = pending.pop()
         for field in fields(part):
             count += 1
-            if count > _MOST_FIELDS:
-                raise Refused(f"it has more than {_MOST_FIELDS} fields")
+            if count > _MAX_FIELDS:
+                raise Refused(f"it has more than {_MAX_FIELDS} fields")
             if message == "TensorProto" and (
                 field.number == _EXTERNAL_DATA or (field.number == _DATA_LOCATION and field.value)
             ):

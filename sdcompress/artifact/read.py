@@ -29,9 +29,9 @@ SIGNATURE = "model.sig"  # it signs all other files, so that the manifest cannot
 
 _UNDERSTOOD = 1
 # bytes; a graph is one protobuf message, whose size is limited to 2 GiB
-_MOST_OF_A_MANIFEST, _MOST_OF_A_GRAPH, _MOST_OF_A_PLAN, _MOST_OF_OTHERS = 2**24, 2**31 - 1, 2**33, 2**28
-_DEEPEST, _MOST_NAMES, _MOST_NAMED = 16, 100_000, 10
-_AGAIN = "copy the artifact again from its source, or export it again"
+_MAX_MANIFEST_BYTES, _MAX_GRAPH_BYTES, _MAX_PLAN_BYTES, _MAX_FILE_BYTES = 2**24, 2**31 - 1, 2**33, 2**28
+_MAX_DEPTH, _MAX_FILES, _MAX_NAMED = 16, 100_000, 10
+_COPY_AGAIN = "copy the artifact again from its source, or export it again"
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Artifact:
             raise ArtifactError(
                 f"The golden samples of '{self.path}' hold (image, exits, classes) {shapes}.",
                 allowed=f"{expected}, as the manifest says",
-                next_step=_AGAIN,
+                next_step=_COPY_AGAIN,
             )
         return golden
 
@@ -86,7 +86,7 @@ class Artifact:
             raise ArtifactError(
                 f"The evidence of '{self.path}' is about {shapes[0]} exits and {shapes[1]} samples.",
                 allowed=f"{exits} exits and {samples} samples, as the certificate says",
-                next_step=_AGAIN,
+                next_step=_COPY_AGAIN,
             )
         return evidence
 
@@ -134,15 +134,15 @@ def manifest_fields(path: Path) -> dict[str, Any]:
         OSError: if it cannot be read.
     """
     try:
-        fields = parse_json(read_bytes(path / MANIFEST, _MOST_OF_A_MANIFEST))
+        fields = parse_json(read_bytes(path / MANIFEST, _MAX_MANIFEST_BYTES))
     except Refused as error:
         raise ArtifactError(
             f"'{path / MANIFEST}' cannot be read: {error}.",
             allowed="a regular file that holds a JSON object as docs/artifact.md says",
-            next_step=_AGAIN,
+            next_step=_COPY_AGAIN,
         ) from error
     if not isinstance(fields, dict):
-        raise ArtifactError(f"'{path / MANIFEST}' is not a JSON object.", next_step=_AGAIN)
+        raise ArtifactError(f"'{path / MANIFEST}' is not a JSON object.", next_step=_COPY_AGAIN)
     return fields
 
 
@@ -174,13 +174,13 @@ def _manifest(path: Path, fields: dict[str, Any]) -> Manifest:
             f"The manifest of '{path}' was edited: its fields hash to {digest[:12]}…, its digest says "
             f"{manifest.digest[:12]}….",
             allowed="an unedited manifest",
-            next_step=f"{_AGAIN}; change thresholds with 'sdcompress calibrate'",
+            next_step=f"{_COPY_AGAIN}; change thresholds with 'sdcompress calibrate'",
         )
     return manifest
 
 
 def _schema_error(problem: str, *, allowed: str, next_step: str) -> ArtifactError:  # noqa: ARG001 - explain's is for recipes
-    return ArtifactError(problem, allowed=allowed or "the fields of docs/artifact.md", next_step=_AGAIN)
+    return ArtifactError(problem, allowed=allowed or "the fields of docs/artifact.md", next_step=_COPY_AGAIN)
 
 
 def _check_wiring(path: Path, manifest: Manifest) -> None:
@@ -194,7 +194,7 @@ def _check_wiring(path: Path, manifest: Manifest) -> None:
                 f"Segment {index} of '{path}' needs {', '.join(sorted(missing))}, which no earlier segment produces.",
                 allowed="inputs that earlier segments produce; logits and signals that the segment of the exit "
                 "produces",
-                next_step=_AGAIN,
+                next_step=_COPY_AGAIN,
             )
         available |= produced
     _check_ports(path, manifest)
@@ -203,7 +203,7 @@ def _check_wiring(path: Path, manifest: Manifest) -> None:
         raise ArtifactError(
             f"'{path}' has parity figures for {', '.join(proved) or 'no exit'}.",
             allowed=f"figures for each exit: {', '.join(exits)}",
-            next_step=_AGAIN,
+            next_step=_COPY_AGAIN,
         )
 
 
@@ -213,7 +213,7 @@ def _check_ports(path: Path, manifest: Manifest) -> None:
     for segment in manifest.segments:
         if not segment.inputs:
             raise ArtifactError(
-                f"The graph '{segment.file}' of '{path}' has no inputs.", allowed="at least one", next_step=_AGAIN
+                f"The graph '{segment.file}' of '{path}' has no inputs.", allowed="at least one", next_step=_COPY_AGAIN
             )
     for exit_ in manifest.exits:
         shapes = {tensor.name: tensor.shape for tensor in manifest.segments[exit_.segment].outputs}
@@ -225,7 +225,7 @@ def _check_ports(path: Path, manifest: Manifest) -> None:
                 raise ArtifactError(
                     f"The exit '{exit_.name}' of '{path}' reads '{name}', which has the shape {list(shapes[name])}.",
                     allowed=f"{['batch', *trailing_shape]}, for {classes} classes",
-                    next_step=_AGAIN,
+                    next_step=_COPY_AGAIN,
                 )
 
 
@@ -242,10 +242,10 @@ def _check_names(path: Path, listed: set[str]) -> None:
         present.add(name)
         if name not in listed:
             unlisted.append(name)
-        if len(unlisted) > _MOST_NAMED:
+        if len(unlisted) > _MAX_NAMED:
             break
-    if missing := sorted(listed - present)[:_MOST_NAMED] if len(unlisted) <= _MOST_NAMED else []:
-        raise ArtifactError(f"'{path}' lacks {', '.join(missing)}, which its manifest lists.", next_step=_AGAIN)
+    if missing := sorted(listed - present)[:_MAX_NAMED] if len(unlisted) <= _MAX_NAMED else []:
+        raise ArtifactError(f"'{path}' lacks {', '.join(missing)}, which its manifest lists.", next_step=_COPY_AGAIN)
     if unlisted:
         raise ArtifactError(
             f"'{path}' holds {', '.join(sorted(unlisted))}, which its manifest does not list.",
@@ -270,9 +270,9 @@ def walk(path: Path) -> Iterator[tuple[str, int]]:
         with os.scandir(folder) as entries:
             for entry in entries:
                 count += 1
-                if depth > _DEEPEST or count > _MOST_NAMES:
+                if depth > _MAX_DEPTH or count > _MAX_FILES:
                     raise ArtifactError(
-                        f"'{path}' has more than {_DEEPEST} nested folders or {_MOST_NAMES} files.",
+                        f"'{path}' has more than {_MAX_DEPTH} nested folders or {_MAX_FILES} files.",
                         allowed="manifest.json and the files it lists",
                         next_step="move other files out of the artifact",
                     )
@@ -286,21 +286,21 @@ def walk(path: Path) -> Iterator[tuple[str, int]]:
 def _check_content(path: Path, entry: FileEntry) -> None:
     file = path / entry.file
     size = file.stat().st_size
-    if size > (most := _most(entry)):
+    if size > (limit := _size_limit(entry)):
         raise ArtifactError(
-            f"'{entry.file}' in '{path}' has {size} bytes.", allowed=f"at most {most} bytes", next_step=_AGAIN
+            f"'{entry.file}' in '{path}' has {size} bytes.", allowed=f"at most {limit} bytes", next_step=_COPY_AGAIN
         )
     if size != entry.bytes:
         raise ArtifactError(
             f"'{entry.file}' in '{path}' has {size} bytes: it was truncated or changed.",
             allowed=f"{entry.bytes} bytes, as the manifest says",
-            next_step=_AGAIN,
+            next_step=_COPY_AGAIN,
         )
     if (sha256 := sha256_of(file)) != entry.sha256:
         raise ArtifactError(
             f"'{entry.file}' in '{path}' is corrupt or was changed: its SHA-256 is {sha256[:12]}….",
             allowed=f"{entry.sha256[:12]}…, as the manifest says",
-            next_step=_AGAIN,
+            next_step=_COPY_AGAIN,
         )
     if isinstance(entry, Segment):
         try:
@@ -313,8 +313,8 @@ def _check_content(path: Path, entry: FileEntry) -> None:
             ) from error
 
 
-def _most(entry: FileEntry) -> int:
+def _size_limit(entry: FileEntry) -> int:
     """Return the largest size of a file of this kind, in bytes."""
     if isinstance(entry, Segment):
-        return _MOST_OF_A_GRAPH
-    return _MOST_OF_A_PLAN if isinstance(entry, Plan) else _MOST_OF_OTHERS
+        return _MAX_GRAPH_BYTES
+    return _MAX_PLAN_BYTES if isinstance(entry, Plan) else _MAX_FILE_BYTES

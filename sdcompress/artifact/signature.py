@@ -22,7 +22,7 @@ __all__ = ["check_signature", "sign"]
 
 Folder = Path | str
 
-_MOST_BYTES = 2**24
+_MAX_BYTES = 2**24
 _KEYS = "a PEM file: a public key on a curve NIST P-256, P-384 or P-521, or the certificates to trust"
 
 
@@ -154,7 +154,7 @@ def _kind(key: Folder) -> str:
     """Return "key" or "certificate", by the content of a PEM file."""
     try:
         with Path(key).open("rb") as file:
-            text = file.read(_MOST_BYTES)
+            text = file.read(_MAX_BYTES)
     except OSError as error:
         raise UsageError(
             f"The key '{key}' cannot be read: {error.strerror}.", allowed=_KEYS, next_step="check the path"
@@ -171,8 +171,8 @@ def _kind(key: Folder) -> str:
 
 
 def _bundle(path: Path, kind: str) -> Mapping[str, Any]:
-    if path.stat().st_size > _MOST_BYTES:
-        raise ValueError(f"'{path.name}' has more than {_MOST_BYTES} bytes")
+    if path.stat().st_size > _MAX_BYTES:
+        raise ValueError(f"'{path.name}' has more than {_MAX_BYTES} bytes")
     bundle: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     material = bundle["verificationMaterial"]
     # without the hash of the key the library prints a warning to stdout

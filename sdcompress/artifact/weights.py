@@ -17,7 +17,7 @@ _GRAPH, _NODE, _INITIALIZER, _ATTRIBUTE, _NODE_INPUT, _OP_TYPE = 7, 1, 5, 5, 1, 
 _ATTRIBUTE_GRAPHS = {6, 11}
 _DIMS, _DATA_TYPE, _TENSOR_NAME = 1, 2, 8
 _FLOAT, _UINT8, _INT8, _FLOAT16, _BFLOAT16, _FLOAT8 = 1, 2, 3, 10, 16, 17
-_DEEPEST = 64  # nested graphs
+_MAX_DEPTH = 64  # nested graphs
 
 
 @dataclass
@@ -80,7 +80,7 @@ def contradiction(precision: Precision, graphs: list[StoredWeights]) -> str:
 
 
 def _read_graph(content: memoryview, weights: StoredWeights, quantizers: list[tuple[str, ...]], *, depth: int) -> None:
-    if depth > _DEEPEST:
+    if depth > _MAX_DEPTH:
         raise ValueError("graphs are nested too deep")
     for number, part in _messages(content):
         if number == _INITIALIZER:

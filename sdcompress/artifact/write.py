@@ -146,7 +146,7 @@ def _check_writable(folder: Path) -> None:
 
 
 def _unlisted_file(folder: Path) -> str | None:
-    """The name of a file that the manifest does not list, or None: an artifact is replaced only as a whole."""
+    """Return the name of a file that the manifest does not list, or None. Such a folder is never replaced."""
     try:
         listed = {MANIFEST, SIGNATURE, *_listed_files(manifest_fields(folder))}
     except (ArtifactError, OSError):
@@ -155,7 +155,7 @@ def _unlisted_file(folder: Path) -> str | None:
 
 
 def _listed_files(fields: Any) -> Iterator[str]:
-    """The names in all file entries of a manifest, which may be one of another schema version."""
+    """Yield the names in all file entries of a manifest, possibly of another schema version."""
     if isinstance(fields, dict):
         if isinstance(fields.get("file"), str) and "sha256" in fields:
             yield fields["file"]

@@ -1,1 +1,1 @@
-"""Bench: how long a call takes, closed loop, all artifacts in turn on the same images."""
+"""Benchmark artifacts in a closed loop, in interleaved rounds on the same images."""

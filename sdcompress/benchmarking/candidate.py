@@ -1,4 +1,4 @@
-"""What takes part in a benchmark: an opened artifact and its inputs, made before any clock runs."""
+"""Candidates of a benchmark: opened artifacts with inputs that are prepared before timing starts."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from time import perf_counter_ns
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,8 @@ from PIL import Image
 from sdcompress.artifact.read import open_artifact
 from sdcompress.benchmarking.clock import TimedCall, TimedPreparation
 from sdcompress.data.samples import Samples, originals
-from sdcompress.runtime.engine import Engine, Images, Prediction
+from sdcompress.modalities import Inputs
+from sdcompress.runtime.engine import Engine, Prediction
 from sdcompress.runtime.one_graph import OneGraphEngine, open_one_graph
 from sdcompress.runtime.open import open_engine
 
@@ -30,26 +32,26 @@ __all__ = [
     "split",
 ]
 
-# Inputs wait preprocessed in memory; this much for each engine is plenty to keep the caches as cold as in service.
+# preprocessed inputs held in memory for each engine; enough to keep caches as cold as in service
 _INPUT_BYTES = 2**28
-_IMAGES = 2000  # different ones; enough that no cache knows them, few enough to hold in memory
-_ORIGINALS = 64  # of which inputs are prepared while a clock runs: a decoded photograph may have 40 MB
+_IMAGES = 2000  # distinct images: too many for a cache, few enough for memory
+_ORIGINALS = 64  # decoded images for timing the preparation; a photograph may have 40 MB
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """An opened artifact under the name it has in the report.
+    """An opened artifact with its name in the report.
 
     Args:
         name: in the report.
-        source: folder as given.
-        digest: the artifact's; of its one graph, that file's SHA-256.
-        layout: the artifact's; of its one graph, that one's kind.
-        engine: opened with the threads and the device of the run.
-        inputs: preprocessed images, float32 [N, C, H, W], in the order of the run.
-        pictures: what inputs are prepared from while the clock runs, as ``Engine.preprocess`` takes it.
-        load_ms: opening, hashes included.
-        first_ms: the first call, one image.
+        source: the folder, as the user gave it.
+        digest: of the artifact; for its one graph, the SHA-256 of that file.
+        layout: of the artifact; for its one graph, the kind of that.
+        engine: opened with threads and device of the run.
+        inputs: N of them, in the order of the run.
+        pictures: raw examples for timing the preparation, as ``Engine.preprocess`` takes them.
+        load_ms: time to open the artifact, hashes included.
+        first_ms: time of the first call with one sample.
     """
 
     name: str
@@ -57,13 +59,13 @@ class Candidate:
     digest: str | None
     layout: str
     engine: Engine | OneGraphEngine
-    inputs: npt.NDArray[np.float32]
-    pictures: Images
+    inputs: Inputs
+    pictures: Any
     load_ms: float
     first_ms: float
 
     def takes(self, batch: int) -> bool:
-        """Whether it can be called with so many images."""
+        """Whether it accepts this batch size."""
         return batch == 1 or not (isinstance(self.engine, OneGraphEngine) and self.engine.batch_of_one)
 
 
@@ -73,9 +75,9 @@ class Measurement:
 
     Attributes:
         candidate: what is measured.
-        free: its own calls.
-        preparation: of their inputs.
-        forced: calls forced to each exit, for one image at a time.
+        free: calls in which the policy decides.
+        preparation: preparation of their inputs.
+        forced: calls forced to each exit, one image at a time.
     """
 
     candidate: Candidate
@@ -85,7 +87,7 @@ class Measurement:
 
     @classmethod
     def prepare(cls, candidate: Candidate, batch: int, *, forced: bool) -> Measurement:
-        """Lay out the inputs in batches; forced lanes only for a chain of segments with several exits."""
+        """Create the timed calls of a candidate. Only cascades with several exits have forced calls."""
         engine, batches = candidate.engine, split(candidate.inputs, batch)
         preparation = TimedPreparation(engine.preprocess, _batches_of(candidate.pictures, batch))
         if isinstance(engine, OneGraphEngine):
@@ -96,7 +98,7 @@ class Measurement:
 
     @property
     def timed_calls(self) -> tuple[TimedCall, ...]:
-        """All lanes, the free one first."""
+        """All timed calls, the free one first."""
         return (self.free, self.preparation, *self.forced)
 
     @property
@@ -110,7 +112,7 @@ def open_candidate(
     path: Path,
     images: npt.NDArray[np.uint8],
     *,
-    pictures: Images | None = None,
+    pictures: Any = None,
     threads: int,
     backend: str = "onnxruntime",
     device: str,
@@ -118,26 +120,26 @@ def open_candidate(
     allow_uncertified: bool = False,
     one_graph: bool = False,
 ) -> Candidate:
-    """Open an artifact, time that and the first call, and preprocess the images.
+    """Open an artifact, time the opening and the first call, and preprocess the images.
 
     Args:
         name: in the report.
         path: artifact folder.
         images: uint8 [N, H, W, C] in the order of the run.
-        pictures: what inputs are prepared from while the clock runs; default: these images.
+        pictures: images for timing the preparation; default: these images.
         threads: of the engine.
         backend: of the engine.
         device: of the engine.
-        largest_batch: the inputs are repeated to at least this many.
+        largest_batch: inputs are repeated to at least this number.
         allow_uncertified: of the engine.
-        one_graph: run that instead of the segments.
+        one_graph: run the one graph instead of the segments.
     """
     start = perf_counter_ns()
     opener = open_one_graph if one_graph else open_engine
     engine = opener(path, backend=backend, threads=threads, device=device, allow_uncertified=allow_uncertified)
     load_ms = (perf_counter_ns() - start) / 1e6
     inputs = engine.preprocess(images)
-    inputs = np.resize(inputs, (max(len(inputs), largest_batch), *inputs.shape[1:]))  # repeats them
+    inputs = inputs[np.arange(max(len(inputs), largest_batch)) % len(inputs)]  # repeats them
     start = perf_counter_ns()
     engine(inputs[:1])
     first_ms = (perf_counter_ns() - start) / 1e6
@@ -150,27 +152,27 @@ def open_candidate(
 
 
 def holds_one_graph(path: Path) -> bool:
-    """Whether an artifact also has a graph that exits by itself."""
+    """Whether an artifact also has one graph with early exit inside."""
     return open_artifact(path).manifest.one_graph is not None
 
 
 def input_order(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-    """Which images are used, in which order: one fixed permutation, so that every stretch has the mix of the whole.
+    """Return a fixed random order of the images, int64, so that every part of a run has the same class mix.
 
-    A folder of images lies there class by class; taken in that order a short run would see the exits of one class.
+    A folder of images is sorted by class. In that order a short run would see the exits of one class only.
     """
     most = max(1, _INPUT_BYTES // (4 * int(np.prod(images.shape[1:]))))
     return np.random.default_rng(0).permutation(len(images))[:most]
 
 
 def bench_samples(samples: Samples) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """Up to 2,000 images of a split, uint8 [N, H, W, C], in a fixed random order, and their labels, int64 [N]."""
+    """Return up to 2,000 images of a split, uint8 [N, H, W, C], in a fixed random order, and labels, int64 [N]."""
     chosen = np.random.default_rng(0).permutation(len(samples))[:_IMAGES]
-    return samples.images(chosen), samples.labels[chosen]
+    return samples.examples(chosen), samples.targets[chosen]
 
 
 def bench_originals(samples: Samples) -> list[Image.Image] | None:
-    """Up to 64 images of a split at their own size, fewer where they are large; None where they are not kept so."""
+    """Return up to 64 images at their original size, fewer if they are large; None if originals are not kept."""
     chosen, pictures, size = np.random.default_rng(0).permutation(len(samples))[:_ORIGINALS], list[Image.Image](), 0
     for position in chosen:
         decoded = originals(samples, np.array([position]))
@@ -183,13 +185,13 @@ def bench_originals(samples: Samples) -> list[Image.Image] | None:
     return pictures
 
 
-def split(inputs: npt.NDArray[np.float32], batch: int) -> list[npt.NDArray[np.float32]]:
-    """Cut inputs [N, ...] into views of whole batches; fewer than ``batch`` at the end are left out."""
+def split(inputs: Inputs, batch: int) -> list[Inputs]:
+    """Split inputs into views of full batches; a partial batch at the end is dropped."""
     return [inputs[start : start + batch] for start in range(0, len(inputs) - batch + 1, batch)]
 
 
-def _batches_of(pictures: Images, batch: int) -> list[Images]:
-    """Batches of pictures, which are repeated where there are too few."""
+def _batches_of(pictures: Any, batch: int) -> list[Any]:
+    """Return batches of pictures, repeated if there are too few."""
     count = max(1, len(pictures) // batch)
     batches = [[index % len(pictures) for index in range(start * batch, (start + 1) * batch)] for start in range(count)]
     if isinstance(pictures, np.ndarray):
@@ -197,5 +199,5 @@ def _batches_of(pictures: Images, batch: int) -> list[Images]:
     return [[pictures[row] for row in rows] for rows in batches]
 
 
-def _forced(engine: Engine, exit_index: int) -> Callable[[npt.NDArray[np.float32]], Prediction]:
+def _forced(engine: Engine, exit_index: int) -> Callable[[Inputs], Prediction]:
     return partial(engine.forced, exit=exit_index)

@@ -1,4 +1,4 @@
-"""The clock: closed loop (submit, wait, next), ``perf_counter_ns`` around the call alone, nothing trimmed."""
+"""Time calls in a closed loop with ``perf_counter_ns`` around the call alone. No sample is trimmed."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 if TYPE_CHECKING:
     from sdcompress.runtime.engine import Prediction
+from sdcompress.tasks import Array
 
 __all__ = ["TimedCall", "TimedPreparation", "no_collection"]
 
@@ -21,7 +22,7 @@ _WARMUP_CALLS = 10
 
 @contextmanager
 def no_collection() -> Iterator[None]:
-    """Keep Python's garbage collector out of the measured loops; it runs once before."""
+    """Disable the garbage collector of Python in the block, after one collection."""
     was_on = gc.isenabled()
     gc.collect()
     gc.disable()
@@ -33,11 +34,11 @@ def no_collection() -> Iterator[None]:
 
 
 class TimedCall:
-    """One call, measured in rounds over the same inputs; keeps its place in them, its times and its answers.
+    """A call that is timed in rounds over the same inputs. It keeps times, exits and predictions.
 
     Args:
-        call: what is timed.
-        batches: preallocated inputs, each [B, C, H, W], used in order and again from the start.
+        call: the timed function.
+        batches: preallocated inputs, each [B, C, H, W], used in a cycle.
     """
 
     def __init__(self, call: Callable[[Any], Prediction], batches: Sequence[Any]) -> None:
@@ -45,11 +46,11 @@ class TimedCall:
         self._batches = batches
         self._place = 0
         self._exits: list[npt.NDArray[np.int64]] = []
-        self._classes: list[npt.NDArray[np.int64]] = []
+        self._decisions: list[npt.NDArray[np.int64]] = []
         self.rounds: list[npt.NDArray[np.float64]] = []
 
     def warm_up(self, least_ms: float) -> None:
-        """Call until both ``least_ms`` have passed and ten calls are done; nothing is kept."""
+        """Make at least ten calls for at least ``least_ms``; nothing is recorded."""
         deadline = perf_counter_ns() + int(least_ms * 1e6)
         done = 0
         while done < _WARMUP_CALLS or perf_counter_ns() < deadline:
@@ -57,9 +58,9 @@ class TimedCall:
             done += 1
 
     def measure(self, seconds: float) -> None:
-        """Add one round: as many calls as begin within ``seconds`` of wall-clock time, at least one.
+        """Add one round: all calls that start within ``seconds`` of wall-clock time, at least one.
 
-        One untimed call on the previous input goes before: after another engine ran, the caches hold its data.
+        One untimed call on the previous input comes first, because the caches hold data of the engine that ran before.
         """
         durations_ns: list[int] = []
         self._call(self._batches[self._place - 1])
@@ -76,31 +77,31 @@ class TimedCall:
 
     def _keep(self, prediction: Prediction) -> None:
         self._exits.append(prediction.exit_index)
-        if len(self._classes) < len(self._batches):
-            self._classes.append(prediction.logits.argmax(axis=1))
+        if len(self._decisions) < len(self._batches):
+            self._decisions.append(prediction.decision)
         self._place = (self._place + 1) % len(self._batches)
 
     @property
     def ms(self) -> npt.NDArray[np.float64]:
-        """Every measured call in order, ms, shape [calls]."""
+        """Times of all measured calls in order, ms, [calls]."""
         return np.concatenate(self.rounds)
 
     @property
     def exit_index(self) -> npt.NDArray[np.int64]:
-        """The exit at which each sample of each measured call left, shape [calls, B]."""
+        """Exit of each sample of each measured call, [calls, B]."""
         return np.stack(self._exits)
 
     @property
-    def first_answers(self) -> npt.NDArray[np.int64]:
-        """The classes given in the first pass over the inputs, shape [calls of the first pass, B]."""
-        return np.stack(self._classes)
+    def first_decisions(self) -> Array:
+        """Decisions in the first pass over the inputs, [calls of the first pass, B, ...]."""
+        return np.stack(self._decisions)
 
 
 class TimedPreparation(TimedCall):
-    """The way from images to inputs, timed as a call is; what it makes is thrown away.
+    """The preparation of inputs from images, timed like a call. Its results are discarded.
 
     Args:
-        prepare: what is timed.
+        prepare: the timed function.
         batches: images, as ``Engine.preprocess`` takes them.
     """
 

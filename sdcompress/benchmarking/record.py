@@ -1,4 +1,4 @@
-"""From the lanes of a run to its records and comparisons."""
+"""Compute the records and comparisons of a benchmark from its timed calls."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from sdcompress.benchmarking.stats import (
 )
 from sdcompress.schema.recipe import Bench
 from sdcompress.schema.report import BenchRecord, Comparison, ExitTiming, Machine
+from sdcompress.tasks import metric_of
 
 __all__ = ["compare", "record"]
 
@@ -35,15 +36,15 @@ def record(
     settings: Bench,
     machine: Machine,
 ) -> BenchRecord:
-    """Everything that was seen of one candidate in one scenario.
+    """Return all measurements of one candidate in one scenario.
 
     Args:
         measurement: finished.
         scenario: of the measurement.
-        batch: images a call.
+        batch: images in a call.
         labels: of the candidate's inputs, int64 [N], or None.
         settings: of the run.
-        machine: described before the run.
+        machine: as described before the run.
     """
     candidate, ms = measurement.candidate, measurement.free.ms
     unstable_reasons = reasons(
@@ -69,7 +70,7 @@ def record(
         images_per_second=float(1000.0 * batch * len(ms) / ms.sum()),
         load_ms=candidate.load_ms,
         first_ms=candidate.first_ms,
-        score=None if labels is None else _accuracy(measurement, labels),
+        score=None if labels is None else _score(measurement, labels),
         exits=exits,
         worst_path=latency(measurement.forced[-1].ms, settings.percentiles) if measurement.forced else None,
         mixture_residual=_mixture_residual(measurement, exits) if measurement.forced else None,
@@ -82,7 +83,7 @@ def record(
 def compare(
     measurements: Sequence[Measurement], reference: str, scenario: Scenario, batch: int, *, seed: int = 0
 ) -> list[Comparison]:
-    """Each candidate against the reference, over the rounds in which they took turns."""
+    """Compare each candidate with the reference over their interleaved rounds."""
     base = next(measurement for measurement in measurements if measurement.candidate.name == reference)
     comparisons = []
     for measurement in measurements:
@@ -117,9 +118,9 @@ def _end_to_end(measurement: Measurement) -> list[list[npt.NDArray[np.float64]]]
     return [measurement.preparation.rounds, measurement.free.rounds]
 
 
-def _accuracy(measurement: Measurement, labels: npt.NDArray[np.int64]) -> float:
-    answers = measurement.free.first_answers.reshape(-1)
-    return float((answers == labels[: len(answers)]).mean())
+def _score(measurement: Measurement, labels: npt.NDArray[np.int64]) -> float:
+    decisions = np.concatenate(list(measurement.free.first_decisions))
+    return metric_of(measurement.candidate.engine.task.loss(decisions, labels[: len(decisions)]))
 
 
 def _exit_timings(measurement: Measurement) -> tuple[ExitTiming, ...]:

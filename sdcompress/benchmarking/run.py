@@ -1,11 +1,10 @@
-"""The benchmark: all artifacts in turn (A B, B A, A B ...), in one process, on the same images.
+"""Benchmark artifacts in interleaved rounds (A B, B A, A B ...), in one process, on the same images.
 
-``duration_s`` is the measured time of one artifact in one scenario at one batch size, split over ``rounds`` rounds in
-which the artifacts take turns; every other round goes backwards, so that a slow drift of the machine falls on all. An
-artifact with several exits is measured for as long again in the single-stream scenario, forced to each exit in turn.
-Preparing the inputs is timed apart, for a fifth of the time, in the same rounds. So a call takes about 1.2 x duration_s
-x artifacts x (1 + number of offline batch sizes), plus duration_s for each artifact with several exits, plus the
-warm-ups.
+``duration_s`` is the measured time of one artifact in one scenario at one batch size. It is split over ``rounds``
+rounds, in which the artifacts take turns. Every second round runs backwards, so that drift of the machine affects all.
+In the single-stream scenario a cascade is measured for ``duration_s`` again, forced to each exit in turn. The
+preparation of inputs is timed separately in the same rounds, for a fifth of the time. A benchmark takes about 1.2 x
+duration_s x artifacts x (1 + offline batch sizes), plus duration_s for each cascade, plus warm-ups.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ from sdcompress.schema.report import BenchReport
 
 __all__ = ["bench"]
 
-_PREPARATION_SHARE = 0.2  # of the time of the calls: it does the same every time and scatters little
-_OF_ONE_GRAPH = "onnxruntime"  # others run the segments only
+_PREPARATION_SHARE = 0.2  # of the time of the calls; preparation varies little
+_OF_ONE_GRAPH = "onnxruntime"  # other backends run segments only
 
 
 def bench(
@@ -46,32 +45,34 @@ def bench(
     allow_uncertified: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> BenchReport:
-    """Measure artifacts against each other, closed loop; preparing inputs is timed apart and added for end to end.
+    """Benchmark artifacts against each other in a closed loop.
+
+    The preparation of inputs is timed separately; end-to-end times are the sum of both.
 
     Args:
-        artifacts: folders. One that holds a graph that exits by itself takes part twice, as "NAME (one graph)" too.
-        images: uint8 [N, H, W, C], real ones; taken in one fixed permutation, again and again.
-        labels: int64 [N]; with them the accuracy on the images of the run is reported.
+        artifacts: folders. An artifact with one graph is also measured as "NAME (one graph)".
+        images: uint8 [N, H, W, C], real images; used in a fixed random order, in a cycle.
+        labels: int64 [N]; if given, accuracy is reported.
         settings: scenarios, threads, durations.
-        names: in the report, one for each artifact; default: the folders' names.
-        reference: the name that the others are compared with; default: the first.
-        originals: decoded images at their own size, from which preparation is timed; default: from ``images``, so that
-            nothing is resized.
-        source: where the images came from, for the report.
+        names: names in the report, one for each artifact; default: the names of the folders.
+        reference: name of the artifact that the others are compared with; default: the first.
+        originals: decoded images at their original size, for timing the preparation; default: ``images``, which need no
+            resizing.
+        source: the source of the images, for the report.
         command: what the user typed, for the report.
-        allow_uncertified: also run what an artifact's certificate does not cover, such as another device.
-        progress: told (rounds done, rounds in all).
+        allow_uncertified: also run what a certificate does not cover, such as another device.
+        progress: called with (rounds done, all rounds).
 
     Raises:
-        UsageError: no artifacts, more threads than this machine runs at once, two of one name, or (UnknownNameError) a
-            reference that is none of them.
-        InputError: no images, or a number of labels that differs.
+        UsageError: if there are no artifacts, names are not unique, or threads exceed what this machine runs at once.
+        UnknownNameError: if the reference is not among the artifacts.
+        InputError: if there are no images, or labels of another number.
     """
     check_threads(settings.threads)
     named = _named(artifacts, names)
-    reference = _known(reference or next(iter(named)), named)
+    reference = _check_reference(reference or next(iter(named)), named)
     _check(images, labels)
-    facts = machine()  # before the run: its own load must not count
+    facts = machine()  # before the run, whose own load must not count
     order = input_order(images)
     candidates = _open(named, images[order], originals, settings, allow_uncertified=allow_uncertified)
     in_order = None if labels is None else np.resize(labels[order], len(candidates[0].inputs))
@@ -96,12 +97,12 @@ def bench(
 
 
 def _prepared_from(images: npt.NDArray[np.uint8], originals: Sequence[Image.Image] | None) -> str:
-    """From what inputs were prepared, in words."""
+    """Describe the images from which inputs were prepared."""
     sizes = [images.shape[2:0:-1]] if originals is None else [image.size for image in originals]
     small, large = ("x".join(map(str, size)) for size in (min(sizes), max(sizes)))
     pixels = small if small == large else f"{small} to {large}"
     resized = "nothing is resized" if originals is None else "resized and cropped as the network wants it"
-    return f"from decoded images of {pixels} pixels (width x height), {resized}; decoding a file is not in it"
+    return f"from decoded images of {pixels} pixels (width x height), {resized}; decoding a file is not included"
 
 
 def _open(
@@ -135,7 +136,7 @@ def _open(
 def _run(
     candidates: Sequence[Candidate], settings: Bench, progress: Callable[[int, int], None] | None
 ) -> Iterator[tuple[list[Measurement], Scenario, int]]:
-    """Measure one scenario at one batch size after the other."""
+    """Yield the measurements of each scenario and batch size."""
     plan = _plan(settings)
     for done, (scenario, batch) in enumerate(plan):
         tick = _ticker(progress, done * settings.rounds, len(plan) * settings.rounds)
@@ -143,7 +144,7 @@ def _run(
 
 
 def _plan(settings: Bench) -> list[tuple[Scenario, int]]:
-    """The scenarios with their batch sizes: one image for single-stream, every size asked for offline."""
+    """Return the scenarios with their batch sizes: 1 for single-stream, all configured sizes for offline."""
     return [
         (scenario, batch)
         for scenario in settings.scenarios
@@ -176,14 +177,14 @@ def _named(artifacts: Sequence[str | Path], names: Sequence[str] | None) -> dict
     names = [path.resolve().name for path in paths] if names is None else names
     if not paths or len(set(names)) != len(paths) or len(names) != len(paths):
         raise UsageError(
-            f"{len(paths)} artifacts were given with the names {', '.join(names) or '(none)'}.",
-            allowed="one artifact or more, each with a name of its own",
+            f"{len(paths)} artifacts have the names {', '.join(names) or '(none)'}.",
+            allowed="one artifact or more, each with a unique name",
             next_step="give each artifact another name",
         )
     return dict(zip(names, paths, strict=True))
 
 
-def _known(reference: str, named: Mapping[str, Path]) -> str:
+def _check_reference(reference: str, named: Mapping[str, Path]) -> str:
     if reference not in named:
         raise UnknownNameError("artifacts of this benchmark", reference, named)
     return reference
@@ -194,13 +195,13 @@ def _check(images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64] | None) 
         raise InputError(
             f"The images have the shape {images.shape} and the type {images.dtype}.",
             allowed="uint8 [N, H, W, C] with at least one image",
-            next_step="give decoded images, not preprocessed ones",
+            next_step="pass decoded images, not preprocessed ones",
         )
     if labels is not None and labels.shape != images.shape[:1]:
         raise InputError(
             f"There are {len(images)} images and labels of shape {labels.shape}.",
             allowed=f"labels of shape ({len(images)},)",
-            next_step="give one label for each image, or none at all",
+            next_step="pass one label for each image, or none",
         )
 
 

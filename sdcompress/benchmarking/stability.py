@@ -1,4 +1,4 @@
-"""Reasons not to trust a measurement: scatter, slow calls, drift, a busy machine. None of them removes a sample."""
+"""Reasons to distrust a measurement: scatter, slow calls, drift, a busy machine. No sample is removed."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from sdcompress.benchmarking.stats import sample_floor
 
 __all__ = ["reasons"]
 
-_LARGEST_CV = 0.10
-_MOST_SLOW = 0.01
-_LARGEST_DRIFT = 0.05
+_MAX_CV = 0.10
+_MAX_SLOW = 0.01
+_MAX_DRIFT = 0.05
 
 
 def reasons(
@@ -25,16 +25,16 @@ def reasons(
     quota: float | None,
     busy_cores: float | None,
 ) -> tuple[str, ...]:
-    """Why these times are not stable; empty if they are.
+    """Return why times are not stable; empty if they are.
 
     Args:
-        times: ms of each call in order, shape [n].
-        same_work: whether every call does the same work. Where samples leave at different exits the times must
-            scatter, so only the drift is judged.
+        times: ms of each call in order, [n].
+        same_work: whether every call does the same work. If samples leave at different exits, times scatter, and only
+            drift is checked.
         threads: that the engine uses.
         cores: that this process may use.
-        quota: cores that the control groups allow, or None.
-        busy_cores: cores that other work kept busy just before the run.
+        quota: cores that the control groups allow; None without a limit.
+        busy_cores: cores that other work used just before the run.
     """
     texts = []
     if len(times) < sample_floor(50.0):
@@ -52,26 +52,22 @@ def reasons(
 def _scatter(times: npt.NDArray[np.float64]) -> list[str]:
     texts = []
     cv = float(times.std() / times.mean())
-    if cv > _LARGEST_CV:
-        texts.append(
-            f"times scatter by {cv * 100:.0f} % (standard deviation / mean), more than {_LARGEST_CV * 100:.0f} %"
-        )
+    if cv > _MAX_CV:
+        texts.append(f"times scatter by {cv * 100:.0f} % (standard deviation / mean), more than {_MAX_CV * 100:.0f} %")
     slow = float((times > 3.0 * np.median(times)).mean())
-    if slow > _MOST_SLOW:
-        texts.append(
-            f"{slow * 100:.1f} % of the calls took more than three medians, more than {_MOST_SLOW * 100:.0f} %"
-        )
+    if slow > _MAX_SLOW:
+        texts.append(f"{slow * 100:.1f} % of the calls took more than three medians, more than {_MAX_SLOW * 100:.0f} %")
     return texts
 
 
 def _drift(times: npt.NDArray[np.float64]) -> list[str]:
-    """The second half against the first, where the difference is more than chance (three standard errors)."""
+    """Compare both halves; a difference counts above 5 % and three standard errors."""
     half = len(times) // 2
     if half < 2:
         return []
     first, second = times[:half], times[half:]
     drift = float(second.mean() / first.mean() - 1.0)
     chance = math.hypot(float(first.std()) / math.sqrt(half), float(second.std()) / math.sqrt(len(second)))
-    if abs(drift) > _LARGEST_DRIFT and abs(float(second.mean() - first.mean())) > 3.0 * chance:
+    if abs(drift) > _MAX_DRIFT and abs(float(second.mean() - first.mean())) > 3.0 * chance:
         return [f"calls drifted by {drift * 100:+.0f} % from the first half to the second"]
     return []

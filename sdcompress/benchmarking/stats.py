@@ -1,9 +1,9 @@
-"""From measured times to honest figures: percentiles with sample floors, ratios with intervals.
+"""Statistics of measured times: percentiles with minimum sample sizes, and ratios with intervals.
 
-Sources: the sample floors are MLPerf's early-stopping rule at confidence 0.99 (Reddi et al. 2020 and the loadgen
-documentation); the intervals of percentiles are the order-statistic (binomial) intervals of David and Nagaraja, Order
-Statistics, 7.1; the bootstrap interval is widened for few rounds as in Hesterberg 2015 ("expanded percentile").
-Calls that follow each other are not fully independent, so the intervals of percentiles are a little too narrow.
+Minimum sample sizes follow the early-stopping rule of MLPerf at confidence 0.99 (Reddi et al. 2020, loadgen). Intervals
+of percentiles are order-statistic (binomial) intervals (David and Nagaraja, Order Statistics, 7.1). Bootstrap intervals
+are widened for few rounds ("expanded percentile", Hesterberg 2015). Consecutive calls are not fully independent, so
+that intervals of percentiles are slightly too narrow.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Ratio:
 
 @cache
 def sample_floor(percent: float) -> int:
-    """Samples below which a percentile says too little: fewer than two samples beyond it would not be rare (1 %).
+    """Return the minimum sample size of a percentile, by which two samples lie beyond it with 99 % probability.
 
     Args:
         percent: the percentile, 50 or more and below 100.
@@ -73,7 +73,7 @@ def sample_floor(percent: float) -> int:
 
 
 def percentile(ordered: Times, percent: float) -> Percentile:
-    """One percentile (nearest rank) with its 99 % interval, or None below the floor.
+    """Return a percentile (nearest rank) with its 99 % interval, without values below the minimum sample size.
 
     Args:
         ordered: sorted times, ms, shape [n].
@@ -90,11 +90,11 @@ def percentile(ordered: Times, percent: float) -> Percentile:
 
 
 def latency(times: Times, percents: tuple[float, ...]) -> Latency:
-    """Summarise every call; nothing is trimmed.
+    """Summarise all calls; none is trimmed.
 
     Args:
         times: ms of each call in order, shape [n], n at least 1.
-        percents: the percentiles wanted.
+        percents: the percentiles to report.
     """
     ordered = np.sort(times)
     mean = float(ordered.mean())
@@ -110,9 +110,9 @@ def latency(times: Times, percents: tuple[float, ...]) -> Latency:
 
 
 def ratio_of_medians(reference: list[Times], other: list[Times], *, seed: int = 0) -> Ratio:
-    """Median of the reference's times / median of the other's, with a bootstrap interval over the rounds.
+    """Return median of the reference / median of the other, with a bootstrap interval over rounds.
 
-    Rounds, not calls, are drawn with replacement, the same ones for both: calls of one round share the machine's mood.
+    Rounds are resampled, not calls, and the same rounds for both: calls of one round share the state of the machine.
 
     Args:
         reference: times of the reference, one array for each interleaved round.
@@ -127,12 +127,12 @@ def ratio_of_medians(reference: list[Times], other: list[Times], *, seed: int = 
 
 
 def ratio_of_means(reference: list[Times], other: list[Times], *, seed: int = 0) -> Ratio:
-    """Mean of the reference's times / mean of the other's; otherwise as :func:`ratio_of_medians`."""
+    """Return mean of the reference / mean of the other, with an interval as in :func:`ratio_of_medians`."""
     return ratio_of_sums([reference], [other], seed=seed)
 
 
 def ratio_of_sums(reference: list[list[Times]], other: list[list[Times]], *, seed: int = 0) -> Ratio:
-    """As :func:`ratio_of_means` for what consists of parts that were timed apart: their means are added.
+    """Return the ratio of sums of means, for work whose parts were timed separately.
 
     Args:
         reference: for each part, one array for each interleaved round.
@@ -146,14 +146,14 @@ def ratio_of_sums(reference: list[list[Times]], other: list[list[Times]], *, see
 
 
 def verdict(ratio: Ratio) -> Literal["faster", "slower", "no difference"]:
-    """What may be said of a speed-up: 'no difference' where its interval holds 1."""
+    """Return the verdict on a speed-up; "no difference" if its interval contains 1."""
     if ratio.low > 1.0:
         return "faster"
     return "slower" if ratio.high < 1.0 else "no difference"
 
 
 def _summed_means(parts: list[list[Times]], weights: npt.NDArray[np.int64]) -> Times:
-    """The sum over the parts of their mean, for each draw of rounds, [draws]; weights [draws, rounds]."""
+    """Return the sum of the means of the parts for each resample, [draws]; weights [draws, rounds]."""
     sums = np.zeros(len(weights))
     for rounds in parts:
         total = weights @ np.array([times.sum() for times in rounds])
@@ -162,7 +162,7 @@ def _summed_means(parts: list[list[Times]], weights: npt.NDArray[np.int64]) -> T
 
 
 class _Pool:
-    """The times of all rounds, sorted once, so that the median of any draw of rounds is one cumulative sum."""
+    """Times of all rounds, sorted once, so that the median of a resample is one cumulative sum."""
 
     def __init__(self, rounds: list[Times]) -> None:
         times = np.concatenate(rounds)
@@ -171,13 +171,13 @@ class _Pool:
         self._round = np.repeat(np.arange(len(rounds)), [len(times) for times in rounds])[order]
 
     def median(self, counts: npt.NDArray[np.int64]) -> float:
-        """The median (nearest rank) where round r counts ``counts[r]`` times."""
+        """Return the median (nearest rank) with round r counted ``counts[r]`` times."""
         reached = np.cumsum(counts[self._round])
         return float(self._times[np.searchsorted(reached, math.ceil(reached[-1] / 2))])
 
 
 def _drawn(rounds: int, seed: int) -> npt.NDArray[np.int64]:
-    """How often each round is drawn in each resample, [resamples, rounds]."""
+    """Return how often each round is drawn in each resample, [resamples, rounds]."""
     return np.random.default_rng(seed).multinomial(rounds, [1.0 / rounds] * rounds, size=_RESAMPLES)
 
 
@@ -190,7 +190,7 @@ def _interval(value: float, draws: Times, rounds: int) -> Ratio:
 
 @cache
 def _student_quantile(tail: float, freedom: int) -> float:
-    """The (negative) quantile of Student's t with ``freedom`` degrees, by integrating its density from 0."""
+    """Return the negative quantile of Student's t with ``freedom`` degrees, by integrating its density from 0."""
     scale = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(freedom * math.pi)
     x = np.linspace(0.0, 100.0, 400_001)
     density = scale * (1.0 + x**2 / freedom) ** (-(freedom + 1) / 2)
@@ -199,7 +199,7 @@ def _student_quantile(tail: float, freedom: int) -> float:
 
 
 def _order_interval(n: int, p: float) -> tuple[int, int]:
-    """Indices l <= u of sorted samples between which the p-quantile lies with the confidence asked, at least."""
+    """Return indices l <= u of sorted samples that enclose the p-quantile with at least 99 % confidence."""
     k = np.arange(n + 1)
     log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, n + 1)))])
     log_mass = log_factorial[n] - log_factorial - log_factorial[::-1] + k * math.log(p) + (n - k) * math.log1p(-p)

@@ -1,4 +1,4 @@
-"""Time engines in turns, so that what slows the machine down slows all of them."""
+"""Time engines in interleaved rounds, so that changes of the machine affect all of them."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import numpy as np
 
 from sdcompress.benchmarking.candidate import split
 from sdcompress.benchmarking.clock import TimedCall, no_collection
-from sdcompress.policies._base import Float
+from sdcompress.modalities import Inputs
 from sdcompress.runtime.engine import Engine
 
 __all__ = ["take_turns"]
 
-_BATCHES = 4  # of different inputs: enough that no call sees those of the one before
+_BATCHES = 4  # distinct inputs, so that no call reuses those of the call before
 
 
 def take_turns(
     engines: Sequence[Engine],
-    inputs: Float,
+    inputs: Inputs,
     batch: int,
     *,
     rounds: int,
@@ -27,21 +27,21 @@ def take_turns(
     warm_up_ms: float,
     progress: Callable[[int], None] | None = None,
 ) -> list[TimedCall]:
-    """Time all engines to their last exit, host to host, in rounds that go back and forth.
+    """Time all engines up to their last exit, host to host, in rounds of alternating direction.
 
     Args:
         engines: E of them.
-        inputs: float32 [N, C, H, W], repeated as often as is needed.
-        batch: images a call.
-        rounds: in which each takes its turn; 2 at least.
-        seconds: of one turn, which is one call at least.
-        warm_up_ms: of each engine, ten calls at least.
+        inputs: N of them, repeated as needed.
+        batch: samples in a call.
+        rounds: number of rounds, at least 2.
+        seconds: of one turn, at least one call.
+        warm_up_ms: of each engine, at least ten calls.
         progress: called with the rounds done.
 
     Returns:
-        E lanes with the times of every round.
+        E timed calls with the times of every round.
     """
-    parts = split(np.resize(inputs, (_BATCHES * batch, *inputs.shape[1:])), batch)
+    parts = split(inputs[np.arange(_BATCHES * batch) % len(inputs)], batch)
     timed_calls = [TimedCall(partial(engine.forced, exit=-1), parts) for engine in engines]
     for timed_call in timed_calls:
         timed_call.warm_up(warm_up_ms)

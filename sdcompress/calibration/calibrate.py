@@ -182,7 +182,7 @@ def _exact(settings: recipe.Calibrate, task: Task) -> bool:
 
 def _check_targets(task: Task, samples: Samples) -> None:
     try:
-        task.check_targets(samples.labels)
+        task.check_targets(samples.targets)
     except DataError as error:
         raise DataError(
             error.found,
@@ -193,7 +193,7 @@ def _check_targets(task: Task, samples: Samples) -> None:
 
 def _check_strata(manifest: Manifest, task: Task, samples: Samples, settings: recipe.Calibrate) -> None:
     seed = seed_of(fingerprint_of(manifest, samples), graphs_digest(manifest))
-    strata = strata_of(task, samples.labels[draw_parts(len(samples), seed).certify])
+    strata = strata_of(task, samples.targets[draw_parts(len(samples), seed).certify])
     drop, delta = smallest_drop(settings)
     target = f"a drop of {drop:.2%} with a confidence of {settings.confidence:.4g}"
     check_strata(strata, task, least_to_certify(drop, delta), target)
@@ -235,7 +235,7 @@ def _choose(
     fitted, signals, loss = fit_policy(engine, samples, settings, times, progress)
     evidence, policy = fitted.evidence(signals, loss), fitted.policy
     thresholds = choose_thresholds(evidence.scores, loss, times, settings.max_drop, shared=policy.shared)
-    warn_of_strata(evidence, task.strata(samples.labels), thresholds, task=task, max_drop=settings.max_drop)
+    warn_of_strata(evidence, task.strata(samples.targets), thresholds, task=task, max_drop=settings.max_drop)
     chosen = Policy(
         kind=settings.policy,
         parameters=policy.parameters,

@@ -116,7 +116,7 @@ def run_two_parts(
     )
     evidence = with_strata(evidence, engine.task, held, settings)
     times = stage_times(engine, manifest, samples)
-    return TwoParts(fingerprint, seed, tuning, evidence, held.labels, times, engine.where)
+    return TwoParts(fingerprint, seed, tuning, evidence, held.targets, times, engine.where)
 
 
 def certified_policy(

@@ -68,7 +68,7 @@ def observe(
         progress: called with (samples done, all samples).
     """
     signals = exit_signals(engine, samples, temperatures, labelled=not unlabelled, progress=progress)
-    against = signals[-1].decision if unlabelled else samples.labels
+    against = signals[-1].decision if unlabelled else samples.targets
     return signals, losses_of(engine.task, signals, against)
 
 
@@ -109,7 +109,7 @@ def fit_policy(
         count = min(len(samples), _TEMPERATURE_SAMPLES, max(1, _TEMPERATURE_VALUES // math.prod(task.output_shape)))
         few = Subset(samples, np.linspace(0, len(samples) - 1, count).astype(np.int64))
         temperatures = _temperatures(
-            kind, exit_outputs(engine, few), few.labels, stage_ms, settings.max_drop, task=task
+            kind, exit_outputs(engine, few), few.targets, stage_ms, settings.max_drop, task=task
         )
     signals, loss = observe(engine, samples, temperatures, unlabelled=settings.unlabelled, progress=progress)
     return FittedPolicy(temperatures, kind.fit(signals, loss)), signals, loss

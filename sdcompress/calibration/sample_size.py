@@ -108,7 +108,7 @@ def _smallest(samples: Samples, task: Task, settings: recipe.Calibrate) -> tuple
     """The smallest stratum in words and its share of the samples; (None, 1) where the drop is not for strata."""
     if settings.per != "stratum":
         return None, 1.0
-    counts = np.bincount(strata_of(task, samples.labels), minlength=len(task.strata_names))
+    counts = np.bincount(strata_of(task, samples.targets), minlength=len(task.strata_names))
     smallest = int(counts.argmin())
     # a stratum that is not there: as if it had one sample, so that the number says how far away it is
     share = max(1, int(counts[smallest])) / len(samples)

@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from sdcompress.data.samples import Samples
+from sdcompress.modalities import Inputs
 from sdcompress.policies._base import ExitPolicy, Signals
 from sdcompress.runtime.cascade import CascadeEngine
-from sdcompress.runtime.engine import Engine, Float
+from sdcompress.runtime.engine import Engine
 from sdcompress.runtime.gate import gates
 from sdcompress.schema.manifest import Manifest, Policy, StageTimes, Tensor
 
@@ -116,13 +117,13 @@ def decision_ms(policy: ExitPolicy, signals: Sequence[Signals]) -> tuple[float, 
     return tuple(found)
 
 
-def _inputs(engine: Engine, samples: Samples, count: int) -> Float:
+def _inputs(engine: Engine, samples: Samples, count: int) -> Inputs:
     """Inputs of real images; the same again where there are too few."""
     chosen = np.linspace(0, len(samples) - 1, min(count, len(samples))).astype(np.int64)
-    return np.resize(engine.preprocess(samples.images(chosen)), (count, *engine.image))
+    return engine.modality.collate(samples.examples(chosen))[np.arange(count) % len(chosen)]
 
 
-def _reached(engine: Engine, inputs: Float, rows: int, seconds: float) -> npt.NDArray[np.float64]:
+def _reached(engine: Engine, inputs: Inputs, rows: int, seconds: float) -> npt.NDArray[np.float64]:
     """Milliseconds until each exit, [E], with so many rows; see ``stage_ms``."""
     exits, batches, order = len(engine.exit_names), len(inputs) // rows, np.random.default_rng(0)
     rounds: list[list[int]] = []
@@ -156,7 +157,7 @@ def _numpy_move_ms(border: Sequence[Tensor]) -> float:
     return float(np.median(took[_WARMUP_ROUNDS:])) / _MOVED / 1e6
 
 
-def _nanoseconds(engine: Engine, inputs: Float, position: int) -> int:
+def _nanoseconds(engine: Engine, inputs: Inputs, position: int) -> int:
     start = perf_counter_ns()
     engine.forced(inputs, position)
     return perf_counter_ns() - start

@@ -77,7 +77,7 @@ def with_strata(evidence: Evidence, task: Task, samples: Samples, settings: reci
     """The evidence of these samples, with their strata where the bounds shall hold in each."""
     if settings.per != "stratum":
         return evidence
-    return replace(evidence, strata=strata_of(task, samples.labels).astype(np.int32))
+    return replace(evidence, strata=strata_of(task, samples.targets).astype(np.int32))
 
 
 def collect(
@@ -106,7 +106,7 @@ def collect(
     decisions = reference.decisions(samples, labelled=not unlabelled, progress=second)
     if unlabelled:
         loss = losses_of(engine.task, signals, decisions)
-    against = decisions if unlabelled else samples.labels
+    against = decisions if unlabelled else samples.targets
     return replace(fitted.evidence(signals, loss), reference_loss=engine.task.loss(decisions, against))
 
 

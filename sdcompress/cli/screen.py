@@ -81,7 +81,7 @@ def bar(what: str) -> Iterator[Callable[..., None]]:
 
 def epoch_line(metrics: dict[str, float]) -> None:
     """The metrics of an epoch, above the bar."""
-    scores = [f"{k.partition('/')[2]} {v:.2%}" for k, v in metrics.items() if k.startswith("val_accuracy/")]
+    scores = [f"{k.partition('/')[2]} {v:.2%}" for k, v in metrics.items() if k.startswith("val_")]
     text = f"epoch {metrics['epoch']:3.0f}  loss {metrics['loss']:.4f}"
     text += "  validation: " + ", ".join(scores) if scores else ""
     messages.print(printable(text), highlight=False, markup=False)

@@ -42,7 +42,7 @@ def load(
         trust_modules: the user's word.
 
     Raises:
-        UsageError: if a stored recipe names a function that is not trusted, see ``sdcompress.own_code``.
+        UsageError: if a stored recipe names a function that is not trusted, see ``sdcompress.user_code``.
         UnknownNameError: if there is no such source.
         MissingExtraError: if it needs a package that is not installed.
         RecipeError: if nothing is left to train on, or the user's function returns something else.
@@ -51,7 +51,7 @@ def load(
     # inside: importing a room stays light (no numpy), so that names can be listed quickly
     from sdcompress import registry
     from sdcompress.data.assemble import assemble
-    from sdcompress.own_code import check_trusted
+    from sdcompress.user_code import check_trusted
 
     if stored_in is not None and ":" in spec.name:
         check_trusted(stored_in, spec.name, {}, trust=trust_modules)

@@ -31,11 +31,11 @@ class _Part:
     gone: Labels
 
     @property
-    def labels(self) -> Labels:
-        return self.whole.labels[self.indices]
+    def targets(self) -> Labels:
+        return self.whole.targets[self.indices]
 
     def hold_out(self, count: int, *seed: int) -> tuple[_Part, _Part]:
-        stay, held = hold_out(self.labels, count, seed=seed)
+        stay, held = hold_out(self.targets, count, seed=seed)
         return replace(self, indices=self.indices[stay]), replace(self, indices=self.indices[held])
 
     @property
@@ -55,7 +55,7 @@ class _Part:
         Raises:
             RecipeError: if a class has no other image.
         """
-        kept, labels, indices = self.kept, self.labels, self.indices.copy()
+        kept, labels, indices = self.kept, self.targets, self.indices.copy()
         for at in np.flatnonzero(~kept):
             others = np.flatnonzero(kept & (labels == labels[at]))
             if len(others) == 0:
@@ -98,7 +98,7 @@ def assemble(spec: recipe.Data, source: Source, *, seed: int) -> Dataset:
         train=train,
         val=val,
         test=test,
-        classes=source.classes,
+        outputs=source.outputs,
         preprocess=source.preprocess,
         fingerprint=_fingerprint(spec.name, source, source.digest, parts, spec.without),
         layout=_fingerprint(spec.name, source, source.names or source.digest, parts),
@@ -132,22 +132,22 @@ def _check(name: str, split: str, samples: Samples, source: Source) -> None:
         raise DataError(
             f"The {shown} split of '{name}' holds no image.", next_step="check the folder that the data lie in"
         )
-    if len(source.classes) < 2:
+    if len(source.outputs) < 2:
         raise DataError(
-            f"'{name}' has {len(source.classes)} class: there is nothing to tell apart.",
+            f"'{name}' has {len(source.outputs)} class: there is nothing to tell apart.",
             allowed="2 classes or more",
             next_step="check the folder that the data lie in",
         )
-    low, high = int(samples.labels.min()), int(samples.labels.max())
-    if low < 0 or high >= len(source.classes):
+    low, high = int(samples.targets.min()), int(samples.targets.max())
+    if low < 0 or high >= len(source.outputs):
         raise DataError(
             f"The {shown} labels of '{name}' reach from {low} to {high}.",
-            allowed=f"0 to {len(source.classes) - 1}: it has {len(source.classes)} classes",
+            allowed=f"0 to {len(source.outputs) - 1}: it has {len(source.outputs)} classes",
             next_step="check the file that holds the labels",
         )
     gone = source.left_out.get(split, ())
     first = next((position for position in range(len(samples)) if position not in gone), 0)
-    channels = samples.images(np.array([first])).shape[3]
+    channels = samples.examples(np.array([first])).shape[3]
     if channels != source.preprocess.channels:
         raise DataError(
             f"The {shown} images of '{name}' have {channels} channels, its preprocessing {source.preprocess.channels}.",
@@ -177,9 +177,9 @@ def _fingerprint(
     name: str, source: Source, content: str, parts: dict[str, _Part], without: tuple[str, ...] = ()
 ) -> str:
     digest = hashlib.sha256()
-    for text in (name, *source.classes, source.preprocess.model_dump_json(), content, *sorted(without)):
+    for text in (name, *source.outputs, source.preprocess.model_dump_json(), content, *sorted(without)):
         digest.update(text.encode() + b"\0")
     for split, part in parts.items():
         digest.update(split.encode() + b"\0")
-        digest.update(part.indices.astype("<i8").tobytes() + part.labels.astype("<i8").tobytes())
+        digest.update(part.indices.astype("<i8").tobytes() + part.targets.astype("<i8").tobytes())
     return digest.hexdigest()

@@ -29,7 +29,7 @@ class Samples(Protocol):
     """A sequence of labelled images, in memory or decoded when asked for."""
 
     @property
-    def labels(self) -> Labels:
+    def targets(self) -> Labels:
         """All labels, [N], in 0..K-1."""
 
     @property
@@ -38,7 +38,7 @@ class Samples(Protocol):
 
     def __len__(self) -> int: ...
 
-    def images(self, indices: Labels) -> Images:
+    def examples(self, indices: Labels) -> Images:
         """The images at these positions, [b, H, W, C], C 1 (grey) or 3 (RGB), resized and cropped already.
 
         Raises:
@@ -74,7 +74,7 @@ class ArraySamples:
         self._labels = labels.astype(np.int64)
 
     @property
-    def labels(self) -> Labels:
+    def targets(self) -> Labels:
         """All labels, [N]."""
         return self._labels
 
@@ -86,7 +86,7 @@ class ArraySamples:
     def __len__(self) -> int:
         return len(self._images)
 
-    def images(self, indices: Labels) -> Images:
+    def examples(self, indices: Labels) -> Images:
         """The images at these positions, [b, H, W, C]: a copy."""
         return self._images[indices]
 
@@ -101,10 +101,10 @@ class Subset:
 
     def __init__(self, samples: Samples, indices: Labels) -> None:
         self._samples, self._indices = samples, indices
-        self._labels = samples.labels[indices]
+        self._labels = samples.targets[indices]
 
     @property
-    def labels(self) -> Labels:
+    def targets(self) -> Labels:
         """The chosen labels, [n]."""
         return self._labels
 
@@ -120,9 +120,9 @@ class Subset:
         """The images at these positions at their own size, if they are kept so."""
         return originals(self._samples, self._indices[indices])
 
-    def images(self, indices: Labels) -> Images:
+    def examples(self, indices: Labels) -> Images:
         """The images at these positions of the subset, [b, H, W, C]."""
-        return self._samples.images(self._indices[indices])
+        return self._samples.examples(self._indices[indices])
 
     def problem(self, position: int) -> tuple[str, str] | None:
         """The name of an image that cannot be used and why, as far as its file's header and end tell; else None."""
@@ -156,7 +156,7 @@ class Dataset:
         train: what may be learnt from.
         val: held out for decisions (exit thresholds, model choice); empty if the recipe says ``validation: 0``.
         test: held out for the reported figures.
-        classes: K names; a label is a position in it.
+        outputs: names of what the network's outputs stand for: of K classes, a target is a position in it.
         preprocess: from any image to the network's input. Samples are past its geometry, not past its normalisation.
         fingerprint: SHA-256 over name, classes, preprocessing, labels, content and split.
         layout: the same over the names of the samples in the place of their content: it stays where a file is lost.
@@ -166,7 +166,7 @@ class Dataset:
     train: Samples
     val: Samples
     test: Samples
-    classes: tuple[str, ...]
+    outputs: tuple[str, ...]
     preprocess: Preprocess
     fingerprint: str
     layout: str = ""
@@ -174,13 +174,13 @@ class Dataset:
     @property
     def image(self) -> tuple[int, int, int]:
         """Channels, height and width of the network's input."""
-        height, width, channels = self.train.images(np.zeros(1, np.int64)).shape[1:]
+        height, width, channels = self.train.examples(np.zeros(1, np.int64)).shape[1:]
         return channels, height, width
 
     @property
     def task(self) -> Task:
         """What the targets mean."""
-        return tasks.build("classification", self.classes, {})
+        return tasks.build("classification", self.outputs, {})
 
     @property
     def modality(self) -> Modality:

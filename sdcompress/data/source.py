@@ -26,7 +26,7 @@ class Source:
     """A data set as published.
 
     Attributes:
-        classes: K names, in the order of the labels.
+        outputs: K names, in the order of the targets.
         preprocess: from an image to the network's input; the samples are past its geometry.
         train: training samples.
         digest: SHA-256 of what the samples are made of (pixels, or paths and sizes of files).
@@ -37,7 +37,7 @@ class Source:
             are never asked for.
     """
 
-    classes: tuple[str, ...]
+    outputs: tuple[str, ...]
     preprocess: Preprocess
     train: Samples
     digest: str
@@ -48,7 +48,7 @@ class Source:
 
 
 def array_source(
-    classes: tuple[str, ...],
+    outputs: tuple[str, ...],
     preprocess: Preprocess,
     train: tuple[Images, Labels],
     test: tuple[Images, Labels] | None = None,
@@ -56,7 +56,7 @@ def array_source(
     """A source of images that lie in memory at their own size.
 
     Args:
-        classes: K names.
+        outputs: K names.
         preprocess: its geometry is applied here.
         train: images uint8 [N, H, W, C] and labels [N].
         test: the same, if the set has a test split.
@@ -65,7 +65,7 @@ def array_source(
     for images, _ in filter(None, (train, test)):
         digest.update(repr(images.shape).encode() + np.ascontiguousarray(images).tobytes())
     return Source(
-        classes=classes,
+        outputs=outputs,
         preprocess=preprocess,
         train=_fitted(*train, preprocess),
         test=_fitted(*test, preprocess) if test is not None else None,
@@ -125,8 +125,8 @@ class _Resized:
         self._samples, self._preprocess = samples, preprocess
 
     @property
-    def labels(self) -> Labels:
-        return self._samples.labels
+    def targets(self) -> Labels:
+        return self._samples.targets
 
     @property
     def in_memory(self) -> bool:
@@ -135,18 +135,18 @@ class _Resized:
     def __len__(self) -> int:
         return len(self._samples)
 
-    def images(self, indices: Labels) -> Images:
-        return np.stack([geometry(image, self._preprocess) for image in self._samples.images(indices)])
+    def examples(self, indices: Labels) -> Images:
+        return np.stack([geometry(image, self._preprocess) for image in self._samples.examples(indices)])
 
     def originals(self, indices: Labels) -> list[Images]:
-        return list(self._samples.images(indices))
+        return list(self._samples.examples(indices))
 
 
 class _ResizedAtOnce(ArraySamples):
     """Samples whose geometry was applied when they were made."""
 
     def __init__(self, resized: _Resized) -> None:
-        super().__init__(resized.images(np.arange(len(resized))), resized.labels)
+        super().__init__(resized.examples(np.arange(len(resized))), resized.targets)
         self._resized = resized
 
     def originals(self, indices: Labels) -> list[Images]:

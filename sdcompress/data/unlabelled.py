@@ -126,7 +126,7 @@ class UnlabelledImages(DecodedSamples):
 def _digests(samples: Samples, progress: Progress | None) -> Iterator[bytes]:
     for start in range(0, len(samples), _BATCH):
         rows = np.arange(start, min(start + _BATCH, len(samples)))
-        for image in samples.images(rows):
+        for image in samples.examples(rows):
             yield hashlib.sha256(image.tobytes()).digest()
         if progress:
             progress(int(rows[-1]) + 1, len(samples))

@@ -92,7 +92,7 @@ class PolicyComparison:
 
     def add(self, before: Prediction, after: Prediction, labels: Labels) -> None:
         """Take in a batch of the same images in both ways, and their labels [B]."""
-        answers = [prediction.logits.argmax(axis=1) for prediction in (before, after)]
+        answers = [prediction.outputs.argmax(axis=1) for prediction in (before, after)]
         self._batches.append(
             _Leaving(
                 before.exit_index, after.exit_index,

@@ -13,7 +13,7 @@ from sdcompress.data.samples import Samples
 from sdcompress.errors import DataError, VerificationError
 from sdcompress.evaluation.paired import digest_of_targets, pack
 from sdcompress.evaluation.strata import balanced_score, confusion, stratum_scores
-from sdcompress.modalities._geometry import normalise
+from sdcompress.modalities import Inputs
 from sdcompress.policies._base import Float, Signals
 from sdcompress.runtime.engine import Engine
 from sdcompress.schema.report import ENSEMBLE, Evaluation, ExitScore, PolicyScore
@@ -153,7 +153,7 @@ def evaluate(
     rows = [_Row.joined(row) for row in zip(*parts, strict=True)]
     loss = np.concatenate([part.loss for part in decided])
     exit_index = _joined([part.exit_index for part in decided])
-    strata, names = task.strata(samples.labels), task.strata_names
+    strata, names = task.strata(samples.targets), task.strata_names
     decided_strata = _joined([part.strata for part in decided])
     last_loss = None if exit_index is None else rows[len(engine.exit_names) - 1].loss
     scores = () if strata is None else stratum_scores(names, strata, loss, last_loss)
@@ -173,7 +173,7 @@ def evaluate(
         strata=scores,
         confusion=() if strata is None or decided_strata is None else confusion(strata, decided_strata, len(names)),
         losses=pack(loss),
-        targets_sha256=digest_of_targets(samples.labels),
+        targets_sha256=digest_of_targets(samples.targets),
     )
 
 
@@ -184,11 +184,11 @@ def _rows(task: Task, outputs: Float, targets: Array) -> list[_Row]:
     return [_Row(task.loss(task.decide(each), targets), task.measures(each, targets)) for each in scored]
 
 
-def _decided(engine: Engine, inputs: Float, last_outputs: Float, targets: Array) -> _Decided:
+def _decided(engine: Engine, inputs: Inputs, last_outputs: Float, targets: Array) -> _Decided:
     task, exit_index = engine.task, None
     if engine.policy is not None:
         prediction = engine(inputs)
-        last_outputs, exit_index = prediction.logits, prediction.exit_index
+        last_outputs, exit_index = prediction.outputs, prediction.exit_index
     decisions = task.decide(last_outputs)
     return _Decided(task.loss(decisions, targets), exit_index, task.strata(decisions))
 
@@ -223,7 +223,7 @@ def _policy_score(engine: Engine, exit_index: Exits, loss: Float) -> PolicyScore
 
 def batches(
     engine: Engine, samples: Samples, batch: int, progress: Progress | None = None, *, labelled: bool = True
-) -> Iterator[tuple[Float, Array]]:
+) -> Iterator[tuple[Inputs, Array]]:
     """Inputs and targets, batch by batch, once both are known to fit the network.
 
     Args:
@@ -239,18 +239,10 @@ def batches(
     if len(samples) == 0:
         raise DataError("There are no samples to measure on.", next_step="choose a split or a data set that has some")
     if labelled:
-        engine.task.check_targets(samples.labels)
-    channels, height, width = engine.image
+        engine.task.check_targets(samples.targets)
     for start in range(0, len(samples), batch):
         rows = np.arange(start, min(start + batch, len(samples)))
-        images = samples.images(rows)
-        if images.shape[1:] != (height, width, channels):
-            raise DataError(
-                f"The images are {'x'.join(map(str, images.shape[1:]))} (height x width x channels).",
-                allowed=f"{height}x{width}x{channels}, the size that the network was trained at",
-                next_step="load the data set with the recipe of the network (data.image_size)",
-            )
-        yield normalise(images, engine.preprocess_spec), samples.labels[rows]
+        yield engine.modality.collate(samples.examples(rows)), samples.targets[rows]
         if progress:
             progress(int(rows[-1]) + 1, len(samples))
 

@@ -61,7 +61,7 @@ def predict(
     """
     listed = tuple(files)
     # the first calls load codecs and prepare buffers, which is no image's time
-    engine(np.zeros((1, *engine.image), np.float32))
+    engine(engine.modality.collate(np.stack([next(iter(engine.modality.unusual().values()))])))
     with contextlib.suppress(InputError):
         engine.preprocess(listed[:1])
     predictions = []
@@ -84,8 +84,8 @@ def _predicted(engine: Engine, file: Path, top: int) -> FilePrediction:
     prepared = perf_counter()
     prediction = engine(inputs)
     ended = perf_counter()
-    if not np.isfinite(prediction.logits).all():
-        return FilePrediction(file=str(file), error="The network's logits are not finite.")
+    if not np.isfinite(prediction.outputs).all():
+        return FilePrediction(file=str(file), error="The network's outputs are not finite.")
     return FilePrediction(
         file=str(file),
         top=tuple(ClassProbability(label=label, probability=share) for label, share in prediction.top(top)[0]),

@@ -86,7 +86,7 @@ class TrainedModel:
             trust_modules: import the module that the recipe's data names, also where nothing was trained on it here.
 
         Raises:
-            UsageError: if the data is a function of a module that is not trusted, see ``sdcompress.own_code``.
+            UsageError: if the data is a function of a module that is not trusted, see ``sdcompress.user_code``.
             DataError: if it is not there or is not the same: its validation images may have been trained on.
         """
         spec = self.recipe.data.at(data_dir, download=download)

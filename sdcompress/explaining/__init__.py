@@ -1,1 +1,1 @@
-"""What an artifact's exits do on a split and on this machine, and whether leaving early pays there."""
+"""Explain an artifact: score and time of its exits on this machine, and whether early exit pays."""

@@ -1,4 +1,4 @@
-"""Explain an artifact: run its exits over a split, measure its stages here, and say whether early exit pays."""
+"""Explain an artifact: run its exits on a split, time its stages, and say whether early exit pays."""
 
 from __future__ import annotations
 
@@ -44,25 +44,25 @@ def explain(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Explanation:
-    """Say what an artifact's exits do on a split and what they cost here, and whether leaving early pays.
+    """Measure score and time of the exits of an artifact, and write an explanation.
 
-    Writes explain.json, explain.md and explain.html into a folder; docs/explain.md says what each figure is.
+    Writes explain.json, explain.md and explain.html. docs/explain.md defines each figure.
 
     Args:
-        artifact: of any layout; with a policy, or without one.
-        out: the folder.
-        split: the samples that are explained; the path of thresholds is made on validation either way.
-        data_dir: where the data lies, if elsewhere than in the recipe.
-        threads: of the engine, also while the stages are measured.
+        artifact: of any layout, with or without a policy.
+        out: the output folder.
+        split: the split to explain. The path of thresholds is always chosen on validation.
+        data_dir: the folder of the data, if another than in the recipe.
+        threads: of the engine, also while stages are timed.
         command: what the user typed, for the record.
-        overwrite: replace an explanation that is there.
+        overwrite: replace an existing explanation.
         progress: called with (samples done, all samples).
 
     Raises:
-        UsageError: if the folder holds a checkpoint.
-        OutputExistsError: if ``out`` holds an explanation.
+        UsageError: if the folder is a checkpoint.
+        OutputExistsError: if ``out`` already holds an explanation.
         MissingExtraError: the extra 'report' is not installed.
-        ArtifactError, DataError: if the artifact or the data is not intact.
+        ArtifactError, DataError: if the artifact or the data is damaged.
     """
     check_ready(Explanation, out, overwrite=overwrite)
     record = explanation(
@@ -81,15 +81,15 @@ def explanation(
     command: str = "",
     progress: Progress | None = None,
 ) -> Explanation:
-    """What ``explain`` writes, with the same arguments and errors.
+    """Return what ``explain`` writes, with the same arguments and errors.
 
-    The path of thresholds is made on the validation split and shown on ``split``. Where that is the validation split
-    itself, or the data has none, both are one, which flatters the path; ``curve_split`` says so.
+    The path of thresholds is chosen on the validation split and evaluated on ``split``. If both are the same split, the
+    figures of the path are optimistic; ``curve_split`` names the split.
     """
     trained = _artifact(artifact)
     opened, engine, dataset = open_artifact(artifact), trained.engine(threads=threads), trained.dataset(data_dir)
     manifest, samples = opened.manifest, dataset.split(split)
-    # in the layout 'all' one graph computes every exit: leaving saves nothing
+    # in the layout 'all' one graph computes every exit, so that early exit saves nothing
     has_curve = manifest.layout != "all" and len(manifest.exits) > 1
     path_samples = _validation(dataset) if has_curve and split == "test" else None
     total = len(samples) + len(path_samples or ())
@@ -156,7 +156,7 @@ def _artifact(folder: Path) -> TrainedModel:
     trained = open_trained_model(folder)
     if trained.kind == "checkpoint":
         raise UsageError(
-            f"'{folder}' is a checkpoint; what its exits cost is decided by the graphs that are exported.",
+            f"'{folder}' is a checkpoint. The time of exits is a property of exported graphs.",
             allowed="an artifact",
             next_step=f"sdcompress export {folder} --layout cascade --out FOLDER, and explain FOLDER",
         )
@@ -176,5 +176,5 @@ def _risk(opened: Artifact, timing: Timing | None, task: Task) -> Risk | None:
     if certificate is None or policy is None or timing is None:
         return None
     if policy.max_drop not in {level.max_drop for level in certificate.levels}:
-        return None  # allowed without early exit: then no target drop was tested
-    return risk(certificate, policy, opened.evidence(), timing.decided, task)
+        return None  # without early exit a policy may name a risk that was not tested
+    return risk(certificate, policy, opened.evidence(), timing.reach_ms_with_decisions, task)

@@ -1,4 +1,4 @@
-"""The figures of an explanation, from the losses of every exit and what it costs to get there."""
+"""The figures of an explanation, computed from the losses of all exits and the times to reach them."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ Exits = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class ExitAnalysis:
-    """N samples under E exits of one artifact.
+    """Figures of the E exits of one artifact on N samples.
 
     Attributes:
         names: of the exits.
-        macs: float64 [E], until each exit, for one sample.
-        thresholds: [E-1], of the artifact's policy; None without one.
+        macs: float64 [E], MACs of one sample up to each exit.
+        thresholds: [E-1], of the policy of the artifact; None without one.
         shared: whether the policy has one threshold for all exits.
-        outcomes: scores and losses of the samples.
-        timing: what they cost; None where leaving early saves nothing (the layout ``all``).
+        outcomes: scores and losses of the exits on the samples.
+        timing: times up to the exits; None for the layout ``all``, in which early exit saves nothing.
     """
 
     names: tuple[str, ...]
@@ -57,11 +57,11 @@ class ExitAnalysis:
 
     @property
     def exit_index(self) -> Exits | None:
-        """Where each sample leaves by the policy, [N]; None without one."""
+        """Exit of each sample under the policy, int64 [N]; None without a policy."""
         return None if self.thresholds is None else leave(self.outcomes.scores, self.thresholds)
 
     def exits(self) -> tuple[ExitFigures, ...]:
-        """Every exit on all samples, and on those that left there."""
+        """Return the figures of every exit, on all samples and on those that leave there."""
         return tuple(self._exit(k) for k in range(len(self.names)))
 
     def _exit(self, k: int) -> ExitFigures:
@@ -85,22 +85,22 @@ class ExitAnalysis:
         )
 
     def curve(self, path_outcomes: Outcomes) -> tuple[OperatingPoint, ...]:
-        """The path of thresholds that other samples give, on these samples; none where nothing was timed."""
+        """Return the path of thresholds chosen on other samples, evaluated on these; empty without timing."""
         if self.timing is None or len(self.names) < 2:
             return ()
-        stages = np.diff(self.timing.decided, prepend=0.0)
+        stages = np.diff(self.timing.reach_ms_with_decisions, prepend=0.0)
         path = threshold_path(path_outcomes.scores, path_outcomes.loss, stages, shared=self.shared)
         return tuple(self._point(leave(self.outcomes.scores, step), step) for step in path)
 
     def oracle(self) -> OperatingPoint:
-        """Every sample at the first exit with its least loss: no policy scores better. Decisions cost nothing."""
+        """Return the operating point in which every sample leaves at the first exit with its least loss, undecided."""
         exit_index = early_exit.oracle_exits(self.outcomes.loss)
         return self._point(exit_index, None)
 
     def _point(self, exit_index: Exits, thresholds: Sequence[float] | None) -> OperatingPoint:
         shares = early_exit.exit_shares(exit_index, len(self.names))
         timing = self.timing
-        ms = None if timing is None else timing.reach if thresholds is None else timing.decided
+        ms = None if timing is None else timing.reach_ms if thresholds is None else timing.reach_ms_with_decisions
         return OperatingPoint(
             thresholds=None if thresholds is None else tuple(thresholds),
             score=early_exit.score_at(exit_index, self.outcomes.loss),
@@ -110,7 +110,7 @@ class ExitAnalysis:
         )
 
     def policy(self) -> PolicyFigures | None:
-        """The policy against the networks that end at each exit; None without one."""
+        """Compare the policy with the networks truncated at each exit; None without a policy."""
         exit_index = self.exit_index
         if exit_index is None or self.thresholds is None:
             return None
@@ -142,13 +142,13 @@ class ExitAnalysis:
         return Truncation(
             exit=self.names[k],
             score=metric_of(loss[k]),
-            ms=float(timing.reach[k]),
+            ms=float(timing.reach_ms[k]),
             saving_ms=timing.mean(shares, against=k),
             difference=Interval(value=value, low=low, high=high),
         )
 
     def strata(self, names: Sequence[str]) -> tuple[Stratum, ...]:
-        """Where the samples of each stratum leave; none without a policy, or without strata.
+        """Return exits and scores of the samples of each stratum; empty without a policy or without strata.
 
         Args:
             names: of the K strata.
@@ -165,14 +165,14 @@ class ExitAnalysis:
         )
 
     def overthinking(self, exit_index: Exits | None) -> Overthinking | None:
-        """What going on costs samples that are decided best already; None with one exit or without ``exit_index``.
+        """Return what computing beyond the first best exit costs; None with one exit or without ``exit_index``.
 
         Args:
-            exit_index: where they leave, [N].
+            exit_index: exit of each sample, int64 [N].
         """
         if exit_index is None or len(self.names) < 2:
             return None
-        reach = np.zeros(len(self.names)) if self.timing is None else self.timing.reach
+        reach = np.zeros(len(self.names)) if self.timing is None else self.timing.reach_ms
         figures = early_exit.overthinking(exit_index, self.outcomes.loss, reach)
         return Overthinking(
             wasteful=figures.wasteful,

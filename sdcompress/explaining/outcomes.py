@@ -1,4 +1,4 @@
-"""Run a split through every exit and keep a few numbers of each sample, never all outputs."""
+"""Run a split through every exit and keep scores and losses of each sample, not its outputs."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ __all__ = ["Outcomes", "collect"]
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What E exits say of N samples.
+    """Scores, confidences and losses of E exits on N samples.
 
     Attributes:
-        scores: float32 [E-1, N], of all exits but the last: a sample leaves where it is at least the threshold.
-        confidences: float32 [E, N], the largest probability at the exit's temperature; None if the task has none.
-        loss: float32 [E, N], of the exit's decision.
+        scores: float32 [E-1, N], of all exits but the last. A sample leaves if its score reaches the threshold.
+        confidences: float32 [E, N], the largest probability at the temperature of the exit; None if the task has none.
+        loss: float32 [E, N], of each exit's decision.
         strata: int64 [N]; None if the task has none.
     """
 
@@ -41,12 +41,12 @@ def collect(
     policy: ExitPolicy,
     progress: Callable[[int, int], None] | None = None,
 ) -> Outcomes:
-    """Run N samples through all exits, batch by batch, at the artifact's temperatures.
+    """Run N samples through all exits in batches, at the temperatures of the artifact.
 
     Args:
-        engine: what is run.
-        samples: N of them.
-        policy: gives the scores.
+        engine: of the artifact.
+        samples: N samples with targets.
+        policy: computes the scores.
         progress: called with (samples done, all samples).
 
     Raises:
@@ -57,11 +57,11 @@ def collect(
     return Outcomes(
         scores=_scores(policy, signals),
         confidences=np.stack([exit_["max_prob"] for exit_ in signals]) if "max_prob" in task.signal_names else None,
-        loss=losses_of(task, signals, samples.labels),
-        strata=task.strata(samples.labels),
+        loss=losses_of(task, signals, samples.targets),
+        strata=task.strata(samples.targets),
     )
 
 
 def _scores(policy: ExitPolicy, signals: Sequence[Signals]) -> Float:
-    """[E-1, N], also of one exit, where nothing is decided."""
+    """Return scores [E-1, N], also for one exit."""
     return scores(policy, signals) if len(signals) > 1 else np.empty((0, len(signals[0])), np.float32)

@@ -1,4 +1,4 @@
-"""A certificate's risk along its path: what was lost at each step, and the bound that its test gives."""
+"""Empirical risk and upper bound at each step of the path of a certificate."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _HALVINGS = 24  # to 6e-8, far below one sample
 
 
 def risk(certificate: Certificate, policy: Policy, evidence: Evidence, reach_ms: npt.ArrayLike, task: Task) -> Risk:
-    """The steps that were tested for the policy's target drop.
+    """Return loss, bound and time of the steps that were tested for the risk of a policy.
 
     Args:
         certificate: of the artifact.
-        policy: names the target drop, and the step that is used.
-        evidence: of the samples that were tested.
-        reach_ms: [E], until each exit, as measured here.
+        policy: names the target risk and the step in use.
+        evidence: of the tested samples.
+        reach_ms: [E], ms up to each exit, as measured here.
         task: of the artifact.
     """
     level = next(level for level in certificate.levels if level.max_drop == policy.max_drop)
     costs = np.asarray(reach_ms, np.float64)
-    first_is_lossless = certificate.reference is None  # no early exit
+    first_is_lossless = certificate.reference is None  # step 0 has no early exit
 
     def at(step: int) -> RiskStep:
         thresholds = certificate.path[step]
@@ -40,7 +40,7 @@ def risk(certificate: Certificate, policy: Policy, evidence: Evidence, reach_ms:
 
         def p_value(alpha: float) -> float:
             return in_every_group(
-                sample_losses, iter(masks), lambda mine: p_value_of(certificate.test, mine, alpha, level.delta)
+                sample_losses, iter(masks), lambda group: p_value_of(certificate.test, group, alpha, level.delta)
             )
 
         return RiskStep(
@@ -60,22 +60,21 @@ def risk(certificate: Certificate, policy: Policy, evidence: Evidence, reach_ms:
         reference=certificate.reference,
         samples=certificate.certify_samples,
         certified=level.certified,
-        # of two alike the later: if the reference is another network, the first is not tested
+        # the later of two equal steps: against another network the first one is not tested
         chosen=max((k for k in range(level.certified + 1) if certificate.path[k] == policy.thresholds), default=0),
         steps=tuple(at(step) for step in range(len(level.p_values) + 1)),
     )
 
 
 def upper_bound(p_value: Callable[[float], float], delta: float) -> float:
-    """The largest mean loss that is not rejected at delta, in [0, 1]: an upper confidence bound of 1 - delta.
+    """Return the largest mean loss that is not rejected at delta: an upper bound of confidence 1 - delta, in [0, 1].
 
-    A test is turned into a bound by trying every alpha, and halving finds the border. The exact test's p-value falls
-    with alpha. The betting test sizes its bets by alpha, so that it may flicker within some digits of the border: the
-    test of the target drop itself decides what is certified. The steps that are certified for a drop are the first
-    ones whose bound is below it.
+    The bound inverts the test: bisection finds the alpha at which it starts to reject. The p-value of the exact test
+    falls with alpha. The betting test sizes its bets by alpha, so that its p-value may fluctuate near that alpha. The
+    certificate therefore rests on the test at the target risk, not on this bound.
 
     Args:
-        p_value: of "the mean loss is above alpha", by alpha.
+        p_value: of the hypothesis "the mean loss is above alpha", as a function of alpha.
         delta: level of the test.
     """
     low, high = 0.0, 1.0

@@ -1,1 +1,1 @@
-"""From a checkpoint to artifacts: one ONNX export, cut, counted and proved. Importing it loads no torch."""
+"""Export a checkpoint to artifacts: one ONNX export, cut, counted and compared. Importing it loads no torch."""

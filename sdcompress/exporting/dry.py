@@ -1,4 +1,4 @@
-"""A dry export: the untrained network goes through the export, so that a refusal does not wait for the training."""
+"""A dry export of the untrained network, so that a refusal comes before the training."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from sdcompress.data.samples import Dataset
 from sdcompress.errors import ParityError
 from sdcompress.exporting.ensemble import GeometricEnsemble
 from sdcompress.exporting.exit_selection import kept_exits
-from sdcompress.exporting.graph import BATCH, INPUT, all_exits
-from sdcompress.exporting.layout import cut
-from sdcompress.exporting.reference import hard_logits
+from sdcompress.exporting.graph import BATCH, INPUT, export_all_exits
+from sdcompress.exporting.layout import cut_layout
+from sdcompress.exporting.reference import edge_case_logits
 from sdcompress.modalities._geometry import normalise
 from sdcompress.models.build import build
 from sdcompress.models.multiexit import MultiExit
 from sdcompress.schema.manifest import Input
 from sdcompress.schema.recipe import Recipe
-from sdcompress.verification.gate import Gate
+from sdcompress.verification.gate import ParityGate
 
 __all__ = ["dry_export"]
 
@@ -27,25 +27,25 @@ _passed: set[str] = set()  # in this process; controls of a run often train the 
 
 
 def dry_export(recipe: Recipe, dataset: Dataset) -> None:
-    """Export and cut a recipe's network with random weights; nothing is written. Takes as long as one export.
+    """Export and cut a recipe's network with random weights, without writing anything; takes as long as one export.
 
     Args:
-        recipe: its model, exits, method and export decide.
+        recipe: with the model, exits, method and export.
         dataset: for the number of classes, and a few images.
 
     Raises:
         UsageError: if torch cannot export the network, or it cannot be cut.
-        ParityError: if the graph loses the batch axis, or lets the images of a batch influence each other.
+        ParityError: if the graph loses the batch axis, or images of a batch influence each other.
     """
     heads = methods.build(recipe.method).needs.exits
     exits = recipe.exits.model_dump_json() if heads else ""
-    key = repr((recipe.model.model_dump_json(), exits, recipe.export.model_dump_json(), dataset.image, dataset.classes))
+    key = repr((recipe.model.model_dump_json(), exits, recipe.export.model_dump_json(), dataset.image, dataset.outputs))
     if key in _passed:
         return
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         net = build(
-            recipe.model.untrained, recipe.exits, classes=len(dataset.classes), image=dataset.image, heads=heads
+            recipe.model.untrained, recipe.exits, classes=len(dataset.outputs), image=dataset.image, heads=heads
         ).eval()
     _export(net, recipe, dataset)
     _passed.add(key)
@@ -53,26 +53,34 @@ def dry_export(recipe: Recipe, dataset: Dataset) -> None:
 
 def _export(net: MultiExit, recipe: Recipe, dataset: Dataset) -> None:
     settings, exits = recipe.export, net.exit_names
-    whole = net.logits_only()
-    heard = GeometricEnsemble(whole, list(range(len(exits)))) if settings.ensemble else whole
-    graph = all_exits(heard, exits, dataset.image, opset=settings.opset)
-    layout = cut(graph, "all", exits, dataset.task)
+    logits_of = net.logits_only()
+    ensemble = GeometricEnsemble(logits_of, list(range(len(exits)))) if settings.ensemble else logits_of
+    graph = export_all_exits(ensemble, exits, dataset.image, opset=settings.opset)
+    layout = cut_layout(graph, "all", exits, dataset.task)
     for name in settings.layouts if len(exits) > 1 else ():
-        cut(graph, name, exits[-1:] if name == "single" else kept_exits(exits, settings.kept_exits), dataset.task)
-    images = dataset.train.images(np.arange(min(_IMAGES, len(dataset.train))))
+        cut_layout(
+            graph, name, exits[-1:] if name == "single" else kept_exits(exits, settings.kept_exits), dataset.task
+        )
+    images = dataset.train.examples(np.arange(min(_IMAGES, len(dataset.train))))
     with torch.no_grad():
-        logits = [said.numpy() for said in heard(torch.from_numpy(normalise(images, dataset.preprocess)))]
+        logits = [output.numpy() for output in ensemble(torch.from_numpy(normalise(images, dataset.preprocess)))]
     network_input = Input(name=INPUT, dtype="float32", shape=(BATCH, *dataset.image), preprocess=dataset.preprocess)
     truth = dict(zip(exits, logits, strict=True))
-    hard = hard_logits(heard, exits, dataset.image, dataset.preprocess)
-    gate = Gate(
-        images, truth, hard, network_input=network_input, task=dataset.task, settings=settings, tick=lambda _: None
+    edge_cases = edge_case_logits(ensemble, exits, dataset.image, dataset.preprocess)
+    gate = ParityGate(
+        images,
+        truth,
+        edge_cases,
+        network_input=network_input,
+        task=dataset.task,
+        settings=settings,
+        advance=lambda _: None,
     )
-    # untrained logits that are not finite say nothing of what a trained network gives
+    # untrained logits that are not finite prove nothing about a trained network
     problems = [
-        f"{found.exit}: {found.problem}"
-        for found in gate.findings(layout.graphs, layout.logits)
-        if found.problem and np.isfinite(truth[found.exit]).all()
+        f"{finding.exit}: {finding.problem}"
+        for finding in gate.findings(layout.graphs, layout.logits)
+        if finding.problem and np.isfinite(truth[finding.exit]).all()
     ]
     if problems:
         raise ParityError(

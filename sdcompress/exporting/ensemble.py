@@ -1,4 +1,4 @@
-"""Export exits that also hear the exits before them: the geometric ensemble of Zero-Time-Waste, without its weights."""
+"""The geometric ensemble of Zero Time Waste, without its weights: exit k averages log-probabilities of exits 0..k."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ __all__ = ["GeometricEnsemble"]
 
 
 class GeometricEnsemble(nn.Module):
-    """The logits of exit k become the mean of log softmax over the exits 0 to k, of those that are kept.
+    """Replaces the logits of exit k by the mean of the log softmax of all kept exits up to k.
 
-    An exit that is pruned has no head in the file, so that it cannot be heard.
+    Exits with pruned heads are not in the file and do not count.
 
     Wołczyk et al., "Zero Time Waste", NeurIPS 2021 (arXiv:2106.05409). There each class and exit has a fitted weight;
-    here all are one, so that nothing is fitted. The softmax of the result is the normalised geometric mean of the
-    exits' probabilities. It costs K additions for each exit, and segments hand on the sum so far.
+    here all weights are one. The softmax of the result is the normalised geometric mean of the exits' probabilities. It
+    costs K additions for each exit; segments pass the partial sum on.
 
     Args:
         net: images [B, C, H, W] -> tensors [B, K].
-        kept: positions of the E exits that are kept, rising; None: all.
+        kept: positions of the E kept exits, rising; None: all.
     """
 
     def __init__(self, net: nn.Module, kept: Sequence[int] | None = None) -> None:
@@ -29,12 +29,12 @@ class GeometricEnsemble(nn.Module):
         self.net, self.kept = net, kept
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """E tensors [B, K]."""
-        found: list[Tensor] = []
+        """The ensembles' logits, E tensors [B, K]."""
+        ensembles: list[Tensor] = []
         total: Tensor | None = None
-        every = self.net(images)
-        for position in range(len(every)) if self.kept is None else self.kept:
-            said = torch.log_softmax(every[position], dim=1)
-            total = said if total is None else total + said
-            found.append(total / (len(found) + 1))
-        return tuple(found)
+        logits = self.net(images)
+        for position in range(len(logits)) if self.kept is None else self.kept:
+            log_probabilities = torch.log_softmax(logits[position], dim=1)
+            total = log_probabilities if total is None else total + log_probabilities
+            ensembles.append(total / (len(ensembles) + 1))
+        return tuple(ensembles)

@@ -1,7 +1,7 @@
-"""Keep the small summands of a network, such as ``x / (deviation + 1e-8)``, through the exporter's optimiser.
+"""Protect small summands, such as in ``x / (deviation + 1e-8)``, from the exporter's optimiser.
 
-onnxscript (0.7) takes a scalar within 1e-8 of zero for zero and removes the sum. A blank image divides by
-zero then. Only scalars without axes are compared, so that a small one gets an axis of one element.
+onnxscript (0.7) treats a scalar within 1e-8 of zero as zero and removes the sum. Then a blank image divides by zero. It
+compares only scalars without axes, so a small scalar gets an axis of one element.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SCALAR = 0
 
 
 def keep_epsilons(model: Any) -> None:
-    """Give every small summand an axis, in place; every result keeps its shape.
+    """Give every small summand an axis, in place; results keep their shapes.
 
     Args:
         model: onnx_ir.Model, before it is optimised.
@@ -28,8 +28,8 @@ def keep_epsilons(model: Any) -> None:
             if node.domain or node.op_type not in {"Add", "Sub"}:
                 continue
             for position, value in enumerate(node.inputs):
-                epsilon, other = _small(value), node.inputs[1 - position]
-                if epsilon is None or other.shape is None or len(other.shape) == _SCALAR:
+                epsilon, summand = _small(value), node.inputs[1 - position]
+                if epsilon is None or summand.shape is None or len(summand.shape) == _SCALAR:
                     continue
                 constant = ir.node("Constant", [], attributes={"value": ir.tensor(epsilon.reshape(1))})
                 graph.insert_before(node, constant)
@@ -37,7 +37,7 @@ def keep_epsilons(model: Any) -> None:
 
 
 def _small(value: Any) -> np.ndarray | None:
-    """The scalar that a value holds, if it is small and none is nothing."""
+    """The scalar that a value holds, if it is small and not zero; else None."""
     tensor = None if value is None else ir.convenience.get_const_tensor(value)
     if tensor is None or len(tensor.shape) != _SCALAR or not tensor.dtype.is_floating_point():
         return None

@@ -1,4 +1,4 @@
-"""Which of a network's exits go into a file: names checked, nothing heavy loaded."""
+"""Check which of a network's exits an artifact keeps; imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -9,33 +9,34 @@ from sdcompress.errors import UnknownNameError, UsageError
 __all__ = ["kept_exits"]
 
 
-def kept_exits(known: Sequence[str], wanted: Sequence[str], *, next_step: str = "") -> tuple[str, ...]:
-    """The exits of a cascade, shallow to deep: those that are wanted, and the last one.
+def kept_exits(exit_names: Sequence[str], requested: Sequence[str], *, next_step: str = "") -> tuple[str, ...]:
+    """The exits of a cascade, shallow to deep: the requested ones and the last one.
 
     Args:
-        known: the network's exits, shallow to deep.
-        wanted: names in any order; none: all exits. The last exit may be named or not.
-        next_step: what to do about a name that is wrong.
+        exit_names: the network's exits, shallow to deep.
+        requested: names in any order; empty: all exits. The last exit may be named or not.
+        next_step: for the error about a wrong name.
 
     Raises:
         UnknownNameError: if there is no such exit.
         UsageError: if an exit is named twice, or the last one alone.
     """
-    for name in wanted:
-        if name not in known:
-            raise UnknownNameError("exits", name, known, next_step)
-    if twice := sorted({name for name in wanted if wanted.count(name) > 1}):
+    for name in requested:
+        if name not in exit_names:
+            raise UnknownNameError("exits", name, exit_names, next_step)
+    if twice := sorted({name for name in requested if requested.count(name) > 1}):
         raise UsageError(
             f"Exits to keep are named twice: {', '.join(twice)}.",
             allowed="each exit once",
-            next_step=next_step or "leave the second one out",
+            next_step=next_step or "remove the second one",
         )
-    if not wanted:
-        return tuple(known)
-    if set(wanted) == {known[-1]}:
+    if not requested:
+        return tuple(exit_names)
+    *early, last = exit_names
+    if set(requested) == {last}:
         raise UsageError(
-            f"'{known[-1]}' is the only exit to keep, so that nobody could leave before it.",
-            allowed=f"at least one of {', '.join(known[:-1])}" if known[:-1] else "a network with early exits",
+            f"'{last}' is the only exit to keep, so that no sample could exit early.",
+            allowed=f"at least one of {', '.join(early)}" if early else "a network with early exits",
             next_step=next_step or "name an earlier exit, or take the layout 'single'",
         )
-    return tuple(name for name in known if name in {*wanted, known[-1]})
+    return tuple(name for name in exit_names if name in {*requested, last})

@@ -1,4 +1,4 @@
-"""From a checkpoint to artifacts: one ONNX export, cut for each layout, proved on real images before it is kept."""
+"""Export a checkpoint to artifacts: one ONNX export, cut for each layout, and compared with the checkpoint."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from sdcompress.data.samples import Dataset
 from sdcompress.errors import UnknownNameError, UsageError
 from sdcompress.exporting.ensemble import GeometricEnsemble
 from sdcompress.exporting.exit_selection import kept_exits
-from sdcompress.exporting.graph import BATCH, INPUT, all_exits
-from sdcompress.exporting.layout import Facts, Layout, LayoutName, cut, write
+from sdcompress.exporting.graph import BATCH, INPUT, export_all_exits
+from sdcompress.exporting.layout import ExportFacts, Layout, LayoutName, cut_layout, write_layout
 from sdcompress.exporting.provenance import provenance
-from sdcompress.exporting.reference import Reference, hard_logits, held_out, reference
+from sdcompress.exporting.reference import Reference, edge_case_logits, held_out, reference
 from sdcompress.models.multiexit import MultiExit
-from sdcompress.onnx_graph.tensorrt8 import DYNAMO_OPSET, unknown_to_8_5
+from sdcompress.onnx_graph.tensorrt8 import DYNAMO_OPSET, unsupported_by_8_5
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Input, Manifest
 from sdcompress.verification import parity
-from sdcompress.verification.gate import Gate
+from sdcompress.verification.gate import ParityGate
 
 __all__ = ["Target", "export", "export_all"]
 
@@ -36,13 +36,13 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Target:
-    """One artifact to be made.
+    """One artifact to write.
 
     Attributes:
         out: the folder to write.
         layout: single, cascade or all.
         exit: the exit that 'single' keeps; None for the last.
-        exits: those that 'cascade' and 'all' keep beside the last; none named: all.
+        exits: those that 'cascade' and 'all' keep beside the last; empty: all.
     """
 
     out: Path
@@ -88,84 +88,84 @@ def export_all(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> tuple[Manifest, ...]:
-    """Export a checkpoint to several artifacts with as few torch exports as there can be; all are written or none.
+    """Export a checkpoint to several artifacts with as few torch exports as possible; writes all or none.
 
-    An ensemble is made of the exits that a file keeps, so that there are as many exports as there are such choices.
+    An ensemble consists of the exits that a file keeps, so each choice of exits needs an export.
 
     Args:
         checkpoint: a checkpoint or training folder.
         targets: the artifacts to make; at least one.
         settings: opset, largest batch and tolerances, and whether exits are ensembles.
         trust_modules: import the module that the checkpoint names, see ``Checkpoint.network``.
-        data_dir: where the data lies, if elsewhere than in the recipe.
-        overwrite: replace artifacts that are there.
-        progress: told (done, total) images.
+        data_dir: folder of the data, if elsewhere than in the recipe.
+        overwrite: replace existing artifacts.
+        progress: called with (done, total) images.
 
     Returns:
         The manifest of each target.
 
     Raises:
         CheckpointError: if the checkpoint is not intact.
-        DataError: if there is no held-out image to prove the export.
+        DataError: if there is no held-out image to compare the export on.
         UsageError: if the network cannot be exported or cut, or there is no such exit.
         OutputExistsError: if an output folder holds something that would be lost.
-        ParityError: if an export does not compute what the checkpoint computes; it is left in ``<out>.failed``.
+        ParityError: if an export does not compute what the checkpoint computes; it is saved in ``<out>.failed``.
         StorageError: if the disk is full.
     """
     source = open_checkpoint(checkpoint)
     net = source.network(trust_modules=trust_modules)
-    kept = [_kept(net.exit_names, target) for target in targets]
-    heard = [
+    exits_of = [_exits_of_target(net.exit_names, target) for target in targets]
+    choices = [
         exits if settings.ensemble and target.layout != "single" else net.exit_names
-        for target, exits in zip(targets, kept, strict=True)
+        for target, exits in zip(targets, exits_of, strict=True)
     ]
     with contextlib.ExitStack() as stack:
         folders = [stack.enter_context(staged(target.out, overwrite=overwrite)) for target in targets]
         dataset = source.dataset(data_dir)
-        choices = tuple(dict.fromkeys(heard))
+        distinct = tuple(dict.fromkeys(choices))
         proving = min(settings.parity_samples, held_out(dataset))
         if weaker := parity.weaker(proving, settings.parity_samples):
             warnings.warn(weaker, stacklevel=2)
-        images = len(choices) * (len(dataset.val) + proving) + len(targets) * proving
+        images = len(distinct) * (len(dataset.val) + proving) + len(targets) * proving
         count = _Counter(progress, images)
         exported = {
             choice: _export(
-                source, net, choice, dataset, settings=settings, count=count, out=targets[heard.index(choice)].out
+                source, net, choice, dataset, settings=settings, count=count, out=targets[choices.index(choice)].out
             )
-            for choice in choices
+            for choice in distinct
         }
         manifests, layouts = [], []
-        for target, exits, choice, folder in zip(targets, kept, heard, folders, strict=True):
-            made = exported[choice]
-            layout = cut(made.model, target.layout, exits, source.task)
+        for target, exits, choice, folder in zip(targets, exits_of, choices, folders, strict=True):
+            graph = exported[choice]
+            layout = cut_layout(graph.model, target.layout, exits, source.task)
             layout.describe(source.classes, source.preprocess)
-            records = made.gate(layout.graphs, layout.logits, out=target.out, what=f"layout '{target.layout}'")
-            made.gate.signals(layout.graphs, layout.signals, layout.logits)
-            manifests.append(write(layout, made.facts, records, folder))
+            records = graph.gate(layout.graphs, layout.logits, out=target.out, what=f"layout '{target.layout}'")
+            graph.gate.signals(layout.graphs, layout.signals, layout.logits)
+            manifests.append(write_layout(layout, graph.facts, records, folder))
             layouts.append(layout)
     if settings.opset < DYNAMO_OPSET:
-        _tell_unknown({target.out.name: layout for target, layout in zip(targets, layouts, strict=True)})
+        _warn_unsupported({target.out.name: layout for target, layout in zip(targets, layouts, strict=True)})
     return tuple(manifests)
 
 
-def _tell_unknown(layouts: Mapping[str, Layout]) -> None:
-    """Warn of what TensorRT 8.5 cannot parse, for whose sake these opsets are asked for most.
+def _warn_unsupported(layouts: Mapping[str, Layout]) -> None:
+    """Warn of operators that TensorRT 8.5 cannot parse, for which these opsets are mostly used.
 
-    No error, because other runtimes know the operators, and because the parser has the last word, when engines are
-    built: but that is on another machine, where there may be no torch to export again.
+    It is no error, because other runtimes support them, and only the parser decides when engines are built. But that
+    happens on another machine, perhaps without torch to export again.
     """
-    unknown = unknown_to_8_5(
+    unknown = unsupported_by_8_5(
         {f"{out}/{file}": model for out, layout in layouts.items() for file, model in layout.models.items()}
     )
     if unknown:
         warnings.warn(
-            f"TensorRT 8.5 cannot parse {unknown}. For it, export with --opset 16, which writes LayerNormalization in "
-            "parts; where something else is named, choose another backbone or other heads, or TensorRT 10 or 11.",
+            f"TensorRT 8.5 cannot parse {unknown}. For TensorRT 8.5, export with --opset 16, which decomposes "
+            "LayerNormalization; for other operators, choose another backbone or other heads, or TensorRT 10 or 11.",
             stacklevel=3,
         )
 
 
-def _kept(known: tuple[str, ...], target: Target) -> tuple[str, ...]:
+def _exits_of_target(exit_names: tuple[str, ...], target: Target) -> tuple[str, ...]:
     if target.layout == "single":
         if target.exits:
             raise UsageError(
@@ -173,25 +173,25 @@ def _kept(known: tuple[str, ...], target: Target) -> tuple[str, ...]:
                 allowed="exits to keep with the layouts 'cascade' and 'all'",
                 next_step="name the one exit (--exit), or choose the layout 'cascade'",
             )
-        if target.exit is not None and target.exit not in known:
-            raise UnknownNameError("exits", target.exit, known)
-        return (target.exit or known[-1],)
+        if target.exit is not None and target.exit not in exit_names:
+            raise UnknownNameError("exits", target.exit, exit_names)
+        return (target.exit or exit_names[-1],)
     if target.exit is not None:
         raise UsageError(
-            f"The exit '{target.exit}' was asked for with the layout '{target.layout}', which has several exits.",
+            f"The exit '{target.exit}' was requested with the layout '{target.layout}', which has several exits.",
             allowed="an exit with the layout 'single'",
             next_step="choose the layout 'single', or name the exits to keep (--exits)",
         )
-    return kept_exits(known, target.exits)
+    return kept_exits(exit_names, target.exits)
 
 
 @dataclass(frozen=True)
 class _Exported:
-    """A network's exits as one graph that has passed the gate."""
+    """All exits of a network as one graph that passed the gate."""
 
     model: onnx.ModelProto
-    gate: Gate
-    facts: Facts
+    gate: ParityGate
+    facts: ExportFacts
 
 
 def _export(
@@ -205,29 +205,29 @@ def _export(
     out: Path,
 ) -> _Exported:
     """Export some exits of an ensemble, or all of a network without one."""
-    heard = [net.exit_names.index(exit_) for exit_ in exits]
-    logits_of = GeometricEnsemble(net.logits_only(), heard) if settings.ensemble else net.logits_only()
-    truth = reference(logits_of, dataset, samples=settings.parity_samples, tick=count)
+    positions = [net.exit_names.index(exit_) for exit_ in exits]
+    logits_of = GeometricEnsemble(net.logits_only(), positions) if settings.ensemble else net.logits_only()
+    truth = reference(logits_of, dataset, samples=settings.parity_samples, advance=count)
     facts = _facts(source, settings, exits, truth)
     logits = dict(zip(exits, truth.logits, strict=True))
-    gate = Gate(
+    gate = ParityGate(
         truth.images,
         logits,
-        hard_logits(logits_of, exits, source.image, source.preprocess),
+        edge_case_logits(logits_of, exits, source.image, source.preprocess),
         network_input=facts.network_input,
         task=source.task,
         settings=settings,
-        tick=count,
+        advance=count,
         threads=torch.get_num_threads(),
     )
-    model = all_exits(logits_of, exits, source.image, opset=settings.opset)
-    uncut = cut(model, "all", exits, source.task)
+    model = export_all_exits(logits_of, exits, source.image, opset=settings.opset)
+    uncut = cut_layout(model, "all", exits, source.task)
     gate(uncut.graphs, uncut.logits, out=out, what="ONNX export")
     return _Exported(model, gate, facts)
 
 
-def _facts(source: Checkpoint, settings: recipe.Export, exits: tuple[str, ...], truth: Reference) -> Facts:
-    return Facts(
+def _facts(source: Checkpoint, settings: recipe.Export, exits: tuple[str, ...], truth: Reference) -> ExportFacts:
+    return ExportFacts(
         classes=source.classes,
         network_input=Input(name=INPUT, dtype="float32", shape=(BATCH, *source.image), preprocess=source.preprocess),
         accuracy=dict(zip(exits, truth.accuracy, strict=True)),
@@ -238,7 +238,7 @@ def _facts(source: Checkpoint, settings: recipe.Export, exits: tuple[str, ...], 
 
 
 class _Counter:
-    """Adds up images for a progress function."""
+    """Counts images for a progress function."""
 
     def __init__(self, progress: Progress | None, total: int) -> None:
         self._progress, self._total, self._done = progress, total, 0

@@ -1,4 +1,4 @@
-"""The torch side of the export: a network of several exits becomes one ONNX graph with all of them as outputs."""
+"""The torch side of the export: write a network with several exits as one ONNX graph with all of them as outputs."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from torch import nn
 
 from sdcompress.errors import ParityError, UsageError
 from sdcompress.exporting.epsilons import keep_epsilons
-from sdcompress.exporting.torchscript_export import Names, traced
-from sdcompress.onnx_graph.strip_metadata import tidy
+from sdcompress.exporting.torchscript_export import TensorNames, torchscript_export
+from sdcompress.onnx_graph.edit import strip_metadata
 from sdcompress.onnx_graph.tensorrt8 import DYNAMO_OPSET
 
-__all__ = ["BATCH", "INPUT", "all_exits", "logits_name"]
+__all__ = ["BATCH", "INPUT", "export_all_exits", "logits_name"]
 
 INPUT = "input"
 BATCH = "batch"
@@ -30,7 +30,7 @@ def logits_name(exit_name: str) -> str:
     return f"{exit_name}_logits"
 
 
-def all_exits(
+def export_all_exits(
     net: nn.Module, exit_names: Sequence[str], image: tuple[int, int, int], *, opset: int = 18
 ) -> onnx.ModelProto:
     """Export a network once, with every exit as an output and the batch as a named axis.
@@ -42,27 +42,27 @@ def all_exits(
         opset: version of ONNX's operators, 16 to 23; below 18 by torch's older exporter, with IR version 8.
 
     Returns:
-        A checked model without anything of this machine in it.
+        A checked model without metadata of this machine.
 
     Raises:
         UsageError: if torch cannot export the network (to this opset), or it is too large for one ONNX file.
-        ParityError: if the exported graph has lost the batch axis.
+        ParityError: if the exported graph lost the batch axis.
     """
     outputs = [logits_name(name) for name in exit_names]
     _check_size(net)
     _check_statistics(net)
-    with _silenced(), contextlib.ExitStack() as stack:
-        # also below 18, where it only looks: it refuses what tracing would get wrong without a word
+    with _quiet_exporter(), contextlib.ExitStack() as stack:
+        # also below 18, as a check: it refuses networks that tracing would export wrongly without an error
         newer = max(opset, DYNAMO_OPSET)
         try:
             model = _exported(net, image, outputs, newer)
         except UsageError:
-            if not stack.enter_context(_attention_in_parts(net)):
+            if not stack.enter_context(_unfused_attention(net)):
                 raise
             model = _exported(net, image, outputs, newer)
         if opset < DYNAMO_OPSET:
-            model = traced(net, image, Names(INPUT, tuple(outputs), BATCH), opset=opset)
-    model = tidy(model)
+            model = torchscript_export(net, image, TensorNames(INPUT, tuple(outputs), BATCH), opset=opset)
+    model = strip_metadata(model)
     _check_axes(model, outputs)
     return model
 
@@ -91,11 +91,11 @@ def _exported(net: nn.Module, image: tuple[int, int, int], outputs: Sequence[str
 
 
 @contextlib.contextmanager
-def _attention_in_parts(net: nn.Module) -> Iterator[bool]:
-    """Compute timm's attention by matrix products and a softmax inside; gives whether the network has any.
+def _unfused_attention(net: nn.Module) -> Iterator[bool]:
+    """Compute timm's attention by matrix products and a softmax within the block; yields whether there is any.
 
-    The exporter fails on the layout that the fused operator's result has behind some masks and position biases.
-    Training keeps the fused one, which is faster and needs less memory.
+    The exporter fails on the layout of the fused operator's result behind some masks and position biases. Training
+    keeps the fused operator, which is faster and needs less memory.
     """
     fused = [module for module in net.modules() if getattr(module, "fused_attn", False) is True]
     for module in fused:
@@ -118,7 +118,7 @@ def _check_size(net: nn.Module) -> None:
 
 
 def _check_statistics(net: nn.Module) -> None:
-    """Refuse batch norm without running statistics: no opset changes that its rows depend on each other."""
+    """Refuse batch norm without running statistics, whose rows depend on each other."""
     mixing = [
         f"'{name}' ({type(module).__name__})"
         for name, module in net.named_modules()
@@ -128,15 +128,15 @@ def _check_statistics(net: nn.Module) -> None:
     if mixing:
         raise UsageError(
             f"{', '.join(mixing[:3])} has no running statistics (track_running_stats=False): it normalises by the "
-            "batch, so that an image's answer depends on the images beside it.",
+            "batch, so that an image's logits depend on the other images of the batch.",
             allowed="normalisation by running statistics, or of each image by itself",
-            next_step="leave track_running_stats out, or take GroupNorm or InstanceNorm, and train again",
+            next_step="remove track_running_stats=False, or use GroupNorm or InstanceNorm, and train again",
         )
 
 
 @contextlib.contextmanager
-def _silenced() -> Iterator[None]:
-    """Keep the exporter's progress off stdout, where commands print their results, and its advice off stderr."""
+def _quiet_exporter() -> Iterator[None]:
+    """Silence the exporter's progress on stdout, where commands print their results, and its advice on stderr."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -165,11 +165,11 @@ def _not_exportable(error: Exception) -> UsageError:
 
 def _check_axes(model: onnx.ModelProto, outputs: Sequence[str]) -> None:
     tensors: list[Any] = [*model.graph.input, *model.graph.output]
-    found = {tensor.name: [axis.dim_param for axis in tensor.type.tensor_type.shape.dim][:1] for tensor in tensors}
-    wrong = [name for name in (INPUT, *outputs) if found.get(name) != [BATCH]]
-    if wrong or len(found) != len(outputs) + 1:
+    first_axes = {tensor.name: [axis.dim_param for axis in tensor.type.tensor_type.shape.dim][:1] for tensor in tensors}
+    problems = [name for name in (INPUT, *outputs) if first_axes.get(name) != [BATCH]]
+    if problems or len(first_axes) != len(outputs) + 1:
         raise ParityError(
-            f"The exported graph has {found}: {', '.join(wrong) or 'another tensor'} is not as asked.",
+            f"The exported graph has {first_axes}: {', '.join(problems) or 'another tensor'} is not as expected.",
             allowed=f"{INPUT} and {', '.join(outputs)}, each with the first axis '{BATCH}'",
             next_step="make the network independent of the batch size: no shape of a batch stored as a number",
         )

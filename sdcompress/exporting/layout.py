@@ -1,4 +1,4 @@
-"""One layout of an export: its graphs, its exits, its folder."""
+"""Cut an export into a layout, and write the layout's artifact."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from sdcompress.exporting.graph import BATCH, logits_name
 from sdcompress.onnx_graph.describe import describe
 from sdcompress.onnx_graph.exit_signals import add_signals
 from sdcompress.onnx_graph.macs import macs, parameters
-from sdcompress.onnx_graph.partition import ports, pruned, segments, serialize
+from sdcompress.onnx_graph.partition import cut_segments, prune_heads, serialize, tensor_specs
 from sdcompress.schema.manifest import Exit, ExitSignals, Input, Manifest, ParityRecord, Preprocess, Provenance, Segment
 from sdcompress.tasks import Task
 
-__all__ = ["Facts", "Layout", "LayoutName", "cut", "write"]
+__all__ = ["ExportFacts", "Layout", "LayoutName", "cut_layout", "write_layout"]
 
 LayoutName = Literal["single", "cascade", "all"]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Graphs ready to be proved and written.
+    """The graphs of a layout, before the parity gate.
 
     Attributes:
         name: of the layout.
         exits: names of its exits, shallow to deep.
-        models: file name -> graph, in the order of the chain.
-        signals: exit -> names of its signals, of those whose graph computes them.
+        models: file name -> graph, in the order of the cascade.
+        signals: exit -> names of its signals, for exits whose graph computes them.
     """
 
     name: LayoutName
@@ -47,7 +47,7 @@ class Layout:
         return {exit_: logits_name(exit_) for exit_ in self.exits}
 
     def describe(self, classes: tuple[str, ...], preprocess: Preprocess) -> None:
-        """Write into each graph what its tensors mean; see ``describe``."""
+        """Write classes, exits and preprocessing into each graph's metadata; see ``describe``."""
         for index, model in enumerate(self.models.values()):
             exits = self.exits[index : index + 1] if self.name == "cascade" else self.exits
             describe(model, classes=classes, exits=exits, preprocess=preprocess)
@@ -59,16 +59,16 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What all layouts of one export say alike.
+class ExportFacts:
+    """The facts that all layouts of one export share.
 
     Attributes:
         classes: K names.
         network_input: the input and its preprocessing.
         accuracy: of each exit of the network on the validation split, by its name.
-        ece: likewise.
+        ece: likewise, the expected calibration error.
         golden: samples with the logits of all exits of the network, in the order of ``accuracy``.
-        provenance: where it all comes from.
+        provenance: of the artifacts.
     """
 
     classes: tuple[str, ...]
@@ -79,40 +79,40 @@ class Facts:
     provenance: Provenance
 
 
-def cut(model: onnx.ModelProto, name: LayoutName, exits: tuple[str, ...], task: Task) -> Layout:
-    """Cut an all-exits graph for a layout with these exits; the others are pruned.
+def cut_layout(model: onnx.ModelProto, name: LayoutName, exits: tuple[str, ...], task: Task) -> Layout:
+    """Cut an all-exits graph for a layout with these exits; the heads of all others are pruned.
 
     Raises:
         UsageError: if the graph cannot be cut there.
     """
     logits = [logits_name(exit_) for exit_ in exits]
     if name == "all":
-        whole = [output.name for output in model.graph.output] == logits
-        return Layout(name, exits, {"model.onnx": model if whole else pruned(model, logits)})
-    pieces = segments(model, logits, batch=BATCH)
+        complete = [output.name for output in model.graph.output] == logits
+        return Layout(name, exits, {"model.onnx": model if complete else prune_heads(model, logits)})
+    graphs = cut_segments(model, logits, batch=BATCH)
     if name == "single":
-        return Layout(name, exits, {"model.onnx": pieces[0]})
-    return _cascade(exits, pieces, task)
+        return Layout(name, exits, {"model.onnx": graphs[0]})
+    return _cascade(exits, graphs, task)
 
 
-def _cascade(exits: tuple[str, ...], pieces: Sequence[onnx.ModelProto], task: Task) -> Layout:
-    """One segment for each exit; all but the last, which takes everybody, say how sure they are."""
+def _cascade(exits: tuple[str, ...], graphs: Sequence[onnx.ModelProto], task: Task) -> Layout:
+    """One segment for each exit; all but the last compute signals."""
     models, signals = [], {}
-    for exit_, piece in zip(exits[:-1], pieces[:-1], strict=True):
-        model, signals[exit_] = add_signals(piece, exit_, logits_name(exit_), task, batch=BATCH)
+    for exit_, graph in zip(exits[:-1], graphs[:-1], strict=True):
+        model, signals[exit_] = add_signals(graph, exit_, logits_name(exit_), task, batch=BATCH)
         models.append(model)
-    models.append(pieces[-1])
+    models.append(graphs[-1])
     return Layout("cascade", exits, {f"segment-{index}.onnx": model for index, model in enumerate(models)}, signals)
 
 
-def write(layout: Layout, facts: Facts, records: tuple[ParityRecord, ...], folder: Path) -> Manifest:
+def write_layout(layout: Layout, facts: ExportFacts, records: tuple[ParityRecord, ...], folder: Path) -> Manifest:
     """Write an artifact's files and seal it.
 
     Args:
         layout: graphs that passed the gate.
-        facts: what to say about them.
-        records: the gate's figures.
-        folder: the empty folder to write in.
+        facts: of the export.
+        records: of the gate.
+        folder: an empty folder.
     """
     for name, data in layout.graphs.items():
         (folder / name).write_bytes(data)
@@ -131,7 +131,7 @@ def write(layout: Layout, facts: Facts, records: tuple[ParityRecord, ...], folde
         for index, exit_ in enumerate(layout.exits)
     ]
     listed = [_segment(folder, name, model) for name, model in layout.models.items()]
-    text = card(
+    card_text = card(
         layout=layout.name,
         classes=facts.classes,
         network_input=facts.network_input,
@@ -140,7 +140,7 @@ def write(layout: Layout, facts: Facts, records: tuple[ParityRecord, ...], folde
         parity=records,
         provenance=facts.provenance,
     )
-    (folder / "README.md").write_text(text, encoding="utf-8", newline="\n")
+    (folder / "README.md").write_text(card_text, encoding="utf-8", newline="\n")
     return seal(
         folder,
         layout=layout.name,
@@ -158,8 +158,8 @@ def write(layout: Layout, facts: Facts, records: tuple[ParityRecord, ...], folde
 def _segment(folder: Path, name: str, model: onnx.ModelProto) -> Segment:
     return Segment(
         **entry(folder, name).model_dump(),
-        inputs=ports(model.graph.input),
-        outputs=ports(model.graph.output),
+        inputs=tensor_specs(model.graph.input),
+        outputs=tensor_specs(model.graph.output),
         macs=macs(model, batch=BATCH),
         parameters=parameters(model),
     )

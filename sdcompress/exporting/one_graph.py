@@ -1,4 +1,4 @@
-"""From a calibrated cascade to an artifact with one graph that exits by itself; needs no torch and no checkpoint."""
+"""Merge a calibrated cascade into one graph that exits early by itself; needs no torch and no checkpoint."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from sdcompress.evaluation.trained_model import open_trained_model
 from sdcompress.modalities._geometry import normalise
 from sdcompress.onnx_graph.describe import describe
 from sdcompress.onnx_graph.merge import merge
-from sdcompress.onnx_graph.partition import ports, serialize
+from sdcompress.onnx_graph.partition import serialize, tensor_specs
 from sdcompress.policies._base import SIGNALS_ATOL, Float
+from sdcompress.runtime.backends.onnxruntime import ORT_ERRORS
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.manifest import Manifest, OneGraph
 from sdcompress.verification import parity
-from sdcompress.verification.gate import set_aside
+from sdcompress.verification.gate import save_failed
 from sdcompress.verification.latency_check import TimedGraphs, check_faster, time_paths
-from sdcompress.verification.one_graph_parity import Agreement, agreement, graph_batches, runner
-from sdcompress.verification.sessions import FAILURES
+from sdcompress.verification.one_graph_parity import OneGraphParity, compare_one_graph, graph_batches, one_graph_session
 
-__all__ = ["FILE", "Host", "Kind", "export_one_graph"]
+__all__ = ["ONE_GRAPH_FILE", "Host", "Kind", "export_one_graph"]
 
-FILE = "model.onnx"
+ONE_GRAPH_FILE = "model.onnx"
 Kind = Literal["graph", "if"]
 
 _SAMPLES = 256
@@ -43,7 +43,7 @@ class Host:
 
     Attributes:
         cpu: its processor.
-        busy_cores: cores that others keep busy.
+        busy_cores: cores that other processes use.
     """
 
     cpu: str
@@ -60,22 +60,22 @@ def export_one_graph(
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Manifest:
-    """Write a copy of a calibrated cascade that also holds ``model.onnx``, proved and timed on real images.
+    """Write a copy of a calibrated cascade with ``model.onnx``, compared with the segments and timed on real images.
 
     Args:
         artifact: a cascade with a policy.
         out: folder of the new artifact.
         kind: graph or if, see ``OneGraph``.
         host: this machine, for the record.
-        data_dir: where the data lies, if elsewhere than in the recipe. Where it is not, the golden images must do.
-        overwrite: replace an artifact that is there.
+        data_dir: folder of the data, if elsewhere than in the recipe. Without data the golden images are used.
+        overwrite: replace an existing artifact.
         progress: called with (exits timed, all exits).
 
     Raises:
-        UsageError: if the artifact is no cascade with thresholds that fire, or its policy cannot be put into a graph.
+        UsageError: if the artifact is no cascade with reachable thresholds, or its policy cannot be traced.
         ArtifactError, CertificateError: if it is not intact, or its certificate does not cover its thresholds.
-        ParityError: if the graph does not answer as the segments do; it is left in ``<out>.failed``.
-        VerificationError: if leaving early is not faster.
+        ParityError: if the graph differs from the segments; it is saved in ``<out>.failed``.
+        VerificationError: if exiting early is not faster.
         OutputExistsError, StorageError: if ``out`` cannot be written.
     """
     opened = open_artifact(artifact)
@@ -86,36 +86,37 @@ def export_one_graph(
         names = [exit_.name for exit_ in opened.manifest.exits]
         describe(model, classes=opened.manifest.classes, exits=names, preprocess=opened.manifest.input.preprocess)
         inputs = _inputs(opened, data_dir)
-        found = _prove(opened, serialize(model), inputs, kind, Path(out))
-        endless = [None if threshold is None else math.inf for threshold in thresholds]
-        others = [
+        comparison = _check_parity(opened, serialize(model), inputs, kind, Path(out))
+        never_exiting = [None if threshold is None else math.inf for threshold in thresholds]
+        variants = [
             merge(opened.manifest, segments, rule, batch_of_one=kind == "if")
-            for rule in (endless, [None] * len(endless))
+            for rule in (never_exiting, [None] * len(never_exiting))
         ]
-        graphs = TimedGraphs(*(runner(serialize(graph), opened.manifest).run for graph in (model, *others)))
-        times = time_paths(graphs, inputs, found.left, names, progress=progress)
+        sessions = [one_graph_session(serialize(graph), opened.manifest) for graph in (model, *variants)]
+        graphs = TimedGraphs(*(session.run for session in sessions))
+        times = time_paths(graphs, inputs, comparison.exit_index, names, progress=progress)
         check_faster(times)
-        (folder / FILE).write_bytes(serialize(model))
-        made = OneGraph(
-            **entry(folder, FILE).model_dump(),
-            inputs=ports(model.graph.input),
-            outputs=ports(model.graph.output),
+        (folder / ONE_GRAPH_FILE).write_bytes(serialize(model))
+        one_graph = OneGraph(
+            **entry(folder, ONE_GRAPH_FILE).model_dump(),
+            inputs=tensor_specs(model.graph.input),
+            outputs=tensor_specs(model.graph.output),
             macs=sum(segment.macs for segment in opened.manifest.segments),
             parameters=sum(segment.parameters for segment in opened.manifest.segments),
             kind=kind,
             samples=len(inputs),
             batches=graph_batches(kind, _LARGEST_BATCH),
-            max_abs=found.max_abs,
-            undecided=found.undecided,
+            max_abs=comparison.max_abs,
+            undecided=comparison.undecided,
             machine=host.cpu,
             busy_cores=host.busy_cores,
             times=times,
         )
-        return rewrite(opened, folder, one_graph=made)
+        return rewrite(opened, folder, one_graph=one_graph)
 
 
 def _thresholds(opened: Artifact) -> tuple[float | None, ...]:
-    """Of every exit but the last; None where nobody can leave."""
+    """The thresholds of all exits but the last; None where no sample can exit."""
     manifest, policy = opened.manifest, opened.manifest.policy
     if manifest.layout != "cascade" or policy is None:
         raise UsageError(
@@ -128,44 +129,44 @@ def _thresholds(opened: Artifact) -> tuple[float | None, ...]:
     thresholds = tuple(threshold if threshold <= 1 else None for threshold in policy.thresholds)
     if all(threshold is None for threshold in thresholds):
         raise UsageError(
-            f"By the policy of '{opened.path}' nobody leaves before the last exit.",
-            allowed="at least one threshold that fires",
+            f"By the policy of '{opened.path}' no sample exits early.",
+            allowed="at least one threshold that a score can reach",
             next_step="export the network itself (--layout single), or calibrate with a larger --max-drop",
         )
     return thresholds
 
 
 def _inputs(opened: Artifact, data_dir: Path | str | None) -> Float:
-    """The golden images and, where the data is at hand, 256 of the validation split; float32 [N, C, H, W]."""
+    """The golden images and, if the data is available, 256 of the validation split; float32 [N, C, H, W]."""
     images = [opened.golden().images]
     try:
         samples = open_trained_model(opened.path).dataset(data_dir).val
     except SdcompressError:
         if data_dir is not None:
             raise
-        # an artifact is often far from its data; how many images there were stands in the manifest
+        # artifacts often travel without their data; the manifest records the number of images
     else:
         chosen = np.unique(np.linspace(0, len(samples) - 1, min(_SAMPLES, len(samples))).round().astype(np.int64))
-        images.append(samples.images(chosen))
+        images.append(samples.examples(chosen))
     return normalise(np.concatenate(images), opened.manifest.input.preprocess)
 
 
-def _prove(opened: Artifact, graph: bytes, inputs: Float, kind: Kind, out: Path) -> Agreement:
+def _check_parity(opened: Artifact, graph: bytes, inputs: Float, kind: Kind, out: Path) -> OneGraphParity:
     findings: Sequence[parity.Finding]
     allowed = [record.allowed for record in opened.manifest.parity]
     engine = open_engine(opened.path, threads=1)
     try:
-        run = runner(graph, opened.manifest).run
-        found = agreement(run, engine, inputs, batches=graph_batches(kind, _LARGEST_BATCH), allowed=allowed)
-        findings, problem = found.findings, parity.describe(found.findings)
-    except FAILURES as error:
+        run, batches = one_graph_session(graph, opened.manifest).run, graph_batches(kind, _LARGEST_BATCH)
+        comparison = compare_one_graph(run, engine, inputs, batches=batches, allowed=allowed)
+        findings, problem = comparison.findings, parity.describe_failures(comparison.findings)
+    except ORT_ERRORS as error:
         findings, problem = (), f"ONNX Runtime refuses it: {str(error).splitlines()[0][:200]}"
     if problem:
-        folder = set_aside(out, {FILE: graph}, findings)
+        folder = save_failed(out, {ONE_GRAPH_FILE: graph}, findings)
         raise ParityError(
-            f"The one graph of '{opened.path}' does not answer as its segments do. {problem}.",
-            allowed="the same exit and answer for every image, unless a rounding of "
-            f"{SIGNALS_ATOL:g} decides, and logits within the tolerance of the export",
-            next_step=f"see {folder / 'parity.json'}; use the cascade, which needs no such graph, and report it",
+            f"The one graph of '{opened.path}' does not predict what its segments predict. {problem}.",
+            allowed="the same exit and class for every image, unless its score is within a rounding of "
+            f"{SIGNALS_ATOL:g} of a threshold, and logits within the tolerance of the export",
+            next_step=f"see {folder / 'parity.json'}; use the cascade instead, and report it",
         )
-    return found
+    return comparison

@@ -1,4 +1,4 @@
-"""Where an artifact comes from: recipe, weights, data, commit, versions, command."""
+"""The provenance of an artifact: recipe, weights, data, commit, versions, command."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["git_commit", "provenance"]
 
 
 def provenance(checkpoint: Checkpoint, settings: Export) -> Provenance:
-    """The record for an artifact that is made now from this checkpoint, with these settings in its recipe."""
+    """The provenance of an artifact that is exported now from a checkpoint, with these settings in its recipe."""
     recipe = checkpoint.recipe.model_copy(update={"export": settings}).model_dump(mode="json")
     exporters = {package: version(package) for package in ("sdcompress", "torch", "onnx", "onnxscript", "onnxruntime")}
     return Provenance(
@@ -36,10 +36,10 @@ def provenance(checkpoint: Checkpoint, settings: Export) -> Provenance:
 
 
 def git_commit() -> str | None:
-    """The commit of the working directory, "-dirty" behind it where files differ; None outside a repository."""
+    """The commit of the working directory, with "-dirty" if files differ; None outside a repository."""
     git = shutil.which("git")
     if git is None:
         return None
     command = [git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - no input of the user's
-    return done.stdout.strip() or None if done.returncode == 0 else None
+    completed = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - a fixed command
+    return completed.stdout.strip() or None if completed.returncode == 0 else None

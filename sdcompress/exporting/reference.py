@@ -1,4 +1,4 @@
-"""What the checkpoint itself says of real images: yardstick of the parity gate, golden samples and scores."""
+"""Run the checkpoint on real images, for the parity gate, the golden samples and its scores."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from sdcompress.errors import DataError
 from sdcompress.modalities._geometry import normalise
 from sdcompress.schema.manifest import Preprocess
 from sdcompress.tasks import _probabilities as metrics
-from sdcompress.verification.hard_images import HardLogits, hard_images, nudged
+from sdcompress.verification.edge_cases import EdgeCaseLogits, edge_case_images, perturbed
 
-__all__ = ["Reference", "hard_logits", "held_out", "reference"]
+__all__ = ["Reference", "edge_case_logits", "held_out", "reference"]
 
 _BATCH = 64
 
@@ -31,7 +31,7 @@ class Reference:
         labels: int64 [N].
         logits: float32 [E, N, K].
         accuracy: of each exit on the whole validation split; None where that is empty.
-        ece: likewise.
+        ece: likewise, the expected calibration error.
     """
 
     images: np.ndarray
@@ -41,44 +41,44 @@ class Reference:
     ece: tuple[float | None, ...]
 
 
-def reference(net: nn.Module, dataset: Dataset, *, samples: int, tick: Callable[[int], None]) -> Reference:
-    """Run the checkpoint's network over the validation split, and over test images where that is too small.
+def reference(net: nn.Module, dataset: Dataset, *, samples: int, advance: Callable[[int], None]) -> Reference:
+    """Run the checkpoint's network on the validation split, and on test images if that is too small.
 
     Args:
         net: images [B, C, H, W] -> E tensors [B, K], in evaluation mode, on the CPU.
         dataset: its data.
-        samples: images that the gate asks for; spread evenly over the validation split. All, where there are fewer.
-        tick: told how many images were done.
+        samples: images for the gate, evenly spaced in the validation split; all if there are fewer.
+        advance: called with the number of images that were run.
 
     Raises:
         DataError: if neither validation nor test has an image.
     """
     samples = min(samples, held_out(dataset))
-    parts: list[tuple[Samples, np.ndarray]] = []
+    sources: list[tuple[Samples, np.ndarray]] = []
     scores: list[tuple[float | None, float | None]] = []
     if from_val := min(samples, len(dataset.val)):
-        everything = _logits(net, dataset.val, dataset.preprocess, tick)
-        scores = [_score(logits, dataset.val.labels) for logits in everything]
+        val_logits = _logits(net, dataset.val, dataset.preprocess, advance)
+        scores = [_score(logits, dataset.val.targets) for logits in val_logits]
         chosen = _spread(len(dataset.val), from_val)
-        parts.append((Subset(dataset.val, chosen), everything[:, chosen]))
+        sources.append((Subset(dataset.val, chosen), val_logits[:, chosen]))
     if from_val < samples:
         test = Subset(dataset.test, _spread(len(dataset.test), samples - from_val))
-        parts.append((test, _logits(net, test, dataset.preprocess, tick)))
-    logits = np.concatenate([part for _, part in parts], axis=1)
+        sources.append((test, _logits(net, test, dataset.preprocess, advance)))
+    logits = np.concatenate([source for _, source in sources], axis=1)
     scores = scores or [(None, None)] * len(logits)
     return Reference(
-        images=np.concatenate([part.images(np.arange(len(part))) for part, _ in parts]),
-        labels=np.concatenate([part.labels for part, _ in parts]),
+        images=np.concatenate([source.examples(np.arange(len(source))) for source, _ in sources]),
+        labels=np.concatenate([source.targets for source, _ in sources]),
         logits=logits,
         accuracy=tuple(accuracy for accuracy, _ in scores),
         ece=tuple(ece for _, ece in scores),
     )
 
 
-def hard_logits(
+def edge_case_logits(
     net: nn.Module, exits: Sequence[str], image: tuple[int, int, int], preprocess: Preprocess
-) -> HardLogits:
-    """The checkpoint's logits on images that are blank, saturated or noise.
+) -> EdgeCaseLogits:
+    """The checkpoint's logits on blank, saturated and noisy images.
 
     Args:
         net: images [B, C, H, W] -> E tensors [B, K], in evaluation mode, on the CPU.
@@ -87,15 +87,18 @@ def hard_logits(
         preprocess: of the network's input.
     """
     channels, height, width = image
-    images = hard_images(height, width, channels)
+    images = edge_case_images(height, width, channels)
     inputs = normalise(images, preprocess)
     with torch.inference_mode():
-        logits, near = ([one.float().numpy() for one in net(torch.from_numpy(x))] for x in (inputs, nudged(inputs)))
-    return HardLogits(images, dict(zip(exits, logits, strict=True)), dict(zip(exits, near, strict=True)))
+        logits, moved = (
+            {name: output.float().numpy() for name, output in zip(exits, net(torch.from_numpy(x)), strict=True)}
+            for x in (inputs, perturbed(inputs))
+        )
+    return EdgeCaseLogits(images, logits, moved)
 
 
 def held_out(dataset: Dataset) -> int:
-    """How many images there are to prove an export on.
+    """The number of held-out images that an export can be compared on.
 
     Raises:
         DataError: if there is none.
@@ -104,20 +107,20 @@ def held_out(dataset: Dataset) -> int:
     if count == 0:
         raise DataError(
             f"'{dataset.name}' holds out no image: its validation and test splits are empty.",
-            allowed="at least one image: an export is proved on real images that were not trained on",
+            allowed="at least one image: an export is compared with the checkpoint on images that were not trained on",
             next_step="raise data.validation in the recipe before the training",
         )
     return count
 
 
-def _logits(net: nn.Module, samples: Samples, preprocess: Preprocess, tick: Callable[[int], None]) -> np.ndarray:
+def _logits(net: nn.Module, samples: Samples, preprocess: Preprocess, advance: Callable[[int], None]) -> np.ndarray:
     """The network's logits on all samples, float32 [E, N, K]."""
     batches = []
     for at in range(0, len(samples), _BATCH):
-        images = samples.images(np.arange(at, min(at + _BATCH, len(samples))))
+        images = samples.examples(np.arange(at, min(at + _BATCH, len(samples))))
         with torch.inference_mode():
             batches.append(torch.stack(tuple(net(torch.from_numpy(normalise(images, preprocess))))).float())
-        tick(len(images))
+        advance(len(images))
     return np.asarray(torch.cat(batches, dim=1))
 
 

@@ -1,10 +1,10 @@
-"""Export at opset 16 and 17, by torch's older exporter: what TensorRT 8.5 parses (opset up to 17, IR version 8).
+"""Export at opset 16 and 17 by torch's older exporter, for TensorRT 8.5 (opset up to 17, IR version 8).
 
-The exporter that all other opsets use (``torch.onnx.export(dynamo=True)``) begins at 18, and ONNX's version converter
-does not lead back from there: it leaves attributes of 18 in ReduceMean and knows no LayerNormalization before 17. The
-older one (``dynamo=False``) runs the network once and writes down what it sees, so that it would take one side of an
-``if`` on values without a word; ``all_exits`` has the newer one look first, which refuses that. It says nothing of the
-tensors between nodes either, which cutting and counting need: their axes are measured here.
+The newer exporter (``torch.onnx.export(dynamo=True)``) begins at 18, and ONNX's version converter does not lead back:
+it leaves attributes of 18 in ReduceMean and has no LayerNormalization before 17. The older one (``dynamo=False``)
+traces one run, so it would silently take one side of an ``if`` on values. ``export_all_exits`` therefore runs the newer
+one first, which refuses that. The older one also writes no axes of the tensors between nodes, which cutting and
+counting need: they are measured here.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from onnx import helper
 from torch import Tensor, nn
 
 from sdcompress.errors import ParityError, UsageError
-from sdcompress.onnx_graph.dataflow import reads
+from sdcompress.onnx_graph.dataflow import names_read
 from sdcompress.onnx_graph.probe import every_tensor
-from sdcompress.onnx_graph.tensorrt8 import DYNAMO_OPSET, in_parts
-from sdcompress.verification.sessions import FAILURES
+from sdcompress.onnx_graph.tensorrt8 import DYNAMO_OPSET, decompose_instance_norm
+from sdcompress.runtime.backends.onnxruntime import ORT_ERRORS
 
-__all__ = ["Names", "traced"]
+__all__ = ["TensorNames", "torchscript_export"]
 
-_BATCHES = (2, 3)  # no multiple of each other, and none is 1, which axes of one element look like
+_BATCHES = (2, 3)  # not multiples of each other, and not 1, which would look like axes of one element
 
 
 @dataclass(frozen=True)
-class Names:
-    """What tensors and axes are called.
+class TensorNames:
+    """The names of tensors and axes.
 
     Attributes:
         input: the images.
@@ -51,39 +51,39 @@ class Names:
     batch: str
 
 
-def traced(net: nn.Module, image: tuple[int, int, int], names: Names, *, opset: int) -> onnx.ModelProto:
-    """A model with the axes of all its tensors.
+def torchscript_export(
+    net: nn.Module, image: tuple[int, int, int], names: TensorNames, *, opset: int
+) -> onnx.ModelProto:
+    """The exported model, with the axes of all its tensors.
 
     Args:
-        net: images [B, C, H, W] -> E tensors [B, K], in evaluation mode; the newer exporter has exported it.
+        net: images [B, C, H, W] -> E tensors [B, K], in evaluation mode; the newer exporter accepts it.
         image: C, H, W.
         names: for the input, the E outputs and the batch.
         opset: 16 or 17.
 
     Raises:
         UsageError: if an operator of the network has no form at this opset.
-        ParityError: if the graph runs at the batch size of the example only.
+        ParityError: if the graph only runs at the batch size of the example.
     """
     model = _trace(net, image, names, opset)
     if isinstance(model, onnx.ModelProto):
-        _inline_stored(model.graph)
+        _inline_identities(model.graph)
         _write_axes(model, image, names)
-        if in_parts(model):
+        if decompose_instance_norm(model):
             _write_axes(model, image, names)
         return model
     later = range(opset + 1, DYNAMO_OPSET)
-    works = next(
-        (other for other in later if isinstance(_trace(net, image, names, other), onnx.ModelProto)), DYNAMO_OPSET
-    )
+    works = next((new for new in later if isinstance(_trace(net, image, names, new), onnx.ModelProto)), DYNAMO_OPSET)
     raise UsageError(
         f"torch cannot export this network to opset {opset}: {model}",
-        allowed=f"opset {works} or newer, which this network was exported to now",
+        allowed=f"opset {works} or newer, which this network can be exported to",
         next_step=f"--opset {works} (export.opset in the recipe), or another backbone or other heads",
     )
 
 
-def _trace(net: nn.Module, image: tuple[int, int, int], names: Names, opset: int) -> onnx.ModelProto | str:
-    """The model, or why there is none."""
+def _trace(net: nn.Module, image: tuple[int, int, int], names: TensorNames, opset: int) -> onnx.ModelProto | str:
+    """The model, or the reason of a failure."""
     modes = [(module, module.training) for module in net.modules()]
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -103,9 +103,9 @@ def _trace(net: nn.Module, image: tuple[int, int, int], names: Names, opset: int
                 opset_version=opset,
             )
         except Exception as error:  # noqa: BLE001 - its own are RuntimeErrors; it also asserts what networks need not have
-            return _reason(error)
+            return _failure_text(error)
         finally:
-            # it gives all modules the mode that the outermost has, which says nothing of those that it wraps
+            # the exporter sets the mode of the outermost module on all modules
             for module, mode in modes:
                 module.training = mode
         return onnx.load(file)
@@ -113,7 +113,7 @@ def _trace(net: nn.Module, image: tuple[int, int, int], names: Names, opset: int
 
 @contextlib.contextmanager
 def _stdout_closed() -> Iterator[None]:
-    """Drop what C++ prints: the whole graph, at an operator that is not there, whatever torch.onnx was told."""
+    """Drop the output of C++, which prints the whole graph at an unsupported operator."""
     try:
         saved = os.dup(1)
     except OSError:  # a service without a stdout
@@ -130,9 +130,9 @@ def _stdout_closed() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _tracked_as_batch_norm(net: nn.Module) -> Iterator[None]:
-    """Within the block an InstanceNorm with running statistics is computed as a BatchNorm: in evaluation both are.
+    """Compute InstanceNorm with running statistics as BatchNorm within the block; in evaluation they are equal.
 
-    The older exporter repeats the statistics for every image of a batch, whose size it must know for that.
+    The older exporter repeats the statistics for every image of a batch, and needs a fixed batch size for that.
     """
     tracked = [
         module
@@ -155,34 +155,34 @@ def _as_batch_norm(module: Any, images: Tensor) -> Tensor:
     return nn.functional.batch_norm(images, *statistics, module.weight, module.bias, training=False, eps=module.eps)
 
 
-# What the older exporter says of an operator; of a value that is "caused by" something it names the node before
-_NAMES = (
+# Messages of the older exporter about an operator; text behind "Caused by" is cut off before
+_OPERATOR_PATTERNS = (
     r"operator '(?P<name>[\w:]+)' to ONNX",
     r"ONNX export of (?:operator )?(?P<name>\w+),? ?(?P<why>.*?)\.?(?: Please .*)?$",
     r"ONNX export failed on (?P<name>[\w:]+), which is not implemented",
 )
 
 
-def _reason(error: Exception) -> str:
+def _failure_text(error: Exception) -> str:
     lines = [line.strip() for line in str(error).partition("[Caused by")[0].splitlines() if line.strip()]
     if not lines:
         return f"{type(error).__name__}."
-    for pattern in _NAMES:
-        if found := re.search(pattern, lines[0]):
-            why = found.groupdict().get("why")
-            return f"the operator '{found['name']}' has no form there{f': {why}' if why else ''}."
+    for pattern in _OPERATOR_PATTERNS:
+        if match := re.search(pattern, lines[0]):
+            reason = match.groupdict().get("why")
+            return f"the operator '{match['name']}' has no form there{f': {reason}' if reason else ''}."
     return lines[0][:200] if isinstance(error, RuntimeError) else f"{lines[0][:200]} ({type(error).__name__})"
 
 
-def _inline_stored(graph: onnx.GraphProto) -> None:
-    """Read equal weights where they are stored: the exporter stores them once and has Identity hand them on.
+def _inline_identities(graph: onnx.GraphProto) -> None:
+    """Replace Identity nodes on stored weights by the weights, in place: the exporter stores equal weights once.
 
-    TensorRT wants to see weights as such, and they are counted where they are stored.
+    TensorRT needs weights as direct inputs, and they are counted where they are stored.
     """
     stored = {tensor.name for tensor in graph.initializer}
     kept_names = {value.name for value in graph.output}
-    # a subgraph's node would go on to read the old name
-    kept_names |= {name for node in graph.node for name in set(reads(node)) - set(node.input)}
+    # nodes of a subgraph are not renamed
+    kept_names |= {name for node in graph.node for name in set(names_read(node)) - set(node.input)}
     names: dict[str, str] = {}
     nodes = []
     for node in graph.node:
@@ -195,46 +195,46 @@ def _inline_stored(graph: onnx.GraphProto) -> None:
     graph.node.extend(nodes)
 
 
-def _write_axes(model: onnx.ModelProto, image: tuple[int, int, int], names: Names) -> None:
+def _write_axes(model: onnx.ModelProto, image: tuple[int, int, int], names: TensorNames) -> None:
     """Write type and axes of every tensor into the graph, in place, from runs at two batch sizes.
 
-    An axis that grows with the batch is called after it (``batch``, ``64*batch``). ONNX's shape inference does not
-    follow the batch through the shape arithmetic that tracing leaves behind.
+    An axis that grows with the batch is named after it (``batch``, ``64*batch``). ONNX's shape inference does not
+    follow the batch through the shape arithmetic of a traced graph.
     """
-    first, second = (_run(model, np.zeros((rows, *image), np.float32), names.input) for rows in _BATCHES)
+    small, large = (_run(model, np.zeros((rows, *image), np.float32), names.input) for rows in _BATCHES)
     outputs = {value.name for value in model.graph.output}
     del model.graph.value_info[:], model.graph.output[:]
-    for name, found in first.items():
+    for name, tensor in small.items():
         shape = [
             _axis(sizes, names.batch) or f"{name}/{position}"
-            for position, sizes in enumerate(zip(found.shape, second[name].shape, strict=True))
+            for position, sizes in enumerate(zip(tensor.shape, large[name].shape, strict=True))
         ]
-        dtype = helper.np_dtype_to_tensor_dtype(found.dtype)
+        dtype = helper.np_dtype_to_tensor_dtype(tensor.dtype)
         values = model.graph.output if name in outputs else model.graph.value_info
         values.append(helper.make_tensor_value_info(name, dtype, shape))
 
 
 def _axis(sizes: tuple[int, int], batch: str) -> int | str | None:
-    """A number, or a multiple of the batch; None where it is neither, or 0, which ONNX writes like an unknown."""
+    """A number, or a multiple of the batch; None if it is neither, or 0, which in ONNX means unknown."""
     if sizes[0] == sizes[1]:
         return sizes[0] or None
-    times, rest = divmod(sizes[0], _BATCHES[0])
-    if rest or times * _BATCHES[1] != sizes[1]:
+    times, remainder = divmod(sizes[0], _BATCHES[0])
+    if remainder or times * _BATCHES[1] != sizes[1]:
         return None
     return batch if times == 1 else f"{times}*{batch}"
 
 
 def _run(model: onnx.ModelProto, inputs: np.ndarray, network_input: str) -> dict[str, np.ndarray]:
-    """Every tensor between nodes, by its name."""
-    with _batch_lost():
+    """Every tensor between nodes by its name."""
+    with _batch_errors():
         return every_tensor(model, {network_input: inputs})
 
 
 @contextlib.contextmanager
-def _batch_lost() -> Iterator[None]:
+def _batch_errors() -> Iterator[None]:
     try:
         yield
-    except FAILURES as error:
+    except ORT_ERRORS as error:
         raise ParityError(
             f"The exported graph cannot be run with another batch size: {str(error).strip().splitlines()[0][:200]}",
             allowed="a graph for any batch",

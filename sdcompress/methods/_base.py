@@ -6,13 +6,12 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch.nn.functional as F
 from pydantic import ConfigDict
 from torch import Tensor, nn
 
 from sdcompress.models.outputs import Outputs
-from sdcompress.objectives.batch import Batch
-from sdcompress.objectives.views import View
+from sdcompress.objectives.batch import Batch, View
+from sdcompress.tasks import Task
 
 __all__ = ["Context", "LabelMethod", "Method", "Needs", "Phase"]
 
@@ -24,31 +23,33 @@ class Context:
     Attributes:
         samples: number of training samples.
         batch: samples of a batch, over all processes.
-        classes: K.
+        task: gives the shape of outputs.
         features: D_i of each exit, shallow to deep.
         maps: shape of each exit's map without the batch axis, shallow to deep: (C, H, W) or (N, C).
     """
 
     samples: int
     batch: int
-    classes: int
+    task: Task
     features: tuple[int, ...]
     maps: tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What a method asks of the network, the data and the loop, so that the loop never asks which method it is.
+    """What a method needs of the network, the data and the loop, so that the loop never tells methods apart.
 
     Attributes:
+        tasks: names of the tasks that it can serve; None: every task, because it only uses the task's losses.
         exits: the network is trained with exits.
         maps: the network gives the maps where exits would be, with or without exits.
-        mixing: mixup and CutMix may be on (a memory of each sample forbids it).
+        mixing: mixup and CutMix may be on; a memory of each sample forbids it.
         dropout: the network must have dropout or stochastic depth.
-        view: further images that the network sees in each step.
+        view: further samples that the network sees in each step.
         average: decay of an average of the weights that teaches, 0 = none.
     """
 
+    tasks: tuple[str, ...] | None = None
     exits: bool = True
     maps: bool = False
     mixing: bool = True
@@ -63,13 +64,13 @@ class Phase:
 
     Attributes:
         share: of the epochs.
-        frozen: the backbone learns nothing and keeps its running statistics; only heads learn.
-        reborn: the network starts anew from other random weights, and what it was before is the teacher.
+        freeze_backbone: the backbone learns nothing and keeps its running statistics; only heads learn.
+        restart: the network starts from other random weights, and the network before is the teacher.
     """
 
     share: float = 1.0
-    frozen: bool = False
-    reborn: bool = False
+    freeze_backbone: bool = False
+    restart: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,17 +78,17 @@ class Method(ABC):
     """A published method: fields are its hyper-parameters, the call is its loss.
 
     Attributes:
-        asks: what it needs, for every choice of its parameters.
+        default_needs: what it needs, unless its parameters decide that; then it overrides ``needs``.
     """
 
-    asks: ClassVar[Needs] = Needs()
+    default_needs: ClassVar[Needs] = Needs()
     # pydantic checks the numbers of a recipe against the fields; no method has a use for inf or nan
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(allow_inf_nan=False)
 
     @property
     def needs(self) -> Needs:
         """What it needs with these parameters."""
-        return self.asks
+        return self.default_needs
 
     @property
     def phases(self) -> tuple[Phase, ...]:
@@ -116,19 +117,19 @@ class LabelMethod(Method):
     ``eed+ps_kd`` in a recipe is the loss of the one on the labels of the other.
     """
 
-    asks: ClassVar[Needs] = Needs(exits=False)
+    default_needs: ClassVar[Needs] = Needs(exits=False)
 
     @abstractmethod
     def label(self, logits: Tensor, batch: Batch, state: nn.Module) -> Tensor:
-        """The label of the last exit as a distribution: [B, K], through which no gradient flows.
+        """The encoded target of the last exit, [B, ...], through which no gradient flows.
 
         Args:
-            logits: of the last exit, [B, K].
+            logits: of the last exit, [B, ...].
             batch: this step's samples.
             state: what ``state`` built.
         """
 
     def __call__(self, outputs: Outputs, batch: Batch, state: nn.Module) -> dict[str, Tensor]:
-        """The term ``ce``: cross-entropy of the only exit with that label."""
+        """The term ``ce``: the task's supervised loss of the only exit with that label."""
         (z,) = outputs.logits
-        return {"ce": F.cross_entropy(z, self.label(z, batch, state))}
+        return {"ce": batch.task.supervised_loss(z, self.label(z, batch, state))}

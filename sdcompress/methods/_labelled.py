@@ -27,8 +27,12 @@ class Labelled(Method):
 
     @property
     def needs(self) -> Needs:
-        """What the method needs; a label that remembers single images forbids to mix them."""
-        return replace(self.method.needs, mixing=self.method.needs.mixing and self.labels.needs.mixing)
+        """What the method needs; tasks and mixing also as the labels need them."""
+        needs, labels = self.method.needs, self.labels.needs
+        tasks = needs.tasks
+        if labels.tasks is not None:
+            tasks = tuple(task for task in labels.tasks if needs.tasks is None or task in needs.tasks)
+        return replace(needs, tasks=tasks, mixing=needs.mixing and labels.mixing)
 
     @property
     def phases(self) -> tuple[Phase, ...]:
@@ -42,4 +46,4 @@ class Labelled(Method):
     def __call__(self, outputs: Outputs, batch: Batch, state: nn.Module) -> dict[str, Tensor]:
         """The terms of the method."""
         label = self.labels.label(outputs.logits[-1], batch, state.get_submodule("labels"))
-        return self.method(outputs, replace(batch, final=label), state.get_submodule("method"))
+        return self.method(outputs, replace(batch, last_target=label), state.get_submodule("method"))

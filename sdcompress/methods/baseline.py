@@ -14,13 +14,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdcompress.methods._base import Method, Needs
 from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch
-from sdcompress.objectives.labels import targets
+from sdcompress.objectives.labels import label_loss
 
 __all__ = ["Baseline"]
 
@@ -29,9 +28,9 @@ __all__ = ["Baseline"]
 class Baseline(Method):
     """Plain training."""
 
-    asks: ClassVar[Needs] = Needs(exits=False)
+    default_needs: ClassVar[Needs] = Needs(exits=False)
 
     def __call__(self, outputs: Outputs, batch: Batch, state: nn.Module) -> dict[str, Tensor]:  # noqa: ARG002
         """The term ``ce`` of the equation above."""
         (z,) = outputs.logits
-        return {"ce": F.cross_entropy(z, targets(batch, z.shape[1]))}
+        return {"ce": label_loss(z, batch)}

@@ -26,15 +26,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdcompress.methods._base import Method, Needs, Phase
 from sdcompress.methods._fields import Positive, Several, Share
 from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch
-from sdcompress.objectives.divergences import kl
-from sdcompress.objectives.labels import targets
+from sdcompress.objectives.labels import label_loss
 from sdcompress.objectives.teachers import deepest
 
 __all__ = ["BornAgain"]
@@ -50,7 +48,7 @@ class BornAgain(Method):
         temperature: T.
     """
 
-    asks: ClassVar[Needs] = Needs(exits=False)
+    default_needs: ClassVar[Needs] = Needs(exits=False)
 
     generations: Several = 3
     kd_weight: Share = 0.5
@@ -60,13 +58,14 @@ class BornAgain(Method):
     def phases(self) -> tuple[Phase, ...]:
         """One for each generation."""
         share = 1 / self.generations
-        return Phase(share), *(Phase(share, reborn=True) for _ in range(self.generations - 1))
+        return Phase(share), *(Phase(share, restart=True) for _ in range(self.generations - 1))
 
     def __call__(self, outputs: Outputs, batch: Batch, state: nn.Module) -> dict[str, Tensor]:  # noqa: ARG002
         """The terms ``ce`` and, from the second generation on, ``kd`` of the equation above."""
         (z,) = outputs.logits
-        ce = F.cross_entropy(z, targets(batch, z.shape[1]))
+        ce = label_loss(z, batch)
         if batch.phase == 0:
             return {"ce": ce}
-        teacher = deepest(batch.taught().logits)
-        return {"ce": (1 - self.kd_weight) * ce, "kd": self.kd_weight * kl(z, teacher, self.temperature)}
+        teacher = deepest(batch.teacher_outputs.logits)
+        kd = batch.task.divergence(z, teacher, self.temperature)
+        return {"ce": (1 - self.kd_weight) * ce, "kd": self.kd_weight * kd}

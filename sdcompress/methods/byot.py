@@ -31,7 +31,6 @@ from sdcompress.methods._base import Context, Method
 from sdcompress.methods._fields import Positive, Share, Weight
 from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch
-from sdcompress.objectives.divergences import kl
 from sdcompress.objectives.exits import total
 from sdcompress.objectives.features import Adapters, masked_l2
 from sdcompress.objectives.labels import label_losses
@@ -62,9 +61,10 @@ class Byot(Method):
         """The terms ``ce``, ``kd`` and ``feature`` of the equation above."""
         *shallow_ce, last_ce = label_losses(outputs.logits, batch)
         teacher = deepest(outputs.logits)
+        divergence = batch.task.divergence
         terms = {
             "ce": (1 - self.kd_weight) * total(shallow_ce) + last_ce,
-            "kd": self.kd_weight * total(kl(z, teacher, self.temperature) for z in outputs.logits[:-1]),
+            "kd": self.kd_weight * total(divergence(z, teacher, self.temperature) for z in outputs.logits[:-1]),
         }
         if self.feature_weight:
             features = state(outputs.features)

@@ -23,16 +23,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdcompress.methods._base import Method, Needs
 from sdcompress.methods._fields import Positive, Weight
 from sdcompress.models.outputs import Outputs
-from sdcompress.objectives.batch import Batch
-from sdcompress.objectives.divergences import kl
-from sdcompress.objectives.labels import targets
-from sdcompress.objectives.views import View
+from sdcompress.objectives.batch import Batch, View
+from sdcompress.objectives.labels import label_loss
 
 __all__ = ["CsKd"]
 
@@ -46,15 +43,20 @@ class CsKd(Method):
         temperature: T.
     """
 
-    asks: ClassVar[Needs] = Needs(exits=False, mixing=False, view=View(samples="same_class", gradient=False))
+    default_needs: ClassVar[Needs] = Needs(
+        tasks=("classification",),
+        exits=False,
+        mixing=False,
+        view=View(samples="same_stratum", gradient=False),
+    )
 
     kd_weight: Weight = 1.0
     temperature: Positive = 4.0
 
     def __call__(self, outputs: Outputs, batch: Batch, state: nn.Module) -> dict[str, Tensor]:  # noqa: ARG002
         """The terms ``ce`` and ``kd`` of the equation above."""
-        (z,), (other,) = outputs.logits, batch.further().outputs.logits
+        (z,), (other,) = outputs.logits, batch.second_view.outputs.logits
         return {
-            "ce": F.cross_entropy(z, targets(batch, z.shape[1])),
-            "kd": self.kd_weight * kl(z, other.detach(), self.temperature),
+            "ce": label_loss(z, batch),
+            "kd": self.kd_weight * batch.task.divergence(z, other.detach(), self.temperature),
         }

@@ -25,17 +25,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdcompress.methods._base import Method, Needs
 from sdcompress.methods._fields import Positive, Weight
 from sdcompress.models.outputs import Outputs
-from sdcompress.objectives.batch import Batch
-from sdcompress.objectives.divergences import kl
+from sdcompress.objectives.batch import Batch, View
 from sdcompress.objectives.features import l2
-from sdcompress.objectives.labels import targets
-from sdcompress.objectives.views import View
+from sdcompress.objectives.labels import label_loss
 
 __all__ = ["Ddgsd"]
 
@@ -50,7 +47,7 @@ class Ddgsd(Method):
         feature_weight: mu.
     """
 
-    asks: ClassVar[Needs] = Needs(exits=False, mixing=False, view=View())
+    default_needs: ClassVar[Needs] = Needs(exits=False, mixing=False, view=View())
 
     kd_weight: Weight = 1.0
     temperature: Positive = 3.0
@@ -58,12 +55,12 @@ class Ddgsd(Method):
 
     def __call__(self, outputs: Outputs, batch: Batch, state: nn.Module) -> dict[str, Tensor]:  # noqa: ARG002
         """The terms ``ce``, ``kd`` and ``feature`` of the equation above."""
-        other = batch.further().outputs
+        other = batch.second_view.outputs
         (one,), (two,) = outputs.logits, other.logits
-        y, t = targets(batch, one.shape[1]), self.temperature
+        divergence, t = batch.task.divergence, self.temperature
         terms = {
-            "ce": (F.cross_entropy(one, y) + F.cross_entropy(two, y)) / 2,
-            "kd": self.kd_weight * (kl(two, one.detach(), t) + kl(one, two.detach(), t)) / 2,
+            "ce": (label_loss(one, batch) + label_loss(two, batch)) / 2,
+            "kd": self.kd_weight * (divergence(two, one.detach(), t) + divergence(one, two.detach(), t)) / 2,
         }
         if self.feature_weight:
             terms["feature"] = self.feature_weight * l2(*(seen.features[-1].mean(0) for seen in (outputs, other)))

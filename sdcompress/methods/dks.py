@@ -28,7 +28,6 @@ from sdcompress.methods._base import Method
 from sdcompress.methods._fields import Weight
 from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch
-from sdcompress.objectives.divergences import kl
 from sdcompress.objectives.exits import total
 from sdcompress.objectives.labels import label_losses
 
@@ -47,8 +46,9 @@ class Dks(Method):
 
     def __call__(self, outputs: Outputs, batch: Batch, state: nn.Module) -> dict[str, Tensor]:  # noqa: ARG002
         """The terms ``ce`` and ``kd`` of the equation above."""
+        divergence = batch.task.divergence
         pairs = permutations(outputs.logits, 2)
         return {
             "ce": total(label_losses(outputs.logits, batch)),
-            "kd": self.kd_weight * total(kl(student, teacher.detach(), 1.0) for student, teacher in pairs),
+            "kd": self.kd_weight * total(divergence(student, teacher.detach(), 1.0) for student, teacher in pairs),
         }

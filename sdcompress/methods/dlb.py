@@ -24,17 +24,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdcompress.methods._base import Context, Method, Needs
 from sdcompress.methods._fields import Positive, Weight
 from sdcompress.models.outputs import Outputs
-from sdcompress.objectives.batch import Batch
-from sdcompress.objectives.divergences import kl
-from sdcompress.objectives.labels import targets
+from sdcompress.objectives.batch import Batch, View
+from sdcompress.objectives.labels import label_loss
 from sdcompress.objectives.memory import LastBatch
-from sdcompress.objectives.views import View
 
 __all__ = ["Dlb"]
 
@@ -48,23 +45,22 @@ class Dlb(Method):
         temperature: T.
     """
 
-    asks: ClassVar[Needs] = Needs(exits=False, mixing=False, view=View(samples="previous"))
+    default_needs: ClassVar[Needs] = Needs(exits=False, mixing=False, view=View(samples="previous"))
 
     kd_weight: Weight = 1.0
     temperature: Positive = 3.0
 
     def state(self, context: Context) -> nn.Module:
         """The predictions for the last batch."""
-        return LastBatch(context.batch, context.classes)
+        return LastBatch(context.batch, context.task.output_shape)
 
     def __call__(self, outputs: Outputs, batch: Batch, state: nn.Module) -> dict[str, Tensor]:
         """The terms ``ce`` and ``kd`` of the equation above."""
-        second = batch.further()
+        second = batch.second_view
         (z,), (again,) = outputs.logits, second.outputs.logits
-        y, y_again = targets(batch, z.shape[1]), targets(batch.of(second), z.shape[1])
         # where nothing was remembered, a sample is its own teacher: the divergence and its gradient are 0
-        before = state(second.index, again, batch.index, z)
+        before = state(second.samples.index, again, batch.samples.index, z)
         return {
-            "ce": (F.cross_entropy(z, y) + F.cross_entropy(again, y_again)) / 2,
-            "kd": self.kd_weight * kl(again, before, self.temperature),
+            "ce": (label_loss(z, batch) + label_loss(again, batch.with_samples(second.samples))) / 2,
+            "kd": self.kd_weight * batch.task.divergence(again, before, self.temperature),
         }

@@ -62,14 +62,14 @@ class EmaTeacher(Method):
     @property
     def needs(self) -> Needs:
         """The average; and whole images, which have one label to decouple."""
-        return Needs(mixing=False, average=self.decay)
+        return Needs(tasks=("classification",), mixing=False, average=self.decay)
 
     def __call__(self, outputs: Outputs, batch: Batch, state: nn.Module) -> dict[str, Tensor]:  # noqa: ARG002
         """The terms ``ce`` and ``kd`` of the equation above."""
-        teacher = deepest(batch.taught().logits)
+        teacher = deepest(batch.teacher_outputs.logits)
         weights = {"target": self.target_weight, "other": self.other_weight}
         return {
             "ce": total(label_losses(outputs.logits, batch)),
             "kd": self.kd_weight
-            * total(dkd(z, teacher, batch.labels, self.temperature, **weights) for z in outputs.logits),
+            * total(dkd(z, teacher, batch.samples.targets, self.temperature, **weights) for z in outputs.logits),
         }

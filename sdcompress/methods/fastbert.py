@@ -23,16 +23,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdcompress.methods._base import Method, Phase
 from sdcompress.methods._fields import Part, Positive
 from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch
-from sdcompress.objectives.divergences import kl
 from sdcompress.objectives.exits import total
-from sdcompress.objectives.labels import final_target, targets
+from sdcompress.objectives.labels import label_losses
 from sdcompress.objectives.teachers import deepest
 
 __all__ = ["FastBert"]
@@ -54,13 +52,14 @@ class FastBert(Method):
     @property
     def phases(self) -> tuple[Phase, ...]:
         """The network, then its exits."""
-        exits = Phase(1 - self.backbone_share, frozen=True)
+        exits = Phase(1 - self.backbone_share, freeze_backbone=True)
         return (Phase(self.backbone_share), exits) if self.backbone_share else (exits,)
 
     def __call__(self, outputs: Outputs, batch: Batch, state: nn.Module) -> dict[str, Tensor]:  # noqa: ARG002
         """The term ``ce``, then the term ``kd`` of the equation above."""
         *shallow, last = outputs.logits
-        if not self.phases[batch.phase].frozen:
-            return {"ce": F.cross_entropy(last, final_target(batch, targets(batch, last.shape[1])))}
+        if not self.phases[batch.phase].freeze_backbone:
+            return {"ce": total(label_losses((last,), batch))}
+        divergence = batch.task.divergence
         teacher = deepest(outputs.logits)
-        return {"kd": total(kl(z, teacher, self.temperature) for z in shallow)}
+        return {"kd": total(divergence(z, teacher, self.temperature) for z in shallow)}

@@ -26,17 +26,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdcompress.methods._base import Context, Method, Needs
 from sdcompress.methods._fields import Count, Positive, Weight
 from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch
-from sdcompress.objectives.divergences import kl
 from sdcompress.objectives.exits import total
 from sdcompress.objectives.features import attention, l2
-from sdcompress.objectives.labels import targets
+from sdcompress.objectives.labels import label_loss
 from sdcompress.objectives.pyramid import Pyramid
 
 __all__ = ["Frskd"]
@@ -53,7 +51,7 @@ class Frskd(Method):
         width: channels of the pyramid.
     """
 
-    asks: ClassVar[Needs] = Needs(exits=False, maps=True)
+    default_needs: ClassVar[Needs] = Needs(exits=False, maps=True)
 
     kd_weight: Weight = 2.0
     temperature: Positive = 4.0
@@ -61,18 +59,21 @@ class Frskd(Method):
     width: Count = 128
 
     def state(self, context: Context) -> nn.Module:
-        """The pyramid and its classifier."""
-        return Pyramid(context.maps, context.classes, width=self.width)
+        """The pyramid and its classifier.
+
+        Raises:
+            RecipeError: if a map is no picture, or a sample's outputs are no vector.
+        """
+        return Pyramid(context.maps, context.task.output_shape, width=self.width)
 
     def __call__(self, outputs: Outputs, batch: Batch, state: nn.Module) -> dict[str, Tensor]:
         """The terms ``ce``, ``teacher``, ``kd`` and ``feature`` of the equation above."""
         (z,) = outputs.logits
-        y = targets(batch, z.shape[1])
         refined, taught = state(outputs.maps)
         pairs = zip(outputs.maps, refined, strict=True)
         return {
-            "ce": F.cross_entropy(z, y),
-            "teacher": F.cross_entropy(taught, y),
-            "kd": self.kd_weight * kl(z, taught.detach(), self.temperature),
+            "ce": label_loss(z, batch),
+            "teacher": label_loss(taught, batch),
+            "kd": self.kd_weight * batch.task.divergence(z, taught.detach(), self.temperature),
             "feature": self.feature_weight * total(l2(attention(f), attention(t.detach())) for f, t in pairs),
         }

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from sdcompress.methods._base import LabelMethod
 from sdcompress.methods._fields import Share
 from sdcompress.objectives.batch import Batch
-from sdcompress.objectives.labels import targets
+from sdcompress.objectives.labels import encoded_targets
 
 __all__ = ["LabelSmoothing"]
 
@@ -39,4 +39,4 @@ class LabelSmoothing(LabelMethod):
 
     def label(self, logits: Tensor, batch: Batch, state: nn.Module) -> Tensor:  # noqa: ARG002
         """``(1 - epsilon) y + epsilon / K``, [B, K]."""
-        return targets(replace(batch, smoothing=self.epsilon), logits.shape[1])
+        return encoded_targets(replace(batch, smoothing=self.epsilon))

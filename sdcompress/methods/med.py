@@ -21,15 +21,15 @@ Published: no figure could be read.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
 from sdcompress.errors import RecipeError
-from sdcompress.methods._base import Context, Method
+from sdcompress.methods._base import Context, Method, Needs
 from sdcompress.methods._fields import Factor, Share
 from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch
-from sdcompress.objectives.divergences import kl
 from sdcompress.objectives.exits import total
 from sdcompress.objectives.labels import label_losses
 from sdcompress.objectives.memory import RisingTemperature
@@ -48,6 +48,8 @@ class Med(Method):
         confidence: mean largest probability above which T rises; must be above 1 / K.
     """
 
+    default_needs: ClassVar[Needs] = Needs(tasks=("classification",))
+
     kd_weight: Share = 0.5
     rise: Factor = 1.05
     confidence: Share = 0.5
@@ -58,12 +60,13 @@ class Med(Method):
         Raises:
             RecipeError: if the teacher would always be sure, so that the temperature never stopped rising.
         """
-        if self.confidence <= 1 / context.classes:
+        classes = len(context.task.outputs)
+        if self.confidence <= 1 / classes:
             raise RecipeError(
-                f"method.confidence is {self.confidence:g}, and no largest probability of {context.classes} classes is "
+                f"method.confidence is {self.confidence:g}, and no largest probability of {classes} classes is "
                 "lower: the temperature would rise for ever.",
-                allowed=f"above {1 / context.classes:.3g} with {context.classes} classes",
-                next_step=f"--set method.confidence={(1 + 1 / context.classes) / 2:.3g}",
+                allowed=f"above {1 / classes:.3g} with {classes} classes",
+                next_step=f"--set method.confidence={(1 + 1 / classes) / 2:.3g}",
             )
         return RisingTemperature(self.rise, self.confidence)
 
@@ -72,7 +75,8 @@ class Med(Method):
         *shallow_ce, last_ce = label_losses(outputs.logits, batch)
         teacher = deepest(outputs.logits)
         temperature = state(teacher, batch.step)
+        divergence = batch.task.divergence
         return {
             "ce": (1 - self.kd_weight) * total(shallow_ce) + last_ce,
-            "kd": self.kd_weight * total(kl(z, teacher, temperature) for z in outputs.logits[:-1]),
+            "kd": self.kd_weight * total(divergence(z, teacher, temperature) for z in outputs.logits[:-1]),
         }

@@ -31,11 +31,9 @@ from torch import Tensor, nn
 from sdcompress.methods._base import Method, Needs
 from sdcompress.methods._fields import Positive, Weight
 from sdcompress.models.outputs import Outputs
-from sdcompress.objectives.batch import Batch
-from sdcompress.objectives.divergences import kl
+from sdcompress.objectives.batch import Batch, View
 from sdcompress.objectives.exits import total
 from sdcompress.objectives.labels import label_losses
-from sdcompress.objectives.views import View
 
 __all__ = ["MixSkd"]
 
@@ -61,14 +59,14 @@ class MixSkd(Method):
 
     def __call__(self, outputs: Outputs, batch: Batch, state: nn.Module) -> dict[str, Tensor]:  # noqa: ARG002
         """The terms ``ce``, ``mixed`` and ``kd`` of the equation above."""
-        second = batch.further()
-        assert second.mix is not None
-        weight, partner = second.mix.weight.unsqueeze(1), second.mix.partner
-        mixtures = [weight * z + (1 - weight) * z[partner] for z in outputs.logits]
+        second = batch.second_view
+        mix = second.samples.mix
+        assert mix is not None
+        mixtures = [mix.blend(z, z[mix.partner]) for z in outputs.logits]
         pairs = [*zip(mixtures, second.outputs.logits, strict=True)]
-        t = self.temperature
+        divergence, t = batch.task.divergence, self.temperature
         return {
             "ce": total(label_losses(outputs.logits, batch)),
-            "mixed": total(label_losses(second.outputs.logits, batch.of(second))),
-            "kd": self.kd_weight * total(kl(m, r.detach(), t) + kl(r, m.detach(), t) for r, m in pairs),
+            "mixed": total(label_losses(second.outputs.logits, batch.with_samples(second.samples))),
+            "kd": self.kd_weight * total(divergence(m, r.detach(), t) + divergence(r, m.detach(), t) for r, m in pairs),
         }

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from sdcompress.methods._base import Context, LabelMethod, Needs
 from sdcompress.methods._fields import Share
 from sdcompress.objectives.batch import Batch
-from sdcompress.objectives.labels import targets, unweighted, weighted
+from sdcompress.objectives.labels import encoded_targets, unweighted, weighted
 from sdcompress.objectives.memory import SampleMemory
 
 __all__ = ["PsKd"]
@@ -44,17 +44,17 @@ class PsKd(LabelMethod):
         alpha: share of the past prediction at the end of the training.
     """
 
-    asks: ClassVar[Needs] = Needs(exits=False, mixing=False)
+    default_needs: ClassVar[Needs] = Needs(tasks=("classification",), exits=False, mixing=False)
 
     alpha: Share = 0.8
 
     def state(self, context: Context) -> nn.Module:
         """The last prediction for every training sample."""
-        return SampleMemory(context.samples, context.classes)
+        return SampleMemory(context.samples, len(context.task.outputs))
 
     def label(self, logits: Tensor, batch: Batch, state: nn.Module) -> Tensor:
         """``(1 - a) y + a p_before``, [B, K]; remembers what is predicted now."""
-        y = targets(unweighted(batch), logits.shape[1])
-        before: Tensor = state(batch.index, F.softmax(logits, dim=1), y)
+        y = encoded_targets(unweighted(batch))
+        before: Tensor = state(batch.samples.index, F.softmax(logits, dim=1), y)
         a = self.alpha * batch.progress
         return weighted((1 - a) * y + a * before, batch)

@@ -22,16 +22,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdcompress.methods._base import Method, Needs
 from sdcompress.methods._fields import Weight
 from sdcompress.models.outputs import Outputs
-from sdcompress.objectives.batch import Batch
-from sdcompress.objectives.divergences import kl
-from sdcompress.objectives.labels import targets
-from sdcompress.objectives.views import View
+from sdcompress.objectives.batch import Batch, View
+from sdcompress.objectives.labels import label_loss
 
 __all__ = ["RDrop"]
 
@@ -44,15 +41,15 @@ class RDrop(Method):
         consistency_weight: alpha.
     """
 
-    asks: ClassVar[Needs] = Needs(exits=False, dropout=True, view=View(augmented=False))
+    default_needs: ClassVar[Needs] = Needs(exits=False, dropout=True, view=View(augmented=False))
 
     consistency_weight: Weight = 1.0
 
     def __call__(self, outputs: Outputs, batch: Batch, state: nn.Module) -> dict[str, Tensor]:  # noqa: ARG002
         """The terms ``ce`` and ``consistency`` of the equation above."""
-        (one,), (two,) = outputs.logits, batch.further().outputs.logits
-        y = targets(batch, one.shape[1])
+        (one,), (two,) = outputs.logits, batch.second_view.outputs.logits
+        divergence = batch.task.divergence
         return {
-            "ce": (F.cross_entropy(one, y) + F.cross_entropy(two, y)) / 2,
-            "consistency": self.consistency_weight * (kl(one, two, 1.0) + kl(two, one, 1.0)) / 2,
+            "ce": (label_loss(one, batch) + label_loss(two, batch)) / 2,
+            "consistency": self.consistency_weight * (divergence(one, two, 1.0) + divergence(two, one, 1.0)) / 2,
         }

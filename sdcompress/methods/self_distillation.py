@@ -66,7 +66,8 @@ class SelfDistillation(Method):
         teacher = deepest(outputs.logits)
         terms = {
             "ce": (1 - self.kd_weight) * total(shallow_ce) + last_ce,
-            "kd": self.kd_weight * total(soft_cross_entropy(z, teacher, self.temperature) for z in outputs.logits[:-1]),
+            "kd": self.kd_weight
+            * total(soft_cross_entropy(z, teacher, self.temperature, batch.task) for z in outputs.logits[:-1]),
         }
         if self.feature_weight:
             features = state(outputs.features)

@@ -29,7 +29,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdcompress.methods._base import Context, Method, Needs
@@ -38,7 +37,7 @@ from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch
 from sdcompress.objectives.exits import total
 from sdcompress.objectives.features import cells, pool
-from sdcompress.objectives.labels import final_target, targets, weighted
+from sdcompress.objectives.labels import encoded_targets, last_target, weighted
 from sdcompress.objectives.memory import ClassMemory
 from sdcompress.objectives.teachers import deepest
 from sdcompress.objectives.transport import transport
@@ -57,7 +56,7 @@ class Sfr(Method):
         iterations: Sinkhorn steps. At the default epsilon the plan's row sums are close to uniform, not equal to it.
     """
 
-    asks: ClassVar[Needs] = Needs(mixing=False)
+    default_needs: ClassVar[Needs] = Needs(tasks=("classification",), mixing=False)
 
     transport_weight: Weight = 1.0
     label_weight: Share = 0.5
@@ -66,15 +65,16 @@ class Sfr(Method):
 
     def state(self, context: Context) -> nn.Module:
         """The soft label of every class."""
-        return ClassMemory(context.classes)
+        return ClassMemory(len(context.task.outputs))
 
     def __call__(self, outputs: Outputs, batch: Batch, state: nn.Module) -> dict[str, Tensor]:
         """The terms ``ce`` and ``transport`` of the equation above."""
         *shallow, last = outputs.logits
-        y = targets(batch, last.shape[1])
-        soft = state(batch.labels, F.softmax(last, dim=1), batch.epoch)
-        label = (1 - self.label_weight) * final_target(batch, y) + self.label_weight * weighted(soft, batch)
-        terms = {"ce": total(F.cross_entropy(z, y) for z in shallow) + F.cross_entropy(last, label)}
+        y = encoded_targets(batch)
+        soft = state(batch.samples.targets, batch.task.soft_targets(last), batch.epoch)
+        label = (1 - self.label_weight) * last_target(batch, y) + self.label_weight * weighted(soft, batch)
+        loss = batch.task.supervised_loss
+        terms = {"ce": total(loss(z, y) for z in shallow) + loss(last, label)}
         if self.transport_weight:
             teacher = cells(deepest(outputs.maps))
             terms["transport"] = self.transport_weight * total(self._distance(f, teacher) for f in outputs.maps[:-1])

@@ -28,15 +28,16 @@ repository).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sdcompress.methods._base import LabelMethod
+from sdcompress.methods._base import LabelMethod, Needs
 from sdcompress.methods._fields import Positive, Share
 from sdcompress.objectives.batch import Batch
-from sdcompress.objectives.labels import targets
+from sdcompress.objectives.labels import encoded_targets
 
 __all__ = ["TfKd"]
 
@@ -51,6 +52,8 @@ class TfKd(LabelMethod):
         temperature: T.
     """
 
+    default_needs: ClassVar[Needs] = Needs(tasks=("classification",), exits=False)
+
     kd_weight: Share = 0.1
     correct: Share = 0.99
     temperature: Positive = 20.0
@@ -58,7 +61,7 @@ class TfKd(LabelMethod):
     def label(self, logits: Tensor, batch: Batch, state: nn.Module) -> Tensor:  # noqa: ARG002
         """``(1 - alpha) y + alpha q``, [B, K]; the teacher of a mixed image is mixed."""
         classes = logits.shape[1]
-        y = targets(batch, classes)
+        y = encoded_targets(batch)
         given = torch.eye(classes, device=y.device) * (self.correct - (1 - self.correct) / (classes - 1))
         teachers = F.softmax((given + (1 - self.correct) / (classes - 1)) / self.temperature, dim=1)
         return (1 - self.kd_weight) * y + self.kd_weight * y @ teachers

@@ -9,10 +9,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from sdcompress import registry
 from sdcompress.errors import ArtifactError, UnknownNameError
-from sdcompress.modalities._base import Array, Inputs, Modality, batch_size, rows_of
+from sdcompress.modalities._base import Array, Inputs, Modality
 from sdcompress.schema.manifest import Manifest
 
-__all__ = ["ROOM", "Array", "Inputs", "Modality", "batch_size", "modality_of", "restore", "rows_of"]
+__all__ = ["ROOM", "Array", "Inputs", "Modality", "modality_of", "restore"]
 
 ROOM = "sdcompress.modalities"
 

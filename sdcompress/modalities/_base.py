@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +13,39 @@ from pydantic import TypeAdapter
 
 from sdcompress.schema.graphs import Tensor
 
-__all__ = ["Array", "Inputs", "Modality", "batch_size", "rows_of"]
+__all__ = ["Array", "Inputs", "Modality"]
 
 Array = npt.NDArray[Any]
-Inputs = Mapping[str, Array]
-"""Name of a graph's input -> array [B, ...]."""
+
+
+class Inputs:
+    """The arrays of one batch by the names of a graph's inputs; ``inputs[:8]`` takes rows of all of them.
+
+    Where there is one input it is also an array to numpy: ``np.asarray(inputs)``.
+
+    Args:
+        arrays: name -> array [B, ...], all of one B.
+    """
+
+    __slots__ = ("arrays",)
+
+    def __init__(self, arrays: Mapping[str, Any]) -> None:
+        self.arrays = arrays
+
+    @classmethod
+    def joined(cls, parts: Sequence[Inputs]) -> Inputs:
+        """The rows of several batches, one after the other."""
+        return cls({name: np.concatenate([part.arrays[name] for part in parts]) for name in parts[0].arrays})
+
+    def __len__(self) -> int:
+        return len(next(iter(self.arrays.values())))
+
+    def __getitem__(self, rows: slice | npt.NDArray[np.integer] | Sequence[int]) -> Inputs:
+        return Inputs({name: array[rows] for name, array in self.arrays.items()})
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        (array,) = self.arrays.values()
+        return np.array(array, dtype, copy=True) if copy else np.asarray(array, dtype)
 
 
 @dataclass(frozen=True)
@@ -68,7 +96,7 @@ class Modality(ABC):
         """The inputs of a call, C-contiguous.
 
         Args:
-            inputs: by name; the array alone where there is one input.
+            inputs: ``Inputs``, or arrays by name; the array alone where there is one input.
 
         Raises:
             InputError: if a name, a dtype or a shape is another.
@@ -77,13 +105,3 @@ class Modality(ABC):
     @abstractmethod
     def unusual(self) -> Mapping[str, Any]:
         """Examples that real data rarely holds, by what they are: blank, saturated, noise. Parity gates see them."""
-
-
-def batch_size(inputs: Inputs) -> int:
-    """B: the rows of every input."""
-    return len(next(iter(inputs.values())))
-
-
-def rows_of(inputs: Inputs, rows: slice | npt.NDArray[np.integer]) -> Inputs:
-    """Some of the rows of every input."""
-    return {name: array[rows] for name, array in inputs.items()}

@@ -60,11 +60,11 @@ class Image(Modality):
                 next_step="put it into a list: engine.preprocess([image])",
             )
         if isinstance(raw, np.ndarray) and raw.shape[1:] == (height, width, channels) and raw.dtype != np.uint16:
-            return {self.INPUT: normalise(raw, self.preprocess)}
+            return Inputs({self.INPUT: normalise(raw, self.preprocess)})
         if len(raw) == 0:
-            return {self.INPUT: np.empty((0, *self.shape), np.float32)}
+            return Inputs({self.INPUT: np.empty((0, *self.shape), np.float32)})
         pictures = np.stack([self._example(picture, at) for at, picture in enumerate(raw)])
-        return {self.INPUT: normalise(pictures, self.preprocess)}
+        return Inputs({self.INPUT: normalise(pictures, self.preprocess)})
 
     def collate(self, examples: Any) -> Inputs:
         """Normalise uint8 [B, H, W, C]; see ``Modality``."""
@@ -75,18 +75,19 @@ class Image(Modality):
                 allowed=f"{height}x{width}x{channels}, the size that the network was trained at",
                 next_step="load the data set with the recipe of the network (data.image_size)",
             )
-        return {self.INPUT: normalise(examples, self.preprocess)}
+        return Inputs({self.INPUT: normalise(examples, self.preprocess)})
 
     def check(self, inputs: Any) -> Inputs:
         """See ``Modality``: float32 [B, C, H, W]."""
-        array = inputs.get(self.INPUT) if isinstance(inputs, Mapping) else inputs
+        named = inputs.arrays if isinstance(inputs, Inputs) else inputs
+        array = named.get(self.INPUT) if isinstance(named, Mapping) else named
         if (
             isinstance(array, np.ndarray)
             and array.dtype == np.float32
             and array.ndim == 4
             and array.shape[1:] == self.shape
         ):
-            return {self.INPUT: np.ascontiguousarray(array)}
+            return Inputs({self.INPUT: np.ascontiguousarray(array)})
         if not isinstance(array, np.ndarray):
             problem, step = f"The input is a {type(array).__name__}, not an array.", "give a numpy array"
         elif array.dtype == np.uint8:

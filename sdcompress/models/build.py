@@ -17,8 +17,8 @@ from sdcompress.models.cutpoints import choose, cut_points, deepest, named
 from sdcompress.models.heads import ROOM as HEADS
 from sdcompress.models.heads._base import Head
 from sdcompress.models.multiexit import MultiExit, Tap
-from sdcompress.own_code import is_there
 from sdcompress.schema import recipe
+from sdcompress.user_code import module_exists
 
 __all__ = ["build", "pretrained_config"]
 
@@ -127,7 +127,7 @@ def _backbone(model: recipe.Model, classes: int, image: tuple[int, int, int]) ->
 
 def _users(model: recipe.Model, classes: int, channels: int) -> object:
     module = model.name.partition(":")[0]
-    if not is_there(model.name):
+    if not module_exists(model.name):
         raise UnknownNameError(
             "families of backbones",
             module,

@@ -1,4 +1,4 @@
-"""How far a student's logits are from a teacher's. None of these stops gradients: a teacher comes detached.
+"""How far a student's outputs are from a teacher's, besides the task's own divergence. A teacher comes detached.
 
 All are means over the batch, so that a loss does not change with the batch size; the T^2 of Hinton et al. (arXiv
 1503.02531, section 2) keeps the gradients of the softened terms at one scale, so that weights mean the same at every T.
@@ -10,43 +10,32 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["dkd", "kl", "logits_mse", "soft_cross_entropy"]
+from sdcompress.tasks import Task
+
+__all__ = ["dkd", "logits_mse", "soft_cross_entropy"]
 
 _LOW = -1000.0  # added to a logit it leaves a probability of 0, and no infinity whose product with 0 is no number
 
 
-def kl(student: Tensor, teacher: Tensor, temperature: float | Tensor) -> Tensor:
-    """``T^2 KL(softmax(teacher / T) || softmax(student / T))``: summed over classes, mean over the batch.
-
-    For a large T it tends to half the mean squared difference of the logits, each centred at 0.
+def soft_cross_entropy(student: Tensor, teacher: Tensor, temperature: float, task: Task) -> Tensor:
+    """``T^2 CE(student / T, softmax(teacher / T))``: the gradient of the task's divergence, its value plus an entropy.
 
     Args:
-        student: [B, K].
-        teacher: [B, K].
-        temperature: T > 0; a scalar tensor where it is learnt or remembered.
+        student: [B, ...].
+        teacher: [B, ...].
+        temperature: T > 0; a task whose outputs are no logits ignores it.
+        task: gives the cross-entropy, and the teacher's outputs as targets.
     """
-    log_student = F.log_softmax(student / temperature, dim=1)
-    log_teacher = F.log_softmax(teacher / temperature, dim=1)
-    return temperature**2 * F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
-
-
-def soft_cross_entropy(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """``T^2 CE(student / T, softmax(teacher / T))``: the gradient of ``kl``, its value plus the teacher's entropy.
-
-    Args:
-        student: [B, K].
-        teacher: [B, K].
-        temperature: T > 0.
-    """
-    return temperature**2 * F.cross_entropy(student / temperature, F.softmax(teacher / temperature, dim=1))
+    t = temperature if task.scaled_by_temperature else 1.0
+    return t**2 * task.supervised_loss(student / t, task.soft_targets(teacher / t))
 
 
 def logits_mse(student: Tensor, teacher: Tensor) -> Tensor:
-    """Squared difference of the logits, mean over batch and classes.
+    """Squared difference of the outputs, mean over all numbers.
 
     Args:
-        student: [B, K].
-        teacher: [B, K].
+        student: [B, ...].
+        teacher: [B, ...].
     """
     return F.mse_loss(student, teacher)
 

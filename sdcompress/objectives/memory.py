@@ -98,36 +98,37 @@ class ClassMemory(nn.Module):
 
 
 class LastBatch(nn.Module):
-    """The logits of the batch before, keyed by position in the training split: ``4 B K`` bytes.
+    """The outputs for the batch before, keyed by position in the training split: ``4 B K`` bytes.
 
     Args:
         batch: B, samples of a batch over all processes.
-        classes: K.
+        shape: of one sample's outputs, such as (K,).
     """
 
     index: Tensor
     logits: Tensor
 
-    def __init__(self, batch: int, classes: int) -> None:
+    def __init__(self, batch: int, shape: tuple[int, ...]) -> None:
         super().__init__()
         self.register_buffer("index", torch.full((batch,), -1, dtype=torch.int64))
-        self.register_buffer("logits", torch.zeros(batch, classes))
+        self.register_buffer("logits", torch.zeros(batch, *shape))
 
     @torch.no_grad()
     def forward(self, wanted: Tensor, otherwise: Tensor, index: Tensor, logits: Tensor) -> Tensor:
-        """Recall what was said of some samples in the batch before, then remember this batch.
+        """Recall the outputs for some samples in the batch before, then remember this batch.
 
         Args:
             wanted: int64 [b], positions to recall.
-            otherwise: [b, K], logits to give for those that were not in it.
+            otherwise: [b, ...], outputs to give for those that were not in it.
             index: int64 [b], positions of this batch.
-            logits: [b, K], of this batch.
+            logits: [b, ...], outputs of this batch.
 
         Returns:
-            [b, K] logits.
+            [b, ...] outputs.
         """
         same = wanted[:, None] == self.index[None]
-        recalled = torch.where(same.any(1, keepdim=True), self.logits[same.int().argmax(1)], otherwise.detach())
+        known = same.any(1).view(-1, *[1] * (otherwise.dim() - 1))
+        recalled = torch.where(known, self.logits[same.int().argmax(1)], otherwise.detach())
         everyone = _from_all(index)
         self.index.fill_(-1)
         self.index[: len(everyone)] = everyone

@@ -19,18 +19,18 @@ __all__ = ["Pyramid"]
 
 
 class Pyramid(nn.Module):
-    """Refined maps, and logits made of the deepest of them.
+    """Refined maps, and outputs made of the deepest of them.
 
     Args:
         maps: (C, H, W) of each map, shallow to deep.
-        classes: K.
+        outputs: shape of one sample's outputs, (K,).
         width: channels of all levels.
 
     Raises:
-        RecipeError: if a map is no picture.
+        RecipeError: if a map is no picture, or outputs are no vector.
     """
 
-    def __init__(self, maps: Sequence[tuple[int, ...]], classes: int, *, width: int) -> None:
+    def __init__(self, maps: Sequence[tuple[int, ...]], outputs: tuple[int, ...], *, width: int) -> None:
         super().__init__()
         if any(len(shape) != 3 for shape in maps):
             raise RecipeError(
@@ -38,11 +38,17 @@ class Pyramid(nn.Module):
                 allowed="a convolutional backbone",
                 next_step="choose another backbone in model.name, or another method",
             )
+        if len(outputs) != 1:
+            raise RecipeError(
+                f"This method's pyramid gives one vector for each sample, and the task's outputs have shape {outputs}.",
+                allowed="a task with outputs [B, K]",
+                next_step="choose another method: sdcompress list methods",
+            )
         levels = len(maps)
         self.lateral = nn.ModuleList(nn.Conv2d(shape[0], width, 1) for shape in maps)
         self.down = nn.ModuleList(_Fusion(2, width) for _ in range(levels - 1))
         self.up = nn.ModuleList(_Fusion(3 if i < levels - 2 else 2, width) for i in range(levels - 1))
-        self.classifier = nn.Linear(width, classes)
+        self.classifier = nn.Linear(width, *outputs)
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], Tensor]:
         """Refine maps and classify them.
@@ -51,7 +57,7 @@ class Pyramid(nn.Module):
             maps: E tensors [B, C_i, H_i, W_i], shallow to deep.
 
         Returns:
-            E tensors [B, width, H_i, W_i], and logits [B, K].
+            E tensors [B, width, H_i, W_i], and outputs [B, K].
         """
         sides = [lateral(feature) for lateral, feature in zip(self.lateral, maps, strict=True)]
         lowered = [sides[-1]]

@@ -1,1 +1,1 @@
-"""ONNX graphs taken apart, joined, counted and described; no torch."""
+"""Surgery on ONNX graphs: partition, merge, edit, count, describe. Never imports torch."""

@@ -1,4 +1,4 @@
-"""Who needs whom in an ONNX graph, and which of its values depend on the data."""
+"""The dataflow of an ONNX graph: which node reads which tensor, and which values depend on the data."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import Enum
 
 import onnx
 
-__all__ = ["Flow", "Kind", "reads"]
+__all__ = ["Dataflow", "Kind", "names_read"]
 
 
 class Kind(Enum):
@@ -18,8 +18,8 @@ class Kind(Enum):
     DATA = "the data"
 
 
-class Flow:
-    """The flow of tensors through a graph.
+class Dataflow:
+    """Producers, readers and kinds of the tensors of a graph.
 
     Args:
         model: nodes in topological order, as ONNX demands.
@@ -27,7 +27,7 @@ class Flow:
     Attributes:
         nodes: the graph's nodes.
         uses: for each node the names it reads, those captured by subgraphs included.
-        producer: for each tensor the index of the node that makes it.
+        producer: for each tensor the index of the node that computes it.
         kinds: for each node what its outputs depend on.
         initializers: the stored tensors by name.
         inputs: names of the graph's inputs that are not stored tensors.
@@ -36,7 +36,7 @@ class Flow:
     def __init__(self, model: onnx.ModelProto) -> None:
         graph = model.graph
         self.nodes = list(graph.node)
-        self.uses = [list(reads(node)) for node in self.nodes]
+        self.uses = [list(names_read(node)) for node in self.nodes]
         self.producer = {name: index for index, node in enumerate(self.nodes) for name in node.output if name}
         self.initializers = {tensor.name: tensor for tensor in graph.initializer}
         self.inputs = [value.name for value in graph.input if value.name not in self.initializers]
@@ -47,14 +47,14 @@ class Flow:
 
     def ancestors(self, tensors: Iterable[str]) -> set[int]:
         """Indices of all nodes that the tensors depend on, their own producers included."""
-        found: set[int] = set()
-        waiting = list(tensors)
-        while waiting:
-            index = self.producer.get(waiting.pop())
-            if index is not None and index not in found:
-                found.add(index)
-                waiting += self.uses[index]
-        return found
+        nodes: set[int] = set()
+        pending = list(tensors)
+        while pending:
+            index = self.producer.get(pending.pop())
+            if index is not None and index not in nodes:
+                nodes.add(index)
+                pending += self.uses[index]
+        return nodes
 
     def axes(self, tensor: str) -> list[int | str] | None:
         """The axes of a tensor, a dynamic one by its name; None where the graph does not say."""
@@ -75,12 +75,12 @@ class Flow:
         return Kind.SHAPE if shape_only else Kind.DATA
 
 
-def reads(node: onnx.NodeProto) -> Iterator[str]:
+def names_read(node: onnx.NodeProto) -> Iterator[str]:
     """The names that a node reads, those captured by its subgraphs included."""
     yield from filter(None, node.input)
     for attribute in node.attribute:
         for graph in (attribute.g, *attribute.graphs):
-            inside = {name for inner in graph.node for name in inner.output}
-            inside |= {value.name for value in (*graph.initializer, *graph.input)}
-            names = [name for inner in graph.node for name in reads(inner)]
-            yield from (name for name in (*names, *(value.name for value in graph.output)) if name not in inside)
+            local = {name for inner in graph.node for name in inner.output}
+            local |= {value.name for value in (*graph.initializer, *graph.input)}
+            names = [name for inner in graph.node for name in names_read(inner)]
+            yield from (name for name in (*names, *(value.name for value in graph.output)) if name not in local)

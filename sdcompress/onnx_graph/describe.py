@@ -1,4 +1,4 @@
-"""Write into an ONNX file what its tensors mean, for whoever has the file alone: classes, preparation, exits."""
+"""Write classes, exits and preprocessing into the metadata of an ONNX file, for readers that have only this file."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ CLASSES, EXITS, PREPROCESS = "sdcompress.classes", "sdcompress.exits", "sdcompre
 
 
 def describe(model: onnx.ModelProto, *, classes: Sequence[str], exits: Sequence[str], preprocess: Preprocess) -> None:
-    """Set the metadata of a model, in place: JSON texts, under the names above.
+    """Set the metadata of a model, in place: JSON texts under ``CLASSES``, ``EXITS`` and ``PREPROCESS``.
 
     Args:
         model: a graph of an artifact.
         classes: names of the K classes, in the order of the logits.
         exits: names of the exits whose logits the graph computes, shallow to deep.
-        preprocess: from an image to the network's input.
+        preprocess: how an image becomes the network's input.
     """
     helper.set_model_props(
         model,

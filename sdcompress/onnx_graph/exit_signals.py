@@ -1,7 +1,7 @@
-"""Let a graph compute what the exit policy judges by: a few numbers for each image instead of all its logits.
+"""Add the nodes to a graph that compute an exit's signals, a few numbers for each image instead of all logits.
 
-On a GPU the host then reads back some bytes of each exit; on a CPU it is as fast as computing the largest probability
-outside. The layout 'graph' needs it anyway. Thresholds are not in here: they are the manifest's.
+On a GPU the host then reads back a few bytes of each exit. On a CPU it is as fast as computing the largest probability
+outside the graph. The layout 'graph' needs them. Thresholds stay in the manifest.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import onnx
 from onnx import TensorProto, helper
 
+from sdcompress.onnx_graph.edit import copy_model
 from sdcompress.schema.manifest import ExitSignals
 from sdcompress.tasks import Task
 
@@ -18,7 +19,7 @@ __all__ = ["add_signals"]
 def add_signals(
     model: onnx.ModelProto, exit_: str, logits: str, task: Task, *, batch: str
 ) -> tuple[onnx.ModelProto, ExitSignals]:
-    """A copy of a segment that also gives an exit's signals; see ``ExitSignals``.
+    """A copy of a segment with an exit's signals as further outputs; see ``ExitSignals``.
 
     Args:
         model: the segment.
@@ -27,15 +28,14 @@ def add_signals(
         task: what the logits mean.
         batch: name of the batch axis.
     """
-    found = onnx.ModelProto()
-    found.CopyFrom(model)
+    extended = copy_model(model)
     names = ExitSignals(values=f"{exit_}_signals", decision=f"{exit_}_decision")
     nodes, constants = task.signal_nodes(logits, names.values, names.decision)
-    found.graph.node.extend(nodes)
-    found.graph.initializer.extend(constants)
-    found.graph.output.append(
+    extended.graph.node.extend(nodes)
+    extended.graph.initializer.extend(constants)
+    extended.graph.output.append(
         helper.make_tensor_value_info(names.values, TensorProto.FLOAT, [batch, len(task.signal_names)])
     )
-    found.graph.output.append(helper.make_tensor_value_info(names.decision, TensorProto.INT64, [batch]))
-    onnx.checker.check_model(found, full_check=True)
-    return found, names
+    extended.graph.output.append(helper.make_tensor_value_info(names.decision, TensorProto.INT64, [batch]))
+    onnx.checker.check_model(extended, full_check=True)
+    return extended, names

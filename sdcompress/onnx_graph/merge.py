@@ -1,10 +1,9 @@
-"""Join the segments of a cascade into one ONNX graph that lets samples leave by itself.
+"""Merge the segments of a cascade into one ONNX graph that exits early by itself.
 
-After each exit at which samples may leave stands an ``If``. Whoever stays is gathered, the rest of the network runs on
-these rows within the branch, and their results are scattered back over the exit's. The ``If`` asks whether anybody
-stays: without it the graph would run to its end on no rows at all, which some operators refuse (in onnxruntime 1.32 a
-Reshape to (batch, -1) and GroupNormalization) and which costs the start of every node. With a batch of one there is
-nothing to gather: the branch is taken or not.
+An ``If`` follows each exit with a threshold. The active rows are gathered, the rest of the network runs on them within
+a branch, and their results are scattered over the exit's. The branch is skipped where no row is active: some operators
+refuse an empty batch (in onnxruntime 1.32 a Reshape to (batch, -1) and GroupNormalization), and starting every node
+costs time. With a batch of one nothing is gathered.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from sdcompress.errors import UsageError
-from sdcompress.onnx_graph.rename import Renaming, drop_unused
+from sdcompress.onnx_graph.edit import Renaming, drop_unused
 from sdcompress.onnx_graph.trace_score import trace_score
 from sdcompress.policies import restore
 from sdcompress.policies._base import ExitPolicy
@@ -31,13 +30,13 @@ __all__ = ["merge"]
 def merge(
     manifest: Manifest, segments: Sequence[onnx.ModelProto], thresholds: Sequence[float | None], *, batch_of_one: bool
 ) -> onnx.ModelProto:
-    """One checked graph: images -> the logits, the class and the exit of each.
+    """One checked graph from images to the logits, the predicted class and the exit of each.
 
     Args:
         manifest: of a cascade with a policy.
         segments: its graphs, in order.
-        thresholds: of every exit but the last; None: nobody leaves there, and the exit's head is left out.
-        batch_of_one: fix the batch to 1, which saves gathering.
+        thresholds: of every exit but the last; None: no sample exits there, and the exit's head is left out.
+        batch_of_one: fix the batch to 1, so that no rows are gathered.
 
     Raises:
         UsageError: if the segments need different versions of ONNX's operators, or the policy cannot be traced.
@@ -49,8 +48,8 @@ def merge(
             allowed="segments of one export",
             next_step="export the cascade again",
         )
-    merged = _Merged(manifest, segments, thresholds, batch_of_one=batch_of_one)
-    logits, exit_index, scope = merged.level(0, {manifest.input.name: manifest.input.name}, [])
+    merger = _Merger(manifest, segments, thresholds, batch_of_one=batch_of_one)
+    logits, exit_index, scope = merger.level(0, {manifest.input.name: manifest.input.name}, [])
     scope.node("Identity", logits, out=LOGITS)
     scope.node("Identity", exit_index, out=EXIT_INDEX)
     scope.node("ArgMax", LOGITS, out=ANSWER, axis=1, keepdims=0)
@@ -77,10 +76,10 @@ def merge(
 
 
 class _Scope:
-    """A graph that grows: the whole one, or a branch in it.
+    """A graph under construction: the main graph, or a branch of an ``If``.
 
     Args:
-        prefix: of the names made here, so that no name is in two scopes.
+        prefix: of new names, so that no name is in two scopes.
     """
 
     def __init__(self, prefix: str) -> None:
@@ -89,28 +88,28 @@ class _Scope:
         self.constants: list[onnx.TensorProto] = []
 
     def node(self, operator: str, *inputs: str, out: str = "", **attributes: Any) -> str:
-        """Add a node of one output and return that."""
+        """Add a node with one output; returns the output's name."""
         out = out or f"{self._prefix}/{operator}-{len(self.nodes)}"
         self.nodes.append(helper.make_node(operator, inputs, [out], name=out, **attributes))
         return out
 
     def constant(self, value: Any, dtype: Any = np.int64) -> str:
-        """Store a constant and return its name."""
+        """Store a constant; returns its name."""
         name = f"{self._prefix}/constant-{len(self.constants)}"
         self.constants.append(numpy_helper.from_array(np.array(value, dtype), name))
         return name
 
     def add(self, nodes: Sequence[onnx.NodeProto], constants: Sequence[onnx.TensorProto]) -> None:
-        """Add what others have made."""
+        """Add finished nodes and constants."""
         self.nodes += nodes
         self.constants += constants
 
     def graph(self, name: str, outputs: Sequence[onnx.ValueInfoProto]) -> onnx.GraphProto:
-        """What has been added, with these outputs."""
+        """The graph of all that was added, with these outputs."""
         return helper.make_graph(self.nodes, name, [], outputs, self.constants)
 
 
-class _Merged:
+class _Merger:
     def __init__(
         self,
         manifest: Manifest,
@@ -127,15 +126,15 @@ class _Merged:
     def level(
         self, position: int, tensors: Mapping[str, str], history: Sequence[ExitSignals]
     ) -> tuple[str, str, _Scope]:
-        """Run from one exit to the next at which somebody may leave, and what comes after it.
+        """Add the segments up to the next exit with a threshold, and all levels behind it.
 
         Args:
-            position: of the exit to which it goes first.
-            tensors: name in the artifact -> name here, of what the exits before have made and the rest needs.
-            history: signals of these exits.
+            position: of the first exit of this level.
+            tensors: name in the artifact -> name here, of tensors of earlier segments that later ones read.
+            history: signals of the earlier exits.
 
         Returns:
-            The names of logits [rows, K] and exit_index [rows], and the scope that makes them.
+            The names of logits [rows, K] and exit_index [rows], and the scope that computes them.
         """
         scope, exits = _Scope(f"exit-{position}"), self._manifest.exits
         tensors, history = dict(tensors), list(history)
@@ -154,14 +153,14 @@ class _Merged:
             self._policy, position, judged, self._task.signal_names, f"exit-{position}/score"
         )
         scope.add(nodes, constants)
-        leaves = scope.node("GreaterOrEqual", score, scope.constant(threshold, np.float32))
-        return (*self._fork(scope, position, leaves, tensors, history), scope)
+        exits_here = scope.node("GreaterOrEqual", score, scope.constant(threshold, np.float32))
+        return (*self._fork(scope, position, exits_here, tensors, history), scope)
 
     def _run(self, scope: _Scope, position: int, tensors: dict[str, str]) -> None:
-        """The segments up to an exit."""
+        """Add the segments between the exit before and this one."""
         exits = self._manifest.exits
-        first = exits[position - 1].segment + 1 if position else 0
-        for index in range(first, exits[position].segment + 1):
+        first_segment = exits[position - 1].segment + 1 if position else 0
+        for index in range(first_segment, exits[position].segment + 1):
             graph, listed = self._segments[index].graph, self._manifest.segments[index]
             names = {tensor.name: tensors[tensor.name] for tensor in listed.inputs}
             rename = Renaming(f"segment-{index}", names)
@@ -169,7 +168,7 @@ class _Merged:
             tensors |= {tensor.name: rename.name(tensor.name) for tensor in listed.outputs}
 
     def _signals(self, scope: _Scope, position: int, tensors: Mapping[str, str]) -> ExitSignals:
-        """The exit's signals at its temperature: the segment's own, or computed here."""
+        """The exit's signals at its temperature; added here where the segment does not compute them."""
         exit_ = self._manifest.exits[position]
         if exit_.signals is not None and exit_.temperature == 1:
             return ExitSignals(values=tensors[exit_.signals.values], decision=tensors[exit_.signals.decision])
@@ -182,36 +181,37 @@ class _Merged:
         self,
         scope: _Scope,
         position: int,
-        leaves: str,
+        exits_here: str,
         tensors: Mapping[str, str],
         history: Sequence[ExitSignals],
     ) -> tuple[str, str]:
-        """The ``If`` after an exit: logits and exit_index, wherever each row leaves."""
+        """Add the ``If`` after an exit; returns the names of logits and exit_index of all rows."""
         logits = tensors[self._manifest.exits[position].logits]
         index = self._filled(scope, logits, position)
-        here = _Scope(f"exit-{position}/all-leave")
-        all_leave = self._branch(here, here.node("Identity", logits), here.node("Identity", index))
-        kept = {tensor.name: tensors[tensor.name] for tensor in self._manifest.border(position)}
+        all_exit = _Scope(f"exit-{position}/all-leave")
+        all_exit_branch = self._branch(all_exit, all_exit.node("Identity", logits), all_exit.node("Identity", index))
+        carried = {tensor.name: tensors[tensor.name] for tensor in self._manifest.border(position)}
         if self._alone:
-            deeper, deeper_index, rest = self.level(position + 1, kept, history)
-            branches = {"then_branch": all_leave, "else_branch": self._branch(rest, deeper, deeper_index)}
-            condition = leaves
+            deeper, deeper_index, continuation = self.level(position + 1, carried, history)
+            branches = {"then_branch": all_exit_branch, "else_branch": self._branch(continuation, deeper, deeper_index)}
+            condition = exits_here
         else:
-            rows = scope.node("Squeeze", scope.node("NonZero", scope.node("Not", leaves)), scope.constant([0]))
+            rows = scope.node("Squeeze", scope.node("NonZero", scope.node("Not", exits_here)), scope.constant([0]))
             gather = _Scope(f"exit-{position}/stay")
-            kept = {name: gather.node("Gather", tensor, rows) for name, tensor in kept.items()}
+            carried = {name: gather.node("Gather", tensor, rows) for name, tensor in carried.items()}
             history = [
                 ExitSignals(
-                    values=gather.node("Gather", old.values, rows), decision=gather.node("Gather", old.decision, rows)
+                    values=gather.node("Gather", earlier.values, rows),
+                    decision=gather.node("Gather", earlier.decision, rows),
                 )
-                for old in history
+                for earlier in history
             ]
-            deeper, deeper_index, rest = self.level(position + 1, kept, history)
-            gather.add(rest.nodes, rest.constants)
+            deeper, deeper_index, continuation = self.level(position + 1, carried, history)
+            gather.add(continuation.nodes, continuation.constants)
             at = gather.node("Unsqueeze", rows, gather.constant([1]))
             deeper = gather.node("ScatterND", logits, at, deeper)
             deeper_index = gather.node("ScatterND", index, at, deeper_index)
-            branches = {"then_branch": self._branch(gather, deeper, deeper_index), "else_branch": all_leave}
+            branches = {"then_branch": self._branch(gather, deeper, deeper_index), "else_branch": all_exit_branch}
             condition = scope.node("Greater", scope.node("Size", rows), scope.constant(0))
         outputs = [f"exit-{position}/if/logits", f"exit-{position}/if/exit_index"]
         scope.nodes.append(helper.make_node("If", [condition], outputs, name=f"exit-{position}/if", **branches))
@@ -228,7 +228,7 @@ class _Merged:
         )
 
     def _filled(self, scope: _Scope, logits: str, position: int) -> str:
-        """The exit's position for every row."""
+        """The exit's position, once for each row."""
         rows = scope.node("Shape", logits, start=0, end=1)
         value = numpy_helper.from_array(np.array([position], np.int64))
         return scope.node("ConstantOfShape", rows, value=value)

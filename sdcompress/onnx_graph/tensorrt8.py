@@ -1,15 +1,16 @@
-"""Graphs of opset 16 and 17 as TensorRT 8 wants them, and what its parser does not know.
+"""Rewrite graphs of opset 16 and 17 for TensorRT 8, and list the operators that its parser does not support.
 
-``TENSORRT_8_5`` is what the parser of TensorRT 8.5.3.1 says it knows (``IParser::supportsOperator``, asked of the real
-library). docs/operators.md of onnx/onnx-tensorrt, release 8.5, lists the same, and three more that are plugins or have
-shapes that depend on values: NonZero, NonMaxSuppression, RoiAlign. HardSwish is known, LayerNormalization is not: at
-opset 16 the exporter writes it in parts. At 17 it stays whole, because 8.6 knows it and sees to its precision, while
-its parts overflow in float16 (github.com/NVIDIA/TensorRT/issues/2781, 3657); rewritten, no opset that 8.6 parses would
-have it.
+``TENSORRT_8_5`` is what the parser of TensorRT 8.5.3.1 supports by ``IParser::supportsOperator`` of the real library.
+docs/operators.md of onnx/onnx-tensorrt, release 8.5, also lists NonZero, NonMaxSuppression and RoiAlign. They are
+plugins, or have shapes that depend on values.
 
-InstanceNormalization, which GroupNorm becomes at these opsets, is known, but as a plugin, so it is written in parts.
-A plan with a plugin can be loaded only where plugins were registered, which the runtime does not do, and this one
-computes by cuDNN, without which engines are built here.
+LayerNormalization is not supported. At opset 16 the exporter decomposes it. At 17 it stays one node: TensorRT 8.6
+supports it in the right precision, while its parts overflow in float16
+(github.com/NVIDIA/TensorRT/issues/2781, 3657).
+
+InstanceNormalization, which GroupNorm becomes at these opsets, is supported by a plugin, so it is decomposed here.
+A plan with a plugin loads only where plugins are registered, which the runtime does not do. This plugin also computes
+by cuDNN, without which engines are built here.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from sdcompress.onnx_graph.rename import drop_unused
+from sdcompress.onnx_graph.edit import drop_unused, replace_nodes
 
-__all__ = ["DYNAMO_OPSET", "TENSORRT_8_5", "in_parts", "unknown_to_8_5"]
+__all__ = ["DYNAMO_OPSET", "TENSORRT_8_5", "decompose_instance_norm", "unsupported_by_8_5"]
 
 DYNAMO_OPSET = 18
 """The first opset of torch's newer exporter, and of what TensorRT 8 does not parse."""
 
-_KNOWN = """
+_SUPPORTED = """
     Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh AveragePool BatchNormalization Cast Ceil Celu Clip Concat
     Constant ConstantOfShape Conv ConvTranspose Cos Cosh CumSum DepthToSpace DequantizeLinear Div Dropout Einsum Elu
     Equal Erf Exp Expand EyeLike Flatten Floor GRU Gather GatherElements GatherND Gemm GlobalAveragePool GlobalLpPool
@@ -42,65 +43,64 @@ _KNOWN = """
     Xor
 """
 
-TENSORRT_8_5 = frozenset(_KNOWN.split())
-"""Operators of ONNX that the parser knows; whether it takes a node's types and shapes, only a build tells."""
+TENSORRT_8_5 = frozenset(_SUPPORTED.split())
+"""ONNX operators that the parser supports; whether it supports a node's types and shapes, only a build shows."""
 
 
-def unknown_to_8_5(models: Mapping[str, onnx.ModelProto]) -> str:
-    """Which operators TensorRT 8.5 cannot parse, in words: each with the first node of it; empty if there is none.
+def unsupported_by_8_5(models: Mapping[str, onnx.ModelProto]) -> str:
+    """The operators that TensorRT 8.5 cannot parse, each with its first node, as text; empty if there is none.
 
     Args:
         models: file name -> graph.
     """
-    found: dict[str, str] = {}
+    first_nodes: dict[str, str] = {}
     for file, model in models.items():
         for node in model.graph.node:
             operator = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
             if operator not in TENSORRT_8_5:
-                found.setdefault(operator, f"{operator} (node '{node.name}' of {file})")
-    return ", ".join(found.values())
+                first_nodes.setdefault(operator, f"{operator} (node '{node.name}' of {file})")
+    return ", ".join(first_nodes.values())
 
 
-def in_parts(model: onnx.ModelProto) -> bool:
-    """Write every InstanceNormalization in parts, in place; returns whether there was one.
+def decompose_instance_norm(model: onnx.ModelProto) -> bool:
+    """Decompose every InstanceNormalization, in place; returns whether there was one.
 
     y = scale (x - mean) / sqrt(variance + epsilon) + bias, of every image and channel, as ONNX defines the operator.
-    The same operators as a LayerNormalization in parts, so that lower precisions know which of them stay float32.
+    The operators are those of a decomposed LayerNormalization, of which lower precisions keep some in float32.
 
     Args:
-        model: opset 16 or 17, with the axes of all its tensors; those of the new ones are not written.
+        model: opset 16 or 17, with the axes of all its tensors; the axes of new tensors are not written.
     """
     graph = model.graph
     ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in (*graph.value_info, *graph.input)}
-    known = _constants(graph)
+    constants_by_name = _constants(graph)
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:
         # a scale or a bias that is computed is left for the parser to refuse
-        if node.op_type == "InstanceNormalization" and set(node.input[1:]) <= known.keys():
-            scale, bias = (known[name] for name in node.input[1:])
-            parts, constants = _parts(node, ranks[node.input[0]], scale, bias)
-            nodes += parts
+        if node.op_type == "InstanceNormalization" and set(node.input[1:]) <= constants_by_name.keys():
+            scale, bias = (constants_by_name[name] for name in node.input[1:])
+            replacement, constants = _decomposed(node, ranks[node.input[0]], scale, bias)
+            nodes += replacement
             graph.initializer.extend(constants)
         else:
             nodes.append(node)
     if len(nodes) == len(graph.node):
         return False
-    del graph.node[:]
-    graph.node.extend(nodes)
+    replace_nodes(graph, nodes)
     drop_unused(graph)
     return True
 
 
 def _constants(graph: onnx.GraphProto) -> dict[str, np.ndarray]:
-    """What is stored, by its name, in the graph or in a Constant."""
-    found = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    """Stored tensors by name: initialisers and Constant nodes."""
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type == "Constant" and node.attribute[0].name == "value":
-            found[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
-    return found
+            constants[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
+    return constants
 
 
-def _parts(
+def _decomposed(
     node: onnx.NodeProto, rank: int, scale: np.ndarray, bias: np.ndarray
 ) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
     """The nodes and constants of one InstanceNormalization of x [B, C, ...]; scale and bias [C]."""
@@ -108,11 +108,11 @@ def _parts(
     epsilon = next((attribute.f for attribute in node.attribute if attribute.name == "epsilon"), 1e-5)
     constants: dict[str, np.ndarray] = {"two": np.array(2, np.float32), "epsilon": np.array(epsilon, np.float32)}
     spatial = {"axes": list(range(2, rank)), "keepdims": 1}
-    made: list[onnx.NodeProto] = []
+    nodes: list[onnx.NodeProto] = []
 
     def add(operator: str, *inputs: str, name: str, **attributes: Any) -> str:
         output = f"{result}/{name}"
-        made.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
+        nodes.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
         return output
 
     x = node.input[0]
@@ -120,10 +120,10 @@ def _parts(
     squares = add("Pow", centred, f"{result}/two", name="squares")
     variance = add("ReduceMean", squares, name="variance", **spatial)
     deviation = add("Sqrt", add("Add", variance, f"{result}/epsilon", name="sum"), name="deviation")
-    found = add("Div", centred, deviation, name="normalised")
-    for operator, name, value, nothing in (("Mul", "scale", scale, 1), ("Add", "bias", bias, 0)):
-        if (value != nothing).any():  # a GroupNorm has its own after the reshaping
+    output = add("Div", centred, deviation, name="normalised")
+    for operator, name, value, neutral in (("Mul", "scale", scale, 1), ("Add", "bias", bias, 0)):
+        if (value != neutral).any():  # a GroupNorm has its own after the reshaping
             constants[name] = value.reshape(-1, *[1] * (rank - 2))
-            found = add(operator, found, f"{result}/{name}", name=f"with-{name}")
-    made[-1].output[0] = result
-    return made, [numpy_helper.from_array(value, f"{result}/{name}") for name, value in constants.items()]
+            output = add(operator, output, f"{result}/{name}", name=f"with-{name}")
+    nodes[-1].output[0] = result
+    return nodes, [numpy_helper.from_array(value, f"{result}/{name}") for name, value in constants.items()]

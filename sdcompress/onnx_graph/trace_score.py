@@ -1,4 +1,4 @@
-"""Turn an exit policy's score into ONNX nodes: the score is written once, with numpy's ufuncs, and recorded here."""
+"""Trace an exit policy's score into ONNX nodes by recording the numpy ufuncs that it calls."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ def trace_score(
         prefix: of all new names.
 
     Raises:
-        UsageError: if the policy computes with anything else than ``_OPERATORS``.
+        UsageError: if the policy computes with anything but ``_OPERATORS``.
     """
     trace = _Trace(type(policy).__name__, names, prefix)
     try:
         score: object = policy.score(exit_, [trace.columns(exit_signals) for exit_signals in signals])
-    except (TypeError, AttributeError, ValueError) as error:  # what Python and numpy say of a stranger to them
+    except (TypeError, AttributeError, ValueError) as error:  # a symbol where numpy needs an array
         raise trace.refused(f"numpy cannot be traced through it: {error}") from error
     if not isinstance(score, _Symbol):
         raise trace.refused(f"its score is a {type(score).__name__} that does not depend on the signals")
@@ -68,7 +68,7 @@ def trace_score(
 
 
 class _Symbol(NDArrayOperatorsMixin):
-    """A tensor [batch] that is not computed yet, in place of an array."""
+    """A tensor [batch] of the graph, passed to the score in place of an array."""
 
     def __init__(self, trace: _Trace, name: str, dtype: np.dtype[Any]) -> None:
         self.trace, self.name, self.dtype = trace, name, dtype
@@ -80,10 +80,7 @@ class _Symbol(NDArrayOperatorsMixin):
 
 
 class _Trace:
-    """Records what is done with symbols.
-
-    The types are numpy's own: where it would compute in float32, so do the nodes.
-    """
+    """Records the operations on symbols as nodes, with the types that numpy would compute in."""
 
     def __init__(self, policy: str, names: Sequence[str], prefix: str) -> None:
         self.nodes: list[onnx.NodeProto] = []
@@ -107,24 +104,24 @@ class _Trace:
             raise self.refused(f"it uses numpy's {ufunc.__name__}")
         kinds = [_kind(value) for value in inputs]
         *loop, result = ufunc.resolve_dtypes((*kinds, None))
-        wanted = [_BOOL] * len(loop) if ufunc in _LOGICAL else loop
-        # numpy's add of two truth values is an "or"; whoever wants to count them multiplies them by 1 first
-        if not set(wanted) <= (_NUMBERS if ufunc not in _LOGICAL else {_BOOL}):
+        input_dtypes = [_BOOL] * len(loop) if ufunc in _LOGICAL else loop
+        # numpy's add of two booleans is an "or"; a policy that counts them must multiply them by 1 first
+        if not set(input_dtypes) <= (_NUMBERS if ufunc not in _LOGICAL else {_BOOL}):
             raise self.refused(f"it uses numpy's {ufunc.__name__} of {', '.join(map(str, loop))}")
-        return _Symbol(self, self._node(_OPERATORS[ufunc], *map(self.cast, inputs, wanted)), result)
+        return _Symbol(self, self._node(_OPERATORS[ufunc], *map(self.cast, inputs, input_dtypes)), result)
 
     def cast(self, value: Any, dtype: np.dtype[Any]) -> str:
-        """The name of a symbol or a constant in a type."""
+        """The name of a symbol or a constant, converted to a type."""
         if not isinstance(value, _Symbol):
             return self._constant(np.asarray(value).astype(dtype))
         if value.dtype == dtype:
             return value.name
         return self._node("Cast", value.name, to=helper.np_dtype_to_tensor_dtype(dtype))
 
-    def refused(self, why: str) -> UsageError:
+    def refused(self, reason: str) -> UsageError:
         """The error for a policy that cannot be recorded."""
         return UsageError(
-            f"The score of the exit policy {self._policy} cannot be put into a graph: {why}.",
+            f"The score of the exit policy {self._policy} cannot be put into a graph: {reason}.",
             allowed=f"numpy's {', '.join(ufunc.__name__ for ufunc in _OPERATORS)} of signals and numbers",
             next_step="write ExitPolicy.score with these, or calibrate with another --policy",
         )
@@ -141,7 +138,7 @@ class _Trace:
 
 
 def _kind(value: Any) -> Any:
-    """What numpy chooses types by: Python's numbers have none of their own."""
+    """What numpy resolves dtypes by; Python's numbers have no dtype of their own."""
     if isinstance(value, _Symbol):
         return value.dtype
     if type(value) in {int, float}:

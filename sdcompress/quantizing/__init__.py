@@ -1,1 +1,1 @@
-"""Write an artifact in a lower precision, which its graphs hold, and prove what that costs. Never imports torch."""
+"""Write an artifact in a lower precision and measure what that costs. Never imports torch."""

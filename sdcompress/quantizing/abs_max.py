@@ -1,8 +1,8 @@
-"""How large tensors inside a graph become: no tensor leaves it, only its largest finite absolute value.
+"""Measure the largest finite absolute value of tensors inside a graph, without copying the tensors out of it.
 
-An infinity is no size: as a fill (masked attention, padding before a maximum) every float holds it.
+Infinities are skipped: they are fills (masked attention, padding before a maximum), which every float type holds.
 
-While it runs all of them are held, whatever the order of the nodes (onnxruntime 1.32): give it small batches.
+ONNX Runtime (1.32) keeps all measured tensors of a batch in memory, so give it small batches.
 """
 
 from __future__ import annotations
@@ -11,57 +11,53 @@ from collections.abc import Collection, Iterable
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
+from sdcompress.onnx_graph.cpu_session import cpu_session
+from sdcompress.onnx_graph.edit import copy_model
 from sdcompress.quantizing.precisions._base import Feed
 
-__all__ = ["largest", "largest_name", "with_largest"]
+__all__ = ["abs_max", "abs_max_name", "with_abs_max"]
 
-_NOTHING = "largest/nothing"
+_ZERO = "largest/nothing"
 
 
-def largest(
+def abs_max(
     model: onnx.ModelProto, names: Collection[str], feeds: Iterable[Feed], *, threads: int = 1
 ) -> dict[str, float]:
     """The largest finite absolute value of each tensor over all batches.
 
     Args:
-        model: float32; it is run as ONNX Runtime optimises it.
+        model: float32; it runs with ONNX Runtime's optimisations.
         names: of tensors in it.
         feeds: its inputs, batch by batch; at least one.
         threads: of ONNX Runtime; 0 leaves the choice to it.
     """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4  # what fails is raised
-    graph = with_largest(model, names).SerializeToString()
-    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    wanted = sorted(names)
-    outputs = [largest_name(name) for name in wanted]
+    session = cpu_session(with_abs_max(model, names).SerializeToString(), threads=threads)
+    sorted_names = sorted(names)
+    outputs = [abs_max_name(name) for name in sorted_names]
     batches = [[float(value) for value in session.run(outputs, feed)] for feed in feeds]
-    return dict(zip(wanted, map(max, zip(*batches, strict=True)), strict=True))
+    return dict(zip(sorted_names, map(max, zip(*batches, strict=True)), strict=True))
 
 
-def largest_name(name: str) -> str:
-    """The output of ``with_largest`` that belongs to a tensor."""
+def abs_max_name(name: str) -> str:
+    """The output of ``with_abs_max`` that belongs to a tensor."""
     return f"{name}/largest"
 
 
-def with_largest(model: onnx.ModelProto, names: Collection[str]) -> onnx.ModelProto:
-    """A copy that also gives the largest finite absolute value of each of these tensors, float32 []."""
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
-    made.graph.initializer.append(numpy_helper.from_array(np.zeros((), np.float32), _NOTHING))
+def with_abs_max(model: onnx.ModelProto, names: Collection[str]) -> onnx.ModelProto:
+    """A copy with the largest finite absolute value of each of these tensors as further outputs, float32 []."""
+    extended = copy_model(model)
+    extended.graph.initializer.append(numpy_helper.from_array(np.zeros((), np.float32), _ZERO))
     for name in sorted(names):
-        absolute, infinite, finite = (f"{name}/{what}" for what in ("absolute", "infinite", "finite"))
-        made.graph.node.extend(
+        absolute, infinite, finite = (f"{name}/{suffix}" for suffix in ("absolute", "infinite", "finite"))
+        extended.graph.node.extend(
             [
                 helper.make_node("Abs", [name], [absolute]),
                 helper.make_node("IsInf", [absolute], [infinite]),
-                helper.make_node("Where", [infinite, _NOTHING, absolute], [finite]),
-                helper.make_node("ReduceMax", [finite], [largest_name(name)], keepdims=0),
+                helper.make_node("Where", [infinite, _ZERO, absolute], [finite]),
+                helper.make_node("ReduceMax", [finite], [abs_max_name(name)], keepdims=0),
             ]
         )
-        made.graph.output.append(helper.make_tensor_value_info(largest_name(name), TensorProto.FLOAT, []))
-    return made
+        extended.graph.output.append(helper.make_tensor_value_info(abs_max_name(name), TensorProto.FLOAT, []))
+    return extended

@@ -1,4 +1,4 @@
-"""What activations are like: training images as the float32 chain hands them from segment to segment."""
+"""Calibration data for quantising: the inputs of each float32 segment on training images."""
 
 from __future__ import annotations
 
@@ -12,60 +12,60 @@ from sdcompress.errors import DataError, UsageError
 from sdcompress.modalities._geometry import normalise
 from sdcompress.quantizing.precisions._base import Feed
 from sdcompress.schema.manifest import Manifest
-from sdcompress.verification.sessions import Chain
+from sdcompress.verification.sessions import SegmentSessions
 
-__all__ = ["BATCH", "LEAST", "USUAL", "CalibrationData", "calibration_images"]
+__all__ = ["BATCH", "DEFAULT", "MINIMUM", "CalibrationData", "calibration_images"]
 
 BATCH = 32
-LEAST = 2 * BATCH
-USUAL = 512
-_SEED = (512, 0)  # no setting: whoever draws until a precision looks good has chosen the images
+MINIMUM = 2 * BATCH
+DEFAULT = 512
+_SEED = (512, 0)  # no setting: redrawing until a precision looks good would select the images
 
 
 def calibration_images(training: Samples, count: int | None) -> Subset:
-    """So many training images, drawn at random with the classes in their proportions: the same for the same data.
+    """A stratified random subset of the training images, the same for the same data.
 
-    Any beginning of them is as mixed as the whole, so that no batch holds one class because a folder does.
+    Every prefix of it is stratified too, so that each batch holds a mix of classes.
 
     Args:
-        training: what to choose from.
-        count: how many; None: 512, or all where there are fewer.
+        training: the images to choose from.
+        count: of images; None: 512, or all where there are fewer.
 
     Raises:
-        UsageError: if these are too few to say anything about ranges.
-        DataError: if there are not so many.
+        UsageError: if ``count`` is too small to measure ranges.
+        DataError: if there are fewer training images than ``count``.
     """
     if count is None:
-        count = max(LEAST, min(USUAL, len(training)))
-    if count < LEAST:
+        count = max(MINIMUM, min(DEFAULT, len(training)))
+    if count < MINIMUM:
         raise UsageError(
             f"{count} images are asked for to calibrate with.",
-            allowed=f"at least {LEAST}",
-            next_step=f"leave --samples out: {USUAL} are enough for most networks",
+            allowed=f"at least {MINIMUM}",
+            next_step=f"leave --samples out: {DEFAULT} are enough for most networks",
         )
     if count > len(training):
         raise DataError(
             f"There are {len(training)} training images, fewer than the {count} asked for to calibrate with.",
-            allowed=f"{LEAST} to the number of training images",
-            next_step=f"--samples {len(training)}" if len(training) >= LEAST else "train on more images",
+            allowed=f"{MINIMUM} to the number of training images",
+            next_step=f"--samples {len(training)}" if len(training) >= MINIMUM else "train on more images",
         )
-    return Subset(training, stratified_order(training.labels, seed=_SEED)[:count])
+    return Subset(training, stratified_order(training.targets, seed=_SEED)[:count])
 
 
 class CalibrationData:
-    """The inputs of any segment for the calibration images, made anew for every segment and never held all at once.
+    """The inputs of any segment for the calibration images, computed batch by batch on each call.
 
     Args:
         manifest: of the artifact.
         graphs: the float32 segments, in order.
-        training: what to calibrate with.
-        count: how many of them, see ``calibration_images``; looked at only if a precision asks for feeds.
+        training: training images.
+        count: of calibration images, see ``calibration_images``; checked only if a precision asks for feeds.
         threads: of ONNX Runtime.
-        progress: called with (images run, all of them for all segments).
+        progress: called with (images run, images of all segments).
 
     Attributes:
         threads: of ONNX Runtime.
-        used: images that a precision was given; 0: none asked.
+        used: images that a precision has used; 0: it asked for none.
     """
 
     def __init__(
@@ -82,16 +82,16 @@ class CalibrationData:
         self._count, self.threads, self._progress = count, threads, progress
         self.used = 0
 
-    def of(self, position: int) -> Iterator[Feed]:
+    def feeds(self, position: int) -> Iterator[Feed]:
         """The inputs of the segment at a position, batch by batch."""
         images = calibration_images(self._training, self._count)
-        self.used, done = len(images), position * len(images)
+        self.used, images_before = len(images), position * len(images)
         spec = self._manifest.input
-        chain = Chain(self._graphs[:position], network_input=spec.name, logits=(), threads=self.threads)
+        sessions = SegmentSessions(self._graphs[:position], network_input=spec.name, logits=(), threads=self.threads)
         names = [tensor.name for tensor in self._manifest.segments[position].inputs]
         for start in range(0, len(images), BATCH):
             rows = np.arange(start, min(start + BATCH, len(images)))
-            tensors = chain.run(normalise(images.images(rows), spec.preprocess))
+            tensors = sessions.run(normalise(images.examples(rows), spec.preprocess))
             yield {name: tensors[name] for name in names}
             if self._progress is not None:
-                self._progress(done + int(rows[-1]) + 1, len(images) * len(self._graphs))
+                self._progress(images_before + int(rows[-1]) + 1, len(images) * len(self._graphs))

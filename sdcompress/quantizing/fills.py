@@ -1,6 +1,6 @@
-"""Constants that stand for "very small" or "very large", such as -1e9 in masked attention, within what float16 holds.
+"""Clip fill constants, such as the -1e9 of masked attention, to the range of float16.
 
-In float16 they would be infinities, which a row that is masked as a whole turns into NaN.
+In float16 they would become infinities, and a row that is masked completely would become NaN.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-__all__ = ["within_float16"]
+from sdcompress.onnx_graph.edit import copy_model, drop_unused_initializers
+
+__all__ = ["clip_fills"]
 
 _LARGEST = float(np.finfo(np.float16).max)
 
-# Operator -> the inputs that may be fills, and how large they may be. A sum needs room for what is added to the fill.
-_FILLED = {
+# Operator -> the inputs that may be fills, and their limit. A sum needs room for the other summand.
+_FILL_INPUTS = {
     "Where": ((1, 2), _LARGEST),
     "Pad": ((2,), _LARGEST),
     "Clip": ((1, 2), _LARGEST),
@@ -25,19 +27,18 @@ _FILLED = {
 }
 
 
-def within_float16(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy, still float32, in which stored fills that float16 cannot hold are its largest numbers; infinities stay.
+def clip_fills(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A float32 copy in which stored fills beyond float16's range are its largest numbers; infinities stay.
 
-    Only what nodes choose, compare with or add: a weight of that size has a meaning, and is left to be refused.
+    Only constants that nodes select, compare with or add are fills. A weight of that size stays, and is refused later.
     """
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
-    stored = {tensor.name: tensor for tensor in made.graph.initializer}
+    clipped = copy_model(model)
+    stored = {tensor.name: tensor for tensor in clipped.graph.initializer}
     copies: dict[str, np.ndarray] = {}
-    for node in made.graph.node:
-        if node.op_type not in _FILLED:
+    for node in clipped.graph.node:
+        if node.op_type not in _FILL_INPUTS:
             continue
-        positions, largest = _FILLED[node.op_type]
+        positions, largest = _FILL_INPUTS[node.op_type]
         for position in range(len(node.input)) if positions is None else positions:
             name = node.input[position] if position < len(node.input) else ""
             if name not in stored or stored[name].data_type != onnx.TensorProto.FLOAT:
@@ -47,9 +48,6 @@ def within_float16(model: onnx.ModelProto) -> onnx.ModelProto:
                 node.input[position] = f"{name}/within-{largest:.0f}"
                 within = np.where(np.isfinite(value), value.clip(-largest, largest), value)
                 copies[node.input[position]] = within.astype(np.float32)
-    made.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in copies.items())
-    used = {name for node in made.graph.node for name in node.input}
-    kept = [tensor for tensor in made.graph.initializer if tensor.name in used]
-    del made.graph.initializer[:]
-    made.graph.initializer.extend(kept)
-    return made
+    clipped.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in copies.items())
+    drop_unused_initializers(clipped.graph)
+    return clipped

@@ -1,7 +1,7 @@
-"""Give a float32 graph a narrower type, with casts at its edges: what strongly typed builders such as TensorRT 11 read.
+"""Cast a float32 graph to float16 or bfloat16, with explicit Cast nodes for strongly typed builders (TensorRT 11).
 
-Ours, because ``onnxruntime.transformers.float16`` (1.32) leaves nodes out of order, rounds the output of a node that
-it was told to leave alone, and knows no bfloat16.
+``onnxruntime.transformers.float16`` (1.32) is not used: it leaves nodes out of order, rounds the outputs of excluded
+nodes, and has no bfloat16.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from collections.abc import Collection, Iterator
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-__all__ = ["FLOAT_ONLY", "narrowed", "typed"]
+from sdcompress.onnx_graph.edit import copy_model
 
-# What sums or squashes and would lose its digits, and what says its type itself; what has no form in the narrow type is
-# found in ONNX's own schemas
+__all__ = ["FLOAT_ONLY", "cast_floats", "low_precision_tensors"]
+
+# Operators that sum or squash and would lose digits, and those that name their type themselves. Operators without the
+# low type are found in ONNX's schemas.
 FLOAT_ONLY = frozenset(
     {
         *("Softmax", "LogSoftmax", "Exp", "Log", "Pow", "CumSum"),
@@ -29,87 +31,92 @@ _SUFFIX = {TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16"}
 _SOFTMAX = "softmax_precision"  # of Attention: one node since opset 23
 
 
-def typed(model: onnx.ModelProto, narrow: int, keep: Collection[str]) -> onnx.ModelProto:
-    """A copy that computes in another type of float; its inputs and outputs stay float32.
+def cast_floats(model: onnx.ModelProto, low_type: int, keep: Collection[str]) -> onnx.ModelProto:
+    """A copy that computes in a lower float type; its inputs and outputs stay float32.
 
-    A node whose operator does not know that type (in ONNX, such as Celu, or IsInf before opset 20) computes in float32.
+    A node whose operator lacks that type in ONNX (Celu, or IsInf before opset 20) computes in float32.
 
     Args:
         model: float32, with inferred shapes.
-        narrow: TensorProto.FLOAT16 or BFLOAT16.
+        low_type: TensorProto.FLOAT16 or BFLOAT16.
         keep: tensors whose nodes compute in float32.
     """
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
-    graph = made.graph
-    opset = next(each.version for each in model.opset_import if each.domain in _STANDARD)
-    rewriting = _Rewriting(model.graph, narrow, opset)
-    nodes = [node for old in graph.node for node in rewriting.node(old, keep)]
-    nodes += rewriting.outputs()
+    cast = copy_model(model)
+    graph = cast.graph
+    opset = next(entry.version for entry in model.opset_import if entry.domain in _STANDARD)
+    float_cast = _FloatCast(model.graph, low_type, opset)
+    nodes = [new for node in graph.node for new in float_cast.node(node, keep)]
+    nodes += float_cast.outputs()
     del graph.node[:], graph.initializer[:], graph.value_info[:]
     graph.node.extend(nodes)
-    used = {name for node in nodes for name in node.input}
-    graph.initializer.extend(tensor for name, tensor in rewriting.stored.items() if name in used)
-    return onnx.shape_inference.infer_shapes(made)
+    used = {name for new in nodes for name in new.input}
+    graph.initializer.extend(tensor for name, tensor in float_cast.stored.items() if name in used)
+    return onnx.shape_inference.infer_shapes(cast)
 
 
-def narrowed(model: onnx.ModelProto, narrow: int) -> frozenset[str]:
-    """The float32 names of what nodes give in a narrower type.
+def low_precision_tensors(model: onnx.ModelProto, low_type: int) -> frozenset[str]:
+    """The float32 names of the node outputs that a model computes in a lower type.
 
     Args:
-        model: made by ``typed``; of any other model there are none.
-        narrow: TensorProto.FLOAT16 or BFLOAT16.
+        model: made by ``cast_floats``; of any other model there are none.
+        low_type: TensorProto.FLOAT16 or BFLOAT16.
     """
-    ending = f"/{_SUFFIX[narrow]}"
+    ending = f"/{_SUFFIX[low_type]}"
     names = [name for node in model.graph.node for name in node.output]
     return frozenset(name.removesuffix(ending) for name in names if name.endswith(ending))
 
 
-class _Rewriting:
-    """Which name a tensor has in which type.
+class _FloatCast:
+    """Rewrites nodes one by one and tracks the name of each tensor in each type.
 
     Attributes:
-        stored: initialisers by name, narrow copies included.
+        stored: initialisers by name, copies in the low type included.
     """
 
-    def __init__(self, graph: onnx.GraphProto, narrow: int, opset: int) -> None:
-        self._narrow, self._suffix, self._opset = narrow, _SUFFIX[narrow], opset
-        self._type_name = f"tensor({TensorProto.DataType.Name(narrow).lower()})"
+    def __init__(self, graph: onnx.GraphProto, low_type: int, opset: int) -> None:
+        self._low_type, self._suffix, self._opset = low_type, _SUFFIX[low_type], opset
+        self._type_name = f"tensor({TensorProto.DataType.Name(low_type).lower()})"
         self.stored = {tensor.name: tensor for tensor in graph.initializer}
         values = (*graph.value_info, *graph.input, *graph.output)
         self._floats = {v.name for v in values if v.type.tensor_type.elem_type == TensorProto.FLOAT}
         self._floats |= {t.name for t in graph.initializer if t.data_type == TensorProto.FLOAT}
         self._outputs = [value.name for value in graph.output]
-        self._narrow_made: set[str] = set()  # tensors whose node computes in the narrow type
-        self._cast: set[str] = set()  # names that a cast has made
+        self._low_tensors: set[str] = set()  # tensors whose node computes in the low type
+        self._cast: set[str] = set()  # names that a Cast computes
 
     def node(self, old: onnx.NodeProto, keep: Collection[str]) -> Iterator[onnx.NodeProto]:
         """The node in its new type, after the casts that it needs."""
         node = onnx.NodeProto()
         node.CopyFrom(old)
         floats = [name for name in (*old.input, *old.output) if name in self._floats]
-        wide = not floats or old.op_type in FLOAT_ONLY or bool(set(old.output) & set(keep)) or not self._knows(old)
+        float32 = not floats or old.op_type in FLOAT_ONLY or bool(set(old.output) & set(keep)) or not self._knows(old)
         for position, name in enumerate(old.input):
             if name in self._floats:
-                yield from self._as(name, wide=wide)
-                node.input[position] = name if wide else self._name(name)
-        if not wide and node.op_type == "Attention" and all(each.name != _SOFTMAX for each in node.attribute):
-            node.attribute.append(helper.make_attribute(_SOFTMAX, TensorProto.FLOAT))  # its products may be narrow
-        if not wide:
+                yield from self._as(name, float32=float32)
+                node.input[position] = name if float32 else self._name(name)
+        if (
+            not float32
+            and node.op_type == "Attention"
+            and all(attribute.name != _SOFTMAX for attribute in node.attribute)
+        ):
+            node.attribute.append(
+                helper.make_attribute(_SOFTMAX, TensorProto.FLOAT)
+            )  # its products may be in the low type
+        if not float32:
             for position, name in enumerate(old.output):
                 if name in self._floats:
-                    self._narrow_made.add(name)
+                    self._low_tensors.add(name)
                     node.output[position] = self._name(name)
         yield node
 
     def outputs(self) -> Iterator[onnx.NodeProto]:
-        """The casts that give the graph's outputs their float32."""
+        """The casts that return the graph's outputs to float32."""
         for name in self._outputs:
             if name in self._floats:
-                yield from self._as(name, wide=True)
+                yield from self._as(name, float32=True)
 
     def _knows(self, node: onnx.NodeProto) -> bool:
-        """Whether an operator has a form in which all its float32 tensors are of the narrow type."""
+        """Whether an operator has a form in which all its float32 tensors are of the low type."""
         if node.domain not in _STANDARD:
             return False
         schema = onnx.defs.get_schema(node.op_type, self._opset)
@@ -123,17 +130,17 @@ class _Rewriting:
     def _name(self, tensor: str) -> str:
         return f"{tensor}/{self._suffix}"
 
-    def _as(self, name: str, *, wide: bool) -> Iterator[onnx.NodeProto]:
-        """The cast that makes a tensor known in a type, unless it is."""
-        wanted = name if wide else self._name(name)
-        if wanted in self._cast or (name in self._narrow_made) != wide:
+    def _as(self, name: str, *, float32: bool) -> Iterator[onnx.NodeProto]:
+        """The cast that a tensor needs to be available in a type; none if it is."""
+        target = name if float32 else self._name(name)
+        if target in self._cast or (name in self._low_tensors) != float32:
             return
-        self._cast.add(wanted)
+        self._cast.add(target)
         if name in self.stored:
             array = numpy_helper.to_array(self.stored[name])
-            self.stored[wanted] = numpy_helper.from_array(
-                array.astype(helper.tensor_dtype_to_np_dtype(self._narrow)), wanted
+            self.stored[target] = numpy_helper.from_array(
+                array.astype(helper.tensor_dtype_to_np_dtype(self._low_type)), target
             )
         else:
-            source, to = (self._name(name), TensorProto.FLOAT) if wide else (name, self._narrow)
-            yield helper.make_node("Cast", [source], [wanted], name=f"cast {wanted}", to=to)
+            source, to = (self._name(name), TensorProto.FLOAT) if float32 else (name, self._low_type)
+            yield helper.make_node("Cast", [source], [target], name=f"cast {target}", to=to)

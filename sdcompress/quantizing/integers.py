@@ -1,6 +1,7 @@
-"""Round activations and weights of a float32 graph to 8-bit integers, by ``QDQQuantizer`` of onnxruntime.
+"""Quantise weights and activations of a float32 graph to 8-bit integers, by ``QDQQuantizer`` of onnxruntime.
 
-What is decided here holds for every precision made of such integers; what differs between them are codes and pairs.
+The choices here hold for int8 and uint8 alike. These differ in the codes of activations and in their pairs of
+QuantizeLinear and DequantizeLinear.
 """
 
 from __future__ import annotations
@@ -16,16 +17,17 @@ from onnx import TensorProto
 from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType
 from onnxruntime.quantization.calibrate import TensorData, TensorsData
 
-from sdcompress.quantizing.clips import bounds, split_clips
-from sdcompress.quantizing.pools import count_inside
+from sdcompress.onnx_graph.edit import copy_model
+from sdcompress.quantizing.clips import clip_bounds, split_clips
+from sdcompress.quantizing.pools import extract_padding
 from sdcompress.quantizing.precisions._base import PRODUCTS, FloatSegment
-from sdcompress.quantizing.ranges import Ranges, measured
+from sdcompress.quantizing.ranges import Ranges, measure_ranges
 
-__all__ = ["in_integers"]
+__all__ = ["quantize_integers"]
 
-# What computes in integers, and what only passes integers on. Everything else stays float32: normalisation, softmax,
-# and what squashes (a sigmoid in 8 bits is a confidence in 8 bits). Whatever onnxruntime pushes a pair through must be
-# among them: from opset 21 on, pairs that it makes itself (of a Slice, 1.32) have types that it then refuses.
+# Operators that compute in integers, and those that only pass integers on. All others stay float32: normalisation,
+# softmax, and squashing functions (a sigmoid in 8 bits is a confidence in 8 bits). The list must hold every operator
+# that onnxruntime moves a pair through: from opset 21 on it refuses the types of its own pairs (of a Slice, 1.32).
 _OPERATORS = (
     *("Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Relu", "Clip"),
     *("MaxPool", "AveragePool", "GlobalAveragePool", "Concat", "Pad"),
@@ -39,23 +41,23 @@ _OPTIONS = {
 }
 
 
-def in_integers(segment: FloatSegment, activations: QuantType, options: dict[str, Any]) -> onnx.ModelProto:
-    """QuantizeLinear and DequantizeLinear around what is to compute in integers.
+def quantize_integers(segment: FloatSegment, activations: QuantType, options: dict[str, Any]) -> onnx.ModelProto:
+    """A copy with pairs of QuantizeLinear and DequantizeLinear around all nodes that compute in integers.
 
-    A code q of a weight stands for scale * q, q in -64..64, where the scale is the largest of an output channel over
-    64. Weights do without their eighth bit because x86 processors older than VNNI add two products in 16 bits and would
-    cut off what 127 * 255 + 127 * 255 is: accuracy and certificates would be those of the processor, not of the file.
+    A weight's code q, -64..64, means scale * q, where scale is an output channel's largest weight over 64. Weights use
+    7 bits because x86 processors without VNNI add two products in 16 bits, which 127 * 255 + 127 * 255 overflows.
+    Accuracy would depend on the processor.
 
     Args:
         segment: to be rewritten.
-        activations: their type; one scale for each tensor, by its range on training images.
-        options: further ones of the quantizer.
+        activations: type of their codes; each tensor has one scale, from its range on training images.
+        options: further options of the quantizer.
     """
-    float_model = _prepared(segment.model)
-    count_inside(float_model.graph)
+    float_model = _one_axis_per_weight(segment.model)
+    extract_padding(float_model.graph)
     if activations == QuantType.QUInt8:  # Clips stay where codes are signed
-        split_clips(float_model.graph, segment.tail)
-    ranges = measured(float_model, _activations(float_model.graph), segment.feeds(), threads=segment.threads)
+        split_clips(float_model.graph, segment.output_layers)
+    ranges = measure_ranges(float_model, _activations(float_model.graph), segment.feeds(), threads=segment.threads)
     with tempfile.TemporaryDirectory(prefix="sdcompress-") as folder:
         out = Path(folder) / "integers.onnx"
         quantizer = QDQQuantizer(
@@ -66,19 +68,20 @@ def in_integers(segment: FloatSegment, activations: QuantType, options: dict[str
             activation_qType=activations,
             tensors_range=_tensors_data(ranges),
             nodes_to_quantize=[],
-            nodes_to_exclude=_left_alone(float_model.graph, segment.tail) + _not_finite(float_model.graph, ranges),
+            nodes_to_exclude=_excluded(float_model.graph, segment.output_layers)
+            + _not_finite(float_model.graph, ranges),
             op_types_to_quantize=list(_OPERATORS),
             extra_options=_OPTIONS | options,
         )
         quantizer.quantize_model()
         quantizer.model.save_model_to_file(out)  # which sorts the nodes
         model = onnx.load(out)
-    _unround(model.graph, segment.tail)
+    _remove_output_pairs(model.graph, segment.output_layers)
     return model
 
 
 def _activations(graph: onnx.GraphProto) -> frozenset[str]:
-    """The float32 tensors that may be rounded, but for what is stored."""
+    """The float32 tensors that may be quantised, without stored ones."""
     stored = {tensor.name for tensor in graph.initializer}
     values = (*graph.value_info, *graph.input, *graph.output)
     floats = {value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT} - stored
@@ -87,7 +90,7 @@ def _activations(graph: onnx.GraphProto) -> frozenset[str]:
 
 
 def _tensors_data(ranges: Ranges) -> TensorsData:
-    """The ranges as the quantizer takes them."""
+    """The ranges in the quantizer's form."""
     return TensorsData(
         CalibrationMethod.MinMax,
         {
@@ -97,16 +100,16 @@ def _tensors_data(ranges: Ranges) -> TensorsData:
     )
 
 
-def _prepared(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy in which every node has a name to be left out by, and a weight is read along one axis.
+def _one_axis_per_weight(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in which every node has a name, and each weight is read along one axis.
 
-    A weight that is read along two would get the scales of the last and lose small channels for the other.
+    The quantizer gives a weight that is read along two axes the scales of the last one, which lose small channels of
+    the other.
     """
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
-    stored = {tensor.name: tensor for tensor in made.graph.initializer}
+    prepared = copy_model(model)
+    stored = {tensor.name: tensor for tensor in prepared.graph.initializer}
     axes: dict[str, int] = {}
-    for position, node in enumerate(made.graph.node):
+    for position, node in enumerate(prepared.graph.node):
         node.name = node.name or f"{node.op_type}-{position}"
         if node.op_type not in PRODUCTS or node.input[1] not in stored:
             continue
@@ -114,74 +117,77 @@ def _prepared(model: onnx.ModelProto) -> onnx.ModelProto:
         if axes.setdefault(weight, axis) != axis:
             node.input[1] = f"{weight}/axis-{axis}"
             if node.input[1] not in stored:
-                copy = made.graph.initializer.add()
+                copy = prepared.graph.initializer.add()
                 copy.CopyFrom(stored[weight])
                 copy.name = node.input[1]
                 stored[copy.name] = copy
-    return made
+    return prepared
 
 
-def _left_alone(graph: onnx.GraphProto, tail: frozenset[str]) -> list[str]:
-    """The nodes that compute in float32, by name.
+def _excluded(graph: onnx.GraphProto, output_layers: frozenset[str]) -> list[str]:
+    """The names of the nodes that stay in float32.
 
-    What comes after the last product; what multiplies data with data, because attention loses more than it gains; and
-    what onnxruntime gets wrong, see ``_misread``.
+    These are the output layers; products of data with data, because attention loses more than it gains; and nodes that
+    onnxruntime quantises wrongly, see ``_misquantised``.
     """
     stored = {tensor.name: tensor for tensor in graph.initializer}
     outputs = {value.name for value in graph.output}
     return [
         node.name
         for node in graph.node
-        if _misread(node, stored, outputs)
-        or (not stored.keys() & set(node.input[:2]) if node.op_type in PRODUCTS else tail & set(node.output))
+        if _misquantised(node, stored, outputs)
+        or (not stored.keys() & set(node.input[:2]) if node.op_type in PRODUCTS else output_layers & set(node.output))
     ]
 
 
-def _misread(node: onnx.NodeProto, stored: Mapping[str, onnx.TensorProto], outputs: set[str]) -> bool:
-    """Whether onnxruntime (1.32) would compute something else in integers than the node says.
+def _misquantised(node: onnx.NodeProto, stored: Mapping[str, onnx.TensorProto], outputs: set[str]) -> bool:
+    """Whether onnxruntime (1.32) would quantise a node wrongly.
 
     Its quantizer rounds a stored summand (a linear's bias, the epsilon under a root, the 1 of GELU) to the codes of one
-    scale, and drops ``beta`` of a Gemm without scaling the bias by it. What only a Relu or Clip reads gets the range of
-    its result, although it may leave the graph, too. A Clip with computed bounds has no range of its own.
+    scale. It drops ``beta`` of a Gemm without scaling the bias. It gives a tensor that only a Relu or Clip reads the
+    range of the result, even if the tensor is an output of the graph. A Clip with computed bounds has no range.
     """
     if node.op_type == "Gemm":
         return _attribute(node, "beta", 1.0) != 1
     if node.op_type == "Add":
         return bool(stored.keys() & set(node.input))
-    if node.op_type == "Clip" and bounds(node, stored) is None:
+    if node.op_type == "Clip" and clip_bounds(node, stored) is None:
         return True
     return node.op_type in {"Relu", "Clip"} and node.input[0] in outputs
 
 
 def _not_finite(graph: onnx.GraphProto, ranges: Ranges) -> list[str]:
-    """The nodes that compute in float32, by name: no code stands for an infinity, nor for padding below all data."""
+    """The names of nodes with infinities or with padding below all data, which no code represents."""
     return [
         node.name for node in graph.node if node.name in ranges.fills or ranges.infinite & {*node.input, *node.output}
     ]
 
 
 def _axis(product: onnx.NodeProto) -> int:
-    """The axis of a product's weights that has a scale for each channel."""
+    """The channel axis of a product's weights, along which scales differ."""
     if product.op_type == "Gemm":
         return 0 if _attribute(product, "transB", 0) else 1
     return 0 if product.op_type == "Conv" else 1
 
 
 def _attribute(node: onnx.NodeProto, name: str, default: float) -> float:
-    return next((onnx.helper.get_attribute_value(each) for each in node.attribute if each.name == name), default)
+    return next(
+        (onnx.helper.get_attribute_value(attribute) for attribute in node.attribute if attribute.name == name), default
+    )
 
 
-def _unround(graph: onnx.GraphProto, tail: frozenset[str]) -> None:
-    """Take the pairs away that would round what the last product gives, logits above all, to 255 values."""
-    for first in [node for node in graph.node if node.op_type == "QuantizeLinear"]:
-        lasts = [node for node in graph.node if first.output[0] in node.input]
-        known = [node.output[0] for node in lasts]
-        exact = first.input[0]
-        if not tail & {exact, *known}:
+def _remove_output_pairs(graph: onnx.GraphProto, output_layers: frozenset[str]) -> None:
+    """Remove the pairs that would quantise the output layers, logits above all, to 255 values."""
+    for quantize in [node for node in graph.node if node.op_type == "QuantizeLinear"]:
+        dequantizes = [node for node in graph.node if quantize.output[0] in node.input]
+        restored = [node.output[0] for node in dequantizes]
+        exact = quantize.input[0]
+        if not output_layers & {exact, *restored}:
             continue
-        name = next((each for each in known if each in tail), exact)  # an output of the graph keeps its name
-        for node in (first, *lasts):
+        # an output of the graph keeps its name
+        name = next((candidate for candidate in restored if candidate in output_layers), exact)
+        for node in (quantize, *dequantizes):
             graph.node.remove(node)
         for node in graph.node:
             for names in (node.input, node.output):
-                names[:] = [name if each in {exact, *known} else each for each in names]
+                names[:] = [name if candidate in {exact, *restored} else candidate for candidate in names]

@@ -1,4 +1,4 @@
-"""Whether onnxruntime's optimisations, integer kernels above all, compute what the graphs say."""
+"""Check that onnxruntime's optimisations, integer kernels above all, compute what the graphs define."""
 
 from __future__ import annotations
 
@@ -11,27 +11,26 @@ import onnxruntime
 from sdcompress.data.samples import Samples
 from sdcompress.modalities._geometry import normalise
 from sdcompress.schema.manifest import Manifest
-from sdcompress.verification.sessions import Chain
+from sdcompress.verification.sessions import open_sessions
 
 __all__ = ["OptimisedExit", "compare_optimised"]
 
 _IMAGES, _BATCH = 256, 64
-# Two ways of rounding one network are about equally far from float32: within 15 % on 14 networks. An
-# average pool that divided by the wrong number was 37 times as far.
+# With and without optimisations a network is about equally far from float32: within 15 % on 14 networks. With an
+# average pool that divided by the wrong number it was 37 times as far.
 _FACTOR = 1.5
 
 
 @dataclass(frozen=True)
 class OptimisedExit:
-    """One exit in the new precision, computed in both ways.
+    """One exit in the new precision, with and without onnxruntime's optimisations.
 
     Attributes:
         exit: its name.
         samples: images of the validation split.
-        written: distance of its logits to those in float32, root of the mean square, where each node is computed as it
-            is written.
-        optimised: the same as onnxruntime optimises the graphs.
-        allowed: how large that may be.
+        written: root mean square distance of its logits to those in float32, without optimisations.
+        optimised: the same with optimisations.
+        allowed: limit of ``optimised``.
         problem: what is wrong, as a sentence; empty if the exit passed.
     """
 
@@ -46,33 +45,27 @@ class OptimisedExit:
 def compare_optimised(
     manifest: Manifest, before: Sequence[bytes], after: Sequence[bytes], samples: Samples, *, threads: int
 ) -> tuple[OptimisedExit, ...]:
-    """Hold the new graphs as they run against the new graphs as they are written.
+    """Compare the new graphs with optimisations against the same graphs without.
 
     Args:
         manifest: of the artifact in float32.
         before: its graphs.
         after: the graphs in the new precision.
-        samples: the validation split, of which 256 images are run, spread evenly over it.
+        samples: the validation split, of which 256 evenly spaced images are run.
         threads: of ONNX Runtime.
     """
-    exact, optimised, written = (
-        Chain(
-            graphs,
-            network_input=manifest.input.name,
-            logits=[exit_.logits for exit_ in manifest.exits],
-            threads=threads,
-            optimise=optimise,
-        )
+    float32, optimised, written = (
+        open_sessions(manifest, graphs, threads=threads, optimise=optimise)
         for graphs, optimise in ((before, True), (after, True), (after, False))
     )
     chosen = np.linspace(0, len(samples) - 1, min(_IMAGES, len(samples))).round().astype(np.int64)
     squares = np.zeros((2, len(manifest.exits)))
     count = 0
     for start in range(0, len(chosen), _BATCH):
-        inputs = normalise(samples.images(chosen[start : start + _BATCH]), manifest.input.preprocess)
-        reference = exact(inputs).astype(np.float64)
-        with np.errstate(invalid="ignore"):  # infinity less infinity, which another check tells as not finite
-            squares += [np.square(way(inputs) - reference).sum(axis=(1, 2)) for way in (written, optimised)]
+        inputs = normalise(samples.examples(chosen[start : start + _BATCH]), manifest.input.preprocess)
+        reference = float32(inputs).astype(np.float64)
+        with np.errstate(invalid="ignore"):  # infinity minus infinity, which check_finite reports
+            squares += [np.square(run(inputs) - reference).sum(axis=(1, 2)) for run in (written, optimised)]
         count += reference[0].size
     distances = np.sqrt(squares / count)
     return tuple(

@@ -1,4 +1,4 @@
-"""Whether float16 holds what a network computes, which running it on a CPU does not tell."""
+"""Check that float16 holds every tensor of a network, which a run on a CPU does not show."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from sdcompress.data.samples import Samples
 from sdcompress.errors import VerificationError
 from sdcompress.modalities._geometry import normalise
 from sdcompress.onnx_graph.partition import serialize
-from sdcompress.quantizing.abs_max import largest_name, with_largest
+from sdcompress.quantizing.abs_max import abs_max_name, with_abs_max
 from sdcompress.quantizing.calibration_data import BATCH
-from sdcompress.quantizing.fills import within_float16
-from sdcompress.quantizing.float_cast import narrowed
+from sdcompress.quantizing.fills import clip_fills
+from sdcompress.quantizing.float_cast import low_precision_tensors
 from sdcompress.schema.manifest import Manifest
-from sdcompress.verification.sessions import Chain
+from sdcompress.verification.sessions import SegmentSessions
 
 __all__ = ["check_overflow"]
 
@@ -26,43 +26,46 @@ _LARGEST = float(np.finfo(np.float16).max)
 
 def check_overflow(
     manifest: Manifest,
-    plain: Mapping[str, onnx.ModelProto],
-    made: Mapping[str, onnx.ModelProto],
+    before: Mapping[str, onnx.ModelProto],
+    after: Mapping[str, onnx.ModelProto],
     samples: Samples,
     *,
     threads: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Run the float32 graphs and look at the size of every tensor that is float16 in the new ones.
+    """Measure in the float32 graphs every tensor that is float16 in the new ones.
 
-    ONNX Runtime has few float16 kernels for CPUs: where it can, it takes casts away and computes in float32, which
-    does not overflow. A GPU would give infinities for the same file. What is infinite in float32 already, as a mask may
-    be, float16 holds as well. What is inside a node (sums, the scores of Attention) is not seen.
+    ONNX Runtime has few float16 kernels for CPUs: it removes casts where it can and computes in float32, which does not
+    overflow. A GPU would compute infinities from the same file. Infinities of float32, such as masks, are allowed.
+    Values inside a node (sums, the scores of Attention) are not measured.
 
     Args:
         manifest: of the artifact in float32.
-        plain: its graphs without signals, by file, in order.
-        made: the same in the new precision; of one that has no float16 nothing is run.
+        before: its graphs without signals, by file, in order.
+        after: the same in the new precision; if none has float16, nothing runs.
         samples: the validation split.
         threads: of ONNX Runtime.
         progress: called with (images run, all images).
 
     Raises:
-        VerificationError: if float16 could not hold one of them.
+        VerificationError: if float16 cannot hold one of them.
     """
-    # what a DequantizeLinear gives is no larger than what was rounded, which is among these
-    names = {file: narrowed(model, TensorProto.FLOAT16) & _tensors(plain[file]) for file, model in made.items()}
+    # the output of a DequantizeLinear is no larger than the tensor that was quantised, which is among these
+    names = {
+        file: low_precision_tensors(model, TensorProto.FLOAT16) & _tensors(before[file])
+        for file, model in after.items()
+    }
     if not any(names.values()):
         return
-    graphs = [serialize(with_largest(within_float16(plain[file]), names[file])) for file in plain]
-    chain = Chain(graphs, network_input=manifest.input.name, logits=(), threads=threads)
+    graphs = [serialize(with_abs_max(clip_fills(before[file]), names[file])) for file in before]
+    sessions = SegmentSessions(graphs, network_input=manifest.input.name, logits=(), threads=threads)
     largest: dict[str, float] = {}
-    # every tensor of a batch is held at once: ONNX Runtime frees none whose largest value is asked for
+    # small batches: ONNX Runtime keeps every measured tensor of a batch
     for start in range(0, len(samples), BATCH):
         rows = np.arange(start, min(start + BATCH, len(samples)))
-        tensors = chain.run(normalise(samples.images(rows), manifest.input.preprocess))
+        tensors = sessions.run(normalise(samples.examples(rows), manifest.input.preprocess))
         for name in sorted(set().union(*names.values())):
-            largest[name] = max(largest.get(name, 0.0), float(tensors[largest_name(name)]))
+            largest[name] = max(largest.get(name, 0.0), float(tensors[abs_max_name(name)]))
         if progress is not None:
             progress(int(rows[-1]) + 1, len(samples))
     worst = max(largest, key=lambda name: largest[name])
@@ -77,5 +80,5 @@ def check_overflow(
 
 
 def _tensors(model: onnx.ModelProto) -> frozenset[str]:
-    made = (name for node in model.graph.node for name in node.output)
-    return frozenset((*made, *(value.name for value in model.graph.input)))
+    outputs = (name for node in model.graph.node for name in node.output)
+    return frozenset((*outputs, *(value.name for value in model.graph.input)))

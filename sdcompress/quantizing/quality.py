@@ -1,4 +1,4 @@
-"""What a precision costs: on the validation split the answers of every exit, on the golden images the logits."""
+"""Compare a precision with float32: every exit's quality on the validation split, its logits on the golden images."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from sdcompress.errors import VerificationError
 from sdcompress.evaluation.change import ExitComparison, Quality
 from sdcompress.modalities._geometry import normalise
 from sdcompress.schema.manifest import Manifest, ParityRecord
-from sdcompress.verification.sessions import Chain
+from sdcompress.tasks import _probabilities as metrics
+from sdcompress.verification.sessions import open_sessions
 
-__all__ = ["Loss", "compare", "golden_records"]
+__all__ = ["ExitLoss", "compare_exits", "golden_records"]
 
 _BATCH = 256
-# how much further than here the logits may be from the checkpoint's on a machine that computes with other kernels
-_MARGIN = 2
+_MARGIN = 2  # a machine with other kernels may be this many times further from the checkpoint's logits
 
 
 @dataclass(frozen=True)
-class Loss:
-    """One exit under the gate of a precision, as ``parity.json`` has it where one fails.
+class ExitLoss:
+    """One exit's loss of accuracy in a precision, as written to ``parity.json`` where an exit fails.
 
     Attributes:
         exit: its name.
         samples: images of the validation split.
         accuracy_before: share of right answers in float32.
         accuracy_after: in the new precision.
-        max_drop: how much smaller that may be.
-        changed: images whose answer is another one.
+        max_drop: how much smaller ``accuracy_after`` may be.
+        changed: images with another predicted class.
         max_abs: largest absolute difference of a logit; None where one is not finite.
         worst: positions of up to 8 images with the largest differences, largest first.
         problem: what is wrong, as a sentence; empty if the exit passed.
@@ -49,7 +49,7 @@ class Loss:
     problem: str
 
 
-def compare(
+def compare_exits(
     manifest: Manifest,
     before: Sequence[bytes],
     after: Sequence[bytes],
@@ -58,7 +58,7 @@ def compare(
     threads: int,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[Quality, ...]:
-    """Run both on all samples, batch by batch; no logits are held for more than one.
+    """The quality of every exit before and after, on all samples; holds the logits of one batch at a time.
 
     Args:
         manifest: of the artifact in float32.
@@ -68,56 +68,49 @@ def compare(
         threads: of ONNX Runtime.
         progress: called with (images run, all images).
     """
-    chains = [_chain(manifest, graphs, threads=threads) for graphs in (before, after)]
-    found = ExitComparison([exit_.name for exit_ in manifest.exits])
+    sessions = [open_sessions(manifest, graphs, threads=threads) for graphs in (before, after)]
+    comparison = ExitComparison([exit_.name for exit_ in manifest.exits])
     for start in range(0, len(samples), _BATCH):
         rows = np.arange(start, min(start + _BATCH, len(samples)))
-        inputs = normalise(samples.images(rows), manifest.input.preprocess)
-        wide, narrow = (chain(inputs) for chain in chains)
-        found.add(wide, narrow, samples.labels[rows])
+        inputs = normalise(samples.examples(rows), manifest.input.preprocess)
+        reference, quantised = (run(inputs) for run in sessions)
+        comparison.add(reference, quantised, samples.targets[rows])
         if progress is not None:
             progress(int(rows[-1]) + 1, len(samples))
-    return found.found()
+    return comparison.found()
 
 
 def golden_records(
     manifest: Manifest, graphs: Sequence[bytes], golden: Golden, *, threads: int
 ) -> tuple[ParityRecord, ...]:
-    """How far every exit is from the checkpoint on the golden images, and how far it may be elsewhere.
+    """The distance of every exit from the checkpoint on the golden images, and its tolerance on other machines.
 
-    Run as ONNX Runtime optimises it, with integer kernels, and as it is written, with float32 between rounding and
-    rounding: two ways of computing the same graph that may round a number to neighbouring codes. ``allowed`` is twice
-    the larger distance, and the tolerance of the export on top.
+    The graphs run with ONNX Runtime's optimisations (integer kernels) and without (float32 between the pairs). Both may
+    round a number to neighbouring codes. ``allowed`` is twice the larger distance plus the tolerance of the export.
 
     Raises:
         VerificationError: if a logit is not finite.
     """
     inputs = normalise(golden.images, manifest.input.preprocess)
-    ways = [_chain(manifest, graphs, threads=threads, optimise=optimise)(inputs) for optimise in (True, False)]
-    if not np.isfinite(ways).all():
+    runs = [open_sessions(manifest, graphs, threads=threads, optimise=optimise)(inputs) for optimise in (True, False)]
+    if not np.isfinite(runs).all():
         raise VerificationError(
             "A logit of a golden image is not finite in this precision.",
             allowed="finite logits",
             next_step="try another precision: sdcompress list precisions",
         )
     records = []
-    for row, (exit_, old) in enumerate(zip(manifest.exits, manifest.parity, strict=True)):
+    for row, (exit_, before) in enumerate(zip(manifest.exits, manifest.parity, strict=True)):
         reference = golden.logits[row]
-        distance = max(float(np.abs(way[row] - reference).max()) for way in ways)
-        flips = int((ways[0][row].argmax(1) != reference.argmax(1)).sum())
+        distance = max(float(np.abs(run[row] - reference).max()) for run in runs)
         records.append(
             ParityRecord(
                 exit=exit_.name,
                 samples=len(reference),
                 batches=(len(reference),),
                 max_abs=distance,
-                allowed=_MARGIN * distance + old.allowed,
-                flips=flips,
+                allowed=_MARGIN * distance + before.allowed,
+                flips=metrics.flips([runs[0][row]], reference),
             )
         )
     return tuple(records)
-
-
-def _chain(manifest: Manifest, graphs: Sequence[bytes], *, threads: int, optimise: bool = True) -> Chain:
-    logits = [exit_.logits for exit_ in manifest.exits]
-    return Chain(graphs, network_input=manifest.input.name, logits=logits, threads=threads, optimise=optimise)

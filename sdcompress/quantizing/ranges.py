@@ -1,6 +1,6 @@
-"""The range of every activation on the calibration images, which 8-bit codes are spread over.
+"""Measure the range of every activation on the calibration images, image by image.
 
-Measured image by image, so that neither the order of the images nor the size of a batch changes a range.
+So neither the order of the images nor the size of a batch changes a range.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
+from sdcompress.onnx_graph.cpu_session import cpu_session
+from sdcompress.onnx_graph.edit import copy_model
 from sdcompress.quantizing.precisions._base import Feed
 
-__all__ = ["GROUP", "Range", "Ranges", "expected_largest", "measured"]
+__all__ = ["GROUP", "Range", "Ranges", "expected_maximum", "measure_ranges"]
 
 GROUP = 32
 
@@ -28,13 +29,13 @@ _SMALLEST, _LARGEST = "/smallest", "/largest"
 
 @dataclass(frozen=True)
 class Ranges:
-    """What tensors hold on the calibration images.
+    """The ranges of tensors on the calibration images.
 
     Attributes:
-        extremes: for each tensor the smallest and the largest finite value that are expected among ``GROUP`` images
-            drawn at random. The extremes of all images would leave most codes to a few outliers.
-        infinite: tensors that hold an infinity on some image, such as the scores of masked attention.
-        fills: names of Pad nodes whose constant is no data: only maxima are taken of it, and it is never one.
+        extremes: for each tensor the expected smallest and largest finite value among ``GROUP`` images drawn at random.
+            The extremes of all images would spend most codes on a few outliers.
+        infinite: tensors with an infinity on some image, such as the scores of masked attention.
+        fills: names of Pad nodes whose constant only a MaxPool reads and never returns.
     """
 
     extremes: dict[str, Range]
@@ -42,29 +43,29 @@ class Ranges:
     fills: frozenset[str]
 
 
-def measured(model: onnx.ModelProto, names: Collection[str], feeds: Iterable[Feed], *, threads: int) -> Ranges:
+def measure_ranges(model: onnx.ModelProto, names: Collection[str], feeds: Iterable[Feed], *, threads: int) -> Ranges:
     """The ranges of tensors over all images.
 
     Args:
-        model: float32, with named nodes; it is run on one image at a time.
-        names: of float32 tensors that it computes or is given.
+        model: float32, with named nodes; it runs on one image at a time.
+        names: of float32 tensors that it computes or that are its inputs.
         feeds: its inputs, batch by batch, the batch axis first; at least one image.
         threads: of ONNX Runtime; 0 leaves the choice to it.
     """
-    wanted = sorted(names)
-    raw = _Reductions(model, wanted, threads)
+    sorted_names = sorted(names)
+    raw = _Reductions(model, sorted_names, threads)
     finite: _Reductions | None = None  # seldom needed
     images: list[npt.NDArray[np.float64]] = []
     infinite: set[str] = set()
     for image in _one_by_one(feeds):
-        found = raw(image)
-        if np.isinf(found).any():
-            infinite.update(np.array(wanted)[np.isinf(found).any(axis=1)].tolist())
-            finite = finite or _Reductions(model, wanted, threads, finite=True)
-            found = finite(image)
-        images.append(found)
+        extremes_of_image = raw(image)
+        if np.isinf(extremes_of_image).any():
+            infinite.update(np.array(sorted_names)[np.isinf(extremes_of_image).any(axis=1)].tolist())
+            finite = finite or _Reductions(model, sorted_names, threads, finite=True)
+            extremes_of_image = finite(image)
+        images.append(extremes_of_image)
     values = np.stack(images, axis=1)  # [T, N, 2]
-    extremes = {name: _range(*each.T) for name, each in zip(wanted, values, strict=True)}
+    extremes = {name: _range(*per_image.T) for name, per_image in zip(sorted_names, values, strict=True)}
     fills = {
         node.name
         for node, value in _constant_pads(model.graph)
@@ -73,8 +74,8 @@ def measured(model: onnx.ModelProto, names: Collection[str], feeds: Iterable[Fee
     return Ranges(extremes, frozenset(infinite), frozenset(fills))
 
 
-def expected_largest(values: npt.NDArray[np.float64], group: int) -> float:
-    """The mean of the largest value over all groups of so many values, drawn without replacement.
+def expected_maximum(values: npt.NDArray[np.float64], group: int) -> float:
+    """The expected maximum of ``group`` values that are drawn without replacement.
 
     The k-th smallest of N values is the largest of C(k-1, group-1) of the C(N, group) groups.
 
@@ -85,19 +86,19 @@ def expected_largest(values: npt.NDArray[np.float64], group: int) -> float:
     ordered = np.sort(values)[::-1]
     group = min(group, len(ordered))
     weight, total = group / len(ordered), 0.0
-    for place, value in enumerate(ordered[: len(ordered) - group + 1]):
+    for position, value in enumerate(ordered[: len(ordered) - group + 1]):
         total += weight * float(value)
-        rank = len(ordered) - place
+        rank = len(ordered) - position
         weight *= (rank - group) / max(rank - 1, 1)
     return total
 
 
 def _range(lows: npt.NDArray[np.float64], highs: npt.NDArray[np.float64]) -> Range:
-    """Smallest and largest of a tensor, of those of each image; (0, 0) where no image has a finite value."""
-    there = (lows <= highs) & np.isfinite(lows) & np.isfinite(highs)
-    if not there.any():
+    """The range of a tensor from the extremes of each image; (0, 0) where no image has a finite value."""
+    finite = (lows <= highs) & np.isfinite(lows) & np.isfinite(highs)
+    if not finite.any():
         return 0.0, 0.0
-    return -expected_largest(-lows[there], GROUP), expected_largest(highs[there], GROUP)
+    return -expected_maximum(-lows[finite], GROUP), expected_maximum(highs[finite], GROUP)
 
 
 def _one_by_one(feeds: Iterable[Feed]) -> Iterator[Feed]:
@@ -107,52 +108,47 @@ def _one_by_one(feeds: Iterable[Feed]) -> Iterator[Feed]:
 
 
 def _constant_pads(graph: onnx.GraphProto) -> Iterator[tuple[onnx.NodeProto, float]]:
-    """Each Pad with a stored constant that only MaxPool reads, and its constant."""
+    """Each Pad with a stored constant that only MaxPool nodes read, and the constant."""
     stored = {tensor.name: tensor for tensor in graph.initializer}
-    ends = {value.name for value in graph.output}
+    outputs = {value.name for value in graph.output}
     for node in graph.node:
         if node.op_type != "Pad" or len(node.input) < 3 or node.input[2] not in stored:
             continue
-        if any(each.name == "mode" and each.s != b"constant" for each in node.attribute):
+        if any(attribute.name == "mode" and attribute.s != b"constant" for attribute in node.attribute):
             continue
-        readers = {other.op_type for other in graph.node if node.output[0] in other.input}
-        if readers == {"MaxPool"} and node.output[0] not in ends:
+        readers = {reader.op_type for reader in graph.node if node.output[0] in reader.input}
+        if readers == {"MaxPool"} and node.output[0] not in outputs:
             yield node, float(numpy_helper.to_array(stored[node.input[2]]).item())
 
 
 class _Reductions:
-    """Gives the smallest and the largest value of each tensor, [T, 2], for one feed.
+    """Computes the smallest and the largest value of each tensor, [T, 2], for one feed.
 
     Args:
-        model: what computes the tensors.
+        model: with the tensors.
         names: T names.
         threads: of ONNX Runtime.
-        finite: leave infinities out; where there is nothing else, the smallest is above the largest.
+        finite: skip infinities; where nothing is left, the smallest is above the largest.
     """
 
     def __init__(self, model: onnx.ModelProto, names: list[str], threads: int, *, finite: bool = False) -> None:
-        extended = onnx.ModelProto()
-        extended.CopyFrom(model)
+        extended = copy_model(model)
         graph = extended.graph
         for name in names:
             for operator, ending, replaced in (
                 ("ReduceMin", _SMALLEST, _FARTHEST),
                 ("ReduceMax", _LARGEST, -_FARTHEST),
             ):
-                result, given = f"{name}{ending}", name
+                result, source = f"{name}{ending}", name
                 if finite:
-                    given = f"{result}/finite"
+                    source = f"{result}/finite"
                     graph.initializer.append(numpy_helper.from_array(np.float32(replaced), f"{result}/replaced"))
                     graph.node.append(helper.make_node("IsInf", [name], [f"{result}/infinite"]))
                     chosen = [f"{result}/infinite", f"{result}/replaced", name]
-                    graph.node.append(helper.make_node("Where", chosen, [given]))
-                graph.node.append(helper.make_node(operator, [given], [result], keepdims=0))
+                    graph.node.append(helper.make_node("Where", chosen, [source]))
+                graph.node.append(helper.make_node(operator, [source], [result], keepdims=0))
                 graph.output.append(helper.make_tensor_value_info(result, TensorProto.FLOAT, []))
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3  # errors: warnings are for authors of graphs
-        graphs = extended.SerializeToString()
-        self._session = onnxruntime.InferenceSession(graphs, options, providers=["CPUExecutionProvider"])
+        self._session = cpu_session(extended.SerializeToString(), threads=threads)
         self._outputs = [f"{name}{ending}" for name in names for ending in (_SMALLEST, _LARGEST)]
 
     def __call__(self, feed: Feed) -> npt.NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""A segment without its signals, ready to be rewritten, and put together again."""
+"""Prepare a segment for a precision, and add its signals again afterwards."""
 
 from __future__ import annotations
 
@@ -12,24 +12,23 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from sdcompress.artifact.read import Artifact
 from sdcompress.errors import UsageError
-from sdcompress.onnx_graph.dataflow import Flow
+from sdcompress.onnx_graph.edit import copy_model, drop_unused, drop_unused_initializers, strip_metadata
 from sdcompress.onnx_graph.exit_signals import add_signals
-from sdcompress.onnx_graph.strip_metadata import tidy
 from sdcompress.quantizing.precisions._base import PRODUCTS
 from sdcompress.schema.manifest import ExitSignals, Segment
 from sdcompress.tasks import Task
 
-__all__ = ["count_products", "load", "plain", "tail", "with_signals"]
+__all__ = ["count_products", "load_segment", "output_layers", "with_signals", "without_signals"]
 
 _STANDARD = {"", "ai.onnx"}
 _TYPED = {"fp16", "bf16"}
 
 
-def load(artifact: Artifact, segment: Segment) -> onnx.ModelProto:
+def load_segment(artifact: Artifact, segment: Segment) -> onnx.ModelProto:
     """The graph of a segment.
 
     Raises:
-        UsageError: if it is in a lower precision already, or has more in it than plain operators of ONNX.
+        UsageError: if it is in a lower precision already, or holds more than operators of ONNX.
     """
     if segment.precision != "fp32":
         raise UsageError(
@@ -38,112 +37,104 @@ def load(artifact: Artifact, segment: Segment) -> onnx.ModelProto:
             next_step=f"quantise the artifact that it was made from (digest {artifact.manifest.provenance.parent})",
         )
     model = onnx.load(artifact.file(segment), load_external_data=False)
-    strange = sorted({f"{node.domain}.{node.op_type}" for node in model.graph.node if node.domain not in _STANDARD})
-    strange += sorted({node.op_type for node in model.graph.node if any(a.HasField("g") for a in node.attribute)})
+    unsupported = sorted({f"{node.domain}.{node.op_type}" for node in model.graph.node if node.domain not in _STANDARD})
+    unsupported += sorted({node.op_type for node in model.graph.node if any(a.HasField("g") for a in node.attribute)})
     if any(tensor.data_location == TensorProto.EXTERNAL for tensor in model.graph.initializer):
-        strange.append("weights in a file of their own")
-    if strange:
+        unsupported.append("weights in a separate file")
+    if unsupported:
         raise UsageError(
-            f"'{segment.file}' of '{artifact.path}' holds {', '.join(strange)}.",
+            f"'{segment.file}' of '{artifact.path}' holds {', '.join(unsupported)}.",
             allowed="operators of ONNX itself, without subgraphs, with the weights in the file",
             next_step="export the checkpoint again with 'sdcompress export' and quantise that",
         )
     return model
 
 
-def plain(model: onnx.ModelProto, signals: Collection[ExitSignals]) -> onnx.ModelProto:
+def without_signals(model: onnx.ModelProto, signals: Collection[ExitSignals]) -> onnx.ModelProto:
     """A copy without the signals of exits, with batch norm folded into convolutions and all shapes inferred.
 
     Args:
         model: the segment.
-        signals: names of the outputs to leave out, with what computes only them.
+        signals: names of the outputs to drop, with the nodes that only they depend on.
     """
-    kept = onnx.ModelProto()
-    kept.CopyFrom(model)
-    unwanted = {name for names in signals for name in (names.values, names.decision)}
-    outputs = [value for value in kept.graph.output if value.name not in unwanted]
-    needed = Flow(kept).ancestors([value.name for value in outputs])
-    nodes = [node for index, node in enumerate(kept.graph.node) if index in needed]
-    used = {name for node in nodes for name in node.input}
-    stored = [tensor for tensor in kept.graph.initializer if tensor.name in used]
-    del kept.graph.node[:], kept.graph.output[:], kept.graph.initializer[:], kept.graph.value_info[:]
-    kept.graph.node.extend(nodes)
-    kept.graph.output.extend(outputs)
-    kept.graph.initializer.extend(stored)
+    stripped = copy_model(model)
+    dropped = {name for names in signals for name in (names.values, names.decision)}
+    outputs = [value for value in stripped.graph.output if value.name not in dropped]
+    del stripped.graph.output[:], stripped.graph.value_info[:]
+    stripped.graph.output.extend(outputs)
+    drop_unused(stripped.graph)
     with tempfile.TemporaryDirectory(prefix="sdcompress-") as folder:
-        given, out = Path(folder) / "given.onnx", Path(folder) / "plain.onnx"
-        onnx.save(kept, given)
-        quant_pre_process(str(given), str(out), skip_symbolic_shape=True)  # that needs sympy, and nothing of ours does
+        source, out = Path(folder) / "segment.onnx", Path(folder) / "prepared.onnx"
+        onnx.save(stripped, source)
+        quant_pre_process(str(source), str(out), skip_symbolic_shape=True)  # symbolic shapes would need sympy
         return onnx.load(out)
 
 
-def tail(model: onnx.ModelProto, logits: Collection[str]) -> frozenset[str]:
-    """The tensors from the last products with stored weights on to the logits; see ``FloatSegment``."""
-    makers = {name: node for node in model.graph.node for name in node.output}
+def output_layers(model: onnx.ModelProto, logits: Collection[str]) -> frozenset[str]:
+    """The tensors from the last products with stored weights to the logits; see ``FloatSegment``."""
+    producers = {name: node for node in model.graph.node for name in node.output}
     stored = {tensor.name for tensor in model.graph.initializer}
-    found: set[str] = set()
-    waiting = [name for name in logits if name in makers]
-    while waiting:
-        node = makers[waiting.pop()]
-        if found & set(node.output):
+    tensors: set[str] = set()
+    pending = [name for name in logits if name in producers]
+    while pending:
+        node = producers[pending.pop()]
+        if tensors & set(node.output):
             continue
-        found.update(node.output)
+        tensors.update(node.output)
         if not (node.op_type in PRODUCTS and stored & set(node.input[:2])):
-            waiting += [name for name in node.input if name in makers]
-    return frozenset(found)
+            pending += [name for name in node.input if name in producers]
+    return frozenset(tensors)
 
 
 def with_signals(
     model: onnx.ModelProto,
-    old: onnx.ModelProto,
+    float32: onnx.ModelProto,
     signals: Collection[tuple[str, str, ExitSignals]],
     task: Task,
     *,
     batch: str,
 ) -> onnx.ModelProto:
-    """The rewritten segment as it is stored: signals appended in float32, outputs in their order, no notes in it.
+    """The rewritten segment as it is stored: with signals in float32, outputs in their order, without metadata.
 
     Args:
-        model: what a precision has made of ``plain``.
-        old: the segment in float32.
+        model: what a precision returned for ``without_signals``.
+        float32: the segment in float32.
         signals: exit, name of its logits, names of its signals.
         task: what the logits mean.
         batch: name of the batch axis.
     """
-    made = tidy(model)
-    made.producer_name, made.producer_version = old.producer_name, old.producer_version
-    made.graph.name = old.graph.name
-    used = {name for node in made.graph.node for name in node.input}
-    stored = [tensor for tensor in made.graph.initializer if tensor.name in used]
-    del made.graph.initializer[:]
-    made.graph.initializer.extend(stored)
+    rewritten = strip_metadata(model)
+    rewritten.producer_name, rewritten.producer_version = float32.producer_name, float32.producer_version
+    rewritten.graph.name = float32.graph.name
+    drop_unused_initializers(rewritten.graph)
     for exit_, logits, _ in signals:
-        made, _ = add_signals(made, exit_, logits, task, batch=batch)
-    for values in ("input", "output"):
-        ports = getattr(made.graph, values)
-        del ports[:]
-        ports.extend(getattr(old.graph, values))
-    onnx.checker.check_model(made, full_check=True)
-    return made
+        rewritten, _ = add_signals(rewritten, exit_, logits, task, batch=batch)
+    for field in ("input", "output"):
+        values = getattr(rewritten.graph, field)
+        del values[:]
+        values.extend(getattr(float32.graph, field))
+    onnx.checker.check_model(rewritten, full_check=True)
+    return rewritten
 
 
 def count_products(model: onnx.ModelProto, precision: str) -> tuple[int, int]:
     """How many convolutions and products compute in a precision, and how many do not.
 
     Args:
-        model: what a precision has made.
-        precision: fp16 and bf16 are types of what is read; of all others it is read from a DequantizeLinear.
+        model: what a precision returned.
+        precision: a product counts for fp16 and bf16 if its inputs have a lower type, for all others if they come from
+            a DequantizeLinear.
     """
     inferred = onnx.shape_inference.infer_shapes(model)
     graph = inferred.graph
     types = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.input)}
     types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
     dequantised = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
-    found = [node for node in graph.node if node.op_type in PRODUCTS]
-    narrow = sum(
+    products = [node for node in graph.node if node.op_type in PRODUCTS]
+    low = sum(
         all(types.get(name, TensorProto.FLOAT) != TensorProto.FLOAT for name in node.input[:2])
         if precision in _TYPED
         else set(node.input[:2]) <= dequantised
-        for node in found
+        for node in products
     )
-    return narrow, len(found) - narrow
+    return low, len(products) - low

@@ -1,4 +1,4 @@
-"""Try a precision on a network of three nodes: whether it can be made of an opset, and run here."""
+"""Try a precision on a tiny network, before hours of training that are meant for it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 from sdcompress.onnx_graph.tensorrt8 import DYNAMO_OPSET
 from sdcompress.quantizing.precisions._base import Feed, FloatSegment
 from sdcompress.quantizing.quantize import precision_of, runnable
-from sdcompress.quantizing.segments import plain, tail
-from sdcompress.verification.sessions import Chain
+from sdcompress.quantizing.segments import output_layers, without_signals
+from sdcompress.verification.sessions import SegmentSessions
 
 __all__ = ["try_precision"]
 
@@ -20,26 +20,26 @@ _CHANNELS, _PIXELS = 32, 4  # as many channels as every precision has kernels fo
 
 
 def try_precision(name: str, *, opset: int) -> None:
-    """Make and run it, before hours of training are spent on what it is wanted for.
+    """Check that a precision supports an opset and runs on this machine.
 
     Args:
         name: of 'sdcompress list precisions'.
-        opset: of the graphs that it will be made of.
+        opset: of the float32 graphs.
 
     Raises:
         UnknownNameError: if there is no such precision.
-        UsageError: if it cannot be made of graphs of this opset.
+        UsageError: if it does not support graphs of this opset.
         SetupError: if ONNX Runtime cannot run it here.
     """
-    model = plain(_network(opset), ())
+    model = without_signals(_network(opset), ())
     images = np.random.default_rng(0).normal(size=(2, _CHANNELS, _PIXELS, _PIXELS)).astype(np.float32)
 
     def feeds() -> Iterator[Feed]:
         yield {"x": images}
 
-    made = precision_of(name)(FloatSegment(model, tail(model, ["logits"]), feeds))
+    rewritten = precision_of(name)(FloatSegment(model, output_layers(model, ["logits"]), feeds))
     with runnable(name):
-        Chain([made.SerializeToString()], network_input="x", logits=["logits"], threads=1)(images)
+        SegmentSessions([rewritten.SerializeToString()], network_input="x", logits=["logits"], threads=1)(images)
 
 
 def _network(opset: int) -> onnx.ModelProto:

@@ -1,4 +1,4 @@
-"""How fast a quantised artifact is on this machine, beside the one that it was made of."""
+"""Compare the speed of a quantised artifact with that of its source on this machine."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ _ROUNDS, _SECONDS, _WARM_UP_MS = 20, 0.01, 20.0
 _IMAGES = 4
 
 
-def speed_beside(source: Path | str, made: Path | str, samples: Samples, *, threads: int) -> Speed:
-    """Time both in turns in ONNX Runtime, one image at a time, each to its last exit.
+def speed_beside(source: Path | str, quantised: Path | str, samples: Samples, *, threads: int) -> Speed:
+    """Time both artifacts in turns in ONNX Runtime, one image at a time, to the last exit.
 
     Args:
         source: the artifact in float32.
-        made: the artifact in the new precision.
+        quantised: the artifact in the new precision.
         samples: real images.
         threads: of ONNX Runtime.
     """
-    engines = [open_engine(path, threads=threads, allow_uncertified=True) for path in (made, source)]
+    engines = [open_engine(path, threads=threads, allow_uncertified=True) for path in (quantised, source)]
     chosen = np.linspace(0, len(samples) - 1, _IMAGES).round().astype(np.int64)
-    inputs = engines[0].preprocess(samples.images(chosen))
-    ours, theirs = take_turns(engines, inputs, 1, rounds=_ROUNDS, seconds=_SECONDS, warm_up_ms=_WARM_UP_MS)
-    ratio = ratio_of_medians(theirs.rounds, ours.rounds)
+    inputs = engines[0].preprocess(samples.examples(chosen))
+    new, old = take_turns(engines, inputs, 1, rounds=_ROUNDS, seconds=_SECONDS, warm_up_ms=_WARM_UP_MS)
+    ratio = ratio_of_medians(old.rounds, new.rounds)
     return Speed(
         threads=threads,
-        ms=float(np.median(ours.ms)),
-        source_ms=float(np.median(theirs.ms)),
+        ms=float(np.median(new.ms)),
+        source_ms=float(np.median(old.ms)),
         speedup=ratio.value,
         low=ratio.low,
         high=ratio.high,

@@ -1,4 +1,4 @@
-"""Shipped recipes, and how a recipe is read: file or shipped name, then 'section.key=value' settings on top."""
+"""Read recipes: from a file or by shipped name, with 'section.key=value' settings on top."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from sdcompress.errors import RecipeError, UnknownNameError
 from sdcompress.recipes._settings import apply, check_effect
-from sdcompress.recipes._yaml import MOST_BYTES, dump_yaml, load_yaml
+from sdcompress.recipes._yaml import MAX_BYTES, dump_yaml, load_yaml
 from sdcompress.schema.base import explain
 from sdcompress.schema.recipe import Recipe
 
@@ -20,25 +20,25 @@ __all__ = ["describe", "dump", "names", "read"]
 
 
 def names() -> list[str]:
-    """The shipped recipes, sorted."""
+    """Return the names of the shipped recipes, sorted."""
     return sorted(path.name.removesuffix(".yaml") for path in files(__name__).iterdir() if path.name.endswith(".yaml"))
 
 
 def describe(name: str) -> str:
-    """The first comment of a shipped recipe."""
+    """Return the first comment line of a shipped recipe."""
     return _shipped(name).partition("\n")[0].lstrip("# ")
 
 
 def read(source: str | Path | Mapping[str, Any] | Recipe | None, settings: Iterable[str] = ()) -> Recipe:
-    """A checked recipe.
+    """Read and validate a recipe.
 
     Args:
         source: a YAML file, the name of a shipped recipe, a mapping, a recipe, or None for the defaults.
-        settings: ``section.key=value`` with the value in YAML, in any order; they win over the source.
+        settings: ``section.key=value`` with the value in YAML, in any order; they override the source.
 
     Raises:
         RecipeError: if the file is not YAML, a key is unknown, a value is out of range, or a setting has no effect.
-        UnknownNameError: if there is neither such a file nor such a recipe.
+        UnknownNameError: if there is no such file and no such shipped recipe.
     """
     description, tree = _tree(source)
     keys = apply(tree, settings)
@@ -53,7 +53,7 @@ def read(source: str | Path | Mapping[str, Any] | Recipe | None, settings: Itera
 
 
 def dump(recipe: Recipe) -> str:
-    """The recipe as YAML, every key written out."""
+    """Return the recipe as YAML with all keys."""
     return dump_yaml(recipe.model_dump(mode="json"))
 
 
@@ -65,13 +65,13 @@ def _tree(source: str | Path | Mapping[str, Any] | Recipe | None) -> tuple[str, 
     if isinstance(source, Mapping):
         return "the recipe", dict(source)
     path = Path(source)
-    text = _text(path) if os.path.isfile(path) else _shipped(str(source))  # noqa: PTH113 - never fails, as is_file does
+    text = _text(path) if os.path.isfile(path) else _shipped(str(source))  # noqa: PTH113 - unlike is_file it never raises
     tree = load_yaml(text, f"the recipe {source}")
     if not isinstance(tree, dict):
         content = "nothing" if tree is None else f"{type(tree).__name__}, not keys and values"
         raise RecipeError(
             f"The recipe {source} holds {content}.",
-            next_step="see 'sdcompress train --print-config' for what a recipe looks like",
+            next_step="see 'sdcompress train --print-config' for an example",
         )
     return f"the recipe {source}", tree
 
@@ -79,7 +79,7 @@ def _tree(source: str | Path | Mapping[str, Any] | Recipe | None) -> tuple[str, 
 def _text(path: Path) -> str:
     try:
         with path.open(encoding="utf-8") as file:
-            return file.read(MOST_BYTES + 1)
+            return file.read(MAX_BYTES + 1)
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(
             f"The recipe {path} cannot be read: {error}", allowed="a text file in UTF-8", next_step="save it as one"

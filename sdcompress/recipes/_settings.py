@@ -1,4 +1,4 @@
-"""Settings on top of a recipe: all of them hold, in whatever order they stand, or one is named that does not."""
+"""Apply settings to a recipe. Their order does not matter; one without effect is an error."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from sdcompress.schema.recipe import Recipe
 __all__ = ["apply", "check_effect"]
 
 Keys = tuple[str, ...]
-_DEEPEST = 20
+_MAX_DEPTH = 20
 
-# keys that only some recipes read, and which these are
+# keys that only some recipes read: their condition, as a function and as text
 _READ_BY: dict[str, tuple[Callable[[Recipe], bool], str]] = {
     "train.optimizer.momentum": (lambda recipe: recipe.train.optimizer.name == "sgd", "train.optimizer.name=sgd"),
     "train.optimizer.nesterov": (lambda recipe: recipe.train.optimizer.name == "sgd", "train.optimizer.name=sgd"),
@@ -32,27 +32,27 @@ _READ_BY: dict[str, tuple[Callable[[Recipe], bool], str]] = {
 
 
 def apply(tree: dict[str, Any], settings: Iterable[str]) -> set[Keys]:
-    """Put ``section.key=value`` settings into a recipe's tree; a whole section before its keys.
+    """Apply ``section.key=value`` settings to the tree of a recipe, sections before their keys.
 
     Args:
-        tree: of the recipe; changed.
-        settings: the value is YAML.
+        tree: of the recipe; modified in place.
+        settings: with values in YAML.
 
     Returns:
-        The keys that were set, sections and their parts.
+        The keys that were set, including keys inside sections.
 
     Raises:
-        RecipeError: if one is no setting, or two give one key different values.
+        RecipeError: if a setting is malformed, or two set one key to different values.
     """
     assigned: dict[Keys, tuple[Any, str]] = {}
     for keys, value, text in sorted(map(_parse, settings), key=lambda setting: len(setting[0])):
         for inner, part in _parts(keys, value):
             if inner in assigned and assigned[inner][0] != part:
                 raise RecipeError(
-                    f"'{brief('.'.join(inner))}' is set twice, to different values: {brief(assigned[inner][1])} and "
+                    f"'{brief('.'.join(inner))}' is set to two different values: {brief(assigned[inner][1])} and "
                     f"{brief(text)}.",
-                    allowed="one value for a key, by its own flag or by --set",
-                    next_step="leave one of them out",
+                    allowed="one value for each key, by its flag or by --set",
+                    next_step="remove one of them",
                 )
             assigned[inner] = part, text
         _put(tree, keys, value)
@@ -63,26 +63,26 @@ def check_effect(recipe: Recipe, keys_set: Iterable[Keys]) -> None:
     """Refuse a setting that the recipe does not read.
 
     Args:
-        recipe: with the settings.
+        recipe: with its settings applied.
         keys_set: the keys that were set.
 
     Raises:
-        RecipeError: if one has no effect.
+        RecipeError: if a setting has no effect.
     """
     for key in sorted(".".join(parts) for parts in keys_set):
         is_read, condition = _READ_BY.get(key, (None, ""))
         if is_read is not None and not is_read(recipe):
             raise RecipeError(
-                f"'{key}' is set, and this recipe does not read it.",
+                f"'{key}' is set, but this recipe does not use it.",
                 allowed=f"it has an effect with {condition}",
-                next_step=f"leave '{key}' out, or change the recipe to {condition}",
+                next_step=f"remove '{key}', or change the recipe to {condition}",
             )
 
 
 def _parse(setting: str) -> tuple[Keys, Any, str]:
     key, equals, text = setting.partition("=")
     keys = tuple(key.split("."))
-    if not equals or not all(keys) or len(keys) > _DEEPEST:
+    if not equals or not all(keys) or len(keys) > _MAX_DEPTH:
         raise RecipeError(
             f"'{brief(setting)}' is not a setting.",
             allowed="section.key=value, e.g. train.epochs=10 or method=eed",

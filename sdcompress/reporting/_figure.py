@@ -99,7 +99,7 @@ def _embed(svg: str, name: str, alt: str) -> str:
 
 
 _STEPS = ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0))
-_LEAST, _MOST = 3, 7
+_MIN_TICKS, _MAX_TICKS = 3, 7
 
 
 def log_ticks(low: float, high: float) -> list[float]:
@@ -112,14 +112,14 @@ def log_ticks(low: float, high: float) -> list[float]:
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for steps in _STEPS:
         ticks = [step * 10.0**decade for decade in decades for step in steps if low <= step * 10.0**decade <= high]
-        if len(ticks) >= _LEAST:
-            return ticks[:: math.ceil(len(ticks) / _MOST)]
+        if len(ticks) >= _MIN_TICKS:
+            return ticks[:: math.ceil(len(ticks) / _MAX_TICKS)]
     # less than a decade: ticks as on a linear axis
     for bins in range(4, 12):
         ticks = [
             float(tick) for tick in MaxNLocator(bins, steps=[1, 2, 5, 10]).tick_values(low, high) if low <= tick <= high
         ]
-        if len(ticks) >= _LEAST:
+        if len(ticks) >= _MIN_TICKS:
             break
     return ticks
 
@@ -132,7 +132,7 @@ def label_log_axis(axis: Axis) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-_LEAST_NAMED = 0.12  # share of the width below which a name does not fit
+_MIN_NAMED_SHARE = 0.12  # share of the width below which a name does not fit
 
 
 def bars(
@@ -153,7 +153,7 @@ def stacked(axes: Axes, line: int, shares: Sequence[float], names: Sequence[str]
     start = 0.0
     for k, share in enumerate(shares):
         axes.barh(line, share * 100, left=start, color=STEPS[k % len(STEPS)], height=0.62)
-        if share >= _LEAST_NAMED:
+        if share >= _MIN_NAMED_SHARE:
             text = f"{names[k]}\n{share:.0%}" if names else f"{share:.0%}"
             axes.text(start + share * 50, line, text, ha="center", va="center", fontsize=9.5)
         start += share * 100

@@ -6,15 +6,15 @@ import re
 from collections.abc import Sequence
 
 from sdcompress.reporting.quantities import share, speedup
-from sdcompress.reporting.rows import comparison_of, difference_of, judged, shown
+from sdcompress.reporting.rows import comparison_of, difference_of, evaluation_pair, shown_evaluations
 from sdcompress.reporting.strata import stratum_cautions
 from sdcompress.schema.report import BenchRecord, BenchReport, Report
 
 __all__ = ["cautions", "noise"]
 
-_LARGEST_RESIDUAL = 0.10
-_MEDIAN_FLATTERS = 1.2
-_MOST_NAMED = 3
+_MAX_RESIDUAL = 0.10
+_MISLEADING_RATIO = 1.2
+_MAX_NAMED = 3
 _NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?")
 _ADVICE = (
     "The machine causes this, not the networks. Stop other work and measure again, for longer (--duration 30s)."
@@ -43,12 +43,12 @@ def _mixtures(bench: BenchReport) -> list[str]:
     residuals = {
         f"{record.name} by {share(record.mixture_residual)}": abs(record.mixture_residual)
         for record in bench.records
-        if record.mixture_residual is not None and abs(record.mixture_residual) > _LARGEST_RESIDUAL
+        if record.mixture_residual is not None and abs(record.mixture_residual) > _MAX_RESIDUAL
     }
     if not residuals:
         return []
     cause = "decisions take time, or the machine changed in between"
-    named = _few(sorted(residuals, key=lambda name: -residuals[name]))
+    named = _first_names(sorted(residuals, key=lambda name: -residuals[name]))
     return [f"The mean differs from the weighted sum of the forced exits ({named}): {cause}."]
 
 
@@ -57,24 +57,24 @@ def _misleading_medians(report: Report) -> list[str]:
     names = []
     for row in report.rows:
         c = comparison_of(report, row)
-        if c is not None and c.speedup_p50 >= _MEDIAN_FLATTERS * c.speedup_mean:
+        if c is not None and c.speedup_p50 >= _MISLEADING_RATIO * c.speedup_mean:
             names.append(f"{row.name}, {speedup(c.speedup_p50)} against {speedup(c.speedup_mean)} in the mean")
     if not names:
         return []
     cause = "it is the time of the commonest exit; the mean decides the throughput"
-    return [f"Do not quote the median ({_few(names, '; ')}): {cause}."]
+    return [f"Do not quote the median ({_first_names(names, '; ')}): {cause}."]
 
 
 def _strata(report: Report) -> list[str]:
     """Return each kind of warning about strata once, for its first network, and name the others."""
     kinds: dict[str, list[tuple[str, str]]] = {}
-    for evaluation in shown(report):
+    for evaluation in shown_evaluations(report):
         for kind, sentence in stratum_cautions(evaluation):
             kinds.setdefault(kind, []).append((evaluation.name, sentence))
     cautions_ = []
     for sentences in kinds.values():
         other_names = [name for name, _ in sentences[1:]]
-        cautions_.append(sentences[0][1] + (f" The same holds for {_few(other_names)}." if other_names else ""))
+        cautions_.append(sentences[0][1] + (f" The same holds for {_first_names(other_names)}." if other_names else ""))
     return cautions_
 
 
@@ -83,17 +83,17 @@ def _unpaired(report: Report) -> list[str]:
     reference = next((row for row in report.rows if row.name == report.reference), None)
     if reference is None:
         return []
-    compared = [row for row in report.rows if row is not reference and judged(report, row, reference)]
+    compared = [row for row in report.rows if row is not reference and evaluation_pair(report, row, reference)]
     names = [row.name for row in compared if difference_of(report, row) is None]
     if not names:
         return []
-    without = f"{_few(names)}: the difference in {report.metric} from {reference.name} has no interval"
+    without = f"{_first_names(names)}: the difference in {report.metric} from {reference.name} has no interval"
     return [f"{without}. Evaluate both on the same images with this version."]
 
 
-def _few(names: Sequence[str], between: str = ", ") -> str:
-    more = len(names) - _MOST_NAMED
-    return between.join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+def _first_names(names: Sequence[str], between: str = ", ") -> str:
+    more = len(names) - _MAX_NAMED
+    return between.join(names[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def noise(records: Sequence[BenchRecord]) -> str | None:
@@ -110,11 +110,13 @@ def noise(records: Sequence[BenchRecord]) -> str | None:
         for reason in record.reasons:
             kinds.setdefault(_NUMBER.sub("#", reason), []).append(reason)
     reasons = "; ".join(_strongest(similar) for similar in kinds.values())
-    return f"The times of {_which(noisy, len(records))} are not steady{': ' if reasons else ''}{reasons}. {_ADVICE}"
+    return (
+        f"The times of {_measurements(noisy, len(records))} are not steady{': ' if reasons else ''}{reasons}. {_ADVICE}"
+    )
 
 
-def _which(noisy: Sequence[BenchRecord], total: int) -> str:
-    if len(noisy) > _MOST_NAMED:
+def _measurements(noisy: Sequence[BenchRecord], total: int) -> str:
+    if len(noisy) > _MAX_NAMED:
         return f"{len(noisy)} of {total} measurements"
     return " and ".join(f"{record.name} ({record.scenario}, batch {record.batch})" for record in noisy)
 
@@ -126,4 +128,4 @@ def _strongest(reasons: Sequence[str]) -> str:
     )
     if len(set(reasons)) == 1:
         return strongest
-    return f"{strongest} (the most of {len(reasons)})"
+    return f"{strongest} (the largest of {len(reasons)})"

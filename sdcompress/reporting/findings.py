@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sdcompress.reporting.quantities import count, difference, enumeration, milliseconds, paired, score, speedup
-from sdcompress.reporting.rows import comparison_of, difference_of, judged, score_of
+from sdcompress.reporting.rows import comparison_of, difference_of, evaluation_pair, score_of
 from sdcompress.schema.report import Comparison, Report, ReportRow
 
 __all__ = ["findings", "headline"]
@@ -16,7 +16,7 @@ def headline(report: Report) -> str:
     """Return one or two sentences on the best trade-off, or that there is none."""
     reference = _reference(report)
     if reference is None or len(report.rows) < 2:
-        return " ".join(_alone(row) for row in report.rows[:1])
+        return " ".join(_single_row(row) for row in report.rows[:1])
     rivals = [row for row in report.rows if row is not reference]
     fast = [row for row in rivals if _is_faster(report, row)]
     losses = {row.name: _loss(row, reference) for row in fast}
@@ -26,7 +26,7 @@ def headline(report: Report) -> str:
         shaky = "" if best.stable and reference.stable else " The machine was not steady; measure again."
         return _trade(report, best, reference) + shaky
     if not any(comparison_of(report, row) for row in rivals):
-        return "No latency was compared. " + _alone(reference)
+        return "No latency was compared. " + _single_row(reference)
     if unknown := [row.name for row in fast if losses[row.name] is None]:
         names = f"{enumeration([*unknown, reference.name])} was not compared"
         advice = "'sdcompress evaluate' on each of them gives it."
@@ -50,8 +50,8 @@ def findings(report: Report) -> list[str]:
     """Return one sentence for each row, compared with the reference."""
     reference = _reference(report)
     if reference is None:
-        return [_alone(row) for row in report.rows]
-    return [_against(report, row, reference) for row in report.rows if row is not reference]
+        return [_single_row(row) for row in report.rows]
+    return [_compared(report, row, reference) for row in report.rows if row is not reference]
 
 
 def _reference(report: Report) -> ReportRow | None:
@@ -73,7 +73,7 @@ def _loss(row: ReportRow, reference: ReportRow) -> float | None:
     return None
 
 
-def _alone(row: ReportRow) -> str:
+def _single_row(row: ReportRow) -> str:
     split, value = ("test", row.test_score)
     if value is None:
         split, value = ("validation", row.validation_score)
@@ -82,7 +82,7 @@ def _alone(row: ReportRow) -> str:
     return f"{row.name} {scored}{timed}."
 
 
-def _against(report: Report, row: ReportRow, reference: ReportRow) -> str:
+def _compared(report: Report, row: ReportRow, reference: ReportRow) -> str:
     return f"{_speed(comparison_of(report, row), row, reference)}. {_quality(report, row, reference)}."
 
 
@@ -102,7 +102,7 @@ def _speed(comparison: Comparison | None, row: ReportRow, reference: ReportRow) 
 
 
 def _quality(report: Report, row: ReportRow, reference: ReportRow) -> str:
-    evaluations = judged(report, row, reference)
+    evaluations = evaluation_pair(report, row, reference)
     if evaluations is None:
         return f"{report.metric.capitalize()} not compared"
     evaluation, reference_evaluation = evaluations

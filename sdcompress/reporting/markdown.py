@@ -22,9 +22,9 @@ def markdown(page: Page) -> str:
     parts += [_text(fact) for fact in page.facts]
     parts.append(_table(page.summary, heading=False))
     parts += _list("Findings", page.findings)
-    parts += _list("Before relying on this", page.cautions)
+    parts += _list("Caveats", page.cautions)
     parts += [_table(table) for table in (*page.details, *page.machines)]
-    parts += ["## How it was made", f"{_text(page.created)}", _code(page.command)]
+    parts += ["## Provenance", f"{_text(page.created)}", _code(page.command)]
     if page.recipe is not None:
         parts.append(_code(json.dumps(page.recipe, indent=2, ensure_ascii=False)))
     return "\n\n".join(parts) + "\n"

@@ -26,7 +26,14 @@ from sdcompress.reporting._figure import (
     stacked,
 )
 from sdcompress.reporting.page import Plot
-from sdcompress.reporting.rows import evaluation_of, own_exits, record_of, same, score_of, shown
+from sdcompress.reporting.rows import (
+    evaluation_of,
+    is_same_artifact,
+    own_exits,
+    record_of,
+    score_of,
+    shown_evaluations,
+)
 from sdcompress.schema.report import BenchRecord, Evaluation, Report, ReportRow
 
 __all__ = ["plots"]
@@ -35,13 +42,13 @@ _Position = tuple[float, float]
 
 _PERCENT = (0, 25, 50, 75, 100)
 _BAR = 30
-_MOST_POINTS = 300
+_MAX_POINTS = 300
 
 
 def plots(report: Report) -> list[Plot]:
     """Return every plot for which the report has data."""
     drawn = [_trade(report), _latency_distribution(report), _shares(report)]
-    for evaluation in shown(report):
+    for evaluation in shown_evaluations(report):
         if len(own_exits(evaluation)) > 1:
             drawn.append(_exits(report, evaluation, len(drawn)))
     plots_ = [plot for plot in drawn if plot is not None]
@@ -82,7 +89,7 @@ def _trade(report: Report) -> Plot | None:
         axes.set_ylabel(f"{split} {metric}, %")
         curve = [position for point in points for position in _exit_curve(axes, point)]
         bars = [position for point in points for position in _point(axes, point)]
-        front = _front(axes, [point for point in points if point.record.stable])
+        front = _pareto_front(axes, [point for point in points if point.record.stable])
         axes.margins(x=0.12, y=0.12)
         axes.set_xlim(left=0)
         labels = [Label(p.row.name, p.record.latency.mean_ms, p.score * 100, p.colour) for p in points]
@@ -112,7 +119,7 @@ def _point(axes: Axes, point: _Point) -> list[_Position]:
         capsize=3,
         zorder=3,
     )
-    return _along([(point.record.latency.mean_ms, 100 * end) for end in (low, high)])
+    return _points_between([(point.record.latency.mean_ms, 100 * end) for end in (low, high)])
 
 
 def _exit_curve(axes: Axes, point: _Point) -> list[_Position]:
@@ -127,10 +134,10 @@ def _exit_curve(axes: Axes, point: _Point) -> list[_Position]:
         return []
     x, y = zip(*positions, strict=True)
     axes.plot(x, y, color=point.colour, linewidth=1, marker="o", markersize=4, alpha=0.65)
-    return _along(positions)
+    return _points_between(positions)
 
 
-def _front(axes: Axes, points: list[_Point]) -> list[_Position]:
+def _pareto_front(axes: Axes, points: list[_Point]) -> list[_Position]:
     """Draw the Pareto front of latency and score as a step line; returns the points to keep free."""
     best, front = -1.0, []
     for point in sorted(points, key=lambda p: (p.record.latency.mean_ms, -p.score)):
@@ -142,10 +149,10 @@ def _front(axes: Axes, points: list[_Point]) -> list[_Position]:
     x, y = zip(*front, strict=True)
     axes.step(x, y, where="post", color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
     corners = [(x[i + 1], y[i]) for i in range(len(front) - 1)]
-    return _along([position for pair in zip(front, corners, strict=False) for position in pair] + front[-1:])
+    return _points_between([position for pair in zip(front, corners, strict=False) for position in pair] + front[-1:])
 
 
-def _along(positions: list[_Position]) -> list[_Position]:
+def _points_between(positions: list[_Position]) -> list[_Position]:
     """Return closely spaced points on the line through ``positions``."""
     x, y = zip(*positions, strict=True)
     steps, indices = np.linspace(0, len(positions) - 1, 25 * len(positions)), range(len(positions))
@@ -180,7 +187,7 @@ def _latency_distribution(report: Report) -> Plot | None:
 
 
 def _shares(report: Report) -> Plot | None:
-    evaluations = [(f"{e.name}, {e.split}", e) for e in shown(report) if e.policy is not None]
+    evaluations = [(f"{e.name}, {e.split}", e) for e in shown_evaluations(report) if e.policy is not None]
     if not evaluations:
         return None
 
@@ -201,7 +208,7 @@ def _shares(report: Report) -> Plot | None:
 
 
 def _exits(report: Report, evaluation: Evaluation, number: int) -> Plot:
-    row = next((row for row in report.rows if same(row, evaluation.name, evaluation.digest)), None)
+    row = next((row for row in report.rows if is_same_artifact(row, evaluation.name, evaluation.digest)), None)
     record = record_of(report, row) if row else None
     timings = record.exits if record else ()
     means = {timing.name: timing.forced_mean_ms for timing in timings if timing.forced_mean_ms is not None}
@@ -239,7 +246,7 @@ def _training_curves(
         key: unique in the page.
         metric: of the task.
     """
-    lines = lines[:: max(1, len(lines) // _MOST_POINTS)]
+    lines = lines[:: max(1, len(lines) // _MAX_POINTS)]
     scores = _series(lines, rf"^val_{re.escape(metric)}/(.+)$", 100.0)
     if scores:
         yield (

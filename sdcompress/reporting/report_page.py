@@ -7,7 +7,7 @@ from sdcompress.reporting.cautions import cautions
 from sdcompress.reporting.findings import findings, headline
 from sdcompress.reporting.page import Page
 from sdcompress.reporting.plots import plots
-from sdcompress.reporting.rows import shown
+from sdcompress.reporting.rows import shown_evaluations
 from sdcompress.reporting.strata import confusions, stratum_table
 from sdcompress.schema.report import BenchReport, Report
 
@@ -31,7 +31,7 @@ def report_page(report: Report) -> Page:
             *tables.exits(report),
             *(
                 table
-                for evaluation in shown(report)
+                for evaluation in shown_evaluations(report)
                 for table in (stratum_table(evaluation), confusions(evaluation))
                 if table
             ),

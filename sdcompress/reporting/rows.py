@@ -14,18 +14,18 @@ __all__ = [
     "comparison_of",
     "difference_of",
     "evaluation_of",
-    "judged",
+    "evaluation_pair",
+    "is_same_artifact",
     "own_exits",
     "record_of",
-    "same",
     "score_of",
-    "shown",
+    "shown_evaluations",
 ]
 
 _Measured = TypeVar("_Measured", Evaluation, BenchRecord)
 
 
-def same(row: ReportRow, name: str, digest: str | None) -> bool:
+def is_same_artifact(row: ReportRow, name: str, digest: str | None) -> bool:
     """Whether a row and a measurement are of the same artifact: by digest if both have one, else by name."""
     return row.digest == digest if row.digest and digest else row.name == name
 
@@ -42,7 +42,7 @@ def score_of(evaluation: Evaluation | None) -> float | None:
     return evaluation.policy.score if evaluation.policy else own_exits(evaluation)[-1].score
 
 
-def judged(report: Report, row: ReportRow, other: ReportRow) -> tuple[Evaluation, Evaluation] | None:
+def evaluation_pair(report: Report, row: ReportRow, other: ReportRow) -> tuple[Evaluation, Evaluation] | None:
     """Return the evaluations that compare two rows: on the test split if both have one, else on validation."""
     splits: tuple[Literal["test", "validation"], ...] = ("test", "validation")
     for split in splits:
@@ -55,11 +55,11 @@ def judged(report: Report, row: ReportRow, other: ReportRow) -> tuple[Evaluation
 def difference_of(report: Report, row: ReportRow) -> Interval | None:
     """Return the paired difference of a row from the reference, or None if it cannot be paired."""
     reference = next((candidate for candidate in report.rows if candidate.name == report.reference), None)
-    pair = judged(report, row, reference) if reference is not None and row is not reference else None
+    pair = evaluation_pair(report, row, reference) if reference is not None and row is not reference else None
     return score_difference(*pair) if pair else None
 
 
-def shown(report: Report) -> list[Evaluation]:
+def shown_evaluations(report: Report) -> list[Evaluation]:
     """Return one evaluation for each row: on the test split if there is one, else on validation."""
     latest = [evaluation_of(report, row, "test") or evaluation_of(report, row, "validation") for row in report.rows]
     return [evaluation for evaluation in latest if evaluation is not None]
@@ -93,6 +93,6 @@ def comparison_of(report: Report, row: ReportRow) -> Comparison | None:
 
 def _latest(row: ReportRow, measured: Sequence[_Measured]) -> _Measured | None:
     """Return the latest record of a row. A record with the name of the row comes first."""
-    fitting = [item for item in measured if same(row, item.name, item.digest)]
+    fitting = [item for item in measured if is_same_artifact(row, item.name, item.digest)]
     same_name = [item for item in fitting if item.name == row.name]
     return next(reversed(same_name or fitting), None)

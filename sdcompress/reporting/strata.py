@@ -12,27 +12,27 @@ from sdcompress.schema.report import Evaluation, StratumScore
 
 __all__ = ["confusions", "stratum_cautions", "stratum_table", "worst_stratum"]
 
-_MOST_STRATA = 20  # of more strata the worst are shown
-_MOST_IN_MATRIX = 12  # of more strata the commonest confusions are shown
-_MOST_CONFUSIONS = 12
-_MOST_NAMED = 3
-_LOST_TIMES = 3  # a stratum is named if it loses this many times the mean loss
-_LEAST_LOST = 0.01  # the mean loss counts as at least this
+_MAX_STRATA = 20  # of more strata the worst are shown
+_MAX_IN_MATRIX = 12  # of more strata the commonest confusions are shown
+_MAX_CONFUSIONS = 12
+_MAX_NAMED = 3
+_LOSS_FACTOR = 3  # a stratum is named if it loses this many times the mean loss
+_MIN_LOSS = 0.01  # the mean loss counts as at least this
 
 
 def worst_stratum(evaluation: Evaluation) -> StratumScore | None:
     """Return the stratum with the lowest score, among those that have samples."""
-    scored = _present(evaluation)
+    scored = _scored(evaluation)
     return min(scored, key=lambda score: (score.score or 0.0, score.name)) if scored else None
 
 
 def stratum_table(evaluation: Evaluation) -> Table | None:
     """Return the score of each stratum, of many strata the worst. None if the evaluation has no strata."""
-    scored = _present(evaluation)
+    scored = _scored(evaluation)
     if not scored:
         return None
-    shortened = len(scored) > _MOST_STRATA
-    shown = sorted(scored, key=lambda score: score.score or 0.0)[:_MOST_STRATA] if shortened else scored
+    shortened = len(scored) > _MAX_STRATA
+    shown = sorted(scored, key=lambda score: score.score or 0.0)[:_MAX_STRATA] if shortened else scored
     rows = tuple(
         (
             score.name,
@@ -48,7 +48,7 @@ def stratum_table(evaluation: Evaluation) -> Table | None:
     if shortened:
         note += f" The worst of {len(scored)} {words}; the JSON has all."
     columns = (word, "images", metric, "at the last exit")
-    return Table(f"{words.capitalize()} of {_of(evaluation)}", columns, rows, note).without_empty_columns()
+    return Table(f"{words.capitalize()} of {_title(evaluation)}", columns, rows, note).without_empty_columns()
 
 
 def confusions(evaluation: Evaluation) -> Table | None:
@@ -56,21 +56,22 @@ def confusions(evaluation: Evaluation) -> Table | None:
     if not evaluation.confusion:
         return None
     names = [score.name for score in evaluation.strata]
-    if len(names) <= _MOST_IN_MATRIX:
+    if len(names) <= _MAX_IN_MATRIX:
         cells = {(label, answer): images for label, answer, images in evaluation.confusion}
         rows = tuple(
             (name, *(q.count(cells.get((label, answer), 0)) for answer in range(len(names))))
             for label, name in enumerate(names)
         )
-        return Table(f"Confusion matrix of {_of(evaluation)}", ("label", *names), rows, "Columns: predicted classes.")
+        note = f"Columns: predicted {q.plural(_words(evaluation)[0])}."
+        return Table(f"Confusion matrix of {_title(evaluation)}", ("label", *names), rows, note)
     largest = sorted((cell for cell in evaluation.confusion if cell[0] != cell[1]), key=lambda cell: -cell[2])
     rows = tuple(
         (names[label], names[answer], q.count(images), q.share(images / evaluation.strata[label].samples))
-        for label, answer, images in largest[:_MOST_CONFUSIONS]
+        for label, answer, images in largest[:_MAX_CONFUSIONS]
     )
     note = f"The {len(rows)} largest of {len(largest)} cells off the diagonal; the JSON has all."
     columns = ("label", "predicted", "images", "of the label's images")
-    return Table(f"Commonest confusions of {_of(evaluation)}", columns, rows, note) if rows else None
+    return Table(f"Commonest confusions of {_title(evaluation)}", columns, rows, note) if rows else None
 
 
 def stratum_cautions(evaluation: Evaluation) -> list[tuple[str, str]]:
@@ -79,7 +80,7 @@ def stratum_cautions(evaluation: Evaluation) -> list[tuple[str, str]]:
     Args:
         evaluation: an evaluation; one without strata has none.
     """
-    if len(_present(evaluation)) < 2:
+    if len(_scored(evaluation)) < 2:
         return []
     return [*(_majority(evaluation) or _never_answered(evaluation)), *_lost_early(evaluation)]
 
@@ -109,10 +110,9 @@ def _never_answered(evaluation: Evaluation) -> list[tuple[str, str]]:
     never = [score for k, score in enumerate(evaluation.strata) if score.samples and k not in answered]
     if not never:
         return []
-    named = ", ".join(f"'{score.name}' ({q.count(score.samples)} images)" for score in never[:_MOST_NAMED])
-    more = (
-        f" and {len(never) - _MOST_NAMED} further {q.plural(_words(evaluation)[0])}" if len(never) > _MOST_NAMED else ""
-    )
+    named = ", ".join(f"'{score.name}' ({q.count(score.samples)} images)" for score in never[:_MAX_NAMED])
+    words = q.plural(_words(evaluation)[0])
+    more = f" and {len(never) - _MAX_NAMED} further {words}" if len(never) > _MAX_NAMED else ""
     return [("never answered", f"{evaluation.name} never predicts {named}{more}.")]
 
 
@@ -121,17 +121,18 @@ def _lost_early(evaluation: Evaluation) -> list[tuple[str, str]]:
     if evaluation.policy is None:
         return []
     last = sum((score.last_score or 0.0) * score.samples for score in evaluation.strata)
-    overall = max((last - evaluation.policy.score * evaluation.samples) / evaluation.samples, _LEAST_LOST)
+    overall = max((last - evaluation.policy.score * evaluation.samples) / evaluation.samples, _MIN_LOSS)
     affected = [
-        score for score in _present(evaluation) if _lost(score) > _LOST_TIMES * overall and _images_lost(score) > 1
+        score for score in _scored(evaluation) if _lost(score) > _LOSS_FACTOR * overall and _images_lost(score) > 1
     ]
     if not affected:
         return []
     score = max(affected, key=_lost)
     word, _ = _words(evaluation)
-    comparison = f", the most of {len(affected)} such {q.plural(word)}" if len(affected) > 1 else ""
+    comparison = f", the largest loss of {len(affected)} such {q.plural(word)}" if len(affected) > 1 else ""
     figures = f"{q.score(score.last_score)} to {q.score(score.score)} of {q.count(score.samples)} images"
-    costs = f"leaving early costs {word} '{score.name}' {_lost(score) * 100:.1f} points ({figures}){comparison}"
+    points = f"{_lost(score) * 100:.1f} points ({figures}){comparison}"
+    costs = f"leaving early costs {word} '{score.name}' {points}"
     advice = f"To keep the drop in every {word}: calibrate with --confidence and --per-stratum."
     return [("lost early", f"{evaluation.name}: {costs}. {advice}")]
 
@@ -144,14 +145,14 @@ def _images_lost(score: StratumScore) -> int:
     return math.floor(_lost(score) * score.samples + 0.5)
 
 
-def _present(evaluation: Evaluation) -> list[StratumScore]:
+def _scored(evaluation: Evaluation) -> list[StratumScore]:
     return [score for score in evaluation.strata if score.score is not None]
 
 
 def _words(evaluation: Evaluation) -> tuple[str, str]:
-    """What the task calls a stratum, and its metric."""
+    """Return what the task calls a stratum, and its metric."""
     return evaluation.stratum or "stratum", evaluation.metric
 
 
-def _of(evaluation: Evaluation) -> str:
+def _title(evaluation: Evaluation) -> str:
     return f"{evaluation.name} ({evaluation.kind}), {evaluation.split} split"

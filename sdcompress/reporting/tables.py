@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from sdcompress.reporting import quantities as q
-from sdcompress.reporting.rows import ENSEMBLE, comparison_of, difference_of, evaluation_of, record_of, shown
+from sdcompress.reporting.rows import (
+    ENSEMBLE,
+    comparison_of,
+    difference_of,
+    evaluation_of,
+    record_of,
+    shown_evaluations,
+)
 from sdcompress.reporting.strata import worst_stratum
 from sdcompress.reporting.table import Table
 from sdcompress.schema.report import BenchRecord, Evaluation, Machine, Report, ReportRow
@@ -79,7 +86,7 @@ def networks(report: Report) -> list[Table]:
     """Return the other properties and times of each artifact."""
     columns = (
         *("artifact", "layout", "guaranteed drop", f"validation {report.metric}", f"balanced {report.metric}"),
-        f"worst {next((e.stratum for e in shown(report) if e.stratum), 'stratum')}",
+        f"worst {next((e.stratum for e in shown_evaluations(report) if e.stratum), 'stratum')}",
         *("MACs", "parameters", "ONNX size"),
     )
     note = "MACs for one image, on average over the exits taken."

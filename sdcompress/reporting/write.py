@@ -18,7 +18,7 @@ __all__ = ["check_ready", "files", "write"]
 
 Record = Report | Explanation
 
-_LONGEST_TEXT = 250  # characters of a name or a folder; commands may be longer
+_MAX_TEXT = 250  # characters of a name or a folder; commands may be longer
 
 
 def files(kind: type[Record]) -> tuple[str, str, str]:
@@ -87,7 +87,7 @@ def _printable(record: Record) -> Record:
 
 def _all_printable(value: Any) -> Any:
     if isinstance(value, str):
-        return printable(value, _LONGEST_TEXT)
+        return printable(value, _MAX_TEXT)
     if isinstance(value, dict):
         return {_all_printable(key): _all_printable(inner) for key, inner in value.items()}
     if isinstance(value, tuple | list):

@@ -1,4 +1,4 @@
-"""The samples of one call that are still on their way, and the answers of those that have left: rows, no tensors."""
+"""The rows of one call that have not left yet, and the outputs of those that have: positions, no tensors."""
 
 from __future__ import annotations
 
@@ -9,13 +9,29 @@ import numpy as np
 import numpy.typing as npt
 
 from sdcompress.policies._base import Float, Signals
-from sdcompress.runtime.engine import Prediction
 
-__all__ = ["ActiveRows", "Moves"]
+__all__ = ["ActiveRows", "Answers", "Moves"]
 
 Rows = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 Column = TypeVar("Column", bound=npt.NDArray[Any])
+
+
+class Answers(NamedTuple):
+    """What the rows of a batch got.
+
+    Attributes:
+        outputs: float32 [B, ...], of the exit at which each row left.
+        exit_index: int64 [B], the position of that exit.
+    """
+
+    outputs: Float
+    exit_index: Rows
+
+    @classmethod
+    def all_at(cls, outputs: Float, position: int) -> Answers:
+        """All rows at one exit."""
+        return cls(outputs, np.full(len(outputs), position, np.int64))
 
 
 class Moves(NamedTuple):
@@ -47,11 +63,11 @@ class Moves(NamedTuple):
 
 
 class _Left(NamedTuple):
-    """Rows that left at one exit: of the caller's batch, and which of the allocated ones these were."""
+    """Rows that left at one exit: their places in the caller's batch, and which allocated rows they were."""
 
     rows: Rows
     mask: Mask
-    logits: Float
+    outputs: Float
     position: int
 
 
@@ -59,9 +75,9 @@ class ActiveRows:
     """A batch between two exits.
 
     Rows that leave make holes; rows from the end fill them, in place, so that compaction copies at most as many rows as
-    have left, and allocates nothing. Their order changes, which nobody sees: no row depends on the others, and it is
-    kept here whose answer each is. Where compaction does not pay, rows that have left stay allocated and are still
-    computed. Tensors are moved by whoever holds them, as ``compact`` says.
+    have left, and allocates nothing. Their order changes, which no caller sees: no row depends on the others, and their
+    places in the caller's batch are kept here. Where compaction does not pay, rows that have left stay allocated and
+    are still computed. ``compact`` says how the tensors must be moved.
 
     Args:
         batch: its samples.
@@ -71,23 +87,23 @@ class ActiveRows:
         self.signals: list[Signals] = []  # of the exits so far, if the policy looks back
         self.active = self.allocated = self._batch = batch
         self._left: list[_Left] = []
-        self._rows: Rows | None = None  # of the caller's batch; None as long as nobody has left
+        self._rows: Rows | None = None  # of the caller's batch; None as long as no row has left
         self._here: Mask | None = None  # which allocated rows have not left; None: all
 
     @property
     def whole(self) -> bool:
-        """Whether nobody has left yet."""
+        """Whether no row has left yet."""
         return not self._left
 
-    def leave(self, leaves: Mask, logits: Callable[[], Float], position: int) -> bool:
-        """Note the answers of rows that leave, unless that is everybody: then ``close`` is what remains to be done.
+    def leave(self, leaves: Mask, outputs: Callable[[], Float], position: int) -> bool:
+        """Note the outputs of rows that leave, unless those are all that are left: then call ``close``.
 
         Returns:
-            Whether everybody who is left leaves.
+            Whether all active rows leave.
 
         Args:
             leaves: bool [allocated].
-            logits: gives float32 [allocated, K], which is read when the batch is closed; called only if some leave.
+            outputs: gives float32 [allocated, ...], which is read when the batch is closed; called only if some leave.
             position: of the exit.
         """
         if self._here is not None:
@@ -97,7 +113,7 @@ class ActiveRows:
             return count > 0
         if self._rows is None:
             self._rows = np.arange(self._batch)
-        self._left.append(_Left(self._rows[leaves], leaves, logits(), position))
+        self._left.append(_Left(self._rows[leaves], leaves, outputs(), position))
         self._here = ~leaves if self._here is None else self._here & ~leaves
         self.active -= count
         return False
@@ -114,18 +130,18 @@ class ActiveRows:
         self.allocated, self._here = count, None
         return moves
 
-    def close(self, logits: Float, position: int) -> Prediction:
-        """Everybody who is left leaves here.
+    def close(self, outputs: Float, position: int) -> Answers:
+        """The rows that are left leave here.
 
         Args:
-            logits: float32 [allocated, K]; if nobody has left before, they become the answer themselves.
+            outputs: float32 [allocated, ...]; returned as they are if no row has left before.
             position: of the exit.
         """
         if self._rows is None:
-            return Prediction(logits, np.full(len(logits), position, np.int64))
-        answer = Prediction(np.empty((self._batch, logits.shape[1]), np.float32), np.empty(self._batch, np.int64))
+            return Answers.all_at(outputs, position)
+        answers = Answers(np.empty((self._batch, *outputs.shape[1:]), np.float32), np.empty(self._batch, np.int64))
         for left in self._left:
-            answer.logits[left.rows], answer.exit_index[left.rows] = left.logits[left.mask], left.position
-        rows, kept = (self._rows, logits) if self._here is None else (self._rows[self._here], logits[self._here])
-        answer.logits[rows], answer.exit_index[rows] = kept, position
-        return answer
+            answers.outputs[left.rows], answers.exit_index[left.rows] = left.outputs[left.mask], left.position
+        rows, kept = (self._rows, outputs) if self._here is None else (self._rows[self._here], outputs[self._here])
+        answers.outputs[rows], answers.exit_index[rows] = kept, position
+        return answers

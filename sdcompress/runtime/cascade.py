@@ -13,21 +13,20 @@ import numpy.typing as npt
 
 from sdcompress.artifact.certificate import ExecutionTarget
 from sdcompress.artifact.read import Artifact
-from sdcompress.errors import ArtifactError
-from sdcompress.modalities import Modality, modality_of
+from sdcompress.modalities import Inputs, Modality, modality_of
 from sdcompress.policies import restore
 from sdcompress.policies._base import Float, Signals
-from sdcompress.runtime.active_rows import ActiveRows
+from sdcompress.runtime.active_rows import ActiveRows, Answers
 from sdcompress.runtime.backends._base import Graph
-from sdcompress.runtime.chain import ArrayChain, Batch, Chain, Run
+from sdcompress.runtime.chain import ArrayChain, Chain, Run
 from sdcompress.runtime.cost import Cost
-from sdcompress.runtime.engine import ExitCost, Images, Names, Prediction
+from sdcompress.runtime.engine import ExitCost, Prediction
 from sdcompress.runtime.gate import Gate, gates
-from sdcompress.runtime.inputs import checked_temperatures, exit_position, prepared
-from sdcompress.schema.manifest import Manifest, Policy, Preprocess, Segment
+from sdcompress.runtime.inputs import checked_temperatures, exit_position
+from sdcompress.schema.manifest import Manifest, Policy, Segment
 from sdcompress.tasks import Task, task_of
 
-__all__ = ["CascadeEngine", "array_cascade", "check_input"]
+__all__ = ["CascadeEngine", "array_cascade"]
 
 
 def array_cascade(
@@ -40,7 +39,6 @@ def array_cascade(
         load: makes a graph of a segment.
         where: what computes them; default: what a certificate is about unless it says otherwise.
     """
-    check_input(artifact.manifest)
     graphs = [load(segment) for segment in artifact.manifest.segments]
     return CascadeEngine(artifact.manifest, ArrayChain(artifact.manifest, graphs, where or ExecutionTarget()))
 
@@ -48,12 +46,12 @@ def array_cascade(
 class CascadeEngine:
     """An artifact ready to run: every layout, one way, whatever computes underneath.
 
-    Samples leave by the artifact's policy, each for itself, at any batch size. Without a policy nobody leaves before
-    the last exit; an artifact with one exit answers 0 as the exit of every sample. In the layout ``all`` one graph
-    computes every exit, so that leaving early changes the answer but saves nothing.
+    Each sample leaves by the artifact's policy, whatever the others do, at any batch size. Without a policy all samples
+    run to the last exit; an artifact with one exit gives 0 as the exit of every sample. In the layout ``all`` one graph
+    computes every exit, so that leaving early changes the prediction but saves nothing.
 
     Calls from several threads are safe as far as the chain's runs are: everything else that changes during a call
-    belongs to that call. A batch above the chain's largest is answered in parts.
+    belongs to that call. A batch above the chain's largest is run in parts.
 
     Args:
         manifest: of an artifact that was opened, so checked.
@@ -63,10 +61,8 @@ class CascadeEngine:
     def __init__(self, manifest: Manifest, chain: Chain) -> None:
         self.manifest, self._chain = manifest, chain
         self._task, self._modality = task_of(manifest), modality_of(manifest)
-        self._image = check_input(self.manifest)
         self._ends = [exit_.segment for exit_ in self.manifest.exits]
         self._temperatures = tuple(exit_.temperature for exit_ in self.manifest.exits)
-        self._names = Names(self.classes, self.exit_names, self._temperatures)
         policy = self.manifest.policy
         restored = restore(policy.kind, policy.parameters, len(self._ends)) if policy else None
         self._gates: tuple[Gate, ...] = gates(restored, policy.thresholds) if policy and restored else ()
@@ -84,21 +80,6 @@ class CascadeEngine:
         return tuple(exit_.name for exit_ in self.manifest.exits)
 
     @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the K classes."""
-        return self.manifest.classes
-
-    @property
-    def image(self) -> tuple[int, int, int]:
-        """C, H, W of the inputs."""
-        return self._image
-
-    @property
-    def preprocess_spec(self) -> Preprocess:
-        """From any image to an input."""
-        return self.manifest.input.preprocess
-
-    @property
     def task(self) -> Task:
         """What its outputs mean."""
         return self._task
@@ -110,7 +91,7 @@ class CascadeEngine:
 
     @property
     def policy(self) -> Policy | None:
-        """When samples leave; None: nobody leaves before the last exit."""
+        """When samples leave; None: all run to the last exit."""
         return self.manifest.policy
 
     @property
@@ -134,24 +115,24 @@ class CascadeEngine:
         manifest = self.manifest.model_copy(update={"policy": policy, "exits": exits, "certificate": None})
         return CascadeEngine(manifest, self._chain)
 
-    def preprocess(self, images: Images) -> Float:
-        """Turn images into inputs; see ``Engine.preprocess``."""
-        return prepared(images, self.preprocess_spec, self._image)
+    def preprocess(self, raw: Any) -> Inputs:
+        """Turn raw examples into inputs; see ``Engine.preprocess``."""
+        return self._modality.prepare(raw)
 
     def forced(self, inputs: Any, exit: int) -> Prediction:  # noqa: A002 - the field's word
-        """Predict with everybody leaving at one exit; see ``Engine.forced``."""
+        """Predict with all samples leaving at one exit; see ``Engine.forced``."""
         position = exit_position(exit, self.exit_names)
-        return self._named(self._forced(self._chain.checked(inputs), position))
+        return self._prediction(self._forced(self._chain.checked(inputs), position))
 
     def exits(self, inputs: Any) -> Float:
-        """The logits of every exit, float32 [E, B, K]; nobody leaves."""
+        """The outputs of every exit, float32 [E, B, ...]; no sample leaves early."""
         inputs = self._chain.checked(inputs)
         if len(inputs) == 0:
-            return np.empty((len(self._ends), 0, len(self.classes)), np.float32)
+            return np.empty((len(self._ends), 0, *self._task.output_shape), np.float32)
         return np.concatenate([self._exits(part) for part in self._parts(inputs)], axis=1)
 
     def signals(self, inputs: Any, temperatures: Sequence[float] | None = None) -> tuple[Signals, ...]:
-        """What every exit's policy would judge by; see ``Engine.signals``."""
+        """What the policy would judge every exit by; see ``Engine.signals``."""
         inputs = self._chain.checked(inputs)
         chosen = self._temperatures if temperatures is None else checked_temperatures(temperatures, len(self._ends))
         if len(inputs) == 0:
@@ -164,20 +145,20 @@ class CascadeEngine:
         due = None if deadline_ms is None else perf_counter_ns() + deadline_ms * 1e6
         inputs = self._chain.checked(inputs)
         if len(inputs) == 0 or (not self._gates and due is None):
-            return self._named(self._forced(inputs, len(self._ends) - 1))
-        return self._named(_joined([self._predicted(part, due) for part in self._parts(inputs)]))
+            return self._prediction(self._forced(inputs, len(self._ends) - 1))
+        return self._prediction(_joined([self._predicted(part, due) for part in self._parts(inputs)]))
 
     def move_ms(self, position: int) -> float | None:
         """What compaction takes for one row after an exit, in milliseconds; None: as much as numpy."""
         return self._chain.move_ms(position)
 
-    def _predicted(self, inputs: Batch, due: float | None) -> Prediction:
+    def _predicted(self, inputs: Inputs, due: float | None) -> Answers:
         batch, last = ActiveRows(len(inputs)), len(self._ends) - 1
         with self._chain.start(inputs) as run:
             for position in range(last):
                 run.stage(position)
                 if self._gates and batch.leave(
-                    self._leaves(position, run, batch), partial(run.logits, position), position
+                    self._leaves(position, run, batch), partial(run.outputs, position), position
                 ):
                     return _closed(run, batch, position)
                 compacts = batch.active < batch.allocated and self._cost.compaction_pays(
@@ -190,8 +171,8 @@ class CascadeEngine:
             run.stage(last)
             return _closed(run, batch, last)
 
-    def _named(self, prediction: Prediction) -> Prediction:
-        return Prediction(prediction.logits, prediction.exit_index, self._names)
+    def _prediction(self, answers: Answers) -> Prediction:
+        return self._task.prediction(*answers, self.exit_names, self._temperatures)
 
     def _late(self, due: float, position: int, rows: int) -> bool:
         """Whether the next stage would end too late; one that is computed already never does (the layout ``all``)."""
@@ -206,73 +187,51 @@ class CascadeEngine:
             return self._gates[position](batch.signals)
         return self._gates[position]((signals,))
 
-    def _parts(self, inputs: Batch) -> list[Batch]:
-        most = self._chain.largest or len(inputs)
-        if len(inputs) <= most:
+    def _parts(self, inputs: Inputs) -> list[Inputs]:
+        rows = len(inputs)
+        largest = self._chain.largest or rows
+        if rows <= largest:
             return [inputs]
-        return [inputs[start : start + most] for start in range(0, len(inputs), most)]
+        return [inputs[start : start + largest] for start in range(0, rows, largest)]
 
-    def _exits(self, inputs: Batch) -> Float:
-        found = []
+    def _exits(self, inputs: Inputs) -> Float:
+        exits = []
         with self._chain.start(inputs) as run:
             for position in range(len(self._ends)):
                 run.stage(position)
-                found.append(run.logits(position))
+                exits.append(run.outputs(position))
             run.finish()
-            return np.stack([run.own(logits) for logits in found])
+            return np.stack([run.copied(outputs) for outputs in exits])
 
-    def _signals(self, inputs: Batch, temperatures: Sequence[float]) -> list[Signals]:
-        found = []
+    def _signals(self, inputs: Inputs, temperatures: Sequence[float]) -> list[Signals]:
+        exits = []
         with self._chain.start(inputs) as run:
             for position, temperature in zip(range(len(self._ends)), temperatures, strict=True):
                 run.stage(position)
-                found.append(run.signals(position, temperature).map(np.array))
-        return found
+                exits.append(run.signals(position, temperature).map(np.array))
+        return exits
 
-    def _forced(self, inputs: Batch, position: int) -> Prediction:
+    def _forced(self, inputs: Inputs, position: int) -> Answers:
         if len(inputs) == 0:  # many graphs cannot run on nothing
-            return _everybody(np.empty((0, len(self.classes)), np.float32), position)
-        return _joined([_everybody(self._reached(part, position), position) for part in self._parts(inputs)])
+            return Answers.all_at(np.empty((0, *self._task.output_shape), np.float32), position)
+        return _joined([Answers.all_at(self._outputs_at(part, position), position) for part in self._parts(inputs)])
 
-    def _reached(self, inputs: Batch, position: int) -> Float:
+    def _outputs_at(self, inputs: Inputs, position: int) -> Float:
         with self._chain.start(inputs) as run:
             for earlier in range(position + 1):
                 run.stage(earlier)
-            logits = run.logits(position)
+            outputs = run.outputs(position)
             run.finish()
-            return run.own(logits)
+            return run.copied(outputs)
 
 
-def _closed(run: Run, batch: ActiveRows, position: int) -> Prediction:
-    logits = run.logits(position)
+def _closed(run: Run, batch: ActiveRows, position: int) -> Answers:
+    outputs = run.outputs(position)
     run.finish()
-    return batch.close(run.own(logits) if batch.whole else logits, position)
+    return batch.close(run.copied(outputs) if batch.whole else outputs, position)
 
 
-def _joined(parts: Sequence[Prediction]) -> Prediction:
+def _joined(parts: Sequence[Answers]) -> Answers:
     if len(parts) == 1:
         return parts[0]
-    return Prediction(
-        np.concatenate([part.logits for part in parts]), np.concatenate([part.exit_index for part in parts])
-    )
-
-
-def _everybody(logits: Float, position: int) -> Prediction:
-    return Prediction(logits, np.full(len(logits), position, np.int64))
-
-
-def check_input(manifest: Manifest) -> tuple[int, int, int]:
-    """C, H, W of an artifact's input.
-
-    Raises:
-        ArtifactError: if it is no image of a fixed size.
-    """
-    shape = manifest.input.shape
-    if manifest.input.dtype != "float32" or len(shape) != 4 or not all(isinstance(size, int) for size in shape[1:]):
-        raise ArtifactError(
-            f"The artifact's input is {manifest.input.dtype} {list(shape)}.",
-            allowed="float32 ['batch', C, H, W]",
-            next_step="export it again with this version of sdcompress",
-        )
-    channels, height, width = (int(size) for size in shape[1:])
-    return channels, height, width
+    return Answers(*map(np.concatenate, zip(*parts, strict=True)))

@@ -1,4 +1,4 @@
-"""What an engine drives: the stages of an artifact, wherever their tensors live: arrays, or a device."""
+"""What an engine drives: the stages of an artifact, on arrays or on a device."""
 
 from __future__ import annotations
 
@@ -9,27 +9,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from sdcompress.artifact.certificate import ExecutionTarget
+from sdcompress.modalities import Inputs, modality_of
 from sdcompress.policies._base import Float, Signals
 from sdcompress.runtime.active_rows import Moves
 from sdcompress.runtime.backends._base import Graph
-from sdcompress.runtime.inputs import checked
-from sdcompress.runtime.stages import Stage, Tensors, stages
+from sdcompress.runtime.stages import Stage, stages
 from sdcompress.schema.manifest import Manifest
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["ArrayChain", "Batch", "Chain", "Run"]
-
-
-class Batch(Protocol):
-    """Checked inputs, float32 [B, C, H, W]: a numpy array, or what a chain takes in its place."""
-
-    def __len__(self) -> int:
-        """B."""
-
-    def __getitem__(self, rows: slice, /) -> Any:
-        """Some of the rows, as a view."""
+__all__ = ["ArrayChain", "Chain", "Run"]
 
 
 class Run(Protocol):
@@ -49,8 +39,8 @@ class Run(Protocol):
     def signals(self, position: int, temperature: float) -> Signals:
         """Of the exit that was reached last, [allocated]; they may be written to, and end with the run."""
 
-    def logits(self, position: int) -> Float:
-        """Of the exit that was reached last, [allocated, K]: filled once ``finish`` was called, the same to the end."""
+    def outputs(self, position: int) -> Float:
+        """Of the exit that was reached last, [allocated, ...]; filled once ``finish`` was called."""
 
     def compact(self, position: int, moves: Moves) -> None:
         """Move rows of all tensors that are still needed after this exit, and carry only the first ``moves.rows``."""
@@ -58,8 +48,8 @@ class Run(Protocol):
     def finish(self) -> None:
         """Wait until all that was asked for is there."""
 
-    def own(self, logits: Float) -> Float:
-        """These logits as float32 that outlive the run."""
+    def copied(self, outputs: Float) -> Float:
+        """These outputs as float32 that outlive the run."""
 
 
 class Chain(Protocol):
@@ -76,14 +66,14 @@ class Chain(Protocol):
     def rows(self, rows: int) -> int:
         """How many rows are computed where so many are allocated."""
 
-    def checked(self, inputs: Any) -> Batch:
-        """The inputs as a run takes them.
+    def checked(self, inputs: Any) -> Inputs:
+        """The inputs as a run takes them; see ``Modality.check``.
 
         Raises:
-            InputError: if they are no float32 [B, C, H, W], or lie where this chain cannot read.
+            InputError: if a name, dtype or shape is another, or an array lies where this chain cannot read.
         """
 
-    def start(self, inputs: Any) -> Run:
+    def start(self, inputs: Inputs) -> Run:
         """A run over at least one checked row."""
 
     def move_ms(self, position: int) -> float | None:
@@ -102,32 +92,30 @@ class ArrayChain:
     largest: int | None = None
 
     def __init__(self, manifest: Manifest, graphs: Sequence[Graph], where: ExecutionTarget) -> None:
-        self._stages, self._name, self.where = stages(manifest, graphs), manifest.input.name, where
-        channels, height, width = (int(size) for size in manifest.input.shape[1:])
-        self._image = (channels, height, width)
+        self._stages, self._modality, self.where = stages(manifest, graphs), modality_of(manifest), where
 
     def rows(self, rows: int) -> int:
         """As many."""
         return rows
 
-    def checked(self, inputs: Any) -> Float:
+    def checked(self, inputs: Any) -> Inputs:
         """C-contiguous, copied only if they were not; see ``Chain.checked``."""
-        return checked(inputs, self._image)
+        return self._modality.check(inputs)
 
-    def start(self, inputs: Any) -> ArrayRun:
+    def start(self, inputs: Inputs) -> ArrayRun:
         """A run over these arrays."""
-        return ArrayRun(self._stages, {self._name: inputs}, self._name)
+        return ArrayRun(self._stages, inputs)
 
     def move_ms(self, position: int) -> None:
         """Numpy's."""
 
 
 class ArrayRun:
-    """See ``Run``. What was handed in or out is never written to: compaction copies it first."""
+    """See ``Run``. Inputs and returned arrays are never modified: compaction copies them first."""
 
-    def __init__(self, along: Sequence[Stage], tensors: Tensors, name: str) -> None:
-        self._stages, self._tensors, self._lent = along, tensors, {name}
-        self._kept: tuple[str, ...] = (name,)
+    def __init__(self, stages_: Sequence[Stage], inputs: Inputs) -> None:
+        self._stages, self._tensors, self._lent = stages_, dict(inputs.arrays), set(inputs.arrays)
+        self._kept: tuple[str, ...] = tuple(inputs.arrays)
 
     def __enter__(self) -> Self:
         return self
@@ -138,7 +126,7 @@ class ArrayRun:
         pass
 
     def stage(self, position: int) -> None:
-        """Run its graphs; what the stage before it made for nobody else is let go first."""
+        """Run its graphs; first drop the tensors that nothing needs any more."""
         stage = self._stages[position]
         self._tensors = {name: self._tensors[name] for name in self._kept}
         stage.run(self._tensors)
@@ -148,11 +136,12 @@ class ArrayRun:
         """From the graph, if it computes them at this temperature."""
         return self._stages[position].signals(self._tensors, temperature)
 
-    def logits(self, position: int) -> Float:
+    def outputs(self, position: int) -> Float:
         """There already."""
         name = self._stages[position].exit.logits
         self._lent.add(name)
-        return self._tensors[name]
+        outputs: Float = self._tensors[name]
+        return outputs
 
     def compact(self, position: int, moves: Moves) -> None:
         """Within the arrays, which then are shorter views."""
@@ -164,6 +153,6 @@ class ArrayRun:
     def finish(self) -> None:
         """Nothing to wait for."""
 
-    def own(self, logits: Float) -> Float:
-        """They are."""
-        return np.asarray(logits, np.float32)
+    def copied(self, outputs: Float) -> Float:
+        """They outlive it as they are."""
+        return np.asarray(outputs, np.float32)

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sdcompress.checkpoint import Checkpoint, open_checkpoint
 from sdcompress.errors import SetupError, UsageError, requires_extra
 from sdcompress.machine import check_threads
-from sdcompress.modalities import Modality
+from sdcompress.modalities import Inputs, Modality
 from sdcompress.policies._base import Float, Signals
-from sdcompress.runtime.engine import ExitCost, Images, Names, Prediction
-from sdcompress.runtime.inputs import checked, checked_temperatures, exit_position, prepared
-from sdcompress.schema.manifest import Policy, Preprocess
+from sdcompress.runtime.engine import ExitCost, Prediction
+from sdcompress.runtime.inputs import checked_temperatures, exit_position
+from sdcompress.schema.manifest import Policy
 from sdcompress.tasks import Task
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def open_eager(
 
 
 class EagerEngine:
-    """A checkpoint's network in evaluation mode. Every call runs the whole network; nobody leaves by itself.
+    """A checkpoint's network in evaluation mode. Every call runs the whole network; no sample leaves early.
 
     Calls from several threads are safe and wait for each other: a network with exits serves one at a time.
 
@@ -75,21 +75,6 @@ class EagerEngine:
     def exit_names(self) -> tuple[str, ...]:
         """Names of the E exits, shallow to deep."""
         return self._network.exit_names
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the K classes."""
-        return self._checkpoint.classes
-
-    @property
-    def image(self) -> tuple[int, int, int]:
-        """C, H, W of the inputs."""
-        return self._checkpoint.image
-
-    @property
-    def preprocess_spec(self) -> Preprocess:
-        """From any image to an input."""
-        return self._checkpoint.preprocess
 
     @property
     def task(self) -> Task:
@@ -108,41 +93,43 @@ class EagerEngine:
 
     @property
     def exit_costs(self) -> tuple[ExitCost, ...]:
-        """The cost of the network pruned to each exit: without the heads before it, which nobody would run."""
+        """The cost of the network truncated at each exit, without the heads before it."""
         from sdcompress.models.cost import costs
 
         with self._lock:
-            found = costs(self._network, self.image)
+            found = costs(self._network, self._checkpoint.image)
         return tuple(ExitCost(cost.macs, cost.parameters) for cost in found)
 
-    def preprocess(self, images: Images) -> Float:
-        """Turn images into inputs; see ``Engine.preprocess``."""
-        return prepared(images, self.preprocess_spec, self.image)
+    def preprocess(self, raw: Any) -> Inputs:
+        """Turn raw examples into inputs; see ``Engine.preprocess``."""
+        return self.modality.prepare(raw)
 
-    def exits(self, inputs: Float) -> Float:
-        """The logits of every exit, float32 [E, B, K]."""
+    def exits(self, inputs: Any) -> Float:
+        """The outputs of every exit, float32 [E, B, ...]."""
         import torch
 
-        inputs = checked(inputs, self.image)
+        arrays = self.modality.check(inputs).arrays.values()
         device = next(self._network.parameters()).device
         with self._lock, torch.inference_mode():
-            images = torch.from_numpy(inputs if inputs.flags.writeable else inputs.copy()).to(device)
-            logits = self._network(images).logits
-        return np.stack([exit_.float().cpu().numpy() for exit_ in logits])
+            tensors = [
+                torch.from_numpy(array if array.flags.writeable else array.copy()).to(device) for array in arrays
+            ]
+            outputs = self._network(*tensors).logits
+        return np.stack([exit_.float().cpu().numpy() for exit_ in outputs])
 
-    def forced(self, inputs: Float, exit: int) -> Prediction:  # noqa: A002 - the field's word
-        """Run all of the network and take this exit's logits; see ``Engine.forced``."""
+    def forced(self, inputs: Any, exit: int) -> Prediction:  # noqa: A002 - the field's word
+        """Run all of the network and take this exit's outputs; see ``Engine.forced``."""
         position = exit_position(exit, self.exit_names)
-        names = Names(self.classes, self.exit_names, (1.0,) * len(self.exit_names))
-        return Prediction(self.exits(inputs)[position], np.full(len(inputs), position, np.int64), names)
+        outputs = self.exits(inputs)[position]
+        return self.task.prediction(outputs, np.full(len(outputs), position, np.int64), self.exit_names)
 
-    def signals(self, inputs: Float, temperatures: Sequence[float] | None = None) -> tuple[Signals, ...]:
+    def signals(self, inputs: Any, temperatures: Sequence[float] | None = None) -> tuple[Signals, ...]:
         """What an exit policy would judge by; see ``Engine.signals``."""
         exits = len(self.exit_names)
         chosen = (1.0,) * exits if temperatures is None else checked_temperatures(temperatures, exits)
         return tuple(map(self.task.signals, self.exits(inputs), chosen))
 
-    def __call__(self, inputs: Float, *, deadline_ms: float | None = None) -> Prediction:
+    def __call__(self, inputs: Any, *, deadline_ms: float | None = None) -> Prediction:
         """Predict with the last exit; a deadline cannot be kept, because the network always runs whole."""
         if deadline_ms is not None:
             raise UsageError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,12 +11,12 @@ from sdcompress import registry
 from sdcompress.artifact.certificate import ExecutionTarget
 from sdcompress.artifact.read import open_artifact
 from sdcompress.errors import InputError, UsageError
-from sdcompress.policies._base import Float
+from sdcompress.modalities import Inputs, modality_of
 from sdcompress.runtime.backends._base import Backend, ChainBackend, Graph
-from sdcompress.runtime.engine import Images, Names, Prediction
-from sdcompress.runtime.inputs import checked, prepared
+from sdcompress.runtime.engine import Prediction
 from sdcompress.runtime.open import ROOM, check_runs
 from sdcompress.schema.manifest import Manifest, OneGraph
+from sdcompress.tasks import task_of
 
 __all__ = ["OneGraphEngine", "open_one_graph"]
 
@@ -31,10 +32,8 @@ class OneGraphEngine:
 
     def __init__(self, manifest: Manifest, one_graph: OneGraph, graph: Graph) -> None:
         self._manifest, self._graph = manifest, graph
-        channels, height, width = (int(size) for size in manifest.input.shape[1:])
-        self._image = (channels, height, width)
-        temperatures = tuple(exit_.temperature for exit_ in manifest.exits)
-        self._names = Names(manifest.classes, self.exit_names, temperatures)
+        self.task, self.modality = task_of(manifest), modality_of(manifest)
+        self._temperatures = tuple(exit_.temperature for exit_ in manifest.exits)
         self.batch_of_one = one_graph.kind == "if"
 
     @property
@@ -42,32 +41,32 @@ class OneGraphEngine:
         """Names of the E exits, shallow to deep."""
         return tuple(exit_.name for exit_ in self._manifest.exits)
 
-    def preprocess(self, images: Images) -> Float:
-        """Turn images into inputs; see ``Engine.preprocess``."""
-        return prepared(images, self._manifest.input.preprocess, self._image)
+    def preprocess(self, raw: Any) -> Inputs:
+        """Turn raw examples into inputs; see ``Engine.preprocess``."""
+        return self.modality.prepare(raw)
 
-    def __call__(self, inputs: Float) -> Prediction:
+    def __call__(self, inputs: Any) -> Prediction:
         """Predict; samples leave as the policy in the graph says.
 
         Args:
-            inputs: float32 [B, C, H, W]; B is 1 for a graph of the kind "if", and may be 0.
+            inputs: as ``preprocess`` makes them; B is 1 for a graph of the kind "if", and may be 0.
 
         Raises:
-            InputError: if the array has another dtype or shape.
+            InputError: if an input has another dtype or shape.
         """
-        inputs = checked(inputs, self._image)
-        if len(inputs) == 0:
-            return Prediction(
-                np.empty((0, len(self._manifest.classes)), np.float32), np.empty(0, np.int64), self._names
-            )
-        if self.batch_of_one and len(inputs) != 1:
+        checked = self.modality.check(inputs)
+        rows = len(checked)
+        if rows == 0:
+            outputs, exit_index = np.empty((0, *self.task.output_shape), np.float32), np.empty(0, np.int64)
+            return self.task.prediction(outputs, exit_index, self.exit_names, self._temperatures)
+        if self.batch_of_one and rows != 1:
             raise InputError(
-                f"A batch of {len(inputs)} images was given to a graph of the kind 'if'.",
-                allowed="one image: all of a batch would have to leave together",
-                next_step="export the layout 'graph', or call it for each image",
+                f"A batch of {rows} samples was given to a graph of the kind 'if'.",
+                allowed="one sample: all of a batch would have to leave together",
+                next_step="export the layout 'graph', or call it for each sample",
             )
-        logits, _, exit_index = self._graph({self._manifest.input.name: inputs})
-        return Prediction(logits, exit_index, self._names)
+        outputs, _, exit_index = self._graph(dict(checked.arrays))
+        return self.task.prediction(outputs, exit_index, self.exit_names, self._temperatures)
 
 
 def open_one_graph(

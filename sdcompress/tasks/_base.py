@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import onnx
     from torch import Tensor
 
-__all__ = ["Array", "Float", "Output", "Signals", "Task", "metric_of"]
+__all__ = ["Array", "Float", "Prediction", "Signals", "Task", "metric_of"]
 
 Array = npt.NDArray[Any]
 Float = npt.NDArray[np.float32]
@@ -56,20 +56,6 @@ class Signals:
         return cls(columns, np.concatenate([part.decision for part in parts]))
 
 
-class Output(NamedTuple):
-    """A tensor that an ONNX graph computes: its name in the graph, its dtype as numpy writes it, and its shape.
-
-    Attributes:
-        name: in the graph.
-        dtype: for example ``float32``.
-        shape: of one sample, without the batch axis.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-
-
 def metric_of(loss: npt.NDArray[np.floating]) -> float:
     """The metric of samples with these losses, [N]: 1 - mean. Of losses that are 0 or 1 it is an exact share."""
     return float(np.subtract(1, loss, dtype=np.float64).mean())
@@ -92,6 +78,8 @@ class Task(ABC):
 
     outputs: tuple[str, ...]
 
+    name: ClassVar[str]
+    """Of its entry in the room, as recipes and manifests write it."""
     metric: ClassVar[str]
     """Name of ``1 - mean loss`` in tables and messages, for example ``accuracy``."""
     signal_names: ClassVar[tuple[str, ...]]
@@ -209,6 +197,10 @@ class Task(ABC):
         """Encoded targets with label smoothing; a task without labels refuses any but 0."""
 
     @abstractmethod
+    def soft_targets(self, outputs: Tensor) -> Tensor:
+        """Outputs [B, ...] in the form of ``encode``, such as probabilities, for a student to learn from."""
+
+    @abstractmethod
     def supervised_loss(self, outputs: Tensor, encoded: Tensor) -> Tensor:
         """The loss that trains outputs [B, ...] towards encoded targets: a scalar, the mean over the batch."""
 
@@ -221,6 +213,23 @@ class Task(ABC):
             teacher: [B, ...], detached.
             temperature: T > 0; a task whose outputs are no logits ignores it.
         """
+
+    def prediction(
+        self,
+        outputs: Float,
+        exit_index: npt.NDArray[np.int64],
+        exits: tuple[str, ...] = (),
+        temperatures: tuple[float, ...] = (),
+    ) -> Prediction:
+        """What an engine returns; a task may return a subclass that speaks its own words.
+
+        Args:
+            outputs: float32 [B, ...].
+            exit_index: int64 [B].
+            exits: names of the exits.
+            temperatures: of the exits.
+        """
+        return Prediction(outputs, exit_index, self, exits, temperatures)
 
     def check_names(self, names: Sequence[str], needed_by: str) -> None:
         """Refuse a policy that judges by signals that this task does not give.
@@ -239,3 +248,40 @@ class Task(ABC):
                 allowed=f"policies that judge by: {', '.join(self.signal_names)}",
                 next_step="choose another policy: sdcompress list policies",
             )
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What an engine predicts for B samples.
+
+    Attributes:
+        outputs: float32 [B, ...], of the exit at which each sample left.
+        exit_index: int64 [B], the position of that exit.
+        task: what the outputs mean.
+        exits: names of the exits, shallow to deep; empty: they go by their positions.
+        temperatures: of the exits, by which their outputs are divided; empty: none are.
+    """
+
+    outputs: Float
+    exit_index: npt.NDArray[np.int64]
+    task: Task
+    exits: tuple[str, ...] = ()
+    temperatures: tuple[float, ...] = ()
+
+    @property
+    def decision(self) -> Array:
+        """What is decided for each sample, [B, ...], in the form of the task's targets."""
+        return self.task.decide(self.outputs)
+
+    def top(self, count: int = 5) -> tuple[tuple[tuple[str, float], ...], ...]:
+        """For each of the B samples what its outputs say, as (name, number), what matters most first.
+
+        Args:
+            count: how many names at most.
+        """
+        return tuple(tuple(zip(self.task.outputs, row.tolist(), strict=True))[:count] for row in self.outputs)
+
+    @property
+    def exit_names(self) -> tuple[str, ...]:
+        """Names of the exits at which the B samples left."""
+        return tuple(self.exits[at] if self.exits else str(at) for at in self.exit_index.tolist())

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Bin", "accuracy", "calibration_error", "ece", "log_softmax", "nll", "reliability", "softmax"]
+__all__ = ["Bin", "accuracy", "calibration_error", "ece", "flips", "log_softmax", "nll", "reliability", "softmax"]
 
 Scores = npt.NDArray[np.floating]
 Labels = npt.NDArray[np.int64]
@@ -30,6 +31,19 @@ def softmax(logits: Scores, temperature: float = 1.0) -> Float64:
 def accuracy(scores: Scores, labels: Labels) -> float:
     """Share of rows [N, K] whose largest score is the label [N]; the first of equal scores counts."""
     return float((scores.argmax(axis=-1) == labels).mean())
+
+
+def flips(runs: Sequence[Scores], reference: Scores, *, margin: float = -1.0) -> int:
+    """How many rows get another class than in the reference, in any run.
+
+    Args:
+        runs: logits [N, K] of the same N rows, computed in several ways.
+        reference: logits [N, K].
+        margin: rows whose two largest reference logits are at most this far apart are not counted; negative: all count.
+    """
+    top2 = np.sort(reference, axis=1)[:, -2:]
+    changed = np.any([logits.argmax(1) != reference.argmax(1) for logits in runs], axis=0)
+    return int((changed & (top2[:, -1] - top2[:, 0] > margin)).sum())
 
 
 def nll(logits: Scores, labels: Labels, temperature: float = 1.0) -> float:

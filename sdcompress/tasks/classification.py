@@ -10,14 +10,49 @@ import numpy as np
 import numpy.typing as npt
 
 from sdcompress.errors import DataError
-from sdcompress.tasks._base import Array, Float, Signals, Task
-from sdcompress.tasks._probabilities import calibration_error, log_softmax
+from sdcompress.tasks._base import Array, Float, Prediction, Signals, Task
+from sdcompress.tasks._probabilities import calibration_error, log_softmax, softmax
 
 if TYPE_CHECKING:
     import onnx
     from torch import Tensor
 
 __all__ = ["Classification"]
+
+
+@dataclass(frozen=True)
+class ClassPrediction(Prediction):
+    """Classes of B samples.
+
+    ``outputs`` are logits, float32 [B, K].
+    """
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the B predicted classes."""
+        return tuple(self.task.outputs[k] for k in self.decision.tolist())
+
+    @property
+    def probabilities(self) -> Float:
+        """float32 [B, K]: softmax of the logits, divided by the temperature of the exit where it has one."""
+        logits = self.outputs.astype(np.float64)
+        if self.temperatures:
+            logits /= np.asarray(self.temperatures)[self.exit_index][:, None]
+        probabilities: Float = softmax(logits).astype(np.float32)
+        return probabilities
+
+    def top(self, count: int = 5) -> tuple[tuple[tuple[str, float], ...], ...]:
+        """For each of the B samples its most probable classes, as (name, probability), the most probable first.
+
+        Args:
+            count: how many; at most all K are given.
+        """
+        probabilities = self.probabilities
+        order = np.argsort(-probabilities, axis=1, kind="stable")[:, :count]
+        return tuple(
+            tuple((self.task.outputs[k], float(row[k])) for k in best.tolist())
+            for row, best in zip(probabilities, order, strict=True)
+        )
 
 
 @dataclass(frozen=True)
@@ -28,6 +63,7 @@ class Classification(Task):
     -sum p ln p in nats.
     """
 
+    name: ClassVar[str] = "classification"
     metric: ClassVar[str] = "accuracy"
     signal_names: ClassVar[tuple[str, ...]] = ("max_prob", "second_prob", "entropy")
     binary_loss: ClassVar[bool] = True
@@ -126,6 +162,16 @@ class Classification(Task):
         ]
         return nodes, [numpy_helper.from_array(value.astype(np.int64), of(name)) for name, value in constants.items()]
 
+    def prediction(
+        self,
+        outputs: Float,
+        exit_index: npt.NDArray[np.int64],
+        exits: tuple[str, ...] = (),
+        temperatures: tuple[float, ...] = (),
+    ) -> ClassPrediction:
+        """With the names and probabilities of classes."""
+        return ClassPrediction(outputs, exit_index, self, exits, temperatures)
+
     def encode(self, targets: Tensor) -> Tensor:
         """One-hot, float32 [B, K]."""
         import torch.nn.functional as F
@@ -135,6 +181,10 @@ class Classification(Task):
     def smoothed(self, encoded: Tensor, smoothing: float) -> Tensor:
         """``(1 - s) * encoded + s / K`` (Szegedy et al., arXiv 1512.00567, section 7)."""
         return (1 - smoothing) * encoded + smoothing / len(self.outputs)
+
+    def soft_targets(self, outputs: Tensor) -> Tensor:
+        """Their softmax."""
+        return outputs.softmax(dim=1)
 
     def supervised_loss(self, outputs: Tensor, encoded: Tensor) -> Tensor:
         """Cross-entropy."""

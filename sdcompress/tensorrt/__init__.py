@@ -1,1 +1,1 @@
-"""Everything NVIDIA: engines built and checked, and the libraries that are asked for it."""
+"""Everything for NVIDIA GPUs: building and checking engines, and the bindings of NVIDIA's libraries."""

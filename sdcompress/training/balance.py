@@ -1,4 +1,4 @@
-"""Classes with few images: weights of their labels in the loss, or as many places in an epoch as the others have."""
+"""Strata with few samples, such as rare classes: weights in the loss, or as many places in an epoch as the others."""
 
 from __future__ import annotations
 
@@ -8,47 +8,56 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from sdcompress.data.samples import Dataset, Labels
+from sdcompress.data.samples import Dataset
 from sdcompress.errors import RecipeError
 
-__all__ = ["balanced_order", "class_weights"]
+__all__ = ["Strata", "balanced_order", "class_weights"]
+
+Strata = npt.NDArray[np.int64]
 
 
 def class_weights(
     setting: Literal["none", "balanced"] | Sequence[float], dataset: Dataset
 ) -> npt.NDArray[np.float32] | None:
-    """The weight of each class in the labels' cross-entropy, float32 [K]; None where all are 1.
+    """The weight of each stratum in the supervised loss, float32 [K]; None where all are 1.
 
-    ``balanced`` is N / (K n_c) for a class with n_c of N training images, as scikit-learn has it: the mean over the
-    images is 1.
+    ``balanced`` is N / (K n_c) for a stratum with n_c of N training samples, as scikit-learn has it for classes: the
+    mean over the samples is 1.
 
     Raises:
-        RecipeError: if a list has another length than there are classes.
+        RecipeError: if a list has another length than there are strata, or the task has no stratum for each output.
     """
     if setting == "none":
         return None
-    classes = len(dataset.classes)
+    task, count = dataset.task, len(dataset.task.outputs)
+    strata = task.strata(dataset.train.targets)
+    if strata is None:
+        raise RecipeError(
+            f"train.class_weights is set, and the samples of the task '{task.name}' are in no classes.",
+            allowed="none with this task",
+            next_step="--set train.class_weights=none",
+        )
     if setting == "balanced":
-        counts = np.bincount(dataset.train.labels, minlength=classes)
-        # a class without images is never a label
-        return (len(dataset.train) / (classes * np.maximum(counts, 1))).astype(np.float32)
-    if len(setting) != classes:
+        counts = np.bincount(strata, minlength=count)
+        # a stratum without samples is never a target
+        return (len(strata) / (count * np.maximum(counts, 1))).astype(np.float32)
+    if len(setting) != count:
         raise RecipeError(
             f"train.class_weights has {len(setting)} numbers.",
-            allowed=f"balanced, or one for each of the {classes} classes of '{dataset.name}', in their order",
+            allowed=f"balanced, or one for each of the {count} classes of '{dataset.name}', in their order",
             next_step="--set train.class_weights=balanced",
         )
     return np.array(setting, np.float32)
 
 
-def balanced_order(labels: Labels, *, seed: int, epoch: int) -> Labels:
-    """The order of an epoch in which every class that has images comes equally often, to within one.
+def balanced_order(strata: Strata, *, seed: int, epoch: int) -> Strata:
+    """The order of an epoch in which every stratum that has samples comes equally often, to within one.
 
-    An epoch is as long as ever. The images of a large class that have no place come in another epoch; those of a small
-    one come again once all of them were there.
+    An epoch is as long as ever. The samples of a large stratum that have no place come in another epoch; those of a
+    small one come again once all of them were there.
 
     Args:
-        labels: int64 [N], of the training split.
+        strata: int64 [N], of the training split.
         seed: of the order.
         epoch: number of the epoch.
 
@@ -56,12 +65,12 @@ def balanced_order(labels: Labels, *, seed: int, epoch: int) -> Labels:
         int64 [N], positions in the training split.
     """
     chance = np.random.Generator(np.random.PCG64([seed, epoch]))
-    classes = chance.permutation(np.unique(labels))
-    shares = np.full(len(classes), len(labels) // len(classes))
-    shares[: len(labels) % len(classes)] += 1
+    kinds = chance.permutation(np.unique(strata))
+    shares = np.full(len(kinds), len(strata) // len(kinds))
+    shares[: len(strata) % len(kinds)] += 1
     chosen = []
-    for label, share in zip(classes, shares, strict=True):
-        members = np.flatnonzero(labels == label)
+    for kind, share in zip(kinds, shares, strict=True):
+        members = np.flatnonzero(strata == kind)
         rounds = [chance.permutation(members) for _ in range(-(-int(share) // len(members)))]
         chosen.append(np.concatenate(rounds)[:share])
     return chance.permutation(np.concatenate(chosen))

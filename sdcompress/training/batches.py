@@ -1,4 +1,4 @@
-"""The order of the data: which images make which step, in which process, fetched ahead where that pays.
+"""The order of the data: which samples make which step, in which process, fetched ahead where that pays.
 
 A step is made of ``parts`` batches, whose gradients are added up. Every order is drawn from (seed, epoch) and every
 companion from (seed, epoch, step), for all processes alike: each takes its own share.
@@ -9,41 +9,37 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from torch import Tensor
 
-from sdcompress.data.samples import Labels, Samples
+from sdcompress.data.samples import Samples
 from sdcompress.errors import RecipeError
-from sdcompress.training.balance import balanced_order
+from sdcompress.objectives.batch import Minibatch
+from sdcompress.training.balance import Strata, balanced_order
 from sdcompress.training.randomness import permutation
 
-__all__ = ["Batches", "Fetch", "RawBatch", "host", "resident"]
+__all__ = ["Batches", "Fetch", "Part", "host", "resident"]
 
+Positions = npt.NDArray[np.int64]
 _COMPANIONS = 1  # not 0: a seed with zeros behind it is the seed without them
 
 
-@dataclass(frozen=True)
-class RawBatch:
-    """One process's share of a batch, before augmentation.
+class Part(NamedTuple):
+    """One process's share of a batch, before augmentation: ``inputs`` are examples, as the data set holds them.
 
     Attributes:
-        index: int64 [b], positions in the training split.
-        images: uint8 [b, H, W, C].
-        labels: int64 [b].
-        second: the companions, where the method sees further samples.
+        own: the step's samples.
+        companions: the samples of the method's further view, where these are others.
     """
 
-    index: Tensor
-    images: Tensor
-    labels: Tensor
-    second: RawBatch | None = None
+    own: Minibatch
+    companions: Minibatch | None = None
 
 
-Fetch = Callable[[Labels], RawBatch]
+Fetch = Callable[[Positions], Minibatch]
 
 
 def host(samples: Samples, *, pin: bool = False) -> Fetch:
@@ -54,31 +50,31 @@ def host(samples: Samples, *, pin: bool = False) -> Fetch:
         pin: into memory that a GPU can copy from while it computes.
     """
 
-    def fetch(index: Labels) -> RawBatch:
-        chosen, images, labels = (
+    def fetch(index: Positions) -> Minibatch:
+        positions, examples, targets = (
             tensor.pin_memory() if pin else tensor
-            for tensor in map(torch.from_numpy, (index, samples.images(index), samples.labels[index]))
+            for tensor in map(torch.from_numpy, (index, samples.examples(index), samples.targets[index]))
         )
-        return RawBatch(chosen, images, labels)
+        return Minibatch((examples,), targets, positions)
 
     return fetch
 
 
 def resident(samples: Samples, device: torch.device) -> Fetch:
-    """Put all images on the device once, as uint8, and fetch them there.
+    """Put all examples on the device once, as the data set holds them, and fetch them there.
 
     Args:
         samples: the training split.
         device: where it has room for them.
     """
-    labels = torch.from_numpy(samples.labels).to(device)
+    targets = torch.from_numpy(samples.targets).to(device)
     # in pieces: all at once would be twice in the memory of the host
     pieces = np.array_split(np.arange(len(samples)), max(1, len(samples) // 4096))
-    images = torch.cat([torch.from_numpy(samples.images(piece)).to(device) for piece in pieces])
+    examples = torch.cat([torch.from_numpy(samples.examples(piece)).to(device) for piece in pieces])
 
-    def fetch(index: Labels) -> RawBatch:
-        chosen = torch.from_numpy(index).to(device, non_blocking=True)
-        return RawBatch(chosen, images[chosen], labels[chosen])
+    def fetch(index: Positions) -> Minibatch:
+        positions = torch.from_numpy(index).to(device, non_blocking=True)
+        return Minibatch((examples[positions],), targets[positions], positions)
 
     return fetch
 
@@ -86,42 +82,45 @@ def resident(samples: Samples, device: torch.device) -> Fetch:
 class Batches:
     """The steps of an epoch in a seeded order.
 
-    The images that do not fill a last step are left out of this epoch; the next epoch has another order.
+    The samples that do not fill a last step are left out of this epoch; the next epoch has another order.
 
     Args:
-        fetch: gives the images at some positions.
-        labels: int64 [N], of the training split.
-        batch_size: images a step, over all processes and parts.
+        fetch: gives the samples at some positions.
+        samples: N, of the training split.
+        batch_size: samples a step, over all processes and parts.
         seed: of the order.
         rank: this process.
         world: number of processes.
         parts: batches of a step.
-        companions: ``own`` for none; ``same_class`` for another sample of each one's class; ``previous`` for the batch
-            before (for the very first one itself).
+        companions: ``own`` for none; ``same_stratum`` for another sample of each one's stratum; ``previous`` for the
+            batch before (for the very first one itself).
         workers: threads that fetch ahead; 0 fetches in the step.
-        sampling: ``shuffled``: every image once an epoch; ``balanced``: every class as often.
+        sampling: ``shuffled``: every sample once an epoch; ``balanced``: every stratum as often.
+        strata: int64 [N], of the training split; None where the task has none.
 
     Attributes:
-        size: images of a batch, over all processes.
+        size: samples of a batch, over all processes.
         steps_per_epoch: steps.
 
     Raises:
-        RecipeError: if the batch does not divide over the processes and parts, or there are fewer images than these.
+        RecipeError: if the batch does not divide over the processes and parts, or there are fewer samples than these,
+            or strata are needed and there are none.
     """
 
     def __init__(
         self,
         fetch: Fetch,
-        labels: Labels,
+        samples: int,
         batch_size: int,
         *,
         seed: int,
         rank: int = 0,
         world: int = 1,
         parts: int = 1,
-        companions: Literal["own", "same_class", "previous"] = "own",
+        companions: Literal["own", "same_stratum", "previous"] = "own",
         workers: int = 0,
         sampling: Literal["shuffled", "balanced"] = "shuffled",
+        strata: Strata | None = None,
     ) -> None:
         shares = world * parts
         if batch_size % shares:
@@ -131,20 +130,28 @@ class Batches:
                 allowed=f"a multiple of {shares}",
                 next_step=f"--set train.batch_size={-(-batch_size // shares) * shares}",
             )
-        if len(labels) < shares:
+        if samples < shares:
             raise RecipeError(
-                f"There are {len(labels)} training images for {world} processes x train.accumulate {parts}.",
+                f"There are {samples} training samples for {world} processes x train.accumulate {parts}.",
                 allowed=f"at least {shares}, one for each",
                 next_step="raise data.train_limit, or train with fewer processes",
             )
+        if strata is None and (sampling == "balanced" or companions == "same_stratum"):
+            raise RecipeError(
+                "The samples of this task are in no classes, and "
+                + ("train.sampling is balanced." if sampling == "balanced" else "the method pairs samples of a class."),
+                allowed="shuffled, and a method that pairs no samples",
+                next_step="--set train.sampling=shuffled, or choose another method",
+            )
         self._fetch, self._seed, self._rank, self._world, self._workers = fetch, seed, rank, world, workers
-        self.size = min(batch_size, len(labels) // shares * shares) // parts
-        self._parts, self._labels, self._sampling = parts, labels, sampling
-        self.steps_per_epoch = len(labels) // (self.size * parts)
+        self.size = min(batch_size, samples // shares * shares) // parts
+        self._parts, self._samples = parts, samples
+        self._balanced = strata if sampling == "balanced" else None
+        self.steps_per_epoch = samples // (self.size * parts)
         self._companions = companions
-        self._classes = _Classes(labels) if companions == "same_class" else None
+        self._strata = _Members(strata) if companions == "same_stratum" and strata is not None else None
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[RawBatch, ...]]:
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Part, ...]]:
         """The steps of an epoch from step ``start`` of it on, each as its parts."""
         batches = (
             self._ahead(self._plans(epoch, start)) if self._workers else map(self._load, self._plans(epoch, start))
@@ -152,11 +159,11 @@ class Batches:
         for first in batches:
             yield (first, *(next(batches) for _ in range(self._parts - 1)))
 
-    def example(self) -> RawBatch:
+    def example(self) -> Part:
         """The first batch of the training, or the share of it that this process takes."""
         return self._load(next(self._plans(0, 0)))
 
-    def _plans(self, epoch: int, start: int) -> Iterator[tuple[Labels, Labels | None]]:
+    def _plans(self, epoch: int, start: int) -> Iterator[_Plan]:
         """The positions of each batch, and of its companions."""
         order = self._order(epoch)
         for at in range(start * self._parts, self.steps_per_epoch * self._parts):
@@ -164,32 +171,30 @@ class Batches:
             companions = None
             if self._companions == "previous":
                 companions = self._cut(order, at - 1) if at else self._last_of(epoch - 1, own)
-            elif self._classes:
+            elif self._strata:
                 chance = np.random.Generator(np.random.PCG64([self._seed, epoch, at, _COMPANIONS]))
-                companions = self._classes.others(own, chance)
+                companions = self._strata.others(own, chance)
             share = slice(self._rank, None, self._world)
-            yield own[share], None if companions is None else companions[share]
+            yield _Plan(own[share], None if companions is None else companions[share])
 
-    def _order(self, epoch: int) -> Labels:
-        if self._sampling == "balanced":
-            return balanced_order(self._labels, seed=self._seed, epoch=epoch)
-        return permutation(len(self._labels), seed=self._seed, epoch=epoch)
+    def _order(self, epoch: int) -> Positions:
+        if self._balanced is not None:
+            return balanced_order(self._balanced, seed=self._seed, epoch=epoch)
+        return permutation(self._samples, seed=self._seed, epoch=epoch)
 
-    def _cut(self, order: Labels, at: int) -> Labels:
+    def _cut(self, order: Positions, at: int) -> Positions:
         return order[at * self.size : (at + 1) * self.size]
 
-    def _last_of(self, epoch: int, otherwise: Labels) -> Labels:
+    def _last_of(self, epoch: int, otherwise: Positions) -> Positions:
         return self._cut(self._order(epoch), self.steps_per_epoch * self._parts - 1) if epoch >= 0 else otherwise
 
-    def _load(self, plan: tuple[Labels, Labels | None]) -> RawBatch:
-        own, companions = plan
-        batch = self._fetch(own)
-        return batch if companions is None else replace(batch, second=self._fetch(companions))
+    def _load(self, plan: _Plan) -> Part:
+        return Part(self._fetch(plan.own), None if plan.companions is None else self._fetch(plan.companions))
 
-    def _ahead(self, plans: Iterator[tuple[Labels, Labels | None]]) -> Iterator[RawBatch]:
+    def _ahead(self, plans: Iterator[_Plan]) -> Iterator[Part]:
         # Pillow and numpy give up the interpreter lock while they decode, so threads are enough
         with ThreadPoolExecutor(self._workers, thread_name_prefix="batch") as pool:
-            waiting: deque[Future[RawBatch]] = deque()
+            waiting: deque[Future[Part]] = deque()
             for plan in plans:
                 waiting.append(pool.submit(self._load, plan))
                 if len(waiting) > 2 * self._workers:
@@ -198,20 +203,27 @@ class Batches:
                 yield waiting.popleft().result()
 
 
-class _Classes:
-    """The samples of each class, to draw from."""
+class _Plan(NamedTuple):
+    """Positions of the samples of a part, and of their companions."""
 
-    def __init__(self, labels: Labels) -> None:
-        self._labels = labels
-        self._members = np.argsort(labels, kind="stable")
-        self._counts = np.bincount(labels)
+    own: Positions
+    companions: Positions | None
+
+
+class _Members:
+    """The samples of each stratum, to draw from."""
+
+    def __init__(self, strata: Strata) -> None:
+        self._strata = strata
+        self._members = np.argsort(strata, kind="stable")
+        self._counts = np.bincount(strata)
         self._starts = np.cumsum(self._counts) - self._counts
-        self._place = np.empty(len(labels), np.int64)  # of each sample within its class
-        self._place[self._members] = np.arange(len(labels)) - self._starts[labels[self._members]]
+        self._place = np.empty(len(strata), np.int64)  # of each sample within its stratum
+        self._place[self._members] = np.arange(len(strata)) - self._starts[strata[self._members]]
 
-    def others(self, index: Labels, chance: np.random.Generator) -> Labels:
-        """For each sample another one of its class, each as likely; itself where it is the only one."""
-        classes = self._labels[index]
-        counts = self._counts[classes]
+    def others(self, index: Positions, chance: np.random.Generator) -> Positions:
+        """For each sample another one of its stratum, each as likely; itself where it is the only one."""
+        strata = self._strata[index]
+        counts = self._counts[strata]
         steps = 1 + np.floor(chance.random(len(index)) * (counts - 1)).astype(np.int64)
-        return self._members[self._starts[classes] + (self._place[index] + steps) % counts]
+        return self._members[self._starts[strata] + (self._place[index] + steps) % counts]

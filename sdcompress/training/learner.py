@@ -19,23 +19,24 @@ from sdcompress.models.build import build as build_network
 from sdcompress.models.multiexit import MultiExit
 from sdcompress.schema.recipe import Recipe
 from sdcompress.training import optimizer as optimizers
-from sdcompress.training.augment import Augment, mixup
+from sdcompress.training.augment import Augment
 from sdcompress.training.balance import class_weights
-from sdcompress.training.batches import Batches, RawBatch
+from sdcompress.training.batches import Batches, Part
 from sdcompress.training.ema import Ema
 from sdcompress.training.hardware import find_unused, no_gradient_missing
-from sdcompress.training.phases import Span, span_at, spans
+from sdcompress.training.prepare import Preparation
 from sdcompress.training.probe import describe_unused, reached_parameters, trained_parameters
 from sdcompress.training.randomness import step_seed
 from sdcompress.training.save import Resumable, restore
+from sdcompress.training.schedule import Timeline
 from sdcompress.training.sharding import load, piece, shard_alike
-from sdcompress.training.step import Clock, Inputs, TrainingStep
+from sdcompress.training.step import TrainingStep
 from sdcompress.training.validate_recipe import check_network, warn_of_places
 from sdcompress.training.warm_start import load_matching
 
 __all__ = ["Learner", "add"]
 
-# in the place of a process's number, which is lower: seeds of what is no process's own
+# in the place of a process's number, which is lower: seeds that belong to no process
 _FOR_ALL, _GENERATION = 2**30, 2**30 + 1
 
 
@@ -51,9 +52,9 @@ class Learner:
 
     Attributes:
         net: the network.
+        optimizer: torch's own.
         step: steps done.
         steps: all of them.
-        evaluated: what is evaluated and exported: the average where EMA is on, else the network.
 
     Raises:
         RecipeError: if the network cannot give what the method needs, or cannot be trained on batches of this size.
@@ -62,59 +63,81 @@ class Learner:
     def __init__(
         self, recipe: Recipe, dataset: Dataset, batches: Batches, fabric: Fabric, start: Checkpoint | None = None
     ) -> None:
-        spec, self._method = recipe.train, methods.build(recipe.method)
-        self._recipe, self._dataset, self._fabric, self._per_epoch = recipe, dataset, fabric, batches.steps_per_epoch
-        self._needs, self._spans = self._method.needs, spans(self._method.phases, spec.epochs)
-        self._layout = torch.channels_last if spec.channels_last else torch.contiguous_format
-        self.net = self._build(0)
-        if recipe.model.start is not None and start is None:
-            load_matching(open_checkpoint(recipe.model.start), self.net, recipe)
-        check_network(self._needs, self.net, recipe)
-        if start is None and fabric.is_global_zero:
-            warn_of_places(self.net, recipe, dataset.image)
-        state = self._method.state(
-            Context(len(dataset.train), batches.size, len(dataset.classes), self.net.feature_sizes, self.net.map_shapes)
-        )
+        self._recipe, self._dataset, self._fabric = recipe, dataset, fabric
+        self._method = methods.build(recipe.method)
+        self._timeline = Timeline(recipe.train, self._method.phases, batches.steps_per_epoch)
+        self._layout = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
+        augment = Augment(recipe.train.augment, dataset.preprocess, rank=fabric.global_rank, world=fabric.world_size)
+        self._prepare = Preparation(augment, self._method.needs.view, fabric.device, self._layout)
+        self.net = self._first_network(resumed=start is not None)
+        sizes = self.net.feature_sizes, self.net.map_shapes
+        state = self._method.state(Context(len(dataset.train), batches.size, dataset.task, *sizes))
         self.net.to(fabric.device)  # before it is copied
-        self._ema = Ema(self.net, spec.ema) if spec.ema else None
-        self._average = Ema(self.net, self._needs.average) if self._needs.average else None
-        self._teacher: nn.Module | None = self._average.net if self._average else None
-        if any(span.phase.reborn for span in self._spans):
-            self._teacher = copy.deepcopy(self.net).eval().requires_grad_(requires_grad=False)
-        self._augment = Augment(spec.augment, dataset.preprocess, rank=fabric.global_rank, world=fabric.world_size)
-        weights = class_weights(spec.class_weights, dataset)
-        step = TrainingStep(
+        self._ema, self._average, self._teacher = self._copies()
+        step = self._training_step(state)
+        unused = self._look_for_unused(step, batches, warn=start is None)
+        self._set_up(step)
+        placed = {name: piece(values) for name, values in self.net.state_dict().items()}
+        infinite = {name: torch.isinf(values) for name, values in placed.items()}
+        self._infinite = {name: entries for name, entries in infinite.items() if entries.any()}
+        self._statistics = [values for values in self.net.buffers() if values.is_floating_point()]
+        average = self._ema.net if self._ema else None
+        self._now = Resumable(self.net, state, self.optimizer, average, self._teacher, {})
+        self.step, self.steps = start.state.step if start else 0, self._timeline.steps
+        if start is not None:
+            restore(start, self._now, all_learn=not unused and len(self._timeline.spans) == 1)
+            if self._now.scaler:
+                fabric.strategy.precision.load_state_dict(self._now.scaler)
+
+    def _first_network(self, *, resumed: bool) -> MultiExit:
+        """The network before its first step, with the weights of ``model.start`` unless a checkpoint replaces them."""
+        recipe = self._recipe
+        net = self._build(0)
+        if recipe.model.start is not None and not resumed:
+            load_matching(open_checkpoint(recipe.model.start), net, recipe)
+        check_network(self._method.needs, net, recipe)
+        if not resumed and self._fabric.is_global_zero:
+            warn_of_places(net, recipe, self._dataset.image)
+        return net
+
+    def _copies(self) -> tuple[Ema[MultiExit] | None, Ema[MultiExit] | None, nn.Module | None]:
+        """The average that is evaluated, the average that teaches, and the teacher, as far as there are any."""
+        decay, needs = self._recipe.train.ema, self._method.needs
+        evaluated = Ema(self.net, decay) if decay else None
+        teaching = Ema(self.net, needs.average) if needs.average else None
+        if any(span.phase.restart for span in self._timeline.spans):
+            return evaluated, teaching, copy.deepcopy(self.net).eval().requires_grad_(requires_grad=False)
+        return evaluated, teaching, teaching.net if teaching else None
+
+    def _training_step(self, state: nn.Module) -> TrainingStep:
+        spec, device = self._recipe.train, self._fabric.device
+        weights = class_weights(spec.class_weights, self._dataset)
+        return TrainingStep(
             self.net,
             self._method,
             state,
-            spec.label_smoothing,
-            self._teacher,
-            class_weights=None if weights is None else torch.from_numpy(weights).to(fabric.device),
-        ).to(fabric.device)
-        all_learn = not self._look_for_unused(step, batches, say=start is None) and len(self._spans) == 1
+            task=self._dataset.task,
+            smoothing=spec.label_smoothing,
+            teacher=self._teacher,
+            class_weights=None if weights is None else torch.from_numpy(weights).to(device),
+        ).to(device)
+
+    def _set_up(self, step: TrainingStep) -> None:
+        """Compile, share out and wrap what is trained, and make its optimiser."""
+        spec, fabric = self._recipe.train, self._fabric
         if spec.compile:
             step.net = cast("nn.Module", torch.compile(self.net))
         self._forward = fabric.setup_module(step)
-        average = self._ema.net if self._ema else None
-        for copied in filter(None, (average, self._teacher)):
+        for copied in filter(None, (self._ema.net if self._ema else None, self._teacher)):
             shard_alike(copied, self.net)
         # Fabric clips no gradients for a fused optimiser that a loss scaler stands before
         fused = spec.precision != "16-mixed" and fabric.device.type in ("cpu", "cuda")
         self.optimizer = optimizers.build(spec.optimizer, step.parameters(), fused=fused)
         self._stepper = fabric.setup_optimizers(self.optimizer)
-        placed = {name: piece(values) for name, values in self.net.state_dict().items()}
-        self._infinite = {name: found for name, values in placed.items() if (found := torch.isinf(values)).any()}
-        self._now = Resumable(self.net, state, self.optimizer, average, self._teacher, {})
-        if start is not None:
-            restore(start, self._now, all_learn=all_learn)
-        self.step, self.steps = start.state.step if start else 0, spec.epochs * self._per_epoch
-        self._statistics = [values for values in self.net.buffers() if values.is_floating_point()]
-        if self._now.scaler:
-            fabric.strategy.precision.load_state_dict(self._now.scaler)
 
     @property
-    def evaluated(self) -> MultiExit:
-        """What is evaluated and exported."""
+    def eval_model(self) -> MultiExit:
+        """What is evaluated and exported: the average where ``train.ema`` is on, else the network."""
         return self._ema.net if self._ema else self.net
 
     def now(self) -> Resumable:
@@ -130,17 +153,17 @@ class Learner:
 
     def begin_epoch(self) -> None:
         """Enter the phase that the next step belongs to; a phase begins once, however often the run is stopped."""
-        span = self._span()
-        if span.phase.reborn and self.step == span.first * self._per_epoch:
+        span = self._timeline.span(self.step)
+        if span.phase.restart and self.step == self._timeline.first_step(span):
             assert self._teacher is not None
-            load(self._teacher, self.evaluated.state_dict())
+            load(self._teacher, self.eval_model.state_dict())
             load(self.net, self._build(span.number).state_dict())
             self.optimizer.state.clear()
             if self._ema:
                 load(self._ema.net, self.net.state_dict())
-        self.net.freeze_backbone(frozen=span.phase.frozen)
+        self.net.freeze_backbone(frozen=span.phase.freeze_backbone)
 
-    def learn(self, parts: Sequence[RawBatch]) -> dict[str, Tensor]:
+    def learn(self, parts: Sequence[Part]) -> dict[str, Tensor]:
         """Make one step on a batch that may come in several parts.
 
         Returns:
@@ -149,12 +172,13 @@ class Learner:
         recipe, seed = self._recipe, step_seed(self._recipe.seed, self.step, self._fabric.global_rank)
         torch.manual_seed(seed)  # dropout and the like
         chance = torch.Generator().manual_seed(step_seed(recipe.seed, self.step, _FOR_ALL))
-        self._set_rate()
-        clock = Clock(self.step, self.step // self._per_epoch, self.step / self.steps, self._span().number)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._timeline.rate(self.step)
+        clock = self._timeline.clock(self.step)
         self._stepper.zero_grad(set_to_none=True)
         sums: dict[str, Tensor] = {}
-        for number, raw in enumerate(parts, start=1):
-            own, second = self._inputs(raw, chance)
+        for number, part in enumerate(parts, start=1):
+            own, second = self._prepare(part, chance)
             with self._fabric.no_backward_sync(self._forward, enabled=number < len(parts)):
                 with no_gradient_missing():
                     terms: dict[str, Tensor] = self._forward(own, second, clock)
@@ -168,26 +192,26 @@ class Learner:
         self._stepper.step()
         self._share_statistics()
         for average in filter(None, (self._ema, self._average)):
-            average.update(self.step - self._born())
+            average.update(self.step - self._timeline.generation_start(self.step))
         self.step += 1
         return sums
 
     def _build(self, generation: int) -> MultiExit:
-        """The network as it is before it has learnt anything; later generations have nobody's weights."""
+        """The untrained network; later generations take no published weights."""
         seed, model = self._recipe.seed, self._recipe.model
         torch.manual_seed(step_seed(seed, generation, _GENERATION) if generation else seed)
         net = build_network(
             model.untrained if generation else model,
             self._recipe.exits,
-            classes=len(self._dataset.classes),
+            classes=len(self._dataset.outputs),
             image=self._dataset.image,
-            heads=self._needs.exits,
-            maps=self._needs.maps,
+            heads=self._method.needs.exits,
+            maps=self._method.needs.maps,
         )
         net.to(memory_format=self._layout)
         return net
 
-    def _look_for_unused(self, step: TrainingStep, batches: Batches, *, say: bool) -> set[str]:
+    def _look_for_unused(self, step: TrainingStep, batches: Batches, *, warn: bool) -> set[str]:
         """Run the first batch once in every phase; name the parameters without a gradient, and tell DDP of them.
 
         Returns:
@@ -197,29 +221,20 @@ class Learner:
         """
         chance = torch.Generator().manual_seed(step_seed(self._recipe.seed, 0, _FOR_ALL))
         torch.manual_seed(step_seed(self._recipe.seed, 0, self._fabric.global_rank))
-        own, second = self._inputs(batches.example(), chance)
+        own, second = self._prepare(batches.example(), chance)
         expected, trained, reached = trained_parameters(step), set[str](), set[str]()
-        for span in self._spans:
-            self.net.freeze_backbone(frozen=span.phase.frozen)
-            first = span.first * self._per_epoch
-            clock = Clock(first, span.first, span.first / self._recipe.train.epochs, span.number)
+        for span in self._timeline.spans:
+            self.net.freeze_backbone(frozen=span.phase.freeze_backbone)
+            clock = self._timeline.clock(self._timeline.first_step(span))
             with self._fabric.autocast():
                 reached |= reached_parameters(step, own, second, clock)
             trained |= trained_parameters(step)
         self.net.freeze_backbone(frozen=False)
         if expected - reached:
             find_unused(self._fabric)
-        if (unused := trained - reached) and say and self._fabric.is_global_zero:
+        if (unused := trained - reached) and warn and self._fabric.is_global_zero:
             warnings.warn(describe_unused(unused), stacklevel=2)
         return unused
-
-    def _span(self) -> Span:
-        return span_at(self._spans, self.step // self._per_epoch)
-
-    def _born(self) -> int:
-        """The step with which this generation began."""
-        done = self._spans[: self._span().number + 1]
-        return max((span.first for span in done if span.phase.reborn), default=0) * self._per_epoch
 
     def _share_statistics(self) -> None:
         """Let all processes have the running statistics of the first, so that averages and teachers are the same."""
@@ -231,39 +246,6 @@ class Learner:
         for values in self._statistics:
             values.copy_(whole[start : start + values.numel()].view_as(values))
             start += values.numel()
-
-    def _set_rate(self) -> None:
-        span = self._span()
-        lr = optimizers.rate(
-            self._recipe.train.schedule,
-            lr=self._recipe.train.optimizer.lr,
-            step=self.step - span.first * self._per_epoch,
-            steps_per_epoch=self._per_epoch,
-            epochs=span.epochs,
-        )
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-
-    def _inputs(self, raw: RawBatch, chance: torch.Generator) -> tuple[Inputs, Inputs | None]:
-        """The step's images, and the method's further view of it."""
-        raw = self._sent(raw)
-        own, view = self._augmented(raw, chance), self._needs.view
-        if view is None:
-            return own, None
-        second = self._augmented(raw.second or raw, chance) if view.augmented or raw.second else own
-        if view.mixed:
-            images, mix = mixup(second.images, second.labels, view.mixed, chance)
-            second = second._replace(images=images, mix=mix)
-        return own, second
-
-    def _augmented(self, raw: RawBatch, chance: torch.Generator) -> Inputs:
-        images, mix = self._augment(raw.images.permute(0, 3, 1, 2), raw.labels, chance)
-        return Inputs(images.contiguous(memory_format=self._layout), raw.labels, raw.index, mix)
-
-    def _sent(self, raw: RawBatch) -> RawBatch:
-        device = self._fabric.device
-        images, labels, index = (part.to(device, non_blocking=True) for part in (raw.images, raw.labels, raw.index))
-        return RawBatch(index, images, labels, self._sent(raw.second) if raw.second else None)
 
 
 def add(sums: dict[str, Tensor], terms: dict[str, Tensor]) -> None:

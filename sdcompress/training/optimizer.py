@@ -1,8 +1,7 @@
-"""Optimiser and learning rate: which parameters decay, and the rate as a function of the step."""
+"""The optimiser, and which parameters decay."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
 import torch
@@ -11,7 +10,7 @@ from torch import nn
 from sdcompress.schema import recipe
 from sdcompress.training.sharding import is_shared_out
 
-__all__ = ["build", "rate"]
+__all__ = ["build"]
 
 
 def build(spec: recipe.Optimizer, parameters: Iterable[nn.Parameter], *, fused: bool = True) -> torch.optim.Optimizer:
@@ -32,19 +31,3 @@ def build(spec: recipe.Optimizer, parameters: Iterable[nn.Parameter], *, fused: 
         nesterov = spec.nesterov and spec.momentum > 0
         return torch.optim.SGD(groups, lr=spec.lr, momentum=spec.momentum, nesterov=nesterov, fused=fused)
     return torch.optim.AdamW(groups, lr=spec.lr, betas=spec.betas, fused=fused)
-
-
-def rate(spec: recipe.Schedule, *, lr: float, step: int, steps_per_epoch: int, epochs: int) -> float:
-    """The learning rate of step ``step`` (from 0): linear warm-up, then the schedule over what is left.
-
-    Cosine: Loshchilov & Hutter 2017 (SGDR), eq. 5, one cycle from ``lr`` to ``final * lr``.
-    """
-    epoch = step / steps_per_epoch
-    if epoch < spec.warmup:
-        return lr * (step + 1) / math.ceil(spec.warmup * steps_per_epoch)
-    if spec.name == "multistep":
-        return float(lr * spec.gamma ** sum(epoch >= milestone for milestone in spec.milestones))
-    if spec.name == "cosine":
-        share = (epoch - spec.warmup) / max(epochs - spec.warmup, 1e-12)
-        return lr * (spec.final + (1 - spec.final) * 0.5 * (1 + math.cos(math.pi * min(share, 1.0))))
-    return lr

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from sdcompress.errors import RecipeError
-from sdcompress.training.step import Clock, Inputs, TrainingStep
+from sdcompress.objectives.batch import Minibatch
+from sdcompress.training.schedule import Clock
+from sdcompress.training.step import TrainingStep
 
 __all__ = ["describe_unused", "reached_parameters", "trained_parameters"]
 
@@ -27,12 +29,12 @@ def trained_parameters(step: TrainingStep) -> set[str]:
     return {name for name, parameter in step.named_parameters() if parameter.requires_grad}
 
 
-def reached_parameters(step: TrainingStep, own: Inputs, second: Inputs | None, clock: Clock) -> set[str]:
+def reached_parameters(step: TrainingStep, own: Minibatch, second: Minibatch | None, clock: Clock) -> set[str]:
     """Names in the step of the parameters that the loss of one batch gives a gradient.
 
     Args:
         step: in training mode, neither compiled nor wrapped.
-        own: the images.
+        own: the samples.
         second: the method's further view of them.
         clock: which step of the training it pretends to be.
 
@@ -98,14 +100,14 @@ def _buffers_kept(step: nn.Module) -> Iterator[None]:
             setattr(module, name, buffer)  # some modules put a new tensor in its place
 
 
-def _no_variance(step: TrainingStep, own: Inputs, name: str, shape: torch.Size) -> RecipeError:
+def _no_variance(step: TrainingStep, own: Minibatch, name: str, shape: torch.Size) -> RecipeError:
     kind = type(step.get_submodule(name)).__name__
     where = name.removeprefix("net.").removeprefix("backbone.")
     found = " x ".join(map(str, shape))
-    size = " x ".join(map(str, own.images.shape[2:]))
+    sizes = ", ".join(" x ".join(map(str, tensor.shape[1:])) for tensor in own.inputs)
     return RecipeError(
         f"{kind} '{where}' gets {found} (batch x channels x the rest): one value for each channel has no "
-        f"variance. The images are {size}, a process takes {len(own.images)} of them at a time.",
+        f"variance. The inputs are {sizes}, a process takes {len(own.targets)} of them at a time.",
         allowed="at least 2 values for each channel",
         next_step="raise train.batch_size, lower train.accumulate or train.devices, or set a larger data.image_size",
     )

@@ -17,7 +17,6 @@ from sdcompress.errors import CheckpointError, DataError, OutputExistsError, Rec
 from sdcompress.machine import ThreadCount, check_threads, default_threads, most_threads
 from sdcompress.models.backbones import ROOM as BACKBONES
 from sdcompress.models.threads import torch_threads
-from sdcompress.own_code import is_there, remember
 from sdcompress.schema.recipe import Recipe
 from sdcompress.schema.training import Extension
 from sdcompress.storage import LOCK, is_temporary, locked_folder, write_text
@@ -28,6 +27,7 @@ from sdcompress.training.trainer import OnEpoch, OnStep, Trainer
 from sdcompress.training.validate_recipe import check_recipe, method_sha256
 from sdcompress.training.warm_start import warn_of_other_versions
 from sdcompress.training.weights import as_begun, as_the_weights
+from sdcompress.user_code import module_exists, trust_function
 
 __all__ = ["holds_another", "train"]
 
@@ -155,10 +155,10 @@ def _threads(asked: int | None, start: Checkpoint | None) -> ThreadCount:
 def _remember_modules(recipe: Recipe) -> None:
     """Whoever trains by a recipe has chosen the code that it names; evaluating the checkpoint need not ask again."""
     model = recipe.model
-    if ":" in recipe.data.name and is_there(recipe.data.name):
-        remember(recipe.data.name, {})
-    if model.name.partition(":")[0] not in registry.names(BACKBONES) and is_there(model.name):
-        remember(model.name, model.options)
+    if ":" in recipe.data.name and module_exists(recipe.data.name):
+        trust_function(recipe.data.name, {})
+    if model.name.partition(":")[0] not in registry.names(BACKBONES) and module_exists(model.name):
+        trust_function(model.name, model.options)
 
 
 def _data(recipe: Recipe, start: Checkpoint | None) -> tuple[Recipe, Dataset]:

@@ -27,15 +27,15 @@ from sdcompress.training.interrupt import StopRequest
 from sdcompress.training.learner import Learner, add
 from sdcompress.training.metrics_log import MetricsLog
 from sdcompress.training.save import save
-from sdcompress.training.validate import exit_accuracies
-from sdcompress.training.validate_recipe import method_sha256
+from sdcompress.training.validate import exit_scores
+from sdcompress.training.validate_recipe import check_task, method_sha256
 
 __all__ = ["Trainer"]
 
 OnStep = Callable[[int, int], None]
 OnEpoch = Callable[[dict[str, float]], None]
 WATCH = 50  # steps between looks at the loss on a device that would have to be waited for
-RESIDENT = 0.25  # of the free memory of a GPU may hold the training images
+RESIDENT = 0.25  # of the free memory of a GPU may hold the training examples
 
 
 @dataclass
@@ -82,18 +82,20 @@ class Trainer:
     ) -> None:
         self.recipe, self.dataset, self.fabric, self.out = recipe, dataset, fabric, out
         self._extensions = extensions
-        spec, view = recipe.train, methods.build(recipe.method).needs.view
+        spec, needs = recipe.train, methods.build(recipe.method).needs
+        check_task(recipe.method.name, needs, dataset.task)
         self.batches = Batches(
             _fetch(dataset.train, spec, fabric.device),
-            dataset.train.labels,
+            len(dataset.train),
             spec.batch_size,
             seed=recipe.seed,
             rank=fabric.global_rank,
             world=fabric.world_size,
             parts=spec.accumulate,
-            companions=view.samples if view else "own",
+            companions=needs.view.samples if needs.view else "own",
             workers=spec.workers,
             sampling=spec.sampling,
+            strata=dataset.task.strata(dataset.train.targets),
         )
         self.learner = Learner(recipe, dataset, self.batches, fabric, start)
         self.watch = 1 if fabric.device.type == "cpu" else WATCH
@@ -113,7 +115,7 @@ class Trainer:
         """Train to the end, or until asked to stop.
 
         Args:
-            request: a wish to stop after the step under way.
+            request: asks to stop after the step under way.
             on_step: called with (steps done, all steps).
             on_epoch: called with the line of metrics.jsonl after each epoch.
 
@@ -160,7 +162,7 @@ class Trainer:
             )
 
     def _stops(self, request: StopRequest) -> bool:
-        """Whether somebody was asked to stop: all processes stop after one step, or the others would wait for ever."""
+        """Whether any process was asked to stop: all stop after the same step, or the others would wait for ever."""
         if self.fabric.world_size == 1:
             return request.asked
         if self.learner.step % self.watch:
@@ -195,7 +197,7 @@ class Trainer:
             "step": done,
             "lr": self.learner.optimizer.param_groups[0]["lr"],
             "seconds": round(seconds, 3),
-            "images_per_second": round(
+            "samples_per_second": round(
                 per_epoch * min(self.recipe.train.batch_size, len(self.dataset.train)) / seconds, 1
             ),
             "loss": sum(losses.values()),
@@ -203,8 +205,9 @@ class Trainer:
         }
         due = line["epoch"] % self.recipe.train.evaluate_every == 0 or done == self.learner.steps
         if due and len(self.dataset.val):
-            scores = exit_accuracies(self.learner.evaluated, self.dataset.val, self.dataset.preprocess, self.fabric)
-            line |= {f"val_accuracy/{name}": value for name, value in scores.items()}
+            task, modality = self.dataset.task, self.dataset.modality
+            scores = exit_scores(self.learner.eval_model, self.dataset.val, task, modality, fabric=self.fabric)
+            line |= {f"val_{task.metric}/{name}": value for name, value in scores.items()}
         return line
 
     def _shared_losses(self) -> dict[str, float]:
@@ -229,7 +232,7 @@ class Trainer:
             epoch_losses=self._shared_losses(),
             epoch_seconds=round(self._epoch.seconds, 3) if self._epoch.losses else 0.0,
             samples=len(self.dataset.train),
-            classes=self.dataset.classes,
+            classes=self.dataset.outputs,
             image=self.dataset.image,
             preprocess=self.dataset.preprocess,
             data_fingerprint=self.dataset.fingerprint,
@@ -242,7 +245,7 @@ class Trainer:
 
 
 def _fetch(samples: Samples, spec: recipes.Train, device: torch.device) -> Fetch:
-    """Where the images wait: on the device if the recipe says so, or if it is a GPU with room for them."""
+    """Fetch from the device if the recipe says so, or if it is a GPU with room for the examples; else from the host."""
     if _fits(samples, device) if spec.resident is None else spec.resident:
         return resident(samples, device)
     return host(samples, pin=device.type == "cuda")
@@ -252,4 +255,4 @@ def _fits(samples: Samples, device: torch.device) -> bool:
     if device.type != "cuda" or not samples.in_memory:
         return False
     free, _ = torch.cuda.mem_get_info(device)
-    return len(samples) * samples.images(np.zeros(1, np.int64)).nbytes < free * RESIDENT
+    return len(samples) * samples.examples(np.zeros(1, np.int64)).nbytes < free * RESIDENT

@@ -1,4 +1,4 @@
-"""Accuracy of every exit while training, over all processes. The finished figures come from sdcompress.evaluation."""
+"""The task's metric at every exit while training, over all processes; sdcompress.evaluation gives the final figures."""
 
 from __future__ import annotations
 
@@ -7,37 +7,43 @@ import torch
 from lightning_fabric import Fabric
 
 from sdcompress.data.samples import Samples
-from sdcompress.modalities._geometry import normalise
+from sdcompress.modalities import Modality
 from sdcompress.models.multiexit import MultiExit
-from sdcompress.schema.manifest import Preprocess
+from sdcompress.tasks import Task
 
-__all__ = ["exit_accuracies"]
+__all__ = ["exit_scores"]
 
 
 @torch.no_grad()  # not inference_mode: weights gathered in it could not be used outside of it
-def exit_accuracies(
-    net: MultiExit, samples: Samples, preprocess: Preprocess, fabric: Fabric, batch: int = 512
+def exit_scores(
+    net: MultiExit, samples: Samples, task: Task, modality: Modality, *, fabric: Fabric, batch: int = 512
 ) -> dict[str, float]:
-    """Share of right answers at each exit, in full precision, because that is what is exported.
+    """``1 - mean loss`` of each exit, by its name, in full precision, because that is what is exported.
 
     Args:
         net: the network; left in the mode it was in.
         samples: the split to measure on.
-        preprocess: holds mean and std.
+        task: gives decisions and their loss.
+        modality: turns examples into inputs.
         fabric: the processes that share the work.
-        batch: images at a time.
+        batch: samples at a time.
     """
     mode = net.training
     net.eval()
-    right = torch.zeros(len(net.exit_names), dtype=torch.int64, device=fabric.device)  # MPS has no float64
+    losses = np.zeros(len(net.exit_names))
     # as many in each process, because those that share the weights compute together; the last ones may be there twice
     mine = np.arange(-(-len(samples) // fabric.world_size)) * fabric.world_size + fabric.global_rank
     for start in range(0, len(mine), batch):
-        index, counts = mine[start : start + batch] % len(samples), mine[start : start + batch] < len(samples)
-        inputs = torch.from_numpy(normalise(samples.images(index), preprocess)).to(fabric.device)
-        labels = torch.from_numpy(samples.labels[index]).to(fabric.device)
-        counted = torch.from_numpy(counts).to(fabric.device)
-        right += torch.stack([((logits.argmax(1) == labels) & counted).sum() for logits in net(inputs).logits])
+        index, counted = mine[start : start + batch] % len(samples), mine[start : start + batch] < len(samples)
+        arrays = modality.collate(samples.examples(index)).arrays
+        inputs = (torch.from_numpy(arrays[tensor.name]).to(fabric.device) for tensor in modality.tensors)
+        targets = samples.targets[index]
+        decisions = [task.decide(outputs.float().cpu().numpy()) for outputs in net(*inputs).logits]
+        losses += [task.loss(decision, targets)[counted].sum(dtype=np.float64) for decision in decisions]
     net.train(mode)
-    total: list[int] = fabric.all_reduce(right, reduce_op="sum").tolist()
-    return {name: count / len(samples) for name, count in zip(net.exit_names, total, strict=True)}
+    total = torch.from_numpy(losses)
+    if fabric.world_size > 1:
+        total = fabric.all_reduce(total.to(fabric.device), reduce_op="sum")
+    return {
+        name: (len(samples) - loss) / len(samples) for name, loss in zip(net.exit_names, total.tolist(), strict=True)
+    }

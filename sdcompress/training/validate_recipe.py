@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from sdcompress import methods
+from sdcompress import methods, registry
 from sdcompress.checkpoint import open_checkpoint
 from sdcompress.errors import RecipeError
 from sdcompress.machine import check_threads
@@ -16,11 +16,12 @@ from sdcompress.models.cost import tap_shares
 from sdcompress.models.multiexit import MultiExit
 from sdcompress.schema.recipe import Recipe
 from sdcompress.storage import sha256_of
-from sdcompress.training.phases import spans
+from sdcompress.tasks import Task
+from sdcompress.training.schedule import spans
 from sdcompress.training.sharding import check_sharding
 from sdcompress.training.warm_start import check_start, check_trained_classifier, check_trained_start
 
-__all__ = ["check_network", "check_recipe", "method_sha256", "warn_of_places"]
+__all__ = ["check_network", "check_recipe", "check_task", "method_sha256", "warn_of_places"]
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -48,13 +49,35 @@ def check_recipe(recipe: Recipe) -> None:
         )
     if (train.augment.mixup or train.augment.cutmix) and not method.needs.mixing:
         raise RecipeError(
-            f"The method '{recipe.method.name}' looks at single images, which cannot be mixed.",
+            f"The method '{recipe.method.name}' looks at single samples, which cannot be mixed.",
             allowed="train.augment.mixup=0 and train.augment.cutmix=0 with this method",
             next_step="--set train.augment.mixup=0 --set train.augment.cutmix=0, or choose another method",
         )
     check_trained_start(recipe)
     if recipe.model.start is not None:
         check_start(open_checkpoint(recipe.model.start), recipe)
+
+
+def check_task(name: str, needs: Needs, task: Task) -> None:
+    """Check that a method can serve the task of the data.
+
+    Args:
+        name: of the method.
+        needs: of the method.
+        task: of the data set.
+
+    Raises:
+        RecipeError: if it cannot; names the methods that can.
+    """
+    if needs.tasks is None or task.name in needs.tasks:
+        return
+    kinds = {other: registry.load(methods.ROOM, other, extra="train")().needs for other in registry.names(methods.ROOM)}
+    able = [other for other, theirs in kinds.items() if theirs.tasks is None or task.name in theirs.tasks]
+    raise RecipeError(
+        f"The method '{name}' cannot serve the task '{task.name}'; it serves {', '.join(needs.tasks) or 'none'}.",
+        allowed=", ".join(able),
+        next_step="--set method.name=deep_supervision, for instance; controls likewise",
+    )
 
 
 def method_sha256(recipe: Recipe) -> str | None:

@@ -56,7 +56,7 @@ def check_trained_start(recipe: Recipe) -> None:
         RecipeError: if the method freezes the backbone from the first step, and no weights are taken from anywhere.
     """
     model = recipe.model
-    if not methods.build(recipe.method).phases[0].frozen or model.untrained != model:
+    if not methods.build(recipe.method).phases[0].freeze_backbone or model.untrained != model:
         return
     if model.name.partition(":")[0] in registry.names(BACKBONES):
         raise _untrained(recipe, f"'{model.name}' starts with random weights")
@@ -74,7 +74,7 @@ def check_trained_classifier(net: MultiExit, recipe: Recipe) -> None:
         RecipeError: if timm's record of the weights names another number of classes than the network has.
     """
     model = recipe.model
-    if not methods.build(recipe.method).phases[0].frozen or model.start is not None or not model.pretrained:
+    if not methods.build(recipe.method).phases[0].freeze_backbone or model.start is not None or not model.pretrained:
         return
     record = getattr(net.backbone, "pretrained_cfg", None)
     published = record.get("num_classes") if isinstance(record, dict) else None
@@ -117,7 +117,7 @@ def load_matching(checkpoint: Checkpoint, net: nn.Module, recipe: Recipe) -> Non
         if name in there and there[name].shape == value.shape and (same_exits or not name.startswith("heads."))
     }
     new = [name for name in there if name not in taken and name.startswith("backbone.")]
-    if new and methods.build(recipe.method).phases[0].frozen:
+    if new and methods.build(recipe.method).phases[0].freeze_backbone:
         raise _untrained(recipe, f"{', '.join(new)} of {checkpoint.path} does not fit and is new")
     net.load_state_dict({**there, **taken})
     anew = sorted({".".join(name.split(".")[:2]) for name in there if name not in taken})

@@ -1,1 +1,1 @@
-"""Graphs held against the checkpoint, artifacts proved where they run; no torch."""
+"""Compare exported graphs with the checkpoint, and verify artifacts on the machine that runs them; no torch."""

@@ -1,4 +1,4 @@
-"""Does leaving early save time? One graph against itself without leaving, and against the network without exits."""
+"""Check that exiting early saves time: time one graph against itself without early exits, and without any exits."""
 
 from __future__ import annotations
 
@@ -25,44 +25,44 @@ _CHANCE = 1e-3
 
 @dataclass(frozen=True)
 class TimedGraphs:
-    """What is timed, each a call with float32 [1, C, H, W].
+    """The graphs that are timed, each a call with float32 [1, C, H, W].
 
     Attributes:
-        graph: the graph, in which images leave.
-        endless: the same with thresholds that nobody reaches.
-        whole: the network without exits.
+        graph: the graph with its thresholds.
+        never_exiting: the same graph with thresholds that no sample reaches.
+        without_exits: the network without exits.
     """
 
     graph: Call
-    endless: Call
-    whole: Call
+    never_exiting: Call
+    without_exits: Call
 
 
 def time_paths(
     graphs: TimedGraphs,
     inputs: Float,
-    left: npt.NDArray[np.int64],
+    exit_index: npt.NDArray[np.int64],
     exits: Sequence[str],
     *,
     seconds: float = 1.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[PathTime, ...]:
-    """The time to each exit, with real images that leave there.
+    """The time to each exit, with real images that exit there.
 
-    In each round one image goes through all three, once untimed and once timed, so that the ratio is of calls that the
-    machine's mood hits alike.
+    In each round one image goes through all three graphs, once untimed and once timed. So the load of the machine
+    affects all three alike.
 
     Args:
         graphs: opened with one thread.
         inputs: float32 [N, C, H, W].
-        left: int64 [N], the exit of each.
+        exit_index: int64 [N], the exit of each image.
         exits: E names.
-        seconds: the longest for one exit, unless 30 rounds take longer.
+        seconds: time limit for one exit, unless 30 rounds take longer.
         progress: called with (exits timed, all exits).
     """
     times = []
     for position, name in enumerate(exits):
-        times.append(_path(graphs, inputs[np.flatnonzero(left == position)[:_IMAGES]], name, seconds))
+        times.append(_path(graphs, inputs[np.flatnonzero(exit_index == position)[:_IMAGES]], name, seconds))
         if progress:
             progress(position + 1, len(exits))
     return tuple(times)
@@ -75,60 +75,60 @@ def _path(graphs: TimedGraphs, images: Float, name: str, seconds: float) -> Path
     deadline = perf_counter_ns() + int(seconds * 1e9)
     while len(rounds) < _WARMUP_ROUNDS + _LEAST_ROUNDS or (perf_counter_ns() < deadline and len(rounds) < _MOST_ROUNDS):
         image = images[len(rounds) % len(images)][None]
-        rounds.append([_nanoseconds(call, image) for call in (graphs.graph, graphs.endless, graphs.whole)])
-    took = np.array(rounds[_WARMUP_ROUNDS:], np.float64) / 1e6
-    ms, to_end_ms, whole_ms = (float(median) for median in np.median(took, axis=0))
+        calls = (graphs.graph, graphs.never_exiting, graphs.without_exits)
+        rounds.append([_nanoseconds(call, image) for call in calls])
+    times_ms = np.array(rounds[_WARMUP_ROUNDS:], np.float64) / 1e6
+    ms, to_end_ms, whole_ms = (float(median) for median in np.median(times_ms, axis=0))
     return PathTime(
         exit=name,
         images=len(images),
-        rounds=len(took),
+        rounds=len(times_ms),
         ms=ms,
         to_end_ms=to_end_ms,
         whole_ms=whole_ms,
-        faster=int((took[:, 0] < took[:, 1]).sum()),
-        faster_than_whole=int((took[:, 0] < took[:, 2]).sum()),
+        faster=int((times_ms[:, 0] < times_ms[:, 1]).sum()),
+        faster_than_whole=int((times_ms[:, 0] < times_ms[:, 2]).sum()),
     )
 
 
 def _nanoseconds(call: Call, image: Float) -> int:
-    call(image)  # the caches hold another graph
+    call(image)  # the caches hold the graph before
     start = perf_counter_ns()
     call(image)
     return perf_counter_ns() - start
 
 
 def check_faster(times: Sequence[PathTime]) -> None:
-    """Refuse a graph that gains nothing by letting images leave.
+    """Refuse a graph whose early exits save no time.
 
-    At each exit where images leave, leaving must be faster than running to the end, and at the first of them it must
-    be faster than the network without exits: in more rounds than chance would give once in a thousand times (sign
-    test).
+    At each exit that images take, exiting must be faster than running to the end. At the first of them it must also be
+    faster than the network without exits. Both are sign tests at a level of 0.001.
 
     Args:
-        times: of every exit; the last one has nothing to gain.
+        times: of every exit, the last one included.
 
     Raises:
-        VerificationError: with the figures.
+        VerificationError: if an exit is not faster.
     """
     early = [time for time in times[:-1] if time.images]
     slow = [time for time in early if _chance(time.faster, time.rounds) > _CHANCE]
     slow = slow or [time for time in early[:1] if _chance(time.faster_than_whole, time.rounds) > _CHANCE]
     if early and not slow:
         return
-    found = "No image at hand leaves early, so that nothing can be shown to be faster."
+    problem = "None of the images exits early, so that no exit can be shown to be faster."
     if slow:
-        found = f"Leaving early is not faster: {'; '.join(map(_figures, slow))}."
+        problem = f"Exiting early is not faster: {'; '.join(map(_figures, slow))}."
     raise VerificationError(
-        found,
-        allowed="at every exit where images leave, less time than the same images take to the end; at the first one, "
+        problem,
+        allowed="at every exit that images take, less time than the same images take to the end; at the first one, "
         "less than in the network without exits",
-        next_step="export again on a machine that does nothing else; if it stays so, use fewer exits (exits in the "
-        "recipe) or the truncated network: sdcompress export --layout single --exit NAME",
+        next_step="export again on an idle machine; if it fails again, use fewer exits (exits in the recipe) or the "
+        "truncated network: sdcompress export --layout single --exit NAME",
     )
 
 
 def _chance(faster: int, rounds: int) -> float:
-    """The probability of at least so many of the rounds, if both were equally fast."""
+    """The p-value of the sign test: the probability of ``faster`` or more wins if both were equally fast."""
     return float(sum(math.comb(rounds, count) for count in range(faster, rounds + 1)) / 2**rounds)
 
 

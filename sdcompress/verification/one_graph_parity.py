@@ -1,4 +1,4 @@
-"""Hold one graph against the segments it was made of: the same exits and answers on real images, whatever the batch."""
+"""Compare one graph with the segments it was merged from: exits, predicted classes and logits, in several batches."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from sdcompress.runtime.gate import gates
 from sdcompress.schema.graphs import ANSWER, EXIT_INDEX, LOGITS
 from sdcompress.schema.manifest import Manifest
 from sdcompress.verification.parity import SMALL_BATCHES, SMALL_SAMPLES, Finding
-from sdcompress.verification.sessions import Chain
+from sdcompress.verification.sessions import SegmentSessions
 
-__all__ = ["Agreement", "agreement", "graph_batches", "runner"]
+__all__ = ["OneGraphParity", "compare_one_graph", "graph_batches", "one_graph_session"]
 
 
 Run = Callable[[Float], dict[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
-class Agreement:
-    """One graph beside its segments.
+class OneGraphParity:
+    """One graph compared with its segments.
 
     Attributes:
-        findings: for each exit what was seen of the images that leave there; a problem says what is wrong.
-        left: int64 [N], where the segments let each image leave.
-        undecided: images that left elsewhere because a rounding decides whether they pass a threshold.
+        findings: one for each exit, of the images that take it.
+        exit_index: int64 [N], the exit that each image takes in the segments.
+        undecided: images that take another exit because their score is within a rounding of a threshold.
     """
 
     findings: tuple[Finding, ...]
-    left: npt.NDArray[np.int64]
+    exit_index: npt.NDArray[np.int64]
     undecided: int
 
     @property
@@ -45,37 +45,37 @@ class Agreement:
         return max(finding.max_abs or 0.0 for finding in self.findings)
 
 
-def agreement(
+def compare_one_graph(
     run: Run, engine: Engine, inputs: Float, *, batches: Sequence[int], allowed: Sequence[float]
-) -> Agreement:
-    """Compare on all inputs in the largest batch, and on the first 28 of them in the smaller ones.
+) -> OneGraphParity:
+    """Compare on all inputs in the largest batch, and on the first 28 of them in smaller batches.
 
     Args:
         run: the graph, inputs -> its outputs by name.
         engine: over the segments, with the policy.
         inputs: float32 [N, C, H, W].
         batches: sizes, rising.
-        allowed: for each exit how far a logit may be off.
+        allowed: for each exit the largest absolute difference of a logit.
     """
     tally = _Tally(engine, allowed)
     for size in batches:
         count = len(inputs) if size == batches[-1] else min(SMALL_SAMPLES, len(inputs))
-        seen = [tally.compare(run, inputs[at : at + size], at) for at in range(0, count, size)]
-    return Agreement(tally.findings(batches), np.concatenate(seen), len(tally.undecided))
+        exit_indices = [tally.compare(run, inputs[start : start + size], start) for start in range(0, count, size)]
+    return OneGraphParity(tally.findings(batches), np.concatenate(exit_indices), len(tally.undecided))
 
 
 def graph_batches(kind: Literal["graph", "if"], largest: int) -> tuple[int, ...]:
-    """The batch sizes in which a graph of this kind is held against the segments, rising."""
+    """The batch sizes in which a graph of this kind is compared with the segments, rising."""
     return (1,) if kind == "if" else tuple(sorted({*SMALL_BATCHES, largest}))
 
 
-def runner(graph: bytes, manifest: Manifest) -> Chain:
-    """One graph in ONNX Runtime, as anybody would run it, with one thread."""
-    return Chain([graph], network_input=manifest.input.name, logits=[LOGITS], threads=1)
+def one_graph_session(graph: bytes, manifest: Manifest) -> SegmentSessions:
+    """One graph in ONNX Runtime with one thread."""
+    return SegmentSessions([graph], network_input=manifest.input.name, logits=[LOGITS], threads=1)
 
 
 class _Tally:
-    """Adds up what is seen in batch after batch."""
+    """Accumulates the comparison over batches."""
 
     def __init__(self, engine: Engine, allowed: Sequence[float]) -> None:
         assert engine.policy is not None
@@ -84,48 +84,48 @@ class _Tally:
         self._engine, self._allowed = engine, np.asarray(allowed)
         self._largest = np.zeros(len(allowed))
         self._rows: list[set[int]] = [set() for _ in allowed]
-        self._wrong: list[set[int]] = [set() for _ in allowed]
+        self._failed: list[set[int]] = [set() for _ in allowed]
         self.undecided: set[int] = set()
 
     def compare(self, run: Run, inputs: Float, first: int) -> npt.NDArray[np.int64]:
-        """Compare one batch, whose first image has the position ``first``; returns where the segments let it leave."""
-        found, told = run(inputs), self._engine(inputs)
-        off = np.abs(found[LOGITS] - told.logits).max(axis=1)
-        for row, exit_ in enumerate(told.exit_index):
+        """Compare one batch, whose first image has the position ``first``; returns the segments' exit index."""
+        outputs, expected = run(inputs), self._engine(inputs)
+        errors = np.abs(outputs[LOGITS] - expected.outputs).max(axis=1)
+        for row, exit_ in enumerate(expected.exit_index):
             self._rows[exit_].add(first + row)
-            if found[EXIT_INDEX][row] != exit_:
-                undecided = self._undecided(inputs[row : row + 1], min(exit_, found[EXIT_INDEX][row]))
-                (self.undecided if undecided else self._wrong[exit_]).add(first + row)
+            if outputs[EXIT_INDEX][row] != exit_:
+                undecided = self._undecided(inputs[row : row + 1], min(exit_, outputs[EXIT_INDEX][row]))
+                (self.undecided if undecided else self._failed[exit_]).add(first + row)
                 continue
-            # not "larger than": a difference that is NaN is none that is allowed
-            self._largest[exit_] = np.maximum(self._largest[exit_], off[row])
-            second, best = np.sort(told.logits[row])[-2:]
-            other = found[ANSWER][row] != told.logits[row].argmax() and best - second > 2 * self._allowed[exit_]
-            if other or not off[row] <= self._allowed[exit_]:
-                self._wrong[exit_].add(first + row)
-        return told.exit_index
+            # "not <=" instead of ">", so that NaN fails
+            self._largest[exit_] = np.maximum(self._largest[exit_], errors[row])
+            top2, top1 = np.sort(expected.outputs[row])[-2:]
+            changed = outputs[ANSWER][row] != expected.outputs[row].argmax() and top1 - top2 > 2 * self._allowed[exit_]
+            if changed or not errors[row] <= self._allowed[exit_]:
+                self._failed[exit_].add(first + row)
+        return expected.exit_index
 
     def _undecided(self, image: Float, exit_: int) -> bool:
-        """Whether signals that are a rounding off would decide otherwise at this exit."""
+        """Whether signals that are a rounding off would change the decision at this exit."""
         signals, gate = self._engine.signals(image)[: exit_ + 1], self._gates[exit_]
         steps = product((np.float32(SIGNALS_ATOL), np.float32(-SIGNALS_ATOL)), repeat=len(signals[0].columns))
         return len({bool(gate([_shifted(exit_, shifts) for exit_ in signals])[0]) for shifts in steps}) > 1
 
     def findings(self, batches: Sequence[int]) -> tuple[Finding, ...]:
-        """One for each exit."""
+        """One finding for each exit."""
         return tuple(self._finding(exit_, name, batches) for exit_, name in enumerate(self._engine.exit_names))
 
     def _finding(self, exit_: int, name: str, batches: Sequence[int]) -> Finding:
-        rows, wrong = self._rows[exit_], sorted(self._wrong[exit_])
+        rows, failed = self._rows[exit_], sorted(self._failed[exit_])
         largest, allowed = float(self._largest[exit_]), float(self._allowed[exit_])
         problem = ""
-        if wrong:
+        if failed:
             problem = (
-                f"{len(wrong)} of {len(rows)} images leave elsewhere or with another answer, "
+                f"{len(failed)} of {len(rows)} images take another exit or get another class, "
                 f"logits are off by up to {largest:.2g} (allowed {allowed:.2g})"
             )
         finite = largest if np.isfinite(largest) else None
-        return Finding(name, len(rows), tuple(batches), finite, allowed, len(wrong), tuple(wrong[:8]), problem)
+        return Finding(name, len(rows), tuple(batches), finite, allowed, len(failed), tuple(failed[:8]), problem)
 
 
 def _shifted(signals: Signals, shifts: Sequence[np.float32]) -> Signals:

@@ -1,4 +1,4 @@
-"""What a verification has proved of an artifact, and what is only said in it, as sentences for people."""
+"""What a verification proved of an artifact, and what the artifact only claims, as sentences for a report."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ __all__ = ["claimed", "proved"]
 def proved(
     manifest: Manifest, *, samples: int, card: bool, scores: bool, signature: SignatureVerdict | None
 ) -> tuple[str, ...]:
-    """What was worked out again on this machine.
+    """What was computed again on this machine.
 
     Args:
         manifest: of an artifact that has passed.
         samples: golden images that were run.
         card: whether the card was compared with the manifest.
-        scores: whether thresholds were compared with the scores that shaped them.
+        scores: whether thresholds were compared with the scores that they were chosen from.
         signature: that was checked.
     """
     golden = manifest.golden.file
-    found = [
+    statements = [
         f"files: all {len(manifest.files) + 1} are as the manifest lists them, whose digest is {manifest.digest[:12]}",
         f"logits: the graphs give those in {golden} for its {samples} images, within the limits of the manifest",
         f"precision: weights are stored as {' and '.join(manifest.precisions)} stores them",
     ]
     if any(exit_.signals for exit_ in manifest.exits):
-        found.append("signals: what the graphs compute for the exit policy follows from their logits")
+        statements.append("signals: what the graphs compute for the exit policy follows from their logits")
     if manifest.one_graph:
-        found.append(f"{manifest.one_graph.file}: gives the exits and answers of the segments on these images")
+        statements.append(f"{manifest.one_graph.file}: gives the exits and answers of the segments on these images")
     if manifest.certificate:
-        found.append(
+        statements.append(
             f"certificate: every test, accuracy and share follows from {manifest.certificate.evidence.file}"
             + ("; its thresholds are scores of the samples that shaped them" if scores else "")
         )
     if card:
-        found.append(f"{manifest.card.file}: says what the manifest says")
+        statements.append(f"{manifest.card.file}: says what the manifest says")
     if signature:
-        found.append(f"signature: every file is as the holder of '{signature.key}' signed it ({signature.signer})")
-    return tuple(found)
+        statements.append(f"signature: every file is as the holder of '{signature.key}' signed it ({signature.signer})")
+    return tuple(statements)
 
 
 def claimed(manifest: Manifest, *, card: bool, scores: bool) -> tuple[str, ...]:
-    """What whoever wrote the artifact says, and nothing in it can prove; arguments as of ``proved``."""
-    found = [
+    """What the artifact claims and no file in it can prove; arguments as of ``proved``."""
+    statements = [
         f"{manifest.golden.file}: that its images are real ones, and its logits the trained checkpoint's",
         "parity: how far the export was from the checkpoint, and the limits that are allowed here",
         "accuracy and ECE of the exits; MACs and parameters of the graphs",
@@ -53,26 +53,26 @@ def claimed(manifest: Manifest, *, card: bool, scores: bool) -> tuple[str, ...]:
     ]
     policy, certificate = manifest.policy, manifest.certificate
     if certificate:
-        found.append(
+        statements.append(
             f"{certificate.evidence.file}: that it is what these graphs did, by {certificate.backend} on "
             f"{certificate.device}, on real images that chose nothing"
         )
         if not scores:
-            found.append("thresholds: where they lie between the scores of two tested images")
+            statements.append("thresholds: where they lie between the scores of two tested images")
     if policy:
         figures = [] if certificate else ["images and shares", "accuracies"]
-        what = [
+        claims = [
             *([] if certificate else ["thresholds"]),
             "the split it was chosen on",
             *figures,
             "its times (stage_ms and the like)",
             "backend and device",
         ]
-        found.append(f"policy: {', '.join(what)}")
+        statements.append(f"policy: {', '.join(claims)}")
     if manifest.one_graph:
-        found.append(f"{manifest.one_graph.file}: its times")
+        statements.append(f"{manifest.one_graph.file}: its times")
     if manifest.engines:
-        found.append("engines: all that is said of them; they are not run here")
+        statements.append("engines: all that is said of them; they are not run here")
     if not card:
-        found.append(f"{manifest.card.file}: another version of sdcompress wrote it, so that it was not compared")
-    return tuple(found)
+        statements.append(f"{manifest.card.file}: another version of sdcompress wrote it, so that it was not compared")
+    return tuple(statements)

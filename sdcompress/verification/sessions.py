@@ -1,27 +1,19 @@
-"""Run exported graphs before there is an artifact: what the parity gate measures."""
+"""Run the segments of an export in ONNX Runtime on the CPU, before there is a manifest that an engine could open."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
-import onnxruntime
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-__all__ = ["FAILURES", "Chain"]
+from sdcompress.onnx_graph.cpu_session import cpu_session
+from sdcompress.schema.manifest import Manifest
 
-# what ONNX Runtime raises when a graph cannot be loaded or run; they have no common base
-FAILURES = (
-    ort_errors.Fail,
-    ort_errors.InvalidArgument,
-    ort_errors.InvalidGraph,
-    ort_errors.NotImplemented,
-    ort_errors.RuntimeException,
-)
+__all__ = ["SegmentSessions", "open_sessions"]
 
 
-class Chain:
-    """ONNX graphs run one after the other on the CPU; nobody leaves early.
+class SegmentSessions:
+    """ONNX graphs that run one after the other on all rows, without early exits.
 
     Args:
         graphs: their bytes, in order; each takes its inputs by name from the network's input or earlier graphs.
@@ -40,26 +32,27 @@ class Chain:
         threads: int = 0,
         optimise: bool = True,
     ) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        if not optimise:
-            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        options.log_severity_level = 4  # what fails is raised
-        self._sessions = [
-            onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"]) for graph in graphs
-        ]
+        self._sessions = [cpu_session(graph, threads=threads, optimise=optimise) for graph in graphs]
         self._input, self._logits = network_input, logits
 
     def __call__(self, inputs: np.ndarray) -> np.ndarray:
-        """All exits' logits, float32 [E, B, K], of float32 [B, C, H, W]."""
+        """The logits of all exits, float32 [E, B, K], for inputs float32 [B, C, H, W]."""
         tensors = self.run(inputs)
         return np.stack([tensors[name] for name in self._logits])
 
     def run(self, inputs: np.ndarray) -> dict[str, np.ndarray]:
-        """Every output of every graph by its name."""
+        """The outputs of all graphs by name."""
         tensors = {self._input: inputs}
         for session in self._sessions:
             names = [output.name for output in session.get_outputs()]
-            feed = {entry.name: tensors[entry.name] for entry in session.get_inputs()}
+            feed = {graph_input.name: tensors[graph_input.name] for graph_input in session.get_inputs()}
             tensors.update(zip(names, session.run(names, feed), strict=True))
         return tensors
+
+
+def open_sessions(
+    manifest: Manifest, graphs: Sequence[bytes], *, threads: int, optimise: bool = True
+) -> SegmentSessions:
+    """The sessions of graphs with the input and the exits of a manifest."""
+    logits = [exit_.logits for exit_ in manifest.exits]
+    return SegmentSessions(graphs, network_input=manifest.input.name, logits=logits, threads=threads, optimise=optimise)

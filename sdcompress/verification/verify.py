@@ -1,4 +1,4 @@
-"""Prove an artifact where it will run, without torch: its files, and the checkpoint's logits on the golden samples."""
+"""Verify an artifact on the machine that will run it: its files, and its logits on the golden samples. No torch."""
 
 from __future__ import annotations
 
@@ -22,32 +22,33 @@ from sdcompress.runtime.open import open_engine
 from sdcompress.schema.manifest import Certificate, OneGraph
 from sdcompress.schema.report import CertificateVerdict, ExitVerdict, VerifyReport
 from sdcompress.tasks import Task, task_of
+from sdcompress.tasks import _probabilities as metrics
 from sdcompress.verification import parity
-from sdcompress.verification.one_graph_parity import agreement, graph_batches
+from sdcompress.verification.one_graph_parity import compare_one_graph, graph_batches
 from sdcompress.verification.proof import claimed, proved
 
 __all__ = ["verify"]
 
 
 def verify(artifact: Path | str, *, threads: int = 1, key: Path | str | None = None) -> VerifyReport:
-    """Check an artifact's integrity and that its graphs give the checkpoint's logits on this machine.
+    """Check an artifact's integrity, and that its graphs compute the checkpoint's logits on this machine.
 
-    The golden images are run together and one by one: an image's logits must not depend on those beside it. A
-    certificate's tests are made again from its evidence, the card from the manifest, and weights must be stored in the
-    precision that is said. Where there is one graph that exits by itself, it must give the exits and answers of the
-    segments. What nothing in the artifact can prove is listed as claimed; a signature says who claims it.
+    The golden images run in one batch and singly: an image's logits must not depend on the other images of its batch.
+    A certificate's tests are computed again from its evidence, and the card from the manifest. Weights must be stored
+    in the precision that the manifest names. A single graph that exits early must repeat the exits and predictions of
+    the segments. Statements that no file of the artifact can prove are listed as claimed; a signature says by whom.
 
     Args:
         artifact: the folder.
         threads: of ONNX Runtime.
-        key: PEM file of the public key, or of certificates, by whose holder it must be signed; None: not asked.
+        key: PEM file of the public key, or of certificates, by whose holder it must be signed; None: not checked.
 
     Returns:
-        The figures of each exit, what is proved and what is only claimed; an artifact that fails raises.
+        The figures of each exit, and what is proved and claimed. An artifact that fails raises.
 
     Raises:
         ArtifactError: if the artifact is corrupt, truncated or edited.
-        SignatureError: if it is not signed as asked.
+        SignatureError: if it is not signed by the holder of ``key``.
         CertificateError: if its certificate was edited, or does not cover its thresholds.
         ParityError: if an exit's logits are not the checkpoint's, or its signals not those of its logits.
     """
@@ -57,24 +58,24 @@ def verify(artifact: Path | str, *, threads: int = 1, key: Path | str | None = N
     _check_precisions(opened)
     card, scores = _check_card(opened), certificate is not None and opened.evidence().tuning_scores is not None
     golden = opened.golden()
-    # what the certificate covers has been seen; it may be about engines, while these are the graphs
+    # the certificate was checked above; it may cover engines, while these are the graphs
     engine = open_engine(opened.path, threads=threads, allow_uncertified=True)
     inputs = normalise(golden.images, opened.manifest.input.preprocess)
-    together = engine.exits(inputs)
-    alone = np.concatenate([engine.exits(inputs[row : row + 1]) for row in range(len(inputs))], axis=1)
+    batched = engine.exits(inputs)
+    single = np.concatenate([engine.exits(inputs[row : row + 1]) for row in range(len(inputs))], axis=1)
     allowed = {record.exit: record.allowed for record in opened.manifest.parity}
     verdicts = []
     for index, exit_ in enumerate(opened.manifest.exits):
         verdict = ExitVerdict(
             name=exit_.name,
-            max_abs=_largest(together[index] - golden.logits[index]),
-            row_abs=_largest(alone[index] - together[index]),
+            max_abs=_largest(batched[index] - golden.logits[index]),
+            row_abs=_largest(single[index] - batched[index]),
             allowed=allowed[exit_.name],
-            flips=int((together[index].argmax(1) != golden.logits[index].argmax(1)).sum()),
+            flips=metrics.flips([batched[index]], golden.logits[index]),
         )
         verdicts.append(verdict)
         _check(opened.path, verdict)
-    _check_signals(opened, engine, inputs, together)
+    _check_signals(opened, engine, inputs, batched)
     manifest = opened.manifest
     if manifest.one_graph:
         _check_one_graph(opened, manifest.one_graph, engine, inputs)
@@ -94,25 +95,25 @@ def verify(artifact: Path | str, *, threads: int = 1, key: Path | str | None = N
 
 
 def _check_precisions(opened: Artifact) -> None:
-    """Refuse graphs whose weights are not stored in the precision that the manifest gives them."""
+    """Refuse graphs whose weights are not stored in the precision that the manifest names."""
     manifest = opened.manifest
     segments = [*manifest.segments, *([manifest.one_graph] if manifest.one_graph else [])]
     for precision in manifest.precisions:
         files = [segment for segment in segments if segment.precision == precision]
         try:
-            why = contradiction(precision, [stored_weights(opened.file(segment).read_bytes()) for segment in files])
+            problem = contradiction(precision, [stored_weights(opened.file(segment).read_bytes()) for segment in files])
         except ValueError as error:
-            why = str(error)
-        if why:
+            problem = str(error)
+        if problem:
             raise ArtifactError(
-                f"The graphs of '{opened.path}' are said to be in {precision}: {why}.",
+                f"The graphs of '{opened.path}' are said to be in {precision}: {problem}.",
                 allowed="the precision that the graphs are in",
                 next_step="copy the artifact again from where it was made, or export it again",
             )
 
 
 def _check_card(opened: Artifact) -> bool:
-    """Compare the card with the one that the manifest gives; False if another version wrote it in its own words."""
+    """Compare the card with the one generated from the manifest; False if another version of sdcompress wrote it."""
     manifest = opened.manifest
     text = opened.file(manifest.card).read_bytes()
     if text == card_of(manifest).encode():
@@ -134,29 +135,32 @@ def _check_one_graph(opened: Artifact, one_graph: OneGraph, engine: Engine, inpu
         return dict(zip(names, graph({network_input: images}), strict=True))
 
     allowed = [record.allowed for record in opened.manifest.parity]
-    found = agreement(run, engine, inputs, batches=graph_batches(one_graph.kind, len(inputs)), allowed=allowed)
-    if problem := parity.describe(found.findings):
+    batches = graph_batches(one_graph.kind, len(inputs))
+    comparison = compare_one_graph(run, engine, inputs, batches=batches, allowed=allowed)
+    if problem := parity.describe_failures(comparison.findings):
         raise ParityError(
-            f"'{one_graph.file}' of '{opened.path}' does not answer as its segments do on this machine. {problem}.",
-            allowed="the same exit and answer for every golden image",
+            f"'{one_graph.file}' of '{opened.path}' does not predict what its segments predict on this machine. "
+            f"{problem}.",
+            allowed="the same exit and class for every golden image",
             next_step="run 'sdcompress doctor'; try the version of onnxruntime that its manifest names",
         )
 
 
 def _check_signals(opened: Artifact, engine: Engine, inputs: Float, logits: Float) -> None:
-    """What exits are judged by must be what their logits say."""
-    plain = engine.signals(inputs, (1.0,) * len(logits))
-    for exit_, found, expected in zip(
-        opened.manifest.exits, plain, map(task_of(opened.manifest).signals, logits), strict=True
+    """Refuse signals that differ from those of the logits."""
+    signals = engine.signals(inputs, (1.0,) * len(logits))
+    for exit_, actual, expected in zip(
+        opened.manifest.exits, signals, map(task_of(opened.manifest).signals, logits), strict=True
     ):
-        off = max(
-            _largest(one - other) for one, other in zip(found.columns.values(), expected.columns.values(), strict=True)
+        largest = max(
+            _largest(column - reference)
+            for column, reference in zip(actual.columns.values(), expected.columns.values(), strict=True)
         )
-        others = int((found.decision != expected.decision).sum())
-        if off > SIGNALS_ATOL or others:
+        differing = int((actual.decision != expected.decision).sum())
+        if largest > SIGNALS_ATOL or differing:
             raise ParityError(
                 f"The signals of the exit '{exit_.name}' of '{opened.path}' are not those of its logits on this "
-                f"machine: off by {off:.2g}, {others} answers differ.",
+                f"machine: off by {largest:.2g}, {differing} answers differ.",
                 allowed=f"a difference of {SIGNALS_ATOL:g}, and no other answer",
                 next_step="run 'sdcompress doctor'; try the version of onnxruntime that its manifest names",
             )
@@ -181,13 +185,13 @@ def _largest(difference: np.ndarray) -> float:
 
 def _check(path: Path, verdict: ExitVerdict) -> None:
     if verdict.max_abs > verdict.allowed:
-        found = f"its logits are off by {verdict.max_abs:.2g} from the checkpoint's, {verdict.flips} classes change"
+        problem = f"its logits are off by {verdict.max_abs:.2g} from the checkpoint's, {verdict.flips} classes change"
     elif verdict.row_abs > verdict.allowed:
-        found = f"an image's logits move by {verdict.row_abs:.2g} with the images beside it"
+        problem = f"an image's logits move by {verdict.row_abs:.2g} with the images beside it"
     else:
         return
     raise ParityError(
-        f"The exit '{verdict.name}' of '{path}' fails on this machine: {found}.",
+        f"The exit '{verdict.name}' of '{path}' fails on this machine: {problem}.",
         allowed=f"a difference of {verdict.allowed:.2g}",
         next_step="run 'sdcompress doctor'; try the version of onnxruntime that its manifest names",
     )

@@ -84,8 +84,8 @@ def test_the_engine_asks_first(certified_artifact: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("sdcompress.artifact.certificate.graphs_digest", lambda manifest: "0" * 64)
     with pytest.raises(CertificateError, match="another artifact"):
         open_engine(certified_artifact, threads=1)
-    told = open_engine(certified_artifact, threads=1, allow_uncertified=True)
-    assert told(np.zeros((3, 1, 4, 4), np.float32)).logits.shape == (3, 3)
+    uncertified = open_engine(certified_artifact, threads=1, allow_uncertified=True)
+    assert uncertified(np.zeros((3, 1, 4, 4), np.float32)).logits.shape == (3, 3)
 
 
 @pytest.mark.parametrize("what", ["mean", "signals", "logits"])

@@ -31,7 +31,7 @@ def test_a_file_holds_what_was_saved_and_the_same_bytes_each_time(tmp_path: Path
 WRONG = {
     "a dtype": {"scores": evidence().scores.astype(np.float64), "loss": evidence().loss},
     "axes": {"scores": evidence().scores[0], "loss": evidence().loss},
-    "numbers above 1": {"scores": evidence().scores, "loss": evidence().loss * 2},
+    "values other than 0 and 1": {"scores": evidence().scores, "loss": evidence().loss * 2},
     "NaN": {"scores": evidence().scores, "loss": evidence().loss * np.float32(np.nan)},
     "scores of other samples": {"scores": evidence().scores[:, 1:], "loss": evidence().loss},
     "an array too few": {"scores": evidence().scores},
@@ -69,7 +69,7 @@ def test_it_is_a_file_of_the_artifact_under_its_hash(certified_artifact: Path) -
 
 
 def test_it_is_replaced_with_its_artifact_and_is_no_stranger_in_it(certified_artifact: Path) -> None:
-    with pytest.raises(OutputExistsError, match="holds an artifact already"), staged(certified_artifact):
+    with pytest.raises(OutputExistsError, match="already holds an artifact"), staged(certified_artifact):
         pytest.fail("the block must not run")
     with staged(certified_artifact, overwrite=True) as folder:
         (folder / "file").write_text("x")

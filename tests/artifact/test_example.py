@@ -24,11 +24,11 @@ SIZES = ((1, 1), (7, 3), (16, 19), (23, 55), (131, 64), (90, 91))  # height, wid
 def photos(seed: int = 0) -> list[Image.Image]:
     """Smooth random pictures: what is cut out and how it is resized shows in the pixels."""
     generator = np.random.default_rng(seed)
-    found = []
+    photos_ = []
     for height, width in SIZES:
         coarse = Image.fromarray(generator.integers(0, 256, (5, 4, 3), np.uint8))
-        found.append(coarse.resize((width, height), Image.Resampling.BICUBIC))
-    return found
+        photos_.append(coarse.resize((width, height), Image.Resampling.BICUBIC))
+    return photos_
 
 
 def run(code: str, monkeypatch: pytest.MonkeyPatch, *paths: Path) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def test_the_cascade_of_the_card_exits_as_the_engine_does(
     predict = run(code, monkeypatch, *paths)["predict"]
     engine = open_engine(folder, threads=1)
     answers = engine(engine.preprocess(images))
-    expected = list(zip(answers.logits.argmax(1).tolist(), answers.exit_index.tolist(), strict=True))
+    expected = list(zip(answers.outputs.argmax(1).tolist(), answers.exit_index.tolist(), strict=True))
     assert [predict(image) for image in images] == expected
     assert capsys.readouterr().out.splitlines() == [f"{path} {one}" for path, one in zip(paths, expected, strict=True)]
     assert len({left for _, left in expected}) == (1 if kind == "fixed" else 3)
@@ -98,7 +98,7 @@ def test_the_cascade_of_the_card_exits_as_the_engine_does(
 def test_a_cascade_without_a_policy_and_one_whose_policy_needs_more_run_to_the_end(
     tiny_artifact: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for folder, said in (
+    for folder, expected in (
         (tiny_artifact(name="plain"), "not calibrated"),
         (tiny_artifact(policy=(0.5, 0.5), name="patient", kind="patience"), "the policy 'patience' needs more than p"),
     ):
@@ -106,12 +106,12 @@ def test_a_cascade_without_a_policy_and_one_whose_policy_needs_more_run_to_the_e
         code = example(
             network_input=manifest.input, segments=manifest.segments, exits=manifest.exits, policy=manifest.policy
         )
-        assert said in code
+        assert expected in code
         monkeypatch.chdir(folder)
         predict = run(code, monkeypatch)["predict"]
         engine = open_engine(folder, threads=1)
-        whole = engine.forced(engine.preprocess(photos()), -1).logits.argmax(1)
-        assert [predict(image) for image in photos()] == [(answer, 2) for answer in whole.tolist()]
+        reference = engine.forced(engine.preprocess(photos()), -1).decision
+        assert [predict(image) for image in photos()] == [(answer, 2) for answer in reference.tolist()]
 
 
 def test_names_out_of_a_manifest_are_no_code(tiny_artifact: Callable[..., Path]) -> None:
@@ -126,4 +126,4 @@ def test_names_out_of_a_manifest_are_no_code(tiny_artifact: Callable[..., Path])
 
 def test_the_card_names_the_rule_in_words(tiny_artifact: Callable[..., Path]) -> None:
     text = (tiny_artifact() / "README.md").read_text(encoding="utf-8")
-    assert "`network_input` is the complete rule" in text
+    assert "`network_input` is the whole preparation" in text

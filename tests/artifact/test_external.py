@@ -56,19 +56,19 @@ def branch(tensor: TensorProto) -> onnx.ModelProto:
 
 def function(tensor: TensorProto) -> onnx.ModelProto:
     node = helper.make_node("Constant", [], ["y"], value=tensor)
-    made = helper.make_function("own", "f", [], ["y"], [node], [helper.make_opsetid("", 18)])
-    return model(graph(), functions=[made])
+    proto = helper.make_function("own", "f", [], ["y"], [node], [helper.make_opsetid("", 18)])
+    return model(graph(), functions=[proto])
 
 
 def default_of_a_function(tensor: TensorProto) -> onnx.ModelProto:
-    made = helper.make_function("own", "f", [], [], [], [], attribute_protos=[helper.make_attribute("a", tensor)])
-    return model(graph(), functions=[made])
+    proto = helper.make_function("own", "f", [], [], [], [], attribute_protos=[helper.make_attribute("a", tensor)])
+    return model(graph(), functions=[proto])
 
 
 def trained(tensor: TensorProto) -> onnx.ModelProto:
-    made = model(graph())
-    made.training_info.add().algorithm.CopyFrom(graph(tensor))
-    return made
+    proto = model(graph())
+    proto.training_info.add().algorithm.CopyFrom(graph(tensor))
+    return proto
 
 
 def nodes_with(**attributes: Any) -> onnx.ModelProto:
@@ -113,12 +113,12 @@ def test_every_way_from_a_model_to_a_tensor_is_followed() -> None:
     # by onnx's own description of its messages
     def ways(of: Descriptor, seen: set[str]) -> dict[str, dict[int, str]]:
         inner = {field.number: field.message_type for field in of.fields if field.message_type is not None}
-        found = {of.name: {number: message.name for number, message in inner.items()}}
+        submessages = {of.name: {number: message.name for number, message in inner.items()}}
         for message in inner.values():
             if message.name not in seen:
                 seen.add(message.name)
-                found |= ways(message, seen)
-        return found
+                submessages |= ways(message, seen)
+        return submessages
 
     all_ways = ways(onnx.ModelProto.DESCRIPTOR, {"ModelProto"})
     leading = {"TensorProto"}

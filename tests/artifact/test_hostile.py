@@ -71,11 +71,11 @@ def reseal(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
 
 
 def _socket(path: Path) -> None:
-    here = Path.cwd()
+    directory = Path.cwd()
     os.chdir(path.parent)  # its name may be longer than a socket's address
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(path.name)
-    os.chdir(here)
+    os.chdir(directory)
 
 
 def _sparse(path: Path) -> None:
@@ -159,13 +159,13 @@ def test_a_name_that_is_no_text_and_moves_the_cursor_is_written_in_escapes(artif
 
 
 def _policy(**changes: Any) -> Callable[[dict[str, Any]], None]:
-    whole = Policy(**POLICY).model_dump(mode="json")
-    return lambda fields: fields.update(policy={**whole, **changes})
+    policy_fields = Policy(**POLICY).model_dump(mode="json")
+    return lambda fields: fields.update(policy={**policy_fields, **changes})
 
 
 def _times(**changes: Any) -> Callable[[dict[str, Any]], None]:
-    whole = StageTimes(rows=(1, 2), ms=((1, 2), (1, 2)), move_ms=(0.1,)).model_dump(mode="json")
-    return _policy(stage_times={**whole, **changes})
+    times_fields = StageTimes(rows=(1, 2), ms=((1, 2), (1, 2)), move_ms=(0.1,)).model_dump(mode="json")
+    return _policy(stage_times={**times_fields, **changes})
 
 
 def _at(*way: str | int, value: Any) -> Callable[[dict[str, Any]], None]:

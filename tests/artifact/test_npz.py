@@ -43,25 +43,25 @@ def header(shape: str, descr: str = "'|u1'", fortran: str = "False") -> bytes:
 def archive(replaced: bytes, kind: int = zipfile.ZIP_STORED, **more: bytes) -> bytes:
     """Golden samples, with these bytes in the place of the images, and with further members."""
     content = io.BytesIO()
-    with zipfile.ZipFile(content, "w") as made:
-        made.writestr("images.npy", replaced, compress_type=kind)
+    with zipfile.ZipFile(content, "w") as archive_file:
+        archive_file.writestr("images.npy", replaced, compress_type=kind)
         for name in ("labels", "logits"):
-            made.writestr(f"{name}.npy", member(GOLDEN[name]))
+            archive_file.writestr(f"{name}.npy", member(GOLDEN[name]))
         for name, added in more.items():
-            made.writestr(name, added)
+            archive_file.writestr(name, added)
     return content.getvalue()
 
 
 def bomb() -> bytes:
     """256 MiB of zeros, in a megabyte."""
     content = io.BytesIO()
-    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as made:
-        with made.open("images.npy", "w") as file:
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive_file:
+        with archive_file.open("images.npy", "w") as file:
             file.write(member(np.zeros((1, 0, 4, 1), np.uint8)).replace(b"(1, 0, 4, 1)", b"(1,2**26,4,1)"))
             for _ in range(64):
                 file.write(bytes(2**22))
         for name in ("labels", "logits"):
-            made.writestr(f"{name}.npy", member(GOLDEN[name]))
+            archive_file.writestr(f"{name}.npy", member(GOLDEN[name]))
     return content.getvalue()
 
 
@@ -94,8 +94,8 @@ def lzma_broken() -> bytes:
     content = bytearray(archive(member(GOLDEN["images"]) * 50, zipfile.ZIP_LZMA))
     at = content.index(b"images.npy") + len(b"images.npy")
     content[at + 4 : at + 40] = b"\xff" * 36
-    with pytest.raises((lzma.LZMAError, EOFError, ValueError)), zipfile.ZipFile(io.BytesIO(content)) as made:
-        made.read("images.npy")
+    with pytest.raises((lzma.LZMAError, EOFError, ValueError)), zipfile.ZipFile(io.BytesIO(content)) as archive_file:
+        archive_file.read("images.npy")
     return bytes(content)
 
 
@@ -160,18 +160,18 @@ def test_every_array_that_numpy_stores_is_read_as_numpy_reads_it(tmp_path: Path,
     }
     np.savez(tmp_path / "a.npz", **kept)
     expected = {name: Expected(str(array.dtype), array.ndim) for name, array in kept.items()}
-    found = read_npz(tmp_path / "a.npz", {**expected, "e": Expected("uint8", 1, optional=True)})
-    assert found.keys() == kept.keys()
-    for name, array in found.items():
+    arrays = read_npz(tmp_path / "a.npz", {**expected, "e": Expected("uint8", 1, optional=True)})
+    assert arrays.keys() == kept.keys()
+    for name, array in arrays.items():
         np.testing.assert_array_equal(array, kept[name])
         assert array.dtype == kept[name].dtype
         assert array.flags.writeable
 
 
 def test_evidence_is_read_by_the_same_rules(tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "a.npz", "w") as made:
-        made.writestr("confidences.npy", header(str((1, 2**48)), "'<f4'"))
-        made.writestr("right.npy", member(np.zeros((2, 3), np.uint8)))
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive_file:
+        archive_file.writestr("confidences.npy", header(str((1, 2**48)), "'<f4'"))
+        archive_file.writestr("right.npy", member(np.zeros((2, 3), np.uint8)))
     with pytest.raises(ArtifactError, match=f"has 0 bytes instead of {2**50}"):
         Evidence.load(tmp_path / "a.npz")
 

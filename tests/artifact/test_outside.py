@@ -49,9 +49,9 @@ def test_an_output_inside_a_training_run_is_refused_and_one_beside_it_is_not(run
 @pytest.mark.parametrize("place", ["", "rep"])
 def test_a_report_is_put_neither_into_an_artifact_nor_into_a_run(artifact: Path, run: Path, place: str) -> None:
     for folder in (artifact, run):
-        with pytest.raises(OutputExistsError, match="not be intact any more"):
+        with pytest.raises(OutputExistsError, match="the output would invalidate"):
             api.report({"a": artifact}, folder / place)
-        with pytest.raises(OutputExistsError, match="not be intact any more"):
+        with pytest.raises(OutputExistsError, match="the output would invalidate"):
             api.explain(artifact, folder / place)
     assert open_artifact(artifact)
 

@@ -76,11 +76,11 @@ def certificate(path: Path, key: Any, name: str, issuer: tuple[Any, x509.Name] |
 def test_a_signed_artifact_is_opened_by_its_key(artifact: Path, pair: tuple[Path, Path]) -> None:
     private, public = pair
     before = open_artifact(artifact).manifest.digest
-    made = sign(artifact, private)
-    assert made.kind == "key"
+    signed = sign(artifact, private)
+    assert signed.kind == "key"
     assert open_artifact(artifact).manifest.digest == before  # it is over the manifest, not in it
-    found = check_signature(open_artifact(artifact), public)
-    assert (found.signer, found.key) == (made.signer, str(public))
+    checked = check_signature(open_artifact(artifact), public)
+    assert (checked.signer, checked.key) == (signed.signer, str(public))
 
 
 def test_the_tool_of_the_format_checks_it_too(artifact: Path, pair: tuple[Path, Path]) -> None:
@@ -100,11 +100,11 @@ def test_a_certificate_and_its_chain(artifact: Path, tmp_path: Path) -> None:
     below = certificate(tmp_path / "middle.pem", middle, "Middle", (root, top), authority=True)
     certificate(tmp_path / "leaf.pem", leaf, "Some\x1b[2Jbody", (middle, below), authority=False)
     private = write_private(tmp_path / "private.pem", leaf)
-    made = sign(artifact, private, certificate=tmp_path / "leaf.pem", chain=[tmp_path / "middle.pem"])
-    assert made.kind == "certificate"
-    assert made.signer.startswith("CN=Some")
-    assert made.signer.isprintable()
-    assert check_signature(open_artifact(artifact), tmp_path / "root.pem").signer == made.signer
+    signed = sign(artifact, private, certificate=tmp_path / "leaf.pem", chain=[tmp_path / "middle.pem"])
+    assert signed.kind == "certificate"
+    assert signed.signer.startswith("CN=Some")
+    assert signed.signer.isprintable()
+    assert check_signature(open_artifact(artifact), tmp_path / "root.pem").signer == signed.signer
     other = ec.generate_private_key(ec.SECP384R1())
     certificate(tmp_path / "other.pem", other, "Root", None, authority=True)
     with pytest.raises(SignatureError):
@@ -150,7 +150,7 @@ def test_what_was_changed_and_sealed_again_after_signing_is_refused(
 @pytest.mark.parametrize("content", ["", "{}", "[]", "null", '{"verificationMaterial": 3}', "[" * 100_000, "\0"])
 def test_a_file_that_is_no_signature_is_refused(artifact: Path, pair: tuple[Path, Path], content: str) -> None:
     (artifact / "model.sig").write_text(content)
-    with pytest.raises(SignatureError, match="is not right"):
+    with pytest.raises(SignatureError, match="is invalid"):
         check_signature(open_artifact(artifact), pair[1])
 
 
@@ -195,7 +195,7 @@ def test_keys_that_cannot_be_used_are_said_to_be(artifact: Path, pair: tuple[Pat
     for key in (private, tmp_path / "none.pem"):
         with pytest.raises(UsageError):
             check_signature(open_artifact(artifact), key)
-    with pytest.raises(OutputExistsError, match="signed already"):
+    with pytest.raises(OutputExistsError, match="already signed"):
         sign(artifact, private)
     sign(artifact, private, overwrite=True)
 

@@ -52,7 +52,7 @@ def test_inputs_go_round_in_order_and_a_round_goes_on_where_the_last_one_stopped
     assert call.seen == [3, 0, 0, 1, 1, 2, 2, 3, 3, 0]
     assert [len(times) for times in timed_call.rounds] == [1] * 5
     assert timed_call.exit_index.tolist() == [[0, 0], [1, 1], [0, 0], [1, 1], [0, 0]]
-    assert timed_call.first_answers.tolist() == [[0, 0], [1, 1], [2, 2], [3, 3]]
+    assert timed_call.first_predictions.tolist() == [[0, 0], [1, 1], [2, 2], [3, 3]]
 
 
 def test_warm_up_lasts_for_the_time_and_for_ten_calls() -> None:

@@ -29,12 +29,12 @@ def test_without_a_gpu_nothing_is_measured_and_every_piece_says_why(tmp_path: Pa
         pass
     else:
         pytest.skip("there is a GPU here")
-    said = script("run.py", "--out", tmp_path, "--artifacts", tmp_path, "--pieces", "ceilings", "single-fp16")
+    output = script("run.py", "--out", tmp_path, "--artifacts", tmp_path, "--pieces", "ceilings", "single-fp16")
     for piece in ("ceilings", "single-fp16"):
         record = json.loads((tmp_path / f"{piece}.json").read_text(encoding="utf-8"))
         assert record["status"].startswith("not measured: ")
         assert "figures" not in record
-        assert f"{piece}: not measured" in said
+        assert f"{piece}: not measured" in output
     table = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert (
         "| our engine / bare TensorRT loop, fp16, batch 1: GPU compute | <= 1.02 | not measured: There is no" in table
@@ -148,17 +148,17 @@ for name, figures in found.items():
 print(json.dumps(found))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    found = json.loads(done.stdout)
-    exits = found["distilled-fp32"]
+    result = json.loads(done.stdout)
+    exits = result["distilled-fp32"]
     assert (exits["exit1"]["equal or better"], exits["final"]["equal or better"]) == (False, True)
     assert exits["best, batch 1"]["exit"] == exits["best, batch 64"]["exit"] == "final"
     assert set(exits["exit1"]["undistilled"]) == {"batch 1", "batch 64"}
-    assert {kind: set(others) for kind, others in found["precisions"].items()} == {
+    assert {kind: set(others) for kind, others in result["precisions"].items()} == {
         "int8": {"fp32"},
         "fp8": {"fp32", "int8"},
     }
-    assert found["options"]["version-compatible"].startswith("not measured: TensorRT 8.5")
-    assert found["options"]["ampere+"]["plain"]["batch 1"]["verdict"]
+    assert result["options"]["version-compatible"].startswith("not measured: TensorRT 8.5")
+    assert result["options"]["ampere+"]["plain"]["batch 1"]["verdict"]
     table = script("table.py", out)
     for what in ("int8, times as fast as fp32, batch 64", "fp16 built as ampere+", "self-distilled, fastest exit"):
         (row, *_) = [line for line in table.splitlines() if line.startswith(f"| {what}") and "fp16, batch" not in line]

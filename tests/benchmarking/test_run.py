@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from signals import TASK
 
 from sdcompress.artifact.read import open_artifact
 from sdcompress.benchmarking import candidate, clock
@@ -18,11 +19,13 @@ from sdcompress.benchmarking.run import bench
 from sdcompress.data.samples import ArraySamples, Subset
 from sdcompress.data.source import array_source
 from sdcompress.errors import InputError, UnknownNameError, UsageError
+from sdcompress.modalities import Inputs
 from sdcompress.runtime.engine import Prediction
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.manifest import Preprocess
 from sdcompress.schema.recipe import Bench
 from sdcompress.schema.report import BenchRecord, BenchReport
+from sdcompress.tasks.classification import Classification
 
 IMAGES = np.arange(40, dtype=np.uint8).reshape(40, 1, 1, 1)  # image i has the grey value i and the class i % 4
 LABELS = np.arange(40) % 4
@@ -47,37 +50,38 @@ now = VirtualTime()
 class Spinning:
     """Leaves at exit 0 where the grey value is even, at the last exit otherwise; exit k costs ``ms[k]``."""
 
-    classes = ("a", "b", "c", "d")
+    task = Classification(("a", "b", "c", "d"))
 
     def __init__(self, *ms: float) -> None:
         self.ms = ms
         self.exit_names = tuple(f"exit{k}" for k in range(len(ms)))
 
-    def preprocess(self, images: Any) -> np.ndarray:
+    def preprocess(self, images: Any) -> Inputs:
         now.ns += int(1e6 * PREPARED_MS * len(images))
-        return np.stack([np.asarray(image).reshape(1, 1, 1) for image in images]).astype(np.float32)
+        grey = np.stack([np.asarray(image).reshape(1, 1, 1) for image in images])
+        return Inputs({"input": grey.astype(np.float32)})
 
-    def __call__(self, inputs: np.ndarray) -> Prediction:
-        grey = inputs[:, 0, 0, 0].astype(np.int64)
+    def __call__(self, inputs: Inputs) -> Prediction:
+        grey = np.asarray(inputs)[:, 0, 0, 0].astype(np.int64)
         return self._leave(grey, np.where(grey % 2 == 0, 0, len(self.ms) - 1))
 
-    def forced(self, inputs: np.ndarray, exit: int) -> Prediction:  # noqa: A002 - the Engine's name for it
-        return self._leave(inputs[:, 0, 0, 0].astype(np.int64), np.full(len(inputs), exit))
+    def forced(self, inputs: Inputs, exit: int) -> Prediction:  # noqa: A002 - the Engine's name for it
+        return self._leave(np.asarray(inputs)[:, 0, 0, 0].astype(np.int64), np.full(len(inputs), exit))
 
     def _leave(self, grey: np.ndarray, left: np.ndarray) -> Prediction:
         now.ns += int(1e6 * sum(self.ms[k] for k in left))
         answers = np.where(grey < 30, grey % 4, (grey + 1) % 4)  # right on 30 of the 40 images
-        return Prediction(np.eye(4, dtype=np.float32)[answers], left)
+        return TASK.prediction(np.eye(4, dtype=np.float32)[answers], left)
 
 
 @pytest.fixture
 def engines(monkeypatch: pytest.MonkeyPatch) -> None:
     """'slow' takes 2 ms; 'exits' takes 1 ms or 3 ms; opening is not what these tests are about."""
-    made: dict[str, Any] = {"slow": Spinning(2.0), "same": Spinning(2.0), "exits": Spinning(0.2, 0.8)}
+    engines_by_name: dict[str, Any] = {"slow": Spinning(2.0), "same": Spinning(2.0), "exits": Spinning(0.2, 0.8)}
     manifest = SimpleNamespace(digest="0" * 64, layout="single", one_graph=None)
     monkeypatch.setattr(clock, "perf_counter_ns", now)
     monkeypatch.setattr(candidate, "perf_counter_ns", now)
-    monkeypatch.setattr(candidate, "open_engine", lambda path, **_: made[path.name])
+    monkeypatch.setattr(candidate, "open_engine", lambda path, **_: engines_by_name[path.name])
     monkeypatch.setattr(candidate, "open_artifact", lambda _: SimpleNamespace(manifest=manifest))
 
 
@@ -87,18 +91,22 @@ def record(report: BenchReport, name: str, scenario: str) -> BenchRecord:
 
 @pytest.mark.usefixtures("engines")
 def test_times_exits_and_accuracy_are_those_of_the_engines() -> None:
-    told: list[tuple[int, int]] = []
+    progress_calls: list[tuple[int, int]] = []
     report = bench(
-        ["slow", "exits"], images=IMAGES, labels=LABELS, settings=QUICK, progress=lambda *done: told.append(done)
+        ["slow", "exits"],
+        images=IMAGES,
+        labels=LABELS,
+        settings=QUICK,
+        progress=lambda *done: progress_calls.append(done),
     )
-    assert told == [(i + 1, 10) for i in range(10)]
+    assert progress_calls == [(i + 1, 10) for i in range(10)]
     slow, exits = (record(report, name, "single-stream") for name in ("slow", "exits"))
     assert slow.exits == ()
     assert slow.worst_path is None
     assert slow.latency.percentiles[0].value_ms == pytest.approx(2.0, rel=1e-3)
     assert len(slow.raw_ms) == slow.latency.samples
     assert slow.images_per_second == pytest.approx(1000 / slow.latency.mean_ms)
-    assert exits.accuracy == pytest.approx(0.75)
+    assert exits.score == pytest.approx(0.75)
     assert [timing.share for timing in exits.exits] == pytest.approx([0.5, 0.5], abs=0.05)
     assert [timing.forced_p50_ms for timing in exits.exits] == pytest.approx([0.2, 0.8], rel=1e-2)
     assert [timing.p50_ms for timing in exits.exits] == pytest.approx([0.2, 0.8], rel=1e-2)
@@ -117,11 +125,11 @@ def test_times_exits_and_accuracy_are_those_of_the_engines() -> None:
 def test_preparation_is_timed_apart_and_added() -> None:
     report = bench(["slow", "exits"], images=IMAGES, labels=LABELS, settings=QUICK)
     for name, run_ms in (("slow", 2.0), ("exits", 0.5)):
-        found = record(report, name, "single-stream")
-        assert found.preparation is not None
-        assert found.preparation.mean_ms == pytest.approx(PREPARED_MS, rel=1e-3)
-        assert found.latency.mean_ms == pytest.approx(run_ms, rel=0.15)  # the run alone, as before
-        assert found.end_to_end_ms == pytest.approx(found.latency.mean_ms + PREPARED_MS, rel=1e-3)
+        measured = record(report, name, "single-stream")
+        assert measured.preparation is not None
+        assert measured.preparation.mean_ms == pytest.approx(PREPARED_MS, rel=1e-3)
+        assert measured.latency.mean_ms == pytest.approx(run_ms, rel=0.15)  # the run alone, as before
+        assert measured.end_to_end_ms == pytest.approx(measured.latency.mean_ms + PREPARED_MS, rel=1e-3)
         batch = record(report, name, "offline")
         assert batch.preparation is not None
         assert batch.preparation.mean_ms == pytest.approx(4 * PREPARED_MS, rel=1e-3)
@@ -133,7 +141,7 @@ def test_preparation_is_timed_apart_and_added() -> None:
     assert single.end_to_end_high is not None
     assert single.end_to_end_low <= single.speedup_end_to_end <= single.end_to_end_high  # type: ignore[operator]
     assert report.preparation == (
-        "from decoded images of 1x1 pixels (width x height), nothing is resized; decoding a file is not in it"
+        "from decoded images of 1x1 pixels (width x height), nothing is resized; decoding a file is not included"
     )
 
 
@@ -144,9 +152,9 @@ def test_preparation_starts_from_images_at_their_own_size() -> None:
     report = bench(["slow"], images=IMAGES, originals=originals, settings=settings)
     assert report.preparation is not None
     assert "resized and cropped as the network wants it" in report.preparation
-    found = record(report, "slow", "offline")  # four at a time of three pictures: they are repeated
-    assert found.preparation is not None
-    assert found.preparation.mean_ms == pytest.approx(4 * PREPARED_MS, rel=1e-3)
+    measured = record(report, "slow", "offline")  # four at a time of three pictures: they are repeated
+    assert measured.preparation is not None
+    assert measured.preparation.mean_ms == pytest.approx(4 * PREPARED_MS, rel=1e-3)
 
 
 def test_originals_are_those_of_the_samples_that_keep_them() -> None:
@@ -154,11 +162,11 @@ def test_originals_are_those_of_the_samples_that_keep_them() -> None:
     source = array_source(
         ("a",), Preprocess(channels=1, resize=(32, 32), mean=(0.5,), std=(0.5,)), (pixels, np.zeros(100, np.int64))
     )
-    found = bench_originals(Subset(source.train, np.arange(50, 100)))
-    assert found is not None
-    assert len(found) == 50
-    assert {image.size for image in found} == {(8, 8)}
-    assert {np.asarray(image).tobytes() for image in found} == {image.tobytes() for image in pixels[50:]}
+    measured = bench_originals(Subset(source.train, np.arange(50, 100)))
+    assert measured is not None
+    assert len(measured) == 50
+    assert {image.size for image in measured} == {(8, 8)}
+    assert {np.asarray(image).tobytes() for image in measured} == {image.tobytes() for image in pixels[50:]}
     assert bench_originals(ArraySamples(pixels, np.zeros(100, np.int64))) is None
 
 
@@ -168,9 +176,9 @@ def test_each_artifact_gets_the_time_it_was_promised() -> None:
     start = now()
     report = bench(["slow", "exits"], images=IMAGES, settings=settings)
     wall = (now() - start) / 1e9
-    for found in report.records:
-        assert sum(found.raw_ms) / 1000 == pytest.approx(0.3, rel=0.25)
-        assert found.accuracy is None
+    for measured in report.records:
+        assert sum(measured.raw_ms) / 1000 == pytest.approx(0.3, rel=0.25)
+        assert measured.score is None
     assert wall < 3 * 0.3 + 3.0  # the exits are forced for as long again; opening, warm-up and a machine of others
 
 
@@ -215,14 +223,14 @@ def test_real_artifacts(tiny_artifact: Callable[..., Path]) -> None:
     golden = open_artifact(chain).golden()
     settings = Bench(duration_s=0.2, warmup_ms=5.0, rounds=5, batch=(4,))
     report = bench([chain, single], images=golden.images, labels=golden.labels, settings=settings, source="golden")
-    found = record(report, "cascade", "single-stream")
-    assert found.digest == open_artifact(chain).manifest.digest
-    assert (found.layout, record(report, "single", "offline").layout) == ("cascade", "single")
-    assert found.load_ms > 0
-    assert found.first_ms > 0
+    measured = record(report, "cascade", "single-stream")
+    assert measured.digest == open_artifact(chain).manifest.digest
+    assert (measured.layout, record(report, "single", "offline").layout) == ("cascade", "single")
+    assert measured.load_ms > 0
+    assert measured.first_ms > 0
     engine = open_engine(chain)
     prediction = engine(engine.preprocess(golden.images))
-    assert found.accuracy == pytest.approx((prediction.logits.argmax(axis=1) == golden.labels).mean())
+    assert measured.score == pytest.approx((prediction.decision == golden.labels).mean())
     shares = [(prediction.exit_index == k).mean() for k in range(3)]
-    assert [timing.share for timing in found.exits] == pytest.approx(shares, abs=0.05)
+    assert [timing.share for timing in measured.exits] == pytest.approx(shares, abs=0.05)
     assert report.input.startswith("golden: 16 different images")

@@ -30,8 +30,8 @@ def test_steady_times_are_stable() -> None:
     ],
 )
 def test_each_reason(times: np.ndarray, settings: dict[str, Any], reason: str) -> None:
-    found = reasons(times, **QUIET | settings)
-    assert any(reason in said for said in found), found
+    texts = reasons(times, **QUIET | settings)
+    assert any(reason in text for text in texts), texts
 
 
 def test_times_that_must_scatter_are_not_blamed_for_it() -> None:

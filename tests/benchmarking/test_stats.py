@@ -36,12 +36,12 @@ def test_a_percentile_is_the_nearest_rank_and_nothing_below_the_floor() -> None:
 
 @pytest.mark.parametrize(("n", "percent"), [(11, 50), (100, 50), (64, 90), (200, 90), (130, 95), (662, 99)])
 def test_the_interval_is_the_narrowest_symmetric_one_of_the_binomial(n: int, percent: int) -> None:
-    found = percentile(np.arange(1.0, n + 1.0), percent)  # the time is its own rank
-    assert found.low_ms is not None
-    assert found.high_ms is not None
+    estimate = percentile(np.arange(1.0, n + 1.0), percent)  # the time is its own rank
+    assert estimate.low_ms is not None
+    assert estimate.high_ms is not None
     p = percent / 100
     below = np.cumsum([comb(n, k) * p**k * (1 - p) ** (n - k) for k in range(n + 1)])  # P(at most k samples below)
-    low, high = int(found.low_ms), int(found.high_ms)
+    low, high = int(estimate.low_ms), int(estimate.high_ms)
     assert below[low - 1] <= 0.005 < below[low]
     assert below[high - 1] >= 0.995 > below[high - 2]
 
@@ -51,17 +51,17 @@ def test_percentile_intervals_hold_the_truth_as_often_as_they_say() -> None:
     truth = 1.2815515655  # of a standard normal, p90
     hits = 0
     for _ in range(2000):
-        found = percentile(np.sort(rng.normal(size=200)), 90.0)
-        hits += found.low_ms <= truth <= found.high_ms  # type: ignore[operator] - 200 are enough for p90
+        estimate = percentile(np.sort(rng.normal(size=200)), 90.0)
+        hits += estimate.low_ms <= truth <= estimate.high_ms  # type: ignore[operator] - 200 are enough for p90
     assert hits / 2000 >= 0.985
 
 
 def test_latency_trims_nothing() -> None:
-    found = latency(np.array([1.0] * 19 + [41.0]), (50.0, 99.0))
-    assert (found.samples, found.mean_ms, found.min_ms, found.max_ms) == (20, 3.0, 1.0, 41.0)
-    assert found.over_three_medians == 1
-    assert found.cv == pytest.approx(np.sqrt(19 * 4 + 38**2) / np.sqrt(20) / 3)  # deviations: 19 times -2, once 38
-    assert [p.value_ms for p in found.percentiles] == [1.0, None]
+    estimate = latency(np.array([1.0] * 19 + [41.0]), (50.0, 99.0))
+    assert (estimate.samples, estimate.mean_ms, estimate.min_ms, estimate.max_ms) == (20, 3.0, 1.0, 41.0)
+    assert estimate.over_three_medians == 1
+    assert estimate.cv == pytest.approx(np.sqrt(19 * 4 + 38**2) / np.sqrt(20) / 3)  # deviations: 19 times -2, once 38
+    assert [p.value_ms for p in estimate.percentiles] == [1.0, None]
 
 
 @given(
@@ -80,8 +80,8 @@ def test_the_ratio_of_sums_adds_the_means_of_parts_that_were_timed_apart() -> No
     # means: 1 + 4 of the one, 1 + 1.5 of the other, whatever the number of calls in a part
     reference = [[np.array([1.0, 1.0])] * 5, [np.array([4.0])] * 5]
     other = [[np.array([1.0])] * 5, [np.array([1.0, 2.0, 1.5])] * 5]
-    found = ratio_of_sums(reference, other)
-    assert (found.value, found.low, found.high) == pytest.approx((2.0, 2.0, 2.0))
+    estimate = ratio_of_sums(reference, other)
+    assert (estimate.value, estimate.low, estimate.high) == pytest.approx((2.0, 2.0, 2.0))
     rng = np.random.default_rng(0)
     slow, fast = ([scale * rng.lognormal(0, 0.1, 20) for _ in range(10)] for scale in (2, 1))
     assert ratio_of_sums([slow], [fast], seed=1) == ratio_of_means(slow, fast, seed=1)
@@ -103,8 +103,8 @@ def test_ratio_intervals_hold_the_truth_as_often_as_they_say(rounds: int) -> Non
 
     pairs = [(machine(), machine()) for _ in range(200)]
     for ratio in (ratio_of_medians, ratio_of_means):
-        found = [ratio(*pair, seed=i) for i, pair in enumerate(pairs)]
-        hits = sum(r.low <= 1.0 <= r.high for r in found)
+        estimates = [ratio(*pair, seed=i) for i, pair in enumerate(pairs)]
+        hits = sum(r.low <= 1.0 <= r.high for r in estimates)
         assert 0.90 <= hits / 200 <= 0.99  # 95 % give or take three standard errors
 
 

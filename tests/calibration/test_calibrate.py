@@ -36,13 +36,13 @@ def test_the_engine_does_what_the_policy_says(tiny_artifact: Build, samples: Arr
     manifest, out = calibrated(tiny_artifact, samples, max_drop=0.02)
     policy, engine = manifest.policy, open_engine(out, threads=1)
     assert policy is not None
-    inputs = engine.preprocess(samples.images(np.arange(600)))
+    inputs = engine.preprocess(samples.examples(np.arange(600)))
     parts = [engine(inputs[start : start + batch]) for start in range(0, 600, batch)]
     left = np.concatenate([part.exit_index for part in parts])
-    answers = np.concatenate([part.logits for part in parts]).argmax(1)
+    answers = np.concatenate([part.outputs for part in parts]).argmax(1)
     assert policy.shares == tuple(float((left == exit_).mean()) for exit_ in range(3))
-    assert policy.accuracy == float((answers == samples.labels).mean())
-    assert policy.reference_accuracy == float((engine.exits(inputs)[-1].argmax(1) == samples.labels).mean())
+    assert policy.accuracy == float((answers == samples.targets).mean())
+    assert policy.reference_accuracy == float((engine.exits(inputs)[-1].argmax(1) == samples.targets).mean())
     assert policy.accuracy >= policy.reference_accuracy - 0.02
     assert policy.shares[-1] < 1  # somebody leaves early
     assert (policy.samples, policy.split, policy.max_drop) == (600, "validation", 0.02)
@@ -87,7 +87,7 @@ def test_a_policy_that_is_there_does_not_matter(tiny_artifact: Build, samples: A
 def test_nobody_leaves_where_only_the_last_exit_is_right(tiny_artifact: Build, samples: ArraySamples) -> None:
     cascade = tiny_artifact()
     engine = open_engine(cascade, threads=1)
-    images = samples.images(np.arange(600))
+    images = samples.examples(np.arange(600))
     answers = engine.exits(engine.preprocess(images)).argmax(2)
     hard = (answers[0] != answers[2]) & (answers[1] != answers[2])
     assert hard.sum() >= 50
@@ -129,9 +129,9 @@ def test_not_on_a_handful_of_samples(tiny_artifact: Build, samples: ArraySamples
 
 @pytest.mark.parametrize("label", [-1, 3])
 def test_labels_of_other_classes(tiny_artifact: Build, samples: ArraySamples, label: int) -> None:
-    labels = samples.labels.copy()
+    labels = samples.targets.copy()
     labels[5] = label
-    refused(tiny_artifact(), ArraySamples(samples.images(np.arange(600)), labels), DataError, "0 to 2")
+    refused(tiny_artifact(), ArraySamples(samples.examples(np.arange(600)), labels), DataError, "0 to 2")
 
 
 def refused(cascade: Path, samples: Any, error: type[SdcompressError], says: str, **arguments: Any) -> None:

@@ -51,9 +51,9 @@ def test_what_is_certified_is_what_the_engine_does(certified_artifact: Path, tin
     order = draw_parts(4000, certificate.seed).certify
     held = Subset(tiny_network.samples(4000), order)
     engine = open_engine(certified_artifact, threads=1)
-    inputs = engine.preprocess(held.images(np.arange(3334)))
+    inputs = engine.preprocess(held.examples(np.arange(3334)))
     found, whole = engine(inputs), engine.exits(inputs)[-1]
-    gap = (whole.argmax(1) == held.labels).astype(float) - (found.logits.argmax(1) == held.labels)
+    gap = (whole.argmax(1) == held.targets).astype(int) - (found.outputs.argmax(1) == held.targets)
     level = next(level for level in certificate.levels if level.max_drop == 0.05)
     assert level.certified > 0
     # the p-value of the thresholds that run, from the engine's own answers
@@ -63,7 +63,7 @@ def test_what_is_certified_is_what_the_engine_does(certified_artifact: Path, tin
     assert policy.thresholds == certificate.path[level.certified]
     assert policy.shares == tuple(float((found.exit_index == k).mean()) for k in range(3))
     assert policy.shares[-1] < 1
-    assert policy.accuracy == float((found.logits.argmax(1) == held.labels).mean())
+    assert policy.accuracy == float((found.outputs.argmax(1) == held.targets).mean())
     evidence = open_artifact(certified_artifact).evidence()
     np.testing.assert_array_equal(losses(evidence, policy.thresholds), gap)
 
@@ -85,9 +85,9 @@ def test_neither_temperatures_nor_path_have_seen_what_certifies(
     monkeypatch.setattr("sdcompress.calibration.tuning.stage_ms", lambda engine, samples: (1.0, 1.0, 1.0))
     first, _, _ = certified(tiny_artifact, samples, "first")
     order = draw_parts(4000, first.seed).certify
-    labels = samples.labels.copy()
+    labels = samples.targets.copy()
     labels[order] = (labels[order] + 1) % 3
-    spoilt = ArraySamples(samples.images(np.arange(4000)), labels)
+    spoilt = ArraySamples(samples.examples(np.arange(4000)), labels)
     second, _, _ = certified(tiny_artifact, spoilt, "second")
     assert second.temperatures == first.temperatures
     tested = min(len(first.path), len(second.path))
@@ -107,16 +107,16 @@ def test_the_same_graphs_and_data_draw_the_same_parts_whatever_else(
 
 
 def test_without_labels_disagreement_is_certified_exactly(tiny_artifact: Build, samples: ArraySamples) -> None:
-    unknown = ArraySamples(samples.images(np.arange(4000)), np.full(4000, -1))
+    unknown = ArraySamples(samples.examples(np.arange(4000)), np.full(4000, -1))
     certificate, policy, out = certified(tiny_artifact, unknown, unlabelled=True)
     assert (certificate.test, certificate.loss) == ("binomial", "disagreement")
     assert (policy.accuracy, policy.reference_accuracy) == (None, None)
     assert certificate.temperatures == (1.0, 1.0, 1.0)
     (level,) = certificate.levels
     engine = open_engine(out, threads=1)
-    images = samples.images(draw_parts(4000, certificate.seed).certify)
-    inputs = normalise(images, engine.preprocess_spec)
-    differ = int((engine(inputs).logits.argmax(1) != engine.exits(inputs)[-1].argmax(1)).sum())
+    images = samples.examples(draw_parts(4000, certificate.seed).certify)
+    inputs = normalise(images, engine.modality.preprocess)
+    differ = int((engine(inputs).outputs.argmax(1) != engine.exits(inputs)[-1].argmax(1)).sum())
     assert differ > 0
     assert level.p_values[level.certified - 1] == pytest.approx(binomial_p_value(differ, 3334, 0.05), rel=1e-9)
     assert recompute(open_artifact(out)) == certificate
@@ -130,7 +130,7 @@ def test_no_certificate_is_an_outcome_and_there_is_no_early_exit(
     """Exits that are right by chance only: nothing of them can be certified."""
     monkeypatch.setattr("sdcompress.calibration.tuning.stage_ms", lambda engine, samples: (1.0, 1.0, 1.0))
     pool = tiny_network.samples(9000)
-    images = pool.images(np.arange(9000))
+    images = pool.examples(np.arange(9000))
     exits = tiny_network.exits(normalise(images, open_artifact(tiny_artifact()).manifest.input.preprocess)).argmax(2)
     hard = (exits[0] != exits[2]) & (exits[1] != exits[2])
     assert hard.sum() > 500
@@ -189,10 +189,10 @@ def test_too_few_samples_are_refused_with_the_number_that_is_needed(
 
 
 def test_missing_labels_are_refused_with_the_way_without(tiny_artifact: Build, samples: ArraySamples) -> None:
-    labels = samples.labels.copy()
+    labels = samples.targets.copy()
     labels[:7] = -1
     with pytest.raises(DataError, match="from -1 to 2") as caught:
-        certified(tiny_artifact, ArraySamples(samples.images(np.arange(4000)), labels))
+        certified(tiny_artifact, ArraySamples(samples.examples(np.arange(4000)), labels))
     assert "--unlabelled" in caught.value.next_step
 
 

@@ -34,7 +34,7 @@ WISH: dict[str, Any] = {"max_drop": 0.05, "confidence": 0.9, "unlabelled": True}
 @pytest.fixture(scope="module")
 def images(tiny_network: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("traffic")
-    for number, image in enumerate(tiny_network.samples(1200).images(np.arange(1200))):
+    for number, image in enumerate(tiny_network.samples(1200).examples(np.arange(1200))):
         Image.fromarray(image[:, :, 0]).save(folder / f"{number:04}.png")
     return folder
 
@@ -64,7 +64,7 @@ def test_a_folder_is_certified_where_the_data_set_is_not_at_hand(tiny_artifact: 
     check_covered(manifest, ExecutionTarget())
     # what the engine does on the images that certified, in their order
     engine = open_engine(out, threads=1)
-    inputs = engine.preprocess(own.images(draw_parts(1200, certificate.seed).certify))
+    inputs = engine.preprocess(own.examples(draw_parts(1200, certificate.seed).certify))
     differ = engine(inputs).logits.argmax(1) != engine.exits(inputs)[-1].argmax(1)
     np.testing.assert_array_equal(losses(open_artifact(out).evidence(), policy.thresholds), differ)
     assert "not compared with the training images" in (out / "README.md").read_text(encoding="utf-8")

@@ -15,7 +15,10 @@ from sdcompress.calibration.observe import fit_policy, observe
 from sdcompress.calibration.temperature import fit_temperature
 from sdcompress.data.samples import ArraySamples
 from sdcompress.errors import UnknownNameError, UsageError
+from sdcompress.modalities import Inputs
+from sdcompress.modalities.image import Image
 from sdcompress.runtime.open import open_engine
+from sdcompress.schema.manifest import Preprocess
 from sdcompress.schema.recipe import Calibrate
 from sdcompress.tasks.classification import Classification
 
@@ -25,25 +28,17 @@ STAGE_MS = (1.0, 9.0)
 class Told:
     """An engine of two exits whose logits were written down; images are row numbers."""
 
-    task = Classification(("a", "b", "c"))
-
     exit_names = ("early", "final")
-    classes = ("a", "b", "c")
-    image = (1, 1, 1)
+    task = Classification(("a", "b", "c"))
+    modality = Image(Preprocess(channels=1, mean=(0.0,), std=(1.0,)), (1, 1, 1))
 
     def __init__(self, logits: np.ndarray) -> None:
         self._logits = logits
 
-    @property
-    def preprocess_spec(self) -> Any:
-        from sdcompress.schema.manifest import Preprocess
+    def exits(self, inputs: Inputs) -> np.ndarray:
+        return self._logits[:, np.rint(np.asarray(inputs).reshape(-1) * 255).astype(int)]
 
-        return Preprocess(channels=1, mean=(0.0,), std=(1.0,))
-
-    def exits(self, inputs: np.ndarray) -> np.ndarray:
-        return self._logits[:, np.rint(inputs.reshape(-1) * 255).astype(int)]
-
-    def signals(self, inputs: np.ndarray, temperatures: Any) -> Any:
+    def signals(self, inputs: Inputs, temperatures: Any) -> Any:
         return tuple(map(signals_of, self.exits(inputs), temperatures))
 
 
@@ -64,7 +59,7 @@ def test_a_temperature_that_orders_the_samples_better_is_kept() -> None:
     fitted, signals, loss = fit_policy(engine, samples, Calibrate(max_drop=0.0), STAGE_MS)  # type: ignore[arg-type]
     early, final = fitted.temperatures
     assert early == fit_temperature(
-        engine.task, engine.exits(samples.images(np.arange(100)) / np.float32(255))[0], samples.labels
+        engine.exits(samples.examples(np.arange(100)) / np.float32(255))[0], samples.targets
     )
     assert early < 0.6
     assert final == 1
@@ -76,7 +71,9 @@ def test_one_that_only_lowers_the_nll_is_not() -> None:
     # all rows are scaled copies of one: a temperature moves confidences, never their order
     engine, samples = told([[0.0, -1.0 - 0.01 * row, -20.0] for row in range(100)], [0] * 97 + [1] * 3)
     assert (
-        fit_temperature(engine.task, engine.exits(samples.images(np.arange(100)) / np.float32(255))[0], samples.labels)
+        fit_temperature(
+            engine.task, engine.exits(samples.examples(np.arange(100)) / np.float32(255))[0], samples.targets
+        )
         != 1
     )
     fitted, _, _ = fit_policy(engine, samples, Calibrate(max_drop=0.0), STAGE_MS)  # type: ignore[arg-type]
@@ -92,7 +89,7 @@ def test_none_is_tried_where_it_is_not_asked_for_or_there_are_no_labels(settings
 
 def test_without_labels_the_loss_is_against_the_last_exit() -> None:
     engine, samples = told([TWO_WAY, THREE_WAY, [0.0, 1.0, 0.0]], [0, 1, 1])
-    unlabelled = ArraySamples(samples.images(np.arange(3)), np.full(3, -1))
+    unlabelled = ArraySamples(samples.examples(np.arange(3)), np.full(3, -1))
     _, loss = observe(engine, unlabelled, (1.0, 1.0), unlabelled=True)  # type: ignore[arg-type]
     assert loss.tolist() == [[0, 1, 0], [0, 0, 0]]
 
@@ -100,7 +97,7 @@ def test_without_labels_the_loss_is_against_the_last_exit() -> None:
 def test_the_signals_are_those_that_the_engine_judges_by(tiny_artifact: Callable[..., Path], tiny_network: Any) -> None:
     engine, samples = open_engine(tiny_artifact(), threads=1), tiny_network.samples(300)
     signals, _ = observe(engine, samples, (2.0, 1.0, 1.0), unlabelled=False)
-    inputs = engine.preprocess(samples.images(np.arange(300)))
+    inputs = engine.preprocess(samples.examples(np.arange(300)))
     for found, expected in zip(signals, engine.signals(inputs, (2.0, 1.0, 1.0)), strict=True):
         for one, other in zip(found, expected, strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-5)

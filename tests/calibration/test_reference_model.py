@@ -102,8 +102,8 @@ def test_a_certificate_against_the_network_before_it_was_changed(tiny_artifact: 
     # the p-value of the thresholds that run, from the two engines' own answers on the samples that certify
     order = draw_parts(4000, certificate.seed).certify
     engines = open_engine(out.path, threads=1), open_engine(before, threads=1)
-    inputs, labels = engines[0].preprocess(samples.images(order)), samples.labels[order]
-    ran, whole = engines[0](inputs).logits.argmax(1), engines[1].exits(inputs)[-1].argmax(1)
+    inputs, labels = engines[0].preprocess(samples.examples(order)), samples.targets[order]
+    ran, whole = engines[0](inputs).outputs.argmax(1), engines[1].exits(inputs)[-1].argmax(1)
     gap = (whole == labels).astype(np.float64) - (ran == labels)
     np.testing.assert_array_equal(losses(evidence, policy.thresholds), gap)
     (level,) = certificate.levels
@@ -164,7 +164,7 @@ def test_disagreement_with_the_other_network(tiny_artifact: Build, tiny_network:
     before = tiny_artifact(name="before")
     changed = other_weights(before, before.parent / "changed", noisy(0.01))
     samples = tiny_network.samples(4000)
-    blind = ArraySamples(samples.images(np.arange(4000)), np.full(4000, -1))
+    blind = ArraySamples(samples.examples(np.arange(4000)), np.full(4000, -1))
     manifest = certify(changed, blind, before, unlabelled=True)
     assert manifest.certificate is not None
     assert manifest.policy is not None

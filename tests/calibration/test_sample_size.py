@@ -30,9 +30,9 @@ class Watched(Subset):
         super().__init__(samples, np.arange(len(samples)))
         self.seen: set[int] = set()
 
-    def images(self, indices: Any) -> Any:
+    def examples(self, indices: Any) -> Any:
         self.seen |= set(indices.tolist())
-        return super().images(indices)
+        return super().examples(indices)
 
 
 def test_it_looks_at_the_tuning_part_only(tiny_artifact: Build, tiny_network: Any) -> None:

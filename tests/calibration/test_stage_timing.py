@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from signals import TASK
 
 from sdcompress.artifact.read import open_artifact
 from sdcompress.calibration.stage_timing import overhead, stage_ms, stage_times
 from sdcompress.data.samples import ArraySamples
-from sdcompress.runtime.engine import Float, Prediction
+from sdcompress.modalities import Inputs, Modality
+from sdcompress.runtime.engine import Prediction
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.manifest import Policy
 
@@ -20,17 +22,18 @@ from sdcompress.schema.manifest import Policy
 class Timed:
     """An engine that takes known times for each row, on the clock that the measurement reads."""
 
-    exit_names, image = ("exit1", "exit2", "final"), (1, 4, 4)
+    exit_names = ("exit1", "exit2", "final")
 
     def __init__(self, engine: Any, seconds: tuple[float, ...], monkeypatch: pytest.MonkeyPatch) -> None:
         self._engine, self._seconds, self.calls, self.now = engine, seconds, 0, 0
         monkeypatch.setattr("sdcompress.calibration.stage_timing.perf_counter_ns", lambda: self.now)
 
-    def preprocess(self, images: np.ndarray) -> Float:
-        return self._engine.preprocess(images)
+    @property
+    def modality(self) -> Modality:
+        return self._engine.modality
 
-    def forced(self, inputs: Float, exit: int) -> Prediction:  # noqa: A002
-        assert inputs.shape[1:] == (1, 4, 4)
+    def forced(self, inputs: Inputs, exit: int) -> Prediction:  # noqa: A002
+        assert np.asarray(inputs).shape[1:] == (1, 4, 4)
         self.calls += 1
         self.now += round(1e9 * sum(self._seconds[: exit + 1]) * len(inputs)) + 1_000
         return self._engine.forced(inputs, exit)
@@ -93,23 +96,22 @@ def test_what_moving_a_row_takes(tiny_artifact: Callable[..., Path], samples: Ar
 class Mixed:
     """An engine under a policy: on a clock of its own an image at exit 0 takes 2 ms, one at the last exit 6 ms."""
 
-    image = (1, 4, 4)
-
     def __init__(self, engine: Any) -> None:
         self._engine, self.now, self.slow, self.calls = engine, 0, 1, 0
 
-    def preprocess(self, images: np.ndarray) -> Float:
-        return self._engine.preprocess(images)
+    @property
+    def modality(self) -> Modality:
+        return self._engine.modality
 
     def under(self, policy: Policy, temperatures: Sequence[float]) -> Mixed:
         assert (policy.thresholds, temperatures) == ((0.9,), (1.0, 2.0))
         return self
 
-    def __call__(self, inputs: Float) -> Prediction:
-        early = inputs.sum() > 0
+    def __call__(self, inputs: Inputs) -> Prediction:
+        early = np.asarray(inputs).sum() > 0
         self.now += self.slow * (2_000_000 if early else 6_000_000)
         self.calls += 1
-        return Prediction(np.zeros((1, 3), np.float32), np.array([0 if early else 1]))
+        return TASK.prediction(np.zeros((1, 3), np.float32), np.array([0 if early else 1]))
 
 
 def test_overhead_is_what_the_mix_takes_beyond_its_stages(

@@ -181,7 +181,7 @@ def test_an_artifact_holds_what_its_groups_are_computed_from(tiny_artifact: Buil
     lost = losses(found, policy.thresholds)
     assert all(lost[mask].mean() <= 0.08 for mask in members(found, policy.thresholds, certificate.per))
     text = (out / "README.md").read_text(encoding="utf-8")
-    assert ("of each class like them" if per == "stratum" else "have left by an exit") in text
+    assert ("of each class like them" if per == "class" else "leave at any one exit") in text
 
 
 def test_without_labels_single_exits_are_certified_too(tiny_artifact: Build, tiny_network: Any) -> None:
@@ -215,7 +215,7 @@ def few_of_one_class(network: Any, count: int, few: int) -> ArraySamples:
     """Samples of which only so many have the class 'disc'."""
     whole = network.samples(count)
     rows = np.concatenate([np.flatnonzero(whole.labels != 1), np.flatnonzero(whole.labels == 1)[:few]])
-    return ArraySamples(whole.images(rows), whole.labels[rows])
+    return ArraySamples(whole.examples(rows), whole.targets[rows])
 
 
 @pytest.mark.parametrize("few", [0, 20])
@@ -298,12 +298,14 @@ def test_every_calibration_with_labels_warns_of_a_class_that_pays(
 ) -> None:
     samples, artifact = tiny_network.samples(3000), tiny_artifact()
     found = exit_signals(open_engine(artifact, threads=1), samples)
-    right = np.stack([exit_.decision == samples.labels for exit_ in found])
+    right = np.stack([exit_.decision == samples.targets for exit_ in found])
     certain = found[0]["max_prob"] > np.quantile(found[0]["max_prob"], 0.3)
-    rare = np.flatnonzero((samples.labels == 2) & right[-1] & ~right[0] & certain)[:40]
-    chosen = Subset(samples, np.sort(np.concatenate([np.flatnonzero((samples.labels != 2) & right.all(axis=0)), rare])))
+    rare = np.flatnonzero((samples.targets == 2) & right[-1] & ~right[0] & certain)[:40]
+    chosen = Subset(
+        samples, np.sort(np.concatenate([np.flatnonzero((samples.targets != 2) & right.all(axis=0)), rare]))
+    )
     settings = recipe.Calibrate(max_drop=0.02, temperature=False, **wish)
     with pytest.warns(UserWarning, match=r"class '\w+' .* more than 3 times the 2\.00%") as caught:
         calibrate(artifact, artifact.parent / "out", samples=chosen, settings=settings)
     assert len(rare) >= 10
-    assert sum("--per-class" in str(one.message) for one in caught) == 1
+    assert sum("--per-stratum" in str(one.message) for one in caught) == 1

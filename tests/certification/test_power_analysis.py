@@ -12,7 +12,7 @@ from sdcompress.certification.power_analysis import least_samples, samples_for_b
 @pytest.mark.parametrize("max_drop", [0.0025, 0.01, 0.05, 0.3])
 @pytest.mark.parametrize("delta", [0.01, 0.05])
 def test_below_the_least_number_not_even_no_loss_is_enough(max_drop: float, delta: float) -> None:
-    exact, betting = (least_samples(max_drop, delta, unlabelled=kind) for kind in (True, False))
+    exact, betting = (least_samples(max_drop, delta, exact=kind) for kind in (True, False))
     assert binomial_p_value(0, exact, max_drop) <= delta < binomial_p_value(0, exact - 1, max_drop)
     nothing = np.zeros(betting, np.int8)
     assert betting_p_value(nothing, max_drop, delta) <= delta < betting_p_value(nothing[1:], max_drop, delta)

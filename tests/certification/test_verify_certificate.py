@@ -139,7 +139,7 @@ def test_an_edit_is_found(certified_artifact: Path, change: Callable[[Fields], A
 def test_a_certificate_that_was_taken_out_is_missed(certified_artifact: Path) -> None:
     forge(certified_artifact, lambda fields: fields.pop("certificate"))
     (certified_artifact / "certificate.npz").unlink()
-    refused(certified_artifact, "holds no certificate")
+    refused(certified_artifact, "the artifact holds none")
 
 
 @pytest.mark.parametrize("array", ["loss", "scores"])

@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from sdcompress.artifact.read import open_artifact
-from sdcompress.onnx_graph.tensorrt8 import unknown_to_8_5
+from sdcompress.onnx_graph.tensorrt8 import unsupported_by_8_5
 from sdcompress.quantizing.precisions._base import FloatSegment
 from sdcompress.quantizing.precisions.fp16 import fp16
 from sdcompress.schema.quantized import Quantized
@@ -60,7 +60,7 @@ def test_an_older_opset_stays_what_it_is(cli: Callable, made, tmp_path: Path, pr
     for segment in open_artifact(out).manifest.segments:
         model = onnx.load(out / segment.file)
         assert (model.ir_version, [opset.version for opset in model.opset_import]) == (8, [16])
-        assert unknown_to_8_5({segment.file: model}) == ""
+        assert unsupported_by_8_5({segment.file: model}) == ""
         assert_rounding_is_as_tensorrt_8_5_takes_it(model)
     assert cli("verify", out).code == 0
     for newer in ("bf16", "fp8"):

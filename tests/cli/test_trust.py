@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from sdcompress import own_code
+from sdcompress import user_code
 from sdcompress.errors import DataError
 from sdcompress.storage import digest_of
 
@@ -31,7 +31,7 @@ def make(*, classes, channels):
 def trained(cli, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run of a module in the working directory."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setattr(own_code, "_trained", set())
+    monkeypatch.setattr(user_code, "_trusted", set())
     monkeypatch.chdir(tmp_path)
     Path("linear_nets.py").write_text(NETS)
     own = ["model.name=linear_nets:make", "data.image_size=8", "method=baseline"]
@@ -44,11 +44,11 @@ def test_ones_own_run_is_evaluated_and_anothers_only_when_told(
     cli, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delitem(sys.modules, "linear_nets")
-    monkeypatch.setattr(own_code, "_trained", set())  # a later process
+    monkeypatch.setattr(user_code, "_trusted", set())  # a later process
     assert cli("evaluate", trained).code == 0
     monkeypatch.delitem(sys.modules, "linear_nets")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "another user"))
-    monkeypatch.setattr(own_code, "_trained", set())
+    monkeypatch.setattr(user_code, "_trusted", set())
     (tmp_path / "ran").unlink()
     export = ["export", trained, "--layout", "single", "--out", tmp_path / "artifact"]
     for verb in (["evaluate", trained], export):

@@ -24,7 +24,7 @@ def arrays(first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def identities(samples: Samples) -> list[int]:
-    return samples.images(np.arange(len(samples)))[:, 0, 0, 0].tolist()
+    return samples.examples(np.arange(len(samples)))[:, 0, 0, 0].tolist()
 
 
 def without_test() -> Source:
@@ -41,8 +41,8 @@ def test_without_a_test_split_a_fifth_is_held_out_and_no_image_is_in_two_splits(
     assert [len(train), len(val), len(test)] == [60, 20, 20]
     assert sorted(train + val + test) == list(range(100))
     for samples in (found.train, found.val, found.test):
-        assert samples.labels.tolist() == [image % 2 for image in identities(samples)]
-        assert np.bincount(samples.labels).tolist() == [len(samples) // 2] * 2
+        assert samples.targets.tolist() == [image % 2 for image in identities(samples)]
+        assert np.bincount(samples.targets).tolist() == [len(samples) // 2] * 2
 
 
 def test_a_published_test_split_is_left_alone() -> None:
@@ -70,8 +70,8 @@ def test_limits_do_not_touch_validation() -> None:
     limited = assemble(Data(train_limit=10, test_limit=6), with_test(), seed=0)
     assert identities(limited.val) == identities(full.val)
     assert set(identities(limited.train)) < set(identities(full.train))
-    assert np.bincount(limited.train.labels).tolist() == [5, 5]
-    assert np.bincount(limited.test.labels).tolist() == [3, 3]
+    assert np.bincount(limited.train.targets).tolist() == [5, 5]
+    assert np.bincount(limited.test.targets).tolist() == [3, 3]
 
 
 def test_a_smaller_limit_is_part_of_a_larger_one() -> None:
@@ -154,14 +154,14 @@ def test_an_empty_or_one_class_or_differently_coloured_source_is_refused() -> No
 def test_what_is_returned_is_ready() -> None:
     found = assemble(Data(name="mnist"), with_test(), seed=0)
     assert isinstance(found, Dataset)
-    assert (found.name, found.classes, found.image) == ("mnist", CLASSES, (1, 2, 2))
+    assert (found.name, found.outputs, found.image) == ("mnist", CLASSES, (1, 2, 2))
 
 
 def test_the_fingerprint_tells_two_splits_with_the_same_labels_apart() -> None:
     images, _ = arrays(0, 100)
     source = array_source(CLASSES, PREPROCESS, (images, np.repeat([0, 1], 50)), arrays(100, 40))
     one, two = (assemble(Data(validation=0.2), source, seed=seed) for seed in (1, 2))
-    assert one.val.labels.tolist() == two.val.labels.tolist()
+    assert one.val.targets.tolist() == two.val.targets.tolist()
     assert one.fingerprint != two.fingerprint
 
 
@@ -186,7 +186,7 @@ def test_an_image_that_is_left_out_keeps_its_place() -> None:
         assert gone not in train + held
         assert len(train) == len(before)
         assert held == [i for i in [*identities(whole.val), *identities(whole.test)] if i != gone]
-        assert found.train.labels.tolist() == whole.train.labels.tolist()
+        assert found.train.targets.tolist() == whole.train.targets.tolist()
         changed = [(a, b) for a, b in zip(before, train, strict=True) if a != b]
         assert [a for a, _ in changed] == [gone] * (gone in before)  # the others are where they were
         assert found.layout == whole.layout

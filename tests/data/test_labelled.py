@@ -26,8 +26,8 @@ def folder(tmp_path: Path) -> Path:
 
 def test_labels_are_the_positions_of_the_networks_classes(folder: Path) -> None:
     samples = labelled_images(folder, CLASSES, PREPROCESS)
-    assert samples.labels.tolist() == [0, 0, 2]  # no dog, although owl is the second folder
-    assert samples.images(np.arange(3))[:, 0, 0, 0].tolist() == [20, 30, 10]
+    assert samples.targets.tolist() == [0, 0, 2]  # no dog, although owl is the second folder
+    assert samples.examples(np.arange(3))[:, 0, 0, 0].tolist() == [20, 30, 10]
 
 
 def test_what_is_no_class_is_refused_by_name(folder: Path) -> None:
@@ -45,5 +45,5 @@ def test_what_holds_no_image_is_refused(tmp_path: Path) -> None:
 
 def test_files_beside_the_class_folders_are_said_to_be_passed_over(folder: Path) -> None:
     Image.new("L", (4, 4)).save(folder / "loose.png")
-    with pytest.warns(UserWarning, match="1 images outside of class folders"):
+    with pytest.warns(UserWarning, match="1 images outside class folders"):
         labelled_images(folder, CLASSES, PREPROCESS)

@@ -21,23 +21,23 @@ def numbered(count: int) -> ArraySamples:
 
 def test_images_and_labels_come_in_the_order_asked_for() -> None:
     samples = numbered(5)
-    assert samples.images(np.array([3, 0, 3]))[:, 0, 0, 0].tolist() == [3, 0, 3]
-    assert samples.labels.tolist() == [0, 10, 20, 30, 40]
-    assert samples.labels.dtype == np.int64
+    assert samples.examples(np.array([3, 0, 3]))[:, 0, 0, 0].tolist() == [3, 0, 3]
+    assert samples.targets.tolist() == [0, 10, 20, 30, 40]
+    assert samples.targets.dtype == np.int64
 
 
 def test_what_is_returned_may_be_written_to() -> None:
     samples = numbered(3)
-    samples.images(np.array([1]))[:] = 99
-    assert samples.images(np.array([1])).max() == 1
+    samples.examples(np.array([1]))[:] = 99
+    assert samples.examples(np.array([1])).max() == 1
 
 
 def test_a_subset_of_a_subset_counts_from_the_inner_one() -> None:
     inner = Subset(numbered(10), np.array([8, 6, 4, 2]))
     outer = Subset(inner, np.array([3, 1]))
     assert len(outer) == 2
-    assert outer.labels.tolist() == [20, 60]
-    assert outer.images(np.array([1, 0]))[:, 0, 0, 0].tolist() == [6, 2]
+    assert outer.targets.tolist() == [20, 60]
+    assert outer.examples(np.array([1, 0]))[:, 0, 0, 0].tolist() == [6, 2]
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_files_are_given_at_their_own_size(tmp_path: Path) -> None:
     assert whole is not None
     assert [image.shape for image in whole] == [(h, w, 3) for w, h in sizes * 2]
     assert [tuple(image[0, 0]) for image in whole] == [(k, 10 * k, 3) for k in range(6)]
-    assert found.images(np.arange(6)).shape == (6, 28, 28, 3)  # as before
+    assert found.examples(np.arange(6)).shape == (6, 28, 28, 3)  # as before
 
 
 def test_samples_that_keep_no_originals_say_so() -> None:

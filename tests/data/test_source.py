@@ -20,7 +20,7 @@ def test_images_are_brought_to_the_geometry() -> None:
     preprocess = Preprocess(channels=1, resize=(4, 4), interpolation="nearest", mean=(0.5,), std=(0.5,))
     source = array_source(("a", "b"), preprocess, (CORNERS, np.zeros(1, np.int64)))
     expected = np.repeat(np.repeat(CORNERS, 2, axis=1), 2, axis=2)
-    assert np.array_equal(source.train.images(np.array([0])), expected)
+    assert np.array_equal(source.train.examples(np.array([0])), expected)
 
 
 def test_a_set_that_is_large_when_resized_gives_the_same_images(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,8 +32,8 @@ def test_a_set_that_is_large_when_resized_gives_the_same_images(monkeypatch: pyt
     when_asked = array_source(("a", "b"), preprocess, arrays)
     assert type(in_memory.train) is not type(when_asked.train)
     which = np.array([4, 0, 5])
-    assert np.array_equal(in_memory.train.images(which), when_asked.train.images(which))
-    assert np.array_equal(in_memory.train.labels, when_asked.train.labels)
+    assert np.array_equal(in_memory.train.examples(which), when_asked.train.examples(which))
+    assert np.array_equal(in_memory.train.targets, when_asked.train.targets)
     assert len(when_asked.train) == 6
 
 

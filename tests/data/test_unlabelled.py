@@ -35,13 +35,13 @@ def read(folder: Path, preprocess: Preprocess = GREY) -> UnlabelledImages:
 
 
 def pixels(found: UnlabelledImages) -> np.ndarray:
-    return found.images(np.arange(len(found)))
+    return found.examples(np.arange(len(found)))
 
 
 def test_all_images_below_the_folder_without_labels(folder: Path) -> None:
     found = read(folder)
     assert pixels(found).shape == (12, *SHAPE)
-    assert found.labels.tolist() == [-1] * 12
+    assert found.targets.tolist() == [-1] * 12
     assert not found.apart
 
 

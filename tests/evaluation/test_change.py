@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from signals import TASK
 
 from sdcompress.evaluation.change import ExitComparison, PolicyComparison
-from sdcompress.runtime.engine import Prediction
 from sdcompress.schema.change import PolicyChange
 
 
@@ -54,12 +54,12 @@ def test_what_is_not_finite_is_said_and_is_the_worst(broken: float) -> None:
 
 def test_a_policy_is_counted_by_who_leaves_where_and_what_they_are_told() -> None:
     found = PolicyComparison(3)
-    before = Prediction(logits(0, 1, 2, 0), np.array([0, 0, 1, 2]))
-    after = Prediction(logits(0, 1, 0, 2), np.array([0, 1, 2, 2]))
+    before = TASK.prediction(logits(0, 1, 2, 0), np.array([0, 0, 1, 2]))
+    after = TASK.prediction(logits(0, 1, 0, 2), np.array([0, 1, 2, 2]))
     for rows in (slice(0, 1), slice(1, 4)):
         found.add(
-            Prediction(before.logits[rows], before.exit_index[rows]),
-            Prediction(after.logits[rows], after.exit_index[rows]),
+            TASK.prediction(before.outputs[rows], before.exit_index[rows]),
+            TASK.prediction(after.outputs[rows], after.exit_index[rows]),
             LABELS[rows],
         )
     assert found.found() == PolicyChange(

@@ -70,10 +70,10 @@ def test_a_prediction_can_be_read_without_the_engine(tiny_artifact: Write, tiny_
     inputs = np.random.default_rng(0).normal(size=(50, 1, 4, 4)).astype(np.float32)
     prediction = engine(inputs)
     assert set(prediction.exit_index) == {0, 1, 2}
-    scaled = prediction.logits / np.take(temperatures, prediction.exit_index)[:, None]
+    scaled = prediction.outputs / np.take(temperatures, prediction.exit_index)[:, None]
     expected = np.exp(scaled) / np.exp(scaled).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(prediction.probabilities, expected, rtol=1e-5)
-    assert prediction.labels == tuple(CLASSES[k] for k in prediction.logits.argmax(axis=1))
+    assert prediction.labels == tuple(CLASSES[k] for k in prediction.outputs.argmax(axis=1))
     assert prediction.exit_names == tuple(("exit1", "exit2", "final")[k] for k in prediction.exit_index)
     for row, best in enumerate(prediction.top(2)):
         order = sorted(range(3), key=lambda k: -expected[row, k])[:2]

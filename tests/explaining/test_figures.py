@@ -15,16 +15,16 @@ NAMES = ("exit1", "exit2", "final")
 TURNS = np.tile([1.0, 2.0, 4.0], (6, 1))
 NOTHING = np.zeros(6)
 # the first six are sure and right at exit1; the last is never right; the others are right from exit2 on
-RIGHT = np.array([[1] * 6 + [0] * 4, [1] * 9 + [0], [1] * 9 + [0]], np.bool_)
+LOSS = 1 - np.float32([[1] * 6 + [0] * 4, [1] * 9 + [0], [1] * 9 + [0]])
 SCORES = np.array([[0.9] * 6 + [0.4] * 4, [0.8] * 10], np.float32)
 LABELS = np.array([0] * 5 + [1] * 5)
 
 
 def case(thresholds: tuple[float, ...] | None, **changed: Any) -> ExitAnalysis:
-    found = Outcomes(SCORES, np.concatenate([SCORES, SCORES[-1:]]), RIGHT, LABELS)
+    outcomes = Outcomes(SCORES, np.concatenate([SCORES, SCORES[-1:]]), LOSS, LABELS)
     fields = {
         "shared": False,
-        "outcomes": found,
+        "outcomes": outcomes,
         "timing": Timing(TURNS, NOTHING),
         "macs": np.array([10.0, 20.0, 40.0]),
     }
@@ -32,23 +32,23 @@ def case(thresholds: tuple[float, ...] | None, **changed: Any) -> ExitAnalysis:
 
 
 def test_the_policy_wins_where_it_is_faster_than_the_exit_that_is_as_accurate() -> None:
-    found = case((0.5, 0.5)).policy()
-    assert found is not None
-    assert found.point.shares == (0.6, 0.4, 0)
-    assert found.point.accuracy == 0.9
-    assert found.point.mean_ms == pytest.approx(0.6 * 1 + 0.4 * 2)
-    assert found.point.mean_macs == pytest.approx(0.6 * 10 + 0.4 * 20)
-    assert (found.rival, found.verdict) == ("exit2", "wins")
-    assert [row.saving_ms.value for row in found.truncations] == pytest.approx([1 - 1.4, 2 - 1.4, 4 - 1.4])
-    assert [row.difference.value for row in found.truncations] == pytest.approx([0.3, 0, 0])
+    figures = case((0.5, 0.5)).policy()
+    assert figures is not None
+    assert figures.point.shares == (0.6, 0.4, 0)
+    assert figures.point.score == 0.9
+    assert figures.point.mean_ms == pytest.approx(0.6 * 1 + 0.4 * 2)
+    assert figures.point.mean_macs == pytest.approx(0.6 * 10 + 0.4 * 20)
+    assert (figures.rival, figures.verdict) == ("exit2", "wins")
+    assert [row.saving_ms.value for row in figures.truncations] == pytest.approx([1 - 1.4, 2 - 1.4, 4 - 1.4])
+    assert [row.difference.value for row in figures.truncations] == pytest.approx([0.3, 0, 0])
 
 
 def test_a_margin_is_there_for_every_early_exit_that_somebody_gets_to() -> None:
-    found = case((0.5, 0.5), timing=Timing(TURNS, NOTHING + 0.5)).policy()
-    assert found is not None
-    assert [(margin.exit, margin.reached) for margin in found.margins] == [("exit1", 1), ("exit2", 0.4)]
+    figures = case((0.5, 0.5), timing=Timing(TURNS, NOTHING + 0.5)).policy()
+    assert figures is not None
+    assert [(margin.exit, margin.reached) for margin in figures.margins] == [("exit1", 1), ("exit2", 0.4)]
     # 0.6 of 1 ms less 0.4 * 0.5 for deciding; at exit2 all that get there leave: 2 ms less 0.5
-    assert [margin.ms.value for margin in found.margins] == pytest.approx([0.4, 1.5])
+    assert [margin.ms.value for margin in figures.margins] == pytest.approx([0.4, 1.5])
     everybody = case((0.0, 0.5)).policy()
     assert everybody is not None
     assert [margin.exit for margin in everybody.margins] == ["exit1"]
@@ -57,78 +57,80 @@ def test_a_margin_is_there_for_every_early_exit_that_somebody_gets_to() -> None:
 
 def test_the_policy_loses_by_ms_where_the_truncated_network_is_as_accurate() -> None:
     # four samples go the whole way: 0.6 + 1.6 ms, and exit2 alone takes 2 ms
-    found = case((0.5, 2.0)).policy()
-    assert found is not None
-    assert (found.rival, found.verdict) == ("exit2", "loses")
-    assert found.point.mean_ms == pytest.approx(2.2)
+    figures = case((0.5, 2.0)).policy()
+    assert figures is not None
+    assert (figures.rival, figures.verdict) == ("exit2", "loses")
+    assert figures.point.mean_ms == pytest.approx(2.2)
 
 
 def test_what_deciding_costs_can_lose_it() -> None:
     # 1.4 ms and 0.6 * 0.5 + 0.4 * 2 * 0.5 for deciding are 2.1
-    found = case((0.5, 0.5), timing=Timing(TURNS, NOTHING + 0.5)).policy()
-    assert found is not None
-    assert found.point.mean_ms == pytest.approx(2.1)
-    assert found.verdict == "loses"
+    figures = case((0.5, 0.5), timing=Timing(TURNS, NOTHING + 0.5)).policy()
+    assert figures is not None
+    assert figures.point.mean_ms == pytest.approx(2.1)
+    assert figures.verdict == "loses"
 
 
 def test_a_saving_that_some_turn_does_not_show_is_no_difference() -> None:
     noisy = TURNS.copy()
     noisy[0] = [1.0, 1.2, 4.0]  # in this turn 0.6 + 0.48 + 0.42 ms against 1.2, in the others 1.82 against 2
-    found = case((0.5, 0.5), timing=Timing(noisy, NOTHING + 0.3)).policy()
-    assert found is not None
-    saving = found.truncations[1].saving_ms
+    figures = case((0.5, 0.5), timing=Timing(noisy, NOTHING + 0.3)).policy()
+    assert figures is not None
+    saving = figures.truncations[1].saving_ms
     assert (saving.value, saving.low) == (pytest.approx(0.18), pytest.approx(-0.3))
-    assert (found.rival, found.verdict) == ("exit2", "no difference")
+    assert (figures.rival, figures.verdict) == ("exit2", "no difference")
 
 
 def test_where_no_exit_is_as_accurate_the_policy_is_held_against_the_last() -> None:
-    right = RIGHT.copy()
-    right[1:, 0] = False  # what exit1 has right and lets go, the others spoil
-    found = case((0.5, 0.5), outcomes=Outcomes(SCORES, np.concatenate([SCORES, SCORES[-1:]]), right, LABELS)).policy()
-    assert found is not None
-    assert (found.rival, found.verdict) == (None, "wins")
+    loss = LOSS.copy()
+    loss[1:, 0] = 1  # what exit1 has right and lets go, the others spoil
+    figures = case((0.5, 0.5), outcomes=Outcomes(SCORES, np.concatenate([SCORES, SCORES[-1:]]), loss, LABELS)).policy()
+    assert figures is not None
+    assert (figures.rival, figures.verdict) == (None, "wins")
 
 
 def test_without_measured_stages_there_is_no_verdict_and_no_curve() -> None:
-    found = case((0.5, 0.5), timing=None)
-    assert found.policy() is not None
-    assert found.policy().verdict is None  # type: ignore[union-attr]
-    assert found.curve(found.outcomes) == ()
-    assert found.oracle().mean_ms is None
+    figures = case((0.5, 0.5), timing=None)
+    assert figures.policy() is not None
+    assert figures.policy().verdict is None  # type: ignore[union-attr]
+    assert figures.curve(figures.outcomes) == ()
+    assert figures.oracle().mean_ms is None
 
 
 def test_the_curve_is_made_on_other_samples_and_shown_on_these() -> None:
-    here = case(None)
-    there = Outcomes(SCORES, here.outcomes.confidences, np.ones_like(RIGHT), LABELS)  # there nothing is ever lost
-    found = here.curve(there)
-    assert (found[0].shares, found[0].mean_ms, found[0].accuracy) == ((0, 0, 1), 4, 0.9)
-    assert (found[-1].shares, found[-1].mean_ms, found[-1].accuracy) == ((1, 0, 0), 1, 0.6)
-    times = [point.mean_ms for point in found]
+    analysis = case(None)
+    path_outcomes = Outcomes(
+        SCORES, analysis.outcomes.confidences, np.zeros_like(LOSS), LABELS
+    )  # there nothing is ever lost
+    figures = analysis.curve(path_outcomes)
+    assert (figures[0].shares, figures[0].mean_ms, figures[0].score) == ((0, 0, 1), 4, 0.9)
+    assert (figures[-1].shares, figures[-1].mean_ms, figures[-1].score) == ((1, 0, 0), 1, 0.6)
+    times = [point.mean_ms for point in figures]
     assert times == sorted(times, reverse=True)
 
 
-def test_exits_and_classes() -> None:
-    here = case((0.5, 0.5))
-    first, second, last = here.exits()
-    assert (first.accuracy, first.share, first.left_accuracy) == (0.6, 0.6, 1)
-    assert (second.share, second.left_accuracy, second.macs) == (0.4, pytest.approx(3 / 4), 20)
-    assert (last.share, last.left_accuracy) == (0, None)
+def test_exits_and_strata() -> None:
+    analysis = case((0.5, 0.5))
+    first, second, last = analysis.exits()
+    assert (first.score, first.share, first.left_score) == (0.6, 0.6, 1)
+    assert (second.share, second.left_score, second.macs) == (0.4, pytest.approx(3 / 4), 20)
+    assert (last.share, last.left_score) == (0, None)
     assert first.auroc == 1  # all that are right are surer than all that are wrong
     assert second.auroc == 0.5  # one confidence for all
     assert first.ece == pytest.approx(0.6 * 0.1 + 0.4 * 0.4)
-    zero, one = here.classes(["zero", "one"])
-    assert (zero.name, zero.samples, zero.shares, zero.accuracy) == ("zero", 5, (1, 0, 0), 1)
-    assert (one.shares, one.accuracy, one.last_accuracy) == ((0.2, 0.8, 0), 0.8, 0.8)
-    assert [found.name for found in here.classes(["zero", "one", "never seen"])] == ["zero", "one"]
+    zero, one = analysis.strata(["zero", "one"])
+    assert (zero.name, zero.samples, zero.shares, zero.score) == ("zero", 5, (1, 0, 0), 1)
+    assert (one.shares, one.score, one.last_score) == ((0.2, 0.8, 0), 0.8, 0.8)
+    assert [figures.name for figures in analysis.strata(["zero", "one", "never seen"])] == ["zero", "one"]
 
 
 def test_oracle_and_overthinking() -> None:
-    here = case((0.5, 0.5))
-    oracle = here.oracle()
-    assert oracle.accuracy == 0.9
+    analysis = case((0.5, 0.5))
+    oracle = analysis.oracle()
+    assert oracle.score == 0.9
     assert oracle.mean_ms == pytest.approx(0.6 * 1 + 0.3 * 2 + 0.1 * 4)
-    whole = here.overthinking(np.full(10, 2))
-    assert whole is not None
-    assert whole.wasteful == 0.9
-    assert whole.wasted_ms == pytest.approx(0.6 * 3 + 0.3 * 2)
-    assert here.overthinking(here.exit_index).wasteful == 0  # type: ignore[union-attr]
+    last_exit = analysis.overthinking(np.full(10, 2))
+    assert last_exit is not None
+    assert last_exit.wasteful == 0.9
+    assert last_exit.wasted_ms == pytest.approx(0.6 * 3 + 0.3 * 2)
+    assert analysis.overthinking(analysis.exit_index).wasteful == 0  # type: ignore[union-attr]

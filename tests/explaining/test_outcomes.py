@@ -26,35 +26,35 @@ TEMPERATURES = (2.0, 1.0, 0.5)
 def test_every_exit(tiny_artifact: Write, tiny_network: Any) -> None:
     engine, samples = open_engine(tiny_artifact(temperatures=TEMPERATURES), threads=1), tiny_network.samples(300)
     seen: list[int] = []
-    found = collect(engine, samples, MaxProb(), lambda done, total: seen.append(done))
-    logits = tiny_network.exits(normalise(samples.images(np.arange(300)), engine.preprocess_spec))
+    outcomes = collect(engine, samples, MaxProb(), lambda done, total: seen.append(done))
+    logits = tiny_network.exits(normalise(samples.examples(np.arange(300)), engine.modality.preprocess))
     for k, temperature in enumerate(TEMPERATURES):
-        np.testing.assert_allclose(found.confidences[k], softmax(logits[k], temperature).max(axis=1), atol=1e-5)
-        assert (found.right[k] == (logits[k].argmax(axis=1) == samples.labels)).all()
-    assert (found.scores == found.confidences[:2]).all()
-    assert (found.labels == samples.labels).all()
+        np.testing.assert_allclose(outcomes.confidences[k], softmax(logits[k], temperature).max(axis=1), atol=1e-5)
+        assert (outcomes.loss[k] == (logits[k].argmax(axis=1) != samples.targets)).all()
+    assert (outcomes.scores == outcomes.confidences[:2]).all()
+    assert (outcomes.strata == samples.targets).all()
     assert seen == [256, 300]  # never all logits at a time
 
 
 def test_the_scores_are_the_policys(tiny_artifact: Write, tiny_network: Any) -> None:
     engine, samples = open_engine(tiny_artifact(), threads=1), tiny_network.samples(20)
-    found = collect(engine, samples, Margin())
-    logits = tiny_network.exits(normalise(samples.images(np.arange(20)), engine.preprocess_spec))
+    outcomes = collect(engine, samples, Margin())
+    logits = tiny_network.exits(normalise(samples.examples(np.arange(20)), engine.modality.preprocess))
     second, best = np.sort(softmax(logits[:2]), axis=2)[..., -2:].transpose(2, 0, 1)
-    np.testing.assert_allclose(found.scores, best - second, atol=1e-5)
+    np.testing.assert_allclose(outcomes.scores, best - second, atol=1e-5)
 
 
 def test_samples_leave_where_the_engine_lets_them_leave(tiny_artifact: Write, tiny_network: Any) -> None:
     engine = open_engine(tiny_artifact(policy=(0.6, 0.6), temperatures=TEMPERATURES), threads=1)
     samples = tiny_network.samples(200)
-    found, inputs = collect(engine, samples, MaxProb()), engine.preprocess(samples.images(np.arange(200)))
-    assert (leave(found.scores, (0.6, 0.6)) == engine(inputs).exit_index).all()
+    outcomes, inputs = collect(engine, samples, MaxProb()), engine.preprocess(samples.examples(np.arange(200)))
+    assert (leave(outcomes.scores, (0.6, 0.6)) == engine(inputs).exit_index).all()
 
 
 def test_one_exit_has_nothing_to_decide(tiny_artifact: Write, tiny_network: Any) -> None:
-    found = collect(open_engine(tiny_artifact("single"), threads=1), tiny_network.samples(9), MaxProb())
-    assert found.scores.shape == (0, 9)
-    assert found.confidences.shape == (1, 9)
+    outcomes = collect(open_engine(tiny_artifact("single"), threads=1), tiny_network.samples(9), MaxProb())
+    assert outcomes.scores.shape == (0, 9)
+    assert outcomes.confidences.shape == (1, 9)
 
 
 def test_no_samples_are_an_error(tiny_artifact: Write) -> None:

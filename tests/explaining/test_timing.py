@@ -19,15 +19,15 @@ FOUND = Timing(np.array([[1.0, 3.0], [2.0, 4.0], [1.0, 5.0]]), decisions=np.arra
 
 
 def test_an_exit_takes_the_median_of_the_turns() -> None:
-    assert FOUND.reach.tolist() == [1, 4]
+    assert FOUND.reach_ms.tolist() == [1, 4]
     assert FOUND.decision == 0.5
-    assert FOUND.decided.tolist() == [1.5, 4.5]
+    assert FOUND.reach_ms_with_decisions.tolist() == [1.5, 4.5]
     assert FOUND.until(1) == Interval(value=4, low=3, high=5)
 
 
 def test_a_decision_is_made_at_each_exit_but_the_last() -> None:
     three = Timing(np.array([[1.0, 2.0, 3.0]]), decisions=np.array([0.1]))
-    assert three.decided == pytest.approx([1.1, 2.2, 3.2])
+    assert three.reach_ms_with_decisions == pytest.approx([1.1, 2.2, 3.2])
 
 
 def test_a_mean_and_its_ends_are_over_the_same_turns() -> None:
@@ -38,22 +38,22 @@ def test_a_mean_and_its_ends_are_over_the_same_turns() -> None:
 
 
 def test_an_exit_may_cost_what_leaving_there_saves_less_the_decisions() -> None:
-    found = Timing(np.array([[1.0, 2.0, 5.0], [1.0, 3.0, 5.0]]), decisions=np.array([0.1, 0.1]))
+    timing = Timing(np.array([[1.0, 2.0, 5.0], [1.0, 3.0, 5.0]]), decisions=np.array([0.1, 0.1]))
     # a quarter leaves at the first exit and saves 1 or 2 ms; three quarters decide there for nothing, as who leaves
     # would decide at the second one
-    margin = found.margin([0.25, 0.5, 0.25], 0)
+    margin = timing.margin([0.25, 0.5, 0.25], 0)
     assert (margin.low, margin.value, margin.high) == pytest.approx((0.25 - 0.075, 0.375 - 0.075, 0.5 - 0.075))
     # two thirds of those who get to the second leave, and save 3 or 2 ms; all decide, the last exit does not
-    margin = found.margin([0.25, 0.5, 0.25], 1)
+    margin = timing.margin([0.25, 0.5, 0.25], 1)
     assert (margin.low, margin.value, margin.high) == pytest.approx((4 / 3 - 0.1, 5 / 3 - 0.1, 2 - 0.1))
-    assert found.margin([0.0, 0.5, 0.5], 0).high == pytest.approx(-0.1)  # nobody leaves, and all decide
+    assert timing.margin([0.0, 0.5, 0.5], 0).high == pytest.approx(-0.1)  # nobody leaves, and all decide
 
 
 def test_a_real_cascade(tiny_artifact: Callable[..., Path], tiny_network: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "_SECONDS", 0.01)
     samples = tiny_network.samples(20)
-    found = measure(open_engine(tiny_artifact(policy=(0.6, 0.6)), threads=1), samples)
-    assert found.turns.shape == (6, 3)
-    assert (np.diff(found.turns, axis=1) > 0).all()
-    assert 0 <= found.decision < 1
+    measured = measure(open_engine(tiny_artifact(policy=(0.6, 0.6)), threads=1), samples)
+    assert measured.turns.shape == (6, 3)
+    assert (np.diff(measured.turns, axis=1) > 0).all()
+    assert 0 <= measured.decision < 1
     assert measure(open_engine(tiny_artifact("single"), threads=1), samples).decision == 0

@@ -31,7 +31,7 @@ def folder(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def images(checkpoint: Path) -> np.ndarray:
     val = open_checkpoint(checkpoint).dataset().val
-    return val.images(np.arange(len(val)))
+    return val.examples(np.arange(len(val)))
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_scores_golden_samples_and_signals_are_those_of_the_ensemble(
     folder: Path, checkpoint: Path, images: np.ndarray, expected: np.ndarray
 ) -> None:
     opened = open_artifact(folder / "cascade")
-    labels = open_checkpoint(checkpoint).dataset().val.labels
+    labels = open_checkpoint(checkpoint).dataset().val.targets
     right = (expected.argmax(2) == labels).mean(1)
     assert [exit_.accuracy for exit_ in opened.manifest.exits] == pytest.approx(right.tolist())
     golden = opened.golden()

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sdcompress.exporting.graph import all_exits
+from sdcompress.exporting.graph import export_all_exits
 from sdcompress.onnx_graph.partition import serialize
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch, of its older exporter
@@ -41,12 +41,12 @@ class AllForms(nn.Module):
 @pytest.mark.parametrize("opset", [16, 18])
 def test_a_blank_image_is_divided_by_the_epsilon(opset: int) -> None:
     net = AllForms().eval()
-    model = all_exits(net, list(FORMS), (1, 4, 4), opset=opset)
+    model = export_all_exits(net, list(FORMS), (1, 4, 4), opset=opset)
     images = np.stack([np.zeros((1, 4, 4)), np.ones((1, 4, 4)), np.eye(4)[None]]).astype(np.float32)
-    found = onnxruntime.InferenceSession(serialize(model)).run(None, {"input": images})
+    outputs = onnxruntime.InferenceSession(serialize(model)).run(None, {"input": images})
     with torch.no_grad():
         wanted = [logits.numpy() for logits in net(torch.from_numpy(images))]
-    for form, ours, torchs in zip(FORMS, found, wanted, strict=True):
+    for form, ours, torchs in zip(FORMS, outputs, wanted, strict=True):
         assert np.isfinite(torchs).all()
         np.testing.assert_allclose(ours, torchs, rtol=1e-5, err_msg=form)
 
@@ -59,5 +59,5 @@ class WithNothing(nn.Module):
 
 
 def test_a_zero_that_is_added_is_removed_as_ever() -> None:
-    model = all_exits(WithNothing().eval(), ["final"], (1, 4, 4))
+    model = export_all_exits(WithNothing().eval(), ["final"], (1, 4, 4))
     assert "Add" not in {node.op_type for node in model.graph.node}

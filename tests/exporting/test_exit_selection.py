@@ -16,14 +16,14 @@ from sdcompress.checkpoint import open_checkpoint
 from sdcompress.errors import UnknownNameError, UsageError
 from sdcompress.exporting.exit_selection import kept_exits
 from sdcompress.exporting.export import Target, export, export_all
-from sdcompress.exporting.graph import all_exits
-from sdcompress.exporting.layout import cut
+from sdcompress.exporting.graph import export_all_exits
+from sdcompress.exporting.layout import cut_layout
 from sdcompress.modalities._geometry import normalise
 from sdcompress.models.build import build
-from sdcompress.onnx_graph.partition import segments, serialize
+from sdcompress.onnx_graph.partition import cut_segments, serialize
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.recipe import Exits, Export, Model
-from sdcompress.verification.sessions import Chain
+from sdcompress.verification.sessions import SegmentSessions
 from sdcompress.verification.verify import verify
 
 KNOWN = ("exit1", "exit2", "exit3", "final")
@@ -53,7 +53,7 @@ def test_names_that_make_no_cascade_are_refused(wanted: list[str], error: type[E
 def resnet() -> onnx.ModelProto:
     torch.manual_seed(0)
     net = build(Model(), Exits(auto=3, head="bottleneck"), classes=5, image=(3, SIDE, SIDE)).eval()
-    return all_exits(net.logits_only(), net.exit_names, (3, SIDE, SIDE))
+    return export_all_exits(net.logits_only(), net.exit_names, (3, SIDE, SIDE))
 
 
 SUBSETS = [(*chosen, "final") for count in (1, 2, 3) for chosen in combinations(KNOWN[:-1], count)]
@@ -65,27 +65,28 @@ def test_any_choice_gives_the_logits_of_the_whole_chain(
     resnet: onnx.ModelProto, kept: tuple[str, ...], layout: str
 ) -> None:
     every = [f"{name}_logits" for name in KNOWN]
-    pieces = segments(resnet, every)
-    found = cut(resnet, layout, kept, TASK)  # type: ignore[arg-type]
-    assert len(found.models) == (len(kept) if layout == "cascade" else 1)
+    pieces = cut_segments(resnet, every)
+    cut = cut_layout(resnet, layout, kept, TASK)  # type: ignore[arg-type]
+    assert len(cut.models) == (len(kept) if layout == "cascade" else 1)
     images = np.random.default_rng(0).normal(size=(5, 3, SIDE, SIDE)).astype(np.float32)
-    chain = Chain([serialize(piece) for piece in pieces], network_input="input", logits=every, threads=1)
-    chosen = Chain(list(found.graphs.values()), network_input="input", logits=list(found.logits.values()), threads=1)
+    chain = SegmentSessions([serialize(piece) for piece in pieces], network_input="input", logits=every, threads=1)
+    graphs, logits = list(cut.graphs.values()), list(cut.logits.values())
+    chosen = SegmentSessions(graphs, network_input="input", logits=logits, threads=1)
     for batch in (1, 5):
         rows = [KNOWN.index(name) for name in kept]
         # joined, onnxruntime may fuse across the old border, and round otherwise
         np.testing.assert_allclose(chosen(images[:batch]), chain(images[:batch])[rows], atol=1e-6)
-    made = [name for model in found.models.values() for node in model.graph.node for name in node.output if name]
+    made = [name for model in cut.models.values() for node in model.graph.node for name in node.output if name]
     assert len(made) == len(set(made))
-    read = {name for model in found.models.values() for node in model.graph.node for name in node.input}
-    ends = {output.name for model in found.models.values() for output in model.graph.output}
+    read = {name for model in cut.models.values() for node in model.graph.node for name in node.input}
+    ends = {output.name for model in cut.models.values() for output in model.graph.output}
     assert {name for name in made if not name.endswith("/order")} <= read | ends  # of TopK only the values are used
 
 
 @pytest.fixture(scope="module")
 def images(checkpoint: Path) -> np.ndarray:
     val = open_checkpoint(checkpoint).dataset().val
-    return val.images(np.arange(len(val)))
+    return val.examples(np.arange(len(val)))
 
 
 @pytest.fixture(scope="module")
@@ -114,9 +115,9 @@ def test_an_artifact_speaks_of_the_kept_exits_only(
         engine = open_engine(tmp_path / layout, threads=1)
         np.testing.assert_allclose(engine.exits(engine.preprocess(images)), logits[1:], atol=2e-5)
         assert [exit_.name for exit_ in verify(tmp_path / layout).exits] == ["exit2", "final"]
-    joined, whole = open_artifact(tmp_path / "cascade").manifest.segments, every.segments
-    assert joined[0].macs < whole[0].macs + whole[1].macs  # without the head of exit1
-    assert joined[1].macs == whole[2].macs
+    joined, full = open_artifact(tmp_path / "cascade").manifest.segments, every.segments
+    assert joined[0].macs < full[0].macs + full[1].macs  # without the head of exit1
+    assert joined[1].macs == full[2].macs
     assert manifest.exits[0].signals is None
     assert open_artifact(tmp_path / "cascade").manifest.exits[0].signals is not None
 
@@ -132,13 +133,13 @@ def test_an_ensemble_is_the_mean_over_the_kept_exits(
     ticks: list[tuple[int, int]] = []
     export_all(checkpoint, targets, settings=Export(ensemble="geometric"), progress=lambda *tick: ticks.append(tick))
     assert ticks[-1][0] == ticks[-1][1]
-    said = logits - np.log(np.exp(logits).sum(2, keepdims=True))
+    log_probabilities = logits - np.log(np.exp(logits).sum(2, keepdims=True))
     means = {
-        "two": np.stack([said[1], said[1:].mean(0)]),
-        "three": np.stack([said[0], said[:2].mean(0), said.mean(0)]),
-        "single": said.mean(0)[None],  # hears all exits of the network
+        "two": np.stack([log_probabilities[1], log_probabilities[1:].mean(0)]),
+        "three": np.stack([log_probabilities[0], log_probabilities[:2].mean(0), log_probabilities.mean(0)]),
+        "single": log_probabilities.mean(0)[None],  # hears all exits of the network
     }
-    labels = open_checkpoint(checkpoint).dataset().val.labels
+    labels = open_checkpoint(checkpoint).dataset().val.targets
     for name, expected in means.items():
         engine = open_engine(tmp_path / name, threads=1)
         np.testing.assert_allclose(engine.exits(engine.preprocess(images)), expected, atol=5e-5)

@@ -55,9 +55,7 @@ def folder(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("cascade/segment-1.onnx", ["exit2"]),
     ],
 )
-def test_whoever_has_the_file_alone_reads_what_its_tensors_mean(
-    folder: Path, checkpoint: Path, file: str, exits: list[str]
-) -> None:
+def test_the_file_alone_describes_its_tensors(folder: Path, checkpoint: Path, file: str, exits: list[str]) -> None:
     source = open_checkpoint(checkpoint)
     session = onnxruntime.InferenceSession(folder / file, providers=["CPUExecutionProvider"])
     metadata = {name: json.loads(text) for name, text in session.get_modelmeta().custom_metadata_map.items()}
@@ -73,7 +71,7 @@ def truth(checkpoint: Path) -> tuple[np.ndarray, np.ndarray]:
     """Validation images and the checkpoint's logits on them, by torch alone."""
     source = open_checkpoint(checkpoint)
     val = source.dataset().val
-    images = val.images(np.arange(len(val)))
+    images = val.examples(np.arange(len(val)))
     with torch.no_grad():
         logits = source.network()(torch.from_numpy(normalise(images, source.preprocess))).logits
     return images, np.stack([exit_.numpy() for exit_ in logits])
@@ -105,12 +103,12 @@ def test_the_manifest_carries_scores_costs_and_provenance(
 ) -> None:
     source = open_checkpoint(checkpoint)
     manifest = open_artifact(folder / "cascade").manifest
-    right = (truth[1].argmax(2) == source.dataset().val.labels).mean(1)
+    right = (truth[1].argmax(2) == source.dataset().val.targets).mean(1)
     assert [exit_.accuracy for exit_ in manifest.exits] == pytest.approx(right.tolist())
     assert all(exit_.ece is not None for exit_ in manifest.exits)
-    whole = open_artifact(folder / "all").manifest.segments[0]
-    assert sum(segment.macs for segment in manifest.segments) == whole.macs
-    assert sum(segment.parameters for segment in manifest.segments) == whole.parameters
+    full = open_artifact(folder / "all").manifest.segments[0]
+    assert sum(segment.macs for segment in manifest.segments) == full.macs
+    assert sum(segment.parameters for segment in manifest.segments) == full.parameters
     pruned = open_artifact(folder / "pruned").manifest.segments[0]
     assert pruned.macs == manifest.segments[0].macs
     origin = manifest.provenance
@@ -174,8 +172,8 @@ def test_the_card_runs_as_written(folder: Path, name: str, monkeypatch: pytest.M
     names: dict[str, Any] = {}
     monkeypatch.setattr(sys, "argv", ["classify.py"])
     exec(without, names)
-    told = [names["predict"](Image.fromarray(image[..., 0])) for image in golden["images"]]
-    answers = [one[0] for one in told] if name == "cascade" else told
+    predictions = [names["predict"](Image.fromarray(image[..., 0])) for image in golden["images"]]
+    answers = [one[0] for one in predictions] if name == "cascade" else predictions
     assert answers == golden["logits"][-1].argmax(1).tolist()
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
@@ -194,7 +192,7 @@ def test_one_exit_alone_is_a_plain_onnx_file(folder: Path) -> None:
     np.testing.assert_allclose(pruned[0], whole[0], atol=1e-6)
 
 
-def test_a_cascade_says_how_sure_every_exit_but_the_last_is(folder: Path) -> None:
+def test_every_exit_of_a_cascade_but_the_last_has_signals(folder: Path) -> None:
     manifest = open_artifact(folder / "cascade").manifest
     assert [exit_.signals is None for exit_ in manifest.exits] == [False] * (len(manifest.exits) - 1) + [True]
     for name in ("single", "all"):
@@ -209,7 +207,7 @@ def test_an_unknown_exit_and_an_exit_of_the_wrong_layout_are_refused(checkpoint:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_existing_artifact_is_kept_unless_told_otherwise(checkpoint: Path, folder: Path, tmp_path: Path) -> None:
+def test_an_existing_artifact_is_kept_without_overwrite(checkpoint: Path, folder: Path, tmp_path: Path) -> None:
     before = (folder / "single" / "manifest.json").read_bytes()
     targets = [Target(tmp_path / "new", "all"), Target(folder / "single", "single")]
     with pytest.raises(OutputExistsError, match="--overwrite"):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sdcompress.errors import ParityError, UsageError
-from sdcompress.exporting.graph import all_exits
+from sdcompress.exporting.graph import export_all_exits
 from sdcompress.onnx_graph.partition import serialize
 
 NAMES = ("exit1", "exit2", "final")
@@ -37,12 +37,12 @@ def test_the_graph_computes_what_the_network_computes(
     for batch in (1, 2, 5):
         with torch.no_grad():
             expected = [logits.numpy() for logits in tiny(torch.from_numpy(images[:batch]))]
-        for found, wanted in zip(session.run(None, {"input": images[:batch]}), expected, strict=True):
-            np.testing.assert_allclose(found, wanted, atol=1e-6)
+        for actual, wanted in zip(session.run(None, {"input": images[:batch]}), expected, strict=True):
+            np.testing.assert_allclose(actual, wanted, atol=1e-6)
 
 
 def test_the_exporter_is_silent(tiny: nn.Module, capfd: pytest.CaptureFixture[str]) -> None:
-    all_exits(tiny, NAMES, (3, 8, 8))
+    export_all_exits(tiny, NAMES, (3, 8, 8))
     assert capfd.readouterr() == ("", "")
 
 
@@ -55,7 +55,7 @@ def test_no_metadata_is_left(model: onnx.ModelProto) -> None:
 
 
 def test_the_same_weights_give_the_same_bytes(tiny: nn.Module, model: onnx.ModelProto) -> None:
-    assert serialize(all_exits(tiny, NAMES, (3, 8, 8))) == serialize(model)
+    assert serialize(export_all_exits(tiny, NAMES, (3, 8, 8))) == serialize(model)
 
 
 class Branching(nn.Module):
@@ -66,7 +66,7 @@ class Branching(nn.Module):
 
 def test_what_torch_cannot_export_is_our_error_with_its_reason() -> None:
     with pytest.raises(UsageError, match="torch cannot export") as caught:
-        all_exits(Branching(), ["final"], (3, 8, 8))
+        export_all_exits(Branching(), ["final"], (3, 8, 8))
     assert "data-dependent" in caught.value.found
     assert "\n" not in caught.value.found
     assert caught.value.next_step
@@ -80,15 +80,15 @@ class Frozen(nn.Module):
 
 
 def test_a_lost_batch_axis_is_seen() -> None:
-    with pytest.raises(ParityError, match="final_logits is not as asked"):
-        all_exits(Frozen(), ["final"], (3, 8, 8))
+    with pytest.raises(ParityError, match="final_logits is not as expected"):
+        export_all_exits(Frozen(), ["final"], (3, 8, 8))
 
 
 def test_too_many_weights_for_one_file_are_refused_before_the_export() -> None:
     with torch.device("meta"):
         net = nn.Linear(2**15, 2**14)
     with pytest.raises(UsageError, match=r"2\.0 GiB of weights"):
-        all_exits(net, ["final"], (3, 8, 8))
+        export_all_exits(net, ["final"], (3, 8, 8))
 
 
 class OneExit(nn.Module):
@@ -106,7 +106,7 @@ def test_attention_that_cannot_be_exported_as_one_operator_is_written_in_parts()
     torch.manual_seed(0)
     beit = timm.create_model("beit_base_patch16_224", num_classes=5, **size).eval()
     net = OneExit(beit).eval()
-    session = onnxruntime.InferenceSession(serialize(all_exits(net, ["final"], (3, 32, 32))))
+    session = onnxruntime.InferenceSession(serialize(export_all_exits(net, ["final"], (3, 32, 32))))
     assert beit.blocks[0].attn.fused_attn  # it goes on as it was
     images = np.random.default_rng(0).normal(size=(3, 3, 32, 32)).astype(np.float32)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""From a calibrated cascade to one file that anybody runs: proved, timed, described, and dropped when it is stale."""
+"""One graph of a calibrated cascade: compared, timed, described, and dropped when it is stale."""
 
 from __future__ import annotations
 
@@ -68,19 +68,21 @@ def test_without_sdcompress_the_lines_of_the_card_run(one_graph_once: Made, tmp_
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     engine = open_engine(one_graph_once("cascade"), threads=1)
-    told = engine(engine.preprocess([image]))
-    assert done.stdout.strip() == f"{tmp_path / 'photo.png'} ({told.logits.argmax()}, {told.exit_index[0]})"
+    prediction = engine(engine.preprocess([image]))
+    assert (
+        done.stdout.strip() == f"{tmp_path / 'photo.png'} ({prediction.outputs.argmax()}, {prediction.exit_index[0]})"
+    )
 
 
 def test_its_rows_are_the_cascades_in_a_batch_of_any_size(one_graph_once: Made, tiny_network: Any) -> None:
     session = onnxruntime.InferenceSession(one_graph_once("graph") / "model.onnx")
     engine = open_engine(one_graph_once("cascade"), threads=1)
-    inputs = engine.preprocess(tiny_network.samples(300, seed=9).images(np.arange(300)))
-    told = engine(inputs)
+    inputs = engine.preprocess(tiny_network.samples(300, seed=9).examples(np.arange(300)))
+    prediction = engine(inputs)
     logits, answer, exit_index = session.run(None, {"input": inputs})
-    np.testing.assert_array_equal(exit_index, told.exit_index)
-    np.testing.assert_array_equal(answer, told.logits.argmax(1))
-    np.testing.assert_allclose(logits, told.logits, atol=1e-5)
+    np.testing.assert_array_equal(exit_index, prediction.exit_index)
+    np.testing.assert_array_equal(answer, prediction.outputs.argmax(1))
+    np.testing.assert_allclose(logits, prediction.outputs, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["graph", "if"])
@@ -97,11 +99,11 @@ def test_verify_finds_a_graph_of_other_thresholds(one_graph_once: Made, tmp_path
     onnx.save(other, path / "model.onnx")
     assert opened.manifest.one_graph is not None
     changed = opened.manifest.one_graph.model_copy(
-        update=entry(path, "model.onnx").model_dump()  # somebody who seals it anew
+        update=entry(path, "model.onnx").model_dump()  # an edited and resealed artifact
     )
     kept = {name: getattr(opened.manifest, name) for name in type(opened.manifest).model_fields if name != "digest"}
     seal(path, **{**kept, "one_graph": changed})
-    with pytest.raises(ParityError, match=r"model\.onnx.*exit1: .* leave elsewhere"):
+    with pytest.raises(ParityError, match=r"model\.onnx.*exit1: .* take another exit"):
         verify(path)
 
 
@@ -111,7 +113,7 @@ def test_a_graph_that_answers_otherwise_is_set_aside(
     monkeypatch.setattr(
         one_graph, "merge", lambda manifest, segments, _, **kind: merge.merge(manifest, segments, (0.99, 0.6), **kind)
     )
-    with pytest.raises(ParityError, match="does not answer as its segments do"):
+    with pytest.raises(ParityError, match="does not predict what its segments predict"):
         export_one_graph(one_graph_once("cascade"), tmp_path / "out", kind="graph", host=HERE)
     assert not (tmp_path / "out").exists()
     assert {file.name for file in (tmp_path / "out.failed").iterdir()} == {"model.onnx", "parity.json"}
@@ -133,7 +135,7 @@ def test_a_graph_that_gains_nothing_is_refused_and_nothing_is_written(
     [
         ({"layout": "all", "policy": (0.9, 0.8)}, "has the layout 'all' and a policy"),
         ({}, "(?s)has the layout 'cascade' and no policy.*next: sdcompress calibrate"),
-        ({"policy": (1.5, 2.0)}, "nobody leaves before the last exit"),
+        ({"policy": (1.5, 2.0)}, "no sample exits early"),
     ],
 )
 def test_what_has_no_thresholds_that_fire_is_refused(
@@ -143,7 +145,7 @@ def test_what_has_no_thresholds_that_fire_is_refused(
         export_one_graph(tiny_artifact(**given), tmp_path / "out", kind="graph", host=HERE)
 
 
-def test_the_graph_says_what_its_tensors_mean(one_graph_once: Made) -> None:
+def test_the_graph_describes_its_tensors(one_graph_once: Made) -> None:
     path = one_graph_once("graph")
     manifest = open_artifact(path).manifest
     metadata = {prop.key: json.loads(prop.value) for prop in onnx.load(path / "model.onnx").metadata_props}
@@ -158,10 +160,10 @@ def test_data_that_was_named_must_be_there(one_graph_once: Made, tmp_path: Path)
 
 
 def test_new_thresholds_drop_it(one_graph_once: Made, tiny_network: Any, tmp_path: Path) -> None:
-    made = calibrate(
+    calibrated = calibrate(
         one_graph_once("graph"), tmp_path / "again", samples=tiny_network.samples(300), settings=recipe.Calibrate()
     )
-    assert made.one_graph is None
+    assert calibrated.one_graph is None
     assert not (tmp_path / "again" / "model.onnx").exists()
     open_artifact(tmp_path / "again")
     assert "one_graph" not in json.loads((tmp_path / "again" / "manifest.json").read_text())
@@ -169,10 +171,10 @@ def test_new_thresholds_drop_it(one_graph_once: Made, tiny_network: Any, tmp_pat
 
 def test_one_kind_is_exported_from_the_other_and_replaces_it(one_graph_once: Made, tmp_path: Path) -> None:
     for _ in range(2):
-        made = export_one_graph(one_graph_once("graph"), tmp_path / "out", kind="if", host=HERE, overwrite=True)
-    assert made.one_graph is not None
-    assert made.one_graph.kind == "if"
-    assert open_artifact(tmp_path / "out").manifest == made
+        exported = export_one_graph(one_graph_once("graph"), tmp_path / "out", kind="if", host=HERE, overwrite=True)
+    assert exported.one_graph is not None
+    assert exported.one_graph.kind == "if"
+    assert open_artifact(tmp_path / "out").manifest == exported
 
 
 def test_it_needs_no_torch(one_graph_once: Made, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ DIGEST, PREPROCESS, CASCADE, CERTIFICATE, ONE_GRAPH = re.findall(r"```python\n(.
 def cascade(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cascade with a temperature and a policy under which some golden samples leave at each exit."""
     folder = tmp_path_factory.mktemp("page") / "cascade"
-    made = export(checkpoint, folder, layout="cascade", settings=Export())
+    exported = export(checkpoint, folder, layout="cascade", settings=Export())
     logits = open_artifact(folder).golden().logits / 0.5
     exponents = np.exp(logits - logits.max(2, keepdims=True))
     confidence = np.sort((exponents / exponents.sum(2, keepdims=True)).max(2), axis=1)
@@ -46,8 +46,8 @@ def cascade(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         shares=(0.5, 0.25, 0.25),
         stage_ms=(1.0, 1.0, 1.0),
     )
-    exits = tuple(exit_.model_copy(update={"temperature": 0.5}) for exit_ in made.exits)
-    seal(folder, **{**dict(made), "exits": exits, "policy": policy})
+    exits = tuple(exit_.model_copy(update={"temperature": 0.5}) for exit_ in exported.exits)
+    seal(folder, **{**dict(exported), "exits": exits, "policy": policy})
     return folder
 
 
@@ -71,9 +71,9 @@ def test_the_cascade_by_hand_gives_the_engines_answers(cascade: Path, monkeypatc
     names = execute(CASCADE, cascade, monkeypatch)
     engine = open_engine(cascade, threads=1)
     golden = open_artifact(cascade).golden()
-    prediction = engine(normalise(golden.images, engine.preprocess_spec))
+    prediction = engine(normalise(golden.images, engine.modality.preprocess))
     np.testing.assert_array_equal(names["exits"], prediction.exit_index)
-    np.testing.assert_array_equal(names["classes"], prediction.logits.argmax(1))
+    np.testing.assert_array_equal(names["classes"], prediction.outputs.argmax(1))
     assert set(names["exits"].tolist()) == {0, 1, 2}
 
 
@@ -93,8 +93,8 @@ def test_a_certificate_for_groups_is_recomputed_by_hand(
     tiny_artifact: Callable[..., Path], tiny_network: Any, monkeypatch: pytest.MonkeyPatch, per: Any
 ) -> None:
     cascade = tiny_artifact()
-    wish = recipe.Calibrate(max_drop=0.08, confidence=0.9, per=per)
-    calibrate(cascade, cascade.parent / per, samples=tiny_network.samples(4000), settings=wish)
+    settings = recipe.Calibrate(max_drop=0.08, confidence=0.9, per=per)
+    calibrate(cascade, cascade.parent / per, samples=tiny_network.samples(4000), settings=settings)
     assert execute(CERTIFICATE, cascade.parent / per, monkeypatch)["told"] > 0
 
 
@@ -109,9 +109,9 @@ def test_one_graph_by_hand_gives_the_engines_answers(
         names = execute(ONE_GRAPH, one_graph_once(kind), monkeypatch)
         execute(DIGEST, one_graph_once(kind), monkeypatch)
         engine = open_engine(one_graph_once("cascade"), threads=1)
-        told = engine(engine.preprocess(open_artifact(one_graph_once(kind)).golden().images[:1]))
-        assert names["exit_index"].tolist() == told.exit_index.tolist()
-        assert names["answer"].tolist() == told.logits.argmax(1).tolist()
+        prediction = engine(engine.preprocess(open_artifact(one_graph_once(kind)).golden().images[:1]))
+        assert names["exit_index"].tolist() == prediction.exit_index.tolist()
+        assert names["answer"].tolist() == prediction.outputs.argmax(1).tolist()
 
 
 @pytest.mark.parametrize("resize", [None, (9, 12), 10, 33])
@@ -125,13 +125,13 @@ def test_the_preprocessing_is_ours(
     spec = Preprocess(channels=channels, resize=resize, crop=(7, 8), interpolation=interpolation, mean=mean, std=std)
     for height, width in ((17, 23), (30, 11)):
         pixels = np.random.default_rng(height).integers(0, 256, (height, width, 3), np.uint8)
-        found = by_page(Image.fromarray(pixels), json.loads(spec.model_dump_json()))
-        np.testing.assert_array_equal(found, normalise(geometry(pixels, spec)[None], spec))
+        prepared = by_page(Image.fromarray(pixels), json.loads(spec.model_dump_json()))
+        np.testing.assert_array_equal(prepared, normalise(geometry(pixels, spec)[None], spec))
         deep = pixels[..., 0].astype(np.uint16) * 256 + pixels[..., 1]
         for white in (None, 4095):
             scaled = spec.model_copy(update={"white_level": white})
-            found = by_page(Image.fromarray(deep), json.loads(scaled.model_dump_json()))
-            np.testing.assert_array_equal(found, normalise(geometry(deep, scaled)[None], scaled))
+            prepared = by_page(Image.fromarray(deep), json.loads(scaled.model_dump_json()))
+            np.testing.assert_array_equal(prepared, normalise(geometry(deep, scaled)[None], scaled))
 
 
 def test_every_field_of_the_manifest_is_on_the_page() -> None:

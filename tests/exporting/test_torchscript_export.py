@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from sdcompress.artifact.read import open_artifact
 from sdcompress.errors import ParityError, UsageError
 from sdcompress.exporting.export import Target, export_all
-from sdcompress.exporting.graph import all_exits
-from sdcompress.exporting.torchscript_export import Names, _reason, traced
+from sdcompress.exporting.graph import export_all_exits
+from sdcompress.exporting.torchscript_export import TensorNames, _failure_text, torchscript_export
 from sdcompress.models.build import build
 from sdcompress.onnx_graph.macs import macs
-from sdcompress.onnx_graph.partition import segments, serialize
+from sdcompress.onnx_graph.partition import cut_segments, serialize
 from sdcompress.onnx_graph.tensorrt8 import TENSORRT_8_5
 from sdcompress.schema.recipe import Exits, Export, Model
-from sdcompress.verification.sessions import Chain
+from sdcompress.verification.sessions import SegmentSessions
 from sdcompress.verification.verify import verify
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch, of its older exporter
@@ -60,7 +60,7 @@ def test_every_file_has_the_opset_and_passes_the_gate_like_any_other(folder: Pat
     assert all(exit_.max_abs <= exit_.allowed for exit_ in verify(folder / layout).exits)
 
 
-def test_a_resnet_cascade_is_made_of_what_tensorrt_8_5_knows(folder: Path) -> None:
+def test_a_resnet_cascade_holds_only_operators_of_tensorrt_8_5(folder: Path) -> None:
     for index in range(3):
         model = onnx.load(folder / "cascade" / f"segment-{index}.onnx")
         assert operators(model) <= TENSORRT_8_5
@@ -91,23 +91,23 @@ def test_networks_of_several_families_are_cut_right(name: str, side: int, opset:
     pytest.importorskip("timm")
     torch.manual_seed(0)
     net = build(Model(name=name), Exits(auto=2, head="linear"), classes=7, image=(3, side, side)).eval()
-    model = all_exits(net.logits_only(), net.exit_names, (3, side, side), opset=opset)
+    model = export_all_exits(net.logits_only(), net.exit_names, (3, side, side), opset=opset)
     logits = [f"{exit_}_logits" for exit_ in net.exit_names]
-    pieces = segments(model, logits)
+    pieces = cut_segments(model, logits)
     assert {piece.ir_version for piece in pieces} == {8}
     assert ("LayerNormalization" in operators(model)) == (opset == 17 and "efficientnet" not in name)
     images = np.random.default_rng(0).normal(size=(5, 3, side, side)).astype(np.float32)
-    chain = Chain([serialize(piece) for piece in pieces], network_input="input", logits=logits, threads=1)
+    chain = SegmentSessions([serialize(piece) for piece in pieces], network_input="input", logits=logits, threads=1)
     for batch in (1, 5):
         with torch.no_grad():
             wanted = np.stack([exit_.numpy() for exit_ in net(torch.from_numpy(images[:batch])).logits])
         np.testing.assert_allclose(chain(images[:batch]), wanted, atol=2e-5)
-    newer = segments(all_exits(net.logits_only(), net.exit_names, (3, side, side)), logits)
+    newer = cut_segments(export_all_exits(net.logits_only(), net.exit_names, (3, side, side)), logits)
     assert [macs(piece) for piece in pieces] == [macs(piece) for piece in newer]
 
 
 def test_it_is_silent_and_the_same_each_time(tiny: nn.Module, capfd: pytest.CaptureFixture[str]) -> None:
-    first, second = (serialize(all_exits(tiny, EXITS, (3, 8, 8), opset=16)) for _ in range(2))
+    first, second = (serialize(export_all_exits(tiny, EXITS, (3, 8, 8), opset=16)) for _ in range(2))
     assert first == second
     assert capfd.readouterr() == ("", "")
 
@@ -133,15 +133,17 @@ def test_an_operator_that_the_opset_lacks_is_named_with_the_lowest_that_has_it(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(UsageError, match=r"opset 16: the operator 'aten::col2im'") as caught:
-        all_exits(Wrapped(folded).eval(), ["final"], (3, 8, 8), opset=16)
+        export_all_exits(Wrapped(folded).eval(), ["final"], (3, 8, 8), opset=16)
     assert caught.value.allowed.startswith("opset 18 or newer")
     assert "--opset 18" in caught.value.next_step
     assert capfd.readouterr() == ("", "")
-    assert "Col2Im" in operators(all_exits(Wrapped(folded).eval(), ["final"], (3, 8, 8), opset=18))
+    assert "Col2Im" in operators(export_all_exits(Wrapped(folded).eval(), ["final"], (3, 8, 8), opset=18))
 
 
 def at_sixteen(done: Callable[[Tensor], Tensor]) -> onnx.ModelProto:
-    return traced(Wrapped(done).eval(), (3, 8, 8), Names("input", ("final_logits",), "batch"), opset=16)
+    return torchscript_export(
+        Wrapped(done).eval(), (3, 8, 8), TensorNames("input", ("final_logits",), "batch"), opset=16
+    )
 
 
 def test_the_operator_is_named_that_cannot_be_exported_and_not_what_it_reads() -> None:
@@ -179,9 +181,9 @@ def test_what_the_older_exporter_asserts_is_our_error() -> None:
         ("", "RuntimeError"),
     ],
 )
-def test_what_the_older_exporter_says_is_told_in_a_line(said: str, named: str) -> None:
-    assert named in _reason(RuntimeError(said))
-    assert "onnx::" not in _reason(RuntimeError(said))
+def test_messages_of_the_older_exporter_become_one_line(said: str, named: str) -> None:
+    assert named in _failure_text(RuntimeError(said))
+    assert "onnx::" not in _failure_text(RuntimeError(said))
 
 
 class Tracked(nn.Module):
@@ -206,9 +208,9 @@ class Tracked(nn.Module):
 @pytest.mark.parametrize("opset", [16, 18])
 def test_an_instance_norm_with_running_statistics_is_exported(opset: int) -> None:
     net = Tracked().eval()
-    model = all_exits(net, ["final"], (3, 8, 8), opset=opset)
+    model = export_all_exits(net, ["final"], (3, 8, 8), opset=opset)
     images = np.random.default_rng(0).normal(size=(5, 3, 8, 8)).astype(np.float32)
-    chain = Chain([serialize(model)], network_input="input", logits=["final_logits"], threads=1)
+    chain = SegmentSessions([serialize(model)], network_input="input", logits=["final_logits"], threads=1)
     for batch in (1, 5):
         with torch.no_grad():
             wanted = net(torch.from_numpy(images[:batch]))[0].numpy()
@@ -220,7 +222,7 @@ def test_an_instance_norm_with_running_statistics_is_exported(opset: int) -> Non
 def test_a_norm_of_the_batch_is_refused_by_its_name_at_every_opset(opset: int) -> None:
     net = nn.Sequential(nn.BatchNorm2d(3), nn.BatchNorm2d(3, track_running_stats=False)).eval()
     with pytest.raises(UsageError, match=r"'done\.1' \(BatchNorm2d\) has no running statistics") as caught:
-        all_exits(Wrapped(net), ["final"], (3, 8, 8), opset=opset)
+        export_all_exits(Wrapped(net), ["final"], (3, 8, 8), opset=opset)
     assert "GroupNorm" in caught.value.next_step
 
 
@@ -231,26 +233,30 @@ def test_seventeen_is_named_where_it_is_enough() -> None:
         return rows.mean((1, 3))
 
     with pytest.raises(UsageError, match="opset 16: the operator 'aten::stft'") as caught:
-        traced(Wrapped(spectrum).eval(), (3, 8, 8), Names("input", ("final_logits",), "batch"), opset=16)
+        torchscript_export(
+            Wrapped(spectrum).eval(), (3, 8, 8), TensorNames("input", ("final_logits",), "batch"), opset=16
+        )
     assert caught.value.allowed.startswith("opset 17 or newer")
 
 
 def test_the_network_stays_in_evaluation_mode() -> None:
     inner = nn.Sequential(nn.Flatten(), nn.Linear(192, 5)).eval()
-    traced(Wrapped(inner), (3, 8, 8), Names("input", ("final_logits",), "batch"), opset=16)  # the outer is in training
+    torchscript_export(
+        Wrapped(inner), (3, 8, 8), TensorNames("input", ("final_logits",), "batch"), opset=16
+    )  # the outer is in training
     assert not any(module.training for module in inner.modules())
 
 
 def test_control_flow_on_values_is_refused_though_tracing_would_not_see_it() -> None:
     net = Wrapped(lambda images: images.mean((2, 3)) if images.sum() > 0 else -images.mean((2, 3)))
     with pytest.raises(UsageError, match="torch cannot export"):
-        all_exits(net.eval(), ["final"], (3, 8, 8), opset=16)
+        export_all_exits(net.eval(), ["final"], (3, 8, 8), opset=16)
 
 
 def test_a_batch_that_became_a_number_is_refused() -> None:
     net = Wrapped(lambda images: images.flatten(1)[:, :5] + torch.ones(2, 5)).eval()
     with pytest.raises(ParityError, match="another batch size"):
-        traced(net, (3, 8, 8), Names("input", ("final_logits",), "batch"), opset=16)
+        torchscript_export(net, (3, 8, 8), TensorNames("input", ("final_logits",), "batch"), opset=16)
 
 
 def axes_of(model: onnx.ModelProto) -> dict[str, list[Any]]:
@@ -262,16 +268,16 @@ def axes_of(model: onnx.ModelProto) -> dict[str, list[Any]]:
 
 def test_axes_are_numbers_and_multiples_of_the_batch() -> None:
     net = Wrapped(lambda images: images.reshape(-1, 4, 2).relu().reshape(-1, 24 * 8)).eval()
-    model = traced(net, (3, 8, 8), Names("input", ("final_logits",), "batch"), opset=16)
-    found = list(axes_of(model).values())
-    assert ["24*batch", 4, 2] in found  # 3 * 8 * 8 / 8 for each image
+    model = torchscript_export(net, (3, 8, 8), TensorNames("input", ("final_logits",), "batch"), opset=16)
+    axes = list(axes_of(model).values())
+    assert ["24*batch", 4, 2] in axes  # 3 * 8 * 8 / 8 for each image
     assert axes_of(model)["final_logits"] == ["batch", 192]
 
 
 def test_equal_weights_are_read_where_they_are_stored() -> None:
     net = nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU(), nn.Conv2d(3, 3, 1), nn.Flatten()).eval()
     net[2].load_state_dict(net[0].state_dict())
-    model = traced(Wrapped(net), (3, 8, 8), Names("input", ("final_logits",), "batch"), opset=16)
+    model = torchscript_export(Wrapped(net), (3, 8, 8), TensorNames("input", ("final_logits",), "batch"), opset=16)
     assert "Identity" not in operators(model)
     stored = {tensor.name for tensor in model.graph.initializer}
     assert len(stored) == 2

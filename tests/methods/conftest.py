@@ -7,12 +7,15 @@ from itertools import pairwise
 
 import pytest
 import torch
+from steps import classes
 from torch import Tensor, nn
 
 from sdcompress.methods._base import Context, Method
 from sdcompress.models.outputs import Outputs
-from sdcompress.objectives.batch import Batch, Mix
-from sdcompress.training.step import Clock, Inputs, TrainingStep
+from sdcompress.objectives.batch import Batch, Minibatch, Mix
+from sdcompress.tasks import Task
+from sdcompress.training.schedule import Clock
+from sdcompress.training.step import TrainingStep
 
 CLASSES = 5
 SAMPLES = 32
@@ -58,41 +61,45 @@ class Case:
         phases: how many it has.
     """
 
-    def __init__(self, method: Method, smoothing: float = 0.0) -> None:
-        needs = method.needs
+    def __init__(self, method: Method, smoothing: float = 0.0, task: Task | None = None) -> None:
+        needs, task = method.needs, task or classes(CLASSES)
         torch.manual_seed(0)
         self.net = Gated(exits=needs.exits, maps=needs.maps)
         maps = MAPS if needs.exits or needs.maps else MAPS[-1:]
         widths = WIDTHS if needs.exits else WIDTHS[-1:]
-        self.state = method.state(Context(SAMPLES, SAMPLES, CLASSES, widths, maps))
+        self.state = method.state(Context(SAMPLES, SAMPLES, task, widths, maps))
         self.phases, self._view = len(method.phases), needs.view
         teacher = Gated(exits=needs.exits, maps=needs.maps).eval().requires_grad_(requires_grad=False)
-        taught = needs.average > 0 or any(phase.reborn for phase in method.phases)
-        self.step = TrainingStep(self.net, method, self.state, smoothing, teacher if taught else None)
+        taught = needs.average > 0 or any(phase.restart for phase in method.phases)
+        self.step = TrainingStep(
+            self.net, method, self.state, task=task, smoothing=smoothing, teacher=teacher if taught else None
+        )
 
     def __call__(self, batch: Batch, phase: int | None = None) -> dict[str, Tensor]:
         """The terms of a batch, by default in the last phase."""
-        own = Inputs(batch.images, batch.labels, batch.index, batch.mix)
         number = self.phases - 1 if phase is None else phase
-        return self.step(own, self._second(own), Clock(batch.step, batch.epoch, batch.progress, number))
+        own = batch.samples
+        return self.step(own, self.second(own), Clock(batch.step, batch.epoch, batch.progress, number))
 
     def loss(self, batch: Batch, phase: int | None = None) -> Tensor:
         """The sum of the terms."""
         return torch.stack(list(self(batch, phase).values())).sum()
 
-    def _second(self, own: Inputs) -> Inputs | None:
-        view = self._view
+    def second(self, own: Minibatch) -> Minibatch | None:
+        """The further view of a minibatch, where the method has one."""
+        view, (images,) = self._view, own.inputs
         if view is None:
             return None
         if view.mixed:  # each with its neighbour, so that halves of a batch are mixed as the whole is
-            partner = torch.arange(len(own.labels)) ^ 1
-            weight = torch.full((len(own.labels),), 0.3)
-            mixed = 0.3 * own.images + 0.7 * own.images[partner]
-            return own._replace(images=mixed, mix=Mix(own.labels[partner], weight, partner))
+            partner = torch.arange(len(images)) ^ 1
+            weight = torch.full((len(images),), 0.3)
+            mixed = 0.3 * images + 0.7 * images[partner]
+            return own._replace(inputs=(mixed,), mix=Mix(own.targets[partner], weight, partner))
         if view.samples == "own":
-            return own._replace(images=own.images + 0.1 * own.images.roll(1, dims=3))
-        others = own._replace(images=own.images.flip(2), samples=(own.samples + SAMPLES // 2) % SAMPLES)
-        return others._replace(labels=(own.labels + 1) % CLASSES) if view.samples == "previous" else others
+            return own._replace(inputs=(images + 0.1 * images.roll(1, dims=3),))
+        others = own._replace(inputs=(images.flip(2),), index=(own.index + SAMPLES // 2) % SAMPLES)
+        targets = (own.targets + 1) % CLASSES if own.targets.dim() == 1 else 1 - own.targets
+        return others._replace(targets=targets) if view.samples == "previous" else others
 
 
 @pytest.fixture
@@ -109,6 +116,7 @@ def batch() -> Callable[..., Batch]:
         random = torch.Generator().manual_seed(start)
         images = torch.randn(size, 1, 8, 8, generator=random)
         labels = torch.randint(CLASSES, (size,), generator=random)
-        return Batch(images, labels, torch.arange(start, start + size), epoch=epoch, progress=progress)
+        samples = Minibatch((images,), labels, torch.arange(start, start + size))
+        return Batch(samples, classes(CLASSES), epoch=epoch, progress=progress)
 
     return make

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from steps import step_of
 from torch import nn
 
 from sdcompress import methods, registry
 from sdcompress.models.outputs import Outputs
-from sdcompress.objectives.batch import Batch
 from sdcompress.schema import recipe
 
 PAGE = Path(__file__).parents[2] / "docs" / "adding" / "method.md"
@@ -43,7 +43,7 @@ def test_the_pages_method_is_found_and_computes_its_equation() -> None:
     assert "next_exit" in registry.names(methods.ROOM)
     method = methods.build(recipe.Method(name="next_exit", kd_weight=0.5, temperature=1.0))
     logits = tuple(torch.tensor([p]).log().requires_grad_() for p in ((0.5, 0.5), (0.9, 0.1)))
-    step = Batch(torch.zeros(1, 1, 1, 1), torch.tensor([0]), torch.tensor([0]))
+    step = step_of([0])
     terms = method(Outputs(logits, logits, logits), step, nn.Module())
     assert terms["ce"].item() == pytest.approx(math.log(2) - math.log(0.9), rel=1e-5)
     assert terms["kd"].item() == pytest.approx(0.5 * (0.9 * math.log(1.8) + 0.1 * math.log(0.2)), rel=1e-5)

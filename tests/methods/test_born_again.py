@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from steps import step_of
 from torch import nn
 
 from sdcompress.methods.born_again import BornAgain
@@ -17,7 +18,7 @@ EVEN, SURE = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.9, 0.1]]).log()
 
 def _batch(phase: int, teacher: torch.Tensor | None = None) -> Batch:
     said = Outputs((teacher,), (), ()) if teacher is not None else None
-    return Batch(torch.zeros(1, 1, 1, 1), torch.tensor([0]), torch.tensor([0]), phase=phase, teacher=said)
+    return step_of([0], phase=phase, teacher=said)
 
 
 def test_the_first_generation_has_no_teacher() -> None:
@@ -39,5 +40,5 @@ def test_a_later_generation_by_hand_and_no_gradient_reaches_its_teacher() -> Non
 
 def test_all_generations_but_the_first_are_born_again() -> None:
     phases = BornAgain(generations=4).phases
-    assert [phase.reborn for phase in phases] == [False, True, True, True]
+    assert [phase.restart for phase in phases] == [False, True, True, True]
     assert sum(phase.share for phase in phases) == pytest.approx(1)

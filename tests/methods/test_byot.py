@@ -6,16 +6,16 @@ import math
 
 import pytest
 import torch
+from steps import classes, step_of
 from torch import Tensor, nn
 
 from sdcompress.methods._base import Context
 from sdcompress.methods.byot import Byot
 from sdcompress.models.outputs import Outputs
-from sdcompress.objectives.batch import Batch
 
 EVEN, SURE = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.9, 0.1]]).log()
-STEP = Batch(torch.zeros(1, 1, 1, 1), torch.tensor([0]), torch.tensor([0]))
-CONTEXT = Context(1, 1, 2, (3, 3), ((1, 1, 1), (1, 1, 1)))
+STEP = step_of([0])
+CONTEXT = Context(1, 1, classes(2), (3, 3), ((1, 1, 1), (1, 1, 1)))
 
 
 def _outputs(logits: tuple[Tensor, ...], features: tuple[Tensor, ...]) -> Outputs:
@@ -36,14 +36,16 @@ def test_by_hand() -> None:
 def test_no_gradient_reaches_the_teacher() -> None:
     logits = tuple(torch.randn(4, 2, requires_grad=True) for _ in range(3))
     features = tuple(torch.randn(4, 3, requires_grad=True) for _ in range(3))
-    step = Batch(torch.zeros(4, 1, 1, 1), torch.tensor([0, 1, 0, 1]), torch.arange(4))
+    step = step_of([0, 1, 0, 1])
     method = Byot(feature_weight=1.0)
-    terms = method(_outputs(logits, features), step, method.state(Context(4, 4, 2, (3, 3, 3), ((1, 1, 1),) * 3)))
+    terms = method(
+        _outputs(logits, features), step, method.state(Context(4, 4, classes(2), (3, 3, 3), ((1, 1, 1),) * 3))
+    )
     (terms["kd"] + terms["feature"]).backward()
     assert [z.grad is not None for z in logits] == [True, True, False]
     assert [f.grad is not None for f in features] == [True, True, False]
 
 
 def test_without_the_feature_loss_there_are_no_adapters() -> None:
-    assert list(Byot(feature_weight=0.0).state(Context(1, 1, 2, (3, 5), ((1, 1, 1),) * 2)).parameters()) == []
+    assert list(Byot(feature_weight=0.0).state(Context(1, 1, classes(2), (3, 5), ((1, 1, 1),) * 2)).parameters()) == []
     assert isinstance(Byot(feature_weight=0.0).state(CONTEXT), nn.Module)

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from steps import Tags
 from torch import Tensor, nn
 
 from sdcompress import methods, registry
 from sdcompress.methods._base import LabelMethod
 from sdcompress.methods._labelled import Labelled
-from sdcompress.objectives.batch import Batch, Mix
+from sdcompress.objectives.batch import Batch, Minibatch, Mix
 from sdcompress.schema import recipe
 
 if TYPE_CHECKING:
@@ -70,7 +71,8 @@ def test_the_loss_does_not_depend_on_how_a_batch_is_split(
     whole = batch(size)
 
     def loss(part: slice) -> Tensor:
-        step = replace(whole, images=whole.images[part], labels=whole.labels[part], index=whole.index[part])
+        (images,), targets, index, _ = whole.samples
+        step = replace(whole, samples=Minibatch((images[part],), targets[part], index[part]))
         return copy.deepcopy(made).loss(step, phase)
 
     halves = loss(slice(size // 2)), loss(slice(size // 2, None))
@@ -147,21 +149,14 @@ def test_two_views_without_their_terms_are_the_baseline_on_both(
 ) -> None:
     made, plain = case(_make(name, **off)), case(_make("baseline"))
     step = batch()
-    second = made._second(made_inputs(step))
-    views = [step, replace(step, images=second.images, labels=second.labels)]
+    views = [step, replace(step, samples=made.second(step.samples))]
     expected = torch.stack([plain.loss(view) for view in views]).mean()
     torch.testing.assert_close(made.loss(step), expected)
 
 
-def made_inputs(step: Batch) -> Any:
-    from sdcompress.training.step import Inputs
-
-    return Inputs(step.images, step.labels, step.index, step.mix)
-
-
 def test_deep_supervision_of_one_exit_is_the_baseline(case: Any, batch: Any) -> None:
     made = case(_make("baseline"))
-    outputs = made.net(batch().images)
+    outputs = made.net(*batch().samples.inputs)
     terms = [_make(name)(outputs, batch(), made.state) for name in ("baseline", "deep_supervision")]
     assert torch.equal(terms[0]["ce"], terms[1]["ce"])
 
@@ -169,14 +164,18 @@ def test_deep_supervision_of_one_exit_is_the_baseline(case: Any, batch: Any) -> 
 @pytest.mark.parametrize("name", [name for name in NAMES if _make(name).needs.mixing])
 def test_a_mix_that_keeps_the_whole_image_changes_nothing(name: str, case: Any, batch: Any) -> None:
     plain = batch()
-    partner = torch.arange(len(plain.labels)).flip(0)
+    targets = plain.samples.targets
+    partner = torch.arange(len(targets)).flip(0)
 
     def loss(step: Batch) -> Tensor:
         made = case(_make(name))
         return torch.stack([made.loss(step, phase) for phase in range(made.phases)]).sum()
 
     mixed, half = (
-        replace(plain, mix=Mix(plain.labels[partner], torch.full((len(partner),), share), partner))
+        replace(
+            plain,
+            samples=plain.samples._replace(mix=Mix(targets[partner], torch.full((len(partner),), share), partner)),
+        )
         for share in (1.0, 0.5)
     )
     assert torch.equal(loss(plain), loss(mixed))
@@ -193,7 +192,9 @@ def test_nothing_waits_for_the_device(name: str, phase: int, case: Any, batch: A
         step = batch()
         with torch.device("cuda"):
             made = case(method)
-            on_device = Batch(step.images.cuda(), step.labels.cuda(), step.index.cuda(), epoch=1, progress=0.5)
+            (images,), targets, index, _ = step.samples
+            moved = Minibatch((images.cuda(),), targets.cuda(), index.cuda())
+            on_device = Batch(moved, step.task, epoch=1, progress=0.5)
             terms = made(on_device, phase)
         assert {term.device.type for term in terms.values()} == {"cuda"}
 
@@ -212,6 +213,34 @@ def test_another_label_of_the_last_exit_reaches_the_last_exit_alone(name: str, c
         a is None if b is None else a is not None and torch.equal(a, b) for a, b in zip(plain, replaced, strict=True)
     ]
     assert same == [True] * 4 + [False] * 2
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if _make(name).needs.tasks is None])
+def test_a_method_for_every_task_trains_outputs_that_are_no_classes(name: str, case: Any, batch: Any) -> None:
+    """A real step in each phase, smoothed, and mixed where the method allows it: every exit comes nearer its tags."""
+    method, tags = _make(name), Tags(("a", "b", "c", "d", "e"))
+    made = case(method, 0.1, tags)
+    samples = batch(16).samples
+    targets = (torch.rand(16, 5, generator=torch.Generator().manual_seed(1)) < 0.5).to(torch.uint8)
+    partner = torch.arange(16).flip(0)
+    mix = Mix(targets[partner], torch.full((16,), 0.8), partner) if method.needs.mixing else None
+    step = Batch(samples._replace(targets=targets, mix=mix), tags)
+    optimizer = torch.optim.SGD([*made.net.parameters(), *made.state.parameters()], lr=0.05)
+    for phase in range(made.phases):
+        before = made.loss(step, phase)
+        optimizer.zero_grad()
+        before.backward()
+        optimizer.step()
+        after = made.loss(step, phase)
+        assert after.isfinite()
+        assert after < before
+
+
+def test_methods_that_need_classes_say_so() -> None:
+    tasks = {name: _make(name).needs.tasks for name in (*NAMES, *COMBINED)}
+    only = {"cs_kd", "ema_teacher", "med", "ps_kd", "sfr", "tf_kd", "eed+ps_kd", "med+tf_kd"}
+    assert {name for name, served in tasks.items() if served == ("classification",)} == only
+    assert {name for name, served in tasks.items() if served is None} == {*NAMES, *COMBINED} - only
 
 
 def test_the_room_has_the_methods_and_their_controls() -> None:

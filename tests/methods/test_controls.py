@@ -6,16 +6,16 @@ import math
 
 import pytest
 import torch
+from steps import step_of
 from torch import nn
 
 from sdcompress.methods.baseline import Baseline
 from sdcompress.methods.deep_supervision import DeepSupervision
 from sdcompress.methods.label_smooth import LabelSmoothing
 from sdcompress.models.outputs import Outputs
-from sdcompress.objectives.batch import Batch
 
 EVEN, SURE = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.9, 0.1]]).log()
-STEP = Batch(torch.zeros(1, 1, 1, 1), torch.tensor([0]), torch.tensor([0]))
+STEP = step_of([0])
 FEATURES = torch.zeros(1, 1)
 
 
@@ -34,7 +34,7 @@ def test_label_smoothing() -> None:
 
 
 def test_label_smoothing_replaces_the_recipes() -> None:
-    recipes = Batch(STEP.images, STEP.labels, STEP.index, smoothing=0.5)
+    recipes = step_of([0], smoothing=0.5)
     found, expected = (LabelSmoothing()(_outputs(SURE), step, nn.Module())["ce"] for step in (recipes, STEP))
     assert torch.equal(found, expected)
 

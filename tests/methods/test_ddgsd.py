@@ -6,12 +6,12 @@ import math
 
 import pytest
 import torch
+from steps import samples_of, step_of
 from torch import Tensor, nn
 
 from sdcompress.methods.ddgsd import Ddgsd
 from sdcompress.models.outputs import Outputs
-from sdcompress.objectives.batch import Batch
-from sdcompress.objectives.views import Second
+from sdcompress.objectives.batch import SecondView
 
 EVEN, SURE = (torch.tensor([[p, 1 - p]]).log().expand(2, 2) for p in (0.5, 0.9))
 FEATURES = torch.tensor([[1.0, 0.0], [3.0, 0.0]]), torch.tensor([[0.0, 2.0], [0.0, 2.0]])
@@ -20,7 +20,7 @@ FEATURES = torch.tensor([[1.0, 0.0], [3.0, 0.0]]), torch.tensor([[0.0, 2.0], [0.
 def _terms(one: Tensor, two: Tensor, **parameters: float) -> dict[str, Tensor]:
     outputs, other = (Outputs((z,), (f,), (f,)) for z, f in zip((one, two), FEATURES, strict=True))
     labels = torch.tensor([0, 0])
-    step = Batch(torch.zeros(2, 1, 1, 1), labels, labels, second=Second(other, labels, labels))
+    step = step_of(labels, labels, second=SecondView(other, samples_of(labels, labels)))
     return Ddgsd(**parameters)(outputs, step, nn.Module())
 
 

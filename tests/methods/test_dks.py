@@ -6,17 +6,17 @@ import math
 
 import pytest
 import torch
+from steps import step_of
 from torch import nn
 
 from sdcompress.methods.dks import Dks
 from sdcompress.models.outputs import Outputs
-from sdcompress.objectives.batch import Batch
 
 
 def test_by_hand_for_three_exits() -> None:
     shares = (0.5, 0.9, 0.5)
     logits = tuple(torch.tensor([[p, 1 - p]]).log().requires_grad_() for p in shares)
-    step = Batch(torch.zeros(1, 1, 1, 1), torch.tensor([0]), torch.tensor([0]))
+    step = step_of([0])
     terms = Dks(kd_weight=0.5)(Outputs(logits, logits, logits), step, nn.Module())
     assert terms["ce"].item() == pytest.approx(2 * math.log(2) - math.log(0.9), rel=1e-5)
     sure_to_even = 0.9 * math.log(0.9 / 0.5) + 0.1 * math.log(0.1 / 0.5)

@@ -6,21 +6,21 @@ import math
 
 import pytest
 import torch
+from steps import classes, samples_of, step_of
 
 from sdcompress.methods._base import Context
 from sdcompress.methods.dlb import Dlb
 from sdcompress.models.outputs import Outputs
-from sdcompress.objectives.batch import Batch
-from sdcompress.objectives.views import Second
+from sdcompress.objectives.batch import Batch, SecondView
 
 EVEN, SURE = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.9, 0.1]]).log()
-CONTEXT = Context(4, 1, 2, (2,), ((1, 1, 1),))
+CONTEXT = Context(4, 1, classes(2), (2,), ((1, 1, 1),))
 
 
 def _step(now: torch.Tensor, again: torch.Tensor, index: int, before: int) -> tuple[Outputs, Batch]:
     outputs, further = (Outputs((z,), (z,), (z,)) for z in (now, again))
-    second = Second(further, torch.tensor([1]), torch.tensor([before]))
-    return outputs, Batch(torch.zeros(1, 1, 1, 1), torch.tensor([0]), torch.tensor([index]), second=second)
+    second = SecondView(further, samples_of([1], torch.tensor([before])))
+    return outputs, step_of([0], torch.tensor([index]), second=second)
 
 
 def test_by_hand() -> None:
@@ -41,7 +41,7 @@ def test_it_learns_from_both_halves_labels() -> None:
     assert terms["ce"].item() == pytest.approx((-math.log(0.9) - math.log(0.1)) / 2, rel=1e-5)
 
 
-def test_no_gradient_reaches_what_was_said_before_or_the_new_half() -> None:
+def test_no_gradient_reaches_the_outputs_of_the_step_before_or_the_new_half() -> None:
     method = Dlb()
     state = method.state(CONTEXT)
     past, now, again = (z.clone().requires_grad_() for z in (SURE, SURE, EVEN))

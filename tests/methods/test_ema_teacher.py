@@ -7,15 +7,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+from steps import step_of
 from torch import nn
 
 from sdcompress.methods.ema_teacher import EmaTeacher
 from sdcompress.models.outputs import Outputs
-from sdcompress.objectives.batch import Batch
 
 STUDENT = torch.tensor([[0.5, 0.25, 0.25]]).log()
 TEACHER = torch.tensor([[0.8, 0.15, 0.05]]).log()
-STEP = Batch(torch.zeros(1, 1, 1, 1), torch.tensor([0]), torch.tensor([0]))
+STEP = step_of([0], count=3)
 
 
 def test_by_hand() -> None:

@@ -6,17 +6,17 @@ import math
 
 import pytest
 import torch
+from steps import step_of
 from torch import nn
 
 from sdcompress.methods.fastbert import FastBert
 from sdcompress.models.outputs import Outputs
-from sdcompress.objectives.batch import Batch
 
 
 def test_by_hand_and_who_learns_in_which_phase() -> None:
     logits = tuple(torch.tensor([[p, 1 - p]]).log().requires_grad_() for p in (0.5, 0.9))
     outputs = Outputs(logits, logits, logits)
-    steps = [Batch(torch.zeros(1, 1, 1, 1), torch.tensor([0]), torch.tensor([0]), phase=phase) for phase in range(2)]
+    steps = [step_of([0], phase=phase) for phase in range(2)]
     first, then = (FastBert()(outputs, step, nn.Module()) for step in steps)
     assert first.keys() == {"ce"}
     assert first["ce"].item() == pytest.approx(-math.log(0.9), rel=1e-5)
@@ -28,9 +28,9 @@ def test_by_hand_and_who_learns_in_which_phase() -> None:
 
 def test_a_finished_network_needs_no_first_phase() -> None:
     (only,) = FastBert(backbone_share=0).phases
-    assert only.frozen
+    assert only.freeze_backbone
     logits = (torch.zeros(1, 2, requires_grad=True), torch.ones(1, 2))
-    step = Batch(torch.zeros(1, 1, 1, 1), torch.tensor([0]), torch.tensor([0]))
+    step = step_of([0])
     assert FastBert(backbone_share=0)(Outputs(logits, logits, logits), step, nn.Module()).keys() == {"kd"}
 
 
@@ -39,7 +39,7 @@ def test_labels_do_not_matter_in_the_second_phase() -> None:
     found = [
         FastBert()(
             Outputs(logits, logits, logits),
-            Batch(torch.zeros(3, 1, 1, 1), labels, torch.arange(3), phase=1),
+            step_of(labels, count=4, phase=1),
             nn.Module(),
         )["kd"].item()
         for labels in (torch.tensor([0, 1, 2]), torch.tensor([3, 3, 3]))
@@ -49,5 +49,5 @@ def test_labels_do_not_matter_in_the_second_phase() -> None:
 
 def test_the_backbone_is_frozen_in_the_second_phase_alone() -> None:
     first, then = FastBert(backbone_share=0.25).phases
-    assert (first.share, first.frozen) == (0.25, False)
-    assert (then.share, then.frozen) == (0.75, True)
+    assert (first.share, first.freeze_backbone) == (0.25, False)
+    assert (then.share, then.freeze_backbone) == (0.75, True)

@@ -6,15 +6,15 @@ import math
 
 import pytest
 import torch
+from steps import classes, step_of
 from torch import Tensor, nn
 
 from sdcompress.methods._base import Context
 from sdcompress.methods.frskd import Frskd
 from sdcompress.models.outputs import Outputs
-from sdcompress.objectives.batch import Batch
 
 EVEN, SURE = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.9, 0.1]]).log()
-STEP = Batch(torch.zeros(1, 1, 1, 1), torch.tensor([0]), torch.tensor([0]))
+STEP = step_of([0])
 
 
 class Fixed(nn.Module):
@@ -43,13 +43,13 @@ def test_by_hand() -> None:
 
 
 def test_the_pyramid_learns_from_labels_alone_and_the_network_through_it() -> None:
-    context = Context(4, 4, 2, (8,), ((4, 8, 8), (8, 4, 4)))
+    context = Context(4, 4, classes(2), (8,), ((4, 8, 8), (8, 4, 4)))
     method = Frskd(width=8)
     torch.manual_seed(0)
     state = method.state(context)
     maps = tuple(torch.rand(4, *shape, requires_grad=True) for shape in context.maps)
     z = torch.randn(4, 2, requires_grad=True)
-    step = Batch(torch.zeros(4, 1, 1, 1), torch.tensor([0, 1, 0, 1]), torch.arange(4))
+    step = step_of([0, 1, 0, 1])
     terms = method(Outputs((z,), (z,), maps), step, state)
     (terms["kd"] + terms["feature"]).backward(retain_graph=True)
     assert all(parameter.grad is None for parameter in state.parameters())

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from steps import classes, step_of
 
 from sdcompress import methods
 from sdcompress.errors import RecipeError, UnknownNameError, UsageError
@@ -15,7 +16,6 @@ from sdcompress.methods._labelled import Labelled
 from sdcompress.methods.eed import Eed
 from sdcompress.methods.ps_kd import PsKd
 from sdcompress.models.outputs import Outputs
-from sdcompress.objectives.batch import Batch
 from sdcompress.schema import recipe
 
 
@@ -29,16 +29,16 @@ def test_each_part_gets_its_own_numbers() -> None:
 def test_it_is_the_method_on_the_labels_of_the_other() -> None:
     torch.manual_seed(0)
     logits = tuple(torch.randn(4, 3) for _ in range(2))
-    step = Batch(torch.zeros(4, 1, 1, 1), torch.tensor([0, 1, 2, 0]), torch.arange(4), progress=0.5)
-    context = Context(4, 4, 3, (3, 3), ((1, 1, 1),) * 2)
+    step = step_of([0, 1, 2, 0], count=3, progress=0.5)
+    context = Context(4, 4, classes(3), (3, 3), ((1, 1, 1),) * 2)
     both = methods.build(recipe.Method(name="deep_supervision+ps_kd"))
     state, alone = both.state(context), PsKd().state(context)
     outputs = Outputs(logits, logits, logits)
     for seen in (step, replace(step, progress=0.75)):
         label = PsKd().label(logits[-1], seen, alone)
-        plain = methods.build(recipe.Method(name="deep_supervision"))(outputs, replace(seen, final=label), alone)
+        plain = methods.build(recipe.Method(name="deep_supervision"))(outputs, replace(seen, last_target=label), alone)
         assert torch.equal(both(outputs, seen, state)["ce"], plain["ce"])
-    assert not torch.equal(label, torch.eye(3)[step.labels])
+    assert not torch.equal(label, torch.eye(3)[step.samples.targets])
 
 
 @pytest.mark.parametrize("name", ["ps_kd+eed", "eed+byot", "ps_kd+label_smooth", "baseline+ps_kd", "born_again+ps_kd"])
@@ -62,6 +62,7 @@ def test_a_misspelt_part_or_number_gets_the_nearest() -> None:
 OWN = '''
 from dataclasses import dataclass
 from sdcompress.methods._base import Method
+from steps import classes, step_of
 
 __all__ = ["Mine"]
 
@@ -80,8 +81,8 @@ def test_a_file_of_ones_own_is_a_method(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(OWN)
     method = methods.build(recipe.Method(name="mine", file=str(tmp_path / "mine.py"), share=0.25))
     one = torch.ones(1, 1)
-    step = Batch(torch.zeros(1, 1, 1, 1), torch.tensor([0]), torch.tensor([0]))
-    assert method(Outputs((one,), (one,), (one,)), step, method.state(Context(1, 1, 1, (1,), ((1,),))))["mine"] == 0.25
+    state = method.state(Context(1, 1, classes(1), (1,), ((1,),)))
+    assert method(Outputs((one,), (one,), (one,)), step_of([0], count=1), state)["mine"] == 0.25
     with pytest.raises(RecipeError, match="no parameter 'shrae'"):
         methods.build(recipe.Method(name="mine", file=str(tmp_path / "mine.py"), shrae=1))
 

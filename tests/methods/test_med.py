@@ -7,16 +7,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+from steps import classes, step_of
 
 from sdcompress.errors import RecipeError
 from sdcompress.methods._base import Context
 from sdcompress.methods.med import Med
 from sdcompress.models.outputs import Outputs
-from sdcompress.objectives.batch import Batch
 
 EVEN, SURE = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.9, 0.1]]).log()
-STEP = Batch(torch.zeros(1, 1, 1, 1), torch.tensor([0]), torch.tensor([0]))
-CONTEXT = Context(1, 1, 2, (2, 2), ((1, 1, 1),) * 2)
+STEP = step_of([0])
+CONTEXT = Context(1, 1, classes(2), (2, 2), ((1, 1, 1),) * 2)
 
 
 def test_by_hand_and_the_temperature_rises_while_the_teacher_is_sure() -> None:
@@ -41,7 +41,7 @@ def test_a_teacher_that_is_always_sure_is_refused() -> None:
 
 def test_no_gradient_reaches_the_teacher() -> None:
     logits = tuple(torch.randn(4, 2, requires_grad=True) for _ in range(3))
-    step = Batch(torch.zeros(4, 1, 1, 1), torch.tensor([0, 1, 0, 1]), torch.arange(4))
+    step = step_of([0, 1, 0, 1])
     method = Med(confidence=0.75)
     method(Outputs(logits, logits, logits), step, method.state(CONTEXT))["kd"].backward()
     assert [z.grad is not None for z in logits] == [True, True, False]

@@ -6,20 +6,20 @@ import math
 
 import pytest
 import torch
+from steps import samples_of, step_of
 from torch import Tensor, nn
 
 from sdcompress.methods.mixskd import MixSkd
 from sdcompress.models.outputs import Outputs
-from sdcompress.objectives.batch import Batch, Mix
-from sdcompress.objectives.views import Second
+from sdcompress.objectives.batch import Mix, SecondView
 
 LABELS, PARTNER = torch.tensor([0, 1]), torch.tensor([1, 0])
 MIX = Mix(LABELS[PARTNER], torch.tensor([0.75, 0.75]), PARTNER)
 
 
 def _terms(plain: tuple[Tensor, ...], mixed: tuple[Tensor, ...], **parameters: float) -> dict[str, Tensor]:
-    second = Second(Outputs(mixed, mixed, mixed), LABELS, torch.arange(2), MIX)
-    step = Batch(torch.zeros(2, 1, 1, 1), LABELS, torch.arange(2), second=second)
+    second = SecondView(Outputs(mixed, mixed, mixed), samples_of(LABELS, mix=MIX))
+    step = step_of(LABELS, second=second)
     return MixSkd(**parameters)(Outputs(plain, plain, plain), step, nn.Module())
 
 

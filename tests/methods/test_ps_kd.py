@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from steps import classes, step_of
 
 from sdcompress.methods._base import Context
 from sdcompress.methods.ps_kd import PsKd
@@ -19,12 +20,12 @@ def _outputs(*probabilities: float) -> Outputs:
 
 
 def _step(index: int, progress: float) -> Batch:
-    return Batch(torch.zeros(1, 1, 1, 1), torch.tensor([0]), torch.tensor([index]), progress=progress)
+    return step_of([0], torch.tensor([index]), progress=progress)
 
 
 def test_by_hand() -> None:
     method = PsKd(alpha=0.8)
-    state = method.state(Context(2, 2, 2, (2,), ((1, 1, 1),)))
+    state = method.state(Context(2, 2, classes(2), (2,), ((1, 1, 1),)))
     first = method(_outputs(0.6, 0.4), _step(1, 0.5), state)["ce"]
     assert first.item() == pytest.approx(-math.log(0.6), rel=1e-5)  # never seen: the label itself
     method(_outputs(0.2, 0.8), _step(0, 0.5), state)
@@ -42,5 +43,5 @@ def test_by_hand() -> None:
 
 
 def test_it_takes_neither_exits_nor_mixed_images() -> None:
-    assert not PsKd.asks.exits
-    assert not PsKd.asks.mixing
+    assert not PsKd.default_needs.exits
+    assert not PsKd.default_needs.mixing

@@ -7,19 +7,19 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from steps import samples_of, step_of
 from torch import nn
 
 from sdcompress.methods.r_drop import RDrop
 from sdcompress.models.outputs import Outputs
-from sdcompress.objectives.batch import Batch
-from sdcompress.objectives.views import Second
+from sdcompress.objectives.batch import SecondView
 
 
 def test_by_hand_and_gradients_flow_through_both_arguments() -> None:
     one, two = (torch.tensor([[p, 1 - p]]).log().requires_grad_() for p in (0.5, 0.9))
     outputs, other = (Outputs((z,), (z,), (z,)) for z in (one, two))
     label = torch.tensor([0])
-    step = Batch(torch.zeros(1, 1, 1, 1), label, label, second=Second(other, label, label))
+    step = step_of(label, label, second=SecondView(other, samples_of(label, label)))
     terms = RDrop(consistency_weight=0.3)(outputs, step, nn.Module())
     assert terms["ce"].item() == pytest.approx((math.log(2) - math.log(0.9)) / 2, rel=1e-5)
     there = 0.5 * math.log(0.5 / 0.9) + 0.5 * math.log(0.5 / 0.1)

@@ -6,14 +6,14 @@ import math
 
 import pytest
 import torch
+from steps import classes, step_of
 
 from sdcompress.methods._base import Context
 from sdcompress.methods.self_distillation import SelfDistillation
 from sdcompress.models.outputs import Outputs
-from sdcompress.objectives.batch import Batch
 
-STEP = Batch(torch.zeros(1, 1, 1, 1), torch.tensor([0]), torch.tensor([0]))
-CONTEXT = Context(1, 1, 2, (2, 2), ((1, 1, 1), (1, 1, 1)))
+STEP = step_of([0])
+CONTEXT = Context(1, 1, classes(2), (2, 2), ((1, 1, 1), (1, 1, 1)))
 
 
 def test_by_hand() -> None:

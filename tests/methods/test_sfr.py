@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from steps import classes, step_of
 from torch import Tensor
 
 from sdcompress.methods._base import Context
@@ -14,11 +15,11 @@ from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch
 
 EVEN, SURE = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.9, 0.1]]).log()
-CONTEXT = Context(1, 1, 2, (1, 1), ((1, 1, 2), (2, 1, 2)))
+CONTEXT = Context(1, 1, classes(2), (1, 1), ((1, 1, 2), (2, 1, 2)))
 
 
 def _step(epoch: int = 0) -> Batch:
-    return Batch(torch.zeros(1, 1, 1, 1), torch.tensor([0]), torch.tensor([0]), epoch=epoch)
+    return step_of([0], epoch=epoch)
 
 
 def _outputs(*maps: Tensor) -> Outputs:
@@ -54,7 +55,7 @@ def test_the_last_exits_label_is_the_mean_correct_prediction_of_the_epoch_before
 def test_the_shallow_maps_are_taught_by_the_deepest(shapes: tuple[tuple[int, ...], ...]) -> None:
     maps = tuple(torch.randn(shape, requires_grad=True) for shape in shapes)
     logits = tuple(torch.randn(2, 2, requires_grad=True) for _ in shapes)
-    step = Batch(torch.zeros(2, 1, 1, 1), torch.tensor([0, 1]), torch.arange(2))
+    step = step_of([0, 1])
     method = Sfr()
     terms = method(Outputs(logits, logits, maps), step, method.state(CONTEXT))
     terms["transport"].backward()

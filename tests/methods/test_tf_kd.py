@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from steps import step_of
 from torch import nn
 
 from sdcompress.methods.label_smooth import LabelSmoothing
@@ -17,8 +18,7 @@ from sdcompress.objectives.batch import Batch
 
 
 def _batch(classes: int) -> Batch:
-    labels = torch.arange(classes)
-    return Batch(torch.zeros(classes, 1, 1, 1), labels, labels)
+    return step_of(torch.arange(classes), count=classes)
 
 
 @given(

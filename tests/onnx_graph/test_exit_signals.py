@@ -16,7 +16,7 @@ from sdcompress.onnx_graph.exit_signals import add_signals
 from sdcompress.onnx_graph.partition import serialize
 from sdcompress.schema.manifest import ExitSignals
 from sdcompress.verification.gate import check_signals
-from sdcompress.verification.sessions import Chain
+from sdcompress.verification.sessions import SegmentSessions
 
 CLASSES = 7
 
@@ -33,7 +33,7 @@ def network() -> onnx.ModelProto:
 
 
 MODEL, NAMES = add_signals(network(), "exit1", "exit1_logits", TASK, batch="batch")
-CHAIN = Chain([serialize(MODEL)], network_input="input", logits=["exit1_logits"])
+CHAIN = SegmentSessions([serialize(MODEL)], network_input="input", logits=["exit1_logits"])
 
 
 @settings(max_examples=200, deadline=None)
@@ -70,10 +70,12 @@ def test_signals_of_other_logits_are_found() -> None:
     off = onnx.ModelProto()
     off.CopyFrom(MODEL)
     next(node for node in off.graph.node if node.op_type == "Neg").op_type = "Abs"  # entropy is -sum: Abs is as good
-    check_signals(Chain([serialize(off)], network_input="input", logits=["exit1_logits"]), *_example(), TASK)
+    check_signals(SegmentSessions([serialize(off)], network_input="input", logits=["exit1_logits"]), *_example(), TASK)
     next(node for node in off.graph.node if node.op_type == "Exp").op_type = "Neg"
     with pytest.raises(ParityError, match="exit1_logits"):
-        check_signals(Chain([serialize(off)], network_input="input", logits=["exit1_logits"]), *_example(), TASK)
+        check_signals(
+            SegmentSessions([serialize(off)], network_input="input", logits=["exit1_logits"]), *_example(), TASK
+        )
 
 
 def _example() -> tuple[np.ndarray, dict[str, ExitSignals]]:

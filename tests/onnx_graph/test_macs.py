@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from sdcompress.errors import UsageError
 from sdcompress.onnx_graph.macs import macs, parameters
-from sdcompress.onnx_graph.partition import segments
+from sdcompress.onnx_graph.partition import cut_segments
 
 FLOAT = TensorProto.FLOAT
 
@@ -118,7 +118,7 @@ def test_an_exported_network_and_its_segments(model: onnx.ModelProto) -> None:
         (8 * 4 * 4 * 2 * 9 + 8 * 5, 8 * 2 * 9 + 8 + 8 * 5 + 5),  # 3x3, stride 2, two groups 4 -> 8
         (8 * 4 * 4 * 6 * 4 + 6 * 5, 8 * 6 * 4 + 6 + 6 * 5 + 5),  # transposed 2x2, stride 2, 8 -> 6
     ]
-    assert [(macs(piece), parameters(piece)) for piece in segments(model, logits)] == expected
+    assert [(macs(piece), parameters(piece)) for piece in cut_segments(model, logits)] == expected
     assert macs(model) == sum(count for count, _ in expected)
     assert parameters(model) == sum(size for _, size in expected)
 

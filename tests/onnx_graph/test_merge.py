@@ -1,4 +1,4 @@
-"""One graph gives every row what a loop in numpy gives it, whoever is beside it and wherever the thresholds are."""
+"""One graph computes for every row what a loop in numpy computes, in any batch and with any thresholds."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from onnx import TensorProto, helper
 
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.errors import UsageError
+from sdcompress.onnx_graph.edit import Renaming
 from sdcompress.onnx_graph.merge import merge
 from sdcompress.onnx_graph.partition import serialize
-from sdcompress.onnx_graph.rename import Renaming
-from sdcompress.verification.sessions import Chain
+from sdcompress.verification.sessions import SegmentSessions
 
 Write = Callable[..., Path]
 Outputs = dict[str, np.ndarray]
@@ -37,7 +37,7 @@ def joined(path: Path, thresholds: Sequence[float | None], *, batch_of_one: bool
 
 
 def runner(model: onnx.ModelProto) -> Callable[[np.ndarray], Outputs]:
-    return Chain([serialize(model)], network_input="input", logits=[], threads=1).run
+    return SegmentSessions([serialize(model)], network_input="input", logits=[], threads=1).run
 
 
 def score(kind: str, logits: np.ndarray, exit_: int, temperature: Sequence[float]) -> float:
@@ -79,8 +79,8 @@ def test_any_thresholds_and_batches_against_a_loop_over_images(
         least = np.array([np.inf if threshold is None else threshold for threshold in thresholds])
         fires = np.vstack([scores[:, rows] >= least[:, None], np.ones(count, bool)])
         left = fires.argmax(axis=0)
-        found = runner(joined(path, thresholds))(x[rows])
-        _same(found, logits[left, rows], left)
+        outputs = runner(joined(path, thresholds))(x[rows])
+        _same(outputs, logits[left, rows], left)
         alone = runner(joined(path, thresholds, batch_of_one=True))
         _same(alone(x[rows[:1]]), logits[left[:1], rows[:1]], left[:1])
 
@@ -91,7 +91,7 @@ THRESHOLD = st.one_of(st.none(), st.floats(0, 1))
 
 
 def _between(scores: np.ndarray, place: float) -> float:
-    """A threshold in the wide gap nearest to a share of the scores; 0: everybody leaves, 1: nobody."""
+    """A threshold in the wide gap nearest to a share of the scores; 0: all rows exit, 1: none."""
     ordered = np.sort(scores)
     if place in {0.0, 1.0}:
         return float(ordered[0] - 0.01 if place == 0 else ordered[-1] + 0.01)
@@ -117,22 +117,22 @@ def test_what_is_not_a_number_runs_to_the_end(tiny_artifact: Write, kind: str) -
     assert run(x)["exit_index"].tolist() == [0, 2, 0]
 
 
-def test_a_score_on_the_threshold_leaves(tiny_artifact: Write) -> None:
+def test_a_score_on_the_threshold_exits(tiny_artifact: Write) -> None:
     path = tiny_artifact(policy=(1.0, 1.0), kind="fixed")
     assert runner(joined(path, (1.0, 1.0)))(np.zeros((2, 1, 4, 4), np.float32))["exit_index"].tolist() == [0, 0]
     above = float(np.nextafter(np.float32(1), np.float32(2)))
     assert runner(joined(path, (above, 1.0)))(np.zeros((2, 1, 4, 4), np.float32))["exit_index"].tolist() == [1, 1]
 
 
-def test_a_head_where_nobody_leaves_is_left_out(tiny_artifact: Write, tiny_network: Any) -> None:
+def test_a_head_without_a_threshold_is_pruned(tiny_artifact: Write, tiny_network: Any) -> None:
     path = tiny_artifact(policy=(0.5, 0.5))
     operators = [[node.op_type for node in joined(path, rule).graph.node] for rule in ([None, None], [None, 0.5])]
     assert not {"If", "TopK", "NonZero"} & set(operators[0])
     assert operators[0].count("MatMul") == 5  # of 7: both heads are gone
     assert operators[1].count("If") == 1
     x = np.ones((4, 1, 4, 4), np.float32)
-    found = runner(joined(path, [None, None]))(x)
-    _same(found, tiny_network.exits(x)[2], np.full(4, 2))
+    outputs = runner(joined(path, [None, None]))(x)
+    _same(outputs, tiny_network.exits(x)[2], np.full(4, 2))
 
 
 def test_the_batch_is_fixed_only_where_it_must_be(tiny_artifact: Write) -> None:
@@ -145,7 +145,7 @@ def test_the_batch_is_fixed_only_where_it_must_be(tiny_artifact: Write) -> None:
     assert {axis.dim_value for axis in axes[1]} == {1}
 
 
-def test_no_name_is_made_twice_and_the_same_artifact_gives_the_same_bytes(tiny_artifact: Write) -> None:
+def test_names_are_unique_and_the_same_artifact_gives_the_same_bytes(tiny_artifact: Write) -> None:
     path = tiny_artifact(policy=(0.5, 0.5), kind="learned", parameters=LEARNED)
     model = joined(path, (0.5, 0.5))
     names = list(_made(model.graph))
@@ -173,12 +173,12 @@ def test_segments_of_opset_16_give_a_graph_of_opset_16_that_computes_the_same(
     older = merge(artifact.manifest, segments, (0.5, 0.5), batch_of_one=batch_of_one)
     assert (older.ir_version, [opset.version for opset in older.opset_import]) == (8, [16])
     images = np.random.default_rng(0).normal(size=(1 if batch_of_one else 7, *artifact.manifest.input.shape[1:]))
-    found, wanted = (
+    actual, expected = (
         runner(model)(images.astype(np.float32))
         for model in (older, joined(path, (0.5, 0.5), batch_of_one=batch_of_one))
     )
     for name in ("logits", "answer", "exit_index"):
-        np.testing.assert_array_equal(found[name], wanted[name])
+        np.testing.assert_array_equal(actual[name], expected[name])
 
 
 def test_segments_of_different_opsets_are_refused(tiny_artifact: Write) -> None:

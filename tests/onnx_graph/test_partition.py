@@ -10,18 +10,19 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from sdcompress.errors import UsageError
-from sdcompress.exporting.graph import all_exits
+from sdcompress.exporting.graph import export_all_exits
 from sdcompress.models.build import build
-from sdcompress.onnx_graph.partition import ports, segments, serialize
+from sdcompress.onnx_graph.partition import cut_segments, serialize, tensor_specs
 from sdcompress.schema.recipe import Exits, Model
-from sdcompress.verification.sessions import Chain
+from sdcompress.verification.sessions import SegmentSessions
 
 LOGITS = ("exit1_logits", "exit2_logits", "final_logits")
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 
 
 def run(models: list[onnx.ModelProto], images: np.ndarray, logits: list[str]) -> np.ndarray:
-    return Chain([serialize(model) for model in models], network_input="input", logits=logits, threads=1)(images)
+    graphs = [serialize(model) for model in models]
+    return SegmentSessions(graphs, network_input="input", logits=logits, threads=1)(images)
 
 
 def stored(model: onnx.ModelProto) -> set[str]:
@@ -29,15 +30,15 @@ def stored(model: onnx.ModelProto) -> set[str]:
 
 
 def test_the_chain_equals_the_whole_graph_bit_for_bit(model: onnx.ModelProto, images: np.ndarray) -> None:
-    pieces = list(segments(model, LOGITS))
+    pieces = list(cut_segments(model, LOGITS))
     assert len(pieces) == 3
     for batch in (1, 3, 5):
-        whole = run([model], images[:batch], list(LOGITS))
-        np.testing.assert_array_equal(run(pieces, images[:batch], list(LOGITS)), whole)
+        full = run([model], images[:batch], list(LOGITS))
+        np.testing.assert_array_equal(run(pieces, images[:batch], list(LOGITS)), full)
 
 
 def test_each_segment_holds_its_own_weights_only(model: onnx.ModelProto) -> None:
-    first, second, third = segments(model, LOGITS)
+    first, second, third = cut_segments(model, LOGITS)
     assert {"first.weight", "heads.0.weight"} <= stored(first)
     assert {"second.weight", "heads.1.weight"} <= stored(second)
     assert {"third.weight", "heads.2.weight"} <= stored(third)
@@ -46,19 +47,19 @@ def test_each_segment_holds_its_own_weights_only(model: onnx.ModelProto) -> None
 
 
 def test_borders_carry_one_tensor_with_the_batch_first(model: onnx.ModelProto) -> None:
-    first, second, third = segments(model, LOGITS)
-    (border,) = ports(second.graph.input)
+    first, second, third = cut_segments(model, LOGITS)
+    (border,) = tensor_specs(second.graph.input)
     assert (border.dtype, border.shape) == ("float32", ("batch", 4, 8, 8))
-    assert [port.name for port in ports(first.graph.output)] == ["exit1_logits", border.name]
-    assert [port.shape for port in ports(third.graph.input)] == [("batch", 8, 4, 4)]
-    assert [port.name for port in ports(third.graph.output)] == ["final_logits"]
+    assert [port.name for port in tensor_specs(first.graph.output)] == ["exit1_logits", border.name]
+    assert [port.shape for port in tensor_specs(third.graph.input)] == [("batch", 8, 4, 4)]
+    assert [port.name for port in tensor_specs(third.graph.output)] == ["final_logits"]
 
 
 @pytest.mark.parametrize("index", [0, 1, 2])
 def test_one_exit_alone_equals_its_output_of_the_whole_graph(
     model: onnx.ModelProto, images: np.ndarray, index: int
 ) -> None:
-    (alone,) = segments(model, [LOGITS[index]])
+    (alone,) = cut_segments(model, [LOGITS[index]])
     np.testing.assert_array_equal(run([alone], images, [LOGITS[index]])[0], run([model], images, list(LOGITS))[index])
     others = {f"heads.{other}.weight" for other in range(3) if other != index}
     assert not stored(alone) & others
@@ -95,22 +96,22 @@ def by_hand(*, late_axes: list[int | str] | None = None) -> onnx.ModelProto:
 
 def test_the_shape_of_a_tensor_that_is_not_there_is_taken_from_one_that_is() -> None:
     model = by_hand()
-    first, second = segments(model, ["exit1_logits", "final_logits"])
+    first, second = cut_segments(model, ["exit1_logits", "final_logits"])
     assert [node.op_type for node in first.graph.node] == ["Flatten", "MatMul"]
-    assert [port.name for port in ports(second.graph.input)] == ["early"]
+    assert [port.name for port in tensor_specs(second.graph.input)] == ["early"]
     taken = [node for node in second.graph.node if node.op_type == "Shape"]
     assert [list(node.input) for node in taken] == [["early"]]
     assert stored(first) == {"weight"}
     assert stored(second) == {"weight", "four"}  # a weight that both need is in both
     x = np.array([[[[1, 2], [3, 4]]], [[[0, 0], [0, 1]]]], np.float32)
     expected = x.reshape(2, 4) @ np.arange(8, dtype=np.float32).reshape(4, 2)
-    found = run([first, second], x, ["exit1_logits", "final_logits"])
-    np.testing.assert_array_equal(found, np.stack([expected, -expected]))
+    outputs = run([first, second], x, ["exit1_logits", "final_logits"])
+    np.testing.assert_array_equal(outputs, np.stack([expected, -expected]))
 
 
 def test_a_border_whose_rows_are_not_images_is_refused_with_a_way_out() -> None:
     with pytest.raises(UsageError, match="'early' between two segments") as caught:
-        segments(by_hand(late_axes=["4*batch", 1]), ["exit1_logits", "final_logits"])
+        cut_segments(by_hand(late_axes=["4*batch", 1]), ["exit1_logits", "final_logits"])
     assert "exits.at" in caught.value.next_step
     assert "--layout single" in caught.value.next_step
 
@@ -121,12 +122,12 @@ def test_a_shape_that_no_border_carries_is_refused() -> None:
     (end,) = [attribute for attribute in model.graph.node[2].attribute if attribute.name == "end"]
     end.i = 3
     with pytest.raises(UsageError, match="the shape of 'input', which none of its inputs has"):
-        segments(model, ["exit1_logits", "final_logits"])
+        cut_segments(model, ["exit1_logits", "final_logits"])
 
 
 def test_two_exits_on_one_tensor_are_refused() -> None:
     with pytest.raises(UsageError, match="same tensor as the logits of an earlier exit"):
-        segments(by_hand(), ["final_logits", "exit1_logits", "final_logits"])
+        cut_segments(by_hand(), ["final_logits", "exit1_logits", "final_logits"])
 
 
 def test_an_exit_that_hangs_on_an_earlier_exit_takes_its_logits_over_the_border() -> None:
@@ -141,9 +142,9 @@ def test_an_exit_that_hangs_on_an_earlier_exit_takes_its_logits_over_the_border(
         nodes, "g", [helper.make_tensor_value_info("input", FLOAT, ["batch", 1, 2, 2])], outputs, [weight]
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    first, second = segments(model, ["exit1_logits", "final_logits"])
-    assert [port.name for port in ports(first.graph.output)] == ["exit1_logits"]
-    assert [port.name for port in ports(second.graph.input)] == ["exit1_logits"]
+    first, second = cut_segments(model, ["exit1_logits", "final_logits"])
+    assert [port.name for port in tensor_specs(first.graph.output)] == ["exit1_logits"]
+    assert [port.name for port in tensor_specs(second.graph.input)] == ["exit1_logits"]
 
 
 # ConvNeXt asks for shapes of early tensors late; ViT has tokens instead of maps, EfficientNet gates its channels.
@@ -155,13 +156,13 @@ def test_networks_of_several_families_are_cut_right(name: str) -> None:
     side = 32
     torch.manual_seed(0)
     net = build(Model(name=name), Exits(auto=3, head="linear"), classes=7, image=(3, side, side)).eval()
-    model = all_exits(net.logits_only(), net.exit_names, (3, side, side))
+    model = export_all_exits(net.logits_only(), net.exit_names, (3, side, side))
     logits = [f"{exit_}_logits" for exit_ in net.exit_names]
-    pieces = segments(model, logits)
+    pieces = cut_segments(model, logits)
     assert len(pieces) == 4
     images = np.random.default_rng(0).normal(size=(3, 3, side, side)).astype(np.float32)
     with torch.no_grad():
         wanted = np.stack([exit_.numpy() for exit_ in net(torch.from_numpy(images)).logits])
-    whole = onnxruntime.InferenceSession(serialize(model)).run(logits, {"input": images})
-    np.testing.assert_allclose(whole, wanted, atol=2e-5)
-    np.testing.assert_allclose(run(list(pieces), images, logits), whole, atol=2e-6)
+    full = onnxruntime.InferenceSession(serialize(model)).run(logits, {"input": images})
+    np.testing.assert_allclose(full, wanted, atol=2e-5)
+    np.testing.assert_allclose(run(list(pieces), images, logits), full, atol=2e-6)

@@ -31,7 +31,7 @@ def test_it_is_named_with_its_operator_and_file() -> None:
     assert first_not_finite(files, "x", np.float32([[2, 1]])) == ""
 
 
-def test_an_infinity_that_is_stored_is_nobodys_fault() -> None:
+def test_a_stored_infinity_is_not_reported() -> None:
     low = np.float32([-np.inf, 0])
     model = segment(
         [
@@ -51,6 +51,6 @@ def test_every_tensor_is_given_and_the_model_is_left_as_it_is() -> None:
     nodes = [helper.make_node("Relu", ["x"], ["r"]), helper.make_node("Neg", ["r"], ["y"])]
     model = segment(nodes, "x", "y")
     before = model.SerializeToString()
-    found = every_tensor(model, {"x": np.float32([[-1, 3]])})
-    assert {name: value.tolist() for name, value in found.items()} == {"r": [[0, 3]], "y": [[0, -3]]}
+    tensors = every_tensor(model, {"x": np.float32([[-1, 3]])})
+    assert {name: value.tolist() for name, value in tensors.items()} == {"r": [[0, 3]], "y": [[0, -3]]}
     assert model.SerializeToString() == before

@@ -14,13 +14,13 @@ from onnx.reference import ReferenceEvaluator
 from signals import TASK
 from torch import Tensor, nn
 
-from sdcompress.exporting.export import Target, _tell_unknown, export_all
-from sdcompress.exporting.graph import all_exits
+from sdcompress.exporting.export import Target, _warn_unsupported, export_all
+from sdcompress.exporting.graph import export_all_exits
 from sdcompress.exporting.layout import Layout
 from sdcompress.models.build import build
 from sdcompress.onnx_graph.exit_signals import add_signals
-from sdcompress.onnx_graph.partition import segments
-from sdcompress.onnx_graph.tensorrt8 import TENSORRT_8_5, in_parts, unknown_to_8_5
+from sdcompress.onnx_graph.partition import cut_segments
+from sdcompress.onnx_graph.tensorrt8 import TENSORRT_8_5, decompose_instance_norm, unsupported_by_8_5
 from sdcompress.schema.recipe import Exits, Export, Model
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch, of its older exporter
@@ -51,11 +51,11 @@ def operators(model: onnx.ModelProto) -> list[str]:
 
 @pytest.mark.parametrize("shape", [(3, 2, 5), (3, 2, 5, 4), (3, 2, 3, 4, 2)])
 @pytest.mark.parametrize("constant", [False, True])
-def test_the_parts_compute_what_onnx_says_that_the_whole_does(shape: tuple[int, ...], constant: bool) -> None:
+def test_the_decomposed_norm_computes_what_onnx_defines(shape: tuple[int, ...], constant: bool) -> None:
     model = normalisation([2.0, -0.5], [0.25, 3.0], ["batch", *shape[1:]], epsilon=0.125, constant=constant)
     x = np.random.default_rng(0).normal(1, 3, shape).astype(np.float32)
     (wanted,) = ReferenceEvaluator(model).run(None, {"x": x})
-    assert in_parts(model)
+    assert decompose_instance_norm(model)
     onnx.checker.check_model(model, full_check=True)
     np.testing.assert_allclose(ReferenceEvaluator(model).run(None, {"x": x})[0], wanted, atol=2e-6)
     torchs = nn.functional.instance_norm(
@@ -69,10 +69,10 @@ def test_the_parts_compute_what_onnx_says_that_the_whole_does(shape: tuple[int, 
 
 def test_a_scale_of_ones_and_a_bias_of_zeros_cost_nothing_and_epsilon_has_onnx_default() -> None:
     model = normalisation([1.0, 1.0], [0.0, 0.0], ["batch", 2, 4])
-    assert in_parts(model)
+    assert decompose_instance_norm(model)
     assert operators(model) == ["ReduceMean", "Sub", "Pow", "ReduceMean", "Add", "Sqrt", "Div"]
-    found = ReferenceEvaluator(model).run(None, {"x": np.full((1, 2, 4), 7, np.float32)})[0]
-    np.testing.assert_array_equal(found, np.zeros((1, 2, 4), np.float32))  # and not 0 / 0
+    outputs = ReferenceEvaluator(model).run(None, {"x": np.full((1, 2, 4), 7, np.float32)})[0]
+    np.testing.assert_array_equal(outputs, np.zeros((1, 2, 4), np.float32))  # and not 0 / 0
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     assert stored["y/epsilon"] == np.float32(1e-5)
 
@@ -84,7 +84,7 @@ def test_a_scale_that_is_computed_is_left_as_it_is() -> None:
     del model.graph.node[:]
     model.graph.node.extend(scaled)
     before = model.SerializeToString()
-    assert not in_parts(model)
+    assert not decompose_instance_norm(model)
     assert model.SerializeToString() == before
 
 
@@ -108,16 +108,16 @@ class Grouped(nn.Module):
 @pytest.mark.parametrize("opset", [16, 17])
 def test_norms_of_groups_and_instances_are_exported_without_a_plugin(opset: int) -> None:
     net = Grouped().eval()
-    model = all_exits(net, ["final"], (3, 8, 8), opset=opset)
+    model = export_all_exits(net, ["final"], (3, 8, 8), opset=opset)
     assert "InstanceNormalization" not in operators(model)
     assert "HardSwish" in operators(model)  # 8.5 knows it
     assert set(operators(model)) <= TENSORRT_8_5
     shapes = {value.name: value.type.tensor_type.shape.dim[0].dim_param for value in model.graph.value_info}
     assert {shapes[name] for node in model.graph.node for name in node.output if name.endswith("/mean")} == {"batch"}
     images = np.random.default_rng(0).normal(size=(4, 3, 8, 8)).astype(np.float32)
-    found = ReferenceEvaluator(model).run(None, {"input": images})[0]
+    outputs = ReferenceEvaluator(model).run(None, {"input": images})[0]
     with torch.no_grad():
-        np.testing.assert_allclose(found, net(torch.from_numpy(images))[0].numpy(), atol=2e-5)
+        np.testing.assert_allclose(outputs, net(torch.from_numpy(images))[0].numpy(), atol=2e-5)
 
 
 # one of each kind of operators: squeeze-excitation with hard swish, layer norm and attention, group norm, masks that
@@ -132,16 +132,16 @@ def test_norms_of_groups_and_instances_are_exported_without_a_plugin(opset: int)
         ("timm:vit_tiny_patch16_224", "attention", 32),
     ],
 )
-def test_segments_with_signals_are_made_of_what_tensorrt_8_5_knows(name: str, head: str, side: int) -> None:
+def test_segments_with_signals_hold_only_operators_of_tensorrt_8_5(name: str, head: str, side: int) -> None:
     if name.startswith("timm:"):
         pytest.importorskip("timm")
     torch.manual_seed(0)
     net = build(Model(name=name), Exits(auto=1, head=head), classes=7, image=(3, side, side)).eval()
-    model = all_exits(net.logits_only(), net.exit_names, (3, side, side), opset=16)
-    first, last = segments(model, [f"{exit_}_logits" for exit_ in net.exit_names])
+    model = export_all_exits(net.logits_only(), net.exit_names, (3, side, side), opset=16)
+    first, last = cut_segments(model, [f"{exit_}_logits" for exit_ in net.exit_names])
     first, _ = add_signals(first, net.exit_names[0], f"{net.exit_names[0]}_logits", TASK, batch="batch")
     assert set(operators(first)) | set(operators(last)) <= TENSORRT_8_5 - {"InstanceNormalization"}
-    assert unknown_to_8_5({"segment-0.onnx": first, "segment-1.onnx": last}) == ""
+    assert unsupported_by_8_5({"segment-0.onnx": first, "segment-1.onnx": last}) == ""
     (top,) = [node for node in first.graph.node if node.op_type == "TopK"]
     assert top.input[1] in {tensor.name for tensor in first.graph.initializer}  # 8.5 wants K as a weight
 
@@ -152,17 +152,19 @@ def test_operators_that_8_5_does_not_know_are_named_once_with_a_node_and_its_fil
         nodes.append(helper.make_node("Relu", ["x"], ["y"], domain="mine"))
         return helper.make_model(helper.make_graph(nodes, "g", [], []))
 
-    said = unknown_to_8_5({"a.onnx": of("Relu", "IsInf"), "b.onnx": of("IsInf", "Mish")})
-    assert said == "IsInf (node 'the-isinf' of a.onnx), mine.Relu (node '' of a.onnx), Mish (node 'the-mish' of b.onnx)"
+    listed = unsupported_by_8_5({"a.onnx": of("Relu", "IsInf"), "b.onnx": of("IsInf", "Mish")})
+    assert (
+        listed == "IsInf (node 'the-isinf' of a.onnx), mine.Relu (node '' of a.onnx), Mish (node 'the-mish' of b.onnx)"
+    )
 
 
-def test_of_several_artifacts_each_is_told_although_their_files_are_called_alike() -> None:
+def test_each_artifact_is_named_although_their_files_have_equal_names() -> None:
     def layout(operator: str) -> Layout:
         node = helper.make_node(operator, ["x"], ["y"], name=f"the-{operator.lower()}")
         return Layout("single", ("final",), {"model.onnx": helper.make_model(helper.make_graph([node], "g", [], []))})
 
     with pytest.warns(UserWarning, match="Mish .node 'the-mish' of first/model.onnx"):
-        _tell_unknown({"first": layout("Mish"), "second": layout("Relu")})
+        _warn_unsupported({"first": layout("Mish"), "second": layout("Relu")})
 
 
 def test_the_table_is_of_onnx_operators_that_opset_17_has() -> None:
@@ -179,9 +181,9 @@ def test_an_export_warns_of_them_at_the_opsets_that_are_for_tensorrt_8(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         export_all(checkpoint, [Target(tmp_path / "out", "cascade")], settings=Export(opset=opset))
-    said = [str(warning.message) for warning in caught if "TensorRT 8.5" in str(warning.message)]
-    assert len(said) == warned
+    messages = [str(warning.message) for warning in caught if "TensorRT 8.5" in str(warning.message)]
+    assert len(messages) == warned
     if warned:
         for words in ("Relu (node '", "of out/segment-0.onnx)", "--opset 16", "another backbone", "TensorRT 10 or 11"):
-            assert words in said[0]
+            assert words in messages[0]
     assert (tmp_path / "out" / "manifest.json").exists()

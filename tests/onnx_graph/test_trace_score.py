@@ -1,4 +1,4 @@
-"""A traced score is numpy's own: for every policy, on any signals, and for policies that nobody of us wrote."""
+"""A traced score is numpy's own: for every policy, on any signals, and for policies of other packages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sdcompress.onnx_graph.trace_score import trace_score
 from sdcompress.policies import ROOM, policy_class
 from sdcompress.policies._base import ExitPolicy, Signals
 from sdcompress.schema.manifest import ExitSignals
-from sdcompress.verification.sessions import Chain
+from sdcompress.verification.sessions import SegmentSessions
 
 EXITS = 9  # patience wants eight
 NAMES = [ExitSignals(values=f"values-{k}", decision=f"answer-{k}") for k in range(EXITS)]
@@ -44,7 +44,7 @@ def graph(policy: ExitPolicy, exit_: int) -> Callable[[Sequence[Signals]], np.nd
         ir_version=10,
     )
     onnx.checker.check_model(model, full_check=True)
-    (session,) = Chain([serialize(model)], network_input="", logits=[])._sessions
+    (session,) = SegmentSessions([serialize(model)], network_input="", logits=[])._sessions
 
     def run(signals: Sequence[Signals]) -> np.ndarray:
         feed = {names.values: s.stacked() for names, s in zip(NAMES, signals, strict=False)}
@@ -111,7 +111,7 @@ class Promoting(ExitPolicy):
 
 
 @pytest.mark.parametrize("policy", [Foreign(), Promoting()])
-def test_a_policy_of_somebody_else(policy: ExitPolicy) -> None:
+def test_a_policy_of_another_package(policy: ExitPolicy) -> None:
     rng = np.random.default_rng(0)
     signals = [of_columns(*rng.random((3, 50), np.float32), rng.integers(0, 3, 50)) for _ in range(2)]
     np.testing.assert_allclose(graph(policy, 1)(signals), np.float32(policy.score(1, signals)), rtol=1e-6)
@@ -130,7 +130,7 @@ def test_a_policy_of_somebody_else(policy: ExitPolicy) -> None:
         (lambda now: np.exp(now["max_prob"] > 0), "exp of float16"),
     ],
 )
-def test_what_cannot_be_traced_is_said(score: Callable[[Signals], Any], why: str) -> None:
+def test_a_score_that_cannot_be_traced_is_refused_with_the_reason(score: Callable[[Signals], Any], why: str) -> None:
     class Strange(ExitPolicy):
         def score(self, exit_: int, signals: Sequence[Signals]) -> Any:
             return score(signals[-1])

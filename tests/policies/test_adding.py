@@ -49,7 +49,7 @@ def test_a_policy_of_somebody_elses(tiny_artifact: Callable[..., Path], tiny_net
     assert manifest.policy is not None
     assert (manifest.policy.kind, manifest.policy.guarantee) == ("agreement", "certified")
     engine = open_engine(tmp_path / "out", threads=1)
-    images = tiny_network.samples(400, seed=5).images(np.arange(400))
+    images = tiny_network.samples(400, seed=5).examples(np.arange(400))
     inputs = engine.preprocess(images)
     one, two, _ = engine.signals(inputs)
     mean = np.sqrt(two["max_prob"] * one["max_prob"]) * np.where(one.decision == two.decision, 1, 0.5)

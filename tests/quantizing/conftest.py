@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from sdcompress.quantizing.precisions._base import Feed, FloatSegment
-from sdcompress.quantizing.segments import tail
+from sdcompress.quantizing.segments import output_layers
 
 FLOAT = TensorProto.FLOAT
 Shape = list[int | str]
@@ -99,6 +99,6 @@ def segment_of() -> Callable[..., FloatSegment]:
         def feeds() -> Iterator[Feed]:
             return iter([{"x": batch} for batch in batches])
 
-        return FloatSegment(model, tail(model, logits), feeds)
+        return FloatSegment(model, output_layers(model, logits), feeds)
 
     return make

@@ -21,18 +21,18 @@ def test_no_batch_holds_one_class_because_a_folder_does() -> None:
         chosen = calibration_images(training, count)
         assert len(chosen) == count
         for at in range(0, count - BATCH + 1, BATCH):
-            assert (np.bincount(chosen.labels[at : at + BATCH], minlength=4) >= BATCH // 4 - 2).all()
+            assert (np.bincount(chosen.targets[at : at + BATCH], minlength=4) >= BATCH // 4 - 2).all()
 
 
 def test_a_rare_class_has_its_share() -> None:
     labels = np.zeros(1000, np.int64)
     labels[:50] = 1
-    assert calibration_images(samples(labels), 500).labels.sum() == 25
+    assert calibration_images(samples(labels), 500).targets.sum() == 25
 
 
 def test_every_image_once_and_the_same_ones_each_time() -> None:
     training = samples(np.arange(200) % 3)
-    first, second = (calibration_images(training, 200).images(np.arange(200)).ravel() for _ in range(2))
+    first, second = (calibration_images(training, 200).examples(np.arange(200)).ravel() for _ in range(2))
     assert sorted(first.tolist()) == list(range(200))
     np.testing.assert_array_equal(first, second)
     assert first.tolist() != sorted(first.tolist())

@@ -72,21 +72,21 @@ def test_a_clip_keeps_both_bounds(
         expected = np.maximum(expected, np.float32(low))
     if high is not None:
         expected = np.minimum(expected, np.float32(high))
-    (found,) = run(precision(segment_of(clipped(graph, low, high), [X])), X, level)
-    assert np.abs(found - expected).max() <= ROUNDED
+    (output,) = run(precision(segment_of(clipped(graph, low, high), [X])), X, level)
+    assert np.abs(output - expected).max() <= ROUNDED
 
 
-def test_a_clip_that_codes_can_stand_for_costs_nothing(graph: Made, segment_of: Segment) -> None:
-    made = uint8(segment_of(clipped(graph, 0.0, 6.0), [X]))
-    assert {node.op_type for node in made.graph.node} == {"QuantizeLinear", "DequantizeLinear", "Conv"}
+def test_a_clip_that_codes_represent_needs_no_node(graph: Made, segment_of: Segment) -> None:
+    quantised = uint8(segment_of(clipped(graph, 0.0, 6.0), [X]))
+    assert {node.op_type for node in quantised.graph.node} == {"QuantizeLinear", "DequantizeLinear", "Conv"}
 
 
 def test_the_codes_before_a_clip_are_those_of_its_range(graph: Made, segment_of: Segment) -> None:
     """0 to 3 in 255 steps, not -5 to 5: the range which is not needed would cost two thirds of the codes."""
-    made = uint8(segment_of(clipped(graph, 0.5, 3.0), [X]))
-    stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in made.graph.initializer}
-    first = next(node for node in made.graph.node if node.op_type == "Conv")
-    rounding = next(node for node in made.graph.node if node.input[0] == first.output[0])
+    quantised = uint8(segment_of(clipped(graph, 0.5, 3.0), [X]))
+    stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in quantised.graph.initializer}
+    first = next(node for node in quantised.graph.node if node.op_type == "Conv")
+    rounding = next(node for node in quantised.graph.node if node.input[0] == first.output[0])
     assert stored[rounding.input[1]] == pytest.approx(3 / 255)
     assert stored[rounding.input[2]] == 0
 
@@ -100,13 +100,13 @@ def test_a_clip_with_computed_bounds_stays(graph: Made, segment_of: Segment) -> 
         helper.make_node("Conv", ["k", "w"], ["y"], name="after"),
     ]
     model = graph(nodes, {"x": IMAGE}, {"y": IMAGE}, {**IDENTITY, "part": np.array(0.5, np.float32)})
-    (found,) = run(uint8(segment_of(model, [X])), X)
-    assert np.abs(found - np.maximum(X, 2.5)).max() <= ROUNDED
+    (output,) = run(uint8(segment_of(model, [X])), X)
+    assert np.abs(output - np.maximum(X, 2.5)).max() <= ROUNDED
 
 
 @pytest.mark.parametrize("precision", [int8, uint8])
 @pytest.mark.parametrize("reader", ["Add", "Mul"])
-def test_who_else_reads_the_tensor_gets_it_whole(
+def test_another_reader_of_the_tensor_gets_it_unclipped(
     reader: str, precision: Precision, graph: Made, segment_of: Segment
 ) -> None:
     """In integers (Add) and in float32 (Mul)."""
@@ -117,15 +117,15 @@ def test_who_else_reads_the_tensor_gets_it_whole(
         helper.make_node("Conv", ["both", "w"], ["y"], name="after"),
     ]
     bounds = {"low": np.array(0.5, np.float32), "high": np.array(3.0, np.float32)}
-    (found,) = run(precision(segment_of(graph(nodes, {"x": IMAGE}, {"y": IMAGE}, {**IDENTITY, **bounds}), [X])), X)
+    (output,) = run(precision(segment_of(graph(nodes, {"x": IMAGE}, {"y": IMAGE}, {**IDENTITY, **bounds}), [X])), X)
     one = np.clip(X, 0.5, 3.0)
     expected = X + one if reader == "Add" else X * one
-    assert np.abs(found - expected).max() <= 15 / 127 * 1.5
+    assert np.abs(output - expected).max() <= 15 / 127 * 1.5
 
 
 @pytest.mark.parametrize("precision", [int8, uint8])
 @pytest.mark.parametrize("operator", ["Relu", "Clip"])
-def test_a_tensor_that_leaves_the_segment_is_not_clipped_by_its_one_reader(
+def test_an_output_of_the_segment_is_not_clipped_by_its_one_reader(
     operator: str, precision: Precision, graph: Made, segment_of: Segment
 ) -> None:
     """A cut before an activation, as in networks that normalise first: the next segment wants what is below 0."""
@@ -133,9 +133,9 @@ def test_a_tensor_that_leaves_the_segment_is_not_clipped_by_its_one_reader(
     if operator == "Relu":
         del model.graph.node[1].input[1:]
         model.graph.node[1].op_type = "Relu"
-    border, found = run(precision(segment_of(model, [X])), X)
+    border, output = run(precision(segment_of(model, [X])), X)
     assert np.abs(border - X).max() <= ROUNDED
-    assert np.abs(found - np.clip(X, 0, None if operator == "Relu" else 1)).max() <= ROUNDED
+    assert np.abs(output - np.clip(X, 0, None if operator == "Relu" else 1)).max() <= ROUNDED
 
 
 def test_hard_sigmoid_and_hard_swish_stay_float32(graph: Made, segment_of: Segment) -> None:
@@ -148,8 +148,8 @@ def test_hard_sigmoid_and_hard_swish_stay_float32(graph: Made, segment_of: Segme
             helper.make_node(operator, ["c"], ["k"], name="squash"),
             helper.make_node("Conv", ["k", "w"], ["y"], name="after"),
         ]
-        made = uint8(segment_of(graph(nodes, {"x": IMAGE}, {"y": IMAGE}, IDENTITY), [X]))
-        assert np.abs(run(made, X)[0] - expected).max() <= ROUNDED
+        quantised = uint8(segment_of(graph(nodes, {"x": IMAGE}, {"y": IMAGE}, IDENTITY), [X]))
+        assert np.abs(run(quantised, X)[0] - expected).max() <= ROUNDED
 
 
 def test_a_clip_of_the_logits_is_left_alone(graph: Made, segment_of: Segment) -> None:
@@ -160,6 +160,6 @@ def test_a_clip_of_the_logits_is_left_alone(graph: Made, segment_of: Segment) ->
     weights = {"w": np.eye(4, dtype=np.float32), "low": np.array(0.5, np.float32), "high": np.array(3.0, np.float32)}
     model = graph(nodes, {"x": ["batch", 4]}, {"y": ["batch", 4]}, weights)
     x = np.linspace(-5, 5, 64, dtype=np.float32).reshape(16, 4)
-    made = uint8(segment_of(model, [x], ("y",)))
-    assert [node.op_type for node in made.graph.node][-2:] == ["Gemm", "Clip"]
-    np.testing.assert_allclose(run(made, x)[0], np.clip(x, 0.5, 3), atol=ROUNDED)
+    quantised = uint8(segment_of(model, [x], ("y",)))
+    assert [node.op_type for node in quantised.graph.node][-2:] == ["Gemm", "Clip"]
+    np.testing.assert_allclose(run(quantised, x)[0], np.clip(x, 0.5, 3), atol=ROUNDED)

@@ -19,7 +19,7 @@ from sdcompress.errors import UsageError
 from sdcompress.quantizing import quantize as module
 from sdcompress.quantizing.precisions._base import FloatSegment, Precision
 from sdcompress.quantizing.segments import count_products
-from sdcompress.verification.sessions import FAILURES
+from sdcompress.runtime.backends.onnxruntime import ORT_ERRORS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "adding" / "precision.md").read_text(encoding="utf-8")
 
@@ -56,42 +56,42 @@ def run(model: onnx.ModelProto, x: np.ndarray) -> list[np.ndarray]:
     try:
         session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
         return session.run(None, {"x": x})
-    except FAILURES:  # no kernels for bfloat16
+    except ORT_ERRORS:  # no kernels for bfloat16
         return ReferenceEvaluator(model).run(None, {"x": x})
 
 
 def test_borders_keep_their_names_shapes_and_type(precision: Precision, segment: FloatSegment) -> None:
     before = segment.model.SerializeToString(deterministic=True)
-    made = precision(segment)
+    quantised = precision(segment)
     assert segment.model.SerializeToString(deterministic=True) == before
     for kind in ("input", "output"):
-        found, wanted = ([(v.name, v.type) for v in getattr(m.graph, kind)] for m in (made, segment.model))
-        assert found == wanted
-        assert {v.type.tensor_type.elem_type for v in getattr(made.graph, kind)} == {TensorProto.FLOAT}
+        actual, expected = ([(v.name, v.type) for v in getattr(m.graph, kind)] for m in (quantised, segment.model))
+        assert actual == expected
+        assert {v.type.tensor_type.elem_type for v in getattr(quantised.graph, kind)} == {TensorProto.FLOAT}
 
 
 def test_logits_come_from_what_computes_in_float32(precision: Precision, segment: FloatSegment) -> None:
-    made = precision(segment)
-    makers = {name: node for node in made.graph.node for name in node.output}
+    quantised = precision(segment)
+    makers = {name: node for node in quantised.graph.node for name in node.output}
     assert makers["exit1_logits"].op_type == "Gemm"
 
 
 def test_something_is_narrow_and_the_answers_are_close(
     name: str, precision: Precision, segment: FloatSegment, batches: list[np.ndarray]
 ) -> None:
-    made = precision(segment)
-    assert count_products(made, name)[0] >= 2
-    for exact, close in zip(run(segment.model, batches[0]), run(made, batches[0]), strict=True):
+    quantised = precision(segment)
+    assert count_products(quantised, name)[0] >= 2
+    for exact, close in zip(run(segment.model, batches[0]), run(quantised, batches[0]), strict=True):
         assert close.dtype == np.float32
         assert 0 < np.abs(exact - close).max() < 0.1 * np.abs(exact).max()
 
 
 def test_rows_do_not_look_at_each_other(precision: Precision, segment: FloatSegment, batches: list[np.ndarray]) -> None:
     """But for a few numbers that the order of a float32 sum rounds to the next code: a range of the batch moves all."""
-    made = precision(segment)
-    together = run(made, batches[1])
+    quantised = precision(segment)
+    together = run(quantised, batches[1])
     for row in (0, 7, 15):
-        for alone, all_ in zip(run(made, batches[1][row : row + 1]), together, strict=True):
+        for alone, all_ in zip(run(quantised, batches[1][row : row + 1]), together, strict=True):
             assert (~np.isclose(alone[0], all_[row], atol=1e-5)).mean() < 0.05
 
 

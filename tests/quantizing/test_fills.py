@@ -10,7 +10,7 @@ import pytest
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from sdcompress.quantizing.fills import within_float16
+from sdcompress.quantizing.fills import clip_fills
 from sdcompress.quantizing.precisions.fp16 import fp16
 
 Made = Callable[..., onnx.ModelProto]
@@ -45,8 +45,8 @@ def test_a_row_that_is_masked_as_a_whole_stays_a_number(
     (wanted,) = ReferenceEvaluator(model).run(None, {"x": x})
     np.testing.assert_allclose(wanted, [[0, 0.5, 0.5], [1 / 3, 1 / 3, 1 / 3]], atol=1e-6)
     with np.errstate(all="raise", under="ignore"):
-        (found,) = ReferenceEvaluator(fp16(segment_of(model, [], ("y",)))).run(None, {"x": x})
-    np.testing.assert_allclose(found, wanted, atol=1e-3)
+        (output,) = ReferenceEvaluator(fp16(segment_of(model, [], ("y",)))).run(None, {"x": x})
+    np.testing.assert_allclose(output, wanted, atol=1e-3)
 
 
 def test_infinities_and_weights_are_left_as_they_are(graph: Made) -> None:
@@ -56,7 +56,7 @@ def test_infinities_and_weights_are_left_as_they_are(graph: Made) -> None:
         helper.make_node("Max", ["s", "low"], ["y"]),
     ]
     model = graph(nodes, {"x": ["batch", 3]}, {"y": ["batch", 3]}, weights)
-    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in within_float16(model).graph.initializer}
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in clip_fills(model).graph.initializer}
     np.testing.assert_array_equal(stored["w"], weights["w"])
     np.testing.assert_array_equal(stored["low/within-65504"], [-np.inf, 0, -65504])
     assert set(stored) == {"w", "low/within-65504"}

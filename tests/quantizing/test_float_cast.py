@@ -37,13 +37,13 @@ def test_all_but_the_logits_is_narrow_and_all_borders_are_float(
 ) -> None:
     model = precision(segment_of(residual, [], ("exit1_logits",)))
     onnx.checker.check_model(model, full_check=True)
-    found = types(model)
-    assert {found[v.name] for v in (*model.graph.input, *model.graph.output)} == {TensorProto.FLOAT}
+    dtypes = types(model)
+    assert {dtypes[v.name] for v in (*model.graph.input, *model.graph.output)} == {TensorProto.FLOAT}
     assert [v.name for v in model.graph.output] == ["border", "exit1_logits"]
     for node in model.graph.node:
         wanted = TensorProto.FLOAT if node.name == "last" else narrow
         if node.op_type != "Cast":
-            assert {found[name] for name in (*node.input, *node.output)} == {wanted}, node.name
+            assert {dtypes[name] for name in (*node.input, *node.output)} == {wanted}, node.name
     makers = {name: node for node in model.graph.node for name in node.output}
     assert makers["exit1_logits"].op_type == "Gemm"  # not a cast of something narrow
     assert sum(node.op_type == "Cast" for node in model.graph.node) == 3  # in, to the border, to the last layer
@@ -55,11 +55,11 @@ def test_numbers_are_rounded_to_half_precision(graph: Made, segment_of: Segment)
     nodes = [helper.make_node("MatMul", ["x", "w"], ["y"]), helper.make_node("MatMul", ["y", "v"], ["z"])]
     model = fp16(segment_of(graph(nodes, {"x": ["batch", 1]}, {"z": ["batch", 1]}, weights), [], ("z",)))
     x = np.array([[1 + 2.0**-11], [1.0]], np.float32)
-    found = ReferenceEvaluator(model).run(None, {"x": x})[0]
-    np.testing.assert_array_equal(found, np.full((2, 1), np.float16(1 / 3), np.float32))
+    outputs = ReferenceEvaluator(model).run(None, {"x": x})[0]
+    np.testing.assert_array_equal(outputs, np.full((2, 1), np.float16(1 / 3), np.float32))
     # on a CPU ONNX Runtime computes in float32 and leaves out what rounding it may
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    np.testing.assert_allclose(session.run(None, {"x": x})[0], found, rtol=2.0**-10)
+    np.testing.assert_allclose(session.run(None, {"x": x})[0], outputs, rtol=2.0**-10)
 
 
 def test_numbers_are_rounded_to_brain_floats(graph: Made, segment_of: Segment) -> None:
@@ -67,8 +67,8 @@ def test_numbers_are_rounded_to_brain_floats(graph: Made, segment_of: Segment) -
     weights = {"w": np.array([[1 / 3]], np.float32), "v": np.array([[1.0]], np.float32)}
     nodes = [helper.make_node("MatMul", ["x", "w"], ["y"]), helper.make_node("MatMul", ["y", "v"], ["z"])]
     model = bf16(segment_of(graph(nodes, {"x": ["batch", 1]}, {"z": ["batch", 1]}, weights), [], ("z",)))
-    found = ReferenceEvaluator(model).run(None, {"x": np.array([[1 + 2.0**-8], [1.0]], np.float32)})[0]
-    np.testing.assert_array_equal(found, np.full((2, 1), 0.333984375, np.float32))
+    outputs = ReferenceEvaluator(model).run(None, {"x": np.array([[1 + 2.0**-8], [1.0]], np.float32)})[0]
+    np.testing.assert_array_equal(outputs, np.full((2, 1), 0.333984375, np.float32))
     assert {opset.version for opset in model.opset_import} == {22}
 
 
@@ -88,23 +88,23 @@ def test_a_layer_norm_of_opset_16_takes_its_means_and_squares_in_float32(graph: 
         helper.make_node("ReduceMean", ["squares"], ["y"], axes=[1], name="variance"),
     ]
     model = graph(nodes, {"x": ["batch", 4]}, {"y": ["batch", 1]}, {"two": np.array(2, np.float32)}, opset=16)
-    made = fp16(segment_of(model, []))
-    found = types(made)
-    for node in made.graph.node:
+    quantised = fp16(segment_of(model, []))
+    dtypes = types(quantised)
+    for node in quantised.graph.node:
         if node.op_type != "Cast":
             wanted = TensorProto.FLOAT16 if node.name == "centre" else TensorProto.FLOAT
-            assert {found[name] for name in (*node.input, *node.output)} == {wanted}, node.name
+            assert {dtypes[name] for name in (*node.input, *node.output)} == {wanted}, node.name
 
 
 def test_attention_as_one_node_takes_its_softmax_in_float32(graph: Made, segment_of: Segment) -> None:
     heads: list[int | str] = ["batch", 2, 5, 4]
     nodes = [helper.make_node("Attention", ["x", "x", "x"], ["y"], name="attention")]
-    made = fp16(segment_of(graph(nodes, {"x": heads}, {"y": heads}, {}, opset=23), []))
-    (attention,) = [node for node in made.graph.node if node.op_type == "Attention"]
+    quantised = fp16(segment_of(graph(nodes, {"x": heads}, {"y": heads}, {}, opset=23), []))
+    (attention,) = [node for node in quantised.graph.node if node.op_type == "Attention"]
     assert {each.name: each.i for each in attention.attribute} == {"softmax_precision": TensorProto.FLOAT}
-    onnx.checker.check_model(made, full_check=True)
+    onnx.checker.check_model(quantised, full_check=True)
     x = np.random.default_rng(0).normal(size=(3, 2, 5, 4)).astype(np.float32)
-    session = onnxruntime.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(quantised.SerializeToString(), providers=["CPUExecutionProvider"])
     exact = ReferenceEvaluator(graph(nodes, {"x": heads}, {"y": heads}, {}, opset=23)).run(None, {"x": x})[0]
     np.testing.assert_allclose(session.run(None, {"x": x})[0], exact, atol=0.005)
 
@@ -112,10 +112,10 @@ def test_attention_as_one_node_takes_its_softmax_in_float32(graph: Made, segment
 def test_brain_floats_need_a_newer_format_than_an_export_has(graph: Made, segment_of: Segment) -> None:
     node = helper.make_node("MatMul", ["x", "w"], ["y"])
     model = graph([node], {"x": ["batch", 1]}, {"y": ["batch", 1]}, {"w": np.ones((1, 1), np.float32)}, opset=18, ir=9)
-    made = bf16(segment_of(model, []))
-    assert (made.ir_version, made.opset_import[0].version) == (10, 22)
+    quantised = bf16(segment_of(model, []))
+    assert (quantised.ir_version, quantised.opset_import[0].version) == (10, 22)
     assert (model.ir_version, model.opset_import[0].version) == (9, 18)
-    onnx.checker.check_model(made, full_check=True)
+    onnx.checker.check_model(quantised, full_check=True)
 
 
 @pytest.mark.parametrize(("precision", "needs"), [(bf16, 22), (fp8, 19)])
@@ -169,10 +169,10 @@ def test_every_operator_is_narrow_or_stays_float32(opset: int, segment_of: Segme
         except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError):
             continue  # needs another shape
         seen.add(operator)
-        made = fp16(segment_of(model, []))
-        onnx.checker.check_model(made, full_check=True)
-        negations = [node for node in made.graph.node if node.op_type == "Neg"]
-        assert {types(made)[node.output[0]] for node in negations} == {TensorProto.FLOAT16}, operator
+        quantised = fp16(segment_of(model, []))
+        onnx.checker.check_model(quantised, full_check=True)
+        negations = [node for node in quantised.graph.node if node.op_type == "Neg"]
+        assert {types(quantised)[node.output[0]] for node in negations} == {TensorProto.FLOAT16}, operator
     assert {"Celu", "Relu", "Sqrt", "Softmax"} <= seen
     assert len(seen) > 60
 
@@ -187,14 +187,14 @@ def test_an_operator_without_float16_computes_in_float32(graph: Made, segment_of
     ]
     weights = {"w": np.ones((1, 1, 1, 1), np.float32), "zero": np.zeros((), np.float32)}
     shape: list[int | str] = ["batch", 1, 1, 4]
-    made = fp16(segment_of(graph(nodes, {"x": shape}, {"y": shape}, weights), []))
-    found = types(made)
-    by_name = {node.name: node for node in made.graph.node}
-    wide = {name: {found[each] for each in by_name[name].input} for name in ("conv", "celu", "isinf")}
+    quantised = fp16(segment_of(graph(nodes, {"x": shape}, {"y": shape}, weights), []))
+    dtypes = types(quantised)
+    by_name = {node.name: node for node in quantised.graph.node}
+    wide = {name: {dtypes[each] for each in by_name[name].input} for name in ("conv", "celu", "isinf")}
     assert wide == {"conv": {TensorProto.FLOAT16}, "celu": {TensorProto.FLOAT}, "isinf": {TensorProto.FLOAT}}
-    assert found[by_name["where"].output[0]] == TensorProto.FLOAT16
+    assert dtypes[by_name["where"].output[0]] == TensorProto.FLOAT16
     x = np.array([[[[-2.0, -0.5, 0.5, 2.0]]]], np.float32)
-    session = onnxruntime.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(quantised.SerializeToString(), providers=["CPUExecutionProvider"])
     expected = np.where(x > 0, x, 0.5 * np.expm1(x / 0.5))
     np.testing.assert_allclose(session.run(None, {"x": x})[0], expected, atol=1e-3)
 
@@ -218,16 +218,16 @@ def test_any_graph_is_well_typed_and_close(data: st.DataObject, graph: Made) -> 
     rng = np.random.default_rng(data.draw(st.integers(0, 9)))
     weights = {"w": rng.normal(scale=0.3, size=(4, 4)).astype(np.float32)}
     model = graph(nodes, {"x": ["batch", 4]}, {name: ["batch", 4] for name in outputs}, weights)
-    made = fp16(FloatSegment(model, frozenset(keep), lambda: iter([])))
-    onnx.checker.check_model(made, full_check=True)
-    found = types(made)
-    for node in made.graph.node:
+    quantised = fp16(FloatSegment(model, frozenset(keep), lambda: iter([])))
+    onnx.checker.check_model(quantised, full_check=True)
+    dtypes = types(quantised)
+    for node in quantised.graph.node:
         if node.op_type in FLOAT_ONLY - {"Cast"} or set(node.output) & set(keep):
-            assert {found[name] for name in (*node.input, *node.output)} == {TensorProto.FLOAT}
+            assert {dtypes[name] for name in (*node.input, *node.output)} == {TensorProto.FLOAT}
         elif node.op_type != "Cast":
-            assert {found[name] for name in (*node.input, *node.output)} == {TensorProto.FLOAT16}
+            assert {dtypes[name] for name in (*node.input, *node.output)} == {TensorProto.FLOAT16}
     x = rng.uniform(-1, 1, size=(3, 4)).astype(np.float32)
-    exact, close = (ReferenceEvaluator(each).run(None, {"x": x}) for each in (model, made))
+    exact, close = (ReferenceEvaluator(model_).run(None, {"x": x}) for model_ in (model, quantised))
     for one, other in zip(exact, close, strict=True):
         assert other.dtype == np.float32
         np.testing.assert_allclose(other, one, rtol=0.05, atol=0.05 * max(1.0, float(np.abs(one).max())))

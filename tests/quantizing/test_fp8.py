@@ -68,11 +68,11 @@ CODES = {
 
 def test_codes_are_those_of_e4m3_and_saturate(diagonal: onnx.ModelProto, segment_of: Segment) -> None:
     model = fp8(segment_of(diagonal, [np.full((1, 32), 14.0, np.float32)]))
-    found = stored(model)
-    assert found["x/fp8_scale/fp16"] == np.float16(1 / 32)
-    assert found["w/fp8_scale/fp16"] == np.float16(1 / 1024)
-    assert found["w/fp8"].dtype == helper.tensor_dtype_to_np_dtype(TensorProto.FLOAT8E4M3FN)
-    np.testing.assert_array_equal(found["w/fp8"].astype(np.float32), 448 * np.eye(32))
+    tensors = stored(model)
+    assert tensors["x/fp8_scale/fp16"] == np.float16(1 / 32)
+    assert tensors["w/fp8_scale/fp16"] == np.float16(1 / 1024)
+    assert tensors["w/fp8"].dtype == helper.tensor_dtype_to_np_dtype(TensorProto.FLOAT8E4M3FN)
+    np.testing.assert_array_equal(tensors["w/fp8"].astype(np.float32), 448 * np.eye(32))
     x = np.zeros((1, 32), np.float32)
     x[0, : len(CODES)] = np.array(list(CODES)) / 32
     expected = np.zeros((1, 32), np.float32)
@@ -96,8 +96,8 @@ def test_no_weight_saturates_and_each_keeps_three_bits(
     """Whatever the scale: half a step is 1/16 of a number, or 2^-10 of the scale where that is larger."""
     weights = {"w": (2.0**size * np.random.default_rng(seed).normal(size=(32, 32))).astype(np.float32)}
     model = graph([helper.make_node("MatMul", ["x", "w"], ["y"])], {"x": WIDE}, {"y": WIDE}, weights)
-    found = stored(fp8(segment_of(model, [np.ones((1, 32), np.float32)])))
-    codes, scale = found["w/fp8"].astype(np.float64), float(found["w/fp8_scale/fp16"])
+    tensors = stored(fp8(segment_of(model, [np.ones((1, 32), np.float32)])))
+    codes, scale = tensors["w/fp8"].astype(np.float64), float(tensors["w/fp8_scale/fp16"])
     largest = float(np.abs(weights["w"]).max())
     assert scale >= largest / 448
     assert scale <= max(largest / 448 * (1 + 2.0**-10), 2.0**-14)
@@ -133,10 +133,10 @@ def test_only_what_tensorrt_has_kernels_for_is_rounded(name: str, graph: Made, s
     nodes = [node, helper.make_node("ReduceMax", ["h"], ["y"], keepdims=0)]
     model = graph(nodes, {"x": data}, {"y": []}, weights)
     x = np.random.default_rng(1).normal(size=(3, *data[1:])).astype(np.float32)
-    made = fp8(segment_of(model, [x]))
-    assert rounded(made) == ({"x", "w"} if wanted else set())
-    onnx.checker.check_model(made, full_check=True)
-    (exact,), (close,) = run(model, x), run(made, x)
+    quantised = fp8(segment_of(model, [x]))
+    assert rounded(quantised) == ({"x", "w"} if wanted else set())
+    onnx.checker.check_model(quantised, full_check=True)
+    (exact,), (close,) = run(model, x), run(quantised, x)
     assert close == pytest.approx(exact, rel=0.15)
 
 
@@ -165,10 +165,10 @@ def test_what_makes_logits_reads_float32(
             array = np.tile(numpy_helper.to_array(tensor), (16, *[1] * (len(tensor.dims) - 1)))
             tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
     wide.graph.output[1].type.tensor_type.shape.dim[1].dim_value = 64
-    made = fp8(segment_of(wide, wide_batches, ("exit1_logits",)))
-    assert rounded(made) == {"x", "w0", "r0", "w1"}
-    assert stored(made)["w2"].dtype == np.float32
-    last = next(node for node in made.graph.node if node.op_type == "Gemm")
+    quantised = fp8(segment_of(wide, wide_batches, ("exit1_logits",)))
+    assert rounded(quantised) == {"x", "w0", "r0", "w1"}
+    assert stored(quantised)["w2"].dtype == np.float32
+    last = next(node for node in quantised.graph.node if node.op_type == "Gemm")
     assert list(last.input) == ["flat", "w2", "b2"]
     without = fp8(segment_of(wide, wide_batches))  # logits of no exit
     assert rounded(without) == {"x", "w0", "r0", "w1", "flat", "w2"}
@@ -207,7 +207,7 @@ SUMS = {
         ],
         {"x", "w", "v", "u", "r", "short"},
     ),
-    "a convolution that somebody else reads too": (
+    "a convolution with a second reader": (
         [
             conv("x", "w", "a"),
             helper.make_node("Sigmoid", ["x"], ["s"]),
@@ -246,14 +246,14 @@ def test_of_a_sum_only_what_goes_round_a_convolution_is_rounded(name: str, graph
     image: list[int | str] = ["batch", 32, 2, 2]
     model = graph(nodes, {"x": image}, {"y": image}, weights)
     x = rng.normal(size=(4, 32, 2, 2)).astype(np.float32)
-    made = fp8(segment_of(model, [x]))
-    assert rounded(made) == wanted
-    add = next(node for node in made.graph.node if node.op_type == "Add")
+    quantised = fp8(segment_of(model, [x]))
+    assert rounded(quantised) == wanted
+    add = next(node for node in quantised.graph.node if node.op_type == "Add")
     short = {"shortcut": "x", "two convolutions, of which the second ends the longer way": "short"}.get(name)
     assert [each for each in add.input if "from_fp8" in each] == ([f"{short}/from_fp8/fp16"] if short else [])
 
 
-def test_a_convolution_that_leaves_the_segment_is_no_part_of_a_sum(graph: Made, segment_of: Segment) -> None:
+def test_a_convolution_that_is_an_output_is_not_fused_with_a_sum(graph: Made, segment_of: Segment) -> None:
     """Its output has to be written down anyway: both would not become one kernel."""
     image: list[int | str] = ["batch", 32, 2, 2]
     nodes = [conv("x", "w", "a"), helper.make_node("Sigmoid", ["x"], ["s"]), helper.make_node("Add", ["a", "s"], ["y"])]
@@ -280,12 +280,12 @@ def test_a_bias_far_above_the_weights_survives_what_onnxruntime_makes_of_it(grap
     image: list[int | str] = ["batch", 32, 2, 2]
     model = graph(nodes, {"x": image}, {"y": image}, weights)
     x = rng.normal(scale=0.1, size=(8, 32, 2, 2)).astype(np.float32)
-    made = fp8(segment_of(model, [x]))
-    found = stored(made)
-    product = float(found["x/fp8_scale/fp16"]) * float(found["w/fp8_scale/fp16"])
+    quantised = fp8(segment_of(model, [x]))
+    tensors = stored(quantised)
+    product = float(tensors["x/fp8_scale/fp16"]) * float(tensors["w/fp8_scale/fp16"])
     assert np.abs(weights["b"]).max() / product <= 2.0**15
-    (exact,), (plainly,), (optimised,) = run(model, x), run(made, x, Levels.ORT_DISABLE_ALL), run(made, x)
-    (oracle,) = ReferenceEvaluator(made).run(None, {"x": x})
+    (exact,), (plainly,), (optimised,) = run(model, x), run(quantised, x, Levels.ORT_DISABLE_ALL), run(quantised, x)
+    (oracle,) = ReferenceEvaluator(quantised).run(None, {"x": x})
     size = np.abs(exact).max()
     for close in (plainly, optimised, oracle):
         assert np.abs(close - exact).max() < 0.05 * size
@@ -304,17 +304,17 @@ def test_what_it_computes_is_what_the_codes_say(level: Any, graph: Made, segment
     ]
     model = graph(nodes, {"x": WIDE}, {"y": WIDE}, weights)
     x = rng.normal(size=(64, 32)).astype(np.float32)
-    made = fp8(segment_of(model, [x]))
-    found = stored(made)
+    quantised = fp8(segment_of(model, [x]))
+    tensors = stored(quantised)
 
     def nearest(array: np.ndarray, name: str) -> np.ndarray:
-        scale = float(found[f"{name}/fp8_scale/fp16"])
+        scale = float(tensors[f"{name}/fp8_scale/fp16"])
         codes = (array / scale).clip(-448, 448).astype(helper.tensor_dtype_to_np_dtype(TensorProto.FLOAT8E4M3FN))
         return codes.astype(np.float64) * scale
 
     hidden = np.maximum(nearest(x, "x") @ nearest(weights["w"], "w") + weights["b"], 0)
     expected = nearest(hidden, "r") @ nearest(weights["v"], "v")
-    (exact,), (close,) = run(model, x), run(made, x, level)
+    (exact,), (close,) = run(model, x), run(quantised, x, level)
     lost = np.abs(expected - exact).mean()
     assert 0.01 < lost / np.abs(exact).mean() < 0.1
     # what is left is float16's own rounding, and what it takes to the next code
@@ -327,12 +327,12 @@ def test_onnxs_own_evaluator_agrees(
     """As far as it can: its convolutions add up in float16."""
     x = wide_batches[0][:4]
     model = fp8(segment_of(wide_residual, wide_batches, ("exit1_logits",)))
-    for found, theirs, true in zip(
+    for actual, theirs, true in zip(
         run(model, x), ReferenceEvaluator(model).run(None, {"x": x}), run(wide_residual, x), strict=True
     ):
         lost = np.abs(theirs - true).mean()
         assert 0 < lost < 0.05 * np.abs(true).max()
-        assert np.abs(found - theirs).mean() < 0.5 * lost
+        assert np.abs(actual - theirs).mean() < 0.5 * lost
 
 
 @pytest.mark.parametrize(("given", "made"), [((18, 8), (19, 9)), ((18, 10), (19, 10)), ((21, 10), (21, 10))])
@@ -342,7 +342,7 @@ def test_an_opset_without_8_bit_floats_is_converted(
     weights = {"w": np.eye(32, dtype=np.float32)}
     node = helper.make_node("MatMul", ["x", "w"], ["y"])
     model = graph([node], {"x": WIDE}, {"y": WIDE}, weights, opset=given[0], ir=given[1])
-    found = fp8(segment_of(model, [np.ones((1, 32), np.float32)]))
-    assert (found.opset_import[0].version, found.ir_version) == made
+    quantised = fp8(segment_of(model, [np.ones((1, 32), np.float32)]))
+    assert (quantised.opset_import[0].version, quantised.ir_version) == made
     assert (model.opset_import[0].version, model.ir_version) == given
-    onnx.checker.check_model(found, full_check=True)
+    onnx.checker.check_model(quantised, full_check=True)

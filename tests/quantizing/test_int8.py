@@ -48,20 +48,20 @@ def conv(graph: Made) -> onnx.ModelProto:
 
 def test_weights_are_64_steps_of_the_largest_of_their_channel(conv: onnx.ModelProto, segment_of: Segment) -> None:
     x = np.array([[[[-1.0, 2.0]]]], np.float32)
-    found = stored(int8(segment_of(conv, [x])))
-    np.testing.assert_array_equal(found["w_quantized"].ravel(), [64, -64])
+    tensors = stored(int8(segment_of(conv, [x])))
+    np.testing.assert_array_equal(tensors["w_quantized"].ravel(), [64, -64])
     # onnxruntime spreads -64..64 over twice the largest: 2 * 0.5 / 128
-    np.testing.assert_allclose(found["w_scale"], [0.5 / 64, 4 / 64], rtol=1e-6)
-    assert found["w_quantized"].dtype == np.int8
-    np.testing.assert_array_equal(found["b"], np.array([1.0, 2.0], np.float32))  # the bias stays as it is
+    np.testing.assert_allclose(tensors["w_scale"], [0.5 / 64, 4 / 64], rtol=1e-6)
+    assert tensors["w_quantized"].dtype == np.int8
+    np.testing.assert_array_equal(tensors["b"], np.array([1.0, 2.0], np.float32))  # the bias stays as it is
 
 
 def test_an_outlier_counts_by_how_many_groups_of_32_images_hold_it(conv: onnx.ModelProto, segment_of: Segment) -> None:
     """63 images reach from -1 to 2, one to 8: half of all groups of 32 among 64 hold it, so that the range is +-5."""
     images = np.tile(np.array([[[[-1.0, 2.0]]]], np.float32), (64, 1, 1, 1))
     images[40, 0, 0, 1] = 8
-    found = stored(int8(segment_of(conv, [images])))
-    np.testing.assert_allclose(found["x_scale"], 10 / 254, rtol=1e-6)
+    tensors = stored(int8(segment_of(conv, [images])))
+    np.testing.assert_allclose(tensors["x_scale"], 10 / 254, rtol=1e-6)
 
 
 def test_what_it_computes_is_what_the_codes_say(conv: onnx.ModelProto, segment_of: Segment) -> None:
@@ -72,32 +72,32 @@ def test_what_it_computes_is_what_the_codes_say(conv: onnx.ModelProto, segment_o
     w = scales["w_quantized"].astype(np.float32) * scales["w_scale"].reshape(2, 1, 1, 1)
     exact = codes * scales["x_scale"] * w.reshape(1, 2, 1, 1) + np.array([1.0, 2.0]).reshape(1, 2, 1, 1)
     rounded = np.clip(np.round(exact / scales["y_scale"]), -128, 127) * scales["y_scale"]
-    (found,) = run(model, x)
+    (output,) = run(model, x)
     # float32 may fall to the other side of a step's middle
-    np.testing.assert_allclose(found, rounded, atol=1.001 * float(scales["y_scale"]))
-    assert np.abs(found - rounded).max() < 1e-5 or np.abs(exact / scales["y_scale"] % 1 - 0.5).min() < 1e-3
+    np.testing.assert_allclose(output, rounded, atol=1.001 * float(scales["y_scale"]))
+    assert np.abs(output - rounded).max() < 1e-5 or np.abs(exact / scales["y_scale"] % 1 - 0.5).min() < 1e-3
 
 
 def test_zero_is_the_code_0_everywhere_as_tensorrt_wants_it(
     residual: onnx.ModelProto, batches: list[np.ndarray], segment_of: Segment
 ) -> None:
     model = int8(segment_of(residual, batches, ("exit1_logits",)))
-    found = stored(model)
+    tensors = stored(model)
     assert len(pairs(model)) > 10
     for node in pairs(model):
-        assert found[node.input[2]].dtype == np.int8
-        assert not found[node.input[2]].any()
+        assert tensors[node.input[2]].dtype == np.int8
+        assert not tensors[node.input[2]].any()
         assert node.domain == ""
     for name in ("b0", "b1", "b2"):
-        assert found[name].dtype == np.float32
+        assert tensors[name].dtype == np.float32
 
 
-def test_no_sum_of_two_products_leaves_16_bits(
+def test_no_sum_of_two_products_exceeds_16_bits(
     residual: onnx.ModelProto, batches: list[np.ndarray], segment_of: Segment
 ) -> None:
     """x86 without VNNI adds unsigned codes times weights in pairs: at most 255 * (64 + 64)."""
-    found = stored(int8(segment_of(residual, batches, ("exit1_logits",))))
-    codes = [found[f"w{k}_quantized"].astype(int) for k in range(3)]
+    tensors = stored(int8(segment_of(residual, batches, ("exit1_logits",))))
+    codes = [tensors[f"w{k}_quantized"].astype(int) for k in range(3)]
     largest = max(np.abs(code).max() for code in codes)
     assert largest == 64
     assert 255 * 2 * largest < 2**15
@@ -160,8 +160,8 @@ def test_an_axis_beside_a_single_scale_changes_nothing(
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     found = [
-        onnxruntime.InferenceSession(each.SerializeToString(), options).run(None, {"x": batches[0]})
-        for each in (model, plain)
+        onnxruntime.InferenceSession(model_.SerializeToString(), options).run(None, {"x": batches[0]})
+        for model_ in (model, plain)
     ]
     for one, other in zip(*found, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -177,12 +177,12 @@ def test_a_product_of_two_activations_stays_float(graph: Made, segment_of: Segme
     rng = np.random.default_rng(0)
     weights = {"w": rng.normal(size=(4, 6)).astype(np.float32)}
     model = graph(nodes, {"x": ["batch", 5, 4]}, {"y": ["batch", 5, 5]}, weights)
-    made = int8(segment_of(model, [rng.normal(size=(8, 5, 4)).astype(np.float32)]))
-    makers = {name: node for node in made.graph.node for name in node.output}
-    softmax = next(node for node in made.graph.node if node.op_type == "Softmax")
+    quantised = int8(segment_of(model, [rng.normal(size=(8, 5, 4)).astype(np.float32)]))
+    makers = {name: node for node in quantised.graph.node for name in node.output}
+    softmax = next(node for node in quantised.graph.node if node.op_type == "Softmax")
     assert makers[softmax.input[0]].op_type == "MatMul"  # neither rounded before the softmax nor after it
     assert makers["y"].op_type == "Softmax"
-    assert stored(made)["w_scale"].shape == (6,)  # one scale for each column
+    assert stored(quantised)["w_scale"].shape == (6,)  # one scale for each column
 
 
 def test_what_is_stored_and_added_is_not_rounded(graph: Made, segment_of: Segment) -> None:
@@ -198,11 +198,11 @@ def test_what_is_stored_and_added_is_not_rounded(graph: Made, segment_of: Segmen
     ]
     x = rng.normal(scale=0.01, size=(16, 5, 4)).astype(np.float32)
     model = graph(nodes, {"x": ["batch", 5, 4]}, {"y": ["batch", 5, 6]}, weights)
-    made = int8(segment_of(model, [x]))
-    np.testing.assert_array_equal(stored(made)["b"], weights["b"])
-    (add,) = [node for node in made.graph.node if node.op_type == "Add"]
+    quantised = int8(segment_of(model, [x]))
+    np.testing.assert_array_equal(stored(quantised)["b"], weights["b"])
+    (add,) = [node for node in quantised.graph.node if node.op_type == "Add"]
     assert "b" in add.input
-    (exact,), (close,) = run(model, x), run(made, x)
+    (exact,), (close,) = run(model, x), run(quantised, x)
     assert np.abs(close - exact).max() < 0.002  # products reach 0.1, and 0.1 / 127 is their step
 
 
@@ -225,10 +225,10 @@ def test_a_weight_that_is_read_along_two_axes_has_scales_for_both(graph: Made, s
         helper.make_node("Gemm", ["a", "w"], ["y"], name="columns"),
     ]
     model = graph(nodes, {"x": ["batch", 4]}, {"y": ["batch", 4]}, weights)
-    found = stored(int8(segment_of(model, [rng.normal(size=(64, 4)).astype(np.float32)])))
+    tensors = stored(int8(segment_of(model, [rng.normal(size=(64, 4)).astype(np.float32)])))
     largest = np.abs(weights["w"])
-    np.testing.assert_allclose(found["w_scale"], largest.max(1) / 64, rtol=1e-5)
-    np.testing.assert_allclose(found["w/axis-1_scale"], largest.max(0) / 64, rtol=1e-5)
+    np.testing.assert_allclose(tensors["w_scale"], largest.max(1) / 64, rtol=1e-5)
+    np.testing.assert_allclose(tensors["w/axis-1_scale"], largest.max(0) / 64, rtol=1e-5)
 
 
 TWICE = """
@@ -247,11 +247,11 @@ def test_the_same_in_every_process(residual: onnx.ModelProto, batches: list[np.n
     import pickle
 
     (tmp_path / "given").write_bytes(pickle.dumps((residual.SerializeToString(), batches)))
-    told = [
+    digests = [
         subprocess.run(
             [sys.executable, "-c", TWICE, tmp_path / "given"],
             env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True,
         ).stdout.split()[-1]
         for seed in ("1", "2")
     ]  # fmt: skip
-    assert told[0] == told[1]
+    assert digests[0] == digests[1]

@@ -6,20 +6,20 @@ import onnx
 import pytest
 
 from sdcompress.errors import UsageError
-from sdcompress.quantizing.opset import at_least
+from sdcompress.quantizing.opset import upgrade_opset
 
 
 def test_what_is_new_enough_is_not_touched(residual: onnx.ModelProto) -> None:
-    assert at_least(residual, 18, ir=99) is residual
+    assert upgrade_opset(residual, 18, ir=99) is residual
 
 
 def test_what_is_older_is_converted_in_a_copy(residual: onnx.ModelProto) -> None:
-    made = at_least(residual, 21, ir=99)
-    assert (made.opset_import[0].version, made.ir_version) == (21, 99)
+    converted = upgrade_opset(residual, 21, ir=99)
+    assert (converted.opset_import[0].version, converted.ir_version) == (21, 99)
     assert (residual.opset_import[0].version, residual.ir_version) == (18, 10)
 
 
-def test_what_the_converter_cannot_do_is_said_with_the_way_out(
+def test_a_failed_conversion_is_refused_with_the_next_step(
     residual: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: object) -> None:
@@ -27,6 +27,6 @@ def test_what_the_converter_cannot_do_is_said_with_the_way_out(
 
     monkeypatch.setattr(onnx.version_converter, "convert_version", fails)
     with pytest.raises(UsageError, match="opset 18 cannot be brought to 22: No Adapter For Strange") as caught:
-        at_least(residual, 22, ir=10)
+        upgrade_opset(residual, 22, ir=10)
     assert "--opset 22" in caught.value.next_step
     assert "and more" not in str(caught.value)

@@ -8,14 +8,14 @@ import onnxruntime
 import pytest
 import torch
 
-from sdcompress.exporting.graph import all_exits
+from sdcompress.exporting.graph import export_all_exits
 from sdcompress.models.build import build
-from sdcompress.onnx_graph.tensorrt8 import DYNAMO_OPSET, unknown_to_8_5
+from sdcompress.onnx_graph.tensorrt8 import DYNAMO_OPSET, unsupported_by_8_5
 from sdcompress.quantizing.precisions._base import FloatSegment
 from sdcompress.quantizing.precisions.fp8 import fp8
 from sdcompress.quantizing.precisions.fp16 import fp16
 from sdcompress.quantizing.precisions.int8 import int8
-from sdcompress.quantizing.segments import plain, tail
+from sdcompress.quantizing.segments import output_layers, without_signals
 from sdcompress.schema.recipe import Exits, Model
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch, of its older exporter
@@ -42,19 +42,21 @@ def test_a_transformer_is_close_whatever_its_opset(opset: int, options: str) -> 
         for name, parameter in net.named_parameters():
             if name.endswith("bias"):
                 parameter.normal_(std=0.2)
-    model = plain(all_exits(net.logits_only(), net.exit_names, IMAGE, opset=opset), [])
+    model = without_signals(export_all_exits(net.logits_only(), net.exit_names, IMAGE, opset=opset), [])
     images = np.random.default_rng(0).normal(size=(48, *IMAGE)).astype(np.float32)
     logits = [value.name for value in model.graph.output]
-    segment = FloatSegment(model, tail(model, logits), lambda: iter([{"input": images[:24]}, {"input": images[24:]}]))
+    segment = FloatSegment(
+        model, output_layers(model, logits), lambda: iter([{"input": images[:24]}, {"input": images[24:]}])
+    )
     exact = run(model, images)
 
-    def error(made: onnx.ModelProto) -> float:
-        return float((run(made, images) - exact).std() / exact.std())
+    def error(quantised: onnx.ModelProto) -> float:
+        return float((run(quantised, images) - exact).std() / exact.std())
 
-    made = {"int8": int8(segment), "fp16": fp16(segment)}
+    quantised = {"int8": int8(segment), "fp16": fp16(segment)}
     # 0.016 to 0.019 where stored summands are rounded, too
-    assert error(made["int8"]) < 0.014
-    assert error(made["fp16"]) < 0.0005
-    assert (unknown_to_8_5(made) == "") == (opset == 16)  # from 17 on LayerNormalization is one node
+    assert error(quantised["int8"]) < 0.014
+    assert error(quantised["fp16"]) < 0.0005
+    assert (unsupported_by_8_5(quantised) == "") == (opset == 16)  # from 17 on LayerNormalization is one node
     if opset >= DYNAMO_OPSET:
         assert 0.001 < error(fp8(segment)) < 0.04

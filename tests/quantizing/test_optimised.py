@@ -24,14 +24,16 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """``pretend(written=[...], optimised=[...])``: by how much every logit of an exit is off, with alternating sign."""
 
     def outputs(*, written: list[float], optimised_: list[float]) -> None:
-        def chain(graphs: list[bytes], *, optimise: bool, **_: object) -> Callable[[np.ndarray], np.ndarray]:
+        def open_sessions(
+            _manifest: object, graphs: list[bytes], *, optimise: bool, **_: object
+        ) -> Callable[[np.ndarray], np.ndarray]:
             off = np.zeros(len(written)) if graphs == BEFORE else np.array(optimised_ if optimise else written)
             sign = np.array([1.0, -1.0, 1.0])
             return lambda inputs: np.broadcast_to(
                 (off[:, None] * sign)[:, None, :], (len(written), len(inputs), 3)
             ).astype(np.float32)
 
-        monkeypatch.setattr(optimised, "Chain", chain)
+        monkeypatch.setattr(optimised, "open_sessions", open_sessions)
 
     return outputs
 
@@ -42,10 +44,10 @@ def test_the_distance_is_that_of_a_logit_to_float32(
 ) -> None:
     manifest = open_artifact(tiny_artifact()).manifest
     pretend(written=[0.5, 1.0, 0.0], optimised_=[0.5, 1.0, 0.0])
-    found = compare_optimised(manifest, BEFORE, AFTER, tiny_network.samples(count), threads=1)
-    assert [exit_.exit for exit_ in found] == [exit_.name for exit_ in manifest.exits]
-    assert [(exit_.written, exit_.optimised) for exit_ in found] == [(0.5, 0.5), (1.0, 1.0), (0.0, 0.0)]
-    for exit_, record in zip(found, manifest.parity, strict=True):
+    exits = compare_optimised(manifest, BEFORE, AFTER, tiny_network.samples(count), threads=1)
+    assert [exit_.exit for exit_ in exits] == [exit_.name for exit_ in manifest.exits]
+    assert [(exit_.written, exit_.optimised) for exit_ in exits] == [(0.5, 0.5), (1.0, 1.0), (0.0, 0.0)]
+    for exit_, record in zip(exits, manifest.parity, strict=True):
         assert exit_.allowed == pytest.approx(1.5 * exit_.written + record.allowed)
         assert (exit_.samples, exit_.problem) == (min(count, 256), "")
 
@@ -56,19 +58,19 @@ def test_only_what_is_farther_as_it_runs_is_refused(
     """fp16 on a CPU is nearer as it runs, since casts are left out."""
     manifest = open_artifact(tiny_artifact()).manifest
     pretend(written=[1.0, 1.0, 1.0], optimised_=[0.0, 1.49, 1.6])
-    found = compare_optimised(manifest, BEFORE, AFTER, tiny_network.samples(20), threads=1)
-    assert [bool(exit_.problem) for exit_ in found] == [False, False, True]
-    assert "1.6 off those of float32 as onnxruntime" in found[2].problem
+    exits = compare_optimised(manifest, BEFORE, AFTER, tiny_network.samples(20), threads=1)
+    assert [bool(exit_.problem) for exit_ in exits] == [False, False, True]
+    assert "1.6 off those of float32 as onnxruntime" in exits[2].problem
 
 
-def test_a_kernel_that_computes_something_else_leaves_the_figures_and_no_artifact(
+def test_a_wrong_kernel_leaves_the_figures_and_no_artifact(
     pretend: Callable[..., None], tiny_artifact: Any, tiny_network: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = tiny_artifact()
     manifest = open_artifact(source).manifest
     pretend(written=[1.0, 1.0, 1.0], optimised_=[1.0, 37.0, 1.0])
-    found = compare_optimised(manifest, BEFORE, AFTER, tiny_network.samples(20), threads=1)
-    monkeypatch.setattr(module, "compare_optimised", lambda *_, **__: found)
+    exits = compare_optimised(manifest, BEFORE, AFTER, tiny_network.samples(20), threads=1)
+    monkeypatch.setattr(module, "compare_optimised", lambda *_, **__: exits)
     samples = tiny_network.samples(300)
     with pytest.raises(VerificationError, match="In int8 onnxruntime computes something else") as caught:
         module.quantize(source, tmp_path / "out", precision="int8", training=samples, validation=samples, max_drop=0.9)

@@ -56,7 +56,7 @@ def images(size: int) -> np.ndarray:
 @pytest.mark.parametrize("precision", [int8, uint8])
 @pytest.mark.parametrize("include", [0, 1])
 @pytest.mark.parametrize(("kernel", "stride", "padding", "size"), POOLS)
-def test_what_hangs_over_counts_for_nothing(
+def test_overhang_does_not_count(
     *, kernel: int, stride: int, padding: int, size: int, include: int, precision: Precision, graph: Made,
     segment_of: Segment,
 ) -> None:  # fmt: skip
@@ -65,24 +65,26 @@ def test_what_hangs_over_counts_for_nothing(
         from_numpy(x), kernel, stride, padding, ceil_mode=True, count_include_pad=bool(include)
     )
     model = pooled(graph, kernel, stride, padding, size, ceil_mode=1, count_include_pad=include)
-    made = precision(segment_of(model, [x]))
+    quantised = precision(segment_of(model, [x]))
     for level in ("ORT_ENABLE_ALL", "ORT_DISABLE_ALL"):
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # onnx 1.18 infers one window too many where one is left out
         options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
-        session = onnxruntime.InferenceSession(made.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        (found,) = session.run(None, {"x": x})
-        np.testing.assert_allclose(found, expected.numpy(), atol=3 * 4 / 127, err_msg=level)
+        session = onnxruntime.InferenceSession(
+            quantised.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        (output,) = session.run(None, {"x": x})
+        np.testing.assert_allclose(output, expected.numpy(), atol=3 * 4 / 127, err_msg=level)
 
 
 @pytest.mark.parametrize(("padding", "wanted"), [(0, []), (1, ["Pad"])])
 def test_the_pool_is_still_computed_in_integers(
     graph: Made, segment_of: Segment, tmp_path: Path, padding: int, wanted: list[str]
 ) -> None:
-    made = uint8(segment_of(pooled(graph, 3, 2, padding, 8, ceil_mode=1, count_include_pad=1), [images(8)]))
+    quantised = uint8(segment_of(pooled(graph, 3, 2, padding, 8, ceil_mode=1, count_include_pad=1), [images(8)]))
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
-    onnxruntime.InferenceSession(made.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    onnxruntime.InferenceSession(quantised.SerializeToString(), options, providers=["CPUExecutionProvider"])
     kernels = [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node]
     assert "QLinearAveragePool" in kernels
     assert [name for name in kernels if name in {"Pad", "AveragePool"}] == wanted
@@ -91,7 +93,7 @@ def test_the_pool_is_still_computed_in_integers(
 @pytest.mark.parametrize("options", [{}, {"ceil_mode": 1}, {"count_include_pad": 1}])
 def test_other_pools_are_left_as_they_are(options: dict[str, int], graph: Made, segment_of: Segment) -> None:
     model = pooled(graph, 3, 2, 1, 8, **options)
-    made = int8(segment_of(model, [images(8)]))
-    (pool,), (given,) = ([n for n in m.graph.node if n.op_type == "AveragePool"] for m in (made, model))
+    quantised = int8(segment_of(model, [images(8)]))
+    (pool,), (given,) = ([n for n in m.graph.node if n.op_type == "AveragePool"] for m in (quantised, model))
     assert pool.attribute == given.attribute
-    assert not [node for node in made.graph.node if node.op_type == "Pad"]
+    assert not [node for node in quantised.graph.node if node.op_type == "Pad"]

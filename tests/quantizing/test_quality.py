@@ -19,10 +19,10 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Callable[[np.ndarray, np.ndarray
     """``pretend(fused, plain)``: what the graphs give, with optimisations and without."""
 
     def outputs(fused: np.ndarray, plain: np.ndarray) -> None:
-        def chain(*_: object, optimise: bool = True, **__: object) -> Callable:
+        def open_sessions(*_: object, optimise: bool = True, **__: object) -> Callable:
             return lambda _: fused if optimise else plain
 
-        monkeypatch.setattr(quality, "_chain", chain)
+        monkeypatch.setattr(quality, "open_sessions", open_sessions)
 
     return outputs
 

@@ -40,13 +40,14 @@ from sdcompress.quantizing import quantize as module
 from sdcompress.quantizing.precisions.bf16 import bf16
 from sdcompress.quantizing.precisions.fp16 import fp16
 from sdcompress.quantizing.quantize import ROOM, quantize
-from sdcompress.quantizing.segments import plain
+from sdcompress.quantizing.segments import without_signals
+from sdcompress.runtime.backends.onnxruntime import ORT_ERRORS
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.graphs import Precision
 from sdcompress.schema.quantized import Quantized
 from sdcompress.schema.recipe import Calibrate
 from sdcompress.tasks import _probabilities as metrics
-from sdcompress.verification.sessions import FAILURES, Chain
+from sdcompress.verification.sessions import SegmentSessions
 from sdcompress.verification.verify import verify
 
 LAYOUTS = ("single", "cascade", "all")
@@ -73,10 +74,10 @@ def test_an_artifact_of_each_layout(
     run: Callable, tiny_artifact: Callable, tiny_network: Any, tmp_path: Path, *, layout: str, precision: str
 ) -> None:
     source = tiny_artifact(layout)
-    told = run(source, precision)
+    result = run(source, precision)
     old, new = (open_artifact(folder).manifest for folder in (source, tmp_path / "out"))
-    assert (told.digest, told.precision, told.images) == (new.digest, precision, 400)
-    assert told.calibration_images == (300 if precision == "int8" else 0)
+    assert (result.digest, result.precision, result.images) == (new.digest, precision, 400)
+    assert result.calibration_images == (300 if precision == "int8" else 0)
     assert {segment.precision for segment in new.segments} == {precision}
     assert new.provenance.parent == old.digest
     assert new.provenance.versions["onnxruntime"] == onnxruntime.__version__
@@ -85,15 +86,15 @@ def test_an_artifact_of_each_layout(
         assert (after.inputs, after.outputs, after.file) == (before.inputs, before.outputs, before.file)
         assert (after.macs, after.parameters) == (before.macs, before.parameters)
     assert (new.golden, new.classes, new.layout) == (old.golden, old.classes, old.layout)
-    assert (told.bytes_before, told.bytes_after) == tuple(sum(s.bytes for s in m.segments) for m in (old, new))
+    assert (result.bytes_before, result.bytes_after) == tuple(sum(s.bytes for s in m.segments) for m in (old, new))
     samples = tiny_network.samples(400, seed=9)
     logits = [exit_logits(open_engine(folder, threads=1), samples) for folder in (source, tmp_path / "out")]
     assert not np.array_equal(*logits)
-    for row, (exit_, change) in enumerate(zip(new.exits, told.exits, strict=True)):
+    for row, (exit_, change) in enumerate(zip(new.exits, result.exits, strict=True)):
         before, after = logits[0][row], logits[1][row]
-        assert change.accuracy_before == metrics.accuracy(before, samples.labels)
-        assert change.accuracy_after == exit_.accuracy == metrics.accuracy(after, samples.labels)
-        assert exit_.ece == pytest.approx(metrics.ece(metrics.softmax(after), samples.labels), abs=1e-9)
+        assert change.accuracy_before == metrics.accuracy(before, samples.targets)
+        assert change.accuracy_after == exit_.accuracy == metrics.accuracy(after, samples.targets)
+        assert exit_.ece == pytest.approx(metrics.ece(metrics.softmax(after), samples.targets), abs=1e-9)
         assert change.changed == (before.argmax(1) != after.argmax(1)).sum()
         assert change.max_abs == pytest.approx(np.abs(before - after).max(), rel=1e-6)
     assert verify(tmp_path / "out").layout == layout
@@ -113,9 +114,9 @@ def test_signals_are_those_of_the_logits_to_the_last_bit_of_float32(
         tails.append(list(model.graph.node)[start:])
     assert tails[0] == tails[1]
     engine = open_engine(tmp_path / "out", threads=1)
-    inputs = engine.preprocess(tiny_network.samples(64, seed=3).images(np.arange(64)))
-    for found, logits in zip(engine.signals(inputs), engine.exits(inputs), strict=True):
-        np.testing.assert_allclose(found.stacked(), signals_of(logits).stacked(), atol=1e-6)
+    inputs = engine.preprocess(tiny_network.samples(64, seed=3).examples(np.arange(64)))
+    for actual, logits in zip(engine.signals(inputs), engine.exits(inputs), strict=True):
+        np.testing.assert_allclose(actual.stacked(), signals_of(logits).stacked(), atol=1e-6)
 
 
 def test_the_graphs_say_what_their_tensors_mean(run: Callable, tiny_artifact: Callable, tmp_path: Path) -> None:
@@ -140,7 +141,7 @@ def test_the_same_bytes_again(run: Callable, tiny_artifact: Callable, tmp_path: 
 @pytest.fixture(scope="session")
 def int8_cascade(tmp_path_factory: pytest.TempPathFactory, certified_once: Path, tiny_network: Any) -> Path:
     out = tmp_path_factory.mktemp("int8") / "cascade"
-    told = quantize(
+    result = quantize(
         certified_once,
         out,
         precision="int8",
@@ -148,7 +149,7 @@ def int8_cascade(tmp_path_factory: pytest.TempPathFactory, certified_once: Path,
         validation=tiny_network.samples(400, seed=9),
         max_drop=0.2,
     )
-    assert told.dropped == ("policy", "certificate")
+    assert result.dropped == ("policy", "certificate")
     return out
 
 
@@ -156,7 +157,7 @@ def int8_cascade(tmp_path_factory: pytest.TempPathFactory, certified_once: Path,
 @given(rows=st.lists(st.integers(0, 63), min_size=1, max_size=40))
 def test_a_row_never_depends_on_the_rows_beside_it(rows: list[int], int8_cascade: Path, tiny_network: Any) -> None:
     engine = open_engine(int8_cascade, threads=1)
-    inputs = engine.preprocess(tiny_network.samples(64, seed=3).images(np.arange(64)))
+    inputs = engine.preprocess(tiny_network.samples(64, seed=3).examples(np.arange(64)))
     np.testing.assert_allclose(engine.exits(inputs[rows]), engine.exits(inputs)[:, rows], atol=1e-5)
 
 
@@ -167,22 +168,22 @@ def test_policy_and_certificate_are_dropped_and_can_be_made_anew(
     assert (manifest.policy, manifest.certificate, manifest.one_graph, manifest.engines) == (None, None, None, ())
     assert {exit_.temperature for exit_ in manifest.exits} == {1.0}
     assert "certificate.npz" not in {path.name for path in int8_cascade.iterdir()}
-    made = calibrate(
+    calibrated = calibrate(
         int8_cascade,
         tmp_path / "again",
         samples=tiny_network.samples(4000),
         settings=Calibrate(max_drop=0.05, confidence=0.9),
     )
-    assert made.certificate is not None
-    assert made.certificate.precision == ("int8",) * 3
+    assert calibrated.certificate is not None
+    assert calibrated.certificate.precision == ("int8",) * 3
     assert verify(tmp_path / "again").certificate is not None
 
 
 def test_temperatures_are_dropped_with_what_they_were_fitted_for(
     run: Callable, tiny_artifact: Callable, tmp_path: Path
 ) -> None:
-    told = run(tiny_artifact(temperatures=(1.5, 0.8, 1.0)))
-    assert told.dropped == ("temperatures",)
+    result = run(tiny_artifact(temperatures=(1.5, 0.8, 1.0)))
+    assert result.dropped == ("temperatures",)
     assert [exit_.temperature for exit_ in open_artifact(tmp_path / "out").manifest.exits] == [1.0, 1.0, 1.0]
 
 
@@ -217,7 +218,7 @@ def test_the_distance_to_the_checkpoint_is_the_measured_one(
     inputs = engine.preprocess(golden.images)
     files = [(tmp_path / "out" / segment.file).read_bytes() for segment in opened.manifest.segments]
     names = [exit_.logits for exit_ in opened.manifest.exits]
-    plainly = Chain(files, network_input="input", logits=names, optimise=False)(inputs)
+    plainly = SegmentSessions(files, network_input="input", logits=names, optimise=False)(inputs)
     logits = engine.exits(inputs)
     parents = {record.exit: record.allowed for record in open_artifact(source).manifest.parity}
     for row, record in enumerate(opened.manifest.parity):
@@ -233,7 +234,7 @@ def test_a_loss_that_is_too_large_leaves_the_figures_and_no_artifact(
 ) -> None:
     """Labels that are what float32 answers: whatever changes is lost."""
     source = tiny_artifact()
-    images = tiny_network.samples(4000, seed=9).images(np.arange(4000))
+    images = tiny_network.samples(4000, seed=9).examples(np.arange(4000))
     truth = open_engine(source, threads=1)
     labels = truth.exits(truth.preprocess(images))[-1].argmax(1)
     validation = ArraySamples(images, labels)
@@ -251,15 +252,15 @@ def test_a_loss_that_is_too_large_leaves_the_figures_and_no_artifact(
     with pytest.raises(sdcompress.errors.ArtifactError):  # type: ignore[attr-defined]
         open_artifact(tmp_path / "out.failed")
     lost = final["changed"] / 4000
-    told = run(source, validation=validation, max_drop=lost + 0.1)  # and with more allowed it is written
-    assert next(e.changed for e in told.exits if e.name == "final") == final["changed"]
+    result = run(source, validation=validation, max_drop=lost + 0.1)  # and with more allowed it is written
+    assert next(e.changed for e in result.exits if e.name == "final") == final["changed"]
 
 
 def test_exactly_the_allowed_loss_is_allowed(
     run: Callable, tiny_artifact: Callable, tiny_network: Any, tmp_path: Path
 ) -> None:
     source = tiny_artifact("single")
-    images = tiny_network.samples(1000, seed=9).images(np.arange(1000))
+    images = tiny_network.samples(1000, seed=9).examples(np.arange(1000))
     engine = open_engine(source, threads=1)
     validation = ArraySamples(images, engine.exits(engine.preprocess(images))[-1].argmax(1))
     (change,) = run(source, validation=validation, max_drop=0.5).exits
@@ -273,10 +274,10 @@ def test_bf16_is_written_where_it_runs_and_refused_where_not(
     run: Callable, tiny_artifact: Callable, tmp_path: Path, segment_of: Callable
 ) -> None:
     source = tiny_artifact("single")
-    graph = bf16(segment_of(plain(onnx.load(source / "segment-0.onnx"), []), [], ("final_logits",)))
+    graph = bf16(segment_of(without_signals(onnx.load(source / "segment-0.onnx"), []), [], ("final_logits",)))
     try:
-        Chain([graph.SerializeToString()], network_input="input", logits=["final_logits"])
-    except FAILURES:
+        SegmentSessions([graph.SerializeToString()], network_input="input", logits=["final_logits"])
+    except ORT_ERRORS:
         with pytest.raises(SetupError, match="cannot run bf16 here") as caught:
             run(source, "bf16")
         assert "--precision fp16" in caught.value.next_step
@@ -309,9 +310,7 @@ def test_nonsense_is_refused_and_nothing_is_written(
     assert not (tmp_path / "out").exists()
 
 
-def test_too_few_training_images_are_said_to_be_too_few(
-    run: Callable, tiny_artifact: Callable, tiny_network: Any
-) -> None:
+def test_too_few_training_images_are_refused(run: Callable, tiny_artifact: Callable, tiny_network: Any) -> None:
     few = tiny_network.samples(40)
     with pytest.raises(DataError, match="There are 40 training images"):
         run(tiny_artifact(), training=few)
@@ -401,15 +400,15 @@ def test_padding_before_a_maximum_costs_no_precision_anything(
         "value": np.array(value, np.float32),
         "v": rng.normal(size=(16, 3)).astype(np.float32),
     }
-    told = run(single(nodes, weights), precision)
-    (change,) = told.exits
+    result = run(single(nodes, weights), precision)
+    (change,) = result.exits
     assert change.changed < 8  # of 400
 
 
 def test_advice_after_a_refusal_is_another_precision_once(run: Callable, single: Callable, tiny_network: Any) -> None:
     """int8 says fp16 and float32; fp16, which takes no ranges, says float32."""
     source = single(*wide())
-    images = tiny_network.samples(4000, seed=9).images(np.arange(4000))
+    images = tiny_network.samples(4000, seed=9).examples(np.arange(4000))
     engine = open_engine(source, threads=1)
     labels = engine.exits(engine.preprocess(images))[-1].argmax(1)
     for precision, said in (("int8", True), ("fp8", True), ("fp16", False)):
@@ -455,11 +454,11 @@ def test_a_precision_that_loses_an_epsilon_is_refused_and_the_node_is_named(
     run: Callable, single: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def loses(segment: Any) -> onnx.ModelProto:
-        made = fp16(segment)
-        for tensor in made.graph.initializer:
+        quantised = fp16(segment)
+        for tensor in quantised.graph.initializer:
             if tensor.name == "epsilon":
                 tensor.CopyFrom(onnx.numpy_helper.from_array(np.float32(0), tensor.name))
-        return made
+        return quantised
 
     monkeypatch.setattr(module, "precision_of", lambda _: loses)
     with pytest.raises(VerificationError, match="final are not finite for an image that is black") as caught:
@@ -495,14 +494,14 @@ def test_an_artifact_in_fp8_holds_8_bit_floats_beside_float16_and_float32(
     run: Callable, single: Callable, tmp_path: Path
 ) -> None:
     source = single(*wide())
-    told = run(source, "fp8", samples=200)
-    assert (told.narrow, told.wide, told.calibration_images) == (1, 2, 200)
+    result = run(source, "fp8", samples=200)
+    assert (result.narrow, result.wide, result.calibration_images) == (1, 2, 200)
     new, old = open_artifact(tmp_path / "out").manifest, open_artifact(source).manifest
     (segment,) = new.segments
     assert (segment.precision, segment.parameters) == ("fp8", 16 * 32 + 32 * 32 + 32 * 3)
     assert (segment.inputs, segment.outputs) == (old.segments[0].inputs, old.segments[0].outputs)
     assert new.provenance.parent == old.digest
-    (change,) = told.exits
+    (change,) = result.exits
     assert change.changed > 0
     assert change.accuracy_after == new.exits[0].accuracy
     stored = {t.name: t.data_type for t in onnx.load(tmp_path / "out" / "segment-0.onnx").graph.initializer}
@@ -524,11 +523,11 @@ def test_what_float16_cannot_hold_is_refused_in_fp8_too(run: Callable, single: C
     assert not (tmp_path / "out").exists()
 
 
-def test_what_cannot_be_run_on_the_golden_images_either_is_said(
+def test_golden_images_that_cannot_be_run_are_reported(
     run: Callable, tiny_artifact: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: object, **__: object) -> None:
-        raise FAILURES[0]("no kernel")
+        raise ORT_ERRORS[0]("no kernel")
 
     monkeypatch.setattr(module, "golden_records", fails)
     with pytest.raises(SetupError, match="cannot run int8 here: no kernel"):
@@ -548,24 +547,24 @@ def test_a_quantised_cascade_becomes_one_graph(
     run: Callable, one_graph_once: Callable[[str], Path], tmp_path: Path
 ) -> None:
     source = one_graph_once("cascade")
-    told = run(source)
-    assert told.dropped == ("policy",)
+    result = run(source)
+    assert result.dropped == ("policy",)
     made = open_artifact(tmp_path / "out").manifest
     seal(tmp_path / "out", **{**dict(made), "policy": open_artifact(source).manifest.policy})
-    whole = export_one_graph(tmp_path / "out", tmp_path / "graph", kind="graph", host=Host("a processor", None))
-    assert whole.one_graph is not None
+    full = export_one_graph(tmp_path / "out", tmp_path / "graph", kind="graph", host=Host("a processor", None))
+    assert full.one_graph is not None
     operators = [node.op_type for node in onnx.load(tmp_path / "graph" / "model.onnx").graph.node]
     assert "QuantizeLinear" in operators
     assert verify(tmp_path / "graph").one_graph == "graph"
 
 
 def test_progress_goes_to_the_end_of_both_parts(run: Callable, tiny_artifact: Callable) -> None:
-    told: list[tuple[int, int]] = []
-    run(tiny_artifact(), progress=lambda done, total: told.append((done, total)))
-    calibration = [done for done, total in told if total == 900]  # 300 images for each of 3 segments
+    calls: list[tuple[int, int]] = []
+    run(tiny_artifact(), progress=lambda done, total: calls.append((done, total)))
+    calibration = [done for done, total in calls if total == 900]  # 300 images for each of 3 segments
     assert calibration == sorted(calibration)
     assert calibration[-1] == 900
-    assert told[-1] == (400, 400)
+    assert calls[-1] == (400, 400)
 
 
 TORCHLESS = """

@@ -15,8 +15,8 @@ from sdcompress.quantizing import ranges
 from sdcompress.quantizing.precisions._base import FloatSegment
 from sdcompress.quantizing.precisions.int8 import int8
 from sdcompress.quantizing.precisions.uint8 import uint8
-from sdcompress.quantizing.ranges import expected_largest, measured
-from sdcompress.quantizing.segments import tail
+from sdcompress.quantizing.ranges import expected_maximum, measure_ranges
+from sdcompress.quantizing.segments import output_layers
 
 Made = Callable[..., onnx.ModelProto]
 
@@ -25,11 +25,11 @@ Made = Callable[..., onnx.ModelProto]
 def test_the_expected_largest_is_the_mean_over_all_groups(group: int) -> None:
     values = np.array([3.0, -1.0, 4.0, 1.5, -9.0, 2.5])
     wanted = np.mean([max(each) for each in combinations(values, group)])
-    assert expected_largest(values, group) == pytest.approx(wanted, rel=1e-12)
+    assert expected_maximum(values, group) == pytest.approx(wanted, rel=1e-12)
 
 
 def test_of_fewer_values_than_a_group_it_is_the_largest() -> None:
-    assert expected_largest(np.array([1.0, 7.0]), 32) == 7.0
+    assert expected_maximum(np.array([1.0, 7.0]), 32) == 7.0
 
 
 @pytest.mark.parametrize("precision", [int8, uint8])
@@ -45,7 +45,7 @@ def test_neither_order_nor_batch_size_changes_a_byte(residual: onnx.ModelProto, 
         def feeds() -> Iterator[dict[str, np.ndarray]]:
             return iter([{"x": images[order[at : at + size]]} for at in range(0, len(order), size)])
 
-        return precision(FloatSegment(residual, tail(residual, ["exit1_logits"]), feeds)).SerializeToString(
+        return precision(FloatSegment(residual, output_layers(residual, ["exit1_logits"]), feeds)).SerializeToString(
             deterministic=True
         )
 
@@ -95,15 +95,15 @@ def test_a_constant_of_which_only_maxima_are_taken_is_no_data(graph: Made, preci
 
 def test_a_constant_that_is_multiplied_is_data(graph: Made) -> None:
     conv = helper.make_node("Conv", ["p", "v"], ["y"], name="last", strides=[2, 2])
-    found = measured(padded(graph, -4.0, conv), ["c", "p"], [{"x": IMAGES}], threads=1)
-    assert found.extremes["p"] == pytest.approx((-4.0, 0.8))
-    assert not found.fills
+    ranges_ = measure_ranges(padded(graph, -4.0, conv), ["c", "p"], [{"x": IMAGES}], threads=1)
+    assert ranges_.extremes["p"] == pytest.approx((-4.0, 0.8))
+    assert not ranges_.fills
 
 
 def test_a_constant_that_is_a_maximum_is_data(graph: Made) -> None:
-    found = measured(padded(graph, 3.0, POOL), ["c", "p"], [{"x": IMAGES}], threads=1)
-    assert found.extremes["p"] == pytest.approx((-0.8, 3.0))
-    assert not found.fills
+    ranges_ = measure_ranges(padded(graph, 3.0, POOL), ["c", "p"], [{"x": IMAGES}], threads=1)
+    assert ranges_.extremes["p"] == pytest.approx((-0.8, 3.0))
+    assert not ranges_.fills
 
 
 @pytest.mark.parametrize("precision", [int8, uint8])
@@ -117,20 +117,20 @@ def test_infinities_stay_infinities_where_they_are_added(graph: Made, precision:
     ]
     model = graph(nodes, {"x": ["batch", 3]}, {"y": ["batch", 3]}, {"w": np.eye(3, dtype=np.float32)})
     x = np.array([[0.0, 1.0, 1.0], [1.0, 0.0, 1.0]], np.float32)
-    found = measured(model, ["scores", "mask", "sum"], [{"x": x}], threads=1)
-    assert found.infinite == {"mask", "sum"}
-    assert found.extremes["mask"] == (0.0, 0.0)
-    made = precision(FloatSegment(model, frozenset(), lambda: iter([{"x": x}])))
-    (y,) = onnxruntime.InferenceSession(made.SerializeToString()).run(None, {"x": x})
+    ranges_ = measure_ranges(model, ["scores", "mask", "sum"], [{"x": x}], threads=1)
+    assert ranges_.infinite == {"mask", "sum"}
+    assert ranges_.extremes["mask"] == (0.0, 0.0)
+    quantised = precision(FloatSegment(model, frozenset(), lambda: iter([{"x": x}])))
+    (y,) = onnxruntime.InferenceSession(quantised.SerializeToString()).run(None, {"x": x})
     np.testing.assert_allclose(y, [[0, 0.5, 0.5], [0.5, 0, 0.5]], atol=1e-6)
 
 
 def test_a_tensor_that_is_infinite_everywhere_has_no_range(graph: Made) -> None:
     model = graph([helper.make_node("Log", ["x"], ["y"])], {"x": ["batch", 2]}, {"y": ["batch", 2]}, {})
     feeds = [{"x": np.array([[0, 0], [0, np.e]], np.float32)}]
-    found = measured(model, ["y"], feeds, threads=1)
-    assert found.extremes["y"] == pytest.approx((1.0, 1.0))  # of the second image alone
-    assert measured(model, ["y"], [{"x": np.zeros((1, 2), np.float32)}], threads=1).extremes["y"] == (0, 0)
+    ranges_ = measure_ranges(model, ["y"], feeds, threads=1)
+    assert ranges_.extremes["y"] == pytest.approx((1.0, 1.0))  # of the second image alone
+    assert measure_ranges(model, ["y"], [{"x": np.zeros((1, 2), np.float32)}], threads=1).extremes["y"] == (0, 0)
 
 
 def test_the_second_graph_is_run_only_where_there_is_an_infinity(graph: Made, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,5 +142,5 @@ def test_the_second_graph_is_run_only_where_there_is_an_infinity(graph: Made, mo
         return real(*given, finite=finite)  # type: ignore[arg-type]
 
     monkeypatch.setattr(ranges, "_Reductions", counted)
-    measured(padded(graph, -1.0, POOL), ["c", "p"], [{"x": IMAGES}], threads=1)
+    measure_ranges(padded(graph, -1.0, POOL), ["c", "p"], [{"x": IMAGES}], threads=1)
     assert made == [False]

@@ -20,7 +20,7 @@ from sdcompress.onnx_graph.exit_signals import add_signals
 from sdcompress.quantizing.precisions._base import FloatSegment
 from sdcompress.quantizing.precisions.fp16 import fp16
 from sdcompress.quantizing.precisions.int8 import int8
-from sdcompress.quantizing.segments import count_products, load, plain, tail, with_signals
+from sdcompress.quantizing.segments import count_products, load_segment, output_layers, with_signals, without_signals
 
 Made = Callable[..., onnx.ModelProto]
 
@@ -54,7 +54,7 @@ def outside(model: onnx.ModelProto) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "named"), [(foreign, r"com\.example\.Tanh"), (branching, "If"), (outside, "weights in a file")]
+    ("change", "named"), [(foreign, r"com\.example\.Tanh"), (branching, "If"), (outside, "weights in a separate file")]
 )
 def test_what_is_not_plain_onnx_is_refused_by_name(tiny_artifact: Callable, change: Callable, named: str) -> None:
     if change is outside:  # cannot be written back: onnx would put the weights inside again
@@ -65,28 +65,28 @@ def test_what_is_not_plain_onnx_is_refused_by_name(tiny_artifact: Callable, chan
     else:
         opened = spoilt(tiny_artifact(), change)
     with pytest.raises(UsageError, match=named) as caught:
-        load(opened, opened.manifest.segments[0])
+        load_segment(opened, opened.manifest.segments[0])
     assert "sdcompress export" in str(caught.value)
 
 
 def test_a_segment_in_another_precision_is_refused(tiny_artifact: Callable) -> None:
     opened = open_artifact(tiny_artifact())
     with pytest.raises(UsageError, match=r"'segment-0\.onnx' of .* is in int8 already"):
-        load(opened, opened.manifest.segments[0].model_copy(update={"precision": "int8"}))
+        load_segment(opened, opened.manifest.segments[0].model_copy(update={"precision": "int8"}))
 
 
 def test_signals_are_left_out_and_appended_as_they_were(residual: onnx.ModelProto) -> None:
-    whole, names = add_signals(residual, "exit1", "exit1_logits", TASK, batch="batch")
-    bare = plain(whole, [names])
+    full, names = add_signals(residual, "exit1", "exit1_logits", TASK, batch="batch")
+    bare = without_signals(full, [names])
     assert [v.name for v in bare.graph.output] == ["border", "exit1_logits"]
     assert not {"LogSoftmax", "TopK", "ArgMax"} & {node.op_type for node in bare.graph.node}
     assert not any("exit1_logits/" in tensor.name for tensor in bare.graph.initializer)
-    again = with_signals(bare, whole, [("exit1", "exit1_logits", names)], batch="batch")
-    assert again.graph.output == whole.graph.output
+    again = with_signals(bare, full, [("exit1", "exit1_logits", names)], TASK, batch="batch")
+    assert again.graph.output == full.graph.output
     tails = [
         [node for node in model.graph.node if any("exit1_logits" in name for name in node.input)]
         + [node for node in model.graph.node if node.output[0] in (names.values, names.decision)]
-        for model in (again, whole)
+        for model in (again, full)
     ]
     assert tails[0] == tails[1]
     assert len(tails[0]) > 5
@@ -105,16 +105,16 @@ def test_batch_norm_is_folded_into_the_convolution_before_it(graph: Made) -> Non
         helper.make_node("Conv", ["x", "w"], ["c"], name="conv"),
         helper.make_node("BatchNormalization", ["c", "scale", "shift", "mean", "var"], ["y"], epsilon=0.0, name="norm"),
     ]
-    model = plain(graph(nodes, {"x": ["batch", 1, 2, 2]}, {"y": ["batch", 2, 2, 2]}, weights), [])
+    model = without_signals(graph(nodes, {"x": ["batch", 1, 2, 2]}, {"y": ["batch", 2, 2, 2]}, weights), [])
     assert [node.op_type for node in model.graph.node] == ["Conv"]
     stored = [numpy_helper.to_array(tensor).ravel() for tensor in model.graph.initializer]
     expected = [[2 * 3 / 2, -1 * 0.5 / 0.5], [0.25 - 1 * 3 / 2, 1.0 + 2 * 0.5 / 0.5]]  # weights, bias
     for each in expected:
-        assert any(found.shape == (2,) and np.allclose(found, each) for found in stored), (each, stored)
+        assert any(output.shape == (2,) and np.allclose(output, each) for output in stored), (each, stored)
     x = np.arange(4, dtype=np.float32).reshape(1, 1, 2, 2)
     session = onnxruntime.InferenceSession(model.SerializeToString())
-    (found,) = session.run(None, {"x": x})
-    np.testing.assert_allclose(found[0], [3 * x[0, 0] - 1.25, -x[0, 0] + 3.0], rtol=1e-6)
+    (output,) = session.run(None, {"x": x})
+    np.testing.assert_allclose(output[0], [3 * x[0, 0] - 1.25, -x[0, 0] + 3.0], rtol=1e-6)
 
 
 def test_products_are_counted_by_what_they_read(graph: Made) -> None:
@@ -139,9 +139,9 @@ def test_a_product_whose_weight_comes_first_is_counted_like_any_other(graph: Mad
     nodes = [helper.make_node("MatMul", ["w", "x"], ["a"]), helper.make_node("MatMul", ["v", "a"], ["y"])]
     model = graph(nodes, {"x": ["batch", 3, 2]}, {"y": ["batch", 3, 2]}, weights)
     assert count_products(model, "fp16") == (0, 2)
-    made = fp16(FloatSegment(model, frozenset({"y"}), lambda: iter([])))
-    assert count_products(made, "fp16") == (1, 1)
-    assert count_products(made, "fp8") == (0, 2)  # float16 is what fp8 leaves beside its own
+    quantised = fp16(FloatSegment(model, frozenset({"y"}), lambda: iter([])))
+    assert count_products(quantised, "fp16") == (1, 1)
+    assert count_products(quantised, "fp8") == (0, 2)  # float16 is what fp8 leaves beside its own
 
 
 @pytest.fixture
@@ -166,15 +166,15 @@ def ensemble(graph: Made) -> onnx.ModelProto:
 
 
 def test_the_tail_reaches_back_to_the_last_product(ensemble: onnx.ModelProto, residual: onnx.ModelProto) -> None:
-    assert tail(ensemble, ["y"]) == {"m", "own", "log", "sum", "y"}
-    assert tail(residual, ["exit1_logits"]) == {"exit1_logits"}
-    assert tail(residual, []) == frozenset()
+    assert output_layers(ensemble, ["y"]) == {"m", "own", "log", "sum", "y"}
+    assert output_layers(residual, ["exit1_logits"]) == {"exit1_logits"}
+    assert output_layers(residual, []) == frozenset()
 
 
-def test_nothing_in_the_tail_is_rounded(ensemble: onnx.ModelProto) -> None:
+def test_no_output_layer_is_rounded(ensemble: onnx.ModelProto) -> None:
     rng = np.random.default_rng(6)
     feed = {"x": rng.normal(size=(32, 4)).astype(np.float32), "before": rng.normal(size=(32, 3)).astype(np.float32)}
-    segment = FloatSegment(ensemble, tail(ensemble, ["y"]), lambda: iter([feed]))
+    segment = FloatSegment(ensemble, output_layers(ensemble, ["y"]), lambda: iter([feed]))
     rounded = int8(segment)
     names = [node.op_type for node in rounded.graph.node]
     assert names[names.index("LogSoftmax") - 2 :] == ["MatMul", "Add", "LogSoftmax", "Add", "Mul"]
@@ -188,6 +188,6 @@ def test_nothing_in_the_tail_is_rounded(ensemble: onnx.ModelProto) -> None:
     for made in (rounded, halved):
         model = made if isinstance(made, onnx.ModelProto) else fp16(segment)
         session = onnxruntime.InferenceSession(model.SerializeToString())
-        (found,) = session.run(None, feed)
+        (output,) = session.run(None, feed)
         (exact,) = onnxruntime.InferenceSession(ensemble.SerializeToString()).run(None, feed)
-        assert 0 < np.abs(found - exact).max() < 0.2  # of numbers up to about 4
+        assert 0 < np.abs(output - exact).max() < 0.2  # of numbers up to about 4

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from signals import TASK
 
 from sdcompress.cli import quantizing
 from sdcompress.quantizing import speed
@@ -29,7 +30,7 @@ class Slow:
     def forced(self, inputs: np.ndarray, exit: int) -> Prediction:  # noqa: A002
         assert (inputs.shape, exit) == ((1, 1, 4, 4), -1)
         time.sleep(self.ms / 1e3)
-        return Prediction(np.zeros((1, 3), np.float32), np.zeros(1, np.int64))
+        return TASK.prediction(np.zeros((1, 3), np.float32), np.zeros(1, np.int64))
 
 
 @pytest.mark.parametrize(("ms", "source_ms", "verdict"), [(4.0, 1.0, "slower"), (1.0, 4.0, "faster")])
@@ -45,19 +46,19 @@ def test_both_are_timed_and_the_slower_one_is_named(
         return engines[path]
 
     monkeypatch.setattr(speed, "open_engine", open_engine)
-    found = speed.speed_beside("source", "made", tiny_network.samples(40), threads=2)
-    assert (found.verdict, found.threads, opened) == (verdict, 2, [2, 2])
-    assert found.ms >= ms  # a busy machine sleeps longer, never shorter
-    assert found.source_ms >= source_ms
-    assert found.speedup == pytest.approx(found.source_ms / found.ms, rel=1e-2)
-    assert found.low <= found.speedup <= found.high
-    assert (found.speedup < 1) == (verdict == "slower")
+    measured = speed.speed_beside("source", "made", tiny_network.samples(40), threads=2)
+    assert (measured.verdict, measured.threads, opened) == (verdict, 2, [2, 2])
+    assert measured.ms >= ms  # a busy machine sleeps longer, never shorter
+    assert measured.source_ms >= source_ms
+    assert measured.speedup == pytest.approx(measured.source_ms / measured.ms, rel=1e-2)
+    assert measured.low <= measured.speedup <= measured.high
+    assert (measured.speedup < 1) == (verdict == "slower")
 
 
 def test_an_artifact_beside_itself_is_timed_at_all(tiny_artifact: Callable[..., Path], tiny_network: Any) -> None:
     path = tiny_artifact()
-    found = speed.speed_beside(path, path, tiny_network.samples(3), threads=1)
-    assert 0.2 < found.speedup < 5
+    measured = speed.speed_beside(path, path, tiny_network.samples(3), threads=1)
+    assert 0.2 < measured.speedup < 5
 
 
 @pytest.mark.parametrize(
@@ -68,8 +69,8 @@ def test_an_artifact_beside_itself_is_timed_at_all(tiny_artifact: Callable[..., 
         ("no difference", "as fast here, as far as can be seen: "),
     ],
 )
-def test_the_command_says_so_first(verdict: Any, opening: str) -> None:
-    told = Speed(threads=1, ms=1.37, source_ms=1.0, speedup=0.73, low=0.71, high=0.75, verdict=verdict)
-    line = quantizing._speed(told, "uint8")
+def test_the_command_prints_the_verdict_first(verdict: Any, opening: str) -> None:
+    speed_ = Speed(threads=1, ms=1.37, source_ms=1.0, speedup=0.73, low=0.71, high=0.75, verdict=verdict)
+    line = quantizing._speed(speed_, "uint8")
     assert line.startswith(opening)
     assert "1.37 ms in uint8, 1 ms in fp32, 0.73x [0.71, 0.75] as fast (one image, 1 thread)" in line

@@ -32,15 +32,15 @@ def test_a_range_that_is_not_symmetric_uses_all_codes(
     conv = graph([node], {"x": ["batch", 1, 1, 2]}, {"y": ["batch", 2, 1, 2]}, weights)
     x = np.array([[[[-1.0, 3.0]]]], np.float32)
     model = uint8(segment_of(conv, [x]))
-    found = stored(model)
-    np.testing.assert_allclose(found["x_scale"], 4 / 255, rtol=1e-6)
-    assert found["x_zero_point"] == 64
-    assert found["x_zero_point"].dtype == np.uint8
-    np.testing.assert_array_equal(found["w_quantized"].ravel(), [64, -64])  # weights as in int8: 7 bits, signed
+    tensors = stored(model)
+    np.testing.assert_allclose(tensors["x_scale"], 4 / 255, rtol=1e-6)
+    assert tensors["x_zero_point"] == 64
+    assert tensors["x_zero_point"].dtype == np.uint8
+    np.testing.assert_array_equal(tensors["w_quantized"].ravel(), [64, -64])  # weights as in int8: 7 bits, signed
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     (y,) = session.run(None, {"x": x})
-    step = float(found["y_scale"])
-    np.testing.assert_allclose(y, x * weights["w"].reshape(1, 2, 1, 1), atol=step + 4 * float(found["x_scale"]))
+    step = float(tensors["y_scale"])
+    np.testing.assert_allclose(y, x * weights["w"].reshape(1, 2, 1, 1), atol=step + 4 * float(tensors["x_scale"]))
 
 
 def test_every_tensor_is_rounded_once_and_weights_never_beyond_7_bits(

@@ -11,7 +11,7 @@ from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
 from sdcompress.quantizing.precisions.fp16 import fp16
-from sdcompress.quantizing.vanishing import guarded
+from sdcompress.quantizing.vanishing import vanishing_paths
 
 Made = Callable[..., onnx.ModelProto]
 
@@ -52,13 +52,13 @@ def test_a_row_of_equal_numbers_is_finite_in_every_node_as_it_is_written(
     model = fp16(segment_of(scaled(graph, epsilon, *FORMS[form]), [], ("y",)))
     onnx.checker.check_model(model, full_check=True)
     with np.errstate(all="raise", under="ignore"):  # no 0 / 0
-        (found,) = ReferenceEvaluator(model).run(None, {"x": np.float32([[3, 3], [1, 2]])})
-    np.testing.assert_allclose(found, [[0, 0], [1, 2]], atol=2e-3)
+        (output,) = ReferenceEvaluator(model).run(None, {"x": np.float32([[3, 3], [1, 2]])})
+    np.testing.assert_allclose(output, [[0, 0], [1, 2]], atol=2e-3)
 
 
 def test_only_what_hangs_on_the_constant_is_wide(graph: Made) -> None:
-    assert guarded(scaled(graph, 1e-8, *FORMS["root"])) == {"sum", "divisor", "d"}
-    assert guarded(scaled(graph, 1e-5, *FORMS["root"])) == frozenset()  # float16 has it
+    assert vanishing_paths(scaled(graph, 1e-8, *FORMS["root"])) == {"sum", "divisor", "d"}
+    assert vanishing_paths(scaled(graph, 1e-5, *FORMS["root"])) == frozenset()  # float16 has it
 
 
 def test_weights_with_some_small_numbers_and_zeros_are_no_constants_of_that_kind(graph: Made) -> None:
@@ -72,4 +72,4 @@ def test_weights_with_some_small_numbers_and_zeros_are_no_constants_of_that_kind
         helper.make_node("Add", ["a", "some"], ["b"]),
         helper.make_node("Add", ["b", "zero"], ["y"]),
     ]
-    assert guarded(graph(nodes, {"x": ["batch", 2]}, {"y": ["batch", 2]}, weights)) == frozenset()
+    assert vanishing_paths(graph(nodes, {"x": ["batch", 2]}, {"y": ["batch", 2]}, weights)) == frozenset()

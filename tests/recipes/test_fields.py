@@ -57,11 +57,11 @@ def refused(key: str, value: Any) -> None:
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, 10**400])
 def test_no_number_of_a_recipe_may_be_infinite_or_none(value: float) -> None:
-    found = keys(float)
+    float_keys = keys(float)
     assert {"export.atol", "train.schedule.warmup", "train.schedule.milestones", "bench.percentiles"} <= {
-        key for key, *_ in found
+        key for key, *_ in float_keys
     }
-    for key, is_list, length in found:
+    for key, is_list, length in float_keys:
         refused(key, [value] * length if is_list else value)
 
 
@@ -131,15 +131,15 @@ def test_every_stored_type_holds_finite_numbers_alone() -> None:
     )
 )
 def test_any_values_give_a_recipe_that_is_read_back_or_an_error_of_ours(values: dict[str, Any]) -> None:
-    whole: dict[str, Any] = {}
+    recipe_tree: dict[str, Any] = {}
     for key, value in values.items():
         *sections, last = key.split(".")
-        inner = whole
+        inner = recipe_tree
         for section in sections:
             inner = inner.setdefault(section, {})
         inner[last] = value
     try:
-        read = recipes.read(whole)
+        read = recipes.read(recipe_tree)
     except RecipeError:
         return
     assert recipes.read(read) == read

@@ -17,7 +17,7 @@ from sdcompress.schema.recipe import Recipe
 
 def test_a_key_that_stands_twice_is_refused_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("seed: 1\ntrain:\n  epochs: 3\n  epochs: 4\n")
-    with pytest.raises(RecipeError, match="'epochs' stands twice in line 4"):
+    with pytest.raises(RecipeError, match="'epochs' is repeated in line 4"):
         recipes.read(tmp_path / "a.yaml")
 
 

@@ -31,15 +31,15 @@ def test_a_section_and_its_keys_hold_together_in_any_order(order: tuple[int, ...
     ],
 )
 def test_a_key_is_set_once(settings: list[str]) -> None:
-    for given in (settings, settings[::-1]):
-        with pytest.raises(RecipeError, match="is set twice, to different values") as caught:
-            recipes.read("digits", given)
+    for ordered in (settings, settings[::-1]):
+        with pytest.raises(RecipeError, match="is set to two different values") as caught:
+            recipes.read("digits", ordered)
         assert all(setting in str(caught.value) for setting in settings)
 
 
 def test_the_same_setting_twice_is_no_contradiction() -> None:
-    given = ["train.epochs=7", "train={epochs: 7}", "train.epochs=7", "method=eed", "method.name=eed"]
-    read = recipes.read("digits", given)
+    ordered = ["train.epochs=7", "train={epochs: 7}", "train.epochs=7", "method=eed", "method.name=eed"]
+    read = recipes.read("digits", ordered)
     assert (read.train.epochs, read.method.name) == (7, "eed")
 
 
@@ -56,7 +56,7 @@ def test_the_same_setting_twice_is_no_contradiction() -> None:
     ],
 )
 def test_a_setting_that_the_recipe_does_not_read_is_refused(settings: list[str], key: str) -> None:
-    with pytest.raises(RecipeError, match=f"'{key}' is set, and this recipe does not read it"):
+    with pytest.raises(RecipeError, match=f"'{key}' is set, but this recipe does not use it"):
         recipes.read(None, settings)
     # a recipe that holds all keys, as --print-config writes it, may hold those that it does not read
     assert recipes.read(recipes.read("digits").model_dump(mode="json")) == recipes.read("digits")

@@ -12,7 +12,7 @@ import yaml
 
 from sdcompress import recipes
 from sdcompress.errors import RecipeError, UnknownNameError, UsageError
-from sdcompress.recipes._yaml import MOST_BYTES, dump_yaml, load_yaml
+from sdcompress.recipes._yaml import MAX_BYTES, dump_yaml, load_yaml
 
 
 def too_slow(*_: object) -> None:
@@ -159,9 +159,9 @@ def test_aliases_and_merge_keys_that_are_modest_stay_what_they_are() -> None:
     ],
 )
 def test_numbers_are_those_of_yaml_1_2(text: str, value: object) -> None:
-    for found in (load_yaml(text, "it"), load_yaml(f"a: {text}", "it")["a"], load_yaml(f"[{text}]", "it")[0]):
-        assert found == value
-        assert type(found) is type(value)
+    for parsed in (load_yaml(text, "it"), load_yaml(f"a: {text}", "it")["a"], load_yaml(f"[{text}]", "it")[0]):
+        assert parsed == value
+        assert type(parsed) is type(value)
 
 
 @pytest.mark.parametrize("text", ["1e-1", "1:30", "2024-01-01", "0o17", "yes", "null", "", "1.5", ".inf", "a: b", "é"])
@@ -180,10 +180,10 @@ def test_numbers_are_numbers_in_files_in_settings_and_in_options(tmp_path: Path)
 
 
 def test_the_longest_recipe_fits(tmp_path: Path) -> None:
-    whole = recipes.dump(recipes.read("digits"))
-    assert len(whole) * 4 < MOST_BYTES
-    (tmp_path / "a.yaml").write_text(whole + "#" * (MOST_BYTES - len(whole)))
+    text = recipes.dump(recipes.read("digits"))
+    assert len(text) * 4 < MAX_BYTES
+    (tmp_path / "a.yaml").write_text(text + "#" * (MAX_BYTES - len(text)))
     assert recipes.read(tmp_path / "a.yaml") == recipes.read("digits")
-    (tmp_path / "a.yaml").write_text(whole + "#" * (MOST_BYTES - len(whole) + 1))
+    (tmp_path / "a.yaml").write_text(text + "#" * (MAX_BYTES - len(text) + 1))
     with pytest.raises(UsageError, match="more than 16,384 characters"):
         recipes.read(tmp_path / "a.yaml")

@@ -86,10 +86,10 @@ def folders(tmp_path: Path) -> dict[str, Path]:
 def evaluation(
     name: str, *, split: Any = "test", exits: dict[str, float], policy: PolicyScore | None = None
 ) -> Evaluation:
-    scores = tuple(ExitScore(name=exit_, accuracy=a, nll=0.5, ece=0.01) for exit_, a in exits.items())
+    scores = tuple(ExitScore(name=exit_, score=a, further={"nll": 0.5, "ece": 0.01}) for exit_, a in exits.items())
     return Evaluation(
         kind="artifact", name=name, source=name, digest=None, data="digits", split=split, samples=10_000, exits=scores,
-        policy=policy,
+        policy=policy, metric="accuracy",
     )  # fmt: skip
 
 
@@ -114,7 +114,7 @@ def comparison(name: str, mean: float, verdict: Any = "faster", p50: float | Non
 
 @pytest.fixture
 def evaluations() -> list[Evaluation]:
-    left = PolicyScore(accuracy=0.91, shares=(0.75, 0.25), exit_accuracy=(0.96, 0.76))
+    left = PolicyScore(score=0.91, shares=(0.75, 0.25), exit_scores=(0.96, 0.76))
     return [
         evaluation("whole", exits={"final": 0.92}),
         evaluation("chain", exits={"exit1": 0.85, "final": 0.92, "ensemble": 0.925}, policy=left),
@@ -129,7 +129,7 @@ def benches() -> list[BenchReport]:
         ExitTiming(name="exit1", share=0.75, p50_ms=1.0, forced_p50_ms=1.01, forced_mean_ms=1.05),
         ExitTiming(name="final", share=0.25, p50_ms=4.0, forced_p50_ms=4.02, forced_mean_ms=4.2),
     )
-    whole, chain = 4.0 + 0.01 * rng.random(700), np.where(np.arange(100) % 4 == 0, 4.0, 1.0)
+    whole_ms, chain = 4.0 + 0.01 * rng.random(700), np.where(np.arange(100) % 4 == 0, 4.0, 1.0)
     machine = Machine(
         cpu="Test <CPU>", cores=2, isa=("avx2",), memory_gib=8.0, gpu=None, os="Linux", python="3.10", busy_cores=0.1,
         versions={"numpy": "2.0"},
@@ -138,7 +138,7 @@ def benches() -> list[BenchReport]:
         BenchReport(
             created="2026-01-02T00:00:00+00:00", command="sdcompress bench", machine=machine, threads=1, device="cpu",
             input="digits, test split: 100 different images", warmup_ms=200.0, duration_s=3.0,
-            records=(bench_record("whole", whole), bench_record("chain", chain, exits, mixture_residual=0.01)),
+            records=(bench_record("whole", whole_ms), bench_record("chain", chain, exits, mixture_residual=0.01)),
             comparisons=(comparison("chain", 2.29, p50=4.0),),
         )
     ]  # fmt: skip

@@ -8,7 +8,7 @@ import pytest
 
 from sdcompress.reporting.build import build
 from sdcompress.reporting.cautions import cautions, noise
-from sdcompress.schema.report import BenchReport, ClassScore, Evaluation, Report
+from sdcompress.schema.report import BenchReport, Evaluation, Report, StratumScore
 
 
 @pytest.fixture
@@ -31,19 +31,19 @@ def many(report: Report, count: int) -> Report:
 
 
 def test_twenty_alike_are_one(report: Report) -> None:
-    said = cautions(many(report, 20))
-    assert len([sentence for sentence in said if "not steady" in sentence]) == 1
-    assert len([sentence for sentence in said if "quote the median" in sentence]) == 1
-    assert len([sentence for sentence in said if "forced exits" in sentence]) == 1
-    assert any("(net19 by 39.0 %, net18 by 38.0 %, net17 by 37.0 % and 17 more)" in sentence for sentence in said)
-    assert len(said) <= 4
+    sentences = cautions(many(report, 20))
+    assert len([sentence for sentence in sentences if "not steady" in sentence]) == 1
+    assert len([sentence for sentence in sentences if "quote the median" in sentence]) == 1
+    assert len([sentence for sentence in sentences if "forced exits" in sentence]) == 1
+    assert any("(net19 by 39.0 %, net18 by 38.0 %, net17 by 37.0 % and 17 more)" in sentence for sentence in sentences)
+    assert len(sentences) <= 4
 
 
 def test_noise_names_its_strongest_reason_and_what_to_do(report: Report) -> None:
     (bench,) = many(report, 20).benches
     assert noise(bench.records) == (
         "The times of 20 of 21 measurements are not steady: times scatter by 39 % (standard deviation / mean), more"
-        " than 10 % (the most of 20). The machine causes this, not the networks. Stop other work and measure again,"
+        " than 10 % (the largest of 20). The machine causes this, not the networks. Stop other work and measure again,"
         " for longer (--duration 30s). Speed-ups suffer less, because the networks took turns."
     )
     assert noise(report.benches[0].records) is None
@@ -55,16 +55,26 @@ def test_reasons_of_other_kinds_are_kept_apart(report: Report) -> None:
         "3.0 % of the calls took more than three medians, more than 1 %",
         "calls drifted by -8 % from the first half",
     )
-    said = noise([record.model_copy(update={"stable": False, "reasons": reasons})])
-    assert said is not None
-    assert said.startswith(f"The times of whole (single-stream, batch 1) are not steady: {reasons[0]}; {reasons[1]}.")
+    text = noise([record.model_copy(update={"stable": False, "reasons": reasons})])
+    assert text is not None
+    assert text.startswith(f"The times of whole (single-stream, batch 1) are not steady: {reasons[0]}; {reasons[1]}.")
 
 
 def test_networks_that_lack_the_same_class_share_a_sentence(report: Report) -> None:
-    classes = tuple(
-        ClassScore(name=name, samples=n, accuracy=a) for name, n, a in (("a", 60, 1), ("b", 30, 1), ("c", 10, 0))
+    strata = tuple(
+        StratumScore(name=name, samples=n, score=a) for name, n, a in (("a", 60, 1), ("b", 30, 1), ("c", 10, 0))
     )
-    seen = {"classes": classes, "confusion": ((0, 0, 60), (1, 1, 30), (2, 0, 10)), "samples": 100, "policy": None}
-    both = tuple(found.model_copy(update=seen) for found in report.evaluations[:2])
-    said = [one for one in cautions(report.model_copy(update={"evaluations": both})) if "never predicts" in one]
-    assert said == ["whole never predicts 'c' (10 images). The same holds for chain."]
+    seen = {
+        "stratum": "class",
+        "strata": strata,
+        "confusion": ((0, 0, 60), (1, 1, 30), (2, 0, 10)),
+        "samples": 100,
+        "policy": None,
+    }
+    both = tuple(evaluation.model_copy(update=seen) for evaluation in report.evaluations[:2])
+    sentences = [
+        sentence
+        for sentence in cautions(report.model_copy(update={"evaluations": both}))
+        if "never predicts" in sentence
+    ]
+    assert sentences == ["whole never predicts 'c' (10 images). The same holds for chain."]

@@ -11,12 +11,11 @@ import pytest
 from sdcompress.errors import OutputExistsError
 from sdcompress.reporting.explanation.findings import cautions, findings, headline
 from sdcompress.reporting.explanation.page import explanation_page
-from sdcompress.reporting.explanation.tables import MOST_CLASSES, by_depth, details, summary, thinned
+from sdcompress.reporting.explanation.tables import MAX_STRATA, by_depth, details, summary, thinned
 from sdcompress.reporting.html import html
 from sdcompress.reporting.markdown import markdown
 from sdcompress.reporting.write import write
 from sdcompress.schema.explain import (
-    Class,
     ExitFigures,
     Explanation,
     Interval,
@@ -27,6 +26,7 @@ from sdcompress.schema.explain import (
     ReliabilityBin,
     Risk,
     RiskStep,
+    Stratum,
     Truncation,
 )
 from sdcompress.schema.report import Machine
@@ -40,24 +40,24 @@ def ms(value: float, half: float = 0.01) -> Interval:
 
 
 def exit_(name: str, accuracy: float, reach: float, share: float) -> ExitFigures:
-    bins = (ReliabilityBin(low=0.5, high=0.6, samples=10, confidence=0.55, accuracy=0.5),)
+    bins = (ReliabilityBin(low=0.5, high=0.6, samples=10, confidence=0.55, score=0.5),)
     return ExitFigures(
-        name=name, accuracy=accuracy, ece=0.02, reliability=bins, auroc=0.875, aurc=0.0125, macs=int(reach * 1e6),
-        ms=ms(reach), share=share, left_accuracy=0.95,
+        name=name, score=accuracy, ece=0.02, reliability=bins, auroc=0.875, aurc=0.0125, macs=int(reach * 1e6),
+        ms=ms(reach), share=share, left_score=0.95,
     )  # fmt: skip
 
 
 def point(accuracy: float, first: float, mean: float, thresholds: Any = (0.9,)) -> OperatingPoint:
     return OperatingPoint(
-        thresholds=thresholds, accuracy=accuracy, shares=(first, 1 - first), mean_ms=mean, mean_macs=mean * 1e6
+        thresholds=thresholds, score=accuracy, shares=(first, 1 - first), mean_ms=mean, mean_macs=mean * 1e6
     )
 
 
 def explanation(**changed: Any) -> Explanation:
     """1,000 images, two exits of 1 and 2 ms; the policy takes 1.3 ms and is a little less accurate than the last."""
     truncations = (
-        Truncation(exit="exit1", accuracy=0.85, ms=1.0, saving_ms=ms(-0.3), difference=ms(0.04, 0.02)),
-        Truncation(exit="final", accuracy=0.9, ms=2.0, saving_ms=ms(0.7), difference=ms(-0.01, 0.02)),
+        Truncation(exit="exit1", score=0.85, ms=1.0, saving_ms=ms(-0.3), difference=ms(0.04, 0.02)),
+        Truncation(exit="final", score=0.9, ms=2.0, saving_ms=ms(0.7), difference=ms(-0.01, 0.02)),
     )
     policy = PolicyFigures(
         point=point(0.89, 0.75, 1.3), mean_ms=ms(1.3), truncations=truncations, rival="final", verdict="wins"
@@ -65,12 +65,13 @@ def explanation(**changed: Any) -> Explanation:
     fields: dict[str, Any] = {
         "created": "2026-01-02T03:04:05+00:00", "command": "sdcompress explain early", "source": "early",
         "digest": "ab" * 32, "layout": "cascade", "kind": "max_prob", "guarantee": "Guarantee: none.", "data": "digits",
-        "split": "test", "samples": 1000, "threads": 1, "turns_ms": ((1.0, 2.0),) * 6, "decision_ms": 0.05,
+        "split": "test", "samples": 1000,
+        "metric": "accuracy", "stratum": "class", "threads": 1, "turns_ms": ((1.0, 2.0),) * 6, "decision_ms": 0.05,
         "machine": Machine(cpu="CPU", cores=2, isa=(), memory_gib=8, gpu=None, os="os", python="3", versions={}),
         "exits": (exit_("exit1", 0.85, 1.0, 0.75), exit_("final", 0.9, 2.0, 0.25)), "policy": policy,
-        "classes": (
-            Class(name="late", samples=500, shares=(0.5, 0.5), accuracy=0.87, last_accuracy=0.89),
-            Class(name="early", samples=500, shares=(1.0, 0.0), accuracy=0.91, last_accuracy=0.91),
+        "strata": (
+            Stratum(name="late", samples=500, shares=(0.5, 0.5), score=0.87, last_score=0.89),
+            Stratum(name="early", samples=500, shares=(1.0, 0.0), score=0.91, last_score=0.91),
         ),
         "curve": (point(0.9, 0.0, 2.05), point(0.89, 0.75, 1.3), point(0.85, 1.0, 1.05)),
         "curve_split": "validation", "curve_samples": 500,
@@ -85,7 +86,7 @@ def lost(verdict: Any, rival: str | None = "exit1") -> Explanation:
     """The same policy where exit1 is as accurate and takes 1 ms."""
     policy = explanation().policy
     assert policy is not None
-    same = policy.truncations[0].model_copy(update={"accuracy": 0.89, "difference": ms(0, 0.02)})
+    same = policy.truncations[0].model_copy(update={"score": 0.89, "difference": ms(0, 0.02)})
     truncations = (same, policy.truncations[1])
     changed = {"truncations": truncations, "verdict": verdict, "rival": rival}
     return explanation(policy=policy.model_copy(update=changed))
@@ -109,20 +110,20 @@ def risky() -> Risk:
 
 
 def test_a_win_is_said_with_its_figures() -> None:
-    found = explanation()
-    assert headline(found) == (
+    record = explanation()
+    assert headline(record) == (
         "Early exit wins here: 1.30 ms on average at 89.00 %; final alone takes 2.00 ms at 90.00 %, and no faster exit"
         " is as accurate as the policy."
     )
-    said = findings(found)
-    assert said[0] == (
+    sentences = findings(record)
+    assert sentences[0] == (
         "On average the policy takes 0.700 ms (0.690 to 0.710) less than final alone; its accuracy differs by"
         " −1.00 points (95 % interval −3.00 to +1.00, within sampling error)."
     )
-    assert not any("sdcompress export" in sentence for sentence in said)
-    first = "76.9 % of the time goes into the way to exit1, which every image takes"
-    assert f"{first}; 75.0 % leave there, 95.00 % of them right." in said
-    assert "Most right answers are lost in class 'late': 10 of 500." in said
+    assert not any("sdcompress export" in sentence for sentence in sentences)
+    first = "76.9 % of the time is spent up to exit1, which every image reaches"
+    assert f"{first}; 75.0 % leave there, 95.00 % of them right." in sentences
+    assert "Most right answers are lost in class 'late': 10 of 500." in sentences
 
 
 def test_an_exit_that_does_not_pay_is_named_with_the_command_that_leaves_it_out() -> None:
@@ -133,15 +134,15 @@ def test_an_exit_that_does_not_pay_is_named_with_the_command_that_leaves_it_out(
         for name, share, value in (("exit1", 1, -0.05), ("exit2", 0.9, 0.3), ("exit3", 0.2, -0.005))
     )
     names = ("exit1", "exit2", "exit3", "final")
-    found = explanation(
+    record = explanation(
         exits=tuple(exit_(name, 0.9, 1.0, 0.25) for name in names),
         policy=policy.model_copy(update={"margins": margins}),
     )
-    said = " ".join(findings(found))
+    text = " ".join(findings(record))
     # exit3 might pay: not below 0 in every turn
-    assert "At exit1 so few samples leave that the decisions take longer than the exit saves" in said
-    assert "sdcompress export CHECKPOINT --layout cascade --exits exit2 --exits exit3 --out FOLDER" in said
-    assert "may take at most: exit2 0.300 ms (0.290 to 0.310); exit3 −0.00500 ms (−0.0150 to 0.00500)." in said
+    assert "At exit1 so few samples leave that the decisions take longer than the exit saves" in text
+    assert "sdcompress export CHECKPOINT --layout cascade --exits exit2 --exits exit3 --out FOLDER" in text
+    assert "may take at most: exit2 0.300 ms (0.290 to 0.310); exit3 −0.00500 ms (−0.0150 to 0.00500)." in text
     only = policy.model_copy(update={"margins": margins[:1]})
     assert "--layout single --out FOLDER" in " ".join(findings(explanation(policy=only)))
     nobody = policy.model_copy(update={"margins": margins, "point": point(0.9, 0.0, 2.0)})
@@ -149,23 +150,25 @@ def test_an_exit_that_does_not_pay_is_named_with_the_command_that_leaves_it_out(
 
 
 def test_a_loss_is_said_and_names_the_command_that_helps() -> None:
-    found = lost("loses")
-    assert headline(found) == (
+    record = lost("loses")
+    assert headline(record) == (
         "Early exit loses here: 1.30 ms on average at 89.00 %, while exit1 alone takes 1.00 ms at 89.00 %."
     )
-    assert findings(found)[0].startswith("On average the policy takes 0.300 ms (0.290 to 0.310) more than exit1 alone")
-    assert findings(found)[1] == f"Deploy exit1 alone instead: {EXPORT}"
+    assert findings(record)[0].startswith("On average the policy takes 0.300 ms (0.290 to 0.310) more than exit1 alone")
+    assert findings(record)[1] == f"Deploy exit1 alone instead: {EXPORT}"
 
 
 def test_a_saving_within_the_noise_is_none() -> None:
-    found = lost("no difference")
-    assert headline(found).startswith("Early exit makes no difference here beyond the noise: 1.30 ms on average")
-    assert any(EXPORT in sentence for sentence in findings(found))
+    record = lost("no difference")
+    assert headline(record).startswith("Early exit makes no difference here beyond the noise: 1.30 ms on average")
+    assert any(EXPORT in sentence for sentence in findings(record))
 
 
 def test_a_faster_exit_that_cannot_be_told_apart_is_named_beside_a_win() -> None:
-    said = findings(lost("wins", rival="final"))
-    assert any(sentence.startswith("exit1 alone is faster still, 1.00 ms") and EXPORT in sentence for sentence in said)
+    sentences = findings(lost("wins", rival="final"))
+    assert any(
+        sentence.startswith("exit1 alone is faster still, 1.00 ms") and EXPORT in sentence for sentence in sentences
+    )
 
 
 def test_where_nobody_leaves_it_says_so() -> None:
@@ -176,11 +179,11 @@ def test_where_nobody_leaves_it_says_so() -> None:
 
 
 def test_without_a_policy_it_says_how_to_get_one() -> None:
-    found = explanation(policy=None, policy_overthinking=None, classes=())
-    assert headline(found) == "There is no policy yet, so that every sample runs to the last exit."
-    assert findings(found)[0] == "Choose thresholds: sdcompress calibrate early --max-drop 1% --out FOLDER"
-    assert any("makes no decisions" in sentence for sentence in cautions(found))
-    assert "policy saves" not in summary(found).columns
+    record = explanation(policy=None, policy_overthinking=None, strata=())
+    assert headline(record) == "There is no policy yet, so that every sample runs to the last exit."
+    assert findings(record)[0] == "Choose thresholds: sdcompress calibrate early --max-drop 1% --out FOLDER"
+    assert any("makes no decisions" in sentence for sentence in cautions(record))
+    assert "policy saves" not in summary(record).columns
 
 
 def test_what_flatters_is_said() -> None:
@@ -202,11 +205,11 @@ def test_the_time_is_parted_without_a_rest() -> None:
 
 
 def test_risk_is_shown_step_by_step() -> None:
-    found = explanation(risk=risky())
-    table = next(table for table in details(found) if table.title.startswith("Risk"))
+    record = explanation(risk=risky())
+    table = next(table for table in details(record) if table.title.startswith("Risk"))
     assert [row[0] for row in table.rows] == ["0", "1 (chosen)", "2"]
     assert [row[-2:] for row in table.rows] == [("0.00 %", "yes"), ("0.80 %", "yes"), ("3.00 %", "no")]
-    assert findings(found)[-1] == (
+    assert findings(record)[-1] == (
         "The policy is step 1 of the certificate's path, of which 1 are certified for 1 %: measured 0.10 %,"
         " bound 0.80 %."
     )
@@ -214,13 +217,12 @@ def test_risk_is_shown_step_by_step() -> None:
 
 def test_of_many_classes_the_ends_are_shown() -> None:
     many = tuple(
-        Class(name=f"class {k}", samples=1, shares=(1 - k / 99, k / 99), accuracy=1, last_accuracy=1)
-        for k in range(100)
+        Stratum(name=f"class {k}", samples=1, shares=(1 - k / 99, k / 99), score=1, last_score=1) for k in range(100)
     )
     shown = [one.name for one in by_depth(many)]
-    assert len(shown) == MOST_CLASSES
+    assert len(shown) == MAX_STRATA
     assert (shown[0], shown[-1]) == ("class 0", "class 99")
-    assert "Of 100 classes the 6 earliest and the 6 latest" in html(explanation_page(explanation(classes=many)))
+    assert "Of 100 classes the 6 earliest and the 6 latest" in html(explanation_page(explanation(strata=many)))
     assert (thinned(100, 3), thinned(2, 12)) == ([0, 50, 99], [0, 1])
 
 
@@ -230,28 +232,30 @@ def test_of_many_classes_the_ends_are_shown() -> None:
         {"layout": "all", "turns_ms": (), "curve": (), "curve_split": None, "policy": None, "policy_overthinking": None,
          "exits": tuple(e.model_copy(update={"ms": None}) for e in explanation().exits)},
         {"layout": "single", "exits": explanation().exits[-1:], "curve": (), "curve_split": None, "policy": None,
-         "policy_overthinking": None, "overthinking": None, "oracle": None, "classes": ()},
+         "policy_overthinking": None, "overthinking": None, "oracle": None, "strata": ()},
     ],
 )  # fmt: skip
 def test_what_has_no_early_exit_gets_what_makes_sense(changed: dict[str, Any]) -> None:
-    found = explanation(**changed)
-    page = html(explanation_page(found))
-    assert "saves nothing" in headline(found) or headline(found).startswith("The only exit, final, is right on 90.00 %")
+    record = explanation(**changed)
+    page = html(explanation_page(record))
+    assert "saves nothing" in headline(record) or headline(record).startswith(
+        "The only exit, final, is right on 90.00 %"
+    )
     assert "Reliability" in page
     assert "Accuracy on a budget" not in page
 
 
 def test_the_three_files_say_the_same(tmp_path: Path) -> None:
-    found = explanation(risk=risky())
-    page = write(found, tmp_path / "out")
+    record = explanation(risk=risky())
+    page = write(record, tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["explain.html", "explain.json", "explain.md"]
-    assert Explanation.model_validate_json((tmp_path / "out" / "explain.json").read_text(encoding="utf-8")) == found
+    assert Explanation.model_validate_json((tmp_path / "out" / "explain.json").read_text(encoding="utf-8")) == record
     text, plain = page.read_text(encoding="utf-8"), (tmp_path / "out" / "explain.md").read_text(encoding="utf-8")
-    for said in ("wins here", "1.30 ms", "0.875", "1.250 %", "explain.json", "one thread"):
-        assert said in text
-        assert said in plain or said == "explain.json"
+    for expected in ("wins here", "1.30 ms", "0.875", "1.250 %", "explain.json", "one thread"):
+        assert expected in text
+        assert expected in plain or expected == "explain.json"
     with pytest.raises(OutputExistsError, match=r"explain\.json"):
-        write(found, tmp_path / "out")
+        write(record, tmp_path / "out")
 
 
 def test_the_page_is_self_contained() -> None:

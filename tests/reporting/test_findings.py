@@ -31,9 +31,9 @@ def compared(report: Report, **changed: Any) -> Report:
 
 
 def test_the_headline_names_the_trade_in_one_breath(report: Report) -> None:
-    said = "chain is 2.29× as fast as whole (2.00× end to end) and loses 1.00 points of accuracy."
-    assert headline(report) == said
-    assert len(said.split()) < 25
+    text = "chain is 2.29× as fast as whole (2.00× end to end) and loses 1.00 points of accuracy."
+    assert headline(report) == text
+    assert len(text.split()) < 25
 
 
 def test_a_headline_from_an_unsteady_machine_says_what_to_do(report: Report) -> None:
@@ -45,8 +45,7 @@ def test_a_headline_from_an_unsteady_machine_says_what_to_do(report: Report) -> 
 def test_a_headline_calls_a_difference_within_sampling_error_so(report: Report) -> None:
     near = answered(report, gained=5, lost=9, samples=945)
     rows = tuple(
-        row.model_copy(update={"test_accuracy": right / 945})
-        for row, right in zip(report.rows, (940, 936), strict=True)
+        row.model_copy(update={"test_score": right / 945}) for row, right in zip(report.rows, (940, 936), strict=True)
     )
     assert headline(near.model_copy(update={"rows": rows})) == (
         "chain is 2.29× as fast as whole (2.00× end to end) and as accurate within sampling error (−0.42 points)."
@@ -54,18 +53,18 @@ def test_a_headline_calls_a_difference_within_sampling_error_so(report: Report) 
 
 
 def test_no_row_is_praised_whose_accuracy_was_not_compared(report: Report) -> None:
-    kept = tuple(found for found in report.evaluations if found.name == "chain")
-    rows = (report.rows[0].model_copy(update={"test_accuracy": None}), report.rows[1])
-    said = headline(report.model_copy(update={"evaluations": kept, "rows": rows}))
-    assert said == (
+    evaluations = tuple(evaluation for evaluation in report.evaluations if evaluation.name == "chain")
+    rows = (report.rows[0].model_copy(update={"test_score": None}), report.rows[1])
+    sentence = headline(report.model_copy(update={"evaluations": evaluations, "rows": rows}))
+    assert sentence == (
         "No trade-off can be named: the accuracy of chain and whole was not compared."
         " 'sdcompress evaluate' on each of them gives it."
     )
 
 
 def test_the_finding_of_a_row_has_the_intervals_and_the_time_end_to_end(report: Report) -> None:
-    (said,) = findings(report)
-    assert said == (
+    (sentence,) = findings(report)
+    assert sentence == (
         "chain is 2.29× as fast as whole (95 % interval 2.25 to 2.33); end to end 2.00× (1.97 to 2.03)."
         " Accuracy −1.00 points on the test split (91.00 % against 92.00 %, 10\u202f000 images)."
     )
@@ -83,7 +82,7 @@ def test_no_difference_is_said_plainly(report: Report) -> None:
 
 
 def test_speed_that_costs_more_than_a_point_makes_no_headline(report: Report) -> None:
-    rows = (report.rows[0], report.rows[1].model_copy(update={"test_accuracy": 0.90}))
+    rows = (report.rows[0], report.rows[1].model_copy(update={"test_score": 0.90}))
     assert headline(report.model_copy(update={"rows": rows})).startswith("Nothing was found")
 
 
@@ -92,30 +91,36 @@ def answered(report: Report, gained: int, lost: int, samples: int) -> Report:
     theirs, mine = np.ones(samples, np.bool_), np.ones(samples, np.bool_)
     theirs[:gained], mine[samples - lost :] = False, False
     evaluations = []
-    for found, right in zip(report.evaluations[:2], (theirs, mine), strict=True):
-        last = ExitScore(name="final", accuracy=float(right.mean()), nll=0.1, ece=0.1)
-        kept = {"samples": samples, "right": pack(right), "labels_sha256": "ab" * 32, "exits": (last,), "policy": None}
-        evaluations.append(found.model_copy(update=kept))
+    for evaluation, right in zip(report.evaluations[:2], (theirs, mine), strict=True):
+        last = ExitScore(name="final", score=float(right.mean()))
+        kept = {
+            "samples": samples,
+            "losses": pack(np.float32(~right)),
+            "targets_sha256": "ab" * 32,
+            "exits": (last,),
+            "policy": None,
+        }
+        evaluations.append(evaluation.model_copy(update=kept))
     return report.model_copy(update={"evaluations": tuple(evaluations)})
 
 
 def test_a_difference_that_the_paired_interval_excludes_is_not_called_sampling_error(report: Report) -> None:
     # 4 lost of 945: 0.423 +- 1.96 * sqrt(0.00423 * (1 - 0.00423)) / sqrt(945); unpaired it would be within +-0.42
-    (said,) = findings(answered(report, gained=0, lost=4, samples=945))
-    assert "Accuracy −0.42 points (95 % interval −0.84 to −0.01) on the test split" in said
-    assert "sampling error" not in said
+    (sentence,) = findings(answered(report, gained=0, lost=4, samples=945))
+    assert "Accuracy −0.42 points (95 % interval −0.84 to −0.01) on the test split" in sentence
+    assert "sampling error" not in sentence
 
 
 def test_a_difference_within_the_sampling_error_is_called_so(report: Report) -> None:
     # 5 won, 9 lost of 945: 0.423 +- 1.96 * sqrt(14 / 945) / sqrt(945) = 0.423 +- 0.776
-    (said,) = findings(answered(report, gained=5, lost=9, samples=945))
-    assert "Accuracy −0.42 points (95 % interval −1.20 to +0.35, within sampling error) on the test split" in said
+    (sentence,) = findings(answered(report, gained=5, lost=9, samples=945))
+    assert "Accuracy −0.42 points (95 % interval −1.20 to +0.35, within sampling error) on the test split" in sentence
 
 
 def test_report_and_explanation_say_the_same_of_a_difference(report: Report) -> None:
-    right = np.ones((2, 945), np.bool_)
-    right[0, :4] = False
-    value, low, high = paired_difference(right[0], right[1])  # as the explanation has it
+    loss = np.zeros((2, 945), np.float32)
+    loss[0, :4] = 1
+    value, low, high = paired_difference(loss[0], loss[1])  # as the explanation has it
     words = q.paired(Interval(value=value, low=low, high=high))
     assert words == "−0.42 points (95 % interval −0.84 to −0.01)"
     assert words in findings(answered(report, gained=0, lost=4, samples=945))[0]
@@ -123,30 +128,32 @@ def test_report_and_explanation_say_the_same_of_a_difference(report: Report) -> 
 
 def test_a_difference_that_cannot_be_paired_has_no_verdict(report: Report) -> None:
     assert "sampling error" not in findings(report)[0]
-    assert any(said.startswith("chain: the difference in accuracy from whole has no") for said in cautions(report))
+    assert any(
+        sentence.startswith("chain: the difference in accuracy from whole has no") for sentence in cautions(report)
+    )
     paired = answered(report, gained=5, lost=9, samples=945)
-    assert not any("has no interval" in said for said in cautions(paired))
-    other = paired.evaluations[1].model_copy(update={"labels_sha256": "cd" * 32})
+    assert not any("has no interval" in sentence for sentence in cautions(paired))
+    other = paired.evaluations[1].model_copy(update={"targets_sha256": "cd" * 32})
     apart = paired.model_copy(update={"evaluations": (paired.evaluations[0], other)})
     assert "sampling error" not in findings(apart)[0]
-    assert any("has no interval" in said for said in cautions(apart))
+    assert any("has no interval" in sentence for sentence in cautions(apart))
 
 
 def test_cautions_name_unstable_runs_threads_flattering_medians_and_missing_tests(report: Report) -> None:
-    assert [said for said in cautions(report) if "quote the median (chain, 4.00× against 2.29× in the mean)" in said]
+    assert [text for text in cautions(report) if "quote the median (chain, 4.00× against 2.29× in the mean)" in text]
     (bench,) = report.benches
     shaky = bench.records[0].model_copy(update={"stable": False, "reasons": ("it shook",)})
     routed = bench.records[1].model_copy(update={"mixture_residual": 0.25})
     other = bench.model_copy(update={"records": (shaky, routed), "threads": 2, "comparisons": ()})
-    untested = tuple(row.model_copy(update={"test_accuracy": None}) for row in report.rows)
-    said = " ".join(cautions(report.model_copy(update={"benches": (other,), "rows": untested, "notes": ("mine",)})))
+    untested = tuple(row.model_copy(update={"test_score": None}) for row in report.rows)
+    text = " ".join(cautions(report.model_copy(update={"benches": (other,), "rows": untested, "notes": ("mine",)})))
     noisy = (
         "The times of whole (single-stream, batch 1) are not steady: it shook. The machine causes this, not the "
         "networks."
     )
     for expected in ("mine", noisy, "2 threads", "differs from the weighted sum of the forced exits (chain by 25.0 %)"):
-        assert expected in said
-    assert "Nothing was evaluated on the test split" in said
+        assert expected in text
+    assert "Nothing was evaluated on the test split" in text
 
 
 def test_one_row_without_anything_measured(folders: dict[str, Path]) -> None:

@@ -38,7 +38,7 @@ def test_far_heights_stay_and_near_ones_are_centred() -> None:
 @settings(max_examples=50)
 @given(st.lists(st.floats(0, 300), min_size=1, max_size=10))
 def test_heights_keep_their_order_and_their_distance(wanted: list[float]) -> None:
-    found = _spread(sorted(wanted), gap=13.0)
-    assert len(found) == len(wanted)
-    assert all(b - a >= 13.0 - 1e-6 for a, b in itertools.pairwise(found))
-    assert abs(sum(found) - sum(wanted)) < 1e-6 * max(1.0, sum(wanted))  # moved apart, not away
+    heights = _spread(sorted(wanted), gap=13.0)
+    assert len(heights) == len(wanted)
+    assert all(b - a >= 13.0 - 1e-6 for a, b in itertools.pairwise(heights))
+    assert abs(sum(heights) - sum(wanted)) < 1e-6 * max(1.0, sum(wanted))  # moved apart, not away

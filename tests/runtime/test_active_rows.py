@@ -46,4 +46,4 @@ def test_logits_are_asked_for_only_where_some_leave() -> None:
     assert len(asked) == 1
     found = batch.close(np.full((3, 2), 2, np.float32), 2)
     assert found.exit_index.tolist() == [1, 2, 2]
-    assert found.logits[:, 0].tolist() == [1, 2, 2]
+    assert found.outputs[:, 0].tolist() == [1, 2, 2]

@@ -61,7 +61,7 @@ def test_every_exit_is_what_numpy_computes(tiny_artifact: Write, tiny_network: A
     np.testing.assert_allclose(engine.exits(inputs), expected, atol=1e-5)
     for position in range(len(engine.exit_names)):
         forced = engine.forced(inputs, position)
-        np.testing.assert_allclose(forced.logits, expected[position], atol=1e-5)
+        np.testing.assert_allclose(forced.outputs, expected[position], atol=1e-5)
         assert forced.exit_index.tolist() == [position] * 9
 
 
@@ -70,7 +70,7 @@ def test_without_a_policy_everybody_takes_the_last_exit(tiny_artifact: Write, ti
     engine = open_engine(tiny_artifact(layout), threads=1)
     inputs = inputs_of(5)
     found = engine(inputs)
-    np.testing.assert_allclose(found.logits, tiny_network.exits(inputs)[-1], atol=1e-5)
+    np.testing.assert_allclose(found.outputs, tiny_network.exits(inputs)[-1], atol=1e-5)
     assert found.exit_index.tolist() == [len(engine.exit_names) - 1] * 5
     assert engine.policy is None
 
@@ -109,10 +109,10 @@ def test_a_batch_leaves_as_its_rows_would(
     found = engine(inputs)
     assert found.exit_index.dtype == np.int64
     assert found.exit_index.tolist() == left
-    np.testing.assert_allclose(found.logits, logits, atol=1e-5)
+    np.testing.assert_allclose(found.outputs, logits, atol=1e-5)
     alone = [engine(inputs[row : row + 1]) for row in range(batch)]
     assert [int(one.exit_index[0]) for one in alone] == left
-    np.testing.assert_allclose(np.concatenate([one.logits for one in alone]), found.logits, atol=1e-5)
+    np.testing.assert_allclose(np.concatenate([one.outputs for one in alone]), found.outputs, atol=1e-5)
 
 
 _OPENED: dict[str, Engine] = {}
@@ -144,7 +144,7 @@ def test_a_policy_that_looks_back_sees_the_same_rows(
     found = engine(inputs)
     assert found.exit_index.tolist() == fires.argmax(axis=0).tolist()
     expected = engine.exits(inputs)[found.exit_index, np.arange(batch)]
-    np.testing.assert_allclose(found.logits, expected, atol=1e-5)
+    np.testing.assert_allclose(found.outputs, expected, atol=1e-5)
 
 
 TIMES = {"rows": (1, 64), "ms": ((1.0, 64.0),) * 3}
@@ -164,7 +164,7 @@ def test_rows_that_have_left_are_carried_where_compaction_does_not_pay(
     expected = open_engine(tiny_artifact(policy=(0.6, 0.6), name="plain", **fields), threads=1)(inputs)
     ran, found = _rows_run(artifact, inputs)
     assert found.exit_index.tolist() == expected.exit_index.tolist()
-    np.testing.assert_allclose(found.logits, expected.logits, atol=1e-5)
+    np.testing.assert_allclose(found.outputs, expected.outputs, atol=1e-5)
     active = [64, int((found.exit_index > 0).sum()), int((found.exit_index > 1).sum())]
     assert 64 > active[1] > active[2] > 0
     assert ran == [[64], [active[1] if compacts[0] else 64], [active[2]]]
@@ -284,18 +284,18 @@ def test_other_rows_do_not_matter(tiny_artifact: Write) -> None:
     order = np.random.default_rng(3).permutation(32)
     shuffled = engine(np.concatenate([inputs[order], inputs_of(7, seed=9)]))
     np.testing.assert_array_equal(shuffled.exit_index[:32], alone.exit_index[order])
-    np.testing.assert_allclose(shuffled.logits[:32], alone.logits[order], atol=1e-5)
+    np.testing.assert_allclose(shuffled.outputs[:32], alone.outputs[order], atol=1e-5)
 
 
 @pytest.mark.parametrize(("layout", "policy"), [("cascade", (0.7, 0.7)), ("cascade", None), ("single", None)])
 def test_a_batch_of_nothing(tiny_artifact: Write, layout: str, policy: tuple[float, ...] | None) -> None:
     engine = open_engine(tiny_artifact(layout, policy), threads=1)
     nothing = np.empty((0, 1, 4, 4), np.float32)
-    assert engine(nothing).logits.shape == (0, 3)
+    assert engine(nothing).outputs.shape == (0, 3)
     assert engine(nothing).exit_index.shape == (0,)
     assert engine.exits(nothing).shape == (len(engine.exit_names), 0, 3)
-    assert engine.forced(nothing, 0).logits.shape == (0, 3)
-    assert engine.preprocess([]).shape == (0, 1, 4, 4)
+    assert engine.forced(nothing, 0).outputs.shape == (0, 3)
+    assert np.asarray(engine.preprocess([])).shape == (0, 1, 4, 4)
 
 
 def test_a_confidence_that_is_nan_leaves_only_at_the_last_exit(tiny_artifact: Write) -> None:
@@ -304,7 +304,7 @@ def test_a_confidence_that_is_nan_leaves_only_at_the_last_exit(tiny_artifact: Wr
     inputs[1] = np.nan
     found = engine(inputs)
     assert found.exit_index.tolist() == [0, 2, 0]
-    assert np.isnan(found.logits).any(axis=1).tolist() == [False, True, False]
+    assert np.isnan(found.outputs).any(axis=1).tolist() == [False, True, False]
 
 
 def test_inputs_and_earlier_answers_are_never_written_to(tiny_artifact: Write) -> None:
@@ -312,10 +312,10 @@ def test_inputs_and_earlier_answers_are_never_written_to(tiny_artifact: Write) -
     inputs = inputs_of(16)
     kept = inputs.copy()
     first = engine(inputs)
-    logits = first.logits.copy()
+    logits = first.outputs.copy()
     engine(inputs_of(16, seed=5))
     np.testing.assert_array_equal(inputs, kept)
-    np.testing.assert_array_equal(first.logits, logits)
+    np.testing.assert_array_equal(first.outputs, logits)
 
 
 def test_strided_and_read_only_inputs_are_as_good(tiny_artifact: Write) -> None:
@@ -324,7 +324,7 @@ def test_strided_and_read_only_inputs_are_as_good(tiny_artifact: Write) -> None:
     strided = np.repeat(wide, 2, axis=3)[..., ::2]
     strided.flags.writeable = False
     assert not strided.flags.c_contiguous
-    np.testing.assert_array_equal(engine(strided).logits, engine(wide).logits)
+    np.testing.assert_array_equal(engine(strided).outputs, engine(wide).outputs)
 
 
 def test_four_threads_at_once(tiny_artifact: Write) -> None:
@@ -335,7 +335,7 @@ def test_four_threads_at_once(tiny_artifact: Write) -> None:
         found = list(pool.map(engine, batches * 3))
     for one, other in zip(found, expected * 3, strict=True):
         np.testing.assert_array_equal(one.exit_index, other.exit_index)
-        np.testing.assert_array_equal(one.logits, other.logits)
+        np.testing.assert_array_equal(one.outputs, other.outputs)
 
 
 @pytest.mark.parametrize(

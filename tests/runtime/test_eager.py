@@ -63,17 +63,17 @@ def test_every_exit_is_the_networks(checkpoint: Path, engine: Engine) -> None:
     np.testing.assert_allclose(engine.exits(inputs), expected, atol=1e-6)
     for position in range(3):
         found = engine.forced(inputs, position)
-        np.testing.assert_allclose(found.logits, expected[position], atol=1e-6)
+        np.testing.assert_allclose(found.outputs, expected[position], atol=1e-6)
         assert found.exit_index.tolist() == [position] * 5
-    np.testing.assert_allclose(engine(inputs).logits, expected[-1], atol=1e-6)
+    np.testing.assert_allclose(engine(inputs).outputs, expected[-1], atol=1e-6)
     assert engine(inputs).exit_index.tolist() == [2] * 5
     assert engine.forced(inputs, -1).exit_index.tolist() == [2] * 5
 
 
 def test_the_facts(engine: Engine) -> None:
     assert engine.exit_names == ("exit1", "exit2", "final")
-    assert engine.classes == ("a", "b", "c", "d")
-    assert engine.image == IMAGE
+    assert engine.task.outputs == ("a", "b", "c", "d")
+    assert engine.modality.shape == IMAGE
     assert engine.policy is None
     images = np.full((2, 20, 30, 3), 51, np.uint8)
     np.testing.assert_allclose(engine.preprocess(images), np.full((2, *IMAGE), -1.2), rtol=1e-5)
@@ -86,7 +86,7 @@ def test_the_costs_are_those_of_the_pruned_networks(checkpoint: Path, engine: En
 
 def test_a_batch_of_nothing(engine: Engine) -> None:
     nothing = np.empty((0, *IMAGE), np.float32)
-    assert engine(nothing).logits.shape == (0, 4)
+    assert engine(nothing).outputs.shape == (0, 4)
     assert engine.exits(nothing).shape == (3, 0, 4)
 
 
@@ -100,11 +100,11 @@ def test_four_threads_at_once(engine: Engine) -> None:
 
 def test_read_only_inputs(engine: Engine) -> None:
     inputs = inputs_of(2)
-    expected = engine(inputs).logits
+    expected = engine(inputs).outputs
     inputs.flags.writeable = False
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # torch warns of memory that it could write to
-        np.testing.assert_array_equal(engine(inputs).logits, expected)
+        np.testing.assert_array_equal(engine(inputs).outputs, expected)
 
 
 def test_what_it_refuses(checkpoint: Path, engine: Engine, tmp_path: Path) -> None:

@@ -21,9 +21,9 @@ Write = Callable[..., Path]
 def test_the_facts_of_an_engine(tiny_artifact: Write) -> None:
     engine = sdcompress.open(tiny_artifact(policy=(0.9, 0.8)))
     assert engine.exit_names == ("exit1", "exit2", "final")
-    assert engine.classes == ("square", "disc", "star")
-    assert engine.image == (1, 4, 4)
-    assert engine.preprocess_spec.mean == (0.5,)
+    assert engine.task.outputs == ("square", "disc", "star")
+    assert engine.modality.shape == (1, 4, 4)
+    assert engine.modality.preprocess.mean == (0.5,)
     assert engine.policy is not None
     assert engine.policy.thresholds == (0.9, 0.8)
 
@@ -78,4 +78,4 @@ def test_the_number_of_threads_does_not_change_the_answer(tiny_artifact: Write) 
     path = tiny_artifact(policy=(0.7, 0.7))
     inputs = np.random.default_rng(0).normal(size=(20, 1, 4, 4)).astype(np.float32)
     one, two = (open_engine(path, threads=threads)(inputs) for threads in (1, 2))
-    np.testing.assert_allclose(one.logits, two.logits, atol=1e-5)
+    np.testing.assert_allclose(one.outputs, two.outputs, atol=1e-5)

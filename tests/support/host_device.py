@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from sdcompress.errors import ArtifactError
 from sdcompress.runtime.backends._base import Graph
-from sdcompress.runtime.resident.device import ALIGNMENT, Bytes, DeviceArray, Port
+from sdcompress.runtime.resident.device import ALIGNMENT, Bytes, DeviceArray, TensorSpec
 from sdcompress.schema.manifest import Segment, Tensor
 
 __all__ = ["HostDevice", "HostProgram"]
@@ -101,8 +101,8 @@ class HostProgram:
         self.outputs = {tensor.name: _port(tensor, types or {}) for tensor in segment.outputs}
         self.rows_run: list[int] = []
 
-    def bound(self, bucket: int, rows: int, addresses: Mapping[str, int]) -> Callable[[], None]:
-        """See ``Program.bound``; the buckets are all alike here."""
+    def bind(self, bucket: int, rows: int, addresses: Mapping[str, int]) -> Callable[[], None]:
+        """See ``Program.bind``; the buckets are all alike here."""
         del bucket
         inputs = {name: _view(addresses[name], port, rows) for name, port in self.inputs.items()}
         outputs = [_view(addresses[name], port, rows) for name, port in self.outputs.items()]
@@ -119,12 +119,12 @@ class HostProgram:
         return launch
 
 
-def _view(address: int, port: Port, rows: int) -> npt.NDArray[Any]:
+def _view(address: int, port: TensorSpec, rows: int) -> npt.NDArray[Any]:
     block: Bytes = np.ctypeslib.as_array((ctypes.c_uint8 * (rows * port.row_bytes)).from_address(address))
     return block.view(port.dtype).reshape(rows, *port.row)
 
 
-def _port(tensor: Tensor, types: Mapping[str, npt.DTypeLike]) -> Port:
+def _port(tensor: Tensor, types: Mapping[str, npt.DTypeLike]) -> TensorSpec:
     row = tensor.shape[1:]
     if not all(isinstance(size, int) for size in row):
         raise ArtifactError(
@@ -132,4 +132,4 @@ def _port(tensor: Tensor, types: Mapping[str, npt.DTypeLike]) -> Port:
             allowed="only the batch may be dynamic",
             next_step="export the artifact again with images of one size",
         )
-    return Port(np.dtype(types.get(tensor.name, tensor.dtype)), tuple(int(size) for size in row))
+    return TensorSpec(np.dtype(types.get(tensor.name, tensor.dtype)), tuple(int(size) for size in row))

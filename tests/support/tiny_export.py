@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sdcompress import data
-from sdcompress.exporting.graph import all_exits
+from sdcompress.exporting.graph import export_all_exits
 from sdcompress.modalities._geometry import normalise
 from sdcompress.models.build import build
 from sdcompress.schema.recipe import Exits, Recipe
@@ -47,7 +47,7 @@ def tiny() -> nn.Module:
 
 @pytest.fixture(scope="session")
 def model(tiny: nn.Module) -> onnx.ModelProto:
-    return all_exits(tiny, NAMES, IMAGE)
+    return export_all_exits(tiny, NAMES, IMAGE)
 
 
 @pytest.fixture(scope="session")
@@ -61,9 +61,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = Recipe(name="tiny", exits=Exits(auto=2, head="linear"))
     dataset = data.load(recipe.data, seed=recipe.seed)
     torch.manual_seed(0)
-    net = build(recipe.model, recipe.exits, classes=len(dataset.classes), image=dataset.image).train()
+    net = build(recipe.model, recipe.exits, classes=len(dataset.outputs), image=dataset.image).train()
     with torch.no_grad():
-        net(torch.from_numpy(normalise(dataset.train.images(np.arange(256)), dataset.preprocess)))
+        net(torch.from_numpy(normalise(dataset.train.examples(np.arange(256)), dataset.preprocess)))
     facts = {
         "schema_version": 1,
         "recipe": recipe,
@@ -71,7 +71,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "step": 1,
         "finished": True,
         "samples": len(dataset.train),
-        "classes": dataset.classes,
+        "classes": dataset.outputs,
         "image": dataset.image,
         "preprocess": dataset.preprocess,
         "data_fingerprint": dataset.fingerprint,

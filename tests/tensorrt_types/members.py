@@ -13,11 +13,11 @@ import tensorrt_bindings
 from sdcompress.errors import SetupError
 from sdcompress.tensorrt.nvidia.install import version_problem
 from sdcompress.tensorrt.nvidia.log import Log
-from sdcompress.tensorrt.nvidia.progress import PARTS
+from sdcompress.tensorrt.nvidia.progress import RESOLUTION
 from sdcompress.tensorrt.nvidia.trt import (
     dtype_name,
     is_lean,
-    is_typed,
+    is_strongly_typed,
     logger,
     make_monitor,
     network_flags,
@@ -33,9 +33,9 @@ assert isinstance(logger(trt), trt.ILogger)
 assert logger(trt) is logger(trt)  # TensorRT keeps the first
 for severity in (trt.ILogger.VERBOSE, trt.ILogger.INFO, trt.ILogger.WARNING, trt.ILogger.ERROR):
     logger(trt).log(severity, "said")
-assert list(log.everything) == ["[I] said", "[W] said", "[E] said"]
+assert list(log.all_lines) == ["[I] said", "[W] said", "[E] said"]
 assert list(log.lines) == ["[W] said", "[E] said"]
-assert list(other.everything) == ["[E] said"]
+assert list(other.all_lines) == ["[E] said"]
 assert not is_lean(trt)
 assert log.reason() == "[E] said"
 
@@ -45,9 +45,9 @@ assert isinstance(monitor, trt.IProgressMonitor)
 monitor.phase_start("build", None, 2)
 assert monitor.step_complete("build", 0) is True
 monitor.phase_finish("build")
-assert told == [PARTS // 2]
+assert told == [RESOLUTION // 2]
 
-assert is_typed(trt)
+assert is_strongly_typed(trt)
 assert hasattr(trt.OnnxParserFlag, "NATIVE_INSTANCENORM")
 assert network_flags(trt) == 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
 named, refused = {}, []

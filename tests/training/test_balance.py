@@ -30,7 +30,7 @@ def test_balanced_weights_are_the_images_over_the_classes_times_those_of_the_cla
     weights = class_weights("balanced", found)
     np.testing.assert_allclose(weights, [80 / (3 * 48), 80 / (3 * 24), 80 / (3 * 8)], rtol=1e-6)
     assert weights is not None
-    assert weights[found.train.labels].mean() == pytest.approx(1, rel=1e-6)
+    assert weights[found.train.targets].mean() == pytest.approx(1, rel=1e-6)
     assert class_weights("none", found) is None
     np.testing.assert_array_equal(class_weights((1.0, 2.0, 5.0), found), [1, 2, 5])
     with pytest.raises(RecipeError, match=r"(?s)has 2 numbers.*3 classes"):

@@ -12,7 +12,7 @@ import torch
 
 from sdcompress.data.samples import ArraySamples
 from sdcompress.errors import RecipeError
-from sdcompress.training.batches import Batches, RawBatch, host, resident
+from sdcompress.training.batches import Batches, Part, host, resident
 
 COUNT = 160
 LABELS = np.arange(COUNT) % 5
@@ -20,15 +20,16 @@ SAMPLES = ArraySamples(np.arange(COUNT * 12, dtype=np.uint8).reshape(COUNT, 2, 2
 
 
 def batches(size: int = 32, *, labels: np.ndarray = LABELS, seed: int = 0, **settings: Any) -> Batches:
-    return Batches(host(ArraySamples(SAMPLES.images(np.arange(COUNT)), labels)), labels, size, seed=seed, **settings)
+    samples = ArraySamples(SAMPLES.examples(np.arange(COUNT)), labels)
+    return Batches(host(samples), COUNT, size, seed=seed, strata=labels, **settings)
 
 
-def indices(steps: Sequence[tuple[RawBatch, ...]]) -> list[list[int]]:
-    return [raw.index.tolist() for step in steps for raw in step]
+def indices(steps: Sequence[tuple[Part, ...]]) -> list[list[int]]:
+    return [raw.own.index.tolist() for step in steps for raw in step]
 
 
-def companions(steps: Sequence[tuple[RawBatch, ...]]) -> list[list[int]]:
-    return [raw.second.index.tolist() for step in steps for raw in step if raw.second is not None]
+def companions(steps: Sequence[tuple[Part, ...]]) -> list[list[int]]:
+    return [raw.companions.index.tolist() for step in steps for raw in step if raw.companions is not None]
 
 
 def flat(lists: list[list[int]]) -> list[int]:
@@ -51,18 +52,18 @@ def test_the_parts_of_a_step_are_the_step() -> None:
 
 
 def test_images_and_labels_belong_to_the_index() -> None:
-    for step in batches(companions="same_class").epoch(0):
-        for raw in (step[0], step[0].second):
+    for step in batches(companions="same_stratum").epoch(0):
+        for raw in (step[0].own, step[0].companions):
             assert raw is not None
             index = raw.index.numpy()
-            assert np.array_equal(raw.images.numpy(), SAMPLES.images(index))
-            assert np.array_equal(raw.labels.numpy(), LABELS[index])
+            assert np.array_equal(raw.inputs[0].numpy(), SAMPLES.examples(index))
+            assert np.array_equal(raw.targets.numpy(), LABELS[index])
 
 
-def test_another_of_the_same_class_is_never_the_sample_itself_and_any_other_may_be_drawn() -> None:
+def test_another_of_the_same_stratum_is_never_the_sample_itself_and_any_other_may_be_drawn() -> None:
     partners: dict[int, set[int]] = {}
     for epoch in range(60):
-        steps = list(batches(companions="same_class").epoch(epoch))
+        steps = list(batches(companions="same_stratum").epoch(epoch))
         for own, other in zip(flat(indices(steps)), flat(companions(steps)), strict=True):
             partners.setdefault(own, set()).add(other)
     for own, others in partners.items():
@@ -74,7 +75,7 @@ def test_another_of_the_same_class_is_never_the_sample_itself_and_any_other_may_
 
 def test_the_only_sample_of_a_class_is_its_own_companion() -> None:
     labels = np.where(np.arange(COUNT) == 7, 5, LABELS)
-    steps = list(batches(labels=labels, companions="same_class").epoch(0))
+    steps = list(batches(labels=labels, companions="same_stratum").epoch(0))
     found = dict(zip(flat(indices(steps)), flat(companions(steps)), strict=True))
     assert found[7] == 7
 
@@ -89,7 +90,7 @@ def test_the_batch_before_follows_the_epochs_and_the_first_one_has_itself(parts:
     assert before == [order[0], *order[:-1]]
 
 
-@pytest.mark.parametrize("kind", ["same_class", "previous"])
+@pytest.mark.parametrize("kind", ["same_stratum", "previous"])
 def test_going_on_in_the_middle_and_sharing_change_no_companion(kind: Any) -> None:
     whole = list(batches(companions=kind).epoch(1))
     assert companions(list(batches(companions=kind).epoch(1, 2))) == companions(whole)[2:]
@@ -101,13 +102,13 @@ def test_going_on_in_the_middle_and_sharing_change_no_companion(kind: Any) -> No
 def test_fetching_ahead_and_from_the_device_change_nothing() -> None:
     plain = list(batches(companions="previous").epoch(0, 2))
     ahead = list(batches(companions="previous", workers=3).epoch(0, 2))
-    there = Batches(resident(SAMPLES, torch.device("cpu")), LABELS, 32, seed=0, companions="previous")
+    there = Batches(resident(SAMPLES, torch.device("cpu")), COUNT, 32, seed=0, companions="previous")
     for other in (ahead, list(there.epoch(0, 2))):
         assert indices(other) == indices(plain)
         assert companions(other) == companions(plain)
         for one, two in zip(other, plain, strict=True):
-            assert torch.equal(one[0].images, two[0].images)
-            assert torch.equal(one[0].labels, two[0].labels)
+            assert torch.equal(one[0].own.inputs[0], two[0].own.inputs[0])
+            assert torch.equal(one[0].own.targets, two[0].own.targets)
 
 
 @pytest.mark.parametrize(("size", "settings", "better"), [(33, {"world": 2}, 34), (30, {"world": 2, "parts": 4}, 32)])
@@ -118,13 +119,19 @@ def test_a_batch_that_does_not_divide_names_one_that_does(size: int, settings: d
 
 
 def test_fewer_images_than_processes_are_refused() -> None:
-    with pytest.raises(RecipeError, match="There are 3 training images for 4 processes"):
-        Batches(host(SAMPLES), LABELS[:3], 32, seed=0, world=4)
+    with pytest.raises(RecipeError, match="There are 3 training samples for 4 processes"):
+        Batches(host(SAMPLES), 3, 32, seed=0, world=4)
+
+
+@pytest.mark.parametrize("settings", [{"sampling": "balanced"}, {"companions": "same_stratum"}])
+def test_what_needs_strata_is_refused_without_them(settings: Any) -> None:
+    with pytest.raises(RecipeError, match="in no classes"):
+        Batches(host(SAMPLES), COUNT, 32, seed=0, **settings)
 
 
 def test_a_set_smaller_than_the_batch_is_one_step() -> None:
     (step,) = batches(1000).epoch(0)
-    assert len(step[0].index) == COUNT
+    assert len(step[0].own.index) == COUNT
 
 
 UNEVEN = np.array([0] * 120 + [1] * 30 + [2] * 10)

@@ -10,7 +10,8 @@ from torch import nn
 
 from sdcompress.schema import recipe
 from sdcompress.training.ema import Ema
-from sdcompress.training.optimizer import build, rate
+from sdcompress.training.optimizer import build
+from sdcompress.training.schedule import rate
 
 
 def lr(spec: recipe.Schedule, step: int, *, steps_per_epoch: int = 10, epochs: int = 10) -> float:

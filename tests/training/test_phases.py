@@ -14,9 +14,9 @@ from lightning_fabric import Fabric
 from sdcompress import data
 from sdcompress.errors import RecipeError
 from sdcompress.methods._base import Phase
-from sdcompress.schema.recipe import Recipe
-from sdcompress.training.phases import span_at, spans
+from sdcompress.schema.recipe import Recipe, Train
 from sdcompress.training.run import train
+from sdcompress.training.schedule import Timeline, spans
 from sdcompress.training.trainer import Trainer
 
 Small = Callable[..., Recipe]
@@ -33,8 +33,9 @@ def test_phases_fill_the_epochs_each_near_its_share(shares: list[float], epochs:
     assert [span.first for span in found] == [sum(span.epochs for span in found[:i]) for i in range(len(found))]
     assert sum(span.epochs for span in found) == epochs
     assert min(span.epochs for span in found) >= 1
+    timeline = Timeline(Train(epochs=epochs), phases, 3)
     for epoch in range(epochs):
-        span = span_at(found, epoch)
+        span = timeline.span(3 * epoch + 2)
         assert span.first <= epoch < span.first + span.epochs
     if epochs >= 100 * len(phases):
         assert all(abs(span.epochs - epochs * span.phase.share) <= 1 + len(phases) for span in found)
@@ -68,12 +69,12 @@ def test_a_new_generation_starts_from_other_weights_and_is_taught_by_the_last_on
     epoch(made, 0)
     first = {name: value.clone() for name, value in made.net.state_dict().items()}
     made.learner.begin_epoch()
-    reborn, teacher = made.net.state_dict(), made.learner.now().teacher
+    restarted, teacher = made.net.state_dict(), made.learner.now().teacher
     assert teacher is not None
     assert all(torch.equal(value, first[name]) for name, value in teacher.state_dict().items())
-    matrices = [name for name, value in reborn.items() if value.ndim > 1]
+    matrices = [name for name, value in restarted.items() if value.ndim > 1]
     assert not any(
-        torch.equal(reborn[name], first[name]) or torch.equal(reborn[name], start[name]) for name in matrices
+        torch.equal(restarted[name], first[name]) or torch.equal(restarted[name], start[name]) for name in matrices
     )
     assert len(made.learner.optimizer.state) == 0
     # each phase has a schedule of its own: the rate is that of the first step again

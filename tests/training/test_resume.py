@@ -113,7 +113,7 @@ def test_an_epoch_that_was_stopped_reports_the_loss_of_all_its_steps(small: Smal
         train(recipe, tmp_path / "parts", on_step=kill_at(8))
     train(recipe, tmp_path / "parts")
     whole, parts = (read_metrics(tmp_path / name) for name in ("whole", "parts"))
-    timed = {"seconds", "images_per_second"}
+    timed = {"seconds", "samples_per_second"}
     assert [line.items() - {(key, line[key]) for key in timed} for line in parts] == [
         line.items() - {(key, line[key]) for key in timed} for line in whole
     ]

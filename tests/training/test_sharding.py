@@ -109,7 +109,7 @@ from sdcompress.data.samples import ArraySamples
 from sdcompress.training.hardware import launch
 from sdcompress.training.sharding import piece, whole
 from sdcompress.training.trainer import Trainer
-from sdcompress.training.validate import exit_accuracies
+from sdcompress.training.validate import exit_scores
 
 recipe = recipes.read(sys.argv[1])
 fabric = launch(recipe.train)
@@ -117,17 +117,17 @@ dataset = data.load(recipe.data, seed=0)
 trainer = Trainer(recipe, dataset, fabric, Path(sys.argv[2]))
 learner, nets = trainer.learner, {}
 three = np.arange(3)  # two for one process and one for the other
-few = ArraySamples(dataset.val.images(three), dataset.val.labels[three])
+few = ArraySamples(dataset.val.examples(three), dataset.val.targets[three])
 for epoch in range(2):
     learner.begin_epoch()
     for parts in trainer.batches.epoch(epoch):
         learner.learn(parts)
-    for name, net in (("net", learner.net), ("ema", learner.evaluated), ("teacher", learner._teacher)):
-        scores = exit_accuracies(net, few, dataset.preprocess, fabric, batch=1)
+    for name, net in (("net", learner.net), ("ema", learner.eval_model), ("teacher", learner._teacher)):
+        scores = exit_scores(net, few, dataset.task, dataset.modality, fabric=fabric, batch=1)
         plain = learner._build(0)
         plain.load_state_dict({key: whole(value) for key, value in net.state_dict().items()})
-        inputs = torch.from_numpy(normalise(few.images(three), dataset.preprocess))
-        right = few.labels == plain.eval()(inputs).logits[-1].argmax(1).numpy()
+        inputs = torch.from_numpy(normalise(few.examples(three), dataset.preprocess))
+        right = few.targets == plain.eval()(inputs).logits[-1].argmax(1).numpy()
         images = torch.randn(4, 1, 16, 16, generator=torch.Generator().manual_seed(epoch))
         with torch.no_grad():
             mode, logits = net.training, net.eval()(images).logits

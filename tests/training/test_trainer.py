@@ -28,7 +28,7 @@ from sdcompress.training import save as saving
 from sdcompress.training.interrupt import StopRequest
 from sdcompress.training.run import train
 from sdcompress.training.trainer import Trainer
-from sdcompress.training.validate import exit_accuracies
+from sdcompress.training.validate import exit_scores
 
 Small = Callable[..., Recipe]
 
@@ -45,11 +45,12 @@ def test_baseline_step_is_the_step_of_a_bare_loop(small: Small, tmp_path: Path) 
     dataset = data.load(recipe.data, seed=recipe.seed)
     trainer = Trainer(recipe, dataset, fabric(), tmp_path)
     twin = Trainer(recipe, dataset, fabric(), tmp_path).net
-    (raw,) = next(trainer.batches.epoch(0))
-    terms = trainer.learner.learn([raw])
+    (part,) = next(trainer.batches.epoch(0))
+    terms = trainer.learner.learn([part])
 
-    images = (raw.images.permute(0, 3, 1, 2).float() / 255 - dataset.preprocess.mean[0]) / (dataset.preprocess.std[0])
-    loss = torch.nn.functional.cross_entropy(twin(images).logits[-1], raw.labels)
+    (examples,), (mean,), (std,) = part.own.inputs, dataset.preprocess.mean, dataset.preprocess.std
+    images = (examples.permute(0, 3, 1, 2).float() / 255 - mean) / std
+    loss = torch.nn.functional.cross_entropy(twin(images).logits[-1], part.own.targets)
     assert terms["ce"].item() == pytest.approx(loss.item(), rel=1e-5)
     loss.backward()
     with torch.no_grad():  # first SGD step: the momentum buffer is the gradient; matrices decay, vectors do not
@@ -225,16 +226,16 @@ def test_evaluation_counts_each_image_once(small: Small, tmp_path: Path) -> None
     recipe = small()
     dataset = data.load(recipe.data, seed=recipe.seed)
     net = Trainer(recipe, dataset, fabric(), tmp_path).net
-    odd = exit_accuracies(net, dataset.test, dataset.preprocess, fabric(), batch=7)
-    whole = exit_accuracies(net, dataset.test, dataset.preprocess, fabric(), batch=512)
+    odd = exit_scores(net, dataset.test, dataset.task, dataset.modality, fabric=fabric(), batch=7)
+    whole = exit_scores(net, dataset.test, dataset.task, dataset.modality, fabric=fabric(), batch=512)
     assert odd == whole
     images = torch.from_numpy(
-        (dataset.test.images(np.arange(len(dataset.test))).astype(np.float32) / 255 - dataset.preprocess.mean[0])
+        (dataset.test.examples(np.arange(len(dataset.test))).astype(np.float32) / 255 - dataset.preprocess.mean[0])
         / dataset.preprocess.std[0]
     ).permute(0, 3, 1, 2)
     with torch.no_grad():
         final = net.eval()(images).logits[-1].argmax(1).numpy()
-    assert whole["final"] == pytest.approx((final == dataset.test.labels).mean())
+    assert whole["final"] == pytest.approx((final == dataset.test.targets).mean())
 
 
 def test_several_devices_without_torchrun_name_the_command(small: Small, tmp_path: Path) -> None:

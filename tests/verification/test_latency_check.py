@@ -17,7 +17,7 @@ from sdcompress.verification.latency_check import TimedGraphs, check_faster, tim
 EXITS = ("exit1", "exit2", "final")
 
 
-def test_the_times_are_those_of_images_that_leave_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_times_are_those_of_images_that_take_the_exit(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0]
     monkeypatch.setattr(latency_check, "perf_counter_ns", lambda: now[0])
 
@@ -34,8 +34,8 @@ def test_the_times_are_those_of_images_that_leave_there(monkeypatch: pytest.Monk
     graphs = TimedGraphs(takes(lambda exit_: 0.5 + exit_), takes(lambda _: 2.5), takes(lambda _: 2.0))
     first, second, last = time_paths(graphs, inputs, left, EXITS, seconds=0.4)
     # 0.4 s hold 40 rounds of two calls each of 0.5 + 2.5 + 2 ms, three of which warm up
-    told = {"ms": 0.5, "to_end_ms": 2.5, "whole_ms": 2.0, "rounds": 37, "faster": 37, "faster_than_whole": 37}
-    assert first == PathTime(exit="exit1", images=3, **told)
+    expected = {"ms": 0.5, "to_end_ms": 2.5, "whole_ms": 2.0, "rounds": 37, "faster": 37, "faster_than_whole": 37}
+    assert first == PathTime(exit="exit1", images=3, **expected)
     assert second == PathTime(exit="exit2", images=0)
     assert (last.ms, last.rounds, last.faster) == (2.5, 30, 0)
     check_faster((first, second, last))
@@ -71,6 +71,6 @@ def test_noise_is_not_a_gain(faster: int) -> None:
             check_faster(times)
 
 
-def test_where_no_image_leaves_early_nothing_is_shown() -> None:
-    with pytest.raises(VerificationError, match="No image at hand leaves early"):
+def test_without_early_exits_nothing_is_faster() -> None:
+    with pytest.raises(VerificationError, match="None of the images exits early"):
         check_faster((PathTime(exit="exit1", images=0), path("final", 0)))

@@ -10,8 +10,8 @@ import pytest
 
 from sdcompress.runtime.engine import Engine
 from sdcompress.runtime.open import open_engine
-from sdcompress.verification.one_graph_parity import Agreement, agreement, graph_batches
-from sdcompress.verification.parity import describe
+from sdcompress.verification.one_graph_parity import OneGraphParity, compare_one_graph, graph_batches
+from sdcompress.verification.parity import describe_failures
 
 Outputs = dict[str, np.ndarray]
 INPUTS = np.random.default_rng(0).normal(size=(40, 1, 4, 4)).astype(np.float32)
@@ -23,24 +23,30 @@ def engine(tiny_artifact: Callable[..., Path]) -> Engine:
     return open_engine(tiny_artifact(policy=(0.7, 0.6)), threads=1)
 
 
-def compared(engine: Engine, change: Callable[[Outputs], None], *, kind: str = "graph") -> Agreement:
+def compared(engine: Engine, change: Callable[[Outputs], None], *, kind: str = "graph") -> OneGraphParity:
     """The engine's own answers in place of a graph's, spoiled."""
 
     def run(inputs: np.ndarray) -> Outputs:
-        told = engine(inputs)
-        found = {"logits": told.logits.copy(), "answer": told.logits.argmax(1), "exit_index": told.exit_index.copy()}
-        change(found)
-        return found
+        prediction = engine(inputs)
+        outputs = {
+            "logits": prediction.outputs.copy(),
+            "answer": prediction.outputs.argmax(1),
+            "exit_index": prediction.exit_index.copy(),
+        }
+        change(outputs)
+        return outputs
 
-    return agreement(run, engine, INPUTS, batches=graph_batches(kind, 32), allowed=ALLOWED)  # type: ignore[arg-type]
+    return compare_one_graph(run, engine, INPUTS, batches=graph_batches(kind, 32), allowed=ALLOWED)  # type: ignore[arg-type]
 
 
 def test_the_same_is_the_same(engine: Engine) -> None:
-    found = compared(engine, lambda _: None)
-    assert (describe(found.findings), found.undecided, found.max_abs) == ("", 0, 0)
-    np.testing.assert_array_equal(found.left, engine(INPUTS).exit_index)
-    assert [finding.samples for finding in found.findings] == np.bincount(found.left, minlength=3).tolist()
-    assert {finding.batches for finding in found.findings} == {(1, 2, 7, 32)}
+    comparison = compared(engine, lambda _: None)
+    assert (describe_failures(comparison.findings), comparison.undecided, comparison.max_abs) == ("", 0, 0)
+    np.testing.assert_array_equal(comparison.exit_index, engine(INPUTS).exit_index)
+    assert [finding.samples for finding in comparison.findings] == np.bincount(
+        comparison.exit_index, minlength=3
+    ).tolist()
+    assert {finding.batches for finding in comparison.findings} == {(1, 2, 7, 32)}
 
 
 def leave_deeper(found: Outputs) -> None:
@@ -69,8 +75,8 @@ def nothing(found: Outputs) -> None:
     ],
 )
 def test_what_differs_is_found_at_its_exit(engine: Engine, change: Callable[[Outputs], None], exits: set[str]) -> None:
-    found = compared(engine, change)
-    assert {finding.exit for finding in found.findings if finding.problem} == exits
+    comparison = compared(engine, change)
+    assert {finding.exit for finding in comparison.findings if finding.problem} == exits
 
 
 def test_only_a_batch_of_seven_is_wrong(engine: Engine) -> None:
@@ -78,11 +84,11 @@ def test_only_a_batch_of_seven_is_wrong(engine: Engine) -> None:
         if len(found["answer"]) == 7:
             leave_deeper(found)
 
-    assert describe(compared(engine, change).findings)
-    assert not describe(compared(engine, change, kind="if").findings)
+    assert describe_failures(compared(engine, change).findings)
+    assert not describe_failures(compared(engine, change, kind="if").findings)
 
 
-def test_an_image_on_the_threshold_may_leave_elsewhere(tiny_artifact: Callable[..., Path]) -> None:
+def test_an_image_on_the_threshold_may_take_another_exit(tiny_artifact: Callable[..., Path]) -> None:
     plain = open_engine(tiny_artifact(policy=(0.7, 0.6), name="plain"), threads=1)
     best = float(plain.signals(INPUTS[:1])[0]["max_prob"][0])
     engine = open_engine(tiny_artifact(policy=(best, 0.6), name="edge"), threads=1)
@@ -90,11 +96,15 @@ def test_an_image_on_the_threshold_may_leave_elsewhere(tiny_artifact: Callable[.
     deeper = open_engine(tiny_artifact(policy=(best + 1e-6, 0.6), name="deeper"), threads=1)
 
     def run(inputs: np.ndarray) -> Outputs:
-        told = deeper(inputs)
-        return {"logits": told.logits, "answer": told.logits.argmax(1), "exit_index": told.exit_index}
+        prediction = deeper(inputs)
+        return {
+            "logits": prediction.outputs,
+            "answer": prediction.outputs.argmax(1),
+            "exit_index": prediction.exit_index,
+        }
 
-    found = agreement(run, engine, INPUTS, batches=(1,), allowed=ALLOWED)
-    assert (describe(found.findings), found.undecided) == ("", 1)
+    comparison = compare_one_graph(run, engine, INPUTS, batches=(1,), allowed=ALLOWED)
+    assert (describe_failures(comparison.findings), comparison.undecided) == ("", 1)
 
 
 def test_an_artifact_may_have_fewer_images_than_the_largest_batch() -> None:

@@ -13,12 +13,12 @@ from onnx import TensorProto, helper, numpy_helper
 from signals import TASK
 
 from sdcompress.errors import ParityError
-from sdcompress.onnx_graph.partition import segments, serialize
+from sdcompress.onnx_graph.partition import cut_segments, serialize
 from sdcompress.schema.manifest import Input, Preprocess
 from sdcompress.schema.recipe import Export
 from sdcompress.verification import parity
-from sdcompress.verification.gate import Gate
-from sdcompress.verification.hard_images import HardLogits, hard_images
+from sdcompress.verification.edge_cases import EdgeCaseLogits, edge_case_images
+from sdcompress.verification.gate import ParityGate
 
 SETTINGS = Export(atol=1e-4, rtol=1e-3, max_batch=16)
 EXITS = ("exit1", "final")
@@ -37,13 +37,13 @@ def perfect(images: np.ndarray) -> np.ndarray:
 
 def findings(run: Callable[[np.ndarray], np.ndarray]) -> tuple[parity.Finding, ...]:
     images, reference = sample()
-    return parity.compare(lambda: run, images, reference, exits=EXITS, settings=SETTINGS)
+    return parity.compare_logits(lambda: run, images, reference, exits=EXITS, settings=SETTINGS)
 
 
 def test_what_is_equal_passes_with_its_figures() -> None:
-    found = findings(perfect)
-    assert parity.describe(found) == ""
-    first, _ = parity.records(found)
+    result = findings(perfect)
+    assert parity.describe_failures(result) == ""
+    first, _ = parity.records(result)
     assert (first.exit, first.samples, first.batches) == ("exit1", 256, (1, 2, 7, 16))
     assert (first.max_abs, first.flips) == (0.0, 0)
     assert first.allowed == pytest.approx(1e-4 + 1e-3 * 255)
@@ -51,10 +51,10 @@ def test_what_is_equal_passes_with_its_figures() -> None:
 
 @pytest.mark.parametrize(("shift", "passes"), [(0.25, True), (0.26, False)])
 def test_the_tolerance_is_atol_plus_rtol_times_the_largest_logit(shift: float, passes: bool) -> None:
-    found = findings(lambda images: perfect(images) + np.float32([[[shift]], [[0]]]))
-    assert (found[0].problem == "") is passes  # allowed: 0.2551
-    assert found[0].max_abs == pytest.approx(shift, abs=1e-4)
-    assert found[1].problem == ""
+    result = findings(lambda images: perfect(images) + np.float32([[[shift]], [[0]]]))
+    assert (result[0].problem == "") is passes  # allowed: 0.2551
+    assert result[0].max_abs == pytest.approx(shift, abs=1e-4)
+    assert result[1].problem == ""
 
 
 def test_every_batch_size_is_used() -> None:
@@ -76,25 +76,25 @@ def test_a_few_images_come_again_so_that_every_batch_size_is_used() -> None:
         return perfect(images)
 
     images, reference = sample(3)
-    found = parity.compare(lambda: run, images, reference, exits=EXITS, settings=SETTINGS)
+    result = parity.compare_logits(lambda: run, images, reference, exits=EXITS, settings=SETTINGS)
     assert sizes == {1, 2, 3, 7, 16}
-    first = parity.records(found)[0]
+    first = parity.records(result)[0]
     assert (first.samples, first.batches) == (3, (1, 2, 7, 16))
 
 
-def test_fewer_images_prove_less_and_the_sentence_says_how_much() -> None:
+def test_fewer_images_prove_less_and_the_warning_names_the_bound() -> None:
     assert parity.weaker(256, 256) == ""
-    said = parity.weaker(45, 256)
-    assert "45 held-out images prove the export, not 256" in said
+    sentence = parity.weaker(45, 256)
+    assert "45 held-out images prove the export, not 256" in sentence
     # 0.95 = 1 - (1 - p)^n: 1 - 0.05^(1/45) = 0.0644, 1 - 0.05^(1/256) = 0.0116
-    assert "6.4 % of new images" in said
-    assert "1.2 %" in said
+    assert "6.4 % of new images" in sentence
+    assert "1.2 %" in sentence
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 16])
 def test_a_fault_at_one_batch_size_only_is_seen(size: int) -> None:
-    found = findings(lambda images: perfect(images) + (len(images) == size))
-    assert all(finding.problem for finding in found)
+    result = findings(lambda images: perfect(images) + (len(images) == size))
+    assert all(finding.problem for finding in result)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -112,7 +112,7 @@ def test_one_logit_that_is_not_finite_fails(value: float) -> None:
 def test_a_checkpoint_that_is_not_finite_is_not_exported() -> None:
     images, reference = sample()
     reference[0, 3, 1] = np.nan
-    first, final = parity.compare(lambda: perfect, images, reference, exits=EXITS, settings=SETTINGS)
+    first, final = parity.compare_logits(lambda: perfect, images, reference, exits=EXITS, settings=SETTINGS)
     assert first.problem == "the checkpoint's own logits are not finite"
     assert final.problem == ""
 
@@ -126,8 +126,8 @@ def test_a_checkpoint_that_is_not_finite_is_not_exported() -> None:
     ],
 )
 def test_rows_that_influence_each_other_are_seen(mix: Callable[[np.ndarray], np.ndarray]) -> None:
-    found = findings(lambda images: mix(perfect(images)).astype(np.float32))
-    assert all("with the images beside it" in finding.problem for finding in found)
+    result = findings(lambda images: mix(perfect(images)).astype(np.float32))
+    assert all("with the images beside it" in finding.problem for finding in result)
 
 
 def test_a_class_that_changes_is_counted_only_where_the_reference_was_decided() -> None:
@@ -143,14 +143,14 @@ def test_a_class_that_changes_is_counted_only_where_the_reference_was_decided() 
     def run(images: np.ndarray) -> np.ndarray:
         return exported[:, images[:, 0, 0, 0]]
 
-    first, _ = parity.compare(lambda: run, images, reference, exits=EXITS, settings=SETTINGS)
+    first, _ = parity.compare_logits(lambda: run, images, reference, exits=EXITS, settings=SETTINGS)
     assert first.worst[:5] == (10, 11, 12, 13, 14)
     assert first.flips == 5
     assert first.problem == "logits are off by 2 (allowed 0.1), 5 of 256 classes change"
 
 
 @pytest.fixture
-def gate(model: onnx.ModelProto) -> Gate:
+def gate(model: onnx.ModelProto) -> ParityGate:
     """The gate over the tiny network, the reference taken from its own graph."""
     images = np.random.default_rng(0).integers(0, 256, (256, 8, 8, 3), np.uint8)
     spec = Preprocess(channels=3, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
@@ -161,10 +161,16 @@ def gate(model: onnx.ModelProto) -> Gate:
         inputs = ((images / 255 - 0.5) / 0.25).astype(np.float32).transpose(0, 3, 1, 2)
         return dict(zip(TENSORS, reference.run(None, {"input": inputs}), strict=True))
 
-    hard = hard_images(8, 8, 3)
-    told = HardLogits(hard, answers(hard), answers(hard))
-    return Gate(
-        images, answers(images), told, network_input=network_input, task=TASK, settings=Export(), tick=lambda _: None
+    hard = edge_case_images(8, 8, 3)
+    edge_cases = EdgeCaseLogits(hard, answers(hard), answers(hard))
+    return ParityGate(
+        images,
+        answers(images),
+        edge_cases,
+        network_input=network_input,
+        task=TASK,
+        settings=Export(),
+        advance=lambda _: None,
     )
 
 
@@ -175,14 +181,14 @@ def files(models: tuple[onnx.ModelProto, ...]) -> dict[str, bytes]:
     return {f"segment-{index}.onnx": serialize(model) for index, model in enumerate(models)}
 
 
-def test_a_right_chain_passes(gate: Gate, model: onnx.ModelProto, tmp_path: Path) -> None:
-    records = gate(files(segments(model, list(TENSORS.values()))), TENSORS, out=tmp_path / "out", what="chain")
+def test_a_right_chain_passes(gate: ParityGate, model: onnx.ModelProto, tmp_path: Path) -> None:
+    records = gate(files(cut_segments(model, list(TENSORS.values()))), TENSORS, out=tmp_path / "out", what="chain")
     assert [record.exit for record in records] == list(TENSORS)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_nan_for_a_blank_image_alone_is_found_and_the_node_is_named(
-    gate: Gate, model: onnx.ModelProto, tmp_path: Path
+    gate: ParityGate, model: onnx.ModelProto, tmp_path: Path
 ) -> None:
     """The logits of exit1 times span / span: 1 for every real image, 0 / 0 for a blank one."""
     broken = onnx.ModelProto()
@@ -211,7 +217,7 @@ def test_what_is_nan_for_a_blank_image_alone_is_found_and_the_node_is_named(
 
 
 def test_one_perturbed_weight_is_found_at_the_exits_behind_it(
-    gate: Gate, model: onnx.ModelProto, tmp_path: Path
+    gate: ParityGate, model: onnx.ModelProto, tmp_path: Path
 ) -> None:
     broken = onnx.ModelProto()
     broken.CopyFrom(model)
@@ -220,7 +226,7 @@ def test_one_perturbed_weight_is_found_at_the_exits_behind_it(
     values += 1.0
     weight.CopyFrom(numpy_helper.from_array(values, weight.name))
     with pytest.raises(ParityError, match=r"exit2: logits are off by .* final: logits are off by") as caught:
-        gate(files(segments(broken, list(TENSORS.values()))), TENSORS, out=tmp_path / "out", what="chain")
+        gate(files(cut_segments(broken, list(TENSORS.values()))), TENSORS, out=tmp_path / "out", what="chain")
     assert "exit1" not in caught.value.found
     assert sorted(path.name for path in (tmp_path / "out.failed").iterdir()) == [
         "parity.json",
@@ -230,13 +236,11 @@ def test_one_perturbed_weight_is_found_at_the_exits_behind_it(
     assert [bool(figure["problem"]) for figure in figures] == [False, True, True]
 
 
-def test_a_later_failure_replaces_an_earlier_one_and_nothing_else(
-    gate: Gate, model: onnx.ModelProto, tmp_path: Path
-) -> None:
+def test_a_later_failure_replaces_only_an_earlier_one(gate: ParityGate, model: onnx.ModelProto, tmp_path: Path) -> None:
     wrong = dict(zip(TENSORS, reversed(TENSORS.values()), strict=True))
     failed = tmp_path / "out.failed"
     with pytest.raises(ParityError):
-        gate(files(segments(model, list(TENSORS.values()))), wrong, out=tmp_path / "out", what="chain")
+        gate(files(cut_segments(model, list(TENSORS.values()))), wrong, out=tmp_path / "out", what="chain")
     with pytest.raises(ParityError):
         gate({"model.onnx": serialize(model)}, wrong, out=tmp_path / "out", what="graph")
     assert sorted(path.name for path in failed.iterdir()) == ["model.onnx", "parity.json"]
@@ -247,7 +251,7 @@ def test_a_later_failure_replaces_an_earlier_one_and_nothing_else(
     assert sorted(path.name for path in failed.iterdir()) == ["mine.onnx", "model.onnx", "parity.json"]
 
 
-def test_a_frozen_batch_is_a_failure_with_the_runtimes_reason(gate: Gate, tmp_path: Path) -> None:
+def test_a_frozen_batch_is_a_failure_with_the_runtimes_reason(gate: ParityGate, tmp_path: Path) -> None:
     shape = numpy_helper.from_array(np.array([2, 192]), "shape")
     nodes = [helper.make_node("Reshape", ["input", "shape"], ["final_logits"])]
     graph = helper.make_graph(
@@ -262,7 +266,7 @@ def test_a_frozen_batch_is_a_failure_with_the_runtimes_reason(gate: Gate, tmp_pa
         gate({"model.onnx": serialize(frozen)}, {"final": "final_logits"}, out=tmp_path / "out", what="graph")
 
 
-def test_a_graph_that_the_runtime_cannot_load_is_a_failure(gate: Gate, tmp_path: Path) -> None:
+def test_a_graph_that_the_runtime_cannot_load_is_a_failure(gate: ParityGate, tmp_path: Path) -> None:
     graph = helper.make_graph(
         [helper.make_node("NoSuchOperator", ["input"], ["final_logits"])],
         "g",

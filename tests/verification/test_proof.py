@@ -99,7 +99,7 @@ def graph(precision: str) -> bytes:
 
 @pytest.mark.parametrize("said", PRECISIONS)
 @pytest.mark.parametrize("there", PRECISIONS)
-def test_only_the_precision_that_is_stored_may_be_said(said: Any, there: str) -> None:
+def test_the_manifest_must_name_the_stored_precision(said: Any, there: str) -> None:
     assert bool(contradiction(said, [stored_weights(graph(there))])) == (said != there)
 
 
@@ -118,7 +118,7 @@ def test_a_card_that_was_edited_is_found(own: Path) -> None:
         verify(own)
 
 
-def test_the_card_of_another_version_is_said_not_to_be_compared(own: Path) -> None:
+def test_the_card_of_another_version_is_listed_as_not_compared(own: Path) -> None:
     reseal(own, lambda fields: fields["provenance"].update(versions={"sdcompress": "0.0.1"}))
     (own / "README.md").write_text("In other words.")
     reseal(own, lambda fields: None, card=False)
@@ -154,10 +154,10 @@ def test_a_certificate_is_proved_as_far_as_its_evidence_goes(certified_artifact:
     assert any(sentence.startswith("certificate.npz: that it is what these graphs did") for sentence in report.claimed)
 
 
-def test_a_certificate_without_the_scores_that_shaped_it_says_so(certified_artifact: Path) -> None:
+def test_a_certificate_without_tuning_scores_lists_its_thresholds_as_claimed(certified_artifact: Path) -> None:
     file = certified_artifact / "certificate.npz"
     with np.load(file) as arrays:
-        kept = {name: arrays[name] for name in ("confidences", "right")}
+        kept = {name: arrays[name] for name in ("scores", "loss")}
     np.savez(file, **kept)
     reseal(
         certified_artifact,

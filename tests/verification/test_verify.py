@@ -15,7 +15,7 @@ from sdcompress.artifact.golden import Golden
 from sdcompress.artifact.read import open_artifact
 from sdcompress.artifact.write import entry, seal
 from sdcompress.errors import ArtifactError, ParityError
-from sdcompress.onnx_graph.partition import ports, segments, serialize
+from sdcompress.onnx_graph.partition import cut_segments, serialize, tensor_specs
 from sdcompress.policies._base import Signals
 from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.schema.manifest import Exit, Input, Manifest, ParityRecord, Preprocess, Provenance, Segment
@@ -33,7 +33,7 @@ def make(folder: Path, models: tuple[onnx.ModelProto, ...], golden: Golden) -> M
     for index, model in enumerate(models):
         (folder / f"segment-{index}.onnx").write_bytes(serialize(model))
         file = entry(folder, f"segment-{index}.onnx").model_dump()
-        inputs, outputs = ports(model.graph.input), ports(model.graph.output)
+        inputs, outputs = tensor_specs(model.graph.input), tensor_specs(model.graph.output)
         listed.append(Segment(**file, inputs=inputs, outputs=outputs, macs=1, parameters=1))
     spec = Preprocess(channels=3, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
     figures = {"samples": 256, "batches": (1,), "max_abs": 0.0, "allowed": 1e-4, "flips": 0}
@@ -78,7 +78,7 @@ def mix_rows(graph: onnx.GraphProto) -> None:
 
 
 def test_a_right_artifact_gives_its_figures(model: onnx.ModelProto, tmp_path: Path) -> None:
-    manifest = make(tmp_path / "a", segments(model, list(TENSORS.values())), golden_of(model))
+    manifest = make(tmp_path / "a", cut_segments(model, list(TENSORS.values())), golden_of(model))
     report = verify(tmp_path / "a")
     assert (report.digest, report.layout, report.files, report.samples) == (manifest.digest, "cascade", 6, 6)
     assert [exit_.name for exit_ in report.exits] == list(TENSORS)
@@ -88,7 +88,7 @@ def test_a_right_artifact_gives_its_figures(model: onnx.ModelProto, tmp_path: Pa
 def test_other_logits_than_the_checkpoints_are_refused(model: onnx.ModelProto, tmp_path: Path) -> None:
     golden = golden_of(model)
     golden.logits[1, 4, 2] += 0.5
-    make(tmp_path / "a", segments(model, list(TENSORS.values())), golden)
+    make(tmp_path / "a", cut_segments(model, list(TENSORS.values())), golden)
     with pytest.raises(ParityError, match=r"'exit2' .* off by 0\.5") as caught:
         verify(tmp_path / "a")
     assert caught.value.exit_code == 4
@@ -97,20 +97,20 @@ def test_other_logits_than_the_checkpoints_are_refused(model: onnx.ModelProto, t
 def test_golden_logits_that_are_not_numbers_are_refused(model: onnx.ModelProto, tmp_path: Path) -> None:
     golden = golden_of(model)
     golden.logits[0, 0, 0] = np.nan
-    make(tmp_path / "a", segments(model, list(TENSORS.values())), golden)
+    make(tmp_path / "a", cut_segments(model, list(TENSORS.values())), golden)
     with pytest.raises(ParityError, match="'exit1'"):
         verify(tmp_path / "a")
 
 
 def test_an_image_that_depends_on_the_others_is_refused(model: onnx.ModelProto, tmp_path: Path) -> None:
     mixing = edited(model, mix_rows)
-    make(tmp_path / "a", segments(mixing, list(TENSORS.values())), golden_of(mixing))
+    make(tmp_path / "a", cut_segments(mixing, list(TENSORS.values())), golden_of(mixing))
     with pytest.raises(ParityError, match=r"'final' .* with the images beside it"):
         verify(tmp_path / "a")
 
 
 def test_a_damaged_file_is_found_before_anything_runs(model: onnx.ModelProto, tmp_path: Path) -> None:
-    make(tmp_path / "a", segments(model, list(TENSORS.values())), golden_of(model))
+    make(tmp_path / "a", cut_segments(model, list(TENSORS.values())), golden_of(model))
     segment = open_artifact(tmp_path / "a").file(open_artifact(tmp_path / "a").manifest.segments[1])
     segment.write_bytes(segment.read_bytes()[:-10])
     with pytest.raises(ArtifactError, match=r"segment-1\.onnx"):
@@ -120,10 +120,10 @@ def test_a_damaged_file_is_found_before_anything_runs(model: onnx.ModelProto, tm
 def test_signals_that_are_not_those_of_the_logits_are_found(
     tiny_artifact: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, whole = tiny_artifact(), CascadeEngine.signals
+    folder, full = tiny_artifact(), CascadeEngine.signals
 
     def doubtful(network: CascadeEngine, *given: Any) -> tuple[Signals, ...]:
-        first, *others = whole(network, *given)
+        first, *others = full(network, *given)
         return (Signals({**first.columns, "max_prob": first["max_prob"] - np.float32(1e-4)}, first.decision), *others)
 
     verify(folder)

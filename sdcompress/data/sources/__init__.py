@@ -1,1 +1,1 @@
-"""One data set per file; each is a function from the recipe's ``data`` to a Source. See docs/adding/dataset.md."""
+"""One file for each data set: a function from ``data`` of the recipe to a Source. See docs/adding/dataset.md."""

@@ -1,4 +1,4 @@
-"""CIFAR's pickles, read without running what a pickle can run."""
+"""Read the pickles of CIFAR without executing code from them."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ def source(
     mean: tuple[float, ...],
     std: tuple[float, ...],
 ) -> Source:
-    """The set as a source, at ``spec.image_size`` or 32 pixels.
+    """Return CIFAR as a source, at ``spec.image_size`` or 32 pixels.
 
     Args:
-        spec: the recipe's ``data``.
-        published: where and what the files are.
-        train: the files of the 50,000 training images.
-        test: the file of the 10,000 test images.
-        meta: the file of the class names.
+        spec: ``data`` of the recipe.
+        published: the published files.
+        train: files of the 50,000 training images.
+        test: file of the 10,000 test images.
+        meta: file of the class names.
         kind: prefix of the keys: "" for CIFAR-10, "fine_" for CIFAR-100.
         mean: of each channel over the training images, in [0, 1].
-        std: likewise.
+        std: as ``mean``.
     """
     folder = published.locate(spec)
     images_per_file = 50_000 // len(train)
@@ -59,10 +59,10 @@ def source(
 
 
 def read_split(published: Published, folder: Path, file: str, *, labels: str, count: int) -> tuple[Images, Labels]:
-    """Images uint8 [count, 32, 32, 3] and labels int64 [count] of one file.
+    """Read images, uint8 [count, 32, 32, 3], and labels, int64 [count], of one file.
 
     Raises:
-        DataError: if the file is broken or holds another number of images.
+        DataError: if the file is damaged or holds another number of images.
     """
     batch = _read(published, folder, file)
     planes, numbers = np.asarray(batch.get("data")), np.asarray(batch.get(labels))
@@ -79,10 +79,10 @@ def read_split(published: Published, folder: Path, file: str, *, labels: str, co
 
 
 def read_names(published: Published, folder: Path, file: str, *, key: str) -> tuple[str, ...]:
-    """The class names.
+    """Read the class names.
 
     Raises:
-        DataError: if the file is broken.
+        DataError: if the file is damaged.
     """
     names = _read(published, folder, file).get(key)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -97,18 +97,18 @@ def _read(published: Published, folder: Path, file: str) -> dict[str, Any]:
     raw = published.read(folder, file)
     try:
         batch = _Arrays(io.BytesIO(raw), encoding="latin1").load()
-    # what a damaged pickle raises depends on where the damage is
+    # a damaged pickle may raise any of these
     except (pickle.UnpicklingError, ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, TypeError,
             ValueError, struct.error) as error:  # fmt: skip
         raise DataError(
-            f"{folder / file} is not one of CIFAR's files, or it is damaged: {error}",
+            f"{folder / file} is damaged, or not a file of CIFAR: {error}",
             next_step="remove the folder and fetch it again with data.download=true",
         ) from error
     return batch if isinstance(batch, dict) else {}
 
 
 class _Arrays(pickle.Unpickler):
-    """Builds numpy arrays and plain values; anything else that a pickle asks for is refused."""
+    """An unpickler that builds numpy arrays and plain values, and refuses everything else."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in {("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct")}:
@@ -117,9 +117,9 @@ class _Arrays(pickle.Unpickler):
             return np.ndarray
         if (module, name) == ("numpy", "dtype"):
             return _dtype
-        if (module, name) == ("_codecs", "encode"):  # how Python 3 writes bytes at protocol 2
+        if (module, name) == ("_codecs", "encode"):  # bytes of Python 3 at protocol 2
             return lambda text, encoding: text.encode(encoding)
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no data file needs")
+        raise pickle.UnpicklingError(f"it imports {module}.{name}, which no data file needs")
 
 
 def _dtype(name: str, align: int, copy: int) -> np.dtype[Any]:

@@ -1,6 +1,6 @@
-"""The idx files of MNIST and its kin, with or without gzip.
+"""Read the idx files of MNIST and similar sets, with or without gzip.
 
-A big-endian header (two zero bytes, 8 for unsigned bytes, the number of axes, their sizes as 32 bits), then the values.
+The header is big-endian: two zero bytes, 8 for unsigned bytes, the number of axes, and their sizes in 32 bits each.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _SIDE = 28
 
 
 def source(spec: recipe.Data, published: Published, *, classes: tuple[str, ...], mean: float, std: float) -> Source:
-    """The set as a source, at ``spec.image_size`` or 28 pixels, one channel.
+    """Return the data set as a source with one channel, at ``spec.image_size`` or 28 pixels.
 
     Args:
-        spec: the recipe's ``data``.
-        published: where and what the files are.
-        classes: names.
+        spec: ``data`` of the recipe.
+        published: the published files.
+        classes: their names.
         mean: over the training images, in [0, 1].
-        std: likewise.
+        std: as ``mean``.
     """
     folder = published.locate(spec)
     train, test = (
@@ -46,10 +46,10 @@ def source(spec: recipe.Data, published: Published, *, classes: tuple[str, ...],
 
 
 def read_array(published: Published, folder: Path, file: str, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-    """The values of one file.
+    """Read the values of one file, uint8 of the given shape.
 
     Raises:
-        DataError: if it is damaged, or has not this shape.
+        DataError: if it is damaged, or has another shape.
     """
     raw = published.read(folder, file)
     if raw[:2] == b"\x1f\x8b":
@@ -69,7 +69,7 @@ def read_array(published: Published, folder: Path, file: str, shape: tuple[int, 
 
 def _damaged(path: Path, why: str, shape: tuple[int, ...]) -> DataError:
     return DataError(
-        f"{path} is damaged or another file: {why}.",
+        f"{path} is damaged, or another file: {why}.",
         allowed=f"an idx file of unsigned bytes of shape {list(shape)}",
         next_step="remove the folder and fetch it again with data.download=true",
     )

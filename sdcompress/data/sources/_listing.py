@@ -1,4 +1,4 @@
-"""Which files of a folder are read as images, and what is passed over: nothing is left out without a word."""
+"""List the image files of a folder. Everything that is skipped is counted and reported."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from sdcompress.errors import DataError
 __all__ = ["SUFFIXES", "Skipped", "entries_of", "folders_in", "picture_files"]
 
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-_NAMED = 3  # paths that a message names
+_NAMED = 3  # paths in a message
 _Identity = tuple[int, int]  # device and inode
 
 
 @dataclass
 class Skipped:
-    """What a listing does not read.
+    """Files and folders that a listing skips.
 
     Attributes:
         suffixes: files by their suffix, in lower case.
         hidden: folders and image files whose names begin with a dot.
-        dangling: links to nothing, and what is no regular file.
-        again: folders that a link leads to although they are read already.
-        loose: image files beside the class folders.
+        dangling: broken links, and files that are not regular.
+        again: linked folders that were already read.
+        loose: image files outside class folders.
     """
 
     suffixes: Counter[str] = field(default_factory=Counter)
@@ -37,14 +37,14 @@ class Skipped:
     loose: list[Path] = field(default_factory=list)
 
     def warn(self, root: Path) -> None:
-        """Say it in one warning; nothing where nothing was passed over."""
+        """Emit one warning about everything that was skipped, if anything was."""
         parts = [
             f"{len(paths)} {kind} ({_named(path.relative_to(root).as_posix() for path in paths)})"
             for kind, paths in (
                 ("hidden", self.hidden),
-                ("links to nothing or no regular files", self.dangling),
-                ("folders that a link leads to a second time", self.again),
-                ("images outside of class folders", self.loose),
+                ("broken links or special files", self.dangling),
+                ("linked folders that were already read", self.again),
+                ("images outside class folders", self.loose),
             )
             if paths
         ]
@@ -55,13 +55,13 @@ class Skipped:
             total = sum(self.suffixes.values())
             parts.append(f"{total} files that do not end in {', '.join(sorted(SUFFIXES))}: {kinds}")
         if parts:
-            warnings.warn(f"{root}: passed over are {'; '.join(parts)}.", stacklevel=2)
+            warnings.warn(f"Skipped in {root}: {'; '.join(parts)}.", stacklevel=2)
 
     def count(self, entry: os.DirEntry[str]) -> None:
-        """Count something that is neither a folder nor read as an image."""
+        """Count a file that is not read as an image."""
         path, suffix = Path(entry.path), Path(entry.name).suffix.lower()
         if entry.name.startswith("."):
-            # macOS leaves '._name.jpg' beside 'name.jpg', which is no image
+            # macOS writes '._name.jpg' beside 'name.jpg', which is not an image
             self.hidden += [path] if suffix in SUFFIXES and not entry.name.startswith("._") else []
         elif not entry.is_file():
             self.dangling.append(path)
@@ -70,10 +70,10 @@ class Skipped:
 
 
 def folders_in(folder: Path, skipped: Skipped) -> list[Path]:
-    """The folders in a folder, links to folders included, in the order of their names.
+    """Return the folders in a folder and links to folders, sorted by name.
 
     Raises:
-        DataError: if it cannot be read.
+        DataError: if the folder cannot be read.
     """
     folders = []
     for entry in entries_of(folder):
@@ -89,11 +89,11 @@ def folders_in(folder: Path, skipped: Skipped) -> list[Path]:
 
 
 def picture_files(folder: Path, skipped: Skipped) -> list[Path]:
-    """The image files below a folder, by their suffixes, in the order of their paths; links are followed.
+    """Return the image files below a folder, selected by suffix and sorted by path. Links are followed.
 
     Args:
-        folder: searched with the folders in it; hidden ones are passed over.
-        skipped: takes what is passed over.
+        folder: searched recursively, without hidden folders.
+        skipped: receives what is skipped.
 
     Raises:
         DataError: if a folder cannot be read, or a link leads back to a folder above it.
@@ -103,7 +103,7 @@ def picture_files(folder: Path, skipped: Skipped) -> list[Path]:
 
 
 def _walk(folder: Path, ancestors: dict[_Identity, Path], visited: set[_Identity], skipped: Skipped) -> Iterator[Path]:
-    # a folder itself before links to it, so that it goes by its own name
+    # folders before links to them, so that an image has the path of its real folder
     for entry in sorted(entries_of(folder), key=lambda entry: (entry.is_symlink(), entry.name)):
         path = Path(entry.path)
         if not entry.is_dir():
@@ -118,8 +118,8 @@ def _walk(folder: Path, ancestors: dict[_Identity, Path], visited: set[_Identity
         identity = _identity(path)
         if identity in ancestors:
             raise DataError(
-                f"The link {path} leads back to {ancestors[identity]}, which holds it.",
-                allowed="links to files and to folders elsewhere",
+                f"The link {path} leads back to {ancestors[identity]}, which contains it.",
+                allowed="links to files and to folders outside",
                 next_step="remove the link",
             )
         if identity in visited:
@@ -130,10 +130,10 @@ def _walk(folder: Path, ancestors: dict[_Identity, Path], visited: set[_Identity
 
 
 def entries_of(folder: Path) -> list[os.DirEntry[str]]:
-    """What is in a folder, in no order.
+    """Return the entries of a folder, unsorted.
 
     Raises:
-        DataError: if it cannot be read.
+        DataError: if the folder cannot be read.
     """
     try:
         with os.scandir(folder) as entries:
@@ -141,8 +141,8 @@ def entries_of(folder: Path) -> list[os.DirEntry[str]]:
     except OSError as error:
         raise DataError(
             f"The folder {folder} cannot be read: {error.strerror}.",
-            allowed="folders that may be listed: images in others would be missing without a word",
-            next_step="give yourself the right to read it, or move it away",
+            allowed="readable folders; images in others would be missing",
+            next_step="change its permissions, or move it away",
         ) from error
 
 

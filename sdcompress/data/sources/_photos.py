@@ -1,4 +1,4 @@
-"""What the sources of a user's own images share: preprocessing, decoding, the names of splits, numbered labels."""
+"""Shared by sources of user images: preprocessing, decoding, names of splits, checks of labels."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _SPLITS = {
 
 
 class DecodedSamples(ABC):
-    """Samples of which each is decoded when it is asked for, in whatever thread asks.
+    """Samples that are decoded on access, in the thread of the caller.
 
     A subclass sets ``_labels`` and ``_preprocess``.
     """
@@ -46,43 +46,43 @@ class DecodedSamples(ABC):
     _preprocess: Preprocess
 
     @property
-    def labels(self) -> Labels:
-        """All labels, [N]."""
+    def targets(self) -> Labels:
+        """Labels, int64 [N]."""
         return self._labels
 
     @property
     def in_memory(self) -> bool:
-        """No."""
+        """False: images are decoded on access."""
         return False
 
     def __len__(self) -> int:
         return len(self._labels)
 
     def originals(self, indices: Labels) -> list[Images]:
-        """The images at these positions at their own size, [h, w, C] each."""
+        """Return images at their original size, uint8 [h, w, C] each."""
         unsized_samples = copy.copy(self)
         unsized = self._preprocess.model_copy(update={"resize": None, "crop": None})
-        unsized_samples._preprocess = unsized  # noqa: SLF001 - of its own class
+        unsized_samples._preprocess = unsized  # noqa: SLF001 - a copy of this object
         return [unsized_samples._image(int(index)) for index in indices]  # noqa: SLF001
 
-    def images(self, indices: Labels) -> Images:
-        """The images at these positions, [b, H, W, C]."""
+    def examples(self, indices: Labels) -> Images:
+        """Return images, uint8 [b, H, W, C]."""
         return np.stack([self._image(int(index)) for index in indices])
 
     @abstractmethod
     def name(self, position: int) -> str:
-        """What ``data.without`` calls an image; unique in the data set."""
+        """Return the name of an image for ``data.without``; unique in the data set."""
 
     @abstractmethod
     def file(self, position: int) -> Path | bytes:
-        """The path of an image's file, or its bytes.
+        """Return the path of the file of an image, or its bytes.
 
         Raises:
-            DataError: if they cannot be had.
+            DataError: if the bytes cannot be read.
         """
 
     def problem(self, position: int) -> str | None:
-        """Why an image cannot be used, as far as its header and its end tell; None where they tell nothing."""
+        """Return why an image is unusable, judged by the begin and end of its file; None if nothing is wrong there."""
         try:
             check_picture(self.file(position))
         except (InputError, DataError) as error:
@@ -99,16 +99,16 @@ class DecodedSamples(ABC):
             raise DataError(
                 f"The image {name} cannot be used: {error.found}",
                 allowed=f"{', '.join(FORMATS)} of 8 bits a channel, or grey of 16",
-                next_step=f"repair it, or go on without it: {without_setting([name])}",
+                next_step=f"repair it, or leave it out: {without_setting([name])}",
             ) from error
 
 
 class FolderSamples(DecodedSamples):
-    """The images of a split, a list of files for each class.
+    """The image files of a split, listed by class.
 
     Args:
-        root: the folder that names are relative to.
-        classes: the files of each class; a class may have none.
+        root: the folder to which names are relative.
+        classes: the files of each class, possibly none.
         preprocess: of the data set.
     """
 
@@ -118,15 +118,15 @@ class FolderSamples(DecodedSamples):
         self._labels = np.repeat(np.arange(len(classes)), [len(paths) for paths in classes]).astype(np.int64)
 
     def name(self, position: int) -> str:
-        """The path below data.dir."""
+        """Return the path relative to data.dir."""
         return self._paths[position].relative_to(self._root).as_posix()
 
     def file(self, position: int) -> Path:
-        """The path."""
+        """Return the path."""
         return self._paths[position]
 
     def listing(self, excluded: Collection[int]) -> list[str]:
-        """The name and the size of each file; of those that are left out the size does not matter."""
+        """Return a line with name and size of each file, without the size for excluded ones."""
         return [
             f"{self.name(position)}\t{'left out' if position in excluded else path.stat().st_size}"
             for position, path in enumerate(self._paths)
@@ -134,15 +134,15 @@ class FolderSamples(DecodedSamples):
 
 
 def left_out(splits: Mapping[str, DecodedSamples], without: Collection[str], place: Path) -> dict[str, frozenset[int]]:
-    """The positions of the images that ``data.without`` names, in each split.
+    """Return the positions of the images that ``data.without`` names, by split.
 
     Args:
         splits: the samples of the data set.
         without: names of images.
-        place: where the set lies, for the error.
+        place: location of the data set, for the error.
 
     Raises:
-        RecipeError: if a name is that of no image.
+        RecipeError: if a name belongs to no image.
     """
     if not without:
         return {}
@@ -162,29 +162,29 @@ def left_out(splits: Mapping[str, DecodedSamples], without: Collection[str], pla
 
 
 def photo_preprocessing(spec: recipe.Data) -> Preprocess:
-    """RGB; the shorter side is resized to ``image_size`` / 0.875, the centre cut out: ImageNet's usual 224 of 256."""
+    """Return ImageNet preprocessing: RGB, shorter side resized to ``image_size`` / 0.875, then a centre crop."""
     return preprocessing(spec, side=_SIDE, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), crop=0.875)
 
 
 def has_splits(names: Collection[str]) -> bool:
-    """Whether the names of folders are those of splits, and not those of classes."""
+    """Whether folder names are names of splits, not of classes."""
     folded = {name.casefold() for name in names}
-    # a class may well be called 'training'
+    # a class may be called 'training'
     return "train" in folded or (not folded.isdisjoint(_SPLITS["train"]) and not folded.isdisjoint(_SPLITS["test"]))
 
 
 def published_splits(names: Collection[str], place: Path) -> dict[str, str]:
-    """Which of a set's own names stands for which split; letters may be small or capital.
+    """Map ``train``, ``val`` and ``test`` to the names that a data set uses for them, in any case.
 
     Args:
-        names: what the set calls its splits; of others it is said that they are passed over.
-        place: where it lies, for messages.
+        names: names of its splits; unknown ones are skipped with a warning.
+        place: location of the data set, for messages.
 
     Returns:
-        For ``train``, ``test`` and, where there is one, ``val`` the set's own name.
+        Names of ``train``, ``test`` and, if there is one, ``val``.
 
     Raises:
-        DataError: if train or test is missing, or there are two of one split.
+        DataError: if train or test is missing, or a split has two names.
     """
     names_by_split = {
         split: sorted(name for name in names if name.casefold() in aliases) for split, aliases in _SPLITS.items()
@@ -193,10 +193,9 @@ def published_splits(names: Collection[str], place: Path) -> dict[str, str]:
     if missing:
         raise DataError(
             f"{place} has the splits {', '.join(sorted(names))}, but no {' and no '.join(missing)}.",
-            allowed="train and test, optionally validation (or val, valid, dev); or one set without splits, which is "
-            "split",
-            next_step="where it is published with train and validation alone, rename validation to test: "
-            "a validation split is held out of train",
+            allowed="train and test, optionally validation (or val, valid, dev); or one set without splits",
+            next_step="if it has only train and validation, rename validation to test; a validation split is then "
+            "held out of train",
         )
     for split, matching in names_by_split.items():
         if len(matching) > 1:
@@ -207,18 +206,18 @@ def published_splits(names: Collection[str], place: Path) -> dict[str, str]:
             )
     splits = {split: matching[0] for split, matching in names_by_split.items() if matching}
     if unused := sorted(set(names) - set(splits.values())):
-        warnings.warn(f"{place}: passed over are {', '.join(unused)}, which are no splits.", stacklevel=2)
+        warnings.warn(f"Skipped in {place}: {', '.join(unused)}, which are not splits.", stacklevel=2)
     return splits
 
 
 def check_every_class(labels: Labels, classes: int, place: Path, named_by: str) -> None:
-    """Refuse training labels that leave out a class: the numbers then mean something else than the user thinks.
+    """Refuse training labels without samples of some class: the labels are then probably misnumbered.
 
     Args:
         labels: of the training images, int64 [N], in 0..K-1.
         classes: K.
-        place: where the set lies, for the error.
-        named_by: what says that there are K classes.
+        place: location of the data set, for the error.
+        named_by: what gives the number of classes, for the error.
 
     Raises:
         DataError: if a class has no training image.

@@ -1,7 +1,7 @@
-"""Where the files of an uncompressed tar archive lie in it, so that each can be read by position.
+"""Index the members of an uncompressed tar archive, so that each can be read by its offset.
 
-One pass over the headers; nothing is unpacked to disk. Python's ``tarfile`` takes a damaged header in the middle for
-the end of the archive, so the end is checked here.
+One pass reads the headers; nothing is unpacked to disk. ``tarfile`` takes a damaged header for the end of the archive,
+so that the end is checked here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sdcompress.errors import DataError
 
 __all__ = ["Member", "members", "read"]
 
-_BLOCK = 512  # bytes, of which an archive is made (POSIX)
+_BLOCK = 512  # block size of tar in bytes (POSIX)
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
@@ -24,9 +24,9 @@ class Member:
     """A file in an archive.
 
     Attributes:
-        name: as the archive has it.
+        name: path in the archive.
         offset: of its first byte.
-        size: bytes.
+        size: in bytes.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Member:
 
 
 def members(archive: Path) -> Iterator[Member]:
-    """The ordinary files in an archive, in their order.
+    """Yield the regular files of an archive in order.
 
     Raises:
         DataError: if the archive is compressed, truncated or damaged, or holds links or sparse files.
@@ -53,7 +53,7 @@ def members(archive: Path) -> Iterator[Member]:
                 if not info.isreg() or info.issparse():
                     raise DataError(
                         f"The member '{last}' of {archive} is a link, a sparse file or a device.",
-                        allowed="ordinary files, which can be read by position",
+                        allowed="regular files, which can be read by their offset",
                         next_step="write the archive again, e.g. with tar --dereference --hard-dereference",
                     )
                 yield Member(last, info.offset_data, info.size)
@@ -63,14 +63,13 @@ def members(archive: Path) -> Iterator[Member]:
 
 
 def read(archive: Path, member: Member) -> bytes:
-    """The bytes of a member; from any thread.
+    """Read the bytes of a member. Safe from any thread.
 
     Raises:
-        DataError: if they are not there any more.
+        DataError: if the archive cannot be read or was truncated.
     """
     try:
-        # opened each time: a position shared between threads is none, and a set may have more shards than a process
-        # may have open files
+        # opened each time: threads cannot share a file position, and a process has a limit of open files
         with archive.open("rb") as file:
             file.seek(member.offset)
             content = file.read(member.size)
@@ -87,15 +86,15 @@ def _check_end(archive: Path, end: int, last: str) -> None:
         file.seek(end)
         block = file.read(_BLOCK)
         if len(block) < _BLOCK:
-            raise _damaged(archive, f"is truncated {position}: the mark of the end is missing")
+            raise _damaged(archive, f"is truncated {position}: the end marker is missing")
         if any(block):
             raise _damaged(archive, f"has a damaged header {position}")
         while block_after := file.read(2**20):
-            if any(block_after):  # what tarfile would pass over in silence
+            if any(block_after):  # tarfile would ignore this
                 raise DataError(
-                    f"{archive} goes on after its end, which stands {position}.",
+                    f"{archive} has data after its end, which is {position}.",
                     allowed="one tar archive in each file",
-                    next_step="where archives were joined with cat, join them with tar --concatenate",
+                    next_step="if archives were joined with cat, join them with tar --concatenate",
                 )
 
 
@@ -107,9 +106,9 @@ def _unreadable(archive: Path, last: str, error: Exception) -> DataError:
     packed = next((kind for magic, kind in _COMPRESSED.items() if beginning.startswith(magic)), None)
     if packed:
         return DataError(
-            f"{archive} is compressed with {packed}, so that no image in it can be read by its position.",
+            f"{archive} is compressed with {packed}, so that images in it cannot be read by offset.",
             allowed="uncompressed tar archives",
-            next_step="unpack it to a .tar that holds the same files (images do not get smaller by it)",
+            next_step="unpack it to a .tar that holds the same files (compression does not make images smaller)",
         )
     return _damaged(archive, f"cannot be read after its member '{last}': {error}" if last else f"is no tar: {error}")
 

@@ -1,7 +1,7 @@
-"""Folders as torchvision lays them out: find one, check it, let torchvision download it.
+"""Find, check and download data sets in the folder layout of torchvision.
 
-The files are read without torchvision (see ``_cifar`` and ``_idx``), so that an artifact can be evaluated on a machine
-that has no torch; only a download needs it.
+``_cifar`` and ``_idx`` read the files without torchvision, so that artifacts can be evaluated without torch. Only a
+download needs torchvision.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ __all__ = ["Published"]
 
 @dataclass(frozen=True)
 class Published:
-    """A data set as it was published.
+    """The published files of a data set.
 
     Attributes:
-        name: our name.
-        torchvision: the name of torchvision's class.
-        folder: where that class keeps the files, below its root.
+        name: name in recipes.
+        torchvision: name of the class in torchvision.
+        folder: folder of the files, relative to the root of that class.
         files: MD5 of each, by name.
     """
 
@@ -36,14 +36,14 @@ class Published:
     files: dict[str, str]
 
     def locate(self, spec: recipe.Data) -> Path:
-        """The folder with the files: below ``data.dir``, or below a folder of the set's name in it.
+        """Return the folder with the files, below ``data.dir`` or below ``data.dir/name``; download it if allowed.
 
-        An MD5 that differs is only warned of: the readers refuse what is incomplete, and the fingerprint of the data
-        tells two copies apart.
+        A different MD5 gives only a warning: readers refuse incomplete files, and the data fingerprint identifies the
+        copy.
 
         Raises:
-            DataError: if it is not there, or a file is missing, and a download is not allowed or fails.
-            MissingExtraError: if the download needs torchvision.
+            DataError: if a file is missing, and a download is not allowed or fails.
+            MissingExtraError: if torchvision is needed for the download and not installed.
         """
         root = data_folder(spec)
         candidates = [root / self.folder, root / self.name / self.folder]
@@ -57,7 +57,7 @@ class Published:
         return folder
 
     def read(self, folder: Path, file: str) -> bytes:
-        """The bytes of one file.
+        """Read the bytes of one file.
 
         Raises:
             DataError: if it cannot be read.
@@ -72,7 +72,7 @@ class Published:
             ) from error
 
     def _path(self, folder: Path, file: str) -> Path | None:
-        # a download leaves idx files with and without .gz; people keep one of the two
+        # idx files may be present with or without .gz
         candidates = (folder / file, folder / file.removesuffix(".gz"))
         return next((path for path in candidates if path.is_file()), None)
 
@@ -89,7 +89,7 @@ class Published:
             problem,
             allowed=f"a folder '{self.folder}' with {', '.join(self.files)}",
             next_step="set data.dir (--data-dir) to the folder that holds it, or let torchvision fetch it: "
-            "data.download=true in a recipe, 'sdcompress evaluate --download' for what is trained already",
+            "data.download=true in a recipe, or 'sdcompress evaluate --download' after training",
         )
 
     def _download(self, root: Path) -> None:
@@ -112,6 +112,6 @@ class Published:
         if different:
             warnings.warn(
                 f"{', '.join(different)} in {folder.resolve()} have another MD5 than the published files of "
-                f"'{self.name}'. They are read all the same; figures may differ from published ones.",
+                f"'{self.name}'. They are read anyway; results may differ from published ones.",
                 stacklevel=2,
             )

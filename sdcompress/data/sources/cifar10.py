@@ -22,7 +22,7 @@ _PUBLISHED = Published("cifar10", "CIFAR10", "cifar-10-batches-py", {**_TRAIN, *
 
 
 def cifar10(spec: recipe.Data) -> Source:
-    """CIFAR-10; mean and std are the usual ones of its training images."""
+    """Return CIFAR-10, with the usual mean and std of its training images."""
     return _cifar.source(
         spec,
         _PUBLISHED,

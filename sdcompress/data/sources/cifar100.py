@@ -22,7 +22,7 @@ _PUBLISHED = Published(
 
 
 def cifar100(spec: recipe.Data) -> Source:
-    """CIFAR-100 with its fine labels; mean and std are those of its 50,000 training images."""
+    """Return CIFAR-100 with fine labels, and mean and std of its 50,000 training images."""
     return _cifar.source(
         spec,
         _PUBLISHED,

@@ -1,7 +1,7 @@
-"""Handwritten digits, 1,797 grey images of 8x8, shown at 32x32; part of scikit-learn, nothing to download.
+"""Handwritten digits, 1,797 grey images of 8x8, resized to 32x32; part of scikit-learn, without a download.
 
-The test set of UCI's "Optical Recognition of Handwritten Digits" (Alpaydin and Kaynak 1998). It has no split of its
-own; ``sdcompress.data.load`` holds out a fifth for testing, always the same.
+The test set of UCI's "Optical Recognition of Handwritten Digits" (Alpaydin and Kaynak 1998). It has no
+test split; ``sdcompress.data.load`` always holds out the same fifth for testing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SIDE = 32
 
 
 def digits(spec: recipe.Data) -> Source:
-    """The digits; 0..16 becomes 0..255, bilinear to ``spec.image_size``."""
+    """Return the digits, scaled from 0..16 to 0..255, bilinear to ``spec.image_size``."""
     # mean and std of all images at 32x32
     preprocess = preprocessing(spec, side=_SIDE, mean=(0.3055,), std=(0.3235,))
     values, labels = load_digits(return_X_y=True)

@@ -24,5 +24,5 @@ _CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Sh
 
 
 def fashion_mnist(spec: recipe.Data) -> Source:
-    """Fashion-MNIST; mean and std are those of its 60,000 training images."""
+    """Return Fashion-MNIST, with mean and std of its 60,000 training images."""
     return _idx.source(spec, _PUBLISHED, classes=_CLASSES, mean=0.2860, std=0.3530)

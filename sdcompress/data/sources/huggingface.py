@@ -1,12 +1,11 @@
-"""Your own images in a Hugging Face dataset on this disk, as its save_to_disk writes it.
+"""User images in a local Hugging Face dataset, as written by save_to_disk.
 
     datasets.load_dataset("some/name").save_to_disk("FOLDER")        then: data.dir=FOLDER
 
-A DatasetDict gives train, test and, where there is one, validation (or valid, val, dev); other splits are passed over,
-which is said. A single Dataset, or a DatasetDict of one split, is split. The image column is the one of the type Image;
-the label column is the ClassLabel, or integers called ``label``, ``labels`` or ``fine_label``. Where several would do,
-those names (for images ``image`` and ``img``) decide. Preprocessing is that of ``imagefolder``. Nothing is ever fetched
-from the Hub.
+A DatasetDict gives train, test and, if there is one, validation (or valid, val, dev). Other splits are skipped with a
+warning. A single Dataset, or a DatasetDict of one split, is split. The image column has the type Image. The label
+column is a ClassLabel, or integers called ``label``, ``labels`` or ``fine_label``. If several columns match, these
+names (for images ``image`` and ``img``) decide. Preprocessing is that of ``imagefolder``. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -37,18 +36,16 @@ _SAVE = "python -c \"import datasets; datasets.load_dataset('NAME').save_to_disk
 
 
 def huggingface(spec: recipe.Data) -> Source:
-    """The dataset that lies in ``spec.dir``; no image is decoded yet.
+    """Return the dataset in ``spec.dir``. No image is decoded yet.
 
     Raises:
         RecipeError: if ``spec.dir`` is not set.
         MissingExtraError: if the package ``datasets`` is not installed.
-        DataError: if the folder holds no such dataset or a damaged one, the columns are not clear, a row lacks its
-            image or its label, or the labels are not those of the classes.
+        DataError: if the dataset is missing or damaged, its columns are ambiguous, a row lacks its image or label, or
+            labels and classes do not match.
     """
     if spec.dir is None:
-        raise RecipeError(
-            "'huggingface' needs data.dir.", next_step=f"--set data.dir=FOLDER, which was saved by {_SAVE}"
-        )
+        raise RecipeError("'huggingface' needs data.dir.", next_step=f"--set data.dir=FOLDER, saved by {_SAVE}")
     root = Path(spec.dir)
     preprocess = photo_preprocessing(spec)
     tables = _tables(root)
@@ -63,7 +60,7 @@ def huggingface(spec: recipe.Data) -> Source:
             allowed="the same class names in the same order in every split",
             next_step="cast the label columns to one ClassLabel, and save the dataset again",
         )
-    train = splits["train"].labels
+    train = splits["train"].targets
     count = len(named["train"]) or int(train.max(initial=-1)) + 1
     for rows in splits.values():
         rows.check_labels(count)
@@ -74,7 +71,7 @@ def huggingface(spec: recipe.Data) -> Source:
         digest.update(split.encode() + b"\0" + "\n".join(rows.listing()).encode() + b"\0")
     classes = named["train"] or tuple(str(label) for label in range(count))
     return Source(
-        classes=classes,
+        outputs=classes,
         preprocess=preprocess,
         digest=digest.hexdigest(),
         left_out=left_out(splits, spec.without, root),
@@ -85,9 +82,9 @@ def huggingface(spec: recipe.Data) -> Source:
 
 
 class _Rows(DecodedSamples):
-    """The images of a split; each is decoded when it is asked for, in whatever thread asks.
+    """The images of a split, decoded on access in the thread of the caller.
 
-    The package's own decoding is not used: it turns images as their EXIF says, which no other source does.
+    ``datasets`` does not decode them: it would rotate images by EXIF, which no other source does.
     """
 
     def __init__(self, split: str, name: str, table: Any, columns: tuple[str, str], preprocess: Preprocess) -> None:
@@ -104,7 +101,7 @@ class _Rows(DecodedSamples):
         self._rows = table.with_format(None).select_columns([image]).cast_column(image, Image(decode=False))
 
     def listing(self) -> list[str]:
-        """The name of each image, if it has one, and its size; no image is read for it."""
+        """Return a line with name and size of each image, without reading images."""
         from pyarrow import compute
 
         names = compute.struct_field(self._files, "path").to_pylist()
@@ -117,8 +114,8 @@ class _Rows(DecodedSamples):
             raise DataError(
                 f"Row {row} of {self._name} has the label {self._labels[row]}.",
                 allowed=f"0 to {classes - 1}: there are {classes} classes",
-                next_step="number the labels from 0; where a split was published without labels (-1), leave it out or "
-                "make another one with train_test_split",
+                next_step="number the labels from 0; if a split has no labels (-1), remove it or make "
+                "another one with train_test_split",
             )
 
     def _no_gaps(self, kind: str, absent: Any) -> None:
@@ -130,27 +127,27 @@ class _Rows(DecodedSamples):
             )
 
     def name(self, position: int) -> str:
-        """The split and the row."""
+        """Return the split and the row."""
         return f"{self._split}/{position}"
 
     def file(self, position: int) -> bytes:
-        """The bytes in the row."""
+        """Return the bytes in the row."""
         content: bytes = self._rows[position][self._column]["bytes"]
         return content
 
 
 def _tables(root: Path) -> dict[str, Any]:
-    """The datasets of the splits."""
+    """Load the dataset of each split."""
     with requires_extra("huggingface"):
         import datasets
         import pyarrow as pa
-    # a name that is no folder here could be an address for the package, which would then fetch it
+    # the package would download a name that is not a local folder
     if not root.is_dir():
         raise DataError(f"data.dir is {root}, which is not a folder.", next_step="set data.dir to the dataset's folder")
     if not any((root / name).is_file() for name in ("dataset_dict.json", "state.json")):
         raise DataError(
-            f"{root} holds no dataset that save_to_disk wrote: it has no dataset_dict.json and no state.json.",
-            allowed="the folder of a Dataset or a DatasetDict; neither the Hub's cache nor a clone of its repository",
+            f"{root} holds no dataset of save_to_disk: dataset_dict.json and state.json are missing.",
+            allowed="the folder of a saved Dataset or DatasetDict, not a cache or a clone of the Hub",
             next_step=_SAVE,
         )
     try:
@@ -169,7 +166,7 @@ def _tables(root: Path) -> dict[str, Any]:
 
 
 def _columns(root: Path, features: Any) -> tuple[str, str]:
-    """The names of the image column and the label column."""
+    """Return the names of the image column and the label column."""
     from datasets import ClassLabel, Image, Value
 
     images = [name for name, feature in features.items() if isinstance(feature, Image)]
@@ -203,7 +200,7 @@ def _unclear(root: Path, features: Any, columns: list[str], role: str, preferred
     if not columns:
         change = cast
     elif any(name in preferred for name in columns):
-        change = "remove_columns('COLUMN')"  # renaming one would leave two of those names
+        change = "remove_columns('COLUMN')"  # renaming one would leave two of these names
     else:
         change = f"rename_column('COLUMN', '{preferred[0]}')"
     return DataError(

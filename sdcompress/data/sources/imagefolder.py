@@ -1,14 +1,13 @@
-"""Your own images: a folder for each class, with or without train/, val/ and test/ above them.
+"""User images in one folder for each class, with or without train/, val/ and test/ above them.
 
-    data.dir/train/<class>/*.png      or, one set that is split for you:      data.dir/<class>/*.png
+    data.dir/train/<class>/*.png      or, one set that is split:      data.dir/<class>/*.png
     data.dir/val/<class>/*.png        (or valid, validation, dev; optional: else a share of train is held out)
     data.dir/test/<class>/*.png
 
-Classes are the folders in the order of their names, images the files in the order of their paths, folders in a class
-folder included, links followed. What is passed over is said: hidden folders, files that do not end as images do,
-folders beside the splits. Images are decoded when they are asked for: the shorter side is resized to ``image_size`` /
-0.875 and the centre cut out, the usual way of ImageNet (224 of 256); mean and std are ImageNet's. ``data.crop``,
-``data.mean``, ``data.std`` and ``data.interpolation`` say otherwise.
+Classes are the folders sorted by name. Images are the files below them sorted by path, with links followed. A warning
+names what is skipped: hidden folders, files without an image suffix, folders beside the splits. Images are decoded on
+access. The shorter side is resized to ``image_size`` / 0.875 and the centre cropped, as usual for ImageNet (224 of
+256), with its mean and std. ``data.crop``, ``data.mean``, ``data.std`` and ``data.interpolation`` change that.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ __all__ = ["imagefolder"]
 
 
 def imagefolder(spec: recipe.Data) -> Source:
-    """The images below ``spec.dir``.
+    """Return the images below ``spec.dir``.
 
     Raises:
         RecipeError: if ``spec.dir`` is not set.
-        DataError: if a folder is missing or cannot be read, a link leads back to a folder above it, a class is empty,
-            or the splits have different classes.
+        DataError: if a folder is missing or unreadable, a link leads to a parent folder, a class is empty, or splits
+            have different classes.
     """
     if spec.dir is None:
         raise RecipeError("'imagefolder' needs data.dir.", next_step="--set data.dir=FOLDER (with a folder per class)")
@@ -56,7 +55,7 @@ def imagefolder(spec: recipe.Data) -> Source:
         digest.update(("\n" * bool(number) + "\n".join(lines)).encode(errors="surrogateescape"))
         names.update("\n".join(line.partition("\t")[0] for line in lines).encode(errors="surrogateescape") + b"\0")
     return Source(
-        classes=classes["train"],
+        outputs=classes["train"],
         preprocess=preprocess,
         digest=digest.hexdigest(),
         names=names.hexdigest(),
@@ -90,7 +89,7 @@ def _classes(folder: Path, skipped: Skipped) -> tuple[str, ...]:
 
 
 def _images(folder: Path, skipped: Skipped, without: Collection[Path]) -> list[Path]:
-    """The images of a class; one that is left out keeps its place, whether it is there or not."""
+    """Return the images of a class. Excluded images keep their position, even if the file is missing."""
     files = picture_files(folder, skipped)
     if not files:
         raise DataError(

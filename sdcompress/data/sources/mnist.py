@@ -23,5 +23,5 @@ _PUBLISHED = Published(
 
 
 def mnist(spec: recipe.Data) -> Source:
-    """MNIST; mean and std are the usual ones of its training images."""
+    """Return MNIST, with the usual mean and std of its training images."""
     return _idx.source(spec, _PUBLISHED, classes=tuple(str(digit) for digit in range(10)), mean=0.1307, std=0.3081)

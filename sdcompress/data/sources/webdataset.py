@@ -1,16 +1,16 @@
-"""Your own images in WebDataset shards: tar files of KEY.jpg and KEY.cls, fetched by position, nothing unpacked.
+"""User images in WebDataset shards: tar files of KEY.jpg and KEY.cls, read by offset without unpacking.
 
-    data.dir/train/*.tar               or, one set that is split for you:      data.dir/*.tar
+    data.dir/train/*.tar               or, one set that is split:      data.dir/*.tar
     data.dir/validation/*.tar          (or val, valid, dev; optional; else a share of train is held out)
     data.dir/test/*.tar
-    data.dir/classes.txt               (optional: a class name a line, in the order of the labels)
+    data.dir/classes.txt               (optional: one class name in each line, in label order)
 
-A sample is the members of one key, which is what stands before the first dot of a file's name: an image (jpg, jpeg,
-png or webp) and its label, an integer as text (cls), else the ``label`` or ``cls`` of a JSON object. Where that makes
-no sample, the key is what stands before the last dot (``photo.1.jpg`` and ``photo.1.cls``). Other members are passed
-over, which is said. Shards come in the order of their names, samples in that of their first members. Each shard's
-headers are read once, then any image is fetched where it lies: order, resume and memories of samples work as with any
-other set. Preprocessing is that of ``imagefolder``.
+A sample consists of the members with one key, the part of a file name before its first dot. They are an image (jpg,
+jpeg, png or webp) and a label: an integer as text (cls), else ``label`` or ``cls`` of a JSON object. Members that give
+no sample are tried again with the key before the last dot (``photo.1.jpg`` and ``photo.1.cls``). Other members are
+skipped with a warning. Shards are sorted by name, samples by their first members. Headers are read once, so that any
+image can be read by its offset: order, resume and sample memories work as with other sets. Preprocessing is that of
+``imagefolder``.
 """
 
 from __future__ import annotations
@@ -45,23 +45,23 @@ __all__ = ["webdataset"]
 
 _IMAGES = {"jpeg", "jpg", "png", "webp"}
 _PACKED = re.compile(r"(.+)\.(?:tgz|txz|tbz2?|tar\.(?:gz|bz2|xz|zst))")
-_INTEGER = re.compile(r"-?[0-9]{1,9}")  # no more digits: a label counts classes
+_INTEGER = re.compile(r"-?[0-9]{1,9}")  # at most nine digits: a label is a class index
 
 
 def webdataset(spec: recipe.Data) -> Source:
-    """The shards below ``spec.dir``; no image is decoded yet.
+    """Return the shards below ``spec.dir``. No image is decoded yet.
 
     Raises:
         RecipeError: if ``spec.dir`` is not set.
-        DataError: if there are no shards, one is compressed, truncated or damaged, a key lacks its image or its label,
-            or the labels are not those of the classes.
+        DataError: if there are no shards, a shard is compressed, truncated or damaged, a key lacks its image or label,
+            or labels and classes do not match.
     """
     if spec.dir is None:
         raise RecipeError("'webdataset' needs data.dir.", next_step="--set data.dir=FOLDER (with .tar shards)")
     root = Path(spec.dir)
     preprocess = photo_preprocessing(spec)
     splits = {split: _ShardSamples(root, _shards(folder), preprocess) for split, folder in _folders(root).items()}
-    train = splits["train"].labels
+    train = splits["train"].targets
     names = _class_names(root)
     count = len(names) or int(train.max(initial=-1)) + 1
     for samples in splits.values():
@@ -73,7 +73,7 @@ def webdataset(spec: recipe.Data) -> Source:
             digest.update(f"{split}\t{line}\n".encode(errors="surrogateescape"))
     classes = names or tuple(str(label) for label in range(count))
     return Source(
-        classes=classes,
+        outputs=classes,
         preprocess=preprocess,
         digest=digest.hexdigest(),
         left_out=left_out(splits, spec.without, root),
@@ -84,7 +84,7 @@ def webdataset(spec: recipe.Data) -> Source:
 
 
 class _ShardSamples(DecodedSamples):
-    """The images of a split; each is read and decoded when it is asked for, in whatever thread asks."""
+    """The images of a split, read and decoded on access in the thread of the caller."""
 
     def __init__(self, root: Path, shards: list[Path], preprocess: Preprocess) -> None:
         self._root, self._shards, self._preprocess = root, shards, preprocess
@@ -99,7 +99,7 @@ class _ShardSamples(DecodedSamples):
                 f"{count} {f'.{ending}' if ending else 'without an ending'}" for ending, count in skipped.most_common()
             )
             warnings.warn(
-                f"{shards[0].parent}: members are passed over that are no image and no label: {kinds}.", stacklevel=2
+                f"{shards[0].parent}: skipped members that are neither image nor label: {kinds}.", stacklevel=2
             )
         self._labels = np.array(labels, np.int64)
 
@@ -114,19 +114,19 @@ class _ShardSamples(DecodedSamples):
             )
 
     def listing(self) -> Iterator[str]:
-        """Names and sizes of the shards and of the images in them."""
+        """Yield lines with names and sizes of shards and images."""
         for path in self._shards:
             yield f"{path.name}\t{path.stat().st_size}"
         for _, image in self._members:
             yield f"{image.name}\t{image.size}"
 
     def name(self, position: int) -> str:
-        """The path of the shard below data.dir, and the member's name."""
+        """Return the path of the shard relative to data.dir, and the name of the member."""
         shard, member = self._members[position]
         return f"{shard.relative_to(self._root).as_posix()}/{member.name}"
 
     def file(self, position: int) -> bytes:
-        """What is read from the shard."""
+        """Read the bytes of an image from its shard."""
         return _tar.read(*self._members[position])
 
 
@@ -143,14 +143,14 @@ def _shards(folder: Path) -> list[Path]:
     paths = (Path(entry.path) for entry in entries_of(folder) if entry.is_file() and not entry.name.startswith("."))
     files = sorted(paths)
     shards = [path for path in files if path.suffix == ".tar"]
-    # those that lie beside their .tar, as gunzip --keep leaves them, do no harm
+    # a compressed shard beside its .tar (gunzip --keep) is ignored
     matches = filter(None, (_PACKED.fullmatch(path.name) for path in files))
     packed = [match[0] for match in matches if not (folder / f"{match[1]}.tar").exists()]
     if packed:
         raise DataError(
             f"{folder} holds compressed shards: {', '.join(packed[:3])}{', ...' if len(packed) > 3 else ''}.",
-            allowed="uncompressed .tar files: an image in a compressed one cannot be read by its position",
-            next_step="unpack them to .tar, e.g. with gunzip (images do not get smaller by it)",
+            allowed="uncompressed .tar files; images in compressed ones cannot be read by offset",
+            next_step="unpack them to .tar, e.g. with gunzip (compression does not make images smaller)",
         )
     if not shards:
         raise DataError(
@@ -162,7 +162,7 @@ def _shards(folder: Path) -> list[Path]:
 
 
 def _class_names(root: Path) -> tuple[str, ...]:
-    """The lines of classes.txt; none where there is no such file."""
+    """Return the lines of classes.txt, or none without that file."""
     path = root / "classes.txt"
     if not path.exists():
         return ()
@@ -175,13 +175,13 @@ def _class_names(root: Path) -> tuple[str, ...]:
         raise DataError(
             f"{path} has " + (f"a name twice: {twice[0]}." if twice else "an empty line."),
             allowed="a different name in each line, in the order of the labels",
-            next_step="correct the file, or remove it to have the classes called by their numbers",
+            next_step="correct the file, or remove it, so that classes are named by their numbers",
         )
     return names
 
 
 def _index(shard: Path, skipped: Counter[str]) -> list[tuple[_tar.Member, int]]:
-    """The images of a shard with their labels; what is none of both is counted by its ending."""
+    """Return the images of a shard with their labels. Other members are counted by suffix."""
     samples: dict[str, dict[str, _tar.Member]] = {}
     unmatched = [member for member in _tar.members(shard) if not _add(samples, member, shard, "first")]
     complete = {key for key, parts in samples.items() if "image" in parts}
@@ -192,7 +192,7 @@ def _index(shard: Path, skipped: Counter[str]) -> list[tuple[_tar.Member, int]]:
         if _key(member, "first")[0] in complete or not _add(dotted, member, shard, "last"):
             skipped[_key(member, "first")[1]] += 1
     for key, parts in dotted.items():
-        if set(parts) == {"json"}:  # notes on the whole set
+        if set(parts) == {"json"}:  # metadata of the whole set
             skipped[_key(parts["json"], "first")[1]] += 1
         else:
             samples[key] = parts
@@ -201,9 +201,9 @@ def _index(shard: Path, skipped: Counter[str]) -> list[tuple[_tar.Member, int]]:
 
 
 def _key(member: _tar.Member, dot: Literal["first", "last"]) -> tuple[str, str]:
-    """The key and the ending of a member, at the first or the last dot of its file's name."""
+    """Split the name of a member into key and suffix, at its first or last dot."""
     folder, slash, file = member.name.rpartition("/")
-    if file.startswith("."):  # macOS leaves '._name.jpg' beside 'name.jpg', which is no image
+    if file.startswith("."):  # macOS writes '._name.jpg' beside 'name.jpg', which is not an image
         return "", file
     stem, _, ending = file.partition(".") if dot == "first" else file.rpartition(".")
     return folder + slash + stem, ending.lower()
@@ -212,7 +212,7 @@ def _key(member: _tar.Member, dot: Literal["first", "last"]) -> tuple[str, str]:
 def _add(
     samples: dict[str, dict[str, _tar.Member]], member: _tar.Member, shard: Path, dot: Literal["first", "last"]
 ) -> bool:
-    """Add a member to the sample of its key; False where it is no image and no label."""
+    """Add a member to the sample of its key. Returns False if it is neither image nor label."""
     key, ending = _key(member, dot)
     kind = "image" if ending in _IMAGES else ending
     if not key or kind not in {"image", "cls", "json"}:
@@ -220,7 +220,7 @@ def _add(
     parts = samples.setdefault(key, {})
     if kind in parts:
         raise DataError(
-            f"The key '{key}' of {shard} has two members of a kind: '{parts[kind].name}' and '{member.name}'.",
+            f"The key '{key}' of {shard} has two members of one kind: '{parts[kind].name}' and '{member.name}'.",
             allowed="one image and one label for each key",
             next_step="write the shard again with a key for each image",
         )
@@ -259,6 +259,6 @@ def _from_json(text: bytes) -> int | None:
     except (ValueError, RecursionError):
         return None
     label = content.get("label", content.get("cls")) if isinstance(content, dict) else None
-    if type(label) is not int:  # true is no label, although Python takes it for 1
+    if type(label) is not int:  # bool is a subclass of int, and not a label
         return None
     return label if _INTEGER.fullmatch(str(label)) else None

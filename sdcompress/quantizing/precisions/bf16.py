@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import onnx
 
-from sdcompress.quantizing.float_cast import typed
-from sdcompress.quantizing.opset import at_least
+from sdcompress.quantizing.float_cast import cast_floats
+from sdcompress.quantizing.opset import upgrade_opset
 from sdcompress.quantizing.precisions._base import FloatSegment
 
 __all__ = ["bf16"]
@@ -16,4 +16,4 @@ _IR = 10
 
 def bf16(segment: FloatSegment) -> onnx.ModelProto:
     """Everything but the logits, softmax and normalisation in bfloat16."""
-    return typed(at_least(segment.model, _OPSET, ir=_IR), onnx.TensorProto.BFLOAT16, segment.tail)
+    return cast_floats(upgrade_opset(segment.model, _OPSET, ir=_IR), onnx.TensorProto.BFLOAT16, segment.output_layers)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import onnx
 
-from sdcompress.quantizing.fills import within_float16
-from sdcompress.quantizing.float_cast import typed
+from sdcompress.quantizing.fills import clip_fills
+from sdcompress.quantizing.float_cast import cast_floats
 from sdcompress.quantizing.precisions._base import FloatSegment
-from sdcompress.quantizing.vanishing import guarded
+from sdcompress.quantizing.vanishing import vanishing_paths
 
 __all__ = ["fp16"]
 
@@ -15,7 +15,7 @@ __all__ = ["fp16"]
 def fp16(segment: FloatSegment) -> onnx.ModelProto:
     """Everything but the logits, softmax and normalisation in float16; numbers above 65504 would be infinite.
 
-    What hangs on a constant that float16 takes for zero stays float32 too.
+    Nodes that depend on a constant that is zero in float16 stay in float32 too.
     """
-    model = within_float16(segment.model)
-    return typed(model, onnx.TensorProto.FLOAT16, segment.tail | guarded(model))
+    model = clip_fills(segment.model)
+    return cast_floats(model, onnx.TensorProto.FLOAT16, segment.output_layers | vanishing_paths(model))

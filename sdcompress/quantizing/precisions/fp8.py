@@ -10,13 +10,14 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from sdcompress.onnx_graph.dataflow import Flow
-from sdcompress.quantizing.abs_max import largest
-from sdcompress.quantizing.fills import within_float16
-from sdcompress.quantizing.float_cast import typed
-from sdcompress.quantizing.opset import at_least
+from sdcompress.onnx_graph.dataflow import Dataflow
+from sdcompress.onnx_graph.edit import copy_model, replace_nodes
+from sdcompress.quantizing.abs_max import abs_max
+from sdcompress.quantizing.fills import clip_fills
+from sdcompress.quantizing.float_cast import cast_floats
+from sdcompress.quantizing.opset import upgrade_opset
 from sdcompress.quantizing.precisions._base import FloatSegment
-from sdcompress.quantizing.vanishing import guarded
+from sdcompress.quantizing.vanishing import vanishing_paths
 
 __all__ = ["fp8"]
 
@@ -25,47 +26,47 @@ _IR = 9
 _CODES = helper.tensor_dtype_to_np_dtype(TensorProto.FLOAT8E4M3FN)
 _LARGEST = 448.0
 _SMALLEST_SCALE = 2.0**-14  # float16 loses digits below; the codes of a smaller tensor are smaller numbers instead
-_ZERO = "fp8/zero"  # which says the type of the codes
+_ZERO = "fp8/zero"  # the zero point, which sets the type of the codes
 
-# ONNX Runtime (1.24, 1.32: WeightBiasQuantization) takes a convolution between pairs for one of integers. It makes the
-# bias a multiple of both scales' product, by way of a quotient in float16, which must not become infinite. So the scale
-# of the weights is doubled until that holds. The smallest weights, which then have fewer digits, are off by at most 27
-# millionths of that bias, even times the largest input.
+# ONNX Runtime (1.24, 1.32: WeightBiasQuantization) treats a convolution between pairs as one of integers. It rounds the
+# bias to a multiple of the product of both scales, by a quotient in float16, which must stay finite. So the scale of
+# the weights is doubled until it does. The smallest weights lose digits: even times the largest input they are off by
+# at most 27 millionths of that bias.
 _MOST_BIAS = 2.0**15
 
-# Where TensorRT has FP8 kernels, and where they gain: see docs/quantize.md, "What TensorRT takes"
+# Shapes for which TensorRT has FP8 kernels that are faster: see docs/quantize.md, "What TensorRT takes"
 _STEP, _FEWEST, _LARGEST_KERNEL = 16, 32, 32
 
-Reads = dict[int, list[int]]  # position of a node -> which of its inputs it reads rounded
+Inputs = dict[int, list[int]]  # position of a node -> positions of its inputs that are quantised
 
 
 def fp8(segment: FloatSegment) -> onnx.ModelProto:
     """QuantizeLinear and DequantizeLinear before products, as NVIDIA documents it for TensorRT; the rest as ``fp16``.
 
-    A code q, one of E4M3's numbers, stands for scale * q. There is one scale for a tensor: the largest absolute value
-    (of an activation: on the calibration images) over 448, E4M3's largest number. What is larger becomes that value.
-    Small numbers keep their digits, down to 2^-15 of the largest, so that scales for each channel would gain little.
-    What makes logits is computed in float32 of float32 weights.
+    A code q, one of E4M3's numbers, means scale * q. Each tensor has one scale: its largest absolute value (of an
+    activation: on the calibration images) over 448, E4M3's largest number. Larger values saturate. Small numbers keep
+    their digits down to 2^-15 of the largest, so that a scale per channel would gain little. The output layers are
+    computed in float32 with float32 weights.
     """
-    model = at_least(within_float16(segment.model), _OPSET, ir=_IR)
-    flow = Flow(model)
-    products = _products(flow, segment.tail)
+    model = upgrade_opset(clip_fills(segment.model), _OPSET, ir=_IR)
+    flow = Dataflow(model)
+    products = _fp8_products(flow, segment.output_layers)
     outputs = [value.name for value in model.graph.output]
-    reads = {index: [0, 1] for index in products} | _residuals(flow, products, segment.tail, outputs)
+    reads = {index: [0, 1] for index in products} | _residual_inputs(flow, products, segment.output_layers, outputs)
     names = {flow.nodes[index].input[position] for index, positions in reads.items() for position in positions}
     activations = names - flow.initializers.keys()
-    reaches = largest(model, activations, segment.feeds(), threads=segment.threads) if activations else {}
-    rounded = _rounded(model, flow, reads, _scales(flow, products, reaches))
-    return typed(rounded, TensorProto.FLOAT16, segment.tail | guarded(model))
+    largest = abs_max(model, activations, segment.feeds(), threads=segment.threads) if activations else {}
+    quantised = _with_pairs(model, flow, reads, _scales(flow, products, largest))
+    return cast_floats(quantised, TensorProto.FLOAT16, segment.output_layers | vanishing_paths(model))
 
 
-def _products(flow: Flow, tail: frozenset[str]) -> list[int]:
+def _fp8_products(flow: Dataflow, output_layers: frozenset[str]) -> list[int]:
     """Positions of the products with stored weights that can be computed in 8-bit floats."""
     return [
         index
         for index, node in enumerate(flow.nodes)
         if node.op_type in {"Conv", "Gemm", "MatMul"}
-        and not tail & set(node.output)
+        and not output_layers & set(node.output)
         and node.input[0] not in flow.initializers
         and node.input[1] in flow.initializers
         and _has_kernel(node, list(flow.initializers[node.input[1]].dims))
@@ -74,7 +75,7 @@ def _products(flow: Flow, tail: frozenset[str]) -> list[int]:
 
 def _has_kernel(node: onnx.NodeProto, weight: list[int]) -> bool:
     """Whether TensorRT has a kernel for a product: weight [out, in / groups, h, w] of a convolution, else [a, b]."""
-    grouped = any(each.name == "group" and each.i != 1 for each in node.attribute)
+    grouped = any(attribute.name == "group" and attribute.i != 1 for attribute in node.attribute)
     return (
         len(weight) == (4 if node.op_type == "Conv" else 2)
         and not grouped
@@ -83,93 +84,95 @@ def _has_kernel(node: onnx.NodeProto, weight: list[int]) -> bool:
     )
 
 
-def _residuals(flow: Flow, products: list[int], tail: frozenset[str], outputs: list[str]) -> Reads:
-    """Which input of a sum is rounded: what is added to a convolution's output, so that both become one kernel.
+def _residual_inputs(flow: Dataflow, products: list[int], output_layers: frozenset[str], outputs: list[str]) -> Inputs:
+    """The summands that are quantised: those added to a convolution's output, so that both become one kernel.
 
-    Of two convolutions the one at the end of the longer way is not rounded, as in NVIDIA's Model Optimizer.
+    Of two convolutions the one at the end of the longer path is not quantised, as in NVIDIA's Model Optimizer.
     """
     readers = Counter(name for uses in flow.uses for name in uses) + Counter(outputs)
-    alone = {
+    only_reader = {
         flow.nodes[index].output[0]
         for index in products
         if flow.nodes[index].op_type == "Conv" and readers[flow.nodes[index].output[0]] == 1
     }
     depth: dict[str, int] = {}
-    found: Reads = {}
+    inputs: Inputs = {}
     for index, node in enumerate(flow.nodes):
         for name in node.output:
-            depth[name] = 1 + max((depth.get(each, 0) for each in flow.uses[index]), default=0)
-        if node.op_type != "Add" or tail & set(node.output) or flow.initializers.keys() & set(node.input):
+            depth[name] = 1 + max((depth.get(used, 0) for used in flow.uses[index]), default=0)
+        if node.op_type != "Add" or output_layers & set(node.output) or flow.initializers.keys() & set(node.input):
             continue
-        mains = sorted((depth[name], position) for position, name in enumerate(node.input) if name in alone)
-        if mains and node.input[0] != node.input[1]:
-            found[index] = [1 - mains[-1][1]]
-    return found
+        candidates = sorted((depth[name], position) for position, name in enumerate(node.input) if name in only_reader)
+        if candidates and node.input[0] != node.input[1]:
+            inputs[index] = [1 - candidates[-1][1]]
+    return inputs
 
 
-def _scales(flow: Flow, products: list[int], reaches: Mapping[str, float]) -> dict[str, float]:
-    """What a code of 1 stands for, for each activation and each weight.
+def _scales(flow: Dataflow, products: list[int], largest: Mapping[str, float]) -> dict[str, float]:
+    """The scale of each activation and each weight.
 
     Args:
         flow: of the float32 graph.
-        products: see ``_products``.
-        reaches: the largest absolute value of each activation.
+        products: see ``_fp8_products``.
+        largest: the largest absolute value of each activation.
     """
-    scales = {name: _scale(reach / _LARGEST) for name, reach in reaches.items()}
+    scales = {name: _scale(abs_max_ / _LARGEST) for name, abs_max_ in largest.items()}
     for index in products:
         data, weight, *bias = flow.nodes[index].input
-        scale = scales.get(weight, _scale(_reach(flow.initializers[weight]) / _LARGEST))
+        scale = scales.get(weight, _scale(_abs_max(flow.initializers[weight]) / _LARGEST))
         if bias and bias[0] in flow.initializers:
-            least = _reach(flow.initializers[bias[0]]) / scales[data] / _MOST_BIAS
-            while scale < least:
-                scale *= 2  # weights keep their rounding, unlike under any other factor
+            needed = _abs_max(flow.initializers[bias[0]]) / scales[data] / _MOST_BIAS
+            while scale < needed:
+                scale *= 2  # a power of two keeps the rounding of the weights
         scales[weight] = scale
     return scales
 
 
-def _scale(wanted: float) -> float:
-    """At least so much, and a number that float16 has, so that no type rounds it."""
-    wanted = min(max(wanted, _SMALLEST_SCALE), float(np.finfo(np.float16).max))
-    near = np.float16(wanted)
-    if float(near) < wanted:  # as floats: numpy would round what is wanted to float16 before it compares
-        near = np.nextafter(near, np.float16(np.inf))
-    return float(near)
+def _scale(minimum: float) -> float:
+    """The smallest float16 number that is at least ``minimum``, so that no type rounds it."""
+    minimum = min(max(minimum, _SMALLEST_SCALE), float(np.finfo(np.float16).max))
+    scale = np.float16(minimum)
+    if float(scale) < minimum:  # as floats: numpy would round the minimum to float16 before it compares
+        scale = np.nextafter(scale, np.float16(np.inf))
+    return float(scale)
 
 
-def _reach(tensor: onnx.TensorProto) -> float:
+def _abs_max(tensor: onnx.TensorProto) -> float:
     return float(np.abs(numpy_helper.to_array(tensor)).max())
 
 
-def _rounded(model: onnx.ModelProto, flow: Flow, reads: Reads, scales: Mapping[str, float]) -> onnx.ModelProto:
-    """A copy in which the nodes read rounded numbers; each tensor is rounded once, for all that read it so."""
+def _with_pairs(model: onnx.ModelProto, flow: Dataflow, reads: Inputs, scales: Mapping[str, float]) -> onnx.ModelProto:
+    """A copy in which the nodes read quantised tensors; each tensor has one pair for all its readers."""
     nodes: list[onnx.NodeProto] = []
-    known: set[str] = set()
-    for index, old in enumerate(flow.nodes):
+    quantised: set[str] = set()
+    for index, original in enumerate(flow.nodes):
         node = onnx.NodeProto()
-        node.CopyFrom(old)
+        node.CopyFrom(original)
         for position in reads.get(index, []):
             name = node.input[position]
             node.input[position] = f"{name}/from_fp8"
-            if name not in known:
-                known.add(name)
+            if name not in quantised:
+                quantised.add(name)
                 nodes += _pair(name, stored=name in flow.initializers)
         nodes.append(node)
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
-    del made.graph.node[:]
-    made.graph.node.extend(nodes)
-    made.graph.initializer.append(numpy_helper.from_array(np.zeros((), _CODES), _ZERO))
-    for name in sorted(known):
-        made.graph.initializer.append(numpy_helper.from_array(np.array(scales[name], np.float32), f"{name}/fp8_scale"))
+    extended = copy_model(model)
+    replace_nodes(extended.graph, nodes)
+    extended.graph.initializer.append(numpy_helper.from_array(np.zeros((), _CODES), _ZERO))
+    for name in sorted(quantised):
+        extended.graph.initializer.append(
+            numpy_helper.from_array(np.array(scales[name], np.float32), f"{name}/fp8_scale")
+        )
         if name in flow.initializers:
             array = numpy_helper.to_array(flow.initializers[name]) / scales[name]
-            made.graph.initializer.append(numpy_helper.from_array(array.astype(_CODES), f"{name}/fp8"))
-    return onnx.shape_inference.infer_shapes(made)
+            extended.graph.initializer.append(numpy_helper.from_array(array.astype(_CODES), f"{name}/fp8"))
+    return onnx.shape_inference.infer_shapes(extended)
 
 
 def _pair(name: str, *, stored: bool) -> Iterator[onnx.NodeProto]:
-    """The nodes that give what a tensor becomes; of a weight the codes are stored."""
-    beside = [f"{name}/fp8_scale", _ZERO]
+    """The pair of a tensor; a weight's codes are stored and need no QuantizeLinear."""
+    parameters = [f"{name}/fp8_scale", _ZERO]
     if not stored:
-        yield helper.make_node("QuantizeLinear", [name, *beside], [f"{name}/fp8"], name=f"round {name}")
-    yield helper.make_node("DequantizeLinear", [f"{name}/fp8", *beside], [f"{name}/from_fp8"], name=f"restore {name}")
+        yield helper.make_node("QuantizeLinear", [name, *parameters], [f"{name}/fp8"], name=f"round {name}")
+    yield helper.make_node(
+        "DequantizeLinear", [f"{name}/fp8", *parameters], [f"{name}/from_fp8"], name=f"restore {name}"
+    )

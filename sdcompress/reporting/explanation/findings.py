@@ -14,16 +14,16 @@ _BUSY = 0.5  # cores
 _FEW_MISTAKES = 20
 
 
-def headline(explanation: Explanation) -> str:
+def headline(record: Explanation) -> str:
     """Return one sentence that says whether early exit pays here."""
-    if explanation.layout == "all":
+    if record.layout == "all":
         return "One graph computes every exit here, so that early exit saves nothing."
-    if len(explanation.exits) == 1:
-        only = explanation.exits[0]
-        return f"The only exit, {only.name}, is right on {q.score(only.score, explanation.samples)}."
-    if explanation.policy is None:
+    if len(record.exits) == 1:
+        only = record.exits[0]
+        return f"The only exit, {only.name}, is right on {q.score(only.score, record.samples)}."
+    if record.policy is None:
         return "There is no policy yet, so that every sample runs to the last exit."
-    return _pays(explanation.policy)
+    return _pays(record.policy)
 
 
 def _pays(policy: PolicyFigures) -> str:
@@ -39,64 +39,50 @@ def _pays(policy: PolicyFigures) -> str:
     return f"Early exit wins here: {policy_text}; {exit_text}, and no faster exit is as accurate as the policy."
 
 
-def findings(explanation: Explanation) -> list[str]:
+def findings(record: Explanation) -> list[str]:
     """Return sentences on the verdict, the other exits, the time, the strata, the scores and the losses."""
-    sentences = _next_step(explanation)
-    if explanation.policy:
-        sentences += [
-            *_verdict(explanation, explanation.policy),
-            *_cheaper(explanation, explanation.policy),
-            *_time(explanation, explanation.policy),
-        ]
-        sentences += _margins(explanation, explanation.policy)
-    return [
-        *sentences,
-        *_strata(explanation),
-        *_overthinking(explanation),
-        *_oracle(explanation),
-        *_scores(explanation),
-        *_risk(explanation),
-    ]
+    sentences = _next_step(record)
+    if record.policy:
+        sentences += [*_verdict(record, record.policy), *_cheaper(record, record.policy), *_time(record, record.policy)]
+        sentences += _margins(record, record.policy)
+    return [*sentences, *_strata(record), *_overthinking(record), *_oracle(record), *_scores(record), *_risk(record)]
 
 
-def cautions(explanation: Explanation) -> list[str]:
+def cautions(record: Explanation) -> list[str]:
     """Return warnings about the figures."""
     sentences = []
-    if explanation.curve and explanation.curve_split == explanation.split:
+    if record.curve and record.curve_split == record.split:
         sentences.append(
-            f"The thresholds of the path were chosen on the same {explanation.split} images; its figures are "
-            "optimistic."
+            f"The thresholds of the path were chosen on the same {record.split} images; its figures are optimistic."
         )
-    if explanation.policy and explanation.split == "validation":
+    if record.policy and record.split == "validation":
         sentences.append(
             "Thresholds and temperatures were chosen on the validation split; evaluate them on the test split."
         )
-    if explanation.curve and explanation.policy is None:
+    if record.curve and record.policy is None:
         sentences.append("Without a policy the engine makes no decisions: the ms of the path include no time for them.")
-    if explanation.turns_ms and len(explanation.exits) > 1:
+    if record.turns_ms and len(record.exits) > 1:
         sentences.append(
             "The ms of an exit are those of the cascade. A network truncated there, without the heads before it, may "
             "take less. Where it is close, compare both artifacts with 'sdcompress bench'."
         )
-    sentences += _unsteady(explanation) if explanation.turns_ms else []
-    few = [exit_.name for exit_ in explanation.exits if round((1 - exit_.score) * explanation.samples) < _FEW_MISTAKES]
+    sentences += _unsteady(record) if record.turns_ms else []
+    few = [exit_.name for exit_ in record.exits if round((1 - exit_.score) * record.samples) < _FEW_MISTAKES]
     if few:
         sentences.append(f"Fewer than {_FEW_MISTAKES} mistakes at {q.enumeration(few)}: AUROC and AURC depend on them.")
     return sentences
 
 
-def _unsteady(explanation: Explanation) -> list[str]:
+def _unsteady(record: Explanation) -> list[str]:
     sentences = []
-    spread = max((exit_.ms.high - exit_.ms.low) / exit_.ms.value for exit_ in explanation.exits if exit_.ms)
+    spread = max((exit_.ms.high - exit_.ms.low) / exit_.ms.value for exit_ in record.exits if exit_.ms)
     if spread > _SPREAD:
         sentences.append(f"The turns differ by up to {q.share(spread)}: the machine was not steady; measure again.")
-    busy = explanation.machine.busy_cores
+    busy = record.machine.busy_cores
     if busy is not None and busy > _BUSY:
         sentences.append(f"Other work kept {busy:.1f} of the machine's cores busy.")
-    if explanation.threads > 1:
-        sentences.append(
-            f"Measured with {threads(explanation.threads)}: with other work beside it this is not repeatable."
-        )
+    if record.threads > 1:
+        sentences.append(f"Measured with {threads(record.threads)}: with other work beside it this is not repeatable.")
     return sentences
 
 
@@ -105,61 +91,60 @@ def _against(policy: PolicyFigures) -> Truncation:
     return next((row for row in policy.truncations if row.exit == policy.rival), policy.truncations[-1])
 
 
-def _next_step(explanation: Explanation) -> list[str]:
-    if explanation.layout == "all":
+def _next_step(record: Explanation) -> list[str]:
+    if record.layout == "all":
         return ["For early exit, export a cascade: sdcompress export CHECKPOINT --layout cascade --out FOLDER"]
-    if len(explanation.exits) > 1 and explanation.policy is None:
-        return [f"Choose thresholds: sdcompress calibrate {explanation.source} --max-drop 1% --out FOLDER"]
+    if len(record.exits) > 1 and record.policy is None:
+        return [f"Choose thresholds: sdcompress calibrate {record.source} --max-drop 1% --out FOLDER"]
     return []
 
 
-def _verdict(explanation: Explanation, policy: PolicyFigures) -> list[str]:
+def _verdict(record: Explanation, policy: PolicyFigures) -> list[str]:
     if not policy.truncations:
         return []
     against = _against(policy)
     no_early_exit = "No sample leaves before the last exit. " if policy.point.shares[-1] == 1 else ""
     comparison = (
         f"{no_early_exit}On average the policy takes {_less(against.saving_ms)} than {against.exit} alone; its"
-        f" {explanation.metric} differs by {q.paired(against.difference)}."
+        f" {record.metric} differs by {q.paired(against.difference)}."
     )
     if policy.verdict == "wins":
         return [comparison]
     return [comparison, f"Deploy {against.exit} alone instead: {_export(against.exit)}"]
 
 
-def _cheaper(explanation: Explanation, policy: PolicyFigures) -> list[str]:
+def _cheaper(record: Explanation, policy: PolicyFigures) -> list[str]:
     """Return the first exit that is faster than the policy and not shown to be less accurate."""
     same = [row for row in policy.truncations if row.saving_ms.high < 0 and row.difference.low <= 0]
     if not same or policy.verdict == "loses":
         return []
     row = same[0]
     sentence = (
-        f"{row.exit} alone is faster still, {q.milliseconds(row.ms)}; the policy's {explanation.metric} differs by "
-        f"{q.paired(row.difference)} on {q.count(explanation.samples)} images. If that is good enough: "
-        f"{_export(row.exit)}"
+        f"{row.exit} alone is faster still, {q.milliseconds(row.ms)}; the policy's {record.metric} differs by "
+        f"{q.paired(row.difference)} on {q.count(record.samples)} images. If that is good enough: {_export(row.exit)}"
     )
     return [sentence]
 
 
-def _time(explanation: Explanation, policy: PolicyFigures) -> list[str]:
-    if policy.point.mean_ms is None or not explanation.turns_ms:
+def _time(record: Explanation, policy: PolicyFigures) -> list[str]:
+    if policy.point.mean_ms is None or not record.turns_ms:
         return []
-    first = explanation.exits[0]
+    first = record.exits[0]
     early = policy.point.shares[0]
     spent = first.ms.value / policy.point.mean_ms if first.ms else 0.0
     right = f", {q.score(first.left_score)} of them right" if first.left_score is not None else ""
-    time_text = f"{q.share(spent)} of the time goes into the way to {first.name}, which every image takes"
+    time_text = f"{q.share(spent)} of the time is spent up to {first.name}, which every image reaches"
     return [f"{time_text}; {q.share(early)} leave there{right}."]
 
 
-def _margins(explanation: Explanation, policy: PolicyFigures) -> list[str]:
+def _margins(record: Explanation, policy: PolicyFigures) -> list[str]:
     """Return which exits do not pay, and the most that the others may cost."""
     if policy.point.shares[-1] == 1:
         return []
     losing = [margin.exit for margin in policy.margins if margin.ms.high <= 0]
     sentences = []
     if losing:
-        paying = [exit_.name for exit_ in explanation.exits[:-1] if exit_.name not in losing]
+        paying = [exit_.name for exit_ in record.exits[:-1] if exit_.name not in losing]
         layout = " ".join(["cascade", *(f"--exits {name}" for name in paying)]) if paying else "single"
         sentences.append(
             f"At {q.enumeration(losing)} so few samples leave that the decisions take longer than the exit saves, "
@@ -180,27 +165,25 @@ def _margin(margin: Margin) -> str:
     return f"{margin.exit} {q.milliseconds(margin.ms.value)} ({low} to {high})".replace("-", "−")
 
 
-def _strata(explanation: Explanation) -> list[str]:
-    if len(explanation.strata) < 2 or not explanation.policy or explanation.policy.point.shares[-1] == 1:
+def _strata(record: Explanation) -> list[str]:
+    if len(record.strata) < 2 or not record.policy or record.policy.point.shares[-1] == 1:
         return []
-    order, word = by_depth(explanation.strata), explanation.stratum
-    worst = max(explanation.strata, key=lambda figures: figures.last_score - figures.score)
-    sentences = [
-        f"Earliest leaves {word} {_leaves(explanation, order[0])}; latest {word} {_leaves(explanation, order[-1])}."
-    ]
+    order, word = by_depth(record.strata), record.stratum
+    worst = max(record.strata, key=lambda figures: figures.last_score - figures.score)
+    sentences = [f"Earliest leaves {word} {_leaves(record, order[0])}; latest {word} {_leaves(record, order[-1])}."]
     if worst.score < worst.last_score:
         lost = round((worst.last_score - worst.score) * worst.samples)
         sentences.append(f"Most right answers are lost in {word} '{worst.name}': {lost} of {q.count(worst.samples)}.")
     return sentences
 
 
-def _leaves(explanation: Explanation, figures: Stratum) -> str:
-    first, last = explanation.exits[0].name, explanation.exits[-1].name
+def _leaves(record: Explanation, figures: Stratum) -> str:
+    first, last = record.exits[0].name, record.exits[-1].name
     return f"'{figures.name}' ({q.share(figures.shares[0])} at {first}, {q.share(figures.shares[-1])} at {last})"
 
 
-def _overthinking(explanation: Explanation) -> list[str]:
-    waste = explanation.overthinking
+def _overthinking(record: Explanation) -> list[str]:
+    waste = record.overthinking
     if waste is None:
         return []
     spent = "" if waste.wasted_ms is None else f"; {q.milliseconds(waste.wasted_ms)} per image come after that"
@@ -208,8 +191,8 @@ def _overthinking(explanation: Explanation) -> list[str]:
     return [early, f"{waste.destructive * 100:.2f} % of all images are right earlier and wrong at the last exit."]
 
 
-def _oracle(explanation: Explanation) -> list[str]:
-    oracle, policy = explanation.oracle, explanation.policy
+def _oracle(record: Explanation) -> list[str]:
+    oracle, policy = record.oracle, record.policy
     if oracle is None:
         return []
     timed = "" if oracle.mean_ms is None else f" in {q.milliseconds(oracle.mean_ms)} on average"
@@ -220,13 +203,13 @@ def _oracle(explanation: Explanation) -> list[str]:
     return [f"Leaving at the first right exit, which only an oracle can, gives {best}."]
 
 
-def _scores(explanation: Explanation) -> list[str]:
-    aurocs = [f"{exit_.name} {exit_.auroc:.3f}" for exit_ in explanation.exits if exit_.auroc is not None]
+def _scores(record: Explanation) -> list[str]:
+    aurocs = [f"{exit_.name} {exit_.auroc:.3f}" for exit_ in record.exits if exit_.auroc is not None]
     return [f"How well the score tells right answers from wrong ones (AUROC): {', '.join(aurocs)}."] if aurocs else []
 
 
-def _risk(explanation: Explanation) -> list[str]:
-    risk = explanation.risk
+def _risk(record: Explanation) -> list[str]:
+    risk = record.risk
     if risk is None:
         return []
     step = risk.steps[min(risk.chosen, len(risk.steps) - 1)]

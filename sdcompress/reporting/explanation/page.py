@@ -13,33 +13,33 @@ from sdcompress.schema.explain import Explanation
 __all__ = ["explanation_page"]
 
 
-def explanation_page(explanation: Explanation) -> Page:
+def explanation_page(record: Explanation) -> Page:
     """Return the sentences, tables and plots of an explanation as a page."""
     return Page(
-        title=f"The exits of {explanation.source}",
-        headline=headline(explanation),
-        facts=tuple(_facts(explanation)),
-        summary=tables.summary(explanation),
-        plots=tuple(plots(explanation)),
-        findings=tuple(findings(explanation)),
-        cautions=tuple(cautions(explanation)),
-        details=tuple(tables.details(explanation)),
-        machines=(machine(explanation.machine, explanation.threads, "cpu"),),
-        created=explanation.created,
+        title=f"The exits of {record.source}",
+        headline=headline(record),
+        facts=tuple(_facts(record)),
+        summary=tables.summary(record),
+        plots=tuple(plots(record)),
+        findings=tuple(findings(record)),
+        cautions=tuple(cautions(record)),
+        details=tuple(tables.details(record)),
+        machines=(machine(record.machine, record.threads, "cpu"),),
+        created=record.created,
         record="explain.json",
-        command=explanation.command,
+        command=record.command,
     )
 
 
-def _facts(explanation: Explanation) -> list[str]:
+def _facts(record: Explanation) -> list[str]:
     facts = [
-        f"{q.count(explanation.samples)} images of the {explanation.split} split of {explanation.data}.",
-        f"Artifact {explanation.digest}.",
+        f"{q.count(record.samples)} images of the {record.split} split of {record.data}.",
+        f"Artifact {record.digest}.",
     ]
-    if explanation.turns_ms:
+    if record.turns_ms:
         facts.append(
-            f"One image at a time on {explanation.machine.cpu}, {threads(explanation.threads)}: the median of "
-            f"{len(explanation.turns_ms)} turns, with the lowest and the highest. The preparation of the input is not "
+            f"One image at a time on {record.machine.cpu}, {threads(record.threads)}: the median of "
+            f"{len(record.turns_ms)} turns, with the lowest and the highest. The preparation of the input is not "
             "included; 'sdcompress bench' measures it too."
         )
-    return [*facts, f"Policy {explanation.kind}. {explanation.guarantee}"] if explanation.kind else facts
+    return [*facts, f"Policy {record.kind}. {record.guarantee}"] if record.kind else facts

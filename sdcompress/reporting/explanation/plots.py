@@ -29,30 +29,28 @@ __all__ = ["plots"]
 _PATH, _EXITS, _POLICY, _ORACLE = SERIES[0], SERIES[1], SERIES[5], SERIES[2]
 _ACROSS = 3  # reliability diagrams in a row
 
-_Place = tuple[float, float]
 
-
-def plots(explanation: Explanation) -> list[Plot]:
+def plots(record: Explanation) -> list[Plot]:
     """Return every plot for which the explanation has figures."""
-    drawn = [_budget(explanation), _shares(explanation), _risk(explanation.risk), _reliability(explanation)]
+    drawn = [_budget(record), _shares(record), _risk(record.risk), _reliability(record)]
     return [plot for plot in drawn if plot is not None]
 
 
-def _budget(explanation: Explanation) -> Plot | None:
+def _budget(record: Explanation) -> Plot | None:
     """Plot the metric against mean ms for the path of thresholds, each exit alone, the policy and the oracle."""
-    if not explanation.curve:
+    if not record.curve:
         return None
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
         axes.set_xlabel("mean ms of one image")
-        axes.set_ylabel(f"{explanation.split} {explanation.metric}, %")
-        path = [(point.mean_ms or 0.0, point.score * 100) for point in explanation.curve]
-        exits = [(exit_.ms.value if exit_.ms else 0.0, exit_.score * 100) for exit_ in explanation.exits]
+        axes.set_ylabel(f"{record.split} {record.metric}, %")
+        path = [(point.mean_ms or 0.0, point.score * 100) for point in record.curve]
+        exits = [(exit_.ms.value if exit_.ms else 0.0, exit_.score * 100) for exit_ in record.exits]
         axes.plot(*zip(*path, strict=True), color=_PATH, linewidth=1.8, marker=".", markersize=5)
         axes.plot(*zip(*exits, strict=True), color=_EXITS, linewidth=1, linestyle=(0, (4, 3)), marker="o", markersize=6)
-        labels = [Label(f"all to {e.name}", *at, _EXITS) for e, at in zip(explanation.exits, exits, strict=True)]
-        labels = [*_marked(axes, explanation), *labels]
+        labels = [Label(f"all to {e.name}", *at, _EXITS) for e, at in zip(record.exits, exits, strict=True)]
+        labels = [*_marked(axes, record), *labels]
         axes.margins(x=0.14, y=0.16)
         axes.set_xlim(left=0)
         beside_points(axes, labels, path)
@@ -61,14 +59,14 @@ def _budget(explanation: Explanation) -> Plot | None:
         "Up and left is better. Solid: the path of thresholds, from no early exit (right) to all images at the first "
         "exit. Dashed: every image at that exit. The policy is off the path if it was chosen in another way."
     )
-    metric = explanation.metric.capitalize()
+    metric = record.metric.capitalize()
     return Plot(f"{metric} on a budget", draw("budget", f"{metric} against mean milliseconds", 380, paint), caption)
 
 
-def _marked(axes: Axes, explanation: Explanation) -> list[Label]:
+def _marked(axes: Axes, record: Explanation) -> list[Label]:
     """Mark the policy and the oracle; returns their labels."""
-    points = [("policy", explanation.policy.point, _POLICY)] if explanation.policy else []
-    points += [("oracle", explanation.oracle, _ORACLE)] if explanation.oracle else []
+    points = [("policy", record.policy.point, _POLICY)] if record.policy else []
+    points += [("oracle", record.oracle, _ORACLE)] if record.oracle else []
     labels = []
     for name, point, colour in points:
         at = (point.mean_ms or 0.0, point.score * 100)
@@ -78,14 +76,14 @@ def _marked(axes: Axes, explanation: Explanation) -> list[Label]:
     return labels
 
 
-def _shares(explanation: Explanation) -> Plot | None:
+def _shares(record: Explanation) -> Plot | None:
     """Plot the shares of exits for all samples and for each stratum, and those of the oracle."""
-    lines = [("policy", explanation.policy.point.shares)] if explanation.policy else []
-    lines += [("first right exit", explanation.oracle.shares)] if explanation.oracle else []
+    lines = [("policy", record.policy.point.shares)] if record.policy else []
+    lines += [("first right exit", record.oracle.shares)] if record.oracle else []
     if not lines:
         return None
-    strata, word = by_depth(explanation.strata), explanation.stratum or "stratum"
-    names, all_lines = [exit_.name for exit_ in explanation.exits], len(lines)
+    strata, word = by_depth(record.strata), record.stratum or "stratum"
+    names, all_lines = [exit_.name for exit_ in record.exits], len(lines)
     lines += [(_short(figures.name), figures.shares) for figures in strata]
 
     def paint(figure: Figure) -> None:
@@ -93,7 +91,7 @@ def _shares(explanation: Explanation) -> Plot | None:
         for line, (_, shares) in enumerate(lines):
             stacked(axes, line, shares)
         name_lines(axes, [name for name, _ in lines])
-        cuts = [all_lines, all_lines + len(strata) // 2] if len(strata) < len(explanation.strata) else [all_lines]
+        cuts = [all_lines, all_lines + len(strata) // 2] if len(strata) < len(record.strata) else [all_lines]
         for cut in cuts if strata else ():
             axes.axhline(cut - 0.5, color=MUTED, linewidth=1, linestyle=(0, (2, 2)))
         axes.set_xlabel("images, %")
@@ -102,9 +100,9 @@ def _shares(explanation: Explanation) -> Plot | None:
     caption = "First right exit: where an oracle would let an image leave, the last exit if none is right."
     if strata:
         caption += f" Below the line each {word}, those that leave earliest first."
-    if len(strata) < len(explanation.strata):
+    if len(strata) < len(record.strata):
         half = len(strata) // 2
-        caption += f" Of {len(explanation.strata)} {q.plural(word)} the {half} earliest and the {half} latest."
+        caption += f" Of {len(record.strata)} {q.plural(word)} the {half} earliest and the {half} latest."
     height = 100 + 24 * len(lines)
     return Plot("Where images leave", draw("shares", "Share of images by exit", height, paint), caption)
 
@@ -138,18 +136,18 @@ def _risk(risk: Risk | None) -> Plot | None:
     return Plot("Risk along the certificate's path", draw("risk", "Loss and bound by step", 340, paint), caption)
 
 
-def _reliability(explanation: Explanation) -> Plot | None:
-    if not all(exit_.reliability for exit_ in explanation.exits):
+def _reliability(record: Explanation) -> Plot | None:
+    if not all(exit_.reliability for exit_ in record.exits):
         return None
-    metric = explanation.metric
-    rows = -(-len(explanation.exits) // _ACROSS)
-    across = min(len(explanation.exits), _ACROSS)
+    metric = record.metric
+    rows = -(-len(record.exits) // _ACROSS)
+    across = min(len(record.exits), _ACROSS)
 
     def paint(figure: Figure) -> None:
         panels = figure.subplots(rows, across, squeeze=False, sharex=True, sharey=True).ravel()
-        for panel, exit_ in zip(panels, explanation.exits, strict=False):
+        for panel, exit_ in zip(panels, record.exits, strict=False):
             _reliability_of(panel, exit_)
-        for panel in panels[len(explanation.exits) :]:
+        for panel in panels[len(record.exits) :]:
             panel.set_visible(False)
         figure.supxlabel("confidence", fontsize=11)
         figure.supylabel(metric, fontsize=11)

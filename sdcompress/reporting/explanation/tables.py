@@ -10,95 +10,84 @@ from sdcompress.reporting import quantities as q
 from sdcompress.reporting.table import Table
 from sdcompress.schema.explain import Explanation, Interval, OperatingPoint, Overthinking, Stratum
 
-__all__ = ["MOST_STRATA", "by_depth", "details", "summary", "thinned"]
+__all__ = ["MAX_STRATA", "by_depth", "details", "summary", "thinned"]
 
-MOST_STRATA = 12  # of more strata the earliest and the latest are shown
-_MOST_STEPS = 12
+MAX_STRATA = 12  # of more strata the earliest and the latest are shown
+_MAX_STEPS = 12
 
 
-def summary(explanation: Explanation) -> Table:
+def summary(record: Explanation) -> Table:
     """Return the table of the policy, each exit alone, and the oracle."""
-    truncations = {row.exit: row for row in explanation.policy.truncations} if explanation.policy else {}
-    rows = (
-        []
-        if explanation.policy is None
-        else [_point_row(explanation, "policy", explanation.policy.point, explanation.policy.mean_ms)]
-    )
-    for exit_ in explanation.exits:
+    truncations = {row.exit: row for row in record.policy.truncations} if record.policy else {}
+    rows = [] if record.policy is None else [_point_row(record, "policy", record.policy.point, record.policy.mean_ms)]
+    for exit_ in record.exits:
         truncation = truncations.get(exit_.name)
         rows.append(
             (
                 f"all to {exit_.name}",
-                q.score(exit_.score, explanation.samples),
+                q.score(exit_.score, record.samples),
                 _interval(exit_.ms),
                 q.short_count(exit_.macs),
                 _interval(truncation.saving_ms) if truncation else q.NOTHING,
                 q.paired_cell(truncation.difference) if truncation else q.NOTHING,
             )
         )
-    if explanation.oracle:
-        rows.append(_point_row(explanation, "oracle", explanation.oracle, None))
+    if record.oracle:
+        rows.append(_point_row(record, "oracle", record.oracle, None))
     note = (
-        f"{explanation.metric.capitalize()} with its 95 % Wilson interval; ms with the lowest and the highest turn."
-        " Saving and difference compare the policy with that line; the difference has its paired 95 % interval. The"
-        " oracle knows the labels: it leaves at the first exit that is right, else at the last."
+        f"{record.metric.capitalize()} with its 95 % Wilson interval; ms with the lowest and the highest turn. Saving"
+        " and difference compare the policy with that line; the difference has its paired 95 % interval. The oracle"
+        " knows the labels: it leaves at the first exit that is right, else at the last."
     )
-    metric = explanation.metric
+    metric = record.metric
     columns = ("network", metric, "mean ms", "mean MACs", "policy saves", f"policy's {metric} is")
     return Table("Summary", columns, tuple(rows), note).without_empty_columns()
 
 
-def _point_row(explanation: Explanation, name: str, point: OperatingPoint, ms: Interval | None) -> tuple[str, ...]:
+def _point_row(record: Explanation, name: str, point: OperatingPoint, ms: Interval | None) -> tuple[str, ...]:
     timed = _interval(ms) if ms else q.milliseconds(point.mean_ms)
-    score = q.score(point.score, explanation.samples)
+    score = q.score(point.score, record.samples)
     return name, score, timed, q.short_count(point.mean_macs), q.NOTHING, q.NOTHING
 
 
-def details(explanation: Explanation) -> list[Table]:
+def details(record: Explanation) -> list[Table]:
     """Return the other tables for which the explanation has figures."""
-    tables = [
-        _exits(explanation),
-        _time(explanation),
-        _overthinking(explanation),
-        _curve(explanation),
-        _risk(explanation),
-        _strata(explanation),
-    ]
+    tables = [_exits(record), _time(record), _overthinking(record), _curve(record), _risk(record), _strata(record)]
     return [table for table in tables if table is not None]
 
 
-def _exits(explanation: Explanation) -> Table:
+def _exits(record: Explanation) -> Table:
     rows = tuple(
         (
             exit_.name,
-            q.score(exit_.score, explanation.samples),
+            q.score(exit_.score, record.samples),
             q.NOTHING if exit_.ece is None else f"{exit_.ece * 100:.1f} %",
             q.NOTHING if exit_.auroc is None else f"{exit_.auroc:.3f}",
             q.NOTHING if exit_.aurc is None else f"{exit_.aurc * 100:.3f} %",
             q.NOTHING if exit_.share is None else q.share(exit_.share),
             q.score(exit_.left_score),
         )
-        for exit_ in explanation.exits
+        for exit_ in record.exits
     )
     note = (
         "ECE with 15 equal-width bins. AUROC: how often a right prediction has a higher score than a wrong one; 0.5 is"
         " chance. AURC: mean error over all coverages, lower is better. Both use the score of the policy; the last exit"
         " has none, so that they use its confidence."
     )
-    metric = explanation.metric
+    metric = record.metric
     columns = ("exit", f"{metric} of all", "ECE", "AUROC", "AURC", "left here", f"{metric} of those")
     return Table("Exits", columns, rows, note).without_empty_columns()
 
 
-def _time(explanation: Explanation) -> Table | None:
+def _time(record: Explanation) -> Table | None:
     """Return how much of the mean time of the policy each stage takes."""
-    if explanation.policy is None or explanation.policy.mean_ms is None:
+    if record.policy is None or record.policy.mean_ms is None:
         return None
-    mean, rows, before, last = explanation.policy.mean_ms.value, [], 0.0, len(explanation.exits) - 1
+    mean, rows, before, last = record.policy.mean_ms.value, [], 0.0, len(record.exits) - 1
     deciding = 0.0
-    for k, exit_ in enumerate(explanation.exits):
-        reached, until = sum(explanation.policy.point.shares[k:]), exit_.ms.value if exit_.ms else 0.0
-        deciding += reached * (explanation.decision_ms or 0.0) * (k < last)
+    for k, exit_ in enumerate(record.exits):
+        reached, until = sum(record.policy.point.shares[k:]), exit_.ms.value if exit_.ms else 0.0
+        deciding += reached * (record.decision_ms or 0.0) * (k < last)
         rows.append(_part(f"to {exit_.name}", reached, until - before, reached * (until - before), mean))
         before = until
     rows.append(("deciding", q.NOTHING, q.NOTHING, q.milliseconds(deciding), q.share(deciding / mean)))
@@ -115,8 +104,8 @@ def _part(name: str, reached: float, ms: float, average: float, mean: float) -> 
     return name, q.share(reached), q.milliseconds(ms), q.milliseconds(average), q.share(average / mean)
 
 
-def _overthinking(explanation: Explanation) -> Table | None:
-    kinds = (("whole network", explanation.overthinking), ("policy", explanation.policy_overthinking))
+def _overthinking(record: Explanation) -> Table | None:
+    kinds = (("whole network", record.overthinking), ("policy", record.policy_overthinking))
     rows = tuple(_waste_row(name, waste) for name, waste in kinds if waste is not None)
     if not rows:
         return None
@@ -131,35 +120,34 @@ def _waste_row(name: str, waste: Overthinking) -> tuple[str, ...]:
     return name, q.share(waste.wasteful), q.milliseconds(waste.wasted_ms), f"{waste.destructive * 100:.2f} %"
 
 
-def _curve(explanation: Explanation) -> Table | None:
-    if not explanation.curve:
+def _curve(record: Explanation) -> Table | None:
+    if not record.curve:
         return None
-    last = explanation.exits[-1].score
+    last = record.exits[-1].score
     rows = tuple(
         (
             str(step),
-            q.milliseconds(explanation.curve[step].mean_ms),
-            q.score(explanation.curve[step].score),
-            q.difference(explanation.curve[step].score - last),
-            q.short_count(explanation.curve[step].mean_macs),
-            ", ".join(q.share(share) for share in explanation.curve[step].shares),
+            q.milliseconds(record.curve[step].mean_ms),
+            q.score(record.curve[step].score),
+            q.difference(record.curve[step].score - last),
+            q.short_count(record.curve[step].mean_macs),
+            ", ".join(q.share(share) for share in record.curve[step].shares),
         )
-        for step in thinned(len(explanation.curve), _MOST_STEPS)
+        for step in thinned(len(record.curve), _MAX_STEPS)
     )
     note = (
-        f"{len(explanation.curve)} steps of thresholds, made on {q.count(explanation.curve_samples)} images of the "
-        f"{explanation.curve_split} split, shown on the {explanation.split} split; safest first. explain.json has all "
-        "of them."
+        f"{len(record.curve)} steps of thresholds, made on {q.count(record.curve_samples)} images of the "
+        f"{record.curve_split} split, shown on the {record.split} split; safest first. explain.json has all of them."
     )
-    columns = ("step", "mean ms", explanation.metric, "against the last exit", "mean MACs", "leave at each exit")
-    return Table(f"{explanation.metric.capitalize()} on a budget", columns, rows, note)
+    columns = ("step", "mean ms", record.metric, "against the last exit", "mean MACs", "leave at each exit")
+    return Table(f"{record.metric.capitalize()} on a budget", columns, rows, note)
 
 
-def _risk(explanation: Explanation) -> Table | None:
-    risk = explanation.risk
+def _risk(record: Explanation) -> Table | None:
+    risk = record.risk
     if risk is None:
         return None
-    positions = sorted({*thinned(len(risk.steps), _MOST_STEPS), risk.chosen, risk.certified})
+    positions = sorted({*thinned(len(risk.steps), _MAX_STEPS), risk.chosen, risk.certified})
     rows = tuple(
         (
             f"{risk.steps[k].step}{' (chosen)' if k == risk.chosen else ''}",
@@ -182,11 +170,11 @@ def _risk(explanation: Explanation) -> Table | None:
     return Table(title, ("step", "mean ms", "measured", "bound", "certified"), rows, note)
 
 
-def _strata(explanation: Explanation) -> Table | None:
-    if not explanation.strata:
+def _strata(record: Explanation) -> Table | None:
+    if not record.strata:
         return None
-    strata, word = by_depth(explanation.strata), explanation.stratum or "stratum"
-    names = tuple(f"left at {exit_.name}" for exit_ in explanation.exits)
+    strata, word = by_depth(record.strata), record.stratum or "stratum"
+    names = tuple(f"left at {exit_.name}" for exit_ in record.exits)
     rows = tuple(
         (
             figures.name,
@@ -197,19 +185,17 @@ def _strata(explanation: Explanation) -> Table | None:
         )
         for figures in strata
     )
-    words, shortened = q.plural(word), len(strata) < len(explanation.strata)
-    note = (
-        f"The earliest and the latest of {len(explanation.strata)} {words}; explain.json has all." if shortened else ""
-    )
-    columns = (word, "images", *names, explanation.metric, "at the last exit")
+    words, shortened = q.plural(word), len(strata) < len(record.strata)
+    note = f"The earliest and the latest of {len(record.strata)} {words}; explain.json has all." if shortened else ""
+    columns = (word, "images", *names, record.metric, "at the last exit")
     return Table(f"{words.capitalize()}, those that leave earliest first", columns, rows, note)
 
 
 def by_depth(strata: Sequence[Stratum]) -> list[Stratum]:
     """Return strata sorted by their mean exit, earliest first; of many only both ends."""
     order = sorted(strata, key=lambda figures: (sum(k * share for k, share in enumerate(figures.shares)), figures.name))
-    half = MOST_STRATA // 2
-    return order if len(order) <= MOST_STRATA else [*order[:half], *order[-half:]]
+    half = MAX_STRATA // 2
+    return order if len(order) <= MAX_STRATA else [*order[:half], *order[-half:]]
 
 
 def thinned(count: int, most: int) -> list[int]:

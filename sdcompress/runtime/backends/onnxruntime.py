@@ -20,8 +20,8 @@ _PROVIDERS = {"cpu": ["CPUExecutionProvider"], "cuda": ["CUDAExecutionProvider",
 _DTYPES = {f"tensor({name})": name for name in ("float16", "bool", "int8", "uint8", "int32", "int64")}
 _DTYPES |= {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(bfloat16)": "bfloat16"}
 
-# they have no base in common but RuntimeError and Exception
-_FAILURES = (
+# what a session raises; these have no common base but RuntimeError and Exception
+ORT_ERRORS = (
     ort_errors.EPFail,
     ort_errors.Fail,
     ort_errors.InvalidArgument,
@@ -37,7 +37,7 @@ def load(file: Path, segment: Segment, *, threads: int | None, device: str) -> G
     providers = _providers(device)
     try:
         session = ort.InferenceSession(file, _options(threads), providers=providers)
-    except _FAILURES as error:
+    except ORT_ERRORS as error:
         raise _failed(
             f"load {file}", error, "a graph that this version of ONNX Runtime knows all operators and the opset of"
         ) from error
@@ -50,7 +50,7 @@ def load(file: Path, segment: Segment, *, threads: int | None, device: str) -> G
     def graph(tensors: dict[str, Array]) -> list[Array]:
         try:
             found: list[Array] = session.run(outputs, tensors)
-        except _FAILURES as error:
+        except ORT_ERRORS as error:
             raise _failed(f"run {file}", error, "a graph that computes all of its outputs for any batch") from error
         rows = len(next(iter(tensors.values())))
         for array, shape in zip(found, shapes, strict=True):

@@ -12,7 +12,7 @@ from sdcompress.runtime.resident.buckets import buckets
 from sdcompress.runtime.resident.chain import ResidentChain
 from sdcompress.runtime.resident.gpu import GpuDevice
 from sdcompress.runtime.resident.plans import Loader, programs
-from sdcompress.tensorrt.nvidia.compatible import choose
+from sdcompress.tensorrt.nvidia.compatible import choose_engines
 from sdcompress.tensorrt.nvidia.cuda import load_runtime
 from sdcompress.tensorrt.nvidia.log import Log
 from sdcompress.tensorrt.nvidia.probe import probe_cuda
@@ -33,7 +33,7 @@ def _open(artifact: Artifact, *, threads: int | None, device: str) -> ResidentCh
             next_step="add --device cuda, or device='cuda'; without a GPU the backend 'onnxruntime' runs the artifact",
         )
     trt, gpu = load(), probe_cuda()
-    engines = choose(
+    engines = choose_engines(
         artifact.manifest.engines, tensorrt=version_of(trt), gpu=gpu, artifact=str(artifact.path), lean=is_lean(trt)
     )
     log, on = Log(_LINES), GpuDevice(load_runtime())

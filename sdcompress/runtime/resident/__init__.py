@@ -1,1 +1,1 @@
-"""Chains whose tensors stay on a device between segments: what is done there, apart from any device."""
+"""Chains whose tensors stay in a device's memory between segments."""

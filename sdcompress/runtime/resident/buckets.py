@@ -1,4 +1,4 @@
-"""The numbers of rows that engines of fixed shapes are run with: every batch is rounded up to one of them."""
+"""Buckets: the numbers of rows that engines of fixed shapes run with; each batch is rounded up to one of them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ __all__ = ["Buckets", "buckets"]
 
 @dataclass(frozen=True)
 class Buckets:
-    """Numbers of rows, each with the optimisation profile that it is run in.
+    """Numbers of rows, each with its optimisation profile.
 
-    A captured CUDA graph is for one shape, so shapes are few and fixed: rows beyond those of the batch are computed and
+    A captured CUDA graph has one shape, so shapes are few and fixed. Rows beyond those of the batch are computed and
     ignored.
 
     Attributes:
@@ -28,37 +28,37 @@ class Buckets:
 
     @property
     def largest(self) -> int:
-        """The most rows at once; more are run in parts."""
+        """The most rows of one run; larger batches are split."""
         return self.rows[-1]
 
     def position(self, rows: int) -> int:
-        """The smallest bucket that holds so many rows.
+        """The position of the smallest bucket with at least this many rows.
 
         Args:
             rows: 1 to ``largest``.
         """
-        found = bisect_left(self.rows, rows)
-        assert found < len(self.rows), "batches above the largest bucket are split before they come here"
-        return found
+        index = bisect_left(self.rows, rows)
+        assert index < len(self.rows), "batches above the largest bucket are split before"
+        return index
 
-    def alone(self, bucket: int) -> bool:
-        """Whether no other bucket is run in its profile."""
+    def alone_in_profile(self, bucket: int) -> bool:
+        """Whether no other bucket uses its profile."""
         return self.profiles.count(self.profiles[bucket]) == 1
 
 
 def buckets(profiles: Sequence[BatchProfile]) -> Buckets:
-    """For every profile: the batch it is tuned for, its largest one, and the powers of two in it.
+    """For every profile its opt and max batch, and the powers of two in it.
 
-    So that no batch is rounded up to twice its rows or more, but for those below the smallest profile.
+    So no batch is rounded up to twice its rows or more, except those below the smallest profile.
 
     Args:
         profiles: of the engines, rising; they may overlap.
     """
-    found = {
+    profile_of = {
         rows: at
         for at, profile in reversed(list(enumerate(profiles)))  # of profiles that overlap the first is the tightest
         for rows in range(profile.min, profile.max + 1)
         if rows in {profile.opt, profile.max} or rows & (rows - 1) == 0
     }
-    rows = tuple(sorted(found))
-    return Buckets(rows, tuple(found[each] for each in rows))
+    rows = tuple(sorted(profile_of))
+    return Buckets(rows, tuple(profile_of[size] for size in rows))

@@ -1,4 +1,4 @@
-"""What a chain needs of a device: memory by address, a queue of copies and segments, and waiting for it."""
+"""The protocol of a device: memory by address, a queue of copies and segments, and waiting for the queue."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["ALIGNMENT", "Bytes", "Device", "DeviceArray", "Port", "Program"]
+__all__ = ["ALIGNMENT", "Bytes", "Device", "DeviceArray", "Program", "TensorSpec"]
 
 ALIGNMENT = 256  # bytes; TensorRT's of a tensor's address, and what cudaMalloc gives
 
@@ -18,14 +18,14 @@ Bytes = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class DeviceArray:
-    """Somebody else's C-contiguous array in a device's memory, as a batch of inputs.
+    """A C-contiguous array of another library in a device's memory, as a batch of inputs.
 
     Attributes:
         address: of its first element.
         shape: with the batch first.
         dtype: of an element.
-        owner: what must be kept as long as the memory is read.
-        stream: on which it was made, as CUDA's integer; None: it is there already. Nothing is known of it at -1.
+        owner: object that keeps the memory alive.
+        stream: that computes it, as CUDA's integer; None: it is complete; -1: unknown.
     """
 
     address: int
@@ -36,7 +36,7 @@ class DeviceArray:
 
     @property
     def row_bytes(self) -> int:
-        """Of one sample."""
+        """Bytes of one sample."""
         return int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
 
     def __len__(self) -> int:
@@ -48,11 +48,11 @@ class DeviceArray:
         return replace(self, address=self.address + start * self.row_bytes, shape=shape)
 
 
-class Port(NamedTuple):
-    """A tensor at the border of a program.
+class TensorSpec(NamedTuple):
+    """An input or output of a program.
 
     Attributes:
-        dtype: as the program has it; the graph it was made of may say another.
+        dtype: of the program, which may differ from that of its graph.
         row: its shape without the batch.
     """
 
@@ -61,65 +61,65 @@ class Port(NamedTuple):
 
     @property
     def row_bytes(self) -> int:
-        """Of one sample."""
+        """Bytes of one sample."""
         return int(np.prod(self.row, dtype=np.int64)) * self.dtype.itemsize
 
 
 class Program(Protocol):
-    """A segment in a device's own form."""
+    """A segment that is compiled for a device."""
 
     @property
-    def inputs(self) -> Mapping[str, Port]:
-        """By name."""
+    def inputs(self) -> Mapping[str, TensorSpec]:
+        """The specs of the inputs by name."""
 
     @property
-    def outputs(self) -> Mapping[str, Port]:
-        """By name."""
+    def outputs(self) -> Mapping[str, TensorSpec]:
+        """The specs of the outputs by name."""
 
-    def bound(self, bucket: int, rows: int, addresses: Mapping[str, int]) -> Callable[[], None]:
-        """What queues the segment for so many rows, with its tensors at these addresses.
+    def bind(self, bucket: int, rows: int, addresses: Mapping[str, int]) -> Callable[[], None]:
+        """A call that queues the segment for a bucket, with its tensors at these addresses.
 
         Args:
             bucket: its position among the buckets.
             rows: of that bucket.
-            addresses: of all inputs and outputs, for as long as it is used.
+            addresses: of all inputs and outputs, valid as long as the call is used.
         """
 
 
 class Device(Protocol):
-    """Everything but ``alloc``, ``pinned``, ``close`` and ``finish`` only queues work, which is done in that order."""
+    """A device with a queue: all methods but ``alloc``, ``pinned``, ``close`` and ``finish`` only queue work."""
 
     def alloc(self, size: int) -> int:
-        """The address of so many zero bytes, a multiple of ``ALIGNMENT``; kept until the device is closed."""
+        """The address of ``size`` zero bytes, a multiple of ``ALIGNMENT``; valid until the device is closed."""
 
     def pinned(self, size: int) -> Bytes:
-        """Memory of the host that this device copies from and to without a detour."""
+        """Page-locked host memory, which the device copies from and to directly."""
 
     def upload(self, to: int, array: npt.NDArray[Any]) -> None:
-        """Copy an array from pinned memory; it must stay as it is until the device has finished."""
+        """Copy an array from pinned memory; it must not change until the device has finished."""
 
     def download(self, array: npt.NDArray[Any], start: int) -> None:
-        """Copy into pinned memory; there once the device has finished."""
+        """Copy into pinned memory; complete once the device has finished."""
 
     def copy(self, to: int, start: int, size: int) -> None:
-        """Copy within the device's memory; the two places do not overlap."""
+        """Copy within the device's memory; the two ranges do not overlap."""
 
     def accept(self, inputs: object) -> DeviceArray | None:
-        """An array that lies in this device's memory; None: it does not lie there.
+        """The inputs as an array in this device's memory; None if they are elsewhere.
 
         Raises:
-            InputError: if it lies there in a form that cannot be read, such as with strides.
+            InputError: if the array cannot be read, for example because it has strides.
         """
 
     def after(self, array: DeviceArray) -> None:
-        """Let what is queued from now on wait until this array has been made."""
+        """Let the work that is queued from now on wait until this array is complete."""
 
     def finish(self) -> None:
-        """Wait until all that was queued has been done.
+        """Wait until all queued work is done.
 
         Raises:
-            SetupError: if anything of it failed.
+            SetupError: if any of it failed.
         """
 
     def close(self) -> None:
-        """Give back all memory."""
+        """Free all memory."""

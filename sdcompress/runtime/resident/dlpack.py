@@ -1,4 +1,4 @@
-"""Arrays that other libraries made on a GPU, taken where they lie: DLPack, or else ``__cuda_array_interface__``.
+"""Read GPU arrays of other libraries without a copy, by DLPack or by ``__cuda_array_interface__``.
 
 Sources: DLPack 0.6 (dlpack.h) and its Python specification; the CUDA Array Interface, versions 2 and 3 (numba). Neither
 torch nor cupy is imported.
@@ -15,10 +15,10 @@ import numpy as np
 from sdcompress.errors import InputError
 from sdcompress.runtime.resident.device import DeviceArray
 
-__all__ = ["UNKNOWN", "foreign_array"]
+__all__ = ["UNKNOWN", "device_array"]
 
 CUDA = 2  # kDLCUDA
-UNKNOWN = -1  # the producer does not say on which stream it works
+UNKNOWN = -1  # the producer does not name its stream
 
 _CODES = {0: "int", 1: "uint", 2: "float"}  # DLDataTypeCode
 
@@ -42,19 +42,19 @@ _pointer = ctypes.pythonapi.PyCapsule_GetPointer
 _pointer.restype, _pointer.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
 
 
-def foreign_array(inputs: Any, stream: int, *, device_type: int = CUDA) -> DeviceArray | None:
-    """An array of another library as a batch of inputs; None if it does not lie on such a device.
+def device_array(inputs: Any, stream: int, *, device_type: int = CUDA) -> DeviceArray | None:
+    """An array of another library as a batch of inputs; None if it is not on such a device.
 
-    With DLPack the producer is told our stream and makes it wait for its own, as the specification has it. The other
-    way knows the producer's stream (version 3), or not (version 2, torch's): the caller must then wait for everything.
+    DLPack passes our stream to the producer, which makes it wait for its own. ``__cuda_array_interface__`` names the
+    producer's stream (version 3), or not (version 2, torch's): then the caller must wait for all streams.
 
     Args:
-        inputs: anything.
-        stream: that will read it, as CUDA's integer.
+        inputs: any object.
+        stream: that will read the array, as CUDA's integer.
         device_type: DLPack's number of the device.
 
     Raises:
-        InputError: if it is not C-contiguous, or of a type that numpy does not have.
+        InputError: if the array is not C-contiguous, or has a type that numpy lacks.
     """
     where = getattr(inputs, "__dlpack_device__", None)
     if where is not None:
@@ -67,12 +67,12 @@ def foreign_array(inputs: Any, stream: int, *, device_type: int = CUDA) -> Devic
                 allowed="the first GPU that CUDA sees, where the engines run",
                 next_step="move it there, or set CUDA_VISIBLE_DEVICES",
             )
-        # DLPack's capsule gives the memory back when it is collected: it is the owner
+        # the capsule owns the memory: it releases it when it is collected
         try:
             capsule = inputs.__dlpack__(stream=stream) if device_type == CUDA else inputs.__dlpack__()
         except (BufferError, RuntimeError) as error:  # torch: the tensor requires a gradient
             raise InputError(
-                f"The {type(inputs).__name__} does not give its memory: {error}",
+                f"The {type(inputs).__name__} does not export its memory: {error}",
                 allowed="a tensor without a gradient",
                 next_step="call .detach() on it",
             ) from error

@@ -1,4 +1,4 @@
-"""Where every tensor of a chain lies: one place each, so that the output of a segment is the next one's input."""
+"""Allocate one place for every tensor of a chain, so that a segment's output is the next one's input."""
 
 from __future__ import annotations
 
@@ -9,28 +9,29 @@ import numpy as np
 import numpy.typing as npt
 
 from sdcompress.errors import ArtifactError
-from sdcompress.runtime.resident.device import ALIGNMENT, Bytes, Device, Port, Program
+from sdcompress.modalities import modality_of
+from sdcompress.runtime.resident.device import ALIGNMENT, Bytes, Device, Program, TensorSpec
 from sdcompress.schema.manifest import Exit, Manifest
 
-__all__ = ["BUILD", "Memory", "Place", "Reading", "memory", "ports_of"]
+__all__ = ["BUILD", "Binding", "Memory", "Readback", "allocate", "tensor_specs"]
 
 BUILD = "build engines here: sdcompress export ARTIFACT --format trt --out FOLDER"
 
 
-class Place(NamedTuple):
-    """A tensor of at most ``Memory.rows`` rows on the device."""
+class Binding(NamedTuple):
+    """A tensor's address on the device and its spec."""
 
     address: int
-    port: Port
+    spec: TensorSpec
 
 
-class Reading(NamedTuple):
-    """What is copied to the host at an exit: tensors that lie side by side, in one copy.
+class Readback(NamedTuple):
+    """Adjacent tensors that are copied to the host at an exit, in one copy.
 
     Attributes:
-        start: address of the first of them on the device.
-        host: pinned, for all of them.
-        arrays: views into ``host`` of the most rows, by the name of the tensor.
+        start: address of the first tensor on the device.
+        host: pinned memory for all of them.
+        arrays: views into ``host`` with the most rows, by the name of the tensor.
         last: offset of the last tensor in bytes; the copy ends with its rows.
     """
 
@@ -40,7 +41,7 @@ class Reading(NamedTuple):
     last: int
 
     def size(self, rows: int) -> int:
-        """Bytes that must be copied for so many rows."""
+        """Bytes to copy for a number of rows."""
         *_, tensor = self.arrays.values()
         return self.last + rows * int(tensor[:1].nbytes)
 
@@ -49,108 +50,114 @@ class Memory(NamedTuple):
     """All memory of a chain.
 
     Attributes:
-        places: of every tensor on the device.
-        staging: pinned float32 [rows, C, H, W], where inputs wait to be copied.
-        signals: what is read to decide at each exit; None where an exit computes none.
-        logits: what is read where somebody leaves, for each exit.
+        bindings: of every tensor on the device.
+        staging: pinned arrays [rows, ...] by the inputs' names, from which inputs are uploaded.
+        signals: for each exit the readback of its signals; None if its graph computes none.
+        outputs: for each exit the readback of its outputs.
     """
 
-    places: Mapping[str, Place]
-    staging: npt.NDArray[np.float32]
-    signals: tuple[Reading | None, ...]
-    logits: tuple[Reading, ...]
+    bindings: Mapping[str, Binding]
+    staging: Mapping[str, npt.NDArray[Any]]
+    signals: tuple[Readback | None, ...]
+    outputs: tuple[Readback, ...]
 
 
-def memory(device: Device, manifest: Manifest, programs: Sequence[Program], rows: int) -> Memory:
+def allocate(device: Device, manifest: Manifest, programs: Sequence[Program], rows: int) -> Memory:
     """Lay out all tensors and allocate them.
 
     Args:
-        device: where.
+        device: that holds them.
         manifest: of the artifact.
         programs: its segments.
-        rows: the most of a batch.
+        rows: largest batch.
 
     Raises:
-        ArtifactError: if the programs do not fit each other or the manifest.
+        ArtifactError: if the programs do not match each other or the manifest.
     """
-    ports = ports_of(manifest, programs)
-    together = [[exit_.signals.values, exit_.signals.decision] for exit_ in manifest.exits if exit_.signals]
-    joined = {name for names in together for name in names}
-    places: dict[str, Place] = {}
-    for names in (*together, *([name] for name in ports if name not in joined)):
-        offsets = _offsets([ports[name] for name in names], rows)
+    specs = tensor_specs(manifest, programs)
+    signal_groups = [[exit_.signals.values, exit_.signals.decision] for exit_ in manifest.exits if exit_.signals]
+    grouped = {name for names in signal_groups for name in names}
+    bindings: dict[str, Binding] = {}
+    for names in (*signal_groups, *([name] for name in specs if name not in grouped)):
+        offsets = _offsets([specs[name] for name in names], rows)
         start = device.alloc(offsets[-1])
-        places |= {name: Place(start + offset, ports[name]) for name, offset in zip(names, offsets, strict=False)}
-    entry = ports[manifest.input.name]
-    staging = device.pinned(rows * entry.row_bytes).view(np.float32).reshape(rows, *entry.row)
+        bindings |= {name: Binding(start + offset, specs[name]) for name, offset in zip(names, offsets, strict=False)}
+    staging = {
+        tensor.name: device.pinned(rows * specs[tensor.name].row_bytes)
+        .view(specs[tensor.name].dtype)
+        .reshape(rows, *specs[tensor.name].row)
+        for tensor in modality_of(manifest).tensors
+    }
     return Memory(
-        places,
+        bindings,
         staging,
-        tuple(_signals(device, exit_, places, rows) for exit_ in manifest.exits),
-        tuple(_reading(device, [exit_.logits], places, rows) for exit_ in manifest.exits),
+        tuple(_signals(device, exit_, bindings, rows) for exit_ in manifest.exits),
+        tuple(_readback(device, [exit_.logits], bindings, rows) for exit_ in manifest.exits),
     )
 
 
-def ports_of(manifest: Manifest, programs: Sequence[Program]) -> dict[str, Port]:
-    """Every tensor as the programs have it, after checking that they mean the same by each name.
+def tensor_specs(manifest: Manifest, programs: Sequence[Program]) -> dict[str, TensorSpec]:
+    """The spec of every input and output of the programs, by name.
 
     Raises:
-        ArtifactError: if one lacks a tensor of the manifest, or two of them differ on one.
+        ArtifactError: if a program lacks a tensor of the manifest, or two programs differ in a tensor.
     """
-    entry = tuple(int(size) for size in manifest.input.shape[1:])
-    known = {manifest.input.name: Port(np.dtype(np.float32), entry)}
+    specs = {
+        tensor.name: TensorSpec(np.dtype(tensor.dtype), tuple(int(size) for size in tensor.shape[1:]))
+        for tensor in modality_of(manifest).tensors
+    }
     for at, (segment, program) in enumerate(zip(manifest.segments, programs, strict=True)):
-        told = ({tensor.name for tensor in segment.inputs}, {tensor.name for tensor in segment.outputs})
-        if (set(program.inputs), set(program.outputs)) != told:
+        listed = ({tensor.name for tensor in segment.inputs}, {tensor.name for tensor in segment.outputs})
+        if (set(program.inputs), set(program.outputs)) != listed:
             raise ArtifactError(
                 f"Engine {at} has the inputs {sorted(program.inputs)} and the outputs {sorted(program.outputs)}.",
-                allowed=f"{sorted(told[0])} and {sorted(told[1])}, as its graph in the manifest",
+                allowed=f"{sorted(listed[0])} and {sorted(listed[1])}, as its graph in the manifest",
                 next_step=BUILD,
             )
-        for name, port in program.inputs.items():
-            if known[name] != port:
+        for name, spec in program.inputs.items():
+            if specs[name] != spec:
                 raise ArtifactError(
-                    f"Engine {at} takes '{name}' as {_shown(port)}.",
-                    allowed=f"{_shown(known[name])}, as it is made",
+                    f"Engine {at} takes '{name}' as {_spec_text(spec)}.",
+                    allowed=f"{_spec_text(specs[name])}, as it is made",
                     next_step=BUILD,
                 )
-        for name, port in program.outputs.items():
-            if any(size < 1 for size in port.row):
+        for name, spec in program.outputs.items():
+            if any(size < 1 for size in spec.row):
                 raise ArtifactError(
-                    f"'{name}' of engine {at} has the shape {['batch', *port.row]}.",
+                    f"'{name}' of engine {at} has the shape {['batch', *spec.row]}.",
                     allowed="only the batch may be dynamic",
                     next_step="export the artifact again with images of one size",
                 )
-        known |= program.outputs
-    return known
+        specs |= program.outputs
+    return specs
 
 
-def _shown(port: Port) -> str:
-    return f"{port.dtype} {['batch', *port.row]}"
+def _spec_text(spec: TensorSpec) -> str:
+    return f"{spec.dtype} {['batch', *spec.row]}"
 
 
-def _offsets(ports: Sequence[Port], rows: int) -> list[int]:
-    """Where each begins, and where the last one ends."""
+def _offsets(specs: Sequence[TensorSpec], rows: int) -> list[int]:
+    """The offset of each tensor, and the end of the last one."""
     offsets = [0]
-    for port in ports:
-        size = rows * port.row_bytes
+    for spec in specs:
+        size = rows * spec.row_bytes
         offsets.append(offsets[-1] + -(-size // ALIGNMENT) * ALIGNMENT)
     return offsets
 
 
-def _signals(device: Device, exit_: Exit, places: Mapping[str, Place], rows: int) -> Reading | None:
+def _signals(device: Device, exit_: Exit, bindings: Mapping[str, Binding], rows: int) -> Readback | None:
     if exit_.signals is None:
         return None
-    return _reading(device, [exit_.signals.values, exit_.signals.decision], places, rows)
+    return _readback(device, [exit_.signals.values, exit_.signals.decision], bindings, rows)
 
 
-def _reading(device: Device, names: Sequence[str], places: Mapping[str, Place], rows: int) -> Reading:
-    start = places[names[0]].address
-    offsets = [places[name].address - start for name in names]
-    ports = [places[name].port for name in names]
-    host = device.pinned(offsets[-1] + rows * ports[-1].row_bytes)
+def _readback(device: Device, names: Sequence[str], bindings: Mapping[str, Binding], rows: int) -> Readback:
+    start = bindings[names[0]].address
+    offsets = [bindings[name].address - start for name in names]
+    specs = [bindings[name].spec for name in names]
+    host = device.pinned(offsets[-1] + rows * specs[-1].row_bytes)
     arrays = {
-        name: host[offset : offset + rows * port.row_bytes].view(port.dtype).reshape(rows, *port.row)
-        for name, port, offset in zip(names, ports, offsets, strict=True)
+        name: host[offset : offset + rows * spec.row_bytes].view(spec.dtype).reshape(rows, *spec.row)
+        for name, spec, offset in zip(names, specs, offsets, strict=True)
     }
-    return Reading(start, host, arrays, offsets[-1])
+    return Readback(start, host, arrays, offsets[-1])

@@ -1,8 +1,8 @@
-"""A segment as a TensorRT engine: one context for each bucket, of a fixed shape, so that its graph can be replayed.
+"""Run a segment as a TensorRT engine, with one context of a fixed shape for each bucket, whose CUDA graph is replayed.
 
-By names only: binding indices are gone in 10. A context is bound once, to memory that never moves. In TensorRT 8 a
-profile serves one context only: its buckets share that one, its shape is set before each run, and nothing is captured,
-unless the profile has one bucket (``--batch 1,2,4,8``).
+Tensors are bound by name: TensorRT 10 has no binding indices. A context is bound once, to memory that never moves. In
+TensorRT 8 a profile serves only one context. So the buckets of a profile share it, its shape is set before each run,
+and nothing is captured, unless the profile has one bucket (``--batch 1,2,4,8``).
 """
 
 from __future__ import annotations
@@ -17,52 +17,51 @@ import numpy as np
 from sdcompress.artifact.read import Artifact
 from sdcompress.errors import ArtifactError, SetupError
 from sdcompress.runtime.resident.buckets import Buckets
-from sdcompress.runtime.resident.device import Port
+from sdcompress.runtime.resident.device import TensorSpec
 from sdcompress.runtime.resident.gpu import GpuDevice
 from sdcompress.runtime.resident.memory import BUILD
-from sdcompress.runtime.resident.replay import Replayed
+from sdcompress.runtime.resident.replay import GraphReplay
 from sdcompress.schema.engines import BatchProfile, Engines, Plan
 from sdcompress.schema.graphs import Segment, Tensor
 from sdcompress.tensorrt.nvidia.context import make_context, profiles_shared, scratch_bytes
 from sdcompress.tensorrt.nvidia.header import PlanHeader, read_header
-from sdcompress.tensorrt.nvidia.install import parts
-from sdcompress.tensorrt.nvidia.log import Log, must
+from sdcompress.tensorrt.nvidia.install import major_minor
+from sdcompress.tensorrt.nvidia.log import Log, require
 from sdcompress.tensorrt.nvidia.trt import TensorRT, dtype_name, version_of
 
 if TYPE_CHECKING:
     import tensorrt
 
-__all__ = ["Loader", "PlanProgram", "Scratch", "check_version", "plan_bytes", "programs", "row_of"]
+__all__ = ["Loader", "PlanProgram", "Scratch", "check_version", "plan_bytes", "programs", "row_shape"]
 
 
 def plan_bytes(artifact: Artifact, plan: Plan) -> bytes:
-    """The plan that stands in the manifest, and nothing else: a plan is code, and runs as soon as it is loaded.
+    """The bytes of a plan, if they have the manifest's SHA-256: a plan is code that runs as soon as it is loaded.
 
-    Opening the artifact has compared the file's SHA-256 already; the bytes that are handed on are compared again, as
-    the file may have been changed since.
+    Opening the artifact compared the hash already, but the file may have changed since.
 
     Raises:
-        ArtifactError: if they are others.
+        ArtifactError: if the hash differs.
     """
     file = artifact.file(plan)
     try:
-        found = file.read_bytes()
+        data = file.read_bytes()
     except OSError as error:
         raise ArtifactError(f"'{file}' cannot be read: {error.strerror}.", next_step=BUILD) from error
-    if sha256(found).hexdigest() != plan.sha256:
+    if sha256(data).hexdigest() != plan.sha256:
         raise ArtifactError(
             f"'{file}' was changed while it was opened.",
             allowed=f"the SHA-256 {plan.sha256[:12]}..., as the manifest says",
             next_step="copy the artifact again from where it was made, and find out who writes to it",
         )
-    return found
+    return data
 
 
 def check_version(header: PlanHeader, file: str, engines: Engines) -> None:
-    """Compare the version that a plan names with the manifest's, before TensorRT sees a byte of it.
+    """Compare a plan's version with the manifest's, before TensorRT loads it.
 
     Args:
-        header: of the plan; one that names no version passes, and so does 8.5's, whose bytes may mean something else.
+        header: of the plan. One without a version passes, and so does 8.5's, whose bytes may mean something else.
         file: the plan's name.
         engines: of the manifest.
 
@@ -70,7 +69,11 @@ def check_version(header: PlanHeader, file: str, engines: Engines) -> None:
         ArtifactError: if they differ.
     """
     listed = engines.tensorrt.split(".")[:4]
-    if header.version is None or parts(engines.tensorrt) < (8, 6) or header.version.split(".")[: len(listed)] == listed:
+    if (
+        header.version is None
+        or major_minor(engines.tensorrt) < (8, 6)
+        or header.version.split(".")[: len(listed)] == listed
+    ):
         return
     raise ArtifactError(
         f"'{file}' was written by TensorRT {header.version}.",
@@ -80,7 +83,7 @@ def check_version(header: PlanHeader, file: str, engines: Engines) -> None:
 
 
 class Loader(NamedTuple):
-    """What loads plans: TensorRT as a module, a runtime of it, and what it says."""
+    """TensorRT's module, a runtime of it, and its log."""
 
     trt: TensorRT
     runtime: tensorrt.Runtime
@@ -97,10 +100,10 @@ def programs(
         artifact: opened.
         engines: of its manifest.
         device: where they run.
-        buckets: the numbers of rows that they are run with.
+        buckets: the numbers of rows that they run with.
 
     Raises:
-        ArtifactError: if a plan is not what the manifest says, or cannot be loaded.
+        ArtifactError: if a plan differs from the manifest, or cannot be loaded.
         SetupError: if there is too little memory.
     """
     loaded = []
@@ -111,7 +114,7 @@ def programs(
         if engine is None:
             raise ArtifactError(
                 f"TensorRT {version_of(loader.trt)} cannot load '{plan.file}': {loader.log.reason()}.",
-                allowed=f"a plan of TensorRT {engines.tensorrt} for {engines.gpu}, as the manifest says it is",
+                allowed=f"a plan of TensorRT {engines.tensorrt} for {engines.gpu}, as the manifest says",
                 next_step=BUILD,
             )
         _check_profiles(loader.trt, engine, plan.file, engines.profiles)
@@ -125,7 +128,7 @@ def programs(
 
 
 class Scratch(NamedTuple):
-    """Memory on the device that every context computes in, one after the other."""
+    """Scratch memory on the device, which all contexts use one after the other."""
 
     address: int
     size: int
@@ -135,12 +138,12 @@ class PlanProgram:
     """See ``Program``.
 
     Args:
-        loader: of the engine; kept as long as it.
+        loader: of the engine, which must live as long as the engine.
         engine: deserialized.
-        segment: what the manifest says of its graph.
-        device: where it runs.
-        buckets: the numbers of rows that it is run with.
-        scratch: that it shares with others.
+        segment: the entry of its graph in the manifest.
+        device: that runs it.
+        buckets: the numbers of rows that it runs with.
+        scratch: shared with other programs.
     """
 
     def __init__(
@@ -157,28 +160,30 @@ class PlanProgram:
         self._device, self._buckets, self._scratch = device, buckets, scratch
         names = [engine.get_tensor_name(at) for at in range(engine.num_io_tensors)]
         listed = {tensor.name: tensor for tensor in (*segment.inputs, *segment.outputs)}
-        ports = {
-            name: Port(np.dtype(self._dtype(name)), row_of(_dims(engine.get_tensor_shape(name)), listed.get(name)))
+        specs = {
+            name: TensorSpec(
+                np.dtype(self._dtype(name)), row_shape(_dims(engine.get_tensor_shape(name)), listed.get(name))
+            )
             for name in names
         }
-        entry = loader.trt.TensorIOMode.INPUT
-        self.inputs = {name: port for name, port in ports.items() if engine.get_tensor_mode(name) == entry}
-        self.outputs = {name: port for name, port in ports.items() if name not in self.inputs}
+        input_mode = loader.trt.TensorIOMode.INPUT
+        self.inputs = {name: spec for name, spec in specs.items() if engine.get_tensor_mode(name) == input_mode}
+        self.outputs = {name: spec for name, spec in specs.items() if name not in self.inputs}
         self._shared = profiles_shared(loader.trt)
-        self._contexts: dict[int, tensorrt.IExecutionContext] = {}  # the last of each profile
+        self._contexts: dict[int, tensorrt.IExecutionContext] = {}  # the last one of each profile
 
-    def bound(self, bucket: int, rows: int, addresses: Mapping[str, int]) -> Callable[[], None]:
-        """A context of its own, because a captured graph is for one shape and one context's memory."""
-        profile, fixed = self._buckets.profiles[bucket], self._shared or self._buckets.alone(bucket)
+    def bind(self, bucket: int, rows: int, addresses: Mapping[str, int]) -> Callable[[], None]:
+        """Bind a context of its own, because a captured graph has one shape and one context's memory."""
+        profile, fixed = self._buckets.profiles[bucket], self._shared or self._buckets.alone_in_profile(bucket)
         context = None if fixed else self._contexts.get(profile)
         if context is None:
             context = self._contexts[profile] = self._context(profile, addresses)
         self._shape(context, rows)
-        for name, port in self.outputs.items():
-            if _dims(context.get_tensor_shape(name)) != (rows, *port.row):
+        for name, spec in self.outputs.items():
+            if _dims(context.get_tensor_shape(name)) != (rows, *spec.row):
                 raise ArtifactError(
                     f"'{name}' has the shape {list(_dims(context.get_tensor_shape(name)))} for {rows} rows.",
-                    allowed=f"{[rows, *port.row]}: one row of output for each of input",
+                    allowed=f"{[rows, *spec.row]}: one row of output for each of input",
                     next_step=BUILD,
                 )
 
@@ -191,8 +196,8 @@ class PlanProgram:
                     next_step="check 'nvidia-smi', and run it again in a new process",
                 )
 
-        # kept by the caller alone: a reference from here would be a cycle, and the GPU's memory wait for a collection
-        return Replayed(enqueue, self._device if fixed else None)
+        # only the caller keeps it: a reference from here would be a cycle, and hold GPU memory until a collection
+        return GraphReplay(enqueue, self._device if fixed else None)
 
     def _context(self, profile: int, addresses: Mapping[str, int]) -> tensorrt.IExecutionContext:
         context = make_context(self._loader.trt, self._engine, self._log, *self._scratch)
@@ -201,51 +206,51 @@ class PlanProgram:
             self._must(lambda: context.set_optimization_profile_async(profile, stream), f"use profile {profile}")
             self._device.finish()
         for name in (*self.inputs, *self.outputs):
-            give = partial(context.set_tensor_address, name, addresses[name])
-            self._must(give, f"use memory of ours for '{name}'")
+            set_address = partial(context.set_tensor_address, name, addresses[name])
+            self._must(set_address, f"bind '{name}' to memory")
         return context
 
     def _shape(self, context: tensorrt.IExecutionContext, rows: int) -> None:
-        for name, port in self.inputs.items():
-            shape = (rows, *port.row)
+        for name, spec in self.inputs.items():
+            shape = (rows, *spec.row)
             self._must(partial(context.set_input_shape, name, shape), f"take '{name}' as {list(shape)}")
 
     def _dtype(self, name: str) -> str:
         return dtype_name(self._loader.trt, self._engine.get_tensor_dtype(name))
 
     def _must(self, call: Callable[[], object], what: str) -> None:
-        must(call, self._log, what, next_step=BUILD)
+        require(call, self._log, what, next_step=BUILD)
 
 
 def _check_profiles(trt: TensorRT, engine: tensorrt.ICudaEngine, file: str, profiles: tuple[BatchProfile, ...]) -> None:
     names = [engine.get_tensor_name(at) for at in range(engine.num_io_tensors)]
-    entry = next(name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT)
+    network_input = next(name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT)
     batches = [
-        tuple(_dims(shape)[0] for shape in engine.get_tensor_profile_shape(entry, at))
+        tuple(_dims(shape)[0] for shape in engine.get_tensor_profile_shape(network_input, at))
         for at in range(engine.num_optimization_profiles)
     ]
     listed = [(profile.min, profile.opt, profile.max) for profile in profiles]
     if batches != listed:
         raise ArtifactError(
-            f"'{file}' takes the batches {_shown(batches)} (min:opt:max).",
-            allowed=f"{_shown(listed)}, as the manifest says",
-            next_step=f"{BUILD} --batch {_shown(listed)}",
+            f"'{file}' takes the batches {_batches_text(batches)} (min:opt:max).",
+            allowed=f"{_batches_text(listed)}, as the manifest says",
+            next_step=f"{BUILD} --batch {_batches_text(listed)}",
         )
 
 
-def row_of(shape: tuple[int, ...], listed: Tensor | None) -> tuple[int, ...]:
-    """A tensor's shape without the batch; a size that the engine computes when it runs (-1) is the manifest's.
+def row_shape(shape: tuple[int, ...], listed: Tensor | None) -> tuple[int, ...]:
+    """A tensor's shape without the batch; sizes that the engine computes at run time (-1) come from the manifest.
 
     Args:
-        shape: as the engine has it, the batch first.
-        listed: the tensor in the manifest, if it is there; where that does not know the size either, it stays -1.
+        shape: of the engine, the batch first.
+        listed: the tensor in the manifest, if it is there; sizes that it does not know either stay -1.
     """
-    known = dict(enumerate(listed.shape)) if listed is not None else {}
-    sizes = (known.get(at) if size < 0 else size for at, size in enumerate(shape[1:], 1))
+    listed_sizes = dict(enumerate(listed.shape)) if listed is not None else {}
+    sizes = (listed_sizes.get(at) if size < 0 else size for at, size in enumerate(shape[1:], 1))
     return tuple(size if isinstance(size, int) else -1 for size in sizes)
 
 
-def _shown(batches: Sequence[tuple[int, ...]]) -> str:
+def _batches_text(batches: Sequence[tuple[int, ...]]) -> str:
     return ",".join(":".join(map(str, batch)) for batch in batches) or "(none)"
 
 

@@ -1,49 +1,49 @@
-"""When work is recorded once and then replayed: after a first plain run, and never again where it cannot be."""
+"""Record queued work after its first run and replay it; work that cannot be recorded runs plainly."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
-__all__ = ["Recorder", "Replayed"]
+__all__ = ["GraphRecorder", "GraphReplay"]
 
 Recording = TypeVar("Recording")
 
 
-class Recorder(Protocol[Recording]):
-    """What can record queued work and replay it: CUDA graphs on a stream."""
+class GraphRecorder(Protocol[Recording]):
+    """Records queued work and replays it, such as CUDA graphs on a stream."""
 
-    def captured(self, queue: Callable[[], None]) -> Recording | None:
-        """Record what the call queues, without doing it; None if that is not possible, with everything as before."""
+    def capture(self, queue: Callable[[], None]) -> Recording | None:
+        """Record the work that a call queues, without doing it; None, without any effect, if that is not possible."""
 
     def launch(self, recording: Recording, /) -> None:
-        """Queue what was recorded."""
+        """Queue recorded work."""
 
 
-class Replayed(Generic[Recording]):
-    """Work of fixed shapes and addresses. The first call runs it plainly, because an engine sets itself up then.
+class GraphReplay(Generic[Recording]):
+    """Work of fixed shapes and addresses; the first call runs it plainly, because engines initialise themselves then.
 
     Args:
         queue: queues the work.
         recorder: None: never record.
     """
 
-    def __init__(self, queue: Callable[[], None], recorder: Recorder[Recording] | None) -> None:
+    def __init__(self, queue: Callable[[], None], recorder: GraphRecorder[Recording] | None) -> None:
         self._queue, self._recorder = queue, recorder
         self._recording: Recording | None = None
         self._ran = False
 
     @property
     def recorded(self) -> bool:
-        """Whether it is replayed."""
+        """Whether the work is recorded."""
         return self._recording is not None
 
     def __call__(self) -> None:
-        """Queue it."""
+        """Queue the work."""
         if self._recording is None and self._ran and self._recorder is not None:
-            self._recording = self._recorder.captured(self._queue)
+            self._recording = self._recorder.capture(self._queue)
             if self._recording is None:
-                self._recorder = None  # it will not be possible the next time either
+                self._recorder = None  # the next attempt would fail too
         if self._recording is None or self._recorder is None:
             self._queue()
             self._ran = True

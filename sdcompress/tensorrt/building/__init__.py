@@ -1,1 +1,1 @@
-"""From an artifact to TensorRT engines of this machine. No torch, no onnx: TensorRT parses the graphs itself."""
+"""Build TensorRT engines of an artifact on this machine. No torch, no onnx: TensorRT parses the graphs."""

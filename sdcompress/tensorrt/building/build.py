@@ -1,4 +1,4 @@
-"""Build an artifact's TensorRT engines on the machine that will run them, prove them, and list them in its manifest."""
+"""Build an artifact's TensorRT engines on the machine that will run them, check them, and add them to its manifest."""
 
 from __future__ import annotations
 
@@ -15,22 +15,21 @@ from sdcompress.runtime.open import open_engine
 from sdcompress.schema.engines import Engines, Plan
 from sdcompress.schema.graphs import Precision
 from sdcompress.schema.manifest import Manifest
-from sdcompress.tensorrt.building.check import Checked, check_plan, check_precision
-from sdcompress.tensorrt.building.checks import prove
-from sdcompress.tensorrt.building.hardware import check_graphs, check_hardware
-from sdcompress.tensorrt.building.interrupt import noted
-from sdcompress.tensorrt.building.memory import check_memory
+from sdcompress.tensorrt.building.engine_checks import check_engines
+from sdcompress.tensorrt.building.hardware import check_graphs, check_hardware, check_memory
+from sdcompress.tensorrt.building.interrupt import deferred_interrupt
 from sdcompress.tensorrt.building.plan import Builder
+from sdcompress.tensorrt.building.plan_check import PlanFacts, check_plan, check_precision
 from sdcompress.tensorrt.building.precision_comparison import find_siblings
 from sdcompress.tensorrt.building.profiles import describe
 from sdcompress.tensorrt.building.settings import BuildSettings
-from sdcompress.tensorrt.building.timing_cache import Timings, engines_folder, log_kept, open_timings
+from sdcompress.tensorrt.building.timing_cache import Timings, engines_folder, open_timings, saved_log
 from sdcompress.tensorrt.building.validation import find_reference
 from sdcompress.tensorrt.nvidia.compatible import same_machine
 from sdcompress.tensorrt.nvidia.log import Log
 from sdcompress.tensorrt.nvidia.probe import Gpu, free_memory, probe_cuda
-from sdcompress.tensorrt.nvidia.progress import PARTS
-from sdcompress.tensorrt.nvidia.trt import TensorRT, is_typed, load, version_of
+from sdcompress.tensorrt.nvidia.progress import RESOLUTION
+from sdcompress.tensorrt.nvidia.trt import TensorRT, is_strongly_typed, load, version_of
 
 __all__ = ["attach", "build_engines"]
 
@@ -46,29 +45,30 @@ def build_engines(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Manifest:
-    """Write a copy of an artifact that also holds engines for this machine; its ONNX graphs stay beside them.
+    """Write a copy of an artifact with engines for this machine beside its ONNX graphs.
 
-    Engines for other machines are kept; those for this one, built before, are replaced. The GPU is CUDA's first one,
-    which CUDA_VISIBLE_DEVICES chooses.
+    Engines for other machines stay; earlier ones for this machine are replaced. The GPU is CUDA's first one, which
+    CUDA_VISIBLE_DEVICES chooses.
 
     Args:
         source: an artifact.
         out: folder to write; may be ``source`` with ``overwrite``.
         settings: of the build.
-        data_dir: where the validation images lie, if elsewhere than in the recipe. Where it is not given and they are
-            not there, the engines are not held against them, with a warning.
+        data_dir: folder of the validation images, if elsewhere than in the recipe. If it is not given and they are
+            missing, the engines are not compared on them, with a warning.
         overwrite: replace an artifact that is there.
-        progress: told (done, total), in thousandths of a plan; then in validation images; then in rounds of timing.
+        progress: called with (done, total), in thousandths of a plan; then in validation images; then in rounds of
+            timing.
 
     Raises:
         ArtifactError: if the artifact is not intact; or if ``data_dir`` is given, and its recipe cannot be read, or
             onnxruntime cannot run its graphs.
         SetupError: if there is no GPU, one without the graphs' arithmetic, no TensorRT that builds, too little memory,
             or a build fails; or an artifact to be timed against has no engines for this machine.
-        UsageError: if TensorRT cannot parse a graph, its version lacks what is asked for, the graphs are for CPUs, or
+        UsageError: if TensorRT cannot parse a graph, its version lacks a requested option, the graphs are for CPUs, or
             an artifact to be timed against differs in more than its precision.
         DataError: if ``data_dir`` does not hold the data.
-        VerificationError: if a plan is not of the precision that was asked for, or too much accuracy is lost.
+        VerificationError: if a plan is not of the requested precision, or too much accuracy is lost.
         ParityError: if the engines do not compute what the checkpoint computes.
         StorageError: if the timing cache that the settings name cannot be written.
         OutputExistsError: if ``out`` holds something that would be lost.
@@ -83,36 +83,38 @@ def build_engines(
     siblings = find_siblings(artifact.manifest, settings, tensorrt=version_of(trt), gpu=gpu)
     reference = find_reference(source, data_dir, count=settings.validation_images)
     timings = open_timings(settings.timing_cache, tensorrt=version_of(trt), gpu=gpu, log=Log())
-    with staged(out, overwrite=overwrite) as folder, log_kept(timings):
-        made = _Build(trt, artifact, settings, gpu, timings, progress or _silent).run(folder)
-        attach(artifact, folder, made, gpu)  # the runtime opens nothing that no manifest lists
-        engine, others = _opened(folder), [(sibling, _opened(sibling.path)) for sibling in siblings]
-        found = prove(engine, open_artifact(folder), settings, reference=reference, siblings=others, progress=progress)
-        return attach(artifact, folder, made.model_copy(update=found), gpu)
+    with staged(out, overwrite=overwrite) as folder, saved_log(timings):
+        engines = _Build(trt, artifact, settings, gpu, timings, progress or _silent).run(folder)
+        attach(artifact, folder, engines, gpu)  # the runtime opens nothing that no manifest lists
+        engine, opened_siblings = _opened(folder), [(sibling, _opened(sibling.path)) for sibling in siblings]
+        checks = check_engines(
+            engine, open_artifact(folder), settings, reference=reference, siblings=opened_siblings, progress=progress
+        )
+        return attach(artifact, folder, engines.model_copy(update=checks), gpu)
 
 
-def attach(artifact: Artifact, folder: Path, made: Engines, gpu: Gpu) -> Manifest:
-    """Write an artifact with engines in it: those for other machines and these, in the place of older ones for theirs.
+def attach(artifact: Artifact, folder: Path, engines: Engines, gpu: Gpu) -> Manifest:
+    """Write an artifact with new engines, which replace older ones for the same machine.
 
     Args:
         artifact: to be copied.
         folder: to write in; the engines' files are there already.
-        made: the engines.
+        engines: the new engines.
         gpu: that they were built on.
     """
     others = tuple(
-        built for built in artifact.manifest.engines if not same_machine(built, tensorrt=made.tensorrt, gpu=gpu)
+        built for built in artifact.manifest.engines if not same_machine(built, tensorrt=engines.tensorrt, gpu=gpu)
     )
-    return rewrite(artifact, folder, engines=(*others, made))
+    return rewrite(artifact, folder, engines=(*others, engines))
 
 
 def _opened(folder: Path) -> Engine:
-    # a certificate is about other files: whether it covers these is not asked for a comparison
+    # a certificate covers other files, and a comparison needs none
     return open_engine(folder, backend="tensorrt", device="cuda", allow_uncertified=True)
 
 
 def _silent(_done: int, _total: int) -> None:
-    """Nobody wants to know."""
+    """Report no progress."""
 
 
 @dataclass(frozen=True)
@@ -127,32 +129,32 @@ class _Build:
     progress: Progress
 
     def run(self, folder: Path) -> Engines:
-        """Write plans and log into the folder; the parity is still to come."""
+        """Write plans and log into the folder; parity is checked later."""
         trt, log = self.trt, self.timings.log
         version = version_of(trt)
-        place = engines_folder(version, self.gpu)
-        (folder / place).mkdir(parents=True)
+        folder_name = engines_folder(version, self.gpu)
+        (folder / folder_name).mkdir(parents=True)
         builder = Builder(trt, log, self.settings, self.timings.data)
-        log.note(self._said(version))
-        plans, level, found = [], None, list[tuple[Precision, Checked]]()
+        log.note(self._header_line(version))
+        plans, level, plan_facts = [], None, list[tuple[Precision, PlanFacts]]()
         for index, segment in enumerate(self.artifact.manifest.segments):
-            name, began = f"{place}/segment-{index}.plan", time.monotonic()
+            name, start = f"{folder_name}/segment-{index}.plan", time.monotonic()
             graph = self.artifact.file(segment).read_bytes()
-            with noted() as stopped:
-                built = builder.build(graph, segment, tell=partial(self._tell, index), stopped=stopped)
-            self._tell(index, PARTS)
+            with deferred_interrupt() as stopped:
+                built = builder.build(graph, segment, report=partial(self._report, index), stopped=stopped)
+            self._report(index, RESOLUTION)
             self.timings.keep(builder.timings)
             level = built.level
             (folder / name).write_bytes(built.plan)
-            checked = check_plan(
+            facts = check_plan(
                 trt, log, built.plan, segment, batch=self.settings.profiles[0].opt,
                 version_compatible=self.settings.version_compatible, file=name,
             )  # fmt: skip
-            found.append((segment.precision, checked))
-            log.note(_told(name, segment.file, time.monotonic() - began, checked))
-            plans.append(_plan(folder, name, checked))
-        check_precision(found, typed=is_typed(trt))
-        (folder / place / "build.log").write_text("\n".join(log.everything) + "\n", encoding="utf-8", newline="\n")
+            plan_facts.append((segment.precision, facts))
+            log.note(_plan_line(name, segment.file, time.monotonic() - start, facts))
+            plans.append(_plan(folder, name, facts))
+        check_precision(plan_facts, typed=is_strongly_typed(trt))
+        (folder / folder_name / "build.log").write_text("\n".join(log.all_lines) + "\n", encoding="utf-8", newline="\n")
         return Engines(
             gpu=self.gpu.name,
             compute_capability=self.gpu.compute_capability,
@@ -165,29 +167,29 @@ class _Build:
             level=level,
             version_compatible=self.settings.version_compatible,
             hardware_compatibility=self.settings.hardware_compatibility,
-            log=entry(folder, f"{place}/build.log"),
+            log=entry(folder, f"{folder_name}/build.log"),
             parity=(),
         )
 
-    def _tell(self, index: int, done: int) -> None:
-        self.progress(index * PARTS + done, PARTS * len(self.artifact.manifest.segments))
+    def _report(self, index: int, done: int) -> None:
+        self.progress(index * RESOLUTION + done, RESOLUTION * len(self.artifact.manifest.segments))
 
-    def _said(self, version: str) -> str:
-        gpu, wish = self.gpu, self.settings
+    def _header_line(self, version: str) -> str:
+        gpu, settings = self.gpu, self.settings
         return (
             f"TensorRT {version} on {gpu.name} ({gpu.compute_capability}), driver {gpu.driver or 'unknown'}, CUDA "
-            f"{gpu.cuda}: batches {describe(wish.profiles)}, workspace {wish.workspace_bytes} bytes, level "
-            f"{wish.level}, TF32 {'on' if wish.tf32 else 'off'}, version-compatible {wish.version_compatible}, "
-            f"hardware compatibility {wish.hardware_compatibility}"
+            f"{gpu.cuda}: batches {describe(settings.profiles)}, workspace {settings.workspace_bytes} bytes, level "
+            f"{settings.level}, TF32 {'on' if settings.tf32 else 'off'}, version-compatible "
+            f"{settings.version_compatible}, hardware compatibility {settings.hardware_compatibility}"
         )
 
 
-def _plan(folder: Path, name: str, checked: Checked) -> Plan:
+def _plan(folder: Path, name: str, facts: PlanFacts) -> Plan:
     listed = entry(folder, name).model_dump()
-    return Plan(**listed, device_memory_bytes=checked.device_memory_bytes, layers=checked.layers)
+    return Plan(**listed, device_memory_bytes=facts.device_memory_bytes, layers=facts.layers)
 
 
-def _told(name: str, graph: str, seconds: float, checked: Checked) -> str:
-    layers = ", ".join(f"{number} {kind}" for kind, number in checked.layers.items())
-    unknown = "; the inspector does not say their types, the network was strongly typed" if checked.unknown else ""
+def _plan_line(name: str, graph: str, seconds: float, facts: PlanFacts) -> str:
+    layers = ", ".join(f"{number} {kind}" for kind, number in facts.layers.items())
+    unknown = "; the inspector gives no types, but the network was strongly typed" if facts.unknown else ""
     return f"{name} from {graph} in {seconds:.1f} s: layers {layers}{unknown}"

@@ -1,27 +1,33 @@
-"""Whether a GPU has the arithmetic of an artifact's graphs. Pure: asked before TensorRT is loaded, let alone builds."""
+"""Check that a GPU has the arithmetic and the memory for an artifact's engines, before TensorRT is loaded."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
 from sdcompress.errors import SetupError, UsageError
-from sdcompress.schema.engines import HardwareCompatibility
+from sdcompress.schema.engines import BatchProfile, HardwareCompatibility
+from sdcompress.schema.graphs import Tensor
 from sdcompress.schema.manifest import Manifest
-from sdcompress.tensorrt.nvidia.install import parts
+from sdcompress.tensorrt.nvidia.install import major_minor
 from sdcompress.tensorrt.nvidia.probe import Gpu
 
-__all__ = ["check_graphs", "check_hardware"]
+__all__ = ["check_graphs", "check_hardware", "check_memory", "least_bytes", "tensor_shape"]
 
 _FP8 = "8.9"  # Ada; Model Optimizer's "Support Matrix", and TensorRT for RTX, "Working with Quantized Types"
 _OTHER = "build the artifact in fp16 or int8: sdcompress quantize ARTIFACT --precision fp16 --out OUT"
 
 
 def check_graphs(manifest: Manifest) -> None:
-    """Refuse graphs that are for CPUs, which no GPU is needed to know.
+    """Refuse graphs that are for CPUs; needs no GPU.
 
     Args:
         manifest: of the artifact.
 
     Raises:
-        UsageError: if they are.
+        UsageError: if a graph is in uint8.
     """
     if "uint8" in manifest.precisions:
         raise UsageError(
@@ -33,7 +39,7 @@ def check_graphs(manifest: Manifest) -> None:
 
 
 def check_hardware(manifest: Manifest, gpu: Gpu, hardware_compatibility: HardwareCompatibility) -> None:
-    """Refuse what cannot be built here, or not for the GPUs that are asked for.
+    """Refuse fp8 graphs that this GPU, or a requested one, cannot run.
 
     Args:
         manifest: of the artifact.
@@ -41,13 +47,13 @@ def check_hardware(manifest: Manifest, gpu: Gpu, hardware_compatibility: Hardwar
         hardware_compatibility: which other GPUs the engines are to run on.
 
     Raises:
-        SetupError: if the GPU has no 8-bit floats and the graphs do.
-        UsageError: if the engines are to run on GPUs that have none.
+        SetupError: if the GPU has no 8-bit floats and a graph needs them.
+        UsageError: if the engines shall also run on GPUs without 8-bit floats.
     """
     files = [segment.file for segment in manifest.segments if segment.precision == "fp8"]
     if not files:
         return
-    if parts(gpu.compute_capability) < parts(_FP8):
+    if major_minor(gpu.compute_capability) < major_minor(_FP8):
         raise SetupError(
             f"'{files[0]}' is in fp8, and {gpu.name} has compute capability {gpu.compute_capability}.",
             allowed=f"GPUs of compute capability {_FP8} or later (Ada, Hopper, Blackwell)",
@@ -55,8 +61,73 @@ def check_hardware(manifest: Manifest, gpu: Gpu, hardware_compatibility: Hardwar
         )
     if hardware_compatibility == "ampere_plus":
         raise UsageError(
-            f"'{files[0]}' is in fp8, and engines for every GPU from compute capability 8.0 are asked for.",
+            f"'{files[0]}' is in fp8, and engines for every GPU from compute capability 8.0 were requested.",
             allowed=f"engines for GPUs from {_FP8} on, which have 8-bit floats: without --hardware-compatible, or with "
             "same_compute_capability",
             next_step=f"leave it out, or {_OTHER}",
         )
+
+
+def least_bytes(manifest: Manifest, profiles: Sequence[BatchProfile]) -> int:
+    """A lower bound of the memory of all engines of an artifact at the largest batch.
+
+    It counts the weights (each graph's file, whose precision is the plan's) and the inputs and outputs of the segments.
+    It cannot count the tensors inside a segment, the workspace of layers, and CUDA itself.
+
+    Args:
+        manifest: of the artifact.
+        profiles: to be built.
+    """
+    largest = max(profile.max for profile in profiles)
+    tensors = {manifest.input.name: manifest.input} | {
+        tensor.name: tensor for segment in manifest.segments for tensor in segment.outputs
+    }
+    weights = sum(segment.bytes for segment in manifest.segments)
+    return weights + sum(_bytes(tensor, largest) for tensor in tensors.values())
+
+
+def check_memory(manifest: Manifest, profiles: Sequence[BatchProfile], *, free: int, gpu: str) -> None:
+    """Refuse profiles that need more memory than the GPU has free.
+
+    Args:
+        manifest: of the artifact.
+        profiles: to be built.
+        free: free bytes of the GPU's memory.
+        gpu: its name, for the message.
+
+    Raises:
+        SetupError: if the lower bound is larger than ``free``.
+    """
+    needed = least_bytes(manifest, profiles)
+    if needed <= free:
+        return
+    largest = max(profile.max for profile in profiles)
+    weights = sum(segment.bytes for segment in manifest.segments)
+    fits = max(0, (free - weights) * largest // (needed - weights))
+    raise SetupError(
+        f"Engines for batches up to {largest} need at least {needed / 2**20:.0f} MiB on {gpu}, where "
+        f"{free / 2**20:.0f} MiB are free.",
+        allowed=f"batches up to {fits} or fewer: more is needed inside layers" if fits else "smaller graphs",
+        next_step="choose a smaller --batch, or end what else uses the GPU (nvidia-smi shows it)",
+    )
+
+
+def tensor_shape(tensor: Tensor, batch: int) -> tuple[int, ...]:
+    """A tensor's shape at a batch size.
+
+    Raises:
+        UsageError: if it varies in another axis than the batch.
+    """
+    if any(isinstance(size, str) for size in tensor.shape[1:]):
+        raise UsageError(
+            f"The tensor '{tensor.name}' has the shape {list(tensor.shape)}: more than its batch varies.",
+            allowed="graphs in which only the first axis varies",
+            next_step="export the artifact again with a fixed image size",
+        )
+    first = tensor.shape[:1]
+    fixed = [size for size in tensor.shape[1:] if isinstance(size, int)]
+    return (*(batch if isinstance(size, str) else size for size in first), *fixed)
+
+
+def _bytes(tensor: Tensor, batch: int) -> int:
+    return math.prod(tensor_shape(tensor, batch)) * np.dtype(tensor.dtype).itemsize

@@ -1,4 +1,4 @@
-"""Ctrl-C during a build: noted, and told to the builder between its steps."""
+"""Defer Ctrl-C during a build, and stop the builder between its steps."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from types import FrameType
 
 from sdcompress.errors import SetupError
 
-__all__ = ["noted"]
+__all__ = ["deferred_interrupt"]
 
 
 @contextmanager
-def noted() -> Iterator[Callable[[], bool]]:
-    """Within the block Ctrl-C raises nothing; at its end, if there was one, KeyboardInterrupt.
+def deferred_interrupt() -> Iterator[Callable[[], bool]]:
+    """Raise the KeyboardInterrupt of a Ctrl-C at the end of the block, not within it.
 
     A build calls back into Python from C++, where an exception would end the process. TensorRT 8 does not call back:
-    there it is heard when the plan is done.
+    there the interrupt waits until the plan is done.
 
     Yields:
-        Whether there was one.
+        A function that tells whether Ctrl-C was pressed.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: False  # only the main thread hears of it
+        yield lambda: False  # only the main thread receives signals
         return
-    heard = threading.Event()
+    interrupted = threading.Event()
 
-    def note(_number: int, _frame: FrameType | None) -> None:
-        heard.set()
+    def handler(_number: int, _frame: FrameType | None) -> None:
+        interrupted.set()
 
-    before = signal.signal(signal.SIGINT, note)
+    previous = signal.signal(signal.SIGINT, handler)
     try:
-        yield heard.is_set
+        yield interrupted.is_set
     except SetupError:
-        if heard.is_set():  # what was given up looks like a build that failed
+        if interrupted.is_set():  # a stopped build looks like one that failed
             raise KeyboardInterrupt from None
         raise
     finally:
-        signal.signal(signal.SIGINT, before)
-    if heard.is_set():
+        signal.signal(signal.SIGINT, previous)
+    if interrupted.is_set():
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""Is this precision faster here? Engines in turns with those of the same network in other precisions."""
+"""Compare the speed of engines with those of the same network in other precisions, in turns."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from sdcompress.benchmarking.stats import ratio_of_means, verdict
 from sdcompress.benchmarking.turns import take_turns
 from sdcompress.calibration.reference_model import comparable
 from sdcompress.errors import UsageError
-from sdcompress.policies._base import Float
+from sdcompress.modalities import Inputs
 from sdcompress.runtime.engine import Engine
 from sdcompress.runtime.resident.buckets import buckets
 from sdcompress.schema.engines import Engines, SiblingTime
 from sdcompress.schema.manifest import Manifest
 from sdcompress.tensorrt.building.settings import BuildSettings
-from sdcompress.tensorrt.nvidia.compatible import choose
+from sdcompress.tensorrt.nvidia.compatible import choose_engines
 from sdcompress.tensorrt.nvidia.probe import Gpu
 
-__all__ = ["Sibling", "find_siblings", "race", "tuned_batches"]
+__all__ = ["Sibling", "compare_speed", "find_siblings", "tuned_batches"]
 
 _ROUNDS, _SECONDS, _WARM_UP_MS = 10, 0.2, 200.0
 
 
 @dataclass(frozen=True)
 class Sibling:
-    """Another artifact that answers the same question.
+    """An artifact of the same network in another precision.
 
     Attributes:
         path: its folder.
@@ -43,7 +43,7 @@ class Sibling:
 
 
 def find_siblings(manifest: Manifest, settings: BuildSettings, *, tensorrt: str, gpu: Gpu) -> tuple[Sibling, ...]:
-    """Look at the artifacts to race against, before a build takes its minutes.
+    """Check the artifacts to compare the speed with, before the minutes of a build.
 
     Args:
         manifest: of the artifact whose engines are to be built.
@@ -56,18 +56,18 @@ def find_siblings(manifest: Manifest, settings: BuildSettings, *, tensorrt: str,
         ArtifactError: if one is not intact.
         SetupError: if one has no engines that this machine can load.
     """
-    found = []
+    siblings = []
     for path in settings.against:
         other = comparable(path, manifest)
-        built = choose(other.engines, tensorrt=tensorrt, gpu=gpu, artifact=str(path))
-        if problem := _otherwise(other, built, manifest, settings):
+        built = choose_engines(other.engines, tensorrt=tensorrt, gpu=gpu, artifact=str(path))
+        if problem := _difference(other, built, manifest, settings):
             raise UsageError(
-                f"'{path}' {problem}: a race would not be between precisions.",
+                f"'{path}' {problem}: the comparison would not be between precisions.",
                 allowed="an artifact of the same layout and exits, whose engines were built with the same options",
                 next_step="build its engines with the options of this build, or leave it out",
             )
-        found.append(Sibling(path, other.digest, " and ".join(other.precisions)))
-    return tuple(found)
+        siblings.append(Sibling(path, other.digest, " and ".join(other.precisions)))
+    return tuple(siblings)
 
 
 def tuned_batches(settings: BuildSettings) -> list[int]:
@@ -75,56 +75,56 @@ def tuned_batches(settings: BuildSettings) -> list[int]:
     return sorted({profile.opt for profile in settings.profiles})
 
 
-def _otherwise(other: Manifest, built: Engines, manifest: Manifest, settings: BuildSettings) -> str:
-    """In what else than its precision a sibling differs; empty: in nothing that is known before a build."""
-    names = [tuple(exit_.name for exit_ in each.exits) for each in (other, manifest)]
+def _difference(other: Manifest, built: Engines, manifest: Manifest, settings: BuildSettings) -> str:
+    """How a sibling differs in more than its precision, as text; empty if nothing is known before a build."""
+    names = [tuple(exit_.name for exit_ in artifact.exits) for artifact in (other, manifest)]
     if other.layout != manifest.layout or names[0] != names[1]:
         return f"is a {other.layout} with the exits {', '.join(names[0])}, this a {manifest.layout} with " + ", ".join(
             names[1]
         )
-    for what in ("tf32", "version_compatible", "hardware_compatibility"):
-        if getattr(built, what) != getattr(settings, what):
-            return f"was built with {what} {getattr(built, what)}, these with {getattr(settings, what)}"
+    for option in ("tf32", "version_compatible", "hardware_compatibility"):
+        if getattr(built, option) != getattr(settings, option):
+            return f"was built with {option} {getattr(built, option)}, these with {getattr(settings, option)}"
     missing = [batch for batch in tuned_batches(settings) if batch not in buckets(built.profiles).rows]
     return f"has no engines for a batch of exactly {missing[0]}" if missing else ""
 
 
-def race(
+def compare_speed(
     engine: Engine,
     siblings: Sequence[tuple[Sibling, Engine]],
-    inputs: Float,
+    inputs: Inputs,
     batches: Sequence[int],
     *,
     rounds: int = _ROUNDS,
     seconds: float = _SECONDS,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[SiblingTime, ...]:
-    """Time all to the last exit, host to host, in rounds that go back and forth.
+    """Time all engines to the last exit, host to host, in interleaved rounds.
 
     Args:
         engine: the new engines.
         siblings: the others, opened.
-        inputs: float32 [N, C, H, W], repeated as often as is needed.
+        inputs: N of them, repeated to fill a batch.
         batches: images a call, each size by itself.
         rounds: in which each takes its turn; 2 at least.
         seconds: of one turn.
         progress: called with (rounds done, all rounds).
     """
     times: list[SiblingTime] = []
-    for done, batch in enumerate(batches):
+    for batches_done, batch in enumerate(batches):
 
-        def tick(turns: int, done: int = done) -> None:
+        def report(turns: int, batches_done: int = batches_done) -> None:
             if progress:
-                progress(done * rounds + turns, len(batches) * rounds)
+                progress(batches_done * rounds + turns, len(batches) * rounds)
 
         timed_calls = take_turns(
-            [engine, *(one for _, one in siblings)],
+            [engine, *(sibling_engine for _, sibling_engine in siblings)],
             inputs,
             batch,
             rounds=rounds,
             seconds=seconds,
             warm_up_ms=_WARM_UP_MS,
-            progress=tick,
+            progress=report,
         )
         times += [
             _time(sibling, timed_calls[0], timed_call, batch)

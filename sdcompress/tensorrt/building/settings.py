@@ -1,4 +1,4 @@
-"""What a build is asked for."""
+"""The settings of an engine build."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ class BuildSettings:
 
     Attributes:
         profiles: optimisation profiles, rising; each plan has all of them.
-        workspace_bytes: memory that a layer's kernel may use for itself, at most.
+        workspace_bytes: most scratch memory of a layer's kernel.
         level: of the optimiser, 0 (builds fast) to 5; None for the version's default. From TensorRT 8.6.
         tf32: let FP32 layers use TF32 tensor cores, as TensorRT does by default: 10 bits of mantissa instead of 23.
         version_compatible: plans that later versions of TensorRT load too; may be slower. From 8.6.
         hardware_compatibility: plans that other GPUs run too; may be slower. From 8.6, the same compute capability
             from 10.9.
-        timing_cache: a file of its own for the builder's measurements, which is written again after each plan; its
-            name ends in .timing or .cache, so that no mistyped name costs another file. None for one in the user's
-            cache folder, named after TensorRT, GPU and driver.
-        validation_images: that the engines are held against their graphs on, at most; 0 for none.
-        max_drop: accuracy that every exit, and the policy, may lose on them against the graphs, 0.01 = one point.
-        against: artifacts of other precisions with engines for this machine, to be timed beside these.
+        timing_cache: file of the builder's measurements, written after each plan. Its name ends in .timing or .cache,
+            so that a mistyped name cannot overwrite another file. None: a file in the user's cache folder, named after
+            TensorRT, GPU and driver.
+        validation_images: most images to compare the engines with their graphs on; 0 for none.
+        max_drop: accuracy that every exit and the policy may lose on them, 0.01 = one point.
+        against: artifacts of other precisions with engines for this machine, to compare the speed with.
     """
 
     profiles: tuple[BatchProfile, ...] = DEFAULT

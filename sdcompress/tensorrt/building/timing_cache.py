@@ -1,4 +1,4 @@
-"""The builder's measurements, kept between builds: one file for each TensorRT, GPU and driver."""
+"""The timing cache: the builder's measurements, saved between builds in one file for each TensorRT, GPU and driver."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from sdcompress.storage import storage_errors
 from sdcompress.tensorrt.nvidia.log import Log
 from sdcompress.tensorrt.nvidia.probe import Gpu
 
-__all__ = ["Timings", "cache_file", "engines_folder", "log_kept", "open_timings", "read_cache", "write_cache"]
+__all__ = ["Timings", "cache_file", "engines_folder", "open_timings", "read_cache", "saved_log", "write_cache"]
 
 
 @dataclass
 class Timings:
-    """The builder's measurements and the file that they are kept in.
+    """The builder's measurements and their file.
 
     Attributes:
-        file: None: nowhere.
+        file: where they are saved; None: not saved.
         data: of earlier builds; empty if there were none.
-        log: told where they cannot be kept: they only save time, so no finished plan is lost for them.
+        log: gets a note if they cannot be saved. That is no error: they only save time.
     """
 
     file: Path | None
@@ -35,24 +35,24 @@ class Timings:
     log: Log
 
     def keep(self, data: bytes) -> None:
-        """Keep what a build has measured."""
+        """Save the measurements of a build."""
         if self.file is None:
             return
         try:
             write_cache(self.file, data)
         except (StorageError, OSError) as error:
-            self.log.note(f"the timings are not kept: {error}")
+            self.log.note(f"the timings are not saved: {error}")
             self.file = None
 
 
 def open_timings(named: Path | None, *, tensorrt: str, gpu: Gpu, log: Log) -> Timings:
-    """Read what earlier builds have measured, and try to write, which tells now what minutes of building would end in.
+    """Read the measurements of earlier builds, and check that the file can be written, before the build starts.
 
     Args:
-        named: the file that the user wants; None for the usual one, without which a build goes on.
+        named: the user's file; None for the default one, without which a build goes on.
         tensorrt: version.
         gpu: that is built on.
-        log: told where the usual one cannot be used.
+        log: gets a note if the default file cannot be used.
 
     Raises:
         StorageError: if the named file cannot be written.
@@ -79,36 +79,36 @@ def open_timings(named: Path | None, *, tensorrt: str, gpu: Gpu, log: Log) -> Ti
 
 
 @contextmanager
-def log_kept(timings: Timings) -> Iterator[None]:
-    """Where a build fails, its log is kept beside the timings and the error says where: the artifact is not written."""
+def saved_log(timings: Timings) -> Iterator[None]:
+    """Save the log of a failed build beside the timings, and name it in the error."""
     try:
         yield
     except SdcompressError as error:
-        with suppress(OSError):  # what failed before must not be hidden
-            place = _written("\n".join(timings.log.everything) + "\n", timings.file)
+        with suppress(OSError):  # must not hide the build's error
+            path = _write_log("\n".join(timings.log.all_lines) + "\n", timings.file)
             step = f"{error.next_step}; " if error.next_step else ""
-            # the same error, said anew
+            # the same error with a longer next step
             SdcompressError.__init__(
-                error, error.found, allowed=error.allowed, next_step=f"{step}the build log is '{place}'"
+                error, error.found, allowed=error.allowed, next_step=f"{step}the build log is '{path}'"
             )
         raise
 
 
-def _written(text: str, beside: Path | None) -> Path:
-    if beside is None:
+def _write_log(text: str, cache: Path | None) -> Path:
+    if cache is None:
         number, name = tempfile.mkstemp(prefix="sdcompress-", suffix=".log")
         os.close(number)
-        place = Path(name)
+        path = Path(name)
     else:
-        place = beside.with_name(f"{beside.name}.log")
-    place.write_text(text, encoding="utf-8", newline="\n")
-    return place
+        path = cache.with_name(f"{cache.name}.log")
+    path.write_text(text, encoding="utf-8", newline="\n")
+    return path
 
 
 def cache_file(tensorrt: str, gpu: Gpu) -> Path:
-    """Where measurements are kept if no file is named: ``$XDG_CACHE_HOME`` or ``~/.cache``, below sdcompress.
+    """The default file: ``sdcompress/tensorrt/...`` in ``$XDG_CACHE_HOME`` or ``~/.cache``.
 
-    A timing depends on the builder, the GPU and the driver; TensorRT checks the first two itself.
+    A timing depends on the builder, the GPU and the driver; TensorRT itself checks the first two.
     """
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return root / "sdcompress" / "tensorrt" / f"{_slug(gpu.name)}-trt{tensorrt}-{_slug(gpu.driver or gpu.cuda)}.timing"
@@ -120,7 +120,7 @@ def engines_folder(tensorrt: str, gpu: Gpu) -> str:
 
 
 def read_cache(file: Path) -> bytes:
-    """What an earlier build has measured; empty where there is none."""
+    """The measurements of an earlier build; empty if there is none."""
     try:
         return file.read_bytes()
     except FileNotFoundError:
@@ -128,7 +128,7 @@ def read_cache(file: Path) -> bytes:
 
 
 def write_cache(file: Path, data: bytes) -> None:
-    """Keep measurements, whole or not at all; of two builds at once the later one stays.
+    """Save measurements atomically; of two builds at once the later one stays.
 
     Raises:
         StorageError: if the file cannot be written.

@@ -1,4 +1,4 @@
-"""Hold engines against the graphs they were built from, on validation images: every exit's answers, every decision."""
+"""Compare engines with the graphs they were built from, on validation images: every exit and the exit policy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sdcompress.runtime.open import open_engine
 from sdcompress.schema.change import PolicyChange
 from sdcompress.schema.engines import Validation
 from sdcompress.schema.manifest import Manifest
-from sdcompress.tensorrt.building.parity import other_build
+from sdcompress.tensorrt.building.parity import alternative_build
 
 __all__ = ["Reference", "find_reference", "validate"]
 
@@ -26,7 +26,7 @@ _BATCH = 256
 
 
 class Reference(NamedTuple):
-    """What engines are held against.
+    """What engines are compared with.
 
     Attributes:
         graphs: runs the artifact's graphs, by onnxruntime on the CPU.
@@ -38,32 +38,32 @@ class Reference(NamedTuple):
 
 
 def find_reference(source: Path | str, data_dir: Path | str | None, *, count: int) -> Reference | None:
-    """The graphs of an artifact, opened, and validation images; None where one cannot be had, with a warning.
+    """The opened graphs of an artifact and validation images; None with a warning where one is not available.
 
     Args:
         source: the artifact.
-        data_dir: where the data lies; what is named must be there. None: where the recipe says, if it is there.
+        data_dir: folder of the data, which must hold it. None: the recipe's folder, if it exists.
         count: of images, at most, in the proportions of the classes; 0: none, without a warning.
 
     Raises:
-        DataError, MissingExtraError: if ``data_dir`` was named, and does not hold the data or cannot be read.
-        ArtifactError: if it was, and the recipe is of another version, or onnxruntime cannot run the graphs here.
+        DataError, MissingExtraError: if ``data_dir`` is given, and does not hold the data or cannot be read.
+        ArtifactError: if it is given, and the recipe is of another version, or onnxruntime cannot run the graphs.
     """
     if count == 0:
         return None
     try:
         samples = open_trained_model(source).dataset(data_dir).split("validation")
-        graphs = open_engine(source, allow_uncertified=True)  # a certificate is not asked for a comparison
+        graphs = open_engine(source, allow_uncertified=True)  # a comparison needs no certificate
     except (ArtifactError, UsageError, SetupError) as error:
         if data_dir is not None:
-            raise  # it was said to be there
+            raise
         warnings.warn(
-            f"The engines are not held against validation images: {error.found} To have it done: {error.next_step}, or "
-            "name the folder of the data with --data-dir.",
+            f"The engines are not compared with their graphs on validation images: {error.found} To compare them: "
+            f"{error.next_step}, or name the folder of the data with --data-dir.",
             stacklevel=3,
         )
         return None
-    return Reference(graphs, Subset(samples, stratified_order(samples.labels, seed=(0,))[:count]))
+    return Reference(graphs, Subset(samples, stratified_order(samples.targets, seed=(0,))[:count]))
 
 
 def validate(
@@ -96,17 +96,17 @@ def validate(
         exits.add(before.exits(inputs), after.exits(inputs), labels)
         if leaving:
             leaving.add(before(inputs), after(inputs), labels)
-    found, policy = exits.found(), leaving.found() if leaving else None
-    problems = [_problem(quality, max_drop) for quality in found] + [_lost(policy, max_drop)]
+    qualities, policy = exits.found(), leaving.found() if leaving else None
+    problems = [_problem(quality, max_drop) for quality in qualities] + [_lost(policy, max_drop)]
     if any(problems):
         raise VerificationError(
-            f"On {len(samples)} validation images the engines answer worse than the graphs they were built from: "
+            f"On {len(samples)} validation images the engines are worse than the graphs they were built from: "
             f"{'; '.join(filter(None, problems))}.",
             allowed=f"finite logits, and at most {max_drop:.2%} of accuracy lost at every exit and by the policy",
-            next_step=f"{other_build(manifest, tf32=tf32)}; or allow it with --max-drop",
+            next_step=f"{alternative_build(manifest, tf32=tf32)}; or allow it with --max-drop",
         )
     return Validation(
-        images=len(samples), max_drop=max_drop, exits=tuple(quality.change for quality in found), policy=policy
+        images=len(samples), max_drop=max_drop, exits=tuple(quality.change for quality in qualities), policy=policy
     )
 
 
@@ -124,5 +124,5 @@ def _lost(policy: PolicyChange | None, max_drop: float) -> str:
         return ""
     return (
         f"by the policy: {policy.accuracy_before:.2%} before, {policy.accuracy_after:.2%} after ({policy.moved} images "
-        "leave at another exit)"
+        "take another exit)"
     )

@@ -1,1 +1,1 @@
-"""What NVIDIA's driver and TensorRT are like on this machine, asked without loading either at import. No torch."""
+"""Bindings of NVIDIA's driver, CUDA and TensorRT, none of which is loaded at import. No torch."""

@@ -1,4 +1,4 @@
-"""The module ``tensorrt`` as a type: what of it is used, which a type checker holds against the real bindings."""
+"""The module ``tensorrt`` as a protocol of the members in use, which mypy compares with the real bindings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which of an artifact's engines this machine can load: decided from the manifest, before TensorRT sees a byte."""
+"""Choose which of an artifact's engines this machine can load, from the manifest alone."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from sdcompress.errors import SetupError
 from sdcompress.schema.engines import Engines
 from sdcompress.tensorrt.nvidia.probe import Gpu
 
-__all__ = ["choose", "same_machine", "why_not"]
+__all__ = ["choose_engines", "incompatibility", "same_machine"]
 
 # majors whose version-compatible plans a major loads; 8.6 is the first that makes them
 _LOADS = {8: (8,), 10: (8, 10), 11: (10, 11)}
 _AMPERE = (8, 0)
 
 
-def choose(engines: Sequence[Engines], *, tensorrt: str, gpu: Gpu, artifact: str, lean: bool = False) -> Engines:
-    """The engines to load here: those built for exactly this machine, else the last that it can load.
+def choose_engines(
+    engines: Sequence[Engines], *, tensorrt: str, gpu: Gpu, artifact: str, lean: bool = False
+) -> Engines:
+    """The engines to load: those built for exactly this machine, else the last that it can load.
 
     Args:
         engines: of the artifact's manifest.
@@ -28,15 +30,15 @@ def choose(engines: Sequence[Engines], *, tensorrt: str, gpu: Gpu, artifact: str
     Raises:
         SetupError: if there are none for this machine; it names the command that builds them.
     """
-    why = [why_not(built, tensorrt=tensorrt, gpu=gpu, lean=lean) for built in engines]
-    usable = [built for built, reason in zip(engines, why, strict=True) if reason is None]
+    incompatibilities = [incompatibility(built, tensorrt=tensorrt, gpu=gpu, lean=lean) for built in engines]
+    usable = [built for built, reason in zip(engines, incompatibilities, strict=True) if reason is None]
     exact = [built for built in usable if same_machine(built, tensorrt=tensorrt, gpu=gpu)]
     if usable:
         return (exact or usable)[-1]
-    reasons = [str(reason) for reason in why]
-    found = "; ".join(reasons) if reasons else f"'{artifact}' has no TensorRT engines"
+    reasons = [str(reason) for reason in incompatibilities]
+    problem = "; ".join(reasons) if reasons else f"'{artifact}' has no TensorRT engines"
     raise SetupError(
-        f"{found[0].upper()}{found[1:]}.",
+        f"{problem[0].upper()}{problem[1:]}.",
         allowed=f"engines that TensorRT {tensorrt} can load on {gpu.name} ({gpu.compute_capability})",
         next_step=f"sdcompress export {artifact} --format trt --out {artifact} --overwrite",
     )
@@ -48,20 +50,19 @@ def same_machine(engines: Engines, *, tensorrt: str, gpu: Gpu) -> bool:
     return built == (tensorrt, gpu.name, gpu.compute_capability)
 
 
-def why_not(engines: Engines, *, tensorrt: str, gpu: Gpu, lean: bool = False) -> str | None:
+def incompatibility(engines: Engines, *, tensorrt: str, gpu: Gpu, lean: bool = False) -> str | None:
     """Why engines cannot be loaded here, as the beginning of a sentence; None if they can.
 
-    A plan runs with the TensorRT version that built it, all four numbers, and on the same GPU. Built as
-    version-compatible (from 8.6) it also runs with later ones, up to the next major version; built as
-    hardware-compatible also on other GPUs: every one from Ampere (compute capability 8.0), or every one of its own
-    compute capability. Source: TensorRT's documentation, "Engine compatibility" of 11.1 and "Version compatibility" of
-    10.16.
+    A plan runs with the TensorRT version that built it, all four numbers, and on the same GPU. A version-compatible
+    plan (from 8.6) also runs with later versions, up to the next major one. A hardware-compatible plan also runs on
+    other GPUs: on all from Ampere (compute capability 8.0), or on all of its compute capability. Source: TensorRT's
+    documentation, "Engine compatibility" of 11.1 and "Version compatibility" of 10.16.
 
     Args:
         engines: of the artifact's manifest.
         tensorrt: version that is installed here.
         gpu: that is here.
-        lean: see ``choose``.
+        lean: see ``choose_engines``.
     """
     if _loads(engines, tensorrt) and _runs_on(engines, gpu):
         if lean and not engines.version_compatible:
@@ -76,17 +77,17 @@ def why_not(engines: Engines, *, tensorrt: str, gpu: Gpu, lean: bool = False) ->
 def _loads(engines: Engines, tensorrt: str) -> bool:
     if engines.tensorrt == tensorrt:
         return True
-    built, here = _numbers(engines.tensorrt), _numbers(tensorrt)
-    return engines.version_compatible and (8, 6) <= built <= here and built[0] in _LOADS.get(here[0], ())
+    built, installed = _numbers(engines.tensorrt), _numbers(tensorrt)
+    return engines.version_compatible and (8, 6) <= built <= installed and built[0] in _LOADS.get(installed[0], ())
 
 
 def _runs_on(engines: Engines, gpu: Gpu) -> bool:
-    built, here = _numbers(engines.compute_capability), _numbers(gpu.compute_capability)
+    built, present = _numbers(engines.compute_capability), _numbers(gpu.compute_capability)
     if engines.hardware_compatibility == "ampere_plus":
-        return here >= _AMPERE
+        return present >= _AMPERE
     if engines.hardware_compatibility == "same_compute_capability":
-        return built == here
-    return built == here and engines.gpu == gpu.name
+        return built == present
+    return built == present and engines.gpu == gpu.name
 
 
 def _widened(engines: Engines) -> str:

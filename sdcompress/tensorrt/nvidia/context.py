@@ -1,6 +1,6 @@
-"""Execution contexts that share one scratch memory: where TensorRT 8, 10 and 11 differ in making them.
+"""Create execution contexts that share one scratch memory, with TensorRT 8, 10 and 11.
 
-Segments and buckets run one after the other on one stream, so that the largest scratch serves all of them. Source: the
+Segments and buckets run one after the other on one stream, so the largest scratch serves all of them. Source: the
 members of the bindings 8.5.3, 10.9, 10.16.1 and 11.4, and the developer guide's "Share Memory Across Contexts".
 """
 
@@ -10,8 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sdcompress.tensorrt.nvidia._api import TensorRT
-from sdcompress.tensorrt.nvidia.install import parts
-from sdcompress.tensorrt.nvidia.log import Log, created
+from sdcompress.tensorrt.nvidia.install import major_minor
+from sdcompress.tensorrt.nvidia.log import Log, create
 from sdcompress.tensorrt.nvidia.trt import version_of
 
 if TYPE_CHECKING:
@@ -28,13 +28,13 @@ def scratch_bytes(engine: tensorrt.ICudaEngine) -> int:
 
 def profiles_shared(trt: TensorRT) -> bool:
     """Whether several contexts of an engine may use the same optimisation profile: from 10; in 8 each needs its own."""
-    return parts(version_of(trt))[0] >= 10
+    return major_minor(version_of(trt))[0] >= 10
 
 
 def make_context(
     trt: TensorRT, engine: tensorrt.ICudaEngine, log: Log, memory: int, size: int
 ) -> tensorrt.IExecutionContext:
-    """A context that computes in memory of ours.
+    """A context that computes in memory of the caller.
 
     Args:
         trt: from ``load``.
@@ -44,18 +44,18 @@ def make_context(
         size: of that memory, in bytes.
 
     Raises:
-        SetupError: if TensorRT cannot make one.
+        SetupError: if TensorRT cannot create one.
     """
     strategy: Any = getattr(trt, "ExecutionContextAllocationStrategy", None)
     if strategy is None:
         make: Any = getattr(engine, "create_execution_context_without_device_memory", None)
     else:
         make = partial(engine.create_execution_context, strategy.USER_MANAGED)
-    context: Any = created(make, log, "an execution context")
-    give = getattr(context, "set_device_memory", None)
-    if give is None:  # 8.5 to 10.0
+    context: Any = create(make, log, "an execution context")
+    set_memory = getattr(context, "set_device_memory", None)
+    if set_memory is None:  # 8.5 to 10.0
         context.device_memory = memory
     else:
-        give(memory, size)
-    made: tensorrt.IExecutionContext = context
-    return made
+        set_memory(memory, size)
+    result: tensorrt.IExecutionContext = context
+    return result

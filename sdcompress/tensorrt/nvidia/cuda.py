@@ -1,7 +1,7 @@
-"""CUDA as far as a chain needs it: one stream, memory, copies, events and graphs, by NVIDIA's cuda-bindings.
+"""One CUDA stream with memory, copies, events and graphs, by NVIDIA's cuda-bindings.
 
-Thin: every call is checked, and an error says what was being done. Source of every call: CUDA Runtime API, 12 and 13.
-It has never run on a GPU: docs/tensorrt.md says what has.
+Every call is checked, and an error names the failed action. Source of every call: CUDA Runtime API, 12 and 13. It has
+never run on a GPU; docs/tensorrt.md lists what has.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from sdcompress.errors import SetupError
 from sdcompress.tensorrt.nvidia.probe import probe_cuda
 
-__all__ = ["Cuda", "checked", "load_runtime"]
+__all__ = ["Cuda", "check_result", "load_runtime"]
 
 _PORTABLE = 1  # cudaHostAllocPortable: pinned for all contexts
 _NON_BLOCKING = 1  # cudaStreamNonBlocking: does not wait for the legacy default stream
@@ -31,7 +31,7 @@ _STEPS = {
 
 
 def load_runtime() -> Any:
-    """The module ``cuda.bindings.runtime``, after the driver has been asked for a GPU.
+    """The module ``cuda.bindings.runtime``, after a check that there is a GPU.
 
     Raises:
         SetupError: if there is no driver, no GPU, or no cuda-bindings.
@@ -48,13 +48,13 @@ def load_runtime() -> Any:
     return runtime
 
 
-def checked(runtime: Any, result: tuple[Any, ...], doing: str) -> Any:
-    """What a call gives behind its error code: nothing, one thing, or a tuple.
+def check_result(runtime: Any, result: tuple[Any, ...], doing: str) -> Any:
+    """The values of a call behind its error code: an empty tuple, one value, or a tuple.
 
     Args:
         runtime: from ``load_runtime``.
         result: of one of its functions.
-        doing: what it was for, for the message: "copying to the GPU".
+        doing: the action, for the message: "copying to the GPU".
 
     Raises:
         SetupError: if the code is not success.
@@ -62,11 +62,11 @@ def checked(runtime: Any, result: tuple[Any, ...], doing: str) -> Any:
     code, *rest = result
     if int(code) != 0:
         _, name = runtime.cudaGetErrorName(code)
-        said = name.decode() if isinstance(name, bytes) else str(code)
+        error = name.decode() if isinstance(name, bytes) else str(code)
         raise SetupError(
-            f"CUDA failed while {doing}: {said} ({int(code)}).",
+            f"CUDA failed while {doing}: {error} ({int(code)}).",
             next_step=_STEPS.get(
-                said,
+                error,
                 "check 'nvidia-smi', and run it again in a new process: a context in which a "
                 "kernel failed cannot be used any more",
             ),
@@ -75,7 +75,7 @@ def checked(runtime: Any, result: tuple[Any, ...], doing: str) -> Any:
 
 
 @contextlib.contextmanager
-def _no_collection() -> Iterator[None]:
+def _gc_disabled() -> Iterator[None]:
     collects = gc.isenabled()
     gc.disable()
     try:
@@ -109,10 +109,8 @@ class Cuda:
         self.stream = int(self._stream)
         self._event = self.event()
 
-    # ---- memory
-
     def alloc(self, size: int) -> int:
-        """The address of so many zero bytes; kept until ``close``."""
+        """The address of ``size`` zero bytes; valid until ``close``."""
         size = max(size, 1)
         address = int(self._check(self._rt.cudaMalloc(size), f"allocating {size:,} bytes on the GPU"))
         self._blocks.append(address)
@@ -120,7 +118,7 @@ class Cuda:
         return address
 
     def pinned(self, size: int) -> npt.NDArray[np.uint8]:
-        """Page-locked memory of the host, zero; kept until ``close``, after which the array must not be used."""
+        """Zeroed page-locked memory of the host; valid until ``close``, after which the array must not be used."""
         size = max(size, 1)
         address = int(self._check(self._rt.cudaHostAlloc(size, _PORTABLE), f"pinning {size:,} bytes of the host"))
         self._host.append(address)
@@ -129,11 +127,11 @@ class Cuda:
         return array
 
     def close(self) -> None:
-        """Give everything back; safe to call twice."""
+        """Free all memory, graphs and events; may be called twice."""
         if self._closed:
             return
         self._closed = True
-        with contextlib.suppress(SetupError):  # what failed before must not hide why
+        with contextlib.suppress(SetupError):  # must not hide an earlier error
             self.finish()
         for graph in self._graphs:
             self._rt.cudaGraphExecDestroy(graph)
@@ -143,8 +141,6 @@ class Cuda:
             self._rt.cudaFreeHost(address)
         self._rt.cudaEventDestroy(self._event)
         self._rt.cudaStreamDestroy(self._stream)
-
-    # ---- the queue
 
     def upload(self, to: int, array: npt.NDArray[Any]) -> None:
         """Queue a copy from the host to the GPU."""
@@ -159,11 +155,11 @@ class Cuda:
         self._copy(to, start, size, self._within, "copying within the GPU")
 
     def finish(self) -> None:
-        """Wait for the stream; what failed on it is raised here."""
+        """Wait for the stream; raises the errors of queued work."""
         self._check(self._rt.cudaStreamSynchronize(self._stream), "waiting for the GPU")
 
     def wait_for(self, stream: int) -> None:
-        """Let this stream wait for what has been queued on another one.
+        """Let this stream wait for the work that is queued on another one.
 
         Args:
             stream: as CUDA's integer; 1 is the legacy default stream, 2 the default stream of this thread.
@@ -172,37 +168,33 @@ class Cuda:
         self._check(self._rt.cudaStreamWaitEvent(self._stream, self._event, 0), "waiting for the producer's stream")
 
     def wait_for_all(self) -> None:
-        """Wait until the GPU has done everything that anybody of this process has queued."""
+        """Wait until the GPU has done all work that this process has queued."""
         self._check(self._rt.cudaDeviceSynchronize(), "waiting for the whole GPU")
 
-    # ---- events
-
     def event(self) -> Any:
-        """A mark that can be put into the stream, with a time."""
+        """A new event with timing."""
         return self._check(self._rt.cudaEventCreate(), "making an event")
 
     def record(self, event: Any) -> None:
-        """Put a mark into the stream."""
+        """Record an event on the stream."""
         self._check(self._rt.cudaEventRecord(event, self._stream), "recording an event")
 
     def elapsed_ms(self, start: Any, end: Any) -> float:
-        """Milliseconds of the GPU's clock between two marks, once both have been reached."""
+        """Milliseconds of the GPU's clock between two events that have completed."""
         return float(self._check(self._rt.cudaEventElapsedTime(start, end), "reading events"))
 
-    # ---- graphs
+    def capture(self, queue: Callable[[], None]) -> Any | None:
+        """An executable graph of the work that a call queues on the stream; None if it cannot be captured.
 
-    def captured(self, queue: Callable[[], None]) -> Any | None:
-        """A graph of what a call queues on the stream, ready to launch; None where that cannot be captured.
-
-        Nothing is collected meanwhile: what Python frees may free the GPU's memory, which no capture permits.
-        A failed capture is ended and its error cleared, so that plain queueing goes on. What is queued must have run
-        once before: engines set themselves up in their first run, which no capture permits.
+        Garbage collection is off meanwhile: freeing GPU memory is not permitted within a capture. A failed capture is
+        ended and its error cleared, so that plain queueing goes on. The work must have run once before: engines
+        initialise themselves in their first run, which is not permitted within a capture either.
         """
         began = self._rt.cudaStreamBeginCapture(self._stream, self._mode.cudaStreamCaptureModeThreadLocal)
         self._check(began, "beginning a capture")
         failed: Exception | None = None
         try:
-            with _no_collection():
+            with _gc_disabled():
                 queue()
         except SetupError as error:
             failed = error
@@ -227,8 +219,8 @@ class Cuda:
 
     def _copy(self, to: int, start: int, size: int, kind: Any, doing: str) -> None:
         code = self._rt.cudaMemcpyAsync(to, start, size, kind, self._stream)[0]
-        if int(code) != 0:  # the commonest call: the message is made only where it is needed
+        if int(code) != 0:  # the most frequent call: format the message only on failure
             self._check((code,), doing)
 
     def _check(self, result: tuple[Any, ...], doing: str) -> Any:
-        return checked(self._rt, result, doing)
+        return check_result(self._rt, result, doing)

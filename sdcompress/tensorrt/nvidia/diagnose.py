@@ -1,4 +1,4 @@
-"""What is missing for TensorRT on this machine, piece by piece."""
+"""Diagnose which parts of a TensorRT installation are missing on this machine."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from sdcompress.errors import SetupError
 from sdcompress.schema.base import Frozen
 from sdcompress.tensorrt.nvidia.install import install_line, version_problem
 from sdcompress.tensorrt.nvidia.probe import probe_cuda
-from sdcompress.tensorrt.nvidia.trt import imported, version_of
+from sdcompress.tensorrt.nvidia.trt import import_tensorrt, version_of
 
 __all__ = ["TensorRtState", "diagnose_tensorrt"]
 
 
 class TensorRtState(Frozen):
-    """What there is, and what there is not."""
+    """The parts that were found, and messages for those that are missing."""
 
     gpu: str | None
     tensorrt: str | None
@@ -23,19 +23,19 @@ class TensorRtState(Frozen):
 
 
 def diagnose_tensorrt() -> TensorRtState:
-    """Ask the driver, import TensorRT, look for cuda-bindings; each is said, whatever the others are.
+    """Query the driver, import TensorRT and look for cuda-bindings, independently of each other.
 
-    Nothing of TensorRT is called but its version: without a driver more than that may crash.
+    Only TensorRT's version is read: without a driver any other call may crash.
     """
     gpu, cuda, missing = None, "", []
     try:
-        found = probe_cuda()
-        gpu, cuda = f"{found.name} ({found.compute_capability}), driver {found.driver or 'unknown'}", found.cuda
+        device = probe_cuda()
+        gpu, cuda = f"{device.name} ({device.compute_capability}), driver {device.driver or 'unknown'}", device.cuda
     except SetupError as error:
         missing.append(_line("GPU", error))
     tensorrt = None
     try:
-        tensorrt = version_of(imported(cuda, lean=True))
+        tensorrt = version_of(import_tensorrt(cuda, lean=True))
     except SetupError as error:
         missing.append(_line("TensorRT", error))
     if tensorrt is not None and (problem := version_problem(tensorrt)):

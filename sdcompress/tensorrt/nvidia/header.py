@@ -1,9 +1,9 @@
-"""The first bytes of a TensorRT plan, as far as NVIDIA has made them public.
+"""Read the documented part of a TensorRT plan's header.
 
-Source: ``printPlanVersion`` in samples/common/sampleEngines.cpp of github.com/NVIDIA/TensorRT, what ``trtexec
---getPlanVersionOnly`` runs: a tag, the version of the serialization, and for version 0 of it the four numbers of the
-TensorRT version in bytes 24 to 27. Nothing else of a plan is documented, the GPU included, and TensorRT before 8.6 may
-differ; so a version that is not read here is None, and the manifest says what the plan was built with and for.
+Source: ``printPlanVersion`` in samples/common/sampleEngines.cpp of github.com/NVIDIA/TensorRT, which ``trtexec
+--getPlanVersionOnly`` runs. It reads a tag, the version of the serialization, and for version 0 the four numbers of the
+TensorRT version in bytes 24 to 27. Nothing else is documented, and TensorRT before 8.6 may differ. A version that
+cannot be read is None; the manifest has it too.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ _TAG, _SERIALIZATION, _VERSION = b"ftrt", b"\0\0\0\0", slice(24, 28)
 
 
 class PlanHeader(NamedTuple):
-    """What a file says of itself.
+    """The header of a file.
 
     Attributes:
-        tagged: whether it begins as plans do.
-        version: of the TensorRT that wrote it, e.g. "10.9.0.34"; None where that cannot be read.
+        tagged: whether it has the tag of a plan.
+        version: of the TensorRT that wrote it, e.g. "10.9.0.34"; None if it cannot be read.
     """
 
     tagged: bool
@@ -28,7 +28,7 @@ class PlanHeader(NamedTuple):
 
 
 def read_header(plan: bytes) -> PlanHeader:
-    """Read what is public of a plan's beginning.
+    """Read the header of a plan.
 
     Args:
         plan: its bytes.

@@ -1,4 +1,4 @@
-"""What TensorRT's engine inspector says of a plan, in the JSON of 8.5 to 10 and in that of 11. Text in, facts out."""
+"""Parse the JSON report of TensorRT's engine inspector, of 8.5 to 10 and of 11."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["UNKNOWN", "layer_types", "lower_problem", "missing_problem"]
 
 UNKNOWN = "unknown"
 # the words of the inspector's "Format/Datatype" ("Row major linear FP16 format", "Half") and of 11's "DataType"
-_WORDS = (
+_TYPE_NAMES = (
     ("bf16", r"bf16|bfloat16?"),
     ("fp16", r"fp16|half|float16"),
     ("fp8", r"fp8|float8\w*"),
@@ -30,7 +30,7 @@ _WORDS = (
 )
 _KEYS = ("DataType", "Datatype", "Format/DataType", "Format/Datatype")
 _LOWER = ("fp16", "bf16", "int8", "fp8", "fp4", "int4")
-_BESIDE: dict[Precision, tuple[str, ...]] = {  # what a graph of a precision may also hold: heads are kept in fp32
+_ALSO_ALLOWED: dict[Precision, tuple[str, ...]] = {  # what a graph of a precision may also hold: heads are kept in fp32
     "fp32": (),
     "fp16": ("fp16",),
     "bf16": ("bf16",),
@@ -40,15 +40,15 @@ _BESIDE: dict[Precision, tuple[str, ...]] = {  # what a graph of a precision may
 
 
 def layer_types(text: str) -> dict[str, int]:
-    """What layers give -> number of layers; ``UNKNOWN`` where the inspector does not say.
+    """Output type of layers -> number of layers; ``UNKNOWN`` where the report has no type.
 
     Args:
-        text: ``get_engine_information(LayerInformationFormat.JSON)`` of a plan built with the verbosity DETAILED, asked
-            with an execution context whose shapes are set: without one a plan for several batch sizes is reported with
-            "N/A due to dynamic shapes" in the place of types.
+        text: ``get_engine_information(LayerInformationFormat.JSON)`` of a plan built with the verbosity DETAILED, with
+            an execution context whose shapes are set. Without one a plan for several batch sizes is reported with
+            "N/A due to dynamic shapes" instead of types.
 
     Raises:
-        VerificationError: if it is not that.
+        VerificationError: if it is not such a report.
     """
     layers = _fields(text).get("Layers")
     if not isinstance(layers, list) or not all(isinstance(layer, dict) for layer in layers):
@@ -56,31 +56,31 @@ def layer_types(text: str) -> dict[str, int]:
     return dict(sorted(Counter(_kind(layer) for layer in layers).items()))
 
 
-def lower_problem(asked: Precision, layers: Mapping[str, int]) -> str | None:
-    """What layers of a plan give less than was asked for; None if none does.
+def lower_problem(requested: Precision, layers: Mapping[str, int]) -> str | None:
+    """Which layers of a plan have a lower precision than requested, as text; None if there are none.
 
     Args:
-        asked: the precision of the graph; with int8 and fp8 layers may also give fp16 or bf16.
+        requested: the precision of the graph; with int8 and fp8 layers may also be fp16 or bf16.
         layers: from ``layer_types``.
     """
-    lower = [kind for kind in _LOWER if layers.get(kind) and kind not in _BESIDE[asked]]
-    return f"{asked} was asked for, and layers give {' and '.join(lower)} ({_counts(layers)})" if lower else None
+    lower = [kind for kind in _LOWER if layers.get(kind) and kind not in _ALSO_ALLOWED[requested]]
+    return f"{requested} was requested, and layers are {' and '.join(lower)} ({_counts(layers)})" if lower else None
 
 
-def missing_problem(asked: Precision, layers: Mapping[str, int], *, typed: bool) -> str | None:
-    """Whether what was asked for is in none of an artifact's plans; None if it is, or must be believed.
+def missing_problem(requested: Precision, layers: Mapping[str, int], *, typed: bool) -> str | None:
+    """That no layer of an artifact's plans has the requested precision, as text; None if one has or may have it.
 
-    Other layers may stay fp32, as exits' heads do, and a segment may be a head alone: so all plans count together.
+    Layers of heads stay fp32, and a segment may be only a head: so the layers of all plans are counted together.
 
     Args:
-        asked: the precision of the graphs; fp32 is never missing.
+        requested: the precision of the graphs; fp32 is never missing.
         layers: from ``layer_types``, of all plans of such graphs.
-        typed: whether the networks were strongly typed. TensorRT is bound to their types then, and layers that the
-            inspector does not tell the type of may be the ones; if not, it is the only evidence.
+        typed: whether the networks were strongly typed. Then TensorRT must keep their types, and layers of unknown
+            type may have the precision. If not, the report is the only evidence.
     """
-    if asked == "fp32" or layers.get(asked) or (typed and (layers.get(UNKNOWN) or not layers)):
+    if requested == "fp32" or layers.get(requested) or (typed and (layers.get(UNKNOWN) or not layers)):
         return None
-    return f"{asked} was asked for, and no layer gives it ({_counts(layers)})"
+    return f"{requested} was requested, and no layer has it ({_counts(layers)})"
 
 
 def _counts(layers: Mapping[str, int]) -> str:
@@ -89,15 +89,15 @@ def _counts(layers: Mapping[str, int]) -> str:
 
 def _kind(layer: dict[str, Any]) -> str:
     fields = (layer.get("Outputs") or [{}])[0]
-    said = " ".join(str(fields.get(key, "")) for key in _KEYS) if isinstance(fields, dict) else ""
-    kind = _named(said)
+    words = " ".join(str(fields.get(key, "")) for key in _KEYS) if isinstance(fields, dict) else ""
+    kind = _type_name(words)
     if "ForeignNode" in str(layer.get("Name")) and kind not in _LOWER:
-        return UNKNOWN  # many layers of the graph in one: what it gives is not what is computed within
+        return UNKNOWN  # many fused layers: the output type is not that of the layers inside
     return kind
 
 
-def _named(words: str) -> str:
-    for name, pattern in _WORDS:
+def _type_name(words: str) -> str:
+    for name, pattern in _TYPE_NAMES:
         if re.search(rf"(?<![a-z0-9])(?:{pattern})(?![a-z0-9])", words.lower()):
             return name
     return UNKNOWN
@@ -113,9 +113,9 @@ def _fields(text: str) -> dict[str, Any]:
     return fields
 
 
-def _unreadable(why: str) -> VerificationError:
+def _unreadable(problem: str) -> VerificationError:
     return VerificationError(
-        f"The engine inspector's report on a plan cannot be read: {why}.",
+        f"The engine inspector's report on a plan cannot be read: {problem}.",
         allowed="JSON with Layers, as TensorRT 8.5 to 11 write it",
         next_step="report it with the build log and the version of TensorRT",
     )

@@ -1,4 +1,4 @@
-"""Which TensorRT will do, and the line that installs one. Pure Python."""
+"""Which TensorRT versions are supported, and the command that installs one. Pure Python."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import re
 
 from sdcompress.errors import SetupError
 
-__all__ = ["KNOWN", "install_line", "not_importable", "parts", "version_problem"]
+__all__ = ["SUPPORTED", "install_line", "major_minor", "not_importable", "version_problem"]
 
-KNOWN = "TensorRT 8.5, 8.6, 10 or 11"
+SUPPORTED = "TensorRT 8.5, 8.6, 10 or 11"
 
 
 def not_importable(error: Exception, cuda: str) -> SetupError:
@@ -16,30 +16,30 @@ def not_importable(error: Exception, cuda: str) -> SetupError:
 
     Args:
         error: of the import.
-        cuda: the newest CUDA version that the driver speaks.
+        cuda: the newest CUDA version that the driver supports.
     """
     library = re.search(r"lib[\w.+-]+\.so[\w.]*", str(error))
     if isinstance(error, ModuleNotFoundError) and library is None:
-        return SetupError("TensorRT is not installed.", allowed=KNOWN, next_step=install_line(cuda))
-    found = f"TensorRT is installed but cannot be loaded: {error}."
+        return SetupError("TensorRT is not installed.", allowed=SUPPORTED, next_step=install_line(cuda))
+    problem = f"TensorRT is installed but cannot be loaded: {error}."
     if library is not None and library.group().startswith(("libcudnn", "libcublas")):
         return SetupError(
-            found,
+            problem,
             allowed="the libraries of CUDA 11 that TensorRT 8.5 is linked with: cuDNN 8 and cuBLAS 11",
             next_step="pip install 'nvidia-cudnn-cu11<9' nvidia-cublas-cu11 and put their folders on LD_LIBRARY_PATH",
         )
     return SetupError(
-        found,
+        problem,
         allowed="the bindings together with TensorRT's libraries, which only NVIDIA's index has",
         next_step=install_line(cuda),
     )
 
 
 def install_line(cuda: str = "") -> str:
-    """The command that installs a TensorRT for a driver. PyPI's package of that name only downloads from elsewhere.
+    """The command that installs a TensorRT for a driver.
 
     Args:
-        cuda: the newest CUDA version that the driver speaks; empty: not known.
+        cuda: the newest CUDA version that the driver supports; empty: unknown.
     """
     if cuda.startswith("11."):
         return (
@@ -54,14 +54,14 @@ def install_line(cuda: str = "") -> str:
 
 
 def version_problem(version: str) -> str | None:
-    """Why a TensorRT version is refused; None if it is not."""
-    major, minor = parts(version)
+    """Why a TensorRT version is not supported; None if it is."""
+    major, minor = major_minor(version)
     if major in (10, 11) or (major == 8 and minor in (5, 6)):
         return None
-    return f"TensorRT {version} is installed, which this sdcompress does not know."
+    return f"TensorRT {version} is installed, which this sdcompress does not support."
 
 
-def parts(version: str) -> tuple[int, int]:
+def major_minor(version: str) -> tuple[int, int]:
     """Major and minor number of a version; (0, 0) if it has none."""
     numbers = [int(number) for number in re.findall(r"\d+", version)[:2]]
     return (numbers[0], numbers[1]) if len(numbers) == 2 else (0, 0)

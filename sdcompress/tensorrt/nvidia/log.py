@@ -1,4 +1,4 @@
-"""What TensorRT says and what it does not make: the reason of a failure stands only in the log. Pure Python."""
+"""TensorRT's log, and errors with the reason of a failure, which is only in the log. Pure Python."""
 
 from __future__ import annotations
 
@@ -10,109 +10,109 @@ from typing import Any, TypeVar
 
 from sdcompress.errors import SetupError
 
-__all__ = ["Log", "created", "hear", "must"]
+__all__ = ["Log", "create", "dispatch", "require"]
 
 Made = TypeVar("Made")
 
-_NULL = "factory function returned nullptr"  # what pybind11 says where TensorRT's C++ factory gave up
+_NULL = "factory function returned nullptr"  # pybind11's message where TensorRT's C++ factory failed
 
 
-# Replaced as a whole, never changed: TensorRT speaks from any thread, also while a log is made or collected, and an
-# exception there would end the process inside its C++.
+# Replaced, never mutated: TensorRT logs from any thread, also while a log is created or collected, and an exception
+# there would end the process inside its C++.
 _live: tuple[weakref.ref[Log], ...] = ()
 _writing = Lock()
 
 
-def hear(severity: Any, msg: str) -> None:
-    """What the process's only logger does: TensorRT keeps the first that it is given, so all logs hear all of it."""
+def dispatch(severity: Any, msg: str) -> None:
+    """Pass a message on to all live logs: TensorRT keeps only the first logger of a process."""
     for reference in _live or ():  # None where Python ends before TensorRT
         if (log := reference()) is not None:
             log.log(severity, msg)
 
 
 class Log:
-    """What TensorRT says in this process while this is kept: the reason of a failure is only there.
+    """TensorRT's messages in this process during the life of this object.
 
     Args:
-        most: lines that are kept, the last ones; None: all, for a build, which ends.
+        most: number of last lines to keep; None: all, for a build.
 
     Attributes:
-        lines: warnings and worse, as "[W] text".
-        everything: all of it, but the verbose lines.
+        lines: warnings and errors, as "[W] text".
+        all_lines: all messages but the verbose ones.
     """
 
     def __init__(self, most: int | None = None) -> None:
         global _live  # noqa: PLW0603 - one logger a process is TensorRT's rule
         self.lines: deque[str] = deque(maxlen=most)
-        self.everything: deque[str] = deque(maxlen=most)
+        self.all_lines: deque[str] = deque(maxlen=most)
         with _writing:
-            _live = (*(other for other in _live if other() is not None), weakref.ref(self))
+            _live = (*(live for live in _live if live() is not None), weakref.ref(self))
 
     def log(self, severity: Any, msg: str) -> None:
-        """A line from any thread; severity 0 is an internal error, 4 verbose."""
+        """Add a message, from any thread; severity 0 is an internal error, 4 verbose."""
         rank = int(severity)
         if rank > 3:
             return
         line = f"[{'FEWI'[rank]}] {msg}"
-        self.everything.append(line)
+        self.all_lines.append(line)
         if rank <= 2:
             self.lines.append(line)
 
     def note(self, line: str) -> None:
-        """A line of ours among TensorRT's."""
-        self.everything.append(line)
+        """Add a line of our own."""
+        self.all_lines.append(line)
 
     def reason(self) -> str:
-        """The last errors, or the last warnings where there are none, for a message."""
+        """The last errors, or the last warnings if there are none, for a message."""
         lines = list(self.lines)
         errors = [line for line in lines if line[1] in "FE"]
         return " | ".join((errors or lines)[-3:]) or "TensorRT gives no reason"
 
 
-def created(
-    make: Callable[[], Made | None], log: Log, what: str, *, next_step: str = "run 'sdcompress doctor' on this machine"
+def create(
+    make: Callable[[], Made | None], log: Log, kind: str, *, next_step: str = "run 'sdcompress doctor' on this machine"
 ) -> Made:
-    """What a factory of TensorRT makes, or an error with the reason, which is only in the log.
+    """The result of a factory of TensorRT, or an error with the reason from the log.
 
     Args:
-        make: returns None, or raises pybind11's TypeError about a null pointer, where TensorRT cannot.
-        log: that TensorRT was given.
-        what: is made, for the message.
+        make: returns None, or raises pybind11's TypeError about a null pointer, if TensorRT fails.
+        log: that receives the reason.
+        kind: of object, for the message.
         next_step: for the message.
 
     Raises:
-        SetupError: if nothing was made.
+        SetupError: if there is no result.
     """
     try:
-        made = make()
+        result = make()
     except TypeError as error:
         if _NULL not in str(error):
             raise
-        made = None
-    if made is None:
-        raise SetupError(f"TensorRT cannot make {what}: {log.reason()}.", next_step=next_step)
-    return made
+        result = None
+    if result is None:
+        raise SetupError(f"TensorRT cannot make {kind}: {log.reason()}.", next_step=next_step)
+    return result
 
 
-def must(
+def require(
     call: Callable[[], object], log: Log, what: str, *, next_step: str = "run 'sdcompress doctor' on this machine"
 ) -> None:
-    """Let TensorRT do something, or raise with the reason: some of its calls give False, others raise.
+    """Make a call into TensorRT, or raise with the reason: some calls return False, others raise.
 
-    ``set_optimization_profile_async`` raises RuntimeError and ``set_shape`` ValueError where C++ gives false.
+    ``set_optimization_profile_async`` raises RuntimeError and ``set_shape`` ValueError where C++ returns false.
 
     Args:
-        call: gives False or raises where it cannot; None is success.
-        log: that hears why.
-        what: TensorRT cannot, for the message: "use profile 1".
+        call: returns False or raises if it fails; None is success.
+        log: that receives the reason.
+        what: the failed action, for the message: "use profile 1".
         next_step: for the message.
 
     Raises:
-        SetupError: if it was not done.
+        SetupError: if the call failed.
     """
     try:
-        done, said = call() is not False, ""
+        succeeded, reason = call() is not False, ""
     except (RuntimeError, ValueError) as error:
-        done, said = False, f"{error} "
-    if not done:
-        raise SetupError(f"TensorRT cannot {what}: {said}{log.reason()}.", next_step=next_step)
+        succeeded, reason = False, f"{error} "
+    if not succeeded:
+        raise SetupError(f"TensorRT cannot {what}: {reason}{log.reason()}.", next_step=next_step)

@@ -1,6 +1,6 @@
-"""The GPU as the CUDA driver knows it, asked through ctypes. Always before TensorRT, which crashes where CUDA is not.
+"""Query the CUDA driver for the GPU through ctypes, always before TensorRT is used.
 
-TensorRT 11.4 without a driver hands out a runtime whose first use is a segmentation fault; the driver answers.
+Without a driver TensorRT 11.4 creates a runtime whose first use is a segmentation fault.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ _CODES = {
 
 
 class Gpu(NamedTuple):
-    """A GPU and what drives it.
+    """A GPU and its driver.
 
     Attributes:
-        name: as the driver names it.
+        name: the driver's name of it.
         compute_capability: e.g. "9.0".
-        memory_bytes: all of its memory.
-        driver: version of the kernel module, e.g. "580.82.07"; empty where the system does not say.
-        cuda: the newest CUDA version that the driver speaks, e.g. "13.0".
-        bus: its PCI address, by which nvidia-smi knows it too, whatever CUDA_VISIBLE_DEVICES says.
+        memory_bytes: its total memory.
+        driver: version of the kernel module, e.g. "580.82.07"; empty if unknown.
+        cuda: the newest CUDA version that the driver supports, e.g. "13.0".
+        bus: its PCI address, which nvidia-smi uses too and which does not depend on CUDA_VISIBLE_DEVICES.
     """
 
     name: str
@@ -55,12 +55,12 @@ class Gpu(NamedTuple):
 
 
 def probe_cuda() -> Gpu:
-    """Ask the driver for the first GPU that CUDA sees; makes no context, takes no memory of it.
+    """The first GPU that CUDA sees; creates no context and takes no GPU memory.
 
     Raises:
         SetupError: if there is no driver library, the driver cannot start, or it has no GPU.
     """
-    cuda = _started()
+    cuda = _init_driver()
     handle = _handle(cuda)
     name, bus = ctypes.create_string_buffer(256), ctypes.create_string_buffer(32)
     memory, version = ctypes.c_size_t(), ctypes.c_int()
@@ -82,12 +82,12 @@ def probe_cuda() -> Gpu:
 
 
 def free_memory() -> int:
-    """Bytes of the GPU's memory that nobody holds now; takes CUDA's primary context for the time of the question.
+    """Free bytes of the GPU's memory; holds CUDA's primary context during the call.
 
     Raises:
-        SetupError: as ``probe_cuda``, or if CUDA cannot make a context, for want of memory for example.
+        SetupError: as ``probe_cuda``, or if CUDA cannot create a context, for lack of memory for example.
     """
-    cuda = _started()
+    cuda = _init_driver()
     free, total = ctypes.c_size_t(), ctypes.c_size_t()
     with _context(cuda, _handle(cuda)):
         _check("cuMemGetInfo", cuda.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total)))
@@ -95,13 +95,13 @@ def free_memory() -> int:
 
 
 def parse_driver(text: str) -> str:
-    """The driver's version in the kernel module's own words; empty if they hold none.
+    """The driver's version from the kernel module's text; empty if it has none.
 
     Args:
         text: /proc/driver/nvidia/version.
     """
-    found = re.search(r"Kernel Module.*?\s(\d+(?:\.\d+)+)\s", text)
-    return found.group(1) if found else ""
+    match = re.search(r"Kernel Module.*?\s(\d+(?:\.\d+)+)\s", text)
+    return match.group(1) if match else ""
 
 
 @contextmanager
@@ -118,8 +118,8 @@ def _context(cuda: ctypes.CDLL, handle: ctypes.c_int) -> Iterator[None]:
         cuda.cuDevicePrimaryCtxRelease_v2(handle)
 
 
-def _started() -> ctypes.CDLL:
-    # kernels are then loaded when they are first used: less memory, and TensorRT warns without it. Read by cuInit
+def _init_driver() -> ctypes.CDLL:
+    # load kernels at their first use: less memory, and TensorRT warns without it. Read by cuInit
     os.environ.setdefault("CUDA_MODULE_LOADING", "LAZY")
     try:
         cuda = ctypes.CDLL(_LIBRARY)

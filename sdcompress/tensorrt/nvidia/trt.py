@@ -1,7 +1,7 @@
-"""TensorRT 8.5, 8.6, 10 and 11 behind one set of names: all that differs between them stands in this file.
+"""One interface to TensorRT 8.5, 8.6, 10 and 11; all differences between the versions are in this file.
 
 Source of every difference: the members of the Python bindings 8.5.3, 10.9, 10.16.1 and 11.4 and the release notes;
-docs/tensorrt.md has the table. Members that only some versions have are reached by ``getattr``.
+docs/tensorrt.md has the table. Members that only some versions have are read by ``getattr``.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from sdcompress.errors import SetupError, UsageError
 from sdcompress.schema.engines import HardwareCompatibility
 from sdcompress.schema.graphs import Precision
 from sdcompress.tensorrt.nvidia._api import TensorRT
-from sdcompress.tensorrt.nvidia.install import KNOWN, install_line, not_importable, parts, version_problem
-from sdcompress.tensorrt.nvidia.log import Log, created, hear
+from sdcompress.tensorrt.nvidia.install import SUPPORTED, install_line, major_minor, not_importable, version_problem
+from sdcompress.tensorrt.nvidia.log import Log, create, dispatch
 from sdcompress.tensorrt.nvidia.probe import probe_cuda
-from sdcompress.tensorrt.nvidia.progress import Phases
+from sdcompress.tensorrt.nvidia.progress import BuildProgress
 
 if TYPE_CHECKING:
     import tensorrt
@@ -25,22 +25,22 @@ if TYPE_CHECKING:
 __all__ = [
     "TensorRT",
     "allow_precision",
+    "disable_external_tactics",
     "dtype_name",
-    "imported",
+    "import_tensorrt",
     "is_lean",
-    "is_typed",
+    "is_strongly_typed",
     "load",
     "logger",
     "make_monitor",
     "make_runtime",
     "network_flags",
-    "own_tactics_only",
-    "parse_for_later_versions",
     "set_hardware_compatibility",
     "set_level",
+    "set_monitor",
+    "set_native_instance_norm",
     "set_version_compatible",
     "version_of",
-    "watch",
 ]
 
 # DataType member -> numpy's name; not trt.nptype, which fails on 8.5 with numpy 1.24 and later
@@ -56,37 +56,37 @@ _DTYPES = {
 
 
 def load(*, builds: bool = False) -> TensorRT:
-    """Import TensorRT, after the driver has been asked for the GPU.
+    """Import TensorRT, after a check that there is a GPU.
 
     Args:
-        builds: whether engines are to be built; if not, the package tensorrt_lean will do, which only runs plans that
+        builds: whether engines are to be built. If not, the package tensorrt_lean suffices, which only runs plans that
             were built as version-compatible.
 
     Raises:
-        SetupError: if there is no GPU, no TensorRT, one that cannot be loaded, or a version that is not known here.
+        SetupError: if there is no GPU, or TensorRT is missing, cannot be loaded, or has an unsupported version.
     """
     gpu = probe_cuda()
-    trt = imported(gpu.cuda, lean=not builds)
+    trt = import_tensorrt(gpu.cuda, lean=not builds)
     if problem := version_problem(version_of(trt)):
-        raise SetupError(problem, allowed=KNOWN, next_step=install_line(gpu.cuda))
+        raise SetupError(problem, allowed=SUPPORTED, next_step=install_line(gpu.cuda))
     return trt
 
 
-def imported(cuda: str, *, lean: bool) -> TensorRT:
-    """Import TensorRT and nothing more: without a GPU it may be asked for its version, and for nothing else.
+def import_tensorrt(cuda: str, *, lean: bool) -> TensorRT:
+    """Import TensorRT without any check; without a GPU only its version may be read.
 
     Args:
-        cuda: the newest CUDA version that the driver speaks, for the message; empty: not known.
-        lean: whether tensorrt_lean will do.
+        cuda: the newest CUDA version that the driver supports, for the message; empty: unknown.
+        lean: whether tensorrt_lean suffices.
 
     Raises:
-        SetupError: if it is not there, or a library is missing.
+        SetupError: if it is not installed, or a library is missing.
     """
-    found: TensorRT  # where a type checker holds the real module against the protocol
+    module: TensorRT  # here mypy compares the real module with the protocol
     try:
         import tensorrt
 
-        found = tensorrt
+        module = tensorrt
     except (ImportError, OSError) as error:
         if not lean:
             raise not_importable(error, cuda) from error
@@ -94,48 +94,48 @@ def imported(cuda: str, *, lean: bool) -> TensorRT:
             import tensorrt_lean
         except (ImportError, OSError):
             raise not_importable(error, cuda) from error
-        found = tensorrt_lean
-    return found
+        module = tensorrt_lean
+    return module
 
 
 def is_lean(trt: TensorRT) -> bool:
-    """Whether it is the package tensorrt_lean, which loads version-compatible plans and no others."""
+    """Whether the module is tensorrt_lean, which loads only version-compatible plans."""
     return not hasattr(trt, "Builder")
 
 
 def version_of(trt: Any) -> str:
-    """The version of a ``TensorRT``, all its numbers; apart, because mypy knows no ``__version__`` in a protocol."""
+    """The full version of a ``TensorRT``; a function, because mypy allows no ``__version__`` in a protocol."""
     return str(trt.__version__)
 
 
 def logger(trt: TensorRT) -> tensorrt.ILogger:
-    """The logger of this process, which every ``Log`` hears; never freed.
+    """The logger of this process, which passes messages to every ``Log``; never freed.
 
-    TensorRT keeps the first logger that it is given and ignores others ("differs from one already registered"), so a
-    logger for each engine would be deaf, and used after it was freed.
+    TensorRT keeps the first logger and ignores others ("differs from one already registered"). A logger for each engine
+    would receive nothing, and the first would be used after it was freed.
     """
     base: Any = trt.ILogger
-    made: tensorrt.ILogger = _logger(base)
-    return made
+    shared: tensorrt.ILogger = _logger(base)
+    return shared
 
 
 @cache
 def _logger(base: Any) -> Any:
-    return type("Logger", (base,), {"log": _hear})()
+    return type("Logger", (base,), {"log": _dispatch})()
 
 
-def _hear(_logger: object, severity: Any, msg: str, hear: Callable[[Any, str], None] = hear) -> None:
-    hear(severity, msg)  # a default outlives this module's names, and TensorRT may speak when Python ends
+def _dispatch(_logger: object, severity: Any, msg: str, dispatch: Callable[[Any, str], None] = dispatch) -> None:
+    dispatch(severity, msg)  # a default outlives this module's names; TensorRT may log while Python ends
 
 
-def make_monitor(trt: TensorRT, tell: Callable[[int], None], stopped: Callable[[], bool]) -> Any:
-    """A progress monitor for a builder's configuration; see ``Phases``. None before 9.0, which has none."""
+def make_monitor(trt: TensorRT, report: Callable[[int], None], stopped: Callable[[], bool]) -> Any:
+    """A progress monitor for a builder's configuration, see ``BuildProgress``; None before 9.0."""
     base = getattr(trt, "IProgressMonitor", None)
-    return None if base is None else type("Monitor", (Phases, base), {})(tell, stopped)
+    return None if base is None else type("Monitor", (BuildProgress, base), {})(report, stopped)
 
 
-def watch(config: tensorrt.IBuilderConfig, monitor: Any) -> None:
-    """Have a monitor told of a build; nothing happens without one."""
+def set_monitor(config: tensorrt.IBuilderConfig, monitor: Any) -> None:
+    """Set the progress monitor of a build, if there is one."""
     if monitor is not None:
         later: Any = config  # from 9.0, as the monitor is
         later.progress_monitor = monitor
@@ -146,14 +146,14 @@ def make_runtime(trt: TensorRT, log: Log, *, version_compatible: bool = False) -
 
     Args:
         trt: from ``load``.
-        log: that hears why, where it cannot.
-        version_compatible: whether the plans are: they carry a lean runtime, which is host code and must be allowed.
-            Only plans whose hash stands in the manifest are ever loaded.
+        log: receives the reason of a failure.
+        version_compatible: whether the plans are. They contain a lean runtime, which is host code and must be allowed.
+            Only plans with the hash of the manifest are ever loaded.
 
     Raises:
-        SetupError: if TensorRT cannot make one.
+        SetupError: if TensorRT cannot create one.
     """
-    runtime = created(lambda: trt.Runtime(logger(trt)), log, "a runtime")
+    runtime = create(lambda: trt.Runtime(logger(trt)), log, "a runtime")
     if version_compatible:
         later: Any = runtime  # from 8.6, as such plans are
         later.engine_host_code_allowed = True
@@ -164,38 +164,38 @@ def dtype_name(trt: TensorRT, dtype: Any) -> str:
     """Numpy's name of a tensor's type: "float32", "int64" ...
 
     Raises:
-        SetupError: if numpy has no such type (BF16, FP8): it cannot cross the border of an engine here.
+        SetupError: if numpy has no such type (BF16, FP8), which inputs and outputs of an engine may not have.
     """
     for member, name in _DTYPES.items():
         if dtype == getattr(trt.DataType, member, None):
             return name
     raise SetupError(
-        f"A tensor at the border of an engine has the type {dtype}, which numpy does not have.",
+        f"An input or output of an engine has the type {dtype}, which numpy does not have.",
         allowed=", ".join(_DTYPES.values()),
         next_step="export the artifact with float32 or float16 tensors between its graphs",
     )
 
 
-def is_typed(trt: TensorRT) -> bool:
-    """Whether networks are strongly typed: TensorRT computes in the types that stand in the graph (from 9.0)."""
+def is_strongly_typed(trt: TensorRT) -> bool:
+    """Whether networks are strongly typed: TensorRT computes in the graph's types (from 9.0)."""
     return hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
 
 
 def network_flags(trt: TensorRT) -> int:
-    """Flags for ``create_network``: the graph's own types are kept where the version can (from 9.0).
+    """Flags for ``create_network``: strongly typed from 9.0, explicit batch before 10.
 
-    8.x must be told that the batch is an axis; 10 ignores that, 11 has no such flag.
+    10 ignores the flag for an explicit batch, and 11 does not have it.
     """
     kinds = trt.NetworkDefinitionCreationFlag
-    wanted = ["STRONGLY_TYPED"] + (["EXPLICIT_BATCH"] if parts(version_of(trt))[0] < 10 else [])
-    return sum(1 << int(getattr(kinds, name)) for name in wanted if hasattr(kinds, name))
+    flags = ["STRONGLY_TYPED"] + (["EXPLICIT_BATCH"] if major_minor(version_of(trt))[0] < 10 else [])
+    return sum(1 << int(getattr(kinds, name)) for name in flags if hasattr(kinds, name))
 
 
 def allow_precision(trt: TensorRT, config: tensorrt.IBuilderConfig, precision: Precision, *, tf32: bool) -> None:
-    """Tell a builder which arithmetic it may use.
+    """Set the arithmetic that a builder may use.
 
-    A strongly typed network says it itself; there is only TF32 to be decided, which is on by default. 8.x takes flags,
-    as a permission: the types in the graph alone do not bind it.
+    A strongly typed network defines it; only TF32 remains to be set, which is on by default. 8.x needs flags that
+    permit a precision, and may ignore the graph's types.
 
     Raises:
         UsageError: if the version has no such precision.
@@ -204,7 +204,7 @@ def allow_precision(trt: TensorRT, config: tensorrt.IBuilderConfig, precision: P
         config.set_flag(trt.BuilderFlag.TF32)
     else:
         config.clear_flag(trt.BuilderFlag.TF32)
-    if is_typed(trt) or precision == "fp32":
+    if is_strongly_typed(trt) or precision == "fp32":
         return
     flag = getattr(trt.BuilderFlag, precision.upper(), None)
     if flag is None:
@@ -216,12 +216,12 @@ def allow_precision(trt: TensorRT, config: tensorrt.IBuilderConfig, precision: P
     config.set_flag(flag)
 
 
-def own_tactics_only(trt: TensorRT, config: tensorrt.IBuilderConfig) -> None:
-    """Build without cuDNN and cuBLAS, which 8.x may find incomplete and 11 has dropped: other versions' default.
+def disable_external_tactics(trt: TensorRT, config: tensorrt.IBuilderConfig) -> None:
+    """Build without cuDNN and cuBLAS, as later versions do by default; 8.x may find them incomplete.
 
-    Measured by nobody here; 8.5 is documented to build without them when it is told so in both ways.
+    Not measured yet. By its documentation 8.5 needs both settings.
     """
-    if parts(version_of(trt))[0] >= 10:
+    if major_minor(version_of(trt))[0] >= 10:
         return
     names = ("EDGE_MASK_CONVOLUTIONS", "JIT_CONVOLUTIONS")
     config.set_tactic_sources(sum(1 << int(getattr(trt.TacticSource, name)) for name in names))
@@ -234,10 +234,10 @@ def set_level(trt: TensorRT, config: tensorrt.IBuilderConfig, level: int | None)
     """Set the optimisation level, 0 (fast build) to 5; None keeps the version's default.
 
     Returns:
-        The level that holds; None where the version has none (8.5).
+        The level in force; None if the version has none (8.5).
 
     Raises:
-        UsageError: if one is asked for where there is none.
+        UsageError: if a level is requested from a version without levels.
     """
     if not hasattr(config, "builder_optimization_level"):
         if level is not None:
@@ -249,17 +249,17 @@ def set_level(trt: TensorRT, config: tensorrt.IBuilderConfig, level: int | None)
 
 
 def set_version_compatible(trt: TensorRT, config: tensorrt.IBuilderConfig) -> None:
-    """Make plans that later versions of TensorRT load too; UsageError before 8.6."""
+    """Build plans that later versions of TensorRT load too; UsageError before 8.6."""
     flag = getattr(trt.BuilderFlag, "VERSION_COMPATIBLE", None)
     if flag is None:
         raise _too_old(trt, "a version-compatible plan", "8.6")
     config.set_flag(flag)
 
 
-def parse_for_later_versions(trt: TensorRT, parser: tensorrt.OnnxParser) -> None:
-    """Parse as version-compatible plans need it: InstanceNormalization as layers, not as a plugin.
+def set_native_instance_norm(trt: TensorRT, parser: tensorrt.OnnxParser) -> None:
+    """Parse InstanceNormalization as layers and not as a plugin, which version-compatible plans need.
 
-    8.6 must be told so (its documentation, "Version Compatibility"); for later ones that have the flag it is harmless.
+    8.6 needs the flag (its documentation, "Version Compatibility"); later versions that have it ignore it.
     """
     flag = getattr(getattr(trt, "OnnxParserFlag", None), "NATIVE_INSTANCENORM", None)
     if flag is not None:
@@ -268,7 +268,7 @@ def parse_for_later_versions(trt: TensorRT, parser: tensorrt.OnnxParser) -> None
 
 
 def set_hardware_compatibility(trt: TensorRT, config: tensorrt.IBuilderConfig, kind: HardwareCompatibility) -> None:
-    """Make plans that other GPUs run too; UsageError where the version cannot."""
+    """Build plans that other GPUs run too; UsageError if the version cannot."""
     if kind == "none":
         return
     level = getattr(getattr(trt, "HardwareCompatibilityLevel", None), kind.upper(), None)
@@ -278,9 +278,9 @@ def set_hardware_compatibility(trt: TensorRT, config: tensorrt.IBuilderConfig, k
     later.hardware_compatibility_level = level
 
 
-def _too_old(trt: TensorRT, what: str, first: str) -> UsageError:
+def _too_old(trt: TensorRT, feature: str, first: str) -> UsageError:
     return UsageError(
-        f"TensorRT {version_of(trt)} cannot give {what}.",
+        f"TensorRT {version_of(trt)} does not support {feature}.",
         allowed=f"TensorRT {first} or later",
         next_step="leave it out, or install a later TensorRT",
     )

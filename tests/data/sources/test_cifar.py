@@ -101,16 +101,16 @@ def test_other_contents_are_refused_with_the_name_of_the_file(tmp_path: Path, co
 
 @pytest.mark.parametrize("keep", [0, 1, 10, 500, 9000])
 def test_a_truncated_file_is_refused(tmp_path: Path, keep: int) -> None:
-    whole = pickle.dumps({"data": PLANES, "labels": LABELS}, protocol=2)
-    (tmp_path / "train").write_bytes(whole[:keep])
+    content = pickle.dumps({"data": PLANES, "labels": LABELS}, protocol=2)
+    (tmp_path / "train").write_bytes(content[:keep])
     with pytest.raises(DataError, match=str(tmp_path / "train")):
         read(tmp_path)
 
 
 def test_a_file_with_any_damaged_byte_is_read_or_refused_but_never_crashes(tmp_path: Path) -> None:
-    whole = bytearray(python2_pickle(PLANES[:, :300], LABELS))
+    content = bytearray(python2_pickle(PLANES[:, :300], LABELS))
     for position in range(300):
-        damaged = bytearray(whole)
+        damaged = bytearray(content)
         damaged[position] ^= 0x55
         (tmp_path / "train").write_bytes(damaged)
         with pytest.raises(DataError):  # 300 values an image are too few in any case
@@ -156,15 +156,15 @@ def test_another_md5_is_warned_of_and_a_wrong_count_is_refused(tmp_path: Path) -
 @pytest.mark.needs_data("cifar100")
 @pytest.mark.filterwarnings("ignore:.*another MD5")
 def test_the_real_cifar_100(cifar100_folder: Path) -> None:
-    found = load(Data(name="cifar100", dir=str(cifar100_folder)), seed=0)
-    assert [len(found.train), len(found.val), len(found.test)] == [45_000, 5_000, 10_000]
-    assert np.bincount(found.val.labels).tolist() == [50] * 100
-    assert np.bincount(found.test.labels).tolist() == [100] * 100
-    assert (found.classes[0], found.classes[99], found.image) == ("apple", "worm", (3, 32, 32))
-    images = np.concatenate([samples.images(np.arange(len(samples))) for samples in (found.train, found.val)])
+    dataset = load(Data(name="cifar100", dir=str(cifar100_folder)), seed=0)
+    assert [len(dataset.train), len(dataset.val), len(dataset.test)] == [45_000, 5_000, 10_000]
+    assert np.bincount(dataset.val.targets).tolist() == [50] * 100
+    assert np.bincount(dataset.test.targets).tolist() == [100] * 100
+    assert (dataset.outputs[0], dataset.outputs[99], dataset.image) == ("apple", "worm", (3, 32, 32))
+    images = np.concatenate([samples.examples(np.arange(len(samples))) for samples in (dataset.train, dataset.val)])
     values = np.arange(256) / 255
     for channel in range(3):
         counts = np.bincount(images[..., channel].ravel(), minlength=256) / images[..., channel].size
         mean = counts @ values
-        assert mean == pytest.approx(found.preprocess.mean[channel], abs=6e-5)
-        assert np.sqrt(counts @ (values - mean) ** 2) == pytest.approx(found.preprocess.std[channel], abs=6e-5)
+        assert mean == pytest.approx(dataset.preprocess.mean[channel], abs=6e-5)
+        assert np.sqrt(counts @ (values - mean) ** 2) == pytest.approx(dataset.preprocess.std[channel], abs=6e-5)

@@ -9,31 +9,33 @@ from sdcompress.data.samples import Dataset
 from sdcompress.schema.recipe import Data
 
 
-def all_images(found: Dataset) -> np.ndarray:
-    return np.concatenate([samples.images(np.arange(len(samples))) for samples in (found.train, found.val, found.test)])
+def all_images(dataset: Dataset) -> np.ndarray:
+    return np.concatenate(
+        [samples.examples(np.arange(len(samples))) for samples in (dataset.train, dataset.val, dataset.test)]
+    )
 
 
 def test_the_splits_are_stratified_and_disjoint() -> None:
-    found = load(Data(), seed=0)
-    assert [len(found.train), len(found.val), len(found.test)] == [1294, 144, 359]
+    dataset = load(Data(), seed=0)
+    assert [len(dataset.train), len(dataset.val), len(dataset.test)] == [1294, 144, 359]
     # 1,797 images, 174 to 183 a class: every class has 35 to 37 of the 359
-    assert set(np.bincount(found.test.labels)) <= {35, 36, 37}
-    distinct = {image.tobytes() for image in all_images(found)}
+    assert set(np.bincount(dataset.test.targets)) <= {35, 36, 37}
+    distinct = {image.tobytes() for image in all_images(dataset)}
     assert len(distinct) == len(np.unique(load_digits().data, axis=0))
 
 
 def test_at_eight_pixels_they_are_scikit_learns_scaled_to_255() -> None:
-    found = load(Data(image_size=8), seed=0)
-    ours = {image.tobytes() for image in all_images(found)}
+    dataset = load(Data(image_size=8), seed=0)
+    ours = {image.tobytes() for image in all_images(dataset)}
     # 16 levels above zero: 255 / 16 = 15.94 a level
     theirs = {np.rint(values * 15.9375).astype(np.uint8).tobytes() for values in load_digits().data}
     assert ours == theirs
-    assert all_images(found).max() == 255
+    assert all_images(dataset).max() == 255
 
 
 def test_mean_and_std_are_theirs() -> None:
-    found = load(Data(), seed=0)
-    images = all_images(found) / 255
-    assert found.image == (1, 32, 32)
-    assert images.mean() == pytest.approx(found.preprocess.mean[0], abs=6e-5)
-    assert images.std() == pytest.approx(found.preprocess.std[0], abs=6e-5)
+    dataset = load(Data(), seed=0)
+    images = all_images(dataset) / 255
+    assert dataset.image == (1, 32, 32)
+    assert images.mean() == pytest.approx(dataset.preprocess.mean[0], abs=6e-5)
+    assert images.std() == pytest.approx(dataset.preprocess.std[0], abs=6e-5)

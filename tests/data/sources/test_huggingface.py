@@ -55,7 +55,7 @@ def loaded(root: Path, **settings: object) -> Dataset:
 
 
 def brightness(samples) -> list[int]:
-    return samples.images(np.arange(len(samples)))[:, 0, 0, 0].tolist()
+    return samples.examples(np.arange(len(samples)))[:, 0, 0, 0].tolist()
 
 
 def refused(root: Path, *words: str) -> None:
@@ -71,23 +71,23 @@ def refused(root: Path, *words: str) -> None:
 def test_a_single_dataset_is_split(tmp_path: Path, wrapped: bool) -> None:
     single = rows(range(20))
     (datasets.DatasetDict(whole=single) if wrapped else single).save_to_disk(tmp_path)
-    found = loaded(tmp_path, validation=0.25)
-    by_split = [brightness(samples) for samples in (found.train, found.val, found.test)]
+    dataset = loaded(tmp_path, validation=0.25)
+    by_split = [brightness(samples) for samples in (dataset.train, dataset.val, dataset.test)]
     assert [len(part) for part in by_split] == [12, 4, 4]
     assert sorted(value for part in by_split for value in part) == list(range(20))
-    assert found.train.labels.tolist() == [value % 2 for value in by_split[0]]
-    assert found.classes == ("even", "odd")
-    assert found.image == (3, 28, 28)
-    assert not found.train.in_memory
+    assert dataset.train.targets.tolist() == [value % 2 for value in by_split[0]]
+    assert dataset.outputs == ("even", "odd")
+    assert dataset.image == (3, 28, 28)
+    assert not dataset.train.in_memory
 
 
 @pytest.mark.parametrize("validation", ["validation", "valid", "val"])
 def test_splits_on_disk_are_kept_and_others_passed_over(tmp_path: Path, validation: str) -> None:
     splits = {"train": rows(range(20)), validation: rows(range(30, 36)), "test": rows(range(40, 44))}
-    found = loaded(saved(tmp_path, **splits, unlabelled=rows(range(2))))
-    assert brightness(found.train) == list(range(20))
-    assert brightness(found.val) == list(range(30, 36))
-    assert brightness(found.test) == list(range(40, 44))
+    dataset = loaded(saved(tmp_path, **splits, unlabelled=rows(range(2))))
+    assert brightness(dataset.train) == list(range(20))
+    assert brightness(dataset.val) == list(range(30, 36))
+    assert brightness(dataset.test) == list(range(40, 44))
 
 
 def test_images_are_decoded_as_those_of_a_folder_are(tmp_path: Path) -> None:
@@ -103,8 +103,8 @@ def test_images_are_decoded_as_those_of_a_folder_are(tmp_path: Path) -> None:
     pictures = [Image.fromarray(stripes), Image.new("L", (40, 40), 200), {"bytes": file.getvalue(), "path": "x.png"}]
     features = datasets.Features({"image": datasets.Image(), "label": CLASSES})
     train = datasets.Dataset.from_dict({"image": pictures, "label": [0, 1, 0]}, features=features)
-    found = loaded(saved(tmp_path / "hf", train=train, test=rows(range(2))), validation=0.0)
-    decoded = found.train.images(np.array([2, 0, 1]))
+    dataset = loaded(saved(tmp_path / "hf", train=train, test=rows(range(2))), validation=0.0)
+    decoded = dataset.train.examples(np.array([2, 0, 1]))
     assert (decoded[1] == 255).all()
     assert decoded[2, 0, 0].tolist() == [200, 200, 200]
     for name, content in (
@@ -116,24 +116,24 @@ def test_images_are_decoded_as_those_of_a_folder_are(tmp_path: Path) -> None:
         (tmp_path / "files" / name).mkdir(parents=True)
         (tmp_path / "files" / name / "0.png").write_bytes(content)
     beside = load(Data(name="imagefolder", dir=str(tmp_path / "files"), image_size=28, validation=0.0), seed=0)
-    np.testing.assert_array_equal(decoded[0], beside.train.images(np.array([0]))[0])
+    np.testing.assert_array_equal(decoded[0], beside.train.examples(np.array([0]))[0])
 
 
 def test_a_dataset_in_many_files_with_a_format_is_fetched_in_any_order_by_threads(tmp_path: Path) -> None:
     train = rows(range(200)).with_format("numpy", columns=["label"])
     datasets.DatasetDict(train=train, test=rows(range(2))).save_to_disk(tmp_path, num_shards={"train": 7, "test": 1})
-    found = loaded(tmp_path, validation=0.0)
+    dataset = loaded(tmp_path, validation=0.0)
     orders = [np.random.default_rng(seed).integers(0, 200, 16) for seed in range(64)]
     with ThreadPoolExecutor(8) as pool:
-        for order, fetched in zip(orders, pool.map(found.train.images, orders), strict=True):
+        for order, fetched in zip(orders, pool.map(dataset.train.examples, orders), strict=True):
             assert fetched[:, 0, 0, 0].tolist() == order.tolist()
 
 
 def test_rows_that_were_chosen_and_shuffled_before_saving_are_those_that_come(tmp_path: Path) -> None:
     chosen = rows(range(20)).select([7, 3, 4, 12])
-    found = loaded(saved(tmp_path, train=chosen, test=rows(range(2))), validation=0.0)
-    assert brightness(found.train) == [7, 3, 4, 12]
-    assert found.train.labels.tolist() == [1, 1, 0, 0]
+    dataset = loaded(saved(tmp_path, train=chosen, test=rows(range(2))), validation=0.0)
+    assert brightness(dataset.train) == [7, 3, 4, 12]
+    assert dataset.train.targets.tolist() == [1, 1, 0, 0]
 
 
 def test_images_that_were_files_are_in_the_dataset_once_it_is_saved(tmp_path: Path) -> None:
@@ -151,9 +151,9 @@ def test_integers_without_names_are_called_by_their_numbers(tmp_path: Path) -> N
         numbered = {
             split: rows(range(6), label_column=name, label=datasets.Value("uint8")) for split in ("train", "test")
         }
-        found = loaded(saved(tmp_path / name, **numbered), validation=0.0)
-        assert found.classes == ("0", "1")
-        assert found.train.labels.tolist() == [0, 1, 0, 1, 0, 1]
+        dataset = loaded(saved(tmp_path / name, **numbered), validation=0.0)
+        assert dataset.outputs == ("0", "1")
+        assert dataset.train.targets.tolist() == [0, 1, 0, 1, 0, 1]
 
 
 def test_of_several_columns_the_one_with_the_usual_name_is_taken(tmp_path: Path) -> None:
@@ -165,9 +165,9 @@ def test_of_several_columns_the_one_with_the_usual_name_is_taken(tmp_path: Path)
         "id": (datasets.Value("int64"), [9] * 4),
     }
     train = rows(range(4), image_column="img", label_column="fine_label", **more)
-    found = loaded(saved(tmp_path, train=train, test=train), validation=0.0)
-    assert brightness(found.train) == [0, 1, 2, 3]
-    assert found.classes == ("even", "odd")
+    dataset = loaded(saved(tmp_path, train=train, test=train), validation=0.0)
+    assert brightness(dataset.train) == [0, 1, 2, 3]
+    assert dataset.outputs == ("even", "odd")
 
 
 def test_what_is_not_clear_lists_the_columns_and_says_how_to_choose(tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_the_advice_for_an_unclear_column_works(tmp_path: Path) -> None:
     rows(range(20), label_column="kind", coarse=(CLASSES, [0] * 20)).save_to_disk(tmp_path / "one")
     refused(tmp_path / "one", "rename_column")
     datasets.load_from_disk(tmp_path / "one").rename_column("kind", "label").save_to_disk(tmp_path / "two")
-    assert loaded(tmp_path / "two").classes == ("even", "odd")
+    assert loaded(tmp_path / "two").outputs == ("even", "odd")
 
 
 def test_splits_that_are_missing_or_differ_are_refused(tmp_path: Path) -> None:
@@ -223,20 +223,20 @@ def test_labels_out_of_range_or_with_gaps_are_refused(tmp_path: Path) -> None:
 
 def test_a_class_that_is_named_need_not_occur(tmp_path: Path) -> None:
     rows(range(20), label=datasets.ClassLabel(names=["even", "odd", "neither"])).save_to_disk(tmp_path)
-    assert loaded(tmp_path).classes == ("even", "odd", "neither")
+    assert loaded(tmp_path).outputs == ("even", "odd", "neither")
 
 
 def test_rows_without_image_or_label_are_refused(tmp_path: Path) -> None:
     features = datasets.Features({"image": datasets.Image(), "label": CLASSES})
-    whole = {"bytes": image(0), "path": None}
+    complete = {"bytes": image(0), "path": None}
 
     def check(name: str, pictures: list, labels: list, *words: str) -> None:
         content = {"image": pictures, "label": labels}
         datasets.Dataset.from_dict(content, features=features).save_to_disk(tmp_path / name)
         refused(tmp_path / name, *words, "Dataset.filter")
 
-    check("a", [whole, whole, None], [0, 1, 0], "Row 2 of the split 'train'", "no image")
-    check("b", [whole, whole, whole], [0, None, 0], "Row 1 of the split 'train'", "no label")
+    check("a", [complete, complete, None], [0, 1, 0], "Row 2 of the split 'train'", "no image")
+    check("b", [complete, complete, complete], [0, None, 0], "Row 1 of the split 'train'", "no label")
 
 
 def test_a_broken_image_is_named_when_it_is_decoded(tmp_path: Path) -> None:
@@ -244,10 +244,10 @@ def test_a_broken_image_is_named_when_it_is_decoded(tmp_path: Path) -> None:
     for number, content in enumerate((b"", b"no image", image(0)[:60])):
         pictures = [{"bytes": image(0), "path": None}, {"bytes": content, "path": "x.png"}]
         train = datasets.Dataset.from_dict({"image": pictures, "label": [0, 1]}, features=features)
-        found = loaded(saved(tmp_path / str(number), train=train, test=rows(range(2))), validation=0.0)
-        assert len(found.train.images(np.array([0]))) == 1
+        dataset = loaded(saved(tmp_path / str(number), train=train, test=rows(range(2))), validation=0.0)
+        assert len(dataset.train.examples(np.array([0]))) == 1
         with pytest.raises(DataError, match=r"(?s)train/1 cannot be used.*data\.without=\[.train/1.\]"):
-            found.train.images(np.array([1]))
+            dataset.train.examples(np.array([1]))
 
 
 def test_folders_without_a_dataset_are_refused(tmp_path: Path) -> None:
@@ -256,7 +256,7 @@ def test_folders_without_a_dataset_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="which is not a folder"):
         loaded(Path("hf://datasets/some/name"))
     (tmp_path / "data.parquet").write_bytes(b"")
-    refused(tmp_path, "no dataset_dict.json and no state.json", "save_to_disk('FOLDER')")
+    refused(tmp_path, "dataset_dict.json and state.json are missing", "save_to_disk('FOLDER')")
 
 
 def test_damaged_files_are_refused(tmp_path: Path) -> None:
@@ -264,11 +264,11 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
     (arrow,) = (tmp_path / "train").glob("*.arrow")
     state = tmp_path / "train" / "state.json"
     for file in (arrow, state, tmp_path / "train" / "dataset_info.json", tmp_path / "dataset_dict.json"):
-        whole = file.read_bytes()
-        for length in (0, len(whole) // 2):
-            file.write_bytes(whole[:length])
+        complete = file.read_bytes()
+        for length in (0, len(complete) // 2):
+            file.write_bytes(complete[:length])
             refused(tmp_path, f"The dataset in {tmp_path} cannot be read", "save the dataset again")
-        file.write_bytes(whole)
+        file.write_bytes(complete)
     fields = json.loads(state.read_text())
     for key in ("_data_files", "_split", "_fingerprint"):
         state.write_text(json.dumps({name: value for name, value in fields.items() if name != key}))
@@ -322,6 +322,6 @@ print("torch" in sys.modules)
 
 def test_an_image_is_left_out_by_its_split_and_row(tmp_path: Path) -> None:
     root = saved(tmp_path, train=rows(range(8)), test=rows(range(4)))
-    found = loaded(root, validation=0.0, without=["test/2"])
-    assert len(found.test) == 3
-    assert len(found.train) == 8
+    dataset = loaded(root, validation=0.0, without=["test/2"])
+    assert len(dataset.test) == 3
+    assert len(dataset.train) == 8

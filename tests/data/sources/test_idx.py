@@ -74,17 +74,17 @@ def test_a_set_of_the_right_size_is_read_with_a_warning_about_its_md5(tmp_path: 
         (folder / f"{split}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(images), 1))
         (folder / f"{split}-labels-idx1-ubyte").write_bytes(idx(labels))
     with pytest.warns(UserWarning, match="train-images-idx3-ubyte.gz, t10k-images-idx3-ubyte.gz"):
-        found = load(Data(name="mnist", dir=str(tmp_path), train_limit=100, test_limit=50), seed=0)
-    assert (len(found.train), len(found.val), len(found.test), found.image) == (100, 6_000, 50, (1, 28, 28))
-    images = found.test.images(np.arange(50))
-    assert np.array_equal(images[:, 5, 5, 0], 20 * found.test.labels)
+        dataset = load(Data(name="mnist", dir=str(tmp_path), train_limit=100, test_limit=50), seed=0)
+    assert (len(dataset.train), len(dataset.val), len(dataset.test), dataset.image) == (100, 6_000, 50, (1, 28, 28))
+    images = dataset.test.examples(np.arange(50))
+    assert np.array_equal(images[:, 5, 5, 0], 20 * dataset.test.targets)
 
 
 @pytest.mark.needs_data("fashion_mnist")
 def test_the_real_fashion_mnist(fashion_mnist_folder: Path) -> None:
-    found = load(Data(name="fashion_mnist", dir=str(fashion_mnist_folder)), seed=0)
-    assert [len(found.train), len(found.val), len(found.test)] == [54_000, 6_000, 10_000]
-    assert np.bincount(found.test.labels).tolist() == [1_000] * 10
-    images = np.concatenate([samples.images(np.arange(len(samples))) for samples in (found.train, found.val)])
-    assert images.mean() / 255 == pytest.approx(found.preprocess.mean[0], abs=6e-5)
-    assert images.std() / 255 == pytest.approx(found.preprocess.std[0], abs=6e-5)
+    dataset = load(Data(name="fashion_mnist", dir=str(fashion_mnist_folder)), seed=0)
+    assert [len(dataset.train), len(dataset.val), len(dataset.test)] == [54_000, 6_000, 10_000]
+    assert np.bincount(dataset.test.targets).tolist() == [1_000] * 10
+    images = np.concatenate([samples.examples(np.arange(len(samples))) for samples in (dataset.train, dataset.val)])
+    assert images.mean() / 255 == pytest.approx(dataset.preprocess.mean[0], abs=6e-5)
+    assert images.std() / 255 == pytest.approx(dataset.preprocess.std[0], abs=6e-5)

@@ -34,24 +34,24 @@ def loaded(root: Path, **settings: object) -> Dataset:
     return load(Data(name="imagefolder", dir=str(root), image_size=28, **settings), seed=0)
 
 
-def values(found: Dataset) -> dict[str, list[int]]:
-    parts = {"train": found.train, "val": found.val, "test": found.test}
-    return {name: samples.images(np.arange(len(samples)))[:, 0, 0, 0].tolist() for name, samples in parts.items()}
+def values(dataset: Dataset) -> dict[str, list[int]]:
+    parts = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
+    return {name: samples.examples(np.arange(len(samples)))[:, 0, 0, 0].tolist() for name, samples in parts.items()}
 
 
 def test_one_set_of_class_folders_is_split(tmp_path: Path) -> None:
-    found = loaded(tree(tmp_path, splits=("",)), validation=0.25)
-    by_split = values(found)
+    dataset = loaded(tree(tmp_path, splits=("",)), validation=0.25)
+    by_split = values(dataset)
     assert [len(by_split[name]) for name in ("train", "val", "test")] == [12, 4, 4]
     assert sorted(value for part in by_split.values() for value in part) == list(range(20))
-    assert found.classes == ("a", "b")
-    assert found.image == (3, 28, 28)
-    assert found.train.labels.tolist() == [value // 10 for value in by_split["train"]]
+    assert dataset.outputs == ("a", "b")
+    assert dataset.image == (3, 28, 28)
+    assert dataset.train.targets.tolist() == [value // 10 for value in by_split["train"]]
 
 
 def test_splits_on_disk_are_kept(tmp_path: Path) -> None:
-    found = loaded(tree(tmp_path, splits=("train", "val", "test")))
-    assert values(found) == {name: list(range(20)) for name in ("train", "val", "test")}
+    dataset = loaded(tree(tmp_path, splits=("train", "val", "test")))
+    assert values(dataset) == {name: list(range(20)) for name in ("train", "val", "test")}
 
 
 def test_without_val_a_share_of_train_is_held_out(tmp_path: Path) -> None:
@@ -65,9 +65,9 @@ def test_the_shorter_side_is_resized_and_the_centre_kept(tmp_path: Path) -> None
     stripes = np.zeros((64, 128, 3), np.uint8)
     stripes[:, 32:96] = 255  # after 64 -> 32 pixels of height, columns 16 to 48 of 64 are white; the crop is 18 to 46
     Image.fromarray(stripes).save(tmp_path / "train" / "a" / "00.png")
-    found = loaded(tmp_path, validation=0.0)
-    assert (found.train.images(np.array([0])) == 255).all()
-    assert (found.preprocess.resize, found.preprocess.crop) == (32, (28, 28))
+    dataset = loaded(tmp_path, validation=0.0)
+    assert (dataset.train.examples(np.array([0])) == 255).all()
+    assert (dataset.preprocess.resize, dataset.preprocess.crop) == (32, (28, 28))
 
 
 def test_files_of_many_kinds_become_rgb_and_others_are_passed_over(tmp_path: Path) -> None:
@@ -77,9 +77,9 @@ def test_files_of_many_kinds_become_rgb_and_others_are_passed_over(tmp_path: Pat
     (tmp_path / "train" / "a" / "readme.txt").write_text("no image")
     (tmp_path / "train" / ".cache").mkdir()
     with pytest.warns(UserWarning, match=r"1 hidden \(train/\.cache\); 1 files that do not end in .*: 1 \.txt"):
-        found = loaded(tmp_path, validation=0.0)
-    assert len(found.train) == 21
-    assert found.train.images(np.array([10]))[0, 0, 0].tolist() == [200, 200, 200]
+        dataset = loaded(tmp_path, validation=0.0)
+    assert len(dataset.train) == 21
+    assert dataset.train.examples(np.array([10]))[0, 0, 0].tolist() == [200, 200, 200]
 
 
 def test_the_fingerprint_is_that_of_paths_and_sizes(tmp_path: Path) -> None:
@@ -94,27 +94,27 @@ def test_the_fingerprint_is_that_of_paths_and_sizes(tmp_path: Path) -> None:
 def test_a_corrupt_image_is_named_when_it_is_decoded(tmp_path: Path) -> None:
     tree(tmp_path)
     broken = tmp_path / "train" / "b" / "03.png"
-    whole = broken.read_bytes()
-    found = loaded(tmp_path, validation=0.0)
-    for content in (b"", b"no image", whole[: len(whole) // 2], whole[:40] + b"\x55" * 30 + whole[70:]):
+    intact = broken.read_bytes()
+    dataset = loaded(tmp_path, validation=0.0)
+    for content in (b"", b"no image", intact[: len(intact) // 2], intact[:40] + b"\x55" * 30 + intact[70:]):
         broken.write_bytes(content)
         with pytest.raises(DataError, match=r"03\.png"):
-            found.train.images(np.array([13]))
+            dataset.train.examples(np.array([13]))
 
 
 def test_an_image_of_16_bits_is_scaled(tmp_path: Path) -> None:
     tree(tmp_path)
     Image.fromarray(np.full((40, 40), 3000, np.uint16)).save(tmp_path / "train" / "b" / "03.png")
     for white, level in ((None, 12), (4095, 187)):  # 255 * 3000 / 65535 = 11.7 and 255 * 3000 / 4095 = 186.8
-        found = loaded(tmp_path, validation=0.0, white_level=white)
-        assert (found.train.images(np.array([13])) == level).all()
+        dataset = loaded(tmp_path, validation=0.0, white_level=white)
+        assert (dataset.train.examples(np.array([13])) == level).all()
 
 
 def test_an_image_of_32_bits_is_named(tmp_path: Path) -> None:
     tree(tmp_path)
     Image.fromarray(np.full((40, 40), 0.5, np.float32)).save(tmp_path / "train" / "b" / "03.png", "TIFF")
     with pytest.raises(DataError, match=r"03\.png.*32-bit floats"):
-        loaded(tmp_path, validation=0.0).train.images(np.array([13]))
+        loaded(tmp_path, validation=0.0).train.examples(np.array([13]))
 
 
 def refused(root: Path, *words: str) -> None:
@@ -159,10 +159,10 @@ def test_images_behind_links_are_read(tmp_path: Path) -> None:
         (root / split / "linked").symlink_to(elsewhere / "c")
     picture(tmp_path / "one.png", 77)
     (root / "train" / "b" / "99.png").symlink_to(tmp_path / "one.png")
-    found = loaded(root, validation=0.0)
-    assert found.classes == ("a", "b", "linked")
-    assert np.bincount(found.train.labels).tolist() == [20, 11, 10]
-    assert found.train.images(np.array([30])).max() == 77
+    dataset = loaded(root, validation=0.0)
+    assert dataset.outputs == ("a", "b", "linked")
+    assert np.bincount(dataset.train.targets).tolist() == [20, 11, 10]
+    assert dataset.train.examples(np.array([30])).max() == 77
 
 
 def test_a_link_back_to_a_folder_above_is_refused(tmp_path: Path) -> None:
@@ -181,9 +181,9 @@ def test_a_folder_that_is_linked_twice_is_read_once_under_its_own_name_and_that_
     (root / "train" / "b" / "gone.png").symlink_to(root / "nowhere.png")
     with pytest.warns(
         UserWarning,
-        match=r"1 links to nothing or no regular files \(train/b/gone\.png\); .*second time \(train/a/a_link\)",
+        match=r"1 broken links or special files \(train/b/gone\.png\); .*already read \(train/a/a_link\)",
     ):
-        assert np.bincount(loaded(root, validation=0.0).train.labels).tolist() == [11, 10]
+        assert np.bincount(loaded(root, validation=0.0).train.targets).tolist() == [11, 10]
 
 
 def test_a_folder_that_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,7 +208,7 @@ def test_the_usual_names_of_a_validation_split_are_read(tmp_path: Path, name: st
 
 def test_splits_of_other_spellings_are_read_and_folders_beside_them_are_named(tmp_path: Path) -> None:
     root = tree(tmp_path, splits=("Training", "testing", "extra"))
-    with pytest.warns(UserWarning, match="passed over are extra"):
+    with pytest.warns(UserWarning, match=": extra, which are not splits"):
         assert len(loaded(root, validation=0.0).train) == 20
     picture(root / "valid" / "a" / "0.png", 0)
     picture(root / "val" / "a" / "0.png", 0)
@@ -218,7 +218,7 @@ def test_splits_of_other_spellings_are_read_and_folders_beside_them_are_named(tm
 def test_a_class_may_be_called_training(tmp_path: Path) -> None:
     tree(tmp_path, splits=("",), classes="a")
     picture(tmp_path / "training" / "0.png", 5)
-    assert loaded(tmp_path).classes == ("a", "training")
+    assert loaded(tmp_path).outputs == ("a", "training")
 
 
 def test_what_is_passed_over_is_counted_by_its_kind(tmp_path: Path) -> None:
@@ -228,14 +228,14 @@ def test_what_is_passed_over_is_counted_by_its_kind(tmp_path: Path) -> None:
     picture(root / "train" / "a" / ".ipynb_checkpoints" / "00.png", 0)
     picture(root / "train" / "b" / ".old.png", 0)
     picture(root / "train" / "beside.png", 0)
-    with pytest.warns(UserWarning, match="passed over") as caught:
-        found = loaded(root, validation=0.0)
+    with pytest.warns(UserWarning, match="Skipped in") as caught:
+        dataset = loaded(root, validation=0.0)
     (text,) = [str(warning.message) for warning in caught]
     assert "2 hidden (train/a/.ipynb_checkpoints, train/b/.old.png)" in text
-    assert "1 images outside of class folders (train/beside.png)" in text
+    assert "1 images outside class folders (train/beside.png)" in text
     assert "4 files that do not end in" in text
     assert "2 .gif, 1 without a suffix, 1 .avif" in text
-    assert [len(found.train), len(found.test)] == [20, 20]
+    assert [len(dataset.train), len(dataset.test)] == [20, 20]
 
 
 def test_what_is_to_be_typed_names_a_broken_image_of_any_letters(tmp_path: Path) -> None:

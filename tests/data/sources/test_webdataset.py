@@ -62,9 +62,9 @@ def loaded(root: Path, **settings: object) -> Dataset:
     return load(Data(name="webdataset", dir=str(root), image_size=28, **settings), seed=0)
 
 
-def values(found: Dataset) -> dict[str, list[int]]:
-    parts = {"train": found.train, "val": found.val, "test": found.test}
-    return {name: samples.images(np.arange(len(samples)))[:, 0, 0, 0].tolist() for name, samples in parts.items()}
+def values(dataset: Dataset) -> dict[str, list[int]]:
+    parts = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
+    return {name: samples.examples(np.arange(len(samples)))[:, 0, 0, 0].tolist() for name, samples in parts.items()}
 
 
 def refused(root: Path, *words: str) -> None:
@@ -77,20 +77,20 @@ def refused(root: Path, *words: str) -> None:
 
 
 def test_one_set_of_shards_is_split(tmp_path: Path) -> None:
-    found = loaded(tree(tmp_path, splits=("",)), validation=0.25)
-    by_split = values(found)
+    dataset = loaded(tree(tmp_path, splits=("",)), validation=0.25)
+    by_split = values(dataset)
     assert [len(by_split[name]) for name in ("train", "val", "test")] == [12, 4, 4]
     assert sorted(value for part in by_split.values() for value in part) == list(range(20))
-    assert found.train.labels.tolist() == [value % 2 for value in by_split["train"]]
-    assert found.classes == ("0", "1")
-    assert found.image == (3, 28, 28)
-    assert not found.train.in_memory
+    assert dataset.train.targets.tolist() == [value % 2 for value in by_split["train"]]
+    assert dataset.outputs == ("0", "1")
+    assert dataset.image == (3, 28, 28)
+    assert not dataset.train.in_memory
 
 
 @pytest.mark.parametrize("validation", ["val", "validation"])
 def test_splits_on_disk_are_kept(tmp_path: Path, validation: str) -> None:
-    found = loaded(tree(tmp_path, splits=("train", validation, "test")))
-    assert values(found) == {name: list(range(20)) for name in ("train", "val", "test")}
+    dataset = loaded(tree(tmp_path, splits=("train", validation, "test")))
+    assert values(dataset) == {name: list(range(20)) for name in ("train", "val", "test")}
 
 
 def test_labels_come_from_text_or_json_and_other_members_are_passed_over(tmp_path: Path) -> None:
@@ -111,9 +111,9 @@ def test_labels_come_from_text_or_json_and_other_members_are_passed_over(tmp_pat
     ]
     shard(tmp_path / "train" / "a.tar", files)
     shard(tmp_path / "test" / "a.tar", pairs([0, 1]))
-    found = loaded(tmp_path, validation=0.0)
-    assert found.train.labels.tolist() == [1, 2, 0, 2]
-    decoded = found.train.images(np.arange(4))
+    dataset = loaded(tmp_path, validation=0.0)
+    assert dataset.train.targets.tolist() == [1, 2, 0, 2]
+    decoded = dataset.train.examples(np.arange(4))
     assert decoded[3, 0, 0].tolist() == [200, 200, 200]  # grey becomes RGB
     np.testing.assert_allclose(decoded[:, 5, 5, 0], [10, 20, 30, 200], atol=2)  # jpeg and webp lose a little
 
@@ -124,7 +124,7 @@ def test_the_shorter_side_is_resized_and_the_centre_kept(tmp_path: Path) -> None
     file = io.BytesIO()
     Image.fromarray(stripes).save(file, "png")
     shard(tree(tmp_path) / "train" / "a-000.tar", [("x.png", file.getvalue()), ("x.cls", b"0")])
-    assert (loaded(tmp_path, validation=0.0).train.images(np.array([0])) == 255).all()
+    assert (loaded(tmp_path, validation=0.0).train.examples(np.array([0])) == 255).all()
 
 
 def test_members_of_a_key_need_not_follow_each_other_and_names_may_be_long(tmp_path: Path) -> None:
@@ -138,9 +138,9 @@ def test_members_of_a_key_need_not_follow_each_other_and_names_may_be_long(tmp_p
                 _add(tar, name, content)
             _add(tar, f"{long}.cls", b"0")
     shard(tmp_path / "test" / "a.tar", pairs([0, 1]))
-    found = loaded(tmp_path, validation=0.0)
-    assert found.train.images(np.arange(4))[:, 0, 0, 0].tolist() == [40, 50, 41, 51]
-    assert found.train.labels.tolist() == [0, 1, 0, 1]
+    dataset = loaded(tmp_path, validation=0.0)
+    assert dataset.train.examples(np.arange(4))[:, 0, 0, 0].tolist() == [40, 50, 41, 51]
+    assert dataset.train.targets.tolist() == [0, 1, 0, 1]
 
 
 def _folder(name: str) -> tarfile.TarInfo:
@@ -180,21 +180,21 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, np.ndarray
 
 @given(order=st.lists(st.integers(0, 49), min_size=1, max_size=80))
 def test_any_order_gives_what_reading_in_turn_gives(noise: tuple[Dataset, np.ndarray], order: list[int]) -> None:
-    found, in_turn = noise
-    np.testing.assert_array_equal(found.train.images(np.array(order)), in_turn[order])
+    dataset, in_turn = noise
+    np.testing.assert_array_equal(dataset.train.examples(np.array(order)), in_turn[order])
 
 
 def test_threads_fetch_at_the_same_time(noise: tuple[Dataset, np.ndarray]) -> None:
-    found, in_turn = noise
+    dataset, in_turn = noise
     orders = [np.random.default_rng(seed).integers(0, 50, 16) for seed in range(64)]
     with ThreadPoolExecutor(8) as pool:
-        for order, fetched in zip(orders, pool.map(found.train.images, orders), strict=True):
+        for order, fetched in zip(orders, pool.map(dataset.train.examples, orders), strict=True):
             np.testing.assert_array_equal(fetched, in_turn[order])
 
 
 def test_class_names_stand_in_a_file(tmp_path: Path) -> None:
     (tree(tmp_path) / "classes.txt").write_text("even number\nodd number\n\n", encoding="utf-8")
-    assert loaded(tmp_path).classes == ("even number", "odd number")
+    assert loaded(tmp_path).outputs == ("even number", "odd number")
 
 
 def test_the_fingerprint_is_that_of_names_and_sizes(tmp_path: Path) -> None:
@@ -242,7 +242,7 @@ def test_the_folder_must_be_named() -> None:
 @pytest.mark.parametrize("name", ["b.tar.gz", "b.c.tgz", "b.tar.xz", "b.tar.bz2", "b.tar.zst"])
 def test_compressed_shards_are_refused_unless_the_unpacked_lie_beside_them(tmp_path: Path, name: str) -> None:
     (tree(tmp_path) / "train" / name).write_bytes(b"")
-    refused(tmp_path, name, "cannot be read by its position", "unpack")
+    refused(tmp_path, name, "cannot be read by offset", "unpack")
     shard(tmp_path / "train" / ("b.c.tar" if "c" in name else "b.tar"), pairs([20, 21]))
     assert len(loaded(tmp_path, validation=0.0).train) == 22
 
@@ -257,7 +257,7 @@ def test_a_compressed_shard_by_a_wrong_name_is_named(tmp_path: Path, mode: str, 
 
 def test_a_shard_cut_anywhere_is_named_with_the_member(tmp_path: Path) -> None:
     path = tree(tmp_path) / "train" / "a-001.tar"
-    whole = path.read_bytes()
+    content = path.read_bytes()
     with tarfile.open(path) as tar:
         last = tar.getmembers()[-1]
         picture = tar.getmember("015.png")
@@ -268,9 +268,9 @@ def test_a_shard_cut_anywhere_is_named_with_the_member(tmp_path: Path) -> None:
         picture.offset + 100: ["after its member '014.cls'"],
         picture.offset_data: ["truncated in its member '015.png'"],
         picture.offset_data + picture.size - 1: ["truncated in its member '015.png'"],
-        last.offset_data + 512: ["truncated after its member '019.cls'", "mark of the end"],
+        last.offset_data + 512: ["truncated after its member '019.cls'", "end marker"],
     }.items():
-        path.write_bytes(whole[:length])
+        path.write_bytes(content[:length])
         refused(tmp_path, str(path), *words, "copy or write it again")
 
 
@@ -290,7 +290,7 @@ def test_a_damaged_header_is_no_end(tmp_path: Path) -> None:
 def test_archives_joined_by_cat_are_refused(tmp_path: Path) -> None:
     path = tree(tmp_path) / "train" / "a-001.tar"
     path.write_bytes(path.read_bytes() + (tmp_path / "train" / "a-000.tar").read_bytes())
-    refused(tmp_path, f"{path} goes on after its end", "'019.cls'", "tar --concatenate")
+    refused(tmp_path, f"{path} has data after its end", "'019.cls'", "tar --concatenate")
 
 
 def test_a_size_below_nothing_is_refused(tmp_path: Path) -> None:
@@ -314,26 +314,26 @@ def test_links_are_refused(tmp_path: Path, kind: bytes) -> None:
 
 def test_a_shard_cut_after_it_was_opened_is_named(tmp_path: Path) -> None:
     path = tree(tmp_path) / "train" / "a-001.tar"
-    found = loaded(tmp_path, validation=0.0)
+    dataset = loaded(tmp_path, validation=0.0)
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(DataError, match=r"a-001\.tar is truncated in its member '019\.png'"):
-        found.train.images(np.array([19]))
+        dataset.train.examples(np.array([19]))
     path.unlink()
     with pytest.raises(DataError, match=r"a-001\.tar cannot be read"):
-        found.train.images(np.array([19]))
+        dataset.train.examples(np.array([19]))
 
 
 def test_a_broken_image_is_named_when_it_is_decoded(tmp_path: Path) -> None:
     path = tree(tmp_path) / "train" / "a-001.tar"
-    whole = image(0)
+    intact = image(0)
     deep = io.BytesIO()
     Image.fromarray(np.full((40, 40), 0.5, np.float32)).save(deep, "tiff")
-    for content in (b"", b"no image", whole[: len(whole) // 2], deep.getvalue()):
+    for content in (b"", b"no image", intact[: len(intact) // 2], deep.getvalue()):
         shard(path, [("x/12.png", content), ("x/12.cls", b"0"), *pairs(range(13, 20))])
-        found = loaded(tmp_path, validation=0.0)
-        assert len(found.train.images(np.arange(12))) == 12
+        dataset = loaded(tmp_path, validation=0.0)
+        assert len(dataset.train.examples(np.arange(12))) == 12
         with pytest.raises(DataError) as caught:
-            found.train.images(np.array([12]))
+            dataset.train.examples(np.array([12]))
         assert "train/a-001.tar/x/12.png" in str(caught.value)
         assert 'data.without=["train/a-001.tar/x/12.png"]' in caught.value.next_step
 
@@ -404,9 +404,9 @@ def test_a_key_may_hold_dots(tmp_path: Path) -> None:
         for kind, content in (("PNG", image(n)), ("cls", b"%d" % (n % 2)))
     ]
     shard(tmp_path / "0.tar", [("set.info.json", b"{}"), *files])
-    with pytest.warns(UserWarning, match=r"passed over .* 1 \.info\.json"):
-        found = loaded(tmp_path, validation=0.25)
-    assert sorted(value for part in values(found).values() for value in part) == list(range(20))
+    with pytest.warns(UserWarning, match=r"skipped members .* 1 \.info\.json"):
+        dataset = loaded(tmp_path, validation=0.25)
+    assert sorted(value for part in values(dataset).values() for value in part) == list(range(20))
 
 
 def test_masks_of_an_image_are_no_samples_and_are_counted(tmp_path: Path) -> None:
@@ -423,9 +423,9 @@ def test_a_key_with_dots_needs_its_label_too(tmp_path: Path) -> None:
 
 
 def test_an_image_is_left_out_by_the_name_of_its_member(tmp_path: Path) -> None:
-    found = loaded(tree(tmp_path), validation=0.0, without=["test/a-001.tar/015.png", "train/a-000.tar/003.png"])
-    parts = {"test": found.test, "train": found.train}
-    shown = {name: part.images(np.arange(len(part)))[:, 0, 0, 0].tolist() for name, part in parts.items()}
+    dataset = loaded(tree(tmp_path), validation=0.0, without=["test/a-001.tar/015.png", "train/a-000.tar/003.png"])
+    parts = {"test": dataset.test, "train": dataset.train}
+    shown = {name: part.examples(np.arange(len(part)))[:, 0, 0, 0].tolist() for name, part in parts.items()}
     assert shown["test"] == [value for value in range(20) if value != 15]
     assert shown["train"] == [5 if value == 3 else value for value in range(20)]  # the next of its class
     with pytest.raises(RecipeError, match=r"(?s)not in .*nothing\.png.*train/a-000\.tar/000\.png"):

@@ -21,7 +21,7 @@ from sdcompress.policies import restore, scores
 from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.runtime.open import open_engine, open_network
 from sdcompress.runtime.resident.chain import ResidentChain
-from sdcompress.runtime.resident.plans import check_version, plan_bytes, row_of
+from sdcompress.runtime.resident.plans import check_version, plan_bytes, row_shape
 from sdcompress.schema import recipe
 from sdcompress.schema.engines import BatchProfile, Engines, Plan
 from sdcompress.schema.graphs import Tensor
@@ -72,10 +72,10 @@ def test_a_plan_is_code_and_only_the_bytes_of_the_manifest_are_loaded(tmp_path: 
 
 def test_sizes_that_an_engine_computes_are_taken_from_the_manifest() -> None:
     listed = Tensor(name="hidden", dtype="float32", shape=("batch", 6, 2, "width"))
-    assert row_of((-1, 6, 2), listed) == (6, 2)
-    assert row_of((-1, -1, 2), listed) == (6, 2)
-    assert row_of((-1, 5, -1, -1), listed) == (5, 2, -1)  # refused where memory is laid out
-    assert row_of((-1, -1), None) == (-1,)
+    assert row_shape((-1, 6, 2), listed) == (6, 2)
+    assert row_shape((-1, -1, 2), listed) == (6, 2)
+    assert row_shape((-1, 5, -1, -1), listed) == (5, 2, -1)  # refused where memory is laid out
+    assert row_shape((-1, -1), None) == (-1,)
 
 
 @pytest.mark.parametrize(
@@ -161,13 +161,15 @@ def test_every_batch_answers_as_onnxruntime_does(built: Callable[..., Path], bat
         inputs = inputs_of(rows, seed=rows)
         np.testing.assert_allclose(here.exits(inputs), usual.exits(inputs), atol=1e-4)
         for exit_ in range(3):
-            np.testing.assert_allclose(here.forced(inputs, exit_).logits, usual.forced(inputs, exit_).logits, atol=1e-4)
+            np.testing.assert_allclose(
+                here.forced(inputs, exit_).outputs, usual.forced(inputs, exit_).outputs, atol=1e-4
+            )
         found = scores(policy, usual.signals(inputs))
         np.testing.assert_allclose(scores(policy, here.signals(inputs)), found, atol=1e-4)
         clear = np.abs(found - 0.6).min(axis=0) > 1e-3  # no rounding decides for these
         answer, expected = here(inputs), usual(inputs)
         assert answer.exit_index[clear].tolist() == expected.exit_index[clear].tolist()
-        np.testing.assert_allclose(answer.logits[clear], expected.logits[clear], atol=1e-4)
+        np.testing.assert_allclose(answer.outputs[clear], expected.outputs[clear], atol=1e-4)
 
 
 @pytest.mark.gpu
@@ -186,7 +188,7 @@ def test_answers_are_the_same_from_several_threads(built: Callable[..., Path]) -
     with ThreadPoolExecutor(4) as threads:
         for one, other in zip(expected, threads.map(network, batches), strict=True):
             np.testing.assert_array_equal(one.exit_index, other.exit_index)
-            np.testing.assert_array_equal(one.logits, other.logits)
+            np.testing.assert_array_equal(one.outputs, other.outputs)
 
 
 @pytest.mark.gpu
@@ -211,7 +213,7 @@ def test_tensors_on_the_gpu_are_taken_where_they_lie(built: Callable[..., Path],
     else:
         found = network(module.asarray(inputs))
     np.testing.assert_array_equal(found.exit_index, network(inputs).exit_index)
-    np.testing.assert_array_equal(found.logits, network(inputs).logits)
+    np.testing.assert_array_equal(found.outputs, network(inputs).outputs)
 
 
 @pytest.mark.gpu

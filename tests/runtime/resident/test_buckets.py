@@ -14,12 +14,12 @@ def profile(low: int, opt: int, high: int) -> BatchProfile:
 
 
 def test_what_is_tuned_for_the_largest_and_the_powers_of_two() -> None:
-    made = buckets([profile(1, 1, 1), profile(2, 6, 40)])
-    assert made.rows == (1, 2, 4, 6, 8, 16, 32, 40)
-    assert made.profiles == (0, 1, 1, 1, 1, 1, 1, 1)
-    assert [made.position(rows) for rows in (1, 2, 3, 5, 7, 33)] == [0, 1, 2, 3, 4, 7]
-    assert made.alone(0)
-    assert not made.alone(1)
+    result = buckets([profile(1, 1, 1), profile(2, 6, 40)])
+    assert result.rows == (1, 2, 4, 6, 8, 16, 32, 40)
+    assert result.profiles == (0, 1, 1, 1, 1, 1, 1, 1)
+    assert [result.position(rows) for rows in (1, 2, 3, 5, 7, 33)] == [0, 1, 2, 3, 4, 7]
+    assert result.alone_in_profile(0)
+    assert not result.alone_in_profile(1)
 
 
 def test_one_profile_for_each_batch_gives_these_batches() -> None:
@@ -31,9 +31,9 @@ def test_of_profiles_that_overlap_the_tightest_is_run() -> None:
 
 
 def test_profiles_that_begin_late_take_smaller_batches_too() -> None:
-    made = buckets([profile(5, 6, 7)])
-    assert made.rows == (6, 7)
-    assert made.position(1) == 0
+    result = buckets([profile(5, 6, 7)])
+    assert result.rows == (6, 7)
+    assert result.position(1) == 0
 
 
 @given(st.lists(st.integers(1, 100), min_size=1, max_size=5, unique=True).map(sorted), st.data())
@@ -44,12 +44,12 @@ def test_every_batch_up_to_the_largest_has_the_smallest_bucket_that_holds_it(
     for before, top in zip([0, *tops], tops, strict=False):
         low = data.draw(st.integers(1, before + 1))  # they may overlap, as --batch allows
         profiles.append(profile(low, data.draw(st.integers(low, top)), top))
-    made = buckets(profiles)
-    assert list(made.rows) == sorted(set(made.rows))
-    for rows, at in zip(made.rows, made.profiles, strict=True):
+    result = buckets(profiles)
+    assert list(result.rows) == sorted(set(result.rows))
+    for rows, at in zip(result.rows, result.profiles, strict=True):
         takes = [place for place, one in enumerate(profiles) if one.min <= rows <= one.max]
         assert at == takes[0] or profiles[at].opt == rows  # the tightest, or the one that is tuned for it
-    for rows in range(1, made.largest + 1):
-        at = made.position(rows)
-        assert rows <= made.rows[at] < 2 * rows
-        assert at == 0 or made.rows[at - 1] < rows
+    for rows in range(1, result.largest + 1):
+        at = result.position(rows)
+        assert rows <= result.rows[at] < 2 * rows
+        assert at == 0 or result.rows[at - 1] < rows

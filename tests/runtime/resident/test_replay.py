@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sdcompress.runtime.resident.gpu import GpuDevice
-from sdcompress.runtime.resident.replay import Replayed
+from sdcompress.runtime.resident.replay import GraphReplay
 from sdcompress.tensorrt.nvidia.cuda import Cuda
 
 
@@ -15,7 +15,7 @@ class Notes:
     def __init__(self, done: list[str], *, able: bool = True) -> None:
         self.done, self.able = done, able
 
-    def captured(self, queue: Callable[[], None]) -> str | None:
+    def capture(self, queue: Callable[[], None]) -> str | None:
         self.done.append("record")
         return "recording" if self.able else None
 
@@ -25,7 +25,7 @@ class Notes:
 
 def test_the_first_call_runs_plainly_the_second_records_and_replays() -> None:
     done: list[str] = []
-    work = Replayed(lambda: done.append("run"), Notes(done))
+    work = GraphReplay(lambda: done.append("run"), Notes(done))
     work()
     assert not work.recorded
     work()
@@ -36,7 +36,7 @@ def test_the_first_call_runs_plainly_the_second_records_and_replays() -> None:
 
 def test_what_cannot_be_recorded_is_tried_once_and_then_run_plainly() -> None:
     done: list[str] = []
-    work = Replayed(lambda: done.append("run"), Notes(done, able=False))
+    work = GraphReplay(lambda: done.append("run"), Notes(done, able=False))
     for _ in range(4):
         work()
     assert not work.recorded
@@ -45,14 +45,14 @@ def test_what_cannot_be_recorded_is_tried_once_and_then_run_plainly() -> None:
 
 def test_a_gpu_keeps_the_meaning_of_every_name_of_cuda() -> None:
     """It is recorder, device and CUDA's layer at once: a name with two meanings breaks whoever uses the other."""
-    own = {name for name in vars(GpuDevice) if not name.startswith("_")}
-    assert own == {"accept", "after"}
-    assert not own & set(dir(Cuda))
+    names = {name for name in vars(GpuDevice) if not name.startswith("_")}
+    assert names == {"accept", "after"}
+    assert not names & set(dir(Cuda))
 
 
 def test_without_a_recorder_it_always_runs() -> None:
     done: list[str] = []
-    work: Replayed[str] = Replayed(lambda: done.append("run"), None)
+    work: GraphReplay[str] = GraphReplay(lambda: done.append("run"), None)
     work()
     work()
     assert done == ["run", "run"]

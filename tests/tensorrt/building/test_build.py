@@ -52,7 +52,7 @@ def test_a_level_that_does_not_exist_is_refused() -> None:
 
 
 def listed(artifact: Artifact, folder: Path, gpu: Gpu, tensorrt: str, content: bytes) -> Manifest:
-    """List files as engines: whether they are, is nobody's question here."""
+    """List arbitrary files as engines."""
     place = f"engines/{gpu.name.lower().replace(' ', '-')}-trt{tensorrt}"
     (folder / place).mkdir(parents=True)
     plans = []
@@ -61,7 +61,7 @@ def listed(artifact: Artifact, folder: Path, gpu: Gpu, tensorrt: str, content: b
         file = entry(folder, f"{place}/segment-{index}.plan").model_dump()
         plans.append(Plan(**file, device_memory_bytes=0, layers={"fp32": 1}))
     (folder / place / "build.log").write_bytes(content)
-    made = Engines(
+    engines = Engines(
         gpu=gpu.name,
         compute_capability=gpu.compute_capability,
         tensorrt=tensorrt,
@@ -74,7 +74,7 @@ def listed(artifact: Artifact, folder: Path, gpu: Gpu, tensorrt: str, content: b
         log=entry(folder, f"{place}/build.log"),
         parity=(),
     )
-    return attach(artifact, folder, made, gpu)
+    return attach(artifact, folder, engines, gpu)
 
 
 def test_engines_of_the_same_machine_are_replaced_and_others_kept(
@@ -101,10 +101,10 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.gpu
 @pytest.mark.tensorrt
 def test_engines_are_built_proven_and_listed(old_opset: Path, tmp_path: Path, cache: Path) -> None:
-    told: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
     settings = BuildSettings(profiles=parse_batch("1:1:1,2:8:32"), tf32=False)
     manifest = build_engines(
-        old_opset, tmp_path / "out", settings=settings, progress=lambda done, total: told.append((done, total))
+        old_opset, tmp_path / "out", settings=settings, progress=lambda done, total: calls.append((done, total))
     )
     (built,) = manifest.engines
     gpu = probe_cuda()
@@ -118,8 +118,8 @@ def test_engines_are_built_proven_and_listed(old_opset: Path, tmp_path: Path, ca
         assert header.tagged
         assert header.version in (None, ".".join(f"{built.tensorrt}.0".split(".")[:4]))
     assert "[E]" not in opened.file(built.log).read_text(encoding="utf-8")
-    assert told[-1] == (3000, 3000)
-    assert told == sorted(told)
+    assert calls[-1] == (3000, 3000)
+    assert calls == sorted(calls)
     assert list(cache.rglob("*.timing"))
     again = build_engines(tmp_path / "out", tmp_path / "out", settings=settings, overwrite=True)
     assert len(again.engines) == 1

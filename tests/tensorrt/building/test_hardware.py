@@ -9,10 +9,11 @@ import pytest
 
 from sdcompress.artifact.read import open_artifact
 from sdcompress.errors import SetupError, UsageError
-from sdcompress.schema.graphs import Precision
+from sdcompress.schema.graphs import Precision, Tensor
 from sdcompress.schema.manifest import Manifest
 from sdcompress.tensorrt.building import build
-from sdcompress.tensorrt.building.hardware import check_graphs, check_hardware
+from sdcompress.tensorrt.building.hardware import check_graphs, check_hardware, check_memory, least_bytes, tensor_shape
+from sdcompress.tensorrt.building.profiles import parse_batch
 from sdcompress.tensorrt.building.settings import BuildSettings
 from sdcompress.tensorrt.nvidia.probe import Gpu
 
@@ -34,9 +35,9 @@ def mixed(folder: Path, precision: Precision) -> Manifest:
 def test_fp8_is_refused_by_a_gpu_before_ada(tiny_artifact: Artifacts, name: str, capability: str) -> None:
     with pytest.raises(SetupError) as caught:
         check_hardware(mixed(tiny_artifact(), "fp8"), gpu(name, capability), "none")
-    said = str(caught.value)
+    message = str(caught.value)
     for words in ("segment-2.onnx", name, f"compute capability {capability}", "8.9", "fp16 or int8"):
-        assert words in said
+        assert words in message
 
 
 @pytest.mark.parametrize("capability", ["8.9", "9.0", "10.0", "12.0"])  # numbers, not text
@@ -62,7 +63,7 @@ def test_fp8_for_every_gpu_since_ampere_contradicts_itself(tiny_artifact: Artifa
     assert "same_compute_capability" in str(caught.value)
 
 
-def test_it_is_asked_before_tensorrt_is_loaded_and_nothing_is_written(
+def test_hardware_is_checked_before_tensorrt_is_loaded_and_nothing_is_written(
     tiny_artifact: Artifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
@@ -82,3 +83,30 @@ def test_it_is_asked_before_tensorrt_is_loaded_and_nothing_is_written(
         build.build_engines(source, tmp_path / "out", settings=BuildSettings(hardware_compatibility="ampere_plus"))
     assert asked == [("Tesla T4", "ampere_plus")]
     assert not (tmp_path / "out").exists()
+
+
+def test_it_is_the_graphs_and_the_tensors_between_them(tiny_artifact: Callable[..., Path]) -> None:
+    manifest = open_artifact(tiny_artifact(signals=False)).manifest
+    weights = sum(segment.bytes for segment in manifest.segments)
+    # input 16, hidden 6, deep 8 and three times 3 logits, float32
+    assert least_bytes(manifest, parse_batch("1:8:32")) == weights + 32 * 4 * (16 + 6 + 8 + 9)
+
+
+def test_what_cannot_fit_is_refused_with_the_batch_that_could(tiny_artifact: Callable[..., Path]) -> None:
+    manifest = open_artifact(tiny_artifact(signals=False)).manifest
+    profiles = parse_batch("1:8:1000")
+    needed = least_bytes(manifest, profiles)
+    check_memory(manifest, profiles, free=needed, gpu="NVIDIA X")
+    with pytest.raises(SetupError, match="on NVIDIA X") as caught:
+        check_memory(manifest, profiles, free=needed - 1, gpu="NVIDIA X")
+    assert "batches up to 999 or fewer" in caught.value.allowed
+    with pytest.raises(SetupError) as caught:
+        check_memory(manifest, profiles, free=10, gpu="NVIDIA X")
+    assert caught.value.allowed == "smaller graphs"
+
+
+def test_only_the_batch_may_vary() -> None:
+    assert tensor_shape(Tensor(name="x", dtype="float32", shape=("batch", 3)), 8) == (8, 3)
+    assert tensor_shape(Tensor(name="x", dtype="float32", shape=(1, 3)), 8) == (1, 3)
+    with pytest.raises(UsageError, match="'x' has the shape"):
+        tensor_shape(Tensor(name="x", dtype="float32", shape=("batch", "height")), 8)

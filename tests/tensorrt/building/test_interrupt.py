@@ -8,11 +8,11 @@ import threading
 import pytest
 
 from sdcompress.errors import SetupError
-from sdcompress.tensorrt.building.interrupt import noted
+from sdcompress.tensorrt.building.interrupt import deferred_interrupt
 
 
 def interrupted(seen: list[bool], error: SetupError | None) -> None:
-    with noted() as stopped:
+    with deferred_interrupt() as stopped:
         seen.append(stopped())
         signal.raise_signal(signal.SIGINT)
         seen.append(stopped())
@@ -30,15 +30,15 @@ def test_it_is_noted_and_raised_at_the_end(error: SetupError | None) -> None:
 
 
 def test_a_build_that_failed_has_failed() -> None:
-    with pytest.raises(SetupError), noted():
+    with pytest.raises(SetupError), deferred_interrupt():
         raise SetupError("no plan")
 
 
-def test_another_thread_hears_nothing() -> None:
+def test_another_thread_receives_no_signal() -> None:
     heard: list[bool] = []
 
     def work() -> None:
-        with noted() as stopped:
+        with deferred_interrupt() as stopped:
             heard.append(stopped())
 
     thread = threading.Thread(target=work)

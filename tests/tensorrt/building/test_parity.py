@@ -11,7 +11,7 @@ import pytest
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.errors import ParityError
 from sdcompress.runtime.open import open_engine
-from sdcompress.tensorrt.building.parity import TF32_RTOL, allowed, compare, run_parity
+from sdcompress.tensorrt.building.parity import TF32_RTOL, compare_exit, run_parity, tolerance
 from sdcompress.tensorrt.building.profiles import parse_batch
 
 
@@ -77,15 +77,15 @@ def test_the_next_step_is_one_that_can_help(tiny_artifact: Callable[..., Path], 
 
 def test_tf32_widens_and_never_narrows() -> None:
     reference = np.array([[10.0, -20.0]], np.float32)
-    assert allowed(1e-4, reference, tf32=False) == 1e-4
-    assert allowed(1e-4, reference, tf32=True) == pytest.approx(0.2)
-    assert allowed(0.5, reference, tf32=True) == 0.5
+    assert tolerance(1e-4, reference, tf32=False) == 1e-4
+    assert tolerance(1e-4, reference, tf32=True) == pytest.approx(0.2)
+    assert tolerance(0.5, reference, tf32=True) == 0.5
 
 
 def test_a_class_flips_only_where_the_checkpoint_was_decided() -> None:
     reference = np.array([[1.0, 0.0], [0.55, 0.5]], np.float32)
     flipped = reference[:, ::-1].copy()
-    record, problem = compare("final", [flipped], reference, batches=(2,), limit=0.1)
+    record, problem = compare_exit("final", [flipped], reference, batches=(2,), limit=0.1)
     assert record is not None
     assert record.flips == 1
     assert "1 classes change" in problem

@@ -11,8 +11,8 @@ from onnx import helper
 
 from sdcompress.errors import UsageError
 from sdcompress.schema.graphs import Segment, Tensor
+from sdcompress.tensorrt.building.parser_errors import Fault
 from sdcompress.tensorrt.building.plan import Builder, _fault
-from sdcompress.tensorrt.building.refusal import Fault
 from sdcompress.tensorrt.building.settings import BuildSettings
 from sdcompress.tensorrt.nvidia.log import Log
 
@@ -27,14 +27,14 @@ def error(node: int, **more: str) -> SimpleNamespace:
     return SimpleNamespace(node=lambda: node, **methods)
 
 
-def test_8_5_says_a_number_and_the_file_says_whose_it_is() -> None:
+def test_8_5_gives_a_number_and_the_file_the_name() -> None:
     assert _fault(error(1), GRAPH) == Fault("Mish", "second", "Plugin not found")
     assert _fault(error(-1), GRAPH) == Fault("", "-1", "Plugin not found")
 
 
 def test_later_ones_say_it_themselves() -> None:
-    said = error(1, node_operator="Gelu", node_name="/inner/gelu")  # of a subgraph, say
-    assert _fault(said, GRAPH) == Fault("Gelu", "/inner/gelu", "Plugin not found")
+    fault = error(1, node_operator="Gelu", node_name="/inner/gelu")  # of a subgraph, say
+    assert _fault(fault, GRAPH) == Fault("Gelu", "/inner/gelu", "Plugin not found")
     assert _fault(error(3, node_operator="Gelu", node_name=""), GRAPH).node == "3"
 
 
@@ -64,6 +64,6 @@ def test_a_precision_that_8_has_not_is_named_before_the_graph_is_parsed(precisio
     )  # fmt: skip
     builder = Builder(tensorrt_8(), Log(), BuildSettings())
     with pytest.raises(UsageError, match=rf"{precision}, which TensorRT 8\.6\.1 does not have") as caught:
-        builder.build(b"", segment, tell=lambda _: None, stopped=lambda: False)
+        builder.build(b"", segment, report=lambda _: None, stopped=lambda: False)
     assert "fp32, fp16 or int8" in str(caught.value)
     assert "TensorRT 10 or 11" in str(caught.value)

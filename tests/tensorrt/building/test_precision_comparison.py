@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from signals import TASK
 
 from sdcompress.artifact.read import open_artifact
 from sdcompress.errors import SetupError, UsageError
@@ -18,8 +19,8 @@ from sdcompress.schema.engines import Engines, Plan
 from sdcompress.schema.graphs import FileEntry
 from sdcompress.schema.manifest import Manifest
 from sdcompress.tensorrt.building import precision_comparison
-from sdcompress.tensorrt.building.checks import prove
-from sdcompress.tensorrt.building.precision_comparison import Sibling, find_siblings, race
+from sdcompress.tensorrt.building.engine_checks import check_engines
+from sdcompress.tensorrt.building.precision_comparison import Sibling, compare_speed, find_siblings
 from sdcompress.tensorrt.building.profiles import parse_batch
 from sdcompress.tensorrt.building.settings import BuildSettings
 from sdcompress.tensorrt.building.validation import Reference
@@ -38,7 +39,7 @@ class Slow:
         assert exit == -1
         self.seen.add(len(inputs))
         time.sleep(self.ms * len(inputs) / 1e3)
-        return Prediction(np.zeros((len(inputs), 3), np.float32), np.zeros(len(inputs), np.int64))
+        return TASK.prediction(np.zeros((len(inputs), 3), np.float32), np.zeros(len(inputs), np.int64))
 
 
 def sibling(digit: str, precision: str) -> Sibling:
@@ -48,29 +49,29 @@ def sibling(digit: str, precision: str) -> Sibling:
 def test_each_is_compared_at_each_batch() -> None:
     ours, slower, faster = Slow(3.0), Slow(12.0), Slow(0.5)
     inputs = np.zeros((3, 1, 4, 4), np.float32)
-    told: list[tuple[int, int]] = []
-    found = race(
+    calls: list[tuple[int, int]] = []
+    times = compare_speed(
         ours, [(sibling("a", "fp32"), slower), (sibling("b", "fp16"), faster)], inputs, [1, 2],
-        rounds=5, seconds=0.04, progress=lambda done, total: told.append((done, total)),
+        rounds=5, seconds=0.04, progress=lambda done, total: calls.append((done, total)),
     )  # fmt: skip
-    assert [(one.precision, one.batch, one.verdict) for one in found] == [
+    assert [(one.precision, one.batch, one.verdict) for one in times] == [
         ("fp32", 1, "faster"),
         ("fp16", 1, "slower"),
         ("fp32", 2, "faster"),
         ("fp16", 2, "slower"),
     ]
     assert ours.seen == slower.seen == faster.seen == {1, 2}
-    for one in found:
+    for one in times:
         assert one.low <= one.speedup <= one.high
-    assert found[0].digest == "a" * 64
-    assert 3.0 <= found[0].ms < 12.0 <= found[0].sibling_ms  # a busy machine sleeps longer, never shorter
-    assert found[0].speedup > 1.5
-    assert found[1].speedup < 0.7
-    assert told[-1] == (10, 10)
+    assert times[0].digest == "a" * 64
+    assert 3.0 <= times[0].ms < 12.0 <= times[0].sibling_ms  # a busy machine sleeps longer, never shorter
+    assert times[0].speedup > 1.5
+    assert times[1].speedup < 0.7
+    assert calls[-1] == (10, 10)
 
 
 def test_a_network_is_no_faster_than_itself() -> None:
-    (found,) = race(
+    (found,) = compare_speed(
         Slow(1.0), [(sibling("a", "fp32"), Slow(1.0))], np.zeros((1, 1, 4, 4), np.float32), [1], seconds=0.03
     )
     assert 0.7 < found.speedup < 1.4
@@ -104,8 +105,8 @@ def find(manifest: Manifest, other: Manifest, monkeypatch: pytest.MonkeyPatch, *
 
 def test_a_sibling_built_alike_is_found(tiny_artifact: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = open_artifact(tiny_artifact()).manifest
-    (found,) = find(manifest, manifest.model_copy(update={"engines": (engines(),)}), monkeypatch)
-    assert found == Sibling(Path("other"), manifest.digest, "fp32")
+    (sibling_,) = find(manifest, manifest.model_copy(update={"engines": (engines(),)}), monkeypatch)
+    assert sibling_ == Sibling(Path("other"), manifest.digest, "fp32")
 
 
 @pytest.mark.parametrize(
@@ -150,9 +151,9 @@ def test_a_sibling_without_engines_for_this_machine_is_refused_before_a_build(
 def test_another_question_is_no_sibling(tiny_artifact: Callable[..., Path]) -> None:
     manifest = open_artifact(tiny_artifact()).manifest
     other = manifest.model_copy(update={"classes": ("a", "b", "c")})
-    wish = BuildSettings(against=(tiny_artifact(name="other"),))
+    settings = BuildSettings(against=(tiny_artifact(name="other"),))
     with pytest.raises(UsageError, match="its classes are not"):
-        find_siblings(other, wish, tensorrt="10.9.0.34", gpu=L4)
+        find_siblings(other, settings, tensorrt="10.9.0.34", gpu=L4)
 
 
 def test_all_of_it_is_shown_of_engines(tiny_artifact: Callable[..., Path], tiny_network) -> None:
@@ -160,10 +161,12 @@ def test_all_of_it_is_shown_of_engines(tiny_artifact: Callable[..., Path], tiny_
     engine = open_engine(artifact.path)
     settings = BuildSettings(profiles=parse_batch("1:2:4,5:8:8"), tf32=False)
     others = [(sibling("c", "int8"), engine)]
-    found = prove(engine, artifact, settings, reference=Reference(engine, tiny_network.samples(40)), siblings=others)
-    assert [record.exit for record in found["parity"]] == ["exit1", "exit2", "final"]
-    assert found["validation"].images == 40
-    assert [time.batch for time in found["siblings"]] == [2, 8]  # what the profiles are tuned for
-    bare = prove(engine, artifact, settings, reference=None, siblings=())
-    assert bare["validation"] is None
-    assert "siblings" not in bare
+    checks = check_engines(
+        engine, artifact, settings, reference=Reference(engine, tiny_network.samples(40)), siblings=others
+    )
+    assert [record.exit for record in checks["parity"]] == ["exit1", "exit2", "final"]
+    assert checks["validation"].images == 40
+    assert [time.batch for time in checks["siblings"]] == [2, 8]  # what the profiles are tuned for
+    checks_alone = check_engines(engine, artifact, settings, reference=None, siblings=())
+    assert checks_alone["validation"] is None
+    assert "siblings" not in checks_alone

@@ -62,7 +62,7 @@ def test_one_number_is_one_batch() -> None:
         ("\N{SUPERSCRIPT TWO}", "is no profile"),
     ],
 )
-def test_what_is_wrong_is_said(text: str, words: str) -> None:
+def test_wrong_text_is_refused_with_the_reason(text: str, words: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_batch(text)
     assert words in caught.value.found

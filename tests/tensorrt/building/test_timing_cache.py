@@ -16,9 +16,9 @@ from sdcompress.tensorrt.building.timing_cache import (
     Timings,
     cache_file,
     engines_folder,
-    log_kept,
     open_timings,
     read_cache,
+    saved_log,
     write_cache,
 )
 from sdcompress.tensorrt.nvidia.log import Log
@@ -52,7 +52,7 @@ def test_what_is_written_is_read_and_nothing_is_left_beside(tmp_path: Path) -> N
     assert list(file.parent.iterdir()) == [file]
 
 
-def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StorageError):
         write_cache(tmp_path / "file" / "a.timing", b"")
@@ -72,7 +72,7 @@ def test_a_cache_folder_that_cannot_be_used_costs_time_and_no_build(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     log = Log()
     timings = open_timings(None, tensorrt="10.9.0.34", gpu=H100, log=log)
-    assert "built without a timing cache" in log.everything[-1]
+    assert "built without a timing cache" in log.all_lines[-1]
     timings.keep(b"measured")
     assert (timings.file, timings.data) == (None, b"")
 
@@ -103,7 +103,7 @@ def test_a_disk_that_fills_up_after_a_build_does_not_end_it(tmp_path: Path) -> N
     (tmp_path / "deep").rmdir()
     (tmp_path / "deep").touch()
     timings.keep(b"two")
-    assert "not kept" in timings.log.everything[-1]
+    assert "not saved" in timings.log.all_lines[-1]
 
 
 @pytest.mark.parametrize("name", ["a.timing", None])
@@ -114,7 +114,7 @@ def test_the_log_of_a_build_that_fails_is_kept_and_named(
     log = Log()
     log.note("tactic 7")
     timings = Timings(tmp_path / name if name else None, b"", log)
-    with pytest.raises(ParityError, match="off by 1") as caught, log_kept(timings):
+    with pytest.raises(ParityError, match="off by 1") as caught, saved_log(timings):
         raise ParityError("off by 1.", allowed="0", next_step="report it")
     (file,) = tmp_path.glob("*.log")
     assert file.read_text(encoding="utf-8") == "tactic 7\n"
@@ -123,8 +123,8 @@ def test_the_log_of_a_build_that_fails_is_kept_and_named(
     assert caught.value.allowed == "0"
 
 
-def test_a_log_that_cannot_be_kept_hides_nothing(tmp_path: Path) -> None:
-    with pytest.raises(ParityError) as caught, log_kept(Timings(tmp_path / "no" / "a.timing", b"", Log())):
+def test_a_log_that_cannot_be_saved_hides_no_error(tmp_path: Path) -> None:
+    with pytest.raises(ParityError) as caught, saved_log(Timings(tmp_path / "no" / "a.timing", b"", Log())):
         raise ParityError("off by 1.", next_step="report it")
     assert caught.value.next_step == "report it"
 

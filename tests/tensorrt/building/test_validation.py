@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from signals import TASK
 
 from sdcompress.errors import ArtifactError, DataError, VerificationError
 from sdcompress.runtime.cascade import CascadeEngine
@@ -34,16 +35,16 @@ class Shifted:
         logits = self.exits(inputs)
         sure = np.exp(logits).max(axis=2) / np.exp(logits).sum(axis=2)
         left = np.where(sure[0] >= THRESHOLDS[0], 0, np.where(sure[1] >= THRESHOLDS[1], 1, 2))
-        return Prediction(logits[left, np.arange(len(left))], left)
+        return TASK.prediction(logits[left, np.arange(len(left))], left)
 
 
 def test_the_same_network_changes_nothing(tiny_artifact: Callable[..., Path], tiny_network) -> None:
     path = tiny_artifact(policy=THRESHOLDS)
     network, samples = open_network(path), tiny_network.samples(600)
-    told: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
     found = validate(
         Reference(network, samples), Shifted(network, 0, 0.0), network.manifest,
-        max_drop=0.0, tf32=False, progress=lambda done, total: told.append((done, total)),
+        max_drop=0.0, tf32=False, progress=lambda done, total: calls.append((done, total)),
     )  # fmt: skip
     assert found.images == 600
     assert [change.name for change in found.exits] == ["exit1", "exit2", "final"]
@@ -52,20 +53,20 @@ def test_the_same_network_changes_nothing(tiny_artifact: Callable[..., Path], ti
     assert (found.policy.moved, found.policy.changed) == (0, 0)
     assert found.policy.shares_before == found.policy.shares_after
     assert 0 < found.policy.shares_before[0] < 1
-    assert told[-1] == (600, 600)
+    assert calls[-1] == (600, 600)
 
 
 def test_a_change_is_counted_at_its_exit_and_in_the_decisions(tiny_artifact: Callable[..., Path], tiny_network) -> None:
     network, samples = open_network(tiny_artifact(policy=THRESHOLDS)), tiny_network.samples(600)
     found = validate(Reference(network, samples), Shifted(network, 1, 0.5), network.manifest, max_drop=0.5, tf32=False)
-    images = network.preprocess(samples.images(np.arange(600)))
+    images = network.preprocess(samples.examples(np.arange(600)))
     expected = Shifted(network, 1, 0.5)
     before, after = network(images), expected(images)
     assert [change.changed > 0 for change in found.exits] == [False, True, False]
     assert found.exits[1].max_abs == pytest.approx(0.5, abs=1e-6)
     assert found.policy is not None
     assert found.policy.moved == (before.exit_index != after.exit_index).sum() > 0
-    assert found.policy.changed == (before.logits.argmax(1) != after.logits.argmax(1)).sum() > 0
+    assert found.policy.changed == (before.decision != after.decision).sum() > 0
 
 
 def test_without_a_policy_there_are_no_decisions(tiny_artifact: Callable[..., Path], tiny_network) -> None:
@@ -95,11 +96,11 @@ def test_logits_that_are_not_finite_are_refused_whatever_may_be_lost(
         validate(reference, Shifted(network, 2, np.nan), network.manifest, max_drop=0.9, tf32=False)
 
 
-def test_data_that_is_not_there_warns_unless_it_was_said_to_be(
-    tiny_artifact: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_missing_data_warns_unless_its_folder_was_given(tiny_artifact: Callable[..., Path], tmp_path: Path) -> None:
     artifact = tiny_artifact()
-    with pytest.warns(UserWarning, match="not held against validation images.*To have it done: .*--data-dir"):
+    with pytest.warns(
+        UserWarning, match="not compared with their graphs on validation .*To compare them: .*--data-dir"
+    ):
         assert find_reference(artifact, None, count=10) is None
     with pytest.raises(DataError):
         find_reference(artifact, tmp_path / "nowhere", count=10)
@@ -117,9 +118,9 @@ def test_graphs_that_cannot_be_run_here_are_found_before_a_build(
         raise ArtifactError("onnxruntime cannot load it.", next_step="upgrade onnxruntime")
 
     artifact = tiny_artifact()
-    found = find_reference(artifact, None, count=10)
-    assert found is not None
-    assert len(found.samples) == 10
+    reference = find_reference(artifact, None, count=10)
+    assert reference is not None
+    assert len(reference.samples) == 10
     monkeypatch.setattr(validation, "open_engine", refuse)
     with pytest.warns(UserWarning, match="onnxruntime cannot load it"):
         assert find_reference(artifact, None, count=10) is None

@@ -9,7 +9,7 @@ import pytest
 from sdcompress.errors import SetupError
 from sdcompress.schema.engines import BatchProfile, Engines, Plan
 from sdcompress.schema.graphs import FileEntry
-from sdcompress.tensorrt.nvidia.compatible import choose, same_machine, why_not
+from sdcompress.tensorrt.nvidia.compatible import choose_engines, incompatibility, same_machine
 from sdcompress.tensorrt.nvidia.probe import Gpu
 
 L4 = Gpu("NVIDIA L4", "8.9", 24 * 2**30, "580.82.07", "13.0")
@@ -36,12 +36,12 @@ def built(**changed: Any) -> Engines:
 
 
 def test_engines_run_where_they_were_built() -> None:
-    assert why_not(built(), tensorrt="10.9.0.34", gpu=L4) is None
+    assert incompatibility(built(), tensorrt="10.9.0.34", gpu=L4) is None
     assert same_machine(built(), tensorrt="10.9.0.34", gpu=L4)
 
 
 def test_elsewhere_both_machines_are_named() -> None:
-    assert why_not(built(), tensorrt="11.4.0.106", gpu=H100) == (
+    assert incompatibility(built(), tensorrt="11.4.0.106", gpu=H100) == (
         "the engines were built with TensorRT 10.9.0.34 for NVIDIA L4 (8.9), here are TensorRT 11.4.0.106 and NVIDIA "
         "H100 80GB HBM3 (9.0)"
     )
@@ -60,8 +60,8 @@ def test_elsewhere_both_machines_are_named() -> None:
 )
 def test_version_compatible_engines_run_with_later_versions(made: str, here: str, loads: bool) -> None:
     engines = built(tensorrt=made, version_compatible=True)
-    assert (why_not(engines, tensorrt=here, gpu=L4) is None) is loads
-    assert why_not(built(tensorrt=made), tensorrt=here, gpu=L4) is not None
+    assert (incompatibility(engines, tensorrt=here, gpu=L4) is None) is loads
+    assert incompatibility(built(tensorrt=made), tensorrt=here, gpu=L4) is not None
 
 
 @pytest.mark.parametrize(
@@ -76,22 +76,22 @@ def test_version_compatible_engines_run_with_later_versions(made: str, here: str
 )
 def test_hardware_compatible_engines_run_on_other_gpus(kind: str, gpu: Gpu, runs: bool) -> None:
     engines = built(hardware_compatibility=kind)
-    assert (why_not(engines, tensorrt="10.9.0.34", gpu=gpu) is None) is runs
+    assert (incompatibility(engines, tensorrt="10.9.0.34", gpu=gpu) is None) is runs
 
 
 def test_the_lean_runtime_gets_version_compatible_engines_only() -> None:
-    wide = built(version_compatible=True)
-    assert why_not(wide, tensorrt="10.9.0.34", gpu=L4, lean=True) is None
-    assert "tensorrt_lean" in str(why_not(built(), tensorrt="10.9.0.34", gpu=L4, lean=True))
-    assert choose([wide, built()], tensorrt="10.9.0.34", gpu=L4, artifact="a", lean=True) == wide
+    compatible = built(version_compatible=True)
+    assert incompatibility(compatible, tensorrt="10.9.0.34", gpu=L4, lean=True) is None
+    assert "tensorrt_lean" in str(incompatibility(built(), tensorrt="10.9.0.34", gpu=L4, lean=True))
+    assert choose_engines([compatible, built()], tensorrt="10.9.0.34", gpu=L4, artifact="a", lean=True) == compatible
     with pytest.raises(SetupError, match="tensorrt_lean"):
-        choose([built()], tensorrt="10.9.0.34", gpu=L4, artifact="a", lean=True)
+        choose_engines([built()], tensorrt="10.9.0.34", gpu=L4, artifact="a", lean=True)
 
 
 def test_those_for_exactly_this_machine_are_chosen() -> None:
-    wide = built(gpu=H100.name, compute_capability="9.0", hardware_compatibility="ampere_plus")
-    assert choose([built(), wide], tensorrt="10.9.0.34", gpu=L4, artifact="a") == built()
-    assert choose([wide], tensorrt="10.9.0.34", gpu=L4, artifact="a") == wide
+    compatible = built(gpu=H100.name, compute_capability="9.0", hardware_compatibility="ampere_plus")
+    assert choose_engines([built(), compatible], tensorrt="10.9.0.34", gpu=L4, artifact="a") == built()
+    assert choose_engines([compatible], tensorrt="10.9.0.34", gpu=L4, artifact="a") == compatible
 
 
 @pytest.mark.parametrize(
@@ -100,6 +100,6 @@ def test_those_for_exactly_this_machine_are_chosen() -> None:
 )
 def test_where_there_are_none_the_command_that_builds_them_is_named(engines: list[Engines], found: str) -> None:
     with pytest.raises(SetupError) as caught:
-        choose(engines, tensorrt="11.4.0.106", gpu=H100, artifact="early")
+        choose_engines(engines, tensorrt="11.4.0.106", gpu=H100, artifact="early")
     assert caught.value.found.startswith(found)
     assert caught.value.next_step == "sdcompress export early --format trt --out early --overwrite"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sdcompress.errors import SetupError
-from sdcompress.tensorrt.nvidia.cuda import Cuda, _no_collection, checked, load_runtime
+from sdcompress.tensorrt.nvidia.cuda import Cuda, _gc_disabled, check_result, load_runtime
 from sdcompress.tensorrt.nvidia.probe import probe_cuda
 
 
@@ -17,25 +17,25 @@ def test_without_a_driver_there_is_no_runtime() -> None:
     try:
         probe_cuda()
     except SetupError as error:
-        said = error.found
+        message = error.found
     else:
         pytest.skip("there is a GPU here")
     with pytest.raises(SetupError) as caught:
         load_runtime()
-    assert caught.value.found == said
+    assert caught.value.found == message
 
 
-def test_an_error_has_its_name_and_says_what_was_done() -> None:
+def test_an_error_has_its_name_and_the_failed_action() -> None:
     runtime = pytest.importorskip("cuda.bindings.runtime")
     code = runtime.cudaError_t
-    assert checked(runtime, (code.cudaSuccess,), "waiting") == ()
-    assert checked(runtime, (code.cudaSuccess, 7), "waiting") == 7
-    assert checked(runtime, (code.cudaSuccess, 7, 8), "waiting") == (7, 8)
+    assert check_result(runtime, (code.cudaSuccess,), "waiting") == ()
+    assert check_result(runtime, (code.cudaSuccess, 7), "waiting") == 7
+    assert check_result(runtime, (code.cudaSuccess, 7, 8), "waiting") == (7, 8)
     with pytest.raises(SetupError, match="CUDA failed while copying: cudaErrorIllegalAddress") as caught:
-        checked(runtime, (code.cudaErrorIllegalAddress,), "copying")
+        check_result(runtime, (code.cudaErrorIllegalAddress,), "copying")
     assert "new process" in caught.value.next_step
     with pytest.raises(SetupError, match="cudaErrorMemoryAllocation") as caught:
-        checked(runtime, (code.cudaErrorMemoryAllocation, None), "allocating 8 bytes on the GPU")
+        check_result(runtime, (code.cudaErrorMemoryAllocation, None), "allocating 8 bytes on the GPU")
     assert "sdcompress export ARTIFACT --format trt --batch" in caught.value.next_step
 
 
@@ -61,7 +61,7 @@ def test_the_real_bindings_take_every_call_as_it_is_made_and_the_driver_is_what_
         lambda: cuda.alloc(16), lambda: cuda.pinned(16), lambda: cuda.upload(4096, host),
         lambda: cuda.download(host, 4096), lambda: cuda.copy(8192, 4096, 16), cuda.finish, lambda: cuda.wait_for(1),
         cuda.wait_for_all, cuda.event, lambda: cuda.record(cuda._event),
-        lambda: cuda.elapsed_ms(cuda._event, cuda._event), lambda: cuda.captured(lambda: None),
+        lambda: cuda.elapsed_ms(cuda._event, cuda._event), lambda: cuda.capture(lambda: None),
         lambda: cuda.launch(runtime.cudaGraphExec_t(0)),
     ]  # fmt: skip
     for call in calls:
@@ -72,12 +72,12 @@ def test_the_real_bindings_take_every_call_as_it_is_made_and_the_driver_is_what_
 
 def test_nothing_is_collected_while_work_is_captured() -> None:
     assert gc.isenabled()
-    with _no_collection():
+    with _gc_disabled():
         assert not gc.isenabled()
     assert gc.isenabled()
     gc.disable()
     try:
-        with _no_collection():
+        with _gc_disabled():
             pass
         assert not gc.isenabled()
     finally:
@@ -86,22 +86,22 @@ def test_nothing_is_collected_while_work_is_captured() -> None:
 
 @pytest.fixture
 def cuda() -> Iterator[Cuda]:
-    made = Cuda(load_runtime())
-    yield made
-    made.close()
+    device = Cuda(load_runtime())
+    yield device
+    device.close()
 
 
 @pytest.mark.gpu
 def test_bytes_come_back_as_they_went_in_order(cuda: Cuda) -> None:
-    here, there = cuda.alloc(4096), cuda.alloc(4096)
-    assert here % 256 == there % 256 == 0
+    source, target = cuda.alloc(4096), cuda.alloc(4096)
+    assert source % 256 == target % 256 == 0
     sent, got, zero = cuda.pinned(4096), cuda.pinned(4096), cuda.pinned(16)
     zero[:] = 1
-    cuda.download(zero, there)
+    cuda.download(zero, target)
     sent[:] = np.arange(4096) % 251
-    cuda.upload(here, sent)
-    cuda.copy(there, here + 16, 2048)
-    cuda.download(got, there)
+    cuda.upload(source, sent)
+    cuda.copy(target, source + 16, 2048)
+    cuda.download(got, target)
     cuda.finish()
     assert zero.tolist() == [0] * 16
     np.testing.assert_array_equal(got[:2048], sent[16:2064])
@@ -111,9 +111,9 @@ def test_bytes_come_back_as_they_went_in_order(cuda: Cuda) -> None:
 @pytest.mark.gpu
 def test_events_tell_the_time_of_what_lies_between(cuda: Cuda) -> None:
     size = 1 << 28
-    here, there, marks = cuda.alloc(size), cuda.alloc(size), [cuda.event(), cuda.event()]
+    source, target, marks = cuda.alloc(size), cuda.alloc(size), [cuda.event(), cuda.event()]
     cuda.record(marks[0])
-    cuda.copy(there, here, size)
+    cuda.copy(target, source, size)
     cuda.record(marks[1])
     cuda.finish()
     assert 0.01 < cuda.elapsed_ms(*marks) < 1000
@@ -121,26 +121,26 @@ def test_events_tell_the_time_of_what_lies_between(cuda: Cuda) -> None:
 
 @pytest.mark.gpu
 def test_a_graph_does_again_what_was_captured(cuda: Cuda) -> None:
-    here, there, host = cuda.alloc(256), cuda.alloc(256), cuda.pinned(256)
-    graph = cuda.captured(lambda: cuda.copy(there, here, 256))
+    source, target, host = cuda.alloc(256), cuda.alloc(256), cuda.pinned(256)
+    graph = cuda.capture(lambda: cuda.copy(target, source, 256))
     assert graph is not None
     for value in (3, 4):
         host[:] = value
-        cuda.upload(here, host)
+        cuda.upload(source, host)
         cuda.launch(graph)
-        cuda.download(host, there)
+        cuda.download(host, target)
         cuda.finish()
         assert host.tolist() == [value] * 256
 
 
 @pytest.mark.gpu
 def test_what_cannot_be_captured_leaves_everything_as_before(cuda: Cuda) -> None:
-    assert cuda.captured(cuda.finish) is None  # to wait within a capture is not permitted
-    here, host = cuda.alloc(16), cuda.pinned(16)
+    assert cuda.capture(cuda.finish) is None  # to wait within a capture is not permitted
+    source, host = cuda.alloc(16), cuda.pinned(16)
     host[:] = 9
-    cuda.upload(here, host)
+    cuda.upload(source, host)
     cuda.finish()
-    assert cuda.captured(lambda: cuda.download(host, here)) is not None
+    assert cuda.capture(lambda: cuda.download(host, source)) is not None
 
 
 @pytest.mark.gpu
@@ -153,6 +153,6 @@ def test_too_much_memory_is_refused_with_a_way_out(cuda: Cuda) -> None:
 
 @pytest.mark.gpu
 def test_closing_twice_is_no_error() -> None:
-    made = Cuda(load_runtime())
-    made.close()
-    made.close()
+    device = Cuda(load_runtime())
+    device.close()
+    device.close()

@@ -40,20 +40,20 @@ def test_the_type_is_found_in_the_inspectors_words(words: str, kind: str) -> Non
     assert layer_types(report(layer(words))) == {kind: 1}
 
 
-def test_11_says_format_and_type_apart() -> None:
+def test_11_reports_format_and_type_separately() -> None:
     text = report(
         layer("FP16", "DataType", Format="LINEAR"), **{"I/O Tensors": [{"Name": "input"}, {"Name": "logits"}]}
     )
     assert layer_types(text) == {"fp16": 1}
 
 
-def test_a_layer_that_stands_for_many_tells_nothing_by_fp32_outputs() -> None:
+def test_a_fused_layer_with_fp32_outputs_has_an_unknown_type() -> None:
     fused = {"Name": "{ForeignNode[blocks.0/MatMul...head/Gemm]}"}
     assert layer_types(report(layer("Row major linear FP32", **fused))) == {UNKNOWN: 1}
     assert layer_types(report(layer("Row major linear FP16 format", **fused))) == {"fp16": 1}
 
 
-def test_a_layer_without_outputs_tells_nothing() -> None:
+def test_a_layer_without_outputs_has_an_unknown_type() -> None:
     assert layer_types(report({"Name": "a", "Outputs": []})) == {UNKNOWN: 1}
 
 
@@ -82,24 +82,24 @@ def test_layers_as_asked_are_no_problem(asked: Any, layers: dict[str, int]) -> N
 @pytest.mark.parametrize(
     ("asked", "layers", "words"),
     [
-        ("fp32", {"fp32": 3, "fp16": 1}, "layers give fp16"),
-        ("fp16", {"fp16": 3, "int8": 1}, "layers give int8"),
-        ("fp8", {"fp8": 3, "int8": 1}, "layers give int8"),
-        ("int8", {"int8": 3, "fp8": 1}, "layers give fp8"),
+        ("fp32", {"fp32": 3, "fp16": 1}, "layers are fp16"),
+        ("fp16", {"fp16": 3, "int8": 1}, "layers are int8"),
+        ("fp8", {"fp8": 3, "int8": 1}, "layers are int8"),
+        ("int8", {"int8": 3, "fp8": 1}, "layers are fp8"),
     ],
 )
-def test_less_than_was_asked_for_is_a_problem(asked: Any, layers: dict[str, int], words: str) -> None:
+def test_a_lower_precision_is_a_problem(asked: Any, layers: dict[str, int], words: str) -> None:
     assert words in str(lower_problem(asked, layers))
 
 
 @pytest.mark.parametrize(("asked", "layers"), [("fp16", {"fp32": 3}), ("int8", {"fp16": 3}), ("fp8", {"fp16": 3})])
 @pytest.mark.parametrize("typed", [True, False])
-def test_what_no_layer_gives_is_a_problem(asked: Any, layers: dict[str, int], typed: bool) -> None:
-    assert "no layer gives it" in str(missing_problem(asked, layers, typed=typed))
+def test_a_precision_without_layers_is_a_problem(asked: Any, layers: dict[str, int], typed: bool) -> None:
+    assert "no layer has it" in str(missing_problem(asked, layers, typed=typed))
 
 
 @pytest.mark.parametrize("layers", [{UNKNOWN: 2}, {UNKNOWN: 1, "fp32": 5}, {}])
 def test_layers_of_unknown_types_are_believed_where_the_types_of_the_graph_bind(layers: dict[str, int]) -> None:
     assert missing_problem("fp16", layers, typed=True) is None
-    assert "no layer gives it" in str(missing_problem("fp16", layers, typed=False))
+    assert "no layer has it" in str(missing_problem("fp16", layers, typed=False))
     assert missing_problem("fp32", layers, typed=False) is None  # 8.x may give less only where a flag allows it

@@ -18,13 +18,13 @@ def test_other_versions_are_refused_by_name(version: str) -> None:
 
 
 @pytest.mark.parametrize(("cuda", "package"), [("13.0", "tensorrt-cu13"), ("12.8", "tensorrt-cu12"), ("", "-cu13")])
-def test_the_line_fits_the_driver_and_says_what_pypi_holds(cuda: str, package: str) -> None:
+def test_the_command_fits_the_driver_and_explains_pypis_package(cuda: str, package: str) -> None:
     line = install_line(cuda)
     assert f"{package} --extra-index-url https://pypi.nvidia.com" in line
     assert "holds no library" in line
 
 
-def test_a_driver_for_cuda_11_is_told_what_it_can_run() -> None:
+def test_a_driver_for_cuda_11_gets_the_version_that_it_can_run() -> None:
     line = install_line("11.4")
     assert "upgrade the NVIDIA driver" in line
     assert "tensorrt==8.5.3.1" in line
@@ -45,7 +45,7 @@ def test_a_driver_for_cuda_11_is_told_what_it_can_run() -> None:
     ],
 )
 def test_a_failed_import_names_the_library_and_the_line_that_works(error: Exception, found: str, step: str) -> None:
-    said = not_importable(error, "12.4")
-    assert found in said.found
-    assert step in said.next_step
-    assert said.allowed
+    refusal = not_importable(error, "12.4")
+    assert found in refusal.found
+    assert step in refusal.next_step
+    assert refusal.allowed

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from sdcompress.errors import SetupError
-from sdcompress.tensorrt.nvidia.log import Log, created, hear, must
+from sdcompress.tensorrt.nvidia.log import Log, create, dispatch, require
 
 
 def test_warnings_and_worse_are_kept_apart_and_verbose_lines_nowhere() -> None:
@@ -17,7 +17,7 @@ def test_warnings_and_worse_are_kept_apart_and_verbose_lines_nowhere() -> None:
         log.log(severity, text)
     log.note("ours")
     assert list(log.lines) == ["[F] internal", "[E] error", "[W] warning"]
-    assert list(log.everything) == [*log.lines, "[I] info", "ours"]
+    assert list(log.all_lines) == [*log.lines, "[I] info", "ours"]
 
 
 def test_the_reason_is_the_last_errors_else_the_last_warnings() -> None:
@@ -30,12 +30,12 @@ def test_the_reason_is_the_last_errors_else_the_last_warnings() -> None:
     assert log.reason() == "[E] 2 | [E] 3 | [E] 4"
 
 
-def test_every_log_hears_the_only_logger_and_none_keeps_another_alive() -> None:
+def test_every_log_receives_the_only_logger_and_none_keeps_another_alive() -> None:
     first, second = Log(), Log()
-    hear(1, "one")
+    dispatch(1, "one")
     del first
     third = Log()
-    hear(1, "two")
+    dispatch(1, "two")
     assert list(second.lines) == ["[E] one", "[E] two"]
     assert list(third.lines) == ["[E] two"]
 
@@ -46,13 +46,13 @@ def test_an_engine_that_runs_for_months_keeps_the_last_lines_only() -> None:
         log.log(2, str(number))
         log.log(3, "said")
     assert list(log.lines) == ["[W] 2", "[W] 3", "[W] 4"]
-    assert len(log.everything) == 3
+    assert len(log.all_lines) == 3
 
 
 def test_it_is_heard_from_any_thread_while_logs_come_and_go() -> None:
     log = Log(10)
     with ThreadPoolExecutor(4) as threads:
-        list(threads.map(lambda number: (Log(1), hear(1, str(number)), log.reason()), range(2000)))
+        list(threads.map(lambda number: (Log(1), dispatch(1, str(number)), log.reason()), range(2000)))
     assert len(log.lines) == 10
 
 
@@ -63,11 +63,11 @@ def test_what_is_not_done_is_an_error_whether_it_is_false_or_raised() -> None:
     def refuse() -> bool:
         raise RuntimeError("Error in set optimization profile async.")  # as the bindings turn false into
 
-    must(lambda: None, log, "do nothing")
-    must(lambda: True, log, "do something")
+    require(lambda: None, log, "do nothing")
+    require(lambda: True, log, "do something")
     for call in (refuse, lambda: False):
         with pytest.raises(SetupError, match=r"cannot use profile 7: .*profile 7 does not exist") as caught:
-            must(call, log, "use profile 7", next_step="build again")
+            require(call, log, "use profile 7", next_step="build again")
         assert caught.value.next_step == "build again"
 
 
@@ -80,11 +80,11 @@ def nothing() -> None:
 
 
 @pytest.mark.parametrize("make", [null, nothing])
-def test_a_factory_that_makes_nothing_is_an_error_with_the_logs_reason(make: Callable[[], int | None]) -> None:
+def test_a_factory_without_a_result_is_an_error_with_the_logs_reason(make: Callable[[], int | None]) -> None:
     log = Log()
     log.log(2, "CUDA initialization failure with error: 35")
     with pytest.raises(SetupError, match=r"cannot make a builder: .*error: 35") as caught:
-        created(make, log, "a builder")
+        create(make, log, "a builder")
     assert "doctor" in caught.value.next_step
 
 
@@ -93,8 +93,8 @@ def test_another_type_error_is_a_bug_and_stays_one() -> None:
         raise TypeError("incompatible constructor arguments")
 
     with pytest.raises(TypeError, match="incompatible"):
-        created(wrong, Log(), "a builder")
+        create(wrong, Log(), "a builder")
 
 
-def test_what_was_made_is_returned() -> None:
-    assert created(lambda: 3, Log(), "a number") == 3
+def test_the_result_of_a_factory_is_returned() -> None:
+    assert create(lambda: 3, Log(), "a number") == 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdcompress.tensorrt.nvidia.progress import PARTS, Phases
+from sdcompress.tensorrt.nvidia.progress import RESOLUTION, BuildProgress
 
 EVENTS = st.lists(
     st.one_of(
@@ -18,8 +18,8 @@ EVENTS = st.lists(
 
 
 def test_steps_of_an_inner_phase_are_parts_of_a_step_of_the_outer() -> None:
-    told: list[int] = []
-    phases = Phases(told.append)
+    reports: list[int] = []
+    phases = BuildProgress(reports.append)
     phases.phase_start("build", None, 2)
     phases.phase_start("tactics", "build", 4)
     assert phases.step_complete("tactics", 0)
@@ -28,13 +28,13 @@ def test_steps_of_an_inner_phase_are_parts_of_a_step_of_the_outer() -> None:
     phases.step_complete("build", 0)
     phases.step_complete("build", 1)
     phases.phase_finish("build")
-    assert told == [PARTS // 8, PARTS // 2, PARTS]
+    assert reports == [RESOLUTION // 8, RESOLUTION // 2, RESOLUTION]
 
 
 @given(EVENTS)
 def test_whatever_the_order_it_rises_stays_within_bounds_and_raises_nothing(events: list[tuple]) -> None:
-    told: list[int] = []
-    phases = Phases(told.append)
+    reports: list[int] = []
+    phases = BuildProgress(reports.append)
     for kind, *rest in events:
         if kind == "start" and rest[0] != rest[1]:
             phases.phase_start(*rest)
@@ -42,21 +42,21 @@ def test_whatever_the_order_it_rises_stays_within_bounds_and_raises_nothing(even
             assert phases.step_complete(*rest) is True
         elif kind == "finish":
             phases.phase_finish(*rest)
-    assert told == sorted(set(told))
-    assert all(0 < part <= PARTS for part in told)
+    assert reports == sorted(set(reports))
+    assert all(0 < part <= RESOLUTION for part in reports)
 
 
-def test_who_is_told_may_fail_and_only_stops_the_build() -> None:
+def test_an_exception_of_the_callback_only_stops_the_build() -> None:
     def fail(_part: int) -> None:
         raise BrokenPipeError
 
-    phases = Phases(fail)
+    phases = BuildProgress(fail)
     phases.phase_start("build", None, 2)
     assert phases.step_complete("build", 0) is False
     assert isinstance(phases.failed, BrokenPipeError)
 
 
-def test_it_stops_when_it_is_told_to() -> None:
-    phases = Phases(lambda _part: None, lambda: True)
+def test_it_stops_on_request() -> None:
+    phases = BuildProgress(lambda _part: None, lambda: True)
     phases.phase_start("build", None, 2)
     assert phases.step_complete("build", 0) is False

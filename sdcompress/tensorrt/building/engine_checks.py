@@ -1,4 +1,4 @@
-"""What is shown of engines before anybody gets them: that they are right, and whether they are fast."""
+"""Check new engines before they are published: parity, accuracy, and speed beside other precisions."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sdcompress.artifact.read import Artifact
-from sdcompress.modalities._geometry import normalise
+from sdcompress.modalities import modality_of
 from sdcompress.runtime.engine import Engine
-from sdcompress.tensorrt.building.parity import run_parity, widens
-from sdcompress.tensorrt.building.precision_comparison import Sibling, race, tuned_batches
+from sdcompress.tensorrt.building.parity import run_parity, tf32_applies
+from sdcompress.tensorrt.building.precision_comparison import Sibling, compare_speed, tuned_batches
 from sdcompress.tensorrt.building.settings import BuildSettings
 from sdcompress.tensorrt.building.validation import Reference, validate
 
-__all__ = ["prove"]
+__all__ = ["check_engines"]
 
 
-def prove(
+def check_engines(
     engine: Engine,
     artifact: Artifact,
     settings: BuildSettings,
@@ -25,22 +25,22 @@ def prove(
     siblings: Sequence[tuple[Sibling, Engine]],
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Hold engines against the checkpoint on the golden images, then against their graphs on others; then race them.
+    """Compare engines with the checkpoint on golden images, with their graphs on validation images, and in speed.
 
     Args:
         engine: that runs them.
-        artifact: that they were made of.
+        artifact: that they were built from.
         settings: of the build.
-        reference: the graphs, and validation images; None: they could not be had.
-        siblings: to be timed beside, at the batches that the profiles are tuned for.
-        progress: told (images run, all images), then (rounds done, all rounds).
+        reference: the graphs and validation images; None: not available.
+        siblings: artifacts to compare the speed with, at the batches that the profiles are tuned for.
+        progress: called with (images run, all images), then (rounds done, all rounds).
 
     Returns:
         The fields ``parity``, ``validation`` and, where there are any, ``siblings`` of ``Engines``.
 
     Raises:
         ParityError: if they do not compute what the checkpoint computes.
-        VerificationError: if they lose more accuracy than they may.
+        VerificationError: if they lose more accuracy than ``settings.max_drop``.
     """
     manifest, tf32 = artifact.manifest, settings.tf32
     records = run_parity(artifact, engine, profiles=settings.profiles, tf32=tf32)
@@ -48,10 +48,10 @@ def prove(
     if reference is not None:
         validation = validate(
             reference, engine, manifest,
-            max_drop=settings.max_drop, tf32=widens(manifest, tf32=tf32), progress=progress,
+            max_drop=settings.max_drop, tf32=tf32_applies(manifest, tf32=tf32), progress=progress,
         )  # fmt: skip
     if not siblings:
         return {"parity": records, "validation": validation}
-    inputs = normalise(artifact.golden().images, manifest.input.preprocess)
-    times = race(engine, siblings, inputs, tuned_batches(settings), progress=progress)
+    inputs = modality_of(manifest).collate(artifact.golden().images)
+    times = compare_speed(engine, siblings, inputs, tuned_batches(settings), progress=progress)
     return {"parity": records, "validation": validation, "siblings": times}

@@ -1,9 +1,8 @@
-"""Code of the user's own that a recipe names: where it may lie, and whether a checkpoint may have it imported.
+"""User code that a recipe names: which modules are allowed, and which a checkpoint may import.
 
-A name ``module:function`` in a recipe is code: importing the module runs it. Two rules bound that. The module lies in a
-folder of the user's own, never in an installation: ``torch.hub:load`` would run whatever its arguments say. And a
-checkpoint or artifact may have imported only what its user has trained before, by a recipe, on this machine, or has
-trusted once.
+A name ``module:function`` in a recipe is code, because importing the module runs it. Two rules limit that. The module
+must be in a folder of the user, not in an installed package: ``torch.hub:load`` could run any code by its arguments.
+A checkpoint or artifact may import only functions that the user has trained on this machine, or has trusted once.
 """
 
 from __future__ import annotations
@@ -23,41 +22,40 @@ from typing import Any
 
 from sdcompress.errors import UsageError
 
-__all__ = ["check_module", "check_trusted", "is_there", "remember", "use_working_directory"]
+__all__ = ["check_module", "check_trusted", "module_exists", "trust_function", "use_working_directory"]
 
 _INSTALLATIONS = {"site-packages", "dist-packages"}
-_trained: set[str] = set()  # in this process, also where nothing can be written
+_trusted: set[str] = set()  # of this process, even if the file is not writable
 
 
 def use_working_directory() -> None:
-    """Look for modules in the working directory too, after everything that is installed.
+    """Append the working directory to the module search path.
 
-    Last, so that a file called ``numpy.py`` there is no package of ours. Called only where code of the user's own is
-    about to be imported.
+    It comes last, so that a file ``numpy.py`` there does not hide a package. Called only before user code is imported.
     """
     directory = str(Path.cwd())
     if directory not in sys.path and "" not in sys.path:
         sys.path.append(directory)
 
 
-def is_there(name: str) -> bool:
-    """Whether the outermost package of a ``module:function`` can be found, in the working directory too."""
+def module_exists(name: str) -> bool:
+    """Whether the top-level package of a ``module:function`` exists, in the working directory too."""
     return _spec(_top(name)) is not None
 
 
 def check_module(name: str) -> Path:
-    """Refuse a ``module:function`` that does not lie in a folder of the user's own. Nothing is imported.
+    """Refuse a ``module:function`` that is not in a folder of the user. Nothing is imported.
 
-    An installed package may be named where one of its entry points of ours offers exactly this function.
+    A function of an installed package is allowed if the package offers it by an entry point of sdcompress.
 
     Args:
-        name: of the recipe.
+        name: from the recipe.
 
     Returns:
-        The file or folder of the module's outermost package.
+        The file or folder of the top-level package.
 
     Raises:
-        UsageError: if there is no such module, or it belongs to an installation.
+        UsageError: if there is no such module, or it is installed.
     """
     top = _top(name)
     spec = _spec(top)
@@ -72,32 +70,32 @@ def check_module(name: str) -> Path:
         return locations[0] if locations else Path(top)
     hidden = PathFinder.find_spec(top, [str(Path.cwd())]) is not None
     raise UsageError(
-        f"'{name}' names the module '{top}', which is installed and not yours"
+        f"'{name}' names the module '{top}', which is an installed package"
         + (f"; it hides the '{top}' of this folder." if hidden else "."),
-        allowed="a module in a folder of your own, or what an installed package offers by an entry point of sdcompress",
+        allowed="a module in your own folder, or a function that a package offers by an entry point of sdcompress",
         next_step="give your module another name" if hidden else "write a function of your own that calls it",
     )
 
 
-def remember(name: str, options: Mapping[str, Any]) -> None:
-    """Note that a recipe of the user's own trains this function: checkpoints that name it may import it from now on.
+def trust_function(name: str, options: Mapping[str, Any]) -> None:
+    """Trust a function that the user trains: checkpoints that name it may import it from now on.
 
-    Kept for later commands in ``$XDG_STATE_HOME/sdcompress/own-modules`` (``~/.local/state``), one SHA-256 a line;
-    where that cannot be written, for this process alone.
+    Stored in ``$XDG_STATE_HOME/sdcompress/trusted-functions`` (default ``~/.local/state``) as one SHA-256 in each
+    line. If that file is not writable, the trust lasts for this process.
 
     Args:
         name: ``module:function``.
-        options: ``model.options``, with which the function is called.
+        options: ``model.options``, the arguments of the function.
 
     Raises:
         UsageError: see ``check_module``.
     """
     identity = _identity(check_module(name), name, options)
-    file = _file()
-    if identity in _trained or identity in _trusted_identities(file):
-        _trained.add(identity)
+    file = _trust_file()
+    if identity in _trusted or identity in _trusted_identities(file):
+        _trusted.add(identity)
         return
-    _trained.add(identity)
+    _trusted.add(identity)
     if file is not None:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -108,29 +106,29 @@ def remember(name: str, options: Mapping[str, Any]) -> None:
 
 
 def check_trusted(checkpoint: Path, name: str, options: Mapping[str, Any], *, trust: bool) -> None:
-    """Refuse to import what a checkpoint names, unless its user has trained just that here, or says that it is right.
+    """Refuse to import the function of a checkpoint unless the user has trained it here, or trusts it.
 
-    What counts is the code that would run: the same function of the same file, with the same options.
+    Trust holds for the same function of the same file with the same options.
 
     Args:
         checkpoint: for the message.
         name: ``module:function`` of its recipe.
         options: of its recipe.
-        trust: the user's word, which is remembered.
+        trust: trust it now and from now on.
 
     Raises:
-        UsageError: if it is not trusted; also see ``check_module``.
+        UsageError: if it is not trusted; see also ``check_module``.
     """
     location = check_module(name)
     if trust:
-        remember(name, options)
+        trust_function(name, options)
     identity = _identity(location, name, options)
-    if identity in _trained or identity in _trusted_identities(_file()):
+    if identity in _trusted or identity in _trusted_identities(_trust_file()):
         return
     raise UsageError(
         f"The checkpoint '{checkpoint}' names code: '{name}' of {location}, which would be imported and run. You have "
-        "not trained that from there on this machine.",
-        allowed="networks of installed families; of modules, what you have trained yourself, at the place where it lay",
+        "not trained it on this machine, at that location.",
+        allowed="models of installed packages, and functions that you have trained at their location",
         next_step="read the module; then add --trust-modules to 'sdcompress evaluate' or 'export' once (in Python: "
         "trust_modules=True)",
     )
@@ -155,7 +153,7 @@ def _spec(top: str) -> ModuleSpec | None:
 
 
 def _locations(spec: ModuleSpec) -> list[Path]:
-    """Where a module lies; empty if it is built in."""
+    """Return the files or folders of a module; empty if it is built in."""
     if spec.submodule_search_locations:
         return [Path(location).resolve() for location in spec.submodule_search_locations]
     return [Path(spec.origin).resolve()] if spec.has_location and spec.origin else []
@@ -173,11 +171,11 @@ def _identity(location: Path, name: str, options: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _file() -> Path | None:
+def _trust_file() -> Path | None:
     state = os.environ.get("XDG_STATE_HOME")
     try:
-        return (Path(state) if state else Path.home() / ".local" / "state") / "sdcompress" / "own-modules"
-    except RuntimeError:  # a user without a home
+        return (Path(state) if state else Path.home() / ".local" / "state") / "sdcompress" / "trusted-functions"
+    except RuntimeError:  # no home directory
         return None
 
 

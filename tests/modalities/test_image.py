@@ -1,4 +1,4 @@
-"""From images to inputs, as an engine does it."""
+"""Images as a modality, and as an engine uses it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from sdcompress.errors import InputError
-from sdcompress.runtime.inputs import checked, prepared
+from sdcompress.modalities import Inputs
+from sdcompress.modalities.image import Image as ImageModality
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.manifest import Preprocess
 
@@ -19,20 +20,24 @@ CROPPED = Preprocess(channels=1, resize=(4, 4), crop=(2, 2), interpolation="near
 GREY = np.arange(16, dtype=np.uint8).reshape(4, 4, 1) * 10
 
 
+def prepared(images: Any, spec: Preprocess, shape: tuple[int, int, int]) -> np.ndarray:
+    return np.asarray(ImageModality(spec, shape).prepare(images))
+
+
 def test_images_of_any_kind_give_the_same_inputs(tiny_artifact: Callable[..., Path]) -> None:
     engine = open_engine(tiny_artifact(), threads=1)
     expected = ((GREY[None, :, :, 0] / 255 - 0.5) / 0.25).astype(np.float32)[None]
     for images in ([GREY], [GREY[:, :, 0]], [Image.fromarray(GREY[:, :, 0])], GREY[None], (GREY,)):
-        found = engine.preprocess(images)
+        found = np.asarray(engine.preprocess(images))
         np.testing.assert_allclose(found, expected, rtol=1e-6)
         assert found.flags.c_contiguous
-        assert engine(found).logits.shape == (1, 3)
+        assert engine(found).outputs.shape == (1, 3)
 
 
 def test_images_of_several_sizes_in_one_batch(tiny_artifact: Callable[..., Path]) -> None:
     engine = open_engine(tiny_artifact(), threads=1)
     pictures = [np.full((high, wide, 3), level, np.uint8) for high, wide, level in ((9, 5, 0), (4, 4, 51), (3, 8, 255))]
-    found = engine.preprocess(pictures)
+    found = np.asarray(engine.preprocess(pictures))
     assert found.shape == (3, 1, 4, 4)
     np.testing.assert_allclose(found[:, 0, 0, 0], [-2.0, -1.2, 2.0], rtol=1e-5)
     assert all(len(np.unique(one)) == 1 for one in found)
@@ -97,8 +102,17 @@ def test_an_image_that_preprocessing_does_not_bring_to_size() -> None:
 
 
 def test_inputs_reach_a_backend_contiguous_and_are_copied_only_for_that() -> None:
+    image = ImageModality(Preprocess(channels=1, mean=(0.5,), std=(0.25,)), (1, 4, 4))
     inputs = np.zeros((4, 1, 4, 4), np.float32)
-    assert checked(inputs, (1, 4, 4)) is inputs
+    assert np.asarray(image.check(inputs)) is inputs
+    assert np.asarray(image.check({"input": inputs})) is inputs
     strided = np.zeros((4, 4, 4, 1), np.float32).transpose(0, 3, 2, 1)
     assert not strided.flags.c_contiguous
-    assert checked(strided, (1, 4, 4)).flags.c_contiguous
+    assert np.asarray(image.check(strided)).flags.c_contiguous
+
+
+def test_a_batch_is_cut_and_joined_by_rows() -> None:
+    image = ImageModality(Preprocess(channels=1, mean=(0.5,), std=(0.25,)), (1, 4, 4))
+    inputs = image.collate(np.arange(48, dtype=np.uint8).reshape(3, 4, 4, 1))
+    assert (len(inputs), len(inputs[1:]), len(inputs[np.array([0, 0])])) == (3, 2, 2)
+    np.testing.assert_array_equal(Inputs.joined([inputs[:1], inputs[1:]]), inputs)

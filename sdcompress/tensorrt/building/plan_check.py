@@ -1,4 +1,4 @@
-"""What a plan is, held against what was asked for: its border, its layers' types, its memory. Needs the GPU."""
+"""Check a plan against its graph: inputs and outputs, precision of its layers, memory. Needs the GPU."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from typing import TYPE_CHECKING
 
 from sdcompress.errors import VerificationError
 from sdcompress.schema.graphs import Precision, Segment, Tensor
-from sdcompress.tensorrt.building.memory import tensor_shape
+from sdcompress.tensorrt.building.hardware import tensor_shape
 from sdcompress.tensorrt.nvidia.context import scratch_bytes
 from sdcompress.tensorrt.nvidia.inspector import UNKNOWN, layer_types, lower_problem, missing_problem
-from sdcompress.tensorrt.nvidia.log import Log, created, must
+from sdcompress.tensorrt.nvidia.log import Log, create, require
 from sdcompress.tensorrt.nvidia.trt import TensorRT, dtype_name, make_runtime
 
 if TYPE_CHECKING:
     import tensorrt
 
-__all__ = ["Checked", "border_problem", "check_plan", "check_precision"]
+__all__ = ["PlanFacts", "border_problem", "check_plan", "check_precision"]
 
-_NEXT = "use TensorRT 10 or 11, which keep a graph's own types, or an fp32 artifact"
+_NEXT_STEP = "use TensorRT 10 or 11, which keep a graph's own types, or an fp32 artifact"
 
 
 @dataclass(frozen=True)
-class Checked:
-    """What there is to say of a plan that is right.
+class PlanFacts:
+    """Facts about a plan that passed.
 
     Attributes:
         device_memory_bytes: scratch of one execution context.
         layers: data type -> number of layers.
-        unknown: whether the inspector said nothing of their types.
+        unknown: whether the inspector gave no types.
     """
 
     device_memory_bytes: int
@@ -41,24 +41,24 @@ class Checked:
 
 def check_plan(
     trt: TensorRT, log: Log, plan: bytes, segment: Segment, *, batch: int, version_compatible: bool, file: str
-) -> Checked:
+) -> PlanFacts:
     """Load a plan and compare it with the segment that it was built from.
 
     Args:
         trt: from ``nvidia.trt.load``.
-        log: hears why, where it cannot be loaded.
-        plan: its bytes, built a moment ago.
-        segment: what the manifest says of the graph.
-        batch: that the first profile is tuned for; what layers compute in is asked for it.
-        version_compatible: whether it was built so.
+        log: receives the reason of a failure.
+        plan: its bytes, just built.
+        segment: the graph's entry in the manifest.
+        batch: that the first profile is tuned for; layer types are reported for it.
+        version_compatible: whether the plan was built as version-compatible.
         file: the plan's name, for messages.
 
     Raises:
         SetupError: if it cannot be loaded.
-        VerificationError: if its inputs or outputs are not its graph's, or a layer gives less than was asked for.
+        VerificationError: if its inputs or outputs are not its graph's, or a layer has a lower precision.
     """
     runtime = make_runtime(trt, log, version_compatible=version_compatible)
-    engine = created(lambda: runtime.deserialize_cuda_engine(plan), log, f"an engine of '{file}'")
+    engine = create(lambda: runtime.deserialize_cuda_engine(plan), log, f"an engine of '{file}'")
     if problem := border_problem(segment, _border(trt, engine)):
         raise VerificationError(
             f"'{file}' {problem}.",
@@ -68,50 +68,50 @@ def check_plan(
     layers = layer_types(_report(trt, log, engine, segment, batch))
     if problem := lower_problem(segment.precision, layers):
         raise VerificationError(
-            f"'{file}' is not what was asked for: {problem}.",
+            f"'{file}' does not have the precision of its graph: {problem}.",
             allowed=f"layers of the precision of its graph: {segment.precision}",
-            next_step=_NEXT,
+            next_step=_NEXT_STEP,
         )
-    return Checked(scratch_bytes(engine), layers, unknown=set(layers) <= {UNKNOWN})
+    return PlanFacts(scratch_bytes(engine), layers, unknown=set(layers) <= {UNKNOWN})
 
 
-def check_precision(plans: Sequence[tuple[Precision, Checked]], *, typed: bool) -> None:
-    """Look for each precision that was asked for in all plans of an artifact together.
+def check_precision(plans: Sequence[tuple[Precision, PlanFacts]], *, typed: bool) -> None:
+    """Check that each requested precision occurs in the plans of an artifact.
 
     Args:
-        plans: the precision of each graph, and what its plan is.
+        plans: the precision of each graph, and the facts of its plan.
         typed: whether the networks were strongly typed.
 
     Raises:
-        VerificationError: if no layer of them gives it, and nothing else binds TensorRT.
+        VerificationError: if no layer has it, and the network was not strongly typed.
     """
-    for asked in sorted({precision for precision, _ in plans}):
+    for requested in sorted({precision for precision, _ in plans}):
         layers: Counter[str] = Counter()
         for precision, checked in plans:
-            if precision == asked:
+            if precision == requested:
                 layers.update(checked.layers)
-        if problem := missing_problem(asked, layers, typed=typed):
+        if problem := missing_problem(requested, layers, typed=typed):
             raise VerificationError(
-                f"The engines are not what was asked for: {problem}.",
-                allowed=f"layers of the precision of their graphs: {asked}",
-                next_step=_NEXT,
+                f"The engines do not have the precision of their graphs: {problem}.",
+                allowed=f"layers of the precision of their graphs: {requested}",
+                next_step=_NEXT_STEP,
             )
 
 
-def border_problem(segment: Segment, found: Sequence[tuple[Tensor, bool]]) -> str | None:
-    """How a plan's inputs and outputs differ from its graph's; None if they do not.
+def border_problem(segment: Segment, tensors: Sequence[tuple[Tensor, bool]]) -> str | None:
+    """How a plan's inputs and outputs differ from its graph's; None if they are equal.
 
     Args:
         segment: the graph's.
-        found: each tensor of the plan, and whether it is an input. Shapes are not compared: the parser took them from
-            the graph.
+        tensors: each tensor of the plan, and whether it is an input. Shapes are not compared: the parser took them
+            from the graph.
     """
-    for what, listed, inputs in (("inputs", segment.inputs, True), ("outputs", segment.outputs, False)):
-        given = {tensor.name: tensor.dtype for tensor, is_input in found if is_input == inputs}
+    for kind, listed, inputs in (("inputs", segment.inputs, True), ("outputs", segment.outputs, False)):
+        actual = {tensor.name: tensor.dtype for tensor, is_input in tensors if is_input == inputs}
         allowed = {tensor.name: {tensor.dtype, tensor.dtype.replace("int64", "int32")} for tensor in listed}
-        if given.keys() != allowed.keys() or any(given[name] not in dtypes for name, dtypes in allowed.items()):
+        if actual.keys() != allowed.keys() or any(actual[name] not in dtypes for name, dtypes in allowed.items()):
             expected = {tensor.name: tensor.dtype for tensor in listed}
-            return f"has the {what} {given}, its graph has {expected}"
+            return f"has the {kind} {actual}, its graph has {expected}"
     return None
 
 
@@ -127,11 +127,11 @@ def _border(trt: TensorRT, engine: tensorrt.ICudaEngine) -> list[tuple[Tensor, b
 
 
 def _report(trt: TensorRT, log: Log, engine: tensorrt.ICudaEngine, segment: Segment, batch: int) -> str:
-    """The inspector's JSON at one batch: it shows no type that depends on shapes before a context has them set."""
+    """The inspector's JSON at one batch; types that depend on shapes need a context with shapes set."""
     inspector = engine.create_engine_inspector()
-    context = created(engine.create_execution_context, log, f"an execution context of '{segment.file}'")
+    context = create(engine.create_execution_context, log, f"an execution context of '{segment.file}'")
     for tensor in segment.inputs:
         shape = tensor_shape(tensor, batch)
-        must(partial(context.set_input_shape, tensor.name, shape), log, f"take '{tensor.name}' as {list(shape)}")
+        require(partial(context.set_input_shape, tensor.name, shape), log, f"take '{tensor.name}' as {list(shape)}")
     inspector.execution_context = context
     return str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))

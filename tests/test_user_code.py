@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from sdcompress import data, own_code, registry
+from sdcompress import data, registry, user_code
 from sdcompress.errors import UnknownNameError, UsageError
-from sdcompress.own_code import check_module, check_trusted, remember
 from sdcompress.schema.recipe import Data
+from sdcompress.user_code import check_module, check_trusted, trust_function
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "my_nets.py").write_text("print('IMPORTED')\ndef make(**given): return given\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setattr(own_code, "_trained", set())
+    monkeypatch.setattr(user_code, "_trusted", set())
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.delitem(sys.modules, "my_nets", raising=False)
     return tmp_path
@@ -29,7 +29,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("name", ["torch.hub:load", "os:system", "sys:exit", "yaml:load", "sdcompress.api:report"])
 def test_what_is_installed_cannot_be_named(folder: Path, name: str) -> None:
-    with pytest.raises(UsageError, match="installed and not yours"):
+    with pytest.raises(UsageError, match="an installed package"):
         registry.call_user_function(name, classes=2)
 
 
@@ -77,9 +77,9 @@ def test_a_checkpoint_imports_what_its_user_has_trained_and_nothing_else(
 
     with pytest.raises(UsageError, match="--trust-modules"):
         check()
-    remember("my_nets:make", {"width": 8})
+    trust_function("my_nets:make", {"width": 8})
     check()
-    monkeypatch.setattr(own_code, "_trained", set())
+    monkeypatch.setattr(user_code, "_trusted", set())
     check()  # in a later process
     for other in ({"name": "my_nets:other"}, {"width": 9}):
         with pytest.raises(UsageError, match="--trust-modules"):
@@ -115,7 +115,7 @@ def test_data_that_a_stored_recipe_names_is_code_too(folder: Path, capsys: pytes
 def test_where_nothing_can_be_kept_it_holds_for_the_process(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "file").write_text("")
     monkeypatch.setenv("XDG_STATE_HOME", str(folder / "file"))
-    remember("my_nets:make", {})
+    trust_function("my_nets:make", {})
     check_trusted(Path("run"), "my_nets:make", {}, trust=False)
 
 
@@ -131,7 +131,7 @@ STARTS = {
 def test_a_strangers_folder_runs_nothing(tmp_path: Path, start: str, verb: list[str]) -> None:
     for name in ("numpy", "yaml", "onnxruntime", "pydantic", "typer", "typing", "email", "csv", "torch", "PIL"):
         (tmp_path / f"{name}.py").write_text(f"print('RAN {name}')\nraise SystemExit(99)\n")
-    root = str(Path(own_code.__file__).parents[1])
+    root = str(Path(user_code.__file__).parents[1])
     environment = {**os.environ, "PYTHONPATH": root}
     done = subprocess.run(
         [sys.executable, *STARTS[start], *verb],

@@ -8,22 +8,22 @@ import numpy as np
 import pytest
 
 from sdcompress.schema.recipe import Export
-from sdcompress.verification.hard_images import (
+from sdcompress.verification.edge_cases import (
     KINDS,
-    HardLogits,
-    decided_by_rounding,
+    EdgeCaseLogits,
     differences,
-    hard_images,
-    lost,
-    nudged,
+    edge_case_images,
+    ill_conditioned,
+    lost_finite,
+    perturbed,
 )
 
 SETTINGS = Export(atol=1e-4, rtol=1e-3)
 LOGITS = np.tile(np.float32([1, -3]), (len(KINDS), 1))
-HARD = HardLogits(hard_images(4, 6, 3), {"exit1": LOGITS, "final": LOGITS}, {"exit1": LOGITS, "final": LOGITS})
+HARD = EdgeCaseLogits(edge_case_images(4, 6, 3), {"exit1": LOGITS, "final": LOGITS}, {"exit1": LOGITS, "final": LOGITS})
 
 
-def found(final: np.ndarray, hard: HardLogits = HARD) -> list[str]:
+def found(final: np.ndarray, hard: EdgeCaseLogits = HARD) -> list[str]:
     return differences(lambda _: np.stack([LOGITS, final]), hard, SETTINGS)
 
 
@@ -33,12 +33,12 @@ def changed(image: int, value: float) -> np.ndarray:
     return logits
 
 
-def final(logits: np.ndarray, near: np.ndarray) -> HardLogits:
-    return replace(HARD, logits=HARD.logits | {"final": logits}, nudged=HARD.nudged | {"final": near})
+def final(logits: np.ndarray, near: np.ndarray) -> EdgeCaseLogits:
+    return replace(HARD, logits=HARD.logits | {"final": logits}, perturbed=HARD.perturbed | {"final": near})
 
 
 def test_the_images_are_what_they_are_called_and_the_same_each_time() -> None:
-    images = hard_images(4, 6, 3)
+    images = edge_case_images(4, 6, 3)
     assert images.shape == (len(KINDS), 4, 6, 3)
     assert images.dtype == np.uint8
     for kind, image in zip(KINDS, images, strict=True):
@@ -50,7 +50,7 @@ def test_the_images_are_what_they_are_called_and_the_same_each_time() -> None:
             assert len(values) > 20
         else:
             assert values == {0, 255}
-    np.testing.assert_array_equal(images, hard_images(4, 6, 3))
+    np.testing.assert_array_equal(images, edge_case_images(4, 6, 3))
 
 
 def test_what_is_equal_is_no_difference() -> None:
@@ -65,11 +65,11 @@ def test_a_number_must_be_a_number(value: float) -> None:
 
 
 def test_images_whose_answer_is_rounding_are_named() -> None:
-    assert decided_by_rounding(HARD, SETTINGS) == []
+    assert ill_conditioned(HARD, SETTINGS) == []
     # allowed are 1e-4 + 1e-3 * 3
-    assert decided_by_rounding(final(LOGITS, changed(2, 1.003)), SETTINGS) == []
-    assert decided_by_rounding(final(LOGITS, changed(2, 1.004)), SETTINGS) == ["white"]
-    assert decided_by_rounding(final(LOGITS, changed(0, np.nan)), SETTINGS) == []  # another check speaks of that
+    assert ill_conditioned(final(LOGITS, changed(2, 1.003)), SETTINGS) == []
+    assert ill_conditioned(final(LOGITS, changed(2, 1.004)), SETTINGS) == ["white"]
+    assert ill_conditioned(final(LOGITS, changed(0, np.nan)), SETTINGS) == []  # another check speaks of that
 
 
 def test_nan_must_be_nan() -> None:
@@ -85,7 +85,7 @@ def test_the_tolerance_is_that_of_real_images(value: float, passes: bool) -> Non
     assert (found(changed(5, value)) == []) is passes
 
 
-def test_an_answer_that_hangs_on_a_rounding_says_nothing_of_the_export() -> None:
+def test_a_prediction_that_depends_on_a_rounding_does_not_fail_the_export() -> None:
     """The checkpoint answers otherwise itself, or not at all, to a black image a rounding away."""
     assert found(changed(0, 2.0), final(LOGITS, changed(0, 1.5))) == []
     assert found(changed(0, np.nan), final(LOGITS, changed(0, np.nan))) == []
@@ -95,7 +95,7 @@ def test_an_answer_that_hangs_on_a_rounding_says_nothing_of_the_export() -> None
 
 def test_a_nudge_is_a_few_roundings() -> None:
     inputs = np.float32([[[[1.0, -2.0, 0.0]]]])
-    off = np.abs(nudged(inputs) / np.where(inputs == 0, 1, inputs) - (inputs != 0))
+    off = np.abs(perturbed(inputs) / np.where(inputs == 0, 1, inputs) - (inputs != 0))
     assert off.max() < 1e-6
     assert off[..., :2].min() > 1e-7
 
@@ -105,4 +105,4 @@ def test_lost_is_what_every_way_in_float32_has() -> None:
     one[0, 1, 0] = np.nan
     after = np.zeros((2, 3, 2), np.float32)
     after[0, 1, 1] = after[1, 2, 0] = np.inf
-    assert lost([one, other], after) == [(1, 2)]
+    assert lost_finite([one, other], after) == [(1, 2)]

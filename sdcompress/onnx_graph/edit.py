@@ -1,0 +1,134 @@
+"""Edit ONNX graphs: copy, rename tensors, drop what no output needs, strip metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import onnx
+
+from sdcompress.onnx_graph.dataflow import names_read
+
+__all__ = ["Renaming", "copy_model", "drop_unused", "drop_unused_initializers", "replace_nodes", "strip_metadata"]
+
+
+class Renaming:
+    """Prefixes the tensors and nodes of a segment, so that several segments fit into one graph.
+
+    Args:
+        prefix: of the new names.
+        input_names: old name -> new name, of the segment's inputs.
+    """
+
+    def __init__(self, prefix: str, input_names: Mapping[str, str]) -> None:
+        self._prefix, self._input_names = prefix, input_names
+
+    def name(self, old: str) -> str:
+        """The new name; an empty name (an optional input that is left out) stays empty."""
+        return self._input_names.get(old, f"{self._prefix}/{old}" if old else old)
+
+    def tensor(self, tensor: onnx.TensorProto) -> onnx.TensorProto:
+        """A copy of a stored tensor under its new name."""
+        renamed = onnx.TensorProto()
+        renamed.CopyFrom(tensor)
+        renamed.name = self.name(tensor.name)
+        return renamed
+
+    def node(self, node: onnx.NodeProto) -> onnx.NodeProto:
+        """A copy of a node with new names, those in its subgraphs included."""
+        renamed = onnx.NodeProto()
+        renamed.CopyFrom(node)
+        renamed.name = self.name(node.name)
+        renamed.input[:] = [self.name(name) for name in node.input]
+        renamed.output[:] = [self.name(name) for name in node.output]
+        for graph in _subgraphs(renamed):
+            replace_nodes(graph, [self.node(inner) for inner in graph.node])
+            for value in (*graph.initializer, *graph.input, *graph.output, *graph.value_info):
+                value.name = self.name(value.name)
+        return renamed
+
+
+def copy_model(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A deep copy of a model."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy
+
+
+def replace_nodes(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> None:
+    """Give a graph these nodes, in place.
+
+    Args:
+        graph: its own nodes are dropped.
+        nodes: in topological order; they may be nodes of the graph.
+    """
+    nodes = list(nodes)
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def drop_unused(graph: onnx.GraphProto) -> None:
+    """Remove, in place, the nodes and stored tensors that no output depends on."""
+    needed, used_nodes = {value.name for value in graph.output}, []
+    for node in reversed(graph.node):
+        if needed.isdisjoint(node.output):
+            continue
+        for inner in _subgraphs(node):
+            drop_unused(inner)
+        needed |= set(names_read(node))
+        used_nodes.append(node)
+    replace_nodes(graph, reversed(used_nodes))
+    _keep_initializers(graph, needed)
+
+
+def drop_unused_initializers(graph: onnx.GraphProto) -> None:
+    """Remove, in place, the stored tensors that no node reads."""
+    _keep_initializers(graph, {name for node in graph.node for name in names_read(node)})
+
+
+def strip_metadata(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy without metadata, doc strings and operator sets that no node uses.
+
+    The exporter writes source lines and paths of the network into every node. They would show the user's folders to
+    every reader of the model, and make its bytes depend on where the export ran.
+
+    Args:
+        model: is not modified.
+    """
+    clean = copy_model(model)
+    for message in _messages(clean):
+        message.ClearField("doc_string")
+        message.ClearField("metadata_props")
+    used = {node.domain for graph in _graphs(clean.graph) for node in graph.node}
+    used |= {node.domain for function in clean.functions for node in function.node}
+    opsets = [opset for opset in clean.opset_import if opset.domain in used | {""}]
+    del clean.opset_import[:]
+    clean.opset_import.extend(opsets)
+    return clean
+
+
+def _keep_initializers(graph: onnx.GraphProto, names: set[str]) -> None:
+    tensors = [tensor for tensor in graph.initializer if tensor.name in names]
+    del graph.initializer[:]
+    graph.initializer.extend(tensors)
+
+
+def _messages(model: onnx.ModelProto) -> Iterator[Any]:
+    yield model
+    for function in model.functions:
+        yield from (function, *function.node, *function.value_info)
+    for graph in _graphs(model.graph):
+        yield graph
+        yield from (*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer)
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    yield graph
+    for node in graph.node:
+        for subgraph in _subgraphs(node):
+            yield from _graphs(subgraph)
+
+
+def _subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    for attribute in node.attribute:
+        yield from (attribute.g,) if attribute.type == onnx.AttributeProto.GRAPH else attribute.graphs

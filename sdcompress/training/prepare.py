@@ -1,0 +1,51 @@
+"""From fetched samples to what the network sees: on the device, augmented, with the method's further view."""
+
+from __future__ import annotations
+
+import torch
+from torch import Generator
+
+from sdcompress.objectives.batch import Minibatch, View
+from sdcompress.training.augment import Augment, mixup
+from sdcompress.training.batches import Part
+
+__all__ = ["Preparation"]
+
+
+class Preparation:
+    """What is done to the samples of a part before the network sees them.
+
+    Args:
+        augment: the augmentation of the recipe.
+        view: the method's further view, if it has one.
+        device: of the training.
+        layout: of inputs in memory.
+    """
+
+    def __init__(self, augment: Augment, view: View | None, device: torch.device, layout: torch.memory_format) -> None:
+        self._augment, self._view, self._device, self._layout = augment, view, device, layout
+
+    def __call__(self, part: Part, generator: Generator) -> tuple[Minibatch, Minibatch | None]:
+        """The step's samples and the further view of them; augmentation draws from ``generator``."""
+        raw, view = self._on_device(part.own), self._view
+        own = self._augmented(raw, generator)
+        if view is None:
+            return own, None
+        other = self._on_device(part.companions) if part.companions else raw
+        second = self._augmented(other, generator) if view.augmented or part.companions else own
+        if view.mixed:
+            (inputs,) = second.inputs
+            mixed, mix = mixup(inputs, second.targets, view.mixed, generator)
+            second = second._replace(inputs=(mixed,), mix=mix)
+        return own, second
+
+    def _augmented(self, raw: Minibatch, generator: Generator) -> Minibatch:
+        (examples,) = raw.inputs
+        inputs, mix = self._augment(examples.permute(0, 3, 1, 2), raw.targets, generator)
+        return raw._replace(inputs=(inputs.contiguous(memory_format=self._layout),), mix=mix)
+
+    def _on_device(self, raw: Minibatch) -> Minibatch:
+        *inputs, targets, index = (
+            tensor.to(self._device, non_blocking=True) for tensor in (*raw.inputs, raw.targets, raw.index)
+        )
+        return Minibatch(tuple(inputs), targets, index)
