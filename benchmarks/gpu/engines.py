@@ -157,6 +157,6 @@ def counted(network: CascadeEngine, chain: Any, position: int, rows: int) -> tup
     macs = sum(segment.macs for segment in segments)
     weights = sum(segment.parameters * element[segment.precision] for segment in segments)
     borders = sum(
-        places[tensor.name].spec.row_bytes for segment in segments for tensor in (*segment.inputs, *segment.outputs)
+        places[tensor.name].port.row_bytes for segment in segments for tensor in (*segment.inputs, *segment.outputs)
     )
     return 2 * macs * rows, weights + borders * rows

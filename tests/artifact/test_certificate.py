@@ -85,7 +85,7 @@ def test_the_engine_asks_first(certified_artifact: Path, monkeypatch: pytest.Mon
     with pytest.raises(CertificateError, match="another artifact"):
         open_engine(certified_artifact, threads=1)
     uncertified = open_engine(certified_artifact, threads=1, allow_uncertified=True)
-    assert uncertified(np.zeros((3, 1, 4, 4), np.float32)).logits.shape == (3, 3)
+    assert uncertified(np.zeros((3, 1, 4, 4), np.float32)).outputs.shape == (3, 3)
 
 
 @pytest.mark.parametrize("what", ["mean", "signals", "logits"])

@@ -16,7 +16,7 @@ BATCHES = [np.full((2, 1, 1, 1), index, dtype=np.float32) for index in range(4)]
 
 @dataclass
 class Answer:
-    logits: np.ndarray
+    decision: np.ndarray
     exit_index: np.ndarray
 
 

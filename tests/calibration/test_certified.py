@@ -135,7 +135,8 @@ def test_no_certificate_is_an_outcome_and_there_is_no_early_exit(
     hard = (exits[0] != exits[2]) & (exits[1] != exits[2])
     assert hard.sum() > 500
     only_last = ArraySamples(images[hard], exits[2, hard])
-    certificate, policy, out = certified(tiny_artifact, only_last)
+    # the draw hangs on the graphs: at 99.9 % no luck lets a step pass that loses half of the samples
+    certificate, policy, out = certified(tiny_artifact, only_last, confidence=0.999)
     (level,) = certificate.levels
     assert level.certified == 0
     assert level.p_values[0] > level.delta  # the test that failed is on record

@@ -99,8 +99,8 @@ def test_the_signals_are_those_that_the_engine_judges_by(tiny_artifact: Callable
     signals, _ = observe(engine, samples, (2.0, 1.0, 1.0), unlabelled=False)
     inputs = engine.preprocess(samples.examples(np.arange(300)))
     for found, expected in zip(signals, engine.signals(inputs, (2.0, 1.0, 1.0)), strict=True):
-        for one, other in zip(found, expected, strict=True):
-            np.testing.assert_allclose(one, other, rtol=1e-5)
+        np.testing.assert_allclose(found.stacked(), expected.stacked(), rtol=1e-5)
+        np.testing.assert_array_equal(found.decision, expected.decision)
 
 
 def test_a_policy_that_does_not_exist_or_does_not_fit_is_refused() -> None:

@@ -27,11 +27,11 @@ def compared(engine: Engine, change: Callable[[Outputs], None], *, kind: str = "
     """The engine's own answers in place of a graph's, spoiled."""
 
     def run(inputs: np.ndarray) -> Outputs:
-        prediction = engine(inputs)
+        result = engine(inputs)
         outputs = {
-            "logits": prediction.outputs.copy(),
-            "answer": prediction.outputs.argmax(1),
-            "exit_index": prediction.exit_index.copy(),
+            "logits": result.outputs.copy(),
+            "answer": result.outputs.argmax(1),
+            "exit_index": result.exit_index.copy(),
         }
         change(outputs)
         return outputs
@@ -40,13 +40,11 @@ def compared(engine: Engine, change: Callable[[Outputs], None], *, kind: str = "
 
 
 def test_the_same_is_the_same(engine: Engine) -> None:
-    comparison = compared(engine, lambda _: None)
-    assert (describe_failures(comparison.findings), comparison.undecided, comparison.max_abs) == ("", 0, 0)
-    np.testing.assert_array_equal(comparison.exit_index, engine(INPUTS).exit_index)
-    assert [finding.samples for finding in comparison.findings] == np.bincount(
-        comparison.exit_index, minlength=3
-    ).tolist()
-    assert {finding.batches for finding in comparison.findings} == {(1, 2, 7, 32)}
+    parity_ = compared(engine, lambda _: None)
+    assert (describe_failures(parity_.findings), parity_.undecided, parity_.max_abs) == ("", 0, 0)
+    np.testing.assert_array_equal(parity_.exit_index, engine(INPUTS).exit_index)
+    assert [finding.samples for finding in parity_.findings] == np.bincount(parity_.exit_index, minlength=3).tolist()
+    assert {finding.batches for finding in parity_.findings} == {(1, 2, 7, 32)}
 
 
 def leave_deeper(found: Outputs) -> None:
@@ -75,8 +73,8 @@ def nothing(found: Outputs) -> None:
     ],
 )
 def test_what_differs_is_found_at_its_exit(engine: Engine, change: Callable[[Outputs], None], exits: set[str]) -> None:
-    comparison = compared(engine, change)
-    assert {finding.exit for finding in comparison.findings if finding.problem} == exits
+    parity_ = compared(engine, change)
+    assert {finding.exit for finding in parity_.findings if finding.problem} == exits
 
 
 def test_only_a_batch_of_seven_is_wrong(engine: Engine) -> None:
@@ -96,15 +94,15 @@ def test_an_image_on_the_threshold_may_take_another_exit(tiny_artifact: Callable
     deeper = open_engine(tiny_artifact(policy=(best + 1e-6, 0.6), name="deeper"), threads=1)
 
     def run(inputs: np.ndarray) -> Outputs:
-        prediction = deeper(inputs)
+        result = deeper(inputs)
         return {
-            "logits": prediction.outputs,
-            "answer": prediction.outputs.argmax(1),
-            "exit_index": prediction.exit_index,
+            "logits": result.outputs,
+            "answer": result.outputs.argmax(1),
+            "exit_index": result.exit_index,
         }
 
-    comparison = compare_one_graph(run, engine, INPUTS, batches=(1,), allowed=ALLOWED)
-    assert (describe_failures(comparison.findings), comparison.undecided) == ("", 1)
+    parity_ = compare_one_graph(run, engine, INPUTS, batches=(1,), allowed=ALLOWED)
+    assert (describe_failures(parity_.findings), parity_.undecided) == ("", 1)
 
 
 def test_an_artifact_may_have_fewer_images_than_the_largest_batch() -> None:

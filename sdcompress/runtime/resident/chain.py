@@ -144,7 +144,7 @@ class ResidentChain:
 
 
 class ResidentRun:
-    """See ``Run``. The arrays that it returns are in pinned memory, which the next run overwrites.
+    """See ``Run``. Arrays that it gives lie in pinned memory, which the next run overwrites.
 
     Args:
         chain: whose memory it uses.
@@ -224,7 +224,7 @@ class ResidentRun:
                 device.after(array)
                 device.copy(address, array.address, self._rows * spec.row_bytes)
             else:
-                staged = memory.staging[name][: self._rows]
+                staged = allocate.staging[name][: self._rows]
                 staged[...] = array
                 device.upload(address, staged)
 

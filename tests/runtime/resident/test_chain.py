@@ -100,21 +100,19 @@ def test_every_batch_exit_mix_and_set_of_buckets_gives_what_arrays_give(
     kind = {"kind": "learned", "parameters": {"weights": WEIGHTS}} if learned else {}
     temperatures = (1.0, temperature, 1.0)
     artifact = cached(tiny_artifact, layout, policy=thresholds, temperatures=temperatures, signals=signals, **kind)
-    usual, on_host = arrays(artifact), OnHost(artifact, sizes, late=late).network
+    usual, host = arrays(artifact), OnHost(artifact, sizes, late=late).network
     inputs = inputs_of(batch, seed)
     _assume_clear(usual, inputs, thresholds)
-    expected, actual = usual(inputs), on_host(inputs)
+    expected, actual = usual(inputs), host(inputs)
     assert actual.exit_index.tolist() == expected.exit_index.tolist()
     np.testing.assert_allclose(actual.outputs, expected.outputs, atol=1e-5)
-    np.testing.assert_allclose(on_host.exits(inputs), usual.exits(inputs), atol=1e-5)
-    for mine, other in zip(on_host.signals(inputs), usual.signals(inputs), strict=True):
+    np.testing.assert_allclose(host.exits(inputs), usual.exits(inputs), atol=1e-5)
+    for mine, other in zip(host.signals(inputs), usual.signals(inputs), strict=True):
         np.testing.assert_allclose(mine["max_prob"], other["max_prob"], atol=1e-5)
         assert mine.decision.dtype == np.int64
         assert mine.decision.tolist() == other.decision.tolist()
     for exit_ in range(3):
-        np.testing.assert_allclose(
-            on_host.forced(inputs, exit_).outputs, usual.forced(inputs, exit_).outputs, atol=1e-5
-        )
+        np.testing.assert_allclose(host.forced(inputs, exit_).outputs, usual.forced(inputs, exit_).outputs, atol=1e-5)
 
 
 def _assume_clear(network: CascadeEngine, inputs: np.ndarray, thresholds: tuple[float, float]) -> None:
@@ -128,23 +126,23 @@ def _assume_clear(network: CascadeEngine, inputs: np.ndarray, thresholds: tuple[
 
 
 def test_only_signals_and_the_logits_of_exiting_rows_are_downloaded(tiny_artifact: Write) -> None:
-    on_host = OnHost(open_artifact(tiny_artifact(policy=(0.6, 0.6))), [1, 8, 64])
+    host = OnHost(open_artifact(tiny_artifact(policy=(0.6, 0.6))), [1, 8, 64])
     downloads: list[int] = []
-    download, on_host.device.download = (
-        on_host.device.download,
+    download, host.device.download = (
+        host.device.download,
         lambda array, start: (  # type: ignore[method-assign]
             downloads.append(array.nbytes),
             download(array, start),
         ),
     )
     waits: list[int] = []
-    finish = on_host.device.finish
-    on_host.device.finish = lambda: (waits.append(1), finish())  # type: ignore[method-assign]
-    prediction = on_host.network(inputs_of(64))
+    finish = host.device.finish
+    host.device.finish = lambda: (waits.append(1), finish())  # type: ignore[method-assign]
+    prediction = host.network(inputs_of(64))
     assert len(waits) == 3  # once for each exit
     active = [64, int((prediction.exit_index > 0).sum()), int((prediction.exit_index > 1).sum())]
     assert 64 > active[1] > active[2] > 0
-    allocated = [64, *(rows if on_host.chain.rows(rows) < 64 else 64 for rows in active[1:])]
+    allocated = [64, *(rows if host.chain.rows(rows) < 64 else 64 for rows in active[1:])]
     # values and answers lie side by side: 64 rows of 12 bytes, then int64; logits are 12 bytes a row
     assert downloads == [
         768 + 8 * allocated[0],
@@ -161,8 +159,8 @@ def test_rows_move_only_where_the_next_bucket_is_smaller(tiny_artifact: Write) -
     left = int((arrays(artifact)(inputs).exit_index > 0).sum())
     assert 8 < left < 64
     fits, too_large = OnHost(artifact, [left, 64]), OnHost(artifact, [left - 1, 64])
-    for on_host in (fits, too_large):
-        assert (on_host.network(inputs).exit_index > 0).sum() == left
+    for host in (fits, too_large):
+        assert (host.network(inputs).exit_index > 0).sum() == left
     assert [program.rows_run for program in fits.programs] == [[64], [left], [left]]
     assert [program.rows_run for program in too_large.programs] == [[64], [64], [64]]
     assert too_large.device.moved == []
@@ -175,27 +173,27 @@ def test_rows_move_only_where_the_next_bucket_is_smaller(tiny_artifact: Write) -
 def test_measured_times_are_those_of_buckets(tiny_artifact: Write) -> None:
     times = StageTimes(rows=(1, 64), ms=((1.0, 64.0),) * 3, move_ms=(1e3, 1e-3))
     artifact = open_artifact(tiny_artifact(policy=(0.6, 2.0), stage_times=times))
-    on_host = OnHost(artifact, list(range(1, 65)))
-    on_host.network(inputs_of(64))
-    assert [program.rows_run[0] for program in on_host.programs][:2] == [64, 64]
-    assert on_host.programs[2].rows_run[0] < 64
+    host = OnHost(artifact, list(range(1, 65)))
+    host.network(inputs_of(64))
+    assert [program.rows_run[0] for program in host.programs][:2] == [64, 64]
+    assert host.programs[2].rows_run[0] < 64
 
 
 def test_a_deadline_ends_a_part_of_a_batch_where_it_is(tiny_artifact: Write) -> None:
-    on_host = OnHost(open_artifact(tiny_artifact(policy=(2.0, 2.0))), [4])  # stages of 1 ms
-    assert on_host.network(inputs_of(9), deadline_ms=0.0).exit_index.tolist() == [0] * 9
-    assert on_host.network(inputs_of(9), deadline_ms=1e6).exit_index.tolist() == [2] * 9
+    host = OnHost(open_artifact(tiny_artifact(policy=(2.0, 2.0))), [4])  # stages of 1 ms
+    assert host.network(inputs_of(9), deadline_ms=0.0).exit_index.tolist() == [0] * 9
+    assert host.network(inputs_of(9), deadline_ms=1e6).exit_index.tolist() == [2] * 9
 
 
 def test_answers_are_the_callers_own(tiny_artifact: Write) -> None:
-    on_host = OnHost(open_artifact(tiny_artifact(policy=(0.6, 0.6))), [8]).network
-    first, signals, exits = on_host(inputs_of(8)), on_host.signals(inputs_of(8)), on_host.exits(inputs_of(8))
+    host = OnHost(open_artifact(tiny_artifact(policy=(0.6, 0.6))), [8]).network
+    first, signals, exits = host(inputs_of(8)), host.signals(inputs_of(8)), host.exits(inputs_of(8))
     forced, copies = (
-        on_host.forced(inputs_of(8), 1),
+        host.forced(inputs_of(8), 1),
         [first.outputs.copy(), signals[0]["max_prob"].copy(), exits.copy()],
     )
     kept = forced.outputs.copy()
-    on_host(inputs_of(8, seed=5)), on_host.exits(inputs_of(8, seed=6))
+    host(inputs_of(8, seed=5)), host.exits(inputs_of(8, seed=6))
     for mine, before in zip(
         [first.outputs, signals[0]["max_prob"], exits, forced.outputs], [*copies, kept], strict=True
     ):
@@ -203,61 +201,61 @@ def test_answers_are_the_callers_own(tiny_artifact: Write) -> None:
 
 
 def test_calls_of_several_threads_wait_for_each_other(tiny_artifact: Write) -> None:
-    on_host = OnHost(open_artifact(tiny_artifact(policy=(0.6, 0.6))), [4, 16]).network
+    host = OnHost(open_artifact(tiny_artifact(policy=(0.6, 0.6))), [4, 16]).network
     batches = [inputs_of(1 + seed % 16, seed) for seed in range(64)]
-    expected = [on_host(batch) for batch in batches]
+    expected = [host(batch) for batch in batches]
     with ThreadPoolExecutor(4) as threads:
-        for one, other in zip(expected, threads.map(on_host, batches), strict=True):
+        for one, other in zip(expected, threads.map(host, batches), strict=True):
             np.testing.assert_array_equal(one.outputs, other.outputs)
             np.testing.assert_array_equal(one.exit_index, other.exit_index)
 
 
 def test_a_call_that_fails_leaves_the_queue_empty_and_the_lock_free(tiny_artifact: Write) -> None:
-    on_host = OnHost(open_artifact(tiny_artifact(policy=(2.0, 2.0))), [4])
-    launch = on_host.chain._launches[0][1]
+    host = OnHost(open_artifact(tiny_artifact(policy=(2.0, 2.0))), [4])
+    launch = host.chain._launches[0][1]
 
     def broken() -> None:
         raise RuntimeError("a kernel")
 
-    on_host.chain._launches[0][1] = broken
+    host.chain._launches[0][1] = broken
     with pytest.raises(RuntimeError, match="a kernel"):
-        on_host.network(inputs_of(3))
-    on_host.chain._launches[0][1] = launch
-    assert on_host.device._queue == []
-    assert on_host.network(inputs_of(3)).exit_index.tolist() == [2, 2, 2]
+        host.network(inputs_of(3))
+    host.chain._launches[0][1] = launch
+    assert host.device._queue == []
+    assert host.network(inputs_of(3)).exit_index.tolist() == [2, 2, 2]
 
 
 def test_the_memory_of_a_chain_goes_with_it_without_a_collection(tiny_artifact: Write) -> None:
-    on_host = OnHost(open_artifact(tiny_artifact(policy=(0.6, 0.6))), [4])
-    on_host.network(inputs_of(3))
-    chain, program = weakref.ref(on_host.chain), weakref.ref(on_host.programs[0])
+    host = OnHost(open_artifact(tiny_artifact(policy=(0.6, 0.6))), [4])
+    host.network(inputs_of(3))
+    chain, program = weakref.ref(host.chain), weakref.ref(host.programs[0])
     gc.disable()
     try:
-        del on_host
+        del host
         assert (chain(), program()) == (None, None)
     finally:
         gc.enable()
 
 
 def test_an_array_on_the_device_is_taken_as_it_is(tiny_artifact: Write) -> None:
-    on_host = OnHost(open_artifact(tiny_artifact(policy=(0.6, 0.6))), [4])
+    host = OnHost(open_artifact(tiny_artifact(policy=(0.6, 0.6))), [4])
     inputs = inputs_of(9)
     on_device = DeviceArray(inputs.ctypes.data, inputs.shape, inputs.dtype, inputs)
-    expected, prediction = on_host.network(inputs), on_host.network(on_device)
+    expected, prediction = host.network(inputs), host.network(on_device)
     np.testing.assert_array_equal(expected.outputs, prediction.outputs)
-    assert len(on_host.network(on_device[:0]).logits) == 0
+    assert len(host.network(on_device[:0]).outputs) == 0
     with pytest.raises(InputError, match=r"float64 of the shape \[9, 1, 4, 4\], on the device"):
-        on_host.network(DeviceArray(0, inputs.shape, np.dtype("float64"), None))
+        host.network(DeviceArray(0, inputs.shape, np.dtype("float64"), None))
     with pytest.raises(InputError, match="a list, not an array"):
-        on_host.network([1.0])
+        host.network([1.0])
 
 
 def test_warming_up_runs_every_stage_twice_in_every_bucket(tiny_artifact: Write) -> None:
     artifact = open_artifact(tiny_artifact())
-    on_host = OnHost(artifact, [1, 8])
-    on_host.chain.warm_up()
-    assert [program.rows_run for program in on_host.programs] == [[1, 8, 1, 8]] * 3
-    moved = on_host.network.move_ms(0)
+    host = OnHost(artifact, [1, 8])
+    host.chain.warm_up()
+    assert [program.rows_run for program in host.programs] == [[1, 8, 1, 8]] * 3
+    moved = host.network.move_ms(0)
     assert moved is not None
     assert moved > 0
     assert OnHost(artifact, [1]).network.move_ms(0) is None
@@ -269,34 +267,34 @@ def test_tensors_of_other_types_come_out_as_the_contract_says(tiny_artifact: Wri
     assert signals is not None
     # TensorRT 8 has no int64, and FP16 engines may hand on and answer in float16
     types = {signals.decision: "int32", signals.values: "float16", "hidden": "float16", "final_logits": "float16"}
-    on_host, usual, inputs = OnHost(artifact, [8, 64], types=types).network, arrays(artifact), inputs_of(50)
-    actual, exits = on_host(inputs), on_host.exits(inputs)
+    host, usual, inputs = OnHost(artifact, [8, 64], types=types).network, arrays(artifact), inputs_of(50)
+    actual, exits = host(inputs), host.exits(inputs)
     assert actual.outputs.dtype == exits.dtype == np.float32
     assert actual.exit_index.dtype == np.int64
     np.testing.assert_allclose(exits, usual.exits(inputs), atol=2e-2)
-    for mine, other in zip(on_host.signals(inputs), usual.signals(inputs), strict=True):
+    for mine, other in zip(host.signals(inputs), usual.signals(inputs), strict=True):
         assert (mine["max_prob"].dtype, mine.decision.dtype) == (np.float32, np.int64)
         np.testing.assert_allclose(mine["max_prob"], other["max_prob"], atol=2e-2)
 
 
 def test_engines_that_do_not_fit_each_other_are_refused(tiny_artifact: Write) -> None:
     artifact = open_artifact(tiny_artifact())
-    on_host = OnHost(artifact, [4])
-    on_host.programs[1].inputs["hidden"] = TensorSpec(np.dtype(np.float16), (6,))
-    again = (on_host.device, artifact.manifest, on_host.programs, on_host.chain.buckets, ExecutionTarget("host", "cpu"))
+    host = OnHost(artifact, [4])
+    host.programs[1].inputs["hidden"] = TensorSpec(np.dtype(np.float16), (6,))
+    again = (host.device, artifact.manifest, host.programs, host.chain.buckets, ExecutionTarget("host", "cpu"))
     with pytest.raises(ArtifactError, match=r"Engine 1 takes 'hidden' as float16 \['batch', 6\]") as caught:
         ResidentChain(*again)
     assert "float32 ['batch', 6], as it is made" in str(caught.value)
     assert "sdcompress export" in str(caught.value)
-    on_host.programs[1].inputs["hidden"], kept = (
-        on_host.programs[0].outputs["hidden"],
-        dict(on_host.programs[0].outputs),
+    host.programs[1].inputs["hidden"], kept = (
+        host.programs[0].outputs["hidden"],
+        dict(host.programs[0].outputs),
     )
-    on_host.programs[0].outputs["hidden"] = TensorSpec(np.dtype(np.float32), (-1,))
+    host.programs[0].outputs["hidden"] = TensorSpec(np.dtype(np.float32), (-1,))
     with pytest.raises(ArtifactError, match=r"'hidden' of engine 0 has the shape \['batch', -1\]"):
         ResidentChain(*again)
-    on_host.programs[0].outputs.clear()
-    on_host.programs[0].outputs.update(kept)
-    del on_host.programs[0].outputs["hidden"]
+    host.programs[0].outputs.clear()
+    host.programs[0].outputs.update(kept)
+    del host.programs[0].outputs["hidden"]
     with pytest.raises(ArtifactError, match="Engine 0 has the inputs"):
         ResidentChain(*again)
