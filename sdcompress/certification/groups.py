@@ -152,7 +152,7 @@ def warn_of_strata(
     worst = int(hit[(lost[hit] / counts[hit]).argmax()])
     share = 100 / counts[worst]
     figures = f"{before[worst] * share:.1f} to {after[worst] * share:.1f} % of {counts[worst]} samples"
-    others = f" So it is with {len(hit)} of {len(names)}; this one loses most." if len(hit) > 1 else ""
+    others = f" {len(hit)} of {len(names)} do, this one most." if len(hit) > 1 else ""
     warnings.warn(
         f"Leaving early costs the {task.stratum} '{names[worst]}' {lost[worst] * share:.1f} points ({figures}), more"
         f" than {_TIMES} times the {max_drop:.2%} that may be lost over all.{others} To keep the drop in every"

@@ -149,13 +149,15 @@ class Task(ABC):
         """Further figures of N samples for tables, by name, for example ``nll`` and ``ece``."""
         return self.summary(self.measures(outputs, targets))
 
-    @abstractmethod
     def measures(self, outputs: Array, targets: Array) -> dict[str, Array]:
         """What ``summary`` needs of each sample, by name, [N] each; batches are measured one after the other."""
+        del outputs, targets
+        return {}
 
-    @abstractmethod
     def summary(self, measures: Mapping[str, Array]) -> dict[str, float]:
-        """The further figures, of the measures of all samples."""
+        """The further figures, of the measures of all samples; none unless a task says otherwise."""
+        del measures
+        return {}
 
     def ensemble(self, outputs: Array) -> Array | None:
         """Outputs of the mean of several exits, [N, ...]; None: the task has no such mean.

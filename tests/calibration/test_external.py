@@ -26,6 +26,7 @@ from sdcompress.evaluation.trained_model import TrainedModel
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema import recipe
 from sdcompress.storage import digest_of
+from sdcompress.tasks.classification import Classification
 
 Build = Callable[..., Path]
 WISH: dict[str, Any] = {"max_drop": 0.05, "confidence": 0.9, "unlabelled": True}
@@ -65,7 +66,7 @@ def test_a_folder_is_certified_where_the_data_set_is_not_at_hand(tiny_artifact: 
     # what the engine does on the images that certified, in their order
     engine = open_engine(out, threads=1)
     inputs = engine.preprocess(own.examples(draw_parts(1200, certificate.seed).certify))
-    differ = engine(inputs).logits.argmax(1) != engine.exits(inputs)[-1].argmax(1)
+    differ = engine(inputs).outputs.argmax(1) != engine.exits(inputs)[-1].argmax(1)
     np.testing.assert_array_equal(losses(open_artifact(out).evidence(), policy.thresholds), differ)
     assert "not compared with the training images" in (out / "README.md").read_text(encoding="utf-8")
 
@@ -103,7 +104,7 @@ def test_too_few_images_are_counted(tiny_artifact: Build, images: Path, tmp_path
     cascade = tiny_artifact()
     with pytest.raises(DataError, match=r"The folder has 60 samples: too few to certify a drop of 1\.00%") as caught:
         calibrate(cascade, cascade.parent / "out", images=few, **{**WISH, "max_drop": 0.01})
-    assert "collect more images" in caught.value.next_step
+    assert "collect more samples" in caught.value.next_step
     assert plan(cascade, images=few, **WISH).samples == 60
 
 
@@ -113,7 +114,7 @@ def test_what_labels_certify_cannot_be_passed_off_as_made_without(certified_arti
     fields["certificate"]["external"] = "apart"
     fields["digest"] = digest_of({name: value for name, value in fields.items() if name != "digest"})
     path.write_text(json.dumps(fields), encoding="utf-8")
-    with pytest.raises(CertificateError, match="on images without labels"):
+    with pytest.raises(CertificateError, match="on samples without targets"):
         recompute(open_artifact(certified_artifact))
 
 
@@ -158,7 +159,7 @@ def test_in_expectation_lets_more_leave_than_a_certificate(
 
 def test_in_expectation_needs_as_many_samples_as_its_formula(tiny_artifact: Build, tiny_network: Any) -> None:
     wish = recipe.Calibrate(max_drop=0.01, in_expectation=True)
-    least = least_samples(wish)
+    least = least_samples(wish, Classification(("a", "b", "c")))
     assert least - least // 6 == 99  # (0 + 1) / (99 + 1) = 0.01
     cascade = tiny_artifact()
     with pytest.raises(DataError, match=f"{least - 1} samples") as caught:

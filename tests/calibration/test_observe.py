@@ -59,7 +59,7 @@ def test_a_temperature_that_orders_the_samples_better_is_kept() -> None:
     fitted, signals, loss = fit_policy(engine, samples, Calibrate(max_drop=0.0), STAGE_MS)  # type: ignore[arg-type]
     early, final = fitted.temperatures
     assert early == fit_temperature(
-        engine.exits(samples.examples(np.arange(100)) / np.float32(255))[0], samples.targets
+        engine.task, engine.exits(samples.examples(np.arange(100)) / np.float32(255))[0], samples.targets
     )
     assert early < 0.6
     assert final == 1

@@ -25,8 +25,8 @@ def test_a_certificate_takes_the_place_of_an_expectation() -> None:
     assert (found.in_expectation, found.confidence) == (False, 0.9)
 
 
-def test_without_labels_there_are_no_classes_to_certify() -> None:
-    found = _calibration(recipe(confidence=0.95, per="class"), unlabelled=True)
+def test_without_labels_there_are_no_strata_to_certify() -> None:
+    found = _calibration(recipe(confidence=0.95, per="stratum"), unlabelled=True)
     assert (found.unlabelled, found.per, found.confidence) == (True, None, 0.95)
 
 

@@ -181,7 +181,7 @@ def test_an_artifact_holds_what_its_groups_are_computed_from(tiny_artifact: Buil
     lost = losses(found, policy.thresholds)
     assert all(lost[mask].mean() <= 0.08 for mask in members(found, policy.thresholds, certificate.per))
     text = (out / "README.md").read_text(encoding="utf-8")
-    assert ("of each class like them" if per == "class" else "leave at any one exit") in text
+    assert ("of each class like them" if per == "stratum" else "leave at any one exit") in text
 
 
 def test_without_labels_single_exits_are_certified_too(tiny_artifact: Build, tiny_network: Any) -> None:
@@ -214,7 +214,7 @@ def test_other_labels_or_other_groups_are_found(tiny_artifact: Build, tiny_netwo
 def few_of_one_class(network: Any, count: int, few: int) -> ArraySamples:
     """Samples of which only so many have the class 'disc'."""
     whole = network.samples(count)
-    rows = np.concatenate([np.flatnonzero(whole.labels != 1), np.flatnonzero(whole.labels == 1)[:few]])
+    rows = np.concatenate([np.flatnonzero(whole.targets != 1), np.flatnonzero(whole.targets == 1)[:few]])
     return ArraySamples(whole.examples(rows), whole.targets[rows])
 
 
@@ -288,7 +288,7 @@ def test_the_worst_of_several_classes_is_named_with_their_number() -> None:
     loss = np.zeros((2, 130), np.float32)
     loss[0, 100:104], loss[0, 120:125] = 1, 1
     found = Evidence(np.ones((1, 130), np.float32), loss)
-    with pytest.warns(UserWarning, match=r"class 'c' 50\.0 points.* So it is with 2 of 3; this one loses most\."):
+    with pytest.warns(UserWarning, match=r"class 'c' 50\.0 points.* 2 of 3 do, this one most\."):
         warn_of_strata(found, labels, (0.5,), task=Classification(("a", "b", "c")), max_drop=0.05)
 
 
