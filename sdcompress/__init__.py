@@ -15,27 +15,37 @@ if TYPE_CHECKING:
 
     from sdcompress.api import (
         bench,
+        build_engines,
         calibrate,
+        doctor,
         evaluate,
         explain,
         export,
+        inspect,
+        list_entries,
         plan,
         predict,
         quantize,
         report,
-        run,
         sign,
         train,
         verify,
     )
+    from sdcompress.options import Options
+    from sdcompress.pipeline.run import run
     from sdcompress.runtime.open import open_engine as open  # noqa: A004 - the verb that users expect
 
 __all__ = [
+    "Options",
     "bench",
+    "build_engines",
     "calibrate",
+    "doctor",
     "evaluate",
     "explain",
     "export",
+    "inspect",
+    "list_entries",
     "open",
     "plan",
     "predict",
@@ -47,6 +57,14 @@ __all__ = [
     "verify",
 ]
 
+# those that do not stand in sdcompress.api: module and name
+_ELSEWHERE = {
+    "Options": ("sdcompress.options", "Options"),
+    "list_entries": ("sdcompress.entries", "list_entries"),  # loads nothing heavy
+    "open": ("sdcompress.runtime.open", "open_engine"),
+    "run": ("sdcompress.pipeline.run", "run"),
+}
+
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__, "__version__"})
@@ -55,10 +73,9 @@ def __dir__() -> list[str]:
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return _version()
-    if name == "open":
-        return importlib.import_module("sdcompress.runtime.open").open_engine
     if name in __all__:
-        return getattr(importlib.import_module("sdcompress.api"), name)
+        module, attribute = _ELSEWHERE.get(name, ("sdcompress.api", name))
+        return getattr(importlib.import_module(module), attribute)
     raise AttributeError(f"module 'sdcompress' has no attribute '{name}'")
 
 

@@ -6,16 +6,18 @@ A training run writes its checkpoints to ``steps/<step>/``, each atomically.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from sdcompress import data, registry, tasks
-from sdcompress.errors import CheckpointError, requires_extra
-from sdcompress.modalities import Modality
-from sdcompress.modalities.image import Image
+from sdcompress import modalities, registry, tasks
+from sdcompress.errors import ArtifactError, CheckpointError, requires_extra
+from sdcompress.modalities import Modality, as_image
 from sdcompress.models.backbones import ROOM as BACKBONES
 from sdcompress.schema.manifest import FileEntry, Preprocess
 from sdcompress.schema.recipe import Recipe
@@ -28,7 +30,6 @@ from sdcompress.user_code import check_trusted
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sdcompress.data.samples import Dataset
     from sdcompress.models.multiexit import MultiExit
 
 __all__ = [
@@ -48,7 +49,7 @@ __all__ = [
 STATE = "state.json"
 STEPS = "steps"
 METRICS = "metrics.jsonl"
-UNDERSTOOD = 1
+UNDERSTOOD = 2
 _WEIGHTS = {".bin", ".ckpt", ".pt", ".pth", ".safetensors"}  # suffixes of weight files
 
 _MAX_STATE_BYTES = 2**24  # bytes
@@ -77,30 +78,53 @@ class Checkpoint:
         """SHA-256 of the weights that are evaluated and exported."""
         return self.state.weights.sha256
 
+    @cached_property
+    def task(self) -> Task:
+        """What its outputs mean.
+
+        Raises:
+            CheckpointError: if this version has no such task, or it has other parameters.
+        """
+        record = self.state.task
+        with self._entries():
+            return tasks.restore(record.name, self.state.outputs, record.parameters)
+
+    @cached_property
+    def modality(self) -> Modality:
+        """What it is given.
+
+        Raises:
+            CheckpointError: if this version has no such modality, or it has other parameters.
+        """
+        record = self.state.modality
+        with self._entries():
+            return modalities.restore(record.name, record.parameters)
+
+    @contextmanager
+    def _entries(self) -> Iterator[None]:
+        try:
+            yield
+        except ArtifactError as error:
+            raise CheckpointError(
+                f"The checkpoint {self.path} cannot be used here: {error.found}",
+                allowed=error.allowed,
+                next_step=error.next_step,
+            ) from error
+
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the K classes."""
-        return self.state.classes
+        return self.state.outputs
 
     @property
     def image(self) -> tuple[int, int, int]:
-        """C, H, W of the network's input."""
-        return self.state.image
+        """C, H, W of an image's input."""
+        return as_image(self.modality).shape
 
     @property
     def preprocess(self) -> Preprocess:
-        """Preprocessing from an image to the input of the network."""
-        return self.state.preprocess
-
-    @property
-    def task(self) -> Task:
-        """What its outputs mean."""
-        return tasks.build("classification", self.classes, {})
-
-    @property
-    def modality(self) -> Modality:
-        """What it is given."""
-        return Image(self.preprocess, self.image)
+        """From an image to an input."""
+        return as_image(self.modality).preprocess
 
     @property
     def data_fingerprint(self) -> str:
@@ -126,7 +150,8 @@ class Checkpoint:
         tensors = self.tensors()
         heads = any(name.startswith("heads.") for name in tensors)
         # without pretrained weights, which would be overwritten
-        net = build(recipe.model.untrained, recipe.exits, classes=len(self.classes), image=self.image, heads=heads)
+        outputs, inputs = self.task.output_shape, self.modality.tensors
+        net = build(recipe.model.untrained, recipe.exits, outputs=outputs, inputs=inputs, heads=heads)
         try:
             net.load_state_dict(tensors)
         except RuntimeError as error:
@@ -146,30 +171,6 @@ class Checkpoint:
             MissingExtraError: if torch is not installed.
         """
         return read_tensors(self.path / self.state.weights.file)
-
-    def dataset(
-        self, data_dir: Path | str | None = None, *, download: bool = False, trust_modules: bool = False
-    ) -> Dataset:
-        """Load the data of the training by its recipe.
-
-        Args:
-            data_dir: folder of the data on this machine, if another than in the recipe.
-            download: allow a download of missing data. The setting in the stored recipe is ignored, because the recipe
-                may be untrusted.
-            trust_modules: import the module of the data in the recipe, even if the user did not train on it here.
-
-        Raises:
-            UsageError: if the data is a function of a module that is not trusted, see ``sdcompress.user_code``.
-            DataError: if the data or its split has changed.
-        """
-        spec = self.recipe.data.at(data_dir, download=download)
-        return data.load(
-            spec,
-            seed=self.recipe.seed,
-            fingerprint=self.data_fingerprint,
-            stored_in=self.path,
-            trust_modules=trust_modules,
-        )
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -205,16 +206,18 @@ def step_of(path: Path) -> int | None:
     return int(path.name) if re.fullmatch("[0-9]{8,18}", path.name) else None
 
 
-def open_checkpoint(path: Path | str) -> Checkpoint:
-    """Open a checkpoint and check its files.
+def open_checkpoint(source: Checkpoint | Path | str) -> Checkpoint:
+    """Open a checkpoint and check its files; what is opened already is given back as it is.
 
     Args:
-        path: a checkpoint, or a training run, whose newest checkpoint is opened.
+        source: a checkpoint, or a training run, whose newest checkpoint is opened.
 
     Raises:
         CheckpointError: if there is none, or it was truncated, edited or written by a newer version.
     """
-    path = Path(path)
+    if isinstance(source, Checkpoint):
+        return source
+    path = Path(source)
     try:
         folder = path if (path / STATE).is_file() else newest(path)
         if folder is None and (path.is_file() or path.suffix in _WEIGHTS):
@@ -302,13 +305,15 @@ def _read(path: Path) -> TrainingState:
 
 
 def _check_schema(path: Path, fields: Any) -> None:
-    """Refuse a checkpoint of a newer version, which is not damaged and must not be removed."""
+    """Refuse a checkpoint of another version, which is not damaged and must not be removed."""
     version = fields.get("schema_version", UNDERSTOOD) if isinstance(fields, dict) else UNDERSTOOD
-    if isinstance(version, int) and version > UNDERSTOOD:
+    if isinstance(version, int) and version != UNDERSTOOD:
         raise CheckpointError(
             f"The checkpoint {path.parent} has the schema version {version}.",
-            allowed=f"up to {UNDERSTOOD}, which this version of sdcompress reads",
-            next_step="pip install --upgrade sdcompress",
+            allowed=f"{UNDERSTOOD}, which this version of sdcompress reads",
+            next_step="pip install --upgrade sdcompress"
+            if version > UNDERSTOOD
+            else "train it again with this version, or use the version that wrote it",
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import pytest
 from sdcompress.checkpoint import METRICS, STATE, STEPS, newest, open_checkpoint, read_metrics
 from sdcompress.errors import ArtifactError, CheckpointError, SdcompressError, UsageError, VerificationError
 from sdcompress.evaluation.trained_model import open_trained_model
-from sdcompress.pipeline.steps import Steps
+from sdcompress.pipeline.steps import Record, Step
+from sdcompress.progress import silent
 from sdcompress.reporting.build import build
 from sdcompress.reporting.read import read_result
 from sdcompress.schema.report import BenchReport, Evaluation, Latency
@@ -31,22 +33,25 @@ DAMAGED = {
 
 @pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED.keys())
 def test_a_damaged_record_of_steps(tmp_path: Path, content: bytes) -> None:
-    steps = Steps(tmp_path / "steps.json")
-    steps.finish("export", 1)
-    assert steps.fits("export", 1, tmp_path)
-    steps.path.write_bytes(content)
-    for call in (lambda: steps.fits("export", 1, tmp_path), lambda: steps.finish("bench", 1)):
-        with pytest.raises(VerificationError, match=r"steps\.json") as caught:
-            call()
-        assert "remove that file" in caught.value.next_step
-    steps.path.unlink()
-    assert not steps.fits("export", 1, tmp_path)
+    done: list[str] = []
+    step = Step("export", lambda _: done.append("export"), 1, (tmp_path,))
+    record = Record(tmp_path / "steps.json")
+    for _ in range(2):
+        record.do(step, lambda _: nullcontext(silent))
+    assert done == ["export"]
+    record.path.write_bytes(content)
+    with pytest.raises(VerificationError, match=r"steps\.json") as caught:
+        record.do(step, lambda _: nullcontext(silent))
+    assert "remove that file" in caught.value.next_step
+    record.path.unlink()
+    record.do(step, lambda _: nullcontext(silent))
+    assert done == ["export"] * 2
 
 
 def test_a_record_of_steps_that_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "steps.json")
     with pytest.raises(VerificationError, match="pipe"):
-        Steps(tmp_path / "steps.json").fits("export", 1, tmp_path)
+        Record(tmp_path / "steps.json").do(Step("export", silent, 1), lambda _: nullcontext(silent))
 
 
 LINES = {
@@ -133,7 +138,7 @@ def test_a_damaged_result(tmp_path: Path, content: bytes, kind: type[Evaluation 
 
 STATES = {
     **DAMAGED,
-    "an infinite number": b'{"schema_version": 1, "optimizer": {"lr": 1e999}}',
+    "an infinite number": b'{"schema_version": 2, "optimizer": {"lr": 1e999}}',
     "a large number": b'{"schema_version": ' + b"9" * 4000 + b"}",
     "many values": b"[" + b"0," * 2_000_000 + b"0]",
 }

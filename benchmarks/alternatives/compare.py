@@ -32,6 +32,7 @@ from sdcompress.benchmarking.stats import ratio_of_means  # noqa: E402
 from sdcompress.data.samples import Dataset, Samples  # noqa: E402
 from sdcompress.errors import VerificationError  # noqa: E402
 from sdcompress.evaluation.trained_model import open_trained_model  # noqa: E402
+from sdcompress.options import EngineOptions, Options  # noqa: E402
 from sdcompress.runtime.backends.onnxruntime import load  # noqa: E402
 from sdcompress.runtime.cascade import array_cascade  # noqa: E402
 from sdcompress.runtime.engine import ExitCost, Float  # noqa: E402
@@ -114,10 +115,10 @@ def rows(given: argparse.Namespace, folder: Path, dataset: Dataset) -> Iterator[
     yield from of_chosen_exits(given, folder, names, whole)
 
 
-def made(out: Path, run: Path, data_dir: Path | None, **wish: Any) -> Path:
+def made(out: Path, run: Path, data_dir: Path | None, settings: Any = None, **what: Any) -> Path:
     """Export, unless that was done before."""
     if not out.exists():
-        api.export(run, out, data_dir=data_dir, **wish)
+        api.export(run, out, settings, Options(data_dir=data_dir), **what)
     return out
 
 
@@ -134,11 +135,9 @@ def certified(
     manifest = api.calibrate(
         cascade,
         out,
-        policy=policy,
-        max_drop=DROP,
-        confidence=confidence,
+        {"policy": policy, "max_drop": DROP, "confidence": confidence},
+        Options(data_dir=data_dir),
         against=against,
-        data_dir=data_dir,
         overwrite=True,
     )
     assert manifest.policy is not None
@@ -174,7 +173,7 @@ def of_earlyon(cascade: Path, samples: Samples) -> Iterator[Row]:
 def quantised(artifact: Path, out: Path, data_dir: Path | None, precision: str = "uint8") -> Path:
     """In 8 bits, unless that was done before."""
     if not out.exists():
-        api.quantize(artifact, out, precision=precision, data_dir=data_dir)
+        api.quantize(artifact, out, precision, None, Options(data_dir=data_dir))
     return out
 
 
@@ -189,7 +188,7 @@ def of_chosen_exits(given: argparse.Namespace, folder: Path, names: list[str], w
         found = []
         for kept in choices:
             at = folder / f"kept-{'-'.join(kept)}"
-            artifact = made(at, given.run, given.data_dir, layout="cascade", exits=kept)
+            artifact = made(at, given.run, given.data_dir, settings={"kept_exits": kept}, layout="cascade")
             if precision == "uint8":
                 artifact = quantised(artifact, at.with_name(f"{at.name}-uint8"), given.data_dir)
             out = artifact.with_name(f"{artifact.name}-certified")
@@ -201,11 +200,11 @@ def of_chosen_exits(given: argparse.Namespace, folder: Path, names: list[str], w
 def one_graph(name: str, calibrated: Path, out: Path, data_dir: Path | None) -> Iterator[Row]:
     """The same in one file that exits by itself, if that was not refused for being no faster."""
     try:
-        api.export(calibrated, out, layout="graph", data_dir=data_dir, overwrite=True)
+        api.export(calibrated, out, None, Options(data_dir=data_dir), layout="graph", overwrite=True)
     except VerificationError as error:
         print(f"{name}: {error.found}")
         return
-    engine = open_one_graph(out, threads=1)
+    engine = open_one_graph(out, EngineOptions(threads=1))
     yield Row(name, lambda inputs: engine(inputs).decision, engine, lambda inputs: engine(inputs).exit_index)
 
 
@@ -266,7 +265,7 @@ def main() -> None:
     given = read.parse_args()
     record = Record(HERE, given.name)
     given.folder.mkdir(parents=True, exist_ok=True)
-    dataset = open_trained_model(given.run).dataset(given.data_dir)
+    dataset = open_trained_model(given.run, Options(data_dir=given.data_dir)).dataset()
     found = list(rows(given, given.folder, dataset))
     table = measure(found, dataset, given.rounds, given.seconds)
     record.write({"rows": table}, threads=1, batch=1, max_drop=DROP, confidence=CONFIDENCE, images=TIMED)

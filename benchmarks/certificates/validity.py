@@ -30,17 +30,18 @@ from sdcompress.calibration.stage_timing import stage_ms
 from sdcompress.certification.groups import Per
 from sdcompress.evaluation.evaluate import exit_outputs
 from sdcompress.evaluation.trained_model import open_trained_model
+from sdcompress.options import EngineOptions, Options
 
 
 def held_out(artifact: Path, data_dir: Path | None, cache: Path | None) -> Held:
     """The logits of all images that training has not seen, validation and test split, by the artifact's own graphs."""
-    digest = open_trained_model(artifact).digest
+    trained = open_trained_model(artifact, Options(data_dir=data_dir))
+    digest = trained.digest
     kept = None if cache is None else cache / f"{digest[:16]}.npz"
     if kept is not None and kept.is_file():
         with np.load(kept) as arrays:
             return Held(arrays["logits"], arrays["labels"], tuple(arrays["stage_ms"]))
-    trained = open_trained_model(artifact)
-    dataset, engine = trained.dataset(data_dir), trained.engine(threads=1)
+    dataset, engine = trained.dataset(), trained.engine(EngineOptions(threads=1))
     parts = (dataset.val, dataset.test)
     found = Held(
         np.concatenate([exit_outputs(engine, part) for part in parts], axis=1),

@@ -21,6 +21,7 @@ from pathlib import Path
 from sdcompress import api
 from sdcompress.checkpoint import open_checkpoint
 from sdcompress.onnx_graph.tensorrt8 import DYNAMO_OPSET
+from sdcompress.options import Options
 
 
 def main() -> None:
@@ -49,10 +50,10 @@ def trained_networks(given: argparse.Namespace) -> None:
         f"distilled-{name}": (given.distilled, name) for name in open_checkpoint(given.distilled).network().exit_names
     }
     for out, (run, exit_) in {**sources, "undistilled": (given.undistilled, None)}.items():
-        whole = given.out / f"{out}-fp32"
-        api.export(run, whole, layout="single", exit=exit_, opset=given.opset, data_dir=given.data_dir, overwrite=True)
+        whole, options = given.out / f"{out}-fp32", Options(data_dir=given.data_dir)
+        api.export(run, whole, {"opset": given.opset}, options, layout="single", exit=exit_, overwrite=True)
         narrow = given.out / f"{out}-fp16"
-        api.quantize(whole, narrow, precision="fp16", data_dir=given.data_dir, overwrite=True)
+        api.quantize(whole, narrow, "fp16", None, options, overwrite=True)
 
 
 def untrained_network(given: argparse.Namespace) -> None:
@@ -69,12 +70,12 @@ def untrained_network(given: argparse.Namespace) -> None:
     shutil.copytree(trained, given.out / "checkpoint", dirs_exist_ok=True)
     for layout in ("cascade", "single"):
         whole = given.out / f"{layout}-fp32"
-        api.export(trained, whole, layout=layout, opset=given.opset, overwrite=True)  # type: ignore[arg-type]
+        api.export(trained, whole, {"opset": given.opset}, layout=layout, overwrite=True)  # type: ignore[arg-type]
         for precision, samples in (("fp16", None), ("int8", 64), ("fp8", 64)):
             if precision == "fp8" and given.opset < DYNAMO_OPSET:
                 continue
             out = given.out / f"{layout}-{precision}"
-            api.quantize(whole, out, precision=precision, max_drop=0.99, samples=samples, overwrite=True)
+            api.quantize(whole, out, precision, {"max_drop": 0.99, "samples": samples}, overwrite=True)
 
 
 if __name__ == "__main__":

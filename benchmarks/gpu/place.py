@@ -9,6 +9,7 @@ from pathlib import Path
 from sdcompress.artifact.read import Artifact
 from sdcompress.errors import SdcompressError
 from sdcompress.modalities._geometry import normalise
+from sdcompress.options import EngineOptions
 from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.runtime.engine import Float
 from sdcompress.runtime.open import open_network
@@ -73,7 +74,7 @@ def needs_tensorrt() -> None:
 
 def engine(path: Path) -> CascadeEngine:
     """Our engine of an artifact."""
-    return open_network(path, backend="tensorrt", device="cuda", allow_uncertified=True)
+    return open_network(path, EngineOptions("tensorrt", device="cuda", allow_uncertified=True))
 
 
 def inputs_of(artifact: Artifact) -> Float:

@@ -115,7 +115,8 @@ def against(path: Path, others: dict[str, Path], batches: tuple[int, ...]) -> di
     """How many times as fast engines are as each of the others, by the other's name and the batch."""
     found: dict[str, Any] = {name: {} for name in others}
     siblings = [
-        (Sibling(other, open_artifact(other).manifest.digest, name), engine(other)) for name, other in others.items()
+        (Sibling(other, other.manifest.digest, name), engine(other.path))
+        for name, other in ((name, open_artifact(path)) for name, path in others.items())
     ]
     for time in compare_speed(engine(path), siblings, inputs_of(open_artifact(path)), batches):
         found[time.precision][f"batch {time.batch}"] = time.model_dump(exclude={"digest", "precision", "batch"})

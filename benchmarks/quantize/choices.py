@@ -37,6 +37,7 @@ from sdcompress.benchmarking.stats import ratio_of_means  # noqa: E402
 from sdcompress.data.samples import Dataset  # noqa: E402
 from sdcompress.evaluation.trained_model import open_trained_model  # noqa: E402
 from sdcompress.modalities._geometry import normalise  # noqa: E402
+from sdcompress.options import Options  # noqa: E402
 from sdcompress.quantizing import integers, ranges  # noqa: E402
 from sdcompress.quantizing.calibration_data import CalibrationData  # noqa: E402
 from sdcompress.quantizing.precisions import fp8, fp16, int8, uint8  # noqa: E402
@@ -148,13 +149,14 @@ def main() -> None:
     read.add_argument("--seconds", type=float, default=0.2, help="of one turn")
     given = read.parse_args()
     record = Record(HERE)
-    dataset = open_trained_model(given.run).dataset(given.data_dir)
+    options = Options(data_dir=given.data_dir)
+    dataset = open_trained_model(given.run, options).dataset()
     with tempfile.TemporaryDirectory() as folder:
         single, cascade = Path(folder, "single"), Path(folder, "cascade")
-        api.export(given.run, single, layout="single", data_dir=given.data_dir)
-        api.export(given.run, cascade, layout="cascade", data_dir=given.data_dir)
+        api.export(given.run, single, None, options, layout="single")
+        api.export(given.run, cascade, None, options)
         verb = {
-            precision: api.quantize(cascade, Path(folder, precision), precision=precision, data_dir=given.data_dir)
+            precision: api.quantize(cascade, Path(folder, precision), precision, None, options)
             for precision in ("int8", "fp8", "fp16")
         }
         opened = open_artifact(single)

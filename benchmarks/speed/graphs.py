@@ -19,6 +19,7 @@ from turns import calls_in_turn
 from sdcompress import api
 from sdcompress.artifact.read import open_artifact
 from sdcompress.benchmarking.stats import ratio_of_means, ratio_of_medians
+from sdcompress.evaluation.trained_model import open_trained_model
 from sdcompress.runtime.engine import Float
 from sdcompress.runtime.open import open_engine
 
@@ -37,7 +38,7 @@ def artifacts(model: str, epochs: int, max_drop: float, folder: Path) -> list[st
     train = {"epochs": epochs, "batch_size": 64, "accelerator": "cpu"}
     run = api.train({**RECIPE, "model": {"name": f"cifar:{model}"}, "train": train}, folder / "train").path
     api.export(run, folder / "plain", layout="cascade")
-    made = api.calibrate(folder / "plain", folder / "cascade", max_drop=max_drop, temperature=False)
+    made = api.calibrate(folder / "plain", folder / "cascade", {"max_drop": max_drop, "temperature": False})
     for kind in ("graph", "if"):
         api.export(folder / "cascade", folder / kind, layout=kind)
     exits = [exit_.name for exit_ in made.exits]
@@ -48,7 +49,7 @@ def artifacts(model: str, epochs: int, max_drop: float, folder: Path) -> list[st
 
 def measure(folder: Path, exits: list[str], rounds: int, seconds: float) -> dict[str, Any]:
     cascade = open_engine(folder / "cascade", threads=1)
-    samples = api.open_trained_model(folder / "cascade").dataset().test
+    samples = open_trained_model(folder / "cascade").dataset().test
     inputs = cascade.preprocess(samples.examples(range(len(samples))))
     left = cascade(inputs).exit_index
     one = {"graph": bare(folder / "graph" / "model.onnx"), "if": bare(folder / "if" / "model.onnx")}

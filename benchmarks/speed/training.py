@@ -30,10 +30,12 @@ from turns import Times, loops_in_turn, steps_of
 from sdcompress import recipes
 from sdcompress.benchmarking.stats import ratio_of_means, ratio_of_medians
 from sdcompress.data.samples import ArraySamples, Dataset
+from sdcompress.modalities.image import Image
 from sdcompress.models.backbones.cifar import cifar
 from sdcompress.models.macs import MacCounter
 from sdcompress.models.outputs import Outputs
 from sdcompress.schema.manifest import Preprocess
+from sdcompress.tasks.classification import Classification
 from sdcompress.training.hardware import launch
 from sdcompress.training.interrupt import StopRequest
 from sdcompress.training.optimizer import build as build_optimizer
@@ -43,7 +45,7 @@ from sdcompress.training.trainer import Trainer
 BATCH, CLASSES = 64, 10
 ALIKE = ("resnet8", "wrn_16_1")  # every exit's feature is as wide as the last one, so that byot has no adapters
 Loss = Callable[[Any, Tensor], Tensor]
-PREPROCESS = Preprocess(channels=3, resize=(32, 32), mean=(0.49, 0.48, 0.45), std=(0.25, 0.24, 0.26))
+MODALITY = Image.of(Preprocess(channels=3, resize=(32, 32), mean=(0.49, 0.48, 0.45), std=(0.25, 0.24, 0.26)))
 OURS, BARE, BYOT, BARE_BYOT = "baseline", "bare", "byot", "bare byot"
 OWN_HEAP = "bare, own heap"
 
@@ -55,7 +57,7 @@ def samples(count: int) -> ArraySamples:
 
 def data(steps: int, batch: int = BATCH) -> Dataset:
     some, none = samples(batch * steps), samples(0)
-    return Dataset("noise", some, none, none, tuple(map(str, range(CLASSES))), PREPROCESS, "0" * 64)
+    return Dataset("noise", some, none, none, Classification(tuple(map(str, range(CLASSES)))), MODALITY, "0" * 64)
 
 
 def trainer(model: str, method: str, dataset: Dataset, out: Path, fabric: Fabric | None = None) -> Trainer:
@@ -115,8 +117,8 @@ class Bare:
 
     def run(self, on_step: Callable[..., None]) -> str:
         """Train to the end; ``on_step`` is called after each step. Returns the fingerprint of the weights."""
-        mean = torch.tensor([255 * mean for mean in PREPROCESS.mean]).view(1, -1, 1, 1)
-        scale = torch.tensor([1 / (255 * std) for std in PREPROCESS.std]).view(1, -1, 1, 1)
+        mean = torch.tensor([255 * mean for mean in MODALITY.preprocess.mean]).view(1, -1, 1, 1)
+        scale = torch.tensor([1 / (255 * std) for std in MODALITY.preprocess.std]).view(1, -1, 1, 1)
         order, total = permutation(len(self._labels), seed=0, epoch=0), torch.zeros(())
         for start in range(0, len(order), BATCH):
             index = order[start : start + BATCH]

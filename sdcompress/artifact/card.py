@@ -7,6 +7,7 @@ from typing import Any
 
 from sdcompress.artifact.certificate import ExecutionTarget
 from sdcompress.artifact.example import example
+from sdcompress.modalities.image import Image
 from sdcompress.schema.manifest import (
     Certificate,
     Exit,
@@ -119,7 +120,13 @@ def card(
         mebibytes=sum(segment.bytes for segment in segments) / 2**20,
         precision="".join(f", computed in {name}" for name in sorted({s.precision for s in segments} - {"fp32"})),
         policy=(_policy(policy, certificate, exits) if policy else "") + (_times(one_graph) if one_graph else ""),
-        code=example(network_input=network_input, segments=segments, exits=exits, policy=policy, one_graph=one_graph),
+        code=example(
+            modality=Image.of(network_input.preprocess, network_input.shape[2:]),
+            segments=segments,
+            exits=exits,
+            policy=policy,
+            one_graph=one_graph,
+        ),
         created=provenance.created,
         weights=provenance.weights_sha256,
         recipe=provenance.recipe_sha256,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
 
@@ -13,20 +12,20 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from sdcompress.artifact.read import open_artifact
+from sdcompress.artifact.read import Artifact
 from sdcompress.benchmarking.clock import TimedCall, TimedPreparation
 from sdcompress.data.samples import Samples, originals
 from sdcompress.modalities import Inputs
+from sdcompress.options import EngineOptions
 from sdcompress.runtime.engine import Engine, Prediction
 from sdcompress.runtime.one_graph import OneGraphEngine, open_one_graph
-from sdcompress.runtime.open import open_engine
+from sdcompress.runtime.open import open_network
 
 __all__ = [
     "Candidate",
     "Measurement",
     "bench_originals",
     "bench_samples",
-    "holds_one_graph",
     "input_order",
     "open_candidate",
     "split",
@@ -109,51 +108,39 @@ class Measurement:
 
 def open_candidate(
     name: str,
-    path: Path,
+    artifact: Artifact,
     images: npt.NDArray[np.uint8],
+    options: EngineOptions,
     *,
     pictures: Any = None,
-    threads: int,
-    backend: str = "onnxruntime",
-    device: str,
     largest_batch: int,
-    allow_uncertified: bool = False,
     one_graph: bool = False,
 ) -> Candidate:
-    """Open an artifact, time the opening and the first call, and preprocess the images.
+    """Make an engine of an artifact, time that and the first call, and preprocess the images.
 
     Args:
         name: in the report.
-        path: artifact folder.
+        artifact: opened.
         images: uint8 [N, H, W, C] in the order of the run.
+        options: of the engine.
         pictures: images for timing the preparation; default: these images.
-        threads: of the engine.
-        backend: of the engine.
-        device: of the engine.
         largest_batch: inputs are repeated to at least this number.
-        allow_uncertified: of the engine.
         one_graph: run the one graph instead of the segments.
     """
     start = perf_counter_ns()
-    opener = open_one_graph if one_graph else open_engine
-    engine = opener(path, backend=backend, threads=threads, device=device, allow_uncertified=allow_uncertified)
-    load_ms = (perf_counter_ns() - start) / 1e6
+    engine = open_one_graph(artifact, options) if one_graph else open_network(artifact, options)
+    load_ms = artifact.opening_ms + (perf_counter_ns() - start) / 1e6
     inputs = engine.preprocess(images)
     inputs = inputs[np.arange(max(len(inputs), largest_batch)) % len(inputs)]  # repeats them
     start = perf_counter_ns()
     engine(inputs[:1])
     first_ms = (perf_counter_ns() - start) / 1e6
-    manifest = open_artifact(path).manifest
+    manifest = artifact.manifest
     digest, layout = manifest.digest, str(manifest.layout)
     if one_graph and manifest.one_graph:
         digest, layout = manifest.one_graph.sha256, manifest.one_graph.kind
     originals_ = images[:_ORIGINALS] if pictures is None else pictures
-    return Candidate(name, str(path), digest, layout, engine, inputs, originals_, load_ms, first_ms)
-
-
-def holds_one_graph(path: Path) -> bool:
-    """Whether an artifact also has one graph with early exit inside."""
-    return open_artifact(path).manifest.one_graph is not None
+    return Candidate(name, str(artifact.path), digest, layout, engine, inputs, originals_, load_ms, first_ms)
 
 
 def input_order(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:

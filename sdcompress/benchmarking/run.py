@@ -9,7 +9,7 @@ duration_s x artifacts x (1 + offline batch sizes), plus duration_s for each cas
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -17,22 +17,25 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from sdcompress.benchmarking.candidate import Candidate, Measurement, holds_one_graph, input_order, open_candidate
+from sdcompress.artifact.read import Artifact, open_artifact
+from sdcompress.benchmarking.candidate import Candidate, Measurement, input_order, open_candidate
 from sdcompress.benchmarking.clock import no_collection
 from sdcompress.benchmarking.record import Scenario, compare, record
 from sdcompress.errors import InputError, UnknownNameError, UsageError
 from sdcompress.machine import check_threads, machine
+from sdcompress.options import EngineOptions
+from sdcompress.progress import Progress, part, silent
+from sdcompress.runtime.open import USUAL
 from sdcompress.schema.recipe import Bench
 from sdcompress.schema.report import BenchReport
 
 __all__ = ["bench"]
 
 _PREPARATION_SHARE = 0.2  # of the time of the calls; preparation varies little
-_OF_ONE_GRAPH = "onnxruntime"  # other backends run segments only
 
 
 def bench(
-    artifacts: Sequence[str | Path],
+    artifacts: Sequence[Artifact | str | Path],
     *,
     images: npt.NDArray[np.uint8],
     labels: npt.NDArray[np.int64] | None = None,
@@ -43,7 +46,7 @@ def bench(
     source: str = "given images",
     command: str = "",
     allow_uncertified: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> BenchReport:
     """Benchmark artifacts against each other in a closed loop.
 
@@ -74,7 +77,8 @@ def bench(
     _check(images, labels)
     facts = machine()  # before the run, whose own load must not count
     order = input_order(images)
-    candidates = _open(named, images[order], originals, settings, allow_uncertified=allow_uncertified)
+    opened = {name: open_artifact(artifact) for name, artifact in named.items()}
+    candidates = _open(opened, images[order], originals, settings, allow_uncertified=allow_uncertified)
     in_order = None if labels is None else np.resize(labels[order], len(candidates[0].inputs))
     records, comparisons = [], []
     for measurements, scenario, batch in _run(candidates, settings, progress):
@@ -106,40 +110,38 @@ def _prepared_from(images: npt.NDArray[np.uint8], originals: Sequence[Image.Imag
 
 
 def _open(
-    named: Mapping[str, Path],
+    named: Mapping[str, Artifact],
     images: npt.NDArray[np.uint8],
     originals: Sequence[Image.Image] | None,
     settings: Bench,
     *,
     allow_uncertified: bool,
 ) -> list[Candidate]:
-    runs = [(name, path, False) for name, path in named.items()]
-    if settings.backend == _OF_ONE_GRAPH:
-        runs += [(f"{name} (one graph)", path, True) for name, path in named.items() if holds_one_graph(path)]
+    runs = [(name, artifact, False) for name, artifact in named.items()]
+    if settings.backend == USUAL:  # others run the segments only
+        runs += [(f"{name} (one graph)", one, True) for name, one in named.items() if one.manifest.one_graph]
+    options = EngineOptions(settings.backend, settings.threads, settings.device, allow_uncertified)
     return [
         open_candidate(
             name,
-            path,
+            artifact,
             images,
+            options,
             pictures=originals,
-            threads=settings.threads,
-            backend=settings.backend,
-            device=settings.device,
             largest_batch=max((1, *settings.batch)),
-            allow_uncertified=allow_uncertified,
             one_graph=one_graph,
         )
-        for name, path, one_graph in runs
+        for name, artifact, one_graph in runs
     ]
 
 
 def _run(
-    candidates: Sequence[Candidate], settings: Bench, progress: Callable[[int, int], None] | None
+    candidates: Sequence[Candidate], settings: Bench, progress: Progress | None
 ) -> Iterator[tuple[list[Measurement], Scenario, int]]:
     """Yield the measurements of each scenario and batch size."""
     plan = _plan(settings)
     for done, (scenario, batch) in enumerate(plan):
-        tick = _ticker(progress, done * settings.rounds, len(plan) * settings.rounds)
+        tick = part(progress, done * settings.rounds, len(plan) * settings.rounds) or silent
         yield _measure(candidates, scenario, batch, settings, tick), scenario, batch
 
 
@@ -153,7 +155,7 @@ def _plan(settings: Bench) -> list[tuple[Scenario, int]]:
 
 
 def _measure(
-    candidates: Sequence[Candidate], scenario: Scenario, batch: int, settings: Bench, tick: Callable[[int], None]
+    candidates: Sequence[Candidate], scenario: Scenario, batch: int, settings: Bench, tick: Progress
 ) -> list[Measurement]:
     fit = [candidate for candidate in candidates if candidate.takes(batch)]
     measurements = [Measurement.prepare(candidate, batch, forced=scenario == "single-stream") for candidate in fit]
@@ -168,12 +170,12 @@ def _measure(
                 measurement.preparation.measure(seconds * _PREPARATION_SHARE)
                 for timed_call in measurement.forced:
                     timed_call.measure(seconds / len(measurement.forced))
-            tick(done + 1)
+            tick(done + 1, settings.rounds)
     return measurements
 
 
-def _named(artifacts: Sequence[str | Path], names: Sequence[str] | None) -> dict[str, Path]:
-    paths = [Path(artifact) for artifact in artifacts]
+def _named(artifacts: Sequence[Artifact | str | Path], names: Sequence[str] | None) -> dict[str, Artifact | str | Path]:
+    paths = [one.path if isinstance(one, Artifact) else Path(one) for one in artifacts]
     names = [path.resolve().name for path in paths] if names is None else names
     if not paths or len(set(names)) != len(paths) or len(names) != len(paths):
         raise UsageError(
@@ -181,10 +183,10 @@ def _named(artifacts: Sequence[str | Path], names: Sequence[str] | None) -> dict
             allowed="one artifact or more, each with a unique name",
             next_step="give each artifact another name",
         )
-    return dict(zip(names, paths, strict=True))
+    return dict(zip(names, artifacts, strict=True))
 
 
-def _check_reference(reference: str, named: Mapping[str, Path]) -> str:
+def _check_reference(reference: str, named: Iterable[str]) -> str:
     if reference not in named:
         raise UnknownNameError("artifacts of this benchmark", reference, named)
     return reference
@@ -203,7 +205,3 @@ def _check(images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64] | None) 
             allowed=f"labels of shape ({len(images)},)",
             next_step="pass one label for each image, or none",
         )
-
-
-def _ticker(progress: Callable[[int, int], None] | None, before: int, total: int) -> Callable[[int], None]:
-    return lambda done: progress(before + done, total) if progress else None

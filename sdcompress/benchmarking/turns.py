@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from sdcompress.benchmarking.candidate import split
 from sdcompress.benchmarking.clock import TimedCall, no_collection
 from sdcompress.modalities import Inputs
+from sdcompress.progress import Progress
 from sdcompress.runtime.engine import Engine
 
 __all__ = ["take_turns"]
@@ -25,7 +26,7 @@ def take_turns(
     rounds: int,
     seconds: float,
     warm_up_ms: float,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[TimedCall]:
     """Time all engines up to their last exit, host to host, in rounds of alternating direction.
 
@@ -36,7 +37,7 @@ def take_turns(
         rounds: number of rounds, at least 2.
         seconds: of one turn, at least one call.
         warm_up_ms: of each engine, at least ten calls.
-        progress: called with the rounds done.
+        progress: called with the (rounds done, all rounds).
 
     Returns:
         E timed calls with the times of every round.
@@ -50,5 +51,5 @@ def take_turns(
             for timed_call in timed_calls if turn % 2 == 0 else timed_calls[::-1]:
                 timed_call.measure(seconds)
             if progress:
-                progress(turn + 1)
+                progress(turn + 1, rounds)
     return timed_calls

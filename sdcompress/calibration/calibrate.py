@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from sdcompress.artifact.certificate import ExecutionTarget, graphs_digest
+from sdcompress.artifact.certificate import graphs_digest
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.artifact.write import rewrite, staged
 from sdcompress.calibration.certified import certified_policy, fingerprint_of, in_expectation
@@ -21,32 +23,42 @@ from sdcompress.certification.power_analysis import least_samples as least_to_ce
 from sdcompress.certification.power_analysis import samples_for_binomial, samples_for_loss
 from sdcompress.data.samples import Samples
 from sdcompress.errors import DataError, UsageError
+from sdcompress.options import AS_USUAL, EngineOptions
 from sdcompress.policies import policy_class
+from sdcompress.progress import Progress
+from sdcompress.recipes import override
 from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.runtime.open import open_network
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Certificate, Exit, Manifest, Policy
 from sdcompress.tasks import Task, task_of
 
-__all__ = ["EXTERNAL", "LEAST_SAMPLES", "calibrate", "check", "check_policy", "check_subject", "least_samples"]
+__all__ = [
+    "EXTERNAL",
+    "LEAST_SAMPLES",
+    "calibrate",
+    "check",
+    "check_policy",
+    "check_subject",
+    "least_samples",
+    "with_given",
+]
 
 LEAST_SAMPLES = 50
 EXTERNAL = "external"  # the name of the split, where it is samples of the user
 
 
 def calibrate(
-    artifact: Path,
+    artifact: Artifact | Path | str,
     out: Path,
+    settings: recipe.Calibrate,
+    options: EngineOptions = AS_USUAL,
     *,
     samples: Samples,
-    settings: recipe.Calibrate,
     split: str = "validation",
-    reference: Path | None = None,
-    threads: int = 1,
-    backend: str = ExecutionTarget().backend,
-    device: str = ExecutionTarget().device,
+    reference: Artifact | Path | str | None = None,
     overwrite: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Manifest:
     """Write a copy of a cascade that has a policy; an earlier policy is chosen anew.
 
@@ -57,13 +69,12 @@ def calibrate(
     Args:
         artifact: a cascade.
         out: folder of the new artifact.
-        samples: N of them, which training has not seen; their targets are not looked at with ``settings.unlabelled``.
         settings: how much may be lost, with what confidence, and whether temperatures are fitted.
+        options: the threads (default: one) at which stages are measured; the backend and the device that the thresholds
+            are for: they run the samples, and the policy and its certificate say so.
+        samples: N of them, which training has not seen; their targets are not looked at with ``settings.unlabelled``.
         split: what the samples are; only kept in the record.
         reference: an artifact whose last exit losses are counted from; None: its own last exit.
-        threads: at which the stages are measured.
-        backend: that the thresholds are for: it runs the samples, and the policy and its certificate say so.
-        device: likewise.
         overwrite: replace an artifact that is there.
         progress: called with (samples done, all samples).
 
@@ -76,9 +87,10 @@ def calibrate(
     """
     opened = open_artifact(artifact)
     check(opened, samples, settings, split)
-    other = _reference(reference, opened, settings, threads)
+    options = replace(options, threads=options.threads or 1, allow_uncertified=True)
+    other = _reference(reference, opened, settings, options.threads or 1)
     with staged(out, overwrite=overwrite) as folder:
-        engine = open_network(opened.path, backend=backend, threads=threads, device=device, allow_uncertified=True)
+        engine = open_network(opened, options)
         if settings.in_expectation:
             temperatures, policy = in_expectation(
                 opened.manifest, engine, samples, settings, split=split, progress=progress
@@ -94,8 +106,32 @@ def calibrate(
         return _write(opened, exits, calibrated.policy, calibrated.certificate, folder)
 
 
-def _reference(path: Path | None, opened: Artifact, settings: recipe.Calibrate, threads: int) -> ReferenceModel | None:
-    if path is None:
+def with_given(settings: recipe.Calibrate, given: recipe.Calibrate | Mapping[str, Any] | None) -> recipe.Calibrate:
+    """A recipe's settings with those that were given instead; what cannot go with these is given up.
+
+    Args:
+        settings: of the recipe.
+        given: a whole section, some of its keys, or nothing.
+
+    Raises:
+        RecipeError: if a key is unknown, a value is out of range, or two of the given exclude each other.
+    """
+    if not isinstance(given, Mapping):
+        return settings if given is None else given
+    instead: dict[str, Any] = {}
+    if given.get("in_expectation"):
+        instead = {"confidence": None, "ladder": (), "per": None, "budget_ms": None}
+    elif given.get("confidence") is not None:
+        instead = {"in_expectation": False}
+    if given.get("unlabelled") and settings.per == "stratum":
+        instead["per"] = None
+    return override(settings, {**instead, **given})
+
+
+def _reference(
+    other: Artifact | Path | str | None, opened: Artifact, settings: recipe.Calibrate, threads: int
+) -> ReferenceModel | None:
+    if other is None:
         return None
     if settings.confidence is None:
         raise UsageError(
@@ -103,7 +139,7 @@ def _reference(path: Path | None, opened: Artifact, settings: recipe.Calibrate, 
             allowed="--reference with --confidence",
             next_step="add --confidence 95%, or leave --reference out",
         )
-    return open_reference(path, opened.manifest, threads=threads)
+    return open_reference(other, opened.manifest, threads=threads)
 
 
 def check(opened: Artifact, samples: Samples, settings: recipe.Calibrate, split: str = "validation") -> None:
@@ -229,7 +265,7 @@ def _choose(
     settings: recipe.Calibrate,
     *,
     split: str,
-    progress: Callable[[int, int], None] | None,
+    progress: Progress | None,
 ) -> tuple[tuple[Exit, ...], Policy]:
     times, task = stage_ms(engine, samples), engine.task
     fitted, signals, loss = fit_policy(engine, samples, settings, times, progress)

@@ -20,8 +20,9 @@ from sdcompress.certification.certify import certify, figures, losses, test_kind
 from sdcompress.certification.fixed_sequence import conformal_risk_control
 from sdcompress.certification.groups import warn_of_strata
 from sdcompress.data.samples import Samples, Subset
-from sdcompress.data.unlabelled import UnlabelledImages
+from sdcompress.data.unlabelled import UnlabelledFolder
 from sdcompress.errors import UsageError
+from sdcompress.progress import Progress, part
 from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Certificate, CertifiedDrop, Manifest, Policy, StageTimes
@@ -29,7 +30,6 @@ from sdcompress.tasks import Array
 
 __all__ = ["CertifiedPolicy", "TwoParts", "certified_policy", "fingerprint_of", "in_expectation", "run_two_parts"]
 
-Progress = Callable[[int, int], None]
 Guarantee = Literal["certified", "no certificate", "in expectation"]
 
 
@@ -73,7 +73,7 @@ class TwoParts:
 
 def fingerprint_of(manifest: Manifest, samples: Samples) -> str:
     """Of a user's own samples, else of the data set that the artifact was trained on."""
-    return samples.fingerprint if isinstance(samples, UnlabelledImages) else manifest.provenance.data_fingerprint
+    return samples.fingerprint if isinstance(samples, UnlabelledFolder) else manifest.provenance.data_fingerprint
 
 
 def run_two_parts(
@@ -102,7 +102,7 @@ def run_two_parts(
     seed = seed_of(fingerprint, graphs_digest(manifest))
     parts = draw_parts(len(samples), seed)
     total = len(parts.tuning) + (2 if reference else 1) * len(parts.certify)
-    tuning = tune(engine, Subset(samples, parts.tuning), settings, _part(progress, 0, total))
+    tuning = tune(engine, Subset(samples, parts.tuning), settings, part(progress, 0, total))
     if reference:  # without any early exit something may be lost too: a step that is tested, as path[0] never is
         tuning = replace(tuning, path=(tuning.path[0], *tuning.path))
     held = Subset(samples, parts.certify)
@@ -112,7 +112,7 @@ def run_two_parts(
         tuning.fitted,
         unlabelled=settings.unlabelled,
         reference=reference,
-        progress=_part(progress, len(parts.tuning), total),
+        progress=part(progress, len(parts.tuning), total),
     )
     evidence = with_strata(evidence, engine.task, held, settings)
     times = stage_times(engine, manifest, samples)
@@ -224,13 +224,9 @@ def _warn_of_strata(parts: TwoParts, policy: Policy, settings: recipe.Calibrate,
 
 
 def _external(samples: Samples) -> Literal["apart", "not compared"] | None:
-    if not isinstance(samples, UnlabelledImages):
+    if not isinstance(samples, UnlabelledFolder):
         return None
     return "apart" if samples.apart else "not compared"
-
-
-def _part(progress: Progress | None, before: int, total: int) -> Progress | None:
-    return None if progress is None else lambda done, _: progress(before + done, total)
 
 
 def _at(step: int, parts: TwoParts, settings: recipe.Calibrate, split: str, guarantee: Guarantee) -> Policy:

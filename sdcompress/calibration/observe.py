@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,13 +15,13 @@ from sdcompress.data.samples import Samples, Subset
 from sdcompress.evaluation.evaluate import exit_outputs, exit_signals
 from sdcompress.policies import leave, policy_class, scores
 from sdcompress.policies._base import ExitPolicy, Float, Signals
+from sdcompress.progress import Progress
 from sdcompress.runtime.engine import Engine
 from sdcompress.schema import recipe
 from sdcompress.tasks import Array, Task
 
 __all__ = ["FittedPolicy", "fit_policy", "losses_of", "observe"]
 
-Progress = Callable[[int, int], None]
 
 _TEMPERATURE_SAMPLES = 4096  # whose outputs are in memory; one number per exit needs no more
 _TEMPERATURE_VALUES = 2**28  # of one exit; fewer samples where each has many

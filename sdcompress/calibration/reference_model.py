@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sdcompress.artifact.read import open_artifact
+from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.data.samples import Samples
 from sdcompress.errors import UsageError
 from sdcompress.evaluation.evaluate import exit_signals
+from sdcompress.progress import Progress
 from sdcompress.runtime.engine import Engine
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.manifest import Manifest
@@ -30,9 +30,7 @@ class ReferenceModel:
     engine: Engine
     digest: str
 
-    def decisions(
-        self, samples: Samples, *, labelled: bool, progress: Callable[[int, int], None] | None = None
-    ) -> Array:
+    def decisions(self, samples: Samples, *, labelled: bool, progress: Progress | None = None) -> Array:
         """What its last exit decides for each sample, [N, ...].
 
         Args:
@@ -46,44 +44,45 @@ class ReferenceModel:
         return exit_signals(self.engine, samples, labelled=labelled, progress=progress)[-1].decision
 
 
-def open_reference(path: Path | str, manifest: Manifest, *, threads: int = 1) -> ReferenceModel:
+def open_reference(other: Artifact | Path | str, manifest: Manifest, *, threads: int = 1) -> ReferenceModel:
     """Open the other network, once it is known to have the same task and input.
 
     Args:
-        path: its artifact.
+        other: its artifact.
         manifest: of the artifact that is calibrated.
         threads: for one call.
 
     Raises:
         UsageError, ArtifactError: as ``comparable`` does.
     """
-    other = comparable(path, manifest)
+    opened = comparable(other, manifest)
     # in onnxruntime on a CPU, wherever the calibrated one runs: what it is there is what its digest names
-    return ReferenceModel(open_engine(path, threads=threads, allow_uncertified=True), other.digest)
+    return ReferenceModel(open_engine(opened, threads=threads, allow_uncertified=True), opened.manifest.digest)
 
 
-def comparable(path: Path | str, manifest: Manifest) -> Manifest:
-    """The manifest of another artifact, once it is known to have the same task and input as this one.
+def comparable(other: Artifact | Path | str, manifest: Manifest) -> Artifact:
+    """Another artifact, opened, once it is known to have the same task and input as this one.
 
     Args:
-        path: of the other.
+        other: the other.
         manifest: of this one.
 
     Raises:
         UsageError: if it has other classes, or its images become another input.
         ArtifactError: if it is not intact.
     """
-    other = open_artifact(path).manifest
+    opened = open_artifact(other)
+    theirs = opened.manifest
     for what, mine, its in (
-        ("classes", manifest.classes, other.classes),
-        ("preprocessing", manifest.input.preprocess, other.input.preprocess),
-        ("input", manifest.input.shape[1:], other.input.shape[1:]),
-        ("training data", manifest.provenance.data_fingerprint, other.provenance.data_fingerprint),
+        ("classes", manifest.classes, theirs.classes),
+        ("preprocessing", manifest.input.preprocess, theirs.input.preprocess),
+        ("input", manifest.input.shape[1:], theirs.input.shape[1:]),
+        ("training data", manifest.provenance.data_fingerprint, theirs.provenance.data_fingerprint),
     ):
         if mine != its:
             raise UsageError(
-                f"'{path}' cannot be the reference: its {what} is not that of this artifact.",
+                f"'{opened.path}' cannot be the reference: its {what} is not that of this artifact.",
                 allowed="one of the same classes, input and data set: the artifact it was quantised from, for example",
                 next_step="name such an artifact with --reference, or leave it out",
             )
-    return other
+    return opened

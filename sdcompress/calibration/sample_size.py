@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from sdcompress.artifact.certificate import ExecutionTarget, graphs_digest
-from sdcompress.artifact.read import open_artifact
+from sdcompress.artifact.certificate import graphs_digest
+from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.calibration.calibrate import LEAST_SAMPLES, check_policy, check_subject, least_samples
 from sdcompress.calibration.certified import fingerprint_of
 from sdcompress.calibration.tuning import Tuning, tune
@@ -20,9 +20,11 @@ from sdcompress.certification.certify import TestKind, losses, smallest_drop, te
 from sdcompress.certification.groups import group_name, members, strata_of
 from sdcompress.certification.power_analysis import samples_for_betting, samples_for_binomial
 from sdcompress.data.samples import Samples, Subset
-from sdcompress.data.unlabelled import UnlabelledImages
+from sdcompress.data.unlabelled import UnlabelledFolder
 from sdcompress.errors import DataError, UsageError
+from sdcompress.options import AS_USUAL, EngineOptions
 from sdcompress.policies import leave
+from sdcompress.progress import Progress
 from sdcompress.runtime.open import open_network
 from sdcompress.schema import recipe
 from sdcompress.schema.report import Plan, PlanRow
@@ -38,14 +40,12 @@ Float64 = npt.NDArray[np.float64]
 
 
 def plan(
-    artifact: Path,
+    artifact: Artifact | Path | str,
+    settings: recipe.Calibrate,
+    options: EngineOptions = AS_USUAL,
     *,
     samples: Samples,
-    settings: recipe.Calibrate,
-    threads: int = 1,
-    backend: str = ExecutionTarget().backend,
-    device: str = ExecutionTarget().device,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Plan:
     """Say how many samples certify the drop at each speed, as far as the tuning part can tell.
 
@@ -53,11 +53,10 @@ def plan(
 
     Args:
         artifact: a cascade.
-        samples: the calibration samples that there are.
         settings: the target drop, with a confidence.
-        threads: at which the stages are measured.
-        backend: that the certificate would be for.
-        device: likewise.
+        options: the threads (default: one) at which stages are measured; the backend and the device that the
+            certificate would be for.
+        samples: the calibration samples that there are.
         progress: called with (samples done, all samples).
 
     Raises:
@@ -78,18 +77,18 @@ def plan(
             f"There are {len(samples)} samples, too few to see anything on.",
             allowed=f"at least {LEAST_SAMPLES}",
             next_step="collect more samples"
-            if isinstance(samples, UnlabelledImages)
+            if isinstance(samples, UnlabelledFolder)
             else "set data.validation higher and train again",
         )
     seed = seed_of(fingerprint_of(opened.manifest, samples), graphs_digest(opened.manifest))
     parts = draw_parts(len(samples), seed)
-    engine = open_network(opened.path, backend=backend, threads=threads, device=device, allow_uncertified=True)
+    engine = open_network(opened, replace(options, threads=options.threads or 1, allow_uncertified=True))
     tuning, task = tune(engine, Subset(samples, parts.tuning), settings, progress), engine.task
     smallest, share = _smallest(samples, task, settings)
     test = test_kind(unlabelled=settings.unlabelled, binary_loss=task.binary_loss)
     assumed = () if settings.per == "exit" else _ASSUMED  # by how many they would leave is not assumed
     return Plan(
-        source=str(artifact),
+        source=str(opened.path),
         max_drop=settings.max_drop,
         confidence=settings.confidence,
         loss="disagreement" if settings.unlabelled else f"{task.metric} drop",

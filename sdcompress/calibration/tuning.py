@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,13 +16,12 @@ from sdcompress.certification.certify import Path, smallest_drop, test_kind
 from sdcompress.certification.groups import strata_of
 from sdcompress.certification.power_analysis import least_samples
 from sdcompress.data.samples import Samples
+from sdcompress.progress import Progress, part
 from sdcompress.runtime.engine import Engine
 from sdcompress.schema import recipe
 from sdcompress.tasks import Task
 
 __all__ = ["Tuning", "collect", "tune", "with_strata"]
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -99,18 +97,13 @@ def collect(
         reference: another network; it runs after this one.
         progress: called with (samples done, all samples), twice as many where there is another network.
     """
-    first, second = _halves(progress) if reference else (progress, None)
-    signals, loss = observe(engine, samples, fitted.temperatures, unlabelled=unlabelled, progress=first)
+    count, total = len(samples), len(samples) * (2 if reference else 1)
+    mine = part(progress, 0, total)
+    signals, loss = observe(engine, samples, fitted.temperatures, unlabelled=unlabelled, progress=mine)
     if reference is None:
         return fitted.evidence(signals, loss)
-    decisions = reference.decisions(samples, labelled=not unlabelled, progress=second)
+    decisions = reference.decisions(samples, labelled=not unlabelled, progress=part(progress, count, total))
     if unlabelled:
         loss = losses_of(engine.task, signals, decisions)
     against = decisions if unlabelled else samples.targets
     return replace(fitted.evidence(signals, loss), reference_loss=engine.task.loss(decisions, against))
-
-
-def _halves(progress: Progress | None) -> tuple[Progress | None, Progress | None]:
-    if progress is None:
-        return None, None
-    return (lambda done, all_: progress(done, 2 * all_)), (lambda done, all_: progress(all_ + done, 2 * all_))

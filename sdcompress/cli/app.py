@@ -10,13 +10,47 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from sdcompress.cli import about, artifacts, calibrating, exporting, measuring, quantizing, training
+from sdcompress.cli.bench import bench
+from sdcompress.cli.build_engines import build_engines
+from sdcompress.cli.calibrate import calibrate
+from sdcompress.cli.doctor import doctor
+from sdcompress.cli.evaluate import evaluate
+from sdcompress.cli.explain import explain
+from sdcompress.cli.export import export
+from sdcompress.cli.inspect import inspect
+from sdcompress.cli.list import list_
+from sdcompress.cli.predict import predict
+from sdcompress.cli.quantize import quantize
+from sdcompress.cli.report import report
+from sdcompress.cli.run import run
 from sdcompress.cli.screen import messages
+from sdcompress.cli.sign import sign
 from sdcompress.cli.surroundings import as_error, check_arguments, check_working_directory, flush, prepare_streams
+from sdcompress.cli.train import train
+from sdcompress.cli.verify import verify
 from sdcompress.errors import Interrupted, SdcompressError
 from sdcompress.printable import printable
 
 __all__ = ["app", "start"]
+
+VERBS = (
+    train,
+    run,
+    export,
+    build_engines,
+    quantize,
+    calibrate,
+    verify,
+    sign,
+    inspect,
+    evaluate,
+    predict,
+    explain,
+    bench,
+    report,
+    list_,
+    doctor,
+)
 
 app = typer.Typer(
     name="sdcompress",
@@ -44,12 +78,11 @@ def _root(
     """Options that stand before the verb."""
 
 
-for module in (training, exporting, quantizing, calibrating, artifacts, measuring, about):
-    for verb in module.VERBS:
-        name = verb.__name__.rstrip("_")
-        # left to Typer, the first sentence would end in the middle of the list of verbs
-        line = (verb.__doc__ or "").partition("\n")[0]
-        app.command(name, short_help=line, no_args_is_help=name not in ("train", "list", "doctor"))(verb)
+for verb in VERBS:
+    name = verb.__name__.rstrip("_").replace("_", "-")
+    # left to Typer, the first sentence would end in the middle of the list of verbs
+    line = (verb.__doc__ or "").partition("\n")[0]
+    app.command(name, short_help=line, no_args_is_help=name not in ("train", "list", "doctor"))(verb)
 
 
 def start() -> None:

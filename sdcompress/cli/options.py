@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +14,7 @@ from sdcompress.errors import UsageError
 
 __all__ = [
     "AllowUncertified",
+    "AnyBackend",
     "Backend",
     "DataDir",
     "Device",
@@ -52,7 +52,9 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace what the o
 PrintConfig = Annotated[bool, typer.Option("--print-config", help="print the resolved recipe as YAML and stop")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="folder to write")]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="where the data lies, if not where the recipe says")]
-Threads = Annotated[int, typer.Option("--threads", min=1, help="intra-op threads; one is the most repeatable")]
+Threads = Annotated[
+    int | None, typer.Option("--threads", min=1, help="intra-op threads; default: 1, the most repeatable")
+]
 FreeThreads = Annotated[
     int | None,
     typer.Option("--threads", min=1, help="of the CPU; default: what the quota allows and other work leaves"),
@@ -65,26 +67,33 @@ TrustModules = Annotated[
     typer.Option("--trust-modules", help="run the code of a module that a checkpoint names, whoever trained it"),
 ]
 Backend = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--backend",
-        help="what computes: of 'sdcompress list backends'",
+        help="what computes: of 'sdcompress list backends'; default: onnxruntime",
         autocompletion=complete_from("sdcompress.runtime.backends"),
     ),
 ]
-Device = Annotated[str, typer.Option("--device", help="cpu or cuda")]
+AnyBackend = Annotated[
+    str | None,
+    typer.Option(
+        "--backend",
+        help="what computes; default: onnxruntime for an artifact, torch for a checkpoint",
+        autocompletion=complete_from("sdcompress.runtime.backends"),
+    ),
+]
+Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda; default: cpu")]
 
 
-def as_settings(given: list[str] | None, **flags: Any) -> list[str]:
+def as_settings(given: list[str] | None, **flags: Any) -> list[str | tuple[str, Any]]:
     """``--set`` settings and the flags that were given, as settings of the recipe.
 
     Args:
         given: what stood behind ``--set``.
         flags: recipe key with ``__`` for the dot -> value, None where the flag was not given.
     """
-    # as JSON, which is YAML: a folder named '2024' or 'a #b' stays what was typed
     named = [
-        f"{key.replace('__', '.')}={json.dumps(value, default=str)}"
+        (key.replace("__", "."), str(value) if isinstance(value, Path) else value)
         for key, value in flags.items()
         if value is not None
     ]

@@ -21,7 +21,7 @@ from rich.table import Table
 from sdcompress.errors import Interrupted
 from sdcompress.printable import json_safe, printable
 
-__all__ = ["bar", "command_line", "epoch_line", "messages", "note", "say", "table", "write_json"]
+__all__ = ["bar", "command_line", "epoch_line", "messages", "ms", "note", "percent", "say", "table", "write_json"]
 
 messages = Console(stderr=True)
 
@@ -101,3 +101,13 @@ def table(columns: list[str], rows: list[list[str]], title: str = "") -> None:
         drawn.add_row(*(printable(cell, _CELL) for cell in row))
     console = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 160, markup=False)
     console.print(drawn)
+
+
+def percent(share: float | None) -> str:
+    """A share as a cell of a table."""
+    return "-" if share is None else f"{share:.2%}"
+
+
+def ms(value: float | None) -> str:
+    """Milliseconds as a cell of a table."""
+    return "-" if value is None else f"{value:.3f}"

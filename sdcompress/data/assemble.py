@@ -8,17 +8,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from sdcompress.data.samples import Dataset, Labels, Samples, Subset
+from sdcompress import tasks
+from sdcompress.data.samples import Dataset, Indices, Samples, Subset
 from sdcompress.data.source import Source
-from sdcompress.data.split import hold_out
-from sdcompress.errors import DataError, RecipeError
+from sdcompress.data.split import hold_out, sample_order
+from sdcompress.errors import DataError, InputError, RecipeError
 from sdcompress.schema import recipe
-from sdcompress.schema.manifest import Preprocess
+from sdcompress.tasks import Array, Task
 
 __all__ = ["assemble"]
 
 _TEST_SHARE = 0.2
-_TEST_SEED = (0, 0)  # not the recipe's: the figures of all runs are on the same images
+_TEST_SEED = (0, 0)  # not the recipe's: the figures of all runs are on the same samples
 _VALIDATION, _TRAIN_LIMIT, _TEST_LIMIT = 1, 2, 3  # independent streams of one seed
 
 
@@ -27,15 +28,16 @@ class _Part:
     """Some positions of what a source gives, and which of all positions are left out."""
 
     whole: Samples
-    indices: Labels
-    gone: Labels
+    task: Task
+    indices: Indices
+    gone: Indices
 
     @property
-    def targets(self) -> Labels:
+    def targets(self) -> Array:
         return self.whole.targets[self.indices]
 
     def hold_out(self, count: int, *seed: int) -> tuple[_Part, _Part]:
-        stay, held = hold_out(self.targets, count, seed=seed)
+        stay, held = hold_out(sample_order(self.task, self.targets, seed=seed), count)
         return replace(self, indices=self.indices[stay]), replace(self, indices=self.indices[held])
 
     @property
@@ -48,46 +50,49 @@ class _Part:
         return replace(self, indices=self.indices[self.kept])
 
     def filled(self) -> _Part:
-        """The same with the next image of the class in the place of each that is left out.
+        """The same with the next sample of the stratum in the place of each that is left out.
 
-        So every other image keeps its position: orders, memories of samples and the number of steps stay as they are.
+        So every other sample keeps its position: orders, memories of samples and the number of steps stay as they are.
 
         Raises:
-            RecipeError: if a class has no other image.
+            RecipeError: if a stratum has no other sample.
         """
-        kept, labels, indices = self.kept, self.targets, self.indices.copy()
+        kept, strata, indices = self.kept, self.task.strata(self.targets), self.indices.copy()
         for at in np.flatnonzero(~kept):
-            others = np.flatnonzero(kept & (labels == labels[at]))
+            others = np.flatnonzero(kept if strata is None else kept & (strata == strata[at]))
             if len(others) == 0:
                 raise RecipeError(
-                    "data.without leaves a class without any training image.",
-                    allowed="at least one image of each class to train on",
-                    next_step="name fewer images, or take the class out of the data set",
+                    "data.without leaves no training sample"
+                    + ("." if strata is None else f" in the stratum {strata[at]} (for classes: their number)."),
+                    allowed="at least one sample to train on in each stratum",
+                    next_step="name fewer examples, or take the stratum out of the data set",
                 )
             indices[at] = indices[others[np.searchsorted(others, at) % len(others)]]
         return replace(self, indices=indices)
 
 
-def assemble(spec: recipe.Data, source: Source, *, seed: int) -> Dataset:
+def assemble(spec: recipe.Data, source: Source, *, seed: int, task: recipe.Task | None = None) -> Dataset:
     """Split a source as the recipe says; the rules stand at ``sdcompress.data.load``.
 
     Raises:
-        RecipeError: if nothing is left to train on, or the source does not do what ``data`` sets.
-        DataError: if a label is out of range, or images differ from what the source's preprocessing gives.
+        RecipeError: if the recipe's task is not that of the targets, nothing is left to train on, or the source does
+            not do what ``data`` sets.
+        DataError: if the task cannot have the targets, or the modality the examples.
     """
+    means = _task(spec, source, task or recipe.Task())
     for split, samples in (("train", source.train), ("val", source.val), ("test", source.test)):
         if samples is not None:
-            _check(spec.name, split, samples, source)
-    _check_obeyed(spec, source.preprocess)
+            _check(spec.name, split, samples, source, means)
+    _check_obeyed(spec, source)
     if spec.without and not any(source.left_out.values()):
         raise RecipeError(
-            f"The images of '{spec.name}' have no names that data.without could name.",
+            f"The examples of '{spec.name}' have no names that data.without could name.",
             next_step="leave data.without out",
         )
-    parts = _parts(spec, source, seed)
+    parts = _parts(spec, source, seed, means)
     if len(parts["train"].indices) == 0:
         raise RecipeError(
-            f"No image of '{spec.name}' is left to train on: data.validation is {spec.validation:g}.",
+            f"No sample of '{spec.name}' is left to train on: data.validation is {spec.validation:g}.",
             allowed="a share below 1",
             next_step="set data.validation, e.g. to 0.1",
         )
@@ -98,21 +103,32 @@ def assemble(spec: recipe.Data, source: Source, *, seed: int) -> Dataset:
         train=train,
         val=val,
         test=test,
-        outputs=source.outputs,
-        preprocess=source.preprocess,
+        task=means,
+        modality=source.modality,
         fingerprint=_fingerprint(spec.name, source, source.digest, parts, spec.without),
         layout=_fingerprint(spec.name, source, source.names or source.digest, parts),
     )
 
 
-def _parts(spec: recipe.Data, source: Source, seed: int) -> dict[str, _Part]:
-    train = _all(source.train, source, "train")
+def _task(spec: recipe.Data, source: Source, task: recipe.Task) -> Task:
+    if task.name != source.task:
+        raise RecipeError(
+            f"The recipe's task is '{task.name}', and the targets of the data set '{spec.name}' are those of "
+            f"'{source.task}'.",
+            allowed=source.task,
+            next_step=f"--set task={source.task}, or choose another data set: sdcompress list data",
+        )
+    return tasks.build(task.name, source.outputs, task.parameters)
+
+
+def _parts(spec: recipe.Data, source: Source, seed: int, task: Task) -> dict[str, _Part]:
+    train = _all(source.train, source, "train", task)
     if source.test is not None:
-        test = _all(source.test, source, "test")
+        test = _all(source.test, source, "test", task)
     else:
         train, test = train.hold_out(round(_TEST_SHARE * len(train.indices)), *_TEST_SEED)
     if source.val is not None:
-        val = _all(source.val, source, "val")
+        val = _all(source.val, source, "val", task)
     else:
         train, val = train.hold_out(round(spec.validation * len(train.indices)), seed, _VALIDATION)
     if spec.train_limit is not None:
@@ -122,54 +138,38 @@ def _parts(spec: recipe.Data, source: Source, seed: int) -> dict[str, _Part]:
     return {"train": train, "validation": val, "test": test}
 
 
-def _all(samples: Samples, source: Source, split: str) -> _Part:
-    return _Part(samples, np.arange(len(samples)), np.array(sorted(source.left_out.get(split, ())), np.int64))
+def _all(samples: Samples, source: Source, split: str, task: Task) -> _Part:
+    gone = np.array(sorted(source.left_out.get(split, ())), np.int64)
+    return _Part(samples, task, np.arange(len(samples)), gone)
 
 
-def _check(name: str, split: str, samples: Samples, source: Source) -> None:
+def _check(name: str, split: str, samples: Samples, source: Source, task: Task) -> None:
     shown = "validation" if split == "val" else split
     if len(samples) == 0:
         raise DataError(
-            f"The {shown} split of '{name}' holds no image.", next_step="check the folder that the data lie in"
-        )
-    if len(source.outputs) < 2:
-        raise DataError(
-            f"'{name}' has {len(source.outputs)} class: there is nothing to tell apart.",
-            allowed="2 classes or more",
-            next_step="check the folder that the data lie in",
-        )
-    low, high = int(samples.targets.min()), int(samples.targets.max())
-    if low < 0 or high >= len(source.outputs):
-        raise DataError(
-            f"The {shown} labels of '{name}' reach from {low} to {high}.",
-            allowed=f"0 to {len(source.outputs) - 1}: it has {len(source.outputs)} classes",
-            next_step="check the file that holds the labels",
+            f"The {shown} split of '{name}' holds no sample.", next_step="check the folder that the data lie in"
         )
     gone = source.left_out.get(split, ())
     first = next((position for position in range(len(samples)) if position not in gone), 0)
-    channels = samples.examples(np.array([first])).shape[3]
-    if channels != source.preprocess.channels:
+    example = samples.examples(np.array([first]))
+    try:
+        task.check_targets(samples.targets)
+        source.modality.collate(example)
+    except (DataError, InputError) as error:
         raise DataError(
-            f"The {shown} images of '{name}' have {channels} channels, its preprocessing {source.preprocess.channels}.",
-            next_step="correct the data set's file in sdcompress/data/sources",
-        )
+            f"The {shown} split of '{name}' cannot be used: {error.found}",
+            allowed=error.allowed,
+            next_step=error.next_step,
+        ) from error
 
 
-def _check_obeyed(spec: recipe.Data, done: Preprocess) -> None:
-    """Refuse a setting of the preprocessing that the source's file passes over."""
-    share = spec.crop if isinstance(spec.crop, float) else None
-    crop_obeyed = spec.crop is None or (
-        done.crop is None if share is None else done.crop is not None and done.resize == round(min(done.crop) / share)
-    )
-    obeyed = {
-        name: getattr(spec, name) in {None, getattr(done, name)}
-        for name in ("mean", "std", "interpolation", "white_level")
-    } | {"crop": crop_obeyed}
-    if passed_over := [f"data.{name}" for name, ok in obeyed.items() if not ok]:
+def _check_obeyed(spec: recipe.Data, source: Source) -> None:
+    """Refuse a setting of the preparation that the source's file passes over."""
+    if passed_over := [f"data.{name}" for name in source.modality.ignored(spec)]:
         raise RecipeError(
-            f"The data set '{spec.name}' passes over {', '.join(passed_over)}: its preprocessing is {done!r}.",
+            f"The data set '{spec.name}' passes over {', '.join(passed_over)}: its modality is {source.modality!r}.",
             allowed="settings that the data set's file obeys",
-            next_step="leave them out, or let its file make its preprocessing by sdcompress.data.source.preprocessing",
+            next_step="leave them out, or let its file make its modality of them",
         )
 
 
@@ -177,9 +177,10 @@ def _fingerprint(
     name: str, source: Source, content: str, parts: dict[str, _Part], without: tuple[str, ...] = ()
 ) -> str:
     digest = hashlib.sha256()
-    for text in (name, *source.outputs, source.preprocess.model_dump_json(), content, *sorted(without)):
+    for text in (name, *source.outputs, source.modality.identity, content, *sorted(without)):
         digest.update(text.encode() + b"\0")
     for split, part in parts.items():
+        targets = part.targets
         digest.update(split.encode() + b"\0")
-        digest.update(part.indices.astype("<i8").tobytes() + part.targets.astype("<i8").tobytes())
+        digest.update(part.indices.astype("<i8").tobytes() + targets.astype(targets.dtype.newbyteorder("<")).tobytes())
     return digest.hexdigest()

@@ -1,48 +1,47 @@
-"""Labelled images as the network sees them: uint8, at its geometry, fetched by position."""
+"""Samples of a data set: examples and targets, fetched by position."""
 
 from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from sdcompress import tasks
 from sdcompress.errors import DataError
-from sdcompress.modalities import Modality
-from sdcompress.modalities.image import Image
+from sdcompress.modalities import Modality, as_image
+from sdcompress.progress import Progress
 from sdcompress.schema.manifest import Preprocess
-from sdcompress.tasks import Task
+from sdcompress.tasks import Array, Task
 
-__all__ = ["ArraySamples", "Dataset", "Images", "Labels", "Samples", "Subset", "originals", "without_setting"]
+__all__ = ["ArraySamples", "Dataset", "Indices", "Samples", "Subset", "originals", "without_setting"]
 
-Images = npt.NDArray[np.uint8]
-Labels = npt.NDArray[np.int64]
-_NAMED = 10  # broken images that an error names
+Indices = npt.NDArray[np.int64]
+Labels = Indices
+_NAMED = 10  # broken examples that an error names
 
 
 class Samples(Protocol):
-    """A sequence of labelled images, in memory or decoded when asked for."""
+    """A sequence of examples with their targets, in memory or read when asked for."""
 
     @property
-    def targets(self) -> Labels:
-        """All labels, [N], in 0..K-1."""
+    def targets(self) -> Array:
+        """All targets, [N, ...], in the form that the task gives them."""
 
     @property
     def in_memory(self) -> bool:
-        """Whether ``images`` copies what is decoded already."""
+        """Whether ``examples`` copies what lies in memory."""
 
     def __len__(self) -> int: ...
 
-    def examples(self, indices: Labels) -> Images:
-        """The images at these positions, [b, H, W, C], C 1 (grey) or 3 (RGB), resized and cropped already.
+    def examples(self, indices: Indices) -> Array:
+        """The examples at these positions, [b, ...], in the form that the modality gives them.
 
         Raises:
-            DataError: if an image cannot be decoded.
+            DataError: if an example cannot be read.
         """
 
 
@@ -50,33 +49,28 @@ class ArraySamples:
     """Samples held in memory.
 
     Args:
-        images: uint8 [N, H, W, C], C 1 or 3.
-        labels: integers [N].
+        examples: [N, ...], for images uint8 [N, H, W, C].
+        targets: [N, ...]; integers [N] become int64.
 
     Raises:
-        DataError: if a shape or a dtype is another.
+        DataError: if there are more of one than of the other.
     """
 
-    def __init__(self, images: Images, labels: npt.NDArray[np.integer]) -> None:
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in {1, 3}:
+    def __init__(self, examples: Array, targets: Array) -> None:
+        if examples.ndim == 0 or targets.ndim == 0 or len(examples) != len(targets):
             raise DataError(
-                f"The images are {images.dtype} of shape {list(images.shape)}.",
-                allowed="uint8 of shape [N, H, W, 1] or [N, H, W, 3]",
-                next_step="convert the array before making samples of it",
+                f"The examples have the shape {list(examples.shape)}, the targets {list(targets.shape)}.",
+                allowed="one target for each example",
+                next_step="check that examples and targets belong together",
             )
-        if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
-            raise DataError(
-                f"There are {len(images)} images, and labels of {labels.dtype} and shape {list(labels.shape)}.",
-                allowed="one integer for each image",
-                next_step="check that images and labels belong together",
-            )
-        self._images = images
-        self._labels = labels.astype(np.int64)
+        self._examples = examples
+        plain = targets.ndim == 1 and np.issubdtype(targets.dtype, np.integer)
+        self._targets = targets.astype(np.int64) if plain else targets
 
     @property
-    def targets(self) -> Labels:
-        """All labels, [N]."""
-        return self._labels
+    def targets(self) -> Array:
+        """All targets, [N, ...]."""
+        return self._targets
 
     @property
     def in_memory(self) -> bool:
@@ -84,11 +78,11 @@ class ArraySamples:
         return True
 
     def __len__(self) -> int:
-        return len(self._images)
+        return len(self._examples)
 
-    def examples(self, indices: Labels) -> Images:
-        """The images at these positions, [b, H, W, C]: a copy."""
-        return self._images[indices]
+    def examples(self, indices: Indices) -> Array:
+        """The examples at these positions, [b, ...]: a copy."""
+        return self._examples[indices]
 
 
 class Subset:
@@ -99,14 +93,14 @@ class Subset:
         indices: int64 [n], positions in ``samples``.
     """
 
-    def __init__(self, samples: Samples, indices: Labels) -> None:
+    def __init__(self, samples: Samples, indices: Indices) -> None:
         self._samples, self._indices = samples, indices
-        self._labels = samples.targets[indices]
+        self._targets = samples.targets[indices]
 
     @property
-    def targets(self) -> Labels:
-        """The chosen labels, [n]."""
-        return self._labels
+    def targets(self) -> Array:
+        """The chosen targets, [n, ...]."""
+        return self._targets
 
     @property
     def in_memory(self) -> bool:
@@ -116,16 +110,16 @@ class Subset:
     def __len__(self) -> int:
         return len(self._indices)
 
-    def originals(self, indices: Labels) -> list[Images] | None:
-        """The images at these positions at their own size, if they are kept so."""
+    def originals(self, indices: Indices) -> list[Any] | None:
+        """The raw examples at these positions, if they are kept."""
         return originals(self._samples, self._indices[indices])
 
-    def examples(self, indices: Labels) -> Images:
-        """The images at these positions of the subset, [b, H, W, C]."""
+    def examples(self, indices: Indices) -> Array:
+        """The examples at these positions of the subset, [b, ...]."""
         return self._samples.examples(self._indices[indices])
 
     def problem(self, position: int) -> tuple[str, str] | None:
-        """The name of an image that cannot be used and why, as far as its file's header and end tell; else None."""
+        """The name of an example that cannot be used and why, as far as a short look at its file tells; else None."""
         whole, index = self._samples, int(self._indices[position])
         if not isinstance(whole, _InFiles):
             return None
@@ -134,13 +128,13 @@ class Subset:
 
 
 def without_setting(names: Iterable[str]) -> str:
-    """What to type so that images are left out, of whatever letters their names are."""
+    """What to type so that examples are left out, of whatever letters their names are."""
     return "--set " + shlex.quote(f"data.without={json.dumps(list(names), ensure_ascii=False)}")
 
 
 @runtime_checkable
 class _InFiles(Protocol):
-    """What samples offer whose images are files with names."""
+    """What samples offer whose examples are files with names."""
 
     def name(self, position: int) -> str: ...
 
@@ -156,9 +150,9 @@ class Dataset:
         train: what may be learnt from.
         val: held out for decisions (exit thresholds, model choice); empty if the recipe says ``validation: 0``.
         test: held out for the reported figures.
-        outputs: names of what the network's outputs stand for: of K classes, a target is a position in it.
-        preprocess: from any image to the network's input. Samples are past its geometry, not past its normalisation.
-        fingerprint: SHA-256 over name, classes, preprocessing, labels, content and split.
+        task: what the targets mean.
+        modality: what the examples are, and how they become inputs.
+        fingerprint: SHA-256 over name, outputs, preparation, targets, content and split.
         layout: the same over the names of the samples in the place of their content: it stays where a file is lost.
     """
 
@@ -166,32 +160,31 @@ class Dataset:
     train: Samples
     val: Samples
     test: Samples
-    outputs: tuple[str, ...]
-    preprocess: Preprocess
+    task: Task
+    modality: Modality
     fingerprint: str
     layout: str = ""
 
     @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what the network's outputs stand for, such as those of classes."""
+        return self.task.outputs
+
+    @property
     def image(self) -> tuple[int, int, int]:
-        """Channels, height and width of the network's input."""
-        height, width, channels = self.train.examples(np.zeros(1, np.int64)).shape[1:]
-        return channels, height, width
+        """C, H, W of an image's input."""
+        return as_image(self.modality).shape
 
     @property
-    def task(self) -> Task:
-        """What the targets mean."""
-        return tasks.build("classification", self.outputs, {})
+    def preprocess(self) -> Preprocess:
+        """From an image to an input."""
+        return as_image(self.modality).preprocess
 
-    @property
-    def modality(self) -> Modality:
-        """What the examples are."""
-        return Image(self.preprocess, self.image)
-
-    def check(self, progress: Callable[[int, int], None] | None = None) -> None:
-        """Read the header of every image that is a file, so that a broken one is found before it is needed.
+    def check(self, progress: Progress | None = None) -> None:
+        """Take a short look at every example that is a file, so that a broken one is found before it is needed.
 
         Args:
-            progress: called with (images checked, all images), about a thousand times.
+            progress: called with (examples checked, all examples), about a thousand times.
 
         Raises:
             DataError: if one cannot be used; names up to ten of them.
@@ -208,11 +201,11 @@ class Dataset:
             first = list(broken.items())[:_NAMED]
             more = f", and {len(broken) - len(first)} more" if len(broken) > len(first) else ""
             raise DataError(
-                f"{len(broken)} of {total} images of '{self.name}' cannot be used: "
+                f"{len(broken)} of {total} examples of '{self.name}' cannot be used: "
                 + "; ".join(f"{name}: {why.rstrip('.')}" for name, why in first)
                 + more
                 + ".",
-                allowed="whole image files",
+                allowed="whole files",
                 next_step="repair them, or train without them: "
                 + without_setting(name for name, _ in first)
                 + (", and the others too" if more else ""),
@@ -228,7 +221,7 @@ class Dataset:
         if len(samples) == 0:
             raise DataError(
                 f"The {name} split of '{self.name}' is empty.",
-                allowed="a share of the training images is held out where data.validation is above 0",
+                allowed="a share of the training samples is held out where data.validation is above 0",
                 next_step="set data.validation, e.g. to 0.1, and train again",
             )
         return samples
@@ -236,19 +229,19 @@ class Dataset:
 
 @runtime_checkable
 class _KeepsOriginals(Protocol):
-    """What samples offer that can also give images at their own size."""
+    """What samples offer that can also give raw examples."""
 
-    def originals(self, indices: Labels) -> list[Images] | None: ...
+    def originals(self, indices: Indices) -> list[Any] | None: ...
 
 
-def originals(samples: Samples, indices: Labels) -> list[Images] | None:
-    """The images at these positions as they are decoded, uint8 [h, w, C] of any size; None: they are not kept so.
+def originals(samples: Samples, indices: Indices) -> list[Any] | None:
+    """The raw examples at these positions, for images uint8 [h, w, C] of any size; None: they are not kept.
 
     Args:
         samples: N of them.
         indices: int64 [n].
 
     Raises:
-        DataError: if an image cannot be decoded.
+        DataError: if an example cannot be read.
     """
     return samples.originals(indices) if isinstance(samples, _KeepsOriginals) else None

@@ -1,46 +1,64 @@
-"""Which sample belongs to which split: seeded, stratified by class, the same on every machine."""
+"""Which sample belongs to which split: seeded, stratified where the task has strata, the same on every machine."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from sdcompress.data.samples import Labels
+from sdcompress.data.samples import Indices
+from sdcompress.tasks import Array, Task
 
-__all__ = ["hold_out", "stratified_order"]
+__all__ = ["hold_out", "sample_order", "stratified_order"]
 
 
-def stratified_order(labels: Labels, *, seed: tuple[int, ...]) -> Labels:
-    """A random order in which every beginning holds the classes in the proportions of the whole.
-
-    The keys are raw output of PCG64, which numpy keeps the same over versions (NEP 19); ``Generator.permutation`` is
-    not under that promise.
+def sample_order(task: Task, targets: Array, *, seed: tuple[int, ...]) -> Indices:
+    """A random order of samples: ``stratified_order`` where the task has strata, else a plain one.
 
     Args:
-        labels: int64 [N].
+        task: says which strata there are.
+        targets: [N, ...].
         seed: non-negative integers.
 
     Returns:
         int64 [N], a permutation of 0..N-1.
     """
-    keys = np.random.PCG64(np.random.SeedSequence(seed)).random_raw(len(labels))
-    shuffled = np.argsort(keys, kind="stable")
-    place = np.empty(len(labels), np.float64)
-    for label in np.unique(labels):
-        members = shuffled[labels[shuffled] == label]
-        place[members] = (np.arange(len(members)) + 0.5) / len(members)
-    return shuffled[np.argsort(place[shuffled], kind="stable")].astype(np.int64)
+    strata = task.strata(targets)
+    return _shuffled(len(targets), seed) if strata is None else stratified_order(strata, seed=seed)
 
 
-def hold_out(labels: Labels, count: int, *, seed: tuple[int, ...]) -> tuple[Labels, Labels]:
-    """Part the positions of samples in two, stratified by class.
+def stratified_order(strata: Indices, *, seed: tuple[int, ...]) -> Indices:
+    """A random order in which every beginning holds the strata in the proportions of the whole.
+
+    The keys are raw output of PCG64, which numpy keeps the same over versions (NEP 19); ``Generator.permutation`` is
+    not under that promise.
 
     Args:
-        labels: int64 [N].
-        count: how many to hold out; all, if there are fewer.
+        strata: int64 [N].
         seed: non-negative integers.
+
+    Returns:
+        int64 [N], a permutation of 0..N-1.
+    """
+    shuffled = _shuffled(len(strata), seed)
+    place = np.empty(len(strata), np.float64)
+    for stratum in np.unique(strata):
+        members = shuffled[strata[shuffled] == stratum]
+        place[members] = (np.arange(len(members)) + 0.5) / len(members)
+    return shuffled[np.argsort(place[shuffled], kind="stable")]
+
+
+def hold_out(order: Indices, count: int) -> tuple[Indices, Indices]:
+    """Part the positions of samples in two.
+
+    Args:
+        order: int64 [N], a permutation of 0..N-1.
+        count: how many of its beginning to hold out; all, if there are fewer.
 
     Returns:
         The positions that stay and the ``count`` that are held out, each in ascending order.
     """
-    order = stratified_order(labels, seed=seed)
     return np.sort(order[count:]), np.sort(order[:count])
+
+
+def _shuffled(count: int, seed: tuple[int, ...]) -> Indices:
+    keys = np.random.PCG64(np.random.SeedSequence(seed)).random_raw(count)
+    return np.argsort(keys, kind="stable").astype(np.int64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +15,7 @@ from sdcompress.evaluation.paired import digest_of_targets, pack
 from sdcompress.evaluation.strata import balanced_score, confusion, stratum_scores
 from sdcompress.modalities import Inputs
 from sdcompress.policies._base import Float, Signals
+from sdcompress.progress import Progress
 from sdcompress.runtime.engine import Engine
 from sdcompress.schema.report import ENSEMBLE, Evaluation, ExitScore, PolicyScore
 from sdcompress.tasks import Array, Task, metric_of
@@ -22,7 +23,6 @@ from sdcompress.tasks import Array, Task, metric_of
 __all__ = ["ENSEMBLE", "batches", "evaluate", "exit_outputs", "exit_signals"]
 
 
-Progress = Callable[[int, int], None]
 Exits = npt.NDArray[np.int64]
 
 

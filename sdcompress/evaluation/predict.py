@@ -4,46 +4,47 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 
-from sdcompress.data.sources._listing import Skipped, picture_files
+from sdcompress.data.sources._listing import Skipped, files_below
 from sdcompress.errors import DataError, InputError
+from sdcompress.modalities import Modality
+from sdcompress.progress import Progress
 from sdcompress.runtime.engine import Engine
 from sdcompress.schema.prediction import ClassProbability, FilePrediction
 
-__all__ = ["image_files", "predict"]
-
-Progress = Callable[[int, int], None]
+__all__ = ["example_files", "predict"]
 
 
-def image_files(paths: Iterable[Path | str]) -> tuple[Path, ...]:
-    """The files that were named, and the image files in the folders that were named, in the order of their paths.
+def example_files(paths: Iterable[Path | str], modality: Modality) -> tuple[Path, ...]:
+    """The files that were named, and those of the modality in the folders that were named, in the order of their paths.
 
     Args:
         paths: files are taken whatever their suffix; of what is passed over in folders a warning says how much.
+        modality: of the network; says by which suffixes files in folders are taken.
 
     Raises:
-        DataError: if there is nothing at a path, or no image at all.
+        DataError: if there is nothing at a path, or no file at all.
     """
     files: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            passed = Skipped()
-            files += picture_files(path, passed)
-            passed.warn(path)
+            skipped = Skipped(modality.suffixes)
+            files += files_below(path, skipped)
+            skipped.warn(path)
         elif path.exists():
             files.append(path)
         else:
             raise DataError(f"There is no file and no folder '{path}'.", next_step="correct the path")
     if not files:
         raise DataError(
-            "The folders that were named hold no image files.",
-            allowed="image files, or folders that hold some",
-            next_step="name the folder that holds the images",
+            "The folders that were named hold no file that the network takes.",
+            allowed=f"files, or folders with files that end in {', '.join(sorted(modality.suffixes))}",
+            next_step="name the folder that holds the files",
         )
     return tuple(files)
 

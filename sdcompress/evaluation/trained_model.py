@@ -1,20 +1,21 @@
-"""What is measured: an artifact or a checkpoint, and the data that belongs to it."""
+"""A trained network on disk: an artifact or a checkpoint, opened once, and the data that belongs to it, loaded once."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 from pydantic import ValidationError
 
-from sdcompress import data
-from sdcompress.artifact.read import MANIFEST, open_artifact
-from sdcompress.checkpoint import open_checkpoint
+from sdcompress.artifact.read import MANIFEST, Artifact, open_artifact
+from sdcompress.checkpoint import Checkpoint, open_checkpoint
 from sdcompress.data.samples import Dataset
 from sdcompress.errors import ArtifactError, UsageError
+from sdcompress.options import EngineOptions, Options
 from sdcompress.runtime.engine import Engine
-from sdcompress.runtime.open import EAGER, open_engine
+from sdcompress.runtime.open import EAGER, USUAL, open_engine
 from sdcompress.schema.recipe import Recipe
 
 __all__ = ["TrainedModel", "open_trained_model"]
@@ -22,105 +23,148 @@ __all__ = ["TrainedModel", "open_trained_model"]
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A trained network on disk.
+    """A trained network on disk, its files checked.
 
     Attributes:
-        kind: what the folder is.
         path: the folder as given.
-        digest: the artifact's, or the SHA-256 of the checkpoint's weights.
-        recipe: by which it was trained.
-        data_fingerprint: of the data that it was trained on.
+        opened: what it holds.
+        options: say where its data lies, and what may be run.
     """
 
-    kind: Literal["artifact", "checkpoint"]
     path: Path
-    digest: str
-    recipe: Recipe
-    data_fingerprint: str
+    opened: Artifact | Checkpoint
+    options: Options
 
-    def engine(
-        self,
-        *,
-        backend: str | None = None,
-        threads: int | None = None,
-        device: str = "cpu",
-        allow_uncertified: bool = False,
-        trust_modules: bool = False,
-    ) -> Engine:
-        """Ready to run; the arguments of ``open_engine``. Default: onnxruntime for an artifact, torch for a checkpoint.
+    @property
+    def kind(self) -> Literal["artifact", "checkpoint"]:
+        """What the folder holds."""
+        return "artifact" if isinstance(self.opened, Artifact) else "checkpoint"
+
+    @property
+    def digest(self) -> str:
+        """The artifact's, or the SHA-256 of the checkpoint's weights."""
+        opened = self.opened
+        return opened.manifest.digest if isinstance(opened, Artifact) else opened.weights_sha256
+
+    @property
+    def data_fingerprint(self) -> str:
+        """Identity of the data that it was trained on."""
+        opened = self.opened
+        return opened.manifest.provenance.data_fingerprint if isinstance(opened, Artifact) else opened.data_fingerprint
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """By which it was trained.
+
+        Raises:
+            ArtifactError: if another version of sdcompress wrote it, and this one cannot read it.
+        """
+        if isinstance(self.opened, Checkpoint):
+            return self.opened.recipe
+        try:
+            return Recipe.model_validate(self.opened.manifest.provenance.recipe)
+        except ValidationError as error:
+            raise ArtifactError(
+                f"The recipe in {self.path} is not one that this version reads: {error.errors()[0]['msg']}.",
+                next_step="use the version of sdcompress that wrote it, see provenance.versions in its manifest",
+            ) from error
+
+    def artifact(self, *, allowed: str = "an artifact", next_step: str = "") -> Artifact:
+        """The artifact, where only one will do.
+
+        Args:
+            allowed: of the error.
+            next_step: of the error; default: to export the checkpoint.
+
+        Raises:
+            UsageError: if the folder holds a checkpoint.
+        """
+        if isinstance(self.opened, Checkpoint):
+            export = f"sdcompress export {self.path} --out ARTIFACT, and name that"
+            raise UsageError(f"'{self.path}' is a checkpoint.", allowed=allowed, next_step=next_step or export)
+        return self.opened
+
+    def checkpoint(self) -> Checkpoint:
+        """The checkpoint, where only one will do.
+
+        Raises:
+            CheckpointError: if the folder holds an artifact.
+        """
+        return self.opened if isinstance(self.opened, Checkpoint) else open_checkpoint(self.path)
+
+    def engine(self, options: EngineOptions | None = None) -> Engine:
+        """Ready to run; the errors of ``open_engine``.
+
+        Args:
+            options: default: those that this was opened with.
 
         Raises:
             UsageError: if another backend than torch's is given for a checkpoint, or that for an artifact.
         """
-        usual = "onnxruntime" if self.kind == "artifact" else EAGER
-        if backend not in {None, usual} and self.kind == "checkpoint":
+        options = options or self.options
+        usual = USUAL if self.kind == "artifact" else EAGER
+        if options.backend not in {None, usual} and self.kind == "checkpoint":
             raise UsageError(
-                f"'{self.path}' is a checkpoint, which the backend '{backend}' does not run.",
+                f"'{self.path}' is a checkpoint, which the backend '{options.backend}' does not run.",
                 allowed=f"{EAGER} (torch), which is the default for checkpoints",
                 next_step=f"sdcompress export {self.path} --out FOLDER, and name that",
             )
-        if backend == EAGER and self.kind == "artifact":
+        if options.backend == EAGER and self.kind == "artifact":
             raise UsageError(
                 f"'{self.path}' is an artifact, which the backend '{EAGER}' (torch, for checkpoints) does not run.",
                 allowed="a backend of 'sdcompress list backends'",
                 next_step="leave --backend out, or name the checkpoint",
             )
         return open_engine(
-            self.path,
-            backend=backend or usual,
-            threads=threads,
-            device=device,
-            allow_uncertified=allow_uncertified,
-            trust_modules=trust_modules,
+            self.opened,
+            backend=options.backend or usual,
+            threads=options.threads,
+            device=options.device or "cpu",
+            allow_uncertified=options.allow_uncertified,
+            trust_modules=options.trust_modules,
         )
 
-    def dataset(
-        self, data_dir: Path | str | None = None, *, download: bool = False, trust_modules: bool = False
-    ) -> Dataset:
+    def dataset(self) -> Dataset:
         """The data it was trained on, with the same split.
 
-        Args:
-            data_dir: where the data lies on this machine, if elsewhere than in the recipe.
-            download: let data that is not there be fetched. What the stored recipe says of it counts for nothing,
-                as it may be a stranger's.
-            trust_modules: import the module that the recipe's data names, also where nothing was trained on it here.
+        It lies where the options say, else where the recipe does. What the stored recipe says of downloads counts for
+        nothing, as it may be a stranger's.
 
         Raises:
             UsageError: if the data is a function of a module that is not trusted, see ``sdcompress.user_code``.
             DataError: if it is not there or is not the same: its validation images may have been trained on.
         """
-        spec = self.recipe.data.at(data_dir, download=download)
-        return data.load(
-            spec,
+        options = self.options
+        return options.loader(
+            self.recipe.data.at(options.data_dir, download=options.download),
             seed=self.recipe.seed,
+            task=self.recipe.task,
             fingerprint=self.data_fingerprint,
-            stored_in=self.path,
-            trust_modules=trust_modules,
+            stored_in=self.opened.path,
+            trust_modules=options.trust_modules,
         )
 
 
-def open_trained_model(path: Path | str) -> TrainedModel:
+def open_trained_model(
+    source: TrainedModel | Artifact | Checkpoint | Path | str, options: Options | None = None
+) -> TrainedModel:
     """Find out what a folder is, and check that it is intact.
+
+    Args:
+        source: a folder, or what was opened from it.
+        options: say where its data lies, and what may be run.
 
     Raises:
         ArtifactError: if it is an artifact that is not intact.
         CheckpointError: if it is neither, or a checkpoint that is not intact.
     """
-    path = Path(path)
-    if not _has_manifest(path):
-        checkpoint = open_checkpoint(path)
-        return TrainedModel(
-            "checkpoint", path, checkpoint.weights_sha256, checkpoint.recipe, checkpoint.data_fingerprint
-        )
-    manifest = open_artifact(path).manifest
-    try:
-        recipe = Recipe.model_validate(manifest.provenance.recipe)
-    except ValidationError as error:
-        raise ArtifactError(
-            f"The recipe in {path} is not one that this version reads: {error.errors()[0]['msg']}.",
-            next_step="use the version of sdcompress that wrote it, see provenance.versions in its manifest",
-        ) from error
-    return TrainedModel("artifact", path, manifest.digest, recipe, manifest.provenance.data_fingerprint)
+    options = options or Options()
+    if isinstance(source, TrainedModel):
+        return TrainedModel(source.path, source.opened, options)
+    if isinstance(source, Artifact | Checkpoint):
+        return TrainedModel(source.path, source, options)
+    path = Path(source)
+    return TrainedModel(path, open_artifact(path) if _has_manifest(path) else open_checkpoint(path), options)
 
 
 def _has_manifest(path: Path) -> bool:

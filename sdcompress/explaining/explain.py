@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -10,18 +10,19 @@ from typing import Any
 import numpy as np
 
 from sdcompress.artifact.card import guarantee
-from sdcompress.artifact.read import Artifact, open_artifact
+from sdcompress.artifact.read import Artifact
 from sdcompress.data.samples import Dataset, Samples
-from sdcompress.errors import UsageError
 from sdcompress.evaluation.trained_model import TrainedModel, open_trained_model
 from sdcompress.explaining.figures import ExitAnalysis
 from sdcompress.explaining.outcomes import Outcomes, collect
 from sdcompress.explaining.risk import risk
 from sdcompress.explaining.timing import Timing, measure
 from sdcompress.machine import machine
+from sdcompress.options import Options
 from sdcompress.policies import restore
 from sdcompress.policies._base import ExitPolicy
 from sdcompress.policies.max_prob import MaxProb
+from sdcompress.progress import part
 from sdcompress.reporting.write import check_ready, write
 from sdcompress.runtime.engine import Engine
 from sdcompress.schema.explain import Explanation, Risk, Split
@@ -30,19 +31,14 @@ from sdcompress.tasks import Task
 
 __all__ = ["explain", "explanation"]
 
-Progress = Callable[[int, int], None]
-
 
 def explain(
-    artifact: Path | str,
+    artifact: TrainedModel | Path | str,
     out: Path | str,
+    options: Options | None = None,
     *,
     split: Split = "test",
-    data_dir: Path | str | None = None,
-    threads: int = 1,
-    command: str = "",
     overwrite: bool = False,
-    progress: Progress | None = None,
 ) -> Explanation:
     """Measure score and time of the exits of an artifact, and write an explanation.
 
@@ -51,12 +47,10 @@ def explain(
     Args:
         artifact: of any layout, with or without a policy.
         out: the output folder.
+        options: threads (default: one) of the engine, also while stages are timed; where the data lies; progress in
+            images.
         split: the split to explain. The path of thresholds is always chosen on validation.
-        data_dir: the folder of the data, if another than in the recipe.
-        threads: of the engine, also while stages are timed.
-        command: what the user typed, for the record.
         overwrite: replace an existing explanation.
-        progress: called with (samples done, all samples).
 
     Raises:
         UsageError: if the folder is a checkpoint.
@@ -65,38 +59,34 @@ def explain(
         ArtifactError, DataError: if the artifact or the data is damaged.
     """
     check_ready(Explanation, out, overwrite=overwrite)
-    record = explanation(
-        Path(artifact), split=split, data_dir=data_dir, threads=threads, command=command, progress=progress
-    )
+    record = explanation(artifact, options, split=split)
     write(record, out, overwrite=overwrite)
     return record
 
 
-def explanation(
-    artifact: Path,
-    *,
-    split: Split,
-    data_dir: Path | str | None = None,
-    threads: int = 1,
-    command: str = "",
-    progress: Progress | None = None,
-) -> Explanation:
+def explanation(artifact: TrainedModel | Path | str, options: Options | None = None, *, split: Split) -> Explanation:
     """Return what ``explain`` writes, with the same arguments and errors.
 
     The path of thresholds is chosen on the validation split and evaluated on ``split``. If both are the same split, the
     figures of the path are optimistic; ``curve_split`` names the split.
     """
-    trained = _artifact(artifact)
-    opened, engine, dataset = open_artifact(artifact), trained.engine(threads=threads), trained.dataset(data_dir)
+    options = options or Options()
+    threads, progress = options.threads or 1, options.progress
+    trained = open_trained_model(artifact, replace(options, threads=threads))
+    opened = trained.artifact(
+        allowed="an artifact: what its exits cost is decided by the graphs that are exported",
+        next_step=f"sdcompress export {trained.path} --layout cascade --out FOLDER, and explain FOLDER",
+    )
+    engine, dataset = trained.engine(), trained.dataset()
     manifest, samples = opened.manifest, dataset.split(split)
     # in the layout 'all' one graph computes every exit, so that early exit saves nothing
     has_curve = manifest.layout != "all" and len(manifest.exits) > 1
     path_samples = _validation(dataset) if has_curve and split == "test" else None
     total = len(samples) + len(path_samples or ())
     policy = restore(manifest.policy.kind, manifest.policy.parameters) if manifest.policy else MaxProb()
-    outcomes = collect(engine, samples, policy, _part(progress, 0, total))
+    outcomes = collect(engine, samples, policy, part(progress, 0, total))
     path_outcomes = (
-        collect(engine, path_samples, policy, _part(progress, len(samples), total)) if path_samples else outcomes
+        collect(engine, path_samples, policy, part(progress, len(samples), total)) if path_samples else outcomes
     )
     analysis = _analysis(
         manifest, engine, policy, outcomes, measure(engine, samples) if manifest.layout != "all" else None
@@ -104,8 +94,8 @@ def explanation(
     last_exit = np.full(len(samples), len(analysis.names) - 1)
     return Explanation(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        command=command,
-        source=str(artifact),
+        command=options.command,
+        source=str(trained.path),
         **_identity(manifest),
         data=dataset.name,
         split=split,
@@ -152,23 +142,8 @@ def _identity(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _artifact(folder: Path) -> TrainedModel:
-    trained = open_trained_model(folder)
-    if trained.kind == "checkpoint":
-        raise UsageError(
-            f"'{folder}' is a checkpoint. The time of exits is a property of exported graphs.",
-            allowed="an artifact",
-            next_step=f"sdcompress export {folder} --layout cascade --out FOLDER, and explain FOLDER",
-        )
-    return trained
-
-
 def _validation(dataset: Dataset) -> Samples | None:
     return dataset.val if len(dataset.val) else None
-
-
-def _part(progress: Progress | None, before: int, total: int) -> Progress | None:
-    return None if progress is None else lambda done, _: progress(before + done, total)
 
 
 def _risk(opened: Artifact, timing: Timing | None, task: Task) -> Risk | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from sdcompress.data.samples import Samples
 from sdcompress.evaluation.evaluate import exit_signals
 from sdcompress.policies import scores
 from sdcompress.policies._base import ExitPolicy, Float, Signals
+from sdcompress.progress import Progress
 from sdcompress.runtime.engine import Engine
 
 __all__ = ["Outcomes", "collect"]
@@ -39,7 +40,7 @@ def collect(
     engine: Engine,
     samples: Samples,
     policy: ExitPolicy,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Outcomes:
     """Run N samples through all exits in batches, at the temperatures of the artifact.
 

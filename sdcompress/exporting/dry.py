@@ -45,7 +45,11 @@ def dry_export(recipe: Recipe, dataset: Dataset) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         net = build(
-            recipe.model.untrained, recipe.exits, classes=len(dataset.outputs), image=dataset.image, heads=heads
+            recipe.model.untrained,
+            recipe.exits,
+            outputs=dataset.task.output_shape,
+            inputs=dataset.modality.tensors,
+            heads=heads,
         ).eval()
     _export(net, recipe, dataset)
     _passed.add(key)

@@ -1,12 +1,35 @@
-"""Check which of a network's exits an artifact keeps; imports nothing heavy."""
+"""What is exported: the artifacts to make, and which of a network's exits go into them. Nothing heavy is loaded."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sdcompress.errors import UnknownNameError, UsageError
 
-__all__ = ["kept_exits"]
+if TYPE_CHECKING:
+    from sdcompress.exporting.layout import LayoutName
+
+__all__ = ["Target", "kept_exits"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """One artifact to be made.
+
+    Attributes:
+        out: the folder to write.
+        layout: single, cascade or all.
+        exit: the exit that 'single' keeps; None for the last.
+        exits: those that 'cascade' and 'all' keep beside the last; none named: all.
+    """
+
+    out: Path
+    layout: LayoutName
+    exit: str | None = None
+    exits: tuple[str, ...] = ()
 
 
 def kept_exits(exit_names: Sequence[str], requested: Sequence[str], *, next_step: str = "") -> tuple[str, ...]:

@@ -13,93 +13,46 @@ import torch
 
 from sdcompress.artifact.golden import Golden
 from sdcompress.artifact.write import staged
-from sdcompress.checkpoint import Checkpoint, open_checkpoint
+from sdcompress.checkpoint import Checkpoint
 from sdcompress.data.samples import Dataset
 from sdcompress.errors import UnknownNameError, UsageError
+from sdcompress.evaluation.trained_model import TrainedModel, open_trained_model
 from sdcompress.exporting.ensemble import GeometricEnsemble
-from sdcompress.exporting.exit_selection import kept_exits
+from sdcompress.exporting.exit_selection import Target, kept_exits
 from sdcompress.exporting.graph import BATCH, INPUT, export_all_exits
-from sdcompress.exporting.layout import ExportFacts, Layout, LayoutName, cut_layout, write_layout
+from sdcompress.exporting.layout import ExportFacts, Layout, cut_layout, write_layout
 from sdcompress.exporting.provenance import provenance
 from sdcompress.exporting.reference import Reference, edge_case_logits, held_out, reference
 from sdcompress.models.multiexit import MultiExit
 from sdcompress.onnx_graph.tensorrt8 import DYNAMO_OPSET, unsupported_by_8_5
+from sdcompress.options import Options
+from sdcompress.progress import count
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Input, Manifest
 from sdcompress.verification import parity
 from sdcompress.verification.gate import ParityGate
 
-__all__ = ["Target", "export", "export_all"]
-
-Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Target:
-    """One artifact to write.
-
-    Attributes:
-        out: the folder to write.
-        layout: single, cascade or all.
-        exit: the exit that 'single' keeps; None for the last.
-        exits: those that 'cascade' and 'all' keep beside the last; empty: all.
-    """
-
-    out: Path
-    layout: LayoutName
-    exit: str | None = None
-    exits: tuple[str, ...] = ()
-
-
-def export(
-    checkpoint: Path | str,
-    out: Path | str,
-    *,
-    layout: LayoutName,
-    exit: str | None = None,  # noqa: A002 - the word of the manifest and of the command line
-    exits: Sequence[str] = (),
-    settings: recipe.Export,
-    trust_modules: bool = False,
-    data_dir: Path | str | None = None,
-    overwrite: bool = False,
-    progress: Progress | None = None,
-) -> Manifest:
-    """Export one artifact; see ``Target`` and ``export_all``."""
-    target = Target(Path(out), layout, exit, tuple(exits))
-    (manifest,) = export_all(
-        checkpoint,
-        [target],
-        settings=settings,
-        trust_modules=trust_modules,
-        data_dir=data_dir,
-        overwrite=overwrite,
-        progress=progress,
-    )
-    return manifest
+__all__ = ["export_all"]
 
 
 def export_all(
-    checkpoint: Path | str,
+    source: TrainedModel | Path | str,
     targets: Sequence[Target],
-    *,
     settings: recipe.Export,
-    trust_modules: bool = False,
-    data_dir: Path | str | None = None,
+    options: Options | None = None,
+    *,
     overwrite: bool = False,
-    progress: Progress | None = None,
 ) -> tuple[Manifest, ...]:
     """Export a checkpoint to several artifacts with as few torch exports as possible; writes all or none.
 
     An ensemble consists of the exits that a file keeps, so each choice of exits needs an export.
 
     Args:
-        checkpoint: a checkpoint or training folder.
+        source: a checkpoint or training folder.
         targets: the artifacts to make; at least one.
         settings: opset, largest batch and tolerances, and whether exits are ensembles.
-        trust_modules: import the module that the checkpoint names, see ``Checkpoint.network``.
-        data_dir: folder of the data, if elsewhere than in the recipe.
+        options: where the data lies; progress in images.
         overwrite: replace existing artifacts.
-        progress: called with (done, total) images.
 
     Returns:
         The manifest of each target.
@@ -112,8 +65,10 @@ def export_all(
         ParityError: if an export does not compute what the checkpoint computes; it is saved in ``<out>.failed``.
         StorageError: if the disk is full.
     """
-    source = open_checkpoint(checkpoint)
-    net = source.network(trust_modules=trust_modules)
+    options = options or Options()
+    model = open_trained_model(source, options)
+    checkpoint = model.checkpoint()
+    net = checkpoint.network(trust_modules=options.trust_modules)
     exits_of = [_exits_of_target(net.exit_names, target) for target in targets]
     choices = [
         exits if settings.ensemble and target.layout != "single" else net.exit_names
@@ -121,24 +76,24 @@ def export_all(
     ]
     with contextlib.ExitStack() as stack:
         folders = [stack.enter_context(staged(target.out, overwrite=overwrite)) for target in targets]
-        dataset = source.dataset(data_dir)
+        dataset = model.dataset()
         distinct = tuple(dict.fromkeys(choices))
         proving = min(settings.parity_samples, held_out(dataset))
         if weaker := parity.weaker(proving, settings.parity_samples):
             warnings.warn(weaker, stacklevel=2)
         images = len(distinct) * (len(dataset.val) + proving) + len(targets) * proving
-        count = _Counter(progress, images)
+        tick = count(options.progress, images)
         exported = {
             choice: _export(
-                source, net, choice, dataset, settings=settings, count=count, out=targets[choices.index(choice)].out
+                checkpoint, net, choice, dataset, settings=settings, count=tick, out=targets[choices.index(choice)].out
             )
             for choice in distinct
         }
         manifests, layouts = [], []
         for target, exits, choice, folder in zip(targets, exits_of, choices, folders, strict=True):
             graph = exported[choice]
-            layout = cut_layout(graph.model, target.layout, exits, source.task)
-            layout.describe(source.classes, source.preprocess)
+            layout = cut_layout(graph.model, target.layout, exits, checkpoint.task)
+            layout.describe(checkpoint.classes, checkpoint.preprocess)
             records = graph.gate(layout.graphs, layout.logits, out=target.out, what=f"layout '{target.layout}'")
             graph.gate.signals(layout.graphs, layout.signals, layout.logits)
             manifests.append(write_layout(layout, graph.facts, records, folder))
@@ -235,15 +190,3 @@ def _facts(source: Checkpoint, settings: recipe.Export, exits: tuple[str, ...], 
         golden=Golden(truth.images, truth.labels, truth.logits).capped(),
         provenance=provenance(source, settings),
     )
-
-
-class _Counter:
-    """Counts images for a progress function."""
-
-    def __init__(self, progress: Progress | None, total: int) -> None:
-        self._progress, self._total, self._done = progress, total, 0
-
-    def __call__(self, images: int) -> None:
-        self._done = min(self._done + images, self._total)
-        if self._progress is not None:
-            self._progress(self._done, self._total)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,14 +11,15 @@ from typing import Literal
 import numpy as np
 import onnx
 
-from sdcompress.artifact.read import Artifact, open_artifact
+from sdcompress.artifact.read import Artifact
 from sdcompress.artifact.write import entry, rewrite, staged
 from sdcompress.errors import ParityError, SdcompressError, UsageError
-from sdcompress.evaluation.trained_model import open_trained_model
+from sdcompress.evaluation.trained_model import TrainedModel, open_trained_model
 from sdcompress.modalities._geometry import normalise
 from sdcompress.onnx_graph.describe import describe
 from sdcompress.onnx_graph.merge import merge
 from sdcompress.onnx_graph.partition import serialize, tensor_specs
+from sdcompress.options import Options
 from sdcompress.policies._base import SIGNALS_ATOL, Float
 from sdcompress.runtime.backends.onnxruntime import ORT_ERRORS
 from sdcompress.runtime.open import open_engine
@@ -51,25 +52,23 @@ class Host:
 
 
 def export_one_graph(
-    artifact: Path | str,
+    source: TrainedModel | Path | str,
     out: Path | str,
+    options: Options | None = None,
     *,
     kind: Kind,
     host: Host,
-    data_dir: Path | str | None = None,
     overwrite: bool = False,
-    progress: Callable[[int, int], None] | None = None,
 ) -> Manifest:
     """Write a copy of a calibrated cascade with ``model.onnx``, compared with the segments and timed on real images.
 
     Args:
-        artifact: a cascade with a policy.
+        source: a cascade with a policy.
         out: folder of the new artifact.
+        options: where the data lies; where it is not, the golden images must do. Progress in exits that are timed.
         kind: graph or if, see ``OneGraph``.
         host: this machine, for the record.
-        data_dir: folder of the data, if elsewhere than in the recipe. Without data the golden images are used.
         overwrite: replace an existing artifact.
-        progress: called with (exits timed, all exits).
 
     Raises:
         UsageError: if the artifact is no cascade with reachable thresholds, or its policy cannot be traced.
@@ -78,14 +77,16 @@ def export_one_graph(
         VerificationError: if exiting early is not faster.
         OutputExistsError, StorageError: if ``out`` cannot be written.
     """
-    opened = open_artifact(artifact)
+    options = options or Options()
+    trained = open_trained_model(source, options)
+    opened = trained.artifact()
     thresholds = _thresholds(opened)
     with staged(out, overwrite=overwrite) as folder:
         segments = [onnx.load(opened.file(segment)) for segment in opened.manifest.segments]
         model = merge(opened.manifest, segments, thresholds, batch_of_one=kind == "if")
         names = [exit_.name for exit_ in opened.manifest.exits]
         describe(model, classes=opened.manifest.classes, exits=names, preprocess=opened.manifest.input.preprocess)
-        inputs = _inputs(opened, data_dir)
+        inputs = _inputs(opened, trained)
         comparison = _check_parity(opened, serialize(model), inputs, kind, Path(out))
         never_exiting = [None if threshold is None else math.inf for threshold in thresholds]
         variants = [
@@ -94,7 +95,7 @@ def export_one_graph(
         ]
         sessions = [one_graph_session(serialize(graph), opened.manifest) for graph in (model, *variants)]
         graphs = TimedGraphs(*(session.run for session in sessions))
-        times = time_paths(graphs, inputs, comparison.exit_index, names, progress=progress)
+        times = time_paths(graphs, inputs, comparison.exit_index, names, progress=options.progress)
         check_faster(times)
         (folder / ONE_GRAPH_FILE).write_bytes(serialize(model))
         one_graph = OneGraph(
@@ -136,13 +137,13 @@ def _thresholds(opened: Artifact) -> tuple[float | None, ...]:
     return thresholds
 
 
-def _inputs(opened: Artifact, data_dir: Path | str | None) -> Float:
+def _inputs(opened: Artifact, trained: TrainedModel) -> Float:
     """The golden images and, if the data is available, 256 of the validation split; float32 [N, C, H, W]."""
     images = [opened.golden().images]
     try:
-        samples = open_trained_model(opened.path).dataset(data_dir).val
+        samples = trained.dataset().val
     except SdcompressError:
-        if data_dir is not None:
+        if trained.options.data_dir is not None:
             raise
         # artifacts often travel without their data; the manifest records the number of images
     else:
@@ -154,7 +155,7 @@ def _inputs(opened: Artifact, data_dir: Path | str | None) -> Float:
 def _check_parity(opened: Artifact, graph: bytes, inputs: Float, kind: Kind, out: Path) -> OneGraphParity:
     findings: Sequence[parity.Finding]
     allowed = [record.allowed for record in opened.manifest.parity]
-    engine = open_engine(opened.path, threads=1)
+    engine = open_engine(opened, threads=1)
     try:
         run, batches = one_graph_session(graph, opened.manifest).run, graph_batches(kind, _LARGEST_BATCH)
         comparison = compare_one_graph(run, engine, inputs, batches=batches, allowed=allowed)

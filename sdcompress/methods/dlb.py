@@ -59,7 +59,7 @@ class Dlb(Method):
         second = batch.second_view
         (z,), (again,) = outputs.logits, second.outputs.logits
         # where nothing was remembered, a sample is its own teacher: the divergence and its gradient are 0
-        before = state(second.samples.index, again, batch.samples.index, z)
+        before = state(second.samples.positions, again, batch.samples.positions, z)
         return {
             "ce": (label_loss(z, batch) + label_loss(again, batch.with_samples(second.samples))) / 2,
             "kd": self.kd_weight * batch.task.divergence(again, before, self.temperature),

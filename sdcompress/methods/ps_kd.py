@@ -55,6 +55,6 @@ class PsKd(LabelMethod):
     def label(self, logits: Tensor, batch: Batch, state: nn.Module) -> Tensor:
         """``(1 - a) y + a p_before``, [B, K]; remembers what is predicted now."""
         y = encoded_targets(unweighted(batch))
-        before: Tensor = state(batch.samples.index, F.softmax(logits, dim=1), y)
+        before: Tensor = state(batch.samples.positions, F.softmax(logits, dim=1), y)
         a = self.alpha * batch.progress
         return weighted((1 - a) * y + a * before, batch)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from sdcompress import registry
-from sdcompress.errors import ArtifactError, UnknownNameError
-from sdcompress.modalities._base import Array, Inputs, Modality
+from sdcompress.errors import ArtifactError, UnknownNameError, UsageError
+from sdcompress.modalities._base import Array, Augment, Inputs, Modality
 from sdcompress.schema.manifest import Manifest
 
-__all__ = ["ROOM", "Array", "Inputs", "Modality", "modality_of", "restore"]
+if TYPE_CHECKING:
+    from sdcompress.modalities.image import Image
+
+__all__ = ["ROOM", "Array", "Augment", "Inputs", "Modality", "as_image", "modality_of", "restore"]
 
 ROOM = "sdcompress.modalities"
 
@@ -32,6 +35,23 @@ def restore(name: str, parameters: Mapping[str, Any]) -> Modality:
             allowed=", ".join(registry.names(ROOM)),
             next_step="install the version of sdcompress (or the package) that made it",
         ) from error
+
+
+def as_image(modality: Modality) -> Image:
+    """The modality as one of images, for what works on nothing else.
+
+    Raises:
+        UsageError: if it is another.
+    """
+    from sdcompress.modalities.image import Image
+
+    if not isinstance(modality, Image):
+        raise UsageError(
+            f"This works on images alone, and the modality is '{modality.record.name}'.",
+            allowed="image",
+            next_step="use a network that takes images",
+        )
+    return modality
 
 
 def modality_of(manifest: Manifest) -> Modality:

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import TypeAdapter
 
+from sdcompress.schema import recipe
 from sdcompress.schema.graphs import Tensor
+from sdcompress.schema.manifest import Named
 
-__all__ = ["Array", "Inputs", "Modality"]
+if TYPE_CHECKING:
+    from torch import Generator
+    from torch import Tensor as Values
+
+    from sdcompress.modalities._mixing import Mixing
+
+__all__ = ["Array", "Augment", "Inputs", "Modality"]
 
 Array = npt.NDArray[Any]
+_OF_IMAGES = ("image_size", "mean", "std", "interpolation", "crop", "white_level")
 
 
 class Inputs:
@@ -48,6 +58,35 @@ class Inputs:
         return np.array(array, dtype, copy=True) if copy else np.asarray(array, dtype)
 
 
+class Augment(Protocol):
+    """Examples as inputs in training: what ``Modality.augment`` makes."""
+
+    def __call__(self, examples: Values, generator: Generator) -> tuple[tuple[Values, ...], Mixing | None]:
+        """Augment and collate one batch on its device.
+
+        Args:
+            examples: [B, ...], as ``Samples.examples`` gives them.
+            generator: the only source of chance, alike in all processes; on any device.
+
+        Returns:
+            The inputs in the order of ``Modality.tensors``, each [B, ...]; and how they were mixed, if they were.
+
+        Raises:
+            RecipeError: if a setting does not fit the examples.
+        """
+
+    def mixup(
+        self, inputs: tuple[Values, ...], alpha: float, generator: Generator
+    ) -> tuple[tuple[Values, ...], Mixing]:
+        """Mix inputs among themselves, for methods that ask for it.
+
+        Args:
+            inputs: each [B, ...].
+            alpha: of the Beta distribution of the weight.
+            generator: the only source of chance.
+        """
+
+
 @dataclass(frozen=True)
 class Modality(ABC):
     """What goes into a network. One subclass a file; its fields are what a manifest records of it.
@@ -58,11 +97,24 @@ class Modality(ABC):
     Importing a modality needs numpy and what prepares inputs at inference, never torch.
     """
 
+    suffixes: ClassVar[frozenset[str]] = frozenset()
+    """Endings of files, in lower case with the dot, that are raw examples; none: it has no files."""
+
     @property
     def parameters(self) -> dict[str, Any]:
         """Its fields, as manifests write them."""
         written: dict[str, Any] = TypeAdapter(type(self)).dump_python(self, mode="json")
         return written
+
+    @property
+    def record(self) -> Named:
+        """What a manifest writes of it; the name is that of its module."""
+        return Named(name=type(self).__module__.rpartition(".")[2], parameters=self.parameters)
+
+    @property
+    def identity(self) -> str:
+        """The text that stands for the preparation of examples in the fingerprints of data."""
+        return json.dumps(self.parameters)
 
     @property
     @abstractmethod
@@ -81,6 +133,29 @@ class Modality(ABC):
         """
 
     @abstractmethod
+    def example(self, raw: Any) -> Array:
+        """One raw example as an example.
+
+        Args:
+            raw: what users have, such as the path of a file or its bytes.
+
+        Raises:
+            InputError: if it cannot be used.
+        """
+
+    def decode(self, raw: Any) -> Any:
+        """One raw example as a program that calls the network has it in memory, from which preparation is timed."""
+        return raw
+
+    def check_raw(self, raw: Any) -> None:
+        """Refuse a raw example that cannot be used, as far as a short look tells.
+
+        Raises:
+            InputError: says why.
+        """
+        self.example(raw)
+
+    @abstractmethod
     def collate(self, examples: Any) -> Inputs:
         """Examples as inputs: what training, export and evaluation feed.
 
@@ -88,7 +163,7 @@ class Modality(ABC):
             examples: B of them, as ``Samples.examples`` gives them.
 
         Raises:
-            InputError: if they do not fit the network.
+            DataError: if they do not fit the network.
         """
 
     @abstractmethod
@@ -102,6 +177,46 @@ class Modality(ABC):
             InputError: if a name, a dtype or a shape is another.
         """
 
+    def augment(self, settings: recipe.Augmentation, *, rank: int = 0, world: int = 1) -> Augment:  # noqa: ARG002 - for those that draw
+        """What makes inputs of training examples. It needs torch.
+
+        Args:
+            settings: of the recipe.
+            rank: of this process.
+            world: number of processes that share a step.
+
+        Raises:
+            RecipeError: if a setting is for examples of another modality.
+            MissingExtraError: if a setting needs a package that is not installed.
+        """
+        from sdcompress.modalities._unaugmented import Unaugmented
+
+        return Unaugmented(settings, self)
+
     @abstractmethod
     def unusual(self) -> Mapping[str, Any]:
         """Examples that real data rarely holds, by what they are: blank, saturated, noise. Parity gates see them."""
+
+    @property
+    @abstractmethod
+    def packed(self) -> Mapping[str, tuple[str, int]]:
+        """Name -> dtype and number of axes of each array that ``pack`` gives."""
+
+    def pack(self, examples: Any) -> Mapping[str, Array]:
+        """Examples as the arrays that golden.npz holds, each [B, ...]."""
+        return {"examples": examples}
+
+    def unpack(self, arrays: Mapping[str, Array]) -> Any:
+        """The inverse of ``pack``."""
+        return arrays["examples"]
+
+    def card_code(self) -> str:
+        """Python source without sdcompress for the artifact's card: imports, and ``inputs_of(path)``.
+
+        ``inputs_of`` takes a file's path and returns the inputs by name, each [1, ...]. Empty: the card has no program.
+        """
+        return ""
+
+    def ignored(self, settings: recipe.Data) -> list[str]:
+        """The keys of a recipe's ``data`` that are set and that examples of this modality are not made by."""
+        return [name for name in _OF_IMAGES if getattr(settings, name) is not None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,9 +12,11 @@ import numpy.typing as npt
 from PIL import Image as Pillow
 
 from sdcompress.errors import DataError, InputError
-from sdcompress.modalities._base import Inputs, Modality
+from sdcompress.modalities._base import Augment, Inputs, Modality
+from sdcompress.modalities._card import card_code
 from sdcompress.modalities._geometry import geometry, normalise
-from sdcompress.modalities._pictures import open_picture
+from sdcompress.modalities._pictures import check_picture, open_picture
+from sdcompress.schema import recipe
 from sdcompress.schema.graphs import Tensor
 from sdcompress.schema.manifest import Preprocess
 
@@ -36,6 +38,25 @@ class Image(Modality):
     shape: tuple[int, int, int]
 
     INPUT: ClassVar[str] = "input"
+    suffixes = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+
+    @classmethod
+    def of(cls, preprocess: Preprocess, size: Sequence[int | str] = ()) -> Image:
+        """The modality of images of one size, or of any size that the preprocessing brings to one.
+
+        Args:
+            preprocess: from a decoded image to the input.
+            size: height and width, where the preprocessing neither crops nor resizes to both.
+        """
+        resized = preprocess.resize if isinstance(preprocess.resize, tuple) else size
+        height, width = map(int, preprocess.crop or resized)
+        return cls(preprocess, (preprocess.channels, height, width))
+
+    @property
+    def identity(self) -> str:
+        """The preprocessing; a white level that is not set is left out."""
+        unset = {"white_level"} if self.preprocess.white_level is None else None
+        return self.preprocess.model_dump_json(exclude=unset)
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
@@ -117,24 +138,67 @@ class Image(Modality):
             "noise": noise,
         }
 
-    def _example(self, picture: Any, at: int) -> npt.NDArray[np.uint8]:
-        """One raw image past its geometry; an error says which of the batch it is."""
-        try:
-            if isinstance(picture, str | bytes | Path):
-                with open_picture(picture) as opened:
-                    sized = geometry(opened, self.preprocess)
-            else:
-                sized = geometry(picture, self.preprocess)
-        except InputError as error:
-            path = f" ('{picture}')" if isinstance(picture, str | Path) else ""
-            raise InputError(
-                f"Image {at}{path} cannot be used: {error.found}", allowed=error.allowed, next_step=error.next_step
-            ) from error
+    def example(self, raw: Any) -> npt.NDArray[np.uint8]:
+        """One raw image, as ``prepare`` takes them, past its geometry: uint8 [H, W, C]; see ``Modality``."""
+        sized = _sized(raw, self.preprocess)
         channels, height, width = self.shape
         if sized.shape != (height, width, channels):
             raise InputError(
-                f"Image {at} is {sized.shape[0]}x{sized.shape[1]} pixels (height x width) after preprocessing.",
+                f"The image has {sized.shape[0]}x{sized.shape[1]} pixels (height x width) after preprocessing.",
                 allowed=f"{height}x{width}; this network's preprocessing does not resize to it",
                 next_step=f"resize the image to {height}x{width} first",
             )
         return sized
+
+    def decode(self, raw: Any) -> npt.NDArray[np.uint8]:
+        """The image at its own size, uint8 [h, w, C]."""
+        return _sized(raw, self.preprocess.model_copy(update={"resize": None, "crop": None}))
+
+    def check_raw(self, raw: Any) -> None:
+        """Read the header of an image's file, and see whether the file is whole; see ``Modality``."""
+        check_picture(raw)
+
+    def augment(self, settings: recipe.Augmentation, *, rank: int = 0, world: int = 1) -> Augment:
+        """See ``Modality`` and ``ImageAugment``."""
+        from sdcompress.modalities._augment import ImageAugment
+
+        return ImageAugment(settings, self.preprocess, rank=rank, world=world)
+
+    @property
+    def packed(self) -> Mapping[str, tuple[str, int]]:
+        """The examples, uint8 [B, H, W, C]."""
+        return {"examples": ("uint8", 4)}
+
+    def card_code(self) -> str:
+        """With numpy and Pillow; see ``Modality``."""
+        return card_code(self.preprocess, self.INPUT)
+
+    def ignored(self, settings: recipe.Data) -> list[str]:
+        """What of the preprocessing is another than the recipe says; see ``Modality``."""
+        done, crop = self.preprocess, settings.crop
+        obeyed = {
+            name: getattr(settings, name) in {None, getattr(done, name)}
+            for name in ("mean", "std", "interpolation", "white_level")
+        }
+        if isinstance(crop, float):
+            obeyed["crop"] = done.crop is not None and done.resize == round(min(done.crop) / crop)
+        else:
+            obeyed["crop"] = crop is None or done.crop is None
+        return [name for name, ok in obeyed.items() if not ok]
+
+    def _example(self, raw: Any, at: int) -> npt.NDArray[np.uint8]:
+        """One image of a batch; an error says which."""
+        try:
+            return self.example(raw)
+        except InputError as error:
+            path = f" ('{raw}')" if isinstance(raw, str | Path) else ""
+            raise InputError(
+                f"Image {at}{path} cannot be used: {error.found}", allowed=error.allowed, next_step=error.next_step
+            ) from error
+
+
+def _sized(raw: Any, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
+    if not isinstance(raw, str | bytes | Path):
+        return geometry(raw, preprocess)
+    with open_picture(raw) as opened:
+        return geometry(opened, preprocess)

@@ -32,13 +32,13 @@ def _(x: Tensor, name: str) -> Tensor:  # noqa: ARG001
 
 
 class Trace:
-    """The nodes between a backbone's images and its output.
+    """The nodes between a backbone's inputs and its output.
 
     Args:
         program: what ``torch.export`` made of the marked backbone.
 
     Attributes:
-        order: the nodes that depend on the images and that the output depends on, in order of execution.
+        order: the nodes that depend on the inputs and that the output depends on, in order of execution.
     """
 
     def __init__(self, program: ExportedProgram) -> None:
@@ -79,19 +79,19 @@ class Trace:
                 yield from self._same_value(user)
 
 
-def trace(backbone: nn.Module, example: Tensor) -> Trace:
+def trace(backbone: nn.Module, example: tuple[Tensor, ...]) -> Trace:
     """Record what a backbone computes in evaluation mode; the backbone is left as it was.
 
     Args:
-        backbone: any network with one input and one output.
-        example: float images [B, C, H, W] on the backbone's device.
+        backbone: any network with one output.
+        example: its inputs, each [B, ...], on the backbone's device.
 
     Raises:
         RecipeError: if ``torch.export`` cannot follow it.
     """
     try:
         with _marked(backbone), evaluating(backbone), torch.no_grad():
-            program = torch.export.export(backbone, (example,), strict=False)
+            program = torch.export.export(backbone, example, strict=False)
     except _TRACING_ERRORS as error:
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise RecipeError(
@@ -144,10 +144,10 @@ def _is_marker(node: fx.Node) -> bool:
 
 def _between_input_and_output(program: ExportedProgram) -> list[fx.Node]:
     specs = program.graph_signature.input_specs
-    images = {spec.arg.name for spec in specs if spec.kind is InputKind.USER_INPUT}
+    inputs = {spec.arg.name for spec in specs if spec.kind is InputKind.USER_INPUT}
     dependent: set[fx.Node] = set()
     for node in program.graph.nodes:
-        if (node.op == "placeholder" and node.name in images) or any(n in dependent for n in node.all_input_nodes):
+        if (node.op == "placeholder" and node.name in inputs) or any(n in dependent for n in node.all_input_nodes):
             dependent.add(node)
     needed: set[fx.Node] = set()
     for node in reversed(list(program.graph.nodes)):

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import nn
 
 from sdcompress import registry
 from sdcompress.errors import RecipeError, UnknownNameError
 from sdcompress.models import _layout
 from sdcompress.models.backbones import ROOM as BACKBONES
-from sdcompress.models.classifier import classifier_name
 from sdcompress.models.cutpoints import choose, cut_points, deepest, named
 from sdcompress.models.heads import ROOM as HEADS
 from sdcompress.models.heads._base import Head
+from sdcompress.models.inputs import example_inputs, picture_size
 from sdcompress.models.multiexit import MultiExit, Tap
-from sdcompress.schema import recipe
+from sdcompress.models.output_layer import output_layer
+from sdcompress.schema import graphs, recipe
 from sdcompress.user_code import module_exists
 
 __all__ = ["build", "pretrained_config"]
@@ -27,8 +28,8 @@ def build(
     model: recipe.Model,
     exits: recipe.Exits,
     *,
-    classes: int,
-    image: tuple[int, int, int],
+    outputs: tuple[int, ...],
+    inputs: Sequence[graphs.Tensor],
     heads: bool = True,
     maps: bool = False,
 ) -> MultiExit:
@@ -36,46 +37,49 @@ def build(
 
     Args:
         model: which backbone: ``family:name`` of the room, or ``module:function`` of the user's own, which is called
-            with ``classes=``, ``channels=`` and model.options and returns an nn.Module with logits [B, K].
+            with ``classes=``, ``channels=`` (for other inputs than pictures ``inputs=``) and model.options and returns
+            an nn.Module.
         exits: where the exits are and what they are made of.
-        classes: K.
-        image: (C, H, W).
+        outputs: shape of one sample's outputs, as the task has it.
+        inputs: the tensors of the modality; the network is called with them by position.
         heads: False for the final exit alone.
         maps: without heads, still give the maps where they would be.
 
     Raises:
-        UsageError: if a name, an option, a cut point or the size of the images does not fit.
+        UsageError: if a name, an option, a cut point or the size of the inputs does not fit.
         SetupError: if a package or the published weights are missing.
     """
-    backbone = _backbone(model, classes, image)
-    example = torch.zeros(2, *image)
-    classifier = classifier_name(backbone, example, classes)
+    backbone, image = _backbone(model, outputs, inputs), picture_size(inputs)
+    example = example_inputs(inputs)
+    last_layer = output_layer(backbone, example, outputs)
     if not (heads or maps):
-        return MultiExit(backbone, classifier=classifier)
+        return MultiExit(backbone, output_layer=last_layer)
     points = [point for point in cut_points(backbone, example) if _layout.is_map(point, image)]
     if not points:
         raise RecipeError(
-            "This backbone can be cut only where its outputs are no map of the image: exits cannot look at them.",
+            "This backbone can be cut only where its outputs are no map of the input: exits cannot look at them.",
             allowed="a part whose output [B, C, H, W], [B, H, W, C] or [B, N, C] is all that later parts need",
             next_step="train without exits (a method such as 'baseline'), or choose another backbone in model.name",
         )
     chosen = named(points, exits.at) if exits.at else choose(points, exits.auto)
     taps = [_layout.tap(point, backbone, image) for point in chosen]
     last = _layout.tap(deepest(points), backbone, image)
-    made = [_head(exits, tap, last, classes, backbone) for tap in taps] if heads else []
+    tapped = [_head(exits, tap, last, outputs, backbone) for tap in taps] if heads else []
     equilibrium = exits.gradient == "equilibrium"
-    return MultiExit(backbone, classifier=classifier, taps=taps, heads=made, deepest=last, equilibrium=equilibrium)
+    return MultiExit(backbone, output_layer=last_layer, taps=taps, heads=tapped, deepest=last, equilibrium=equilibrium)
 
 
-def pretrained_config(model: recipe.Model, *, classes: int, image: tuple[int, int, int]) -> Mapping[str, Any]:
+def pretrained_config(
+    model: recipe.Model, *, outputs: tuple[int, ...], inputs: Sequence[graphs.Tensor]
+) -> Mapping[str, Any]:
     """What a backbone says of its published weights: its ``pretrained_cfg``, as timm's networks have one.
 
     The network is built without weights, so that nothing is downloaded.
 
     Args:
         model: which backbone.
-        classes: K.
-        image: (C, H, W).
+        outputs: shape of one sample's outputs.
+        inputs: the tensors of the modality.
 
     Returns:
         Names such as ``mean``, ``std``, ``interpolation`` and ``crop_pct``; empty where the backbone says nothing.
@@ -83,19 +87,19 @@ def pretrained_config(model: recipe.Model, *, classes: int, image: tuple[int, in
     Raises:
         UsageError: if a name or an option does not fit.
     """
-    backbone = _backbone(model.model_copy(update={"pretrained": False}), classes, image)
-    found = getattr(backbone, "pretrained_cfg", None)
-    return found if isinstance(found, Mapping) else {}
+    backbone = _backbone(model.model_copy(update={"pretrained": False}), outputs, inputs)
+    config = getattr(backbone, "pretrained_cfg", None)
+    return config if isinstance(config, Mapping) else {}
 
 
-def _head(exits: recipe.Exits, tap: Tap, last: Tap, classes: int, backbone: nn.Module) -> Head:
+def _head(exits: recipe.Exits, tap: Tap, last: Tap, outputs: tuple[int, ...], backbone: nn.Module) -> Head:
     kind = registry.load(HEADS, exits.head, extra="train")
     pool = _layout.pooling(tap, backbone) if exits.pool == "auto" else exits.pool
-    head: Head = kind(tap.shape, classes, width=exits.width_cap, final_shape=last.shape, pool=pool)
+    head: Head = kind(tap.shape, outputs, width=exits.width_cap, final_shape=last.shape, pool=pool)
     return head
 
 
-def _backbone(model: recipe.Model, classes: int, image: tuple[int, int, int]) -> nn.Module:
+def _backbone(model: recipe.Model, outputs: tuple[int, ...], inputs: Sequence[graphs.Tensor]) -> nn.Module:
     family, colon, name = model.name.partition(":")
     if not (family and colon and name):
         raise RecipeError(
@@ -106,9 +110,10 @@ def _backbone(model: recipe.Model, classes: int, image: tuple[int, int, int]) ->
     try:
         if family in registry.names(BACKBONES):
             make = registry.load(BACKBONES, family, extra="vision")
-            backbone = make(name, classes=classes, image=image, pretrained=model.pretrained, **model.options)
+            given = _family_arguments(model.name, make, inputs)
+            backbone = make(name, classes=outputs[0], pretrained=model.pretrained, **given, **model.options)
         else:
-            backbone = _users(model, classes, image[0])
+            backbone = _users(model, outputs[0], inputs)
     except TypeError as error:
         if "keyword argument" not in str(error):
             raise
@@ -125,7 +130,22 @@ def _backbone(model: recipe.Model, classes: int, image: tuple[int, int, int]) ->
     return backbone
 
 
-def _users(model: recipe.Model, classes: int, channels: int) -> object:
+def _family_arguments(name: str, family: Any, inputs: Sequence[graphs.Tensor]) -> dict[str, Any]:
+    """How a family hears of the inputs: ``image=(C, H, W)`` for a picture, else ``inputs=``."""
+    image = picture_size(inputs)
+    if image is not None:
+        return {"image": image}
+    if "image" in inspect.signature(family).parameters:
+        shapes = ", ".join(f"{tensor.name} {tensor.dtype} {list(tensor.shape)}" for tensor in inputs)
+        raise RecipeError(
+            f"The backbone '{name}' takes pictures, and the data's inputs are {shapes}.",
+            allowed="a backbone for these inputs, such as a function of your own that takes 'inputs'",
+            next_step="choose another backbone in model.name, see docs/adding/model.md",
+        )
+    return {"inputs": tuple(inputs)}
+
+
+def _users(model: recipe.Model, classes: int, inputs: Sequence[graphs.Tensor]) -> object:
     module = model.name.partition(":")[0]
     if not module_exists(model.name):
         raise UnknownNameError(
@@ -134,5 +154,8 @@ def _users(model: recipe.Model, classes: int, channels: int) -> object:
             registry.names(BACKBONES),
             next_step=f"choose a family, or set PYTHONPATH to the folder that holds your module '{module}'",
         )
-    asked = {"pretrained": True} if model.pretrained else {}
-    return registry.call_user_function(model.name, classes=classes, channels=channels, **asked, **model.options)
+    image = picture_size(inputs)
+    given: dict[str, Any] = {"inputs": tuple(inputs)} if image is None else {"channels": image[0]}
+    if model.pretrained:
+        given["pretrained"] = True
+    return registry.call_user_function(model.name, classes=classes, **given, **model.options)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from sdcompress.models._trace import evaluating
+from sdcompress.models.inputs import example_inputs
 from sdcompress.models.macs import MacCounter
 from sdcompress.models.multiexit import MultiExit
+from sdcompress.schema import graphs
 
 __all__ = ["ExitCost", "costs", "tap_shares"]
 
@@ -23,27 +25,27 @@ class ExitCost:
     """Of the network that ends at one exit; heads of other exits are not counted.
 
     Attributes:
-        macs: multiply-accumulates for one image.
-        parameters: trainable numbers that the exit's logits depend on.
+        macs: multiply-accumulates for one sample.
+        parameters: trainable numbers that the exit's outputs depend on.
     """
 
     macs: int
     parameters: int
 
 
-def costs(net: MultiExit, image: tuple[int, int, int]) -> tuple[ExitCost, ...]:
+def costs(net: MultiExit, inputs: Sequence[graphs.Tensor]) -> tuple[ExitCost, ...]:
     """The cost of each exit, shallow to deep, measured on one forward pass.
 
     Args:
         net: the network; it is left as it was.
-        image: (C, H, W).
+        inputs: the tensors of its modality.
     """
     parts = {name: net.backbone.get_submodule(name) for name in net.taps}
     parts |= {f"head {name}": head for name, head in zip(net.taps, net.heads, strict=True)}
-    example = torch.zeros(1, *image, device=next(net.parameters()).device)
+    example = example_inputs(inputs, 1, device=next(net.parameters()).device)
     with evaluating(net), _differentiable(net), MacCounter() as counter:
         with _noting({**parts, "backbone": net.backbone}, counter) as spent:
-            outputs = net(example)
+            outputs = net(*example)
         parameters = [_parameters_of(logits) for logits in outputs.logits]
     macs, before = [], spent["backbone"]
     for name in net.taps:
@@ -53,18 +55,18 @@ def costs(net: MultiExit, image: tuple[int, int, int]) -> tuple[ExitCost, ...]:
     return tuple(ExitCost(*pair) for pair in zip(macs, parameters, strict=True))
 
 
-def tap_shares(net: MultiExit, image: tuple[int, int, int]) -> tuple[float, ...]:
+def tap_shares(net: MultiExit, inputs: Sequence[graphs.Tensor]) -> tuple[float, ...]:
     """Share of the backbone's MACs, 0..1, that is spent where each exit before the last looks.
 
     Args:
         net: the network; it is left as it was.
-        image: (C, H, W).
+        inputs: the tensors of its modality.
     """
     parts = {name: net.backbone.get_submodule(name) for name in net.taps}
-    example = torch.zeros(1, *image, device=next(net.parameters()).device)
+    example = example_inputs(inputs, 1, device=next(net.parameters()).device)
     parts["backbone"] = net.backbone
     with evaluating(net), torch.no_grad(), MacCounter() as counter, _noting(parts, counter) as spent:
-        net(example)
+        net(*example)
     return tuple(spent[name] / max(1, spent["backbone"]) for name in net.taps)
 
 
@@ -99,7 +101,7 @@ def _differentiable(net: nn.Module) -> Iterator[None]:
 
 def _parameters_of(output: Tensor) -> int:
     """The number of trainable numbers in a tensor's history."""
-    seen, found, waiting = set(), set(), [output.grad_fn]
+    seen, parameters, waiting = set(), set(), [output.grad_fn]
     while waiting:
         step = waiting.pop()
         if step is None or step in seen:
@@ -107,6 +109,6 @@ def _parameters_of(output: Tensor) -> int:
         seen.add(step)
         leaf = getattr(step, "variable", None)  # AccumulateGrad, the end of a history, holds its parameter
         if isinstance(leaf, nn.Parameter):
-            found.add(leaf)
+            parameters.add(leaf)
         waiting += [following for following, _ in step.next_functions]
-    return sum(parameter.numel() for parameter in found)
+    return sum(parameter.numel() for parameter in parameters)

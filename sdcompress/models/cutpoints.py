@@ -41,14 +41,14 @@ class CutPoint:
     aliases: tuple[str, ...] = ()
 
 
-def cut_points(backbone: nn.Module, example: Tensor) -> tuple[CutPoint, ...]:
+def cut_points(backbone: nn.Module, example: tuple[Tensor, ...]) -> tuple[CutPoint, ...]:
     """All legal cut points that give a map (3-D or 4-D with the batch), in order of execution.
 
     A module that is called more than once, or whose output is later overwritten in place, is no cut point.
 
     Args:
         backbone: any network that ``torch.export`` can follow; it is left as it was.
-        example: float images [B, C, H, W] on the backbone's device.
+        example: its inputs, each [B, ...], on the backbone's device.
 
     Raises:
         RecipeError: if the backbone cannot be followed, or cannot be cut anywhere.

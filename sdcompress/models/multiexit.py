@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sdcompress.models.classifier import feature_size
 from sdcompress.models.heads._base import Head
+from sdcompress.models.output_layer import feature_size
 from sdcompress.models.outputs import Outputs
 
 __all__ = ["LogitsOnly", "MultiExit", "Tap"]
 
 # attributes of tapped modules, set only during a forward pass
 _OUTPUT = "tapped_output"
-_INPUT = "classifier_input"
+_INPUT = "output_layer_input"
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class MultiExit(nn.Module):
     So the network can be copied, pickled, compiled and exported, but not called from two threads at once.
 
     Args:
-        backbone: returns logits [B, K].
-        classifier: the backbone's module whose input is the final feature (``classifier_name``).
+        backbone: returns outputs [B, ...].
+        output_layer: the backbone's module whose input is the final feature (``output_layer.output_layer``).
         taps: where the exits before the last look, in order of execution.
         heads: one for each tap; or none, then the taps only give their maps.
         deepest: the map before pooling; without it the feature stands for the last exit's map.
@@ -63,7 +63,7 @@ class MultiExit(nn.Module):
         self,
         backbone: nn.Module,
         *,
-        classifier: str,
+        output_layer: str,
         taps: Sequence[Tap] = (),
         heads: Sequence[Head] = (),
         deepest: Tap | None = None,
@@ -73,17 +73,17 @@ class MultiExit(nn.Module):
         assert len(heads) in (0, len(taps))
         self.backbone = backbone
         self.heads = nn.ModuleList(heads)
-        self.classifier = classifier
+        self.output_layer = output_layer
         self.taps = tuple(tap.name for tap in taps[: len(heads)])
         self.exit_names = (*(f"exit{i}" for i in range(1, len(heads) + 1)), "final")
-        size = feature_size(backbone.get_submodule(classifier))
+        size = feature_size(backbone.get_submodule(output_layer))
         self.feature_sizes = (*(head.feature_size for head in heads), size)
         self.map_shapes = (*(tap.shape for tap in taps), deepest.shape if deepest else (size,))
         self._maps = (*taps, deepest) if deepest else tuple(taps)
         for name in dict.fromkeys(tap.name for tap in self._maps):
             shares = _shares(self.taps.index(name), len(self.exit_names)) if equilibrium and name in self.taps else None
             backbone.get_submodule(name).register_forward_hook(partial(_keep_output, shares))
-        backbone.get_submodule(classifier).register_forward_pre_hook(_keep_input)
+        backbone.get_submodule(output_layer).register_forward_pre_hook(_keep_input)
         self._frozen = False
         # by name: FSDP puts other parameters in their place
         self._learning = {name for name, parameter in backbone.named_parameters() if parameter.requires_grad}
@@ -105,11 +105,11 @@ class MultiExit(nn.Module):
             self.backbone.eval()
         return self
 
-    def forward(self, images: Tensor) -> Outputs:
-        """All exits of float images [B, C, H, W] in one pass."""
+    def forward(self, *inputs: Tensor) -> Outputs:
+        """All exits of the inputs in one pass; for images there is one, float [B, C, H, W]."""
         try:
-            final = self.backbone(images)
-            feature = _pooled(_kept(self.backbone, self.classifier, _INPUT))
+            final = self.backbone(*inputs)
+            feature = _pooled(_kept(self.backbone, self.output_layer, _INPUT))
             maps = tuple(self._map(tap) for tap in self._maps)
         finally:
             self._forget()
@@ -131,7 +131,7 @@ class MultiExit(nn.Module):
     def _forget(self) -> None:
         for tap in self._maps:
             setattr(self.backbone.get_submodule(tap.name), _OUTPUT, None)
-        setattr(self.backbone.get_submodule(self.classifier), _INPUT, None)
+        setattr(self.backbone.get_submodule(self.output_layer), _INPUT, None)
 
 
 class LogitsOnly(nn.Module):
@@ -145,9 +145,9 @@ class LogitsOnly(nn.Module):
         super().__init__()
         self.net = net
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """E tensors [B, K] of float images [B, C, H, W]."""
-        outputs: Outputs = self.net(images)
+    def forward(self, first: Tensor, *further: Tensor) -> tuple[Tensor, ...]:
+        """E tensors [B, ...] of the inputs; the first has a name, so that one dynamic shape describes it."""
+        outputs: Outputs = self.net(first, *further)
         return outputs.logits
 
 

@@ -41,13 +41,13 @@ class Minibatch(NamedTuple):
         inputs: of the network, each [B, ...], in the order of the modality's tensors; for images float32 [B, C, H, W].
             Before the augmentation these are the examples, as the data set holds them.
         targets: [B, ...], as the task has them.
-        index: int64 [B], position of each sample in the training split: the key of per-sample state.
-        mix: set when the samples are mixed; targets and index are those before.
+        positions: int64 [B], of the samples in the training split: the keys of per-sample state.
+        mix: set when the samples are mixed; targets and positions are those before.
     """
 
     inputs: tuple[Tensor, ...]
     targets: Tensor
-    index: Tensor  # type: ignore[assignment]  # not the method of tuples, which nothing calls
+    positions: Tensor
     mix: Mix | None = None
 
 

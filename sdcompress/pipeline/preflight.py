@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
-
-from sdcompress import data, methods
+from sdcompress import methods
 from sdcompress.calibration.calibrate import check_policy, least_samples
-from sdcompress.data.samples import Dataset
-from sdcompress.errors import (
-    MissingExtraError,
-    RecipeError,
-    SdcompressError,
-    SetupError,
-    UnknownNameError,
-    UsageError,
-    requires_extra,
-)
+from sdcompress.data import Loader
+from sdcompress.errors import RecipeError, SetupError, UnknownNameError, UsageError, requires_extra
 from sdcompress.exporting.exit_selection import kept_exits
+from sdcompress.exporting.preflight import check_export
 from sdcompress.machine import check_threads
+from sdcompress.progress import Progress
+from sdcompress.runtime.open import USUAL
 from sdcompress.schema.recipe import Recipe
 
-__all__ = ["check_data", "check_recipe", "warn_of_export"]
-
-BACKEND = "onnxruntime"  # what a recipe's artifacts are calibrated on
+__all__ = ["check_data", "check_recipe"]
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -85,21 +75,22 @@ def _check_precisions(recipe: Recipe) -> None:
 
 
 def _check_backend(backend: str) -> None:
-    if backend != BACKEND:
+    if backend != USUAL:
         raise RecipeError(
-            f"bench.backend is '{backend}', and 'run' makes artifacts for {BACKEND} alone.",
-            allowed=BACKEND,
+            f"bench.backend is '{backend}', and 'run' makes artifacts for {USUAL} alone.",
+            allowed=USUAL,
             next_step="leave bench.backend out; afterwards 'sdcompress bench --backend' measures them elsewhere",
         )
 
 
-def check_data(recipe: Recipe, progress: Callable[[int, int], None] | None = None) -> None:
+def check_data(recipe: Recipe, load: Loader, progress: Progress | None = None) -> None:
     """Check that enough images are held out and can be read, that every method trains on them, and all networks export.
 
     Loads the data set.
 
     Args:
         recipe: the method and its controls.
+        load: loads the data, once for all who need it.
         progress: called with (image files checked, all of them).
 
     Raises:
@@ -111,7 +102,7 @@ def check_data(recipe: Recipe, progress: Callable[[int, int], None] | None = Non
     with requires_extra("train"):
         from sdcompress.training.preflight import check_with_data  # torch
 
-    found = data.load(recipe.data, seed=recipe.seed)
+    found = load(recipe.data, seed=recipe.seed, task=recipe.task)
     for spec in (recipe.method, *recipe.controls):
         check_with_data(recipe.model_copy(update={"method": spec}), found)
     validation, test = len(found.val), len(found.test)
@@ -120,12 +111,12 @@ def check_data(recipe: Recipe, progress: Callable[[int, int], None] | None = Non
     if judges:
         with requires_extra("quantize"):
             from sdcompress.quantizing.calibration_data import calibration_images  # onnx
-        calibration_images(found.train, None)
+        calibration_images(found.train, found.task, None)
     least = least_samples(recipe.calibrate, found.task) if calibrates else int(judges)
     if validation + test and validation >= least:
         found.check(progress)
         for spec in (recipe.method, *recipe.controls):
-            _check_export(recipe.model_copy(update={"method": spec}), found)
+            check_export(recipe.model_copy(update={"method": spec}), found)
         return
     reasons = ["choose the thresholds of the layout 'cascade'"] * calibrates + ["say what a precision costs"] * judges
     ways = ["take 'cascade' out of export.layouts"] * calibrates + ["leave quantize.precisions out"] * judges
@@ -136,34 +127,3 @@ def check_data(recipe: Recipe, progress: Callable[[int, int], None] | None = Non
         + (" (calibrate.confidence asks for so many)" if calibrates and recipe.calibrate.confidence else ""),
         next_step=f"raise data.validation or data.test_limit{', or ' if ways else ''}{' and '.join(ways)}",
     )
-
-
-def warn_of_export(recipe: Recipe, dataset: Dataset) -> None:
-    """Say before a training what its export will refuse; nothing, where what an export needs is not installed.
-
-    Args:
-        recipe: what is to be trained.
-        dataset: on what.
-    """
-    try:
-        _check_export(recipe, dataset)
-    except MissingExtraError:
-        return
-    except SdcompressError as error:
-        warnings.warn(
-            f"What this training gives cannot be exported. {error.found} It can be evaluated; to export it: "
-            f"{error.next_step}.",
-            stacklevel=2,
-        )
-
-
-def _check_export(recipe: Recipe, dataset: Dataset) -> None:
-    with requires_extra("export"):
-        from sdcompress.exporting.dry import dry_export
-        from sdcompress.exporting.reference import held_out
-        from sdcompress.verification import parity  # onnx
-
-    proving = held_out(dataset)
-    if weaker := parity.weaker(proving, recipe.export.parity_samples):
-        warnings.warn(weaker, stacklevel=3)
-    dry_export(recipe, dataset)

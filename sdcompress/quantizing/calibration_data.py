@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from sdcompress.data.samples import Samples, Subset
-from sdcompress.data.split import stratified_order
+from sdcompress.data.split import sample_order
 from sdcompress.errors import DataError, UsageError
 from sdcompress.modalities._geometry import normalise
+from sdcompress.progress import Progress
 from sdcompress.quantizing.precisions._base import Feed
 from sdcompress.schema.manifest import Manifest
+from sdcompress.tasks import Task, task_of
 from sdcompress.verification.sessions import SegmentSessions
 
 __all__ = ["BATCH", "DEFAULT", "MINIMUM", "CalibrationData", "calibration_images"]
@@ -22,13 +24,14 @@ DEFAULT = 512
 _SEED = (512, 0)  # no setting: redrawing until a precision looks good would select the images
 
 
-def calibration_images(training: Samples, count: int | None) -> Subset:
-    """A stratified random subset of the training images, the same for the same data.
+def calibration_images(training: Samples, task: Task, count: int | None) -> Subset:
+    """A random subset of the training images, stratified by the task's strata, the same for the same data.
 
     Every prefix of it is stratified too, so that each batch holds a mix of classes.
 
     Args:
         training: the images to choose from.
+        task: of the network.
         count: of images; None: 512, or all where there are fewer.
 
     Raises:
@@ -49,7 +52,7 @@ def calibration_images(training: Samples, count: int | None) -> Subset:
             allowed=f"{MINIMUM} to the number of training images",
             next_step=f"--samples {len(training)}" if len(training) >= MINIMUM else "train on more images",
         )
-    return Subset(training, stratified_order(training.targets, seed=_SEED)[:count])
+    return Subset(training, sample_order(task, training.targets, seed=_SEED)[:count])
 
 
 class CalibrationData:
@@ -76,7 +79,7 @@ class CalibrationData:
         *,
         count: int | None,
         threads: int,
-        progress: Callable[[int, int], None] | None,
+        progress: Progress | None,
     ) -> None:
         self._manifest, self._graphs, self._training = manifest, graphs, training
         self._count, self.threads, self._progress = count, threads, progress
@@ -84,7 +87,7 @@ class CalibrationData:
 
     def feeds(self, position: int) -> Iterator[Feed]:
         """The inputs of the segment at a position, batch by batch."""
-        images = calibration_images(self._training, self._count)
+        images = calibration_images(self._training, task_of(self._manifest), self._count)
         self.used, images_before = len(images), position * len(images)
         spec = self._manifest.input
         sessions = SegmentSessions(self._graphs[:position], network_input=spec.name, logits=(), threads=self.threads)

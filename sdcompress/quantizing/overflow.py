@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import onnx
@@ -12,6 +12,7 @@ from sdcompress.data.samples import Samples
 from sdcompress.errors import VerificationError
 from sdcompress.modalities._geometry import normalise
 from sdcompress.onnx_graph.partition import serialize
+from sdcompress.progress import Progress
 from sdcompress.quantizing.abs_max import abs_max_name, with_abs_max
 from sdcompress.quantizing.calibration_data import BATCH
 from sdcompress.quantizing.fills import clip_fills
@@ -31,7 +32,7 @@ def check_overflow(
     samples: Samples,
     *,
     threads: int,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Measure in the float32 graphs every tensor that is float16 in the new ones.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from sdcompress.data.samples import Samples
 from sdcompress.errors import VerificationError
 from sdcompress.evaluation.change import ExitComparison, Quality
 from sdcompress.modalities._geometry import normalise
+from sdcompress.progress import Progress
 from sdcompress.schema.manifest import Manifest, ParityRecord
 from sdcompress.tasks import _probabilities as metrics
 from sdcompress.verification.sessions import open_sessions
@@ -56,7 +57,7 @@ def compare_exits(
     samples: Samples,
     *,
     threads: int,
-    progress: Callable[[int, int], None] | None,
+    progress: Progress | None,
 ) -> tuple[Quality, ...]:
     """The quality of every exit before and after, on all samples; holds the logits of one batch at a time.
 

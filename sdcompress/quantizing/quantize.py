@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
@@ -21,13 +21,21 @@ from sdcompress.evaluation.change import Quality, check_drop
 from sdcompress.onnx_graph.describe import describe
 from sdcompress.onnx_graph.macs import parameters
 from sdcompress.onnx_graph.partition import serialize, tensor_specs
+from sdcompress.progress import Progress
 from sdcompress.quantizing.calibration_data import CalibrationData
 from sdcompress.quantizing.finite import check_finite
 from sdcompress.quantizing.optimised import OptimisedExit, compare_optimised
 from sdcompress.quantizing.overflow import check_overflow
 from sdcompress.quantizing.precisions._base import FloatSegment, Precision
 from sdcompress.quantizing.quality import ExitLoss, compare_exits, golden_records
-from sdcompress.quantizing.segments import count_products, load_segment, output_layers, with_signals, without_signals
+from sdcompress.quantizing.segments import (
+    count_products,
+    load_segment,
+    output_layers,
+    with_signals,
+    without_signals,
+)
+from sdcompress.quantizing.speed import speed_beside
 from sdcompress.runtime.backends.onnxruntime import ORT_ERRORS
 from sdcompress.schema import graphs as schema
 from sdcompress.schema.graphs import Segment
@@ -41,11 +49,9 @@ __all__ = ["ROOM", "precision_of", "quantize", "runnable"]
 
 ROOM = "sdcompress.quantizing.precisions"
 
-Progress = Callable[[int, int], None]
-
 
 def quantize(
-    artifact: Path | str,
+    artifact: Artifact | Path | str,
     out: Path | str,
     *,
     precision: str,
@@ -53,6 +59,7 @@ def quantize(
     validation: Samples,
     max_drop: float = 0.01,
     samples: int | None = None,
+    timed: bool = False,
     threads: int = 1,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -67,6 +74,7 @@ def quantize(
         validation: held-out images that the loss of accuracy is measured on.
         max_drop: accuracy that every exit may lose on them, 0.01 = one point.
         samples: training images to measure ranges on; default: 512, or all where there are fewer.
+        timed: also time it beside ``artifact``, in turns.
         threads: of ONNX Runtime.
         overwrite: replace an artifact that is there.
         progress: called with (images run, all images): calibration, segment by segment, then validation, which runs
@@ -95,15 +103,12 @@ def quantize(
         bare_models, models = _models(manifest, float32, rewrite_segment, calibration)
         products = _products(models, precision, opened)
         _check_samples(samples, calibration, precision)
-        for index, model in enumerate(models.values()):
-            exits = [exit_.name for exit_ in manifest.exits if exit_.segment == index]
-            describe(model, classes=manifest.classes, exits=exits, preprocess=manifest.input.preprocess)
+        _describe_all(models, manifest)
         graphs = {name: serialize(model) for name, model in models.items()}
         with runnable(precision):
-            qualities = compare_exits(
-                manifest, before, list(graphs.values()), validation, threads=threads, progress=progress
-            )
-            optimised = compare_optimised(manifest, before, list(graphs.values()), validation, threads=threads)
+            after = list(graphs.values())
+            qualities = compare_exits(manifest, before, after, validation, threads=threads, progress=progress)
+            optimised = compare_optimised(manifest, before, after, validation, threads=threads)
         _check_optimised(optimised, out=Path(out), graphs=graphs, precision=precision)
         check_overflow(manifest, bare_models, models, validation, threads=threads, progress=progress)
         _check_quality(
@@ -111,14 +116,16 @@ def quantize(
         )
         check_finite(manifest, before, graphs, out=Path(out), precision=precision, threads=threads)
         with runnable(precision):
-            records = golden_records(manifest, list(graphs.values()), opened.golden(), threads=threads)
-        written = _write(opened, folder, models, qualities=qualities, records=records, precision=precision)
-        verify(folder, threads=threads)
+            records = golden_records(manifest, after, opened.golden(), threads=threads)
+        new = _write(opened, folder, models, qualities=qualities, records=records, precision=precision)
+        written = open_artifact(folder)
+        verify(written, threads=threads)
+        speed = speed_beside(opened, written, validation, threads=threads) if timed else None
     return Quantized(
-        source=str(artifact),
+        source=str(opened.path),
         artifact=str(out),
-        digest=written.digest,
-        precision=written.segments[0].precision,
+        digest=new.digest,
+        precision=new.segments[0].precision,
         max_drop=max_drop,
         images=len(validation),
         calibration_images=calibration.used,
@@ -128,7 +135,14 @@ def quantize(
         narrow=products[0],
         wide=products[1],
         dropped=_dropped(manifest),
+        speed=speed,
     )
+
+
+def _describe_all(models: Mapping[str, onnx.ModelProto], manifest: Manifest) -> None:
+    for index, model in enumerate(models.values()):
+        exits = [exit_.name for exit_ in manifest.exits if exit_.segment == index]
+        describe(model, classes=manifest.classes, exits=exits, preprocess=manifest.input.preprocess)
 
 
 def precision_of(name: str) -> Precision:

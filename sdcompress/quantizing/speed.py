@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
+from sdcompress.artifact.read import Artifact
 from sdcompress.benchmarking.stats import ratio_of_medians, verdict
 from sdcompress.benchmarking.turns import take_turns
 from sdcompress.data.samples import Samples
@@ -19,7 +18,7 @@ _ROUNDS, _SECONDS, _WARM_UP_MS = 20, 0.01, 20.0
 _IMAGES = 4
 
 
-def speed_beside(source: Path | str, quantised: Path | str, samples: Samples, *, threads: int) -> Speed:
+def speed_beside(source: Artifact, quantised: Artifact, samples: Samples, *, threads: int) -> Speed:
     """Time both artifacts in turns in ONNX Runtime, one image at a time, to the last exit.
 
     Args:

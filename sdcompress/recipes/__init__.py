@@ -6,17 +6,19 @@ import os
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from sdcompress.errors import RecipeError, UnknownNameError
-from sdcompress.recipes._settings import apply, check_effect
+from sdcompress.recipes._settings import Setting, apply, check_effect
 from sdcompress.recipes._yaml import MAX_BYTES, dump_yaml, load_yaml
-from sdcompress.schema.base import explain
+from sdcompress.schema.base import Frozen, explain
 from sdcompress.schema.recipe import Recipe
 
-__all__ = ["describe", "dump", "names", "read"]
+__all__ = ["Section", "Setting", "describe", "dump", "names", "override", "read"]
+
+Section = TypeVar("Section", bound=Frozen)
 
 
 def names() -> list[str]:
@@ -29,12 +31,13 @@ def describe(name: str) -> str:
     return _shipped(name).partition("\n")[0].lstrip("# ")
 
 
-def read(source: str | Path | Mapping[str, Any] | Recipe | None, settings: Iterable[str] = ()) -> Recipe:
+def read(source: str | Path | Mapping[str, Any] | Recipe | None, settings: Iterable[Setting] = ()) -> Recipe:
     """Read and validate a recipe.
 
     Args:
         source: a YAML file, the name of a shipped recipe, a mapping, a recipe, or None for the defaults.
-        settings: ``section.key=value`` with the value in YAML, in any order; they override the source.
+        settings: ``section.key=value`` with the value in YAML, or pairs of key and value, in any order; they
+            override the source.
 
     Raises:
         RecipeError: if the file is not YAML, a key is unknown, a value is out of range, or a setting has no effect.
@@ -50,6 +53,27 @@ def read(source: str | Path | Mapping[str, Any] | Recipe | None, settings: Itera
         raise explain(error, Recipe, description, RecipeError) from error
     check_effect(recipe, keys)
     return recipe
+
+
+def override(section: Section, given: Section | Mapping[str, Any] | None) -> Section:
+    """A section of a recipe with what was given for it.
+
+    Args:
+        section: such as ``recipe.calibrate``.
+        given: a whole section, which is taken as it is; or some of its keys, which win; None: nothing.
+
+    Raises:
+        RecipeError: if a key is unknown, a value is out of range, or two exclude each other.
+    """
+    if given is None or not isinstance(given, Mapping):
+        return section if given is None else given
+    name = next(name for name, field in Recipe.model_fields.items() if field.annotation is type(section))
+    try:
+        whole = Recipe.model_validate({name: {**section.model_dump(), **given}})
+    except ValidationError as error:
+        raise explain(error, Recipe, f"the settings of '{name}'", RecipeError) from error
+    checked: Section = getattr(whole, name)
+    return checked
 
 
 def dump(recipe: Recipe) -> str:

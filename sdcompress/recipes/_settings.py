@@ -9,10 +9,12 @@ from sdcompress.errors import RecipeError, brief
 from sdcompress.recipes._yaml import load_yaml
 from sdcompress.schema.recipe import Recipe
 
-__all__ = ["apply", "check_effect"]
+__all__ = ["Setting", "apply", "check_effect"]
 
 Keys = tuple[str, ...]
+Setting = str | tuple[str, Any]  # "train.epochs=10" or ("train.epochs", 10)
 _MAX_DEPTH = 20
+_ENTRIES = {("method",), ("task",)}  # sections whose bare string is a name
 
 # keys that only some recipes read: their condition, as a function and as text
 _READ_BY: dict[str, tuple[Callable[[Recipe], bool], str]] = {
@@ -31,12 +33,12 @@ _READ_BY: dict[str, tuple[Callable[[Recipe], bool], str]] = {
 }
 
 
-def apply(tree: dict[str, Any], settings: Iterable[str]) -> set[Keys]:
+def apply(tree: dict[str, Any], settings: Iterable[Setting]) -> set[Keys]:
     """Apply ``section.key=value`` settings to the tree of a recipe, sections before their keys.
 
     Args:
         tree: of the recipe; modified in place.
-        settings: with values in YAML.
+        settings: with values in YAML, or pairs of key and value.
 
     Returns:
         The keys that were set, including keys inside sections.
@@ -79,7 +81,10 @@ def check_effect(recipe: Recipe, keys_set: Iterable[Keys]) -> None:
             )
 
 
-def _parse(setting: str) -> tuple[Keys, Any, str]:
+def _parse(setting: Setting) -> tuple[Keys, Any, str]:
+    if isinstance(setting, tuple):
+        key, value = setting
+        return _named(tuple(key.split(".")), value, f"{key}={value}")
     key, equals, text = setting.partition("=")
     keys = tuple(key.split("."))
     if not equals or not all(keys) or len(keys) > _MAX_DEPTH:
@@ -88,9 +93,12 @@ def _parse(setting: str) -> tuple[Keys, Any, str]:
             allowed="section.key=value, e.g. train.epochs=10 or method=eed",
             next_step="write the key, an equals sign and the value, without spaces",
         )
-    value = load_yaml(text, f"the value of '{brief(key)}'")
+    return _named(keys, load_yaml(text, f"the value of '{brief(key)}'"), setting)
+
+
+def _named(keys: Keys, value: Any, text: str) -> tuple[Keys, Any, str]:
     # 'method=byot' is short for 'method={name: byot}'
-    return keys, {"name": value} if keys == ("method",) and isinstance(value, str) else value, setting
+    return keys, {"name": value} if keys in _ENTRIES and isinstance(value, str) else value, text
 
 
 def _parts(keys: Keys, value: Any) -> Iterator[tuple[Keys, Any]]:
@@ -104,7 +112,7 @@ def _put(tree: dict[str, Any], keys: Keys, value: Any) -> None:
     *sections, last = keys
     for depth, section in enumerate(sections, start=1):
         inner = tree.get(section)
-        if isinstance(inner, str) and keys[:depth] == ("method",):
+        if isinstance(inner, str) and keys[:depth] in _ENTRIES:
             inner = {"name": inner}
         if not isinstance(inner, Mapping | None):
             raise RecipeError(

@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from sdcompress.artifact.read import open_artifact
+from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.certification.groups import group_name
 from sdcompress.errors import UnknownNameError, UsageError
 from sdcompress.reporting.rows import comparison_of, evaluation_of, own_exits, record_of, score_of
@@ -22,7 +22,7 @@ def build(
     *,
     title: str,
     command: str,
-    artifacts: Mapping[str, str | Path],
+    artifacts: Mapping[str, Artifact | Path | str],
     evaluations: Sequence[Evaluation] = (),
     benches: Sequence[BenchReport] = (),
     recipe: Mapping[str, Any] | None = None,

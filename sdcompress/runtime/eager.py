@@ -13,6 +13,7 @@ from sdcompress.checkpoint import Checkpoint, open_checkpoint
 from sdcompress.errors import SetupError, UsageError, requires_extra
 from sdcompress.machine import check_threads
 from sdcompress.modalities import Inputs, Modality
+from sdcompress.options import AS_USUAL, EngineOptions
 from sdcompress.policies._base import Float, Signals
 from sdcompress.runtime.engine import ExitCost, Prediction
 from sdcompress.runtime.inputs import checked_temperatures, exit_position
@@ -25,16 +26,12 @@ if TYPE_CHECKING:
 __all__ = ["EagerEngine", "open_eager"]
 
 
-def open_eager(
-    path: Path | str, *, threads: int | None = None, device: str = "cpu", trust_modules: bool = False
-) -> EagerEngine:
+def open_eager(source: Checkpoint | Path | str, options: EngineOptions = AS_USUAL) -> EagerEngine:
     """Open a checkpoint.
 
     Args:
-        path: a checkpoint, or the folder of a training run.
-        threads: torch's, which are those of the whole process; None leaves them as they are.
-        device: "cpu" or "cuda".
-        trust_modules: import the module that the checkpoint names, see ``Checkpoint.network``.
+        source: a checkpoint, or the folder of one or of a training run.
+        options: threads are torch's, which are those of the whole process; None leaves them as they are.
 
     Raises:
         CheckpointError: if the checkpoint is not intact.
@@ -43,9 +40,10 @@ def open_eager(
         SetupError: if torch has no such device here.
         UsageError: if threads is below 1 or more than this machine runs at once.
     """
+    threads, device = options.threads, options.device or "cpu"
     if threads is not None:
         check_threads(threads)
-    checkpoint = open_checkpoint(path)
+    checkpoint = open_checkpoint(source)
     with requires_extra("train"):
         import torch
     usable = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
@@ -55,7 +53,7 @@ def open_eager(
         )
     if threads is not None:
         torch.set_num_threads(threads)
-    return EagerEngine(checkpoint, checkpoint.network(trust_modules=trust_modules).to(device))
+    return EagerEngine(checkpoint, checkpoint.network(trust_modules=options.trust_modules).to(device))
 
 
 class EagerEngine:
@@ -97,7 +95,7 @@ class EagerEngine:
         from sdcompress.models.cost import costs
 
         with self._lock:
-            found = costs(self._network, self._checkpoint.image)
+            found = costs(self._network, self.modality.tensors)
         return tuple(ExitCost(cost.macs, cost.parameters) for cost in found)
 
     def preprocess(self, raw: Any) -> Inputs:

@@ -9,12 +9,13 @@ import numpy as np
 
 from sdcompress import registry
 from sdcompress.artifact.certificate import ExecutionTarget
-from sdcompress.artifact.read import open_artifact
+from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.errors import InputError, UsageError
 from sdcompress.modalities import Inputs, modality_of
+from sdcompress.options import AS_USUAL, EngineOptions
 from sdcompress.runtime.backends._base import Backend, ChainBackend, Graph
 from sdcompress.runtime.engine import Prediction
-from sdcompress.runtime.open import ROOM, check_runs
+from sdcompress.runtime.open import ROOM, USUAL, check_runs
 from sdcompress.schema.manifest import Manifest, OneGraph
 from sdcompress.tasks import task_of
 
@@ -69,30 +70,24 @@ class OneGraphEngine:
         return self.task.prediction(outputs, exit_index, self.exit_names, self._temperatures)
 
 
-def open_one_graph(
-    path: Path | str,
-    *,
-    backend: str = "onnxruntime",
-    threads: int | None = None,
-    device: str = "cpu",
-    allow_uncertified: bool = False,
-) -> OneGraphEngine:
-    """Open the one graph of an artifact, after checking all of it; the arguments and errors of ``open_engine``.
+def open_one_graph(source: Artifact | Path | str, options: EngineOptions = AS_USUAL) -> OneGraphEngine:
+    """Open the one graph of an artifact, after checking all of it; the errors of ``open_engine``.
 
     A certificate is about the segments: it says which thresholds may run, and not that this graph rounds as they do.
 
     Raises:
         UsageError: if the artifact holds no such graph.
     """
-    artifact = open_artifact(path)
+    artifact = open_artifact(source)
+    backend, device = options.backend or USUAL, options.device or "cpu"
     manifest, one_graph = artifact.manifest, artifact.manifest.one_graph
     if one_graph is None:
         raise UsageError(
-            f"'{path}' holds no graph that exits by itself.",
+            f"'{artifact.path}' holds no graph that exits by itself.",
             allowed="an artifact that was exported with --layout graph or if",
-            next_step=f"sdcompress export {path} --layout graph --out FOLDER",
+            next_step=f"sdcompress export {artifact.path} --layout graph --out FOLDER",
         )
-    check_runs(artifact, ExecutionTarget(backend, device), allow_uncertified=allow_uncertified, stacklevel=3)
+    check_runs(artifact, ExecutionTarget(backend, device), allow_uncertified=options.allow_uncertified, stacklevel=3)
     load: Backend | ChainBackend = registry.load(ROOM, backend, extra="all")
     if isinstance(load, ChainBackend):
         raise UsageError(
@@ -100,5 +95,5 @@ def open_one_graph(
             allowed="onnxruntime: TensorRT runs both branches of an If",
             next_step="open the segments with it: sdcompress.open",
         )
-    graph = load(artifact.file(one_graph), one_graph, threads=threads, device=device)
+    graph = load(artifact.file(one_graph), one_graph, threads=options.threads, device=device)
     return OneGraphEngine(manifest, one_graph, graph)

@@ -10,23 +10,26 @@ from sdcompress import registry
 from sdcompress.artifact.certificate import ExecutionTarget, check_covered, threshold_warning
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.artifact.signature import check_signature
+from sdcompress.checkpoint import Checkpoint
 from sdcompress.errors import UnknownNameError, UsageError
 from sdcompress.machine import check_threads
+from sdcompress.options import AS_USUAL, EngineOptions
 from sdcompress.runtime.backends._base import Backend, ChainBackend, Graph
 from sdcompress.runtime.cascade import CascadeEngine, array_cascade
 from sdcompress.runtime.engine import Engine
 from sdcompress.schema.manifest import Segment
 
-__all__ = ["EAGER", "ROOM", "check_runs", "open_engine", "open_network"]
+__all__ = ["EAGER", "ROOM", "USUAL", "check_runs", "open_engine", "open_network"]
 
 ROOM = "sdcompress.runtime.backends"
-EAGER = "eager"
+EAGER, USUAL = "eager", "onnxruntime"  # the backend of a checkpoint, and that of an artifact
+Source = Artifact | Checkpoint | Path | str
 
 
 def open_engine(
-    path: Path | str,
+    source: Source,
     *,
-    backend: str = "onnxruntime",
+    backend: str = USUAL,
     threads: int | None = None,
     device: str = "cpu",
     allow_uncertified: bool = False,
@@ -36,7 +39,7 @@ def open_engine(
     """Open an artifact, after checking all of it; or a checkpoint with the backend "eager".
 
     Args:
-        path: artifact folder; with "eager" a checkpoint folder.
+        source: artifact folder, or the artifact opened from it; with "eager" a checkpoint folder.
         backend: a name of 'sdcompress list backends', or "eager": torch, the yardstick.
         threads: for one call; None leaves the choice to the backend (most take all cores).
         device: "cpu" or "cuda".
@@ -57,6 +60,7 @@ def open_engine(
         UsageError: if threads is below 1 or more than this machine runs at once.
         UnknownNameError: if there is no such backend.
     """
+    options = EngineOptions(backend, threads, device, allow_uncertified, trust_modules)
     if backend == EAGER:
         if require_signature is not None:
             raise UsageError(
@@ -66,42 +70,34 @@ def open_engine(
             )
         from sdcompress.runtime.eager import open_eager  # brings torch
 
-        return open_eager(path, threads=threads, device=device, trust_modules=trust_modules)
-    return open_network(
-        path,
-        backend=backend,
-        threads=threads,
-        device=device,
-        allow_uncertified=allow_uncertified,
-        require_signature=require_signature,
-    )
+        return open_eager(source.path if isinstance(source, Artifact) else source, options)
+    path = source.path if isinstance(source, Checkpoint) else source
+    return open_network(path, options, require_signature=require_signature)
 
 
 def open_network(
-    path: Path | str,
+    source: Artifact | Path | str,
+    options: EngineOptions = AS_USUAL,
     *,
-    backend: str = "onnxruntime",
-    threads: int | None = None,
-    device: str = "cpu",
-    allow_uncertified: bool = False,
     require_signature: Path | str | None = None,
 ) -> CascadeEngine:
     """Open an artifact; the arguments and errors of ``open_engine``, without "eager"."""
+    backend, threads, device = options.backend or USUAL, options.threads, options.device or "cpu"
     if threads is not None:
         check_threads(threads)
     known = registry.names(ROOM)
     if backend not in known:
         raise UnknownNameError("backends", backend, known)
     load: Backend | ChainBackend = registry.load(ROOM, backend, extra="all")
-    artifact = open_artifact(path)
+    artifact = open_artifact(source)
     if require_signature is not None:
         check_signature(artifact, require_signature)
     if isinstance(load, ChainBackend):
         network = CascadeEngine(artifact.manifest, load.open(artifact, threads=threads, device=device))
-        check_runs(artifact, network.where, allow_uncertified=allow_uncertified, stacklevel=4)
+        check_runs(artifact, network.where, allow_uncertified=options.allow_uncertified, stacklevel=4)
         return network
     where = ExecutionTarget(backend, device)
-    check_runs(artifact, where, allow_uncertified=allow_uncertified, stacklevel=4)
+    check_runs(artifact, where, allow_uncertified=options.allow_uncertified, stacklevel=4)
     return array_cascade(artifact, partial(_load, load, artifact, threads=threads, device=device), where)
 
 

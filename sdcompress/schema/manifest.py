@@ -39,6 +39,7 @@ __all__ = [
     "FileEntry",
     "Input",
     "Manifest",
+    "Named",
     "OneGraph",
     "ParityRecord",
     "Policy",
@@ -69,16 +70,18 @@ class Preprocess(Frozen):
     std: tuple[PositiveFloat, ...]
     white_level: Annotated[int, Field(ge=1, le=65535)] | None = None
 
-    @model_serializer(mode="wrap")
-    def _as_before_without_a_white_level(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # fingerprints of data are made of this text, and readers before this field refuse it
-        return {key: value for key, value in dump(self).items() if (key, value) != ("white_level", None)}
-
     @model_validator(mode="after")
     def _per_channel(self) -> Preprocess:
         if not len(self.mean) == len(self.std) == self.channels:
             raise ValueError(f"mean and std need {self.channels} values each")
         return self
+
+
+class Named(Frozen):
+    """An entry of a room, and the parameters that it was made with."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+    parameters: dict[str, Any] = Field({}, description="what they are depends on the entry, which checks them")
 
 
 class Input(Tensor):

@@ -32,6 +32,7 @@ __all__ = [
     "Optimizer",
     "Recipe",
     "Schedule",
+    "Task",
     "Train",
 ]
 
@@ -84,7 +85,7 @@ Options = Annotated[
 
 
 class Data(Frozen):
-    """Which data set, and at what size the network sees it."""
+    """Which data set; of images also how they are prepared."""
 
     name: str = Field(
         "digits", description="a data set of 'sdcompress list data', or module:function of your own, e.g. my_data:make"
@@ -92,11 +93,11 @@ class Data(Frozen):
     dir: PathText | None = Field(None, description="folder that holds the data (or receives the download)")
     download: bool = Field(False, description="allow a torchvision set to be downloaded into dir")
     image_size: Pixels | None = Field(None, description="side in pixels; default: the data set's own")
-    validation: BelowOne = Field(0.1, description="share of the training images held out where the set has no split")
-    train_limit: PositiveInt | None = Field(None, description="use only the first N shuffled training images")
-    test_limit: PositiveInt | None = Field(None, description="use only the first N shuffled test images")
+    validation: BelowOne = Field(0.1, description="share of the training samples held out where the set has no split")
+    train_limit: PositiveInt | None = Field(None, description="use only the first N shuffled training samples")
+    test_limit: PositiveInt | None = Field(None, description="use only the first N shuffled test samples")
     without: tuple[str, ...] = Field(
-        (), description="images to leave out, such as broken ones, by their names in messages, e.g. [train/cat/3.jpg]"
+        (), description="examples to leave out, such as broken ones, by their names in messages, e.g. [train/cat/3.jpg]"
     )
     mean: tuple[Finite, ...] | None = Field(
         None, description="of each channel, for images in [0, 1]; default: of loaded weights, else the data set's own"
@@ -153,18 +154,12 @@ class Exits(Frozen):
     pool: Literal["auto", "mean", "token"] = Field("auto", description="token maps: mean over tokens or class token")
 
 
-class Method(Frozen):
-    """A method of self-distillation by name, with its own parameters beside the name."""
+class _Entry(Frozen):
+    """An entry of a room by name, with its own parameters beside the name; a bare string is the name."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    name: Annotated[
-        str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(\+[A-Za-z0-9_][A-Za-z0-9_.-]*)?$", max_length=100)
-    ] = Field(
-        "byot",
-        description="of 'sdcompress list methods'; A+B is A on the labels of B, whose numbers stand under 'labels'",
-    )
-    file: PathText | None = Field(None, description="Python file that holds the method, if it is one of your own")
+    name: str
 
     @model_validator(mode="before")
     @classmethod
@@ -178,8 +173,28 @@ class Method(Frozen):
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The method's parameters as written, unchecked: the method checks them itself."""
+        """The entry's parameters as written, unchecked: the entry checks them itself."""
         return dict(self.model_extra or {})
+
+
+class Task(_Entry):
+    """What the targets and the network's outputs mean, with the task's own parameters beside its name."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=100)] = Field(
+        "classification", description="of 'sdcompress list tasks'; that of the data set's targets"
+    )
+
+
+class Method(_Entry):
+    """A method of self-distillation by name, with its own parameters beside the name."""
+
+    name: Annotated[
+        str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(\+[A-Za-z0-9_][A-Za-z0-9_.-]*)?$", max_length=100)
+    ] = Field(
+        "byot",
+        description="of 'sdcompress list methods'; A+B is A on the labels of B, whose numbers stand under 'labels'",
+    )
+    file: PathText | None = Field(None, description="Python file that holds the method, if it is one of your own")
 
 
 class Optimizer(Frozen):
@@ -297,6 +312,11 @@ class Quantize(Frozen):
 
     precisions: EachOnce[str] = Field((), description="of 'sdcompress list precisions', e.g. [uint8]; default: none")
     max_drop: Annotated[float, Field(ge=0, lt=1)] = Field(0.01, description="accuracy that every exit may lose by it")
+    samples: PositiveInt | None = Field(
+        None,
+        description="training images that give the ranges of int8, uint8 and fp8; default: 512, or all where there are "
+        "fewer",
+    )
 
 
 class Calibrate(Frozen):
@@ -368,6 +388,7 @@ class Recipe(Frozen):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)] = "run"
     seed: Annotated[int, Field(ge=0, lt=2**64)] = 0
     data: Data = Data()
+    task: Task = Task()
     model: Model = Model()
     exits: Exits = Exits()
     method: Method = Method()

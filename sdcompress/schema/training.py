@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveInt
 
 from sdcompress.schema.base import Frozen, Sha256
-from sdcompress.schema.manifest import FileEntry, Preprocess
+from sdcompress.schema.manifest import FileEntry, Named
 from sdcompress.schema.recipe import Recipe
 
 __all__ = ["Extension", "TrainingState"]
@@ -24,7 +24,7 @@ class Extension(Frozen):
 class TrainingState(Frozen):
     """``state.json`` of a checkpoint. ``digest`` is the SHA-256 of all other fields."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     recipe: Recipe
     epoch: Annotated[int, Field(ge=0)] = Field(description="whole epochs done")
     step: Annotated[int, Field(ge=0)] = Field(description="optimiser steps done")
@@ -33,10 +33,10 @@ class TrainingState(Frozen):
         {}, description="sums of the loss terms over the steps of an epoch that is not over, mean over the processes"
     )
     epoch_seconds: Annotated[float, Field(ge=0)] = Field(0.0, description="that an epoch that is not over has taken")
-    samples: PositiveInt = Field(description="training images")
-    classes: tuple[str, ...]
-    image: tuple[PositiveInt, PositiveInt, PositiveInt] = Field(description="C, H, W of the network's input")
-    preprocess: Preprocess
+    samples: PositiveInt = Field(description="training samples")
+    task: Named = Field(description="what the outputs mean")
+    outputs: tuple[str, ...] = Field(description="names of what they stand for, such as those of classes")
+    modality: Named = Field(description="what the network is given")
     data_fingerprint: Sha256
     data_layout: Sha256 | None = Field(None, description="of names and split: with it a run may lose a file and go on")
     method_sha256: Sha256 | None = Field(None, description="of the user's own method file")

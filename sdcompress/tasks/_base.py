@@ -12,6 +12,7 @@ import numpy.typing as npt
 from pydantic import TypeAdapter
 
 from sdcompress.errors import InputError
+from sdcompress.schema.manifest import Named
 
 if TYPE_CHECKING:
     import onnx
@@ -96,6 +97,11 @@ class Task(ABC):
         """Its fields besides ``outputs``, as recipes and manifests write them."""
         written: dict[str, Any] = TypeAdapter(type(self)).dump_python(self, mode="json")
         return {name: value for name, value in written.items() if name != "outputs"}
+
+    @property
+    def record(self) -> Named:
+        """What a manifest writes of it, besides its outputs; the name is that of its module."""
+        return Named(name=type(self).__module__.rpartition(".")[2], parameters=self.parameters)
 
     @property
     def output_shape(self) -> tuple[int, ...]:

@@ -76,7 +76,13 @@ class Classification(Task):
         return self.outputs
 
     def check_targets(self, targets: Array) -> None:
-        """Integers in 0..K-1; see ``Task``."""
+        """Integers in 0..K-1, of two classes or more; see ``Task``."""
+        if len(self.outputs) < 2:
+            raise DataError(
+                f"There is {len(self.outputs)} class: there is nothing to tell apart.",
+                allowed="2 classes or more",
+                next_step="check the folder that the data lie in",
+            )
         low, high = (int(targets.min()), int(targets.max())) if len(targets) else (0, 0)
         if targets.ndim != 1 or not np.issubdtype(targets.dtype, np.integer) or low < 0 or high >= len(self.outputs):
             raise DataError(

@@ -19,7 +19,6 @@ from sdcompress.models.build import build as build_network
 from sdcompress.models.multiexit import MultiExit
 from sdcompress.schema.recipe import Recipe
 from sdcompress.training import optimizer as optimizers
-from sdcompress.training.augment import Augment
 from sdcompress.training.balance import class_weights
 from sdcompress.training.batches import Batches, Part
 from sdcompress.training.ema import Ema
@@ -67,7 +66,8 @@ class Learner:
         self._method = methods.build(recipe.method)
         self._timeline = Timeline(recipe.train, self._method.phases, batches.steps_per_epoch)
         self._layout = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
-        augment = Augment(recipe.train.augment, dataset.preprocess, rank=fabric.global_rank, world=fabric.world_size)
+        rank, world = fabric.global_rank, fabric.world_size
+        augment = dataset.modality.augment(recipe.train.augment, rank=rank, world=world)
         self._prepare = Preparation(augment, self._method.needs.view, fabric.device, self._layout)
         self.net = self._first_network(resumed=start is not None)
         sizes = self.net.feature_sizes, self.net.map_shapes
@@ -97,7 +97,7 @@ class Learner:
             load_matching(open_checkpoint(recipe.model.start), net, recipe)
         check_network(self._method.needs, net, recipe)
         if not resumed and self._fabric.is_global_zero:
-            warn_of_places(net, recipe, self._dataset.image)
+            warn_of_places(net, recipe, self._dataset.modality.tensors)
         return net
 
     def _copies(self) -> tuple[Ema[MultiExit] | None, Ema[MultiExit] | None, nn.Module | None]:
@@ -203,8 +203,8 @@ class Learner:
         net = build_network(
             model.untrained if generation else model,
             self._recipe.exits,
-            classes=len(self._dataset.outputs),
-            image=self._dataset.image,
+            outputs=self._dataset.task.output_shape,
+            inputs=self._dataset.modality.tensors,
             heads=self._method.needs.exits,
             maps=self._method.needs.maps,
         )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 
-from sdcompress.objectives.batch import Minibatch, View
-from sdcompress.training.augment import Augment, mixup
+from sdcompress.modalities import Augment
+from sdcompress.modalities._mixing import Mixing
+from sdcompress.objectives.batch import Minibatch, Mix, View
 from sdcompress.training.batches import Part
 
 __all__ = ["Preparation"]
@@ -34,18 +35,24 @@ class Preparation:
         other = self._on_device(part.companions) if part.companions else raw
         second = self._augmented(other, generator) if view.augmented or part.companions else own
         if view.mixed:
-            (inputs,) = second.inputs
-            mixed, mix = mixup(inputs, second.targets, view.mixed, generator)
-            second = second._replace(inputs=(mixed,), mix=mix)
+            inputs, mixing = self._augment.mixup(second.inputs, view.mixed, generator)
+            second = second._replace(inputs=inputs, mix=_mix(second, mixing))
         return own, second
 
     def _augmented(self, raw: Minibatch, generator: Generator) -> Minibatch:
         (examples,) = raw.inputs
-        inputs, mix = self._augment(examples.permute(0, 3, 1, 2), raw.targets, generator)
-        return raw._replace(inputs=(inputs.contiguous(memory_format=self._layout),), mix=mix)
+        inputs, mixing = self._augment(examples, generator)
+        return raw._replace(inputs=tuple(map(self._laid_out, inputs)), mix=mixing and _mix(raw, mixing))
+
+    def _laid_out(self, values: Tensor) -> Tensor:
+        return values.contiguous(memory_format=self._layout if values.dim() == 4 else torch.contiguous_format)
 
     def _on_device(self, raw: Minibatch) -> Minibatch:
-        *inputs, targets, index = (
-            tensor.to(self._device, non_blocking=True) for tensor in (*raw.inputs, raw.targets, raw.index)
+        *inputs, targets, positions = (
+            tensor.to(self._device, non_blocking=True) for tensor in (*raw.inputs, raw.targets, raw.positions)
         )
-        return Minibatch(tuple(inputs), targets, index)
+        return Minibatch(tuple(inputs), targets, positions)
+
+
+def _mix(samples: Minibatch, mixing: Mixing) -> Mix:
+    return Mix(samples.targets[mixing.partner], *mixing)

@@ -9,21 +9,23 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from sdcompress import data, methods, recipes, registry
+from sdcompress import methods, recipes, registry
 from sdcompress.artifact.outside import check_outside
 from sdcompress.checkpoint import METRICS, STEPS, Checkpoint, newest, open_checkpoint, read_metrics, step_of
+from sdcompress.data import Loader
 from sdcompress.data.samples import Dataset
 from sdcompress.errors import CheckpointError, DataError, OutputExistsError, RecipeError
 from sdcompress.machine import ThreadCount, check_threads, default_threads, most_threads
 from sdcompress.models.backbones import ROOM as BACKBONES
 from sdcompress.models.threads import torch_threads
+from sdcompress.progress import Progress
 from sdcompress.schema.recipe import Recipe
 from sdcompress.schema.training import Extension
 from sdcompress.storage import LOCK, is_temporary, locked_folder, write_text
 from sdcompress.training.hardware import launch
 from sdcompress.training.interrupt import stop_on_signal
 from sdcompress.training.metrics_log import write_metrics
-from sdcompress.training.trainer import OnEpoch, OnStep, Trainer
+from sdcompress.training.trainer import OnEpoch, Trainer
 from sdcompress.training.validate_recipe import check_recipe, method_sha256
 from sdcompress.training.warm_start import warn_of_other_versions
 from sdcompress.training.weights import as_begun, as_the_weights
@@ -31,7 +33,7 @@ from sdcompress.user_code import module_exists, trust_function
 
 __all__ = ["holds_another", "train"]
 
-SECTIONS = ("seed", "data", "model", "exits", "method", "train")
+SECTIONS = ("seed", "data", "task", "model", "exits", "method", "train")
 # decide nothing: what the data is stands in its fingerprint, and the steps are the same however they are watched;
 # but for threads, which decide the bits: _threads keeps their number, or says that it changes
 FREE = {
@@ -56,11 +58,12 @@ def train(
     *,
     extends: Checkpoint | None = None,
     overwrite: bool = False,
-    on_step: OnStep | None = None,
+    on_step: Progress | None = None,
     on_epoch: OnEpoch | None = None,
     on_start: Callable[[str], None] | None = None,
-    on_check: OnStep | None = None,
+    on_check: Progress | None = None,
     checked: bool = False,
+    load: Loader | None = None,
     before: Callable[[Dataset], None] | None = None,
 ) -> Checkpoint:
     """Train, or go on with the run in ``out``; a finished run is returned as it is.
@@ -76,6 +79,7 @@ def train(
         on_start: called with a sentence about threads and device before the first step.
         on_check: called with (image files checked, all of them) before the first step.
         checked: whether the image files were checked already.
+        load: loads the data; default: from the disk.
         before: called with the data in one process, before a training begins, not where one goes on.
 
     Returns:
@@ -102,7 +106,7 @@ def train(
         if start is not None:
             warn_of_other_versions(start)
         chosen = _threads(recipe.train.threads, start)
-        recipe, dataset = _data(recipe, start)
+        recipe, dataset = _data(recipe, start, load or Loader())
         if fabric.is_global_zero and start is None and not checked:
             dataset.check(on_check)
         fabric.barrier()
@@ -161,23 +165,25 @@ def _remember_modules(recipe: Recipe) -> None:
         trust_function(model.name, model.options)
 
 
-def _data(recipe: Recipe, start: Checkpoint | None) -> tuple[Recipe, Dataset]:
+def _data(recipe: Recipe, start: Checkpoint | None, load: Loader) -> tuple[Recipe, Dataset]:
     """The data of a run and its recipe, with all that decides how images are prepared and which are left out.
 
     Raises:
         DataError: if the data is not that of the run, but for the images that ``data.without`` names.
     """
     if start is None:
-        dataset = data.load(recipe.data, seed=recipe.seed)
+        dataset = load(recipe.data, seed=recipe.seed, task=recipe.task)
         as_trained = as_the_weights(recipe, dataset)
-        return as_trained, dataset if as_trained == recipe else data.load(as_trained.data, seed=recipe.seed)
+        if as_trained != recipe:
+            dataset = load(as_trained.data, seed=recipe.seed, task=recipe.task)
+        return as_trained, dataset
     recipe = as_begun(recipe, start.recipe)
     before = start.recipe.data.without
     without = tuple(sorted({*before, *recipe.data.without}))
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"without": without})})
     if without == tuple(sorted(before)):
-        return recipe, data.load(recipe.data, seed=recipe.seed, fingerprint=start.data_fingerprint)
-    dataset = data.load(recipe.data, seed=recipe.seed)
+        return recipe, load(recipe.data, seed=recipe.seed, task=recipe.task, fingerprint=start.data_fingerprint)
+    dataset = load(recipe.data, seed=recipe.seed, task=recipe.task)
     if dataset.layout != start.state.data_layout:
         raise DataError(
             f"The data set '{recipe.data.name}' is not the one that was trained on, even but for the images that "

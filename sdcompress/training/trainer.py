@@ -19,6 +19,7 @@ from sdcompress.checkpoint import Checkpoint
 from sdcompress.data.samples import Dataset, Samples
 from sdcompress.errors import Interrupted, TrainingDivergedError
 from sdcompress.models.multiexit import MultiExit
+from sdcompress.progress import Progress
 from sdcompress.schema import recipe as recipes
 from sdcompress.schema.recipe import Recipe
 from sdcompress.schema.training import Extension
@@ -32,7 +33,6 @@ from sdcompress.training.validate_recipe import check_task, method_sha256
 
 __all__ = ["Trainer"]
 
-OnStep = Callable[[int, int], None]
 OnEpoch = Callable[[dict[str, float]], None]
 WATCH = 50  # steps between looks at the loss on a device that would have to be waited for
 RESIDENT = 0.25  # of the free memory of a GPU may hold the training examples
@@ -111,7 +111,7 @@ class Trainer:
         """The network that learns."""
         return self.learner.net
 
-    def run(self, request: StopRequest, *, on_step: OnStep | None = None, on_epoch: OnEpoch | None = None) -> None:
+    def run(self, request: StopRequest, *, on_step: Progress | None = None, on_epoch: OnEpoch | None = None) -> None:
         """Train to the end, or until asked to stop.
 
         Args:
@@ -232,9 +232,9 @@ class Trainer:
             epoch_losses=self._shared_losses(),
             epoch_seconds=round(self._epoch.seconds, 3) if self._epoch.losses else 0.0,
             samples=len(self.dataset.train),
-            classes=self.dataset.outputs,
-            image=self.dataset.image,
-            preprocess=self.dataset.preprocess,
+            task=self.dataset.task.record,
+            outputs=self.dataset.outputs,
+            modality=self.dataset.modality.record,
             data_fingerprint=self.dataset.fingerprint,
             extensions=self._extensions,
             data_layout=self.dataset.layout,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import nn
@@ -14,6 +15,7 @@ from sdcompress.machine import check_threads
 from sdcompress.methods._base import Needs
 from sdcompress.models.cost import tap_shares
 from sdcompress.models.multiexit import MultiExit
+from sdcompress.schema import graphs
 from sdcompress.schema.recipe import Recipe
 from sdcompress.storage import sha256_of
 from sdcompress.tasks import Task
@@ -101,18 +103,18 @@ def check_network(needs: Needs, net: MultiExit, recipe: Recipe) -> None:
         )
 
 
-def warn_of_places(net: MultiExit, recipe: Recipe, image: tuple[int, int, int]) -> None:
+def warn_of_places(net: MultiExit, recipe: Recipe, inputs: Sequence[graphs.Tensor]) -> None:
     """Say where exits landed that could not be placed evenly: nearer to another exit's share of the MACs.
 
     Args:
         net: the network.
         recipe: nothing is said of exits that it names itself.
-        image: (C, H, W).
+        inputs: the tensors of its modality.
     """
     if recipe.exits.at or not net.taps:
         return
     step = 1 / (len(net.taps) + 1)
-    shares = tap_shares(net, image)
+    shares = tap_shares(net, inputs)
     if all(abs(share - step * k) <= step / 2 for k, share in enumerate(shares, start=1)):
         return
     places = ", ".join(f"{name} at {share:.0%}" for name, share in zip(net.taps, shares, strict=True))

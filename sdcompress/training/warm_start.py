@@ -78,7 +78,7 @@ def check_trained_classifier(net: MultiExit, recipe: Recipe) -> None:
         return
     record = getattr(net.backbone, "pretrained_cfg", None)
     published = record.get("num_classes") if isinstance(record, dict) else None
-    classes = getattr(net.backbone.get_submodule(net.classifier), "out_features", None)
+    classes = getattr(net.backbone.get_submodule(net.output_layer), "out_features", None)
     if published is not None and classes is not None and published != classes:
         raise _untrained(
             recipe, f"the weights of '{model.name}' are for {published} classes, so that its classifier is new"

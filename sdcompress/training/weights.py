@@ -85,7 +85,9 @@ def _loaded(recipe: Recipe, dataset: Dataset) -> _Loaded | None:
         own = {field: getattr(checkpoint.preprocess, field) for field in ("mean", "std", "interpolation")}
         return _Loaded(str(checkpoint.path), {**own, **given}, given)
     if recipe.model.pretrained:
-        prepared = _read(pretrained_config(recipe.model, classes=len(dataset.outputs), image=dataset.image))
+        prepared = _read(
+            pretrained_config(recipe.model, outputs=dataset.task.output_shape, inputs=dataset.modality.tensors)
+        )
         return _Loaded(f"'{recipe.model.name}'", prepared, prepared)
     return None
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from sdcompress.errors import VerificationError
 from sdcompress.policies._base import Float
+from sdcompress.progress import Progress
 from sdcompress.schema.graphs import PathTime
 
 __all__ = ["TimedGraphs", "check_faster", "time_paths"]
@@ -45,7 +46,7 @@ def time_paths(
     exits: Sequence[str],
     *,
     seconds: float = 1.0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[PathTime, ...]:
     """The time to each exit, with real images that exit there.
 

@@ -30,7 +30,7 @@ from sdcompress.verification.proof import claimed, proved
 __all__ = ["verify"]
 
 
-def verify(artifact: Path | str, *, threads: int = 1, key: Path | str | None = None) -> VerifyReport:
+def verify(artifact: Artifact | Path | str, *, threads: int = 1, key: Path | str | None = None) -> VerifyReport:
     """Check an artifact's integrity, and that its graphs compute the checkpoint's logits on this machine.
 
     The golden images run in one batch and singly: an image's logits must not depend on the other images of its batch.
@@ -59,7 +59,7 @@ def verify(artifact: Path | str, *, threads: int = 1, key: Path | str | None = N
     card, scores = _check_card(opened), certificate is not None and opened.evidence().tuning_scores is not None
     golden = opened.golden()
     # the certificate was checked above; it may cover engines, while these are the graphs
-    engine = open_engine(opened.path, threads=threads, allow_uncertified=True)
+    engine = open_engine(opened, threads=threads, allow_uncertified=True)
     inputs = normalise(golden.images, opened.manifest.input.preprocess)
     batched = engine.exits(inputs)
     single = np.concatenate([engine.exits(inputs[row : row + 1]) for row in range(len(inputs))], axis=1)
@@ -80,7 +80,7 @@ def verify(artifact: Path | str, *, threads: int = 1, key: Path | str | None = N
     if manifest.one_graph:
         _check_one_graph(opened, manifest.one_graph, engine, inputs)
     return VerifyReport(
-        source=str(artifact),
+        source=str(opened.path),
         digest=manifest.digest,
         layout=manifest.layout,
         files=len(manifest.files) + 1,

@@ -14,7 +14,9 @@ from PIL import Image
 
 from sdcompress.artifact.example import example
 from sdcompress.artifact.read import open_artifact
+from sdcompress.modalities import modality_of
 from sdcompress.modalities._geometry import geometry, normalise
+from sdcompress.modalities.image import Image as Modality
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.manifest import Preprocess
 
@@ -58,8 +60,8 @@ def test_the_rule_of_the_card_is_ours(
             channels=channels, resize=resize, crop=crop, interpolation=interpolation, white_level=4095,
             mean=(0.485, 0.456, 0.406)[:channels], std=(0.229, 0.224, 0.225)[:channels],
         )  # fmt: skip
-        changed = manifest.input.model_copy(update={"preprocess": spec})
-        code = example(network_input=changed, segments=manifest.segments, exits=manifest.exits)
+        modality = Modality.of(spec, (1, 1))
+        code = example(modality=modality, segments=manifest.segments, exits=manifest.exits)
         by_card = run(code, monkeypatch)["network_input"]
         for image in images:
             if resize or not crop or min(image.size) >= 48:
@@ -86,11 +88,11 @@ def test_the_cascade_of_the_card_exits_as_the_engine_does(
     for number, image in enumerate(images):
         paths.append(folder.parent / f"{number}.png")
         image.save(paths[-1])
-    predict = run(code, monkeypatch, *paths)["predict"]
+    program = run(code, monkeypatch, *paths)
     engine = open_engine(folder, threads=1)
     answers = engine(engine.preprocess(images))
     expected = list(zip(answers.outputs.argmax(1).tolist(), answers.exit_index.tolist(), strict=True))
-    assert [predict(image) for image in images] == expected
+    assert [program["predict"](program["inputs_of"](path)) for path in paths] == expected
     assert capsys.readouterr().out.splitlines() == [f"{path} {one}" for path, one in zip(paths, expected, strict=True)]
     assert len({left for _, left in expected}) == (1 if kind == "fixed" else 3)
 
@@ -104,23 +106,23 @@ def test_a_cascade_without_a_policy_and_one_whose_policy_needs_more_run_to_the_e
     ):
         manifest = open_artifact(folder).manifest
         code = example(
-            network_input=manifest.input, segments=manifest.segments, exits=manifest.exits, policy=manifest.policy
+            modality=modality_of(manifest), segments=manifest.segments, exits=manifest.exits, policy=manifest.policy
         )
         assert expected in code
         monkeypatch.chdir(folder)
-        predict = run(code, monkeypatch)["predict"]
+        program = run(code, monkeypatch)
         engine = open_engine(folder, threads=1)
         reference = engine.forced(engine.preprocess(photos()), -1).decision
-        assert [predict(image) for image in photos()] == [(answer, 2) for answer in reference.tolist()]
+        inputs = [{"input": program["network_input"](image)} for image in photos()]
+        assert [program["predict"](one) for one in inputs] == [(answer, 2) for answer in reference.tolist()]
 
 
 def test_names_out_of_a_manifest_are_no_code(tiny_artifact: Callable[..., Path]) -> None:
     manifest = open_artifact(tiny_artifact()).manifest
     hostile = "\"]; raise SystemExit #\n'] = 1\nraise SystemExit"
     exits = [exit_.model_copy(update={"logits": hostile}) for exit_ in manifest.exits]
-    named = manifest.input.model_copy(update={"name": hostile})
     for segments in (manifest.segments, manifest.segments[:1]):
-        code = example(network_input=named, segments=segments, exits=exits)
+        code = example(modality=modality_of(manifest), segments=segments, exits=exits)
         assert not any(isinstance(node, ast.Raise) for node in ast.walk(ast.parse(code)))
 
 

@@ -13,11 +13,11 @@ from PIL import Image
 from signals import TASK
 
 from sdcompress.artifact.read import open_artifact
-from sdcompress.benchmarking import candidate, clock
+from sdcompress.benchmarking import candidate, clock, run
 from sdcompress.benchmarking.candidate import bench_originals, input_order, split
 from sdcompress.benchmarking.run import bench
+from sdcompress.data.images import image_source
 from sdcompress.data.samples import ArraySamples, Subset
-from sdcompress.data.source import array_source
 from sdcompress.errors import InputError, UnknownNameError, UsageError
 from sdcompress.modalities import Inputs
 from sdcompress.runtime.engine import Prediction
@@ -81,8 +81,10 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = SimpleNamespace(digest="0" * 64, layout="single", one_graph=None)
     monkeypatch.setattr(clock, "perf_counter_ns", now)
     monkeypatch.setattr(candidate, "perf_counter_ns", now)
-    monkeypatch.setattr(candidate, "open_engine", lambda path, **_: engines_by_name[path.name])
-    monkeypatch.setattr(candidate, "open_artifact", lambda _: SimpleNamespace(manifest=manifest))
+    monkeypatch.setattr(candidate, "open_network", lambda artifact, _: engines_by_name[artifact.path])
+    monkeypatch.setattr(
+        run, "open_artifact", lambda path: SimpleNamespace(path=str(path), manifest=manifest, opening_ms=0.0)
+    )
 
 
 def record(report: BenchReport, name: str, scenario: str) -> BenchRecord:
@@ -159,7 +161,7 @@ def test_preparation_starts_from_images_at_their_own_size() -> None:
 
 def test_originals_are_those_of_the_samples_that_keep_them() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (100, 8, 8, 1), dtype=np.uint8)
-    source = array_source(
+    source = image_source(
         ("a",), Preprocess(channels=1, resize=(32, 32), mean=(0.5,), std=(0.5,)), (pixels, np.zeros(100, np.int64))
     )
     measured = bench_originals(Subset(source.train, np.arange(50, 100)))

@@ -20,12 +20,15 @@ from sdcompress.certification.calibration_split import draw_parts, seed_of
 from sdcompress.certification.certify import losses
 from sdcompress.certification.verify_certificate import recompute
 from sdcompress.data.samples import Dataset
-from sdcompress.data.unlabelled import UnlabelledImages
+from sdcompress.data.unlabelled import UnlabelledFolder
 from sdcompress.errors import CertificateError, DataError, UsageError
 from sdcompress.evaluation.trained_model import TrainedModel
+from sdcompress.modalities import modality_of
+from sdcompress.options import Options
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema import recipe
 from sdcompress.storage import digest_of
+from sdcompress.tasks import task_of
 from sdcompress.tasks.classification import Classification
 
 Build = Callable[..., Path]
@@ -43,9 +46,9 @@ def images(tiny_network: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def reachable(monkeypatch: pytest.MonkeyPatch, training: Any) -> None:
     """As if the artifact's data set were at hand, with these training images."""
 
-    def dataset(self: TrainedModel, data_dir: Any = None) -> Dataset:
-        classes, preprocess = ("a", "b", "c"), open_artifact(self.path).manifest.input.preprocess
-        return Dataset("mine", training, training, training, classes, preprocess, "3" * 64)
+    def dataset(self: TrainedModel) -> Dataset:
+        manifest = open_artifact(self.path).manifest
+        return Dataset("mine", training, training, training, task_of(manifest), modality_of(manifest), "3" * 64)
 
     monkeypatch.setattr(TrainedModel, "dataset", dataset)
 
@@ -53,12 +56,12 @@ def reachable(monkeypatch: pytest.MonkeyPatch, training: Any) -> None:
 def test_a_folder_is_certified_where_the_data_set_is_not_at_hand(tiny_artifact: Build, images: Path) -> None:
     cascade = tiny_artifact()
     out = cascade.parent / "out"
-    manifest = calibrate(cascade, out, images=images, **WISH)
+    manifest = calibrate(cascade, out, WISH, images=images)
     certificate, policy = manifest.certificate, manifest.policy
     assert certificate is not None
     assert policy is not None
     assert (policy.guarantee, policy.split, certificate.external) == ("certified", "external", "not compared")
-    own = UnlabelledImages(images, manifest.input.preprocess, (4, 4, 1))
+    own = UnlabelledFolder(images, modality_of(manifest))
     assert certificate.data_fingerprint == own.fingerprint != manifest.provenance.data_fingerprint
     assert certificate.seed == seed_of(own.fingerprint, certificate.graphs)
     assert recompute(open_artifact(out)) == certificate
@@ -66,7 +69,7 @@ def test_a_folder_is_certified_where_the_data_set_is_not_at_hand(tiny_artifact: 
     # what the engine does on the images that certified, in their order
     engine = open_engine(out, threads=1)
     inputs = engine.preprocess(own.examples(draw_parts(1200, certificate.seed).certify))
-    differ = engine(inputs).outputs.argmax(1) != engine.exits(inputs)[-1].argmax(1)
+    differ = engine(inputs).decision != engine.exits(inputs)[-1].argmax(1)
     np.testing.assert_array_equal(losses(open_artifact(out).evidence(), policy.thresholds), differ)
     assert "not compared with the training images" in (out / "README.md").read_text(encoding="utf-8")
 
@@ -76,23 +79,23 @@ def test_where_the_data_set_is_at_hand_training_images_are_refused(
 ) -> None:
     cascade = tiny_artifact()
     reachable(monkeypatch, tiny_network.samples(300, seed=9))
-    manifest = calibrate(cascade, cascade.parent / "out", images=images, **WISH)
+    manifest = calibrate(cascade, cascade.parent / "out", WISH, images=images)
     assert manifest.certificate is not None
     assert manifest.certificate.external == "apart"
     reachable(monkeypatch, tiny_network.samples(300))  # the first of those in the folder
-    with pytest.raises(DataError, match="300 of 1200 images are among the images that the network was trained on"):
-        calibrate(cascade, cascade.parent / "again", images=images, **WISH)
+    with pytest.raises(DataError, match="300 of 1200 examples are among those that the network was trained on"):
+        calibrate(cascade, cascade.parent / "again", WISH, images=images)
 
 
 def test_a_folder_of_data_that_is_named_must_be_the_data(tiny_artifact: Build, images: Path) -> None:
     cascade = tiny_artifact()
     with pytest.raises(DataError, match="not the one that was trained on"):
-        calibrate(cascade, cascade.parent / "out", images=images, data_dir="elsewhere", **WISH)
+        calibrate(cascade, cascade.parent / "out", WISH, Options(data_dir="elsewhere"), images=images)
 
 
 def test_images_have_no_labels(tiny_artifact: Build, images: Path) -> None:
     with pytest.raises(UsageError, match="no labels") as caught:
-        calibrate(tiny_artifact(), "out", images=images, confidence=0.9)
+        calibrate(tiny_artifact(), "out", {"confidence": 0.9}, images=images)
     assert "--unlabelled" in caught.value.next_step
 
 
@@ -103,9 +106,9 @@ def test_too_few_images_are_counted(tiny_artifact: Build, images: Path, tmp_path
         (few / path.name).write_bytes(path.read_bytes())
     cascade = tiny_artifact()
     with pytest.raises(DataError, match=r"The folder has 60 samples: too few to certify a drop of 1\.00%") as caught:
-        calibrate(cascade, cascade.parent / "out", images=few, **{**WISH, "max_drop": 0.01})
+        calibrate(cascade, cascade.parent / "out", {**WISH, "max_drop": 0.01}, images=few)
     assert "collect more samples" in caught.value.next_step
-    assert plan(cascade, images=few, **WISH).samples == 60
+    assert plan(cascade, WISH, images=few).samples == 60
 
 
 def test_what_labels_certify_cannot_be_passed_off_as_made_without(certified_artifact: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sdcompress.cli.engine_table import show_engines
+from sdcompress.cli.build_engines import show_engines
 from sdcompress.schema.change import ExitChange, PolicyChange
 from sdcompress.schema.engines import BatchProfile, Engines, Plan, SiblingTime, Validation
 from sdcompress.schema.graphs import FileEntry

@@ -1,4 +1,4 @@
-"""export --format trt on a machine without a GPU: what is read, what is refused, and by which exit code."""
+"""build-engines on a machine without a GPU: what is read, what is refused, and by which exit code."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from sdcompress.evaluation.trained_model import open_trained_model
 from sdcompress.tensorrt.building.validation import find_reference
 
 
@@ -34,18 +35,11 @@ without_driver = pytest.mark.skipif(driver_is_here(), reason="this machine has a
 def test_without_a_gpu_it_says_what_is_missing(
     cli: Callable, tiny_artifact: Callable[..., Path], tmp_path: Path, options: str
 ) -> None:
-    done = cli("export", tiny_artifact(), "--format", "trt", "--out", tmp_path / "out", *options.split())
+    done = cli("build-engines", tiny_artifact(), "--out", tmp_path / "out", *options.split())
     assert done.code == 3, done.err
     assert "There is no NVIDIA driver here" in done.err
     assert "next: install the driver" in done.err
     assert not (tmp_path / "out").exists()
-
-
-@without_driver
-def test_a_checkpoint_is_not_exported_first_only_to_fail(cli: Callable, made, tmp_path: Path) -> None:
-    done = cli("export", made.train, "--format", "trt", "--layout", "single", "--out", tmp_path / "out")
-    assert done.code == 3
-    assert "There is no NVIDIA driver here" in done.err
 
 
 @without_driver
@@ -55,7 +49,7 @@ def test_an_artifact_is_enough_where_only_the_core_is_installed(
     absent = "import sys\nfor name in ('torch', 'onnx', 'tensorrt', 'cuda'): sys.modules[name] = None\n"
     (tmp_path / "sitecustomize.py").write_text(absent, encoding="utf-8")
     out = tmp_path / "out"
-    done = process("export", tiny_artifact(), "--format", "trt", "--out", out, PYTHONPATH=str(tmp_path))
+    done = process("build-engines", tiny_artifact(), "--out", out, PYTHONPATH=str(tmp_path))
     assert done.code == 3
     assert "There is no NVIDIA driver here" in done.err
     assert "Traceback" not in done.err
@@ -69,39 +63,23 @@ def test_an_artifact_is_enough_where_only_the_core_is_installed(
         (("--min-shapes", "input:1x1x4x4"), "not complete"),
         (("--opt-shapes", "input:8x3x4x4"), "not a shape of the network's input"),
         (("--workspace", "2GB"), "--workspace is '2GB'"),
-        (("--layout", "single"), "layout cannot be chosen"),
-        (("--opset", "16"), "opset cannot be chosen"),
         (("--max-drop", "1"), "--max-drop is '1'"),
     ],
 )
 def test_options_that_cannot_be_are_refused_first(
     cli: Callable, tiny_artifact: Callable[..., Path], tmp_path: Path, options: tuple[str, ...], words: str
 ) -> None:
-    done = cli("export", tiny_artifact(), "--format", "trt", "--out", tmp_path / "out", *options)
+    done = cli("build-engines", tiny_artifact(), "--out", tmp_path / "out", *options)
     assert done.code == 2, done.err
     assert words in done.err
     assert "next: " in done.err
 
 
-def test_shapes_are_also_read_for_a_checkpoint(cli: Callable, made, tmp_path: Path) -> None:
-    done = cli("export", made.train, "--format", "trt", "--out", tmp_path / "out", "--opt-shapes", "input:8x3x4x4")
+def test_a_checkpoint_is_exported_first(cli: Callable, made, tmp_path: Path) -> None:
+    done = cli("build-engines", made.train, "--out", tmp_path / "out")
     assert done.code == 2
-    assert "input:1x1x16x16" in done.err
-
-
-def test_one_graph_that_exits_by_itself_is_not_for_tensorrt(cli: Callable, made, tmp_path: Path) -> None:
-    done = cli("export", made.train, "--format", "trt", "--layout", "if", "--out", tmp_path / "out")
-    assert done.code == 2
-    assert "runs both branches" in done.err
-
-
-@pytest.mark.parametrize(
-    "options", [("--batch", "8"), ("--level", "0"), ("--validation-images", "0"), ("--against", "x")]
-)
-def test_options_of_engines_need_the_format(cli: Callable, made, tmp_path: Path, options: tuple[str, str]) -> None:
-    done = cli("export", made.train, "--out", tmp_path / "out", *options)
-    assert done.code == 2
-    assert "add --format trt" in done.err
+    assert "is a checkpoint" in done.err
+    assert f"sdcompress export {made.train} --out ARTIFACT" in done.err
 
 
 def test_the_doctor_names_each_missing_piece(cli: Callable) -> None:
@@ -110,14 +88,14 @@ def test_the_doctor_names_each_missing_piece(cli: Callable) -> None:
     assert "TensorRT: " in done.out
     if driver_is_here():
         return
-    assert "missing for --format trt: GPU: There is no NVIDIA driver here" in done.out
+    assert "missing for build-engines: GPU: There is no NVIDIA driver here" in done.out
 
 
 def test_images_are_found_by_the_recipe_as_many_as_are_asked_for(made) -> None:
-    every = find_reference(made.cascade, None, count=10**6)
-    some = find_reference(made.cascade, None, count=20)
+    every = find_reference(open_trained_model(made.cascade), count=10**6)
+    some = find_reference(open_trained_model(made.cascade), count=20)
     assert every is not None
     assert some is not None
     assert len(some.samples) == 20 < len(every.samples)
     assert some.graphs.exit_names == ("exit1", "exit2", "final")
-    assert find_reference(made.cascade, None, count=0) is None
+    assert find_reference(open_trained_model(made.cascade), count=0) is None

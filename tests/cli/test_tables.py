@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from sdcompress.benchmarking.stats import latency
-from sdcompress.cli.tables import show_bench, show_evaluation
+from sdcompress.cli.bench import _show as show_bench
+from sdcompress.cli.evaluate import _show as show_evaluation
 from sdcompress.evaluation.strata import balanced_score, confusion, stratum_scores
 from sdcompress.schema.report import BenchRecord, BenchReport, Comparison, Evaluation, ExitScore, Machine
 

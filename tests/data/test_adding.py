@@ -41,9 +41,11 @@ def test_the_data_set_of_the_guide_is_found_loaded_and_has_the_mean_it_states(pa
     program, environment = package
     look = "from sdcompress import registry\nfrom sdcompress.data import ROOM\nprint(registry.names(ROOM))\n"
     assert "'shapes'" in run(look, environment)
-    counts = "\nprint(len(found.train), len(found.val), len(found.test), found.image, found.outputs)"
+    counts = (
+        "\nprint(len(found.train), len(found.val), len(found.test), found.modality.tensors[0].shape, found.outputs)"
+    )
     mean_and_std, facts = run(program + counts, environment).splitlines()
-    assert facts == "1440 160 400 (1, 24, 24) ('disc', 'square')"
+    assert facts == "1440 160 400 ('batch', 1, 24, 24) ('disc', 'square')"
     stated = re.search(r"mean=\((.+?),\), std=\((.+?),\)\)\n    return", GUIDE.read_text(encoding="utf-8"))
     assert stated is not None
     assert mean_and_std == f"[{stated[1]}] [{stated[2]}]"

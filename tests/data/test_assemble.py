@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from sdcompress.data.assemble import assemble
+from sdcompress.data.images import image_source
 from sdcompress.data.samples import ArraySamples, Dataset, Samples
-from sdcompress.data.source import Source, array_source
+from sdcompress.data.source import Source
 from sdcompress.errors import DataError, RecipeError
 from sdcompress.schema.manifest import Preprocess
 from sdcompress.schema.recipe import Data
@@ -28,11 +29,11 @@ def identities(samples: Samples) -> list[int]:
 
 
 def without_test() -> Source:
-    return array_source(CLASSES, PREPROCESS, arrays(0, 100))
+    return image_source(CLASSES, PREPROCESS, arrays(0, 100))
 
 
 def with_test() -> Source:
-    return array_source(CLASSES, PREPROCESS, arrays(0, 100), arrays(100, 40))
+    return image_source(CLASSES, PREPROCESS, arrays(0, 100), arrays(100, 40))
 
 
 def test_without_a_test_split_a_fifth_is_held_out_and_no_image_is_in_two_splits() -> None:
@@ -52,8 +53,10 @@ def test_a_published_test_split_is_left_alone() -> None:
 
 
 def test_a_published_validation_split_is_left_alone() -> None:
-    source = array_source(CLASSES, PREPROCESS, arrays(0, 20), arrays(20, 10))
-    source = Source(CLASSES, PREPROCESS, source.train, "digest", val=ArraySamples(*arrays(30, 10)), test=source.test)
+    source = image_source(CLASSES, PREPROCESS, arrays(0, 20), arrays(20, 10))
+    source = Source(
+        CLASSES, source.modality, source.train, "digest", val=ArraySamples(*arrays(30, 10)), test=source.test
+    )
     found = assemble(Data(validation=0.5), source, seed=0)
     assert identities(found.val) == list(range(30, 40))
     assert identities(found.train) == list(range(20))
@@ -102,13 +105,13 @@ def fingerprint(data: Data = Data(), source: Source | None = None, seed: int = 0
 def changed_pixel() -> Source:
     images, labels = arrays(0, 100)
     images[17, 1, 0, 0] ^= 1
-    return array_source(CLASSES, PREPROCESS, (images, labels), arrays(100, 40))
+    return image_source(CLASSES, PREPROCESS, (images, labels), arrays(100, 40))
 
 
 def changed_label() -> Source:
     images, labels = arrays(0, 100)
     labels[[16, 17]] = labels[[17, 16]]
-    return array_source(CLASSES, PREPROCESS, (images, labels), arrays(100, 40))
+    return image_source(CLASSES, PREPROCESS, (images, labels), arrays(100, 40))
 
 
 @pytest.mark.parametrize(
@@ -121,8 +124,8 @@ def changed_label() -> Source:
         fingerprint(Data(name="mnist")),
         fingerprint(source=changed_pixel()),
         fingerprint(source=changed_label()),
-        fingerprint(source=array_source(("a", "c"), PREPROCESS, arrays(0, 100), arrays(100, 40))),
-        fingerprint(source=array_source(CLASSES, Preprocess(channels=1, mean=(0.4,), std=(0.5,)), arrays(0, 100))),
+        fingerprint(source=image_source(("a", "c"), PREPROCESS, arrays(0, 100), arrays(100, 40))),
+        fingerprint(source=image_source(CLASSES, Preprocess(channels=1, mean=(0.4,), std=(0.5,)), arrays(0, 100))),
     ],
 )
 def test_the_fingerprint_tells_two_data_sets_or_splits_apart(other: str) -> None:
@@ -136,7 +139,7 @@ def test_a_label_out_of_range_is_refused(label: int) -> None:
     images, labels = arrays(0, 10)
     labels[3] = label
     with pytest.raises(DataError, match=str(label)):
-        assemble(Data(), array_source(CLASSES, PREPROCESS, (images, labels)), seed=0)
+        assemble(Data(), image_source(CLASSES, PREPROCESS, (images, labels)), seed=0)
 
 
 def test_an_empty_or_one_class_or_differently_coloured_source_is_refused() -> None:
@@ -144,22 +147,22 @@ def test_an_empty_or_one_class_or_differently_coloured_source_is_refused() -> No
         with pytest.raises(DataError, match=why):
             assemble(Data(), source, seed=0)
 
-    refused(array_source(CLASSES, PREPROCESS, arrays(0, 10), arrays(0, 0)), "holds no image")
+    refused(image_source(CLASSES, PREPROCESS, arrays(0, 10), arrays(0, 0)), "holds no sample")
     images, labels = arrays(0, 10)
-    refused(array_source(("a",), PREPROCESS, (images, 0 * labels)), "1 class")
+    refused(image_source(("a",), PREPROCESS, (images, 0 * labels)), "1 class")
     colour = ArraySamples(np.repeat(images, 3, axis=3), labels)
-    refused(Source(CLASSES, PREPROCESS, colour, "digest"), "3 channels")
+    refused(replace(with_test(), train=colour), "2x2x3")
 
 
 def test_what_is_returned_is_ready() -> None:
     found = assemble(Data(name="mnist"), with_test(), seed=0)
     assert isinstance(found, Dataset)
-    assert (found.name, found.outputs, found.image) == ("mnist", CLASSES, (1, 2, 2))
+    assert (found.name, found.outputs, found.modality.tensors[0].shape) == ("mnist", CLASSES, ("batch", 1, 2, 2))
 
 
 def test_the_fingerprint_tells_two_splits_with_the_same_labels_apart() -> None:
     images, _ = arrays(0, 100)
-    source = array_source(CLASSES, PREPROCESS, (images, np.repeat([0, 1], 50)), arrays(100, 40))
+    source = image_source(CLASSES, PREPROCESS, (images, np.repeat([0, 1], 50)), arrays(100, 40))
     one, two = (assemble(Data(validation=0.2), source, seed=seed) for seed in (1, 2))
     assert one.val.targets.tolist() == two.val.targets.tolist()
     assert one.fingerprint != two.fingerprint
@@ -200,5 +203,5 @@ def test_a_set_without_names_can_leave_nothing_out() -> None:
 
 def test_a_class_may_not_be_left_out_altogether() -> None:
     lacking = replace(with_test(), left_out={"train": set(range(0, 100, 2))})
-    with pytest.raises(RecipeError, match="class without any training image"):
+    with pytest.raises(RecipeError, match="no training sample in the stratum 0"):
         assemble(Data(without=("x",)), lacking, seed=0)

@@ -6,26 +6,28 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image as Pillow
 
-from sdcompress.data.labelled import labelled_images
+from sdcompress.data.labelled import labelled_folder
 from sdcompress.errors import DataError
+from sdcompress.modalities.image import Image
 from sdcompress.schema.manifest import Preprocess
+from sdcompress.tasks.classification import Classification
 
-CLASSES = ("cat", "dog", "owl")
-PREPROCESS = Preprocess(channels=1, resize=(4, 4), mean=(0.5,), std=(0.25,))
+TASK = Classification(("cat", "dog", "owl"))
+MODALITY = Image.of(Preprocess(channels=1, resize=(4, 4), mean=(0.5,), std=(0.25,)))
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     for name, level in (("owl/1.png", 10), ("cat/b.png", 30), ("cat/a.png", 20)):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        Image.new("L", (9, 5), level).save(tmp_path / name)
+        Pillow.new("L", (9, 5), level).save(tmp_path / name)
     return tmp_path
 
 
 def test_labels_are_the_positions_of_the_networks_classes(folder: Path) -> None:
-    samples = labelled_images(folder, CLASSES, PREPROCESS)
+    samples = labelled_folder(folder, TASK, MODALITY)
     assert samples.targets.tolist() == [0, 0, 2]  # no dog, although owl is the second folder
     assert samples.examples(np.arange(3))[:, 0, 0, 0].tolist() == [20, 30, 10]
 
@@ -33,17 +35,17 @@ def test_labels_are_the_positions_of_the_networks_classes(folder: Path) -> None:
 def test_what_is_no_class_is_refused_by_name(folder: Path) -> None:
     (folder / "cats").mkdir()
     with pytest.raises(DataError, match="Did you mean 'cat'"):
-        labelled_images(folder, CLASSES, PREPROCESS)
+        labelled_folder(folder, TASK, MODALITY)
 
 
 def test_what_holds_no_image_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cat").mkdir()
-    for path, why in ((tmp_path, "no class folder with an image"), (tmp_path / "none", "not a folder")):
+    for path, why in ((tmp_path, "no class folder with a file"), (tmp_path / "none", "not a folder")):
         with pytest.raises(DataError, match=why):
-            labelled_images(path, CLASSES, PREPROCESS)
+            labelled_folder(path, TASK, MODALITY)
 
 
 def test_files_beside_the_class_folders_are_said_to_be_passed_over(folder: Path) -> None:
-    Image.new("L", (4, 4)).save(folder / "loose.png")
-    with pytest.warns(UserWarning, match="1 images outside class folders"):
-        labelled_images(folder, CLASSES, PREPROCESS)
+    Pillow.new("L", (4, 4)).save(folder / "loose.png")
+    with pytest.warns(UserWarning, match="1 files outside class folders"):
+        labelled_folder(folder, TASK, MODALITY)

@@ -47,12 +47,12 @@ print([name for name in ("torch", "torchvision") if name in sys.modules])
 
 OWN = """
 import numpy as np
-from sdcompress.data.source import array_source, preprocessing
+from sdcompress.data.images import image_source, preprocessing
 
 def make(spec):
     images = np.random.default_rng(0).integers(0, 256, (90, 12, 12, 3), np.uint8)
     preprocess = preprocessing(spec, side=8, mean=(0.5,) * 3, std=(0.3,) * 3)
-    return array_source(("x", "y"), preprocess, (images, np.arange(90) % 2))
+    return image_source(("x", "y"), preprocess, (images, np.arange(90) % 2))
 
 def nothing(spec):
     return None

@@ -7,10 +7,13 @@ import pytest
 from PIL import Image
 
 from sdcompress.data import load
+from sdcompress.data.images import image_source
 from sdcompress.data.samples import ArraySamples, Dataset, Subset, originals
 from sdcompress.errors import DataError
+from sdcompress.modalities.image import Image as Modality
 from sdcompress.schema.manifest import Preprocess
 from sdcompress.schema.recipe import Data
+from sdcompress.tasks.classification import Classification
 
 
 def numbered(count: int) -> ArraySamples:
@@ -47,19 +50,33 @@ def test_a_subset_of_a_subset_counts_from_the_inner_one() -> None:
         (np.zeros((2, 4, 4, 4), np.uint8), np.zeros(2, int)),
         (np.zeros((2, 4, 4, 3), np.float32), np.zeros(2, int)),
         (np.zeros((2, 4, 4, 3), np.uint8), np.zeros(3, int)),
-        (np.zeros((2, 4, 4, 3), np.uint8), np.zeros(2, float)),
     ],
 )
-def test_arrays_of_another_shape_or_dtype_are_refused(images: np.ndarray, labels: np.ndarray) -> None:
+def test_images_of_another_shape_or_dtype_and_targets_of_another_number_are_refused(
+    images: np.ndarray, labels: np.ndarray
+) -> None:
     with pytest.raises(DataError):
-        ArraySamples(images, labels)
+        image_source(("a", "b"), Preprocess(channels=3, mean=(0.5,) * 3, std=(0.5,) * 3), (images, labels))
+
+
+@pytest.mark.parametrize(
+    ("targets", "kept"),
+    [
+        (np.zeros(3, np.uint8), (np.int64, (3,))),
+        (np.zeros((3, 5), np.uint8), (np.uint8, (3, 5))),
+        (np.zeros(3, np.float32), (np.float32, (3,))),
+        (np.zeros((3, 4, 4), np.int64), (np.int64, (3, 4, 4))),
+    ],
+)
+def test_targets_have_any_shape_and_numbers_of_classes_become_int64(targets: np.ndarray, kept: tuple) -> None:
+    found = Subset(ArraySamples(np.zeros((3, 7), np.float32), targets), np.array([2, 0, 1])).targets
+    assert (found.dtype, found.shape) == kept
 
 
 def test_an_empty_split_cannot_be_measured_on() -> None:
     full, empty = numbered(3), Subset(numbered(3), np.array([], np.int64))
-    preprocess = Preprocess(channels=1, mean=(0.5,), std=(0.5,))
-    dataset = Dataset("n", full, empty, full, ("a", "b"), preprocess, "0" * 64)
-    assert dataset.image == (1, 2, 3)
+    modality = Modality.of(Preprocess(channels=1, mean=(0.5,), std=(0.5,)), (2, 3))
+    dataset = Dataset("n", full, empty, full, Classification(("a", "b")), modality, "0" * 64)
     assert dataset.split("test") is full
     with pytest.raises(DataError, match="validation"):
         dataset.split("validation")

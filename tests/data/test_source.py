@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from sdcompress.data import source as module
-from sdcompress.data.source import array_source, data_folder, preprocessing
+from sdcompress.data import images as module
+from sdcompress.data.images import image_source, preprocessing
+from sdcompress.data.source import data_folder
 from sdcompress.errors import RecipeError
 from sdcompress.schema.manifest import Preprocess
 from sdcompress.schema.recipe import Data
@@ -18,7 +19,7 @@ CORNERS = np.array([[0, 200], [40, 80]], np.uint8).reshape(1, 2, 2, 1)
 
 def test_images_are_brought_to_the_geometry() -> None:
     preprocess = Preprocess(channels=1, resize=(4, 4), interpolation="nearest", mean=(0.5,), std=(0.5,))
-    source = array_source(("a", "b"), preprocess, (CORNERS, np.zeros(1, np.int64)))
+    source = image_source(("a", "b"), preprocess, (CORNERS, np.zeros(1, np.int64)))
     expected = np.repeat(np.repeat(CORNERS, 2, axis=1), 2, axis=2)
     assert np.array_equal(source.train.examples(np.array([0])), expected)
 
@@ -27,9 +28,9 @@ def test_a_set_that_is_large_when_resized_gives_the_same_images(monkeypatch: pyt
     rng = np.random.default_rng(0)
     arrays = rng.integers(0, 256, (6, 5, 5, 3), np.uint8), np.arange(6)
     preprocess = Preprocess(channels=3, resize=(8, 8), mean=(0.5,) * 3, std=(0.5,) * 3)
-    in_memory = array_source(("a", "b"), preprocess, arrays)
+    in_memory = image_source(("a", "b"), preprocess, arrays)
     monkeypatch.setattr(module, "_IN_MEMORY", 6 * 8 * 8 * 3 - 1)
-    when_asked = array_source(("a", "b"), preprocess, arrays)
+    when_asked = image_source(("a", "b"), preprocess, arrays)
     assert type(in_memory.train) is not type(when_asked.train)
     which = np.array([4, 0, 5])
     assert np.array_equal(in_memory.train.examples(which), when_asked.train.examples(which))

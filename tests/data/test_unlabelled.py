@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from sdcompress.data.samples import ArraySamples
-from sdcompress.data.unlabelled import UnlabelledImages
+from sdcompress.data.unlabelled import UnlabelledFolder
 from sdcompress.errors import DataError
+from sdcompress.modalities.image import Image as Modality
 from sdcompress.schema.manifest import Preprocess
 
 GREY = Preprocess(channels=1, resize=(6, 5), mean=(0.5,), std=(0.25,))
@@ -30,11 +31,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "camera"
 
 
-def read(folder: Path, preprocess: Preprocess = GREY) -> UnlabelledImages:
-    return UnlabelledImages(folder, preprocess, SHAPE)
+def read(folder: Path, preprocess: Preprocess = GREY) -> UnlabelledFolder:
+    return UnlabelledFolder(folder, Modality.of(preprocess, SHAPE[:2]))
 
 
-def pixels(found: UnlabelledImages) -> np.ndarray:
+def pixels(found: UnlabelledFolder) -> np.ndarray:
     return found.examples(np.arange(len(found)))
 
 
@@ -63,7 +64,7 @@ def test_names_and_places_decide_neither_order_nor_fingerprint(folder: Path, tmp
 def test_a_copy_is_refused_by_its_pixels(folder: Path) -> None:
     shutil.copy(folder / "north" / "1.png", folder / "again.png")
     Image.open(folder / "south" / "2.png").save(folder / "as.tiff")
-    with pytest.raises(DataError, match="2 of 14 images are copies") as caught:
+    with pytest.raises(DataError, match="2 of 14 examples are copies") as caught:
         read(folder)
     assert "again.png" in str(caught.value)
     assert "1.png" in str(caught.value)
@@ -77,15 +78,15 @@ def test_a_file_that_cannot_be_read_is_named_before_anything_runs(folder: Path) 
 
 
 def test_an_image_of_another_size_is_named_where_nothing_is_resized(folder: Path) -> None:
-    with pytest.raises(DataError, match=r"\.png has 20x15x1") as caught:
+    with pytest.raises(DataError, match=r"\.png cannot be used: The image has 20x15") as caught:
         read(folder, GREY.model_copy(update={"resize": None}))
-    assert "6x5x1" in caught.value.allowed
+    assert "6x5" in caught.value.allowed
 
 
 @pytest.mark.parametrize("name", ["camera/empty", "camera/none", "camera/notes.txt"])
 def test_no_image_at_all(folder: Path, name: str) -> None:
     (folder / "empty").mkdir()
-    with pytest.raises(DataError, match=r"holds no image|is not a folder") as caught:
+    with pytest.raises(DataError, match=r"holds no file|is not a folder") as caught:
         read(folder.parent / name)
     assert "--images FOLDER" in caught.value.next_step
 
@@ -97,6 +98,6 @@ def test_training_images_are_found_among_them(folder: Path) -> None:
     assert found.apart
     found = read(folder)
     mixed = np.concatenate([255 - pixels(found), pixels(found)[3:5], pixels(found)[3:4]])
-    with pytest.raises(DataError, match="2 of 12 images are among the images that the network was trained on"):
+    with pytest.raises(DataError, match="2 of 12 examples are among those that the network was trained on"):
         found.check_apart(ArraySamples(mixed, np.zeros(15, np.int64)))
     assert not found.apart

@@ -11,6 +11,7 @@ from PIL import Image
 
 import sdcompress
 from sdcompress.errors import DataError
+from sdcompress.options import Options
 
 Write = Callable[..., Path]
 CLASSES = ("square", "disc", "star")
@@ -29,7 +30,7 @@ def photos(tmp_path: Path) -> Path:
 def test_every_file_gets_what_the_engine_gives(tiny_artifact: Write, photos: Path) -> None:
     path = tiny_artifact(policy=(0.6, 0.6), temperatures=(2.0, 1.0, 1.0))
     done: list[tuple[int, int]] = []
-    predictions = sdcompress.predict(path, [photos], top=3, threads=1, progress=lambda *at: done.append(at))
+    predictions = sdcompress.predict(path, [photos], Options(threads=1, progress=lambda *at: done.append(at)), top=3)
     files = [photos / "a.png", photos / "b.png", photos / "deep/c.bmp"]
     assert [one.file for one in predictions] == list(map(str, files))
     assert done == [(1, 3), (2, 3), (3, 3)]

@@ -11,7 +11,9 @@ import torch
 
 from sdcompress.artifact.read import open_artifact
 from sdcompress.checkpoint import open_checkpoint
-from sdcompress.exporting.export import Target, export_all
+from sdcompress.evaluation.trained_model import open_trained_model
+from sdcompress.exporting.exit_selection import Target
+from sdcompress.exporting.export import export_all
 from sdcompress.modalities._geometry import normalise
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.recipe import Export
@@ -30,7 +32,7 @@ def folder(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def images(checkpoint: Path) -> np.ndarray:
-    val = open_checkpoint(checkpoint).dataset().val
+    val = open_trained_model(checkpoint).dataset().val
     return val.examples(np.arange(len(val)))
 
 
@@ -57,7 +59,7 @@ def test_scores_golden_samples_and_signals_are_those_of_the_ensemble(
     folder: Path, checkpoint: Path, images: np.ndarray, expected: np.ndarray
 ) -> None:
     opened = open_artifact(folder / "cascade")
-    labels = open_checkpoint(checkpoint).dataset().val.targets
+    labels = open_trained_model(checkpoint).dataset().val.targets
     right = (expected.argmax(2) == labels).mean(1)
     assert [exit_.accuracy for exit_ in opened.manifest.exits] == pytest.approx(right.tolist())
     golden = opened.golden()

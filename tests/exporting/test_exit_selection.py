@@ -9,18 +9,22 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from networks import pictures
 from signals import TASK
 
+from sdcompress.api import export
 from sdcompress.artifact.read import open_artifact
 from sdcompress.checkpoint import open_checkpoint
 from sdcompress.errors import UnknownNameError, UsageError
-from sdcompress.exporting.exit_selection import kept_exits
-from sdcompress.exporting.export import Target, export, export_all
+from sdcompress.evaluation.trained_model import open_trained_model
+from sdcompress.exporting.exit_selection import Target, kept_exits
+from sdcompress.exporting.export import export_all
 from sdcompress.exporting.graph import export_all_exits
 from sdcompress.exporting.layout import cut_layout
 from sdcompress.modalities._geometry import normalise
 from sdcompress.models.build import build
 from sdcompress.onnx_graph.partition import cut_segments, serialize
+from sdcompress.options import Options
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.recipe import Exits, Export, Model
 from sdcompress.verification.sessions import SegmentSessions
@@ -52,7 +56,7 @@ def test_names_that_make_no_cascade_are_refused(wanted: list[str], error: type[E
 @pytest.fixture(scope="module")
 def resnet() -> onnx.ModelProto:
     torch.manual_seed(0)
-    net = build(Model(), Exits(auto=3, head="bottleneck"), classes=5, image=(3, SIDE, SIDE)).eval()
+    net = build(Model(), Exits(auto=3, head="bottleneck"), outputs=(5,), inputs=pictures(3, SIDE, SIDE)).eval()
     return export_all_exits(net.logits_only(), net.exit_names, (3, SIDE, SIDE))
 
 
@@ -85,7 +89,7 @@ def test_any_choice_gives_the_logits_of_the_whole_chain(
 
 @pytest.fixture(scope="module")
 def images(checkpoint: Path) -> np.ndarray:
-    val = open_checkpoint(checkpoint).dataset().val
+    val = open_trained_model(checkpoint).dataset().val
     return val.examples(np.arange(len(val)))
 
 
@@ -131,7 +135,7 @@ def test_an_ensemble_is_the_mean_over_the_kept_exits(
         Target(tmp_path / "single", "single"),
     ]
     ticks: list[tuple[int, int]] = []
-    export_all(checkpoint, targets, settings=Export(ensemble="geometric"), progress=lambda *tick: ticks.append(tick))
+    export_all(checkpoint, targets, Export(ensemble="geometric"), Options(progress=lambda *tick: ticks.append(tick)))
     assert ticks[-1][0] == ticks[-1][1]
     log_probabilities = logits - np.log(np.exp(logits).sum(2, keepdims=True))
     means = {
@@ -139,7 +143,7 @@ def test_an_ensemble_is_the_mean_over_the_kept_exits(
         "three": np.stack([log_probabilities[0], log_probabilities[:2].mean(0), log_probabilities.mean(0)]),
         "single": log_probabilities.mean(0)[None],  # hears all exits of the network
     }
-    labels = open_checkpoint(checkpoint).dataset().val.targets
+    labels = open_trained_model(checkpoint).dataset().val.targets
     for name, expected in means.items():
         engine = open_engine(tmp_path / name, threads=1)
         np.testing.assert_allclose(engine.exits(engine.preprocess(images)), expected, atol=5e-5)
@@ -149,6 +153,6 @@ def test_an_ensemble_is_the_mean_over_the_kept_exits(
 
 def test_exits_to_keep_are_refused_with_the_layout_single(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="layout 'single'") as caught:
-        export(checkpoint, tmp_path / "a", layout="single", exits=["exit1"], settings=Export())
+        export(checkpoint, tmp_path / "a", {"kept_exits": ["exit1"]}, layout="single")
     assert "--exit" in caught.value.next_step
     assert list(tmp_path.iterdir()) == []

@@ -18,11 +18,15 @@ import pytest
 import torch
 from PIL import Image
 
+from sdcompress.api import export
 from sdcompress.artifact.read import open_artifact
 from sdcompress.checkpoint import open_checkpoint
 from sdcompress.errors import OutputExistsError, ParityError, UnknownNameError, UsageError
-from sdcompress.exporting.export import Target, export, export_all
+from sdcompress.evaluation.trained_model import open_trained_model
+from sdcompress.exporting.exit_selection import Target
+from sdcompress.exporting.export import export_all
 from sdcompress.modalities._geometry import normalise
+from sdcompress.options import Options
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.recipe import Export
 from sdcompress.verification.verify import verify
@@ -39,7 +43,7 @@ def folder(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ticks: list[tuple[int, int]] = []
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        export_all(checkpoint, targets, settings=Export(), progress=lambda *tick: ticks.append(tick))
+        export_all(checkpoint, targets, Export(), Options(progress=lambda *tick: ticks.append(tick)))
     assert printed.getvalue() == ""
     assert ticks == sorted(ticks)
     assert ticks[-1][0] == ticks[-1][1]
@@ -70,7 +74,7 @@ def test_the_file_alone_describes_its_tensors(folder: Path, checkpoint: Path, fi
 def truth(checkpoint: Path) -> tuple[np.ndarray, np.ndarray]:
     """Validation images and the checkpoint's logits on them, by torch alone."""
     source = open_checkpoint(checkpoint)
-    val = source.dataset().val
+    val = open_trained_model(source).dataset().val
     images = val.examples(np.arange(len(val)))
     with torch.no_grad():
         logits = source.network()(torch.from_numpy(normalise(images, source.preprocess))).logits
@@ -103,7 +107,7 @@ def test_the_manifest_carries_scores_costs_and_provenance(
 ) -> None:
     source = open_checkpoint(checkpoint)
     manifest = open_artifact(folder / "cascade").manifest
-    right = (truth[1].argmax(2) == source.dataset().val.targets).mean(1)
+    right = (truth[1].argmax(2) == open_trained_model(source).dataset().val.targets).mean(1)
     assert [exit_.accuracy for exit_ in manifest.exits] == pytest.approx(right.tolist())
     assert all(exit_.ece is not None for exit_ in manifest.exits)
     full = open_artifact(folder / "all").manifest.segments[0]
@@ -172,7 +176,8 @@ def test_the_card_runs_as_written(folder: Path, name: str, monkeypatch: pytest.M
     names: dict[str, Any] = {}
     monkeypatch.setattr(sys, "argv", ["classify.py"])
     exec(without, names)
-    predictions = [names["predict"](Image.fromarray(image[..., 0])) for image in golden["images"]]
+    inputs = [{"input": names["network_input"](Image.fromarray(image[..., 0]))} for image in golden["images"]]
+    predictions = [names["predict"](one) for one in inputs]
     answers = [one[0] for one in predictions] if name == "cascade" else predictions
     assert answers == golden["logits"][-1].argmax(1).tolist()
     printed = io.StringIO()

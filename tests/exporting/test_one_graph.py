@@ -25,6 +25,7 @@ from sdcompress.exporting import one_graph
 from sdcompress.exporting.one_graph import Host, export_one_graph
 from sdcompress.modalities._geometry import normalise
 from sdcompress.onnx_graph import merge
+from sdcompress.options import Options
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema import recipe
 from sdcompress.schema.graphs import PathTime
@@ -154,7 +155,7 @@ def test_the_graph_describes_its_tensors(one_graph_once: Made) -> None:
 
 def test_data_that_was_named_must_be_there(one_graph_once: Made, tmp_path: Path) -> None:
     with pytest.raises((DataError, VerificationError)):
-        export_one_graph(one_graph_once("cascade"), tmp_path / "out", kind="if", host=HERE, data_dir=tmp_path)
+        export_one_graph(one_graph_once("cascade"), tmp_path / "out", Options(data_dir=tmp_path), kind="if", host=HERE)
 
 
 def test_new_thresholds_drop_it(one_graph_once: Made, tiny_network: Any, tmp_path: Path) -> None:

@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 from pydantic import BaseModel
 
+from sdcompress.api import export
 from sdcompress.artifact.read import open_artifact
 from sdcompress.artifact.write import seal
 from sdcompress.calibration.calibrate import calibrate
-from sdcompress.exporting.export import export
 from sdcompress.modalities._geometry import geometry, normalise
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema import engines, graphs, recipe

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from sdcompress.data.samples import ArraySamples, Dataset
 from sdcompress.errors import DataError
 from sdcompress.exporting.reference import reference
+from sdcompress.modalities.image import Image
 from sdcompress.schema.manifest import Preprocess
+from sdcompress.tasks.classification import Classification
 
 
 class Brightness(nn.Module):
@@ -30,8 +32,8 @@ def samples(first: int, count: int) -> ArraySamples:
 
 
 def dataset(val: ArraySamples, test: ArraySamples) -> Dataset:
-    spec = Preprocess(channels=1, mean=(0.0,), std=(1.0,))
-    return Dataset("grey", samples(0, 1), val, test, ("dark", "bright"), spec, "0" * 64)
+    modality = Image.of(Preprocess(channels=1, mean=(0.0,), std=(1.0,)), (2, 2))
+    return Dataset("grey", samples(0, 1), val, test, Classification(("dark", "bright")), modality, "0" * 64)
 
 
 def test_images_are_spread_over_validation_and_scored_there() -> None:

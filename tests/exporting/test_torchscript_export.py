@@ -10,13 +10,19 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from networks import pictures
 from torch import Tensor, nn
 
 from sdcompress.artifact.read import open_artifact
 from sdcompress.errors import ParityError, UsageError
-from sdcompress.exporting.export import Target, export_all
+from sdcompress.exporting.exit_selection import Target
+from sdcompress.exporting.export import export_all
 from sdcompress.exporting.graph import export_all_exits
-from sdcompress.exporting.torchscript_export import TensorNames, _failure_text, torchscript_export
+from sdcompress.exporting.torchscript_export import (
+    TensorNames,
+    _failure_text,
+    torchscript_export,
+)
 from sdcompress.models.build import build
 from sdcompress.onnx_graph.macs import macs
 from sdcompress.onnx_graph.partition import cut_segments, serialize
@@ -90,7 +96,7 @@ def test_both_exporters_give_the_same_costs_and_logits(folder: Path, checkpoint:
 def test_networks_of_several_families_are_cut_right(name: str, side: int, opset: int) -> None:
     pytest.importorskip("timm")
     torch.manual_seed(0)
-    net = build(Model(name=name), Exits(auto=2, head="linear"), classes=7, image=(3, side, side)).eval()
+    net = build(Model(name=name), Exits(auto=2, head="linear"), outputs=(7,), inputs=pictures(3, side, side)).eval()
     model = export_all_exits(net.logits_only(), net.exit_names, (3, side, side), opset=opset)
     logits = [f"{exit_}_logits" for exit_ in net.exit_names]
     pieces = cut_segments(model, logits)

@@ -97,7 +97,7 @@ class Case:
             return own._replace(inputs=(mixed,), mix=Mix(own.targets[partner], weight, partner))
         if view.samples == "own":
             return own._replace(inputs=(images + 0.1 * images.roll(1, dims=3),))
-        others = own._replace(inputs=(images.flip(2),), index=(own.index + SAMPLES // 2) % SAMPLES)
+        others = own._replace(inputs=(images.flip(2),), positions=(own.positions + SAMPLES // 2) % SAMPLES)
         targets = (own.targets + 1) % CLASSES if own.targets.dim() == 1 else 1 - own.targets
         return others._replace(targets=targets) if view.samples == "previous" else others
 

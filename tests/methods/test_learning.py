@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from networks import pictures
 from steps import classes
 
 from sdcompress import methods, registry
@@ -25,7 +26,7 @@ def test_a_few_steps_teach_every_exit_the_labels(name: str) -> None:
     method = methods.build(recipe.Method(name=name))
     needs, phases = method.needs, method.phases
     spec = recipe.Model(name="cifar:resnet8"), recipe.Exits(auto=2, head="bottleneck")
-    net = build(*spec, classes=4, image=(1, 16, 16), heads=needs.exits, maps=needs.maps)
+    net = build(*spec, outputs=(4,), inputs=pictures(1, 16, 16), heads=needs.exits, maps=needs.maps)
     state = method.state(Context(16, 16, classes(4), net.feature_sizes, net.map_shapes))
     labels, order = torch.arange(4).repeat(4), torch.arange(16)
     images = torch.randn(4, 1, 16, 16)[labels] + 0.1 * torch.randn(16, 1, 16, 16)

@@ -97,7 +97,7 @@ def test_a_broken_image_is_named_by_its_place_and_path(tiny_artifact: Callable[.
 
 def test_an_image_that_preprocessing_does_not_bring_to_size() -> None:
     fixed = Preprocess(channels=1, mean=(0.5,), std=(0.25,))
-    with pytest.raises(InputError, match=r"(?s)Image 1 is 3x5 pixels.*4x4"):
+    with pytest.raises(InputError, match=r"(?s)Image 1 cannot be used: The image has 3x5 pixels.*4x4"):
         prepared([GREY, GREY[:3].repeat(2, axis=1)[:, :5]], fixed, (1, 4, 4))
 
 

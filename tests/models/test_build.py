@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+from networks import pictures
 from torch import nn
 
 from sdcompress import registry
@@ -29,7 +30,7 @@ def make(classes, channels):
 
 def network(name: str = "cifar:resnet8", image=IMAGE, heads=True, options=None, classes=5, **exits):
     model = recipe.Model(name=name, options=options or {})
-    return build(model, recipe.Exits(**{"auto": 2, **exits}), classes=classes, image=image, heads=heads)
+    return build(model, recipe.Exits(**{"auto": 2, **exits}), outputs=(classes,), inputs=pictures(*image), heads=heads)
 
 
 @pytest.fixture
@@ -161,7 +162,7 @@ def test_a_backbone_of_the_users_own(user_module):
         ("def make(classes, channels): return 3", "int"),
         (
             COSINE,
-            "linear classifier",
+            "linear layer",
         ),
         ("def make(classes, channels): return nn.Sequential(nn.Flatten(), nn.Linear(9, classes))", "image_size"),
     ],
@@ -217,9 +218,9 @@ def no_forward(classes, channels):
 @pytest.mark.parametrize(
     ("name", "found", "next_step"),
     [
-        ("two", r"forward\(x, text\) of this backbone cannot be called with the images alone.*'text'", "wrap it"),
+        ("two", r"forward\(x, text\) of this backbone cannot be called with the inputs alone.*'text'", "wrap it"),
         ("flat", r"hand on are flat vectors \(0, 1, 2\)", "without exits"),
-        ("no_flatten", "cannot take images of 3 x 16 x 16", "torch.nn.Flatten"),
+        ("no_flatten", "cannot take inputs of 3 x 16 x 16", "torch.nn.Flatten"),
         ("no_forward", "cannot be called: .*forward", "forward"),
     ],
 )
@@ -237,7 +238,7 @@ def test_a_flat_network_trains_without_exits(user_module):
 
 
 def test_a_family_of_one_size_names_it():
-    with pytest.raises(RecipeError, match="cannot take images of 3 x 64 x 64") as caught:
+    with pytest.raises(RecipeError, match="cannot take inputs of 3 x 64 x 64") as caught:
         network("timm:efficientformer_l1", image=(3, 64, 64))
     assert "224 x 224" in caught.value.allowed
     assert "data.image_size=224" in caught.value.next_step

@@ -59,7 +59,7 @@ class Net(nn.Module):
 
 
 def test_the_cut_points_of_a_small_net_and_their_macs_by_hand():
-    points = cut_points(Net(), torch.zeros(2, 3, 8, 8))
+    points = cut_points(Net(), (torch.zeros(2, 3, 8, 8),))
     total = 768 + 9216 + 512 + 4
     assert [(p.name, p.shape, p.aliases) for p in points] == [
         ("stem", (4, 8, 8), ()),
@@ -74,7 +74,7 @@ def test_the_backbone_is_left_as_it_was():
     net = Net().train()
     net.block.eval()
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    cut_points(net, torch.zeros(2, 3, 8, 8))
+    cut_points(net, (torch.zeros(2, 3, 8, 8),))
     assert net.training
     assert net.stem.training
     assert not net.block.path.training
@@ -87,7 +87,7 @@ def test_a_module_that_is_called_twice_is_no_cut_point():
         def forward(self, x):
             return self.fc(self.last(self.block(self.block(self.stem(x)))).mean((2, 3)))
 
-    assert [p.name for p in cut_points(Twice(), torch.zeros(2, 3, 8, 8))] == ["stem", "last"]
+    assert [p.name for p in cut_points(Twice(), (torch.zeros(2, 3, 8, 8),))] == ["stem", "last"]
 
 
 @pytest.mark.parametrize("view", [False, True])
@@ -98,7 +98,7 @@ def test_an_output_that_is_overwritten_in_place_is_no_cut_point(view):
             (x[:, :2] if view else x).relu_()
             return self.fc(self.last(self.block(x)).mean((2, 3)))
 
-    assert [p.name for p in cut_points(InPlace(), torch.zeros(2, 3, 8, 8))] == ["block", "last"]
+    assert [p.name for p in cut_points(InPlace(), (torch.zeros(2, 3, 8, 8),))] == ["block", "last"]
 
 
 def test_two_branches_side_by_side_cannot_be_cut():
@@ -112,7 +112,7 @@ def test_two_branches_side_by_side_cannot_be_cut():
             return self.fc(torch.cat([self.left(x).mean((2, 3)), self.right(x).mean((2, 3))], 1))
 
     with pytest.raises(RecipeError, match="another backbone"):
-        cut_points(Branches(), torch.zeros(2, 3, 8, 8))
+        cut_points(Branches(), (torch.zeros(2, 3, 8, 8),))
 
 
 def test_code_that_branches_on_values_is_refused_with_the_reason():
@@ -121,7 +121,7 @@ def test_code_that_branches_on_values_is_refused_with_the_reason():
             return super().forward(x if x.sum() > 0 else -x)
 
     with pytest.raises(RecipeError, match=r"torch\.export cannot follow.*\n.*next"):
-        cut_points(Values(), torch.zeros(2, 3, 8, 8))
+        cut_points(Values(), (torch.zeros(2, 3, 8, 8),))
 
 
 def test_macs_of_attention_count():
@@ -137,14 +137,14 @@ def test_macs_of_attention_count():
             tokens = nn.functional.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0]
             return self.fc(self.norm(tokens).mean(1))
 
-    points = {p.name: p.fraction for p in cut_points(Attention(), torch.zeros(2, 8, 2, 2))}
+    points = {p.name: p.fraction for p in cut_points(Attention(), (torch.zeros(2, 8, 2, 2),))}
     assert points == {"qkv": pytest.approx(768 / 1040), "norm": pytest.approx(1024 / 1040)}
 
 
 @pytest.mark.parametrize(("family", "name", "size"), FAMILIES, ids=[name for _, name, _ in FAMILIES])
 def test_everything_after_a_chosen_cut_depends_on_the_images_through_it_alone(family, name, size):
     net = backbone(family, name, size)
-    points = cut_points(net, torch.zeros(2, 3, size, size))
+    points = cut_points(net, (torch.zeros(2, 3, size, size),))
     chosen = choose(points, 3 if name != "resnet8" else 2)
     assert [p.fraction for p in chosen] == sorted({p.fraction for p in chosen})
     images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(1))

@@ -5,6 +5,7 @@ import pickle
 
 import pytest
 import torch
+from networks import pictures
 from torch import nn
 
 from sdcompress.models.backbones.cifar import cifar
@@ -19,7 +20,7 @@ IMAGE = (3, 16, 16)
 @pytest.fixture
 def net() -> MultiExit:
     torch.manual_seed(0)
-    return build(recipe.Model(name="cifar:resnet8"), recipe.Exits(auto=2), classes=5, image=IMAGE)
+    return build(recipe.Model(name="cifar:resnet8"), recipe.Exits(auto=2), outputs=(5,), inputs=pictures(*IMAGE))
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def kept(net: MultiExit) -> list[object]:
     return [
         vars(module)[key]
         for module in net.modules()
-        for key in ("tapped_output", "classifier_input")
+        for key in ("tapped_output", "output_layer_input")
         if key in vars(module)
     ]
 
@@ -131,8 +132,8 @@ def test_a_map_with_channels_last_reaches_the_head_with_channels_first(images):
             return self.fc(self.turn(self.stem(x).permute(0, 2, 3, 1)).mean((1, 2)))
 
     tap = Tap("turn", (6, 4, 4), channels_last=True)
-    head = Linear((6, 4, 4), 5, width=8, final_shape=(6, 4, 4), pool="mean")
-    net = MultiExit(Turned(), classifier="fc", taps=[tap], heads=[head], deepest=tap)
+    head = Linear((6, 4, 4), (5,), width=8, final_shape=(6, 4, 4), pool="mean")
+    net = MultiExit(Turned(), output_layer="fc", taps=[tap], heads=[head], deepest=tap)
     outputs = net(images)
     assert torch.equal(outputs.maps[0], net.backbone.stem(images))
     assert torch.equal(outputs.maps[0], outputs.maps[1])
@@ -140,7 +141,7 @@ def test_a_map_with_channels_last_reaches_the_head_with_channels_first(images):
 
 
 def test_without_exits_it_is_the_backbone_alone(images):
-    net = MultiExit(cifar("resnet8", classes=5, image=IMAGE, pretrained=False), classifier="fc").eval()
+    net = MultiExit(cifar("resnet8", classes=5, image=IMAGE, pretrained=False), output_layer="fc").eval()
     outputs = net(images)
     assert net.exit_names == ("final",)
     assert (net.taps, net.feature_sizes, net.map_shapes) == ((), (64,), ((64,),))

@@ -7,6 +7,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from networks import pictures
 from onnx import TensorProto, helper, numpy_helper
 
 from sdcompress.errors import UsageError
@@ -155,7 +156,7 @@ def test_networks_of_several_families_are_cut_right(name: str) -> None:
     pytest.importorskip("timm")
     side = 32
     torch.manual_seed(0)
-    net = build(Model(name=name), Exits(auto=3, head="linear"), classes=7, image=(3, side, side)).eval()
+    net = build(Model(name=name), Exits(auto=3, head="linear"), outputs=(7,), inputs=pictures(3, side, side)).eval()
     model = export_all_exits(net.logits_only(), net.exit_names, (3, side, side))
     logits = [f"{exit_}_logits" for exit_ in net.exit_names]
     pieces = cut_segments(model, logits)

@@ -9,12 +9,14 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from networks import pictures
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from signals import TASK
 from torch import Tensor, nn
 
-from sdcompress.exporting.export import Target, _warn_unsupported, export_all
+from sdcompress.exporting.exit_selection import Target
+from sdcompress.exporting.export import _warn_unsupported, export_all
 from sdcompress.exporting.graph import export_all_exits
 from sdcompress.exporting.layout import Layout
 from sdcompress.models.build import build
@@ -136,7 +138,7 @@ def test_segments_with_signals_hold_only_operators_of_tensorrt_8_5(name: str, he
     if name.startswith("timm:"):
         pytest.importorskip("timm")
     torch.manual_seed(0)
-    net = build(Model(name=name), Exits(auto=1, head=head), classes=7, image=(3, side, side)).eval()
+    net = build(Model(name=name), Exits(auto=1, head=head), outputs=(7,), inputs=pictures(3, side, side)).eval()
     model = export_all_exits(net.logits_only(), net.exit_names, (3, side, side), opset=16)
     first, last = cut_segments(model, [f"{exit_}_logits" for exit_ in net.exit_names])
     first, _ = add_signals(first, net.exit_names[0], f"{net.exit_names[0]}_logits", TASK, batch="batch")

@@ -11,7 +11,8 @@ import pytest
 import sdcompress
 from sdcompress import data, recipes
 from sdcompress.errors import DataError, RecipeError, SdcompressError, UnknownNameError, UsageError
-from sdcompress.pipeline.preflight import check_data, check_recipe, warn_of_export
+from sdcompress.exporting.preflight import warn_of_export
+from sdcompress.pipeline.preflight import check_data, check_recipe
 from sdcompress.pipeline.run import run as run_pipeline
 
 TOO_FEW = {
@@ -30,13 +31,13 @@ TOO_FEW = {
 @pytest.mark.parametrize("settings", TOO_FEW.values(), ids=TOO_FEW.keys())
 def test_too_few_held_out_images_are_refused(settings: list[str]) -> None:
     with pytest.raises(RecipeError, match="holds out") as caught:
-        check_data(recipes.read("digits", settings))
+        check_data(recipes.read("digits", settings), data.Loader())
     assert "data.validation" in caught.value.next_step
 
 
 def test_no_validation_is_right_where_nothing_is_calibrated() -> None:
-    check_data(recipes.read("digits", ["data.validation=0", "export.layouts=[single]"]))
-    check_data(recipes.read("digits", ["data.validation=0", "method=baseline", "controls=[]"]))
+    check_data(recipes.read("digits", ["data.validation=0", "export.layouts=[single]"]), data.Loader())
+    check_data(recipes.read("digits", ["data.validation=0", "method=baseline", "controls=[]"]), data.Loader())
 
 
 def test_few_held_out_images_prove_less_and_that_is_said_before_the_training() -> None:
@@ -121,7 +122,7 @@ def test_precisions_that_go_are_let_through(opset: int) -> None:
 def test_too_few_images_to_take_ranges_from_are_refused() -> None:
     few = ["data.train_limit=40", "quantize.precisions=[int8]", "method=baseline", "controls=[]"]
     with pytest.raises(DataError, match="40 training images"):
-        check_data(recipes.read("digits", few))
+        check_data(recipes.read("digits", few), data.Loader())
 
 
 def test_exits_to_keep_are_checked_where_a_layout_has_several() -> None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from sdcompress import recipes
+from sdcompress.artifact import read
 from sdcompress.artifact.read import open_artifact
+from sdcompress.data import assemble
+from sdcompress.data.samples import Dataset
 from sdcompress.errors import OutputExistsError, RecipeError
 from sdcompress.evaluation.trained_model import open_trained_model
 from sdcompress.pipeline.run import run as run_pipeline
@@ -91,9 +96,28 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], Report]:
+def looked_at() -> Counter[str]:
+    """How often the run below loads its data set, and hashes each file of an artifact."""
+    return Counter()
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory, looked_at: Counter[str]) -> tuple[Path, list[str], Report]:
     out = tmp_path_factory.mktemp("first") / "run"
-    return (out, *go(out))
+    load, sha256 = assemble.assemble, read.sha256_of
+
+    def counted_load(*args: Any, **options: Any) -> Dataset:
+        looked_at["the data set"] += 1
+        return load(*args, **options)
+
+    def counted_sha256(path: Path, *args: Any) -> str:
+        looked_at[str(path)] += 1
+        return sha256(path, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(assemble, "assemble", counted_load)
+        patch.setattr(read, "sha256_of", counted_sha256)
+        return (out, *go(out))
 
 
 @pytest.fixture
@@ -109,6 +133,13 @@ def test_a_run_does_every_step_once_and_reports_what_it_measured(first: tuple[Pa
     assert made.reference == "baseline-final"
     assert recipes.read(out / "recipe.yaml") == recipes.read(RECIPE)
     assert Report.model_validate_json((out / "report" / "report.json").read_text()).rows == made.rows
+
+
+@pytest.mark.usefixtures("first")
+def test_a_run_loads_its_data_and_opens_each_artifact_once(looked_at: Counter[str]) -> None:
+    assert looked_at["the data set"] == 1
+    assert sum("manifest" not in name for name in looked_at) > 10
+    assert set(looked_at.values()) == {1}
 
 
 def test_precisions_are_added_to_a_run_beside_what_is_there(done: Path) -> None:

@@ -7,6 +7,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from networks import pictures
 
 from sdcompress.exporting.graph import export_all_exits
 from sdcompress.models.build import build
@@ -37,7 +38,7 @@ def test_a_transformer_is_close_whatever_its_opset(opset: int, options: str) -> 
     pytest.importorskip("timm")
     torch.manual_seed(0)
     settings = Model(name="timm:vit_tiny_patch16_224", options=OPTIONS[options])
-    net = build(settings, Exits(auto=1, head="linear"), classes=7, image=IMAGE).eval()
+    net = build(settings, Exits(auto=1, head="linear"), outputs=(7,), inputs=pictures(*IMAGE)).eval()
     with torch.no_grad():  # those of a new network are 0
         for name, parameter in net.named_parameters():
             if name.endswith("bias"):

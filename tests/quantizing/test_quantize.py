@@ -537,9 +537,9 @@ def test_golden_images_that_cannot_be_run_are_reported(
 
 def test_without_the_data_or_with_something_else_than_an_artifact(tiny_artifact: Callable, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is not the one that was trained on"):
-        sdcompress.quantize(tiny_artifact(), tmp_path / "out", precision="int8")
+        sdcompress.quantize(tiny_artifact(), tmp_path / "out", "int8")
     with pytest.raises(CheckpointError):
-        sdcompress.quantize(tmp_path / "nothing", tmp_path / "out", precision="int8")
+        sdcompress.quantize(tmp_path / "nothing", tmp_path / "out", "int8")
     assert not (tmp_path / "out").exists()
 
 

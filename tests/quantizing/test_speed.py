@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from signals import TASK
 
-from sdcompress.cli import quantizing
+from sdcompress.artifact.read import open_artifact
+from sdcompress.cli import quantize as quantizing
 from sdcompress.quantizing import speed
 from sdcompress.runtime.engine import Prediction
 from sdcompress.schema.quantized import Speed
@@ -40,10 +41,10 @@ def test_both_are_timed_and_the_slower_one_is_named(
     engines = {"made": Slow(ms), "source": Slow(source_ms)}
     opened: list[int] = []
 
-    def open_engine(path: str, *, threads: int, allow_uncertified: bool) -> Slow:
+    def open_engine(artifact: str, *, threads: int, allow_uncertified: bool) -> Slow:
         assert allow_uncertified  # a certificate may be about engines, and nothing is decided by it here
         opened.append(threads)
-        return engines[path]
+        return engines[artifact]
 
     monkeypatch.setattr(speed, "open_engine", open_engine)
     measured = speed.speed_beside("source", "made", tiny_network.samples(40), threads=2)
@@ -56,8 +57,8 @@ def test_both_are_timed_and_the_slower_one_is_named(
 
 
 def test_an_artifact_beside_itself_is_timed_at_all(tiny_artifact: Callable[..., Path], tiny_network: Any) -> None:
-    path = tiny_artifact()
-    measured = speed.speed_beside(path, path, tiny_network.samples(3), threads=1)
+    artifact = open_artifact(tiny_artifact())
+    measured = speed.speed_beside(artifact, artifact, tiny_network.samples(3), threads=1)
     assert 0.2 < measured.speedup < 5
 
 

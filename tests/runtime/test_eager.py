@@ -9,14 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from networks import pictures
 from torch import nn
 
 from sdcompress.checkpoint import open_checkpoint
 from sdcompress.errors import CheckpointError, InputError, SetupError
+from sdcompress.modalities.image import Image
 from sdcompress.models.cost import costs
 from sdcompress.runtime.engine import Engine
 from sdcompress.runtime.open import open_engine
-from sdcompress.schema.manifest import Preprocess
+from sdcompress.schema.manifest import Named, Preprocess
 from sdcompress.schema.recipe import Exits, Recipe
 from sdcompress.training.save import Resumable, save
 
@@ -30,17 +32,17 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     recipe = Recipe(exits=Exits(auto=2, head="linear"))
     torch.manual_seed(0)
-    net = build(recipe.model, recipe.exits, classes=4, image=IMAGE)
+    net = build(recipe.model, recipe.exits, outputs=(4,), inputs=pictures(*IMAGE))
     facts = {
-        "schema_version": 1,
+        "schema_version": 2,
         "recipe": recipe,
         "epoch": 1,
         "step": 1,
         "finished": True,
         "samples": 10,
-        "classes": ("a", "b", "c", "d"),
-        "image": IMAGE,
-        "preprocess": Preprocess(channels=1, resize=(8, 8), mean=(0.5,), std=(0.25,)),
+        "task": Named(name="classification"),
+        "outputs": ("a", "b", "c", "d"),
+        "modality": Image.of(Preprocess(channels=1, resize=IMAGE[1:], mean=(0.5,), std=(0.25,))).record,
         "data_fingerprint": "0" * 64,
     }
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
@@ -80,7 +82,7 @@ def test_the_facts(engine: Engine) -> None:
 
 
 def test_the_costs_are_those_of_the_pruned_networks(checkpoint: Path, engine: Engine) -> None:
-    expected = costs(open_checkpoint(checkpoint).network(), IMAGE)
+    expected = costs(open_checkpoint(checkpoint).network(), pictures(*IMAGE))
     assert [tuple(cost) for cost in engine.exit_costs] == [(cost.macs, cost.parameters) for cost in expected]
 
 

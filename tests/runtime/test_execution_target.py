@@ -18,6 +18,7 @@ from sdcompress.calibration.calibrate import calibrate
 from sdcompress.calibration.sample_size import plan
 from sdcompress.certification.verify_certificate import recompute
 from sdcompress.errors import CertificateError, UsageError
+from sdcompress.options import EngineOptions
 from sdcompress.runtime.one_graph import open_one_graph
 from sdcompress.runtime.open import open_engine, open_network
 from sdcompress.schema import recipe
@@ -26,6 +27,8 @@ from sdcompress.verification.verify import verify
 
 Write = Callable[..., Path]
 WISH = recipe.Calibrate(max_drop=0.05, confidence=0.9)
+
+HOSTED = EngineOptions(backend="hosted", device="cuda")
 
 
 def with_engines(path: Path, out: Path) -> Engines:
@@ -55,7 +58,7 @@ def test_calibration_records_what_it_ran_on_and_old_artifacts_say_nothing_new(
     plain = recipe.Calibrate(max_drop=0.05)
     calibrate(cascade, cascade.parent / "usual", samples=samples, settings=plain)
     hosted("a" * 64)
-    calibrate(cascade, cascade.parent / "here", samples=samples, settings=plain, backend="hosted", device="cuda")
+    calibrate(cascade, cascade.parent / "here", samples=samples, settings=plain, options=HOSTED)
     usual, here = (open_artifact(cascade.parent / name).manifest.policy for name in ("usual", "here"))
     assert usual is not None
     assert here is not None
@@ -98,13 +101,13 @@ def test_a_certificate_is_bound_to_the_engines_that_it_was_made_on(
     hosted(plans_digest(made))
     out = tmp_path / "certified"
     where = {"backend": "hosted", "device": "cuda"}
-    manifest = calibrate(tmp_path / "built", out, samples=tiny_network.samples(4000), settings=WISH, **where)
+    manifest = calibrate(tmp_path / "built", out, samples=tiny_network.samples(4000), settings=WISH, options=HOSTED)
     assert manifest.certificate is not None
     assert manifest.certificate.plans == plans_digest(made)
     assert manifest.engines == (made,)
     assert recompute(open_artifact(out)) == manifest.certificate
     assert verify(out).certificate is not None  # the graphs are proven as ever, by onnxruntime
-    assert open_network(out, **where).where == ExecutionTarget("hosted", "cuda", plans_digest(made))
+    assert open_network(out, HOSTED).where == ExecutionTarget("hosted", "cuda", plans_digest(made))
     with pytest.raises(CertificateError, match="not for onnxruntime on cpu") as caught:
         open_engine(out)
     assert "calibrate it again with --confidence for onnxruntime on cpu" in str(caught.value)
@@ -119,7 +122,7 @@ def test_a_certificate_of_engines_that_are_gone_is_found_offline(
 ) -> None:
     hosted("a" * 64)
     samples = tiny_network.samples(4000)
-    calibrate(tiny_artifact(), tmp_path / "out", samples=samples, settings=WISH, backend="hosted", device="cuda")
+    calibrate(tiny_artifact(), tmp_path / "out", samples=samples, settings=WISH, options=HOSTED)
     with pytest.raises(CertificateError, match="engines that the artifact does not hold"):
         recompute(open_artifact(tmp_path / "out"))
 
@@ -134,7 +137,7 @@ def test_a_plan_for_a_certificate_runs_on_the_backend_too(
     tiny_artifact: Write, tiny_network: Any, hosted: Callable[[str | None], None]
 ) -> None:
     hosted(None)
-    found = plan(tiny_artifact(), samples=tiny_network.samples(600), settings=WISH, backend="hosted", device="cuda")
+    found = plan(tiny_artifact(), samples=tiny_network.samples(600), settings=WISH, options=HOSTED)
     assert found.observed
 
 
@@ -144,4 +147,4 @@ def test_a_chain_runs_no_graph_that_exits_by_itself(
     hosted(None)
     shutil.copytree(one_graph_once("graph"), tmp_path / "graph")
     with pytest.raises(UsageError, match="'hosted' runs no graph that exits by itself"):
-        open_one_graph(tmp_path / "graph", backend="hosted")
+        open_one_graph(tmp_path / "graph", EngineOptions(backend="hosted"))

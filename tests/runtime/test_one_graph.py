@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from sdcompress.errors import CertificateError, InputError, UsageError
+from sdcompress.options import EngineOptions
 from sdcompress.runtime.one_graph import open_one_graph
 from sdcompress.runtime.open import open_engine
 
@@ -18,7 +19,10 @@ Made = Callable[[str], Path]
 
 @pytest.mark.parametrize(("kind", "batch"), [("graph", 50), ("if", 1)])
 def test_it_predicts_as_the_cascade(one_graph_once: Made, tiny_network: Any, kind: str, batch: int) -> None:
-    one, chain = open_one_graph(one_graph_once(kind), threads=1), open_engine(one_graph_once("cascade"), threads=1)
+    one, chain = (
+        open_one_graph(one_graph_once(kind), EngineOptions(threads=1)),
+        open_engine(one_graph_once("cascade"), threads=1),
+    )
     assert one.exit_names == chain.exit_names
     inputs = one.preprocess(tiny_network.samples(50, seed=4).examples(np.arange(50)))
     np.testing.assert_array_equal(inputs, chain.preprocess(tiny_network.samples(50, seed=4).examples(np.arange(50))))
@@ -56,4 +60,4 @@ def test_thresholds_that_no_certificate_covers_do_not_run(
     monkeypatch.setattr("sdcompress.runtime.open.check_covered", refuses)
     with pytest.raises(CertificateError):
         open_one_graph(one_graph_once("graph"))
-    open_one_graph(one_graph_once("graph"), allow_uncertified=True)
+    open_one_graph(one_graph_once("graph"), EngineOptions(allow_uncertified=True))

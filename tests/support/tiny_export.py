@@ -61,19 +61,19 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = Recipe(name="tiny", exits=Exits(auto=2, head="linear"))
     dataset = data.load(recipe.data, seed=recipe.seed)
     torch.manual_seed(0)
-    net = build(recipe.model, recipe.exits, classes=len(dataset.outputs), image=dataset.image).train()
+    net = build(recipe.model, recipe.exits, outputs=dataset.task.output_shape, inputs=dataset.modality.tensors).train()
     with torch.no_grad():
         net(torch.from_numpy(normalise(dataset.train.examples(np.arange(256)), dataset.preprocess)))
     facts = {
-        "schema_version": 1,
+        "schema_version": 2,
         "recipe": recipe,
         "epoch": 0,
         "step": 1,
         "finished": True,
         "samples": len(dataset.train),
-        "classes": dataset.outputs,
-        "image": dataset.image,
-        "preprocess": dataset.preprocess,
+        "task": dataset.task.record,
+        "outputs": dataset.outputs,
+        "modality": dataset.modality.record,
         "data_fingerprint": dataset.fingerprint,
     }
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)

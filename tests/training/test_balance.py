@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from sdcompress.data.assemble import assemble
+from sdcompress.data.images import image_source
 from sdcompress.data.samples import Dataset
-from sdcompress.data.source import array_source
 from sdcompress.errors import RecipeError
 from sdcompress.schema.manifest import Preprocess
 from sdcompress.schema.recipe import Data, Recipe
@@ -21,7 +21,7 @@ from sdcompress.training.run import train
 def dataset(counts: tuple[int, ...] = (60, 30, 10)) -> Dataset:
     labels = np.repeat(np.arange(len(counts)), counts)
     images = np.zeros((len(labels), 4, 4, 1), np.uint8)
-    source = array_source(("a", "b", "c"), Preprocess(channels=1, mean=(0.5,), std=(0.5,)), (images, labels))
+    source = image_source(("a", "b", "c"), Preprocess(channels=1, mean=(0.5,), std=(0.5,)), (images, labels))
     return assemble(Data(validation=0.0), source, seed=0)
 
 

@@ -25,11 +25,11 @@ def batches(size: int = 32, *, labels: np.ndarray = LABELS, seed: int = 0, **set
 
 
 def indices(steps: Sequence[tuple[Part, ...]]) -> list[list[int]]:
-    return [raw.own.index.tolist() for step in steps for raw in step]
+    return [raw.own.positions.tolist() for step in steps for raw in step]
 
 
 def companions(steps: Sequence[tuple[Part, ...]]) -> list[list[int]]:
-    return [raw.companions.index.tolist() for step in steps for raw in step if raw.companions is not None]
+    return [raw.companions.positions.tolist() for step in steps for raw in step if raw.companions is not None]
 
 
 def flat(lists: list[list[int]]) -> list[int]:
@@ -55,7 +55,7 @@ def test_images_and_labels_belong_to_the_index() -> None:
     for step in batches(companions="same_stratum").epoch(0):
         for raw in (step[0].own, step[0].companions):
             assert raw is not None
-            index = raw.index.numpy()
+            index = raw.positions.numpy()
             assert np.array_equal(raw.inputs[0].numpy(), SAMPLES.examples(index))
             assert np.array_equal(raw.targets.numpy(), LABELS[index])
 
@@ -131,7 +131,7 @@ def test_what_needs_strata_is_refused_without_them(settings: Any) -> None:
 
 def test_a_set_smaller_than_the_batch_is_one_step() -> None:
     (step,) = batches(1000).epoch(0)
-    assert len(step[0].own.index) == COUNT
+    assert len(step[0].own.positions) == COUNT
 
 
 UNEVEN = np.array([0] * 120 + [1] * 30 + [2] * 10)

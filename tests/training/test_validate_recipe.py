@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from networks import pictures
 
 from sdcompress.checkpoint import open_checkpoint
 from sdcompress.errors import OutputExistsError, RecipeError
@@ -67,7 +68,7 @@ def test_dropout_and_stochastic_depth_are_found(
     (tmp_path / "needs_nets.py").write_text(NETS)
     monkeypatch.syspath_prepend(tmp_path)
     model = recipe.Model(name=name, options=options)
-    net = build(model, recipe.Exits(), classes=3, image=(3, 32, 32), heads=False)
+    net = build(model, recipe.Exits(), outputs=(3,), inputs=pictures(3, 32, 32), heads=False)
     asked = recipe.Recipe(model=model, method=recipe.Method(name="r_drop"))
     if drops:
         check_network(Needs(dropout=True), net, asked)
@@ -159,14 +160,14 @@ def test_exits_far_from_their_even_places_are_said(tmp_path: Path, monkeypatch: 
     monkeypatch.syspath_prepend(tmp_path)
     asked = recipe.Recipe(model=recipe.Model(name="branches:Branches"), exits=recipe.Exits(auto=1))
     image = (1, 16, 16)
-    net = build(asked.model, asked.exits, classes=10, image=image)
+    net = build(asked.model, asked.exits, outputs=(10,), inputs=pictures(*image))
     # MACs of a pixel: 9 x 1 x 4 in the stem, 2 x 9 x 4 x 16 in the branches, and 160 of all 256 pixels
-    assert tap_shares(net, image)[0] == pytest.approx(36 / (36 + 1152 + 160 / 256), rel=1e-3)
+    assert tap_shares(net, pictures(*image))[0] == pytest.approx(36 / (36 + 1152 + 160 / 256), rel=1e-3)
     with pytest.warns(UserWarning, match=r"exits\.auto=1 .* stem at 3%"):
-        warn_of_places(net, asked, image)
+        warn_of_places(net, asked, pictures(*image))
     named = asked.model_copy(update={"exits": recipe.Exits(at=("stem",))})
     even = recipe.Recipe(exits=recipe.Exits(auto=2))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warn_of_places(net, named, image)
-        warn_of_places(build(even.model, even.exits, classes=10, image=image), even, image)
+        warn_of_places(net, named, pictures(*image))
+        warn_of_places(build(even.model, even.exits, outputs=(10,), inputs=pictures(*image)), even, pictures(*image))

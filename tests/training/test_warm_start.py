@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from networks import pictures
 
 from sdcompress.checkpoint import open_checkpoint
 from sdcompress.errors import CheckpointError, OutputExistsError, RecipeError
@@ -95,9 +96,9 @@ def test_what_the_user_froze_stays_frozen(small: Small, tmp_path: Path, monkeypa
     )
     monkeypatch.syspath_prepend(tmp_path)
     recipe = small("model.name=half:frozen", "method=fastbert", "exits.head=bottleneck")
-    first = build(recipe.model, recipe.exits, classes=10, image=(1, 16, 16)).backbone
+    first = build(recipe.model, recipe.exits, outputs=(10,), inputs=pictures(1, 16, 16)).backbone
     torch.manual_seed(recipe.seed)
-    start = build(recipe.model, recipe.exits, classes=10, image=(1, 16, 16)).backbone.conv1.weight
+    start = build(recipe.model, recipe.exits, outputs=(10,), inputs=pictures(1, 16, 16)).backbone.conv1.weight
     assert not first.conv1.weight.requires_grad
     trained = train(recipe, tmp_path / "run").network().backbone
     assert torch.equal(trained.conv1.weight, start)
@@ -157,7 +158,7 @@ def test_a_trained_start_may_be_frozen_but_not_with_a_classifier_of_other_classe
     recipe = small(*FROZEN, f"model.start={tmp_path / 'old'}", "train.epochs=1")
     with pytest.warns(UserWarning, match="trained anew: heads"):
         train(recipe, tmp_path / "new")
-    net = build(recipe.model, recipe.exits, classes=7, image=(1, 16, 16))
+    net = build(recipe.model, recipe.exits, outputs=(7,), inputs=pictures(1, 16, 16))
     with pytest.raises(RecipeError, match=r"backbone\.fc\.weight, backbone\.fc\.bias of .*old.* is new"):
         load_matching(open_checkpoint(tmp_path / "old"), net, recipe)
 
@@ -168,7 +169,7 @@ def test_published_weights_may_be_frozen_where_their_classifier_is_kept(
 ) -> None:
     recipe = small(*FROZEN, "model.name=timm:resnet18", "model.pretrained=true")
     check_recipe(recipe)
-    net = build(Model(name="timm:resnet18"), recipe.exits, classes=classes, image=(1, 32, 32))
+    net = build(Model(name="timm:resnet18"), recipe.exits, outputs=(classes,), inputs=pictures(1, 32, 32))
     if fits:
         check_network(Needs(), net, recipe)
         return

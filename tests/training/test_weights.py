@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from sdcompress import data, recipes
+from sdcompress.api import export
 from sdcompress.artifact.read import open_artifact
-from sdcompress.exporting.export import export
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.recipe import Export, Recipe
 from sdcompress.training.run import holds_another, train

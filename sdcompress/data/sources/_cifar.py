@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from sdcompress.data.samples import Images, Labels
-from sdcompress.data.source import Source, array_source, preprocessing
+from sdcompress.data.images import Images, image_source, preprocessing
+from sdcompress.data.source import Source
 from sdcompress.data.sources._torchvision import Published
 from sdcompress.errors import DataError
 from sdcompress.schema import recipe
+from sdcompress.tasks import Array
 
 __all__ = ["read_names", "read_split", "source"]
 
@@ -50,7 +51,7 @@ def source(
     images_per_file = 50_000 // len(train)
     parts = [read_split(published, folder, file, labels=f"{kind}labels", count=images_per_file) for file in train]
     images, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    return array_source(
+    return image_source(
         read_names(published, folder, meta, key=f"{kind}label_names"),
         preprocessing(spec, side=_SIDE, mean=mean, std=std),
         (images, labels),
@@ -58,7 +59,7 @@ def source(
     )
 
 
-def read_split(published: Published, folder: Path, file: str, *, labels: str, count: int) -> tuple[Images, Labels]:
+def read_split(published: Published, folder: Path, file: str, *, labels: str, count: int) -> tuple[Images, Array]:
     """Read images, uint8 [count, 32, 32, 3], and labels, int64 [count], of one file.
 
     Raises:

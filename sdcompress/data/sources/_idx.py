@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sdcompress.data.source import Source, array_source, preprocessing
+from sdcompress.data.images import image_source, preprocessing
+from sdcompress.data.source import Source
 from sdcompress.data.sources._torchvision import Published
 from sdcompress.errors import DataError
 from sdcompress.schema import recipe
@@ -42,7 +43,7 @@ def source(spec: recipe.Data, published: Published, *, classes: tuple[str, ...],
         for split, count in (("train", 60_000), ("t10k", 10_000))
     )
     preprocess = preprocessing(spec, side=_SIDE, mean=(mean,), std=(std,))
-    return array_source(classes, preprocess, train, test)
+    return image_source(classes, preprocess, train, test)
 
 
 def read_array(published: Published, folder: Path, file: str, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:

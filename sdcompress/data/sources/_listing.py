@@ -1,19 +1,18 @@
-"""List the image files of a folder. Everything that is skipped is counted and reported."""
+"""List the files of a folder that are examples. Everything that is skipped is counted and reported."""
 
 from __future__ import annotations
 
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sdcompress.errors import DataError
 
-__all__ = ["SUFFIXES", "Skipped", "entries_of", "folders_in", "picture_files"]
+__all__ = ["Skipped", "entries_of", "files_below", "folders_in"]
 
-SUFFIXES = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 _NAMED = 3  # paths in a message
 _Identity = tuple[int, int]  # device and inode
 
@@ -23,13 +22,15 @@ class Skipped:
     """Files and folders that a listing skips.
 
     Attributes:
-        suffixes: files by their suffix, in lower case.
-        hidden: folders and image files whose names begin with a dot.
+        accepted: suffixes of files that are read, in lower case.
+        suffixes: other files by their suffix, in lower case.
+        hidden: folders, and files with an accepted suffix, whose names begin with a dot.
         dangling: broken links, and files that are not regular.
         again: linked folders that were already read.
-        loose: image files outside class folders.
+        loose: files with an accepted suffix outside class folders.
     """
 
+    accepted: Collection[str] = ()
     suffixes: Counter[str] = field(default_factory=Counter)
     hidden: list[Path] = field(default_factory=list)
     dangling: list[Path] = field(default_factory=list)
@@ -44,7 +45,7 @@ class Skipped:
                 ("hidden", self.hidden),
                 ("broken links or special files", self.dangling),
                 ("linked folders that were already read", self.again),
-                ("images outside class folders", self.loose),
+                ("files outside class folders", self.loose),
             )
             if paths
         ]
@@ -53,16 +54,16 @@ class Skipped:
                 f"{count} {suffix or 'without a suffix'}" for suffix, count in self.suffixes.most_common()
             )
             total = sum(self.suffixes.values())
-            parts.append(f"{total} files that do not end in {', '.join(sorted(SUFFIXES))}: {kinds}")
+            parts.append(f"{total} files that do not end in {', '.join(sorted(self.accepted))}: {kinds}")
         if parts:
             warnings.warn(f"Skipped in {root}: {'; '.join(parts)}.", stacklevel=2)
 
     def count(self, entry: os.DirEntry[str]) -> None:
-        """Count a file that is not read as an image."""
+        """Count a file that is not read."""
         path, suffix = Path(entry.path), Path(entry.name).suffix.lower()
         if entry.name.startswith("."):
             # macOS writes '._name.jpg' beside 'name.jpg', which is not an image
-            self.hidden += [path] if suffix in SUFFIXES and not entry.name.startswith("._") else []
+            self.hidden += [path] if suffix in self.accepted and not entry.name.startswith("._") else []
         elif not entry.is_file():
             self.dangling.append(path)
         else:
@@ -81,19 +82,19 @@ def folders_in(folder: Path, skipped: Skipped) -> list[Path]:
             folders.append(Path(entry.path))
         elif entry.is_dir():
             skipped.hidden.append(Path(entry.path))
-        elif Path(entry.name).suffix.lower() in SUFFIXES and not entry.name.startswith("."):
+        elif Path(entry.name).suffix.lower() in skipped.accepted and not entry.name.startswith("."):
             skipped.loose.append(Path(entry.path))
         elif entry.is_symlink() and not entry.is_file():
             skipped.dangling.append(Path(entry.path))
     return sorted(folders, key=lambda path: path.name)
 
 
-def picture_files(folder: Path, skipped: Skipped) -> list[Path]:
-    """Return the image files below a folder, selected by suffix and sorted by path. Links are followed.
+def files_below(folder: Path, skipped: Skipped) -> list[Path]:
+    """Return the files below a folder that have an accepted suffix, sorted by path. Links are followed.
 
     Args:
         folder: searched recursively, without hidden folders.
-        skipped: receives what is skipped.
+        skipped: says which suffixes are accepted, and receives what is skipped.
 
     Raises:
         DataError: if a folder cannot be read, or a link leads back to a folder above it.
@@ -107,7 +108,7 @@ def _walk(folder: Path, ancestors: dict[_Identity, Path], visited: set[_Identity
     for entry in sorted(entries_of(folder), key=lambda entry: (entry.is_symlink(), entry.name)):
         path = Path(entry.path)
         if not entry.is_dir():
-            if entry.is_file() and path.suffix.lower() in SUFFIXES and not entry.name.startswith("."):
+            if entry.is_file() and path.suffix.lower() in skipped.accepted and not entry.name.startswith("."):
                 yield path
             else:
                 skipped.count(entry)
@@ -141,7 +142,7 @@ def entries_of(folder: Path) -> list[os.DirEntry[str]]:
     except OSError as error:
         raise DataError(
             f"The folder {folder} cannot be read: {error.strerror}.",
-            allowed="readable folders; images in others would be missing",
+            allowed="readable folders; examples in others would be missing",
             next_step="change its permissions, or move it away",
         ) from error
 

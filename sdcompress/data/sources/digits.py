@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 from sklearn.datasets import load_digits
 
-from sdcompress.data.source import Source, array_source, preprocessing
+from sdcompress.data.images import image_source, preprocessing
+from sdcompress.data.source import Source
 from sdcompress.schema import recipe
 
 __all__ = ["digits"]
@@ -23,4 +24,4 @@ def digits(spec: recipe.Data) -> Source:
     preprocess = preprocessing(spec, side=_SIDE, mean=(0.3055,), std=(0.3235,))
     values, labels = load_digits(return_X_y=True)
     images = np.rint(values * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
-    return array_source(tuple(str(digit) for digit in range(10)), preprocess, (images, labels))
+    return image_source(tuple(str(digit) for digit in range(10)), preprocess, (images, labels))

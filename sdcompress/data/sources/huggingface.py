@@ -16,17 +16,17 @@ from typing import Any
 
 import numpy as np
 
+from sdcompress.data.files import FileSamples
 from sdcompress.data.source import Source
 from sdcompress.data.sources._photos import (
-    DecodedSamples,
     check_every_class,
     left_out,
-    photo_preprocessing,
+    photos,
     published_splits,
 )
 from sdcompress.errors import DataError, RecipeError, requires_extra
+from sdcompress.modalities import Modality
 from sdcompress.schema import recipe
-from sdcompress.schema.manifest import Preprocess
 
 __all__ = ["huggingface"]
 
@@ -47,12 +47,12 @@ def huggingface(spec: recipe.Data) -> Source:
     if spec.dir is None:
         raise RecipeError("'huggingface' needs data.dir.", next_step=f"--set data.dir=FOLDER, saved by {_SAVE}")
     root = Path(spec.dir)
-    preprocess = photo_preprocessing(spec)
+    modality = photos(spec)
     tables = _tables(root)
     splits, named = {}, {}
     for split, table in tables.items():
         columns = _columns(root, table.features)
-        splits[split] = _Rows(split, f"the split '{split}' of {root}", table, columns, preprocess)
+        splits[split] = _Rows(split, f"the split '{split}' of {root}", table, columns, modality)
         named[split] = tuple(getattr(table.features[columns[1]], "names", None) or ())
     if len(set(named.values())) > 1:
         raise DataError(
@@ -72,7 +72,7 @@ def huggingface(spec: recipe.Data) -> Source:
     classes = named["train"] or tuple(str(label) for label in range(count))
     return Source(
         outputs=classes,
-        preprocess=preprocess,
+        modality=modality,
         digest=digest.hexdigest(),
         left_out=left_out(splits, spec.without, root),
         train=splits["train"],
@@ -81,21 +81,21 @@ def huggingface(spec: recipe.Data) -> Source:
     )
 
 
-class _Rows(DecodedSamples):
+class _Rows(FileSamples):
     """The images of a split, decoded on access in the thread of the caller.
 
     ``datasets`` does not decode them: it would rotate images by EXIF, which no other source does.
     """
 
-    def __init__(self, split: str, name: str, table: Any, columns: tuple[str, str], preprocess: Preprocess) -> None:
+    def __init__(self, split: str, name: str, table: Any, columns: tuple[str, str], modality: Modality) -> None:
         from datasets import Image
         from pyarrow import compute
 
         image, label = columns
-        self._split, self._name, self._column, self._preprocess = split, name, image, preprocess
+        self._split, self._name, self._column, self._modality = split, name, image, modality
         labels = table.data.column(label)
         self._no_gaps("label", compute.is_null(labels))
-        self._labels = labels.to_numpy().astype(np.int64)
+        self._targets = labels.to_numpy().astype(np.int64)
         self._files = table.data.column(image)
         self._no_gaps("image", compute.is_null(compute.struct_field(self._files, "bytes")))
         self._rows = table.with_format(None).select_columns([image]).cast_column(image, Image(decode=False))
@@ -110,9 +110,9 @@ class _Rows(DecodedSamples):
 
     def check_labels(self, classes: int) -> None:
         """Refuse a label that is not in 0..classes-1."""
-        for row in np.flatnonzero((self._labels < 0) | (self._labels >= classes))[:1]:
+        for row in np.flatnonzero((self._targets < 0) | (self._targets >= classes))[:1]:
             raise DataError(
-                f"Row {row} of {self._name} has the label {self._labels[row]}.",
+                f"Row {row} of {self._name} has the label {self._targets[row]}.",
                 allowed=f"0 to {classes - 1}: there are {classes} classes",
                 next_step="number the labels from 0; if a split has no labels (-1), remove it or make "
                 "another one with train_test_split",

@@ -16,9 +16,10 @@ import hashlib
 from collections.abc import Collection
 from pathlib import Path
 
+from sdcompress.data.files import FolderSamples
 from sdcompress.data.source import Source
-from sdcompress.data.sources._listing import SUFFIXES, Skipped, folders_in, picture_files
-from sdcompress.data.sources._photos import FolderSamples, has_splits, left_out, photo_preprocessing, published_splits
+from sdcompress.data.sources._listing import Skipped, files_below, folders_in
+from sdcompress.data.sources._photos import has_splits, left_out, photos, published_splits
 from sdcompress.errors import DataError, RecipeError
 from sdcompress.schema import recipe
 
@@ -36,8 +37,8 @@ def imagefolder(spec: recipe.Data) -> Source:
     if spec.dir is None:
         raise RecipeError("'imagefolder' needs data.dir.", next_step="--set data.dir=FOLDER (with a folder per class)")
     root = Path(spec.dir)
-    preprocess = photo_preprocessing(spec)
-    skipped = Skipped()
+    modality = photos(spec)
+    skipped = Skipped(modality.suffixes)
     folders = _folders(root, skipped)
     classes = {split: _classes(folder, skipped) for split, folder in folders.items()}
     splits = {}
@@ -46,7 +47,7 @@ def imagefolder(spec: recipe.Data) -> Source:
             raise _different(folders["train"], classes["train"], folder, classes[split])
         without = [root / name for name in spec.without]
         images = [_images(folder / name, skipped, without) for name in classes[split]]
-        splits[split] = FolderSamples(root, images, preprocess)
+        splits[split] = FolderSamples(root, images, modality)
     skipped.warn(root)
     excluded = left_out(splits, spec.without, root)
     digest, names = hashlib.sha256(), hashlib.sha256()
@@ -56,18 +57,20 @@ def imagefolder(spec: recipe.Data) -> Source:
         names.update("\n".join(line.partition("\t")[0] for line in lines).encode(errors="surrogateescape") + b"\0")
     return Source(
         outputs=classes["train"],
-        preprocess=preprocess,
+        modality=modality,
         digest=digest.hexdigest(),
         names=names.hexdigest(),
         left_out=excluded,
-        **splits,
+        train=splits["train"],
+        val=splits.get("val"),
+        test=splits.get("test"),
     )
 
 
 def _folders(root: Path, skipped: Skipped) -> dict[str, Path]:
     if not root.is_dir():
         raise DataError(f"data.dir is {root}, which is not a folder.", next_step="set data.dir to the images' folder")
-    skipped_in_root = Skipped()
+    skipped_in_root = Skipped(skipped.accepted)
     names = [path.name for path in folders_in(root, skipped_in_root)]
     if not has_splits(names):
         return {"train": root}
@@ -90,11 +93,11 @@ def _classes(folder: Path, skipped: Skipped) -> tuple[str, ...]:
 
 def _images(folder: Path, skipped: Skipped, without: Collection[Path]) -> list[Path]:
     """Return the images of a class. Excluded images keep their position, even if the file is missing."""
-    files = picture_files(folder, skipped)
+    files = files_below(folder, skipped)
     if not files:
         raise DataError(
             f"The class folder {folder} holds no image.",
-            allowed=f"files that end in {', '.join(sorted(SUFFIXES))}",
+            allowed=f"files that end in {', '.join(sorted(skipped.accepted))}",
             next_step="add images or remove the folder",
         )
     absent = {path for path in without if path.is_relative_to(folder)}.difference(files)

@@ -26,20 +26,20 @@ from typing import Literal
 
 import numpy as np
 
+from sdcompress.data.files import FileSamples
 from sdcompress.data.source import Source
 from sdcompress.data.sources import _tar
 from sdcompress.data.sources._listing import Skipped, entries_of, folders_in
 from sdcompress.data.sources._photos import (
-    DecodedSamples,
     check_every_class,
     has_splits,
     left_out,
-    photo_preprocessing,
+    photos,
     published_splits,
 )
 from sdcompress.errors import DataError, RecipeError
+from sdcompress.modalities import Modality
 from sdcompress.schema import recipe
-from sdcompress.schema.manifest import Preprocess
 
 __all__ = ["webdataset"]
 
@@ -59,8 +59,8 @@ def webdataset(spec: recipe.Data) -> Source:
     if spec.dir is None:
         raise RecipeError("'webdataset' needs data.dir.", next_step="--set data.dir=FOLDER (with .tar shards)")
     root = Path(spec.dir)
-    preprocess = photo_preprocessing(spec)
-    splits = {split: _ShardSamples(root, _shards(folder), preprocess) for split, folder in _folders(root).items()}
+    modality = photos(spec)
+    splits = {split: _ShardSamples(root, _shards(folder), modality) for split, folder in _folders(root).items()}
     train = splits["train"].targets
     names = _class_names(root)
     count = len(names) or int(train.max(initial=-1)) + 1
@@ -74,7 +74,7 @@ def webdataset(spec: recipe.Data) -> Source:
     classes = names or tuple(str(label) for label in range(count))
     return Source(
         outputs=classes,
-        preprocess=preprocess,
+        modality=modality,
         digest=digest.hexdigest(),
         left_out=left_out(splits, spec.without, root),
         train=splits["train"],
@@ -83,11 +83,11 @@ def webdataset(spec: recipe.Data) -> Source:
     )
 
 
-class _ShardSamples(DecodedSamples):
+class _ShardSamples(FileSamples):
     """The images of a split, read and decoded on access in the thread of the caller."""
 
-    def __init__(self, root: Path, shards: list[Path], preprocess: Preprocess) -> None:
-        self._root, self._shards, self._preprocess = root, shards, preprocess
+    def __init__(self, root: Path, shards: list[Path], modality: Modality) -> None:
+        self._root, self._shards, self._modality = root, shards, modality
         self._members: list[tuple[Path, _tar.Member]] = []
         labels, skipped = [], Counter[str]()
         for shard in shards:
@@ -101,14 +101,14 @@ class _ShardSamples(DecodedSamples):
             warnings.warn(
                 f"{shards[0].parent}: skipped members that are neither image nor label: {kinds}.", stacklevel=2
             )
-        self._labels = np.array(labels, np.int64)
+        self._targets = np.array(labels, np.int64)
 
     def check_labels(self, classes: int) -> None:
         """Refuse a label that is not in 0..classes-1."""
-        for at in np.flatnonzero((self._labels < 0) | (self._labels >= classes))[:1]:
+        for at in np.flatnonzero((self._targets < 0) | (self._targets >= classes))[:1]:
             shard, image = self._members[at]
             raise DataError(
-                f"'{image.name}' of {shard} has the label {self._labels[at]}.",
+                f"'{image.name}' of {shard} has the label {self._targets[at]}.",
                 allowed=f"0 to {classes - 1}: there are {classes} classes",
                 next_step="number the labels from 0, as the lines of classes.txt and the labels in train/ are",
             )

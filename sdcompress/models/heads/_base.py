@@ -1,4 +1,4 @@
-"""What every head is: a body that turns a map into one vector, and a linear classifier on it."""
+"""What every head is: a body that turns a map into one vector, and a linear layer on it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from math import isqrt
 from typing import Literal
 
 from torch import Tensor, nn
+
+from sdcompress.errors import RecipeError
 
 __all__ = ["Head", "Pool", "channels", "halvings", "resolution"]
 
@@ -15,23 +17,33 @@ Pool = Literal["mean", "token"]
 class Head(nn.Module):
     """An exit's part of the network. A head's file gives it a body.
 
-    Its constructor is called with ``(shape, classes, *, width, final_shape, pool)``: shape of the tapped map, (C, H, W)
-    or (N, C); K; the most channels it may have; shape of the backbone's deepest map; how tokens become one vector.
+    Its constructor is called with ``(shape, outputs, *, width, final_shape, pool)``: shape of the tapped map, (C, H, W)
+    or (N, C); shape of one sample's outputs, (K,); the most channels it may have; shape of the backbone's deepest map;
+    how tokens become one vector.
 
     Args:
         body: [B, C, H, W] or [B, N, C] to [B, D].
         feature_size: D.
-        classes: K.
+        outputs: shape of one sample's outputs, (K,).
+
+    Raises:
+        RecipeError: if outputs are no vector.
     """
 
-    def __init__(self, body: nn.Module, feature_size: int, classes: int) -> None:
+    def __init__(self, body: nn.Module, feature_size: int, outputs: tuple[int, ...]) -> None:
         super().__init__()
+        if len(outputs) != 1:
+            raise RecipeError(
+                f"This head gives one vector for each sample, and the task's outputs have shape {outputs}.",
+                allowed="a task with outputs [B, K]",
+                next_step="choose another head in exits.head: sdcompress list heads",
+            )
         self.feature_size = feature_size
         self.body = body
-        self.classifier = nn.Linear(feature_size, classes)
+        self.classifier = nn.Linear(feature_size, *outputs)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [B, K], and the feature [B, D] that they are made of, of a map."""
+        """Outputs [B, K], and the feature [B, D] that they are made of, of a map."""
         feature = self.body(features)
         return self.classifier(feature), feature
 

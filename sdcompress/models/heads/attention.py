@@ -21,7 +21,7 @@ class AttentionConvolutions(Head):
     """A spatial and channel mask, then a chain of SepConv blocks. Arguments: ``Head``; ``width`` caps both."""
 
     def __init__(
-        self, shape: tuple[int, ...], classes: int, *, width: int, final_shape: tuple[int, ...], pool: Pool
+        self, shape: tuple[int, ...], outputs: tuple[int, ...], *, width: int, final_shape: tuple[int, ...], pool: Pool
     ) -> None:
         size = min(channels(final_shape), width)
         if len(shape) == 3:
@@ -30,7 +30,7 @@ class AttentionConvolutions(Head):
             body: nn.Module = nn.Sequential(mask, *chain, *pooled_vector())
         else:
             body = _tokens.pooled_mlp(channels(shape), size, pool)
-        super().__init__(body, size, classes)
+        super().__init__(body, size, outputs)
 
 
 class _Mask(nn.Module):

@@ -26,7 +26,7 @@ class Bottleneck(Head):
     """1 x 1, k x k with stride k, 1 x 1. Arguments: ``Head``; ``width`` caps the widest layer."""
 
     def __init__(
-        self, shape: tuple[int, ...], classes: int, *, width: int, final_shape: tuple[int, ...], pool: Pool
+        self, shape: tuple[int, ...], outputs: tuple[int, ...], *, width: int, final_shape: tuple[int, ...], pool: Pool
     ) -> None:
         size = min(channels(final_shape), width)
         if len(shape) == 3:
@@ -43,4 +43,4 @@ class Bottleneck(Head):
             )
         else:
             body = _tokens.pooled_mlp(channels(shape), size, pool)
-        super().__init__(body, size, classes)
+        super().__init__(body, size, outputs)

@@ -20,7 +20,7 @@ class Linear(Head):
     def __init__(
         self,
         shape: tuple[int, ...],
-        classes: int,
+        outputs: tuple[int, ...],
         *,
         width: int,  # noqa: ARG002 - every head is called alike
         final_shape: tuple[int, ...],  # noqa: ARG002
@@ -28,4 +28,4 @@ class Linear(Head):
     ) -> None:
         size = channels(shape)
         body = nn.Sequential(*pooled_vector()) if len(shape) == 3 else _tokens.pooled(size, pool)
-        super().__init__(body, size, classes)
+        super().__init__(body, size, outputs)

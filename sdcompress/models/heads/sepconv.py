@@ -21,7 +21,7 @@ class SeparableConvolutions(Head):
     """A chain of SepConv blocks. Arguments: ``Head``; ``width`` caps every block but the tapped map's own channels."""
 
     def __init__(
-        self, shape: tuple[int, ...], classes: int, *, width: int, final_shape: tuple[int, ...], pool: Pool
+        self, shape: tuple[int, ...], outputs: tuple[int, ...], *, width: int, final_shape: tuple[int, ...], pool: Pool
     ) -> None:
         size = min(channels(final_shape), width)
         if len(shape) == 3:
@@ -29,4 +29,4 @@ class SeparableConvolutions(Head):
             body: nn.Module = nn.Sequential(*chain, *pooled_vector())
         else:
             body = _tokens.pooled_mlp(channels(shape), size, pool)
-        super().__init__(body, size, classes)
+        super().__init__(body, size, outputs)

@@ -224,7 +224,7 @@ class ResidentRun:
                 device.after(array)
                 device.copy(address, array.address, self._rows * spec.row_bytes)
             else:
-                staged = allocate.staging[name][: self._rows]
+                staged = memory.staging[name][: self._rows]
                 staged[...] = array
                 device.upload(address, staged)
 

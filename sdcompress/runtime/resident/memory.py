@@ -15,7 +15,7 @@ from sdcompress.schema.manifest import Exit, Manifest
 
 __all__ = ["BUILD", "Binding", "Memory", "Readback", "allocate", "tensor_specs"]
 
-BUILD = "build engines here: sdcompress export ARTIFACT --format trt --out FOLDER"
+BUILD = "build engines here: sdcompress build-engines ARTIFACT --out FOLDER"
 
 
 class Binding(NamedTuple):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.artifact.write import entry, rewrite, staged
+from sdcompress.evaluation.trained_model import TrainedModel, open_trained_model
+from sdcompress.options import Options
+from sdcompress.progress import Progress, silent
 from sdcompress.runtime.engine import Engine
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.engines import Engines, Plan
@@ -33,17 +35,14 @@ from sdcompress.tensorrt.nvidia.trt import TensorRT, is_strongly_typed, load, ve
 
 __all__ = ["attach", "build_engines"]
 
-Progress = Callable[[int, int], None]
-
 
 def build_engines(
-    source: Path | str,
+    source: TrainedModel | Path | str,
     out: Path | str,
-    *,
     settings: BuildSettings | None = None,
-    data_dir: Path | str | None = None,
+    options: Options | None = None,
+    *,
     overwrite: bool = False,
-    progress: Progress | None = None,
 ) -> Manifest:
     """Write a copy of an artifact with engines for this machine beside its ONNX graphs.
 
@@ -54,11 +53,10 @@ def build_engines(
         source: an artifact.
         out: folder to write; may be ``source`` with ``overwrite``.
         settings: of the build.
-        data_dir: folder of the validation images, if elsewhere than in the recipe. If it is not given and they are
-            missing, the engines are not compared on them, with a warning.
-        overwrite: replace an artifact that is there.
-        progress: called with (done, total), in thousandths of a plan; then in validation images; then in rounds of
+        options: folder of the validation images. If it is not given and they are missing, the engines are not compared
+            on them, with a warning. Progress in thousandths of a plan; then in validation images; then in rounds of
             timing.
+        overwrite: replace an artifact that is there.
 
     Raises:
         ArtifactError: if the artifact is not intact; or if ``data_dir`` is given, and its recipe cannot be read, or
@@ -73,22 +71,32 @@ def build_engines(
         StorageError: if the timing cache that the settings name cannot be written.
         OutputExistsError: if ``out`` holds something that would be lost.
     """
-    settings = settings or BuildSettings()
-    artifact = open_artifact(source)
+    settings, options = settings or BuildSettings(), options or Options()
+    model = open_trained_model(source, options)
+    artifact = model.artifact(
+        allowed="an artifact: engines are built from its graphs",
+        next_step=f"sdcompress export {model.path} --out ARTIFACT; sdcompress build-engines ARTIFACT --out {out}",
+    )
     check_graphs(artifact.manifest)
     gpu = probe_cuda()
     check_hardware(artifact.manifest, gpu, settings.hardware_compatibility)
     check_memory(artifact.manifest, settings.profiles, free=free_memory(), gpu=gpu.name)
     trt = load(builds=True)
     siblings = find_siblings(artifact.manifest, settings, tensorrt=version_of(trt), gpu=gpu)
-    reference = find_reference(source, data_dir, count=settings.validation_images)
+    reference = find_reference(model, count=settings.validation_images)
     timings = open_timings(settings.timing_cache, tensorrt=version_of(trt), gpu=gpu, log=Log())
     with staged(out, overwrite=overwrite) as folder, saved_log(timings):
-        engines = _Build(trt, artifact, settings, gpu, timings, progress or _silent).run(folder)
+        engines = _Build(trt, artifact, settings, gpu, timings, options.progress or silent).run(folder)
         attach(artifact, folder, engines, gpu)  # the runtime opens nothing that no manifest lists
-        engine, opened_siblings = _opened(folder), [(sibling, _opened(sibling.path)) for sibling in siblings]
+        written = open_artifact(folder)
+        opened_siblings = [(sibling, _opened(sibling.artifact)) for sibling in siblings]
         checks = check_engines(
-            engine, open_artifact(folder), settings, reference=reference, siblings=opened_siblings, progress=progress
+            _opened(written),
+            written,
+            settings,
+            reference=reference,
+            siblings=opened_siblings,
+            progress=options.progress,
         )
         return attach(artifact, folder, engines.model_copy(update=checks), gpu)
 
@@ -108,13 +116,9 @@ def attach(artifact: Artifact, folder: Path, engines: Engines, gpu: Gpu) -> Mani
     return rewrite(artifact, folder, engines=(*others, engines))
 
 
-def _opened(folder: Path) -> Engine:
+def _opened(artifact: Artifact) -> Engine:
     # a certificate covers other files, and a comparison needs none
-    return open_engine(folder, backend="tensorrt", device="cuda", allow_uncertified=True)
-
-
-def _silent(_done: int, _total: int) -> None:
-    """Report no progress."""
+    return open_engine(artifact, backend="tensorrt", device="cuda", allow_uncertified=True)
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from sdcompress.artifact.read import Artifact
 from sdcompress.modalities import modality_of
+from sdcompress.progress import Progress
 from sdcompress.runtime.engine import Engine
 from sdcompress.tensorrt.building.parity import run_parity, tf32_applies
 from sdcompress.tensorrt.building.precision_comparison import Sibling, compare_speed, tuned_batches
@@ -23,7 +24,7 @@ def check_engines(
     *,
     reference: Reference | None,
     siblings: Sequence[tuple[Sibling, Engine]],
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Compare engines with the checkpoint on golden images, with their graphs on validation images, and in speed.
 

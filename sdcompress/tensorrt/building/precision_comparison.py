@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
+from sdcompress.artifact.read import Artifact
 from sdcompress.benchmarking.clock import TimedCall
 from sdcompress.benchmarking.stats import ratio_of_means, verdict
 from sdcompress.benchmarking.turns import take_turns
 from sdcompress.calibration.reference_model import comparable
 from sdcompress.errors import UsageError
 from sdcompress.modalities import Inputs
+from sdcompress.progress import Progress, part
 from sdcompress.runtime.engine import Engine
 from sdcompress.runtime.resident.buckets import buckets
 from sdcompress.schema.engines import Engines, SiblingTime
@@ -32,12 +33,12 @@ class Sibling:
     """An artifact of the same network in another precision.
 
     Attributes:
-        path: its folder.
+        artifact: opened.
         digest: its own.
         precision: of its graphs.
     """
 
-    path: Path
+    artifact: Artifact
     digest: str
     precision: str
 
@@ -58,7 +59,8 @@ def find_siblings(manifest: Manifest, settings: BuildSettings, *, tensorrt: str,
     """
     siblings = []
     for path in settings.against:
-        other = comparable(path, manifest)
+        artifact = comparable(path, manifest)
+        other = artifact.manifest
         built = choose_engines(other.engines, tensorrt=tensorrt, gpu=gpu, artifact=str(path))
         if problem := _difference(other, built, manifest, settings):
             raise UsageError(
@@ -66,7 +68,7 @@ def find_siblings(manifest: Manifest, settings: BuildSettings, *, tensorrt: str,
                 allowed="an artifact of the same layout and exits, whose engines were built with the same options",
                 next_step="build its engines with the options of this build, or leave it out",
             )
-        siblings.append(Sibling(path, other.digest, " and ".join(other.precisions)))
+        siblings.append(Sibling(artifact, other.digest, " and ".join(other.precisions)))
     return tuple(siblings)
 
 
@@ -97,7 +99,7 @@ def compare_speed(
     *,
     rounds: int = _ROUNDS,
     seconds: float = _SECONDS,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[SiblingTime, ...]:
     """Time all engines to the last exit, host to host, in interleaved rounds.
 
@@ -112,11 +114,6 @@ def compare_speed(
     """
     times: list[SiblingTime] = []
     for batches_done, batch in enumerate(batches):
-
-        def report(turns: int, batches_done: int = batches_done) -> None:
-            if progress:
-                progress(batches_done * rounds + turns, len(batches) * rounds)
-
         timed_calls = take_turns(
             [engine, *(sibling_engine for _, sibling_engine in siblings)],
             inputs,
@@ -124,7 +121,7 @@ def compare_speed(
             rounds=rounds,
             seconds=seconds,
             warm_up_ms=_WARM_UP_MS,
-            progress=report,
+            progress=part(progress, batches_done * rounds, len(batches) * rounds),
         )
         times += [
             _time(sibling, timed_calls[0], timed_call, batch)

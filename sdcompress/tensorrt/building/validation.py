@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 from sdcompress.data.samples import Samples, Subset
-from sdcompress.data.split import stratified_order
+from sdcompress.data.split import sample_order
 from sdcompress.errors import ArtifactError, SetupError, UsageError, VerificationError
 from sdcompress.evaluation.change import ExitComparison, PolicyComparison, Quality
 from sdcompress.evaluation.evaluate import batches
-from sdcompress.evaluation.trained_model import open_trained_model
+from sdcompress.evaluation.trained_model import TrainedModel
+from sdcompress.options import EngineOptions
+from sdcompress.progress import Progress
 from sdcompress.runtime.engine import Engine
-from sdcompress.runtime.open import open_engine
 from sdcompress.schema.change import PolicyChange
 from sdcompress.schema.engines import Validation
 from sdcompress.schema.manifest import Manifest
@@ -37,25 +36,26 @@ class Reference(NamedTuple):
     samples: Samples
 
 
-def find_reference(source: Path | str, data_dir: Path | str | None, *, count: int) -> Reference | None:
+def find_reference(model: TrainedModel, *, count: int) -> Reference | None:
     """The opened graphs of an artifact and validation images; None with a warning where one is not available.
 
     Args:
-        source: the artifact.
-        data_dir: folder of the data, which must hold it. None: the recipe's folder, if it exists.
+        model: the artifact. If its options name the folder of the data, that must hold it; else the recipe's folder is
+            used, if it exists.
         count: of images, at most, in the proportions of the classes; 0: none, without a warning.
 
     Raises:
-        DataError, MissingExtraError: if ``data_dir`` is given, and does not hold the data or cannot be read.
+        DataError, MissingExtraError: if the folder is given, and does not hold the data or cannot be read.
         ArtifactError: if it is given, and the recipe is of another version, or onnxruntime cannot run the graphs.
     """
     if count == 0:
         return None
     try:
-        samples = open_trained_model(source).dataset(data_dir).split("validation")
-        graphs = open_engine(source, allow_uncertified=True)  # a comparison needs no certificate
+        dataset = model.dataset()
+        samples = dataset.split("validation")
+        graphs = model.engine(EngineOptions(allow_uncertified=True))  # a comparison needs no certificate
     except (ArtifactError, UsageError, SetupError) as error:
-        if data_dir is not None:
+        if model.options.data_dir is not None:
             raise
         warnings.warn(
             f"The engines are not compared with their graphs on validation images: {error.found} To compare them: "
@@ -63,7 +63,7 @@ def find_reference(source: Path | str, data_dir: Path | str | None, *, count: in
             stacklevel=3,
         )
         return None
-    return Reference(graphs, Subset(samples, stratified_order(samples.targets, seed=(0,))[:count]))
+    return Reference(graphs, Subset(samples, sample_order(dataset.task, samples.targets, seed=(0,))[:count]))
 
 
 def validate(
@@ -73,7 +73,7 @@ def validate(
     *,
     max_drop: float,
     tf32: bool,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Validation:
     """Run both on all samples; where there is a policy, once to every exit and once as it says.
 

@@ -40,7 +40,7 @@ def choose_engines(
     raise SetupError(
         f"{problem[0].upper()}{problem[1:]}.",
         allowed=f"engines that TensorRT {tensorrt} can load on {gpu.name} ({gpu.compute_capability})",
-        next_step=f"sdcompress export {artifact} --format trt --out {artifact} --overwrite",
+        next_step=f"sdcompress build-engines {artifact} --out {artifact} --overwrite",
     )
 
 

@@ -25,7 +25,7 @@ _NON_BLOCKING = 1  # cudaStreamNonBlocking: does not wait for the legacy default
 _NEEDS = "cuda-bindings 12.6 or later, of the driver's CUDA version or below"
 _STEPS = {
     "cudaErrorMemoryAllocation": "free memory of the GPU (nvidia-smi shows who holds it), or build engines for smaller "
-    "batches: sdcompress export ARTIFACT --format trt --batch 1:8:16 --out FOLDER",
+    "batches: sdcompress build-engines ARTIFACT --batch 1:8:16 --out FOLDER",
     "cudaErrorInsufficientDriver": "upgrade the NVIDIA driver, or pip install an older cuda-bindings",
 }
 

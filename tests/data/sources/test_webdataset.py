@@ -391,7 +391,7 @@ def test_a_file_of_class_names_with_a_fault_is_refused(tmp_path: Path) -> None:
 
 def test_an_archive_without_samples_and_one_class_are_not_enough(tmp_path: Path) -> None:
     shard(tmp_path / "a.tar", [("README.md", b"nothing here")])
-    with pytest.raises(DataError, match="holds no image"):
+    with pytest.raises(DataError, match="holds no sample"):
         loaded(tmp_path)
     shard(tmp_path / "a.tar", pairs([0, 2, 4]))
     refused(tmp_path, "1 class")

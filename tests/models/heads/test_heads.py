@@ -14,7 +14,7 @@ CONVOLUTIONS = [name for name in NAMES if name != "linear"]
 def head(name, shape=(32, 16, 16), final_shape=(256, 2, 2), *, width=64, pool="mean"):
     torch.manual_seed(0)
     return registry.load(heads.ROOM, name, extra="train")(
-        shape, 10, width=width, final_shape=final_shape, pool=pool
+        shape, (10,), width=width, final_shape=final_shape, pool=pool
     ).eval()
 
 

@@ -17,6 +17,7 @@ from sdcompress.artifact.write import entry, rewrite, staged
 from sdcompress.calibration.calibrate import calibrate
 from sdcompress.certification.verify_certificate import recompute
 from sdcompress.errors import ArtifactError, CertificateError, InputError, SetupError
+from sdcompress.options import EngineOptions
 from sdcompress.policies import restore, scores
 from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.runtime.open import open_engine, open_network
@@ -137,7 +138,7 @@ def inputs_of(batch: int, seed: int = 0) -> np.ndarray:
 
 
 def on_gpu(path: Path) -> CascadeEngine:
-    return open_network(path, backend="tensorrt", device="cuda", allow_uncertified=True)
+    return open_network(path, EngineOptions("tensorrt", device="cuda", allow_uncertified=True))
 
 
 def chain_of(network: CascadeEngine) -> ResidentChain:
@@ -155,7 +156,7 @@ def test_every_batch_answers_as_onnxruntime_does(built: Callable[..., Path], bat
     parameters = {"weights": weights} if kind == "learned" else {}
     sizes = ",".join(f"{low}:{high}:{high}" for low, high in ((1, 1), (2, 2), (3, 4), (5, 8)))
     path = built(sizes if batch == "1,2,4,8" else batch, policy=(0.6, 0.6), kind=kind, parameters=parameters)
-    here, usual = on_gpu(path), open_network(path, threads=1)
+    here, usual = on_gpu(path), open_network(path, EngineOptions(threads=1))
     policy = restore(kind, parameters)
     for rows in (1, 2, 3, 7, 8, 9, 17, 33, 70):  # below the smallest profile, within, and in parts
         inputs = inputs_of(rows, seed=rows)
@@ -247,7 +248,9 @@ def test_thresholds_are_chosen_and_certified_on_the_engines(
     built: Callable[..., Path], tiny_network: Any, tmp_path: Path
 ) -> None:
     wish, where = recipe.Calibrate(max_drop=0.05, confidence=0.9), {"backend": "tensorrt", "device": "cuda"}
-    made = calibrate(built(), tmp_path / "out", samples=tiny_network.samples(4000), settings=wish, **where)
+    made = calibrate(
+        built(), tmp_path / "out", samples=tiny_network.samples(4000), settings=wish, options=EngineOptions(**where)
+    )
     assert made.certificate is not None
     assert made.certificate.plans == plans_digest(made.engines[-1])
     assert recompute(open_artifact(tmp_path / "out")) == made.certificate

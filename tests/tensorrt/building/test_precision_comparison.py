@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from signals import TASK
 
-from sdcompress.artifact.read import open_artifact
+from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.errors import SetupError, UsageError
 from sdcompress.runtime.engine import Prediction
 from sdcompress.runtime.open import open_engine
@@ -43,7 +43,7 @@ class Slow:
 
 
 def sibling(digit: str, precision: str) -> Sibling:
-    return Sibling(Path(precision), digit * 64, precision)
+    return Sibling(None, digit * 64, precision)
 
 
 def test_each_is_compared_at_each_batch() -> None:
@@ -98,7 +98,7 @@ def engines(**changed: Any) -> Engines:
 
 
 def find(manifest: Manifest, other: Manifest, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> tuple[Sibling, ...]:
-    monkeypatch.setattr(precision_comparison, "comparable", lambda *_: other)
+    monkeypatch.setattr(precision_comparison, "comparable", lambda *_: Artifact(Path("other"), other))
     wish = BuildSettings(**{"tf32": False, "against": (Path("other"),), **settings})
     return find_siblings(manifest, wish, tensorrt="10.9.0.34", gpu=L4)
 
@@ -106,7 +106,7 @@ def find(manifest: Manifest, other: Manifest, monkeypatch: pytest.MonkeyPatch, *
 def test_a_sibling_built_alike_is_found(tiny_artifact: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = open_artifact(tiny_artifact()).manifest
     (sibling_,) = find(manifest, manifest.model_copy(update={"engines": (engines(),)}), monkeypatch)
-    assert sibling_ == Sibling(Path("other"), manifest.digest, "fp32")
+    assert (sibling_.artifact.path, sibling_.digest, sibling_.precision) == (Path("other"), manifest.digest, "fp32")
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_a_sibling_without_engines_for_this_machine_is_refused_before_a_build(
     manifest = open_artifact(tiny_artifact()).manifest
     with pytest.raises(SetupError, match="has no TensorRT engines") as caught:
         find(manifest, manifest, monkeypatch)
-    assert "--format trt" in caught.value.next_step
+    assert "build-engines" in caught.value.next_step
 
 
 def test_another_question_is_no_sibling(tiny_artifact: Callable[..., Path]) -> None:

@@ -11,10 +11,11 @@ import pytest
 from signals import TASK
 
 from sdcompress.errors import ArtifactError, DataError, VerificationError
+from sdcompress.evaluation.trained_model import TrainedModel, open_trained_model
+from sdcompress.options import Options
 from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.runtime.engine import Prediction
 from sdcompress.runtime.open import open_network
-from sdcompress.tensorrt.building import validation
 from sdcompress.tensorrt.building.validation import Reference, find_reference, validate
 
 THRESHOLDS = (0.9, 0.8)
@@ -101,9 +102,9 @@ def test_missing_data_warns_unless_its_folder_was_given(tiny_artifact: Callable[
     with pytest.warns(
         UserWarning, match="not compared with their graphs on validation .*To compare them: .*--data-dir"
     ):
-        assert find_reference(artifact, None, count=10) is None
+        assert find_reference(open_trained_model(artifact), count=10) is None
     with pytest.raises(DataError):
-        find_reference(artifact, tmp_path / "nowhere", count=10)
+        find_reference(open_trained_model(artifact, Options(data_dir=tmp_path / "nowhere")), count=10)
 
 
 def test_graphs_that_cannot_be_run_here_are_found_before_a_build(
@@ -111,18 +112,17 @@ def test_graphs_that_cannot_be_run_here_are_found_before_a_build(
 ) -> None:
     """As bf16 on x86: TensorRT builds such graphs, onnxruntime has no kernels for them."""
     samples = tiny_network.samples(10)
-    trained = SimpleNamespace(dataset=lambda _: SimpleNamespace(split=lambda _: samples))
-    monkeypatch.setattr(validation, "open_trained_model", lambda _: trained)
+    monkeypatch.setattr(TrainedModel, "dataset", lambda _: SimpleNamespace(split=lambda _: samples))
 
     def refuse(*_: object, **__: object) -> None:
         raise ArtifactError("onnxruntime cannot load it.", next_step="upgrade onnxruntime")
 
     artifact = tiny_artifact()
-    reference = find_reference(artifact, None, count=10)
+    reference = find_reference(open_trained_model(artifact), count=10)
     assert reference is not None
     assert len(reference.samples) == 10
-    monkeypatch.setattr(validation, "open_engine", refuse)
+    monkeypatch.setattr(TrainedModel, "engine", refuse)
     with pytest.warns(UserWarning, match="onnxruntime cannot load it"):
-        assert find_reference(artifact, None, count=10) is None
+        assert find_reference(open_trained_model(artifact), count=10) is None
     with pytest.raises(ArtifactError):
-        find_reference(artifact, artifact, count=10)
+        find_reference(open_trained_model(artifact, Options(data_dir=artifact)), count=10)

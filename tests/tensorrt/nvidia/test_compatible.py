@@ -102,4 +102,4 @@ def test_where_there_are_none_the_command_that_builds_them_is_named(engines: lis
     with pytest.raises(SetupError) as caught:
         choose_engines(engines, tensorrt="11.4.0.106", gpu=H100, artifact="early")
     assert caught.value.found.startswith(found)
-    assert caught.value.next_step == "sdcompress export early --format trt --out early --overwrite"
+    assert caught.value.next_step == "sdcompress build-engines early --out early --overwrite"

@@ -36,7 +36,7 @@ def test_an_error_has_its_name_and_the_failed_action() -> None:
     assert "new process" in caught.value.next_step
     with pytest.raises(SetupError, match="cudaErrorMemoryAllocation") as caught:
         check_result(runtime, (code.cudaErrorMemoryAllocation, None), "allocating 8 bytes on the GPU")
-    assert "sdcompress export ARTIFACT --format trt --batch" in caught.value.next_step
+    assert "sdcompress build-engines ARTIFACT --batch" in caught.value.next_step
 
 
 def test_the_real_bindings_take_every_call_as_it_is_made_and_the_driver_is_what_is_missing() -> None:

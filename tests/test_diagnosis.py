@@ -9,7 +9,7 @@ from importlib.metadata import version
 import onnxruntime
 import pytest
 
-from sdcompress.doctor import Diagnosis, _warnings, diagnose, new_enough, read_requirements
+from sdcompress.diagnosis import Diagnosis, _warnings, diagnose, new_enough, read_requirements
 from sdcompress.machine import machine
 
 METADATA = [
@@ -80,6 +80,8 @@ def test_every_problem_is_named() -> None:
 
 
 def test_it_loads_nothing_heavy() -> None:
-    code = "import sys, sdcompress.doctor as d; d.diagnose(); print([m for m in ('torch', 'onnx') if m in sys.modules])"
+    code = (
+        "import sys, sdcompress.diagnosis as d; d.diagnose()\nprint([m for m in ('torch', 'onnx') if m in sys.modules])"
+    )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"

@@ -1,4 +1,4 @@
-"""train and run."""
+"""train."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from sdcompress.cli.completion import complete_from, complete_method, complete_model, complete_recipe
+from sdcompress.cli.completion import complete_from, complete_method, complete_model
 from sdcompress.cli.options import DataDir, Json, Overwrite, PrintConfig, RecipeFile, Set, as_settings
-from sdcompress.cli.screen import bar, command_line, epoch_line, note, say, write_json
+from sdcompress.cli.screen import bar, epoch_line, note, say, write_json
 
 if TYPE_CHECKING:
     from sdcompress.checkpoint import Checkpoint
     from sdcompress.schema.recipe import Recipe
 
-__all__ = ["VERBS"]
+__all__ = ["OutFolder", "TrainThreads", "print_config_of", "train"]
 
 Method = Annotated[
     str | None,
@@ -94,7 +94,7 @@ def train(
     if print_config:
         from sdcompress.checkpoint import open_checkpoint
 
-        _print_config(open_checkpoint(extends).recipe if extends else config, settings, as_json=json)
+        print_config_of(open_checkpoint(extends).recipe if extends else config, settings, as_json=json)
         return
     from sdcompress import api
 
@@ -112,49 +112,6 @@ def train(
     _show_checkpoint(checkpoint, as_json=json)
 
 
-def run(
-    recipe: Annotated[
-        str, typer.Argument(help="a YAML file or the name of a shipped recipe", autocompletion=complete_recipe)
-    ],
-    set_: Set = None,
-    data_dir: DataDir = None,
-    threads: TrainThreads = None,
-    out: OutFolder = None,
-    overwrite: Overwrite = False,
-    print_config: PrintConfig = False,
-    json: Json = False,
-) -> None:
-    """Do all of a recipe: train it and its controls, export, calibrate, evaluate, bench, report.
-
-    Steps that are finished and still fit are not done again.
-
-    Example: sdcompress run digits
-    """
-    settings = as_settings(set_, data__dir=data_dir, train__threads=threads)
-    if print_config:
-        _print_config(recipe, settings, as_json=json)
-        return
-    from sdcompress import api
-    from sdcompress.cli.tables import show_report
-
-    made = api.run(
-        recipe,
-        out,
-        settings=settings,
-        command=command_line(),
-        overwrite=overwrite,
-        stage=bar,
-        on_epoch=epoch_line,
-        on_start=note,
-    )
-    if json:
-        write_json(_without_calls(made.model_dump(mode="json")))
-        return
-    folder = out or Path("runs") / str((made.recipe or {})["name"])
-    show_report(made)
-    say("", f"report: {folder / 'report' / 'report.html'}")
-
-
 def _show_checkpoint(checkpoint: Checkpoint, *, as_json: bool) -> None:
     state, run_folder = checkpoint.state, checkpoint.path.parent.parent
     if as_json:
@@ -168,7 +125,8 @@ def _show_checkpoint(checkpoint: Checkpoint, *, as_json: bool) -> None:
     say(f"      sdcompress export {run_folder} --layout cascade --out artifacts/{state.recipe.method.name}-cascade")
 
 
-def _print_config(source: str | Recipe | None, settings: list[str], *, as_json: bool) -> None:
+def print_config_of(source: str | Recipe | None, settings: list[Any], *, as_json: bool) -> None:
+    """The resolved recipe, to stdout."""
     from sdcompress import recipes
 
     recipe = recipes.read(source, settings)
@@ -176,14 +134,3 @@ def _print_config(source: str | Recipe | None, settings: list[str], *, as_json: 
         write_json(recipe.model_dump(mode="json"))
     else:
         say(*recipes.dump(recipe).rstrip().split("\n"))
-
-
-def _without_calls(report: dict[str, Any]) -> dict[str, Any]:
-    """The report without its tens of thousands of single timings, which stand in report.json."""
-    for bench in report["benches"]:
-        for record in bench["records"]:
-            record["raw_ms"] = []
-    return report
-
-
-VERBS = (train, run)

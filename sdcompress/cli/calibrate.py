@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sdcompress.cli.completion import complete_from
 from sdcompress.cli.options import Backend, DataDir, Device, Json, Overwrite, Threads, milliseconds, share
-from sdcompress.cli.screen import bar, write_json
+from sdcompress.cli.screen import bar, percent, say, table, write_json
 from sdcompress.errors import UsageError
 
-__all__ = ["VERBS"]
+if TYPE_CHECKING:
+    from sdcompress.schema.report import Plan
+
+__all__ = ["calibrate"]
 
 Cascade = Annotated[Path, typer.Argument(help="folder of an artifact")]
 MaxDrop = Annotated[
@@ -77,75 +80,77 @@ def calibrate(
     reference: Reference = None,
     plan: Annotated[bool, typer.Option("--plan", help="only say how many images it takes; writes nothing")] = False,
     data_dir: DataDir = None,
-    threads: Threads = 1,
-    backend: Backend = "onnxruntime",
-    device: Device = "cpu",
+    threads: Threads = None,
+    backend: Backend = None,
+    device: Device = None,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
     """Choose the thresholds of a cascade on the validation split; writes a new artifact with the policy.
 
-    With --confidence the drop is certified for new images like these; where no thresholds are, there is no early exit.
+    With --confidence the drop is certified for new images like these; where no thresholds are, nobody leaves early.
     Thresholds hold for what chose them: calibrate with the --backend and --device that will run them.
 
     Example: sdcompress calibrate artifacts/cascade --max-drop 1% --confidence 95% --out artifacts/early-exit
     """
-    wish: dict[str, Any] = {
+    given: dict[str, Any] = {
         "policy": policy,
         "max_drop": None if max_drop is None else share(max_drop, "--max-drop"),
         "confidence": None if confidence is None else share(confidence, "--confidence", "95%"),
         "ladder": [share(drop, "--ladder") for drop in ladder] if ladder else None,
         "unlabelled": unlabelled or None,
-        "images": images,
         "per": _per(per_exit, per_stratum),
-        "data_dir": data_dir,
-        "threads": threads,
-        "backend": backend,
-        "device": device,
-    }
-    made = {
-        "budget_ms": None if budget is None else milliseconds(budget, "--budget"),
         "in_expectation": in_expectation or None,
-        "reference": reference,
-        "overwrite": overwrite,
+        "budget_ms": None if budget is None else milliseconds(budget, "--budget"),
     }
+    settings = {name: value for name, value in given.items() if value is not None}
+    engine: dict[str, Any] = {"threads": threads, "backend": backend, "device": device, "data_dir": data_dir}
     if plan:
-        _plan(artifact, wish, unused={"out": out, **made}, json=json)
-    elif out is None:
+        unused = {"out": out, "budget": budget, "in_expectation": in_expectation, "reference": reference}
+        _refuse_with_plan({**unused, "overwrite": overwrite})
+        _plan(artifact, settings, engine, images, json=json)
+        return
+    if out is None:
         raise UsageError("No folder to write is given.", allowed="--out FOLDER", next_step="add --out, or --plan")
-    else:
-        _calibrate(artifact, out, {**wish, **made}, json=json)
-
-
-def _calibrate(artifact: Path, out: Path, wish: dict[str, Any], *, json: bool) -> None:
     from sdcompress import api
-    from sdcompress.cli.tables import show_manifest
+    from sdcompress.cli.inspect import show_manifest
+    from sdcompress.options import Options
 
     with bar("calibrate") as progress:
-        manifest = api.calibrate(artifact, out, **wish, progress=progress)
+        manifest = api.calibrate(
+            artifact,
+            out,
+            settings,
+            Options(**engine, progress=progress),
+            images=images,
+            reference=reference,
+            overwrite=overwrite,
+        )
     if json:
         write_json({"artifact": str(out), **manifest.model_dump(mode="json")})
     else:
         show_manifest(manifest, str(out))
 
 
-def _plan(artifact: Path, wish: dict[str, Any], *, unused: dict[str, Any], json: bool) -> None:
-    from sdcompress import api
-    from sdcompress.cli.tables import show_plan
-
-    if given := [f"--{name.removesuffix('_ms').replace('_', '-')}" for name, value in unused.items() if value]:
+def _refuse_with_plan(given: dict[str, Any]) -> None:
+    if flags := [f"--{name.replace('_', '-')}" for name, value in given.items() if value]:
         raise UsageError(
-            f"--plan writes nothing and is about certificates: {', '.join(given)} cannot go with it.",
-            allowed="--plan with the wish alone: --max-drop, --confidence, --ladder, --unlabelled, --per-stratum ...",
-            next_step=f"leave {' and '.join(given)} out, or leave --plan out",
+            f"--plan writes nothing and is about certificates: {', '.join(flags)} cannot go with it.",
+            allowed="--plan with what is to be certified: --max-drop, --confidence, --ladder, --unlabelled ...",
+            next_step=f"leave {' and '.join(flags)} out, or leave --plan out",
         )
 
+
+def _plan(artifact: Path, settings: dict[str, Any], engine: dict[str, Any], images: Path | None, *, json: bool) -> None:
+    from sdcompress import api
+    from sdcompress.options import Options
+
     with bar("plan") as progress:
-        planned = api.plan(artifact, **wish, progress=progress)
+        planned = api.plan(artifact, settings, Options(**engine, progress=progress), images=images)
     if json:
         write_json(planned.model_dump(mode="json"))
     else:
-        show_plan(planned)
+        _show_plan(planned)
 
 
 def _per(exits: bool, strata: bool) -> str | None:
@@ -158,4 +163,27 @@ def _per(exits: bool, strata: bool) -> str | None:
     return "exit" if exits else "stratum" if strata else None
 
 
-VERBS = (calibrate,)
+def _show_plan(found: Plan) -> None:
+    """The samples that a certificate needs at each speed."""
+    from sdcompress.cli.inspect import in_every
+
+    title = (
+        f"images that certify at most {found.max_drop:.2%} {found.loss}{in_every(found.per)} at "
+        f"{found.confidence:.4g} confidence"
+    )
+    rows = [
+        [
+            "assumed" if row.mean_ms is None else f"seen at {row.mean_ms:.3f} ms",
+            percent(row.lost),
+            percent(row.gained),
+            "out of reach" if row.needs is None else f"{row.needs:,}",
+        ]
+        for row in (*found.assumed, *found.observed)
+    ]
+    table(["thresholds", "lost", "gained", "images needed"], rows, title)
+    say(
+        f"{found.source}: there are {found.samples:,} images for calibration; below {found.least:,} it is refused. "
+        f"With the number needed, {found.power:.0%} of calibrations find the certificate. "
+        f"Seen on the {found.seen:,} images that tune the thresholds and certify nothing."
+        + (f" The smallest {found.per} is {found.smallest}." if found.smallest else "")
+    )

@@ -6,9 +6,9 @@ import torch
 
 from sdcompress.errors import RecipeError
 from sdcompress.modalities import _geometry as preprocess
+from sdcompress.modalities._augment import ImageAugment
 from sdcompress.schema.manifest import Preprocess
 from sdcompress.schema.recipe import Augmentation
-from sdcompress.training.augment import Augment
 
 SPEC = Preprocess(channels=3, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.25))
 # (x / 255 - 0) / (1 / 255) = x: pixel values can be read off the result
@@ -24,11 +24,18 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def applied(
+    operation: ImageAugment, images: torch.Tensor, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+    """The result for images [B, C, H, W], the labels that were mixed in, and the weights."""
+    (out,), mixing = operation(images.permute(0, 2, 3, 1), generator)
+    return out, mixing and LABELS[: len(images)][mixing.partner], mixing and mixing.weight
+
+
 def augment(
     images: torch.Tensor, spec: Preprocess = PLAIN, seed: int = 0, **settings: object
 ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-    out, mix = Augment(Augmentation(**settings), spec)(images, LABELS[: len(images)], seeded(seed))
-    return out, mix and mix.labels, mix and mix.weight
+    return applied(ImageAugment(Augmentation(**settings), spec), images, seeded(seed))
 
 
 def pixels(out: torch.Tensor) -> np.ndarray:
@@ -41,15 +48,15 @@ def test_with_all_off_images_are_normalised_and_the_generator_stays() -> None:
     generator = seeded()
     before = generator.get_state()
     images = noise()
-    out, mix = Augment(Augmentation(), SPEC)(images, LABELS, generator)
-    assert mix is None
-    assert torch.equal(out, Augment(Augmentation(), SPEC).normalise(images))
+    out, mixed_in, _ = applied(ImageAugment(Augmentation(), SPEC), images, generator)
+    assert mixed_in is None
+    assert torch.equal(out, ImageAugment(Augmentation(), SPEC).normalise(images))
     assert torch.equal(generator.get_state(), before)
 
 
 def test_normalise_is_that_of_the_deployed_preprocessing() -> None:
     every_level = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=3)
-    ours = Augment(Augmentation(), SPEC).normalise(torch.from_numpy(every_level).permute(0, 3, 1, 2))
+    ours = ImageAugment(Augmentation(), SPEC).normalise(torch.from_numpy(every_level).permute(0, 3, 1, 2))
     assert ours.is_contiguous()
     assert np.abs(ours.numpy() - preprocess.normalise(every_level, SPEC)).max() <= 1e-6
 
@@ -85,7 +92,7 @@ def test_crop_gives_windows_of_the_padded_image_each_as_likely(pad: int) -> None
 
 def test_flip_mirrors_about_half_and_leaves_the_rest() -> None:
     images = noise(1, 4, 5).expand(2000, 3, 4, 5)
-    out, _ = Augment(Augmentation(flip=True), PLAIN)(images, torch.zeros(2000), seeded())
+    (out,), _ = ImageAugment(Augmentation(flip=True), PLAIN)(images.permute(0, 2, 3, 1), seeded())
     mirrored = (out == images.flip(3)).flatten(1).all(1)
     kept = (out == images).flatten(1).all(1)
     assert bool((mirrored ^ kept).all())
@@ -139,9 +146,9 @@ def test_mixup_is_the_convex_combination_that_its_weight_says() -> None:
 
 
 def test_the_weight_of_mixup_is_beta_distributed() -> None:
-    operation, generator = Augment(Augmentation(mixup=2.0), SPEC), seeded()
-    images, labels = noise(2, 2, 2), torch.zeros(2, dtype=torch.int64)
-    weights = [float(mix.weight[0]) for _ in range(1000) if (mix := operation(images, labels, generator)[1])]
+    operation, generator = ImageAugment(Augmentation(mixup=2.0), SPEC), seeded()
+    images = noise(2, 2, 2).permute(0, 2, 3, 1)
+    weights = [float(mixing.weight[0]) for _ in range(1000) if (mixing := operation(images, generator)[1])]
     # Beta(2, 2): mean 1/2, variance 1/20
     assert np.mean(weights) == pytest.approx(0.5, abs=5 * np.sqrt(1 / 20 / 1000))
     assert np.var(weights) == pytest.approx(0.05, abs=0.008)
@@ -226,13 +233,12 @@ def test_the_given_images_are_not_written_to() -> None:
 
 @pytest.mark.gpu
 def test_no_step_waits_for_the_gpu() -> None:
-    augment = Augment(Augmentation(crop=2, flip=True, cutout=4, mixup=0.2, cutmix=1.0), SPEC)
-    images = torch.zeros(8, 3, 16, 16, dtype=torch.uint8, device="cuda")
-    labels = torch.zeros(8, dtype=torch.int64, device="cuda")
+    augment = ImageAugment(Augmentation(crop=2, flip=True, cutout=4, mixup=0.2, cutmix=1.0), SPEC)
+    images = torch.zeros(8, 16, 16, 3, dtype=torch.uint8, device="cuda")
     torch.cuda.set_sync_debug_mode("error")
     try:
         for seed in range(8):
-            augment(images, labels, torch.Generator().manual_seed(seed))
+            augment(images, torch.Generator().manual_seed(seed))
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
@@ -266,11 +272,9 @@ def _piece(image: torch.Tensor, top: int, left: int, height: int, width: int) ->
 def test_a_resized_crop_is_drawn_alike_in_all_processes() -> None:
     images = noise(64, 16, 16)
     assert torch.equal(augment(images[:8], resized_crop=0.3)[0], augment(images[:8], resized_crop=0.3)[0])
-    whole = Augment(Augmentation(resized_crop=0.3), PLAIN)(images, LABELS, seeded())[0]
+    whole = augment(images, resized_crop=0.3)[0]
     shares = [
-        Augment(Augmentation(resized_crop=0.3), PLAIN, rank=rank, world=2)(images[rank::2], LABELS[rank::2], seeded())[
-            0
-        ]
+        applied(ImageAugment(Augmentation(resized_crop=0.3), PLAIN, rank=rank, world=2), images[rank::2], seeded())[0]
         for rank in range(2)
     ]
     assert torch.equal(torch.stack(shares, 1).flatten(0, 1), whole)

@@ -12,24 +12,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Generator, Tensor
 
 from sdcompress.errors import RecipeError, requires_extra
-from sdcompress.objectives.batch import Mix
+from sdcompress.modalities._mixing import Mixing, beta, integers, mixup, permutation, sent
 from sdcompress.schema.manifest import Preprocess
 from sdcompress.schema.recipe import Augmentation
 
-__all__ = ["Augment", "mixup"]
+__all__ = ["ImageAugment"]
 
 Policy = Callable[[Tensor], Tensor]
 _TRIES = 10  # of torchvision's RandomResizedCrop
 Draw = Callable[[int], Tensor]  # one integer for each image, from 0 and below a bound
 
 
-class Augment:
-    """The augmentation of a recipe.
+class ImageAugment:
+    """The augmentation of images by a recipe; see ``Augment``.
 
     Args:
         settings: what to do.
@@ -48,21 +47,20 @@ class Augment:
         self._scale = torch.tensor([1 / (255 * std) for std in preprocess.std]).view(1, -1, 1, 1)
         self._policy = _policy(settings.auto_augment)
 
-    def __call__(self, images: Tensor, labels: Tensor, generator: Generator) -> tuple[Tensor, Mix | None]:
+    def __call__(self, examples: Tensor, generator: Generator) -> tuple[tuple[Tensor, ...], Mixing | None]:
         """Augment one batch.
 
         Args:
-            images: uint8 [B, C, H, W].
-            labels: int64 [B].
+            examples: uint8 [B, H, W, C].
             generator: the only source of chance, alike in all processes; on any device.
 
         Returns:
-            The images, float32 [B, C, H, W], normalised; and what was mixed in, None where mixup and CutMix are off.
+            The input, float32 [B, C, H, W], normalised; and how it was mixed, None where mixup and CutMix are off.
 
         Raises:
             RecipeError: if the crop or the cutout does not fit the images.
         """
-        settings = self._settings
+        settings, images = self._settings, examples.permute(0, 3, 1, 2)
         _check_sizes(settings, images)
         if settings.resized_crop:
             images = _resized_crop(images, settings.resized_crop, self._draw(images, generator))
@@ -74,17 +72,24 @@ class Augment:
         if settings.cutout:
             inputs = _cutout(inputs, settings.cutout, self._draw(images, generator))
         if not settings.mixup and not settings.cutmix:
-            return inputs, None
+            return (inputs,), None
         both = settings.mixup > 0 and settings.cutmix > 0
-        if settings.mixup and not (both and _uniform(generator) < 0.5):
-            return mixup(inputs, labels, settings.mixup, generator)
-        return _cutmix(inputs, labels, settings.cutmix, generator)
+        if settings.mixup and not (both and float(torch.rand((), generator=generator, device=generator.device)) < 0.5):
+            return self.mixup((inputs,), settings.mixup, generator)
+        mixed, mixing = _cutmix(inputs, settings.cutmix, generator)
+        return (mixed,), mixing
+
+    def mixup(
+        self, inputs: tuple[Tensor, ...], alpha: float, generator: Generator
+    ) -> tuple[tuple[Tensor, ...], Mixing]:
+        """Mix inputs among themselves; see ``Augment``."""
+        return mixup(inputs, alpha, generator)
 
     def _draw(self, images: Tensor, generator: Generator) -> Draw:
         rank, world = self._share
 
         def draw(below: int) -> Tensor:
-            return _integers(below, len(images) * world, generator, images.device)[rank::world]
+            return integers(below, len(images) * world, generator, images.device)[rank::world]
 
         return draw
 
@@ -98,7 +103,7 @@ class Augment:
             float32 [B, C, H, W], contiguous.
         """
         inputs = images.to(torch.float32, memory_format=torch.contiguous_format)
-        return inputs.sub_(_sent(self._mean, images.device)).mul_(_sent(self._scale, images.device))
+        return inputs.sub_(sent(self._mean, images.device)).mul_(sent(self._scale, images.device))
 
 
 def _check_sizes(settings: Augmentation, images: Tensor) -> None:
@@ -216,63 +221,22 @@ def _cutout(images: Tensor, side: int, draw: Draw) -> Tensor:
     return images.masked_fill((hit[0][:, :, None] & hit[1][:, None, :])[:, None], 0.0)
 
 
-def mixup(images: Tensor, labels: Tensor, alpha: float, generator: Generator) -> tuple[Tensor, Mix]:
-    """Mix each image with another one, one weight a batch, as the authors' code does (Zhang et al. 2018).
-
-    Args:
-        images: float [B, C, H, W].
-        labels: int64 [B].
-        alpha: of the Beta distribution of the weight.
-        generator: the only source of chance.
-    """
-    weight = _beta(alpha, generator)
-    partner = _permutation(images, generator)
-    mixed = torch.lerp(images[partner], images, weight)
-    return mixed, Mix(labels[partner], torch.full((len(images),), weight, device=images.device), partner)
-
-
-def _cutmix(images: Tensor, labels: Tensor, alpha: float, generator: Generator) -> tuple[Tensor, Mix]:
+def _cutmix(images: Tensor, alpha: float, generator: Generator) -> tuple[Tensor, Mixing]:
     """Paste one rectangle of another image, the same place for all, as the authors' code does (Yun et al. 2019).
 
     The weight is the share of pixels that stay, exactly.
     """
     H, W = images.shape[2:]
-    ratio = math.sqrt(1 - _beta(alpha, generator))
+    ratio = math.sqrt(1 - beta(alpha, generator))
     spans = []
     for size in (H, W):
         half = int(size * ratio) // 2
-        centre = int(_integers(size, 1, generator, generator.device))
+        centre = int(integers(size, 1, generator, generator.device))
         spans.append(slice(max(centre - half, 0), min(centre + half, size)))
     rows, columns = spans
-    partner = _permutation(images, generator)
+    partner = permutation(images, generator)
     mixed = images.clone()
     mixed[:, :, rows, columns] = images[:, :, rows, columns][partner]
     pasted = (rows.stop - rows.start) * (columns.stop - columns.start)
     weight = torch.full((len(images),), 1 - pasted / (H * W), device=images.device)
-    return mixed, Mix(labels[partner], weight, partner)
-
-
-def _sent(numbers: Tensor, device: torch.device) -> Tensor:
-    # CUDA takes its own copy before it returns; a copy that also waits would stop the device several times a step
-    return numbers.to(device, non_blocking=device.type == "cuda")
-
-
-def _integers(below: int, count: int, generator: Generator, device: torch.device) -> Tensor:
-    return _sent(torch.randint(below, (count,), generator=generator, device=generator.device), device)
-
-
-def _permutation(images: Tensor, generator: Generator) -> Tensor:
-    return _sent(torch.randperm(len(images), generator=generator, device=generator.device), images.device)
-
-
-def _uniform(generator: Generator) -> float:
-    return float(torch.rand((), generator=generator, device=generator.device))
-
-
-def _seed(generator: Generator) -> int:
-    return int(_integers(2**62, 1, generator, generator.device))
-
-
-def _beta(alpha: float, generator: Generator) -> float:
-    # torch's Beta distribution takes no generator
-    return float(np.random.default_rng(_seed(generator)).beta(alpha, alpha))
+    return mixed, Mixing(weight, partner)

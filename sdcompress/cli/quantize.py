@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sdcompress.cli.completion import complete_from
 from sdcompress.cli.options import DataDir, FreeThreads, Json, Out, Overwrite, share, threads_or_default
 from sdcompress.cli.screen import bar, say, table, write_json
-from sdcompress.schema.quantized import Quantized, Speed
 
-__all__ = ["VERBS"]
+if TYPE_CHECKING:
+    from sdcompress.schema.quantized import Quantized, Speed
+
+__all__ = ["quantize"]
 
 
 def quantize(
@@ -27,8 +29,11 @@ def quantize(
     ],
     out: Out,
     max_drop: Annotated[
-        str, typer.Option("--max-drop", help="accuracy that every exit may lose on the validation images")
-    ] = "1%",
+        str | None,
+        typer.Option(
+            "--max-drop", help="accuracy that every exit may lose on the validation images; default: the recipe's, 1%"
+        ),
+    ] = None,
     samples: Annotated[
         int | None, typer.Option("--samples", help="training images that give int8, uint8 and fp8 ranges; default: 512")
     ] = None,
@@ -44,19 +49,18 @@ def quantize(
     Example: sdcompress quantize artifacts/cascade --precision int8 --out artifacts/cascade-int8
     """
     from sdcompress import api
+    from sdcompress.options import Options
 
-    allowed = share(max_drop, "--max-drop")
+    allowed = None if max_drop is None else share(max_drop, "--max-drop")
+    given = {"max_drop": allowed, "samples": samples}
     with bar("quantize") as progress:
         found = api.quantize(
             artifact,
             out,
-            precision=precision,
-            max_drop=allowed,
-            samples=samples,
-            data_dir=data_dir,
-            threads=threads_or_default(threads),
+            precision,
+            {name: value for name, value in given.items() if value is not None},
+            Options(threads=threads_or_default(threads), data_dir=data_dir, progress=progress),
             overwrite=overwrite,
-            progress=progress,
         )
     if json:
         write_json(found.model_dump(mode="json"))
@@ -104,6 +108,3 @@ def _speed(speed: Speed, precision: str) -> str:
         f"{opening}: {speed.ms:.3g} ms in {precision}, {speed.source_ms:.3g} ms in fp32, {speed.speedup:.2f}x "
         f"[{speed.low:.2f}, {speed.high:.2f}] as fast (one image, {speed.threads} thread{'s' * (speed.threads > 1)})"
     )
-
-
-VERBS = (quantize,)

@@ -1,0 +1,153 @@
+"""bench."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from sdcompress.cli.options import (
+    AllowUncertified,
+    Backend,
+    DataDir,
+    Device,
+    Json,
+    Threads,
+    milliseconds,
+)
+from sdcompress.cli.screen import bar, command_line, ms, say, table, write_json
+from sdcompress.errors import BenchmarkError, UsageError
+
+if TYPE_CHECKING:
+    from sdcompress.schema.report import BenchReport
+
+__all__ = ["bench"]
+
+
+def bench(
+    artifacts: Annotated[list[Path], typer.Argument(help="folders of artifacts; the first is the reference")],
+    images: Annotated[
+        Literal["test", "golden"], typer.Option("--images", help="the test split, or what the artifact carries along")
+    ] = "test",
+    scenario: Annotated[
+        list[str] | None, typer.Option("--scenario", help="single-stream or offline; repeatable; default: both")
+    ] = None,
+    batch: Annotated[list[int] | None, typer.Option("--batch", help="offline batch size; repeatable")] = None,
+    duration: Annotated[
+        str | None, typer.Option("--duration", help="per artifact, scenario and batch; default: 10s")
+    ] = None,
+    warmup: Annotated[str | None, typer.Option("--warmup", help="before each; default: 200ms")] = None,
+    rounds: Annotated[
+        int | None, typer.Option("--rounds", min=5, help="turns that the artifacts take; default: 10")
+    ] = None,
+    reference: Annotated[str | None, typer.Option("--reference", help="folder name of the reference")] = None,
+    data_dir: DataDir = None,
+    threads: Threads = None,
+    backend: Backend = None,
+    device: Device = None,
+    allow_uncertified: AllowUncertified = False,
+    require_stable: Annotated[
+        bool, typer.Option("--require-stable", help="exit code 5 where a measurement is not stable, e.g. in CI")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Measure artifacts in turn on this machine: percentiles, exit mix, and ratios with confidence intervals.
+
+    Example: sdcompress bench artifacts/full artifacts/early-exit --duration 10s --json > bench.json
+    """
+    from sdcompress import api
+    from sdcompress.options import Options
+
+    settings = _settings(
+        scenarios=scenario,
+        batch=batch,
+        warmup_ms=None if warmup is None else milliseconds(warmup, "--warmup"),
+        duration_s=None if duration is None else milliseconds(duration, "--duration") / 1000,
+        rounds=rounds,
+    )
+    with bar("bench") as progress:
+        found = api.bench(
+            artifacts,
+            settings,
+            Options(
+                backend=backend,
+                threads=threads,
+                device=device,
+                allow_uncertified=allow_uncertified,
+                data_dir=data_dir,
+                progress=progress,
+                command=command_line(),
+            ),
+            images=images,
+            reference=reference,
+        )
+    if json:
+        write_json(found.model_dump(mode="json"))
+    else:
+        _show(found)
+    if require_stable:
+        _check_stable(found)
+
+
+def _check_stable(found: BenchReport) -> None:
+    """Refuse a measurement that cannot be trusted, after it was printed."""
+    unstable = [record for record in found.records if not record.stable]
+    if unstable:
+        reasons = dict.fromkeys(reason for record in unstable for reason in record.reasons)
+        raise BenchmarkError(
+            f"{len(unstable)} of {len(found.records)} measurements are not stable: {'; '.join(reasons)}.",
+            allowed="stable ones, with --require-stable",
+            next_step="end other work, lower --threads or raise --duration, and measure again",
+        )
+
+
+def _settings(**given: Any) -> dict[str, Any]:
+    """The options that were given, as keys of the recipe's section."""
+    if given["batch"] and given["scenarios"] and "offline" not in given["scenarios"]:
+        raise UsageError(
+            "--batch is given, and no scenario that has batches.",
+            allowed="--batch with the scenario offline; single-stream runs one image at a time",
+            next_step="add --scenario offline, or leave --batch out",
+        )
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def _show(found: BenchReport) -> None:
+    """Latency of every artifact, of the run and end to end, and the ratios."""
+    from sdcompress.reporting.cautions import noise
+
+    rows = []
+    for record in found.records:
+        values = {p.percent: p for p in record.latency.percentiles}
+        rows.append(
+            [
+                record.name,
+                record.scenario,
+                str(record.batch),
+                *(ms(values[p].value_ms if p in values else None) for p in (50.0, 99.0)),
+                ms(record.latency.mean_ms),
+                ms(record.preparation.mean_ms if record.preparation else None),
+                ms(record.end_to_end_ms),
+                f"{record.images_per_second:.0f}",
+                "yes" if record.stable else "no",
+            ]
+        )
+    columns = ["artifact", "scenario", "batch", "run p50 ms", "run p99 ms", "run mean ms", "preparation ms"]
+    table([*columns, "end to end ms", "images/s", "steady"], rows)
+    for ratio in found.comparisons:
+        say(
+            f"{ratio.name} against {ratio.reference}, {ratio.scenario}, batch {ratio.batch}: "
+            f"mean {ratio.speedup_mean:.2f}x [{ratio.mean_low:.2f}, {ratio.mean_high:.2f}] ({ratio.verdict}), "
+            f"p50 {ratio.speedup_p50:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}]"
+            + _end_to_end(ratio.speedup_end_to_end, ratio.end_to_end_low, ratio.end_to_end_high)
+        )
+    if sentence := noise(found.records):
+        say(sentence)
+    say(f"{found.machine.cpu}, {found.threads} thread(s), {found.input}")
+    if found.preparation:
+        say(f"preparation: {found.preparation}")
+
+
+def _end_to_end(value: float | None, low: float | None, high: float | None) -> str:
+    return "" if value is None else f", end to end {value:.2f}x [{low:.2f}, {high:.2f}]"

@@ -1,0 +1,45 @@
+"""doctor."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sdcompress.cli.options import Json
+from sdcompress.cli.screen import say, write_json
+
+if TYPE_CHECKING:
+    from sdcompress.diagnosis import Diagnosis
+
+__all__ = ["doctor"]
+
+
+def doctor(json: Json = False) -> None:
+    """Show what is installed, what each missing piece would need, and what would spoil a measurement here.
+
+    Example: sdcompress doctor --json
+    """
+    from sdcompress.diagnosis import diagnose
+
+    diagnosis = diagnose()
+    if json:
+        write_json(diagnosis.model_dump(mode="json"))
+    else:
+        _show(diagnosis)
+
+
+def _show(found: Diagnosis) -> None:
+    """What this machine has and lacks."""
+    machine = found.machine
+    say(f"{machine.cpu}: {machine.cores} cores for us, {machine.memory_gib:.1f} GiB, {', '.join(machine.isa)}")
+    say(f"{machine.os}, Python {machine.python}, GPU: {machine.gpu or 'none'}")
+    say(f"onnxruntime providers: {', '.join(found.providers) or 'none'}")
+    for extra in found.extras:
+        missing = [p.name + (f">={p.minimum}" if p.minimum else "") for p in extra.packages if not p.right]
+        state = "complete" if extra.complete else f"lacks {', '.join(missing)}: {extra.install}"
+        say(f"{extra.name:<8} {state}")
+    trt = found.tensorrt
+    say(f"TensorRT: {trt.tensorrt or 'none'}, cuda-bindings {trt.cuda_bindings or 'none'}, on {trt.gpu or 'no GPU'}")
+    for piece in trt.missing:
+        say(f"  missing for build-engines: {piece}")
+    for warning in found.warnings:
+        say(f"warning: {warning}")

@@ -1,0 +1,103 @@
+"""evaluate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from sdcompress.cli.options import (
+    AllowUncertified,
+    AnyBackend,
+    DataDir,
+    Device,
+    FreeThreads,
+    Json,
+    TrustModules,
+    threads_or_default,
+)
+from sdcompress.cli.screen import bar, say, table, write_json
+
+if TYPE_CHECKING:
+    from sdcompress.schema.report import Evaluation
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    folder: Annotated[Path, typer.Argument(help="a checkpoint, the folder of a training run, or an artifact")],
+    split: Annotated[Literal["validation", "test"], typer.Option("--split", help="which images")] = "test",
+    images: Annotated[
+        Path | None, typer.Option("--images", help="other images instead: a folder with a folder for each class")
+    ] = None,
+    data_dir: DataDir = None,
+    threads: FreeThreads = None,
+    backend: AnyBackend = None,
+    device: Device = None,
+    allow_uncertified: AllowUncertified = False,
+    trust_modules: TrustModules = False,
+    download: Annotated[
+        bool, typer.Option("--download", help="fetch a data set that is not there, into --data-dir or where it was")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Score every exit, their ensemble, and the early-exit policy as it runs.
+
+    Example: sdcompress evaluate runs/digits/train/byot --split validation
+    Other images: sdcompress evaluate artifacts/early-exit --images photos
+    """
+    from sdcompress import api
+    from sdcompress.options import Options
+
+    with bar("evaluate") as progress:
+        found = api.evaluate(
+            folder,
+            Options(
+                backend=backend,
+                threads=threads_or_default(threads),
+                device=device,
+                allow_uncertified=allow_uncertified,
+                trust_modules=trust_modules,
+                data_dir=data_dir,
+                download=download,
+                progress=progress,
+            ),
+            split=split,
+            images=images,
+        )
+    if json:
+        write_json(found.model_dump(mode="json"))
+    else:
+        _show(found)
+
+
+def _show(found: Evaluation) -> None:
+    """The scores of every exit and stratum, and what is taken for what."""
+    from sdcompress.reporting.strata import confusions, stratum_cautions, stratum_table
+    from sdcompress.reporting.tables import further
+
+    rows = [
+        [
+            score.name,
+            f"{score.score:.2%}",
+            *(further(name, value) for name, value in score.further.items()),
+            "-" if score.macs is None else f"{score.macs / 1e6:.2f} M",
+        ]
+        for score in found.exits
+    ]
+    names = [name.upper() for name in found.exits[0].further]
+    table(["exit", found.metric, *names, "MACs"], rows, f"{found.source} on {found.data}/{found.split}")
+    balanced = "" if found.balanced_score is None else f"; balanced {found.metric} {found.balanced_score:.2%}"
+    say(f"{found.samples} images{balanced}")
+    if found.policy:
+        shares = ", ".join(
+            f"{score.name} {share:.1%}" for score, share in zip(found.exits, found.policy.shares, strict=False)
+        )
+        say(f"early exit: {found.metric} {found.policy.score:.2%}; leave at {shares}")
+    for drawn in (stratum_table(found), confusions(found)):
+        if drawn:
+            table(list(drawn.columns), [list(row) for row in drawn.rows], drawn.title)
+            say(drawn.note)
+    for _, sentence in stratum_cautions(found):
+        say(f"caution: {sentence}")

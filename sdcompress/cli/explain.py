@@ -1,0 +1,60 @@
+"""explain."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from sdcompress.cli.options import DataDir, Json, Out, Overwrite, Threads
+from sdcompress.cli.screen import bar, command_line, say, table, write_json
+
+if TYPE_CHECKING:
+    from sdcompress.schema.explain import Explanation
+
+__all__ = ["explain"]
+
+
+def explain(
+    artifact: Annotated[Path, typer.Argument(help="folder of an artifact")],
+    out: Out,
+    split: Annotated[Literal["validation", "test"], typer.Option("--split", help="which images")] = "test",
+    data_dir: DataDir = None,
+    threads: Threads = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Say where images leave, what that costs on this machine, and whether early exit pays; with plots.
+
+    Example: sdcompress explain artifacts/early-exit --out explained
+    """
+    from sdcompress import api
+    from sdcompress.options import Options
+
+    with bar("explain") as progress:
+        found = api.explain(
+            artifact,
+            out,
+            Options(threads=threads, data_dir=data_dir, progress=progress, command=command_line()),
+            split=split,
+            overwrite=overwrite,
+        )
+    if json:
+        write_json(found.model_dump(mode="json"))
+        return
+    _show(found)
+    say("", f"explained: {out / 'explain.html'}")
+
+
+def _show(found: Explanation) -> None:
+    """The verdict, the summary and the findings of the page."""
+    from sdcompress.reporting.explanation.findings import cautions, findings, headline
+    from sdcompress.reporting.explanation.tables import summary
+
+    rows = summary(found)
+    table(list(rows.columns), [list(row) for row in rows.rows], f"{found.source} on {found.data}/{found.split}")
+    for sentence in (headline(found), *findings(found)):
+        say(sentence)
+    for sentence in cautions(found):
+        say(f"caution: {sentence}")

@@ -1,0 +1,127 @@
+"""inspect: what an artifact is, as a table that other verbs show, too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sdcompress.cli.options import Json
+from sdcompress.cli.screen import ms, percent, say, table, write_json
+
+if TYPE_CHECKING:
+    from sdcompress.schema.manifest import Certificate, Manifest, OneGraph
+    from sdcompress.tasks import Task
+
+__all__ = ["in_every", "inspect", "show_manifest"]
+
+
+def inspect(artifact: Annotated[Path, typer.Argument(help="folder of an artifact")], json: Json = False) -> None:
+    """Show what an artifact is: exits, costs, policy, where it comes from.
+
+    Example: sdcompress inspect artifacts/early-exit
+    """
+    from sdcompress import api
+
+    manifest = api.inspect(artifact)
+    if json:
+        write_json(manifest.model_dump(mode="json"))
+    else:
+        show_manifest(manifest, str(artifact))
+
+
+def show_manifest(manifest: Manifest, folder: str) -> None:
+    """What an artifact is, with the sums of its segments up to each exit."""
+    from sdcompress.artifact.certificate import ExecutionTarget
+    from sdcompress.cli.build_engines import show_engines
+    from sdcompress.tasks import task_of
+
+    shape = ", ".join(map(str, manifest.input.shape))
+    kind = ", ".join([manifest.layout, *(each for each in manifest.precisions if each != "fp32")])
+    say(f"{folder}: {kind}, {len(manifest.classes)} classes, input {manifest.input.dtype} [{shape}]")
+    say(f"digest {manifest.digest}")
+    policy, rows = manifest.policy, []
+    parity = {record.exit: record for record in manifest.parity}
+    for k, exit_ in enumerate(manifest.exits):
+        segments = manifest.segments[: exit_.segment + 1]
+        threshold = policy.thresholds[k] if policy and k < len(policy.thresholds) else None
+        rows.append(
+            [
+                exit_.name,
+                percent(exit_.accuracy),
+                percent(exit_.ece),
+                f"{sum(s.macs for s in segments) / 1e6:.2f} M",
+                f"{sum(s.parameters for s in segments) / 1e3:.1f} k",
+                f"{parity[exit_.name].max_abs:.1e}",
+                f"{exit_.temperature:.3f}",
+                "-" if threshold is None else "never" if threshold > 1 else f"{threshold:.4f}",
+                percent(policy.shares[k]) if policy else "-",
+            ]
+        )
+    columns = ["exit", "val accuracy", "ECE", "MACs", "parameters", "parity", "temperature", "threshold", "leave here"]
+    table(columns, rows)
+    if policy:
+        say(
+            f"policy: {policy.kind}, chosen on {policy.samples} {policy.split} images for a drop of at most "
+            f"{policy.max_drop:.2%}: {percent(policy.accuracy)} instead of {percent(policy.reference_accuracy)} "
+            f"there; {policy.mean_ms:.3f} ms on average; guarantee: {policy.guarantee}; by "
+            f"{ExecutionTarget(policy.backend, policy.device, policy.plans)}"
+        )
+    if manifest.certificate:
+        _show_certificate(manifest.certificate, task_of(manifest))
+    if manifest.one_graph:
+        _show_one_graph(manifest.one_graph)
+    for built in manifest.engines:
+        show_engines(built, " and ".join(manifest.precisions))
+
+
+def _show_one_graph(found: OneGraph) -> None:
+    """What its early exits save."""
+    rows = [
+        [
+            time.exit,
+            str(time.images),
+            ms(time.ms),
+            ms(time.to_end_ms),
+            ms(time.whole_ms),
+            f"{time.faster}, {time.faster_than_whole} of {time.rounds}",
+        ]
+        for time in found.times
+    ]
+    columns = ["leave at", "images", "ms", "to the end", "without exits", "rounds faster"]
+    table(columns, rows, f"{found.file} ({found.kind}): one image, one thread, {found.machine}")
+    say(
+        f"{found.file}: exits and answers of the segments on {found.samples} images in batches of "
+        f"{', '.join(map(str, found.batches))} ({found.undecided} undecided), logits within {found.max_abs:.1e}"
+    )
+
+
+def _show_certificate(found: Certificate, task: Task) -> None:
+    """The tests, one line for each target drop."""
+    from sdcompress.artifact.card import EXTERNAL
+    from sdcompress.artifact.certificate import ExecutionTarget
+    from sdcompress.certification.groups import group_name, loss_name
+
+    say(
+        f"certificate: {loss_name(found.loss, task)}{in_every(group_name(found.per, task))}, confidence "
+        f"{found.confidence:.4g}, on {found.certify_samples} samples that chose nothing ({found.tuning_samples} others "
+        "tuned the thresholds); for "
+        f"{ExecutionTarget(found.backend, found.device, found.plans)}"
+        + (f"; against the last exit of the artifact {found.reference[:12]}" if found.reference else "")
+        + (f"; samples of one's own, {EXTERNAL[found.external]}" if found.external else "")
+    )
+    for level in found.levels:
+        last = level.p_values[level.certified - 1] if level.certified else None
+        stop = level.p_values[level.certified] if len(level.p_values) > level.certified else None
+        say(
+            f"  at most {level.max_drop:.2%}: "
+            + (f"step {level.certified} of the path (p = {last:.2g})" if last is not None else "no certificate")
+            + (f"; the next has p = {stop:.2g}" if stop is not None else "")
+            + f" at delta {level.delta:.4g}"
+        )
+
+
+def in_every(per: str | None) -> str:
+    """The groups that a certificate holds in, as the end of a sentence."""
+    return "" if per is None else " of what has left by each exit" if per == "exit" else f" in every {per}"

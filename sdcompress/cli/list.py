@@ -1,0 +1,36 @@
+"""list."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from sdcompress.cli.options import Json
+from sdcompress.cli.screen import say, write_json
+
+__all__ = ["list_"]
+
+Kind = Literal[
+    "methods", "models", "heads", "data", "tasks", "modalities", "policies", "precisions", "backends", "recipes"
+]
+
+
+def list_(
+    kind: Annotated[Kind | None, typer.Argument(help="what to list; default: everything")] = None, json: Json = False
+) -> None:
+    """List methods, models, heads, data sets, tasks, modalities, policies, precisions, backends and shipped recipes.
+
+    Example: sdcompress list methods
+    """
+    from sdcompress.entries import list_entries
+
+    chosen = list_entries(kind)
+    if json:
+        write_json(chosen)
+        return
+    width = max(len(entry) for entries in chosen.values() for entry in entries)
+    for name, entries in chosen.items():
+        say(f"{name}:")
+        for entry, text in entries.items():
+            say(f"  {entry:<{width}}  {text}")

@@ -1,0 +1,100 @@
+"""predict: a table, or CSV."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sdcompress.cli.options import AllowUncertified, AnyBackend, Device, Json, Threads, TrustModules
+from sdcompress.cli.screen import bar, say, table, write_json
+from sdcompress.errors import UsageError
+from sdcompress.printable import printable
+
+if TYPE_CHECKING:
+    from sdcompress.schema.prediction import FilePrediction
+
+__all__ = ["predict"]
+
+
+def predict(
+    folder: Annotated[Path, typer.Argument(help="an artifact, a checkpoint, or the folder of a training run")],
+    images: Annotated[list[Path], typer.Argument(help="image files, and folders of them")],
+    top: Annotated[int, typer.Option("--top", min=1, help="classes to name for each image")] = 1,
+    threads: Threads = None,
+    backend: AnyBackend = None,
+    device: Device = None,
+    allow_uncertified: AllowUncertified = False,
+    trust_modules: TrustModules = False,
+    csv_: Annotated[bool, typer.Option("--csv", help="print CSV on stdout")] = False,
+    json: Json = False,
+) -> None:
+    """Predict image files, one at a time: class, probability, exit, and milliseconds.
+
+    A file that cannot be read stops nothing, and ends with exit code 2.
+
+    Example: sdcompress predict artifacts/early-exit photos --csv > predictions.csv
+    """
+    from sdcompress import api
+    from sdcompress.options import Options
+
+    with bar("predict") as progress:
+        predictions = api.predict(
+            folder,
+            images,
+            Options(
+                backend=backend,
+                threads=threads or 1,
+                device=device,
+                allow_uncertified=allow_uncertified,
+                trust_modules=trust_modules,
+                progress=progress,
+            ),
+            top=top,
+        )
+    if json:
+        write_json([prediction.model_dump(mode="json") for prediction in predictions])
+    elif csv_:
+        _write_csv(predictions)
+    else:
+        _show(predictions)
+    if any(prediction.error is not None for prediction in predictions):
+        raise typer.Exit(UsageError.exit_code)
+
+
+def _show(predictions: Sequence[FilePrediction]) -> None:
+    """A row for each file, then the mean times."""
+    rows = []
+    for one in predictions:
+        classes = ", ".join(f"{each.label} {each.probability:.1%}" for each in one.top)
+        rows.append([one.file, one.error or classes, one.exit or "-", _ms(one.prepare_ms), _ms(one.run_ms)])
+    table(["file", "class", "exit", "prepare ms", "run ms"], rows)
+    whole = [one for one in predictions if one.run_ms is not None and one.prepare_ms is not None]
+    if whole:
+        prepare, run = (
+            sum(times) / len(whole)
+            for times in zip(*((one.prepare_ms or 0.0, one.run_ms or 0.0) for one in whole), strict=True)
+        )
+        say(f"{len(whole)} images, mean {prepare:.3f} ms to prepare and {run:.3f} ms to run")
+
+
+def _write_csv(predictions: Sequence[FilePrediction]) -> None:
+    """Comma-separated values with a header (RFC 4180): one column pair for each class that is named."""
+    most = max((len(one.top) for one in predictions), default=0)
+    numbers = [""] if most <= 1 else [f"_{position}" for position in range(1, most + 1)]
+    writer = csv.writer(sys.stdout)
+    text = printable if sys.stdout.isatty() else str  # a file gets names as they are, a terminal nothing that acts
+    pairs = [name + number for number in numbers for name in ("class", "probability")]
+    writer.writerow(["file", *pairs, "exit", "prepare_ms", "run_ms", "error"])
+    for one in predictions:
+        classes = [cell for each in one.top for cell in (text(each.label), f"{each.probability:.6f}")]
+        classes += [""] * (len(pairs) - len(classes))
+        writer.writerow([text(one.file), *classes, one.exit, _ms(one.prepare_ms), _ms(one.run_ms), one.error])
+
+
+def _ms(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"

@@ -1,0 +1,38 @@
+"""sign."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sdcompress.cli.options import Json
+from sdcompress.cli.screen import say, write_json
+
+__all__ = ["sign"]
+
+
+def sign(
+    artifact: Annotated[Path, typer.Argument(help="folder of an artifact")],
+    key: Annotated[Path, typer.Option("--key", help="PEM file of a private key: NIST P-256, P-384 or P-521")],
+    certificate: Annotated[
+        Path | None, typer.Option("--certificate", help="PEM file of the key's certificate; default: a key alone")
+    ] = None,
+    chain: Annotated[
+        list[Path] | None, typer.Option("--chain", help="PEM file of a certificate above that one; repeatable")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace a signature that is there")] = False,
+    json: Json = False,
+) -> None:
+    """Sign an artifact, offline: writes model.sig into it (OpenSSF model signing); 'verify --key' checks it.
+
+    Example: sdcompress sign artifacts/early-exit --key private.pem
+    """
+    from sdcompress import api
+
+    found = api.sign(artifact, key, certificate=certificate, chain=chain or (), overwrite=overwrite)
+    if json:
+        write_json(found.model_dump(mode="json"))
+    else:
+        say(f"{artifact}: signed ({found.signer}); all of it but model.sig, and as it is now")

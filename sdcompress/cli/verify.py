@@ -1,0 +1,70 @@
+"""verify."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sdcompress.cli.options import Json, Threads
+from sdcompress.cli.screen import say, table, write_json
+
+if TYPE_CHECKING:
+    from sdcompress.schema.report import CertificateVerdict, VerifyReport
+
+__all__ = ["verify"]
+
+
+def verify(
+    artifact: Annotated[Path, typer.Argument(help="folder of an artifact")],
+    key: Annotated[
+        Path | None, typer.Option("--key", help="PEM file: public key or certificates of who must have signed it")
+    ] = None,
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Prove an artifact on this machine, without torch: its files, and its logits on the golden samples.
+
+    Says what was proved here and what is only claimed. With --key it must be signed (exit code 4 if it is not).
+
+    Example: sdcompress verify artifacts/early-exit --key public.pem
+    """
+    from sdcompress import api
+
+    found = api.verify(artifact, threads=threads or 1, key=key)
+    if json:
+        write_json(found.model_dump(mode="json"))
+    else:
+        _show(found)
+
+
+def _show(found: VerifyReport) -> None:
+    """That an artifact is what it says."""
+    rows = [[v.name, f"{v.max_abs:.1e}", f"{v.row_abs:.1e}", f"{v.allowed:.1e}", str(v.flips)] for v in found.exits]
+    table(["exit", "largest difference", "between batches", "allowed", "flips"], rows)
+    say(f"{found.source}: intact ({found.files} files), verified on {found.samples} golden samples")
+    if found.one_graph:
+        say("model.onnx: gives the exits and answers of the segments on them")
+    if found.certificate:
+        _show_certificate_verdict(found.certificate)
+    for title, sentences in (("proved here", found.proved), ("only claimed by whoever wrote it", found.claimed)):
+        say(f"{title}:")
+        for sentence in sentences:
+            say(f"  - {sentence}")
+    if found.signature:
+        say(f"signed by the holder of '{found.signature.key}', who stands for these claims")
+    else:
+        say("no signature was checked (--key): whoever can write the folder can write all of this")
+
+
+def _show_certificate_verdict(found: CertificateVerdict) -> None:
+    from sdcompress.cli.inspect import in_every
+
+    nothing = "nothing" if found.reference else "no drop (no early exit)"
+    kept = ", ".join(f"{drop:.2%}" for drop in found.certified) or nothing
+    other = f" against the last exit of the artifact {found.reference[:12]}" if found.reference else ""
+    say(
+        f"certificate: {found.tests} tests on {found.samples} images, computed again, are as it says: {kept} of "
+        f"{found.loss}{in_every(found.per)}{other} at {found.confidence:.4g} confidence"
+    )

@@ -1,0 +1,109 @@
+"""Samples that are files: each is read when it is asked for."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sdcompress.data.samples import Indices, without_setting
+from sdcompress.errors import DataError, InputError
+from sdcompress.modalities import Modality
+from sdcompress.tasks import Array
+
+__all__ = ["FileSamples", "FolderSamples"]
+
+
+class FileSamples(ABC):
+    """Samples of which each is read when it is asked for, in whatever thread asks.
+
+    A subclass sets ``_targets`` and ``_modality``.
+    """
+
+    _targets: Array
+    _modality: Modality
+
+    @property
+    def targets(self) -> Array:
+        """All targets, [N, ...]."""
+        return self._targets
+
+    @property
+    def in_memory(self) -> bool:
+        """No."""
+        return False
+
+    def __len__(self) -> int:
+        return len(self._targets)
+
+    def originals(self, indices: Indices) -> list[Any]:
+        """The raw examples at these positions, decoded."""
+        return [self._modality.decode(self.file(int(index))) for index in indices]
+
+    def examples(self, indices: Indices) -> Array:
+        """The examples at these positions, [b, ...]."""
+        return np.stack([self._example(int(index)) for index in indices])
+
+    @abstractmethod
+    def name(self, position: int) -> str:
+        """What ``data.without`` calls an example; unique in the data set."""
+
+    @abstractmethod
+    def file(self, position: int) -> Path | bytes:
+        """The path of an example's file, or its bytes.
+
+        Raises:
+            DataError: if they cannot be had.
+        """
+
+    def problem(self, position: int) -> str | None:
+        """Why an example cannot be used, as far as a short look at its file tells; None where it tells nothing."""
+        try:
+            self._modality.check_raw(self.file(position))
+        except (InputError, DataError) as error:
+            return error.found
+        return None
+
+    def _example(self, position: int) -> Array:
+        try:
+            return self._modality.example(self.file(position))
+        except InputError as error:
+            name = self.name(position)
+            raise DataError(
+                f"The example {name} cannot be used: {error.found}",
+                allowed=error.allowed,
+                next_step=f"repair it, or go on without it: {without_setting([name])}",
+            ) from error
+
+
+class FolderSamples(FileSamples):
+    """The samples of a split, a list of files for each class.
+
+    Args:
+        root: the folder that names are relative to.
+        classes: the files of each class; a class may have none.
+        modality: of the data set.
+    """
+
+    def __init__(self, root: Path, classes: Sequence[Sequence[Path]], modality: Modality) -> None:
+        self._root, self._modality = root, modality
+        self._paths = [path for paths in classes for path in paths]
+        self._targets = np.repeat(np.arange(len(classes)), [len(paths) for paths in classes]).astype(np.int64)
+
+    def name(self, position: int) -> str:
+        """The path below data.dir."""
+        return self._paths[position].relative_to(self._root).as_posix()
+
+    def file(self, position: int) -> Path:
+        """The path."""
+        return self._paths[position]
+
+    def listing(self, excluded: Collection[int]) -> list[str]:
+        """The name and the size of each file; of those that are left out the size does not matter."""
+        return [
+            f"{self.name(position)}\t{'left out' if position in excluded else path.stat().st_size}"
+            for position, path in enumerate(self._paths)
+        ]

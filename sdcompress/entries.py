@@ -1,0 +1,46 @@
+"""What a recipe or an option can name: methods, models, heads, data sets and the like, found in their rooms."""
+
+from __future__ import annotations
+
+from sdcompress import recipes, registry
+from sdcompress.errors import UnknownNameError
+
+__all__ = ["ROOMS", "list_entries"]
+
+ROOMS = {
+    "methods": "sdcompress.methods",
+    "models": "sdcompress.models.backbones",
+    "heads": "sdcompress.models.heads",
+    "data": "sdcompress.data.sources",
+    "tasks": "sdcompress.tasks",
+    "modalities": "sdcompress.modalities",
+    "policies": "sdcompress.policies",
+    "precisions": "sdcompress.quantizing.precisions",
+    "backends": "sdcompress.runtime.backends",
+}
+
+
+def list_entries(kind: str | None = None) -> dict[str, dict[str, str]]:
+    """What there is to choose from: for each kind, the name of each entry and a line that describes it.
+
+    Args:
+    <<<<<<< HEAD
+        kind: methods, models, heads, data, tasks, modalities, policies, precisions, backends or recipes; default: all.
+    =======
+        kind: methods, models, heads, data, tasks, modalities, policies, precisions, backends or recipes; default:
+            all of them.
+    >>>>>>> s-data
+
+    Raises:
+        UnknownNameError: if there is no such kind.
+    """
+    known = (*ROOMS, "recipes")
+    if kind is not None and kind not in known:
+        raise UnknownNameError("kinds of entries", kind, known)
+    return {each: _entries(each) for each in (known if kind is None else (kind,))}
+
+
+def _entries(kind: str) -> dict[str, str]:
+    if kind == "recipes":
+        return {name: recipes.describe(name) for name in recipes.names()}
+    return {name: registry.describe(ROOMS[kind], name) for name in registry.names(ROOMS[kind])}

@@ -1,0 +1,53 @@
+"""Examples as inputs for training, for a modality without augmentation of its own."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from sdcompress.errors import RecipeError
+from sdcompress.modalities._base import Modality
+from sdcompress.modalities._mixing import Mixing, mixup
+from sdcompress.schema.recipe import Augmentation
+
+__all__ = ["Unaugmented"]
+
+
+class Unaugmented:
+    """Collates examples on the CPU; mixup alone may be on. See ``Augment``.
+
+    Args:
+        settings: of the recipe.
+        modality: of the examples.
+
+    Raises:
+        RecipeError: if the recipe sets anything but mixup.
+    """
+
+    def __init__(self, settings: Augmentation, modality: Modality) -> None:
+        default = Augmentation(mixup=settings.mixup)
+        set_ = [name for name in Augmentation.model_fields if getattr(settings, name) != getattr(default, name)]
+        if set_:
+            raise RecipeError(
+                f"train.augment.{set_[0]} is set, and examples of the modality '{modality.record.name}' cannot be "
+                "augmented so.",
+                allowed="mixup",
+                next_step=f"leave train.augment.{set_[0]} out",
+            )
+        self._mixup, self._modality = settings.mixup, modality
+
+    def __call__(self, examples: Tensor, generator: Generator) -> tuple[tuple[Tensor, ...], Mixing | None]:
+        """Collate one batch, and mix it where the recipe says so."""
+        arrays = self._modality.collate(examples.cpu().numpy()).arrays
+        inputs = tuple(
+            torch.from_numpy(np.ascontiguousarray(arrays[tensor.name])).to(examples.device)
+            for tensor in self._modality.tensors
+        )
+        return self.mixup(inputs, self._mixup, generator) if self._mixup else (inputs, None)
+
+    def mixup(
+        self, inputs: tuple[Tensor, ...], alpha: float, generator: Generator
+    ) -> tuple[tuple[Tensor, ...], Mixing]:
+        """Mix inputs among themselves; see ``Augment``."""
+        return mixup(inputs, alpha, generator)

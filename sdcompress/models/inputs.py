@@ -1,0 +1,43 @@
+"""What a network is given: examples of its input tensors, and the size of the picture where it takes one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sdcompress.schema import graphs
+
+__all__ = ["example_inputs", "picture_size"]
+
+_LENGTH = 16  # of a varying axis besides the batch
+
+
+def example_inputs(
+    tensors: Sequence[graphs.Tensor], batch: int = 2, *, device: torch.device | None = None
+) -> tuple[Tensor, ...]:
+    """Inputs of ``batch`` samples, in the order of the tensors: floats are 0, integers 1 (a mask that hides nothing).
+
+    Args:
+        tensors: of the modality; their first axis is the batch.
+        batch: B.
+        device: where; None: the CPU.
+    """
+    examples = []
+    for tensor in tensors:
+        shape = [size if isinstance(size, int) else _LENGTH for size in tensor.shape[1:]]
+        dtype: torch.dtype = getattr(torch, tensor.dtype)
+        examples.append(torch.full((batch, *shape), 0 if dtype.is_floating_point else 1, dtype=dtype, device=device))
+    return tuple(examples)
+
+
+def picture_size(tensors: Sequence[graphs.Tensor]) -> tuple[int, int, int] | None:
+    """(C, H, W) where the only input is float [B, C, H, W]; else None."""
+    if len(tensors) != 1 or not tensors[0].dtype.startswith("float"):
+        return None
+    sizes = [size for size in tensors[0].shape[1:] if isinstance(size, int)]
+    if len(tensors[0].shape) != 4 or len(sizes) != 3:
+        return None
+    channels, height, width = sizes
+    return channels, height, width

@@ -1,0 +1,17 @@
+"""What verbs take: types that several share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sdcompress.evaluation.trained_model import TrainedModel
+from sdcompress.schema.recipe import Recipe
+
+__all__ = ["Folder", "Given", "RecipeLike", "Source"]
+
+Folder = Path | str
+Source = TrainedModel | Folder
+Given = Mapping[str, Any]  # some keys of a section of the recipe
+RecipeLike = Recipe | Given | Folder | None

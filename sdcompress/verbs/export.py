@@ -1,0 +1,119 @@
+"""export: a checkpoint becomes artifacts, or a calibrated cascade one that exits by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from sdcompress import recipes
+from sdcompress.errors import UsageError, requires_extra
+from sdcompress.evaluation.trained_model import open_trained_model
+from sdcompress.exporting.exit_selection import Target
+from sdcompress.machine import check_threads, default_threads, machine
+from sdcompress.options import Options
+from sdcompress.schema.graphs import Layout
+from sdcompress.schema.manifest import Manifest
+from sdcompress.schema.recipe import Export
+from sdcompress.verbs._types import Folder, Given, Source
+
+__all__ = ["export", "export_all"]
+
+
+def export(
+    source: Source,
+    out: Folder,
+    settings: Export | Given | None = None,
+    options: Options | None = None,
+    *,
+    layout: Layout = "cascade",
+    exit: str | None = None,  # noqa: A002 - the field's word
+    overwrite: bool = False,
+) -> Manifest:
+    """Write an artifact of ONNX graphs, proven against the checkpoint.
+
+    Args:
+        source: a checkpoint, or the folder of a training run; for ``graph`` and ``if`` a calibrated cascade.
+        out: folder of the artifact.
+        settings: opset, tolerances, ensemble; ``kept_exits`` are those that ``cascade`` and ``all`` keep beside the
+            last.
+        options: where the data lies, and the threads while graphs are compared; progress in images.
+        layout: ``single`` (one exit), ``cascade`` (early exit) or ``all`` (every exit's logits); or one graph that
+            exits by itself beside the cascade: ``graph``, or ``if`` for one image at a time.
+        exit: of ``single``; default: the last.
+        overwrite: replace an artifact that is there.
+
+    Raises:
+        CheckpointError, ArtifactError: if the source is not intact.
+        ParityError: if the result does not compute what the checkpoint computes; nothing verified is left then.
+        VerificationError: if leaving early is not faster in ``graph`` or ``if``.
+        OutputExistsError: if ``out`` holds something.
+        UsageError: if ``options.threads`` is more than this machine runs at once, ``source`` is not what is asked for
+            is made of, or a checkpoint names a module that is not trusted.
+    """
+    options = options or Options()
+    if layout == "graph" or layout == "if":  # noqa: PLR1714 - mypy narrows by ==
+        chosen = [] if settings is None else list(settings) if isinstance(settings, Mapping) else ["settings"]
+        chosen += ["exit"] * (exit is not None) + ["threads"] * (options.threads is not None)
+        if chosen:
+            raise UsageError(
+                f"{', '.join(chosen)} cannot be chosen with the layout '{layout}', made of a calibrated cascade.",
+                allowed="the cascade's own exits, opset and logits; it is timed with one thread",
+                next_step="leave it out, or export the cascade with it and calibrate that",
+            )
+        return _export_one_graph(source, out, layout, options, overwrite=overwrite)
+    model = open_trained_model(source, options)
+    section = recipes.override(model.checkpoint().recipe.export, settings)
+    named = isinstance(settings, Mapping) and "kept_exits" in settings  # those of the recipe are for other layouts
+    kept = section.kept_exits if layout != "single" or named else ()
+    (manifest,) = export_all(model, [Target(Path(out), layout, exit, kept)], section, options, overwrite=overwrite)
+    return manifest
+
+
+def export_all(
+    source: Source,
+    targets: Sequence[Target],
+    settings: Export | Given | None = None,
+    options: Options | None = None,
+    *,
+    overwrite: bool = False,
+) -> tuple[Manifest, ...]:
+    """Export a checkpoint to several artifacts, with as few exports by torch as there can be; all are written or none.
+
+    Args:
+        source: a checkpoint, or the folder of a training run.
+        targets: the artifacts to make; at least one.
+        settings: as ``export`` takes them, and the errors are its, too.
+        options: likewise.
+        overwrite: replace artifacts that are there.
+    """
+    options = options or Options()
+    threads = default_threads().threads if options.threads is None else options.threads
+    check_threads(threads)
+    with requires_extra("export"):
+        from sdcompress.exporting.export import export_all as run_export
+        from sdcompress.models.threads import torch_threads
+
+    model = open_trained_model(source, options)
+    section = recipes.override(model.checkpoint().recipe.export, settings)
+    with torch_threads(threads):
+        return run_export(model, targets, section, options, overwrite=overwrite)
+
+
+def _export_one_graph(
+    source: Source, out: Folder, kind: Literal["graph", "if"], options: Options, *, overwrite: bool
+) -> Manifest:
+    with requires_extra("export"):
+        from sdcompress.exporting.one_graph import Host, export_one_graph
+
+    model = open_trained_model(source, options)
+    if model.kind == "checkpoint":
+        raise UsageError(
+            f"'{model.path}' is a checkpoint; the thresholds of a cascade go into the layout '{kind}'.",
+            allowed="a calibrated cascade",
+            next_step=f"sdcompress export {model.path} --layout cascade --out CASCADE; sdcompress calibrate CASCADE "
+            f"--out EARLY; sdcompress export EARLY --layout {kind} --out {out}",
+        )
+    here = machine()
+    host = Host(here.cpu, here.busy_cores)
+    return export_one_graph(model, out, options, kind=kind, host=host, overwrite=overwrite)

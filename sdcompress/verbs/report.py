@@ -1,0 +1,56 @@
+"""report: what was measured, on one page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from sdcompress.artifact.read import Artifact
+from sdcompress.options import Options
+from sdcompress.reporting.build import build as build_report
+from sdcompress.reporting.write import write as write_report
+from sdcompress.schema.recipe import Recipe
+from sdcompress.schema.report import BenchReport, Evaluation, Report
+from sdcompress.verbs._types import Folder
+
+__all__ = ["report"]
+
+
+def report(
+    artifacts: Mapping[str, Artifact | Folder],
+    out: Folder,
+    options: Options | None = None,
+    *,
+    evaluations: Sequence[Evaluation] = (),
+    benches: Sequence[BenchReport] = (),
+    title: str = "report",
+    reference: str | None = None,
+    recipe: Recipe | None = None,
+    training: Mapping[str, Sequence[Mapping[str, float]]] | None = None,
+    overwrite: bool = False,
+) -> Report:
+    """Write report.json, report.md and report.html into a folder.
+
+    Args:
+        artifacts: the rows: name -> folder.
+        out: the folder.
+        options: the command, for the record.
+        evaluations: of these artifacts, from ``evaluate``.
+        benches: of these artifacts, from ``bench``.
+        title: of the page.
+        reference: the row that the others are compared with.
+        recipe: that all of it was made by.
+        training: the metrics of each epoch, by method.
+        overwrite: replace a report that is there.
+    """
+    built = build_report(
+        title=title,
+        command=(options or Options()).command,
+        artifacts=artifacts,
+        evaluations=evaluations,
+        benches=benches,
+        recipe=None if recipe is None else recipe.model_dump(mode="json"),
+        training=training,
+        reference=reference,
+    )
+    write_report(built, out, overwrite=overwrite)
+    return built
