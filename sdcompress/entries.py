@@ -24,8 +24,7 @@ def list_entries(kind: str | None = None) -> dict[str, dict[str, str]]:
     """What there is to choose from: for each kind, the name of each entry and a line that describes it.
 
     Args:
-        kind: methods, models, heads, data, tasks, modalities, policies, precisions, backends or recipes; default:
-            all of them.
+        kind: methods, models, heads, data, tasks, modalities, policies, precisions, backends or recipes; default: all.
 
     Raises:
         UnknownNameError: if there is no such kind.
