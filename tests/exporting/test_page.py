@@ -88,7 +88,7 @@ def test_the_certificate_is_recomputed_by_hand(certified_artifact: Path, monkeyp
         execute(CERTIFICATE, certified_artifact, monkeypatch)
 
 
-@pytest.mark.parametrize("per", ["class", "exit"])
+@pytest.mark.parametrize("per", ["stratum", "exit"])
 def test_a_certificate_for_groups_is_recomputed_by_hand(
     tiny_artifact: Callable[..., Path], tiny_network: Any, monkeypatch: pytest.MonkeyPatch, per: Any
 ) -> None:
