@@ -111,7 +111,7 @@ def test_one_graph_by_hand_gives_the_engines_answers(
         engine = open_engine(one_graph_once("cascade"), threads=1)
         prediction = engine(engine.preprocess(open_artifact(one_graph_once(kind)).golden().examples[:1]))
         assert names["exit_index"].tolist() == prediction.exit_index.tolist()
-        assert names["answer"].tolist() == prediction.outputs.argmax(1).tolist()
+        assert names["decision"].tolist() == prediction.outputs.argmax(1).tolist()
 
 
 @pytest.mark.parametrize("resize", [None, (9, 12), 10, 33])
