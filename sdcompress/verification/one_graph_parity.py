@@ -10,10 +10,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from sdcompress.policies import restore
+from sdcompress.policies import gates, restore
 from sdcompress.policies._base import SIGNALS_ATOL, Float, Signals
 from sdcompress.runtime.engine import Engine
-from sdcompress.runtime.gate import gates
 from sdcompress.schema.graphs import ANSWER, EXIT_INDEX, LOGITS
 from sdcompress.schema.manifest import Manifest
 from sdcompress.verification.parity import SMALL_BATCHES, SMALL_SAMPLES, Finding
