@@ -12,6 +12,7 @@ import pytest
 import sdcompress
 from sdcompress import registry
 from sdcompress.artifact.read import open_artifact
+from sdcompress.entries import ROOMS
 from sdcompress.methods import ROOM as METHODS
 from sdcompress.schema.explain import Explanation
 from sdcompress.schema.manifest import Manifest
@@ -128,7 +129,7 @@ def test_report(cli, made, bench_file: Path, tmp_path: Path) -> None:
 def test_list_names_what_the_rooms_hold(cli) -> None:
     told = json.loads(cli("list", "--json").out)
     assert list(told["methods"]) == registry.names(METHODS)
-    assert set(told) == {"methods", "models", "heads", "data", "policies", "precisions", "backends", "recipes"}
+    assert set(told) == {*ROOMS, "recipes"}
     shown = cli("list", "methods").out
     assert all(text and f"{name} " in shown and text in shown for name, text in told["methods"].items())
     assert "heads:" not in shown
