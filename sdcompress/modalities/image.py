@@ -151,11 +151,6 @@ class Image(Modality):
 
         return ImageAugment(settings, self.preprocess, rank=rank, world=world)
 
-    @property
-    def packed(self) -> Mapping[str, tuple[str, int]]:
-        """The examples, uint8 [B, H, W, C]."""
-        return {"examples": ("uint8", 4)}
-
     def card_code(self) -> str:
         """With numpy and Pillow; see ``Modality``."""
         return card_code(self.preprocess, self.INPUT)
