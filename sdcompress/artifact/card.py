@@ -20,7 +20,7 @@ from sdcompress.schema.manifest import (
     Segment,
 )
 
-__all__ = ["OWN_IMAGES", "card", "card_of", "guarantee"]
+__all__ = ["EXTERNAL", "card", "card_of", "guarantee"]
 
 _LAYOUTS = {
     "single": "One plain ONNX graph with one exit.",
@@ -33,12 +33,12 @@ _ENSEMBLE = " An exit's logits are the mean of the log probabilities of the exit
 # the new samples that a certificate covers, and what it does not cover
 _GROUPS = {
     None: ("like them", " or of single classes"),
-    "class": ("of each class like them", ""),
+    "stratum": ("of each class like them", ""),
     "exit": ("like them that leave at any one exit, and to all of them", " or of single classes"),
 }
 
 # how images of the user relate to the training images
-OWN_IMAGES = {
+EXTERNAL = {
     "apart": "none of them is a training image",
     "not compared": "not compared with the training images, which were not available",
 }
@@ -212,25 +212,25 @@ def guarantee(policy: Policy, certificate: Certificate | None) -> str:
     if policy.guarantee == "no certificate":
         return (
             f"Guarantee: no certificate was found for {target_risk} on {certificate.certify_samples} samples. Every "
-            f"sample runs through the whole network{'' if certificate.against else ', so that nothing is lost'}."
+            f"sample runs through the whole network{'' if certificate.reference else ', so that nothing is lost'}."
         )
     loss_text = f"fewer are right than at {_reference(certificate)}"
     if certificate.loss == "disagreement":
         loss_text = f"differ from {_reference(certificate)}"
     population, not_covered = _GROUPS[certificate.per]
     target = ExecutionTarget(certificate.backend, certificate.device, certificate.plans)
-    own_images_text = f" ({OWN_IMAGES[certificate.own_images]})" if certificate.own_images else ""
+    external_text = f" ({EXTERNAL[certificate.external]})" if certificate.external else ""
     return (
         f"Guarantee: certified for {target_risk}, on {certificate.certify_samples} samples that were "
-        f"not used for tuning{own_images_text}. Of the predictions for new samples {population}, at most "
+        f"not used for tuning{external_text}. Of the predictions for new samples {population}, at most "
         f"{_plain(policy.max_drop)} {loss_text}. Valid for these graphs and thresholds on {target}. It does not cover "
         f"data that drifts{not_covered}."
     )
 
 
 def _reference(certificate: Certificate | None) -> str:
-    against = certificate and certificate.against
-    return f"the last exit of the artifact {against[:12]}" if against else "the last exit"
+    reference = certificate and certificate.reference
+    return f"the last exit of the artifact {reference[:12]}" if reference else "the last exit"
 
 
 def _plain(share: float) -> str:

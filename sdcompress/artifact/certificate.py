@@ -120,9 +120,9 @@ def _check_subject(manifest: Manifest, certificate: Certificate) -> None:
     pairs = {
         "graphs": (graphs_digest(manifest), certificate.graphs),
         "wiring": (wiring_digest(manifest), certificate.wiring),
-        # images of the user belong to no data set: graphs and temperatures identify such a certificate
+        # samples of the user belong to no data set: graphs and temperatures identify such a certificate
         "data": (
-            manifest.provenance.data_fingerprint if certificate.own_images is None else certificate.data_fingerprint,
+            manifest.provenance.data_fingerprint if certificate.external is None else certificate.data_fingerprint,
             certificate.data_fingerprint,
         ),
         "temperatures": (tuple(exit_.temperature for exit_ in manifest.exits), certificate.temperatures),

@@ -83,7 +83,7 @@ class Artifact:
                 f"'{self.path}' holds no certificate.", next_step="sdcompress calibrate --confidence 95%"
             )
         evidence = Evidence.load(self.file(certificate.evidence))
-        shapes = (*evidence.right.shape, *evidence.confidences.shape)
+        shapes = (*evidence.loss.shape, *evidence.scores.shape)
         exits, samples = len(self.manifest.exits), certificate.certify_samples
         if shapes != (exits, samples, exits - 1, samples):
             raise ArtifactError(

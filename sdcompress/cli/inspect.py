@@ -12,6 +12,7 @@ from sdcompress.cli.screen import ms, percent, say, table, write_json
 
 if TYPE_CHECKING:
     from sdcompress.schema.manifest import Certificate, Manifest, OneGraph
+    from sdcompress.tasks import Task
 
 __all__ = ["in_every", "inspect", "show_manifest"]
 
@@ -34,6 +35,7 @@ def show_manifest(manifest: Manifest, folder: str) -> None:
     """What an artifact is, with the sums of its segments up to each exit."""
     from sdcompress.artifact.certificate import ExecutionTarget
     from sdcompress.cli.build_engines import show_engines
+    from sdcompress.tasks import task_of
 
     shape = ", ".join(map(str, manifest.input.shape))
     kind = ", ".join([manifest.layout, *(each for each in manifest.precisions if each != "fp32")])
@@ -67,7 +69,7 @@ def show_manifest(manifest: Manifest, folder: str) -> None:
             f"{ExecutionTarget(policy.backend, policy.device, policy.plans)}"
         )
     if manifest.certificate:
-        _show_certificate(manifest.certificate)
+        _show_certificate(manifest.certificate, task_of(manifest))
     if manifest.one_graph:
         _show_one_graph(manifest.one_graph)
     for built in manifest.engines:
@@ -95,17 +97,19 @@ def _show_one_graph(found: OneGraph) -> None:
     )
 
 
-def _show_certificate(found: Certificate) -> None:
-    """The tests, one line for each wish."""
-    from sdcompress.artifact.card import OWN_IMAGES
+def _show_certificate(found: Certificate, task: Task) -> None:
+    """The tests, one line for each target drop."""
+    from sdcompress.artifact.card import EXTERNAL
     from sdcompress.artifact.certificate import ExecutionTarget
+    from sdcompress.certification.groups import group_name, loss_name
 
     say(
-        f"certificate: {found.loss}{in_every(found.per)}, confidence {found.confidence:.4g}, on "
-        f"{found.certify_samples} images that chose nothing ({found.shape_samples} others shaped the thresholds); for "
+        f"certificate: {loss_name(found.loss, task)}{in_every(group_name(found.per, task))}, confidence "
+        f"{found.confidence:.4g}, on {found.certify_samples} samples that chose nothing ({found.tuning_samples} others "
+        "tuned the thresholds); for "
         f"{ExecutionTarget(found.backend, found.device, found.plans)}"
-        + (f"; against the last exit of the artifact {found.against[:12]}" if found.against else "")
-        + (f"; images of one's own, {OWN_IMAGES[found.own_images]}" if found.own_images else "")
+        + (f"; against the last exit of the artifact {found.reference[:12]}" if found.reference else "")
+        + (f"; samples of one's own, {EXTERNAL[found.external]}" if found.external else "")
     )
     for level in found.levels:
         last = level.p_values[level.certified - 1] if level.certified else None
@@ -120,4 +124,4 @@ def _show_certificate(found: Certificate) -> None:
 
 def in_every(per: str | None) -> str:
     """The groups that a certificate holds in, as the end of a sentence."""
-    return {"exit": " of what has left by each exit", "class": " in every class"}.get(per or "", "")
+    return "" if per is None else " of what has left by each exit" if per == "exit" else f" in every {per}"

@@ -67,12 +67,12 @@ def scores(policy: ExitPolicy, signals: Sequence[Signals]) -> Float:
     return np.stack([np.asarray(score, np.float32) for score in found])
 
 
-def leave(confidences: npt.NDArray[np.float32], thresholds: npt.ArrayLike) -> npt.NDArray[np.int64]:
-    """The exit of each sample, int64 [N]: the first whose confidence is at least its threshold, both float32.
+def leave(scores: npt.NDArray[np.float32], thresholds: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """The exit of each sample, int64 [N]: the first whose score is at least its threshold, both float32.
 
     Args:
-        confidences: float32 [E-1, N], of all exits but the last.
+        scores: float32 [E-1, N], of all exits but the last.
         thresholds: [E-1].
     """
-    fires = confidences >= np.asarray(thresholds, np.float32)[:, None]
+    fires = scores >= np.asarray(thresholds, np.float32)[:, None]
     return np.where(fires.any(axis=0), fires.argmax(axis=0), len(fires))

@@ -43,14 +43,14 @@ class ExitPolicy:
     formula: ClassVar[str] = ""
 
     @classmethod
-    def fit(cls, signals: Sequence[Signals], right: npt.NDArray[np.bool_]) -> Self:
+    def fit(cls, signals: Sequence[Signals], loss: Float) -> Self:
         """Set the parameters on calibration samples; nothing to do for a policy without any.
 
         Args:
             signals: of E exits on the same N samples.
-            right: bool [E, N], whether each exit's answer is right (unlabelled: the last exit's).
+            loss: float32 [E, N] in [0, 1], of each exit's decision; without targets, against the last exit's decision.
         """
-        del signals, right
+        del signals, loss
         return cls()
 
     def score(self, exit_: int, signals: Sequence[Signals]) -> Float:

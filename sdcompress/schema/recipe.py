@@ -353,8 +353,10 @@ class Calibrate(Frozen):
     in_expectation: bool = Field(
         False, description="keep the drop in the mean over calibrations (conformal risk control); certifies nothing"
     )
-    per: Literal["exit", "class"] | None = Field(
-        None, description="certify in every group: 'class', or 'exit' (what has left by it); null: over all"
+    per: Literal["exit", "stratum"] | None = Field(
+        None,
+        description="certify in every group: 'stratum' (in classification a class), or 'exit' (what has left by it); "
+        "null: over all",
     )
     budget_ms: PositiveFloat | None = Field(
         None, description="the safest certified thresholds that take at most this mean time; null: the fastest"
@@ -368,8 +370,8 @@ class Calibrate(Frozen):
             raise ValueError("unlabelled needs a confidence, e.g. 0.95, or in_expectation")
         if self.confidence is not None and self.in_expectation:
             raise ValueError("a confidence certifies single calibrations, in_expectation does not: choose one")
-        if self.per == "class" and self.unlabelled:
-            raise ValueError("classes are known by labels: per 'class' and unlabelled exclude each other")
+        if self.per == "stratum" and self.unlabelled:
+            raise ValueError("strata are known by targets: per 'stratum' and unlabelled exclude each other")
         if (self.confidence is not None or self.in_expectation) and not 0 < self.max_drop < 1:
             raise ValueError("a drop of 0 or 1 cannot be certified: set max_drop between them, e.g. 0.01")
         return self

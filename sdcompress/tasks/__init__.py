@@ -11,9 +11,9 @@ from pydantic import TypeAdapter, ValidationError
 from sdcompress import registry
 from sdcompress.errors import ArtifactError, RecipeError, UnknownNameError
 from sdcompress.schema.manifest import Manifest
-from sdcompress.tasks._base import Array, Float, Prediction, Signals, Task
+from sdcompress.tasks._base import Array, Float, Prediction, Signals, Task, metric_of
 
-__all__ = ["ROOM", "Array", "Float", "Prediction", "Signals", "Task", "build", "restore", "task_of"]
+__all__ = ["ROOM", "Array", "Float", "Prediction", "Signals", "Task", "build", "metric_of", "restore", "task_of"]
 
 ROOM = "sdcompress.tasks"
 

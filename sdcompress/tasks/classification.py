@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -66,6 +67,12 @@ class Classification(Task):
     signal_names: ClassVar[tuple[str, ...]] = ("max_prob", "second_prob", "entropy")
     binary_loss: ClassVar[bool] = True
     scaled_by_temperature: ClassVar[bool] = True
+    stratum: ClassVar[str] = "class"
+
+    @property
+    def strata_names(self) -> tuple[str, ...]:
+        """Of the classes."""
+        return self.outputs
 
     def check_targets(self, targets: Array) -> None:
         """Integers in 0..K-1, of two classes or more; see ``Task``."""
@@ -101,12 +108,25 @@ class Classification(Task):
         """Of softmax(logits / T)."""
         return float(-log_softmax(outputs, temperature)[np.arange(len(targets)), targets].mean())
 
-    def scores(self, outputs: Array, targets: Array) -> dict[str, float]:
-        """``nll`` and ``ece``, the expected calibration error over 15 bins of ``max_prob``."""
+    def measures(self, outputs: Array, targets: Array) -> dict[str, Array]:
+        """Log-likelihood of the target, largest probability, and whether the class is right."""
         log_probabilities = log_softmax(outputs)
-        confidence = np.exp(log_probabilities.max(axis=-1))
-        correct = log_probabilities.argmax(axis=-1) == targets
-        return {"nll": self.nll(outputs, targets), "ece": calibration_error(confidence, correct)}
+        return {
+            "log_likelihood": log_probabilities[np.arange(len(targets)), targets],
+            "confidence": np.exp(log_probabilities.max(axis=-1)),
+            "correct": log_probabilities.argmax(axis=-1) == targets,
+        }
+
+    def summary(self, measures: Mapping[str, Array]) -> dict[str, float]:
+        """``nll`` and ``ece``, the expected calibration error over 15 bins of the largest probability."""
+        return {
+            "nll": float(-measures["log_likelihood"].mean()),
+            "ece": calibration_error(measures["confidence"], measures["correct"]),
+        }
+
+    def ensemble(self, outputs: Array) -> npt.NDArray[np.float64]:
+        """Logarithms of the exits' mean probabilities."""
+        return np.asarray(np.logaddexp.reduce(log_softmax(outputs), axis=0) - np.log(len(outputs)))
 
     def signals(self, outputs: Float, temperature: float = 1.0) -> Signals:
         """See ``Task``; the logits decide, not the probabilities, which may round to equal ones."""

@@ -11,6 +11,7 @@ from sdcompress.artifact.card import card_of
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.artifact.signature import check_signature
 from sdcompress.artifact.weights import contradiction, stored_weights
+from sdcompress.certification.groups import group_name, loss_name
 from sdcompress.certification.verify_certificate import recompute
 from sdcompress.errors import ArtifactError, ParityError
 from sdcompress.modalities._geometry import normalise
@@ -20,8 +21,8 @@ from sdcompress.runtime.engine import Engine
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.manifest import Certificate, OneGraph
 from sdcompress.schema.report import CertificateVerdict, ExitVerdict, VerifyReport
+from sdcompress.tasks import Task, task_of
 from sdcompress.tasks import _probabilities as metrics
-from sdcompress.tasks import task_of
 from sdcompress.verification import parity
 from sdcompress.verification.one_graph_parity import compare_one_graph, graph_batches
 from sdcompress.verification.proof import claimed, proved
@@ -55,7 +56,7 @@ def verify(artifact: Artifact | Path | str, *, threads: int = 1, key: Path | str
     signature = None if key is None else check_signature(opened, key)
     certificate = recompute(opened)
     _check_precisions(opened)
-    card, scores = _check_card(opened), certificate is not None and opened.evidence().shape_confidences is not None
+    card, scores = _check_card(opened), certificate is not None and opened.evidence().tuning_scores is not None
     golden = opened.golden()
     # the certificate was checked above; it may cover engines, while these are the graphs
     engine = open_engine(opened, threads=threads, allow_uncertified=True)
@@ -85,7 +86,7 @@ def verify(artifact: Artifact | Path | str, *, threads: int = 1, key: Path | str
         files=len(manifest.files) + 1,
         samples=len(golden.labels),
         exits=tuple(verdicts),
-        certificate=None if certificate is None else _verdict(certificate),
+        certificate=None if certificate is None else _verdict(certificate, task_of(opened.manifest)),
         one_graph=manifest.one_graph and manifest.one_graph.kind,
         signature=signature,
         proved=proved(manifest, samples=len(golden.labels), card=card, scores=scores, signature=signature),
@@ -165,11 +166,11 @@ def _check_signals(opened: Artifact, engine: Engine, inputs: Float, logits: Floa
             )
 
 
-def _verdict(certificate: Certificate) -> CertificateVerdict:
+def _verdict(certificate: Certificate, task: Task) -> CertificateVerdict:
     return CertificateVerdict(
-        loss=certificate.loss,
-        per=certificate.per,
-        against=certificate.against,
+        loss=loss_name(certificate.loss, task),
+        per=group_name(certificate.per, task),
+        reference=certificate.reference,
         confidence=certificate.confidence,
         samples=certificate.certify_samples,
         tests=sum(len(level.p_values) for level in certificate.levels),

@@ -86,10 +86,10 @@ def folders(tmp_path: Path) -> dict[str, Path]:
 def evaluation(
     name: str, *, split: Any = "test", exits: dict[str, float], policy: PolicyScore | None = None
 ) -> Evaluation:
-    scores = tuple(ExitScore(name=exit_, accuracy=a, nll=0.5, ece=0.01) for exit_, a in exits.items())
+    scores = tuple(ExitScore(name=exit_, score=a, further={"nll": 0.5, "ece": 0.01}) for exit_, a in exits.items())
     return Evaluation(
         kind="artifact", name=name, source=name, digest=None, data="digits", split=split, samples=10_000, exits=scores,
-        policy=policy,
+        policy=policy, metric="accuracy",
     )  # fmt: skip
 
 
@@ -114,7 +114,7 @@ def comparison(name: str, mean: float, verdict: Any = "faster", p50: float | Non
 
 @pytest.fixture
 def evaluations() -> list[Evaluation]:
-    left = PolicyScore(accuracy=0.91, shares=(0.75, 0.25), exit_accuracy=(0.96, 0.76))
+    left = PolicyScore(score=0.91, shares=(0.75, 0.25), exit_scores=(0.96, 0.76))
     return [
         evaluation("whole", exits={"final": 0.92}),
         evaluation("chain", exits={"exit1": 0.85, "final": 0.92, "ensemble": 0.925}, policy=left),
