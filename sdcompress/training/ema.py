@@ -47,7 +47,7 @@ class Ema(Generic[Net]):
             average,
             current,
             infinite,
-        ) in self._pairs:  # local parts of the same positions, where the weights are sharded
+        ) in self._pairs:  # local parts, where the weights are sharded
             if not average.is_floating_point():
                 average.copy_(current)
             elif infinite:  # between two infinities that are the same lies no number

@@ -1,7 +1,7 @@
 """Weights sharded over the processes (FSDP2): what each holds, and the way from local to full values and back.
 
-A sharded weight is torch's ``DTensor``. What needs the full or the local value of a tensor calls this file, and gets the
-tensor itself where it is not sharded: so nothing else depends on how a run is spread over its processes.
+A sharded weight is torch's ``DTensor``. What needs the full or the local value of a tensor calls this file, and gets
+the tensor itself where it is not sharded: so nothing else depends on how a run is spread over its processes.
 
 ``fully_shard``: Zhao et al., "PyTorch FSDP: Experiences on Scaling Fully Sharded Data Parallel", VLDB 2023, arXiv
 2304.11277, in torch's second version of it, which keeps parameters apart:
