@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
+    BaseModel,
     ConfigDict,
     Field,
     PlainSerializer,
@@ -87,6 +89,8 @@ Options = Annotated[
 class Data(Frozen):
     """Which data set; of images also how they are prepared."""
 
+    undecisive: ClassVar = frozenset({"dir", "download", "without"})
+
     name: str = Field(
         "digits", description="a data set of 'sdcompress list data', or module:function of your own, e.g. my_data:make"
     )
@@ -127,6 +131,8 @@ class Data(Frozen):
 
 class Model(Frozen):
     """Which backbone."""
+
+    undecisive: ClassVar = frozenset({"start"})
 
     name: str = Field("cifar:resnet8", description="family:name, e.g. cifar:resnet18, timm:resnet50, my_nets:make")
     pretrained: bool = Field(False, description="start from published weights (timm)")
@@ -188,6 +194,8 @@ class Task(_Entry):
 class Method(_Entry):
     """A method of self-distillation by name, with its own parameters beside the name."""
 
+    undecisive: ClassVar = frozenset({"file"})
+
     name: Annotated[
         str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(\+[A-Za-z0-9_][A-Za-z0-9_.-]*)?$", max_length=100)
     ] = Field(
@@ -246,6 +254,12 @@ class Augmentation(Frozen):
 
 class Train(Frozen):
     """The training run."""
+
+    # the number of threads decides the bits of sums; a run keeps it, or warns that it changes
+    undecisive: ClassVar = frozenset(
+        {"threads", "devices", "strategy", "accelerator", "resident", "workers"}
+        | {"evaluate_every", "checkpoint_every", "checkpoint_steps"}
+    )
 
     epochs: PositiveInt = 30
     batch_size: PositiveInt = Field(128, description="images a step, over all processes")
@@ -384,6 +398,8 @@ class Bench(Frozen):
 class Recipe(Frozen):
     """One experiment: everything that decides its outcome."""
 
+    undecisive: ClassVar = frozenset({"schema_version", "name", "controls", "export", "quantize", "calibrate", "bench"})
+
     schema_version: Literal[1] = 1
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)] = "run"
     seed: Annotated[int, Field(ge=0, lt=2**64)] = 0
@@ -399,6 +415,17 @@ class Recipe(Frozen):
     calibrate: Calibrate = Calibrate()
     bench: Bench = Bench()
 
+    @property
+    def deciding(self) -> dict[str, Any]:
+        """The keys that decide the weights of a training, such as ``train.epochs``, with their values in JSON.
+
+        A section names in ``undecisive`` the keys that decide none of them: where the data lies (its fingerprint says
+        what it is), how steps are computed and watched, and what is done with the weights.
+        """
+        undecisive = set(_undecisive(Recipe))
+        dumped = self.model_dump(mode="json", exclude=set(self.undecisive))
+        return {key: value for key, value in _flat(dumped) if key not in undecisive}
+
     @field_validator("controls")
     @classmethod
     def _controls_differ(cls, controls: tuple[Method, ...]) -> tuple[Method, ...]:
@@ -406,3 +433,18 @@ class Recipe(Frozen):
         if len(set(names)) != len(names):
             raise ValueError("each control may be named once")
         return controls
+
+
+def _undecisive(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    yield from (prefix + name for name in getattr(model, "undecisive", ()))
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _undecisive(field.annotation, f"{prefix}{name}.")
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value

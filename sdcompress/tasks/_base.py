@@ -79,8 +79,6 @@ class Task(ABC):
 
     outputs: tuple[str, ...]
 
-    name: ClassVar[str]
-    """Of its entry in the room, as recipes and manifests write it."""
     metric: ClassVar[str]
     """Name of ``1 - mean loss`` in tables and messages, for example ``accuracy``."""
     signal_names: ClassVar[tuple[str, ...]]

@@ -63,7 +63,6 @@ class Classification(Task):
     -sum p ln p in nats.
     """
 
-    name: ClassVar[str] = "classification"
     metric: ClassVar[str] = "accuracy"
     signal_names: ClassVar[tuple[str, ...]] = ("max_prob", "second_prob", "entropy")
     binary_loss: ClassVar[bool] = True

@@ -195,6 +195,6 @@ def _entry(path: Path) -> FileEntry:
 
 
 def _versions() -> dict[str, str]:
-    installed = {found.name: found.version for found in distributions()}
+    installed = {package.name: package.version for package in distributions()}
     packages = ("sdcompress", "torch", "torchvision", "timm", "lightning-fabric", "numpy")
     return {package: installed[package] for package in packages if package in installed}

@@ -46,8 +46,8 @@ def check_sharding(recipe: Recipe) -> None:
             "Fabric has no loss scale for weights that are shared out",
         ),
     }
-    for key, (found, instead, why) in refused.items():
-        if found:
+    for key, (refuse, instead, why) in refused.items():
+        if refuse:
             value = getattr(spec, key.removeprefix("train."))
             raise RecipeError(
                 f"{key} is {str(value).lower()}, which does not go with train.strategy fsdp: {why}.",
@@ -152,7 +152,7 @@ def _units(module: nn.Module) -> Iterator[nn.Module]:
 def _no_views(_module: nn.Module, _inputs: Any, output: Any) -> Any:
     # FSDP waits at a unit's output for its gradient; a view that is changed in place would slip past it
 
-    def owned(said: Tensor) -> Tensor:
-        return said.clone() if said.requires_grad and said._is_view() else said  # noqa: SLF001 - its only name
+    def owned(tensor: Tensor) -> Tensor:
+        return tensor.clone() if tensor.requires_grad and tensor._is_view() else tensor  # noqa: SLF001 - its only name
 
     return tree_map_only(Tensor, owned, output)
