@@ -208,7 +208,7 @@ def test_a_promise_for_every_exit_and_one_that_is_none_are_told_apart(cli, made,
     assert shown.code == 0, shown.err
     assert "guarantee: in expectation" in shown.out
     assert "certificate" not in cli("inspect", tmp_path / "early").out
-    planned = cli("calibrate", made.cascade, "--plan", "--max-drop", "60%", "--confidence", "80%", "--per-class")
+    planned = cli("calibrate", made.cascade, "--plan", "--max-drop", "60%", "--confidence", "80%", "--per-stratum")
     assert "in every class" in planned.out
     assert "The smallest class is '" in planned.out
 
