@@ -42,13 +42,13 @@ class Figures(NamedTuple):
     """What a policy gives on the samples that certified it.
 
     Attributes:
-        accuracy: the task's metric; None where targets are not known.
-        reference_accuracy: of the reference; likewise.
+        score: the task's metric; None where targets are not known.
+        reference_score: of the reference; likewise.
         shares: of the samples that leave at each exit.
     """
 
-    accuracy: float | None
-    reference_accuracy: float | None
+    score: float | None
+    reference_score: float | None
     shares: tuple[float, ...]
 
 
@@ -146,7 +146,7 @@ def figures(evidence: Evidence, thresholds: tuple[float, ...], *, unlabelled: bo
     """
     left = leave(evidence.scores, thresholds)
     return Figures(
-        accuracy=None if unlabelled else metric_of(evidence.loss[left, np.arange(len(left))]),
-        reference_accuracy=None if unlabelled else metric_of(evidence.reference),
+        score=None if unlabelled else metric_of(evidence.loss[left, np.arange(len(left))]),
+        reference_score=None if unlabelled else metric_of(evidence.reference),
         shares=tuple(float((left == exit_).mean()) for exit_ in range(len(evidence.loss))),
     )

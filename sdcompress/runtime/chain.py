@@ -101,15 +101,15 @@ class Stage:
     task: Task
 
     def run(self, tensors: Tensors) -> Float:
-        """Run the graphs, add their outputs to the tensors and return the exit's logits, [rows, K]."""
+        """Run the graphs, add their outputs to the tensors and return the exit's outputs, [rows, ...]."""
         for graph, inputs, outputs in self.graphs:
             tensors.update(zip(outputs, graph({name: tensors[name] for name in inputs}), strict=True))
-        return tensors[self.exit.logits]
+        return tensors[self.exit.outputs]
 
     def signals(self, tensors: Tensors, temperature: float) -> Signals:
         """The exit's signals once it has run: from the graph, if it computes them at this temperature."""
         if self.exit.signals is None or temperature != 1:
-            return self.task.signals(tensors[self.exit.logits], temperature)
+            return self.task.signals(tensors[self.exit.outputs], temperature)
         values = tensors[self.exit.signals.values]
         columns = {name: values[:, at] for at, name in enumerate(self.task.signal_names)}
         return Signals(columns, tensors[self.exit.signals.decision])
@@ -192,7 +192,7 @@ class ArrayRun:
 
     def outputs(self, position: int) -> Float:
         """There already."""
-        name = self._stages[position].exit.logits
+        name = self._stages[position].exit.outputs
         self._lent.add(name)
         outputs: Float = self._tensors[name]
         return outputs

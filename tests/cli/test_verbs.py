@@ -84,7 +84,7 @@ def test_calibrate_writes_a_policy(cli, made, tmp_path: Path) -> None:
     done = cli("calibrate", made.cascade, "--max-drop", "0.7%", "--out", tmp_path / "early", "--json")
     policy = json.loads(done.out)["policy"]
     assert policy["max_drop"] == 0.007  # to the last digit: drops are counted exactly
-    assert policy["accuracy"] >= policy["reference_accuracy"] - 0.007
+    assert policy["score"] >= policy["reference_score"] - 0.007
     assert json.loads(cli("inspect", tmp_path / "early", "--json").out)["policy"] == policy
     assert "policy: max_prob" in cli("inspect", tmp_path / "early").out
 
