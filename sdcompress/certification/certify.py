@@ -27,10 +27,10 @@ __all__ = [
     "certify",
     "deltas",
     "figures",
+    "kind_of_test",
     "losses",
     "p_value_of",
     "smallest_drop",
-    "test_kind",
 ]
 
 Path = tuple[tuple[float, ...], ...]
@@ -75,7 +75,7 @@ def smallest_drop(settings: recipe.Calibrate) -> tuple[float, float]:
     return min(drops), deltas(settings.confidence, len(drops))
 
 
-def test_kind(*, unlabelled: bool, binary_loss: bool) -> TestKind:
+def kind_of_test(*, unlabelled: bool, binary_loss: bool) -> TestKind:
     """The exact binomial test where every loss is 0 or 1, else the betting test.
 
     Args:
@@ -128,7 +128,7 @@ def certify(evidence: Evidence, path: Path, settings: recipe.Calibrate, test: Te
         evidence: of the part that certifies.
         path: made without it.
         settings: with a confidence.
-        test: see ``test_kind``.
+        test: see ``kind_of_test``.
     """
     assert settings.confidence is not None
     drops = sorted({settings.max_drop, *settings.ladder})

@@ -76,8 +76,8 @@ class ExitPolicy:
         """
 
         def leaves(signals: Sequence[Signals]) -> npt.NDArray[np.bool_]:
-            found: npt.NDArray[np.bool_] = np.greater_equal(self.score(exit_, signals), least)
-            return found
+            leaving: npt.NDArray[np.bool_] = np.greater_equal(self.score(exit_, signals), least)
+            return leaving
 
         return leaves
 

@@ -11,10 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sdcompress.modalities import Inputs
-from sdcompress.policies import restore
+from sdcompress.policies import gates, restore
 from sdcompress.policies._base import SIGNALS_ATOL, Signals
 from sdcompress.runtime.engine import Engine
-from sdcompress.runtime.gate import gates
 from sdcompress.schema.graphs import DECISION, EXIT_INDEX, OUTPUTS
 from sdcompress.verification.parity import SMALL_BATCHES, SMALL_SAMPLES, Finding
 from sdcompress.verification.sessions import SegmentSessions

@@ -12,6 +12,7 @@ import pytest
 import sdcompress
 from sdcompress import registry
 from sdcompress.artifact.read import open_artifact
+from sdcompress.entries import ROOMS
 from sdcompress.methods import ROOM as METHODS
 from sdcompress.schema.explain import Explanation
 from sdcompress.schema.manifest import Manifest
@@ -128,7 +129,7 @@ def test_report(cli, made, bench_file: Path, tmp_path: Path) -> None:
 def test_list_names_what_the_rooms_hold(cli) -> None:
     told = json.loads(cli("list", "--json").out)
     assert list(told["methods"]) == registry.names(METHODS)
-    assert set(told) == {"methods", "models", "heads", "data", "policies", "precisions", "backends", "recipes"}
+    assert set(told) == {*ROOMS, "recipes"}
     shown = cli("list", "methods").out
     assert all(text and f"{name} " in shown and text in shown for name, text in told["methods"].items())
     assert "heads:" not in shown
@@ -207,7 +208,7 @@ def test_a_promise_for_every_exit_and_one_that_is_none_are_told_apart(cli, made,
     assert shown.code == 0, shown.err
     assert "guarantee: in expectation" in shown.out
     assert "certificate" not in cli("inspect", tmp_path / "early").out
-    planned = cli("calibrate", made.cascade, "--plan", "--max-drop", "60%", "--confidence", "80%", "--per-class")
+    planned = cli("calibrate", made.cascade, "--plan", "--max-drop", "60%", "--confidence", "80%", "--per-stratum")
     assert "in every class" in planned.out
     assert "The smallest class is '" in planned.out
 
