@@ -211,7 +211,10 @@ class Modality(ABC):
 
     @abstractmethod
     def unusual(self) -> Mapping[str, Any]:
-        """Examples that real data rarely holds, by what they are: blank, saturated, noise. Parity gates see them."""
+        """Examples that real data rarely holds, by what they are: blank, saturated, noise. Parity gates see them.
+
+        They are of one shape, so that ``numpy.stack`` makes a batch of them; two at least.
+        """
 
     @property
     @abstractmethod
@@ -225,6 +228,10 @@ class Modality(ABC):
     def unpack(self, arrays: Mapping[str, Array]) -> Any:
         """The inverse of ``pack``."""
         return arrays["examples"]
+
+    def card_text(self) -> str:
+        """How a raw example becomes the inputs, in words, for the artifact's card."""
+        return f"prepared as the modality {self.record.name} of sdcompress does"
 
     def card_code(self) -> str:
         """Python source without sdcompress for the artifact's card: imports, and ``inputs_of(path)``.
