@@ -46,9 +46,8 @@ def test_steps_of_a_task_without_classes_lower_its_loss_and_its_metric_is_one_mi
 ) -> None:
     run = trainer(small("train.label_smoothing=0.1", "train.augment.mixup=0.2", "train.augment.crop=0"), tmp_path)
     run.learner.begin_epoch()
-    losses = []
-    for parts in (parts for epoch in range(3) for parts in run.batches.epoch(epoch)):
-        losses.append(sum(term.item() for term in run.learner.learn(parts).values()))
+    steps = (parts for epoch in range(3) for parts in run.batches.epoch(epoch))
+    losses = [sum(term.item() for term in run.learner.learn(parts).values()) for parts in steps]
     assert np.mean(losses[-2:]) < np.mean(losses[:2])
     dataset, val = run.dataset, run.dataset.val
     scores = exit_scores(run.net, val, dataset.task, dataset.modality, fabric=run.fabric, batch=7)
