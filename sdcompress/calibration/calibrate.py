@@ -17,7 +17,7 @@ from sdcompress.calibration.reference_model import ReferenceModel, open_referenc
 from sdcompress.calibration.stage_timing import decision_ms, overhead, stage_ms, stage_times
 from sdcompress.calibration.thresholds import choose_thresholds
 from sdcompress.certification.calibration_split import draw_parts, samples_for, seed_of
-from sdcompress.certification.certify import figures, smallest_drop, test_kind
+from sdcompress.certification.certify import figures, kind_of_test, smallest_drop
 from sdcompress.certification.groups import check_strata, strata_of, warn_of_strata
 from sdcompress.certification.power_analysis import least_samples as least_to_certify
 from sdcompress.certification.power_analysis import samples_for_binomial, samples_for_loss
@@ -213,7 +213,7 @@ def least_samples(settings: recipe.Calibrate, task: Task) -> int:
 
 
 def _exact(settings: recipe.Calibrate, task: Task) -> bool:
-    return test_kind(unlabelled=settings.unlabelled, binary_loss=task.binary_loss) == "binomial"
+    return kind_of_test(unlabelled=settings.unlabelled, binary_loss=task.binary_loss) == "binomial"
 
 
 def _check_targets(task: Task, samples: Samples) -> None:

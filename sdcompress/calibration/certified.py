@@ -16,7 +16,7 @@ from sdcompress.calibration.reference_model import ReferenceModel
 from sdcompress.calibration.stage_timing import overhead, stage_times
 from sdcompress.calibration.tuning import Tuning, collect, tune, with_strata
 from sdcompress.certification.calibration_split import draw_parts, seed_of
-from sdcompress.certification.certify import certify, figures, losses, test_kind
+from sdcompress.certification.certify import certify, figures, kind_of_test, losses
 from sdcompress.certification.fixed_sequence import conformal_risk_control
 from sdcompress.certification.groups import warn_of_strata
 from sdcompress.data.samples import Samples, Subset
@@ -149,7 +149,7 @@ def certified_policy(
     assert settings.confidence is not None
     parts = run_two_parts(manifest, engine, samples, settings, progress, reference=reference)
     tuning, evidence = parts.tuning, parts.evidence
-    test = test_kind(unlabelled=settings.unlabelled, binary_loss=engine.task.binary_loss)
+    test = kind_of_test(unlabelled=settings.unlabelled, binary_loss=engine.task.binary_loss)
     levels = certify(evidence, tuning.path, settings, test)
     tested = max(len(level.p_values) for level in levels)
     level = next(level for level in levels if level.max_drop == settings.max_drop)

@@ -74,9 +74,9 @@ def comparable(other: Artifact | Path | str, manifest: Manifest) -> Artifact:
     opened = open_artifact(other)
     theirs = opened.manifest
     for what, mine, its in (
-        ("classes", manifest.classes, theirs.classes),
-        ("preprocessing", manifest.input.preprocess, theirs.input.preprocess),
-        ("input", manifest.input.shape[1:], theirs.input.shape[1:]),
+        ("task", manifest.task, theirs.task),
+        ("classes", manifest.outputs, theirs.outputs),
+        ("preprocessing", manifest.modality, theirs.modality),
         ("training data", manifest.provenance.data_fingerprint, theirs.provenance.data_fingerprint),
     ):
         if mine != its:

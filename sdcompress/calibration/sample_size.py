@@ -16,7 +16,7 @@ from sdcompress.calibration.calibrate import LEAST_SAMPLES, check_policy, check_
 from sdcompress.calibration.certified import fingerprint_of
 from sdcompress.calibration.tuning import Tuning, tune
 from sdcompress.certification.calibration_split import draw_parts, samples_for, seed_of
-from sdcompress.certification.certify import TestKind, losses, smallest_drop, test_kind
+from sdcompress.certification.certify import TestKind, kind_of_test, losses, smallest_drop
 from sdcompress.certification.groups import group_name, members, strata_of
 from sdcompress.certification.power_analysis import samples_for_betting, samples_for_binomial
 from sdcompress.data.samples import Samples, Subset
@@ -85,7 +85,7 @@ def plan(
     engine = open_network(opened, replace(options, threads=options.threads or 1, allow_uncertified=True))
     tuning, task = tune(engine, Subset(samples, parts.tuning), settings, progress), engine.task
     smallest, share = _smallest(samples, task, settings)
-    test = test_kind(unlabelled=settings.unlabelled, binary_loss=task.binary_loss)
+    test = kind_of_test(unlabelled=settings.unlabelled, binary_loss=task.binary_loss)
     assumed = () if settings.per == "exit" else _ASSUMED  # by how many they would leave is not assumed
     return Plan(
         source=str(opened.path),

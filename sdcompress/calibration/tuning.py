@@ -12,7 +12,7 @@ from sdcompress.calibration.path import exit_path, threshold_path
 from sdcompress.calibration.reference_model import ReferenceModel
 from sdcompress.calibration.stage_timing import decision_ms, stage_ms
 from sdcompress.certification.calibration_split import in_tuning
-from sdcompress.certification.certify import Path, smallest_drop, test_kind
+from sdcompress.certification.certify import Path, kind_of_test, smallest_drop
 from sdcompress.certification.groups import strata_of
 from sdcompress.certification.power_analysis import least_samples
 from sdcompress.data.samples import Samples
@@ -65,7 +65,7 @@ def _path(
     """For drops at single exits no group may be so small that it could not be certified: twice the least number."""
     if settings.per != "exit":
         return threshold_path(evidence.scores, evidence.loss, times, shared=shared)
-    exact = test_kind(unlabelled=settings.unlabelled, binary_loss=task.binary_loss) == "binomial"
+    exact = kind_of_test(unlabelled=settings.unlabelled, binary_loss=task.binary_loss) == "binomial"
     return exit_path(
         evidence.scores, evidence.loss, in_tuning(2 * least_samples(*smallest_drop(settings), exact=exact))
     )

@@ -27,10 +27,10 @@ __all__ = [
     "certify",
     "deltas",
     "figures",
+    "kind_of_test",
     "losses",
     "p_value_of",
     "smallest_drop",
-    "test_kind",
 ]
 
 Path = tuple[tuple[float, ...], ...]
@@ -42,13 +42,13 @@ class Figures(NamedTuple):
     """What a policy gives on the samples that certified it.
 
     Attributes:
-        accuracy: the task's metric; None where targets are not known.
-        reference_accuracy: of the reference; likewise.
+        score: the task's metric; None where targets are not known.
+        reference_score: of the reference; likewise.
         shares: of the samples that leave at each exit.
     """
 
-    accuracy: float | None
-    reference_accuracy: float | None
+    score: float | None
+    reference_score: float | None
     shares: tuple[float, ...]
 
 
@@ -75,7 +75,7 @@ def smallest_drop(settings: recipe.Calibrate) -> tuple[float, float]:
     return min(drops), deltas(settings.confidence, len(drops))
 
 
-def test_kind(*, unlabelled: bool, binary_loss: bool) -> TestKind:
+def kind_of_test(*, unlabelled: bool, binary_loss: bool) -> TestKind:
     """The exact binomial test where every loss is 0 or 1, else the betting test.
 
     Args:
@@ -128,7 +128,7 @@ def certify(evidence: Evidence, path: Path, settings: recipe.Calibrate, test: Te
         evidence: of the part that certifies.
         path: made without it.
         settings: with a confidence.
-        test: see ``test_kind``.
+        test: see ``kind_of_test``.
     """
     assert settings.confidence is not None
     drops = sorted({settings.max_drop, *settings.ladder})
@@ -146,7 +146,7 @@ def figures(evidence: Evidence, thresholds: tuple[float, ...], *, unlabelled: bo
     """
     left = leave(evidence.scores, thresholds)
     return Figures(
-        accuracy=None if unlabelled else metric_of(evidence.loss[left, np.arange(len(left))]),
-        reference_accuracy=None if unlabelled else metric_of(evidence.reference),
+        score=None if unlabelled else metric_of(evidence.loss[left, np.arange(len(left))]),
+        reference_score=None if unlabelled else metric_of(evidence.reference),
         shares=tuple(float((left == exit_).mean()) for exit_ in range(len(evidence.loss))),
     )

@@ -12,7 +12,7 @@ from sdcompress.artifact.certificate import ExecutionTarget, check_covered, plan
 from sdcompress.artifact.evidence import Evidence
 from sdcompress.artifact.read import Artifact
 from sdcompress.certification.calibration_split import count_of_tuning, seed_of
-from sdcompress.certification.certify import certified_drop, deltas, figures, test_kind
+from sdcompress.certification.certify import certified_drop, deltas, figures, kind_of_test
 from sdcompress.errors import CertificateError
 from sdcompress.policies import restore
 from sdcompress.schema.manifest import Certificate, Policy
@@ -131,7 +131,7 @@ def _check_test(certificate: Certificate, evidence: Evidence, task: Task) -> Non
         _edited("its reference disagrees with itself in its evidence", "a reference loss of 0 for every sample")
     if certificate.external and not disagreement:
         _edited(f"it is about the {certificate.loss} on samples without targets", "disagreement")
-    test = test_kind(unlabelled=disagreement, binary_loss=task.binary_loss)
+    test = kind_of_test(unlabelled=disagreement, binary_loss=task.binary_loss)
     if certificate.test != test:
         _edited(f"its test of the {certificate.loss} is '{certificate.test}'", f"'{test}'")
     if test == "binomial" and not np.isin(evidence.loss, (0, 1)).all():

@@ -37,9 +37,10 @@ def show_manifest(manifest: Manifest, folder: str) -> None:
     from sdcompress.cli.build_engines import show_engines
     from sdcompress.tasks import task_of
 
-    shape = ", ".join(map(str, manifest.input.shape))
+    inputs = ", ".join(f"{tensor.dtype} [{', '.join(map(str, tensor.shape))}]" for tensor in manifest.inputs)
+    metric = task_of(manifest).metric
     kind = ", ".join([manifest.layout, *(each for each in manifest.precisions if each != "fp32")])
-    say(f"{folder}: {kind}, {len(manifest.classes)} classes, input {manifest.input.dtype} [{shape}]")
+    say(f"{folder}: {kind}, {manifest.task.name}, {len(manifest.outputs)} outputs, input {inputs}")
     say(f"digest {manifest.digest}")
     policy, rows = manifest.policy, []
     parity = {record.exit: record for record in manifest.parity}
@@ -49,8 +50,8 @@ def show_manifest(manifest: Manifest, folder: str) -> None:
         rows.append(
             [
                 exit_.name,
-                percent(exit_.accuracy),
-                percent(exit_.ece),
+                percent(exit_.scores.get(metric)),
+                percent(exit_.scores.get("ece")),
                 f"{sum(s.macs for s in segments) / 1e6:.2f} M",
                 f"{sum(s.parameters for s in segments) / 1e3:.1f} k",
                 f"{parity[exit_.name].max_abs:.1e}",
@@ -59,12 +60,12 @@ def show_manifest(manifest: Manifest, folder: str) -> None:
                 percent(policy.shares[k]) if policy else "-",
             ]
         )
-    columns = ["exit", "val accuracy", "ECE", "MACs", "parameters", "parity", "temperature", "threshold", "leave here"]
+    columns = ["exit", f"val {metric}", "ECE", "MACs", "parameters", "parity", "temperature", "threshold", "leave here"]
     table(columns, rows)
     if policy:
         say(
             f"policy: {policy.kind}, chosen on {policy.samples} {policy.split} images for a drop of at most "
-            f"{policy.max_drop:.2%}: {percent(policy.accuracy)} instead of {percent(policy.reference_accuracy)} "
+            f"{policy.max_drop:.2%}: {percent(policy.score)} instead of {percent(policy.reference_score)} "
             f"there; {policy.mean_ms:.3f} ms on average; guarantee: {policy.guarantee}; by "
             f"{ExecutionTarget(policy.backend, policy.device, policy.plans)}"
         )

@@ -211,7 +211,27 @@ class Modality(ABC):
 
     @abstractmethod
     def unusual(self) -> Mapping[str, Any]:
-        """Examples that real data rarely holds, by what they are: blank, saturated, noise. Parity gates see them."""
+        """Examples that real data rarely holds, by what they are: blank, saturated, noise. Parity gates see them.
+
+        They are of one shape, so that ``numpy.stack`` makes a batch of them; two at least.
+        """
+
+    @property
+    @abstractmethod
+    def packed(self) -> Mapping[str, tuple[str, int]]:
+        """Name -> dtype and number of axes of each array that ``pack`` gives."""
+
+    def pack(self, examples: Any) -> Mapping[str, Array]:
+        """Examples as the arrays that golden.npz holds, each [B, ...]."""
+        return {"examples": examples}
+
+    def unpack(self, arrays: Mapping[str, Array]) -> Any:
+        """The inverse of ``pack``."""
+        return arrays["examples"]
+
+    def card_text(self) -> str:
+        """How a raw example becomes the inputs, in words, for the artifact's card."""
+        return f"prepared as the modality {self.record.name} of sdcompress does"
 
     def card_code(self) -> str:
         """Python source without sdcompress for the artifact's card: imports, and ``inputs_of(path)``.

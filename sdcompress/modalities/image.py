@@ -13,7 +13,7 @@ from PIL import Image as Pillow
 
 from sdcompress.errors import DataError, InputError
 from sdcompress.modalities._base import Augment, Inputs, Modality
-from sdcompress.modalities._card import card_code
+from sdcompress.modalities._card import card_code, card_text
 from sdcompress.modalities._geometry import geometry, normalise
 from sdcompress.modalities._pictures import check_picture, open_picture
 from sdcompress.schema import recipe
@@ -23,6 +23,7 @@ from sdcompress.schema.manifest import Preprocess
 __all__ = ["Image"]
 
 _SEED = 0
+_LARGEST_SIDE = 16384  # pixels; what a manifest asks for must fit into memory
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Image(Modality):
     preprocess: Preprocess
     shape: tuple[int, int, int]
 
+    name: ClassVar[str] = "image"
     INPUT: ClassVar[str] = "input"
     suffixes = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
@@ -57,6 +59,12 @@ class Image(Modality):
         """The preprocessing; a white level that is not set is left out."""
         unset = {"white_level"} if self.preprocess.white_level is None else None
         return self.preprocess.model_dump_json(exclude=unset)
+
+    def __post_init__(self) -> None:
+        if self.shape[0] != self.preprocess.channels:
+            raise ValueError(f"the input has {self.shape[0]} channels, its preprocessing {self.preprocess.channels}")
+        if not all(0 < side <= _LARGEST_SIDE for side in self.shape[1:]):
+            raise ValueError(f"height and width must be between 1 and {_LARGEST_SIDE} pixels")
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
@@ -87,10 +95,10 @@ class Image(Modality):
     def collate(self, examples: Any) -> Inputs:
         """Normalise uint8 [B, H, W, C]; see ``Modality``."""
         channels, height, width = self.shape
-        if examples.shape[1:] != (height, width, channels):
+        if examples.dtype != np.uint8 or examples.shape[1:] != (height, width, channels):
             raise DataError(
-                f"The images are {'x'.join(map(str, examples.shape[1:]))} (height x width x channels).",
-                allowed=f"{height}x{width}x{channels}, the size that the network was trained at",
+                f"The images are {examples.dtype} {'x'.join(map(str, examples.shape[1:]))} (height, width, channels).",
+                allowed=f"{height}x{width}x{channels}, uint8, the size that the network was trained at",
                 next_step="load the data set with the recipe of the network (data.image_size)",
             )
         return Inputs({self.INPUT: normalise(examples, self.preprocess)})
@@ -150,6 +158,15 @@ class Image(Modality):
         from sdcompress.modalities._augment import ImageAugment
 
         return ImageAugment(settings, self.preprocess, rank=rank, world=world)
+
+    @property
+    def packed(self) -> Mapping[str, tuple[str, int]]:
+        """The examples, uint8 [B, H, W, C]."""
+        return {"examples": ("uint8", 4)}
+
+    def card_text(self) -> str:
+        """Resizing, cropping and normalisation."""
+        return card_text(self.preprocess)
 
     def card_code(self) -> str:
         """With numpy and Pillow; see ``Modality``."""

@@ -32,8 +32,8 @@ class ExitPolicy:
 
     ``needs``: names of the signals that it judges by. ``history``: whether a score looks at earlier exits.
     ``shared``: one threshold for all exits instead of one each.
-    ``least_exits``: with fewer the policy is of no use. ``formula``: the score in numpy, of ``p``, the K probabilities
-    of one image, for the program in an artifact's card; empty where it needs more than those.
+    ``least_exits``: with fewer the policy is of no use. ``formula``: the score of one sample in numpy, of the
+    signals that it needs, by their names, for the program in an artifact's card; empty where it needs more than those.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
@@ -76,8 +76,8 @@ class ExitPolicy:
         """
 
         def leaves(signals: Sequence[Signals]) -> npt.NDArray[np.bool_]:
-            found: npt.NDArray[np.bool_] = np.greater_equal(self.score(exit_, signals), least)
-            return found
+            leaving: npt.NDArray[np.bool_] = np.greater_equal(self.score(exit_, signals), least)
+            return leaving
 
         return leaves
 

@@ -45,11 +45,11 @@ class Learned(ExitPolicy):
     def fit(cls, signals: Sequence[Signals], loss: Float) -> Self:
         """Logistic regression for each exit, ridge on the standardised signals."""
         kept = 1 - np.maximum(np.subtract(loss, loss[-1], dtype=np.float64), 0)  # [E, N]
-        found = []
+        weights = []
         for exit_ in range(len(signals) - 1):
             inputs = np.stack([np.asarray(column, np.float64) for column in _inputs(signals[: exit_ + 1])], axis=1)
-            found.append(_logistic(inputs, kept[exit_]))
-        return cls(found)
+            weights.append(_logistic(inputs, kept[exit_]))
+        return cls(weights)
 
     def score(self, exit_: int, signals: Sequence[Signals]) -> Float:
         """The gate's probability."""

@@ -47,10 +47,10 @@ class Pcee(ExitPolicy):
     def score(self, exit_: int, signals: Sequence[Signals]) -> Float:
         """The bin's mean, as a sum of the steps that the probability has passed."""
         best, levels = signals[-1]["max_prob"], self.levels[exit_]
-        found: Float = np.add(np.multiply(best, np.float32(0)), np.float32(levels[0]))
+        level: Float = np.add(np.multiply(best, np.float32(0)), np.float32(levels[0]))
         for edge, below, above in zip(self.edges[exit_], levels, levels[1:], strict=False):
-            found = np.add(found, np.multiply(np.greater_equal(best, np.float32(edge)), np.float32(above - below)))
-        capped: Float = np.minimum(found, np.float32(1))
+            level = np.add(level, np.multiply(np.greater_equal(best, np.float32(edge)), np.float32(above - below)))
+        capped: Float = np.minimum(level, np.float32(1))
         return capped
 
     def gate(self, exit_: int, least: np.float32) -> Gate:
@@ -64,8 +64,8 @@ class Pcee(ExitPolicy):
         edge = edges[reached.argmax()] if reached.any() else np.float32(np.inf)
 
         def leaves(signals: Sequence[Signals]) -> npt.NDArray[np.bool_]:
-            found: npt.NDArray[np.bool_] = np.greater_equal(signals[-1]["max_prob"], edge)
-            return found
+            leaving: npt.NDArray[np.bool_] = np.greater_equal(signals[-1]["max_prob"], edge)
+            return leaving
 
         return leaves
 

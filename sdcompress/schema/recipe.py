@@ -327,9 +327,7 @@ class Quantize(Frozen):
     precisions: EachOnce[str] = Field((), description="of 'sdcompress list precisions', e.g. [uint8]; default: none")
     max_drop: Annotated[float, Field(ge=0, lt=1)] = Field(0.01, description="accuracy that every exit may lose by it")
     samples: PositiveInt | None = Field(
-        None,
-        description="training images that give the ranges of int8, uint8 and fp8; default: 512, or all where there are "
-        "fewer",
+        None, description="training images that give the ranges of int8, uint8, fp8; default: 512, or all there are"
     )
 
 

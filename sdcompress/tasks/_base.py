@@ -101,10 +101,33 @@ class Task(ABC):
         """What a manifest writes of it, besides its outputs; the name is that of its module."""
         return Named(name=type(self).__module__.rpartition(".")[2], parameters=self.parameters)
 
+    def score(self, outputs: Array, targets: Array) -> float:
+        """The metric of N samples, 1 - mean loss.
+
+        Args:
+            outputs: [N, ...].
+            targets: [N, ...].
+        """
+        return float((1 - self.loss(self.decide(outputs), targets)).mean(dtype=np.float64))
+
     @property
     def output_shape(self) -> tuple[int, ...]:
         """Shape of one sample's outputs; float32 [K] unless a task says otherwise."""
         return (len(self.outputs),)
+
+    @property
+    def decision_shape(self) -> tuple[int, ...]:
+        """Shape of one sample's decision."""
+        return self._no_decisions.shape[1:]
+
+    @property
+    def decision_dtype(self) -> np.dtype[Any]:
+        """Dtype of decisions and targets."""
+        return self._no_decisions.dtype
+
+    @property
+    def _no_decisions(self) -> Array:
+        return self.decide(np.empty((0, *self.output_shape), np.float32))
 
     @property
     def strata_names(self) -> tuple[str, ...]:
@@ -236,6 +259,18 @@ class Task(ABC):
             temperatures: of the exits.
         """
         return Prediction(outputs, exit_index, self, exits, temperatures)
+
+    def card_text(self) -> str:
+        """What the outputs are, in words, for the artifact's card."""
+        return f"{len(self.outputs)} outputs"
+
+    def card_code(self) -> str:
+        """Python source with numpy for the program in the artifact's card; empty: the card has no program.
+
+        It defines ``decide(outputs)``, the decision in a form to print, and ``signals(outputs, temperature)``, a
+        mapping of ``signal_names`` to numbers; the outputs are those of one sample.
+        """
+        return ""
 
     def check_names(self, names: Sequence[str], needed_by: str) -> None:
         """Refuse a policy that judges by signals that this task does not give.

@@ -55,6 +55,23 @@ class ClassPrediction(Prediction):
         )
 
 
+_CARD_CODE = """
+
+def decide(logits):
+    \"\"\"The number of the class.\"\"\"
+    return int(logits.argmax())
+
+
+def signals(logits, temperature):
+    \"\"\"What exit policies judge by: the two largest probabilities, and the entropy in nats.\"\"\"
+    z = logits / np.float32(temperature)
+    p = np.exp(z - z.max())
+    p /= p.sum()
+    entropy = -(p * np.log(np.maximum(p, np.float32(1e-38)))).sum()
+    return {"max_prob": p.max(), "second_prob": np.sort(np.append(p, p[:1] * 0))[-2], "entropy": entropy}
+"""
+
+
 @dataclass(frozen=True)
 class Classification(Task):
     """Targets are int64 [N] in 0..K-1, outputs are logits [B, K], the decision is the largest; the loss is 0 or 1.
@@ -176,6 +193,14 @@ class Classification(Task):
     ) -> ClassPrediction:
         """With the names and probabilities of classes."""
         return ClassPrediction(outputs, exit_index, self, exits, temperatures)
+
+    def card_text(self) -> str:
+        """The number of classes."""
+        return f"{len(self.outputs)} classes"
+
+    def card_code(self) -> str:
+        """See ``Task``."""
+        return _CARD_CODE
 
     def encode(self, targets: Tensor) -> Tensor:
         """One-hot, float32 [B, K]."""

@@ -32,8 +32,8 @@ def as_the_weights(recipe: Recipe, dataset: Dataset) -> Recipe:
         dataset: its data, prepared by the recipe as it is.
 
     Returns:
-        The same recipe where nothing changes, or the examples are no images. A warning says what changes, and where the
-        recipe's own differ.
+        The same recipe where nothing changes, or the examples are no images. A warning says what changes, and where
+        the recipe's own settings differ.
     """
     if not isinstance(dataset.modality, Image) or (loaded := _loaded(recipe, dataset)) is None:
         return recipe

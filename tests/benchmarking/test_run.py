@@ -224,15 +224,15 @@ def test_real_artifacts(tiny_artifact: Callable[..., Path]) -> None:
     chain, single = tiny_artifact("cascade", policy=(0.6, 0.6)), tiny_artifact("single")
     golden = open_artifact(chain).golden()
     settings = Bench(duration_s=0.2, warmup_ms=5.0, rounds=5, batch=(4,))
-    report = bench([chain, single], images=golden.images, labels=golden.labels, settings=settings, source="golden")
+    report = bench([chain, single], images=golden.examples, labels=golden.targets, settings=settings, source="golden")
     measured = record(report, "cascade", "single-stream")
     assert measured.digest == open_artifact(chain).manifest.digest
     assert (measured.layout, record(report, "single", "offline").layout) == ("cascade", "single")
     assert measured.load_ms > 0
     assert measured.first_ms > 0
     engine = open_engine(chain)
-    prediction = engine(engine.preprocess(golden.images))
-    assert measured.score == pytest.approx((prediction.decision == golden.labels).mean())
+    prediction = engine(engine.preprocess(golden.examples))
+    assert measured.score == pytest.approx((prediction.decision == golden.targets).mean())
     shares = [(prediction.exit_index == k).mean() for k in range(3)]
     assert [timing.share for timing in measured.exits] == pytest.approx(shares, abs=0.05)
     assert report.input.startswith("golden: 16 different images")

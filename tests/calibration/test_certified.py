@@ -18,6 +18,7 @@ from sdcompress.certification.p_values import betting_p_value, binomial_p_value
 from sdcompress.certification.verify_certificate import recompute
 from sdcompress.data.samples import ArraySamples, Subset
 from sdcompress.errors import DataError, UsageError, VerificationError
+from sdcompress.modalities import as_image, modality_of
 from sdcompress.modalities._geometry import normalise
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema import recipe
@@ -63,7 +64,7 @@ def test_what_is_certified_is_what_the_engine_does(certified_artifact: Path, tin
     assert policy.thresholds == certificate.path[level.certified]
     assert policy.shares == tuple(float((found.exit_index == k).mean()) for k in range(3))
     assert policy.shares[-1] < 1
-    assert policy.accuracy == float((found.outputs.argmax(1) == held.targets).mean())
+    assert policy.score == float((found.outputs.argmax(1) == held.targets).mean())
     evidence = open_artifact(certified_artifact).evidence()
     np.testing.assert_array_equal(losses(evidence, policy.thresholds), gap)
 
@@ -110,7 +111,7 @@ def test_without_labels_disagreement_is_certified_exactly(tiny_artifact: Build, 
     unknown = ArraySamples(samples.examples(np.arange(4000)), np.full(4000, -1))
     certificate, policy, out = certified(tiny_artifact, unknown, unlabelled=True)
     assert (certificate.test, certificate.loss) == ("binomial", "disagreement")
-    assert (policy.accuracy, policy.reference_accuracy) == (None, None)
+    assert (policy.score, policy.reference_score) == (None, None)
     assert certificate.temperatures == (1.0, 1.0, 1.0)
     (level,) = certificate.levels
     engine = open_engine(out, threads=1)
@@ -131,7 +132,9 @@ def test_no_certificate_is_an_outcome_and_there_is_no_early_exit(
     monkeypatch.setattr("sdcompress.calibration.tuning.stage_ms", lambda engine, samples: (1.0, 1.0, 1.0))
     pool = tiny_network.samples(9000)
     images = pool.examples(np.arange(9000))
-    exits = tiny_network.exits(normalise(images, open_artifact(tiny_artifact()).manifest.input.preprocess)).argmax(2)
+    exits = tiny_network.exits(
+        normalise(images, as_image(modality_of(open_artifact(tiny_artifact()).manifest)).preprocess)
+    ).argmax(2)
     hard = (exits[0] != exits[2]) & (exits[1] != exits[2])
     assert hard.sum() > 500
     only_last = ArraySamples(images[hard], exits[2, hard])
@@ -142,7 +145,7 @@ def test_no_certificate_is_an_outcome_and_there_is_no_early_exit(
     assert level.p_values[0] > level.delta  # the test that failed is on record
     assert policy.guarantee == "no certificate"
     assert policy.shares == (0.0, 0.0, 1.0)
-    assert policy.accuracy == policy.reference_accuracy == 1.0
+    assert policy.score == policy.reference_score == 1.0
     assert recompute(open_artifact(out)) == certificate
     engine = open_engine(out, threads=1)
     assert (engine(engine.preprocess(images[:50])).exit_index == 2).all()

@@ -140,9 +140,9 @@ def test_in_expectation_is_never_called_certified(tiny_artifact: Build, tiny_net
     assert recompute(open_artifact(out)) is None
     # the bound of conformal risk control on the samples that chose nothing: n / (n + 1) R + 1 / (n + 1)
     if not unlabelled:
-        assert policy.accuracy is not None
-        assert policy.reference_accuracy is not None
-        drop = policy.reference_accuracy - policy.accuracy
+        assert policy.score is not None
+        assert policy.reference_score is not None
+        drop = policy.reference_score - policy.score
         assert (drop * policy.samples + 1) / (policy.samples + 1) <= 0.05
 
 

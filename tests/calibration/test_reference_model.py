@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from sdcompress.certification.verify_certificate import recompute
 from sdcompress.data.samples import ArraySamples
 from sdcompress.errors import CertificateError, UsageError
 from sdcompress.explaining.risk import risk
+from sdcompress.modalities import as_image, modality_of
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Manifest
@@ -109,7 +111,7 @@ def test_a_certificate_against_the_network_before_it_was_changed(tiny_artifact: 
     (level,) = certificate.levels
     assert level.certified > 1
     assert betting_p_value(gap, 0.05, level.delta) == pytest.approx(level.p_values[level.certified - 1], rel=1e-9)
-    assert policy.reference_accuracy == float((whole == labels).mean())
+    assert policy.reference_score == float((whole == labels).mean())
     assert recompute(out) == certificate
 
 
@@ -202,7 +204,8 @@ def test_what_cannot_be_a_reference(tiny_artifact: Build, tiny_network: Any, tmp
         certify(artifact, samples, tmp_path / "other")
     shutil.rmtree(tmp_path / "other")
     with staged(tmp_path / "other") as folder:
-        spec = opened.manifest.input.preprocess.model_copy(update={"mean": (0.1,)})
-        rewrite(opened, folder, input=opened.manifest.input.model_copy(update={"preprocess": spec}))
+        image = as_image(modality_of(opened.manifest))
+        spec = image.preprocess.model_copy(update={"mean": (0.1,)})
+        rewrite(opened, folder, modality=replace(image, preprocess=spec).record)
     with pytest.raises(UsageError, match="its preprocessing is not that"):
         certify(artifact, samples, tmp_path / "other")
