@@ -27,7 +27,7 @@ from sdcompress.reporting.write import check_ready, write
 from sdcompress.runtime.engine import Engine
 from sdcompress.schema.explain import Explanation, Risk, Split
 from sdcompress.schema.manifest import Manifest
-from sdcompress.tasks import Task
+from sdcompress.tasks import Task, task_of
 
 __all__ = ["explain", "explanation"]
 
@@ -138,7 +138,7 @@ def _identity(manifest: Manifest) -> dict[str, Any]:
         "digest": manifest.digest,
         "layout": manifest.layout,
         "kind": policy.kind if policy else None,
-        "guarantee": guarantee(policy, manifest.certificate) if policy else None,
+        "guarantee": guarantee(policy, manifest.certificate, task_of(manifest)) if policy else None,
     }
 
 
