@@ -199,7 +199,7 @@ def test_what_cannot_be_a_reference(tiny_artifact: Build, tiny_network: Any, tmp
         calibrate(artifact, tmp_path / "out", samples=samples, settings=recipe.Calibrate(), reference=artifact)
     opened = open_artifact(artifact)
     with staged(tmp_path / "other") as folder:
-        rewrite(opened, folder, classes=("a", "b", "c"))
+        rewrite(opened, folder, outputs=("a", "b", "c"))
     with pytest.raises(UsageError, match="another list of outputs"):
         certify(artifact, samples, tmp_path / "other")
     shutil.rmtree(tmp_path / "other")
