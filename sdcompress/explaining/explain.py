@@ -48,7 +48,7 @@ def explain(
         artifact: of any layout, with or without a policy.
         out: the output folder.
         options: threads (default: one) of the engine, also while stages are timed; where the data lies; progress in
-            images.
+            samples.
         split: the split to explain. The path of thresholds is always chosen on validation.
         overwrite: replace an existing explanation.
 
