@@ -34,7 +34,7 @@ from sdcompress.errors import (
     UsageError,
     VerificationError,
 )
-from sdcompress.evaluation.evaluate import exit_logits
+from sdcompress.evaluation.evaluate import exit_outputs
 from sdcompress.exporting.one_graph import Host, export_one_graph
 from sdcompress.quantizing import quantize as module
 from sdcompress.quantizing.precisions.bf16 import bf16
@@ -88,7 +88,7 @@ def test_an_artifact_of_each_layout(
     assert (new.golden, new.classes, new.layout) == (old.golden, old.classes, old.layout)
     assert (result.bytes_before, result.bytes_after) == tuple(sum(s.bytes for s in m.segments) for m in (old, new))
     samples = tiny_network.samples(400, seed=9)
-    logits = [exit_logits(open_engine(folder, threads=1), samples) for folder in (source, tmp_path / "out")]
+    logits = [exit_outputs(open_engine(folder, threads=1), samples) for folder in (source, tmp_path / "out")]
     assert not np.array_equal(*logits)
     for row, (exit_, change) in enumerate(zip(new.exits, result.exits, strict=True)):
         before, after = logits[0][row], logits[1][row]
