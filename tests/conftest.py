@@ -237,7 +237,7 @@ def _idle(graph: onnx.ModelProto, products: int) -> None:
         before = "x" if k == 0 else f"idle-{k - 1}"
         nodes.append(helper.make_node("MatMul", [before, "wide" if k == 0 else "square"], [f"idle-{k}"]))
     if products:
-        logits = next(node for node in graph.graph.node if node.output[0].endswith("_logits"))
+        logits = next(node for node in graph.graph.node if node.output[0].endswith("_outputs"))
         logits_name, logits.output[0] = logits.output[0], "busy"
         nodes.append(helper.make_node("MatMul", [f"idle-{products - 1}", "narrow"], ["nothing"]))
         nodes.append(helper.make_node("Add", ["busy", "nothing"], [logits_name]))

@@ -64,9 +64,10 @@ def test_the_file_alone_describes_its_tensors(folder: Path, checkpoint: Path, fi
     session = onnxruntime.InferenceSession(folder / file, providers=["CPUExecutionProvider"])
     metadata = {name: json.loads(text) for name, text in session.get_modelmeta().custom_metadata_map.items()}
     assert metadata == {
-        "sdcompress.classes": list(source.task.outputs),
+        "sdcompress.task": {"name": "classification", "parameters": {}},
+        "sdcompress.outputs": list(source.task.outputs),
+        "sdcompress.modality": source.modality.record.model_dump(mode="json"),
         "sdcompress.exits": exits,
-        "sdcompress.preprocess": source.modality.preprocess.model_dump(mode="json"),
     }
 
 
