@@ -76,7 +76,7 @@ class MultiLabel(Task):
     threshold: _Share | tuple[_Share, ...] = 0.5
 
     name: ClassVar[str] = "multilabel"
-    metric: ClassVar[str] = "Jaccard index"
+    metric: ClassVar[str] = "jaccard"
     signal_names: ClassVar[tuple[str, ...]] = ("max_prob", "second_prob", "entropy")
     binary_loss: ClassVar[bool] = False
     scaled_by_temperature: ClassVar[bool] = True
