@@ -24,12 +24,7 @@ def list_entries(kind: str | None = None) -> dict[str, dict[str, str]]:
     """What there is to choose from: for each kind, the name of each entry and a line that describes it.
 
     Args:
-    <<<<<<< HEAD
         kind: methods, models, heads, data, tasks, modalities, policies, precisions, backends or recipes; default: all.
-    =======
-        kind: methods, models, heads, data, tasks, modalities, policies, precisions, backends or recipes; default:
-            all of them.
-    >>>>>>> s-data
 
     Raises:
         UnknownNameError: if there is no such kind.

@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
+from meaning import image_modality, meaning
 from onnx import TensorProto, helper, numpy_helper
 from signals import TASK
 
-from sdcompress.artifact.card import card
 from sdcompress.artifact.golden import Golden
-from sdcompress.artifact.write import entry, seal, staged
+from sdcompress.artifact.write import entry, finish, staged
 from sdcompress.calibration.calibrate import calibrate
 from sdcompress.data.samples import ArraySamples
 from sdcompress.exporting.one_graph import Host, export_one_graph
@@ -27,7 +27,7 @@ from sdcompress.modalities._geometry import normalise
 from sdcompress.onnx_graph.exit_signals import add_signals
 from sdcompress.onnx_graph.partition import tensor_specs
 from sdcompress.schema import recipe
-from sdcompress.schema.manifest import Exit, ExitSignals, Input, ParityRecord, Policy, Preprocess, Provenance, Segment
+from sdcompress.schema.manifest import Exit, ExitSignals, ParityRecord, Policy, Preprocess, Provenance, Segment
 
 # what follows the load of the machine elsewhere: a test is the same on a busy one
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -37,7 +37,7 @@ EXITS = ("exit1", "exit2", "final")
 PREPROCESS = Preprocess(channels=1, resize=(4, 4), mean=(0.5,), std=(0.25,))
 IMAGE = ("batch", 1, 4, 4)
 BORDERS = {"input": IMAGE, "hidden": ("batch", 6), "deep": ("batch", 8)} | {
-    f"{name}_logits": ("batch", 3) for name in EXITS
+    f"{name}_outputs": ("batch", 3) for name in EXITS
 }
 
 
@@ -150,24 +150,23 @@ def _write(
         _idle(graph, idle)
     if signals:
         for at, name in enumerate(names[:-1]):
-            graphs[at], computed[name] = add_signals(graphs[at], name, f"{name}_logits", TASK, batch="batch")
+            graphs[at], computed[name] = add_signals(graphs[at], name, f"{name}_outputs", TASK, batch="batch")
     with staged(out) as folder:
         for index, graph in enumerate(graphs):
             onnx.save(graph, folder / f"segment-{index}.onnx")
         samples = network.samples(16, seed=1)
         images = samples.examples(np.arange(16))
         logits = network.exits(normalise(images, PREPROCESS))[-len(names) :]
-        Golden(images, samples.targets, logits).save(folder / "golden.npz")
+        Golden(images, samples.targets, logits).save(folder / "golden.npz", image_modality((1, 4, 4)))
         described = {
+            **meaning(CLASSES, PREPROCESS, (1, 4, 4)),
             "layout": layout,
-            "classes": CLASSES,
-            "network_input": Input(name="input", dtype="float32", shape=IMAGE, preprocess=PREPROCESS),
             "segments": tuple(_segment(folder, index, graph) for index, graph in enumerate(graphs)),
             "exits": tuple(
                 Exit(
                     name=name,
                     segment=min(at, len(graphs) - 1),
-                    logits=f"{name}_logits",
+                    outputs=f"{name}_outputs",
                     signals=computed.get(name),
                     temperature=temperature,
                 )
@@ -180,9 +179,7 @@ def _write(
             "provenance": _provenance(),
             "policy": policy,
         }
-        (folder / "README.md").write_text(card(**described), encoding="utf-8")
-        described["input"] = described.pop("network_input")
-        seal(folder, **described, golden=entry(folder, "golden.npz"), card=entry(folder, "README.md"))
+        finish(folder, **described, golden=entry(folder, "golden.npz"))
     return out
 
 
@@ -192,28 +189,28 @@ def _graphs(network: TinyNetwork, layout: str) -> list[onnx.ModelProto]:
         flat,
         helper.make_node("MatMul", ["x", "W0"], ["a"]),
         helper.make_node("Tanh", ["a"], ["hidden"]),
-        helper.make_node("MatMul", ["hidden", "H1"], ["exit1_logits"]),
+        helper.make_node("MatMul", ["hidden", "H1"], ["exit1_outputs"]),
     ]
     second = [
         helper.make_node("MatMul", ["hidden", "W1"], ["b"]),
         helper.make_node("MatMul", ["x", "V1"], ["c"]),
         helper.make_node("Add", ["b", "c"], ["d"]),
         helper.make_node("Tanh", ["d"], ["deep"]),
-        helper.make_node("MatMul", ["deep", "H2"], ["exit2_logits"]),
+        helper.make_node("MatMul", ["deep", "H2"], ["exit2_outputs"]),
     ]
     third = [
         helper.make_node("MatMul", ["deep", "W2"], ["e"]),
         helper.make_node("MatMul", ["x", "V2"], ["f"]),
-        helper.make_node("Add", ["e", "f"], ["final_logits"]),
+        helper.make_node("Add", ["e", "f"], ["final_outputs"]),
     ]
     if layout == "cascade":
         return [
-            _model(network, first, ["input"], ["hidden", "exit1_logits"]),
-            _model(network, [flat, *second], ["hidden", "input"], ["exit2_logits", "deep"]),
-            _model(network, [flat, *third], ["input", "deep"], ["final_logits"]),
+            _model(network, first, ["input"], ["hidden", "exit1_outputs"]),
+            _model(network, [flat, *second], ["hidden", "input"], ["exit2_outputs", "deep"]),
+            _model(network, [flat, *third], ["input", "deep"], ["final_outputs"]),
         ]
-    outputs = [f"{name}_logits" for name in (EXITS[-1:] if layout == "single" else EXITS)]
-    heads = () if layout == "all" else ("exit1_logits", "exit2_logits")
+    outputs = [f"{name}_outputs" for name in (EXITS[-1:] if layout == "single" else EXITS)]
+    heads = () if layout == "all" else ("exit1_outputs", "exit2_outputs")
     nodes = [node for node in (*first, *second, *third) if node.output[0] not in heads]
     return [_model(network, nodes, ["input"], outputs)]
 
@@ -265,8 +262,8 @@ def _policy(thresholds: Sequence[float], **fields: Any) -> Policy:
         thresholds=tuple(thresholds),
         max_drop=0.01,
         samples=100,
-        accuracy=0.9,
-        reference_accuracy=0.9,
+        score=0.9,
+        reference_score=0.9,
         shares=(0.5, 0.3, 0.2) if exits == 3 else (1 / exits,) * exits,
         stage_ms=(1.0,) * exits,
     )

@@ -153,11 +153,11 @@ def of_earlyon(cascade: Path, samples: Samples) -> Iterator[Row]:
     from calibrators import Held, earlyon
 
     from sdcompress.calibration.stage_timing import stage_ms
-    from sdcompress.evaluation.evaluate import exit_logits
+    from sdcompress.evaluation.evaluate import exit_outputs
 
     artifact = open_artifact(cascade)
     engine = open_engine(cascade, threads=1)
-    held = Held(exit_logits(engine, samples), samples.targets, stage_ms(engine, samples))
+    held = Held(exit_outputs(engine, samples), samples.targets, stage_ms(engine, samples))
     chosen = earlyon(held, np.arange(len(samples)), DROP)
     policy = open_artifact(cascade.with_name("certified-max_prob")).manifest.policy
     assert policy is not None

@@ -28,7 +28,7 @@ from scipy.stats import beta
 
 from sdcompress.calibration.stage_timing import stage_ms
 from sdcompress.certification.groups import Per
-from sdcompress.evaluation.evaluate import exit_logits
+from sdcompress.evaluation.evaluate import exit_outputs
 from sdcompress.evaluation.trained_model import open_trained_model
 from sdcompress.options import EngineOptions, Options
 
@@ -44,7 +44,7 @@ def held_out(artifact: Path, data_dir: Path | None, cache: Path | None) -> Held:
     dataset, engine = trained.dataset(), trained.engine(EngineOptions(threads=1))
     parts = (dataset.val, dataset.test)
     found = Held(
-        np.concatenate([exit_logits(engine, part) for part in parts], axis=1),
+        np.concatenate([exit_outputs(engine, part) for part in parts], axis=1),
         np.concatenate([part.labels for part in parts]),
         stage_ms(engine, dataset.val),
     )

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from sdcompress.artifact.certificate import ExecutionTarget
 from sdcompress.artifact.example import example
-from sdcompress.modalities.image import Image
-from sdcompress.schema.manifest import (
-    Certificate,
-    Exit,
-    Input,
-    Manifest,
-    OneGraph,
-    ParityRecord,
-    Policy,
-    Provenance,
-    Segment,
-)
+from sdcompress.modalities import modality_of
+from sdcompress.schema.manifest import Certificate, Manifest, OneGraph, Policy
+from sdcompress.tasks import task_of
 
-__all__ = ["OWN_IMAGES", "card", "card_of", "guarantee"]
+__all__ = ["EXTERNAL", "card_of", "guarantee"]
 
 _LAYOUTS = {
     "single": "One plain ONNX graph with one exit.",
@@ -33,21 +24,21 @@ _ENSEMBLE = " An exit's logits are the mean of the log probabilities of the exit
 # the new samples that a certificate covers, and what it does not cover
 _GROUPS = {
     None: ("like them", " or of single classes"),
-    "class": ("of each class like them", ""),
+    "stratum": ("of each class like them", ""),
     "exit": ("like them that leave at any one exit, and to all of them", " or of single classes"),
 }
 
 # how images of the user relate to the training images
-OWN_IMAGES = {
+EXTERNAL = {
     "apart": "none of them is a training image",
     "not compared": "not compared with the training images, which were not available",
 }
 
 _TEXT = """# {name} ({layout})
 
-An image classifier of {classes} classes: backbone `{backbone}`, trained with `{method}`. {what}
+From `{modality}` to `{task}`, {outputs}: backbone `{backbone}`, trained with `{method}`. {what}
 
-Input: `{input}`, {dtype} [{shape}]; {pixels}.
+Input: {inputs}; {preparation}.
 
 {exits}
 
@@ -59,95 +50,56 @@ Input: `{input}`, {dtype} [{shape}]; {pixels}.
 import sdcompress
 
 engine = sdcompress.open(".")
-prediction = engine(engine.preprocess([image]))
-print(prediction.labels[0], prediction.exit_names[0])
+prediction = engine(engine.preprocess([raw_example]))
+print(prediction.decision[0], prediction.exit_names[0])
 ```
 
-## Run it without sdcompress
-
-Save it as `classify.py` in this folder; `python classify.py photo.jpg` then prints the class of an image. It needs
-numpy, Pillow and onnxruntime. `network_input` is the whole preparation of the input.
-
-```python{code}```
-
-The images in golden.npz are already resized and cropped.
+{program}The examples in golden.npz are prepared already, but for what the network's inputs need beside.
 
 Exported {created} from weights `{weights:.12}`, recipe `{recipe:.12}`, data `{data:.12}`.
 """
 
+_PROGRAM = """## Run it without sdcompress
 
-def card(
-    *,
-    layout: str,
-    classes: Sequence[str],
-    network_input: Input,
-    segments: Sequence[Segment],
-    exits: Sequence[Exit],
-    parity: Sequence[ParityRecord],
-    provenance: Provenance,
-    policy: Policy | None = None,
-    certificate: Certificate | None = None,
-    one_graph: OneGraph | None = None,
-) -> str:
-    """Return the card as Markdown; the arguments are fields of the manifest.
+Save it as `predict.py` in this folder; `python predict.py FILE` then prints what the network decides of a file. It
+needs onnxruntime and what it imports. `inputs_of` is the whole preparation of the inputs.
 
-    Args:
-        layout: single, cascade or all.
-        classes: their names.
-        network_input: the input tensor and its preprocessing.
-        segments: the graphs.
-        exits: the exits.
-        parity: the difference of each exit from the checkpoint.
-        provenance: the origin of the artifact.
-        policy: the calibrated exit policy, if there is one.
-        certificate: of the policy, if there is one.
-        one_graph: the single graph with early exit inside, if there is one.
-    """
-    recipe = provenance.recipe
-    return _TEXT.format(
-        name=recipe.get("name", "network"),
-        layout=layout,
-        classes=len(classes),
-        backbone=_section(recipe, "model").get("name"),
-        method=_section(recipe, "method").get("name"),
-        what=_LAYOUTS[layout] + (_ENSEMBLE if _section(recipe, "export").get("ensemble") else ""),
-        input=network_input.name,
-        dtype=network_input.dtype,
-        shape=", ".join(map(str, network_input.shape)),
-        pixels=_pixels(network_input),
-        exits=_table(segments, exits, parity),
-        parameters=sum(segment.parameters for segment in segments) / 1e6,
-        mebibytes=sum(segment.bytes for segment in segments) / 2**20,
-        precision="".join(f", computed in {name}" for name in sorted({s.precision for s in segments} - {"fp32"})),
-        policy=(_policy(policy, certificate, exits) if policy else "") + (_times(one_graph) if one_graph else ""),
-        code=example(
-            modality=Image.of(network_input.preprocess, network_input.shape[2:]),
-            segments=segments,
-            exits=exits,
-            policy=policy,
-            one_graph=one_graph,
-        ),
-        created=provenance.created,
-        weights=provenance.weights_sha256,
-        recipe=provenance.recipe_sha256,
-        data=provenance.data_fingerprint,
-    )
+```python{code}```
+
+"""
 
 
 def card_of(manifest: Manifest) -> str:
-    """Return the card of a manifest."""
-    shared_fields = (
-        "layout",
-        "classes",
-        "segments",
-        "exits",
-        "parity",
-        "provenance",
-        "policy",
-        "certificate",
-        "one_graph",
+    """Return the card of a manifest, as Markdown."""
+    recipe, segments, policy = manifest.provenance.recipe, manifest.segments, manifest.policy
+    return _TEXT.format(
+        name=recipe.get("name", "network"),
+        layout=manifest.layout,
+        task=manifest.task.name,
+        modality=manifest.modality.name,
+        outputs=task_of(manifest).card_text(),
+        backbone=_section(recipe, "model").get("name"),
+        method=_section(recipe, "method").get("name"),
+        what=_LAYOUTS[manifest.layout] + (_ENSEMBLE if _section(recipe, "export").get("ensemble") else ""),
+        inputs=", ".join(f"`{t.name}`, {t.dtype} [{', '.join(map(str, t.shape))}]" for t in manifest.inputs),
+        preparation=modality_of(manifest).card_text(),
+        exits=_table(manifest),
+        parameters=sum(segment.parameters for segment in segments) / 1e6,
+        mebibytes=sum(segment.bytes for segment in segments) / 2**20,
+        precision="".join(f", computed in {name}" for name in manifest.precisions if name != "fp32"),
+        policy=(_policy(manifest, policy) if policy else "")
+        + (_times(manifest.one_graph) if manifest.one_graph else ""),
+        program=_program(manifest),
+        created=manifest.provenance.created,
+        weights=manifest.provenance.weights_sha256,
+        recipe=manifest.provenance.recipe_sha256,
+        data=manifest.provenance.data_fingerprint,
     )
-    return card(network_input=manifest.input, **{name: getattr(manifest, name) for name in shared_fields})
+
+
+def _program(manifest: Manifest) -> str:
+    code = example(manifest)
+    return _PROGRAM.format(code=code) if code else ""
 
 
 def _section(recipe: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -156,25 +108,18 @@ def _section(recipe: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return section if isinstance(section, Mapping) else {}
 
 
-def _pixels(network_input: Input) -> str:
-    spec = network_input.preprocess
-    steps = []
-    if isinstance(spec.resize, int):
-        steps = [f"the shorter side resized to {spec.resize} pixels ({spec.interpolation}), the aspect ratio kept"]
-    elif spec.resize:
-        steps = [f"resized to {spec.resize[0]}x{spec.resize[1]} (height x width, {spec.interpolation})"]
-    steps += [f"the centre of {spec.crop[0]}x{spec.crop[1]} cropped"] if spec.crop else []
-    return ", ".join([*steps, f"(pixel / 255 - {list(spec.mean)}) / {list(spec.std)}, channels first"])
-
-
-def _table(segments: Sequence[Segment], exits: Sequence[Exit], parity: Sequence[ParityRecord]) -> str:
-    images = f"on {parity[0].samples} images" if parity else ""
-    titles = ("exit", "validation accuracy", "ECE", "MACs up to it", f"largest difference from the checkpoint {images}")
+def _table(manifest: Manifest) -> str:
+    parity, metric = manifest.parity, task_of(manifest).metric
+    samples = f"on {parity[0].samples} samples" if parity else ""
+    further = sorted({name for exit_ in manifest.exits for name in exit_.scores if name != metric})
+    titles = ("exit", f"validation {metric}", *further, "MACs up to it")
+    titles += (f"largest difference from the checkpoint {samples}",)
     rows = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     differences = {record.exit: f"{record.max_abs:.1e}" for record in parity}
-    for exit_ in exits:
-        macs = sum(segment.macs for segment in segments[: exit_.segment + 1]) / 1e6
-        cells = (exit_.name, _percent(exit_.accuracy), _percent(exit_.ece), f"{macs:.2f} M", differences[exit_.name])
+    for exit_ in manifest.exits:
+        macs = sum(segment.macs for segment in manifest.segments[: exit_.segment + 1]) / 1e6
+        scores = [f"{exit_.scores[name]:.4f}" if name in exit_.scores else "-" for name in further]
+        cells = (exit_.name, _percent(exit_.scores.get(metric)), *scores, f"{macs:.2f} M", differences[exit_.name])
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
 
@@ -183,19 +128,20 @@ def _percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.2f} %"
 
 
-def _policy(policy: Policy, certificate: Certificate | None, exits: Sequence[Exit]) -> str:
+def _policy(manifest: Manifest, policy: Policy) -> str:
+    exits, certificate, metric = manifest.exits, manifest.certificate, task_of(manifest).metric
     rules = ", ".join(
         f"{exit_.name} at a score of {threshold:.4f} (temperature {exit_.temperature:.3f})"
         if threshold <= 1
         else f"{exit_.name} never"
         for exit_, threshold in zip(exits, policy.thresholds, strict=False)
     )
-    scores = f"{_percent(policy.accuracy)} against {_percent(policy.reference_accuracy)} of {_reference(certificate)}"
+    scores = f"{_percent(policy.score)} against {_percent(policy.reference_score)} of {_reference(certificate)}"
     states_guarantee = certificate is not None or policy.guarantee == "in expectation"
     guarantee_text = f"\n\n{guarantee(policy, certificate)}" if states_guarantee else ""
     return (
         f"Samples leave early by the policy `{policy.kind}`: {rules}; the rest at {exits[-1].name}. "
-        f"Accuracy on {policy.samples} {policy.split} samples: {scores}.{guarantee_text}\n\n"
+        f"{metric.capitalize()} on {policy.samples} {policy.split} samples: {scores}.{guarantee_text}\n\n"
     )
 
 
@@ -212,25 +158,25 @@ def guarantee(policy: Policy, certificate: Certificate | None) -> str:
     if policy.guarantee == "no certificate":
         return (
             f"Guarantee: no certificate was found for {target_risk} on {certificate.certify_samples} samples. Every "
-            f"sample runs through the whole network{'' if certificate.against else ', so that nothing is lost'}."
+            f"sample runs through the whole network{'' if certificate.reference else ', so that nothing is lost'}."
         )
     loss_text = f"fewer are right than at {_reference(certificate)}"
     if certificate.loss == "disagreement":
         loss_text = f"differ from {_reference(certificate)}"
     population, not_covered = _GROUPS[certificate.per]
     target = ExecutionTarget(certificate.backend, certificate.device, certificate.plans)
-    own_images_text = f" ({OWN_IMAGES[certificate.own_images]})" if certificate.own_images else ""
+    external_text = f" ({EXTERNAL[certificate.external]})" if certificate.external else ""
     return (
         f"Guarantee: certified for {target_risk}, on {certificate.certify_samples} samples that were "
-        f"not used for tuning{own_images_text}. Of the predictions for new samples {population}, at most "
+        f"not used for tuning{external_text}. Of the predictions for new samples {population}, at most "
         f"{_plain(policy.max_drop)} {loss_text}. Valid for these graphs and thresholds on {target}. It does not cover "
         f"data that drifts{not_covered}."
     )
 
 
 def _reference(certificate: Certificate | None) -> str:
-    against = certificate and certificate.against
-    return f"the last exit of the artifact {against[:12]}" if against else "the last exit"
+    reference = certificate and certificate.reference
+    return f"the last exit of the artifact {reference[:12]}" if reference else "the last exit"
 
 
 def _plain(share: float) -> str:

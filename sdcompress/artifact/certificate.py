@@ -46,13 +46,13 @@ def graphs_digest(manifest: Manifest) -> str:
 
 
 def wiring_digest(manifest: Manifest) -> str:
-    """Return the digest of the wiring: preprocessing, tensors of the segments, and the tensors that each exit reads."""
+    """Return the digest of task, preparation, tensors of the segments, and the tensors that each exit reads."""
     return digest_of(
         {
-            "input": manifest.input.model_dump(mode="json"),
+            **manifest.model_dump(mode="json", include={"task", "outputs", "modality", "inputs"}),
             "segments": [entry.model_dump(mode="json", include={"inputs", "outputs"}) for entry in manifest.segments],
             "exits": [
-                entry.model_dump(mode="json", include={"name", "segment", "logits", "signals"})
+                entry.model_dump(mode="json", include={"name", "segment", "outputs", "signals"})
                 for entry in manifest.exits
             ],
         }
@@ -120,9 +120,9 @@ def _check_subject(manifest: Manifest, certificate: Certificate) -> None:
     pairs = {
         "graphs": (graphs_digest(manifest), certificate.graphs),
         "wiring": (wiring_digest(manifest), certificate.wiring),
-        # images of the user belong to no data set: graphs and temperatures identify such a certificate
+        # samples of the user belong to no data set: graphs and temperatures identify such a certificate
         "data": (
-            manifest.provenance.data_fingerprint if certificate.own_images is None else certificate.data_fingerprint,
+            manifest.provenance.data_fingerprint if certificate.external is None else certificate.data_fingerprint,
             certificate.data_fingerprint,
         ),
         "temperatures": (tuple(exit_.temperature for exit_ in manifest.exits), certificate.temperatures),

@@ -1,10 +1,9 @@
-"""The evidence of a certificate: scores and correctness of every exit on the tested samples, without their images."""
+"""The evidence of a certificate: scores and losses of every exit on the tested samples, without their inputs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,45 +17,46 @@ __all__ = ["EVIDENCE", "Evidence"]
 EVIDENCE = "certificate.npz"
 
 _ARRAYS = {
-    "confidences": Expected("float32", 2),
-    "right": Expected("uint8", 2),
-    "labels": Expected("int32", 1, optional=True),
-    "against": Expected("uint8", 1, optional=True),
-    "shape_confidences": Expected("float32", 2, optional=True),
+    "scores": Expected("float32", 2),
+    "loss": Expected("float32", 2),
+    "strata": Expected("int32", 1, optional=True),
+    "reference_loss": Expected("float32", 1, optional=True),
+    "tuning_scores": Expected("float32", 2, optional=True),
 }
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Everything needed to compute the losses of any thresholds again.
+    """What is needed to compute the losses of any thresholds again.
 
     Attributes:
-        confidences: float32 [E-1, N], scores of all exits but the last.
-        right: uint8 [E, N], 1 where the prediction of the exit is the label. For the loss "disagreement": where it is
-            the prediction of the reference.
-        labels: int32 [N], the class of each sample; only if the bounds hold in every class.
-        against: uint8 [N], 1 where the prediction of the reference network is right; only if the reference is another
-            network. For the loss "disagreement" it is 1 everywhere.
-        shape_confidences: float32 [E-1, M], scores of the samples that gave the path: every threshold on the path is
-            one of them. None if they were not kept.
+        scores: float32 [E-1, N], the policy's scores at all exits but the last.
+        loss: float32 [E, N] in [0, 1], the loss of each exit's decision against the target. For a certificate of
+            disagreement: against the decision of the reference.
+        strata: int32 [N], the stratum of each sample; only if the bounds hold in every stratum.
+        reference_loss: float32 [N], the loss of the reference; only if the reference is another network. For a
+            certificate of disagreement it is 0 everywhere.
+        tuning_scores: float32 [E-1, M], scores of the samples that made the path: every threshold on the path is one of
+            them. None if they were not kept.
     """
 
-    confidences: npt.NDArray[np.float32]
-    right: npt.NDArray[np.uint8]
-    labels: npt.NDArray[np.int32] | None = None
-    against: npt.NDArray[np.uint8] | None = None
-    shape_confidences: npt.NDArray[np.float32] | None = None
+    scores: npt.NDArray[np.float32]
+    loss: npt.NDArray[np.float32]
+    strata: npt.NDArray[np.int32] | None = None
+    reference_loss: npt.NDArray[np.float32] | None = None
+    tuning_scores: npt.NDArray[np.float32] | None = None
+
+    def __len__(self) -> int:
+        return int(self.loss.shape[1])
 
     @property
-    def reference(self) -> npt.NDArray[np.uint8]:
-        """Correctness of the reference, uint8 [N]: the other network if there is one, else the last exit."""
-        return self.right[-1] if self.against is None else self.against
+    def reference(self) -> npt.NDArray[np.float32]:
+        """Loss of the reference, float32 [N]: of the other network if there is one, else of the last exit."""
+        return self.loss[-1] if self.reference_loss is None else self.reference_loss
 
     def save(self, path: Path) -> None:
         """Write the arrays to an .npz. The same arrays give the same bytes."""
-        optional = {"labels": self.labels, "against": self.against, "shape_confidences": self.shape_confidences}
-        present: dict[str, Any] = {name: array for name, array in optional.items() if array is not None}
-        np.savez(path, confidences=self.confidences, right=self.right, **present)
+        np.savez(path, **{name: array for name, array in vars(self).items() if array is not None})
 
     @classmethod
     def load(cls, path: Path) -> Evidence:
@@ -74,25 +74,25 @@ class Evidence:
         return evidence
 
     def _problem(self) -> str:
-        expected_shape = self.right.shape[1:]
-        for name, array in (("labels", self.labels), ("against", self.against)):
-            if array is not None and array.shape != expected_shape:
-                return (
-                    f"'{name}' has the shape {list(array.shape)}, not one value for each of {expected_shape[0]} samples"
-                )
-        for name, array in (("right", self.right), ("against", self.against)):
-            if array is not None and array.max(initial=0) > 1:
-                return f"'{name}' holds values other than 0 and 1"
-        tuning = self.shape_confidences
-        if tuning is not None and len(tuning) != len(self.confidences):
-            return f"'shape_confidences' has the shape {list(tuning.shape)}, not [{len(self.confidences)}, M]"
+        exits, samples = self.loss.shape
+        shapes = {"scores": (exits - 1, samples), "strata": (samples,), "reference_loss": (samples,)}
+        for name, shape in shapes.items():
+            array = getattr(self, name)
+            if array is not None and array.shape != shape:
+                return f"'{name}' has the shape {list(array.shape)}, not {list(shape)}: 'loss' has {exits} x {samples}"
+        for name, array in (("loss", self.loss), ("reference_loss", self.reference_loss)):
+            if array is not None and not ((array >= 0) & (array <= 1)).all():
+                return f"'{name}' holds values outside 0 to 1"
+        tuning = self.tuning_scores
+        if tuning is not None and len(tuning) != exits - 1:
+            return f"'tuning_scores' has the shape {list(tuning.shape)}, not [{exits - 1}, M]"
         return ""
 
 
 def _malformed(path: Path, why: str) -> ArtifactError:
     return ArtifactError(
         f"The certificate's evidence '{path.name}' cannot be read: {why}.",
-        allowed="confidences float32 [E-1, N], right uint8 [E, N], optionally labels int32 [N], against uint8 [N], "
-        "shape_confidences float32 [E-1, M]",
+        allowed="scores float32 [E-1, N], loss float32 [E, N] in [0, 1], optionally strata int32 [N], reference_loss "
+        "float32 [N], tuning_scores float32 [E-1, M]",
         next_step="copy the artifact again, or calibrate it again",
     )

@@ -1,4 +1,4 @@
-"""The program in the card that runs an artifact without sdcompress, from an image file to its class."""
+"""The program in the card that runs an artifact without sdcompress, from a file to the decision."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import json
 from collections.abc import Sequence
 
 from sdcompress.errors import UnknownNameError
-from sdcompress.modalities import Modality
+from sdcompress.modalities import modality_of
 from sdcompress.policies import policy_class
-from sdcompress.schema.manifest import Exit, OneGraph, Policy, Segment
+from sdcompress.schema.manifest import Exit, Manifest, Policy, Segment
+from sdcompress.tasks import Task, task_of
 
 __all__ = ["example"]
 
@@ -25,33 +26,33 @@ session = onnxruntime.InferenceSession({file!r})
 
 
 def predict(inputs):
-    \"\"\"The number of the class.\"\"\"
-    logits = session.run([{logits!r}], inputs)[0]
-    return int(logits[0].argmax())
+    \"\"\"What the network decides.\"\"\"
+    return decide(session.run([{outputs!r}], inputs)[0][0])
 """
 
 _CASCADE = """
 
 segments = {segments}
-exits = {exits}  # segment, logits, temperature, threshold
+exits = {exits}  # segment, outputs, temperature, threshold
 sessions = [onnxruntime.InferenceSession(file) for file in segments]
 
 
+def score(*, {names}):
+    return {formula}  # {rule}
+
+
 def predict(inputs):
-    \"\"\"The number of the class, and that of the exit where the sample left.\"\"\"
+    \"\"\"What the network decides, and the number of the exit where the sample left.\"\"\"
     tensors, done = dict(inputs), 0
-    for number, (segment, logits, temperature, threshold) in enumerate(exits):
+    for number, (segment, outputs, temperature, threshold) in enumerate(exits):
         for session in sessions[done : segment + 1]:
             names = [tensor.name for tensor in session.get_outputs()]
             feed = {{tensor.name: tensors[tensor.name] for tensor in session.get_inputs()}}
             tensors.update(zip(names, session.run(names, feed)))
         done = segment + 1
-        z = tensors[logits][0] / np.float32(temperature)
-        p = np.exp(z - z.max())
-        p /= p.sum()
-        score = {formula}
-        if number == len(exits) - 1 or score >= np.float32(threshold):  # {rule}
-            return int(z.argmax()), number
+        sample = tensors[outputs][0]
+        if number == len(exits) - 1 or score(**signals(sample, temperature)) >= np.float32(threshold):
+            return decide(sample), number
 """
 
 _ONE_GRAPH = """
@@ -60,9 +61,9 @@ session = onnxruntime.InferenceSession({file!r})  # onnxruntime 1.20 or newer
 
 
 def predict(inputs):
-    \"\"\"The number of the class, and that of the exit where the sample left.\"\"\"
-    logits, answer, exit_index = session.run({names}, inputs)
-    return int(answer[0]), int(exit_index[0])
+    \"\"\"What the network decides, and the number of the exit where the sample left.\"\"\"
+    outputs, decision, exit_index = session.run({names}, inputs)
+    return decision[0].tolist(), int(exit_index[0])
 """
 
 _MAIN = """
@@ -74,55 +75,52 @@ for path in sys.argv[1:]:
 _NEVER = 2.0  # a score is at most 1
 
 
-def example(
-    *,
-    modality: Modality,
-    segments: Sequence[Segment],
-    exits: Sequence[Exit],
-    policy: Policy | None = None,
-    one_graph: OneGraph | None = None,
-) -> str:
-    """Return the program as Python source; the arguments are the modality and fields of the manifest.
+def example(manifest: Manifest) -> str:
+    """Return the program as Python source; empty if its modality or its task cannot be written without sdcompress.
 
     It needs onnxruntime and what the modality's part imports. It runs in the folder of the artifact and takes paths of
     files that are raw examples.
     """
+    one_graph, segments, exits, task = manifest.one_graph, manifest.segments, manifest.exits, task_of(manifest)
+    preparation, meaning = modality_of(manifest).card_code(), task.card_code()
+    if not preparation or not meaning:
+        return ""
     if one_graph is not None:
         names = [tensor.name for tensor in one_graph.outputs]
         run = _ONE_GRAPH.format(file=one_graph.file, names=names)
     elif len(segments) == 1:
-        run = _PLAIN.format(file=segments[0].file, logits=exits[-1].logits)
+        run = meaning + _PLAIN.format(file=segments[0].file, outputs=exits[-1].outputs)
     else:
-        run = _cascade(segments, exits, policy)
-    return _IMPORTS + modality.card_code() + run + _MAIN
+        run = meaning + _cascade(segments, exits, manifest.policy, task)
+    return _IMPORTS + preparation + run + _MAIN
 
 
-def _cascade(segments: Sequence[Segment], exits: Sequence[Exit], policy: Policy | None) -> str:
-    formula, rule = "p.max()", "not calibrated: no score reaches 2"
+def _cascade(segments: Sequence[Segment], exits: Sequence[Exit], policy: Policy | None, task: Task) -> str:
+    formula, rule = "0.0", "no policy: no score reaches 2"
     thresholds = [_NEVER] * (len(exits) - 1)
-    if policy is not None and (policy_formula := _formula(policy.kind)):
-        formula, rule, thresholds = (
-            policy_formula,
-            f"the policy {policy.kind}",
-            [min(t, _NEVER) for t in policy.thresholds],
-        )
+    if policy is not None and (policy_formula := _formula(policy.kind, task)):
+        formula, rule = policy_formula, f"the policy {policy.kind}"
+        thresholds = [min(threshold, _NEVER) for threshold in policy.thresholds]
     elif policy is not None:
-        rule = f"no score reaches 2: the policy {policy.kind!r} needs more than p, see docs/policies.md of sdcompress"
+        rule = f"the policy {policy.kind!r}, which needs more than this, see docs/policies.md: no score reaches 2"
     rows = [
-        [exit_.segment, exit_.logits, exit_.temperature, threshold]
+        [exit_.segment, exit_.outputs, exit_.temperature, threshold]
         for exit_, threshold in zip(exits, [*thresholds, 0.0], strict=True)
     ]
     lines = ",\n".join(f"    {json.dumps(row)}" for row in rows)
     return _CASCADE.format(
         segments=json.dumps([segment.file for segment in segments]),
         exits=f"[\n{lines},\n]",
+        names=", ".join(task.signal_names),
         formula=formula,
         rule=rule,
     )
 
 
-def _formula(kind: str) -> str:
+def _formula(kind: str, task: Task) -> str:
+    """The policy's score as an expression of the task's signals; empty: it is not known, or needs more."""
     try:
-        return policy_class(kind).formula
+        policy = policy_class(kind)
     except UnknownNameError:
         return ""  # the policy belongs to a package that is not installed here
+    return policy.formula if set(policy.needs) <= set(task.signal_names) else ""

@@ -1,72 +1,85 @@
-"""Golden samples: real images with the logits of the checkpoint. Later steps are checked with them, without torch."""
+"""Golden samples: real examples with the checkpoint's outputs. Later steps are checked with them, without torch."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from sdcompress.artifact.npz import Expected, read_npz
+from sdcompress.artifact.npz import ANY, Expected, read_npz
 from sdcompress.errors import ArtifactError
+from sdcompress.modalities import Modality
 from sdcompress.untrusted import Refused
 
 __all__ = ["MAX_BYTES", "MAX_SAMPLES", "Golden"]
 
+Array = npt.NDArray[Any]
+
 MAX_SAMPLES = 32
 MAX_BYTES = 4 * 2**20
 
-_ARRAYS = {"images": Expected("uint8", 4), "labels": Expected("int64", 1), "logits": Expected("float32", 3)}
+_OURS = {"targets": ANY, "outputs": Expected("float32")}
 
 
 @dataclass(frozen=True)
 class Golden:
-    """Images, their labels, and the logits of the checkpoint.
+    """Examples, their targets, and the outputs of the checkpoint.
 
     Args:
-        images: uint8 [N, H, W, C], at the network's geometry (after resize and crop).
-        labels: int64 [N].
-        logits: float32 [E, N, K], the checkpoint's logits at each exit of the artifact.
+        examples: N of them, as the modality collates them.
+        targets: [N, ...], of the task.
+        outputs: float32 [E, N, ...], the checkpoint's outputs at each exit of the artifact.
     """
 
-    images: np.ndarray
-    labels: np.ndarray
-    logits: np.ndarray
+    examples: Any
+    targets: Array
+    outputs: Array
 
-    def capped(self) -> Golden:
-        """Return at most 32 samples and 4 MiB of pixels, evenly spread over these; at least one sample."""
-        keep = max(1, min(len(self.labels), MAX_SAMPLES, MAX_BYTES // self.images[0].nbytes))
-        chosen = np.linspace(0, len(self.labels) - 1, keep).round().astype(np.int64)
-        return Golden(self.images[chosen], self.labels[chosen], self.logits[:, chosen])
+    def capped(self, modality: Modality) -> Golden:
+        """Return at most 32 samples and 4 MiB of examples, evenly spread over these; at least one sample."""
+        nbytes = sum(array.nbytes for array in modality.pack(self.examples[:1]).values())
+        keep = max(1, min(len(self.targets), MAX_SAMPLES, MAX_BYTES // max(1, nbytes)))
+        chosen = np.linspace(0, len(self.targets) - 1, keep).round().astype(np.int64)
+        return Golden(self.examples[chosen], self.targets[chosen], self.outputs[:, chosen])
 
-    def save(self, path: Path) -> None:
-        """Write the three arrays to an .npz. The same arrays give the same bytes."""
-        np.savez(path, images=self.images, labels=self.labels, logits=self.logits)
+    def save(self, path: Path, modality: Modality) -> None:
+        """Write the packed examples, the targets and the outputs to an .npz. The same arrays give the same bytes."""
+        arrays: dict[str, Any] = {**modality.pack(self.examples), "targets": self.targets, "outputs": self.outputs}
+        np.savez(path, **arrays)
 
     @classmethod
-    def load(cls, path: Path) -> Golden:
+    def load(cls, path: Path, modality: Modality) -> Golden:
         """Read golden samples from an .npz. Nothing is unpickled.
 
         Raises:
-            ArtifactError: if the file does not hold the three arrays.
+            ArtifactError: if the file does not hold these arrays.
         """
+        expected = {name: Expected(dtype, axes) for name, (dtype, axes) in modality.packed.items()}
         try:
-            golden = cls(**read_npz(path, _ARRAYS))
+            arrays = read_npz(path, {**expected, **_OURS})
         except (OSError, Refused) as error:
             raise _malformed(path, str(error)) from error
-        wrong = golden._problem()
-        if wrong:
-            raise _malformed(path, wrong)
-        return golden
+        if problem := _problem(arrays):
+            raise _malformed(path, problem)
+        packed = {name: arrays[name] for name in expected}
+        return cls(modality.unpack(packed), arrays["targets"], arrays["outputs"])
 
-    def _problem(self) -> str:
-        counts = (len(self.images), len(self.labels), self.logits.shape[1])
-        return "" if len(set(counts)) == 1 and counts[0] else f"images, labels and logits count {counts} samples"
+
+def _problem(arrays: Mapping[str, Array]) -> str:
+    shapes = {name: array.shape[1:] if name == "outputs" else array.shape for name, array in arrays.items()}
+    if not all(shapes.values()):
+        return "an array has no axis of samples"
+    counts = {name: shape[0] for name, shape in shapes.items()}
+    return "" if len(set(counts.values())) == 1 and min(counts.values()) else f"its arrays count {counts} samples"
 
 
 def _malformed(path: Path, why: str) -> ArtifactError:
     return ArtifactError(
         f"The golden samples '{path.name}' cannot be read: {why}.",
-        allowed="images uint8 [N, H, W, C], labels int64 [N], logits float32 [E, N, K]",
+        allowed="the arrays of the modality's examples, targets [N, ...], and float32 outputs [E, N, ...]",
         next_step="copy or export the artifact again",
     )

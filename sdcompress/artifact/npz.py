@@ -17,7 +17,7 @@ from numpy.lib import format as npy
 
 from sdcompress.untrusted import Refused, read_bytes
 
-__all__ = ["LIMIT", "Expected", "read_npz"]
+__all__ = ["ANY", "LIMIT", "Expected", "read_npz"]
 
 LIMIT = 2**28  # bytes of the file; its arrays are not larger, because they are stored uncompressed
 _DIRECTORY = 2**16
@@ -32,14 +32,26 @@ class Expected(NamedTuple):
     """The expected dtype and rank of an array.
 
     Attributes:
-        dtype: name of the numpy dtype.
-        axes: number of axes.
+        dtype: name of the numpy dtype; empty: any plain number.
+        axes: number of axes; None: any.
         optional: whether it may be absent.
     """
 
     dtype: str
-    axes: int
+    axes: int | None = None
     optional: bool = False
+
+    def fits(self, dtype: np.dtype[Any], axes: int) -> bool:
+        """Whether an array of this dtype and number of axes is as expected."""
+        right_dtype = dtype == self.dtype if self.dtype else dtype.kind in "biuf"
+        return right_dtype and self.axes in {None, axes}
+
+    def __str__(self) -> str:
+        axes = "any number of axes" if self.axes is None else f"{self.axes} axes"
+        return f"{self.dtype or 'a plain number'} of {axes}"
+
+
+ANY = Expected("")
 
 
 def read_npz(path: Path, expected: Mapping[str, Expected]) -> dict[str, npt.NDArray[Any]]:
@@ -88,8 +100,8 @@ def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str, expected:
         if npy.read_magic(member) != (1, 0):
             raise Refused(f"'{name}' has another .npy version than 1.0")
         shape, fortran, dtype = npy.read_array_header_1_0(member)
-        if dtype != expected.dtype or len(shape) != expected.axes:
-            raise Refused(f"'{name}' is {dtype} {list(shape)}, not {expected.dtype} of {expected.axes} axes")
+        if not expected.fits(dtype, len(shape)):
+            raise Refused(f"'{name}' is {dtype} {list(shape)}, not {expected}")
         size, stored_bytes = math.prod(shape) * dtype.itemsize, info.file_size - member.tell()
         if min(shape, default=0) < 0 or size != stored_bytes:
             raise Refused(f"'{name}' of shape {list(shape)} has {stored_bytes} bytes instead of {size}")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
@@ -15,12 +16,13 @@ from pydantic import ValidationError
 from sdcompress.artifact.evidence import Evidence
 from sdcompress.artifact.external import check_no_external_data
 from sdcompress.artifact.golden import Golden
-from sdcompress.errors import ArtifactError
+from sdcompress.errors import ArtifactError, DataError, InputError, brief
+from sdcompress.modalities import Modality, modality_of
 from sdcompress.schema.base import explain
 from sdcompress.schema.engines import Plan
-from sdcompress.schema.manifest import FileEntry, Manifest, Segment
+from sdcompress.schema.manifest import FileEntry, Manifest, Segment, Tensor
 from sdcompress.storage import digest_of, sha256_of
-from sdcompress.tasks import task_of
+from sdcompress.tasks import Task, task_of
 from sdcompress.untrusted import Refused, kind_of, parse_json, read_bytes
 
 __all__ = ["MANIFEST", "SIGNATURE", "Artifact", "manifest_fields", "open_artifact", "walk"]
@@ -28,7 +30,7 @@ __all__ = ["MANIFEST", "SIGNATURE", "Artifact", "manifest_fields", "open_artifac
 MANIFEST = "manifest.json"
 SIGNATURE = "model.sig"  # it signs all other files, so that the manifest cannot list it
 
-_UNDERSTOOD = 1
+_UNDERSTOOD = 2
 # bytes; a graph is one protobuf message, whose size is limited to 2 GiB
 _MAX_MANIFEST_BYTES, _MAX_GRAPH_BYTES, _MAX_PLAN_BYTES, _MAX_FILE_BYTES = 2**24, 2**31 - 1, 2**33, 2**28
 _MAX_DEPTH, _MAX_FILES, _MAX_NAMED = 16, 100_000, 10
@@ -49,6 +51,16 @@ class Artifact:
     manifest: Manifest
     opening_ms: float = field(default=0.0, compare=False)
 
+    @cached_property
+    def task(self) -> Task:
+        """What its outputs mean."""
+        return task_of(self.manifest)
+
+    @cached_property
+    def modality(self) -> Modality:
+        """What it is given."""
+        return modality_of(self.manifest)
+
     def file(self, entry: FileEntry) -> Path:
         """Return the path of a listed file."""
         return self.path / entry.file
@@ -57,18 +69,26 @@ class Artifact:
         """Read the golden samples.
 
         Raises:
-            ArtifactError: if their shapes do not match the exits, classes and input of the manifest.
+            ArtifactError: if they do not fit the exits, the task and the modality of the manifest.
         """
-        golden = Golden.load(self.file(self.manifest.golden))
-        channels, height, width = self.manifest.input.shape[1:]
-        shapes = (golden.images.shape[1:], golden.logits.shape[0], golden.logits.shape[2])
-        expected = ((height, width, channels), len(self.manifest.exits), len(self.manifest.classes))
+        golden = Golden.load(self.file(self.manifest.golden), self.modality)
+        shapes = (golden.outputs.shape[0], *golden.outputs.shape[2:])
+        expected = (len(self.manifest.exits), *self.task.output_shape)
         if shapes != expected:
             raise ArtifactError(
-                f"The golden samples of '{self.path}' hold (image, exits, classes) {shapes}.",
+                f"The golden samples of '{self.path}' hold outputs of (exits, ...) {shapes}.",
                 allowed=f"{expected}, as the manifest says",
                 next_step=_COPY_AGAIN,
             )
+        try:
+            self.task.check_targets(golden.targets)
+            self.modality.collate(golden.examples[:1])
+        except (DataError, InputError) as error:
+            raise ArtifactError(
+                f"The golden samples of '{self.path}' do not fit its task or its modality: {error.found}",
+                allowed=error.allowed,
+                next_step=_COPY_AGAIN,
+            ) from error
         return golden
 
     def evidence(self) -> Evidence:
@@ -83,7 +103,7 @@ class Artifact:
                 f"'{self.path}' holds no certificate.", next_step="sdcompress calibrate --confidence 95%"
             )
         evidence = Evidence.load(self.file(certificate.evidence))
-        shapes = (*evidence.right.shape, *evidence.confidences.shape)
+        shapes = (*evidence.loss.shape, *evidence.scores.shape)
         exits, samples = len(self.manifest.exits), certificate.certify_samples
         if shapes != (exits, samples, exits - 1, samples):
             raise ArtifactError(
@@ -111,8 +131,10 @@ def open_artifact(source: Artifact | Path | str) -> Artifact:
         return source
     path, start = Path(source), perf_counter_ns()
     try:
-        manifest = _manifest(path, manifest_fields(path))
+        opened = Artifact(path, manifest := _manifest(path, manifest_fields(path)))
+        _check_inputs(opened)
         _check_wiring(path, manifest)
+        _check_ports(opened)
         signed = [SIGNATURE] if os.path.lexists(path / SIGNATURE) else []
         _check_names(path, {MANIFEST, *signed, *(entry.file for entry in manifest.files)})
         for entry in manifest.files:
@@ -125,7 +147,7 @@ def open_artifact(source: Artifact | Path | str) -> Artifact:
             allowed="an artifact whose files and folders this user may read",
             next_step="check the path and its permissions",
         ) from error
-    return Artifact(path, manifest, (perf_counter_ns() - start) / 1e6)
+    return replace(opened, opening_ms=(perf_counter_ns() - start) / 1e6)
 
 
 def manifest_fields(path: Path) -> dict[str, Any]:
@@ -189,7 +211,7 @@ def _schema_error(problem: str, *, allowed: str, next_step: str) -> ArtifactErro
 
 
 def _check_wiring(path: Path, manifest: Manifest) -> None:
-    available = {manifest.input.name}
+    available = {tensor.name for tensor in manifest.inputs}
     for index, segment in enumerate(manifest.segments):
         missing = {tensor.name for tensor in segment.inputs} - available
         produced = {tensor.name for tensor in segment.outputs}
@@ -197,12 +219,11 @@ def _check_wiring(path: Path, manifest: Manifest) -> None:
         if missing:
             raise ArtifactError(
                 f"Segment {index} of '{path}' needs {', '.join(sorted(missing))}, which no earlier segment produces.",
-                allowed="inputs that earlier segments produce; logits and signals that the segment of the exit "
+                allowed="inputs that earlier segments produce; outputs and signals that the segment of the exit "
                 "produces",
                 next_step=_COPY_AGAIN,
             )
         available |= produced
-    _check_ports(path, manifest)
     exits, proved = [exit_.name for exit_ in manifest.exits], [record.exit for record in manifest.parity]
     if exits != proved:
         raise ArtifactError(
@@ -212,9 +233,20 @@ def _check_wiring(path: Path, manifest: Manifest) -> None:
         )
 
 
-def _check_ports(path: Path, manifest: Manifest) -> None:
+def _check_inputs(artifact: Artifact) -> None:
+    """Refuse inputs that the modality does not prepare."""
+    listed, prepared = artifact.manifest.inputs, artifact.modality.tensors
+    if listed != prepared:
+        raise ArtifactError(
+            f"The inputs of '{artifact.path}' are {_in_words(listed)}.",
+            allowed=f"{_in_words(prepared)}, as its modality '{artifact.manifest.modality.name}' prepares them",
+            next_step=_COPY_AGAIN,
+        )
+
+
+def _check_ports(artifact: Artifact) -> None:
     """Refuse graphs without inputs, and exits that read tensors of unexpected shapes."""
-    classes = len(manifest.classes)
+    path, manifest, task = artifact.path, artifact.manifest, artifact.task
     for segment in manifest.segments:
         if not segment.inputs:
             raise ArtifactError(
@@ -222,16 +254,20 @@ def _check_ports(path: Path, manifest: Manifest) -> None:
             )
     for exit_ in manifest.exits:
         shapes = {tensor.name: tensor.shape for tensor in manifest.segments[exit_.segment].outputs}
-        expected: dict[str, tuple[int, ...]] = {exit_.logits: (classes,)}
+        expected = {exit_.outputs: task.output_shape}
         if exit_.signals:
-            expected |= {exit_.signals.values: (len(task_of(manifest).signal_names),), exit_.signals.decision: ()}
+            expected |= {exit_.signals.values: (len(task.signal_names),), exit_.signals.decision: task.decision_shape}
         for name, trailing_shape in expected.items():
             if shapes[name][1:] != trailing_shape or not shapes[name]:
                 raise ArtifactError(
                     f"The exit '{exit_.name}' of '{path}' reads '{name}', which has the shape {list(shapes[name])}.",
-                    allowed=f"{['batch', *trailing_shape]}, for {classes} classes",
+                    allowed=f"{['batch', *trailing_shape]}, for {len(manifest.outputs)} outputs",
                     next_step=_COPY_AGAIN,
                 )
+
+
+def _in_words(tensors: Sequence[Tensor]) -> str:
+    return brief(", ".join(f"'{tensor.name}' {tensor.dtype} {list(tensor.shape)}" for tensor in tensors))
 
 
 def _check_names(path: Path, listed: set[str]) -> None:

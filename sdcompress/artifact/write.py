@@ -10,7 +10,7 @@ import shlex
 import shutil
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -23,8 +23,10 @@ from sdcompress.errors import ArtifactError, OutputExistsError, StorageError
 from sdcompress.schema.manifest import FileEntry, Manifest, Provenance
 from sdcompress.storage import clear_leftovers, digest_of, sha256_of, staged_folder
 
-__all__ = ["derived_provenance", "entry", "rewrite", "seal", "staged"]
+__all__ = ["derived_provenance", "entry", "finish", "rewrite", "seal", "staged"]
 
+_CARD = "README.md"
+_UNKNOWN = "0" * 64
 _ANY_WRITE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -75,7 +77,7 @@ def seal(folder: Path, **fields: Any) -> Manifest:
         folder: the artifact folder, or the temporary one.
         fields: all fields of ``Manifest`` except ``digest``.
     """
-    unsealed = Manifest(**{**fields, "digest": "0" * 64}).model_dump(mode="json", exclude={"digest"})
+    unsealed = Manifest(**fields, digest=_UNKNOWN).model_dump(mode="json", exclude={"digest"})
     sealed = {**unsealed, "digest": digest_of(unsealed)}
     text = json.dumps(sealed, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     (folder / "manifest.json").write_text(text, encoding="utf-8", newline="\n")
@@ -103,18 +105,31 @@ def rewrite(old: Artifact, folder: Path, **changed: Any) -> Manifest:
         changed: fields of ``Manifest``. ``provenance`` is derived if it is not given. Files that are no longer listed
             are not copied.
     """
-    fields = {name: getattr(old.manifest, name) for name in Manifest.model_fields if name != "digest"}
+    fields = {name: getattr(old.manifest, name) for name in Manifest.model_fields.keys() - {"card", "digest"}}
     fields |= {"provenance": derived_provenance(old.manifest), **changed}
-    unsealed = Manifest(**{**fields, "digest": "0" * 64})
-    listed = unsealed.files
+    listed = _draft(fields).files
     for file in old.manifest.files:
         target = folder / file.file
-        if file in listed and file != old.manifest.card and not target.exists():
+        if file in listed and not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(old.file(file), target)
-    name = old.manifest.card.file
-    (folder / name).write_text(card_of(unsealed), encoding="utf-8", newline="\n")
-    return seal(folder, **{**fields, "card": entry(folder, name)})
+    return finish(folder, **fields)
+
+
+def finish(folder: Path, **fields: Any) -> Manifest:
+    """Write the card and seal the folder.
+
+    Args:
+        folder: the artifact folder, or the temporary one.
+        fields: all fields of ``Manifest`` except ``card`` and ``digest``.
+    """
+    (folder / _CARD).write_text(card_of(_draft(fields)), encoding="utf-8", newline="\n")
+    return seal(folder, **fields, card=entry(folder, _CARD))
+
+
+def _draft(fields: Mapping[str, Any]) -> Manifest:
+    """The manifest before its card and its digest are known."""
+    return Manifest(**fields, card=FileEntry(file=_CARD, sha256=_UNKNOWN, bytes=0), digest=_UNKNOWN)
 
 
 def _is_free(out: Path, *, overwrite: bool) -> bool:

@@ -20,6 +20,7 @@ from sdcompress.benchmarking.stats import (
 )
 from sdcompress.schema.recipe import Bench
 from sdcompress.schema.report import BenchRecord, Comparison, ExitTiming, Machine
+from sdcompress.tasks import metric_of
 
 __all__ = ["compare", "record"]
 
@@ -69,7 +70,7 @@ def record(
         images_per_second=float(1000.0 * batch * len(ms) / ms.sum()),
         load_ms=candidate.load_ms,
         first_ms=candidate.first_ms,
-        accuracy=None if labels is None else _accuracy(measurement, labels),
+        score=None if labels is None else _score(measurement, labels),
         exits=exits,
         worst_path=latency(measurement.forced[-1].ms, settings.percentiles) if measurement.forced else None,
         mixture_residual=_mixture_residual(measurement, exits) if measurement.forced else None,
@@ -117,9 +118,9 @@ def _end_to_end(measurement: Measurement) -> list[list[npt.NDArray[np.float64]]]
     return [measurement.preparation.rounds, measurement.free.rounds]
 
 
-def _accuracy(measurement: Measurement, labels: npt.NDArray[np.int64]) -> float:
+def _score(measurement: Measurement, labels: npt.NDArray[np.int64]) -> float:
     decisions = np.concatenate(list(measurement.free.first_decisions))
-    return 1 - float(measurement.candidate.engine.task.loss(decisions, labels[: len(decisions)]).mean())
+    return metric_of(measurement.candidate.engine.task.loss(decisions, labels[: len(decisions)]))
 
 
 def _exit_timings(measurement: Measurement) -> tuple[ExitTiming, ...]:

@@ -1,1 +1,1 @@
-"""When images may leave: temperatures and thresholds, chosen on the exported file for a wished accuracy."""
+"""When samples may leave: temperatures and thresholds, chosen on the exported file for a target drop."""

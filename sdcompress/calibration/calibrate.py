@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from sdcompress.artifact.certificate import graphs_digest
-from sdcompress.artifact.evidence import EVIDENCE
 from sdcompress.artifact.read import Artifact, open_artifact
-from sdcompress.artifact.write import entry, rewrite, staged
-from sdcompress.calibration.certified import certified, fingerprint_of, in_expectation
+from sdcompress.artifact.write import rewrite, staged
+from sdcompress.calibration.certified import certified_policy, fingerprint_of, in_expectation
 from sdcompress.calibration.observe import fit_policy
-from sdcompress.calibration.reference_model import Against, open_against
+from sdcompress.calibration.reference_model import ReferenceModel, open_reference
 from sdcompress.calibration.stage_timing import decision_ms, overhead, stage_ms, stage_times
 from sdcompress.calibration.thresholds import choose_thresholds
 from sdcompress.certification.calibration_split import draw_parts, samples_for, seed_of
-from sdcompress.certification.certify import figures, smallest_target
-from sdcompress.certification.groups import check_classes, warn_of_classes
+from sdcompress.certification.certify import figures, kind_of_test, smallest_drop
+from sdcompress.certification.groups import check_strata, strata_of, warn_of_strata
 from sdcompress.certification.power_analysis import least_samples as least_to_certify
 from sdcompress.certification.power_analysis import samples_for_binomial, samples_for_loss
 from sdcompress.data.samples import Samples
@@ -32,10 +31,11 @@ from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.runtime.open import open_network
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Certificate, Exit, Manifest, Policy
+from sdcompress.tasks import Task, task_of
 
 __all__ = [
+    "EXTERNAL",
     "LEAST_SAMPLES",
-    "OWN",
     "calibrate",
     "check",
     "check_policy",
@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 LEAST_SAMPLES = 50
-OWN = "own"  # the name of the split, where it is a user's own images
+EXTERNAL = "external"  # the name of the split, where it is samples of the user
 
 
 def calibrate(
@@ -56,39 +56,39 @@ def calibrate(
     *,
     samples: Samples,
     split: str = "validation",
-    against: Artifact | Path | str | None = None,
+    reference: Artifact | Path | str | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Manifest:
     """Write a copy of a cascade that has a policy; an earlier policy is chosen anew.
 
-    The logits come from the very graphs that are copied, run by the same engine, and the cost of each stage is
-    measured. Where no threshold helps, the policy's thresholds never fire: everybody reaches the last exit. The same
-    where ``settings`` ask for a certificate and none is found.
+    The outputs come from the very graphs that are copied, run by the same engine, and the cost of each stage is
+    measured. Where no threshold helps, the policy's thresholds never fire, and all samples reach the last exit. So it
+    is where ``settings`` ask for a certificate and none is found.
 
     Args:
         artifact: a cascade.
         out: folder of the new artifact.
-        settings: the accuracy that may be lost, with what confidence, and whether temperatures are fitted.
+        settings: how much may be lost, with what confidence, and whether temperatures are fitted.
         options: the threads (default: one) at which stages are measured; the backend and the device that the thresholds
             are for: they run the samples, and the policy and its certificate say so.
-        samples: N labelled images that training has not seen; labels may be missing (-1) with ``settings.unlabelled``.
+        samples: N of them, which training has not seen; their targets are not looked at with ``settings.unlabelled``.
         split: what the samples are; only kept in the record.
-        against: an artifact whose last exit the certificate is measured against; None: its own.
+        reference: an artifact whose last exit losses are counted from; None: its own last exit.
         overwrite: replace an artifact that is there.
-        progress: called with (images done, all images).
+        progress: called with (samples done, all samples).
 
     Raises:
         UsageError: if the artifact is no cascade, the split is "test", or no certified thresholds keep the budget.
-        DataError: if there are too few samples, or a label is none of the classes.
-        ArtifactError: if the artifact is not intact; VerificationError: if a logit is not finite.
+        DataError: if there are too few samples, or a target does not fit the task.
+        ArtifactError: if the artifact is not intact; VerificationError: if an output is not finite.
         OutputExistsError, StorageError: if ``out`` cannot be written.
         SetupError: if this machine does not have the backend or the device.
     """
     opened = open_artifact(artifact)
     check(opened, samples, settings, split)
     options = replace(options, threads=options.threads or 1, allow_uncertified=True)
-    other = _against(against, opened, settings, options.threads or 1)
+    other = _reference(reference, opened, settings, options.threads or 1)
     with staged(out, overwrite=overwrite) as folder:
         engine = open_network(opened, options)
         if settings.in_expectation:
@@ -99,10 +99,11 @@ def calibrate(
         if settings.confidence is None:
             exits, policy = _choose(opened, engine, samples, settings, split=split, progress=progress)
             return _write(opened, exits, policy, None, folder)
-        made = certified(opened.manifest, engine, samples, settings, split=split, against=other, progress=progress)
-        made.evidence.save(folder / EVIDENCE)
-        certificate = Certificate(**made.certificate, evidence=entry(folder, EVIDENCE))
-        return _write(opened, _with_temperatures(opened, made.temperatures), made.policy, certificate, folder)
+        calibrated = certified_policy(
+            opened.manifest, engine, samples, settings, folder, split=split, reference=other, progress=progress
+        )
+        exits = _with_temperatures(opened, calibrated.temperatures)
+        return _write(opened, exits, calibrated.policy, calibrated.certificate, folder)
 
 
 def with_given(settings: recipe.Calibrate, given: recipe.Calibrate | Mapping[str, Any] | None) -> recipe.Calibrate:
@@ -122,23 +123,23 @@ def with_given(settings: recipe.Calibrate, given: recipe.Calibrate | Mapping[str
         instead = {"confidence": None, "ladder": (), "per": None, "budget_ms": None}
     elif given.get("confidence") is not None:
         instead = {"in_expectation": False}
-    if given.get("unlabelled") and settings.per == "class":
+    if given.get("unlabelled") and settings.per == "stratum":
         instead["per"] = None
     return override(settings, {**instead, **given})
 
 
-def _against(
+def _reference(
     other: Artifact | Path | str | None, opened: Artifact, settings: recipe.Calibrate, threads: int
-) -> Against | None:
+) -> ReferenceModel | None:
     if other is None:
         return None
     if settings.confidence is None:
         raise UsageError(
-            "Another network is named to be measured against, and no certificate is asked for.",
-            allowed="--against with --confidence",
-            next_step="add --confidence 95%, or leave --against out",
+            "A reference is named, and no certificate is asked for.",
+            allowed="--reference with --confidence",
+            next_step="add --confidence 95%, or leave --reference out",
         )
-    return open_against(other, opened.manifest, threads=threads)
+    return open_reference(other, opened.manifest, threads=threads)
 
 
 def check(opened: Artifact, samples: Samples, settings: recipe.Calibrate, split: str = "validation") -> None:
@@ -151,17 +152,13 @@ def check(opened: Artifact, samples: Samples, settings: recipe.Calibrate, split:
             allowed="validation chooses, test only reports",
             next_step="use the validation split",
         )
-    if len(samples) < least_samples(settings):
-        raise _too_few(len(samples), settings, split)
-    missing = int((samples.targets < 0).sum())
-    if missing and not settings.unlabelled:
-        raise DataError(
-            f"The labels of {missing} of {len(samples)} samples are missing (negative).",
-            allowed=f"0 to {len(opened.manifest.classes) - 1} for each: a drop in accuracy is counted with labels",
-            next_step="label them, or certify disagreement with the last exit instead, which needs none: --unlabelled",
-        )
-    if settings.per == "class":
-        _check_classes(opened.manifest, samples, settings)
+    task = task_of(opened.manifest)
+    if len(samples) < least_samples(settings, task):
+        raise _too_few(len(samples), settings, task, split)
+    if not settings.unlabelled:
+        _check_targets(task, samples)
+    if settings.per == "stratum":
+        _check_strata(opened.manifest, task, samples, settings)
 
 
 def check_policy(settings: recipe.Calibrate, exits: int) -> None:
@@ -183,8 +180,8 @@ def check_policy(settings: recipe.Calibrate, exits: int) -> None:
         )
     if kind.shared and settings.per == "exit":
         raise UsageError(
-            f"The policy '{settings.policy}' has one threshold for all exits: it cannot be set so that the wish holds "
-            "for what has left by each exit.",
+            f"The policy '{settings.policy}' has one threshold for all exits: it cannot be set so that the drop "
+            "holds for what has left by each exit.",
             allowed="with --per-exit: a policy with a threshold for each exit, such as max_prob or learned",
             next_step="choose another --policy, or leave --per-exit out",
         )
@@ -206,41 +203,55 @@ def check_subject(opened: Artifact) -> None:
         )
 
 
-def least_samples(settings: recipe.Calibrate) -> int:
+def least_samples(settings: recipe.Calibrate, task: Task) -> int:
     """The samples without which ``calibrate`` refuses: even without a single loss there would be no certificate."""
     if settings.confidence is None:
         # conformal risk control counts one loss more than there are: below, even none is too many
         alone = samples_for(math.ceil(1 / settings.max_drop) - 1) if settings.in_expectation else 0
         return max(LEAST_SAMPLES, alone)
-    tested = least_to_certify(*smallest_target(settings), unlabelled=settings.unlabelled)
-    return max(LEAST_SAMPLES, samples_for(tested))
+    return max(LEAST_SAMPLES, samples_for(least_to_certify(*smallest_drop(settings), exact=_exact(settings, task))))
 
 
-def _check_classes(manifest: Manifest, samples: Samples, settings: recipe.Calibrate) -> None:
+def _exact(settings: recipe.Calibrate, task: Task) -> bool:
+    return kind_of_test(unlabelled=settings.unlabelled, binary_loss=task.binary_loss) == "binomial"
+
+
+def _check_targets(task: Task, samples: Samples) -> None:
+    try:
+        task.check_targets(samples.targets)
+    except DataError as error:
+        raise DataError(
+            error.found,
+            allowed=f"{error.allowed}: a drop is counted with targets",
+            next_step="label them, or certify disagreement with the last exit instead, which needs none: --unlabelled",
+        ) from error
+
+
+def _check_strata(manifest: Manifest, task: Task, samples: Samples, settings: recipe.Calibrate) -> None:
     seed = seed_of(fingerprint_of(manifest, samples), graphs_digest(manifest))
-    drop, delta = smallest_target(settings)
-    wish = f"a drop of {drop:.2%} with a confidence of {settings.confidence:.4g}"
-    labels = samples.targets[draw_parts(len(samples), seed).certify]
-    check_classes(labels, manifest.classes, least_to_certify(drop, delta), wish)
+    strata = strata_of(task, samples.targets[draw_parts(len(samples), seed).certify])
+    drop, delta = smallest_drop(settings)
+    target = f"a drop of {drop:.2%} with a confidence of {settings.confidence:.4g}"
+    check_strata(strata, task, least_to_certify(drop, delta), target)
 
 
-def _too_few(found: int, settings: recipe.Calibrate, split: str) -> DataError:
-    what, more = f"The {split} split has {found} samples", "set data.validation higher and train again"
-    if split == OWN:
-        what, more = f"The folder has {found} samples", "collect more images"
+def _too_few(count: int, settings: recipe.Calibrate, task: Task, split: str) -> DataError:
+    what, more = f"The {split} split has {count} samples", "set data.validation higher and train again"
+    if split == EXTERNAL:
+        what, more = f"The folder has {count} samples", "collect more samples"
     if settings.confidence is None:
         return DataError(
             f"{what}, too few to choose thresholds with.",
-            allowed=f"at least {least_samples(settings)}; for a loss of one point, some thousands",
+            allowed=f"at least {least_samples(settings, task)}; for a drop of one point, some thousands",
             next_step=more,
         )
-    needed, (smallest, delta) = least_samples(settings), smallest_target(settings)
-    plan = samples_for_binomial if settings.unlabelled else samples_for_loss
+    needed, (smallest, delta) = least_samples(settings, task), smallest_drop(settings)
+    plan = samples_for_binomial if _exact(settings, task) else samples_for_loss
     typical = plan(smallest / 2, smallest, delta)
     half = "" if typical is None else f"; about {samples_for(typical)} where half of that is lost"
     return DataError(
         f"{what}: too few to certify a drop of {smallest:.2%} with a confidence of {settings.confidence:.4g}, even if "
-        "not one answer is lost.",
+        "nothing is lost.",
         allowed=f"at least {needed} where nothing is lost{half}",
         next_step="ask for a larger drop or less confidence (sdcompress calibrate --plan shows what is within reach), "
         f"or {more}",
@@ -256,11 +267,11 @@ def _choose(
     split: str,
     progress: Progress | None,
 ) -> tuple[tuple[Exit, ...], Policy]:
-    times = stage_ms(engine, samples)
-    fitted, signals, right = fit_policy(engine, samples, settings, times, progress)
-    evidence, policy = fitted.evidence(signals, right), fitted.policy
-    thresholds = choose_thresholds(evidence.confidences, right, times, settings.max_drop, shared=policy.shared)
-    warn_of_classes(evidence, samples.targets, thresholds, classes=opened.manifest.classes, max_drop=settings.max_drop)
+    times, task = stage_ms(engine, samples), engine.task
+    fitted, signals, loss = fit_policy(engine, samples, settings, times, progress)
+    evidence, policy = fitted.evidence(signals, loss), fitted.policy
+    thresholds = choose_thresholds(evidence.scores, loss, times, settings.max_drop, shared=policy.shared)
+    warn_of_strata(evidence, task.strata(samples.targets), thresholds, task=task, max_drop=settings.max_drop)
     chosen = Policy(
         kind=settings.policy,
         parameters=policy.parameters,
@@ -272,10 +283,10 @@ def _choose(
         decision_ms=decision_ms(policy, signals),
         stage_times=stage_times(engine, opened.manifest, samples),
         **engine.where._asdict(),
-        **figures(evidence, thresholds, unlabelled=False),
+        **figures(evidence, thresholds, unlabelled=False)._asdict(),
     )
-    found = chosen.model_copy(update={"overhead": overhead(engine, samples, chosen, fitted.temperatures)})
-    return _with_temperatures(opened, fitted.temperatures), found
+    factor = overhead(engine, samples, chosen, fitted.temperatures)
+    return _with_temperatures(opened, fitted.temperatures), chosen.model_copy(update={"overhead": factor})
 
 
 def _with_temperatures(opened: Artifact, temperatures: Sequence[float]) -> tuple[Exit, ...]:

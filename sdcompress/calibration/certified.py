@@ -4,176 +4,183 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from sdcompress.artifact.certificate import ExecutionTarget, graphs_digest, wiring_digest
-from sdcompress.artifact.evidence import Evidence
-from sdcompress.calibration.reference_model import Against
+from sdcompress.artifact.evidence import EVIDENCE, Evidence
+from sdcompress.artifact.write import entry
+from sdcompress.calibration.reference_model import ReferenceModel
 from sdcompress.calibration.stage_timing import overhead, stage_times
-from sdcompress.calibration.tuning import Shape, collect, make_shape, with_labels
+from sdcompress.calibration.tuning import Tuning, collect, tune, with_strata
 from sdcompress.certification.calibration_split import draw_parts, seed_of
-from sdcompress.certification.certify import certify, figures, losses
+from sdcompress.certification.certify import certify, figures, kind_of_test, losses
 from sdcompress.certification.fixed_sequence import conformal_risk_control
-from sdcompress.certification.groups import warn_of_classes
+from sdcompress.certification.groups import warn_of_strata
 from sdcompress.data.samples import Samples, Subset
 from sdcompress.data.unlabelled import UnlabelledFolder
 from sdcompress.errors import UsageError
 from sdcompress.progress import Progress, part
 from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.schema import recipe
-from sdcompress.schema.manifest import CertifiedDrop, Manifest, Policy, StageTimes
+from sdcompress.schema.manifest import Certificate, CertifiedDrop, Manifest, Policy, StageTimes
+from sdcompress.tasks import Array
 
-__all__ = ["Certified", "Drawn", "certified", "draw", "fingerprint_of", "in_expectation"]
+__all__ = ["CertifiedPolicy", "TwoParts", "certified_policy", "fingerprint_of", "in_expectation", "run_two_parts"]
 
 Guarantee = Literal["certified", "no certificate", "in expectation"]
 
 
 @dataclass(frozen=True)
-class Certified:
+class CertifiedPolicy:
     """What a certified calibration gives.
 
     Attributes:
         temperatures: of every exit.
         policy: with certified thresholds, or with some that never fire.
-        certificate: every field of ``Certificate`` but ``evidence``.
-        evidence: from which the tests can be made again.
+        certificate: its evidence is written already.
     """
 
     temperatures: tuple[float, ...]
     policy: Policy
-    certificate: dict[str, Any]
-    evidence: Evidence
+    certificate: Certificate
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """The parts of the samples, and what each gave.
+class TwoParts:
+    """The two parts of the calibration samples, and what each gave.
 
     Attributes:
         fingerprint: of the data.
         seed: that drew the parts, from the fingerprint and the graphs.
-        shape: what the first part decided.
+        tuning: what the first part decided.
         evidence: of the second part, which was only run when that was fixed.
-        labels: of the second part, in the same order.
+        targets: of the second part, in the same order.
         stage_times: of the stages in batches.
-        where: what ran them.
+        target: what ran them.
     """
 
     fingerprint: str
     seed: str
-    shape: Shape
+    tuning: Tuning
     evidence: Evidence
-    labels: npt.NDArray[np.int64]
+    targets: Array
     stage_times: StageTimes
-    where: ExecutionTarget
+    target: ExecutionTarget
 
 
 def fingerprint_of(manifest: Manifest, samples: Samples) -> str:
-    """Of the images of a user's own, else of the data set that the artifact was trained on."""
+    """Of a user's own samples, else of the data set that the artifact was trained on."""
     return samples.fingerprint if isinstance(samples, UnlabelledFolder) else manifest.provenance.data_fingerprint
 
 
-def draw(
+def run_two_parts(
     manifest: Manifest,
     engine: CascadeEngine,
     samples: Samples,
     settings: recipe.Calibrate,
     progress: Progress | None = None,
     *,
-    against: Against | None = None,
-) -> Drawn:
+    reference: ReferenceModel | None = None,
+) -> TwoParts:
     """Make a path on one part of the samples, then run the other.
 
     Args:
         manifest: of the artifact that is calibrated.
         engine: opened from it.
-        samples: N images that training has not seen.
+        samples: N of them, which training has not seen.
         settings: of the calibration.
-        progress: called with (images done, all images).
-        against: what is measured against; None: the last exit.
+        progress: called with (samples done, all samples).
+        reference: what losses are counted from; None: the last exit.
 
     Raises:
-        VerificationError: if a logit is not finite.
+        VerificationError: if an output is not finite.
     """
     fingerprint = fingerprint_of(manifest, samples)
     seed = seed_of(fingerprint, graphs_digest(manifest))
     parts = draw_parts(len(samples), seed)
-    total = len(parts.shape) + (2 if against else 1) * len(parts.certify)
-    shape = make_shape(engine, Subset(samples, parts.shape), settings, part(progress, 0, total))
-    if against:  # even if nobody leaves, something may be lost: a step that is tested, as path[0] never is
-        shape = replace(shape, path=(shape.path[0], *shape.path))
+    total = len(parts.tuning) + (2 if reference else 1) * len(parts.certify)
+    tuning = tune(engine, Subset(samples, parts.tuning), settings, part(progress, 0, total))
+    if reference:  # without any early exit something may be lost too: a step that is tested, as path[0] never is
+        tuning = replace(tuning, path=(tuning.path[0], *tuning.path))
     held = Subset(samples, parts.certify)
     evidence = collect(
         engine,
         held,
-        shape.fitted,
+        tuning.fitted,
         unlabelled=settings.unlabelled,
-        against=against,
-        progress=part(progress, len(parts.shape), total),
+        reference=reference,
+        progress=part(progress, len(parts.tuning), total),
     )
-    evidence = with_labels(evidence, held, settings.per)
+    evidence = with_strata(evidence, engine.task, held, settings)
     times = stage_times(engine, manifest, samples)
-    return Drawn(fingerprint, seed, shape, evidence, held.targets, times, engine.where)
+    return TwoParts(fingerprint, seed, tuning, evidence, held.targets, times, engine.where)
 
 
-def certified(
+def certified_policy(
     manifest: Manifest,
     engine: CascadeEngine,
     samples: Samples,
     settings: recipe.Calibrate,
+    folder: Path,
     *,
     split: str,
-    against: Against | None = None,
+    reference: ReferenceModel | None = None,
     progress: Progress | None = None,
-) -> Certified:
+) -> CertifiedPolicy:
     """Make a path on one part of the samples and test it on the other, which is only run when the path is fixed.
 
     Args:
         manifest: of the artifact that is calibrated.
         engine: opened from it.
-        samples: N images that training has not seen.
+        samples: N of them, which training has not seen.
         settings: with a confidence.
+        folder: of the new artifact, which gets the evidence.
         split: what the samples are.
-        against: what is measured against; None: the last exit.
-        progress: called with (images done, all images).
+        reference: what losses are counted from; None: the last exit.
+        progress: called with (samples done, all samples).
 
     Raises:
         UsageError: if no certified thresholds keep the budget of the settings.
-        VerificationError: if a logit is not finite.
+        VerificationError: if an output is not finite.
     """
-    drawn = draw(manifest, engine, samples, settings, progress, against=against)
-    shape, evidence = drawn.shape, drawn.evidence
-    levels = certify(evidence, shape.path, settings)
+    assert settings.confidence is not None
+    parts = run_two_parts(manifest, engine, samples, settings, progress, reference=reference)
+    tuning, evidence = parts.tuning, parts.evidence
+    test = kind_of_test(unlabelled=settings.unlabelled, binary_loss=engine.task.binary_loss)
+    levels = certify(evidence, tuning.path, settings, test)
     tested = max(len(level.p_values) for level in levels)
-    certificate = {
-        "confidence": settings.confidence,
-        "loss": "disagreement" if settings.unlabelled else "accuracy drop",
-        "test": "binomial" if settings.unlabelled else "betting",
-        "per": settings.per,
-        "against": against and against.digest,
-        "levels": levels,
-        "path": shape.path[: tested + 1],  # what was not tested says nothing
-        "temperatures": shape.fitted.temperatures,
-        "policy": settings.policy,
-        "parameters": shape.fitted.policy.parameters,
-        "graphs": graphs_digest(manifest),
-        "wiring": wiring_digest(manifest),
-        **drawn.where._asdict(),
-        "precision": tuple(segment.precision for segment in manifest.segments),
-        "data_fingerprint": drawn.fingerprint,
-        "own_images": _own(samples),
-        "seed": drawn.seed,
-        "shape_samples": shape.evidence.right.shape[1],
-        "certify_samples": evidence.right.shape[1],
-    }
-    evidence = replace(evidence, shape_confidences=shape.evidence.confidences)
-    wish = next(level for level in levels if level.max_drop == settings.max_drop)
-    policy = _policy(drawn, wish, settings, split, cost=_cost(engine, samples, drawn))
-    _warn_of_classes(drawn, policy, settings, manifest)
-    return Certified(shape.fitted.temperatures, policy, certificate, evidence)
+    level = next(level for level in levels if level.max_drop == settings.max_drop)
+    policy = _policy(parts, level, settings, split, cost=_cost(engine, samples, parts))
+    _warn_of_strata(parts, policy, settings, engine)
+    replace(evidence, tuning_scores=tuning.evidence.scores).save(folder / EVIDENCE)
+    certificate = Certificate(
+        confidence=settings.confidence,
+        loss="disagreement" if settings.unlabelled else "drop",
+        test=test,
+        per=settings.per,
+        reference=reference and reference.digest,
+        levels=levels,
+        path=tuning.path[: tested + 1],  # what was not tested says nothing
+        temperatures=tuning.fitted.temperatures,
+        policy=settings.policy,
+        parameters=tuning.fitted.policy.parameters,
+        graphs=graphs_digest(manifest),
+        wiring=wiring_digest(manifest),
+        backend=parts.target.backend,
+        device=parts.target.device,
+        plans=parts.target.plans,
+        precision=tuple(segment.precision for segment in manifest.segments),
+        data_fingerprint=parts.fingerprint,
+        external=_external(samples),
+        seed=parts.seed,
+        tuning_samples=len(tuning.evidence),
+        certify_samples=len(evidence),
+        evidence=entry(folder, EVIDENCE),
+    )
+    return CertifiedPolicy(tuning.fitted.temperatures, policy, certificate)
 
 
 def in_expectation(
@@ -185,7 +192,7 @@ def in_expectation(
     split: str,
     progress: Progress | None = None,
 ) -> tuple[tuple[float, ...], Policy]:
-    """Temperatures and a policy by conformal risk control: the mean drop over calibrations keeps the wish.
+    """Temperatures and a policy by conformal risk control: the mean drop over calibrations is within the target.
 
     On the same parts and path as a certificate, as what chose nothing must be exchangeable with new samples. Single
     calibrations may lose more, so that it is never called certified and nothing is kept to verify.
@@ -193,83 +200,82 @@ def in_expectation(
     Args:
         manifest: of the artifact that is calibrated.
         engine: opened from it.
-        samples: N images that training has not seen.
+        samples: N of them, which training has not seen.
         settings: with ``in_expectation``.
         split: what the samples are.
-        progress: called with (images done, all images).
+        progress: called with (samples done, all samples).
 
     Raises:
-        VerificationError: if a logit is not finite.
+        VerificationError: if an output is not finite.
     """
-    drawn = draw(manifest, engine, samples, settings, progress)
-    path = drawn.shape.path
-    found = np.stack([losses(drawn.evidence, step) for step in path])
-    step = conformal_risk_control(found, settings.max_drop) - 1  # path[0] loses nothing: it is always among them
-    policy = _at(max(step, 0), drawn, settings, split, "in expectation")
-    _warn_of_classes(drawn, policy, settings, manifest)
-    return drawn.shape.fitted.temperatures, _cost(engine, samples, drawn)(policy)
+    parts = run_two_parts(manifest, engine, samples, settings, progress)
+    lost = np.stack([losses(parts.evidence, step) for step in parts.tuning.path])
+    step = conformal_risk_control(lost, settings.max_drop) - 1  # path[0] loses nothing: it is always among them
+    policy = _at(max(step, 0), parts, settings, split, "in expectation")
+    _warn_of_strata(parts, policy, settings, engine)
+    return parts.tuning.fitted.temperatures, _cost(engine, samples, parts)(policy)
 
 
-def _warn_of_classes(drawn: Drawn, policy: Policy, settings: recipe.Calibrate, manifest: Manifest) -> None:
-    if settings.per == "class" or settings.unlabelled:
-        return  # it is kept in every class, or no label is looked at
-    warn_of_classes(
-        drawn.evidence, drawn.labels, policy.thresholds, classes=manifest.classes, max_drop=settings.max_drop
-    )
+def _warn_of_strata(parts: TwoParts, policy: Policy, settings: recipe.Calibrate, engine: CascadeEngine) -> None:
+    if settings.per == "stratum" or settings.unlabelled:
+        return  # it is kept in every stratum, or no target is looked at
+    strata = engine.task.strata(parts.targets)
+    warn_of_strata(parts.evidence, strata, policy.thresholds, task=engine.task, max_drop=settings.max_drop)
 
 
-def _own(samples: Samples) -> Literal["apart", "not compared"] | None:
+def _external(samples: Samples) -> Literal["apart", "not compared"] | None:
     if not isinstance(samples, UnlabelledFolder):
         return None
     return "apart" if samples.apart else "not compared"
 
 
-def _at(step: int, drawn: Drawn, settings: recipe.Calibrate, split: str, guarantee: Guarantee) -> Policy:
+def _at(step: int, parts: TwoParts, settings: recipe.Calibrate, split: str, guarantee: Guarantee) -> Policy:
     """The policy at a step of the path."""
-    shape, evidence = drawn.shape, drawn.evidence
+    tuning, evidence = parts.tuning, parts.evidence
     return Policy(
         kind=settings.policy,
-        parameters=shape.fitted.policy.parameters,
-        thresholds=shape.path[step],
+        parameters=tuning.fitted.policy.parameters,
+        thresholds=tuning.path[step],
         max_drop=settings.max_drop,
         guarantee=guarantee,
         split=split,
-        samples=evidence.right.shape[1],
-        stage_ms=shape.stage_ms,
-        decision_ms=shape.decision_ms,
-        stage_times=drawn.stage_times,
-        **drawn.where._asdict(),
-        **figures(evidence, shape.path[step], unlabelled=settings.unlabelled),
+        samples=len(evidence),
+        stage_ms=tuning.stage_ms,
+        decision_ms=tuning.decision_ms,
+        stage_times=parts.stage_times,
+        **parts.target._asdict(),
+        **figures(evidence, tuning.path[step], unlabelled=settings.unlabelled)._asdict(),
     )
 
 
-def _cost(engine: CascadeEngine, samples: Samples, drawn: Drawn) -> Callable[[Policy], Policy]:
+def _cost(engine: CascadeEngine, samples: Samples, parts: TwoParts) -> Callable[[Policy], Policy]:
     """Measures what a policy takes beyond its stages, and writes it into it."""
 
     def measured(policy: Policy) -> Policy:
-        found = overhead(engine, samples, policy, drawn.shape.fitted.temperatures)
-        return policy.model_copy(update={"overhead": found})
+        factor = overhead(engine, samples, policy, parts.tuning.fitted.temperatures)
+        return policy.model_copy(update={"overhead": factor})
 
     return measured
 
 
 def _policy(
-    drawn: Drawn, wish: CertifiedDrop, settings: recipe.Calibrate, split: str, *, cost: Callable[[Policy], Policy]
+    parts: TwoParts, level: CertifiedDrop, settings: recipe.Calibrate, split: str, *, cost: Callable[[Policy], Policy]
 ) -> Policy:
-    fastest = cost(_at(wish.certified, drawn, settings, split, "certified" if wish.certified else "no certificate"))
+    guarantee: Guarantee = "certified" if level.certified else "no certificate"
+    fastest = cost(_at(level.certified, parts, settings, split, guarantee))
     budget = settings.budget_ms
 
     def at(step: int) -> Policy:
-        policy = _at(step, drawn, settings, split, "certified" if wish.certified else "no certificate")
+        policy = _at(step, parts, settings, split, guarantee)
         return policy.model_copy(update={"overhead": fastest.overhead})
 
-    if budget is None or not wish.certified:
+    if budget is None or not level.certified:
         return fastest
     if fastest.mean_ms > budget:
         raise UsageError(
             f"No thresholds that are certified for a drop of {settings.max_drop:.2%} take {budget:g} ms on average.",
-            allowed=f"{fastest.mean_ms:.3g} ms or more; nobody leaves early at {at(0).mean_ms:.3g} ms",
+            allowed=f"{fastest.mean_ms:.3g} ms or more; without early exit it is {at(0).mean_ms:.3g} ms",
             next_step="raise --budget or --max-drop, or calibrate on more samples",
         )
     # every step up to the last certified one keeps the bound: which of them is taken needs no further test
-    return next(policy for step in range(wish.certified + 1) if (policy := at(step)).mean_ms <= budget)
+    return next(policy for step in range(level.certified + 1) if (policy := at(step)).mean_ms <= budget)

@@ -1,12 +1,9 @@
-"""Another network to be measured against: what was lost by then, in precision or by pruning, counts as lost too."""
+"""A reference: another network that losses are counted from. What a lower precision lost then counts too."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-import numpy.typing as npt
 
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.data.samples import Samples
@@ -16,13 +13,14 @@ from sdcompress.progress import Progress
 from sdcompress.runtime.engine import Engine
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.manifest import Manifest
+from sdcompress.tasks import Array
 
-__all__ = ["Against", "comparable", "open_against"]
+__all__ = ["ReferenceModel", "comparable", "open_reference"]
 
 
 @dataclass(frozen=True)
-class Against:
-    """The network whose last exit nothing more may be lost against.
+class ReferenceModel:
+    """The network whose last exit losses are counted from.
 
     Attributes:
         engine: runs it.
@@ -32,22 +30,22 @@ class Against:
     engine: Engine
     digest: str
 
-    def answers(self, samples: Samples, *, labelled: bool, progress: Progress | None = None) -> npt.NDArray[np.int64]:
-        """What its last exit says of each sample, int64 [N].
+    def decisions(self, samples: Samples, *, labelled: bool, progress: Progress | None = None) -> Array:
+        """What its last exit decides for each sample, [N, ...].
 
         Args:
-            samples: N images.
-            labelled: whether their labels must be of its classes.
-            progress: called with (images done, all images).
+            samples: N of them.
+            labelled: whether their targets must be of its task.
+            progress: called with (samples done, all samples).
 
         Raises:
-            VerificationError: if a logit is not finite.
+            VerificationError: if an output is not finite.
         """
         return exit_signals(self.engine, samples, labelled=labelled, progress=progress)[-1].decision
 
 
-def open_against(other: Artifact | Path | str, manifest: Manifest, *, threads: int = 1) -> Against:
-    """Open the other network, once it is known to answer the same question.
+def open_reference(other: Artifact | Path | str, manifest: Manifest, *, threads: int = 1) -> ReferenceModel:
+    """Open the other network, once it is known to have the same task and input.
 
     Args:
         other: its artifact.
@@ -59,11 +57,11 @@ def open_against(other: Artifact | Path | str, manifest: Manifest, *, threads: i
     """
     opened = comparable(other, manifest)
     # in onnxruntime on a CPU, wherever the calibrated one runs: what it is there is what its digest names
-    return Against(open_engine(opened, threads=threads, allow_uncertified=True), opened.manifest.digest)
+    return ReferenceModel(open_engine(opened, threads=threads, allow_uncertified=True), opened.manifest.digest)
 
 
 def comparable(other: Artifact | Path | str, manifest: Manifest) -> Artifact:
-    """Another artifact, opened, once it is known to answer the same question as this one.
+    """Another artifact, opened, once it is known to have the same task and input as this one.
 
     Args:
         other: the other.
@@ -76,15 +74,15 @@ def comparable(other: Artifact | Path | str, manifest: Manifest) -> Artifact:
     opened = open_artifact(other)
     theirs = opened.manifest
     for what, mine, its in (
-        ("classes", manifest.classes, theirs.classes),
-        ("preprocessing", manifest.input.preprocess, theirs.input.preprocess),
-        ("input", manifest.input.shape[1:], theirs.input.shape[1:]),
+        ("task", manifest.task, theirs.task),
+        ("classes", manifest.outputs, theirs.outputs),
+        ("preprocessing", manifest.modality, theirs.modality),
         ("training data", manifest.provenance.data_fingerprint, theirs.provenance.data_fingerprint),
     ):
         if mine != its:
             raise UsageError(
-                f"'{opened.path}' cannot be measured against: its {what} are not those of the artifact at hand.",
+                f"'{opened.path}' cannot be the reference: its {what} is not that of this artifact.",
                 allowed="one of the same classes, input and data set: the artifact it was quantised from, for example",
-                next_step="name such a one with --against, or leave it out",
+                next_step="name such an artifact with --reference, or leave it out",
             )
     return opened

@@ -11,10 +11,10 @@ import numpy.typing as npt
 
 from sdcompress.data.samples import Samples
 from sdcompress.modalities import Inputs
+from sdcompress.policies import gates
 from sdcompress.policies._base import ExitPolicy, Signals
 from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.runtime.engine import Engine
-from sdcompress.runtime.gate import gates
 from sdcompress.schema.manifest import Manifest, Policy, StageTimes, Tensor
 
 __all__ = ["decision_ms", "overhead", "stage_ms", "stage_times"]

@@ -1,4 +1,4 @@
-"""Which calibration samples shape the thresholds and which certify them, and in which order the latter are tested."""
+"""Which calibration samples tune the thresholds and which certify them, and in which order the latter are tested."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Parts", "count_of_shape", "draw_parts", "in_shape", "samples_for", "seed_of"]
+__all__ = ["Parts", "count_of_tuning", "draw_parts", "in_tuning", "samples_for", "seed_of"]
 
 Positions = npt.NDArray[np.int64]
 
 # a third to a sixteenth was tried (benchmarks/certificates): from some thousand samples on a small share is better, as
 # it leaves more to the tests; on some hundred an eighth is too few to make a path of
-_SHAPE_EVERY = 6
+_TUNING_EVERY = 6
 
 
 class Parts(NamedTuple):
     """Two disjoint parts of N calibration samples, by their positions.
 
     Attributes:
-        shape: int64 [S]: temperatures and the path of thresholds are made on these.
-        certify: int64 [N - S]: these are only tested, in this order.
+        tuning: int64 [M]: temperatures and the path of thresholds are made on these.
+        certify: int64 [N - M]: these are only tested, in this order.
     """
 
-    shape: Positions
+    tuning: Positions
     certify: Positions
 
 
@@ -33,15 +33,15 @@ def seed_of(data_fingerprint: str, graphs: str) -> str:
     """SHA-256 of the data's fingerprint and the graphs' digest, both in hexadecimal, joined by a space.
 
     Nothing else goes in: calibrating the same graphs on the same data again draws the same parts in the same order, so
-    that nobody can draw until the test is passed.
+    that no one can draw until the test is passed.
     """
     return hashlib.sha256(f"{data_fingerprint} {graphs}".encode()).hexdigest()
 
 
 def draw_parts(count: int, seed: str) -> Parts:
-    """Part the positions 0..count-1 at random, a sixth for the shape.
+    """Part the positions 0..count-1 at random, a sixth for the tuning.
 
-    Not stratified by class: the tests are for samples drawn independently. The keys are raw output of PCG64, which
+    Not stratified: the tests are for samples drawn independently. The keys are raw output of PCG64, which
     numpy keeps the same over versions (NEP 19).
 
     Args:
@@ -50,21 +50,21 @@ def draw_parts(count: int, seed: str) -> Parts:
     """
     keys = np.random.PCG64(np.random.SeedSequence(int(seed, 16))).random_raw(count)
     order = np.argsort(keys, kind="stable").astype(np.int64)
-    first = count_of_shape(count)
+    first = count_of_tuning(count)
     return Parts(order[:first], order[first:])
 
 
-def count_of_shape(count: int) -> int:
-    """How many of so many samples are drawn for the shape."""
-    return count // _SHAPE_EVERY
+def count_of_tuning(count: int) -> int:
+    """How many of so many samples are drawn for the tuning."""
+    return count // _TUNING_EVERY
 
 
 def samples_for(certify: int) -> int:
     """The smallest number of calibration samples whose second part has at least so many."""
-    near = certify * _SHAPE_EVERY // (_SHAPE_EVERY - 1)
-    return next(count for count in range(near - 1, near + 2) if count - count // _SHAPE_EVERY >= certify)
+    near = certify * _TUNING_EVERY // (_TUNING_EVERY - 1)
+    return next(count for count in range(near - 1, near + 2) if count - count // _TUNING_EVERY >= certify)
 
 
-def in_shape(certify: int) -> int:
-    """How many samples of the shape part stand for so many of the part that certifies."""
-    return -(-certify // (_SHAPE_EVERY - 1))
+def in_tuning(certify: int) -> int:
+    """How many samples of the tuning part stand for so many of the part that certifies."""
+    return -(-certify // (_TUNING_EVERY - 1))

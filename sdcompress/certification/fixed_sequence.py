@@ -43,7 +43,7 @@ def fixed_sequence(p_values: Iterable[float], delta: float) -> Outcome:
     return Outcome(len(tested), tuple(tested))
 
 
-def conformal_risk_control(losses: npt.NDArray[np.integer] | npt.NDArray[np.floating], alpha: float) -> int:
+def conformal_risk_control(losses: npt.NDArray[np.floating], alpha: float) -> int:
     """How many of a row of settings, safest first, keep the *expected* loss at alpha or below.
 
     Angelopoulos et al., "Conformal Risk Control" (arXiv:2208.02814), theorem 1, with losses of at most 1:
@@ -53,7 +53,7 @@ def conformal_risk_control(losses: npt.NDArray[np.integer] | npt.NDArray[np.floa
 
     Args:
         losses: [J, N], each at most 1, of J settings on N exchangeable samples.
-        alpha: the wished bound.
+        alpha: the bound.
 
     Returns:
         The number of settings that may be used, 0 to J: the first so many.

@@ -1,4 +1,4 @@
-"""The groups in each of which a wish must hold, and what the tests of all of them say together."""
+"""The groups in each of which a drop is certified, and the p-value of all of them together."""
 
 from __future__ import annotations
 
@@ -10,46 +10,47 @@ import numpy as np
 import numpy.typing as npt
 
 from sdcompress.artifact.evidence import Evidence
-from sdcompress.errors import DataError
+from sdcompress.errors import DataError, UsageError
 from sdcompress.policies import leave
+from sdcompress.tasks import Array, Task
 
-__all__ = ["Per", "check_classes", "in_every_group", "members", "warn_of_classes"]
+__all__ = ["Per", "check_strata", "group_name", "in_every_group", "loss_name", "members", "strata_of", "warn_of_strata"]
 
 Mask = npt.NDArray[np.bool_]
-Per = Literal["exit", "class"] | None
+Float64 = npt.NDArray[np.float64]
+Strata = npt.NDArray[np.integer]
+Per = Literal["exit", "stratum"] | None
 
-_TIMES = 3  # the allowed drop, beyond which the loss of a class is named
-_LEAST_LOST = 2  # images: one is no loss of a class
+_TIMES = 3  # the allowed drop, beyond which the loss of a stratum is named
+_LEAST_LOST = 2  # samples: one is no loss of a stratum
 
 
 def members(evidence: Evidence, thresholds: Sequence[float], per: Per) -> Iterator[Mask]:
-    """Which samples each group has under these thresholds, bool [N]; None: one group, everybody.
+    """Which samples each group has under these thresholds, bool [N]; None: one group of all samples.
 
-    ``"class"``: the samples of each label. That it holds for everybody follows: the whole is a mean of classes.
-    ``"exit"``: the samples that have left by exit t, for every t, and everybody (Ringel et al., "Early Time
+    ``"stratum"``: the samples of each stratum. That it holds for all samples follows: the whole is a mean of strata.
+    ``"exit"``: the samples that have left by exit t, for every t, and all samples (Ringel et al., "Early Time
     Classification with Accumulated Accuracy Gap Control", arXiv:2402.00857). Where no threshold up to t can fire there
-    is no such sample anywhere and so no group. Where one can fire but nobody of these samples has left, the group is
+    is no such sample anywhere and so no group. Where one can fire but none of these samples has left, the group is
     there and has no member: nothing is known of it.
 
     Args:
-        evidence: of N samples; with labels for ``"class"``.
+        evidence: of N samples; with strata for ``"stratum"``.
         thresholds: [E-1].
         per: what makes a group.
     """
-    if per == "class":
-        assert evidence.labels is not None
-        yield from (evidence.labels == label for label in np.unique(evidence.labels))
+    if per == "stratum":
+        assert evidence.strata is not None
+        yield from (evidence.strata == stratum for stratum in np.unique(evidence.strata))
         return
     if per == "exit":
-        left = leave(evidence.confidences, thresholds)
+        left = leave(evidence.scores, thresholds)
         first = next((exit_ for exit_, threshold in enumerate(thresholds) if threshold <= 1), len(thresholds))
         yield from (left <= exit_ for exit_ in range(first, len(thresholds)))
-    yield np.ones(evidence.right.shape[1], np.bool_)
+    yield np.ones(len(evidence), np.bool_)
 
 
-def in_every_group(
-    losses: npt.NDArray[np.int8], groups: Iterator[Mask], p_value: Callable[[npt.NDArray[np.int8]], float]
-) -> float:
+def in_every_group(losses: Float64, groups: Iterator[Mask], p_value: Callable[[Float64], float]) -> float:
     """The p-value of "in some group the mean loss is above alpha": the largest of the groups' p-values.
 
     delta is not split over the groups. The hypothesis is a union; where it is true, it is true of some group g. To
@@ -57,7 +58,7 @@ def in_every_group(
     and however they depend on each other (intersection-union test; Berger, "Multiparameter Hypothesis Testing and
     Acceptance Sampling", Technometrics 1982). So each step is tested at delta, as fixed-sequence testing asks.
 
-    Membership may depend on a sample's own confidences and label: given who belongs to a group, its losses are
+    Membership may depend on a sample's own scores and target: given who belongs to a group, its losses are
     independent draws of what the group loses. A group without a member has the p-value 1 (nothing is known of it).
 
     Args:
@@ -68,57 +69,81 @@ def in_every_group(
     return max(p_value(losses[mask]) for mask in groups)
 
 
-def check_classes(labels: npt.NDArray[np.int64], classes: Sequence[str], least: int, wish: str) -> None:
-    """Refuse a class with fewer samples than a certificate takes even without a single loss.
+def group_name(per: Per, task: Task) -> str | None:
+    """What tables call one of the groups: ``exit``, or the task's word for a stratum; None: there are none."""
+    return task.stratum if per == "stratum" else per
 
-    Args:
-        labels: [N] of the samples that certify, in 0..K-1.
-        classes: K names.
-        least: samples that a class needs.
-        wish: what is asked for, for the error.
+
+def loss_name(loss: str, task: Task) -> str:
+    """What tables call the loss of a certificate, for example ``accuracy drop``."""
+    return f"{task.metric} drop" if loss == "drop" else loss
+
+
+def strata_of(task: Task, targets: Array) -> Strata:
+    """The stratum of each target, [N], for a certificate that holds in every stratum.
 
     Raises:
-        DataError: naming the smallest class, how many samples it has and how many it takes.
+        UsageError: if the task has no strata.
     """
-    counts = np.bincount(labels, minlength=len(classes))
+    strata = task.strata(targets)
+    if strata is None:
+        raise UsageError(
+            "The samples of this task have no strata in which a drop could be certified.",
+            allowed="per: exit, or null",
+            next_step="leave --per-stratum out",
+        )
+    return strata
+
+
+def check_strata(strata: Strata, task: Task, least: int, target: str) -> None:
+    """Refuse a stratum with fewer samples than a certificate takes even without a single loss.
+
+    Args:
+        strata: [N] of the samples that certify.
+        task: names the strata.
+        least: samples that a stratum needs.
+        target: what is asked for, for the error.
+
+    Raises:
+        DataError: naming the smallest stratum, how many samples it has and how many it takes.
+    """
+    names, word = task.strata_names, task.stratum
+    counts = np.bincount(strata, minlength=len(names))
     smallest = int(counts.argmin())
     if counts[smallest] >= least:
         return
     few = int((counts < least).sum())
     raise DataError(
-        f"The class '{classes[smallest]}' has {counts[smallest]} of the {len(labels)} samples that certify: too few "
-        f"to certify {wish} in it, even if not one answer is lost"
-        + (f"; {few} of {len(classes)} classes have too few." if few > 1 else "."),
-        allowed=f"at least {least} of every class among those that certify",
-        next_step="calibrate on more samples of it, ask for a larger drop or less confidence, or leave --per-class out "
-        "(sdcompress calibrate --plan --per-class shows what is within reach)",
+        f"The {word} '{names[smallest]}' has {counts[smallest]} of the {len(strata)} samples that certify: too few "
+        f"to certify {target} in it, even if nothing is lost"
+        + (f"; {few} of {len(names)} have too few." if few > 1 else "."),
+        allowed=f"at least {least} of every {word} among those that certify",
+        next_step="calibrate on more samples of it, ask for a larger drop or less confidence, or leave --per-stratum "
+        "out (sdcompress calibrate --plan --per-stratum shows what is within reach)",
     )
 
 
-def warn_of_classes(
-    evidence: Evidence,
-    labels: npt.NDArray[np.int64],
-    thresholds: Sequence[float],
-    *,
-    classes: Sequence[str],
-    max_drop: float,
+def warn_of_strata(
+    evidence: Evidence, strata: Strata | None, thresholds: Sequence[float], *, task: Task, max_drop: float
 ) -> None:
-    """Warn where a class loses more than three times the drop that is allowed over all samples.
+    """Warn where a stratum loses more than three times the drop that is allowed over all samples.
 
-    A drop over all says little of a rare class: it weighs as little as it has samples.
+    A drop over all says little of a rare stratum: it weighs as little as it has samples.
 
     Args:
         evidence: of N samples.
-        labels: [N], in 0..K-1.
+        strata: [N], of the task; None: it has none, and nothing is done.
         thresholds: [E-1], of the policy.
-        classes: K names.
+        task: names the strata.
         max_drop: the drop that is allowed.
     """
-    left = leave(evidence.confidences, thresholds)
-    kept = evidence.right[left, np.arange(len(left))].astype(np.bool_)
-    counts, after, before = (
-        np.bincount(labels[mask], minlength=len(classes))
-        for mask in (np.ones(len(labels), np.bool_), kept, evidence.reference.astype(np.bool_))
+    if strata is None:
+        return
+    left, names = leave(evidence.scores, thresholds), task.strata_names
+    counts = np.bincount(strata, minlength=len(names))
+    after, before = (
+        np.bincount(strata, weights=1 - loss.astype(np.float64), minlength=len(names))
+        for loss in (evidence.loss[left, np.arange(len(left))], evidence.reference)
     )
     lost = before - after
     hit = np.flatnonzero((lost > _TIMES * max_drop * counts + 1e-9) & (lost >= _LEAST_LOST))
@@ -126,11 +151,11 @@ def warn_of_classes(
         return
     worst = int(hit[(lost[hit] / counts[hit]).argmax()])
     share = 100 / counts[worst]
-    figures = f"{before[worst] * share:.1f} to {after[worst] * share:.1f} % of {counts[worst]} images"
-    others = f" {len(hit)} of {len(classes)} classes do, this one most." if len(hit) > 1 else ""
+    figures = f"{before[worst] * share:.1f} to {after[worst] * share:.1f} % of {counts[worst]} samples"
+    others = f" {len(hit)} of {len(names)} do, this one most." if len(hit) > 1 else ""
     warnings.warn(
-        f"Leaving early costs the class '{classes[worst]}' {lost[worst] * share:.1f} points ({figures}), more than"
-        f" {_TIMES} times the {max_drop:.2%} that may be lost over all.{others} To keep the drop in every class:"
-        " --confidence 95% --per-class.",
+        f"Leaving early costs the {task.stratum} '{names[worst]}' {lost[worst] * share:.1f} points ({figures}), more"
+        f" than {_TIMES} times the {max_drop:.2%} that may be lost over all.{others} To keep the drop in every"
+        f" {task.stratum}: --confidence 95% --per-stratum.",
         stacklevel=2,
     )

@@ -3,7 +3,7 @@
 Each is a number p with P(p <= u) <= u for every u whenever the true mean loss is above alpha, so that a rejection at
 delta is wrong with a probability of at most delta. Which one: losses in {0, 1} have an exact test, and nothing bounds
 them better; losses that can be negative (an exit also corrects mistakes of the whole network) need the betting test,
-which takes any other bounded loss as well.
+which takes every bounded loss.
 """
 
 from __future__ import annotations
@@ -51,8 +51,9 @@ def betting_p_value(losses: Losses, alpha: float, delta: float) -> float:
         v_i = max(alpha (1 - alpha), (1/4 + sum_{j <= i} (x_j - alpha)^2) / (i + 1))
         nu_{i+1} = min(1, sqrt(2 (ln(1 / delta) - ln K_i) / ((n - i) v_i)))
 
-    Ours are the floor of v, the smallest variance that losses in {-1, 0, 1} of mean alpha can have (E x^2 >= E x), and
-    the pace: bets change before each of at most 256 equal blocks of samples, so that 10^5 samples take milliseconds.
+    Ours are the floor of v, the smallest variance that losses in {-1, 0, 1} of mean alpha can have (E x^2 >= E x):
+    losses between may have less, and are then bet on more carefully than they need to be. Ours is also the
+    pace: bets change before each of at most 256 equal blocks of samples, so that 10^5 samples take milliseconds.
 
     Valid because a bet knows only what came before it: K is a nonnegative supermartingale where the mean is alpha or
     more, and by Ville's inequality its maximum reaches 1 / u with a probability of at most u, for every u. A bet of at
@@ -64,7 +65,7 @@ def betting_p_value(losses: Losses, alpha: float, delta: float) -> float:
     It depends on the order, which is fixed before the losses are seen: ``sdcompress.certification.calibration_split``.
 
     Args:
-        losses: [N] in the order fixed beforehand, each at most 1; for example the signed gap, in {-1, 0, 1}.
+        losses: [N] in the order fixed beforehand, each at most 1; for example differences of losses, in [-1, 1].
         alpha: the mean loss of the null hypothesis, in [0, 1).
         delta: where the test will be made, in (0, 1).
 

@@ -1,4 +1,4 @@
-"""How many samples a wish needs, before labels are paid for."""
+"""How many samples a certificate needs, before targets are paid for."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from statistics import NormalDist
 
 import numpy as np
+import numpy.typing as npt
 
 from sdcompress.certification.p_values import betting_p_value, binomial_p_value
 
@@ -15,19 +16,19 @@ __all__ = ["MOST_SAMPLES", "least_samples", "samples_for_betting", "samples_for_
 MOST_SAMPLES = 10**6  # beyond this it is no plan
 
 
-def least_samples(max_drop: float, delta: float, *, unlabelled: bool = False) -> int:
+def least_samples(max_drop: float, delta: float, *, exact: bool = False) -> int:
     """The samples below which not even a run without a single loss would be certified.
 
     Args:
         max_drop: alpha, in (0, 1).
         delta: of the test, in (0, 1).
-        unlabelled: for disagreement; the exact binomial test needs a little less.
+        exact: for the binomial test, which needs a little less than the betting test.
     """
-    if unlabelled:
+    if exact:
         return math.ceil(round(math.log(delta) / math.log1p(-max_drop), 9))
     # no loss leaves a wealth of at most (1 + alpha)^n, so there is none below this
     count = max(1, int(math.log(1 / delta) / math.log1p(max_drop)))
-    while betting_p_value(np.zeros(count, np.int8), max_drop, delta) > delta:
+    while betting_p_value(np.zeros(count), max_drop, delta) > delta:
         count += 1
     return count
 
@@ -55,10 +56,12 @@ def samples_for_binomial(rate: float, max_drop: float, delta: float, power: floa
             low, high = (middle, high) if passes else (low, middle)
         return low >= 0 and binomial_p_value(low, samples, rate) >= power
 
-    return _first(enough, least_samples(max_drop, delta, unlabelled=True))
+    return _first(enough, least_samples(max_drop, delta, exact=True))
 
 
-def samples_for_betting(lost: float, gained: float, max_drop: float, delta: float, power: float = 0.8) -> int | None:
+def samples_for_betting(
+    losses: npt.ArrayLike, chances: npt.ArrayLike, max_drop: float, delta: float, power: float = 0.8
+) -> int | None:
     """The samples with which the betting test certifies alpha in a share ``power`` of all draws, about.
 
     The logarithm of the wealth is a sum over the samples; with one bet, sized by the true variance, its mean and
@@ -67,36 +70,35 @@ def samples_for_betting(lost: float, gained: float, max_drop: float, delta: floa
     bets that are sized anew lie half-way between, by simulation. Simulated power is within some points of this.
 
     Args:
-        lost: share of samples that only the last exit answers rightly.
-        gained: share that only the exit where they leave answers rightly.
+        losses: [M] in [-1, 1], the values that a sample's loss can have.
+        chances: [M], the share of samples with each.
         max_drop: alpha, in (0, 1).
         delta: of the test, in (0, 1).
         power: the share of draws in which the certificate is found.
 
     Returns:
-        None if the drop, lost - gained, is not below alpha, or more than a million are needed.
+        None if the mean loss is not below alpha, or more than a million are needed.
     """
-    if lost - gained >= max_drop:
+    values, shares = np.asarray(losses, np.float64), np.asarray(chances, np.float64)
+    if shares @ values >= max_drop:
         return None
-    chances = np.array([lost, gained, 1 - lost - gained])
-    values = np.array([1.0, -1.0, 0.0])
-    variance = float(chances @ values**2 - (chances @ values) ** 2)
+    variance = float(shares @ values**2 - (shares @ values) ** 2)
     quantile, single = NormalDist().inv_cdf(power), math.sqrt(2 * math.log(1 / delta))
     goal = ((single - NormalDist().inv_cdf(delta)) / 2) ** 2 / 2
 
     def enough(samples: int) -> bool:
         bet = min(1.0, single / math.sqrt(samples * max(variance, max_drop * (1 - max_drop))))
         gains = np.log1p(-bet * (values - max_drop))
-        mean = float(chances @ gains)
-        deviation = math.sqrt(max(0.0, float(chances @ gains**2) - mean**2))
+        mean = float(shares @ gains)
+        deviation = math.sqrt(max(0.0, float(shares @ gains**2) - mean**2))
         return samples * mean - quantile * deviation * math.sqrt(samples) >= goal
 
     return _first(enough, least_samples(max_drop, delta))
 
 
 def samples_for_loss(lost: float, max_drop: float, delta: float, power: float = 0.8) -> int | None:
-    """As ``samples_for_betting``, where no exit corrects the last one."""
-    return samples_for_betting(lost, 0.0, max_drop, delta, power)
+    """As ``samples_for_betting``, where a share ``lost`` of samples loses 1 and the others nothing."""
+    return samples_for_betting((1.0, 0.0), (lost, 1 - lost), max_drop, delta, power)
 
 
 def _first(enough: Callable[[int], bool], least: int) -> int | None:

@@ -11,11 +11,12 @@ import numpy as np
 from sdcompress.artifact.certificate import ExecutionTarget, check_covered, plans_digest
 from sdcompress.artifact.evidence import Evidence
 from sdcompress.artifact.read import Artifact
-from sdcompress.certification.calibration_split import count_of_shape, seed_of
-from sdcompress.certification.certify import certified_drop, deltas, figures
+from sdcompress.certification.calibration_split import count_of_tuning, seed_of
+from sdcompress.certification.certify import certified_drop, deltas, figures, kind_of_test
 from sdcompress.errors import CertificateError
 from sdcompress.policies import restore
 from sdcompress.schema.manifest import Certificate, Policy
+from sdcompress.tasks import Task, task_of
 
 __all__ = ["recompute"]
 
@@ -26,9 +27,9 @@ _ABSOLUTE = 1e-300
 def recompute(artifact: Artifact) -> Certificate | None:
     """Check every figure of a certificate against its evidence.
 
-    What this finds is a certificate that does not follow from the evidence beside it, or is about other graphs,
-    thresholds or data. It cannot find evidence that was made up: for that, calibrate again with the data, which draws
-    the same parts and must give the same evidence.
+    It finds a certificate that does not follow from the evidence beside it, or is about other graphs, thresholds or
+    data. It cannot find evidence that was made up: for that, calibrate again with the data, which draws the same parts
+    and must give the same evidence.
 
     Args:
         artifact: opened, so its files are what its manifest lists.
@@ -60,8 +61,10 @@ def recompute(artifact: Artifact) -> Certificate | None:
     _check_path(certificate)
     evidence = artifact.evidence()
     _check_thresholds(certificate, evidence)
-    if certificate.per == "class":
-        _check_classes(evidence, len(manifest.classes))
+    task = task_of(manifest)
+    if certificate.per == "stratum":
+        _check_strata(evidence, task)
+    _check_test(certificate, evidence, task)
     _check_levels(certificate, evidence)
     assert manifest.policy is not None, "the manifest's own check"
     _check_policy(manifest.policy, certificate, evidence)
@@ -72,17 +75,17 @@ def _check_draw(certificate: Certificate) -> None:
     seed = seed_of(certificate.data_fingerprint, certificate.graphs)
     if certificate.seed != seed:
         _edited(f"its seed is {certificate.seed[:12]}…", f"{seed[:12]}…, the hash of its data and graphs")
-    shape, total = certificate.shape_samples, certificate.shape_samples + certificate.certify_samples
-    drawn = count_of_shape(total)  # counted, not drawn: it may be any number that somebody wrote
-    if shape != drawn:
-        _edited(f"{shape} of its {total} samples shaped the path", f"{drawn}, a sixth")
+    tuning, total = certificate.tuning_samples, certificate.tuning_samples + certificate.certify_samples
+    drawn = count_of_tuning(total)  # counted, not drawn: it may be any number
+    if tuning != drawn:
+        _edited(f"{tuning} of its {total} samples made the path", f"{drawn}, a sixth")
 
 
 def _check_path(certificate: Certificate) -> None:
     path = certificate.path
-    untested = path[: 1 if certificate.against is None else 2]
+    untested = path[: 1 if certificate.reference is None else 2]
     if not all(threshold > 1 for step in untested for threshold in step):
-        _edited("somebody leaves at the first step of its path", "thresholds above 1: nobody leaves there")
+        _edited("the first step of its path has an early exit", "thresholds above 1: no early exit there")
     for step, (before, after) in enumerate(pairwise(path), 1):
         if not all(b >= a for b, a in zip(before, after, strict=True)):
             _edited(f"a threshold rises at step {step} of its path", "thresholds that only fall")
@@ -93,77 +96,83 @@ def _check_thresholds(certificate: Certificate, evidence: Evidence) -> None:
 
     The tests alone would not tell: a threshold may be lowered where no tested sample lies, and new ones may lie there.
     """
-    shape = evidence.shape_confidences
-    if shape is None:
+    tuning = evidence.tuning_scores
+    if tuning is None:
         return
-    if shape.shape[1] != certificate.shape_samples:
+    if tuning.shape[1] != certificate.tuning_samples:
         _edited(
-            f"its evidence has the scores of {shape.shape[1]} samples that shaped the path",
-            f"{certificate.shape_samples}, as it says",
+            f"its evidence has the scores of {tuning.shape[1]} samples that made the path",
+            f"{certificate.tuning_samples}, as it says",
         )
     shared = restore(certificate.policy, certificate.parameters).shared
     for exit_, thresholds in enumerate(zip(*certificate.path, strict=True)):
-        known = {float(score) for score in (shape if shared else shape[exit_]).ravel()}
+        known = {float(score) for score in (tuning if shared else tuning[exit_]).ravel()}
         for step, threshold in enumerate(thresholds):
             if threshold <= 1 and threshold not in known:
                 _edited(
                     f"the threshold {threshold:.9g} of exit {exit_ + 1} at step {step} of its path is no score of the "
-                    "samples that shaped it",
+                    "samples that made it",
                     "their scores, or thresholds above 1",
                 )
 
 
-def _check_classes(evidence: Evidence, classes: int) -> None:
-    found = () if evidence.labels is None else np.unique(evidence.labels)
-    if not np.array_equal(found, np.arange(classes)):
-        _edited(
-            f"its evidence has samples of {len(found)} classes", f"every one of the {classes}, as it speaks of each"
-        )
+def _check_strata(evidence: Evidence, task: Task) -> None:
+    present = () if evidence.strata is None else np.unique(evidence.strata)
+    total = len(task.strata_names)
+    if not np.array_equal(present, np.arange(total)):
+        _edited(f"its evidence has samples of {len(present)} strata", f"every one of the {total}: it is about each")
+
+
+def _check_test(certificate: Certificate, evidence: Evidence, task: Task) -> None:
+    if (certificate.reference is None) != (evidence.reference_loss is None):
+        _edited("its reference is not that of its evidence", "'reference' and 'reference_loss' both or neither")
+    disagreement = certificate.loss == "disagreement"
+    if disagreement and evidence.reference.any():
+        _edited("its reference disagrees with itself in its evidence", "a reference loss of 0 for every sample")
+    if certificate.external and not disagreement:
+        _edited(f"it is about the {certificate.loss} on samples without targets", "disagreement")
+    test = kind_of_test(unlabelled=disagreement, binary_loss=task.binary_loss)
+    if certificate.test != test:
+        _edited(f"its test of the {certificate.loss} is '{certificate.test}'", f"'{test}'")
+    if test == "binomial" and not np.isin(evidence.loss, (0, 1)).all():
+        _edited("its evidence has losses between 0 and 1", "0 or 1, which the binomial test is for")
 
 
 def _check_levels(certificate: Certificate, evidence: Evidence) -> None:
     share = deltas(certificate.confidence, len(certificate.levels))
-    if (certificate.against is None) != (evidence.against is None):
-        _edited("what it is measured against is not what its evidence holds", "'against' in both or in none")
-    if certificate.loss == "disagreement" and not evidence.reference.all():
-        _edited("what it is measured against disagrees with itself in its evidence", "1 for every sample")
-    if certificate.own_images and certificate.loss != "disagreement":
-        _edited(f"it speaks of the {certificate.loss} on images without labels", "disagreement")
-    if (certificate.test == "binomial") != (certificate.loss == "disagreement"):
-        _edited(f"its test of the {certificate.loss} is '{certificate.test}'", "betting for drops, else binomial")
     for level in certificate.levels:
         name = f"for a drop of {level.max_drop:.2%}"
         if level.delta > share * (1 + _RELATIVE):
             _edited(f"delta {name} is {level.delta:g}", f"at most {share:g}, its share of 1 - confidence")
-        found = certified_drop(
+        again = certified_drop(
             evidence, certificate.path, certificate.test, level.max_drop, level.delta, per=certificate.per
         )
-        if len(found.p_values) != len(level.p_values) or found.certified != level.certified:
+        if len(again.p_values) != len(level.p_values) or again.certified != level.certified:
             _edited(
                 f"{name} it certifies step {level.certified} after {len(level.p_values)} tests",
-                f"step {found.certified} after {len(found.p_values)} tests, by its evidence",
+                f"step {again.certified} after {len(again.p_values)} tests, by its evidence",
             )
-        for step, (told, p_value) in enumerate(zip(level.p_values, found.p_values, strict=True), 1):
-            if not math.isclose(told, p_value, rel_tol=_RELATIVE, abs_tol=_ABSOLUTE):
-                _edited(f"the p-value of step {step} {name} is {told:.6g}", f"{p_value:.6g}, by its evidence")
+        for step, (stated, p_value) in enumerate(zip(level.p_values, again.p_values, strict=True), 1):
+            if not math.isclose(stated, p_value, rel_tol=_RELATIVE, abs_tol=_ABSOLUTE):
+                _edited(f"the p-value of step {step} {name} is {stated:.6g}", f"{p_value:.6g}, by its evidence")
 
 
 def _check_policy(policy: Policy, certificate: Certificate, evidence: Evidence) -> None:
     level = next((level for level in certificate.levels if level.max_drop == policy.max_drop), None)
     guarantee = "certified" if level and level.certified else "no certificate"
     if policy.guarantee != guarantee:
-        _edited(f"the policy says 'guarantee: {policy.guarantee}'", f"'{guarantee}', by the tests")
-    told = {**figures(evidence, policy.thresholds, unlabelled=certificate.loss == "disagreement")}
-    told["samples"] = certificate.certify_samples
-    told |= ExecutionTarget(certificate.backend, certificate.device, certificate.plans)._asdict()
-    for name, value in told.items():
+        _edited(f"the policy's guarantee is '{policy.guarantee}'", f"'{guarantee}', by the tests")
+    expected = figures(evidence, policy.thresholds, unlabelled=certificate.loss == "disagreement")._asdict()
+    expected["samples"] = certificate.certify_samples
+    expected |= ExecutionTarget(certificate.backend, certificate.device, certificate.plans)._asdict()
+    for name, value in expected.items():
         if getattr(policy, name) != value:
             _edited(f"the policy's {name} is {getattr(policy, name)}", f"{value}, by the certificate and its evidence")
 
 
-def _edited(found: str, allowed: str) -> NoReturn:
+def _edited(problem: str, allowed: str) -> NoReturn:
     raise CertificateError(
-        f"The certificate was edited: {found}.",
+        f"The certificate was edited: {problem}.",
         allowed=allowed,
         next_step="copy the artifact again from where it was made, or calibrate it again with --confidence",
     )

@@ -130,7 +130,7 @@ def _profiles(
         raise UsageError(
             "--batch and shapes are given together.", allowed="one of them", next_step="leave the shapes out"
         )
-    return parse_shapes(manifest.input, smallest=smallest, opt=opt, largest=largest)
+    return parse_shapes(manifest.inputs[0], smallest=smallest, opt=opt, largest=largest)
 
 
 def show_engines(built: Engines, precision: str) -> None:

@@ -50,11 +50,13 @@ InExpectation = Annotated[
 PerExit = Annotated[
     bool, typer.Option("--per-exit", help="the drop also holds for what has left by each exit, not only over all")
 ]
-PerClass = Annotated[bool, typer.Option("--per-class", help="the drop holds for the images of every single class")]
-Against = Annotated[
+PerStratum = Annotated[
+    bool, typer.Option("--per-stratum", help="the drop holds in every stratum: in classification, for every class")
+]
+Reference = Annotated[
     Path | None,
     typer.Option(
-        "--against", help="certify the drop against this artifact's last exit, e.g. the one before quantising"
+        "--reference", help="certify the drop against this artifact's last exit, e.g. the one before quantising"
     ),
 ]
 Budget = Annotated[
@@ -73,9 +75,9 @@ def calibrate(
     images: OwnImages = None,
     in_expectation: InExpectation = False,
     per_exit: PerExit = False,
-    per_class: PerClass = False,
+    per_stratum: PerStratum = False,
     budget: Budget = None,
-    against: Against = None,
+    reference: Reference = None,
     plan: Annotated[bool, typer.Option("--plan", help="only say how many images it takes; writes nothing")] = False,
     data_dir: DataDir = None,
     threads: Threads = None,
@@ -97,14 +99,14 @@ def calibrate(
         "confidence": None if confidence is None else share(confidence, "--confidence", "95%"),
         "ladder": [share(drop, "--ladder") for drop in ladder] if ladder else None,
         "unlabelled": unlabelled or None,
-        "per": _per(per_exit, per_class),
+        "per": _per(per_exit, per_stratum),
         "in_expectation": in_expectation or None,
         "budget_ms": None if budget is None else milliseconds(budget, "--budget"),
     }
     settings = {name: value for name, value in given.items() if value is not None}
     engine: dict[str, Any] = {"threads": threads, "backend": backend, "device": device, "data_dir": data_dir}
     if plan:
-        unused = {"out": out, "budget": budget, "in_expectation": in_expectation, "against": against}
+        unused = {"out": out, "budget": budget, "in_expectation": in_expectation, "reference": reference}
         _refuse_with_plan({**unused, "overwrite": overwrite})
         _plan(artifact, settings, engine, images, json=json)
         return
@@ -121,7 +123,7 @@ def calibrate(
             settings,
             Options(**engine, progress=progress),
             images=images,
-            against=against,
+            reference=reference,
             overwrite=overwrite,
         )
     if json:
@@ -151,18 +153,18 @@ def _plan(artifact: Path, settings: dict[str, Any], engine: dict[str, Any], imag
         _show_plan(planned)
 
 
-def _per(exits: bool, classes: bool) -> str | None:
-    if exits and classes:
+def _per(exits: bool, strata: bool) -> str | None:
+    if exits and strata:
         raise UsageError(
-            "--per-exit and --per-class are given together.",
+            "--per-exit and --per-stratum are given together.",
             allowed="one of them: each is a certificate of its own",
             next_step="choose the groups that matter",
         )
-    return "exit" if exits else "class" if classes else None
+    return "exit" if exits else "stratum" if strata else None
 
 
 def _show_plan(found: Plan) -> None:
-    """The samples that a wish needs at each speed."""
+    """The samples that a certificate needs at each speed."""
     from sdcompress.cli.inspect import in_every
 
     title = (
@@ -182,6 +184,6 @@ def _show_plan(found: Plan) -> None:
     say(
         f"{found.source}: there are {found.samples:,} images for calibration; below {found.least:,} it is refused. "
         f"With the number needed, {found.power:.0%} of calibrations find the certificate. "
-        f"Seen on the {found.seen:,} images that shape the thresholds and certify nothing."
-        + (f" The smallest class is {found.smallest}." if found.smallest else "")
+        f"Seen on the {found.seen:,} images that tune the thresholds and certify nothing."
+        + (f" The smallest {found.per} is {found.smallest}." if found.smallest else "")
     )

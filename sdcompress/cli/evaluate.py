@@ -73,30 +73,31 @@ def evaluate(
 
 
 def _show(found: Evaluation) -> None:
-    """The scores of every exit, the accuracy of every class, and what is taken for what."""
-    from sdcompress.reporting.classes import accuracies, class_cautions, confusions
+    """The scores of every exit and stratum, and what is taken for what."""
+    from sdcompress.reporting.strata import confusions, stratum_cautions, stratum_table
+    from sdcompress.reporting.tables import further
 
     rows = [
         [
             score.name,
-            f"{score.accuracy:.2%}",
-            f"{score.nll:.4f}",
-            f"{score.ece:.2%}",
+            f"{score.score:.2%}",
+            *(further(name, value) for name, value in score.further.items()),
             "-" if score.macs is None else f"{score.macs / 1e6:.2f} M",
         ]
         for score in found.exits
     ]
-    table(["exit", "accuracy", "NLL", "ECE", "MACs"], rows, f"{found.source} on {found.data}/{found.split}")
-    balanced = "" if found.balanced_accuracy is None else f"; balanced accuracy {found.balanced_accuracy:.2%}"
+    names = [name.upper() for name in found.exits[0].further]
+    table(["exit", found.metric, *names, "MACs"], rows, f"{found.source} on {found.data}/{found.split}")
+    balanced = "" if found.balanced_score is None else f"; balanced {found.metric} {found.balanced_score:.2%}"
     say(f"{found.samples} images{balanced}")
     if found.policy:
         shares = ", ".join(
             f"{score.name} {share:.1%}" for score, share in zip(found.exits, found.policy.shares, strict=False)
         )
-        say(f"early exit: accuracy {found.policy.accuracy:.2%}; leave at {shares}")
-    for drawn in (accuracies(found), confusions(found)):
+        say(f"early exit: {found.metric} {found.policy.score:.2%}; leave at {shares}")
+    for drawn in (stratum_table(found), confusions(found)):
         if drawn:
             table(list(drawn.columns), [list(row) for row in drawn.rows], drawn.title)
             say(drawn.note)
-    for _, sentence in class_cautions(found):
+    for _, sentence in stratum_cautions(found):
         say(f"caution: {sentence}")

@@ -12,6 +12,7 @@ from sdcompress.cli.screen import ms, percent, say, table, write_json
 
 if TYPE_CHECKING:
     from sdcompress.schema.manifest import Certificate, Manifest, OneGraph
+    from sdcompress.tasks import Task
 
 __all__ = ["in_every", "inspect", "show_manifest"]
 
@@ -34,10 +35,12 @@ def show_manifest(manifest: Manifest, folder: str) -> None:
     """What an artifact is, with the sums of its segments up to each exit."""
     from sdcompress.artifact.certificate import ExecutionTarget
     from sdcompress.cli.build_engines import show_engines
+    from sdcompress.tasks import task_of
 
-    shape = ", ".join(map(str, manifest.input.shape))
+    inputs = ", ".join(f"{tensor.dtype} [{', '.join(map(str, tensor.shape))}]" for tensor in manifest.inputs)
+    metric = task_of(manifest).metric
     kind = ", ".join([manifest.layout, *(each for each in manifest.precisions if each != "fp32")])
-    say(f"{folder}: {kind}, {len(manifest.classes)} classes, input {manifest.input.dtype} [{shape}]")
+    say(f"{folder}: {kind}, {manifest.task.name}, {len(manifest.outputs)} outputs, input {inputs}")
     say(f"digest {manifest.digest}")
     policy, rows = manifest.policy, []
     parity = {record.exit: record for record in manifest.parity}
@@ -47,8 +50,8 @@ def show_manifest(manifest: Manifest, folder: str) -> None:
         rows.append(
             [
                 exit_.name,
-                percent(exit_.accuracy),
-                percent(exit_.ece),
+                percent(exit_.scores.get(metric)),
+                percent(exit_.scores.get("ece")),
                 f"{sum(s.macs for s in segments) / 1e6:.2f} M",
                 f"{sum(s.parameters for s in segments) / 1e3:.1f} k",
                 f"{parity[exit_.name].max_abs:.1e}",
@@ -57,17 +60,17 @@ def show_manifest(manifest: Manifest, folder: str) -> None:
                 percent(policy.shares[k]) if policy else "-",
             ]
         )
-    columns = ["exit", "val accuracy", "ECE", "MACs", "parameters", "parity", "temperature", "threshold", "leave here"]
+    columns = ["exit", f"val {metric}", "ECE", "MACs", "parameters", "parity", "temperature", "threshold", "leave here"]
     table(columns, rows)
     if policy:
         say(
             f"policy: {policy.kind}, chosen on {policy.samples} {policy.split} images for a drop of at most "
-            f"{policy.max_drop:.2%}: {percent(policy.accuracy)} instead of {percent(policy.reference_accuracy)} "
+            f"{policy.max_drop:.2%}: {percent(policy.score)} instead of {percent(policy.reference_score)} "
             f"there; {policy.mean_ms:.3f} ms on average; guarantee: {policy.guarantee}; by "
             f"{ExecutionTarget(policy.backend, policy.device, policy.plans)}"
         )
     if manifest.certificate:
-        _show_certificate(manifest.certificate)
+        _show_certificate(manifest.certificate, task_of(manifest))
     if manifest.one_graph:
         _show_one_graph(manifest.one_graph)
     for built in manifest.engines:
@@ -95,17 +98,19 @@ def _show_one_graph(found: OneGraph) -> None:
     )
 
 
-def _show_certificate(found: Certificate) -> None:
-    """The tests, one line for each wish."""
-    from sdcompress.artifact.card import OWN_IMAGES
+def _show_certificate(found: Certificate, task: Task) -> None:
+    """The tests, one line for each target drop."""
+    from sdcompress.artifact.card import EXTERNAL
     from sdcompress.artifact.certificate import ExecutionTarget
+    from sdcompress.certification.groups import group_name, loss_name
 
     say(
-        f"certificate: {found.loss}{in_every(found.per)}, confidence {found.confidence:.4g}, on "
-        f"{found.certify_samples} images that chose nothing ({found.shape_samples} others shaped the thresholds); for "
+        f"certificate: {loss_name(found.loss, task)}{in_every(group_name(found.per, task))}, confidence "
+        f"{found.confidence:.4g}, on {found.certify_samples} samples that chose nothing ({found.tuning_samples} others "
+        "tuned the thresholds); for "
         f"{ExecutionTarget(found.backend, found.device, found.plans)}"
-        + (f"; against the last exit of the artifact {found.against[:12]}" if found.against else "")
-        + (f"; images of one's own, {OWN_IMAGES[found.own_images]}" if found.own_images else "")
+        + (f"; against the last exit of the artifact {found.reference[:12]}" if found.reference else "")
+        + (f"; samples of one's own, {EXTERNAL[found.external]}" if found.external else "")
     )
     for level in found.levels:
         last = level.p_values[level.certified - 1] if level.certified else None
@@ -120,4 +125,4 @@ def _show_certificate(found: Certificate) -> None:
 
 def in_every(per: str | None) -> str:
     """The groups that a certificate holds in, as the end of a sentence."""
-    return {"exit": " of what has left by each exit", "class": " in every class"}.get(per or "", "")
+    return "" if per is None else " of what has left by each exit" if per == "exit" else f" in every {per}"

@@ -72,7 +72,7 @@ def show_report(built: Report) -> None:
     rows = [
         [
             row.name,
-            percent(row.test_accuracy),
+            percent(row.test_score),
             "-" if row.macs is None else f"{row.macs / 1e6:.2f} M",
             f"{row.parameters / 1e3:.1f} k",
             ms(row.p50_ms),
@@ -84,7 +84,15 @@ def show_report(built: Report) -> None:
         for row in built.rows
     ]
     title = built.title + (f": speed-up against {built.reference}" if built.reference else "")
-    columns = ["network", "test accuracy", "mean MACs", "parameters", "run p50 ms", "run mean ms", "end to end ms"]
+    columns = [
+        "network",
+        f"test {built.metric}",
+        "mean MACs",
+        "parameters",
+        "run p50 ms",
+        "run mean ms",
+        "end to end ms",
+    ]
     table([*columns, "speed-up", "end to end"], rows, title)
 
 

@@ -61,9 +61,9 @@ def _show(found: VerifyReport) -> None:
 def _show_certificate_verdict(found: CertificateVerdict) -> None:
     from sdcompress.cli.inspect import in_every
 
-    nothing = "nothing" if found.against else "no drop (nobody leaves early)"
+    nothing = "nothing" if found.reference else "no drop (no early exit)"
     kept = ", ".join(f"{drop:.2%}" for drop in found.certified) or nothing
-    other = f" against the last exit of the artifact {found.against[:12]}" if found.against else ""
+    other = f" against the last exit of the artifact {found.reference[:12]}" if found.reference else ""
     say(
         f"certificate: {found.tests} tests on {found.samples} images, computed again, are as it says: {kept} of "
         f"{found.loss}{in_every(found.per)}{other} at {found.confidence:.4g} confidence"

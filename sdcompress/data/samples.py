@@ -20,7 +20,6 @@ from sdcompress.tasks import Array, Task
 __all__ = ["ArraySamples", "Dataset", "Indices", "Samples", "Subset", "originals", "without_setting"]
 
 Indices = npt.NDArray[np.int64]
-Labels = Indices
 _NAMED = 10  # broken examples that an error names
 
 

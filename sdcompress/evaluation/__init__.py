@@ -1,1 +1,1 @@
-"""Accuracy of every exit, of their ensemble and of the policy, for a checkpoint or an artifact."""
+"""Scores of every exit, of their ensemble and of the policy, for a checkpoint or an artifact."""

@@ -11,63 +11,74 @@ import numpy.typing as npt
 
 from sdcompress.data.samples import Samples
 from sdcompress.errors import DataError, VerificationError
-from sdcompress.evaluation.classes import balanced_accuracy, class_scores, confusion
-from sdcompress.evaluation.paired import digest_of_labels, pack
+from sdcompress.evaluation.paired import digest_of_targets, pack
+from sdcompress.evaluation.strata import balanced_score, confusion, stratum_scores
 from sdcompress.modalities import Inputs
 from sdcompress.policies._base import Float, Signals
 from sdcompress.progress import Progress
 from sdcompress.runtime.engine import Engine
 from sdcompress.schema.report import ENSEMBLE, Evaluation, ExitScore, PolicyScore
-from sdcompress.tasks._probabilities import calibration_error, log_softmax
+from sdcompress.tasks import Array, Task, metric_of
 
-__all__ = ["ENSEMBLE", "batches", "evaluate", "exit_logits", "exit_signals"]
+__all__ = ["ENSEMBLE", "batches", "evaluate", "exit_outputs", "exit_signals"]
+
+
+Exits = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class _Answers:
-    """What is kept of N samples under R scores (the exits and, where there are several, their mean).
+class _Row:
+    """What is kept of N samples at one exit, or of the exits' ensemble.
 
     Attributes:
-        right: whether the class is the label, [R, N].
-        confidence: the largest probability, [R, N].
-        log_likelihood: of the label, [R, N].
+        loss: float32 [N].
+        measures: [N] each, of which the task sums up its further scores.
     """
 
-    right: npt.NDArray[np.bool_]
-    confidence: npt.NDArray[np.float64]
-    log_likelihood: npt.NDArray[np.float64]
+    loss: Float
+    measures: dict[str, Array]
 
     @classmethod
-    def to(cls, logits: Float, labels: npt.NDArray[np.int64]) -> _Answers:
-        """Of logits [E, N, K]."""
-        scores = log_softmax(logits)
-        if len(scores) > 1:
-            # never above 0: rounding makes a mean of certain exits likelier than certain
-            mean = np.minimum(np.logaddexp.reduce(scores, axis=0) - np.log(len(scores)), 0.0)
-            scores = np.concatenate([scores, mean[None]])
-        return cls(
-            scores.argmax(axis=2) == labels, np.exp(scores.max(axis=2)), scores[:, np.arange(len(labels)), labels]
-        )
+    def joined(cls, parts: Sequence[_Row]) -> _Row:
+        """The samples of several batches, one after the other."""
+        names = parts[0].measures
+        measures = {name: np.concatenate([part.measures[name] for part in parts]) for name in names}
+        return cls(np.concatenate([part.loss for part in parts]), measures)
 
 
-def exit_logits(
+@dataclass(frozen=True)
+class _Decided:
+    """What users get of N samples: by the policy, or of the last exit without one.
+
+    Attributes:
+        loss: float32 [N].
+        exit_index: int64 [N]; None without a policy.
+        strata: int64 [N], of the decisions; None if the task has none.
+    """
+
+    loss: Float
+    exit_index: Exits | None
+    strata: Exits | None
+
+
+def exit_outputs(
     engine: Engine, samples: Samples, *, batch: int = 256, labelled: bool = True, progress: Progress | None = None
 ) -> Float:
-    """The logits of every exit for all samples, float32 [E, N, K].
+    """The outputs of every exit for all samples, float32 [E, N, ...].
 
     Args:
         engine: what is run.
-        samples: N images and labels.
-        batch: images at a time.
-        labelled: whether the labels must be of this network's classes; they are not looked at otherwise.
-        progress: called with (images done, all images).
+        samples: N of them.
+        batch: samples at a time.
+        labelled: whether the targets must be of this network's task; they are not looked at otherwise.
+        progress: called with (samples done, all samples).
 
     Raises:
-        DataError: if the samples are none, or not of this network's classes and size.
-        VerificationError: if a logit is not finite.
+        DataError: if there are no samples, or they do not fit the network.
+        VerificationError: if an output is not finite.
     """
-    found = batches(engine, samples, batch, progress, labelled=labelled)
-    return np.concatenate([_finite(engine.exits(inputs)) for inputs, _ in found], axis=1)
+    parts = batches(engine, samples, batch, progress, labelled=labelled)
+    return np.concatenate([_finite(engine.exits(inputs)) for inputs, _ in parts], axis=1)
 
 
 def exit_signals(
@@ -79,25 +90,25 @@ def exit_signals(
     labelled: bool = True,
     progress: Progress | None = None,
 ) -> tuple[Signals, ...]:
-    """The signals of every exit for all samples, [N] each; logits are never held for more than one batch.
+    """The signals of every exit for all samples, [N] each; outputs are never held for more than one batch.
 
     Args:
         engine: what is run.
-        samples: N images and labels.
+        samples: N of them.
         temperatures: one for each exit; None: those of the artifact.
-        batch: images at a time.
-        labelled: whether the labels must be of this network's classes; they are not looked at otherwise.
-        progress: called with (images done, all images).
+        batch: samples at a time.
+        labelled: whether the targets must be of this network's task; they are not looked at otherwise.
+        progress: called with (samples done, all samples).
 
     Raises:
-        DataError: if the samples are none, or not of this network's classes and size.
-        VerificationError: if a logit is not finite.
+        DataError: if there are no samples, or they do not fit the network.
+        VerificationError: if an output is not finite.
     """
     parts = []
     for inputs, _ in batches(engine, samples, batch, progress, labelled=labelled):
-        found = engine.signals(inputs, temperatures)
-        _check_finite(np.stack([sum(exit_.columns.values()) for exit_ in found]))
-        parts.append(found)
+        signals = engine.signals(inputs, temperatures)
+        _check_finite(np.stack([sum(exit_.columns.values()) for exit_ in signals]))
+        parts.append(signals)
     return tuple(map(Signals.joined, zip(*parts, strict=True)))
 
 
@@ -110,42 +121,42 @@ def evaluate(
     source: str,
     digest: str | None,
     data: str,
-    split: Literal["validation", "test", "own"],
+    split: Literal["validation", "test", "external"],
     batch: int = 256,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Score an engine on one split: each exit, the mean of their probabilities, the policy if any, and each class.
+    """Score an engine on one split: each exit, their ensemble, the policy if any, and each stratum if there are any.
 
     Args:
         engine: what is scored.
-        samples: N images and labels.
+        samples: N of them.
         kind: what the engine was opened from.
         name: in reports.
         source: the folder as given.
         digest: of the folder.
         data: the data set's name.
         split: which split the samples are.
-        batch: images at a time.
-        progress: called with (images done, all images).
+        batch: samples at a time.
+        progress: called with (samples done, all samples).
 
     Raises:
-        DataError: if the samples are none, or not of this network's classes and size.
-        VerificationError: if a logit is not finite.
+        DataError: if there are no samples, or they do not fit the network.
+        VerificationError: if an output is not finite.
     """
-    parts: list[_Answers] = []
-    last: list[npt.NDArray[np.int64]] = []
-    by_policy: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]] = []
-    for inputs, labels in batches(engine, samples, batch, progress):
-        logits = _finite(engine.exits(inputs))
-        parts.append(_Answers.to(logits, labels))
-        last.append(logits[-1].argmax(axis=1))
-        if engine.policy is not None:
-            found = engine(inputs)
-            by_policy.append((found.exit_index, found.decision))
-    last_answers = np.concatenate(last)
-    left, answers = map(np.concatenate, zip(*by_policy, strict=True)) if by_policy else (None, last_answers)
-    right = answers == samples.targets
-    scores = class_scores(engine.task.outputs, samples.targets, answers, None if left is None else last_answers)
+    task = engine.task
+    parts: list[list[_Row]] = []
+    decided: list[_Decided] = []
+    for inputs, targets in batches(engine, samples, batch, progress):
+        outputs = _finite(engine.exits(inputs))
+        parts.append(_rows(task, outputs, targets))
+        decided.append(_decided(engine, inputs, outputs[-1], targets))
+    rows = [_Row.joined(row) for row in zip(*parts, strict=True)]
+    loss = np.concatenate([part.loss for part in decided])
+    exit_index = _joined([part.exit_index for part in decided])
+    strata, names = task.strata(samples.targets), task.strata_names
+    decided_strata = _joined([part.strata for part in decided])
+    last_loss = None if exit_index is None else rows[len(engine.exit_names) - 1].loss
+    scores = () if strata is None else stratum_scores(names, strata, loss, last_loss)
     return Evaluation(
         kind=kind,
         name=name,
@@ -154,59 +165,81 @@ def evaluate(
         data=data,
         split=split,
         samples=len(samples),
-        exits=_exit_scores(engine, parts),
-        policy=None if left is None else _policy_score(engine, left, right),
-        balanced_accuracy=balanced_accuracy(scores),
-        classes=scores,
-        confusion=confusion(samples.targets, answers, len(engine.task.outputs)),
-        right=pack(right),
-        labels_sha256=digest_of_labels(samples.targets),
+        metric=task.metric,
+        exits=_exit_scores(engine, rows),
+        policy=None if exit_index is None else _policy_score(engine, exit_index, loss),
+        stratum=None if strata is None else task.stratum,
+        balanced_score=balanced_score(scores),
+        strata=scores,
+        confusion=() if strata is None or decided_strata is None else confusion(strata, decided_strata, len(names)),
+        losses=pack(loss),
+        targets_sha256=digest_of_targets(samples.targets),
     )
 
 
-def _exit_scores(engine: Engine, parts: list[_Answers]) -> tuple[ExitScore, ...]:
-    right = np.concatenate([part.right for part in parts], axis=1)
-    confidence = np.concatenate([part.confidence for part in parts], axis=1)
-    log_likelihood = np.concatenate([part.log_likelihood for part in parts], axis=1)
+def _rows(task: Task, outputs: Float, targets: Array) -> list[_Row]:
+    """The exits' rows of a batch, then that of their ensemble where there are several exits and the task has one."""
+    ensemble = task.ensemble(outputs) if len(outputs) > 1 else None
+    scored = [*outputs, *([] if ensemble is None else [ensemble])]
+    return [_Row(task.loss(task.decide(each), targets), task.measures(each, targets)) for each in scored]
+
+
+def _decided(engine: Engine, inputs: Inputs, last_outputs: Float, targets: Array) -> _Decided:
+    task, exit_index = engine.task, None
+    if engine.policy is not None:
+        prediction = engine(inputs)
+        last_outputs, exit_index = prediction.outputs, prediction.exit_index
+    decisions = task.decide(last_outputs)
+    return _Decided(task.loss(decisions, targets), exit_index, task.strata(decisions))
+
+
+def _joined(parts: Sequence[Exits | None]) -> Exits | None:
+    present = [part for part in parts if part is not None]
+    return np.concatenate(present) if present else None
+
+
+def _exit_scores(engine: Engine, rows: Sequence[_Row]) -> tuple[ExitScore, ...]:
     costs = (*engine.exit_costs, None)  # the ensemble needs every head: no exit's cost is its cost
     return tuple(
         ExitScore(
             name=name,
-            accuracy=float(right[row].mean()),
-            nll=float(-log_likelihood[row].mean()),
-            ece=calibration_error(confidence[row], right[row]),
+            score=metric_of(row.loss),
+            further=engine.task.summary(row.measures),
             macs=cost.macs if cost else None,
             parameters=cost.parameters if cost else None,
         )
-        for row, (name, cost) in enumerate(zip((*engine.exit_names, ENSEMBLE)[: len(right)], costs, strict=False))
+        for row, name, cost in zip(rows, (*engine.exit_names, ENSEMBLE), costs, strict=False)
     )
 
 
-def _policy_score(engine: Engine, left: npt.NDArray[np.int64], right: npt.NDArray[np.bool_]) -> PolicyScore:
-    at = [left == position for position in range(len(engine.exit_names))]
+def _policy_score(engine: Engine, exit_index: Exits, loss: Float) -> PolicyScore:
+    leaving = [exit_index == position for position in range(len(engine.exit_names))]
     return PolicyScore(
-        accuracy=float(right.mean()),
-        shares=tuple(float(here.mean()) for here in at),
-        exit_accuracy=tuple(float(right[here].mean()) if here.any() else None for here in at),
+        score=metric_of(loss),
+        shares=tuple(float(mask.mean()) for mask in leaving),
+        exit_scores=tuple(metric_of(loss[mask]) if mask.any() else None for mask in leaving),
     )
 
 
 def batches(
     engine: Engine, samples: Samples, batch: int, progress: Progress | None = None, *, labelled: bool = True
-) -> Iterator[tuple[Inputs, npt.NDArray[np.int64]]]:
-    """Inputs [b, C, H, W] and labels [b], batch by batch, once both are known to fit the network.
+) -> Iterator[tuple[Inputs, Array]]:
+    """Inputs and targets, batch by batch, once both are known to fit the network.
 
     Args:
         engine: that will be run on them.
-        samples: N images and labels.
-        batch: images at a time.
-        progress: called with (images done, all images).
-        labelled: whether the labels must be of this network's classes; they are not looked at otherwise.
+        samples: N of them.
+        batch: samples at a time.
+        progress: called with (samples done, all samples).
+        labelled: whether the targets must be of this network's task; they are not looked at otherwise.
 
     Raises:
-        DataError: if the samples are none, or not of this network's classes and size.
+        DataError: if there are no samples, or they do not fit the network.
     """
-    _check_labels(engine, samples, labelled=labelled)
+    if len(samples) == 0:
+        raise DataError("There are no samples to measure on.", next_step="choose a split or a data set that has some")
+    if labelled:
+        engine.task.check_targets(samples.targets)
     for start in range(0, len(samples), batch):
         rows = np.arange(start, min(start + batch, len(samples)))
         yield engine.modality.collate(samples.examples(rows)), samples.targets[rows]
@@ -214,32 +247,17 @@ def batches(
             progress(int(rows[-1]) + 1, len(samples))
 
 
-def _check_labels(engine: Engine, samples: Samples, *, labelled: bool) -> None:
-    classes = len(engine.task.outputs)
-    if len(samples) == 0:
-        raise DataError("There are no samples to measure on.", next_step="choose a split or a data set that has some")
-    if not labelled:
-        return
-    low, high = int(samples.targets.min()), int(samples.targets.max())
-    if low < 0 or high >= classes:
-        raise DataError(
-            f"The labels go from {low} to {high}, but the network knows {classes} classes.",
-            allowed=f"0 to {classes - 1}",
-            next_step="use the data set that the network was trained on",
-        )
+def _finite(outputs: Float) -> Float:
+    _check_finite(outputs.sum(axis=tuple(range(2, outputs.ndim)), dtype=np.float64))
+    return outputs
 
 
-def _finite(logits: Float) -> Float:
-    _check_finite(logits.sum(axis=2, dtype=np.float64))
-    return logits
-
-
-def _check_finite(found: npt.NDArray[np.floating]) -> None:
+def _check_finite(sums: npt.NDArray[np.floating]) -> None:
     """Refuse numbers [E, B] of which one is not finite."""
-    broken = found.shape[1] - np.count_nonzero(np.isfinite(found).all(axis=0))
+    broken = sums.shape[1] - np.count_nonzero(np.isfinite(sums).all(axis=0))
     if broken:
         raise VerificationError(
-            f"The network's logits are not finite for {broken} of {found.shape[1]} images.",
-            allowed="finite logits",
+            f"The network's outputs are not finite for {broken} of {sums.shape[1]} samples.",
+            allowed="finite outputs",
             next_step="the weights are broken: look at the losses of its training, or evaluate an earlier checkpoint",
         )

@@ -1,4 +1,4 @@
-"""Two evaluations on the same images, compared image by image."""
+"""Two evaluations on the same samples, compared sample by sample."""
 
 from __future__ import annotations
 
@@ -12,34 +12,38 @@ from sdcompress.evaluation.early_exit import paired_difference
 from sdcompress.schema.base import Interval
 from sdcompress.schema.report import Evaluation
 
-__all__ = ["accuracy_difference", "digest_of_labels", "pack"]
+__all__ = ["digest_of_targets", "pack", "score_difference"]
 
-Right = npt.NDArray[np.bool_]
-
-
-def pack(right: Right) -> str:
-    """Which of N images are answered right, bool [N], as ``Evaluation.right`` holds it."""
-    return base64.b64encode(np.packbits(right).tobytes()).decode("ascii")
+Float = npt.NDArray[np.float32]
 
 
-def digest_of_labels(labels: npt.NDArray[np.int64]) -> str:
-    """SHA-256 of labels [N] in their order: evaluations with the same one are of the same images."""
-    return hashlib.sha256(labels.astype("<i8").tobytes()).hexdigest()
+def pack(loss: Float) -> str:
+    """The losses of N samples, float32 [N], as ``Evaluation.losses`` holds them."""
+    binary = bool(np.isin(loss, (0, 1)).all())
+    content = np.packbits(loss.astype(np.bool_)) if binary else loss.astype("<f4")
+    return base64.b64encode(content.tobytes()).decode("ascii")
 
 
-def accuracy_difference(mine: Evaluation, theirs: Evaluation) -> Interval | None:
-    """Accuracy of one less that of the other with its paired 95 % interval; None where they cannot be paired.
+def digest_of_targets(targets: npt.NDArray[np.generic]) -> str:
+    """SHA-256 of targets [N, ...] in their order: evaluations with the same one are of the same samples."""
+    return hashlib.sha256(targets.astype(targets.dtype.newbyteorder("<")).tobytes()).hexdigest()
 
-    That is where the images differ, or an evaluation of an earlier version holds no answers image by image.
+
+def score_difference(mine: Evaluation, theirs: Evaluation) -> Interval | None:
+    """The metric of one less that of the other with its paired 95 % interval; None where they cannot be paired.
+
+    That is where the samples differ, or an evaluation holds no losses.
     """
     if (mine.data, mine.split, mine.samples) != (theirs.data, theirs.split, theirs.samples):
         return None
-    if mine.right is None or theirs.right is None or mine.labels_sha256 != theirs.labels_sha256:
+    if mine.losses is None or theirs.losses is None or mine.targets_sha256 != theirs.targets_sha256:
         return None
-    value, low, high = paired_difference(_unpack(mine.right, mine.samples), _unpack(theirs.right, theirs.samples))
+    value, low, high = paired_difference(_unpack(mine.losses, mine.samples), _unpack(theirs.losses, theirs.samples))
     return Interval(value=value, low=low, high=high)
 
 
-def _unpack(packed: str, samples: int) -> Right:
-    bits = np.frombuffer(base64.b64decode(packed), np.uint8)
-    return np.unpackbits(bits, count=samples).astype(np.bool_)
+def _unpack(packed: str, samples: int) -> Float:
+    content = base64.b64decode(packed)
+    if len(content) == 4 * samples:
+        return np.frombuffer(content, "<f4")
+    return np.unpackbits(np.frombuffer(content, np.uint8), count=samples).astype(np.float32)

@@ -1,1 +1,1 @@
-"""Explain an artifact: accuracy and time of its exits on this machine, and whether early exit pays."""
+"""Explain an artifact: score and time of its exits on this machine, and whether early exit pays."""

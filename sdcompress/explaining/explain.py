@@ -27,6 +27,7 @@ from sdcompress.reporting.write import check_ready, write
 from sdcompress.runtime.engine import Engine
 from sdcompress.schema.explain import Explanation, Risk, Split
 from sdcompress.schema.manifest import Manifest
+from sdcompress.tasks import Task
 
 __all__ = ["explain", "explanation"]
 
@@ -39,7 +40,7 @@ def explain(
     split: Split = "test",
     overwrite: bool = False,
 ) -> Explanation:
-    """Measure accuracy and time of the exits of an artifact, and write an explanation.
+    """Measure score and time of the exits of an artifact, and write an explanation.
 
     Writes explain.json, explain.md and explain.html. docs/explain.md defines each figure.
 
@@ -99,20 +100,22 @@ def explanation(artifact: TrainedModel | Path | str, options: Options | None = N
         data=dataset.name,
         split=split,
         samples=len(samples),
+        metric=engine.task.metric,
+        stratum=None if outcomes.strata is None else engine.task.stratum,
         machine=machine(),
         threads=threads,
         turns_ms=tuple(map(tuple, analysis.timing.turns.tolist())) if analysis.timing else (),
         decision_ms=analysis.timing.decision if analysis.timing and analysis.thresholds else None,
         exits=analysis.exits(),
         policy=analysis.policy(),
-        classes=analysis.classes(engine.task.outputs),
+        strata=analysis.strata(engine.task.strata_names),
         curve=analysis.curve(path_outcomes),
         curve_split=None if not has_curve else "validation" if path_samples else split,
-        curve_samples=len(path_outcomes.labels) if has_curve else 0,
+        curve_samples=path_outcomes.loss.shape[1] if has_curve else 0,
         overthinking=analysis.overthinking(last_exit),
         policy_overthinking=analysis.overthinking(analysis.exit_index),
         oracle=analysis.oracle() if len(analysis.names) > 1 else None,
-        risk=_risk(opened, analysis.timing),
+        risk=_risk(opened, analysis.timing, engine.task),
     )
 
 
@@ -143,10 +146,10 @@ def _validation(dataset: Dataset) -> Samples | None:
     return dataset.val if len(dataset.val) else None
 
 
-def _risk(opened: Artifact, timing: Timing | None) -> Risk | None:
+def _risk(opened: Artifact, timing: Timing | None, task: Task) -> Risk | None:
     certificate, policy = opened.manifest.certificate, opened.manifest.policy
     if certificate is None or policy is None or timing is None:
         return None
     if policy.max_drop not in {level.max_drop for level in certificate.levels}:
         return None  # without early exit a policy may name a risk that was not tested
-    return risk(certificate, policy, opened.evidence(), timing.reach_ms_with_decisions)
+    return risk(certificate, policy, opened.evidence(), timing.reach_ms_with_decisions, task)

@@ -1,4 +1,4 @@
-"""The figures of an explanation, computed from predictions of all exits and the times to reach them."""
+"""The figures of an explanation, computed from the losses of all exits and the times to reach them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import numpy.typing as npt
 from sdcompress.calibration.path import threshold_path
 from sdcompress.evaluation import early_exit
 from sdcompress.evaluation.failure_prediction import aurc, auroc
+from sdcompress.evaluation.strata import stratum_scores
 from sdcompress.explaining.outcomes import Outcomes
 from sdcompress.explaining.timing import Timing
 from sdcompress.policies import leave
 from sdcompress.schema.explain import (
-    Class,
     ExitFigures,
     Interval,
     Margin,
@@ -24,8 +24,10 @@ from sdcompress.schema.explain import (
     Overthinking,
     PolicyFigures,
     ReliabilityBin,
+    Stratum,
     Truncation,
 )
+from sdcompress.tasks import metric_of
 from sdcompress.tasks._probabilities import calibration_error, reliability
 
 __all__ = ["ExitAnalysis"]
@@ -42,7 +44,7 @@ class ExitAnalysis:
         macs: float64 [E], MACs of one sample up to each exit.
         thresholds: [E-1], of the policy of the artifact; None without one.
         shared: whether the policy has one threshold for all exits.
-        outcomes: scores and correctness of the exits on the samples.
+        outcomes: scores and losses of the exits on the samples.
         timing: times up to the exits; None for the layout ``all``, in which early exit saves nothing.
     """
 
@@ -64,20 +66,22 @@ class ExitAnalysis:
 
     def _exit(self, k: int) -> ExitFigures:
         outcomes, exit_index = self.outcomes, self.exit_index
-        right, confidences = outcomes.right[k], outcomes.confidences[k]
+        loss = outcomes.loss[k]
+        confidences = None if outcomes.confidences is None else outcomes.confidences[k]
         scores = outcomes.scores[k] if k < len(outcomes.scores) else confidences
+        bins = () if confidences is None else reliability(confidences, 1 - loss)
         left_here = None if exit_index is None else exit_index == k
         return ExitFigures(
             name=self.names[k],
-            accuracy=float(right.mean()),
-            ece=calibration_error(confidences, right),
-            reliability=tuple(ReliabilityBin(**bin_._asdict()) for bin_ in reliability(confidences, right)),
-            auroc=auroc(scores, right),
-            aurc=aurc(scores, right),
+            score=metric_of(loss),
+            ece=None if confidences is None else calibration_error(confidences, 1 - loss),
+            reliability=tuple(ReliabilityBin(**bin_._asdict()) for bin_ in bins),
+            auroc=None if scores is None else auroc(scores, loss),
+            aurc=None if scores is None else aurc(scores, loss),
             macs=int(self.macs[k]),
             ms=self.timing.until(k) if self.timing else None,
             share=None if left_here is None else float(left_here.mean()),
-            left_accuracy=float(right[left_here].mean()) if left_here is not None and left_here.any() else None,
+            left_score=metric_of(loss[left_here]) if left_here is not None and left_here.any() else None,
         )
 
     def curve(self, path_outcomes: Outcomes) -> tuple[OperatingPoint, ...]:
@@ -85,12 +89,12 @@ class ExitAnalysis:
         if self.timing is None or len(self.names) < 2:
             return ()
         stages = np.diff(self.timing.reach_ms_with_decisions, prepend=0.0)
-        path = threshold_path(path_outcomes.scores, path_outcomes.right, stages, shared=self.shared)
+        path = threshold_path(path_outcomes.scores, path_outcomes.loss, stages, shared=self.shared)
         return tuple(self._point(leave(self.outcomes.scores, step), step) for step in path)
 
     def oracle(self) -> OperatingPoint:
-        """Return the operating point in which every sample leaves at its first right exit, without decision time."""
-        exit_index = early_exit.oracle_exits(self.outcomes.right)
+        """Return the operating point in which every sample leaves at the first exit with its least loss, undecided."""
+        exit_index = early_exit.oracle_exits(self.outcomes.loss)
         return self._point(exit_index, None)
 
     def _point(self, exit_index: Exits, thresholds: Sequence[float] | None) -> OperatingPoint:
@@ -99,7 +103,7 @@ class ExitAnalysis:
         ms = None if timing is None else timing.reach_ms if thresholds is None else timing.reach_ms_with_decisions
         return OperatingPoint(
             thresholds=None if thresholds is None else tuple(thresholds),
-            accuracy=early_exit.accuracy_at(exit_index, self.outcomes.right),
+            score=early_exit.score_at(exit_index, self.outcomes.loss),
             shares=tuple(shares.tolist()),
             mean_ms=None if ms is None else float(shares @ ms),
             mean_macs=float(shares @ self.macs),
@@ -114,7 +118,7 @@ class ExitAnalysis:
         if self.timing is None:
             return PolicyFigures(point=point, mean_ms=None)
         truncations = tuple(self._truncation(k, exit_index, point.shares, self.timing) for k in range(len(self.names)))
-        rival = next((truncation for truncation in truncations if truncation.accuracy >= point.accuracy), None)
+        rival = next((truncation for truncation in truncations if truncation.score >= point.score), None)
         return PolicyFigures(
             point=point,
             mean_ms=self.timing.mean(point.shares),
@@ -133,46 +137,35 @@ class ExitAnalysis:
         )
 
     def _truncation(self, k: int, exit_index: Exits, shares: Sequence[float], timing: Timing) -> Truncation:
-        right = self.outcomes.right
-        value, low, high = early_exit.paired_difference(right[exit_index, np.arange(len(exit_index))], right[k])
+        loss = self.outcomes.loss
+        value, low, high = early_exit.paired_difference(loss[exit_index, np.arange(len(exit_index))], loss[k])
         return Truncation(
             exit=self.names[k],
-            accuracy=float(right[k].mean()),
+            score=metric_of(loss[k]),
             ms=float(timing.reach_ms[k]),
             saving_ms=timing.mean(shares, against=k),
             difference=Interval(value=value, low=low, high=high),
         )
 
-    def classes(self, names: Sequence[str]) -> tuple[Class, ...]:
-        """Return exits and accuracy of the samples of each class; empty without a policy.
+    def strata(self, names: Sequence[str]) -> tuple[Stratum, ...]:
+        """Return exits and scores of the samples of each stratum; empty without a policy or without strata.
 
         Args:
-            names: of the K classes.
+            names: of the K strata.
         """
-        exit_index, labels, right = self.exit_index, self.outcomes.labels, self.outcomes.right
-        if exit_index is None:
+        exit_index, strata, loss = self.exit_index, self.outcomes.strata, self.outcomes.loss
+        if exit_index is None or strata is None:
             return ()
-        shares = early_exit.shares_by_class(exit_index, labels, len(self.names), len(names))
-        right_by_policy, counts = (
-            right[exit_index, np.arange(len(exit_index))],
-            np.bincount(labels, minlength=len(names)),
-        )
-        by_policy, by_last = (
-            np.bincount(labels, weights=row, minlength=len(names)) for row in (right_by_policy, right[-1])
-        )
+        shares = early_exit.shares_by_stratum(exit_index, strata, len(self.names), len(names))
+        scores = stratum_scores(names, strata, loss[exit_index, np.arange(len(exit_index))], loss[-1])
         return tuple(
-            Class(
-                name=names[k],
-                samples=int(counts[k]),
-                shares=tuple(shares[k].tolist()),
-                accuracy=float(by_policy[k] / counts[k]),
-                last_accuracy=float(by_last[k] / counts[k]),
-            )
-            for k in map(int, np.flatnonzero(counts))
+            Stratum(shares=tuple(row.tolist()), **score.model_dump())
+            for row, score in zip(shares, scores, strict=True)
+            if score.samples
         )
 
     def overthinking(self, exit_index: Exits | None) -> Overthinking | None:
-        """Return what computing beyond the first right exit costs; None with one exit or without ``exit_index``.
+        """Return what computing beyond the first best exit costs; None with one exit or without ``exit_index``.
 
         Args:
             exit_index: exit of each sample, int64 [N].
@@ -180,7 +173,7 @@ class ExitAnalysis:
         if exit_index is None or len(self.names) < 2:
             return None
         reach = np.zeros(len(self.names)) if self.timing is None else self.timing.reach_ms
-        figures = early_exit.overthinking(exit_index, self.outcomes.right, reach)
+        figures = early_exit.overthinking(exit_index, self.outcomes.loss, reach)
         return Overthinking(
             wasteful=figures.wasteful,
             wasted_ms=None if self.timing is None else figures.wasted,

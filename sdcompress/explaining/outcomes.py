@@ -1,4 +1,4 @@
-"""Run a split through every exit and keep scores and correctness of each sample, not its logits."""
+"""Run a split through every exit and keep scores and losses of each sample, not its outputs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from sdcompress.calibration.observe import losses_of
 from sdcompress.data.samples import Samples
 from sdcompress.evaluation.evaluate import exit_signals
 from sdcompress.policies import scores
@@ -20,19 +21,19 @@ __all__ = ["Outcomes", "collect"]
 
 @dataclass(frozen=True)
 class Outcomes:
-    """Scores, confidences and correctness of E exits on N samples.
+    """Scores, confidences and losses of E exits on N samples.
 
     Attributes:
         scores: float32 [E-1, N], of all exits but the last. A sample leaves if its score reaches the threshold.
-        confidences: float32 [E, N], the largest probability at the temperature of the exit.
-        right: bool [E, N], whether the prediction is the label.
-        labels: int64 [N].
+        confidences: float32 [E, N], the largest probability at the temperature of the exit; None if the task has none.
+        loss: float32 [E, N], of each exit's decision.
+        strata: int64 [N]; None if the task has none.
     """
 
     scores: Float
-    confidences: Float
-    right: npt.NDArray[np.bool_]
-    labels: npt.NDArray[np.int64]
+    confidences: Float | None
+    loss: Float
+    strata: npt.NDArray[np.int64] | None
 
 
 def collect(
@@ -45,20 +46,20 @@ def collect(
 
     Args:
         engine: of the artifact.
-        samples: N samples with labels.
+        samples: N samples with targets.
         policy: computes the scores.
-        progress: called with (images done, all images).
+        progress: called with (samples done, all samples).
 
     Raises:
-        DataError: if there are no samples, or their classes or size are not those of the network.
-        VerificationError: if a logit is not finite.
+        DataError: if there are no samples, or they do not fit the network.
+        VerificationError: if an output is not finite.
     """
-    signals = exit_signals(engine, samples, progress=progress)
+    task, signals = engine.task, exit_signals(engine, samples, progress=progress)
     return Outcomes(
         scores=_scores(policy, signals),
-        confidences=np.stack([exit_["max_prob"] for exit_ in signals]),
-        right=np.stack([exit_.decision == samples.targets for exit_ in signals]),
-        labels=samples.targets,
+        confidences=np.stack([exit_["max_prob"] for exit_ in signals]) if "max_prob" in task.signal_names else None,
+        loss=losses_of(task, signals, samples.targets),
+        strata=task.strata(samples.targets),
     )
 
 

@@ -9,17 +9,18 @@ import numpy.typing as npt
 
 from sdcompress.artifact.evidence import Evidence
 from sdcompress.certification.certify import losses, p_value_of
-from sdcompress.certification.groups import in_every_group, members
+from sdcompress.certification.groups import group_name, in_every_group, loss_name, members
 from sdcompress.policies import leave
 from sdcompress.schema.explain import Risk, RiskStep
 from sdcompress.schema.manifest import Certificate, Policy
+from sdcompress.tasks import Task
 
 __all__ = ["risk", "upper_bound"]
 
 _HALVINGS = 24  # to 6e-8, far below one sample
 
 
-def risk(certificate: Certificate, policy: Policy, evidence: Evidence, reach_ms: npt.ArrayLike) -> Risk:
+def risk(certificate: Certificate, policy: Policy, evidence: Evidence, reach_ms: npt.ArrayLike, task: Task) -> Risk:
     """Return loss, bound and time of the steps that were tested for the risk of a policy.
 
     Args:
@@ -27,10 +28,11 @@ def risk(certificate: Certificate, policy: Policy, evidence: Evidence, reach_ms:
         policy: names the target risk and the step in use.
         evidence: of the tested samples.
         reach_ms: [E], ms up to each exit, as measured here.
+        task: of the artifact.
     """
     level = next(level for level in certificate.levels if level.max_drop == policy.max_drop)
     costs = np.asarray(reach_ms, np.float64)
-    first_is_lossless = certificate.against is None  # step 0 has no early exit
+    first_is_lossless = certificate.reference is None  # step 0 has no early exit
 
     def at(step: int) -> RiskStep:
         thresholds = certificate.path[step]
@@ -46,16 +48,16 @@ def risk(certificate: Certificate, policy: Policy, evidence: Evidence, reach_ms:
             thresholds=thresholds,
             loss=max(float(sample_losses[mask].mean()) for mask in masks if mask.any()),
             bound=0.0 if first_is_lossless and step == 0 else upper_bound(p_value, level.delta),
-            mean_ms=float(costs[leave(evidence.confidences, thresholds)].mean()),
+            mean_ms=float(costs[leave(evidence.scores, thresholds)].mean()),
         )
 
     return Risk(
-        loss=certificate.loss,
+        loss=loss_name(certificate.loss, task),
         test=certificate.test,
         max_drop=level.max_drop,
         delta=level.delta,
-        per=certificate.per,
-        against=certificate.against,
+        per=group_name(certificate.per, task),
+        reference=certificate.reference,
         samples=certificate.certify_samples,
         certified=level.certified,
         # the later of two equal steps: against another network the first one is not tested

@@ -10,19 +10,17 @@ from sdcompress.data.samples import Dataset
 from sdcompress.errors import ParityError
 from sdcompress.exporting.ensemble import GeometricEnsemble
 from sdcompress.exporting.exit_selection import kept_exits
-from sdcompress.exporting.graph import BATCH, INPUT, export_all_exits
+from sdcompress.exporting.graph import export_all_exits
 from sdcompress.exporting.layout import cut_layout
-from sdcompress.exporting.reference import edge_case_logits
-from sdcompress.modalities._geometry import normalise
+from sdcompress.exporting.reference import edge_case_outputs
 from sdcompress.models.build import build
 from sdcompress.models.multiexit import MultiExit
-from sdcompress.schema.manifest import Input
 from sdcompress.schema.recipe import Recipe
 from sdcompress.verification.gate import ParityGate
 
 __all__ = ["dry_export"]
 
-_IMAGES = 8
+_SAMPLES = 8
 _passed: set[str] = set()  # in this process; controls of a run often train the same network
 
 
@@ -39,7 +37,7 @@ def dry_export(recipe: Recipe, dataset: Dataset) -> None:
     """
     heads = methods.build(recipe.method).needs.exits
     exits = recipe.exits.model_dump_json() if heads else ""
-    key = repr((recipe.model.model_dump_json(), exits, recipe.export.model_dump_json(), dataset.image, dataset.outputs))
+    key = repr((recipe.model.model_dump_json(), exits, recipe.export.model_dump_json(), dataset.modality, dataset.task))
     if key in _passed:
         return
     with torch.random.fork_rng(devices=[]):
@@ -59,23 +57,23 @@ def _export(net: MultiExit, recipe: Recipe, dataset: Dataset) -> None:
     settings, exits = recipe.export, net.exit_names
     logits_of = net.logits_only()
     ensemble = GeometricEnsemble(logits_of, list(range(len(exits)))) if settings.ensemble else logits_of
-    graph = export_all_exits(ensemble, exits, dataset.image, opset=settings.opset)
+    graph = export_all_exits(ensemble, exits, dataset.modality, opset=settings.opset)
     layout = cut_layout(graph, "all", exits, dataset.task)
     for name in settings.layouts if len(exits) > 1 else ():
         cut_layout(
             graph, name, exits[-1:] if name == "single" else kept_exits(exits, settings.kept_exits), dataset.task
         )
-    images = dataset.train.examples(np.arange(min(_IMAGES, len(dataset.train))))
+    examples = dataset.train.examples(np.arange(min(_SAMPLES, len(dataset.train))))
     with torch.no_grad():
-        logits = [output.numpy() for output in ensemble(torch.from_numpy(normalise(images, dataset.preprocess)))]
-    network_input = Input(name=INPUT, dtype="float32", shape=(BATCH, *dataset.image), preprocess=dataset.preprocess)
-    truth = dict(zip(exits, logits, strict=True))
-    edge_cases = edge_case_logits(ensemble, exits, dataset.image, dataset.preprocess)
+        arrays = dataset.modality.collate(examples).arrays.values()
+        outputs = [output.numpy() for output in ensemble(*map(torch.from_numpy, arrays))]
+    truth = dict(zip(exits, outputs, strict=True))
+    edge_cases = edge_case_outputs(ensemble, exits, dataset.modality)
     gate = ParityGate(
-        images,
+        examples,
         truth,
         edge_cases,
-        network_input=network_input,
+        modality=dataset.modality,
         task=dataset.task,
         settings=settings,
         advance=lambda _: None,
@@ -83,12 +81,12 @@ def _export(net: MultiExit, recipe: Recipe, dataset: Dataset) -> None:
     # untrained logits that are not finite prove nothing about a trained network
     problems = [
         f"{finding.exit}: {finding.problem}"
-        for finding in gate.findings(layout.graphs, layout.logits)
+        for finding in gate.findings(layout.graphs, layout.outputs)
         if finding.problem and np.isfinite(truth[finding.exit]).all()
     ]
     if problems:
         raise ParityError(
             f"The network cannot be exported: its graph does not compute what torch computes. {'; '.join(problems)}.",
-            allowed="the same logits, and no influence of one image of a batch on another",
+            allowed="the same outputs, and no influence of one example of a batch on another",
             next_step="use norms with running statistics (no track_running_stats=False), or choose another backbone",
         )

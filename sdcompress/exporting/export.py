@@ -19,16 +19,16 @@ from sdcompress.errors import UnknownNameError, UsageError
 from sdcompress.evaluation.trained_model import TrainedModel, open_trained_model
 from sdcompress.exporting.ensemble import GeometricEnsemble
 from sdcompress.exporting.exit_selection import Target, kept_exits
-from sdcompress.exporting.graph import BATCH, INPUT, export_all_exits
+from sdcompress.exporting.graph import export_all_exits
 from sdcompress.exporting.layout import ExportFacts, Layout, cut_layout, write_layout
 from sdcompress.exporting.provenance import provenance
-from sdcompress.exporting.reference import Reference, edge_case_logits, held_out, reference
+from sdcompress.exporting.reference import Reference, edge_case_outputs, held_out, reference
 from sdcompress.models.multiexit import MultiExit
 from sdcompress.onnx_graph.tensorrt8 import DYNAMO_OPSET, unsupported_by_8_5
 from sdcompress.options import Options
 from sdcompress.progress import count
 from sdcompress.schema import recipe
-from sdcompress.schema.manifest import Input, Manifest
+from sdcompress.schema.manifest import Manifest
 from sdcompress.verification import parity
 from sdcompress.verification.gate import ParityGate
 
@@ -93,9 +93,9 @@ def export_all(
         for target, exits, choice, folder in zip(targets, exits_of, choices, folders, strict=True):
             graph = exported[choice]
             layout = cut_layout(graph.model, target.layout, exits, checkpoint.task)
-            layout.describe(checkpoint.classes, checkpoint.preprocess)
-            records = graph.gate(layout.graphs, layout.logits, out=target.out, what=f"layout '{target.layout}'")
-            graph.gate.signals(layout.graphs, layout.signals, layout.logits)
+            layout.describe(checkpoint.task, checkpoint.modality)
+            records = graph.gate(layout.graphs, layout.outputs, out=target.out, what=f"layout '{target.layout}'")
+            graph.gate.signals(layout.graphs, layout.signals, layout.outputs)
             manifests.append(write_layout(layout, graph.facts, records, folder))
             layouts.append(layout)
     if settings.opset < DYNAMO_OPSET:
@@ -161,32 +161,31 @@ def _export(
 ) -> _Exported:
     """Export some exits of an ensemble, or all of a network without one."""
     positions = [net.exit_names.index(exit_) for exit_ in exits]
-    logits_of = GeometricEnsemble(net.logits_only(), positions) if settings.ensemble else net.logits_only()
-    truth = reference(logits_of, dataset, samples=settings.parity_samples, advance=count)
+    outputs_of = GeometricEnsemble(net.logits_only(), positions) if settings.ensemble else net.logits_only()
+    truth = reference(outputs_of, dataset, samples=settings.parity_samples, advance=count)
     facts = _facts(source, settings, exits, truth)
-    logits = dict(zip(exits, truth.logits, strict=True))
+    outputs = dict(zip(exits, truth.outputs, strict=True))
     gate = ParityGate(
-        truth.images,
-        logits,
-        edge_case_logits(logits_of, exits, source.image, source.preprocess),
-        network_input=facts.network_input,
+        truth.examples,
+        outputs,
+        edge_case_outputs(outputs_of, exits, source.modality),
+        modality=source.modality,
         task=source.task,
         settings=settings,
         advance=count,
         threads=torch.get_num_threads(),
     )
-    model = export_all_exits(logits_of, exits, source.image, opset=settings.opset)
+    model = export_all_exits(outputs_of, exits, source.modality, opset=settings.opset)
     uncut = cut_layout(model, "all", exits, source.task)
-    gate(uncut.graphs, uncut.logits, out=out, what="ONNX export")
+    gate(uncut.graphs, uncut.outputs, out=out, what="ONNX export")
     return _Exported(model, gate, facts)
 
 
 def _facts(source: Checkpoint, settings: recipe.Export, exits: tuple[str, ...], truth: Reference) -> ExportFacts:
     return ExportFacts(
-        classes=source.classes,
-        network_input=Input(name=INPUT, dtype="float32", shape=(BATCH, *source.image), preprocess=source.preprocess),
-        accuracy=dict(zip(exits, truth.accuracy, strict=True)),
-        ece=dict(zip(exits, truth.ece, strict=True)),
-        golden=Golden(truth.images, truth.labels, truth.logits).capped(),
+        task=source.task,
+        modality=source.modality,
+        scores=dict(zip(exits, truth.scores, strict=True)),
+        golden=Golden(truth.examples, truth.targets, truth.outputs).capped(source.modality),
         provenance=provenance(source, settings),
     )

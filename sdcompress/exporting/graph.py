@@ -9,36 +9,37 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
 from torch import nn
 
 from sdcompress.errors import ParityError, UsageError
 from sdcompress.exporting.epsilons import keep_epsilons
-from sdcompress.exporting.torchscript_export import TensorNames, torchscript_export
+from sdcompress.exporting.torchscript_export import torchscript_export
+from sdcompress.modalities import Inputs, Modality
 from sdcompress.onnx_graph.edit import strip_metadata
 from sdcompress.onnx_graph.tensorrt8 import DYNAMO_OPSET
 
-__all__ = ["BATCH", "INPUT", "export_all_exits", "logits_name"]
+__all__ = ["BATCH", "axis_sizes", "export_all_exits", "output_name"]
 
-INPUT = "input"
 BATCH = "batch"
 
 
-def logits_name(exit_name: str) -> str:
-    """The name of the tensor that holds an exit's logits."""
-    return f"{exit_name}_logits"
+def output_name(exit_name: str) -> str:
+    """The name of the tensor that holds an exit's outputs."""
+    return f"{exit_name}_outputs"
 
 
 def export_all_exits(
-    net: nn.Module, exit_names: Sequence[str], image: tuple[int, int, int], *, opset: int = 18
+    net: nn.Module, exit_names: Sequence[str], modality: Modality, *, opset: int = 18
 ) -> onnx.ModelProto:
-    """Export a network once, with every exit as an output and the batch as a named axis.
+    """Export a network once, with every exit as an output and the named axes of its inputs.
 
     Args:
-        net: images [B, C, H, W] -> E tensors [B, K], in evaluation mode.
-        exit_names: E names; an exit's output is called ``<name>_logits``.
-        image: C, H, W.
+        net: the inputs, in the order of ``modality.tensors`` -> E tensors [B, ...], in evaluation mode.
+        exit_names: E names; an exit's output is called ``<name>_outputs``.
+        modality: names the inputs and their axes.
         opset: version of ONNX's operators, 16 to 23; below 18 by torch's older exporter, with IR version 8.
 
     Returns:
@@ -48,35 +49,60 @@ def export_all_exits(
         UsageError: if torch cannot export the network (to this opset), or it is too large for one ONNX file.
         ParityError: if the exported graph lost the batch axis.
     """
-    outputs = [logits_name(name) for name in exit_names]
+    outputs = [output_name(name) for name in exit_names]
+    example = _example(modality)
     _check_size(net)
     _check_statistics(net)
     with _quiet_exporter(), contextlib.ExitStack() as stack:
         # also below 18, as a check: it refuses networks that tracing would export wrongly without an error
         newer = max(opset, DYNAMO_OPSET)
         try:
-            model = _exported(net, image, outputs, newer)
+            model = _exported(net, modality, example, outputs, newer)
         except UsageError:
             if not stack.enter_context(_unfused_attention(net)):
                 raise
-            model = _exported(net, image, outputs, newer)
+            model = _exported(net, modality, example, outputs, newer)
         if opset < DYNAMO_OPSET:
-            model = torchscript_export(net, image, TensorNames(INPUT, tuple(outputs), BATCH), opset=opset)
+            model = torchscript_export(net, modality.tensors, example, outputs, opset=opset)
     model = strip_metadata(model)
-    _check_axes(model, outputs)
+    _check_axes(model, modality, outputs)
     return model
 
 
-def _exported(net: nn.Module, image: tuple[int, int, int], outputs: Sequence[str], opset: int) -> onnx.ModelProto:
-    # torch.export specialises a batch of 0 or 1 to a constant
-    example = torch.zeros(2, *image)
+def axis_sizes(modality: Modality) -> dict[str, int]:
+    """Sizes of the named axes of the inputs for one sample: 1 of the batch, others as unusual examples have them."""
+    example = _example(modality)
+    sizes = {
+        axis: size
+        for tensor in modality.tensors
+        for axis, size in zip(tensor.shape, example.arrays[tensor.name].shape, strict=True)
+        if isinstance(axis, str)
+    }
+    return sizes | {BATCH: 1}
+
+
+def _example(modality: Modality) -> Inputs:
+    """Zeros of two rows to trace with: torch.export specialises a batch of 0 or 1 to a constant."""
+    unusual = modality.collate(np.stack(list(modality.unusual().values())[:2]))
+    return Inputs({tensor.name: np.zeros_like(unusual.arrays[tensor.name]) for tensor in modality.tensors})
+
+
+def _exported(
+    net: nn.Module, modality: Modality, example: Inputs, outputs: Sequence[str], opset: int
+) -> onnx.ModelProto:
+    named = {
+        axis: torch.export.Dim(axis) for tensor in modality.tensors for axis in tensor.shape if isinstance(axis, str)
+    }
     try:
         program = torch.onnx.export(
             net,
-            (example,),
+            tuple(torch.from_numpy(array) for array in example.arrays.values()),
             dynamo=True,
-            dynamic_shapes=({0: torch.export.Dim(BATCH)},),
-            input_names=[INPUT],
+            dynamic_shapes=tuple(
+                {position: named[axis] for position, axis in enumerate(tensor.shape) if isinstance(axis, str)}
+                for tensor in modality.tensors
+            ),
+            input_names=[tensor.name for tensor in modality.tensors],
             output_names=outputs,
             opset_version=opset,
             optimize=False,
@@ -128,8 +154,8 @@ def _check_statistics(net: nn.Module) -> None:
     if mixing:
         raise UsageError(
             f"{', '.join(mixing[:3])} has no running statistics (track_running_stats=False): it normalises by the "
-            "batch, so that an image's logits depend on the other images of the batch.",
-            allowed="normalisation by running statistics, or of each image by itself",
+            "batch, so that a sample's outputs depend on the other samples of the batch.",
+            allowed="normalisation by running statistics, or of each sample by itself",
             next_step="remove track_running_stats=False, or use GroupNorm or InstanceNorm, and train again",
         )
 
@@ -163,13 +189,21 @@ def _not_exportable(error: Exception) -> UsageError:
     )
 
 
-def _check_axes(model: onnx.ModelProto, outputs: Sequence[str]) -> None:
+def _check_axes(model: onnx.ModelProto, modality: Modality, outputs: Sequence[str]) -> None:
+    """Refuse a graph that lost a named axis of an input, or the batch of an output."""
+    expected: dict[str, list[int | str]] = {tensor.name: list(tensor.shape) for tensor in modality.tensors}
+    expected |= {name: [BATCH] for name in outputs}
     tensors: list[Any] = [*model.graph.input, *model.graph.output]
-    first_axes = {tensor.name: [axis.dim_param for axis in tensor.type.tensor_type.shape.dim][:1] for tensor in tensors}
-    problems = [name for name in (INPUT, *outputs) if first_axes.get(name) != [BATCH]]
-    if problems or len(first_axes) != len(outputs) + 1:
+    actual = {
+        tensor.name: [axis.dim_param or axis.dim_value for axis in tensor.type.tensor_type.shape.dim][
+            : len(expected.get(tensor.name, ()))
+        ]
+        for tensor in tensors
+    }
+    if actual != expected:
+        problems = [name for name, axes in expected.items() if actual.get(name) != axes]
         raise ParityError(
-            f"The exported graph has {first_axes}: {', '.join(problems) or 'another tensor'} is not as expected.",
-            allowed=f"{INPUT} and {', '.join(outputs)}, each with the first axis '{BATCH}'",
+            f"The exported graph has {actual}: {', '.join(problems) or 'another tensor'} is not as expected.",
+            allowed=f"{expected}",
             next_step="make the network independent of the batch size: no shape of a batch stored as a number",
         )

@@ -9,15 +9,15 @@ from typing import Literal
 
 import onnx
 
-from sdcompress.artifact.card import card
 from sdcompress.artifact.golden import Golden
-from sdcompress.artifact.write import entry, seal
-from sdcompress.exporting.graph import BATCH, logits_name
+from sdcompress.artifact.write import entry, finish
+from sdcompress.exporting.graph import BATCH, axis_sizes, output_name
+from sdcompress.modalities import Modality
 from sdcompress.onnx_graph.describe import describe
 from sdcompress.onnx_graph.exit_signals import add_signals
 from sdcompress.onnx_graph.macs import macs, parameters
 from sdcompress.onnx_graph.partition import cut_segments, prune_heads, serialize, tensor_specs
-from sdcompress.schema.manifest import Exit, ExitSignals, Input, Manifest, ParityRecord, Preprocess, Provenance, Segment
+from sdcompress.schema.manifest import Exit, ExitSignals, Manifest, ParityRecord, Provenance, Segment
 from sdcompress.tasks import Task
 
 __all__ = ["ExportFacts", "Layout", "LayoutName", "cut_layout", "write_layout"]
@@ -42,15 +42,15 @@ class Layout:
     signals: Mapping[str, ExitSignals] = field(default_factory=dict)
 
     @property
-    def logits(self) -> dict[str, str]:
-        """For each exit the name of its logits."""
-        return {exit_: logits_name(exit_) for exit_ in self.exits}
+    def outputs(self) -> dict[str, str]:
+        """For each exit the name of its outputs."""
+        return {exit_: output_name(exit_) for exit_ in self.exits}
 
-    def describe(self, classes: tuple[str, ...], preprocess: Preprocess) -> None:
+    def describe(self, task: Task, modality: Modality) -> None:
         """Write classes, exits and preprocessing into each graph's metadata; see ``describe``."""
         for index, model in enumerate(self.models.values()):
             exits = self.exits[index : index + 1] if self.name == "cascade" else self.exits
-            describe(model, classes=classes, exits=exits, preprocess=preprocess)
+            describe(model, task=task, modality=modality, exits=exits)
 
     @property
     def graphs(self) -> dict[str, bytes]:
@@ -63,18 +63,16 @@ class ExportFacts:
     """The facts that all layouts of one export share.
 
     Attributes:
-        classes: K names.
-        network_input: the input and its preprocessing.
-        accuracy: of each exit of the network on the validation split, by its name.
-        ece: likewise, the expected calibration error.
-        golden: samples with the logits of all exits of the network, in the order of ``accuracy``.
+        task: what the outputs mean.
+        modality: what the network is given.
+        scores: of each exit of the network on the validation split, by its name; empty where that is empty.
+        golden: samples with the outputs of all exits of the network, in the order of ``scores``.
         provenance: of the artifacts.
     """
 
-    classes: tuple[str, ...]
-    network_input: Input
-    accuracy: Mapping[str, float | None]
-    ece: Mapping[str, float | None]
+    task: Task
+    modality: Modality
+    scores: Mapping[str, Mapping[str, float]]
     golden: Golden
     provenance: Provenance
 
@@ -85,7 +83,7 @@ def cut_layout(model: onnx.ModelProto, name: LayoutName, exits: tuple[str, ...],
     Raises:
         UsageError: if the graph cannot be cut there.
     """
-    logits = [logits_name(exit_) for exit_ in exits]
+    logits = [output_name(exit_) for exit_ in exits]
     if name == "all":
         complete = [output.name for output in model.graph.output] == logits
         return Layout(name, exits, {"model.onnx": model if complete else prune_heads(model, logits)})
@@ -99,7 +97,7 @@ def _cascade(exits: tuple[str, ...], graphs: Sequence[onnx.ModelProto], task: Ta
     """One segment for each exit; all but the last compute signals."""
     models, signals = [], {}
     for exit_, graph in zip(exits[:-1], graphs[:-1], strict=True):
-        model, signals[exit_] = add_signals(graph, exit_, logits_name(exit_), task, batch=BATCH)
+        model, signals[exit_] = add_signals(graph, exit_, output_name(exit_), task, batch=BATCH)
         models.append(model)
     models.append(graphs[-1])
     return Layout("cascade", exits, {f"segment-{index}.onnx": model for index, model in enumerate(models)}, signals)
@@ -116,50 +114,40 @@ def write_layout(layout: Layout, facts: ExportFacts, records: tuple[ParityRecord
     """
     for name, data in layout.graphs.items():
         (folder / name).write_bytes(data)
-    order = list(facts.accuracy)
-    logits = facts.golden.logits[[order.index(exit_) for exit_ in layout.exits]]
-    Golden(facts.golden.images, facts.golden.labels, logits).save(folder / "golden.npz")
+    order = list(facts.scores)
+    outputs = facts.golden.outputs[[order.index(exit_) for exit_ in layout.exits]]
+    Golden(facts.golden.examples, facts.golden.targets, outputs).save(folder / "golden.npz", facts.modality)
     exits = [
         Exit(
             name=exit_,
             segment=index if layout.name == "cascade" else 0,
-            logits=logits_name(exit_),
+            outputs=output_name(exit_),
             signals=layout.signals.get(exit_),
-            accuracy=facts.accuracy[exit_],
-            ece=facts.ece[exit_],
+            scores=dict(facts.scores[exit_]),
         )
         for index, exit_ in enumerate(layout.exits)
     ]
-    listed = [_segment(folder, name, model) for name, model in layout.models.items()]
-    card_text = card(
-        layout=layout.name,
-        classes=facts.classes,
-        network_input=facts.network_input,
-        segments=listed,
-        exits=exits,
-        parity=records,
-        provenance=facts.provenance,
-    )
-    (folder / "README.md").write_text(card_text, encoding="utf-8", newline="\n")
-    return seal(
+    sizes = axis_sizes(facts.modality)
+    return finish(
         folder,
+        task=facts.task.record,
+        outputs=facts.task.outputs,
+        modality=facts.modality.record,
+        inputs=facts.modality.tensors,
         layout=layout.name,
-        classes=facts.classes,
-        input=facts.network_input,
-        segments=listed,
+        segments=[_segment(folder, name, model, sizes) for name, model in layout.models.items()],
         exits=exits,
         golden=entry(folder, "golden.npz"),
-        card=entry(folder, "README.md"),
         parity=records,
         provenance=facts.provenance,
     )
 
 
-def _segment(folder: Path, name: str, model: onnx.ModelProto) -> Segment:
+def _segment(folder: Path, name: str, model: onnx.ModelProto, sizes: Mapping[str, int]) -> Segment:
     return Segment(
         **entry(folder, name).model_dump(),
         inputs=tensor_specs(model.graph.input),
         outputs=tensor_specs(model.graph.output),
-        macs=macs(model, batch=BATCH),
+        macs=macs(model, sizes),
         parameters=parameters(model),
     )

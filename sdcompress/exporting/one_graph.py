@@ -15,12 +15,12 @@ from sdcompress.artifact.read import Artifact
 from sdcompress.artifact.write import entry, rewrite, staged
 from sdcompress.errors import ParityError, SdcompressError, UsageError
 from sdcompress.evaluation.trained_model import TrainedModel, open_trained_model
-from sdcompress.modalities._geometry import normalise
+from sdcompress.modalities import Inputs
 from sdcompress.onnx_graph.describe import describe
 from sdcompress.onnx_graph.merge import merge
 from sdcompress.onnx_graph.partition import serialize, tensor_specs
 from sdcompress.options import Options
-from sdcompress.policies._base import SIGNALS_ATOL, Float
+from sdcompress.policies._base import SIGNALS_ATOL
 from sdcompress.runtime.backends.onnxruntime import ORT_ERRORS
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.manifest import Manifest, OneGraph
@@ -85,7 +85,7 @@ def export_one_graph(
         segments = [onnx.load(opened.file(segment)) for segment in opened.manifest.segments]
         model = merge(opened.manifest, segments, thresholds, batch_of_one=kind == "if")
         names = [exit_.name for exit_ in opened.manifest.exits]
-        describe(model, classes=opened.manifest.classes, exits=names, preprocess=opened.manifest.input.preprocess)
+        describe(model, task=opened.task, modality=opened.modality, exits=names)
         inputs = _inputs(opened, trained)
         comparison = _check_parity(opened, serialize(model), inputs, kind, Path(out))
         never_exiting = [None if threshold is None else math.inf for threshold in thresholds]
@@ -93,7 +93,7 @@ def export_one_graph(
             merge(opened.manifest, segments, rule, batch_of_one=kind == "if")
             for rule in (never_exiting, [None] * len(never_exiting))
         ]
-        sessions = [one_graph_session(serialize(graph), opened.manifest) for graph in (model, *variants)]
+        sessions = [one_graph_session(serialize(graph)) for graph in (model, *variants)]
         graphs = TimedGraphs(*(session.run for session in sessions))
         times = time_paths(graphs, inputs, comparison.exit_index, names, progress=options.progress)
         check_faster(times)
@@ -137,9 +137,9 @@ def _thresholds(opened: Artifact) -> tuple[float | None, ...]:
     return thresholds
 
 
-def _inputs(opened: Artifact, trained: TrainedModel) -> Float:
-    """The golden images and, if the data is available, 256 of the validation split; float32 [N, C, H, W]."""
-    images = [opened.golden().images]
+def _inputs(opened: Artifact, trained: TrainedModel) -> Inputs:
+    """The golden examples and, if the data is available, 256 of the validation split; as inputs."""
+    examples = [opened.golden().examples]
     try:
         samples = trained.dataset().val
     except SdcompressError:
@@ -148,16 +148,16 @@ def _inputs(opened: Artifact, trained: TrainedModel) -> Float:
         # artifacts often travel without their data; the manifest records the number of images
     else:
         chosen = np.unique(np.linspace(0, len(samples) - 1, min(_SAMPLES, len(samples))).round().astype(np.int64))
-        images.append(samples.examples(chosen))
-    return normalise(np.concatenate(images), opened.manifest.input.preprocess)
+        examples.append(samples.examples(chosen))
+    return opened.modality.collate(np.concatenate(examples))
 
 
-def _check_parity(opened: Artifact, graph: bytes, inputs: Float, kind: Kind, out: Path) -> OneGraphParity:
+def _check_parity(opened: Artifact, graph: bytes, inputs: Inputs, kind: Kind, out: Path) -> OneGraphParity:
     findings: Sequence[parity.Finding]
     allowed = [record.allowed for record in opened.manifest.parity]
     engine = open_engine(opened, threads=1)
     try:
-        run, batches = one_graph_session(graph, opened.manifest).run, graph_batches(kind, _LARGEST_BATCH)
+        run, batches = one_graph_session(graph).run, graph_batches(kind, _LARGEST_BATCH)
         comparison = compare_one_graph(run, engine, inputs, batches=batches, allowed=allowed)
         findings, problem = comparison.findings, parity.describe_failures(comparison.findings)
     except ORT_ERRORS as error:

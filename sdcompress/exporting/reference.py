@@ -12,89 +12,78 @@ from torch import nn
 
 from sdcompress.data.samples import Dataset, Samples, Subset
 from sdcompress.errors import DataError
-from sdcompress.modalities._geometry import normalise
-from sdcompress.schema.manifest import Preprocess
-from sdcompress.tasks import _probabilities as metrics
-from sdcompress.verification.edge_cases import EdgeCaseLogits, edge_case_images, perturbed
+from sdcompress.modalities import Inputs, Modality
+from sdcompress.verification.edge_cases import EdgeCases, edge_case_inputs, perturbed
 
-__all__ = ["Reference", "edge_case_logits", "held_out", "reference"]
+__all__ = ["Reference", "edge_case_outputs", "held_out", "reference"]
 
 _BATCH = 64
 
 
 @dataclass(frozen=True)
 class Reference:
-    """The checkpoint's logits on the images of the gate, and its scores on the validation split.
+    """The checkpoint's outputs for the examples of the gate, and its scores on the validation split.
 
     Attributes:
-        images: uint8 [N, H, W, C].
-        labels: int64 [N].
-        logits: float32 [E, N, K].
-        accuracy: of each exit on the whole validation split; None where that is empty.
-        ece: likewise, the expected calibration error.
+        examples: [N, ...].
+        targets: [N, ...].
+        outputs: float32 [E, N, ...].
+        scores: of each exit on the whole validation split, by name; empty where that is empty.
     """
 
-    images: np.ndarray
-    labels: np.ndarray
-    logits: np.ndarray
-    accuracy: tuple[float | None, ...]
-    ece: tuple[float | None, ...]
+    examples: np.ndarray
+    targets: np.ndarray
+    outputs: np.ndarray
+    scores: tuple[dict[str, float], ...]
 
 
 def reference(net: nn.Module, dataset: Dataset, *, samples: int, advance: Callable[[int], None]) -> Reference:
-    """Run the checkpoint's network on the validation split, and on test images if that is too small.
+    """Run the checkpoint's network on the validation split, and on test samples if that is too small.
 
     Args:
-        net: images [B, C, H, W] -> E tensors [B, K], in evaluation mode, on the CPU.
+        net: the inputs, in the order of the modality -> E tensors [B, ...], in evaluation mode, on the CPU.
         dataset: its data.
-        samples: images for the gate, evenly spaced in the validation split; all if there are fewer.
-        advance: called with the number of images that were run.
+        samples: number of samples for the gate, evenly spaced over the validation split; all, where there are fewer.
+        advance: called with the number of samples that were run.
 
     Raises:
-        DataError: if neither validation nor test has an image.
+        DataError: if neither validation nor test has a sample.
     """
-    samples = min(samples, held_out(dataset))
+    samples, task, modality = min(samples, held_out(dataset)), dataset.task, dataset.modality
     sources: list[tuple[Samples, np.ndarray]] = []
-    scores: list[tuple[float | None, float | None]] = []
+    scores: list[dict[str, float]] = []
     if from_val := min(samples, len(dataset.val)):
-        val_logits = _logits(net, dataset.val, dataset.preprocess, advance)
-        scores = [_score(logits, dataset.val.targets) for logits in val_logits]
+        val_outputs = _outputs(net, dataset.val, modality, advance)
+        targets = dataset.val.targets
+        scores = [{task.metric: task.score(each, targets), **task.scores(each, targets)} for each in val_outputs]
         chosen = _spread(len(dataset.val), from_val)
-        sources.append((Subset(dataset.val, chosen), val_logits[:, chosen]))
+        sources.append((Subset(dataset.val, chosen), val_outputs[:, chosen]))
     if from_val < samples:
         test = Subset(dataset.test, _spread(len(dataset.test), samples - from_val))
-        sources.append((test, _logits(net, test, dataset.preprocess, advance)))
-    logits = np.concatenate([source for _, source in sources], axis=1)
-    scores = scores or [(None, None)] * len(logits)
+        sources.append((test, _outputs(net, test, modality, advance)))
+    outputs = np.concatenate([source for _, source in sources], axis=1)
     return Reference(
-        images=np.concatenate([source.examples(np.arange(len(source))) for source, _ in sources]),
-        labels=np.concatenate([source.targets for source, _ in sources]),
-        logits=logits,
-        accuracy=tuple(accuracy for accuracy, _ in scores),
-        ece=tuple(ece for _, ece in scores),
+        examples=np.concatenate([source.examples(np.arange(len(source))) for source, _ in sources]),
+        targets=np.concatenate([source.targets for source, _ in sources]),
+        outputs=outputs,
+        scores=tuple(scores) or ({},) * len(outputs),
     )
 
 
-def edge_case_logits(
-    net: nn.Module, exits: Sequence[str], image: tuple[int, int, int], preprocess: Preprocess
-) -> EdgeCaseLogits:
-    """The checkpoint's logits on blank, saturated and noisy images.
+def edge_case_outputs(net: nn.Module, exits: Sequence[str], modality: Modality) -> EdgeCases:
+    """The checkpoint's outputs for the modality's unusual examples.
 
     Args:
-        net: images [B, C, H, W] -> E tensors [B, K], in evaluation mode, on the CPU.
+        net: the inputs, in the order of the modality -> E tensors [B, ...], in evaluation mode, on the CPU.
         exits: E names.
-        image: C, H, W.
-        preprocess: of the network's input.
+        modality: of the network.
     """
-    channels, height, width = image
-    images = edge_case_images(height, width, channels)
-    inputs = normalise(images, preprocess)
-    with torch.inference_mode():
-        logits, moved = (
-            {name: output.float().numpy() for name, output in zip(exits, net(torch.from_numpy(x)), strict=True)}
-            for x in (inputs, perturbed(inputs))
-        )
-    return EdgeCaseLogits(images, logits, moved)
+    kinds, inputs = edge_case_inputs(modality)
+    outputs, shifted = (
+        dict(zip(exits, (output.float().numpy() for output in _run(net, batch)), strict=True))
+        for batch in (inputs, perturbed(inputs))
+    )
+    return EdgeCases(kinds, inputs, outputs, shifted)
 
 
 def held_out(dataset: Dataset) -> int:
@@ -113,20 +102,20 @@ def held_out(dataset: Dataset) -> int:
     return count
 
 
-def _logits(net: nn.Module, samples: Samples, preprocess: Preprocess, advance: Callable[[int], None]) -> np.ndarray:
-    """The network's logits on all samples, float32 [E, N, K]."""
+def _outputs(net: nn.Module, samples: Samples, modality: Modality, advance: Callable[[int], None]) -> np.ndarray:
+    """The network's outputs for all samples, float32 [E, N, ...]."""
     batches = []
-    for at in range(0, len(samples), _BATCH):
-        images = samples.examples(np.arange(at, min(at + _BATCH, len(samples))))
-        with torch.inference_mode():
-            batches.append(torch.stack(tuple(net(torch.from_numpy(normalise(images, preprocess))))).float())
-        advance(len(images))
+    for start in range(0, len(samples), _BATCH):
+        examples = samples.examples(np.arange(start, min(start + _BATCH, len(samples))))
+        batches.append(torch.stack(_run(net, modality.collate(examples))).float())
+        advance(len(examples))
     return np.asarray(torch.cat(batches, dim=1))
+
+
+def _run(net: nn.Module, inputs: Inputs) -> tuple[torch.Tensor, ...]:
+    with torch.inference_mode():
+        return tuple(net(*(torch.from_numpy(array) for array in inputs.arrays.values())))
 
 
 def _spread(length: int, count: int) -> npt.NDArray[np.int64]:
     return np.asarray(np.linspace(0, length - 1, count).round(), np.int64)
-
-
-def _score(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    return metrics.accuracy(logits, labels), metrics.ece(metrics.softmax(logits), labels)

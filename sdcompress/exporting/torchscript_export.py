@@ -13,8 +13,7 @@ import contextlib
 import os
 import re
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,55 +25,52 @@ from onnx import helper
 from torch import Tensor, nn
 
 from sdcompress.errors import ParityError, UsageError
+from sdcompress.modalities import Inputs
 from sdcompress.onnx_graph.dataflow import names_read
 from sdcompress.onnx_graph.probe import every_tensor
 from sdcompress.onnx_graph.tensorrt8 import DYNAMO_OPSET, decompose_instance_norm
 from sdcompress.runtime.backends.onnxruntime import ORT_ERRORS
+from sdcompress.schema.graphs import Tensor as Spec
 
-__all__ = ["TensorNames", "torchscript_export"]
+__all__ = ["torchscript_export"]
 
+_BATCH = "batch"
 _BATCHES = (2, 3)  # not multiples of each other, and not 1, which would look like axes of one element
 
 
-@dataclass(frozen=True)
-class TensorNames:
-    """The names of tensors and axes.
-
-    Attributes:
-        input: the images.
-        outputs: the logits of each exit.
-        batch: the first axis of all of them.
-    """
-
-    input: str
-    outputs: tuple[str, ...]
-    batch: str
-
-
 def torchscript_export(
-    net: nn.Module, image: tuple[int, int, int], names: TensorNames, *, opset: int
+    net: nn.Module, tensors: Sequence[Spec], example: Inputs, outputs: Sequence[str], *, opset: int
 ) -> onnx.ModelProto:
     """The exported model, with the axes of all its tensors.
 
     Args:
-        net: images [B, C, H, W] -> E tensors [B, K], in evaluation mode; the newer exporter accepts it.
-        image: C, H, W.
-        names: for the input, the E outputs and the batch.
+        net: the inputs -> E tensors [B, ...], in evaluation mode; the newer exporter accepts it.
+        tensors: the inputs, of which only the batch may vary.
+        example: of two rows, in the order of ``tensors``.
+        outputs: names of the E outputs.
         opset: 16 or 17.
 
     Raises:
-        UsageError: if an operator of the network has no form at this opset.
+        UsageError: if an operator of the network has no form at this opset, or another axis than the batch varies.
         ParityError: if the graph only runs at the batch size of the example.
     """
-    model = _trace(net, image, names, opset)
+    if varying := [axis for tensor in tensors for axis in tensor.shape[1:] if isinstance(axis, str)]:
+        raise UsageError(
+            f"The network's inputs have the axes {', '.join(sorted(set(varying)))}, which vary beside the batch.",
+            allowed=f"at opset {opset} inputs of which only the batch varies",
+            next_step=f"--opset {DYNAMO_OPSET} or newer (export.opset in the recipe)",
+        )
+    model = _trace(net, example, outputs, opset)
     if isinstance(model, onnx.ModelProto):
         _inline_identities(model.graph)
-        _write_axes(model, image, names)
+        _write_axes(model, example)
         if decompose_instance_norm(model):
-            _write_axes(model, image, names)
+            _write_axes(model, example)
         return model
     later = range(opset + 1, DYNAMO_OPSET)
-    works = next((new for new in later if isinstance(_trace(net, image, names, new), onnx.ModelProto)), DYNAMO_OPSET)
+    works = next(
+        (new for new in later if isinstance(_trace(net, example, outputs, new), onnx.ModelProto)), DYNAMO_OPSET
+    )
     raise UsageError(
         f"torch cannot export this network to opset {opset}: {model}",
         allowed=f"opset {works} or newer, which this network can be exported to",
@@ -82,7 +78,7 @@ def torchscript_export(
     )
 
 
-def _trace(net: nn.Module, image: tuple[int, int, int], names: TensorNames, opset: int) -> onnx.ModelProto | str:
+def _trace(net: nn.Module, example: Inputs, outputs: Sequence[str], opset: int) -> onnx.ModelProto | str:
     """The model, or the reason of a failure."""
     modes = [(module, module.training) for module in net.modules()]
     with (
@@ -94,12 +90,12 @@ def _trace(net: nn.Module, image: tuple[int, int, int], names: TensorNames, opse
         try:
             torch.onnx.export(
                 net,
-                (torch.zeros(2, *image),),
+                tuple(torch.from_numpy(array) for array in example.arrays.values()),
                 file,
                 dynamo=False,
-                input_names=[names.input],
-                output_names=list(names.outputs),
-                dynamic_axes={name: {0: names.batch} for name in (names.input, *names.outputs)},
+                input_names=list(example.arrays),
+                output_names=list(outputs),
+                dynamic_axes={name: {0: _BATCH} for name in (*example.arrays, *outputs)},
                 opset_version=opset,
             )
         except Exception as error:  # noqa: BLE001 - its own are RuntimeErrors; it also asserts what networks need not have
@@ -195,18 +191,18 @@ def _inline_identities(graph: onnx.GraphProto) -> None:
     graph.node.extend(nodes)
 
 
-def _write_axes(model: onnx.ModelProto, image: tuple[int, int, int], names: TensorNames) -> None:
+def _write_axes(model: onnx.ModelProto, example: Inputs) -> None:
     """Write type and axes of every tensor into the graph, in place, from runs at two batch sizes.
 
     An axis that grows with the batch is named after it (``batch``, ``64*batch``). ONNX's shape inference does not
     follow the batch through the shape arithmetic of a traced graph.
     """
-    small, large = (_run(model, np.zeros((rows, *image), np.float32), names.input) for rows in _BATCHES)
+    small, large = (_run(model, example[np.resize([0, 1], rows)]) for rows in _BATCHES)
     outputs = {value.name for value in model.graph.output}
     del model.graph.value_info[:], model.graph.output[:]
     for name, tensor in small.items():
         shape = [
-            _axis(sizes, names.batch) or f"{name}/{position}"
+            _axis(sizes, _BATCH) or f"{name}/{position}"
             for position, sizes in enumerate(zip(tensor.shape, large[name].shape, strict=True))
         ]
         dtype = helper.np_dtype_to_tensor_dtype(tensor.dtype)
@@ -224,10 +220,10 @@ def _axis(sizes: tuple[int, int], batch: str) -> int | str | None:
     return batch if times == 1 else f"{times}*{batch}"
 
 
-def _run(model: onnx.ModelProto, inputs: np.ndarray, network_input: str) -> dict[str, np.ndarray]:
+def _run(model: onnx.ModelProto, inputs: Inputs) -> dict[str, np.ndarray]:
     """Every tensor between nodes by its name."""
     with _batch_errors():
-        return every_tensor(model, {network_input: inputs})
+        return every_tensor(model, inputs.arrays)
 
 
 @contextlib.contextmanager

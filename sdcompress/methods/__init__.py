@@ -42,8 +42,8 @@ def build(spec: recipe.Method) -> Method:
         )
     parameters = spec.parameters
     if labels is None:
-        made: Method = _filled(kind, spec.name, parameters)
-        return made
+        method: Method = _filled(kind, spec.name, parameters)
+        return method
     from sdcompress.methods._base import LabelMethod
     from sdcompress.methods._labelled import Labelled
 

@@ -25,7 +25,8 @@ Published: no comparable figure.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -53,6 +54,8 @@ class EmaTeacher(Method):
         decay: decay of the average in each step.
     """
 
+    default_needs: ClassVar[Needs] = Needs(tasks=("classification",), mixing=False)
+
     kd_weight: Weight = 1.0
     temperature: Positive = 4.0
     target_weight: Weight = 1.0
@@ -62,7 +65,7 @@ class EmaTeacher(Method):
     @property
     def needs(self) -> Needs:
         """The average; and whole images, which have one label to decouple."""
-        return Needs(tasks=("classification",), mixing=False, average=self.decay)
+        return replace(self.default_needs, average=self.decay)
 
     def __call__(self, outputs: Outputs, batch: Batch, state: nn.Module) -> dict[str, Tensor]:  # noqa: ARG002
         """The terms ``ce`` and ``kd`` of the equation above."""

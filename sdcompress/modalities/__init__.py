@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from sdcompress import registry
-from sdcompress.errors import ArtifactError, UnknownNameError, UsageError
+from sdcompress.errors import ArtifactError, UnknownNameError, UsageError, brief
 from sdcompress.modalities._base import Array, Augment, Inputs, Modality
+from sdcompress.schema.base import explain
 from sdcompress.schema.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -19,22 +21,30 @@ __all__ = ["ROOM", "Array", "Augment", "Inputs", "Modality", "as_image", "modali
 
 ROOM = "sdcompress.modalities"
 
+_NEXT_STEP = "install the version of sdcompress (or the package) that made it"
+
 
 def restore(name: str, parameters: Mapping[str, Any]) -> Modality:
-    """A modality as a manifest or a checkpoint wrote it.
+    """A modality as a manifest or a checkpoint wrote it; nothing about the parameters is trusted.
 
     Raises:
         ArtifactError: if this version has no such modality, or it has other parameters.
     """
     try:
         kind: type[Modality] = registry.load(ROOM, name, extra="all")
-        return TypeAdapter(kind).validate_python(dict(parameters))
-    except (ValidationError, UnknownNameError) as error:
+    except UnknownNameError as error:
+        raise ArtifactError(error.found, allowed=error.allowed, next_step=_NEXT_STEP) from error
+    known = sorted(field.name for field in fields(kind))
+    if unknown := sorted(parameters.keys() - set(known)):
         raise ArtifactError(
-            f"The inputs of the kind '{name}' cannot be prepared here: {error}",
-            allowed=", ".join(registry.names(ROOM)),
-            next_step="install the version of sdcompress (or the package) that made it",
-        ) from error
+            f"The modality '{name}' has no parameter '{brief(unknown[0])}'.",
+            allowed=", ".join(known),
+            next_step=_NEXT_STEP,
+        )
+    try:
+        return TypeAdapter(kind).validate_python(dict(parameters))
+    except ValidationError as error:
+        raise explain(error, kind, f"the parameters of the modality '{name}'", _refused) from error
 
 
 def as_image(modality: Modality) -> Image:
@@ -58,7 +68,10 @@ def modality_of(manifest: Manifest) -> Modality:
     """The modality of an artifact.
 
     Raises:
-        ArtifactError: if this version has no such modality.
+        ArtifactError: if this version has no such modality, or it has other parameters.
     """
-    preprocess = manifest.input.preprocess.model_dump(mode="json")
-    return restore("image", {"preprocess": preprocess, "shape": manifest.input.shape[1:]})
+    return restore(manifest.modality.name, manifest.modality.parameters)
+
+
+def _refused(problem: str, *, allowed: str, next_step: str) -> ArtifactError:  # noqa: ARG001 - explain's is for recipes
+    return ArtifactError(problem, allowed=allowed, next_step=_NEXT_STEP)

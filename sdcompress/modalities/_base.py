@@ -6,12 +6,14 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import TypeAdapter
 
+from sdcompress.errors import InputError
 from sdcompress.schema import recipe
 from sdcompress.schema.graphs import Tensor
 from sdcompress.schema.manifest import Named
@@ -121,7 +123,6 @@ class Modality(ABC):
     def tensors(self) -> tuple[Tensor, ...]:
         """The inputs of a graph: names, dtypes, shapes; axes that vary are names, the first of them ``batch``."""
 
-    @abstractmethod
     def prepare(self, raw: Any) -> Inputs:
         """Raw examples as inputs, at inference.
 
@@ -131,6 +132,9 @@ class Modality(ABC):
         Raises:
             InputError: names the first that cannot be used, and why.
         """
+        if len(raw) == 0:
+            return self.collate(np.stack([next(iter(self.unusual().values()))]))[:0]
+        return self.collate(np.stack([self._one_of_batch(one, at) for at, one in enumerate(raw)]))
 
     @abstractmethod
     def example(self, raw: Any) -> Array:
@@ -166,7 +170,6 @@ class Modality(ABC):
             DataError: if they do not fit the network.
         """
 
-    @abstractmethod
     def check(self, inputs: Any) -> Inputs:
         """The inputs of a call, C-contiguous.
 
@@ -176,6 +179,19 @@ class Modality(ABC):
         Raises:
             InputError: if a name, a dtype or a shape is another.
         """
+        tensors, named = self.tensors, inputs.arrays if isinstance(inputs, Inputs) else inputs
+        if not isinstance(named, Mapping):
+            named = {tensors[0].name: named}
+        arrays = {tensor.name: _checked(named.get(tensor.name), tensor) for tensor in tensors}
+        if len({len(array) for array in arrays.values()}) > 1:
+            raise InputError(
+                "The inputs have "
+                + ", ".join(f"{len(array)} rows of '{name}'" for name, array in arrays.items())
+                + ".",
+                allowed="one batch size for all inputs",
+                next_step="make them with engine.preprocess",
+            )
+        return Inputs(arrays)
 
     def augment(self, settings: recipe.Augmentation, *, rank: int = 0, world: int = 1) -> Augment:  # noqa: ARG002 - for those that draw
         """What makes inputs of training examples. It needs torch.
@@ -195,7 +211,10 @@ class Modality(ABC):
 
     @abstractmethod
     def unusual(self) -> Mapping[str, Any]:
-        """Examples that real data rarely holds, by what they are: blank, saturated, noise. Parity gates see them."""
+        """Examples that real data rarely holds, by what they are: blank, saturated, noise. Parity gates see them.
+
+        They are of one shape, so that ``numpy.stack`` makes a batch of them; two at least.
+        """
 
     @property
     @abstractmethod
@@ -210,6 +229,10 @@ class Modality(ABC):
         """The inverse of ``pack``."""
         return arrays["examples"]
 
+    def card_text(self) -> str:
+        """How a raw example becomes the inputs, in words, for the artifact's card."""
+        return f"prepared as the modality {self.record.name} of sdcompress does"
+
     def card_code(self) -> str:
         """Python source without sdcompress for the artifact's card: imports, and ``inputs_of(path)``.
 
@@ -220,3 +243,39 @@ class Modality(ABC):
     def ignored(self, settings: recipe.Data) -> list[str]:
         """The keys of a recipe's ``data`` that are set and that examples of this modality are not made by."""
         return [name for name in _OF_IMAGES if getattr(settings, name) is not None]
+
+    def _one_of_batch(self, raw: Any, at: int) -> Array:
+        """One raw example of a batch; an error says which."""
+        try:
+            return self.example(raw)
+        except InputError as error:
+            path = f" ('{raw}')" if isinstance(raw, str | Path) else ""
+            raise InputError(
+                f"{type(self).__name__} {at}{path} cannot be used: {error.found}",
+                allowed=error.allowed,
+                next_step=error.next_step,
+            ) from error
+
+
+def _checked(array: Any, tensor: Tensor) -> Array:
+    """An input of a call, C-contiguous."""
+    sizes = tensor.shape[1:]
+    if not isinstance(array, np.ndarray):
+        problem, step = f"is a {type(array).__name__}, not an array.", "make it with engine.preprocess"
+    elif array.dtype != tensor.dtype and array.dtype.kind == np.dtype(tensor.dtype).kind:
+        problem, step = f"is {array.dtype}.", f"convert it: inputs.astype(numpy.{tensor.dtype})"
+    elif array.dtype != tensor.dtype:
+        problem, step = f"is {array.dtype}.", "make it with engine.preprocess, which takes raw examples"
+    elif array.ndim == len(sizes):
+        problem, step = f"has the shape {list(array.shape)}: one sample, no batch.", "give inputs[None]"
+    elif array.ndim != len(tensor.shape) or any(
+        isinstance(size, int) and size != given for size, given in zip(sizes, array.shape[1:], strict=True)
+    ):
+        problem, step = f"has the shape {list(array.shape)}.", "make it with engine.preprocess"
+    else:
+        return np.ascontiguousarray(array)
+    raise InputError(
+        f"The input '{tensor.name}' {problem}",
+        allowed=f"{tensor.dtype} of shape [B, {', '.join(map(str, sizes))}]",
+        next_step=step,
+    )

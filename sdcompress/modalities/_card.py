@@ -1,11 +1,11 @@
-"""The preparation of images in the card's program, without sdcompress."""
+"""The preparation of images in an artifact's card: in words, and as a program without sdcompress."""
 
 from __future__ import annotations
 
 from sdcompress.modalities._pictures import FORMATS
 from sdcompress.schema.manifest import Preprocess
 
-__all__ = ["card_code"]
+__all__ = ["card_code", "card_text"]
 
 _DEPTH = """\
 from PIL import Image
@@ -73,3 +73,14 @@ def card_code(spec: Preprocess, name: str) -> str:
     return text + _NORMALISE.format(
         channels=spec.channels, mean=list(spec.mean), std=list(spec.std), name=name, formats=list(FORMATS)
     )
+
+
+def card_text(spec: Preprocess) -> str:
+    """The same in words."""
+    steps = []
+    if isinstance(spec.resize, int):
+        steps = [f"the shorter side resized to {spec.resize} pixels ({spec.interpolation}), the aspect ratio kept"]
+    elif spec.resize:
+        steps = [f"resized to {spec.resize[0]}x{spec.resize[1]} (height x width, {spec.interpolation})"]
+    steps += [f"the centre of {spec.crop[0]}x{spec.crop[1]} cropped"] if spec.crop else []
+    return ", ".join([*steps, f"(pixel / 255 - {list(spec.mean)}) / {list(spec.std)}, channels first"])

@@ -13,7 +13,7 @@ from PIL import Image as Pillow
 
 from sdcompress.errors import DataError, InputError
 from sdcompress.modalities._base import Augment, Inputs, Modality
-from sdcompress.modalities._card import card_code
+from sdcompress.modalities._card import card_code, card_text
 from sdcompress.modalities._geometry import geometry, normalise
 from sdcompress.modalities._pictures import check_picture, open_picture
 from sdcompress.schema import recipe
@@ -23,6 +23,7 @@ from sdcompress.schema.manifest import Preprocess
 __all__ = ["Image"]
 
 _SEED = 0
+_LARGEST_SIDE = 16384  # pixels; what a manifest asks for must fit into memory
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Image(Modality):
     preprocess: Preprocess
     shape: tuple[int, int, int]
 
+    name: ClassVar[str] = "image"
     INPUT: ClassVar[str] = "input"
     suffixes = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
@@ -57,6 +59,12 @@ class Image(Modality):
         """The preprocessing; a white level that is not set is left out."""
         unset = {"white_level"} if self.preprocess.white_level is None else None
         return self.preprocess.model_dump_json(exclude=unset)
+
+    def __post_init__(self) -> None:
+        if self.shape[0] != self.preprocess.channels:
+            raise ValueError(f"the input has {self.shape[0]} channels, its preprocessing {self.preprocess.channels}")
+        if not all(0 < side <= _LARGEST_SIDE for side in self.shape[1:]):
+            raise ValueError(f"height and width must be between 1 and {_LARGEST_SIDE} pixels")
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
@@ -82,24 +90,21 @@ class Image(Modality):
             )
         if isinstance(raw, np.ndarray) and raw.shape[1:] == (height, width, channels) and raw.dtype != np.uint16:
             return Inputs({self.INPUT: normalise(raw, self.preprocess)})
-        if len(raw) == 0:
-            return Inputs({self.INPUT: np.empty((0, *self.shape), np.float32)})
-        pictures = np.stack([self._example(picture, at) for at, picture in enumerate(raw)])
-        return Inputs({self.INPUT: normalise(pictures, self.preprocess)})
+        return super().prepare(raw)
 
     def collate(self, examples: Any) -> Inputs:
         """Normalise uint8 [B, H, W, C]; see ``Modality``."""
         channels, height, width = self.shape
-        if examples.shape[1:] != (height, width, channels):
+        if examples.dtype != np.uint8 or examples.shape[1:] != (height, width, channels):
             raise DataError(
-                f"The images are {'x'.join(map(str, examples.shape[1:]))} (height x width x channels).",
-                allowed=f"{height}x{width}x{channels}, the size that the network was trained at",
+                f"The images are {examples.dtype} {'x'.join(map(str, examples.shape[1:]))} (height, width, channels).",
+                allowed=f"{height}x{width}x{channels}, uint8, the size that the network was trained at",
                 next_step="load the data set with the recipe of the network (data.image_size)",
             )
         return Inputs({self.INPUT: normalise(examples, self.preprocess)})
 
     def check(self, inputs: Any) -> Inputs:
-        """See ``Modality``: float32 [B, C, H, W]."""
+        """See ``Modality``: float32 [B, C, H, W]. What fits takes no detour: this runs in every call."""
         named = inputs.arrays if isinstance(inputs, Inputs) else inputs
         array = named.get(self.INPUT) if isinstance(named, Mapping) else named
         if (
@@ -109,17 +114,7 @@ class Image(Modality):
             and array.shape[1:] == self.shape
         ):
             return Inputs({self.INPUT: np.ascontiguousarray(array)})
-        if not isinstance(array, np.ndarray):
-            problem, step = f"The input is a {type(array).__name__}, not an array.", "give a numpy array"
-        elif array.dtype == np.uint8:
-            problem, step = "The input is uint8: images, not inputs.", "call engine.preprocess(images) first"
-        elif array.dtype != np.float32:
-            problem, step = f"The input is {array.dtype}.", "convert it: inputs.astype(numpy.float32)"
-        elif array.shape == self.shape:
-            problem, step = f"The input has the shape {list(array.shape)}: one sample, no batch.", "give inputs[None]"
-        else:
-            problem, step = f"The input has the shape {list(array.shape)}.", "make it with engine.preprocess(images)"
-        raise InputError(problem, allowed=f"float32 of shape [B, {', '.join(map(str, self.shape))}]", next_step=step)
+        return super().check(named)
 
     def unusual(self) -> Mapping[str, npt.NDArray[np.uint8]]:
         """Black, grey and white images, halves, and noise, each uint8 [H, W, C]; the same each time."""
@@ -169,6 +164,10 @@ class Image(Modality):
         """The examples, uint8 [B, H, W, C]."""
         return {"examples": ("uint8", 4)}
 
+    def card_text(self) -> str:
+        """Resizing, cropping and normalisation."""
+        return card_text(self.preprocess)
+
     def card_code(self) -> str:
         """With numpy and Pillow; see ``Modality``."""
         return card_code(self.preprocess, self.INPUT)
@@ -185,16 +184,6 @@ class Image(Modality):
         else:
             obeyed["crop"] = crop is None or done.crop is None
         return [name for name, ok in obeyed.items() if not ok]
-
-    def _example(self, raw: Any, at: int) -> npt.NDArray[np.uint8]:
-        """One image of a batch; an error says which."""
-        try:
-            return self.example(raw)
-        except InputError as error:
-            path = f" ('{raw}')" if isinstance(raw, str | Path) else ""
-            raise InputError(
-                f"Image {at}{path} cannot be used: {error.found}", allowed=error.allowed, next_step=error.next_step
-            ) from error
 
 
 def _sized(raw: Any, preprocess: Preprocess) -> npt.NDArray[np.uint8]:

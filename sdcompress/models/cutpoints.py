@@ -85,7 +85,7 @@ def choose(points: Sequence[CutPoint], count: int) -> tuple[CutPoint, ...]:
     block). No two exits stand at the same MACs, none after 93 % of them.
 
     Args:
-        points: what ``cut_points`` found.
+        points: of ``cut_points``.
         count: how many, at least 1.
 
     Raises:
@@ -115,7 +115,7 @@ def named(points: Sequence[CutPoint], names: Sequence[str]) -> tuple[CutPoint, .
     """The cut points that a recipe names, in order of execution.
 
     Args:
-        points: what ``cut_points`` found.
+        points: of ``cut_points``.
         names: modules of the backbone, in any order.
 
     Raises:
@@ -155,9 +155,9 @@ def _extend(way: _Way, point: CutPoint, target: float, slack: float) -> _Way:
 
 def _one_per_fraction(points: Sequence[CutPoint]) -> list[CutPoint]:
     """Of the places with the same MACs the outermost and, of these, the last (after the activation, not before)."""
-    found: dict[float, CutPoint] = {}
+    best: dict[float, CutPoint] = {}
     for point in points[: points.index(deepest(points)) + 1]:  # what follows is pooled, not a map
-        other = found.get(point.fraction)
+        other = best.get(point.fraction)
         if other is None or point.level <= other.level:
-            found[point.fraction] = point
-    return [point for fraction, point in found.items() if 0.0 < fraction <= _LATEST]
+            best[point.fraction] = point
+    return [point for fraction, point in best.items() if 0.0 < fraction <= _LATEST]

@@ -1,4 +1,4 @@
-"""Write classes, exits and preprocessing into the metadata of an ONNX file, for readers that have only this file."""
+"""Write the meaning of a graph's tensors into its metadata, for users who have the ONNX file alone."""
 
 from __future__ import annotations
 
@@ -8,27 +8,29 @@ from collections.abc import Sequence
 import onnx
 from onnx import helper
 
-from sdcompress.schema.manifest import Preprocess
+from sdcompress.modalities import Modality
+from sdcompress.tasks import Task
 
-__all__ = ["CLASSES", "EXITS", "PREPROCESS", "describe"]
+__all__ = ["describe"]
 
-CLASSES, EXITS, PREPROCESS = "sdcompress.classes", "sdcompress.exits", "sdcompress.preprocess"
+_PREFIX = "sdcompress."
 
 
-def describe(model: onnx.ModelProto, *, classes: Sequence[str], exits: Sequence[str], preprocess: Preprocess) -> None:
-    """Set the metadata of a model, in place: JSON texts under ``CLASSES``, ``EXITS`` and ``PREPROCESS``.
+def describe(model: onnx.ModelProto, *, task: Task, modality: Modality, exits: Sequence[str]) -> None:
+    """Set the metadata ``sdcompress.task``, ``outputs``, ``modality`` and ``exits`` of a model, in place, as JSON.
 
     Args:
         model: a graph of an artifact.
-        classes: names of the K classes, in the order of the logits.
-        exits: names of the exits whose logits the graph computes, shallow to deep.
-        preprocess: how an image becomes the network's input.
+        task: what its outputs mean.
+        modality: what it is given.
+        exits: names of the exits whose outputs the graph computes, shallow to deep.
     """
+    meaning = {
+        "task": task.record.model_dump(mode="json"),
+        "outputs": list(task.outputs),
+        "modality": modality.record.model_dump(mode="json"),
+        "exits": list(exits),
+    }
     helper.set_model_props(
-        model,
-        {
-            CLASSES: json.dumps(list(classes), ensure_ascii=False),
-            EXITS: json.dumps(list(exits), ensure_ascii=False),
-            PREPROCESS: preprocess.model_dump_json(),
-        },
+        model, {_PREFIX + name: json.dumps(value, ensure_ascii=False) for name, value in meaning.items()}
     )

@@ -17,25 +17,26 @@ __all__ = ["add_signals"]
 
 
 def add_signals(
-    model: onnx.ModelProto, exit_: str, logits: str, task: Task, *, batch: str
+    model: onnx.ModelProto, exit_: str, outputs: str, task: Task, *, batch: str
 ) -> tuple[onnx.ModelProto, ExitSignals]:
     """A copy of a segment with an exit's signals as further outputs; see ``ExitSignals``.
 
     Args:
         model: the segment.
         exit_: the exit's name.
-        logits: name of its logits, [batch, K], K > 1.
-        task: what the logits mean.
+        outputs: name of its outputs, [batch, ...].
+        task: what the outputs mean.
         batch: name of the batch axis.
     """
     extended = copy_model(model)
     names = ExitSignals(values=f"{exit_}_signals", decision=f"{exit_}_decision")
-    nodes, constants = task.signal_nodes(logits, names.values, names.decision)
+    nodes, constants = task.signal_nodes(outputs, names.values, names.decision)
     extended.graph.node.extend(nodes)
     extended.graph.initializer.extend(constants)
     extended.graph.output.append(
         helper.make_tensor_value_info(names.values, TensorProto.FLOAT, [batch, len(task.signal_names)])
     )
-    extended.graph.output.append(helper.make_tensor_value_info(names.decision, TensorProto.INT64, [batch]))
+    dtype = helper.np_dtype_to_tensor_dtype(task.decision_dtype)
+    extended.graph.output.append(helper.make_tensor_value_info(names.decision, dtype, [batch, *task.decision_shape]))
     onnx.checker.check_model(extended, full_check=True)
     return extended, names

@@ -1,9 +1,11 @@
-"""Count the multiply-accumulates for one image and the parameters of an ONNX graph, from its shapes."""
+"""Count the multiply-accumulates for one sample and the parameters of an ONNX graph, from its shapes."""
 
 from __future__ import annotations
 
+import ast
 import math
-import re
+import operator
+from collections.abc import Callable, Mapping
 
 import onnx
 
@@ -14,23 +16,49 @@ from sdcompress.onnx_graph.edit import copy_model
 __all__ = ["macs", "parameters"]
 
 
-def macs(model: onnx.ModelProto, *, batch: str = "batch") -> int:
-    """Multiply-accumulates for one image, of convolutions, matrix products and attention only.
+def macs(model: onnx.ModelProto, sizes: Mapping[str, int]) -> int:
+    """Multiply-accumulates for one sample, of convolutions, matrix products and attention only.
 
     Args:
-        model: its axes are numbers, the batch, or multiples of the batch (``64*batch``: windows, heads).
-        batch: name of the batch axis.
+        model: its axes are numbers, or sums, products and quotients of named axes (``64*batch``, ``tokens + 1``).
+        sizes: of the named axes, for one sample: 1 for the batch.
 
     Raises:
-        UsageError: if a product's shape does not follow from the batch.
+        UsageError: if a product's shape does not follow from them.
     """
     single = copy_model(model)
     for value in (*single.graph.input, *single.graph.output, *single.graph.value_info):
         for axis in value.type.tensor_type.shape.dim:
-            if match := re.fullmatch(rf"(?:(\d+)\*)?{re.escape(batch)}", axis.dim_param):
-                axis.dim_value = int(match[1] or 1)
+            if axis.dim_param and (size := _axis_size(axis.dim_param, sizes)):
+                axis.dim_value = size
     flow = Dataflow(onnx.shape_inference.infer_shapes(single, data_prop=True))
     return sum(_node_macs(flow, node) for node, kind in zip(flow.nodes, flow.kinds, strict=True) if kind is Kind.DATA)
+
+
+_OPERATORS: dict[type[ast.operator], Callable[[int, int], int]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.FloorDiv: lambda left, right: left // right if right else 0,
+}
+
+
+def _axis_size(axis: str, sizes: Mapping[str, int]) -> int | None:
+    """The number that an axis such as ``2*tokens + 1`` stands for; None if it is no such sum of named axes."""
+
+    def value(node: ast.expr) -> int:
+        if isinstance(node, ast.Name):
+            return sizes[node.id]
+        if isinstance(node, ast.Constant) and isinstance(node.value, int):
+            return node.value
+        if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
+            return _OPERATORS[type(node.op)](value(node.left), value(node.right))
+        raise ValueError(axis)
+
+    try:
+        return value(ast.parse(axis, mode="eval").body)
+    except (SyntaxError, ValueError, KeyError):
+        return None
 
 
 def parameters(model: onnx.ModelProto) -> int:
@@ -77,8 +105,8 @@ def _shape(flow: Dataflow, tensor: str) -> list[int]:
     sizes = [axis for axis in axes or () if isinstance(axis, int)]
     if axes is None or len(sizes) < len(axes):
         raise UsageError(
-            f"The multiply-accumulates cannot be counted: '{tensor}' has the axes {axes} for one image.",
-            allowed="sizes that follow from the batch alone",
-            next_step="choose a backbone whose shapes do not depend on the values of the image",
+            f"The multiply-accumulates cannot be counted: '{tensor}' has the axes {axes} for one sample.",
+            allowed="sizes that follow from the named axes of the inputs",
+            next_step="choose a backbone whose shapes do not depend on the values of the input",
         )
     return sizes

@@ -20,7 +20,7 @@ from sdcompress.onnx_graph.edit import Renaming, drop_unused
 from sdcompress.onnx_graph.trace_score import trace_score
 from sdcompress.policies import restore
 from sdcompress.policies._base import ExitPolicy
-from sdcompress.schema.graphs import ANSWER, EXIT_INDEX, LOGITS
+from sdcompress.schema.graphs import DECISION, EXIT_INDEX, OUTPUTS
 from sdcompress.schema.manifest import ExitSignals, Manifest
 from sdcompress.tasks import task_of
 
@@ -30,7 +30,7 @@ __all__ = ["merge"]
 def merge(
     manifest: Manifest, segments: Sequence[onnx.ModelProto], thresholds: Sequence[float | None], *, batch_of_one: bool
 ) -> onnx.ModelProto:
-    """One checked graph from images to the logits, the predicted class and the exit of each.
+    """One checked graph from inputs to the outputs, the decision and the exit of each sample.
 
     Args:
         manifest: of a cascade with a policy.
@@ -49,21 +49,25 @@ def merge(
             next_step="export the cascade again",
         )
     merger = _Merger(manifest, segments, thresholds, batch_of_one=batch_of_one)
-    logits, exit_index, scope = merger.level(0, {manifest.input.name: manifest.input.name}, [])
-    scope.node("Identity", logits, out=LOGITS)
+    task = task_of(manifest)
+    outputs, exit_index, scope = merger.level(0, {tensor.name: tensor.name for tensor in manifest.inputs}, [])
+    scope.node("Identity", outputs, out=OUTPUTS)
     scope.node("Identity", exit_index, out=EXIT_INDEX)
-    scope.node("ArgMax", LOGITS, out=ANSWER, axis=1, keepdims=0)
-    batch: int | str = 1 if batch_of_one else manifest.input.shape[0]
+    # of these only the decision is an output: drop_unused removes the others
+    scope.add(*task.signal_nodes(OUTPUTS, f"{OUTPUTS}/signals", DECISION))
+    batch: int | str = 1 if batch_of_one else manifest.inputs[0].shape[0]
+    decision_dtype = helper.np_dtype_to_tensor_dtype(task.decision_dtype)
     graph = scope.graph(
         "early-exit",
         [
-            helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, [batch, len(manifest.classes)]),
-            helper.make_tensor_value_info(ANSWER, TensorProto.INT64, [batch]),
+            helper.make_tensor_value_info(OUTPUTS, TensorProto.FLOAT, [batch, *task.output_shape]),
+            helper.make_tensor_value_info(DECISION, decision_dtype, [batch, *task.decision_shape]),
             helper.make_tensor_value_info(EXIT_INDEX, TensorProto.INT64, [batch]),
         ],
     )
-    shape = [batch, *manifest.input.shape[1:]]
-    graph.input.append(helper.make_tensor_value_info(manifest.input.name, TensorProto.FLOAT, shape))
+    for tensor in manifest.inputs:
+        dtype = helper.np_dtype_to_tensor_dtype(np.dtype(tensor.dtype))
+        graph.input.append(helper.make_tensor_value_info(tensor.name, dtype, [batch, *tensor.shape[1:]]))
     drop_unused(graph)
     model = helper.make_model(
         graph,
@@ -140,7 +144,7 @@ class _Merger:
         tensors, history = dict(tensors), list(history)
         while True:
             self._run(scope, position, tensors)
-            logits = tensors[exits[position].logits]
+            logits = tensors[exits[position].outputs]
             if position == len(exits) - 1:
                 return logits, self._filled(scope, logits, position), scope
             history.append(self._signals(scope, position, tensors))
@@ -172,9 +176,9 @@ class _Merger:
         exit_ = self._manifest.exits[position]
         if exit_.signals is not None and exit_.temperature == 1:
             return ExitSignals(values=tensors[exit_.signals.values], decision=tensors[exit_.signals.decision])
-        scaled = scope.node("Mul", tensors[exit_.logits], scope.constant(1 / exit_.temperature, np.float32))
+        scaled = scope.node("Mul", tensors[exit_.outputs], scope.constant(1 / exit_.temperature, np.float32))
         names = ExitSignals(values=f"{scaled}/signals", decision=f"{scaled}/decision")
-        scope.add(*self._task.signal_nodes(scaled, names.values, names.decision, decided_by=tensors[exit_.logits]))
+        scope.add(*self._task.signal_nodes(scaled, names.values, names.decision, decided_by=tensors[exit_.outputs]))
         return names
 
     def _fork(
@@ -186,7 +190,7 @@ class _Merger:
         history: Sequence[ExitSignals],
     ) -> tuple[str, str]:
         """Add the ``If`` after an exit; returns the names of logits and exit_index of all rows."""
-        logits = tensors[self._manifest.exits[position].logits]
+        logits = tensors[self._manifest.exits[position].outputs]
         index = self._filled(scope, logits, position)
         all_exit = _Scope(f"exit-{position}/all-leave")
         all_exit_branch = self._branch(all_exit, all_exit.node("Identity", logits), all_exit.node("Identity", index))
@@ -222,7 +226,7 @@ class _Merger:
         return scope.graph(
             "branch",
             [
-                helper.make_tensor_value_info(logits, TensorProto.FLOAT, [rows, len(self._manifest.classes)]),
+                helper.make_tensor_value_info(logits, TensorProto.FLOAT, [rows, *self._task.output_shape]),
                 helper.make_tensor_value_info(exit_index, TensorProto.INT64, [rows]),
             ],
         )

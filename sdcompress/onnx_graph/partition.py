@@ -28,7 +28,7 @@ def cut_segments(model: onnx.ModelProto, exits: Sequence[str], *, batch: str = "
 
     Args:
         model: the all-exits graph.
-        exits: names of the logits, shallow to deep.
+        exits: names of the outputs, shallow to deep.
         batch: name of the axis that every tensor between segments must have first, so that rows can exit early.
 
     Raises:
@@ -52,7 +52,7 @@ def prune_heads(model: onnx.ModelProto, exits: Sequence[str]) -> onnx.ModelProto
 
     Args:
         model: the all-exits graph.
-        exits: names of the logits, in the order of the outputs.
+        exits: names of the outputs, in the order of the outputs.
     """
     flow = Dataflow(model)
     data_nodes = {index for index in flow.ancestors(exits) if flow.kinds[index] is Kind.DATA}
@@ -82,7 +82,7 @@ class _SegmentNodes:
     Attributes:
         data_nodes: indices of its nodes that depend on the data.
         computed: names of the tensors that these compute.
-        inputs: tensors of earlier segments or of the network's input, in the order of first use.
+        inputs: tensors of earlier segments or inputs of the network, in the order of first use.
         copied: indices of nodes on constants and shapes, copied from anywhere in the graph.
     """
 
@@ -114,8 +114,8 @@ def _nodes_of_exits(flow: Dataflow, exits: Sequence[str]) -> list[set[int]]:
         nodes = {index for index in flow.ancestors([exit_]) - assigned if flow.kinds[index] is Kind.DATA}
         if flow.producer[exit_] not in nodes:
             raise UsageError(
-                f"'{exit_}' is a constant or the same tensor as the logits of an earlier exit.",
-                allowed="exits that each compute logits of their own from the image",
+                f"'{exit_}' is a constant or the same tensor as the outputs of an earlier exit.",
+                allowed="exits that each compute outputs of their own from the inputs",
                 next_step="place the exits elsewhere (exits.at in the recipe) or export another layout",
             )
         by_exit.append(nodes)
@@ -131,8 +131,8 @@ def _check_border(flow: Dataflow, name: str, batch: str) -> None:
     axes = flow.axes(name)
     if not axes or axes[0] != batch:
         raise UsageError(
-            f"The tensor '{name}' between two segments has the axes {axes}: its rows are not the images of the batch, "
-            "so that images could not exit early.",
+            f"The tensor '{name}' between two segments has the axes {axes}: its rows are not the samples of the batch, "
+            "so that samples could not exit early.",
             allowed=f"tensors whose first axis is '{batch}'",
             next_step="place the exits elsewhere (exits.at in the recipe), or export with '--layout single' or 'all'",
         )
@@ -202,6 +202,6 @@ def _input_with_axis(flow: Dataflow, node: onnx.NodeProto, axis: str, available:
 def _shape_unavailable(node: onnx.NodeProto) -> UsageError:
     return UsageError(
         f"A later segment needs the shape of '{node.input[0]}', which none of its inputs has.",
-        allowed="shapes that follow from the batch size",
+        allowed="shapes that follow from its inputs",
         next_step="place the exits elsewhere (exits.at in the recipe), or export with '--layout single' or 'all'",
     )

@@ -34,15 +34,14 @@ def every_tensor(model: onnx.ModelProto, feed: Mapping[str, np.ndarray]) -> dict
     return {name: value for name, value in zip(names, values, strict=True) if isinstance(value, np.ndarray)}
 
 
-def first_not_finite(graphs: Mapping[str, bytes], network_input: str, inputs: np.ndarray) -> str:
+def first_not_finite(graphs: Mapping[str, bytes], inputs: Mapping[str, np.ndarray]) -> str:
     """The first node that computes NaN or infinity from finite inputs, as text; empty if there is none.
 
     Args:
         graphs: file name -> bytes, in the order of the chain.
-        network_input: name of the network's input.
-        inputs: float32 [B, C, H, W].
+        inputs: of the network, by name.
     """
-    tensors = {network_input: inputs}
+    tensors = dict(inputs)
     for file, data in graphs.items():
         model = onnx.load_from_string(data)
         feed = {value.name: tensors[value.name] for value in model.graph.input}

@@ -110,9 +110,9 @@ def check_data(recipe: Recipe, load: Loader, progress: Progress | None = None) -
     judges = bool(recipe.quantize.precisions)
     if judges:
         with requires_extra("quantize"):
-            from sdcompress.quantizing.calibration_data import calibration_images  # onnx
-        calibration_images(found.train, found.task, None)
-    least = least_samples(recipe.calibrate) if calibrates else int(judges)
+            from sdcompress.quantizing.calibration_data import calibration_samples  # onnx
+        calibration_samples(found.train, found.task, None)
+    least = least_samples(recipe.calibrate, found.task) if calibrates else int(judges)
     if validation + test and validation >= least:
         found.check(progress)
         for spec in (recipe.method, *recipe.controls):

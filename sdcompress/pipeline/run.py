@@ -157,8 +157,8 @@ class _Job:
                 if target.layout == "cascade":
                     out = target.out.with_name(f"{spec.name}-early-exit{f'-{precision}' if precision else ''}")
                     # where there is a certificate, what the precision costs counts as lost too
-                    against = exported if precision and self.recipe.calibrate.confidence is not None else None
-                    yield self._calibrate(model, out, against)
+                    reference = exported if precision and self.recipe.calibrate.confidence is not None else None
+                    yield self._calibrate(model, out, reference)
                     model = self._open(out)
                 self.artifacts[model.path.name] = model
 
@@ -194,13 +194,13 @@ class _Job:
         settings = self.recipe.quantize
         return Step(f"quantize {out.name}", work, [model.digest, settings.max_drop, settings.samples], (out,))
 
-    def _calibrate(self, model: TrainedModel, out: Path, against: TrainedModel | None) -> Step:
+    def _calibrate(self, model: TrainedModel, out: Path, reference: TrainedModel | None) -> Step:
         def work(progress: Progress) -> None:
-            other = None if against is None else against.artifact()
+            other = None if reference is None else reference.artifact()
             settings, options = self.recipe.calibrate, self._measuring(progress)
-            api.calibrate(model, out, settings, options, against=other, overwrite=True)
+            api.calibrate(model, out, settings, options, reference=other, overwrite=True)
 
-        digests = [one.digest for one in (model, against) if one]
+        digests = [one.digest for one in (model, reference) if one]
         inputs = [*digests, self.recipe.calibrate.model_dump(mode="json"), self.recipe.bench.threads]
         return Step(f"calibrate {model.path.name}", work, inputs, (out,))
 

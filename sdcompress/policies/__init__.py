@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,9 +11,9 @@ import numpy.typing as npt
 
 from sdcompress import registry
 from sdcompress.errors import ArtifactError, UnknownNameError
-from sdcompress.policies._base import ExitPolicy, Float, Signals
+from sdcompress.policies._base import ExitPolicy, Float, Gate, Signals
 
-__all__ = ["ROOM", "leave", "policy_class", "restore", "scores"]
+__all__ = ["ROOM", "gates", "leave", "policy_class", "restore", "scores"]
 
 ROOM = "sdcompress.policies"
 
@@ -23,8 +24,8 @@ def policy_class(kind: str) -> type[ExitPolicy]:
     Raises:
         UnknownNameError: if there is none; it names the nearest.
     """
-    found: type[ExitPolicy] = registry.load(ROOM, kind, extra="all")
-    return found
+    policy: type[ExitPolicy] = registry.load(ROOM, kind, extra="all")
+    return policy
 
 
 def restore(kind: str, parameters: Mapping[str, Any], exits: int = 1) -> ExitPolicy:
@@ -55,24 +56,34 @@ def _try(policy: ExitPolicy, exits: int) -> None:
     """Score one sample at every exit but the last, and make its gate."""
     seen = [Signals({name: np.full(1, 0.5, np.float32) for name in policy.needs}, np.zeros(1, np.int64))] * exits
     for exit_ in range(exits - 1):
-        found = policy.score(exit_, seen[: exit_ + 1])
+        score = policy.score(exit_, seen[: exit_ + 1])
         left = policy.gate(exit_, np.float32(1))(seen[: exit_ + 1])
-        if np.shape(found) != (1,) or np.shape(left) != (1,):
-            raise ValueError(f"it gives a score of shape {list(np.shape(found))} for one sample")
+        if np.shape(score) != (1,) or np.shape(left) != (1,):
+            raise ValueError(f"it gives a score of shape {list(np.shape(score))} for one sample")
 
 
 def scores(policy: ExitPolicy, signals: Sequence[Signals]) -> Float:
     """The scores of every exit but the last, float32 [E-1, N], of the signals of E exits on the same N samples."""
-    found = [policy.score(exit_, signals[: exit_ + 1]) for exit_ in range(len(signals) - 1)]
-    return np.stack([np.asarray(score, np.float32) for score in found])
+    by_exit = [policy.score(exit_, signals[: exit_ + 1]) for exit_ in range(len(signals) - 1)]
+    return np.stack([np.asarray(score, np.float32) for score in by_exit])
 
 
-def leave(confidences: npt.NDArray[np.float32], thresholds: npt.ArrayLike) -> npt.NDArray[np.int64]:
-    """The exit of each sample, int64 [N]: the first whose confidence is at least its threshold, both float32.
+def leave(scores: npt.NDArray[np.float32], thresholds: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """The exit of each sample, int64 [N]: the first whose score is at least its threshold, both float32.
 
     Args:
-        confidences: float32 [E-1, N], of all exits but the last.
+        scores: float32 [E-1, N], of all exits but the last.
         thresholds: [E-1].
     """
-    fires = confidences >= np.asarray(thresholds, np.float32)[:, None]
+    fires = scores >= np.asarray(thresholds, np.float32)[:, None]
     return np.where(fires.any(axis=0), fires.argmax(axis=0), len(fires))
+
+
+def gates(policy: ExitPolicy, thresholds: Sequence[float]) -> tuple[Gate, ...]:
+    """One gate for each exit but the last.
+
+    A row leaves when its score is at least the threshold, both float32. NaN is not at least anything.
+    """
+    # rounded to float32, a threshold just above 1 would become 1 and fire
+    least = [np.float32(threshold if threshold <= 1 else math.inf) for threshold in thresholds]
+    return tuple(policy.gate(exit_, threshold) for exit_, threshold in enumerate(least))

@@ -32,8 +32,8 @@ class ExitPolicy:
 
     ``needs``: names of the signals that it judges by. ``history``: whether a score looks at earlier exits.
     ``shared``: one threshold for all exits instead of one each.
-    ``least_exits``: with fewer the policy is of no use. ``formula``: the score in numpy, of ``p``, the K probabilities
-    of one image, for the program in an artifact's card; empty where it needs more than those.
+    ``least_exits``: with fewer the policy is of no use. ``formula``: the score of one sample in numpy, of the
+    signals that it needs, by their names, for the program in an artifact's card; empty where it needs more than those.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
@@ -43,14 +43,14 @@ class ExitPolicy:
     formula: ClassVar[str] = ""
 
     @classmethod
-    def fit(cls, signals: Sequence[Signals], right: npt.NDArray[np.bool_]) -> Self:
+    def fit(cls, signals: Sequence[Signals], loss: Float) -> Self:
         """Set the parameters on calibration samples; nothing to do for a policy without any.
 
         Args:
             signals: of E exits on the same N samples.
-            right: bool [E, N], whether each exit's answer is right (unlabelled: the last exit's).
+            loss: float32 [E, N] in [0, 1], of each exit's decision; without targets, against the last exit's decision.
         """
-        del signals, right
+        del signals, loss
         return cls()
 
     def score(self, exit_: int, signals: Sequence[Signals]) -> Float:
@@ -76,8 +76,8 @@ class ExitPolicy:
         """
 
         def leaves(signals: Sequence[Signals]) -> npt.NDArray[np.bool_]:
-            found: npt.NDArray[np.bool_] = np.greater_equal(self.score(exit_, signals), least)
-            return found
+            leaving: npt.NDArray[np.bool_] = np.greater_equal(self.score(exit_, signals), least)
+            return leaving
 
         return leaves
 

@@ -20,7 +20,7 @@ class Entropy(ExitPolicy):
     """
 
     needs: ClassVar[tuple[str, ...]] = ("entropy",)
-    formula: ClassVar[str] = "np.exp((p * np.log(np.maximum(p, np.float32(1e-38)))).sum())"
+    formula: ClassVar[str] = "np.exp(-entropy)"
 
     def score(self, exit_: int, signals: Sequence[Signals]) -> Float:
         """One over the perplexity."""

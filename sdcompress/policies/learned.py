@@ -25,10 +25,11 @@ _ENOUGH = 1e-6
 
 @dataclass(frozen=True)
 class Learned(ExitPolicy):
-    """The probability that leaving here loses nothing, which is not the probability of being right.
+    """How little leaving here is expected to lose against the last exit, which is not the probability of being right.
 
-    What is fitted is "not (the last exit is right and this one is not)": samples that no exit gets right may leave as
-    soon as those that this exit gets right, and a gate for correctness keeps them to the end. Signals: the logit of the
+    What is fitted is 1 - max(loss here - loss of the last exit, 0). Where losses are 0 or 1, that is "not (the last
+    exit is right and this one is wrong)": samples that no exit gets right may leave as soon as those that this exit
+    gets right. A gate for correctness keeps them to the end. Signals: the logit of the
     largest probability, the entropy, the lead over the second, and whether the exit before says the same. The inputs
     are those of the learned gates of JEI-DNN (Regol et al., arXiv:2310.09163); the target is ours.
 
@@ -41,14 +42,14 @@ class Learned(ExitPolicy):
     history: ClassVar[bool] = True
 
     @classmethod
-    def fit(cls, signals: Sequence[Signals], right: npt.NDArray[np.bool_]) -> Self:
+    def fit(cls, signals: Sequence[Signals], loss: Float) -> Self:
         """Logistic regression for each exit, ridge on the standardised signals."""
-        kept = ~(right[-1] & ~right)  # [E, N]
-        found = []
+        kept = 1 - np.maximum(np.subtract(loss, loss[-1], dtype=np.float64), 0)  # [E, N]
+        weights = []
         for exit_ in range(len(signals) - 1):
             inputs = np.stack([np.asarray(column, np.float64) for column in _inputs(signals[: exit_ + 1])], axis=1)
-            found.append(_logistic(inputs, kept[exit_]))
-        return cls(found)
+            weights.append(_logistic(inputs, kept[exit_]))
+        return cls(weights)
 
     def score(self, exit_: int, signals: Sequence[Signals]) -> Float:
         """The gate's probability."""
@@ -74,8 +75,8 @@ def _inputs(signals: Sequence[Signals]) -> list[npt.NDArray[Any]]:
     ]
 
 
-def _logistic(inputs: npt.NDArray[np.float64], target: npt.NDArray[np.bool_]) -> list[float]:
-    """Constant and weights of P(target) = sigmoid(constant + inputs @ weights), by Newton's method."""
+def _logistic(inputs: npt.NDArray[np.float64], target: npt.NDArray[np.float64]) -> list[float]:
+    """Constant and weights of E[target] = sigmoid(constant + inputs @ weights), by Newton's method."""
     mean, spread = inputs.mean(axis=0), inputs.std(axis=0) + _TINY
     design = np.column_stack([np.ones(len(inputs)), (inputs - mean) / spread])
     ridge = np.full(design.shape[1], _RIDGE)

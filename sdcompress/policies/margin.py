@@ -16,7 +16,7 @@ class Margin(ExitPolicy):
     """p(1) - p(2), the lead of the largest probability over the second largest."""
 
     needs: ClassVar[tuple[str, ...]] = ("max_prob", "second_prob")
-    formula: ClassVar[str] = "np.sort(p)[-1] - np.sort(p)[-2]"
+    formula: ClassVar[str] = "max_prob - second_prob"
 
     def score(self, exit_: int, signals: Sequence[Signals]) -> Float:
         """The lead."""

@@ -14,7 +14,7 @@ class MaxProb(ExitPolicy):
     """max_c p(c). Huang et al., "Multi-Scale Dense Networks", ICLR 2018 (arXiv:1703.09844)."""
 
     needs: ClassVar[tuple[str, ...]] = ("max_prob",)
-    formula: ClassVar[str] = "p.max()"
+    formula: ClassVar[str] = "max_prob"
 
     def score(self, exit_: int, signals: Sequence[Signals]) -> Float:
         """The largest probability."""

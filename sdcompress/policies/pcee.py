@@ -1,4 +1,4 @@
-"""Leave when confidences like this one were right often enough on the calibration samples (PCEE)."""
+"""Leave when samples of such a confidence scored high enough on the calibration samples (PCEE)."""
 
 from __future__ import annotations
 
@@ -22,41 +22,41 @@ BINS = 20
 
 @dataclass(frozen=True)
 class Pcee(ExitPolicy):
-    """The accuracy, on the calibration samples, of the bin that the largest probability falls into; one threshold.
+    """The mean of 1 - loss, on the calibration samples, of the bin that the largest probability falls into.
 
-    "Performance control in early exiting" (arXiv:2412.19325): the threshold is an accuracy and means the same at every
-    exit. Bins hold equal numbers of samples, and accuracies are made to rise with the confidence (pooled where they do
-    not), so that a lucky bin does not let its samples leave before surer ones.
+    "Performance control in early exiting" (arXiv:2412.19325): all exits share one threshold, which means the same at
+    each. Where losses are 0 or 1 it is an accuracy. Bins hold equal numbers of samples. Their means are made to rise
+    with the probability: bins that do not are pooled. So a lucky bin does not let its samples leave before surer ones.
 
     Attributes:
-        edges: for each exit but the last, where the accuracy rises, rising.
-        accuracies: for each exit but the last, one more than edges.
+        edges: for each exit but the last, where the mean rises, rising.
+        levels: the means, for each exit but the last; one more than edges.
     """
 
     edges: Sequence[Sequence[float]]
-    accuracies: Sequence[Sequence[float]]
+    levels: Sequence[Sequence[float]]
     needs: ClassVar[tuple[str, ...]] = ("max_prob",)
     shared: ClassVar[bool] = True
 
     @classmethod
-    def fit(cls, signals: Sequence[Signals], right: npt.NDArray[np.bool_]) -> Self:
-        """Sort every exit's samples into bins and count."""
-        tables = [_table(exit_["max_prob"], right[position]) for position, exit_ in enumerate(signals[:-1])]
-        return cls([edges for edges, _ in tables], [accuracies for _, accuracies in tables])
+    def fit(cls, signals: Sequence[Signals], loss: Float) -> Self:
+        """Sort every exit's samples into bins and take means."""
+        tables = [_table(exit_["max_prob"], loss[position]) for position, exit_ in enumerate(signals[:-1])]
+        return cls([edges for edges, _ in tables], [levels for _, levels in tables])
 
     def score(self, exit_: int, signals: Sequence[Signals]) -> Float:
-        """The bin's accuracy, as a sum of the steps that the confidence has passed."""
-        best, levels = signals[-1]["max_prob"], self.accuracies[exit_]
-        found: Float = np.add(np.multiply(best, np.float32(0)), np.float32(levels[0]))
+        """The bin's mean, as a sum of the steps that the probability has passed."""
+        best, levels = signals[-1]["max_prob"], self.levels[exit_]
+        level: Float = np.add(np.multiply(best, np.float32(0)), np.float32(levels[0]))
         for edge, below, above in zip(self.edges[exit_], levels, levels[1:], strict=False):
-            found = np.add(found, np.multiply(np.greater_equal(best, np.float32(edge)), np.float32(above - below)))
-        capped: Float = np.minimum(found, np.float32(1))
+            level = np.add(level, np.multiply(np.greater_equal(best, np.float32(edge)), np.float32(above - below)))
+        capped: Float = np.minimum(level, np.float32(1))
         return capped
 
     def gate(self, exit_: int, least: np.float32) -> Gate:
         """A rising score is enough from one edge on: twenty steps of a sum become one comparison."""
         edges = np.array([-np.inf, *self.edges[exit_]], np.float32)
-        levels = np.array(self.accuracies[exit_])
+        levels = np.array(self.levels[exit_])
         steps = np.diff(levels)
         if (np.diff(edges) < 0).any() or (steps < 0).any():
             return super().gate(exit_, least)
@@ -64,31 +64,31 @@ class Pcee(ExitPolicy):
         edge = edges[reached.argmax()] if reached.any() else np.float32(np.inf)
 
         def leaves(signals: Sequence[Signals]) -> npt.NDArray[np.bool_]:
-            found: npt.NDArray[np.bool_] = np.greater_equal(signals[-1]["max_prob"], edge)
-            return found
+            leaving: npt.NDArray[np.bool_] = np.greater_equal(signals[-1]["max_prob"], edge)
+            return leaving
 
         return leaves
 
 
-def _table(best: Float, right: npt.NDArray[np.bool_]) -> tuple[list[float], list[float]]:
+def _table(best: Float, loss: Float) -> tuple[list[float], list[float]]:
     order = np.argsort(best, kind="stable")
     starts = np.linspace(0, len(order), BINS + 1).round().astype(int)[:-1]
     edges = np.unique(best[order[starts[1:]]])  # equal confidences share a bin
     inside = np.searchsorted(edges, best, side="right")
     counts = np.bincount(inside, minlength=len(edges) + 1)
-    rights = np.bincount(inside[right], minlength=len(edges) + 1)
-    levels = _rising(rights, counts)
+    kept = np.bincount(inside, weights=1 - loss.astype(np.float64), minlength=len(edges) + 1)
+    levels = _rising(kept, counts)
     steps = [position for position, (below, above) in enumerate(pairwise(levels)) if above > below]
     return [float(edges[step]) for step in steps], [levels[0], *(levels[step + 1] for step in steps)]
 
 
-def _rising(rights: npt.NDArray[np.integer], counts: npt.NDArray[np.integer]) -> list[float]:
-    """Pool adjacent bins until the accuracies rise (isotonic regression, weighted by the samples)."""
-    pools: list[tuple[int, int, int]] = []  # right answers, samples, bins
-    for hits, count in zip(rights, counts, strict=True):
-        pool = (int(hits), int(count), 1)
+def _rising(kept: npt.ArrayLike, counts: npt.NDArray[np.integer]) -> list[float]:
+    """Pool adjacent bins until the means rise (isotonic regression, weighted by the samples)."""
+    pools: list[tuple[float, int, int]] = []  # sum of 1 - loss, samples, bins
+    for total, count in zip(np.asarray(kept), counts, strict=True):
+        pool = (float(total), int(count), 1)
         while pools and pools[-1][0] * max(pool[1], 1) >= pool[0] * max(pools[-1][1], 1):
-            hits_before, count_before, bins = pools.pop()
-            pool = (hits_before + pool[0], count_before + pool[1], bins + pool[2])
+            total_before, count_before, bins = pools.pop()
+            pool = (total_before + pool[0], count_before + pool[1], bins + pool[2])
         pools.append(pool)
-    return [hits / max(count, 1) for hits, count, bins in pools for _ in range(bins)]
+    return [total / max(count, 1) for total, count, bins in pools for _ in range(bins)]

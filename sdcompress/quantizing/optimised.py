@@ -9,13 +9,13 @@ import numpy as np
 import onnxruntime
 
 from sdcompress.data.samples import Samples
-from sdcompress.modalities._geometry import normalise
+from sdcompress.modalities import modality_of
 from sdcompress.schema.manifest import Manifest
 from sdcompress.verification.sessions import open_sessions
 
 __all__ = ["OptimisedExit", "compare_optimised"]
 
-_IMAGES, _BATCH = 256, 64
+_SAMPLES, _BATCH = 256, 64
 # With and without optimisations a network is about equally far from float32: within 15 % on 14 networks. With an
 # average pool that divided by the wrong number it was 37 times as far.
 _FACTOR = 1.5
@@ -27,8 +27,8 @@ class OptimisedExit:
 
     Attributes:
         exit: its name.
-        samples: images of the validation split.
-        written: root mean square distance of its logits to those in float32, without optimisations.
+        samples: of the validation split.
+        written: root mean square distance of its outputs to those in float32, without optimisations.
         optimised: the same with optimisations.
         allowed: limit of ``optimised``.
         problem: what is wrong, as a sentence; empty if the exit passed.
@@ -51,21 +51,25 @@ def compare_optimised(
         manifest: of the artifact in float32.
         before: its graphs.
         after: the graphs in the new precision.
-        samples: the validation split, of which 256 evenly spaced images are run.
+        samples: the validation split, of which 256 evenly spaced samples are run.
         threads: of ONNX Runtime.
     """
     float32, optimised, written = (
         open_sessions(manifest, graphs, threads=threads, optimise=optimise)
         for graphs, optimise in ((before, True), (after, True), (after, False))
     )
-    chosen = np.linspace(0, len(samples) - 1, min(_IMAGES, len(samples))).round().astype(np.int64)
+    chosen = np.linspace(0, len(samples) - 1, min(_SAMPLES, len(samples))).round().astype(np.int64)
+    modality = modality_of(manifest)
     squares = np.zeros((2, len(manifest.exits)))
     count = 0
     for start in range(0, len(chosen), _BATCH):
-        inputs = normalise(samples.examples(chosen[start : start + _BATCH]), manifest.input.preprocess)
+        inputs = modality.collate(samples.examples(chosen[start : start + _BATCH]))
         reference = float32(inputs).astype(np.float64)
         with np.errstate(invalid="ignore"):  # infinity minus infinity, which check_finite reports
-            squares += [np.square(run(inputs) - reference).sum(axis=(1, 2)) for run in (written, optimised)]
+            squares += [
+                np.square(run(inputs) - reference).reshape(len(reference), -1).sum(axis=1)
+                for run in (written, optimised)
+            ]
         count += reference[0].size
     distances = np.sqrt(squares / count)
     return tuple(
@@ -79,7 +83,7 @@ def _exit(name: str, samples: int, written: float, optimised: float, *, toleranc
     problem = ""
     if optimised > allowed:
         problem = (
-            f"logits are {optimised:.3g} off those of float32 as onnxruntime {onnxruntime.__version__} optimises the "
+            f"outputs are {optimised:.3g} off those of float32 as onnxruntime {onnxruntime.__version__} optimises the "
             f"graphs, and {written:.3g} as they are written"
         )
     return OptimisedExit(name, samples, written, optimised, allowed, problem)

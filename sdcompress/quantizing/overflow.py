@@ -10,7 +10,7 @@ from onnx import TensorProto
 
 from sdcompress.data.samples import Samples
 from sdcompress.errors import VerificationError
-from sdcompress.modalities._geometry import normalise
+from sdcompress.modalities import modality_of
 from sdcompress.onnx_graph.partition import serialize
 from sdcompress.progress import Progress
 from sdcompress.quantizing.abs_max import abs_max_name, with_abs_max
@@ -46,7 +46,7 @@ def check_overflow(
         after: the same in the new precision; if none has float16, nothing runs.
         samples: the validation split.
         threads: of ONNX Runtime.
-        progress: called with (images run, all images).
+        progress: called with (samples run, all samples).
 
     Raises:
         VerificationError: if float16 cannot hold one of them.
@@ -59,12 +59,13 @@ def check_overflow(
     if not any(names.values()):
         return
     graphs = [serialize(with_abs_max(clip_fills(before[file]), names[file])) for file in before]
-    sessions = SegmentSessions(graphs, network_input=manifest.input.name, logits=(), threads=threads)
+    sessions = SegmentSessions(graphs, outputs=(), threads=threads)
     largest: dict[str, float] = {}
+    modality = modality_of(manifest)
     # small batches: ONNX Runtime keeps every measured tensor of a batch
     for start in range(0, len(samples), BATCH):
         rows = np.arange(start, min(start + BATCH, len(samples)))
-        tensors = sessions.run(normalise(samples.examples(rows), manifest.input.preprocess))
+        tensors = sessions.run(modality.collate(samples.examples(rows)))
         for name in sorted(set().union(*names.values())):
             largest[name] = max(largest.get(name, 0.0), float(tensors[abs_max_name(name)]))
         if progress is not None:
@@ -72,8 +73,8 @@ def check_overflow(
     worst = max(largest, key=lambda name: largest[name])
     if largest[worst] > _LARGEST:
         raise VerificationError(
-            f"'{worst}' reaches {largest[worst]:.3g} on {len(samples)} validation images: in float16 that is infinite, "
-            "although a processor that computes it in float32 does not show it.",
+            f"'{worst}' reaches {largest[worst]:.3g} on {len(samples)} validation samples: in float16 that is "
+            "infinite, although a processor that computes it in float32 does not show it.",
             allowed=f"at most {_LARGEST:.0f} in every tensor",
             next_step="--precision int8, unless it was refused too: then keep float32, or train again with "
             "normalisation before that tensor",

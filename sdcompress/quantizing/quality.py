@@ -11,16 +11,17 @@ from sdcompress.artifact.golden import Golden
 from sdcompress.data.samples import Samples
 from sdcompress.errors import VerificationError
 from sdcompress.evaluation.change import ExitComparison, Quality
-from sdcompress.modalities._geometry import normalise
+from sdcompress.modalities import modality_of
 from sdcompress.progress import Progress
 from sdcompress.schema.manifest import Manifest, ParityRecord
-from sdcompress.tasks import _probabilities as metrics
+from sdcompress.tasks import task_of
+from sdcompress.verification.parity import count_flips
 from sdcompress.verification.sessions import open_sessions
 
 __all__ = ["ExitLoss", "compare_exits", "golden_records"]
 
 _BATCH = 256
-_MARGIN = 2  # a machine with other kernels may be this many times further from the checkpoint's logits
+_MARGIN = 2  # a machine with other kernels may be this many times further from the checkpoint's outputs
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,13 @@ class ExitLoss:
 
     Attributes:
         exit: its name.
-        samples: images of the validation split.
+        samples: of the validation split.
         accuracy_before: share of right answers in float32.
         accuracy_after: in the new precision.
         max_drop: how much smaller ``accuracy_after`` may be.
-        changed: images with another predicted class.
-        max_abs: largest absolute difference of a logit; None where one is not finite.
-        worst: positions of up to 8 images with the largest differences, largest first.
+        changed: samples with another decision.
+        max_abs: largest absolute difference of an output; None where one is not finite.
+        worst: positions of up to 8 samples with the largest differences, largest first.
         problem: what is wrong, as a sentence; empty if the exit passed.
     """
 
@@ -59,7 +60,7 @@ def compare_exits(
     threads: int,
     progress: Progress | None,
 ) -> tuple[Quality, ...]:
-    """The quality of every exit before and after, on all samples; holds the logits of one batch at a time.
+    """The quality of every exit before and after, on all samples; holds the outputs of one batch at a time.
 
     Args:
         manifest: of the artifact in float32.
@@ -67,13 +68,14 @@ def compare_exits(
         after: the graphs in the new precision.
         samples: the validation split.
         threads: of ONNX Runtime.
-        progress: called with (images run, all images).
+        progress: called with (samples run, all samples).
     """
     sessions = [open_sessions(manifest, graphs, threads=threads) for graphs in (before, after)]
+    modality = modality_of(manifest)
     comparison = ExitComparison([exit_.name for exit_ in manifest.exits])
     for start in range(0, len(samples), _BATCH):
         rows = np.arange(start, min(start + _BATCH, len(samples)))
-        inputs = normalise(samples.examples(rows), manifest.input.preprocess)
+        inputs = modality.collate(samples.examples(rows))
         reference, quantised = (run(inputs) for run in sessions)
         comparison.add(reference, quantised, samples.targets[rows])
         if progress is not None:
@@ -84,25 +86,25 @@ def compare_exits(
 def golden_records(
     manifest: Manifest, graphs: Sequence[bytes], golden: Golden, *, threads: int
 ) -> tuple[ParityRecord, ...]:
-    """The distance of every exit from the checkpoint on the golden images, and its tolerance on other machines.
+    """The distance of every exit from the checkpoint on the golden examples, and its tolerance on other machines.
 
     The graphs run with ONNX Runtime's optimisations (integer kernels) and without (float32 between the pairs). Both may
     round a number to neighbouring codes. ``allowed`` is twice the larger distance plus the tolerance of the export.
 
     Raises:
-        VerificationError: if a logit is not finite.
+        VerificationError: if an output is not finite.
     """
-    inputs = normalise(golden.images, manifest.input.preprocess)
+    inputs, task = modality_of(manifest).collate(golden.examples), task_of(manifest)
     runs = [open_sessions(manifest, graphs, threads=threads, optimise=optimise)(inputs) for optimise in (True, False)]
     if not np.isfinite(runs).all():
         raise VerificationError(
-            "A logit of a golden image is not finite in this precision.",
-            allowed="finite logits",
+            "An output of a golden example is not finite in this precision.",
+            allowed="finite outputs",
             next_step="try another precision: sdcompress list precisions",
         )
     records = []
     for row, (exit_, before) in enumerate(zip(manifest.exits, manifest.parity, strict=True)):
-        reference = golden.logits[row]
+        reference = golden.outputs[row]
         distance = max(float(np.abs(run[row] - reference).max()) for run in runs)
         records.append(
             ParityRecord(
@@ -111,7 +113,7 @@ def golden_records(
                 batches=(len(reference),),
                 max_abs=distance,
                 allowed=_MARGIN * distance + before.allowed,
-                flips=metrics.flips([runs[0][row]], reference),
+                flips=count_flips(task, [runs[0][row]], reference),
             )
         )
     return tuple(records)

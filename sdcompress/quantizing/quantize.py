@@ -103,7 +103,7 @@ def quantize(
         bare_models, models = _models(manifest, float32, rewrite_segment, calibration)
         products = _products(models, precision, opened)
         _check_samples(samples, calibration, precision)
-        _describe_all(models, manifest)
+        _describe_all(models, opened)
         graphs = {name: serialize(model) for name, model in models.items()}
         with runnable(precision):
             after = list(graphs.values())
@@ -139,10 +139,10 @@ def quantize(
     )
 
 
-def _describe_all(models: Mapping[str, onnx.ModelProto], manifest: Manifest) -> None:
+def _describe_all(models: Mapping[str, onnx.ModelProto], opened: Artifact) -> None:
     for index, model in enumerate(models.values()):
-        exits = [exit_.name for exit_ in manifest.exits if exit_.segment == index]
-        describe(model, classes=manifest.classes, exits=exits, preprocess=manifest.input.preprocess)
+        exits = [exit_.name for exit_ in opened.manifest.exits if exit_.segment == index]
+        describe(model, task=opened.task, modality=opened.modality, exits=exits)
 
 
 def precision_of(name: str) -> Precision:
@@ -172,14 +172,14 @@ def _models(
     bare_models, models = {}, {}
     for position, (name, model) in enumerate(float32.items()):
         exits = [exit_ for exit_ in manifest.exits if exit_.segment == position]
-        signals = [(exit_.name, exit_.logits, exit_.signals) for exit_ in exits if exit_.signals]
+        signals = [(exit_.name, exit_.outputs, exit_.signals) for exit_ in exits if exit_.signals]
         bare_models[name] = bare = without_signals(model, [names for *_, names in signals])
-        logits = [exit_.logits for exit_ in exits]
+        logits = [exit_.outputs for exit_ in exits]
         segment = FloatSegment(
             bare, output_layers(bare, logits), partial(calibration.feeds, position), calibration.threads
         )
         models[name] = with_signals(
-            precision(segment), model, signals, task_of(manifest), batch=str(manifest.input.shape[0])
+            precision(segment), model, signals, task_of(manifest), batch=str(manifest.inputs[0].shape[0])
         )
     return bare_models, models
 
@@ -318,9 +318,10 @@ def _write(
             parameters=parameters(model),
         )
         segments.append(listed)
+    metric = opened.task.metric
     exits = tuple(
         exit_.model_copy(
-            update={"temperature": 1.0, "accuracy": quality.change.accuracy_after, "ece": quality.ece},
+            update={"temperature": 1.0, "scores": {metric: quality.change.accuracy_after, "ece": quality.ece}},
         )
         for exit_, quality in zip(opened.manifest.exits, qualities, strict=True)
     )

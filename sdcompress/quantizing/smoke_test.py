@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from sdcompress.modalities import Inputs
 from sdcompress.onnx_graph.tensorrt8 import DYNAMO_OPSET
 from sdcompress.quantizing.precisions._base import Feed, FloatSegment
 from sdcompress.quantizing.quantize import precision_of, runnable
@@ -32,14 +33,14 @@ def try_precision(name: str, *, opset: int) -> None:
         SetupError: if ONNX Runtime cannot run it here.
     """
     model = without_signals(_network(opset), ())
-    images = np.random.default_rng(0).normal(size=(2, _CHANNELS, _PIXELS, _PIXELS)).astype(np.float32)
+    values = np.random.default_rng(0).normal(size=(2, _CHANNELS, _PIXELS, _PIXELS)).astype(np.float32)
 
     def feeds() -> Iterator[Feed]:
-        yield {"x": images}
+        yield {"x": values}
 
     rewritten = precision_of(name)(FloatSegment(model, output_layers(model, ["logits"]), feeds))
     with runnable(name):
-        SegmentSessions([rewritten.SerializeToString()], network_input="x", logits=["logits"], threads=1)(images)
+        SegmentSessions([rewritten.SerializeToString()], outputs=["logits"], threads=1)(Inputs({"x": values}))
 
 
 def _network(opset: int) -> onnx.ModelProto:

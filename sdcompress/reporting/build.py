@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from sdcompress.artifact.read import Artifact, open_artifact
+from sdcompress.certification.groups import group_name
 from sdcompress.errors import UnknownNameError, UsageError
-from sdcompress.reporting.rows import accuracy_of, comparison_of, evaluation_of, own_exits, record_of
+from sdcompress.reporting.rows import comparison_of, evaluation_of, own_exits, record_of, score_of
 from sdcompress.schema.manifest import Manifest
 from sdcompress.schema.report import BenchRecord, BenchReport, Evaluation, Report, ReportRow
+from sdcompress.tasks import task_of
 
 __all__ = ["build"]
 
@@ -56,6 +58,7 @@ def build(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         command=command,
         recipe=None if recipe is None else dict(recipe),
+        metric=_metric(manifests, evaluations),
         reference=reference,
         rows=tuple(_bare_row(name, manifest) for name, manifest in manifests.items()),
         evaluations=tuple(evaluations),
@@ -65,6 +68,22 @@ def build(
     )
     rows = tuple(_fill(bare, row, manifests[row.name]) for row in bare.rows)
     return bare.model_copy(update={"rows": rows})
+
+
+def _metric(manifests: Mapping[str, Manifest], evaluations: Sequence[Evaluation]) -> str:
+    """Return the metric of all rows.
+
+    Raises:
+        UsageError: if they have several: their scores cannot be compared.
+    """
+    metrics = {task_of(manifest).metric for manifest in manifests.values()} | {one.metric for one in evaluations}
+    if len(metrics) > 1:
+        raise UsageError(
+            f"The networks of this report are scored by {' and '.join(sorted(metrics))}.",
+            allowed="networks of one task",
+            next_step="make a report for each task",
+        )
+    return next(iter(metrics), "score")
 
 
 def _compared_with(benches: Sequence[BenchReport]) -> str | None:
@@ -78,8 +97,8 @@ def _bare_row(name: str, manifest: Manifest) -> ReportRow:
         layout=manifest.layout,
         digest=manifest.digest,
         guarantee=_guarantee(manifest),
-        test_accuracy=None,
-        validation_accuracy=None,
+        test_score=None,
+        validation_score=None,
         macs=None,
         parameters=sum(segment.parameters for segment in manifest.segments),
         bytes=sum(segment.bytes for segment in manifest.segments),
@@ -95,10 +114,11 @@ def _guarantee(manifest: Manifest) -> str | None:
     if manifest.certificate is None or manifest.policy.guarantee != "certified":
         return manifest.policy.guarantee
     target_risk, confidence = 100 * manifest.policy.max_drop, 100 * manifest.certificate.confidence
-    loss_name = "" if manifest.certificate.loss == "accuracy drop" else " disagreement"
-    group_text = {"class": " in every class", "exit": " by every exit"}.get(manifest.certificate.per or "", "")
-    against = f" against {manifest.certificate.against[:12]}" if manifest.certificate.against else ""
-    return f"at most {target_risk:.4g} %{loss_name}{group_text}{against}, {confidence:.4g} % sure"
+    loss_name = "" if manifest.certificate.loss == "drop" else " disagreement"
+    group = group_name(manifest.certificate.per, task_of(manifest))
+    group_text = "" if group is None else f" {'by' if group == 'exit' else 'in'} every {group}"
+    reference = f" against {manifest.certificate.reference[:12]}" if manifest.certificate.reference else ""
+    return f"at most {target_risk:.4g} %{loss_name}{group_text}{reference}, {confidence:.4g} % sure"
 
 
 def _fill(report: Report, row: ReportRow, manifest: Manifest) -> ReportRow:
@@ -111,8 +131,8 @@ def _fill(report: Report, row: ReportRow, manifest: Manifest) -> ReportRow:
     )
     return row.model_copy(
         update={
-            "test_accuracy": accuracy_of(test),
-            "validation_accuracy": accuracy_of(validation),
+            "test_score": score_of(test),
+            "validation_score": score_of(validation),
             "macs": _mean_macs(manifest, shares),
             "p50_ms": _percentile(record, 50.0),
             "p99_ms": _percentile(record, 99.0),

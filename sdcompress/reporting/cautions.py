@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from sdcompress.reporting.classes import class_cautions
 from sdcompress.reporting.quantities import share, speedup
 from sdcompress.reporting.rows import comparison_of, difference_of, evaluation_pair, shown_evaluations
+from sdcompress.reporting.strata import stratum_cautions
 from sdcompress.schema.report import BenchRecord, BenchReport, Report
 
 __all__ = ["cautions", "noise"]
@@ -25,7 +25,7 @@ _ADVICE = (
 def cautions(report: Report) -> list[str]:
     """Return one or two sentences for each kind of warning that applies."""
     sentences = list(report.notes)
-    if report.rows and all(row.test_accuracy is None for row in report.rows):
+    if report.rows and all(row.test_score is None for row in report.rows):
         sentences.append("Nothing was evaluated on the test split. The thresholds were chosen on the validation split.")
     for bench in report.benches:
         if bench.threads > 1:
@@ -35,7 +35,7 @@ def cautions(report: Report) -> list[str]:
     machines = {(bench.machine.cpu, bench.machine.gpu) for bench in report.benches}
     if len(machines) > 1:
         sentences.append("The benchmarks ran on different machines. Compare times only within one of them.")
-    return [*sentences, *_misleading_medians(report), *_classes(report), *_unpaired(report)]
+    return [*sentences, *_misleading_medians(report), *_strata(report), *_unpaired(report)]
 
 
 def _mixtures(bench: BenchReport) -> list[str]:
@@ -65,11 +65,11 @@ def _misleading_medians(report: Report) -> list[str]:
     return [f"Do not quote the median ({_first_names(names, '; ')}): {cause}."]
 
 
-def _classes(report: Report) -> list[str]:
-    """Return each kind of warning about classes once, for its first network, and name the others."""
+def _strata(report: Report) -> list[str]:
+    """Return each kind of warning about strata once, for its first network, and name the others."""
     kinds: dict[str, list[tuple[str, str]]] = {}
     for evaluation in shown_evaluations(report):
-        for kind, sentence in class_cautions(evaluation):
+        for kind, sentence in stratum_cautions(evaluation):
             kinds.setdefault(kind, []).append((evaluation.name, sentence))
     cautions_ = []
     for sentences in kinds.values():
@@ -79,7 +79,7 @@ def _classes(report: Report) -> list[str]:
 
 
 def _unpaired(report: Report) -> list[str]:
-    """Return rows whose accuracy difference from the reference has no interval."""
+    """Return rows whose difference from the reference has no interval."""
     reference = next((row for row in report.rows if row.name == report.reference), None)
     if reference is None:
         return []
@@ -87,7 +87,7 @@ def _unpaired(report: Report) -> list[str]:
     names = [row.name for row in compared if difference_of(report, row) is None]
     if not names:
         return []
-    without = f"{_first_names(names)}: the difference in accuracy from {reference.name} has no interval"
+    without = f"{_first_names(names)}: the difference in {report.metric} from {reference.name} has no interval"
     return [f"{without}. Evaluate both on the same images with this version."]
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from sdcompress.reporting.quantities import accuracy, count, difference, enumeration, milliseconds, paired, speedup
-from sdcompress.reporting.rows import accuracy_of, comparison_of, difference_of, evaluation_pair
+from sdcompress.reporting.quantities import count, difference, enumeration, milliseconds, paired, score, speedup
+from sdcompress.reporting.rows import comparison_of, difference_of, evaluation_pair, score_of
 from sdcompress.schema.report import Comparison, Report, ReportRow
 
 __all__ = ["findings", "headline"]
 
-# the largest loss of accuracy of an artifact in the headline: one point, the default of calibration
+# the largest drop of an artifact in the headline: one point, the default of calibration
 _SMALL_LOSS = 0.01
 
 
@@ -29,7 +29,8 @@ def headline(report: Report) -> str:
         return "No latency was compared. " + _single_row(reference)
     if unknown := [row.name for row in fast if losses[row.name] is None]:
         names = f"{enumeration([*unknown, reference.name])} was not compared"
-        return f"No trade-off can be named: the accuracy of {names}. 'sdcompress evaluate' on each of them gives it."
+        advice = "'sdcompress evaluate' on each of them gives it."
+        return f"No trade-off can be named: the {report.metric} of {names}. {advice}"
     return f"Nothing was found that is faster than {reference.name} and at most one point less accurate."
 
 
@@ -41,8 +42,8 @@ def _trade(report: Report, best: ReportRow, reference: ReportRow) -> str:
     if paired_ is not None and paired_.low <= 0 <= paired_.high:
         return f"{faster} and as accurate within sampling error ({difference(paired_.value)})."
     if lost == 0:
-        return f"{faster} at the same accuracy."
-    return f"{faster} and {'loses' if lost > 0 else 'gains'} {abs(lost) * 100:.2f} points of accuracy."
+        return f"{faster} at the same {report.metric}."
+    return f"{faster} and {'loses' if lost > 0 else 'gains'} {abs(lost) * 100:.2f} points of {report.metric}."
 
 
 def findings(report: Report) -> list[str]:
@@ -64,8 +65,8 @@ def _is_faster(report: Report, row: ReportRow) -> bool:
 
 def _loss(row: ReportRow, reference: ReportRow) -> float | None:
     for value, reference_value in (
-        (row.test_accuracy, reference.test_accuracy),
-        (row.validation_accuracy, reference.validation_accuracy),
+        (row.test_score, reference.test_score),
+        (row.validation_score, reference.validation_score),
     ):
         if value is not None and reference_value is not None:
             return round(reference_value - value, 9)  # 0.92 - 0.91 is more than 0.01
@@ -73,10 +74,10 @@ def _loss(row: ReportRow, reference: ReportRow) -> float | None:
 
 
 def _single_row(row: ReportRow) -> str:
-    split, value = ("test", row.test_accuracy)
+    split, value = ("test", row.test_score)
     if value is None:
-        split, value = ("validation", row.validation_accuracy)
-    scored = "was not evaluated" if value is None else f"is right on {accuracy(value)} of the {split} split"
+        split, value = ("validation", row.validation_score)
+    scored = "was not evaluated" if value is None else f"is right on {score(value)} of the {split} split"
     timed = "" if row.mean_ms is None else f" and takes {milliseconds(row.mean_ms)} for one image in the mean"
     return f"{row.name} {scored}{timed}."
 
@@ -103,12 +104,12 @@ def _speed(comparison: Comparison | None, row: ReportRow, reference: ReportRow) 
 def _quality(report: Report, row: ReportRow, reference: ReportRow) -> str:
     evaluations = evaluation_pair(report, row, reference)
     if evaluations is None:
-        return "Accuracy not compared"
+        return f"{report.metric.capitalize()} not compared"
     evaluation, reference_evaluation = evaluations
     compared = difference_of(report, row)
-    a, b = accuracy_of(evaluation) or 0.0, accuracy_of(reference_evaluation) or 0.0
+    a, b = score_of(evaluation) or 0.0, score_of(reference_evaluation) or 0.0
     differs = difference(a - b) if compared is None else paired(compared)
     return (
-        f"Accuracy {differs} on the {evaluation.split} split ({accuracy(a)} against {accuracy(b)},"
+        f"{report.metric.capitalize()} {differs} on the {evaluation.split} split ({score(a)} against {score(b)},"
         f" {count(evaluation.samples)} images)"
     )

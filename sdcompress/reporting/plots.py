@@ -27,11 +27,11 @@ from sdcompress.reporting._figure import (
 )
 from sdcompress.reporting.page import Plot
 from sdcompress.reporting.rows import (
-    accuracy_of,
     evaluation_of,
     is_same_artifact,
     own_exits,
     record_of,
+    score_of,
     shown_evaluations,
 )
 from sdcompress.schema.report import BenchRecord, Evaluation, Report, ReportRow
@@ -53,7 +53,7 @@ def plots(report: Report) -> list[Plot]:
             drawn.append(_exits(report, evaluation, len(drawn)))
     plots_ = [plot for plot in drawn if plot is not None]
     for name, lines in report.training.items():
-        plots_ += [Plot(*parts) for parts in _training_curves(name, lines, f"train{len(plots_)}")]
+        plots_ += [Plot(*parts) for parts in _training_curves(name, lines, f"train{len(plots_)}", report.metric)]
     return plots_
 
 
@@ -62,18 +62,18 @@ class _Point:
     row: ReportRow
     evaluation: Evaluation
     record: BenchRecord
-    accuracy: float
+    score: float
     colour: str
 
 
 def _points(report: Report) -> list[_Point]:
-    tested = any(row.test_accuracy is not None for row in report.rows)
+    tested = any(row.test_score is not None for row in report.rows)
     points = []
     for index, row in enumerate(report.rows):
         evaluation, record = evaluation_of(report, row, "test" if tested else "validation"), record_of(report, row)
-        accuracy = accuracy_of(evaluation)
-        if evaluation is not None and record is not None and accuracy is not None:
-            points.append(_Point(row, evaluation, record, accuracy, SERIES[index % len(SERIES)]))
+        score = score_of(evaluation)
+        if evaluation is not None and record is not None and score is not None:
+            points.append(_Point(row, evaluation, record, score, SERIES[index % len(SERIES)]))
     return points
 
 
@@ -81,37 +81,36 @@ def _trade(report: Report) -> Plot | None:
     points = _points(report)
     if not points:
         return None
-    split = points[0].evaluation.split
+    split, metric = points[0].evaluation.split, report.metric
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
         axes.set_xlabel("run of one image, ms (mean)")
-        axes.set_ylabel(f"{split} accuracy, %")
+        axes.set_ylabel(f"{split} {metric}, %")
         curve = [position for point in points for position in _exit_curve(axes, point)]
         bars = [position for point in points for position in _point(axes, point)]
         front = _pareto_front(axes, [point for point in points if point.record.stable])
         axes.margins(x=0.12, y=0.12)
         axes.set_xlim(left=0)
-        labels = [Label(p.row.name, p.record.latency.mean_ms, p.accuracy * 100, p.colour) for p in points]
+        labels = [Label(p.row.name, p.record.latency.mean_ms, p.score * 100, p.colour) for p in points]
         beside_points(axes, labels, curve + bars + front)
 
     caption = (
-        f"Up and left is better. Bars: 95 % interval of the {split} accuracy. Small dots on a thin line:"
+        f"Up and left is better. Bars: 95 % interval of the {split} {metric}. Small dots on a thin line:"
         " every image forced to that exit. Dashed: no artifact is both faster and more accurate."
         " Hollow: the machine was not steady. Times are means, without the preparation of the input."
     )
-    return Plot(
-        "Accuracy against latency", draw("trade", "Accuracy against latency of each artifact", 400, paint), caption
-    )
+    title = f"{metric.capitalize()} against latency"
+    return Plot(title, draw("trade", f"{title} of each artifact", 400, paint), caption)
 
 
 def _point(axes: Axes, point: _Point) -> list[_Position]:
     """Draw a marker with its error bar; returns the points to keep free of labels."""
-    low, high = q.wilson(point.accuracy, point.evaluation.samples)
+    low, high = q.wilson(point.score, point.evaluation.samples)
     axes.errorbar(
         point.record.latency.mean_ms,
-        point.accuracy * 100,
-        yerr=[[100 * (point.accuracy - low)], [100 * (high - point.accuracy)]],
+        point.score * 100,
+        yerr=[[100 * (point.score - low)], [100 * (high - point.score)]],
         fmt="o",
         color=point.colour,
         markerfacecolor=point.colour if point.record.stable else PAPER,
@@ -125,11 +124,11 @@ def _point(axes: Axes, point: _Point) -> list[_Position]:
 
 def _exit_curve(axes: Axes, point: _Point) -> list[_Position]:
     """Draw the forced exits of one artifact as a line, if their means are known; returns the points to keep free."""
-    accuracies = {exit_.name: exit_.accuracy * 100 for exit_ in own_exits(point.evaluation)}
+    scores = {exit_.name: exit_.score * 100 for exit_ in own_exits(point.evaluation)}
     positions = [
-        (timing.forced_mean_ms, accuracies[timing.name])
+        (timing.forced_mean_ms, scores[timing.name])
         for timing in point.record.exits
-        if timing.name in accuracies and timing.forced_mean_ms is not None
+        if timing.name in scores and timing.forced_mean_ms is not None
     ]
     if len(positions) < 2:
         return []
@@ -139,12 +138,12 @@ def _exit_curve(axes: Axes, point: _Point) -> list[_Position]:
 
 
 def _pareto_front(axes: Axes, points: list[_Point]) -> list[_Position]:
-    """Draw the Pareto front of latency and accuracy as a step line; returns the points to keep free."""
+    """Draw the Pareto front of latency and score as a step line; returns the points to keep free."""
     best, front = -1.0, []
-    for point in sorted(points, key=lambda p: (p.record.latency.mean_ms, -p.accuracy)):
-        if point.accuracy > best:
-            best = point.accuracy
-            front.append((point.record.latency.mean_ms, point.accuracy * 100))
+    for point in sorted(points, key=lambda p: (p.record.latency.mean_ms, -p.score)):
+        if point.score > best:
+            best = point.score
+            front.append((point.record.latency.mean_ms, point.score * 100))
     if len(front) < 2:
         return []
     x, y = zip(*front, strict=True)
@@ -220,8 +219,8 @@ def _exits(report: Report, evaluation: Evaluation, number: int) -> Plot:
         # spaced, so that numbers of adjacent scales do not touch
         panels = figure.subplots(1, 2 if forced else 1, squeeze=False, gridspec_kw={"wspace": 0.1})[0]
         names = [exit_.name for exit_ in evaluation.exits]
-        accuracy = [exit_.accuracy * 100 for exit_ in evaluation.exits]
-        bars(panels[0], accuracy, "accuracy of all images, %", ".1f", ticks=_PERCENT)  # nothing is above 100 %
+        scores = [exit_.score * 100 for exit_ in evaluation.exits]
+        bars(panels[0], scores, f"{report.metric} of all images, %", ".1f", ticks=_PERCENT)  # nothing is above 100 %
         name_lines(panels[0], names)
         if forced:
             bars(panels[1], [forced.get(name, 0.0) for name in names], f"{statistic} when forced there, ms", ".3g")
@@ -229,23 +228,30 @@ def _exits(report: Report, evaluation: Evaluation, number: int) -> Plot:
 
     height = 70 + _BAR * len(evaluation.exits)
     title = f"Exits of {evaluation.name}, {evaluation.split} split"
-    return Plot(title, draw(f"exits{number}", title, height, paint), "Accuracy and time of each exit alone.")
+    return Plot(
+        title,
+        draw(f"exits{number}", title, height, paint),
+        f"{report.metric.capitalize()} and time of each exit alone.",
+    )
 
 
-def _training_curves(name: str, lines: Sequence[Mapping[str, float]], key: str) -> Iterable[tuple[str, str, str]]:
+def _training_curves(
+    name: str, lines: Sequence[Mapping[str, float]], key: str, metric: str
+) -> Iterable[tuple[str, str, str]]:
     """Yield title, SVG and caption of each training curve.
 
     Args:
         name: of the run.
         lines: its metrics.jsonl, one line for each epoch: "epoch", "loss/<term>", "val_<metric>/<exit>" and others.
         key: unique in the page.
+        metric: of the task.
     """
     lines = lines[:: max(1, len(lines) // _MAX_POINTS)]
-    accuracies = _series(lines, r"^val_\w+/(.+)$", 100.0)
-    if accuracies:
+    scores = _series(lines, rf"^val_{re.escape(metric)}/(.+)$", 100.0)
+    if scores:
         yield (
-            f"Validation accuracy while training {name}",
-            _curves(f"{key}a", "validation accuracy, %", accuracies, logarithmic=False),
+            f"Validation {metric} while training {name}",
+            _curves(f"{key}a", f"validation {metric}, %", scores, logarithmic=False),
             "Each exit on the validation split.",
         )
     terms = _series(lines, r"^loss/(.+)$", 1.0)

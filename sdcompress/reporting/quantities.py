@@ -10,7 +10,6 @@ from sdcompress.schema.report import Percentile
 
 __all__ = [
     "NOTHING",
-    "accuracy",
     "count",
     "difference",
     "enumeration",
@@ -19,6 +18,8 @@ __all__ = [
     "paired",
     "paired_cell",
     "percentile",
+    "plural",
+    "score",
     "share",
     "short_count",
     "speedup",
@@ -29,8 +30,11 @@ NOTHING = "-"
 _Z95 = 1.959964
 
 
-def accuracy(value: float | None, samples: int | None = None) -> str:
-    """Format an accuracy in percent, with its 95 % interval if the number of samples is given."""
+def score(value: float | None, samples: int | None = None) -> str:
+    """Format a score in percent, with its 95 % interval if the number of samples is given.
+
+    Of losses between 0 and 1 the interval is wider than it needs to be.
+    """
     if value is None:
         return NOTHING
     if samples is None:
@@ -49,12 +53,12 @@ def wilson(share_right: float, samples: int) -> tuple[float, float]:
 
 
 def difference(value: float) -> str:
-    """Format a difference of two accuracies in percentage points, with its sign."""
+    """Format a difference of two scores in percentage points, with its sign."""
     return f"{value * 100:+.2f}".replace("-", "−") + " points"
 
 
 def paired(interval: Interval) -> str:
-    """Format a paired difference of two accuracies with its 95 % interval, and say whether that contains 0.
+    """Format a paired difference of two scores with its 95 % interval, and say whether that contains 0.
 
     Report, explanation and terminal share this wording, so that their verdicts agree.
     """
@@ -87,6 +91,11 @@ def speedup(value: float | None, low: float | None = None, high: float | None = 
     if value is None:
         return NOTHING
     return f"{value:.2f}×" + ("" if low is None or high is None else f" [{low:.2f}, {high:.2f}]")
+
+
+def plural(word: str) -> str:
+    """What a task calls several strata, of its word for one."""
+    return "strata" if word == "stratum" else word + ("es" if word.endswith("s") else "s")
 
 
 def share(value: float) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from sdcompress.reporting import tables
 from sdcompress.reporting.cautions import cautions
-from sdcompress.reporting.classes import accuracies, confusions
 from sdcompress.reporting.findings import findings, headline
 from sdcompress.reporting.page import Page
 from sdcompress.reporting.plots import plots
 from sdcompress.reporting.rows import shown_evaluations
+from sdcompress.reporting.strata import confusions, stratum_table
 from sdcompress.schema.report import BenchReport, Report
 
 __all__ = ["report_page"]
@@ -32,7 +32,7 @@ def report_page(report: Report) -> Page:
             *(
                 table
                 for evaluation in shown_evaluations(report)
-                for table in (accuracies(evaluation), confusions(evaluation))
+                for table in (stratum_table(evaluation), confusions(evaluation))
                 if table
             ),
         ),

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, TypeVar
 
-from sdcompress.evaluation.paired import accuracy_difference
+from sdcompress.evaluation.paired import score_difference
 from sdcompress.schema.base import Interval
 from sdcompress.schema.report import ENSEMBLE, BenchRecord, Comparison, Evaluation, ExitScore, Report, ReportRow
 
 __all__ = [
     "ENSEMBLE",
-    "accuracy_of",
     "comparison_of",
     "difference_of",
     "evaluation_of",
@@ -19,6 +18,7 @@ __all__ = [
     "is_same_artifact",
     "own_exits",
     "record_of",
+    "score_of",
     "shown_evaluations",
 ]
 
@@ -35,11 +35,11 @@ def evaluation_of(report: Report, row: ReportRow, split: Literal["test", "valida
     return _latest(row, [evaluation for evaluation in report.evaluations if evaluation.split == split])
 
 
-def accuracy_of(evaluation: Evaluation | None) -> float | None:
-    """Return the accuracy of the policy if there is one, else that of the last exit."""
+def score_of(evaluation: Evaluation | None) -> float | None:
+    """Return the score of the policy if there is one, else that of the last exit."""
     if evaluation is None:
         return None
-    return evaluation.policy.accuracy if evaluation.policy else own_exits(evaluation)[-1].accuracy
+    return evaluation.policy.score if evaluation.policy else own_exits(evaluation)[-1].score
 
 
 def evaluation_pair(report: Report, row: ReportRow, other: ReportRow) -> tuple[Evaluation, Evaluation] | None:
@@ -53,10 +53,10 @@ def evaluation_pair(report: Report, row: ReportRow, other: ReportRow) -> tuple[E
 
 
 def difference_of(report: Report, row: ReportRow) -> Interval | None:
-    """Return the paired accuracy difference of a row from the reference, or None if it cannot be paired."""
+    """Return the paired difference of a row from the reference, or None if it cannot be paired."""
     reference = next((candidate for candidate in report.rows if candidate.name == report.reference), None)
     pair = evaluation_pair(report, row, reference) if reference is not None and row is not reference else None
-    return accuracy_difference(*pair) if pair else None
+    return score_difference(*pair) if pair else None
 
 
 def shown_evaluations(report: Report) -> list[Evaluation]:

@@ -2,32 +2,59 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from sdcompress.reporting import quantities as q
-from sdcompress.reporting.classes import worst_class
-from sdcompress.reporting.rows import ENSEMBLE, comparison_of, difference_of, evaluation_of, record_of
+from sdcompress.reporting.rows import (
+    ENSEMBLE,
+    comparison_of,
+    difference_of,
+    evaluation_of,
+    record_of,
+    shown_evaluations,
+)
+from sdcompress.reporting.strata import worst_stratum
 from sdcompress.reporting.table import Table
 from sdcompress.schema.report import BenchRecord, Evaluation, Machine, Report, ReportRow
 
-__all__ = ["comparisons", "exits", "latencies", "machine", "networks", "summary", "threads"]
+__all__ = ["comparisons", "exits", "further", "latencies", "machine", "networks", "summary", "threads"]
+
+
+class _Further(NamedTuple):
+    """How a further score of a task is shown."""
+
+    title: str
+    format: str
+    note: str
+
+
+_FURTHER = {
+    "nll": _Further("NLL", "{:.3f}", "NLL in nats"),
+    "ece": _Further("ECE", "{:.1%}", "ECE with 15 equal-width bins"),
+}
+
+
+def further(name: str, value: float) -> str:
+    """Format a further score of a task; those that are not known here get three digits."""
+    return _FURTHER[name].format.format(value).replace("%", " %") if name in _FURTHER else f"{value:.3g}"
 
 
 def summary(report: Report) -> Table:
-    """Return one line for each artifact with its accuracy and speed."""
+    """Return one line for each artifact with its score and speed."""
     split: Literal["test", "validation"] = "validation"
-    if any(row.test_accuracy is not None for row in report.rows):
+    if any(row.test_score is not None for row in report.rows):
         split = "test"
     reference = report.reference or "the reference"
     prepared = any(row.end_to_end_ms is not None for row in report.rows)
     with_it = " End to end: including the preparation of the input from a decoded image." if prepared else ""
     note = (
-        f"Accuracy with its 95 % Wilson interval; its difference from {reference}'s with the paired one."
+        f"{report.metric.capitalize()} with its 95 % Wilson interval; its difference from {reference}'s with the"
+        " paired one."
         f" Run: mean of one image at a time, from a prepared input to the prediction.{with_it}"
         f" Speed-ups over {reference} with 95 % bootstrap intervals over the interleaved rounds; above 1 is faster."
     )
     columns = (
-        *("artifact", f"{split} accuracy", "difference", "run", "end to end"),
+        *("artifact", f"{split} {report.metric}", "difference", "run", "end to end"),
         *("speed-up of the run", "speed-up end to end"),
     )
     rows = tuple(_summary_row(report, row, split) for row in report.rows)
@@ -38,8 +65,8 @@ def _summary_row(report: Report, row: ReportRow, split: Literal["test", "validat
     evaluation = evaluation_of(report, row, split)
     return (
         _named(report, row),
-        q.accuracy(
-            row.test_accuracy if split == "test" else row.validation_accuracy,
+        q.score(
+            row.test_score if split == "test" else row.validation_score,
             evaluation.samples if evaluation else None,
         ),
         q.paired_cell(difference_of(report, row)),
@@ -58,7 +85,8 @@ def _named(report: Report, row: ReportRow) -> str:
 def networks(report: Report) -> list[Table]:
     """Return the other properties and times of each artifact."""
     columns = (
-        *("artifact", "layout", "guaranteed drop", "validation accuracy", "balanced accuracy", "worst class"),
+        *("artifact", "layout", "guaranteed drop", f"validation {report.metric}", f"balanced {report.metric}"),
+        f"worst {next((e.stratum for e in shown_evaluations(report) if e.stratum), 'stratum')}",
         *("MACs", "parameters", "ONNX size"),
     )
     note = "MACs for one image, on average over the exits taken."
@@ -72,14 +100,14 @@ def networks(report: Report) -> list[Table]:
 def _network_row(report: Report, row: ReportRow) -> tuple[str, ...]:
     test, validation = evaluation_of(report, row, "test"), evaluation_of(report, row, "validation")
     judged_on = test or validation
-    worst = worst_class(judged_on) if judged_on else None
+    worst = worst_stratum(judged_on) if judged_on else None
     return (
         row.name,
         row.layout,
         row.guarantee or q.NOTHING,
-        q.accuracy(row.validation_accuracy, validation.samples if validation else None),
-        q.accuracy(judged_on.balanced_accuracy if judged_on else None),
-        f"{worst.name}: {q.accuracy(worst.accuracy)}" if worst else q.NOTHING,
+        q.score(row.validation_score, validation.samples if validation else None),
+        q.score(judged_on.balanced_score if judged_on else None),
+        f"{worst.name}: {q.score(worst.score)}" if worst else q.NOTHING,
         q.short_count(row.macs),
         q.short_count(row.parameters),
         q.megabytes(row.bytes),
@@ -106,10 +134,14 @@ def exits(report: Report) -> list[Table]:
         if len(evaluation.exits) < 2:
             continue
         title = f"Exits of {evaluation.name} ({evaluation.kind}), {evaluation.split} split of {evaluation.data}"
-        note = f"{q.count(evaluation.samples)} images; NLL in nats; ECE with 15 equal-width bins."
+        names = list(evaluation.exits[0].further)
+        notes = [f"; {_FURTHER[name].note}" for name in names if name in _FURTHER]
+        note = f"{q.count(evaluation.samples)} images{''.join(notes)}."
         if evaluation.policy:
-            note += f" The early-exit policy as it runs: {q.accuracy(evaluation.policy.accuracy, evaluation.samples)}."
-        columns = ("exit", "accuracy of all", "NLL", "ECE", "left here", "accuracy of those", "MACs", "parameters")
+            note += f" The early-exit policy as it runs: {q.score(evaluation.policy.score, evaluation.samples)}."
+        titles = [_FURTHER[name].title if name in _FURTHER else name for name in names]
+        metric = evaluation.metric
+        columns = ("exit", f"{metric} of all", *titles, "left here", f"{metric} of those", "MACs", "parameters")
         tables.append(Table(title, columns, tuple(_exit_rows(evaluation)), note).without_empty_columns())
     return tables
 
@@ -121,11 +153,10 @@ def _exit_rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
         rows.append(
             (
                 exit_.name,
-                q.accuracy(exit_.accuracy, evaluation.samples),
-                f"{exit_.nll:.3f}",
-                f"{exit_.ece * 100:.1f} %",
+                q.score(exit_.score, evaluation.samples),
+                *(further(name, value) for name, value in exit_.further.items()),
                 q.share(policy.shares[index]) if policy else q.NOTHING,
-                q.accuracy(policy.exit_accuracy[index]) if policy else q.NOTHING,
+                q.score(policy.exit_scores[index]) if policy else q.NOTHING,
                 q.short_count(exit_.macs),
                 q.short_count(exit_.parameters),
             )
@@ -148,7 +179,7 @@ def latencies(report: Report) -> list[Table]:
         columns = (
             *("artifact", "scenario", "batch", "calls", "preparation", "run, mean", "end to end"),
             *(*(f"p{percent:g}" for percent in percents), "max", "over 3 medians", "images/s, run"),
-            *("images/s, end to end", "accuracy", "load", "first call", "steady"),
+            *("images/s, end to end", report.metric, "load", "first call", "steady"),
         )
         rows = tuple(_latency_row(record) for record in bench.records)
         tables.append(Table(f"Latency, {bench.created}", columns, rows, note).without_empty_columns())
@@ -171,7 +202,7 @@ def _latency_row(record: BenchRecord) -> tuple[str, ...]:
         q.count(latency.over_three_medians),
         q.count(record.images_per_second),
         q.count(1000 * record.batch / record.end_to_end_ms) if record.end_to_end_ms else q.NOTHING,
-        q.accuracy(record.accuracy),
+        q.score(record.score),
         q.milliseconds(record.load_ms),
         q.milliseconds(record.first_ms),
         "yes" if record.stable else "no",

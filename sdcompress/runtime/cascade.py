@@ -14,14 +14,13 @@ import numpy.typing as npt
 from sdcompress.artifact.certificate import ExecutionTarget
 from sdcompress.artifact.read import Artifact
 from sdcompress.modalities import Inputs, Modality, modality_of
-from sdcompress.policies import restore
-from sdcompress.policies._base import Float, Signals
+from sdcompress.policies import gates, restore
+from sdcompress.policies._base import Float, Gate, Signals
 from sdcompress.runtime.active_rows import ActiveRows, Answers
 from sdcompress.runtime.backends._base import Graph
 from sdcompress.runtime.chain import ArrayChain, Chain, Run
 from sdcompress.runtime.cost import Cost
 from sdcompress.runtime.engine import ExitCost, Prediction
-from sdcompress.runtime.gate import Gate, gates
 from sdcompress.runtime.inputs import checked_temperatures, exit_position
 from sdcompress.schema.manifest import Manifest, Policy, Segment
 from sdcompress.tasks import Task, task_of

@@ -95,8 +95,8 @@ class EagerEngine:
         from sdcompress.models.cost import costs
 
         with self._lock:
-            found = costs(self._network, self.modality.tensors)
-        return tuple(ExitCost(cost.macs, cost.parameters) for cost in found)
+            exit_costs = costs(self._network, self.modality.tensors)
+        return tuple(ExitCost(cost.macs, cost.parameters) for cost in exit_costs)
 
     def preprocess(self, raw: Any) -> Inputs:
         """Turn raw examples into inputs; see ``Engine.preprocess``."""

@@ -37,7 +37,7 @@ class Interval(Frozen):
 
 
 def explain(
-    error: ValidationError, root: type[BaseModel], what: str, make: Callable[..., SdcompressError]
+    error: ValidationError, root: type[Any], what: str, make: Callable[..., SdcompressError]
 ) -> SdcompressError:
     """Turn pydantic's list of errors into one of ours, with the nearest allowed key for each unknown one.
 

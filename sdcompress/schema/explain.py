@@ -10,7 +10,6 @@ from sdcompress.schema.base import Fraction, Frozen, Interval, Sha256
 from sdcompress.schema.report import Machine
 
 __all__ = [
-    "Class",
     "ExitFigures",
     "Explanation",
     "Interval",
@@ -21,6 +20,7 @@ __all__ = [
     "ReliabilityBin",
     "Risk",
     "RiskStep",
+    "Stratum",
     "Truncation",
 ]
 
@@ -34,32 +34,34 @@ class ReliabilityBin(Frozen):
     high: Fraction
     samples: int
     confidence: Fraction = Field(description="mean")
-    accuracy: Fraction
+    score: Fraction = Field(description="the metric")
 
 
 class ExitFigures(Frozen):
     """One exit on all samples, and what became of those that left there."""
 
     name: str
-    accuracy: Fraction = Field(description="of all samples")
-    ece: Fraction = Field(description="expected calibration error of the confidence, 15 equal-width bins")
+    score: Fraction = Field(description="the metric, of all samples")
+    ece: Fraction | None = Field(
+        description="expected calibration error of the confidence, 15 equal-width bins; None: there is no confidence"
+    )
     reliability: tuple[ReliabilityBin, ...]
     auroc: Fraction | None = Field(
-        description="probability that a right answer has a higher score than a wrong one; the policy's score, at the "
-        "last exit its confidence; None: all answers are right, or none is"
+        description="probability that a right decision has a higher score than a wrong one; the policy's score, at the "
+        "last exit its confidence; None: all are right, or none is, or the loss is not 0 or 1"
     )
-    aurc: Fraction | None = Field(description="mean error over all coverages, most certain first; same score")
-    macs: int = Field(description="multiply-accumulates for one image that leaves here")
+    aurc: Fraction | None = Field(description="mean loss over all coverages, most certain first; same score")
+    macs: int = Field(description="multiply-accumulates for one sample that leaves here")
     ms: Interval | None = Field(description="until here, no confidence computed; None where leaving saves nothing")
     share: Fraction | None = Field(description="of the samples, that left here by the policy; None without one")
-    left_accuracy: Fraction | None = Field(description="of those")
+    left_score: Fraction | None = Field(description="of those")
 
 
 class OperatingPoint(Frozen):
     """Thresholds (or an oracle) and what they give."""
 
     thresholds: tuple[float, ...] | None = Field(description="one for each exit but the last; None: no thresholds")
-    accuracy: Fraction
+    score: Fraction = Field(description="the metric")
     shares: tuple[Fraction, ...] = Field(description="of the samples, that left at each exit")
     mean_ms: float | None
     mean_macs: float
@@ -69,10 +71,10 @@ class Truncation(Frozen):
     """The network that ends at an exit, against the policy; both on the same samples and in the same turns."""
 
     exit: str
-    accuracy: Fraction
+    score: Fraction = Field(description="the metric")
     ms: float = Field(description="until this exit in the cascade; without the heads before it, it may take less")
     saving_ms: Interval = Field(description="how much less the policy takes on average; below 0: it takes more")
-    difference: Interval = Field(description="the policy's accuracy less this one's; 95 % interval, paired")
+    difference: Interval = Field(description="the policy's score less this one's; 95 % interval, paired")
 
 
 class Margin(Frozen):
@@ -92,31 +94,31 @@ class PolicyFigures(Frozen):
     point: OperatingPoint
     mean_ms: Interval | None
     truncations: tuple[Truncation, ...] = Field((), description="one for each exit; none where nothing was measured")
-    rival: str | None = Field(None, description="the fastest exit that is at least as accurate as the policy, if any")
+    rival: str | None = Field(None, description="the fastest exit that scores at least as well as the policy, if any")
     verdict: Literal["wins", "no difference", "loses"] | None = Field(
         None,
-        description="by measured ms against the rival; where no exit is as accurate, against the last. No difference: "
+        description="by measured ms against the rival; where no exit scores as well, against the last. No difference: "
         "the interval of the saving holds 0",
     )
     margins: tuple[Margin, ...] = Field((), description="of each early exit that samples get to; none if not measured")
 
 
-class Class(Frozen):
-    """The samples of one class."""
+class Stratum(Frozen):
+    """The samples of one stratum, in classification of one class."""
 
     name: str
     samples: int
     shares: tuple[Fraction, ...] = Field(description="of its samples, that left at each exit")
-    accuracy: Fraction = Field(description="of the policy")
-    last_accuracy: Fraction = Field(description="of the last exit")
+    score: Fraction = Field(description="the metric, of the policy")
+    last_score: Fraction = Field(description="of the last exit")
 
 
 class Overthinking(Frozen):
-    """Samples that an earlier exit had right already (Kaya et al., arXiv:1810.07052)."""
+    """Samples that an earlier exit decides best already (Kaya et al., arXiv:1810.07052)."""
 
-    wasteful: Fraction = Field(description="share of samples that an exit before the one where they left has right")
-    wasted_ms: float | None = Field(description="ms after their first right exit, mean over all samples")
-    destructive: Fraction = Field(description="share of samples that are right earlier and wrong where they left")
+    wasteful: Fraction = Field(description="share of samples that lose least at an exit before the one where they left")
+    wasted_ms: float | None = Field(description="ms after that exit, mean over all samples")
+    destructive: Fraction = Field(description="share of samples that lose more where they left than earlier")
 
 
 class RiskStep(Frozen):
@@ -132,22 +134,24 @@ class RiskStep(Frozen):
 class Risk(Frozen):
     """The certificate's test, step by step; computed from its evidence."""
 
-    loss: Literal["accuracy drop", "disagreement"]
+    loss: str = Field(description="drop of the metric, by its name, or disagreement")
     test: Literal["betting", "binomial"]
     max_drop: Fraction
     delta: float = Field(description="each bound alone is too low with at most this probability")
-    per: Literal["exit", "class"] | None = Field(None, description="loss and bound are those of the worst group")
-    against: Sha256 | None = Field(None, description="the artifact against whose last exit is counted; None: its own")
+    per: str | None = Field(None, description="loss and bound are those of the worst exit, class or other stratum")
+    reference: Sha256 | None = Field(
+        None, description="artifact whose last exit losses are counted from; None: its own"
+    )
     samples: int
     certified: int = Field(description="the last certified step; 0: none")
-    chosen: int = Field(description="the step that the policy uses; 0: nobody leaves early")
+    chosen: int = Field(description="the step that the policy uses; 0: no early exit")
     steps: tuple[RiskStep, ...]
 
 
 class Explanation(Frozen):
     """What the exits of one artifact do on one split, and what they cost on this machine."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     created: str
     command: str
     source: str = Field(description="folder as given")
@@ -158,6 +162,8 @@ class Explanation(Frozen):
     data: str
     split: Split
     samples: int
+    metric: str = Field(description="what the task calls 1 - mean loss, e.g. accuracy")
+    stratum: str | None = Field(description="what the task calls a stratum, e.g. class; None: it has none")
     machine: Machine
     threads: int
     turns_ms: tuple[tuple[float, ...], ...] = Field(
@@ -166,11 +172,11 @@ class Explanation(Frozen):
     decision_ms: float | None = Field(description="what it takes to decide at one exit whether a sample leaves")
     exits: tuple[ExitFigures, ...]
     policy: PolicyFigures | None
-    classes: tuple[Class, ...] = Field(description="those that have samples; none without a policy")
+    strata: tuple[Stratum, ...] = Field(description="those that have samples; none without a policy")
     curve: tuple[OperatingPoint, ...] = Field(description="the path of thresholds, safest first")
     curve_split: Split | None = Field(description="on which the path was made; None without a curve")
     curve_samples: int = Field(0, description="on which the path was made")
     overthinking: Overthinking | None = Field(description="of the whole network; None with one exit")
     policy_overthinking: Overthinking | None = Field(description="under the policy; None without one")
-    oracle: OperatingPoint | None = Field(description="every sample leaves at its first right exit, or at the last")
+    oracle: OperatingPoint | None = Field(description="every sample leaves at the first exit with its least loss")
     risk: Risk | None = Field(None, description="None: the artifact has no certificate")

@@ -9,9 +9,9 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from sdcompress.schema.base import Frozen, Sha256
 
 __all__ = [
-    "ANSWER",
+    "DECISION",
     "EXIT_INDEX",
-    "LOGITS",
+    "OUTPUTS",
     "Ensemble",
     "FileEntry",
     "Layout",
@@ -27,7 +27,7 @@ Ensemble = Literal["geometric"]
 # of the weights and of most of the arithmetic
 Precision = Literal["fp32", "fp16", "bf16", "int8", "uint8", "fp8"]
 
-LOGITS, ANSWER, EXIT_INDEX = "logits", "answer", "exit_index"  # outputs of a OneGraph, in this order
+OUTPUTS, DECISION, EXIT_INDEX = "outputs", "decision", "exit_index"  # outputs of a OneGraph, in this order
 
 
 class Tensor(Frozen):
@@ -47,12 +47,12 @@ class FileEntry(Frozen):
 
 
 class Segment(FileEntry):
-    """One graph of the chain. Its inputs are the network's input or outputs of earlier segments, by name."""
+    """One graph of the chain. Its inputs are the network's inputs or outputs of earlier segments, by name."""
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     precision: Precision = "fp32"
-    macs: Annotated[int, Field(ge=0)] = Field(description="multiply-accumulates for one image")
+    macs: Annotated[int, Field(ge=0)] = Field(description="multiply-accumulates for one sample")
     parameters: Annotated[int, Field(ge=0)]
 
 
@@ -72,8 +72,8 @@ class PathTime(Frozen):
 class OneGraph(Segment):
     """The whole cascade in one graph that exits by itself, with thresholds and policy in it.
 
-    Its outputs are ``logits`` [batch, K], ``answer`` int64 [batch] and ``exit_index`` int64 [batch]. ``macs`` are those
-    of an image that runs to the end.
+    It gives ``outputs`` [batch, ...] and ``decision`` [batch, ...] of the task, and ``exit_index`` int64 [batch].
+    ``macs`` are those of a sample that runs to the end.
     """
 
     kind: Literal["graph", "if"] = Field(description="'graph': any batch, rows leave one by one; 'if': a batch of 1")

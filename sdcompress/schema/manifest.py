@@ -9,9 +9,7 @@ from pydantic import (
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
-    SerializerFunctionWrapHandler,
     field_validator,
-    model_serializer,
     model_validator,
 )
 
@@ -19,9 +17,9 @@ from sdcompress.schema.base import Fraction, Frozen, Sha256
 from sdcompress.schema.certificate import Certificate, CertifiedDrop
 from sdcompress.schema.engines import Engines
 from sdcompress.schema.graphs import (
-    ANSWER,
+    DECISION,
     EXIT_INDEX,
-    LOGITS,
+    OUTPUTS,
     FileEntry,
     OneGraph,
     Precision,
@@ -37,7 +35,6 @@ __all__ = [
     "Exit",
     "ExitSignals",
     "FileEntry",
-    "Input",
     "Manifest",
     "Named",
     "OneGraph",
@@ -84,43 +81,27 @@ class Named(Frozen):
     parameters: dict[str, Any] = Field({}, description="what they are depends on the entry, which checks them")
 
 
-class Input(Tensor):
-    """The network's input and how an image becomes it."""
-
-    preprocess: Preprocess
-
-    @model_validator(mode="after")
-    def _is_a_batch_of_images(self) -> Input:
-        sides = [size for size in self.shape[1:] if isinstance(size, int)]
-        if self.dtype != "float32" or len(self.shape) != 4 or len(sides) != 3 or sides[0] != self.preprocess.channels:
-            raise ValueError(f"the input must be float32 ['batch', {self.preprocess.channels}, H, W]")
-        if not all(0 < size <= 16384 for size in sides):
-            raise ValueError("height and width must be between 1 and 16384 pixels")
-        return self
-
-
 class ExitSignals(Frozen):
-    """What a graph computes of an exit's logits z for the exit policy, p = softmax(z), by the names of its outputs."""
+    """What a graph computes of an exit's outputs for the exit policy: names of tensors."""
 
-    values: str = Field(description="float32 [batch, 3]: the largest p, the second largest, -sum p ln p in nats")
+    values: str = Field(description="float32 [batch, S]: one column for each signal of the task, in its order")
     decision: str = Field(description="what the exit decides, in the form of the task's targets")
 
 
 class Exit(Frozen):
-    """One exit: which tensor holds its logits, and what the checkpoint, or the quantised file, scored on validation."""
+    """One exit: the tensor of its outputs, and the validation scores of the checkpoint or the quantised file."""
 
     name: str
     segment: Annotated[int, Field(ge=0)] = Field(description="index of the segment after which it can leave")
-    logits: str = Field(description="name of the output tensor, shape [batch, classes]")
-    accuracy: Fraction | None = None
-    ece: Fraction | None = None
+    outputs: str = Field(description="name of the tensor, float32 [batch, ...] of the task's shape")
+    scores: dict[str, float] = Field({}, description="by name: the task's metric and its further scores")
     temperature: PositiveFloat = 1.0
-    signals: ExitSignals | None = Field(None, description="null: they are computed from the logits, outside the graph")
+    signals: ExitSignals | None = Field(None, description="null: they are computed from outputs, outside the graph")
 
     @property
     def reads(self) -> set[str]:
         """The tensors that are looked at when it is reached."""
-        return {self.logits} | ({self.signals.values, self.signals.decision} if self.signals else set())
+        return {self.outputs} | ({self.signals.values, self.signals.decision} if self.signals else set())
 
 
 class StageTimes(Frozen):
@@ -144,15 +125,15 @@ class StageTimes(Frozen):
 class Policy(Frozen):
     """When a sample leaves: at the first exit k whose score is at least thresholds[k].
 
-    The score is that of ``kind``, with the exit's temperature: for max_prob the largest softmax(logits_k /
-    temperature_k). The last exit takes whatever is left. A threshold above 1 never fires.
+    ``kind`` computes the score from the exit's signals, which depend on the exit's temperature. The last exit takes
+    whatever is left. A threshold above 1 never fires.
     """
 
     kind: str = Field("max_prob", description="of 'sdcompress list policies'")
     parameters: dict[str, Any] = Field({}, description="fitted by the calibration; what they are depends on the kind")
     thresholds: tuple[float, ...] = Field(description="one for each exit but the last")
     max_drop: Fraction = Field(
-        description="accuracy that was allowed to be lost against the last exit, or what the certificate names"
+        description="how much of the metric could be lost against the last exit, or what the certificate names"
     )
     guarantee: Literal["none", "certified", "no certificate", "in expectation"] = Field(
         "none",
@@ -162,8 +143,8 @@ class Policy(Frozen):
     )
     split: str = "validation"
     samples: PositiveInt
-    accuracy: Fraction | None = Field(description="of the policy, on the calibration samples; null without labels")
-    reference_accuracy: Fraction | None = Field(
+    score: Fraction | None = Field(description="the task's metric, on the calibration samples; null without targets")
+    reference_score: Fraction | None = Field(
         description="of the last exit, or of what the certificate is measured against, on the same samples"
     )
     shares: tuple[Fraction, ...] = Field(description="share of the calibration samples that left at each exit")
@@ -173,19 +154,13 @@ class Policy(Frozen):
     )
     overhead: PositiveFloat = Field(
         1.0,
-        description="measured mean ms of images that leave as they do, over what stage_ms and decision_ms add up to: "
+        description="measured mean ms of samples that leave as they do, over what stage_ms and decision_ms add up to: "
         "the way between stages, and caches that other stages have used",
     )
     stage_times: StageTimes | None = Field(None, description="null: not measured in batches")
     backend: str = Field("onnxruntime", description="that it was chosen on")
     device: str = Field("cpu", description="likewise")
     plans: Sha256 | None = Field(None, description="of engines: the digest of the list of their plans' SHA-256")
-
-    @model_serializer(mode="wrap")
-    def _as_before_unless_on_a_gpu(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # what is chosen on onnxruntime on a CPU stays, byte for byte, what readers before these fields know
-        usual = (("device", "cpu"), ("plans", None), ("overhead", 1.0))
-        return {k: v for k, v in dump(self).items() if (k, v) not in usual}
 
     @model_validator(mode="after")
     def _nobody_leaves_without_a_certificate(self) -> Policy:
@@ -195,7 +170,7 @@ class Policy(Frozen):
 
     @property
     def mean_ms(self) -> float:
-        """Milliseconds that one image takes by the measured stages, decisions, shares and overhead."""
+        """Milliseconds that one sample takes by the measured stages, decisions, shares and overhead."""
         return self.overhead * sum(share * ms for share, ms in zip(self.shares, self.reach_ms, strict=True))
 
     @property
@@ -222,11 +197,12 @@ class Provenance(Frozen):
 class Manifest(Frozen):
     """What an artifact is. ``digest`` is the SHA-256 of all other fields and names the artifact."""
 
-    schema_version: Literal[1] = 1
-    task: Literal["classification"] = "classification"
+    schema_version: Literal[2] = 2
+    task: Named = Field(description="what the outputs mean; of 'sdcompress list tasks'")
+    outputs: Annotated[tuple[str, ...], Field(min_length=1)] = Field(description="what each output stands for")
+    modality: Named = Field(description="how raw examples become inputs")
+    inputs: Annotated[tuple[Tensor, ...], Field(min_length=1)] = Field(description="of the network, as modality says")
     layout: Literal["single", "cascade", "all"]
-    classes: Annotated[tuple[str, ...], Field(min_length=1)]
-    input: Input
     segments: Annotated[tuple[Segment, ...], Field(min_length=1)]
     exits: Annotated[tuple[Exit, ...], Field(min_length=1)]
     policy: Policy | None = None
@@ -236,7 +212,6 @@ class Manifest(Frozen):
     golden: FileEntry
     card: FileEntry
     parity: tuple[ParityRecord, ...]
-    verified: Literal[True] = True
     provenance: Provenance
     digest: Sha256
 
@@ -257,7 +232,7 @@ class Manifest(Frozen):
         if self.one_graph is not None:
             if self.policy is None or self.layout != "cascade":
                 raise ValueError("one graph that exits by itself needs a cascade and its policy")
-            _check_one_graph(self.one_graph, self.input, len(self.exits))
+            _check_one_graph(self.one_graph, self.inputs, len(self.exits))
         if any(len(built.plans) != len(self.segments) for built in self.engines):
             raise ValueError("engines need one plan for each segment")
         return self
@@ -275,19 +250,10 @@ class Manifest(Frozen):
             raise ValueError("the certificate names a step that its path does not have")
         return self
 
-    @model_serializer(mode="wrap")
-    def _without_what_is_absent(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # artifacts without a certificate, one graph or engines stay, byte for byte, what readers before these know
-        fields: dict[str, Any] = dump(self)
-        for name in ("certificate", "one_graph", "engines"):
-            if not getattr(self, name):
-                fields.pop(name, None)
-        return fields
-
     def border(self, exit_: int) -> tuple[Tensor, ...]:
         """The tensors that are still needed after an exit has been reached and nobody left, by its position."""
         done = self.exits[exit_].segment + 1
-        made = (self.input, *(tensor for segment in self.segments[:done] for tensor in segment.outputs))
+        made = (*self.inputs, *(tensor for segment in self.segments[:done] for tensor in segment.outputs))
         needed = {tensor.name for segment in self.segments[done:] for tensor in segment.inputs}
         needed |= {name for later in self.exits[exit_ + 1 :] for name in later.reads}
         return tuple(tensor for tensor in made if tensor.name in needed)
@@ -318,9 +284,11 @@ def _check_lengths(policy: Policy, exits: int) -> None:
         raise ValueError("stage_times need ms for each exit, and move_ms for each but the last")
 
 
-def _check_one_graph(one_graph: OneGraph, network_input: Input, exits: int) -> None:
-    outputs = [tensor.name for tensor in one_graph.outputs]
-    if [tensor.name for tensor in one_graph.inputs] != [network_input.name] or outputs != [LOGITS, ANSWER, EXIT_INDEX]:
-        raise ValueError(f"one graph takes the network's input and gives {LOGITS}, {ANSWER} and {EXIT_INDEX}")
+def _check_one_graph(one_graph: OneGraph, inputs: tuple[Tensor, ...], exits: int) -> None:
+    names = [tensor.name for tensor in one_graph.outputs]
+    if [tensor.name for tensor in one_graph.inputs] != [tensor.name for tensor in inputs]:
+        raise ValueError("one graph takes the network's inputs")
+    if names != [OUTPUTS, DECISION, EXIT_INDEX]:
+        raise ValueError(f"one graph gives {OUTPUTS}, {DECISION} and {EXIT_INDEX}")
     if len(one_graph.times) != exits:
         raise ValueError("one graph needs a time for each exit")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
+    BaseModel,
     ConfigDict,
     Field,
     PlainSerializer,
@@ -87,6 +89,8 @@ Options = Annotated[
 class Data(Frozen):
     """Which data set; of images also how they are prepared."""
 
+    undecisive: ClassVar = frozenset({"dir", "download", "without"})
+
     name: str = Field(
         "digits", description="a data set of 'sdcompress list data', or module:function of your own, e.g. my_data:make"
     )
@@ -127,6 +131,8 @@ class Data(Frozen):
 
 class Model(Frozen):
     """Which backbone."""
+
+    undecisive: ClassVar = frozenset({"start"})
 
     name: str = Field("cifar:resnet8", description="family:name, e.g. cifar:resnet18, timm:resnet50, my_nets:make")
     pretrained: bool = Field(False, description="start from published weights (timm)")
@@ -188,6 +194,8 @@ class Task(_Entry):
 class Method(_Entry):
     """A method of self-distillation by name, with its own parameters beside the name."""
 
+    undecisive: ClassVar = frozenset({"file"})
+
     name: Annotated[
         str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(\+[A-Za-z0-9_][A-Za-z0-9_.-]*)?$", max_length=100)
     ] = Field(
@@ -246,6 +254,12 @@ class Augmentation(Frozen):
 
 class Train(Frozen):
     """The training run."""
+
+    # the number of threads decides the bits of sums; a run keeps it, or warns that it changes
+    undecisive: ClassVar = frozenset(
+        {"threads", "devices", "strategy", "accelerator", "resident", "workers"}
+        | {"evaluate_every", "checkpoint_every", "checkpoint_steps"}
+    )
 
     epochs: PositiveInt = 30
     batch_size: PositiveInt = Field(128, description="images a step, over all processes")
@@ -313,9 +327,7 @@ class Quantize(Frozen):
     precisions: EachOnce[str] = Field((), description="of 'sdcompress list precisions', e.g. [uint8]; default: none")
     max_drop: Annotated[float, Field(ge=0, lt=1)] = Field(0.01, description="accuracy that every exit may lose by it")
     samples: PositiveInt | None = Field(
-        None,
-        description="training images that give the ranges of int8, uint8 and fp8; default: 512, or all where there are "
-        "fewer",
+        None, description="training images that give the ranges of int8, uint8, fp8; default: 512, or all there are"
     )
 
 
@@ -339,8 +351,10 @@ class Calibrate(Frozen):
     in_expectation: bool = Field(
         False, description="keep the drop in the mean over calibrations (conformal risk control); certifies nothing"
     )
-    per: Literal["exit", "class"] | None = Field(
-        None, description="certify in every group: 'class', or 'exit' (what has left by it); null: over all"
+    per: Literal["exit", "stratum"] | None = Field(
+        None,
+        description="certify in every group: 'stratum' (in classification a class), or 'exit' (what has left by it); "
+        "null: over all",
     )
     budget_ms: PositiveFloat | None = Field(
         None, description="the safest certified thresholds that take at most this mean time; null: the fastest"
@@ -354,8 +368,8 @@ class Calibrate(Frozen):
             raise ValueError("unlabelled needs a confidence, e.g. 0.95, or in_expectation")
         if self.confidence is not None and self.in_expectation:
             raise ValueError("a confidence certifies single calibrations, in_expectation does not: choose one")
-        if self.per == "class" and self.unlabelled:
-            raise ValueError("classes are known by labels: per 'class' and unlabelled exclude each other")
+        if self.per == "stratum" and self.unlabelled:
+            raise ValueError("strata are known by targets: per 'stratum' and unlabelled exclude each other")
         if (self.confidence is not None or self.in_expectation) and not 0 < self.max_drop < 1:
             raise ValueError("a drop of 0 or 1 cannot be certified: set max_drop between them, e.g. 0.01")
         return self
@@ -382,6 +396,8 @@ class Bench(Frozen):
 class Recipe(Frozen):
     """One experiment: everything that decides its outcome."""
 
+    undecisive: ClassVar = frozenset({"schema_version", "name", "controls", "export", "quantize", "calibrate", "bench"})
+
     schema_version: Literal[1] = 1
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)] = "run"
     seed: Annotated[int, Field(ge=0, lt=2**64)] = 0
@@ -397,6 +413,17 @@ class Recipe(Frozen):
     calibrate: Calibrate = Calibrate()
     bench: Bench = Bench()
 
+    @property
+    def deciding(self) -> dict[str, Any]:
+        """The keys that decide the weights of a training, such as ``train.epochs``, with their values in JSON.
+
+        A section names in ``undecisive`` the keys that decide none of them: where the data lies (its fingerprint says
+        what it is), how steps are computed and watched, and what is done with the weights.
+        """
+        undecisive = set(_undecisive(Recipe))
+        dumped = self.model_dump(mode="json", exclude=set(self.undecisive))
+        return {key: value for key, value in _flat(dumped) if key not in undecisive}
+
     @field_validator("controls")
     @classmethod
     def _controls_differ(cls, controls: tuple[Method, ...]) -> tuple[Method, ...]:
@@ -404,3 +431,18 @@ class Recipe(Frozen):
         if len(set(names)) != len(names):
             raise ValueError("each control may be named once")
         return controls
+
+
+def _undecisive(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    yield from (prefix + name for name in getattr(model, "undecisive", ()))
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _undecisive(field.annotation, f"{prefix}{name}.")
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value

@@ -15,7 +15,6 @@ __all__ = [
     "BenchRecord",
     "BenchReport",
     "CertificateVerdict",
-    "ClassScore",
     "Comparison",
     "Evaluation",
     "ExitScore",
@@ -29,6 +28,7 @@ __all__ = [
     "PolicyScore",
     "Report",
     "ReportRow",
+    "StratumScore",
     "VerifyReport",
 ]
 
@@ -37,86 +37,89 @@ ENSEMBLE = "ensemble"  # the name of an ExitScore that is of no exit
 
 
 class ExitScore(Frozen):
-    """One exit (or the mean of all exits' probabilities, named 'ensemble') on one split."""
+    """One exit (or the mean of all exits, named 'ensemble') on one split."""
 
     name: str
-    accuracy: Fraction
-    nll: float = Field(description="mean negative log-likelihood, nats")
-    ece: Fraction = Field(description="expected calibration error, 15 equal-width bins (Guo et al. 2017)")
-    macs: int | None = Field(None, description="multiply-accumulates for one image that leaves here")
+    score: Fraction = Field(description="the metric")
+    further: dict[str, FiniteFloat] = Field({}, description="further scores of the task, by name, e.g. nll and ece")
+    macs: int | None = Field(None, description="multiply-accumulates for one sample that leaves here")
     parameters: int | None = Field(None, description="parameters of a network pruned to this exit")
 
 
 class PolicyScore(Frozen):
     """The early-exit policy as it runs."""
 
-    accuracy: Fraction
+    score: Fraction = Field(description="the metric")
     shares: tuple[Fraction, ...] = Field(description="share of samples that left at each exit")
-    exit_accuracy: tuple[Fraction | None, ...] = Field(description="accuracy of those that left there")
+    exit_scores: tuple[Fraction | None, ...] = Field(description="the metric of those that left there")
 
 
-class ClassScore(Frozen):
-    """The images of one class."""
+class StratumScore(Frozen):
+    """The samples of one stratum, in classification of one class."""
 
     name: str
     samples: NonNegativeInt
-    accuracy: Fraction | None = Field(
-        description="of the policy, or of the last exit without one; None: no image is of this class"
+    score: Fraction | None = Field(
+        description="the metric, of the policy, or of the last exit without one; None: there are no samples"
     )
-    last_accuracy: Fraction | None = Field(None, description="of the last exit; None without a policy")
+    last_score: Fraction | None = Field(None, description="of the last exit; None without a policy")
 
 
 Cell: TypeAlias = tuple[NonNegativeInt, NonNegativeInt, PositiveInt]
 
 
 class Evaluation(Frozen):
-    """Accuracy of a checkpoint or an artifact on one split."""
+    """Scores of a checkpoint or an artifact on one split."""
 
     kind: Literal["checkpoint", "artifact"]
     name: str
     source: str = Field(description="folder as given")
     digest: Sha256 | None = Field(None, description="the artifact's, or the SHA-256 of the checkpoint's weights")
     data: str
-    split: Literal["validation", "test", "own"] = Field(description="own: labelled images that the user named")
+    split: Literal["validation", "test", "external"] = Field(description="external: samples that the user named")
     samples: PositiveInt
+    metric: str = Field(description="what the task calls 1 - mean loss, e.g. accuracy")
     exits: tuple[ExitScore, ...] = Field(description="shallow to deep, then the ensemble where there is one")
     policy: PolicyScore | None = None
-    balanced_accuracy: Fraction | None = Field(
-        None, description="mean of the accuracies of the classes, of the policy, or of the last exit without one"
+    stratum: str | None = Field(None, description="what the task calls a stratum, e.g. class; None: it has none")
+    balanced_score: Fraction | None = Field(
+        None, description="mean of the scores of the strata, of the policy, or of the last exit without one"
     )
-    classes: tuple[ClassScore, ...] = Field((), description="in the order of the network's outputs")
+    strata: tuple[StratumScore, ...] = Field((), description="in the order of the task; empty: it has none")
     confusion: tuple[Cell, ...] = Field(
-        (), description="cells of the confusion matrix that are not 0: label, answer (positions in classes), images"
+        (),
+        description="cells of the confusion matrix that are not 0: stratum of the target, stratum of the decision "
+        "(positions in strata), samples",
     )
-    right: str | None = Field(
+    losses: str | None = Field(
         None,
-        description="which images are answered right, by the policy, or by the last exit without one: a bit for each "
-        "in the order of the split, the highest of a byte first, base64",
+        description="base64 of the losses, by the policy, or of the last exit without one, in the order of the split: "
+        "a bit for each, the highest of a byte first, where all are 0 or 1; else little-endian float32",
     )
-    labels_sha256: Sha256 | None = Field(None, description="of the labels in that order, as little-endian int64")
+    targets_sha256: Sha256 | None = Field(None, description="of the targets in that order, little-endian")
 
     @model_validator(mode="after")
     def _fits_the_samples(self) -> Evaluation:
-        if self.right is not None and _bytes_in(self.right) != -(-self.samples // 8):
-            raise ValueError(f"'right' does not hold {self.samples} bits in base64")
-        if any(max(label, answer) >= len(self.classes) for label, answer, _ in self.confusion):
-            raise ValueError(f"'confusion' names a class beyond the {len(self.classes)} of 'classes'")
-        counts = [0] * len(self.classes)
-        for label, _, images in self.confusion:
-            counts[label] += images
-        if counts != [one.samples for one in self.classes] or (counts and sum(counts) != self.samples):
-            raise ValueError(f"'confusion' does not add up to the images of 'classes' and to {self.samples} in all")
-        if any((one.accuracy is None) != (one.samples == 0) for one in self.classes):
-            raise ValueError("'classes' has an accuracy for exactly those that have images")
+        if self.losses is not None and _bytes_in(self.losses) not in {-(-self.samples // 8), 4 * self.samples}:
+            raise ValueError(f"'losses' does not hold {self.samples} bits or float32 in base64")
+        if any(max(stratum, decided) >= len(self.strata) for stratum, decided, _ in self.confusion):
+            raise ValueError(f"'confusion' names a stratum beyond the {len(self.strata)} of 'strata'")
+        counts = [0] * len(self.strata)
+        for stratum, _, samples in self.confusion:
+            counts[stratum] += samples
+        if counts != [one.samples for one in self.strata] or (counts and sum(counts) != self.samples):
+            raise ValueError(f"'confusion' does not add up to the samples of 'strata' and to {self.samples} in all")
+        if any((one.score is None) != (one.samples == 0) for one in self.strata):
+            raise ValueError("'strata' has a score for exactly those that have samples")
         return self
 
     @model_validator(mode="after")
     def _scores_of_every_exit(self) -> Evaluation:
-        own = [exit_.name for exit_ in self.exits if exit_.name != ENSEMBLE]
-        if not own or own != [exit_.name for exit_ in self.exits[: len(own)]]:
+        exits = [exit_.name for exit_ in self.exits if exit_.name != ENSEMBLE]
+        if not exits or exits != [exit_.name for exit_ in self.exits[: len(exits)]]:
             raise ValueError("an evaluation needs an exit, and the ensemble after all exits")
-        if self.policy and not len(self.policy.shares) == len(self.policy.exit_accuracy) == len(own):
-            raise ValueError("the policy needs one of shares and of exit_accuracy for each exit")
+        if self.policy and not len(self.policy.shares) == len(self.policy.exit_scores) == len(exits):
+            raise ValueError("the policy needs one of shares and of exit_scores for each exit")
         return self
 
 
@@ -174,7 +177,7 @@ class BenchRecord(Frozen):
     images_per_second: float = Field(description="of the run alone")
     load_ms: float = Field(description="opening the artifact, hashes included")
     first_ms: float = Field(description="the first call")
-    accuracy: Fraction | None = Field(None, description="on the images of this run")
+    score: Fraction | None = Field(None, description="the metric, on the samples of this run")
     exits: tuple[ExitTiming, ...] = ()
     worst_path: Latency | None = Field(None, description="forced to the last exit")
     mixture_residual: float | None = Field(None, description="mean / sum(share * forced mean) - 1")
@@ -224,7 +227,7 @@ class Machine(Frozen):
 class BenchReport(Frozen):
     """All records of one 'bench' call."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     created: str
     command: str
     machine: Machine
@@ -252,9 +255,9 @@ class ReportRow(Frozen):
     layout: str
     digest: Sha256 | None
     guarantee: str | None = Field(None, description="of the exit policy, in words; None without a policy")
-    test_accuracy: Fraction | None
-    validation_accuracy: Fraction | None
-    macs: float | None = Field(description="mean for one image, over the exit shares")
+    test_score: Fraction | None = Field(description="the metric")
+    validation_score: Fraction | None
+    macs: float | None = Field(description="mean for one sample, over the exit shares")
     parameters: int
     bytes: int
     p50_ms: float | None
@@ -272,13 +275,14 @@ class ReportRow(Frozen):
 
 
 class Report(Frozen):
-    """What a run gave: the table, the evidence under it, and where it was measured."""
+    """Results of a run: the table, the figures behind it, and the machine that measured."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     title: str
     created: str
     command: str
     recipe: dict[str, Any] | None = None
+    metric: str = Field(description="what the task calls 1 - mean loss, e.g. accuracy")
     reference: str | None = Field(None, description="the row that speed-ups are against")
     rows: tuple[ReportRow, ...]
     evaluations: tuple[Evaluation, ...] = ()
@@ -301,8 +305,8 @@ class CertificateVerdict(Frozen):
     """A certificate whose tests were made again from its evidence, with the same results."""
 
     loss: str
-    per: Literal["exit", "class"] | None = Field(None, description="in every group of which it holds")
-    against: Sha256 | None = Field(None, description="artifact against whose last exit it holds; None: its own")
+    per: str | None = Field(None, description="in every group of which it holds: exit, class or another stratum")
+    reference: Sha256 | None = Field(None, description="artifact against whose last exit it holds; None: its own")
     confidence: Fraction
     samples: int = Field(description="samples that were tested")
     tests: int = Field(description="p-values that were computed again")
@@ -333,7 +337,7 @@ class VerifyReport(Frozen):
     )
     signature: SignatureVerdict | None = Field(None, description="None: none was asked for")
     proved: tuple[str, ...] = Field((), description="what was worked out again here, as sentences")
-    claimed: tuple[str, ...] = Field((), description="what only whoever wrote the artifact says")
+    claimed: tuple[str, ...] = Field((), description="statements of the artifact that nothing here can prove")
 
 
 class PlanRow(Frozen):
@@ -341,10 +345,10 @@ class PlanRow(Frozen):
 
     mean_ms: float | None = Field(description="by the stages as measured; None where losses are assumed")
     lost: Fraction = Field(
-        description="share of answers that only the last exit has right (or: that differ from its); of the group that "
-        "needs most samples"
+        description="mean of what the exits where samples leave lose against the reference; of the group that needs "
+        "most samples"
     )
-    gained: Fraction = Field(description="share of answers that only the exit where they leave has right")
+    gained: Fraction = Field(description="mean of what these exits gain")
     needs: int | None = Field(description="calibration samples in all; None: more than a million, or out of reach")
 
 
@@ -355,9 +359,9 @@ class Plan(Frozen):
     source: str = Field(description="folder as given")
     max_drop: Fraction
     confidence: Fraction
-    loss: Literal["accuracy drop", "disagreement"]
-    per: Literal["exit", "class"] | None = Field(None, description="in every group of which it is wished for")
-    smallest: str | None = Field(None, description="per class: the class with the fewest calibration samples")
+    loss: str = Field(description="drop of the metric, by its name, or disagreement")
+    per: str | None = Field(None, description="in every group of which it shall hold: exit, class or another stratum")
+    smallest: str | None = Field(None, description="of strata: the one with the fewest calibration samples")
     power: Fraction = Field(description="share of calibrations that find the certificate with the planned number")
     samples: int = Field(description="calibration samples that there are")
     seen: int = Field(description="of them, those that this plan was made on; they certify nothing")

@@ -9,11 +9,12 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from sdcompress import registry
-from sdcompress.errors import ArtifactError, RecipeError, UnknownNameError
+from sdcompress.errors import ArtifactError, RecipeError, UnknownNameError, brief
+from sdcompress.schema.base import explain
 from sdcompress.schema.manifest import Manifest
-from sdcompress.tasks._base import Array, Float, Prediction, Signals, Task
+from sdcompress.tasks._base import Array, Float, Prediction, Signals, Task, metric_of
 
-__all__ = ["ROOM", "Array", "Float", "Prediction", "Signals", "Task", "build", "restore", "task_of"]
+__all__ = ["ROOM", "Array", "Float", "Prediction", "Signals", "Task", "build", "metric_of", "restore", "task_of"]
 
 ROOM = "sdcompress.tasks"
 
@@ -34,17 +35,14 @@ def build(name: str, outputs: Sequence[str], parameters: Mapping[str, Any]) -> T
     known = sorted(field.name for field in fields(kind) if field.name != "outputs")
     if unknown := sorted(parameters.keys() - set(known)):
         raise RecipeError(
-            f"The task '{name}' has no parameter '{unknown[0]}'.",
+            f"The task '{name}' has no parameter '{brief(unknown[0])}'.",
             allowed=", ".join(known) or "(it has none)",
             next_step="correct the keys below 'task' in the recipe",
         )
     try:
         return TypeAdapter(kind).validate_python({"outputs": tuple(outputs), **parameters})
     except ValidationError as error:
-        problems = [f"task.{'.'.join(map(str, p['loc']))} is {p['input']!r}: {p['msg']}" for p in error.errors()]
-        raise RecipeError(
-            f"The task '{name}' cannot take: {'; '.join(problems)}.", next_step="correct the value in the recipe"
-        ) from error
+        raise explain(error, kind, f"the task '{name}'", RecipeError) from error
 
 
 def restore(name: str, outputs: Sequence[str], parameters: Mapping[str, Any]) -> Task:
@@ -67,6 +65,6 @@ def task_of(manifest: Manifest) -> Task:
     """The task of an artifact.
 
     Raises:
-        ArtifactError: if this version has no such task.
+        ArtifactError: if this version has no such task, or it has other parameters.
     """
-    return restore(manifest.task, manifest.classes, {})
+    return restore(manifest.task.name, manifest.outputs, manifest.task.parameters)

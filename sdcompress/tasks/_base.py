@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import onnx
     from torch import Tensor
 
-__all__ = ["Array", "Float", "Prediction", "Signals", "Task"]
+__all__ = ["Array", "Float", "Prediction", "Signals", "Task", "metric_of"]
 
 Array = npt.NDArray[Any]
 Float = npt.NDArray[np.float32]
@@ -57,6 +57,11 @@ class Signals:
         return cls(columns, np.concatenate([part.decision for part in parts]))
 
 
+def metric_of(loss: npt.NDArray[np.floating]) -> float:
+    """The metric of samples with these losses, [N]: 1 - mean. Of losses that are 0 or 1 it is an exact share."""
+    return float(np.subtract(1, loss, dtype=np.float64).mean())
+
+
 @dataclass(frozen=True)
 class Task(ABC):
     """What the K outputs of a network mean. One subclass a file; its further fields are parameters of a recipe.
@@ -74,8 +79,6 @@ class Task(ABC):
 
     outputs: tuple[str, ...]
 
-    name: ClassVar[str]
-    """Of its entry in the room, as recipes and manifests write it."""
     metric: ClassVar[str]
     """Name of ``1 - mean loss`` in tables and messages, for example ``accuracy``."""
     signal_names: ClassVar[tuple[str, ...]]
@@ -84,6 +87,8 @@ class Task(ABC):
     """Whether a loss is 0 or 1, so that exact binomial tests apply."""
     scaled_by_temperature: ClassVar[bool]
     """Whether outputs are logits that a temperature may divide."""
+    stratum: ClassVar[str] = "stratum"
+    """What messages and tables call one of its strata, for example ``class``."""
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -96,10 +101,38 @@ class Task(ABC):
         """What a manifest writes of it, besides its outputs; the name is that of its module."""
         return Named(name=type(self).__module__.rpartition(".")[2], parameters=self.parameters)
 
+    def score(self, outputs: Array, targets: Array) -> float:
+        """The metric of N samples, 1 - mean loss.
+
+        Args:
+            outputs: [N, ...].
+            targets: [N, ...].
+        """
+        return float((1 - self.loss(self.decide(outputs), targets)).mean(dtype=np.float64))
+
     @property
     def output_shape(self) -> tuple[int, ...]:
         """Shape of one sample's outputs; float32 [K] unless a task says otherwise."""
         return (len(self.outputs),)
+
+    @property
+    def decision_shape(self) -> tuple[int, ...]:
+        """Shape of one sample's decision."""
+        return self._no_decisions.shape[1:]
+
+    @property
+    def decision_dtype(self) -> np.dtype[Any]:
+        """Dtype of decisions and targets."""
+        return self._no_decisions.dtype
+
+    @property
+    def _no_decisions(self) -> Array:
+        return self.decide(np.empty((0, *self.output_shape), np.float32))
+
+    @property
+    def strata_names(self) -> tuple[str, ...]:
+        """Names of the strata 0, 1, ...; empty: there are none."""
+        return ()
 
     @abstractmethod
     def check_targets(self, targets: Array) -> None:
@@ -139,9 +172,28 @@ class Task(ABC):
             temperature: divides the outputs.
         """
 
-    @abstractmethod
     def scores(self, outputs: Array, targets: Array) -> dict[str, float]:
         """Further figures of N samples for tables, by name, for example ``nll`` and ``ece``."""
+        return self.summary(self.measures(outputs, targets))
+
+    def measures(self, outputs: Array, targets: Array) -> dict[str, Array]:
+        """What ``summary`` needs of each sample, by name, [N] each; batches are measured one after the other."""
+        del outputs, targets
+        return {}
+
+    def summary(self, measures: Mapping[str, Array]) -> dict[str, float]:
+        """The further figures, of the measures of all samples; none unless a task says otherwise."""
+        del measures
+        return {}
+
+    def ensemble(self, outputs: Array) -> Array | None:
+        """Outputs of the mean of several exits, [N, ...]; None: the task has no such mean.
+
+        Args:
+            outputs: [E, N, ...].
+        """
+        del outputs
+        return None
 
     @abstractmethod
     def signals(self, outputs: Float, temperature: float = 1.0) -> Signals:
@@ -207,6 +259,18 @@ class Task(ABC):
             temperatures: of the exits.
         """
         return Prediction(outputs, exit_index, self, exits, temperatures)
+
+    def card_text(self) -> str:
+        """What the outputs are, in words, for the artifact's card."""
+        return f"{len(self.outputs)} outputs"
+
+    def card_code(self) -> str:
+        """Python source with numpy for the program in the artifact's card; empty: the card has no program.
+
+        It defines ``decide(outputs)``, the decision in a form to print, and ``signals(outputs, temperature)``, a
+        mapping of ``signal_names`` to numbers; the outputs are those of one sample.
+        """
+        return ""
 
     def check_names(self, names: Sequence[str], needed_by: str) -> None:
         """Refuse a policy that judges by signals that this task does not give.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -63,46 +63,46 @@ def ece(probabilities: Scores, labels: Labels, bins: int = 15) -> float:
     return calibration_error(probabilities.max(axis=-1), right, bins)
 
 
-def calibration_error(confidences: Scores, right: npt.NDArray[np.bool_], bins: int = 15) -> float:
+def calibration_error(confidences: Scores, correct: npt.NDArray[Any], bins: int = 15) -> float:
     """Mean gap between confidence and accuracy over equal-width bins (a, b] of confidence, weighted by their samples.
 
     Guo et al., "On Calibration of Modern Neural Networks", ICML 2017 (arXiv:1706.04599), eq. 5; 15 bins as there.
 
     Args:
         confidences: the largest probability of each sample, [N].
-        right: whether its class is the label, [N].
+        correct: whether its class is the label, [N]; or 1 - loss.
         bins: number of bins.
     """
     inside = _bin_of(confidences, bins)
-    gaps = np.bincount(inside, weights=confidences - right, minlength=bins)
+    gaps = np.bincount(inside, weights=confidences - correct, minlength=bins)
     return float(np.abs(gaps).sum() / len(confidences))
 
 
 class Bin(NamedTuple):
-    """Samples whose confidence is in (low, high], with its mean and their accuracy."""
+    """Samples whose confidence is in (low, high], with its mean and their metric."""
 
     low: float
     high: float
     samples: int
     confidence: float
-    accuracy: float
+    score: float
 
 
-def reliability(confidences: Scores, right: npt.NDArray[np.bool_], bins: int = 15) -> tuple[Bin, ...]:
+def reliability(confidences: Scores, correct: npt.NDArray[Any], bins: int = 15) -> tuple[Bin, ...]:
     """The bins of ``calibration_error`` that hold samples, by rising confidence (a reliability diagram).
 
     Args:
         confidences: the largest probability of each sample, [N].
-        right: whether its class is the label, [N].
+        correct: whether its class is the label, [N]; or 1 - loss.
         bins: number of bins.
     """
     inside, edges = _bin_of(confidences, bins), np.linspace(0, 1, bins + 1)
     counts = np.bincount(inside, minlength=bins)
-    confidence, accurate = (
-        np.bincount(inside, weights=values, minlength=bins) / np.maximum(counts, 1) for values in (confidences, right)
+    confidence, score = (
+        np.bincount(inside, weights=values, minlength=bins) / np.maximum(counts, 1) for values in (confidences, correct)
     )
     return tuple(
-        Bin(float(edges[k]), float(edges[k + 1]), int(counts[k]), min(float(confidence[k]), 1.0), float(accurate[k]))
+        Bin(float(edges[k]), float(edges[k + 1]), int(counts[k]), min(float(confidence[k]), 1.0), float(score[k]))
         for k in np.flatnonzero(counts)
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -54,6 +55,23 @@ class ClassPrediction(Prediction):
         )
 
 
+_CARD_CODE = """
+
+def decide(logits):
+    \"\"\"The number of the class.\"\"\"
+    return int(logits.argmax())
+
+
+def signals(logits, temperature):
+    \"\"\"What exit policies judge by: the two largest probabilities, and the entropy in nats.\"\"\"
+    z = logits / np.float32(temperature)
+    p = np.exp(z - z.max())
+    p /= p.sum()
+    entropy = -(p * np.log(np.maximum(p, np.float32(1e-38)))).sum()
+    return {"max_prob": p.max(), "second_prob": np.sort(np.append(p, p[:1] * 0))[-2], "entropy": entropy}
+"""
+
+
 @dataclass(frozen=True)
 class Classification(Task):
     """Targets are int64 [N] in 0..K-1, outputs are logits [B, K], the decision is the largest; the loss is 0 or 1.
@@ -62,11 +80,16 @@ class Classification(Task):
     -sum p ln p in nats.
     """
 
-    name: ClassVar[str] = "classification"
     metric: ClassVar[str] = "accuracy"
     signal_names: ClassVar[tuple[str, ...]] = ("max_prob", "second_prob", "entropy")
     binary_loss: ClassVar[bool] = True
     scaled_by_temperature: ClassVar[bool] = True
+    stratum: ClassVar[str] = "class"
+
+    @property
+    def strata_names(self) -> tuple[str, ...]:
+        """Of the classes."""
+        return self.outputs
 
     def check_targets(self, targets: Array) -> None:
         """Integers in 0..K-1, of two classes or more; see ``Task``."""
@@ -102,12 +125,25 @@ class Classification(Task):
         """Of softmax(logits / T)."""
         return float(-log_softmax(outputs, temperature)[np.arange(len(targets)), targets].mean())
 
-    def scores(self, outputs: Array, targets: Array) -> dict[str, float]:
-        """``nll`` and ``ece``, the expected calibration error over 15 bins of ``max_prob``."""
+    def measures(self, outputs: Array, targets: Array) -> dict[str, Array]:
+        """Log-likelihood of the target, largest probability, and whether the class is right."""
         log_probabilities = log_softmax(outputs)
-        confidence = np.exp(log_probabilities.max(axis=-1))
-        correct = log_probabilities.argmax(axis=-1) == targets
-        return {"nll": self.nll(outputs, targets), "ece": calibration_error(confidence, correct)}
+        return {
+            "log_likelihood": log_probabilities[np.arange(len(targets)), targets],
+            "confidence": np.exp(log_probabilities.max(axis=-1)),
+            "correct": log_probabilities.argmax(axis=-1) == targets,
+        }
+
+    def summary(self, measures: Mapping[str, Array]) -> dict[str, float]:
+        """``nll`` and ``ece``, the expected calibration error over 15 bins of the largest probability."""
+        return {
+            "nll": float(-measures["log_likelihood"].mean()),
+            "ece": calibration_error(measures["confidence"], measures["correct"]),
+        }
+
+    def ensemble(self, outputs: Array) -> npt.NDArray[np.float64]:
+        """Logarithms of the exits' mean probabilities."""
+        return np.asarray(np.logaddexp.reduce(log_softmax(outputs), axis=0) - np.log(len(outputs)))
 
     def signals(self, outputs: Float, temperature: float = 1.0) -> Signals:
         """See ``Task``; the logits decide, not the probabilities, which may round to equal ones."""
@@ -157,6 +193,14 @@ class Classification(Task):
     ) -> ClassPrediction:
         """With the names and probabilities of classes."""
         return ClassPrediction(outputs, exit_index, self, exits, temperatures)
+
+    def card_text(self) -> str:
+        """The number of classes."""
+        return f"{len(self.outputs)} classes"
+
+    def card_code(self) -> str:
+        """See ``Task``."""
+        return _CARD_CODE
 
     def encode(self, targets: Tensor) -> Tensor:
         """One-hot, float32 [B, K]."""

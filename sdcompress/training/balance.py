@@ -33,7 +33,7 @@ def class_weights(
     strata = task.strata(dataset.train.targets)
     if strata is None:
         raise RecipeError(
-            f"train.class_weights is set, and the samples of the task '{task.name}' are in no classes.",
+            f"train.class_weights is set, and the samples of the task '{task.record.name}' are in no classes.",
             allowed="none with this task",
             next_step="--set train.class_weights=none",
         )

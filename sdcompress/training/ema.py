@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from sdcompress.training.sharding import piece
+from sdcompress.training.sharding import local_value
 
 __all__ = ["Ema"]
 
@@ -34,16 +34,20 @@ class Ema(Generic[Net]):
 
     @cached_property
     def _pairs(self) -> list[tuple[Tensor, Tensor, bool]]:
-        # found at the first update: when the copy is made, the weights are not shared out yet
+        # at the first update: when the copy is made, the weights are not sharded yet
         both = (self.net.state_dict().values(), self._followed.state_dict().values())
-        pairs = [(piece(average), piece(current)) for average, current in zip(*both, strict=True)]
+        pairs = [(local_value(average), local_value(current)) for average, current in zip(*both, strict=True)]
         return [(*pair, any(bool(torch.isinf(values).any()) for values in pair)) for pair in pairs]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Move towards the network after step ``step`` (from 0); infinite entries, such as a mask's, are copied."""
         decay = min(self._decay, (1 + step) / (10 + step))
-        for average, current, infinite in self._pairs:  # pieces of one cut, where the weights are shared out
+        for (
+            average,
+            current,
+            infinite,
+        ) in self._pairs:  # local parts, where the weights are sharded
             if not average.is_floating_point():
                 average.copy_(current)
             elif infinite:  # between two infinities that are the same lies no number

@@ -48,7 +48,7 @@ def launch(spec: recipe.Train, *, phases: int = 1) -> Fabric:
     if not present.get(spec.accelerator, True):
         raise SetupError(
             f"train.accelerator is '{spec.accelerator}', which torch {torch.__version__} does not find here.",
-            allowed=", ".join(["auto", "cpu", *(name for name, found in present.items() if found)]),
+            allowed=", ".join(["auto", "cpu", *(name for name, available in present.items() if available)]),
             next_step="'sdcompress doctor' shows what is there; --set train.accelerator=auto takes the best",
         )
     nodes = world // int(os.environ.get("LOCAL_WORLD_SIZE", str(world)))

@@ -28,7 +28,7 @@ from sdcompress.training.probe import describe_unused, reached_parameters, train
 from sdcompress.training.randomness import step_seed
 from sdcompress.training.save import Resumable, restore
 from sdcompress.training.schedule import Timeline
-from sdcompress.training.sharding import load, piece, shard_alike
+from sdcompress.training.sharding import load, local_value, shard_alike
 from sdcompress.training.step import TrainingStep
 from sdcompress.training.validate_recipe import check_network, warn_of_places
 from sdcompress.training.warm_start import load_matching
@@ -77,7 +77,7 @@ class Learner:
         step = self._training_step(state)
         unused = self._look_for_unused(step, batches, warn=start is None)
         self._set_up(step)
-        placed = {name: piece(values) for name, values in self.net.state_dict().items()}
+        placed = {name: local_value(values) for name, values in self.net.state_dict().items()}
         infinite = {name: torch.isinf(values) for name, values in placed.items()}
         self._infinite = {name: entries for name, entries in infinite.items() if entries.any()}
         self._statistics = [values for values in self.net.buffers() if values.is_floating_point()]
@@ -148,7 +148,7 @@ class Learner:
     def watched(self) -> Iterator[Tensor]:
         """What must stay finite: weights and statistics, but for entries that were infinite from the start (masks)."""
         for name, tensor in self.net.state_dict().items():
-            values = piece(tensor)
+            values = local_value(tensor)
             yield values[~self._infinite[name]] if name in self._infinite else values
 
     def begin_epoch(self) -> None:

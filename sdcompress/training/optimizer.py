@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from sdcompress.schema import recipe
-from sdcompress.training.sharding import is_shared_out
+from sdcompress.training.sharding import is_sharded
 
 __all__ = ["build"]
 
@@ -19,10 +19,10 @@ def build(spec: recipe.Optimizer, parameters: Iterable[nn.Parameter], *, fused: 
     Args:
         spec: which, and its numbers.
         parameters: of the network and the method.
-        fused: one pass over each parameter instead of several; torch has none for weights that are shared out.
+        fused: one pass over each parameter instead of several; torch has none for sharded weights.
     """
     trained = [parameter for parameter in parameters if parameter.requires_grad]
-    fused = fused and not any(is_shared_out(parameter) for parameter in trained)
+    fused = fused and not any(is_sharded(parameter) for parameter in trained)
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": spec.weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},

@@ -64,7 +64,7 @@ def reached_parameters(step: TrainingStep, own: Minibatch, second: Minibatch | N
 
 
 def describe_unused(names: set[str]) -> str:
-    """What is said of parameters without a gradient, by their names in the network."""
+    """A warning about parameters without a gradient, by their names in the network."""
     shown = sorted(name.removeprefix("net.").removeprefix("backbone.") for name in names)
     more = f" and {len(shown) - 8} more" if len(shown) > 8 else ""
     return (
@@ -103,10 +103,10 @@ def _buffers_kept(step: nn.Module) -> Iterator[None]:
 def _no_variance(step: TrainingStep, own: Minibatch, name: str, shape: torch.Size) -> RecipeError:
     kind = type(step.get_submodule(name)).__name__
     where = name.removeprefix("net.").removeprefix("backbone.")
-    found = " x ".join(map(str, shape))
+    size = " x ".join(map(str, shape))
     sizes = ", ".join(" x ".join(map(str, tensor.shape[1:])) for tensor in own.inputs)
     return RecipeError(
-        f"{kind} '{where}' gets {found} (batch x channels x the rest): one value for each channel has no "
+        f"{kind} '{where}' gets {size} (batch x channels x the rest): one value for each channel has no "
         f"variance. The inputs are {sizes}, a process takes {len(own.targets)} of them at a time.",
         allowed="at least 2 values for each channel",
         next_step="raise train.batch_size, lower train.accumulate or train.devices, or set a larger data.image_size",

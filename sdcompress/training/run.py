@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 from sdcompress import methods, recipes, registry
 from sdcompress.artifact.outside import check_outside
@@ -32,24 +31,6 @@ from sdcompress.training.weights import as_begun, as_the_weights
 from sdcompress.user_code import module_exists, trust_function
 
 __all__ = ["holds_another", "train"]
-
-SECTIONS = ("seed", "data", "task", "model", "exits", "method", "train")
-# decide nothing: what the data is stands in its fingerprint, and the steps are the same however they are watched;
-# but for threads, which decide the bits: _threads keeps their number, or says that it changes
-FREE = {
-    *("data.dir", "data.download", "data.without", "model.start", "method.file"),
-    *(
-        "train.threads",
-        "train.devices",
-        "train.strategy",
-        "train.accelerator",
-        "train.resident",
-        "train.workers",
-        "train.evaluate_every",
-        "train.checkpoint_every",
-        "train.checkpoint_steps",
-    ),
-}
 
 
 def train(
@@ -206,19 +187,8 @@ def holds_another(recipe: Recipe, out: Path) -> bool:
 def _differences(one: Recipe, other: Recipe) -> list[str]:
     """The keys that decide a training's outcome and differ, as 'key: one -> other'."""
     other = as_begun(other, one)
-    a, b = (
-        _flat(one.model_dump(mode="json", include=set(SECTIONS))),
-        _flat(other.model_dump(mode="json", include=set(SECTIONS))),
-    )
-    keys = [key for key in {**a, **b} if a.get(key) != b.get(key) and key not in FREE]
-    return [f"{key}: {a.get(key)!r} -> {b.get(key)!r}" for key in keys]
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {prefix + key: value}
-    return flat
+    a, b = one.deciding, other.deciding
+    return [f"{key}: {a.get(key)!r} -> {b.get(key)!r}" for key in {**a, **b} if a.get(key) != b.get(key)]
 
 
 def _make_room(out: Path, *, overwrite: bool) -> None:

@@ -17,7 +17,7 @@ from sdcompress.checkpoint import STATE, STEPS, Checkpoint, broken_checkpoint, c
 from sdcompress.schema.manifest import FileEntry
 from sdcompress.schema.training import TrainingState
 from sdcompress.storage import digest_of, sha256_of, staged_folder, write_text
-from sdcompress.training.sharding import load, placed_as, whole
+from sdcompress.training.sharding import distribute_like, full_value, load
 
 __all__ = ["Resumable", "restore", "save"]
 
@@ -173,8 +173,8 @@ def _tensors(now: Resumable, *, keep: bool) -> tuple[dict[str, Tensor], dict[str
 
 
 def _plain(prefix: str, tensors: dict[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
-    """The whole tensors on the CPU; none if they are not to be kept, gathered all the same for those who keep them."""
-    gathered = ((prefix + name, whole(tensor)) for name, tensor in tensors.items())
+    """The full tensors on the CPU; none if they are not kept here, but gathered for the process that keeps them."""
+    gathered = ((prefix + name, full_value(tensor)) for name, tensor in tensors.items())
     # safetensors takes neither strided layouts nor two names for one storage (tied weights)
     return {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in gathered if keep
@@ -183,7 +183,7 @@ def _plain(prefix: str, tensors: dict[str, Tensor], *, keep: bool) -> dict[str, 
 
 def _laid_out_as(parameter: Tensor, value: Tensor | None) -> Tensor | None:
     # a fused optimiser walks through parameter and momentum side by side, as they lie in memory
-    return None if value is None else torch.empty_like(parameter).copy_(placed_as(parameter, value))
+    return None if value is None else torch.empty_like(parameter).copy_(distribute_like(parameter, value))
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -195,6 +195,6 @@ def _entry(path: Path) -> FileEntry:
 
 
 def _versions() -> dict[str, str]:
-    installed = {found.name: found.version for found in distributions()}
+    installed = {package.name: package.version for package in distributions()}
     packages = ("sdcompress", "torch", "torchvision", "timm", "lightning-fabric", "numpy")
     return {package: installed[package] for package in packages if package in installed}

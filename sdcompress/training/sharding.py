@@ -1,7 +1,7 @@
-"""Weights shared out over the processes (FSDP2): who holds what, and the way from a shard to the whole and back.
+"""Weights sharded over the processes (FSDP2): what each holds, and the way from local to full values and back.
 
-A shared-out weight is torch's ``DTensor``. Whoever needs the whole of a tensor, or this process's piece of it, asks
-here, and gets back as it is what is not shared out: so nothing else asks how a run is spread over its processes.
+A sharded weight is torch's ``DTensor``. What needs the full or the local value of a tensor calls this file, and gets
+the tensor itself where it is not sharded: so nothing else depends on how a run is spread over its processes.
 
 ``fully_shard``: Zhao et al., "PyTorch FSDP: Experiences on Scaling Fully Sharded Data Parallel", VLDB 2023, arXiv
 2304.11277, in torch's second version of it, which keeps parameters apart:
@@ -23,13 +23,22 @@ from sdcompress.errors import RecipeError
 from sdcompress.models.multiexit import MultiExit
 from sdcompress.schema.recipe import Recipe
 
-__all__ = ["check_sharding", "is_shared_out", "load", "piece", "placed_as", "shard", "shard_alike", "whole"]
+__all__ = [
+    "check_sharding",
+    "distribute_like",
+    "full_value",
+    "is_sharded",
+    "load",
+    "local_value",
+    "shard",
+    "shard_alike",
+]
 
 _AXIS = "data_parallel"  # Fabric's name of the axis of the mesh along which the batch is split
 
 
 def check_sharding(recipe: Recipe) -> None:
-    """Refuse what cannot be trained with weights that are shared out; with one process none are.
+    """Refuse what cannot be trained with sharded weights; with one process none are.
 
     Raises:
         RecipeError: if train.strategy is fsdp and something else in ``train`` does not go with it.
@@ -43,11 +52,11 @@ def check_sharding(recipe: Recipe) -> None:
         "train.precision": (
             spec.precision == "16-mixed",
             "bf16-mixed",
-            "Fabric has no loss scale for weights that are shared out",
+            "Fabric has no loss scale for sharded weights",
         ),
     }
-    for key, (found, instead, why) in refused.items():
-        if found:
+    for key, (refuse, instead, why) in refused.items():
+        if refuse:
             value = getattr(spec, key.removeprefix("train."))
             raise RecipeError(
                 f"{key} is {str(value).lower()}, which does not go with train.strategy fsdp: {why}.",
@@ -57,7 +66,7 @@ def check_sharding(recipe: Recipe) -> None:
 
 
 def shard(module: nn.Module, mesh: DeviceMesh) -> nn.Module:
-    """Share out the parameters of a module in place, along their first axis; buffers stay whole in each process.
+    """Shard the parameters of a module in place, along their first axis; each process holds full buffers.
 
     Its blocks are gathered one after the other when they compute, and dropped again.
 
@@ -77,10 +86,10 @@ def shard(module: nn.Module, mesh: DeviceMesh) -> nn.Module:
 
 
 def shard_alike(copy: nn.Module, original: nn.Module) -> None:
-    """Share out a copy as its original is; nothing, if that is not.
+    """Shard a copy as its original is sharded, if it is.
 
     Args:
-        copy: made before its original was shared out: torch copies no module that is.
+        copy: made before its original was sharded: torch copies no sharded module.
         original: the network.
     """
     mesh = next((value.device_mesh for value in original.parameters() if isinstance(value, DTensor)), None)
@@ -92,42 +101,42 @@ def load(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Put tensors into a module by their names, each as the module's own is placed.
 
     Args:
-        module: shared out or not.
-        tensors: whole, or shared out as the module's own; all of its names and no others.
+        module: sharded or not.
+        tensors: full, or sharded as the module's own; all of its names and no others.
     """
     own = module.state_dict()
     module.load_state_dict(
-        {name: placed_as(own[name], value) if name in own else value for name, value in tensors.items()}
+        {name: distribute_like(own[name], value) if name in own else value for name, value in tensors.items()}
     )
 
 
-def placed_as(like: Tensor, value: Tensor) -> Tensor:
-    """A tensor as another one of its shape is placed: the process's piece of it, if that is shared out.
+def distribute_like(like: Tensor, value: Tensor) -> Tensor:
+    """A tensor distributed as another one of its shape: its local part, if that is sharded.
 
     Args:
         like: how.
-        value: alike in all processes, or already shared out.
+        value: the same in all processes, or already sharded.
     """
     if not isinstance(like, DTensor) or isinstance(value, DTensor):
         return value
-    # no source: every process cuts its piece out of its own
+    # no source: every process cuts its part out of its own value
     return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
 
 
-def is_shared_out(tensor: Tensor) -> bool:
-    """Whether each process holds a piece of a tensor only."""
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether each process holds only a part of a tensor."""
     return isinstance(tensor, DTensor)
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """All of a tensor; where it is shared out, all processes must ask at the same time."""
+def full_value(tensor: Tensor) -> Tensor:
+    """All of a tensor; where it is sharded, all processes must call this at the same time."""
     if not isinstance(tensor, DTensor):
         return tensor
     full: Tensor = tensor.full_tensor()
     return full
 
 
-def piece(tensor: Tensor) -> Tensor:
+def local_value(tensor: Tensor) -> Tensor:
     """What this process holds of a tensor: the memory itself, not a copy."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
@@ -152,7 +161,7 @@ def _units(module: nn.Module) -> Iterator[nn.Module]:
 def _no_views(_module: nn.Module, _inputs: Any, output: Any) -> Any:
     # FSDP waits at a unit's output for its gradient; a view that is changed in place would slip past it
 
-    def owned(said: Tensor) -> Tensor:
-        return said.clone() if said.requires_grad and said._is_view() else said  # noqa: SLF001 - its only name
+    def owned(tensor: Tensor) -> Tensor:
+        return tensor.clone() if tensor.requires_grad and tensor._is_view() else tensor  # noqa: SLF001 - its only name
 
     return tree_map_only(Tensor, owned, output)

@@ -29,7 +29,7 @@ from sdcompress.training.learner import Learner, add
 from sdcompress.training.metrics_log import MetricsLog
 from sdcompress.training.save import save
 from sdcompress.training.validate import exit_scores
-from sdcompress.training.validate_recipe import check_task, method_sha256
+from sdcompress.training.validate_recipe import method_sha256
 
 __all__ = ["Trainer"]
 
@@ -82,8 +82,7 @@ class Trainer:
     ) -> None:
         self.recipe, self.dataset, self.fabric, self.out = recipe, dataset, fabric, out
         self._extensions = extensions
-        spec, needs = recipe.train, methods.build(recipe.method).needs
-        check_task(recipe.method.name, needs, dataset.task)
+        spec, view = recipe.train, methods.build(recipe.method).needs.view
         self.batches = Batches(
             _fetch(dataset.train, spec, fabric.device),
             len(dataset.train),
@@ -92,7 +91,7 @@ class Trainer:
             rank=fabric.global_rank,
             world=fabric.world_size,
             parts=spec.accumulate,
-            companions=needs.view.samples if needs.view else "own",
+            companions=view.samples if view else "own",
             workers=spec.workers,
             sampling=spec.sampling,
             strata=dataset.task.strata(dataset.train.targets),

@@ -18,21 +18,20 @@ from sdcompress.models.multiexit import MultiExit
 from sdcompress.schema import graphs
 from sdcompress.schema.recipe import Recipe
 from sdcompress.storage import sha256_of
-from sdcompress.tasks import Task
 from sdcompress.training.schedule import spans
 from sdcompress.training.sharding import check_sharding
 from sdcompress.training.warm_start import check_start, check_trained_classifier, check_trained_start
 
-__all__ = ["check_network", "check_recipe", "check_task", "method_sha256", "warn_of_places"]
+__all__ = ["check_network", "check_recipe", "method_sha256", "warn_of_places"]
 
 
 def check_recipe(recipe: Recipe) -> None:
     """Check what the recipe and the files that it names tell.
 
     Raises:
-        RecipeError: if images are to be mixed where the method compares or remembers single ones, there are fewer
-            epochs than phases, the batch does not divide, train.strategy does not go with something else,
-            model.start is of another backbone, or an untrained backbone is frozen from the first step.
+        RecipeError: if the method cannot serve the task, samples are to be mixed where the method compares or remembers
+            single ones, there are fewer epochs than phases, the batch does not divide, train.strategy does not go with
+            something else, model.start is of another backbone, or an untrained backbone is frozen from the first step.
         CheckpointError: if model.start is no checkpoint.
         UsageError: if train.threads is more than this machine runs at once.
     """
@@ -40,6 +39,7 @@ def check_recipe(recipe: Recipe) -> None:
     if recipe.train.threads is not None:
         check_threads(recipe.train.threads, "train.threads")
     train, method = recipe.train, methods.build(recipe.method)
+    _check_task(recipe, method.needs)
     spans(method.phases, train.epochs)
     shares = train.devices * train.accumulate
     if train.batch_size % shares:
@@ -58,28 +58,6 @@ def check_recipe(recipe: Recipe) -> None:
     check_trained_start(recipe)
     if recipe.model.start is not None:
         check_start(open_checkpoint(recipe.model.start), recipe)
-
-
-def check_task(name: str, needs: Needs, task: Task) -> None:
-    """Check that a method can serve the task of the data.
-
-    Args:
-        name: of the method.
-        needs: of the method.
-        task: of the data set.
-
-    Raises:
-        RecipeError: if it cannot; names the methods that can.
-    """
-    if needs.tasks is None or task.name in needs.tasks:
-        return
-    kinds = {other: registry.load(methods.ROOM, other, extra="train")().needs for other in registry.names(methods.ROOM)}
-    able = [other for other, theirs in kinds.items() if theirs.tasks is None or task.name in theirs.tasks]
-    raise RecipeError(
-        f"The method '{name}' cannot serve the task '{task.name}'; it serves {', '.join(needs.tasks) or 'none'}.",
-        allowed=", ".join(able),
-        next_step="--set method.name=deep_supervision, for instance; controls likewise",
-    )
 
 
 def method_sha256(recipe: Recipe) -> str | None:
@@ -108,7 +86,7 @@ def warn_of_places(net: MultiExit, recipe: Recipe, inputs: Sequence[graphs.Tenso
 
     Args:
         net: the network.
-        recipe: nothing is said of exits that it names itself.
+        recipe: there is no warning about exits that it names itself.
         inputs: the tensors of its modality.
     """
     if recipe.exits.at or not net.taps:
@@ -123,6 +101,20 @@ def warn_of_places(net: MultiExit, recipe: Recipe, inputs: Sequence[graphs.Tenso
         f"they land like this: {places}. Elsewhere no module ends, or several branches run side by side. An early exit "
         "may be weak, a late one saves little: choose another exits.auto, or another backbone.",
         stacklevel=2,
+    )
+
+
+def _check_task(recipe: Recipe, needs: Needs) -> None:
+    """Refuse a method that cannot serve the task; the error names the methods that can."""
+    task = recipe.task.name
+    if needs.tasks is None or task in needs.tasks:
+        return
+    kinds = {name: registry.load(methods.ROOM, name, extra="train") for name in registry.names(methods.ROOM)}
+    served = {name: kind.default_needs.tasks for name, kind in kinds.items()}
+    raise RecipeError(
+        f"The method '{recipe.method.name}' cannot serve the task '{task}', but {', '.join(needs.tasks) or 'none'}.",
+        allowed=", ".join(name for name, tasks in served.items() if tasks is None or task in tasks),
+        next_step="choose one of these in method.name and in controls",
     )
 
 

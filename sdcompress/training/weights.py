@@ -9,6 +9,8 @@ from typing import Any
 
 from sdcompress.checkpoint import open_checkpoint
 from sdcompress.data.samples import Dataset
+from sdcompress.modalities import as_image
+from sdcompress.modalities.image import Image
 from sdcompress.models.build import pretrained_config
 from sdcompress.schema.manifest import Preprocess
 from sdcompress.schema.recipe import Recipe
@@ -30,12 +32,12 @@ def as_the_weights(recipe: Recipe, dataset: Dataset) -> Recipe:
         dataset: its data, prepared by the recipe as it is.
 
     Returns:
-        The same recipe where nothing changes; a warning says what changes, and where the recipe's own differ.
+        The same recipe where nothing changes, or the examples are no images. A warning says what changes, and where
+        the recipe's own settings differ.
     """
-    loaded = _loaded(recipe, dataset)
-    if loaded is None:
+    if not isinstance(dataset.modality, Image) or (loaded := _loaded(recipe, dataset)) is None:
         return recipe
-    own, spec = dataset.preprocess, recipe.data
+    own, spec = dataset.modality.preprocess, recipe.data
     theirs = _fitting(loaded.prepared, own)
     differ = {field: value for field, value in theirs.items() if value != _used(own, field, value)}
     taken = {field: value for field, value in differ.items() if field in loaded.given and getattr(spec, field) is None}
@@ -82,7 +84,10 @@ def _loaded(recipe: Recipe, dataset: Dataset) -> _Loaded | None:
     if recipe.model.start is not None:
         checkpoint = open_checkpoint(recipe.model.start)
         given = {field: value for field in FIELDS if (value := getattr(checkpoint.recipe.data, field)) is not None}
-        own = {field: getattr(checkpoint.preprocess, field) for field in ("mean", "std", "interpolation")}
+        own = {
+            field: getattr(as_image(checkpoint.modality).preprocess, field)
+            for field in ("mean", "std", "interpolation")
+        }
         return _Loaded(str(checkpoint.path), {**own, **given}, given)
     if recipe.model.pretrained:
         prepared = _read(

@@ -48,7 +48,7 @@ def bench(
     artifacts = [open_trained_model(source).artifact() for source in sources]
     if images == "golden":
         golden, data = artifacts[0].golden(), f"golden samples of {artifacts[0].path}"
-        pixels, labels, originals = golden.images, golden.labels, None
+        pixels, labels, originals = golden.examples, golden.targets, None
     else:
         dataset = open_trained_model(artifacts[0], options).dataset()
         (pixels, labels), data = bench_samples(dataset.test), f"test split of {dataset.name}"

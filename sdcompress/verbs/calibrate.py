@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 
 from sdcompress.artifact.read import Artifact
-from sdcompress.calibration.calibrate import OWN, with_given
+from sdcompress.calibration.calibrate import EXTERNAL, with_given
 from sdcompress.calibration.calibrate import calibrate as run_calibrate
 from sdcompress.calibration.sample_size import plan as run_plan
 from sdcompress.data.samples import Samples
@@ -30,7 +30,7 @@ def calibrate(
     options: Options | None = None,
     *,
     images: Folder | None = None,
-    against: Artifact | Folder | None = None,
+    reference: Artifact | Folder | None = None,
     overwrite: bool = False,
 ) -> Manifest:
     """Choose a cascade's thresholds on the validation split; writes a new artifact with the policy.
@@ -44,7 +44,7 @@ def calibrate(
         options: the threads (default: one) at which the segments are timed; the backend and the device that will run
             the policy, whose outputs choose the thresholds. Progress in images.
         images: without labels, for ``unlabelled``: a folder of your own, instead of the validation split.
-        against: an artifact, for example the one this was quantised from: the drop is counted against its last exit.
+        reference: an artifact, for example the one this was quantised from: the drop is against its last exit.
         overwrite: replace an artifact that is there.
 
     Raises:
@@ -62,7 +62,7 @@ def calibrate(
         options,
         samples=samples,
         split=split,
-        against=against,
+        reference=reference,
         overwrite=overwrite,
         progress=options.progress,
     )
@@ -112,6 +112,6 @@ def _calibration_samples(model: TrainedModel, settings: Calibrate, images: Folde
         if model.options.data_dir is not None:
             raise  # it was said to be there
         warnings.warn(f"The images are not compared with the training images: {error.found}", stacklevel=3)
-        return users, OWN
+        return users, EXTERNAL
     users.check_apart(training, progress)
-    return users, OWN
+    return users, EXTERNAL

@@ -60,7 +60,7 @@ def evaluate(
         source=str(model.path),
         digest=model.digest,
         data=data,
-        split=split if images is None else "own",
+        split=split if images is None else "external",
         progress=model.options.progress,
     )
 

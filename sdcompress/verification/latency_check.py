@@ -11,22 +11,22 @@ import numpy as np
 import numpy.typing as npt
 
 from sdcompress.errors import VerificationError
-from sdcompress.policies._base import Float
+from sdcompress.modalities import Inputs
 from sdcompress.progress import Progress
 from sdcompress.schema.graphs import PathTime
 
 __all__ = ["TimedGraphs", "check_faster", "time_paths"]
 
-Call = Callable[[Float], object]
+Call = Callable[[Inputs], object]
 
-_IMAGES = 8
+_SAMPLES = 8
 _WARMUP_ROUNDS, _LEAST_ROUNDS, _MOST_ROUNDS = 3, 30, 300
 _CHANCE = 1e-3
 
 
 @dataclass(frozen=True)
 class TimedGraphs:
-    """The graphs that are timed, each a call with float32 [1, C, H, W].
+    """The graphs that are timed, each a call with the inputs of one sample.
 
     Attributes:
         graph: the graph with its thresholds.
@@ -41,48 +41,49 @@ class TimedGraphs:
 
 def time_paths(
     graphs: TimedGraphs,
-    inputs: Float,
+    inputs: Inputs,
     exit_index: npt.NDArray[np.int64],
     exits: Sequence[str],
     *,
     seconds: float = 1.0,
     progress: Progress | None = None,
 ) -> tuple[PathTime, ...]:
-    """The time to each exit, with real images that exit there.
+    """The time to each exit, with real samples that exit there.
 
-    In each round one image goes through all three graphs, once untimed and once timed. So the load of the machine
+    In each round one sample goes through all three graphs, once untimed and once timed. So the load of the machine
     affects all three alike.
 
     Args:
         graphs: opened with one thread.
-        inputs: float32 [N, C, H, W].
-        exit_index: int64 [N], the exit of each image.
+        inputs: of N samples.
+        exit_index: int64 [N], the exit of each sample.
         exits: E names.
         seconds: time limit for one exit, unless 30 rounds take longer.
         progress: called with (exits timed, all exits).
     """
     times = []
     for position, name in enumerate(exits):
-        times.append(_path(graphs, inputs[np.flatnonzero(exit_index == position)[:_IMAGES]], name, seconds))
+        times.append(_path(graphs, inputs[np.flatnonzero(exit_index == position)[:_SAMPLES]], name, seconds))
         if progress:
             progress(position + 1, len(exits))
     return tuple(times)
 
 
-def _path(graphs: TimedGraphs, images: Float, name: str, seconds: float) -> PathTime:
-    if len(images) == 0:
+def _path(graphs: TimedGraphs, samples: Inputs, name: str, seconds: float) -> PathTime:
+    if len(samples) == 0:
         return PathTime(exit=name, images=0)
     rounds: list[list[int]] = []
     deadline = perf_counter_ns() + int(seconds * 1e9)
     while len(rounds) < _WARMUP_ROUNDS + _LEAST_ROUNDS or (perf_counter_ns() < deadline and len(rounds) < _MOST_ROUNDS):
-        image = images[len(rounds) % len(images)][None]
+        at = len(rounds) % len(samples)
+        sample = samples[at : at + 1]
         calls = (graphs.graph, graphs.never_exiting, graphs.without_exits)
-        rounds.append([_nanoseconds(call, image) for call in calls])
+        rounds.append([_nanoseconds(call, sample) for call in calls])
     times_ms = np.array(rounds[_WARMUP_ROUNDS:], np.float64) / 1e6
     ms, to_end_ms, whole_ms = (float(median) for median in np.median(times_ms, axis=0))
     return PathTime(
         exit=name,
-        images=len(images),
+        images=len(samples),
         rounds=len(times_ms),
         ms=ms,
         to_end_ms=to_end_ms,
@@ -92,17 +93,17 @@ def _path(graphs: TimedGraphs, images: Float, name: str, seconds: float) -> Path
     )
 
 
-def _nanoseconds(call: Call, image: Float) -> int:
-    call(image)  # the caches hold the graph before
+def _nanoseconds(call: Call, sample: Inputs) -> int:
+    call(sample)  # the caches hold the graph before
     start = perf_counter_ns()
-    call(image)
+    call(sample)
     return perf_counter_ns() - start
 
 
 def check_faster(times: Sequence[PathTime]) -> None:
     """Refuse a graph whose early exits save no time.
 
-    At each exit that images take, exiting must be faster than running to the end. At the first of them it must also be
+    At each exit that samples take, exiting must be faster than running to the end. At the first of them it must also be
     faster than the network without exits. Both are sign tests at a level of 0.001.
 
     Args:
@@ -116,12 +117,12 @@ def check_faster(times: Sequence[PathTime]) -> None:
     slow = slow or [time for time in early[:1] if _chance(time.faster_than_whole, time.rounds) > _CHANCE]
     if early and not slow:
         return
-    problem = "None of the images exits early, so that no exit can be shown to be faster."
+    problem = "None of the samples exits early, so that no exit can be shown to be faster."
     if slow:
         problem = f"Exiting early is not faster: {'; '.join(map(_figures, slow))}."
     raise VerificationError(
         problem,
-        allowed="at every exit that images take, less time than the same images take to the end; at the first one, "
+        allowed="at every exit that samples take, less time than the same samples take to the end; at the first one, "
         "less than in the network without exits",
         next_step="export again on an idle machine; if it fails again, use fewer exits (exits in the recipe) or the "
         "truncated network: sdcompress export --layout single --exit NAME",

@@ -1,4 +1,4 @@
-"""Compare one graph with the segments it was merged from: exits, predicted classes and logits, in several batches."""
+"""Compare one graph with the segments it was merged from: exits, decisions and outputs, in several batches."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from sdcompress.policies import restore
-from sdcompress.policies._base import SIGNALS_ATOL, Float, Signals
+from sdcompress.modalities import Inputs
+from sdcompress.policies import gates, restore
+from sdcompress.policies._base import SIGNALS_ATOL, Signals
 from sdcompress.runtime.engine import Engine
-from sdcompress.runtime.gate import gates
-from sdcompress.schema.graphs import ANSWER, EXIT_INDEX, LOGITS
-from sdcompress.schema.manifest import Manifest
+from sdcompress.schema.graphs import DECISION, EXIT_INDEX, OUTPUTS
 from sdcompress.verification.parity import SMALL_BATCHES, SMALL_SAMPLES, Finding
 from sdcompress.verification.sessions import SegmentSessions
 
 __all__ = ["OneGraphParity", "compare_one_graph", "graph_batches", "one_graph_session"]
 
 
-Run = Callable[[Float], dict[str, np.ndarray]]
+Run = Callable[[Inputs], dict[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -30,9 +29,9 @@ class OneGraphParity:
     """One graph compared with its segments.
 
     Attributes:
-        findings: one for each exit, of the images that take it.
-        exit_index: int64 [N], the exit that each image takes in the segments.
-        undecided: images that take another exit because their score is within a rounding of a threshold.
+        findings: one for each exit, of the samples that take it.
+        exit_index: int64 [N], the exit that each sample takes in the segments.
+        undecided: samples that take another exit because their score is within a rounding of a threshold.
     """
 
     findings: tuple[Finding, ...]
@@ -41,21 +40,21 @@ class OneGraphParity:
 
     @property
     def max_abs(self) -> float:
-        """The largest difference of a logit."""
+        """The largest difference of an output."""
         return max(finding.max_abs or 0.0 for finding in self.findings)
 
 
 def compare_one_graph(
-    run: Run, engine: Engine, inputs: Float, *, batches: Sequence[int], allowed: Sequence[float]
+    run: Run, engine: Engine, inputs: Inputs, *, batches: Sequence[int], allowed: Sequence[float]
 ) -> OneGraphParity:
     """Compare on all inputs in the largest batch, and on the first 28 of them in smaller batches.
 
     Args:
         run: the graph, inputs -> its outputs by name.
         engine: over the segments, with the policy.
-        inputs: float32 [N, C, H, W].
+        inputs: of N samples.
         batches: sizes, rising.
-        allowed: for each exit the largest absolute difference of a logit.
+        allowed: for each exit the largest absolute difference of an output.
     """
     tally = _Tally(engine, allowed)
     for size in batches:
@@ -69,9 +68,9 @@ def graph_batches(kind: Literal["graph", "if"], largest: int) -> tuple[int, ...]
     return (1,) if kind == "if" else tuple(sorted({*SMALL_BATCHES, largest}))
 
 
-def one_graph_session(graph: bytes, manifest: Manifest) -> SegmentSessions:
+def one_graph_session(graph: bytes) -> SegmentSessions:
     """One graph in ONNX Runtime with one thread."""
-    return SegmentSessions([graph], network_input=manifest.input.name, logits=[LOGITS], threads=1)
+    return SegmentSessions([graph], outputs=[OUTPUTS], threads=1)
 
 
 class _Tally:
@@ -87,10 +86,11 @@ class _Tally:
         self._failed: list[set[int]] = [set() for _ in allowed]
         self.undecided: set[int] = set()
 
-    def compare(self, run: Run, inputs: Float, first: int) -> npt.NDArray[np.int64]:
-        """Compare one batch, whose first image has the position ``first``; returns the segments' exit index."""
-        outputs, expected = run(inputs), self._engine(inputs)
-        errors = np.abs(outputs[LOGITS] - expected.outputs).max(axis=1)
+    def compare(self, run: Run, inputs: Inputs, first: int) -> npt.NDArray[np.int64]:
+        """Compare one batch, whose first sample has the position ``first``; returns the segments' exit index."""
+        outputs, expected, task = run(inputs), self._engine(inputs), self._engine.task
+        errors = np.abs(outputs[OUTPUTS] - expected.outputs).reshape(len(inputs), -1).max(axis=1)
+        inconsistent = task.loss(outputs[DECISION], task.decide(outputs[OUTPUTS])) > 0
         for row, exit_ in enumerate(expected.exit_index):
             self._rows[exit_].add(first + row)
             if outputs[EXIT_INDEX][row] != exit_:
@@ -99,15 +99,13 @@ class _Tally:
                 continue
             # "not <=" instead of ">", so that NaN fails
             self._largest[exit_] = np.maximum(self._largest[exit_], errors[row])
-            top2, top1 = np.sort(expected.outputs[row])[-2:]
-            changed = outputs[ANSWER][row] != expected.outputs[row].argmax() and top1 - top2 > 2 * self._allowed[exit_]
-            if changed or not errors[row] <= self._allowed[exit_]:
+            if inconsistent[row] or not errors[row] <= self._allowed[exit_]:
                 self._failed[exit_].add(first + row)
         return expected.exit_index
 
-    def _undecided(self, image: Float, exit_: int) -> bool:
+    def _undecided(self, sample: Inputs, exit_: int) -> bool:
         """Whether signals that are a rounding off would change the decision at this exit."""
-        signals, gate = self._engine.signals(image)[: exit_ + 1], self._gates[exit_]
+        signals, gate = self._engine.signals(sample)[: exit_ + 1], self._gates[exit_]
         steps = product((np.float32(SIGNALS_ATOL), np.float32(-SIGNALS_ATOL)), repeat=len(signals[0].columns))
         return len({bool(gate([_shifted(exit_, shifts) for exit_ in signals])[0]) for shifts in steps}) > 1
 
@@ -121,8 +119,8 @@ class _Tally:
         problem = ""
         if failed:
             problem = (
-                f"{len(failed)} of {len(rows)} images take another exit or get another class, "
-                f"logits are off by up to {largest:.2g} (allowed {allowed:.2g})"
+                f"{len(failed)} of {len(rows)} samples take another exit or get another decision, "
+                f"outputs are off by up to {largest:.2g} (allowed {allowed:.2g})"
             )
         finite = largest if np.isfinite(largest) else None
         return Finding(name, len(rows), tuple(batches), finite, allowed, len(failed), tuple(failed[:8]), problem)

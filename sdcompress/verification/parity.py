@@ -1,10 +1,10 @@
-"""Compare an export's logits with the checkpoint's, on real images.
+"""Compare an export's outputs with the checkpoint's, on real examples.
 
-For each exit, over 256 images or more (or all held-out ones), in batches of 1, 2, 7 and the largest:
+For each exit, over 256 examples or more (or all held-out ones), in batches of 1, 2, 7 and the largest:
 
-- every logit is finite and |logit - reference| <= atol + rtol * max|reference|;
-- no image changes its class, unless the reference's two largest logits are closer than twice that tolerance;
-- an image's logits do not depend on the other images of its batch.
+- every output is finite and |output - reference| <= atol + rtol * max|reference|, so that a decision changes only
+  where the reference is that close to another;
+- an example's outputs do not depend on the other examples of its batch.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ import numpy as np
 from sdcompress.runtime.backends.onnxruntime import ORT_ERRORS
 from sdcompress.schema.manifest import ParityRecord
 from sdcompress.schema.recipe import Export
-from sdcompress.tasks import _probabilities as metrics
+from sdcompress.tasks import Task
 
 __all__ = [
     "Finding",
     "allowance",
-    "compare_logits",
+    "compare_outputs",
+    "count_flips",
     "describe_failures",
     "records",
     "weaker",
@@ -45,12 +46,12 @@ class Finding:
 
     Attributes:
         exit: its name.
-        samples: images compared.
+        samples: examples compared.
         batches: sizes they were run in.
-        max_abs: largest absolute difference of a logit; None where one is not finite or nothing could be run.
+        max_abs: largest absolute difference of an output; None where one is not finite or nothing could be run.
         allowed: tolerance of ``max_abs``.
-        flips: images whose class changed although the reference's margin is larger than twice the tolerance.
-        worst: positions of up to 8 images with the largest differences, largest first.
+        flips: examples whose decision changed and whose outputs are off by more than the tolerance.
+        worst: positions of up to 8 examples with the largest differences, largest first.
         problem: what is wrong, as a sentence; empty if the exit passed.
     """
 
@@ -64,48 +65,70 @@ class Finding:
     problem: str
 
 
-def compare_logits(
-    load: Callable[[], Run], images: np.ndarray, reference: np.ndarray, *, exits: Sequence[str], settings: Export
+def compare_outputs(
+    load: Callable[[], Run],
+    examples: np.ndarray,
+    reference: np.ndarray,
+    *,
+    exits: Sequence[str],
+    task: Task,
+    settings: Export,
 ) -> tuple[Finding, ...]:
     """Compare an exported network with the checkpoint, exit by exit.
 
     Args:
-        load: opens the exported network: images [B, H, W, C] -> logits [E, B, K].
-        images: uint8 [N, H, W, C], real ones.
-        reference: float32 [E, N, K], the checkpoint's logits.
+        load: opens the exported network: examples [B, ...] -> outputs [E, B, ...].
+        examples: [N, ...], real ones.
+        reference: float32 [E, N, ...], the checkpoint's outputs.
         exits: E names.
+        task: what the outputs mean.
         settings: tolerances and the largest batch.
     """
     try:
         run = load()
-        logits = _in_batches(run, images, settings.max_batch)
-        other_batches = list(_in_other_batches(run, images, settings.max_batch))
+        outputs = _in_batches(run, examples, settings.max_batch)
+        other_batches = list(_in_other_batches(run, examples, settings.max_batch))
     except ORT_ERRORS as error:
         problem = f"it cannot be run in every batch size: {_first_line(error)}"
         return tuple(Finding(name, 0, _batches(settings), None, settings.atol, 0, (), problem) for name in exits)
     findings = []
     for index, name in enumerate(exits):
-        same_exit = [(chosen, logits[index]) for chosen, logits in other_batches]
-        findings.append(_finding(name, logits[index], same_exit, reference[index], settings))
+        same_exit = [(chosen, again[index]) for chosen, again in other_batches]
+        findings.append(_finding(name, outputs[index], same_exit, reference[index], task=task, settings=settings))
     return tuple(findings)
 
 
 def allowance(reference: np.ndarray, settings: Export) -> float:
-    """The tolerance of a logit: atol + rtol * the largest absolute logit of the exit."""
+    """The tolerance of an output: atol + rtol * the largest absolute output of the exit."""
     return settings.atol + settings.rtol * float(np.abs(reference).max())
 
 
-def weaker(samples: int, requested: int) -> str:
-    """A warning for a gate with fewer images than requested; empty where there are enough.
+def count_flips(task: Task, runs: Sequence[np.ndarray], reference: np.ndarray, *, allowed: float = -1.0) -> int:
+    """How many examples get another decision than in the reference, in any run.
 
-    No flip among n images bounds the share of new images that flip by 1 - 0.05^(1/n), at 95 % confidence.
+    Args:
+        task: what the outputs mean.
+        runs: outputs [N, ...] of the same N examples, computed in several ways.
+        reference: outputs [N, ...].
+        allowed: examples whose outputs are at most this far off are not counted; negative: all count.
+    """
+    decisions = task.decide(reference)
+    changed = [task.loss(task.decide(outputs), decisions) > 0 for outputs in runs]
+    far = [~(_errors(outputs, reference) <= allowed) for outputs in runs]  # NaN is far
+    return int(np.any(np.logical_and(changed, far), axis=0).sum())
+
+
+def weaker(samples: int, requested: int) -> str:
+    """A warning for a gate with fewer examples than requested; empty where there are enough.
+
+    No flip among n examples bounds the share of new ones that flip by 1 - 0.05^(1/n), at 95 % confidence.
     """
     if samples >= requested:
         return ""
     bounds = [f"{100 * (1 - 0.05 ** (1 / count)):.1f} %" for count in (samples, requested)]
     return (
-        f"Only {samples} held-out images prove the export, not {requested}. That is weaker: at 95 % confidence up to "
-        f"{bounds[0]} of new images may get another class than from the checkpoint; {requested} images bound it by "
+        f"Only {samples} held-out examples prove the export, not {requested}. That is weaker: at 95 % confidence up to "
+        f"{bounds[0]} of new examples may get another decision than from the checkpoint; {requested} bound it by "
         f"{bounds[1]}."
     )
 
@@ -136,45 +159,52 @@ def write_findings(findings: Sequence[Any], path: Path) -> None:
     path.write_text(text + "\n", encoding="utf-8")
 
 
-def _in_batches(run: Run, images: np.ndarray, size: int) -> np.ndarray:
-    return np.concatenate([run(images[at : at + size]) for at in range(0, len(images), size)], axis=1)
+def _in_batches(run: Run, examples: np.ndarray, size: int) -> np.ndarray:
+    return np.concatenate([run(examples[at : at + size]) for at in range(0, len(examples), size)], axis=1)
 
 
-def _in_other_batches(run: Run, images: np.ndarray, largest: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Positions and logits of images run singly, in small batches, and in a full batch of shuffled images."""
+def _in_other_batches(run: Run, examples: np.ndarray, largest: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Positions and outputs of examples run singly, in small batches, and in a full batch of shuffled examples."""
     for size in SMALL_BATCHES:
-        chosen = np.resize(np.arange(len(images)), SMALL_SAMPLES)  # repeats where there are fewer
-        yield chosen, _in_batches(run, images[chosen], size)
-    shuffled = np.resize(np.random.default_rng(0).permutation(len(images)), largest)
-    yield shuffled, run(images[shuffled])
+        chosen = np.resize(np.arange(len(examples)), SMALL_SAMPLES)  # repeats where there are fewer
+        yield chosen, _in_batches(run, examples[chosen], size)
+    shuffled = np.resize(np.random.default_rng(0).permutation(len(examples)), largest)
+    yield shuffled, run(examples[shuffled])
 
 
 def _finding(
     name: str,
-    logits: np.ndarray,
+    outputs: np.ndarray,
     other_batches: Sequence[tuple[np.ndarray, np.ndarray]],
     reference: np.ndarray,
+    *,
+    task: Task,
     settings: Export,
 ) -> Finding:
     batches = _batches(settings)
     if not np.isfinite(reference).all():
-        problem = "the checkpoint's own logits are not finite"
+        problem = "the checkpoint's own outputs are not finite"
         return Finding(name, len(reference), batches, None, settings.atol, 0, (), problem)
     allowed = allowance(reference, settings)
-    errors = np.abs(logits - reference).max(1)
-    flips = metrics.flips([logits], reference, margin=2 * allowed)
-    spread = float(np.max([np.abs(again - logits[chosen]).max() for chosen, again in other_batches]))
+    errors = _errors(outputs, reference)
+    flips = count_flips(task, [outputs], reference, allowed=allowed)
+    spread = float(np.max([np.abs(again - outputs[chosen]).max() for chosen, again in other_batches]))
     worst = float(np.max([errors.max(), *(np.abs(again - reference[chosen]).max() for chosen, again in other_batches)]))
     finite = bool(np.isfinite(worst))
     problem = ""
     if not finite:
-        problem = "logits are not finite"
+        problem = "outputs are not finite"
     elif spread > allowed:
-        problem = f"an image's logits move by {spread:.2g} with the images beside it (allowed {allowed:.2g})"
-    elif worst > allowed or flips:
-        problem = f"logits are off by {worst:.2g} (allowed {allowed:.2g}), {flips} of {len(logits)} classes change"
+        problem = f"an example's outputs move by {spread:.2g} with those beside it (allowed {allowed:.2g})"
+    elif worst > allowed:
+        problem = f"outputs are off by {worst:.2g} (allowed {allowed:.2g}), {flips} of {len(outputs)} decisions change"
     order = tuple(int(index) for index in np.argsort(-np.nan_to_num(errors, nan=np.inf), kind="stable")[:8])
-    return Finding(name, len(logits), batches, worst if finite else None, allowed, flips, order, problem)
+    return Finding(name, len(outputs), batches, worst if finite else None, allowed, flips, order, problem)
+
+
+def _errors(outputs: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """The largest absolute difference of each example's outputs, [N]."""
+    return np.asarray(np.abs(outputs - reference).reshape(len(reference), -1).max(axis=1))
 
 
 def _batches(settings: Export) -> tuple[int, ...]:

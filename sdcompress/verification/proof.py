@@ -23,16 +23,16 @@ def proved(
     golden = manifest.golden.file
     statements = [
         f"files: all {len(manifest.files) + 1} are as the manifest lists them, whose digest is {manifest.digest[:12]}",
-        f"logits: the graphs give those in {golden} for its {samples} images, within the limits of the manifest",
+        f"outputs: the graphs give those in {golden} for its {samples} examples, within the limits of the manifest",
         f"precision: weights are stored as {' and '.join(manifest.precisions)} stores them",
     ]
     if any(exit_.signals for exit_ in manifest.exits):
-        statements.append("signals: what the graphs compute for the exit policy follows from their logits")
+        statements.append("signals: what the graphs compute for the exit policy follows from their outputs")
     if manifest.one_graph:
-        statements.append(f"{manifest.one_graph.file}: gives the exits and answers of the segments on these images")
+        statements.append(f"{manifest.one_graph.file}: gives the exits and decisions of the segments on these examples")
     if manifest.certificate:
         statements.append(
-            f"certificate: every test, accuracy and share follows from {manifest.certificate.evidence.file}"
+            f"certificate: every test, score and share follows from {manifest.certificate.evidence.file}"
             + ("; its thresholds are scores of the samples that shaped them" if scores else "")
         )
     if card:
@@ -45,22 +45,22 @@ def proved(
 def claimed(manifest: Manifest, *, card: bool, scores: bool) -> tuple[str, ...]:
     """What the artifact claims and no file in it can prove; arguments as of ``proved``."""
     statements = [
-        f"{manifest.golden.file}: that its images are real ones, and its logits the trained checkpoint's",
+        f"{manifest.golden.file}: that its examples are real ones, and its outputs the trained checkpoint's",
         "parity: how far the export was from the checkpoint, and the limits that are allowed here",
-        "accuracy and ECE of the exits; MACs and parameters of the graphs",
-        "names of the classes; how images are resized and cropped",
+        "scores of the exits; MACs and parameters of the graphs",
+        "task and names of the outputs; modality: how raw examples become inputs",
         "provenance: recipe, weights, data, versions, command and time",
     ]
     policy, certificate = manifest.policy, manifest.certificate
     if certificate:
         statements.append(
             f"{certificate.evidence.file}: that it is what these graphs did, by {certificate.backend} on "
-            f"{certificate.device}, on real images that chose nothing"
+            f"{certificate.device}, on real samples that chose nothing"
         )
         if not scores:
-            statements.append("thresholds: where they lie between the scores of two tested images")
+            statements.append("thresholds: where they lie between the scores of two tested samples")
     if policy:
-        figures = [] if certificate else ["images and shares", "accuracies"]
+        figures = [] if certificate else ["samples and shares", "scores"]
         claims = [
             *([] if certificate else ["thresholds"]),
             "the split it was chosen on",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from sdcompress.modalities import Inputs
 from sdcompress.onnx_graph.cpu_session import cpu_session
 from sdcompress.schema.manifest import Manifest
 
@@ -16,9 +17,8 @@ class SegmentSessions:
     """ONNX graphs that run one after the other on all rows, without early exits.
 
     Args:
-        graphs: their bytes, in order; each takes its inputs by name from the network's input or earlier graphs.
-        network_input: name of the network's input.
-        logits: names of the exits' logits.
+        graphs: their bytes, in order; each takes its inputs by name from the network's inputs or earlier graphs.
+        outputs: names of the exits' outputs.
         threads: of ONNX Runtime; 0 leaves the choice to it.
         optimise: False: every node is computed as it is written.
     """
@@ -27,22 +27,21 @@ class SegmentSessions:
         self,
         graphs: Sequence[bytes],
         *,
-        network_input: str,
-        logits: Sequence[str],
+        outputs: Sequence[str],
         threads: int = 0,
         optimise: bool = True,
     ) -> None:
         self._sessions = [cpu_session(graph, threads=threads, optimise=optimise) for graph in graphs]
-        self._input, self._logits = network_input, logits
+        self._outputs = outputs
 
-    def __call__(self, inputs: np.ndarray) -> np.ndarray:
-        """The logits of all exits, float32 [E, B, K], for inputs float32 [B, C, H, W]."""
+    def __call__(self, inputs: Inputs) -> np.ndarray:
+        """The outputs of all exits, float32 [E, B, ...]."""
         tensors = self.run(inputs)
-        return np.stack([tensors[name] for name in self._logits])
+        return np.stack([tensors[name] for name in self._outputs])
 
-    def run(self, inputs: np.ndarray) -> dict[str, np.ndarray]:
+    def run(self, inputs: Inputs) -> dict[str, np.ndarray]:
         """The outputs of all graphs by name."""
-        tensors = {self._input: inputs}
+        tensors = dict(inputs.arrays)
         for session in self._sessions:
             names = [output.name for output in session.get_outputs()]
             feed = {graph_input.name: tensors[graph_input.name] for graph_input in session.get_inputs()}
@@ -53,6 +52,6 @@ class SegmentSessions:
 def open_sessions(
     manifest: Manifest, graphs: Sequence[bytes], *, threads: int, optimise: bool = True
 ) -> SegmentSessions:
-    """The sessions of graphs with the input and the exits of a manifest."""
-    logits = [exit_.logits for exit_ in manifest.exits]
-    return SegmentSessions(graphs, network_input=manifest.input.name, logits=logits, threads=threads, optimise=optimise)
+    """The sessions of graphs with the exits of a manifest."""
+    outputs = [exit_.outputs for exit_ in manifest.exits]
+    return SegmentSessions(graphs, outputs=outputs, threads=threads, optimise=optimise)

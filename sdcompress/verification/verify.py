@@ -11,17 +11,17 @@ from sdcompress.artifact.card import card_of
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.artifact.signature import check_signature
 from sdcompress.artifact.weights import contradiction, stored_weights
+from sdcompress.certification.groups import group_name, loss_name
 from sdcompress.certification.verify_certificate import recompute
 from sdcompress.errors import ArtifactError, ParityError
-from sdcompress.modalities._geometry import normalise
+from sdcompress.modalities import Inputs
 from sdcompress.policies._base import SIGNALS_ATOL, Float
 from sdcompress.runtime.backends.onnxruntime import load
 from sdcompress.runtime.engine import Engine
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.manifest import Certificate, OneGraph
 from sdcompress.schema.report import CertificateVerdict, ExitVerdict, VerifyReport
-from sdcompress.tasks import _probabilities as metrics
-from sdcompress.tasks import task_of
+from sdcompress.tasks import Task, task_of
 from sdcompress.verification import parity
 from sdcompress.verification.one_graph_parity import compare_one_graph, graph_batches
 from sdcompress.verification.proof import claimed, proved
@@ -49,17 +49,17 @@ def verify(artifact: Artifact | Path | str, *, threads: int = 1, key: Path | str
         ArtifactError: if the artifact is corrupt, truncated or edited.
         SignatureError: if it is not signed by the holder of ``key``.
         CertificateError: if its certificate was edited, or does not cover its thresholds.
-        ParityError: if an exit's logits are not the checkpoint's, or its signals not those of its logits.
+        ParityError: if an exit's outputs are not the checkpoint's, or its signals not those of its outputs.
     """
     opened = open_artifact(artifact)
     signature = None if key is None else check_signature(opened, key)
     certificate = recompute(opened)
     _check_precisions(opened)
-    card, scores = _check_card(opened), certificate is not None and opened.evidence().shape_confidences is not None
+    card, scores = _check_card(opened), certificate is not None and opened.evidence().tuning_scores is not None
     golden = opened.golden()
     # the certificate was checked above; it may cover engines, while these are the graphs
     engine = open_engine(opened, threads=threads, allow_uncertified=True)
-    inputs = normalise(golden.images, opened.manifest.input.preprocess)
+    inputs = opened.modality.collate(golden.examples)
     batched = engine.exits(inputs)
     single = np.concatenate([engine.exits(inputs[row : row + 1]) for row in range(len(inputs))], axis=1)
     allowed = {record.exit: record.allowed for record in opened.manifest.parity}
@@ -67,10 +67,10 @@ def verify(artifact: Artifact | Path | str, *, threads: int = 1, key: Path | str
     for index, exit_ in enumerate(opened.manifest.exits):
         verdict = ExitVerdict(
             name=exit_.name,
-            max_abs=_largest(batched[index] - golden.logits[index]),
+            max_abs=_largest(batched[index] - golden.outputs[index]),
             row_abs=_largest(single[index] - batched[index]),
             allowed=allowed[exit_.name],
-            flips=metrics.flips([batched[index]], golden.logits[index]),
+            flips=parity.count_flips(opened.task, [batched[index]], golden.outputs[index]),
         )
         verdicts.append(verdict)
         _check(opened.path, verdict)
@@ -83,12 +83,12 @@ def verify(artifact: Artifact | Path | str, *, threads: int = 1, key: Path | str
         digest=manifest.digest,
         layout=manifest.layout,
         files=len(manifest.files) + 1,
-        samples=len(golden.labels),
+        samples=len(golden.targets),
         exits=tuple(verdicts),
-        certificate=None if certificate is None else _verdict(certificate),
+        certificate=None if certificate is None else _verdict(certificate, task_of(opened.manifest)),
         one_graph=manifest.one_graph and manifest.one_graph.kind,
         signature=signature,
-        proved=proved(manifest, samples=len(golden.labels), card=card, scores=scores, signature=signature),
+        proved=proved(manifest, samples=len(golden.targets), card=card, scores=scores, signature=signature),
         claimed=claimed(manifest, card=card, scores=scores),
     )
 
@@ -126,12 +126,12 @@ def _check_card(opened: Artifact) -> bool:
     )
 
 
-def _check_one_graph(opened: Artifact, one_graph: OneGraph, engine: Engine, inputs: Float) -> None:
+def _check_one_graph(opened: Artifact, one_graph: OneGraph, engine: Engine, inputs: Inputs) -> None:
     graph = load(opened.file(one_graph), one_graph, threads=1, device="cpu")
-    names, network_input = [tensor.name for tensor in one_graph.outputs], opened.manifest.input.name
+    names = [tensor.name for tensor in one_graph.outputs]
 
-    def run(images: Float) -> dict[str, np.ndarray]:
-        return dict(zip(names, graph({network_input: images}), strict=True))
+    def run(batch: Inputs) -> dict[str, np.ndarray]:
+        return dict(zip(names, graph(dict(batch.arrays)), strict=True))
 
     allowed = [record.allowed for record in opened.manifest.parity]
     batches = graph_batches(one_graph.kind, len(inputs))
@@ -140,36 +140,34 @@ def _check_one_graph(opened: Artifact, one_graph: OneGraph, engine: Engine, inpu
         raise ParityError(
             f"'{one_graph.file}' of '{opened.path}' does not predict what its segments predict on this machine. "
             f"{problem}.",
-            allowed="the same exit and class for every golden image",
+            allowed="the same exit and decision for every golden example",
             next_step="run 'sdcompress doctor'; try the version of onnxruntime that its manifest names",
         )
 
 
-def _check_signals(opened: Artifact, engine: Engine, inputs: Float, logits: Float) -> None:
-    """Refuse signals that differ from those of the logits."""
-    signals = engine.signals(inputs, (1.0,) * len(logits))
-    for exit_, actual, expected in zip(
-        opened.manifest.exits, signals, map(task_of(opened.manifest).signals, logits), strict=True
-    ):
+def _check_signals(opened: Artifact, engine: Engine, inputs: Inputs, outputs: Float) -> None:
+    """Refuse signals that differ from those of the outputs."""
+    signals, task = engine.signals(inputs, (1.0,) * len(outputs)), opened.task
+    for exit_, actual, expected in zip(opened.manifest.exits, signals, map(task.signals, outputs), strict=True):
         largest = max(
             _largest(column - reference)
             for column, reference in zip(actual.columns.values(), expected.columns.values(), strict=True)
         )
-        differing = int((actual.decision != expected.decision).sum())
+        differing = int((task.loss(actual.decision, expected.decision) > 0).sum())
         if largest > SIGNALS_ATOL or differing:
             raise ParityError(
-                f"The signals of the exit '{exit_.name}' of '{opened.path}' are not those of its logits on this "
-                f"machine: off by {largest:.2g}, {differing} answers differ.",
-                allowed=f"a difference of {SIGNALS_ATOL:g}, and no other answer",
+                f"The signals of the exit '{exit_.name}' of '{opened.path}' are not those of its outputs on this "
+                f"machine: off by {largest:.2g}, {differing} decisions differ.",
+                allowed=f"a difference of {SIGNALS_ATOL:g}, and no other decision",
                 next_step="run 'sdcompress doctor'; try the version of onnxruntime that its manifest names",
             )
 
 
-def _verdict(certificate: Certificate) -> CertificateVerdict:
+def _verdict(certificate: Certificate, task: Task) -> CertificateVerdict:
     return CertificateVerdict(
-        loss=certificate.loss,
-        per=certificate.per,
-        against=certificate.against,
+        loss=loss_name(certificate.loss, task),
+        per=group_name(certificate.per, task),
+        reference=certificate.reference,
         confidence=certificate.confidence,
         samples=certificate.certify_samples,
         tests=sum(len(level.p_values) for level in certificate.levels),
@@ -184,9 +182,11 @@ def _largest(difference: np.ndarray) -> float:
 
 def _check(path: Path, verdict: ExitVerdict) -> None:
     if verdict.max_abs > verdict.allowed:
-        problem = f"its logits are off by {verdict.max_abs:.2g} from the checkpoint's, {verdict.flips} classes change"
+        problem = (
+            f"its outputs are off by {verdict.max_abs:.2g} from the checkpoint's, {verdict.flips} decisions change"
+        )
     elif verdict.row_abs > verdict.allowed:
-        problem = f"an image's logits move by {verdict.row_abs:.2g} with the images beside it"
+        problem = f"an example's outputs move by {verdict.row_abs:.2g} with those beside it"
     else:
         return
     raise ParityError(

@@ -8,26 +8,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+from meaning import image_modality, meaning
 
 from sdcompress.artifact.golden import Golden
 from sdcompress.artifact.write import entry, seal
-from sdcompress.schema.manifest import Exit, Input, ParityRecord, Preprocess, Provenance, Segment, Tensor
+from sdcompress.schema.manifest import Exit, ParityRecord, Preprocess, Provenance, Segment, Tensor
 
 # a ModelProto's doc_string: field 6, of so many bytes
 FIRST, SECOND = b"\x32\x0bfirst graph", b"\x32\x0csecond graph"
 
 
 def manifest_fields(folder: Path) -> dict[str, Any]:
-    network_input = Input(
-        name="input",
-        dtype="float32",
-        shape=("batch", 3, 4, 5),
-        preprocess=Preprocess(channels=3, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)),
-    )
+    preprocess = Preprocess(channels=3, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
     image = Tensor(name="input", dtype="float32", shape=("batch", 3, 4, 5))
-    early = Tensor(name="exit1_logits", dtype="float32", shape=("batch", 2))
+    early = Tensor(name="exit1_outputs", dtype="float32", shape=("batch", 2))
     border = Tensor(name="relu", dtype="float32", shape=("batch", 8, 2, 2))
-    final = Tensor(name="final_logits", dtype="float32", shape=("batch", 2))
+    final = Tensor(name="final_outputs", dtype="float32", shape=("batch", 2))
 
     def segment(name: str, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> Segment:
         return Segment(
@@ -35,16 +31,15 @@ def manifest_fields(folder: Path) -> dict[str, Any]:
         )
 
     return {
+        **meaning(("cat", "grüße"), preprocess, (3, 4, 5)),
         "layout": "cascade",
-        "classes": ("cat", "grüße"),
-        "input": network_input,
         "segments": (
             segment("segment-0.onnx", (image,), (early, border)),
             segment("segment-1.onnx", (border,), (final,)),
         ),
         "exits": (
-            Exit(name="exit1", segment=0, logits="exit1_logits", accuracy=0.75, ece=0.02),
-            Exit(name="final", segment=1, logits="final_logits"),
+            Exit(name="exit1", segment=0, outputs="exit1_outputs", scores={"accuracy": 0.75, "ece": 0.02}),
+            Exit(name="final", segment=1, outputs="final_outputs"),
         ),
         "golden": entry(folder, "golden.npz"),
         "card": entry(folder, "README.md"),
@@ -70,7 +65,7 @@ def fill(folder: Path) -> Path:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (3, 4, 5, 3), np.uint8)
     logits = rng.normal(size=(2, 3, 2)).astype(np.float32)
-    Golden(images, np.array([0, 1, 1]), logits).save(folder / "golden.npz")
+    Golden(images, np.array([0, 1, 1]), logits).save(folder / "golden.npz", image_modality((3, 4, 5)))
     return folder
 
 

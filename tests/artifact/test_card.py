@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sdcompress.artifact.card import card
+from sdcompress.artifact.card import card_of
 from sdcompress.artifact.read import open_artifact
 from sdcompress.schema.manifest import Policy
 
@@ -15,24 +15,20 @@ def test_the_card_says_what_it_is_and_what_it_scores(artifact: Path) -> None:
         thresholds=(0.875,),
         max_drop=0.01,
         samples=100,
-        accuracy=0.9,
-        reference_accuracy=0.91,
+        score=0.9,
+        reference_score=0.91,
         shares=(0.5, 0.5),
         stage_ms=(1.0, 2.0),
     )
-    parts = {"layout": m.layout, "classes": m.classes, "network_input": m.input, "segments": m.segments}
-    text = card(**parts, exits=m.exits, parity=m.parity, provenance=m.provenance, policy=policy)
+    text = card_of(m.model_copy(update={"policy": policy}))
     assert text.startswith("# tiny (cascade)\n")
     assert "2 classes: backbone `cifar:resnet8`, trained with `byot`" in text
     # each segment has 10 million MACs; the scores of the last exit are not known
-    assert "| exit1 | 75.00 % | 2.00 % | 10.00 M | 1.0e-06 |" in text
+    assert "| exit1 | 75.00 % | 0.0200 | 10.00 M | 1.0e-06 |" in text
     assert "| final | - | - | 20.00 M | 1.0e-06 |" in text
     assert "0.500 M parameters" in text
     assert "by the policy `max_prob`: exit1 at a score of 0.8750" in text
     assert "90.00 % against 91.00 %" in text
     shut = policy.model_copy(update={"thresholds": (2.0,)})
-    assert "exit1 never; the rest at final" in card(
-        **parts, exits=m.exits, parity=m.parity, provenance=m.provenance, policy=shut
-    )
-    without = card(**parts, exits=m.exits, parity=m.parity, provenance=m.provenance)
-    assert "by the policy" not in without
+    assert "exit1 never; the rest at final" in card_of(m.model_copy(update={"policy": shut}))
+    assert "by the policy" not in card_of(m)

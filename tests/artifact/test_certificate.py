@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from sdcompress.artifact.certificate import ExecutionTarget, check_covered, graphs_digest
 from sdcompress.artifact.read import open_artifact
 from sdcompress.errors import CertificateError
+from sdcompress.modalities import as_image, modality_of
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.manifest import Manifest
 
@@ -93,10 +95,11 @@ def test_other_preprocessing_or_tensors_to_judge_by_are_another_artifact(certifi
     manifest = open_artifact(certified_artifact).manifest
     first, second, last = manifest.exits
     if what == "mean":
-        preprocess = manifest.input.preprocess.model_copy(update={"mean": (0.25,)})
-        moved = changed(manifest, input=manifest.input.model_copy(update={"preprocess": preprocess}))
+        image = as_image(modality_of(manifest))
+        other = replace(image, preprocess=image.preprocess.model_copy(update={"mean": (0.25,)}))
+        moved = changed(manifest, modality=other.record)
     elif what == "signals":
         moved = changed(manifest, exits=(first.model_copy(update={"signals": None}), second, last))
     else:
-        moved = changed(manifest, exits=(first.model_copy(update={"logits": "hidden"}), second, last))
+        moved = changed(manifest, exits=(first.model_copy(update={"outputs": "hidden"}), second, last))
     refused(moved, "other wiring")

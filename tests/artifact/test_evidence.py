@@ -15,7 +15,7 @@ from sdcompress.errors import ArtifactError, OutputExistsError
 
 def evidence() -> Evidence:
     rng = np.random.default_rng(0)
-    return Evidence(rng.random((2, 9), np.float32), rng.integers(0, 2, (3, 9), np.uint8))
+    return Evidence(rng.random((2, 9), np.float32), rng.random((3, 9), np.float32))
 
 
 def test_a_file_holds_what_was_saved_and_the_same_bytes_each_time(tmp_path: Path) -> None:
@@ -23,17 +23,19 @@ def test_a_file_holds_what_was_saved_and_the_same_bytes_each_time(tmp_path: Path
     for name in ("a.npz", "b.npz"):
         saved.save(tmp_path / name)
     loaded = Evidence.load(tmp_path / "a.npz")
-    np.testing.assert_array_equal(loaded.confidences, saved.confidences)
-    np.testing.assert_array_equal(loaded.right, saved.right)
+    np.testing.assert_array_equal(loaded.scores, saved.scores)
+    np.testing.assert_array_equal(loaded.loss, saved.loss)
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
 
 
 WRONG = {
-    "a dtype": {"confidences": evidence().confidences.astype(np.float64), "right": evidence().right},
-    "axes": {"confidences": evidence().confidences[0], "right": evidence().right},
-    "values other than 0 and 1": {"confidences": evidence().confidences, "right": evidence().right * 2},
-    "an array too few": {"confidences": evidence().confidences},
-    "objects, which would be unpickled": {"confidences": np.array([print], object), "right": evidence().right},
+    "a dtype": {"scores": evidence().scores.astype(np.float64), "loss": evidence().loss},
+    "axes": {"scores": evidence().scores[0], "loss": evidence().loss},
+    "values other than 0 and 1": {"scores": evidence().scores, "loss": evidence().loss * 2},
+    "NaN": {"scores": evidence().scores, "loss": evidence().loss * np.float32(np.nan)},
+    "scores of other samples": {"scores": evidence().scores[:, 1:], "loss": evidence().loss},
+    "an array too few": {"scores": evidence().scores},
+    "objects, which would be unpickled": {"scores": np.array([print], object), "loss": evidence().loss},
 }
 
 
@@ -42,7 +44,7 @@ def test_anything_else_is_refused(tmp_path: Path, arrays: dict[str, np.ndarray])
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(ArtifactError, match=r"evidence 'a\.npz' cannot be read") as caught:
         Evidence.load(tmp_path / "a.npz")
-    assert "confidences float32" in caught.value.allowed
+    assert "scores float32" in caught.value.allowed
 
 
 def test_a_file_that_was_cut_short_is_refused(tmp_path: Path) -> None:
@@ -55,7 +57,7 @@ def test_a_file_that_was_cut_short_is_refused(tmp_path: Path) -> None:
 
 def test_it_is_a_file_of_the_artifact_under_its_hash(certified_artifact: Path) -> None:
     file = certified_artifact / "certificate.npz"
-    assert open_artifact(certified_artifact).evidence().right.shape == (3, 3334)
+    assert open_artifact(certified_artifact).evidence().loss.shape == (3, 3334)
     content = bytearray(file.read_bytes())
     content[-200] ^= 1
     file.write_bytes(content)

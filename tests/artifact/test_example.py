@@ -14,7 +14,6 @@ from PIL import Image
 
 from sdcompress.artifact.example import example
 from sdcompress.artifact.read import open_artifact
-from sdcompress.modalities import modality_of
 from sdcompress.modalities._geometry import geometry, normalise
 from sdcompress.modalities.image import Image as Modality
 from sdcompress.runtime.open import open_engine
@@ -60,8 +59,7 @@ def test_the_rule_of_the_card_is_ours(
             channels=channels, resize=resize, crop=crop, interpolation=interpolation, white_level=4095,
             mean=(0.485, 0.456, 0.406)[:channels], std=(0.229, 0.224, 0.225)[:channels],
         )  # fmt: skip
-        modality = Modality.of(spec, (1, 1))
-        code = example(modality=modality, segments=manifest.segments, exits=manifest.exits)
+        code = example(manifest.model_copy(update={"modality": Modality.of(spec, (1, 1)).record}))
         by_card = run(code, monkeypatch)["network_input"]
         for image in images:
             if resize or not crop or min(image.size) >= 48:
@@ -101,13 +99,14 @@ def test_a_cascade_without_a_policy_and_one_whose_policy_needs_more_run_to_the_e
     tiny_artifact: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for folder, expected in (
-        (tiny_artifact(name="plain"), "not calibrated"),
-        (tiny_artifact(policy=(0.5, 0.5), name="patient", kind="patience"), "the policy 'patience' needs more than p"),
+        (tiny_artifact(name="plain"), "no policy"),
+        (
+            tiny_artifact(policy=(0.5, 0.5), name="patient", kind="patience"),
+            "the policy 'patience', which needs more",
+        ),
     ):
         manifest = open_artifact(folder).manifest
-        code = example(
-            modality=modality_of(manifest), segments=manifest.segments, exits=manifest.exits, policy=manifest.policy
-        )
+        code = example(manifest)
         assert expected in code
         monkeypatch.chdir(folder)
         program = run(code, monkeypatch)
@@ -120,12 +119,15 @@ def test_a_cascade_without_a_policy_and_one_whose_policy_needs_more_run_to_the_e
 def test_names_out_of_a_manifest_are_no_code(tiny_artifact: Callable[..., Path]) -> None:
     manifest = open_artifact(tiny_artifact()).manifest
     hostile = "\"]; raise SystemExit #\n'] = 1\nraise SystemExit"
-    exits = [exit_.model_copy(update={"logits": hostile}) for exit_ in manifest.exits]
+    exits = tuple(exit_.model_copy(update={"outputs": hostile}) for exit_ in manifest.exits)
+    policy = open_artifact(tiny_artifact(policy=(0.5, 0.5), name="policy")).manifest.policy
+    assert policy is not None
+    unknown = policy.model_copy(update={"kind": f'""" + {hostile}'})
     for segments in (manifest.segments, manifest.segments[:1]):
-        code = example(modality=modality_of(manifest), segments=segments, exits=exits)
+        code = example(manifest.model_copy(update={"segments": segments, "exits": exits, "policy": unknown}))
         assert not any(isinstance(node, ast.Raise) for node in ast.walk(ast.parse(code)))
 
 
 def test_the_card_names_the_rule_in_words(tiny_artifact: Callable[..., Path]) -> None:
     text = (tiny_artifact() / "README.md").read_text(encoding="utf-8")
-    assert "`network_input` is the whole preparation" in text
+    assert "`inputs_of` is the whole preparation" in text

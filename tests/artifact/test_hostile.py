@@ -26,8 +26,8 @@ POLICY = {
     "thresholds": (0.9,),
     "max_drop": 0.01,
     "samples": 100,
-    "accuracy": 0.9,
-    "reference_accuracy": 0.9,
+    "score": 0.9,
+    "reference_score": 0.9,
     "shares": (0.5, 0.5),
     "stage_ms": (1.0, 1.0),
 }
@@ -177,6 +177,7 @@ def _at(*way: str | int, value: Any) -> Callable[[dict[str, Any]], None]:
     return change
 
 
+PARAMETERS = ("modality", "parameters")
 LENGTHS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "shares": (_policy(shares=[1.0]), "shares"),
     "too many shares": (_policy(shares=[0.5, 0.3, 0.2]), "shares"),
@@ -186,15 +187,30 @@ LENGTHS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "rows of stage_times": (_times(ms=[[1], [1]]), "number of rows"),
     "falling rows": (_times(rows=[2, 1]), "rise"),
     "move_ms": (_times(move_ms=[]), "move_ms"),
-    "an input of another rank": (_at("input", "shape", value=["batch", 60]), "H, W"),
-    "an input without pixels": (_at("input", "shape", value=["batch", 3, 0, 0]), "pixels"),
-    "an input of other channels": (_at("input", "shape", value=["batch", 1, 4, 5]), "H, W"),
-    "an input of a million pixels a side": (_at("input", "shape", value=["batch", 3, 10**6, 10**6]), "pixels"),
-    "a resize to a million pixels": (_at("input", "preprocess", "resize", value=10**6), "resize"),
-    "logits of another rank": (_at("segments", 1, "outputs", 0, "shape", value=["batch", 2, 1, 1]), "final_logits"),
-    "logits without axes": (_at("segments", 1, "outputs", 0, "shape", value=[]), "final_logits"),
-    "logits of other classes": (_at("classes", value=["a", "b", "c"]), "exit1_logits"),
-    "no classes": (_at("classes", value=[]), "classes"),
+    "an input of another rank": (_at("inputs", 0, "shape", value=["batch", 60]), "3, 4, 5"),
+    "an input of another name": (_at("inputs", 0, "name", value="x" * 10**6), "3, 4, 5"),
+    "no input": (_at("inputs", value=[]), "inputs"),
+    "a shape of another rank": (_at(*PARAMETERS, "shape", value=[3, 20]), "shape"),
+    "a shape that is a text": (_at(*PARAMETERS, "shape", value="3" * 10**6), "shape"),
+    "an input without pixels": (_at(*PARAMETERS, "shape", value=[3, 0, 0]), "pixels"),
+    "an input of other channels": (_at(*PARAMETERS, "shape", value=[1, 4, 5]), "channels"),
+    "an input of a million pixels a side": (_at(*PARAMETERS, "shape", value=[3, 10**6, 10**6]), "pixels"),
+    "a resize to a million pixels": (_at(*PARAMETERS, "preprocess", "resize", value=10**6), "resize"),
+    "a preparation that divides by zero": (_at(*PARAMETERS, "preprocess", "std", value=[1, 1, 0]), "std"),
+    "a preparation that is no mapping": (_at(*PARAMETERS, "preprocess", value=[1]), "preprocess"),
+    "a modality without parameters": (_at(*PARAMETERS, value={}), "preprocess"),
+    "a modality with other parameters": (_at(*PARAMETERS, value={"x" * 10**6: 1}), "no parameter"),
+    "a modality that nobody has": (_at("modality", "name", value="smell"), "'smell'"),
+    "a modality that leads elsewhere": (_at("modality", "name", value="../os"), "modality.name"),
+    "a modality that is internal": (_at("modality", "name", value="_base"), "modality.name"),
+    "a task with parameters that it has not": (_at("task", "parameters", value={"x" * 10**6: [1]}), "no parameter"),
+    "a task whose parameters are a list": (_at("task", "parameters", value=[1]), "parameters"),
+    "a task that nobody has": (_at("task", "name", value="divination"), "'divination'"),
+    "a task of megabytes": (_at("task", "name", value="x" * 5_000_000), "task.name"),
+    "logits of another rank": (_at("segments", 1, "outputs", 0, "shape", value=["batch", 2, 1, 1]), "final_outputs"),
+    "logits without axes": (_at("segments", 1, "outputs", 0, "shape", value=[]), "final_outputs"),
+    "logits of other classes": (_at("outputs", value=["a", "b", "c"]), "exit1_outputs"),
+    "no classes": (_at("outputs", value=[]), "outputs"),
     "a graph without inputs": (_at("segments", 0, "inputs", value=[]), "no inputs"),
 }
 

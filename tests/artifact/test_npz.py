@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from meaning import image_modality
 from numpy.lib import format as npy
 
 from sdcompress.artifact.evidence import Evidence
@@ -22,9 +23,9 @@ from sdcompress.untrusted import Refused
 
 MEBIBYTES = 40
 GOLDEN = {
-    "images": np.zeros((2, 4, 4, 1), np.uint8),
-    "labels": np.zeros(2, np.int64),
-    "logits": np.zeros((1, 2, 3), np.float32),
+    "examples": np.zeros((2, 4, 4, 1), np.uint8),
+    "targets": np.zeros(2, np.int64),
+    "outputs": np.zeros((1, 2, 3), np.float32),
 }
 
 
@@ -44,8 +45,8 @@ def archive(replaced: bytes, kind: int = zipfile.ZIP_STORED, **more: bytes) -> b
     """Golden samples, with these bytes in the place of the images, and with further members."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive_file:
-        archive_file.writestr("images.npy", replaced, compress_type=kind)
-        for name in ("labels", "logits"):
+        archive_file.writestr("examples.npy", replaced, compress_type=kind)
+        for name in ("targets", "outputs"):
             archive_file.writestr(f"{name}.npy", member(GOLDEN[name]))
         for name, added in more.items():
             archive_file.writestr(name, added)
@@ -56,18 +57,18 @@ def bomb() -> bytes:
     """256 MiB of zeros, in a megabyte."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive_file:
-        with archive_file.open("images.npy", "w") as file:
+        with archive_file.open("examples.npy", "w") as file:
             file.write(member(np.zeros((1, 0, 4, 1), np.uint8)).replace(b"(1, 0, 4, 1)", b"(1,2**26,4,1)"))
             for _ in range(64):
                 file.write(bytes(2**22))
-        for name in ("labels", "logits"):
+        for name in ("targets", "outputs"):
             archive_file.writestr(f"{name}.npy", member(GOLDEN[name]))
     return content.getvalue()
 
 
 def patched(offset_in_directory: int, value: int) -> bytes:
     """An archive whose first member is described otherwise, where it lies and in the directory at the end."""
-    content = bytearray(archive(member(GOLDEN["images"])))
+    content = bytearray(archive(member(GOLDEN["examples"])))
     struct.pack_into("<H", content, offset_in_directory - 2, value)
     struct.pack_into("<H", content, content.index(b"PK\x01\x02") + offset_in_directory, value)
     return bytes(content)
@@ -75,7 +76,7 @@ def patched(offset_in_directory: int, value: int) -> bytes:
 
 def long_directory() -> bytes:
     """A member too many, many times over."""
-    content = archive(member(GOLDEN["images"]))
+    content = archive(member(GOLDEN["examples"]))
     start = content.index(b"PK\x01\x02")
     one = content[start : content.index(b"PK\x01\x02", start + 4)]
     end = bytearray(content[-22:])
@@ -85,23 +86,23 @@ def long_directory() -> bytes:
 
 def zip64(size: int = 2**60) -> bytes:
     """A second end of the directory, which speaks of a larger one."""
-    content = archive(member(GOLDEN["images"]))
+    content = archive(member(GOLDEN["examples"]))
     end = struct.pack("<4sQHHIIQQQQ", b"PK\x06\x06", 44, 45, 45, 0, 0, 3, 3, size, content.index(b"PK\x01\x02"))
     return content[:-22] + end + struct.pack("<4sIQI", b"PK\x06\x07", 0, len(content) - 22, 1) + content[-22:]
 
 
 def lzma_broken() -> bytes:
-    content = bytearray(archive(member(GOLDEN["images"]) * 50, zipfile.ZIP_LZMA))
-    at = content.index(b"images.npy") + len(b"images.npy")
+    content = bytearray(archive(member(GOLDEN["examples"]) * 50, zipfile.ZIP_LZMA))
+    at = content.index(b"examples.npy") + len(b"examples.npy")
     content[at + 4 : at + 40] = b"\xff" * 36
     with pytest.raises((lzma.LZMAError, EOFError, ValueError)), zipfile.ZipFile(io.BytesIO(content)) as archive_file:
-        archive_file.read("images.npy")
+        archive_file.read("examples.npy")
     return bytes(content)
 
 
 HOSTILE: dict[str, Callable[[], bytes]] = {
     "a bomb": bomb,
-    "compressed as it should be": lambda: archive(member(GOLDEN["images"]), zipfile.ZIP_DEFLATED),
+    "compressed as it should be": lambda: archive(member(GOLDEN["examples"]), zipfile.ZIP_DEFLATED),
     "a header of 2^50 bytes": lambda: archive(header(str((1, 2**25, 2**25, 1)))),
     "a header of 2^90 bytes": lambda: archive(header(str((2**30, 2**30, 2**30, 1)))),
     "no bytes of 2^70 rows": lambda: archive(header(str((2**70, 0, 0, 0)))),
@@ -120,17 +121,17 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "an empty member": lambda: archive(b""),
     "a version of the format that is none": lambda: archive(b"\x93NUMPY\x09\x00" + bytes(100)),
     "a header of gigabytes": lambda: archive(b"\x93NUMPY\x02\x00\xff\xff\xff\xff" + bytes(100)),
-    "too few bytes": lambda: archive(member(GOLDEN["images"])[:-1]),
-    "too many bytes": lambda: archive(member(GOLDEN["images"]) + b"x"),
-    "another member": lambda: archive(member(GOLDEN["images"]), **{"more.npy": member(GOLDEN["labels"])}),
-    "the images twice": lambda: archive(member(GOLDEN["images"]), images=member(GOLDEN["images"])),
+    "too few bytes": lambda: archive(member(GOLDEN["examples"])[:-1]),
+    "too many bytes": lambda: archive(member(GOLDEN["examples"]) + b"x"),
+    "another member": lambda: archive(member(GOLDEN["examples"]), **{"more.npy": member(GOLDEN["targets"])}),
+    "the images twice": lambda: archive(member(GOLDEN["examples"]), examples=member(GOLDEN["examples"])),
     "a long directory": long_directory,
     "a directory of 2^60 bytes": zip64,
-    "a comment": lambda: archive(member(GOLDEN["images"]))[:-2] + b"\x05\x00hello",
+    "a comment": lambda: archive(member(GOLDEN["examples"]))[:-2] + b"\x05\x00hello",
     "a flipped bit": lambda: archive(member(np.ones((2, 4, 4, 1), np.uint8))).replace(
         b"\x01" * 32, b"\x01" * 31 + b"\0"
     ),
-    "a .npy": lambda: member(GOLDEN["images"]),
+    "a .npy": lambda: member(GOLDEN["examples"]),
     "nothing": bytes,
     "zeros": lambda: bytes(1000),
 }
@@ -142,7 +143,7 @@ def test_what_numpy_did_not_write_is_refused_before_it_is_unpacked(tmp_path: Pat
     tracemalloc.start()
     try:
         with pytest.raises(ArtifactError, match=r"'a\.npz' cannot be read") as caught:
-            Golden.load(tmp_path / "a.npz")
+            Golden.load(tmp_path / "a.npz", image_modality((1, 4, 4)))
         assert tracemalloc.get_traced_memory()[1] < MEBIBYTES * 2**20
     finally:
         tracemalloc.stop()

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from meaning import image_modality
 
 from sdcompress.artifact.golden import Golden
 from sdcompress.artifact.read import open_artifact
@@ -39,12 +40,12 @@ def refused(folder: Path, *words: str) -> ArtifactError:
 
 def test_an_intact_artifact_opens_with_all_its_fields(artifact: Path) -> None:
     opened = open_artifact(str(artifact))
-    assert opened.manifest.classes == ("cat", "grüße")
+    assert opened.manifest.outputs == ("cat", "grüße")
     assert [opened.file(s).read_bytes() for s in opened.manifest.segments] == [
         b"\x32\x0bfirst graph",
         b"\x32\x0csecond graph",
     ]
-    assert opened.golden().logits.shape == (2, 3, 2)
+    assert opened.golden().outputs.shape == (2, 3, 2)
 
 
 def test_a_manifest_in_another_layout_of_the_same_json_is_the_same_artifact(artifact: Path) -> None:
@@ -55,7 +56,7 @@ def test_a_manifest_in_another_layout_of_the_same_json_is_the_same_artifact(arti
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("layout", "all"), ("classes", ["dog", "grüße"]), ("policy", {"thresholds": [0.0]})]
+    ("key", "value"), [("layout", "all"), ("outputs", ["dog", "grüße"]), ("policy", {"thresholds": [0.0]})]
 )
 def test_an_edited_manifest_is_refused(artifact: Path, key: str, value: Any) -> None:
     fields = json.loads((artifact / "manifest.json").read_text())
@@ -121,9 +122,12 @@ def test_a_path_that_could_leave_the_folder_is_refused(artifact: Path, tmp_path:
     refused(artifact, "segments.0.file")
 
 
-def test_a_newer_schema_says_which_one_is_understood(artifact: Path) -> None:
-    reseal(artifact, lambda fields: fields.update(schema_version=2, something_new=True))
-    assert "schema_version 1" in refused(artifact, "schema_version 2").allowed
+@pytest.mark.parametrize("version", [1, 3, "2", None])
+def test_another_schema_says_which_one_is_understood(artifact: Path, version: Any) -> None:
+    reseal(artifact, lambda fields: fields.update(schema_version=version, something_new=True))
+    error = refused(artifact, f"schema_version {version!r}")
+    assert "schema_version 2" in error.allowed
+    assert "export" in error.next_step
 
 
 def test_unknown_fields_wrong_types_and_numbers_that_are_not_json_are_refused(artifact: Path) -> None:
@@ -149,8 +153,8 @@ def test_segments_that_do_not_fit_together_are_refused(artifact: Path) -> None:
 
 
 def test_an_exit_without_its_logits_is_refused(artifact: Path) -> None:
-    reseal(artifact, lambda fields: fields["exits"][1].update(logits="exit1_logits"))
-    refused(artifact, "Segment 1", "exit1_logits")
+    reseal(artifact, lambda fields: fields["exits"][1].update(outputs="exit1_outputs"))
+    refused(artifact, "Segment 1", "exit1_outputs")
 
 
 def test_every_exit_needs_its_parity_figures(artifact: Path) -> None:
@@ -169,9 +173,31 @@ def test_what_is_not_an_artifact_says_what_it_is(tmp_path: Path) -> None:
 
 def test_golden_samples_must_fit_the_manifest(artifact: Path) -> None:
     images, labels = np.zeros((3, 4, 5, 3), np.uint8), np.zeros(3, np.int64)
-    Golden(images, labels, np.zeros((2, 3, 7), np.float32)).save(artifact / "golden.npz")
+    Golden(images, labels, np.zeros((2, 3, 7), np.float32)).save(artifact / "golden.npz", image_modality((3, 4, 5)))
     reseal(artifact, lambda fields: fields.update(golden=entry(artifact, "golden.npz").model_dump()))
-    with pytest.raises(ArtifactError, match=r"exits, classes\) \(\(4, 5, 3\), 2, 7\)"):
+    with pytest.raises(ArtifactError, match=r"\(2, 7\)"):
+        open_artifact(artifact).golden()
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"examples": np.zeros((3, 5, 4, 3), np.uint8)}, "5x4x3"),
+        ({"examples": np.zeros((3, 4, 5, 3), np.float32)}, "'examples' is float32"),
+        ({"targets": np.array([0, 1, 2])}, "from 0 to 2"),
+        ({"targets": np.zeros((3, 1), np.int64)}, "labels"),
+        ({"targets": np.zeros(3)}, "float64"),
+    ],
+)
+def test_golden_samples_fit_the_modality_and_the_task(artifact: Path, change: dict[str, Any], word: str) -> None:
+    good = {
+        "examples": np.zeros((3, 4, 5, 3), np.uint8),
+        "targets": np.zeros(3, np.int64),
+        "outputs": np.zeros((2, 3, 2), np.float32),
+    }
+    Golden(**{**good, **change}).save(artifact / "golden.npz", image_modality((3, 4, 5)))
+    reseal(artifact, lambda fields: fields.update(golden=entry(artifact, "golden.npz").model_dump()))
+    with pytest.raises(ArtifactError, match=word):
         open_artifact(artifact).golden()
 
 
@@ -182,5 +208,5 @@ def test_pickled_golden_samples_are_never_unpickled(tmp_path: Path) -> None:
 
     np.savez(tmp_path / "golden.npz", images=np.array([Bomb()]), labels=np.zeros(1), logits=np.zeros(1))
     with pytest.raises(ArtifactError, match=r"golden\.npz"):
-        Golden.load(tmp_path / "golden.npz")
+        Golden.load(tmp_path / "golden.npz", image_modality((3, 4, 5)))
     assert not (tmp_path / "exploded").exists()

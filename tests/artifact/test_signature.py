@@ -141,7 +141,7 @@ def test_what_was_changed_and_sealed_again_after_signing_is_refused(
 ) -> None:
     private, public = pair
     sign(artifact, private)
-    forged = write_artifact(tmp_path / "forged", classes=("dog", "cat"))
+    forged = write_artifact(tmp_path / "forged", outputs=("dog", "cat"))
     shutil.copyfile(artifact / "model.sig", forged / "model.sig")
     with pytest.raises(SignatureError, match="Hash mismatch"):
         check_signature(open_artifact(forged), public)

@@ -141,5 +141,5 @@ def test_the_same_content_gets_the_same_digest(
 ) -> None:
     again = write_artifact(tmp_path / "again")
     assert tree(artifact) == tree(again)
-    other = write_artifact(tmp_path / "other", classes=("cat", "dog"))
+    other = write_artifact(tmp_path / "other", outputs=("cat", "dog"))
     assert open_artifact(other).manifest.digest != open_artifact(again).manifest.digest

@@ -108,7 +108,7 @@ def test_times_exits_and_accuracy_are_those_of_the_engines() -> None:
     assert slow.latency.percentiles[0].value_ms == pytest.approx(2.0, rel=1e-3)
     assert len(slow.raw_ms) == slow.latency.samples
     assert slow.images_per_second == pytest.approx(1000 / slow.latency.mean_ms)
-    assert exits.accuracy == pytest.approx(0.75)
+    assert exits.score == pytest.approx(0.75)
     assert [timing.share for timing in exits.exits] == pytest.approx([0.5, 0.5], abs=0.05)
     assert [timing.forced_p50_ms for timing in exits.exits] == pytest.approx([0.2, 0.8], rel=1e-2)
     assert [timing.p50_ms for timing in exits.exits] == pytest.approx([0.2, 0.8], rel=1e-2)
@@ -180,7 +180,7 @@ def test_each_artifact_gets_the_time_it_was_promised() -> None:
     wall = (now() - start) / 1e9
     for measured in report.records:
         assert sum(measured.raw_ms) / 1000 == pytest.approx(0.3, rel=0.25)
-        assert measured.accuracy is None
+        assert measured.score is None
     assert wall < 3 * 0.3 + 3.0  # the exits are forced for as long again; opening, warm-up and a machine of others
 
 
@@ -224,15 +224,15 @@ def test_real_artifacts(tiny_artifact: Callable[..., Path]) -> None:
     chain, single = tiny_artifact("cascade", policy=(0.6, 0.6)), tiny_artifact("single")
     golden = open_artifact(chain).golden()
     settings = Bench(duration_s=0.2, warmup_ms=5.0, rounds=5, batch=(4,))
-    report = bench([chain, single], images=golden.images, labels=golden.labels, settings=settings, source="golden")
+    report = bench([chain, single], images=golden.examples, labels=golden.targets, settings=settings, source="golden")
     measured = record(report, "cascade", "single-stream")
     assert measured.digest == open_artifact(chain).manifest.digest
     assert (measured.layout, record(report, "single", "offline").layout) == ("cascade", "single")
     assert measured.load_ms > 0
     assert measured.first_ms > 0
     engine = open_engine(chain)
-    prediction = engine(engine.preprocess(golden.images))
-    assert measured.accuracy == pytest.approx((prediction.decision == golden.labels).mean())
+    prediction = engine(engine.preprocess(golden.examples))
+    assert measured.score == pytest.approx((prediction.decision == golden.targets).mean())
     shares = [(prediction.exit_index == k).mean() for k in range(3)]
     assert [timing.share for timing in measured.exits] == pytest.approx(shares, abs=0.05)
     assert report.input.startswith("golden: 16 different images")

@@ -41,9 +41,9 @@ def test_the_engine_does_what_the_policy_says(tiny_artifact: Build, samples: Arr
     left = np.concatenate([part.exit_index for part in parts])
     answers = np.concatenate([part.outputs for part in parts]).argmax(1)
     assert policy.shares == tuple(float((left == exit_).mean()) for exit_ in range(3))
-    assert policy.accuracy == float((answers == samples.targets).mean())
-    assert policy.reference_accuracy == float((engine.exits(inputs)[-1].argmax(1) == samples.targets).mean())
-    assert policy.accuracy >= policy.reference_accuracy - 0.02
+    assert policy.score == float((answers == samples.targets).mean())
+    assert policy.reference_score == float((engine.exits(inputs)[-1].argmax(1) == samples.targets).mean())
+    assert policy.score >= policy.reference_score - 0.02
     assert policy.shares[-1] < 1  # somebody leaves early
     assert (policy.samples, policy.split, policy.max_drop) == (600, "validation", 0.02)
     assert len(policy.stage_ms) == 3
@@ -68,7 +68,7 @@ def test_graphs_and_golden_are_the_same_bytes(tiny_artifact: Build, samples: Arr
         assert new.file(file).read_bytes() == old.file(file).read_bytes()
     assert manifest == new.manifest
     assert manifest.provenance.parent == old.manifest.digest != manifest.digest
-    same = {"segments", "golden", "parity", "classes", "input", "layout"}
+    same = {"segments", "golden", "parity", "outputs", "inputs", "layout"}
     assert manifest.model_dump(include=same) == old.manifest.model_dump(include=same)
     assert manifest.provenance.weights_sha256 == old.manifest.provenance.weights_sha256
     assert "600 validation samples" in new.file(manifest.card).read_text(encoding="utf-8")
@@ -81,7 +81,7 @@ def test_a_policy_that_is_there_does_not_matter(tiny_artifact: Build, samples: A
     )
     assert [exit_.temperature for exit_ in again.exits] == [exit_.temperature for exit_ in fresh.exits]
     assert again.policy is not None
-    assert again.policy.accuracy >= again.policy.reference_accuracy - 0.01
+    assert again.policy.score >= again.policy.reference_score - 0.01
 
 
 def test_nobody_leaves_where_only_the_last_exit_is_right(tiny_artifact: Build, samples: ArraySamples) -> None:
@@ -98,7 +98,7 @@ def test_nobody_leaves_where_only_the_last_exit_is_right(tiny_artifact: Build, s
     assert manifest.policy is not None
     assert manifest.policy.thresholds == (2.0, 2.0)
     assert manifest.policy.shares == (0.0, 0.0, 1.0)
-    assert manifest.policy.accuracy == 1.0
+    assert manifest.policy.score == 1.0
 
 
 def test_progress_counts_images(tiny_artifact: Build, samples: ArraySamples) -> None:

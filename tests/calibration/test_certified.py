@@ -18,10 +18,12 @@ from sdcompress.certification.p_values import betting_p_value, binomial_p_value
 from sdcompress.certification.verify_certificate import recompute
 from sdcompress.data.samples import ArraySamples, Subset
 from sdcompress.errors import DataError, UsageError, VerificationError
+from sdcompress.modalities import as_image, modality_of
 from sdcompress.modalities._geometry import normalise
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Certificate, Manifest, Policy
+from sdcompress.tasks.classification import Classification
 
 Build = Callable[..., Path]
 
@@ -45,8 +47,8 @@ def test_what_is_certified_is_what_the_engine_does(certified_artifact: Path, tin
     certificate, policy = manifest.certificate, manifest.policy
     assert certificate is not None
     assert policy is not None
-    assert (policy.guarantee, certificate.test, certificate.loss) == ("certified", "betting", "accuracy drop")
-    assert (certificate.shape_samples, certificate.certify_samples, policy.samples) == (666, 3334, 3334)
+    assert (policy.guarantee, certificate.test, certificate.loss) == ("certified", "betting", "drop")
+    assert (certificate.tuning_samples, certificate.certify_samples, policy.samples) == (666, 3334, 3334)
     order = draw_parts(4000, certificate.seed).certify
     held = Subset(tiny_network.samples(4000), order)
     engine = open_engine(certified_artifact, threads=1)
@@ -62,7 +64,7 @@ def test_what_is_certified_is_what_the_engine_does(certified_artifact: Path, tin
     assert policy.thresholds == certificate.path[level.certified]
     assert policy.shares == tuple(float((found.exit_index == k).mean()) for k in range(3))
     assert policy.shares[-1] < 1
-    assert policy.accuracy == float((found.outputs.argmax(1) == held.targets).mean())
+    assert policy.score == float((found.outputs.argmax(1) == held.targets).mean())
     evidence = open_artifact(certified_artifact).evidence()
     np.testing.assert_array_equal(losses(evidence, policy.thresholds), gap)
 
@@ -109,7 +111,7 @@ def test_without_labels_disagreement_is_certified_exactly(tiny_artifact: Build, 
     unknown = ArraySamples(samples.examples(np.arange(4000)), np.full(4000, -1))
     certificate, policy, out = certified(tiny_artifact, unknown, unlabelled=True)
     assert (certificate.test, certificate.loss) == ("binomial", "disagreement")
-    assert (policy.accuracy, policy.reference_accuracy) == (None, None)
+    assert (policy.score, policy.reference_score) == (None, None)
     assert certificate.temperatures == (1.0, 1.0, 1.0)
     (level,) = certificate.levels
     engine = open_engine(out, threads=1)
@@ -123,14 +125,16 @@ def test_without_labels_disagreement_is_certified_exactly(tiny_artifact: Build, 
     assert "at most 5 % differ from the last exit" in text
 
 
-def test_no_certificate_is_an_outcome_and_nobody_leaves(
+def test_no_certificate_is_an_outcome_and_there_is_no_early_exit(
     tiny_artifact: Build, tiny_network: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Exits that are right by chance only: nothing of them can be certified."""
     monkeypatch.setattr("sdcompress.calibration.tuning.stage_ms", lambda engine, samples: (1.0, 1.0, 1.0))
     pool = tiny_network.samples(9000)
     images = pool.examples(np.arange(9000))
-    exits = tiny_network.exits(normalise(images, open_artifact(tiny_artifact()).manifest.input.preprocess)).argmax(2)
+    exits = tiny_network.exits(
+        normalise(images, as_image(modality_of(open_artifact(tiny_artifact()).manifest)).preprocess)
+    ).argmax(2)
     hard = (exits[0] != exits[2]) & (exits[1] != exits[2])
     assert hard.sum() > 500
     only_last = ArraySamples(images[hard], exits[2, hard])
@@ -141,7 +145,7 @@ def test_no_certificate_is_an_outcome_and_nobody_leaves(
     assert level.p_values[0] > level.delta  # the test that failed is on record
     assert policy.guarantee == "no certificate"
     assert policy.shares == (0.0, 0.0, 1.0)
-    assert policy.accuracy == policy.reference_accuracy == 1.0
+    assert policy.score == policy.reference_score == 1.0
     assert recompute(open_artifact(out)) == certificate
     engine = open_engine(out, threads=1)
     assert (engine(engine.preprocess(images[:50])).exit_index == 2).all()
@@ -162,7 +166,7 @@ def test_a_budget_takes_the_safest_certified_step_that_keeps_it(
     assert 0 < step < certificate.levels[0].certified
     assert policy.mean_ms <= budget
     evidence = open_artifact(out).evidence()
-    left = [evidence.confidences >= np.float32(certificate.path[step - 1])[:, None]]
+    left = [evidence.scores >= np.float32(certificate.path[step - 1])[:, None]]
     earlier = np.where(left[0][0], 1.0, np.where(left[0][1], 2.0, 3.0)).mean()
     assert earlier > budget  # the step before is too slow
     assert recompute(open_artifact(out)) == certificate
@@ -176,7 +180,7 @@ def test_too_few_samples_are_refused_with_the_number_that_is_needed(
     tiny_artifact: Build, tiny_network: Any, unlabelled: bool
 ) -> None:
     wish = recipe.Calibrate(max_drop=0.01, confidence=0.95, unlabelled=unlabelled)
-    least = least_samples(wish)
+    least = least_samples(wish, Classification(("a", "b", "c")))
     assert least == (358 if unlabelled else 367)
     cascade = tiny_artifact()
     with pytest.raises(DataError, match=f"has {least - 1} samples: too few to certify a drop of 1.00%") as caught:
@@ -191,7 +195,7 @@ def test_too_few_samples_are_refused_with_the_number_that_is_needed(
 def test_missing_labels_are_refused_with_the_way_without(tiny_artifact: Build, samples: ArraySamples) -> None:
     labels = samples.targets.copy()
     labels[:7] = -1
-    with pytest.raises(DataError, match="labels of 7 of 4000 samples are missing") as caught:
+    with pytest.raises(DataError, match="from -1 to 2") as caught:
         certified(tiny_artifact, ArraySamples(samples.examples(np.arange(4000)), labels))
     assert "--unlabelled" in caught.value.next_step
 
@@ -216,7 +220,7 @@ def test_logits_that_are_not_finite_are_refused(
 
 def test_a_confidence_that_is_nan_neither_leaves_nor_counts_as_left(certified_artifact: Path) -> None:
     evidence = open_artifact(certified_artifact).evidence()
-    evidence.confidences[:, :10] = np.nan
+    evidence.scores[:, :10] = np.nan
     assert (losses(evidence, (0.0, 0.0))[:10] == 0).all()
 
 
@@ -234,7 +238,7 @@ def test_a_confidence_that_is_nan_neither_leaves_nor_counts_as_left(certified_ar
         {"confidence": None, "budget_ms": 3.0},
     ],
 )
-def test_wishes_that_mean_nothing(settings: dict[str, Any]) -> None:
+def test_settings_that_mean_nothing(settings: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         recipe.Calibrate(**{"confidence": 0.9, **settings})
 

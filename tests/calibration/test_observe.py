@@ -56,37 +56,42 @@ TWO_WAY, THREE_WAY = [0.0, -1.0, -20.0], [0.0, -1.5, -1.5]
 
 def test_a_temperature_that_orders_the_samples_better_is_kept() -> None:
     engine, samples = told([TWO_WAY] * 4 + [THREE_WAY] * 96, [1] * 4 + [0] * 96)
-    fitted, signals, right = fit_policy(engine, samples, Calibrate(max_drop=0.0), STAGE_MS)  # type: ignore[arg-type]
+    fitted, signals, loss = fit_policy(engine, samples, Calibrate(max_drop=0.0), STAGE_MS)  # type: ignore[arg-type]
     early, final = fitted.temperatures
     assert early == fit_temperature(
-        engine.exits(samples.examples(np.arange(100)) / np.float32(255))[0], samples.targets
+        engine.task, engine.exits(samples.examples(np.arange(100)) / np.float32(255))[0], samples.targets
     )
     assert early < 0.6
     assert final == 1
     assert signals[0]["max_prob"][:4].max() < signals[0]["max_prob"][4:].min()
-    assert right[0].tolist() == [False] * 4 + [True] * 96
+    assert loss[0].tolist() == [1] * 4 + [0] * 96
 
 
 def test_one_that_only_lowers_the_nll_is_not() -> None:
     # all rows are scaled copies of one: a temperature moves confidences, never their order
     engine, samples = told([[0.0, -1.0 - 0.01 * row, -20.0] for row in range(100)], [0] * 97 + [1] * 3)
-    assert fit_temperature(engine.exits(samples.examples(np.arange(100)) / np.float32(255))[0], samples.targets) != 1
+    assert (
+        fit_temperature(
+            engine.task, engine.exits(samples.examples(np.arange(100)) / np.float32(255))[0], samples.targets
+        )
+        != 1
+    )
     fitted, _, _ = fit_policy(engine, samples, Calibrate(max_drop=0.0), STAGE_MS)  # type: ignore[arg-type]
     assert fitted.temperatures == (1.0, 1.0)
 
 
 @pytest.mark.parametrize("settings", [{"temperature": False}, {"unlabelled": True, "confidence": 0.95}])
-def test_none_is_tried_where_it_is_not_wished_or_there_are_no_labels(settings: dict[str, Any]) -> None:
+def test_none_is_tried_where_it_is_not_asked_for_or_there_are_no_labels(settings: dict[str, Any]) -> None:
     engine, samples = told([TWO_WAY] * 4 + [THREE_WAY] * 96, [1] * 4 + [0] * 96)
     fitted, _, _ = fit_policy(engine, samples, Calibrate(**settings), STAGE_MS)  # type: ignore[arg-type]
     assert fitted.temperatures == (1.0, 1.0)
 
 
-def test_without_labels_right_is_what_the_last_exit_says() -> None:
+def test_without_labels_the_loss_is_against_the_last_exit() -> None:
     engine, samples = told([TWO_WAY, THREE_WAY, [0.0, 1.0, 0.0]], [0, 1, 1])
     unlabelled = ArraySamples(samples.examples(np.arange(3)), np.full(3, -1))
-    _, right = observe(engine, unlabelled, (1.0, 1.0), unlabelled=True)  # type: ignore[arg-type]
-    assert right.tolist() == [[True, False, True], [True, True, True]]
+    _, loss = observe(engine, unlabelled, (1.0, 1.0), unlabelled=True)  # type: ignore[arg-type]
+    assert loss.tolist() == [[0, 1, 0], [0, 0, 0]]
 
 
 def test_the_signals_are_those_that_the_engine_judges_by(tiny_artifact: Callable[..., Path], tiny_network: Any) -> None:

@@ -1,4 +1,4 @@
-"""The path starts where nobody leaves, only ever lets more go, and is near the best that there is."""
+"""The path starts without early exit, only ever lets more go, and is near the best that there is."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def problem(seed: int, samples: int, exits: int, levels: int = 10**6) -> tuple[n
     rng = np.random.default_rng(seed)
     sure = rng.beta(4, 1, (exits, samples))
     confidences = (np.ceil(sure[:-1] * levels) / levels).astype(np.float32)
-    return confidences, rng.random((exits, samples)) < sure**0.3, rng.uniform(0.2, 2.0, exits)
+    return confidences, np.float32(rng.random((exits, samples)) >= sure**0.3), rng.uniform(0.2, 2.0, exits)
 
 
 @settings(max_examples=40, deadline=None)
@@ -28,20 +28,20 @@ def problem(seed: int, samples: int, exits: int, levels: int = 10**6) -> tuple[n
     levels=st.sampled_from([3, 10**6]),
 )
 def test_from_the_safest_on_more_and_more_leave(seed: int, samples: int, exits: int, levels: int) -> None:
-    confidences, right, stage_ms = problem(seed, samples, exits, levels)
-    path = threshold_path(confidences, right, stage_ms)
+    confidences, loss, stage_ms = problem(seed, samples, exits, levels)
+    path = threshold_path(confidences, loss, stage_ms)
     assert path[0] == (NEVER,) * (exits - 1)
     left = np.stack([leave(confidences, thresholds) for thresholds in path])
     assert (np.diff(left, axis=0) <= 0).all()  # each sample, step by step, only leaves earlier
     assert len(set(path)) == len(path)
     assert all(np.float32(value) == value for step in path for value in step)
-    np.testing.assert_array_equal(path, threshold_path(confidences, right, stage_ms))
+    np.testing.assert_array_equal(path, threshold_path(confidences, loss, stage_ms))
 
 
 def test_steps_are_small() -> None:
-    confidences, right, stage_ms = problem(1, 4000, 4)
+    confidences, loss, stage_ms = problem(1, 4000, 4)
     costs = np.cumsum(stage_ms)
-    path = threshold_path(confidences, right, stage_ms)
+    path = threshold_path(confidences, loss, stage_ms)
     mean = np.array([costs[leave(confidences, thresholds)].mean() for thresholds in path]) / costs[-1]
     assert mean[0] == pytest.approx(1)
     assert np.diff(mean).min() > -0.06
@@ -49,34 +49,34 @@ def test_steps_are_small() -> None:
 
 
 def test_at_the_same_loss_it_costs_about_what_the_best_thresholds_cost() -> None:
-    confidences, right, stage_ms = problem(2, 4000, 4)
-    right |= ~right[-1]  # what is counted: answers that only the last exit has
+    confidences, loss, stage_ms = problem(2, 4000, 4)
+    loss = np.maximum(loss - loss[-1], 0)  # what is counted: losses that the last exit has not
     costs = np.cumsum(stage_ms)
 
     def cost_and_loss(thresholds: tuple[float, ...]) -> tuple[float, float]:
         left = leave(confidences, thresholds)
-        return float(costs[left].mean()), float(right[-1].mean() - right[left, np.arange(4000)].mean())
+        return float(costs[left].mean()), float(loss[left, np.arange(4000)].mean(dtype=np.float64))
 
-    steps = [cost_and_loss(thresholds) for thresholds in threshold_path(confidences, right, stage_ms)]
+    steps = [cost_and_loss(thresholds) for thresholds in threshold_path(confidences, loss, stage_ms)]
     for drop in (0.01, 0.03, 0.1):
-        best, _ = cost_and_loss(choose_thresholds(confidences, right, stage_ms, drop))
+        best, _ = cost_and_loss(choose_thresholds(confidences, loss, stage_ms, drop))
         assert min(cost for cost, loss in steps if loss <= drop) <= 1.06 * best
 
 
 def test_what_an_exit_corrects_does_not_pay_for_its_mistakes() -> None:
     # the exit is right wherever the last one is not, by as many as it loses: counted together that would be no loss
     confidences = np.full((1, 100), 0.9, np.float32)
-    right = np.zeros((2, 100), bool)
-    right[0, :30] = right[1, 30:60] = True
+    loss = np.ones((2, 100), np.float32)
+    loss[0, :30] = loss[1, 30:60] = 0
     confidences[0, 60:] = 0.95  # both wrong: free to leave
-    path = threshold_path(confidences, right, [1.0, 1.0])
+    path = threshold_path(confidences, loss, [1.0, 1.0])
     first = next(step for step in path if (leave(confidences, step) == 0).sum() >= 40)
     assert first == (float(np.float32(0.95)),)
 
 
-def test_where_leaving_never_pays_nobody_leaves_until_mistakes_cost_nothing() -> None:
+def test_where_leaving_never_pays_there_is_no_early_exit_until_mistakes_cost_nothing() -> None:
     confidences = np.full((1, 10), 0.9, np.float32)
-    right = np.array([[False] * 10, [True] * 10])
-    path = threshold_path(confidences, right, [1.0, 1.0])
+    loss = np.float32([[1] * 10, [0] * 10])
+    path = threshold_path(confidences, loss, [1.0, 1.0])
     assert path[0] == (NEVER,)
     assert path[1:] == ((float(np.float32(0.9)),),)

@@ -1,10 +1,11 @@
-"""A certificate against another network: what was lost before anybody left counts too."""
+"""A certificate against another network: what it lost without early exit counts too."""
 
 from __future__ import annotations
 
 import dataclasses
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,30 +27,32 @@ from sdcompress.certification.verify_certificate import recompute
 from sdcompress.data.samples import ArraySamples
 from sdcompress.errors import CertificateError, UsageError
 from sdcompress.explaining.risk import risk
+from sdcompress.modalities import as_image, modality_of
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Manifest
+from sdcompress.tasks import task_of
 
 Build = Callable[..., Path]
 
 
 def test_losses_are_counted_from_the_other_network_by_hand() -> None:
-    right = np.array([[1, 0, 1, 0], [1, 1, 0, 0]], np.uint8)  # of the exit, of the last exit
-    evidence = Evidence(np.array([[0.9, 0.9, 0.1, 0.1]], np.float32), right, against=np.array([1, 1, 1, 0], np.uint8))
+    loss = np.float32([[0, 1, 0, 1], [0, 0, 1, 1]])  # of the exit, of the last exit
+    evidence = Evidence(np.array([[0.9, 0.9, 0.1, 0.1]], np.float32), loss, reference_loss=np.float32([0, 0, 0, 1]))
     # two leave at the exit (right, wrong), two at the end (wrong, wrong); the other network has the first three right
     assert losses(evidence, (0.5,)).tolist() == [0, 1, 1, 0]
     assert losses(evidence, (NEVER,)).tolist() == [0, 0, 1, 0]
-    assert losses(dataclasses.replace(evidence, against=None), (NEVER,)).tolist() == [0, 0, 0, 0]
+    assert losses(dataclasses.replace(evidence, reference_loss=None), (NEVER,)).tolist() == [0, 0, 0, 0]
 
 
 @pytest.mark.parametrize(("lost", "certified"), [(0, 2), (30, 2), (80, 0)])
-def test_that_nobody_leaves_is_tested_too(lost: int, certified: int) -> None:
+def test_no_early_exit_is_tested_too(lost: int, certified: int) -> None:
     """2,000 samples of which the whole network loses some against the other one; 3 % are allowed."""
-    right = np.ones((2, 2000), np.uint8)
-    right[:, :lost] = 0
-    evidence = Evidence(np.ones((1, 2000), np.float32), right, against=np.ones(2000, np.uint8))
+    loss = np.zeros((2, 2000), np.float32)
+    loss[:, :lost] = 1
+    evidence = Evidence(np.ones((1, 2000), np.float32), loss, reference_loss=np.zeros(2000, np.float32))
     order = np.random.default_rng(0).permutation(2000)
-    shuffled = Evidence(evidence.confidences, right[:, order], against=np.ones(2000, np.uint8))
+    shuffled = Evidence(evidence.scores, loss[:, order], reference_loss=np.zeros(2000, np.float32))
     found = certified_drop(shuffled, ((NEVER,), (NEVER,), (0.5,)), "binomial", 0.03, 0.05)
     assert found.certified == certified
     assert found.p_values[0] == binomial_p_value(lost, 2000, 0.03)
@@ -78,9 +81,10 @@ def noisy(scale: float) -> Callable[[np.ndarray], np.ndarray]:
     return lambda weights: weights + scale * rng.normal(size=weights.shape)
 
 
-def certify(artifact: Path, samples: ArraySamples, against: Path | None, **settings: Any) -> Manifest:
-    wish = recipe.Calibrate(**{"max_drop": 0.05, "confidence": 0.9, **settings})
-    return calibrate(artifact, artifact.parent / "out", samples=samples, settings=wish, against=against, overwrite=True)
+def certify(artifact: Path, samples: ArraySamples, reference: Path | None, **settings: Any) -> Manifest:
+    asked = recipe.Calibrate(**{"max_drop": 0.05, "confidence": 0.9, **settings})
+    out = artifact.parent / "out"
+    return calibrate(artifact, out, samples=samples, settings=asked, reference=reference, overwrite=True)
 
 
 def test_a_certificate_against_the_network_before_it_was_changed(tiny_artifact: Build, tiny_network: Any) -> None:
@@ -91,23 +95,23 @@ def test_a_certificate_against_the_network_before_it_was_changed(tiny_artifact: 
     certificate, policy = manifest.certificate, manifest.policy
     assert certificate is not None
     assert policy is not None
-    assert certificate.against == open_artifact(before).manifest.digest
+    assert certificate.reference == open_artifact(before).manifest.digest
     assert policy.guarantee == "certified"
     assert certificate.path[0] == certificate.path[1] == (NEVER, NEVER)
     out = open_artifact(changed.parent / "out")
     evidence = out.evidence()
-    assert evidence.against is not None
+    assert evidence.reference_loss is not None
     # the p-value of the thresholds that run, from the two engines' own answers on the samples that certify
     order = draw_parts(4000, certificate.seed).certify
     engines = open_engine(out.path, threads=1), open_engine(before, threads=1)
     inputs, labels = engines[0].preprocess(samples.examples(order)), samples.targets[order]
     ran, whole = engines[0](inputs).outputs.argmax(1), engines[1].exits(inputs)[-1].argmax(1)
-    gap = (whole == labels).astype(np.int8) - (ran == labels)
+    gap = (whole == labels).astype(np.float64) - (ran == labels)
     np.testing.assert_array_equal(losses(evidence, policy.thresholds), gap)
     (level,) = certificate.levels
     assert level.certified > 1
     assert betting_p_value(gap, 0.05, level.delta) == pytest.approx(level.p_values[level.certified - 1], rel=1e-9)
-    assert policy.reference_accuracy == float((whole == labels).mean())
+    assert policy.reference_score == float((whole == labels).mean())
     assert recompute(out) == certificate
 
 
@@ -126,13 +130,13 @@ def test_a_network_that_has_lost_too_much_gets_no_certificate(tiny_artifact: Bui
     with pytest.raises(CertificateError, match="not among those that are certified"):
         open_engine(worse.parent / "claims")
     assert "nothing is lost" not in (out.path / "README.md").read_text(encoding="utf-8")
-    # against itself nothing is lost where nobody leaves, and something can be certified
+    # against itself nothing is lost without early exit, and something can be certified
     alone = certify(worse, tiny_network.samples(4000), None)
     assert alone.certificate is not None
-    assert alone.certificate.against is None
+    assert alone.certificate.reference is None
 
 
-def test_explain_says_what_is_lost_though_nobody_leaves(tiny_artifact: Build, tiny_network: Any) -> None:
+def test_explain_says_what_is_lost_without_early_exit(tiny_artifact: Build, tiny_network: Any) -> None:
     before = tiny_artifact(name="before")
     worse = other_weights(before, before.parent / "worse", lambda weights: -weights)
     certify(worse, tiny_network.samples(2000), before)
@@ -140,15 +144,15 @@ def test_explain_says_what_is_lost_though_nobody_leaves(tiny_artifact: Build, ti
     certificate, policy = out.manifest.certificate, out.manifest.policy
     assert certificate is not None
     assert policy is not None
-    found = risk(certificate, policy, out.evidence(), (1.0, 2.0, 3.0))
+    found = risk(certificate, policy, out.evidence(), (1.0, 2.0, 3.0), task_of(out.manifest))
     lost = float(losses(out.evidence(), (NEVER, NEVER)).mean())
     assert lost > 0.5
     assert [step.loss for step in found.steps] == [lost, lost]
     assert all(lost < step.bound < lost + 0.1 for step in found.steps)
-    assert (found.against, found.chosen, found.certified) == (certificate.against, 0, 0)
+    assert (found.reference, found.chosen, found.certified) == (certificate.reference, 0, 0)
 
 
-@pytest.mark.parametrize("per", ["exit", "class"])
+@pytest.mark.parametrize("per", ["exit", "stratum"])
 def test_groups_and_a_ladder_against_the_other_network(tiny_artifact: Build, tiny_network: Any, per: str) -> None:
     before = tiny_artifact(name="before")
     changed = other_weights(before, before.parent / "changed", noisy(0.003))
@@ -169,9 +173,9 @@ def test_disagreement_with_the_other_network(tiny_artifact: Build, tiny_network:
     assert manifest.policy.guarantee == "certified"
     out = open_artifact(changed.parent / "out")
     evidence = out.evidence()
-    assert evidence.against is not None
-    assert evidence.against.all()
-    assert not evidence.right[-1].all()  # the changed network's last exit is another one's
+    assert evidence.reference_loss is not None
+    assert not evidence.reference_loss.any()
+    assert evidence.loss[-1].any()  # the changed network's last exit is another one's
     assert set(losses(evidence, manifest.policy.thresholds).tolist()) == {0, 1}
     recompute(out)
 
@@ -181,26 +185,27 @@ def test_evidence_and_certificate_must_speak_of_the_same(tiny_artifact: Build, t
     manifest = certify(before, tiny_network.samples(2000), before)
     out = open_artifact(before.parent / "out")
     assert manifest.certificate is not None
-    forged = manifest.certificate.model_copy(update={"against": None})
+    forged = manifest.certificate.model_copy(update={"reference": None})
     with staged(out.path.parent / "forged") as folder:
         rewrite(out, folder, certificate=forged)
-    with pytest.raises(CertificateError, match="measured against is not what its evidence holds"):
+    with pytest.raises(CertificateError, match="its reference is not that of its evidence"):
         recompute(open_artifact(out.path.parent / "forged"))
 
 
-def test_what_cannot_be_measured_against(tiny_artifact: Build, tiny_network: Any, tmp_path: Path) -> None:
+def test_what_cannot_be_a_reference(tiny_artifact: Build, tiny_network: Any, tmp_path: Path) -> None:
     artifact = tiny_artifact(name="mine")
     samples = tiny_network.samples(1000)
     with pytest.raises(UsageError, match="no certificate is asked for"):
-        calibrate(artifact, tmp_path / "out", samples=samples, settings=recipe.Calibrate(), against=artifact)
+        calibrate(artifact, tmp_path / "out", samples=samples, settings=recipe.Calibrate(), reference=artifact)
     opened = open_artifact(artifact)
     with staged(tmp_path / "other") as folder:
         rewrite(opened, folder, classes=("a", "b", "c"))
-    with pytest.raises(UsageError, match="its classes are not those"):
+    with pytest.raises(UsageError, match="its classes is not that"):
         certify(artifact, samples, tmp_path / "other")
     shutil.rmtree(tmp_path / "other")
     with staged(tmp_path / "other") as folder:
-        spec = opened.manifest.input.preprocess.model_copy(update={"mean": (0.1,)})
-        rewrite(opened, folder, input=opened.manifest.input.model_copy(update={"preprocess": spec}))
-    with pytest.raises(UsageError, match="its preprocessing are not those"):
+        image = as_image(modality_of(opened.manifest))
+        spec = image.preprocess.model_copy(update={"mean": (0.1,)})
+        rewrite(opened, folder, modality=replace(image, preprocess=spec).record)
+    with pytest.raises(UsageError, match="its preprocessing is not that"):
         certify(artifact, samples, tmp_path / "other")

@@ -17,6 +17,7 @@ from sdcompress.certification.calibration_split import draw_parts, seed_of
 from sdcompress.data.samples import Subset
 from sdcompress.errors import DataError, UsageError
 from sdcompress.schema import recipe
+from sdcompress.tasks.classification import Classification
 
 Build = Callable[..., Path]
 WISH = recipe.Calibrate(max_drop=0.05, confidence=0.9)
@@ -34,13 +35,13 @@ class Watched(Subset):
         return super().examples(indices)
 
 
-def test_it_looks_at_the_shape_part_only(tiny_artifact: Build, tiny_network: Any) -> None:
+def test_it_looks_at_the_tuning_part_only(tiny_artifact: Build, tiny_network: Any) -> None:
     cascade, samples = tiny_artifact(), Watched(tiny_network.samples(2000))
     found = plan(cascade, samples=samples, settings=WISH)
     manifest = open_artifact(cascade).manifest
     parts = draw_parts(2000, seed_of(manifest.provenance.data_fingerprint, graphs_digest(manifest)))
-    assert samples.seen <= set(parts.shape.tolist())
-    assert (found.samples, found.seen) == (2000, len(parts.shape)) == (2000, 333)
+    assert samples.seen <= set(parts.tuning.tolist())
+    assert (found.samples, found.seen) == (2000, len(parts.tuning)) == (2000, 333)
 
 
 @pytest.mark.parametrize("unlabelled", [False, True])
@@ -48,7 +49,7 @@ def test_its_numbers(tiny_artifact: Build, tiny_network: Any, unlabelled: bool) 
     wish = WISH.model_copy(update={"unlabelled": unlabelled})
     found = plan(tiny_artifact(), samples=tiny_network.samples(2000), settings=wish)
     assert found.loss == ("disagreement" if unlabelled else "accuracy drop")
-    assert found.least == least_samples(wish) == found.assumed[0].needs
+    assert found.least == least_samples(wish, Classification(("a", "b", "c"))) == found.assumed[0].needs
     assert [row.lost for row in found.assumed] == pytest.approx([0.0, 0.0125, 0.025, 0.0375])
     needs = [row.needs for row in found.assumed]
     assert needs == sorted(needs)  # type: ignore[type-var]

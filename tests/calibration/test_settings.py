@@ -22,7 +22,7 @@ def test_a_certificate_takes_the_place_of_an_expectation() -> None:
 
 
 def test_without_labels_there_are_no_classes_to_certify() -> None:
-    found = with_given(Calibrate(confidence=0.95, per="class"), {"unlabelled": True})
+    found = with_given(Calibrate(confidence=0.95, per="stratum"), {"unlabelled": True})
     assert (found.unlabelled, found.per, found.confidence) == (True, None, 0.95)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdcompress.certification.calibration_split import draw_parts, in_shape, samples_for, seed_of
+from sdcompress.certification.calibration_split import draw_parts, in_tuning, samples_for, seed_of
 
 SEEDS = st.integers(0, 2**256 - 1).map(lambda number: f"{number:064x}")
 
@@ -14,8 +14,8 @@ SEEDS = st.integers(0, 2**256 - 1).map(lambda number: f"{number:064x}")
 @given(count=st.integers(4, 500), seed=SEEDS)
 def test_two_parts_hold_every_sample_once(count: int, seed: str) -> None:
     parts = draw_parts(count, seed)
-    assert sorted([*parts.shape, *parts.certify]) == list(range(count))
-    assert len(parts.shape) == count // 6
+    assert sorted([*parts.tuning, *parts.certify]) == list(range(count))
+    assert len(parts.tuning) == count // 6
     again = draw_parts(count, seed)
     np.testing.assert_array_equal(parts.certify, again.certify)
 
@@ -23,7 +23,7 @@ def test_two_parts_hold_every_sample_once(count: int, seed: str) -> None:
 def test_the_draw_is_the_same_on_every_machine() -> None:
     parts = draw_parts(12, seed_of("a" * 64, "b" * 64))
     assert seed_of("a" * 64, "b" * 64) == "10b88f6109ff758ad4219e1c028f5e262ac4c2fe9628576840ab1ba35cd998f0"
-    assert (parts.shape.tolist(), parts.certify.tolist()) == ([2, 9], [0, 6, 7, 11, 10, 8, 4, 1, 5, 3])
+    assert (parts.tuning.tolist(), parts.certify.tolist()) == ([2, 9], [0, 6, 7, 11, 10, 8, 4, 1, 5, 3])
 
 
 def test_other_data_or_other_graphs_draw_other_parts() -> None:
@@ -35,15 +35,15 @@ def test_other_data_or_other_graphs_draw_other_parts() -> None:
 def test_each_position_is_as_likely_in_either_part() -> None:
     counts = np.zeros(40)
     for number in range(2000):
-        counts[draw_parts(40, f"{number:064x}").shape] += 1
+        counts[draw_parts(40, f"{number:064x}").tuning] += 1
     assert abs(counts - 300).max() < 5 * (2000 * 0.15 * 0.85) ** 0.5  # 6 of 40
 
 
-@given(shape=st.integers(1, 2000))
-def test_in_shape_is_the_same_share_of_the_other_part(shape: int) -> None:
-    parts = draw_parts(6 * shape, "0" * 64)
-    assert in_shape(len(parts.certify)) == len(parts.shape)
-    assert in_shape(len(parts.certify) + 1) == len(parts.shape) + 1
+@given(tuning=st.integers(1, 2000))
+def test_in_tuning_is_the_same_share_of_the_other_part(tuning: int) -> None:
+    parts = draw_parts(6 * tuning, "0" * 64)
+    assert in_tuning(len(parts.certify)) == len(parts.tuning)
+    assert in_tuning(len(parts.certify) + 1) == len(parts.tuning) + 1
 
 
 @given(certify=st.integers(1, 10_000))

@@ -26,15 +26,15 @@ def population() -> Evidence:
     sure = [ease + depth + rng.normal(size=COUNT) * 0.7 for depth in (0.6, 1.2, 1.8)]
     right = [value + rng.normal(size=COUNT) * 0.9 > 0 for value in sure]
     confidences = [1 / (1 + np.exp(-1.5 * np.abs(value))) for value in sure[:2]]
-    return Evidence(np.array(confidences, np.float32), np.array(right, np.uint8))
+    return Evidence(np.array(confidences, np.float32), 1 - np.array(right, np.float32))
 
 
 def some(whole: Evidence, rows: np.ndarray) -> Evidence:
-    return Evidence(whole.confidences[:, rows], whole.right[:, rows])
+    return Evidence(whole.scores[:, rows], whole.loss[:, rows])
 
 
-def path_of(shape: Evidence) -> tuple[tuple[float, ...], ...]:
-    return threshold_path(shape.confidences, shape.right.astype(bool), STAGE_MS)
+def path_of(tuning: Evidence) -> tuple[tuple[float, ...], ...]:
+    return threshold_path(tuning.scores, tuning.loss, STAGE_MS)
 
 
 @pytest.mark.parametrize("unlabelled", [False, True])
@@ -42,20 +42,20 @@ def test_calibrations_that_break_their_promise_are_as_rare_as_they_say(populatio
     max_drop, delta, runs = 0.02, 0.05, 80
     whole = population
     if unlabelled:  # an answer that is as right as the last one's stands for the same answer
-        whole = Evidence(population.confidences, (population.right == population.right[-1]).astype(np.uint8))
+        whole = Evidence(population.scores, (population.loss != population.loss[-1]).astype(np.float32))
     broken = useful = naive = 0
     rng = np.random.default_rng(1)
     for _ in range(runs):
         rows = rng.integers(0, COUNT, 1600)  # drawn with replacement: independent
-        shape, rest = some(whole, rows[:400]), some(whole, rows[400:])
-        path = path_of(shape)
+        tuning, rest = some(whole, rows[:400]), some(whole, rows[400:])
+        path = path_of(tuning)
         level = certified_drop(rest, path, "binomial" if unlabelled else "betting", max_drop, delta)
         broken += losses(whole, path[level.certified]).mean() > max_drop
         useful += level.certified > 0
         if unlabelled:
             continue
         everything = some(whole, rows)
-        chosen = choose_thresholds(everything.confidences, everything.right.astype(bool), STAGE_MS, max_drop)
+        chosen = choose_thresholds(everything.scores, everything.loss, STAGE_MS, max_drop)
         naive += losses(whole, chosen).mean() > max_drop
     assert broken <= scipy.stats.binom.ppf(0.9999, runs, delta)
     assert useful > runs * 0.7
@@ -67,39 +67,41 @@ def test_calibrations_that_break_their_promise_are_as_rare_as_they_say(populatio
 def test_losses_by_hand(seed: int, exits: int, samples: int) -> None:
     rng = np.random.default_rng(seed)
     levels = np.float32([0.25, 0.5, 0.75, 1.0, np.nan])
-    evidence = Evidence(rng.choice(levels, (exits - 1, samples)), rng.integers(0, 2, (exits, samples), np.uint8))
+    evidence = Evidence(
+        rng.choice(levels, (exits - 1, samples)), rng.choice(np.float32([0, 0.25, 1]), (exits, samples))
+    )
     thresholds = tuple(float(value) for value in rng.choice([0.25, 0.5, 0.75, 1.0, NEVER], exits - 1))
     found = losses(evidence, thresholds)
     for row in range(samples):
         exit_ = 0
-        while exit_ < exits - 1 and not evidence.confidences[exit_, row] >= thresholds[exit_]:
+        while exit_ < exits - 1 and not evidence.scores[exit_, row] >= thresholds[exit_]:
             exit_ += 1
-        assert found[row] == int(evidence.right[-1, row]) - int(evidence.right[exit_, row])
+        assert found[row] == float(evidence.loss[exit_, row]) - float(evidence.loss[-1, row])
 
 
 def test_a_step_is_certified_only_after_all_before_it() -> None:
     """A bad step in the middle of the path: what comes behind it is not looked at, however good."""
     confidences = np.full((1, 2000), 0.5, np.float32)
-    right = np.ones((2, 2000), np.uint8)
-    right[0, :400] = 0
+    loss = np.zeros((2, 2000), np.float32)
+    loss[0, :400] = 1
     confidences[0, :400] = 0.7
     confidences[0, 400:800] = 0.9
     order = np.random.default_rng(0).permutation(2000)  # the betting test is for samples in random order
-    confidences, right = confidences[:, order], right[:, order]
+    confidences, loss = confidences[:, order], loss[:, order]
     path = ((NEVER,), (0.9,), (0.7,), (0.5,))
-    level = certified_drop(Evidence(confidences, right), path, "betting", 0.15, 0.05)
+    level = certified_drop(Evidence(confidences, loss), path, "betting", 0.15, 0.05)
     assert (level.certified, len(level.p_values)) == (1, 2)
-    level = certified_drop(Evidence(confidences, right), path, "betting", 0.3, 0.05)
+    level = certified_drop(Evidence(confidences, loss), path, "betting", 0.3, 0.05)
     assert (level.certified, len(level.p_values)) == (3, 3)
 
 
-def test_wishes_share_what_may_go_wrong(population: Evidence) -> None:
+def test_drops_share_what_may_go_wrong(population: Evidence) -> None:
     assert deltas(0.95, 1) == 0.05
     assert deltas(0.9, 4) == 0.025
     rows = np.arange(8000)
     path = path_of(some(population, rows[:2000]))
-    wish = recipe.Calibrate(max_drop=0.02, confidence=0.9, ladder=(0.04, 0.01, 0.02))
-    levels = certify(some(population, rows[2000:]), path, wish)
-    assert [level.max_drop for level in levels] == [0.01, 0.02, 0.04]  # the same wish twice is one
+    settings_ = recipe.Calibrate(max_drop=0.02, confidence=0.9, ladder=(0.04, 0.01, 0.02))
+    levels = certify(some(population, rows[2000:]), path, settings_, "betting")
+    assert [level.max_drop for level in levels] == [0.01, 0.02, 0.04]  # the same drop twice is one
     assert all(level.delta == deltas(0.9, 3) for level in levels)
     assert levels[0].certified < levels[1].certified < levels[2].certified

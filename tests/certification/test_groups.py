@@ -1,4 +1,4 @@
-"""A wish that holds in every group: of a class, or of what has left by an exit."""
+"""A drop that holds in every group: in every stratum, or for what has left by an exit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sdcompress.calibration.path import exit_path, threshold_path
 from sdcompress.calibration.sample_size import plan
 from sdcompress.calibration.thresholds import NEVER
 from sdcompress.certification.certify import certified_drop, losses
-from sdcompress.certification.groups import check_classes, in_every_group, members, warn_of_classes
+from sdcompress.certification.groups import check_strata, in_every_group, members, warn_of_strata
 from sdcompress.certification.p_values import binomial_p_value
 from sdcompress.certification.verify_certificate import recompute
 from sdcompress.data.samples import ArraySamples, Subset
@@ -28,15 +28,16 @@ from sdcompress.evaluation.evaluate import exit_signals
 from sdcompress.policies import leave
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema import recipe
+from sdcompress.tasks.classification import Classification
 
 Build = Callable[..., Path]
 RUNS, DELTA, DROP = 100, 0.1, 0.04
 
 
-def evidence(confidences: Sequence[Sequence[float]], labels: Sequence[int] | None = None) -> Evidence:
-    found = np.array(confidences, np.float32)
-    right = np.ones((len(found) + 1, found.shape[1]), np.uint8)
-    return Evidence(found, right, None if labels is None else np.array(labels, np.int32))
+def evidence(scores: Sequence[Sequence[float]], strata: Sequence[int] | None = None) -> Evidence:
+    found = np.array(scores, np.float32)
+    loss = np.zeros((len(found) + 1, found.shape[1]), np.float32)
+    return Evidence(found, loss, None if strata is None else np.array(strata, np.int32))
 
 
 def as_lists(found: Evidence, thresholds: Sequence[float], per: Any) -> list[list[int]]:
@@ -46,7 +47,7 @@ def as_lists(found: Evidence, thresholds: Sequence[float], per: Any) -> list[lis
 def test_members_by_hand() -> None:
     found = evidence([[0.9, 0.5, 0.1], [0.2, 0.8, 0.3]], [2, 0, 2])
     assert as_lists(found, (0.6, 0.7), None) == [[0, 1, 2]]
-    assert as_lists(found, (0.6, 0.7), "class") == [[1], [0, 2]]
+    assert as_lists(found, (0.6, 0.7), "stratum") == [[1], [0, 2]]
     assert as_lists(found, (0.6, 0.7), "exit") == [[0], [0, 1], [0, 1, 2]]
     # where no threshold can fire there is no group; where one can, but does not, there is an empty one
     assert as_lists(found, (NEVER, 0.7), "exit") == [[1], [0, 1, 2]]
@@ -55,7 +56,7 @@ def test_members_by_hand() -> None:
 
 
 def test_the_worst_group_decides_and_nothing_is_known_of_an_empty_one() -> None:
-    lost = np.array([0, 0, 0, 1], np.int8)
+    lost = np.array([0, 0, 0, 1.0])
     masks = [np.array(mask, bool) for mask in ([1, 1, 0, 0], [0, 0, 1, 1], [1, 1, 1, 1])]
 
     def p_value(found: np.ndarray) -> float:
@@ -74,7 +75,7 @@ def test_a_group_at_alpha_among_good_ones_is_passed_no_more_often_than_delta() -
         rates = np.array([DROP] * bad + [0.0] * (5 - bad))
         for _ in range(1000):
             labels = rng.integers(0, 5, 1000)
-            lost = (rng.random(1000) < rates[labels]).astype(np.int8)
+            lost = (rng.random(1000) < rates[labels]).astype(np.float64)
             masks = (labels == label for label in range(5))
             p_value = in_every_group(lost, masks, lambda x: binomial_p_value(int(x.sum()), len(x), DROP))
             passed[bad] += p_value <= DELTA
@@ -95,15 +96,15 @@ def population() -> Evidence:
         for value, penalty in zip(sure, (handicap, 0, 0), strict=True)
     ]
     confidences = [1 / (1 + np.exp(-1.5 * np.abs(value))) for value in sure[:2]]
-    return Evidence(np.array(confidences, np.float32), np.array(right, np.uint8), labels)
+    return Evidence(np.array(confidences, np.float32), 1 - np.array(right, np.float32), labels)
 
 
 def some(whole: Evidence, rows: np.ndarray) -> Evidence:
-    assert whole.labels is not None
-    return Evidence(whole.confidences[:, rows], whole.right[:, rows], whole.labels[rows])
+    assert whole.strata is not None
+    return Evidence(whole.scores[:, rows], whole.loss[:, rows], whole.strata[rows])
 
 
-@pytest.mark.parametrize("per", ["class", "exit"])
+@pytest.mark.parametrize("per", ["stratum", "exit"])
 def test_calibrations_that_break_their_promise_in_a_group_are_as_rare_as_they_say(
     population: Evidence, per: Any
 ) -> None:
@@ -111,16 +112,15 @@ def test_calibrations_that_break_their_promise_in_a_group_are_as_rare_as_they_sa
     broken = useful = over_all = 0
     for _ in range(RUNS):
         rows = rng.integers(0, 100_000, 4000)
-        shape, rest = some(population, rows[:700]), some(population, rows[700:])
-        right = shape.right.astype(bool)
-        paths = {None: threshold_path(shape.confidences, right, (1.0, 1.0, 1.0))}
-        paths["class"], paths["exit"] = paths[None], exit_path(shape.confidences, right, 40)
-        for wish in (per, None):
-            level = certified_drop(rest, paths[wish], "betting", DROP, DELTA, per=wish)
-            used = paths[wish][level.certified]
+        tuning, rest = some(population, rows[:700]), some(population, rows[700:])
+        paths = {None: threshold_path(tuning.scores, tuning.loss, (1.0, 1.0, 1.0))}
+        paths["stratum"], paths["exit"] = paths[None], exit_path(tuning.scores, tuning.loss, 40)
+        for groups in (per, None):
+            level = certified_drop(rest, paths[groups], "betting", DROP, DELTA, per=groups)
+            used = paths[groups][level.certified]
             lost = losses(population, used)
             worst = max(float(lost[mask].mean()) for mask in members(population, used, per))
-            if wish is None:
+            if groups is None:
                 over_all += worst > DROP
             else:
                 broken += worst > DROP
@@ -135,7 +135,7 @@ def test_a_path_for_single_exits_opens_an_exit_only_where_enough_leave() -> None
     sure = rng.beta(4, 1, (3, 2000))
     right = rng.random((3, 2000)) < sure**0.3
     confidences = sure[:2].astype(np.float32)
-    path = exit_path(confidences, right, 150)
+    path = exit_path(confidences, 1 - right.astype(np.float32), 150)
     assert path[0] == (NEVER, NEVER)
     assert len(path) > 20
     mistakes = right[-1] & ~right
@@ -152,13 +152,13 @@ def test_a_path_for_single_exits_opens_an_exit_only_where_enough_leave() -> None
 
 def test_a_path_for_single_exits_by_hand() -> None:
     confidences = np.array([[0.9, 0.8, 0.8, 0.7, 0.6, np.nan], [0.1, 0.1, 0.1, 0.1, 0.5, 0.4]], np.float32)
-    right = np.ones((3, 6), bool)
-    right[0, 3] = False  # the mistake at 0.7
-    path = exit_path(confidences, right, 2)
+    loss = np.zeros((3, 6), np.float32)
+    loss[0, 3] = 1  # the mistake at 0.7
+    path = exit_path(confidences, loss, 2)
     eight, six, one = (float(np.float32(value)) for value in (0.8, 0.6, 0.1))
     # without a mistake: three leave at 0.8, all others one exit later; with one in five, five leave at 0.6
     assert path == ((NEVER, NEVER), (eight, one), (six, one))
-    assert exit_path(confidences, right, 4)[1] == (NEVER, one)  # three are too few: the first exit stays shut
+    assert exit_path(confidences, loss, 4)[1] == (NEVER, one)  # three are too few: the first exit stays shut
 
 
 def grouped(build: Build, samples: Any, per: str, **settings: Any) -> Path:
@@ -168,7 +168,7 @@ def grouped(build: Build, samples: Any, per: str, **settings: Any) -> Path:
     return cascade.parent / per
 
 
-@pytest.mark.parametrize("per", ["class", "exit"])
+@pytest.mark.parametrize("per", ["stratum", "exit"])
 def test_an_artifact_holds_what_its_groups_are_computed_from(tiny_artifact: Build, tiny_network: Any, per: str) -> None:
     out = grouped(tiny_artifact, tiny_network.samples(6000), per)
     opened = open_artifact(out)
@@ -177,11 +177,11 @@ def test_an_artifact_holds_what_its_groups_are_computed_from(tiny_artifact: Buil
     assert policy is not None
     assert (certificate.per, policy.guarantee) == (per, "certified")
     assert recompute(opened) == certificate
-    assert (found.labels is not None) == (per == "class")
+    assert (found.strata is not None) == (per == "stratum")
     lost = losses(found, policy.thresholds)
     assert all(lost[mask].mean() <= 0.08 for mask in members(found, policy.thresholds, certificate.per))
     text = (out / "README.md").read_text(encoding="utf-8")
-    assert ("of each class like them" if per == "class" else "leave at any one exit") in text
+    assert ("of each class like them" if per == "stratum" else "leave at any one exit") in text
 
 
 def test_without_labels_single_exits_are_certified_too(tiny_artifact: Build, tiny_network: Any) -> None:
@@ -193,11 +193,11 @@ def test_without_labels_single_exits_are_certified_too(tiny_artifact: Build, tin
 
 
 def test_other_labels_or_other_groups_are_found(tiny_artifact: Build, tiny_network: Any) -> None:
-    out = grouped(tiny_artifact, tiny_network.samples(6000), "class")
+    out = grouped(tiny_artifact, tiny_network.samples(6000), "stratum")
     opened = open_artifact(out)
     certificate, found = opened.manifest.certificate, opened.evidence()
     assert certificate is not None
-    assert found.labels is not None
+    assert found.strata is not None
     for edit, words in (
         ({"per": None}, "p-value|tests"),
         ({"per": "exit"}, "p-value|tests"),
@@ -205,8 +205,8 @@ def test_other_labels_or_other_groups_are_found(tiny_artifact: Build, tiny_netwo
         forged = opened.manifest.model_copy(update={"certificate": certificate.model_copy(update=edit)})
         with pytest.raises(CertificateError, match=words):
             recompute(type(opened)(opened.path, forged))
-    for labels, words in ((found.labels[::-1].copy(), "p-value|tests"), (found.labels // 2, "samples of 2 classes")):
-        Evidence(found.confidences, found.right, labels).save(out / "certificate.npz")
+    for strata, words in ((found.strata[::-1].copy(), "p-value|tests"), (found.strata // 2, "samples of 2 strata")):
+        Evidence(found.scores, found.loss, strata).save(out / "certificate.npz")
         with pytest.raises(CertificateError, match=words):
             recompute(opened)
 
@@ -214,7 +214,7 @@ def test_other_labels_or_other_groups_are_found(tiny_artifact: Build, tiny_netwo
 def few_of_one_class(network: Any, count: int, few: int) -> ArraySamples:
     """Samples of which only so many have the class 'disc'."""
     whole = network.samples(count)
-    rows = np.concatenate([np.flatnonzero(whole.labels != 1), np.flatnonzero(whole.labels == 1)[:few]])
+    rows = np.concatenate([np.flatnonzero(whole.targets != 1), np.flatnonzero(whole.targets == 1)[:few]])
     return ArraySamples(whole.examples(rows), whole.targets[rows])
 
 
@@ -222,23 +222,23 @@ def few_of_one_class(network: Any, count: int, few: int) -> ArraySamples:
 def test_a_class_with_too_few_samples_is_named(tiny_artifact: Build, tiny_network: Any, few: int) -> None:
     samples = few_of_one_class(tiny_network, 3000, few)
     with pytest.raises(DataError, match=r"class 'disc' has \d+ of the \d+ samples that certify") as caught:
-        grouped(tiny_artifact, samples, "class")
+        grouped(tiny_artifact, samples, "stratum")
     assert "at least 31 of every class" in caught.value.allowed
-    assert "--plan --per-class" in caught.value.next_step
+    assert "--plan --per-stratum" in caught.value.next_step
 
 
 def test_the_smallest_class_is_told_with_how_many_there_are() -> None:
     labels = np.repeat([0, 1, 2], [300, 20, 40])
-    with pytest.raises(DataError, match=r"'b' has 20 of the 360 .*; 2 of 3 classes have too few"):
-        check_classes(labels, ("a", "b", "c"), 50, "a drop of 5 %")
-    check_classes(labels, ("a", "b", "c"), 20, "a drop of 5 %")
+    with pytest.raises(DataError, match=r"'b' has 20 of the 360 .*; 2 of 3 have too few"):
+        check_strata(labels, Classification(("a", "b", "c")), 50, "a drop of 5 %")
+    check_strata(labels, Classification(("a", "b", "c")), 20, "a drop of 5 %")
 
 
 def test_a_plan_speaks_of_the_smallest_class(tiny_artifact: Build, tiny_network: Any) -> None:
     samples, cascade = few_of_one_class(tiny_network, 3000, 300), tiny_artifact()
     wish = recipe.Calibrate(max_drop=0.08, confidence=0.9)
     whole = plan(cascade, samples=samples, settings=wish)
-    found = plan(cascade, samples=samples, settings=wish.model_copy(update={"per": "class"}))
+    found = plan(cascade, samples=samples, settings=wish.model_copy(update={"per": "stratum"}))
     assert found.smallest == f"'disc', 300 of {len(samples)}"
     share = 300 / len(samples)
     assert found.assumed[1].needs == pytest.approx((whole.assumed[1].needs or 0) / share, rel=0.01)
@@ -251,17 +251,17 @@ def test_a_plan_speaks_of_the_smallest_class(tiny_artifact: Build, tiny_network:
 def unbalanced(lost: int, rare: int = 40) -> tuple[Evidence, np.ndarray]:
     """960 images of one class and some of a rare one; all leave at once, and so many of the rare are then wrong."""
     labels = np.repeat([0, 1], [960, rare])
-    right = np.ones((2, len(labels)), np.uint8)
-    right[0, 960 : 960 + lost] = 0
-    return Evidence(np.ones((1, len(labels)), np.float32), right), labels
+    loss = np.zeros((2, len(labels)), np.float32)
+    loss[0, 960 : 960 + lost] = 1
+    return Evidence(np.ones((1, len(labels)), np.float32), loss), labels
 
 
 def test_a_class_that_loses_more_than_three_times_the_drop_is_named() -> None:
     # 10 of 40 are 25 points; over all 1,000 it is the one point that was allowed
     found, labels = unbalanced(10)
-    said = r"class 'rare' 25\.0 points \(100\.0 to 75\.0 % of 40 images\), more than 3 times the 1\.00%.*--per-class"
+    said = r"class 'rare' 25\.0 points \(100\.0 to 75\.0 % of 40 samples\), more than 3 times the 1\.00%.*--per-stratum"
     with pytest.warns(UserWarning, match=said):
-        warn_of_classes(found, labels, (0.5,), classes=("common", "rare"), max_drop=0.01)
+        warn_of_strata(found, labels, (0.5,), task=Classification(("common", "rare")), max_drop=0.01)
 
 
 @pytest.mark.parametrize(
@@ -277,17 +277,19 @@ def test_a_class_that_loses_little_or_one_image_is_not(lost: int, rare: int, dro
     found, labels = unbalanced(lost, rare)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warn_of_classes(found, labels, (0.5,), classes=("common", "rare"), max_drop=drop)
-        warn_of_classes(unbalanced(40)[0], unbalanced(40)[1], (NEVER,), classes=("common", "rare"), max_drop=0)
+        warn_of_strata(found, labels, (0.5,), task=Classification(("common", "rare")), max_drop=drop)
+        warn_of_strata(
+            unbalanced(40)[0], unbalanced(40)[1], (NEVER,), task=Classification(("common", "rare")), max_drop=0
+        )
 
 
 def test_the_worst_of_several_classes_is_named_with_their_number() -> None:
     labels = np.repeat([0, 1, 2], [100, 20, 10])
-    right = np.ones((2, 130), np.uint8)
-    right[0, 100:104], right[0, 120:125] = 0, 0
-    found = Evidence(np.ones((1, 130), np.float32), right)
-    with pytest.warns(UserWarning, match=r"class 'c' 50\.0 points.* 2 of 3 classes do, this one most\."):
-        warn_of_classes(found, labels, (0.5,), classes=("a", "b", "c"), max_drop=0.05)
+    loss = np.zeros((2, 130), np.float32)
+    loss[0, 100:104], loss[0, 120:125] = 1, 1
+    found = Evidence(np.ones((1, 130), np.float32), loss)
+    with pytest.warns(UserWarning, match=r"class 'c' 50\.0 points.* 2 of 3 do, this one most\."):
+        warn_of_strata(found, labels, (0.5,), task=Classification(("a", "b", "c")), max_drop=0.05)
 
 
 @pytest.mark.parametrize("wish", [{}, {"confidence": 0.9}, {"in_expectation": True}])
@@ -306,4 +308,4 @@ def test_every_calibration_with_labels_warns_of_a_class_that_pays(
     with pytest.warns(UserWarning, match=r"class '\w+' .* more than 3 times the 2\.00%") as caught:
         calibrate(artifact, artifact.parent / "out", samples=chosen, settings=settings)
     assert len(rare) >= 10
-    assert sum("--per-class" in str(one.message) for one in caught) == 1
+    assert sum("--per-stratum" in str(one.message) for one in caught) == 1

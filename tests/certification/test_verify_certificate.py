@@ -51,7 +51,7 @@ def test_an_artifact_without_one_has_nothing_to_check(tiny_artifact: Callable[..
     assert recompute(open_artifact(tiny_artifact(policy=(0.9, 0.9)))) is None
 
 
-def wish(fields: Fields) -> Fields:
+def level_of(fields: Fields) -> Fields:
     """The level that the policy runs."""
     levels = fields["certificate"]["levels"]
     return next(level for level in levels if level["max_drop"] == fields["policy"]["max_drop"])
@@ -59,18 +59,18 @@ def wish(fields: Fields) -> Fields:
 
 def loosen(fields: Fields) -> None:
     """One step further, in the policy and in what it claims to be certified by."""
-    level = wish(fields)
+    level = level_of(fields)
     level["p_values"][level["certified"]] = level["p_values"][level["certified"] - 1]
     level["certified"] += 1
     fields["policy"]["thresholds"] = fields["certificate"]["path"][level["certified"]]
 
 
 def further(fields: Fields) -> None:
-    wish(fields)["certified"] += 1
+    level_of(fields)["certified"] += 1
 
 
 def fall_short(fields: Fields) -> None:
-    wish(fields)["p_values"].pop()
+    level_of(fields)["p_values"].pop()
 
 
 def rise(fields: Fields) -> None:
@@ -106,7 +106,7 @@ EDITS: dict[str, tuple[Callable[[Fields], Any], tuple[str, ...]]] = {
         ("edited", "for a drop of 0.10%"),
     ),
     "another seed": (put("certificate", "seed", value="0" * 64), ("edited", "seed")),
-    "other parts": (put("certificate", "shape_samples", value=900), ("edited", "a sixth")),
+    "other parts": (put("certificate", "tuning_samples", value=900), ("edited", "a sixth")),
     "a first step that lets go": (put("certificate", "path", 0, value=[0.9, 0.9]), ("edited", "first step")),
     "a path that turns back": (rise, ("edited", "rises at step 2")),
     "another accuracy": (put("policy", "accuracy", value=1.0), ("edited", "accuracy is 1.0")),
@@ -142,15 +142,15 @@ def test_a_certificate_that_was_taken_out_is_missed(certified_artifact: Path) ->
     refused(certified_artifact, "the artifact holds none")
 
 
-@pytest.mark.parametrize("array", ["right", "confidences"])
+@pytest.mark.parametrize("array", ["loss", "scores"])
 def test_other_evidence_is_found(certified_artifact: Path, array: str) -> None:
     evidence = open_artifact(certified_artifact).evidence()
-    right, confidences = evidence.right.copy(), evidence.confidences.copy()
-    if array == "right":
-        right[:-1, :40] = 1
+    loss, scores = evidence.loss.copy(), evidence.scores.copy()
+    if array == "loss":
+        loss[:-1, :40] = 0
     else:
-        confidences[0] = np.sort(confidences[0])
-    Evidence(confidences, right).save(certified_artifact / "certificate.npz")
+        scores[0] = np.sort(scores[0])
+    Evidence(scores, loss).save(certified_artifact / "certificate.npz")
     forge(certified_artifact, lambda fields: None)
     refused(certified_artifact, "edited", "by its evidence")
 
@@ -162,7 +162,7 @@ def test_a_threshold_lowered_where_no_tested_sample_lies_is_found(certified_arti
     assert certificate is not None
     step = certificate.levels[-1].certified
     old = certificate.path[step][0]
-    below = evidence.confidences[0][evidence.confidences[0] < np.float32(old)].max()
+    below = evidence.scores[0][evidence.scores[0] < np.float32(old)].max()
     new = float(np.float32((old + float(below)) / 2))
     assert below < new < old
 
@@ -172,25 +172,25 @@ def test_a_threshold_lowered_where_no_tested_sample_lies_is_found(certified_arti
         fields["policy"]["thresholds"][0] = new
 
     forge(certified_artifact, lower)
-    refused(certified_artifact, "edited", f"{new:.9g}", "no score of the samples that shaped it")
+    refused(certified_artifact, "edited", f"{new:.9g}", "no score of the samples that made it")
     # as a version that kept no such scores wrote it: not found, and verify says so
-    Evidence(evidence.confidences, evidence.right).save(certified_artifact / "certificate.npz")
+    Evidence(evidence.scores, evidence.loss).save(certified_artifact / "certificate.npz")
     forge(certified_artifact, lambda fields: None)
     assert recompute(open_artifact(certified_artifact))
 
 
 def test_scores_of_another_number_of_samples_are_found(certified_artifact: Path) -> None:
     evidence = open_artifact(certified_artifact).evidence()
-    assert evidence.shape_confidences is not None
-    fewer = replace(evidence, shape_confidences=evidence.shape_confidences[:, 1:])
+    assert evidence.tuning_scores is not None
+    fewer = replace(evidence, tuning_scores=evidence.tuning_scores[:, 1:])
     fewer.save(certified_artifact / "certificate.npz")
     forge(certified_artifact, lambda fields: None)
-    refused(certified_artifact, "edited", "that shaped the path")
+    refused(certified_artifact, "edited", "that made the path")
 
 
 def test_evidence_of_other_samples_does_not_fit(certified_artifact: Path) -> None:
     evidence = open_artifact(certified_artifact).evidence()
-    Evidence(evidence.confidences[:, :-1], evidence.right[:, :-1]).save(certified_artifact / "certificate.npz")
+    Evidence(evidence.scores[:, :-1], evidence.loss[:, :-1]).save(certified_artifact / "certificate.npz")
     forge(certified_artifact, lambda fields: None)
     with pytest.raises(ArtifactError, match="3333 samples"):
         recompute(open_artifact(certified_artifact))

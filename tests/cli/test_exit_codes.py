@@ -148,15 +148,15 @@ MISTAKES = {
     "a plan without a confidence": (["calibrate", "{cascade}", "--plan"], "--confidence 95%"),
     "groups without a confidence": (["calibrate", "{cascade}", "--per-exit", "--out", "{out}"], "confidence"),
     "groups of two kinds": (
-        ["calibrate", "{cascade}", "--confidence", "95%", "--per-exit", "--per-class", "--out", "{out}"],
+        ["calibrate", "{cascade}", "--confidence", "95%", "--per-exit", "--per-stratum", "--out", "{out}"],
         "one of them",
     ),
     "classes without labels": (
-        ["calibrate", "{cascade}", "--confidence", "95%", "--per-class", "--unlabelled", "--out", "{out}"],
+        ["calibrate", "{cascade}", "--confidence", "95%", "--per-stratum", "--unlabelled", "--out", "{out}"],
         "exclude each other",
     ),
     "a class with too few": (
-        ["calibrate", "{cascade}", "--max-drop", "10%", "--confidence", "95%", "--per-class", "--out", "{out}"],
+        ["calibrate", "{cascade}", "--max-drop", "10%", "--confidence", "95%", "--per-stratum", "--out", "{out}"],
         "of every class",
     ),
     "images with labels": (

@@ -26,7 +26,7 @@ def hostile(tiny_artifact: Callable[..., Path]) -> Path:
     names = {exit_.name: f"{exit_.name}{ACTING}{'x' * 10**5}" for exit_ in manifest.exits}
     fields["exits"] = tuple(exit_.model_copy(update={"name": names[exit_.name]}) for exit_ in manifest.exits)
     fields["parity"] = tuple(record.model_copy(update={"exit": names[record.exit]}) for record in manifest.parity)
-    fields["classes"] = tuple(f"{name}{ACTING}" for name in manifest.classes)
+    fields["outputs"] = tuple(f"{name}{ACTING}" for name in manifest.outputs)
     seal(folder, **fields)
     return folder
 
@@ -54,7 +54,7 @@ def test_tables_and_sentences(cli: Callable[..., Any], hostile: Path) -> None:
 def test_json_is_the_same_value(cli: Callable[..., Any], hostile: Path) -> None:
     done = cli("inspect", hostile, "--json")
     assert all(silent(line) for line in done.out.split("\n"))
-    assert json.loads(done.out)["classes"][0].endswith(ACTING)
+    assert json.loads(done.out)["outputs"][0].endswith(ACTING)
 
 
 @pytest.mark.parametrize("verb", ["verify", "evaluate", "bench", "inspect"])

@@ -66,9 +66,9 @@ def test_other_labelled_images_are_scored(cli: Cli, tiny_artifact: Write, tmp_pa
     evaluation = json.loads(cli("evaluate", path, "--images", tmp_path / "photos", "--json").out)
     predictions = json.loads(cli("predict", path, tmp_path / "photos", "--json").out)
     right = sum(one["top"][0]["label"] == Path(one["file"]).parent.name for one in predictions)
-    assert (evaluation["samples"], evaluation["split"]) == (8, "own")
-    assert evaluation["policy"]["accuracy"] == right / 8
-    assert {one["name"]: one["samples"] for one in evaluation["classes"]} == {"square": 4, "disc": 0, "star": 4}
+    assert (evaluation["samples"], evaluation["split"]) == (8, "external")
+    assert evaluation["policy"]["score"] == right / 8
+    assert {one["name"]: one["samples"] for one in evaluation["strata"]} == {"square": 4, "disc": 0, "star": 4}
     refused = cli("evaluate", path, "--images", tmp_path)
     assert refused.code == 2
     assert "photos" in refused.err

@@ -8,7 +8,7 @@ import pytest
 from sdcompress.benchmarking.stats import latency
 from sdcompress.cli.bench import _show as show_bench
 from sdcompress.cli.evaluate import _show as show_evaluation
-from sdcompress.evaluation.classes import balanced_accuracy, class_scores, confusion
+from sdcompress.evaluation.strata import balanced_score, confusion, stratum_scores
 from sdcompress.schema.report import BenchRecord, BenchReport, Comparison, Evaluation, ExitScore, Machine
 
 
@@ -17,12 +17,13 @@ def test_an_evaluation_shows_every_class_and_says_when_only_the_majority_is_know
 ) -> None:
     labels = np.repeat([0, 1], [946, 54])
     answers = np.zeros(1000, np.int64)
-    scores = class_scores(("common", "rare"), labels, answers)
+    scores = stratum_scores(("common", "rare"), labels, np.float32(labels != answers))
     show_evaluation(
         Evaluation(
             kind="artifact", name="net", source="net", data="cells", split="test", samples=1000,
-            exits=(ExitScore(name="final", accuracy=0.946, nll=0.2, ece=0.01),), classes=scores,
-            balanced_accuracy=balanced_accuracy(scores), confusion=confusion(labels, answers, 2),
+            exits=(ExitScore(name="final", score=0.946, further={"nll": 0.2, "ece": 0.01}),), strata=scores,
+            metric="accuracy", stratum="class", balanced_score=balanced_score(scores),
+            confusion=confusion(labels, answers, 2),
         )
     )  # fmt: skip
     said = capsys.readouterr().out

@@ -6,13 +6,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sdcompress import tasks
 from sdcompress.data.assemble import assemble
 from sdcompress.data.images import image_source
 from sdcompress.data.samples import ArraySamples, Dataset, Samples
 from sdcompress.data.source import Source
 from sdcompress.errors import DataError, RecipeError
 from sdcompress.schema.manifest import Preprocess
-from sdcompress.schema.recipe import Data
+from sdcompress.schema.recipe import Data, Task
+from sdcompress.tasks.classification import Classification
 
 PREPROCESS = Preprocess(channels=1, mean=(0.5,), std=(0.5,))
 CLASSES = ("a", "b")
@@ -96,6 +98,50 @@ def test_validation_may_be_given_up() -> None:
 def test_training_may_not() -> None:
     with pytest.raises(RecipeError, match=r"validation is 0\.999"):
         assemble(Data(validation=0.999), with_test(), seed=0)
+
+
+class Several(Classification):
+    """A task without strata, whose targets are sets of labels, uint8 [N, K]."""
+
+    def check_targets(self, targets: np.ndarray) -> None:
+        assert targets.shape[1:] == (len(self.outputs),)
+
+    def strata(self, targets: np.ndarray) -> None:  # type: ignore[override]
+        """There are none."""
+
+
+def several(count: int) -> Source:
+    """Target i holds the bits of i."""
+    images, numbers = arrays(0, count)[0], np.arange(count)
+    targets = (numbers[:, None] >> np.arange(7) & 1).astype(np.uint8)
+    return image_source(tuple("abcdefg"), PREPROCESS, (images, targets), task="several")
+
+
+def test_targets_of_any_shape_are_split_without_strata(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "build", lambda name, outputs, parameters: Several(tuple(outputs)))
+    found = assemble(Data(validation=0.25), several(100), seed=0, task=Task(name="several"))
+    parts = (found.train, found.val, found.test)
+    assert [len(samples) for samples in parts] == [60, 20, 20]
+    assert sorted(one for samples in parts for one in identities(samples)) == list(range(100))
+    for samples in parts:
+        assert (samples.targets @ (1 << np.arange(7))).tolist() == identities(samples)
+    again = assemble(Data(validation=0.25), several(100), seed=0, task=Task(name="several"))
+    assert (again.fingerprint, identities(again.val)) == (found.fingerprint, identities(found.val))
+    source = several(100)
+    source.train.targets[5] ^= 1
+    assert assemble(Data(validation=0.25), source, seed=0, task=Task(name="several")).fingerprint != found.fingerprint
+    lacking = replace(several(100), left_out={"train": {identities(found.train)[3]}})
+    filled = assemble(Data(validation=0.25, without=("x",)), lacking, seed=0, task=Task(name="several")).train
+    assert identities(filled)[3] != identities(found.train)[3] in identities(found.train)
+
+
+def test_another_task_than_that_of_the_targets_is_refused_before_anything_is_trained() -> None:
+    with pytest.raises(RecipeError, match=r"(?s)task is 'multilabel'.*'classification'") as caught:
+        assemble(Data(), without_test(), seed=0, task=Task(name="multilabel"))
+    assert caught.value.allowed == "classification"
+    assert "--set task=classification" in caught.value.next_step
+    with pytest.raises(RecipeError, match="no parameter 'threshold'"):
+        assemble(Data(), without_test(), seed=0, task=Task.model_validate({"name": "classification", "threshold": 0.5}))
 
 
 def fingerprint(data: Data = Data(), source: Source | None = None, seed: int = 0) -> str:  # noqa: B008 - frozen

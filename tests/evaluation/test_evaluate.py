@@ -11,12 +11,13 @@ import pytest
 
 from sdcompress.data.samples import ArraySamples
 from sdcompress.errors import DataError, VerificationError
-from sdcompress.evaluation.evaluate import _Answers, evaluate, exit_logits
-from sdcompress.evaluation.paired import accuracy_difference, pack
+from sdcompress.evaluation.evaluate import evaluate, exit_outputs
+from sdcompress.evaluation.paired import pack, score_difference
 from sdcompress.modalities._geometry import normalise
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.report import Evaluation
-from sdcompress.tasks._probabilities import calibration_error, ece, nll, softmax
+from sdcompress.tasks._probabilities import ece, nll, softmax
+from sdcompress.tasks.classification import Classification
 
 Write = Callable[..., Path]
 FACTS = {"kind": "artifact", "name": "tiny", "source": "here", "digest": "0" * 64, "data": "shapes", "split": "test"}
@@ -33,7 +34,7 @@ def truth(network: Any, samples: ArraySamples, spec: Any) -> np.ndarray:
 def test_logits_do_not_depend_on_the_batch(tiny_artifact: Write, tiny_network: Any) -> None:
     engine, samples = open_engine(tiny_artifact(), threads=1), tiny_network.samples(50)
     seen: list[tuple[int, int]] = []
-    found = exit_logits(engine, samples, batch=16, progress=lambda done, total: seen.append((done, total)))
+    found = exit_outputs(engine, samples, batch=16, progress=lambda done, total: seen.append((done, total)))
     np.testing.assert_allclose(found, truth(tiny_network, samples, engine.modality.preprocess), atol=1e-5)
     assert seen == [(16, 50), (32, 50), (48, 50), (50, 50)]
 
@@ -44,14 +45,16 @@ def test_every_exit_and_their_ensemble(tiny_artifact: Write, tiny_network: Any) 
     logits = truth(tiny_network, samples, open_engine(path).modality.preprocess)
     assert [row.name for row in found.exits] == ["exit1", "exit2", "final", "ensemble"]
     for row, one in zip(found.exits[:3], logits, strict=True):
-        assert row.accuracy == pytest.approx((one.argmax(1) == samples.targets).mean())
-        assert row.nll == pytest.approx(nll(one, samples.targets), rel=1e-5)
-        assert row.ece == pytest.approx(ece(softmax(one), samples.targets), abs=1e-4)
+        assert row.score == pytest.approx((one.argmax(1) == samples.targets).mean())
+        assert row.further["nll"] == pytest.approx(nll(one, samples.targets), rel=1e-5)
+        assert row.further["ece"] == pytest.approx(ece(softmax(one), samples.targets), abs=1e-4)
     mean = softmax(logits).mean(axis=0)
-    assert found.exits[3].accuracy == pytest.approx((mean.argmax(1) == samples.targets).mean())
-    assert found.exits[3].nll == pytest.approx(-np.log(mean[np.arange(300), samples.targets]).mean(), rel=1e-5)
-    assert found.exits[3].ece == pytest.approx(ece(mean, samples.targets), abs=1e-4)
-    assert found.exits[0].accuracy < found.exits[1].accuracy < found.exits[2].accuracy
+    assert found.exits[3].score == pytest.approx((mean.argmax(1) == samples.targets).mean())
+    assert found.exits[3].further["nll"] == pytest.approx(
+        -np.log(mean[np.arange(300), samples.targets]).mean(), rel=1e-5
+    )
+    assert found.exits[3].further["ece"] == pytest.approx(ece(mean, samples.targets), abs=1e-4)
+    assert found.exits[0].score < found.exits[1].score < found.exits[2].score
     macs = [row.macs for row in found.exits]
     assert macs[0] == 16 * 6 + 6 * 3
     assert macs[0] < macs[1] < macs[2]
@@ -73,9 +76,9 @@ def test_the_policy_is_scored_as_it_runs(tiny_artifact: Write, tiny_network: Any
     left = np.array([int(one.exit_index[0]) for one in one_by_one])
     right = np.array([int(one.outputs.argmax()) for one in one_by_one]) == samples.targets
     assert found.policy is not None
-    assert found.policy.accuracy == pytest.approx(right.mean())
+    assert found.policy.score == pytest.approx(right.mean())
     assert found.policy.shares == pytest.approx([(left == position).mean() for position in range(3)])
-    assert found.policy.exit_accuracy == pytest.approx([right[left == position].mean() for position in range(3)])
+    assert found.policy.exit_scores == pytest.approx([right[left == position].mean() for position in range(3)])
     assert set(left) == {0, 1, 2}
 
 
@@ -85,27 +88,27 @@ def test_classes_are_scored_by_what_a_user_gets(tiny_artifact: Write, tiny_netwo
     inputs = engine.preprocess(samples.examples(np.arange(200)))
     answers, last = engine(inputs).outputs.argmax(1), engine.exits(inputs)[-1].argmax(1)
     assert (answers != last).any()
-    for k, one in enumerate(found.classes):
+    for k, one in enumerate(found.strata):
         here = samples.targets == k
         assert (one.name, one.samples) == (engine.task.outputs[k], here.sum())
-        assert one.accuracy == pytest.approx((answers[here] == k).mean())
-        assert one.last_accuracy == pytest.approx((last[here] == k).mean())
+        assert one.score == pytest.approx((answers[here] == k).mean())
+        assert one.last_score == pytest.approx((last[here] == k).mean())
     assert sum(n for _, _, n in found.confusion) == 200
     assert sum(n for label, answer, n in found.confusion if label == answer) == (answers == samples.targets).sum()
-    assert found.right == pack(answers == samples.targets)
+    assert found.losses == pack(np.float32(answers != samples.targets))
     whole = scored(tiny_artifact("single", name="whole"), samples)
-    paired = accuracy_difference(found, whole)
+    paired = score_difference(found, whole)
     assert paired is not None
     assert paired.value == pytest.approx((answers == samples.targets).mean() - (last == samples.targets).mean())
-    assert all(one.last_accuracy is None for one in whole.classes)
+    assert all(one.last_score is None for one in whole.strata)
 
 
-def test_an_exit_that_nobody_took_has_no_accuracy(tiny_artifact: Write, tiny_network: Any) -> None:
+def test_an_exit_that_no_sample_took_has_no_score(tiny_artifact: Write, tiny_network: Any) -> None:
     found = scored(tiny_artifact(policy=(2.0, 0.0)), tiny_network.samples(20))
     assert found.policy is not None
     assert found.policy.shares == (0.0, 1.0, 0.0)
-    assert found.policy.exit_accuracy[0] is None
-    assert found.policy.exit_accuracy[2] is None
+    assert found.policy.exit_scores[0] is None
+    assert found.policy.exit_scores[2] is None
 
 
 def test_a_certain_mistake_has_a_finite_likelihood(tiny_artifact: Write, tiny_network: Any) -> None:
@@ -120,24 +123,24 @@ def test_a_certain_mistake_has_a_finite_likelihood(tiny_artifact: Write, tiny_ne
             return np.float32(1e4) * engine.exits(inputs)
 
     found = evaluate(Loud(), tiny_network.samples(100), **FACTS)
-    assert all(np.isfinite(row.nll) and row.nll > 10 for row in found.exits)
+    assert all(np.isfinite(row.further["nll"]) and row.further["nll"] > 10 for row in found.exits)
 
 
 @pytest.mark.parametrize("exits", [3, 18, 40])
 @pytest.mark.parametrize("label", [0, 1])
 def test_the_ensemble_of_exits_that_are_certain_is_certain(exits: int, label: int) -> None:
     """Not more: the calibration error of a network that is wrong everywhere would be above 1."""
-    logits = np.tile(np.float32([1000, 0, 0]), (exits, 4, 1))
-    answers = _Answers.to(logits, np.full(4, label))
-    assert answers.confidence.max() <= 1
-    assert calibration_error(answers.confidence[-1], answers.right[-1]) == pytest.approx(label, abs=1e-12)
-    assert calibration_error(answers.confidence[-1], answers.right[-1]) <= 1
+    task, targets = Classification(("a", "b", "c")), np.full(4, label)
+    ensemble = task.ensemble(np.tile(np.float32([1000, 0, 0]), (exits, 4, 1)))
+    assert task.measures(ensemble, targets)["confidence"].max() <= 1
+    assert task.scores(ensemble, targets)["ece"] == pytest.approx(label, abs=1e-12)
+    assert task.scores(ensemble, targets)["ece"] <= 1
 
 
 @pytest.mark.parametrize("label", [-1, 3])
 def test_labels_of_another_data_set(tiny_artifact: Write, label: int) -> None:
     samples = ArraySamples(np.zeros((3, 4, 4, 1), np.uint8), np.array([0, label, 2]))
-    with pytest.raises(DataError, match=rf"(?s){label}.*3 classes.*0 to 2"):
+    with pytest.raises(DataError, match=rf"(?s){label}.*0 to 2.*3 classes"):
         scored(tiny_artifact(), samples)
 
 
@@ -165,5 +168,5 @@ def test_broken_weights_are_named(tiny_artifact: Write, tiny_network: Any) -> No
             logits[1, 2, 0] = np.nan
             return logits
 
-    with pytest.raises(VerificationError, match="1 of 20 images"):
+    with pytest.raises(VerificationError, match="1 of 20 samples"):
         evaluate(Broken(), tiny_network.samples(20), **FACTS)

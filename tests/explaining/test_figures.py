@@ -15,13 +15,13 @@ NAMES = ("exit1", "exit2", "final")
 TURNS = np.tile([1.0, 2.0, 4.0], (6, 1))
 NOTHING = np.zeros(6)
 # the first six are sure and right at exit1; the last is never right; the others are right from exit2 on
-RIGHT = np.array([[1] * 6 + [0] * 4, [1] * 9 + [0], [1] * 9 + [0]], np.bool_)
+LOSS = 1 - np.float32([[1] * 6 + [0] * 4, [1] * 9 + [0], [1] * 9 + [0]])
 SCORES = np.array([[0.9] * 6 + [0.4] * 4, [0.8] * 10], np.float32)
 LABELS = np.array([0] * 5 + [1] * 5)
 
 
 def case(thresholds: tuple[float, ...] | None, **changed: Any) -> ExitAnalysis:
-    outcomes = Outcomes(SCORES, np.concatenate([SCORES, SCORES[-1:]]), RIGHT, LABELS)
+    outcomes = Outcomes(SCORES, np.concatenate([SCORES, SCORES[-1:]]), LOSS, LABELS)
     fields = {
         "shared": False,
         "outcomes": outcomes,
@@ -35,7 +35,7 @@ def test_the_policy_wins_where_it_is_faster_than_the_exit_that_is_as_accurate() 
     figures = case((0.5, 0.5)).policy()
     assert figures is not None
     assert figures.point.shares == (0.6, 0.4, 0)
-    assert figures.point.accuracy == 0.9
+    assert figures.point.score == 0.9
     assert figures.point.mean_ms == pytest.approx(0.6 * 1 + 0.4 * 2)
     assert figures.point.mean_macs == pytest.approx(0.6 * 10 + 0.4 * 20)
     assert (figures.rival, figures.verdict) == ("exit2", "wins")
@@ -82,9 +82,9 @@ def test_a_saving_that_some_turn_does_not_show_is_no_difference() -> None:
 
 
 def test_where_no_exit_is_as_accurate_the_policy_is_held_against_the_last() -> None:
-    right = RIGHT.copy()
-    right[1:, 0] = False  # what exit1 has right and lets go, the others spoil
-    figures = case((0.5, 0.5), outcomes=Outcomes(SCORES, np.concatenate([SCORES, SCORES[-1:]]), right, LABELS)).policy()
+    loss = LOSS.copy()
+    loss[1:, 0] = 1  # what exit1 has right and lets go, the others spoil
+    figures = case((0.5, 0.5), outcomes=Outcomes(SCORES, np.concatenate([SCORES, SCORES[-1:]]), loss, LABELS)).policy()
     assert figures is not None
     assert (figures.rival, figures.verdict) == (None, "wins")
 
@@ -100,34 +100,34 @@ def test_without_measured_stages_there_is_no_verdict_and_no_curve() -> None:
 def test_the_curve_is_made_on_other_samples_and_shown_on_these() -> None:
     analysis = case(None)
     path_outcomes = Outcomes(
-        SCORES, analysis.outcomes.confidences, np.ones_like(RIGHT), LABELS
+        SCORES, analysis.outcomes.confidences, np.zeros_like(LOSS), LABELS
     )  # there nothing is ever lost
     figures = analysis.curve(path_outcomes)
-    assert (figures[0].shares, figures[0].mean_ms, figures[0].accuracy) == ((0, 0, 1), 4, 0.9)
-    assert (figures[-1].shares, figures[-1].mean_ms, figures[-1].accuracy) == ((1, 0, 0), 1, 0.6)
+    assert (figures[0].shares, figures[0].mean_ms, figures[0].score) == ((0, 0, 1), 4, 0.9)
+    assert (figures[-1].shares, figures[-1].mean_ms, figures[-1].score) == ((1, 0, 0), 1, 0.6)
     times = [point.mean_ms for point in figures]
     assert times == sorted(times, reverse=True)
 
 
-def test_exits_and_classes() -> None:
+def test_exits_and_strata() -> None:
     analysis = case((0.5, 0.5))
     first, second, last = analysis.exits()
-    assert (first.accuracy, first.share, first.left_accuracy) == (0.6, 0.6, 1)
-    assert (second.share, second.left_accuracy, second.macs) == (0.4, pytest.approx(3 / 4), 20)
-    assert (last.share, last.left_accuracy) == (0, None)
+    assert (first.score, first.share, first.left_score) == (0.6, 0.6, 1)
+    assert (second.share, second.left_score, second.macs) == (0.4, pytest.approx(3 / 4), 20)
+    assert (last.share, last.left_score) == (0, None)
     assert first.auroc == 1  # all that are right are surer than all that are wrong
     assert second.auroc == 0.5  # one confidence for all
     assert first.ece == pytest.approx(0.6 * 0.1 + 0.4 * 0.4)
-    zero, one = analysis.classes(["zero", "one"])
-    assert (zero.name, zero.samples, zero.shares, zero.accuracy) == ("zero", 5, (1, 0, 0), 1)
-    assert (one.shares, one.accuracy, one.last_accuracy) == ((0.2, 0.8, 0), 0.8, 0.8)
-    assert [figures.name for figures in analysis.classes(["zero", "one", "never seen"])] == ["zero", "one"]
+    zero, one = analysis.strata(["zero", "one"])
+    assert (zero.name, zero.samples, zero.shares, zero.score) == ("zero", 5, (1, 0, 0), 1)
+    assert (one.shares, one.score, one.last_score) == ((0.2, 0.8, 0), 0.8, 0.8)
+    assert [figures.name for figures in analysis.strata(["zero", "one", "never seen"])] == ["zero", "one"]
 
 
 def test_oracle_and_overthinking() -> None:
     analysis = case((0.5, 0.5))
     oracle = analysis.oracle()
-    assert oracle.accuracy == 0.9
+    assert oracle.score == 0.9
     assert oracle.mean_ms == pytest.approx(0.6 * 1 + 0.3 * 2 + 0.1 * 4)
     last_exit = analysis.overthinking(np.full(10, 2))
     assert last_exit is not None

@@ -30,9 +30,9 @@ def test_every_exit(tiny_artifact: Write, tiny_network: Any) -> None:
     logits = tiny_network.exits(normalise(samples.examples(np.arange(300)), engine.modality.preprocess))
     for k, temperature in enumerate(TEMPERATURES):
         np.testing.assert_allclose(outcomes.confidences[k], softmax(logits[k], temperature).max(axis=1), atol=1e-5)
-        assert (outcomes.right[k] == (logits[k].argmax(axis=1) == samples.targets)).all()
+        assert (outcomes.loss[k] == (logits[k].argmax(axis=1) != samples.targets)).all()
     assert (outcomes.scores == outcomes.confidences[:2]).all()
-    assert (outcomes.labels == samples.targets).all()
+    assert (outcomes.strata == samples.targets).all()
     assert seen == [256, 300]  # never all logits at a time
 
 

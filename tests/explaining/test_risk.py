@@ -16,6 +16,7 @@ from sdcompress.certification.certify import losses
 from sdcompress.certification.p_values import betting_p_value, binomial_p_value
 from sdcompress.explaining.risk import risk, upper_bound
 from sdcompress.schema import recipe
+from sdcompress.tasks import task_of
 
 
 @pytest.mark.parametrize(("errors", "samples"), [(0, 300), (7, 300), (250, 300)])
@@ -35,12 +36,12 @@ def test_few_samples_bound_nothing() -> None:
     assert upper_bound(lambda alpha: betting_p_value(np.zeros(2), alpha, 1e-9), 1e-9) == 1
 
 
-def test_the_certified_steps_are_the_first_whose_bound_is_below_the_wish(certified_artifact: Path) -> None:
+def test_the_certified_steps_are_the_first_whose_bound_is_below_the_target(certified_artifact: Path) -> None:
     opened = open_artifact(certified_artifact)
     certificate, policy = opened.manifest.certificate, opened.manifest.policy
     assert certificate is not None
     assert policy is not None
-    figures = risk(certificate, policy, opened.evidence(), [1.0, 2.0, 4.0])
+    figures = risk(certificate, policy, opened.evidence(), [1.0, 2.0, 4.0], task_of(opened.manifest))
     kept = [step.bound < figures.max_drop for step in figures.steps]
     assert (figures.max_drop, figures.loss, figures.test) == (0.05, "accuracy drop", "betting")
     assert figures.certified > 0
@@ -48,25 +49,25 @@ def test_the_certified_steps_are_the_first_whose_bound_is_below_the_wish(certifi
     assert kept[figures.certified + 1 :] in ([], [False])
     assert figures.steps[figures.chosen].thresholds == policy.thresholds
     assert figures.chosen == figures.certified
-    assert policy.accuracy is not None
-    assert policy.reference_accuracy is not None
-    assert figures.steps[figures.chosen].loss == pytest.approx(policy.reference_accuracy - policy.accuracy)
+    assert policy.score is not None
+    assert policy.reference_score is not None
+    assert figures.steps[figures.chosen].loss == pytest.approx(policy.reference_score - policy.score)
     assert (figures.steps[0].loss, figures.steps[0].bound, figures.steps[0].mean_ms) == (0, 0, 4)
     assert figures.steps[figures.chosen].mean_ms == pytest.approx(policy.shares @ np.array([1, 2, 4]))
 
 
 def test_with_groups_the_worst_one_is_shown(tiny_artifact: Callable[..., Path], tiny_network: Any) -> None:
     cascade = tiny_artifact()
-    settings = recipe.Calibrate(max_drop=0.08, confidence=0.9, per="class")
+    settings = recipe.Calibrate(max_drop=0.08, confidence=0.9, per="stratum")
     calibrate(cascade, cascade.parent / "out", samples=tiny_network.samples(3000), settings=settings)
     opened = open_artifact(cascade.parent / "out")
     certificate, policy, evidence = opened.manifest.certificate, opened.manifest.policy, opened.evidence()
     assert certificate is not None
     assert policy is not None
-    assert evidence.labels is not None
-    figures = risk(certificate, policy, evidence, [1.0, 2.0, 4.0])
+    assert evidence.strata is not None
+    figures = risk(certificate, policy, evidence, [1.0, 2.0, 4.0], task_of(opened.manifest))
     lost = losses(evidence, policy.thresholds)
-    worst = max(float(lost[evidence.labels == label].mean()) for label in range(3))
+    worst = max(float(lost[evidence.strata == label].mean()) for label in range(3))
     assert figures.per == "class"
     assert figures.steps[figures.chosen].loss == pytest.approx(worst)
     assert lost.mean() < worst < figures.steps[figures.chosen].bound < 0.08

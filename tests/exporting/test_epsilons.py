@@ -8,6 +8,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from meaning import image_modality
 from torch import Tensor, nn
 
 from sdcompress.exporting.graph import export_all_exits
@@ -41,7 +42,7 @@ class AllForms(nn.Module):
 @pytest.mark.parametrize("opset", [16, 18])
 def test_a_blank_image_is_divided_by_the_epsilon(opset: int) -> None:
     net = AllForms().eval()
-    model = export_all_exits(net, list(FORMS), (1, 4, 4), opset=opset)
+    model = export_all_exits(net, list(FORMS), image_modality((1, 4, 4)), opset=opset)
     images = np.stack([np.zeros((1, 4, 4)), np.ones((1, 4, 4)), np.eye(4)[None]]).astype(np.float32)
     outputs = onnxruntime.InferenceSession(serialize(model)).run(None, {"input": images})
     with torch.no_grad():
@@ -59,5 +60,5 @@ class WithNothing(nn.Module):
 
 
 def test_a_zero_that_is_added_is_removed_as_ever() -> None:
-    model = export_all_exits(WithNothing().eval(), ["final"], (1, 4, 4))
+    model = export_all_exits(WithNothing().eval(), ["final"], image_modality((1, 4, 4)))
     assert "Add" not in {node.op_type for node in model.graph.node}

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from meaning import image_modality
 from networks import pictures
 from signals import TASK
 
@@ -21,6 +22,7 @@ from sdcompress.exporting.exit_selection import Target, kept_exits
 from sdcompress.exporting.export import export_all
 from sdcompress.exporting.graph import export_all_exits
 from sdcompress.exporting.layout import cut_layout
+from sdcompress.modalities import Inputs
 from sdcompress.modalities._geometry import normalise
 from sdcompress.models.build import build
 from sdcompress.onnx_graph.partition import cut_segments, serialize
@@ -57,7 +59,7 @@ def test_names_that_make_no_cascade_are_refused(wanted: list[str], error: type[E
 def resnet() -> onnx.ModelProto:
     torch.manual_seed(0)
     net = build(Model(), Exits(auto=3, head="bottleneck"), outputs=(5,), inputs=pictures(3, SIDE, SIDE)).eval()
-    return export_all_exits(net.logits_only(), net.exit_names, (3, SIDE, SIDE))
+    return export_all_exits(net.logits_only(), net.exit_names, image_modality((3, SIDE, SIDE)))
 
 
 SUBSETS = [(*chosen, "final") for count in (1, 2, 3) for chosen in combinations(KNOWN[:-1], count)]
@@ -68,18 +70,20 @@ SUBSETS = [(*chosen, "final") for count in (1, 2, 3) for chosen in combinations(
 def test_any_choice_gives_the_logits_of_the_whole_chain(
     resnet: onnx.ModelProto, kept: tuple[str, ...], layout: str
 ) -> None:
-    every = [f"{name}_logits" for name in KNOWN]
+    every = [f"{name}_outputs" for name in KNOWN]
     pieces = cut_segments(resnet, every)
     cut = cut_layout(resnet, layout, kept, TASK)  # type: ignore[arg-type]
     assert len(cut.models) == (len(kept) if layout == "cascade" else 1)
     images = np.random.default_rng(0).normal(size=(5, 3, SIDE, SIDE)).astype(np.float32)
-    chain = SegmentSessions([serialize(piece) for piece in pieces], network_input="input", logits=every, threads=1)
-    graphs, logits = list(cut.graphs.values()), list(cut.logits.values())
-    chosen = SegmentSessions(graphs, network_input="input", logits=logits, threads=1)
+    chain = SegmentSessions([serialize(piece) for piece in pieces], outputs=every, threads=1)
+    graphs, logits = list(cut.graphs.values()), list(cut.outputs.values())
+    chosen = SegmentSessions(graphs, outputs=logits, threads=1)
     for batch in (1, 5):
         rows = [KNOWN.index(name) for name in kept]
         # joined, onnxruntime may fuse across the old border, and round otherwise
-        np.testing.assert_allclose(chosen(images[:batch]), chain(images[:batch])[rows], atol=1e-6)
+        np.testing.assert_allclose(
+            chosen(Inputs({"input": images[:batch]})), chain(Inputs({"input": images[:batch]}))[rows], atol=1e-6
+        )
     made = [name for model in cut.models.values() for node in model.graph.node for name in node.output if name]
     assert len(made) == len(set(made))
     read = {name for model in cut.models.values() for node in model.graph.node for name in node.input}
@@ -112,10 +116,12 @@ def test_an_artifact_speaks_of_the_kept_exits_only(
         opened = open_artifact(tmp_path / layout)
         manifest = opened.manifest
         assert [exit_.name for exit_ in manifest.exits] == ["exit2", "final"]
-        assert [exit_.accuracy for exit_ in manifest.exits] == [exit_.accuracy for exit_ in every.exits[1:]]
+        assert [exit_.scores["accuracy"] for exit_ in manifest.exits] == [
+            exit_.scores["accuracy"] for exit_ in every.exits[1:]
+        ]
         assert [record.exit for record in manifest.parity] == ["exit2", "final"]
         assert len(manifest.segments) == files
-        np.testing.assert_array_equal(opened.golden().logits, open_artifact(tmp_path / "every").golden().logits[1:])
+        np.testing.assert_array_equal(opened.golden().outputs, open_artifact(tmp_path / "every").golden().outputs[1:])
         engine = open_engine(tmp_path / layout, threads=1)
         np.testing.assert_allclose(engine.exits(engine.preprocess(images)), logits[1:], atol=2e-5)
         assert [exit_.name for exit_ in verify(tmp_path / layout).exits] == ["exit2", "final"]
@@ -148,7 +154,9 @@ def test_an_ensemble_is_the_mean_over_the_kept_exits(
         engine = open_engine(tmp_path / name, threads=1)
         np.testing.assert_allclose(engine.exits(engine.preprocess(images)), expected, atol=5e-5)
         right = (expected.argmax(2) == labels).mean(1)
-        assert [exit_.accuracy for exit_ in open_artifact(tmp_path / name).manifest.exits] == pytest.approx(right)
+        assert [exit_.scores["accuracy"] for exit_ in open_artifact(tmp_path / name).manifest.exits] == pytest.approx(
+            right
+        )
 
 
 def test_exits_to_keep_are_refused_with_the_layout_single(checkpoint: Path, tmp_path: Path) -> None:

@@ -108,8 +108,8 @@ def test_the_manifest_carries_scores_costs_and_provenance(
     source = open_checkpoint(checkpoint)
     manifest = open_artifact(folder / "cascade").manifest
     right = (truth[1].argmax(2) == open_trained_model(source).dataset().val.targets).mean(1)
-    assert [exit_.accuracy for exit_ in manifest.exits] == pytest.approx(right.tolist())
-    assert all(exit_.ece is not None for exit_ in manifest.exits)
+    assert [exit_.scores["accuracy"] for exit_ in manifest.exits] == pytest.approx(right.tolist())
+    assert all("ece" in exit_.scores for exit_ in manifest.exits)
     full = open_artifact(folder / "all").manifest.segments[0]
     assert sum(segment.macs for segment in manifest.segments) == full.macs
     assert sum(segment.parameters for segment in manifest.segments) == full.parameters
@@ -128,11 +128,11 @@ def test_the_manifest_carries_scores_costs_and_provenance(
 def test_the_golden_samples_are_the_checkpoints_own(folder: Path, checkpoint: Path) -> None:
     source = open_checkpoint(checkpoint)
     golden = open_artifact(folder / "cascade").golden()
-    assert len(golden.labels) == 32
+    assert len(golden.targets) == 32
     with torch.no_grad():
-        logits = source.network()(torch.from_numpy(normalise(golden.images, source.preprocess))).logits
-    np.testing.assert_allclose(golden.logits, np.stack([exit_.numpy() for exit_ in logits]), atol=1e-5)
-    assert len(set(golden.labels.tolist())) > 5  # spread over the split, not its first images
+        logits = source.network()(torch.from_numpy(normalise(golden.examples, source.preprocess))).logits
+    np.testing.assert_allclose(golden.outputs, np.stack([exit_.numpy() for exit_ in logits]), atol=1e-5)
+    assert len(set(golden.targets.tolist())) > 5  # spread over the split, not its first images
 
 
 def test_graphs_hold_nothing_of_the_machine_and_are_the_same_each_time(
@@ -189,11 +189,11 @@ def test_the_card_runs_as_written(folder: Path, name: str, monkeypatch: pytest.M
 def test_one_exit_alone_is_a_plain_onnx_file(folder: Path) -> None:
     session = onnxruntime.InferenceSession(folder / "pruned" / "model.onnx")
     assert [(port.name, port.shape) for port in session.get_inputs()] == [("input", ["batch", 1, 32, 32])]
-    assert [(port.name, port.shape) for port in session.get_outputs()] == [("exit1_logits", ["batch", 10])]
+    assert [(port.name, port.shape) for port in session.get_outputs()] == [("exit1_outputs", ["batch", 10])]
     full = onnxruntime.InferenceSession(folder / "all" / "model.onnx")
     assert (folder / "pruned" / "model.onnx").stat().st_size < (folder / "all" / "model.onnx").stat().st_size / 2
     x = np.random.default_rng(0).normal(size=(3, 1, 32, 32)).astype(np.float32)
-    pruned, whole = session.run(None, {"input": x}), full.run(["exit1_logits"], {"input": x})
+    pruned, whole = session.run(None, {"input": x}), full.run(["exit1_outputs"], {"input": x})
     np.testing.assert_allclose(pruned[0], whole[0], atol=1e-6)
 
 

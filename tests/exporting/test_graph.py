@@ -8,6 +8,7 @@ import onnxruntime
 import pytest
 import timm
 import torch
+from meaning import image_modality
 from torch import Tensor, nn
 
 from sdcompress.errors import ParityError, UsageError
@@ -26,7 +27,7 @@ def shapes(values: object) -> list[tuple[str, list[str | int]]]:
 
 def test_inputs_and_outputs_are_named_with_a_named_batch(model: onnx.ModelProto) -> None:
     assert shapes(model.graph.input) == [("input", ["batch", 3, 8, 8])]
-    assert shapes(model.graph.output) == [(f"{name}_logits", ["batch", 5]) for name in NAMES]
+    assert shapes(model.graph.output) == [(f"{name}_outputs", ["batch", 5]) for name in NAMES]
     assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", 18)]
 
 
@@ -42,7 +43,7 @@ def test_the_graph_computes_what_the_network_computes(
 
 
 def test_the_exporter_is_silent(tiny: nn.Module, capfd: pytest.CaptureFixture[str]) -> None:
-    export_all_exits(tiny, NAMES, (3, 8, 8))
+    export_all_exits(tiny, NAMES, image_modality((3, 8, 8)))
     assert capfd.readouterr() == ("", "")
 
 
@@ -55,7 +56,7 @@ def test_no_metadata_is_left(model: onnx.ModelProto) -> None:
 
 
 def test_the_same_weights_give_the_same_bytes(tiny: nn.Module, model: onnx.ModelProto) -> None:
-    assert serialize(export_all_exits(tiny, NAMES, (3, 8, 8))) == serialize(model)
+    assert serialize(export_all_exits(tiny, NAMES, image_modality((3, 8, 8)))) == serialize(model)
 
 
 class Branching(nn.Module):
@@ -66,7 +67,7 @@ class Branching(nn.Module):
 
 def test_what_torch_cannot_export_is_our_error_with_its_reason() -> None:
     with pytest.raises(UsageError, match="torch cannot export") as caught:
-        export_all_exits(Branching(), ["final"], (3, 8, 8))
+        export_all_exits(Branching(), ["final"], image_modality((3, 8, 8)))
     assert "data-dependent" in caught.value.found
     assert "\n" not in caught.value.found
     assert caught.value.next_step
@@ -80,15 +81,15 @@ class Frozen(nn.Module):
 
 
 def test_a_lost_batch_axis_is_seen() -> None:
-    with pytest.raises(ParityError, match="final_logits is not as expected"):
-        export_all_exits(Frozen(), ["final"], (3, 8, 8))
+    with pytest.raises(ParityError, match="final_outputs is not as expected"):
+        export_all_exits(Frozen(), ["final"], image_modality((3, 8, 8)))
 
 
 def test_too_many_weights_for_one_file_are_refused_before_the_export() -> None:
     with torch.device("meta"):
         net = nn.Linear(2**15, 2**14)
     with pytest.raises(UsageError, match=r"2\.0 GiB of weights"):
-        export_all_exits(net, ["final"], (3, 8, 8))
+        export_all_exits(net, ["final"], image_modality((3, 8, 8)))
 
 
 class OneExit(nn.Module):
@@ -106,7 +107,7 @@ def test_attention_that_cannot_be_exported_as_one_operator_is_written_in_parts()
     torch.manual_seed(0)
     beit = timm.create_model("beit_base_patch16_224", num_classes=5, **size).eval()
     net = OneExit(beit).eval()
-    session = onnxruntime.InferenceSession(serialize(export_all_exits(net, ["final"], (3, 32, 32))))
+    session = onnxruntime.InferenceSession(serialize(export_all_exits(net, ["final"], image_modality((3, 32, 32)))))
     assert beit.blocks[0].attn.fused_attn  # it goes on as it was
     images = np.random.default_rng(0).normal(size=(3, 3, 32, 32)).astype(np.float32)
     with torch.no_grad():

@@ -23,6 +23,7 @@ from sdcompress.calibration.calibrate import calibrate
 from sdcompress.errors import DataError, ParityError, UsageError, VerificationError
 from sdcompress.exporting import one_graph
 from sdcompress.exporting.one_graph import Host, export_one_graph
+from sdcompress.modalities import as_image, modality_of
 from sdcompress.modalities._geometry import normalise
 from sdcompress.onnx_graph import merge
 from sdcompress.options import Options
@@ -44,11 +45,13 @@ def test_the_artifact_is_the_cascade_and_one_graph_more(one_graph_once: Made, ki
     assert made is not None
     assert (made.file, made.kind, made.samples, made.undecided) == ("model.onnx", kind, 16, 0)
     assert made.batches == ((1,) if kind == "if" else (1, 2, 7, 32))
-    assert [tensor.name for tensor in made.outputs] == ["logits", "answer", "exit_index"]
+    assert [tensor.name for tensor in made.outputs] == ["outputs", "decision", "exit_index"]
     assert made.inputs[0].shape == ((1 if kind == "if" else "batch"), 1, 4, 4)
     assert made.macs == sum(segment.macs for segment in old.segments)
     engine = open_engine(one_graph_once("cascade"), threads=1)
-    images = normalise(open_artifact(one_graph_once("cascade")).golden().images, new.input.preprocess)
+    images = normalise(
+        open_artifact(one_graph_once("cascade")).golden().examples, as_image(modality_of(new)).preprocess
+    )
     left = np.bincount(engine(images).exit_index, minlength=3)
     assert [time.images for time in made.times] == np.minimum(left, 8).tolist()
     for time in made.times[:-1]:
@@ -61,7 +64,7 @@ def test_without_sdcompress_the_lines_of_the_card_run(one_graph_once: Made, tmp_
     card = (one_graph_once("graph") / "README.md").read_text(encoding="utf-8")
     code = re.findall(r"```python\n(.*?)```", card, re.DOTALL)[1]
     assert "sdcompress" not in code
-    (image,) = open_artifact(one_graph_once("cascade")).golden().images[:1]
+    (image,) = open_artifact(one_graph_once("cascade")).golden().examples[:1]
     Image.fromarray(image[..., 0]).save(tmp_path / "photo.png")
     done = subprocess.run(
         [sys.executable, "-c", code, tmp_path / "photo.png"],
@@ -148,9 +151,9 @@ def test_the_graph_describes_its_tensors(one_graph_once: Made) -> None:
     path = one_graph_once("graph")
     manifest = open_artifact(path).manifest
     metadata = {prop.key: json.loads(prop.value) for prop in onnx.load(path / "model.onnx").metadata_props}
-    assert metadata["sdcompress.classes"] == list(manifest.classes)
+    assert metadata["sdcompress.classes"] == list(manifest.outputs)
     assert metadata["sdcompress.exits"] == ["exit1", "exit2", "final"]
-    assert metadata["sdcompress.preprocess"] == manifest.input.preprocess.model_dump(mode="json")
+    assert metadata["sdcompress.preprocess"] == as_image(modality_of(manifest)).preprocess.model_dump(mode="json")
 
 
 def test_data_that_was_named_must_be_there(one_graph_once: Made, tmp_path: Path) -> None:

@@ -34,15 +34,15 @@ def cascade(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cascade with a temperature and a policy under which some golden samples leave at each exit."""
     folder = tmp_path_factory.mktemp("page") / "cascade"
     exported = export(checkpoint, folder, layout="cascade", settings=Export())
-    logits = open_artifact(folder).golden().logits / 0.5
+    logits = open_artifact(folder).golden().outputs / 0.5
     exponents = np.exp(logits - logits.max(2, keepdims=True))
     confidence = np.sort((exponents / exponents.sum(2, keepdims=True)).max(2), axis=1)
     policy = Policy(
         thresholds=tuple(float(rows[15:17].mean()) for rows in confidence[:2]),
         max_drop=0.5,
         samples=32,
-        accuracy=0.5,
-        reference_accuracy=0.5,
+        score=0.5,
+        reference_score=0.5,
         shares=(0.5, 0.25, 0.25),
         stage_ms=(1.0, 1.0, 1.0),
     )
@@ -71,7 +71,7 @@ def test_the_cascade_by_hand_gives_the_engines_answers(cascade: Path, monkeypatc
     names = execute(CASCADE, cascade, monkeypatch)
     engine = open_engine(cascade, threads=1)
     golden = open_artifact(cascade).golden()
-    prediction = engine(normalise(golden.images, engine.modality.preprocess))
+    prediction = engine(normalise(golden.examples, engine.modality.preprocess))
     np.testing.assert_array_equal(names["exits"], prediction.exit_index)
     np.testing.assert_array_equal(names["classes"], prediction.outputs.argmax(1))
     assert set(names["exits"].tolist()) == {0, 1, 2}
@@ -109,7 +109,7 @@ def test_one_graph_by_hand_gives_the_engines_answers(
         names = execute(ONE_GRAPH, one_graph_once(kind), monkeypatch)
         execute(DIGEST, one_graph_once(kind), monkeypatch)
         engine = open_engine(one_graph_once("cascade"), threads=1)
-        prediction = engine(engine.preprocess(open_artifact(one_graph_once(kind)).golden().images[:1]))
+        prediction = engine(engine.preprocess(open_artifact(one_graph_once(kind)).golden().examples[:1]))
         assert names["exit_index"].tolist() == prediction.exit_index.tolist()
         assert names["answer"].tolist() == prediction.outputs.argmax(1).tolist()
 

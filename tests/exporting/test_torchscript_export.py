@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from meaning import image_modality
 from networks import pictures
 from torch import Tensor, nn
 
@@ -18,11 +19,8 @@ from sdcompress.errors import ParityError, UsageError
 from sdcompress.exporting.exit_selection import Target
 from sdcompress.exporting.export import export_all
 from sdcompress.exporting.graph import export_all_exits
-from sdcompress.exporting.torchscript_export import (
-    TensorNames,
-    _failure_text,
-    torchscript_export,
-)
+from sdcompress.exporting.torchscript_export import _failure_text, torchscript_export
+from sdcompress.modalities import Inputs
 from sdcompress.models.build import build
 from sdcompress.onnx_graph.macs import macs
 from sdcompress.onnx_graph.partition import cut_segments, serialize
@@ -80,10 +78,10 @@ def test_both_exporters_give_the_same_costs_and_logits(folder: Path, checkpoint:
     export_all(checkpoint, [Target(tmp_path / "new", "cascade")], settings=Export(opset=18))
     old, new = open_artifact(folder / "cascade"), open_artifact(tmp_path / "new")
     assert [segment.macs for segment in old.manifest.segments] == [segment.macs for segment in new.manifest.segments]
-    assert [(exit_.name, exit_.accuracy) for exit_ in old.manifest.exits] == [
-        (exit_.name, exit_.accuracy) for exit_ in new.manifest.exits
+    assert [(exit_.name, exit_.scores) for exit_ in old.manifest.exits] == [
+        (exit_.name, exit_.scores) for exit_ in new.manifest.exits
     ]
-    np.testing.assert_array_equal(old.golden().logits, new.golden().logits)
+    np.testing.assert_array_equal(old.golden().outputs, new.golden().outputs)
     shapes = [[tensor.shape for tensor in segment.outputs] for segment in old.manifest.segments]
     assert shapes == [[tensor.shape for tensor in segment.outputs] for segment in new.manifest.segments]
 
@@ -97,23 +95,23 @@ def test_networks_of_several_families_are_cut_right(name: str, side: int, opset:
     pytest.importorskip("timm")
     torch.manual_seed(0)
     net = build(Model(name=name), Exits(auto=2, head="linear"), outputs=(7,), inputs=pictures(3, side, side)).eval()
-    model = export_all_exits(net.logits_only(), net.exit_names, (3, side, side), opset=opset)
-    logits = [f"{exit_}_logits" for exit_ in net.exit_names]
+    model = export_all_exits(net.logits_only(), net.exit_names, image_modality((3, side, side)), opset=opset)
+    logits = [f"{exit_}_outputs" for exit_ in net.exit_names]
     pieces = cut_segments(model, logits)
     assert {piece.ir_version for piece in pieces} == {8}
     assert ("LayerNormalization" in operators(model)) == (opset == 17 and "efficientnet" not in name)
     images = np.random.default_rng(0).normal(size=(5, 3, side, side)).astype(np.float32)
-    chain = SegmentSessions([serialize(piece) for piece in pieces], network_input="input", logits=logits, threads=1)
+    chain = SegmentSessions([serialize(piece) for piece in pieces], outputs=logits, threads=1)
     for batch in (1, 5):
         with torch.no_grad():
             wanted = np.stack([exit_.numpy() for exit_ in net(torch.from_numpy(images[:batch])).logits])
-        np.testing.assert_allclose(chain(images[:batch]), wanted, atol=2e-5)
-    newer = cut_segments(export_all_exits(net.logits_only(), net.exit_names, (3, side, side)), logits)
-    assert [macs(piece) for piece in pieces] == [macs(piece) for piece in newer]
+        np.testing.assert_allclose(chain(Inputs({"input": images[:batch]})), wanted, atol=2e-5)
+    newer = cut_segments(export_all_exits(net.logits_only(), net.exit_names, image_modality((3, side, side))), logits)
+    assert [macs(piece, {"batch": 1}) for piece in pieces] == [macs(piece, {"batch": 1}) for piece in newer]
 
 
 def test_it_is_silent_and_the_same_each_time(tiny: nn.Module, capfd: pytest.CaptureFixture[str]) -> None:
-    first, second = (serialize(export_all_exits(tiny, EXITS, (3, 8, 8), opset=16)) for _ in range(2))
+    first, second = (serialize(export_all_exits(tiny, EXITS, image_modality((3, 8, 8)), opset=16)) for _ in range(2))
     assert first == second
     assert capfd.readouterr() == ("", "")
 
@@ -139,17 +137,22 @@ def test_an_operator_that_the_opset_lacks_is_named_with_the_lowest_that_has_it(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(UsageError, match=r"opset 16: the operator 'aten::col2im'") as caught:
-        export_all_exits(Wrapped(folded).eval(), ["final"], (3, 8, 8), opset=16)
+        export_all_exits(Wrapped(folded).eval(), ["final"], image_modality((3, 8, 8)), opset=16)
     assert caught.value.allowed.startswith("opset 18 or newer")
     assert "--opset 18" in caught.value.next_step
     assert capfd.readouterr() == ("", "")
-    assert "Col2Im" in operators(export_all_exits(Wrapped(folded).eval(), ["final"], (3, 8, 8), opset=18))
+    assert "Col2Im" in operators(
+        export_all_exits(Wrapped(folded).eval(), ["final"], image_modality((3, 8, 8)), opset=18)
+    )
+
+
+def at_opset_16(net: nn.Module) -> onnx.ModelProto:
+    example = Inputs({"input": np.zeros((2, 3, 8, 8), np.float32)})
+    return torchscript_export(net, image_modality((3, 8, 8)).tensors, example, ["final_outputs"], opset=16)
 
 
 def at_sixteen(done: Callable[[Tensor], Tensor]) -> onnx.ModelProto:
-    return torchscript_export(
-        Wrapped(done).eval(), (3, 8, 8), TensorNames("input", ("final_logits",), "batch"), opset=16
-    )
+    return at_opset_16(Wrapped(done).eval())
 
 
 def test_the_operator_is_named_that_cannot_be_exported_and_not_what_it_reads() -> None:
@@ -214,13 +217,13 @@ class Tracked(nn.Module):
 @pytest.mark.parametrize("opset", [16, 18])
 def test_an_instance_norm_with_running_statistics_is_exported(opset: int) -> None:
     net = Tracked().eval()
-    model = export_all_exits(net, ["final"], (3, 8, 8), opset=opset)
+    model = export_all_exits(net, ["final"], image_modality((3, 8, 8)), opset=opset)
     images = np.random.default_rng(0).normal(size=(5, 3, 8, 8)).astype(np.float32)
-    chain = SegmentSessions([serialize(model)], network_input="input", logits=["final_logits"], threads=1)
+    chain = SegmentSessions([serialize(model)], outputs=["final_outputs"], threads=1)
     for batch in (1, 5):
         with torch.no_grad():
             wanted = net(torch.from_numpy(images[:batch]))[0].numpy()
-        np.testing.assert_allclose(chain(images[:batch])[0], wanted, atol=2e-6)
+        np.testing.assert_allclose(chain(Inputs({"input": images[:batch]}))[0], wanted, atol=2e-6)
     assert all("forward" not in vars(module) for module in net.modules())
 
 
@@ -228,7 +231,7 @@ def test_an_instance_norm_with_running_statistics_is_exported(opset: int) -> Non
 def test_a_norm_of_the_batch_is_refused_by_its_name_at_every_opset(opset: int) -> None:
     net = nn.Sequential(nn.BatchNorm2d(3), nn.BatchNorm2d(3, track_running_stats=False)).eval()
     with pytest.raises(UsageError, match=r"'done\.1' \(BatchNorm2d\) has no running statistics") as caught:
-        export_all_exits(Wrapped(net), ["final"], (3, 8, 8), opset=opset)
+        export_all_exits(Wrapped(net), ["final"], image_modality((3, 8, 8)), opset=opset)
     assert "GroupNorm" in caught.value.next_step
 
 
@@ -239,30 +242,26 @@ def test_seventeen_is_named_where_it_is_enough() -> None:
         return rows.mean((1, 3))
 
     with pytest.raises(UsageError, match="opset 16: the operator 'aten::stft'") as caught:
-        torchscript_export(
-            Wrapped(spectrum).eval(), (3, 8, 8), TensorNames("input", ("final_logits",), "batch"), opset=16
-        )
+        at_opset_16(Wrapped(spectrum).eval())
     assert caught.value.allowed.startswith("opset 17 or newer")
 
 
 def test_the_network_stays_in_evaluation_mode() -> None:
     inner = nn.Sequential(nn.Flatten(), nn.Linear(192, 5)).eval()
-    torchscript_export(
-        Wrapped(inner), (3, 8, 8), TensorNames("input", ("final_logits",), "batch"), opset=16
-    )  # the outer is in training
+    at_opset_16(Wrapped(inner))  # the outer is in training
     assert not any(module.training for module in inner.modules())
 
 
 def test_control_flow_on_values_is_refused_though_tracing_would_not_see_it() -> None:
     net = Wrapped(lambda images: images.mean((2, 3)) if images.sum() > 0 else -images.mean((2, 3)))
     with pytest.raises(UsageError, match="torch cannot export"):
-        export_all_exits(net.eval(), ["final"], (3, 8, 8), opset=16)
+        export_all_exits(net.eval(), ["final"], image_modality((3, 8, 8)), opset=16)
 
 
 def test_a_batch_that_became_a_number_is_refused() -> None:
     net = Wrapped(lambda images: images.flatten(1)[:, :5] + torch.ones(2, 5)).eval()
     with pytest.raises(ParityError, match="another batch size"):
-        torchscript_export(net, (3, 8, 8), TensorNames("input", ("final_logits",), "batch"), opset=16)
+        at_opset_16(net)
 
 
 def axes_of(model: onnx.ModelProto) -> dict[str, list[Any]]:
@@ -274,16 +273,16 @@ def axes_of(model: onnx.ModelProto) -> dict[str, list[Any]]:
 
 def test_axes_are_numbers_and_multiples_of_the_batch() -> None:
     net = Wrapped(lambda images: images.reshape(-1, 4, 2).relu().reshape(-1, 24 * 8)).eval()
-    model = torchscript_export(net, (3, 8, 8), TensorNames("input", ("final_logits",), "batch"), opset=16)
+    model = at_opset_16(net)
     axes = list(axes_of(model).values())
     assert ["24*batch", 4, 2] in axes  # 3 * 8 * 8 / 8 for each image
-    assert axes_of(model)["final_logits"] == ["batch", 192]
+    assert axes_of(model)["final_outputs"] == ["batch", 192]
 
 
 def test_equal_weights_are_read_where_they_are_stored() -> None:
     net = nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU(), nn.Conv2d(3, 3, 1), nn.Flatten()).eval()
     net[2].load_state_dict(net[0].state_dict())
-    model = torchscript_export(Wrapped(net), (3, 8, 8), TensorNames("input", ("final_logits",), "batch"), opset=16)
+    model = at_opset_16(Wrapped(net))
     assert "Identity" not in operators(model)
     stored = {tensor.name for tensor in model.graph.initializer}
     assert len(stored) == 2

@@ -15,6 +15,7 @@ from onnx import TensorProto, helper
 
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.errors import UsageError
+from sdcompress.modalities import Inputs
 from sdcompress.onnx_graph.edit import Renaming
 from sdcompress.onnx_graph.merge import merge
 from sdcompress.onnx_graph.partition import serialize
@@ -37,7 +38,8 @@ def joined(path: Path, thresholds: Sequence[float | None], *, batch_of_one: bool
 
 
 def runner(model: onnx.ModelProto) -> Callable[[np.ndarray], Outputs]:
-    return SegmentSessions([serialize(model)], network_input="input", logits=[], threads=1).run
+    sessions = SegmentSessions([serialize(model)], outputs=[], threads=1)
+    return lambda images: sessions.run(Inputs({"input": images}))
 
 
 def score(kind: str, logits: np.ndarray, exit_: int, temperature: Sequence[float]) -> float:
@@ -103,9 +105,9 @@ def _between(scores: np.ndarray, place: float) -> float:
 
 def _same(found: Outputs, logits: np.ndarray, left: np.ndarray) -> None:
     np.testing.assert_array_equal(found["exit_index"], left)
-    np.testing.assert_allclose(found["logits"], logits, atol=1e-5)
-    np.testing.assert_array_equal(found["answer"], logits.argmax(1))
-    assert [found[name].dtype for name in ("logits", "answer", "exit_index")] == [np.float32, np.int64, np.int64]
+    np.testing.assert_allclose(found["outputs"], logits, atol=1e-5)
+    np.testing.assert_array_equal(found["decision"], logits.argmax(1))
+    assert [found[name].dtype for name in ("outputs", "decision", "exit_index")] == [np.float32, np.int64, np.int64]
 
 
 @pytest.mark.parametrize("kind", ["max_prob", "entropy", "learned", "fixed"])
@@ -172,12 +174,12 @@ def test_segments_of_opset_16_give_a_graph_of_opset_16_that_computes_the_same(
         segment.opset_import[0].version, segment.ir_version = 16, 8
     older = merge(artifact.manifest, segments, (0.5, 0.5), batch_of_one=batch_of_one)
     assert (older.ir_version, [opset.version for opset in older.opset_import]) == (8, [16])
-    images = np.random.default_rng(0).normal(size=(1 if batch_of_one else 7, *artifact.manifest.input.shape[1:]))
+    images = np.random.default_rng(0).normal(size=(1 if batch_of_one else 7, *artifact.manifest.inputs[0].shape[1:]))
     actual, expected = (
         runner(model)(images.astype(np.float32))
         for model in (older, joined(path, (0.5, 0.5), batch_of_one=batch_of_one))
     )
-    for name in ("logits", "answer", "exit_index"):
+    for name in ("outputs", "decision", "exit_index"):
         np.testing.assert_array_equal(actual[name], expected[name])
 
 

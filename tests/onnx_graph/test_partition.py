@@ -7,23 +7,25 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from meaning import image_modality
 from networks import pictures
 from onnx import TensorProto, helper, numpy_helper
 
 from sdcompress.errors import UsageError
 from sdcompress.exporting.graph import export_all_exits
+from sdcompress.modalities import Inputs
 from sdcompress.models.build import build
 from sdcompress.onnx_graph.partition import cut_segments, serialize, tensor_specs
 from sdcompress.schema.recipe import Exits, Model
 from sdcompress.verification.sessions import SegmentSessions
 
-LOGITS = ("exit1_logits", "exit2_logits", "final_logits")
+LOGITS = ("exit1_outputs", "exit2_outputs", "final_outputs")
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 
 
 def run(models: list[onnx.ModelProto], images: np.ndarray, logits: list[str]) -> np.ndarray:
     graphs = [serialize(model) for model in models]
-    return SegmentSessions(graphs, network_input="input", logits=logits, threads=1)(images)
+    return SegmentSessions(graphs, outputs=logits, threads=1)(Inputs({"input": images}))
 
 
 def stored(model: onnx.ModelProto) -> set[str]:
@@ -51,9 +53,9 @@ def test_borders_carry_one_tensor_with_the_batch_first(model: onnx.ModelProto) -
     first, second, third = cut_segments(model, LOGITS)
     (border,) = tensor_specs(second.graph.input)
     assert (border.dtype, border.shape) == ("float32", ("batch", 4, 8, 8))
-    assert [port.name for port in tensor_specs(first.graph.output)] == ["exit1_logits", border.name]
+    assert [port.name for port in tensor_specs(first.graph.output)] == ["exit1_outputs", border.name]
     assert [port.shape for port in tensor_specs(third.graph.input)] == [("batch", 8, 4, 4)]
-    assert [port.name for port in tensor_specs(third.graph.output)] == ["final_logits"]
+    assert [port.name for port in tensor_specs(third.graph.output)] == ["final_outputs"]
 
 
 @pytest.mark.parametrize("index", [0, 1, 2])
@@ -70,25 +72,25 @@ def test_one_exit_alone_equals_its_output_of_the_whole_graph(
 
 
 # The graphs below are written by hand. "shape" is taken from the network's input, which segment 1 does not have:
-#   segment 0: early = Flatten(input), exit1_logits = early @ weight
-#   segment 1: final_logits = Reshape(Neg(early), Concat(Shape(input)[0:1], [4])) @ weight
+#   segment 0: early = Flatten(input), exit1_outputs = early @ weight
+#   segment 1: final_outputs = Reshape(Neg(early), Concat(Shape(input)[0:1], [4])) @ weight
 def by_hand(*, late_axes: list[int | str] | None = None) -> onnx.ModelProto:
     weight = numpy_helper.from_array(np.arange(8, dtype=np.float32).reshape(4, 2), "weight")
     four = numpy_helper.from_array(np.array([4]), "four")
     nodes = [
         helper.make_node("Flatten", ["input"], ["early"], axis=1),
-        helper.make_node("MatMul", ["early", "weight"], ["exit1_logits"]),
+        helper.make_node("MatMul", ["early", "weight"], ["exit1_outputs"]),
         helper.make_node("Shape", ["input"], ["rows"], start=0, end=1),
         helper.make_node("Concat", ["rows", "four"], ["shape"], axis=0),
         helper.make_node("Neg", ["early"], ["late"]),
         helper.make_node("Reshape", ["late", "shape"], ["reshaped"]),
-        helper.make_node("MatMul", ["reshaped", "weight"], ["final_logits"]),
+        helper.make_node("MatMul", ["reshaped", "weight"], ["final_outputs"]),
     ]
     graph = helper.make_graph(
         nodes,
         "by_hand",
         [helper.make_tensor_value_info("input", FLOAT, ["batch", 1, 2, 2])],
-        [helper.make_tensor_value_info(name, FLOAT, ["batch", 2]) for name in ("exit1_logits", "final_logits")],
+        [helper.make_tensor_value_info(name, FLOAT, ["batch", 2]) for name in ("exit1_outputs", "final_outputs")],
         [weight, four],
         value_info=[helper.make_tensor_value_info("early", FLOAT, late_axes or ["batch", 4])],
     )
@@ -97,7 +99,7 @@ def by_hand(*, late_axes: list[int | str] | None = None) -> onnx.ModelProto:
 
 def test_the_shape_of_a_tensor_that_is_not_there_is_taken_from_one_that_is() -> None:
     model = by_hand()
-    first, second = cut_segments(model, ["exit1_logits", "final_logits"])
+    first, second = cut_segments(model, ["exit1_outputs", "final_outputs"])
     assert [node.op_type for node in first.graph.node] == ["Flatten", "MatMul"]
     assert [port.name for port in tensor_specs(second.graph.input)] == ["early"]
     taken = [node for node in second.graph.node if node.op_type == "Shape"]
@@ -106,13 +108,13 @@ def test_the_shape_of_a_tensor_that_is_not_there_is_taken_from_one_that_is() -> 
     assert stored(second) == {"weight", "four"}  # a weight that both need is in both
     x = np.array([[[[1, 2], [3, 4]]], [[[0, 0], [0, 1]]]], np.float32)
     expected = x.reshape(2, 4) @ np.arange(8, dtype=np.float32).reshape(4, 2)
-    outputs = run([first, second], x, ["exit1_logits", "final_logits"])
+    outputs = run([first, second], x, ["exit1_outputs", "final_outputs"])
     np.testing.assert_array_equal(outputs, np.stack([expected, -expected]))
 
 
 def test_a_border_whose_rows_are_not_images_is_refused_with_a_way_out() -> None:
     with pytest.raises(UsageError, match="'early' between two segments") as caught:
-        cut_segments(by_hand(late_axes=["4*batch", 1]), ["exit1_logits", "final_logits"])
+        cut_segments(by_hand(late_axes=["4*batch", 1]), ["exit1_outputs", "final_outputs"])
     assert "exits.at" in caught.value.next_step
     assert "--layout single" in caught.value.next_step
 
@@ -123,29 +125,29 @@ def test_a_shape_that_no_border_carries_is_refused() -> None:
     (end,) = [attribute for attribute in model.graph.node[2].attribute if attribute.name == "end"]
     end.i = 3
     with pytest.raises(UsageError, match="the shape of 'input', which none of its inputs has"):
-        cut_segments(model, ["exit1_logits", "final_logits"])
+        cut_segments(model, ["exit1_outputs", "final_outputs"])
 
 
 def test_two_exits_on_one_tensor_are_refused() -> None:
-    with pytest.raises(UsageError, match="same tensor as the logits of an earlier exit"):
-        cut_segments(by_hand(), ["final_logits", "exit1_logits", "final_logits"])
+    with pytest.raises(UsageError, match="same tensor as the outputs of an earlier exit"):
+        cut_segments(by_hand(), ["final_outputs", "exit1_outputs", "final_outputs"])
 
 
 def test_an_exit_that_hangs_on_an_earlier_exit_takes_its_logits_over_the_border() -> None:
     weight = numpy_helper.from_array(np.eye(4, 2, dtype=np.float32), "weight")
     nodes = [
         helper.make_node("Flatten", ["input"], ["early"], axis=1),
-        helper.make_node("MatMul", ["early", "weight"], ["exit1_logits"]),
-        helper.make_node("Neg", ["exit1_logits"], ["final_logits"]),
+        helper.make_node("MatMul", ["early", "weight"], ["exit1_outputs"]),
+        helper.make_node("Neg", ["exit1_outputs"], ["final_outputs"]),
     ]
-    outputs = [helper.make_tensor_value_info(name, FLOAT, ["batch", 2]) for name in ("exit1_logits", "final_logits")]
+    outputs = [helper.make_tensor_value_info(name, FLOAT, ["batch", 2]) for name in ("exit1_outputs", "final_outputs")]
     graph = helper.make_graph(
         nodes, "g", [helper.make_tensor_value_info("input", FLOAT, ["batch", 1, 2, 2])], outputs, [weight]
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    first, second = cut_segments(model, ["exit1_logits", "final_logits"])
-    assert [port.name for port in tensor_specs(first.graph.output)] == ["exit1_logits"]
-    assert [port.name for port in tensor_specs(second.graph.input)] == ["exit1_logits"]
+    first, second = cut_segments(model, ["exit1_outputs", "final_outputs"])
+    assert [port.name for port in tensor_specs(first.graph.output)] == ["exit1_outputs"]
+    assert [port.name for port in tensor_specs(second.graph.input)] == ["exit1_outputs"]
 
 
 # ConvNeXt asks for shapes of early tensors late; ViT has tokens instead of maps, EfficientNet gates its channels.
@@ -157,8 +159,8 @@ def test_networks_of_several_families_are_cut_right(name: str) -> None:
     side = 32
     torch.manual_seed(0)
     net = build(Model(name=name), Exits(auto=3, head="linear"), outputs=(7,), inputs=pictures(3, side, side)).eval()
-    model = export_all_exits(net.logits_only(), net.exit_names, (3, side, side))
-    logits = [f"{exit_}_logits" for exit_ in net.exit_names]
+    model = export_all_exits(net.logits_only(), net.exit_names, image_modality((3, side, side)))
+    logits = [f"{exit_}_outputs" for exit_ in net.exit_names]
     pieces = cut_segments(model, logits)
     assert len(pieces) == 4
     images = np.random.default_rng(0).normal(size=(3, 3, side, side)).astype(np.float32)

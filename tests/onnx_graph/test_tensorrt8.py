@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from meaning import image_modality
 from networks import pictures
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
@@ -110,7 +111,7 @@ class Grouped(nn.Module):
 @pytest.mark.parametrize("opset", [16, 17])
 def test_norms_of_groups_and_instances_are_exported_without_a_plugin(opset: int) -> None:
     net = Grouped().eval()
-    model = export_all_exits(net, ["final"], (3, 8, 8), opset=opset)
+    model = export_all_exits(net, ["final"], image_modality((3, 8, 8)), opset=opset)
     assert "InstanceNormalization" not in operators(model)
     assert "HardSwish" in operators(model)  # 8.5 knows it
     assert set(operators(model)) <= TENSORRT_8_5
@@ -139,9 +140,9 @@ def test_segments_with_signals_hold_only_operators_of_tensorrt_8_5(name: str, he
         pytest.importorskip("timm")
     torch.manual_seed(0)
     net = build(Model(name=name), Exits(auto=1, head=head), outputs=(7,), inputs=pictures(3, side, side)).eval()
-    model = export_all_exits(net.logits_only(), net.exit_names, (3, side, side), opset=16)
-    first, last = cut_segments(model, [f"{exit_}_logits" for exit_ in net.exit_names])
-    first, _ = add_signals(first, net.exit_names[0], f"{net.exit_names[0]}_logits", TASK, batch="batch")
+    model = export_all_exits(net.logits_only(), net.exit_names, image_modality((3, side, side)), opset=16)
+    first, last = cut_segments(model, [f"{exit_}_outputs" for exit_ in net.exit_names])
+    first, _ = add_signals(first, net.exit_names[0], f"{net.exit_names[0]}_outputs", TASK, batch="batch")
     assert set(operators(first)) | set(operators(last)) <= TENSORRT_8_5 - {"InstanceNormalization"}
     assert unsupported_by_8_5({"segment-0.onnx": first, "segment-1.onnx": last}) == ""
     (top,) = [node for node in first.graph.node if node.op_type == "TopK"]

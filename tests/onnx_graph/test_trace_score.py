@@ -44,7 +44,7 @@ def graph(policy: ExitPolicy, exit_: int) -> Callable[[Sequence[Signals]], np.nd
         ir_version=10,
     )
     onnx.checker.check_model(model, full_check=True)
-    (session,) = SegmentSessions([serialize(model)], network_input="", logits=[])._sessions
+    (session,) = SegmentSessions([serialize(model)], outputs=[])._sessions
 
     def run(signals: Sequence[Signals]) -> np.ndarray:
         feed = {names.values: s.stacked() for names, s in zip(NAMES, signals, strict=False)}

@@ -171,10 +171,10 @@ def test_what_a_precision_costs_counts_as_lost_by_leaving_early(done: Path) -> N
     whole = open_artifact(done / "artifacts" / "byot-cascade").manifest
     early = open_artifact(done / "artifacts" / "byot-early-exit-uint8").manifest
     assert early.certificate is not None
-    assert early.certificate.against == whole.digest
+    assert early.certificate.reference == whole.digest
     plain = open_artifact(done / "artifacts" / "byot-early-exit").manifest
     assert plain.certificate is not None
-    assert plain.certificate.against is None
+    assert plain.certificate.reference is None
 
 
 def test_evaluations_lie_under_plain_names(first: tuple[Path, list[str], Report]) -> None:

@@ -40,13 +40,13 @@ def made(exits: int = 9, samples: int = 400) -> tuple[tuple[Signals, ...], np.nd
     """Exits that get better, and say so."""
     rng = np.random.default_rng(3)
     labels = rng.integers(0, 5, samples)
-    found, right = [], []
+    found, loss = [], []
     for exit_ in range(exits):
         logits = rng.normal(size=(samples, 5)).astype(np.float32)
         logits[np.arange(samples), labels] += 0.4 * (exit_ + 1)
         found.append(signals_of(logits))
-        right.append(found[-1].decision == labels)
-    return tuple(found), np.stack(right)
+        loss.append(np.float32(found[-1].decision != labels))
+    return tuple(found), np.stack(loss)
 
 
 def test_max_prob_entropy_and_margin_by_hand() -> None:
@@ -74,7 +74,7 @@ def test_patience_counts_equal_answers_in_a_row() -> None:
 
 
 def test_pcee_by_hand() -> None:
-    policy = Pcee(edges=[[0.5, 0.9]], accuracies=[[0.25, 0.5, 1.0]])
+    policy = Pcee(edges=[[0.5, 0.9]], levels=[[0.25, 0.5, 1.0]])
     np.testing.assert_allclose(policy.score(0, [signals([0.2, 0.5, 0.7, 0.9, 1.0])]), [0.25, 0.5, 0.5, 1.0, 1.0])
 
 
@@ -84,15 +84,15 @@ def test_pcee_pools_bins_that_fall() -> None:
     hits = np.zeros(10 * BINS, bool)
     for bin_, count in enumerate([5, 2, 8, *[10] * (BINS - 3)]):
         hits[10 * bin_ : 10 * bin_ + count] = True
-    policy = Pcee.fit([signals(best), signals(best)], np.stack([hits, hits]))
+    policy = Pcee.fit([signals(best), signals(best)], 1 - np.float32([hits, hits]))
     # bins that were pooled are one: the accuracy rises at .32 and .33 only
-    assert policy.accuracies[0] == pytest.approx([0.35, 0.8, 1.0])
+    assert policy.levels[0] == pytest.approx([0.35, 0.8, 1.0])
     assert policy.edges[0] == pytest.approx([0.32, 0.33])
 
 
 def test_pcee_with_confidences_that_are_all_equal_is_one_accuracy() -> None:
     same = signals([0.5] * 40)
-    policy = Pcee.fit([same, same], np.stack([np.arange(40) < 30, np.ones(40, bool)]))
+    policy = Pcee.fit([same, same], np.float32([np.arange(40) >= 30, np.zeros(40)]))
     np.testing.assert_allclose(policy.score(0, [same]), 0.75)
 
 
@@ -110,7 +110,7 @@ def test_learned_lets_the_hopeless_go_where_max_prob_keeps_them() -> None:
     early = np.concatenate([np.zeros(500, bool), rng.random(500) < 0.4, np.ones(500, bool)])
     # the lowest confidences lose nothing, because nobody gets them right; entropy tells them apart: many classes
     now = changed(signals(best), entropy=np.float32(np.repeat([2.2, 0.7, 0.1], 500)))
-    policy = Learned.fit([now, now], np.stack([early, final]))
+    policy = Learned.fit([now, now], 1 - np.float32([early, final]))
     score = policy.score(0, [now])
     assert score[:500].mean() > 0.9
     assert score[500:1000].mean() < 0.6
@@ -119,15 +119,15 @@ def test_learned_lets_the_hopeless_go_where_max_prob_keeps_them() -> None:
 
 def test_learned_stays_finite_where_all_are_alike() -> None:
     now = signals([0.9] * 100)
-    policy = Learned.fit([now, now], np.ones((2, 100), bool))
+    policy = Learned.fit([now, now], np.zeros((2, 100), np.float32))
     assert np.isfinite(policy.score(0, [now])).all()
     assert policy.score(0, [now])[0] > 0.9
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_policy_gives_float32_in_0_to_1_and_comes_back_from_its_parameters(kind: str) -> None:
-    found, right = made()
-    policy = policy_class(kind).fit(found, right)
+    found, loss = made()
+    policy = policy_class(kind).fit(found, loss)
     score = scores(policy, found)
     assert (score.shape, score.dtype) == ((8, 400), np.float32)
     assert ((score >= 0) & (score <= 1)).all()
@@ -141,8 +141,8 @@ def test_every_policy_gives_float32_in_0_to_1_and_comes_back_from_its_parameters
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_gate_is_the_score_at_its_threshold_to_the_bit(kind: str) -> None:
-    found, right = made()
-    policy = policy_class(kind).fit(found, right)
+    found, loss = made()
+    policy = policy_class(kind).fit(found, loss)
     nothing = [
         Signals({name: np.full_like(column, np.nan) for name, column in one.columns.items()}, one.decision)
         for one in found
@@ -180,8 +180,8 @@ def test_pcees_gate_is_its_score_whatever_a_manifest_says(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_not_a_number_scores_nan(kind: str) -> None:
-    found, right = made()
-    policy = policy_class(kind).fit(found, right)
+    found, loss = made()
+    policy = policy_class(kind).fit(found, loss)
     nothing = of_columns(*(np.full(1, np.nan, np.float32),) * 3, np.zeros(1, np.int64))
     with np.errstate(invalid="ignore"):
         assert np.isnan(policy.score(1, [nothing, nothing])).all()
@@ -189,10 +189,10 @@ def test_what_is_not_a_number_scores_nan(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in {"fixed", "patience"}])
 def test_surer_exits_score_higher(kind: str) -> None:
-    found, right = made()
-    policy = policy_class(kind).fit(found, right)
+    found, loss = made()
+    policy = policy_class(kind).fit(found, loss)
     score = policy.score(0, found[:1])
-    kept = ~(right[-1] & ~right[0])
+    kept = loss[0] <= loss[-1]
     assert score[kept].mean() > score[~kept].mean()
 
 
@@ -212,9 +212,9 @@ def test_a_policy_of_another_version_is_refused() -> None:
         ("learned", {"weights": [[0.0] * 5, [0.0] * 4]}),
         ("learned", {"weights": [[0.0] * 5, [[0.0]] * 5]}),
         ("learned", {"weights": [[0.0] * 5, [0.0] * 4 + [None]]}),
-        ("pcee", {"edges": [[0.5]] * 2, "accuracies": [[0.5, 0.9], []]}),
-        ("pcee", {"edges": [[0.5]] * 2, "accuracies": 3}),
-        ("pcee", {"edges": [["x"]] * 2, "accuracies": [[0.5, 0.9]] * 2}),
+        ("pcee", {"edges": [[0.5]] * 2, "levels": [[0.5, 0.9], []]}),
+        ("pcee", {"edges": [[0.5]] * 2, "levels": 3}),
+        ("pcee", {"edges": [["x"]] * 2, "levels": [[0.5, 0.9]] * 2}),
     ],
 )
 def test_parameters_that_no_fit_gave_are_refused(kind: str, parameters: dict[str, Any]) -> None:

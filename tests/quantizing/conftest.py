@@ -65,7 +65,7 @@ def _residual(graph: Callable[..., onnx.ModelProto], *, channels: int, width: in
         helper.make_node("Relu", ["s"], ["border"]),
         helper.make_node("GlobalAveragePool", ["border"], ["pooled"]),
         helper.make_node("Flatten", ["pooled"], ["flat"]),
-        helper.make_node("Gemm", ["flat", "w2", "b2"], ["exit1_logits"], transB=1, name="last"),
+        helper.make_node("Gemm", ["flat", "w2", "b2"], ["exit1_outputs"], transB=1, name="last"),
     ]
     shapes = {
         "w0": (width, channels, 3, 3), "w1": (width, width, 3, 3), "w2": (4, width),
@@ -73,7 +73,7 @@ def _residual(graph: Callable[..., onnx.ModelProto], *, channels: int, width: in
     }  # fmt: skip
     scale = 0.3 * (8 / width) ** 0.5  # so that what they add up to is as large in both
     weights = {name: rng.normal(scale=scale, size=shape).astype(np.float32) for name, shape in shapes.items()}
-    outputs: dict[str, Shape] = {"border": ["batch", width, 6, 6], "exit1_logits": ["batch", 4]}
+    outputs: dict[str, Shape] = {"border": ["batch", width, 6, 6], "exit1_outputs": ["batch", 4]}
     return graph(nodes, {"x": ["batch", channels, 6, 6]}, outputs, weights)
 
 

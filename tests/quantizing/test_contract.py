@@ -49,7 +49,7 @@ def batches(wide_batches: list[np.ndarray]) -> list[np.ndarray]:
 
 @pytest.fixture
 def segment(wide_residual: onnx.ModelProto, batches: list[np.ndarray], segment_of: Callable[..., FloatSegment]) -> Any:
-    return segment_of(wide_residual, batches, ("exit1_logits",))
+    return segment_of(wide_residual, batches, ("exit1_outputs",))
 
 
 def run(model: onnx.ModelProto, x: np.ndarray) -> list[np.ndarray]:
@@ -73,7 +73,7 @@ def test_borders_keep_their_names_shapes_and_type(precision: Precision, segment:
 def test_logits_come_from_what_computes_in_float32(precision: Precision, segment: FloatSegment) -> None:
     quantised = precision(segment)
     makers = {name: node for node in quantised.graph.node for name in node.output}
-    assert makers["exit1_logits"].op_type == "Gemm"
+    assert makers["exit1_outputs"].op_type == "Gemm"
 
 
 def test_something_is_narrow_and_the_answers_are_close(

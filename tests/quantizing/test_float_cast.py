@@ -35,17 +35,17 @@ def types(model: onnx.ModelProto) -> dict[str, int]:
 def test_all_but_the_logits_is_narrow_and_all_borders_are_float(
     residual: onnx.ModelProto, segment_of: Segment, precision: Callable, narrow: int
 ) -> None:
-    model = precision(segment_of(residual, [], ("exit1_logits",)))
+    model = precision(segment_of(residual, [], ("exit1_outputs",)))
     onnx.checker.check_model(model, full_check=True)
     dtypes = types(model)
     assert {dtypes[v.name] for v in (*model.graph.input, *model.graph.output)} == {TensorProto.FLOAT}
-    assert [v.name for v in model.graph.output] == ["border", "exit1_logits"]
+    assert [v.name for v in model.graph.output] == ["border", "exit1_outputs"]
     for node in model.graph.node:
         wanted = TensorProto.FLOAT if node.name == "last" else narrow
         if node.op_type != "Cast":
             assert {dtypes[name] for name in (*node.input, *node.output)} == {wanted}, node.name
     makers = {name: node for node in model.graph.node for name in node.output}
-    assert makers["exit1_logits"].op_type == "Gemm"  # not a cast of something narrow
+    assert makers["exit1_outputs"].op_type == "Gemm"  # not a cast of something narrow
     assert sum(node.op_type == "Cast" for node in model.graph.node) == 3  # in, to the border, to the last layer
 
 
@@ -235,8 +235,8 @@ def test_any_graph_is_well_typed_and_close(data: st.DataObject, graph: Made) -> 
 
 def test_the_model_that_was_given_is_left_alone(residual: onnx.ModelProto, segment_of: Segment) -> None:
     before = residual.SerializeToString(deterministic=True)
-    first = fp16(segment_of(residual, [], ("exit1_logits",))).SerializeToString(deterministic=True)
-    assert first == fp16(segment_of(residual, [], ("exit1_logits",))).SerializeToString(deterministic=True)
+    first = fp16(segment_of(residual, [], ("exit1_outputs",))).SerializeToString(deterministic=True)
+    assert first == fp16(segment_of(residual, [], ("exit1_outputs",))).SerializeToString(deterministic=True)
     assert residual.SerializeToString(deterministic=True) == before
     weights = {t.name: numpy_helper.to_array(t).dtype for t in onnx.load_from_string(first).graph.initializer}
     assert weights["w0/fp16"] == np.float16

@@ -165,7 +165,7 @@ def test_what_makes_logits_reads_float32(
             array = np.tile(numpy_helper.to_array(tensor), (16, *[1] * (len(tensor.dims) - 1)))
             tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
     wide.graph.output[1].type.tensor_type.shape.dim[1].dim_value = 64
-    quantised = fp8(segment_of(wide, wide_batches, ("exit1_logits",)))
+    quantised = fp8(segment_of(wide, wide_batches, ("exit1_outputs",)))
     assert rounded(quantised) == {"x", "w0", "r0", "w1"}
     assert stored(quantised)["w2"].dtype == np.float32
     last = next(node for node in quantised.graph.node if node.op_type == "Gemm")
@@ -177,7 +177,7 @@ def test_what_makes_logits_reads_float32(
 def test_a_tensor_is_rounded_once_for_all_its_readers(
     wide_residual: onnx.ModelProto, wide_batches: list[np.ndarray], segment_of: Segment
 ) -> None:
-    model = fp8(segment_of(wide_residual, wide_batches, ("exit1_logits",)))
+    model = fp8(segment_of(wide_residual, wide_batches, ("exit1_outputs",)))
     operators = Counter(node.op_type for node in model.graph.node)
     assert (operators["QuantizeLinear"], operators["DequantizeLinear"]) == (2, 4)
     readers = {node.op_type for node in model.graph.node if "r0/from_fp8/fp16" in node.input}
@@ -326,7 +326,7 @@ def test_onnxs_own_evaluator_agrees(
 ) -> None:
     """As far as it can: its convolutions add up in float16."""
     x = wide_batches[0][:4]
-    model = fp8(segment_of(wide_residual, wide_batches, ("exit1_logits",)))
+    model = fp8(segment_of(wide_residual, wide_batches, ("exit1_outputs",)))
     for actual, theirs, true in zip(
         run(model, x), ReferenceEvaluator(model).run(None, {"x": x}), run(wide_residual, x), strict=True
     ):

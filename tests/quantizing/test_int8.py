@@ -81,7 +81,7 @@ def test_what_it_computes_is_what_the_codes_say(conv: onnx.ModelProto, segment_o
 def test_zero_is_the_code_0_everywhere_as_tensorrt_wants_it(
     residual: onnx.ModelProto, batches: list[np.ndarray], segment_of: Segment
 ) -> None:
-    model = int8(segment_of(residual, batches, ("exit1_logits",)))
+    model = int8(segment_of(residual, batches, ("exit1_outputs",)))
     tensors = stored(model)
     assert len(pairs(model)) > 10
     for node in pairs(model):
@@ -96,7 +96,7 @@ def test_no_sum_of_two_products_exceeds_16_bits(
     residual: onnx.ModelProto, batches: list[np.ndarray], segment_of: Segment
 ) -> None:
     """x86 without VNNI adds unsigned codes times weights in pairs: at most 255 * (64 + 64)."""
-    tensors = stored(int8(segment_of(residual, batches, ("exit1_logits",))))
+    tensors = stored(int8(segment_of(residual, batches, ("exit1_outputs",))))
     codes = [tensors[f"w{k}_quantized"].astype(int) for k in range(3)]
     largest = max(np.abs(code).max() for code in codes)
     assert largest == 64
@@ -106,9 +106,9 @@ def test_no_sum_of_two_products_exceeds_16_bits(
 def test_logits_are_not_rounded_and_borders_keep_their_names_and_type(
     residual: onnx.ModelProto, batches: list[np.ndarray], segment_of: Segment
 ) -> None:
-    model = int8(segment_of(residual, batches, ("exit1_logits",)))
+    model = int8(segment_of(residual, batches, ("exit1_outputs",)))
     makers = {name: node for node in model.graph.node for name in node.output}
-    assert makers["exit1_logits"].op_type == "Gemm"
+    assert makers["exit1_outputs"].op_type == "Gemm"
     assert makers["border"].op_type == "DequantizeLinear"
     assert [(v.name, v.type) for v in model.graph.output] == [(v.name, v.type) for v in residual.graph.output]
     assert [(v.name, v.type) for v in model.graph.input] == [(v.name, v.type) for v in residual.graph.input]
@@ -124,7 +124,7 @@ def test_what_is_read_twice_is_computed_in_integers_too(
     residual: onnx.ModelProto, batches: list[np.ndarray], segment_of: Segment, tmp_path: Path
 ) -> None:
     """Without a difference between the two pairs of r0 its readers fall back to float32 (see _tell_apart)."""
-    model = int8(segment_of(residual, batches, ("exit1_logits",)))
+    model = int8(segment_of(residual, batches, ("exit1_outputs",)))
 
     def kernels(model: onnx.ModelProto) -> list[str]:
         options = onnxruntime.SessionOptions()
@@ -148,7 +148,7 @@ def test_what_is_read_twice_is_computed_in_integers_too(
 def test_an_axis_beside_a_single_scale_changes_nothing(
     residual: onnx.ModelProto, batches: list[np.ndarray], segment_of: Segment
 ) -> None:
-    model = int8(segment_of(residual, batches, ("exit1_logits",)))
+    model = int8(segment_of(residual, batches, ("exit1_outputs",)))
     axes = [a.i for node in model.graph.node if node.op_type == "QuantizeLinear" for a in node.attribute]
     assert axes
     assert all(-4 <= axis < 4 for axis in axes)
@@ -238,7 +238,7 @@ from sdcompress.quantizing.precisions.int8 import int8
 import onnx
 model, batches = pickle.load(open(sys.argv[1], "rb"))
 model = onnx.load_from_string(model)
-made = int8(FloatSegment(model, frozenset({"exit1_logits"}), lambda: iter([{"x": batch} for batch in batches])))
+made = int8(FloatSegment(model, frozenset({"exit1_outputs"}), lambda: iter([{"x": batch} for batch in batches])))
 print(hashlib.sha256(made.SerializeToString(deterministic=True)).hexdigest())
 """
 

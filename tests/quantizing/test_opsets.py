@@ -7,6 +7,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from meaning import image_modality
 from networks import pictures
 
 from sdcompress.exporting.graph import export_all_exits
@@ -43,7 +44,7 @@ def test_a_transformer_is_close_whatever_its_opset(opset: int, options: str) -> 
         for name, parameter in net.named_parameters():
             if name.endswith("bias"):
                 parameter.normal_(std=0.2)
-    model = without_signals(export_all_exits(net.logits_only(), net.exit_names, IMAGE, opset=opset), [])
+    model = without_signals(export_all_exits(net.logits_only(), net.exit_names, image_modality(IMAGE), opset=opset), [])
     images = np.random.default_rng(0).normal(size=(48, *IMAGE)).astype(np.float32)
     logits = [value.name for value in model.graph.output]
     segment = FloatSegment(

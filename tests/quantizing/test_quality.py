@@ -30,7 +30,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Callable[[np.ndarray, np.ndarray
 def test_the_larger_distance_of_the_two_ways_counts_and_is_doubled(pretend: Callable, tiny_artifact: Any) -> None:
     opened = open_artifact(tiny_artifact("single"))
     reference = np.array([[[0.0, 1.0, 4.0], [2.0, 1.0, 0.0]]], np.float32)
-    golden = Golden(opened.golden().images[:2], np.array([2, 0]), reference)
+    golden = Golden(opened.golden().examples[:2], np.array([2, 0]), reference)
     fused, plain = reference.copy(), reference.copy()
     fused[0, 1] = [1.0, 1.25, 0.0]  # off by 1, and class 1 instead of 0
     plain[0, 0, 2] = 2.5  # off by 1.5
@@ -46,8 +46,8 @@ def test_the_larger_distance_of_the_two_ways_counts_and_is_doubled(pretend: Call
 def test_what_is_not_finite_has_no_distance(pretend: Callable, tiny_artifact: Any) -> None:
     opened = open_artifact(tiny_artifact("single"))
     golden = opened.golden()
-    broken = golden.logits.copy()
+    broken = golden.outputs.copy()
     broken[0, 3, 1] = np.inf
-    pretend(golden.logits, broken)
+    pretend(golden.outputs, broken)
     with pytest.raises(VerificationError, match="not finite"):
         quality.golden_records(opened.manifest, [], golden, threads=1)

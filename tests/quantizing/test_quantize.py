@@ -93,8 +93,8 @@ def test_an_artifact_of_each_layout(
     for row, (exit_, change) in enumerate(zip(new.exits, result.exits, strict=True)):
         before, after = logits[0][row], logits[1][row]
         assert change.accuracy_before == metrics.accuracy(before, samples.targets)
-        assert change.accuracy_after == exit_.accuracy == metrics.accuracy(after, samples.targets)
-        assert exit_.ece == pytest.approx(metrics.ece(metrics.softmax(after), samples.targets), abs=1e-9)
+        assert change.accuracy_after == exit_.scores["accuracy"] == metrics.accuracy(after, samples.targets)
+        assert exit_.scores["ece"] == pytest.approx(metrics.ece(metrics.softmax(after), samples.targets), abs=1e-9)
         assert change.changed == (before.argmax(1) != after.argmax(1)).sum()
         assert change.max_abs == pytest.approx(np.abs(before - after).max(), rel=1e-6)
     assert verify(tmp_path / "out").layout == layout
@@ -215,18 +215,18 @@ def test_the_distance_to_the_checkpoint_is_the_measured_one(
     run(source)
     opened = open_artifact(tmp_path / "out")
     golden, engine = opened.golden(), open_engine(tmp_path / "out", threads=1)
-    inputs = engine.preprocess(golden.images)
+    inputs = engine.preprocess(golden.examples)
     files = [(tmp_path / "out" / segment.file).read_bytes() for segment in opened.manifest.segments]
-    names = [exit_.logits for exit_ in opened.manifest.exits]
-    plainly = SegmentSessions(files, network_input="input", logits=names, optimise=False)(inputs)
+    names = [exit_.outputs for exit_ in opened.manifest.exits]
+    plainly = SegmentSessions(files, outputs=names, optimise=False)(inputs)
     logits = engine.exits(inputs)
     parents = {record.exit: record.allowed for record in open_artifact(source).manifest.parity}
     for row, record in enumerate(opened.manifest.parity):
-        ways = [float(np.abs(way[row] - golden.logits[row]).max()) for way in (logits, plainly)]
+        ways = [float(np.abs(way[row] - golden.outputs[row]).max()) for way in (logits, plainly)]
         assert record.max_abs == pytest.approx(max(ways), rel=1e-6)
         assert record.allowed == pytest.approx(2 * record.max_abs + parents[record.exit])
         assert (record.samples, record.batches) == (16, (16,))
-        assert record.flips == (logits[row].argmax(1) != golden.logits[row].argmax(1)).sum()
+        assert record.flips == (logits[row].argmax(1) != golden.outputs[row].argmax(1)).sum()
 
 
 def test_a_loss_that_is_too_large_leaves_the_figures_and_no_artifact(
@@ -274,9 +274,9 @@ def test_bf16_is_written_where_it_runs_and_refused_where_not(
     run: Callable, tiny_artifact: Callable, tmp_path: Path, segment_of: Callable
 ) -> None:
     source = tiny_artifact("single")
-    graph = bf16(segment_of(without_signals(onnx.load(source / "segment-0.onnx"), []), [], ("final_logits",)))
+    graph = bf16(segment_of(without_signals(onnx.load(source / "segment-0.onnx"), []), [], ("final_outputs",)))
     try:
-        SegmentSessions([graph.SerializeToString()], network_input="input", logits=["final_logits"])
+        SegmentSessions([graph.SerializeToString()], outputs=["final_outputs"])
     except ORT_ERRORS:
         with pytest.raises(SetupError, match="cannot run bf16 here") as caught:
             run(source, "bf16")
@@ -329,12 +329,12 @@ def test_twice_is_once_too_often(run: Callable, tiny_artifact: Callable, tmp_pat
 
 @pytest.fixture
 def single(tiny_artifact: Callable, graph: Callable) -> Callable[..., Path]:
-    """``single(nodes, weights)``: an artifact of this one graph from "input" to "final_logits"."""
+    """``single(nodes, weights)``: an artifact of this one graph from "input" to "final_outputs"."""
 
     def make(nodes: list[onnx.NodeProto], weights: dict[str, np.ndarray]) -> Path:
         source = tiny_artifact("single")
         manifest = open_artifact(source).manifest
-        shapes = {"input": ["batch", 1, 4, 4]}, {"final_logits": ["batch", 3]}
+        shapes = {"input": ["batch", 1, 4, 4]}, {"final_outputs": ["batch", 3]}
         onnx.save(graph(nodes, *shapes, weights), source / "segment-0.onnx")
         segment = manifest.segments[0].model_copy(update=entry(source, "segment-0.onnx").model_dump())
         seal(source, **{**dict(manifest), "segments": (segment,)})
@@ -347,7 +347,7 @@ def test_a_graph_in_which_nothing_can_be_rounded(run: Callable, single: Callable
     """The one product there is makes the logits, which fp16 leaves in float32."""
     nodes = [
         onnx.helper.make_node("Flatten", ["input"], ["flat"]),
-        onnx.helper.make_node("MatMul", ["flat", "w"], ["final_logits"]),
+        onnx.helper.make_node("MatMul", ["flat", "w"], ["final_outputs"]),
     ]
     source = single(nodes, {"w": np.ones((16, 3), np.float32)})
     with pytest.raises(UsageError, match="all of its 1 convolutions and products"):
@@ -367,7 +367,7 @@ def test_what_float16_cannot_hold_is_refused_although_it_runs_here(
     nodes = [
         onnx.helper.make_node("Flatten", ["input"], ["flat"]),
         onnx.helper.make_node("MatMul", ["flat", "up"], ["large"]),
-        onnx.helper.make_node("MatMul", ["large", "down"], ["final_logits"]),
+        onnx.helper.make_node("MatMul", ["large", "down"], ["final_outputs"]),
     ]
     source = single(nodes, weights)
     if size < 1e3:
@@ -392,7 +392,7 @@ def test_padding_before_a_maximum_costs_no_precision_anything(
         onnx.helper.make_node("Pad", ["c", "pads", "value"], ["p"]),
         onnx.helper.make_node("MaxPool", ["p"], ["m"], kernel_shape=[3, 3], strides=[2, 2]),
         onnx.helper.make_node("Flatten", ["m"], ["f"]),
-        onnx.helper.make_node("MatMul", ["f", "v"], ["final_logits"]),
+        onnx.helper.make_node("MatMul", ["f", "v"], ["final_outputs"]),
     ]
     weights = {
         "w": rng.normal(size=(4, 1, 1, 1)).astype(np.float32),
@@ -431,7 +431,7 @@ def ratio(*, epsilon: float) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray
         onnx.helper.make_node("Sub", ["flat", "low"], ["above"]),
         onnx.helper.make_node("Div", ["above", "sum"], ["share"], name="the-ratio"),
         onnx.helper.make_node("MatMul", ["share", "up"], ["hidden"]),
-        onnx.helper.make_node("MatMul", ["hidden", "down"], ["final_logits"]),
+        onnx.helper.make_node("MatMul", ["hidden", "down"], ["final_outputs"]),
     ]
     weights: dict[str, np.ndarray] = {
         "axes": np.array([1]),
@@ -485,7 +485,7 @@ def wide(size: float = 1.0) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]
         onnx.helper.make_node("MatMul", ["flat", "up"], ["a"]),
         onnx.helper.make_node("Tanh", ["a"], ["h"]),
         onnx.helper.make_node("MatMul", ["h", "square"], ["large"]),
-        onnx.helper.make_node("MatMul", ["large", "down"], ["final_logits"]),
+        onnx.helper.make_node("MatMul", ["large", "down"], ["final_outputs"]),
     ]
     return nodes, weights
 

@@ -76,15 +76,15 @@ def test_a_segment_in_another_precision_is_refused(tiny_artifact: Callable) -> N
 
 
 def test_signals_are_left_out_and_appended_as_they_were(residual: onnx.ModelProto) -> None:
-    full, names = add_signals(residual, "exit1", "exit1_logits", TASK, batch="batch")
+    full, names = add_signals(residual, "exit1", "exit1_outputs", TASK, batch="batch")
     bare = without_signals(full, [names])
-    assert [v.name for v in bare.graph.output] == ["border", "exit1_logits"]
+    assert [v.name for v in bare.graph.output] == ["border", "exit1_outputs"]
     assert not {"LogSoftmax", "TopK", "ArgMax"} & {node.op_type for node in bare.graph.node}
-    assert not any("exit1_logits/" in tensor.name for tensor in bare.graph.initializer)
-    again = with_signals(bare, full, [("exit1", "exit1_logits", names)], TASK, batch="batch")
+    assert not any("exit1_outputs/" in tensor.name for tensor in bare.graph.initializer)
+    again = with_signals(bare, full, [("exit1", "exit1_outputs", names)], TASK, batch="batch")
     assert again.graph.output == full.graph.output
     tails = [
-        [node for node in model.graph.node if any("exit1_logits" in name for name in node.input)]
+        [node for node in model.graph.node if any("exit1_outputs" in name for name in node.input)]
         + [node for node in model.graph.node if node.output[0] in (names.values, names.decision)]
         for model in (again, full)
     ]
@@ -167,7 +167,7 @@ def ensemble(graph: Made) -> onnx.ModelProto:
 
 def test_the_tail_reaches_back_to_the_last_product(ensemble: onnx.ModelProto, residual: onnx.ModelProto) -> None:
     assert output_layers(ensemble, ["y"]) == {"m", "own", "log", "sum", "y"}
-    assert output_layers(residual, ["exit1_logits"]) == {"exit1_logits"}
+    assert output_layers(residual, ["exit1_outputs"]) == {"exit1_outputs"}
     assert output_layers(residual, []) == frozenset()
 
 

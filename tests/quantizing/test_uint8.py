@@ -46,7 +46,7 @@ def test_a_range_that_is_not_symmetric_uses_all_codes(
 def test_every_tensor_is_rounded_once_and_weights_never_beyond_7_bits(
     residual: onnx.ModelProto, batches: list[np.ndarray], segment_of: Segment
 ) -> None:
-    model = uint8(segment_of(residual, batches, ("exit1_logits",)))
+    model = uint8(segment_of(residual, batches, ("exit1_outputs",)))
     rounded = Counter(node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear")
     assert rounded["r0"] == 1  # read by a convolution and by the sum
     assert set(rounded.values()) == {1}
@@ -58,7 +58,7 @@ def test_every_tensor_is_rounded_once_and_weights_never_beyond_7_bits(
 def test_the_whole_block_is_computed_in_integers(
     residual: onnx.ModelProto, batches: list[np.ndarray], segment_of: Segment, tmp_path: Path
 ) -> None:
-    model = uint8(segment_of(residual, batches, ("exit1_logits",)))
+    model = uint8(segment_of(residual, batches, ("exit1_outputs",)))
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
     onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -26,6 +26,7 @@ def test_settings_win_in_order_and_keep_what_stands_beside_them() -> None:
         {"method": {"name": "byot", "temperature": 2.0}}, ["method.temperature=4", "method.kd_weight=0.2"]
     )
     assert read.method.parameters == {"temperature": 4, "kd_weight": 0.2}
+    assert recipes.read({}, ["task=multilabel", "task.threshold=0.4"]).task.parameters == {"threshold": 0.4}
     assert recipes.read({"method": "byot"}, ["method.temperature=4"]).method.name == "byot"
     assert recipes.read({"method": {"name": "byot", "temperature": 2.0}}, ["method=eed"]).method.parameters == {}
 

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from meaning import image_modality, meaning
 
 from sdcompress.artifact.golden import Golden
 from sdcompress.artifact.write import entry, seal
 from sdcompress.benchmarking.stats import latency
 from sdcompress.schema.manifest import Exit as ManifestExit
-from sdcompress.schema.manifest import Input, Manifest, ParityRecord, Policy, Preprocess, Provenance, Segment, Tensor
+from sdcompress.schema.manifest import Manifest, ParityRecord, Policy, Preprocess, Provenance, Segment, Tensor
 from sdcompress.schema.report import (
     BenchRecord,
     BenchReport,
@@ -34,7 +35,7 @@ def write_artifact(folder: Path, *, cascade: bool) -> Manifest:
     folder.mkdir()
     images = np.zeros((2, 4, 4, 1), dtype=np.uint8)
     Golden(images, np.zeros(2, dtype=np.int64), np.zeros((2 if cascade else 1, 2, 3), dtype=np.float32)).save(
-        folder / "golden.npz"
+        folder / "golden.npz", image_modality((1, 4, 4))
     )
     (folder / "README.md").write_text("card", encoding="utf-8")
     names = ("exit1", "final") if cascade else ("final",)
@@ -45,25 +46,21 @@ def write_artifact(folder: Path, *, cascade: bool) -> Manifest:
             Segment(
                 **entry(folder, f"segment-{index}.onnx").model_dump(),
                 inputs=(Tensor(name="input", dtype="float32", shape=("batch", 1, 4, 4)),),
-                outputs=(Tensor(name=f"{name}_logits", dtype="float32", shape=("batch", 3)),),
+                outputs=(Tensor(name=f"{name}_outputs", dtype="float32", shape=("batch", 3)),),
                 macs=MACS[index] if cascade else 40_000_000,
                 parameters=500,
             )
         )
     policy = Policy(
-        thresholds=(0.9,), max_drop=0.01, samples=100, accuracy=0.8, reference_accuracy=0.8, shares=(0.5, 0.5),
+        thresholds=(0.9,), max_drop=0.01, samples=100, score=0.8, reference_score=0.8, shares=(0.5, 0.5),
         stage_ms=(1.0, 2.0),
     )  # fmt: skip
     return seal(
         folder,
         layout="cascade" if cascade else "single",
-        classes=("a", "b", "c"),
-        input=Input(
-            name="input", dtype="float32", shape=("batch", 1, 4, 4),
-            preprocess=Preprocess(channels=1, mean=(0.0,), std=(1.0,)),
-        ),
+        **meaning(("a", "b", "c"), Preprocess(channels=1, mean=(0.0,), std=(1.0,)), (1, 4, 4)),
         segments=segments,
-        exits=[ManifestExit(name=name, segment=i, logits=f"{name}_logits") for i, name in enumerate(names)],
+        exits=[ManifestExit(name=name, segment=i, outputs=f"{name}_outputs") for i, name in enumerate(names)],
         policy=policy if cascade else None,
         golden=entry(folder, "golden.npz"),
         card=entry(folder, "README.md"),
@@ -86,10 +83,10 @@ def folders(tmp_path: Path) -> dict[str, Path]:
 def evaluation(
     name: str, *, split: Any = "test", exits: dict[str, float], policy: PolicyScore | None = None
 ) -> Evaluation:
-    scores = tuple(ExitScore(name=exit_, accuracy=a, nll=0.5, ece=0.01) for exit_, a in exits.items())
+    scores = tuple(ExitScore(name=exit_, score=a, further={"nll": 0.5, "ece": 0.01}) for exit_, a in exits.items())
     return Evaluation(
         kind="artifact", name=name, source=name, digest=None, data="digits", split=split, samples=10_000, exits=scores,
-        policy=policy,
+        policy=policy, metric="accuracy",
     )  # fmt: skip
 
 
@@ -114,7 +111,7 @@ def comparison(name: str, mean: float, verdict: Any = "faster", p50: float | Non
 
 @pytest.fixture
 def evaluations() -> list[Evaluation]:
-    left = PolicyScore(accuracy=0.91, shares=(0.75, 0.25), exit_accuracy=(0.96, 0.76))
+    left = PolicyScore(score=0.91, shares=(0.75, 0.25), exit_scores=(0.96, 0.76))
     return [
         evaluation("whole", exits={"final": 0.92}),
         evaluation("chain", exits={"exit1": 0.85, "final": 0.92, "ensemble": 0.925}, policy=left),

@@ -8,7 +8,7 @@ import pytest
 
 from sdcompress.reporting.build import build
 from sdcompress.reporting.cautions import cautions, noise
-from sdcompress.schema.report import BenchReport, ClassScore, Evaluation, Report
+from sdcompress.schema.report import BenchReport, Evaluation, Report, StratumScore
 
 
 @pytest.fixture
@@ -61,10 +61,16 @@ def test_reasons_of_other_kinds_are_kept_apart(report: Report) -> None:
 
 
 def test_networks_that_lack_the_same_class_share_a_sentence(report: Report) -> None:
-    classes = tuple(
-        ClassScore(name=name, samples=n, accuracy=a) for name, n, a in (("a", 60, 1), ("b", 30, 1), ("c", 10, 0))
+    strata = tuple(
+        StratumScore(name=name, samples=n, score=a) for name, n, a in (("a", 60, 1), ("b", 30, 1), ("c", 10, 0))
     )
-    seen = {"classes": classes, "confusion": ((0, 0, 60), (1, 1, 30), (2, 0, 10)), "samples": 100, "policy": None}
+    seen = {
+        "stratum": "class",
+        "strata": strata,
+        "confusion": ((0, 0, 60), (1, 1, 30), (2, 0, 10)),
+        "samples": 100,
+        "policy": None,
+    }
     both = tuple(evaluation.model_copy(update=seen) for evaluation in report.evaluations[:2])
     sentences = [
         sentence

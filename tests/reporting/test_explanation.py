@@ -11,12 +11,11 @@ import pytest
 from sdcompress.errors import OutputExistsError
 from sdcompress.reporting.explanation.findings import cautions, findings, headline
 from sdcompress.reporting.explanation.page import explanation_page
-from sdcompress.reporting.explanation.tables import MAX_CLASSES, by_depth, details, summary, thinned
+from sdcompress.reporting.explanation.tables import MAX_STRATA, by_depth, details, summary, thinned
 from sdcompress.reporting.html import html
 from sdcompress.reporting.markdown import markdown
 from sdcompress.reporting.write import write
 from sdcompress.schema.explain import (
-    Class,
     ExitFigures,
     Explanation,
     Interval,
@@ -27,6 +26,7 @@ from sdcompress.schema.explain import (
     ReliabilityBin,
     Risk,
     RiskStep,
+    Stratum,
     Truncation,
 )
 from sdcompress.schema.report import Machine
@@ -40,24 +40,24 @@ def ms(value: float, half: float = 0.01) -> Interval:
 
 
 def exit_(name: str, accuracy: float, reach: float, share: float) -> ExitFigures:
-    bins = (ReliabilityBin(low=0.5, high=0.6, samples=10, confidence=0.55, accuracy=0.5),)
+    bins = (ReliabilityBin(low=0.5, high=0.6, samples=10, confidence=0.55, score=0.5),)
     return ExitFigures(
-        name=name, accuracy=accuracy, ece=0.02, reliability=bins, auroc=0.875, aurc=0.0125, macs=int(reach * 1e6),
-        ms=ms(reach), share=share, left_accuracy=0.95,
+        name=name, score=accuracy, ece=0.02, reliability=bins, auroc=0.875, aurc=0.0125, macs=int(reach * 1e6),
+        ms=ms(reach), share=share, left_score=0.95,
     )  # fmt: skip
 
 
 def point(accuracy: float, first: float, mean: float, thresholds: Any = (0.9,)) -> OperatingPoint:
     return OperatingPoint(
-        thresholds=thresholds, accuracy=accuracy, shares=(first, 1 - first), mean_ms=mean, mean_macs=mean * 1e6
+        thresholds=thresholds, score=accuracy, shares=(first, 1 - first), mean_ms=mean, mean_macs=mean * 1e6
     )
 
 
 def explanation(**changed: Any) -> Explanation:
     """1,000 images, two exits of 1 and 2 ms; the policy takes 1.3 ms and is a little less accurate than the last."""
     truncations = (
-        Truncation(exit="exit1", accuracy=0.85, ms=1.0, saving_ms=ms(-0.3), difference=ms(0.04, 0.02)),
-        Truncation(exit="final", accuracy=0.9, ms=2.0, saving_ms=ms(0.7), difference=ms(-0.01, 0.02)),
+        Truncation(exit="exit1", score=0.85, ms=1.0, saving_ms=ms(-0.3), difference=ms(0.04, 0.02)),
+        Truncation(exit="final", score=0.9, ms=2.0, saving_ms=ms(0.7), difference=ms(-0.01, 0.02)),
     )
     policy = PolicyFigures(
         point=point(0.89, 0.75, 1.3), mean_ms=ms(1.3), truncations=truncations, rival="final", verdict="wins"
@@ -65,12 +65,13 @@ def explanation(**changed: Any) -> Explanation:
     fields: dict[str, Any] = {
         "created": "2026-01-02T03:04:05+00:00", "command": "sdcompress explain early", "source": "early",
         "digest": "ab" * 32, "layout": "cascade", "kind": "max_prob", "guarantee": "Guarantee: none.", "data": "digits",
-        "split": "test", "samples": 1000, "threads": 1, "turns_ms": ((1.0, 2.0),) * 6, "decision_ms": 0.05,
+        "split": "test", "samples": 1000,
+        "metric": "accuracy", "stratum": "class", "threads": 1, "turns_ms": ((1.0, 2.0),) * 6, "decision_ms": 0.05,
         "machine": Machine(cpu="CPU", cores=2, isa=(), memory_gib=8, gpu=None, os="os", python="3", versions={}),
         "exits": (exit_("exit1", 0.85, 1.0, 0.75), exit_("final", 0.9, 2.0, 0.25)), "policy": policy,
-        "classes": (
-            Class(name="late", samples=500, shares=(0.5, 0.5), accuracy=0.87, last_accuracy=0.89),
-            Class(name="early", samples=500, shares=(1.0, 0.0), accuracy=0.91, last_accuracy=0.91),
+        "strata": (
+            Stratum(name="late", samples=500, shares=(0.5, 0.5), score=0.87, last_score=0.89),
+            Stratum(name="early", samples=500, shares=(1.0, 0.0), score=0.91, last_score=0.91),
         ),
         "curve": (point(0.9, 0.0, 2.05), point(0.89, 0.75, 1.3), point(0.85, 1.0, 1.05)),
         "curve_split": "validation", "curve_samples": 500,
@@ -85,7 +86,7 @@ def lost(verdict: Any, rival: str | None = "exit1") -> Explanation:
     """The same policy where exit1 is as accurate and takes 1 ms."""
     policy = explanation().policy
     assert policy is not None
-    same = policy.truncations[0].model_copy(update={"accuracy": 0.89, "difference": ms(0, 0.02)})
+    same = policy.truncations[0].model_copy(update={"score": 0.89, "difference": ms(0, 0.02)})
     truncations = (same, policy.truncations[1])
     changed = {"truncations": truncations, "verdict": verdict, "rival": rival}
     return explanation(policy=policy.model_copy(update=changed))
@@ -178,7 +179,7 @@ def test_where_nobody_leaves_it_says_so() -> None:
 
 
 def test_without_a_policy_it_says_how_to_get_one() -> None:
-    record = explanation(policy=None, policy_overthinking=None, classes=())
+    record = explanation(policy=None, policy_overthinking=None, strata=())
     assert headline(record) == "There is no policy yet, so that every sample runs to the last exit."
     assert findings(record)[0] == "Choose thresholds: sdcompress calibrate early --max-drop 1% --out FOLDER"
     assert any("makes no decisions" in sentence for sentence in cautions(record))
@@ -216,13 +217,12 @@ def test_risk_is_shown_step_by_step() -> None:
 
 def test_of_many_classes_the_ends_are_shown() -> None:
     many = tuple(
-        Class(name=f"class {k}", samples=1, shares=(1 - k / 99, k / 99), accuracy=1, last_accuracy=1)
-        for k in range(100)
+        Stratum(name=f"class {k}", samples=1, shares=(1 - k / 99, k / 99), score=1, last_score=1) for k in range(100)
     )
     shown = [one.name for one in by_depth(many)]
-    assert len(shown) == MAX_CLASSES
+    assert len(shown) == MAX_STRATA
     assert (shown[0], shown[-1]) == ("class 0", "class 99")
-    assert "Of 100 classes the 6 earliest and the 6 latest" in html(explanation_page(explanation(classes=many)))
+    assert "Of 100 classes the 6 earliest and the 6 latest" in html(explanation_page(explanation(strata=many)))
     assert (thinned(100, 3), thinned(2, 12)) == ([0, 50, 99], [0, 1])
 
 
@@ -232,7 +232,7 @@ def test_of_many_classes_the_ends_are_shown() -> None:
         {"layout": "all", "turns_ms": (), "curve": (), "curve_split": None, "policy": None, "policy_overthinking": None,
          "exits": tuple(e.model_copy(update={"ms": None}) for e in explanation().exits)},
         {"layout": "single", "exits": explanation().exits[-1:], "curve": (), "curve_split": None, "policy": None,
-         "policy_overthinking": None, "overthinking": None, "oracle": None, "classes": ()},
+         "policy_overthinking": None, "overthinking": None, "oracle": None, "strata": ()},
     ],
 )  # fmt: skip
 def test_what_has_no_early_exit_gets_what_makes_sense(changed: dict[str, Any]) -> None:

@@ -45,8 +45,7 @@ def test_a_headline_from_an_unsteady_machine_says_what_to_do(report: Report) -> 
 def test_a_headline_calls_a_difference_within_sampling_error_so(report: Report) -> None:
     near = answered(report, gained=5, lost=9, samples=945)
     rows = tuple(
-        row.model_copy(update={"test_accuracy": right / 945})
-        for row, right in zip(report.rows, (940, 936), strict=True)
+        row.model_copy(update={"test_score": right / 945}) for row, right in zip(report.rows, (940, 936), strict=True)
     )
     assert headline(near.model_copy(update={"rows": rows})) == (
         "chain is 2.29× as fast as whole (2.00× end to end) and as accurate within sampling error (−0.42 points)."
@@ -55,7 +54,7 @@ def test_a_headline_calls_a_difference_within_sampling_error_so(report: Report) 
 
 def test_no_row_is_praised_whose_accuracy_was_not_compared(report: Report) -> None:
     evaluations = tuple(evaluation for evaluation in report.evaluations if evaluation.name == "chain")
-    rows = (report.rows[0].model_copy(update={"test_accuracy": None}), report.rows[1])
+    rows = (report.rows[0].model_copy(update={"test_score": None}), report.rows[1])
     sentence = headline(report.model_copy(update={"evaluations": evaluations, "rows": rows}))
     assert sentence == (
         "No trade-off can be named: the accuracy of chain and whole was not compared."
@@ -83,7 +82,7 @@ def test_no_difference_is_said_plainly(report: Report) -> None:
 
 
 def test_speed_that_costs_more_than_a_point_makes_no_headline(report: Report) -> None:
-    rows = (report.rows[0], report.rows[1].model_copy(update={"test_accuracy": 0.90}))
+    rows = (report.rows[0], report.rows[1].model_copy(update={"test_score": 0.90}))
     assert headline(report.model_copy(update={"rows": rows})).startswith("Nothing was found")
 
 
@@ -93,8 +92,14 @@ def answered(report: Report, gained: int, lost: int, samples: int) -> Report:
     theirs[:gained], mine[samples - lost :] = False, False
     evaluations = []
     for evaluation, right in zip(report.evaluations[:2], (theirs, mine), strict=True):
-        last = ExitScore(name="final", accuracy=float(right.mean()), nll=0.1, ece=0.1)
-        kept = {"samples": samples, "right": pack(right), "labels_sha256": "ab" * 32, "exits": (last,), "policy": None}
+        last = ExitScore(name="final", score=float(right.mean()))
+        kept = {
+            "samples": samples,
+            "losses": pack(np.float32(~right)),
+            "targets_sha256": "ab" * 32,
+            "exits": (last,),
+            "policy": None,
+        }
         evaluations.append(evaluation.model_copy(update=kept))
     return report.model_copy(update={"evaluations": tuple(evaluations)})
 
@@ -113,9 +118,9 @@ def test_a_difference_within_the_sampling_error_is_called_so(report: Report) -> 
 
 
 def test_report_and_explanation_say_the_same_of_a_difference(report: Report) -> None:
-    right = np.ones((2, 945), np.bool_)
-    right[0, :4] = False
-    value, low, high = paired_difference(right[0], right[1])  # as the explanation has it
+    loss = np.zeros((2, 945), np.float32)
+    loss[0, :4] = 1
+    value, low, high = paired_difference(loss[0], loss[1])  # as the explanation has it
     words = q.paired(Interval(value=value, low=low, high=high))
     assert words == "−0.42 points (95 % interval −0.84 to −0.01)"
     assert words in findings(answered(report, gained=0, lost=4, samples=945))[0]
@@ -128,7 +133,7 @@ def test_a_difference_that_cannot_be_paired_has_no_verdict(report: Report) -> No
     )
     paired = answered(report, gained=5, lost=9, samples=945)
     assert not any("has no interval" in sentence for sentence in cautions(paired))
-    other = paired.evaluations[1].model_copy(update={"labels_sha256": "cd" * 32})
+    other = paired.evaluations[1].model_copy(update={"targets_sha256": "cd" * 32})
     apart = paired.model_copy(update={"evaluations": (paired.evaluations[0], other)})
     assert "sampling error" not in findings(apart)[0]
     assert any("has no interval" in sentence for sentence in cautions(apart))
@@ -140,7 +145,7 @@ def test_cautions_name_unstable_runs_threads_flattering_medians_and_missing_test
     shaky = bench.records[0].model_copy(update={"stable": False, "reasons": ("it shook",)})
     routed = bench.records[1].model_copy(update={"mixture_residual": 0.25})
     other = bench.model_copy(update={"records": (shaky, routed), "threads": 2, "comparisons": ()})
-    untested = tuple(row.model_copy(update={"test_accuracy": None}) for row in report.rows)
+    untested = tuple(row.model_copy(update={"test_score": None}) for row in report.rows)
     text = " ".join(cautions(report.model_copy(update={"benches": (other,), "rows": untested, "notes": ("mine",)})))
     noisy = (
         "The times of whole (single-stream, batch 1) are not steady: it shook. The machine causes this, not the "

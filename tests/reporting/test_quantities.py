@@ -47,7 +47,7 @@ def test_large_numbers(value: float | None, written: str) -> None:
 
 
 def test_intervals_stand_beside_their_value() -> None:
-    assert q.accuracy(0.5, 100) == "50.00 % [40.38, 59.62]"
+    assert q.score(0.5, 100) == "50.00 % [40.38, 59.62]"
     assert q.speedup(1.9, 1.85, 1.96) == "1.90× [1.85, 1.96]"
     assert q.difference(-0.003) == "−0.30 points"
     assert (

@@ -45,7 +45,6 @@ def step_of(
 class Tags(Task):
     """Any number of labels a sample: targets uint8 [N, K], no strata. What training uses of a task, and no more."""
 
-    name: ClassVar[str] = "tags"
     metric: ClassVar[str] = "overlap"
     signal_names: ClassVar[tuple[str, ...]] = ()
     binary_loss: ClassVar[bool] = False

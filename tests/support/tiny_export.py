@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from meaning import image_modality
 from torch import Tensor, nn
 
 from sdcompress import data
@@ -18,7 +19,7 @@ from sdcompress.schema.recipe import Exits, Recipe
 from sdcompress.training.save import Resumable, save
 
 NAMES = ("exit1", "exit2", "final")
-LOGITS = tuple(f"{name}_logits" for name in NAMES)
+LOGITS = tuple(f"{name}_outputs" for name in NAMES)
 IMAGE = (3, 8, 8)
 
 
@@ -47,7 +48,7 @@ def tiny() -> nn.Module:
 
 @pytest.fixture(scope="session")
 def model(tiny: nn.Module) -> onnx.ModelProto:
-    return export_all_exits(tiny, NAMES, IMAGE)
+    return export_all_exits(tiny, NAMES, image_modality(IMAGE))
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Weights that are shared out over two processes: what each holds, what a checkpoint holds, and what is refused.
+"""Weights sharded over two processes: what each holds, what a checkpoint holds, and what is refused.
 
 That they train as one process does stands in test_processes.py, beside DDP.
 """
@@ -107,7 +107,7 @@ from sdcompress import data, recipes
 from sdcompress.modalities._geometry import normalise
 from sdcompress.data.samples import ArraySamples
 from sdcompress.training.hardware import launch
-from sdcompress.training.sharding import piece, whole
+from sdcompress.training.sharding import full_value, local_value
 from sdcompress.training.trainer import Trainer
 from sdcompress.training.validate import exit_scores
 
@@ -125,7 +125,7 @@ for epoch in range(2):
     for name, net in (("net", learner.net), ("ema", learner.eval_model), ("teacher", learner._teacher)):
         scores = exit_scores(net, few, dataset.task, dataset.modality, fabric=fabric, batch=1)
         plain = learner._build(0)
-        plain.load_state_dict({key: whole(value) for key, value in net.state_dict().items()})
+        plain.load_state_dict({key: full_value(value) for key, value in net.state_dict().items()})
         inputs = torch.from_numpy(normalise(few.examples(three), dataset.preprocess))
         right = few.targets == plain.eval()(inputs).logits[-1].argmax(1).numpy()
         images = torch.randn(4, 1, 16, 16, generator=torch.Generator().manual_seed(epoch))
@@ -133,10 +133,10 @@ for epoch in range(2):
             mode, logits = net.training, net.eval()(images).logits
             net.train(mode)
             apart = max((a - b).abs().max().item() for a, b in zip(logits, plain(images).logits))
-        held = [(piece(value).numel(), value.numel()) for value in net.parameters()]
+        held = [(local_value(value).numel(), value.numel()) for value in net.parameters()]
         nets[f"{name}{epoch}"] = dict(apart=apart, held=held, final=scores["final"], right=right.mean().item())
 state = [value for values in learner.optimizer.state.values() for key, value in values.items() if key != "step"]
-nets["optimizer"] = dict(held=[(piece(value).numel(), value.numel()) for value in state])
+nets["optimizer"] = dict(held=[(local_value(value).numel(), value.numel()) for value in state])
 (Path(sys.argv[2]) / str(fabric.global_rank)).write_text(json.dumps(nets))
 """
 

@@ -16,7 +16,7 @@ from sdcompress.models.build import build
 from sdcompress.models.cost import tap_shares
 from sdcompress.schema import recipe
 from sdcompress.training.run import train
-from sdcompress.training.validate_recipe import check_network, warn_of_places
+from sdcompress.training.validate_recipe import check_network, check_recipe, warn_of_places
 
 Small = Callable[..., recipe.Recipe]
 
@@ -83,6 +83,17 @@ def test_mixed_images_are_refused_where_single_ones_are_compared(small: Small, t
         train(small(f"method={method}", "train.augment.mixup=0.2"), tmp_path)
 
 
+@pytest.mark.parametrize("method", ["ps_kd", "eed+tf_kd"])
+def test_a_method_that_needs_classes_is_refused_for_another_task(small: Small, method: str) -> None:
+    asked = small(f"method={method}")
+    other = asked.model_copy(update={"task": asked.task.model_copy(update={"name": "tags"})})
+    with pytest.raises(RecipeError, match="cannot serve the task 'tags', but classification") as caught:
+        check_recipe(other)
+    assert "byot" in caught.value.allowed
+    assert "ps_kd" not in caught.value.allowed
+    check_recipe(other.model_copy(update={"method": recipe.Method(name="byot")}))
+
+
 def test_a_pyramid_over_tokens_is_refused(small: Small, tmp_path: Path) -> None:
     tiny = "{img_size: 16, patch_size: 4, embed_dim: 12, depth: 4, num_heads: 2}"
     settings = ["model.name=timm:vit_tiny_patch16_224", f"model.options={tiny}", "method=frskd"]
@@ -100,7 +111,7 @@ __all__ = ["Mine"]
 @dataclass(frozen=True, kw_only=True)
 class Mine(Method):
     def __call__(self, outputs, batch, state):
-        return {"mine": SIGN sum(F.cross_entropy(z, batch.labels) for z in outputs.logits)}
+        return {"mine": SIGN sum(F.cross_entropy(z, batch.samples.targets) for z in outputs.logits)}
 """
 
 

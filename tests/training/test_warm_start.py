@@ -185,5 +185,5 @@ def test_a_file_of_weights_is_told_from_a_checkpoint(small: Small, tmp_path: Pat
     (tmp_path / "w.pt").write_bytes(b"")
     with pytest.raises(CheckpointError, match="is a file") as caught:
         train(small(f"model.start={tmp_path / 'w.pt'}"), tmp_path / "new")
-    assert "function of your own" in caught.value.next_step
+    assert "load the file in a function" in caught.value.next_step
     assert "--out" not in caught.value.next_step

@@ -14,6 +14,7 @@ from PIL import Image
 from sdcompress import data, recipes
 from sdcompress.api import export
 from sdcompress.artifact.read import open_artifact
+from sdcompress.modalities import as_image
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.recipe import Export, Recipe
 from sdcompress.training.run import holds_another, train
@@ -108,7 +109,7 @@ def test_a_run_is_trained_exported_and_served_as_its_weights_want_it(make: Make,
     assert train(make(), tmp_path / "run").path == begun.path  # the same recipe goes on
     assert holds_another(make("data.mean=[0.1, 0.1, 0.1]"), tmp_path / "run")
     export(begun.path, tmp_path / "artifact", layout="single", settings=Export(parity_samples=256, max_batch=8))
-    spec = open_artifact(tmp_path / "artifact").manifest.input.preprocess
+    spec = as_image(open_artifact(tmp_path / "artifact").modality).preprocess
     assert spec == begun.preprocess
     assert (spec.mean, spec.interpolation, spec.resize, spec.crop) == (HALF, "bicubic", 20, (16, 16))
     photo = Image.fromarray(np.random.default_rng(1).integers(0, 256, (30, 33, 3), np.uint8))

@@ -6,24 +6,26 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from meaning import image_modality
 
+from sdcompress.modalities import Inputs
 from sdcompress.schema.recipe import Export
 from sdcompress.verification.edge_cases import (
-    KINDS,
-    EdgeCaseLogits,
+    EdgeCases,
     differences,
-    edge_case_images,
+    edge_case_inputs,
     ill_conditioned,
     lost_finite,
     perturbed,
 )
 
 SETTINGS = Export(atol=1e-4, rtol=1e-3)
+KINDS, INPUTS = edge_case_inputs(image_modality((3, 4, 6)))
 LOGITS = np.tile(np.float32([1, -3]), (len(KINDS), 1))
-HARD = EdgeCaseLogits(edge_case_images(4, 6, 3), {"exit1": LOGITS, "final": LOGITS}, {"exit1": LOGITS, "final": LOGITS})
+HARD = EdgeCases(KINDS, INPUTS, {"exit1": LOGITS, "final": LOGITS}, {"exit1": LOGITS, "final": LOGITS})
 
 
-def found(final: np.ndarray, hard: EdgeCaseLogits = HARD) -> list[str]:
+def found(final: np.ndarray, hard: EdgeCases = HARD) -> list[str]:
     return differences(lambda _: np.stack([LOGITS, final]), hard, SETTINGS)
 
 
@@ -33,15 +35,15 @@ def changed(image: int, value: float) -> np.ndarray:
     return logits
 
 
-def final(logits: np.ndarray, near: np.ndarray) -> EdgeCaseLogits:
-    return replace(HARD, logits=HARD.logits | {"final": logits}, perturbed=HARD.perturbed | {"final": near})
+def final(logits: np.ndarray, near: np.ndarray) -> EdgeCases:
+    return replace(HARD, outputs=HARD.outputs | {"final": logits}, perturbed=HARD.perturbed | {"final": near})
 
 
 def test_the_images_are_what_they_are_called_and_the_same_each_time() -> None:
-    images = edge_case_images(4, 6, 3)
-    assert images.shape == (len(KINDS), 4, 6, 3)
-    assert images.dtype == np.uint8
-    for kind, image in zip(KINDS, images, strict=True):
+    images = image_modality((3, 4, 6)).unusual()
+    assert tuple(images) == KINDS
+    for kind, image in images.items():
+        assert (image.shape, image.dtype) == ((4, 6, 3), np.uint8)
         values = set(np.unique(image).tolist())
         single = {"black": {0}, "grey": {128}, "white": {255}}
         if kind in single:
@@ -50,7 +52,7 @@ def test_the_images_are_what_they_are_called_and_the_same_each_time() -> None:
             assert len(values) > 20
         else:
             assert values == {0, 255}
-    np.testing.assert_array_equal(images, edge_case_images(4, 6, 3))
+    np.testing.assert_array_equal(INPUTS, image_modality((3, 4, 6)).collate(np.stack(list(images.values()))))
 
 
 def test_what_is_equal_is_no_difference() -> None:
@@ -60,7 +62,7 @@ def test_what_is_equal_is_no_difference() -> None:
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_a_number_must_be_a_number(value: float) -> None:
     assert found(changed(2, value)) == [
-        "final: of an image that is white, logits are not finite, which the checkpoint's are"
+        "final: of an example that is white, outputs are not finite, which the checkpoint's are"
     ]
 
 
@@ -76,7 +78,7 @@ def test_nan_must_be_nan() -> None:
     nan = changed(0, np.nan)
     assert found(nan, final(nan, nan)) == []
     assert found(LOGITS, final(nan, nan)) == [
-        "final: of an image that is black, logits are finite, which the checkpoint's are not"
+        "final: of an example that is black, outputs are finite, which the checkpoint's are not"
     ]
 
 
@@ -95,7 +97,9 @@ def test_a_prediction_that_depends_on_a_rounding_does_not_fail_the_export() -> N
 
 def test_a_nudge_is_a_few_roundings() -> None:
     inputs = np.float32([[[[1.0, -2.0, 0.0]]]])
-    off = np.abs(perturbed(inputs) / np.where(inputs == 0, 1, inputs) - (inputs != 0))
+    moved = perturbed(Inputs({"input": inputs, "length": np.array([3])}))
+    assert moved.arrays["length"].tolist() == [3]
+    off = np.abs(moved.arrays["input"] / np.where(inputs == 0, 1, inputs) - (inputs != 0))
     assert off.max() < 1e-6
     assert off[..., :2].min() > 1e-7
 

@@ -72,5 +72,5 @@ def test_noise_is_not_a_gain(faster: int) -> None:
 
 
 def test_without_early_exits_nothing_is_faster() -> None:
-    with pytest.raises(VerificationError, match="None of the images exits early"):
+    with pytest.raises(VerificationError, match="None of the samples exits early"):
         check_faster((PathTime(exit="exit1", images=0), path("final", 0)))

@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sdcompress.modalities import Inputs
 from sdcompress.runtime.engine import Engine
 from sdcompress.runtime.open import open_engine
 from sdcompress.verification.one_graph_parity import OneGraphParity, compare_one_graph, graph_batches
 from sdcompress.verification.parity import describe_failures
 
 Outputs = dict[str, np.ndarray]
-INPUTS = np.random.default_rng(0).normal(size=(40, 1, 4, 4)).astype(np.float32)
+INPUTS = Inputs({"input": np.random.default_rng(0).normal(size=(40, 1, 4, 4)).astype(np.float32)})
 ALLOWED = (1e-4, 1e-4, 1e-4)
 
 
@@ -29,8 +30,8 @@ def compared(engine: Engine, change: Callable[[Outputs], None], *, kind: str = "
     def run(inputs: np.ndarray) -> Outputs:
         result = engine(inputs)
         outputs = {
-            "logits": result.outputs.copy(),
-            "answer": result.outputs.argmax(1),
+            "outputs": result.outputs.copy(),
+            "decision": result.outputs.argmax(1),
             "exit_index": result.exit_index.copy(),
         }
         change(outputs)
@@ -52,15 +53,15 @@ def leave_deeper(found: Outputs) -> None:
 
 
 def other_answer(found: Outputs) -> None:
-    found["answer"][:] = (found["answer"] + 1) % 3
+    found["decision"][:] = (found["decision"] + 1) % 3
 
 
 def far_logits(found: Outputs) -> None:
-    found["logits"][found["exit_index"] == 2] += 2e-4
+    found["outputs"][found["exit_index"] == 2] += 2e-4
 
 
 def nothing(found: Outputs) -> None:
-    found["logits"][found["exit_index"] == 0] = np.nan
+    found["outputs"][found["exit_index"] == 0] = np.nan
 
 
 @pytest.mark.parametrize(
@@ -79,7 +80,7 @@ def test_what_differs_is_found_at_its_exit(engine: Engine, change: Callable[[Out
 
 def test_only_a_batch_of_seven_is_wrong(engine: Engine) -> None:
     def change(found: Outputs) -> None:
-        if len(found["answer"]) == 7:
+        if len(found["decision"]) == 7:
             leave_deeper(found)
 
     assert describe_failures(compared(engine, change).findings)
@@ -96,8 +97,8 @@ def test_an_image_on_the_threshold_may_take_another_exit(tiny_artifact: Callable
     def run(inputs: np.ndarray) -> Outputs:
         result = deeper(inputs)
         return {
-            "logits": result.outputs,
-            "answer": result.outputs.argmax(1),
+            "outputs": result.outputs,
+            "decision": result.outputs.argmax(1),
             "exit_index": result.exit_index,
         }
 

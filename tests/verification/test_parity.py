@@ -13,11 +13,12 @@ from onnx import TensorProto, helper, numpy_helper
 from signals import TASK
 
 from sdcompress.errors import ParityError
+from sdcompress.modalities.image import Image
 from sdcompress.onnx_graph.partition import cut_segments, serialize
-from sdcompress.schema.manifest import Input, Preprocess
+from sdcompress.schema.manifest import Preprocess
 from sdcompress.schema.recipe import Export
 from sdcompress.verification import parity
-from sdcompress.verification.edge_cases import EdgeCaseLogits, edge_case_images
+from sdcompress.verification.edge_cases import EdgeCases, edge_case_inputs
 from sdcompress.verification.gate import ParityGate
 
 SETTINGS = Export(atol=1e-4, rtol=1e-3, max_batch=16)
@@ -37,7 +38,7 @@ def perfect(images: np.ndarray) -> np.ndarray:
 
 def findings(run: Callable[[np.ndarray], np.ndarray]) -> tuple[parity.Finding, ...]:
     images, reference = sample()
-    return parity.compare_logits(lambda: run, images, reference, exits=EXITS, settings=SETTINGS)
+    return parity.compare_outputs(lambda: run, images, reference, exits=EXITS, task=TASK, settings=SETTINGS)
 
 
 def test_what_is_equal_passes_with_its_figures() -> None:
@@ -76,7 +77,7 @@ def test_a_few_images_come_again_so_that_every_batch_size_is_used() -> None:
         return perfect(images)
 
     images, reference = sample(3)
-    result = parity.compare_logits(lambda: run, images, reference, exits=EXITS, settings=SETTINGS)
+    result = parity.compare_outputs(lambda: run, images, reference, exits=EXITS, task=TASK, settings=SETTINGS)
     assert sizes == {1, 2, 3, 7, 16}
     first = parity.records(result)[0]
     assert (first.samples, first.batches) == (3, (1, 2, 7, 16))
@@ -85,9 +86,9 @@ def test_a_few_images_come_again_so_that_every_batch_size_is_used() -> None:
 def test_fewer_images_prove_less_and_the_warning_names_the_bound() -> None:
     assert parity.weaker(256, 256) == ""
     sentence = parity.weaker(45, 256)
-    assert "45 held-out images prove the export, not 256" in sentence
+    assert "45 held-out examples prove the export, not 256" in sentence
     # 0.95 = 1 - (1 - p)^n: 1 - 0.05^(1/45) = 0.0644, 1 - 0.05^(1/256) = 0.0116
-    assert "6.4 % of new images" in sentence
+    assert "6.4 % of new examples" in sentence
     assert "1.2 %" in sentence
 
 
@@ -106,14 +107,14 @@ def test_one_logit_that_is_not_finite_fails(value: float) -> None:
 
     first, final = findings(run)
     assert first.problem == ""
-    assert (final.problem, final.max_abs) == ("logits are not finite", None)
+    assert (final.problem, final.max_abs) == ("outputs are not finite", None)
 
 
 def test_a_checkpoint_that_is_not_finite_is_not_exported() -> None:
     images, reference = sample()
     reference[0, 3, 1] = np.nan
-    first, final = parity.compare_logits(lambda: perfect, images, reference, exits=EXITS, settings=SETTINGS)
-    assert first.problem == "the checkpoint's own logits are not finite"
+    first, final = parity.compare_outputs(lambda: perfect, images, reference, exits=EXITS, task=TASK, settings=SETTINGS)
+    assert first.problem == "the checkpoint's own outputs are not finite"
     assert final.problem == ""
 
 
@@ -127,26 +128,26 @@ def test_a_checkpoint_that_is_not_finite_is_not_exported() -> None:
 )
 def test_rows_that_influence_each_other_are_seen(mix: Callable[[np.ndarray], np.ndarray]) -> None:
     result = findings(lambda images: mix(perfect(images)).astype(np.float32))
-    assert all("with the images beside it" in finding.problem for finding in result)
+    assert all("with those beside it" in finding.problem for finding in result)
 
 
-def test_a_class_that_changes_is_counted_only_where_the_reference_was_decided() -> None:
+def test_a_class_that_changes_is_counted_only_beyond_the_tolerance() -> None:
     images = np.zeros((256, 2, 3, 1), np.uint8)
     images[:, 0, 0, 0] = np.arange(256)  # an image says which one it is
     reference = np.zeros((2, 256, 3), np.float32)
     reference[:, :, 0] = 100.0
-    reference[:, :10, 1] = 99.9  # undecided: closer than twice the 0.1001 that a logit may be off
-    reference[:, 10:15, 1] = 99.0  # decided
+    reference[:, :15, 1] = 99.95
     exported = reference.copy()
-    exported[:, :15, 1] = 101.0
+    exported[:, :10, 1] = 100.01  # another class, but within the 0.1001 that an output may be off
+    exported[:, 10:15, 1] = 101.95
 
     def run(images: np.ndarray) -> np.ndarray:
         return exported[:, images[:, 0, 0, 0]]
 
-    first, _ = parity.compare_logits(lambda: run, images, reference, exits=EXITS, settings=SETTINGS)
+    first, _ = parity.compare_outputs(lambda: run, images, reference, exits=EXITS, task=TASK, settings=SETTINGS)
     assert first.worst[:5] == (10, 11, 12, 13, 14)
     assert first.flips == 5
-    assert first.problem == "logits are off by 2 (allowed 0.1), 5 of 256 classes change"
+    assert first.problem == "outputs are off by 2 (allowed 0.1), 5 of 256 decisions change"
 
 
 @pytest.fixture
@@ -154,27 +155,27 @@ def gate(model: onnx.ModelProto) -> ParityGate:
     """The gate over the tiny network, the reference taken from its own graph."""
     images = np.random.default_rng(0).integers(0, 256, (256, 8, 8, 3), np.uint8)
     spec = Preprocess(channels=3, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
-    network_input = Input(name="input", dtype="float32", shape=("batch", 3, 8, 8), preprocess=spec)
+    modality = Image(spec, (3, 8, 8))
     reference = onnx.reference.ReferenceEvaluator(model)
 
-    def answers(images: np.ndarray) -> dict[str, np.ndarray]:
-        inputs = ((images / 255 - 0.5) / 0.25).astype(np.float32).transpose(0, 3, 1, 2)
+    def answers(inputs: np.ndarray) -> dict[str, np.ndarray]:
         return dict(zip(TENSORS, reference.run(None, {"input": inputs}), strict=True))
 
-    hard = edge_case_images(8, 8, 3)
-    edge_cases = EdgeCaseLogits(hard, answers(hard), answers(hard))
+    kinds, hard = edge_case_inputs(modality)
+    edge_cases = EdgeCases(kinds, hard, answers(np.asarray(hard)), answers(np.asarray(hard)))
+    inputs = ((images / 255 - 0.5) / 0.25).astype(np.float32).transpose(0, 3, 1, 2)
     return ParityGate(
         images,
-        answers(images),
+        answers(inputs),
         edge_cases,
-        network_input=network_input,
+        modality=modality,
         task=TASK,
         settings=Export(),
         advance=lambda _: None,
     )
 
 
-TENSORS = {name: f"{name}_logits" for name in ("exit1", "exit2", "final")}
+TENSORS = {name: f"{name}_outputs" for name in ("exit1", "exit2", "final")}
 
 
 def files(models: tuple[onnx.ModelProto, ...]) -> dict[str, bytes]:
@@ -194,7 +195,7 @@ def test_what_is_nan_for_a_blank_image_alone_is_found_and_the_node_is_named(
     broken = onnx.ModelProto()
     broken.CopyFrom(model)
     for node in broken.graph.node:
-        node.output[:] = [name.replace("exit1_logits", "whole") for name in node.output]
+        node.output[:] = [name.replace("exit1_outputs", "whole") for name in node.output]
     axes = numpy_helper.from_array(np.array([1, 2, 3]), "axes")
     flat = numpy_helper.from_array(np.array([-1, 1]), "flat")
     broken.graph.initializer.extend([axes, flat])
@@ -205,12 +206,14 @@ def test_what_is_nan_for_a_blank_image_alone_is_found_and_the_node_is_named(
             helper.make_node("Sub", ["high", "low"], ["span"]),
             helper.make_node("Div", ["span", "span"], ["one"], name="the-ratio"),
             helper.make_node("Reshape", ["one", "flat"], ["column"]),
-            helper.make_node("Mul", ["whole", "column"], ["exit1_logits"]),
+            helper.make_node("Mul", ["whole", "column"], ["exit1_outputs"]),
         ]
     )
     with pytest.raises(ParityError) as caught:
         gate({"model.onnx": serialize(broken)}, TENSORS, out=tmp_path / "out", what="graph")
-    assert "exit1: of an image that is black, logits are not finite, which the checkpoint's are" in caught.value.found
+    assert (
+        "exit1: of an example that is black, outputs are not finite, which the checkpoint's are" in caught.value.found
+    )
     assert "node 'the-ratio' (Div) of model.onnx" in caught.value.found
     assert "epsilon" in caught.value.next_step
     assert (tmp_path / "out.failed" / "model.onnx").exists()
@@ -225,7 +228,7 @@ def test_one_perturbed_weight_is_found_at_the_exits_behind_it(
     values = numpy_helper.to_array(weight).copy()
     values += 1.0
     weight.CopyFrom(numpy_helper.from_array(values, weight.name))
-    with pytest.raises(ParityError, match=r"exit2: logits are off by .* final: logits are off by") as caught:
+    with pytest.raises(ParityError, match=r"exit2: outputs are off by .* final: outputs are off by") as caught:
         gate(files(cut_segments(broken, list(TENSORS.values()))), TENSORS, out=tmp_path / "out", what="chain")
     assert "exit1" not in caught.value.found
     assert sorted(path.name for path in (tmp_path / "out.failed").iterdir()) == [
@@ -253,26 +256,26 @@ def test_a_later_failure_replaces_only_an_earlier_one(gate: ParityGate, model: o
 
 def test_a_frozen_batch_is_a_failure_with_the_runtimes_reason(gate: ParityGate, tmp_path: Path) -> None:
     shape = numpy_helper.from_array(np.array([2, 192]), "shape")
-    nodes = [helper.make_node("Reshape", ["input", "shape"], ["final_logits"])]
+    nodes = [helper.make_node("Reshape", ["input", "shape"], ["final_outputs"])]
     graph = helper.make_graph(
         nodes,
         "g",
         [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", 3, 8, 8])],
-        [helper.make_tensor_value_info("final_logits", TensorProto.FLOAT, None)],
+        [helper.make_tensor_value_info("final_outputs", TensorProto.FLOAT, None)],
         [shape],
     )
     frozen = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     with pytest.raises(ParityError, match=r"cannot be run in every batch size: .*Reshape"):
-        gate({"model.onnx": serialize(frozen)}, {"final": "final_logits"}, out=tmp_path / "out", what="graph")
+        gate({"model.onnx": serialize(frozen)}, {"final": "final_outputs"}, out=tmp_path / "out", what="graph")
 
 
 def test_a_graph_that_the_runtime_cannot_load_is_a_failure(gate: ParityGate, tmp_path: Path) -> None:
     graph = helper.make_graph(
-        [helper.make_node("NoSuchOperator", ["input"], ["final_logits"])],
+        [helper.make_node("NoSuchOperator", ["input"], ["final_outputs"])],
         "g",
         [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", 3, 8, 8])],
-        [helper.make_tensor_value_info("final_logits", TensorProto.FLOAT, ["batch", 5])],
+        [helper.make_tensor_value_info("final_outputs", TensorProto.FLOAT, ["batch", 5])],
     )
     unknown = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     with pytest.raises(ParityError, match="NoSuchOperator"):
-        gate({"model.onnx": serialize(unknown)}, {"final": "final_logits"}, out=tmp_path / "out", what="graph")
+        gate({"model.onnx": serialize(unknown)}, {"final": "final_outputs"}, out=tmp_path / "out", what="graph")

@@ -131,9 +131,9 @@ def test_the_card_of_another_version_is_listed_as_not_compared(own: Path) -> Non
 UNPROVED: dict[str, tuple[Callable[[Fields], Any], str]] = {
     "split": (lambda fields: fields["policy"].update(split="test"), "split"),
     "stage_ms": (lambda fields: fields["policy"].update(stage_ms=[0.001] * 3), "stage_ms"),
-    "accuracy": (lambda fields: fields["exits"][0].update(accuracy=1.0), "accuracy"),
+    "accuracy": (lambda fields: fields["exits"][0].update(scores={"accuracy": 1.0}), "scores"),
     "macs": (lambda fields: fields["segments"][0].update(macs=1), "MACs"),
-    "classes": (lambda fields: fields.update(classes=["x", "y", "z"]), "classes"),
+    "classes": (lambda fields: fields.update(outputs=["x", "y", "z"]), "outputs"),
     "parity": (lambda fields: fields["parity"][0].update(max_abs=0.0, allowed=9.0), "limits"),
     "backend": (lambda fields: fields["policy"].update(device="another"), "device"),
     "recipe": (lambda fields: fields["provenance"].update(recipe={"name": "another"}), "recipe"),
@@ -157,7 +157,7 @@ def test_a_certificate_is_proved_as_far_as_its_evidence_goes(certified_artifact:
 def test_a_certificate_without_tuning_scores_lists_its_thresholds_as_claimed(certified_artifact: Path) -> None:
     file = certified_artifact / "certificate.npz"
     with np.load(file) as arrays:
-        kept = {name: arrays[name] for name in ("confidences", "right")}
+        kept = {name: arrays[name] for name in ("scores", "loss")}
     np.savez(file, **kept)
     reseal(
         certified_artifact,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from meaning import image_modality, meaning
 from onnx import helper, numpy_helper
 
 from sdcompress.artifact.golden import Golden
@@ -18,16 +19,16 @@ from sdcompress.errors import ArtifactError, ParityError
 from sdcompress.onnx_graph.partition import cut_segments, serialize, tensor_specs
 from sdcompress.policies._base import Signals
 from sdcompress.runtime.cascade import CascadeEngine
-from sdcompress.schema.manifest import Exit, Input, Manifest, ParityRecord, Preprocess, Provenance, Segment
+from sdcompress.schema.manifest import Exit, Manifest, ParityRecord, Preprocess, Provenance, Segment
 from sdcompress.verification.verify import verify
 
-TENSORS = {name: f"{name}_logits" for name in ("exit1", "exit2", "final")}
+TENSORS = {name: f"{name}_outputs" for name in ("exit1", "exit2", "final")}
 
 
 def make(folder: Path, models: tuple[onnx.ModelProto, ...], golden: Golden) -> Manifest:
     """A cascade written by hand, whose digest and hashes are right."""
     folder.mkdir()
-    golden.save(folder / "golden.npz")
+    golden.save(folder / "golden.npz", image_modality((3, 8, 8)))
     (folder / "README.md").write_text("a card\n")
     listed = []
     for index, model in enumerate(models):
@@ -39,11 +40,10 @@ def make(folder: Path, models: tuple[onnx.ModelProto, ...], golden: Golden) -> M
     figures = {"samples": 256, "batches": (1,), "max_abs": 0.0, "allowed": 1e-4, "flips": 0}
     return seal(
         folder,
+        **meaning(tuple("abcde"), spec, (3, 8, 8)),
         layout="cascade",
-        classes=("a", "b", "c", "d", "e"),
-        input=Input(name="input", dtype="float32", shape=("batch", 3, 8, 8), preprocess=spec),
         segments=listed,
-        exits=[Exit(name=name, segment=index, logits=TENSORS[name]) for index, name in enumerate(TENSORS)],
+        exits=[Exit(name=name, segment=index, outputs=TENSORS[name]) for index, name in enumerate(TENSORS)],
         golden=entry(folder, "golden.npz"),
         card=entry(folder, "README.md"),
         parity=[ParityRecord(exit=name, **figures) for name in TENSORS],
@@ -69,12 +69,12 @@ def edited(model: onnx.ModelProto, change: Callable[[onnx.GraphProto], None]) ->
 
 
 def mix_rows(graph: onnx.GraphProto) -> None:
-    """final_logits becomes final_logits - its mean over the batch."""
-    (last,) = [node for node in graph.node if node.output[0] == "final_logits"]
+    """final_outputs becomes final_outputs - its mean over the batch."""
+    (last,) = [node for node in graph.node if node.output[0] == "final_outputs"]
     last.output[0] = "alone"
     graph.initializer.append(numpy_helper.from_array(np.array([0]), "batch_axis"))
     graph.node.append(helper.make_node("ReduceMean", ["alone", "batch_axis"], ["batch_mean"], keepdims=1))
-    graph.node.append(helper.make_node("Sub", ["alone", "batch_mean"], ["final_logits"]))
+    graph.node.append(helper.make_node("Sub", ["alone", "batch_mean"], ["final_outputs"]))
 
 
 def test_a_right_artifact_gives_its_figures(model: onnx.ModelProto, tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_a_right_artifact_gives_its_figures(model: onnx.ModelProto, tmp_path: Pa
 
 def test_other_logits_than_the_checkpoints_are_refused(model: onnx.ModelProto, tmp_path: Path) -> None:
     golden = golden_of(model)
-    golden.logits[1, 4, 2] += 0.5
+    golden.outputs[1, 4, 2] += 0.5
     make(tmp_path / "a", cut_segments(model, list(TENSORS.values())), golden)
     with pytest.raises(ParityError, match=r"'exit2' .* off by 0\.5") as caught:
         verify(tmp_path / "a")
@@ -96,7 +96,7 @@ def test_other_logits_than_the_checkpoints_are_refused(model: onnx.ModelProto, t
 
 def test_golden_logits_that_are_not_numbers_are_refused(model: onnx.ModelProto, tmp_path: Path) -> None:
     golden = golden_of(model)
-    golden.logits[0, 0, 0] = np.nan
+    golden.outputs[0, 0, 0] = np.nan
     make(tmp_path / "a", cut_segments(model, list(TENSORS.values())), golden)
     with pytest.raises(ParityError, match="'exit1'"):
         verify(tmp_path / "a")
@@ -105,7 +105,7 @@ def test_golden_logits_that_are_not_numbers_are_refused(model: onnx.ModelProto, 
 def test_an_image_that_depends_on_the_others_is_refused(model: onnx.ModelProto, tmp_path: Path) -> None:
     mixing = edited(model, mix_rows)
     make(tmp_path / "a", cut_segments(mixing, list(TENSORS.values())), golden_of(mixing))
-    with pytest.raises(ParityError, match=r"'final' .* with the images beside it"):
+    with pytest.raises(ParityError, match=r"'final' .* with those beside it"):
         verify(tmp_path / "a")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sdcompress.reporting import quantities as q
 from sdcompress.reporting.explanation.tables import by_depth
 from sdcompress.reporting.tables import threads
-from sdcompress.schema.explain import Class, Explanation, Interval, Margin, PolicyFigures, Truncation
+from sdcompress.schema.explain import Explanation, Interval, Margin, PolicyFigures, Stratum, Truncation
 
 __all__ = ["cautions", "findings", "headline"]
 
@@ -20,7 +20,7 @@ def headline(record: Explanation) -> str:
         return "One graph computes every exit here, so that early exit saves nothing."
     if len(record.exits) == 1:
         only = record.exits[0]
-        return f"The only exit, {only.name}, is right on {q.accuracy(only.accuracy, record.samples)}."
+        return f"The only exit, {only.name}, is right on {q.score(only.score, record.samples)}."
     if record.policy is None:
         return "There is no policy yet, so that every sample runs to the last exit."
     return _pays(record.policy)
@@ -28,8 +28,8 @@ def headline(record: Explanation) -> str:
 
 def _pays(policy: PolicyFigures) -> str:
     against = _against(policy)
-    policy_text = f"{q.milliseconds(policy.point.mean_ms)} on average at {q.accuracy(policy.point.accuracy)}"
-    exit_text = f"{against.exit} alone takes {q.milliseconds(against.ms)} at {q.accuracy(against.accuracy)}"
+    policy_text = f"{q.milliseconds(policy.point.mean_ms)} on average at {q.score(policy.point.score)}"
+    exit_text = f"{against.exit} alone takes {q.milliseconds(against.ms)} at {q.score(against.score)}"
     if policy.verdict == "loses":
         return f"Early exit loses here: {policy_text}, while {exit_text}."
     if policy.verdict == "no difference":
@@ -40,12 +40,12 @@ def _pays(policy: PolicyFigures) -> str:
 
 
 def findings(record: Explanation) -> list[str]:
-    """Return sentences on the verdict, the other exits, the time, the classes, the scores and the losses."""
+    """Return sentences on the verdict, the other exits, the time, the strata, the scores and the losses."""
     sentences = _next_step(record)
     if record.policy:
-        sentences += [*_verdict(record.policy), *_cheaper(record, record.policy), *_time(record, record.policy)]
+        sentences += [*_verdict(record, record.policy), *_cheaper(record, record.policy), *_time(record, record.policy)]
         sentences += _margins(record, record.policy)
-    return [*sentences, *_classes(record), *_overthinking(record), *_oracle(record), *_scores(record), *_risk(record)]
+    return [*sentences, *_strata(record), *_overthinking(record), *_oracle(record), *_scores(record), *_risk(record)]
 
 
 def cautions(record: Explanation) -> list[str]:
@@ -67,7 +67,7 @@ def cautions(record: Explanation) -> list[str]:
             "take less. Where it is close, compare both artifacts with 'sdcompress bench'."
         )
     sentences += _unsteady(record) if record.turns_ms else []
-    few = [exit_.name for exit_ in record.exits if round((1 - exit_.accuracy) * record.samples) < _FEW_MISTAKES]
+    few = [exit_.name for exit_ in record.exits if round((1 - exit_.score) * record.samples) < _FEW_MISTAKES]
     if few:
         sentences.append(f"Fewer than {_FEW_MISTAKES} mistakes at {q.enumeration(few)}: AUROC and AURC depend on them.")
     return sentences
@@ -99,14 +99,14 @@ def _next_step(record: Explanation) -> list[str]:
     return []
 
 
-def _verdict(policy: PolicyFigures) -> list[str]:
+def _verdict(record: Explanation, policy: PolicyFigures) -> list[str]:
     if not policy.truncations:
         return []
     against = _against(policy)
     no_early_exit = "No sample leaves before the last exit. " if policy.point.shares[-1] == 1 else ""
     comparison = (
-        f"{no_early_exit}On average the policy takes {_less(against.saving_ms)} than {against.exit} alone; its accuracy"
-        f" differs by {q.paired(against.difference)}."
+        f"{no_early_exit}On average the policy takes {_less(against.saving_ms)} than {against.exit} alone; its"
+        f" {record.metric} differs by {q.paired(against.difference)}."
     )
     if policy.verdict == "wins":
         return [comparison]
@@ -120,7 +120,7 @@ def _cheaper(record: Explanation, policy: PolicyFigures) -> list[str]:
         return []
     row = same[0]
     sentence = (
-        f"{row.exit} alone is faster still, {q.milliseconds(row.ms)}; the policy's accuracy differs by "
+        f"{row.exit} alone is faster still, {q.milliseconds(row.ms)}; the policy's {record.metric} differs by "
         f"{q.paired(row.difference)} on {q.count(record.samples)} images. If that is good enough: {_export(row.exit)}"
     )
     return [sentence]
@@ -132,7 +132,7 @@ def _time(record: Explanation, policy: PolicyFigures) -> list[str]:
     first = record.exits[0]
     early = policy.point.shares[0]
     spent = first.ms.value / policy.point.mean_ms if first.ms else 0.0
-    right = f", {q.accuracy(first.left_accuracy)} of them right" if first.left_accuracy is not None else ""
+    right = f", {q.score(first.left_score)} of them right" if first.left_score is not None else ""
     time_text = f"{q.share(spent)} of the time is spent up to {first.name}, which every image reaches"
     return [f"{time_text}; {q.share(early)} leave there{right}."]
 
@@ -165,19 +165,19 @@ def _margin(margin: Margin) -> str:
     return f"{margin.exit} {q.milliseconds(margin.ms.value)} ({low} to {high})".replace("-", "−")
 
 
-def _classes(record: Explanation) -> list[str]:
-    if len(record.classes) < 2 or not record.policy or record.policy.point.shares[-1] == 1:
+def _strata(record: Explanation) -> list[str]:
+    if len(record.strata) < 2 or not record.policy or record.policy.point.shares[-1] == 1:
         return []
-    order = by_depth(record.classes)
-    worst = max(record.classes, key=lambda figures: figures.last_accuracy - figures.accuracy)
-    sentences = [f"Earliest leaves class {_leaves(record, order[0])}; latest class {_leaves(record, order[-1])}."]
-    if worst.accuracy < worst.last_accuracy:
-        lost = round((worst.last_accuracy - worst.accuracy) * worst.samples)
-        sentences.append(f"Most right answers are lost in class '{worst.name}': {lost} of {q.count(worst.samples)}.")
+    order, word = by_depth(record.strata), record.stratum
+    worst = max(record.strata, key=lambda figures: figures.last_score - figures.score)
+    sentences = [f"Earliest leaves {word} {_leaves(record, order[0])}; latest {word} {_leaves(record, order[-1])}."]
+    if worst.score < worst.last_score:
+        lost = round((worst.last_score - worst.score) * worst.samples)
+        sentences.append(f"Most right answers are lost in {word} '{worst.name}': {lost} of {q.count(worst.samples)}.")
     return sentences
 
 
-def _leaves(record: Explanation, figures: Class) -> str:
+def _leaves(record: Explanation, figures: Stratum) -> str:
     first, last = record.exits[0].name, record.exits[-1].name
     return f"'{figures.name}' ({q.share(figures.shares[0])} at {first}, {q.share(figures.shares[-1])} at {last})"
 
@@ -199,7 +199,7 @@ def _oracle(record: Explanation) -> list[str]:
     gap = ""
     if policy and policy.point.mean_ms is not None and oracle.mean_ms is not None:
         gap = f"; the policy takes {policy.point.mean_ms / oracle.mean_ms:.2f} times that"
-    best = f"{q.accuracy(oracle.accuracy)}{timed}{gap}"
+    best = f"{q.score(oracle.score)}{timed}{gap}"
     return [f"Leaving at the first right exit, which only an oracle can, gives {best}."]
 
 

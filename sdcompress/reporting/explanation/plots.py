@@ -37,16 +37,16 @@ def plots(record: Explanation) -> list[Plot]:
 
 
 def _budget(record: Explanation) -> Plot | None:
-    """Plot accuracy against mean ms for the path of thresholds, each exit alone, the policy and the oracle."""
+    """Plot the metric against mean ms for the path of thresholds, each exit alone, the policy and the oracle."""
     if not record.curve:
         return None
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
         axes.set_xlabel("mean ms of one image")
-        axes.set_ylabel(f"{record.split} accuracy, %")
-        path = [(point.mean_ms or 0.0, point.accuracy * 100) for point in record.curve]
-        exits = [(exit_.ms.value if exit_.ms else 0.0, exit_.accuracy * 100) for exit_ in record.exits]
+        axes.set_ylabel(f"{record.split} {record.metric}, %")
+        path = [(point.mean_ms or 0.0, point.score * 100) for point in record.curve]
+        exits = [(exit_.ms.value if exit_.ms else 0.0, exit_.score * 100) for exit_ in record.exits]
         axes.plot(*zip(*path, strict=True), color=_PATH, linewidth=1.8, marker=".", markersize=5)
         axes.plot(*zip(*exits, strict=True), color=_EXITS, linewidth=1, linestyle=(0, (4, 3)), marker="o", markersize=6)
         labels = [Label(f"all to {e.name}", *at, _EXITS) for e, at in zip(record.exits, exits, strict=True)]
@@ -59,7 +59,8 @@ def _budget(record: Explanation) -> Plot | None:
         "Up and left is better. Solid: the path of thresholds, from no early exit (right) to all images at the first "
         "exit. Dashed: every image at that exit. The policy is off the path if it was chosen in another way."
     )
-    return Plot("Accuracy on a budget", draw("budget", "Accuracy against mean milliseconds", 380, paint), caption)
+    metric = record.metric.capitalize()
+    return Plot(f"{metric} on a budget", draw("budget", f"{metric} against mean milliseconds", 380, paint), caption)
 
 
 def _marked(axes: Axes, record: Explanation) -> list[Label]:
@@ -68,7 +69,7 @@ def _marked(axes: Axes, record: Explanation) -> list[Label]:
     points += [("oracle", record.oracle, _ORACLE)] if record.oracle else []
     labels = []
     for name, point, colour in points:
-        at = (point.mean_ms or 0.0, point.accuracy * 100)
+        at = (point.mean_ms or 0.0, point.score * 100)
         face = colour if name == "policy" else PAPER
         axes.plot(*at, color=colour, marker="D", markersize=8, markerfacecolor=face, zorder=4, linestyle="none")
         labels.append(Label(name, *at, colour))
@@ -76,32 +77,32 @@ def _marked(axes: Axes, record: Explanation) -> list[Label]:
 
 
 def _shares(record: Explanation) -> Plot | None:
-    """Plot the shares of exits for all images and for each class, and those of the oracle."""
+    """Plot the shares of exits for all samples and for each stratum, and those of the oracle."""
     lines = [("policy", record.policy.point.shares)] if record.policy else []
     lines += [("first right exit", record.oracle.shares)] if record.oracle else []
     if not lines:
         return None
-    classes = by_depth(record.classes)
+    strata, word = by_depth(record.strata), record.stratum or "stratum"
     names, all_lines = [exit_.name for exit_ in record.exits], len(lines)
-    lines += [(_short(figures.name), figures.shares) for figures in classes]
+    lines += [(_short(figures.name), figures.shares) for figures in strata]
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
         for line, (_, shares) in enumerate(lines):
             stacked(axes, line, shares)
         name_lines(axes, [name for name, _ in lines])
-        cuts = [all_lines, all_lines + len(classes) // 2] if len(classes) < len(record.classes) else [all_lines]
-        for cut in cuts if classes else ():
+        cuts = [all_lines, all_lines + len(strata) // 2] if len(strata) < len(record.strata) else [all_lines]
+        for cut in cuts if strata else ():
             axes.axhline(cut - 0.5, color=MUTED, linewidth=1, linestyle=(0, (2, 2)))
         axes.set_xlabel("images, %")
         key(figure, names)
 
     caption = "First right exit: where an oracle would let an image leave, the last exit if none is right."
-    if classes:
-        caption += " Below the line each class, those that leave earliest first."
-    if len(classes) < len(record.classes):
-        half = len(classes) // 2
-        caption += f" Of {len(record.classes)} classes the {half} earliest and the {half} latest."
+    if strata:
+        caption += f" Below the line each {word}, those that leave earliest first."
+    if len(strata) < len(record.strata):
+        half = len(strata) // 2
+        caption += f" Of {len(record.strata)} {q.plural(word)} the {half} earliest and the {half} latest."
     height = 100 + 24 * len(lines)
     return Plot("Where images leave", draw("shares", "Share of images by exit", height, paint), caption)
 
@@ -135,7 +136,10 @@ def _risk(risk: Risk | None) -> Plot | None:
     return Plot("Risk along the certificate's path", draw("risk", "Loss and bound by step", 340, paint), caption)
 
 
-def _reliability(record: Explanation) -> Plot:
+def _reliability(record: Explanation) -> Plot | None:
+    if not all(exit_.reliability for exit_ in record.exits):
+        return None
+    metric = record.metric
     rows = -(-len(record.exits) // _ACROSS)
     across = min(len(record.exits), _ACROSS)
 
@@ -146,15 +150,14 @@ def _reliability(record: Explanation) -> Plot:
         for panel in panels[len(record.exits) :]:
             panel.set_visible(False)
         figure.supxlabel("confidence", fontsize=11)
-        figure.supylabel("accuracy", fontsize=11)
+        figure.supylabel(metric, fontsize=11)
 
     caption = (
-        "Bars: accuracy of the images in each bin of confidence; the fainter, the fewer. On the dashed line confidence"
-        " equals accuracy."
+        f"Bars: {metric} of the images in each bin of confidence; the fainter, the fewer. On the dashed line confidence"
+        f" equals {metric}."
     )
-    return Plot(
-        "Reliability", draw("reliability", "Accuracy against confidence, each exit", 70 + 180 * rows, paint), caption
-    )
+    title = f"{metric.capitalize()} against confidence, each exit"
+    return Plot("Reliability", draw("reliability", title, 70 + 180 * rows, paint), caption)
 
 
 def _reliability_of(axes: Axes, exit_: ExitFigures) -> None:
@@ -162,16 +165,17 @@ def _reliability_of(axes: Axes, exit_: ExitFigures) -> None:
     for bin_ in exit_.reliability:
         width = bin_.high - bin_.low
         strength = 0.25 + 0.65 * (bin_.samples / largest) ** 0.5
-        axes.bar(bin_.low, bin_.accuracy, width * 0.92, align="edge", color=_PATH, alpha=strength)
+        axes.bar(bin_.low, bin_.score, width * 0.92, align="edge", color=_PATH, alpha=strength)
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
     axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
     axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
+    ece = "" if exit_.ece is None else f"\nECE {exit_.ece * 100:.1f} %"
     auroc = "" if exit_.auroc is None else f", AUROC {exit_.auroc:.3f}"
-    axes.set_title(f"{_short(exit_.name)}\nECE {exit_.ece * 100:.1f} %{auroc}", fontsize=9, color=INK)
+    axes.set_title(f"{_short(exit_.name)}{ece}{auroc}", fontsize=9, color=INK)
 
 
 def _short(name: str, most: int = 18) -> str:
-    half = most // 2  # class names may differ at either end
+    half = most // 2  # names may differ at either end
     return name if len(name) <= most else f"{name[:half]}…{name[-half + 1 :]}"

@@ -8,11 +8,11 @@ import numpy as np
 
 from sdcompress.reporting import quantities as q
 from sdcompress.reporting.table import Table
-from sdcompress.schema.explain import Class, Explanation, Interval, OperatingPoint, Overthinking
+from sdcompress.schema.explain import Explanation, Interval, OperatingPoint, Overthinking, Stratum
 
-__all__ = ["MAX_CLASSES", "by_depth", "details", "summary", "thinned"]
+__all__ = ["MAX_STRATA", "by_depth", "details", "summary", "thinned"]
 
-MAX_CLASSES = 12  # of more classes the earliest and the latest are shown
+MAX_STRATA = 12  # of more strata the earliest and the latest are shown
 _MAX_STEPS = 12
 
 
@@ -25,7 +25,7 @@ def summary(record: Explanation) -> Table:
         rows.append(
             (
                 f"all to {exit_.name}",
-                q.accuracy(exit_.accuracy, record.samples),
+                q.score(exit_.score, record.samples),
                 _interval(exit_.ms),
                 q.short_count(exit_.macs),
                 _interval(truncation.saving_ms) if truncation else q.NOTHING,
@@ -35,23 +35,24 @@ def summary(record: Explanation) -> Table:
     if record.oracle:
         rows.append(_point_row(record, "oracle", record.oracle, None))
     note = (
-        "Accuracy with its 95 % Wilson interval; ms with the lowest and the highest turn. Saving and difference "
-        "compare the policy with that line; the difference has its paired 95 % interval. The oracle knows the labels: "
-        "it leaves at the first exit that is right, else at the last."
+        f"{record.metric.capitalize()} with its 95 % Wilson interval; ms with the lowest and the highest turn. Saving"
+        " and difference compare the policy with that line; the difference has its paired 95 % interval. The oracle"
+        " knows the labels: it leaves at the first exit that is right, else at the last."
     )
-    columns = ("network", "accuracy", "mean ms", "mean MACs", "policy saves", "policy's accuracy is")
+    metric = record.metric
+    columns = ("network", metric, "mean ms", "mean MACs", "policy saves", f"policy's {metric} is")
     return Table("Summary", columns, tuple(rows), note).without_empty_columns()
 
 
 def _point_row(record: Explanation, name: str, point: OperatingPoint, ms: Interval | None) -> tuple[str, ...]:
     timed = _interval(ms) if ms else q.milliseconds(point.mean_ms)
-    accuracy = q.accuracy(point.accuracy, record.samples)
-    return name, accuracy, timed, q.short_count(point.mean_macs), q.NOTHING, q.NOTHING
+    score = q.score(point.score, record.samples)
+    return name, score, timed, q.short_count(point.mean_macs), q.NOTHING, q.NOTHING
 
 
 def details(record: Explanation) -> list[Table]:
     """Return the other tables for which the explanation has figures."""
-    tables = [_exits(record), _time(record), _overthinking(record), _curve(record), _risk(record), _classes(record)]
+    tables = [_exits(record), _time(record), _overthinking(record), _curve(record), _risk(record), _strata(record)]
     return [table for table in tables if table is not None]
 
 
@@ -59,12 +60,12 @@ def _exits(record: Explanation) -> Table:
     rows = tuple(
         (
             exit_.name,
-            q.accuracy(exit_.accuracy, record.samples),
-            f"{exit_.ece * 100:.1f} %",
+            q.score(exit_.score, record.samples),
+            q.NOTHING if exit_.ece is None else f"{exit_.ece * 100:.1f} %",
             q.NOTHING if exit_.auroc is None else f"{exit_.auroc:.3f}",
             q.NOTHING if exit_.aurc is None else f"{exit_.aurc * 100:.3f} %",
             q.NOTHING if exit_.share is None else q.share(exit_.share),
-            q.accuracy(exit_.left_accuracy),
+            q.score(exit_.left_score),
         )
         for exit_ in record.exits
     )
@@ -73,7 +74,8 @@ def _exits(record: Explanation) -> Table:
         " chance. AURC: mean error over all coverages, lower is better. Both use the score of the policy; the last exit"
         " has none, so that they use its confidence."
     )
-    columns = ("exit", "accuracy of all", "ECE", "AUROC", "AURC", "left here", "accuracy of those")
+    metric = record.metric
+    columns = ("exit", f"{metric} of all", "ECE", "AUROC", "AURC", "left here", f"{metric} of those")
     return Table("Exits", columns, rows, note).without_empty_columns()
 
 
@@ -121,13 +123,13 @@ def _waste_row(name: str, waste: Overthinking) -> tuple[str, ...]:
 def _curve(record: Explanation) -> Table | None:
     if not record.curve:
         return None
-    last = record.exits[-1].accuracy
+    last = record.exits[-1].score
     rows = tuple(
         (
             str(step),
             q.milliseconds(record.curve[step].mean_ms),
-            q.accuracy(record.curve[step].accuracy),
-            q.difference(record.curve[step].accuracy - last),
+            q.score(record.curve[step].score),
+            q.difference(record.curve[step].score - last),
             q.short_count(record.curve[step].mean_macs),
             ", ".join(q.share(share) for share in record.curve[step].shares),
         )
@@ -137,8 +139,8 @@ def _curve(record: Explanation) -> Table | None:
         f"{len(record.curve)} steps of thresholds, made on {q.count(record.curve_samples)} images of the "
         f"{record.curve_split} split, shown on the {record.split} split; safest first. explain.json has all of them."
     )
-    columns = ("step", "mean ms", "accuracy", "against the last exit", "mean MACs", "leave at each exit")
-    return Table("Accuracy on a budget", columns, rows, note)
+    columns = ("step", "mean ms", record.metric, "against the last exit", "mean MACs", "leave at each exit")
+    return Table(f"{record.metric.capitalize()} on a budget", columns, rows, note)
 
 
 def _risk(record: Explanation) -> Table | None:
@@ -152,7 +154,7 @@ def _risk(record: Explanation) -> Table | None:
             q.milliseconds(risk.steps[k].mean_ms),
             f"{risk.steps[k].loss * 100:.2f} %",
             f"{risk.steps[k].bound * 100:.2f} %",
-            "yes" if (k or not risk.against) and k <= risk.certified else "no",
+            "yes" if (k or not risk.reference) and k <= risk.certified else "no",
         )
         for k in positions
     )
@@ -162,40 +164,38 @@ def _risk(record: Explanation) -> Table | None:
         f" too low with at most that probability. The first steps with a bound"
         f" below {risk.max_drop * 100:.4g} % are certified for it."
         + (f" Loss and bound are those of the worst {risk.per}." if risk.per else "")
-        + (f" Counted against the last exit of the artifact {risk.against[:12]}." if risk.against else "")
+        + (f" Counted against the last exit of the artifact {risk.reference[:12]}." if risk.reference else "")
     )
     title = f"Risk along the certificate's path: {risk.loss}"
     return Table(title, ("step", "mean ms", "measured", "bound", "certified"), rows, note)
 
 
-def _classes(record: Explanation) -> Table | None:
-    if not record.classes:
+def _strata(record: Explanation) -> Table | None:
+    if not record.strata:
         return None
-    classes = by_depth(record.classes)
+    strata, word = by_depth(record.strata), record.stratum or "stratum"
     names = tuple(f"left at {exit_.name}" for exit_ in record.exits)
     rows = tuple(
         (
             figures.name,
             q.count(figures.samples),
             *(q.share(share) for share in figures.shares),
-            q.accuracy(figures.accuracy, figures.samples),
-            q.accuracy(figures.last_accuracy),
+            q.score(figures.score, figures.samples),
+            q.score(figures.last_score),
         )
-        for figures in classes
+        for figures in strata
     )
-    shortened = len(classes) < len(record.classes)
-    note = f"The earliest and the latest of {len(record.classes)} classes; explain.json has all." if shortened else ""
-    columns = ("class", "images", *names, "accuracy", "at the last exit")
-    return Table("Classes, those that leave earliest first", columns, rows, note)
+    words, shortened = q.plural(word), len(strata) < len(record.strata)
+    note = f"The earliest and the latest of {len(record.strata)} {words}; explain.json has all." if shortened else ""
+    columns = (word, "images", *names, record.metric, "at the last exit")
+    return Table(f"{words.capitalize()}, those that leave earliest first", columns, rows, note)
 
 
-def by_depth(classes: Sequence[Class]) -> list[Class]:
-    """Return classes sorted by their mean exit, earliest first; of many classes only both ends."""
-    order = sorted(
-        classes, key=lambda figures: (sum(k * share for k, share in enumerate(figures.shares)), figures.name)
-    )
-    half = MAX_CLASSES // 2
-    return order if len(order) <= MAX_CLASSES else [*order[:half], *order[-half:]]
+def by_depth(strata: Sequence[Stratum]) -> list[Stratum]:
+    """Return strata sorted by their mean exit, earliest first; of many only both ends."""
+    order = sorted(strata, key=lambda figures: (sum(k * share for k, share in enumerate(figures.shares)), figures.name))
+    half = MAX_STRATA // 2
+    return order if len(order) <= MAX_STRATA else [*order[:half], *order[-half:]]
 
 
 def thinned(count: int, most: int) -> list[int]:

@@ -49,11 +49,11 @@ def load(file: Path, segment: Segment, *, threads: int | None, device: str) -> G
 
     def graph(tensors: dict[str, Array]) -> list[Array]:
         try:
-            found: list[Array] = session.run(outputs, tensors)
+            arrays: list[Array] = session.run(outputs, tensors)
         except ORT_ERRORS as error:
             raise _failed(f"run {file}", error, "a graph that computes all of its outputs for any batch") from error
         rows = len(next(iter(tensors.values())))
-        for array, shape in zip(found, shapes, strict=True):
+        for array, shape in zip(arrays, shapes, strict=True):
             there = array.shape
             if not there or there[0] != rows or (there[1:] != shape and not _fits(there[1:], shape)):
                 raise ArtifactError(
@@ -61,7 +61,7 @@ def load(file: Path, segment: Segment, *, threads: int | None, device: str) -> G
                     allowed=f"{['batch', *shape]}, as the manifest says",
                     next_step="export the artifact again",
                 )
-        return found
+        return arrays
 
     return graph
 
@@ -83,13 +83,13 @@ def _providers(device: str) -> list[str]:
     return providers
 
 
-def _no_device(device: str, found: str) -> SetupError:
+def _no_device(device: str, problem: str) -> SetupError:
     usable = [name for name, (first, *_) in _PROVIDERS.items() if first in ort.get_available_providers()]
     steps = {
         "cuda": "pip install onnxruntime-gpu instead of onnxruntime, and check the driver; or use the device 'cpu'"
     }
     return SetupError(
-        found,
+        problem,
         allowed=f"{', '.join(usable)} (providers: {', '.join(ort.get_available_providers())})",
         next_step=steps.get(device, "use the device 'cpu'"),
     )
@@ -110,21 +110,21 @@ def _options(threads: int | None) -> ort.SessionOptions:
 
 def _check_borders(file: Path, session: ort.InferenceSession, segment: Segment) -> None:
     for ports, tensors in ((session.get_inputs(), segment.inputs), (session.get_outputs(), segment.outputs)):
-        found = {port.name: (_DTYPES.get(port.type, port.type), port.shape) for port in ports}
+        in_graph = {port.name: (_DTYPES.get(port.type, port.type), port.shape) for port in ports}
         listed = {tensor.name: (tensor.dtype, list(tensor.shape)) for tensor in tensors}
-        if found.keys() != listed.keys() or not all(
-            found[name][0] == dtype and _fits(found[name][1], shape) for name, (dtype, shape) in listed.items()
+        if in_graph.keys() != listed.keys() or not all(
+            in_graph[name][0] == dtype and _fits(in_graph[name][1], shape) for name, (dtype, shape) in listed.items()
         ):
             raise ArtifactError(
-                f"A graph has other inputs or outputs than the manifest says, {found}: {file}.",
+                f"A graph has other inputs or outputs than the manifest says, {in_graph}: {file}.",
                 allowed=f"{listed}, as the manifest says",
                 next_step="export the artifact again",
             )
 
 
-def _fits(found: Sequence[int | str | None], listed: Sequence[int | str]) -> bool:
+def _fits(shape: Sequence[int | str | None], listed: Sequence[int | str]) -> bool:
     """Whether a shape may be one that the manifest lists; an axis that is no number may have any size."""
-    return len(found) == len(listed) and all(
+    return len(shape) == len(listed) and all(
         one == other or not isinstance(one, int) or not isinstance(other, int)
-        for one, other in zip(found, listed, strict=True)
+        for one, other in zip(shape, listed, strict=True)
     )

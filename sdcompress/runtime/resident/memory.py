@@ -92,7 +92,7 @@ def allocate(device: Device, manifest: Manifest, programs: Sequence[Program], ro
         bindings,
         staging,
         tuple(_signals(device, exit_, bindings, rows) for exit_ in manifest.exits),
-        tuple(_readback(device, [exit_.logits], bindings, rows) for exit_ in manifest.exits),
+        tuple(_readback(device, [exit_.outputs], bindings, rows) for exit_ in manifest.exits),
     )
 
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from sdcompress.artifact.read import Artifact
-from sdcompress.modalities import modality_of
 from sdcompress.progress import Progress
 from sdcompress.runtime.engine import Engine
 from sdcompress.tensorrt.building.parity import run_parity, tf32_applies
@@ -53,6 +52,6 @@ def check_engines(
         )  # fmt: skip
     if not siblings:
         return {"parity": records, "validation": validation}
-    inputs = modality_of(manifest).collate(artifact.golden().images)
+    inputs = artifact.modality.collate(artifact.golden().examples)
     times = compare_speed(engine, siblings, inputs, tuned_batches(settings), progress=progress)
     return {"parity": records, "validation": validation, "siblings": times}

@@ -79,7 +79,7 @@ def least_bytes(manifest: Manifest, profiles: Sequence[BatchProfile]) -> int:
         profiles: to be built.
     """
     largest = max(profile.max for profile in profiles)
-    tensors = {manifest.input.name: manifest.input} | {
+    tensors = {tensor.name: tensor for tensor in manifest.inputs} | {
         tensor.name: tensor for segment in manifest.segments for tensor in segment.outputs
     }
     weights = sum(segment.bytes for segment in manifest.segments)

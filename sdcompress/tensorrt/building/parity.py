@@ -1,4 +1,4 @@
-"""Compare engines with the checkpoint's logits on the golden images, by the runtime that services use."""
+"""Compare engines with the checkpoint's outputs on the golden examples, by the runtime that services use."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import numpy.typing as npt
 
 from sdcompress.artifact.read import Artifact
 from sdcompress.errors import ParityError
-from sdcompress.modalities._geometry import normalise
+from sdcompress.modalities import Inputs
 from sdcompress.runtime.resident.buckets import buckets
 from sdcompress.schema.engines import BatchProfile
 from sdcompress.schema.manifest import Manifest
 from sdcompress.schema.parity import ParityRecord
-from sdcompress.tasks import _probabilities as metrics
+from sdcompress.tasks import Task
+from sdcompress.verification.parity import count_flips
 
 __all__ = ["TF32_RTOL", "Exits", "alternative_build", "compare_exit", "run_parity", "tf32_applies", "tolerance"]
 
@@ -29,14 +30,14 @@ TF32_RTOL = 0.01
 class Exits(Protocol):
     """The part of the runtime's engine that is used here."""
 
-    def exits(self, inputs: Float) -> Float:
-        """The logits of every exit, float32 [E, B, K], of inputs [B, C, H, W]."""
+    def exits(self, inputs: Inputs) -> Float:
+        """The outputs of every exit, float32 [E, B, ...]."""
 
 
 def run_parity(
     artifact: Artifact, engine: Exits, *, profiles: Sequence[BatchProfile], tf32: bool
 ) -> tuple[ParityRecord, ...]:
-    """Compare all exits on the golden images, in every batch size that the runtime rounds up to.
+    """Compare all exits on the golden examples, in every batch size that the runtime rounds up to.
 
     Args:
         artifact: with the plans in it.
@@ -45,25 +46,30 @@ def run_parity(
         tf32: whether FP32 layers may use TF32; the tolerance is wider then.
 
     Raises:
-        ParityError: if an exit's logits are not the checkpoint's.
+        ParityError: if an exit's outputs are not the checkpoint's.
     """
     golden = artifact.golden()
-    inputs = normalise(golden.images, artifact.manifest.input.preprocess)
+    inputs = artifact.modality.collate(golden.examples)
     batches = buckets(profiles).rows
     runs = [_in_batches(engine, inputs, size) for size in batches]
     widened = tf32_applies(artifact.manifest, tf32=tf32)
     records, problems = [], []
     for index, record in enumerate(artifact.manifest.parity):
-        limit = tolerance(record.allowed, golden.logits[index], tf32=widened)
+        limit = tolerance(record.allowed, golden.outputs[index], tf32=widened)
         compared, problem = compare_exit(
-            record.exit, [logits[index] for logits in runs], golden.logits[index], batches=batches, limit=limit
+            record.exit,
+            [outputs[index] for outputs in runs],
+            golden.outputs[index],
+            task=artifact.task,
+            batches=batches,
+            limit=limit,
         )
         records.append(compared)
         problems += [problem] if problem else []
     if problems:
         raise ParityError(
             f"The engines do not compute what the checkpoint computes: {'; '.join(problems)}.",
-            allowed="logits within the artifact's own tolerance (wider with TF32), and no class that flips beyond it",
+            allowed="outputs within the artifact's own tolerance (wider with TF32)",
             next_step=alternative_build(artifact.manifest, tf32=widened),
         )
     return tuple(compared for compared in records if compared is not None)
@@ -93,40 +99,41 @@ def tf32_applies(manifest: Manifest, *, tf32: bool) -> bool:
 
 
 def tolerance(limit: float, reference: Float, *, tf32: bool) -> float:
-    """The tolerance of a logit: the artifact's, or with TF32 at least a hundredth of the exit's largest logit."""
+    """The tolerance of an output: the artifact's, or with TF32 at least a hundredth of the exit's largest output."""
     return max(limit, TF32_RTOL * float(np.abs(reference).max())) if tf32 else limit
 
 
 def compare_exit(
-    name: str, runs: Sequence[Float], reference: Float, *, batches: tuple[int, ...], limit: float
+    name: str, runs: Sequence[Float], reference: Float, *, task: Task, batches: tuple[int, ...], limit: float
 ) -> tuple[ParityRecord | None, str]:
     """Compare one exit in every batch size.
 
     Args:
         name: of the exit.
-        runs: logits [N, K] of the same N images, one for each batch size.
-        reference: float32 [N, K], the checkpoint's.
+        runs: outputs [N, ...] of the same N examples, one for each batch size.
+        reference: float32 [N, ...], the checkpoint's.
+        task: what the outputs mean.
         batches: the sizes.
-        limit: the largest allowed difference of a logit.
+        limit: the largest allowed difference of an output.
 
     Returns:
-        The record, None if a logit is not finite; and the problem as text, empty if the exit passed.
+        The record, None if an output is not finite; and the problem as text, empty if the exit passed.
     """
     difference = np.stack(runs) - reference
     if not np.isfinite(difference).all():
-        return None, f"{name}: logits are not finite"
-    flips = metrics.flips(runs, reference, margin=2 * limit)
+        return None, f"{name}: outputs are not finite"
+    flips = count_flips(task, runs, reference, allowed=limit)
     worst = float(np.abs(difference).max())
     record = ParityRecord(exit=name, samples=len(reference), batches=batches, max_abs=worst, allowed=limit, flips=flips)
-    if worst > limit or flips:
-        return record, f"{name}: logits are off by {worst:.2g} (allowed {limit:.2g}), {flips} classes change"
+    if worst > limit:
+        return record, f"{name}: outputs are off by {worst:.2g} (allowed {limit:.2g}), {flips} decisions change"
     return record, ""
 
 
-def _in_batches(engine: Exits, inputs: Float, size: int) -> Float:
-    """The logits of all images in batches of one size; the first images fill up the last batch."""
+def _in_batches(engine: Exits, inputs: Inputs, size: int) -> Float:
+    """The outputs of all examples in batches of one size; the first examples fill up the last batch."""
     count = len(inputs)
     rows = np.arange(-(-count // size) * size) % count
-    outputs: list[Any] = [engine.exits(inputs[rows[at : at + size]]) for at in range(0, len(rows), size)]
-    logits: Float = np.concatenate(outputs, axis=1)[:, :count]
-    return logits
+    batches: list[Any] = [engine.exits(inputs[rows[at : at + size]]) for at in range(0, len(rows), size)]
+    outputs: Float = np.concatenate(batches, axis=1)[:, :count]
+    return outputs

@@ -242,7 +242,7 @@ def test_what_is_to_be_typed_names_a_broken_image_of_any_letters(tmp_path: Path)
     name = "train/a/it's [new], 50 %.png"
     picture(tree(tmp_path) / name, 3)
     (tmp_path / name).write_bytes(b"")
-    with pytest.raises(DataError, match="1 of 41 images") as caught:
+    with pytest.raises(DataError, match="1 of 41 examples") as caught:
         loaded(tmp_path).check()
     _, setting = shlex.split(caught.value.next_step[caught.value.next_step.index("--set") :])
     recipe = recipes.read({"data": {"name": "imagefolder", "dir": str(tmp_path), "image_size": 28}}, [setting])

@@ -83,7 +83,7 @@ IMAGES = {"input": np.zeros((2, 1, 4, 4), np.float32)}
 
 
 def test_a_graph_that_fails_when_it_runs(tiny_artifact: Write, capfd: pytest.CaptureFixture[str]) -> None:
-    graph = changed(open_artifact(tiny_artifact("single")), reshaped("final_logits", [7, 5]))
+    graph = changed(open_artifact(tiny_artifact("single")), reshaped("final_outputs", [7, 5]))
     with pytest.raises(ArtifactError, match="cannot run") as caught:
         graph(IMAGES)
     assert r"bad\x1b]0;mine\x07" in str(caught.value)
@@ -96,13 +96,13 @@ def test_a_graph_that_fails_when_it_runs(tiny_artifact: Write, capfd: pytest.Cap
 )
 def test_a_graph_that_gives_another_shape_when_it_runs(tiny_artifact: Write, shape: list[int], word: str) -> None:
     with pytest.raises(ArtifactError, match=word):
-        changed(open_artifact(tiny_artifact("single")), reshaped("final_logits", shape))(IMAGES)
+        changed(open_artifact(tiny_artifact("single")), reshaped("final_outputs", shape))(IMAGES)
 
 
 def test_a_graph_whose_types_are_not_the_manifests(tiny_artifact: Write) -> None:
     def narrow(model: onnx.ModelProto) -> None:
         model.graph.node[-1].output[0] = "before"
-        model.graph.node.append(helper.make_node("Cast", ["before"], ["final_logits"], to=onnx.TensorProto.FLOAT16))
+        model.graph.node.append(helper.make_node("Cast", ["before"], ["final_outputs"], to=onnx.TensorProto.FLOAT16))
         model.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
 
     with pytest.raises(ArtifactError, match="'float16'"):

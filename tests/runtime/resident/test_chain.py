@@ -266,7 +266,7 @@ def test_tensors_of_other_types_come_out_as_the_contract_says(tiny_artifact: Wri
     signals = artifact.manifest.exits[0].signals
     assert signals is not None
     # TensorRT 8 has no int64, and FP16 engines may hand on and answer in float16
-    types = {signals.decision: "int32", signals.values: "float16", "hidden": "float16", "final_logits": "float16"}
+    types = {signals.decision: "int32", signals.values: "float16", "hidden": "float16", "final_outputs": "float16"}
     host, usual, inputs = OnHost(artifact, [8, 64], types=types).network, arrays(artifact), inputs_of(50)
     actual, exits = host(inputs), host.exits(inputs)
     assert actual.outputs.dtype == exits.dtype == np.float32

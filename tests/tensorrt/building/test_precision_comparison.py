@@ -150,7 +150,7 @@ def test_a_sibling_without_engines_for_this_machine_is_refused_before_a_build(
 
 def test_another_question_is_no_sibling(tiny_artifact: Callable[..., Path]) -> None:
     manifest = open_artifact(tiny_artifact()).manifest
-    other = manifest.model_copy(update={"classes": ("a", "b", "c")})
+    other = manifest.model_copy(update={"outputs": ("a", "b", "c")})
     settings = BuildSettings(against=(tiny_artifact(name="other"),))
     with pytest.raises(UsageError, match="its classes are not"):
         find_siblings(other, settings, tensorrt="10.9.0.34", gpu=L4)

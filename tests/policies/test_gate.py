@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from signals import signals_of
 
+from sdcompress.policies import gates
 from sdcompress.policies.max_prob import MaxProb
-from sdcompress.runtime.gate import gates
 
 Leaves = Callable[[np.ndarray], np.ndarray]
 

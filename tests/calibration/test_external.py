@@ -29,6 +29,7 @@ from sdcompress.runtime.open import open_engine
 from sdcompress.schema import recipe
 from sdcompress.storage import digest_of
 from sdcompress.tasks import task_of
+from sdcompress.tasks.classification import Classification
 
 Build = Callable[..., Path]
 WISH: dict[str, Any] = {"max_drop": 0.05, "confidence": 0.9, "unlabelled": True}
@@ -59,7 +60,7 @@ def test_a_folder_is_certified_where_the_data_set_is_not_at_hand(tiny_artifact: 
     certificate, policy = manifest.certificate, manifest.policy
     assert certificate is not None
     assert policy is not None
-    assert (policy.guarantee, policy.split, certificate.own_images) == ("certified", "own", "not compared")
+    assert (policy.guarantee, policy.split, certificate.external) == ("certified", "external", "not compared")
     own = UnlabelledFolder(images, modality_of(manifest))
     assert certificate.data_fingerprint == own.fingerprint != manifest.provenance.data_fingerprint
     assert certificate.seed == seed_of(own.fingerprint, certificate.graphs)
@@ -80,7 +81,7 @@ def test_where_the_data_set_is_at_hand_training_images_are_refused(
     reachable(monkeypatch, tiny_network.samples(300, seed=9))
     manifest = calibrate(cascade, cascade.parent / "out", WISH, images=images)
     assert manifest.certificate is not None
-    assert manifest.certificate.own_images == "apart"
+    assert manifest.certificate.external == "apart"
     reachable(monkeypatch, tiny_network.samples(300))  # the first of those in the folder
     with pytest.raises(DataError, match="300 of 1200 examples are among those that the network was trained on"):
         calibrate(cascade, cascade.parent / "again", WISH, images=images)
@@ -106,17 +107,17 @@ def test_too_few_images_are_counted(tiny_artifact: Build, images: Path, tmp_path
     cascade = tiny_artifact()
     with pytest.raises(DataError, match=r"The folder has 60 samples: too few to certify a drop of 1\.00%") as caught:
         calibrate(cascade, cascade.parent / "out", {**WISH, "max_drop": 0.01}, images=few)
-    assert "collect more images" in caught.value.next_step
+    assert "collect more samples" in caught.value.next_step
     assert plan(cascade, WISH, images=few).samples == 60
 
 
 def test_what_labels_certify_cannot_be_passed_off_as_made_without(certified_artifact: Path) -> None:
     path = certified_artifact / "manifest.json"
     fields = json.loads(path.read_text(encoding="utf-8"))
-    fields["certificate"]["own_images"] = "apart"
+    fields["certificate"]["external"] = "apart"
     fields["digest"] = digest_of({name: value for name, value in fields.items() if name != "digest"})
     path.write_text(json.dumps(fields), encoding="utf-8")
-    with pytest.raises(CertificateError, match="on images without labels"):
+    with pytest.raises(CertificateError, match="on samples without targets"):
         recompute(open_artifact(certified_artifact))
 
 
@@ -139,9 +140,9 @@ def test_in_expectation_is_never_called_certified(tiny_artifact: Build, tiny_net
     assert recompute(open_artifact(out)) is None
     # the bound of conformal risk control on the samples that chose nothing: n / (n + 1) R + 1 / (n + 1)
     if not unlabelled:
-        assert policy.accuracy is not None
-        assert policy.reference_accuracy is not None
-        drop = policy.reference_accuracy - policy.accuracy
+        assert policy.score is not None
+        assert policy.reference_score is not None
+        drop = policy.reference_score - policy.score
         assert (drop * policy.samples + 1) / (policy.samples + 1) <= 0.05
 
 
@@ -161,7 +162,7 @@ def test_in_expectation_lets_more_leave_than_a_certificate(
 
 def test_in_expectation_needs_as_many_samples_as_its_formula(tiny_artifact: Build, tiny_network: Any) -> None:
     wish = recipe.Calibrate(max_drop=0.01, in_expectation=True)
-    least = least_samples(wish)
+    least = least_samples(wish, Classification(("a", "b", "c")))
     assert least - least // 6 == 99  # (0 + 1) / (99 + 1) = 0.01
     cascade = tiny_artifact()
     with pytest.raises(DataError, match=f"{least - 1} samples") as caught:

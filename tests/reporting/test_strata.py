@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sdcompress.evaluation.classes import balanced_accuracy, class_scores, confusion
-from sdcompress.reporting.classes import accuracies, class_cautions, confusions, worst_class
+from sdcompress.evaluation.strata import balanced_score, confusion, stratum_scores
+from sdcompress.reporting.strata import confusions, stratum_cautions, stratum_table, worst_stratum
 from sdcompress.schema.report import Evaluation, ExitScore, PolicyScore
 
 NAMES = ("cat", "dog", "eel")
@@ -18,16 +18,17 @@ def evaluation(matrix: Any, last: Any = None, names: Any = NAMES) -> Evaluation:
     """From the images of each label (rows) that get each answer (columns); of the last exit too, under a policy."""
     labels, answers = _images(matrix)
     last_answers = None if last is None else _images(last)[1]
-    scores = class_scores(names, labels, answers, last_answers)
+    last_loss = None if last_answers is None else np.float32(labels != last_answers)
+    scores = stratum_scores(names, labels, np.float32(labels != answers), last_loss)
     right = float((labels == answers).mean())
-    policy = None if last is None else PolicyScore(accuracy=right, shares=(0.5, 0.5), exit_accuracy=(None, None))
+    policy = None if last is None else PolicyScore(score=right, shares=(0.5, 0.5), exit_scores=(None, None))
     final = right if last_answers is None else float((labels == last_answers).mean())
     names_of_exits = ("final",) if policy is None else ("exit1", "final")
-    exits = tuple(ExitScore(name=name, accuracy=final, nll=0.1, ece=0.1) for name in names_of_exits)
+    exits = tuple(ExitScore(name=name, score=final) for name in names_of_exits)
     return Evaluation(
         kind="artifact", name="net", source="net", data="pets", split="test", samples=len(labels),
-        exits=exits, policy=policy, classes=scores,
-        balanced_accuracy=balanced_accuracy(scores), confusion=confusion(labels, answers, len(names)),
+        exits=exits, policy=policy, metric="accuracy", stratum="class", strata=scores,
+        balanced_score=balanced_score(scores), confusion=confusion(labels, answers, len(names)),
     )  # fmt: skip
 
 
@@ -38,13 +39,13 @@ def _images(matrix: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def test_a_network_that_answers_the_majority_on_every_image() -> None:
     # 946 of 1,000: 94.60 %, and a third of the classes right
-    ((_, sentence),) = class_cautions(evaluation([[946, 0, 0], [30, 0, 0], [24, 0, 0]]))
+    ((_, sentence),) = stratum_cautions(evaluation([[946, 0, 0], [30, 0, 0], [24, 0, 0]]))
     assert sentence == "net predicts 'cat', the commonest class, for every image: balanced accuracy 33.33 %."
 
 
 def test_a_network_that_is_no_better_than_the_majority() -> None:
     # 3 dogs won, 2 cats lost: 0.1 point of 1,000 images, which chance gives as well
-    ((_, sentence),) = class_cautions(evaluation([[944, 2, 0], [27, 3, 0], [24, 0, 0]]))
+    ((_, sentence),) = stratum_cautions(evaluation([[944, 2, 0], [27, 3, 0], [24, 0, 0]]))
     assert sentence == (
         "net is not shown to be better (94.70 %) than always predicting 'cat', the commonest class (94.60 %);"
         " balanced accuracy 36.60 %."
@@ -52,31 +53,36 @@ def test_a_network_that_is_no_better_than_the_majority() -> None:
 
 
 def test_classes_that_are_never_answered_are_named() -> None:
-    ((_, sentence),) = class_cautions(evaluation([[500, 0, 0], [10, 290, 0], [24, 0, 0]]))
+    ((_, sentence),) = stratum_cautions(evaluation([[500, 0, 0], [10, 290, 0], [24, 0, 0]]))
     assert sentence == "net never predicts 'eel' (24 images)."
 
 
 def test_a_class_that_pays_for_the_early_exits_is_named() -> None:
     last = [[470, 0, 0], [0, 490, 0], [1, 0, 39]]
-    ((_, sentence),) = class_cautions(evaluation([[465, 5, 0], [0, 490, 0], [11, 0, 29]], last))
+    ((_, sentence),) = stratum_cautions(evaluation([[465, 5, 0], [0, 490, 0], [11, 0, 29]], last))
     # 15 of 1,000 over all; 10 of the 40 eels, more than three times as many
     assert sentence.startswith("net: leaving early costs class 'eel' 25.0 points (97.50 % to 72.50 % of 40 images).")
-    assert "--per-class" in sentence
-    assert class_cautions(evaluation([[465, 5, 0], [0, 490, 0], [2, 0, 38]], last)) == []
+    assert "--per-stratum" in sentence
+    assert stratum_cautions(evaluation([[465, 5, 0], [0, 490, 0], [2, 0, 38]], last)) == []
 
 
 def test_a_good_network_gets_no_word() -> None:
-    assert class_cautions(evaluation([[99, 1, 0], [0, 100, 0], [2, 0, 98]])) == []
+    assert stratum_cautions(evaluation([[99, 1, 0], [0, 100, 0], [2, 0, 98]])) == []
 
 
 def test_an_evaluation_without_classes_has_nothing_to_say() -> None:
-    bare = evaluation([[9, 0, 0], [0, 9, 0], [0, 0, 9]]).model_copy(update={"classes": (), "confusion": ()})
-    assert (accuracies(bare), confusions(bare), class_cautions(bare), worst_class(bare)) == (None, None, [], None)
+    bare = evaluation([[9, 0, 0], [0, 9, 0], [0, 0, 9]]).model_copy(update={"strata": (), "confusion": ()})
+    assert (stratum_table(bare), confusions(bare), stratum_cautions(bare), worst_stratum(bare)) == (
+        None,
+        None,
+        [],
+        None,
+    )
 
 
 def test_the_tables_of_a_few_classes() -> None:
     result = evaluation([[90, 10, 0], [0, 50, 0], [5, 0, 15]])
-    table, matrix = accuracies(result), confusions(result)
+    table, matrix = stratum_table(result), confusions(result)
     assert table is not None
     assert matrix is not None
     assert table.columns == ("class", "images", "accuracy")
@@ -85,7 +91,7 @@ def test_the_tables_of_a_few_classes() -> None:
     ]  # fmt: skip
     assert "88.33 %" in table.note
     assert matrix.rows == (("cat", "90", "10", "0"), ("dog", "0", "50", "0"), ("eel", "5", "0", "15"))
-    worst = worst_class(result)
+    worst = worst_stratum(result)
     assert worst is not None
     assert worst.name == "eel"
 
@@ -96,7 +102,7 @@ def test_of_many_classes_the_worst_and_the_commonest_confusions_are_shown() -> N
     for k in range(30):
         matrix[k, k], matrix[k, (k + 1) % 100] = 50 - k, k
     result = evaluation(matrix, names=names)
-    table, largest = accuracies(result), confusions(result)
+    table, largest = stratum_table(result), confusions(result)
     assert table is not None
     assert largest is not None
     assert [row[0] for row in table.rows[:2]] == ["class 29", "class 28"]
@@ -109,4 +115,4 @@ def test_of_many_classes_the_worst_and_the_commonest_confusions_are_shown() -> N
 def test_one_class_alone_has_no_majority(classes: int) -> None:
     matrix = np.zeros((2, 2), np.int64)
     matrix[:classes, :classes] = np.diag([50] * classes)
-    assert class_cautions(evaluation(matrix, names=("a", "b"))) == []
+    assert stratum_cautions(evaluation(matrix, names=("a", "b"))) == []

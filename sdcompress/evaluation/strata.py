@@ -1,0 +1,61 @@
+"""Scores stratum by stratum, and which strata are taken for which: what one score hides where strata are unequal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from sdcompress.schema.report import StratumScore
+
+__all__ = ["balanced_score", "confusion", "stratum_scores"]
+
+Strata = npt.NDArray[np.int64]
+Losses = npt.NDArray[np.floating]
+
+
+def stratum_scores(
+    names: Sequence[str], strata: Strata, loss: Losses, last_loss: Losses | None = None
+) -> tuple[StratumScore, ...]:
+    """The metric on the samples of each stratum, in their order.
+
+    Args:
+        names: of the K strata.
+        strata: [N], in 0..K-1.
+        loss: [N].
+        last_loss: [N], of the last exit, where a policy may let samples leave before it.
+    """
+    counts = np.bincount(strata, minlength=len(names))
+    score, last_score = (
+        None if each is None else np.bincount(strata, weights=1 - each.astype(np.float64), minlength=len(names))
+        for each in (loss, last_loss)
+    )
+    assert score is not None
+    return tuple(
+        StratumScore(
+            name=name,
+            samples=int(counts[k]),
+            score=float(score[k] / counts[k]) if counts[k] else None,
+            last_score=float(last_score[k] / counts[k]) if last_score is not None and counts[k] else None,
+        )
+        for k, name in enumerate(names)
+    )
+
+
+def balanced_score(scores: Sequence[StratumScore]) -> float | None:
+    """The mean of the scores of the strata that have samples: every stratum weighs the same; None without any."""
+    values = [score.score for score in scores if score.score is not None]
+    return float(np.mean(values)) if values else None
+
+
+def confusion(strata: Strata, decided: Strata, count: int) -> tuple[tuple[int, int, int], ...]:
+    """The cells of the confusion matrix that are not 0: stratum, stratum of the decision, samples; row by row.
+
+    Args:
+        strata: [N], in 0..K-1.
+        decided: [N], likewise.
+        count: K.
+    """
+    cells, counts = np.unique(strata * count + decided, return_counts=True)
+    return tuple((int(cell // count), int(cell % count), int(times)) for cell, times in zip(cells, counts, strict=True))

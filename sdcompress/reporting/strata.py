@@ -1,0 +1,158 @@
+"""Figures of an evaluation by stratum, as tables and sentences for report and terminal."""
+
+from __future__ import annotations
+
+import math
+
+from sdcompress.evaluation.early_exit import paired_interval
+from sdcompress.reporting import quantities as q
+from sdcompress.reporting.rows import score_of
+from sdcompress.reporting.table import Table
+from sdcompress.schema.report import Evaluation, StratumScore
+
+__all__ = ["confusions", "stratum_cautions", "stratum_table", "worst_stratum"]
+
+_MAX_STRATA = 20  # of more strata the worst are shown
+_MAX_IN_MATRIX = 12  # of more strata the commonest confusions are shown
+_MAX_CONFUSIONS = 12
+_MAX_NAMED = 3
+_LOSS_FACTOR = 3  # a stratum is named if it loses this many times the mean loss
+_MIN_LOSS = 0.01  # the mean loss counts as at least this
+
+
+def worst_stratum(evaluation: Evaluation) -> StratumScore | None:
+    """Return the stratum with the lowest score, among those that have samples."""
+    scored = _scored(evaluation)
+    return min(scored, key=lambda score: (score.score or 0.0, score.name)) if scored else None
+
+
+def stratum_table(evaluation: Evaluation) -> Table | None:
+    """Return the score of each stratum, of many strata the worst. None if the evaluation has no strata."""
+    scored = _scored(evaluation)
+    if not scored:
+        return None
+    shortened = len(scored) > _MAX_STRATA
+    shown = sorted(scored, key=lambda score: score.score or 0.0)[:_MAX_STRATA] if shortened else scored
+    rows = tuple(
+        (
+            score.name,
+            q.count(score.samples),
+            q.score(score.score, score.samples),
+            q.score(score.last_score, score.samples),
+        )
+        for score in shown
+    )
+    word, metric = _words(evaluation)
+    words = q.plural(word)
+    note = f"Balanced {metric}, the mean over the {words}: {q.score(evaluation.balanced_score)}."
+    if shortened:
+        note += f" The worst of {len(scored)} {words}; the JSON has all."
+    columns = (word, "images", metric, "at the last exit")
+    return Table(f"{words.capitalize()} of {_title(evaluation)}", columns, rows, note).without_empty_columns()
+
+
+def confusions(evaluation: Evaluation) -> Table | None:
+    """Return the confusion matrix, of many strata its largest off-diagonal cells. None if it is missing."""
+    if not evaluation.confusion:
+        return None
+    names = [score.name for score in evaluation.strata]
+    if len(names) <= _MAX_IN_MATRIX:
+        cells = {(label, answer): images for label, answer, images in evaluation.confusion}
+        rows = tuple(
+            (name, *(q.count(cells.get((label, answer), 0)) for answer in range(len(names))))
+            for label, name in enumerate(names)
+        )
+        note = f"Columns: predicted {q.plural(_words(evaluation)[0])}."
+        return Table(f"Confusion matrix of {_title(evaluation)}", ("label", *names), rows, note)
+    largest = sorted((cell for cell in evaluation.confusion if cell[0] != cell[1]), key=lambda cell: -cell[2])
+    rows = tuple(
+        (names[label], names[answer], q.count(images), q.share(images / evaluation.strata[label].samples))
+        for label, answer, images in largest[:_MAX_CONFUSIONS]
+    )
+    note = f"The {len(rows)} largest of {len(largest)} cells off the diagonal; the JSON has all."
+    columns = ("label", "predicted", "images", "of the label's images")
+    return Table(f"Commonest confusions of {_title(evaluation)}", columns, rows, note) if rows else None
+
+
+def stratum_cautions(evaluation: Evaluation) -> list[tuple[str, str]]:
+    """Return warnings about strata that an overall score hides, as pairs of a kind and a sentence.
+
+    Args:
+        evaluation: an evaluation; one without strata has none.
+    """
+    if len(_scored(evaluation)) < 2:
+        return []
+    return [*(_majority(evaluation) or _never_answered(evaluation)), *_lost_early(evaluation)]
+
+
+def _majority(evaluation: Evaluation) -> list[tuple[str, str]]:
+    """Warn of a network that is not shown to be better than the majority stratum."""
+    largest = max(range(len(evaluation.strata)), key=lambda k: evaluation.strata[k].samples)
+    name, samples = evaluation.strata[largest].name, evaluation.samples
+    share = evaluation.strata[largest].samples / samples
+    gained = sum(n for label, answer, n in evaluation.confusion if label == answer != largest)
+    lost = sum(n for label, answer, n in evaluation.confusion if label == largest != answer)
+    if paired_interval(gained - lost, gained + lost, samples)[1] > 0:
+        return []
+    word, metric = _words(evaluation)
+    balanced = f"balanced {metric} {q.score(evaluation.balanced_score)}"
+    if {answer for _, answer, _ in evaluation.confusion} == {largest}:
+        return [
+            ("majority", f"{evaluation.name} predicts '{name}', the commonest {word}, for every image: {balanced}.")
+        ]
+    always = f"always predicting '{name}', the commonest {word} ({q.score(share)})"
+    right = q.score(score_of(evaluation))
+    return [("majority", f"{evaluation.name} is not shown to be better ({right}) than {always}; {balanced}.")]
+
+
+def _never_answered(evaluation: Evaluation) -> list[tuple[str, str]]:
+    answered = {answer for _, answer, _ in evaluation.confusion}
+    never = [score for k, score in enumerate(evaluation.strata) if score.samples and k not in answered]
+    if not never:
+        return []
+    named = ", ".join(f"'{score.name}' ({q.count(score.samples)} images)" for score in never[:_MAX_NAMED])
+    words = q.plural(_words(evaluation)[0])
+    more = f" and {len(never) - _MAX_NAMED} further {words}" if len(never) > _MAX_NAMED else ""
+    return [("never answered", f"{evaluation.name} never predicts {named}{more}.")]
+
+
+def _lost_early(evaluation: Evaluation) -> list[tuple[str, str]]:
+    """Warn of a stratum that loses more by early exit than the others."""
+    if evaluation.policy is None:
+        return []
+    last = sum((score.last_score or 0.0) * score.samples for score in evaluation.strata)
+    overall = max((last - evaluation.policy.score * evaluation.samples) / evaluation.samples, _MIN_LOSS)
+    affected = [
+        score for score in _scored(evaluation) if _lost(score) > _LOSS_FACTOR * overall and _images_lost(score) > 1
+    ]
+    if not affected:
+        return []
+    score = max(affected, key=_lost)
+    word, _ = _words(evaluation)
+    comparison = f", the largest loss of {len(affected)} such {q.plural(word)}" if len(affected) > 1 else ""
+    figures = f"{q.score(score.last_score)} to {q.score(score.score)} of {q.count(score.samples)} images"
+    points = f"{_lost(score) * 100:.1f} points ({figures}){comparison}"
+    costs = f"leaving early costs {word} '{score.name}' {points}"
+    advice = f"To keep the drop in every {word}: calibrate with --confidence and --per-stratum."
+    return [("lost early", f"{evaluation.name}: {costs}. {advice}")]
+
+
+def _lost(score: StratumScore) -> float:
+    return (score.last_score or 0.0) - (score.score or 0.0)
+
+
+def _images_lost(score: StratumScore) -> int:
+    return math.floor(_lost(score) * score.samples + 0.5)
+
+
+def _scored(evaluation: Evaluation) -> list[StratumScore]:
+    return [score for score in evaluation.strata if score.score is not None]
+
+
+def _words(evaluation: Evaluation) -> tuple[str, str]:
+    """Return what the task calls a stratum, and its metric."""
+    return evaluation.stratum or "stratum", evaluation.metric
+
+
+def _title(evaluation: Evaluation) -> str:
+    return f"{evaluation.name} ({evaluation.kind}), {evaluation.split} split"
