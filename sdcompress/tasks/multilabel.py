@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, ClassVar
@@ -19,6 +20,21 @@ if TYPE_CHECKING:
 
 __all__ = ["MultiLabel"]
 
+_CARD_CODE = """
+
+def decide(logits):
+    \"\"\"The numbers of the labels.\"\"\"
+    return np.flatnonzero(logits > np.float32({boundary})).tolist()
+
+
+def signals(logits, temperature):
+    \"\"\"What exit policies judge by: probabilities of the two likeliest label sets, and the entropy in nats.\"\"\"
+    sizes = np.abs(logits) / np.float32(temperature)
+    powers = np.exp(-sizes)
+    best = np.exp(-np.log1p(powers).sum())
+    entropy = (np.log1p(powers) + sizes * powers / (1 + powers)).sum()
+    return {{"max_prob": best, "second_prob": best * np.exp(-sizes.min()), "entropy": entropy}}
+"""
 _Share = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -75,7 +91,6 @@ class MultiLabel(Task):
 
     threshold: _Share | tuple[_Share, ...] = 0.5
 
-    name: ClassVar[str] = "multilabel"
     metric: ClassVar[str] = "jaccard"
     signal_names: ClassVar[tuple[str, ...]] = ("max_prob", "second_prob", "entropy")
     binary_loss: ClassVar[bool] = False
@@ -121,23 +136,36 @@ class MultiLabel(Task):
 
     def nll(self, outputs: Array, targets: Array, temperature: float = 1.0) -> float:
         """Of the label set: the sum over the labels, the mean over the samples."""
-        logits = np.asarray(outputs, np.float64) / temperature
-        return float(np.logaddexp(0, np.where(targets, -logits, logits)).sum(axis=1).mean())
+        return float(-_log_likelihood(outputs, targets, temperature).mean())
 
-    def scores(self, outputs: Array, targets: Array) -> dict[str, float]:
+    def measures(self, outputs: Array, targets: Array) -> dict[str, Array]:
+        """Log-likelihood of the label set [N], decisions and targets [N, K]."""
+        return {
+            "log_likelihood": _log_likelihood(outputs, targets),
+            "decisions": self.decide(outputs),
+            "targets": targets,
+        }
+
+    def summary(self, measures: Mapping[str, Array]) -> dict[str, float]:
         """``nll``, ``macro_f1`` and ``subset_accuracy``, the share of samples whose set is exactly right.
 
         The macro F1 leaves out labels that no sample has and none gets.
         """
-        decisions = self.decide(outputs)
+        decisions, targets = measures["decisions"], measures["targets"]
         hits = np.logical_and(decisions, targets).sum(axis=0)
         sizes = decisions.sum(axis=0, dtype=np.int64) + targets.sum(axis=0, dtype=np.int64)
-        there = sizes > 0
+        used = sizes > 0
         return {
-            "nll": self.nll(outputs, targets),
-            "macro_f1": float((2 * hits[there] / sizes[there]).mean()) if there.any() else 1.0,
+            "nll": float(-measures["log_likelihood"].mean()),
+            "macro_f1": float((2 * hits[used] / sizes[used]).mean()) if used.any() else 1.0,
             "subset_accuracy": float((decisions == targets).all(axis=1).mean()),
         }
+
+    def ensemble(self, outputs: Array) -> npt.NDArray[np.float64]:
+        """Logits of the exits' mean probabilities of each label."""
+        logits = np.asarray(outputs, np.float64)
+        present, absent = (np.logaddexp.reduce(-np.logaddexp(0, sign * logits), axis=0) for sign in (-1, 1))
+        return np.asarray(present - absent)
 
     def signals(self, outputs: Float, temperature: float = 1.0) -> Signals:
         """See ``Task``; a logit that is not finite makes every signal NaN."""
@@ -207,6 +235,15 @@ class MultiLabel(Task):
         """With the names and probabilities of labels."""
         return LabelSets(outputs, exit_index, self, exits, temperatures)
 
+    def card_text(self) -> str:
+        """The number of labels, and above which logits they are decided."""
+        boundary = ", ".join(f"{logit:.4g}" for logit in sorted(set(self._boundary.tolist())))
+        return f"{len(self.outputs)} labels, each decided where its logit is above {boundary}"
+
+    def card_code(self) -> str:
+        """See ``Task``."""
+        return _CARD_CODE.format(boundary=self._boundary.tolist())
+
     def encode(self, targets: Tensor) -> Tensor:
         """The same numbers, float32 [B, K]."""
         return targets.float()
@@ -233,3 +270,9 @@ class MultiLabel(Task):
         there, not_there = F.logsigmoid(teacher), F.logsigmoid(-teacher)
         terms = there.exp() * (there - F.logsigmoid(student)) + not_there.exp() * (not_there - F.logsigmoid(-student))
         return temperature**2 * terms.sum() / len(student)
+
+
+def _log_likelihood(outputs: Array, targets: Array, temperature: float = 1.0) -> npt.NDArray[np.float64]:
+    """Of each label set, [N]."""
+    logits = np.asarray(outputs, np.float64) / temperature
+    return np.asarray(-np.logaddexp(0, np.where(targets, -logits, logits)).sum(axis=1))

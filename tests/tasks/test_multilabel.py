@@ -172,6 +172,23 @@ def test_scores_by_hand() -> None:
     assert TASK.scores(-np.ones((1, 4), np.float32), np.zeros((1, 4), np.uint8))["macro_f1"] == 1
 
 
+def test_the_ensemble_has_the_mean_probability_of_each_label() -> None:
+    # 0.8 and 0.5 of the first label: 0.65; of the last one 1e-30 and 0.5
+    ensemble = TASK.ensemble(np.float32([[[log(4), 0, 0, -69]], [[0, 0, 0, 0]]]))
+    np.testing.assert_allclose(1 / (1 + np.exp(-ensemble)), [[0.65, 0.5, 0.5, 0.25]], rtol=1e-6)
+
+
+@given(arrays.arrays(np.float32, 11, elements=st.floats(-80, 80, width=32)), st.floats(0.5, 5))
+def test_the_program_of_the_card_computes_the_same(outputs: np.ndarray, temperature: float) -> None:
+    program: dict = {"np": np}
+    exec(UNEVEN.card_code(), program)
+    expected = UNEVEN.signals(outputs[None], temperature)
+    assert program["decide"](outputs) == np.flatnonzero(expected.decision[0]).tolist()
+    columns = program["signals"](outputs, temperature)
+    assert tuple(columns) == UNEVEN.signal_names
+    np.testing.assert_allclose(list(columns.values()), expected.stacked()[0], atol=SIGNALS_ATOL)
+
+
 def test_a_prediction_names_the_labels() -> None:
     prediction = TASK.prediction(np.float32([[log(4), -1, 0, 5], [-1, -1, -1, -1]]), np.array([0, 1]), (), (2.0, 1.0))
     assert prediction.labels == (("sky", "car"), ())
