@@ -32,7 +32,7 @@ class _Row:
 
     Attributes:
         loss: float32 [N].
-        measures: [N] each, of which the task sums up its further scores.
+        measures: [N, ...] each, of which the task sums up its further scores.
     """
 
     loss: Float

@@ -177,7 +177,7 @@ class Task(ABC):
         return self.summary(self.measures(outputs, targets))
 
     def measures(self, outputs: Array, targets: Array) -> dict[str, Array]:
-        """What ``summary`` needs of each sample, by name, [N] each; batches are measured one after the other."""
+        """What ``summary`` needs of each sample, by name, [N, ...] each; batches are measured one after the other."""
         del outputs, targets
         return {}
 

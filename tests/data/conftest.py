@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import zipfile
 from pathlib import Path
 
 import pytest
 
-LAYOUT = {"cifar100": "cifar-100-python", "fashion_mnist": "FashionMNIST/raw"}
+LAYOUT = {"camvid": "CamVid/trainannot", "cifar100": "cifar-100-python", "fashion_mnist": "FashionMNIST/raw"}
 
 
 def _root() -> Path:
@@ -48,3 +49,21 @@ def cifar100_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def fashion_mnist_folder() -> Path:
     """A folder that holds FashionMNIST/raw, itself or in 'fashion_mnist'."""
     return _root()
+
+
+@pytest.fixture(scope="session")
+def camvid_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with CamVid in the layout of SegNet's repository; unpacked if need be."""
+    root = _root()
+    for folder in (root, root / "camvid"):
+        if (folder / LAYOUT["camvid"]).is_dir():
+            return folder
+    out = tmp_path_factory.mktemp("camvid")
+    for split in ("train", "val", "test"):
+        with zipfile.ZipFile(root / "camvid" / f"camvid_{split}.zip") as packed:
+            for name in packed.namelist():
+                path, mask = Path(name), name.endswith("_label.png")
+                target = f"{split}annot/{path.name.replace('_label', '')}" if mask else f"{split}/{path.name}"
+                (out / "CamVid" / target).parent.mkdir(parents=True, exist_ok=True)
+                (out / "CamVid" / target).write_bytes(packed.read(name))
+    return out

@@ -78,7 +78,7 @@ def truth(checkpoint: Path) -> tuple[np.ndarray, np.ndarray]:
     val = open_trained_model(source).dataset().val
     images = val.examples(np.arange(len(val)))
     with torch.no_grad():
-        logits = source.network()(torch.from_numpy(normalise(images, source.preprocess))).logits
+        logits = source.network()(torch.from_numpy(normalise(images, source.modality.preprocess))).logits
     return images, np.stack([exit_.numpy() for exit_ in logits])
 
 
@@ -131,7 +131,7 @@ def test_the_golden_samples_are_the_checkpoints_own(folder: Path, checkpoint: Pa
     golden = open_artifact(folder / "cascade").golden()
     assert len(golden.targets) == 32
     with torch.no_grad():
-        logits = source.network()(torch.from_numpy(normalise(golden.examples, source.preprocess))).logits
+        logits = source.network()(torch.from_numpy(normalise(golden.examples, source.modality.preprocess))).logits
     np.testing.assert_allclose(golden.outputs, np.stack([exit_.numpy() for exit_ in logits]), atol=1e-5)
     assert len(set(golden.targets.tolist())) > 5  # spread over the split, not its first images
 

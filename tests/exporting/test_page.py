@@ -19,10 +19,11 @@ from sdcompress.artifact.read import open_artifact
 from sdcompress.artifact.write import seal
 from sdcompress.calibration.calibrate import calibrate
 from sdcompress.modalities._geometry import geometry, normalise
+from sdcompress.modalities._preprocess import Preprocess
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema import engines, graphs, recipe
 from sdcompress.schema import manifest as schema
-from sdcompress.schema.manifest import Policy, Preprocess
+from sdcompress.schema.manifest import Policy
 from sdcompress.schema.recipe import Export
 
 PAGE = (Path(__file__).parents[2] / "docs" / "artifact.md").read_text(encoding="utf-8")
