@@ -14,9 +14,31 @@ from sdcompress.schema.base import explain
 from sdcompress.schema.manifest import Manifest
 from sdcompress.tasks._base import Array, Float, Prediction, Signals, Task, metric_of
 
-__all__ = ["ROOM", "Array", "Float", "Prediction", "Signals", "Task", "build", "metric_of", "restore", "task_of"]
+__all__ = [
+    "ROOM",
+    "Array",
+    "Float",
+    "Prediction",
+    "Signals",
+    "Task",
+    "build",
+    "metric_of",
+    "restore",
+    "task_class",
+    "task_of",
+]
 
 ROOM = "sdcompress.tasks"
+
+
+def task_class(name: str) -> type[Task]:
+    """The task of that name.
+
+    Raises:
+        UnknownNameError: if there is none; it names the nearest.
+    """
+    kind: type[Task] = registry.load(ROOM, name, extra="all")
+    return kind
 
 
 def build(name: str, outputs: Sequence[str], parameters: Mapping[str, Any]) -> Task:
@@ -31,7 +53,7 @@ def build(name: str, outputs: Sequence[str], parameters: Mapping[str, Any]) -> T
         UnknownNameError: if there is none; it names the nearest.
         RecipeError: if it has other parameters.
     """
-    kind: type[Task] = registry.load(ROOM, name, extra="all")
+    kind = task_class(name)
     known = sorted(field.name for field in fields(kind) if field.name != "outputs")
     if unknown := sorted(parameters.keys() - set(known)):
         raise RecipeError(
