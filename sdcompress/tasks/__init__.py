@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -51,7 +52,7 @@ def build(name: str, outputs: Sequence[str], parameters: Mapping[str, Any]) -> T
 
     Raises:
         UnknownNameError: if there is none; it names the nearest.
-        RecipeError: if it has other parameters.
+        RecipeError: if it has other parameters, or two outputs have one name.
     """
     kind = task_class(name)
     known = sorted(field.name for field in fields(kind) if field.name != "outputs")
@@ -61,10 +62,21 @@ def build(name: str, outputs: Sequence[str], parameters: Mapping[str, Any]) -> T
             allowed=", ".join(known) or "(it has none)",
             next_step="correct the keys below 'task' in the recipe",
         )
+    _check_outputs(outputs)
     try:
         return TypeAdapter(kind).validate_python({"outputs": tuple(outputs), **parameters})
     except ValidationError as error:
         raise explain(error, kind, f"the task '{name}'", RecipeError) from error
+
+
+def _check_outputs(outputs: Sequence[str]) -> None:
+    repeated = [name for name, count in Counter(outputs).items() if count > 1]
+    if repeated or not all(outputs):
+        raise RecipeError(
+            f"The data set names two outputs '{brief(repeated[0])}'." if repeated else "An output has an empty name.",
+            allowed="names that are all different, and not empty",
+            next_step="correct the names of the data set's classes",
+        )
 
 
 def restore(name: str, outputs: Sequence[str], parameters: Mapping[str, Any]) -> Task:

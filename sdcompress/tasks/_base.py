@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter
 
 from sdcompress.errors import UsageError
 from sdcompress.schema.manifest import Named
@@ -92,6 +92,7 @@ class Task(ABC):
 
     outputs: tuple[str, ...]
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(allow_inf_nan=False)  # of parameters, wherever they are from
     metric: ClassVar[str]
     """Name of ``1 - mean loss`` in tables and messages, for example ``accuracy``."""
     signal_names: ClassVar[tuple[str, ...]]
