@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from sdcompress import registry
-from sdcompress.errors import ArtifactError, RecipeError, UnknownNameError, brief
+from sdcompress.errors import ArtifactError, RecipeError, UsageError, brief
 from sdcompress.schema.base import explain
 from sdcompress.schema.manifest import Manifest
 from sdcompress.tasks._base import Array, Float, Prediction, Signals, Task, metric_of
@@ -37,8 +37,9 @@ def task_class(name: str) -> type[Task]:
 
     Raises:
         UnknownNameError: if there is none; it names the nearest.
+        UsageError: if an entry point has another name than its module.
     """
-    kind: type[Task] = registry.load(ROOM, name, extra="all")
+    kind: type[Task] = registry.load_recorded(ROOM, name)
     return kind
 
 
@@ -87,7 +88,7 @@ def restore(name: str, outputs: Sequence[str], parameters: Mapping[str, Any]) ->
     """
     try:
         return build(name, outputs, parameters)
-    except (RecipeError, UnknownNameError) as error:
+    except UsageError as error:
         raise ArtifactError(
             f"The artifact's task '{name}' cannot be used here: {error.found}",
             allowed=", ".join(registry.names(ROOM)),
