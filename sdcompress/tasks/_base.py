@@ -229,6 +229,11 @@ class Task(ABC):
     def soft_targets(self, outputs: Tensor) -> Tensor:
         """Outputs [B, ...] in the form of ``encode``, such as probabilities, for a student to learn from."""
 
+    def ensemble_terms(self, outputs: Tensor) -> Tensor | None:
+        """Outputs [B, ...] in the form whose mean over exits is their geometric ensemble; None: the task has none."""
+        del outputs
+        return None
+
     @abstractmethod
     def supervised_loss(self, outputs: Tensor, encoded: Tensor) -> Tensor:
         """The loss that trains outputs [B, ...] towards encoded targets: a scalar, the mean over the batch."""
