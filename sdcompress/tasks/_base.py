@@ -162,6 +162,11 @@ class Task(ABC):
             targets: [N, ...]; decisions of another exit give the disagreement with it.
         """
 
+    def flips(self, decisions: Array, others: Array) -> npt.NDArray[np.bool_]:
+        """Which of N decisions are others than before, bool [N]; none of floats, which every rounding changes."""
+        changed: npt.NDArray[np.bool_] = np.asarray(self.loss(decisions, others) > 0)
+        return np.zeros_like(changed) if np.issubdtype(decisions.dtype, np.floating) else changed
+
     @abstractmethod
     def nll(self, outputs: Array, targets: Array, temperature: float = 1.0) -> float:
         """Mean negative log-likelihood of the targets in nats, by which a temperature is fitted.
