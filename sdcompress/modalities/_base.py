@@ -194,6 +194,10 @@ class Modality(ABC):
             )
         return Inputs(arrays)
 
+    def ordered(self, inputs: Inputs) -> tuple[Array, ...]:
+        """The arrays in the order of ``tensors``, in which networks take them."""
+        return tuple(inputs.arrays[tensor.name] for tensor in self.tensors)
+
     def augment(self, settings: recipe.Augmentation, *, rank: int = 0, world: int = 1) -> Augment:  # noqa: ARG002 - for those that draw
         """What makes inputs of training examples. It needs torch.
 

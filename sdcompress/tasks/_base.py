@@ -176,6 +176,11 @@ class Task(ABC):
             targets: [N, ...]; decisions of another exit give the disagreement with it.
         """
 
+    def flips(self, decisions: Array, others: Array) -> npt.NDArray[np.bool_]:
+        """Which of N decisions are others than before, bool [N]; none of floats, which every rounding changes."""
+        changed: npt.NDArray[np.bool_] = np.asarray(self.loss(decisions, others) > 0)
+        return np.zeros_like(changed) if np.issubdtype(decisions.dtype, np.floating) else changed
+
     @abstractmethod
     def nll(self, outputs: Array, targets: Array, temperature: float = 1.0) -> float:
         """Mean negative log-likelihood of the targets in nats, by which a temperature is fitted.
@@ -242,6 +247,11 @@ class Task(ABC):
     @abstractmethod
     def soft_targets(self, outputs: Tensor) -> Tensor:
         """Outputs [B, ...] in the form of ``encode``, such as probabilities, for a student to learn from."""
+
+    def ensemble_terms(self, outputs: Tensor) -> Tensor | None:
+        """Outputs [B, ...] in the form whose mean over exits is their geometric ensemble; None: the task has none."""
+        del outputs
+        return None
 
     @abstractmethod
     def supervised_loss(self, outputs: Tensor, encoded: Tensor) -> Tensor:
