@@ -67,7 +67,7 @@ def record(
         latency=latency(ms, settings.percentiles),
         preparation=preparation,
         end_to_end_ms=float(ms.mean()) + preparation.mean_ms,
-        images_per_second=float(1000.0 * batch * len(ms) / ms.sum()),
+        samples_per_second=float(1000.0 * batch * len(ms) / ms.sum()),
         load_ms=candidate.load_ms,
         first_ms=candidate.first_ms,
         score=None if targets is None else _score(measurement, targets),

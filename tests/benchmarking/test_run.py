@@ -113,7 +113,7 @@ def test_times_exits_and_accuracy_are_those_of_the_engines() -> None:
     assert slow.worst_path is None
     assert slow.latency.percentiles[0].value_ms == pytest.approx(2.0, rel=1e-3)
     assert len(slow.raw_ms) == slow.latency.samples
-    assert slow.images_per_second == pytest.approx(1000 / slow.latency.mean_ms)
+    assert slow.samples_per_second == pytest.approx(1000 / slow.latency.mean_ms)
     assert exits.score == pytest.approx(0.75)
     assert [timing.share for timing in exits.exits] == pytest.approx([0.5, 0.5], abs=0.05)
     assert [timing.forced_p50_ms for timing in exits.exits] == pytest.approx([0.2, 0.8], rel=1e-2)
