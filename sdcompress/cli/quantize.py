@@ -74,15 +74,15 @@ def _show(found: Quantized) -> None:
             change.name,
             f"{change.score_before:.2%}",
             f"{change.score_after:.2%}",
-            f"{change.changed} ({change.changed / found.images:.2%})",
+            f"{change.changed} ({change.changed / found.samples:.2%})",
             f"{change.max_abs:.3g}",
         ]
         for change in found.exits
     ]
     table(["exit", "fp32", found.precision, "other answers", "largest difference of a logit"], rows)
-    ranges = f"; ranges from {found.calibration_images} training images" if found.calibration_images else ""
+    ranges = f"; ranges from {found.calibration_samples} training samples" if found.calibration_samples else ""
     say(
-        f"{found.artifact}: {found.precision}, measured on {found.images} validation images (at most "
+        f"{found.artifact}: {found.precision}, measured on {found.samples} validation samples (at most "
         f"{found.max_drop:.2%} lost at every exit){ranges}"
     )
     others = "fp16 or fp32" if found.precision == "fp8" else "fp32"

@@ -149,8 +149,19 @@ class Modality(ABC):
         """
 
     def decode(self, raw: Any) -> Any:
-        """One raw example as a program that calls the network has it in memory, from which preparation is timed."""
+        """One raw example as a program that calls the network has it in memory, from which preparation is timed.
+
+        What it returns is a raw example too.
+        """
         return raw
+
+    def preparation_text(self, raw: Sequence[Any] | None) -> str:
+        """What a timed preparation starts from, in words, for reports.
+
+        Args:
+            raw: from ``decode``; None: examples, which are only collated.
+        """
+        return "from examples of the data set" if raw is None else "from raw examples in memory"
 
     def check_raw(self, raw: Any) -> None:
         """Refuse a raw example that cannot be used, as far as a short look tells.

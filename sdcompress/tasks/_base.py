@@ -334,6 +334,11 @@ class Prediction:
     exits: tuple[str, ...] = ()
     temperatures: tuple[float, ...] = ()
 
+    kind: ClassVar[str] = "output"
+    """What a name of ``stated`` is, for example ``class``."""
+    unit: ClassVar[str] = "value"
+    """What a number of ``stated`` is, for example ``probability``."""
+
     @property
     def decision(self) -> Array:
         """What is decided for each sample, [B, ...], in the form of the task's targets."""
@@ -346,6 +351,10 @@ class Prediction:
             count: how many names at most.
         """
         return tuple(tuple(zip(self.task.outputs, row.tolist(), strict=True))[:count] for row in self.outputs)
+
+    def stated(self, count: int = 1) -> tuple[tuple[tuple[str, float], ...], ...]:
+        """For each of the B samples what tables say of it, as (name, number); ``top`` unless a task says otherwise."""
+        return self.top(count)
 
     @property
     def exit_names(self) -> tuple[str, ...]:
