@@ -17,9 +17,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from sdcompress import modalities, registry, tasks
 from sdcompress.errors import ArtifactError, CheckpointError, requires_extra
-from sdcompress.modalities import Modality, as_image
+from sdcompress.modalities import Modality
 from sdcompress.models.backbones import ROOM as BACKBONES
-from sdcompress.schema.manifest import FileEntry, Preprocess
+from sdcompress.schema.manifest import FileEntry
 from sdcompress.schema.recipe import Recipe
 from sdcompress.schema.training import TrainingState
 from sdcompress.storage import digest_of, sha256_of
@@ -110,21 +110,6 @@ class Checkpoint:
                 allowed=error.allowed,
                 next_step=error.next_step,
             ) from error
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the K classes."""
-        return self.state.outputs
-
-    @property
-    def image(self) -> tuple[int, int, int]:
-        """C, H, W of an image's input."""
-        return as_image(self.modality).shape
-
-    @property
-    def preprocess(self) -> Preprocess:
-        """From an image to an input."""
-        return as_image(self.modality).preprocess
 
     @property
     def data_fingerprint(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["json_safe", "printable"]
+__all__ = ["json_safe", "plural", "printable"]
 
 # control characters, line separators, bidirectional marks, and lone surrogates, which no encoding can write
 _C0 = r"\x00-\x1f"
@@ -31,3 +31,8 @@ def printable(text: str, limit: int = 4000) -> str:
 def json_safe(text: str) -> str:
     """Escape characters in JSON text on which a terminal would act. Value and layout stay the same."""
     return _ACTIVE_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def plural(word: str) -> str:
+    """What a task calls several strata, of its word for one."""
+    return "strata" if word == "stratum" else word + ("es" if word.endswith("s") else "s")

@@ -24,10 +24,11 @@ from sdcompress.calibration.calibrate import calibrate
 from sdcompress.data.samples import ArraySamples
 from sdcompress.exporting.one_graph import Host, export_one_graph
 from sdcompress.modalities._geometry import normalise
+from sdcompress.modalities._preprocess import Preprocess
 from sdcompress.onnx_graph.exit_signals import add_signals
 from sdcompress.onnx_graph.partition import tensor_specs
 from sdcompress.schema import recipe
-from sdcompress.schema.manifest import Exit, ExitSignals, ParityRecord, Policy, Preprocess, Provenance, Segment
+from sdcompress.schema.manifest import Exit, ExitSignals, ParityRecord, Policy, Provenance, Segment
 
 # what follows the load of the machine elsewhere: a test is the same on a busy one
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -236,7 +237,7 @@ def _idle(graph: onnx.ModelProto, products: int) -> None:
         before = "x" if k == 0 else f"idle-{k - 1}"
         nodes.append(helper.make_node("MatMul", [before, "wide" if k == 0 else "square"], [f"idle-{k}"]))
     if products:
-        logits = next(node for node in graph.graph.node if node.output[0].endswith("_logits"))
+        logits = next(node for node in graph.graph.node if node.output[0].endswith("_outputs"))
         logits_name, logits.output[0] = logits.output[0], "busy"
         nodes.append(helper.make_node("MatMul", [f"idle-{products - 1}", "narrow"], ["nothing"]))
         nodes.append(helper.make_node("Add", ["busy", "nothing"], [logits_name]))

@@ -137,7 +137,7 @@ def certified(
         out,
         {"policy": policy, "max_drop": DROP, "confidence": confidence},
         Options(data_dir=data_dir),
-        against=against,
+        reference=against,
         overwrite=True,
     )
     assert manifest.policy is not None

@@ -15,7 +15,7 @@ from sdcompress.artifact.evidence import Evidence
 from sdcompress.calibration.path import exit_path, threshold_path
 from sdcompress.calibration.temperature import fit_temperature
 from sdcompress.calibration.thresholds import choose_thresholds
-from sdcompress.certification.calibration_split import draw_parts, in_shape
+from sdcompress.certification.calibration_split import draw_parts, in_tuning
 from sdcompress.certification.certify import certified_drop, losses
 from sdcompress.certification.fixed_sequence import conformal_risk_control
 from sdcompress.certification.groups import Per, members
@@ -70,7 +70,7 @@ class Held:
             TASK.signals(found[rows], t)["max_prob"] for found, t in zip(self.logits[:-1], temperatures, strict=True)
         ]
         right = self.answers[:, rows] == self.answers[-1, rows] if unlabelled else self.right[:, rows]
-        return Evidence(np.stack(confidences), right.astype(np.uint8), self.labels[rows].astype(np.int32))
+        return Evidence(np.stack(confidences), (~right).astype(np.float32), self.labels[rows].astype(np.int32))
 
     def outcome(self, policy: Policy, rows: Rows, per: Per = None) -> tuple[float, float, bool]:
         """True drop on these rows, mean cost as a share of the whole network's, and whether anybody leaves early.
@@ -79,7 +79,7 @@ class Held:
         """
         evidence = _evidence(self, rows.tobytes(), policy.temperatures)
         costs = np.cumsum(self.stage_ms)
-        cost = float(costs[leave(evidence.confidences, policy.thresholds)].mean() / costs[-1])
+        cost = float(costs[leave(evidence.scores, policy.thresholds)].mean() / costs[-1])
         lost = losses(evidence, policy.thresholds)
         groups = [lost[mask] for mask in members(evidence, policy.thresholds, per)]
         drop = max(float(found.mean()) for found in groups if len(found))
@@ -94,7 +94,8 @@ class Held:
 @lru_cache(maxsize=4)
 def _temperatures(held: Held, order: bytes) -> tuple[float, ...]:
     rows = np.frombuffer(order, np.int64)
-    return tuple(fit_temperature(found[rows], held.labels[rows]) for found in held.logits[:-1])
+    task = Classification(tuple(map(str, range(held.logits.shape[2]))))
+    return tuple(fit_temperature(task, found[rows], held.labels[rows]) for found in held.logits[:-1])
 
 
 @lru_cache(maxsize=4)  # the images that tell the truth are the same for every drop, and temperatures for many
@@ -129,15 +130,14 @@ def naive(held: Held, rows: Rows, max_drop: float) -> Policy:
     """The cheapest thresholds that keep the drop on the calibration images, all of which choose."""
     temperatures = held.temperatures(rows)
     evidence = held.evidence(rows, temperatures)
-    right = evidence.right.astype(bool)
-    return Policy(temperatures, choose_thresholds(evidence.confidences, right, held.stage_ms, max_drop))
+    return Policy(temperatures, choose_thresholds(evidence.scores, evidence.loss, held.stage_ms, max_drop))
 
 
 class Parts(NamedTuple):
-    """What the part that shapes decides, and what the tests may see of the rest."""
+    """What the tuning part decides, and what the tests may see of the rest."""
 
     temperatures: tuple[float, ...]
-    shape: Evidence
+    tuning: Evidence
     path: tuple[tuple[float, ...], ...]
     certify: Evidence
 
@@ -150,23 +150,23 @@ def parts(held: Held, rows: Rows, *, unlabelled: bool = False) -> Parts:
 @lru_cache(maxsize=2)  # the same for every drop and every calibrator of a split
 def _parts(held: Held, order: bytes, unlabelled: bool) -> Parts:
     rows = np.frombuffer(order, np.int64)
-    size = len(draw_parts(len(rows), "0").shape)
-    shape, certify = rows[:size], rows[size:]
-    temperatures = (1.0,) * (len(held.logits) - 1) if unlabelled else held.temperatures(shape)
-    seen = held.evidence(shape, temperatures, unlabelled=unlabelled)
-    path = threshold_path(seen.confidences, seen.right.astype(bool), held.stage_ms)
+    size = len(draw_parts(len(rows), "0").tuning)
+    tuning, certify = rows[:size], rows[size:]
+    temperatures = (1.0,) * (len(held.logits) - 1) if unlabelled else held.temperatures(tuning)
+    seen = held.evidence(tuning, temperatures, unlabelled=unlabelled)
+    path = threshold_path(seen.scores, seen.loss, held.stage_ms)
     return Parts(temperatures, seen, path, held.evidence(certify, temperatures, unlabelled=unlabelled))
 
 
 def certified(
     held: Held, rows: Rows, max_drop: float, delta: float, *, unlabelled: bool = False, per: Per = None
 ) -> Policy:
-    """As ``sdcompress calibrate --confidence``, with ``--unlabelled``, ``--per-exit`` or ``--per-class`` or without."""
+    """As ``sdcompress calibrate --confidence``, with or without ``--unlabelled``, ``--per-exit``, ``--per-stratum``."""
     made = parts(held, rows, unlabelled=unlabelled)
     path = made.path
     if per == "exit":
-        least = in_shape(2 * least_samples(max_drop, delta))
-        path = exit_path(made.shape.confidences, made.shape.right.astype(bool), least)
+        least = in_tuning(2 * least_samples(max_drop, delta))
+        path = exit_path(made.tuning.scores, made.tuning.loss, least)
     level = certified_drop(made.certify, path, "binomial" if unlabelled else "betting", max_drop, delta, per=per)
     return Policy(made.temperatures, path[level.certified])
 

@@ -54,7 +54,7 @@ def main() -> None:
     for split in range(given.splits):
         order = np.random.default_rng(split).permutation(held.count)
         fit, rest = order[: given.fit], order[given.fit :]
-        right, seen = held.right[:, rest], of(signals, rest)
+        loss, seen = np.float32(~held.right[:, rest]), of(signals, rest)
         for name, kind in kinds.items():
             # a last exit that is always right: then "nothing is lost" means "this exit is right"
             truth = (
@@ -62,10 +62,10 @@ def main() -> None:
                 if name != CORRECTNESS
                 else np.vstack([held.right[:-1, fit], np.ones_like(fit, bool)])
             )
-            policy = kind.fit(of(signals, fit), truth)
+            policy = kind.fit(of(signals, fit), np.float32(~truth))
             score = scores(policy, seen)
             for drop in given.max_drop:
-                thresholds = choose_thresholds(score, right, held.stage_ms, drop, shared=policy.shared)
+                thresholds = choose_thresholds(score, loss, held.stage_ms, drop, shared=policy.shared)
                 found[name][f"{drop:g}"].append(float(costs[leave(score, thresholds)].mean() / costs[-1]))
     figures: dict[str, Any] = {
         name: {

@@ -18,8 +18,8 @@ from record import Record
 
 from sdcompress.artifact.evidence import Evidence
 from sdcompress.calibration.path import exit_path, threshold_path
-from sdcompress.certification.calibration_split import draw_parts, in_shape
-from sdcompress.certification.certify import certify, smallest_target
+from sdcompress.certification.calibration_split import draw_parts, in_tuning
+from sdcompress.certification.certify import certify, kind_of_test, smallest_drop
 from sdcompress.certification.power_analysis import least_samples
 from sdcompress.schema import recipe
 
@@ -29,7 +29,7 @@ WISHES = {
     "ladder of 0.25, 0.5, 1 and 2 %": {"max_drop": 0.01, "ladder": (0.0025, 0.005, 0.02)},
     "1 %, unlabelled": {"max_drop": 0.01, "unlabelled": True},
     "2 % per exit": {"max_drop": 0.02, "per": "exit"},
-    "20 % per class": {"max_drop": 0.2, "per": "class"},  # 50 images of a class cannot say less
+    "20 % per class": {"max_drop": 0.2, "per": "stratum"},  # 50 images of a class cannot say less
 }
 
 
@@ -41,12 +41,12 @@ def population(samples: int, exits: int, classes: int) -> Evidence:
     right = [value + rng.normal(size=samples) * 0.5 > 0 for value in sure]
     scores = [1 / (1 + np.exp(-1.5 * np.abs(value))) for value in sure[:-1]]
     labels = rng.permutation(np.arange(samples, dtype=np.int32) % classes)
-    return Evidence(np.array(scores, np.float32), np.array(right, np.uint8), labels)
+    return Evidence(np.array(scores, np.float32), 1 - np.array(right, np.float32), labels)
 
 
 def some(whole: Evidence, rows: np.ndarray) -> Evidence:
-    assert whole.labels is not None
-    return Evidence(whole.confidences[:, rows], whole.right[:, rows], whole.labels[rows])
+    assert whole.strata is not None
+    return Evidence(whole.scores[:, rows], whole.loss[:, rows], whole.strata[rows])
 
 
 def seconds(call: Callable[[], Any]) -> tuple[float, Any]:
@@ -57,18 +57,18 @@ def seconds(call: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def once(whole: Evidence, settings: recipe.Calibrate) -> dict[str, float]:
-    """One calibration: the path on the part that shapes, the tests on the other."""
-    parts = draw_parts(whole.right.shape[1], "0" * 64)
+    """One calibration: the path on the tuning part, the tests on the other."""
+    parts = draw_parts(len(whole), "0" * 64)
     if settings.unlabelled:
-        whole = Evidence(whole.confidences, (whole.right == whole.right[-1]).astype(np.uint8), whole.labels)
-    shape, held = some(whole, parts.shape), some(whole, parts.certify)
-    right = shape.right.astype(bool)
+        whole = Evidence(whole.scores, (whole.loss != whole.loss[-1]).astype(np.float32), whole.strata)
+    tuning, held = some(whole, parts.tuning), some(whole, parts.certify)
     if settings.per == "exit":
-        least = in_shape(2 * least_samples(*smallest_target(settings)))
-        path_s, path = seconds(lambda: exit_path(shape.confidences, right, least))
+        least = in_tuning(2 * least_samples(*smallest_drop(settings)))
+        path_s, path = seconds(lambda: exit_path(tuning.scores, tuning.loss, least))
     else:
-        path_s, path = seconds(lambda: threshold_path(shape.confidences, right, STAGE_MS))
-    tests_s, levels = seconds(lambda: certify(held, path, settings))
+        path_s, path = seconds(lambda: threshold_path(tuning.scores, tuning.loss, STAGE_MS))
+    test = kind_of_test(unlabelled=settings.unlabelled, binary_loss=True)
+    tests_s, levels = seconds(lambda: certify(held, path, settings, test))
     return {
         "path_s": path_s,
         "tests_s": tests_s,

@@ -45,7 +45,7 @@ def held_out(artifact: Path, data_dir: Path | None, cache: Path | None) -> Held:
     parts = (dataset.val, dataset.test)
     found = Held(
         np.concatenate([exit_outputs(engine, part) for part in parts], axis=1),
-        np.concatenate([part.labels for part in parts]),
+        np.concatenate([part.targets for part in parts]),
         stage_ms(engine, dataset.val),
     )
     if kept is not None:
@@ -126,7 +126,7 @@ def main() -> None:
     read.add_argument("--max-drop", type=float, nargs="+", default=[0.005, 0.01, 0.02])
     read.add_argument("--confidence", type=float, default=0.95)
     read.add_argument("--population", action="store_true", help="draw calibrations with replacement")
-    read.add_argument("--per", choices=["exit", "class"], help="the wish is for every group")
+    read.add_argument("--per", choices=["exit", "stratum"], help="the drop is for every group")
     read.add_argument("--seed", type=int, default=0)
     read.add_argument("--data-dir", type=Path)
     read.add_argument("--cache", type=Path, help="folder for the logits")

@@ -30,11 +30,11 @@ from turns import Times, loops_in_turn, steps_of
 from sdcompress import recipes
 from sdcompress.benchmarking.stats import ratio_of_means, ratio_of_medians
 from sdcompress.data.samples import ArraySamples, Dataset
+from sdcompress.modalities._preprocess import Preprocess
 from sdcompress.modalities.image import Image
 from sdcompress.models.backbones.cifar import cifar
 from sdcompress.models.macs import MacCounter
 from sdcompress.models.outputs import Outputs
-from sdcompress.schema.manifest import Preprocess
 from sdcompress.tasks.classification import Classification
 from sdcompress.training.hardware import launch
 from sdcompress.training.interrupt import StopRequest

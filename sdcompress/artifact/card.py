@@ -8,8 +8,9 @@ from typing import Any
 from sdcompress.artifact.certificate import ExecutionTarget
 from sdcompress.artifact.example import example
 from sdcompress.modalities import modality_of
+from sdcompress.printable import plural
 from sdcompress.schema.manifest import Certificate, Manifest, OneGraph, Policy
-from sdcompress.tasks import task_of
+from sdcompress.tasks import Task, task_of
 
 __all__ = ["EXTERNAL", "card_of", "guarantee"]
 
@@ -23,9 +24,9 @@ _ENSEMBLE = " An exit's logits are the mean of the log probabilities of the exit
 
 # the new samples that a certificate covers, and what it does not cover
 _GROUPS = {
-    None: ("like them", " or of single classes"),
-    "stratum": ("of each class like them", ""),
-    "exit": ("like them that leave at any one exit, and to all of them", " or of single classes"),
+    None: "like them",
+    "stratum": "of each {stratum} like them",
+    "exit": "like them that leave at any one exit, and to all of them",
 }
 
 # how images of the user relate to the training images
@@ -138,14 +139,14 @@ def _policy(manifest: Manifest, policy: Policy) -> str:
     )
     scores = f"{_percent(policy.score)} against {_percent(policy.reference_score)} of {_reference(certificate)}"
     states_guarantee = certificate is not None or policy.guarantee == "in expectation"
-    guarantee_text = f"\n\n{guarantee(policy, certificate)}" if states_guarantee else ""
+    guarantee_text = f"\n\n{guarantee(policy, certificate, task_of(manifest))}" if states_guarantee else ""
     return (
         f"Samples leave early by the policy `{policy.kind}`: {rules}; the rest at {exits[-1].name}. "
         f"{metric.capitalize()} on {policy.samples} {policy.split} samples: {scores}.{guarantee_text}\n\n"
     )
 
 
-def guarantee(policy: Policy, certificate: Certificate | None) -> str:
+def guarantee(policy: Policy, certificate: Certificate | None, task: Task) -> str:
     """Return the guarantee of a policy as text. It may be certified, hold in expectation, or be none."""
     if policy.guarantee == "in expectation":
         return (
@@ -160,18 +161,26 @@ def guarantee(policy: Policy, certificate: Certificate | None) -> str:
             f"Guarantee: no certificate was found for {target_risk} on {certificate.certify_samples} samples. Every "
             f"sample runs through the whole network{'' if certificate.reference else ', so that nothing is lost'}."
         )
-    loss_text = f"fewer are right than at {_reference(certificate)}"
-    if certificate.loss == "disagreement":
-        loss_text = f"differ from {_reference(certificate)}"
-    population, not_covered = _GROUPS[certificate.per]
+    population = _GROUPS[certificate.per].format(stratum=task.stratum)
+    not_covered = f" or of single {plural(task.stratum)}" if task.strata_names and certificate.per != "stratum" else ""
     target = ExecutionTarget(certificate.backend, certificate.device, certificate.plans)
     external_text = f" ({EXTERNAL[certificate.external]})" if certificate.external else ""
     return (
-        f"Guarantee: certified for {target_risk}, on {certificate.certify_samples} samples that were "
-        f"not used for tuning{external_text}. Of the predictions for new samples {population}, at most "
-        f"{_plain(policy.max_drop)} {loss_text}. Valid for these graphs and thresholds on {target}. It does not cover "
-        f"data that drifts{not_covered}."
+        f"Guarantee: certified for {target_risk}, on {certificate.certify_samples} samples that were not used for "
+        f"tuning{external_text}. {_promise(policy, certificate, task, population)} Valid for these graphs and "
+        f"thresholds on {target}. It does not cover data that drifts{not_covered}."
     )
+
+
+def _promise(policy: Policy, certificate: Certificate, task: Task, population: str) -> str:
+    bound, reference = _plain(policy.max_drop), _reference(certificate)
+    disagreement = certificate.loss == "disagreement"
+    if task.binary_loss:
+        what = f"differ from {reference}" if disagreement else f"fewer are right than at {reference}"
+        return f"Of the predictions for new samples {population}, at most {bound} {what}."
+    if disagreement:
+        return f"Over new samples {population}, the mean loss against the decisions of {reference} is at most {bound}."
+    return f"Over new samples {population}, the {task.metric} is at most {bound} below that of {reference}."
 
 
 def _reference(certificate: Certificate | None) -> str:

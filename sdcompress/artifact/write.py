@@ -77,7 +77,7 @@ def seal(folder: Path, **fields: Any) -> Manifest:
         folder: the artifact folder, or the temporary one.
         fields: all fields of ``Manifest`` except ``digest``.
     """
-    unsealed = Manifest(**fields, digest=_UNKNOWN).model_dump(mode="json", exclude={"digest"})
+    unsealed = Manifest(**{**fields, "digest": _UNKNOWN}).model_dump(mode="json", exclude={"digest"})
     sealed = {**unsealed, "digest": digest_of(unsealed)}
     text = json.dumps(sealed, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     (folder / "manifest.json").write_text(text, encoding="utf-8", newline="\n")

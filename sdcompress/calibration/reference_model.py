@@ -68,21 +68,21 @@ def comparable(other: Artifact | Path | str, manifest: Manifest) -> Artifact:
         manifest: of this one.
 
     Raises:
-        UsageError: if it has other classes, or its images become another input.
+        UsageError: if its task or its input is another.
         ArtifactError: if it is not intact.
     """
     opened = open_artifact(other)
     theirs = opened.manifest
     for what, mine, its in (
         ("task", manifest.task, theirs.task),
-        ("classes", manifest.outputs, theirs.outputs),
-        ("preprocessing", manifest.modality, theirs.modality),
-        ("training data", manifest.provenance.data_fingerprint, theirs.provenance.data_fingerprint),
+        ("list of outputs", manifest.outputs, theirs.outputs),
+        ("modality", manifest.modality, theirs.modality),
+        ("data set", manifest.provenance.data_fingerprint, theirs.provenance.data_fingerprint),
     ):
         if mine != its:
             raise UsageError(
-                f"'{opened.path}' cannot be the reference: its {what} is not that of this artifact.",
-                allowed="one of the same classes, input and data set: the artifact it was quantised from, for example",
+                f"'{opened.path}' cannot be the reference: it has another {what} than this artifact.",
+                allowed="one of the same task, input and data set: the artifact it was quantised from, for example",
                 next_step="name such an artifact with --reference, or leave it out",
             )
     return opened

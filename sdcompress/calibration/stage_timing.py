@@ -1,4 +1,4 @@
-"""What each stage of a cascade costs on this machine, one image at a time and in batches."""
+"""What each stage of a cascade costs on this machine, one sample at a time and in batches."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from sdcompress.schema.manifest import Manifest, Policy, StageTimes, Tensor
 
 __all__ = ["decision_ms", "overhead", "stage_ms", "stage_times"]
 
-_IMAGES = 64
+_SAMPLES = 64
 _WARMUP_ROUNDS = 3
 _LEAST_ROUNDS, _MOST_ROUNDS = 5, 500
 _LEAST_MS = 1e-3  # a stage as short as the clock's own noise
 _ROWS = (1, 2, 4, 8, 16, 32)
 _MOVED = 16  # rows at a time, of twice as many
-_LEAVING, _MOST_CALLS = 256, 5000  # images whose mix of exits is like that of all
+_LEAVING, _MOST_CALLS = 256, 5000  # samples whose mix of exits is like that of all
 
 
 def stage_ms(engine: Engine, samples: Samples, *, seconds: float = 1.0) -> tuple[float, ...]:
     """Milliseconds from one exit to the next at batch 1, one per exit.
 
-    All exits take turns on real images, in random order, so that a slow moment of the machine hits them alike and the
-    caches are as cold as where images leave at different exits. The cost of an exit is a mean, because a mean is what
+    All exits take turns on real examples, in random order, so that a slow moment of the machine hits them alike and the
+    caches are as cold as where samples leave at different exits. The cost of an exit is a mean, because a mean is what
     they will be used for: the median of the means of five stretches, so that a stall does not count. That of a stage is
     the difference of two exits.
 
     Args:
         engine: runs the stages.
-        samples: where the images come from.
+        samples: where the examples come from.
         seconds: the longest to measure, unless five rounds take longer.
     """
-    reached = _reached(engine, _inputs(engine, samples, _IMAGES), 1, seconds)
+    reached = _reached(engine, _inputs(engine, samples, _SAMPLES), 1, seconds)
     return tuple(float(ms) for ms in np.maximum(np.diff(reached, prepend=0.0), _LEAST_MS))
 
 
@@ -51,7 +51,7 @@ def stage_times(engine: CascadeEngine, manifest: Manifest, samples: Samples, *, 
     Args:
         engine: runs the stages.
         manifest: of its artifact.
-        samples: where the images come from.
+        samples: where the examples come from.
         seconds: the longest to measure each number of rows, unless five rounds take longer; numbers of rows whose five
             rounds would take more than four times as long are left out, but for 1.
     """
@@ -73,23 +73,23 @@ def stage_times(engine: CascadeEngine, manifest: Manifest, samples: Samples, *, 
 def overhead(
     engine: CascadeEngine, samples: Samples, policy: Policy, temperatures: Sequence[float], *, seconds: float = 1.0
 ) -> float:
-    """How much longer images take, leaving as they do, than the stages and decisions they pass add up to.
+    """How much longer samples take, leaving as they do, than the stages and decisions they pass add up to.
 
-    One image at a time, in random order; the median of five stretches, as in ``stage_ms``. What it finds beyond 1 is
+    One sample at a time, in random order; the median of five stretches, as in ``stage_ms``. What it finds beyond 1 is
     the way from stage to stage, and caches that hold what other stages have used.
 
     Args:
         engine: over the artifact.
-        samples: where the images come from.
+        samples: where the examples come from.
         policy: with its thresholds, and the times that are added up.
         temperatures: of every exit.
-        seconds: the longest to measure, unless 64 images take longer.
+        seconds: the longest to measure, unless 64 samples take longer.
     """
     running, inputs = engine.under(policy, temperatures), _inputs(engine, samples, _LEAVING)
     order, reach = np.random.default_rng(0), policy.reach_ms
     calls: list[tuple[int, float]] = []  # measured, and added up
     deadline = perf_counter_ns() + int(seconds * 1e9)
-    while len(calls) < _WARMUP_ROUNDS + _IMAGES or (perf_counter_ns() < deadline and len(calls) < _MOST_CALLS):
+    while len(calls) < _WARMUP_ROUNDS + _SAMPLES or (perf_counter_ns() < deadline and len(calls) < _MOST_CALLS):
         row = int(order.integers(len(inputs)))
         start = perf_counter_ns()
         left = running(inputs[row : row + 1]).exit_index
@@ -99,13 +99,13 @@ def overhead(
 
 
 def decision_ms(policy: ExitPolicy, signals: Sequence[Signals]) -> tuple[float, ...]:
-    """What it takes to judge one image at each exit but the last: the median over images, once warm.
+    """What it takes to judge one sample at each exit but the last: the median over samples, once warm.
 
     Args:
         policy: fitted.
         signals: of the E exits on the same samples.
     """
-    rows = [[s.map(itemgetter(slice(row, row + 1))) for s in signals] for row in range(_IMAGES)]
+    rows = [[s.map(itemgetter(slice(row, row + 1))) for s in signals] for row in range(_SAMPLES)]
     found = []
     for exit_, gate in enumerate(gates(policy, (0.5,) * (len(signals) - 1))):
         took = []
@@ -118,7 +118,7 @@ def decision_ms(policy: ExitPolicy, signals: Sequence[Signals]) -> tuple[float, 
 
 
 def _inputs(engine: Engine, samples: Samples, count: int) -> Inputs:
-    """Inputs of real images; the same again where there are too few."""
+    """Inputs of real examples; the same again where there are too few."""
     chosen = np.linspace(0, len(samples) - 1, min(count, len(samples))).astype(np.int64)
     return engine.modality.collate(samples.examples(chosen))[np.arange(count) % len(chosen)]
 

@@ -172,8 +172,8 @@ def _show_validation(found: Validation) -> None:
     rows = [
         [
             each.name,
-            f"{each.accuracy_before:.2%}",
-            f"{each.accuracy_after:.2%}",
+            f"{each.score_before:.2%}",
+            f"{each.score_after:.2%}",
             f"{each.changed}",
             f"{each.max_abs:.2g}",
         ]
@@ -183,7 +183,7 @@ def _show_validation(found: Validation) -> None:
     table(columns, rows, f"on {found.images} validation images (at most {found.max_drop:.2%} may be lost)")
     if policy := found.policy:
         say(
-            f"by the policy: {policy.accuracy_before:.2%} by the graphs, {policy.accuracy_after:.2%} by the engines; "
+            f"by the policy: {policy.score_before:.2%} by the graphs, {policy.score_after:.2%} by the engines; "
             f"{policy.moved} images leave at another exit, {policy.changed} get another answer"
         )
 

@@ -72,8 +72,8 @@ def _show(found: Quantized) -> None:
     rows = [
         [
             change.name,
-            f"{change.accuracy_before:.2%}",
-            f"{change.accuracy_after:.2%}",
+            f"{change.score_before:.2%}",
+            f"{change.score_after:.2%}",
             f"{change.changed} ({change.changed / found.images:.2%})",
             f"{change.max_abs:.3g}",
         ]

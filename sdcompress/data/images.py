@@ -9,9 +9,9 @@ from sdcompress.data.samples import ArraySamples, Indices, Samples
 from sdcompress.data.source import Source, content_digest
 from sdcompress.errors import DataError, RecipeError
 from sdcompress.modalities._geometry import geometry
+from sdcompress.modalities._preprocess import Preprocess
 from sdcompress.modalities.image import Image
 from sdcompress.schema import recipe
-from sdcompress.schema.manifest import Preprocess
 from sdcompress.tasks import Array
 
 __all__ = ["Images", "image_source", "preprocessing"]

@@ -12,9 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sdcompress.errors import DataError
-from sdcompress.modalities import Modality, as_image
+from sdcompress.modalities import Modality
 from sdcompress.progress import Progress
-from sdcompress.schema.manifest import Preprocess
 from sdcompress.tasks import Array, Task
 
 __all__ = ["ArraySamples", "Dataset", "Indices", "Samples", "Subset", "originals", "without_setting"]
@@ -168,16 +167,6 @@ class Dataset:
     def outputs(self) -> tuple[str, ...]:
         """Names of what the network's outputs stand for, such as those of classes."""
         return self.task.outputs
-
-    @property
-    def image(self) -> tuple[int, int, int]:
-        """C, H, W of an image's input."""
-        return as_image(self.modality).shape
-
-    @property
-    def preprocess(self) -> Preprocess:
-        """From an image to an input."""
-        return as_image(self.modality).preprocess
 
     def check(self, progress: Progress | None = None) -> None:
         """Take a short look at every example that is a file, so that a broken one is found before it is needed.

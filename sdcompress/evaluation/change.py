@@ -1,4 +1,4 @@
-"""Two ways of computing the same exits, held against each other on labelled images, batch by batch."""
+"""Two ways of computing the same exits, compared on samples with targets, batch by batch."""
 
 from __future__ import annotations
 
@@ -10,150 +10,143 @@ import numpy.typing as npt
 
 from sdcompress.errors import UsageError
 from sdcompress.policies._base import Float
-from sdcompress.runtime.engine import Prediction
 from sdcompress.schema.change import ExitChange, PolicyChange
-from sdcompress.tasks._probabilities import calibration_error, softmax
+from sdcompress.tasks import Array, Prediction, Task, metric_of
 
 __all__ = ["ExitComparison", "PolicyComparison", "Quality", "check_drop"]
-
-Labels = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Quality:
-    """One exit in both ways on N images.
+    """One exit in both ways on N samples.
 
     Attributes:
-        change: what is told of it.
-        ece: after.
-        lost: answers that are right before minus those that are right after.
-        images: N.
-        finite: whether all logits are finite, before and after.
-        worst: positions of up to 8 images with the largest differences, largest first.
+        change: what is recorded of it.
+        further: the task's further scores, after.
+        lost: sum of the losses after minus that before.
+        samples: N.
+        finite: whether all outputs are finite, before and after.
+        worst: positions of up to 8 samples with the largest differences, largest first.
     """
 
     change: ExitChange
-    ece: float
-    lost: int
-    images: int
+    further: dict[str, float]
+    lost: float
+    samples: int
     finite: bool
     worst: tuple[int, ...]
 
     def loses_more_than(self, max_drop: float) -> bool:
-        """Whether the accuracy falls by more: a share, 0.01 = one point."""
-        return self.lost > max_drop * self.images + 1e-9
+        """Whether the metric falls by more: a share, 0.01 = one point."""
+        return self.lost > max_drop * self.samples + 1e-9
 
 
 def check_drop(max_drop: float) -> None:
-    """Refuse what is no share of accuracy that may be lost; UsageError."""
+    """Refuse what is no share of the metric that may be lost; UsageError."""
     if not 0 <= max_drop < 1:
-        raise UsageError(
-            f"max_drop is {max_drop}.", allowed="0 to below 1", next_step="e.g. 0.01, one point of accuracy"
-        )
+        raise UsageError(f"max_drop is {max_drop}.", allowed="0 to below 1", next_step="e.g. 0.01, one point")
 
 
 class ExitComparison:
-    """Every exit's answers; no logits are held for more than one batch.
+    """Every exit in both ways; no outputs are held for more than one batch.
 
     Args:
+        task: what the outputs mean.
         exits: E names.
     """
 
-    def __init__(self, exits: Sequence[str]) -> None:
+    def __init__(self, task: Task, exits: Sequence[str]) -> None:
+        self._task = task
         self._exits = tuple(exits)
-        self._batches: list[_Exits] = []
+        self._batches: list[list[_Compared]] = []
 
-    def add(self, before: Float, after: Float, labels: Labels) -> None:
-        """Take in a batch: logits [E, B, K] of the same images in both ways, and their labels [B]."""
-        answers = [logits.argmax(axis=2) for logits in (before, after)]
-        with np.errstate(invalid="ignore"):  # infinity less infinity, which is told as not finite
-            difference = np.abs(after - before).max(axis=2)
-        confidence = softmax(np.nan_to_num(after)).max(axis=2)
-        batch = _Exits(answers[0] == labels, answers[1] == labels, answers[0] != answers[1], difference, confidence)
-        self._batches.append(batch)
+    def add(self, before: Float, after: Float, targets: Array) -> None:
+        """Take in a batch: outputs [E, B, ...] of the same samples in both ways, and their targets [B, ...]."""
+        pairs = zip(before, after, strict=True)
+        self._batches.append([_Compared.of(self._task, old, new, targets) for old, new in pairs])
 
-    def found(self) -> tuple[Quality, ...]:
-        """What there is to say of each exit, once a batch was taken in."""
-        values = zip(*(vars(batch).values() for batch in self._batches), strict=True)
-        joined = _Exits(*(np.concatenate(parts, axis=1) for parts in values))
-        return tuple(_quality(name, joined, row) for row, name in enumerate(self._exits))
+    def qualities(self) -> tuple[Quality, ...]:
+        """The quality of each exit, once a batch was taken in."""
+        rows = map(_Compared.joined, zip(*self._batches, strict=True))
+        return tuple(_quality(self._task, name, row) for name, row in zip(self._exits, rows, strict=True))
 
 
 class PolicyComparison:
-    """What users get: at which exit each image leaves, and what it is answered.
+    """What users get: the exit at which each sample leaves, and the decision.
 
     Args:
+        task: what the outputs mean.
         exits: how many there are.
     """
 
-    def __init__(self, exits: int) -> None:
+    def __init__(self, task: Task, exits: int) -> None:
+        self._task = task
         self._exits = exits
-        self._batches: list[_Leaving] = []
+        self._batches: list[npt.NDArray[np.float64]] = []
 
-    def add(self, before: Prediction, after: Prediction, labels: Labels) -> None:
-        """Take in a batch of the same images in both ways, and their labels [B]."""
-        answers = [prediction.outputs.argmax(axis=1) for prediction in (before, after)]
-        self._batches.append(
-            _Leaving(
-                before.exit_index, after.exit_index,
-                answers[0] == labels, answers[1] == labels, answers[0] != answers[1],
-            )
-        )  # fmt: skip
+    def add(self, before: Prediction, after: Prediction, targets: Array) -> None:
+        """Take in a batch of the same samples in both ways, and their targets [B, ...]."""
+        old, new, task = before.decision, after.decision, self._task
+        losses = (task.loss(old, targets), task.loss(new, targets), task.loss(new, old) > 0)
+        self._batches.append(np.stack([before.exit_index, after.exit_index, *losses]))
 
-    def found(self) -> PolicyChange:
-        """What there is to say, once a batch was taken in."""
-        values = zip(*(vars(batch).values() for batch in self._batches), strict=True)
-        joined = _Leaving(*(np.concatenate(parts) for parts in values))
+    def change(self) -> PolicyChange:
+        """The change, once a batch was taken in."""
+        exits_before, exits_after, loss_before, loss_after, changed = np.concatenate(self._batches, axis=1)
         return PolicyChange(
-            accuracy_before=float(joined.right_before.mean()),
-            accuracy_after=float(joined.right_after.mean()),
-            moved=int((joined.left_before != joined.left_after).sum()),
-            changed=int(joined.changed.sum()),
-            shares_before=self._shares(joined.left_before),
-            shares_after=self._shares(joined.left_after),
+            score_before=metric_of(loss_before),
+            score_after=metric_of(loss_after),
+            moved=int((exits_before != exits_after).sum()),
+            changed=int(changed.sum()),
+            shares_before=self._shares(exits_before),
+            shares_after=self._shares(exits_after),
         )
 
-    def _shares(self, left: npt.NDArray[np.int64]) -> tuple[float, ...]:
-        return tuple(float((left == position).mean()) for position in range(self._exits))
+    def _shares(self, exit_index: npt.NDArray[np.float64]) -> tuple[float, ...]:
+        return tuple(float((exit_index == position).mean()) for position in range(self._exits))
 
 
 @dataclass(frozen=True)
-class _Exits:
-    """Of E exits and N images, each [E, N]."""
+class _Compared:
+    """One exit on N samples.
 
-    right_before: npt.NDArray[np.bool_]
-    right_after: npt.NDArray[np.bool_]
-    changed: npt.NDArray[np.bool_]
-    difference: npt.NDArray[np.float32]
-    confidence: npt.NDArray[np.float64]
+    Attributes:
+        losses: float64 [4, N]: loss before and after, whether the decision changed, largest difference of an output.
+        measures: [N] each, after, of which the task sums up its further scores.
+    """
+
+    losses: npt.NDArray[np.float64]
+    measures: dict[str, Array]
+
+    @classmethod
+    def of(cls, task: Task, before: Float, after: Float, targets: Array) -> _Compared:
+        old, new = task.decide(before), task.decide(after)
+        with np.errstate(invalid="ignore"):  # infinity less infinity, which is recorded as not finite
+            difference = np.abs(after - before).reshape(len(after), -1).max(axis=1)
+        losses = (task.loss(old, targets), task.loss(new, targets), task.loss(new, old) > 0, difference)
+        return cls(np.stack(losses).astype(np.float64), task.measures(np.nan_to_num(after), targets))
+
+    @classmethod
+    def joined(cls, parts: Sequence[_Compared]) -> _Compared:
+        names = parts[0].measures
+        measures = {name: np.concatenate([part.measures[name] for part in parts]) for name in names}
+        return cls(np.concatenate([part.losses for part in parts], axis=1), measures)
 
 
-@dataclass(frozen=True)
-class _Leaving:
-    """Of N images, each [N]."""
-
-    left_before: npt.NDArray[np.int64]
-    left_after: npt.NDArray[np.int64]
-    right_before: npt.NDArray[np.bool_]
-    right_after: npt.NDArray[np.bool_]
-    changed: npt.NDArray[np.bool_]
-
-
-def _quality(name: str, found: _Exits, row: int) -> Quality:
-    before, after = found.right_before[row], found.right_after[row]
-    difference = found.difference[row]
+def _quality(task: Task, name: str, row: _Compared) -> Quality:
+    before, after, changed, difference = row.losses
     known = np.nan_to_num(difference, nan=np.inf)
     change = ExitChange(
         name=name,
-        accuracy_before=float(before.mean()),
-        accuracy_after=float(after.mean()),
-        changed=int(found.changed[row].sum()),
+        score_before=metric_of(before),
+        score_after=metric_of(after),
+        changed=int(changed.sum()),
         max_abs=float(min(known.max(), np.finfo(np.float32).max)),
     )
     return Quality(
         change,
-        calibration_error(found.confidence[row], after),
-        int(before.sum()) - int(after.sum()),
+        task.summary(row.measures),
+        float(after.sum() - before.sum()),
         len(before),
         bool(np.isfinite(difference).all()),
         tuple(int(index) for index in np.argsort(-known, kind="stable")[:8]),

@@ -1,4 +1,4 @@
-"""Predict image files, one at a time, as a service would that is asked for one image."""
+"""Predict image files, one at a time, as a service does."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ def predict(
 
     Args:
         engine: what predicts.
-        files: image files.
-        top: how many classes each prediction names.
+        files: raw examples, one in each.
+        top: how many outputs each prediction names.
         progress: called with (files done, all files).
     """
     listed = tuple(files)
-    # the first calls load codecs and prepare buffers, which is no image's time
+    # the first calls load codecs and prepare buffers, which is no file's time
     engine(engine.modality.collate(np.stack([next(iter(engine.modality.unusual().values()))])))
     with contextlib.suppress(InputError):
         engine.preprocess(listed[:1])

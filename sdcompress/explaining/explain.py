@@ -27,7 +27,7 @@ from sdcompress.reporting.write import check_ready, write
 from sdcompress.runtime.engine import Engine
 from sdcompress.schema.explain import Explanation, Risk, Split
 from sdcompress.schema.manifest import Manifest
-from sdcompress.tasks import Task
+from sdcompress.tasks import Task, task_of
 
 __all__ = ["explain", "explanation"]
 
@@ -48,7 +48,7 @@ def explain(
         artifact: of any layout, with or without a policy.
         out: the output folder.
         options: threads (default: one) of the engine, also while stages are timed; where the data lies; progress in
-            images.
+            samples.
         split: the split to explain. The path of thresholds is always chosen on validation.
         overwrite: replace an existing explanation.
 
@@ -138,7 +138,7 @@ def _identity(manifest: Manifest) -> dict[str, Any]:
         "digest": manifest.digest,
         "layout": manifest.layout,
         "kind": policy.kind if policy else None,
-        "guarantee": guarantee(policy, manifest.certificate) if policy else None,
+        "guarantee": guarantee(policy, manifest.certificate, task_of(manifest)) if policy else None,
     }
 
 

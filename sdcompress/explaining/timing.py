@@ -121,10 +121,10 @@ def _decision_ms(engine: Engine, samples: Samples) -> float:
     return max(float(np.median(longer)), 0.0)
 
 
-def _milliseconds(engine: Engine, image: Inputs, exit_: int | None) -> float:
+def _milliseconds(engine: Engine, inputs: Inputs, exit_: int | None) -> float:
     start = perf_counter_ns()
     if exit_ is None:
-        engine(image)
+        engine(inputs)
     else:
-        engine.forced(image, exit_)
+        engine.forced(inputs, exit_)
     return (perf_counter_ns() - start) / 1e6

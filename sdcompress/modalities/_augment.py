@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 
 from sdcompress.errors import RecipeError, requires_extra
 from sdcompress.modalities._mixing import Mixing, beta, integers, mixup, permutation, sent
-from sdcompress.schema.manifest import Preprocess
+from sdcompress.modalities._preprocess import Preprocess
 from sdcompress.schema.recipe import Augmentation
 
 __all__ = ["ImageAugment"]

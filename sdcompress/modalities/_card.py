@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sdcompress.modalities._pictures import FORMATS
-from sdcompress.schema.manifest import Preprocess
+from sdcompress.modalities._preprocess import Preprocess
 
 __all__ = ["card_code", "card_text"]
 

@@ -23,7 +23,7 @@ from PIL import Image
 
 from sdcompress.errors import InputError
 from sdcompress.modalities._pictures import MODES, load_pixels
-from sdcompress.schema.manifest import Preprocess
+from sdcompress.modalities._preprocess import Preprocess
 
 __all__ = ["RawImage", "geometry", "normalise"]
 

@@ -16,9 +16,9 @@ from sdcompress.modalities._base import Augment, Inputs, Modality
 from sdcompress.modalities._card import card_code, card_text
 from sdcompress.modalities._geometry import geometry, normalise
 from sdcompress.modalities._pictures import check_picture, open_picture
+from sdcompress.modalities._preprocess import Preprocess
 from sdcompress.schema import recipe
 from sdcompress.schema.graphs import Tensor
-from sdcompress.schema.manifest import Preprocess
 
 __all__ = ["Image"]
 

@@ -31,9 +31,9 @@ class ExitLoss:
     Attributes:
         exit: its name.
         samples: of the validation split.
-        accuracy_before: share of right answers in float32.
-        accuracy_after: in the new precision.
-        max_drop: how much smaller ``accuracy_after`` may be.
+        score_before: the metric in float32.
+        score_after: in the new precision.
+        max_drop: how much smaller ``score_after`` may be.
         changed: samples with another decision.
         max_abs: largest absolute difference of an output; None where one is not finite.
         worst: positions of up to 8 samples with the largest differences, largest first.
@@ -42,8 +42,8 @@ class ExitLoss:
 
     exit: str
     samples: int
-    accuracy_before: float
-    accuracy_after: float
+    score_before: float
+    score_after: float
     max_drop: float
     changed: int
     max_abs: float | None
@@ -72,7 +72,7 @@ def compare_exits(
     """
     sessions = [open_sessions(manifest, graphs, threads=threads) for graphs in (before, after)]
     modality = modality_of(manifest)
-    comparison = ExitComparison([exit_.name for exit_ in manifest.exits])
+    comparison = ExitComparison(task_of(manifest), [exit_.name for exit_ in manifest.exits])
     for start in range(0, len(samples), _BATCH):
         rows = np.arange(start, min(start + _BATCH, len(samples)))
         inputs = modality.collate(samples.examples(rows))
@@ -80,7 +80,7 @@ def compare_exits(
         comparison.add(reference, quantised, samples.targets[rows])
         if progress is not None:
             progress(int(rows[-1]) + 1, len(samples))
-    return comparison.found()
+    return comparison.qualities()
 
 
 def golden_records(

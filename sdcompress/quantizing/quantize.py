@@ -264,7 +264,7 @@ def _check_quality(
     folder = save_failed(out, graphs, losses)
     changes = "; ".join(f"{loss.exit}: {_change_text(q)}" for q, loss in zip(qualities, losses, strict=True))
     raise VerificationError(
-        f"In {precision} an exit loses too much on {qualities[0].images} validation images. {changes}.",
+        f"In {precision} an exit loses too much on {qualities[0].samples} validation images. {changes}.",
         allowed=f"finite logits, and at most {max_drop:.2%} of accuracy lost at every exit",
         next_step=f"see {folder / 'parity.json'}; {'try --precision fp16, or more --samples; ' if ranged else ''}"
         "keep float32, or allow it with --max-drop. Each try overfits these images a little more, and a certificate "
@@ -275,9 +275,9 @@ def _check_quality(
 def _exit_loss(quality: Quality, max_drop: float) -> ExitLoss:
     return ExitLoss(
         exit=quality.change.name,
-        samples=quality.images,
-        accuracy_before=quality.change.accuracy_before,
-        accuracy_after=quality.change.accuracy_after,
+        samples=quality.samples,
+        score_before=quality.change.score_before,
+        score_after=quality.change.score_after,
         max_drop=max_drop,
         changed=quality.change.changed,
         max_abs=quality.change.max_abs if quality.finite else None,
@@ -289,9 +289,9 @@ def _exit_loss(quality: Quality, max_drop: float) -> ExitLoss:
 def _change_text(quality: Quality) -> str:
     change = quality.change
     broken = "" if quality.finite else ", logits are not finite"
-    lost = quality.lost / quality.images
+    lost = quality.lost / quality.samples
     return (
-        f"{change.accuracy_before:.2%} before, {change.accuracy_after:.2%} after ({lost:+.2%} lost, {change.changed} "
+        f"{change.score_before:.2%} before, {change.score_after:.2%} after ({lost:+.2%} lost, {change.changed} "
         f"answers differ{broken})"
     )
 
@@ -321,7 +321,7 @@ def _write(
     metric = opened.task.metric
     exits = tuple(
         exit_.model_copy(
-            update={"temperature": 1.0, "scores": {metric: quality.change.accuracy_after, "ece": quality.ece}},
+            update={"temperature": 1.0, "scores": {metric: quality.change.score_after, **quality.further}},
         )
         for exit_, quality in zip(opened.manifest.exits, qualities, strict=True)
     )

@@ -18,7 +18,6 @@ __all__ = [
     "paired",
     "paired_cell",
     "percentile",
-    "plural",
     "score",
     "share",
     "short_count",
@@ -91,11 +90,6 @@ def speedup(value: float | None, low: float | None = None, high: float | None = 
     if value is None:
         return NOTHING
     return f"{value:.2f}×" + ("" if low is None or high is None else f" [{low:.2f}, {high:.2f}]")
-
-
-def plural(word: str) -> str:
-    """What a task calls several strata, of its word for one."""
-    return "strata" if word == "stratum" else word + ("es" if word.endswith("s") else "s")
 
 
 def share(value: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from sdcompress.evaluation.early_exit import paired_interval
+from sdcompress.printable import plural
 from sdcompress.reporting import quantities as q
 from sdcompress.reporting.rows import score_of
 from sdcompress.reporting.table import Table
@@ -43,7 +44,7 @@ def stratum_table(evaluation: Evaluation) -> Table | None:
         for score in shown
     )
     word, metric = _words(evaluation)
-    words = q.plural(word)
+    words = plural(word)
     note = f"Balanced {metric}, the mean over the {words}: {q.score(evaluation.balanced_score)}."
     if shortened:
         note += f" The worst of {len(scored)} {words}; the JSON has all."
@@ -62,7 +63,7 @@ def confusions(evaluation: Evaluation) -> Table | None:
             (name, *(q.count(cells.get((label, answer), 0)) for answer in range(len(names))))
             for label, name in enumerate(names)
         )
-        note = f"Columns: predicted {q.plural(_words(evaluation)[0])}."
+        note = f"Columns: predicted {plural(_words(evaluation)[0])}."
         return Table(f"Confusion matrix of {_title(evaluation)}", ("label", *names), rows, note)
     largest = sorted((cell for cell in evaluation.confusion if cell[0] != cell[1]), key=lambda cell: -cell[2])
     rows = tuple(
@@ -111,7 +112,7 @@ def _never_answered(evaluation: Evaluation) -> list[tuple[str, str]]:
     if not never:
         return []
     named = ", ".join(f"'{score.name}' ({q.count(score.samples)} images)" for score in never[:_MAX_NAMED])
-    words = q.plural(_words(evaluation)[0])
+    words = plural(_words(evaluation)[0])
     more = f" and {len(never) - _MAX_NAMED} further {words}" if len(never) > _MAX_NAMED else ""
     return [("never answered", f"{evaluation.name} never predicts {named}{more}.")]
 
@@ -129,7 +130,7 @@ def _lost_early(evaluation: Evaluation) -> list[tuple[str, str]]:
         return []
     score = max(affected, key=_lost)
     word, _ = _words(evaluation)
-    comparison = f", the largest loss of {len(affected)} such {q.plural(word)}" if len(affected) > 1 else ""
+    comparison = f", the largest loss of {len(affected)} such {plural(word)}" if len(affected) > 1 else ""
     figures = f"{q.score(score.last_score)} to {q.score(score.score)} of {q.count(score.samples)} images"
     points = f"{_lost(score) * 100:.1f} points ({figures}){comparison}"
     costs = f"leaving early costs {word} '{score.name}' {points}"

@@ -12,21 +12,21 @@ __all__ = ["ExitChange", "PolicyChange"]
 
 
 class ExitChange(Frozen):
-    """One exit on labelled images, before and after."""
+    """One exit on samples with targets, before and after."""
 
     name: str
-    accuracy_before: Fraction
-    accuracy_after: Fraction
-    changed: Annotated[int, Field(ge=0)] = Field(description="images with another answer, better or worse")
-    max_abs: NonNegativeFloat = Field(description="largest difference of a logit")
+    score_before: Fraction = Field(description="the metric of the task")
+    score_after: Fraction
+    changed: Annotated[int, Field(ge=0)] = Field(description="samples with another decision, better or worse")
+    max_abs: NonNegativeFloat = Field(description="largest difference of an output")
 
 
 class PolicyChange(Frozen):
-    """An artifact as its policy runs it, on labelled images, before and after."""
+    """An artifact as its policy runs it, on samples with targets, before and after."""
 
-    accuracy_before: Fraction
-    accuracy_after: Fraction
-    moved: Annotated[int, Field(ge=0)] = Field(description="images that leave at another exit")
-    changed: Annotated[int, Field(ge=0)] = Field(description="images with another answer, better or worse")
-    shares_before: tuple[Fraction, ...] = Field(description="share of the images that left at each exit")
+    score_before: Fraction = Field(description="the metric of the task")
+    score_after: Fraction
+    moved: Annotated[int, Field(ge=0)] = Field(description="samples that leave at another exit")
+    changed: Annotated[int, Field(ge=0)] = Field(description="samples with another decision, better or worse")
+    shares_before: tuple[Fraction, ...] = Field(description="share of the samples that left at each exit")
     shares_after: tuple[Fraction, ...]

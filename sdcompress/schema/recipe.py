@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     ConfigDict,
     Field,
     PlainSerializer,
@@ -84,6 +82,10 @@ def _spell_numbers(value: Any) -> Any:
 Options = Annotated[
     dict[str, Any], AfterValidator(_read_numbers), PlainSerializer(_spell_numbers, dict[str, Any], when_used="json")
 ]
+
+
+# ``undecisive`` of a section names the keys that decide no weights of a training: where the data lies (its fingerprint
+# says what it is), how steps are computed and watched, and what is done with the weights
 
 
 class Data(Frozen):
@@ -413,17 +415,6 @@ class Recipe(Frozen):
     calibrate: Calibrate = Calibrate()
     bench: Bench = Bench()
 
-    @property
-    def deciding(self) -> dict[str, Any]:
-        """The keys that decide the weights of a training, such as ``train.epochs``, with their values in JSON.
-
-        A section names in ``undecisive`` the keys that decide none of them: where the data lies (its fingerprint says
-        what it is), how steps are computed and watched, and what is done with the weights.
-        """
-        undecisive = set(_undecisive(Recipe))
-        dumped = self.model_dump(mode="json", exclude=set(self.undecisive))
-        return {key: value for key, value in _flat(dumped) if key not in undecisive}
-
     @field_validator("controls")
     @classmethod
     def _controls_differ(cls, controls: tuple[Method, ...]) -> tuple[Method, ...]:
@@ -431,18 +422,3 @@ class Recipe(Frozen):
         if len(set(names)) != len(names):
             raise ValueError("each control may be named once")
         return controls
-
-
-def _undecisive(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    yield from (prefix + name for name in getattr(model, "undecisive", ()))
-    for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _undecisive(field.annotation, f"{prefix}{name}.")
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value

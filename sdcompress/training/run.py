@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
 
 from sdcompress import methods, recipes, registry
 from sdcompress.artifact.outside import check_outside
@@ -187,8 +190,30 @@ def holds_another(recipe: Recipe, out: Path) -> bool:
 def _differences(one: Recipe, other: Recipe) -> list[str]:
     """The keys that decide a training's outcome and differ, as 'key: one -> other'."""
     other = as_begun(other, one)
-    a, b = one.deciding, other.deciding
+    a, b = _deciding(one), _deciding(other)
     return [f"{key}: {a.get(key)!r} -> {b.get(key)!r}" for key in {**a, **b} if a.get(key) != b.get(key)]
+
+
+def _deciding(recipe: Recipe) -> dict[str, Any]:
+    """The keys that decide the weights, such as ``train.epochs``, with their values in JSON."""
+    undecisive = set(_undecisive(Recipe))
+    sections = recipe.model_dump(mode="json", exclude=set(recipe.undecisive))
+    return {key: value for key, value in _flat(sections) if key not in undecisive}
+
+
+def _undecisive(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    yield from (prefix + name for name in getattr(model, "undecisive", ()))
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _undecisive(field.annotation, f"{prefix}{name}.")
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
 
 
 def _make_room(out: Path, *, overwrite: bool) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 from sdcompress.checkpoint import open_checkpoint
 from sdcompress.data.samples import Dataset
 from sdcompress.modalities import as_image
+from sdcompress.modalities._preprocess import Preprocess
 from sdcompress.modalities.image import Image
 from sdcompress.models.build import pretrained_config
-from sdcompress.schema.manifest import Preprocess
 from sdcompress.schema.recipe import Recipe
 
 __all__ = ["as_begun", "as_the_weights"]

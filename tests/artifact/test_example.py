@@ -15,9 +15,9 @@ from PIL import Image
 from sdcompress.artifact.example import example
 from sdcompress.artifact.read import open_artifact
 from sdcompress.modalities._geometry import geometry, normalise
+from sdcompress.modalities._preprocess import Preprocess
 from sdcompress.modalities.image import Image as Modality
 from sdcompress.runtime.open import open_engine
-from sdcompress.schema.manifest import Preprocess
 
 SIZES = ((1, 1), (7, 3), (16, 19), (23, 55), (131, 64), (90, 91))  # height, width
 

@@ -20,9 +20,9 @@ from sdcompress.data.images import image_source
 from sdcompress.data.samples import ArraySamples, Subset
 from sdcompress.errors import InputError, UnknownNameError, UsageError
 from sdcompress.modalities import Inputs
+from sdcompress.modalities._preprocess import Preprocess
 from sdcompress.runtime.engine import Prediction
 from sdcompress.runtime.open import open_engine
-from sdcompress.schema.manifest import Preprocess
 from sdcompress.schema.recipe import Bench
 from sdcompress.schema.report import BenchRecord, BenchReport
 from sdcompress.tasks.classification import Classification

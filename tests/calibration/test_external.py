@@ -152,7 +152,7 @@ def test_in_expectation_lets_more_leave_than_a_certificate(
     monkeypatch.setattr("sdcompress.calibration.tuning.stage_ms", lambda engine, samples: (1.0, 1.0, 1.0))
     cascade, samples = tiny_artifact(), tiny_network.samples(2000)
     shares = []
-    for number, wish in enumerate(({"in_expectation": True}, {"confidence": 0.95})):
+    for number, wish in enumerate(({"in_expectation": True}, {"confidence": 0.99})):
         settings = recipe.Calibrate(max_drop=0.05, unlabelled=True, **wish)
         policy = run_calibrate(cascade, cascade.parent / f"{number}", samples=samples, settings=settings).policy
         assert policy is not None

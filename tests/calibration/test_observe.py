@@ -16,9 +16,9 @@ from sdcompress.calibration.temperature import fit_temperature
 from sdcompress.data.samples import ArraySamples
 from sdcompress.errors import UnknownNameError, UsageError
 from sdcompress.modalities import Inputs
+from sdcompress.modalities._preprocess import Preprocess
 from sdcompress.modalities.image import Image
 from sdcompress.runtime.open import open_engine
-from sdcompress.schema.manifest import Preprocess
 from sdcompress.schema.recipe import Calibrate
 from sdcompress.tasks.classification import Classification
 

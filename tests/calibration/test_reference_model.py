@@ -199,13 +199,13 @@ def test_what_cannot_be_a_reference(tiny_artifact: Build, tiny_network: Any, tmp
         calibrate(artifact, tmp_path / "out", samples=samples, settings=recipe.Calibrate(), reference=artifact)
     opened = open_artifact(artifact)
     with staged(tmp_path / "other") as folder:
-        rewrite(opened, folder, classes=("a", "b", "c"))
-    with pytest.raises(UsageError, match="its classes is not that"):
+        rewrite(opened, folder, outputs=("a", "b", "c"))
+    with pytest.raises(UsageError, match="another list of outputs"):
         certify(artifact, samples, tmp_path / "other")
     shutil.rmtree(tmp_path / "other")
     with staged(tmp_path / "other") as folder:
         image = as_image(modality_of(opened.manifest))
         spec = image.preprocess.model_copy(update={"mean": (0.1,)})
         rewrite(opened, folder, modality=replace(image, preprocess=spec).record)
-    with pytest.raises(UsageError, match="its preprocessing is not that"):
+    with pytest.raises(UsageError, match="another modality"):
         certify(artifact, samples, tmp_path / "other")

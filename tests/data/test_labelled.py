@@ -10,8 +10,8 @@ from PIL import Image as Pillow
 
 from sdcompress.data.labelled import labelled_folder
 from sdcompress.errors import DataError
+from sdcompress.modalities._preprocess import Preprocess
 from sdcompress.modalities.image import Image
-from sdcompress.schema.manifest import Preprocess
 from sdcompress.tasks.classification import Classification
 
 TASK = Classification(("cat", "dog", "owl"))

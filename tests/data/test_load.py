@@ -67,7 +67,11 @@ def test_a_function_of_the_users_own_gives_a_data_set(tmp_path: Path, monkeypatc
     monkeypatch.syspath_prepend(str(tmp_path))
     found = load(Data(name="users_data:make", validation=0.25, mean=(0.4, 0.4, 0.4)), seed=0)
     assert (len(found.train), len(found.val), len(found.test)) == (54, 18, 18)
-    assert (found.image, found.outputs, found.preprocess.mean) == ((3, 8, 8), ("x", "y"), (0.4, 0.4, 0.4))
+    assert (found.modality.shape, found.outputs, found.modality.preprocess.mean) == (
+        (3, 8, 8),
+        ("x", "y"),
+        (0.4, 0.4, 0.4),
+    )
     with pytest.raises(RecipeError, match="returned a NoneType"):
         load(Data(name="users_data:nothing"), seed=0)
     with pytest.raises(RecipeError, match=r"cannot be called with spec=.*keyword"):

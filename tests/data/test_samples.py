@@ -10,8 +10,8 @@ from sdcompress.data import load
 from sdcompress.data.images import image_source
 from sdcompress.data.samples import ArraySamples, Dataset, Subset, originals
 from sdcompress.errors import DataError
+from sdcompress.modalities._preprocess import Preprocess
 from sdcompress.modalities.image import Image as Modality
-from sdcompress.schema.manifest import Preprocess
 from sdcompress.schema.recipe import Data
 from sdcompress.tasks.classification import Classification
 

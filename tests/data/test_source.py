@@ -11,7 +11,7 @@ from sdcompress.data import images as module
 from sdcompress.data.images import image_source, preprocessing
 from sdcompress.data.source import data_folder
 from sdcompress.errors import RecipeError
-from sdcompress.schema.manifest import Preprocess
+from sdcompress.modalities._preprocess import Preprocess
 from sdcompress.schema.recipe import Data
 
 CORNERS = np.array([[0, 200], [40, 80]], np.uint8).reshape(1, 2, 2, 1)

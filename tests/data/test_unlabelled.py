@@ -12,8 +12,8 @@ from PIL import Image
 from sdcompress.data.samples import ArraySamples
 from sdcompress.data.unlabelled import UnlabelledFolder
 from sdcompress.errors import DataError
+from sdcompress.modalities._preprocess import Preprocess
 from sdcompress.modalities.image import Image as Modality
-from sdcompress.schema.manifest import Preprocess
 
 GREY = Preprocess(channels=1, resize=(6, 5), mean=(0.5,), std=(0.25,))
 SHAPE = (6, 5, 1)

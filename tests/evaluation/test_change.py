@@ -22,12 +22,12 @@ def test_every_exit_is_counted_over_all_batches() -> None:
     before = np.stack([logits(0, 1, 2, 0), logits(0, 1, 2, 2)])
     after = np.stack([logits(0, 2, 0, 2), logits(0, 1, 2, 2)])
     after[0, 3] += 0.5  # moves every logit of one image and no answer
-    found = ExitComparison(["exit1", "final"])
+    found = ExitComparison(TASK, ["exit1", "final"])
     found.add(before[:, :3], after[:, :3], LABELS[:3])
     found.add(before[:, 3:], after[:, 3:], LABELS[3:])
-    first, last = found.found()
+    first, last = found.qualities()
     assert (first.change.name, last.change.name) == ("exit1", "final")
-    assert (first.change.accuracy_before, first.change.accuracy_after) == (0.75, 0.5)
+    assert (first.change.score_before, first.change.score_after) == (0.75, 0.5)
     assert first.change.changed == 3
     assert first.lost == 1
     assert first.change.max_abs == 2.5
@@ -35,7 +35,7 @@ def test_every_exit_is_counted_over_all_batches() -> None:
     assert first.finite
     assert (last.lost, last.change.changed, last.change.max_abs) == (0, 0, 0.0)
     confidence = np.exp(2) / (np.exp(2) + 2)
-    assert last.ece == pytest.approx(1 - confidence)
+    assert last.further["ece"] == pytest.approx(1 - confidence)
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf])
@@ -43,17 +43,17 @@ def test_what_is_not_finite_is_said_and_is_the_worst(broken: float) -> None:
     before = logits(0, 1, 2, 2)[None]
     after = before.copy()
     after[0, 1, 0] = broken
-    found = ExitComparison(["final"])
+    found = ExitComparison(TASK, ["final"])
     with np.errstate(invalid="ignore"):
         found.add(before, after, LABELS)
-    (only,) = found.found()
+    (only,) = found.qualities()
     assert not only.finite
     assert only.worst[0] == 1
     assert np.isfinite(only.change.max_abs)  # a number that JSON has
 
 
 def test_a_policy_is_counted_by_who_leaves_where_and_what_they_are_told() -> None:
-    found = PolicyComparison(3)
+    found = PolicyComparison(TASK, 3)
     before = TASK.prediction(logits(0, 1, 2, 0), np.array([0, 0, 1, 2]))
     after = TASK.prediction(logits(0, 1, 0, 2), np.array([0, 1, 2, 2]))
     for rows in (slice(0, 1), slice(1, 4)):
@@ -62,9 +62,9 @@ def test_a_policy_is_counted_by_who_leaves_where_and_what_they_are_told() -> Non
             TASK.prediction(after.outputs[rows], after.exit_index[rows]),
             LABELS[rows],
         )
-    assert found.found() == PolicyChange(
-        accuracy_before=0.75,
-        accuracy_after=0.75,
+    assert found.change() == PolicyChange(
+        score_before=0.75,
+        score_after=0.75,
         moved=2,
         changed=2,
         shares_before=(0.5, 0.25, 0.25),

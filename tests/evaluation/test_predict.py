@@ -60,7 +60,7 @@ def test_a_broken_file_has_its_error_and_stops_nothing(tiny_artifact: Write, pho
 def test_a_path_without_anything_is_refused(tiny_artifact: Write, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     artifact = tiny_artifact()
-    for path, message in ((tmp_path / "none", "no file and no folder"), (tmp_path / "empty", "hold no image")):
+    for path, message in ((tmp_path / "none", "no file and no folder"), (tmp_path / "empty", "hold no file")):
         with pytest.raises(DataError, match=message):
             sdcompress.predict(artifact, [path])
 

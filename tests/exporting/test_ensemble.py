@@ -41,7 +41,7 @@ def expected(checkpoint: Path, images: np.ndarray) -> np.ndarray:
     """[E, N, K] in float64 from the checkpoint's own logits."""
     source = open_checkpoint(checkpoint)
     with torch.no_grad():
-        logits = source.network()(torch.from_numpy(normalise(images, source.preprocess))).logits
+        logits = source.network()(torch.from_numpy(normalise(images, source.modality.preprocess))).logits
     p = np.exp(np.stack([exit_.double().numpy() for exit_ in logits]))
     p /= p.sum(axis=2, keepdims=True)
     return np.stack([np.log(np.prod(p[: k + 1], axis=0) ** (1 / (k + 1))) for k in range(len(p))])

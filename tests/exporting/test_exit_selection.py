@@ -102,7 +102,7 @@ def logits(checkpoint: Path, images: np.ndarray) -> np.ndarray:
     """[E, N, K] of the checkpoint itself."""
     source = open_checkpoint(checkpoint)
     with torch.no_grad():
-        found = source.network()(torch.from_numpy(normalise(images, source.preprocess))).logits
+        found = source.network()(torch.from_numpy(normalise(images, source.modality.preprocess))).logits
     return np.stack([exit_.numpy() for exit_ in found])
 
 

@@ -64,9 +64,10 @@ def test_the_file_alone_describes_its_tensors(folder: Path, checkpoint: Path, fi
     session = onnxruntime.InferenceSession(folder / file, providers=["CPUExecutionProvider"])
     metadata = {name: json.loads(text) for name, text in session.get_modelmeta().custom_metadata_map.items()}
     assert metadata == {
-        "sdcompress.classes": list(source.classes),
+        "sdcompress.task": {"name": "classification", "parameters": {}},
+        "sdcompress.outputs": list(source.task.outputs),
+        "sdcompress.modality": source.modality.record.model_dump(mode="json"),
         "sdcompress.exits": exits,
-        "sdcompress.preprocess": source.preprocess.model_dump(mode="json"),
     }
 
 
@@ -77,7 +78,7 @@ def truth(checkpoint: Path) -> tuple[np.ndarray, np.ndarray]:
     val = open_trained_model(source).dataset().val
     images = val.examples(np.arange(len(val)))
     with torch.no_grad():
-        logits = source.network()(torch.from_numpy(normalise(images, source.preprocess))).logits
+        logits = source.network()(torch.from_numpy(normalise(images, source.modality.preprocess))).logits
     return images, np.stack([exit_.numpy() for exit_ in logits])
 
 
@@ -130,7 +131,7 @@ def test_the_golden_samples_are_the_checkpoints_own(folder: Path, checkpoint: Pa
     golden = open_artifact(folder / "cascade").golden()
     assert len(golden.targets) == 32
     with torch.no_grad():
-        logits = source.network()(torch.from_numpy(normalise(golden.examples, source.preprocess))).logits
+        logits = source.network()(torch.from_numpy(normalise(golden.examples, source.modality.preprocess))).logits
     np.testing.assert_allclose(golden.outputs, np.stack([exit_.numpy() for exit_ in logits]), atol=1e-5)
     assert len(set(golden.targets.tolist())) > 5  # spread over the split, not its first images
 

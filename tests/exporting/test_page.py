@@ -19,10 +19,11 @@ from sdcompress.artifact.read import open_artifact
 from sdcompress.artifact.write import seal
 from sdcompress.calibration.calibrate import calibrate
 from sdcompress.modalities._geometry import geometry, normalise
+from sdcompress.modalities._preprocess import Preprocess
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema import engines, graphs, recipe
 from sdcompress.schema import manifest as schema
-from sdcompress.schema.manifest import Policy, Preprocess
+from sdcompress.schema.manifest import Policy
 from sdcompress.schema.recipe import Export
 
 PAGE = (Path(__file__).parents[2] / "docs" / "artifact.md").read_text(encoding="utf-8")
@@ -88,7 +89,7 @@ def test_the_certificate_is_recomputed_by_hand(certified_artifact: Path, monkeyp
         execute(CERTIFICATE, certified_artifact, monkeypatch)
 
 
-@pytest.mark.parametrize("per", ["class", "exit"])
+@pytest.mark.parametrize("per", ["stratum", "exit"])
 def test_a_certificate_for_groups_is_recomputed_by_hand(
     tiny_artifact: Callable[..., Path], tiny_network: Any, monkeypatch: pytest.MonkeyPatch, per: Any
 ) -> None:
@@ -111,7 +112,7 @@ def test_one_graph_by_hand_gives_the_engines_answers(
         engine = open_engine(one_graph_once("cascade"), threads=1)
         prediction = engine(engine.preprocess(open_artifact(one_graph_once(kind)).golden().examples[:1]))
         assert names["exit_index"].tolist() == prediction.exit_index.tolist()
-        assert names["answer"].tolist() == prediction.outputs.argmax(1).tolist()
+        assert names["decision"].tolist() == prediction.outputs.argmax(1).tolist()
 
 
 @pytest.mark.parametrize("resize", [None, (9, 12), 10, 33])

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from sdcompress.data.samples import ArraySamples, Dataset
 from sdcompress.errors import DataError
 from sdcompress.exporting.reference import reference
+from sdcompress.modalities._preprocess import Preprocess
 from sdcompress.modalities.image import Image
-from sdcompress.schema.manifest import Preprocess
 from sdcompress.tasks.classification import Classification
 
 

@@ -7,7 +7,7 @@ import torch
 from sdcompress.errors import RecipeError
 from sdcompress.modalities import _geometry as preprocess
 from sdcompress.modalities._augment import ImageAugment
-from sdcompress.schema.manifest import Preprocess
+from sdcompress.modalities._preprocess import Preprocess
 from sdcompress.schema.recipe import Augmentation
 
 SPEC = Preprocess(channels=3, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.25))

@@ -11,8 +11,8 @@ from PIL import Image
 
 from sdcompress.errors import InputError
 from sdcompress.modalities._geometry import geometry, normalise
+from sdcompress.modalities._preprocess import Preprocess
 from sdcompress.modalities.image import Image as Modality
-from sdcompress.schema.manifest import Preprocess
 
 RGB = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.25)}
 GREY = {"mean": (0.5,), "std": (0.25,)}

@@ -12,9 +12,9 @@ from PIL import Image
 
 from sdcompress.errors import InputError
 from sdcompress.modalities import Inputs
+from sdcompress.modalities._preprocess import Preprocess
 from sdcompress.modalities.image import Image as ImageModality
 from sdcompress.runtime.open import open_engine
-from sdcompress.schema.manifest import Preprocess
 
 CROPPED = Preprocess(channels=1, resize=(4, 4), crop=(2, 2), interpolation="nearest", mean=(0.5,), std=(0.25,))
 GREY = np.arange(16, dtype=np.uint8).reshape(4, 4, 1) * 10

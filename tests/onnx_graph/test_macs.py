@@ -105,10 +105,19 @@ def test_scalars_are_constants_not_parameters() -> None:
     assert (macs(model, {"batch": 1}), parameters(model)) == (0, 0)
 
 
-def test_a_size_that_depends_on_more_than_the_batch_is_refused() -> None:
+def test_a_size_that_depends_on_more_than_the_named_axes_is_refused() -> None:
     node = helper.make_node("MatMul", ["x", "w"], ["y"])
     with pytest.raises(UsageError, match=r"'y' has the axes \[1, 'length', 3\]"):
         macs(graph([node], ["batch", "length", 4], ["batch", "length", 3], w=(4, 3)), {"batch": 1})
+
+
+@pytest.mark.parametrize(
+    ("axis", "length"), [("length", 7), ("2*length + 1", 15), ("batch*length", 7), ("length//2", 3)]
+)
+def test_a_named_axis_has_the_size_that_is_given(axis: str, length: int) -> None:
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    model = graph([node], ["batch", axis, 4], ["batch", axis, 3], w=(4, 3))
+    assert macs(model, {"batch": 1, "length": 7}) == length * 4 * 3
 
 
 def test_an_exported_network_and_its_segments(model: onnx.ModelProto) -> None:

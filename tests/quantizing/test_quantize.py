@@ -34,7 +34,7 @@ from sdcompress.errors import (
     UsageError,
     VerificationError,
 )
-from sdcompress.evaluation.evaluate import exit_logits
+from sdcompress.evaluation.evaluate import exit_outputs
 from sdcompress.exporting.one_graph import Host, export_one_graph
 from sdcompress.quantizing import quantize as module
 from sdcompress.quantizing.precisions.bf16 import bf16
@@ -88,12 +88,12 @@ def test_an_artifact_of_each_layout(
     assert (new.golden, new.classes, new.layout) == (old.golden, old.classes, old.layout)
     assert (result.bytes_before, result.bytes_after) == tuple(sum(s.bytes for s in m.segments) for m in (old, new))
     samples = tiny_network.samples(400, seed=9)
-    logits = [exit_logits(open_engine(folder, threads=1), samples) for folder in (source, tmp_path / "out")]
+    logits = [exit_outputs(open_engine(folder, threads=1), samples) for folder in (source, tmp_path / "out")]
     assert not np.array_equal(*logits)
     for row, (exit_, change) in enumerate(zip(new.exits, result.exits, strict=True)):
         before, after = logits[0][row], logits[1][row]
-        assert change.accuracy_before == metrics.accuracy(before, samples.targets)
-        assert change.accuracy_after == exit_.scores["accuracy"] == metrics.accuracy(after, samples.targets)
+        assert change.score_before == metrics.accuracy(before, samples.targets)
+        assert change.score_after == exit_.scores["accuracy"] == metrics.accuracy(after, samples.targets)
         assert exit_.scores["ece"] == pytest.approx(metrics.ece(metrics.softmax(after), samples.targets), abs=1e-9)
         assert change.changed == (before.argmax(1) != after.argmax(1)).sum()
         assert change.max_abs == pytest.approx(np.abs(before - after).max(), rel=1e-6)
@@ -244,8 +244,8 @@ def test_a_loss_that_is_too_large_leaves_the_figures_and_no_artifact(
     failed = json.loads((tmp_path / "out.failed" / "parity.json").read_text(encoding="utf-8"))
     final = next(each for each in failed if each["exit"] == "final")
     assert final["changed"] > 0
-    assert (final["max_drop"], final["accuracy_before"]) == (0.0, 1.0)
-    assert final["accuracy_after"] == pytest.approx(1 - final["changed"] / 4000)
+    assert (final["max_drop"], final["score_before"]) == (0.0, 1.0)
+    assert final["score_after"] == pytest.approx(1 - final["changed"] / 4000)
     assert "lost" in final["problem"]
     assert "parity.json" in caught.value.next_step
     assert "Each try uses these images up" in caught.value.next_step
@@ -503,7 +503,7 @@ def test_an_artifact_in_fp8_holds_8_bit_floats_beside_float16_and_float32(
     assert new.provenance.parent == old.digest
     (change,) = result.exits
     assert change.changed > 0
-    assert change.accuracy_after == new.exits[0].accuracy
+    assert change.score_after == new.exits[0].accuracy
     stored = {t.name: t.data_type for t in onnx.load(tmp_path / "out" / "segment-0.onnx").graph.initializer}
     types = onnx.TensorProto
     assert [stored[name] for name in ("up/fp16", "square/fp8", "down")] == [

@@ -14,11 +14,12 @@ from torch import nn
 
 from sdcompress.checkpoint import open_checkpoint
 from sdcompress.errors import CheckpointError, InputError, SetupError
+from sdcompress.modalities._preprocess import Preprocess
 from sdcompress.modalities.image import Image
 from sdcompress.models.cost import costs
 from sdcompress.runtime.engine import Engine
 from sdcompress.runtime.open import open_engine
-from sdcompress.schema.manifest import Named, Preprocess
+from sdcompress.schema.manifest import Named
 from sdcompress.schema.recipe import Exits, Recipe
 from sdcompress.training.save import Resumable, save
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from sdcompress.modalities._preprocess import Preprocess
 from sdcompress.modalities.image import Image
-from sdcompress.schema.manifest import Preprocess
 from sdcompress.tasks.classification import Classification
 
 __all__ = ["image_modality", "meaning"]

@@ -64,7 +64,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     net = build(recipe.model, recipe.exits, outputs=dataset.task.output_shape, inputs=dataset.modality.tensors).train()
     with torch.no_grad():
-        net(torch.from_numpy(normalise(dataset.train.examples(np.arange(256)), dataset.preprocess)))
+        net(torch.from_numpy(normalise(dataset.train.examples(np.arange(256)), dataset.modality.preprocess)))
     facts = {
         "schema_version": 2,
         "recipe": recipe,

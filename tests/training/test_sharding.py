@@ -126,7 +126,7 @@ for epoch in range(2):
         scores = exit_scores(net, few, dataset.task, dataset.modality, fabric=fabric, batch=1)
         plain = learner._build(0)
         plain.load_state_dict({key: full_value(value) for key, value in net.state_dict().items()})
-        inputs = torch.from_numpy(normalise(few.examples(three), dataset.preprocess))
+        inputs = torch.from_numpy(normalise(few.examples(three), dataset.modality.preprocess))
         right = few.targets == plain.eval()(inputs).logits[-1].argmax(1).numpy()
         images = torch.randn(4, 1, 16, 16, generator=torch.Generator().manual_seed(epoch))
         with torch.no_grad():

@@ -49,7 +49,7 @@ def test_baseline_step_is_the_step_of_a_bare_loop(small: Small, tmp_path: Path) 
     (part,) = next(trainer.batches.epoch(0))
     terms = trainer.learner.learn([part])
 
-    (examples,), (mean,), (std,) = part.own.inputs, dataset.preprocess.mean, dataset.preprocess.std
+    (examples,), (mean,), (std,) = part.own.inputs, dataset.modality.preprocess.mean, dataset.modality.preprocess.std
     images = (examples.permute(0, 3, 1, 2).float() / 255 - mean) / std
     loss = torch.nn.functional.cross_entropy(twin(images).logits[-1], part.own.targets)
     assert terms["ce"].item() == pytest.approx(loss.item(), rel=1e-5)
@@ -231,8 +231,11 @@ def test_evaluation_counts_each_image_once(small: Small, tmp_path: Path) -> None
     whole = exit_scores(net, dataset.test, dataset.task, dataset.modality, fabric=fabric(), batch=512)
     assert odd == whole
     images = torch.from_numpy(
-        (dataset.test.examples(np.arange(len(dataset.test))).astype(np.float32) / 255 - dataset.preprocess.mean[0])
-        / dataset.preprocess.std[0]
+        (
+            dataset.test.examples(np.arange(len(dataset.test))).astype(np.float32) / 255
+            - dataset.modality.preprocess.mean[0]
+        )
+        / dataset.modality.preprocess.std[0]
     ).permute(0, 3, 1, 2)
     with torch.no_grad():
         final = net.eval()(images).logits[-1].argmax(1).numpy()

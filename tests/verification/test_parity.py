@@ -13,9 +13,9 @@ from onnx import TensorProto, helper, numpy_helper
 from signals import TASK
 
 from sdcompress.errors import ParityError
+from sdcompress.modalities._preprocess import Preprocess
 from sdcompress.modalities.image import Image
 from sdcompress.onnx_graph.partition import cut_segments, serialize
-from sdcompress.schema.manifest import Preprocess
 from sdcompress.schema.recipe import Export
 from sdcompress.verification import parity
 from sdcompress.verification.edge_cases import EdgeCases, edge_case_inputs

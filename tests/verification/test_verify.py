@@ -16,10 +16,11 @@ from sdcompress.artifact.golden import Golden
 from sdcompress.artifact.read import open_artifact
 from sdcompress.artifact.write import entry, seal
 from sdcompress.errors import ArtifactError, ParityError
+from sdcompress.modalities._preprocess import Preprocess
 from sdcompress.onnx_graph.partition import cut_segments, serialize, tensor_specs
 from sdcompress.policies._base import Signals
 from sdcompress.runtime.cascade import CascadeEngine
-from sdcompress.schema.manifest import Exit, Manifest, ParityRecord, Preprocess, Provenance, Segment
+from sdcompress.schema.manifest import Exit, Manifest, ParityRecord, Provenance, Segment
 from sdcompress.verification.verify import verify
 
 TENSORS = {name: f"{name}_outputs" for name in ("exit1", "exit2", "final")}

@@ -6,6 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from sdcompress.printable import plural
 from sdcompress.reporting import quantities as q
 from sdcompress.reporting._figure import (
     INK,
@@ -102,7 +103,7 @@ def _shares(record: Explanation) -> Plot | None:
         caption += f" Below the line each {word}, those that leave earliest first."
     if len(strata) < len(record.strata):
         half = len(strata) // 2
-        caption += f" Of {len(record.strata)} {q.plural(word)} the {half} earliest and the {half} latest."
+        caption += f" Of {len(record.strata)} {plural(word)} the {half} earliest and the {half} latest."
     height = 100 + 24 * len(lines)
     return Plot("Where images leave", draw("shares", "Share of images by exit", height, paint), caption)
 

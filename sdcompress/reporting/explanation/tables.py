@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from sdcompress.printable import plural
 from sdcompress.reporting import quantities as q
 from sdcompress.reporting.table import Table
 from sdcompress.schema.explain import Explanation, Interval, OperatingPoint, Overthinking, Stratum
@@ -185,7 +186,7 @@ def _strata(record: Explanation) -> Table | None:
         )
         for figures in strata
     )
-    words, shortened = q.plural(word), len(strata) < len(record.strata)
+    words, shortened = plural(word), len(strata) < len(record.strata)
     note = f"The earliest and the latest of {len(record.strata)} {words}; explain.json has all." if shortened else ""
     columns = (word, "images", *names, record.metric, "at the last exit")
     return Table(f"{words.capitalize()}, those that leave earliest first", columns, rows, note)

@@ -90,13 +90,13 @@ def validate(
         VerificationError: if more is lost, or a logit is not finite.
     """
     before, samples = reference
-    exits = ExitComparison(before.exit_names)
-    leaving = PolicyComparison(len(before.exit_names)) if before.policy else None
+    exits = ExitComparison(before.task, before.exit_names)
+    leaving = PolicyComparison(before.task, len(before.exit_names)) if before.policy else None
     for inputs, labels in batches(before, samples, _BATCH, progress):
         exits.add(before.exits(inputs), after.exits(inputs), labels)
         if leaving:
             leaving.add(before(inputs), after(inputs), labels)
-    qualities, policy = exits.found(), leaving.found() if leaving else None
+    qualities, policy = exits.qualities(), leaving.change() if leaving else None
     problems = [_problem(quality, max_drop) for quality in qualities] + [_lost(policy, max_drop)]
     if any(problems):
         raise VerificationError(
@@ -116,13 +116,13 @@ def _problem(quality: Quality, max_drop: float) -> str:
         return f"{change.name}: logits of the engines or of the graphs are not finite"
     if not quality.loses_more_than(max_drop):
         return ""
-    return f"{change.name}: {change.accuracy_before:.2%} before, {change.accuracy_after:.2%} after"
+    return f"{change.name}: {change.score_before:.2%} before, {change.score_after:.2%} after"
 
 
 def _lost(policy: PolicyChange | None, max_drop: float) -> str:
-    if policy is None or policy.accuracy_before - policy.accuracy_after <= max_drop + 1e-9:
+    if policy is None or policy.score_before - policy.score_after <= max_drop + 1e-9:
         return ""
     return (
-        f"by the policy: {policy.accuracy_before:.2%} before, {policy.accuracy_after:.2%} after ({policy.moved} images "
+        f"by the policy: {policy.score_before:.2%} before, {policy.score_after:.2%} after ({policy.moved} images "
         "take another exit)"
     )

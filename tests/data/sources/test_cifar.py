@@ -160,11 +160,13 @@ def test_the_real_cifar_100(cifar100_folder: Path) -> None:
     assert [len(dataset.train), len(dataset.val), len(dataset.test)] == [45_000, 5_000, 10_000]
     assert np.bincount(dataset.val.targets).tolist() == [50] * 100
     assert np.bincount(dataset.test.targets).tolist() == [100] * 100
-    assert (dataset.outputs[0], dataset.outputs[99], dataset.image) == ("apple", "worm", (3, 32, 32))
+    assert (dataset.outputs[0], dataset.outputs[99], dataset.modality.shape) == ("apple", "worm", (3, 32, 32))
     images = np.concatenate([samples.examples(np.arange(len(samples))) for samples in (dataset.train, dataset.val)])
     values = np.arange(256) / 255
     for channel in range(3):
         counts = np.bincount(images[..., channel].ravel(), minlength=256) / images[..., channel].size
         mean = counts @ values
-        assert mean == pytest.approx(dataset.preprocess.mean[channel], abs=6e-5)
-        assert np.sqrt(counts @ (values - mean) ** 2) == pytest.approx(dataset.preprocess.std[channel], abs=6e-5)
+        assert mean == pytest.approx(dataset.modality.preprocess.mean[channel], abs=6e-5)
+        assert np.sqrt(counts @ (values - mean) ** 2) == pytest.approx(
+            dataset.modality.preprocess.std[channel], abs=6e-5
+        )

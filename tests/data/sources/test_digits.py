@@ -36,6 +36,6 @@ def test_at_eight_pixels_they_are_scikit_learns_scaled_to_255() -> None:
 def test_mean_and_std_are_theirs() -> None:
     dataset = load(Data(), seed=0)
     images = all_images(dataset) / 255
-    assert dataset.image == (1, 32, 32)
-    assert images.mean() == pytest.approx(dataset.preprocess.mean[0], abs=6e-5)
-    assert images.std() == pytest.approx(dataset.preprocess.std[0], abs=6e-5)
+    assert dataset.modality.shape == (1, 32, 32)
+    assert images.mean() == pytest.approx(dataset.modality.preprocess.mean[0], abs=6e-5)
+    assert images.std() == pytest.approx(dataset.modality.preprocess.std[0], abs=6e-5)

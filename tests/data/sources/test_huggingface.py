@@ -77,7 +77,7 @@ def test_a_single_dataset_is_split(tmp_path: Path, wrapped: bool) -> None:
     assert sorted(value for part in by_split for value in part) == list(range(20))
     assert dataset.train.targets.tolist() == [value % 2 for value in by_split[0]]
     assert dataset.outputs == ("even", "odd")
-    assert dataset.image == (3, 28, 28)
+    assert dataset.modality.shape == (3, 28, 28)
     assert not dataset.train.in_memory
 
 

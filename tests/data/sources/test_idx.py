@@ -75,7 +75,12 @@ def test_a_set_of_the_right_size_is_read_with_a_warning_about_its_md5(tmp_path: 
         (folder / f"{split}-labels-idx1-ubyte").write_bytes(idx(labels))
     with pytest.warns(UserWarning, match="train-images-idx3-ubyte.gz, t10k-images-idx3-ubyte.gz"):
         dataset = load(Data(name="mnist", dir=str(tmp_path), train_limit=100, test_limit=50), seed=0)
-    assert (len(dataset.train), len(dataset.val), len(dataset.test), dataset.image) == (100, 6_000, 50, (1, 28, 28))
+    assert (len(dataset.train), len(dataset.val), len(dataset.test), dataset.modality.shape) == (
+        100,
+        6_000,
+        50,
+        (1, 28, 28),
+    )
     images = dataset.test.examples(np.arange(50))
     assert np.array_equal(images[:, 5, 5, 0], 20 * dataset.test.targets)
 
@@ -86,5 +91,5 @@ def test_the_real_fashion_mnist(fashion_mnist_folder: Path) -> None:
     assert [len(dataset.train), len(dataset.val), len(dataset.test)] == [54_000, 6_000, 10_000]
     assert np.bincount(dataset.test.targets).tolist() == [1_000] * 10
     images = np.concatenate([samples.examples(np.arange(len(samples))) for samples in (dataset.train, dataset.val)])
-    assert images.mean() / 255 == pytest.approx(dataset.preprocess.mean[0], abs=6e-5)
-    assert images.std() / 255 == pytest.approx(dataset.preprocess.std[0], abs=6e-5)
+    assert images.mean() / 255 == pytest.approx(dataset.modality.preprocess.mean[0], abs=6e-5)
+    assert images.std() / 255 == pytest.approx(dataset.modality.preprocess.std[0], abs=6e-5)

@@ -45,7 +45,7 @@ def test_one_set_of_class_folders_is_split(tmp_path: Path) -> None:
     assert [len(by_split[name]) for name in ("train", "val", "test")] == [12, 4, 4]
     assert sorted(value for part in by_split.values() for value in part) == list(range(20))
     assert dataset.outputs == ("a", "b")
-    assert dataset.image == (3, 28, 28)
+    assert dataset.modality.shape == (3, 28, 28)
     assert dataset.train.targets.tolist() == [value // 10 for value in by_split["train"]]
 
 
@@ -67,7 +67,7 @@ def test_the_shorter_side_is_resized_and_the_centre_kept(tmp_path: Path) -> None
     Image.fromarray(stripes).save(tmp_path / "train" / "a" / "00.png")
     dataset = loaded(tmp_path, validation=0.0)
     assert (dataset.train.examples(np.array([0])) == 255).all()
-    assert (dataset.preprocess.resize, dataset.preprocess.crop) == (32, (28, 28))
+    assert (dataset.modality.preprocess.resize, dataset.modality.preprocess.crop) == (32, (28, 28))
 
 
 def test_files_of_many_kinds_become_rgb_and_others_are_passed_over(tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ def test_what_is_passed_over_is_counted_by_its_kind(tmp_path: Path) -> None:
         dataset = loaded(root, validation=0.0)
     (text,) = [str(warning.message) for warning in caught]
     assert "2 hidden (train/a/.ipynb_checkpoints, train/b/.old.png)" in text
-    assert "1 images outside class folders (train/beside.png)" in text
+    assert "1 files outside class folders (train/beside.png)" in text
     assert "4 files that do not end in" in text
     assert "2 .gif, 1 without a suffix, 1 .avif" in text
     assert [len(dataset.train), len(dataset.test)] == [20, 20]

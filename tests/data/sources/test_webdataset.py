@@ -83,7 +83,7 @@ def test_one_set_of_shards_is_split(tmp_path: Path) -> None:
     assert sorted(value for part in by_split.values() for value in part) == list(range(20))
     assert dataset.train.targets.tolist() == [value % 2 for value in by_split["train"]]
     assert dataset.outputs == ("0", "1")
-    assert dataset.image == (3, 28, 28)
+    assert dataset.modality.shape == (3, 28, 28)
     assert not dataset.train.in_memory
 
 

@@ -1,0 +1,97 @@
+"""A network of several inputs whose sizes vary is exported, cut and compared as one of images is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from signals import TASK
+from torch import nn
+
+from sdcompress.errors import UsageError
+from sdcompress.exporting.graph import axis_sizes, export_all_exits
+from sdcompress.exporting.layout import cut_layout
+from sdcompress.exporting.reference import edge_case_outputs
+from sdcompress.modalities import Inputs, Modality
+from sdcompress.onnx_graph.macs import macs
+from sdcompress.schema.graphs import Tensor
+from sdcompress.schema.recipe import Export
+from sdcompress.verification.gate import ParityGate
+
+NAMES = ("exit1", "final")
+
+
+@dataclass(frozen=True)
+class Tokens(Modality):
+    """Sequences of numbers, padded with zeros; an example is int64 [L]."""
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return (
+            Tensor(name="tokens", dtype="int64", shape=("batch", "length")),
+            Tensor(name="mask", dtype="float32", shape=("batch", "length")),
+        )
+
+    def prepare(self, raw: Any) -> Inputs:
+        return self.collate(np.stack(raw))
+
+    example = check = prepare
+
+    def collate(self, examples: Any) -> Inputs:
+        return Inputs({"tokens": examples, "mask": (examples > 0).astype(np.float32)})
+
+    def unusual(self) -> Mapping[str, Any]:
+        return {"one token": np.array([1, 0, 0, 0]), "the last token": np.array([9, 9, 9, 9])}
+
+    @property
+    def packed(self) -> Mapping[str, tuple[str, int]]:
+        return {"examples": ("int64", 2)}
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding, self.middle = nn.Embedding(10, 6), nn.Linear(6, 5)
+        self.heads = nn.ModuleList([nn.Linear(6, 2), nn.Linear(5, 2)])
+
+    def forward(self, tokens: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        weights = (mask / mask.sum(1, keepdim=True))[..., None]
+        first = self.embedding(tokens)
+        second = self.middle(first).relu()
+        return self.heads[0]((first * weights).sum(1)), self.heads[1]((second * weights).sum(1))
+
+
+def outputs_of(net: nn.Module, inputs: Inputs) -> dict[str, np.ndarray]:
+    with torch.no_grad():
+        outputs = net(*(torch.from_numpy(array) for array in inputs.arrays.values()))
+    return dict(zip(NAMES, (output.numpy() for output in outputs), strict=True))
+
+
+def test_inputs_keep_their_names_types_and_axes_and_the_gate_sees_them(tmp_path: Path) -> None:
+    net, modality = Net().eval(), Tokens()
+    model = export_all_exits(net, NAMES, modality)
+    axes = {value.name: [axis.dim_param for axis in value.type.tensor_type.shape.dim] for value in model.graph.input}
+    assert axes == {"tokens": ["batch", "length"], "mask": ["batch", "length"]}
+    examples = np.random.default_rng(0).integers(1, 10, (40, 9))  # of another length than what was traced
+    gate = ParityGate(
+        examples, outputs_of(net, modality.collate(examples)), edge_case_outputs(net, NAMES, modality),
+        modality=modality, task=TASK, settings=Export(max_batch=8), advance=lambda _: None,
+    )  # fmt: skip
+    layout = cut_layout(model, "cascade", NAMES, TASK)
+    records = gate(layout.graphs, layout.outputs, out=tmp_path / "out", what="cascade")
+    gate.signals(layout.graphs, layout.signals, layout.outputs)
+    assert [record.flips for record in records] == [0, 0]
+    # 4 tokens of an unusual example: 4 x 6 x 5 of the middle, 6 x 2 and 5 x 2 of the heads
+    assert sum(macs(graph, axis_sizes(modality)) for graph in layout.models.values()) == 4 * 6 * 5 + 6 * 2 + 5 * 2
+
+
+def test_the_older_exporter_takes_inputs_of_which_only_the_batch_varies() -> None:
+    with pytest.raises(UsageError, match="axes length, which vary") as caught:
+        export_all_exits(Net().eval(), NAMES, Tokens(), opset=17)
+    assert "--opset 18" in caught.value.next_step
