@@ -54,7 +54,7 @@ VERBS = (
 
 app = typer.Typer(
     name="sdcompress",
-    help="Self-distillation for deployable networks: train once, prune or keep the exits, export, calibrate, measure.",
+    help="Self-distillation for deployable networks: train once, truncate or exit early, export, calibrate, measure.",
     epilog="The whole way on built-in data: sdcompress run digits",
     no_args_is_help=True,
     rich_markup_mode=None,

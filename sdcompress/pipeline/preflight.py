@@ -46,14 +46,14 @@ def check_recipe(recipe: Recipe) -> None:
     count = len(recipe.exits.at) or recipe.exits.auto
     known = (*(f"exit{k}" for k in range(1, count + 1)), "final")
     if {"cascade", "all"} & set(recipe.export.layouts):
-        kept = kept_exits(known, recipe.export.kept_exits, next_step="correct export.kept_exits in the recipe")
+        kept = kept_exits(known, recipe.export.keep_exits, next_step="correct export.keep_exits in the recipe")
         if "cascade" in recipe.export.layouts:
             check_policy(recipe.calibrate, len(kept))
     if "single" not in recipe.export.layouts:
         return
-    for name in recipe.export.exits:
+    for name in recipe.export.truncate_at:
         if name not in known:
-            raise UnknownNameError("exits", name, known, "correct export.exits in the recipe")
+            raise UnknownNameError("exits", name, known, "correct export.truncate_at in the recipe")
 
 
 def _check_precisions(recipe: Recipe) -> None:

@@ -167,10 +167,10 @@ class _Job:
         folder, settings = self.out / "artifacts", self.recipe.export
         exits = spec == self.recipe.method and methods.build(spec).needs.exits
         # a control is there to be compared with: its whole network is enough
-        singles = (settings.exits if "single" in settings.layouts else ()) if exits else ("final",)
+        singles = (settings.truncate_at if "single" in settings.layouts else ()) if exits else ("final",)
         targets = [Target(folder / f"{spec.name}-{name}", "single", name) for name in singles]
         return targets + [
-            Target(folder / f"{spec.name}-{layout}", layout, exits=settings.kept_exits)
+            Target(folder / f"{spec.name}-{layout}", layout, exits=settings.keep_exits)
             for layout in settings.layouts
             if exits and layout != "single"
         ]
