@@ -177,14 +177,14 @@ def test_the_card_runs_as_written(folder: Path, name: str, monkeypatch: pytest.M
     names: dict[str, Any] = {}
     monkeypatch.setattr(sys, "argv", ["classify.py"])
     exec(without, names)
-    inputs = [{"input": names["network_input"](Image.fromarray(image[..., 0]))} for image in golden["images"]]
+    inputs = [{"input": names["network_input"](Image.fromarray(image[..., 0]))} for image in golden["examples"]]
     predictions = [names["predict"](one) for one in inputs]
     answers = [one[0] for one in predictions] if name == "cascade" else predictions
-    assert answers == golden["logits"][-1].argmax(1).tolist()
+    assert answers == golden["outputs"][-1].argmax(1).tolist()
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        exec(with_us, {"image": golden["images"][0]})
-    assert printed.getvalue().split()[0] == str(golden["logits"][-1, 0].argmax())
+        exec(with_us, {"raw_example": golden["examples"][0]})
+    assert printed.getvalue().split()[0] == str(golden["outputs"][-1, 0].argmax())
 
 
 def test_one_exit_alone_is_a_plain_onnx_file(folder: Path) -> None:
@@ -224,7 +224,7 @@ def test_an_existing_artifact_is_kept_without_overwrite(checkpoint: Path, folder
 
 def test_an_export_that_fails_the_gate_is_set_aside_with_its_figures(checkpoint: Path, tmp_path: Path) -> None:
     strict = Export(atol=1e-12, rtol=1e-12)  # float32 sums differ by more, so that this must fail
-    with pytest.raises(ParityError, match="logits are off by") as caught:
+    with pytest.raises(ParityError, match="outputs are off by") as caught:
         export(checkpoint, tmp_path / "out", layout="single", settings=strict)
     assert caught.value.exit_code == 4
     assert str(tmp_path / "out.failed" / "parity.json") in caught.value.next_step

@@ -69,11 +69,11 @@ def test_what_the_export_will_refuse_is_found_before_the_training(
     monkeypatch.syspath_prepend(tmp_path)
     settings = ["model.name=mixing_nets:mixing", "controls=[]", "exits.auto=1", "export.truncate_at=[final]"]
     recipe = recipes.read("digits", [*settings, "train.epochs=1", "data.train_limit=64"])
-    with pytest.raises(UsageError, match="depends on the images beside it"):
+    with pytest.raises(UsageError, match="depend on the other samples of the batch"):
         run_pipeline(recipe, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     # a training alone may be wanted without an export
-    with pytest.warns(UserWarning, match=r"cannot be exported.*images beside it"):
+    with pytest.warns(UserWarning, match=r"cannot be exported.*other samples of the batch"):
         assert sdcompress.train(recipe, tmp_path / "train").state.finished
 
 

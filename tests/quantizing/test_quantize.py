@@ -85,7 +85,7 @@ def test_an_artifact_of_each_layout(
     for before, after in zip(old.segments, new.segments, strict=True):
         assert (after.inputs, after.outputs, after.file) == (before.inputs, before.outputs, before.file)
         assert (after.macs, after.parameters) == (before.macs, before.parameters)
-    assert (new.golden, new.classes, new.layout) == (old.golden, old.classes, old.layout)
+    assert (new.golden, new.outputs, new.layout) == (old.golden, old.outputs, old.layout)
     assert (result.bytes_before, result.bytes_after) == tuple(sum(s.bytes for s in m.segments) for m in (old, new))
     samples = tiny_network.samples(400, seed=9)
     logits = [exit_outputs(open_engine(folder, threads=1), samples) for folder in (source, tmp_path / "out")]
@@ -126,7 +126,7 @@ def test_the_graphs_say_what_their_tensors_mean(run: Callable, tiny_artifact: Ca
             prop.key: prop.value for prop in onnx.load(tmp_path / "out" / f"segment-{index}.onnx").metadata_props
         }
         assert json.loads(metadata["sdcompress.exits"]) == [exit_]
-        assert json.loads(metadata["sdcompress.classes"]) == ["square", "disc", "star"]
+        assert json.loads(metadata["sdcompress.outputs"]) == ["square", "disc", "star"]
 
 
 def test_the_same_bytes_again(run: Callable, tiny_artifact: Callable, tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_a_loss_that_is_too_large_leaves_the_figures_and_no_artifact(
     assert final["score_after"] == pytest.approx(1 - final["changed"] / 4000)
     assert "lost" in final["problem"]
     assert "parity.json" in caught.value.next_step
-    assert "Each try uses these images up" in caught.value.next_step
+    assert "Each try overfits these images" in caught.value.next_step
     with pytest.raises(sdcompress.errors.ArtifactError):  # type: ignore[attr-defined]
         open_artifact(tmp_path / "out.failed")
     lost = final["changed"] / 4000
