@@ -1,4 +1,4 @@
-"""Run exits over samples, and judge them by a policy: what thresholds are chosen and tested on."""
+"""Compute signals, scores and losses of all exits on samples, from which thresholds are chosen and tested."""
 
 from __future__ import annotations
 

@@ -72,12 +72,12 @@ def comparable(other: Artifact | Path | str, manifest: Manifest) -> Artifact:
         ArtifactError: if it is not intact.
     """
     opened = open_artifact(other)
-    theirs = opened.manifest
+    reference_manifest = opened.manifest
     for what, mine, its in (
-        ("task", manifest.task, theirs.task),
-        ("list of outputs", manifest.outputs, theirs.outputs),
-        ("modality", manifest.modality, theirs.modality),
-        ("data set", manifest.provenance.data_fingerprint, theirs.provenance.data_fingerprint),
+        ("task", manifest.task, reference_manifest.task),
+        ("list of outputs", manifest.outputs, reference_manifest.outputs),
+        ("modality", manifest.modality, reference_manifest.modality),
+        ("data set", manifest.provenance.data_fingerprint, reference_manifest.provenance.data_fingerprint),
     ):
         if mine != its:
             raise UsageError(

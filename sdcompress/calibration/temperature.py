@@ -31,8 +31,8 @@ def fit_temperature(task: Task, outputs: Array, targets: Array) -> float:
     least, most = 1 / MOST, 1 / LEAST
     inverse = 1.0
     for _ in range(60):
-        below, here, above = (nll(inverse * factor) for factor in (1 - _STEP, 1.0, 1 + _STEP))
-        slope, curvature = (above - below) / 2, above - 2 * here + below
+        below, at, above = (nll(inverse * factor) for factor in (1 - _STEP, 1.0, 1 + _STEP))
+        slope, curvature = (above - below) / 2, above - 2 * at + below
         least, most = (least, inverse) if slope > 0 else (inverse, most)
         newton = inverse * (1 - _STEP * slope / curvature) if curvature > 0 else math.inf
         following = newton if least < newton < most else math.sqrt(least * most)

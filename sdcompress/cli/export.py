@@ -67,14 +67,14 @@ def export(
     from sdcompress.artifact.read import MANIFEST
     from sdcompress.options import Options
 
-    given = {"keep_exits": keep_exits or None, "opset": opset, "ensemble": ensemble}
+    overrides = {"keep_exits": keep_exits or None, "opset": opset, "ensemble": ensemble}
     of_artifact = (source / MANIFEST).exists() or layout in ("graph", "if")  # there is no network to run
     threads = threads if of_artifact else threads_or_default(threads)
     with bar("export") as progress:
         manifest = api.export(
             source,
             out,
-            {name: value for name, value in given.items() if value is not None} or None,
+            {name: value for name, value in overrides.items() if value is not None} or None,
             Options(threads=threads, data_dir=data_dir, trust_modules=trust_modules, progress=progress),
             layout=layout,
             truncate_at=truncate_at,

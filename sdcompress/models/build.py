@@ -110,8 +110,8 @@ def _backbone(model: recipe.Model, outputs: tuple[int, ...], inputs: Sequence[gr
     try:
         if family in registry.names(BACKBONES):
             make = registry.load(BACKBONES, family, extra="vision")
-            given = _family_arguments(model.name, make, inputs)
-            backbone = make(name, classes=outputs[0], pretrained=model.pretrained, **given, **model.options)
+            arguments = _family_arguments(model.name, make, inputs)
+            backbone = make(name, classes=outputs[0], pretrained=model.pretrained, **arguments, **model.options)
         else:
             backbone = _users(model, outputs[0], inputs)
     except TypeError as error:
@@ -155,7 +155,7 @@ def _users(model: recipe.Model, classes: int, inputs: Sequence[graphs.Tensor]) -
             next_step=f"choose a family, or set PYTHONPATH to the folder that holds your module '{module}'",
         )
     image = picture_size(inputs)
-    given: dict[str, Any] = {"inputs": tuple(inputs)} if image is None else {"channels": image[0]}
+    arguments: dict[str, Any] = {"inputs": tuple(inputs)} if image is None else {"channels": image[0]}
     if model.pretrained:
-        given["pretrained"] = True
-    return registry.call_user_function(model.name, classes=classes, **given, **model.options)
+        arguments["pretrained"] = True
+    return registry.call_user_function(model.name, classes=classes, **arguments, **model.options)

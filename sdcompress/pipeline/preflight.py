@@ -102,21 +102,21 @@ def check_data(recipe: Recipe, load: Loader, progress: Progress | None = None) -
     with requires_extra("train"):
         from sdcompress.training.preflight import check_with_data  # torch
 
-    found = load(recipe.data, seed=recipe.seed, task=recipe.task)
+    dataset = load(recipe.data, seed=recipe.seed, task=recipe.task)
     for spec in (recipe.method, *recipe.controls):
-        check_with_data(recipe.model_copy(update={"method": spec}), found)
-    validation, test = len(found.val), len(found.test)
+        check_with_data(recipe.model_copy(update={"method": spec}), dataset)
+    validation, test = len(dataset.val), len(dataset.test)
     calibrates = methods.build(recipe.method).needs.exits and "cascade" in recipe.export.layouts
     judges = bool(recipe.quantize.precisions)
     if judges:
         with requires_extra("quantize"):
             from sdcompress.quantizing.calibration_data import calibration_samples  # onnx
-        calibration_samples(found.train, found.task, None)
-    least = least_samples(recipe.calibrate, found.task) if calibrates else int(judges)
+        calibration_samples(dataset.train, dataset.task, None)
+    least = least_samples(recipe.calibrate, dataset.task) if calibrates else int(judges)
     if validation + test and validation >= least:
-        found.check(progress)
+        dataset.check(progress)
         for spec in (recipe.method, *recipe.controls):
-            check_export(recipe.model_copy(update={"method": spec}), found)
+            check_export(recipe.model_copy(update={"method": spec}), dataset)
         return
     reasons = ["choose the thresholds of the layout 'cascade'"] * calibrates + ["say what a precision costs"] * judges
     ways = ["take 'cascade' out of export.layouts"] * calibrates + ["leave quantize.precisions out"] * judges

@@ -74,7 +74,7 @@ def run(
         SdcompressError: what each verb raises; all finished steps are kept.
     """
     checked = recipes.read(recipe, settings)
-    folder, stage = Path(out) if out is not None else Path("runs") / checked.name, stage or _nobody_watches
+    folder, stage = Path(out) if out is not None else Path("runs") / checked.name, stage or _no_progress
     check_recipe(checked)
     options = Options(data_dir=checked.data.dir, download=checked.data.download, command=command)
     if newest(folder / "train" / checked.method.name) is None:
@@ -212,8 +212,8 @@ class _Job:
                 continue
 
             def work(progress: Progress, split: Literal["validation", "test"] = split, path: Path = path) -> None:
-                found = api.evaluate(model, self._measuring(progress), split=split, name=name)
-                write_text(path, found.model_dump_json(indent=1))
+                scores = api.evaluate(model, self._measuring(progress), split=split, name=name)
+                write_text(path, scores.model_dump_json(indent=1))
 
             # an earlier version's record holds less
             yield Step(f"evaluate {name} on {split}", work, [model.digest, sorted(Evaluation.model_fields)], (path,))
@@ -266,5 +266,5 @@ class _Job:
 
 
 @contextmanager
-def _nobody_watches(_what: str) -> Iterator[Progress]:
+def _no_progress(_what: str) -> Iterator[Progress]:
     yield silent

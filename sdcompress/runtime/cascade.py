@@ -100,7 +100,7 @@ class CascadeEngine:
         parameters = list(accumulate(segment.parameters for segment in self.manifest.segments))
         return tuple(ExitCost(macs[exit_.segment], parameters[exit_.segment]) for exit_ in self.manifest.exits)
 
-    def under(self, policy: Policy, temperatures: Sequence[float] | None = None) -> CascadeEngine:
+    def with_policy(self, policy: Policy, temperatures: Sequence[float] | None = None) -> CascadeEngine:
         """The same stages, as another policy and other temperatures would use them; no certificate covers it.
 
         Args:

@@ -13,7 +13,7 @@ from sdcompress.checkpoint import Checkpoint, open_checkpoint
 from sdcompress.errors import SetupError, UsageError, requires_extra
 from sdcompress.machine import check_threads
 from sdcompress.modalities import Inputs, Modality
-from sdcompress.options import AS_USUAL, EngineOptions
+from sdcompress.options import DEFAULT_OPTIONS, EngineOptions
 from sdcompress.policies._base import Float, Signals
 from sdcompress.runtime.engine import ExitCost, Prediction
 from sdcompress.runtime.inputs import checked_temperatures, exit_position
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["EagerEngine", "open_eager"]
 
 
-def open_eager(source: Checkpoint | Path | str, options: EngineOptions = AS_USUAL) -> EagerEngine:
+def open_eager(source: Checkpoint | Path | str, options: EngineOptions = DEFAULT_OPTIONS) -> EagerEngine:
     """Open a checkpoint.
 
     Args:

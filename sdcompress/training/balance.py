@@ -64,13 +64,13 @@ def balanced_order(strata: Strata, *, seed: int, epoch: int) -> Strata:
     Returns:
         int64 [N], positions in the training split.
     """
-    chance = np.random.Generator(np.random.PCG64([seed, epoch]))
-    kinds = chance.permutation(np.unique(strata))
+    rng = np.random.Generator(np.random.PCG64([seed, epoch]))
+    kinds = rng.permutation(np.unique(strata))
     shares = np.full(len(kinds), len(strata) // len(kinds))
     shares[: len(strata) % len(kinds)] += 1
     chosen = []
     for kind, share in zip(kinds, shares, strict=True):
         members = np.flatnonzero(strata == kind)
-        rounds = [chance.permutation(members) for _ in range(-(-int(share) // len(members)))]
+        rounds = [rng.permutation(members) for _ in range(-(-int(share) // len(members)))]
         chosen.append(np.concatenate(rounds)[:share])
-    return chance.permutation(np.concatenate(chosen))
+    return rng.permutation(np.concatenate(chosen))

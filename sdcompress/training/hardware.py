@@ -99,7 +99,7 @@ def no_gradient_missing() -> Iterator[None]:
             "A parameter that took part in the loss of the first batch took no part in that of a later one, which "
             "torch's DDP cannot train.",
             allowed="with train.strategy ddp: a network that uses the same parameters in every step",
-            next_step="train in one process (train.devices=1), or multiply by 0 what is to be left out",
+            next_step="train in one process (train.devices=1), or add 0 * (sum of unused parameters) to the loss",
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Randomness that is counted, not carried: every draw is seeded from where it happens.
+"""Seeds derived from (seed, epoch, step, rank): no generator state is kept.
 
 A stopped run needs no generator state to go on: the permutation of an epoch and the augmentation and dropout of a step
 depend on (seed, epoch, step, rank) and on nothing else.

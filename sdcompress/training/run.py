@@ -30,7 +30,7 @@ from sdcompress.training.metrics_log import write_metrics
 from sdcompress.training.trainer import OnEpoch, Trainer
 from sdcompress.training.validate_recipe import check_recipe, method_sha256
 from sdcompress.training.warm_start import warn_of_other_versions
-from sdcompress.training.weights import as_begun, as_the_weights
+from sdcompress.training.weights import adopt_pretrained_preprocessing, reopen_adopted_keys
 from sdcompress.user_code import module_exists, trust_function
 
 __all__ = ["holds_another", "train"]
@@ -157,11 +157,11 @@ def _data(recipe: Recipe, start: Checkpoint | None, load: Loader) -> tuple[Recip
     """
     if start is None:
         dataset = load(recipe.data, seed=recipe.seed, task=recipe.task)
-        as_trained = as_the_weights(recipe, dataset)
+        as_trained = adopt_pretrained_preprocessing(recipe, dataset)
         if as_trained != recipe:
             dataset = load(as_trained.data, seed=recipe.seed, task=recipe.task)
         return as_trained, dataset
-    recipe = as_begun(recipe, start.recipe)
+    recipe = reopen_adopted_keys(recipe, start.recipe)
     before = start.recipe.data.without
     without = tuple(sorted({*before, *recipe.data.without}))
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"without": without})})
@@ -189,7 +189,7 @@ def holds_another(recipe: Recipe, out: Path) -> bool:
 
 def _differences(one: Recipe, other: Recipe) -> list[str]:
     """The keys that decide a training's outcome and differ, as 'key: one -> other'."""
-    other = as_begun(other, one)
+    other = reopen_adopted_keys(other, one)
     a, b = _deciding(one), _deciding(other)
     return [f"{key}: {a.get(key)!r} -> {b.get(key)!r}" for key in {**a, **b} if a.get(key) != b.get(key)]
 

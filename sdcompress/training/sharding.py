@@ -104,9 +104,9 @@ def load(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         module: sharded or not.
         tensors: full, or sharded as the module's own; all of its names and no others.
     """
-    own = module.state_dict()
+    current = module.state_dict()
     module.load_state_dict(
-        {name: distribute_like(own[name], value) if name in own else value for name, value in tensors.items()}
+        {name: distribute_like(current[name], value) if name in current else value for name, value in tensors.items()}
     )
 
 

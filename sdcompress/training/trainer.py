@@ -219,10 +219,10 @@ class Trainer:
 
     def _keep(self) -> None:
         """Write a checkpoint, after a look at everything that goes into it."""
-        self._check_finite(*self.learner.watched())
+        self._check_finite(*self.learner.tensors_checked_finite())
         self._kept = save(
             self.out,
-            self.learner.now(),
+            self.learner.resumable_state(),
             write=self.fabric.is_global_zero,
             recipe=self.recipe,
             epoch=self.learner.step // self.batches.steps_per_epoch,
