@@ -230,7 +230,7 @@ def _external(samples: Samples) -> Literal["apart", "not compared"] | None:
 
 
 def _at(step: int, parts: SplitRun, settings: recipe.Calibrate, split: str, guarantee: Guarantee) -> Policy:
-    """The policy at a step of the path."""
+    """Return the policy at a step of the path."""
     tuning, evidence = parts.tuning, parts.evidence
     return Policy(
         kind=settings.policy,

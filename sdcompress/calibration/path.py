@@ -119,7 +119,7 @@ def exit_path(scores: Scores, loss: Losses, least: int) -> tuple[tuple[float, ..
 def _between(
     old: npt.NDArray[np.float32], new: npt.NDArray[np.float32], search: ThresholdSearch
 ) -> list[npt.NDArray[np.float32]]:
-    """The steps from one corner to the next, the last of them ``new``."""
+    """Return the steps from one corner to the next, the last of them ``new``."""
     saved, before, after = _cost(search, old) - _cost(search, new), _loss(search, old), _loss(search, new)
     by_loss = (after - before) / max(_LOSS_STEP, _LOSS_SHARE * after)
     count = max(1, math.ceil(saved / (_COST_STEP * search.costs[-1])), math.ceil(by_loss))

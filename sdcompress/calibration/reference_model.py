@@ -31,7 +31,7 @@ class ReferenceModel:
     digest: str
 
     def decisions(self, samples: Samples, *, labelled: bool, progress: Progress | None = None) -> Array:
-        """What its last exit decides for each sample, [N, ...].
+        """Return the decisions of its last exit, [N, ...].
 
         Args:
             samples: N of them.

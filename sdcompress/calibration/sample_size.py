@@ -104,7 +104,7 @@ def plan(
 
 
 def _smallest(samples: Samples, task: Task, settings: recipe.Calibrate) -> tuple[str | None, float]:
-    """The smallest stratum in words and its share of the samples; (None, 1) where the drop is not for strata."""
+    """Return the smallest stratum in words and its share of the samples; (None, 1) where the drop is not for strata."""
     if settings.per != "stratum":
         return None, 1.0
     counts = np.bincount(strata_of(task, samples.targets), minlength=len(task.strata_names))
@@ -126,7 +126,7 @@ def _observed(tuning: Tuning, settings: recipe.Calibrate, test: TestKind) -> tup
 
 
 def _worst_group(tuning: Tuning, thresholds: tuple[float, ...], settings: recipe.Calibrate, test: TestKind) -> PlanRow:
-    """The row of the group that needs most samples."""
+    """Return the row of the group that needs most samples."""
     mean_ms = float(np.cumsum(tuning.stage_ms)[leave(tuning.evidence.scores, thresholds)].mean())
     lost = losses(tuning.evidence, thresholds)
     rows = [

@@ -145,7 +145,7 @@ def _move_ms(engine: CascadeEngine, manifest: Manifest, exit_: int) -> float:
 
 
 def _numpy_move_ms(border: Sequence[Tensor]) -> float:
-    """To put one row of all these tensors in the place of another."""
+    """Return the milliseconds to put one row of all these tensors in the place of another."""
     tensors = [np.zeros((2 * _MOVED, *map(int, tensor.shape[1:])), tensor.dtype) for tensor in border]
     movers = np.arange(_MOVED) * 2
     times_ns = []

@@ -13,7 +13,7 @@ _STEP = 1e-4  # of the difference quotients, relative: both their errors are the
 
 
 def fit_temperature(task: Task, outputs: Array, targets: Array) -> float:
-    """The T that minimises the task's NLL of outputs / T, or 1.0 where none lowers it.
+    """Return the T that minimises the task's NLL of outputs / T, or 1.0 where none lowers it.
 
     Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, section 4.2. The NLL of logits is convex in
     1 / T. Its derivatives are difference quotients. An exit that makes no mistakes would want T = 0, which makes all

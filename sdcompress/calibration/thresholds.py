@@ -161,7 +161,7 @@ class ThresholdSearch:
         return [self.shared(), *alone, *self._priced(never)]
 
     def shared(self) -> Thresholds:
-        """The same value for all exits, the one that saves most of those that lose no more than allowed."""
+        """Return the same value for all exits, the one that saves most of those that lose no more than allowed."""
         return np.full(len(self.scores), self.cheapest_feasible(self.shared_sweep(), self._last), np.float32)
 
     def _priced(self, start: Thresholds) -> list[Thresholds]:
@@ -177,7 +177,7 @@ class ThresholdSearch:
         return minima
 
     def _sweep(self, exit_: int, exit_index: Exits) -> ThresholdSweep:
-        """The values of one exit's threshold; ``exit_index``: where the samples leave if it never fires."""
+        """Return the values of one exit's threshold; ``exit_index``: where the samples leave if it never fires."""
         rows = self.orders[exit_]
         rows = rows[exit_index[rows] > exit_]
         later = exit_index[rows]
@@ -188,7 +188,7 @@ class ThresholdSearch:
         )
 
     def shared_sweep(self) -> ThresholdSweep:
-        """The values of one threshold for all exits.
+        """Return the values of one threshold for all exits.
 
         As it falls, a sample moves to an earlier exit each time it passes a score above all before it.
         """

@@ -72,7 +72,7 @@ def _path(
 
 
 def with_strata(evidence: Evidence, task: Task, samples: Samples, settings: recipe.Calibrate) -> Evidence:
-    """The evidence of these samples, with their strata where the bounds shall hold in each."""
+    """Return the evidence of these samples, with their strata where the bounds shall hold in each."""
     if settings.per != "stratum":
         return evidence
     return replace(evidence, strata=strata_of(task, samples.targets).astype(np.int32))

@@ -51,7 +51,7 @@ def members(evidence: Evidence, thresholds: Sequence[float], per: Per) -> Iterat
 
 
 def in_every_group(losses: Float64, groups: Iterator[Mask], p_value: Callable[[Float64], float]) -> float:
-    """The p-value of "in some group the mean loss is above alpha": the largest of the groups' p-values.
+    """Return the p-value of "in some group the mean loss is above alpha": the largest of the groups' p-values.
 
     delta is not split over the groups. The hypothesis is a union; where it is true, it is true of some group g. To
     reject it p_g <= delta is needed too, which has a probability of at most delta, however many other groups there are
@@ -80,7 +80,7 @@ def loss_name(loss: str, task: Task) -> str:
 
 
 def strata_of(task: Task, targets: Array) -> Strata:
-    """The stratum of each target, [N], for a certificate that holds in every stratum.
+    """Return the stratum of each target, [N], for a certificate that holds in every stratum.
 
     Raises:
         UsageError: if the task has no strata.

@@ -103,7 +103,7 @@ def _check_stable(bench_report: BenchReport) -> None:
 
 
 def _settings(**overrides: Any) -> dict[str, Any]:
-    """The options that were given, as keys of the recipe's section."""
+    """Return the options as keys of the recipe's section."""
     if overrides["batch"] and overrides["scenarios"] and "offline" not in overrides["scenarios"]:
         raise UsageError(
             "--batch is given, and no scenario that has batches.",

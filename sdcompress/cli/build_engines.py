@@ -134,7 +134,7 @@ def _profiles(
 
 
 def show_engines(built: Engines, precision: str) -> None:
-    """The plans for one machine, how far they are from the graphs, and which precision is faster.
+    """Print the plans for one machine, how far they are from the graphs, and which precision is faster.
 
     Args:
         built: engines.

@@ -164,7 +164,7 @@ def _per(exits: bool, strata: bool) -> str | None:
 
 
 def _show_plan(planned: Plan) -> None:
-    """The samples that a certificate needs at each speed."""
+    """Print the samples that a certificate needs at each speed."""
     from sdcompress.cli.inspect import in_every
 
     title = (
@@ -184,6 +184,7 @@ def _show_plan(planned: Plan) -> None:
     say(
         f"{planned.source}: there are {planned.samples:,} images for calibration; "
         f"below {planned.least:,} it is refused. With the number needed, {planned.power:.0%} "
-        f"of calibrations find the certificate. Seen on the {planned.seen:,} images that tune the thresholds and certify nothing."
+        f"of calibrations find the certificate. Seen on the "
+        f"{planned.seen:,} images that tune the thresholds and certify nothing."
         + (f" The smallest {planned.per} is {planned.smallest}." if planned.smallest else "")
     )

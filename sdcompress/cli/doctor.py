@@ -28,7 +28,7 @@ def doctor(json: Json = False) -> None:
 
 
 def _show(result: Diagnosis) -> None:
-    """What this machine has and lacks."""
+    """Print what this machine has and lacks."""
     machine = result.machine
     say(f"{machine.cpu}: {machine.cores} cores for us, {machine.memory_gib:.1f} GiB, {', '.join(machine.isa)}")
     say(f"{machine.os}, Python {machine.python}, GPU: {machine.gpu or 'none'}")

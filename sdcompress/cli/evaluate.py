@@ -73,7 +73,7 @@ def evaluate(
 
 
 def _show(result: Evaluation) -> None:
-    """The scores of every exit and stratum, and what is taken for what."""
+    """Print the scores of every exit and stratum, and what is taken for what."""
     from sdcompress.reporting.strata import confusions, stratum_cautions, stratum_table
     from sdcompress.reporting.tables import further
 

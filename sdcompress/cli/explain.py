@@ -48,7 +48,7 @@ def explain(
 
 
 def _show(result: Explanation) -> None:
-    """The verdict, the summary and the findings of the page."""
+    """Print the verdict, the summary and the findings of the page."""
     from sdcompress.reporting.explanation.findings import cautions, findings, headline
     from sdcompress.reporting.explanation.tables import summary
 

@@ -87,7 +87,7 @@ def export(
 
 
 def show_use(manifest: Manifest, out: Path, *, engines: bool = False) -> None:
-    """What an artifact is, and the lines that run it."""
+    """Print a summary of an artifact, and the lines that run it."""
     from sdcompress.cli.inspect import show_manifest
 
     show_manifest(manifest, str(out))

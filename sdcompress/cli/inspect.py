@@ -78,7 +78,7 @@ def show_manifest(manifest: Manifest, folder: str) -> None:
 
 
 def _show_one_graph(found: OneGraph) -> None:
-    """What its early exits save."""
+    """Print what the early exits save."""
     rows = [
         [
             time.exit,
@@ -99,7 +99,7 @@ def _show_one_graph(found: OneGraph) -> None:
 
 
 def _show_certificate(found: Certificate, task: Task) -> None:
-    """The tests, one line for each target drop."""
+    """Print the tests, one line for each target drop."""
     from sdcompress.artifact.card import EXTERNAL
     from sdcompress.artifact.certificate import ExecutionTarget
     from sdcompress.certification.groups import group_name, loss_name
@@ -124,5 +124,5 @@ def _show_certificate(found: Certificate, task: Task) -> None:
 
 
 def in_every(per: str | None) -> str:
-    """The groups that a certificate holds in, as the end of a sentence."""
+    """Return the groups that a certificate holds in, as the end of a sentence."""
     return "" if per is None else " of what has left by each exit" if per == "exit" else f" in every {per}"

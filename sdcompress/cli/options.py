@@ -101,7 +101,7 @@ def as_settings(requested: list[str] | None, **flags: Any) -> list[str | tuple[s
 
 
 def threads_or_default(requested: int | None) -> int:
-    """As many as were asked for, or a default that is said on stderr."""
+    """Return the requested number of threads, or a default, which is printed on stderr."""
     if requested is not None:
         return requested
     from sdcompress.machine import default_threads

@@ -110,7 +110,7 @@ def check_arguments(arguments: Iterable[str]) -> None:
 
 
 def as_error(error: OSError) -> SdcompressError | None:
-    """The message for what the system refused, None where that may be a bug of ours."""
+    """Return the message for what the system refused, None where that may be a bug of ours."""
     if error.errno not in _SURROUNDINGS:
         return None
     where = ascii(brief(str(error.filename)))[1:-1] if error.filename is not None else "The standard output"

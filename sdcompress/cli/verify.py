@@ -40,7 +40,7 @@ def verify(
 
 
 def _show(result: VerifyReport) -> None:
-    """That an artifact is what it says."""
+    """Print the outcome of a verification."""
     rows = [[v.name, f"{v.max_abs:.1e}", f"{v.row_abs:.1e}", f"{v.allowed:.1e}", str(v.flips)] for v in result.exits]
     table(["exit", "largest difference", "between batches", "allowed", "flips"], rows)
     say(f"{result.source}: intact ({result.files} files), verified on {result.samples} golden samples")

@@ -47,24 +47,24 @@ class Waste(NamedTuple):
 
 
 def score_at(exit_index: Exits, loss: Losses) -> float:
-    """The metric where the samples leave."""
+    """Return the metric at the samples' exits."""
     return metric_of(_taken(exit_index, loss))
 
 
 def exit_shares(exit_index: Exits, exits: int) -> Float64:
-    """Share of samples that leave at each exit, [E]."""
+    """Return the share of samples that leave at each exit, [E]."""
     return np.bincount(exit_index, minlength=exits) / len(exit_index)
 
 
 def shares_by_stratum(exit_index: Exits, strata: Exits, exits: int, count: int) -> Float64:
-    """Share of each stratum's samples that leave at each exit, [K, E]; NaN for a stratum without samples."""
+    """Return the share of each stratum's samples that leave at each exit, [K, E]; NaN for a stratum without samples."""
     counts = np.bincount(strata * exits + exit_index, minlength=count * exits).reshape(count, exits)
     with np.errstate(invalid="ignore"):
         return np.asarray(counts / counts.sum(axis=1, keepdims=True))
 
 
 def oracle_exits(loss: Losses) -> Exits:
-    """The first exit with the least loss of each sample, int64 [N]; the last where no exit loses less than 1."""
+    """Return the first exit with the least loss of each sample, int64 [N]; the last where no exit loses less than 1."""
     return np.where((loss < 1).any(axis=0), loss.argmin(axis=0), len(loss) - 1)
 
 
@@ -100,7 +100,7 @@ def paired_difference(loss: Losses, other: Losses) -> tuple[float, float, float]
 
 
 def paired_interval(total: float, squares: float, samples: int) -> tuple[float, float, float]:
-    """The mean of N differences in [-1, 1] with its normal 95 % interval: (value, low, high).
+    """Return the mean of N differences in [-1, 1] with its normal 95 % interval: (value, low, high).
 
     Where all differences are equal they say nothing of their spread, and the rule of three stands in: 3 / N on both
     sides.

@@ -18,7 +18,7 @@ Float = npt.NDArray[np.float32]
 
 
 def pack(loss: Float) -> str:
-    """The losses of N samples, float32 [N], as ``Evaluation.losses`` holds them."""
+    """Return the losses of N samples, float32 [N], as ``Evaluation.losses`` holds them."""
     binary = bool(np.isin(loss, (0, 1)).all())
     content = np.packbits(loss.astype(np.bool_)) if binary else loss.astype("<f4")
     return base64.b64encode(content.tobytes()).decode("ascii")
@@ -30,7 +30,7 @@ def digest_of_targets(targets: npt.NDArray[np.generic]) -> str:
 
 
 def score_difference(mine: Evaluation, reference: Evaluation) -> Interval | None:
-    """The metric of one less that of the other with its paired 95 % interval; None where they cannot be paired.
+    """Return the metric of one less that of the other with its paired 95 % interval; None where they cannot be paired.
 
     That is where the samples differ, or an evaluation holds no losses.
     """

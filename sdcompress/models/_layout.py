@@ -14,7 +14,7 @@ __all__ = ["is_map", "pooling", "tap"]
 
 
 def tap(point: CutPoint, backbone: nn.Module, image: tuple[int, int, int] | None) -> Tap:
-    """A tap at a cut point, its map as [B, C, H, W] or [B, N, C] whatever the backbone has.
+    """Return a tap at a cut point, its map as [B, C, H, W] or [B, N, C] whatever the backbone has.
 
     Args:
         point: where.
@@ -28,7 +28,7 @@ def tap(point: CutPoint, backbone: nn.Module, image: tuple[int, int, int] | None
 
 
 def is_map(point: CutPoint, image: tuple[int, int, int] | None) -> bool:
-    """Whether an output is tokens or, as far as its shape tells, a picture (NesT's blocks of tokens are not)."""
+    """Return whether an output is tokens or, as far as its shape tells, a picture (NesT's blocks of tokens are not)."""
     if image is None:
         return True
     sizes = (point.shape[1:], point.shape[:2])

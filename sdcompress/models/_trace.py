@@ -72,7 +72,7 @@ class Trace:
         return marker.all_input_nodes[0]
 
     def _same_value(self, marker: fx.Node) -> Iterator[fx.Node]:
-        """The marker and those that mark its output again without anything in between."""
+        """Yield the marker and those that mark its output again without anything in between."""
         yield marker
         for user in marker.users:
             if _is_marker(user):
@@ -170,7 +170,7 @@ def _cumulative_macs(order: list[fx.Node]) -> list[int]:
 
 
 def _overwritten(node: fx.Node) -> bool:
-    """Whether an operator writes into this value, or into a view of it."""
+    """Return whether an operator writes into this value, or into a view of it."""
     for user in node.users:
         if _is_marker(user):
             if _overwritten(user):

@@ -18,7 +18,7 @@ _SIZE_ERRORS = (RuntimeError, ValueError, AssertionError)
 
 
 def output_layer(backbone: nn.Module, inputs: tuple[Tensor, ...], outputs: tuple[int, ...]) -> str:
-    """The name of the last Linear or convolution that a forward pass calls and that gives the outputs.
+    """Return the name of the last Linear or convolution that a forward pass calls and that gives the outputs.
 
     A backbone that declares its classifier (timm's ``get_classifier``) is believed.
 

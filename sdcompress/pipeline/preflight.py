@@ -17,7 +17,7 @@ __all__ = ["check_data", "check_recipe"]
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """Check what the recipe alone tells.
+    """Check the recipe, without its data.
 
     Raises:
         RecipeError: if the method is its own control, one of them cannot train by this recipe, the artifacts are to be

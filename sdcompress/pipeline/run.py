@@ -1,4 +1,4 @@
-"""The whole way of a recipe in one folder; what is done and still fits is not done again.
+"""Run all steps of a recipe in one folder; skip steps whose inputs have not changed.
 
 runs/NAME/recipe.yaml           the resolved recipe
           train/<method>/       checkpoints, metrics.jsonl, TensorBoard
@@ -51,7 +51,7 @@ def run(
     on_epoch: Callable[[dict[str, float]], None] | None = None,
     on_start: Callable[[str], None] | None = None,
 ) -> Report:
-    """The whole way of a recipe: train it and its controls, export, calibrate, evaluate, bench, report.
+    """Run all steps of a recipe: train it and its controls, export, calibrate, evaluate, bench, report.
 
     Started again, it goes on where it stopped.
 
@@ -103,7 +103,7 @@ class _Job:
 
     @property
     def result(self) -> Report:
-        """The report, once the steps are done."""
+        """Return the report, once the steps are done."""
         return self._reports[-1]
 
     def steps(self) -> Iterator[Step]:
@@ -122,7 +122,7 @@ class _Job:
         yield Step("report", partial(self._report, [path for path in files if path.exists()]))
 
     def _methods(self) -> tuple[schema.Method, ...]:
-        """The controls and then the method, each once."""
+        """Return the controls and then the method, each once."""
         return (*(control for control in self.recipe.controls if control != self.recipe.method), self.recipe.method)
 
     def _train(self, spec: schema.Method, progress: Progress) -> None:
@@ -144,7 +144,7 @@ class _Job:
         self.checkpoints[spec.name] = open_trained_model(checkpoint, self.options)
 
     def _make_artifacts(self, spec: schema.Method) -> Iterator[Step]:
-        """The artifacts of one method that are measured: as exported, then in each precision."""
+        """Yield the artifacts of one method that are measured: as exported, then in each precision."""
         targets = self._targets(spec)
         yield self._export(spec, targets)
         for precision in ("", *self.recipe.quantize.precisions):
@@ -222,7 +222,7 @@ class _Job:
         return self.out / "evaluations" / f"{name}-{split}.json"
 
     def _bench(self) -> Step:
-        """Measure all artifacts in turn on test images."""
+        """Measure all artifacts in interleaved rounds on test images."""
         path, settings = self.out / "bench.json", self.recipe.bench
 
         def work(progress: Progress) -> None:
@@ -254,7 +254,7 @@ class _Job:
         self._reports.append(report)
 
     def _reference(self) -> str | None:
-        """What the others are compared with: the first control, whole."""
+        """Return the network that the others are compared with: the first control's."""
         first, *others = self._methods()
         return f"{first.name}-final" if others else None
 

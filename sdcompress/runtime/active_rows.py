@@ -30,7 +30,7 @@ class Answers(NamedTuple):
 
     @classmethod
     def all_at(cls, outputs: Float, position: int) -> Answers:
-        """All rows at one exit."""
+        """Return all rows at one exit."""
         return cls(outputs, np.full(len(outputs), position, np.int64))
 
 
@@ -53,7 +53,7 @@ class Moves(NamedTuple):
         return array[: self.rows]  # type: ignore[return-value] # numpy: a view of the same kind
 
     def blocks(self) -> Iterator[tuple[int, int, int]]:
-        """The same moves as (to, from, rows): neighbours that stay neighbours are one copy."""
+        """Yield the same moves as (to, from, rows): neighbours that stay neighbours are one copy."""
         if len(self.holes) == 0:
             return
         broken = np.flatnonzero((np.diff(self.holes) != 1) | (np.diff(self.movers) != 1)) + 1
@@ -92,7 +92,7 @@ class ActiveRows:
 
     @property
     def whole(self) -> bool:
-        """Whether no row has left yet."""
+        """Return whether no row has exited yet."""
         return not self._left
 
     def leave(self, leaves: Mask, outputs: Callable[[], Float], position: int) -> bool:
@@ -131,7 +131,7 @@ class ActiveRows:
         return moves
 
     def close(self, outputs: Float, position: int) -> Answers:
-        """The rows that are left leave here.
+        """Let all active rows exit here.
 
         Args:
             outputs: float32 [allocated, ...]; returned as they are if no row has left before.

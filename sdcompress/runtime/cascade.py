@@ -31,7 +31,7 @@ __all__ = ["CascadeEngine", "array_cascade"]
 def array_cascade(
     artifact: Artifact, load: Callable[[Segment], Graph], where: ExecutionTarget | None = None
 ) -> CascadeEngine:
-    """A network whose graphs are callables on numpy arrays.
+    """Return a network whose graphs are callables on numpy arrays.
 
     Args:
         artifact: opened, so checked.
@@ -70,38 +70,38 @@ class CascadeEngine:
 
     @property
     def where(self) -> ExecutionTarget:
-        """What computes it, and where."""
+        """Return the execution target: backend, device, plans."""
         return self._chain.where
 
     @property
     def exit_names(self) -> tuple[str, ...]:
-        """Names of the E exits, shallow to deep."""
+        """Return the names of the E exits, shallow to deep."""
         return tuple(exit_.name for exit_ in self.manifest.exits)
 
     @property
     def task(self) -> Task:
-        """What its outputs mean."""
+        """Return the task, the meaning of the outputs."""
         return self._task
 
     @property
     def modality(self) -> Modality:
-        """What it is given."""
+        """Return the modality of the inputs."""
         return self._modality
 
     @property
     def policy(self) -> Policy | None:
-        """When samples leave; None: all run to the last exit."""
+        """Return the exit policy; None: all samples run to the last exit."""
         return self.manifest.policy
 
     @property
     def exit_costs(self) -> tuple[ExitCost, ...]:
-        """The cost of leaving at each exit: the sum over the segments that have run."""
+        """Return the cost of leaving at each exit: the sum over the segments that have run."""
         macs = list(accumulate(segment.macs for segment in self.manifest.segments))
         parameters = list(accumulate(segment.parameters for segment in self.manifest.segments))
         return tuple(ExitCost(macs[exit_.segment], parameters[exit_.segment]) for exit_ in self.manifest.exits)
 
     def with_policy(self, policy: Policy, temperatures: Sequence[float] | None = None) -> CascadeEngine:
-        """The same stages, as another policy and other temperatures would use them; no certificate covers it.
+        """Return the same stages, as another policy and other temperatures would use them; no certificate covers it.
 
         Args:
             policy: of these exits.
@@ -124,7 +124,7 @@ class CascadeEngine:
         return self._prediction(self._forced(self._chain.checked(inputs), position))
 
     def exits(self, inputs: Any) -> Float:
-        """The outputs of every exit, float32 [E, B, ...]; no sample leaves early."""
+        """Return the outputs of every exit, float32 [E, B, ...]; no sample leaves early."""
         inputs = self._chain.checked(inputs)
         if len(inputs) == 0:
             return np.empty((len(self._ends), 0, *self._task.output_shape), np.float32)
@@ -140,7 +140,7 @@ class CascadeEngine:
         return tuple(map(Signals.joined, zip(*parts, strict=True)))
 
     def __call__(self, inputs: Any, *, deadline_ms: float | None = None) -> Prediction:
-        """Predict; samples leave as the policy says. See ``Engine.__call__``."""
+        """Predict; samples exit by the policy. See ``Engine.__call__``."""
         due = None if deadline_ms is None else perf_counter_ns() + deadline_ms * 1e6
         inputs = self._chain.checked(inputs)
         if len(inputs) == 0 or (not self._gates and due is None):
@@ -179,7 +179,7 @@ class CascadeEngine:
         return runs and perf_counter_ns() + 1e6 * self._cost.ms(position, rows) > due
 
     def _leaves(self, position: int, run: Run, batch: ActiveRows) -> npt.NDArray[np.bool_]:
-        """The rows that leave, those that have left before included."""
+        """Return the rows that leave, those that have left before included."""
         signals = run.signals(position, self._temperatures[position])
         if self._looks_back:
             batch.signals.append(signals)

@@ -61,24 +61,24 @@ class Chain(Protocol):
 
     @property
     def where(self) -> ExecutionTarget:
-        """What computes it, and where."""
+        """Return the execution target: backend, device, plans."""
 
     @property
     def largest(self) -> int | None:
-        """The most rows of one run; None: any."""
+        """Return the most rows of one run; None: any."""
 
     def rows(self, rows: int) -> int:
         """How many rows are computed where so many are allocated."""
 
     def checked(self, inputs: Any) -> Inputs:
-        """The inputs as a run takes them; see ``Modality.check``.
+        """Return the inputs as a run takes them; see ``Modality.check``.
 
         Raises:
             InputError: if a name, dtype or shape is another, or an array lies where this chain cannot read.
         """
 
     def start(self, inputs: Inputs) -> Run:
-        """A run over at least one checked row."""
+        """Return a run over at least one checked row."""
 
     def move_ms(self, position: int) -> float | None:
         """What ``Run.compact`` takes for one row after an exit; None: as much as numpy, which calibration can time."""
@@ -107,7 +107,7 @@ class Stage:
         return tensors[self.exit.outputs]
 
     def signals(self, tensors: Tensors, temperature: float) -> Signals:
-        """The exit's signals once it has run: from the graph, if it computes them at this temperature."""
+        """Return the exit's signals once it has run: from the graph, if it computes them at this temperature."""
         if self.exit.signals is None or temperature != 1:
             return self.task.signals(tensors[self.exit.outputs], temperature)
         values = tensors[self.exit.signals.values]
@@ -116,7 +116,7 @@ class Stage:
 
 
 def stages(manifest: Manifest, graphs: Sequence[Graph]) -> tuple[Stage, ...]:
-    """One stage for each exit.
+    """Return one stage for each exit.
 
     Args:
         manifest: of the artifact.
@@ -149,7 +149,7 @@ class ArrayChain:
         self._stages, self._modality, self.where = stages(manifest, graphs), modality_of(manifest), where
 
     def rows(self, rows: int) -> int:
-        """As many."""
+        """Return the allocated rows: all of them are computed."""
         return rows
 
     def checked(self, inputs: Any) -> Inputs:
@@ -157,11 +157,11 @@ class ArrayChain:
         return self._modality.check(inputs)
 
     def start(self, inputs: Inputs) -> ArrayRun:
-        """A run over these arrays."""
+        """Return a run over these arrays."""
         return ArrayRun(self._stages, inputs)
 
     def move_ms(self, position: int) -> None:
-        """Numpy's."""
+        """Return None: numpy moves the rows."""
 
 
 class ArrayRun:
@@ -187,26 +187,26 @@ class ArrayRun:
         self._kept = stage.kept
 
     def signals(self, position: int, temperature: float) -> Signals:
-        """From the graph, if it computes them at this temperature."""
+        """Return the signals, from the graph if it computes them at this temperature."""
         return self._stages[position].signals(self._tensors, temperature)
 
     def outputs(self, position: int) -> Float:
-        """There already."""
+        """Return the outputs, which the stage has computed."""
         name = self._stages[position].exit.outputs
         self._lent.add(name)
         outputs: Float = self._tensors[name]
         return outputs
 
     def compact(self, position: int, moves: Moves) -> None:
-        """Within the arrays, which then are shorter views."""
+        """Move rows within the arrays, which become shorter views."""
         for name in self._stages[position].kept:
             tensor = self._tensors[name]
             self._tensors[name] = moves.within(tensor.copy() if name in self._lent else tensor)
         self._lent.clear()
 
     def finish(self) -> None:
-        """Nothing to wait for."""
+        """Do nothing: numpy has finished."""
 
     def copied(self, outputs: Float) -> Float:
-        """They outlive it as they are."""
+        """Return the outputs uncopied: they outlive the run."""
         return np.asarray(outputs, np.float32)

@@ -71,27 +71,27 @@ class EagerEngine:
 
     @property
     def exit_names(self) -> tuple[str, ...]:
-        """Names of the E exits, shallow to deep."""
+        """Return the names of the E exits, shallow to deep."""
         return self._network.exit_names
 
     @property
     def task(self) -> Task:
-        """What its outputs mean."""
+        """Return the task, the meaning of the outputs."""
         return self._checkpoint.task
 
     @property
     def modality(self) -> Modality:
-        """What it is given."""
+        """Return the modality of the inputs."""
         return self._checkpoint.modality
 
     @property
     def policy(self) -> Policy | None:
-        """A checkpoint has none."""
+        """Return None: a checkpoint has no policy."""
         return None
 
     @property
     def exit_costs(self) -> tuple[ExitCost, ...]:
-        """The cost of the network truncated at each exit, without the heads before it."""
+        """Return the cost of the network truncated at each exit, without the heads before it."""
         from sdcompress.models.cost import costs
 
         with self._lock:
@@ -103,7 +103,7 @@ class EagerEngine:
         return self.modality.prepare(raw)
 
     def exits(self, inputs: Any) -> Float:
-        """The outputs of every exit, float32 [E, B, ...]."""
+        """Return the outputs of every exit, float32 [E, B, ...]."""
         import torch
 
         arrays = self.modality.check(inputs).arrays.values()

@@ -39,7 +39,7 @@ class OneGraphEngine:
 
     @property
     def exit_names(self) -> tuple[str, ...]:
-        """Names of the E exits, shallow to deep."""
+        """Return the names of the E exits, shallow to deep."""
         return tuple(exit_.name for exit_ in self._manifest.exits)
 
     def preprocess(self, raw: Any) -> Inputs:

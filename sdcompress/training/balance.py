@@ -19,7 +19,7 @@ Strata = npt.NDArray[np.int64]
 def class_weights(
     setting: Literal["none", "balanced"] | Sequence[float], dataset: Dataset
 ) -> npt.NDArray[np.float32] | None:
-    """The weight of each stratum in the supervised loss, float32 [K]; None where all are 1.
+    """Return the weight of each stratum in the supervised loss, float32 [K]; None where all are 1.
 
     ``balanced`` is N / (K n_c) for a stratum with n_c of N training samples, as scikit-learn has it for classes: the
     mean over the samples is 1.
@@ -51,7 +51,7 @@ def class_weights(
 
 
 def balanced_order(strata: Strata, *, seed: int, epoch: int) -> Strata:
-    """The order of an epoch in which every stratum that has samples comes equally often, to within one.
+    """Return the order of an epoch in which every stratum that has samples comes equally often, to within one.
 
     An epoch is as long as ever. The samples of a large stratum that have no place come in another epoch; those of a
     small one come again once all of them were there.

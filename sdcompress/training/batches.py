@@ -152,7 +152,7 @@ class Batches:
         self._strata = _Members(strata) if companions == "same_stratum" and strata is not None else None
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[MicroBatch, ...]]:
-        """The steps of an epoch from step ``start`` of it on, each as its parts."""
+        """Yield the steps of an epoch from step ``start`` of it on, each as its parts."""
         batches = (
             self._ahead(self._plans(epoch, start)) if self._workers else map(self._load, self._plans(epoch, start))
         )
@@ -160,11 +160,11 @@ class Batches:
             yield (first, *(next(batches) for _ in range(self._parts - 1)))
 
     def example(self) -> MicroBatch:
-        """The first batch of the training, or the share of it that this process takes."""
+        """Return the first batch of the training, or the share of it that this process takes."""
         return self._load(next(self._plans(0, 0)))
 
     def _plans(self, epoch: int, start: int) -> Iterator[_BatchIndices]:
-        """The positions of each batch, and of its companions."""
+        """Yield the positions of each batch, and of its companions."""
         order = self._order(epoch)
         for at in range(start * self._parts, self.steps_per_epoch * self._parts):
             primary = self._cut(order, at)

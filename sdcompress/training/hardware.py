@@ -25,7 +25,7 @@ _LARGEST_MMAP_THRESHOLD = 2**25  # glibc takes no more
 
 
 def launch(spec: recipe.Train, *, phases: int = 1) -> Fabric:
-    """A launched Fabric: one process, or one of those that torchrun started.
+    """Return a launched Fabric: one process, or one of those that torchrun started.
 
     Args:
         spec: the recipe's ``train``.

@@ -101,7 +101,7 @@ class Learner:
         return net
 
     def _copies(self) -> tuple[Ema[MultiExit] | None, Ema[MultiExit] | None, nn.Module | None]:
-        """The average that is evaluated, the average that teaches, and the teacher, as far as there are any."""
+        """Return the average that is evaluated, the average that teaches, and the teacher, as far as there are any."""
         decay, needs = self._recipe.train.ema, self._method.needs
         evaluated = Ema(self.net, decay) if decay else None
         teaching = Ema(self.net, needs.average) if needs.average else None
@@ -197,7 +197,7 @@ class Learner:
         return sums
 
     def _build(self, generation: int) -> MultiExit:
-        """The untrained network; later generations take no published weights."""
+        """Return the untrained network; later generations take no published weights."""
         seed, model = self._recipe.seed, self._recipe.model
         torch.manual_seed(step_seed(seed, generation, _GENERATION) if generation else seed)
         net = build_network(

@@ -14,7 +14,7 @@ __all__ = ["build"]
 
 
 def build(spec: recipe.Optimizer, parameters: Iterable[nn.Parameter], *, fused: bool = True) -> torch.optim.Optimizer:
-    """The optimiser over all trainable parameters; vectors and scalars (biases, norms) are spared the decay.
+    """Return the optimiser over all trainable parameters; vectors and scalars (biases, norms) are spared the decay.
 
     Args:
         spec: which, and its numbers.

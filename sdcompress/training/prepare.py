@@ -27,7 +27,7 @@ class TrainInputs:
         self._augment, self._view, self._device, self._layout = augment, view, device, layout
 
     def __call__(self, part: MicroBatch, generator: Generator) -> tuple[Minibatch, Minibatch | None]:
-        """The step's samples and the further view of them; augmentation draws from ``generator``."""
+        """Return the step's samples and the further view of them; augmentation draws from ``generator``."""
         raw, view = self._on_device(part.primary), self._view
         primary = self._augmented(raw, generator)
         if view is None:

@@ -64,7 +64,7 @@ def reached_parameters(step: TrainingStep, primary: Minibatch, second: Minibatch
 
 
 def describe_unused(names: set[str]) -> str:
-    """A warning about parameters without a gradient, by their names in the network."""
+    """Return a warning about parameters without a gradient, by their names in the network."""
     shown = sorted(name.removeprefix("net.").removeprefix("backbone.") for name in names)
     more = f" and {len(shown) - 8} more" if len(shown) > 8 else ""
     return (

@@ -110,7 +110,7 @@ def train(
 
 
 def _start(recipe: Recipe, out: Path, extends: Checkpoint | None) -> tuple[Checkpoint | None, tuple[Extension, ...]]:
-    """The checkpoint to go on from, if there is one, and each time that the training was made longer."""
+    """Return the checkpoint to go on from, if there is one, and each time that the training was made longer."""
     last = newest(out)
     start = open_checkpoint(last) if last else extends
     if start is None:
@@ -150,7 +150,7 @@ def _remember_modules(recipe: Recipe) -> None:
 
 
 def _data(recipe: Recipe, start: Checkpoint | None, load: Loader) -> tuple[Recipe, Dataset]:
-    """The data of a run and its recipe, with all that decides how images are prepared and which are left out.
+    """Return the data of a run and its recipe, with all that decides how images are prepared and which are left out.
 
     Raises:
         DataError: if the data is not that of the run, but for the images that ``data.without`` names.
@@ -179,7 +179,7 @@ def _data(recipe: Recipe, start: Checkpoint | None, load: Loader) -> tuple[Recip
 
 
 def holds_another(recipe: Recipe, out: Path) -> bool:
-    """Whether ``out`` holds a run that this recipe cannot go on with: of other settings, or not intact."""
+    """Return whether ``out`` holds a run that this recipe cannot go on with: of other settings, or not intact."""
     last = newest(out)
     try:
         return last is not None and bool(_differences(open_checkpoint(last).recipe, recipe))
@@ -188,14 +188,14 @@ def holds_another(recipe: Recipe, out: Path) -> bool:
 
 
 def _differences(one: Recipe, other: Recipe) -> list[str]:
-    """The keys that decide a training's outcome and differ, as 'key: one -> other'."""
+    """Return the keys that decide a training's outcome and differ, as 'key: one -> other'."""
     other = reopen_adopted_keys(other, one)
     a, b = _deciding(one), _deciding(other)
     return [f"{key}: {a.get(key)!r} -> {b.get(key)!r}" for key in {**a, **b} if a.get(key) != b.get(key)]
 
 
 def _deciding(recipe: Recipe) -> dict[str, Any]:
-    """The keys that decide the weights, such as ``train.epochs``, with their values in JSON."""
+    """Return the keys that decide the weights, such as ``train.epochs``, with their values in JSON."""
     undecisive = set(_undecisive(Recipe))
     sections = recipe.model_dump(mode="json", exclude=set(recipe.undecisive))
     return {key: value for key, value in _flat(sections) if key not in undecisive}
@@ -239,7 +239,7 @@ def _make_room(out: Path, *, overwrite: bool) -> None:
 
 
 def _extension(recipe: Recipe, start: Checkpoint) -> Extension:
-    """The record of a training that is made longer.
+    """Return the record of a training that is made longer.
 
     Raises:
         RecipeError: if more than the number of epochs would change, or the method divides its epochs into phases.

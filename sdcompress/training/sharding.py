@@ -111,7 +111,7 @@ def load(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def distribute_like(like: Tensor, value: Tensor) -> Tensor:
-    """A tensor distributed as another one of its shape: its local part, if that is sharded.
+    """Return a tensor distributed as another one of its shape: its local part, if that is sharded.
 
     Args:
         like: how.
@@ -124,12 +124,12 @@ def distribute_like(like: Tensor, value: Tensor) -> Tensor:
 
 
 def is_sharded(tensor: Tensor) -> bool:
-    """Whether each process holds only a part of a tensor."""
+    """Return whether each process holds only a part of a tensor."""
     return isinstance(tensor, DTensor)
 
 
 def full_value(tensor: Tensor) -> Tensor:
-    """All of a tensor; where it is sharded, all processes must call this at the same time."""
+    """Return all of a tensor; where it is sharded, all processes must call this at the same time."""
     if not isinstance(tensor, DTensor):
         return tensor
     full: Tensor = tensor.full_tensor()

@@ -44,7 +44,7 @@ class TrainingStep(nn.Module):
         self._teacher = (teacher,)  # in a tuple it is no submodule: not trained, not synchronised, always in evaluation
 
     def forward(self, primary: Minibatch, second: Minibatch | None, clock: Clock) -> dict[str, Tensor]:
-        """The weighted terms of the loss, scalars in float32.
+        """Return the weighted terms of the loss, scalars in float32.
 
         Args:
             primary: the step's samples.

@@ -98,7 +98,7 @@ def _loaded(recipe: Recipe, dataset: Dataset) -> _Loaded | None:
 
 
 def _read(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that a ``pretrained_cfg`` of timm names."""
+    """Return the fields that a ``pretrained_cfg`` of timm names."""
     loaded_fields: dict[str, Any] = {}
     for field in ("mean", "std"):
         values = config.get(field)

@@ -35,7 +35,7 @@ _WIDE = re.compile(r"wrn_(\d+)_(\d+)")
 
 
 def cifar(name: str, *, classes: int, image: tuple[int, int, int], pretrained: bool, dropout: float = 0.0) -> nn.Module:
-    """A network by name, convolutions initialised as He et al. (ICCV 2015) for ReLU, fan-out.
+    """Return a network by name, convolutions initialised as He et al. (ICCV 2015) for ReLU, fan-out.
 
     Args:
         name: resnet8 .. resnet50, vgg11_bn .. vgg19_bn, or wrn_<depth>_<widen>.

@@ -59,11 +59,11 @@ class ResidentChain:
 
     @property
     def largest(self) -> int:
-        """The largest bucket."""
+        """Return the largest bucket."""
         return self.buckets.largest
 
     def rows(self, rows: int) -> int:
-        """The bucket that a number of rows is rounded up to; more than ``largest`` are run in parts."""
+        """Return the bucket that a number of rows is rounded up to; more than ``largest`` are run in parts."""
         if rows > self.largest:
             return rows
         return self.buckets.rows[self.buckets.position(rows)]
@@ -91,7 +91,7 @@ class ResidentChain:
         return Inputs(on_device)
 
     def start(self, inputs: Inputs) -> ResidentRun:
-        """A run over at most ``largest`` rows."""
+        """Return a run over at most ``largest`` rows."""
         return ResidentRun(self, inputs)
 
     def stage(self, position: int, rows: int) -> None:
@@ -208,7 +208,7 @@ class ResidentRun:
             self._idle = True
 
     def copied(self, outputs: Float) -> Float:
-        """A copy out of the pinned memory."""
+        """Return a copy out of the pinned memory."""
         return np.array(outputs, np.float32)
 
     def _queue(self, readback: Readback) -> None:
