@@ -10,14 +10,14 @@ import numpy.typing as npt
 
 from sdcompress.policies._base import Float, Signals
 
-__all__ = ["ActiveRows", "Answers", "Moves"]
+__all__ = ["ActiveRows", "Moves", "RoutedOutputs"]
 
 Rows = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 Column = TypeVar("Column", bound=npt.NDArray[Any])
 
 
-class Answers(NamedTuple):
+class RoutedOutputs(NamedTuple):
     """What the rows of a batch got.
 
     Attributes:
@@ -29,7 +29,7 @@ class Answers(NamedTuple):
     exit_index: Rows
 
     @classmethod
-    def all_at(cls, outputs: Float, position: int) -> Answers:
+    def all_at(cls, outputs: Float, position: int) -> RoutedOutputs:
         """Return all rows at one exit."""
         return cls(outputs, np.full(len(outputs), position, np.int64))
 
@@ -130,7 +130,7 @@ class ActiveRows:
         self.allocated, self._here = count, None
         return moves
 
-    def close(self, outputs: Float, position: int) -> Answers:
+    def close(self, outputs: Float, position: int) -> RoutedOutputs:
         """Let all active rows exit here.
 
         Args:
@@ -138,10 +138,10 @@ class ActiveRows:
             position: of the exit.
         """
         if self._rows is None:
-            return Answers.all_at(outputs, position)
-        answers = Answers(np.empty((self._batch, *outputs.shape[1:]), np.float32), np.empty(self._batch, np.int64))
+            return RoutedOutputs.all_at(outputs, position)
+        routed = RoutedOutputs(np.empty((self._batch, *outputs.shape[1:]), np.float32), np.empty(self._batch, np.int64))
         for left in self._left:
-            answers.outputs[left.rows], answers.exit_index[left.rows] = left.outputs[left.mask], left.position
+            routed.outputs[left.rows], routed.exit_index[left.rows] = left.outputs[left.mask], left.position
         rows, kept = (self._rows, outputs) if self._here is None else (self._rows[self._here], outputs[self._here])
-        answers.outputs[rows], answers.exit_index[rows] = kept, position
-        return answers
+        routed.outputs[rows], routed.exit_index[rows] = kept, position
+        return routed

@@ -16,12 +16,12 @@ from sdcompress.artifact.read import Artifact
 from sdcompress.modalities import Inputs, Modality, modality_of
 from sdcompress.policies import gates, restore
 from sdcompress.policies._base import Float, Gate, Signals
-from sdcompress.runtime.active_rows import ActiveRows, Answers
+from sdcompress.runtime.active_rows import ActiveRows, RoutedOutputs
 from sdcompress.runtime.backends._base import Graph
-from sdcompress.runtime.chain import ArrayChain, Chain, Run
 from sdcompress.runtime.cost import Cost
 from sdcompress.runtime.engine import ExitCost, Prediction
 from sdcompress.runtime.inputs import checked_temperatures, exit_position
+from sdcompress.runtime.segments import ArrayChain, Chain, ChainPass
 from sdcompress.schema.manifest import Manifest, Policy, Segment
 from sdcompress.tasks import Task, task_of
 
@@ -151,7 +151,7 @@ class CascadeEngine:
         """What compaction takes for one row after an exit, in milliseconds; None: as much as numpy."""
         return self._chain.move_ms(position)
 
-    def _predicted(self, inputs: Inputs, due: float | None) -> Answers:
+    def _predicted(self, inputs: Inputs, due: float | None) -> RoutedOutputs:
         batch, last = ActiveRows(len(inputs)), len(self._ends) - 1
         with self._chain.start(inputs) as run:
             for position in range(last):
@@ -170,7 +170,7 @@ class CascadeEngine:
             run.stage(last)
             return _closed(run, batch, last)
 
-    def _prediction(self, answers: Answers) -> Prediction:
+    def _prediction(self, answers: RoutedOutputs) -> Prediction:
         return self._task.prediction(*answers, self.exit_names, self._temperatures)
 
     def _late(self, due: float, position: int, rows: int) -> bool:
@@ -178,7 +178,7 @@ class CascadeEngine:
         runs = self._ends[position] > self._ends[position - 1]
         return runs and perf_counter_ns() + 1e6 * self._cost.ms(position, rows) > due
 
-    def _leaves(self, position: int, run: Run, batch: ActiveRows) -> npt.NDArray[np.bool_]:
+    def _leaves(self, position: int, run: ChainPass, batch: ActiveRows) -> npt.NDArray[np.bool_]:
         """Return the rows that leave, those that have left before included."""
         signals = run.signals(position, self._temperatures[position])
         if self._looks_back:
@@ -210,10 +210,12 @@ class CascadeEngine:
                 exits.append(run.signals(position, temperature).map(np.array))
         return exits
 
-    def _forced(self, inputs: Inputs, position: int) -> Answers:
+    def _forced(self, inputs: Inputs, position: int) -> RoutedOutputs:
         if len(inputs) == 0:  # many graphs cannot run on nothing
-            return Answers.all_at(np.empty((0, *self._task.output_shape), np.float32), position)
-        return _joined([Answers.all_at(self._outputs_at(part, position), position) for part in self._parts(inputs)])
+            return RoutedOutputs.all_at(np.empty((0, *self._task.output_shape), np.float32), position)
+        return _joined(
+            [RoutedOutputs.all_at(self._outputs_at(part, position), position) for part in self._parts(inputs)]
+        )
 
     def _outputs_at(self, inputs: Inputs, position: int) -> Float:
         with self._chain.start(inputs) as run:
@@ -224,13 +226,13 @@ class CascadeEngine:
             return run.copied(outputs)
 
 
-def _closed(run: Run, batch: ActiveRows, position: int) -> Answers:
+def _closed(run: ChainPass, batch: ActiveRows, position: int) -> RoutedOutputs:
     outputs = run.outputs(position)
     run.finish()
     return batch.close(run.copied(outputs) if batch.whole else outputs, position)
 
 
-def _joined(parts: Sequence[Answers]) -> Answers:
+def _joined(parts: Sequence[RoutedOutputs]) -> RoutedOutputs:
     if len(parts) == 1:
         return parts[0]
-    return Answers(*map(np.concatenate, zip(*parts, strict=True)))
+    return RoutedOutputs(*map(np.concatenate, zip(*parts, strict=True)))

@@ -144,7 +144,7 @@ class ResidentChain:
 
 
 class ResidentRun:
-    """See ``Run``. Arrays that it gives lie in pinned memory, which the next run overwrites.
+    """See ``ChainPass``. Arrays that it gives lie in pinned memory, which the next run overwrites.
 
     Args:
         chain: whose memory it uses.
