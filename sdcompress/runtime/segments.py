@@ -81,7 +81,7 @@ class Chain(Protocol):
         """Return a run over at least one checked row."""
 
     def move_ms(self, position: int) -> float | None:
-        """Return the ms that ``compact`` takes for one row after an exit; None: as much as numpy, which calibration can time."""
+        """Return the ms that ``compact`` takes for one row after an exit; None: as long as numpy takes."""
 
 
 @dataclass(frozen=True)
