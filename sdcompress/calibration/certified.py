@@ -1,4 +1,4 @@
-"""The policy of a cascade with a certificate, or with the record that none was found."""
+"""Calibrate a cascade with a certificate, or record that none was possible."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class SplitRun:
 
 
 def fingerprint_of(manifest: Manifest, samples: Samples) -> str:
-    """Of a user's own samples, else of the data set that the artifact was trained on."""
+    """Return the fingerprint of a user's samples, else of the artifact's data set."""
     return samples.fingerprint if isinstance(samples, UnlabelledFolder) else manifest.provenance.data_fingerprint
 
 

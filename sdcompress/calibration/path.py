@@ -58,7 +58,7 @@ def threshold_path(
 
 
 def _mistakes(loss: Losses) -> npt.NDArray[np.float64]:
-    """What each exit loses more than the last one, [E, N] in [0, 1]."""
+    """Return the excess loss of each exit over the last one, [E, N] in [0, 1]."""
     return np.asarray(np.maximum(np.subtract(loss, loss[-1], dtype=np.float64), 0))
 
 
@@ -81,7 +81,7 @@ def _shared(search: ThresholdSearch) -> list[npt.NDArray[np.float32]]:
 
 
 def exit_path(scores: Scores, loss: Losses, least: int) -> tuple[tuple[float, ...], ...]:
-    """As ``threshold_path``, for a drop that holds for what has left by each exit: these groups lose about the same.
+    """Return a path like ``threshold_path`` for a drop that holds for the samples exited up to each exit.
 
     For every mean of mistakes, from none on: exit by exit the lowest threshold with which those that have left by then
     make no more (the greedy first stage of Ringel et al., arXiv:2402.00857, for a row of means instead of one). An

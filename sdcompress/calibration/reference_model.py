@@ -1,4 +1,4 @@
-"""A reference: another network that losses are counted from. What a lower precision lost then counts too."""
+"""The reference network that losses are counted from; the loss of a lower precision then counts too."""
 
 from __future__ import annotations
 

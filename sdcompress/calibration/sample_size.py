@@ -1,4 +1,4 @@
-"""How many calibration samples a certificate needs on this artifact, seen from the part that certifies nothing."""
+"""Estimate the calibration samples that a certificate needs, from the tuning part of the samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each stage of a cascade costs on this machine, one sample at a time and in batches."""
+"""Measure the time of each stage of a cascade, for one sample and in batches."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def stage_ms(engine: Engine, samples: Samples, *, seconds: float = 1.0) -> tuple
 
 
 def stage_times(engine: CascadeEngine, manifest: Manifest, samples: Samples, *, seconds: float = 0.5) -> StageTimes:
-    """What the stages take with more rows, and what it takes to move a row: where compaction pays.
+    """Return the stage times for several numbers of rows, and the time to move a row.
 
     Args:
         engine: runs the stages.

@@ -1,4 +1,4 @@
-"""One temperature for an exit's outputs, by Newton's method on the negative log-likelihood."""
+"""Fit one temperature for an exit's outputs by Newton's method on the negative log-likelihood."""
 
 from __future__ import annotations
 

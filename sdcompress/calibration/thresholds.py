@@ -1,4 +1,4 @@
-"""Thresholds of the exits: the cheapest that lose no more than allowed, on the samples given.
+"""Search the cheapest exit thresholds whose loss on the given samples is allowed.
 
 Every candidate is counted, none is estimated: along one threshold all samples are sorted by score once, and two
 cumulative sums give the loss and the time saved for every value that the threshold can take.
@@ -80,7 +80,7 @@ class ThresholdSweep:
 
     @classmethod
     def of(cls, values: Scores, lost: Losses, saved: npt.NDArray[np.float64]) -> ThresholdSweep:
-        """From one entry per sample, by falling value; equal ones leave together."""
+        """Build a sweep from one entry per sample, by falling value; equal values exit together."""
         ends = np.flatnonzero(np.diff(values, append=np.float32(-1)))
         return cls(values[ends], np.cumsum(lost)[ends], np.cumsum(saved)[ends])
 

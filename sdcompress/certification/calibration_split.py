@@ -1,4 +1,4 @@
-"""Which calibration samples tune the thresholds and which certify them, and in which order the latter are tested."""
+"""Split calibration samples into those that tune thresholds and those that certify them, in their order."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class Figures(NamedTuple):
 
 
 def losses(evidence: Evidence, thresholds: tuple[float, ...]) -> Differences:
-    """What each sample loses under the thresholds, float64 [N] in [-1, 1]: the loss at its exit less the reference's.
+    """Return each sample's loss under the thresholds less the reference's, float64 [N] in [-1, 1].
 
     The reference is the last exit, or another network. The mean is the drop of the metric. In evidence of disagreement
     the loss is the distance to the reference's decision. Its mean is then at least the drop, by the triangle

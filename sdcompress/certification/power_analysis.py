@@ -1,4 +1,4 @@
-"""How many samples a certificate needs, before targets are paid for."""
+"""Compute the number of samples that a certificate needs."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def samples_for_betting(
 
 
 def samples_for_loss(lost: float, max_drop: float, delta: float, power: float = 0.8) -> int | None:
-    """As ``samples_for_betting``, where a share ``lost`` of samples loses 1 and the others nothing."""
+    """Return ``samples_for_betting`` where a share ``lost`` of samples loses 1 and the others nothing."""
     return samples_for_betting((1.0, 0.0), (lost, 1 - lost), max_drop, delta, power)
 
 

@@ -1,4 +1,4 @@
-"""bench."""
+"""bench: measure the latency of artifacts."""
 
 from __future__ import annotations
 

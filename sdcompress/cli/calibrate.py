@@ -88,7 +88,7 @@ def calibrate(
 ) -> None:
     """Choose the thresholds of a cascade on the validation split; writes a new artifact with the policy.
 
-    With --confidence the drop is certified for new images like these; where no thresholds are, nobody leaves early.
+    With --confidence the drop is certified for new images like these; if that fails, early exit is disabled.
     Thresholds hold for what chose them: calibrate with the --backend and --device that will run them.
 
     Example: sdcompress calibrate artifacts/cascade --max-drop 1% --confidence 95% --out artifacts/early-exit

@@ -1,4 +1,4 @@
-"""doctor."""
+"""doctor: show what this machine has and lacks."""
 
 from __future__ import annotations
 

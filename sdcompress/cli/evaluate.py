@@ -1,4 +1,4 @@
-"""evaluate."""
+"""evaluate: score every exit on a split."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""explain."""
+"""explain: show where samples exit and whether early exit pays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""export."""
+"""export: write an artifact from a checkpoint."""
 
 from __future__ import annotations
 

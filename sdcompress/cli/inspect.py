@@ -32,7 +32,7 @@ def inspect(artifact: Annotated[Path, typer.Argument(help="folder of an artifact
 
 
 def show_manifest(manifest: Manifest, folder: str) -> None:
-    """What an artifact is, with the sums of its segments up to each exit."""
+    """Print what an artifact is, with the sums of its segments up to each exit."""
     from sdcompress.artifact.certificate import ExecutionTarget
     from sdcompress.cli.build_engines import show_engines
     from sdcompress.tasks import task_of

@@ -64,7 +64,7 @@ AllowUncertified = Annotated[
 ]
 TrustModules = Annotated[
     bool,
-    typer.Option("--trust-modules", help="run the code of a module that a checkpoint names, whoever trained it"),
+    typer.Option("--trust-modules", help="run the code of a module that a checkpoint names"),
 ]
 Backend = Annotated[
     str | None,

@@ -1,4 +1,4 @@
-"""quantize."""
+"""quantize: write an artifact in a lower precision."""
 
 from __future__ import annotations
 

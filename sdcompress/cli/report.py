@@ -1,4 +1,4 @@
-"""report."""
+"""report: write a report of runs and artifacts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""run."""
+"""run: execute all steps of a recipe."""
 
 from __future__ import annotations
 

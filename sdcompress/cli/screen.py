@@ -1,4 +1,4 @@
-"""Where things are written: data to stdout, messages and progress to stderr.
+"""Write output: data to stdout, messages and progress to stderr.
 
 Whatever a terminal sees passes through here, so that text from a file is escaped and cut in one place.
 """

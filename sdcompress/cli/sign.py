@@ -1,4 +1,4 @@
-"""sign."""
+"""sign: sign an artifact."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a command finds around it: closed or full streams, other encodings, no working directory, names no text."""
+"""Handle the environment of a command: closed or full streams, encodings, working directory, undecodable names."""
 
 from __future__ import annotations
 

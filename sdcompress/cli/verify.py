@@ -1,4 +1,4 @@
-"""verify."""
+"""verify: check an artifact on this machine."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def _show(result: VerifyReport) -> None:
         say("model.onnx: gives the exits and answers of the segments on them")
     if result.certificate:
         _show_certificate_verdict(result.certificate)
-    for title, sentences in (("proved here", result.proved), ("only claimed by whoever wrote it", result.claimed)):
+    for title, sentences in (("proved here", result.proved), ("only claimed by its author", result.claimed)):
         say(f"{title}:")
         for sentence in sentences:
             say(f"  - {sentence}")
     if result.signature:
         say(f"signed by the holder of '{result.signature.key}', who stands for these claims")
     else:
-        say("no signature was checked (--key): whoever can write the folder can write all of this")
+        say("no signature was checked (--key): anyone who can write the folder can write all of this")
 
 
 def _show_certificate_verdict(result: CertificateVerdict) -> None:

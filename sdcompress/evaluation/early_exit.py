@@ -1,4 +1,4 @@
-"""Where samples leave, what they lose and what it costs, from the losses of every exit on every sample.
+"""Compute exits, losses and costs of samples from the losses of every exit.
 
 E exits, N samples. ``exit_index`` is int64 [N], the exit at which each sample leaves; ``loss`` is float [E, N] in
 [0, 1], of each exit's decision; ``reach`` is float [E], what it costs to get to each exit (ms or MACs).
@@ -69,7 +69,7 @@ def oracle_exits(loss: Losses) -> Exits:
 
 
 def overthinking(exit_index: Exits, loss: Losses, reach: npt.ArrayLike) -> Waste:
-    """How much is computed after the best decision was there already, and how often it is spoiled.
+    """Return the computation after the best decision was reached, and how often it is lost again.
 
     Kaya, Hong and Dumitras, "Shallow-Deep Networks: Understanding and Mitigating Network Overthinking", ICML 2019
     (arXiv:1810.07052), who look at the whole network: ``exit_index`` is then the last exit for all.

@@ -1,4 +1,4 @@
-"""Two evaluations on the same samples, compared sample by sample."""
+"""Compare two evaluations on the same samples, sample by sample."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scores stratum by stratum, and which strata are taken for which: what one score hides where strata are unequal."""
+"""Compute scores for each stratum, and the confusion matrix."""
 
 from __future__ import annotations
 

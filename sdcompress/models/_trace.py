@@ -55,7 +55,7 @@ class Trace:
         """Each value after which nothing older is needed: modules that end there, its shape, share of the MACs.
 
         The modules are in order of execution, so that the last is the outermost of those that hold one another.
-        A value that is overwritten in place later is left out: whoever keeps it would find something else in it.
+        A value that is overwritten in place later is excluded: a kept reference to it would hold other numbers.
         """
         needed_until = -1
         for i, node in enumerate(self.order):

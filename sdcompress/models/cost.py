@@ -1,4 +1,4 @@
-"""What each exit costs: MACs and parameters of the network truncated at it."""
+"""Compute the cost of each exit: MACs and parameters of the network truncated at it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a backbone can be cut in two: the modules whose output is the only thing that later computation needs.
+"""Find where a backbone can be cut in two: the modules whose output is the only thing that later computation needs.
 
 Every module's output gets a marker, ``torch.export`` records the computation, and the markers that dominate the output
 on the data edges are the legal cut points. Nothing is known about any family of networks.

@@ -160,7 +160,7 @@ def _keep_output(shares: tuple[float, float] | None, module: nn.Module, _inputs:
 
 
 def _shares(exit_: int, exits: int) -> tuple[float, float]:
-    """What of the gradient passes at an exit, counted from 0: of its head, and of what comes after it."""
+    """Return the shares of the gradient that pass at an exit (from 0): its head's, and the later layers'."""
     left = exits - exit_
     return 1 / left, (left - 1) / left
 

@@ -1,4 +1,4 @@
-"""Which module of a backbone turns the final feature into the network's outputs."""
+"""Find the module of a backbone that computes the network's outputs from the final feature."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Refuse at once what would otherwise be refused when hours of training are done."""
+"""Refuse early what would otherwise fail after hours of training."""
 
 from __future__ import annotations
 

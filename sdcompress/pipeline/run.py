@@ -163,7 +163,7 @@ class _Job:
                 self.artifacts[model.path.name] = model
 
     def _targets(self, spec: schema.Method) -> list[Target]:
-        """What one method's network becomes: truncated networks, then the other layouts."""
+        """Return the artifacts to make of one method's network: truncated ones, then the other layouts."""
         folder, settings = self.out / "artifacts", self.recipe.export
         exits = spec == self.recipe.method and methods.build(spec).needs.exits
         # a control is there to be compared with: its whole network is enough

@@ -1,4 +1,4 @@
-"""Strata with few samples, such as rare classes: weights in the loss, or as many places in an epoch as the others."""
+"""Balance strata, such as rare classes, by weights in the loss or by equal shares of an epoch."""
 
 from __future__ import annotations
 

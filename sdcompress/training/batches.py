@@ -222,7 +222,7 @@ class _Members:
         self._place[self._members] = np.arange(len(strata)) - self._starts[strata[self._members]]
 
     def sample_partners(self, index: Positions, rng: np.random.Generator) -> Positions:
-        """For each sample another one of its stratum, each as likely; itself where it is the only one."""
+        """Draw another sample of the same stratum for each sample, uniformly; itself where it is the only one."""
         strata = self._strata[index]
         counts = self._counts[strata]
         steps = 1 + np.floor(rng.random(len(index)) * (counts - 1)).astype(np.int64)

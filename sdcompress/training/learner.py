@@ -137,7 +137,7 @@ class Learner:
 
     @property
     def eval_model(self) -> MultiExit:
-        """What is evaluated and exported: the average where ``train.ema`` is on, else the network."""
+        """Return the network to evaluate and export: the average where ``train.ema`` is on, else the network."""
         return self._eval_ema.net if self._eval_ema else self.net
 
     def resumable_state(self) -> Resumable:

@@ -1,4 +1,4 @@
-"""The optimiser, and which parameters decay."""
+"""Build the optimiser, and choose the parameters that decay."""
 
 from __future__ import annotations
 

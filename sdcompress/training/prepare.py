@@ -1,4 +1,4 @@
-"""From fetched samples to what the network sees: on the device, augmented, with the method's further view."""
+"""Move fetched samples to the device, augment them and make the method's second view."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One backward pass before the training: what takes no part in the loss, and what cannot be computed at all.
+"""Run one backward pass before the training, to find unused parameters and impossible batches.
 
 The network, the method's state and all buffers are afterwards what they were before.
 """
@@ -25,12 +25,12 @@ _NO_VARIANCE = ("Expected more than 1 value per channel", "Expected more than 1 
 
 
 def trained_parameters(step: TrainingStep) -> set[str]:
-    """Names in the step of the parameters that are to be trained."""
+    """Return the names of the parameters that are to be trained."""
     return {name for name, parameter in step.named_parameters() if parameter.requires_grad}
 
 
 def reached_parameters(step: TrainingStep, primary: Minibatch, second: Minibatch | None, clock: Clock) -> set[str]:
-    """Names in the step of the parameters that the loss of one batch gives a gradient.
+    """Return the names of the parameters that get a gradient from the loss of one batch.
 
     Args:
         step: in training mode, neither compiled nor wrapped.

@@ -1,4 +1,4 @@
-"""A training run in its folder: start, go on, or refuse to mix two runs."""
+"""Start or resume a training run in its folder; refuse to mix two runs."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def _start(recipe: Recipe, out: Path, extends: Checkpoint | None) -> tuple[Check
 
 
 def _threads(asked: int | None, start: Checkpoint | None) -> ThreadCount:
-    """As asked for; else as the run had before, because the bits of a sum depend on it; else what is free here."""
+    """Return the requested threads, else those of the run so far (sums depend on them), else the free ones."""
     before = start.state.threads if start is not None else None
     if asked is not None:
         check_threads(asked, "train.threads")

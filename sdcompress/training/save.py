@@ -1,4 +1,4 @@
-"""Writing a checkpoint and going on from it, bit for bit: tensors as safetensors, everything else as JSON."""
+"""Save a checkpoint and resume from it, bit for bit: tensors as safetensors, everything else as JSON."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def _check_alike(checkpoint: Checkpoint, name: str, current: Tensor, value: Tens
 def _optimizer_state(
     checkpoint: Checkpoint, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
 ) -> dict[int, dict[str, Any]]:
-    """What the optimiser has learnt, by the number of the parameter, laid out in memory as the parameters are."""
+    """Return the optimiser's state by parameter number, in the parameters' memory layout."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     numbers = {f"{index}": parameter for index, parameter in enumerate(parameters)}
     learnt: dict[int, dict[str, Any]] = {}

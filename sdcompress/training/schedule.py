@@ -1,4 +1,4 @@
-"""When things happen in a training: its phases in whole epochs, and the learning rate of each step."""
+"""Schedule a training: its phases in whole epochs, and the learning rate of each step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights sharded over the processes (FSDP2): what each holds, and the way from local to full values and back.
+"""Convert weights sharded over processes (FSDP2) from local to full values and back.
 
 A sharded weight is torch's ``DTensor``. What needs the full or the local value of a tensor calls this file, and gets
 the tensor itself where it is not sharded: so nothing else depends on how a run is spread over its processes.
@@ -137,12 +137,12 @@ def full_value(tensor: Tensor) -> Tensor:
 
 
 def local_value(tensor: Tensor) -> Tensor:
-    """What this process holds of a tensor: the memory itself, not a copy."""
+    """Return this process's part of a tensor: the memory itself, not a copy."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def _units(module: nn.Module) -> Iterator[nn.Module]:
-    """What is gathered at once, inner before outer: blocks, networks without them, and what is left of the module.
+    """Return the modules gathered at once, inner before outer: blocks, networks without them, the rest of the module.
 
     A block is an element of a list or a sequence that has parts itself: a transformer's or a residual block, a stage,
     a head. Single layers are none: some modules read the weights of their layers without calling them.

@@ -1,4 +1,4 @@
-"""The loop: epochs of steps, with evaluation, checkpoints, a stop that keeps everything and a loss that is watched."""
+"""Run the training loop: epochs of steps, evaluation, checkpoints, a clean stop, a check of the loss."""
 
 from __future__ import annotations
 

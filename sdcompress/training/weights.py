@@ -1,4 +1,4 @@
-"""Prepare images as the weights that a training starts from were trained, unless the recipe says otherwise."""
+"""Adopt the image preprocessing of the weights that a training starts from, unless the recipe sets it."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def _fitting(loaded_fields: dict[str, Any], current: Preprocess) -> dict[str, An
 
 
 def _used(current: Preprocess, field: str, like: Any) -> Any:
-    """What a preprocessing has for a field of the recipe; a share that comes to the same pixels is the same."""
+    """Return a preprocessing's value of a recipe field; a share that gives the same pixels is equal."""
     if field != "crop":
         return getattr(current, field)
     if current.crop is None:

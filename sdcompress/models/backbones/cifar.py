@@ -41,7 +41,7 @@ def cifar(name: str, *, classes: int, image: tuple[int, int, int], pretrained: b
         name: resnet8 .. resnet50, vgg11_bn .. vgg19_bn, or wrn_<depth>_<widen>.
         classes: K.
         image: (C, H, W).
-        pretrained: must be False, nobody publishes weights for these.
+        pretrained: must be False: there are no published weights for these.
         dropout: share that is dropped: before the classifier, in a wide network between the convolutions of each block.
 
     Raises:
