@@ -46,11 +46,11 @@ class _Part:
         return ~np.isin(self.indices, self.gone)
 
     def dropped(self) -> _Part:
-        """The same without those that are left out."""
+        """Return the same without those that are left out."""
         return replace(self, indices=self.indices[self.kept])
 
     def filled(self) -> _Part:
-        """The same with the next sample of the stratum in the place of each that is left out.
+        """Return the same with the next sample of the stratum in the place of each that is left out.
 
         So every other sample keeps its position: orders, memories of samples and the number of steps stay as they are.
 

@@ -1,4 +1,4 @@
-"""Refuse at once what would otherwise be refused when hours of training are done."""
+"""Refuse early what would otherwise fail after hours of training."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["check_data", "check_recipe"]
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """Check what the recipe alone tells.
+    """Check the recipe, without its data.
 
     Raises:
         RecipeError: if the method is its own control, one of them cannot train by this recipe, the artifacts are to be
@@ -47,14 +47,14 @@ def check_recipe(recipe: Recipe) -> None:
     count = len(recipe.exits.at) or recipe.exits.auto
     known = (*(f"exit{k}" for k in range(1, count + 1)), "final")
     if {"cascade", "all"} & set(recipe.export.layouts):
-        kept = kept_exits(known, recipe.export.kept_exits, next_step="correct export.kept_exits in the recipe")
+        kept = kept_exits(known, recipe.export.keep_exits, next_step="correct export.keep_exits in the recipe")
         if "cascade" in recipe.export.layouts:
             check_policy(recipe.calibrate, len(kept), task_class(recipe.task.name))
     if "single" not in recipe.export.layouts:
         return
-    for name in recipe.export.exits:
+    for name in recipe.export.truncate_at:
         if name not in known:
-            raise UnknownNameError("exits", name, known, "correct export.exits in the recipe")
+            raise UnknownNameError("exits", name, known, "correct export.truncate_at in the recipe")
 
 
 def _check_precisions(recipe: Recipe) -> None:
@@ -103,21 +103,21 @@ def check_data(recipe: Recipe, load: Loader, progress: Progress | None = None) -
     with requires_extra("train"):
         from sdcompress.training.preflight import check_with_data  # torch
 
-    found = load(recipe.data, seed=recipe.seed, task=recipe.task)
+    dataset = load(recipe.data, seed=recipe.seed, task=recipe.task)
     for spec in (recipe.method, *recipe.controls):
-        check_with_data(recipe.model_copy(update={"method": spec}), found)
-    validation, test = len(found.val), len(found.test)
+        check_with_data(recipe.model_copy(update={"method": spec}), dataset)
+    validation, test = len(dataset.val), len(dataset.test)
     calibrates = methods.build(recipe.method).needs.exits and "cascade" in recipe.export.layouts
     judges = bool(recipe.quantize.precisions)
     if judges:
         with requires_extra("quantize"):
             from sdcompress.quantizing.calibration_data import calibration_samples  # onnx
-        calibration_samples(found.train, found.task, None)
-    least = least_samples(recipe.calibrate, found.task) if calibrates else int(judges)
+        calibration_samples(dataset.train, dataset.task, None)
+    least = least_samples(recipe.calibrate, dataset.task) if calibrates else int(judges)
     if validation + test and validation >= least:
-        found.check(progress)
+        dataset.check(progress)
         for spec in (recipe.method, *recipe.controls):
-            check_export(recipe.model_copy(update={"method": spec}), found)
+            check_export(recipe.model_copy(update={"method": spec}), dataset)
         return
     reasons = ["choose the thresholds of the layout 'cascade'"] * calibrates + ["say what a precision costs"] * judges
     ways = ["take 'cascade' out of export.layouts"] * calibrates + ["leave quantize.precisions out"] * judges
