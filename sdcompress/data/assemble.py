@@ -166,7 +166,7 @@ def _check(name: str, split: str, samples: Samples, source: Source, task: Task) 
 def _check_obeyed(spec: recipe.Data, source: Source) -> None:
     """Refuse a modality that artifacts could not name, and a setting that the source's file passes over."""
     registry.load_recorded(modalities.ROOM, source.modality.record.name)
-    if passed_over := [f"data.{name}" for name in source.modality.ignored(spec)]:
+    if passed_over := [f"data.{name}" for name in source.modality.unused_settings(spec)]:
         raise RecipeError(
             f"The data set '{spec.name}' passes over {', '.join(passed_over)}: its modality is {source.modality!r}.",
             allowed="settings that the data set's file obeys",
@@ -178,7 +178,7 @@ def _fingerprint(
     name: str, source: Source, content: str, parts: dict[str, _Part], without: tuple[str, ...] = ()
 ) -> str:
     digest = hashlib.sha256()
-    for text in (name, *source.outputs, source.modality.identity, content, *sorted(without)):
+    for text in (name, *source.outputs, source.modality.fingerprint_text, content, *sorted(without)):
         digest.update(text.encode() + b"\0")
     for split, part in parts.items():
         targets = part.targets

@@ -63,7 +63,7 @@ class UnlabelledFolder(FileSamples):
         self._check_unique([digests[row] for row in order], [self._paths[row] for row in order])
         self._paths = [self._paths[row] for row in order]
         self._digests, self.apart = frozenset(digests), False
-        text = modality.identity.encode() + b"\0" + b"".join(sorted(digests))
+        text = modality.fingerprint_text.encode() + b"\0" + b"".join(sorted(digests))
         self.fingerprint = hashlib.sha256(text).hexdigest()
 
     def check_apart(self, training: Samples, progress: Progress | None = None) -> None:

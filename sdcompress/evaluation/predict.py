@@ -62,7 +62,7 @@ def predict(
     """
     listed = tuple(files)
     # the first calls load codecs and prepare buffers, which is no file's time
-    engine(engine.modality.collate(np.stack([next(iter(engine.modality.unusual().values()))])))
+    engine(engine.modality.collate(np.stack([next(iter(engine.modality.edge_cases().values()))])))
     with contextlib.suppress(InputError):
         engine.preprocess(listed[:1])
     predictions = []

@@ -71,7 +71,7 @@ def export_all_exits(
 
 
 def axis_sizes(modality: Modality) -> dict[str, int]:
-    """Sizes of the named axes of the inputs for one sample: 1 of the batch, others as unusual examples have them."""
+    """Sizes of the named axes of the inputs for one sample: 1 of the batch, others as edge cases have them."""
     example = _example(modality)
     sizes = {
         axis: size
@@ -84,8 +84,8 @@ def axis_sizes(modality: Modality) -> dict[str, int]:
 
 def _example(modality: Modality) -> Inputs:
     """Zeros of two rows to trace with: torch.export specialises a batch of 0 or 1 to a constant."""
-    unusual = modality.collate(np.stack(list(modality.unusual().values())[:2]))
-    return Inputs({tensor.name: np.zeros_like(unusual.arrays[tensor.name]) for tensor in modality.tensors})
+    inputs = modality.collate(np.stack(list(modality.edge_cases().values())[:2]))
+    return Inputs({tensor.name: np.zeros_like(inputs.arrays[tensor.name]) for tensor in modality.tensors})
 
 
 def _exported(

@@ -13,6 +13,7 @@ from torch import nn
 from sdcompress.data.samples import Dataset, Samples, Subset
 from sdcompress.errors import DataError
 from sdcompress.modalities import Modality
+from sdcompress.tasks import metric_of
 from sdcompress.verification.edge_cases import EdgeCases, edge_case_inputs, perturbed
 
 __all__ = ["Reference", "edge_case_outputs", "held_out", "reference"]
@@ -55,7 +56,11 @@ def reference(net: nn.Module, dataset: Dataset, *, samples: int, advance: Callab
     if from_val := min(samples, len(dataset.val)):
         val_outputs = _outputs(net, dataset.val, modality, advance)
         targets = dataset.val.targets
-        scores = [{task.metric: task.score(each, targets), **task.scores(each, targets)} for each in val_outputs]
+        losses = [task.loss(task.decide(each), targets) for each in val_outputs]
+        scores = [
+            {task.metric: metric_of(loss), **task.scores(each, targets)}
+            for loss, each in zip(losses, val_outputs, strict=True)
+        ]
         chosen = _spread(len(dataset.val), from_val)
         sources.append((Subset(dataset.val, chosen), val_outputs[:, chosen]))
     if from_val < samples:
@@ -71,7 +76,7 @@ def reference(net: nn.Module, dataset: Dataset, *, samples: int, advance: Callab
 
 
 def edge_case_outputs(net: nn.Module, exits: Sequence[str], modality: Modality) -> EdgeCases:
-    """The checkpoint's outputs for the modality's unusual examples.
+    """The checkpoint's outputs for the modality's edge cases.
 
     Args:
         net: the inputs, in the order of the modality -> E tensors [B, ...], in evaluation mode, on the CPU.

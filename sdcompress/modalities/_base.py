@@ -115,7 +115,7 @@ class Modality(ABC):
         return Named(name=type(self).__module__.rpartition(".")[2], parameters=self.parameters)
 
     @property
-    def identity(self) -> str:
+    def fingerprint_text(self) -> str:
         """The text that stands for the preparation of examples in the fingerprints of data."""
         return json.dumps(self.parameters)
 
@@ -134,7 +134,7 @@ class Modality(ABC):
             InputError: names the first that cannot be used, and why.
         """
         if len(raw) == 0:
-            return self.collate(np.stack([next(iter(self.unusual().values()))]))[:0]
+            return self.collate(np.stack([next(iter(self.edge_cases().values()))]))[:0]
         return self.collate(np.stack([self._one_of_batch(one, at) for at, one in enumerate(raw)]))
 
     @abstractmethod
@@ -226,16 +226,17 @@ class Modality(ABC):
         return Unaugmented(settings, self)
 
     @abstractmethod
-    def unusual(self) -> Mapping[str, Any]:
+    def edge_cases(self) -> Mapping[str, Any]:
         """Examples that real data rarely holds, by what they are: blank, saturated, noise. Parity gates see them.
 
         They are of one shape, so that ``numpy.stack`` makes a batch of them; two at least.
         """
 
     @property
-    @abstractmethod
     def packed(self) -> Mapping[str, tuple[str, int]]:
-        """Name -> dtype and number of axes of each array that ``pack`` gives."""
+        """Name -> dtype and number of axes of each array that ``pack`` gives; here of one array of examples."""
+        example = np.asarray(next(iter(self.edge_cases().values())))
+        return {"examples": (example.dtype.name, example.ndim + 1)}
 
     def pack(self, examples: Any) -> Mapping[str, Array]:
         """Examples as the arrays that golden.npz holds, each [B, ...]."""
@@ -256,7 +257,7 @@ class Modality(ABC):
         """
         return ""
 
-    def ignored(self, settings: recipe.Data) -> list[str]:
+    def unused_settings(self, settings: recipe.Data) -> list[str]:
         """The keys of a recipe's ``data`` that are set and that examples of this modality are not made by."""
         return [name for name in _OF_IMAGES if getattr(settings, name) is not None]
 

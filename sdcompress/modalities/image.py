@@ -38,7 +38,6 @@ class Image(Modality):
     preprocess: Preprocess
     shape: tuple[int, int, int]
 
-    name: ClassVar[str] = "image"
     INPUT: ClassVar[str] = "input"
     suffixes = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
@@ -55,7 +54,7 @@ class Image(Modality):
         return cls(preprocess, (preprocess.channels, height, width))
 
     @property
-    def identity(self) -> str:
+    def fingerprint_text(self) -> str:
         """The preprocessing; a white level that is not set is left out."""
         unset = {"white_level"} if self.preprocess.white_level is None else None
         return self.preprocess.model_dump_json(exclude=unset)
@@ -116,7 +115,7 @@ class Image(Modality):
             return Inputs({self.INPUT: np.ascontiguousarray(array)})
         return super().check(named)
 
-    def unusual(self) -> Mapping[str, npt.NDArray[np.uint8]]:
+    def edge_cases(self) -> Mapping[str, npt.NDArray[np.uint8]]:
         """Black, grey and white images, halves, and noise, each uint8 [H, W, C]; the same each time."""
         channels, height, width = self.shape
         shape = (height, width, channels)
@@ -168,11 +167,6 @@ class Image(Modality):
 
         return ImageAugment(settings, self.preprocess, rank=rank, world=world)
 
-    @property
-    def packed(self) -> Mapping[str, tuple[str, int]]:
-        """The examples, uint8 [B, H, W, C]."""
-        return {"examples": ("uint8", 4)}
-
     def card_text(self) -> str:
         """Resizing, cropping and normalisation."""
         return card_text(self.preprocess)
@@ -181,7 +175,7 @@ class Image(Modality):
         """With numpy and Pillow; see ``Modality``."""
         return card_code(self.preprocess, self.INPUT)
 
-    def ignored(self, settings: recipe.Data) -> list[str]:
+    def unused_settings(self, settings: recipe.Data) -> list[str]:
         """What of the preprocessing is another than the recipe says; see ``Modality``."""
         done, crop = self.preprocess, settings.crop
         obeyed = {

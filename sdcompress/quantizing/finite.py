@@ -19,7 +19,7 @@ __all__ = ["check_finite"]
 def check_finite(
     manifest: Manifest, before: Sequence[bytes], after: Mapping[str, bytes], *, out: Path, precision: str, threads: int
 ) -> None:
-    """Compare both on the modality's unusual examples, with and without ONNX Runtime's optimisations.
+    """Compare both on the modality's edge cases, with and without ONNX Runtime's optimisations.
 
     Args:
         manifest: of the artifact in float32.

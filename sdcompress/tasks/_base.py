@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ConfigDict, TypeAdapter
 
-from sdcompress.errors import UsageError
+from sdcompress.errors import RecipeError, UsageError
 from sdcompress.schema.manifest import Named
 
 if TYPE_CHECKING:
@@ -115,15 +115,6 @@ class Task(ABC):
         """What a manifest writes of it, besides its outputs; the name is that of its module."""
         return Named(name=type(self).__module__.rpartition(".")[2], parameters=self.parameters)
 
-    def score(self, outputs: Array, targets: Array) -> float:
-        """The metric of N samples, 1 - mean loss.
-
-        Args:
-            outputs: [N, ...].
-            targets: [N, ...].
-        """
-        return float((1 - self.loss(self.decide(outputs), targets)).mean(dtype=np.float64))
-
     @property
     def output_shape(self) -> tuple[int, ...]:
         """Shape of one sample's outputs; float32 [K] unless a task says otherwise."""
@@ -159,9 +150,10 @@ class Task(ABC):
             DataError: names the first that does not fit.
         """
 
-    @abstractmethod
     def strata(self, targets: Array) -> npt.NDArray[np.int64] | None:
         """The stratum of each target, int64 [N], in which splits and certificates may hold; None: there are none."""
+        del targets
+        return None
 
     @abstractmethod
     def decide(self, outputs: Array) -> Array:
@@ -181,15 +173,16 @@ class Task(ABC):
         changed: npt.NDArray[np.bool_] = np.asarray(self.loss(decisions, others) > 0)
         return np.zeros_like(changed) if np.issubdtype(decisions.dtype, np.floating) else changed
 
-    @abstractmethod
     def nll(self, outputs: Array, targets: Array, temperature: float = 1.0) -> float:
-        """Mean negative log-likelihood of the targets in nats, by which a temperature is fitted.
+        """Mean negative log-likelihood of the targets in nats, by which a temperature is fitted; else not needed.
 
         Args:
             outputs: [N, ...].
             targets: [N, ...].
             temperature: divides the outputs.
         """
+        del outputs, targets, temperature
+        raise NotImplementedError(f"{type(self).__name__} has no likelihood: scaled_by_temperature has to be False")
 
     def scores(self, outputs: Array, targets: Array) -> dict[str, float]:
         """Further figures of N samples for tables, by name, for example ``nll`` and ``ece``."""
@@ -240,9 +233,19 @@ class Task(ABC):
     def encode(self, targets: Tensor) -> Tensor:
         """Targets as what ``supervised_loss`` takes, float32 [B, ...]; mixed batches add these up by their shares."""
 
-    @abstractmethod
     def smoothed(self, encoded: Tensor, smoothing: float) -> Tensor:
-        """Encoded targets with label smoothing; a task without labels refuses any but 0."""
+        """Encoded targets with label smoothing.
+
+        Raises:
+            RecipeError: if the task has no labels to smooth, and smoothing is not 0.
+        """
+        if smoothing:
+            raise RecipeError(
+                f"The task '{self.record.name}' has no labels to smooth.",
+                allowed="label smoothing of 0",
+                next_step="--set train.label_smoothing=0, or choose another method: sdcompress list methods",
+            )
+        return encoded
 
     @abstractmethod
     def soft_targets(self, outputs: Tensor) -> Tensor:

@@ -131,9 +131,6 @@ class MultiLabel(Task):
             next_step="check the file that holds the labels, or use the data that the network was trained on",
         )
 
-    def strata(self, targets: Array) -> None:
-        """There are none: label sets are too many."""
-
     def decide(self, outputs: Array) -> npt.NDArray[np.uint8]:
         """1 where the sigmoid is above the label's threshold, uint8 [B, K]; a temperature changes nothing."""
         return np.greater(outputs, self._boundary).view(np.uint8)

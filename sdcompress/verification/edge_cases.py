@@ -39,9 +39,9 @@ class EdgeCases:
 
 
 def edge_case_inputs(modality: Modality) -> tuple[tuple[str, ...], Inputs]:
-    """What the modality's unusual examples are, and the inputs that they become."""
-    unusual = modality.unusual()
-    return tuple(unusual), modality.collate(np.stack(list(unusual.values())))
+    """What the modality's edge cases are, and the inputs that they become."""
+    examples = modality.edge_cases()
+    return tuple(examples), modality.collate(np.stack(list(examples.values())))
 
 
 def perturbed(inputs: Inputs) -> Inputs:

@@ -35,7 +35,7 @@ class ParityGate:
     Args:
         examples: [N, ...], real and held out.
         outputs: for each exit the checkpoint's outputs for them, float32 [N, ...].
-        edge_cases: the checkpoint's outputs of the same exits for unusual examples.
+        edge_cases: the checkpoint's outputs of the same exits for edge cases.
         modality: prepares examples.
         task: what the outputs mean.
         settings: tolerances and the largest batch.

@@ -49,7 +49,7 @@ class Tokens(Modality):
     def collate(self, examples: Any) -> Inputs:
         return Inputs({"mask": (examples > 0).astype(np.float32), "tokens": examples})  # in no particular order
 
-    def unusual(self) -> Mapping[str, Any]:
+    def edge_cases(self) -> Mapping[str, Any]:
         return {"one token": np.array([1, 0, 0, 0]), "the last token": np.array([9, 9, 9, 9])}
 
     @property
@@ -91,7 +91,7 @@ def test_inputs_keep_their_names_types_and_axes_and_the_gate_sees_them(tmp_path:
     records = gate(layout.graphs, layout.outputs, out=tmp_path / "out", what="cascade")
     gate.signals(layout.graphs, layout.signals, layout.outputs)
     assert [record.flips for record in records] == [0, 0]
-    # 4 tokens of an unusual example: 4 x 6 x 5 of the middle, 6 x 2 and 5 x 2 of the heads
+    # 4 tokens of an edge case: 4 x 6 x 5 of the middle, 6 x 2 and 5 x 2 of the heads
     assert sum(macs(graph, axis_sizes(modality)) for graph in layout.models.values()) == 4 * 6 * 5 + 6 * 2 + 5 * 2
 
 

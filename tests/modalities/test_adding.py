@@ -46,6 +46,7 @@ def test_the_modality_of_the_guide_is_found_and_comes_back_from_its_record(vecto
     made = vectors.Vectors((1.0, 2.0), (0.5, 4.0))
     assert made.record.model_dump() == {"name": "vectors", "parameters": {"mean": [1.0, 2.0], "std": [0.5, 4.0]}}
     assert modalities.restore(made.record.name, made.record.parameters) == made
+    assert made.packed == {"examples": ("float32", 2)}
 
 
 def test_raw_examples_of_any_kind_become_the_same_inputs(vectors: ModuleType, tmp_path: Path) -> None:

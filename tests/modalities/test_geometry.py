@@ -151,8 +151,8 @@ def test_a_truncated_file_that_was_opened_already_is_an_input_error(kind: str) -
 def test_the_fingerprints_of_data_stay_without_a_white_level() -> None:
     plain, set_to = Preprocess(channels=1, **GREY), Preprocess(channels=1, white_level=4095, **GREY)
     text = '{"channels":1,"resize":null,"crop":null,"interpolation":"bilinear","mean":[0.5],"std":[0.25]%s}'
-    assert Modality.of(plain, (4, 4)).identity == text % ""
-    assert Modality.of(set_to, (4, 4)).identity == text % ',"white_level":4095'
+    assert Modality.of(plain, (4, 4)).fingerprint_text == text % ""
+    assert Modality.of(set_to, (4, 4)).fingerprint_text == text % ',"white_level":4095'
 
 
 @pytest.mark.parametrize("size", [(0, 0), (0, 5), (5, 0)])

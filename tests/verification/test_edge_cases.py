@@ -40,7 +40,7 @@ def final(logits: np.ndarray, near: np.ndarray) -> EdgeCases:
 
 
 def test_the_images_are_what_they_are_called_and_the_same_each_time() -> None:
-    images = image_modality((3, 4, 6)).unusual()
+    images = image_modality((3, 4, 6)).edge_cases()
     assert tuple(images) == KINDS
     for kind, image in images.items():
         assert (image.shape, image.dtype) == ((4, 6, 3), np.uint8)
