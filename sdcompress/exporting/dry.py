@@ -61,7 +61,7 @@ def _export(net: MultiExit, recipe: Recipe, dataset: Dataset) -> None:
     layout = cut_layout(graph, "all", exits, dataset.task)
     for name in settings.layouts if len(exits) > 1 else ():
         cut_layout(
-            graph, name, exits[-1:] if name == "single" else kept_exits(exits, settings.kept_exits), dataset.task
+            graph, name, exits[-1:] if name == "single" else kept_exits(exits, settings.keep_exits), dataset.task
         )
     examples = dataset.train.examples(np.arange(min(_SAMPLES, len(dataset.train))))
     with torch.no_grad():

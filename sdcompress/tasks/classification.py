@@ -27,6 +27,9 @@ class ClassPrediction(Prediction):
     ``outputs`` are logits, float32 [B, K].
     """
 
+    kind: ClassVar[str] = "class"
+    unit: ClassVar[str] = "probability"
+
     @property
     def labels(self) -> tuple[str, ...]:
         """Names of the B predicted classes."""

@@ -1,4 +1,4 @@
-"""The task's metric at every exit while training, over all processes; sdcompress.evaluation gives the final figures."""
+"""Compute the metric of every exit during training, over all processes (not the final evaluation)."""
 
 from __future__ import annotations
 

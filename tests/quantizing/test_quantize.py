@@ -76,8 +76,8 @@ def test_an_artifact_of_each_layout(
     source = tiny_artifact(layout)
     result = run(source, precision)
     old, new = (open_artifact(folder).manifest for folder in (source, tmp_path / "out"))
-    assert (result.digest, result.precision, result.images) == (new.digest, precision, 400)
-    assert result.calibration_images == (300 if precision == "int8" else 0)
+    assert (result.digest, result.precision, result.samples) == (new.digest, precision, 400)
+    assert result.calibration_samples == (300 if precision == "int8" else 0)
     assert {segment.precision for segment in new.segments} == {precision}
     assert new.provenance.parent == old.digest
     assert new.provenance.versions["onnxruntime"] == onnxruntime.__version__
@@ -314,7 +314,7 @@ def test_too_few_training_images_are_refused(run: Callable, tiny_artifact: Calla
     few = tiny_network.samples(40)
     with pytest.raises(DataError, match="There are 40 training samples"):
         run(tiny_artifact(), training=few)
-    assert run(tiny_artifact(name="again"), "fp16", training=few).calibration_images == 0  # which needs none
+    assert run(tiny_artifact(name="again"), "fp16", training=few).calibration_samples == 0  # which needs none
 
 
 def test_twice_is_once_too_often(run: Callable, tiny_artifact: Callable, tmp_path: Path) -> None:
@@ -495,7 +495,7 @@ def test_an_artifact_in_fp8_holds_8_bit_floats_beside_float16_and_float32(
 ) -> None:
     source = single(*wide())
     result = run(source, "fp8", samples=200)
-    assert (result.narrow, result.wide, result.calibration_images) == (1, 2, 200)
+    assert (result.narrow, result.wide, result.calibration_samples) == (1, 2, 200)
     new, old = open_artifact(tmp_path / "out").manifest, open_artifact(source).manifest
     (segment,) = new.segments
     assert (segment.precision, segment.parameters) == ("fp8", 16 * 32 + 32 * 32 + 32 * 3)

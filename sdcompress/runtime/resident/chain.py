@@ -60,11 +60,11 @@ class ResidentChain:
 
     @property
     def largest(self) -> int:
-        """The largest bucket."""
+        """Return the largest bucket."""
         return self.buckets.largest
 
     def rows(self, rows: int) -> int:
-        """The bucket that a number of rows is rounded up to; more than ``largest`` are run in parts."""
+        """Return the bucket that a number of rows is rounded up to; more than ``largest`` are run in parts."""
         if rows > self.largest:
             return rows
         return self.buckets.rows[self.buckets.position(rows)]
@@ -92,7 +92,7 @@ class ResidentChain:
         return Inputs(on_device)
 
     def start(self, inputs: Inputs) -> ResidentRun:
-        """A run over at most ``largest`` rows."""
+        """Return a run over at most ``largest`` rows."""
         return ResidentRun(self, inputs)
 
     def stage(self, position: int, rows: int) -> None:
@@ -145,7 +145,7 @@ class ResidentChain:
 
 
 class ResidentRun:
-    """See ``Run``. Arrays that it gives lie in pinned memory, which the next run overwrites.
+    """See ``ChainPass``. Arrays that it gives lie in pinned memory, which the next run overwrites.
 
     Args:
         chain: whose memory it uses.
@@ -209,7 +209,7 @@ class ResidentRun:
             self._idle = True
 
     def copied(self, outputs: Float) -> Float:
-        """A copy out of the pinned memory."""
+        """Return a copy out of the pinned memory."""
         return np.array(outputs, np.float32)
 
     def _queue(self, readback: Readback) -> None:

@@ -47,7 +47,7 @@ def test_the_same_network_changes_nothing(tiny_artifact: Callable[..., Path], ti
         Reference(network, samples), Shifted(network, 0, 0.0), network.manifest,
         max_drop=0.0, tf32=False, progress=lambda done, total: calls.append((done, total)),
     )  # fmt: skip
-    assert found.images == 600
+    assert found.samples == 600
     assert [change.name for change in found.exits] == ["exit1", "exit2", "final"]
     assert all(change.changed == 0 and change.max_abs == 0 for change in found.exits)
     assert found.policy is not None
