@@ -30,7 +30,7 @@ from sdcompress.training.save import Resumable, restore
 from sdcompress.training.schedule import Timeline
 from sdcompress.training.sharding import load, local_value, shard_alike
 from sdcompress.training.step import TrainingStep
-from sdcompress.training.validate_recipe import check_network, warn_of_places
+from sdcompress.training.validate_recipe import check_augmentation, check_network, warn_of_places
 from sdcompress.training.warm_start import load_matching
 
 __all__ = ["Learner", "add"]
@@ -67,6 +67,7 @@ class Learner:
         self._timeline = Timeline(recipe.train, self._method.phases, batches.steps_per_epoch)
         self._layout = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
         rank, world = fabric.global_rank, fabric.world_size
+        check_augmentation(recipe, self._method.needs, dataset)
         augment = dataset.modality.augment(recipe.train.augment, rank=rank, world=world)
         self._prepare = TrainInputs(augment, self._method.needs.view, fabric.device, self._layout)
         self.net = self._first_network(resumed=start is not None)

@@ -6,23 +6,25 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from torch import nn
 
 from sdcompress import methods, registry
 from sdcompress.checkpoint import open_checkpoint
+from sdcompress.data.samples import Dataset
 from sdcompress.errors import RecipeError
 from sdcompress.machine import check_threads
 from sdcompress.methods._base import Needs
 from sdcompress.models.cost import tap_shares
 from sdcompress.models.multiexit import MultiExit
 from sdcompress.schema import graphs
-from sdcompress.schema.recipe import Recipe
+from sdcompress.schema.recipe import Augmentation, Recipe
 from sdcompress.storage import sha256_of
 from sdcompress.training.schedule import spans
 from sdcompress.training.sharding import check_sharding
 from sdcompress.training.warm_start import check_start, check_trained_classifier, check_trained_start
 
-__all__ = ["check_network", "check_recipe", "method_sha256", "warn_of_places"]
+__all__ = ["check_augmentation", "check_network", "check_recipe", "method_sha256", "warn_of_places"]
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -58,6 +60,38 @@ def check_recipe(recipe: Recipe) -> None:
     check_trained_start(recipe)
     if recipe.model.start is not None:
         check_start(open_checkpoint(recipe.model.start), recipe)
+
+
+def check_augmentation(recipe: Recipe, needs: Needs, dataset: Dataset) -> None:
+    """Refuse augmentation that would leave targets behind, and mixing of inputs that are no floats.
+
+    Raises:
+        RecipeError: if targets have places, as masks do, and ``train.augment`` moves or covers inputs alone; or if
+            integers such as token ids are to be mixed.
+    """
+    augment, axes = recipe.train.augment, dataset.train.targets.ndim
+    off = Augmentation(mixup=augment.mixup)
+    moving = [name for name in Augmentation.model_fields if getattr(augment, name) != getattr(off, name)]
+    if axes > 2 and moving:
+        raise RecipeError(
+            f"train.augment.{moving[0]} changes inputs alone, and their targets, of {axes} axes, have places too.",
+            allowed="train.augment.mixup, which changes both alike",
+            next_step=" ".join(f"--set train.augment.{name}={getattr(off, name)}".lower() for name in moving),
+        )
+    integers = [t.name for t in dataset.modality.tensors if not np.issubdtype(np.dtype(t.dtype), np.floating)]
+    if integers and augment.mixup:
+        raise RecipeError(
+            f"train.augment.mixup is {augment.mixup:g}, and the input '{integers[0]}' is of integers, which cannot be "
+            "mixed.",
+            allowed="mixup where all inputs are floats",
+            next_step="--set train.augment.mixup=0",
+        )
+    if integers and needs.view is not None and needs.view.mixed:
+        raise RecipeError(
+            f"The method '{recipe.method.name}' mixes inputs, and the input '{integers[0]}' is of integers.",
+            allowed="a method that mixes nothing, where not all inputs are floats",
+            next_step="choose another method: sdcompress list methods",
+        )
 
 
 def method_sha256(recipe: Recipe) -> str | None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from networks import pictures
 
@@ -14,9 +16,10 @@ from sdcompress.errors import OutputExistsError, RecipeError
 from sdcompress.methods._base import Needs
 from sdcompress.models.build import build
 from sdcompress.models.cost import tap_shares
-from sdcompress.schema import recipe
+from sdcompress.objectives.batch import View
+from sdcompress.schema import graphs, recipe
 from sdcompress.training.run import train
-from sdcompress.training.validate_recipe import check_network, check_recipe, warn_of_places
+from sdcompress.training.validate_recipe import check_augmentation, check_network, check_recipe, warn_of_places
 
 Small = Callable[..., recipe.Recipe]
 
@@ -26,6 +29,43 @@ def test_r_drop_without_dropout_names_the_options(small: Small, tmp_path: Path) 
         train(small("method=r_drop"), tmp_path)
     assert "dropout" in caught.value.next_step
     assert not (tmp_path / "steps").exists()
+
+
+def of_kind(targets: tuple[int, ...], dtype: str) -> SimpleNamespace:
+    """What a check reads of a data set with targets of this shape and inputs of this type."""
+    tensors = (graphs.Tensor(name="inputs", dtype=dtype, shape=("batch", 4)),)
+    train = SimpleNamespace(targets=np.zeros(targets, np.int64))
+    return SimpleNamespace(train=train, modality=SimpleNamespace(tensors=tensors))
+
+
+def augmented(small: Small, **changed: object) -> recipe.Recipe:
+    plain = {"crop": 0, "flip": False, "cutout": 0, "mixup": 0, "auto_augment": "none"}
+    return small(*(f"train.augment.{name}={str(value).lower()}" for name, value in {**plain, **changed}.items()))
+
+
+@pytest.mark.parametrize(
+    ("changed", "mixed", "targets", "dtype", "problem"),
+    [
+        ({"flip": True}, 0.0, (5, 4, 4), "float32", "augment.flip changes inputs alone"),
+        ({"auto_augment": "rand"}, 0.0, (5, 4, 4), "float32", "augment.auto_augment changes inputs alone"),
+        ({"mixup": 0.2}, 0.0, (5, 4, 4), "float32", None),
+        ({"flip": True}, 0.0, (5, 4), "float32", None),
+        ({"mixup": 0.2}, 0.0, (5,), "int64", "mixup is 0.2, and the input 'inputs' is of integers"),
+        ({}, 0.2, (5,), "int64", "mixes inputs"),
+        ({}, 0.0, (5,), "int64", None),
+    ],
+)
+def test_augmentation_that_targets_or_inputs_cannot_follow_is_refused(
+    small: Small, changed: dict[str, object], *, mixed: float, targets: tuple[int, ...], dtype: str, problem: str | None
+) -> None:
+    dataset, needs = of_kind(targets, dtype), Needs(view=View(mixed=mixed))
+    if problem is None:
+        check_augmentation(augmented(small, **changed), needs, dataset)
+        return
+    with pytest.raises(RecipeError, match=problem) as caught:
+        check_augmentation(augmented(small, **changed), needs, dataset)
+    advice = [f"--set train.augment.{name}=" for name in changed] or ["another method"]
+    assert advice[0] in caught.value.next_step
 
 
 NETS = """

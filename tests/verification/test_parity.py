@@ -17,6 +17,7 @@ from sdcompress.modalities._preprocess import Preprocess
 from sdcompress.modalities.image import Image
 from sdcompress.onnx_graph.partition import cut_segments, serialize
 from sdcompress.schema.recipe import Export
+from sdcompress.tasks.classification import Classification
 from sdcompress.verification import parity
 from sdcompress.verification.edge_cases import EdgeCases, edge_case_inputs
 from sdcompress.verification.gate import ParityGate
@@ -279,3 +280,14 @@ def test_a_graph_that_the_runtime_cannot_load_is_a_failure(gate: ParityGate, tmp
     unknown = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     with pytest.raises(ParityError, match="NoSuchOperator"):
         gate({"model.onnx": serialize(unknown)}, {"final": "final_outputs"}, out=tmp_path / "out", what="graph")
+
+
+def test_numbers_that_round_are_no_flips() -> None:
+    class Numbers(Classification):
+        def decide(self, outputs: np.ndarray) -> np.ndarray:
+            """The first output."""
+            return outputs[..., 0]
+
+    outputs = np.float32([[1, 2], [3, 4]])
+    assert parity.count_flips(Numbers(("a", "b")), [outputs + 1e-3], outputs) == 0
+    assert parity.count_flips(Classification(("a", "b")), [outputs * [3, 1]], outputs) == 2
