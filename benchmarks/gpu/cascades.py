@@ -65,7 +65,7 @@ def mix(free: CascadeEngine, inputs: Float) -> dict[str, Any]:
     """Images/s of the cascade, with noisy images so that scores differ, against everybody to the last exit."""
     rng = np.random.default_rng(0)
     pool = np.resize(inputs, (POOL, *inputs.shape[1:])) + rng.normal(size=(POOL, *inputs.shape[1:])).astype(np.float32)
-    score = scores(restore("max_prob", {}), free.signals(pool))
+    score = scores(restore("max_prob", {}, free.task), free.signals(pool))
     thresholds = thresholds_for(score, MIX[: len(score)] if len(score) == len(MIX) - 1 else None)
     leaves = free.with_policy(policy_of(thresholds, POOL))
     left = leaves(pool).exit_index

@@ -160,7 +160,7 @@ def main() -> None:
             for precision in ("int8", "fp8", "fp16")
         }
         opened = open_artifact(single)
-        spec, calls = opened.manifest.input.preprocess, {}
+        spec, calls = opened.modality.preprocess, {}
         for name, model in graphs(opened, dataset):
             calls[name] = session(model)
     samples = dataset.split("validation")
@@ -182,7 +182,7 @@ def main() -> None:
         }
         for name in calls
     ]
-    kept = {"images", "exits", "bytes_before", "bytes_after", "narrow", "wide"}
+    kept = {"samples", "exits", "bytes_before", "bytes_after", "narrow", "wide"}
     figures = {name: found.model_dump(mode="json", include=kept) for name, found in verb.items()}
     record.write({"cascade": figures, "choices": rows}, threads=1, batch=1, images=len(samples), timed=TIMED)
 

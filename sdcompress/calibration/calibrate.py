@@ -147,7 +147,7 @@ def _reference(
 def check(opened: Artifact, samples: Samples, settings: recipe.Calibrate, split: str = "validation") -> None:
     """Refuse what cannot be calibrated before anything runs; the arguments and errors are those of ``calibrate``."""
     check_is_cascade(opened)
-    check_policy(settings, len(opened.manifest.exits))
+    check_policy(settings, len(opened.manifest.exits), opened.task)
     if split == "test":
         raise UsageError(
             "Thresholds may not be chosen on the test split.",
@@ -163,17 +163,19 @@ def check(opened: Artifact, samples: Samples, settings: recipe.Calibrate, split:
         _check_strata(opened.manifest, task, samples, settings)
 
 
-def check_policy(settings: recipe.Calibrate, exits: int) -> None:
+def check_policy(settings: recipe.Calibrate, exits: int, task: Task | type[Task]) -> None:
     """Refuse a policy that does not exist, or is of no use for what is asked for.
 
     Args:
         settings: of the calibration.
         exits: E.
+        task: whose signals it would judge by.
 
     Raises:
         UnknownNameError, UsageError: if so.
     """
     kind = policy_class(settings.policy)
+    task.check_names(kind.needs, settings.policy)
     if exits < kind.least_exits:
         raise UsageError(
             f"The policy '{settings.policy}' is of no use with {exits} exits.",

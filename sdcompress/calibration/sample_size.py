@@ -65,7 +65,7 @@ def plan(
     """
     opened = open_artifact(artifact)
     check_is_cascade(opened)
-    check_policy(settings, len(opened.manifest.exits))
+    check_policy(settings, len(opened.manifest.exits), opened.task)
     if settings.confidence is None:
         raise UsageError(
             "A plan is for a certificate, and no confidence is given.",

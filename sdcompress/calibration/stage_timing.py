@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from time import perf_counter_ns
 
@@ -56,6 +56,12 @@ def stage_times(engine: CascadeEngine, manifest: Manifest, samples: Samples, *, 
             rounds would take more than four times as long are left out, but for 1.
     """
     inputs = _inputs(engine, samples, _ROWS[-1])
+    sizes = {
+        axis: size
+        for tensor in manifest.inputs
+        for axis, size in zip(tensor.shape, inputs.arrays[tensor.name].shape, strict=True)
+        if isinstance(axis, str)
+    }
     stage_times_ms: list[npt.NDArray[np.float64]] = []
     for rows in _ROWS:
         if stage_times_ms and _LEAST_ROUNDS * 2 * stage_times_ms[-1].sum() > 4000 * seconds:
@@ -66,7 +72,7 @@ def stage_times(engine: CascadeEngine, manifest: Manifest, samples: Samples, *, 
     return StageTimes(
         rows=_ROWS[: len(stage_times_ms)],
         ms=tuple(tuple(float(ms) for ms in stage) for stage in rising),
-        move_ms=tuple(_move_ms(engine, manifest, exit_) for exit_ in range(len(manifest.exits) - 1)),
+        move_ms=tuple(_move_ms(engine, manifest, exit_, sizes) for exit_ in range(len(manifest.exits) - 1)),
     )
 
 
@@ -138,15 +144,22 @@ def _reached(engine: Engine, inputs: Inputs, rows: int, seconds: float) -> npt.N
     return np.asarray(np.median([stretch.mean(axis=0) for stretch in stretches], axis=0) / 1e6)
 
 
-def _move_ms(engine: CascadeEngine, manifest: Manifest, exit_: int) -> float:
+def _move_ms(engine: CascadeEngine, manifest: Manifest, exit_: int, sizes: Mapping[str, int]) -> float:
     """To put one row of all tensors that go on in the place of another: as the engine says, else as numpy does it."""
     engine_move_ms = engine.move_ms(exit_)
-    return _numpy_move_ms(manifest.border(exit_)) if engine_move_ms is None else engine_move_ms
+    return _numpy_move_ms(manifest.border(exit_), sizes) if engine_move_ms is None else engine_move_ms
 
 
-def _numpy_move_ms(border: Sequence[Tensor]) -> float:
-    """Return the milliseconds to put one row of all these tensors in the place of another."""
-    tensors = [np.zeros((2 * _MOVED, *map(int, tensor.shape[1:])), tensor.dtype) for tensor in border]
+def _numpy_move_ms(border: Sequence[Tensor], sizes: Mapping[str, int]) -> float:
+    """Return the milliseconds to put one row of all these tensors in the place of another.
+
+    Args:
+        border: tensors that go on.
+        sizes: of named axes.
+    """
+    longest = max(sizes.values())  # of axes that a graph computes from others
+    shapes = [[sizes.get(axis, longest) if isinstance(axis, str) else axis for axis in t.shape[1:]] for t in border]
+    tensors = [np.zeros((2 * _MOVED, *shape), t.dtype) for t, shape in zip(border, shapes, strict=True)]
     movers = np.arange(_MOVED) * 2
     times_ns = []
     for _ in range(_WARMUP_ROUNDS + _LEAST_ROUNDS):

@@ -107,7 +107,7 @@ def _settings(**overrides: Any) -> dict[str, Any]:
     if overrides["batch"] and overrides["scenarios"] and "offline" not in overrides["scenarios"]:
         raise UsageError(
             "--batch is given, and no scenario that has batches.",
-            allowed="--batch with the scenario offline; single-stream runs one image at a time",
+            allowed="--batch with the scenario offline; single-stream runs one sample at a time",
             next_step="add --scenario offline, or leave --batch out",
         )
     return {key: value for key, value in overrides.items() if value is not None}
@@ -129,12 +129,12 @@ def _show(bench_report: BenchReport) -> None:
                 ms(record.latency.mean_ms),
                 ms(record.preparation.mean_ms if record.preparation else None),
                 ms(record.end_to_end_ms),
-                f"{record.images_per_second:.0f}",
+                f"{record.samples_per_second:.0f}",
                 "yes" if record.stable else "no",
             ]
         )
     columns = ["artifact", "scenario", "batch", "run p50 ms", "run p99 ms", "run mean ms", "preparation ms"]
-    table([*columns, "end to end ms", "images/s", "steady"], rows)
+    table([*columns, "end to end ms", "samples/s", "steady"], rows)
     for ratio in bench_report.comparisons:
         say(
             f"{ratio.name} against {ratio.reference}, {ratio.scenario}, batch {ratio.batch}: "

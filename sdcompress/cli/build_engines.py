@@ -158,12 +158,12 @@ def show_engines(built: Engines, precision: str) -> None:
         f"batches {', '.join(f'{each.min}:{each.opt}:{each.max}' for each in built.profiles)}; TF32 "
         f"{'on' if built.tf32 else 'off'}; level {'default' if built.level is None else built.level}"
         + (f"; also for {' and '.join(compatible)}" if compatible else "")
-        + ("" if worst is None else f"; logits within {worst:.0%} of what is allowed on the golden images")
+        + ("" if worst is None else f"; outputs within {worst:.0%} of what is allowed on the golden samples")
     )
     if built.validation:
         _show_validation(built.validation)
     else:
-        say("not held against validation images")
+        say("not held against validation samples")
     for time in built.siblings:
         say(_raced(time, precision))
 
@@ -180,11 +180,11 @@ def _show_validation(comparison: Validation) -> None:
         for each in comparison.exits
     ]
     columns = ["exit", "graphs", "engines", "other answers", "largest difference of a logit"]
-    table(columns, rows, f"on {comparison.images} validation images (at most {comparison.max_drop:.2%} may be lost)")
+    table(columns, rows, f"on {comparison.samples} validation samples (at most {comparison.max_drop:.2%} may be lost)")
     if policy := comparison.policy:
         say(
             f"by the policy: {policy.score_before:.2%} by the graphs, {policy.score_after:.2%} by the engines; "
-            f"{policy.moved} images leave at another exit, {policy.changed} get another answer"
+            f"{policy.moved} samples leave at another exit, {policy.changed} get another decision"
         )
 
 

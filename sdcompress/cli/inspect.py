@@ -64,7 +64,7 @@ def show_manifest(manifest: Manifest, folder: str) -> None:
     table(columns, rows)
     if policy:
         say(
-            f"policy: {policy.kind}, chosen on {policy.samples} {policy.split} images for a drop of at most "
+            f"policy: {policy.kind}, chosen on {policy.samples} {policy.split} samples for a drop of at most "
             f"{policy.max_drop:.2%}: {percent(policy.score)} instead of {percent(policy.reference_score)} "
             f"there; {policy.mean_ms:.3f} ms on average; guarantee: {policy.guarantee}; by "
             f"{ExecutionTarget(policy.backend, policy.device, policy.plans)}"
@@ -82,7 +82,7 @@ def _show_one_graph(found: OneGraph) -> None:
     rows = [
         [
             time.exit,
-            str(time.images),
+            str(time.samples),
             ms(time.ms),
             ms(time.to_end_ms),
             ms(time.whole_ms),
@@ -90,10 +90,10 @@ def _show_one_graph(found: OneGraph) -> None:
         ]
         for time in found.times
     ]
-    columns = ["leave at", "images", "ms", "to the end", "without exits", "rounds faster"]
+    columns = ["leave at", "samples", "ms", "to the end", "without exits", "rounds faster"]
     table(columns, rows, f"{found.file} ({found.kind}): one image, one thread, {found.machine}")
     say(
-        f"{found.file}: exits and answers of the segments on {found.samples} images in batches of "
+        f"{found.file}: exits and answers of the segments on {found.samples} samples in batches of "
         f"{', '.join(map(str, found.batches))} ({found.undecided} undecided), logits within {found.max_abs:.1e}"
     )
 

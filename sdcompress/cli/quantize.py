@@ -74,15 +74,15 @@ def _show(result: Quantized) -> None:
             change.name,
             f"{change.score_before:.2%}",
             f"{change.score_after:.2%}",
-            f"{change.changed} ({change.changed / result.images:.2%})",
+            f"{change.changed} ({change.changed / result.samples:.2%})",
             f"{change.max_abs:.3g}",
         ]
         for change in result.exits
     ]
     table(["exit", "fp32", result.precision, "other answers", "largest difference of a logit"], rows)
-    ranges = f"; ranges from {result.calibration_images} training images" if result.calibration_images else ""
+    ranges = f"; ranges from {result.calibration_samples} training samples" if result.calibration_samples else ""
     say(
-        f"{result.artifact}: {result.precision}, measured on {result.images} validation images (at most "
+        f"{result.artifact}: {result.precision}, measured on {result.samples} validation samples (at most "
         f"{result.max_drop:.2%} lost at every exit){ranges}"
     )
     others = "fp16 or fp32" if result.precision == "fp8" else "fp32"

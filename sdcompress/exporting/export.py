@@ -161,7 +161,9 @@ def _export(
 ) -> _Exported:
     """Export some exits of an ensemble, or all of a network without one."""
     positions = [net.exit_names.index(exit_) for exit_ in exits]
-    outputs_of = GeometricEnsemble(net.logits_only(), positions) if settings.ensemble else net.logits_only()
+    outputs_of = (
+        GeometricEnsemble(net.logits_only(), source.task, positions) if settings.ensemble else net.logits_only()
+    )
     truth = reference(outputs_of, dataset, samples=settings.parity_samples, advance=count)
     facts = _facts(source, settings, exits, truth)
     outputs = dict(zip(exits, truth.outputs, strict=True))

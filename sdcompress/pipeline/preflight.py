@@ -12,6 +12,7 @@ from sdcompress.machine import check_threads
 from sdcompress.progress import Progress
 from sdcompress.runtime.open import USUAL
 from sdcompress.schema.recipe import Recipe
+from sdcompress.tasks import task_class
 
 __all__ = ["check_data", "check_recipe"]
 
@@ -24,7 +25,7 @@ def check_recipe(recipe: Recipe) -> None:
             measured on a backend that they are not made for, or a precision cannot be made or run here.
         UnknownNameError: if there will be no such exit, or there is no such method, exit policy or precision.
         UsageError: if bench.threads is more than this machine runs at once, the exit policy is of no use with so few
-            exits, or the exits to keep are the last alone.
+            exits or for this task, or the exits to keep are the last alone.
     """
     with requires_extra("train"):
         from sdcompress.training.validate_recipe import check_recipe as check_training  # torch
@@ -48,7 +49,7 @@ def check_recipe(recipe: Recipe) -> None:
     if {"cascade", "all"} & set(recipe.export.layouts):
         kept = kept_exits(known, recipe.export.keep_exits, next_step="correct export.keep_exits in the recipe")
         if "cascade" in recipe.export.layouts:
-            check_policy(recipe.calibrate, len(kept))
+            check_policy(recipe.calibrate, len(kept), task_class(recipe.task.name))
     if "single" not in recipe.export.layouts:
         return
     for name in recipe.export.truncate_at:

@@ -321,7 +321,7 @@ class Export(Frozen):
     atol: PositiveFloat = Field(1e-4, description="absolute tolerance on logits")
     rtol: PositiveFloat = Field(1e-4, description="tolerance relative to the largest logit")
     ensemble: Ensemble | None = Field(
-        None, description="geometric: an exit's logits are the mean of log softmax over the exits so far"
+        None, description="geometric: an exit's outputs are the geometric mean over the exits so far"
     )
 
 

@@ -91,7 +91,7 @@ def _pair(image_file: Path, mask_file: Path, modality: Image) -> tuple[Images, _
             next_step="copy the masks of CamVid there, or remove the image",
         )
     try:
-        image = modality.decode(image_file)
+        image = np.asarray(modality.decode(image_file))
         with open_picture(mask_file) as opened:
             mask = np.asarray(opened)
     except (InputError, *BROKEN) as error:

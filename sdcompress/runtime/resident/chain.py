@@ -48,6 +48,7 @@ class ResidentChain:
     ) -> None:
         self.device, self.buckets, self.where, self.exits = device, buckets, where, manifest.exits
         self.task, self.lock = task_of(manifest), Lock()
+        self.decided = self.task.decision_dtype
         self._modality = modality_of(manifest)
         self.memory: Memory = allocate(device, manifest, programs, buckets.largest)
         self._launches = [[self._bind(program, bucket) for program in programs] for bucket in range(len(buckets.rows))]
@@ -184,7 +185,7 @@ class ResidentRun:
             return self._chain.task.signals(self.copied(outputs), temperature)
         self._queue(readback)
         self.finish()
-        return _signals(self._chain.task, exit_, readback, self._rows)
+        return _signals(self._chain.task, self._chain.decided, exit_, readback, self._rows)
 
     def outputs(self, position: int) -> Float:
         """Queue a copy of the outputs."""
@@ -236,10 +237,10 @@ class ResidentRun:
             self._chain.lock.release()
 
 
-def _signals(task: Task, exit_: Exit, readback: Readback, rows: int) -> Signals:
+def _signals(task: Task, decided: np.dtype[Any], exit_: Exit, readback: Readback, rows: int) -> Signals:
     assert exit_.signals is not None, "there is a reading"
     values: npt.NDArray[Any] = readback.arrays[exit_.signals.values][:rows]
     decision: npt.NDArray[Any] = readback.arrays[exit_.signals.decision][:rows]
     # FP16 engines may return float16, and TensorRT 8 int32; arrays of the right type are not copied
-    values, decision = values.astype(np.float32, copy=False), decision.astype(np.int64, copy=False)
+    values, decision = values.astype(np.float32, copy=False), decision.astype(decided, copy=False)
     return Signals({name: values[:, at] for at, name in enumerate(task.signal_names)}, decision)
