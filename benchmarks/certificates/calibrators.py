@@ -15,10 +15,10 @@ from sdcompress.artifact.evidence import Evidence
 from sdcompress.calibration.path import exit_path, threshold_path
 from sdcompress.calibration.temperature import fit_temperature
 from sdcompress.calibration.thresholds import choose_thresholds
-from sdcompress.certification.calibration_split import draw_parts, in_tuning
+from sdcompress.certification.calibration_split import draw_split, tuning_count_for
 from sdcompress.certification.certify import certified_drop, losses
 from sdcompress.certification.fixed_sequence import conformal_risk_control
-from sdcompress.certification.groups import Per, members
+from sdcompress.certification.groups import Per, group_masks
 from sdcompress.certification.power_analysis import least_samples
 from sdcompress.policies import leave
 from sdcompress.tasks.classification import Classification
@@ -81,7 +81,7 @@ class Held:
         costs = np.cumsum(self.stage_ms)
         cost = float(costs[leave(evidence.scores, policy.thresholds)].mean() / costs[-1])
         lost = losses(evidence, policy.thresholds)
-        groups = [lost[mask] for mask in members(evidence, policy.thresholds, per)]
+        groups = [lost[mask] for mask in group_masks(evidence, policy.thresholds, per)]
         drop = max(float(found.mean()) for found in groups if len(found))
         return drop, cost, any(t <= 1 for t in policy.thresholds)
 
@@ -150,7 +150,7 @@ def parts(held: Held, rows: Rows, *, unlabelled: bool = False) -> Parts:
 @lru_cache(maxsize=2)  # the same for every drop and every calibrator of a split
 def _parts(held: Held, order: bytes, unlabelled: bool) -> Parts:
     rows = np.frombuffer(order, np.int64)
-    size = len(draw_parts(len(rows), "0").tuning)
+    size = len(draw_split(len(rows), "0").tuning)
     tuning, certify = rows[:size], rows[size:]
     temperatures = (1.0,) * (len(held.logits) - 1) if unlabelled else held.temperatures(tuning)
     seen = held.evidence(tuning, temperatures, unlabelled=unlabelled)
@@ -165,7 +165,7 @@ def certified(
     made = parts(held, rows, unlabelled=unlabelled)
     path = made.path
     if per == "exit":
-        least = in_tuning(2 * least_samples(max_drop, delta))
+        least = tuning_count_for(2 * least_samples(max_drop, delta))
         path = exit_path(made.tuning.scores, made.tuning.loss, least)
     level = certified_drop(made.certify, path, "binomial" if unlabelled else "betting", max_drop, delta, per=per)
     return Policy(made.temperatures, path[level.certified])

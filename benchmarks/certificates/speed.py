@@ -18,7 +18,7 @@ from record import Record
 
 from sdcompress.artifact.evidence import Evidence
 from sdcompress.calibration.path import exit_path, threshold_path
-from sdcompress.certification.calibration_split import draw_parts, in_tuning
+from sdcompress.certification.calibration_split import draw_split, tuning_count_for
 from sdcompress.certification.certify import certify, kind_of_test, smallest_drop
 from sdcompress.certification.power_analysis import least_samples
 from sdcompress.schema import recipe
@@ -58,12 +58,12 @@ def seconds(call: Callable[[], Any]) -> tuple[float, Any]:
 
 def once(whole: Evidence, settings: recipe.Calibrate) -> dict[str, float]:
     """One calibration: the path on the tuning part, the tests on the other."""
-    parts = draw_parts(len(whole), "0" * 64)
+    parts = draw_split(len(whole), "0" * 64)
     if settings.unlabelled:
         whole = Evidence(whole.scores, (whole.loss != whole.loss[-1]).astype(np.float32), whole.strata)
     tuning, held = some(whole, parts.tuning), some(whole, parts.certify)
     if settings.per == "exit":
-        least = in_tuning(2 * least_samples(*smallest_drop(settings)))
+        least = tuning_count_for(2 * least_samples(*smallest_drop(settings)))
         path_s, path = seconds(lambda: exit_path(tuning.scores, tuning.loss, least))
     else:
         path_s, path = seconds(lambda: threshold_path(tuning.scores, tuning.loss, STAGE_MS))

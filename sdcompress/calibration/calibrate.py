@@ -16,8 +16,8 @@ from sdcompress.calibration.observe import fit_policy
 from sdcompress.calibration.reference_model import ReferenceModel, open_reference
 from sdcompress.calibration.stage_timing import decision_ms, overhead, stage_ms, stage_times
 from sdcompress.calibration.thresholds import choose_thresholds
-from sdcompress.certification.calibration_split import draw_parts, samples_for, seed_of
-from sdcompress.certification.certify import figures, kind_of_test, smallest_drop
+from sdcompress.certification.calibration_split import draw_split, samples_for, seed_of
+from sdcompress.certification.certify import kind_of_test, policy_metrics, smallest_drop
 from sdcompress.certification.groups import check_strata, strata_of, warn_of_strata
 from sdcompress.certification.power_analysis import least_samples as least_to_certify
 from sdcompress.certification.power_analysis import samples_for_binomial, samples_for_loss
@@ -232,7 +232,7 @@ def _check_targets(task: Task, samples: Samples) -> None:
 
 def _check_strata(manifest: Manifest, task: Task, samples: Samples, settings: recipe.Calibrate) -> None:
     seed = seed_of(fingerprint_of(manifest, samples), graphs_digest(manifest))
-    strata = strata_of(task, samples.targets[draw_parts(len(samples), seed).certify])
+    strata = strata_of(task, samples.targets[draw_split(len(samples), seed).certify])
     drop, delta = smallest_drop(settings)
     target = f"a drop of {drop:.2%} with a confidence of {settings.confidence:.4g}"
     check_strata(strata, task, least_to_certify(drop, delta), target)
@@ -286,7 +286,7 @@ def _choose(
         decision_ms=decision_ms(policy, signals),
         stage_times=stage_times(engine, opened.manifest, samples),
         **engine.where._asdict(),
-        **figures(evidence, thresholds, unlabelled=False)._asdict(),
+        **policy_metrics(evidence, thresholds, unlabelled=False)._asdict(),
     )
     factor = overhead(engine, samples, chosen, fitted.temperatures)
     return _with_temperatures(opened, fitted.temperatures), chosen.model_copy(update={"overhead": factor})

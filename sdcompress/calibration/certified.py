@@ -15,8 +15,8 @@ from sdcompress.artifact.write import entry
 from sdcompress.calibration.reference_model import ReferenceModel
 from sdcompress.calibration.stage_timing import overhead, stage_times
 from sdcompress.calibration.tuning import Tuning, collect, tune, with_strata
-from sdcompress.certification.calibration_split import draw_parts, seed_of
-from sdcompress.certification.certify import certify, figures, kind_of_test, losses
+from sdcompress.certification.calibration_split import draw_split, seed_of
+from sdcompress.certification.certify import certify, kind_of_test, losses, policy_metrics
 from sdcompress.certification.fixed_sequence import conformal_risk_control
 from sdcompress.certification.groups import warn_of_strata
 from sdcompress.data.samples import Samples, Subset
@@ -100,7 +100,7 @@ def tune_and_collect(
     """
     fingerprint = fingerprint_of(manifest, samples)
     seed = seed_of(fingerprint, graphs_digest(manifest))
-    parts = draw_parts(len(samples), seed)
+    parts = draw_split(len(samples), seed)
     total = len(parts.tuning) + (2 if reference else 1) * len(parts.certify)
     tuning = tune(engine, Subset(samples, parts.tuning), settings, part(progress, 0, total))
     if reference:  # without any early exit something may be lost too: a step that is tested, as path[0] never is
@@ -244,7 +244,7 @@ def _at(step: int, parts: SplitRun, settings: recipe.Calibrate, split: str, guar
         decision_ms=tuning.decision_ms,
         stage_times=parts.stage_times,
         **parts.target._asdict(),
-        **figures(evidence, tuning.path[step], unlabelled=settings.unlabelled)._asdict(),
+        **policy_metrics(evidence, tuning.path[step], unlabelled=settings.unlabelled)._asdict(),
     )
 
 

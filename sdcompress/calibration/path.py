@@ -99,18 +99,18 @@ def exit_path(scores: Scores, loss: Losses, least: int) -> tuple[tuple[float, ..
     path = [np.full(len(scores), NEVER, np.float32)]
     for share in _SHARES:
         step = np.full(len(scores), NEVER, np.float32)
-        gone = np.zeros(loss.shape[1], np.bool_)
+        exited = np.zeros(loss.shape[1], np.bool_)
         lost = 0.0
         for exit_, values in enumerate(scores):
-            rows = np.flatnonzero(~gone & (values <= 1))  # NaN never leaves
+            rows = np.flatnonzero(~exited & (values <= 1))  # NaN never leaves
             order = rows[np.argsort(-values[rows], kind="stable")]
             sums = lost + np.cumsum(mistakes[exit_, order])
-            count = int(gone.sum()) + np.arange(1, len(order) + 1)
+            count = int(exited.sum()) + np.arange(1, len(order) + 1)
             last = np.diff(values[order], append=np.float32(-1)) != 0  # equal scores leave together
             kept = np.flatnonzero(last & (sums <= share * count) & (count >= least))
             if len(kept):
                 step[exit_] = values[order[kept[-1]]]
-                gone[order[: kept[-1] + 1]] = True
+                exited[order[: kept[-1] + 1]] = True
                 lost = float(sums[kept[-1]])
         path.append(np.minimum(path[-1], step))
     return _distinct(path)

@@ -15,9 +15,9 @@ from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.calibration.calibrate import LEAST_SAMPLES, check_is_cascade, check_policy, least_samples
 from sdcompress.calibration.certified import fingerprint_of
 from sdcompress.calibration.tuning import Tuning, tune
-from sdcompress.certification.calibration_split import draw_parts, samples_for, seed_of
+from sdcompress.certification.calibration_split import draw_split, samples_for, seed_of
 from sdcompress.certification.certify import TestKind, kind_of_test, losses, smallest_drop
-from sdcompress.certification.groups import group_name, members, strata_of
+from sdcompress.certification.groups import group_masks, group_name, strata_of
 from sdcompress.certification.power_analysis import samples_for_betting, samples_for_binomial
 from sdcompress.data.samples import Samples, Subset
 from sdcompress.data.unlabelled import UnlabelledFolder
@@ -81,7 +81,7 @@ def plan(
             else "set data.validation higher and train again",
         )
     seed = seed_of(fingerprint_of(opened.manifest, samples), graphs_digest(opened.manifest))
-    parts = draw_parts(len(samples), seed)
+    parts = draw_split(len(samples), seed)
     engine = open_network(opened, replace(options, threads=options.threads or 1, allow_uncertified=True))
     tuning, task = tune(engine, Subset(samples, parts.tuning), settings, progress), engine.task
     smallest, share = _smallest(samples, task, settings)
@@ -118,7 +118,9 @@ def _observed(tuning: Tuning, settings: recipe.Calibrate, test: TestKind) -> tup
     stop = len(tuning.path) - 1
     for step, thresholds in enumerate(tuning.path[1:], 1):
         lost = losses(tuning.evidence, thresholds)
-        if any(lost[mask].mean() >= settings.max_drop for mask in members(tuning.evidence, thresholds, settings.per)):
+        if any(
+            lost[mask].mean() >= settings.max_drop for mask in group_masks(tuning.evidence, thresholds, settings.per)
+        ):
             stop = step  # from here on there is nothing to certify
             break
     chosen = np.unique(np.linspace(1, stop, min(_MOST_ROWS, stop)).round().astype(int)) if stop else ()
@@ -131,7 +133,7 @@ def _worst_group(tuning: Tuning, thresholds: tuple[float, ...], settings: recipe
     lost = losses(tuning.evidence, thresholds)
     rows = [
         _row(_counted(lost[mask]), float(mask.mean()), mean_ms, settings, test)
-        for mask in members(tuning.evidence, thresholds, settings.per)
+        for mask in group_masks(tuning.evidence, thresholds, settings.per)
     ]
     return max(rows, key=lambda row: (math.inf if row.needs is None else row.needs, row.lost - row.gained))
 

@@ -11,7 +11,7 @@ from sdcompress.calibration.observe import FittedPolicy, fit_policy, losses_of, 
 from sdcompress.calibration.path import exit_path, threshold_path
 from sdcompress.calibration.reference_model import ReferenceModel
 from sdcompress.calibration.stage_timing import decision_ms, stage_ms
-from sdcompress.certification.calibration_split import in_tuning
+from sdcompress.certification.calibration_split import tuning_count_for
 from sdcompress.certification.certify import Path, kind_of_test, smallest_drop
 from sdcompress.certification.groups import strata_of
 from sdcompress.certification.power_analysis import least_samples
@@ -67,7 +67,7 @@ def _path(
         return threshold_path(evidence.scores, evidence.loss, times, shared=shared)
     exact = kind_of_test(unlabelled=settings.unlabelled, binary_loss=task.binary_loss) == "binomial"
     return exit_path(
-        evidence.scores, evidence.loss, in_tuning(2 * least_samples(*smallest_drop(settings), exact=exact))
+        evidence.scores, evidence.loss, tuning_count_for(2 * least_samples(*smallest_drop(settings), exact=exact))
     )
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Parts", "count_of_tuning", "draw_parts", "in_tuning", "samples_for", "seed_of"]
+__all__ = ["CalibrationSplit", "count_of_tuning", "draw_split", "samples_for", "seed_of", "tuning_count_for"]
 
 Positions = npt.NDArray[np.int64]
 
@@ -17,7 +17,7 @@ Positions = npt.NDArray[np.int64]
 _TUNING_EVERY = 6
 
 
-class Parts(NamedTuple):
+class CalibrationSplit(NamedTuple):
     """Two disjoint parts of N calibration samples, by their positions.
 
     Attributes:
@@ -38,7 +38,7 @@ def seed_of(data_fingerprint: str, graphs: str) -> str:
     return hashlib.sha256(f"{data_fingerprint} {graphs}".encode()).hexdigest()
 
 
-def draw_parts(count: int, seed: str) -> Parts:
+def draw_split(count: int, seed: str) -> CalibrationSplit:
     """Part the positions 0..count-1 at random, a sixth for the tuning.
 
     Not stratified: the tests are for samples drawn independently. The keys are raw output of PCG64, which
@@ -51,7 +51,7 @@ def draw_parts(count: int, seed: str) -> Parts:
     keys = np.random.PCG64(np.random.SeedSequence(int(seed, 16))).random_raw(count)
     order = np.argsort(keys, kind="stable").astype(np.int64)
     first = count_of_tuning(count)
-    return Parts(order[:first], order[first:])
+    return CalibrationSplit(order[:first], order[first:])
 
 
 def count_of_tuning(count: int) -> int:
@@ -65,6 +65,6 @@ def samples_for(certify: int) -> int:
     return next(count for count in range(near - 1, near + 2) if count - count // _TUNING_EVERY >= certify)
 
 
-def in_tuning(certify: int) -> int:
+def tuning_count_for(certify: int) -> int:
     """Return the tuning samples in proportion to ``certify`` certification samples."""
     return -(-certify // (_TUNING_EVERY - 1))

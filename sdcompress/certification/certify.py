@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from sdcompress.artifact.evidence import Evidence
 from sdcompress.certification.fixed_sequence import fixed_sequence
-from sdcompress.certification.groups import Per, in_every_group, members
+from sdcompress.certification.groups import Per, group_masks, in_every_group
 from sdcompress.certification.p_values import betting_p_value, binomial_p_value
 from sdcompress.policies import leave
 from sdcompress.schema import recipe
@@ -20,16 +20,16 @@ from sdcompress.schema.manifest import CertifiedDrop
 from sdcompress.tasks import metric_of
 
 __all__ = [
-    "Figures",
     "Path",
+    "PolicyMetrics",
     "TestKind",
     "certified_drop",
     "certify",
     "deltas",
-    "figures",
     "kind_of_test",
     "losses",
     "p_value_of",
+    "policy_metrics",
     "smallest_drop",
 ]
 
@@ -38,7 +38,7 @@ TestKind = Literal["betting", "binomial"]
 Differences = npt.NDArray[np.float64]
 
 
-class Figures(NamedTuple):
+class PolicyMetrics(NamedTuple):
     """What a policy gives on the samples that certified it.
 
     Attributes:
@@ -115,7 +115,7 @@ def certified_drop(
 
     def p_values() -> Iterator[float]:
         for thresholds in path[1:]:
-            yield in_every_group(losses(evidence, thresholds), members(evidence, thresholds, per), p_value)
+            yield in_every_group(losses(evidence, thresholds), group_masks(evidence, thresholds, per), p_value)
 
     outcome = fixed_sequence(p_values(), delta)
     return CertifiedDrop(max_drop=max_drop, delta=delta, certified=outcome.rejected, p_values=outcome.p_values)
@@ -136,7 +136,7 @@ def certify(evidence: Evidence, path: Path, settings: recipe.Calibrate, test: Te
     return tuple(certified_drop(evidence, path, test, drop, delta, per=settings.per) for drop in drops)
 
 
-def figures(evidence: Evidence, thresholds: tuple[float, ...], *, unlabelled: bool) -> Figures:
+def policy_metrics(evidence: Evidence, thresholds: tuple[float, ...], *, unlabelled: bool) -> PolicyMetrics:
     """Return the metrics of a policy on the samples that certified it.
 
     Args:
@@ -145,7 +145,7 @@ def figures(evidence: Evidence, thresholds: tuple[float, ...], *, unlabelled: bo
         unlabelled: the metric is not known.
     """
     left = leave(evidence.scores, thresholds)
-    return Figures(
+    return PolicyMetrics(
         score=None if unlabelled else metric_of(evidence.loss[left, np.arange(len(left))]),
         reference_score=None if unlabelled else metric_of(evidence.reference),
         shares=tuple(float((left == exit_).mean()) for exit_ in range(len(evidence.loss))),

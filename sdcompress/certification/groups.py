@@ -14,7 +14,16 @@ from sdcompress.errors import DataError, UsageError
 from sdcompress.policies import leave
 from sdcompress.tasks import Array, Task
 
-__all__ = ["Per", "check_strata", "group_name", "in_every_group", "loss_name", "members", "strata_of", "warn_of_strata"]
+__all__ = [
+    "Per",
+    "check_strata",
+    "group_masks",
+    "group_name",
+    "in_every_group",
+    "loss_name",
+    "strata_of",
+    "warn_of_strata",
+]
 
 Mask = npt.NDArray[np.bool_]
 Float64 = npt.NDArray[np.float64]
@@ -25,7 +34,7 @@ _TIMES = 3  # the allowed drop, beyond which the loss of a stratum is named
 _LEAST_LOST = 2  # samples: one is no loss of a stratum
 
 
-def members(evidence: Evidence, thresholds: Sequence[float], per: Per) -> Iterator[Mask]:
+def group_masks(evidence: Evidence, thresholds: Sequence[float], per: Per) -> Iterator[Mask]:
     """Return the mask of each group under these thresholds, bool [N]; None: one group of all samples.
 
     ``"stratum"``: the samples of each stratum. That it holds for all samples follows: the whole is a mean of strata.
@@ -63,7 +72,7 @@ def in_every_group(losses: Float64, groups: Iterator[Mask], p_value: Callable[[F
 
     Args:
         losses: [N] in the order of the tests.
-        groups: from ``members``, each bool [N].
+        groups: from ``group_masks``, each bool [N].
         p_value: of the losses of a group, in their order; 1 for none.
     """
     return max(p_value(losses[mask]) for mask in groups)

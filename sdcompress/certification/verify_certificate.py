@@ -12,19 +12,19 @@ from sdcompress.artifact.certificate import ExecutionTarget, check_covered, plan
 from sdcompress.artifact.evidence import Evidence
 from sdcompress.artifact.read import Artifact
 from sdcompress.certification.calibration_split import count_of_tuning, seed_of
-from sdcompress.certification.certify import certified_drop, deltas, figures, kind_of_test
+from sdcompress.certification.certify import certified_drop, deltas, kind_of_test, policy_metrics
 from sdcompress.errors import CertificateError
 from sdcompress.policies import restore
 from sdcompress.schema.manifest import Certificate, Policy
 from sdcompress.tasks import Task, task_of
 
-__all__ = ["recompute"]
+__all__ = ["verify_certificate"]
 
 _RELATIVE = 1e-6  # sums of logarithms, in another order on another machine
 _ABSOLUTE = 1e-300
 
 
-def recompute(artifact: Artifact) -> Certificate | None:
+def verify_certificate(artifact: Artifact) -> Certificate | None:
     """Check every figure of a certificate against its evidence.
 
     It finds a certificate that does not follow from the evidence beside it, or is about other graphs, thresholds or
@@ -162,7 +162,7 @@ def _check_policy(policy: Policy, certificate: Certificate, evidence: Evidence) 
     guarantee = "certified" if level and level.certified else "no certificate"
     if policy.guarantee != guarantee:
         _edited(f"the policy's guarantee is '{policy.guarantee}'", f"'{guarantee}', by the tests")
-    expected = figures(evidence, policy.thresholds, unlabelled=certificate.loss == "disagreement")._asdict()
+    expected = policy_metrics(evidence, policy.thresholds, unlabelled=certificate.loss == "disagreement")._asdict()
     expected["samples"] = certificate.certify_samples
     expected |= ExecutionTarget(certificate.backend, certificate.device, certificate.plans)._asdict()
     for name, value in expected.items():

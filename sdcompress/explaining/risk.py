@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from sdcompress.artifact.evidence import Evidence
 from sdcompress.certification.certify import losses, p_value_of
-from sdcompress.certification.groups import group_name, in_every_group, loss_name, members
+from sdcompress.certification.groups import group_masks, group_name, in_every_group, loss_name
 from sdcompress.policies import leave
 from sdcompress.schema.explain import Risk, RiskStep
 from sdcompress.schema.manifest import Certificate, Policy
@@ -36,7 +36,7 @@ def risk(certificate: Certificate, policy: Policy, evidence: Evidence, reach_ms:
 
     def at(step: int) -> RiskStep:
         thresholds = certificate.path[step]
-        sample_losses, masks = losses(evidence, thresholds), list(members(evidence, thresholds, certificate.per))
+        sample_losses, masks = losses(evidence, thresholds), list(group_masks(evidence, thresholds, certificate.per))
 
         def p_value(alpha: float) -> float:
             return in_every_group(

@@ -9,9 +9,9 @@ from typing import Any
 from sdcompress.evaluation.trained_model import TrainedModel
 from sdcompress.schema.recipe import Recipe
 
-__all__ = ["Folder", "Given", "RecipeLike", "Source"]
+__all__ = ["Folder", "Overrides", "RecipeLike", "Source"]
 
 Folder = Path | str
 Source = TrainedModel | Folder
-Given = Mapping[str, Any]  # some keys of a section of the recipe
-RecipeLike = Recipe | Given | Folder | None
+Overrides = Mapping[str, Any]  # some keys of a section of the recipe
+RecipeLike = Recipe | Overrides | Folder | None

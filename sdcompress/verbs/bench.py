@@ -13,14 +13,14 @@ from sdcompress.evaluation.trained_model import open_trained_model
 from sdcompress.options import Options
 from sdcompress.schema.recipe import Bench
 from sdcompress.schema.report import BenchReport
-from sdcompress.verbs._types import Given, Source
+from sdcompress.verbs._types import Overrides, Source
 
 __all__ = ["bench"]
 
 
 def bench(
     sources: Sequence[Source],
-    settings: Bench | Given | None = None,
+    settings: Bench | Overrides | None = None,
     options: Options | None = None,
     *,
     images: Literal["test", "golden"] = "test",
@@ -43,8 +43,10 @@ def bench(
     if not sources:
         raise UsageError("No artifact was given.", next_step="name at least one artifact folder")
     options = options or Options()
-    said = {"threads": options.threads, "backend": options.backend, "device": options.device}
-    section = recipes.override(recipes.override(Bench(), settings), {k: v for k, v in said.items() if v is not None})
+    overrides = {"threads": options.threads, "backend": options.backend, "device": options.device}
+    section = recipes.override(
+        recipes.override(Bench(), settings), {k: v for k, v in overrides.items() if v is not None}
+    )
     artifacts = [open_trained_model(source).artifact() for source in sources]
     if images == "golden":
         golden, data = artifacts[0].golden(), f"golden samples of {artifacts[0].path}"

@@ -18,7 +18,7 @@ from sdcompress.options import Options
 from sdcompress.schema.manifest import Manifest
 from sdcompress.schema.recipe import Calibrate
 from sdcompress.schema.report import Plan
-from sdcompress.verbs._types import Folder, Given, Source
+from sdcompress.verbs._types import Folder, Overrides, Source
 
 __all__ = ["calibrate", "plan"]
 
@@ -26,7 +26,7 @@ __all__ = ["calibrate", "plan"]
 def calibrate(
     source: Source,
     out: Folder,
-    settings: Calibrate | Given | None = None,
+    settings: Calibrate | Overrides | None = None,
     options: Options | None = None,
     *,
     images: Folder | None = None,
@@ -70,7 +70,7 @@ def calibrate(
 
 def plan(
     source: Source,
-    settings: Calibrate | Given | None = None,
+    settings: Calibrate | Overrides | None = None,
     options: Options | None = None,
     *,
     images: Folder | None = None,

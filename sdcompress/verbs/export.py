@@ -15,7 +15,7 @@ from sdcompress.options import Options
 from sdcompress.schema.graphs import Layout
 from sdcompress.schema.manifest import Manifest
 from sdcompress.schema.recipe import Export
-from sdcompress.verbs._types import Folder, Given, Source
+from sdcompress.verbs._types import Folder, Overrides, Source
 
 __all__ = ["export", "export_all"]
 
@@ -23,7 +23,7 @@ __all__ = ["export", "export_all"]
 def export(
     source: Source,
     out: Folder,
-    settings: Export | Given | None = None,
+    settings: Export | Overrides | None = None,
     options: Options | None = None,
     *,
     layout: Layout = "cascade",
@@ -75,7 +75,7 @@ def export(
 def export_all(
     source: Source,
     targets: Sequence[Target],
-    settings: Export | Given | None = None,
+    settings: Export | Overrides | None = None,
     options: Options | None = None,
     *,
     overwrite: bool = False,
@@ -116,6 +116,6 @@ def _export_one_graph(
             next_step=f"sdcompress export {model.path} --layout cascade --out CASCADE; sdcompress calibrate CASCADE "
             f"--out EARLY; sdcompress export EARLY --layout {kind} --out {out}",
         )
-    here = machine()
-    host = Host(here.cpu, here.busy_cores)
+    machine_info = machine()
+    host = Host(machine_info.cpu, machine_info.busy_cores)
     return export_one_graph(model, out, options, kind=kind, host=host, overwrite=overwrite)

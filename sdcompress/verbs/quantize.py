@@ -9,7 +9,7 @@ from sdcompress.machine import check_threads, default_threads
 from sdcompress.options import Options
 from sdcompress.schema.quantized import Quantized
 from sdcompress.schema.recipe import Quantize
-from sdcompress.verbs._types import Folder, Given, Source
+from sdcompress.verbs._types import Folder, Overrides, Source
 
 __all__ = ["quantize"]
 
@@ -18,7 +18,7 @@ def quantize(
     source: Source,
     out: Folder,
     precision: str,
-    settings: Quantize | Given | None = None,
+    settings: Quantize | Overrides | None = None,
     options: Options | None = None,
     *,
     overwrite: bool = False,

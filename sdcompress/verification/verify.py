@@ -12,7 +12,7 @@ from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.artifact.signature import check_signature
 from sdcompress.artifact.weights import contradiction, stored_weights
 from sdcompress.certification.groups import group_name, loss_name
-from sdcompress.certification.verify_certificate import recompute
+from sdcompress.certification.verify_certificate import verify_certificate
 from sdcompress.errors import ArtifactError, ParityError
 from sdcompress.modalities import Inputs
 from sdcompress.policies._base import SIGNALS_ATOL, Float
@@ -53,7 +53,7 @@ def verify(artifact: Artifact | Path | str, *, threads: int = 1, key: Path | str
     """
     opened = open_artifact(artifact)
     signature = None if key is None else check_signature(opened, key)
-    certificate = recompute(opened)
+    certificate = verify_certificate(opened)
     _check_precisions(opened)
     card, scores = _check_card(opened), certificate is not None and opened.evidence().tuning_scores is not None
     golden = opened.golden()

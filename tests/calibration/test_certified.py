@@ -12,10 +12,10 @@ from pydantic import ValidationError
 
 from sdcompress.artifact.read import open_artifact
 from sdcompress.calibration.calibrate import calibrate, least_samples
-from sdcompress.certification.calibration_split import draw_parts
+from sdcompress.certification.calibration_split import draw_split
 from sdcompress.certification.certify import losses
 from sdcompress.certification.p_values import betting_p_value, binomial_p_value
-from sdcompress.certification.verify_certificate import recompute
+from sdcompress.certification.verify_certificate import verify_certificate
 from sdcompress.data.samples import ArraySamples, Subset
 from sdcompress.errors import DataError, UsageError, VerificationError
 from sdcompress.modalities import as_image, modality_of
@@ -49,7 +49,7 @@ def test_what_is_certified_is_what_the_engine_does(certified_artifact: Path, tin
     assert policy is not None
     assert (policy.guarantee, certificate.test, certificate.loss) == ("certified", "betting", "drop")
     assert (certificate.tuning_samples, certificate.certify_samples, policy.samples) == (666, 3334, 3334)
-    order = draw_parts(4000, certificate.seed).certify
+    order = draw_split(4000, certificate.seed).certify
     held = Subset(tiny_network.samples(4000), order)
     engine = open_engine(certified_artifact, threads=1)
     inputs = engine.preprocess(held.examples(np.arange(3334)))
@@ -70,7 +70,7 @@ def test_what_is_certified_is_what_the_engine_does(certified_artifact: Path, tin
 
 
 def test_the_ladder_uses_one_path_and_shares_delta(certified_artifact: Path) -> None:
-    certificate = recompute(open_artifact(certified_artifact))
+    certificate = verify_certificate(open_artifact(certified_artifact))
     assert certificate is not None
     small, large = certificate.levels
     assert (small.max_drop, large.max_drop) == (0.02, 0.05)
@@ -85,7 +85,7 @@ def test_neither_temperatures_nor_path_have_seen_what_certifies(
     """Other labels on the certifying part change the tests, and nothing that was decided before."""
     monkeypatch.setattr("sdcompress.calibration.tuning.stage_ms", lambda engine, samples: (1.0, 1.0, 1.0))
     first, _, _ = certified(tiny_artifact, samples, "first")
-    order = draw_parts(4000, first.seed).certify
+    order = draw_split(4000, first.seed).certify
     labels = samples.targets.copy()
     labels[order] = (labels[order] + 1) % 3
     spoilt = ArraySamples(samples.examples(np.arange(4000)), labels)
@@ -115,12 +115,12 @@ def test_without_labels_disagreement_is_certified_exactly(tiny_artifact: Build, 
     assert certificate.temperatures == (1.0, 1.0, 1.0)
     (level,) = certificate.levels
     engine = open_engine(out, threads=1)
-    images = samples.examples(draw_parts(4000, certificate.seed).certify)
+    images = samples.examples(draw_split(4000, certificate.seed).certify)
     inputs = normalise(images, engine.modality.preprocess)
     differ = int((engine(inputs).outputs.argmax(1) != engine.exits(inputs)[-1].argmax(1)).sum())
     assert differ > 0
     assert level.p_values[level.certified - 1] == pytest.approx(binomial_p_value(differ, 3334, 0.05), rel=1e-9)
-    assert recompute(open_artifact(out)) == certificate
+    assert verify_certificate(open_artifact(out)) == certificate
     text = (out / "README.md").read_text(encoding="utf-8")
     assert "at most 5 % differ from the last exit" in text
 
@@ -146,7 +146,7 @@ def test_no_certificate_is_an_outcome_and_there_is_no_early_exit(
     assert policy.guarantee == "no certificate"
     assert policy.shares == (0.0, 0.0, 1.0)
     assert policy.score == policy.reference_score == 1.0
-    assert recompute(open_artifact(out)) == certificate
+    assert verify_certificate(open_artifact(out)) == certificate
     engine = open_engine(out, threads=1)
     assert (engine(engine.preprocess(images[:50])).exit_index == 2).all()
     assert "no certificate was found" in (out / "README.md").read_text(encoding="utf-8")
@@ -169,7 +169,7 @@ def test_a_budget_takes_the_safest_certified_step_that_keeps_it(
     left = [evidence.scores >= np.float32(certificate.path[step - 1])[:, None]]
     earlier = np.where(left[0][0], 1.0, np.where(left[0][1], 2.0, 3.0)).mean()
     assert earlier > budget  # the step before is too slow
-    assert recompute(open_artifact(out)) == certificate
+    assert verify_certificate(open_artifact(out)) == certificate
     with pytest.raises(UsageError, match=r"take 0\.5 ms") as caught:
         certified(tiny_artifact, samples, "never", budget_ms=0.5)
     assert f"{fastest.mean_ms:.3g} ms or more" in caught.value.allowed

@@ -16,9 +16,9 @@ from sdcompress.artifact.certificate import ExecutionTarget, check_covered
 from sdcompress.artifact.read import open_artifact
 from sdcompress.calibration.calibrate import calibrate as run_calibrate
 from sdcompress.calibration.calibrate import least_samples
-from sdcompress.certification.calibration_split import draw_parts, seed_of
+from sdcompress.certification.calibration_split import draw_split, seed_of
 from sdcompress.certification.certify import losses
-from sdcompress.certification.verify_certificate import recompute
+from sdcompress.certification.verify_certificate import verify_certificate
 from sdcompress.data.samples import Dataset
 from sdcompress.data.unlabelled import UnlabelledFolder
 from sdcompress.errors import CertificateError, DataError, UsageError
@@ -64,11 +64,11 @@ def test_a_folder_is_certified_where_the_data_set_is_not_at_hand(tiny_artifact: 
     own = UnlabelledFolder(images, modality_of(manifest))
     assert certificate.data_fingerprint == own.fingerprint != manifest.provenance.data_fingerprint
     assert certificate.seed == seed_of(own.fingerprint, certificate.graphs)
-    assert recompute(open_artifact(out)) == certificate
+    assert verify_certificate(open_artifact(out)) == certificate
     check_covered(manifest, ExecutionTarget())
     # what the engine does on the images that certified, in their order
     engine = open_engine(out, threads=1)
-    inputs = engine.preprocess(own.examples(draw_parts(1200, certificate.seed).certify))
+    inputs = engine.preprocess(own.examples(draw_split(1200, certificate.seed).certify))
     differ = engine(inputs).decision != engine.exits(inputs)[-1].argmax(1)
     np.testing.assert_array_equal(losses(open_artifact(out).evidence(), policy.thresholds), differ)
     assert "not compared with the training images" in (out / "README.md").read_text(encoding="utf-8")
@@ -118,7 +118,7 @@ def test_what_labels_certify_cannot_be_passed_off_as_made_without(certified_arti
     fields["digest"] = digest_of({name: value for name, value in fields.items() if name != "digest"})
     path.write_text(json.dumps(fields), encoding="utf-8")
     with pytest.raises(CertificateError, match="on samples without targets"):
-        recompute(open_artifact(certified_artifact))
+        verify_certificate(open_artifact(certified_artifact))
 
 
 @pytest.mark.parametrize("unlabelled", [False, True])
@@ -137,7 +137,7 @@ def test_in_expectation_is_never_called_certified(tiny_artifact: Build, tiny_net
     assert "in expectation only" in text
     assert "Nothing is certified" in text
     assert "certified for" not in text
-    assert recompute(open_artifact(out)) is None
+    assert verify_certificate(open_artifact(out)) is None
     # the bound of conformal risk control on the samples that chose nothing: n / (n + 1) R + 1 / (n + 1)
     if not unlabelled:
         assert policy.score is not None

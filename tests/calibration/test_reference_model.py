@@ -20,10 +20,10 @@ from sdcompress.artifact.read import open_artifact
 from sdcompress.artifact.write import entry, rewrite, staged
 from sdcompress.calibration.calibrate import calibrate
 from sdcompress.calibration.thresholds import NEVER
-from sdcompress.certification.calibration_split import draw_parts
+from sdcompress.certification.calibration_split import draw_split
 from sdcompress.certification.certify import certified_drop, losses
 from sdcompress.certification.p_values import betting_p_value, binomial_p_value
-from sdcompress.certification.verify_certificate import recompute
+from sdcompress.certification.verify_certificate import verify_certificate
 from sdcompress.data.samples import ArraySamples
 from sdcompress.errors import CertificateError, UsageError
 from sdcompress.explaining.risk import risk
@@ -102,7 +102,7 @@ def test_a_certificate_against_the_network_before_it_was_changed(tiny_artifact: 
     evidence = out.evidence()
     assert evidence.reference_loss is not None
     # the p-value of the thresholds that run, from the two engines' own answers on the samples that certify
-    order = draw_parts(4000, certificate.seed).certify
+    order = draw_split(4000, certificate.seed).certify
     engines = open_engine(out.path, threads=1), open_engine(before, threads=1)
     inputs, labels = engines[0].preprocess(samples.examples(order)), samples.targets[order]
     ran, whole = engines[0](inputs).outputs.argmax(1), engines[1].exits(inputs)[-1].argmax(1)
@@ -112,7 +112,7 @@ def test_a_certificate_against_the_network_before_it_was_changed(tiny_artifact: 
     assert level.certified > 1
     assert betting_p_value(gap, 0.05, level.delta) == pytest.approx(level.p_values[level.certified - 1], rel=1e-9)
     assert policy.reference_score == float((whole == labels).mean())
-    assert recompute(out) == certificate
+    assert verify_certificate(out) == certificate
 
 
 def test_a_network_that_has_lost_too_much_gets_no_certificate(tiny_artifact: Build, tiny_network: Any) -> None:
@@ -159,7 +159,7 @@ def test_groups_and_a_ladder_against_the_other_network(tiny_artifact: Build, tin
     manifest = certify(changed, tiny_network.samples(9000), before, per=per, max_drop=0.08, ladder=(0.05,))
     assert manifest.certificate is not None
     assert [level.certified > 0 for level in manifest.certificate.levels] == [True, True]
-    recompute(open_artifact(changed.parent / "out"))
+    verify_certificate(open_artifact(changed.parent / "out"))
 
 
 def test_disagreement_with_the_other_network(tiny_artifact: Build, tiny_network: Any) -> None:
@@ -177,7 +177,7 @@ def test_disagreement_with_the_other_network(tiny_artifact: Build, tiny_network:
     assert not evidence.reference_loss.any()
     assert evidence.loss[-1].any()  # the changed network's last exit is another one's
     assert set(losses(evidence, manifest.policy.thresholds).tolist()) == {0, 1}
-    recompute(out)
+    verify_certificate(out)
 
 
 def test_evidence_and_certificate_must_speak_of_the_same(tiny_artifact: Build, tiny_network: Any) -> None:
@@ -189,7 +189,7 @@ def test_evidence_and_certificate_must_speak_of_the_same(tiny_artifact: Build, t
     with staged(out.path.parent / "forged") as folder:
         rewrite(out, folder, certificate=forged)
     with pytest.raises(CertificateError, match="its reference is not that of its evidence"):
-        recompute(open_artifact(out.path.parent / "forged"))
+        verify_certificate(open_artifact(out.path.parent / "forged"))
 
 
 def test_what_cannot_be_a_reference(tiny_artifact: Build, tiny_network: Any, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from sdcompress.artifact.certificate import graphs_digest
 from sdcompress.artifact.read import open_artifact
 from sdcompress.calibration.calibrate import least_samples
 from sdcompress.calibration.sample_size import plan
-from sdcompress.certification.calibration_split import draw_parts, seed_of
+from sdcompress.certification.calibration_split import draw_split, seed_of
 from sdcompress.data.samples import Subset
 from sdcompress.errors import DataError, UsageError
 from sdcompress.schema import recipe
@@ -39,7 +39,7 @@ def test_it_looks_at_the_tuning_part_only(tiny_artifact: Build, tiny_network: An
     cascade, samples = tiny_artifact(), Watched(tiny_network.samples(2000))
     found = plan(cascade, samples=samples, settings=WISH)
     manifest = open_artifact(cascade).manifest
-    parts = draw_parts(2000, seed_of(manifest.provenance.data_fingerprint, graphs_digest(manifest)))
+    parts = draw_split(2000, seed_of(manifest.provenance.data_fingerprint, graphs_digest(manifest)))
     assert samples.seen <= set(parts.tuning.tolist())
     assert (found.samples, found.seen) == (2000, len(parts.tuning)) == (2000, 333)
 

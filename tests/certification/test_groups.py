@@ -19,9 +19,9 @@ from sdcompress.calibration.path import exit_path, threshold_path
 from sdcompress.calibration.sample_size import plan
 from sdcompress.calibration.thresholds import NEVER
 from sdcompress.certification.certify import certified_drop, losses
-from sdcompress.certification.groups import check_strata, in_every_group, members, warn_of_strata
+from sdcompress.certification.groups import check_strata, group_masks, in_every_group, warn_of_strata
 from sdcompress.certification.p_values import binomial_p_value
-from sdcompress.certification.verify_certificate import recompute
+from sdcompress.certification.verify_certificate import verify_certificate
 from sdcompress.data.samples import ArraySamples, Subset
 from sdcompress.errors import CertificateError, DataError
 from sdcompress.evaluation.evaluate import exit_signals
@@ -41,7 +41,7 @@ def evidence(scores: Sequence[Sequence[float]], strata: Sequence[int] | None = N
 
 
 def as_lists(found: Evidence, thresholds: Sequence[float], per: Any) -> list[list[int]]:
-    return [np.flatnonzero(mask).tolist() for mask in members(found, thresholds, per)]
+    return [np.flatnonzero(mask).tolist() for mask in group_masks(found, thresholds, per)]
 
 
 def test_members_by_hand() -> None:
@@ -119,7 +119,7 @@ def test_calibrations_that_break_their_promise_in_a_group_are_as_rare_as_they_sa
             level = certified_drop(rest, paths[groups], "betting", DROP, DELTA, per=groups)
             used = paths[groups][level.certified]
             lost = losses(population, used)
-            worst = max(float(lost[mask].mean()) for mask in members(population, used, per))
+            worst = max(float(lost[mask].mean()) for mask in group_masks(population, used, per))
             if groups is None:
                 over_all += worst > DROP
             else:
@@ -176,17 +176,17 @@ def test_an_artifact_holds_what_its_groups_are_computed_from(tiny_artifact: Buil
     assert certificate is not None
     assert policy is not None
     assert (certificate.per, policy.guarantee) == (per, "certified")
-    assert recompute(opened) == certificate
+    assert verify_certificate(opened) == certificate
     assert (found.strata is not None) == (per == "stratum")
     lost = losses(found, policy.thresholds)
-    assert all(lost[mask].mean() <= 0.08 for mask in members(found, policy.thresholds, certificate.per))
+    assert all(lost[mask].mean() <= 0.08 for mask in group_masks(found, policy.thresholds, certificate.per))
     text = (out / "README.md").read_text(encoding="utf-8")
     assert ("of each class like them" if per == "stratum" else "leave at any one exit") in text
 
 
 def test_without_labels_single_exits_are_certified_too(tiny_artifact: Build, tiny_network: Any) -> None:
     out = grouped(tiny_artifact, tiny_network.samples(6000), "exit", unlabelled=True)
-    certificate = recompute(open_artifact(out))
+    certificate = verify_certificate(open_artifact(out))
     assert certificate is not None
     assert (certificate.test, certificate.per) == ("binomial", "exit")
     assert certificate.levels[0].certified > 0
@@ -204,11 +204,11 @@ def test_other_labels_or_other_groups_are_found(tiny_artifact: Build, tiny_netwo
     ):
         forged = opened.manifest.model_copy(update={"certificate": certificate.model_copy(update=edit)})
         with pytest.raises(CertificateError, match=words):
-            recompute(type(opened)(opened.path, forged))
+            verify_certificate(type(opened)(opened.path, forged))
     for strata, words in ((found.strata[::-1].copy(), "p-value|tests"), (found.strata // 2, "samples of 2 strata")):
         Evidence(found.scores, found.loss, strata).save(out / "certificate.npz")
         with pytest.raises(CertificateError, match=words):
-            recompute(opened)
+            verify_certificate(opened)
 
 
 def few_of_one_class(network: Any, count: int, few: int) -> ArraySamples:

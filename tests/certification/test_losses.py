@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sdcompress.artifact.evidence import Evidence
 from sdcompress.calibration.path import exit_path, threshold_path
 from sdcompress.calibration.thresholds import NEVER, choose_thresholds
-from sdcompress.certification.certify import certified_drop, figures, kind_of_test, losses
+from sdcompress.certification.certify import certified_drop, kind_of_test, losses, policy_metrics
 from sdcompress.policies import leave
 from sdcompress.tasks.classification import Classification
 
@@ -108,7 +108,7 @@ def test_certificates_of_a_jaccard_loss_are_wrong_as_rarely_as_they_say(
 
 def test_figures_are_the_metric() -> None:
     loss = np.float32([[0.5, 0.25, 1], [0, 0.25, 0.5]])
-    found = figures(Evidence(np.float32([[0.9, 0.1, 0.9]]), loss), (0.5,), unlabelled=False)
+    found = policy_metrics(Evidence(np.float32([[0.9, 0.1, 0.9]]), loss), (0.5,), unlabelled=False)
     assert found[:2] == pytest.approx((1 - (0.5 + 0.25 + 1) / 3, 1 - 0.25))
     assert found.shares == (pytest.approx(2 / 3), pytest.approx(1 / 3))
 

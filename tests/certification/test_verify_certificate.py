@@ -13,7 +13,7 @@ import pytest
 
 from sdcompress.artifact.evidence import Evidence
 from sdcompress.artifact.read import open_artifact
-from sdcompress.certification.verify_certificate import recompute
+from sdcompress.certification.verify_certificate import verify_certificate
 from sdcompress.errors import ArtifactError, CertificateError
 from sdcompress.storage import digest_of, sha256_of
 
@@ -34,7 +34,7 @@ def forge(folder: Path, change: Callable[[Fields], Any]) -> None:
 
 def refused(folder: Path, *words: str) -> None:
     with pytest.raises(CertificateError) as caught:
-        recompute(open_artifact(folder))
+        verify_certificate(open_artifact(folder))
     assert all(word in str(caught.value) for word in words), str(caught.value)
     assert caught.value.allowed
     assert caught.value.next_step
@@ -42,13 +42,13 @@ def refused(folder: Path, *words: str) -> None:
 
 
 def test_as_it_was_written_it_follows_from_its_evidence(certified_artifact: Path) -> None:
-    certificate = recompute(open_artifact(certified_artifact))
+    certificate = verify_certificate(open_artifact(certified_artifact))
     assert certificate == open_artifact(certified_artifact).manifest.certificate
     assert certificate is not None
 
 
 def test_an_artifact_without_one_has_nothing_to_check(tiny_artifact: Callable[..., Path]) -> None:
-    assert recompute(open_artifact(tiny_artifact(policy=(0.9, 0.9)))) is None
+    assert verify_certificate(open_artifact(tiny_artifact(policy=(0.9, 0.9)))) is None
 
 
 def level_of(fields: Fields) -> Fields:
@@ -176,7 +176,7 @@ def test_a_threshold_lowered_where_no_tested_sample_lies_is_found(certified_arti
     # as a version that kept no such scores wrote it: not found, and verify says so
     Evidence(evidence.scores, evidence.loss).save(certified_artifact / "certificate.npz")
     forge(certified_artifact, lambda fields: None)
-    assert recompute(open_artifact(certified_artifact))
+    assert verify_certificate(open_artifact(certified_artifact))
 
 
 def test_scores_of_another_number_of_samples_are_found(certified_artifact: Path) -> None:
@@ -193,7 +193,7 @@ def test_evidence_of_other_samples_does_not_fit(certified_artifact: Path) -> Non
     Evidence(evidence.scores[:, :-1], evidence.loss[:, :-1]).save(certified_artifact / "certificate.npz")
     forge(certified_artifact, lambda fields: None)
     with pytest.raises(ArtifactError, match="3333 samples"):
-        recompute(open_artifact(certified_artifact))
+        verify_certificate(open_artifact(certified_artifact))
 
 
 def test_a_certificate_of_another_artifact_is_refused(

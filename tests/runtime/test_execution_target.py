@@ -16,7 +16,7 @@ from sdcompress.artifact.read import open_artifact
 from sdcompress.artifact.write import entry, rewrite, staged
 from sdcompress.calibration.calibrate import calibrate
 from sdcompress.calibration.sample_size import plan
-from sdcompress.certification.verify_certificate import recompute
+from sdcompress.certification.verify_certificate import verify_certificate
 from sdcompress.errors import CertificateError, UsageError
 from sdcompress.options import EngineOptions
 from sdcompress.runtime.one_graph import open_one_graph
@@ -105,7 +105,7 @@ def test_a_certificate_is_bound_to_the_engines_that_it_was_made_on(
     assert manifest.certificate is not None
     assert manifest.certificate.plans == plans_digest(made)
     assert manifest.engines == (made,)
-    assert recompute(open_artifact(out)) == manifest.certificate
+    assert verify_certificate(open_artifact(out)) == manifest.certificate
     assert verify(out).certificate is not None  # the graphs are proven as ever, by onnxruntime
     assert open_network(out, HOSTED).where == ExecutionTarget("hosted", "cuda", plans_digest(made))
     with pytest.raises(CertificateError, match="not for onnxruntime on cpu") as caught:
@@ -124,13 +124,13 @@ def test_a_certificate_of_engines_that_are_gone_is_found_offline(
     samples = tiny_network.samples(4000)
     calibrate(tiny_artifact(), tmp_path / "out", samples=samples, settings=WISH, options=HOSTED)
     with pytest.raises(CertificateError, match="engines that the artifact does not hold"):
-        recompute(open_artifact(tmp_path / "out"))
+        verify_certificate(open_artifact(tmp_path / "out"))
 
 
 def test_adding_engines_leaves_the_certificate_of_the_graphs_valid(certified_artifact: Path, tmp_path: Path) -> None:
     with_engines(certified_artifact, tmp_path / "built")
     open_engine(tmp_path / "built", threads=1)
-    assert recompute(open_artifact(tmp_path / "built")) is not None
+    assert verify_certificate(open_artifact(tmp_path / "built")) is not None
 
 
 def test_a_plan_for_a_certificate_runs_on_the_backend_too(

@@ -15,7 +15,7 @@ from sdcompress.artifact.certificate import plans_digest
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.artifact.write import entry, rewrite, staged
 from sdcompress.calibration.calibrate import calibrate
-from sdcompress.certification.verify_certificate import recompute
+from sdcompress.certification.verify_certificate import verify_certificate
 from sdcompress.errors import ArtifactError, CertificateError, InputError, SetupError
 from sdcompress.options import EngineOptions
 from sdcompress.policies import restore, scores
@@ -253,7 +253,7 @@ def test_thresholds_are_chosen_and_certified_on_the_engines(
     )
     assert made.certificate is not None
     assert made.certificate.plans == plans_digest(made.engines[-1])
-    assert recompute(open_artifact(tmp_path / "out")) == made.certificate
+    assert verify_certificate(open_artifact(tmp_path / "out")) == made.certificate
     open_engine(tmp_path / "out", **where)
     with pytest.raises(CertificateError, match="not for onnxruntime on cpu"):
         open_engine(tmp_path / "out")
