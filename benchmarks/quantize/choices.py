@@ -38,7 +38,7 @@ from sdcompress.data.samples import Dataset  # noqa: E402
 from sdcompress.evaluation.trained_model import open_trained_model  # noqa: E402
 from sdcompress.modalities._geometry import normalise  # noqa: E402
 from sdcompress.options import Options  # noqa: E402
-from sdcompress.quantizing import integers, ranges  # noqa: E402
+from sdcompress.quantizing import qdq_integers, ranges  # noqa: E402
 from sdcompress.quantizing.calibration_data import CalibrationData  # noqa: E402
 from sdcompress.quantizing.precisions import fp8, fp16, int8, uint8  # noqa: E402
 from sdcompress.quantizing.precisions._base import Feed, FloatSegment  # noqa: E402
@@ -51,12 +51,12 @@ BATCH, TIMED = 200, 500
 @contextmanager
 def changed(options: dict[str, Any] | None = None, **arguments: Any) -> Iterator[None]:
     """Within the block ``int8`` asks onnxruntime for something else."""
-    asked = integers.QDQQuantizer
+    asked = qdq_integers.QDQQuantizer
 
     def instead(*given: Any, extra_options: dict[str, Any], **named: Any) -> Any:
         return asked(*given, **named | arguments, extra_options=extra_options | (options or {}))
 
-    with mock.patch.object(integers, "QDQQuantizer", instead):
+    with mock.patch.object(qdq_integers, "QDQQuantizer", instead):
         yield
 
 
@@ -160,7 +160,7 @@ def main() -> None:
             for precision in ("int8", "fp8", "fp16")
         }
         opened = open_artifact(single)
-        spec, calls = opened.manifest.input.preprocess, {}
+        spec, calls = opened.modality.preprocess, {}
         for name, model in graphs(opened, dataset):
             calls[name] = session(model)
     samples = dataset.split("validation")
@@ -182,7 +182,7 @@ def main() -> None:
         }
         for name in calls
     ]
-    kept = {"images", "exits", "bytes_before", "bytes_after", "narrow", "wide"}
+    kept = {"samples", "exits", "bytes_before", "bytes_after", "narrow", "wide"}
     figures = {name: found.model_dump(mode="json", include=kept) for name, found in verb.items()}
     record.write({"cascade": figures, "choices": rows}, threads=1, batch=1, images=len(samples), timed=TIMED)
 

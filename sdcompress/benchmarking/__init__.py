@@ -1,1 +1,1 @@
-"""Benchmark artifacts in a closed loop, in interleaved rounds on the same images."""
+"""Benchmark artifacts in a closed loop, in interleaved rounds on the same examples."""

@@ -10,16 +10,18 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from sdcompress.artifact.read import Artifact
 from sdcompress.benchmarking.clock import TimedCall, TimedPreparation
-from sdcompress.data.samples import Samples, originals
-from sdcompress.modalities import Inputs
+from sdcompress.data.samples import Samples
+from sdcompress.data.samples import originals as originals_of
+from sdcompress.errors import DataError
+from sdcompress.modalities import Inputs, Modality
 from sdcompress.options import EngineOptions
 from sdcompress.runtime.engine import Engine, Prediction
 from sdcompress.runtime.one_graph import OneGraphEngine, open_one_graph
 from sdcompress.runtime.open import open_network
+from sdcompress.tasks import Array
 
 __all__ = [
     "Candidate",
@@ -31,10 +33,10 @@ __all__ = [
     "split",
 ]
 
-# preprocessed inputs held in memory for each engine; enough to keep caches as cold as in service
+# inputs held in memory for each engine; enough to keep caches as cold as in service
 _INPUT_BYTES = 2**28
-_IMAGES = 2000  # distinct images: too many for a cache, few enough for memory
-_ORIGINALS = 64  # decoded images for timing the preparation; a photograph may have 40 MB
+_EXAMPLES = 2000  # distinct examples: too many for a cache, few enough for memory
+_ORIGINALS = 64  # raw examples for timing the preparation; a photograph may have 40 MB
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ class Candidate:
         layout: of the artifact; for its one graph, the kind of that.
         engine: opened with threads and device of the run.
         inputs: N of them, in the order of the run.
-        pictures: raw examples for timing the preparation, as ``Engine.preprocess`` takes them.
+        prepare: the preparation that is timed.
+        originals: what it is given, a sequence.
         load_ms: time to open the artifact, hashes included.
         first_ms: time of the first call with one sample.
     """
@@ -59,7 +62,8 @@ class Candidate:
     layout: str
     engine: Engine | OneGraphEngine
     inputs: Inputs
-    pictures: Any
+    prepare: Callable[[Any], Inputs]
+    originals: Any
     load_ms: float
     first_ms: float
 
@@ -76,7 +80,7 @@ class Measurement:
         candidate: what is measured.
         free: calls in which the policy decides.
         preparation: preparation of their inputs.
-        forced: calls forced to each exit, one image at a time.
+        forced: calls forced to each exit, one sample at a time.
     """
 
     candidate: Candidate
@@ -88,7 +92,7 @@ class Measurement:
     def prepare(cls, candidate: Candidate, batch: int, *, forced: bool) -> Measurement:
         """Create the timed calls of a candidate. Only cascades with several exits have forced calls."""
         engine, batches = candidate.engine, split(candidate.inputs, batch)
-        preparation = TimedPreparation(engine.preprocess, _batches_of(candidate.pictures, batch))
+        preparation = TimedPreparation(candidate.prepare, _batches_of(candidate.originals, batch))
         if isinstance(engine, OneGraphEngine):
             return cls(candidate, TimedCall(engine, batches), preparation, ())
         exits = range(len(engine.exit_names)) if forced and len(engine.exit_names) > 1 else ()
@@ -109,28 +113,29 @@ class Measurement:
 def open_candidate(
     name: str,
     artifact: Artifact,
-    images: npt.NDArray[np.uint8],
+    examples: Any,
     options: EngineOptions,
     *,
-    pictures: Any = None,
+    originals: Any = None,
     largest_batch: int,
     one_graph: bool = False,
 ) -> Candidate:
-    """Make an engine of an artifact, time that and the first call, and preprocess the images.
+    """Make an engine of an artifact, time that and the first call, and make the inputs.
 
     Args:
         name: in the report.
         artifact: opened.
-        images: uint8 [N, H, W, C] in the order of the run.
+        examples: N of them, in the order of the run.
         options: of the engine.
-        pictures: images for timing the preparation; default: these images.
+        originals: raw examples for timing the preparation; default: the examples.
         largest_batch: inputs are repeated to at least this number.
         one_graph: run the one graph instead of the segments.
     """
     start = perf_counter_ns()
     engine = open_one_graph(artifact, options) if one_graph else open_network(artifact, options)
     load_ms = artifact.opening_ms + (perf_counter_ns() - start) / 1e6
-    inputs = engine.preprocess(images)
+    collate = partial(_collated, engine.modality)
+    inputs = collate(examples)
     inputs = inputs[np.arange(max(len(inputs), largest_batch)) % len(inputs)]  # repeats them
     start = perf_counter_ns()
     engine(inputs[:1])
@@ -139,37 +144,45 @@ def open_candidate(
     digest, layout = manifest.digest, str(manifest.layout)
     if one_graph and manifest.one_graph:
         digest, layout = manifest.one_graph.sha256, manifest.one_graph.kind
-    originals_ = images[:_ORIGINALS] if pictures is None else pictures
-    return Candidate(name, str(artifact.path), digest, layout, engine, inputs, originals_, load_ms, first_ms)
+    timed = (collate, examples[:_ORIGINALS]) if originals is None else (engine.preprocess, originals)
+    return Candidate(name, str(artifact.path), digest, layout, engine, inputs, *timed, load_ms, first_ms)
 
 
-def input_order(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-    """Return a fixed random order of the images, int64, so that every part of a run has the same class mix.
+def _collated(modality: Modality, examples: Any) -> Inputs:
+    """Examples as inputs; those of another network, such as images of another size, are raw examples for this one."""
+    try:
+        return modality.collate(examples)
+    except DataError:
+        return modality.prepare(examples)
+
+
+def input_order(examples: Any, modality: Modality) -> npt.NDArray[np.int64]:
+    """Return a fixed random order of the examples, int64, so that every part of a run has the same mix of targets.
 
     A folder of images is sorted by class. In that order a short run would see the exits of one class only.
     """
-    most = max(1, _INPUT_BYTES // (4 * int(np.prod(images.shape[1:]))))
-    return np.random.default_rng(0).permutation(len(images))[:most]
+    most = max(1, _INPUT_BYTES // sum(array.nbytes for array in _collated(modality, examples[:1]).arrays.values()))
+    return np.random.default_rng(0).permutation(len(examples))[:most]
 
 
-def bench_samples(samples: Samples) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """Return up to 2,000 images of a split, uint8 [N, H, W, C], in a fixed random order, and labels, int64 [N]."""
-    chosen = np.random.default_rng(0).permutation(len(samples))[:_IMAGES]
+def bench_samples(samples: Samples) -> tuple[Any, Array]:
+    """Return up to 2,000 examples of a split in a fixed random order, and their targets."""
+    chosen = np.random.default_rng(0).permutation(len(samples))[:_EXAMPLES]
     return samples.examples(chosen), samples.targets[chosen]
 
 
-def bench_originals(samples: Samples) -> list[Image.Image] | None:
-    """Return up to 64 images at their original size, fewer if they are large; None if originals are not kept."""
-    chosen, pictures, size = np.random.default_rng(0).permutation(len(samples))[:_ORIGINALS], list[Image.Image](), 0
+def bench_originals(samples: Samples, modality: Modality) -> list[Any] | None:
+    """Return up to 64 raw examples in memory, fewer if they are large; None if originals are not kept."""
+    chosen, decoded, size = np.random.default_rng(0).permutation(len(samples))[:_ORIGINALS], list[Any](), 0
     for position in chosen:
-        decoded = originals(samples, np.array([position]))
-        if decoded is None:
+        kept = originals_of(samples, np.array([position]))
+        if kept is None:
             return None
-        pictures.append(Image.fromarray(decoded[0][:, :, 0] if decoded[0].shape[2] == 1 else decoded[0]))
-        size += decoded[0].nbytes
+        decoded.append(modality.decode(kept[0]))
+        size += np.asarray(decoded[-1]).nbytes
         if size > _INPUT_BYTES:
             break
-    return pictures
+    return decoded
 
 
 def split(inputs: Inputs, batch: int) -> list[Inputs]:
@@ -177,13 +190,13 @@ def split(inputs: Inputs, batch: int) -> list[Inputs]:
     return [inputs[start : start + batch] for start in range(0, len(inputs) - batch + 1, batch)]
 
 
-def _batches_of(pictures: Any, batch: int) -> list[Any]:
-    """Return batches of pictures, repeated if there are too few."""
-    count = max(1, len(pictures) // batch)
-    batches = [[index % len(pictures) for index in range(start * batch, (start + 1) * batch)] for start in range(count)]
-    if isinstance(pictures, np.ndarray):
-        return [pictures[rows] for rows in batches]
-    return [[pictures[row] for row in rows] for rows in batches]
+def _batches_of(raw: Any, batch: int) -> list[Any]:
+    """Return batches of raw examples, repeated if there are too few."""
+    count = max(1, len(raw) // batch)
+    batches = [[index % len(raw) for index in range(start * batch, (start + 1) * batch)] for start in range(count)]
+    if isinstance(raw, np.ndarray):
+        return [raw[rows] for rows in batches]
+    return [[raw[row] for row in rows] for rows in batches]
 
 
 def _forced(engine: Engine, exit_index: int) -> Callable[[Inputs], Prediction]:

@@ -38,7 +38,7 @@ class TimedCall:
 
     Args:
         call: the timed function.
-        batches: preallocated inputs, each [B, C, H, W], used in a cycle.
+        batches: preallocated inputs, B rows each, used in a cycle.
     """
 
     def __init__(self, call: Callable[[Any], Prediction], batches: Sequence[Any]) -> None:
@@ -46,7 +46,7 @@ class TimedCall:
         self._batches = batches
         self._place = 0
         self._exits: list[npt.NDArray[np.int64]] = []
-        self._decisions: list[npt.NDArray[np.int64]] = []
+        self._decisions: list[Array] = []
         self.rounds: list[npt.NDArray[np.float64]] = []
 
     def warm_up(self, least_ms: float) -> None:
@@ -98,11 +98,11 @@ class TimedCall:
 
 
 class TimedPreparation(TimedCall):
-    """The preparation of inputs from images, timed like a call. Its results are discarded.
+    """The preparation of inputs from raw examples, timed like a call. Its results are discarded.
 
     Args:
         prepare: the timed function.
-        batches: images, as ``Engine.preprocess`` takes them.
+        batches: raw examples, as that function takes them.
     """
 
     def __init__(self, prepare: Callable[[Any], Any], batches: Sequence[Any]) -> None:

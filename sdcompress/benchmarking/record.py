@@ -20,7 +20,7 @@ from sdcompress.benchmarking.stats import (
 )
 from sdcompress.schema.recipe import Bench
 from sdcompress.schema.report import BenchRecord, Comparison, ExitTiming, Machine
-from sdcompress.tasks import metric_of
+from sdcompress.tasks import Array, metric_of
 
 __all__ = ["compare", "record"]
 
@@ -32,7 +32,7 @@ def record(
     scenario: Scenario,
     batch: int,
     *,
-    labels: npt.NDArray[np.int64] | None,
+    targets: Array | None,
     settings: Bench,
     machine: Machine,
 ) -> BenchRecord:
@@ -41,8 +41,8 @@ def record(
     Args:
         measurement: finished.
         scenario: of the measurement.
-        batch: images in a call.
-        labels: of the candidate's inputs, int64 [N], or None.
+        batch: samples in a call.
+        targets: of the candidate's inputs, [N, ...], or None.
         settings: of the run.
         machine: as described before the run.
     """
@@ -67,10 +67,10 @@ def record(
         latency=latency(ms, settings.percentiles),
         preparation=preparation,
         end_to_end_ms=float(ms.mean()) + preparation.mean_ms,
-        images_per_second=float(1000.0 * batch * len(ms) / ms.sum()),
+        samples_per_second=float(1000.0 * batch * len(ms) / ms.sum()),
         load_ms=candidate.load_ms,
         first_ms=candidate.first_ms,
-        score=None if labels is None else _score(measurement, labels),
+        score=None if targets is None else _score(measurement, targets),
         exits=exits,
         worst_path=latency(measurement.forced[-1].ms, settings.percentiles) if measurement.forced else None,
         mixture_residual=_mixture_residual(measurement, exits) if measurement.forced else None,
@@ -118,9 +118,9 @@ def _end_to_end(measurement: Measurement) -> list[list[npt.NDArray[np.float64]]]
     return [measurement.preparation.rounds, measurement.free.rounds]
 
 
-def _score(measurement: Measurement, labels: npt.NDArray[np.int64]) -> float:
+def _score(measurement: Measurement, targets: Array) -> float:
     decisions = np.concatenate(list(measurement.free.first_decisions))
-    return metric_of(measurement.candidate.engine.task.loss(decisions, labels[: len(decisions)]))
+    return metric_of(measurement.candidate.engine.task.loss(decisions, targets[: len(decisions)]))
 
 
 def _exit_timings(measurement: Measurement) -> tuple[ExitTiming, ...]:

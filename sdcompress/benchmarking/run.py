@@ -1,4 +1,4 @@
-"""Benchmark artifacts in interleaved rounds (A B, B A, A B ...), in one process, on the same images.
+"""Benchmark artifacts in interleaved rounds (A B, B A, A B ...), in one process, on the same examples.
 
 ``duration_s`` is the measured time of one artifact in one scenario at one batch size. It is split over ``rounds``
 rounds, in which the artifacts take turns. Every second round runs backwards, so that drift of the machine affects all.
@@ -12,10 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image
 
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.benchmarking.candidate import Candidate, Measurement, input_order, open_candidate
@@ -28,6 +27,7 @@ from sdcompress.progress import Progress, part, silent
 from sdcompress.runtime.open import USUAL
 from sdcompress.schema.recipe import Bench
 from sdcompress.schema.report import BenchReport
+from sdcompress.tasks import Array
 
 __all__ = ["bench"]
 
@@ -37,13 +37,13 @@ _PREPARATION_SHARE = 0.2  # of the time of the calls; preparation varies little
 def bench(
     artifacts: Sequence[Artifact | str | Path],
     *,
-    images: npt.NDArray[np.uint8],
-    labels: npt.NDArray[np.int64] | None = None,
+    examples: Any,
+    targets: Array | None = None,
     settings: Bench,
     names: Sequence[str] | None = None,
     reference: str | None = None,
-    originals: Sequence[Image.Image] | None = None,
-    source: str = "given images",
+    originals: Sequence[Any] | None = None,
+    source: str = "given examples",
     command: str = "",
     allow_uncertified: bool = False,
     progress: Progress | None = None,
@@ -54,14 +54,14 @@ def bench(
 
     Args:
         artifacts: folders. An artifact with one graph is also measured as "NAME (one graph)".
-        images: uint8 [N, H, W, C], real images; used in a fixed random order, in a cycle.
-        labels: int64 [N]; if given, accuracy is reported.
+        examples: N real ones, as ``Samples.examples`` gives them; used in a fixed random order, in a cycle. An
+            artifact that takes other examples than the first prepares them as raw ones.
+        targets: [N, ...], of the first artifact's task; if given, the metric of all artifacts of that task is reported.
         settings: scenarios, threads, durations.
         names: names in the report, one for each artifact; default: the names of the folders.
         reference: name of the artifact that the others are compared with; default: the first.
-        originals: decoded images at their original size, for timing the preparation; default: ``images``, which need no
-            resizing.
-        source: the source of the images, for the report.
+        originals: raw examples in memory, for timing the preparation; default: ``examples``.
+        source: the source of the examples, for the report.
         command: what the user typed, for the report.
         allow_uncertified: also run what a certificate does not cover, such as another device.
         progress: called with (rounds done, all rounds).
@@ -69,20 +69,26 @@ def bench(
     Raises:
         UsageError: if there are no artifacts, names are not unique, or threads exceed what this machine runs at once.
         UnknownNameError: if the reference is not among the artifacts.
-        InputError: if there are no images, or labels of another number.
+        InputError: if there are no examples, or targets of another number.
+        DataError: if the task cannot have these targets, or an artifact cannot take the examples.
     """
     check_threads(settings.threads)
     named = _named(artifacts, names)
     reference = _check_reference(reference or next(iter(named)), named)
-    _check(images, labels)
+    _check(examples, targets)
     facts = machine()  # before the run, whose own load must not count
-    order = input_order(images)
     opened = {name: open_artifact(artifact) for name, artifact in named.items()}
-    candidates = _open(opened, images[order], originals, settings, allow_uncertified=allow_uncertified)
-    in_order = None if labels is None else np.resize(labels[order], len(candidates[0].inputs))
+    first = next(iter(opened.values()))
+    if targets is not None:
+        first.task.check_targets(targets)
+    order = input_order(examples, first.modality)
+    candidates = _open(opened, examples[order], originals, settings, allow_uncertified=allow_uncertified)
+    in_order = None if targets is None else targets[order[np.arange(len(candidates[0].inputs)) % len(order)]]
     records, comparisons = [], []
     for measurements, scenario, batch in _run(candidates, settings, progress):
-        records += [record(c, scenario, batch, labels=in_order, settings=settings, machine=facts) for c in measurements]
+        for one in measurements:
+            known = in_order if one.candidate.engine.task == first.task else None
+            records.append(record(one, scenario, batch, targets=known, settings=settings, machine=facts))
         comparisons += compare(measurements, reference, scenario, batch)
     return BenchReport(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -91,8 +97,8 @@ def bench(
         threads=settings.threads,
         backend=settings.backend,
         device=settings.device,
-        input=f"{source}: {len(order)} different images in a fixed random order",
-        preparation=_prepared_from(images, originals),
+        input=f"{source}: {len(order)} different examples in a fixed random order",
+        preparation=first.modality.preparation_text(originals),
         warmup_ms=settings.warmup_ms,
         duration_s=settings.duration_s,
         records=tuple(records),
@@ -100,19 +106,10 @@ def bench(
     )
 
 
-def _prepared_from(images: npt.NDArray[np.uint8], originals: Sequence[Image.Image] | None) -> str:
-    """Describe the images from which inputs were prepared."""
-    sizes = [images.shape[2:0:-1]] if originals is None else [image.size for image in originals]
-    small, large = ("x".join(map(str, size)) for size in (min(sizes), max(sizes)))
-    pixels = small if small == large else f"{small} to {large}"
-    resized = "nothing is resized" if originals is None else "resized and cropped as the network wants it"
-    return f"from decoded images of {pixels} pixels (width x height), {resized}; decoding a file is not included"
-
-
 def _open(
     named: Mapping[str, Artifact],
-    images: npt.NDArray[np.uint8],
-    originals: Sequence[Image.Image] | None,
+    examples: Any,
+    originals: Sequence[Any] | None,
     settings: Bench,
     *,
     allow_uncertified: bool,
@@ -125,9 +122,9 @@ def _open(
         open_candidate(
             name,
             artifact,
-            images,
+            examples,
             options,
-            pictures=originals,
+            originals=originals,
             largest_batch=max((1, *settings.batch)),
             one_graph=one_graph,
         )
@@ -192,16 +189,12 @@ def _check_reference(reference: str, named: Iterable[str]) -> str:
     return reference
 
 
-def _check(images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64] | None) -> None:
-    if images.ndim != 4 or images.dtype != np.uint8 or len(images) == 0:
+def _check(examples: Any, targets: Array | None) -> None:
+    if len(examples) == 0:
+        raise InputError("There are no examples.", allowed="at least one", next_step="pass examples of real data")
+    if targets is not None and len(targets) != len(examples):
         raise InputError(
-            f"The images have the shape {images.shape} and the type {images.dtype}.",
-            allowed="uint8 [N, H, W, C] with at least one image",
-            next_step="pass decoded images, not preprocessed ones",
-        )
-    if labels is not None and labels.shape != images.shape[:1]:
-        raise InputError(
-            f"There are {len(images)} images and labels of shape {labels.shape}.",
-            allowed=f"labels of shape ({len(images)},)",
-            next_step="pass one label for each image, or none",
+            f"There are {len(examples)} examples and {len(targets)} targets.",
+            allowed=f"{len(examples)} targets",
+            next_step="pass one target for each example, or none",
         )

@@ -32,7 +32,7 @@ def inspect(artifact: Annotated[Path, typer.Argument(help="folder of an artifact
 
 
 def show_manifest(manifest: Manifest, folder: str) -> None:
-    """What an artifact is, with the sums of its segments up to each exit."""
+    """Print what an artifact is, with the sums of its segments up to each exit."""
     from sdcompress.artifact.certificate import ExecutionTarget
     from sdcompress.cli.build_engines import show_engines
     from sdcompress.tasks import task_of
@@ -64,7 +64,7 @@ def show_manifest(manifest: Manifest, folder: str) -> None:
     table(columns, rows)
     if policy:
         say(
-            f"policy: {policy.kind}, chosen on {policy.samples} {policy.split} images for a drop of at most "
+            f"policy: {policy.kind}, chosen on {policy.samples} {policy.split} samples for a drop of at most "
             f"{policy.max_drop:.2%}: {percent(policy.score)} instead of {percent(policy.reference_score)} "
             f"there; {policy.mean_ms:.3f} ms on average; guarantee: {policy.guarantee}; by "
             f"{ExecutionTarget(policy.backend, policy.device, policy.plans)}"
@@ -78,11 +78,11 @@ def show_manifest(manifest: Manifest, folder: str) -> None:
 
 
 def _show_one_graph(found: OneGraph) -> None:
-    """What its early exits save."""
+    """Print what the early exits save."""
     rows = [
         [
             time.exit,
-            str(time.images),
+            str(time.samples),
             ms(time.ms),
             ms(time.to_end_ms),
             ms(time.whole_ms),
@@ -90,16 +90,16 @@ def _show_one_graph(found: OneGraph) -> None:
         ]
         for time in found.times
     ]
-    columns = ["leave at", "images", "ms", "to the end", "without exits", "rounds faster"]
+    columns = ["leave at", "samples", "ms", "to the end", "without exits", "rounds faster"]
     table(columns, rows, f"{found.file} ({found.kind}): one image, one thread, {found.machine}")
     say(
-        f"{found.file}: exits and answers of the segments on {found.samples} images in batches of "
+        f"{found.file}: exits and answers of the segments on {found.samples} samples in batches of "
         f"{', '.join(map(str, found.batches))} ({found.undecided} undecided), logits within {found.max_abs:.1e}"
     )
 
 
 def _show_certificate(found: Certificate, task: Task) -> None:
-    """The tests, one line for each target drop."""
+    """Print the tests, one line for each target drop."""
     from sdcompress.artifact.card import EXTERNAL
     from sdcompress.artifact.certificate import ExecutionTarget
     from sdcompress.certification.groups import group_name, loss_name
@@ -124,5 +124,5 @@ def _show_certificate(found: Certificate, task: Task) -> None:
 
 
 def in_every(per: str | None) -> str:
-    """The groups that a certificate holds in, as the end of a sentence."""
+    """Return the groups that a certificate holds in, as the end of a sentence."""
     return "" if per is None else " of what has left by each exit" if per == "exit" else f" in every {per}"

@@ -23,8 +23,8 @@ __all__ = ["predict"]
 
 def predict(
     folder: Annotated[Path, typer.Argument(help="an artifact, a checkpoint, or the folder of a training run")],
-    images: Annotated[list[Path], typer.Argument(help="image files, and folders of them")],
-    top: Annotated[int, typer.Option("--top", min=1, help="classes to name for each image")] = 1,
+    images: Annotated[list[Path], typer.Argument(help="files of raw examples, and folders of them")],
+    top: Annotated[int, typer.Option("--top", min=1, help="classes to name for each file")] = 1,
     threads: Threads = None,
     backend: AnyBackend = None,
     device: Device = None,
@@ -33,7 +33,7 @@ def predict(
     csv_: Annotated[bool, typer.Option("--csv", help="print CSV on stdout")] = False,
     json: Json = False,
 ) -> None:
-    """Predict image files, one at a time: class, probability, exit, and milliseconds.
+    """Predict files, one at a time: class and probability, or what else the task decides, exit, and milliseconds.
 
     A file that cannot be read stops nothing, and ends with exit code 2.
 
@@ -70,30 +70,40 @@ def _show(predictions: Sequence[FilePrediction]) -> None:
     """A row for each file, then the mean times."""
     rows = []
     for one in predictions:
-        classes = ", ".join(f"{each.label} {each.probability:.1%}" for each in one.top)
-        rows.append([one.file, one.error or classes, one.exit or "-", _ms(one.prepare_ms), _ms(one.run_ms)])
-    table(["file", "class", "exit", "prepare ms", "run ms"], rows)
+        stated = ", ".join(f"{each.name} {_value(each.value, one.unit)}" for each in one.stated) or "none"
+        rows.append([one.file, one.error or stated, one.exit or "-", _ms(one.prepare_ms), _ms(one.run_ms)])
+    kind, _ = _words(predictions)
+    table(["file", kind, "exit", "prepare ms", "run ms"], rows)
     whole = [one for one in predictions if one.run_ms is not None and one.prepare_ms is not None]
     if whole:
         prepare, run = (
             sum(times) / len(whole)
             for times in zip(*((one.prepare_ms or 0.0, one.run_ms or 0.0) for one in whole), strict=True)
         )
-        say(f"{len(whole)} images, mean {prepare:.3f} ms to prepare and {run:.3f} ms to run")
+        say(f"{len(whole)} files, mean {prepare:.3f} ms to prepare and {run:.3f} ms to run")
 
 
 def _write_csv(predictions: Sequence[FilePrediction]) -> None:
-    """Comma-separated values with a header (RFC 4180): one column pair for each class that is named."""
-    most = max((len(one.top) for one in predictions), default=0)
+    """Comma-separated values with a header (RFC 4180): one column pair for each class or label that is named."""
+    most = max((len(one.stated) for one in predictions), default=0)
     numbers = [""] if most <= 1 else [f"_{position}" for position in range(1, most + 1)]
     writer = csv.writer(sys.stdout)
     text = printable if sys.stdout.isatty() else str  # a file gets names as they are, a terminal nothing that acts
-    pairs = [name + number for number in numbers for name in ("class", "probability")]
+    pairs = [name + number for number in numbers for name in _words(predictions)]
     writer.writerow(["file", *pairs, "exit", "prepare_ms", "run_ms", "error"])
     for one in predictions:
-        classes = [cell for each in one.top for cell in (text(each.label), f"{each.probability:.6f}")]
-        classes += [""] * (len(pairs) - len(classes))
-        writer.writerow([text(one.file), *classes, one.exit, _ms(one.prepare_ms), _ms(one.run_ms), one.error])
+        stated = [cell for each in one.stated for cell in (text(each.name), f"{each.value:.6f}")]
+        stated += [""] * (len(pairs) - len(stated))
+        writer.writerow([text(one.file), *stated, one.exit, _ms(one.prepare_ms), _ms(one.run_ms), one.error])
+
+
+def _words(predictions: Sequence[FilePrediction]) -> tuple[str, str]:
+    """What names and values are, by the first file that has a prediction."""
+    return next(((one.kind, one.unit) for one in predictions if one.error is None), ("output", "value"))
+
+
+def _value(value: float, unit: str) -> str:
+    return f"{value:.1%}" if unit == "probability" else f"{value:.6g}"
 
 
 def _ms(value: float | None) -> str:

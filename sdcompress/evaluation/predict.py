@@ -1,4 +1,4 @@
-"""Predict image files, one at a time, as a service does."""
+"""Predict files, one at a time, as a service does."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sdcompress.errors import DataError, InputError
 from sdcompress.modalities import Modality
 from sdcompress.progress import Progress
 from sdcompress.runtime.engine import Engine
-from sdcompress.schema.prediction import ClassProbability, FilePrediction
+from sdcompress.schema.prediction import FilePrediction, OutputValue
 
 __all__ = ["example_files", "predict"]
 
@@ -57,7 +57,7 @@ def predict(
     Args:
         engine: what predicts.
         files: raw examples, one in each.
-        top: how many outputs each prediction names.
+        top: how many outputs each prediction names, where the task decides for one.
         progress: called with (files done, all files).
     """
     listed = tuple(files)
@@ -89,7 +89,9 @@ def _predicted(engine: Engine, file: Path, top: int) -> FilePrediction:
         return FilePrediction(file=str(file), error="The network's outputs are not finite.")
     return FilePrediction(
         file=str(file),
-        top=tuple(ClassProbability(label=label, probability=share) for label, share in prediction.top(top)[0]),
+        stated=tuple(OutputValue(name=name, value=value) for name, value in prediction.stated(top)[0]),
+        kind=prediction.kind,
+        unit=prediction.unit,
         exit=prediction.exit_names[0],
         prepare_ms=1000 * (prepared - began),
         run_ms=1000 * (ended - prepared),

@@ -145,9 +145,18 @@ class Image(Modality):
             )
         return sized
 
-    def decode(self, raw: Any) -> npt.NDArray[np.uint8]:
-        """The image at its own size, uint8 [h, w, C]."""
-        return _sized(raw, self.preprocess.model_copy(update={"resize": None, "crop": None}))
+    def decode(self, raw: Any) -> Pillow.Image:
+        """The image at its own size, with the network's channels."""
+        pixels = _sized(raw, self.preprocess.model_copy(update={"resize": None, "crop": None}))
+        return Pillow.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+
+    def preparation_text(self, raw: Sequence[Pillow.Image] | None) -> str:
+        """The sizes of the images; see ``Modality``."""
+        sizes = [self.shape[:0:-1]] if raw is None else [image.size for image in raw]
+        small, large = ("x".join(map(str, size)) for size in (min(sizes), max(sizes)))
+        pixels = small if small == large else f"{small} to {large}"
+        resized = "nothing is resized" if raw is None else "resized and cropped as the network wants it"
+        return f"from decoded images of {pixels} pixels (width x height), {resized}; decoding a file is not included"
 
     def check_raw(self, raw: Any) -> None:
         """Read the header of an image's file, and see whether the file is whole; see ``Modality``."""

@@ -15,21 +15,21 @@ __all__ = ["speed_beside"]
 
 # half a second for small networks, and a hundred calls for large ones
 _ROUNDS, _SECONDS, _WARM_UP_MS = 20, 0.01, 20.0
-_IMAGES = 4
+_EXAMPLES = 4
 
 
 def speed_beside(source: Artifact, quantised: Artifact, samples: Samples, *, threads: int) -> Speed:
-    """Time both artifacts in turns in ONNX Runtime, one image at a time, to the last exit.
+    """Time both artifacts in turns in ONNX Runtime, one sample at a time, to the last exit.
 
     Args:
         source: the artifact in float32.
         quantised: the artifact in the new precision.
-        samples: real images.
+        samples: real ones.
         threads: of ONNX Runtime.
     """
     engines = [open_engine(path, threads=threads, allow_uncertified=True) for path in (quantised, source)]
-    chosen = np.linspace(0, len(samples) - 1, _IMAGES).round().astype(np.int64)
-    inputs = engines[0].preprocess(samples.examples(chosen))
+    chosen = np.linspace(0, len(samples) - 1, _EXAMPLES).round().astype(np.int64)
+    inputs = engines[0].modality.collate(samples.examples(chosen))
     new, old = take_turns(engines, inputs, 1, rounds=_ROUNDS, seconds=_SECONDS, warm_up_ms=_WARM_UP_MS)
     ratio = ratio_of_medians(old.rounds, new.rounds)
     return Speed(

@@ -178,8 +178,8 @@ def latencies(report: Report) -> list[Table]:
         percents = [p.percent for p in bench.records[0].latency.percentiles] if bench.records else []
         columns = (
             *("artifact", "scenario", "batch", "calls", "preparation", "run, mean", "end to end"),
-            *(*(f"p{percent:g}" for percent in percents), "max", "over 3 medians", "images/s, run"),
-            *("images/s, end to end", report.metric, "load", "first call", "steady"),
+            *(*(f"p{percent:g}" for percent in percents), "max", "over 3 medians", "samples/s, run"),
+            *("samples/s, end to end", report.metric, "load", "first call", "steady"),
         )
         rows = tuple(_latency_row(record) for record in bench.records)
         tables.append(Table(f"Latency, {bench.created}", columns, rows, note).without_empty_columns())
@@ -200,7 +200,7 @@ def _latency_row(record: BenchRecord) -> tuple[str, ...]:
         *(q.percentile(value) for value in latency.percentiles),
         q.milliseconds(latency.max_ms),
         q.count(latency.over_three_medians),
-        q.count(record.images_per_second),
+        q.count(record.samples_per_second),
         q.count(1000 * record.batch / record.end_to_end_ms) if record.end_to_end_ms else q.NOTHING,
         q.score(record.score),
         q.milliseconds(record.load_ms),

@@ -40,10 +40,10 @@ class Plan(FileEntry):
 
 
 class Validation(Frozen):
-    """Engines against the graphs they were built from (onnxruntime on the CPU), on images of the validation split."""
+    """Engines against the graphs they were built from (onnxruntime on the CPU), on samples of the validation split."""
 
-    images: PositiveInt
-    max_drop: Fraction = Field(description="accuracy that every exit, and the policy, were allowed to lose")
+    samples: PositiveInt
+    max_drop: Fraction = Field(description="of the metric, that every exit, and the policy, were allowed to lose")
     exits: tuple[ExitChange, ...]
     policy: PolicyChange | None = Field(description="under the thresholds at hand; null without a policy")
 
@@ -77,9 +77,9 @@ class Engines(Frozen):
     version_compatible: bool = False
     hardware_compatibility: HardwareCompatibility = "none"
     log: FileEntry = Field(description="what the builder said")
-    parity: tuple[ParityRecord, ...] = Field(description="of every exit, against the checkpoint on the golden images")
+    parity: tuple[ParityRecord, ...] = Field(description="of every exit, against the checkpoint on the golden samples")
     validation: Validation | None = Field(
-        None, description="null: no validation images were at hand, or none asked for"
+        None, description="null: no validation samples were at hand, or none asked for"
     )
     siblings: tuple[SiblingTime, ...] = Field((), description="other artifacts' engines that were raced against")
 

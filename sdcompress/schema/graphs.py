@@ -12,6 +12,7 @@ __all__ = [
     "DECISION",
     "EXIT_INDEX",
     "OUTPUTS",
+    "Dtype",
     "Ensemble",
     "FileEntry",
     "Layout",
@@ -24,6 +25,8 @@ __all__ = [
 
 Layout = Literal["single", "cascade", "all", "graph", "if"]  # what an export can be asked for
 Ensemble = Literal["geometric"]
+# of a tensor between graphs, as numpy writes it: what every backend can hand on
+Dtype = Literal["float16", "float32", "float64", "bfloat16", "bool", "int8", "uint8", "int32", "int64"]
 # of the weights and of most of the arithmetic
 Precision = Literal["fp32", "fp16", "bf16", "int8", "uint8", "fp8"]
 
@@ -31,10 +34,10 @@ OUTPUTS, DECISION, EXIT_INDEX = "outputs", "decision", "exit_index"  # outputs o
 
 
 class Tensor(Frozen):
-    """A named tensor at a border: dtype as numpy writes it, a dynamic axis by its name."""
+    """A named tensor at a border; a dynamic axis by its name."""
 
     name: str
-    dtype: str
+    dtype: Dtype
     shape: tuple[int | str, ...]
 
 
@@ -57,14 +60,14 @@ class Segment(FileEntry):
 
 
 class PathTime(Frozen):
-    """What the way to one exit of a ``OneGraph`` takes: real images that leave there, one at a time, one thread."""
+    """What the way to one exit of a ``OneGraph`` takes: real samples that leave there, one at a time, one thread."""
 
     exit: str
-    images: Annotated[int, Field(ge=0)] = Field(description="different ones; 0: none was at hand, nothing was measured")
+    samples: Annotated[int, Field(ge=0)] = Field(description="different ones; 0: none was at hand")
     rounds: Annotated[int, Field(ge=0)] = 0
     ms: PositiveFloat | None = Field(None, description="median over the rounds")
-    to_end_ms: PositiveFloat | None = Field(None, description="of the same images, in the same graph, if nobody leaves")
-    whole_ms: PositiveFloat | None = Field(None, description="of the same images, in the network without exits")
+    to_end_ms: PositiveFloat | None = Field(None, description="of the same samples, in the same graph, if none leaves")
+    whole_ms: PositiveFloat | None = Field(None, description="of the same samples, in the network without exits")
     faster: Annotated[int, Field(ge=0)] = Field(0, description="rounds in which that was less than to_end_ms")
     faster_than_whole: Annotated[int, Field(ge=0)] = Field(0, description="rounds in which it was less than whole_ms")
 
@@ -77,11 +80,11 @@ class OneGraph(Segment):
     """
 
     kind: Literal["graph", "if"] = Field(description="'graph': any batch, rows leave one by one; 'if': a batch of 1")
-    samples: PositiveInt = Field(description="real images on which it was held against the segments")
+    samples: PositiveInt = Field(description="real samples on which it was held against the segments")
     batches: tuple[PositiveInt, ...]
-    max_abs: NonNegativeFloat = Field(description="largest difference of a logit from the segments'")
+    max_abs: NonNegativeFloat = Field(description="largest difference of an output from the segments'")
     undecided: Annotated[int, Field(ge=0)] = Field(
-        description="images that left elsewhere, because a rounding of 1e-5 decides whether they pass a threshold"
+        description="samples that left elsewhere, because a rounding of 1e-5 decides whether they pass a threshold"
     )
     machine: str = Field(description="processor on which the times were measured")
     busy_cores: float | None = Field(description="cores that others kept busy before; null: the system does not say")

@@ -1,4 +1,4 @@
-"""What 'sdcompress predict' says of one image file."""
+"""What 'sdcompress predict' says of one file."""
 
 from __future__ import annotations
 
@@ -6,22 +6,26 @@ from pydantic import Field
 
 from sdcompress.schema.base import Frozen
 
-__all__ = ["ClassProbability", "FilePrediction"]
+__all__ = ["FilePrediction", "OutputValue"]
 
 
-class ClassProbability(Frozen):
-    """A class and how probable the network holds it to be."""
+class OutputValue(Frozen):
+    """A number that the network gives, such as the probability of a class."""
 
-    label: str
-    probability: float
+    name: str
+    value: float
 
 
 class FilePrediction(Frozen):
     """The prediction for one file, or why there is none."""
 
     file: str
-    top: tuple[ClassProbability, ...] = Field((), description="the most probable classes, the most probable first")
+    stated: tuple[OutputValue, ...] = Field(
+        (), description="as the task states it: the most probable classes, or the labels that it has"
+    )
+    kind: str = Field("output", description="what the names are, e.g. class")
+    unit: str = Field("value", description="what the values are, e.g. probability")
     exit: str | None = Field(None, description="name of the exit at which it left")
-    prepare_ms: float | None = Field(None, description="to read, decode, resize and normalise the file")
+    prepare_ms: float | None = Field(None, description="to read the file and make inputs of it")
     run_ms: float | None = Field(None, description="of the network, in a batch of one")
     error: str | None = Field(None, description="why there is no prediction")

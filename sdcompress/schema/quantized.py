@@ -14,7 +14,7 @@ __all__ = ["Quantized", "Speed"]
 
 
 class Speed(Frozen):
-    """An artifact beside the one that it was made of, timed in turns on one machine: one image, to the last exit."""
+    """An artifact beside the one that it was made of, timed in turns on one machine: one sample, to the last exit."""
 
     threads: PositiveInt
     ms: PositiveFloat = Field(description="median in the new precision")
@@ -32,9 +32,9 @@ class Quantized(Frozen):
     artifact: str
     digest: Sha256
     precision: Precision
-    max_drop: Fraction = Field(description="accuracy that every exit was allowed to lose")
-    images: PositiveInt = Field(description="of the validation split")
-    calibration_images: Annotated[int, Field(ge=0)] = Field(description="training images that gave ranges; 0: none")
+    max_drop: Fraction = Field(description="of the metric, that every exit was allowed to lose")
+    samples: PositiveInt = Field(description="of the validation split")
+    calibration_samples: Annotated[int, Field(ge=0)] = Field(description="of training that gave ranges; 0: none")
     exits: tuple[ExitChange, ...]
     bytes_before: PositiveInt = Field(description="of the graphs")
     bytes_after: PositiveInt

@@ -43,7 +43,7 @@ class ExitScore(Frozen):
     score: Fraction = Field(description="the metric")
     further: dict[str, FiniteFloat] = Field({}, description="further scores of the task, by name, e.g. nll and ece")
     macs: int | None = Field(None, description="multiply-accumulates for one sample that leaves here")
-    parameters: int | None = Field(None, description="parameters of a network pruned to this exit")
+    parameters: int | None = Field(None, description="parameters of the network truncated at this exit")
 
 
 class PolicyScore(Frozen):
@@ -153,7 +153,7 @@ class Latency(Frozen):
 
 
 class ExitTiming(Frozen):
-    """Calls of one image that left at this exit, and calls forced to it."""
+    """Calls of one sample that left at this exit, and calls forced to it."""
 
     name: str
     share: Fraction
@@ -172,9 +172,9 @@ class BenchRecord(Frozen):
     scenario: Literal["single-stream", "offline"]
     batch: int
     latency: Latency = Field(description="of the run alone, from prepared inputs to answers")
-    preparation: Latency | None = Field(None, description="of making one call's inputs from decoded images")
+    preparation: Latency | None = Field(None, description="of making one call's inputs from raw examples in memory")
     end_to_end_ms: FiniteFloat | None = Field(None, description="mean of a call with the preparation of its inputs")
-    images_per_second: float = Field(description="of the run alone")
+    samples_per_second: float = Field(description="of the run alone")
     load_ms: float = Field(description="opening the artifact, hashes included")
     first_ms: float = Field(description="the first call")
     score: Fraction | None = Field(None, description="the metric, on the samples of this run")
@@ -204,7 +204,7 @@ class Comparison(Frozen):
     end_to_end_high: FiniteFloat | None = None
     rounds: int
     verdict: Literal["faster", "slower", "no difference"] = Field(
-        description="of the means, which decide what a stream of images costs; no difference: the interval holds 1"
+        description="of the means, which decide what a stream of samples costs; no difference: the interval holds 1"
     )
 
 
@@ -234,7 +234,7 @@ class BenchReport(Frozen):
     threads: int
     backend: str = "onnxruntime"
     device: str
-    input: str = Field(description="where the images came from, and how many different ones")
+    input: str = Field(description="where the examples came from, and how many different ones")
     preparation: str | None = Field(None, description="from what inputs were prepared; None: it was not measured")
     warmup_ms: float
     duration_s: float
@@ -263,7 +263,7 @@ class ReportRow(Frozen):
     p50_ms: float | None
     p99_ms: float | None
     mean_ms: float | None = None
-    preparation_ms: float | None = Field(None, description="mean, of making the input of one image")
+    preparation_ms: float | None = Field(None, description="mean, of making the input of one sample")
     end_to_end_ms: float | None = Field(None, description="mean, with preparation")
     stable: bool | None = Field(None, description="of the latency; None where it was not measured")
     speedup: float | None = Field(description="of the mean over the reference's, single-stream")
@@ -295,10 +295,10 @@ class ExitVerdict(Frozen):
     """One exit of an artifact, run on its golden samples."""
 
     name: str
-    max_abs: float = Field(description="largest absolute difference of a logit from the checkpoint's")
-    row_abs: float = Field(description="largest difference between images run together and one by one")
+    max_abs: float = Field(description="largest absolute difference of an output from the checkpoint's")
+    row_abs: float = Field(description="largest difference between samples run together and one by one")
     allowed: float
-    flips: int = Field(description="samples whose class changed")
+    flips: int = Field(description="samples whose decision changed")
 
 
 class CertificateVerdict(Frozen):

@@ -27,6 +27,9 @@ class ClassPrediction(Prediction):
     ``outputs`` are logits, float32 [B, K].
     """
 
+    kind: ClassVar[str] = "class"
+    unit: ClassVar[str] = "probability"
+
     @property
     def labels(self) -> tuple[str, ...]:
         """Names of the B predicted classes."""
@@ -215,6 +218,10 @@ class Classification(Task):
     def soft_targets(self, outputs: Tensor) -> Tensor:
         """Their softmax."""
         return outputs.softmax(dim=1)
+
+    def ensemble_terms(self, outputs: Tensor) -> Tensor:
+        """Logarithms of the probabilities."""
+        return outputs.log_softmax(dim=1)
 
     def supervised_loss(self, outputs: Tensor, encoded: Tensor) -> Tensor:
         """Cross-entropy."""

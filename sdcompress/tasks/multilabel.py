@@ -45,6 +45,9 @@ class LabelSets(Prediction):
     ``outputs`` are logits, float32 [B, K].
     """
 
+    kind: ClassVar[str] = "label"
+    unit: ClassVar[str] = "probability"
+
     @property
     def labels(self) -> tuple[tuple[str, ...], ...]:
         """For each of the B samples the names of its labels; none where no label is above its threshold."""
@@ -71,6 +74,14 @@ class LabelSets(Prediction):
         return tuple(
             tuple((self.task.outputs[k], float(row[k])) for k in best.tolist())
             for row, best in zip(probabilities, order, strict=True)
+        )
+
+    def stated(self, count: int = 1) -> tuple[tuple[tuple[str, float], ...], ...]:
+        """For each of the B samples all labels that it has and their probabilities, the most probable first."""
+        del count  # a set is stated whole
+        every = self.top(len(self.task.outputs))
+        return tuple(
+            tuple(pair for pair in row if pair[0] in labels) for row, labels in zip(every, self.labels, strict=True)
         )
 
 
@@ -255,6 +266,10 @@ class MultiLabel(Task):
     def soft_targets(self, outputs: Tensor) -> Tensor:
         """Their sigmoid."""
         return outputs.sigmoid()
+
+    def ensemble_terms(self, outputs: Tensor) -> Tensor:
+        """The logits: their mean is the logit of the normalised geometric mean of a label's probabilities."""
+        return outputs
 
     def supervised_loss(self, outputs: Tensor, encoded: Tensor) -> Tensor:
         """Binary cross-entropy, summed over the labels: the negative log-likelihood of the label set."""

@@ -48,15 +48,15 @@ def bench(
     artifacts = [open_trained_model(source).artifact() for source in sources]
     if images == "golden":
         golden, data = artifacts[0].golden(), f"golden samples of {artifacts[0].path}"
-        pixels, labels, originals = golden.examples, golden.targets, None
+        examples, targets, originals = golden.examples, golden.targets, None
     else:
         dataset = open_trained_model(artifacts[0], options).dataset()
-        (pixels, labels), data = bench_samples(dataset.test), f"test split of {dataset.name}"
-        originals = bench_originals(dataset.test)
+        (examples, targets), data = bench_samples(dataset.test), f"test split of {dataset.name}"
+        originals = bench_originals(dataset.test, dataset.modality)
     return run_bench(
         artifacts,
-        images=pixels,
-        labels=labels,
+        examples=examples,
+        targets=targets,
         originals=originals,
         settings=section,
         names=names,

@@ -1,4 +1,4 @@
-"""evaluate: a model on labelled images; predict: on image files."""
+"""evaluate: a model on samples with targets; predict: on files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def evaluate(
 
     Args:
         source: a checkpoint, the folder of a training run, or an artifact.
-        options: of the engine; default threads: what other work leaves free. Progress in images.
+        options: of the engine; default threads: what other work leaves free. Progress in samples.
         split: validation (which chose thresholds) or test (which only reports).
         images: labelled images in the place of a split: a folder that holds a folder for each class, by its name. The
             data set that was trained on is not needed then.
@@ -68,20 +68,20 @@ def evaluate(
 def predict(
     source: Source, images: Iterable[Folder], options: Options | None = None, *, top: int = 1
 ) -> tuple[FilePrediction, ...]:
-    """Predict image files, one at a time: class, probability, exit, and milliseconds.
+    """Predict files, one at a time: what the task states, exit, and milliseconds.
 
     Args:
         source: an artifact, a checkpoint, or the folder of a training run.
-        images: image files, and folders of them.
+        images: files of raw examples, and folders of them.
         options: of the engine; default threads: what other work leaves free. Progress in files.
-        top: how many classes each prediction names.
+        top: how many classes each prediction names; a set of labels is stated whole.
 
     Returns:
         One for each file; a file that cannot be read has its error in the place of a prediction.
 
     Raises:
         CheckpointError, ArtifactError: if the folder is not intact.
-        DataError: if there is nothing at a path, or no image at all.
+        DataError: if there is nothing at a path, or no file that the network takes.
     """
     model = open_trained_model(source, _free_threads(options))
     engine = model.engine()

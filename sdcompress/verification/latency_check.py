@@ -71,7 +71,7 @@ def time_paths(
 
 def _path(graphs: TimedGraphs, samples: Inputs, name: str, seconds: float) -> PathTime:
     if len(samples) == 0:
-        return PathTime(exit=name, images=0)
+        return PathTime(exit=name, samples=0)
     rounds: list[list[int]] = []
     deadline = perf_counter_ns() + int(seconds * 1e9)
     while len(rounds) < _WARMUP_ROUNDS + _LEAST_ROUNDS or (perf_counter_ns() < deadline and len(rounds) < _MOST_ROUNDS):
@@ -83,7 +83,7 @@ def _path(graphs: TimedGraphs, samples: Inputs, name: str, seconds: float) -> Pa
     ms, to_end_ms, whole_ms = (float(median) for median in np.median(times_ms, axis=0))
     return PathTime(
         exit=name,
-        images=len(samples),
+        samples=len(samples),
         rounds=len(times_ms),
         ms=ms,
         to_end_ms=to_end_ms,
@@ -112,7 +112,7 @@ def check_faster(times: Sequence[PathTime]) -> None:
     Raises:
         VerificationError: if an exit is not faster.
     """
-    early = [time for time in times[:-1] if time.images]
+    early = [time for time in times[:-1] if time.samples]
     slow = [time for time in early if _chance(time.faster, time.rounds) > _CHANCE]
     slow = slow or [time for time in early[:1] if _chance(time.faster_than_whole, time.rounds) > _CHANCE]
     if early and not slow:
@@ -125,7 +125,7 @@ def check_faster(times: Sequence[PathTime]) -> None:
         allowed="at every exit that samples take, less time than the same samples take to the end; at the first one, "
         "less than in the network without exits",
         next_step="export again on an idle machine; if it fails again, use fewer exits (exits in the recipe) or the "
-        "truncated network: sdcompress export --layout single --exit NAME",
+        "truncated network: sdcompress export --layout single --truncate-at NAME",
     )
 
 

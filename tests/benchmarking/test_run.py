@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image as Pillow
 from signals import TASK
 
 from sdcompress.artifact.read import open_artifact
@@ -18,17 +18,20 @@ from sdcompress.benchmarking.candidate import bench_originals, input_order, spli
 from sdcompress.benchmarking.run import bench
 from sdcompress.data.images import image_source
 from sdcompress.data.samples import ArraySamples, Subset
-from sdcompress.errors import InputError, UnknownNameError, UsageError
+from sdcompress.errors import DataError, InputError, UnknownNameError, UsageError
 from sdcompress.modalities import Inputs
 from sdcompress.modalities._preprocess import Preprocess
+from sdcompress.modalities.image import Image
 from sdcompress.runtime.engine import Prediction
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.recipe import Bench
 from sdcompress.schema.report import BenchRecord, BenchReport
 from sdcompress.tasks.classification import Classification
+from sdcompress.tasks.multilabel import MultiLabel
 
 IMAGES = np.arange(40, dtype=np.uint8).reshape(40, 1, 1, 1)  # image i has the grey value i and the class i % 4
 LABELS = np.arange(40) % 4
+GREY = Image(Preprocess(channels=1, resize=(1, 1), mean=(0.5,), std=(0.5,)), (1, 1, 1))
 PREPARED_MS = 0.5  # for each image
 QUICK = Bench(duration_s=0.3, warmup_ms=1.0, rounds=5, batch=(4,))
 
@@ -56,6 +59,10 @@ class Spinning:
         self.ms = ms
         self.exit_names = tuple(f"exit{k}" for k in range(len(ms)))
 
+    @property
+    def modality(self) -> Any:
+        return SimpleNamespace(collate=self.preprocess)
+
     def preprocess(self, images: Any) -> Inputs:
         now.ns += int(1e6 * PREPARED_MS * len(images))
         grey = np.stack([np.asarray(image).reshape(1, 1, 1) for image in images])
@@ -82,9 +89,8 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clock, "perf_counter_ns", now)
     monkeypatch.setattr(candidate, "perf_counter_ns", now)
     monkeypatch.setattr(candidate, "open_network", lambda artifact, _: engines_by_name[artifact.path])
-    monkeypatch.setattr(
-        run, "open_artifact", lambda path: SimpleNamespace(path=str(path), manifest=manifest, opening_ms=0.0)
-    )
+    fields = {"manifest": manifest, "opening_ms": 0.0, "task": Spinning.task, "modality": GREY}
+    monkeypatch.setattr(run, "open_artifact", lambda path: SimpleNamespace(path=str(path), **fields))
 
 
 def record(report: BenchReport, name: str, scenario: str) -> BenchRecord:
@@ -96,8 +102,8 @@ def test_times_exits_and_accuracy_are_those_of_the_engines() -> None:
     progress_calls: list[tuple[int, int]] = []
     report = bench(
         ["slow", "exits"],
-        images=IMAGES,
-        labels=LABELS,
+        examples=IMAGES,
+        targets=LABELS,
         settings=QUICK,
         progress=lambda *done: progress_calls.append(done),
     )
@@ -107,7 +113,7 @@ def test_times_exits_and_accuracy_are_those_of_the_engines() -> None:
     assert slow.worst_path is None
     assert slow.latency.percentiles[0].value_ms == pytest.approx(2.0, rel=1e-3)
     assert len(slow.raw_ms) == slow.latency.samples
-    assert slow.images_per_second == pytest.approx(1000 / slow.latency.mean_ms)
+    assert slow.samples_per_second == pytest.approx(1000 / slow.latency.mean_ms)
     assert exits.score == pytest.approx(0.75)
     assert [timing.share for timing in exits.exits] == pytest.approx([0.5, 0.5], abs=0.05)
     assert [timing.forced_p50_ms for timing in exits.exits] == pytest.approx([0.2, 0.8], rel=1e-2)
@@ -125,7 +131,7 @@ def test_times_exits_and_accuracy_are_those_of_the_engines() -> None:
 
 @pytest.mark.usefixtures("engines")
 def test_preparation_is_timed_apart_and_added() -> None:
-    report = bench(["slow", "exits"], images=IMAGES, labels=LABELS, settings=QUICK)
+    report = bench(["slow", "exits"], examples=IMAGES, targets=LABELS, settings=QUICK)
     for name, run_ms in (("slow", 2.0), ("exits", 0.5)):
         measured = record(report, name, "single-stream")
         assert measured.preparation is not None
@@ -149,9 +155,9 @@ def test_preparation_is_timed_apart_and_added() -> None:
 
 @pytest.mark.usefixtures("engines")
 def test_preparation_starts_from_images_at_their_own_size() -> None:
-    originals = [Image.new("L", (1, 1), 2 * k) for k in range(3)]
+    originals = [Pillow.new("L", (1, 1), 2 * k) for k in range(3)]
     settings = QUICK.model_copy(update={"scenarios": ("offline",)})
-    report = bench(["slow"], images=IMAGES, originals=originals, settings=settings)
+    report = bench(["slow"], examples=IMAGES, originals=originals, settings=settings)
     assert report.preparation is not None
     assert "resized and cropped as the network wants it" in report.preparation
     measured = record(report, "slow", "offline")  # four at a time of three pictures: they are repeated
@@ -164,19 +170,19 @@ def test_originals_are_those_of_the_samples_that_keep_them() -> None:
     source = image_source(
         ("a",), Preprocess(channels=1, resize=(32, 32), mean=(0.5,), std=(0.5,)), (pixels, np.zeros(100, np.int64))
     )
-    measured = bench_originals(Subset(source.train, np.arange(50, 100)))
+    measured = bench_originals(Subset(source.train, np.arange(50, 100)), source.modality)
     assert measured is not None
     assert len(measured) == 50
     assert {image.size for image in measured} == {(8, 8)}
     assert {np.asarray(image).tobytes() for image in measured} == {image.tobytes() for image in pixels[50:]}
-    assert bench_originals(ArraySamples(pixels, np.zeros(100, np.int64))) is None
+    assert bench_originals(ArraySamples(pixels, np.zeros(100, np.int64)), source.modality) is None
 
 
 @pytest.mark.usefixtures("engines")
 def test_each_artifact_gets_the_time_it_was_promised() -> None:
     settings = QUICK.model_copy(update={"scenarios": ("single-stream",)})
     start = now()
-    report = bench(["slow", "exits"], images=IMAGES, settings=settings)
+    report = bench(["slow", "exits"], examples=IMAGES, settings=settings)
     wall = (now() - start) / 1e9
     for measured in report.records:
         assert sum(measured.raw_ms) / 1000 == pytest.approx(0.3, rel=0.25)
@@ -187,36 +193,38 @@ def test_each_artifact_gets_the_time_it_was_promised() -> None:
 @pytest.mark.usefixtures("engines")
 def test_the_reference_may_be_any_of_them_and_equals_do_not_differ() -> None:
     settings = QUICK.model_copy(update={"scenarios": ("offline",), "duration_s": 1.0})
-    report = bench(["slow", "same"], images=IMAGES, settings=settings, names=["A", "B"], reference="B")
+    report = bench(["slow", "same"], examples=IMAGES, settings=settings, names=["A", "B"], reference="B")
     (comparison,) = report.comparisons
     assert (comparison.name, comparison.reference) == ("A", "B")
     assert comparison.speedup_p50 == pytest.approx(1.0)
     assert BenchReport.model_validate_json(report.model_dump_json()) == report
 
 
+@pytest.mark.usefixtures("engines")
 @pytest.mark.parametrize(
     ("changed", "error", "said"),
     [
         ({"names": ["A", "A"]}, UsageError, "another name"),
         ({"names": ["A"]}, UsageError, "another name"),
         ({"reference": "slaw"}, UnknownNameError, "Did you mean 'slow'"),
-        ({"labels": LABELS[:3]}, InputError, r"labels of shape \(3,\)"),
-        ({"images": IMAGES.astype(np.float32)}, InputError, "not preprocessed"),
-        ({"images": IMAGES[:0]}, InputError, "at least one image"),
+        ({"targets": LABELS[:3]}, InputError, "40 examples and 3 targets"),
+        ({"targets": LABELS + 1}, DataError, "4"),
+        ({"examples": IMAGES.astype(np.float32)}, InputError, "uint8"),
+        ({"examples": IMAGES[:0]}, InputError, "at least one"),
     ],
 )
-def test_what_cannot_be_measured_is_refused_before_anything_is_opened(
+def test_what_cannot_be_measured_is_refused_before_anything_is_timed(
     changed: dict[str, Any], error: type[Exception], said: str
 ) -> None:
-    asked: dict[str, Any] = {"images": IMAGES, "settings": QUICK} | changed
+    asked: dict[str, Any] = {"examples": IMAGES, "settings": QUICK} | changed
     with pytest.raises(error, match=said):
         bench(["slow", "exits"], **asked)
 
 
 def test_inputs_are_one_fixed_permutation_cut_into_whole_batches() -> None:
-    order = input_order(IMAGES)
+    order = input_order(IMAGES, GREY)
     assert sorted(order) == list(range(40))
-    assert order.tolist() == input_order(IMAGES).tolist() != list(range(40))
+    assert order.tolist() == input_order(IMAGES, GREY).tolist() != list(range(40))
     assert [len(batch) for batch in split(np.zeros((10, 1, 1, 1), dtype=np.float32), 4)] == [4, 4]
 
 
@@ -224,7 +232,9 @@ def test_real_artifacts(tiny_artifact: Callable[..., Path]) -> None:
     chain, single = tiny_artifact("cascade", policy=(0.6, 0.6)), tiny_artifact("single")
     golden = open_artifact(chain).golden()
     settings = Bench(duration_s=0.2, warmup_ms=5.0, rounds=5, batch=(4,))
-    report = bench([chain, single], images=golden.examples, labels=golden.targets, settings=settings, source="golden")
+    report = bench(
+        [chain, single], examples=golden.examples, targets=golden.targets, settings=settings, source="golden"
+    )
     measured = record(report, "cascade", "single-stream")
     assert measured.digest == open_artifact(chain).manifest.digest
     assert (measured.layout, record(report, "single", "offline").layout) == ("cascade", "single")
@@ -235,4 +245,21 @@ def test_real_artifacts(tiny_artifact: Callable[..., Path]) -> None:
     assert measured.score == pytest.approx((prediction.decision == golden.targets).mean())
     shares = [(prediction.exit_index == k).mean() for k in range(3)]
     assert [timing.share for timing in measured.exits] == pytest.approx(shares, abs=0.05)
-    assert report.input.startswith("golden: 16 different images")
+    assert report.input.startswith("golden: 16 different examples")
+
+
+@pytest.mark.usefixtures("engines")
+def test_label_sets_are_scored_by_their_tasks_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decisions are always {a}; half of the targets are {a, b}, half {b}: Jaccard 1/2 and 0, the mean 1/4."""
+    task = MultiLabel(("a", "b"))
+    targets = np.array([[1, 1], [0, 1]] * 20, np.uint8)
+    monkeypatch.setattr(Spinning, "task", task)
+    outputs = np.array([[1, -1]], np.float32)
+    monkeypatch.setattr(
+        Spinning, "_leave", lambda _, __, left: task.prediction(outputs.repeat(len(left), 0), np.asarray(left))
+    )
+    fields = {"manifest": SimpleNamespace(digest="0" * 64, layout="single", one_graph=None), "opening_ms": 0.0}
+    opened = SimpleNamespace(path="slow", task=task, modality=GREY, **fields)
+    monkeypatch.setattr(run, "open_artifact", lambda _: opened)
+    report = bench(["slow"], examples=IMAGES, targets=targets, settings=QUICK)
+    assert record(report, "slow", "offline").score == pytest.approx(0.25)

@@ -41,11 +41,11 @@ def test_the_three_forms_say_the_same(cli: Cli, tiny_artifact: Write, photos: Pa
     rows = list(csv.DictReader(io.StringIO(cli("predict", path, photos, "--top", "2", "--csv").out)))
     assert [row["file"] for row in rows] == [one["file"] for one in as_json]
     for row, one in zip(rows[:2], as_json, strict=False):
-        assert [row["class_1"], row["class_2"]] == [each["label"] for each in one["top"]]
-        assert float(row["probability_1"]) == pytest.approx(one["top"][0]["probability"], abs=1e-6)
+        assert [row["class_1"], row["class_2"]] == [each["name"] for each in one["stated"]]
+        assert float(row["probability_1"]) == pytest.approx(one["stated"][0]["value"], abs=1e-6)
         assert row["exit"] == one["exit"]
         assert row["class_1"] in CLASSES
-        assert f"{row['class_1']} {one['top'][0]['probability']:.1%}" in table.out
+        assert f"{row['class_1']} {one['stated'][0]['value']:.1%}" in table.out
     assert rows[2]["error"] == as_json[2]["error"] != ""
     assert rows[2]["class_1"] == rows[2]["run_ms"] == ""
 
@@ -65,7 +65,7 @@ def test_other_labelled_images_are_scored(cli: Cli, tiny_artifact: Write, tmp_pa
             image.save(tmp_path / "photos" / name / f"{number}.png")
     evaluation = json.loads(cli("evaluate", path, "--images", tmp_path / "photos", "--json").out)
     predictions = json.loads(cli("predict", path, tmp_path / "photos", "--json").out)
-    right = sum(one["top"][0]["label"] == Path(one["file"]).parent.name for one in predictions)
+    right = sum(one["stated"][0]["name"] == Path(one["file"]).parent.name for one in predictions)
     assert (evaluation["samples"], evaluation["split"]) == (8, "external")
     assert evaluation["policy"]["score"] == right / 8
     assert {one["name"]: one["samples"] for one in evaluation["strata"]} == {"square": 4, "disc": 0, "star": 4}

@@ -41,7 +41,7 @@ def test_a_benchmark_shows_the_run_and_the_time_end_to_end(capsys: pytest.Captur
         BenchRecord(
             name=name, source=name, digest=None, layout="single", scenario="single-stream", batch=1,
             latency=latency(np.full(20, run), (50.0, 99.0)), preparation=latency(np.full(20, 0.16), (50.0, 99.0)),
-            end_to_end_ms=run + 0.16, images_per_second=1000 / run, load_ms=1.0, first_ms=1.0, stable=not reasons,
+            end_to_end_ms=run + 0.16, samples_per_second=1000 / run, load_ms=1.0, first_ms=1.0, stable=not reasons,
             reasons=reasons,
         )
         for name, run, reasons in (("whole", 0.087, ()), ("early", 0.03, ("calls drifted by +9 %",)))

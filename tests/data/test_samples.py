@@ -92,8 +92,8 @@ def test_files_are_given_at_their_own_size(tmp_path: Path) -> None:
     found = load(Data(name="imagefolder", dir=str(tmp_path), image_size=28), seed=0).test
     whole = originals(found, np.arange(6))
     assert whole is not None
-    assert [image.shape for image in whole] == [(h, w, 3) for w, h in sizes * 2]
-    assert [tuple(image[0, 0]) for image in whole] == [(k, 10 * k, 3) for k in range(6)]
+    assert [(image.size, image.mode) for image in whole] == [(size, "RGB") for size in sizes * 2]
+    assert [image.getpixel((0, 0)) for image in whole] == [(k, 10 * k, 3) for k in range(6)]
     assert found.examples(np.arange(6)).shape == (6, 28, 28, 3)  # as before
 
 

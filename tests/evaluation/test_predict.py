@@ -36,11 +36,11 @@ def test_every_file_gets_what_the_engine_gives(tiny_artifact: Write, photos: Pat
     assert done == [(1, 3), (2, 3), (3, 3)]
     engine = sdcompress.open(path, threads=1)
     expected = engine(engine.preprocess(files))
-    assert [one.top[0].label for one in predictions] == list(expected.labels)
+    assert [one.stated[0].name for one in predictions] == list(expected.labels)
     assert [one.exit for one in predictions] == list(expected.exit_names)
     for row, one in enumerate(predictions):
-        assert sum(each.probability for each in one.top) == pytest.approx(1)
-        assert one.top[0].probability == pytest.approx(float(expected.probabilities[row].max()), abs=1e-6)
+        assert sum(each.value for each in one.stated) == pytest.approx(1)
+        assert one.stated[0].value == pytest.approx(float(expected.probabilities[row].max()), abs=1e-6)
         assert one.prepare_ms is not None
         assert one.prepare_ms > 0
         assert one.run_ms is not None
@@ -54,7 +54,7 @@ def test_a_broken_file_has_its_error_and_stops_nothing(tiny_artifact: Write, pho
     assert [one.error is None for one in predictions] == [True, True, False, True]
     broken = predictions[2]
     assert broken.file.endswith("broken.png")
-    assert (broken.top, broken.exit, broken.run_ms) == ((), None, None)
+    assert (broken.stated, broken.exit, broken.run_ms) == ((), None, None)
 
 
 def test_a_path_without_anything_is_refused(tiny_artifact: Write, tmp_path: Path) -> None:

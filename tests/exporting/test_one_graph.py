@@ -53,7 +53,7 @@ def test_the_artifact_is_the_cascade_and_one_graph_more(one_graph_once: Made, ki
         open_artifact(one_graph_once("cascade")).golden().examples, as_image(modality_of(new)).preprocess
     )
     left = np.bincount(engine(images).exit_index, minlength=3)
-    assert [time.images for time in made.times] == np.minimum(left, 8).tolist()
+    assert [time.samples for time in made.times] == np.minimum(left, 8).tolist()
     for time in made.times[:-1]:
         assert time.ms is not None
         assert time.to_end_ms is not None
@@ -125,7 +125,7 @@ def test_a_graph_that_answers_otherwise_is_set_aside(
 def test_a_graph_that_gains_nothing_is_refused_and_nothing_is_written(
     one_graph_once: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slow = PathTime(exit="exit1", images=4, rounds=40, ms=2.0, to_end_ms=2.1, whole_ms=1.9, faster=22)
+    slow = PathTime(exit="exit1", samples=4, rounds=40, ms=2.0, to_end_ms=2.1, whole_ms=1.9, faster=22)
     monkeypatch.setattr(one_graph, "time_paths", lambda *_, **__: (slow, slow))
     with pytest.raises(VerificationError, match=r"exit1 in 2\.000 ms, to the end in 2\.100 ms"):
         export_one_graph(one_graph_once("cascade"), tmp_path / "out", kind="graph", host=HERE)

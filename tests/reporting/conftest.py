@@ -95,7 +95,8 @@ def bench_record(name: str, times: np.ndarray, exits: tuple[ExitTiming, ...] = (
     fields: dict[str, Any] = {
         "name": name, "source": name, "digest": None, "layout": "single", "scenario": "single-stream", "batch": 1,
         "latency": latency(times, PERCENTS), "preparation": latency(np.full(20, 0.5), PERCENTS),
-        "end_to_end_ms": times.mean() + 0.5, "images_per_second": 1000 / times.mean(), "load_ms": 20.0, "first_ms": 5.0,
+        "end_to_end_ms": times.mean() + 0.5, "samples_per_second": 1000 / times.mean(), "load_ms": 20.0,
+        "first_ms": 5.0,
         "exits": exits, "stable": True, "raw_ms": tuple(times.tolist()),
     }  # fmt: skip
     return BenchRecord(**fields | changed)

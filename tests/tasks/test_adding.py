@@ -6,6 +6,7 @@ import importlib
 import re
 import sys
 from collections.abc import Iterator
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
 
@@ -19,8 +20,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from onnx import TensorProto, helper
 
-from sdcompress import data, recipes, registry, tasks
-from sdcompress.errors import DataError, RecipeError
+from sdcompress import data, modalities, recipes, registry, tasks
+from sdcompress.errors import ArtifactError, DataError, RecipeError
 from sdcompress.policies._base import SIGNALS_ATOL
 from sdcompress.schema.recipe import Data, Recipe
 
@@ -74,6 +75,17 @@ def test_the_task_of_the_guide_serves_its_data_set_and_comes_back_from_its_recor
         data.load(recipe.data, seed=0, task=recipe.task.model_copy(update={"high": 8}))
     with pytest.raises(RecipeError, match="regression"):
         data.load(recipe.data, seed=0)
+
+
+@pytest.mark.usefixtures("regression")
+@pytest.mark.parametrize("room", [tasks, modalities])
+def test_an_entry_point_of_another_name_than_its_module_is_refused(
+    room: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point = EntryPoint("gauss", "my_package.regression:Regression", room.ROOM)
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point])
+    with pytest.raises(ArtifactError, match=r"'gauss'.*leads to the module 'my_package\.regression'"):
+        room.restore("gauss", *([("a", "b")] if room is tasks else []), {})
 
 
 @given(VALUES, VALUES, VALUES)

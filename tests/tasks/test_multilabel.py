@@ -195,6 +195,8 @@ def test_a_prediction_names_the_labels() -> None:
     # T = 2 takes the odds of 4 to 2
     assert prediction.probabilities[0, 0] == pytest.approx(2 / 3)
     assert [name for name, _ in prediction.top(2)[0]] == ["car", "sky"]
+    # the whole set, whatever the count, and the second sample has none
+    assert [[name for name, _ in row] for row in prediction.stated(1)] == [["car", "sky"], []]
 
 
 @pytest.mark.parametrize(

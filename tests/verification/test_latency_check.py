@@ -35,14 +35,22 @@ def test_the_times_are_those_of_images_that_take_the_exit(monkeypatch: pytest.Mo
     first, second, last = time_paths(graphs, inputs, left, EXITS, seconds=0.4)
     # 0.4 s hold 40 rounds of two calls each of 0.5 + 2.5 + 2 ms, three of which warm up
     expected = {"ms": 0.5, "to_end_ms": 2.5, "whole_ms": 2.0, "rounds": 37, "faster": 37, "faster_than_whole": 37}
-    assert first == PathTime(exit="exit1", images=3, **expected)
-    assert second == PathTime(exit="exit2", images=0)
+    assert first == PathTime(exit="exit1", samples=3, **expected)
+    assert second == PathTime(exit="exit2", samples=0)
     assert (last.ms, last.rounds, last.faster) == (2.5, 30, 0)
     check_faster((first, second, last))
 
 
 def path(name: str = "exit1", faster: int = 30, **fields: Any) -> PathTime:
-    given = {"images": 4, "rounds": 30, "ms": 1.0, "to_end_ms": 2.0, "whole_ms": 1.9, "faster_than_whole": 30, **fields}
+    given = {
+        "samples": 4,
+        "rounds": 30,
+        "ms": 1.0,
+        "to_end_ms": 2.0,
+        "whole_ms": 1.9,
+        "faster_than_whole": 30,
+        **fields,
+    }
     return PathTime(exit=name, faster=faster, **given)
 
 
@@ -57,7 +65,7 @@ def test_an_early_path_that_is_not_faster_is_refused_with_the_figures() -> None:
 def test_the_first_exit_must_beat_the_network_without_exits_and_a_deeper_one_need_not() -> None:
     with pytest.raises(VerificationError, match="exit1 in"):
         check_faster((path(faster_than_whole=20), path("final", 0)))
-    check_faster((PathTime(exit="exit0", images=0), path(), path("exit2", faster_than_whole=0), path("final", 0)))
+    check_faster((PathTime(exit="exit0", samples=0), path(), path("exit2", faster_than_whole=0), path("final", 0)))
 
 
 @pytest.mark.parametrize("faster", range(15, 31))
@@ -73,4 +81,4 @@ def test_noise_is_not_a_gain(faster: int) -> None:
 
 def test_without_early_exits_nothing_is_faster() -> None:
     with pytest.raises(VerificationError, match="None of the samples exits early"):
-        check_faster((PathTime(exit="exit1", images=0), path("final", 0)))
+        check_faster((PathTime(exit="exit1", samples=0), path("final", 0)))

@@ -106,7 +106,7 @@ def validate(
             next_step=f"{alternative_build(manifest, tf32=tf32)}; or allow it with --max-drop",
         )
     return Validation(
-        images=len(samples), max_drop=max_drop, exits=tuple(quality.change for quality in qualities), policy=policy
+        samples=len(samples), max_drop=max_drop, exits=tuple(quality.change for quality in qualities), policy=policy
     )
 
 
@@ -123,6 +123,6 @@ def _lost(policy: PolicyChange | None, max_drop: float) -> str:
     if policy is None or policy.score_before - policy.score_after <= max_drop + 1e-9:
         return ""
     return (
-        f"by the policy: {policy.score_before:.2%} before, {policy.score_after:.2%} after ({policy.moved} images "
+        f"by the policy: {policy.score_before:.2%} before, {policy.score_after:.2%} after ({policy.moved} samples "
         "take another exit)"
     )

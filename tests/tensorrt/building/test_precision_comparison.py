@@ -165,7 +165,7 @@ def test_all_of_it_is_shown_of_engines(tiny_artifact: Callable[..., Path], tiny_
         engine, artifact, settings, reference=Reference(engine, tiny_network.samples(40)), siblings=others
     )
     assert [record.exit for record in checks["parity"]] == ["exit1", "exit2", "final"]
-    assert checks["validation"].images == 40
+    assert checks["validation"].samples == 40
     assert [time.batch for time in checks["siblings"]] == [2, 8]  # what the profiles are tuned for
     checks_alone = check_engines(engine, artifact, settings, reference=None, siblings=())
     assert checks_alone["validation"] is None

@@ -47,7 +47,7 @@ def test_the_same_network_changes_nothing(tiny_artifact: Callable[..., Path], ti
         Reference(network, samples), Shifted(network, 0, 0.0), network.manifest,
         max_drop=0.0, tf32=False, progress=lambda done, total: calls.append((done, total)),
     )  # fmt: skip
-    assert found.images == 600
+    assert found.samples == 600
     assert [change.name for change in found.exits] == ["exit1", "exit2", "final"]
     assert all(change.changed == 0 and change.max_abs == 0 for change in found.exits)
     assert found.policy is not None
@@ -112,7 +112,7 @@ def test_graphs_that_cannot_be_run_here_are_found_before_a_build(
 ) -> None:
     """As bf16 on x86: TensorRT builds such graphs, onnxruntime has no kernels for them."""
     samples = tiny_network.samples(10)
-    monkeypatch.setattr(TrainedModel, "dataset", lambda _: SimpleNamespace(split=lambda _: samples))
+    monkeypatch.setattr(TrainedModel, "dataset", lambda _: SimpleNamespace(task=TASK, split=lambda _: samples))
 
     def refuse(*_: object, **__: object) -> None:
         raise ArtifactError("onnxruntime cannot load it.", next_step="upgrade onnxruntime")
