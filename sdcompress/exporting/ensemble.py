@@ -48,6 +48,7 @@ class GeometricEnsemble(nn.Module):
         outputs = self.net(first, *further)
         for position in range(len(outputs)) if self.kept is None else self.kept:
             terms = self.task.ensemble_terms(outputs[position])
+            assert terms is not None, "asked when it was made"
             total = terms if total is None else total + terms
             ensembles.append(total / (len(ensembles) + 1))
         return tuple(ensembles)
