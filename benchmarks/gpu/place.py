@@ -8,10 +8,9 @@ from pathlib import Path
 
 from sdcompress.artifact.read import Artifact
 from sdcompress.errors import SdcompressError
-from sdcompress.modalities._geometry import normalise
+from sdcompress.modalities import Inputs
 from sdcompress.options import EngineOptions
 from sdcompress.runtime.cascade import CascadeEngine
-from sdcompress.runtime.engine import Float
 from sdcompress.runtime.open import open_network
 
 BATCHES = (1, 8, 32, 64)
@@ -77,6 +76,6 @@ def engine(path: Path) -> CascadeEngine:
     return open_network(path, EngineOptions("tensorrt", device="cuda", allow_uncertified=True))
 
 
-def inputs_of(artifact: Artifact) -> Float:
-    """The golden images as inputs, float32; what they show decides nothing about the time of a forced exit."""
-    return normalise(artifact.golden().images, artifact.manifest.input.preprocess)
+def inputs_of(artifact: Artifact) -> Inputs:
+    """The golden samples as inputs; what they show decides nothing about the time of a forced exit."""
+    return artifact.modality.collate(artifact.golden().examples)

@@ -125,7 +125,7 @@ def against(path: Path, others: dict[str, Path], batches: tuple[int, ...]) -> di
 
 def accuracy(path: Path) -> float:
     """Of an artifact's last exit, on the validation split, by its graphs."""
-    measured = open_artifact(path).manifest.exits[-1].accuracy
+    measured = open_artifact(path).manifest.exits[-1].scores.get("accuracy")
     if measured is None:
         raise NotMeasured(f"'{path.name}' does not say its accuracy: export it where its data is")
     return measured

@@ -75,7 +75,7 @@ def evaluate(
 def _show(found: Evaluation) -> None:
     """The scores of every exit and stratum, and what is taken for what."""
     from sdcompress.reporting.strata import confusions, stratum_cautions, stratum_table
-    from sdcompress.reporting.tables import further
+    from sdcompress.reporting.tables import further, title_of
 
     rows = [
         [
@@ -86,10 +86,10 @@ def _show(found: Evaluation) -> None:
         ]
         for score in found.exits
     ]
-    names = [name.upper() for name in found.exits[0].further]
+    names = [title_of(name) for name in found.exits[0].further]
     table(["exit", found.metric, *names, "MACs"], rows, f"{found.source} on {found.data}/{found.split}")
     balanced = "" if found.balanced_score is None else f"; balanced {found.metric} {found.balanced_score:.2%}"
-    say(f"{found.samples} images{balanced}")
+    say(f"{found.samples} samples{balanced}")
     if found.policy:
         shares = ", ".join(
             f"{score.name} {share:.1%}" for score, share in zip(found.exits, found.policy.shares, strict=False)
