@@ -6,11 +6,13 @@ import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from sdcompress.artifact.read import Artifact
 from sdcompress.errors import SdcompressError
-from sdcompress.modalities import Inputs
 from sdcompress.options import EngineOptions
 from sdcompress.runtime.cascade import CascadeEngine
+from sdcompress.runtime.engine import Float
 from sdcompress.runtime.open import open_network
 
 BATCHES = (1, 8, 32, 64)
@@ -76,6 +78,6 @@ def engine(path: Path) -> CascadeEngine:
     return open_network(path, EngineOptions("tensorrt", device="cuda", allow_uncertified=True))
 
 
-def inputs_of(artifact: Artifact) -> Inputs:
+def inputs_of(artifact: Artifact) -> Float:
     """The golden samples as inputs; what they show decides nothing about the time of a forced exit."""
-    return artifact.modality.collate(artifact.golden().examples)
+    return np.asarray(artifact.modality.collate(artifact.golden().examples))

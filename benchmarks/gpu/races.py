@@ -118,7 +118,9 @@ def against(path: Path, others: dict[str, Path], batches: tuple[int, ...]) -> di
         (Sibling(other, other.manifest.digest, name), engine(other.path))
         for name, other in ((name, open_artifact(path)) for name, path in others.items())
     ]
-    for time in compare_speed(engine(path), siblings, inputs_of(open_artifact(path)), batches):
+    artifact = open_artifact(path)
+    inputs = artifact.modality.check(inputs_of(artifact))
+    for time in compare_speed(engine(path), siblings, inputs, batches):
         found[time.precision][f"batch {time.batch}"] = time.model_dump(exclude={"digest", "precision", "batch"})
     return found
 
