@@ -143,7 +143,9 @@ def exits(report: Report) -> list[Table]:
         notes = [f"; {_FURTHER[name].note}" for name in names if name in _FURTHER]
         note = f"{q.count(evaluation.samples)} samples{''.join(notes)}."
         if evaluation.policy:
-            note += f" The early-exit policy as it runs: {q.score(evaluation.policy.score, evaluation.samples)}."
+            policy = evaluation.policy
+            score = q.score(policy.score, evaluation.samples, policy.standard_error)
+            note += f" The early-exit policy as it runs: {score}."
         titles = [title_of(name) for name in names]
         metric = evaluation.metric
         columns = ("exit", f"{metric} of all", *titles, "left here", f"{metric} of those", "MACs", "parameters")
@@ -158,7 +160,7 @@ def _exit_rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
         rows.append(
             (
                 exit_.name,
-                q.score(exit_.score, evaluation.samples),
+                q.score(exit_.score, evaluation.samples, exit_.standard_error),
                 *(further(name, value) for name, value in exit_.further.items()),
                 q.share(policy.shares[index]) if policy else q.NOTHING,
                 q.score(policy.exit_scores[index]) if policy else q.NOTHING,

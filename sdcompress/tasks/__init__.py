@@ -12,9 +12,21 @@ from sdcompress import registry
 from sdcompress.errors import ArtifactError, RecipeError, UnknownNameError, brief
 from sdcompress.schema.base import explain
 from sdcompress.schema.manifest import Manifest
-from sdcompress.tasks._base import Array, Float, Prediction, Signals, Task, metric_of
+from sdcompress.tasks._base import Array, Float, Prediction, Signals, Task, metric_of, standard_error
 
-__all__ = ["ROOM", "Array", "Float", "Prediction", "Signals", "Task", "build", "metric_of", "restore", "task_of"]
+__all__ = [
+    "ROOM",
+    "Array",
+    "Float",
+    "Prediction",
+    "Signals",
+    "Task",
+    "build",
+    "metric_of",
+    "restore",
+    "standard_error",
+    "task_of",
+]
 
 ROOM = "sdcompress.tasks"
 
