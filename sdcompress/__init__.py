@@ -1,4 +1,4 @@
-"""Self-distillation for deployable networks: train once, prune or keep the exits, export, calibrate, measure.
+"""Self-distillation for deployable networks: train once, truncate or exit early, export, calibrate, measure.
 
 The names below are loaded on first use, so that ``import sdcompress`` stays fast and an inference service never imports
 torch.

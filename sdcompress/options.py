@@ -8,7 +8,7 @@ from pathlib import Path
 from sdcompress.data import Loader
 from sdcompress.progress import Progress
 
-__all__ = ["AS_USUAL", "EngineOptions", "Options"]
+__all__ = ["DEFAULT_OPTIONS", "EngineOptions", "Options"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class EngineOptions:
     trust_modules: bool = False
 
 
-AS_USUAL = EngineOptions()
+DEFAULT_OPTIONS = EngineOptions()
 
 
 @dataclass(frozen=True)

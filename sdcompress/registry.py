@@ -21,7 +21,7 @@ from typing import Any
 from sdcompress.errors import UnknownNameError, UsageError, requires_extra
 from sdcompress.user_code import check_module, use_working_directory
 
-__all__ = ["call_user_function", "describe", "load", "load_file", "members", "names"]
+__all__ = ["call_user_function", "describe", "load", "load_file", "load_recorded", "members", "names"]
 
 
 def names(room: str) -> list[str]:
@@ -76,6 +76,29 @@ def load(room: str, name: str, *, extra: str) -> Any:
         if name in plugins:
             return plugins[name].load()
     raise UnknownNameError(_plural(room), name, names(room))
+
+
+def load_recorded(room: str, name: str) -> Any:
+    """Import an entry that artifacts record by the name of its module: a task or a modality.
+
+    Args:
+        room: dotted name of the package.
+        name: of the entry.
+
+    Raises:
+        UnknownNameError: if the room has no such entry.
+        UsageError: if an entry point has another name than its module.
+        MissingExtraError: if a package is missing that the entry imports.
+    """
+    entry = load(room, name, extra="all")
+    module = entry.__module__.rpartition(".")[2]
+    if module != name:
+        raise UsageError(
+            f"The entry point '{name}' of {room} leads to the module '{entry.__module__}'.",
+            allowed=f"'{module}': artifacts record the name of the module",
+            next_step="give the entry point, or the module, the name of the other",
+        )
+    return entry
 
 
 def load_file(path: str) -> Any:

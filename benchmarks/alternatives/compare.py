@@ -86,7 +86,8 @@ def rows(given: argparse.Namespace, folder: Path, dataset: Dataset) -> Iterator[
     cascade = made(folder / "cascade", given.run, given.data_dir, layout="cascade")
     names = [exit_.name for exit_ in open_artifact(cascade).manifest.exits]
     singles = {
-        exit_: made(folder / exit_, given.run, given.data_dir, layout="single", exit=exit_) for exit_ in reversed(names)
+        exit_: made(folder / exit_, given.run, given.data_dir, layout="single", truncate_at=exit_)
+        for exit_ in reversed(names)
     }
     for exit_, single in singles.items():
         what = "whole network" if exit_ == names[-1] else f"truncated at {exit_}"
@@ -188,7 +189,7 @@ def of_chosen_exits(given: argparse.Namespace, folder: Path, names: list[str], w
         found = []
         for kept in choices:
             at = folder / f"kept-{'-'.join(kept)}"
-            artifact = made(at, given.run, given.data_dir, settings={"kept_exits": kept}, layout="cascade")
+            artifact = made(at, given.run, given.data_dir, settings={"keep_exits": kept}, layout="cascade")
             if precision == "uint8":
                 artifact = quantised(artifact, at.with_name(f"{at.name}-uint8"), given.data_dir)
             out = artifact.with_name(f"{artifact.name}-certified")

@@ -53,7 +53,7 @@ def cascade(place: Place, precision: str) -> dict[str, Any]:
 def gates(artifact: Artifact, free: CascadeEngine, inputs: Float) -> dict[str, Any]:
     """What an exit costs beside its kernels: read-back, wait and decision, one image, nobody leaves."""
     exits = len(artifact.manifest.exits)
-    asks = free.under(policy_of((2.0,) * (exits - 1), 32))
+    asks = free.with_policy(policy_of((2.0,) * (exits - 1), 32))
     image = inputs[:1]
     times = in_turn({"asks": wall(partial(asks, image)), "forced": wall(partial(free.forced, image, -1))})
     made = medians(times)
@@ -65,9 +65,9 @@ def mix(free: CascadeEngine, inputs: Float) -> dict[str, Any]:
     """Images/s of the cascade, with noisy images so that scores differ, against everybody to the last exit."""
     rng = np.random.default_rng(0)
     pool = np.resize(inputs, (POOL, *inputs.shape[1:])) + rng.normal(size=(POOL, *inputs.shape[1:])).astype(np.float32)
-    score = scores(restore("max_prob", {}), free.signals(pool))
+    score = scores(restore("max_prob", {}, free.task), free.signals(pool))
     thresholds = thresholds_for(score, MIX[: len(score)] if len(score) == len(MIX) - 1 else None)
-    leaves = free.under(policy_of(thresholds, POOL))
+    leaves = free.with_policy(policy_of(thresholds, POOL))
     left = leaves(pool).exit_index
     batches = [pool[drawn(left, 32, seed)] for seed in range(8)]
     state = {"at": 0}

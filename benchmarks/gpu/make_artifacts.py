@@ -51,7 +51,7 @@ def trained_networks(given: argparse.Namespace) -> None:
     }
     for out, (run, exit_) in {**sources, "undistilled": (given.undistilled, None)}.items():
         whole, options = given.out / f"{out}-fp32", Options(data_dir=given.data_dir)
-        api.export(run, whole, {"opset": given.opset}, options, layout="single", exit=exit_, overwrite=True)
+        api.export(run, whole, {"opset": given.opset}, options, layout="single", truncate_at=exit_, overwrite=True)
         narrow = given.out / f"{out}-fp16"
         api.quantize(whole, narrow, "fp16", None, options, overwrite=True)
 

@@ -70,7 +70,7 @@ def price(source: Path, folder: Path, name: str, settings: BuildSettings) -> Any
 
 
 def distilled(place: Place, precision: str) -> dict[str, Any]:
-    """Every exit of the self-distilled network, pruned behind it, against the full network trained without exits."""
+    """Every exit of the self-distilled network, truncated at it, against the full network trained without exits."""
     needs_tensorrt()
     exits = sorted(place.artifacts.glob(f"distilled-*-{precision}"))
     whole = place.artifacts / f"undistilled-{precision}"

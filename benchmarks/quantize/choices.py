@@ -38,7 +38,7 @@ from sdcompress.data.samples import Dataset  # noqa: E402
 from sdcompress.evaluation.trained_model import open_trained_model  # noqa: E402
 from sdcompress.modalities._geometry import normalise  # noqa: E402
 from sdcompress.options import Options  # noqa: E402
-from sdcompress.quantizing import integers, ranges  # noqa: E402
+from sdcompress.quantizing import qdq_integers, ranges  # noqa: E402
 from sdcompress.quantizing.calibration_data import CalibrationData  # noqa: E402
 from sdcompress.quantizing.precisions import fp8, fp16, int8, uint8  # noqa: E402
 from sdcompress.quantizing.precisions._base import Feed, FloatSegment  # noqa: E402
@@ -51,12 +51,12 @@ BATCH, TIMED = 200, 500
 @contextmanager
 def changed(options: dict[str, Any] | None = None, **arguments: Any) -> Iterator[None]:
     """Within the block ``int8`` asks onnxruntime for something else."""
-    asked = integers.QDQQuantizer
+    asked = qdq_integers.QDQQuantizer
 
     def instead(*given: Any, extra_options: dict[str, Any], **named: Any) -> Any:
         return asked(*given, **named | arguments, extra_options=extra_options | (options or {}))
 
-    with mock.patch.object(integers, "QDQQuantizer", instead):
+    with mock.patch.object(qdq_integers, "QDQQuantizer", instead):
         yield
 
 

@@ -80,7 +80,7 @@ def run_all(calls: Sequence[Callable[[], Any]]) -> None:
 
 def thresholds_for(network: CascadeEngine, pool: Float, mix: Sequence[float]) -> tuple[float, ...]:
     """Those that let about these shares of the pool leave at each exit."""
-    score = scores(restore("max_prob", {}), network.signals(pool))
+    score = scores(restore("max_prob", {}, network.task), network.signals(pool))
     here, found, rest = np.ones(len(pool), bool), [], 1.0
     for exit_, share in enumerate(mix[:-1]):
         found.append(float(np.quantile(score[exit_, here], 1 - share / rest)))

@@ -37,7 +37,7 @@ def artifacts(model: str, folder: Path) -> tuple[Path, list[Path]]:
     api.export(run, folder / "cascade", layout="cascade")
     exits = [exit_.name for exit_ in open_artifact(folder / "cascade").manifest.exits]
     for exit_ in exits:
-        api.export(run, folder / exit_, layout="single", exit=exit_)
+        api.export(run, folder / exit_, layout="single", truncate_at=exit_)
     return folder / "cascade", [folder / exit_ for exit_ in exits]
 
 

@@ -43,7 +43,7 @@ def artifacts(model: str, epochs: int, max_drop: float, folder: Path) -> list[st
         api.export(folder / "cascade", folder / kind, layout=kind)
     exits = [exit_.name for exit_ in made.exits]
     for exit_ in exits:
-        api.export(run, folder / exit_, layout="single", exit=exit_)
+        api.export(run, folder / exit_, layout="single", truncate_at=exit_)
     return exits
 
 

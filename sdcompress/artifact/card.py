@@ -20,7 +20,7 @@ _LAYOUTS = {
     "all": "One ONNX graph with the logits of every exit.",
 }
 
-_ENSEMBLE = " An exit's logits are the mean of the log probabilities of the exits up to it (geometric ensemble)."
+_ENSEMBLE = " An exit's outputs are those of the geometric mean of the exits up to it (geometric ensemble)."
 
 # the new samples that a certificate covers, and what it does not cover
 _GROUPS = {

@@ -40,8 +40,9 @@ class Golden:
     outputs: Array
 
     def capped(self, modality: Modality) -> Golden:
-        """Return at most 32 samples and 4 MiB of examples, evenly spread over these; at least one sample."""
-        nbytes = sum(array.nbytes for array in modality.pack(self.examples[:1]).values())
+        """Return at most 32 samples and 4 MiB of arrays, evenly spread over these; at least one sample."""
+        arrays = (*modality.pack(self.examples[:1]).values(), self.targets[:1], self.outputs[:, :1])
+        nbytes = sum(array.nbytes for array in arrays)
         keep = max(1, min(len(self.targets), MAX_SAMPLES, MAX_BYTES // max(1, nbytes)))
         chosen = np.linspace(0, len(self.targets) - 1, keep).round().astype(np.int64)
         return Golden(self.examples[chosen], self.targets[chosen], self.outputs[:, chosen])

@@ -245,7 +245,7 @@ def _check_inputs(artifact: Artifact) -> None:
 
 
 def _check_ports(artifact: Artifact) -> None:
-    """Refuse graphs without inputs, and exits that read tensors of unexpected shapes."""
+    """Refuse graphs without inputs, and exits that read tensors of unexpected types or shapes."""
     path, manifest, task = artifact.path, artifact.manifest, artifact.task
     for segment in manifest.segments:
         if not segment.inputs:
@@ -253,15 +253,18 @@ def _check_ports(artifact: Artifact) -> None:
                 f"The graph '{segment.file}' of '{path}' has no inputs.", allowed="at least one", next_step=_COPY_AGAIN
             )
     for exit_ in manifest.exits:
-        shapes = {tensor.name: tensor.shape for tensor in manifest.segments[exit_.segment].outputs}
-        expected = {exit_.outputs: task.output_shape}
+        tensors = {tensor.name: tensor for tensor in manifest.segments[exit_.segment].outputs}
+        expected = {exit_.outputs: ("float32", task.output_shape)}
         if exit_.signals:
-            expected |= {exit_.signals.values: (len(task.signal_names),), exit_.signals.decision: task.decision_shape}
-        for name, trailing_shape in expected.items():
-            if shapes[name][1:] != trailing_shape or not shapes[name]:
+            expected[exit_.signals.values] = ("float32", (len(task.signal_names),))
+            expected[exit_.signals.decision] = (task.decision_dtype.name, task.decision_shape)
+        for name, (dtype, row_shape) in expected.items():
+            tensor = tensors[name]
+            if tensor.dtype != dtype or tensor.shape[1:] != row_shape or not tensor.shape:
                 raise ArtifactError(
-                    f"The exit '{exit_.name}' of '{path}' reads '{name}', which has the shape {list(shapes[name])}.",
-                    allowed=f"{['batch', *trailing_shape]}, for {len(manifest.outputs)} outputs",
+                    f"The exit '{exit_.name}' of '{path}' reads '{name}', which is {tensor.dtype} of the shape "
+                    f"{list(tensor.shape)}.",
+                    allowed=f"{dtype} {['batch', *row_shape]}, for {len(manifest.outputs)} outputs",
                     next_step=_COPY_AGAIN,
                 )
 

@@ -1,1 +1,1 @@
-"""When samples may leave: temperatures and thresholds, chosen on the exported file for a target drop."""
+"""When samples may exit: temperatures and thresholds, chosen on the exported file for a target drop."""

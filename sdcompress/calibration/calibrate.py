@@ -1,4 +1,4 @@
-"""Give a cascade its exit policy: temperatures and thresholds, chosen with the runtime that will use them."""
+"""Choose temperatures and exit thresholds for a cascade with its runtime, and write them to a new artifact."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from sdcompress.certification.power_analysis import least_samples as least_to_ce
 from sdcompress.certification.power_analysis import samples_for_binomial, samples_for_loss
 from sdcompress.data.samples import Samples
 from sdcompress.errors import DataError, UsageError
-from sdcompress.options import AS_USUAL, EngineOptions
+from sdcompress.options import DEFAULT_OPTIONS, EngineOptions
 from sdcompress.policies import policy_class
 from sdcompress.progress import Progress
 from sdcompress.recipes import override
@@ -38,10 +38,10 @@ __all__ = [
     "LEAST_SAMPLES",
     "calibrate",
     "check",
+    "check_is_cascade",
     "check_policy",
-    "check_subject",
     "least_samples",
-    "with_given",
+    "merge_settings",
 ]
 
 LEAST_SAMPLES = 50
@@ -52,7 +52,7 @@ def calibrate(
     artifact: Artifact | Path | str,
     out: Path,
     settings: recipe.Calibrate,
-    options: EngineOptions = AS_USUAL,
+    options: EngineOptions = DEFAULT_OPTIONS,
     *,
     samples: Samples,
     split: str = "validation",
@@ -106,26 +106,28 @@ def calibrate(
         return _write(opened, exits, calibrated.policy, calibrated.certificate, folder)
 
 
-def with_given(settings: recipe.Calibrate, given: recipe.Calibrate | Mapping[str, Any] | None) -> recipe.Calibrate:
-    """A recipe's settings with those that were given instead; what cannot go with these is given up.
+def merge_settings(
+    settings: recipe.Calibrate, overrides: recipe.Calibrate | Mapping[str, Any] | None
+) -> recipe.Calibrate:
+    """Merge overrides into a recipe's settings; settings that exclude an override are reset.
 
     Args:
         settings: of the recipe.
-        given: a whole section, some of its keys, or nothing.
+        overrides: a whole section, some of its keys, or nothing.
 
     Raises:
-        RecipeError: if a key is unknown, a value is out of range, or two of the given exclude each other.
+        RecipeError: if a key is unknown, a value is out of range, or two of the overrides exclude each other.
     """
-    if not isinstance(given, Mapping):
-        return settings if given is None else given
+    if not isinstance(overrides, Mapping):
+        return settings if overrides is None else overrides
     instead: dict[str, Any] = {}
-    if given.get("in_expectation"):
+    if overrides.get("in_expectation"):
         instead = {"confidence": None, "ladder": (), "per": None, "budget_ms": None}
-    elif given.get("confidence") is not None:
+    elif overrides.get("confidence") is not None:
         instead = {"in_expectation": False}
-    if given.get("unlabelled") and settings.per == "stratum":
+    if overrides.get("unlabelled") and settings.per == "stratum":
         instead["per"] = None
-    return override(settings, {**instead, **given})
+    return override(settings, {**instead, **overrides})
 
 
 def _reference(
@@ -144,8 +146,8 @@ def _reference(
 
 def check(opened: Artifact, samples: Samples, settings: recipe.Calibrate, split: str = "validation") -> None:
     """Refuse what cannot be calibrated before anything runs; the arguments and errors are those of ``calibrate``."""
-    check_subject(opened)
-    check_policy(settings, len(opened.manifest.exits))
+    check_is_cascade(opened)
+    check_policy(settings, len(opened.manifest.exits), opened.task)
     if split == "test":
         raise UsageError(
             "Thresholds may not be chosen on the test split.",
@@ -161,17 +163,19 @@ def check(opened: Artifact, samples: Samples, settings: recipe.Calibrate, split:
         _check_strata(opened.manifest, task, samples, settings)
 
 
-def check_policy(settings: recipe.Calibrate, exits: int) -> None:
+def check_policy(settings: recipe.Calibrate, exits: int, task: Task | type[Task]) -> None:
     """Refuse a policy that does not exist, or is of no use for what is asked for.
 
     Args:
         settings: of the calibration.
         exits: E.
+        task: whose signals it would judge by.
 
     Raises:
         UnknownNameError, UsageError: if so.
     """
     kind = policy_class(settings.policy)
+    task.check_names(kind.needs, settings.policy)
     if exits < kind.least_exits:
         raise UsageError(
             f"The policy '{settings.policy}' is of no use with {exits} exits.",
@@ -180,15 +184,14 @@ def check_policy(settings: recipe.Calibrate, exits: int) -> None:
         )
     if kind.shared and settings.per == "exit":
         raise UsageError(
-            f"The policy '{settings.policy}' has one threshold for all exits: it cannot be set so that the drop "
-            "holds for what has left by each exit.",
+            f"The policy '{settings.policy}' has one threshold for all exits: it cannot satisfy --per-exit.",
             allowed="with --per-exit: a policy with a threshold for each exit, such as max_prob or learned",
             next_step="choose another --policy, or leave --per-exit out",
         )
 
 
-def check_subject(opened: Artifact) -> None:
-    """Refuse an artifact in which leaving early saves nothing.
+def check_is_cascade(opened: Artifact) -> None:
+    """Refuse an artifact in which early exit saves nothing.
 
     Raises:
         UsageError: if it is no cascade, or has one exit.

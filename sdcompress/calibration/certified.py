@@ -1,4 +1,4 @@
-"""The policy of a cascade with a certificate, or with the record that none was found."""
+"""Calibrate a cascade with a certificate, or record that none was possible."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Certificate, CertifiedDrop, Manifest, Policy, StageTimes
 from sdcompress.tasks import Array
 
-__all__ = ["CertifiedPolicy", "TwoParts", "certified_policy", "fingerprint_of", "in_expectation", "run_two_parts"]
+__all__ = ["CertifiedPolicy", "SplitRun", "certified_policy", "fingerprint_of", "in_expectation", "tune_and_collect"]
 
 Guarantee = Literal["certified", "no certificate", "in expectation"]
 
@@ -49,8 +49,8 @@ class CertifiedPolicy:
 
 
 @dataclass(frozen=True)
-class TwoParts:
-    """The two parts of the calibration samples, and what each gave.
+class SplitRun:
+    """What the two parts of the calibration samples gave: the tuning and the evidence.
 
     Attributes:
         fingerprint: of the data.
@@ -72,11 +72,11 @@ class TwoParts:
 
 
 def fingerprint_of(manifest: Manifest, samples: Samples) -> str:
-    """Of a user's own samples, else of the data set that the artifact was trained on."""
+    """Return the fingerprint of a user's samples, else of the artifact's data set."""
     return samples.fingerprint if isinstance(samples, UnlabelledFolder) else manifest.provenance.data_fingerprint
 
 
-def run_two_parts(
+def tune_and_collect(
     manifest: Manifest,
     engine: CascadeEngine,
     samples: Samples,
@@ -84,8 +84,8 @@ def run_two_parts(
     progress: Progress | None = None,
     *,
     reference: ReferenceModel | None = None,
-) -> TwoParts:
-    """Make a path on one part of the samples, then run the other.
+) -> SplitRun:
+    """Tune a path on one part of the samples, then collect evidence on the other.
 
     Args:
         manifest: of the artifact that is calibrated.
@@ -105,18 +105,18 @@ def run_two_parts(
     tuning = tune(engine, Subset(samples, parts.tuning), settings, part(progress, 0, total))
     if reference:  # without any early exit something may be lost too: a step that is tested, as path[0] never is
         tuning = replace(tuning, path=(tuning.path[0], *tuning.path))
-    held = Subset(samples, parts.certify)
+    certification_samples = Subset(samples, parts.certify)
     evidence = collect(
         engine,
-        held,
+        certification_samples,
         tuning.fitted,
         unlabelled=settings.unlabelled,
         reference=reference,
         progress=part(progress, len(parts.tuning), total),
     )
-    evidence = with_strata(evidence, engine.task, held, settings)
+    evidence = with_strata(evidence, engine.task, certification_samples, settings)
     times = stage_times(engine, manifest, samples)
-    return TwoParts(fingerprint, seed, tuning, evidence, held.targets, times, engine.where)
+    return SplitRun(fingerprint, seed, tuning, evidence, certification_samples.targets, times, engine.where)
 
 
 def certified_policy(
@@ -147,7 +147,7 @@ def certified_policy(
         VerificationError: if an output is not finite.
     """
     assert settings.confidence is not None
-    parts = run_two_parts(manifest, engine, samples, settings, progress, reference=reference)
+    parts = tune_and_collect(manifest, engine, samples, settings, progress, reference=reference)
     tuning, evidence = parts.tuning, parts.evidence
     test = kind_of_test(unlabelled=settings.unlabelled, binary_loss=engine.task.binary_loss)
     levels = certify(evidence, tuning.path, settings, test)
@@ -208,7 +208,7 @@ def in_expectation(
     Raises:
         VerificationError: if an output is not finite.
     """
-    parts = run_two_parts(manifest, engine, samples, settings, progress)
+    parts = tune_and_collect(manifest, engine, samples, settings, progress)
     lost = np.stack([losses(parts.evidence, step) for step in parts.tuning.path])
     step = conformal_risk_control(lost, settings.max_drop) - 1  # path[0] loses nothing: it is always among them
     policy = _at(max(step, 0), parts, settings, split, "in expectation")
@@ -216,7 +216,7 @@ def in_expectation(
     return parts.tuning.fitted.temperatures, _cost(engine, samples, parts)(policy)
 
 
-def _warn_of_strata(parts: TwoParts, policy: Policy, settings: recipe.Calibrate, engine: CascadeEngine) -> None:
+def _warn_of_strata(parts: SplitRun, policy: Policy, settings: recipe.Calibrate, engine: CascadeEngine) -> None:
     if settings.per == "stratum" or settings.unlabelled:
         return  # it is kept in every stratum, or no target is looked at
     strata = engine.task.strata(parts.targets)
@@ -229,8 +229,8 @@ def _external(samples: Samples) -> Literal["apart", "not compared"] | None:
     return "apart" if samples.apart else "not compared"
 
 
-def _at(step: int, parts: TwoParts, settings: recipe.Calibrate, split: str, guarantee: Guarantee) -> Policy:
-    """The policy at a step of the path."""
+def _at(step: int, parts: SplitRun, settings: recipe.Calibrate, split: str, guarantee: Guarantee) -> Policy:
+    """Return the policy at a step of the path."""
     tuning, evidence = parts.tuning, parts.evidence
     return Policy(
         kind=settings.policy,
@@ -248,7 +248,7 @@ def _at(step: int, parts: TwoParts, settings: recipe.Calibrate, split: str, guar
     )
 
 
-def _cost(engine: CascadeEngine, samples: Samples, parts: TwoParts) -> Callable[[Policy], Policy]:
+def _cost(engine: CascadeEngine, samples: Samples, parts: SplitRun) -> Callable[[Policy], Policy]:
     """Measures what a policy takes beyond its stages, and writes it into it."""
 
     def measured(policy: Policy) -> Policy:
@@ -259,7 +259,7 @@ def _cost(engine: CascadeEngine, samples: Samples, parts: TwoParts) -> Callable[
 
 
 def _policy(
-    parts: TwoParts, level: CertifiedDrop, settings: recipe.Calibrate, split: str, *, cost: Callable[[Policy], Policy]
+    parts: SplitRun, level: CertifiedDrop, settings: recipe.Calibrate, split: str, *, cost: Callable[[Policy], Policy]
 ) -> Policy:
     guarantee: Guarantee = "certified" if level.certified else "no certificate"
     fastest = cost(_at(level.certified, parts, settings, split, guarantee))

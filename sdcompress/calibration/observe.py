@@ -1,4 +1,4 @@
-"""Run exits over samples, and judge them by a policy: what thresholds are chosen and tested on."""
+"""Compute signals, scores and losses of all exits on samples, from which thresholds are chosen and tested."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class FittedPolicy:
     policy: ExitPolicy
 
     def evidence(self, signals: Sequence[Signals], loss: Float) -> Evidence:
-        """The policy's scores and the losses of N samples.
+        """Return the policy's scores and the losses of N samples.
 
         Args:
             signals: of the E exits, at these temperatures.
@@ -58,7 +58,7 @@ def observe(
     unlabelled: bool,
     progress: Progress | None = None,
 ) -> tuple[tuple[Signals, ...], Float]:
-    """The signals of all exits, and the losses of their decisions, float32 [E, N].
+    """Return the signals of all exits, and the losses of their decisions, float32 [E, N].
 
     Args:
         engine: runs the artifact's graphs.
@@ -73,7 +73,7 @@ def observe(
 
 
 def losses_of(task: Task, signals: Sequence[Signals], against: Array) -> Float:
-    """The losses of all exits' decisions, float32 [E, N].
+    """Return the losses of all exits' decisions, float32 [E, N].
 
     Args:
         task: of the network.

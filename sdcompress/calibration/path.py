@@ -7,7 +7,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from sdcompress.calibration.thresholds import NEVER, Search, at_price
+from sdcompress.calibration.thresholds import NEVER, ThresholdSearch, lagrangian_rule
 from sdcompress.policies import leave
 
 __all__ = ["exit_path", "threshold_path"]
@@ -46,19 +46,19 @@ def threshold_path(
         [J][E-1], each exactly representable in float32; the first step is ``NEVER`` at every exit.
     """
     costs = np.cumsum(np.asarray(stage_ms, np.float64))
-    search = Search(scores, _mistakes(loss), costs, allowed=0)
+    search = ThresholdSearch(scores, _mistakes(loss), costs, allowed=0)
     path = [np.full(len(scores), NEVER, np.float32)]
     if shared:
         path += _shared(search)
         return _distinct(path)
     for price in np.geomspace(1e3, 1e-2, _PRICES) * costs[-1]:
-        corner = np.minimum(path[-1], search.descend(path[-1], at_price(float(price))))
+        corner = np.minimum(path[-1], search.descend(path[-1], lagrangian_rule(float(price))))
         path += _between(path[-1], corner, search)
     return _distinct(path)
 
 
 def _mistakes(loss: Losses) -> npt.NDArray[np.float64]:
-    """What each exit loses more than the last one, [E, N] in [0, 1]."""
+    """Return the excess loss of each exit over the last one, [E, N] in [0, 1]."""
     return np.asarray(np.maximum(np.subtract(loss, loss[-1], dtype=np.float64), 0))
 
 
@@ -67,21 +67,21 @@ def _distinct(path: list[npt.NDArray[np.float32]]) -> tuple[tuple[float, ...], .
     return tuple(dict.fromkeys(tuple(float(value) for value in step) for step in path))
 
 
-def _shared(search: Search) -> list[npt.NDArray[np.float32]]:
+def _shared(search: ThresholdSearch) -> list[npt.NDArray[np.float32]]:
     """Values of one threshold for all exits, in small steps of what they save and lose."""
-    scan = search.shared_scan()
-    if len(scan.values) == 0:
+    sweep = search.shared_sweep()
+    if len(sweep.values) == 0:
         return []
     samples = search.loss.shape[1]
-    walked = scan.saved / (samples * search.costs[-1] * _COST_STEP) + np.maximum.accumulate(scan.lost) / (
+    walked = sweep.saved / (samples * search.costs[-1] * _COST_STEP) + np.maximum.accumulate(sweep.lost) / (
         samples * _LOSS_STEP
     )
     ends = np.flatnonzero(np.diff(np.floor(walked), append=np.inf))
-    return [np.full(len(search.scores), scan.values[end], np.float32) for end in ends]
+    return [np.full(len(search.scores), sweep.values[end], np.float32) for end in ends]
 
 
 def exit_path(scores: Scores, loss: Losses, least: int) -> tuple[tuple[float, ...], ...]:
-    """As ``threshold_path``, for a drop that holds for what has left by each exit: these groups lose about the same.
+    """Return a path like ``threshold_path`` for a drop that holds for the samples exited up to each exit.
 
     For every mean of mistakes, from none on: exit by exit the lowest threshold with which those that have left by then
     make no more (the greedy first stage of Ringel et al., arXiv:2402.00857, for a row of means instead of one). An
@@ -117,9 +117,9 @@ def exit_path(scores: Scores, loss: Losses, least: int) -> tuple[tuple[float, ..
 
 
 def _between(
-    old: npt.NDArray[np.float32], new: npt.NDArray[np.float32], search: Search
+    old: npt.NDArray[np.float32], new: npt.NDArray[np.float32], search: ThresholdSearch
 ) -> list[npt.NDArray[np.float32]]:
-    """The steps from one corner to the next, the last of them ``new``."""
+    """Return the steps from one corner to the next, the last of them ``new``."""
     saved, before, after = _cost(search, old) - _cost(search, new), _loss(search, old), _loss(search, new)
     by_loss = (after - before) / max(_LOSS_STEP, _LOSS_SHARE * after)
     count = max(1, math.ceil(saved / (_COST_STEP * search.costs[-1])), math.ceil(by_loss))
@@ -137,9 +137,9 @@ def _between(
     return [*steps, new]
 
 
-def _cost(search: Search, thresholds: npt.NDArray[np.float32]) -> float:
+def _cost(search: ThresholdSearch, thresholds: npt.NDArray[np.float32]) -> float:
     return float(search.costs[leave(search.scores, thresholds)].mean())
 
 
-def _loss(search: Search, thresholds: npt.NDArray[np.float32]) -> float:
+def _loss(search: ThresholdSearch, thresholds: npt.NDArray[np.float32]) -> float:
     return float(search.total(leave(search.scores, thresholds)) / search.loss.shape[1])

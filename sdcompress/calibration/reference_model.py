@@ -1,4 +1,4 @@
-"""A reference: another network that losses are counted from. What a lower precision lost then counts too."""
+"""The reference network that losses are counted from; the loss of a lower precision then counts too."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ReferenceModel:
     digest: str
 
     def decisions(self, samples: Samples, *, labelled: bool, progress: Progress | None = None) -> Array:
-        """What its last exit decides for each sample, [N, ...].
+        """Return the decisions of its last exit, [N, ...].
 
         Args:
             samples: N of them.
@@ -72,12 +72,12 @@ def comparable(other: Artifact | Path | str, manifest: Manifest) -> Artifact:
         ArtifactError: if it is not intact.
     """
     opened = open_artifact(other)
-    theirs = opened.manifest
+    reference_manifest = opened.manifest
     for what, mine, its in (
-        ("task", manifest.task, theirs.task),
-        ("list of outputs", manifest.outputs, theirs.outputs),
-        ("modality", manifest.modality, theirs.modality),
-        ("data set", manifest.provenance.data_fingerprint, theirs.provenance.data_fingerprint),
+        ("task", manifest.task, reference_manifest.task),
+        ("list of outputs", manifest.outputs, reference_manifest.outputs),
+        ("modality", manifest.modality, reference_manifest.modality),
+        ("data set", manifest.provenance.data_fingerprint, reference_manifest.provenance.data_fingerprint),
     ):
         if mine != its:
             raise UsageError(

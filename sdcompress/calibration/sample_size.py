@@ -1,4 +1,4 @@
-"""How many calibration samples a certificate needs on this artifact, seen from the part that certifies nothing."""
+"""Estimate the calibration samples that a certificate needs, from the tuning part of the samples."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from sdcompress.artifact.certificate import graphs_digest
 from sdcompress.artifact.read import Artifact, open_artifact
-from sdcompress.calibration.calibrate import LEAST_SAMPLES, check_policy, check_subject, least_samples
+from sdcompress.calibration.calibrate import LEAST_SAMPLES, check_is_cascade, check_policy, least_samples
 from sdcompress.calibration.certified import fingerprint_of
 from sdcompress.calibration.tuning import Tuning, tune
 from sdcompress.certification.calibration_split import draw_parts, samples_for, seed_of
@@ -22,7 +22,7 @@ from sdcompress.certification.power_analysis import samples_for_betting, samples
 from sdcompress.data.samples import Samples, Subset
 from sdcompress.data.unlabelled import UnlabelledFolder
 from sdcompress.errors import DataError, UsageError
-from sdcompress.options import AS_USUAL, EngineOptions
+from sdcompress.options import DEFAULT_OPTIONS, EngineOptions
 from sdcompress.policies import leave
 from sdcompress.progress import Progress
 from sdcompress.runtime.open import open_network
@@ -42,7 +42,7 @@ Float64 = npt.NDArray[np.float64]
 def plan(
     artifact: Artifact | Path | str,
     settings: recipe.Calibrate,
-    options: EngineOptions = AS_USUAL,
+    options: EngineOptions = DEFAULT_OPTIONS,
     *,
     samples: Samples,
     progress: Progress | None = None,
@@ -64,8 +64,8 @@ def plan(
         DataError: if there are fewer than 50 samples, or a target does not fit the task.
     """
     opened = open_artifact(artifact)
-    check_subject(opened)
-    check_policy(settings, len(opened.manifest.exits))
+    check_is_cascade(opened)
+    check_policy(settings, len(opened.manifest.exits), opened.task)
     if settings.confidence is None:
         raise UsageError(
             "A plan is for a certificate, and no confidence is given.",
@@ -104,7 +104,7 @@ def plan(
 
 
 def _smallest(samples: Samples, task: Task, settings: recipe.Calibrate) -> tuple[str | None, float]:
-    """The smallest stratum in words and its share of the samples; (None, 1) where the drop is not for strata."""
+    """Return the smallest stratum in words and its share of the samples; (None, 1) where the drop is not for strata."""
     if settings.per != "stratum":
         return None, 1.0
     counts = np.bincount(strata_of(task, samples.targets), minlength=len(task.strata_names))
@@ -126,7 +126,7 @@ def _observed(tuning: Tuning, settings: recipe.Calibrate, test: TestKind) -> tup
 
 
 def _worst_group(tuning: Tuning, thresholds: tuple[float, ...], settings: recipe.Calibrate, test: TestKind) -> PlanRow:
-    """The row of the group that needs most samples."""
+    """Return the row of the group that needs most samples."""
     mean_ms = float(np.cumsum(tuning.stage_ms)[leave(tuning.evidence.scores, thresholds)].mean())
     lost = losses(tuning.evidence, thresholds)
     rows = [

@@ -1,8 +1,8 @@
-"""What each stage of a cascade costs on this machine, one sample at a time and in batches."""
+"""Measure the time of each stage of a cascade, for one sample and in batches."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from time import perf_counter_ns
 
@@ -46,7 +46,7 @@ def stage_ms(engine: Engine, samples: Samples, *, seconds: float = 1.0) -> tuple
 
 
 def stage_times(engine: CascadeEngine, manifest: Manifest, samples: Samples, *, seconds: float = 0.5) -> StageTimes:
-    """What the stages take with more rows, and what it takes to move a row: where compaction pays.
+    """Return the stage times for several numbers of rows, and the time to move a row.
 
     Args:
         engine: runs the stages.
@@ -56,27 +56,33 @@ def stage_times(engine: CascadeEngine, manifest: Manifest, samples: Samples, *, 
             rounds would take more than four times as long are left out, but for 1.
     """
     inputs = _inputs(engine, samples, _ROWS[-1])
-    found: list[npt.NDArray[np.float64]] = []
+    sizes = {
+        axis: size
+        for tensor in manifest.inputs
+        for axis, size in zip(tensor.shape, inputs.arrays[tensor.name].shape, strict=True)
+        if isinstance(axis, str)
+    }
+    stage_times_ms: list[npt.NDArray[np.float64]] = []
     for rows in _ROWS:
-        if found and _LEAST_ROUNDS * 2 * found[-1].sum() > 4000 * seconds:
+        if stage_times_ms and _LEAST_ROUNDS * 2 * stage_times_ms[-1].sum() > 4000 * seconds:
             break
-        found.append(np.maximum(np.diff(_reached(engine, inputs, rows, seconds), prepend=0.0), _LEAST_MS))
+        stage_times_ms.append(np.maximum(np.diff(_reached(engine, inputs, rows, seconds), prepend=0.0), _LEAST_MS))
     # differences of medians are noisy; no stage takes less time with more rows
-    rising = np.maximum.accumulate(np.stack(found, axis=1), axis=1)
+    rising = np.maximum.accumulate(np.stack(stage_times_ms, axis=1), axis=1)
     return StageTimes(
-        rows=_ROWS[: len(found)],
+        rows=_ROWS[: len(stage_times_ms)],
         ms=tuple(tuple(float(ms) for ms in stage) for stage in rising),
-        move_ms=tuple(_move_ms(engine, manifest, exit_) for exit_ in range(len(manifest.exits) - 1)),
+        move_ms=tuple(_move_ms(engine, manifest, exit_, sizes) for exit_ in range(len(manifest.exits) - 1)),
     )
 
 
 def overhead(
     engine: CascadeEngine, samples: Samples, policy: Policy, temperatures: Sequence[float], *, seconds: float = 1.0
 ) -> float:
-    """How much longer samples take, leaving as they do, than the stages and decisions they pass add up to.
+    """Return the ratio of measured time to summed stage and decision times, for samples that exit by the policy.
 
-    One sample at a time, in random order; the median of five stretches, as in ``stage_ms``. What it finds beyond 1 is
-    the way from stage to stage, and caches that hold what other stages have used.
+    One sample at a time, in random order; the median of five stretches, as in ``stage_ms``. An excess over 1 is
+    the transition between stages, and caches that hold data of other stages.
 
     Args:
         engine: over the artifact.
@@ -85,7 +91,7 @@ def overhead(
         temperatures: of every exit.
         seconds: the longest to measure, unless 64 samples take longer.
     """
-    running, inputs = engine.under(policy, temperatures), _inputs(engine, samples, _LEAVING)
+    running, inputs = engine.with_policy(policy, temperatures), _inputs(engine, samples, _LEAVING)
     order, reach = np.random.default_rng(0), policy.reach_ms
     calls: list[tuple[int, float]] = []  # measured, and added up
     deadline = perf_counter_ns() + int(seconds * 1e9)
@@ -99,22 +105,22 @@ def overhead(
 
 
 def decision_ms(policy: ExitPolicy, signals: Sequence[Signals]) -> tuple[float, ...]:
-    """What it takes to judge one sample at each exit but the last: the median over samples, once warm.
+    """Return the milliseconds to judge one sample at each exit but the last: the median over samples, once warm.
 
     Args:
         policy: fitted.
         signals: of the E exits on the same samples.
     """
     rows = [[s.map(itemgetter(slice(row, row + 1))) for s in signals] for row in range(_SAMPLES)]
-    found = []
+    medians_ms = []
     for exit_, gate in enumerate(gates(policy, (0.5,) * (len(signals) - 1))):
-        took = []
+        times_ns = []
         for row in rows[: len(signals[0].decision)] * _WARMUP_ROUNDS:
             start = perf_counter_ns()
             gate(row[: exit_ + 1])
-            took.append(perf_counter_ns() - start)
-        found.append(float(np.median(took)) / 1e6)
-    return tuple(found)
+            times_ns.append(perf_counter_ns() - start)
+        medians_ms.append(float(np.median(times_ns)) / 1e6)
+    return tuple(medians_ms)
 
 
 def _inputs(engine: Engine, samples: Samples, count: int) -> Inputs:
@@ -130,31 +136,38 @@ def _reached(engine: Engine, inputs: Inputs, rows: int, seconds: float) -> npt.N
     deadline = perf_counter_ns() + int(seconds * 1e9)
     while len(rounds) < _WARMUP_ROUNDS + _LEAST_ROUNDS or (perf_counter_ns() < deadline and len(rounds) < _MOST_ROUNDS):
         start = len(rounds) % batches * rows
-        took = [0] * exits
+        times_ns = [0] * exits
         for exit_ in order.permutation(exits):
-            took[exit_] = _nanoseconds(engine, inputs[start : start + rows], int(exit_))
-        rounds.append(took)
+            times_ns[exit_] = _nanoseconds(engine, inputs[start : start + rows], int(exit_))
+        rounds.append(times_ns)
     stretches = np.array_split(np.array(rounds[_WARMUP_ROUNDS:], np.float64), _LEAST_ROUNDS)
     return np.asarray(np.median([stretch.mean(axis=0) for stretch in stretches], axis=0) / 1e6)
 
 
-def _move_ms(engine: CascadeEngine, manifest: Manifest, exit_: int) -> float:
+def _move_ms(engine: CascadeEngine, manifest: Manifest, exit_: int, sizes: Mapping[str, int]) -> float:
     """To put one row of all tensors that go on in the place of another: as the engine says, else as numpy does it."""
-    said = engine.move_ms(exit_)
-    return _numpy_move_ms(manifest.border(exit_)) if said is None else said
+    engine_move_ms = engine.move_ms(exit_)
+    return _numpy_move_ms(manifest.border(exit_), sizes) if engine_move_ms is None else engine_move_ms
 
 
-def _numpy_move_ms(border: Sequence[Tensor]) -> float:
-    """To put one row of all these tensors in the place of another."""
-    tensors = [np.zeros((2 * _MOVED, *map(int, tensor.shape[1:])), tensor.dtype) for tensor in border]
+def _numpy_move_ms(border: Sequence[Tensor], sizes: Mapping[str, int]) -> float:
+    """Return the milliseconds to put one row of all these tensors in the place of another.
+
+    Args:
+        border: tensors that go on.
+        sizes: of named axes.
+    """
+    longest = max(sizes.values())  # of axes that a graph computes from others
+    shapes = [[sizes.get(axis, longest) if isinstance(axis, str) else axis for axis in t.shape[1:]] for t in border]
+    tensors = [np.zeros((2 * _MOVED, *shape), t.dtype) for t, shape in zip(border, shapes, strict=True)]
     movers = np.arange(_MOVED) * 2
-    took = []
+    times_ns = []
     for _ in range(_WARMUP_ROUNDS + _LEAST_ROUNDS):
         start = perf_counter_ns()
         for tensor in tensors:
             tensor[movers] = tensor[movers + 1]
-        took.append(perf_counter_ns() - start)
-    return float(np.median(took[_WARMUP_ROUNDS:])) / _MOVED / 1e6
+        times_ns.append(perf_counter_ns() - start)
+    return float(np.median(times_ns[_WARMUP_ROUNDS:])) / _MOVED / 1e6
 
 
 def _nanoseconds(engine: Engine, inputs: Inputs, position: int) -> int:

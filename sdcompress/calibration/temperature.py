@@ -1,4 +1,4 @@
-"""One temperature for an exit's outputs, by Newton's method on the negative log-likelihood."""
+"""Fit one temperature for an exit's outputs by Newton's method on the negative log-likelihood."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _STEP = 1e-4  # of the difference quotients, relative: both their errors are the
 
 
 def fit_temperature(task: Task, outputs: Array, targets: Array) -> float:
-    """The T that minimises the task's NLL of outputs / T, or 1.0 where none lowers it.
+    """Return the T that minimises the task's NLL of outputs / T, or 1.0 where none lowers it.
 
     Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, section 4.2. The NLL of logits is convex in
     1 / T. Its derivatives are difference quotients. An exit that makes no mistakes would want T = 0, which makes all
@@ -31,8 +31,8 @@ def fit_temperature(task: Task, outputs: Array, targets: Array) -> float:
     least, most = 1 / MOST, 1 / LEAST
     inverse = 1.0
     for _ in range(60):
-        below, here, above = (nll(inverse * factor) for factor in (1 - _STEP, 1.0, 1 + _STEP))
-        slope, curvature = (above - below) / 2, above - 2 * here + below
+        below, at, above = (nll(inverse * factor) for factor in (1 - _STEP, 1.0, 1 + _STEP))
+        slope, curvature = (above - below) / 2, above - 2 * at + below
         least, most = (least, inverse) if slope > 0 else (inverse, most)
         newton = inverse * (1 - _STEP * slope / curvature) if curvature > 0 else math.inf
         following = newton if least < newton < most else math.sqrt(least * most)

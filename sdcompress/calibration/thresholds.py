@@ -1,4 +1,4 @@
-"""Thresholds of the exits: the cheapest that lose no more than allowed, on the samples given.
+"""Search the cheapest exit thresholds whose loss on the given samples is allowed.
 
 Every candidate is counted, none is estimated: along one threshold all samples are sorted by score once, and two
 cumulative sums give the loss and the time saved for every value that the threshold can take.
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from sdcompress.policies import leave
 
-__all__ = ["NEVER", "Search", "at_price", "choose_thresholds", "settle"]
+__all__ = ["NEVER", "ThresholdSearch", "choose_thresholds", "lagrangian_rule", "midpoint_thresholds"]
 
 NEVER = 2.0  # no score is above 1
 
@@ -57,16 +57,16 @@ def choose_thresholds(
         of an output moves no sample.
     """
     allowed = math.floor(Fraction(str(max_drop)) * loss.shape[1] * int(_GRID)) / _GRID
-    search = Search(scores, loss, np.cumsum(np.asarray(stage_ms, np.float64)), allowed)
+    search = ThresholdSearch(scores, loss, np.cumsum(np.asarray(stage_ms, np.float64)), allowed)
     if shared:
         return tuple(float(value) for value in search.shared())
-    candidates = [search.descend(start, search.longest) for start in search.starts()]
-    return tuple(settle(scores, min(candidates, key=search.rank)))
+    candidates = [search.descend(start, search.cheapest_feasible) for start in search.starts()]
+    return tuple(midpoint_thresholds(scores, min(candidates, key=search.objective)))
 
 
 @dataclass(frozen=True)
-class Scan:
-    """What the values of a threshold do, most careful first.
+class ThresholdSweep:
+    """Loss and saving for each value of a threshold, safest first.
 
     Attributes:
         values: float32 [M], distinct and falling.
@@ -79,18 +79,18 @@ class Scan:
     saved: npt.NDArray[np.float64]
 
     @classmethod
-    def of(cls, values: Scores, lost: Losses, saved: npt.NDArray[np.float64]) -> Scan:
-        """From one entry per sample, by falling value; equal ones leave together."""
+    def of(cls, values: Scores, lost: Losses, saved: npt.NDArray[np.float64]) -> ThresholdSweep:
+        """Build a sweep from one entry per sample, by falling value; equal values exit together."""
         ends = np.flatnonzero(np.diff(values, append=np.float32(-1)))
         return cls(values[ends], np.cumsum(lost)[ends], np.cumsum(saved)[ends])
 
 
-# from a scan and the loss at its zero to the value to take
-Rule = Callable[[Scan, float], float]
+# from a sweep and the loss at its zero to the value to take
+Rule = Callable[[ThresholdSweep, float], float]
 
 
 @dataclass(frozen=True)
-class Search:
+class ThresholdSearch:
     """Thresholds on given samples, one exit at a time.
 
     Attributes:
@@ -112,29 +112,29 @@ class Search:
         object.__setattr__(self, "orders", np.argsort(-self.scores, axis=1, kind="stable"))
 
     @property
-    def most(self) -> float:
-        """The largest sum of losses that is allowed."""
+    def loss_limit(self) -> float:
+        """Return the largest sum of losses that is allowed."""
         return self._last + self.allowed
 
     @property
     def _last(self) -> float:
         return float(self.loss[-1].sum())
 
-    def rank(self, thresholds: Thresholds) -> tuple[bool, float, float]:
-        """Smaller is better: loses no more than allowed, costs little, loses little."""
-        left = leave(self.scores, thresholds)
-        total = self.total(left)
-        counts = np.bincount(left, minlength=len(self.costs))
-        return total > self.most, float(counts @ self.costs), total
+    def objective(self, thresholds: Thresholds) -> tuple[bool, float, float]:
+        """Return the sort key of thresholds, smallest best: infeasible, cost in ms, sum of losses."""
+        exit_index = leave(self.scores, thresholds)
+        total = self.total(exit_index)
+        counts = np.bincount(exit_index, minlength=len(self.costs))
+        return total > self.loss_limit, float(counts @ self.costs), total
 
-    def total(self, left: Exits) -> float:
-        """The sum of losses when the samples leave there."""
-        return float(self.loss[left, np.arange(len(left))].sum())
+    def total(self, exit_index: Exits) -> float:
+        """Return the sum of losses for these exit indices [N]."""
+        return float(self.loss[exit_index, np.arange(len(exit_index))].sum())
 
-    def longest(self, scan: Scan, total: float) -> float:
-        """The value that saves most among those that lose no more than allowed."""
-        kept = np.flatnonzero(total + scan.lost <= self.most)
-        return float(scan.values[kept[-1]]) if len(kept) else NEVER
+    def cheapest_feasible(self, sweep: ThresholdSweep, total: float) -> float:
+        """Return the value that saves most among those whose loss is allowed."""
+        kept = np.flatnonzero(total + sweep.lost <= self.loss_limit)
+        return float(sweep.values[kept[-1]]) if len(kept) else NEVER
 
     def descend(self, thresholds: Thresholds, rule: Rule) -> Thresholds:
         """Set one threshold after the other by the rule, until none changes."""
@@ -143,8 +143,8 @@ class Search:
             before = chosen.copy()
             for exit_ in range(len(chosen)):
                 chosen[exit_] = NEVER
-                left = leave(self.scores, chosen)
-                chosen[exit_] = rule(self._scan(exit_, left), self.total(left))
+                exit_index = leave(self.scores, chosen)
+                chosen[exit_] = rule(self._sweep(exit_, exit_index), self.total(exit_index))
             if np.array_equal(before, chosen):
                 break
         return chosen
@@ -156,13 +156,13 @@ class Search:
         alone = []
         for exit_ in range(exits):
             one = never.copy()
-            one[exit_] = self.longest(self._scan(exit_, leave(self.scores, never)), self._last)
+            one[exit_] = self.cheapest_feasible(self._sweep(exit_, leave(self.scores, never)), self._last)
             alone.append(one)
         return [self.shared(), *alone, *self._priced(never)]
 
     def shared(self) -> Thresholds:
-        """The same value for all exits, the one that saves most of those that lose no more than allowed."""
-        return np.full(len(self.scores), self.longest(self.shared_scan(), self._last), np.float32)
+        """Return the same value for all exits, the one that saves most of those that lose no more than allowed."""
+        return np.full(len(self.scores), self.cheapest_feasible(self.shared_sweep(), self._last), np.float32)
 
     def _priced(self, start: Thresholds) -> list[Thresholds]:
         """Minima of cost + price * loss, in ms; halving closes in on the smallest price that loses little enough."""
@@ -170,25 +170,25 @@ class Search:
         minima = []
         for _ in range(_PRICES):
             middle = (low + high) / 2
-            priced = self.descend(start, at_price(math.exp(middle)))
-            feasible = not self.rank(priced)[0]
+            priced = self.descend(start, lagrangian_rule(math.exp(middle)))
+            feasible = not self.objective(priced)[0]
             low, high = (low, middle) if feasible else (middle, high)
             minima += [priced] * feasible
         return minima
 
-    def _scan(self, exit_: int, left: Exits) -> Scan:
-        """The values of one exit's threshold; ``left``: where the samples leave if it never fires."""
+    def _sweep(self, exit_: int, exit_index: Exits) -> ThresholdSweep:
+        """Return the values of one exit's threshold; ``exit_index``: where the samples leave if it never fires."""
         rows = self.orders[exit_]
-        rows = rows[left[rows] > exit_]
-        later = left[rows]
-        return Scan.of(
+        rows = rows[exit_index[rows] > exit_]
+        later = exit_index[rows]
+        return ThresholdSweep.of(
             self.scores[exit_, rows],
             self.loss[exit_, rows] - self.loss[later, rows],
             self.costs[later] - self.costs[exit_],
         )
 
-    def shared_scan(self) -> Scan:
-        """The values of one threshold for all exits.
+    def shared_sweep(self) -> ThresholdSweep:
+        """Return the values of one threshold for all exits.
 
         As it falls, a sample moves to an earlier exit each time it passes a score above all before it.
         """
@@ -203,30 +203,30 @@ class Search:
             saved.append(self.costs[later[rows]] - self.costs[exit_])
             later[rows] = exit_
         order = np.argsort(-np.concatenate(values), kind="stable")
-        return Scan.of(*(np.concatenate(part)[order] for part in (values, lost, saved)))
+        return ThresholdSweep.of(*(np.concatenate(part)[order] for part in (values, lost, saved)))
 
 
-def at_price(price: float) -> Rule:
-    """Take the value that saves most when a loss of 1 costs so many ms."""
+def lagrangian_rule(price: float) -> Rule:
+    """Return the rule that takes the value of least cost + price * loss; price in ms for a loss of 1."""
 
-    def rule(scan: Scan, total: float) -> float:  # noqa: ARG001 - what is lost already does not change the best step
-        worth = scan.saved - price * scan.lost
-        best = int(worth.argmax()) if len(worth) else 0
-        return float(scan.values[best]) if len(worth) and worth[best] > 0 else NEVER
+    def rule(sweep: ThresholdSweep, total: float) -> float:  # noqa: ARG001 - what is lost already does not change the best step
+        gains = sweep.saved - price * sweep.lost
+        best = int(gains.argmax()) if len(gains) else 0
+        return float(sweep.values[best]) if len(gains) and gains[best] > 0 else NEVER
 
     return rule
 
 
-def settle(scores: Scores, thresholds: Thresholds) -> list[float]:
-    """The same exits on these samples, with each threshold half-way to the first sample that stays."""
-    left = leave(scores, thresholds)
-    settled = []
+def midpoint_thresholds(scores: Scores, thresholds: Thresholds) -> list[float]:
+    """Return thresholds with the same exits on these samples, each half-way to the first sample that does not exit."""
+    exit_index = leave(scores, thresholds)
+    midpoints = []
     for exit_, values in enumerate(scores):
-        goes, stays = values[left == exit_], values[left > exit_]
-        if len(goes) == 0:
-            settled.append(NEVER)
+        exiting, staying = values[exit_index == exit_], values[exit_index > exit_]
+        if len(exiting) == 0:
+            midpoints.append(NEVER)
             continue
-        last, first = goes.min(), stays.max(initial=np.float32(-1))
+        last, first = exiting.min(), staying.max(initial=np.float32(-1))
         middle = np.float32((float(last) + float(first)) / 2)
-        settled.append(float(middle if first >= 0 and middle > first else last))
-    return settled
+        midpoints.append(float(middle if first >= 0 and middle > first else last))
+    return midpoints

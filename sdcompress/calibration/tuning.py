@@ -1,4 +1,4 @@
-"""What is decided on the tuning part of the samples, before the other part is looked at."""
+"""Decide policy, temperatures and path on the tuning part of the samples, before the other part is used."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def tune(engine: Engine, samples: Samples, settings: recipe.Calibrate, progress:
 def _path(
     evidence: Evidence, times: tuple[float, ...], settings: recipe.Calibrate, task: Task, *, shared: bool
 ) -> Path:
-    """For drops at single exits no group may be so small that it could not be certified: twice the least number."""
+    """Return the path; for drops per exit, every group has twice the least number of samples to certify."""
     if settings.per != "exit":
         return threshold_path(evidence.scores, evidence.loss, times, shared=shared)
     exact = kind_of_test(unlabelled=settings.unlabelled, binary_loss=task.binary_loss) == "binomial"
@@ -72,7 +72,7 @@ def _path(
 
 
 def with_strata(evidence: Evidence, task: Task, samples: Samples, settings: recipe.Calibrate) -> Evidence:
-    """The evidence of these samples, with their strata where the bounds shall hold in each."""
+    """Return the evidence of these samples, with their strata where the bounds shall hold in each."""
     if settings.per != "stratum":
         return evidence
     return replace(evidence, strata=strata_of(task, samples.targets).astype(np.int32))

@@ -1,4 +1,4 @@
-"""Which calibration samples tune the thresholds and which certify them, and in which order the latter are tested."""
+"""Split calibration samples into those that tune thresholds and those that certify them, in their order."""
 
 from __future__ import annotations
 
@@ -55,16 +55,16 @@ def draw_parts(count: int, seed: str) -> Parts:
 
 
 def count_of_tuning(count: int) -> int:
-    """How many of so many samples are drawn for the tuning."""
+    """Return how many of ``count`` samples are drawn for the tuning."""
     return count // _TUNING_EVERY
 
 
 def samples_for(certify: int) -> int:
-    """The smallest number of calibration samples whose second part has at least so many."""
+    """Return the smallest number of calibration samples whose second part has at least ``certify``."""
     near = certify * _TUNING_EVERY // (_TUNING_EVERY - 1)
     return next(count for count in range(near - 1, near + 2) if count - count // _TUNING_EVERY >= certify)
 
 
 def in_tuning(certify: int) -> int:
-    """How many samples of the tuning part stand for so many of the part that certifies."""
+    """Return the tuning samples in proportion to ``certify`` certification samples."""
     return -(-certify // (_TUNING_EVERY - 1))

@@ -53,7 +53,7 @@ class Figures(NamedTuple):
 
 
 def losses(evidence: Evidence, thresholds: tuple[float, ...]) -> Differences:
-    """What each sample loses under the thresholds, float64 [N] in [-1, 1]: the loss at its exit less the reference's.
+    """Return each sample's loss under the thresholds less the reference's, float64 [N] in [-1, 1].
 
     The reference is the last exit, or another network. The mean is the drop of the metric. In evidence of disagreement
     the loss is the distance to the reference's decision. Its mean is then at least the drop, by the triangle
@@ -69,14 +69,14 @@ def deltas(confidence: float, drops: int) -> float:
 
 
 def smallest_drop(settings: recipe.Calibrate) -> tuple[float, float]:
-    """The smallest drop that is asked for, and the delta of each test; needs a confidence."""
+    """Return the smallest drop that is asked for, and the delta of each test; needs a confidence."""
     assert settings.confidence is not None
     drops = {settings.max_drop, *settings.ladder}
     return min(drops), deltas(settings.confidence, len(drops))
 
 
 def kind_of_test(*, unlabelled: bool, binary_loss: bool) -> TestKind:
-    """The exact binomial test where every loss is 0 or 1, else the betting test.
+    """Return the exact binomial test where every loss is 0 or 1, else the betting test.
 
     Args:
         unlabelled: disagreement is tested, which is never negative.
@@ -86,7 +86,7 @@ def kind_of_test(*, unlabelled: bool, binary_loss: bool) -> TestKind:
 
 
 def p_value_of(test: TestKind, differences: Differences, alpha: float, delta: float) -> float:
-    """The p-value of "the mean of these losses is above alpha"; delta sizes the bets of the betting test."""
+    """Return the p-value of "the mean of these losses is above alpha"; delta sizes the bets of the betting test."""
     if test == "betting":
         return betting_p_value(differences, alpha, delta)
     return binomial_p_value(int(differences.sum()), len(differences), alpha)
@@ -137,7 +137,7 @@ def certify(evidence: Evidence, path: Path, settings: recipe.Calibrate, test: Te
 
 
 def figures(evidence: Evidence, thresholds: tuple[float, ...], *, unlabelled: bool) -> Figures:
-    """What a policy gives on the samples that certified it.
+    """Return the metrics of a policy on the samples that certified it.
 
     Args:
         evidence: of these samples.

@@ -1,4 +1,4 @@
-"""Which of a row of thresholds may be used: fixed-sequence testing, and conformal risk control."""
+"""Fixed-sequence testing and conformal risk control over a sequence of thresholds."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def fixed_sequence(p_values: Iterable[float], delta: float) -> Outcome:
 
 
 def conformal_risk_control(losses: npt.NDArray[np.floating], alpha: float) -> int:
-    """How many of a row of settings, safest first, keep the *expected* loss at alpha or below.
+    """Return how many settings of a sequence, safest first, keep the *expected* loss at or below alpha.
 
     Angelopoulos et al., "Conformal Risk Control" (arXiv:2208.02814), theorem 1, with losses of at most 1:
     n / (n + 1) R + 1 / (n + 1) <= alpha. The mean is over calibrations too: a single calibration may lose more, and a

@@ -26,7 +26,7 @@ _LEAST_LOST = 2  # samples: one is no loss of a stratum
 
 
 def members(evidence: Evidence, thresholds: Sequence[float], per: Per) -> Iterator[Mask]:
-    """Which samples each group has under these thresholds, bool [N]; None: one group of all samples.
+    """Return the mask of each group under these thresholds, bool [N]; None: one group of all samples.
 
     ``"stratum"``: the samples of each stratum. That it holds for all samples follows: the whole is a mean of strata.
     ``"exit"``: the samples that have left by exit t, for every t, and all samples (Ringel et al., "Early Time
@@ -51,7 +51,7 @@ def members(evidence: Evidence, thresholds: Sequence[float], per: Per) -> Iterat
 
 
 def in_every_group(losses: Float64, groups: Iterator[Mask], p_value: Callable[[Float64], float]) -> float:
-    """The p-value of "in some group the mean loss is above alpha": the largest of the groups' p-values.
+    """Return the p-value of "in some group the mean loss is above alpha": the largest of the groups' p-values.
 
     delta is not split over the groups. The hypothesis is a union; where it is true, it is true of some group g. To
     reject it p_g <= delta is needed too, which has a probability of at most delta, however many other groups there are
@@ -70,17 +70,17 @@ def in_every_group(losses: Float64, groups: Iterator[Mask], p_value: Callable[[F
 
 
 def group_name(per: Per, task: Task) -> str | None:
-    """What tables call one of the groups: ``exit``, or the task's word for a stratum; None: there are none."""
+    """Return the name of a group in tables: ``exit``, or the task's word for a stratum; None: there are none."""
     return task.stratum if per == "stratum" else per
 
 
 def loss_name(loss: str, task: Task) -> str:
-    """What tables call the loss of a certificate, for example ``accuracy drop``."""
+    """Return the name of a certificate's loss in tables, for example ``accuracy drop``."""
     return f"{task.metric} drop" if loss == "drop" else loss
 
 
 def strata_of(task: Task, targets: Array) -> Strata:
-    """The stratum of each target, [N], for a certificate that holds in every stratum.
+    """Return the stratum of each target, [N], for a certificate that holds in every stratum.
 
     Raises:
         UsageError: if the task has no strata.

@@ -1,4 +1,4 @@
-"""How many samples a certificate needs, before targets are paid for."""
+"""Compute the number of samples that a certificate needs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MOST_SAMPLES = 10**6  # beyond this it is no plan
 
 
 def least_samples(max_drop: float, delta: float, *, exact: bool = False) -> int:
-    """The samples below which not even a run without a single loss would be certified.
+    """Return the number of samples below which not even a run without a single loss would be certified.
 
     Args:
         max_drop: alpha, in (0, 1).
@@ -62,7 +62,7 @@ def samples_for_binomial(rate: float, max_drop: float, delta: float, power: floa
 def samples_for_betting(
     losses: npt.ArrayLike, chances: npt.ArrayLike, max_drop: float, delta: float, power: float = 0.8
 ) -> int | None:
-    """The samples with which the betting test certifies alpha in a share ``power`` of all draws, about.
+    """Return the samples with which the betting test certifies alpha in a share ``power`` of all draws, about.
 
     The logarithm of the wealth is a sum over the samples; with one bet, sized by the true variance, its mean and
     variance are known, and the sum is taken as normal. One bet would need ln(1 / delta) of it, that is a distance of
@@ -97,12 +97,12 @@ def samples_for_betting(
 
 
 def samples_for_loss(lost: float, max_drop: float, delta: float, power: float = 0.8) -> int | None:
-    """As ``samples_for_betting``, where a share ``lost`` of samples loses 1 and the others nothing."""
+    """Return ``samples_for_betting`` where a share ``lost`` of samples loses 1 and the others nothing."""
     return samples_for_betting((1.0, 0.0), (lost, 1 - lost), max_drop, delta, power)
 
 
 def _first(enough: Callable[[int], bool], least: int) -> int | None:
-    """The number from which it is enough, to within a hundredth; more is taken to be no worse."""
+    """Return the number from which it is enough, to within a hundredth; more is taken to be no worse."""
     if enough(least):
         return least
     low, high = least, 2 * least

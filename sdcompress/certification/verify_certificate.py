@@ -60,8 +60,8 @@ def recompute(artifact: Artifact) -> Certificate | None:
     _check_draw(certificate)
     _check_path(certificate)
     evidence = artifact.evidence()
-    _check_thresholds(certificate, evidence)
     task = task_of(manifest)
+    _check_thresholds(certificate, evidence, task)
     if certificate.per == "stratum":
         _check_strata(evidence, task)
     _check_test(certificate, evidence, task)
@@ -91,7 +91,7 @@ def _check_path(certificate: Certificate) -> None:
             _edited(f"a threshold rises at step {step} of its path", "thresholds that only fall")
 
 
-def _check_thresholds(certificate: Certificate, evidence: Evidence) -> None:
+def _check_thresholds(certificate: Certificate, evidence: Evidence, task: Task) -> None:
     """A path is made of scores: a threshold between two of them was put there by hand.
 
     The tests alone would not tell: a threshold may be lowered where no tested sample lies, and new ones may lie there.
@@ -104,7 +104,7 @@ def _check_thresholds(certificate: Certificate, evidence: Evidence) -> None:
             f"its evidence has the scores of {tuning.shape[1]} samples that made the path",
             f"{certificate.tuning_samples}, as it says",
         )
-    shared = restore(certificate.policy, certificate.parameters).shared
+    shared = restore(certificate.policy, certificate.parameters, task).shared
     for exit_, thresholds in enumerate(zip(*certificate.path, strict=True)):
         known = {float(score) for score in (tuning if shared else tuning[exit_]).ravel()}
         for step, threshold in enumerate(thresholds):

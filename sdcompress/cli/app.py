@@ -54,7 +54,7 @@ VERBS = (
 
 app = typer.Typer(
     name="sdcompress",
-    help="Self-distillation for deployable networks: train once, prune or keep the exits, export, calibrate, measure.",
+    help="Self-distillation for deployable networks: train once, truncate or exit early, export, calibrate, measure.",
     epilog="The whole way on built-in data: sdcompress run digits",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -117,7 +117,7 @@ def _run() -> int:
 
 
 def _warning_line(message: Warning | str, category: type[Warning], *_: object, **__: object) -> str:
-    """A warning as a person reads it: where in our code it was given says nothing to a user."""
+    """Return a warning as a person reads it: where in our code it was given says nothing to a user."""
     kind = "warning" if issubclass(category, UserWarning) else category.__name__
     return f"{kind}: {printable(str(message))}\n"
 

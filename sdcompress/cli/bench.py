@@ -1,4 +1,4 @@
-"""bench."""
+"""bench: measure the latency of artifacts."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def bench(
         rounds=rounds,
     )
     with bar("bench") as progress:
-        found = api.bench(
+        bench_report = api.bench(
             artifacts,
             settings,
             Options(
@@ -83,42 +83,42 @@ def bench(
             reference=reference,
         )
     if json:
-        write_json(found.model_dump(mode="json"))
+        write_json(bench_report.model_dump(mode="json"))
     else:
-        _show(found)
+        _show(bench_report)
     if require_stable:
-        _check_stable(found)
+        _check_stable(bench_report)
 
 
-def _check_stable(found: BenchReport) -> None:
+def _check_stable(bench_report: BenchReport) -> None:
     """Refuse a measurement that cannot be trusted, after it was printed."""
-    unstable = [record for record in found.records if not record.stable]
+    unstable = [record for record in bench_report.records if not record.stable]
     if unstable:
         reasons = dict.fromkeys(reason for record in unstable for reason in record.reasons)
         raise BenchmarkError(
-            f"{len(unstable)} of {len(found.records)} measurements are not stable: {'; '.join(reasons)}.",
+            f"{len(unstable)} of {len(bench_report.records)} measurements are not stable: {'; '.join(reasons)}.",
             allowed="stable ones, with --require-stable",
             next_step="end other work, lower --threads or raise --duration, and measure again",
         )
 
 
-def _settings(**given: Any) -> dict[str, Any]:
-    """The options that were given, as keys of the recipe's section."""
-    if given["batch"] and given["scenarios"] and "offline" not in given["scenarios"]:
+def _settings(**overrides: Any) -> dict[str, Any]:
+    """Return the options as keys of the recipe's section."""
+    if overrides["batch"] and overrides["scenarios"] and "offline" not in overrides["scenarios"]:
         raise UsageError(
             "--batch is given, and no scenario that has batches.",
             allowed="--batch with the scenario offline; single-stream runs one sample at a time",
             next_step="add --scenario offline, or leave --batch out",
         )
-    return {key: value for key, value in given.items() if value is not None}
+    return {key: value for key, value in overrides.items() if value is not None}
 
 
-def _show(found: BenchReport) -> None:
+def _show(bench_report: BenchReport) -> None:
     """Latency of every artifact, of the run and end to end, and the ratios."""
     from sdcompress.reporting.cautions import noise
 
     rows = []
-    for record in found.records:
+    for record in bench_report.records:
         values = {p.percent: p for p in record.latency.percentiles}
         rows.append(
             [
@@ -135,18 +135,18 @@ def _show(found: BenchReport) -> None:
         )
     columns = ["artifact", "scenario", "batch", "run p50 ms", "run p99 ms", "run mean ms", "preparation ms"]
     table([*columns, "end to end ms", "samples/s", "steady"], rows)
-    for ratio in found.comparisons:
+    for ratio in bench_report.comparisons:
         say(
             f"{ratio.name} against {ratio.reference}, {ratio.scenario}, batch {ratio.batch}: "
             f"mean {ratio.speedup_mean:.2f}x [{ratio.mean_low:.2f}, {ratio.mean_high:.2f}] ({ratio.verdict}), "
             f"p50 {ratio.speedup_p50:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}]"
             + _end_to_end(ratio.speedup_end_to_end, ratio.end_to_end_low, ratio.end_to_end_high)
         )
-    if sentence := noise(found.records):
+    if sentence := noise(bench_report.records):
         say(sentence)
-    say(f"{found.machine.cpu}, {found.threads} thread(s), {found.input}")
-    if found.preparation:
-        say(f"preparation: {found.preparation}")
+    say(f"{bench_report.machine.cpu}, {bench_report.threads} thread(s), {bench_report.input}")
+    if bench_report.preparation:
+        say(f"preparation: {bench_report.preparation}")
 
 
 def _end_to_end(value: float | None, low: float | None, high: float | None) -> str:

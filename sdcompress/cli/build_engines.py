@@ -96,7 +96,7 @@ def build_engines(
     from sdcompress.tensorrt.building.settings import BuildSettings
 
     opened = open_trained_model(artifact, Options(data_dir=data_dir))
-    given: dict[str, Any] = {
+    overrides: dict[str, Any] = {
         "profiles": _profiles(opened.artifact().manifest, batch, min_shapes, opt_shapes, max_shapes),
         "workspace_bytes": parse_bytes(workspace, "--workspace") if workspace else None,
         "level": level,
@@ -108,7 +108,7 @@ def build_engines(
         "max_drop": None if max_drop is None else share(max_drop, "--max-drop"),
         "against": tuple(against) if against else None,
     }
-    settings = BuildSettings(**{name: value for name, value in given.items() if value is not None})
+    settings = BuildSettings(**{name: value for name, value in overrides.items() if value is not None})
     with bar("build engines") as progress:
         options = Options(data_dir=data_dir, progress=progress)
         manifest = api.build_engines(opened, out, settings, options, overwrite=overwrite)
@@ -134,7 +134,7 @@ def _profiles(
 
 
 def show_engines(built: Engines, precision: str) -> None:
-    """The plans for one machine, how far they are from the graphs, and which precision is faster.
+    """Print the plans for one machine, how far they are from the graphs, and which precision is faster.
 
     Args:
         built: engines.
@@ -168,7 +168,7 @@ def show_engines(built: Engines, precision: str) -> None:
         say(_raced(time, precision))
 
 
-def _show_validation(found: Validation) -> None:
+def _show_validation(comparison: Validation) -> None:
     rows = [
         [
             each.name,
@@ -177,11 +177,11 @@ def _show_validation(found: Validation) -> None:
             f"{each.changed}",
             f"{each.max_abs:.2g}",
         ]
-        for each in found.exits
+        for each in comparison.exits
     ]
     columns = ["exit", "graphs", "engines", "other answers", "largest difference of a logit"]
-    table(columns, rows, f"on {found.samples} validation samples (at most {found.max_drop:.2%} may be lost)")
-    if policy := found.policy:
+    table(columns, rows, f"on {comparison.samples} validation samples (at most {comparison.max_drop:.2%} may be lost)")
+    if policy := comparison.policy:
         say(
             f"by the policy: {policy.score_before:.2%} by the graphs, {policy.score_after:.2%} by the engines; "
             f"{policy.moved} samples leave at another exit, {policy.changed} get another decision"

@@ -88,12 +88,12 @@ def calibrate(
 ) -> None:
     """Choose the thresholds of a cascade on the validation split; writes a new artifact with the policy.
 
-    With --confidence the drop is certified for new images like these; where no thresholds are, nobody leaves early.
+    With --confidence the drop is certified for new images like these; if that fails, early exit is disabled.
     Thresholds hold for what chose them: calibrate with the --backend and --device that will run them.
 
     Example: sdcompress calibrate artifacts/cascade --max-drop 1% --confidence 95% --out artifacts/early-exit
     """
-    given: dict[str, Any] = {
+    overrides: dict[str, Any] = {
         "policy": policy,
         "max_drop": None if max_drop is None else share(max_drop, "--max-drop"),
         "confidence": None if confidence is None else share(confidence, "--confidence", "95%"),
@@ -103,7 +103,7 @@ def calibrate(
         "in_expectation": in_expectation or None,
         "budget_ms": None if budget is None else milliseconds(budget, "--budget"),
     }
-    settings = {name: value for name, value in given.items() if value is not None}
+    settings = {name: value for name, value in overrides.items() if value is not None}
     engine: dict[str, Any] = {"threads": threads, "backend": backend, "device": device, "data_dir": data_dir}
     if plan:
         unused = {"out": out, "budget": budget, "in_expectation": in_expectation, "reference": reference}
@@ -132,8 +132,8 @@ def calibrate(
         show_manifest(manifest, str(out))
 
 
-def _refuse_with_plan(given: dict[str, Any]) -> None:
-    if flags := [f"--{name.replace('_', '-')}" for name, value in given.items() if value]:
+def _refuse_with_plan(overrides: dict[str, Any]) -> None:
+    if flags := [f"--{name.replace('_', '-')}" for name, value in overrides.items() if value]:
         raise UsageError(
             f"--plan writes nothing and is about certificates: {', '.join(flags)} cannot go with it.",
             allowed="--plan with what is to be certified: --max-drop, --confidence, --ladder, --unlabelled ...",
@@ -163,13 +163,13 @@ def _per(exits: bool, strata: bool) -> str | None:
     return "exit" if exits else "stratum" if strata else None
 
 
-def _show_plan(found: Plan) -> None:
-    """The samples that a certificate needs at each speed."""
+def _show_plan(planned: Plan) -> None:
+    """Print the samples that a certificate needs at each speed."""
     from sdcompress.cli.inspect import in_every
 
     title = (
-        f"images that certify at most {found.max_drop:.2%} {found.loss}{in_every(found.per)} at "
-        f"{found.confidence:.4g} confidence"
+        f"images that certify at most {planned.max_drop:.2%} {planned.loss}{in_every(planned.per)} at "
+        f"{planned.confidence:.4g} confidence"
     )
     rows = [
         [
@@ -178,12 +178,13 @@ def _show_plan(found: Plan) -> None:
             percent(row.gained),
             "out of reach" if row.needs is None else f"{row.needs:,}",
         ]
-        for row in (*found.assumed, *found.observed)
+        for row in (*planned.assumed, *planned.observed)
     ]
     table(["thresholds", "lost", "gained", "images needed"], rows, title)
     say(
-        f"{found.source}: there are {found.samples:,} images for calibration; below {found.least:,} it is refused. "
-        f"With the number needed, {found.power:.0%} of calibrations find the certificate. "
-        f"Seen on the {found.seen:,} images that tune the thresholds and certify nothing."
-        + (f" The smallest {found.per} is {found.smallest}." if found.smallest else "")
+        f"{planned.source}: there are {planned.samples:,} images for calibration; "
+        f"below {planned.least:,} it is refused. With the number needed, {planned.power:.0%} "
+        f"of calibrations find the certificate. Seen on the "
+        f"{planned.seen:,} images that tune the thresholds and certify nothing."
+        + (f" The smallest {planned.per} is {planned.smallest}." if planned.smallest else "")
     )

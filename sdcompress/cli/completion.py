@@ -10,7 +10,7 @@ Offer = tuple[str, str]  # a word and what it means
 
 
 def complete_from(room: str) -> Callable[[str], list[Offer]]:
-    """A completion of the entries of a room, such as ``sdcompress.policies``."""
+    """Return a completion of the entries of a room, such as ``sdcompress.policies``."""
 
     def complete(incomplete: str) -> list[Offer]:
         return [offer for offer in _entries(room) if offer[0].startswith(incomplete)]

@@ -1,4 +1,4 @@
-"""doctor."""
+"""doctor: show what this machine has and lacks."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ def doctor(json: Json = False) -> None:
         _show(diagnosis)
 
 
-def _show(found: Diagnosis) -> None:
-    """What this machine has and lacks."""
-    machine = found.machine
+def _show(result: Diagnosis) -> None:
+    """Print what this machine has and lacks."""
+    machine = result.machine
     say(f"{machine.cpu}: {machine.cores} cores for us, {machine.memory_gib:.1f} GiB, {', '.join(machine.isa)}")
     say(f"{machine.os}, Python {machine.python}, GPU: {machine.gpu or 'none'}")
-    say(f"onnxruntime providers: {', '.join(found.providers) or 'none'}")
-    for extra in found.extras:
+    say(f"onnxruntime providers: {', '.join(result.providers) or 'none'}")
+    for extra in result.extras:
         missing = [p.name + (f">={p.minimum}" if p.minimum else "") for p in extra.packages if not p.right]
         state = "complete" if extra.complete else f"lacks {', '.join(missing)}: {extra.install}"
         say(f"{extra.name:<8} {state}")
-    trt = found.tensorrt
+    trt = result.tensorrt
     say(f"TensorRT: {trt.tensorrt or 'none'}, cuda-bindings {trt.cuda_bindings or 'none'}, on {trt.gpu or 'no GPU'}")
     for piece in trt.missing:
         say(f"  missing for build-engines: {piece}")
-    for warning in found.warnings:
+    for warning in result.warnings:
         say(f"warning: {warning}")

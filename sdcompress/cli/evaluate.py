@@ -1,4 +1,4 @@
-"""evaluate."""
+"""evaluate: score every exit on a split."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def evaluate(
     from sdcompress.options import Options
 
     with bar("evaluate") as progress:
-        found = api.evaluate(
+        result = api.evaluate(
             folder,
             Options(
                 backend=backend,
@@ -67,13 +67,13 @@ def evaluate(
             images=images,
         )
     if json:
-        write_json(found.model_dump(mode="json"))
+        write_json(result.model_dump(mode="json"))
     else:
-        _show(found)
+        _show(result)
 
 
-def _show(found: Evaluation) -> None:
-    """The scores of every exit and stratum, and what is taken for what."""
+def _show(result: Evaluation) -> None:
+    """Print the scores of every exit and stratum, and what is taken for what."""
     from sdcompress.reporting.strata import confusions, stratum_cautions, stratum_table
     from sdcompress.reporting.tables import further, title_of
 
@@ -84,20 +84,20 @@ def _show(found: Evaluation) -> None:
             *(further(name, value) for name, value in score.further.items()),
             "-" if score.macs is None else f"{score.macs / 1e6:.2f} M",
         ]
-        for score in found.exits
+        for score in result.exits
     ]
-    names = [title_of(name) for name in found.exits[0].further]
-    table(["exit", found.metric, *names, "MACs"], rows, f"{found.source} on {found.data}/{found.split}")
-    balanced = "" if found.balanced_score is None else f"; balanced {found.metric} {found.balanced_score:.2%}"
-    say(f"{found.samples} samples{balanced}")
-    if found.policy:
+    names = [title_of(name) for name in result.exits[0].further]
+    table(["exit", result.metric, *names, "MACs"], rows, f"{result.source} on {result.data}/{result.split}")
+    balanced = "" if result.balanced_score is None else f"; balanced {result.metric} {result.balanced_score:.2%}"
+    say(f"{result.samples} samples{balanced}")
+    if result.policy:
         shares = ", ".join(
-            f"{score.name} {share:.1%}" for score, share in zip(found.exits, found.policy.shares, strict=False)
+            f"{score.name} {share:.1%}" for score, share in zip(result.exits, result.policy.shares, strict=False)
         )
-        say(f"early exit: {found.metric} {found.policy.score:.2%}; leave at {shares}")
-    for drawn in (stratum_table(found), confusions(found)):
+        say(f"early exit: {result.metric} {result.policy.score:.2%}; leave at {shares}")
+    for drawn in (stratum_table(result), confusions(result)):
         if drawn:
             table(list(drawn.columns), [list(row) for row in drawn.rows], drawn.title)
             say(drawn.note)
-    for _, sentence in stratum_cautions(found):
+    for _, sentence in stratum_cautions(result):
         say(f"caution: {sentence}")

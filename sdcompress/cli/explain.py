@@ -1,4 +1,4 @@
-"""explain."""
+"""explain: show where samples exit and whether early exit pays."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def explain(
     from sdcompress.options import Options
 
     with bar("explain") as progress:
-        found = api.explain(
+        result = api.explain(
             artifact,
             out,
             Options(threads=threads, data_dir=data_dir, progress=progress, command=command_line()),
@@ -41,20 +41,20 @@ def explain(
             overwrite=overwrite,
         )
     if json:
-        write_json(found.model_dump(mode="json"))
+        write_json(result.model_dump(mode="json"))
         return
-    _show(found)
+    _show(result)
     say("", f"explained: {out / 'explain.html'}")
 
 
-def _show(found: Explanation) -> None:
-    """The verdict, the summary and the findings of the page."""
+def _show(result: Explanation) -> None:
+    """Print the verdict, the summary and the findings of the page."""
     from sdcompress.reporting.explanation.findings import cautions, findings, headline
     from sdcompress.reporting.explanation.tables import summary
 
-    rows = summary(found)
-    table(list(rows.columns), [list(row) for row in rows.rows], f"{found.source} on {found.data}/{found.split}")
-    for sentence in (headline(found), *findings(found)):
+    rows = summary(result)
+    table(list(rows.columns), [list(row) for row in rows.rows], f"{result.source} on {result.data}/{result.split}")
+    for sentence in (headline(result), *findings(result)):
         say(sentence)
-    for sentence in cautions(found):
+    for sentence in cautions(result):
         say(f"caution: {sentence}")

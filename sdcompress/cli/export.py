@@ -1,4 +1,4 @@
-"""export."""
+"""export: write an artifact from a checkpoint."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ Layout = Annotated[
         "by itself; if: the same for a batch of one",
     ),
 ]
-ExitName = Annotated[
-    str | None, typer.Option("--exit", help="single: the exit to keep, the others are pruned; default: the last")
+TruncateAt = Annotated[
+    str | None, typer.Option("--truncate-at", help="single: the exit that the network ends at; default: the last")
 ]
 Opset = Annotated[int | None, typer.Option("--opset", help="ONNX opset, 16 to 23; default: the recipe's")]
-KeptExits = Annotated[
+KeepExits = Annotated[
     list[str] | None,
     typer.Option(
-        "--exits",
-        help="cascade, all: an exit to keep beside the last; repeatable; the others are pruned and their segments "
-        "joined; default: the recipe's, or all",
+        "--keep-exits",
+        help="cascade, all: an exit to keep beside the last; repeatable; the heads of others are removed "
+        "and their segments joined; default: the recipe's, or all",
     ),
 ]
 Ensemble = Annotated[
@@ -47,8 +47,8 @@ def export(
     source: Source,
     out: Out,
     layout: Layout = "cascade",
-    exit_: ExitName = None,
-    exits: KeptExits = None,
+    truncate_at: TruncateAt = None,
+    keep_exits: KeepExits = None,
     opset: Opset = None,
     ensemble: Ensemble = None,
     data_dir: DataDir = None,
@@ -61,23 +61,23 @@ def export(
 
     With --layout graph or if, a calibrated cascade; refused (exit code 4) where leaving early is not faster.
 
-    Example: sdcompress export runs/digits/train/byot --layout single --exit exit2 --out artifacts/small
+    Example: sdcompress export runs/digits/train/byot --layout single --truncate-at exit2 --out artifacts/small
     """
     from sdcompress import api
     from sdcompress.artifact.read import MANIFEST
     from sdcompress.options import Options
 
-    given = {"kept_exits": exits or None, "opset": opset, "ensemble": ensemble}
+    overrides = {"keep_exits": keep_exits or None, "opset": opset, "ensemble": ensemble}
     of_artifact = (source / MANIFEST).exists() or layout in ("graph", "if")  # there is no network to run
     threads = threads if of_artifact else threads_or_default(threads)
     with bar("export") as progress:
         manifest = api.export(
             source,
             out,
-            {name: value for name, value in given.items() if value is not None} or None,
+            {name: value for name, value in overrides.items() if value is not None} or None,
             Options(threads=threads, data_dir=data_dir, trust_modules=trust_modules, progress=progress),
             layout=layout,
-            exit=exit_,
+            truncate_at=truncate_at,
             overwrite=overwrite,
         )
     if json:
@@ -87,7 +87,7 @@ def export(
 
 
 def show_use(manifest: Manifest, out: Path, *, engines: bool = False) -> None:
-    """What an artifact is, and the lines that run it."""
+    """Print a summary of an artifact, and the lines that run it."""
     from sdcompress.cli.inspect import show_manifest
 
     show_manifest(manifest, str(out))

@@ -32,7 +32,7 @@ def inspect(artifact: Annotated[Path, typer.Argument(help="folder of an artifact
 
 
 def show_manifest(manifest: Manifest, folder: str) -> None:
-    """What an artifact is, with the sums of its segments up to each exit."""
+    """Print what an artifact is, with the sums of its segments up to each exit."""
     from sdcompress.artifact.certificate import ExecutionTarget
     from sdcompress.cli.build_engines import show_engines
     from sdcompress.tasks import task_of
@@ -78,7 +78,7 @@ def show_manifest(manifest: Manifest, folder: str) -> None:
 
 
 def _show_one_graph(found: OneGraph) -> None:
-    """What its early exits save."""
+    """Print what the early exits save."""
     rows = [
         [
             time.exit,
@@ -99,7 +99,7 @@ def _show_one_graph(found: OneGraph) -> None:
 
 
 def _show_certificate(found: Certificate, task: Task) -> None:
-    """The tests, one line for each target drop."""
+    """Print the tests, one line for each target drop."""
     from sdcompress.artifact.card import EXTERNAL
     from sdcompress.artifact.certificate import ExecutionTarget
     from sdcompress.certification.groups import group_name, loss_name
@@ -124,5 +124,5 @@ def _show_certificate(found: Certificate, task: Task) -> None:
 
 
 def in_every(per: str | None) -> str:
-    """The groups that a certificate holds in, as the end of a sentence."""
+    """Return the groups that a certificate holds in, as the end of a sentence."""
     return "" if per is None else " of what has left by each exit" if per == "exit" else f" in every {per}"

@@ -1,4 +1,4 @@
-"""list."""
+"""list: list the entries of the registry."""
 
 from __future__ import annotations
 

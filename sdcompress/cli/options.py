@@ -64,7 +64,7 @@ AllowUncertified = Annotated[
 ]
 TrustModules = Annotated[
     bool,
-    typer.Option("--trust-modules", help="run the code of a module that a checkpoint names, whoever trained it"),
+    typer.Option("--trust-modules", help="run the code of a module that a checkpoint names"),
 ]
 Backend = Annotated[
     str | None,
@@ -85,11 +85,11 @@ AnyBackend = Annotated[
 Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda; default: cpu")]
 
 
-def as_settings(given: list[str] | None, **flags: Any) -> list[str | tuple[str, Any]]:
+def as_settings(requested: list[str] | None, **flags: Any) -> list[str | tuple[str, Any]]:
     """``--set`` settings and the flags that were given, as settings of the recipe.
 
     Args:
-        given: what stood behind ``--set``.
+        requested: what stood behind ``--set``.
         flags: recipe key with ``__`` for the dot -> value, None where the flag was not given.
     """
     named = [
@@ -97,13 +97,13 @@ def as_settings(given: list[str] | None, **flags: Any) -> list[str | tuple[str, 
         for key, value in flags.items()
         if value is not None
     ]
-    return [*(given or []), *named]
+    return [*(requested or []), *named]
 
 
-def threads_or_default(given: int | None) -> int:
-    """As many as were asked for, or a default that is said on stderr."""
-    if given is not None:
-        return given
+def threads_or_default(requested: int | None) -> int:
+    """Return the requested number of threads, or a default, which is printed on stderr."""
+    if requested is not None:
+        return requested
     from sdcompress.machine import default_threads
 
     count, reason = default_threads()
@@ -126,13 +126,13 @@ def share(text: str, flag: str, example: str = "1%") -> float:
     """'1%' or '0.01' as 0.01; a bare 1 could mean either, so it is refused."""
     number, percent = text.removesuffix("%"), text.endswith("%")
     try:
-        found = Decimal(number) / (100 if percent else 1)  # in binary 0.7 / 100 is a little less than 0.007
+        fraction = Decimal(number) / (100 if percent else 1)  # in binary 0.7 / 100 is a little less than 0.007
     except InvalidOperation:
-        found = Decimal(-1)
-    if not 0 <= found <= 1 or (found == 1 and not percent):
+        fraction = Decimal(-1)
+    if not 0 <= fraction <= 1 or (fraction == 1 and not percent):
         raise UsageError(
             f"{flag} is '{text}'.",
             allowed="0% to 100%, or 0 to below 1",
             next_step=f"e.g. {flag} {example}",
         )
-    return float(found)
+    return float(fraction)

@@ -1,4 +1,4 @@
-"""quantize."""
+"""quantize: write an artifact in a lower precision."""
 
 from __future__ import annotations
 
@@ -52,50 +52,50 @@ def quantize(
     from sdcompress.options import Options
 
     allowed = None if max_drop is None else share(max_drop, "--max-drop")
-    given = {"max_drop": allowed, "samples": samples}
+    overrides = {"max_drop": allowed, "samples": samples}
     with bar("quantize") as progress:
-        found = api.quantize(
+        result = api.quantize(
             artifact,
             out,
             precision,
-            {name: value for name, value in given.items() if value is not None},
+            {name: value for name, value in overrides.items() if value is not None},
             Options(threads=threads_or_default(threads), data_dir=data_dir, progress=progress),
             overwrite=overwrite,
         )
     if json:
-        write_json(found.model_dump(mode="json"))
+        write_json(result.model_dump(mode="json"))
     else:
-        _show(found)
+        _show(result)
 
 
-def _show(found: Quantized) -> None:
+def _show(result: Quantized) -> None:
     rows = [
         [
             change.name,
             f"{change.score_before:.2%}",
             f"{change.score_after:.2%}",
-            f"{change.changed} ({change.changed / found.samples:.2%})",
+            f"{change.changed} ({change.changed / result.samples:.2%})",
             f"{change.max_abs:.3g}",
         ]
-        for change in found.exits
+        for change in result.exits
     ]
-    table(["exit", "fp32", found.precision, "other answers", "largest difference of a logit"], rows)
-    ranges = f"; ranges from {found.calibration_samples} training samples" if found.calibration_samples else ""
+    table(["exit", "fp32", result.precision, "other answers", "largest difference of a logit"], rows)
+    ranges = f"; ranges from {result.calibration_samples} training samples" if result.calibration_samples else ""
     say(
-        f"{found.artifact}: {found.precision}, measured on {found.samples} validation samples (at most "
-        f"{found.max_drop:.2%} lost at every exit){ranges}"
+        f"{result.artifact}: {result.precision}, measured on {result.samples} validation samples (at most "
+        f"{result.max_drop:.2%} lost at every exit){ranges}"
     )
-    others = "fp16 or fp32" if found.precision == "fp8" else "fp32"
+    others = "fp16 or fp32" if result.precision == "fp8" else "fp32"
     say(
-        f"{found.bytes_before / 2**20:.2f} MiB -> {found.bytes_after / 2**20:.2f} MiB; {found.narrow} of "
-        f"{found.narrow + found.wide} convolutions and products in {found.precision}, {found.wide} in {others}"
+        f"{result.bytes_before / 2**20:.2f} MiB -> {result.bytes_after / 2**20:.2f} MiB; {result.narrow} of "
+        f"{result.narrow + result.wide} convolutions and products in {result.precision}, {result.wide} in {others}"
     )
-    if found.speed:
-        say(_speed(found.speed, found.precision))
-    if found.dropped:
-        say(f"not taken over, because confidences have moved: {', '.join(found.dropped)}")
-    if len(found.exits) > 1:
-        say(f"next: sdcompress calibrate {found.artifact} --out FOLDER")
+    if result.speed:
+        say(_speed(result.speed, result.precision))
+    if result.dropped:
+        say(f"not taken over, because confidences have moved: {', '.join(result.dropped)}")
+    if len(result.exits) > 1:
+        say(f"next: sdcompress calibrate {result.artifact} --out FOLDER")
 
 
 def _speed(speed: Speed, precision: str) -> str:

@@ -1,4 +1,4 @@
-"""report."""
+"""report: write a report of runs and artifacts."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _by_name(artifacts: list[Path]) -> dict[str, Path]:
 
 
 def show_report(built: Report) -> None:
-    """The table of a report."""
+    """Print the table of a report."""
     rows = [
         [
             row.name,

@@ -1,4 +1,4 @@
-"""run."""
+"""run: execute all steps of a recipe."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def run(
 
 
 def _without_calls(report: dict[str, Any]) -> dict[str, Any]:
-    """The report without its tens of thousands of single timings, which stand in report.json."""
+    """Return the report without its tens of thousands of single timings, which stand in report.json."""
     for bench in report["benches"]:
         for record in bench["records"]:
             record["raw_ms"] = []

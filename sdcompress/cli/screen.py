@@ -1,4 +1,4 @@
-"""Where things are written: data to stdout, messages and progress to stderr.
+"""Write output: data to stdout, messages and progress to stderr.
 
 Whatever a terminal sees passes through here, so that text from a file is escaped and cut in one place.
 """
@@ -29,12 +29,12 @@ _CELL = 200  # characters
 
 
 def command_line() -> str:
-    """What the user typed, for the records."""
+    """Return the command line, for the records."""
     return shlex.join([Path(sys.argv[0]).name.replace("__main__.py", "sdcompress"), *sys.argv[1:]])
 
 
 def write_json(data: Any) -> None:
-    """One JSON value to stdout."""
+    """Write one JSON value to stdout."""
     utf8 = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf")
     typer.echo(json_safe(json.dumps(data, indent=2, ensure_ascii=not utf8)))
 
@@ -88,7 +88,7 @@ def epoch_line(metrics: dict[str, float]) -> None:
 
 
 def note(text: str) -> None:
-    """A line for a person, to stderr, above the bar."""
+    """Print a line for a person to stderr, above the bar."""
     messages.print(text, markup=False, highlight=False)
 
 
@@ -104,7 +104,7 @@ def table(columns: list[str], rows: list[list[str]], title: str = "") -> None:
 
 
 def percent(share: float | None) -> str:
-    """A share as a cell of a table."""
+    """Return a share as a cell of a table."""
     return "-" if share is None else f"{share:.2%}"
 
 

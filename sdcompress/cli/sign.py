@@ -1,4 +1,4 @@
-"""sign."""
+"""sign: sign an artifact."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def sign(
     """
     from sdcompress import api
 
-    found = api.sign(artifact, key, certificate=certificate, chain=chain or (), overwrite=overwrite)
+    signature = api.sign(artifact, key, certificate=certificate, chain=chain or (), overwrite=overwrite)
     if json:
-        write_json(found.model_dump(mode="json"))
+        write_json(signature.model_dump(mode="json"))
     else:
-        say(f"{artifact}: signed ({found.signer}); all of it but model.sig, and as it is now")
+        say(f"{artifact}: signed ({signature.signer}); all of it but model.sig, and as it is now")

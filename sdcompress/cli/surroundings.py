@@ -1,4 +1,4 @@
-"""What a command finds around it: closed or full streams, other encodings, no working directory, names no text."""
+"""Handle the environment of a command: closed or full streams, encodings, working directory, undecodable names."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def check_arguments(arguments: Iterable[str]) -> None:
 
 
 def as_error(error: OSError) -> SdcompressError | None:
-    """The message for what the system refused, None where that may be a bug of ours."""
+    """Return the message for what the system refused, None where that may be a bug of ours."""
     if error.errno not in _SURROUNDINGS:
         return None
     where = ascii(brief(str(error.filename)))[1:-1] if error.filename is not None else "The standard output"

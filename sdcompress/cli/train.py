@@ -1,4 +1,4 @@
-"""train."""
+"""train: train the network of a recipe."""
 
 from __future__ import annotations
 

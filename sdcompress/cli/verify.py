@@ -1,4 +1,4 @@
-"""verify."""
+"""verify: check an artifact on this machine."""
 
 from __future__ import annotations
 
@@ -32,39 +32,39 @@ def verify(
     """
     from sdcompress import api
 
-    found = api.verify(artifact, threads=threads or 1, key=key)
+    result = api.verify(artifact, threads=threads or 1, key=key)
     if json:
-        write_json(found.model_dump(mode="json"))
+        write_json(result.model_dump(mode="json"))
     else:
-        _show(found)
+        _show(result)
 
 
-def _show(found: VerifyReport) -> None:
-    """That an artifact is what it says."""
-    rows = [[v.name, f"{v.max_abs:.1e}", f"{v.row_abs:.1e}", f"{v.allowed:.1e}", str(v.flips)] for v in found.exits]
+def _show(result: VerifyReport) -> None:
+    """Print the outcome of a verification."""
+    rows = [[v.name, f"{v.max_abs:.1e}", f"{v.row_abs:.1e}", f"{v.allowed:.1e}", str(v.flips)] for v in result.exits]
     table(["exit", "largest difference", "between batches", "allowed", "flips"], rows)
-    say(f"{found.source}: intact ({found.files} files), verified on {found.samples} golden samples")
-    if found.one_graph:
+    say(f"{result.source}: intact ({result.files} files), verified on {result.samples} golden samples")
+    if result.one_graph:
         say("model.onnx: gives the exits and answers of the segments on them")
-    if found.certificate:
-        _show_certificate_verdict(found.certificate)
-    for title, sentences in (("proved here", found.proved), ("only claimed by whoever wrote it", found.claimed)):
+    if result.certificate:
+        _show_certificate_verdict(result.certificate)
+    for title, sentences in (("proved here", result.proved), ("only claimed by its author", result.claimed)):
         say(f"{title}:")
         for sentence in sentences:
             say(f"  - {sentence}")
-    if found.signature:
-        say(f"signed by the holder of '{found.signature.key}', who stands for these claims")
+    if result.signature:
+        say(f"signed by the holder of '{result.signature.key}', who stands for these claims")
     else:
-        say("no signature was checked (--key): whoever can write the folder can write all of this")
+        say("no signature was checked (--key): anyone who can write the folder can write all of this")
 
 
-def _show_certificate_verdict(found: CertificateVerdict) -> None:
+def _show_certificate_verdict(result: CertificateVerdict) -> None:
     from sdcompress.cli.inspect import in_every
 
-    nothing = "nothing" if found.reference else "no drop (no early exit)"
-    kept = ", ".join(f"{drop:.2%}" for drop in found.certified) or nothing
-    other = f" against the last exit of the artifact {found.reference[:12]}" if found.reference else ""
+    nothing = "nothing" if result.reference else "no drop (no early exit)"
+    kept = ", ".join(f"{drop:.2%}" for drop in result.certified) or nothing
+    other = f" against the last exit of the artifact {result.reference[:12]}" if result.reference else ""
     say(
-        f"certificate: {found.tests} tests on {found.samples} images, computed again, are as it says: {kept} of "
-        f"{found.loss}{in_every(found.per)}{other} at {found.confidence:.4g} confidence"
+        f"certificate: {result.tests} tests on {result.samples} images, computed again, are as it says: {kept} of "
+        f"{result.loss}{in_every(result.per)}{other} at {result.confidence:.4g} confidence"
     )

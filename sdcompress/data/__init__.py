@@ -26,7 +26,7 @@ def load(
     stored_in: Path | None = None,
     trust_modules: bool = False,
 ) -> Dataset:
-    """The data set that a recipe names, checked and split.
+    """Return the data set that a recipe names, checked and split.
 
     Where the source has no test split, 20 % of it are held out, the same for every seed. Where it has no validation
     split, ``spec.validation`` of the training samples are held out by ``seed``. Both are stratified where the task has
@@ -80,7 +80,7 @@ class Loader:
         stored_in: Path | None = None,
         trust_modules: bool = False,
     ) -> Dataset:
-        """The arguments and errors of ``load``."""
+        """Load a data set; arguments and errors are those of ``load``."""
         means = task or recipe.Task()
         key = (seed, spec.model_dump_json(exclude={"download"}), means.model_dump_json())
         if key not in self._loaded:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from sdcompress import tasks
+from sdcompress import modalities, registry, tasks
 from sdcompress.data.samples import Dataset, Indices, Samples, Subset
 from sdcompress.data.source import Source
 from sdcompress.data.split import hold_out, sample_order
@@ -46,11 +46,11 @@ class _Part:
         return ~np.isin(self.indices, self.gone)
 
     def dropped(self) -> _Part:
-        """The same without those that are left out."""
+        """Return the same without those that are left out."""
         return replace(self, indices=self.indices[self.kept])
 
     def filled(self) -> _Part:
-        """The same with the next sample of the stratum in the place of each that is left out.
+        """Return the same with the next sample of the stratum in the place of each that is left out.
 
         So every other sample keeps its position: orders, memories of samples and the number of steps stay as they are.
 
@@ -164,7 +164,8 @@ def _check(name: str, split: str, samples: Samples, source: Source, task: Task) 
 
 
 def _check_obeyed(spec: recipe.Data, source: Source) -> None:
-    """Refuse a setting of the preparation that the source's file passes over."""
+    """Refuse a modality that artifacts could not name, and a setting that the source's file passes over."""
+    registry.load_recorded(modalities.ROOM, source.modality.record.name)
     if passed_over := [f"data.{name}" for name in source.modality.ignored(spec)]:
         raise RecipeError(
             f"The data set '{spec.name}' passes over {', '.join(passed_over)}: its modality is {source.modality!r}.",

@@ -28,23 +28,23 @@ class FileSamples(ABC):
 
     @property
     def targets(self) -> Array:
-        """All targets, [N, ...]."""
+        """Return all targets, [N, ...]."""
         return self._targets
 
     @property
     def in_memory(self) -> bool:
-        """No."""
+        """Return False: the examples are read from files."""
         return False
 
     def __len__(self) -> int:
         return len(self._targets)
 
     def originals(self, indices: Indices) -> list[Any]:
-        """The raw examples at these positions, decoded."""
+        """Return the raw examples at these positions, decoded."""
         return [self._modality.decode(self.file(int(index))) for index in indices]
 
     def examples(self, indices: Indices) -> Array:
-        """The examples at these positions, [b, ...]."""
+        """Return the examples at these positions, [b, ...]."""
         return np.stack([self._example(int(index)) for index in indices])
 
     @abstractmethod
@@ -53,7 +53,7 @@ class FileSamples(ABC):
 
     @abstractmethod
     def file(self, position: int) -> Path | bytes:
-        """The path of an example's file, or its bytes.
+        """Return the path of an example's file, or its bytes.
 
         Raises:
             DataError: if they cannot be had.
@@ -94,15 +94,15 @@ class FolderSamples(FileSamples):
         self._targets = np.repeat(np.arange(len(classes)), [len(paths) for paths in classes]).astype(np.int64)
 
     def name(self, position: int) -> str:
-        """The path below data.dir."""
+        """Return the path below data.dir."""
         return self._paths[position].relative_to(self._root).as_posix()
 
     def file(self, position: int) -> Path:
-        """The path."""
+        """Return the path."""
         return self._paths[position]
 
     def listing(self, excluded: Collection[int]) -> list[str]:
-        """The name and the size of each file; of those that are left out the size does not matter."""
+        """Return the name and the size of each file; of those that are left out the size does not matter."""
         return [
             f"{self.name(position)}\t{'left out' if position in excluded else path.stat().st_size}"
             for position, path in enumerate(self._paths)

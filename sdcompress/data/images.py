@@ -28,7 +28,7 @@ def image_source(
     *,
     task: str = "classification",
 ) -> Source:
-    """A source of images that lie in memory at their own size.
+    """Return a source of images that lie in memory at their own size.
 
     Args:
         outputs: names of what a network's outputs stand for, such as those of K classes.
@@ -65,7 +65,7 @@ def preprocessing(
     std: tuple[float, ...],
     crop: float | None = None,
 ) -> Preprocess:
-    """The preprocessing of a data set: its own, except for what the recipe sets.
+    """Return the preprocessing of a data set: its own, except for what the recipe sets.
 
     Args:
         spec: the recipe's ``data``.

@@ -27,16 +27,16 @@ class Samples(Protocol):
 
     @property
     def targets(self) -> Array:
-        """All targets, [N, ...], in the form that the task gives them."""
+        """Return all targets, [N, ...], in the form that the task gives them."""
 
     @property
     def in_memory(self) -> bool:
-        """Whether ``examples`` copies what lies in memory."""
+        """Return whether ``examples`` copies what lies in memory."""
 
     def __len__(self) -> int: ...
 
     def examples(self, indices: Indices) -> Array:
-        """The examples at these positions, [b, ...], in the form that the modality gives them.
+        """Return the examples at these positions, [b, ...], in the form that the modality gives them.
 
         Raises:
             DataError: if an example cannot be read.
@@ -67,19 +67,19 @@ class ArraySamples:
 
     @property
     def targets(self) -> Array:
-        """All targets, [N, ...]."""
+        """Return all targets, [N, ...]."""
         return self._targets
 
     @property
     def in_memory(self) -> bool:
-        """Yes."""
+        """Return True."""
         return True
 
     def __len__(self) -> int:
         return len(self._examples)
 
     def examples(self, indices: Indices) -> Array:
-        """The examples at these positions, [b, ...]: a copy."""
+        """Return the examples at these positions, [b, ...]: a copy."""
         return self._examples[indices]
 
 
@@ -97,23 +97,23 @@ class Subset:
 
     @property
     def targets(self) -> Array:
-        """The chosen targets, [n, ...]."""
+        """Return the chosen targets, [n, ...]."""
         return self._targets
 
     @property
     def in_memory(self) -> bool:
-        """As what was chosen from."""
+        """Return whether the source has its examples in memory."""
         return self._samples.in_memory
 
     def __len__(self) -> int:
         return len(self._indices)
 
     def originals(self, indices: Indices) -> list[Any] | None:
-        """The raw examples at these positions, if they are kept."""
+        """Return the raw examples at these positions, if they are kept."""
         return originals(self._samples, self._indices[indices])
 
     def examples(self, indices: Indices) -> Array:
-        """The examples at these positions of the subset, [b, ...]."""
+        """Return the examples at these positions of the subset, [b, ...]."""
         return self._samples.examples(self._indices[indices])
 
     def problem(self, position: int) -> tuple[str, str] | None:
@@ -165,7 +165,7 @@ class Dataset:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Names of what the network's outputs stand for, such as those of classes."""
+        """Return the names of what the network's outputs stand for, such as those of classes."""
         return self.task.outputs
 
     def check(self, progress: Progress | None = None) -> None:
@@ -200,7 +200,7 @@ class Dataset:
             )
 
     def split(self, name: Literal["validation", "test"]) -> Samples:
-        """The samples to measure on.
+        """Return the samples to measure on.
 
         Raises:
             DataError: if that split is empty.
@@ -223,7 +223,7 @@ class _KeepsOriginals(Protocol):
 
 
 def originals(samples: Samples, indices: Indices) -> list[Any] | None:
-    """The raw examples at these positions, for images uint8 [h, w, C] of any size; None: they are not kept.
+    """Return the raw examples at these positions, for images uint8 [h, w, C] of any size; None: they are not kept.
 
     Args:
         samples: N of them.

@@ -54,7 +54,7 @@ def array_source(
     *,
     task: str = "classification",
 ) -> Source:
-    """A source of examples that lie in memory in the form that the network takes.
+    """Return a source of examples that lie in memory in the form that the network takes.
 
     Images of another size are brought to it by ``sdcompress.data.images.image_source``.
 

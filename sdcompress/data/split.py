@@ -11,7 +11,7 @@ __all__ = ["hold_out", "sample_order", "stratified_order"]
 
 
 def sample_order(task: Task, targets: Array, *, seed: tuple[int, ...]) -> Indices:
-    """A random order of samples: ``stratified_order`` where the task has strata, else a plain one.
+    """Return a random order of samples: ``stratified_order`` where the task has strata, else a plain one.
 
     Args:
         task: says which strata there are.
@@ -26,7 +26,7 @@ def sample_order(task: Task, targets: Array, *, seed: tuple[int, ...]) -> Indice
 
 
 def stratified_order(strata: Indices, *, seed: tuple[int, ...]) -> Indices:
-    """A random order in which every beginning holds the strata in the proportions of the whole.
+    """Return a random order in which every beginning holds the strata in the proportions of the whole.
 
     The keys are raw output of PCG64, which numpy keeps the same over versions (NEP 19); ``Generator.permutation`` is
     not under that promise.

@@ -86,11 +86,11 @@ class UnlabelledFolder(FileSamples):
         self.apart = True
 
     def name(self, position: int) -> str:
-        """The path."""
+        """Return the path."""
         return str(self._paths[position])
 
     def file(self, position: int) -> Path:
-        """The path."""
+        """Return the path."""
         return self._paths[position]
 
     def _example(self, position: int) -> Array:

@@ -87,7 +87,7 @@ class PolicyComparison:
     def add(self, before: Prediction, after: Prediction, targets: Array) -> None:
         """Take in a batch of the same samples in both ways, and their targets [B, ...]."""
         old, new, task = before.decision, after.decision, self._task
-        losses = (task.loss(old, targets), task.loss(new, targets), task.loss(new, old) > 0)
+        losses = (task.loss(old, targets), task.loss(new, targets), task.flips(new, old))
         self._batches.append(np.stack([before.exit_index, after.exit_index, *losses]))
 
     def change(self) -> PolicyChange:
@@ -123,7 +123,7 @@ class _Compared:
         old, new = task.decide(before), task.decide(after)
         with np.errstate(invalid="ignore"):  # infinity less infinity, which is recorded as not finite
             difference = np.abs(after - before).reshape(len(after), -1).max(axis=1)
-        losses = (task.loss(old, targets), task.loss(new, targets), task.loss(new, old) > 0, difference)
+        losses = (task.loss(old, targets), task.loss(new, targets), task.flips(new, old), difference)
         return cls(np.stack(losses).astype(np.float64), task.measures(np.nan_to_num(after), targets))
 
     @classmethod

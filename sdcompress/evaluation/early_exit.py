@@ -1,4 +1,4 @@
-"""Where samples leave, what they lose and what it costs, from the losses of every exit on every sample.
+"""Compute exits, losses and costs of samples from the losses of every exit.
 
 E exits, N samples. ``exit_index`` is int64 [N], the exit at which each sample leaves; ``loss`` is float [E, N] in
 [0, 1], of each exit's decision; ``reach`` is float [E], what it costs to get to each exit (ms or MACs).
@@ -47,29 +47,29 @@ class Waste(NamedTuple):
 
 
 def score_at(exit_index: Exits, loss: Losses) -> float:
-    """The metric where the samples leave."""
+    """Return the metric at the samples' exits."""
     return metric_of(_taken(exit_index, loss))
 
 
 def exit_shares(exit_index: Exits, exits: int) -> Float64:
-    """Share of samples that leave at each exit, [E]."""
+    """Return the share of samples that leave at each exit, [E]."""
     return np.bincount(exit_index, minlength=exits) / len(exit_index)
 
 
 def shares_by_stratum(exit_index: Exits, strata: Exits, exits: int, count: int) -> Float64:
-    """Share of each stratum's samples that leave at each exit, [K, E]; NaN for a stratum without samples."""
+    """Return the share of each stratum's samples that leave at each exit, [K, E]; NaN for a stratum without samples."""
     counts = np.bincount(strata * exits + exit_index, minlength=count * exits).reshape(count, exits)
     with np.errstate(invalid="ignore"):
         return np.asarray(counts / counts.sum(axis=1, keepdims=True))
 
 
 def oracle_exits(loss: Losses) -> Exits:
-    """The first exit with the least loss of each sample, int64 [N]; the last where no exit loses less than 1."""
+    """Return the first exit with the least loss of each sample, int64 [N]; the last where no exit loses less than 1."""
     return np.where((loss < 1).any(axis=0), loss.argmin(axis=0), len(loss) - 1)
 
 
 def overthinking(exit_index: Exits, loss: Losses, reach: npt.ArrayLike) -> Waste:
-    """How much is computed after the best decision was there already, and how often it is spoiled.
+    """Return the computation after the best decision was reached, and how often it is lost again.
 
     Kaya, Hong and Dumitras, "Shallow-Deep Networks: Understanding and Mitigating Network Overthinking", ICML 2019
     (arXiv:1810.07052), who look at the whole network: ``exit_index`` is then the last exit for all.
@@ -100,7 +100,7 @@ def paired_difference(loss: Losses, other: Losses) -> tuple[float, float, float]
 
 
 def paired_interval(total: float, squares: float, samples: int) -> tuple[float, float, float]:
-    """The mean of N differences in [-1, 1] with its normal 95 % interval: (value, low, high).
+    """Return the mean of N differences in [-1, 1] with its normal 95 % interval: (value, low, high).
 
     Where all differences are equal they say nothing of their spread, and the rule of three stands in: 3 / N on both
     sides.

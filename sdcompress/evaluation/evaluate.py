@@ -40,7 +40,7 @@ class _Row:
 
     @classmethod
     def joined(cls, parts: Sequence[_Row]) -> _Row:
-        """The samples of several batches, one after the other."""
+        """Return the samples of several batches, one after the other."""
         names = parts[0].measures
         measures = {name: np.concatenate([part.measures[name] for part in parts]) for name in names}
         return cls(np.concatenate([part.loss for part in parts]), measures)
@@ -64,7 +64,7 @@ class _Decided:
 def exit_outputs(
     engine: Engine, samples: Samples, *, batch: int = 256, labelled: bool = True, progress: Progress | None = None
 ) -> Float:
-    """The outputs of every exit for all samples, float32 [E, N, ...].
+    """Return the outputs of every exit for all samples, float32 [E, N, ...].
 
     Args:
         engine: what is run.
@@ -90,7 +90,7 @@ def exit_signals(
     labelled: bool = True,
     progress: Progress | None = None,
 ) -> tuple[Signals, ...]:
-    """The signals of every exit for all samples, [N] each; outputs are never held for more than one batch.
+    """Return the signals of every exit for all samples, [N] each; outputs are never held for more than one batch.
 
     Args:
         engine: what is run.

@@ -1,4 +1,4 @@
-"""How well a score tells samples of little loss from others: what decides whether leaving early pays."""
+"""Measure how well a score ranks samples by loss, which decides whether early exit pays."""
 
 from __future__ import annotations
 

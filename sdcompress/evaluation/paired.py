@@ -1,4 +1,4 @@
-"""Two evaluations on the same samples, compared sample by sample."""
+"""Compare two evaluations on the same samples, sample by sample."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Float = npt.NDArray[np.float32]
 
 
 def pack(loss: Float) -> str:
-    """The losses of N samples, float32 [N], as ``Evaluation.losses`` holds them."""
+    """Return the losses of N samples, float32 [N], as ``Evaluation.losses`` holds them."""
     binary = bool(np.isin(loss, (0, 1)).all())
     content = np.packbits(loss.astype(np.bool_)) if binary else loss.astype("<f4")
     return base64.b64encode(content.tobytes()).decode("ascii")
@@ -29,16 +29,18 @@ def digest_of_targets(targets: npt.NDArray[np.generic]) -> str:
     return hashlib.sha256(targets.astype(targets.dtype.newbyteorder("<")).tobytes()).hexdigest()
 
 
-def score_difference(mine: Evaluation, theirs: Evaluation) -> Interval | None:
-    """The metric of one less that of the other with its paired 95 % interval; None where they cannot be paired.
+def score_difference(mine: Evaluation, reference: Evaluation) -> Interval | None:
+    """Return the metric of one less that of the other with its paired 95 % interval; None where they cannot be paired.
 
     That is where the samples differ, or an evaluation holds no losses.
     """
-    if (mine.data, mine.split, mine.samples) != (theirs.data, theirs.split, theirs.samples):
+    if (mine.data, mine.split, mine.samples) != (reference.data, reference.split, reference.samples):
         return None
-    if mine.losses is None or theirs.losses is None or mine.targets_sha256 != theirs.targets_sha256:
+    if mine.losses is None or reference.losses is None or mine.targets_sha256 != reference.targets_sha256:
         return None
-    value, low, high = paired_difference(_unpack(mine.losses, mine.samples), _unpack(theirs.losses, theirs.samples))
+    value, low, high = paired_difference(
+        _unpack(mine.losses, mine.samples), _unpack(reference.losses, reference.samples)
+    )
     return Interval(value=value, low=low, high=high)
 
 

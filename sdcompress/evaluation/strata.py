@@ -1,4 +1,4 @@
-"""Scores stratum by stratum, and which strata are taken for which: what one score hides where strata are unequal."""
+"""Compute scores for each stratum, and the confusion matrix."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Losses = npt.NDArray[np.floating]
 def stratum_scores(
     names: Sequence[str], strata: Strata, loss: Losses, last_loss: Losses | None = None
 ) -> tuple[StratumScore, ...]:
-    """The metric on the samples of each stratum, in their order.
+    """Return the metric on the samples of each stratum, in their order.
 
     Args:
         names: of the K strata.
@@ -50,7 +50,7 @@ def balanced_score(scores: Sequence[StratumScore]) -> float | None:
 
 
 def confusion(strata: Strata, decided: Strata, count: int) -> tuple[tuple[int, int, int], ...]:
-    """The cells of the confusion matrix that are not 0: stratum, stratum of the decision, samples; row by row.
+    """Return the cells of the confusion matrix that are not 0: stratum, stratum of the decision, samples; row by row.
 
     Args:
         strata: [N], in 0..K-1.

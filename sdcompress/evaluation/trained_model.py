@@ -37,24 +37,24 @@ class TrainedModel:
 
     @property
     def kind(self) -> Literal["artifact", "checkpoint"]:
-        """What the folder holds."""
+        """Return what the folder holds."""
         return "artifact" if isinstance(self.opened, Artifact) else "checkpoint"
 
     @property
     def digest(self) -> str:
-        """The artifact's, or the SHA-256 of the checkpoint's weights."""
+        """Return the artifact's digest, or the SHA-256 of the checkpoint's weights."""
         opened = self.opened
         return opened.manifest.digest if isinstance(opened, Artifact) else opened.weights_sha256
 
     @property
     def data_fingerprint(self) -> str:
-        """Identity of the data that it was trained on."""
+        """Return the identity of the data that it was trained on."""
         opened = self.opened
         return opened.manifest.provenance.data_fingerprint if isinstance(opened, Artifact) else opened.data_fingerprint
 
     @cached_property
     def recipe(self) -> Recipe:
-        """By which it was trained.
+        """Return the recipe of its training.
 
         Raises:
             ArtifactError: if another version of sdcompress wrote it, and this one cannot read it.
@@ -70,7 +70,7 @@ class TrainedModel:
             ) from error
 
     def artifact(self, *, allowed: str = "an artifact", next_step: str = "") -> Artifact:
-        """The artifact, where only one will do.
+        """Return the artifact, where only one will do.
 
         Args:
             allowed: of the error.
@@ -85,7 +85,7 @@ class TrainedModel:
         return self.opened
 
     def checkpoint(self) -> Checkpoint:
-        """The checkpoint, where only one will do.
+        """Return the checkpoint, where only one will do.
 
         Raises:
             CheckpointError: if the folder holds an artifact.
@@ -93,7 +93,7 @@ class TrainedModel:
         return self.opened if isinstance(self.opened, Checkpoint) else open_checkpoint(self.path)
 
     def engine(self, options: EngineOptions | None = None) -> Engine:
-        """Ready to run; the errors of ``open_engine``.
+        """Open an engine; raises the errors of ``open_engine``.
 
         Args:
             options: default: those that this was opened with.
@@ -125,7 +125,7 @@ class TrainedModel:
         )
 
     def dataset(self) -> Dataset:
-        """The data it was trained on, with the same split.
+        """Return the data it was trained on, with the same split.
 
         It lies where the options say, else where the recipe does. What the stored recipe says of downloads counts for
         nothing, as it may be a stranger's.

@@ -19,9 +19,8 @@ from sdcompress.explaining.risk import risk
 from sdcompress.explaining.timing import Timing, measure
 from sdcompress.machine import machine
 from sdcompress.options import Options
-from sdcompress.policies import restore
+from sdcompress.policies import restore, usual
 from sdcompress.policies._base import ExitPolicy
-from sdcompress.policies.max_prob import MaxProb
 from sdcompress.progress import part
 from sdcompress.reporting.write import check_ready, write
 from sdcompress.runtime.engine import Engine
@@ -83,7 +82,8 @@ def explanation(artifact: TrainedModel | Path | str, options: Options | None = N
     has_curve = manifest.layout != "all" and len(manifest.exits) > 1
     path_samples = _validation(dataset) if has_curve and split == "test" else None
     total = len(samples) + len(path_samples or ())
-    policy = restore(manifest.policy.kind, manifest.policy.parameters) if manifest.policy else MaxProb()
+    chosen = manifest.policy
+    policy = restore(chosen.kind, chosen.parameters, engine.task) if chosen else usual(engine.task)
     outcomes = collect(engine, samples, policy, part(progress, 0, total))
     path_outcomes = (
         collect(engine, path_samples, policy, part(progress, len(samples), total)) if path_samples else outcomes

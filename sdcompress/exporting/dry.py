@@ -32,7 +32,7 @@ def dry_export(recipe: Recipe, dataset: Dataset) -> None:
         dataset: for the number of classes, and a few images.
 
     Raises:
-        UsageError: if torch cannot export the network, or it cannot be cut.
+        UsageError: if torch cannot export the network, it cannot be cut, or its task has no ensemble of exits.
         ParityError: if the graph loses the batch axis, or images of a batch influence each other.
     """
     heads = methods.build(recipe.method).needs.exits
@@ -56,16 +56,16 @@ def dry_export(recipe: Recipe, dataset: Dataset) -> None:
 def _export(net: MultiExit, recipe: Recipe, dataset: Dataset) -> None:
     settings, exits = recipe.export, net.exit_names
     logits_of = net.logits_only()
-    ensemble = GeometricEnsemble(logits_of, list(range(len(exits)))) if settings.ensemble else logits_of
+    ensemble = GeometricEnsemble(logits_of, dataset.task) if settings.ensemble else logits_of
     graph = export_all_exits(ensemble, exits, dataset.modality, opset=settings.opset)
     layout = cut_layout(graph, "all", exits, dataset.task)
     for name in settings.layouts if len(exits) > 1 else ():
         cut_layout(
-            graph, name, exits[-1:] if name == "single" else kept_exits(exits, settings.kept_exits), dataset.task
+            graph, name, exits[-1:] if name == "single" else kept_exits(exits, settings.keep_exits), dataset.task
         )
     examples = dataset.train.examples(np.arange(min(_SAMPLES, len(dataset.train))))
     with torch.no_grad():
-        arrays = dataset.modality.collate(examples).arrays.values()
+        arrays = dataset.modality.ordered(dataset.modality.collate(examples))
         outputs = [output.numpy() for output in ensemble(*map(torch.from_numpy, arrays))]
     truth = dict(zip(exits, outputs, strict=True))
     edge_cases = edge_case_outputs(ensemble, exits, dataset.modality)

@@ -126,7 +126,7 @@ def _exits_of_target(exit_names: tuple[str, ...], target: Target) -> tuple[str, 
             raise UsageError(
                 f"Exits to keep ({', '.join(target.exits)}) were named with the layout 'single', which has one exit.",
                 allowed="exits to keep with the layouts 'cascade' and 'all'",
-                next_step="name the one exit (--exit), or choose the layout 'cascade'",
+                next_step="name the one exit (--truncate-at), or choose the layout 'cascade'",
             )
         if target.exit is not None and target.exit not in exit_names:
             raise UnknownNameError("exits", target.exit, exit_names)
@@ -135,7 +135,7 @@ def _exits_of_target(exit_names: tuple[str, ...], target: Target) -> tuple[str, 
         raise UsageError(
             f"The exit '{target.exit}' was requested with the layout '{target.layout}', which has several exits.",
             allowed="an exit with the layout 'single'",
-            next_step="choose the layout 'single', or name the exits to keep (--exits)",
+            next_step="choose the layout 'single', or name the exits to keep (--keep-exits)",
         )
     return kept_exits(exit_names, target.exits)
 
@@ -161,7 +161,9 @@ def _export(
 ) -> _Exported:
     """Export some exits of an ensemble, or all of a network without one."""
     positions = [net.exit_names.index(exit_) for exit_ in exits]
-    outputs_of = GeometricEnsemble(net.logits_only(), positions) if settings.ensemble else net.logits_only()
+    outputs_of = (
+        GeometricEnsemble(net.logits_only(), source.task, positions) if settings.ensemble else net.logits_only()
+    )
     truth = reference(outputs_of, dataset, samples=settings.parity_samples, advance=count)
     facts = _facts(source, settings, exits, truth)
     outputs = dict(zip(exits, truth.outputs, strict=True))

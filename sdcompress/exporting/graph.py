@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import logging
 import warnings
@@ -98,9 +99,12 @@ def _exported(
             net,
             tuple(torch.from_numpy(array) for array in example.arrays.values()),
             dynamo=True,
-            dynamic_shapes=tuple(
-                {position: named[axis] for position, axis in enumerate(tensor.shape) if isinstance(axis, str)}
-                for tensor in modality.tensors
+            dynamic_shapes=_as_parameters(
+                net,
+                [
+                    {position: named[axis] for position, axis in enumerate(tensor.shape) if isinstance(axis, str)}
+                    for tensor in modality.tensors
+                ],
             ),
             input_names=[tensor.name for tensor in modality.tensors],
             output_names=outputs,
@@ -114,6 +118,14 @@ def _exported(
     except torch.onnx.errors.OnnxExporterError as error:
         raise _not_exportable(error) from error
     return program.model_proto
+
+
+def _as_parameters(net: nn.Module, shapes: Sequence[dict[int, Any]]) -> tuple[Any, ...]:
+    """One entry for each parameter of ``forward``, as torch.export has it: those of ``*further`` are one tuple."""
+    kinds = [parameter.kind for parameter in inspect.signature(net.forward).parameters.values()]
+    variadic = inspect.Parameter.VAR_POSITIONAL
+    named = kinds.index(variadic) if variadic in kinds else len(shapes)
+    return (*shapes[:named], tuple(shapes[named:])) if named < len(shapes) else tuple(shapes)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from torch import nn
 
 from sdcompress.data.samples import Dataset, Samples, Subset
 from sdcompress.errors import DataError
-from sdcompress.modalities import Inputs, Modality
+from sdcompress.modalities import Modality
 from sdcompress.verification.edge_cases import EdgeCases, edge_case_inputs, perturbed
 
 __all__ = ["Reference", "edge_case_outputs", "held_out", "reference"]
@@ -80,7 +80,7 @@ def edge_case_outputs(net: nn.Module, exits: Sequence[str], modality: Modality) 
     """
     kinds, inputs = edge_case_inputs(modality)
     outputs, shifted = (
-        dict(zip(exits, (output.float().numpy() for output in _run(net, batch)), strict=True))
+        dict(zip(exits, (output.float().numpy() for output in _run(net, modality.ordered(batch))), strict=True))
         for batch in (inputs, perturbed(inputs))
     )
     return EdgeCases(kinds, inputs, outputs, shifted)
@@ -107,14 +107,14 @@ def _outputs(net: nn.Module, samples: Samples, modality: Modality, advance: Call
     batches = []
     for start in range(0, len(samples), _BATCH):
         examples = samples.examples(np.arange(start, min(start + _BATCH, len(samples))))
-        batches.append(torch.stack(_run(net, modality.collate(examples))).float())
+        batches.append(torch.stack(_run(net, modality.ordered(modality.collate(examples)))).float())
         advance(len(examples))
     return np.asarray(torch.cat(batches, dim=1))
 
 
-def _run(net: nn.Module, inputs: Inputs) -> tuple[torch.Tensor, ...]:
+def _run(net: nn.Module, inputs: Sequence[np.ndarray]) -> tuple[torch.Tensor, ...]:
     with torch.inference_mode():
-        return tuple(net(*(torch.from_numpy(array) for array in inputs.arrays.values())))
+        return tuple(net(*map(torch.from_numpy, inputs)))
 
 
 def _spread(length: int, count: int) -> npt.NDArray[np.int64]:

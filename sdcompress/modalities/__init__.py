@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, ValidationError
 
 from sdcompress import registry
-from sdcompress.errors import ArtifactError, UnknownNameError, UsageError, brief
+from sdcompress.errors import ArtifactError, UsageError, brief
 from sdcompress.modalities._base import Array, Augment, Inputs, Modality
 from sdcompress.schema.base import explain
 from sdcompress.schema.manifest import Manifest
@@ -31,8 +31,8 @@ def restore(name: str, parameters: Mapping[str, Any]) -> Modality:
         ArtifactError: if this version has no such modality, or it has other parameters.
     """
     try:
-        kind: type[Modality] = registry.load(ROOM, name, extra="all")
-    except UnknownNameError as error:
+        kind: type[Modality] = registry.load_recorded(ROOM, name)
+    except UsageError as error:
         raise ArtifactError(error.found, allowed=error.allowed, next_step=_NEXT_STEP) from error
     known = sorted(field.name for field in fields(kind))
     if unknown := sorted(parameters.keys() - set(known)):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter
 
 from sdcompress.errors import InputError
 from sdcompress.schema import recipe
@@ -99,6 +99,7 @@ class Modality(ABC):
     Importing a modality needs numpy and what prepares inputs at inference, never torch.
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(allow_inf_nan=False)  # of fields, wherever they are from
     suffixes: ClassVar[frozenset[str]] = frozenset()
     """Endings of files, in lower case with the dot, that are raw examples; none: it has no files."""
 
@@ -203,6 +204,10 @@ class Modality(ABC):
                 next_step="make them with engine.preprocess",
             )
         return Inputs(arrays)
+
+    def ordered(self, inputs: Inputs) -> tuple[Array, ...]:
+        """The arrays in the order of ``tensors``, in which networks take them."""
+        return tuple(inputs.arrays[tensor.name] for tensor in self.tensors)
 
     def augment(self, settings: recipe.Augmentation, *, rank: int = 0, world: int = 1) -> Augment:  # noqa: ARG002 - for those that draw
         """What makes inputs of training examples. It needs torch.

@@ -39,11 +39,8 @@ class Unaugmented:
 
     def __call__(self, examples: Tensor, generator: Generator) -> tuple[tuple[Tensor, ...], Mixing | None]:
         """Collate one batch, and mix it where the recipe says so."""
-        arrays = self._modality.collate(examples.cpu().numpy()).arrays
-        inputs = tuple(
-            torch.from_numpy(np.ascontiguousarray(arrays[tensor.name])).to(examples.device)
-            for tensor in self._modality.tensors
-        )
+        arrays = self._modality.ordered(self._modality.collate(examples.cpu().numpy()))
+        inputs = tuple(torch.from_numpy(np.ascontiguousarray(array)).to(examples.device) for array in arrays)
         return self.mixup(inputs, self._mixup, generator) if self._mixup else (inputs, None)
 
     def mixup(

@@ -1,4 +1,4 @@
-"""How a backbone lays out its maps: channels first or last, with or without a class token."""
+"""Detect how a backbone lays out its maps: channels first or last, with or without a class token."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["is_map", "pooling", "tap"]
 
 
 def tap(point: CutPoint, backbone: nn.Module, image: tuple[int, int, int] | None) -> Tap:
-    """A tap at a cut point, its map as [B, C, H, W] or [B, N, C] whatever the backbone has.
+    """Return a tap at a cut point, its map as [B, C, H, W] or [B, N, C] whatever the backbone has.
 
     Args:
         point: where.
@@ -28,7 +28,7 @@ def tap(point: CutPoint, backbone: nn.Module, image: tuple[int, int, int] | None
 
 
 def is_map(point: CutPoint, image: tuple[int, int, int] | None) -> bool:
-    """Whether an output is tokens or, as far as its shape tells, a picture (NesT's blocks of tokens are not)."""
+    """Return whether an output is tokens or, as far as its shape tells, a picture (NesT's blocks of tokens are not)."""
     if image is None:
         return True
     sizes = (point.shape[1:], point.shape[:2])
@@ -36,7 +36,7 @@ def is_map(point: CutPoint, image: tuple[int, int, int] | None) -> bool:
 
 
 def pooling(tap: Tap, backbone: nn.Module) -> Pool:
-    """How tokens become a vector by default: the class token where these tokens begin with one, else the mean."""
+    """Return the default pooling of tokens: the class token where these tokens begin with one, else the mean."""
     prefix = getattr(backbone, "num_prefix_tokens", 0)
     patches = getattr(getattr(backbone, "patch_embed", None), "num_patches", None)
     return "token" if prefix and len(tap.shape) == 2 and tap.shape[0] == prefix + (patches or 0) else "mean"
@@ -50,5 +50,5 @@ def _channels_last(shape: tuple[int, ...], backbone: nn.Module, image: tuple[int
 
 
 def _distortion(size: tuple[int, ...], image: tuple[int, int, int]) -> float:
-    """How far two axes are from the image's aspect ratio: |log| of the ratio of both."""
+    """Return the distance of two axes from the image's aspect ratio: |log| of the ratio of both."""
     return abs(log(size[0] / size[1] * image[2] / image[1]))

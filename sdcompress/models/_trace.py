@@ -55,7 +55,7 @@ class Trace:
         """Each value after which nothing older is needed: modules that end there, its shape, share of the MACs.
 
         The modules are in order of execution, so that the last is the outermost of those that hold one another.
-        A value that is overwritten in place later is left out: whoever keeps it would find something else in it.
+        A value that is overwritten in place later is excluded: a kept reference to it would hold other numbers.
         """
         needed_until = -1
         for i, node in enumerate(self.order):
@@ -72,7 +72,7 @@ class Trace:
         return marker.all_input_nodes[0]
 
     def _same_value(self, marker: fx.Node) -> Iterator[fx.Node]:
-        """The marker and those that mark its output again without anything in between."""
+        """Yield the marker and those that mark its output again without anything in between."""
         yield marker
         for user in marker.users:
             if _is_marker(user):
@@ -170,7 +170,7 @@ def _cumulative_macs(order: list[fx.Node]) -> list[int]:
 
 
 def _overwritten(node: fx.Node) -> bool:
-    """Whether an operator writes into this value, or into a view of it."""
+    """Return whether an operator writes into this value, or into a view of it."""
     for user in node.users:
         if _is_marker(user):
             if _overwritten(user):

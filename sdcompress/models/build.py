@@ -1,4 +1,4 @@
-"""From a recipe's model and exits to a network: backbone first, then its cut points, then the heads."""
+"""Build a network from a recipe's model and exits: backbone, cut points, heads."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def build(
 def pretrained_config(
     model: recipe.Model, *, outputs: tuple[int, ...], inputs: Sequence[graphs.Tensor]
 ) -> Mapping[str, Any]:
-    """What a backbone says of its published weights: its ``pretrained_cfg``, as timm's networks have one.
+    """Return a backbone's record of its published weights: its ``pretrained_cfg``, as timm's networks have one.
 
     The network is built without weights, so that nothing is downloaded.
 
@@ -110,8 +110,8 @@ def _backbone(model: recipe.Model, outputs: tuple[int, ...], inputs: Sequence[gr
     try:
         if family in registry.names(BACKBONES):
             make = registry.load(BACKBONES, family, extra="vision")
-            given = _family_arguments(model.name, make, inputs)
-            backbone = make(name, classes=outputs[0], pretrained=model.pretrained, **given, **model.options)
+            arguments = _family_arguments(model.name, make, inputs)
+            backbone = make(name, classes=outputs[0], pretrained=model.pretrained, **arguments, **model.options)
         else:
             backbone = _users(model, outputs[0], inputs)
     except TypeError as error:
@@ -131,7 +131,7 @@ def _backbone(model: recipe.Model, outputs: tuple[int, ...], inputs: Sequence[gr
 
 
 def _family_arguments(name: str, family: Any, inputs: Sequence[graphs.Tensor]) -> dict[str, Any]:
-    """How a family hears of the inputs: ``image=(C, H, W)`` for a picture, else ``inputs=``."""
+    """Return how inputs are passed to a family: ``image=(C, H, W)`` for a picture, else ``inputs=``."""
     image = picture_size(inputs)
     if image is not None:
         return {"image": image}
@@ -155,7 +155,7 @@ def _users(model: recipe.Model, classes: int, inputs: Sequence[graphs.Tensor]) -
             next_step=f"choose a family, or set PYTHONPATH to the folder that holds your module '{module}'",
         )
     image = picture_size(inputs)
-    given: dict[str, Any] = {"inputs": tuple(inputs)} if image is None else {"channels": image[0]}
+    arguments: dict[str, Any] = {"inputs": tuple(inputs)} if image is None else {"channels": image[0]}
     if model.pretrained:
-        given["pretrained"] = True
-    return registry.call_user_function(model.name, classes=classes, **given, **model.options)
+        arguments["pretrained"] = True
+    return registry.call_user_function(model.name, classes=classes, **arguments, **model.options)

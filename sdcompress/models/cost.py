@@ -1,4 +1,4 @@
-"""What each exit costs: MACs and parameters of the network pruned to it."""
+"""Compute the cost of each exit: MACs and parameters of the network truncated at it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ExitCost:
 
 
 def costs(net: MultiExit, inputs: Sequence[graphs.Tensor]) -> tuple[ExitCost, ...]:
-    """The cost of each exit, shallow to deep, measured on one forward pass.
+    """Return the cost of each exit, shallow to deep, measured on one forward pass.
 
     Args:
         net: the network; it is left as it was.
@@ -56,7 +56,7 @@ def costs(net: MultiExit, inputs: Sequence[graphs.Tensor]) -> tuple[ExitCost, ..
 
 
 def tap_shares(net: MultiExit, inputs: Sequence[graphs.Tensor]) -> tuple[float, ...]:
-    """Share of the backbone's MACs, 0..1, that is spent where each exit before the last looks.
+    """Return the share of the backbone's MACs, 0..1, that is spent where each exit before the last looks.
 
     Args:
         net: the network; it is left as it was.
@@ -100,7 +100,7 @@ def _differentiable(net: nn.Module) -> Iterator[None]:
 
 
 def _parameters_of(output: Tensor) -> int:
-    """The number of trainable numbers in a tensor's history."""
+    """Return the number of trainable numbers in a tensor's history."""
     seen, parameters, waiting = set(), set(), [output.grad_fn]
     while waiting:
         step = waiting.pop()

@@ -1,4 +1,4 @@
-"""Where a backbone can be cut in two: the modules whose output is the only thing that later computation needs.
+"""Find where a backbone can be cut in two: the modules whose output is the only thing that later computation needs.
 
 Every module's output gets a marker, ``torch.export`` records the computation, and the markers that dominate the output
 on the data edges are the legal cut points. Nothing is known about any family of networks.
@@ -42,7 +42,7 @@ class CutPoint:
 
 
 def cut_points(backbone: nn.Module, example: tuple[Tensor, ...]) -> tuple[CutPoint, ...]:
-    """All legal cut points that give a map (3-D or 4-D with the batch), in order of execution.
+    """Return all legal cut points that give a map (3-D or 4-D with the batch), in order of execution.
 
     A module that is called more than once, or whose output is later overwritten in place, is no cut point.
 
@@ -112,7 +112,7 @@ def choose(points: Sequence[CutPoint], count: int) -> tuple[CutPoint, ...]:
 
 
 def named(points: Sequence[CutPoint], names: Sequence[str]) -> tuple[CutPoint, ...]:
-    """The cut points that a recipe names, in order of execution.
+    """Return the cut points that a recipe names, in order of execution.
 
     Args:
         points: of ``cut_points``.
@@ -137,7 +137,7 @@ def named(points: Sequence[CutPoint], names: Sequence[str]) -> tuple[CutPoint, .
 
 
 def deepest(points: Sequence[CutPoint]) -> CutPoint:
-    """The last map that is more than one cell wide: the map before pooling."""
+    """Return the last map that is more than one cell wide: the map before pooling."""
     wide = [point for point in points if prod(point.shape) > max(point.shape)]
     return (wide or list(points))[-1]
 

@@ -1,4 +1,4 @@
-"""What a network is given: examples of its input tensors, and the size of the picture where it takes one."""
+"""Make dummy inputs of a network, and find the image size where it takes one."""
 
 from __future__ import annotations
 

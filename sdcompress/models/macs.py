@@ -1,4 +1,4 @@
-"""Counting multiply-accumulates: torch's own counter, and the attention kernels that it does not know."""
+"""Count multiply-accumulates: torch's own counter, and the attention kernels that it does not know."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ class MultiExit(nn.Module):
         return self
 
     def forward(self, *inputs: Tensor) -> Outputs:
-        """All exits of the inputs in one pass; for images there is one, float [B, C, H, W]."""
+        """Return all exits of the inputs in one pass; for images there is one, float [B, C, H, W]."""
         try:
             final = self.backbone(*inputs)
             feature = _pooled(_kept(self.backbone, self.output_layer, _INPUT))
@@ -121,7 +121,7 @@ class MultiExit(nn.Module):
         )
 
     def logits_only(self) -> LogitsOnly:
-        """The same network, returning the tuple of logits: what is exported."""
+        """Return the same network, returning the tuple of logits: what is exported."""
         return LogitsOnly(self)
 
     def _map(self, tap: Tap) -> Tensor:
@@ -160,13 +160,13 @@ def _keep_output(shares: tuple[float, float] | None, module: nn.Module, _inputs:
 
 
 def _shares(exit_: int, exits: int) -> tuple[float, float]:
-    """What of the gradient passes at an exit, counted from 0: of its head, and of what comes after it."""
+    """Return the shares of the gradient that pass at an exit (from 0): its head's, and the later layers'."""
     left = exits - exit_
     return 1 / left, (left - 1) / left
 
 
 def _scaled_gradient(values: Tensor, share: float) -> Tensor:
-    """The same values, exactly; only a share of their gradient flows back."""
+    """Return the same values, exactly; only a share of their gradient flows back."""
     scaled: Tensor = _Scale.apply(values, share)
     return scaled
 

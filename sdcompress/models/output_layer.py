@@ -1,4 +1,4 @@
-"""Which module of a backbone turns the final feature into the network's outputs."""
+"""Find the module of a backbone that computes the network's outputs from the final feature."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SIZE_ERRORS = (RuntimeError, ValueError, AssertionError)
 
 
 def output_layer(backbone: nn.Module, inputs: tuple[Tensor, ...], outputs: tuple[int, ...]) -> str:
-    """The name of the last Linear or convolution that a forward pass calls and that gives the outputs.
+    """Return the name of the last Linear or convolution that a forward pass calls and that gives the outputs.
 
     A backbone that declares its classifier (timm's ``get_classifier``) is believed.
 

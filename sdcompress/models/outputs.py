@@ -1,4 +1,4 @@
-"""What a network with exits returns in training, and the letters of the package's shapes.
+"""Define the outputs of a network with exits in training, and the letters of the package's shapes.
 
 B batch, K classes, E exits, D features of a pooled vector, C H W channels and pixels, N tokens.
 """

@@ -1,4 +1,4 @@
-"""torch's number of threads, which is one for the whole process, set for a while."""
+"""Set torch's number of threads, which holds for the whole process, for a while."""
 
 from __future__ import annotations
 

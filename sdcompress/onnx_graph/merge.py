@@ -124,7 +124,8 @@ class _Merger:
     ) -> None:
         assert manifest.policy is not None
         self._manifest, self._segments, self._task = manifest, segments, task_of(manifest)
-        self._policy: ExitPolicy = restore(manifest.policy.kind, manifest.policy.parameters, len(manifest.exits))
+        policy, exits = manifest.policy, len(manifest.exits)
+        self._policy: ExitPolicy = restore(policy.kind, policy.parameters, self._task, exits)
         self._thresholds, self._alone = thresholds, batch_of_one
 
     def level(
@@ -153,9 +154,7 @@ class _Merger:
                 break
             position += 1
         judged = history if self._policy.history else history[-1:]
-        nodes, constants, score = trace_score(
-            self._policy, position, judged, self._task.signal_names, f"exit-{position}/score"
-        )
+        nodes, constants, score = trace_score(self._policy, position, judged, self._task, f"exit-{position}/score")
         scope.add(nodes, constants)
         exits_here = scope.node("GreaterOrEqual", score, scope.constant(threshold, np.float32))
         return (*self._fork(scope, position, exits_here, tensors, history), scope)

@@ -62,10 +62,12 @@ def prune_heads(model: onnx.ModelProto, exits: Sequence[str]) -> onnx.ModelProto
 def tensor_specs(values: Iterable[onnx.ValueInfoProto]) -> tuple[Tensor, ...]:
     """The inputs or outputs of a graph as the manifest lists them."""
     return tuple(
-        Tensor(
-            name=value.name,
-            dtype=helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name,
-            shape=tuple(axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim),
+        Tensor.model_validate(
+            {
+                "name": value.name,
+                "dtype": helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name,
+                "shape": tuple(axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim),
+            }
         )
         for value in values
     )

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.lib.mixins import NDArrayOperatorsMixin
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from sdcompress.errors import UsageError
 from sdcompress.policies._base import ExitPolicy, Signals
 from sdcompress.schema.manifest import ExitSignals
+from sdcompress.tasks import Task
 
 __all__ = ["trace_score"]
 
@@ -38,12 +39,13 @@ _OPERATORS = {
     np.logical_not: "Not",
 }
 _LOGICAL = {np.logical_and, np.logical_or, np.logical_not}
+_COMPARISONS = {np.equal, np.greater, np.greater_equal, np.less, np.less_equal}
 _NUMBERS = {np.dtype(kind) for kind in (np.int64, np.float32, np.float64)}
-_BOOL = np.dtype(np.bool_)
+_BOOL, _INT64 = np.dtype(np.bool_), np.dtype(np.int64)
 
 
 def trace_score(
-    policy: ExitPolicy, exit_: int, signals: Sequence[ExitSignals], names: Sequence[str], prefix: str
+    policy: ExitPolicy, exit_: int, signals: Sequence[ExitSignals], task: Task, prefix: str
 ) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto], str]:
     """The nodes that compute an exit's score, their constants, and the name of the score, float32 [batch].
 
@@ -51,29 +53,33 @@ def trace_score(
         policy: with its fitted parameters.
         exit_: the exit's position.
         signals: names of the signals of the exits so far, the last of them this exit's; as ``ExitPolicy.score`` has it.
-        names: of the columns of these signals, in their order.
+        task: whose signals they are.
         prefix: of all new names.
 
     Raises:
         UsageError: if the policy computes with anything but ``_OPERATORS``.
     """
-    trace = _Trace(type(policy).__name__, names, prefix)
+    trace = _Trace(type(policy).__name__, task, prefix)
     try:
         score: object = policy.score(exit_, [trace.columns(exit_signals) for exit_signals in signals])
     except (TypeError, AttributeError, ValueError) as error:  # a symbol where numpy needs an array
         raise trace.refused(f"numpy cannot be traced through it: {error}") from error
     if not isinstance(score, _Symbol):
         raise trace.refused(f"its score is a {type(score).__name__} that does not depend on the signals")
+    if score.ndim != 1:
+        raise trace.refused(f"its score has {score.ndim} axes instead of one")
     return trace.nodes, trace.constants, trace.cast(score, np.dtype(np.float32))
 
 
 class _Symbol(NDArrayOperatorsMixin):
-    """A tensor [batch] of the graph, passed to the score in place of an array."""
+    """A tensor [batch, ...] of the graph, passed to the score in place of an array."""
 
-    def __init__(self, trace: _Trace, name: str, dtype: np.dtype[Any]) -> None:
-        self.trace, self.name, self.dtype = trace, name, dtype
+    def __init__(self, trace: _Trace, name: str, dtype: np.dtype[Any], ndim: int = 1) -> None:
+        self.trace, self.name, self.dtype, self.ndim = trace, name, dtype, ndim
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> _Symbol:
+        if ufunc is np.logical_and and method == "reduce" and options == {"axis": tuple(range(1, self.ndim))}:
+            return self.trace.all_of_each(self)
         if method != "__call__" or options:
             raise self.trace.refused(f"it calls {ufunc.__name__} with {', '.join(options) or method}")
         return self.trace.apply(ufunc, inputs)
@@ -82,10 +88,10 @@ class _Symbol(NDArrayOperatorsMixin):
 class _Trace:
     """Records the operations on symbols as nodes, with the types that numpy would compute in."""
 
-    def __init__(self, policy: str, names: Sequence[str], prefix: str) -> None:
+    def __init__(self, policy: str, task: Task, prefix: str) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
-        self._policy, self._names, self._prefix = policy, names, prefix
+        self._policy, self._task, self._prefix = policy, task, prefix
 
     def columns(self, names: ExitSignals) -> Signals:
         """An exit's signals as symbols."""
@@ -93,10 +99,17 @@ class _Trace:
             name: _Symbol(
                 self, self._node("Gather", names.values, self._constant(np.int64(at)), axis=1), np.dtype("f4")
             )
-            for at, name in enumerate(self._names)
+            for at, name in enumerate(self._task.signal_names)
         }
-        decision: Any = _Symbol(self, names.decision, np.dtype(np.int64))
+        task = self._task
+        decision: Any = _Symbol(self, names.decision, task.decision_dtype, 1 + len(task.decision_shape))
         return Signals(columns, decision)
+
+    def all_of_each(self, flags: _Symbol) -> _Symbol:
+        """Whether all flags of each row are set: of bool [batch, ...] those of one row, bool [batch]."""
+        rows = self._node("Flatten", self.cast(flags, _INT64), axis=1)
+        least = self._node("ReduceMin", rows, self._constant(np.array([1])), keepdims=0)
+        return _Symbol(self, self._node("Cast", least, to=TensorProto.BOOL), _BOOL)
 
     def apply(self, ufunc: np.ufunc, inputs: Sequence[Any]) -> _Symbol:
         """The result of a ufunc, as numpy would have it."""
@@ -104,11 +117,16 @@ class _Trace:
             raise self.refused(f"it uses numpy's {ufunc.__name__}")
         kinds = [_kind(value) for value in inputs]
         *loop, result = ufunc.resolve_dtypes((*kinds, None))
+        ranks = {value.ndim for value in inputs if isinstance(value, _Symbol)}
+        if len(ranks) > 1:
+            raise self.refused(f"it uses numpy's {ufunc.__name__} of {' and '.join(map(str, sorted(ranks)))} axes")
         input_dtypes = [_BOOL] * len(loop) if ufunc in _LOGICAL else loop
+        if ufunc in _COMPARISONS:  # runtimes do not compare small integers
+            input_dtypes = [_INT64 if np.can_cast(dtype, _INT64) else dtype for dtype in loop]
         # numpy's add of two booleans is an "or"; a policy that counts them must multiply them by 1 first
         if not set(input_dtypes) <= (_NUMBERS if ufunc not in _LOGICAL else {_BOOL}):
             raise self.refused(f"it uses numpy's {ufunc.__name__} of {', '.join(map(str, loop))}")
-        return _Symbol(self, self._node(_OPERATORS[ufunc], *map(self.cast, inputs, input_dtypes)), result)
+        return _Symbol(self, self._node(_OPERATORS[ufunc], *map(self.cast, inputs, input_dtypes)), result, *ranks)
 
     def cast(self, value: Any, dtype: np.dtype[Any]) -> str:
         """The name of a symbol or a constant, converted to a type."""

@@ -1,4 +1,4 @@
-"""Refuse at once what would otherwise be refused when hours of training are done."""
+"""Refuse early what would otherwise fail after hours of training."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from sdcompress.machine import check_threads
 from sdcompress.progress import Progress
 from sdcompress.runtime.open import USUAL
 from sdcompress.schema.recipe import Recipe
+from sdcompress.tasks import task_class
 
 __all__ = ["check_data", "check_recipe"]
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """Check what the recipe alone tells.
+    """Check the recipe, without its data.
 
     Raises:
         RecipeError: if the method is its own control, one of them cannot train by this recipe, the artifacts are to be
             measured on a backend that they are not made for, or a precision cannot be made or run here.
         UnknownNameError: if there will be no such exit, or there is no such method, exit policy or precision.
         UsageError: if bench.threads is more than this machine runs at once, the exit policy is of no use with so few
-            exits, or the exits to keep are the last alone.
+            exits or for this task, or the exits to keep are the last alone.
     """
     with requires_extra("train"):
         from sdcompress.training.validate_recipe import check_recipe as check_training  # torch
@@ -46,14 +47,14 @@ def check_recipe(recipe: Recipe) -> None:
     count = len(recipe.exits.at) or recipe.exits.auto
     known = (*(f"exit{k}" for k in range(1, count + 1)), "final")
     if {"cascade", "all"} & set(recipe.export.layouts):
-        kept = kept_exits(known, recipe.export.kept_exits, next_step="correct export.kept_exits in the recipe")
+        kept = kept_exits(known, recipe.export.keep_exits, next_step="correct export.keep_exits in the recipe")
         if "cascade" in recipe.export.layouts:
-            check_policy(recipe.calibrate, len(kept))
+            check_policy(recipe.calibrate, len(kept), task_class(recipe.task.name))
     if "single" not in recipe.export.layouts:
         return
-    for name in recipe.export.exits:
+    for name in recipe.export.truncate_at:
         if name not in known:
-            raise UnknownNameError("exits", name, known, "correct export.exits in the recipe")
+            raise UnknownNameError("exits", name, known, "correct export.truncate_at in the recipe")
 
 
 def _check_precisions(recipe: Recipe) -> None:
@@ -102,21 +103,21 @@ def check_data(recipe: Recipe, load: Loader, progress: Progress | None = None) -
     with requires_extra("train"):
         from sdcompress.training.preflight import check_with_data  # torch
 
-    found = load(recipe.data, seed=recipe.seed, task=recipe.task)
+    dataset = load(recipe.data, seed=recipe.seed, task=recipe.task)
     for spec in (recipe.method, *recipe.controls):
-        check_with_data(recipe.model_copy(update={"method": spec}), found)
-    validation, test = len(found.val), len(found.test)
+        check_with_data(recipe.model_copy(update={"method": spec}), dataset)
+    validation, test = len(dataset.val), len(dataset.test)
     calibrates = methods.build(recipe.method).needs.exits and "cascade" in recipe.export.layouts
     judges = bool(recipe.quantize.precisions)
     if judges:
         with requires_extra("quantize"):
             from sdcompress.quantizing.calibration_data import calibration_samples  # onnx
-        calibration_samples(found.train, found.task, None)
-    least = least_samples(recipe.calibrate, found.task) if calibrates else int(judges)
+        calibration_samples(dataset.train, dataset.task, None)
+    least = least_samples(recipe.calibrate, dataset.task) if calibrates else int(judges)
     if validation + test and validation >= least:
-        found.check(progress)
+        dataset.check(progress)
         for spec in (recipe.method, *recipe.controls):
-            check_export(recipe.model_copy(update={"method": spec}), found)
+            check_export(recipe.model_copy(update={"method": spec}), dataset)
         return
     reasons = ["choose the thresholds of the layout 'cascade'"] * calibrates + ["say what a precision costs"] * judges
     ways = ["take 'cascade' out of export.layouts"] * calibrates + ["leave quantize.precisions out"] * judges

@@ -1,4 +1,4 @@
-"""The whole way of a recipe in one folder; what is done and still fits is not done again.
+"""Run all steps of a recipe in one folder; skip steps whose inputs have not changed.
 
 runs/NAME/recipe.yaml           the resolved recipe
           train/<method>/       checkpoints, metrics.jsonl, TensorBoard
@@ -51,7 +51,7 @@ def run(
     on_epoch: Callable[[dict[str, float]], None] | None = None,
     on_start: Callable[[str], None] | None = None,
 ) -> Report:
-    """The whole way of a recipe: train it and its controls, export, calibrate, evaluate, bench, report.
+    """Run all steps of a recipe: train it and its controls, export, calibrate, evaluate, bench, report.
 
     Started again, it goes on where it stopped.
 
@@ -74,7 +74,7 @@ def run(
         SdcompressError: what each verb raises; all finished steps are kept.
     """
     checked = recipes.read(recipe, settings)
-    folder, stage = Path(out) if out is not None else Path("runs") / checked.name, stage or _nobody_watches
+    folder, stage = Path(out) if out is not None else Path("runs") / checked.name, stage or _no_progress
     check_recipe(checked)
     options = Options(data_dir=checked.data.dir, download=checked.data.download, command=command)
     if newest(folder / "train" / checked.method.name) is None:
@@ -103,7 +103,7 @@ class _Job:
 
     @property
     def result(self) -> Report:
-        """The report, once the steps are done."""
+        """Return the report, once the steps are done."""
         return self._reports[-1]
 
     def steps(self) -> Iterator[Step]:
@@ -122,7 +122,7 @@ class _Job:
         yield Step("report", partial(self._report, [path for path in files if path.exists()]))
 
     def _methods(self) -> tuple[schema.Method, ...]:
-        """The controls and then the method, each once."""
+        """Return the controls and then the method, each once."""
         return (*(control for control in self.recipe.controls if control != self.recipe.method), self.recipe.method)
 
     def _train(self, spec: schema.Method, progress: Progress) -> None:
@@ -144,7 +144,7 @@ class _Job:
         self.checkpoints[spec.name] = open_trained_model(checkpoint, self.options)
 
     def _make_artifacts(self, spec: schema.Method) -> Iterator[Step]:
-        """The artifacts of one method that are measured: as exported, then in each precision."""
+        """Yield the artifacts of one method that are measured: as exported, then in each precision."""
         targets = self._targets(spec)
         yield self._export(spec, targets)
         for precision in ("", *self.recipe.quantize.precisions):
@@ -163,14 +163,14 @@ class _Job:
                 self.artifacts[model.path.name] = model
 
     def _targets(self, spec: schema.Method) -> list[Target]:
-        """What one method's network becomes: truncated networks, then the other layouts."""
+        """Return the artifacts to make of one method's network: truncated ones, then the other layouts."""
         folder, settings = self.out / "artifacts", self.recipe.export
         exits = spec == self.recipe.method and methods.build(spec).needs.exits
         # a control is there to be compared with: its whole network is enough
-        singles = (settings.exits if "single" in settings.layouts else ()) if exits else ("final",)
+        singles = (settings.truncate_at if "single" in settings.layouts else ()) if exits else ("final",)
         targets = [Target(folder / f"{spec.name}-{name}", "single", name) for name in singles]
         return targets + [
-            Target(folder / f"{spec.name}-{layout}", layout, exits=settings.kept_exits)
+            Target(folder / f"{spec.name}-{layout}", layout, exits=settings.keep_exits)
             for layout in settings.layouts
             if exits and layout != "single"
         ]
@@ -212,8 +212,8 @@ class _Job:
                 continue
 
             def work(progress: Progress, split: Literal["validation", "test"] = split, path: Path = path) -> None:
-                found = api.evaluate(model, self._measuring(progress), split=split, name=name)
-                write_text(path, found.model_dump_json(indent=1))
+                scores = api.evaluate(model, self._measuring(progress), split=split, name=name)
+                write_text(path, scores.model_dump_json(indent=1))
 
             # an earlier version's record holds less
             yield Step(f"evaluate {name} on {split}", work, [model.digest, sorted(Evaluation.model_fields)], (path,))
@@ -222,7 +222,7 @@ class _Job:
         return self.out / "evaluations" / f"{name}-{split}.json"
 
     def _bench(self) -> Step:
-        """Measure all artifacts in turn on test images."""
+        """Measure all artifacts in interleaved rounds on test images."""
         path, settings = self.out / "bench.json", self.recipe.bench
 
         def work(progress: Progress) -> None:
@@ -254,7 +254,7 @@ class _Job:
         self._reports.append(report)
 
     def _reference(self) -> str | None:
-        """What the others are compared with: the first control, whole."""
+        """Return the network that the others are compared with: the first control's."""
         first, *others = self._methods()
         return f"{first.name}-final" if others else None
 
@@ -266,5 +266,5 @@ class _Job:
 
 
 @contextmanager
-def _nobody_watches(_what: str) -> Iterator[Progress]:
+def _no_progress(_what: str) -> Iterator[Progress]:
     yield silent

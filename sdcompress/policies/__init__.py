@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from sdcompress import registry
-from sdcompress.errors import ArtifactError, UnknownNameError
+from sdcompress.errors import ArtifactError, UsageError
 from sdcompress.policies._base import ExitPolicy, Float, Gate, Signals
+from sdcompress.tasks import Task
 
-__all__ = ["ROOM", "gates", "leave", "policy_class", "restore", "scores"]
+__all__ = ["ROOM", "gates", "leave", "policy_class", "restore", "scores", "usual"]
 
 ROOM = "sdcompress.policies"
+_DEFAULT = "max_prob"
 
 
 def policy_class(kind: str) -> type[ExitPolicy]:
@@ -28,21 +31,32 @@ def policy_class(kind: str) -> type[ExitPolicy]:
     return policy
 
 
-def restore(kind: str, parameters: Mapping[str, Any], exits: int = 1) -> ExitPolicy:
+def usual(task: Task) -> ExitPolicy:
+    """What judges where no policy was chosen: the default, else the first without parameters that the task serves."""
+    for kind in (_DEFAULT, *registry.names(ROOM)):
+        policy = policy_class(kind)
+        if not fields(policy) and set(policy.needs) <= set(task.signal_names):
+            break
+    return policy()
+
+
+def restore(kind: str, parameters: Mapping[str, Any], task: Task, exits: int = 1) -> ExitPolicy:
     """A policy as a manifest wrote it.
 
     Args:
         kind: its name.
         parameters: as JSON has them; anybody may have written them.
+        task: of the artifact, by whose signals it judges.
         exits: how many the artifact has: the score of every one but the last is tried.
 
     Raises:
-        ArtifactError: if this version has no such policy, or it has other parameters.
+        ArtifactError: if this version has no such policy, it has other parameters, or the task lacks its signals.
     """
     try:
         policy = policy_class(kind)(**parameters)
-        _try(policy, exits)
-    except (TypeError, ValueError, LookupError, ArithmeticError, UnknownNameError) as error:
+        task.check_names(policy.needs, kind)
+        _try(policy, task, exits)
+    except (TypeError, ValueError, LookupError, ArithmeticError, UsageError) as error:
         raise ArtifactError(
             f"The artifact's exit policy '{kind}' with the parameters {', '.join(parameters) or '(none)'} cannot be "
             f"used here: {error}",
@@ -52,9 +66,9 @@ def restore(kind: str, parameters: Mapping[str, Any], exits: int = 1) -> ExitPol
     return policy
 
 
-def _try(policy: ExitPolicy, exits: int) -> None:
+def _try(policy: ExitPolicy, task: Task, exits: int) -> None:
     """Score one sample at every exit but the last, and make its gate."""
-    seen = [Signals({name: np.full(1, 0.5, np.float32) for name in policy.needs}, np.zeros(1, np.int64))] * exits
+    seen = [task.signals(np.zeros((1, *task.output_shape), np.float32))] * exits
     for exit_ in range(exits - 1):
         score = policy.score(exit_, seen[: exit_ + 1])
         left = policy.gate(exit_, np.float32(1))(seen[: exit_ + 1])

@@ -71,7 +71,7 @@ def _inputs(signals: Sequence[Signals]) -> list[npt.NDArray[Any]]:
         logit,
         now["entropy"],
         np.subtract(now["max_prob"], now["second_prob"]),
-        np.equal(now.decision, before.decision),
+        now.agrees(before),
     ]
 
 

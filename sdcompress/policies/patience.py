@@ -19,7 +19,6 @@ class Patience(ExitPolicy):
     few exits r has few values, and the first exits can never leave: hence the least number of exits.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ("max_prob",)
     history: ClassVar[bool] = True
     shared: ClassVar[bool] = True
     least_exits: ClassVar[int] = 8
@@ -28,10 +27,9 @@ class Patience(ExitPolicy):
         """The length of the run of equal answers, as r / (r + 1)."""
         del exit_
         now = signals[-1]
-        number = np.multiply(now["max_prob"], np.float32(0))  # NaN stays NaN
-        run, same = np.add(number, np.float32(1)), np.equal(now.decision, now.decision)
+        run, same = np.add(now.zeros(), np.float32(1)), now.agrees(now)
         for earlier in reversed(signals[:-1]):
-            same = np.logical_and(same, np.equal(earlier.decision, now.decision))
+            same = np.logical_and(same, earlier.agrees(now))
             run = np.add(run, same)
         length: Float = np.divide(run, np.add(run, np.float32(1)))
         return length

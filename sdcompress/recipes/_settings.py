@@ -28,7 +28,7 @@ _READ_BY: dict[str, tuple[Callable[[Recipe], bool], str]] = {
     "train.schedule.gamma": (lambda recipe: recipe.train.schedule.name == "multistep", "train.schedule.name=multistep"),
     "train.schedule.final": (lambda recipe: recipe.train.schedule.name == "cosine", "train.schedule.name=cosine"),
     "exits.auto": (lambda recipe: not recipe.exits.at, "exits.at=[]"),
-    "export.exits": (lambda recipe: "single" in recipe.export.layouts, "'single' in export.layouts"),
+    "export.truncate_at": (lambda recipe: "single" in recipe.export.layouts, "'single' in export.layouts"),
     "bench.batch": (lambda recipe: "offline" in recipe.bench.scenarios, "'offline' in bench.scenarios"),
 }
 

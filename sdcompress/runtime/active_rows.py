@@ -10,14 +10,14 @@ import numpy.typing as npt
 
 from sdcompress.policies._base import Float, Signals
 
-__all__ = ["ActiveRows", "Answers", "Moves"]
+__all__ = ["ActiveRows", "Moves", "RoutedOutputs"]
 
 Rows = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 Column = TypeVar("Column", bound=npt.NDArray[Any])
 
 
-class Answers(NamedTuple):
+class RoutedOutputs(NamedTuple):
     """What the rows of a batch got.
 
     Attributes:
@@ -29,8 +29,8 @@ class Answers(NamedTuple):
     exit_index: Rows
 
     @classmethod
-    def all_at(cls, outputs: Float, position: int) -> Answers:
-        """All rows at one exit."""
+    def all_at(cls, outputs: Float, position: int) -> RoutedOutputs:
+        """Return all rows at one exit."""
         return cls(outputs, np.full(len(outputs), position, np.int64))
 
 
@@ -53,7 +53,7 @@ class Moves(NamedTuple):
         return array[: self.rows]  # type: ignore[return-value] # numpy: a view of the same kind
 
     def blocks(self) -> Iterator[tuple[int, int, int]]:
-        """The same moves as (to, from, rows): neighbours that stay neighbours are one copy."""
+        """Yield the same moves as (to, from, rows): neighbours that stay neighbours are one copy."""
         if len(self.holes) == 0:
             return
         broken = np.flatnonzero((np.diff(self.holes) != 1) | (np.diff(self.movers) != 1)) + 1
@@ -92,7 +92,7 @@ class ActiveRows:
 
     @property
     def whole(self) -> bool:
-        """Whether no row has left yet."""
+        """Return whether no row has exited yet."""
         return not self._left
 
     def leave(self, leaves: Mask, outputs: Callable[[], Float], position: int) -> bool:
@@ -130,18 +130,18 @@ class ActiveRows:
         self.allocated, self._here = count, None
         return moves
 
-    def close(self, outputs: Float, position: int) -> Answers:
-        """The rows that are left leave here.
+    def close(self, outputs: Float, position: int) -> RoutedOutputs:
+        """Let all active rows exit here.
 
         Args:
             outputs: float32 [allocated, ...]; returned as they are if no row has left before.
             position: of the exit.
         """
         if self._rows is None:
-            return Answers.all_at(outputs, position)
-        answers = Answers(np.empty((self._batch, *outputs.shape[1:]), np.float32), np.empty(self._batch, np.int64))
+            return RoutedOutputs.all_at(outputs, position)
+        routed = RoutedOutputs(np.empty((self._batch, *outputs.shape[1:]), np.float32), np.empty(self._batch, np.int64))
         for left in self._left:
-            answers.outputs[left.rows], answers.exit_index[left.rows] = left.outputs[left.mask], left.position
+            routed.outputs[left.rows], routed.exit_index[left.rows] = left.outputs[left.mask], left.position
         rows, kept = (self._rows, outputs) if self._here is None else (self._rows[self._here], outputs[self._here])
-        answers.outputs[rows], answers.exit_index[rows] = kept, position
-        return answers
+        routed.outputs[rows], routed.exit_index[rows] = kept, position
+        return routed

@@ -16,12 +16,12 @@ from sdcompress.artifact.read import Artifact
 from sdcompress.modalities import Inputs, Modality, modality_of
 from sdcompress.policies import gates, restore
 from sdcompress.policies._base import Float, Gate, Signals
-from sdcompress.runtime.active_rows import ActiveRows, Answers
+from sdcompress.runtime.active_rows import ActiveRows, RoutedOutputs
 from sdcompress.runtime.backends._base import Graph
-from sdcompress.runtime.chain import ArrayChain, Chain, Run
 from sdcompress.runtime.cost import Cost
 from sdcompress.runtime.engine import ExitCost, Prediction
 from sdcompress.runtime.inputs import checked_temperatures, exit_position
+from sdcompress.runtime.segments import ArrayChain, Chain, ChainPass
 from sdcompress.schema.manifest import Manifest, Policy, Segment
 from sdcompress.tasks import Task, task_of
 
@@ -31,7 +31,7 @@ __all__ = ["CascadeEngine", "array_cascade"]
 def array_cascade(
     artifact: Artifact, load: Callable[[Segment], Graph], where: ExecutionTarget | None = None
 ) -> CascadeEngine:
-    """A network whose graphs are callables on numpy arrays.
+    """Return a network whose graphs are callables on numpy arrays.
 
     Args:
         artifact: opened, so checked.
@@ -63,45 +63,45 @@ class CascadeEngine:
         self._ends = [exit_.segment for exit_ in self.manifest.exits]
         self._temperatures = tuple(exit_.temperature for exit_ in self.manifest.exits)
         policy = self.manifest.policy
-        restored = restore(policy.kind, policy.parameters, len(self._ends)) if policy else None
+        restored = restore(policy.kind, policy.parameters, self._task, len(self._ends)) if policy else None
         self._gates: tuple[Gate, ...] = gates(restored, policy.thresholds) if policy and restored else ()
         self._looks_back = restored is not None and restored.history
         self._cost = Cost(policy, chain.rows)
 
     @property
     def where(self) -> ExecutionTarget:
-        """What computes it, and where."""
+        """Return the execution target: backend, device, plans."""
         return self._chain.where
 
     @property
     def exit_names(self) -> tuple[str, ...]:
-        """Names of the E exits, shallow to deep."""
+        """Return the names of the E exits, shallow to deep."""
         return tuple(exit_.name for exit_ in self.manifest.exits)
 
     @property
     def task(self) -> Task:
-        """What its outputs mean."""
+        """Return the task, the meaning of the outputs."""
         return self._task
 
     @property
     def modality(self) -> Modality:
-        """What it is given."""
+        """Return the modality of the inputs."""
         return self._modality
 
     @property
     def policy(self) -> Policy | None:
-        """When samples leave; None: all run to the last exit."""
+        """Return the exit policy; None: all samples run to the last exit."""
         return self.manifest.policy
 
     @property
     def exit_costs(self) -> tuple[ExitCost, ...]:
-        """The cost of leaving at each exit: the sum over the segments that have run."""
+        """Return the cost of leaving at each exit: the sum over the segments that have run."""
         macs = list(accumulate(segment.macs for segment in self.manifest.segments))
         parameters = list(accumulate(segment.parameters for segment in self.manifest.segments))
         return tuple(ExitCost(macs[exit_.segment], parameters[exit_.segment]) for exit_ in self.manifest.exits)
 
-    def under(self, policy: Policy, temperatures: Sequence[float] | None = None) -> CascadeEngine:
-        """The same stages, as another policy and other temperatures would use them; no certificate covers it.
+    def with_policy(self, policy: Policy, temperatures: Sequence[float] | None = None) -> CascadeEngine:
+        """Return the same stages, as another policy and other temperatures would use them; no certificate covers it.
 
         Args:
             policy: of these exits.
@@ -124,7 +124,7 @@ class CascadeEngine:
         return self._prediction(self._forced(self._chain.checked(inputs), position))
 
     def exits(self, inputs: Any) -> Float:
-        """The outputs of every exit, float32 [E, B, ...]; no sample leaves early."""
+        """Return the outputs of every exit, float32 [E, B, ...]; no sample leaves early."""
         inputs = self._chain.checked(inputs)
         if len(inputs) == 0:
             return np.empty((len(self._ends), 0, *self._task.output_shape), np.float32)
@@ -140,7 +140,7 @@ class CascadeEngine:
         return tuple(map(Signals.joined, zip(*parts, strict=True)))
 
     def __call__(self, inputs: Any, *, deadline_ms: float | None = None) -> Prediction:
-        """Predict; samples leave as the policy says. See ``Engine.__call__``."""
+        """Predict; samples exit by the policy. See ``Engine.__call__``."""
         due = None if deadline_ms is None else perf_counter_ns() + deadline_ms * 1e6
         inputs = self._chain.checked(inputs)
         if len(inputs) == 0 or (not self._gates and due is None):
@@ -151,7 +151,7 @@ class CascadeEngine:
         """What compaction takes for one row after an exit, in milliseconds; None: as much as numpy."""
         return self._chain.move_ms(position)
 
-    def _predicted(self, inputs: Inputs, due: float | None) -> Answers:
+    def _predicted(self, inputs: Inputs, due: float | None) -> RoutedOutputs:
         batch, last = ActiveRows(len(inputs)), len(self._ends) - 1
         with self._chain.start(inputs) as run:
             for position in range(last):
@@ -170,7 +170,7 @@ class CascadeEngine:
             run.stage(last)
             return _closed(run, batch, last)
 
-    def _prediction(self, answers: Answers) -> Prediction:
+    def _prediction(self, answers: RoutedOutputs) -> Prediction:
         return self._task.prediction(*answers, self.exit_names, self._temperatures)
 
     def _late(self, due: float, position: int, rows: int) -> bool:
@@ -178,8 +178,8 @@ class CascadeEngine:
         runs = self._ends[position] > self._ends[position - 1]
         return runs and perf_counter_ns() + 1e6 * self._cost.ms(position, rows) > due
 
-    def _leaves(self, position: int, run: Run, batch: ActiveRows) -> npt.NDArray[np.bool_]:
-        """The rows that leave, those that have left before included."""
+    def _leaves(self, position: int, run: ChainPass, batch: ActiveRows) -> npt.NDArray[np.bool_]:
+        """Return the rows that leave, those that have left before included."""
         signals = run.signals(position, self._temperatures[position])
         if self._looks_back:
             batch.signals.append(signals)
@@ -210,10 +210,12 @@ class CascadeEngine:
                 exits.append(run.signals(position, temperature).map(np.array))
         return exits
 
-    def _forced(self, inputs: Inputs, position: int) -> Answers:
+    def _forced(self, inputs: Inputs, position: int) -> RoutedOutputs:
         if len(inputs) == 0:  # many graphs cannot run on nothing
-            return Answers.all_at(np.empty((0, *self._task.output_shape), np.float32), position)
-        return _joined([Answers.all_at(self._outputs_at(part, position), position) for part in self._parts(inputs)])
+            return RoutedOutputs.all_at(np.empty((0, *self._task.output_shape), np.float32), position)
+        return _joined(
+            [RoutedOutputs.all_at(self._outputs_at(part, position), position) for part in self._parts(inputs)]
+        )
 
     def _outputs_at(self, inputs: Inputs, position: int) -> Float:
         with self._chain.start(inputs) as run:
@@ -224,13 +226,13 @@ class CascadeEngine:
             return run.copied(outputs)
 
 
-def _closed(run: Run, batch: ActiveRows, position: int) -> Answers:
+def _closed(run: ChainPass, batch: ActiveRows, position: int) -> RoutedOutputs:
     outputs = run.outputs(position)
     run.finish()
     return batch.close(run.copied(outputs) if batch.whole else outputs, position)
 
 
-def _joined(parts: Sequence[Answers]) -> Answers:
+def _joined(parts: Sequence[RoutedOutputs]) -> RoutedOutputs:
     if len(parts) == 1:
         return parts[0]
-    return Answers(*map(np.concatenate, zip(*parts, strict=True)))
+    return RoutedOutputs(*map(np.concatenate, zip(*parts, strict=True)))

@@ -24,7 +24,7 @@ class Cost:
         self._times = policy.stage_times if policy else None
 
     def ms(self, stage: int, rows: int) -> float:
-        """The time of a stage with so many rows: straight between the measured ones, in proportion beyond them.
+        """Return the time of a stage with so many rows: straight between the measured ones, in proportion beyond them.
 
         0 if nothing is known.
 
@@ -44,7 +44,7 @@ class Cost:
         return y[right] + (y[right] - y[right - 1]) / (x[right] - x[right - 1]) * (rows - x[right])
 
     def compaction_pays(self, position: int, allocated: int, active: int) -> bool:
-        """Whether dropping the rows that have left saves more in the next stage than moving rows costs.
+        """Return whether dropping the rows that have left saves more in the next stage than moving rows costs.
 
         Only the next stage counts: what does not pay now can be done at the next exit.
 

@@ -13,7 +13,7 @@ from sdcompress.checkpoint import Checkpoint, open_checkpoint
 from sdcompress.errors import SetupError, UsageError, requires_extra
 from sdcompress.machine import check_threads
 from sdcompress.modalities import Inputs, Modality
-from sdcompress.options import AS_USUAL, EngineOptions
+from sdcompress.options import DEFAULT_OPTIONS, EngineOptions
 from sdcompress.policies._base import Float, Signals
 from sdcompress.runtime.engine import ExitCost, Prediction
 from sdcompress.runtime.inputs import checked_temperatures, exit_position
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["EagerEngine", "open_eager"]
 
 
-def open_eager(source: Checkpoint | Path | str, options: EngineOptions = AS_USUAL) -> EagerEngine:
+def open_eager(source: Checkpoint | Path | str, options: EngineOptions = DEFAULT_OPTIONS) -> EagerEngine:
     """Open a checkpoint.
 
     Args:
@@ -71,27 +71,27 @@ class EagerEngine:
 
     @property
     def exit_names(self) -> tuple[str, ...]:
-        """Names of the E exits, shallow to deep."""
+        """Return the names of the E exits, shallow to deep."""
         return self._network.exit_names
 
     @property
     def task(self) -> Task:
-        """What its outputs mean."""
+        """Return the task, the meaning of the outputs."""
         return self._checkpoint.task
 
     @property
     def modality(self) -> Modality:
-        """What it is given."""
+        """Return the modality of the inputs."""
         return self._checkpoint.modality
 
     @property
     def policy(self) -> Policy | None:
-        """A checkpoint has none."""
+        """Return None: a checkpoint has no policy."""
         return None
 
     @property
     def exit_costs(self) -> tuple[ExitCost, ...]:
-        """The cost of the network truncated at each exit, without the heads before it."""
+        """Return the cost of the network truncated at each exit, without the heads before it."""
         from sdcompress.models.cost import costs
 
         with self._lock:
@@ -103,7 +103,7 @@ class EagerEngine:
         return self.modality.prepare(raw)
 
     def exits(self, inputs: Any) -> Float:
-        """The outputs of every exit, float32 [E, B, ...]."""
+        """Return the outputs of every exit, float32 [E, B, ...]."""
         import torch
 
         arrays = self.modality.check(inputs).arrays.values()

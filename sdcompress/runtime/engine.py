@@ -41,26 +41,26 @@ class Engine(Protocol):
 
     @property
     def exit_names(self) -> tuple[str, ...]:
-        """Names of the E exits, shallow to deep."""
+        """Return the names of the E exits, shallow to deep."""
 
     @property
     def task(self) -> Task:
-        """What its outputs mean."""
+        """Return the task, the meaning of the outputs."""
 
     @property
     def modality(self) -> Modality:
-        """What it is given."""
+        """Return the modality of the inputs."""
 
     @property
     def policy(self) -> Policy | None:
-        """When samples leave; None: all run to the last exit."""
+        """Return the exit policy; None: all samples run to the last exit."""
 
     @property
     def exit_costs(self) -> tuple[ExitCost, ...]:
-        """The cost of leaving at each exit."""
+        """Return the cost of a sample that exits at each exit."""
 
     def __call__(self, inputs: AnyInputs, *, deadline_ms: float | None = None) -> Prediction:
-        """Predict; samples leave as the policy says.
+        """Predict; samples exit by the policy.
 
         Args:
             inputs: as ``preprocess`` makes them; B may be 0.
@@ -73,7 +73,7 @@ class Engine(Protocol):
         """
 
     def exits(self, inputs: AnyInputs) -> Float:
-        """The outputs of every exit, float32 [E, B, ...]; no sample leaves early.
+        """Return the outputs of every exit, float32 [E, B, ...]; no sample leaves early.
 
         Raises:
             InputError: if an input has another dtype or shape.

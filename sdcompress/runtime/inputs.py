@@ -11,7 +11,7 @@ __all__ = ["checked_temperatures", "exit_position"]
 
 
 def checked_temperatures(temperatures: Sequence[float], exits: int) -> tuple[float, ...]:
-    """One temperature for each exit.
+    """Return one temperature for each exit.
 
     Args:
         temperatures: what the caller gave.
@@ -30,7 +30,7 @@ def checked_temperatures(temperatures: Sequence[float], exits: int) -> tuple[flo
 
 
 def exit_position(exit: int, names: tuple[str, ...]) -> int:  # noqa: A002 - the field's word
-    """The exit as a position from the front.
+    """Return the exit as a position from the front.
 
     Args:
         exit: a position; negative counts from the last.

@@ -12,7 +12,7 @@ from sdcompress.artifact.certificate import ExecutionTarget
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.errors import InputError, UsageError
 from sdcompress.modalities import Inputs, modality_of
-from sdcompress.options import AS_USUAL, EngineOptions
+from sdcompress.options import DEFAULT_OPTIONS, EngineOptions
 from sdcompress.runtime.backends._base import Backend, ChainBackend, Graph
 from sdcompress.runtime.engine import Prediction
 from sdcompress.runtime.open import ROOM, USUAL, check_runs
@@ -39,7 +39,7 @@ class OneGraphEngine:
 
     @property
     def exit_names(self) -> tuple[str, ...]:
-        """Names of the E exits, shallow to deep."""
+        """Return the names of the E exits, shallow to deep."""
         return tuple(exit_.name for exit_ in self._manifest.exits)
 
     def preprocess(self, raw: Any) -> Inputs:
@@ -70,7 +70,7 @@ class OneGraphEngine:
         return self.task.prediction(outputs, exit_index, self.exit_names, self._temperatures)
 
 
-def open_one_graph(source: Artifact | Path | str, options: EngineOptions = AS_USUAL) -> OneGraphEngine:
+def open_one_graph(source: Artifact | Path | str, options: EngineOptions = DEFAULT_OPTIONS) -> OneGraphEngine:
     """Open the one graph of an artifact, after checking all of it; the errors of ``open_engine``.
 
     A certificate is about the segments: it says which thresholds may run, and not that this graph rounds as they do.

@@ -13,7 +13,7 @@ from sdcompress.artifact.signature import check_signature
 from sdcompress.checkpoint import Checkpoint
 from sdcompress.errors import UnknownNameError, UsageError
 from sdcompress.machine import check_threads
-from sdcompress.options import AS_USUAL, EngineOptions
+from sdcompress.options import DEFAULT_OPTIONS, EngineOptions
 from sdcompress.runtime.backends._base import Backend, ChainBackend, Graph
 from sdcompress.runtime.cascade import CascadeEngine, array_cascade
 from sdcompress.runtime.engine import Engine
@@ -77,7 +77,7 @@ def open_engine(
 
 def open_network(
     source: Artifact | Path | str,
-    options: EngineOptions = AS_USUAL,
+    options: EngineOptions = DEFAULT_OPTIONS,
     *,
     require_signature: Path | str | None = None,
 ) -> CascadeEngine:

@@ -163,7 +163,7 @@ class Explanation(Frozen):
     source: str = Field(description="folder as given")
     digest: Sha256
     layout: str
-    kind: str | None = Field(description="of the policy; None without one: the scores are then those of max_prob")
+    kind: str | None = Field(description="of the policy; None without one: the scores are then those of one without")
     guarantee: str | None = Field(description="of the policy; None without one")
     data: str
     split: Split

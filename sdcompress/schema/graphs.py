@@ -12,6 +12,7 @@ __all__ = [
     "DECISION",
     "EXIT_INDEX",
     "OUTPUTS",
+    "Dtype",
     "Ensemble",
     "FileEntry",
     "Layout",
@@ -24,6 +25,8 @@ __all__ = [
 
 Layout = Literal["single", "cascade", "all", "graph", "if"]  # what an export can be asked for
 Ensemble = Literal["geometric"]
+# of a tensor between graphs, as numpy writes it: what every backend can hand on
+Dtype = Literal["float16", "float32", "float64", "bfloat16", "bool", "int8", "uint8", "int32", "int64"]
 # of the weights and of most of the arithmetic
 Precision = Literal["fp32", "fp16", "bf16", "int8", "uint8", "fp8"]
 
@@ -31,10 +34,10 @@ OUTPUTS, DECISION, EXIT_INDEX = "outputs", "decision", "exit_index"  # outputs o
 
 
 class Tensor(Frozen):
-    """A named tensor at a border: dtype as numpy writes it, a dynamic axis by its name."""
+    """A named tensor at a border; a dynamic axis by its name."""
 
     name: str
-    dtype: str
+    dtype: Dtype
     shape: tuple[int | str, ...]
 
 

@@ -38,6 +38,7 @@ __all__ = [
     "Manifest",
     "Named",
     "OneGraph",
+    "OutputName",
     "ParityRecord",
     "Policy",
     "Provenance",
@@ -45,6 +46,9 @@ __all__ = [
     "StageTimes",
     "Tensor",
 ]
+
+
+OutputName = Annotated[str, Field(min_length=1, max_length=1000)]
 
 
 class Named(Frozen):
@@ -172,7 +176,9 @@ class Manifest(Frozen):
 
     schema_version: Literal[2] = 2
     task: Named = Field(description="what the outputs mean; of 'sdcompress list tasks'")
-    outputs: Annotated[tuple[str, ...], Field(min_length=1)] = Field(description="what each output stands for")
+    outputs: Annotated[tuple[OutputName, ...], Field(min_length=1)] = Field(
+        description="what each output stands for; all different"
+    )
     modality: Named = Field(description="how raw examples become inputs")
     inputs: Annotated[tuple[Tensor, ...], Field(min_length=1)] = Field(description="of the network, as modality says")
     layout: Literal["single", "cascade", "all"]
@@ -187,6 +193,13 @@ class Manifest(Frozen):
     parity: tuple[ParityRecord, ...]
     provenance: Provenance
     digest: Sha256
+
+    @field_validator("outputs")
+    @classmethod
+    def _different(cls, outputs: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(outputs)) != len(outputs):
+            raise ValueError("two outputs have one name")
+        return outputs
 
     @field_validator("exits")
     @classmethod

@@ -305,9 +305,11 @@ class Export(Frozen):
     """The ONNX files."""
 
     layouts: Some[Literal["single", "cascade", "all"]] = ("single", "cascade")
-    exits: Some[str] = Field(("final",), description="single: one pruned network for each exit named here")
-    kept_exits: tuple[str, ...] = Field(
-        (), description="cascade and all: exits to keep beside the last, the others are pruned; default: all"
+    truncate_at: Some[str] = Field(
+        ("final",), description="single: one network for each exit named here, truncated at it"
+    )
+    keep_exits: tuple[str, ...] = Field(
+        (), description="cascade and all: exits to keep beside the last; the heads of others are removed; default: all"
     )
     opset: Annotated[int, Field(ge=16, le=23)] = Field(
         18, description="of ONNX's operators; 16 or 17 (IR version 8) for older runtimes, e.g. TensorRT 8.5"
@@ -319,7 +321,7 @@ class Export(Frozen):
     atol: PositiveFloat = Field(1e-4, description="absolute tolerance on outputs")
     rtol: PositiveFloat = Field(1e-4, description="tolerance relative to the largest output")
     ensemble: Ensemble | None = Field(
-        None, description="geometric: an exit's logits are the mean of log softmax over the exits so far"
+        None, description="geometric: an exit's outputs are the geometric mean over the exits so far"
     )
 
 

@@ -46,7 +46,7 @@ class ExitScore(Frozen):
     )
     further: dict[str, FiniteFloat] = Field({}, description="further scores of the task, by name, e.g. nll and ece")
     macs: int | None = Field(None, description="multiply-accumulates for one sample that leaves here")
-    parameters: int | None = Field(None, description="parameters of a network pruned to this exit")
+    parameters: int | None = Field(None, description="parameters of the network truncated at this exit")
 
 
 class PolicyScore(Frozen):

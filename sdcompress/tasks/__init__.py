@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from sdcompress import registry
-from sdcompress.errors import ArtifactError, RecipeError, UnknownNameError, brief
+from sdcompress.errors import ArtifactError, RecipeError, UsageError, brief
 from sdcompress.schema.base import explain
 from sdcompress.schema.manifest import Manifest
 from sdcompress.tasks._base import Array, Float, Prediction, Signals, Task, metric_of, standard_error
@@ -25,10 +26,22 @@ __all__ = [
     "metric_of",
     "restore",
     "standard_error",
+    "task_class",
     "task_of",
 ]
 
 ROOM = "sdcompress.tasks"
+
+
+def task_class(name: str) -> type[Task]:
+    """The task of that name.
+
+    Raises:
+        UnknownNameError: if there is none; it names the nearest.
+        UsageError: if an entry point has another name than its module.
+    """
+    kind: type[Task] = registry.load_recorded(ROOM, name)
+    return kind
 
 
 def build(name: str, outputs: Sequence[str], parameters: Mapping[str, Any]) -> Task:
@@ -41,9 +54,9 @@ def build(name: str, outputs: Sequence[str], parameters: Mapping[str, Any]) -> T
 
     Raises:
         UnknownNameError: if there is none; it names the nearest.
-        RecipeError: if it has other parameters.
+        RecipeError: if it has other parameters, or two outputs have one name.
     """
-    kind: type[Task] = registry.load(ROOM, name, extra="all")
+    kind = task_class(name)
     known = sorted(field.name for field in fields(kind) if field.name != "outputs")
     if unknown := sorted(parameters.keys() - set(known)):
         raise RecipeError(
@@ -51,10 +64,21 @@ def build(name: str, outputs: Sequence[str], parameters: Mapping[str, Any]) -> T
             allowed=", ".join(known) or "(it has none)",
             next_step="correct the keys below 'task' in the recipe",
         )
+    _check_outputs(outputs)
     try:
         return TypeAdapter(kind).validate_python({"outputs": tuple(outputs), **parameters})
     except ValidationError as error:
         raise explain(error, kind, f"the task '{name}'", RecipeError) from error
+
+
+def _check_outputs(outputs: Sequence[str]) -> None:
+    repeated = [name for name, count in Counter(outputs).items() if count > 1]
+    if repeated or not all(outputs):
+        raise RecipeError(
+            f"The data set names two outputs '{brief(repeated[0])}'." if repeated else "An output has an empty name.",
+            allowed="names that are all different, and not empty",
+            next_step="correct the names of the data set's classes",
+        )
 
 
 def restore(name: str, outputs: Sequence[str], parameters: Mapping[str, Any]) -> Task:
@@ -65,7 +89,7 @@ def restore(name: str, outputs: Sequence[str], parameters: Mapping[str, Any]) ->
     """
     try:
         return build(name, outputs, parameters)
-    except (RecipeError, UnknownNameError) as error:
+    except UsageError as error:
         raise ArtifactError(
             f"The artifact's task '{name}' cannot be used here: {error.found}",
             allowed=", ".join(registry.names(ROOM)),

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter
 
-from sdcompress.errors import InputError
+from sdcompress.errors import UsageError
 from sdcompress.schema.manifest import Named
 
 if TYPE_CHECKING:
@@ -41,6 +41,19 @@ class Signals:
 
     def __len__(self) -> int:
         return len(self.decision)
+
+    def zeros(self) -> Float:
+        """0 for each sample, [B], and NaN where its first column is not finite: what a policy adds so as to carry NaN.
+
+        The task needs one signal at least.
+        """
+        zeros: Float = np.multiply(next(iter(self.columns.values())), np.float32(0))
+        return zeros
+
+    def agrees(self, other: Signals) -> npt.NDArray[np.bool_]:
+        """Whether another exit decides the same for each of the samples, bool [B]: every element of both is equal."""
+        same: npt.NDArray[np.bool_] = np.equal(self.decision, other.decision)
+        return same if same.ndim == 1 else np.logical_and.reduce(same, axis=tuple(range(1, same.ndim)))
 
     def stacked(self) -> Float:
         """The columns side by side, [B, S], as graphs give them."""
@@ -86,6 +99,7 @@ class Task(ABC):
 
     outputs: tuple[str, ...]
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(allow_inf_nan=False)  # of parameters, wherever they are from
     metric: ClassVar[str]
     """Name of ``1 - mean loss`` in tables and messages, for example ``accuracy``."""
     signal_names: ClassVar[tuple[str, ...]]
@@ -169,6 +183,11 @@ class Task(ABC):
             targets: [N, ...]; decisions of another exit give the disagreement with it.
         """
 
+    def flips(self, decisions: Array, others: Array) -> npt.NDArray[np.bool_]:
+        """Which of N decisions are others than before, bool [N]; none of floats, which every rounding changes."""
+        changed: npt.NDArray[np.bool_] = np.asarray(self.loss(decisions, others) > 0)
+        return np.zeros_like(changed) if np.issubdtype(decisions.dtype, np.floating) else changed
+
     @abstractmethod
     def nll(self, outputs: Array, targets: Array, temperature: float = 1.0) -> float:
         """Mean negative log-likelihood of the targets in nats, by which a temperature is fitted.
@@ -236,6 +255,11 @@ class Task(ABC):
     def soft_targets(self, outputs: Tensor) -> Tensor:
         """Outputs [B, ...] in the form of ``encode``, such as probabilities, for a student to learn from."""
 
+    def ensemble_terms(self, outputs: Tensor) -> Tensor | None:
+        """Outputs [B, ...] in the form whose mean over exits is their geometric ensemble; None: the task has none."""
+        del outputs
+        return None
+
     @abstractmethod
     def supervised_loss(self, outputs: Tensor, encoded: Tensor) -> Tensor:
         """The loss that trains outputs [B, ...] towards encoded targets: a scalar, the mean over the batch."""
@@ -279,7 +303,8 @@ class Task(ABC):
         """
         return ""
 
-    def check_names(self, names: Sequence[str], needed_by: str) -> None:
+    @classmethod
+    def check_names(cls, names: Sequence[str], needed_by: str) -> None:
         """Refuse a policy that judges by signals that this task does not give.
 
         Args:
@@ -287,13 +312,13 @@ class Task(ABC):
             needed_by: the policy's name.
 
         Raises:
-            InputError: names what is missing.
+            UsageError: names what is missing.
         """
-        missing = [name for name in names if name not in self.signal_names]
+        missing = [name for name in names if name not in cls.signal_names]
         if missing:
-            raise InputError(
+            raise UsageError(
                 f"The exit policy '{needed_by}' judges by {', '.join(missing)}, which this task does not give.",
-                allowed=f"policies that judge by: {', '.join(self.signal_names)}",
+                allowed=f"policies that judge by: {', '.join(cls.signal_names)}",
                 next_step="choose another policy: sdcompress list policies",
             )
 

@@ -219,6 +219,10 @@ class Classification(Task):
         """Their softmax."""
         return outputs.softmax(dim=1)
 
+    def ensemble_terms(self, outputs: Tensor) -> Tensor:
+        """Logarithms of the probabilities."""
+        return outputs.log_softmax(dim=1)
+
     def supervised_loss(self, outputs: Tensor, encoded: Tensor) -> Tensor:
         """Cross-entropy."""
         import torch.nn.functional as F

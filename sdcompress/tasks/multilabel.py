@@ -267,6 +267,10 @@ class MultiLabel(Task):
         """Their sigmoid."""
         return outputs.sigmoid()
 
+    def ensemble_terms(self, outputs: Tensor) -> Tensor:
+        """The logits: their mean is the logit of the normalised geometric mean of a label's probabilities."""
+        return outputs
+
     def supervised_loss(self, outputs: Tensor, encoded: Tensor) -> Tensor:
         """Binary cross-entropy, summed over the labels: the negative log-likelihood of the label set."""
         import torch.nn.functional as F

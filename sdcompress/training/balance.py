@@ -1,4 +1,4 @@
-"""Strata with few samples, such as rare classes: weights in the loss, or as many places in an epoch as the others."""
+"""Balance strata, such as rare classes, by weights in the loss or by equal shares of an epoch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Strata = npt.NDArray[np.int64]
 def class_weights(
     setting: Literal["none", "balanced"] | Sequence[float], dataset: Dataset
 ) -> npt.NDArray[np.float32] | None:
-    """The weight of each stratum in the supervised loss, float32 [K]; None where all are 1.
+    """Return the weight of each stratum in the supervised loss, float32 [K]; None where all are 1.
 
     ``balanced`` is N / (K n_c) for a stratum with n_c of N training samples, as scikit-learn has it for classes: the
     mean over the samples is 1.
@@ -51,7 +51,7 @@ def class_weights(
 
 
 def balanced_order(strata: Strata, *, seed: int, epoch: int) -> Strata:
-    """The order of an epoch in which every stratum that has samples comes equally often, to within one.
+    """Return the order of an epoch in which every stratum that has samples comes equally often, to within one.
 
     An epoch is as long as ever. The samples of a large stratum that have no place come in another epoch; those of a
     small one come again once all of them were there.
@@ -64,13 +64,13 @@ def balanced_order(strata: Strata, *, seed: int, epoch: int) -> Strata:
     Returns:
         int64 [N], positions in the training split.
     """
-    chance = np.random.Generator(np.random.PCG64([seed, epoch]))
-    kinds = chance.permutation(np.unique(strata))
+    rng = np.random.Generator(np.random.PCG64([seed, epoch]))
+    kinds = rng.permutation(np.unique(strata))
     shares = np.full(len(kinds), len(strata) // len(kinds))
     shares[: len(strata) % len(kinds)] += 1
     chosen = []
     for kind, share in zip(kinds, shares, strict=True):
         members = np.flatnonzero(strata == kind)
-        rounds = [chance.permutation(members) for _ in range(-(-int(share) // len(members)))]
+        rounds = [rng.permutation(members) for _ in range(-(-int(share) // len(members)))]
         chosen.append(np.concatenate(rounds)[:share])
-    return chance.permutation(np.concatenate(chosen))
+    return rng.permutation(np.concatenate(chosen))

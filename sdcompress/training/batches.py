@@ -21,21 +21,21 @@ from sdcompress.objectives.batch import Minibatch
 from sdcompress.training.balance import Strata, balanced_order
 from sdcompress.training.randomness import permutation
 
-__all__ = ["Batches", "Fetch", "Part", "host", "resident"]
+__all__ = ["Batches", "Fetch", "MicroBatch", "host", "resident"]
 
 Positions = npt.NDArray[np.int64]
 _COMPANIONS = 1  # not 0: a seed with zeros behind it is the seed without them
 
 
-class Part(NamedTuple):
+class MicroBatch(NamedTuple):
     """One process's share of a batch, before augmentation: ``inputs`` are examples, as the data set holds them.
 
     Attributes:
-        own: the step's samples.
+        primary: the step's samples.
         companions: the samples of the method's further view, where these are others.
     """
 
-    own: Minibatch
+    primary: Minibatch
     companions: Minibatch | None = None
 
 
@@ -151,31 +151,31 @@ class Batches:
         self._companions = companions
         self._strata = _Members(strata) if companions == "same_stratum" and strata is not None else None
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Part, ...]]:
-        """The steps of an epoch from step ``start`` of it on, each as its parts."""
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[MicroBatch, ...]]:
+        """Yield the steps of an epoch from step ``start`` of it on, each as its parts."""
         batches = (
             self._ahead(self._plans(epoch, start)) if self._workers else map(self._load, self._plans(epoch, start))
         )
         for first in batches:
             yield (first, *(next(batches) for _ in range(self._parts - 1)))
 
-    def example(self) -> Part:
-        """The first batch of the training, or the share of it that this process takes."""
+    def example(self) -> MicroBatch:
+        """Return the first batch of the training, or the share of it that this process takes."""
         return self._load(next(self._plans(0, 0)))
 
-    def _plans(self, epoch: int, start: int) -> Iterator[_Plan]:
-        """The positions of each batch, and of its companions."""
+    def _plans(self, epoch: int, start: int) -> Iterator[_BatchIndices]:
+        """Yield the positions of each batch, and of its companions."""
         order = self._order(epoch)
         for at in range(start * self._parts, self.steps_per_epoch * self._parts):
-            own = self._cut(order, at)
+            primary = self._cut(order, at)
             companions = None
             if self._companions == "previous":
-                companions = self._cut(order, at - 1) if at else self._last_of(epoch - 1, own)
+                companions = self._cut(order, at - 1) if at else self._last_of(epoch - 1, primary)
             elif self._strata:
-                chance = np.random.Generator(np.random.PCG64([self._seed, epoch, at, _COMPANIONS]))
-                companions = self._strata.others(own, chance)
+                rng = np.random.Generator(np.random.PCG64([self._seed, epoch, at, _COMPANIONS]))
+                companions = self._strata.sample_partners(primary, rng)
             share = slice(self._rank, None, self._world)
-            yield _Plan(own[share], None if companions is None else companions[share])
+            yield _BatchIndices(primary[share], None if companions is None else companions[share])
 
     def _order(self, epoch: int) -> Positions:
         if self._balanced is not None:
@@ -188,13 +188,13 @@ class Batches:
     def _last_of(self, epoch: int, otherwise: Positions) -> Positions:
         return self._cut(self._order(epoch), self.steps_per_epoch * self._parts - 1) if epoch >= 0 else otherwise
 
-    def _load(self, plan: _Plan) -> Part:
-        return Part(self._fetch(plan.own), None if plan.companions is None else self._fetch(plan.companions))
+    def _load(self, plan: _BatchIndices) -> MicroBatch:
+        return MicroBatch(self._fetch(plan.primary), None if plan.companions is None else self._fetch(plan.companions))
 
-    def _ahead(self, plans: Iterator[_Plan]) -> Iterator[Part]:
+    def _ahead(self, plans: Iterator[_BatchIndices]) -> Iterator[MicroBatch]:
         # Pillow and numpy give up the interpreter lock while they decode, so threads are enough
         with ThreadPoolExecutor(self._workers, thread_name_prefix="batch") as pool:
-            waiting: deque[Future[Part]] = deque()
+            waiting: deque[Future[MicroBatch]] = deque()
             for plan in plans:
                 waiting.append(pool.submit(self._load, plan))
                 if len(waiting) > 2 * self._workers:
@@ -203,10 +203,10 @@ class Batches:
                 yield waiting.popleft().result()
 
 
-class _Plan(NamedTuple):
-    """Positions of the samples of a part, and of their companions."""
+class _BatchIndices(NamedTuple):
+    """Positions of the samples of a micro-batch, and of their companions."""
 
-    own: Positions
+    primary: Positions
     companions: Positions | None
 
 
@@ -221,9 +221,9 @@ class _Members:
         self._place = np.empty(len(strata), np.int64)  # of each sample within its stratum
         self._place[self._members] = np.arange(len(strata)) - self._starts[strata[self._members]]
 
-    def others(self, index: Positions, chance: np.random.Generator) -> Positions:
-        """For each sample another one of its stratum, each as likely; itself where it is the only one."""
+    def sample_partners(self, index: Positions, rng: np.random.Generator) -> Positions:
+        """Draw another sample of the same stratum for each sample, uniformly; itself where it is the only one."""
         strata = self._strata[index]
         counts = self._counts[strata]
-        steps = 1 + np.floor(chance.random(len(index)) * (counts - 1)).astype(np.int64)
+        steps = 1 + np.floor(rng.random(len(index)) * (counts - 1)).astype(np.int64)
         return self._members[self._starts[strata] + (self._place[index] + steps) % counts]

@@ -1,4 +1,4 @@
-"""Exponential moving average of the weights: what is evaluated and exported when the recipe asks for it."""
+"""Exponential moving average of the weights, evaluated and exported if the recipe says so."""
 
 from __future__ import annotations
 

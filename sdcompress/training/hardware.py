@@ -25,7 +25,7 @@ _LARGEST_MMAP_THRESHOLD = 2**25  # glibc takes no more
 
 
 def launch(spec: recipe.Train, *, phases: int = 1) -> Fabric:
-    """A launched Fabric: one process, or one of those that torchrun started.
+    """Return a launched Fabric: one process, or one of those that torchrun started.
 
     Args:
         spec: the recipe's ``train``.
@@ -99,7 +99,7 @@ def no_gradient_missing() -> Iterator[None]:
             "A parameter that took part in the loss of the first batch took no part in that of a later one, which "
             "torch's DDP cannot train.",
             allowed="with train.strategy ddp: a network that uses the same parameters in every step",
-            next_step="train in one process (train.devices=1), or multiply by 0 what is to be left out",
+            next_step="train in one process (train.devices=1), or add 0 * (sum of unused parameters) to the loss",
         ) from error
 
 

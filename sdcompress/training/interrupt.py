@@ -1,4 +1,4 @@
-"""Ctrl-C as a wish: the step under way is finished and kept, a second Ctrl-C stops at once."""
+"""On the first SIGINT or SIGTERM, finish the current step and save; on the second, stop at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What changes in a training: network, optimiser, averages, teacher and the method's state; and one step of it."""
+"""The state of a training (network, optimiser, averages, teacher, the method's state) and one step of it."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from sdcompress.models.multiexit import MultiExit
 from sdcompress.schema.recipe import Recipe
 from sdcompress.training import optimizer as optimizers
 from sdcompress.training.balance import class_weights
-from sdcompress.training.batches import Batches, Part
+from sdcompress.training.batches import Batches, MicroBatch
 from sdcompress.training.ema import Ema
 from sdcompress.training.hardware import find_unused, no_gradient_missing
-from sdcompress.training.prepare import Preparation
+from sdcompress.training.prepare import TrainInputs
 from sdcompress.training.probe import describe_unused, reached_parameters, trained_parameters
 from sdcompress.training.randomness import step_seed
 from sdcompress.training.save import Resumable, restore
@@ -68,26 +68,26 @@ class Learner:
         self._layout = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
         rank, world = fabric.global_rank, fabric.world_size
         augment = dataset.modality.augment(recipe.train.augment, rank=rank, world=world)
-        self._prepare = Preparation(augment, self._method.needs.view, fabric.device, self._layout)
+        self._prepare = TrainInputs(augment, self._method.needs.view, fabric.device, self._layout)
         self.net = self._first_network(resumed=start is not None)
         sizes = self.net.feature_sizes, self.net.map_shapes
         state = self._method.state(Context(len(dataset.train), batches.size, dataset.task, *sizes))
         self.net.to(fabric.device)  # before it is copied
-        self._ema, self._average, self._teacher = self._copies()
+        self._eval_ema, self._teacher_ema, self._teacher = self._copies()
         step = self._training_step(state)
-        unused = self._look_for_unused(step, batches, warn=start is None)
+        unused = self._find_unused_parameters(step, batches, warn=start is None)
         self._set_up(step)
         placed = {name: local_value(values) for name, values in self.net.state_dict().items()}
         infinite = {name: torch.isinf(values) for name, values in placed.items()}
         self._infinite = {name: entries for name, entries in infinite.items() if entries.any()}
         self._statistics = [values for values in self.net.buffers() if values.is_floating_point()]
-        average = self._ema.net if self._ema else None
-        self._now = Resumable(self.net, state, self.optimizer, average, self._teacher, {})
+        average = self._eval_ema.net if self._eval_ema else None
+        self._resumable = Resumable(self.net, state, self.optimizer, average, self._teacher, {})
         self.step, self.steps = start.state.step if start else 0, self._timeline.steps
         if start is not None:
-            restore(start, self._now, all_learn=not unused and len(self._timeline.spans) == 1)
-            if self._now.scaler:
-                fabric.strategy.precision.load_state_dict(self._now.scaler)
+            restore(start, self._resumable, all_learn=not unused and len(self._timeline.spans) == 1)
+            if self._resumable.scaler:
+                fabric.strategy.precision.load_state_dict(self._resumable.scaler)
 
     def _first_network(self, *, resumed: bool) -> MultiExit:
         """The network before its first step, with the weights of ``model.start`` unless a checkpoint replaces them."""
@@ -101,7 +101,7 @@ class Learner:
         return net
 
     def _copies(self) -> tuple[Ema[MultiExit] | None, Ema[MultiExit] | None, nn.Module | None]:
-        """The average that is evaluated, the average that teaches, and the teacher, as far as there are any."""
+        """Return the average that is evaluated, the average that teaches, and the teacher, as far as there are any."""
         decay, needs = self._recipe.train.ema, self._method.needs
         evaluated = Ema(self.net, decay) if decay else None
         teaching = Ema(self.net, needs.average) if needs.average else None
@@ -128,7 +128,7 @@ class Learner:
         if spec.compile:
             step.net = cast("nn.Module", torch.compile(self.net))
         self._forward = fabric.setup_module(step)
-        for copied in filter(None, (self._ema.net if self._ema else None, self._teacher)):
+        for copied in filter(None, (self._eval_ema.net if self._eval_ema else None, self._teacher)):
             shard_alike(copied, self.net)
         # Fabric clips no gradients for a fused optimiser that a loss scaler stands before
         fused = spec.precision != "16-mixed" and fabric.device.type in ("cpu", "cuda")
@@ -137,16 +137,16 @@ class Learner:
 
     @property
     def eval_model(self) -> MultiExit:
-        """What is evaluated and exported: the average where ``train.ema`` is on, else the network."""
-        return self._ema.net if self._ema else self.net
+        """Return the network to evaluate and export: the average where ``train.ema`` is on, else the network."""
+        return self._eval_ema.net if self._eval_ema else self.net
 
-    def now(self) -> Resumable:
-        """Everything that a checkpoint keeps."""
-        self._now.scaler = dict(self._fabric.strategy.precision.state_dict())
-        return self._now
+    def resumable_state(self) -> Resumable:
+        """Return everything that a checkpoint keeps."""
+        self._resumable.scaler = dict(self._fabric.strategy.precision.state_dict())
+        return self._resumable
 
-    def watched(self) -> Iterator[Tensor]:
-        """What must stay finite: weights and statistics, but for entries that were infinite from the start (masks)."""
+    def tensors_checked_finite(self) -> Iterator[Tensor]:
+        """Yield what must stay finite: weights and statistics, without entries infinite from the start (masks)."""
         for name, tensor in self.net.state_dict().items():
             values = local_value(tensor)
             yield values[~self._infinite[name]] if name in self._infinite else values
@@ -159,11 +159,11 @@ class Learner:
             load(self._teacher, self.eval_model.state_dict())
             load(self.net, self._build(span.number).state_dict())
             self.optimizer.state.clear()
-            if self._ema:
-                load(self._ema.net, self.net.state_dict())
+            if self._eval_ema:
+                load(self._eval_ema.net, self.net.state_dict())
         self.net.freeze_backbone(frozen=span.phase.freeze_backbone)
 
-    def learn(self, parts: Sequence[Part]) -> dict[str, Tensor]:
+    def learn(self, parts: Sequence[MicroBatch]) -> dict[str, Tensor]:
         """Make one step on a batch that may come in several parts.
 
         Returns:
@@ -171,17 +171,17 @@ class Learner:
         """
         recipe, seed = self._recipe, step_seed(self._recipe.seed, self.step, self._fabric.global_rank)
         torch.manual_seed(seed)  # dropout and the like
-        chance = torch.Generator().manual_seed(step_seed(recipe.seed, self.step, _FOR_ALL))
+        rng = torch.Generator().manual_seed(step_seed(recipe.seed, self.step, _FOR_ALL))
         for group in self.optimizer.param_groups:
             group["lr"] = self._timeline.rate(self.step)
         clock = self._timeline.clock(self.step)
         self._stepper.zero_grad(set_to_none=True)
         sums: dict[str, Tensor] = {}
         for number, part in enumerate(parts, start=1):
-            own, second = self._prepare(part, chance)
+            primary, second = self._prepare(part, rng)
             with self._fabric.no_backward_sync(self._forward, enabled=number < len(parts)):
                 with no_gradient_missing():
-                    terms: dict[str, Tensor] = self._forward(own, second, clock)
+                    terms: dict[str, Tensor] = self._forward(primary, second, clock)
                 loss = torch.stack([*terms.values()]).sum()
                 self._fabric.backward(loss / len(parts) if len(parts) > 1 else loss)
             add(sums, {name: term.detach() / len(parts) for name, term in terms.items()})
@@ -191,13 +191,13 @@ class Learner:
             )
         self._stepper.step()
         self._share_statistics()
-        for average in filter(None, (self._ema, self._average)):
+        for average in filter(None, (self._eval_ema, self._teacher_ema)):
             average.update(self.step - self._timeline.generation_start(self.step))
         self.step += 1
         return sums
 
     def _build(self, generation: int) -> MultiExit:
-        """The untrained network; later generations take no published weights."""
+        """Return the untrained network; later generations take no published weights."""
         seed, model = self._recipe.seed, self._recipe.model
         torch.manual_seed(step_seed(seed, generation, _GENERATION) if generation else seed)
         net = build_network(
@@ -211,7 +211,7 @@ class Learner:
         net.to(memory_format=self._layout)
         return net
 
-    def _look_for_unused(self, step: TrainingStep, batches: Batches, *, warn: bool) -> set[str]:
+    def _find_unused_parameters(self, step: TrainingStep, batches: Batches, *, warn: bool) -> set[str]:
         """Run the first batch once in every phase; name the parameters without a gradient, and tell DDP of them.
 
         Returns:
@@ -219,15 +219,15 @@ class Learner:
 
         DDP fails where a gradient that it waits for does not come; one process trains without it.
         """
-        chance = torch.Generator().manual_seed(step_seed(self._recipe.seed, 0, _FOR_ALL))
+        rng = torch.Generator().manual_seed(step_seed(self._recipe.seed, 0, _FOR_ALL))
         torch.manual_seed(step_seed(self._recipe.seed, 0, self._fabric.global_rank))
-        own, second = self._prepare(batches.example(), chance)
+        primary, second = self._prepare(batches.example(), rng)
         expected, trained, reached = trained_parameters(step), set[str](), set[str]()
         for span in self._timeline.spans:
             self.net.freeze_backbone(frozen=span.phase.freeze_backbone)
             clock = self._timeline.clock(self._timeline.first_step(span))
             with self._fabric.autocast():
-                reached |= reached_parameters(step, own, second, clock)
+                reached |= reached_parameters(step, primary, second, clock)
             trained |= trained_parameters(step)
         self.net.freeze_backbone(frozen=False)
         if expected - reached:

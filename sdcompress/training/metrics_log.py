@@ -1,4 +1,4 @@
-"""What training writes for people while it runs: metrics.jsonl and TensorBoard, in step with the checkpoints."""
+"""Write metrics.jsonl and TensorBoard during training, consistent with the checkpoints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The optimiser, and which parameters decay."""
+"""Build the optimiser, and choose the parameters that decay."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["build"]
 
 
 def build(spec: recipe.Optimizer, parameters: Iterable[nn.Parameter], *, fused: bool = True) -> torch.optim.Optimizer:
-    """The optimiser over all trainable parameters; vectors and scalars (biases, norms) are spared the decay.
+    """Return the optimiser over all trainable parameters; vectors and scalars (biases, norms) are spared the decay.
 
     Args:
         spec: which, and its numbers.

@@ -1,4 +1,4 @@
-"""Build what would be trained and take one step of it, where 'run' would find a fault only after its controls."""
+"""Build each network of a run and take one step, so that faults show before the controls are trained."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From fetched samples to what the network sees: on the device, augmented, with the method's further view."""
+"""Move fetched samples to the device, augment them and make the method's second view."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from torch import Generator, Tensor
 from sdcompress.modalities import Augment
 from sdcompress.modalities._mixing import Mixing
 from sdcompress.objectives.batch import Minibatch, Mix, View
-from sdcompress.training.batches import Part
+from sdcompress.training.batches import MicroBatch
 
-__all__ = ["Preparation"]
+__all__ = ["TrainInputs"]
 
 
-class Preparation:
+class TrainInputs:
     """What is done to the samples of a part before the network sees them.
 
     Args:
@@ -26,18 +26,18 @@ class Preparation:
     def __init__(self, augment: Augment, view: View | None, device: torch.device, layout: torch.memory_format) -> None:
         self._augment, self._view, self._device, self._layout = augment, view, device, layout
 
-    def __call__(self, part: Part, generator: Generator) -> tuple[Minibatch, Minibatch | None]:
-        """The step's samples and the further view of them; augmentation draws from ``generator``."""
-        raw, view = self._on_device(part.own), self._view
-        own = self._augmented(raw, generator)
+    def __call__(self, part: MicroBatch, generator: Generator) -> tuple[Minibatch, Minibatch | None]:
+        """Return the step's samples and the further view of them; augmentation draws from ``generator``."""
+        raw, view = self._on_device(part.primary), self._view
+        primary = self._augmented(raw, generator)
         if view is None:
-            return own, None
+            return primary, None
         other = self._on_device(part.companions) if part.companions else raw
-        second = self._augmented(other, generator) if view.augmented or part.companions else own
+        second = self._augmented(other, generator) if view.augmented or part.companions else primary
         if view.mixed:
             inputs, mixing = self._augment.mixup(second.inputs, view.mixed, generator)
             second = second._replace(inputs=inputs, mix=_mix(second, mixing))
-        return own, second
+        return primary, second
 
     def _augmented(self, raw: Minibatch, generator: Generator) -> Minibatch:
         (examples,) = raw.inputs

@@ -1,4 +1,4 @@
-"""One backward pass before the training: what takes no part in the loss, and what cannot be computed at all.
+"""Run one backward pass before the training, to find unused parameters and impossible batches.
 
 The network, the method's state and all buffers are afterwards what they were before.
 """
@@ -25,16 +25,16 @@ _NO_VARIANCE = ("Expected more than 1 value per channel", "Expected more than 1 
 
 
 def trained_parameters(step: TrainingStep) -> set[str]:
-    """Names in the step of the parameters that are to be trained."""
+    """Return the names of the parameters that are to be trained."""
     return {name for name, parameter in step.named_parameters() if parameter.requires_grad}
 
 
-def reached_parameters(step: TrainingStep, own: Minibatch, second: Minibatch | None, clock: Clock) -> set[str]:
-    """Names in the step of the parameters that the loss of one batch gives a gradient.
+def reached_parameters(step: TrainingStep, primary: Minibatch, second: Minibatch | None, clock: Clock) -> set[str]:
+    """Return the names of the parameters that get a gradient from the loss of one batch.
 
     Args:
         step: in training mode, neither compiled nor wrapped.
-        own: the samples.
+        primary: the samples.
         second: the method's further view of them.
         clock: which step of the training it pretends to be.
 
@@ -52,11 +52,11 @@ def reached_parameters(step: TrainingStep, own: Minibatch, second: Minibatch | N
         for name, module in step.named_modules():
             hooks.callback(module.register_forward_pre_hook(partial(_note_module, entered, name)).remove)
         try:
-            terms: dict[str, Tensor] = step(own, second, clock)
+            terms: dict[str, Tensor] = step(primary, second, clock)
         except ValueError as error:
             if not str(error).startswith(_NO_VARIANCE):
                 raise
-            raise _no_variance(step, own, *entered[-1]) from error
+            raise _no_variance(step, primary, *entered[-1]) from error
         loss = torch.stack([*terms.values()]).sum()
         if loss.requires_grad:
             loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
@@ -64,7 +64,7 @@ def reached_parameters(step: TrainingStep, own: Minibatch, second: Minibatch | N
 
 
 def describe_unused(names: set[str]) -> str:
-    """A warning about parameters without a gradient, by their names in the network."""
+    """Return a warning about parameters without a gradient, by their names in the network."""
     shown = sorted(name.removeprefix("net.").removeprefix("backbone.") for name in names)
     more = f" and {len(shown) - 8} more" if len(shown) > 8 else ""
     return (
@@ -100,14 +100,14 @@ def _buffers_kept(step: nn.Module) -> Iterator[None]:
             setattr(module, name, buffer)  # some modules put a new tensor in its place
 
 
-def _no_variance(step: TrainingStep, own: Minibatch, name: str, shape: torch.Size) -> RecipeError:
+def _no_variance(step: TrainingStep, primary: Minibatch, name: str, shape: torch.Size) -> RecipeError:
     kind = type(step.get_submodule(name)).__name__
     where = name.removeprefix("net.").removeprefix("backbone.")
     size = " x ".join(map(str, shape))
-    sizes = ", ".join(" x ".join(map(str, tensor.shape[1:])) for tensor in own.inputs)
+    sizes = ", ".join(" x ".join(map(str, tensor.shape[1:])) for tensor in primary.inputs)
     return RecipeError(
         f"{kind} '{where}' gets {size} (batch x channels x the rest): one value for each channel has no "
-        f"variance. The inputs are {sizes}, a process takes {len(own.targets)} of them at a time.",
+        f"variance. The inputs are {sizes}, a process takes {len(primary.targets)} of them at a time.",
         allowed="at least 2 values for each channel",
         next_step="raise train.batch_size, lower train.accumulate or train.devices, or set a larger data.image_size",
     )

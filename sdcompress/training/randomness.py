@@ -1,4 +1,4 @@
-"""Randomness that is counted, not carried: every draw is seeded from where it happens.
+"""Seeds derived from (seed, epoch, step, rank): no generator state is kept.
 
 A stopped run needs no generator state to go on: the permutation of an epoch and the augmentation and dropout of a step
 depend on (seed, epoch, step, rank) and on nothing else.
@@ -12,10 +12,10 @@ __all__ = ["permutation", "step_seed"]
 
 
 def permutation(samples: int, *, seed: int, epoch: int) -> np.ndarray:
-    """The order in which an epoch visits the training images: int64 [samples]."""
+    """Return the order in which an epoch visits the training images: int64 [samples]."""
     return np.random.Generator(np.random.PCG64([seed, epoch])).permutation(samples)
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
-    """The seed of one step in one process, below 2**63 (torch takes no more)."""
+    """Return the seed of one step in one process, below 2**63 (torch takes no more)."""
     return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> np.uint64(1))

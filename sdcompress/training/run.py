@@ -1,4 +1,4 @@
-"""A training run in its folder: start, go on, or refuse to mix two runs."""
+"""Start or resume a training run in its folder; refuse to mix two runs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from sdcompress.training.metrics_log import write_metrics
 from sdcompress.training.trainer import OnEpoch, Trainer
 from sdcompress.training.validate_recipe import check_recipe, method_sha256
 from sdcompress.training.warm_start import warn_of_other_versions
-from sdcompress.training.weights import as_begun, as_the_weights
+from sdcompress.training.weights import adopt_pretrained_preprocessing, reopen_adopted_keys
 from sdcompress.user_code import module_exists, trust_function
 
 __all__ = ["holds_another", "train"]
@@ -110,7 +110,7 @@ def train(
 
 
 def _start(recipe: Recipe, out: Path, extends: Checkpoint | None) -> tuple[Checkpoint | None, tuple[Extension, ...]]:
-    """The checkpoint to go on from, if there is one, and each time that the training was made longer."""
+    """Return the checkpoint to go on from, if there is one, and each time that the training was made longer."""
     last = newest(out)
     start = open_checkpoint(last) if last else extends
     if start is None:
@@ -122,7 +122,7 @@ def _start(recipe: Recipe, out: Path, extends: Checkpoint | None) -> tuple[Check
 
 
 def _threads(asked: int | None, start: Checkpoint | None) -> ThreadCount:
-    """As asked for; else as the run had before, because the bits of a sum depend on it; else what is free here."""
+    """Return the requested threads, else those of the run so far (sums depend on them), else the free ones."""
     before = start.state.threads if start is not None else None
     if asked is not None:
         check_threads(asked, "train.threads")
@@ -150,18 +150,18 @@ def _remember_modules(recipe: Recipe) -> None:
 
 
 def _data(recipe: Recipe, start: Checkpoint | None, load: Loader) -> tuple[Recipe, Dataset]:
-    """The data of a run and its recipe, with all that decides how images are prepared and which are left out.
+    """Return the data of a run and its recipe, with all that decides how images are prepared and which are left out.
 
     Raises:
         DataError: if the data is not that of the run, but for the images that ``data.without`` names.
     """
     if start is None:
         dataset = load(recipe.data, seed=recipe.seed, task=recipe.task)
-        as_trained = as_the_weights(recipe, dataset)
+        as_trained = adopt_pretrained_preprocessing(recipe, dataset)
         if as_trained != recipe:
             dataset = load(as_trained.data, seed=recipe.seed, task=recipe.task)
         return as_trained, dataset
-    recipe = as_begun(recipe, start.recipe)
+    recipe = reopen_adopted_keys(recipe, start.recipe)
     before = start.recipe.data.without
     without = tuple(sorted({*before, *recipe.data.without}))
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"without": without})})
@@ -179,7 +179,7 @@ def _data(recipe: Recipe, start: Checkpoint | None, load: Loader) -> tuple[Recip
 
 
 def holds_another(recipe: Recipe, out: Path) -> bool:
-    """Whether ``out`` holds a run that this recipe cannot go on with: of other settings, or not intact."""
+    """Return whether ``out`` holds a run that this recipe cannot go on with: of other settings, or not intact."""
     last = newest(out)
     try:
         return last is not None and bool(_differences(open_checkpoint(last).recipe, recipe))
@@ -188,14 +188,14 @@ def holds_another(recipe: Recipe, out: Path) -> bool:
 
 
 def _differences(one: Recipe, other: Recipe) -> list[str]:
-    """The keys that decide a training's outcome and differ, as 'key: one -> other'."""
-    other = as_begun(other, one)
+    """Return the keys that decide a training's outcome and differ, as 'key: one -> other'."""
+    other = reopen_adopted_keys(other, one)
     a, b = _deciding(one), _deciding(other)
     return [f"{key}: {a.get(key)!r} -> {b.get(key)!r}" for key in {**a, **b} if a.get(key) != b.get(key)]
 
 
 def _deciding(recipe: Recipe) -> dict[str, Any]:
-    """The keys that decide the weights, such as ``train.epochs``, with their values in JSON."""
+    """Return the keys that decide the weights, such as ``train.epochs``, with their values in JSON."""
     undecisive = set(_undecisive(Recipe))
     sections = recipe.model_dump(mode="json", exclude=set(recipe.undecisive))
     return {key: value for key, value in _flat(sections) if key not in undecisive}
@@ -239,7 +239,7 @@ def _make_room(out: Path, *, overwrite: bool) -> None:
 
 
 def _extension(recipe: Recipe, start: Checkpoint) -> Extension:
-    """The record of a training that is made longer.
+    """Return the record of a training that is made longer.
 
     Raises:
         RecipeError: if more than the number of epochs would change, or the method divides its epochs into phases.

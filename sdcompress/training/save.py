@@ -1,4 +1,4 @@
-"""Writing a checkpoint and going on from it, bit for bit: tensors as safetensors, everything else as JSON."""
+"""Save a checkpoint and resume from it, bit for bit: tensors as safetensors, everything else as JSON."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ class Resumable:
     scaler: dict[str, int | float]
 
 
-def save(out: Path, now: Resumable, *, write: bool = True, **facts: Any) -> Path:
+def save(out: Path, resumable: Resumable, *, write: bool = True, **facts: Any) -> Path:
     """Write ``out/steps/<step>`` as a whole and remove all but the newest two.
 
     Args:
         out: folder of the training run.
-        now: what to keep.
+        resumable: what to keep.
         write: whether this process writes; all processes must call, because each may hold a share of the weights.
         facts: the other fields of ``TrainingState``.
 
@@ -60,7 +60,7 @@ def save(out: Path, now: Resumable, *, write: bool = True, **facts: Any) -> Path
         The folder of the checkpoint.
     """
     folder = out / STEPS / f"{facts['step']:08d}"
-    weights, training, numbers = _tensors(now, keep=write)
+    weights, training, numbers = _tensors(resumable, keep=write)
     if not write:
         return folder
     if folder.exists():  # the same step again, e.g. an epoch's end and the run's end
@@ -73,7 +73,7 @@ def save(out: Path, now: Resumable, *, write: bool = True, **facts: Any) -> Path
             "weights": _entry(staging / "weights.safetensors"),
             "training": _entry(staging / "training.safetensors"),
             "optimizer": numbers,
-            "scaler": now.scaler,
+            "scaler": resumable.scaler,
             "versions": _versions(),
             **facts,
         }
@@ -86,12 +86,12 @@ def save(out: Path, now: Resumable, *, write: bool = True, **facts: Any) -> Path
     return folder
 
 
-def restore(checkpoint: Checkpoint, now: Resumable, *, all_learn: bool = False) -> None:
+def restore(checkpoint: Checkpoint, resumable: Resumable, *, all_learn: bool = False) -> None:
     """Put a checkpoint's tensors into a freshly built run; ``now.scaler`` is replaced.
 
     Args:
         checkpoint: what is restored.
-        now: where it is put.
+        resumable: where it is put.
         all_learn: whether every parameter learns in every step, so that the optimiser has learnt something of each.
 
     Raises:
@@ -100,44 +100,49 @@ def restore(checkpoint: Checkpoint, now: Resumable, *, all_learn: bool = False) 
     """
     weights = read_tensors(checkpoint.path / checkpoint.state.weights.file)
     training = read_tensors(checkpoint.path / checkpoint.state.training.file)
-    parts = {"weights": (now.average or now.net, weights), "method": (now.state, _under("method.", training))}
-    if now.average is not None:
-        parts["net"] = (now.net, _under("net.", training))
-    if now.teacher is not None:
-        parts["teacher"] = (now.teacher, _under("teacher.", training))
+    parts = {
+        "weights": (resumable.average or resumable.net, weights),
+        "method": (resumable.state, _under("method.", training)),
+    }
+    if resumable.average is not None:
+        parts["net"] = (resumable.net, _under("net.", training))
+    if resumable.teacher is not None:
+        parts["teacher"] = (resumable.teacher, _under("teacher.", training))
     for part, (module, tensors) in parts.items():
         _check_tensors(checkpoint, part, module.state_dict(), tensors)
-    learnt = _optimizer_state(checkpoint, now.optimizer, _under("optimizer.", training))
-    parameters = sum(len(group["params"]) for group in now.optimizer.param_groups)
+    learnt = _optimizer_state(checkpoint, resumable.optimizer, _under("optimizer.", training))
+    parameters = sum(len(group["params"]) for group in resumable.optimizer.param_groups)
     if all_learn and checkpoint.state.step and 0 < len(learnt) < parameters:
         raise broken_checkpoint(checkpoint.path, f"its optimizer knows {len(learnt)} of {parameters} parameters")
     for module, tensors in parts.values():
         load(module, tensors)
     # hyper-parameters come from the recipe, which is the same; only what was learnt comes from the checkpoint
-    now.optimizer.load_state_dict({**now.optimizer.state_dict(), "state": learnt})
-    now.scaler = dict(checkpoint.state.scaler)
+    resumable.optimizer.load_state_dict({**resumable.optimizer.state_dict(), "state": learnt})
+    resumable.scaler = dict(checkpoint.state.scaler)
 
 
-def _check_tensors(checkpoint: Checkpoint, part: str, own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
-    if missing := sorted(own.keys() ^ tensors.keys()):
-        kind = "lacks" if missing[0] in own else "has, unlike the run,"
+def _check_tensors(
+    checkpoint: Checkpoint, part: str, current: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
+) -> None:
+    if missing := sorted(current.keys() ^ tensors.keys()):
+        kind = "lacks" if missing[0] in current else "has, unlike the run,"
         raise broken_checkpoint(checkpoint.path, f"its {part} {kind} '{missing[0]}'")
     for name, value in tensors.items():
-        _check_alike(checkpoint, f"{part}.{name}", own[name], value)
+        _check_alike(checkpoint, f"{part}.{name}", current[name], value)
 
 
-def _check_alike(checkpoint: Checkpoint, name: str, own: Tensor, value: Tensor) -> None:
-    if (value.shape, value.dtype) != (own.shape, own.dtype):
+def _check_alike(checkpoint: Checkpoint, name: str, current: Tensor, value: Tensor) -> None:
+    if (value.shape, value.dtype) != (current.shape, current.dtype):
         raise broken_checkpoint(
             checkpoint.path,
-            f"{name} is {value.dtype} {[*value.shape]}, where the run has {own.dtype} {[*own.shape]}",
+            f"{name} is {value.dtype} {[*value.shape]}, where the run has {current.dtype} {[*current.shape]}",
         )
 
 
 def _optimizer_state(
     checkpoint: Checkpoint, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
 ) -> dict[int, dict[str, Any]]:
-    """What the optimiser has learnt, by the number of the parameter, laid out in memory as the parameters are."""
+    """Return the optimiser's state by parameter number, in the parameters' memory layout."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     numbers = {f"{index}": parameter for index, parameter in enumerate(parameters)}
     learnt: dict[int, dict[str, Any]] = {}
@@ -158,15 +163,15 @@ def _optimizer_state(
     return learnt
 
 
-def _tensors(now: Resumable, *, keep: bool) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
-    weights = _plain("", (now.average or now.net).state_dict(), keep=keep)
-    training = _plain("net.", now.net.state_dict(), keep=keep) if now.average is not None else {}
-    training |= _plain("method.", now.state.state_dict(), keep=keep)
-    if now.teacher is not None:
-        training |= _plain("teacher.", now.teacher.state_dict(), keep=keep)
+def _tensors(resumable: Resumable, *, keep: bool) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
+    weights = _plain("", (resumable.average or resumable.net).state_dict(), keep=keep)
+    training = _plain("net.", resumable.net.state_dict(), keep=keep) if resumable.average is not None else {}
+    training |= _plain("method.", resumable.state.state_dict(), keep=keep)
+    if resumable.teacher is not None:
+        training |= _plain("teacher.", resumable.teacher.state_dict(), keep=keep)
     learnt: dict[str, Tensor] = {}
     numbers: dict[str, Any] = {}
-    for index, values in now.optimizer.state_dict()["state"].items():
+    for index, values in resumable.optimizer.state_dict()["state"].items():
         for name, value in values.items():
             (learnt if isinstance(value, Tensor) else numbers)[f"{index}.{name}"] = value
     return weights, training | _plain("optimizer.", learnt, keep=keep), numbers

@@ -1,4 +1,4 @@
-"""When things happen in a training: its phases in whole epochs, and the learning rate of each step."""
+"""Schedule a training: its phases in whole epochs, and the learning rate of each step."""
 
 from __future__ import annotations
 
@@ -63,24 +63,24 @@ class Timeline:
         self._train, self._per_epoch = train, steps_per_epoch
 
     def span(self, step: int) -> Span:
-        """The phase that a step belongs to; after the last step still the last phase."""
+        """Return the phase that a step belongs to; after the last step still the last phase."""
         return next(span for span in reversed(self.spans) if self.first_step(span) <= step)
 
     def first_step(self, span: Span) -> int:
-        """The step with which a phase begins."""
+        """Return the step with which a phase begins."""
         return span.first * self._per_epoch
 
     def generation_start(self, step: int) -> int:
-        """The step with which the network started for the last time from random weights."""
+        """Return the step with which the network started for the last time from random weights."""
         done = self.spans[: self.span(step).number + 1]
         return max((self.first_step(span) for span in done if span.phase.restart), default=0)
 
     def clock(self, step: int) -> Clock:
-        """When a step is."""
+        """Return the time of a step: step, epoch, progress, phase."""
         return Clock(step, step // self._per_epoch, step / self.steps, self.span(step).number)
 
     def rate(self, step: int) -> float:
-        """The learning rate of a step; each phase has the schedule for itself."""
+        """Return the learning rate of a step; each phase has the schedule for itself."""
         span = self.span(step)
         return rate(
             self._train.schedule,
@@ -114,7 +114,7 @@ def spans(phases: Sequence[Phase], epochs: int) -> tuple[Span, ...]:
 
 
 def rate(spec: recipe.Schedule, *, lr: float, step: int, steps_per_epoch: int, epochs: int) -> float:
-    """The learning rate of step ``step`` (from 0): linear warm-up, then the schedule over what is left.
+    """Return the learning rate of step ``step`` (from 0): linear warm-up, then the schedule over what is left.
 
     Cosine: Loshchilov & Hutter 2017 (SGDR), eq. 5, one cycle from ``lr`` to ``final * lr``.
     """

@@ -1,4 +1,4 @@
-"""Weights sharded over the processes (FSDP2): what each holds, and the way from local to full values and back.
+"""Convert weights sharded over processes (FSDP2) from local to full values and back.
 
 A sharded weight is torch's ``DTensor``. What needs the full or the local value of a tensor calls this file, and gets
 the tensor itself where it is not sharded: so nothing else depends on how a run is spread over its processes.
@@ -104,14 +104,14 @@ def load(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         module: sharded or not.
         tensors: full, or sharded as the module's own; all of its names and no others.
     """
-    own = module.state_dict()
+    current = module.state_dict()
     module.load_state_dict(
-        {name: distribute_like(own[name], value) if name in own else value for name, value in tensors.items()}
+        {name: distribute_like(current[name], value) if name in current else value for name, value in tensors.items()}
     )
 
 
 def distribute_like(like: Tensor, value: Tensor) -> Tensor:
-    """A tensor distributed as another one of its shape: its local part, if that is sharded.
+    """Return a tensor distributed as another one of its shape: its local part, if that is sharded.
 
     Args:
         like: how.
@@ -124,12 +124,12 @@ def distribute_like(like: Tensor, value: Tensor) -> Tensor:
 
 
 def is_sharded(tensor: Tensor) -> bool:
-    """Whether each process holds only a part of a tensor."""
+    """Return whether each process holds only a part of a tensor."""
     return isinstance(tensor, DTensor)
 
 
 def full_value(tensor: Tensor) -> Tensor:
-    """All of a tensor; where it is sharded, all processes must call this at the same time."""
+    """Return all of a tensor; where it is sharded, all processes must call this at the same time."""
     if not isinstance(tensor, DTensor):
         return tensor
     full: Tensor = tensor.full_tensor()
@@ -137,12 +137,12 @@ def full_value(tensor: Tensor) -> Tensor:
 
 
 def local_value(tensor: Tensor) -> Tensor:
-    """What this process holds of a tensor: the memory itself, not a copy."""
+    """Return this process's part of a tensor: the memory itself, not a copy."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def _units(module: nn.Module) -> Iterator[nn.Module]:
-    """What is gathered at once, inner before outer: blocks, networks without them, and what is left of the module.
+    """Return the modules gathered at once, inner before outer: blocks, networks without them, the rest of the module.
 
     A block is an element of a list or a sequence that has parts itself: a transformer's or a residual block, a stage,
     a head. Single layers are none: some modules read the weights of their layers without calling them.

@@ -43,20 +43,20 @@ class TrainingStep(nn.Module):
         self._method, self._task, self._smoothing, self._class_weights = method, task, smoothing, class_weights
         self._teacher = (teacher,)  # in a tuple it is no submodule: not trained, not synchronised, always in evaluation
 
-    def forward(self, own: Minibatch, second: Minibatch | None, clock: Clock) -> dict[str, Tensor]:
-        """The weighted terms of the loss, scalars in float32.
+    def forward(self, primary: Minibatch, second: Minibatch | None, clock: Clock) -> dict[str, Tensor]:
+        """Return the weighted terms of the loss, scalars in float32.
 
         Args:
-            own: the step's samples.
+            primary: the step's samples.
             second: the method's further view.
             clock: when this is.
         """
-        outputs, second_outputs = self._network_outputs(own.inputs, second.inputs if second else None)
-        teacher_outputs = self._teacher_outputs(own.inputs, clock.phase)
+        outputs, second_outputs = self._network_outputs(primary.inputs, second.inputs if second else None)
+        teacher_outputs = self._teacher_outputs(primary.inputs, clock.phase)
         # a sum of exponentials or a transport plan in half precision is not the loss that the papers mean
-        with torch.autocast(own.inputs[0].device.type, enabled=False):
+        with torch.autocast(primary.inputs[0].device.type, enabled=False):
             batch = Batch(
-                own,
+                primary,
                 self._task,
                 step=clock.step,
                 epoch=clock.epoch,
@@ -70,17 +70,17 @@ class TrainingStep(nn.Module):
             return self._method(_full(outputs), batch, self.state)
 
     def _network_outputs(
-        self, own: tuple[Tensor, ...], second: tuple[Tensor, ...] | None
+        self, primary: tuple[Tensor, ...], second: tuple[Tensor, ...] | None
     ) -> tuple[Outputs, Outputs | None]:
         view = self._method.needs.view
         if second is None or view is None:
-            return self.net(*own), None
+            return self.net(*primary), None
         if not view.gradient:
             with torch.no_grad():
                 outputs = self.net(*second)
-            return self.net(*own), outputs
-        both: Outputs = self.net(*(torch.cat(pair) for pair in zip(own, second, strict=True)))
-        first, last = (Outputs(*(tuple(t[half] for t in group) for group in both)) for half in _halves(len(own[0])))
+            return self.net(*primary), outputs
+        both: Outputs = self.net(*(torch.cat(pair) for pair in zip(primary, second, strict=True)))
+        first, last = (Outputs(*(tuple(t[half] for t in group) for group in both)) for half in _halves(len(primary[0])))
         return first, last
 
     def _teacher_outputs(self, inputs: tuple[Tensor, ...], phase: int) -> Outputs | None:

@@ -1,4 +1,4 @@
-"""The loop: epochs of steps, with evaluation, checkpoints, a stop that keeps everything and a loss that is watched."""
+"""Run the training loop: epochs of steps, evaluation, checkpoints, a clean stop, a check of the loss."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class _EpochSoFar:
 
     @property
     def seconds(self) -> float:
-        """That the epoch has taken."""
+        """Return the seconds that the epoch has taken."""
         return self.before + time.perf_counter() - self.began
 
 
@@ -107,7 +107,7 @@ class Trainer:
 
     @property
     def net(self) -> MultiExit:
-        """The network that learns."""
+        """Return the network that learns."""
         return self.learner.net
 
     def run(self, request: StopRequest, *, on_step: Progress | None = None, on_epoch: OnEpoch | None = None) -> None:
@@ -170,7 +170,7 @@ class Trainer:
         return bool(self.fabric.all_reduce(asked, reduce_op="sum"))
 
     def _due(self) -> bool:
-        """Whether a checkpoint is due."""
+        """Return whether a checkpoint is due."""
         spec, (epochs, rest) = self.recipe.train, divmod(self.learner.step, self.batches.steps_per_epoch)
         whole = rest == 0 and (epochs % spec.checkpoint_every == 0 or self.learner.step == self.learner.steps)
         return whole or (spec.checkpoint_steps > 0 and self.learner.step % spec.checkpoint_steps == 0)
@@ -188,7 +188,7 @@ class Trainer:
         )
 
     def _measure(self) -> dict[str, float]:
-        """The line of metrics.jsonl of an epoch that is over."""
+        """Return the line of metrics.jsonl of an epoch that is over."""
         done, per_epoch, seconds = self.learner.step, self.batches.steps_per_epoch, self._epoch.seconds
         losses = {name: total / per_epoch for name, total in self._shared_losses().items()}
         line = {
@@ -210,7 +210,7 @@ class Trainer:
         return line
 
     def _shared_losses(self) -> dict[str, float]:
-        """The sums of the loss terms over the epoch so far, mean over the processes."""
+        """Return the sums of the loss terms over the epoch so far, mean over the processes."""
         sums = self._epoch.losses
         if not sums:
             return {}
@@ -219,10 +219,10 @@ class Trainer:
 
     def _keep(self) -> None:
         """Write a checkpoint, after a look at everything that goes into it."""
-        self._check_finite(*self.learner.watched())
+        self._check_finite(*self.learner.tensors_checked_finite())
         self._kept = save(
             self.out,
-            self.learner.now(),
+            self.learner.resumable_state(),
             write=self.fabric.is_global_zero,
             recipe=self.recipe,
             epoch=self.learner.step // self.batches.steps_per_epoch,

@@ -1,4 +1,4 @@
-"""The task's metric at every exit while training, over all processes; sdcompress.evaluation gives the final figures."""
+"""Compute the metric of every exit during training, over all processes (not the final evaluation)."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def exit_scores(
     mine = np.arange(-(-len(samples) // fabric.world_size)) * fabric.world_size + fabric.global_rank
     for start in range(0, len(mine), batch):
         index, counted = mine[start : start + batch] % len(samples), mine[start : start + batch] < len(samples)
-        arrays = modality.collate(samples.examples(index)).arrays
-        inputs = (torch.from_numpy(arrays[tensor.name]).to(fabric.device) for tensor in modality.tensors)
+        arrays = modality.ordered(modality.collate(samples.examples(index)))
+        inputs = (torch.from_numpy(array).to(fabric.device) for array in arrays)
         targets = samples.targets[index]
         decisions = [task.decide(outputs.float().cpu().numpy()) for outputs in net(*inputs).logits]
         losses += [task.loss(decision, targets)[counted].sum(dtype=np.float64) for decision in decisions]

@@ -26,7 +26,7 @@ __all__ = ["check_network", "check_recipe", "method_sha256", "warn_of_places"]
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """Check what the recipe and the files that it names tell.
+    """Check the recipe and the files that it names.
 
     Raises:
         RecipeError: if the method cannot serve the task, samples are to be mixed where the method compares or remembers
@@ -119,7 +119,7 @@ def _check_task(recipe: Recipe, needs: Needs) -> None:
 
 
 def _drops(module: nn.Module) -> bool:
-    """Whether a module drops anything in training: by its kind, and by the share that it says it drops."""
+    """Return whether a module drops anything in training: by its kind, and by the share that it says it drops."""
     kind = type(module).__name__.lower()
     if not ("drop" in kind or "stochasticdepth" in kind or isinstance(module, nn.MultiheadAttention)):
         return False

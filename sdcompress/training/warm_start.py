@@ -1,4 +1,4 @@
-"""Start from another training's weights: what fits is taken over, and what does not is said."""
+"""Start from another training's weights: copy those that match, warn about the others."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def check_start(checkpoint: Checkpoint, recipe: Recipe) -> None:
     Raises:
         RecipeError: if the checkpoint is of another backbone.
     """
-    theirs, ours = checkpoint.recipe, recipe
-    if (theirs.model.name, theirs.model.options) != (ours.model.name, ours.model.options):
+    source, target = checkpoint.recipe, recipe
+    if (source.model.name, source.model.options) != (target.model.name, target.model.options):
         raise RecipeError(
-            f"model.start is a checkpoint of '{theirs.model.name}' {theirs.model.options or ''}".rstrip()
-            + f", the recipe trains '{ours.model.name}' {ours.model.options or ''}".rstrip()
+            f"model.start is a checkpoint of '{source.model.name}' {source.model.options or ''}".rstrip()
+            + f", the recipe trains '{target.model.name}' {target.model.options or ''}".rstrip()
             + ".",
             allowed="a checkpoint of the same backbone; method, exits, data and schedule may differ",
-            next_step=f"--set model.name={theirs.model.name}, or train a checkpoint of '{ours.model.name}' first",
+            next_step=f"--set model.name={source.model.name}, or train a checkpoint of '{target.model.name}' first",
         )
 
 
@@ -108,8 +108,8 @@ def load_matching(checkpoint: Checkpoint, net: nn.Module, recipe: Recipe) -> Non
             and the method freezes it from the first step.
     """
     check_start(checkpoint, recipe)
-    theirs, ours = checkpoint.recipe, recipe
-    same_exits = theirs.exits.model_dump(exclude={"gradient"}) == ours.exits.model_dump(exclude={"gradient"})
+    source, target = checkpoint.recipe, recipe
+    same_exits = source.exits.model_dump(exclude={"gradient"}) == target.exits.model_dump(exclude={"gradient"})
     there = net.state_dict()
     taken = {
         name: value

@@ -1,4 +1,4 @@
-"""Prepare images as the weights that a training starts from were trained, unless the recipe says otherwise."""
+"""Adopt the image preprocessing of the weights that a training starts from, unless the recipe sets it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from sdcompress.modalities.image import Image
 from sdcompress.models.build import pretrained_config
 from sdcompress.schema.recipe import Recipe
 
-__all__ = ["as_begun", "as_the_weights"]
+__all__ = ["adopt_pretrained_preprocessing", "reopen_adopted_keys"]
 
 FIELDS = ("mean", "std", "interpolation", "crop")
 _FILTERS = ("nearest", "bilinear", "bicubic")
 
 
-def as_the_weights(recipe: Recipe, dataset: Dataset) -> Recipe:
-    """The recipe with the preprocessing of the weights that it loads, in those of ``FIELDS`` that it leaves open.
+def adopt_pretrained_preprocessing(recipe: Recipe, dataset: Dataset) -> Recipe:
+    """Return the recipe with the preprocessing of its weights, in those of ``FIELDS`` that it leaves open.
 
     Published weights say theirs in ``pretrained_cfg``, as timm's networks have it; of a checkpoint what its own recipe
     set is taken. A crop is taken only where the data set crops, and colours only where there are as many channels.
@@ -37,28 +37,28 @@ def as_the_weights(recipe: Recipe, dataset: Dataset) -> Recipe:
     """
     if not isinstance(dataset.modality, Image) or (loaded := _loaded(recipe, dataset)) is None:
         return recipe
-    own, spec = dataset.modality.preprocess, recipe.data
-    theirs = _fitting(loaded.prepared, own)
-    differ = {field: value for field, value in theirs.items() if value != _used(own, field, value)}
+    current, spec = dataset.modality.preprocess, recipe.data
+    loaded_fields = _fitting(loaded.prepared, current)
+    differ = {field: value for field, value in loaded_fields.items() if value != _used(current, field, value)}
     taken = {field: value for field, value in differ.items() if field in loaded.given and getattr(spec, field) is None}
     kept = {field: value for field, value in differ.items() if field not in taken}
     if taken:
         warnings.warn(
             f"The weights of {loaded.name} were trained with {_listed(taken)}. That is taken over in the place of the "
-            f"data set's {_listed({field: _used(own, field, None) for field in taken})}.",
+            f"data set's {_listed({field: _used(current, field, None) for field in taken})}.",
             stacklevel=2,
         )
     if kept:
         warnings.warn(
             f"The weights of {loaded.name} were trained with {_listed(kept)}. This training uses "
-            f"{_listed({field: _used(own, field, None) for field in kept})}; data.{next(iter(kept))} sets it.",
+            f"{_listed({field: _used(current, field, None) for field in kept})}; data.{next(iter(kept))} sets it.",
             stacklevel=2,
         )
     return recipe.model_copy(update={"data": spec.model_copy(update=taken)}) if taken else recipe
 
 
-def as_begun(recipe: Recipe, begun: Recipe) -> Recipe:
-    """The recipe of a run that goes on: what was taken from the weights when it began, it leaves open still."""
+def reopen_adopted_keys(recipe: Recipe, begun: Recipe) -> Recipe:
+    """Return the recipe of a resumed run with the fields cleared that were adopted from the weights."""
     if not (begun.model.pretrained or begun.model.start):
         return recipe
     taken = {field: getattr(begun.data, field) for field in FIELDS if getattr(recipe.data, field) is None}
@@ -84,11 +84,11 @@ def _loaded(recipe: Recipe, dataset: Dataset) -> _Loaded | None:
     if recipe.model.start is not None:
         checkpoint = open_checkpoint(recipe.model.start)
         given = {field: value for field in FIELDS if (value := getattr(checkpoint.recipe.data, field)) is not None}
-        own = {
+        current = {
             field: getattr(as_image(checkpoint.modality).preprocess, field)
             for field in ("mean", "std", "interpolation")
         }
-        return _Loaded(str(checkpoint.path), {**own, **given}, given)
+        return _Loaded(str(checkpoint.path), {**current, **given}, given)
     if recipe.model.pretrained:
         prepared = _read(
             pretrained_config(recipe.model, outputs=dataset.task.output_shape, inputs=dataset.modality.tensors)
@@ -98,42 +98,42 @@ def _loaded(recipe: Recipe, dataset: Dataset) -> _Loaded | None:
 
 
 def _read(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that a ``pretrained_cfg`` of timm names."""
-    theirs: dict[str, Any] = {}
+    """Return the fields that a ``pretrained_cfg`` of timm names."""
+    loaded_fields: dict[str, Any] = {}
     for field in ("mean", "std"):
         values = config.get(field)
         if isinstance(values, list | tuple) and all(isinstance(value, int | float) for value in values):
-            theirs[field] = tuple(map(float, values))
+            loaded_fields[field] = tuple(map(float, values))
     if config.get("interpolation") in _FILTERS:
-        theirs["interpolation"] = config["interpolation"]
+        loaded_fields["interpolation"] = config["interpolation"]
     share = config.get("crop_pct")
     if config.get("crop_mode") == "squash":
-        theirs["crop"] = "none"
+        loaded_fields["crop"] = "none"
     elif isinstance(share, int | float) and 0 < share <= 1:
-        theirs["crop"] = float(share)
-    return theirs
+        loaded_fields["crop"] = float(share)
+    return loaded_fields
 
 
-def _fitting(theirs: dict[str, Any], own: Preprocess) -> dict[str, Any]:
+def _fitting(loaded_fields: dict[str, Any], current: Preprocess) -> dict[str, Any]:
     fits = {
-        "mean": len(theirs.get("mean", ())) == own.channels,
-        "std": len(theirs.get("std", ())) == own.channels,
-        "interpolation": own.resize is not None,
-        "crop": own.crop is not None,
+        "mean": len(loaded_fields.get("mean", ())) == current.channels,
+        "std": len(loaded_fields.get("std", ())) == current.channels,
+        "interpolation": current.resize is not None,
+        "crop": current.crop is not None,
     }
-    return {field: value for field, value in theirs.items() if fits[field]}
+    return {field: value for field, value in loaded_fields.items() if fits[field]}
 
 
-def _used(own: Preprocess, field: str, like: Any) -> Any:
-    """What a preprocessing has for a field of the recipe; a share that comes to the same pixels is the same."""
+def _used(current: Preprocess, field: str, like: Any) -> Any:
+    """Return a preprocessing's value of a recipe field; a share that gives the same pixels is equal."""
     if field != "crop":
-        return getattr(own, field)
-    if own.crop is None:
+        return getattr(current, field)
+    if current.crop is None:
         return "none"
-    assert isinstance(own.resize, int), own
-    side = min(own.crop)
-    same = isinstance(like, float) and round(side / like) == own.resize
-    return like if same else round(side / own.resize, 3)
+    assert isinstance(current.resize, int), current
+    side = min(current.crop)
+    same = isinstance(like, float) and round(side / like) == current.resize
+    return like if same else round(side / current.resize, 3)
 
 
 def _listed(values: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 
 from sdcompress.artifact.read import Artifact
-from sdcompress.calibration.calibrate import EXTERNAL, with_given
+from sdcompress.calibration.calibrate import EXTERNAL, merge_settings
 from sdcompress.calibration.calibrate import calibrate as run_calibrate
 from sdcompress.calibration.sample_size import plan as run_plan
 from sdcompress.data.samples import Samples
@@ -53,7 +53,7 @@ def calibrate(
     """
     options = options or Options()
     model = open_trained_model(source, options)
-    section = with_given(model.recipe.calibrate, settings)
+    section = merge_settings(model.recipe.calibrate, settings)
     samples, split = _calibration_samples(model, section, images)
     return run_calibrate(
         model.artifact(),
@@ -89,7 +89,7 @@ def plan(
     """
     options = options or Options()
     model = open_trained_model(source, options)
-    section = with_given(model.recipe.calibrate, settings)
+    section = merge_settings(model.recipe.calibrate, settings)
     samples, _ = _calibration_samples(model, section, images)
     return run_plan(model.artifact(), section, options, samples=samples, progress=options.progress)
 

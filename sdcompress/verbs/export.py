@@ -27,7 +27,7 @@ def export(
     options: Options | None = None,
     *,
     layout: Layout = "cascade",
-    exit: str | None = None,  # noqa: A002 - the field's word
+    truncate_at: str | None = None,
     overwrite: bool = False,
 ) -> Manifest:
     """Write an artifact of ONNX graphs, proven against the checkpoint.
@@ -35,12 +35,12 @@ def export(
     Args:
         source: a checkpoint, or the folder of a training run; for ``graph`` and ``if`` a calibrated cascade.
         out: folder of the artifact.
-        settings: opset, tolerances, ensemble; ``kept_exits`` are those that ``cascade`` and ``all`` keep beside the
+        settings: opset, tolerances, ensemble; ``keep_exits`` are those that ``cascade`` and ``all`` keep beside the
             last.
         options: where the data lies, and the threads while graphs are compared; progress in images.
         layout: ``single`` (one exit), ``cascade`` (early exit) or ``all`` (every exit's logits); or one graph that
             exits by itself beside the cascade: ``graph``, or ``if`` for one image at a time.
-        exit: of ``single``; default: the last.
+        truncate_at: the exit that ``single`` ends at; default: the last.
         overwrite: replace an artifact that is there.
 
     Raises:
@@ -54,7 +54,7 @@ def export(
     options = options or Options()
     if layout == "graph" or layout == "if":  # noqa: PLR1714 - mypy narrows by ==
         chosen = [] if settings is None else list(settings) if isinstance(settings, Mapping) else ["settings"]
-        chosen += ["exit"] * (exit is not None) + ["threads"] * (options.threads is not None)
+        chosen += ["truncate_at"] * (truncate_at is not None) + ["threads"] * (options.threads is not None)
         if chosen:
             raise UsageError(
                 f"{', '.join(chosen)} cannot be chosen with the layout '{layout}', made of a calibrated cascade.",
@@ -64,9 +64,11 @@ def export(
         return _export_one_graph(source, out, layout, options, overwrite=overwrite)
     model = open_trained_model(source, options)
     section = recipes.override(model.checkpoint().recipe.export, settings)
-    named = isinstance(settings, Mapping) and "kept_exits" in settings  # those of the recipe are for other layouts
-    kept = section.kept_exits if layout != "single" or named else ()
-    (manifest,) = export_all(model, [Target(Path(out), layout, exit, kept)], section, options, overwrite=overwrite)
+    named = isinstance(settings, Mapping) and "keep_exits" in settings  # those of the recipe are for other layouts
+    kept = section.keep_exits if layout != "single" or named else ()
+    (manifest,) = export_all(
+        model, [Target(Path(out), layout, truncate_at, kept)], section, options, overwrite=overwrite
+    )
     return manifest
 
 

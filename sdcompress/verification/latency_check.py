@@ -125,7 +125,7 @@ def check_faster(times: Sequence[PathTime]) -> None:
         allowed="at every exit that samples take, less time than the same samples take to the end; at the first one, "
         "less than in the network without exits",
         next_step="export again on an idle machine; if it fails again, use fewer exits (exits in the recipe) or the "
-        "truncated network: sdcompress export --layout single --exit NAME",
+        "truncated network: sdcompress export --layout single --truncate-at NAME",
     )
 
 

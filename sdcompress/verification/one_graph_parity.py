@@ -78,7 +78,7 @@ class _Tally:
 
     def __init__(self, engine: Engine, allowed: Sequence[float]) -> None:
         assert engine.policy is not None
-        policy = restore(engine.policy.kind, engine.policy.parameters)
+        policy = restore(engine.policy.kind, engine.policy.parameters, engine.task)
         self._gates = gates(policy, engine.policy.thresholds)
         self._engine, self._allowed = engine, np.asarray(allowed)
         self._largest = np.zeros(len(allowed))

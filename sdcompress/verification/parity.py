@@ -104,7 +104,7 @@ def allowance(reference: np.ndarray, settings: Export) -> float:
 
 
 def count_flips(task: Task, runs: Sequence[np.ndarray], reference: np.ndarray, *, allowed: float = -1.0) -> int:
-    """How many examples get another decision than in the reference, in any run.
+    """How many examples get another decision than in the reference, in any run; see ``Task.flips``.
 
     Args:
         task: what the outputs mean.
@@ -113,7 +113,7 @@ def count_flips(task: Task, runs: Sequence[np.ndarray], reference: np.ndarray, *
         allowed: examples whose outputs are at most this far off are not counted; negative: all count.
     """
     decisions = task.decide(reference)
-    changed = [task.loss(task.decide(outputs), decisions) > 0 for outputs in runs]
+    changed = [task.flips(task.decide(outputs), decisions) for outputs in runs]
     far = [~(_errors(outputs, reference) <= allowed) for outputs in runs]  # NaN is far
     return int(np.any(np.logical_and(changed, far), axis=0).sum())
 

@@ -33,6 +33,12 @@ def test_large_images_are_fewer_but_never_none(side: int, kept: int) -> None:
     assert len(golden(40, side).capped(MODALITY).targets) == kept
 
 
+def test_large_outputs_and_targets_count_too() -> None:
+    masks = Golden(golden(40).examples, np.zeros((40, 400, 400), np.uint8), np.zeros((2, 40, 400, 400), np.float32))
+    capped = masks.capped(MODALITY)  # (1 + 2 x 4) x 160 000 bytes = 1.37 MiB each
+    assert (len(capped.targets), capped.outputs.shape[1], len(capped.examples)) == (2, 2, 2)
+
+
 def test_a_file_holds_what_was_saved_and_the_same_bytes_each_time(tmp_path: Path) -> None:
     saved = golden(5)
     saved.save(tmp_path / "a.npz", MODALITY)

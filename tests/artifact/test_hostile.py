@@ -11,15 +11,19 @@ import subprocess
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter, ValidationError
 
 from sdcompress.artifact.read import open_artifact
 from sdcompress.artifact.write import staged
 from sdcompress.errors import ArtifactError, OutputExistsError
+from sdcompress.modalities.image import Image
 from sdcompress.schema.manifest import OneGraph, Policy, StageTimes
+from sdcompress.tasks.classification import Classification
 
 SECONDS, MEBIBYTES = 20, 150
 POLICY = {
@@ -210,9 +214,39 @@ LENGTHS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "logits of another rank": (_at("segments", 1, "outputs", 0, "shape", value=["batch", 2, 1, 1]), "final_outputs"),
     "logits without axes": (_at("segments", 1, "outputs", 0, "shape", value=[]), "final_outputs"),
     "logits of other classes": (_at("outputs", value=["a", "b", "c"]), "exit1_outputs"),
+    "logits of another type": (_at("segments", 1, "outputs", 0, "dtype", value="float16"), "is float16"),
+    "a type that no backend knows": (_at("segments", 0, "outputs", 1, "dtype", value="complex128"), "dtype"),
+    "a type of megabytes": (_at("segments", 0, "outputs", 1, "dtype", value="f" * 5_000_000), "dtype"),
     "no classes": (_at("outputs", value=[]), "outputs"),
+    "two classes of one name": (_at("outputs", value=["a", "a"]), "two outputs have one name"),
+    "a class without a name": (_at("outputs", value=["a", ""]), "outputs.1"),
+    "a class with a name of megabytes": (_at("outputs", value=["a", "b" * 5_000_000]), "outputs.1"),
     "a graph without inputs": (_at("segments", 0, "inputs", value=[]), "no inputs"),
 }
+
+
+@pytest.mark.parametrize("number", [float("inf"), float("nan")])
+def test_no_parameter_is_infinite_or_no_number(number: float) -> None:
+    @dataclass(frozen=True)
+    class Scaled(Classification):
+        scale: float = 1.0
+
+    @dataclass(frozen=True)
+    class Levelled(Image):
+        level: float = 1.0
+
+    with pytest.raises(ValidationError, match="finite number"):
+        TypeAdapter(Scaled).validate_python({"outputs": ("a", "b"), "scale": number})
+    given = {"preprocess": {"channels": 1, "mean": [0.5], "std": [0.5]}, "shape": [1, 4, 4]}
+    assert TypeAdapter(Levelled).validate_python({**given, "level": 2}).level == 2
+    with pytest.raises(ValidationError, match="finite number"):
+        TypeAdapter(Levelled).validate_python({**given, "level": number})
+
+
+def test_a_decision_has_the_type_of_the_tasks_targets(tiny_artifact: Callable[..., Path]) -> None:
+    path = tiny_artifact()
+    reseal(path, _at("segments", 0, "outputs", -1, "dtype", value="uint8"))
+    refused(path, "exit1_decision", "is uint8", "int64 ['batch']")
 
 
 @pytest.mark.parametrize(("change", "word"), LENGTHS.values(), ids=LENGTHS.keys())

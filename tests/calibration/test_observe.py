@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from signals import signals_of
+from signals import TASK, signals_of
 
 from sdcompress.calibration.calibrate import check_policy
 from sdcompress.calibration.observe import fit_policy, observe
@@ -105,10 +105,17 @@ def test_the_signals_are_those_that_the_engine_judges_by(tiny_artifact: Callable
 
 def test_a_policy_that_does_not_exist_or_does_not_fit_is_refused() -> None:
     with pytest.raises(UnknownNameError, match="max_prob"):
-        check_policy(Calibrate(policy="max_probe"), 4)
+        check_policy(Calibrate(policy="max_probe"), 4, TASK)
     with pytest.raises(UsageError, match="of no use with 4 exits") as caught:
-        check_policy(Calibrate(policy="patience"), 4)
+        check_policy(Calibrate(policy="patience"), 4, TASK)
     assert "at least 8 exits" in str(caught.value.allowed)
-    check_policy(Calibrate(policy="patience"), 8)
+    check_policy(Calibrate(policy="patience"), 8, TASK)
     with pytest.raises(UsageError, match="one threshold for all exits"):
-        check_policy(Calibrate(policy="pcee", confidence=0.95, per="exit"), 4)
+        check_policy(Calibrate(policy="pcee", confidence=0.95, per="exit"), 4, TASK)
+
+    class Plain(Classification):
+        signal_names = ("entropy",)
+
+    check_policy(Calibrate(policy="entropy"), 4, Plain)
+    with pytest.raises(UsageError, match="'margin' judges by max_prob, second_prob, which this task does not give"):
+        check_policy(Calibrate(policy="margin"), 4, Plain)

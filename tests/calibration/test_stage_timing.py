@@ -103,7 +103,7 @@ class Mixed:
     def modality(self) -> Modality:
         return self._engine.modality
 
-    def under(self, policy: Policy, temperatures: Sequence[float]) -> Mixed:
+    def with_policy(self, policy: Policy, temperatures: Sequence[float]) -> Mixed:
         assert (policy.thresholds, temperatures) == ((0.9,), (1.0, 2.0))
         return self
 

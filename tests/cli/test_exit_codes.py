@@ -119,14 +119,23 @@ def test_a_report_that_is_there_is_2(cli, made, tmp_path: Path) -> None:
 
 
 MISTAKES = {
-    "exit": (["export", "{train}", "--layout", "single", "--exit", "exit3", "--out", "{out}"], "'exit2'"),
-    "exits of a single": (["export", "{train}", "--layout", "single", "--exits", "exit1", "--out", "{out}"], "--exit"),
-    "exits to keep": (["export", "{train}", "--exits", "exit11", "--out", "{out}"], "'exit1'"),
-    "the last exit alone": (["export", "{train}", "--exits", "final", "--out", "{out}"], "exit1, exit2"),
-    "an exit twice": (["export", "{train}", "--exits", "exit1", "--exits", "exit1", "--out", "{out}"], "once"),
-    "exits of one graph": (["export", "{cascade}", "--layout", "graph", "--exits", "exit1", "--out", "{out}"], "exits"),
+    "exit": (["export", "{train}", "--layout", "single", "--truncate-at", "exit3", "--out", "{out}"], "'exit2'"),
+    "exits of a single": (
+        ["export", "{train}", "--layout", "single", "--keep-exits", "exit1", "--out", "{out}"],
+        "--truncate-at",
+    ),
+    "exits to keep": (["export", "{train}", "--keep-exits", "exit11", "--out", "{out}"], "'exit1'"),
+    "the last exit alone": (["export", "{train}", "--keep-exits", "final", "--out", "{out}"], "exit1, exit2"),
+    "an exit twice": (
+        ["export", "{train}", "--keep-exits", "exit1", "--keep-exits", "exit1", "--out", "{out}"],
+        "once",
+    ),
+    "exits of one graph": (
+        ["export", "{cascade}", "--layout", "graph", "--keep-exits", "exit1", "--out", "{out}"],
+        "exits",
+    ),
     "an old opset": (["export", "{train}", "--opset", "15", "--out", "{out}"], "16"),
-    "exit of a cascade": (["export", "{train}", "--exit", "exit1", "--out", "{out}"], "single"),
+    "exit of a cascade": (["export", "{train}", "--truncate-at", "exit1", "--out", "{out}"], "single"),
     "opset": (["export", "{train}", "--opset", "3", "--out", "{out}"], "16"),
     "drop": (["calibrate", "{cascade}", "--max-drop", "two", "--out", "{out}"], "--max-drop 1%"),
     "drop of one what": (["calibrate", "{cascade}", "--max-drop", "1", "--out", "{out}"], "--max-drop 1%"),

@@ -72,7 +72,7 @@ def test_verify_says_what_is_proved_what_is_claimed_and_who_signed(cli, made, tm
     done = cli("verify", cascade, "--key", tmp_path / "public.pem")
     assert (done.code, "is not signed" in done.err) == (4, True)
     unsigned = cli("verify", cascade)
-    for words in ("proved here:", "only claimed by whoever wrote it:", "no signature was checked (--key)"):
+    for words in ("proved here:", "only claimed by its author:", "no signature was checked (--key)"):
         assert words in unsigned.out
     signed = json.loads(cli("sign", cascade, "--key", tmp_path / "private.pem", "--json").out)
     assert signed["kind"] == "key"

@@ -67,8 +67,8 @@ def test_export_cascade(made) -> None:
     assert "export" in made.exported.err
 
 
-def test_export_one_exit_prunes_the_others_and_shows_how_to_run_it(cli, made, tmp_path: Path) -> None:
-    done = cli("export", made.train, "--layout", "single", "--exit", "exit1", "--out", tmp_path / "small")
+def test_export_truncates_at_one_exit_and_shows_how_to_run_it(cli, made, tmp_path: Path) -> None:
+    done = cli("export", made.train, "--layout", "single", "--truncate-at", "exit1", "--out", tmp_path / "small")
     assert done.code == 0, done.err
     assert f'sdcompress.open("{tmp_path / "small"}")' in done.out
     folders = (tmp_path / "small", made.cascade)
@@ -144,7 +144,7 @@ def test_doctor(cli) -> None:
 
 
 def test_run_does_all_of_it_and_a_second_time_only_tells(cli: Callable, recipe: Path, tmp_path: Path) -> None:
-    arguments = ["run", recipe, "--out", tmp_path / "run", "--set", "export.exits=[exit1, final]", "--json"]
+    arguments = ["run", recipe, "--out", tmp_path / "run", "--set", "export.truncate_at=[exit1, final]", "--json"]
     first, second = cli(*arguments), cli(*arguments)
     assert first.code == second.code == 0, first.err
     told = json.loads(first.out)
@@ -265,12 +265,12 @@ def test_export_an_ensemble(cli, made, tmp_path: Path) -> None:
 
 
 def test_export_two_exits_to_an_older_opset_and_calibrate_them(cli, made, tmp_path: Path) -> None:
-    done = cli("export", made.train, "--exits", "exit2", "--opset", "16", "--out", tmp_path / "two", "--json")
+    done = cli("export", made.train, "--keep-exits", "exit2", "--opset", "16", "--out", tmp_path / "two", "--json")
     assert done.code == 0, done.err
     told = json.loads(done.out)
     assert [exit_["name"] for exit_ in told["exits"]] == ["exit2", "final"]
     settings = told["provenance"]["recipe"]["export"]
-    assert (settings["opset"], settings["kept_exits"]) == (16, ["exit2"])
+    assert (settings["opset"], settings["keep_exits"]) == (16, ["exit2"])
     assert cli("verify", tmp_path / "two").code == 0
     done = cli("calibrate", tmp_path / "two", "--max-drop", "5%", "--out", tmp_path / "early", "--json")
     assert len(json.loads(done.out)["policy"]["thresholds"]) == 1

@@ -8,6 +8,7 @@ from signals import TASK
 
 from sdcompress.evaluation.change import ExitComparison, PolicyComparison
 from sdcompress.schema.change import PolicyChange
+from sdcompress.tasks import build
 
 
 def logits(*classes: int) -> np.ndarray:
@@ -36,6 +37,18 @@ def test_every_exit_is_counted_over_all_batches() -> None:
     assert (last.lost, last.change.changed, last.change.max_abs) == (0, 0, 0.0)
     confidence = np.exp(2) / (np.exp(2) + 2)
     assert last.further["ece"] == pytest.approx(1 - confidence)
+
+
+def test_label_sets_lose_a_share_of_a_sample() -> None:
+    targets = np.array([[1, 1, 0], [0, 0, 1]], np.uint8)
+    before = np.float32([[[1, 1, -1], [-1, -1, 1]]])
+    after = np.float32([[[1, -1, -1], [-1, -1, 1]]])  # one of two labels, Jaccard index 1/2
+    found = ExitComparison(build("multilabel", ("a", "b", "c"), {}), ["final"])
+    found.add(before, after, targets)
+    (only,) = found.qualities()
+    assert (only.change.score_before, only.change.score_after, only.change.changed) == (1.0, 0.75, 1)
+    assert (only.lost, only.loses_more_than(0.25), only.loses_more_than(0.24)) == (0.5, False, True)
+    assert only.further["subset_accuracy"] == 0.5
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf])

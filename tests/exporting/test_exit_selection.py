@@ -161,6 +161,6 @@ def test_an_ensemble_is_the_mean_over_the_kept_exits(
 
 def test_exits_to_keep_are_refused_with_the_layout_single(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="layout 'single'") as caught:
-        export(checkpoint, tmp_path / "a", {"kept_exits": ["exit1"]}, layout="single")
-    assert "--exit" in caught.value.next_step
+        export(checkpoint, tmp_path / "a", {"keep_exits": ["exit1"]}, layout="single")
+    assert "--truncate-at" in caught.value.next_step
     assert list(tmp_path.iterdir()) == []

@@ -39,7 +39,7 @@ def folder(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All layouts, from one export."""
     folder = tmp_path_factory.mktemp("artifacts")
     targets = [Target(folder / layout, layout) for layout in LAYOUTS]
-    targets.append(Target(folder / "pruned", "single", exit="exit1"))
+    targets.append(Target(folder / "truncated", "single", exit="exit1"))
     ticks: list[tuple[int, int]] = []
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
@@ -54,7 +54,7 @@ def folder(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("file", "exits"),
     [
         ("single/model.onnx", ["final"]),
-        ("pruned/model.onnx", ["exit1"]),
+        ("truncated/model.onnx", ["exit1"]),
         ("all/model.onnx", ["exit1", "exit2", "final"]),
         ("cascade/segment-1.onnx", ["exit2"]),
     ],
@@ -86,7 +86,7 @@ def truth(checkpoint: Path) -> tuple[np.ndarray, np.ndarray]:
     ("name", "files", "exits"),
     [
         ("single", ["model.onnx"], ["final"]),
-        ("pruned", ["model.onnx"], ["exit1"]),
+        ("truncated", ["model.onnx"], ["exit1"]),
         ("cascade", ["segment-0.onnx", "segment-1.onnx", "segment-2.onnx"], ["exit1", "exit2", "final"]),
         ("all", ["model.onnx"], ["exit1", "exit2", "final"]),
     ],
@@ -114,8 +114,8 @@ def test_the_manifest_carries_scores_costs_and_provenance(
     full = open_artifact(folder / "all").manifest.segments[0]
     assert sum(segment.macs for segment in manifest.segments) == full.macs
     assert sum(segment.parameters for segment in manifest.segments) == full.parameters
-    pruned = open_artifact(folder / "pruned").manifest.segments[0]
-    assert pruned.macs == manifest.segments[0].macs
+    truncated = open_artifact(folder / "truncated").manifest.segments[0]
+    assert truncated.macs == manifest.segments[0].macs
     origin = manifest.provenance
     assert origin.recipe == source.recipe.model_dump(mode="json")
     assert (origin.weights_sha256, origin.data_fingerprint) == (source.weights_sha256, source.data_fingerprint)
@@ -177,25 +177,25 @@ def test_the_card_runs_as_written(folder: Path, name: str, monkeypatch: pytest.M
     names: dict[str, Any] = {}
     monkeypatch.setattr(sys, "argv", ["classify.py"])
     exec(without, names)
-    inputs = [{"input": names["network_input"](Image.fromarray(image[..., 0]))} for image in golden["images"]]
+    inputs = [{"input": names["network_input"](Image.fromarray(image[..., 0]))} for image in golden["examples"]]
     predictions = [names["predict"](one) for one in inputs]
     answers = [one[0] for one in predictions] if name == "cascade" else predictions
-    assert answers == golden["logits"][-1].argmax(1).tolist()
+    assert answers == golden["outputs"][-1].argmax(1).tolist()
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        exec(with_us, {"image": golden["images"][0]})
-    assert printed.getvalue().split()[0] == str(golden["logits"][-1, 0].argmax())
+        exec(with_us, {"raw_example": golden["examples"][0]})
+    assert printed.getvalue().split()[0] == str(golden["outputs"][-1, 0].argmax())
 
 
 def test_one_exit_alone_is_a_plain_onnx_file(folder: Path) -> None:
-    session = onnxruntime.InferenceSession(folder / "pruned" / "model.onnx")
+    session = onnxruntime.InferenceSession(folder / "truncated" / "model.onnx")
     assert [(port.name, port.shape) for port in session.get_inputs()] == [("input", ["batch", 1, 32, 32])]
     assert [(port.name, port.shape) for port in session.get_outputs()] == [("exit1_outputs", ["batch", 10])]
     full = onnxruntime.InferenceSession(folder / "all" / "model.onnx")
-    assert (folder / "pruned" / "model.onnx").stat().st_size < (folder / "all" / "model.onnx").stat().st_size / 2
+    assert (folder / "truncated" / "model.onnx").stat().st_size < (folder / "all" / "model.onnx").stat().st_size / 2
     x = np.random.default_rng(0).normal(size=(3, 1, 32, 32)).astype(np.float32)
-    pruned, whole = session.run(None, {"input": x}), full.run(["exit1_outputs"], {"input": x})
-    np.testing.assert_allclose(pruned[0], whole[0], atol=1e-6)
+    truncated, whole = session.run(None, {"input": x}), full.run(["exit1_outputs"], {"input": x})
+    np.testing.assert_allclose(truncated[0], whole[0], atol=1e-6)
 
 
 def test_every_exit_of_a_cascade_but_the_last_has_signals(folder: Path) -> None:
@@ -207,9 +207,9 @@ def test_every_exit_of_a_cascade_but_the_last_has_signals(folder: Path) -> None:
 
 def test_an_unknown_exit_and_an_exit_of_the_wrong_layout_are_refused(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'exit1'"):
-        export(checkpoint, tmp_path / "a", layout="single", exit="exit11", settings=Export())
+        export(checkpoint, tmp_path / "a", layout="single", truncate_at="exit11", settings=Export())
     with pytest.raises(UsageError, match="which has several exits"):
-        export(checkpoint, tmp_path / "a", layout="cascade", exit="exit1", settings=Export())
+        export(checkpoint, tmp_path / "a", layout="cascade", truncate_at="exit1", settings=Export())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -224,7 +224,7 @@ def test_an_existing_artifact_is_kept_without_overwrite(checkpoint: Path, folder
 
 def test_an_export_that_fails_the_gate_is_set_aside_with_its_figures(checkpoint: Path, tmp_path: Path) -> None:
     strict = Export(atol=1e-12, rtol=1e-12)  # float32 sums differ by more, so that this must fail
-    with pytest.raises(ParityError, match="logits are off by") as caught:
+    with pytest.raises(ParityError, match="outputs are off by") as caught:
         export(checkpoint, tmp_path / "out", layout="single", settings=strict)
     assert caught.value.exit_code == 4
     assert str(tmp_path / "out.failed" / "parity.json") in caught.value.next_step

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from signals import TASK
 from torch import nn
 
 from sdcompress.errors import UsageError
+from sdcompress.exporting.ensemble import GeometricEnsemble
 from sdcompress.exporting.graph import axis_sizes, export_all_exits
 from sdcompress.exporting.layout import cut_layout
 from sdcompress.exporting.reference import edge_case_outputs
@@ -21,6 +23,8 @@ from sdcompress.modalities import Inputs, Modality
 from sdcompress.onnx_graph.macs import macs
 from sdcompress.schema.graphs import Tensor
 from sdcompress.schema.recipe import Export
+from sdcompress.tasks import build
+from sdcompress.tasks.classification import Classification
 from sdcompress.verification.gate import ParityGate
 
 NAMES = ("exit1", "final")
@@ -43,7 +47,7 @@ class Tokens(Modality):
     example = check = prepare
 
     def collate(self, examples: Any) -> Inputs:
-        return Inputs({"tokens": examples, "mask": (examples > 0).astype(np.float32)})
+        return Inputs({"mask": (examples > 0).astype(np.float32), "tokens": examples})  # in no particular order
 
     def unusual(self) -> Mapping[str, Any]:
         return {"one token": np.array([1, 0, 0, 0]), "the last token": np.array([9, 9, 9, 9])}
@@ -69,7 +73,7 @@ class Net(nn.Module):
 
 def outputs_of(net: nn.Module, inputs: Inputs) -> dict[str, np.ndarray]:
     with torch.no_grad():
-        outputs = net(*(torch.from_numpy(array) for array in inputs.arrays.values()))
+        outputs = net(*(torch.from_numpy(inputs.arrays[name]) for name in ("tokens", "mask")))
     return dict(zip(NAMES, (output.numpy() for output in outputs), strict=True))
 
 
@@ -95,3 +99,25 @@ def test_the_older_exporter_takes_inputs_of_which_only_the_batch_varies() -> Non
     with pytest.raises(UsageError, match="axes length, which vary") as caught:
         export_all_exits(Net().eval(), NAMES, Tokens(), opset=17)
     assert "--opset 18" in caught.value.next_step
+
+
+@pytest.mark.parametrize("name", ["classification", "multilabel"])
+def test_an_ensemble_of_two_inputs_is_the_mean_that_its_task_says(name: str) -> None:
+    net, modality = Net().eval(), Tokens()
+    model = export_all_exits(GeometricEnsemble(net, build(name, ("a", "b"), {})), NAMES, modality)
+    inputs = modality.collate(np.random.default_rng(0).integers(1, 10, (5, 7)))
+    first, last = outputs_of(net, inputs).values()
+    if name == "classification":
+        first, last = (logits - np.log(np.exp(logits).sum(1, keepdims=True)) for logits in (first, last))
+    actual = onnxruntime.InferenceSession(model.SerializeToString()).run(None, inputs.arrays)
+    np.testing.assert_allclose(actual, [first, (first + last) / 2], atol=1e-5)
+
+
+def test_a_task_without_an_ensemble_of_exits_refuses_it() -> None:
+    class Numbers(Classification):
+        def ensemble_terms(self, outputs: torch.Tensor) -> None:
+            """Its outputs stand for no probabilities."""
+
+    with pytest.raises(UsageError, match="no geometric ensemble") as caught:
+        GeometricEnsemble(Net(), Numbers(("a", "b")))
+    assert "export.ensemble" in caught.value.next_step

@@ -73,13 +73,13 @@ def test_the_cascade_by_hand_gives_the_engines_answers(cascade: Path, monkeypatc
     engine = open_engine(cascade, threads=1)
     golden = open_artifact(cascade).golden()
     prediction = engine(normalise(golden.examples, engine.modality.preprocess))
-    np.testing.assert_array_equal(names["exits"], prediction.exit_index)
-    np.testing.assert_array_equal(names["classes"], prediction.outputs.argmax(1))
-    assert set(names["exits"].tolist()) == {0, 1, 2}
+    np.testing.assert_array_equal(names["exit_index"], prediction.exit_index)
+    np.testing.assert_array_equal(names["decisions"], prediction.outputs.argmax(1))
+    assert set(names["exit_index"].tolist()) == {0, 1, 2}
 
 
 def test_the_certificate_is_recomputed_by_hand(certified_artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert execute(CERTIFICATE, certified_artifact, monkeypatch)["told"] > 0  # the last p-value that was compared
+    assert execute(CERTIFICATE, certified_artifact, monkeypatch)["p_recorded"] > 0  # the last p-value that was compared
     execute(DIGEST, certified_artifact, monkeypatch)
     manifest = certified_artifact / "manifest.json"
     fields = json.loads(manifest.read_text())
@@ -96,7 +96,7 @@ def test_a_certificate_for_groups_is_recomputed_by_hand(
     cascade = tiny_artifact()
     settings = recipe.Calibrate(max_drop=0.08, confidence=0.9, per=per)
     calibrate(cascade, cascade.parent / per, samples=tiny_network.samples(4000), settings=settings)
-    assert execute(CERTIFICATE, cascade.parent / per, monkeypatch)["told"] > 0
+    assert execute(CERTIFICATE, cascade.parent / per, monkeypatch)["p_recorded"] > 0
 
 
 def test_a_page_without_a_certificate_has_nothing_to_recompute(cascade: Path, monkeypatch: pytest.MonkeyPatch) -> None:

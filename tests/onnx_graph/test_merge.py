@@ -19,6 +19,10 @@ from sdcompress.modalities import Inputs
 from sdcompress.onnx_graph.edit import Renaming
 from sdcompress.onnx_graph.merge import merge
 from sdcompress.onnx_graph.partition import serialize
+from sdcompress.policies import leave, restore, scores
+from sdcompress.schema.graphs import DECISION, EXIT_INDEX
+from sdcompress.schema.manifest import Named
+from sdcompress.tasks import task_of
 from sdcompress.verification.sessions import SegmentSessions
 
 Write = Callable[..., Path]
@@ -57,6 +61,24 @@ def score(kind: str, logits: np.ndarray, exit_: int, temperature: Sequence[float
     same = float(exit_ == 0 or p[exit_].argmax() == p[exit_ - 1].argmax())
     inputs = [1, np.log(best / max(1 - best, 1e-6)), entropy, best - second, same]
     return float(1 / (1 + np.exp(-np.dot(LEARNED["weights"][exit_], inputs))))
+
+
+@pytest.mark.parametrize("batch_of_one", [False, True])
+def test_a_policy_that_looks_back_on_label_sets(tiny_artifact: Write, tiny_network: Any, batch_of_one: bool) -> None:
+    artifact, segments = opened(tiny_artifact(policy=(0.5, 0.5), signals=False, kind="learned", parameters=LEARNED))
+    manifest = artifact.manifest.model_copy(update={"task": Named(name="multilabel")})
+    x = np.random.default_rng(5).normal(size=(40, 1, 4, 4)).astype(np.float32)
+    outputs, task = tiny_network.exits(x), task_of(manifest)
+    score = scores(restore("learned", LEARNED, task, 3), [task.signals(each) for each in outputs])
+    thresholds = [_between(row, at) for row, at in zip(score, (0.6, 0.4), strict=True)]
+    run = runner(merge(manifest, segments, thresholds, batch_of_one=batch_of_one))
+    found = [run(rows) for rows in (np.split(x, 40) if batch_of_one else [x[:3], x[3:]])]
+    expected = leave(score, thresholds)
+    assert set(expected) == {0, 1, 2}
+    np.testing.assert_array_equal(np.concatenate([each[EXIT_INDEX] for each in found]), expected)
+    decisions = np.concatenate([each[DECISION] for each in found])
+    np.testing.assert_array_equal(decisions, task.decide(outputs)[expected, np.arange(40)])
+    assert decisions.dtype == np.uint8
 
 
 @pytest.mark.parametrize("kind", ["max_prob", "margin", "entropy", "learned"])

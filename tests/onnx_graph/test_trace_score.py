@@ -22,6 +22,8 @@ from sdcompress.onnx_graph.trace_score import trace_score
 from sdcompress.policies import ROOM, policy_class
 from sdcompress.policies._base import ExitPolicy, Signals
 from sdcompress.schema.manifest import ExitSignals
+from sdcompress.tasks import Task
+from sdcompress.tasks.multilabel import MultiLabel
 from sdcompress.verification.sessions import SegmentSessions
 
 EXITS = 9  # patience wants eight
@@ -29,14 +31,15 @@ NAMES = [ExitSignals(values=f"values-{k}", decision=f"answer-{k}") for k in rang
 NUMBER = st.one_of(st.floats(0, 1, width=32), st.sampled_from([0.0, 0.5, 1.0, float("nan")]))
 
 
-def graph(policy: ExitPolicy, exit_: int) -> Callable[[Sequence[Signals]], np.ndarray]:
+def graph(policy: ExitPolicy, exit_: int, task: Task = TASK) -> Callable[[Sequence[Signals]], np.ndarray]:
     """The traced score as a function of the exits' signals."""
-    nodes, constants, score = trace_score(policy, exit_, NAMES[: exit_ + 1], TASK.signal_names, "score")
+    nodes, constants, score = trace_score(policy, exit_, NAMES[: exit_ + 1], task, "score")
+    dtype = helper.np_dtype_to_tensor_dtype(task.decision_dtype)
     nodes.append(helper.make_node("Identity", [score], ["out"]))
     inputs = []
     for names in NAMES[: exit_ + 1]:
-        inputs.append(helper.make_tensor_value_info(names.values, TensorProto.FLOAT, ["batch", 3]))
-        inputs.append(helper.make_tensor_value_info(names.decision, TensorProto.INT64, ["batch"]))
+        inputs.append(helper.make_tensor_value_info(names.values, TensorProto.FLOAT, ["batch", len(task.signal_names)]))
+        inputs.append(helper.make_tensor_value_info(names.decision, dtype, ["batch", *task.decision_shape]))
     outputs = [helper.make_tensor_value_info("out", TensorProto.FLOAT, ["batch"])]
     model = helper.make_model(
         helper.make_graph(nodes, "score", inputs, outputs, constants),
@@ -82,6 +85,36 @@ def test_every_policy_on_any_signals(kind: str, exit_: int, data: st.DataObject)
     with np.errstate(invalid="ignore"):
         expected = POLICIES[kind].score(exit_, signals)
     np.testing.assert_allclose(TRACED[kind, exit_](signals), expected, rtol=2e-6, atol=1e-6)  # NaN equals NaN
+
+
+@pytest.mark.parametrize("kind", ["learned", "patience", "fixed"])
+@pytest.mark.parametrize("rows", [1, 3, 7])  # 3 rows of 3 labels: a comparison that broadcasts would not be noticed
+def test_label_sets_agree_as_a_whole(kind: str, rows: int) -> None:
+    rng, task = np.random.default_rng(rows), MultiLabel(("sky", "road", "tree"))
+    signals = [task.signals(rng.normal(size=(rows, 3)).astype(np.float32)) for _ in range(4)]
+    expected = POLICIES[kind].score(3, signals)
+    assert expected.shape == (rows,)
+    np.testing.assert_allclose(graph(POLICIES[kind], 3, task)(signals), expected, rtol=2e-6, atol=1e-6)
+
+
+class Sum(ExitPolicy):
+    """It compares what has other axes."""
+
+    def score(self, exit_: int, signals: Sequence[Signals]) -> Any:
+        return signals[-1]["max_prob"] * signals[-1].decision
+
+
+class Flags(ExitPolicy):
+    """A score for each label instead of each sample."""
+
+    def score(self, exit_: int, signals: Sequence[Signals]) -> Any:
+        return signals[-1].decision > 0
+
+
+@pytest.mark.parametrize(("policy", "why"), [(Sum(), "multiply of 1 and 2 axes"), (Flags(), "2 axes instead of one")])
+def test_a_score_that_is_not_one_for_each_sample_is_refused(policy: ExitPolicy, why: str) -> None:
+    with pytest.raises(UsageError, match=why):
+        graph(policy, 0, MultiLabel(("sky", "road", "tree")))
 
 
 @pytest.mark.parametrize("exit_", [0, 3, EXITS - 2])
@@ -136,4 +169,4 @@ def test_a_score_that_cannot_be_traced_is_refused_with_the_reason(score: Callabl
             return score(signals[-1])
 
     with pytest.raises(UsageError, match=rf"(?s)Strange cannot be put into a graph: .*{why}.*allowed: numpy's add"):
-        trace_score(Strange(), 0, NAMES[:1], TASK.signal_names, "score")
+        trace_score(Strange(), 0, NAMES[:1], TASK, "score")

@@ -42,7 +42,7 @@ def test_no_validation_is_right_where_nothing_is_calibrated() -> None:
 
 def test_few_held_out_images_prove_less_and_that_is_said_before_the_training() -> None:
     recipe = recipes.read("digits", ["data.validation=0.05", "data.test_limit=100"])  # 72 and 100 images
-    with pytest.warns(UserWarning, match="172 held-out images prove the export, not 256"):
+    with pytest.warns(UserWarning, match="172 held-out examples prove the export, not 256"):
         warn_of_export(recipe, data.load(recipe.data, seed=recipe.seed))
 
 
@@ -67,13 +67,13 @@ def test_what_the_export_will_refuse_is_found_before_the_training(
 ) -> None:
     (tmp_path / "mixing_nets.py").write_text(MIXING)
     monkeypatch.syspath_prepend(tmp_path)
-    settings = ["model.name=mixing_nets:mixing", "controls=[]", "exits.auto=1", "export.exits=[final]"]
+    settings = ["model.name=mixing_nets:mixing", "controls=[]", "exits.auto=1", "export.truncate_at=[final]"]
     recipe = recipes.read("digits", [*settings, "train.epochs=1", "data.train_limit=64"])
-    with pytest.raises(UsageError, match="depends on the images beside it"):
+    with pytest.raises(UsageError, match="depend on the other samples of the batch"):
         run_pipeline(recipe, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     # a training alone may be wanted without an export
-    with pytest.warns(UserWarning, match=r"cannot be exported.*images beside it"):
+    with pytest.warns(UserWarning, match=r"cannot be exported.*other samples of the batch"):
         assert sdcompress.train(recipe, tmp_path / "train").state.finished
 
 
@@ -89,7 +89,7 @@ def test_a_training_alone_needs_nothing_of_an_export(monkeypatch: pytest.MonkeyP
 
 def test_an_exit_that_will_not_be_is_refused_with_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'exit2'") as caught:
-        check_recipe(recipes.read("digits", ["exits.auto=2", "export.exits=[exit22]"]))
+        check_recipe(recipes.read("digits", ["exits.auto=2", "export.truncate_at=[exit22]"]))
     assert caught.value.allowed == "exit1, exit2, final"
 
 
@@ -126,14 +126,16 @@ def test_too_few_images_to_take_ranges_from_are_refused() -> None:
 
 
 def test_exits_to_keep_are_checked_where_a_layout_has_several() -> None:
-    few = ["exits.auto=3", "export.exits=[final]", "export.kept_exits=[exit22]"]
+    few = ["exits.auto=3", "export.truncate_at=[final]", "export.keep_exits=[exit22]"]
     with pytest.raises(UnknownNameError, match="Did you mean 'exit2'") as caught:
         check_recipe(recipes.read("digits", few))
-    assert "export.kept_exits" in caught.value.next_step
+    assert "export.keep_exits" in caught.value.next_step
     with pytest.raises(UsageError, match="only exit to keep"):
-        check_recipe(recipes.read("digits", ["export.kept_exits=[final]"]))
+        check_recipe(recipes.read("digits", ["export.keep_exits=[final]"]))
     check_recipe(recipes.read("digits", [*few, "export.layouts=[single]"]))
-    check_recipe(recipes.read("digits", ["exits.auto=3", "export.exits=[final]", "export.kept_exits=[exit3, exit1]"]))
+    check_recipe(
+        recipes.read("digits", ["exits.auto=3", "export.truncate_at=[final]", "export.keep_exits=[exit3, exit1]"])
+    )
 
 
 def test_nothing_is_trained_or_written_when_the_end_is_known(tmp_path: Path) -> None:

@@ -270,11 +270,11 @@ def test_without_validation_images_the_test_split_alone_is_scored(tmp_path: Path
 
 
 def test_exits_to_keep_make_the_cascade_again_and_nothing_before_it(done: Path) -> None:
-    steps, _ = go(done, "exits.auto=1", "export.kept_exits=[exit1]")
+    steps, _ = go(done, "exits.auto=1", "export.keep_exits=[exit1]")
     assert steps[:3] == ["export baseline", "export byot", "calibrate byot-cascade"]
     manifest = open_artifact(done / "artifacts" / "byot-early-exit").manifest
     assert [exit_.name for exit_ in manifest.exits] == ["exit1", "final"]
-    assert manifest.provenance.recipe["export"]["kept_exits"] == ["exit1"]
+    assert manifest.provenance.recipe["export"]["keep_exits"] == ["exit1"]
 
 
 def test_a_method_that_is_its_own_control_is_trained_once_or_refused(done: Path, tmp_path: Path) -> None:

@@ -11,15 +11,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from signals import TASK, signals_of
 from signals import signals as of_columns
-from signals import signals_of
 
 from sdcompress import registry
 from sdcompress.errors import ArtifactError
-from sdcompress.policies import ROOM, policy_class, restore, scores
+from sdcompress.policies import ROOM, policy_class, restore, scores, usual
 from sdcompress.policies._base import Signals
 from sdcompress.policies.learned import Learned
 from sdcompress.policies.pcee import BINS, Pcee
+from sdcompress.tasks.classification import Classification
+from sdcompress.tasks.multilabel import MultiLabel
 
 KINDS = registry.names(ROOM)
 
@@ -51,26 +53,58 @@ def made(exits: int = 9, samples: int = 400) -> tuple[tuple[Signals, ...], np.nd
 
 def test_max_prob_entropy_and_margin_by_hand() -> None:
     now = [signals_of(np.log(np.float32([[0.7, 0.2, 0.1]])))]
-    assert restore("max_prob", {}).score(0, now)[0] == pytest.approx(0.7)
-    assert restore("margin", {}).score(0, now)[0] == pytest.approx(0.5)
+    assert restore("max_prob", {}, TASK).score(0, now)[0] == pytest.approx(0.7)
+    assert restore("margin", {}, TASK).score(0, now)[0] == pytest.approx(0.5)
     # 1 / perplexity = .7^.7 .2^.2 .1^.1
-    assert restore("entropy", {}).score(0, now)[0] == pytest.approx(0.7**0.7 * 0.2**0.2 * 0.1**0.1, rel=1e-5)
+    assert restore("entropy", {}, TASK).score(0, now)[0] == pytest.approx(0.7**0.7 * 0.2**0.2 * 0.1**0.1, rel=1e-5)
 
 
 def test_a_guess_among_k_has_a_perplexity_of_k() -> None:
-    assert restore("entropy", {}).score(0, [signals_of(np.zeros((1, 8), np.float32))])[0] == pytest.approx(1 / 8)
+    assert restore("entropy", {}, TASK).score(0, [signals_of(np.zeros((1, 8), np.float32))])[0] == pytest.approx(1 / 8)
 
 
 def test_fixed_lets_everybody_leave_or_nobody() -> None:
-    assert restore("fixed", {}).score(0, [signals([0.3, 0.9])]).tolist() == [1, 1]
+    assert restore("fixed", {}, TASK).score(0, [signals([0.3, 0.9])]).tolist() == [1, 1]
 
 
 def test_patience_counts_equal_answers_in_a_row() -> None:
     history = [signals([0.5] * 4, answer) for answer in ([1, 1, 2, 0], [1, 0, 2, 0], [1, 1, 1, 0])]
-    policy = restore("patience", {})
+    policy = restore("patience", {}, TASK)
     # runs of 3, 1, 1 and 3 equal answers: r / (r + 1)
     np.testing.assert_allclose(policy.score(2, history), [3 / 4, 1 / 2, 1 / 2, 3 / 4])
     np.testing.assert_allclose(policy.score(0, history[:1]), [1 / 2] * 4)
+
+
+def test_label_sets_are_equal_as_a_whole() -> None:
+    # 3 samples of 3 labels: sets that agree throughout, in their last two exits, and in two of three labels
+    rows = ([[1, 0, 0], [1, 0, 0], [1, 1, 0]], [[1, 0, 0], [0, 1, 0], [1, 0, 0]], [[1, 0, 0], [0, 1, 0], [1, 1, 0]])
+    task = MultiLabel(("sky", "road", "tree"))
+    history = [task.signals(np.float32(logits) - np.float32(0.5)) for logits in rows]
+    np.testing.assert_array_equal(history[2].agrees(history[1]), [True, True, False])
+    np.testing.assert_allclose(restore("patience", {}, task).score(2, history), [3 / 4, 2 / 3, 1 / 2])
+    gate = restore("learned", {"weights": [[0.0] * 5, [0.0] * 5, [0.0, 0.0, 0.0, 0.0, math.log(3)]]}, task, 4)
+    np.testing.assert_allclose(gate.score(2, history), [3 / 4, 3 / 4, 1 / 2], rtol=1e-6)
+    loss = np.stack([task.loss(exit_.decision, history[2].decision) for exit_ in history])
+    assert scores(Learned.fit(history, loss), history).shape == (2, 3)
+
+
+class Entropic(Classification):
+    """A task with one signal."""
+
+    signal_names = ("entropy",)
+
+    def signals(self, outputs: Any, temperature: float = 1.0) -> Signals:
+        whole = super().signals(outputs, temperature)
+        return Signals({"entropy": whole["entropy"]}, whole.decision)
+
+
+def test_a_policy_meets_the_tasks_signals() -> None:
+    task = Entropic(("a", "b"))
+    now = [task.signals(np.float32([[0, 1], [0, np.nan]]))]
+    np.testing.assert_array_equal(restore("fixed", {}, task, 3).score(0, now), [1, np.nan])
+    assert [type(usual(each)).__name__ for each in (TASK, task)] == ["MaxProb", "Entropy"]
+    with pytest.raises(ArtifactError, match="judges by max_prob, second_prob, which this task does not give"):
+        restore("learned", {"weights": [[0.0] * 5]}, task, 2)
 
 
 def test_pcee_by_hand() -> None:
@@ -131,7 +165,7 @@ def test_every_policy_gives_float32_in_0_to_1_and_comes_back_from_its_parameters
     score = scores(policy, found)
     assert (score.shape, score.dtype) == ((8, 400), np.float32)
     assert ((score >= 0) & (score <= 1)).all()
-    np.testing.assert_array_equal(scores(restore(kind, policy.parameters), found), score)
+    np.testing.assert_array_equal(scores(restore(kind, policy.parameters, TASK), found), score)
     for exit_ in range(8):  # what one row gets is its own affair
         alone = [earlier.map(itemgetter(slice(7, 8))) for earlier in found[: exit_ + 1]]
         assert policy.score(exit_, alone)[0] == score[exit_, 7]
@@ -198,9 +232,9 @@ def test_surer_exits_score_higher(kind: str) -> None:
 
 def test_a_policy_of_another_version_is_refused() -> None:
     with pytest.raises(ArtifactError, match="no_such"):
-        restore("no_such", {})
+        restore("no_such", {}, TASK)
     with pytest.raises(ArtifactError, match="slope"):
-        restore("max_prob", {"slope": 2.0})
+        restore("max_prob", {"slope": 2.0}, TASK)
 
 
 @pytest.mark.parametrize(
@@ -219,4 +253,4 @@ def test_a_policy_of_another_version_is_refused() -> None:
 )
 def test_parameters_that_no_fit_gave_are_refused(kind: str, parameters: dict[str, Any]) -> None:
     with pytest.raises(ArtifactError, match=f"policy '{kind}'"):
-        restore(kind, parameters, 3)
+        restore(kind, parameters, TASK, 3)

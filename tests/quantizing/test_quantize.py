@@ -85,7 +85,7 @@ def test_an_artifact_of_each_layout(
     for before, after in zip(old.segments, new.segments, strict=True):
         assert (after.inputs, after.outputs, after.file) == (before.inputs, before.outputs, before.file)
         assert (after.macs, after.parameters) == (before.macs, before.parameters)
-    assert (new.golden, new.classes, new.layout) == (old.golden, old.classes, old.layout)
+    assert (new.golden, new.outputs, new.layout) == (old.golden, old.outputs, old.layout)
     assert (result.bytes_before, result.bytes_after) == tuple(sum(s.bytes for s in m.segments) for m in (old, new))
     samples = tiny_network.samples(400, seed=9)
     logits = [exit_outputs(open_engine(folder, threads=1), samples) for folder in (source, tmp_path / "out")]
@@ -126,7 +126,7 @@ def test_the_graphs_say_what_their_tensors_mean(run: Callable, tiny_artifact: Ca
             prop.key: prop.value for prop in onnx.load(tmp_path / "out" / f"segment-{index}.onnx").metadata_props
         }
         assert json.loads(metadata["sdcompress.exits"]) == [exit_]
-        assert json.loads(metadata["sdcompress.classes"]) == ["square", "disc", "star"]
+        assert json.loads(metadata["sdcompress.outputs"]) == ["square", "disc", "star"]
 
 
 def test_the_same_bytes_again(run: Callable, tiny_artifact: Callable, tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_a_loss_that_is_too_large_leaves_the_figures_and_no_artifact(
     assert final["score_after"] == pytest.approx(1 - final["changed"] / 4000)
     assert "lost" in final["problem"]
     assert "parity.json" in caught.value.next_step
-    assert "Each try uses these images up" in caught.value.next_step
+    assert "Each try overfits these images a little more" in caught.value.next_step
     with pytest.raises(sdcompress.errors.ArtifactError):  # type: ignore[attr-defined]
         open_artifact(tmp_path / "out.failed")
     lost = final["changed"] / 4000
@@ -295,7 +295,7 @@ def test_bf16_is_written_where_it_runs_and_refused_where_not(
         ({"max_drop": -0.1}, UsageError, r"0 to below 1"),
         ({"max_drop": float("nan")}, UsageError, "max_drop is nan"),
         ({"samples": 63}, UsageError, "at least 64"),
-        ({"samples": 301}, DataError, "There are 300 training images"),
+        ({"samples": 301}, DataError, "There are 300 training samples"),
         ({"samples": 64, "precision": "fp16"}, UsageError, "fp16 takes no ranges from images"),
         ({"precision": "fp8"}, UsageError, "can be computed in fp8: all of its 7 "),
         ({"samples": 64, "precision": "fp8"}, UsageError, "can be computed in fp8"),
@@ -312,7 +312,7 @@ def test_nonsense_is_refused_and_nothing_is_written(
 
 def test_too_few_training_images_are_refused(run: Callable, tiny_artifact: Callable, tiny_network: Any) -> None:
     few = tiny_network.samples(40)
-    with pytest.raises(DataError, match="There are 40 training images"):
+    with pytest.raises(DataError, match="There are 40 training samples"):
         run(tiny_artifact(), training=few)
     assert run(tiny_artifact(name="again"), "fp16", training=few).calibration_samples == 0  # which needs none
 
@@ -373,7 +373,7 @@ def test_what_float16_cannot_hold_is_refused_although_it_runs_here(
     if size < 1e3:
         assert run(source, "fp16").narrow == 1
         return
-    with pytest.raises(VerificationError, match=r"'large' reaches \d\S* on 400 validation images") as caught:
+    with pytest.raises(VerificationError, match=r"'large' reaches \d\S* on 400 validation samples") as caught:
         run(source, "fp16")
     assert "65504" in str(caught.value)
     assert not (tmp_path / "out").exists()
@@ -461,7 +461,7 @@ def test_a_precision_that_loses_an_epsilon_is_refused_and_the_node_is_named(
         return quantised
 
     monkeypatch.setattr(module, "precision_of", lambda _: loses)
-    with pytest.raises(VerificationError, match="final are not finite for an image that is black") as caught:
+    with pytest.raises(VerificationError, match="final are not finite for an example that is black") as caught:
         run(single(*ratio(epsilon=1e-8)), "fp16")
     assert "node 'the-ratio' (Div) of segment-0.onnx" in str(caught.value)
     assert "larger epsilon" in caught.value.next_step
@@ -503,7 +503,7 @@ def test_an_artifact_in_fp8_holds_8_bit_floats_beside_float16_and_float32(
     assert new.provenance.parent == old.digest
     (change,) = result.exits
     assert change.changed > 0
-    assert change.score_after == new.exits[0].accuracy
+    assert change.score_after == new.exits[0].scores["accuracy"]
     stored = {t.name: t.data_type for t in onnx.load(tmp_path / "out" / "segment-0.onnx").graph.initializer}
     types = onnx.TensorProto
     assert [stored[name] for name in ("up/fp16", "square/fp8", "down")] == [
@@ -518,7 +518,7 @@ def test_an_artifact_in_fp8_holds_8_bit_floats_beside_float16_and_float32(
 
 def test_what_float16_cannot_hold_is_refused_in_fp8_too(run: Callable, single: Callable, tmp_path: Path) -> None:
     """The numbers between its products are float16; the weights' scale would know no largest number."""
-    with pytest.raises(VerificationError, match=r"'large' reaches \d\S* on 400 validation images"):
+    with pytest.raises(VerificationError, match=r"'large' reaches \d\S* on 400 validation samples"):
         run(single(*wide(1e5)), "fp8")
     assert not (tmp_path / "out").exists()
 

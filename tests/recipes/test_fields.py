@@ -77,7 +77,7 @@ def test_no_name_of_a_recipe_may_be_without_end_where_it_becomes_a_file() -> Non
 
 
 @pytest.mark.parametrize(
-    "key", ["export.layouts", "export.exits", "bench.scenarios", "bench.batch", "bench.percentiles"]
+    "key", ["export.layouts", "export.truncate_at", "bench.scenarios", "bench.batch", "bench.percentiles"]
 )
 def test_a_list_that_says_what_to_do_says_something_and_each_once(key: str) -> None:
     refused(key, [])

@@ -51,7 +51,7 @@ def test_the_same_setting_twice_is_no_contradiction() -> None:
         (["train.schedule={milestones: [3]}"], "train.schedule.milestones"),
         (["train.schedule={name: multistep, milestones: [3], final: 0.1}"], "train.schedule.final"),
         (["exits.at=[layers.1]", "exits.auto=2"], "exits.auto"),
-        (["export.layouts=[cascade]", "export.exits=[exit1]"], "export.exits"),
+        (["export.layouts=[cascade]", "export.truncate_at=[exit1]"], "export.truncate_at"),
         (["bench.scenarios=[single-stream]", "bench.batch=[4]"], "bench.batch"),
     ],
 )

@@ -31,7 +31,7 @@ from sdcompress.schema.explain import (
 )
 from sdcompress.schema.report import Machine
 
-EXPORT = "sdcompress export CHECKPOINT --layout single --exit exit1 --out FOLDER"
+EXPORT = "sdcompress export CHECKPOINT --layout single --truncate-at exit1 --out FOLDER"
 HOSTILE = "<script>alert(1)</script> | `$x$`"
 
 
@@ -141,7 +141,7 @@ def test_an_exit_that_does_not_pay_is_named_with_the_command_that_leaves_it_out(
     text = " ".join(findings(record))
     # exit3 might pay: not below 0 in every turn
     assert "At exit1 so few samples leave that the decisions take longer than the exit saves" in text
-    assert "sdcompress export CHECKPOINT --layout cascade --exits exit2 --exits exit3 --out FOLDER" in text
+    assert "sdcompress export CHECKPOINT --layout cascade --keep-exits exit2 --keep-exits exit3 --out FOLDER" in text
     assert "may take at most: exit2 0.300 ms (0.290 to 0.310); exit3 −0.00500 ms (−0.0150 to 0.00500)." in text
     only = policy.model_copy(update={"margins": margins[:1]})
     assert "--layout single --out FOLDER" in " ".join(findings(explanation(policy=only)))

@@ -138,7 +138,7 @@ def test_a_policy_that_looks_back_sees_the_same_rows(
     fields = {"kind": "learned", "parameters": {"weights": WEIGHTS}}
     engine = _cached(tiny_artifact, name, "cascade", tuple(thresholds), (1.0, 1.0, 1.0), **fields)
     inputs = inputs_of(batch, seed)
-    score = scores(restore("learned", fields["parameters"]), engine.signals(inputs))
+    score = scores(restore("learned", fields["parameters"], engine.task), engine.signals(inputs))
     fires = np.vstack([score >= np.float32(thresholds)[:, None], np.ones(batch, bool)])
     assume(np.abs(score - np.float32(thresholds)[:, None]).min() > 1e-6)  # a sum in another order may round otherwise
     found = engine(inputs)

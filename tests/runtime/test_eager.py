@@ -82,7 +82,7 @@ def test_the_facts(engine: Engine) -> None:
     np.testing.assert_allclose(engine.preprocess(images), np.full((2, *IMAGE), -1.2), rtol=1e-5)
 
 
-def test_the_costs_are_those_of_the_pruned_networks(checkpoint: Path, engine: Engine) -> None:
+def test_the_costs_are_those_of_the_truncated_networks(checkpoint: Path, engine: Engine) -> None:
     expected = costs(open_checkpoint(checkpoint).network(), pictures(*IMAGE))
     assert [tuple(cost) for cost in engine.exit_costs] == [(cost.macs, cost.parameters) for cost in expected]
 

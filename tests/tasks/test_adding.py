@@ -6,6 +6,7 @@ import importlib
 import re
 import sys
 from collections.abc import Iterator
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
 
@@ -19,8 +20,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from onnx import TensorProto, helper
 
-from sdcompress import data, recipes, registry, tasks
-from sdcompress.errors import DataError, RecipeError
+from sdcompress import data, modalities, recipes, registry, tasks
+from sdcompress.errors import ArtifactError, DataError, RecipeError
 from sdcompress.policies._base import SIGNALS_ATOL
 from sdcompress.schema.recipe import Data, Recipe
 
@@ -76,6 +77,17 @@ def test_the_task_of_the_guide_serves_its_data_set_and_comes_back_from_its_recor
         data.load(recipe.data, seed=0)
 
 
+@pytest.mark.usefixtures("regression")
+@pytest.mark.parametrize("room", [tasks, modalities])
+def test_an_entry_point_of_another_name_than_its_module_is_refused(
+    room: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point = EntryPoint("gauss", "my_package.regression:Regression", room.ROOM)
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point])
+    with pytest.raises(ArtifactError, match=r"'gauss'.*leads to the module 'my_package\.regression'"):
+        room.restore("gauss", *([("a", "b")] if room is tasks else []), {})
+
+
 @given(VALUES, VALUES, VALUES)
 def test_its_loss_is_a_metric(regression: ModuleType, a: np.ndarray, b: np.ndarray, c: np.ndarray) -> None:
     task = regression.Regression(("mean", "log_deviation"), 0, 9)
@@ -116,7 +128,8 @@ def test_its_losses_of_torch_are_those_of_normal_distributions(regression: Modul
     expected = torch.distributions.kl_divergence(theirs, ours).mean()
     assert task.divergence(student, teacher, 1.0).item() == pytest.approx(expected.item(), rel=1e-5)
     targets = torch.linspace(0, 9, 6)
-    nll = -ours.log_prob(targets).mean().item()
-    assert task.nll(student.numpy(), targets.numpy()) == pytest.approx(nll, rel=1e-5)
+    # the density of a target is that of its share of the range over 9
+    nll = -ours.log_prob(targets / 9).mean().item()
+    assert task.nll(student.numpy(), targets.numpy()) == pytest.approx(nll + np.log(9), rel=1e-5)
     loss = task.supervised_loss(student, task.encode(targets)).item()
     assert loss == pytest.approx(nll - np.log(2 * np.pi) / 2, rel=1e-4)

@@ -12,7 +12,7 @@ import torch
 
 from sdcompress.data.samples import ArraySamples
 from sdcompress.errors import RecipeError
-from sdcompress.training.batches import Batches, Part, host, resident
+from sdcompress.training.batches import Batches, MicroBatch, host, resident
 
 COUNT = 160
 LABELS = np.arange(COUNT) % 5
@@ -24,11 +24,11 @@ def batches(size: int = 32, *, labels: np.ndarray = LABELS, seed: int = 0, **set
     return Batches(host(samples), COUNT, size, seed=seed, strata=labels, **settings)
 
 
-def indices(steps: Sequence[tuple[Part, ...]]) -> list[list[int]]:
-    return [raw.own.positions.tolist() for step in steps for raw in step]
+def indices(steps: Sequence[tuple[MicroBatch, ...]]) -> list[list[int]]:
+    return [raw.primary.positions.tolist() for step in steps for raw in step]
 
 
-def companions(steps: Sequence[tuple[Part, ...]]) -> list[list[int]]:
+def companions(steps: Sequence[tuple[MicroBatch, ...]]) -> list[list[int]]:
     return [raw.companions.positions.tolist() for step in steps for raw in step if raw.companions is not None]
 
 
@@ -53,7 +53,7 @@ def test_the_parts_of_a_step_are_the_step() -> None:
 
 def test_images_and_labels_belong_to_the_index() -> None:
     for step in batches(companions="same_stratum").epoch(0):
-        for raw in (step[0].own, step[0].companions):
+        for raw in (step[0].primary, step[0].companions):
             assert raw is not None
             index = raw.positions.numpy()
             assert np.array_equal(raw.inputs[0].numpy(), SAMPLES.examples(index))
@@ -107,8 +107,8 @@ def test_fetching_ahead_and_from_the_device_change_nothing() -> None:
         assert indices(other) == indices(plain)
         assert companions(other) == companions(plain)
         for one, two in zip(other, plain, strict=True):
-            assert torch.equal(one[0].own.inputs[0], two[0].own.inputs[0])
-            assert torch.equal(one[0].own.targets, two[0].own.targets)
+            assert torch.equal(one[0].primary.inputs[0], two[0].primary.inputs[0])
+            assert torch.equal(one[0].primary.targets, two[0].primary.targets)
 
 
 @pytest.mark.parametrize(("size", "settings", "better"), [(33, {"world": 2}, 34), (30, {"world": 2, "parts": 4}, 32)])
@@ -131,7 +131,7 @@ def test_what_needs_strata_is_refused_without_them(settings: Any) -> None:
 
 def test_a_set_smaller_than_the_batch_is_one_step() -> None:
     (step,) = batches(1000).epoch(0)
-    assert len(step[0].own.positions) == COUNT
+    assert len(step[0].primary.positions) == COUNT
 
 
 UNEVEN = np.array([0] * 120 + [1] * 30 + [2] * 10)

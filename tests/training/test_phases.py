@@ -69,7 +69,7 @@ def test_a_new_generation_starts_from_other_weights_and_is_taught_by_the_last_on
     epoch(made, 0)
     first = {name: value.clone() for name, value in made.net.state_dict().items()}
     made.learner.begin_epoch()
-    restarted, teacher = made.net.state_dict(), made.learner.now().teacher
+    restarted, teacher = made.net.state_dict(), made.learner.resumable_state().teacher
     assert teacher is not None
     assert all(torch.equal(value, first[name]) for name, value in teacher.state_dict().items())
     matrices = [name for name, value in restarted.items() if value.ndim > 1]

@@ -74,7 +74,7 @@ def test_one_step_before_the_training_changes_nothing_of_it(small: Small, tmp_pa
     assert all(parameter.grad is None for parameter in made.net.parameters())
     state = made.net.state_dict()
     assert not any(state[name].any() for name in state if "running_mean" in name or "num_batches" in name)
-    assert not any(memory.any() for memory in made.learner.now().state.buffers())
+    assert not any(memory.any() for memory in made.learner.resumable_state().state.buffers())
     two = trainer(small("method=fastbert"), tmp_path)
     assert all(parameter.requires_grad for parameter in two.net.parameters())
 
@@ -130,6 +130,6 @@ def test_infinite_entries_of_a_buffer_are_no_divergence_and_survive_an_average(s
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_weight_or_another_entry_that_is_not_finite_is_one(small: Small, tmp_path: Path, value: float) -> None:
     made = trainer(small(*SETTINGS, "model.options={idle: false}"), tmp_path)
-    assert all(torch.isfinite(tensor).all() for tensor in made.learner.watched())
+    assert all(torch.isfinite(tensor).all() for tensor in made.learner.tensors_checked_finite())
     made.net.backbone.mask[1, 0] = value
-    assert not all(torch.isfinite(tensor).all() for tensor in made.learner.watched())
+    assert not all(torch.isfinite(tensor).all() for tensor in made.learner.tensors_checked_finite())

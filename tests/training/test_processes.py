@@ -113,7 +113,7 @@ def main():  # a trainer that lived to the end of the process would keep gloo's 
     trainer.learner.begin_epoch()
     for parts in trainer.batches.epoch(0):
         trainer.learner.learn(parts)
-    nets = trainer.net, trainer.learner._average.net
+    nets = trainer.net, trainer.learner._teacher_ema.net
     buffers = [value.double().sum().item() for net in nets for value in net.buffers()]
     (Path(sys.argv[2]) / str(fabric.global_rank)).write_text(json.dumps(buffers))
 

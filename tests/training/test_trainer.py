@@ -49,9 +49,13 @@ def test_baseline_step_is_the_step_of_a_bare_loop(small: Small, tmp_path: Path) 
     (part,) = next(trainer.batches.epoch(0))
     terms = trainer.learner.learn([part])
 
-    (examples,), (mean,), (std,) = part.own.inputs, dataset.modality.preprocess.mean, dataset.modality.preprocess.std
+    (examples,), (mean,), (std,) = (
+        part.primary.inputs,
+        dataset.modality.preprocess.mean,
+        dataset.modality.preprocess.std,
+    )
     images = (examples.permute(0, 3, 1, 2).float() / 255 - mean) / std
-    loss = torch.nn.functional.cross_entropy(twin(images).logits[-1], part.own.targets)
+    loss = torch.nn.functional.cross_entropy(twin(images).logits[-1], part.primary.targets)
     assert terms["ce"].item() == pytest.approx(loss.item(), rel=1e-5)
     loss.backward()
     with torch.no_grad():  # first SGD step: the momentum buffer is the gradient; matrices decay, vectors do not

@@ -18,7 +18,7 @@ from sdcompress.modalities import as_image
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.recipe import Export, Recipe
 from sdcompress.training.run import holds_another, train
-from sdcompress.training.weights import as_begun, as_the_weights
+from sdcompress.training.weights import adopt_pretrained_preprocessing, reopen_adopted_keys
 
 HALF = (0.5, 0.5, 0.5)
 NET = """
@@ -60,7 +60,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
 
 
 def resolved(recipe: Recipe) -> Recipe:
-    return as_the_weights(recipe, data.load(recipe.data, seed=0))
+    return adopt_pretrained_preprocessing(recipe, data.load(recipe.data, seed=0))
 
 
 def prepared(recipe: Recipe) -> tuple[Any, ...]:
@@ -131,4 +131,4 @@ def test_who_starts_from_a_checkpoint_is_prepared_as_it_was(make: Make, tmp_path
         assert resolved(other) == other
     # what was the data set's own is not carried to another one
     kept = make(own, f"model.start={tmp_path / 'usual'}")
-    assert as_begun(kept, kept) == kept
+    assert reopen_adopted_keys(kept, kept) == kept

@@ -66,7 +66,7 @@ def photos(spec: recipe.Data) -> Image:
 
 
 def has_splits(names: Collection[str]) -> bool:
-    """Whether folder names are names of splits, not of classes."""
+    """Return whether folder names are names of splits, not of classes."""
     folded = {name.casefold() for name in names}
     # a class may be called 'training'
     return "train" in folded or (not folded.isdisjoint(_SPLITS["train"]) and not folded.isdisjoint(_SPLITS["test"]))

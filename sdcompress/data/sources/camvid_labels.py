@@ -62,7 +62,7 @@ def _root(folder: Path) -> Path:
 
 
 def _split(root: Path, split: str, modality: Image) -> tuple[Images, _Masks]:
-    """The squares of a split, uint8 [N, 120, 120, 3], and their labels, uint8 [N, 11]."""
+    """Return the squares of a split, uint8 [N, 120, 120, 3], and their labels, uint8 [N, 11]."""
     skipped = Skipped(modality.suffixes)
     files = files_below(root / split, skipped) if (root / split).is_dir() else []
     if not files:
@@ -83,7 +83,7 @@ def _split(root: Path, split: str, modality: Image) -> tuple[Images, _Masks]:
 
 
 def _pair(image_file: Path, mask_file: Path, modality: Image) -> tuple[Images, _Masks]:
-    """An image, uint8 [h, w, 3], and its mask, uint8 [h, w]."""
+    """Return an image, uint8 [h, w, 3], and its mask, uint8 [h, w]."""
     if not mask_file.is_file():
         raise DataError(
             f"The image {image_file} has no mask: there is no file {mask_file}.",

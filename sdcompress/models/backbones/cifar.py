@@ -35,13 +35,13 @@ _WIDE = re.compile(r"wrn_(\d+)_(\d+)")
 
 
 def cifar(name: str, *, classes: int, image: tuple[int, int, int], pretrained: bool, dropout: float = 0.0) -> nn.Module:
-    """A network by name, convolutions initialised as He et al. (ICCV 2015) for ReLU, fan-out.
+    """Return a network by name, convolutions initialised as He et al. (ICCV 2015) for ReLU, fan-out.
 
     Args:
         name: resnet8 .. resnet50, vgg11_bn .. vgg19_bn, or wrn_<depth>_<widen>.
         classes: K.
         image: (C, H, W).
-        pretrained: must be False, nobody publishes weights for these.
+        pretrained: must be False: there are no published weights for these.
         dropout: share that is dropped: before the classifier, in a wide network between the convolutions of each block.
 
     Raises:

@@ -14,7 +14,7 @@ __all__ = ["timm"]
 
 
 def timm(name: str, *, classes: int, image: tuple[int, int, int], pretrained: bool, **options: Any) -> nn.Module:
-    """A timm model with a new classifier for K classes.
+    """Return a timm model with a new classifier for K classes.
 
     Args:
         name: as ``timm.create_model`` takes it, a tag of weights included.

@@ -145,7 +145,7 @@ def _margins(record: Explanation, policy: PolicyFigures) -> list[str]:
     sentences = []
     if losing:
         paying = [exit_.name for exit_ in record.exits[:-1] if exit_.name not in losing]
-        layout = " ".join(["cascade", *(f"--exits {name}" for name in paying)]) if paying else "single"
+        layout = " ".join(["cascade", *(f"--keep-exits {name}" for name in paying)]) if paying else "single"
         sentences.append(
             f"At {q.enumeration(losing)} so few samples leave that the decisions take longer than the exit saves, "
             f"even with a free head. Without: sdcompress export CHECKPOINT --layout {layout} --out FOLDER"
@@ -154,8 +154,8 @@ def _margins(record: Explanation, policy: PolicyFigures) -> list[str]:
         sentences.append(
             "The head of an exit and the hand-over to the next graph are not measured by themselves. For each image "
             f"that reaches the exit they may take at most: {'; '.join(map(_margin, undecided))}. If one is close, "
-            "export without that exit (--layout cascade --exits, naming those to keep), calibrate, and compare with "
-            "'sdcompress bench'."
+            "export without that exit (--layout cascade --keep-exits, naming those to keep), calibrate, and compare "
+            "with 'sdcompress bench'."
         )
     return sentences
 
@@ -219,7 +219,7 @@ def _risk(record: Explanation) -> list[str]:
 
 
 def _export(exit_: str) -> str:
-    return f"sdcompress export CHECKPOINT --layout single --exit {exit_} --out FOLDER"
+    return f"sdcompress export CHECKPOINT --layout single --truncate-at {exit_} --out FOLDER"
 
 
 def _less(saving: Interval) -> str:

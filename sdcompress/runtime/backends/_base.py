@@ -13,7 +13,7 @@ from sdcompress.schema.manifest import Segment
 
 if TYPE_CHECKING:
     from sdcompress.artifact.read import Artifact
-    from sdcompress.runtime.chain import Chain
+    from sdcompress.runtime.segments import Chain
 
 __all__ = ["Array", "Backend", "ChainBackend", "Graph"]
 

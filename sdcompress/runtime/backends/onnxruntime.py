@@ -123,7 +123,7 @@ def _check_borders(file: Path, session: ort.InferenceSession, segment: Segment) 
 
 
 def _fits(shape: Sequence[int | str | None], listed: Sequence[int | str]) -> bool:
-    """Whether a shape may be one that the manifest lists; an axis that is no number may have any size."""
+    """Return whether a shape may be one that the manifest lists; an axis that is no number may have any size."""
     return len(shape) == len(listed) and all(
         one == other or not isinstance(one, int) or not isinstance(other, int)
         for one, other in zip(shape, listed, strict=True)

@@ -28,11 +28,11 @@ class Buckets:
 
     @property
     def largest(self) -> int:
-        """The most rows of one run; larger batches are split."""
+        """Return the most rows of one run; larger batches are split."""
         return self.rows[-1]
 
     def position(self, rows: int) -> int:
-        """The position of the smallest bucket with at least this many rows.
+        """Return the position of the smallest bucket with at least this many rows.
 
         Args:
             rows: 1 to ``largest``.
@@ -42,7 +42,7 @@ class Buckets:
         return index
 
     def alone_in_profile(self, bucket: int) -> bool:
-        """Whether no other bucket uses its profile."""
+        """Return whether no other bucket uses its profile."""
         return self.profiles.count(self.profiles[bucket]) == 1
 
 

@@ -48,6 +48,7 @@ class ResidentChain:
     ) -> None:
         self.device, self.buckets, self.where, self.exits = device, buckets, where, manifest.exits
         self.task, self.lock = task_of(manifest), Lock()
+        self.decided = self.task.decision_dtype
         self._modality = modality_of(manifest)
         self.memory: Memory = allocate(device, manifest, programs, buckets.largest)
         self._launches = [[self._bind(program, bucket) for program in programs] for bucket in range(len(buckets.rows))]
@@ -59,11 +60,11 @@ class ResidentChain:
 
     @property
     def largest(self) -> int:
-        """The largest bucket."""
+        """Return the largest bucket."""
         return self.buckets.largest
 
     def rows(self, rows: int) -> int:
-        """The bucket that a number of rows is rounded up to; more than ``largest`` are run in parts."""
+        """Return the bucket that a number of rows is rounded up to; more than ``largest`` are run in parts."""
         if rows > self.largest:
             return rows
         return self.buckets.rows[self.buckets.position(rows)]
@@ -91,7 +92,7 @@ class ResidentChain:
         return Inputs(on_device)
 
     def start(self, inputs: Inputs) -> ResidentRun:
-        """A run over at most ``largest`` rows."""
+        """Return a run over at most ``largest`` rows."""
         return ResidentRun(self, inputs)
 
     def stage(self, position: int, rows: int) -> None:
@@ -144,7 +145,7 @@ class ResidentChain:
 
 
 class ResidentRun:
-    """See ``Run``. Arrays that it gives lie in pinned memory, which the next run overwrites.
+    """See ``ChainPass``. Arrays that it gives lie in pinned memory, which the next run overwrites.
 
     Args:
         chain: whose memory it uses.
@@ -184,7 +185,7 @@ class ResidentRun:
             return self._chain.task.signals(self.copied(outputs), temperature)
         self._queue(readback)
         self.finish()
-        return _signals(self._chain.task, exit_, readback, self._rows)
+        return _signals(self._chain.task, self._chain.decided, exit_, readback, self._rows)
 
     def outputs(self, position: int) -> Float:
         """Queue a copy of the outputs."""
@@ -208,7 +209,7 @@ class ResidentRun:
             self._idle = True
 
     def copied(self, outputs: Float) -> Float:
-        """A copy out of the pinned memory."""
+        """Return a copy out of the pinned memory."""
         return np.array(outputs, np.float32)
 
     def _queue(self, readback: Readback) -> None:
@@ -236,10 +237,10 @@ class ResidentRun:
             self._chain.lock.release()
 
 
-def _signals(task: Task, exit_: Exit, readback: Readback, rows: int) -> Signals:
+def _signals(task: Task, decided: np.dtype[Any], exit_: Exit, readback: Readback, rows: int) -> Signals:
     assert exit_.signals is not None, "there is a reading"
     values: npt.NDArray[Any] = readback.arrays[exit_.signals.values][:rows]
     decision: npt.NDArray[Any] = readback.arrays[exit_.signals.decision][:rows]
     # FP16 engines may return float16, and TensorRT 8 int32; arrays of the right type are not copied
-    values, decision = values.astype(np.float32, copy=False), decision.astype(np.int64, copy=False)
+    values, decision = values.astype(np.float32, copy=False), decision.astype(decided, copy=False)
     return Signals({name: values[:, at] for at, name in enumerate(task.signal_names)}, decision)

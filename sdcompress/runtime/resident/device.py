@@ -36,7 +36,7 @@ class DeviceArray:
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of one sample."""
+        """Return the bytes of one sample."""
         return int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
 
     def __len__(self) -> int:
@@ -61,7 +61,7 @@ class TensorSpec(NamedTuple):
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of one sample."""
+        """Return the bytes of one sample."""
         return int(np.prod(self.row, dtype=np.int64)) * self.dtype.itemsize
 
 
@@ -70,14 +70,14 @@ class Program(Protocol):
 
     @property
     def inputs(self) -> Mapping[str, TensorSpec]:
-        """The specs of the inputs by name."""
+        """Return the specs of the inputs by name."""
 
     @property
     def outputs(self) -> Mapping[str, TensorSpec]:
-        """The specs of the outputs by name."""
+        """Return the specs of the outputs by name."""
 
     def bind(self, bucket: int, rows: int, addresses: Mapping[str, int]) -> Callable[[], None]:
-        """A call that queues the segment for a bucket, with its tensors at these addresses.
+        """Return a call that queues the segment for a bucket, with its tensors at these addresses.
 
         Args:
             bucket: its position among the buckets.
@@ -90,7 +90,7 @@ class Device(Protocol):
     """A device with a queue: all methods but ``alloc``, ``pinned``, ``close`` and ``finish`` only queue work."""
 
     def alloc(self, size: int) -> int:
-        """The address of ``size`` zero bytes, a multiple of ``ALIGNMENT``; valid until the device is closed."""
+        """Return the address of ``size`` zero bytes, a multiple of ``ALIGNMENT``; valid until the device is closed."""
 
     def pinned(self, size: int) -> Bytes:
         """Page-locked host memory, which the device copies from and to directly."""
@@ -105,7 +105,7 @@ class Device(Protocol):
         """Copy within the device's memory; the two ranges do not overlap."""
 
     def accept(self, inputs: object) -> DeviceArray | None:
-        """The inputs as an array in this device's memory; None if they are elsewhere.
+        """Return the inputs as an array in this device's memory; None if they are elsewhere.
 
         Raises:
             InputError: if the array cannot be read, for example because it has strides.

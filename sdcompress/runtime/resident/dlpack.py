@@ -43,7 +43,7 @@ _pointer.restype, _pointer.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes
 
 
 def device_array(inputs: Any, stream: int, *, device_type: int = CUDA) -> DeviceArray | None:
-    """An array of another library as a batch of inputs; None if it is not on such a device.
+    """Return an array of another library as a batch of inputs; None if it is not on such a device.
 
     DLPack passes our stream to the producer, which makes it wait for its own. ``__cuda_array_interface__`` names the
     producer's stream (version 3), or not (version 2, torch's): then the caller must wait for all streams.

@@ -13,7 +13,7 @@ class GpuDevice(Cuda):
     """See ``Device``; as a ``Cuda`` it is also a ``GraphRecorder``."""
 
     def accept(self, inputs: object) -> DeviceArray | None:
-        """An array of torch, cupy or another library in the memory of this GPU, without a copy."""
+        """Return an array of torch, cupy or another library in the memory of this GPU, without a copy."""
         return device_array(inputs, self.stream)
 
     def after(self, array: DeviceArray) -> None:

@@ -97,7 +97,7 @@ def allocate(device: Device, manifest: Manifest, programs: Sequence[Program], ro
 
 
 def tensor_specs(manifest: Manifest, programs: Sequence[Program]) -> dict[str, TensorSpec]:
-    """The spec of every input and output of the programs, by name.
+    """Return the spec of every input and output of the programs, by name.
 
     Raises:
         ArtifactError: if a program lacks a tensor of the manifest, or two programs differ in a tensor.
@@ -137,7 +137,7 @@ def _spec_text(spec: TensorSpec) -> str:
 
 
 def _offsets(specs: Sequence[TensorSpec], rows: int) -> list[int]:
-    """The offset of each tensor, and the end of the last one."""
+    """Return the offset of each tensor, and the end of the last one."""
     offsets = [0]
     for spec in specs:
         size = rows * spec.row_bytes

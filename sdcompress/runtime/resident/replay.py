@@ -35,7 +35,7 @@ class GraphReplay(Generic[Recording]):
 
     @property
     def recorded(self) -> bool:
-        """Whether the work is recorded."""
+        """Return whether the work is recorded."""
         return self._recording is not None
 
     def __call__(self) -> None:

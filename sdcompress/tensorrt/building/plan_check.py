@@ -119,7 +119,7 @@ def _border(trt: TensorRT, engine: tensorrt.ICudaEngine) -> list[tuple[Tensor, b
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
     return [
         (
-            Tensor(name=name, dtype=dtype_name(trt, engine.get_tensor_dtype(name)), shape=()),
+            Tensor.model_validate({"name": name, "dtype": dtype_name(trt, engine.get_tensor_dtype(name)), "shape": ()}),
             engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT,
         )
         for name in names

@@ -157,7 +157,7 @@ def test_every_batch_answers_as_onnxruntime_does(built: Callable[..., Path], bat
     sizes = ",".join(f"{low}:{high}:{high}" for low, high in ((1, 1), (2, 2), (3, 4), (5, 8)))
     path = built(sizes if batch == "1,2,4,8" else batch, policy=(0.6, 0.6), kind=kind, parameters=parameters)
     here, usual = on_gpu(path), open_network(path, EngineOptions(threads=1))
-    policy = restore(kind, parameters)
+    policy = restore(kind, parameters, usual.task)
     for rows in (1, 2, 3, 7, 8, 9, 17, 33, 70):  # below the smallest profile, within, and in parts
         inputs = inputs_of(rows, seed=rows)
         np.testing.assert_allclose(here.exits(inputs), usual.exits(inputs), atol=1e-4)

@@ -112,7 +112,7 @@ def test_graphs_that_cannot_be_run_here_are_found_before_a_build(
 ) -> None:
     """As bf16 on x86: TensorRT builds such graphs, onnxruntime has no kernels for them."""
     samples = tiny_network.samples(10)
-    monkeypatch.setattr(TrainedModel, "dataset", lambda _: SimpleNamespace(split=lambda _: samples))
+    monkeypatch.setattr(TrainedModel, "dataset", lambda _: SimpleNamespace(task=TASK, split=lambda _: samples))
 
     def refuse(*_: object, **__: object) -> None:
         raise ArtifactError("onnxruntime cannot load it.", next_step="upgrade onnxruntime")

@@ -1,4 +1,4 @@
-"""What an engine drives: the stages of an artifact, on arrays or on a device."""
+"""Run the segments of an artifact, on numpy arrays or on a device, behind one interface (``Chain``)."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from sdcompress.tasks import Task, task_of
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["ArrayChain", "Chain", "Run"]
+__all__ = ["ArrayChain", "Chain", "ChainPass"]
 
 
 Tensors = dict[str, Array]
 
 
-class Run(Protocol):
-    """One batch on its way: its stages are run in order, from the first on, within the ``with`` block."""
+class ChainPass(Protocol):
+    """One batch passing through the chain: its stages run in order, from the first, within the ``with`` block."""
 
     def __enter__(self) -> Self:
         """Begin."""
@@ -35,25 +35,25 @@ class Run(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Give back what other calls wait for."""
+        """Release what other calls wait for."""
 
     def stage(self, position: int) -> None:
         """Run, or set going, what lies between the exit before and this one; the first axis is all allocated rows."""
 
     def signals(self, position: int, temperature: float) -> Signals:
-        """Of the exit that was reached last, [allocated]; they may be written to, and end with the run."""
+        """Return the signals of the exit reached last, [allocated]: writable, valid until the end of the pass."""
 
     def outputs(self, position: int) -> Float:
-        """Of the exit that was reached last, [allocated, ...]; filled once ``finish`` was called."""
+        """Return the outputs of the exit reached last, [allocated, ...]; filled once ``finish`` was called."""
 
     def compact(self, position: int, moves: Moves) -> None:
         """Move rows of all tensors that are still needed after this exit, and carry only the first ``moves.rows``."""
 
     def finish(self) -> None:
-        """Wait until all that was asked for is there."""
+        """Wait until all requested outputs are filled."""
 
     def copied(self, outputs: Float) -> Float:
-        """These outputs as float32 that outlive the run."""
+        """Return these outputs as float32 that outlive the pass."""
 
 
 class Chain(Protocol):
@@ -61,27 +61,27 @@ class Chain(Protocol):
 
     @property
     def where(self) -> ExecutionTarget:
-        """What computes it, and where."""
+        """Return the execution target: backend, device, plans."""
 
     @property
     def largest(self) -> int | None:
-        """The most rows of one run; None: any."""
+        """Return the most rows of one run; None: any."""
 
     def rows(self, rows: int) -> int:
-        """How many rows are computed where so many are allocated."""
+        """Return how many rows are computed for this number of allocated rows."""
 
     def checked(self, inputs: Any) -> Inputs:
-        """The inputs as a run takes them; see ``Modality.check``.
+        """Return the inputs as a run takes them; see ``Modality.check``.
 
         Raises:
             InputError: if a name, dtype or shape is another, or an array lies where this chain cannot read.
         """
 
-    def start(self, inputs: Inputs) -> Run:
-        """A run over at least one checked row."""
+    def start(self, inputs: Inputs) -> ChainPass:
+        """Return a run over at least one checked row."""
 
     def move_ms(self, position: int) -> float | None:
-        """What ``Run.compact`` takes for one row after an exit; None: as much as numpy, which calibration can time."""
+        """Return the ms that ``compact`` takes for one row after an exit; None: as long as numpy takes."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Stage:
         return tensors[self.exit.outputs]
 
     def signals(self, tensors: Tensors, temperature: float) -> Signals:
-        """The exit's signals once it has run: from the graph, if it computes them at this temperature."""
+        """Return the exit's signals once it has run: from the graph, if it computes them at this temperature."""
         if self.exit.signals is None or temperature != 1:
             return self.task.signals(tensors[self.exit.outputs], temperature)
         values = tensors[self.exit.signals.values]
@@ -116,7 +116,7 @@ class Stage:
 
 
 def stages(manifest: Manifest, graphs: Sequence[Graph]) -> tuple[Stage, ...]:
-    """One stage for each exit.
+    """Return one stage for each exit.
 
     Args:
         manifest: of the artifact.
@@ -149,23 +149,23 @@ class ArrayChain:
         self._stages, self._modality, self.where = stages(manifest, graphs), modality_of(manifest), where
 
     def rows(self, rows: int) -> int:
-        """As many."""
+        """Return the allocated rows: all of them are computed."""
         return rows
 
     def checked(self, inputs: Any) -> Inputs:
         """C-contiguous, copied only if they were not; see ``Chain.checked``."""
         return self._modality.check(inputs)
 
-    def start(self, inputs: Inputs) -> ArrayRun:
-        """A run over these arrays."""
-        return ArrayRun(self._stages, inputs)
+    def start(self, inputs: Inputs) -> ArrayPass:
+        """Return a run over these arrays."""
+        return ArrayPass(self._stages, inputs)
 
     def move_ms(self, position: int) -> None:
-        """Numpy's."""
+        """Return None: numpy moves the rows."""
 
 
-class ArrayRun:
-    """See ``Run``. Inputs and returned arrays are never modified: compaction copies them first."""
+class ArrayPass:
+    """See ``ChainPass``. Inputs and returned arrays are never modified: compaction copies them first."""
 
     def __init__(self, stages_: Sequence[Stage], inputs: Inputs) -> None:
         self._stages, self._tensors, self._lent = stages_, dict(inputs.arrays), set(inputs.arrays)
@@ -187,26 +187,26 @@ class ArrayRun:
         self._kept = stage.kept
 
     def signals(self, position: int, temperature: float) -> Signals:
-        """From the graph, if it computes them at this temperature."""
+        """Return the signals, from the graph if it computes them at this temperature."""
         return self._stages[position].signals(self._tensors, temperature)
 
     def outputs(self, position: int) -> Float:
-        """There already."""
+        """Return the outputs, which the stage has computed."""
         name = self._stages[position].exit.outputs
         self._lent.add(name)
         outputs: Float = self._tensors[name]
         return outputs
 
     def compact(self, position: int, moves: Moves) -> None:
-        """Within the arrays, which then are shorter views."""
+        """Move rows within the arrays, which become shorter views."""
         for name in self._stages[position].kept:
             tensor = self._tensors[name]
             self._tensors[name] = moves.within(tensor.copy() if name in self._lent else tensor)
         self._lent.clear()
 
     def finish(self) -> None:
-        """Nothing to wait for."""
+        """Do nothing: numpy has finished."""
 
     def copied(self, outputs: Float) -> Float:
-        """They outlive it as they are."""
+        """Return the outputs uncopied: they outlive the run."""
         return np.asarray(outputs, np.float32)
