@@ -144,7 +144,7 @@ class Results:
 
     def add(self, job: Job, scores: dict[str, Any], folder: Path) -> None:
         """Keep a job's scores."""
-        keys = ("name", "accuracy", "nll", "ece", "macs", "parameters")
+        keys = ("name", "macs", "parameters")
         self.found = [found for found in self.found if found["job"] != job.name]
         self.found.append(
             {
@@ -152,7 +152,10 @@ class Results:
                 "setting": job.setting,
                 "row": job.row,
                 "seed": job.seed,
-                "exits": [{key: exit_[key] for key in keys} for exit_ in scores["exits"]],
+                "exits": [
+                    {**{key: exit_[key] for key in keys}, "accuracy": exit_["score"], **exit_["further"]}
+                    for exit_ in scores["exits"]
+                ],
                 "samples": scores["samples"],
                 "train_seconds": round(sum(line["seconds"] for line in read_metrics(folder)), 1),
                 "weights": scores["digest"],
@@ -200,7 +203,7 @@ def _look(job: Running, running: list[Running], problems: list[str], results: Re
         return
     results.add(job.job, answer, job.folder)
     final = next(exit_ for exit_ in answer["exits"] if exit_["name"] == "final")
-    print(f"{job.job.name} {final['accuracy']:.2%} {time.monotonic() - job.began:.0f} s", flush=True)
+    print(f"{job.job.name} {final['score']:.2%} {time.monotonic() - job.began:.0f} s", flush=True)
 
 
 def main() -> None:

@@ -11,8 +11,9 @@ from onnx import compose
 from sdcompress.artifact.golden import Golden
 from sdcompress.artifact.read import open_artifact
 from sdcompress.artifact.write import staged
-from sdcompress.exporting.graph import BATCH, INPUT, logits_name
+from sdcompress.exporting.graph import BATCH, output_name
 from sdcompress.exporting.layout import ExportFacts, Layout, write_layout
+from sdcompress.modalities.image import Image
 from sdcompress.onnx_graph.exit_signals import add_signals
 
 __all__ = ["two_networks"]
@@ -31,22 +32,22 @@ def two_networks(small: Path, large: Path, out: Path) -> None:
         name: _named(name, onnx.load(artifact.file(artifact.manifest.segments[0])))
         for name, artifact in artifacts.items()
     }
-    first, signals = add_signals(models["small"], "small", logits_name("small"), batch=BATCH)
+    task = artifacts["large"].task
+    first, signals = add_signals(models["small"], "small", output_name("small"), task, batch=BATCH)
     layout = Layout(
         "cascade", ("small", "large"), {"segment-0.onnx": first, "segment-1.onnx": models["large"]}, {"small": signals}
     )
     manifests = {name: artifact.manifest for name, artifact in artifacts.items()}
     golden = {name: artifact.golden() for name, artifact in artifacts.items()}
-    assert np.array_equal(golden["small"].images, golden["large"].images), "the networks were exported with other data"
+    assert np.array_equal(golden["small"].examples, golden["large"].examples), "the networks saw other data"
     facts = ExportFacts(
-        classes=manifests["large"].classes,
-        network_input=manifests["large"].input,
-        accuracy={name: manifest.exits[0].accuracy for name, manifest in manifests.items()},
-        ece={name: manifest.exits[0].ece for name, manifest in manifests.items()},
+        task=task,
+        modality=artifacts["large"].modality,
+        scores={name: manifest.exits[0].scores for name, manifest in manifests.items()},
         golden=Golden(
-            golden["large"].images,
-            golden["large"].labels,
-            np.concatenate([golden[name].logits for name in ("small", "large")]),
+            golden["large"].examples,
+            golden["large"].targets,
+            np.concatenate([golden[name].outputs for name in ("small", "large")]),
         ),
         provenance=manifests["large"].provenance,
     )
@@ -58,7 +59,7 @@ def two_networks(small: Path, large: Path, out: Path) -> None:
 def _named(name: str, model: onnx.ModelProto) -> onnx.ModelProto:
     """The network with the input of all networks and logits of its own; all else is prefixed."""
     (given,), (logits,) = model.graph.input, model.graph.output
-    names = {f"{name}/{given.name}": INPUT, f"{name}/{logits.name}": logits_name(name)}
+    names = {f"{name}/{given.name}": Image.INPUT, f"{name}/{logits.name}": output_name(name)}
     found = compose.add_prefix(model, f"{name}/", rename_value_infos=True)
     for node in found.graph.node:
         node.input[:] = [names.get(one, one) for one in node.input]

@@ -6,9 +6,10 @@ import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from sdcompress.artifact.read import Artifact
 from sdcompress.errors import SdcompressError
-from sdcompress.modalities._geometry import normalise
 from sdcompress.options import EngineOptions
 from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.runtime.engine import Float
@@ -78,5 +79,5 @@ def engine(path: Path) -> CascadeEngine:
 
 
 def inputs_of(artifact: Artifact) -> Float:
-    """The golden images as inputs, float32; what they show decides nothing about the time of a forced exit."""
-    return normalise(artifact.golden().images, artifact.manifest.input.preprocess)
+    """The golden samples as inputs; what they show decides nothing about the time of a forced exit."""
+    return np.asarray(artifact.modality.collate(artifact.golden().examples))

@@ -118,14 +118,16 @@ def against(path: Path, others: dict[str, Path], batches: tuple[int, ...]) -> di
         (Sibling(other, other.manifest.digest, name), engine(other.path))
         for name, other in ((name, open_artifact(path)) for name, path in others.items())
     ]
-    for time in compare_speed(engine(path), siblings, inputs_of(open_artifact(path)), batches):
+    artifact = open_artifact(path)
+    inputs = artifact.modality.check(inputs_of(artifact))
+    for time in compare_speed(engine(path), siblings, inputs, batches):
         found[time.precision][f"batch {time.batch}"] = time.model_dump(exclude={"digest", "precision", "batch"})
     return found
 
 
 def accuracy(path: Path) -> float:
     """Of an artifact's last exit, on the validation split, by its graphs."""
-    measured = open_artifact(path).manifest.exits[-1].accuracy
+    measured = open_artifact(path).manifest.exits[-1].scores.get("accuracy")
     if measured is None:
         raise NotMeasured(f"'{path.name}' does not say its accuracy: export it where its data is")
     return measured

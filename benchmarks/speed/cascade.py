@@ -215,7 +215,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         cascade, singles = artifacts(given.model, Path(folder))
         artifact = open_artifact(cascade)
-        images = np.random.default_rng(0).integers(0, 256, (POOL, *artifact.golden().images.shape[1:]), np.uint8)
+        images = np.random.default_rng(0).integers(0, 256, (POOL, *artifact.golden().examples.shape[1:]), np.uint8)
         plain = opened(artifact, None)
         pool = plain.preprocess(images)
         times = stage_times(plain, artifact.manifest, ArraySamples(images, np.zeros(POOL, np.int64)))

@@ -53,7 +53,7 @@ def bare(file: Path) -> Callable[[Float], Any]:
 def measure(model: str, rounds: int, seconds: float, folder: Path) -> dict[str, Any]:
     cascade_folder, singles = artifacts(model, folder)
     single, cascade = open_engine(singles[-1], threads=1), open_engine(cascade_folder, threads=1)
-    inputs = single.preprocess(open_artifact(singles[-1]).golden().images)
+    inputs = single.preprocess(open_artifact(singles[-1]).golden().examples)
     batches = [inputs[at : at + 1] for at in range(16)]
     calls: dict[str, Callable[[Float], Any]] = {"single": single}
     for position, truncated in enumerate(singles):

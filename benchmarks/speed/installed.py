@@ -30,9 +30,9 @@ PREDICT = """
 import sys, numpy, sdcompress
 from sdcompress.artifact.read import open_artifact
 engine, golden = sdcompress.open(sys.argv[1]), open_artifact(sys.argv[1]).golden()
-inputs = engine.preprocess(golden.images)
-assert numpy.allclose(engine.exits(inputs), golden.logits, rtol=1e-3, atol=1e-3)
-assert engine(inputs).outputs.shape == (len(golden.images), len(engine.task.outputs))
+inputs = engine.preprocess(golden.examples)
+assert numpy.allclose(engine.exits(inputs), golden.outputs, rtol=1e-3, atol=1e-3)
+assert engine(inputs).outputs.shape == (len(golden.examples), len(engine.task.outputs))
 print(any(name in sys.modules for name in ("torch", "onnx")))
 """
 

@@ -75,7 +75,7 @@ def evaluate(
 def _show(result: Evaluation) -> None:
     """Print the scores of every exit and stratum, and what is taken for what."""
     from sdcompress.reporting.strata import confusions, stratum_cautions, stratum_table
-    from sdcompress.reporting.tables import further
+    from sdcompress.reporting.tables import further, title_of
 
     rows = [
         [
@@ -86,10 +86,10 @@ def _show(result: Evaluation) -> None:
         ]
         for score in result.exits
     ]
-    names = [name.upper() for name in result.exits[0].further]
+    names = [title_of(name) for name in result.exits[0].further]
     table(["exit", result.metric, *names, "MACs"], rows, f"{result.source} on {result.data}/{result.split}")
     balanced = "" if result.balanced_score is None else f"; balanced {result.metric} {result.balanced_score:.2%}"
-    say(f"{result.samples} images{balanced}")
+    say(f"{result.samples} samples{balanced}")
     if result.policy:
         shares = ", ".join(
             f"{score.name} {share:.1%}" for score, share in zip(result.exits, result.policy.shares, strict=False)

@@ -79,7 +79,7 @@ def _show(result: Quantized) -> None:
         ]
         for change in result.exits
     ]
-    table(["exit", "fp32", result.precision, "other answers", "largest difference of a logit"], rows)
+    table(["exit", "fp32", result.precision, "other answers", "largest difference of an output"], rows)
     ranges = f"; ranges from {result.calibration_samples} training samples" if result.calibration_samples else ""
     say(
         f"{result.artifact}: {result.precision}, measured on {result.samples} validation samples (at most "

@@ -18,7 +18,7 @@ from sdcompress.policies._base import Float, Signals
 from sdcompress.progress import Progress
 from sdcompress.runtime.engine import Engine
 from sdcompress.schema.report import ENSEMBLE, Evaluation, ExitScore, PolicyScore
-from sdcompress.tasks import Array, Task, metric_of
+from sdcompress.tasks import Array, Task, metric_of, standard_error
 
 __all__ = ["ENSEMBLE", "batches", "evaluate", "exit_outputs", "exit_signals"]
 
@@ -204,6 +204,7 @@ def _exit_scores(engine: Engine, rows: Sequence[_Row]) -> tuple[ExitScore, ...]:
         ExitScore(
             name=name,
             score=metric_of(row.loss),
+            standard_error=standard_error(row.loss),
             further=engine.task.summary(row.measures),
             macs=cost.macs if cost else None,
             parameters=cost.parameters if cost else None,
@@ -216,6 +217,7 @@ def _policy_score(engine: Engine, exit_index: Exits, loss: Float) -> PolicyScore
     leaving = [exit_index == position for position in range(len(engine.exit_names))]
     return PolicyScore(
         score=metric_of(loss),
+        standard_error=standard_error(loss),
         shares=tuple(float(mask.mean()) for mask in leaving),
         exit_scores=tuple(metric_of(loss[mask]) if mask.any() else None for mask in leaving),
     )

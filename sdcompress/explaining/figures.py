@@ -27,7 +27,7 @@ from sdcompress.schema.explain import (
     Stratum,
     Truncation,
 )
-from sdcompress.tasks import metric_of
+from sdcompress.tasks import metric_of, standard_error
 from sdcompress.tasks._probabilities import calibration_error, reliability
 
 __all__ = ["ExitAnalysis"]
@@ -74,6 +74,7 @@ class ExitAnalysis:
         return ExitFigures(
             name=self.names[k],
             score=metric_of(loss),
+            standard_error=standard_error(loss),
             ece=None if confidences is None else calibration_error(confidences, 1 - loss),
             reliability=tuple(ReliabilityBin(**bin_._asdict()) for bin_ in bins),
             auroc=None if scores is None else auroc(scores, loss),
@@ -104,6 +105,7 @@ class ExitAnalysis:
         return OperatingPoint(
             thresholds=None if thresholds is None else tuple(thresholds),
             score=early_exit.score_at(exit_index, self.outcomes.loss),
+            standard_error=standard_error(self.outcomes.loss[exit_index, np.arange(len(exit_index))]),
             shares=tuple(shares.tolist()),
             mean_ms=None if ms is None else float(shares @ ms),
             mean_macs=float(shares @ self.macs),

@@ -12,6 +12,7 @@ __all__ = [
     "NOTHING",
     "count",
     "difference",
+    "ends",
     "enumeration",
     "megabytes",
     "milliseconds",
@@ -29,17 +30,27 @@ NOTHING = "-"
 _Z95 = 1.959964
 
 
-def score(value: float | None, samples: int | None = None) -> str:
+def score(value: float | None, samples: int | None = None, error: float | None = None) -> str:
     """Format a score in percent, with its 95 % interval if the number of samples is given.
 
-    Of losses between 0 and 1 the interval is wider than it needs to be.
+    Args:
+        value: the score.
+        samples: N.
+        error: standard error of the mean, where losses are not all 0 or 1; None: the score is a proportion.
     """
     if value is None:
         return NOTHING
     if samples is None:
         return f"{value:.2%}".replace("%", " %")
-    low, high = wilson(value, samples)
+    low, high = ends(value, samples, error)
     return f"{value * 100:.2f} % [{low * 100:.2f}, {high * 100:.2f}]"
+
+
+def ends(value: float, samples: int, error: float | None = None) -> tuple[float, float]:
+    """Return the 95 % interval of a score: Wilson's of a proportion, the normal one of a mean with a standard error."""
+    if error is None:
+        return wilson(value, samples)
+    return max(value - _Z95 * error, 0.0), min(value + _Z95 * error, 1.0)
 
 
 def wilson(share_right: float, samples: int) -> tuple[float, float]:

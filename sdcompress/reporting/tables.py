@@ -17,7 +17,7 @@ from sdcompress.reporting.strata import worst_stratum
 from sdcompress.reporting.table import Table
 from sdcompress.schema.report import BenchRecord, Evaluation, Machine, Report, ReportRow
 
-__all__ = ["comparisons", "exits", "further", "latencies", "machine", "networks", "summary", "threads"]
+__all__ = ["comparisons", "exits", "further", "latencies", "machine", "networks", "summary", "threads", "title_of"]
 
 
 class _Further(NamedTuple):
@@ -39,6 +39,11 @@ def further(name: str, value: float) -> str:
     return _FURTHER[name].format.format(value).replace("%", " %") if name in _FURTHER else f"{value:.3g}"
 
 
+def title_of(name: str) -> str:
+    """The heading of a further score: NLL and ECE, else its name as the task gives it."""
+    return _FURTHER[name].title if name in _FURTHER else name
+
+
 def summary(report: Report) -> Table:
     """Return one line for each artifact with its score and speed."""
     split: Literal["test", "validation"] = "validation"
@@ -46,7 +51,7 @@ def summary(report: Report) -> Table:
         split = "test"
     reference = report.reference or "the reference"
     prepared = any(row.end_to_end_ms is not None for row in report.rows)
-    with_it = " End to end: including the preparation of the input from a decoded image." if prepared else ""
+    with_it = " End to end: including the preparation of the input." if prepared else ""
     note = (
         f"{report.metric.capitalize()} with its 95 % Wilson interval; its difference from {reference}'s with the"
         " paired one."
@@ -136,10 +141,12 @@ def exits(report: Report) -> list[Table]:
         title = f"Exits of {evaluation.name} ({evaluation.kind}), {evaluation.split} split of {evaluation.data}"
         names = list(evaluation.exits[0].further)
         notes = [f"; {_FURTHER[name].note}" for name in names if name in _FURTHER]
-        note = f"{q.count(evaluation.samples)} images{''.join(notes)}."
+        note = f"{q.count(evaluation.samples)} samples{''.join(notes)}."
         if evaluation.policy:
-            note += f" The early-exit policy as it runs: {q.score(evaluation.policy.score, evaluation.samples)}."
-        titles = [_FURTHER[name].title if name in _FURTHER else name for name in names]
+            policy = evaluation.policy
+            score = q.score(policy.score, evaluation.samples, policy.standard_error)
+            note += f" The early-exit policy as it runs: {score}."
+        titles = [title_of(name) for name in names]
         metric = evaluation.metric
         columns = ("exit", f"{metric} of all", *titles, "left here", f"{metric} of those", "MACs", "parameters")
         tables.append(Table(title, columns, tuple(_exit_rows(evaluation)), note).without_empty_columns())
@@ -153,7 +160,7 @@ def _exit_rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
         rows.append(
             (
                 exit_.name,
-                q.score(exit_.score, evaluation.samples),
+                q.score(exit_.score, evaluation.samples, exit_.standard_error),
                 *(further(name, value) for name, value in exit_.further.items()),
                 q.share(policy.shares[index]) if policy else q.NOTHING,
                 q.score(policy.exit_scores[index]) if policy else q.NOTHING,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat
 
 from sdcompress.schema.base import Fraction, Frozen, Interval, Sha256
 from sdcompress.schema.report import Machine
@@ -42,6 +42,9 @@ class ExitFigures(Frozen):
 
     name: str
     score: Fraction = Field(description="the metric, of all samples")
+    standard_error: NonNegativeFloat | None = Field(
+        None, description="of the metric; None: losses are 0 or 1, and it is a proportion"
+    )
     ece: Fraction | None = Field(
         description="expected calibration error of the confidence, 15 equal-width bins; None: there is no confidence"
     )
@@ -62,6 +65,9 @@ class OperatingPoint(Frozen):
 
     thresholds: tuple[float, ...] | None = Field(description="one for each exit but the last; None: no thresholds")
     score: Fraction = Field(description="the metric")
+    standard_error: NonNegativeFloat | None = Field(
+        None, description="of the metric; None: losses are 0 or 1, and it is a proportion"
+    )
     shares: tuple[Fraction, ...] = Field(description="of the samples, that left at each exit")
     mean_ms: float | None
     mean_macs: float

@@ -264,7 +264,7 @@ class Train(Frozen):
     )
 
     epochs: PositiveInt = 30
-    batch_size: PositiveInt = Field(128, description="images a step, over all processes")
+    batch_size: PositiveInt = Field(128, description="samples a step, over all processes")
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     augment: Augmentation = Augmentation()
@@ -291,7 +291,7 @@ class Train(Frozen):
         "ddp", description="of several processes: each holds all weights, or a share of them (needs less memory)"
     )
     resident: bool | None = Field(
-        None, description="keep the training images on the device; default: on a GPU with room for them"
+        None, description="keep the training examples on the device; default: on a GPU with room for them"
     )
     workers: Annotated[int, Field(ge=0, le=1024)] = Field(
         0, description="threads that fetch batches ahead (folders of files)"
@@ -316,10 +316,10 @@ class Export(Frozen):
     )
     max_batch: Annotated[int, Field(ge=8, le=2**13)] = Field(32, description="largest batch of the parity gate")
     parity_samples: Annotated[int, Field(ge=256, lt=2**31)] = Field(
-        256, description="real held-out images of the parity gate; all of them where there are fewer"
+        256, description="real held-out samples of the parity gate; all of them where there are fewer"
     )
-    atol: PositiveFloat = Field(1e-4, description="absolute tolerance on logits")
-    rtol: PositiveFloat = Field(1e-4, description="tolerance relative to the largest logit")
+    atol: PositiveFloat = Field(1e-4, description="absolute tolerance on outputs")
+    rtol: PositiveFloat = Field(1e-4, description="tolerance relative to the largest output")
     ensemble: Ensemble | None = Field(
         None, description="geometric: an exit's outputs are the geometric mean over the exits so far"
     )
@@ -329,9 +329,11 @@ class Quantize(Frozen):
     """Lower precisions, in which 'run' makes and measures every artifact once more."""
 
     precisions: EachOnce[str] = Field((), description="of 'sdcompress list precisions', e.g. [uint8]; default: none")
-    max_drop: Annotated[float, Field(ge=0, lt=1)] = Field(0.01, description="accuracy that every exit may lose by it")
+    max_drop: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.01, description="of the metric, that every exit may lose by it"
+    )
     samples: PositiveInt | None = Field(
-        None, description="training images that give the ranges of int8, uint8, fp8; default: 512, or all there are"
+        None, description="training samples that give the ranges of int8, uint8, fp8; default: 512, or all there are"
     )
 
 
@@ -339,7 +341,9 @@ class Calibrate(Frozen):
     """The exit thresholds, chosen on the validation split of the exported artifact."""
 
     policy: str = Field("max_prob", description="of 'sdcompress list policies'")
-    max_drop: Fraction = Field(0.01, description="accuracy that may be lost against the last exit, 0.01 = 1 point")
+    max_drop: Fraction = Field(
+        0.01, description="of the metric, that may be lost against the last exit, 0.01 = 1 point"
+    )
     temperature: bool = Field(
         True, description="try a fitted temperature at each exit, and keep it where it makes early exit cheaper"
     )

@@ -6,7 +6,7 @@ import base64
 import binascii
 from typing import Any, Literal, TypeAlias
 
-from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, FiniteFloat, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
 from sdcompress.schema.base import Fraction, Frozen, Sha256
 
@@ -41,6 +41,9 @@ class ExitScore(Frozen):
 
     name: str
     score: Fraction = Field(description="the metric")
+    standard_error: NonNegativeFloat | None = Field(
+        None, description="of the metric; None: losses are 0 or 1, and it is a proportion"
+    )
     further: dict[str, FiniteFloat] = Field({}, description="further scores of the task, by name, e.g. nll and ece")
     macs: int | None = Field(None, description="multiply-accumulates for one sample that leaves here")
     parameters: int | None = Field(None, description="parameters of the network truncated at this exit")
@@ -50,6 +53,9 @@ class PolicyScore(Frozen):
     """The early-exit policy as it runs."""
 
     score: Fraction = Field(description="the metric")
+    standard_error: NonNegativeFloat | None = Field(
+        None, description="of the metric; None: losses are 0 or 1, and it is a proportion"
+    )
     shares: tuple[Fraction, ...] = Field(description="share of samples that left at each exit")
     exit_scores: tuple[Fraction | None, ...] = Field(description="the metric of those that left there")
 

@@ -13,7 +13,7 @@ from sdcompress import registry
 from sdcompress.errors import ArtifactError, RecipeError, UsageError, brief
 from sdcompress.schema.base import explain
 from sdcompress.schema.manifest import Manifest
-from sdcompress.tasks._base import Array, Float, Prediction, Signals, Task, metric_of
+from sdcompress.tasks._base import Array, Float, Prediction, Signals, Task, metric_of, standard_error
 
 __all__ = [
     "ROOM",
@@ -25,6 +25,7 @@ __all__ = [
     "build",
     "metric_of",
     "restore",
+    "standard_error",
     "task_class",
     "task_of",
 ]

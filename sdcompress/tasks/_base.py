@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import onnx
     from torch import Tensor
 
-__all__ = ["Array", "Float", "Prediction", "Signals", "Task", "metric_of"]
+__all__ = ["Array", "Float", "Prediction", "Signals", "Task", "metric_of", "standard_error"]
 
 Array = npt.NDArray[Any]
 Float = npt.NDArray[np.float32]
@@ -73,6 +73,13 @@ class Signals:
 def metric_of(loss: npt.NDArray[np.floating]) -> float:
     """The metric of samples with these losses, [N]: 1 - mean. Of losses that are 0 or 1 it is an exact share."""
     return float(np.subtract(1, loss, dtype=np.float64).mean())
+
+
+def standard_error(loss: npt.NDArray[np.floating]) -> float | None:
+    """The standard error of the metric of losses [N]; None where all are 0 or 1, so that the metric is a proportion."""
+    if bool(np.isin(loss, (0, 1)).all()) or len(loss) < 2:
+        return None
+    return float(loss.std(ddof=1, dtype=np.float64) / np.sqrt(len(loss)))
 
 
 @dataclass(frozen=True)

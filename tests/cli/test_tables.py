@@ -27,7 +27,7 @@ def test_an_evaluation_shows_every_class_and_says_when_only_the_majority_is_know
         )
     )  # fmt: skip
     said = capsys.readouterr().out
-    assert "1000 images; balanced accuracy 50.00%" in said
+    assert "1000 samples; balanced accuracy 50.00%" in said
     assert "Confusion matrix of net (artifact), test split" in said
     rare = next(line for line in said.splitlines() if "rare" in line)
     assert "54" in rare

@@ -228,7 +228,7 @@ def test_export_one_graph_of_a_cascade_and_inspect_it(cli, one_graph_once, tmp_p
     assert f'onnxruntime.InferenceSession("{tmp_path / "graph" / "model.onnx"}")' in done.out
     shown = cli("inspect", tmp_path / "graph").out
     assert "model.onnx (graph): one image, one thread" in shown
-    assert "exits and answers of the segments on 16 images in batches of 1, 2, 7, 32 (0 undecided)" in shown
+    assert "exits and answers of the segments on 16 samples in batches of 1, 2, 7, 32 (0 undecided)" in shown
     assert "model.onnx: gives the exits and answers" in cli("verify", tmp_path / "graph").out
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from sdcompress.reporting import quantities as q
 from sdcompress.schema.report import Percentile
+from sdcompress.tasks import standard_error
 
 
 def test_wilson_against_the_published_example() -> None:
@@ -54,3 +56,11 @@ def test_intervals_stand_beside_their_value() -> None:
         q.percentile(Percentile(percent=99, value_ms=2.0, low_ms=1.9, high_ms=2.5, needs=662)) == "2.00 ms [1.90, 2.50]"
     )
     assert q.percentile(Percentile(percent=99, value_ms=None, needs=662)) == "n/a (needs 662 calls)"
+
+
+def test_the_mean_of_graded_losses_has_the_normal_interval() -> None:
+    """Losses 0, 0.5, 0.5, 1: the mean is 0.5, the deviation sqrt(1/6), the error sqrt(1/24) = 0.20412."""
+    error = standard_error(np.array([0, 0.5, 0.5, 1]))
+    assert error == pytest.approx(0.204124, abs=1e-6)
+    assert q.ends(0.5, 4, error) == pytest.approx((0.09992, 0.90008), abs=1e-5)
+    assert standard_error(np.array([0.0, 1, 1])) is None  # a proportion: Wilson's

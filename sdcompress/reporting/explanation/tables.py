@@ -26,7 +26,7 @@ def summary(record: Explanation) -> Table:
         rows.append(
             (
                 f"all to {exit_.name}",
-                q.score(exit_.score, record.samples),
+                q.score(exit_.score, record.samples, exit_.standard_error),
                 _interval(exit_.ms),
                 q.short_count(exit_.macs),
                 _interval(truncation.saving_ms) if truncation else q.NOTHING,
@@ -36,18 +36,22 @@ def summary(record: Explanation) -> Table:
     if record.oracle:
         rows.append(_point_row(record, "oracle", record.oracle, None))
     note = (
-        f"{record.metric.capitalize()} with its 95 % Wilson interval; ms with the lowest and the highest turn. Saving"
-        " and difference compare the policy with that line; the difference has its paired 95 % interval. The oracle"
-        " knows the labels: it leaves at the first exit that is right, else at the last."
+        f"{record.metric.capitalize()} with its 95 % {_interval_of(record)}interval; ms with the lowest and the"
+        " highest turn. Saving and difference compare the policy with that line; the difference has its paired 95 %"
+        " interval. The oracle knows the labels: it leaves at the first exit that is right, else at the last."
     )
     metric = record.metric
     columns = ("network", metric, "mean ms", "mean MACs", "policy saves", f"policy's {metric} is")
     return Table("Summary", columns, tuple(rows), note).without_empty_columns()
 
 
+def _interval_of(record: Explanation) -> str:
+    return "" if any(exit_.standard_error is not None for exit_ in record.exits) else "Wilson "
+
+
 def _point_row(record: Explanation, name: str, point: OperatingPoint, ms: Interval | None) -> tuple[str, ...]:
     timed = _interval(ms) if ms else q.milliseconds(point.mean_ms)
-    score = q.score(point.score, record.samples)
+    score = q.score(point.score, record.samples, point.standard_error)
     return name, score, timed, q.short_count(point.mean_macs), q.NOTHING, q.NOTHING
 
 
@@ -61,7 +65,7 @@ def _exits(record: Explanation) -> Table:
     rows = tuple(
         (
             exit_.name,
-            q.score(exit_.score, record.samples),
+            q.score(exit_.score, record.samples, exit_.standard_error),
             q.NOTHING if exit_.ece is None else f"{exit_.ece * 100:.1f} %",
             q.NOTHING if exit_.auroc is None else f"{exit_.auroc:.3f}",
             q.NOTHING if exit_.aurc is None else f"{exit_.aurc * 100:.3f} %",
