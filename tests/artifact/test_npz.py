@@ -171,8 +171,8 @@ def test_every_array_that_numpy_stores_is_read_as_numpy_reads_it(tmp_path: Path,
 
 def test_evidence_is_read_by_the_same_rules(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive_file:
-        archive_file.writestr("confidences.npy", header(str((1, 2**48)), "'<f4'"))
-        archive_file.writestr("right.npy", member(np.zeros((2, 3), np.uint8)))
+        archive_file.writestr("scores.npy", header(str((1, 2**48)), "'<f4'"))
+        archive_file.writestr("loss.npy", member(np.zeros((2, 3), np.float32)))
     with pytest.raises(ArtifactError, match=f"has 0 bytes instead of {2**50}"):
         Evidence.load(tmp_path / "a.npz")
 

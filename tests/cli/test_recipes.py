@@ -37,7 +37,7 @@ def test_a_key_that_is_set_to_two_values_is_an_error(cli, recipe: Path, settings
     for words in (["--set", "train.epochs=7", *settings], [*settings, "--set", "train.epochs=7"]):
         done = cli("train", "-c", recipe, "--print-config", *words)
         assert done.code == 2
-        assert "'train.epochs' is set twice" in done.err
+        assert "'train.epochs' is set to two different values" in done.err
         assert "train.epochs=7" in done.err
         assert "train.epochs=8" in done.err
 

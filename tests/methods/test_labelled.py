@@ -91,8 +91,8 @@ def test_a_file_of_ones_own_is_a_method(tmp_path: Path) -> None:
     ("text", "error", "match"),
     [
         (None, UsageError, "There is no Python file"),
-        ("x = 1", UsageError, "names 0 things"),
-        ("__all__ = ['y']", UsageError, "names 0 things"),
+        ("x = 1", UsageError, "names 0 objects"),
+        ("__all__ = ['y']", UsageError, "names 0 objects"),
         ("import not_there", UsageError, "cannot be imported.*not_there"),
         ("def", UsageError, "cannot be imported"),
         ("__all__ = ['x']; x = 1", RecipeError, "no method"),

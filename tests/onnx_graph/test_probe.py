@@ -27,8 +27,8 @@ def test_it_is_named_with_its_operator_and_file() -> None:
         "y",
     )
     files = {"segment-0.onnx": first.SerializeToString(), "segment-1.onnx": second.SerializeToString()}
-    assert first_not_finite(files, "x", np.float32([[0, 1]])) == "node 'ratio' (Div) of segment-1.onnx"
-    assert first_not_finite(files, "x", np.float32([[2, 1]])) == ""
+    assert first_not_finite(files, {"x": np.float32([[0, 1]])}) == "node 'ratio' (Div) of segment-1.onnx"
+    assert first_not_finite(files, {"x": np.float32([[2, 1]])}) == ""
 
 
 def test_a_stored_infinity_is_not_reported() -> None:
@@ -44,7 +44,7 @@ def test_a_stored_infinity_is_not_reported() -> None:
         low=low,
     )
     files = {"model.onnx": model.SerializeToString()}
-    assert first_not_finite(files, "x", np.float32([[1, 1]])) == "node 'log' (Log) of model.onnx"
+    assert first_not_finite(files, {"x": np.float32([[1, 1]])}) == "node 'log' (Log) of model.onnx"
 
 
 def test_every_tensor_is_given_and_the_model_is_left_as_it_is() -> None:

@@ -51,7 +51,7 @@ def with_engines(path: Path, out: Path) -> Engines:
     return made
 
 
-def test_calibration_records_what_it_ran_on_and_old_artifacts_say_nothing_new(
+def test_calibration_records_what_it_ran_on(
     tiny_artifact: Write, tiny_network: Any, hosted: Callable[[str | None], None]
 ) -> None:
     cascade, samples = tiny_artifact(), tiny_network.samples(600)
@@ -63,7 +63,6 @@ def test_calibration_records_what_it_ran_on_and_old_artifacts_say_nothing_new(
     assert usual is not None
     assert here is not None
     assert (usual.backend, usual.device, usual.plans) == ("onnxruntime", "cpu", None)
-    assert not {"device", "plans"} & set(usual.model_dump())
     assert (here.backend, here.device, here.plans) == ("hosted", "cuda", "a" * 64)
     assert here.stage_times is not None
     assert all(0 < ms < 5 for ms in here.stage_times.move_ms)

@@ -15,7 +15,7 @@ import onnxruntime
 import pytest
 import torch
 import yaml
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from onnx import TensorProto, helper
@@ -88,6 +88,7 @@ def test_an_entry_point_of_another_name_than_its_module_is_refused(
         room.restore("gauss", *([("a", "b")] if room is tasks else []), {})
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(VALUES, VALUES, VALUES)
 def test_its_loss_is_a_metric(regression: ModuleType, a: np.ndarray, b: np.ndarray, c: np.ndarray) -> None:
     task = regression.Regression(("mean", "log_deviation"), 0, 9)
