@@ -16,7 +16,9 @@ from sdcompress.artifact import read
 from sdcompress.data.samples import Dataset
 from sdcompress.errors import RecipeError, UnknownNameError
 from sdcompress.evaluation.trained_model import TrainedModel
+from sdcompress.modalities import modality_of
 from sdcompress.options import Options
+from sdcompress.tasks import task_of
 
 
 @pytest.mark.parametrize("verb", sdcompress.__all__)
@@ -92,8 +94,8 @@ def test_a_verb_hashes_each_file_of_an_artifact_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     artifact, samples = tiny_artifact(policy=(0.6, 0.6)), tiny_network.samples(600)
-    spec = sdcompress.inspect(artifact).input.preprocess
-    data = Dataset("mine", samples, samples, samples, ("a", "b", "c"), spec, "3" * 64)
+    manifest = sdcompress.inspect(artifact)
+    data = Dataset("mine", samples, samples, samples, task_of(manifest), modality_of(manifest), "3" * 64)
     hashed, sha256 = Counter[str](), read.sha256_of
 
     def counted(path: Path, *args: Any) -> str:

@@ -42,7 +42,7 @@ def test_a_default_of_threads_is_said(cli, made, recipe: Path, tmp_path: Path, w
     chosen = words(what, made, recipe, tmp_path / "out", threads="1")
     by_default = cli(*chosen[:-2])
     assert by_default.code == 0, by_default.err
-    assert "1 thread(s): OMP_NUM_THREADS says so; --threads sets another number" in by_default.err
+    assert "1 thread(s): OMP_NUM_THREADS is set; --threads sets another number" in by_default.err
 
 
 def test_threads_that_were_chosen_are_not_said(cli, made, recipe: Path, tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_threads_of_what_has_none_to_choose_are_refused(cli, made, tmp_path: Pat
 
 
 def test_train_says_where_and_with_how_many_threads(made) -> None:
-    assert "training on cpu with 1 thread(s): OMP_NUM_THREADS says so" in made.trained.err
+    assert "training on cpu with 1 thread(s): OMP_NUM_THREADS is set" in made.trained.err
     assert json.loads(made.trained.out)["threads"] == 1
 
 
