@@ -25,7 +25,7 @@ def int8(cli: Callable, made, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert "next: sdcompress calibrate" in done.out
     assert "other answers" in done.out
     assert "MiB" in done.out
-    assert "160 training images" in done.out
+    assert "160 training samples" in done.out
     assert "ms in int8, " in done.out  # beside fp32; whether it is faster is the machine's to say
     assert "288/288" in done.err  # the validation images, where progress goes
     assert "288/288" not in done.out
@@ -89,7 +89,7 @@ def test_fp8_raises_the_opset_and_signals_stay(cli: Callable, made, tmp_path: Pa
     assert done.code == 0, done.err
     assert "convolutions and products in fp8" in done.out
     assert "in fp16 or fp32" in done.out
-    assert "ranges from 160 training images" in done.out
+    assert "ranges from 160 training samples" in done.out
     manifest = open_artifact(out).manifest
     for segment in manifest.segments:
         model = onnx.load(out / segment.file)
@@ -122,7 +122,7 @@ def test_all_that_is_done_with_an_artifact(cli: Callable, int8: Path, tmp_path: 
         (["--precision", "int8", "--max-drop", "1"], 2, "--max-drop is '1'"),
         (["--precision", "int8", "--max-drop", "lots"], 2, "e.g. --max-drop 1%"),
         (["--precision", "int8", "--samples", "5"], 2, "at least 64"),
-        (["--precision", "int8", "--samples", "9999"], 2, "160 training images"),
+        (["--precision", "int8", "--samples", "9999"], 2, "160 training samples"),
         (["--precision", "bf16"], 3, "cannot run bf16 here"),
     ],
 )

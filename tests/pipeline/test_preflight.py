@@ -121,7 +121,7 @@ def test_precisions_that_go_are_let_through(opset: int) -> None:
 
 def test_too_few_images_to_take_ranges_from_are_refused() -> None:
     few = ["data.train_limit=40", "quantize.precisions=[int8]", "method=baseline", "controls=[]"]
-    with pytest.raises(DataError, match="40 training images"):
+    with pytest.raises(DataError, match="40 training samples"):
         check_data(recipes.read("digits", few), data.Loader())
 
 
