@@ -89,7 +89,10 @@ def _all_printable(value: Any) -> Any:
     if isinstance(value, str):
         return printable(value, _MAX_TEXT)
     if isinstance(value, dict):
-        return {_all_printable(key): _all_printable(inner) for key, inner in value.items()}
+        # base64 is long, and as safe as it is
+        return {
+            _all_printable(key): inner if key == "losses" else _all_printable(inner) for key, inner in value.items()
+        }
     if isinstance(value, tuple | list):
         return value if value and isinstance(value[0], float) else type(value)(map(_all_printable, value))
     return value

@@ -14,6 +14,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from sdcompress.errors import OutputExistsError
+from sdcompress.evaluation.paired import pack
 from sdcompress.reporting import html, markdown
 from sdcompress.reporting.build import build
 from sdcompress.reporting.plots import _exit_curve, _points
@@ -178,6 +179,15 @@ def test_no_text_of_the_page_acts_or_is_endless_and_the_json_keeps_it(report: Re
         assert "gnp.exe" in drawn
         assert len(drawn) < 500_000
         assert "faster" not in [line.strip() for line in drawn.splitlines()]
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+def test_losses_of_many_samples_are_not_cut_as_names_are(report: Report, tmp_path: Path, scale: float) -> None:
+    losses = np.float32([scale, 0] * 5_000)  # as bits and as float32
+    one = report.evaluations[0].model_copy(update={"losses": pack(losses), "targets_sha256": "0" * 64})
+    with_losses = report.model_copy(update={"evaluations": (one, *report.evaluations[1:])})
+    write(with_losses, tmp_path)
+    assert Report.model_validate_json((tmp_path / "report.json").read_text(encoding="utf-8")) == with_losses
 
 
 def test_a_report_of_nothing_but_a_row(folders: dict[str, Path], tmp_path: Path) -> None:
