@@ -14,7 +14,6 @@ from PIL import Image
 from sdcompress import data, recipes
 from sdcompress.api import export
 from sdcompress.artifact.read import open_artifact
-from sdcompress.modalities import as_image
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.recipe import Export, Recipe
 from sdcompress.training.run import holds_another, train
@@ -109,14 +108,14 @@ def test_a_run_is_trained_exported_and_served_as_its_weights_want_it(make: Make,
     assert train(make(), tmp_path / "run").path == begun.path  # the same recipe goes on
     assert holds_another(make("data.mean=[0.1, 0.1, 0.1]"), tmp_path / "run")
     export(begun.path, tmp_path / "artifact", layout="single", settings=Export(parity_samples=256, max_batch=8))
-    spec = as_image(open_artifact(tmp_path / "artifact").modality).preprocess
-    assert spec == begun.preprocess
+    spec = open_artifact(tmp_path / "artifact").modality.preprocess
+    assert spec == begun.modality.preprocess
     assert (spec.mean, spec.interpolation, spec.resize, spec.crop) == (HALF, "bicubic", 20, (16, 16))
     photo = Image.fromarray(np.random.default_rng(1).integers(0, 256, (30, 33, 3), np.uint8))
     # 30 x 33 -> 20 x 22, then rows 2 to 18 and columns 3 to 19
     by_hand = np.asarray(photo.resize((22, 20), Image.Resampling.BICUBIC).crop((3, 2, 19, 18)), np.float32)
     inputs = open_engine(tmp_path / "artifact", threads=1).preprocess([photo])
-    np.testing.assert_allclose(inputs[0], (by_hand.transpose(2, 0, 1) / 255 - 0.5) / 0.5, atol=1e-6)
+    np.testing.assert_allclose(np.asarray(inputs)[0], (by_hand.transpose(2, 0, 1) / 255 - 0.5) / 0.5, atol=1e-6)
 
 
 def test_who_starts_from_a_checkpoint_is_prepared_as_it_was(make: Make, tmp_path: Path) -> None:

@@ -285,7 +285,7 @@ def test_engines_that_do_not_fit_each_other_are_refused(tiny_artifact: Write) ->
     with pytest.raises(ArtifactError, match=r"Engine 1 takes 'hidden' as float16 \['batch', 6\]") as caught:
         ResidentChain(*again)
     assert "float32 ['batch', 6], as it is made" in str(caught.value)
-    assert "sdcompress export" in str(caught.value)
+    assert "sdcompress build-engines" in str(caught.value)
     host.programs[1].inputs["hidden"], kept = (
         host.programs[0].outputs["hidden"],
         dict(host.programs[0].outputs),
