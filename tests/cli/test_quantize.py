@@ -102,7 +102,7 @@ def test_fp8_raises_the_opset_and_signals_stay(cli: Callable, made, tmp_path: Pa
 def test_all_that_is_done_with_an_artifact(cli: Callable, int8: Path, tmp_path: Path) -> None:
     assert ": cascade, int8, classification, 10 outputs" in cli("inspect", int8).out
     told = Evaluation.model_validate_json(cli("evaluate", int8, "--split", "validation", "--json").out)
-    assert [e.accuracy for e in told.exits[:-1]] == [e.accuracy for e in open_artifact(int8).manifest.exits]
+    assert [e.score for e in told.exits[:-1]] == [e.scores["accuracy"] for e in open_artifact(int8).manifest.exits]
     quick = ["--images", "golden", "--scenario", "single-stream", "--duration", "100ms", "--warmup", "1ms"]
     assert BenchReport.model_validate_json(cli("bench", int8, *quick, "--rounds", "5", "--json").out).records
     early = tmp_path / "early"
