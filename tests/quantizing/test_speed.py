@@ -13,6 +13,9 @@ from signals import TASK
 
 from sdcompress.artifact.read import open_artifact
 from sdcompress.cli import quantize as quantizing
+from sdcompress.modalities import Inputs
+from sdcompress.modalities._preprocess import Preprocess
+from sdcompress.modalities.image import Image
 from sdcompress.quantizing import speed
 from sdcompress.runtime.engine import Prediction
 from sdcompress.schema.quantized import Speed
@@ -24,12 +27,10 @@ class Slow:
     def __init__(self, ms: float) -> None:
         self.ms = ms
 
-    def preprocess(self, images: np.ndarray) -> np.ndarray:
-        assert images.dtype == np.uint8
-        return images.transpose(0, 3, 1, 2).astype(np.float32)
+    modality = Image(Preprocess(channels=1, mean=(0.5,), std=(0.25,)), (1, 4, 4))
 
-    def forced(self, inputs: np.ndarray, exit: int) -> Prediction:  # noqa: A002
-        assert (inputs.shape, exit) == ((1, 1, 4, 4), -1)
+    def forced(self, inputs: Inputs, exit: int) -> Prediction:  # noqa: A002
+        assert (np.asarray(inputs).shape, exit) == ((1, 1, 4, 4), -1)
         time.sleep(self.ms / 1e3)
         return TASK.prediction(np.zeros((1, 3), np.float32), np.zeros(1, np.int64))
 
