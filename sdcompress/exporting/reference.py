@@ -58,7 +58,7 @@ def reference(net: nn.Module, dataset: Dataset, *, samples: int, advance: Callab
         targets = dataset.val.targets
         losses = [task.loss(task.decide(each), targets) for each in val_outputs]
         scores = [
-            {task.metric: metric_of(loss), **task.scores(each, targets)}
+            {task.metric: metric_of(loss), **task.summary(task.measures(each, targets))}
             for loss, each in zip(losses, val_outputs, strict=True)
         ]
         chosen = _spread(len(dataset.val), from_val)

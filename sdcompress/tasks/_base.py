@@ -191,17 +191,13 @@ class Task(ABC):
         del outputs, targets, temperature
         raise NotImplementedError(f"{type(self).__name__} has no likelihood: scaled_by_temperature has to be False")
 
-    def scores(self, outputs: Array, targets: Array) -> dict[str, float]:
-        """Further figures of N samples for tables, by name, for example ``nll`` and ``ece``."""
-        return self.summary(self.measures(outputs, targets))
-
     def measures(self, outputs: Array, targets: Array) -> dict[str, Array]:
         """What ``summary`` needs of each sample, by name, [N, ...] each; batches are measured one after the other."""
         del outputs, targets
         return {}
 
     def summary(self, measures: Mapping[str, Array]) -> dict[str, float]:
-        """The further figures, of the measures of all samples; none unless a task says otherwise."""
+        """Further figures for tables, by name, for example ``nll`` and ``ece``, of the measures of all samples."""
         del measures
         return {}
 

@@ -1,17 +1,19 @@
-"""Scores of a classifier, in float64."""
+"""Probabilities of logits and how well they are calibrated, in float64."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Bin", "accuracy", "calibration_error", "ece", "flips", "log_softmax", "nll", "reliability", "softmax"]
+from sdcompress.tasks._base import Float, Prediction
+
+__all__ = ["Bin", "LogitPrediction", "calibration_error", "log_softmax", "reliability", "softmax"]
 
 Scores = npt.NDArray[np.floating]
-Labels = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
 
 
@@ -28,41 +30,6 @@ def softmax(logits: Scores, temperature: float = 1.0) -> Float64:
     return np.exp(log_softmax(logits, temperature))
 
 
-def accuracy(scores: Scores, labels: Labels) -> float:
-    """Share of rows [N, K] whose largest score is the label [N]; the first of equal scores counts."""
-    return float((scores.argmax(axis=-1) == labels).mean())
-
-
-def flips(runs: Sequence[Scores], reference: Scores, *, margin: float = -1.0) -> int:
-    """How many rows get another class than in the reference, in any run.
-
-    Args:
-        runs: logits [N, K] of the same N rows, computed in several ways.
-        reference: logits [N, K].
-        margin: rows whose two largest reference logits are at most this far apart are not counted; negative: all count.
-    """
-    top2 = np.sort(reference, axis=1)[:, -2:]
-    changed = np.any([logits.argmax(1) != reference.argmax(1) for logits in runs], axis=0)
-    return int((changed & (top2[:, -1] - top2[:, 0] > margin)).sum())
-
-
-def nll(logits: Scores, labels: Labels, temperature: float = 1.0) -> float:
-    """Mean negative log-likelihood in nats of the labels [N] under softmax(logits / temperature) [N, K]."""
-    return float(-log_softmax(logits, temperature)[np.arange(len(labels)), labels].mean())
-
-
-def ece(probabilities: Scores, labels: Labels, bins: int = 15) -> float:
-    """Expected calibration error, see ``calibration_error``.
-
-    Args:
-        probabilities: [N, K].
-        labels: int64 [N].
-        bins: number of bins.
-    """
-    right = probabilities.argmax(axis=-1) == labels
-    return calibration_error(probabilities.max(axis=-1), right, bins)
-
-
 def calibration_error(confidences: Scores, correct: npt.NDArray[Any], bins: int = 15) -> float:
     """Mean gap between confidence and accuracy over equal-width bins (a, b] of confidence, weighted by their samples.
 
@@ -76,6 +43,39 @@ def calibration_error(confidences: Scores, correct: npt.NDArray[Any], bins: int 
     inside = _bin_of(confidences, bins)
     gaps = np.bincount(inside, weights=confidences - correct, minlength=bins)
     return float(np.abs(gaps).sum() / len(confidences))
+
+
+@dataclass(frozen=True)
+class LogitPrediction(Prediction):
+    """A prediction whose outputs are logits, float32 [B, K], of K named probabilities."""
+
+    unit: ClassVar[str] = "probability"
+
+    @property
+    @abstractmethod
+    def probabilities(self) -> Float:
+        """float32 [B, K]."""
+
+    @property
+    def scaled_logits(self) -> Float64:
+        """The logits in float64, divided by the temperature of the exit where it has one."""
+        logits = self.outputs.astype(np.float64)
+        if self.temperatures:
+            logits /= np.asarray(self.temperatures)[self.exit_index][:, None]
+        return logits
+
+    def top(self, count: int = 5) -> tuple[tuple[tuple[str, float], ...], ...]:
+        """For each of the B samples its most probable names, as (name, probability), the most probable first.
+
+        Args:
+            count: how many; at most all K are given.
+        """
+        probabilities = self.probabilities
+        order = np.argsort(-probabilities, axis=1, kind="stable")[:, :count]
+        return tuple(
+            tuple((self.task.outputs[k], float(row[k])) for k in best.tolist())
+            for row, best in zip(probabilities, order, strict=True)
+        )
 
 
 class Bin(NamedTuple):

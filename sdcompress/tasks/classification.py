@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sdcompress.errors import DataError
-from sdcompress.tasks._base import Array, Float, Prediction, Signals, Task
-from sdcompress.tasks._probabilities import calibration_error, log_softmax, softmax
+from sdcompress.tasks._base import Array, Float, Signals, Task
+from sdcompress.tasks._probabilities import LogitPrediction, calibration_error, log_softmax, softmax
 
 if TYPE_CHECKING:
     import onnx
@@ -21,14 +21,10 @@ __all__ = ["Classification"]
 
 
 @dataclass(frozen=True)
-class ClassPrediction(Prediction):
-    """Classes of B samples.
-
-    ``outputs`` are logits, float32 [B, K].
-    """
+class ClassPrediction(LogitPrediction):
+    """Classes of B samples."""
 
     kind: ClassVar[str] = "class"
-    unit: ClassVar[str] = "probability"
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -38,24 +34,8 @@ class ClassPrediction(Prediction):
     @property
     def probabilities(self) -> Float:
         """float32 [B, K]: softmax of the logits, divided by the temperature of the exit where it has one."""
-        logits = self.outputs.astype(np.float64)
-        if self.temperatures:
-            logits /= np.asarray(self.temperatures)[self.exit_index][:, None]
-        probabilities: Float = softmax(logits).astype(np.float32)
+        probabilities: Float = softmax(self.scaled_logits).astype(np.float32)
         return probabilities
-
-    def top(self, count: int = 5) -> tuple[tuple[tuple[str, float], ...], ...]:
-        """For each of the B samples its most probable classes, as (name, probability), the most probable first.
-
-        Args:
-            count: how many; at most all K are given.
-        """
-        probabilities = self.probabilities
-        order = np.argsort(-probabilities, axis=1, kind="stable")[:, :count]
-        return tuple(
-            tuple((self.task.outputs[k], float(row[k])) for k in best.tolist())
-            for row, best in zip(probabilities, order, strict=True)
-        )
 
 
 _CARD_CODE = """

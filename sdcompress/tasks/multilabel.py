@@ -12,7 +12,8 @@ import numpy.typing as npt
 from pydantic import Field
 
 from sdcompress.errors import DataError
-from sdcompress.tasks._base import Array, Float, Prediction, Signals, Task
+from sdcompress.tasks._base import Array, Float, Signals, Task
+from sdcompress.tasks._probabilities import LogitPrediction
 
 if TYPE_CHECKING:
     import onnx
@@ -39,14 +40,10 @@ _Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 @dataclass(frozen=True)
-class LabelSets(Prediction):
-    """Label sets of B samples.
-
-    ``outputs`` are logits, float32 [B, K].
-    """
+class LabelSets(LogitPrediction):
+    """Label sets of B samples."""
 
     kind: ClassVar[str] = "label"
-    unit: ClassVar[str] = "probability"
 
     @property
     def labels(self) -> tuple[tuple[str, ...], ...]:
@@ -57,24 +54,8 @@ class LabelSets(Prediction):
     @property
     def probabilities(self) -> Float:
         """float32 [B, K]: sigmoid of the logits, divided by the temperature of the exit where it has one."""
-        logits = self.outputs.astype(np.float64)
-        if self.temperatures:
-            logits /= np.asarray(self.temperatures)[self.exit_index][:, None]
-        probabilities: Float = np.exp(-np.logaddexp(0, -logits)).astype(np.float32)
+        probabilities: Float = np.exp(-np.logaddexp(0, -self.scaled_logits)).astype(np.float32)
         return probabilities
-
-    def top(self, count: int = 5) -> tuple[tuple[tuple[str, float], ...], ...]:
-        """For each of the B samples its most probable labels, as (name, probability), the most probable first.
-
-        Args:
-            count: how many; at most all K are given.
-        """
-        probabilities = self.probabilities
-        order = np.argsort(-probabilities, axis=1, kind="stable")[:, :count]
-        return tuple(
-            tuple((self.task.outputs[k], float(row[k])) for k in best.tolist())
-            for row, best in zip(probabilities, order, strict=True)
-        )
 
     def stated(self, count: int = 1) -> tuple[tuple[tuple[str, float], ...], ...]:
         """For each of the B samples all labels that it has and their probabilities, the most probable first."""

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scores import nll
 
 from sdcompress.calibration.temperature import fit_temperature
-from sdcompress.tasks._probabilities import nll
 from sdcompress.tasks.classification import Classification
 
 TASK = Classification(("a", "b"))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scores import ece, nll
 
 from sdcompress.data.samples import ArraySamples
 from sdcompress.errors import DataError, VerificationError
@@ -16,7 +17,7 @@ from sdcompress.evaluation.paired import pack, score_difference
 from sdcompress.modalities._geometry import normalise
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.report import Evaluation
-from sdcompress.tasks._probabilities import ece, nll, softmax
+from sdcompress.tasks._probabilities import softmax
 from sdcompress.tasks.classification import Classification
 
 Write = Callable[..., Path]
@@ -133,8 +134,8 @@ def test_the_ensemble_of_exits_that_are_certain_is_certain(exits: int, label: in
     task, targets = Classification(("a", "b", "c")), np.full(4, label)
     ensemble = task.ensemble(np.tile(np.float32([1000, 0, 0]), (exits, 4, 1)))
     assert task.measures(ensemble, targets)["confidence"].max() <= 1
-    assert task.scores(ensemble, targets)["ece"] == pytest.approx(label, abs=1e-12)
-    assert task.scores(ensemble, targets)["ece"] <= 1
+    assert task.summary(task.measures(ensemble, targets))["ece"] == pytest.approx(label, abs=1e-12)
+    assert task.summary(task.measures(ensemble, targets))["ece"] <= 1
 
 
 @pytest.mark.parametrize("label", [-1, 3])

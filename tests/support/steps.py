@@ -66,9 +66,6 @@ class Tags(Task):
     def nll(self, outputs: Any, targets: Any, temperature: float = 1.0) -> float:
         raise NotImplementedError
 
-    def scores(self, outputs: Any, targets: Any) -> dict[str, float]:
-        raise NotImplementedError
-
     def signals(self, outputs: Any, temperature: float = 1.0) -> Signals:
         raise NotImplementedError
 

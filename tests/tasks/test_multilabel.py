@@ -164,12 +164,12 @@ def test_gradients_are_finite_and_end_where_student_and_teacher_agree(
 def test_scores_by_hand() -> None:
     outputs = np.float32([[1, -1, -1, 1], [1, -1, -1, -1]])
     targets = np.uint8([[1, 0, 0, 1], [0, 1, 0, 0]])
-    scores = TASK.scores(outputs, targets)
+    scores = TASK.summary(TASK.measures(outputs, targets))
     # F1 of sky 2/3, of road 0, of car 1; nobody has or gets tree
     assert scores["macro_f1"] == pytest.approx((2 / 3 + 0 + 1) / 3)
     assert scores["subset_accuracy"] == 0.5
     assert scores["nll"] == pytest.approx(TASK.nll(outputs, targets))
-    assert TASK.scores(-np.ones((1, 4), np.float32), np.zeros((1, 4), np.uint8))["macro_f1"] == 1
+    assert TASK.summary(TASK.measures(-np.ones((1, 4), np.float32), np.zeros((1, 4), np.uint8)))["macro_f1"] == 1
 
 
 def test_the_ensemble_has_the_mean_probability_of_each_label() -> None:
