@@ -16,8 +16,8 @@ from sdcompress.errors import ArtifactError, CheckpointError, SdcompressError, U
 from sdcompress.evaluation.trained_model import open_trained_model
 from sdcompress.pipeline.steps import Record, Step
 from sdcompress.progress import silent
-from sdcompress.reporting.build import build
 from sdcompress.reporting.read import read_result
+from sdcompress.reporting.report.build import build
 from sdcompress.schema.report import BenchReport, Evaluation, Latency
 
 DAMAGED = {

@@ -74,8 +74,8 @@ def evaluate(
 
 def _show(result: Evaluation) -> None:
     """Print the scores of every exit and stratum, and what is taken for what."""
-    from sdcompress.reporting.strata import confusions, stratum_cautions, stratum_table
-    from sdcompress.reporting.tables import further, title_of
+    from sdcompress.reporting.report.strata import confusions, stratum_cautions, stratum_table
+    from sdcompress.reporting.report.tables import further, title_of
 
     rows = [
         [

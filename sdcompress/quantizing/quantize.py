@@ -17,7 +17,7 @@ from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.artifact.write import derived_provenance, entry, rewrite, staged
 from sdcompress.data.samples import Samples
 from sdcompress.errors import SetupError, UnknownNameError, UsageError, VerificationError
-from sdcompress.evaluation.change import Quality, check_drop
+from sdcompress.evaluation.comparison import ExitQuality, check_drop
 from sdcompress.onnx_graph.describe import describe
 from sdcompress.onnx_graph.macs import parameters
 from sdcompress.onnx_graph.partition import serialize, tensor_specs
@@ -240,7 +240,7 @@ def _check_optimised(exits: Sequence[OptimisedExit], *, out: Path, graphs: Mappi
 
 
 def _check_quality(
-    qualities: Sequence[Quality],
+    qualities: Sequence[ExitQuality],
     max_drop: float,
     *,
     out: Path,
@@ -272,7 +272,7 @@ def _check_quality(
     )
 
 
-def _exit_loss(quality: Quality, max_drop: float) -> ExitLoss:
+def _exit_loss(quality: ExitQuality, max_drop: float) -> ExitLoss:
     return ExitLoss(
         exit=quality.change.name,
         samples=quality.samples,
@@ -281,15 +281,15 @@ def _exit_loss(quality: Quality, max_drop: float) -> ExitLoss:
         max_drop=max_drop,
         changed=quality.change.changed,
         max_abs=quality.change.max_abs if quality.finite else None,
-        worst=quality.worst,
+        worst=quality.largest_differences,
         problem=_change_text(quality) if quality.loses_more_than(max_drop) or not quality.finite else "",
     )
 
 
-def _change_text(quality: Quality) -> str:
+def _change_text(quality: ExitQuality) -> str:
     change = quality.change
     broken = "" if quality.finite else ", logits are not finite"
-    lost = quality.lost / quality.samples
+    lost = quality.added_loss / quality.samples
     return (
         f"{change.score_before:.2%} before, {change.score_after:.2%} after ({lost:+.2%} lost, {change.changed} "
         f"answers differ{broken})"
@@ -301,7 +301,7 @@ def _write(
     folder: Path,
     models: Mapping[str, onnx.ModelProto],
     *,
-    qualities: Sequence[Quality],
+    qualities: Sequence[ExitQuality],
     records: tuple[ParityRecord, ...],
     precision: str,
 ) -> Manifest:

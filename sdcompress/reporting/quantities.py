@@ -23,6 +23,7 @@ __all__ = [
     "share",
     "short_count",
     "speedup",
+    "threads",
     "wilson",
 ]
 
@@ -131,6 +132,11 @@ def megabytes(value: int) -> str:
 def enumeration(names: Sequence[str]) -> str:
     """Join names with commas and a last "and"."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def threads(count: int) -> str:
+    """Format a number of threads."""
+    return "one thread" if count == 1 else f"{count} threads"
 
 
 def _three_digits(value: float) -> str:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mapie.risk_control.fwer_control import FWERFixedSequenceTesting
 
-from sdcompress.certification.fixed_sequence import conformal_risk_control, fixed_sequence
+from sdcompress.certification.certify import conformal_risk_control, fixed_sequence
 from sdcompress.certification.p_values import binomial_p_value
 
 P_VALUES = st.lists(st.one_of(st.floats(0, 1), st.sampled_from([0.0, 0.05])), max_size=12)

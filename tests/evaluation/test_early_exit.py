@@ -7,12 +7,12 @@ import pytest
 
 from sdcompress.evaluation.early_exit import (
     exit_shares,
+    metric_at,
     oracle_exits,
     overthinking,
-    paired_difference,
-    score_at,
     shares_by_stratum,
 )
+from sdcompress.evaluation.paired import paired_difference
 
 # no loss anywhere; from the second exit on; nowhere; only at the first
 LOSS = np.float32([[0, 1, 1, 0], [0, 0, 1, 1], [0, 0, 1, 1]])
@@ -21,7 +21,7 @@ REACH = [1.0, 2.0, 4.0]
 
 
 def test_score_and_shares() -> None:
-    assert score_at(LEFT, LOSS) == 2 / 4
+    assert metric_at(LEFT, LOSS) == 2 / 4
     assert exit_shares(LEFT, 3).tolist() == [0.5, 0.25, 0.25]
 
 

@@ -87,7 +87,7 @@ def evaluation(
     scores = tuple(ExitScore(name=exit_, score=a, further={"nll": 0.5, "ece": 0.01}) for exit_, a in exits.items())
     return Evaluation(
         kind="artifact", name=name, source=name, digest=None, data="digits", split=split, samples=10_000, exits=scores,
-        policy=policy, metric="accuracy",
+        policy=policy, metric="accuracy", binary_loss=True,
     )  # fmt: skip
 
 

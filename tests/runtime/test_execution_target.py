@@ -15,7 +15,7 @@ from sdcompress.artifact.certificate import ExecutionTarget, plans_digest, thres
 from sdcompress.artifact.read import open_artifact
 from sdcompress.artifact.write import entry, rewrite, staged
 from sdcompress.calibration.calibrate import calibrate
-from sdcompress.calibration.sample_size import plan
+from sdcompress.calibration.plan_sample_size import plan
 from sdcompress.certification.verify_certificate import verify_certificate
 from sdcompress.errors import CertificateError, UsageError
 from sdcompress.options import EngineOptions

@@ -11,7 +11,7 @@ from sdcompress.artifact.read import Artifact
 from sdcompress.benchmarking.clock import TimedCall
 from sdcompress.benchmarking.stats import ratio_of_means, verdict
 from sdcompress.benchmarking.turns import take_turns
-from sdcompress.calibration.reference_model import comparable
+from sdcompress.calibration.reference_model import open_comparable
 from sdcompress.errors import UsageError
 from sdcompress.modalities import Inputs
 from sdcompress.progress import Progress, part
@@ -59,7 +59,7 @@ def find_siblings(manifest: Manifest, settings: BuildSettings, *, tensorrt: str,
     """
     siblings = []
     for path in settings.against:
-        artifact = comparable(path, manifest)
+        artifact = open_comparable(path, manifest)
         other = artifact.manifest
         built = choose_engines(other.engines, tensorrt=tensorrt, gpu=gpu, artifact=str(path))
         if problem := _difference(other, built, manifest, settings):

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from sdcompress.artifact.read import open_artifact
 from sdcompress.calibration.calibrate import calibrate, least_samples
 from sdcompress.certification.calibration_split import draw_split
-from sdcompress.certification.certify import losses
+from sdcompress.certification.certify import excess_losses
 from sdcompress.certification.p_values import betting_p_value, binomial_p_value
 from sdcompress.certification.verify_certificate import verify_certificate
 from sdcompress.data.samples import ArraySamples, Subset
@@ -66,7 +66,7 @@ def test_what_is_certified_is_what_the_engine_does(certified_artifact: Path, tin
     assert policy.shares[-1] < 1
     assert policy.score == float((found.outputs.argmax(1) == held.targets).mean())
     evidence = open_artifact(certified_artifact).evidence()
-    np.testing.assert_array_equal(losses(evidence, policy.thresholds), gap)
+    np.testing.assert_array_equal(excess_losses(evidence, policy.thresholds), gap)
 
 
 def test_the_ladder_uses_one_path_and_shares_delta(certified_artifact: Path) -> None:
@@ -156,7 +156,7 @@ def test_a_budget_takes_the_safest_certified_step_that_keeps_it(
     tiny_artifact: Build, samples: ArraySamples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sdcompress.calibration.tuning.stage_ms", lambda engine, samples: (1.0, 1.0, 1.0))
-    monkeypatch.setattr("sdcompress.calibration.certified.overhead", lambda *_: 1.0)
+    monkeypatch.setattr("sdcompress.calibration.guarantee.overhead", lambda *_: 1.0)
     # three calibrations are compared: none of them may measure for itself
     monkeypatch.setattr("sdcompress.calibration.tuning.decision_ms", lambda policy, signals: (0.0, 0.0))
     _, fastest, _ = certified(tiny_artifact, samples, "fastest")
@@ -221,7 +221,7 @@ def test_logits_that_are_not_finite_are_refused(
 def test_a_confidence_that_is_nan_neither_leaves_nor_counts_as_left(certified_artifact: Path) -> None:
     evidence = open_artifact(certified_artifact).evidence()
     evidence.scores[:, :10] = np.nan
-    assert (losses(evidence, (0.0, 0.0))[:10] == 0).all()
+    assert (excess_losses(evidence, (0.0, 0.0))[:10] == 0).all()
 
 
 @pytest.mark.parametrize(

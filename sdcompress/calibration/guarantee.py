@@ -1,8 +1,7 @@
-"""Calibrate a cascade with a certificate, or record that none was possible."""
+"""Choose thresholds with a guarantee: tune a path on one part of the samples, and test it on the other."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -16,8 +15,13 @@ from sdcompress.calibration.reference_model import ReferenceModel
 from sdcompress.calibration.stage_timing import overhead, stage_times
 from sdcompress.calibration.tuning import Tuning, collect, tune, with_strata
 from sdcompress.certification.calibration_split import draw_split, seed_of
-from sdcompress.certification.certify import certify, kind_of_test, losses, policy_metrics
-from sdcompress.certification.fixed_sequence import conformal_risk_control
+from sdcompress.certification.certify import (
+    certify,
+    conformal_risk_control,
+    excess_losses,
+    kind_of_test,
+    policy_metrics,
+)
 from sdcompress.certification.groups import warn_of_strata
 from sdcompress.data.samples import Samples, Subset
 from sdcompress.data.unlabelled import UnlabelledFolder
@@ -28,19 +32,26 @@ from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Certificate, CertifiedDrop, Manifest, Policy, StageTimes
 from sdcompress.tasks import Array
 
-__all__ = ["CertifiedPolicy", "SplitRun", "certified_policy", "fingerprint_of", "in_expectation", "tune_and_collect"]
+__all__ = [
+    "CertifiedPolicy",
+    "SplitRun",
+    "certified_policy",
+    "fingerprint_of",
+    "policy_in_expectation",
+    "tune_and_collect",
+]
 
 Guarantee = Literal["certified", "no certificate", "in expectation"]
 
 
 @dataclass(frozen=True)
 class CertifiedPolicy:
-    """What a certified calibration gives.
+    """A policy with the certificate of its thresholds.
 
     Attributes:
         temperatures: of every exit.
-        policy: with certified thresholds, or with some that never fire.
-        certificate: its evidence is written already.
+        policy: with certified thresholds, or with early exit disabled.
+        certificate: whose evidence is written.
     """
 
     temperatures: tuple[float, ...]
@@ -50,16 +61,16 @@ class CertifiedPolicy:
 
 @dataclass(frozen=True)
 class SplitRun:
-    """What the two parts of the calibration samples gave: the tuning and the evidence.
+    """The tuning on the tuning samples, and the evidence of the certification samples.
 
     Attributes:
         fingerprint: of the data.
-        seed: that drew the parts, from the fingerprint and the graphs.
-        tuning: what the first part decided.
-        evidence: of the second part, which was only run when that was fixed.
-        targets: of the second part, in the same order.
+        seed: of the split, from the fingerprint and the graphs.
+        tuning: made on the tuning samples.
+        evidence: of the certification samples, which were run after the tuning.
+        targets: of the certification samples, in the same order.
         stage_times: of the stages in batches.
-        target: what ran them.
+        execution_target: backend, device and engine plans that ran the samples.
     """
 
     fingerprint: str
@@ -68,11 +79,11 @@ class SplitRun:
     evidence: Evidence
     targets: Array
     stage_times: StageTimes
-    target: ExecutionTarget
+    execution_target: ExecutionTarget
 
 
 def fingerprint_of(manifest: Manifest, samples: Samples) -> str:
-    """Return the fingerprint of a user's samples, else of the artifact's data set."""
+    """Return the fingerprint of a user's samples, or of the artifact's data set."""
     return samples.fingerprint if isinstance(samples, UnlabelledFolder) else manifest.provenance.data_fingerprint
 
 
@@ -85,34 +96,34 @@ def tune_and_collect(
     *,
     reference: ReferenceModel | None = None,
 ) -> SplitRun:
-    """Tune a path on one part of the samples, then collect evidence on the other.
+    """Tune a path on the tuning samples, then collect evidence on the certification samples.
 
     Args:
         manifest: of the artifact that is calibrated.
         engine: opened from it.
-        samples: N of them, which training has not seen.
+        samples: N samples that training has not seen.
         settings: of the calibration.
         progress: called with (samples done, all samples).
-        reference: what losses are counted from; None: the last exit.
+        reference: from which losses are counted; None: the last exit.
 
     Raises:
         VerificationError: if an output is not finite.
     """
     fingerprint = fingerprint_of(manifest, samples)
     seed = seed_of(fingerprint, graphs_digest(manifest))
-    parts = draw_split(len(samples), seed)
-    total = len(parts.tuning) + (2 if reference else 1) * len(parts.certify)
-    tuning = tune(engine, Subset(samples, parts.tuning), settings, part(progress, 0, total))
-    if reference:  # without any early exit something may be lost too: a step that is tested, as path[0] never is
+    split = draw_split(len(samples), seed)
+    total = len(split.tuning) + (2 if reference else 1) * len(split.certify)
+    tuning = tune(engine, Subset(samples, split.tuning), settings, part(progress, 0, total))
+    if reference:  # the step without early exit may lose too, and path[0] is not tested: it is there twice
         tuning = replace(tuning, path=(tuning.path[0], *tuning.path))
-    certification_samples = Subset(samples, parts.certify)
+    certification_samples = Subset(samples, split.certify)
     evidence = collect(
         engine,
         certification_samples,
         tuning.fitted,
         unlabelled=settings.unlabelled,
         reference=reference,
-        progress=part(progress, len(parts.tuning), total),
+        progress=part(progress, len(split.tuning), total),
     )
     evidence = with_strata(evidence, engine.task, certification_samples, settings)
     times = stage_times(engine, manifest, samples)
@@ -130,16 +141,16 @@ def certified_policy(
     reference: ReferenceModel | None = None,
     progress: Progress | None = None,
 ) -> CertifiedPolicy:
-    """Make a path on one part of the samples and test it on the other, which is only run when the path is fixed.
+    """Return a policy with a certificate, and write its evidence; early exit is disabled if nothing is certified.
 
     Args:
         manifest: of the artifact that is calibrated.
         engine: opened from it.
-        samples: N of them, which training has not seen.
+        samples: N samples that training has not seen.
         settings: with a confidence.
         folder: of the new artifact, which gets the evidence.
-        split: what the samples are.
-        reference: what losses are counted from; None: the last exit.
+        split: name of the samples' split.
+        reference: from which losses are counted; None: the last exit.
         progress: called with (samples done, all samples).
 
     Raises:
@@ -147,14 +158,14 @@ def certified_policy(
         VerificationError: if an output is not finite.
     """
     assert settings.confidence is not None
-    parts = tune_and_collect(manifest, engine, samples, settings, progress, reference=reference)
-    tuning, evidence = parts.tuning, parts.evidence
+    run = tune_and_collect(manifest, engine, samples, settings, progress, reference=reference)
+    tuning, evidence = run.tuning, run.evidence
     test = kind_of_test(unlabelled=settings.unlabelled, binary_loss=engine.task.binary_loss)
     levels = certify(evidence, tuning.path, settings, test)
     tested = max(len(level.p_values) for level in levels)
     level = next(level for level in levels if level.max_drop == settings.max_drop)
-    policy = _policy(parts, level, settings, split, cost=_cost(engine, samples, parts))
-    _warn_of_strata(parts, policy, settings, engine)
+    policy = _within_budget(run, level, settings, split, engine=engine, samples=samples)
+    _warn_of_strata(run, policy, settings, engine)
     replace(evidence, tuning_scores=tuning.evidence.scores).save(folder / EVIDENCE)
     certificate = Certificate(
         confidence=settings.confidence,
@@ -163,19 +174,19 @@ def certified_policy(
         per=settings.per,
         reference=reference and reference.digest,
         levels=levels,
-        path=tuning.path[: tested + 1],  # what was not tested says nothing
+        path=tuning.path[: tested + 1],  # nothing is known of steps without a test
         temperatures=tuning.fitted.temperatures,
         policy=settings.policy,
         parameters=tuning.fitted.policy.parameters,
         graphs=graphs_digest(manifest),
         wiring=wiring_digest(manifest),
-        backend=parts.target.backend,
-        device=parts.target.device,
-        plans=parts.target.plans,
+        backend=run.execution_target.backend,
+        device=run.execution_target.device,
+        plans=run.execution_target.plans,
         precision=tuple(segment.precision for segment in manifest.segments),
-        data_fingerprint=parts.fingerprint,
+        data_fingerprint=run.fingerprint,
         external=_external(samples),
-        seed=parts.seed,
+        seed=run.seed,
         tuning_samples=len(tuning.evidence),
         certify_samples=len(evidence),
         evidence=entry(folder, EVIDENCE),
@@ -183,7 +194,7 @@ def certified_policy(
     return CertifiedPolicy(tuning.fitted.temperatures, policy, certificate)
 
 
-def in_expectation(
+def policy_in_expectation(
     manifest: Manifest,
     engine: CascadeEngine,
     samples: Samples,
@@ -192,35 +203,35 @@ def in_expectation(
     split: str,
     progress: Progress | None = None,
 ) -> tuple[tuple[float, ...], Policy]:
-    """Temperatures and a policy by conformal risk control: the mean drop over calibrations is within the target.
+    """Return temperatures and a policy by conformal risk control: the mean drop over calibrations keeps the target.
 
-    On the same parts and path as a certificate, as what chose nothing must be exchangeable with new samples. Single
-    calibrations may lose more, so that it is never called certified and nothing is kept to verify.
+    Split and path are those of a certificate, because the certification samples must be exchangeable with new samples.
+    A single calibration may lose more, so that the policy is not called certified and no evidence is kept.
 
     Args:
         manifest: of the artifact that is calibrated.
         engine: opened from it.
-        samples: N of them, which training has not seen.
+        samples: N samples that training has not seen.
         settings: with ``in_expectation``.
-        split: what the samples are.
+        split: name of the samples' split.
         progress: called with (samples done, all samples).
 
     Raises:
         VerificationError: if an output is not finite.
     """
-    parts = tune_and_collect(manifest, engine, samples, settings, progress)
-    lost = np.stack([losses(parts.evidence, step) for step in parts.tuning.path])
-    step = conformal_risk_control(lost, settings.max_drop) - 1  # path[0] loses nothing: it is always among them
-    policy = _at(max(step, 0), parts, settings, split, "in expectation")
-    _warn_of_strata(parts, policy, settings, engine)
-    return parts.tuning.fitted.temperatures, _cost(engine, samples, parts)(policy)
+    run = tune_and_collect(manifest, engine, samples, settings, progress)
+    losses = np.stack([excess_losses(run.evidence, step) for step in run.tuning.path])
+    step = conformal_risk_control(losses, settings.max_drop) - 1
+    policy = _at(max(step, 0), run, settings, split, "in expectation")  # path[0] loses nothing
+    _warn_of_strata(run, policy, settings, engine)
+    return run.tuning.fitted.temperatures, _with_overhead(policy, run, engine, samples)
 
 
-def _warn_of_strata(parts: SplitRun, policy: Policy, settings: recipe.Calibrate, engine: CascadeEngine) -> None:
+def _warn_of_strata(run: SplitRun, policy: Policy, settings: recipe.Calibrate, engine: CascadeEngine) -> None:
     if settings.per == "stratum" or settings.unlabelled:
-        return  # it is kept in every stratum, or no target is looked at
-    strata = engine.task.strata(parts.targets)
-    warn_of_strata(parts.evidence, strata, policy.thresholds, task=engine.task, max_drop=settings.max_drop)
+        return  # the drop holds in every stratum, or targets are not used
+    strata = engine.task.strata(run.targets)
+    warn_of_strata(run.evidence, strata, policy.thresholds, task=engine.task, max_drop=settings.max_drop)
 
 
 def _external(samples: Samples) -> Literal["apart", "not compared"] | None:
@@ -229,9 +240,9 @@ def _external(samples: Samples) -> Literal["apart", "not compared"] | None:
     return "apart" if samples.apart else "not compared"
 
 
-def _at(step: int, parts: SplitRun, settings: recipe.Calibrate, split: str, guarantee: Guarantee) -> Policy:
+def _at(step: int, run: SplitRun, settings: recipe.Calibrate, split: str, guarantee: Guarantee) -> Policy:
     """Return the policy at a step of the path."""
-    tuning, evidence = parts.tuning, parts.evidence
+    tuning, evidence = run.tuning, run.evidence
     return Policy(
         kind=settings.policy,
         parameters=tuning.fitted.policy.parameters,
@@ -242,32 +253,38 @@ def _at(step: int, parts: SplitRun, settings: recipe.Calibrate, split: str, guar
         samples=len(evidence),
         stage_ms=tuning.stage_ms,
         decision_ms=tuning.decision_ms,
-        stage_times=parts.stage_times,
-        **parts.target._asdict(),
+        stage_times=run.stage_times,
+        **run.execution_target._asdict(),
         **policy_metrics(evidence, tuning.path[step], unlabelled=settings.unlabelled)._asdict(),
     )
 
 
-def _cost(engine: CascadeEngine, samples: Samples, parts: SplitRun) -> Callable[[Policy], Policy]:
-    """Measures what a policy takes beyond its stages, and writes it into it."""
-
-    def measured(policy: Policy) -> Policy:
-        factor = overhead(engine, samples, policy, parts.tuning.fitted.temperatures)
-        return policy.model_copy(update={"overhead": factor})
-
-    return measured
+def _with_overhead(policy: Policy, run: SplitRun, engine: CascadeEngine, samples: Samples) -> Policy:
+    """Return the policy with the measured overhead of its calls over its stages."""
+    factor = overhead(engine, samples, policy, run.tuning.fitted.temperatures)
+    return policy.model_copy(update={"overhead": factor})
 
 
-def _policy(
-    parts: SplitRun, level: CertifiedDrop, settings: recipe.Calibrate, split: str, *, cost: Callable[[Policy], Policy]
+def _within_budget(
+    run: SplitRun,
+    level: CertifiedDrop,
+    settings: recipe.Calibrate,
+    split: str,
+    *,
+    engine: CascadeEngine,
+    samples: Samples,
 ) -> Policy:
+    """Return the policy at the last certified step, or at the first certified step that keeps the budget.
+
+    Raises:
+        UsageError: if no certified step keeps the budget.
+    """
     guarantee: Guarantee = "certified" if level.certified else "no certificate"
-    fastest = cost(_at(level.certified, parts, settings, split, guarantee))
+    fastest = _with_overhead(_at(level.certified, run, settings, split, guarantee), run, engine, samples)
     budget = settings.budget_ms
 
     def at(step: int) -> Policy:
-        policy = _at(step, parts, settings, split, guarantee)
-        return policy.model_copy(update={"overhead": fastest.overhead})
+        return _at(step, run, settings, split, guarantee).model_copy(update={"overhead": fastest.overhead})
 
     if budget is None or not level.certified:
         return fastest
@@ -277,5 +294,5 @@ def _policy(
             allowed=f"{fastest.mean_ms:.3g} ms or more; without early exit it is {at(0).mean_ms:.3g} ms",
             next_step="raise --budget or --max-drop, or calibrate on more samples",
         )
-    # every step up to the last certified one keeps the bound: which of them is taken needs no further test
+    # every step up to the last certified one keeps the bound, so that the choice among them needs no further test
     return next(policy for step in range(level.certified + 1) if (policy := at(step)).mean_ms <= budget)

@@ -8,7 +8,7 @@ import pytest
 
 from sdcompress.artifact.read import open_artifact
 from sdcompress.errors import UnknownNameError
-from sdcompress.reporting.build import build
+from sdcompress.reporting.report.build import build
 from sdcompress.schema.report import BenchReport, Evaluation, Report
 
 

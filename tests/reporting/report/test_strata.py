@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sdcompress.evaluation.strata import balanced_score, confusion, stratum_scores
-from sdcompress.reporting.strata import confusions, stratum_cautions, stratum_table, worst_stratum
+from sdcompress.reporting.report.strata import confusions, stratum_cautions, stratum_table, worst_stratum
 from sdcompress.schema.report import Evaluation, ExitScore, PolicyScore
 
 NAMES = ("cat", "dog", "eel")

@@ -26,7 +26,8 @@ from sdcompress.reporting._figure import (
     stacked,
 )
 from sdcompress.reporting.page import Plot
-from sdcompress.reporting.rows import (
+from sdcompress.reporting.report.rows import (
+    error_of,
     evaluation_of,
     is_same_artifact,
     own_exits,
@@ -85,7 +86,7 @@ def _trade(report: Report) -> Plot | None:
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
-        axes.set_xlabel("run of one image, ms (mean)")
+        axes.set_xlabel("run of one sample, ms (mean)")
         axes.set_ylabel(f"{split} {metric}, %")
         curve = [position for point in points for position in _exit_curve(axes, point)]
         bars = [position for point in points for position in _point(axes, point)]
@@ -97,7 +98,7 @@ def _trade(report: Report) -> Plot | None:
 
     caption = (
         f"Up and left is better. Bars: 95 % interval of the {split} {metric}. Small dots on a thin line:"
-        " every image forced to that exit. Dashed: no artifact is both faster and more accurate."
+        " every sample forced to that exit. Dashed: no artifact is both faster and better."
         " Hollow: the machine was not steady. Times are means, without the preparation of the input."
     )
     title = f"{metric.capitalize()} against latency"
@@ -106,7 +107,7 @@ def _trade(report: Report) -> Plot | None:
 
 def _point(axes: Axes, point: _Point) -> list[_Position]:
     """Draw a marker with its error bar; returns the points to keep free of labels."""
-    low, high = q.wilson(point.score, point.evaluation.samples)
+    low, high = q.ends(point.score, point.evaluation.samples, error_of(point.evaluation))
     axes.errorbar(
         point.record.latency.mean_ms,
         point.score * 100,
@@ -178,7 +179,7 @@ def _latency_distribution(report: Report) -> Plot | None:
             axes.step(times, levels, where="post", color=SERIES[colour], linewidth=1.6, linestyle=style, label=row.name)
         axes.set_xscale("log")
         label_log_axis(axes.xaxis)
-        axes.set_xlabel("run of one image, ms (logarithmic)")
+        axes.set_xlabel("run of one sample, ms (logarithmic)")
         axes.set_ylabel("calls at most this slow, %")
         axes.legend(loc="lower right", fontsize="small" if len(records) > len(SERIES) else None)
 
@@ -197,12 +198,12 @@ def _shares(report: Report) -> Plot | None:
             names = [exit_.name for exit_ in own_exits(evaluation)]
             stacked(axes, line, evaluation.policy.shares if evaluation.policy else (), names)
         name_lines(axes, [name for name, _ in evaluations])
-        axes.set_xlabel("images that left there, %")
+        axes.set_xlabel("samples that exit there, %")
 
     height = 70 + 44 * len(evaluations)
     return Plot(
-        "Where images leave",
-        draw("shares", "Share of images that left at each exit", height, paint),
+        "Where samples exit",
+        draw("shares", "Share of samples at each exit", height, paint),
         "Shallow exits on the left. Shares below 12 % are not labelled; the table below has all.",
     )
 
@@ -220,7 +221,7 @@ def _exits(report: Report, evaluation: Evaluation, number: int) -> Plot:
         panels = figure.subplots(1, 2 if forced else 1, squeeze=False, gridspec_kw={"wspace": 0.1})[0]
         names = [exit_.name for exit_ in evaluation.exits]
         scores = [exit_.score * 100 for exit_ in evaluation.exits]
-        bars(panels[0], scores, f"{report.metric} of all images, %", ".1f", ticks=_PERCENT)  # nothing is above 100 %
+        bars(panels[0], scores, f"{report.metric} of all samples, %", ".1f", ticks=_PERCENT)  # nothing is above 100 %
         name_lines(panels[0], names)
         if forced:
             bars(panels[1], [forced.get(name, 0.0) for name in names], f"{statistic} when forced there, ms", ".3g")

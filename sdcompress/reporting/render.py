@@ -1,4 +1,4 @@
-"""Render a page as Markdown, with the same sentences and tables as the HTML."""
+"""Render a page as HTML, one file without scripts and external resources, or as Markdown with the same text."""
 
 from __future__ import annotations
 
@@ -6,14 +6,32 @@ import json
 import re
 from collections.abc import Sequence
 
-from sdcompress.reporting.page import Page
-from sdcompress.reporting.table import Table
+from sdcompress.reporting.page import Page, Table
 
-__all__ = ["markdown"]
+__all__ = ["html", "markdown"]
 
 # all characters that are markup in Markdown or HTML; a lone bracket (an interval) is not
 _SPECIAL = str.maketrans({c: f"\\{c}" for c in "\\`*_<>#|$~"} | {"\n": " ", "\r": " "})
 _LINK = re.compile(r"\](?=[(\[:])")
+
+
+def html(page: Page) -> str:
+    """Return a page as HTML."""
+    import jinja2
+    from markupsafe import Markup
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("sdcompress.reporting", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html.j2").render(
+        page=page,
+        plots=[(plot, Markup(plot.svg)) for plot in page.plots],  # noqa: S704 - matplotlib escapes its text
+        recipe=None if page.recipe is None else json.dumps(page.recipe, indent=2, ensure_ascii=False),
+    )
 
 
 def markdown(page: Page) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.certification.groups import group_name
 from sdcompress.errors import UnknownNameError, UsageError
-from sdcompress.reporting.rows import comparison_of, evaluation_of, own_exits, record_of, score_of
+from sdcompress.reporting.report.rows import comparison_of, evaluation_of, own_exits, record_of, score_of
 from sdcompress.schema.manifest import Manifest
 from sdcompress.schema.report import BenchRecord, BenchReport, Evaluation, Report, ReportRow
 from sdcompress.tasks import task_of
@@ -83,7 +83,7 @@ def _metric(manifests: Mapping[str, Manifest], evaluations: Sequence[Evaluation]
             allowed="networks of one task",
             next_step="make a report for each task",
         )
-    return next(iter(metrics), "score")
+    return next(iter(metrics), "metric")
 
 
 def _compared_with(benches: Sequence[BenchReport]) -> str | None:
@@ -161,7 +161,7 @@ def _check_fits(evaluation: Evaluation | None, row: ReportRow, manifest: Manifes
 
 
 def _mean_macs(manifest: Manifest, shares: Sequence[float] | None) -> float:
-    """Return the mean MACs of one image over the exits taken, or of all segments without early exit."""
+    """Return the mean MACs of one sample over the exits, or of all segments without early exit."""
     total = float(sum(segment.macs for segment in manifest.segments))
     if shares is None and manifest.policy is not None:
         shares = manifest.policy.shares

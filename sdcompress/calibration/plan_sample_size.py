@@ -13,17 +13,17 @@ import numpy.typing as npt
 from sdcompress.artifact.certificate import graphs_digest
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.calibration.calibrate import LEAST_SAMPLES, check_is_cascade, check_policy, least_samples
-from sdcompress.calibration.certified import fingerprint_of
+from sdcompress.calibration.guarantee import fingerprint_of
 from sdcompress.calibration.tuning import Tuning, tune
-from sdcompress.certification.calibration_split import draw_split, samples_for, seed_of
-from sdcompress.certification.certify import TestKind, kind_of_test, losses, smallest_drop
+from sdcompress.certification.calibration_split import calibration_count_for, draw_split, seed_of
+from sdcompress.certification.certify import TestKind, excess_losses, kind_of_test, smallest_drop
 from sdcompress.certification.groups import group_masks, group_name, strata_of
 from sdcompress.certification.power_analysis import samples_for_betting, samples_for_binomial
 from sdcompress.data.samples import Samples, Subset
 from sdcompress.data.unlabelled import UnlabelledFolder
 from sdcompress.errors import DataError, UsageError
 from sdcompress.options import DEFAULT_OPTIONS, EngineOptions
-from sdcompress.policies import leave
+from sdcompress.policies import exit_index_of
 from sdcompress.progress import Progress
 from sdcompress.runtime.open import open_network
 from sdcompress.schema import recipe
@@ -32,7 +32,7 @@ from sdcompress.tasks import Task
 
 __all__ = ["POWER", "plan"]
 
-POWER = 0.8  # the share of calibrations that find the certificate with the planned number
+POWER = 0.8  # probability that a calibration with the planned number finds the certificate
 _ASSUMED = (0.0, 0.25, 0.5, 0.75)  # of the allowed drop
 _MOST_ROWS = 8
 
@@ -47,16 +47,15 @@ def plan(
     samples: Samples,
     progress: Progress | None = None,
 ) -> Plan:
-    """Say how many samples certify the drop at each speed, as far as the tuning part can tell.
+    """Estimate the number of samples that certify the drop at each speed, from the tuning samples.
 
-    Only the tuning part is run, which the tests never see: looking at a plan spoils no certificate.
+    Only the tuning samples are run, which are never tested: a plan does not affect a certificate.
 
     Args:
         artifact: a cascade.
         settings: the target drop, with a confidence.
-        options: the threads (default: one) at which stages are measured; the backend and the device that the
-            certificate would be for.
-        samples: the calibration samples that there are.
+        options: threads (default: one) with which stages are measured, and backend and device of the certificate.
+        samples: the available calibration samples.
         progress: called with (samples done, all samples).
 
     Raises:
@@ -74,19 +73,19 @@ def plan(
         )
     if len(samples) < LEAST_SAMPLES:
         raise DataError(
-            f"There are {len(samples)} samples, too few to see anything on.",
+            f"There are {len(samples)} samples, too few for an estimate.",
             allowed=f"at least {LEAST_SAMPLES}",
             next_step="collect more samples"
             if isinstance(samples, UnlabelledFolder)
             else "set data.validation higher and train again",
         )
     seed = seed_of(fingerprint_of(opened.manifest, samples), graphs_digest(opened.manifest))
-    parts = draw_split(len(samples), seed)
+    split = draw_split(len(samples), seed)
     engine = open_network(opened, replace(options, threads=options.threads or 1, allow_uncertified=True))
-    tuning, task = tune(engine, Subset(samples, parts.tuning), settings, progress), engine.task
+    tuning, task = tune(engine, Subset(samples, split.tuning), settings, progress), engine.task
     smallest, share = _smallest(samples, task, settings)
     test = kind_of_test(unlabelled=settings.unlabelled, binary_loss=task.binary_loss)
-    assumed = () if settings.per == "exit" else _ASSUMED  # by how many they would leave is not assumed
+    assumed = () if settings.per == "exit" else _ASSUMED  # the sizes of the groups are not assumed
     return Plan(
         source=str(opened.path),
         max_drop=settings.max_drop,
@@ -96,57 +95,61 @@ def plan(
         smallest=smallest,
         power=POWER,
         samples=len(samples),
-        seen=len(parts.tuning),
+        seen=len(split.tuning),
         least=math.ceil(least_samples(settings, task) / share),
-        assumed=tuple(_row(_assumed(part * settings.max_drop), share, None, settings, test) for part in assumed),
+        assumed=tuple(
+            _row(_assumed(share_of_drop * settings.max_drop), share, None, settings, test) for share_of_drop in assumed
+        ),
         observed=_observed(tuning, settings, test),
     )
 
 
 def _smallest(samples: Samples, task: Task, settings: recipe.Calibrate) -> tuple[str | None, float]:
-    """Return the smallest stratum in words and its share of the samples; (None, 1) where the drop is not for strata."""
+    """Return the smallest stratum in words and its share of the samples; (None, 1) if the drop is not per stratum."""
     if settings.per != "stratum":
         return None, 1.0
     counts = np.bincount(strata_of(task, samples.targets), minlength=len(task.strata_names))
     smallest = int(counts.argmin())
-    # a stratum that is not there: as if it had one sample, so that the number says how far away it is
+    # an empty stratum counts as one sample, so that the plan has a finite number
     share = max(1, int(counts[smallest])) / len(samples)
     return f"'{task.strata_names[smallest]}', {counts[smallest]} of {len(samples)}", share
 
 
 def _observed(tuning: Tuning, settings: recipe.Calibrate, test: TestKind) -> tuple[PlanRow, ...]:
+    """Return rows along the path, up to the first step whose loss on the tuning samples reaches the drop."""
     stop = len(tuning.path) - 1
     for step, thresholds in enumerate(tuning.path[1:], 1):
-        lost = losses(tuning.evidence, thresholds)
+        differences = excess_losses(tuning.evidence, thresholds)
         if any(
-            lost[mask].mean() >= settings.max_drop for mask in group_masks(tuning.evidence, thresholds, settings.per)
+            differences[mask].mean() >= settings.max_drop
+            for mask in group_masks(tuning.evidence, thresholds, settings.per)
         ):
-            stop = step  # from here on there is nothing to certify
+            stop = step
             break
     chosen = np.unique(np.linspace(1, stop, min(_MOST_ROWS, stop)).round().astype(int)) if stop else ()
     return tuple(_worst_group(tuning, tuning.path[step], settings, test) for step in chosen)
 
 
 def _worst_group(tuning: Tuning, thresholds: tuple[float, ...], settings: recipe.Calibrate, test: TestKind) -> PlanRow:
-    """Return the row of the group that needs most samples."""
-    mean_ms = float(np.cumsum(tuning.stage_ms)[leave(tuning.evidence.scores, thresholds)].mean())
-    lost = losses(tuning.evidence, thresholds)
+    """Return the row of the group that needs the most samples."""
+    mean_ms = float(np.cumsum(tuning.stage_ms)[exit_index_of(tuning.evidence.scores, thresholds)].mean())
+    differences = excess_losses(tuning.evidence, thresholds)
     rows = [
-        _row(_counted(lost[mask]), float(mask.mean()), mean_ms, settings, test)
+        _row(_counted(differences[mask]), float(mask.mean()), mean_ms, settings, test)
         for mask in group_masks(tuning.evidence, thresholds, settings.per)
     ]
     return max(rows, key=lambda row: (math.inf if row.needs is None else row.needs, row.lost - row.gained))
 
 
 class _Losses(NamedTuple):
-    """Values that a loss has, and the share of samples with each."""
+    """The values of a loss, and the share of samples with each."""
 
     values: Float64
     shares: Float64
 
 
 def _assumed(lost: float) -> _Losses:
-    """A loss of 1 for such a share of samples, else 0: no other loss in [0, 1] of this mean needs more samples."""
+    """Return losses of 1 for this share of samples, else 0: no losses in [0, 1] of this mean need more samples."""
     return _Losses(np.array([1.0, 0.0]), np.array([lost, 1 - lost]))
 
 
@@ -156,7 +159,7 @@ def _counted(losses: Float64) -> _Losses:
 
 
 def _row(losses: _Losses, share: float, mean_ms: float | None, settings: recipe.Calibrate, test: TestKind) -> PlanRow:
-    """``share``: of the samples that are in the group, which has these losses."""
+    """Return the plan for a group with these losses; ``share`` is that of the samples in the group."""
     _, delta = smallest_drop(settings)
     values, shares = losses
     lost, gained = float(np.maximum(values, 0) @ shares), float(np.maximum(-values, 0) @ shares)
@@ -164,5 +167,5 @@ def _row(losses: _Losses, share: float, mean_ms: float | None, settings: recipe.
         needed = samples_for_binomial(lost, settings.max_drop, delta, POWER)
     else:
         needed = samples_for_betting(values, shares, settings.max_drop, delta, POWER)
-    needs = None if needed is None else samples_for(math.ceil(needed / share))
+    needs = None if needed is None else calibration_count_for(math.ceil(needed / share))
     return PlanRow(mean_ms=mean_ms, lost=lost, gained=gained, needs=needs)

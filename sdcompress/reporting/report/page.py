@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from sdcompress.reporting import tables
-from sdcompress.reporting.cautions import cautions
-from sdcompress.reporting.findings import findings, headline
-from sdcompress.reporting.page import Page
-from sdcompress.reporting.plots import plots
-from sdcompress.reporting.rows import shown_evaluations
-from sdcompress.reporting.strata import confusions, stratum_table
+from sdcompress.reporting import quantities as q
+from sdcompress.reporting.page import Page, machine_table
+from sdcompress.reporting.report import tables
+from sdcompress.reporting.report.findings import cautions, findings, headline
+from sdcompress.reporting.report.plots import plots
+from sdcompress.reporting.report.rows import shown_evaluations
+from sdcompress.reporting.report.strata import confusions, stratum_table
 from sdcompress.schema.report import BenchReport, Report
 
 __all__ = ["report_page"]
@@ -36,7 +36,7 @@ def report_page(report: Report) -> Page:
                 if table
             ),
         ),
-        machines=tuple(tables.machine(bench.machine, bench.threads, bench.device) for bench in report.benches),
+        machines=tuple(machine_table(bench.machine, bench.threads, bench.device) for bench in report.benches),
         created=report.created,
         record="report.json",
         command=report.command,
@@ -46,4 +46,4 @@ def report_page(report: Report) -> Page:
 
 def _measured(bench: BenchReport) -> str:
     gpu = f" with {bench.machine.gpu}" if bench.device != "cpu" and bench.machine.gpu else ""
-    return f"Measured on {bench.machine.cpu}{gpu}, {tables.threads(bench.threads)}, {bench.created}."
+    return f"Measured on {bench.machine.cpu}{gpu}, {q.threads(bench.threads)}, {bench.created}."

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdcompress.calibration.path import threshold_path
+from sdcompress.calibration.threshold_path import threshold_path
 from sdcompress.calibration.thresholds import NEVER, choose_thresholds
-from sdcompress.policies import leave
+from sdcompress.policies import exit_index_of
 
 
 def problem(seed: int, samples: int, exits: int, levels: int = 10**6) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -31,7 +31,7 @@ def test_from_the_safest_on_more_and_more_leave(seed: int, samples: int, exits: 
     confidences, loss, stage_ms = problem(seed, samples, exits, levels)
     path = threshold_path(confidences, loss, stage_ms)
     assert path[0] == (NEVER,) * (exits - 1)
-    left = np.stack([leave(confidences, thresholds) for thresholds in path])
+    left = np.stack([exit_index_of(confidences, thresholds) for thresholds in path])
     assert (np.diff(left, axis=0) <= 0).all()  # each sample, step by step, only leaves earlier
     assert len(set(path)) == len(path)
     assert all(np.float32(value) == value for step in path for value in step)
@@ -42,7 +42,7 @@ def test_steps_are_small() -> None:
     confidences, loss, stage_ms = problem(1, 4000, 4)
     costs = np.cumsum(stage_ms)
     path = threshold_path(confidences, loss, stage_ms)
-    mean = np.array([costs[leave(confidences, thresholds)].mean() for thresholds in path]) / costs[-1]
+    mean = np.array([costs[exit_index_of(confidences, thresholds)].mean() for thresholds in path]) / costs[-1]
     assert mean[0] == pytest.approx(1)
     assert np.diff(mean).min() > -0.06
     assert mean[-1] < 0.5
@@ -54,7 +54,7 @@ def test_at_the_same_loss_it_costs_about_what_the_best_thresholds_cost() -> None
     costs = np.cumsum(stage_ms)
 
     def cost_and_loss(thresholds: tuple[float, ...]) -> tuple[float, float]:
-        left = leave(confidences, thresholds)
+        left = exit_index_of(confidences, thresholds)
         return float(costs[left].mean()), float(loss[left, np.arange(4000)].mean(dtype=np.float64))
 
     steps = [cost_and_loss(thresholds) for thresholds in threshold_path(confidences, loss, stage_ms)]
@@ -70,7 +70,7 @@ def test_what_an_exit_corrects_does_not_pay_for_its_mistakes() -> None:
     loss[0, :30] = loss[1, 30:60] = 0
     confidences[0, 60:] = 0.95  # both wrong: free to leave
     path = threshold_path(confidences, loss, [1.0, 1.0])
-    first = next(step for step in path if (leave(confidences, step) == 0).sum() >= 40)
+    first = next(step for step in path if (exit_index_of(confidences, step) == 0).sum() >= 40)
     assert first == (float(np.float32(0.95)),)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from signals import TASK
 
-from sdcompress.evaluation.change import ExitComparison, PolicyComparison
+from sdcompress.evaluation.comparison import ExitComparison, PolicyComparison
 from sdcompress.schema.change import PolicyChange
 from sdcompress.tasks import build
 
@@ -30,11 +30,11 @@ def test_every_exit_is_counted_over_all_batches() -> None:
     assert (first.change.name, last.change.name) == ("exit1", "final")
     assert (first.change.score_before, first.change.score_after) == (0.75, 0.5)
     assert first.change.changed == 3
-    assert first.lost == 1
+    assert first.added_loss == 1
     assert first.change.max_abs == 2.5
-    assert first.worst[0] == 3
+    assert first.largest_differences[0] == 3
     assert first.finite
-    assert (last.lost, last.change.changed, last.change.max_abs) == (0, 0, 0.0)
+    assert (last.added_loss, last.change.changed, last.change.max_abs) == (0, 0, 0.0)
     confidence = np.exp(2) / (np.exp(2) + 2)
     assert last.further["ece"] == pytest.approx(1 - confidence)
 
@@ -47,7 +47,7 @@ def test_label_sets_lose_a_share_of_a_sample() -> None:
     found.add(before, after, targets)
     (only,) = found.qualities()
     assert (only.change.score_before, only.change.score_after, only.change.changed) == (1.0, 0.75, 1)
-    assert (only.lost, only.loses_more_than(0.25), only.loses_more_than(0.24)) == (0.5, False, True)
+    assert (only.added_loss, only.loses_more_than(0.25), only.loses_more_than(0.24)) == (0.5, False, True)
     assert only.further["subset_accuracy"] == 0.5
 
 
@@ -61,7 +61,7 @@ def test_what_is_not_finite_is_said_and_is_the_worst(broken: float) -> None:
         found.add(before, after, LABELS)
     (only,) = found.qualities()
     assert not only.finite
-    assert only.worst[0] == 1
+    assert only.largest_differences[0] == 1
     assert np.isfinite(only.change.max_abs)  # a number that JSON has
 
 

@@ -12,7 +12,7 @@ import pytest
 from sdcompress.artifact.certificate import graphs_digest
 from sdcompress.artifact.read import open_artifact
 from sdcompress.calibration.calibrate import least_samples
-from sdcompress.calibration.sample_size import plan
+from sdcompress.calibration.plan_sample_size import plan
 from sdcompress.certification.calibration_split import draw_split, seed_of
 from sdcompress.data.samples import Subset
 from sdcompress.errors import DataError, UsageError

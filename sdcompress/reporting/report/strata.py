@@ -1,14 +1,14 @@
-"""Figures of an evaluation by stratum, as tables and sentences for report and terminal."""
+"""Tables and cautions about the strata of an evaluation, for report and terminal."""
 
 from __future__ import annotations
 
 import math
 
-from sdcompress.evaluation.early_exit import paired_interval
+from sdcompress.evaluation.paired import paired_interval
 from sdcompress.printable import plural
 from sdcompress.reporting import quantities as q
-from sdcompress.reporting.rows import score_of
-from sdcompress.reporting.table import Table
+from sdcompress.reporting.page import Table
+from sdcompress.reporting.report.rows import score_of
 from sdcompress.schema.report import Evaluation, StratumScore
 
 __all__ = ["confusions", "stratum_cautions", "stratum_table", "worst_stratum"]
@@ -38,8 +38,8 @@ def stratum_table(evaluation: Evaluation) -> Table | None:
         (
             score.name,
             q.count(score.samples),
-            q.score(score.score, score.samples),
-            q.score(score.last_score, score.samples),
+            q.score(score.score, score.samples if evaluation.binary_loss else None),
+            q.score(score.last_score, score.samples if evaluation.binary_loss else None),
         )
         for score in shown
     )
@@ -48,7 +48,7 @@ def stratum_table(evaluation: Evaluation) -> Table | None:
     note = f"Balanced {metric}, the mean over the {words}: {q.score(evaluation.balanced_score)}."
     if shortened:
         note += f" The worst of {len(scored)} {words}; the JSON has all."
-    columns = (word, "images", metric, "at the last exit")
+    columns = (word, "samples", metric, "at the last exit")
     return Table(f"{words.capitalize()} of {_title(evaluation)}", columns, rows, note).without_empty_columns()
 
 
@@ -56,34 +56,35 @@ def confusions(evaluation: Evaluation) -> Table | None:
     """Return the confusion matrix, of many strata its largest off-diagonal cells. None if it is missing."""
     if not evaluation.confusion:
         return None
-    names = [score.name for score in evaluation.strata]
+    names, word = [score.name for score in evaluation.strata], _words(evaluation)[0]
     if len(names) <= _MAX_IN_MATRIX:
-        cells = {(label, answer): images for label, answer, images in evaluation.confusion}
+        cells = {(target, decided): samples for target, decided, samples in evaluation.confusion}
         rows = tuple(
-            (name, *(q.count(cells.get((label, answer), 0)) for answer in range(len(names))))
-            for label, name in enumerate(names)
+            (name, *(q.count(cells.get((target, decided), 0)) for decided in range(len(names))))
+            for target, name in enumerate(names)
         )
-        note = f"Columns: predicted {plural(_words(evaluation)[0])}."
-        return Table(f"Confusion matrix of {_title(evaluation)}", ("label", *names), rows, note)
+        note = f"Rows: {plural(word)} of the targets; columns: predicted {plural(word)}."
+        return Table(f"Confusion matrix of {_title(evaluation)}", (word, *names), rows, note)
     largest = sorted((cell for cell in evaluation.confusion if cell[0] != cell[1]), key=lambda cell: -cell[2])
     rows = tuple(
-        (names[label], names[answer], q.count(images), q.share(images / evaluation.strata[label].samples))
-        for label, answer, images in largest[:_MAX_CONFUSIONS]
+        (names[target], names[decided], q.count(samples), q.share(samples / evaluation.strata[target].samples))
+        for target, decided, samples in largest[:_MAX_CONFUSIONS]
     )
     note = f"The {len(rows)} largest of {len(largest)} cells off the diagonal; the JSON has all."
-    columns = ("label", "predicted", "images", "of the label's images")
+    columns = (word, "predicted", "samples", f"of the samples of the {word}")
     return Table(f"Commonest confusions of {_title(evaluation)}", columns, rows, note) if rows else None
 
 
 def stratum_cautions(evaluation: Evaluation) -> list[tuple[str, str]]:
-    """Return warnings about strata that an overall score hides, as pairs of a kind and a sentence.
+    """Return warnings about strata that the overall metric hides, as pairs of a kind and a sentence.
 
     Args:
         evaluation: an evaluation; one without strata has none.
     """
     if len(_scored(evaluation)) < 2:
         return []
-    return [*(_majority(evaluation) or _never_answered(evaluation)), *_lost_early(evaluation)]
+    confused = (_majority(evaluation) or _never_predicted(evaluation)) if evaluation.confusion else []
+    return [*confused, *_lost_early(evaluation)]
 
 
 def _majority(evaluation: Evaluation) -> list[tuple[str, str]]:
@@ -91,30 +92,30 @@ def _majority(evaluation: Evaluation) -> list[tuple[str, str]]:
     largest = max(range(len(evaluation.strata)), key=lambda k: evaluation.strata[k].samples)
     name, samples = evaluation.strata[largest].name, evaluation.samples
     share = evaluation.strata[largest].samples / samples
-    gained = sum(n for label, answer, n in evaluation.confusion if label == answer != largest)
-    lost = sum(n for label, answer, n in evaluation.confusion if label == largest != answer)
+    gained = sum(n for target, decided, n in evaluation.confusion if target == decided != largest)
+    lost = sum(n for target, decided, n in evaluation.confusion if target == largest != decided)
     if paired_interval(gained - lost, gained + lost, samples)[1] > 0:
         return []
     word, metric = _words(evaluation)
     balanced = f"balanced {metric} {q.score(evaluation.balanced_score)}"
-    if {answer for _, answer, _ in evaluation.confusion} == {largest}:
+    if {decided for _, decided, _ in evaluation.confusion} == {largest}:
         return [
-            ("majority", f"{evaluation.name} predicts '{name}', the commonest {word}, for every image: {balanced}.")
+            ("majority", f"{evaluation.name} predicts '{name}', the commonest {word}, for every sample: {balanced}.")
         ]
     always = f"always predicting '{name}', the commonest {word} ({q.score(share)})"
-    right = q.score(score_of(evaluation))
-    return [("majority", f"{evaluation.name} is not shown to be better ({right}) than {always}; {balanced}.")]
+    reached = q.score(score_of(evaluation))
+    return [("majority", f"{evaluation.name} is not shown to be better ({reached}) than {always}; {balanced}.")]
 
 
-def _never_answered(evaluation: Evaluation) -> list[tuple[str, str]]:
-    answered = {answer for _, answer, _ in evaluation.confusion}
-    never = [score for k, score in enumerate(evaluation.strata) if score.samples and k not in answered]
+def _never_predicted(evaluation: Evaluation) -> list[tuple[str, str]]:
+    predicted = {decided for _, decided, _ in evaluation.confusion}
+    never = [score for k, score in enumerate(evaluation.strata) if score.samples and k not in predicted]
     if not never:
         return []
-    named = ", ".join(f"'{score.name}' ({q.count(score.samples)} images)" for score in never[:_MAX_NAMED])
+    named = ", ".join(f"'{score.name}' ({q.count(score.samples)} samples)" for score in never[:_MAX_NAMED])
     words = plural(_words(evaluation)[0])
     more = f" and {len(never) - _MAX_NAMED} further {words}" if len(never) > _MAX_NAMED else ""
-    return [("never answered", f"{evaluation.name} never predicts {named}{more}.")]
+    return [("never predicted", f"{evaluation.name} never predicts {named}{more}.")]
 
 
 def _lost_early(evaluation: Evaluation) -> list[tuple[str, str]]:
@@ -124,16 +125,16 @@ def _lost_early(evaluation: Evaluation) -> list[tuple[str, str]]:
     last = sum((score.last_score or 0.0) * score.samples for score in evaluation.strata)
     overall = max((last - evaluation.policy.score * evaluation.samples) / evaluation.samples, _MIN_LOSS)
     affected = [
-        score for score in _scored(evaluation) if _lost(score) > _LOSS_FACTOR * overall and _images_lost(score) > 1
+        score for score in _scored(evaluation) if _lost(score) > _LOSS_FACTOR * overall and _samples_lost(score) > 1
     ]
     if not affected:
         return []
     score = max(affected, key=_lost)
     word, _ = _words(evaluation)
     comparison = f", the largest loss of {len(affected)} such {plural(word)}" if len(affected) > 1 else ""
-    figures = f"{q.score(score.last_score)} to {q.score(score.score)} of {q.count(score.samples)} images"
+    figures = f"{q.score(score.last_score)} to {q.score(score.score)} on {q.count(score.samples)} samples"
     points = f"{_lost(score) * 100:.1f} points ({figures}){comparison}"
-    costs = f"leaving early costs {word} '{score.name}' {points}"
+    costs = f"early exit costs {word} '{score.name}' {points}"
     advice = f"To keep the drop in every {word}: calibrate with --confidence and --per-stratum."
     return [("lost early", f"{evaluation.name}: {costs}. {advice}")]
 
@@ -142,7 +143,7 @@ def _lost(score: StratumScore) -> float:
     return (score.last_score or 0.0) - (score.score or 0.0)
 
 
-def _images_lost(score: StratumScore) -> int:
+def _samples_lost(score: StratumScore) -> int:
     return math.floor(_lost(score) * score.samples + 0.5)
 
 

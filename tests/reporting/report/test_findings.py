@@ -8,12 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sdcompress.evaluation.early_exit import paired_difference
-from sdcompress.evaluation.paired import pack
+from sdcompress.evaluation.paired import pack, paired_difference
 from sdcompress.reporting import quantities as q
-from sdcompress.reporting.build import build
-from sdcompress.reporting.cautions import cautions
-from sdcompress.reporting.findings import findings, headline
+from sdcompress.reporting.report.build import build
+from sdcompress.reporting.report.findings import cautions, findings, headline
 from sdcompress.schema.base import Interval
 from sdcompress.schema.report import BenchReport, Comparison, Evaluation, ExitScore, Report
 

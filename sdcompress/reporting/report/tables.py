@@ -5,23 +5,24 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from sdcompress.reporting import quantities as q
-from sdcompress.reporting.rows import (
+from sdcompress.reporting.page import Table
+from sdcompress.reporting.report.rows import (
     ENSEMBLE,
     comparison_of,
     difference_of,
+    error_of,
     evaluation_of,
     record_of,
     shown_evaluations,
 )
-from sdcompress.reporting.strata import worst_stratum
-from sdcompress.reporting.table import Table
-from sdcompress.schema.report import BenchRecord, Evaluation, Machine, Report, ReportRow
+from sdcompress.reporting.report.strata import worst_stratum
+from sdcompress.schema.report import BenchRecord, Evaluation, Report, ReportRow
 
-__all__ = ["comparisons", "exits", "further", "latencies", "machine", "networks", "summary", "threads", "title_of"]
+__all__ = ["comparisons", "exits", "further", "latencies", "networks", "summary", "title_of"]
 
 
 class _Further(NamedTuple):
-    """How a further score of a task is shown."""
+    """Title, format and note of a further metric of a task."""
 
     title: str
     format: str
@@ -35,17 +36,17 @@ _FURTHER = {
 
 
 def further(name: str, value: float) -> str:
-    """Format a further score of a task; those that are not known here get three digits."""
+    """Format a further metric of a task; an unknown one gets three digits."""
     return _FURTHER[name].format.format(value).replace("%", " %") if name in _FURTHER else f"{value:.3g}"
 
 
 def title_of(name: str) -> str:
-    """The heading of a further score: NLL and ECE, else its name as the task gives it."""
+    """Return the heading of a further metric: NLL, ECE, or the name that the task gives."""
     return _FURTHER[name].title if name in _FURTHER else name
 
 
 def summary(report: Report) -> Table:
-    """Return one line for each artifact with its score and speed."""
+    """Return one line for each artifact with its metric and speed."""
     split: Literal["test", "validation"] = "validation"
     if any(row.test_score is not None for row in report.rows):
         split = "test"
@@ -53,9 +54,9 @@ def summary(report: Report) -> Table:
     prepared = any(row.end_to_end_ms is not None for row in report.rows)
     with_it = " End to end: including the preparation of the input." if prepared else ""
     note = (
-        f"{report.metric.capitalize()} with its 95 % Wilson interval; its difference from {reference}'s with the"
+        f"{report.metric.capitalize()} with its 95 % interval; its difference from {reference}'s with the"
         " paired one."
-        f" Run: mean of one image at a time, from a prepared input to the prediction.{with_it}"
+        f" Run: mean of one sample at a time, from a prepared input to the prediction.{with_it}"
         f" Speed-ups over {reference} with 95 % bootstrap intervals over the interleaved rounds; above 1 is faster."
     )
     columns = (
@@ -73,6 +74,7 @@ def _summary_row(report: Report, row: ReportRow, split: Literal["test", "validat
         q.score(
             row.test_score if split == "test" else row.validation_score,
             evaluation.samples if evaluation else None,
+            error_of(evaluation) if evaluation else None,
         ),
         q.paired_cell(difference_of(report, row)),
         q.milliseconds(row.mean_ms),
@@ -94,10 +96,10 @@ def networks(report: Report) -> list[Table]:
         f"worst {next((e.stratum for e in shown_evaluations(report) if e.stratum), 'stratum')}",
         *("MACs", "parameters", "ONNX size"),
     )
-    note = "MACs for one image, on average over the exits taken."
+    note = "MACs for one sample, on average over the exits."
     networks_table = Table("Each network", columns, tuple(_network_row(report, row) for row in report.rows), note)
     time_columns = ("artifact", "preparation, mean", "run, mean", "run, p50", "run, p99", "speed-up (p50)")
-    times = Table("Times of one image", time_columns, tuple(_time_row(report, row) for row in report.rows))
+    times = Table("Times of one sample", time_columns, tuple(_time_row(report, row) for row in report.rows))
     timed = any(row.mean_ms is not None for row in report.rows)
     return [table.without_empty_columns() for table in ((networks_table, times) if timed else (networks_table,))]
 
@@ -110,7 +112,11 @@ def _network_row(report: Report, row: ReportRow) -> tuple[str, ...]:
         row.name,
         row.layout,
         row.guarantee or q.NOTHING,
-        q.score(row.validation_score, validation.samples if validation else None),
+        q.score(
+            row.validation_score,
+            validation.samples if validation else None,
+            error_of(validation) if validation else None,
+        ),
         q.score(judged_on.balanced_score if judged_on else None),
         f"{worst.name}: {q.score(worst.score)}" if worst else q.NOTHING,
         q.short_count(row.macs),
@@ -148,7 +154,7 @@ def exits(report: Report) -> list[Table]:
             note += f" The early-exit policy as it runs: {score}."
         titles = [title_of(name) for name in names]
         metric = evaluation.metric
-        columns = ("exit", f"{metric} of all", *titles, "left here", f"{metric} of those", "MACs", "parameters")
+        columns = ("exit", f"{metric} of all", *titles, "exit here", f"{metric} of those", "MACs", "parameters")
         tables.append(Table(title, columns, tuple(_exit_rows(evaluation)), note).without_empty_columns())
     return tables
 
@@ -176,7 +182,7 @@ def latencies(report: Report) -> list[Table]:
     tables = []
     for bench in report.benches:
         note = (
-            f"{bench.input}. {threads(bench.threads)}, {bench.backend} on {bench.device}; warm-up of at least"
+            f"{bench.input}. {q.threads(bench.threads)}, {bench.backend} on {bench.device}; warm-up of at least"
             f" {bench.warmup_ms:.0f} ms and 10 calls; {bench.duration_s:g} s measured for each line; closed loop,"
             " nothing trimmed. Percentiles with their 99 % order-statistic intervals, of the run alone."
         )
@@ -218,7 +224,7 @@ def _latency_row(record: BenchRecord) -> tuple[str, ...]:
 
 def _exit_latency(record: BenchRecord) -> Table:
     worst = record.worst_path
-    note = "Forced: every image leaves there, and no score is computed. "
+    note = "Forced: every sample exits there, and no policy score is computed. "
     if worst:
         p99 = next((q.percentile(p) for p in worst.percentiles if p.percent == 99.0), q.NOTHING)
         note += f"Worst path (all to the last exit): mean {q.milliseconds(worst.mean_ms)}, p99 {p99}. "
@@ -234,8 +240,8 @@ def _exit_latency(record: BenchRecord) -> Table:
         )
         for timing in record.exits
     )
-    columns = ("exit", "left here", "p50 of those", "p50 forced", "mean forced")
-    return Table(f"Exits of {record.name}, one image", columns, rows, note).without_empty_columns()
+    columns = ("exit", "exit here", "p50 of those", "p50 forced", "mean forced")
+    return Table(f"Exits of {record.name}, one sample", columns, rows, note).without_empty_columns()
 
 
 def comparisons(report: Report) -> list[Table]:
@@ -253,7 +259,7 @@ def comparisons(report: Report) -> list[Table]:
     )
     return [
         Table(
-            "Compared in turn, round by round",
+            "Compared in interleaved rounds",
             columns,
             tuple(
                 (
@@ -270,30 +276,3 @@ def comparisons(report: Report) -> list[Table]:
         for bench in report.benches
         if bench.comparisons
     ]
-
-
-def machine(facts: Machine, thread_count: int, device: str) -> Table:
-    """Return the table of the machine that measured.
-
-    Args:
-        facts: the machine.
-        thread_count: threads.
-        device: "cpu" or "cuda".
-    """
-    rows = [
-        ("processor", f"{facts.cpu}, {facts.cores} cores usable"),
-        ("vector extensions", ", ".join(facts.isa) or "unknown"),
-        ("memory", f"{facts.memory_gib:g} GiB"),
-        ("GPU", facts.gpu or "none"),
-        ("used", f"{threads(thread_count)} on {device}"),
-        ("system", f"{facts.os}, Python {facts.python}"),
-        ("governor", facts.governor or "not visible"),
-        ("busy with other work", "unknown" if facts.busy_cores is None else f"{facts.busy_cores:.2f} cores"),
-        ("versions", ", ".join(f"{name} {version}" for name, version in sorted(facts.versions.items()))),
-    ]
-    return Table("Machine", ("", ""), tuple(rows))
-
-
-def threads(count: int) -> str:
-    """Format a number of threads."""
-    return "one thread" if count == 1 else f"{count} threads"

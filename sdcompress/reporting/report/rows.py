@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, TypeVar
 
-from sdcompress.evaluation.paired import score_difference
+from sdcompress.evaluation.paired import metric_difference
 from sdcompress.schema.base import Interval
 from sdcompress.schema.report import ENSEMBLE, BenchRecord, Comparison, Evaluation, ExitScore, Report, ReportRow
 
@@ -13,6 +13,7 @@ __all__ = [
     "ENSEMBLE",
     "comparison_of",
     "difference_of",
+    "error_of",
     "evaluation_of",
     "evaluation_pair",
     "is_same_artifact",
@@ -36,10 +37,15 @@ def evaluation_of(report: Report, row: ReportRow, split: Literal["test", "valida
 
 
 def score_of(evaluation: Evaluation | None) -> float | None:
-    """Return the score of the policy if there is one, else that of the last exit."""
+    """Return the metric of the policy if there is one, else that of the last exit."""
     if evaluation is None:
         return None
-    return evaluation.policy.score if evaluation.policy else own_exits(evaluation)[-1].score
+    return (evaluation.policy or own_exits(evaluation)[-1]).score
+
+
+def error_of(evaluation: Evaluation) -> float | None:
+    """Return the standard error of ``score_of``; None if it is a proportion."""
+    return (evaluation.policy or own_exits(evaluation)[-1]).standard_error
 
 
 def evaluation_pair(report: Report, row: ReportRow, other: ReportRow) -> tuple[Evaluation, Evaluation] | None:
@@ -56,7 +62,7 @@ def difference_of(report: Report, row: ReportRow) -> Interval | None:
     """Return the paired difference of a row from the reference, or None if it cannot be paired."""
     reference = next((candidate for candidate in report.rows if candidate.name == report.reference), None)
     pair = evaluation_pair(report, row, reference) if reference is not None and row is not reference else None
-    return score_difference(*pair) if pair else None
+    return metric_difference(*pair) if pair else None
 
 
 def shown_evaluations(report: Report) -> list[Evaluation]:

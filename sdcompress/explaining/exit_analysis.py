@@ -1,4 +1,4 @@
-"""The figures of an explanation, computed from the losses of all exits and the times to reach them."""
+"""Compute the figures of an explanation from the scores and losses of all exits, and the times to reach them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,18 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from sdcompress.calibration.path import threshold_path
+from sdcompress.calibration.threshold_path import threshold_path
+from sdcompress.data.samples import Samples
 from sdcompress.evaluation import early_exit
+from sdcompress.evaluation.exit_outcomes import exit_losses, exit_signals
 from sdcompress.evaluation.failure_prediction import aurc, auroc
+from sdcompress.evaluation.paired import paired_difference
 from sdcompress.evaluation.strata import stratum_scores
-from sdcompress.explaining.outcomes import Outcomes
 from sdcompress.explaining.timing import Timing
-from sdcompress.policies import leave
+from sdcompress.policies import exit_index_of, scores
+from sdcompress.policies._base import ExitPolicy, Float
+from sdcompress.progress import Progress
+from sdcompress.runtime.engine import Engine
 from sdcompress.schema.explain import (
     ExitFigures,
     Interval,
@@ -30,9 +35,56 @@ from sdcompress.schema.explain import (
 from sdcompress.tasks import metric_of, standard_error
 from sdcompress.tasks._probabilities import calibration_error, reliability
 
-__all__ = ["ExitAnalysis"]
+__all__ = ["ExitAnalysis", "Outcomes", "collect"]
 
 Exits = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """Scores, confidences and losses of E exits on N samples.
+
+    Attributes:
+        scores: float32 [E-1, N], of all exits but the last. A sample exits if its score reaches the threshold.
+        confidences: float32 [E, N], the largest probability at the temperature of the exit; None if the task has none.
+        loss: float32 [E, N], of each exit's decision.
+        strata: int64 [N]; None if the task has none.
+        binary_loss: whether every loss is 0 or 1, so that confidences have a calibration error.
+    """
+
+    scores: Float
+    confidences: Float | None
+    loss: Float
+    strata: npt.NDArray[np.int64] | None
+    binary_loss: bool
+
+
+def collect(
+    engine: Engine,
+    samples: Samples,
+    policy: ExitPolicy,
+    progress: Progress | None = None,
+) -> Outcomes:
+    """Run samples through all exits, and return scores and losses at the temperatures of the artifact.
+
+    Args:
+        engine: of the artifact.
+        samples: N samples with targets.
+        policy: computes the scores.
+        progress: called with (samples done, all samples).
+
+    Raises:
+        DataError: if there are no samples, or they do not fit the network.
+        VerificationError: if an output is not finite.
+    """
+    task, signals = engine.task, exit_signals(engine, samples, progress=progress)
+    return Outcomes(
+        scores=scores(policy, signals),
+        confidences=np.stack([exit_["max_prob"] for exit_ in signals]) if "max_prob" in task.signal_names else None,
+        loss=exit_losses(task, signals, samples.targets),
+        binary_loss=task.binary_loss,
+        strata=task.strata(samples.targets),
+    )
 
 
 @dataclass(frozen=True)
@@ -57,32 +109,33 @@ class ExitAnalysis:
 
     @property
     def exit_index(self) -> Exits | None:
-        """Exit of each sample under the policy, int64 [N]; None without a policy."""
-        return None if self.thresholds is None else leave(self.outcomes.scores, self.thresholds)
+        """Return the exit index of each sample under the policy, int64 [N]; None without a policy."""
+        return None if self.thresholds is None else exit_index_of(self.outcomes.scores, self.thresholds)
 
     def exits(self) -> tuple[ExitFigures, ...]:
-        """Return the figures of every exit, on all samples and on those that leave there."""
+        """Return the figures of every exit, on all samples and on those that exit there."""
         return tuple(self._exit(k) for k in range(len(self.names)))
 
     def _exit(self, k: int) -> ExitFigures:
         outcomes, exit_index = self.outcomes, self.exit_index
         loss = outcomes.loss[k]
         confidences = None if outcomes.confidences is None else outcomes.confidences[k]
-        scores = outcomes.scores[k] if k < len(outcomes.scores) else confidences
-        bins = () if confidences is None else reliability(confidences, 1 - loss)
-        left_here = None if exit_index is None else exit_index == k
+        exit_scores = outcomes.scores[k] if k < len(outcomes.scores) else confidences
+        calibrated = confidences if outcomes.binary_loss else None
+        bins = () if calibrated is None else reliability(calibrated, 1 - loss)
+        exits_here = None if exit_index is None else exit_index == k
         return ExitFigures(
             name=self.names[k],
             score=metric_of(loss),
             standard_error=standard_error(loss),
-            ece=None if confidences is None else calibration_error(confidences, 1 - loss),
+            ece=None if calibrated is None else calibration_error(calibrated, 1 - loss),
             reliability=tuple(ReliabilityBin(**bin_._asdict()) for bin_ in bins),
-            auroc=None if scores is None else auroc(scores, loss),
-            aurc=None if scores is None else aurc(scores, loss),
+            auroc=None if exit_scores is None else auroc(exit_scores, loss),
+            aurc=None if exit_scores is None else aurc(exit_scores, loss),
             macs=int(self.macs[k]),
             ms=self.timing.until(k) if self.timing else None,
-            share=None if left_here is None else float(left_here.mean()),
-            left_score=metric_of(loss[left_here]) if left_here is not None and left_here.any() else None,
+            share=None if exits_here is None else float(exits_here.mean()),
+            left_score=metric_of(loss[exits_here]) if exits_here is not None and exits_here.any() else None,
         )
 
     def curve(self, path_outcomes: Outcomes) -> tuple[OperatingPoint, ...]:
@@ -91,10 +144,10 @@ class ExitAnalysis:
             return ()
         stages = np.diff(self.timing.reach_ms_with_decisions, prepend=0.0)
         path = threshold_path(path_outcomes.scores, path_outcomes.loss, stages, shared=self.shared)
-        return tuple(self._point(leave(self.outcomes.scores, step), step) for step in path)
+        return tuple(self._point(exit_index_of(self.outcomes.scores, step), step) for step in path)
 
     def oracle(self) -> OperatingPoint:
-        """Return the operating point in which every sample leaves at the first exit with its least loss, undecided."""
+        """Return the operating point of an oracle: every sample exits at its first exit with the lowest loss."""
         exit_index = early_exit.oracle_exits(self.outcomes.loss)
         return self._point(exit_index, None)
 
@@ -104,7 +157,7 @@ class ExitAnalysis:
         ms = None if timing is None else timing.reach_ms if thresholds is None else timing.reach_ms_with_decisions
         return OperatingPoint(
             thresholds=None if thresholds is None else tuple(thresholds),
-            score=early_exit.score_at(exit_index, self.outcomes.loss),
+            score=early_exit.metric_at(exit_index, self.outcomes.loss),
             standard_error=standard_error(self.outcomes.loss[exit_index, np.arange(len(exit_index))]),
             shares=tuple(shares.tolist()),
             mean_ms=None if ms is None else float(shares @ ms),
@@ -140,17 +193,17 @@ class ExitAnalysis:
 
     def _truncation(self, k: int, exit_index: Exits, shares: Sequence[float], timing: Timing) -> Truncation:
         loss = self.outcomes.loss
-        value, low, high = early_exit.paired_difference(loss[exit_index, np.arange(len(exit_index))], loss[k])
+        value, low, high = paired_difference(loss[exit_index, np.arange(len(exit_index))], loss[k])
         return Truncation(
             exit=self.names[k],
             score=metric_of(loss[k]),
             ms=float(timing.reach_ms[k]),
-            saving_ms=timing.mean(shares, against=k),
+            saving_ms=timing.saving(shares, k),
             difference=Interval(value=value, low=low, high=high),
         )
 
     def strata(self, names: Sequence[str]) -> tuple[Stratum, ...]:
-        """Return exits and scores of the samples of each stratum; empty without a policy or without strata.
+        """Return exit shares and metric of each stratum; empty without a policy or without strata.
 
         Args:
             names: of the K strata.
@@ -159,15 +212,15 @@ class ExitAnalysis:
         if exit_index is None or strata is None:
             return ()
         shares = early_exit.shares_by_stratum(exit_index, strata, len(self.names), len(names))
-        scores = stratum_scores(names, strata, loss[exit_index, np.arange(len(exit_index))], loss[-1])
+        metrics = stratum_scores(names, strata, loss[exit_index, np.arange(len(exit_index))], loss[-1])
         return tuple(
-            Stratum(shares=tuple(row.tolist()), **score.model_dump())
-            for row, score in zip(shares, scores, strict=True)
-            if score.samples
+            Stratum(shares=tuple(row.tolist()), **stratum.model_dump())
+            for row, stratum in zip(shares, metrics, strict=True)
+            if stratum.samples
         )
 
     def overthinking(self, exit_index: Exits | None) -> Overthinking | None:
-        """Return what computing beyond the first best exit costs; None with one exit or without ``exit_index``.
+        """Return the cost of computation after the lowest loss; None with one exit or without ``exit_index``.
 
         Args:
             exit_index: exit of each sample, int64 [N].
@@ -183,8 +236,8 @@ class ExitAnalysis:
         )
 
 
-def _verdict(against: Truncation) -> Literal["wins", "no difference", "loses"]:
-    saving = against.saving_ms
+def _verdict(baseline: Truncation) -> Literal["wins", "no difference", "loses"]:
+    saving = baseline.saving_ms
     if saving.value <= 0:
         return "loses"
     return "wins" if saving.low > 0 else "no difference"

@@ -11,10 +11,10 @@ import pytest
 from signals import TASK, signals_of
 
 from sdcompress.calibration.calibrate import check_policy
-from sdcompress.calibration.observe import fit_policy, observe
-from sdcompress.calibration.temperature import fit_temperature
+from sdcompress.calibration.policy_fitting import fit_policy, fit_temperature
 from sdcompress.data.samples import ArraySamples
 from sdcompress.errors import UnknownNameError, UsageError
+from sdcompress.evaluation.exit_outcomes import exit_signals_and_losses
 from sdcompress.modalities import Inputs
 from sdcompress.modalities._preprocess import Preprocess
 from sdcompress.modalities.image import Image
@@ -90,13 +90,13 @@ def test_none_is_tried_where_it_is_not_asked_for_or_there_are_no_labels(settings
 def test_without_labels_the_loss_is_against_the_last_exit() -> None:
     engine, samples = told([TWO_WAY, THREE_WAY, [0.0, 1.0, 0.0]], [0, 1, 1])
     unlabelled = ArraySamples(samples.examples(np.arange(3)), np.full(3, -1))
-    _, loss = observe(engine, unlabelled, (1.0, 1.0), unlabelled=True)  # type: ignore[arg-type]
+    _, loss = exit_signals_and_losses(engine, unlabelled, (1.0, 1.0), unlabelled=True)  # type: ignore[arg-type]
     assert loss.tolist() == [[0, 1, 0], [0, 0, 0]]
 
 
 def test_the_signals_are_those_that_the_engine_judges_by(tiny_artifact: Callable[..., Path], tiny_network: Any) -> None:
     engine, samples = open_engine(tiny_artifact(), threads=1), tiny_network.samples(300)
-    signals, _ = observe(engine, samples, (2.0, 1.0, 1.0), unlabelled=False)
+    signals, _ = exit_signals_and_losses(engine, samples, (2.0, 1.0, 1.0), unlabelled=False)
     inputs = engine.preprocess(samples.examples(np.arange(300)))
     for found, expected in zip(signals, engine.signals(inputs, (2.0, 1.0, 1.0)), strict=True):
         np.testing.assert_allclose(found.stacked(), expected.stacked(), rtol=1e-5)

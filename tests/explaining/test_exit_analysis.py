@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sdcompress.explaining.figures import ExitAnalysis
-from sdcompress.explaining.outcomes import Outcomes
+from sdcompress.explaining.exit_analysis import ExitAnalysis, Outcomes
 from sdcompress.explaining.timing import Timing
 
 NAMES = ("exit1", "exit2", "final")
@@ -21,7 +20,7 @@ LABELS = np.array([0] * 5 + [1] * 5)
 
 
 def case(thresholds: tuple[float, ...] | None, **changed: Any) -> ExitAnalysis:
-    outcomes = Outcomes(SCORES, np.concatenate([SCORES, SCORES[-1:]]), LOSS, LABELS)
+    outcomes = Outcomes(SCORES, np.concatenate([SCORES, SCORES[-1:]]), LOSS, LABELS, True)
     fields = {
         "shared": False,
         "outcomes": outcomes,
@@ -84,7 +83,9 @@ def test_a_saving_that_some_turn_does_not_show_is_no_difference() -> None:
 def test_where_no_exit_is_as_accurate_the_policy_is_held_against_the_last() -> None:
     loss = LOSS.copy()
     loss[1:, 0] = 1  # what exit1 has right and lets go, the others spoil
-    figures = case((0.5, 0.5), outcomes=Outcomes(SCORES, np.concatenate([SCORES, SCORES[-1:]]), loss, LABELS)).policy()
+    figures = case(
+        (0.5, 0.5), outcomes=Outcomes(SCORES, np.concatenate([SCORES, SCORES[-1:]]), loss, LABELS, False)
+    ).policy()
     assert figures is not None
     assert (figures.rival, figures.verdict) == (None, "wins")
 

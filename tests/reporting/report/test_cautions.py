@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sdcompress.reporting.build import build
-from sdcompress.reporting.cautions import cautions, noise
+from sdcompress.reporting.report.build import build
+from sdcompress.reporting.report.findings import cautions, noise
 from sdcompress.schema.report import BenchReport, Evaluation, Report, StratumScore
 
 

@@ -1,4 +1,4 @@
-"""Two ways of computing the same exits, compared on samples with targets, batch by batch."""
+"""Compare the exits of a network before and after a change, on samples with targets, batch by batch."""
 
 from __future__ import annotations
 
@@ -13,45 +13,49 @@ from sdcompress.policies._base import Float
 from sdcompress.schema.change import ExitChange, PolicyChange
 from sdcompress.tasks import Array, Prediction, Task, metric_of
 
-__all__ = ["ExitComparison", "PolicyComparison", "Quality", "check_drop"]
+__all__ = ["ExitComparison", "ExitQuality", "PolicyComparison", "check_drop"]
 
 
 @dataclass(frozen=True)
-class Quality:
-    """One exit in both ways on N samples.
+class ExitQuality:
+    """One exit on N samples, before and after the change.
 
     Attributes:
-        change: what is recorded of it.
-        further: the task's further scores, after.
-        lost: sum of the losses after minus that before.
+        change: the record of it.
+        further: further metrics of the task, after the change.
+        added_loss: sum of the losses after less that before.
         samples: N.
         finite: whether all outputs are finite, before and after.
-        worst: positions of up to 8 samples with the largest differences, largest first.
+        largest_differences: rows of up to 8 samples with the largest differences, largest first.
     """
 
     change: ExitChange
     further: dict[str, float]
-    lost: float
+    added_loss: float
     samples: int
     finite: bool
-    worst: tuple[int, ...]
+    largest_differences: tuple[int, ...]
 
     def loses_more_than(self, max_drop: float) -> bool:
-        """Whether the metric falls by more: a share, 0.01 = one point."""
-        return self.lost > max_drop * self.samples + 1e-9
+        """Whether the metric falls by more than ``max_drop``; 0.01 is one point."""
+        return self.added_loss > max_drop * self.samples + 1e-9
 
 
 def check_drop(max_drop: float) -> None:
-    """Refuse what is no share of the metric that may be lost; UsageError."""
+    """Refuse a drop of the metric outside [0, 1).
+
+    Raises:
+        UsageError: if it is.
+    """
     if not 0 <= max_drop < 1:
         raise UsageError(f"max_drop is {max_drop}.", allowed="0 to below 1", next_step="e.g. 0.01, one point")
 
 
 class ExitComparison:
-    """Every exit in both ways; no outputs are held for more than one batch.
+    """Compare every exit before and after a change; outputs of one batch at a time are in memory.
 
     Args:
-        task: what the outputs mean.
+        task: of the outputs.
         exits: E names.
     """
 
@@ -61,22 +65,22 @@ class ExitComparison:
         self._batches: list[list[_Compared]] = []
 
     def add(self, before: Float, after: Float, targets: Array) -> None:
-        """Take in a batch: outputs [E, B, ...] of the same samples in both ways, and their targets [B, ...]."""
+        """Add a batch: outputs [E, B, ...] of the same samples before and after, and their targets [B, ...]."""
         pairs = zip(before, after, strict=True)
         self._batches.append([_Compared.of(self._task, old, new, targets) for old, new in pairs])
 
-    def qualities(self) -> tuple[Quality, ...]:
-        """The quality of each exit, once a batch was taken in."""
+    def qualities(self) -> tuple[ExitQuality, ...]:
+        """Return the quality of each exit; at least one batch must have been added."""
         rows = map(_Compared.joined, zip(*self._batches, strict=True))
         return tuple(_quality(self._task, name, row) for name, row in zip(self._exits, rows, strict=True))
 
 
 class PolicyComparison:
-    """What users get: the exit at which each sample leaves, and the decision.
+    """Compare exits and decisions of a policy before and after a change.
 
     Args:
-        task: what the outputs mean.
-        exits: how many there are.
+        task: of the outputs.
+        exits: number of exits.
     """
 
     def __init__(self, task: Task, exits: int) -> None:
@@ -85,13 +89,13 @@ class PolicyComparison:
         self._batches: list[npt.NDArray[np.float64]] = []
 
     def add(self, before: Prediction, after: Prediction, targets: Array) -> None:
-        """Take in a batch of the same samples in both ways, and their targets [B, ...]."""
+        """Add a batch: predictions of the same samples before and after, and their targets [B, ...]."""
         old, new, task = before.decision, after.decision, self._task
         losses = (task.loss(old, targets), task.loss(new, targets), task.flips(new, old))
         self._batches.append(np.stack([before.exit_index, after.exit_index, *losses]))
 
     def change(self) -> PolicyChange:
-        """The change, once a batch was taken in."""
+        """Return the change; at least one batch must have been added."""
         exits_before, exits_after, loss_before, loss_after, changed = np.concatenate(self._batches, axis=1)
         return PolicyChange(
             score_before=metric_of(loss_before),
@@ -103,16 +107,16 @@ class PolicyComparison:
         )
 
     def _shares(self, exit_index: npt.NDArray[np.float64]) -> tuple[float, ...]:
-        return tuple(float((exit_index == position).mean()) for position in range(self._exits))
+        return tuple(float((exit_index == k).mean()) for k in range(self._exits))
 
 
 @dataclass(frozen=True)
 class _Compared:
-    """One exit on N samples.
+    """One exit on N samples, before and after.
 
     Attributes:
         losses: float64 [4, N]: loss before and after, whether the decision changed, largest difference of an output.
-        measures: [N] each, after, of which the task sums up its further scores.
+        measures: [N, ...] each, after, from which the task computes further metrics.
     """
 
     losses: npt.NDArray[np.float64]
@@ -121,7 +125,7 @@ class _Compared:
     @classmethod
     def of(cls, task: Task, before: Float, after: Float, targets: Array) -> _Compared:
         old, new = task.decide(before), task.decide(after)
-        with np.errstate(invalid="ignore"):  # infinity less infinity, which is recorded as not finite
+        with np.errstate(invalid="ignore"):  # infinity - infinity is recorded as not finite
             difference = np.abs(after - before).reshape(len(after), -1).max(axis=1)
         losses = (task.loss(old, targets), task.loss(new, targets), task.flips(new, old), difference)
         return cls(np.stack(losses).astype(np.float64), task.measures(np.nan_to_num(after), targets))
@@ -133,7 +137,7 @@ class _Compared:
         return cls(np.concatenate([part.losses for part in parts], axis=1), measures)
 
 
-def _quality(task: Task, name: str, row: _Compared) -> Quality:
+def _quality(task: Task, name: str, row: _Compared) -> ExitQuality:
     before, after, changed, difference = row.losses
     known = np.nan_to_num(difference, nan=np.inf)
     change = ExitChange(
@@ -143,7 +147,7 @@ def _quality(task: Task, name: str, row: _Compared) -> Quality:
         changed=int(changed.sum()),
         max_abs=float(min(known.max(), np.finfo(np.float32).max)),
     )
-    return Quality(
+    return ExitQuality(
         change,
         task.summary(row.measures),
         float(after.sum() - before.sum()),
