@@ -203,7 +203,7 @@ def one_graph(name: str, calibrated: Path, out: Path, data_dir: Path | None) -> 
     try:
         api.export(calibrated, out, None, Options(data_dir=data_dir), layout="graph", overwrite=True)
     except VerificationError as error:
-        print(f"{name}: {error.found}")
+        print(f"{name}: {error.problem}")
         return
     engine = open_one_graph(out, EngineOptions(threads=1))
     yield Row(name, lambda inputs: engine(inputs).decision, engine, lambda inputs: engine(inputs).exit_index)
