@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import sdcompress
+from sdcompress.cli.console import ms, percent, say, table, write_json
 from sdcompress.cli.options import Json
-from sdcompress.cli.screen import ms, percent, say, table, write_json
 
 if TYPE_CHECKING:
     from sdcompress.schema.manifest import Certificate, Manifest, OneGraph
@@ -22,9 +23,7 @@ def inspect(artifact: Annotated[Path, typer.Argument(help="folder of an artifact
 
     Example: sdcompress inspect artifacts/early-exit
     """
-    from sdcompress import api
-
-    manifest = api.inspect(artifact)
+    manifest = sdcompress.inspect(artifact)
     if json:
         write_json(manifest.model_dump(mode="json"))
     else:
