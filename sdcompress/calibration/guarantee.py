@@ -171,7 +171,7 @@ def certified_policy(
         confidence=settings.confidence,
         loss="disagreement" if settings.unlabelled else "drop",
         test=test,
-        per=settings.per,
+        group_by=settings.group_by,
         reference=reference and reference.digest,
         levels=levels,
         path=tuning.path[: tested + 1],  # nothing is known of steps without a test
@@ -228,7 +228,7 @@ def policy_in_expectation(
 
 
 def _warn_of_strata(run: SplitRun, policy: Policy, settings: recipe.Calibrate, engine: CascadeEngine) -> None:
-    if settings.per == "stratum" or settings.unlabelled:
+    if settings.group_by == "stratum" or settings.unlabelled:
         return  # the drop holds in every stratum, or targets are not used
     strata = engine.task.strata(run.targets)
     warn_of_strata(run.evidence, strata, policy.thresholds, task=engine.task, max_drop=settings.max_drop)

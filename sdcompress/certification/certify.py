@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sdcompress.artifact.evidence import Evidence
-from sdcompress.certification.groups import Per, group_masks, intersection_union_p_value
+from sdcompress.certification.groups import GroupBy, group_masks, intersection_union_p_value
 from sdcompress.certification.p_values import betting_p_value, binomial_p_value
 from sdcompress.policies import exit_index_of
 from sdcompress.schema import recipe
@@ -78,7 +78,7 @@ def bonferroni_delta(confidence: float, drops: int) -> float:
 def smallest_drop(settings: recipe.Calibrate) -> tuple[float, float]:
     """Return the smallest drop of the settings, and the delta of each test; the settings need a confidence."""
     assert settings.confidence is not None
-    drops = {settings.max_drop, *settings.ladder}
+    drops = {settings.max_drop, *settings.extra_drops}
     return min(drops), bonferroni_delta(settings.confidence, len(drops))
 
 
@@ -131,7 +131,7 @@ def fixed_sequence(p_values: Iterable[float], delta: float) -> tuple[int, tuple[
 
 
 def certified_drop(
-    evidence: Evidence, path: Path, test: TestKind, max_drop: float, delta: float, *, per: Per = None
+    evidence: Evidence, path: Path, test: TestKind, max_drop: float, delta: float, *, group_by: GroupBy = None
 ) -> CertifiedDrop:
     """Test path[1], path[2], ... by fixed-sequence testing; path[0] has no early exit, so that it is not tested.
 
@@ -141,7 +141,7 @@ def certified_drop(
         test: the p-value: betting for losses in [-1, 1], binomial for losses in {0, 1}.
         max_drop: alpha, the target risk.
         delta: of the test.
-        per: the groups in each of which it is tested.
+        group_by: the groups in each of which it is tested.
     """
 
     @lru_cache(maxsize=4096)  # most strata lose at a step what they lost at the step before
@@ -154,7 +154,7 @@ def certified_drop(
     def p_values() -> Iterator[float]:
         for thresholds in path[1:]:
             yield intersection_union_p_value(
-                excess_losses(evidence, thresholds), group_masks(evidence, thresholds, per), p_value
+                excess_losses(evidence, thresholds), group_masks(evidence, thresholds, group_by), p_value
             )
 
     certified, tested = fixed_sequence(p_values(), delta)
@@ -171,9 +171,9 @@ def certify(evidence: Evidence, path: Path, settings: recipe.Calibrate, test: Te
         test: see ``kind_of_test``.
     """
     assert settings.confidence is not None
-    drops = sorted({settings.max_drop, *settings.ladder})
+    drops = sorted({settings.max_drop, *settings.extra_drops})
     delta = bonferroni_delta(settings.confidence, len(drops))
-    return tuple(certified_drop(evidence, path, test, drop, delta, per=settings.per) for drop in drops)
+    return tuple(certified_drop(evidence, path, test, drop, delta, group_by=settings.group_by) for drop in drops)
 
 
 def policy_metrics(evidence: Evidence, thresholds: tuple[float, ...], *, unlabelled: bool) -> PolicyMetrics:

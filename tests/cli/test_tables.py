@@ -22,7 +22,7 @@ def test_an_evaluation_shows_every_class_and_says_when_only_the_majority_is_know
         Evaluation(
             kind="artifact", name="net", source="net", data="cells", split="test", samples=1000,
             exits=(ExitScore(name="final", score=0.946, further={"nll": 0.2, "ece": 0.01}),), strata=scores,
-            metric="accuracy", stratum="class", balanced_score=balanced_score(scores),
+            metric="accuracy", binary_loss=True, stratum="class", balanced_score=balanced_score(scores),
             confusion=confusion(labels, answers, 2),
         )
     )  # fmt: skip

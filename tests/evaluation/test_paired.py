@@ -19,6 +19,7 @@ def evaluation(loss: np.ndarray, **changed: object) -> Evaluation:
     fields = {
         "kind": "artifact", "name": "net", "source": "net", "data": "cells", "split": "test", "samples": len(loss),
         "exits": exits, "losses": pack(loss), "targets_sha256": digest_of_targets(LABELS), "metric": "accuracy",
+        "binary_loss": bool(np.isin(loss, (0, 1)).all()),
     }  # fmt: skip
     return Evaluation.model_validate({**fields, **changed})
 

@@ -61,6 +61,6 @@ def test_a_matrix_that_does_not_fit_is_refused(cells: object, said: str) -> None
     with pytest.raises(ValidationError, match=said):
         Evaluation.model_validate(
             {"kind": "artifact", "name": "n", "source": "s", "data": "d", "split": "test", "samples": 8, "exits": exits,
-             "metric": "accuracy", "stratum": "class",
+             "metric": "accuracy", "binary_loss": True, "stratum": "class",
              "strata": stratum_scores(NAMES, LABELS, LOSS), "confusion": cells}
         )  # fmt: skip

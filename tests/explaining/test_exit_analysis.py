@@ -101,7 +101,7 @@ def test_without_measured_stages_there_is_no_verdict_and_no_curve() -> None:
 def test_the_curve_is_made_on_other_samples_and_shown_on_these() -> None:
     analysis = case(None)
     path_outcomes = Outcomes(
-        SCORES, analysis.outcomes.confidences, np.zeros_like(LOSS), LABELS
+        SCORES, analysis.outcomes.confidences, np.zeros_like(LOSS), LABELS, True
     )  # there nothing is ever lost
     figures = analysis.curve(path_outcomes)
     assert (figures[0].shares, figures[0].mean_ms, figures[0].score) == ((0, 0, 1), 4, 0.9)

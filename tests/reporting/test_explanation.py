@@ -268,3 +268,29 @@ def test_hostile_names_are_text() -> None:
     hostile = explanation_page(Explanation.model_validate_json(text))
     assert "<script" not in html(hostile)
     assert "<script>" not in markdown(hostile).replace("\\<script\\>", "")
+
+
+def test_graded_losses_are_not_called_right_or_wrong() -> None:
+    exits = tuple(
+        e.model_copy(update={"standard_error": 0.01, "ece": None, "auroc": None, "reliability": ()})
+        for e in explanation().exits
+    )
+    record = explanation(metric="jaccard", binary_loss=False, exits=exits)
+    sentences = findings(record)
+    assert (
+        "In the whole network 86.0 % of the samples are at their lowest loss before the last exit; 0.860 ms per sample"
+        " come after that."
+    ) in sentences
+    assert "2.00 % of all samples are at a lower loss earlier than at the last exit." in sentences
+    assert any(
+        s.startswith("Exiting at the first exit with the lowest loss, which only an oracle can") for s in sentences
+    )
+    assert not any("mistakes" in sentence for sentence in cautions(record))
+    exits_table = next(table for table in details(record) if table.title == "Exits")
+    assert "AURC" in exits_table.columns
+    assert not {"ECE", "AUROC"} & set(exits_table.columns)
+    # 0.9 +- 1.96 * 0.01, not Wilson's interval of 900 of 1,000
+    assert any("90.00 % [88.04, 91.96]" in cell for row in summary(record).rows for cell in row)
+    page = html(explanation_page(record))
+    for word in ("Wilson", "ECE", "AUROC", " right", "wrong", "correct", "Reliability"):
+        assert word not in page

@@ -112,7 +112,7 @@ def test_every_plot_is_drawn_with_its_names_as_text(report: Report) -> None:
     for title in (
         "Accuracy against latency",
         "Distribution of latency",
-        "Where images leave",
+        "Where samples exit",
         "Exits of chain, test split",
     ):
         assert title in text

@@ -44,7 +44,7 @@ def test_noise_names_its_strongest_reason_and_what_to_do(report: Report) -> None
     assert noise(bench.records) == (
         "The times of 20 of 21 measurements are not steady: times scatter by 39 % (standard deviation / mean), more"
         " than 10 % (the largest of 20). The machine causes this, not the networks. Stop other work and measure again,"
-        " for longer (--duration 30s). Speed-ups suffer less, because the networks took turns."
+        " for longer (--duration 30s). Speed-ups suffer less, because the networks ran in interleaved rounds."
     )
     assert noise(report.benches[0].records) is None
 
@@ -77,4 +77,4 @@ def test_networks_that_lack_the_same_class_share_a_sentence(report: Report) -> N
         for sentence in cautions(report.model_copy(update={"evaluations": both}))
         if "never predicts" in sentence
     ]
-    assert sentences == ["whole never predicts 'c' (10 images). The same holds for chain."]
+    assert sentences == ["whole never predicts 'c' (10 samples). The same holds for chain."]

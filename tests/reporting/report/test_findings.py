@@ -46,7 +46,7 @@ def test_a_headline_calls_a_difference_within_sampling_error_so(report: Report) 
         row.model_copy(update={"test_score": right / 945}) for row, right in zip(report.rows, (940, 936), strict=True)
     )
     assert headline(near.model_copy(update={"rows": rows})) == (
-        "chain is 2.29× as fast as whole (2.00× end to end) and as accurate within sampling error (−0.42 points)."
+        "chain is 2.29× as fast as whole (2.00× end to end); its accuracy is equal within sampling error (−0.42 points)."
     )
 
 
@@ -64,13 +64,13 @@ def test_the_finding_of_a_row_has_the_intervals_and_the_time_end_to_end(report: 
     (sentence,) = findings(report)
     assert sentence == (
         "chain is 2.29× as fast as whole (95 % interval 2.25 to 2.33); end to end 2.00× (1.97 to 2.03)."
-        " Accuracy −1.00 points on the test split (91.00 % against 92.00 %, 10\u202f000 images)."
+        " Accuracy −1.00 points on the test split (91.00 % against 92.00 %, 10\u202f000 samples)."
     )
 
 
 def test_slower_and_worse_is_said_plainly(report: Report) -> None:
     slow = compared(report, verdict="slower", speedup_mean=0.8)
-    assert headline(slow) == "Nothing was found that is faster than whole and at most one point less accurate."
+    assert headline(slow) == "No artifact is faster than whole and loses at most one point of accuracy."
     assert findings(slow)[0].startswith("chain is 0.80× the speed of (slower than) whole (95 %")
 
 
@@ -81,7 +81,7 @@ def test_no_difference_is_said_plainly(report: Report) -> None:
 
 def test_speed_that_costs_more_than_a_point_makes_no_headline(report: Report) -> None:
     rows = (report.rows[0], report.rows[1].model_copy(update={"test_score": 0.90}))
-    assert headline(report.model_copy(update={"rows": rows})).startswith("Nothing was found")
+    assert headline(report.model_copy(update={"rows": rows})).startswith("No artifact is faster")
 
 
 def answered(report: Report, gained: int, lost: int, samples: int) -> Report:

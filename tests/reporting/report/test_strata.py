@@ -27,7 +27,7 @@ def evaluation(matrix: Any, last: Any = None, names: Any = NAMES) -> Evaluation:
     exits = tuple(ExitScore(name=name, score=final) for name in names_of_exits)
     return Evaluation(
         kind="artifact", name="net", source="net", data="pets", split="test", samples=len(labels),
-        exits=exits, policy=policy, metric="accuracy", stratum="class", strata=scores,
+        exits=exits, policy=policy, metric="accuracy", binary_loss=True, stratum="class", strata=scores,
         balanced_score=balanced_score(scores), confusion=confusion(labels, answers, len(names)),
     )  # fmt: skip
 
@@ -40,7 +40,7 @@ def _images(matrix: Any) -> tuple[np.ndarray, np.ndarray]:
 def test_a_network_that_answers_the_majority_on_every_image() -> None:
     # 946 of 1,000: 94.60 %, and a third of the classes right
     ((_, sentence),) = stratum_cautions(evaluation([[946, 0, 0], [30, 0, 0], [24, 0, 0]]))
-    assert sentence == "net predicts 'cat', the commonest class, for every image: balanced accuracy 33.33 %."
+    assert sentence == "net predicts 'cat', the commonest class, for every sample: balanced accuracy 33.33 %."
 
 
 def test_a_network_that_is_no_better_than_the_majority() -> None:
@@ -54,15 +54,15 @@ def test_a_network_that_is_no_better_than_the_majority() -> None:
 
 def test_classes_that_are_never_answered_are_named() -> None:
     ((_, sentence),) = stratum_cautions(evaluation([[500, 0, 0], [10, 290, 0], [24, 0, 0]]))
-    assert sentence == "net never predicts 'eel' (24 images)."
+    assert sentence == "net never predicts 'eel' (24 samples)."
 
 
 def test_a_class_that_pays_for_the_early_exits_is_named() -> None:
     last = [[470, 0, 0], [0, 490, 0], [1, 0, 39]]
     ((_, sentence),) = stratum_cautions(evaluation([[465, 5, 0], [0, 490, 0], [11, 0, 29]], last))
     # 15 of 1,000 over all; 10 of the 40 eels, more than three times as many
-    assert sentence.startswith("net: leaving early costs class 'eel' 25.0 points (97.50 % to 72.50 % of 40 images).")
-    assert "--per-stratum" in sentence
+    assert sentence.startswith("net: early exit costs class 'eel' 25.0 points (97.50 % to 72.50 % on 40 samples).")
+    assert "--group-by stratum" in sentence
     assert stratum_cautions(evaluation([[465, 5, 0], [0, 490, 0], [2, 0, 38]], last)) == []
 
 
@@ -85,7 +85,7 @@ def test_the_tables_of_a_few_classes() -> None:
     table, matrix = stratum_table(result), confusions(result)
     assert table is not None
     assert matrix is not None
-    assert table.columns == ("class", "images", "accuracy")
+    assert table.columns == ("class", "samples", "accuracy")
     assert [(row[0], row[1], row[2].partition(" [")[0]) for row in table.rows] == [
         ("cat", "100", "90.00 %"), ("dog", "50", "100.00 %"), ("eel", "20", "75.00 %"),
     ]  # fmt: skip
@@ -116,3 +116,13 @@ def test_one_class_alone_has_no_majority(classes: int) -> None:
     matrix = np.zeros((2, 2), np.int64)
     matrix[:classes, :classes] = np.diag([50] * classes)
     assert stratum_cautions(evaluation(matrix, names=("a", "b"))) == []
+
+
+def test_strata_of_graded_losses_have_no_proportions_and_no_confusions() -> None:
+    record = evaluation([[90, 10, 0], [0, 50, 0], [5, 0, 15]])
+    graded = Evaluation.model_validate(record.model_dump() | {"binary_loss": False, "confusion": ()})
+    table = stratum_table(graded)
+    assert table is not None
+    assert [row[2] for row in table.rows] == ["90.00 %", "100.00 %", "75.00 %"]
+    assert confusions(graded) is None
+    assert stratum_cautions(graded) == []
