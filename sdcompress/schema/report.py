@@ -114,7 +114,8 @@ class Evaluation(Frozen):
         counts = [0] * len(self.strata)
         for stratum, _, samples in self.confusion:
             counts[stratum] += samples
-        if self.confusion and (counts != [one.samples for one in self.strata] or sum(counts) != self.samples):
+        sizes = [one.samples for one in self.strata]
+        if (self.confusion and counts != sizes) or (sizes and sum(sizes) != self.samples):
             raise ValueError(f"'confusion' does not add up to the samples of 'strata' and to {self.samples} in all")
         if any((one.score is None) != (one.samples == 0) for one in self.strata):
             raise ValueError("'strata' has a score for exactly those that have samples")

@@ -291,6 +291,6 @@ def test_graded_losses_are_not_called_right_or_wrong() -> None:
     assert not {"ECE", "AUROC"} & set(exits_table.columns)
     # 0.9 +- 1.96 * 0.01, not Wilson's interval of 900 of 1,000
     assert any("90.00 % [88.04, 91.96]" in cell for row in summary(record).rows for cell in row)
-    page = html(explanation_page(record))
+    page = markdown(explanation_page(record))
     for word in ("Wilson", "ECE", "AUROC", " right", "wrong", "correct", "Reliability"):
         assert word not in page

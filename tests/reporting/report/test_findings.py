@@ -46,7 +46,8 @@ def test_a_headline_calls_a_difference_within_sampling_error_so(report: Report) 
         row.model_copy(update={"test_score": right / 945}) for row, right in zip(report.rows, (940, 936), strict=True)
     )
     assert headline(near.model_copy(update={"rows": rows})) == (
-        "chain is 2.29× as fast as whole (2.00× end to end); its accuracy is equal within sampling error (−0.42 points)."
+        "chain is 2.29× as fast as whole (2.00× end to end); its accuracy is equal within sampling error"
+        " (−0.42 points)."
     )
 
 
