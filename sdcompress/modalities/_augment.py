@@ -16,9 +16,9 @@ import torch
 from torch import Generator, Tensor
 
 from sdcompress.errors import RecipeError, requires_extra
+from sdcompress.modalities._image_settings import ImageAugmentation
 from sdcompress.modalities._mixing import Mixing, beta, integers, mixup, permutation, sent
 from sdcompress.modalities._preprocess import Preprocess
-from sdcompress.schema.recipe import Augmentation
 
 __all__ = ["ImageAugment"]
 
@@ -32,6 +32,7 @@ class ImageAugment:
 
     Args:
         settings: what to do.
+        mixup: alpha of the Beta distribution of mixup; 0 = off.
         preprocess: holds mean and std.
         rank: this process.
         world: number of processes.
@@ -40,8 +41,10 @@ class ImageAugment:
         MissingExtraError: if ``auto_augment`` is on and torchvision is not installed.
     """
 
-    def __init__(self, settings: Augmentation, preprocess: Preprocess, *, rank: int = 0, world: int = 1) -> None:
-        self._settings, self._share = settings, (rank, world)
+    def __init__(
+        self, settings: ImageAugmentation, mixup: float, preprocess: Preprocess, *, rank: int = 0, world: int = 1
+    ) -> None:
+        self._settings, self._mixup, self._share = settings, mixup, (rank, world)
         # on the scale of 0..255 normalising takes two passes over the batch instead of three, and rounds less
         self._mean = torch.tensor([255 * mean for mean in preprocess.mean]).view(1, -1, 1, 1)
         self._scale = torch.tensor([1 / (255 * std) for std in preprocess.std]).view(1, -1, 1, 1)
@@ -71,11 +74,11 @@ class ImageAugment:
         inputs = self.normalise(images)
         if settings.cutout:
             inputs = _cutout(inputs, settings.cutout, self._draw(images, generator))
-        if not settings.mixup and not settings.cutmix:
+        if not self._mixup and not settings.cutmix:
             return (inputs,), None
-        both = settings.mixup > 0 and settings.cutmix > 0
-        if settings.mixup and not (both and float(torch.rand((), generator=generator, device=generator.device)) < 0.5):
-            return self.mixup((inputs,), settings.mixup, generator)
+        both = self._mixup > 0 and settings.cutmix > 0
+        if self._mixup and not (both and float(torch.rand((), generator=generator, device=generator.device)) < 0.5):
+            return self.mixup((inputs,), self._mixup, generator)
         mixed, mixing = _cutmix(inputs, settings.cutmix, generator)
         return (mixed,), mixing
 
@@ -106,7 +109,7 @@ class ImageAugment:
         return inputs.sub_(sent(self._mean, images.device)).mul_(sent(self._scale, images.device))
 
 
-def _check_sizes(settings: Augmentation, images: Tensor) -> None:
+def _check_sizes(settings: ImageAugmentation, images: Tensor) -> None:
     side = min(images.shape[2:])
     for name, value, most in (("crop", settings.crop, side - 1), ("cutout", settings.cutout, side)):
         if value > most:
