@@ -64,9 +64,9 @@ def untrained_network(given: argparse.Namespace) -> None:
         "name": "gpu",
         "data": {"name": "digits", "image_size": given.image, "train_limit": 64},
         "model": {"name": given.model},
-        "exits": {"auto": given.exits, "head": "bottleneck", "width_cap": 64},
+        "exits": {"count": given.exits, "head": "bottleneck", "width_cap": 64},
         "method": "byot",
-        "train": {"epochs": 1, "batch_size": 32, "accelerator": "cpu"},
+        "train": {"epochs": 1, "batch_size": 32, "device": "cpu"},
     }
     trained = sdcompress.train(recipe, given.out / "train").path
     shutil.copytree(trained, given.out / "checkpoint", dirs_exist_ok=True)
@@ -77,7 +77,9 @@ def untrained_network(given: argparse.Namespace) -> None:
             if precision == "fp8" and given.opset < DYNAMO_OPSET:
                 continue
             out = given.out / f"{layout}-{precision}"
-            sdcompress.quantize(whole, out, precision, {"max_drop": 0.99, "samples": samples}, overwrite=True)
+            sdcompress.quantize(
+                whole, out, precision, {"max_drop": 0.99, "calibration_samples": samples}, overwrite=True
+            )
 
 
 if __name__ == "__main__":

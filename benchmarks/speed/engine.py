@@ -25,9 +25,9 @@ from sdcompress.runtime.open import open_engine
 
 RECIPE = {
     "data": {"name": "digits", "train_limit": 128},
-    "exits": {"auto": 3, "head": "bottleneck", "width_cap": 64},
+    "exits": {"count": 3, "head": "bottleneck", "width_cap": 64},
     "method": "byot",
-    "train": {"epochs": 1, "batch_size": 64, "accelerator": "cpu"},
+    "train": {"epochs": 1, "batch_size": 64, "device": "cpu"},
 }
 
 

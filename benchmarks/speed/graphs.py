@@ -25,7 +25,7 @@ from sdcompress.runtime.open import open_engine
 
 RECIPE = {
     "data": {"name": "digits"},
-    "exits": {"auto": 3, "head": "bottleneck", "width_cap": 64},
+    "exits": {"count": 3, "head": "bottleneck", "width_cap": 64},
     "method": "byot",
 }
 IMAGES = 32  # of one exit, and of a batch
@@ -35,10 +35,10 @@ Calls = Mapping[str, Callable[[Float], Any]]
 
 def artifacts(model: str, epochs: int, max_drop: float, folder: Path) -> list[str]:
     """The calibrated cascade, its two graphs, and the network truncated at each exit; returns the exits' names."""
-    train = {"epochs": epochs, "batch_size": 64, "accelerator": "cpu"}
+    train = {"epochs": epochs, "batch_size": 64, "device": "cpu"}
     run = sdcompress.train({**RECIPE, "model": {"name": f"cifar:{model}"}, "train": train}, folder / "train").path
     sdcompress.export(run, folder / "plain", layout="cascade")
-    made = sdcompress.calibrate(folder / "plain", folder / "cascade", {"max_drop": max_drop, "temperature": False})
+    made = sdcompress.calibrate(folder / "plain", folder / "cascade", {"max_drop": max_drop, "fit_temperature": False})
     for kind in ("graph", "if"):
         sdcompress.export(folder / "cascade", folder / kind, layout=kind)
     exits = [exit_.name for exit_ in made.exits]

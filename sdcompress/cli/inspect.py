@@ -105,7 +105,7 @@ def _show_certificate(certificate: Certificate, task: Task) -> None:
     from sdcompress.certification.groups import group_name, loss_name
 
     say(
-        f"certificate: {loss_name(certificate.loss, task)}{in_every(group_name(certificate.per, task))}, confidence "
+        f"certificate: {loss_name(certificate.loss, task)}{in_every(group_name(certificate.group_by, task))}, confidence "
         f"{certificate.confidence:.4g}, on {certificate.certify_samples} samples that chose nothing "
         f"({certificate.tuning_samples} others tuned the thresholds); for "
         f"{ExecutionTarget(certificate.backend, certificate.device, certificate.plans)}"
@@ -123,6 +123,8 @@ def _show_certificate(certificate: Certificate, task: Task) -> None:
         )
 
 
-def in_every(per: str | None) -> str:
+def in_every(group_by: str | None) -> str:
     """Return the groups that a certificate holds in, as the end of a sentence."""
-    return "" if per is None else " of what has left by each exit" if per == "exit" else f" in every {per}"
+    return (
+        "" if group_by is None else " of what has left by each exit" if group_by == "exit" else f" in every {group_by}"
+    )

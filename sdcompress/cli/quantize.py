@@ -35,8 +35,11 @@ def quantize(
             "--max-drop", help="accuracy that every exit may lose on the validation images; default: the recipe's, 1%"
         ),
     ] = None,
-    samples: Annotated[
-        int | None, typer.Option("--samples", help="training images that give int8, uint8 and fp8 ranges; default: 512")
+    calibration_samples: Annotated[
+        int | None,
+        typer.Option(
+            "--calibration-samples", help="training images that give int8, uint8 and fp8 ranges; default: 512"
+        ),
     ] = None,
     data_dir: DataDir = None,
     threads: FreeThreads = None,
@@ -52,7 +55,7 @@ def quantize(
     from sdcompress.options import Options
 
     allowed = None if max_drop is None else share(max_drop, "--max-drop")
-    overrides = {"max_drop": allowed, "samples": samples}
+    overrides = {"max_drop": allowed, "calibration_samples": calibration_samples}
     with bar("quantize") as progress:
         result = sdcompress.quantize(
             artifact,

@@ -50,7 +50,7 @@ TrainThreads = Annotated[
 ]
 TrainDevice = Annotated[
     Literal["auto", "cpu", "cuda", "mps"] | None,
-    typer.Option("--device", help="what trains; default: the best there is [train.accelerator]"),
+    typer.Option("--device", help="what trains; default: the best there is [train.device]"),
 ]
 OutFolder = Annotated[Path | None, typer.Option("--out", "-o", help="folder of the run")]
 
@@ -90,7 +90,7 @@ def train(
         train__optimizer__lr=lr,
         seed=seed,
         train__threads=threads,
-        train__accelerator=device,
+        train__device=device,
     )
     if print_config:
         from sdcompress.checkpoint import open_checkpoint

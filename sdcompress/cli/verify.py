@@ -65,5 +65,5 @@ def _show_certificate_verdict(result: CertificateVerdict) -> None:
     other = f" against the last exit of the artifact {result.reference[:12]}" if result.reference else ""
     say(
         f"certificate: {result.tests} tests on {result.samples} images, computed again, are as it says: {kept} of "
-        f"{result.loss}{in_every(result.per)}{other} at {result.confidence:.4g} confidence"
+        f"{result.loss}{in_every(result.group_by)}{other} at {result.confidence:.4g} confidence"
     )

@@ -49,7 +49,7 @@ class FileSamples(ABC):
 
     @abstractmethod
     def name(self, position: int) -> str:
-        """What ``data.without`` calls an example; unique in the data set."""
+        """What ``data.exclude`` calls an example; unique in the data set."""
 
     @abstractmethod
     def file(self, position: int) -> Path | bytes:

@@ -194,7 +194,9 @@ class _Job:
             sdcompress.quantize(model, out, precision, self.recipe.quantize, options, overwrite=True)
 
         settings = self.recipe.quantize
-        return Step(f"quantize {out.name}", work, [model.digest, settings.max_drop, settings.samples], (out,))
+        return Step(
+            f"quantize {out.name}", work, [model.digest, settings.max_drop, settings.calibration_samples], (out,)
+        )
 
     def _calibrate(self, model: TrainedModel, out: Path, reference: TrainedModel | None) -> Step:
         def work(progress: Progress) -> None:

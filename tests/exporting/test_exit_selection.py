@@ -58,7 +58,7 @@ def test_names_that_make_no_cascade_are_refused(wanted: list[str], error: type[E
 @pytest.fixture(scope="module")
 def resnet() -> onnx.ModelProto:
     torch.manual_seed(0)
-    net = build(Model(), Exits(auto=3, head="bottleneck"), outputs=(5,), inputs=pictures(3, SIDE, SIDE)).eval()
+    net = build(Model(), Exits(count=3, head="bottleneck"), outputs=(5,), inputs=pictures(3, SIDE, SIDE)).eval()
     return export_all_exits(net.logits_only(), net.exit_names, image_modality((3, SIDE, SIDE)))
 
 

@@ -94,7 +94,7 @@ def test_both_exporters_give_the_same_costs_and_logits(folder: Path, checkpoint:
 def test_networks_of_several_families_are_cut_right(name: str, side: int, opset: int) -> None:
     pytest.importorskip("timm")
     torch.manual_seed(0)
-    net = build(Model(name=name), Exits(auto=2, head="linear"), outputs=(7,), inputs=pictures(3, side, side)).eval()
+    net = build(Model(name=name), Exits(count=2, head="linear"), outputs=(7,), inputs=pictures(3, side, side)).eval()
     model = export_all_exits(net.logits_only(), net.exit_names, image_modality((3, side, side)), opset=opset)
     logits = [f"{exit_}_outputs" for exit_ in net.exit_names]
     pieces = cut_segments(model, logits)

@@ -22,7 +22,7 @@ from sdcompress.verification import parity
 from sdcompress.verification.edge_cases import EdgeCases, edge_case_inputs
 from sdcompress.verification.gate import ParityGate
 
-SETTINGS = Export(atol=1e-4, rtol=1e-3, max_batch=16)
+SETTINGS = Export(atol=1e-4, rtol=1e-3, parity_max_batch=16)
 EXITS = ("exit1", "final")
 
 
