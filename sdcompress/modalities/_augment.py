@@ -148,9 +148,7 @@ def _check_policy(settings: Augmentation, masks: Tensor | None) -> None:
         )
 
 
-def _resized_crop(
-    images: Tensor, masks: Tensor | None, least: float, draw: Draw
-) -> tuple[Tensor, Tensor | None]:
+def _resized_crop(images: Tensor, masks: Tensor | None, least: float, draw: Draw) -> tuple[Tensor, Tensor | None]:
     """Cut a random piece out of each image and resize it to the whole, bilinearly (Szegedy et al. 2014).
 
     As torchvision's RandomResizedCrop: the share of the area is uniform from ``least`` to 1, the logarithm of the
@@ -262,9 +260,7 @@ def _seeded(policy: Policy, image: Tensor, seed: int) -> Tensor:
     return policy(image)
 
 
-def _cutout(
-    images: Tensor, masks: Tensor | None, side: int, draw: Draw, fill: int
-) -> tuple[Tensor, Tensor | None]:
+def _cutout(images: Tensor, masks: Tensor | None, side: int, draw: Draw, fill: int) -> tuple[Tensor, Tensor | None]:
     """Grey one square of each image; its centre is any pixel, so a part may lie outside (DeVries and Taylor 2017)."""
     H, W = images.shape[2:]
     hit = []

@@ -286,7 +286,7 @@ class Modality(ABC):
         except InputError as error:
             path = f" ('{raw}')" if isinstance(raw, str | Path) else ""
             raise InputError(
-                f"{type(self).__name__} {at}{path} cannot be used: {error.found}",
+                f"{type(self).__name__} {at}{path} cannot be used: {error.problem}",
                 allowed=error.allowed,
                 next_step=error.next_step,
             ) from error
