@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Array", "Float", "Prediction", "Signals", "Task", "metric_of", "standard_error"]
 
+_OUTPUT_BYTES = 2**26
 Array = npt.NDArray[Any]
 Float = npt.NDArray[np.float32]
 
@@ -126,6 +128,15 @@ class Task(ABC):
     def output_shape(self) -> tuple[int, ...]:
         """Shape of one sample's outputs; float32 [K] unless a task says otherwise."""
         return (len(self.outputs),)
+
+    def batch_size(self, most: int, exits: int = 1) -> int:
+        """How many samples to compute at a time, so that the outputs of so many exits take no more than 64 MiB.
+
+        Args:
+            most: of samples that have few outputs.
+            exits: whose outputs are held at once.
+        """
+        return max(1, min(most, _OUTPUT_BYTES // (4 * exits * math.prod(self.output_shape))))
 
     @property
     def decision_shape(self) -> tuple[int, ...]:

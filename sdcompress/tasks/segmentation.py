@@ -317,7 +317,7 @@ class Segmentation(Task):
         return temperature**2 * F.kl_div(log_student, log_teacher, reduction="sum", log_target=True) / pixels
 
     def _overlaps(self, ours: Array, theirs: Array, known: Array | None) -> tuple[_Counts, _Counts]:
-        """Pixels of each class in both masks, and in either, int64 [N, K] each; of those that are known, else of all."""
+        """Pixels of each class in both masks, and in either, int64 [N, K] each; None: every pixel is known."""
         count = len(self.outputs)
         both, either = (np.zeros((len(ours), count), np.int64) for _ in range(2))
         for row, (mask, other) in enumerate(zip(ours, theirs, strict=True)):

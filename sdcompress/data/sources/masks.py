@@ -24,6 +24,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sdcompress.data.masks import VOID, MaskCoding, Pair, pairs_of
+from sdcompress.data.samples import without_setting
 from sdcompress.data.source import Source
 from sdcompress.data.sources._listing import Skipped, folders_in
 from sdcompress.data.sources._masks import images_in, mask_source
@@ -62,7 +63,9 @@ def masks(spec: recipe.Data) -> Source:
     for split, folder in _splits(root).items():
         images = images_in(folder / "images", plain)
         pairs[split] = pairs_of(images, folder / "images", folder / "masks", excluded)
-    return mask_source(root, pairs, coding, Image.of(_preprocess(_size_of_first(pairs["train"]))), spec.exclude)
+    return mask_source(
+        root, pairs, coding, Image.of(_preprocess(_size_of_first(pairs["train"], excluded, root))), spec.exclude
+    )
 
 
 def _preprocess(size: tuple[int, int]) -> Preprocess:
@@ -76,15 +79,19 @@ def _splits(root: Path) -> dict[str, Path]:
     return {split: root / name for split, name in published_splits(names, root).items()}
 
 
-def _size_of_first(pairs: list[Pair]) -> tuple[int, int]:
-    """Return the height and width of the first image that can be read."""
-    for pair in pairs:
-        try:
-            with open_picture(pair.image) as image:
-                return image.height, image.width
-        except InputError:
-            continue  # 'check' names it, and it may be excluded
-    raise DataError("None of the training images can be read.", next_step="copy them again")
+def _size_of_first(pairs: list[Pair], excluded: list[Path], root: Path) -> tuple[int, int]:
+    """Return the height and width of the first image."""
+    first = next((pair.image for pair in pairs if pair.image not in excluded), pairs[0].image)
+    try:
+        with open_picture(first) as image:
+            return image.height, image.width
+    except InputError as error:
+        name = first.relative_to(root).as_posix()
+        raise DataError(
+            f"The first image {first} cannot be used: {error.found}",
+            allowed=error.allowed,
+            next_step=f"repair it, or go on without it: {without_setting([name])}",
+        ) from error
 
 
 def _coding(path: Path) -> MaskCoding:

@@ -1,4 +1,4 @@
-"""Segmentation networks of torchvision: fcn_resnet50, deeplabv3_mobilenet_v3_large, lraspp_mobilenet_v3_large and others.
+"""Segmentation networks of torchvision: fcn_resnet50, deeplabv3_mobilenet_v3_large, lraspp_mobilenet_v3_large.
 
 Exits look at the backbone. DeepLabv3 and FCN spend most of their time behind it, so that an exit there saves much.
 LR-ASPP has a skip connection from an early map: it can be cut only before that.

@@ -2,9 +2,9 @@
 
     exit(f) = up(conv(SepConv(g(f) * sigmoid(W mean(f))))),   g: 1 x 1 convolution, batch norm, ReLU
 
-This is the head LR-ASPP of "Searching for MobileNetV3" (Howard et al., ICCV 2019, arXiv 1905.02244, section 6.4) without
-its skip connection, which would leave no place to cut behind it, and with one separable 3 x 3 convolution, so that
-a pixel sees its neighbours. There the mean is over windows of 49 x 49; here it is over the whole map.
+This is the head LR-ASPP of "Searching for MobileNetV3" (Howard et al., ICCV 2019, arXiv 1905.02244, section 6.4)
+without its skip connection, which would leave no place to cut behind it, and with one separable 3 x 3 convolution, so
+that a pixel sees its neighbours. There the mean is over windows of 49 x 49; here it is over the whole map.
 """
 
 from __future__ import annotations
