@@ -388,6 +388,11 @@ class Prediction:
         """For each of the B samples what tables say of it, as (name, number); ``top`` unless a task says otherwise."""
         return self.top(count)
 
+    def picture(self, at: int) -> bytes | None:
+        """What is decided for one sample as a PNG file; None: the task decides nothing that can be drawn."""
+        del at
+        return None
+
     @property
     def exit_names(self) -> tuple[str, ...]:
         """Names of the exits at which the B samples left."""
