@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -13,6 +14,7 @@ from sdcompress.data.samples import Samples
 from sdcompress.errors import DataError, VerificationError
 from sdcompress.evaluation.measured import Measured
 from sdcompress.evaluation.paired import digest_of_targets, pack
+from sdcompress.evaluation.pictures import side_by_side
 from sdcompress.evaluation.strata import balanced_score, confusion, stratum_scores
 from sdcompress.modalities import Inputs
 from sdcompress.policies._base import Float, Signals
@@ -137,6 +139,7 @@ def evaluate(
     strata, names = task.strata(samples.targets), task.strata_names
     decided_strata = _joined([part.strata for part in decided])
     last_loss = None if exit_index is None else rows[len(engine.exit_names) - 1].loss
+    pictures = side_by_side(engine, samples)
     scores = () if strata is None else stratum_scores(names, strata, loss, last_loss)
     return Evaluation(
         kind=kind,
@@ -155,6 +158,7 @@ def evaluate(
         confusion=() if strata is None or decided_strata is None else confusion(strata, decided_strata, len(names)),
         losses=pack(loss),
         targets_sha256=digest_of_targets(samples.targets),
+        pictures=None if pictures is None else base64.b64encode(pictures).decode("ascii"),
     )
 
 

@@ -167,6 +167,10 @@ class Image(Modality):
 
         return ImageAugment(settings, self.preprocess, rank=rank, world=world)
 
+    def drawn(self, examples: Any) -> npt.NDArray[np.uint8]:
+        """The images themselves; see ``Modality``."""
+        return np.asarray(np.broadcast_to(examples, (*examples.shape[:3], 3)))
+
     def card_text(self) -> str:
         """Resizing, cropping and normalisation."""
         return card_text(self.preprocess)

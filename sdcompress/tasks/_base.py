@@ -316,6 +316,15 @@ class Task(ABC):
         """
         return Prediction(outputs, exit_index, self, exits, temperatures)
 
+    def drawn(self, decisions: Array) -> npt.NDArray[np.uint8] | None:
+        """Decisions or targets [N, ...] as pictures, uint8 [N, H, W, 3]; None: they are none."""
+        del decisions
+        return None
+
+    def legend(self) -> dict[str, tuple[int, int, int]]:
+        """What the colours of ``drawn`` stand for: name -> R G B."""
+        return {}
+
     def card_text(self) -> str:
         """What the outputs are, in words, for the artifact's card."""
         return f"{len(self.outputs)} outputs"
