@@ -24,7 +24,7 @@ __all__ = ["MAX_TEMPERATURE", "MIN_TEMPERATURE", "FittedPolicy", "fit_policy", "
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.1, 10.0
 
 _TEMPERATURE_SAMPLES = 4096  # whose outputs are in memory; one number per exit needs no more
-_TEMPERATURE_VALUES = 2**28  # of one exit; fewer samples where each has many
+_TEMPERATURE_VALUES = 2**24  # of one exit; fewer samples where each has many
 _MIN_GAIN = 0.01  # share of the mean cost that a temperature must save
 _RELATIVE_STEP = 1e-4  # of the difference quotients: rounding and truncation errors are then both about 1e-8
 

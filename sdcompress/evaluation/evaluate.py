@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -11,7 +12,9 @@ import numpy.typing as npt
 
 from sdcompress.data.samples import Samples
 from sdcompress.evaluation.exit_outcomes import batches, check_finite
+from sdcompress.evaluation.measured import Measured
 from sdcompress.evaluation.paired import digest_of_targets, pack
+from sdcompress.evaluation.pictures import side_by_side
 from sdcompress.evaluation.strata import balanced_score, confusion, stratum_scores
 from sdcompress.modalities import Inputs
 from sdcompress.policies._base import Float
@@ -23,26 +26,6 @@ from sdcompress.tasks import Array, Task, metric_of, standard_error
 __all__ = ["ENSEMBLE", "evaluate"]
 
 Exits = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class _Row:
-    """Losses and measures of N samples at one exit, or of the exits' ensemble.
-
-    Attributes:
-        loss: float32 [N].
-        measures: [N, ...] each, from which the task computes further metrics.
-    """
-
-    loss: Float
-    measures: dict[str, Array]
-
-    @classmethod
-    def joined(cls, parts: Sequence[_Row]) -> _Row:
-        """Concatenate several batches."""
-        names = parts[0].measures
-        measures = {name: np.concatenate([part.measures[name] for part in parts]) for name in names}
-        return cls(np.concatenate([part.loss for part in parts]), measures)
 
 
 @dataclass(frozen=True)
@@ -92,18 +75,19 @@ def evaluate(
         VerificationError: if an output is not finite.
     """
     task = engine.task
-    parts: list[list[_Row]] = []
+    parts: list[list[Measured]] = []
     decided: list[_Decided] = []
     for inputs, targets in batches(engine, samples, batch, progress):
         outputs = check_finite(engine.exits(inputs))
         parts.append(_rows(task, outputs, targets))
         decided.append(_decided(engine, inputs, outputs[-1], targets))
-    rows = [_Row.joined(row) for row in zip(*parts, strict=True)]
+    rows = [Measured.joined(row) for row in zip(*parts, strict=True)]
     loss = np.concatenate([part.loss for part in decided])
     exit_index = _joined([part.exit_index for part in decided])
     strata, names = task.strata(samples.targets), task.strata_names
     decided_strata = _joined([part.strata for part in decided])
     last_loss = None if exit_index is None else rows[len(engine.exit_names) - 1].loss
+    pictures = side_by_side(engine, samples)
     scores = () if strata is None else stratum_scores(names, strata, loss, last_loss)
     return Evaluation(
         kind=kind,
@@ -123,14 +107,15 @@ def evaluate(
         confusion=() if strata is None or decided_strata is None else confusion(strata, decided_strata, len(names)),
         losses=pack(loss),
         targets_sha256=digest_of_targets(samples.targets),
+        pictures=None if pictures is None else base64.b64encode(pictures).decode("ascii"),
     )
 
 
-def _rows(task: Task, outputs: Float, targets: Array) -> list[_Row]:
-    """Return the rows of the exits of a batch, and of their ensemble if it exists."""
+def _rows(task: Task, outputs: Float, targets: Array) -> list[Measured]:
+    """Return the exits of a batch, and their ensemble if it exists."""
     ensemble = task.ensemble(outputs) if len(outputs) > 1 else None
     scored = [*outputs, *([] if ensemble is None else [ensemble])]
-    return [_Row(task.loss(task.decide(each), targets), task.measures(each, targets)) for each in scored]
+    return [Measured.of(task, each, targets) for each in scored]
 
 
 def _decided(engine: Engine, inputs: Inputs, last_outputs: Float, targets: Array) -> _Decided:
@@ -149,7 +134,7 @@ def _joined(parts: Sequence[Exits | None]) -> Exits | None:
     return np.concatenate(present) if present else None
 
 
-def _exit_scores(engine: Engine, rows: Sequence[_Row]) -> tuple[ExitScore, ...]:
+def _exit_scores(engine: Engine, rows: Sequence[Measured]) -> tuple[ExitScore, ...]:
     costs = (*engine.exit_costs, None)  # the ensemble needs every head, so that it has the cost of no exit
     return tuple(
         ExitScore(

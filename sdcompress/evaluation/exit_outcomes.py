@@ -124,6 +124,7 @@ def batches(
     Raises:
         DataError: if there are no samples, or they do not fit the network.
     """
+    batch = engine.task.batch_size(batch, len(engine.exit_names))
     if len(samples) == 0:
         raise DataError("There are no samples to measure on.", next_step="choose a split or a data set that has some")
     if labelled:

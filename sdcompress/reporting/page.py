@@ -9,7 +9,7 @@ from typing import Any
 from sdcompress.reporting import quantities as q
 from sdcompress.schema.report import Machine
 
-__all__ = ["Page", "Plot", "Table", "machine_table"]
+__all__ = ["Page", "Picture", "Plot", "Table", "machine_table"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,23 @@ class Plot:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A picture with its heading and a sentence on how to read it.
+
+    Attributes:
+        title: its heading.
+        png: the file in base64.
+        file: name of the file that it is written to, beside the page.
+        caption: the sentence.
+    """
+
+    title: str
+    png: str
+    file: str
+    caption: str
+
+
+@dataclass(frozen=True)
 class Page:
     """A report or an explanation as sentences, tables and plots.
 
@@ -62,6 +79,7 @@ class Page:
         record: name of the JSON file that holds the evidence.
         command: what the user typed.
         recipe: the resolved recipe, if there is one.
+        pictures: PNG files.
     """
 
     title: str
@@ -77,6 +95,7 @@ class Page:
     record: str
     command: str
     recipe: Mapping[str, Any] | None = None
+    pictures: tuple[Picture, ...] = ()
 
 
 def machine_table(facts: Machine, thread_count: int, device: str) -> Table:
