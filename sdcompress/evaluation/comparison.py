@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sdcompress.errors import UsageError
+from sdcompress.evaluation.exit_outcomes import Measured
 from sdcompress.policies._base import Float
 from sdcompress.schema.change import ExitChange, PolicyChange
 from sdcompress.tasks import Array, Prediction, Task, metric_of
@@ -115,30 +116,30 @@ class _Compared:
     """One exit on N samples, before and after.
 
     Attributes:
-        losses: float64 [4, N]: loss before and after, whether the decision changed, largest difference of an output.
-        measures: [N, ...] each, after, from which the task computes further metrics.
+        after: losses and measures after the change.
+        differences: float64 [3, N]: loss before, whether the decision changed, largest difference of an output.
     """
 
-    losses: npt.NDArray[np.float64]
-    measures: dict[str, Array]
+    after: Measured
+    differences: npt.NDArray[np.float64]
 
     @classmethod
     def of(cls, task: Task, before: Float, after: Float, targets: Array) -> _Compared:
         old, new = task.decide(before), task.decide(after)
         with np.errstate(invalid="ignore"):  # infinity - infinity is recorded as not finite
             difference = np.abs(after - before).reshape(len(after), -1).max(axis=1)
-        losses = (task.loss(old, targets), task.loss(new, targets), task.flips(new, old), difference)
-        return cls(np.stack(losses).astype(np.float64), task.measures(np.nan_to_num(after), targets))
+        measured = Measured(task.loss(new, targets), task.measures(np.nan_to_num(after), targets))
+        return cls(measured, np.stack([task.loss(old, targets), task.flips(new, old), difference]).astype(np.float64))
 
     @classmethod
     def joined(cls, parts: Sequence[_Compared]) -> _Compared:
-        names = parts[0].measures
-        measures = {name: np.concatenate([part.measures[name] for part in parts]) for name in names}
-        return cls(np.concatenate([part.losses for part in parts], axis=1), measures)
+        differences = np.concatenate([part.differences for part in parts], axis=1)
+        return cls(Measured.joined([part.after for part in parts]), differences)
 
 
 def _quality(task: Task, name: str, row: _Compared) -> ExitQuality:
-    before, after, changed, difference = row.losses
+    before, changed, difference = row.differences
+    after = row.after.loss.astype(np.float64)
     known = np.nan_to_num(difference, nan=np.inf)
     change = ExitChange(
         name=name,
@@ -149,7 +150,7 @@ def _quality(task: Task, name: str, row: _Compared) -> ExitQuality:
     )
     return ExitQuality(
         change,
-        task.summary(row.measures),
+        task.summary(row.after.measures),
         float(after.sum() - before.sum()),
         len(before),
         bool(np.isfinite(difference).all()),

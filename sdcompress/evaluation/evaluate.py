@@ -11,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sdcompress.data.samples import Samples
-from sdcompress.evaluation.exit_outcomes import batches, check_finite
-from sdcompress.evaluation.measured import Measured
+from sdcompress.evaluation.exit_outcomes import Measured, batches, check_finite
 from sdcompress.evaluation.paired import digest_of_targets, pack
 from sdcompress.evaluation.pictures import side_by_side
 from sdcompress.evaluation.strata import balanced_score, confusion, stratum_scores

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +14,10 @@ from sdcompress.modalities import Inputs
 from sdcompress.policies._base import Float, Signals
 from sdcompress.progress import Progress
 from sdcompress.runtime.engine import Engine
-from sdcompress.tasks import Array, Task
+from sdcompress.tasks import Array, Task, metric_of
 
 __all__ = [
+    "Measured",
     "batches",
     "check_finite",
     "exit_losses",
@@ -23,6 +25,35 @@ __all__ = [
     "exit_signals",
     "exit_signals_and_losses",
 ]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Losses and measures of N samples at one exit, or at the exits' ensemble; what is kept instead of outputs.
+
+    Attributes:
+        loss: float32 [N].
+        measures: [N, ...] each, from which the task computes further metrics.
+    """
+
+    loss: Float
+    measures: dict[str, Array]
+
+    @classmethod
+    def of(cls, task: Task, outputs: Array, targets: Array) -> Measured:
+        """Return losses and measures of the outputs of a batch, [B, ...]."""
+        return cls(task.loss(task.decide(outputs), targets), task.measures(outputs, targets))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Measured]) -> Measured:
+        """Concatenate several batches."""
+        names = parts[0].measures
+        measures = {name: np.concatenate([part.measures[name] for part in parts]) for name in names}
+        return cls(np.concatenate([part.loss for part in parts]), measures)
+
+    def scores(self, task: Task) -> dict[str, float]:
+        """Return the metric and further metrics of the task, by name."""
+        return {task.metric: metric_of(self.loss), **task.summary(self.measures)}
 
 
 def exit_outputs(

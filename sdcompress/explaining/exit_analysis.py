@@ -11,11 +11,11 @@ import numpy.typing as npt
 
 from sdcompress.calibration.threshold_path import threshold_path
 from sdcompress.data.samples import Samples
-from sdcompress.evaluation import early_exit
 from sdcompress.evaluation.exit_outcomes import exit_losses, exit_signals
-from sdcompress.evaluation.failure_prediction import aurc, auroc
 from sdcompress.evaluation.paired import paired_difference
 from sdcompress.evaluation.strata import stratum_scores
+from sdcompress.explaining import early_exit
+from sdcompress.explaining.early_exit import aurc, auroc
 from sdcompress.explaining.timing import Timing
 from sdcompress.policies import exit_index_of, scores
 from sdcompress.policies._base import ExitPolicy, Float

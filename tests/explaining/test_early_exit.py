@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sdcompress.evaluation.early_exit import (
+from sdcompress.evaluation.paired import paired_difference
+from sdcompress.explaining.early_exit import (
     exit_shares,
     metric_at,
     oracle_exits,
     overthinking,
     shares_by_stratum,
 )
-from sdcompress.evaluation.paired import paired_difference
 
 # no loss anywhere; from the second exit on; nowhere; only at the first
 LOSS = np.float32([[0, 1, 1, 0], [0, 0, 1, 1], [0, 0, 1, 1]])

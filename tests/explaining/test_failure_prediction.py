@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from sdcompress.evaluation.failure_prediction import aurc, auroc
+from sdcompress.explaining.early_exit import aurc, auroc
 
 
 def test_auroc_counts_pairs() -> None:
