@@ -8,15 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sdcompress.artifact.certificate import graphs_digest
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.artifact.write import rewrite, staged
-from sdcompress.calibration.guarantee import certified_policy, fingerprint_of, policy_in_expectation
+from sdcompress.calibration.guarantee import certified_policy, policy_in_expectation, split_of
 from sdcompress.calibration.policy_fitting import fit_policy
 from sdcompress.calibration.reference_model import ReferenceModel, open_reference
 from sdcompress.calibration.stage_timing import decision_ms, overhead, stage_ms, stage_times
 from sdcompress.calibration.thresholds import choose_thresholds
-from sdcompress.certification.calibration_split import calibration_count_for, draw_split, seed_of
+from sdcompress.certification.calibration_split import calibration_count_for
 from sdcompress.certification.certify import kind_of_test, policy_metrics, smallest_drop
 from sdcompress.certification.groups import check_strata, strata_of, warn_of_strata
 from sdcompress.certification.power_analysis import least_samples as least_to_certify
@@ -241,8 +240,8 @@ def _check_targets(task: Task, samples: Samples) -> None:
 
 
 def _check_strata(manifest: Manifest, task: Task, samples: Samples, settings: recipe.Calibrate) -> None:
-    seed = seed_of(fingerprint_of(manifest, samples), graphs_digest(manifest))
-    strata = strata_of(task, samples.targets[draw_split(len(samples), seed).certify])
+    split, _ = split_of(manifest, samples)
+    strata = strata_of(task, samples.targets[split.certify])
     drop, delta = smallest_drop(settings)
     target = f"a drop of {drop:.2%} with a confidence of {settings.confidence:.4g}"
     check_strata(strata, task, least_to_certify(drop, delta), target)

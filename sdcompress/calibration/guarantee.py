@@ -8,13 +8,13 @@ from typing import Literal
 
 import numpy as np
 
-from sdcompress.artifact.certificate import ExecutionTarget, graphs_digest, wiring_digest
 from sdcompress.artifact.evidence import EVIDENCE, Evidence
+from sdcompress.artifact.execution_target import ExecutionTarget, graphs_digest, wiring_digest
 from sdcompress.artifact.write import entry
 from sdcompress.calibration.reference_model import ReferenceModel
 from sdcompress.calibration.stage_timing import overhead, stage_times
 from sdcompress.calibration.tuning import Tuning, collect, tune, with_strata
-from sdcompress.certification.calibration_split import draw_split, seed_of
+from sdcompress.certification.calibration_split import CalibrationSplit, draw_split, seed_of
 from sdcompress.certification.certify import (
     certify,
     conformal_risk_control,
@@ -36,8 +36,8 @@ __all__ = [
     "CertifiedPolicy",
     "SplitRun",
     "certified_policy",
-    "fingerprint_of",
     "policy_in_expectation",
+    "split_of",
     "tune_and_collect",
 ]
 
@@ -65,7 +65,6 @@ class SplitRun:
 
     Attributes:
         fingerprint: of the data.
-        seed: of the split, from the fingerprint and the graphs.
         tuning: made on the tuning samples.
         evidence: of the certification samples, which were run after the tuning.
         targets: of the certification samples, in the same order.
@@ -74,7 +73,6 @@ class SplitRun:
     """
 
     fingerprint: str
-    seed: str
     tuning: Tuning
     evidence: Evidence
     targets: Array
@@ -82,9 +80,12 @@ class SplitRun:
     execution_target: ExecutionTarget
 
 
-def fingerprint_of(manifest: Manifest, samples: Samples) -> str:
-    """Return the fingerprint of a user's samples, or of the artifact's data set."""
-    return samples.fingerprint if isinstance(samples, UnlabelledFolder) else manifest.provenance.data_fingerprint
+def split_of(manifest: Manifest, samples: Samples) -> tuple[CalibrationSplit, str]:
+    """Return the split of calibration samples, and the fingerprint of their data, which decides it with the graphs."""
+    fingerprint = manifest.provenance.data_fingerprint
+    if isinstance(samples, UnlabelledFolder):
+        fingerprint = samples.fingerprint
+    return draw_split(len(samples), seed_of(fingerprint, graphs_digest(manifest))), fingerprint
 
 
 def tune_and_collect(
@@ -109,9 +110,7 @@ def tune_and_collect(
     Raises:
         VerificationError: if an output is not finite.
     """
-    fingerprint = fingerprint_of(manifest, samples)
-    seed = seed_of(fingerprint, graphs_digest(manifest))
-    split = draw_split(len(samples), seed)
+    split, fingerprint = split_of(manifest, samples)
     total = len(split.tuning) + (2 if reference else 1) * len(split.certify)
     tuning = tune(engine, Subset(samples, split.tuning), settings, part(progress, 0, total))
     if reference:  # the step without early exit may lose too, and path[0] is not tested: it is there twice
@@ -127,7 +126,7 @@ def tune_and_collect(
     )
     evidence = with_strata(evidence, engine.task, certification_samples, settings)
     times = stage_times(engine, manifest, samples)
-    return SplitRun(fingerprint, seed, tuning, evidence, certification_samples.targets, times, engine.execution_target)
+    return SplitRun(fingerprint, tuning, evidence, certification_samples.targets, times, engine.execution_target)
 
 
 def certified_policy(
@@ -186,7 +185,7 @@ def certified_policy(
         precision=tuple(segment.precision for segment in manifest.segments),
         data_fingerprint=run.fingerprint,
         external=_external(samples),
-        seed=run.seed,
+        seed=seed_of(run.fingerprint, graphs_digest(manifest)),
         tuning_samples=len(tuning.evidence),
         certify_samples=len(evidence),
         evidence=entry(folder, EVIDENCE),

@@ -10,12 +10,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sdcompress.artifact.certificate import graphs_digest
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.calibration.calibrate import LEAST_SAMPLES, check_is_cascade, check_policy, least_samples
-from sdcompress.calibration.guarantee import fingerprint_of
+from sdcompress.calibration.guarantee import split_of
 from sdcompress.calibration.tuning import Tuning, tune
-from sdcompress.certification.calibration_split import calibration_count_for, draw_split, seed_of
+from sdcompress.certification.calibration_split import calibration_count_for
 from sdcompress.certification.certify import TestKind, excess_losses, kind_of_test, smallest_drop
 from sdcompress.certification.groups import group_masks, group_name, strata_of
 from sdcompress.certification.power_analysis import samples_for_betting, samples_for_binomial
@@ -79,8 +78,7 @@ def plan(
             if isinstance(samples, UnlabelledFolder)
             else "set data.validation higher and train again",
         )
-    seed = seed_of(fingerprint_of(opened.manifest, samples), graphs_digest(opened.manifest))
-    split = draw_split(len(samples), seed)
+    split, _ = split_of(opened.manifest, samples)
     engine = open_cascade(opened, replace(options, threads=options.threads or 1, allow_uncertified=True))
     tuning, task = tune(engine, Subset(samples, split.tuning), settings, progress), engine.task
     smallest, share = _smallest(samples, task, settings)

@@ -8,8 +8,8 @@ from typing import NoReturn
 
 import numpy as np
 
-from sdcompress.artifact.certificate import ExecutionTarget, check_covered, plans_digest
 from sdcompress.artifact.evidence import Evidence
+from sdcompress.artifact.execution_target import ExecutionTarget, check_covered, plans_digest
 from sdcompress.artifact.read import Artifact
 from sdcompress.certification.calibration_split import seed_of, tuning_count
 from sdcompress.certification.certify import bonferroni_delta, certified_drop, kind_of_test, policy_metrics

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from sdcompress import calibrate, plan
-from sdcompress.artifact.certificate import ExecutionTarget, check_covered
+from sdcompress.artifact.execution_target import ExecutionTarget, check_covered
 from sdcompress.artifact.read import open_artifact
 from sdcompress.calibration.calibrate import calibrate as run_calibrate
 from sdcompress.calibration.calibrate import least_samples

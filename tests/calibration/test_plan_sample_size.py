@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sdcompress.artifact.certificate import graphs_digest
+from sdcompress.artifact.execution_target import graphs_digest
 from sdcompress.artifact.read import open_artifact
 from sdcompress.calibration.calibrate import least_samples
 from sdcompress.calibration.plan_sample_size import plan

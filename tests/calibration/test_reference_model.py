@@ -14,8 +14,8 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from sdcompress.artifact.certificate import ExecutionTarget, check_covered
 from sdcompress.artifact.evidence import Evidence
+from sdcompress.artifact.execution_target import ExecutionTarget, check_covered
 from sdcompress.artifact.read import open_artifact
 from sdcompress.artifact.write import entry, rewrite, staged
 from sdcompress.calibration.calibrate import calibrate

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sdcompress.artifact.certificate import ExecutionTarget, plans_digest, threshold_warning
+from sdcompress.artifact.execution_target import ExecutionTarget, plans_digest, threshold_warning
 from sdcompress.artifact.read import open_artifact
 from sdcompress.artifact.write import entry, rewrite, staged
 from sdcompress.calibration.calibrate import calibrate

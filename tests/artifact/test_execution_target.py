@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sdcompress.artifact.certificate import ExecutionTarget, check_covered, graphs_digest
+from sdcompress.artifact.execution_target import ExecutionTarget, check_covered, graphs_digest
 from sdcompress.artifact.read import open_artifact
 from sdcompress.errors import CertificateError
 from sdcompress.modalities import as_image, modality_of
@@ -83,7 +83,7 @@ def test_the_engine_asks_first(certified_artifact: Path, monkeypatch: pytest.Mon
     engine = open_engine(certified_artifact, threads=1)
     assert engine.policy is not None
     assert engine.policy.guarantee == "certified"
-    monkeypatch.setattr("sdcompress.artifact.certificate.graphs_digest", lambda manifest: "0" * 64)
+    monkeypatch.setattr("sdcompress.artifact.execution_target.graphs_digest", lambda manifest: "0" * 64)
     with pytest.raises(CertificateError, match="another artifact"):
         open_engine(certified_artifact, threads=1)
     uncertified = open_engine(certified_artifact, threads=1, allow_uncertified=True)

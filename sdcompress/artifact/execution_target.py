@@ -1,4 +1,4 @@
-"""Check that a certificate covers the graphs, temperatures, thresholds and execution target that are about to run."""
+"""Identify the graphs, backend, device and plans that run, and check that a certificate covers them."""
 
 from __future__ import annotations
 
