@@ -10,6 +10,7 @@ from sdcompress.schema.report import Percentile
 
 __all__ = [
     "NOTHING",
+    "capitalized",
     "count",
     "difference",
     "ends",
@@ -137,6 +138,11 @@ def enumeration(names: Sequence[str]) -> str:
 def threads(count: int) -> str:
     """Format a number of threads."""
     return "one thread" if count == 1 else f"{count} threads"
+
+
+def capitalized(text: str) -> str:
+    """Return the text with a capital first letter; the other letters keep their case, unlike ``str.capitalize``."""
+    return text[:1].upper() + text[1:]
 
 
 def _three_digits(value: float) -> str:

@@ -106,7 +106,7 @@ def test_the_signals_are_those_that_the_engine_judges_by(tiny_artifact: Callable
 def test_a_policy_that_does_not_exist_or_does_not_fit_is_refused() -> None:
     with pytest.raises(UnknownNameError, match="max_prob"):
         check_policy(Calibrate(policy="max_probe"), 4, TASK)
-    with pytest.raises(UsageError, match="of no use with 4 exits") as caught:
+    with pytest.raises(UsageError, match="does not work with 4 exits") as caught:
         check_policy(Calibrate(policy="patience"), 4, TASK)
     assert "at least 8 exits" in str(caught.value.allowed)
     check_policy(Calibrate(policy="patience"), 8, TASK)

@@ -197,7 +197,7 @@ def test_evidence_and_certificate_must_speak_of_the_same(tiny_artifact: Build, t
 def test_what_cannot_be_a_reference(tiny_artifact: Build, tiny_network: Any, tmp_path: Path) -> None:
     artifact = tiny_artifact(name="mine")
     samples = tiny_network.samples(1000)
-    with pytest.raises(UsageError, match="no certificate is asked for"):
+    with pytest.raises(UsageError, match="no certificate is requested"):
         calibrate(artifact, tmp_path / "out", samples=samples, settings=recipe.Calibrate(), reference=artifact)
     opened = open_artifact(artifact)
     with staged(tmp_path / "other") as folder:

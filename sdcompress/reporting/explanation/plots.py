@@ -60,7 +60,7 @@ def _budget(record: Explanation) -> Plot | None:
         "Up and left is better. Solid: the path of thresholds, from no early exit (right) to all samples at the first "
         "exit. Dashed: every sample at that exit. The policy is off the path if it was chosen in another way."
     )
-    metric = record.metric.capitalize()
+    metric = q.capitalized(record.metric)
     return Plot(f"{metric} on a budget", draw("budget", f"{metric} against mean milliseconds", 380, paint), caption)
 
 
@@ -157,7 +157,7 @@ def _reliability(record: Explanation) -> Plot | None:
         f"Bars: {metric} of the samples in each bin of confidence; the fainter, the fewer. On the dashed line"
         f" confidence equals {metric}."
     )
-    title = f"{metric.capitalize()} against confidence, each exit"
+    title = f"{q.capitalized(metric)} against confidence, each exit"
     return Plot("Reliability", draw("reliability", title, 70 + 180 * rows, paint), caption)
 
 

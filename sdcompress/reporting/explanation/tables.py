@@ -36,7 +36,7 @@ def summary(record: Explanation) -> Table:
     if record.oracle:
         rows.append(_point_row(record, "oracle", record.oracle, None))
     note = (
-        f"{record.metric.capitalize()} with its 95 % {'Wilson ' if record.binary_loss else ''}interval; ms with the"
+        f"{q.capitalized(record.metric)} with its 95 % {'Wilson ' if record.binary_loss else ''}interval; ms with the"
         " lowest and the highest round. Saving and difference compare the policy with that line; the difference has its"
         f" paired 95 % interval. The oracle knows the targets: {oracle_rule(record)}."
     )
@@ -152,7 +152,7 @@ def _curve(record: Explanation) -> Table | None:
         f"{record.curve_split} split, shown on the {record.split} split; safest first. explain.json has all of them."
     )
     columns = ("step", "mean ms", record.metric, "less the last exit's", "mean MACs", "share at each exit")
-    return Table(f"{record.metric.capitalize()} on a budget", columns, rows, note)
+    return Table(f"{q.capitalized(record.metric)} on a budget", columns, rows, note)
 
 
 def _risk(record: Explanation) -> Table | None:
@@ -171,7 +171,7 @@ def _risk(record: Explanation) -> Table | None:
         for k in positions
     )
     note = (
-        f"{risk.loss.capitalize()} on the {q.count(risk.samples)} samples of the certificate, from its evidence."
+        f"{q.capitalized(risk.loss)} on the {q.count(risk.samples)} samples of the certificate, from its evidence."
         f" Bound: the largest mean loss that the {risk.test} test does not reject at {risk.delta:.4g}; each alone is"
         f" too low with at most that probability. The first steps with a bound"
         f" below {risk.max_drop * 100:.4g} % are certified for it."
@@ -200,7 +200,7 @@ def _strata(record: Explanation) -> Table | None:
     words, shortened = plural(word), len(strata) < len(record.strata)
     note = f"The earliest and the latest of {len(record.strata)} {words}; explain.json has all." if shortened else ""
     columns = (word, "samples", *names, record.metric, "at the last exit")
-    return Table(f"{words.capitalize()}, earliest exits first", columns, rows, note)
+    return Table(f"{q.capitalized(words)}, earliest exits first", columns, rows, note)
 
 
 def by_depth(strata: Sequence[Stratum]) -> list[Stratum]:

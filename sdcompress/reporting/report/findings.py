@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from sdcompress.reporting.quantities import (
+    capitalized,
     count,
     difference,
     enumeration,
@@ -125,13 +126,13 @@ def _speed(comparison: Comparison | None, row: ReportRow, reference: ReportRow) 
 def _quality(report: Report, row: ReportRow, reference: ReportRow) -> str:
     evaluations = evaluation_pair(report, row, reference)
     if evaluations is None:
-        return f"{report.metric.capitalize()} not compared"
+        return f"{capitalized(report.metric)} not compared"
     evaluation, reference_evaluation = evaluations
     compared = difference_of(report, row)
     a, b = score_of(evaluation) or 0.0, score_of(reference_evaluation) or 0.0
     differs = difference(a - b) if compared is None else paired(compared)
     return (
-        f"{report.metric.capitalize()} {differs} on the {evaluation.split} split ({score(a)} against {score(b)},"
+        f"{capitalized(report.metric)} {differs} on the {evaluation.split} split ({score(a)} against {score(b)},"
         f" {count(evaluation.samples)} samples)"
     )
 

@@ -101,7 +101,7 @@ def _trade(report: Report) -> Plot | None:
         " every sample forced to that exit. Dashed: no artifact is both faster and better."
         " Hollow: the machine was not steady. Times are means, without the preparation of the input."
     )
-    title = f"{metric.capitalize()} against latency"
+    title = f"{q.capitalized(metric)} against latency"
     return Plot(title, draw("trade", f"{title} of each artifact", 400, paint), caption)
 
 
@@ -232,7 +232,7 @@ def _exits(report: Report, evaluation: Evaluation, number: int) -> Plot:
     return Plot(
         title,
         draw(f"exits{number}", title, height, paint),
-        f"{report.metric.capitalize()} and time of each exit alone.",
+        f"{q.capitalized(report.metric)} and time of each exit alone.",
     )
 
 

@@ -49,7 +49,7 @@ def stratum_table(evaluation: Evaluation) -> Table | None:
     if shortened:
         note += f" The worst of {len(scored)} {words}; the JSON has all."
     columns = (word, "samples", metric, "at the last exit")
-    return Table(f"{words.capitalize()} of {_title(evaluation)}", columns, rows, note).without_empty_columns()
+    return Table(f"{q.capitalized(words)} of {_title(evaluation)}", columns, rows, note).without_empty_columns()
 
 
 def confusions(evaluation: Evaluation) -> Table | None:

@@ -54,7 +54,7 @@ def summary(report: Report) -> Table:
     prepared = any(row.end_to_end_ms is not None for row in report.rows)
     with_it = " End to end: including the preparation of the input." if prepared else ""
     note = (
-        f"{report.metric.capitalize()} with its 95 % interval; its difference from {reference}'s with the"
+        f"{q.capitalized(report.metric)} with its 95 % interval; its difference from {reference}'s with the"
         " paired one."
         f" Run: mean of one sample at a time, from a prepared input to the prediction.{with_it}"
         f" Speed-ups over {reference} with 95 % bootstrap intervals over the interleaved rounds; above 1 is faster."
