@@ -5,15 +5,17 @@ from __future__ import annotations
 import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from sdcompress.checkpoint import open_checkpoint
 from sdcompress.data.samples import Dataset
 from sdcompress.modalities import as_image
 from sdcompress.modalities._preprocess import Preprocess
 from sdcompress.modalities.image import Image
 from sdcompress.models.build import pretrained_config
+from sdcompress.models.weights.preparation import preparation_beside
 from sdcompress.schema.recipe import Recipe
+from sdcompress.training.warm_start import start_checkpoint
 
 __all__ = ["adopt_pretrained_preprocessing", "reopen_adopted_keys"]
 
@@ -24,8 +26,9 @@ _FILTERS = ("nearest", "bilinear", "bicubic")
 def adopt_pretrained_preprocessing(recipe: Recipe, dataset: Dataset) -> Recipe:
     """Return the recipe with the preprocessing of its weights, in those of ``FIELDS`` that it leaves open.
 
-    Published weights say theirs in ``pretrained_cfg``, as timm's networks have it; of a checkpoint what its own recipe
-    set is taken. A crop is taken only where the data set crops, and colours only where there are as many channels.
+    Published weights say theirs in files beside them, or in the network's ``pretrained_cfg``, as timm's networks have
+    it; of a checkpoint what its own recipe set is taken. A crop is taken only where the data set crops, and colours
+    only where there are as many channels.
 
     Args:
         recipe: what to train.
@@ -59,7 +62,7 @@ def adopt_pretrained_preprocessing(recipe: Recipe, dataset: Dataset) -> Recipe:
 
 def reopen_adopted_keys(recipe: Recipe, begun: Recipe) -> Recipe:
     """Return the recipe of a resumed run with the fields cleared that were adopted from the weights."""
-    if not (begun.model.pretrained or begun.model.start):
+    if not (begun.model.pretrained or begun.model.weights):
         return recipe
     taken = {field: getattr(begun.data, field) for field in FIELDS if getattr(recipe.data, field) is None}
     return recipe.model_copy(update={"data": recipe.data.model_copy(update=taken)})
@@ -81,20 +84,21 @@ class _Loaded:
 
 
 def _loaded(recipe: Recipe, dataset: Dataset) -> _Loaded | None:
-    if recipe.model.start is not None:
-        checkpoint = open_checkpoint(recipe.model.start)
+    if (checkpoint := start_checkpoint(recipe)) is not None:
         given = {field: value for field in FIELDS if (value := getattr(checkpoint.recipe.data, field)) is not None}
         current = {
             field: getattr(as_image(checkpoint.modality).preprocess, field)
             for field in ("mean", "std", "interpolation")
         }
         return _Loaded(str(checkpoint.path), {**current, **given}, given)
-    if recipe.model.pretrained:
-        prepared = _read(
-            pretrained_config(recipe.model, outputs=dataset.task.output_shape, inputs=dataset.modality.tensors)
-        )
-        return _Loaded(f"'{recipe.model.name}'", prepared, prepared)
-    return None
+    if not (recipe.model.pretrained or recipe.model.weights):
+        return None
+    if recipe.model.weights and (prepared := _read(preparation_beside(Path(recipe.model.weights)))):
+        return _Loaded(recipe.model.weights, prepared, prepared)
+    prepared = _read(
+        pretrained_config(recipe.model, outputs=dataset.task.output_shape, inputs=dataset.modality.tensors)
+    )
+    return _Loaded(f"'{recipe.model.name}'", prepared, prepared)
 
 
 def _read(config: Mapping[str, Any]) -> dict[str, Any]:
