@@ -139,7 +139,7 @@ def _is_training(path: Path) -> bool:
 
 
 def _from_checkpoint(net: MultiExit, checkpoint: Checkpoint, recipe: Recipe) -> LoadedWeights:
-    exits = [one.exits.model_dump(exclude={"gradient"}) for one in (checkpoint.recipe, recipe)]
+    exits = [one.exits.model_dump(exclude={"gradient_scaling"}) for one in (checkpoint.recipe, recipe)]
     current, tensors = net.state_dict(), checkpoint.tensors()
     taken = {
         name: value
