@@ -47,7 +47,7 @@ class Head(nn.Module):
         self.feature_size = feature_size
         self.body = body
         self._size = outputs[1:]
-        self.classifier = nn.Conv2d(feature_size, outputs[0], 1) if self.dense else nn.Linear(feature_size, *outputs)
+        self.classifier = nn.Conv2d(feature_size, outputs[0], 1) if self.dense else nn.Linear(feature_size, outputs[0])
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Outputs [B, K] or [B, K, H, W] of a map, and the feature [B, D] that they are made of.
