@@ -224,7 +224,7 @@ def _check_targets(task: Task, samples: Samples) -> None:
         task.check_targets(samples.targets)
     except DataError as error:
         raise DataError(
-            error.found,
+            error.problem,
             allowed=f"{error.allowed}: a drop is counted with targets",
             next_step="label them, or certify disagreement with the last exit instead, which needs none: --unlabelled",
         ) from error

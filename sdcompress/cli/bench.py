@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+import sdcompress
+from sdcompress.cli.console import bar, command_line, ms, say, table, write_json
 from sdcompress.cli.options import (
     AllowUncertified,
     Backend,
@@ -16,7 +18,6 @@ from sdcompress.cli.options import (
     Threads,
     milliseconds,
 )
-from sdcompress.cli.screen import bar, command_line, ms, say, table, write_json
 from sdcompress.errors import BenchmarkError, UsageError
 
 if TYPE_CHECKING:
@@ -56,7 +57,6 @@ def bench(
 
     Example: sdcompress bench artifacts/full artifacts/early-exit --duration 10s --json > bench.json
     """
-    from sdcompress import api
     from sdcompress.options import Options
 
     settings = _settings(
@@ -67,7 +67,7 @@ def bench(
         rounds=rounds,
     )
     with bar("bench") as progress:
-        bench_report = api.bench(
+        bench_report = sdcompress.bench(
             artifacts,
             settings,
             Options(

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+import sdcompress
 from sdcompress.cli.completion import complete_from
+from sdcompress.cli.console import bar, percent, say, table, write_json
 from sdcompress.cli.options import Backend, DataDir, Device, Json, Overwrite, Threads, milliseconds, share
-from sdcompress.cli.screen import bar, percent, say, table, write_json
 from sdcompress.errors import UsageError
 
 if TYPE_CHECKING:
@@ -110,12 +111,11 @@ def calibrate(
         return
     if out is None:
         raise UsageError("No folder to write is given.", allowed="--out FOLDER", next_step="add --out, or --plan")
-    from sdcompress import api
     from sdcompress.cli.inspect import show_manifest
     from sdcompress.options import Options
 
     with bar("calibrate") as progress:
-        manifest = api.calibrate(
+        manifest = sdcompress.calibrate(
             artifact,
             out,
             settings,
@@ -140,11 +140,10 @@ def _refuse_with_plan(overrides: dict[str, Any]) -> None:
 
 
 def _plan(artifact: Path, settings: dict[str, Any], engine: dict[str, Any], images: Path | None, *, json: bool) -> None:
-    from sdcompress import api
     from sdcompress.options import Options
 
     with bar("plan") as progress:
-        planned = api.plan(artifact, settings, Options(**engine, progress=progress), images=images)
+        planned = sdcompress.plan(artifact, settings, Options(**engine, progress=progress), images=images)
     if json:
         write_json(planned.model_dump(mode="json"))
     else:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+import sdcompress
 from sdcompress.cli.completion import complete_from, complete_method, complete_model
+from sdcompress.cli.console import bar, epoch_line, note, say, write_json
 from sdcompress.cli.options import DataDir, Json, Overwrite, PrintConfig, RecipeFile, Set, as_settings
-from sdcompress.cli.screen import bar, epoch_line, note, say, write_json
 
 if TYPE_CHECKING:
     from sdcompress.checkpoint import Checkpoint
@@ -96,9 +97,8 @@ def train(
 
         print_config_of(open_checkpoint(extends).recipe if extends else config, settings, as_json=json)
         return
-    from sdcompress import api
 
-    begin = partial(api.train, config, out, settings=settings, extends=extends, overwrite=overwrite)
+    begin = partial(sdcompress.train, config, out, settings=settings, extends=extends, overwrite=overwrite)
     if os.environ.get("RANK", "0") != "0":  # one process of torchrun's speaks for all
         begin()
         return

@@ -157,7 +157,7 @@ def _check(name: str, split: str, samples: Samples, source: Source, task: Task) 
         source.modality.collate(example)
     except (DataError, InputError) as error:
         raise DataError(
-            f"The {shown} split of '{name}' cannot be used: {error.found}",
+            f"The {shown} split of '{name}' cannot be used: {error.problem}",
             allowed=error.allowed,
             next_step=error.next_step,
         ) from error

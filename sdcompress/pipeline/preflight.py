@@ -69,7 +69,7 @@ def _check_precisions(recipe: Recipe) -> None:
         raise
     except (UsageError, SetupError) as error:
         raise RecipeError(
-            f"A precision of quantize.precisions would fail after the training: {error.found}",
+            f"A precision of quantize.precisions would fail after the training: {error.problem}",
             allowed=error.allowed,
             next_step="take it out of quantize.precisions, or change export.opset in the recipe",
         ) from error

@@ -69,7 +69,8 @@ class Learner:
         rank, world = fabric.global_rank, fabric.world_size
         check_augmentation(recipe, self._method.needs, dataset)
         augment = dataset.modality.augment(recipe.train.augment, rank=rank, world=world)
-        self._prepare = TrainInputs(augment, self._method.needs.view, fabric.device, self._layout)
+        view, fill = self._method.needs.view, dataset.task.target_fill
+        self._prepare = TrainInputs(augment, view, fabric.device, self._layout, fill)
         self.net = self._first_network(resumed=start is not None)
         sizes = self.net.feature_sizes, self.net.map_shapes
         state = self._method.state(Context(len(dataset.train), batches.size, dataset.task, *sizes))

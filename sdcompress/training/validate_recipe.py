@@ -72,7 +72,7 @@ def check_augmentation(recipe: Recipe, needs: Needs, dataset: Dataset) -> None:
     augment, axes = recipe.train.augment, dataset.train.targets.ndim
     off = Augmentation(mixup=augment.mixup)
     moving = [name for name in Augmentation.model_fields if getattr(augment, name) != getattr(off, name)]
-    if axes > 2 and moving:
+    if axes > 2 and moving and dataset.task.target_fill is None:
         raise RecipeError(
             f"train.augment.{moving[0]} changes inputs alone, and their targets, of {axes} axes, have places too.",
             allowed="train.augment.mixup, which changes both alike",

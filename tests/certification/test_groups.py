@@ -261,8 +261,8 @@ def unbalanced(lost: int, rare: int = 40) -> tuple[Evidence, np.ndarray]:
 def test_a_class_that_loses_more_than_three_times_the_drop_is_named() -> None:
     # 10 of 40 are 25 points; over all 1,000 it is the one point that was allowed
     found, labels = unbalanced(10)
-    said = r"class 'rare' 25\.0 points \(100\.0 to 75\.0 % of 40 samples\), more than 3 times the 1\.00%.*--group-by stratum"
-    with pytest.warns(UserWarning, match=said):
+    loss = r"class 'rare' 25\.0 points \(100\.0 to 75\.0 % of 40 samples\), more than 3 times the 1\.00%"
+    with pytest.warns(UserWarning, match=f"{loss}.*--group-by stratum"):
         warn_of_strata(found, labels, (0.5,), task=Classification(("common", "rare")), max_drop=0.01)
 
 

@@ -13,7 +13,7 @@ from meaning import image_modality
 from networks import pictures
 from signals import TASK
 
-from sdcompress.api import export
+from sdcompress import export
 from sdcompress.artifact.read import open_artifact
 from sdcompress.checkpoint import open_checkpoint
 from sdcompress.errors import UnknownNameError, UsageError

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from pydantic import BaseModel
 
-from sdcompress.api import export
+from sdcompress import export
 from sdcompress.artifact.read import open_artifact
 from sdcompress.artifact.write import seal
 from sdcompress.calibration.calibrate import calibrate

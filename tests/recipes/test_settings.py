@@ -70,5 +70,5 @@ def test_a_setting_below_a_value_names_what_stands_in_its_way() -> None:
 def test_the_settings_are_named_once_however_many_there_are() -> None:
     with pytest.raises(RecipeError) as caught:
         recipes.read("digits", ["train.epochs=-1", "seed=3", "name=x"])
-    assert caught.value.found.startswith("There is a problem in the recipe digits with its settings: ")
+    assert caught.value.problem.startswith("There is a problem in the recipe digits with its settings: ")
     assert str(caught.value).count("with its settings") == 1

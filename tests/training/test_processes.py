@@ -31,7 +31,7 @@ def ask(done, _all):
 try:
     train(recipes.read(sys.argv[1]), Path(sys.argv[2]), on_step=ask)
 except Interrupted as stop:
-    print(stop.found)
+    print(stop.problem)
 """
 
 

@@ -197,7 +197,7 @@ def test_a_damaged_checkpoint_is_refused_and_the_one_before_it_helps(small: Smal
     (broken / file).write_bytes(damaged)
     with pytest.raises(CheckpointError) as caught:
         open_checkpoint(tmp_path)
-    assert str(broken) in caught.value.found
+    assert str(broken) in caught.value.problem
     assert f"remove the folder {broken}" in caught.value.next_step
 
 

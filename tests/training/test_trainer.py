@@ -81,7 +81,7 @@ def test_diverging_loss_stops_and_keeps_the_last_good_checkpoint(small: Small, t
         train(recipe, tmp_path)
     kept = newest(tmp_path)
     if kept is not None:  # a good one may or may not have come before the first infinite loss
-        assert str(kept) in caught.value.found
+        assert str(kept) in caught.value.problem
     assert caught.value.exit_code == 6
     assert "train.optimizer.lr" in caught.value.next_step
 

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sdcompress import data, recipes
-from sdcompress.api import export
+from sdcompress import data, export, recipes
 from sdcompress.artifact.read import open_artifact
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.recipe import Export, Recipe

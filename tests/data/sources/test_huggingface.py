@@ -302,7 +302,7 @@ def test_who_lacks_the_package_gets_the_pip_line(tmp_path: Path, monkeypatch: py
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(MissingExtraError) as caught:
         loaded(tmp_path)
-    assert "'datasets'" in caught.value.found
+    assert "'datasets'" in caught.value.problem
     assert caught.value.next_step == "pip install 'sdcompress[huggingface]'"
 
 
