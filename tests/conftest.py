@@ -264,7 +264,7 @@ def _policy(thresholds: Sequence[float], **fields: Any) -> Policy:
         max_drop=0.01,
         samples=100,
         score=0.9,
-        reference_score=0.9,
+        reference_metric=0.9,
         shares=(0.5, 0.3, 0.2) if exits == 3 else (1 / exits,) * exits,
         stage_ms=(1.0,) * exits,
     )

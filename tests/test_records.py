@@ -84,14 +84,14 @@ EVALUATION = {
     "samples": 10,
     "metric": "accuracy",
     "exits": [{**SCORE, "name": "exit1"}, SCORE, {**SCORE, "name": "ensemble"}],
-    "policy": {"score": 0.9, "shares": [0.5, 0.5], "exit_scores": [0.9, None]},
+    "policy": {"score": 0.9, "shares": [0.5, 0.5], "metric_by_exit": [0.9, None]},
 }
 EDITS: dict[str, dict[str, Any]] = {
     "no exits": {"exits": []},
     "the ensemble alone": {"exits": [{**SCORE, "name": "ensemble"}]},
     "the ensemble first": {"exits": [{**SCORE, "name": "ensemble"}, {**SCORE, "name": "exit1"}, SCORE]},
-    "a share too few": {"policy": {"score": 0.9, "shares": [1.0], "exit_scores": [0.9, 0.9]}},
-    "a score too many": {"policy": {"score": 0.9, "shares": [0.5, 0.5], "exit_scores": [0.9, 0.9, 0.9]}},
+    "a share too few": {"policy": {"score": 0.9, "shares": [1.0], "metric_by_exit": [0.9, 0.9]}},
+    "a score too many": {"policy": {"score": 0.9, "shares": [0.5, 0.5], "metric_by_exit": [0.9, 0.9, 0.9]}},
     "no samples": {"samples": 0},
 }
 

@@ -137,7 +137,7 @@ def _policy(manifest: Manifest, policy: Policy) -> str:
         else f"{exit_.name} never"
         for exit_, threshold in zip(exits, policy.thresholds, strict=False)
     )
-    scores = f"{_percent(policy.score)} against {_percent(policy.reference_score)} of {_reference(certificate)}"
+    scores = f"{_percent(policy.score)} against {_percent(policy.reference_metric)} of {_reference(certificate)}"
     states_guarantee = certificate is not None or policy.guarantee == "in expectation"
     guarantee_text = f"\n\n{guarantee(policy, certificate, task_of(manifest))}" if states_guarantee else ""
     return (

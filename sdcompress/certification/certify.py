@@ -48,7 +48,7 @@ class PolicyMetrics(NamedTuple):
     """
 
     score: float | None
-    reference_score: float | None
+    reference_metric: float | None
     shares: tuple[float, ...]
 
 
@@ -147,6 +147,6 @@ def policy_metrics(evidence: Evidence, thresholds: tuple[float, ...], *, unlabel
     left = leave(evidence.scores, thresholds)
     return PolicyMetrics(
         score=None if unlabelled else metric_of(evidence.loss[left, np.arange(len(left))]),
-        reference_score=None if unlabelled else metric_of(evidence.reference),
+        reference_metric=None if unlabelled else metric_of(evidence.reference),
         shares=tuple(float((left == exit_).mean()) for exit_ in range(len(evidence.loss))),
     )

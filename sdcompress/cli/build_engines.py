@@ -172,8 +172,8 @@ def _show_validation(comparison: Validation) -> None:
     rows = [
         [
             each.name,
-            f"{each.score_before:.2%}",
-            f"{each.score_after:.2%}",
+            f"{each.metric_before:.2%}",
+            f"{each.metric_after:.2%}",
             f"{each.changed}",
             f"{each.max_abs:.2g}",
         ]
@@ -183,7 +183,7 @@ def _show_validation(comparison: Validation) -> None:
     table(columns, rows, f"on {comparison.samples} validation samples (at most {comparison.max_drop:.2%} may be lost)")
     if policy := comparison.policy:
         say(
-            f"by the policy: {policy.score_before:.2%} by the graphs, {policy.score_after:.2%} by the engines; "
+            f"by the policy: {policy.metric_before:.2%} by the graphs, {policy.metric_after:.2%} by the engines; "
             f"{policy.moved} samples leave at another exit, {policy.changed} get another decision"
         )
 

@@ -88,7 +88,7 @@ def _show(result: Evaluation) -> None:
     ]
     names = [title_of(name) for name in result.exits[0].further]
     table(["exit", result.metric, *names, "MACs"], rows, f"{result.source} on {result.data}/{result.split}")
-    balanced = "" if result.balanced_score is None else f"; balanced {result.metric} {result.balanced_score:.2%}"
+    balanced = "" if result.balanced_metric is None else f"; balanced {result.metric} {result.balanced_metric:.2%}"
     say(f"{result.samples} samples{balanced}")
     if result.policy:
         shares = ", ".join(

@@ -64,7 +64,7 @@ def show_manifest(manifest: Manifest, folder: str) -> None:
     if policy:
         say(
             f"policy: {policy.kind}, chosen on {policy.samples} {policy.split} samples for a drop of at most "
-            f"{policy.max_drop:.2%}: {percent(policy.score)} instead of {percent(policy.reference_score)} "
+            f"{policy.max_drop:.2%}: {percent(policy.score)} instead of {percent(policy.reference_metric)} "
             f"there; {policy.mean_ms:.3f} ms on average; guarantee: {policy.guarantee}; by "
             f"{ExecutionTarget(policy.backend, policy.device, policy.plans)}"
         )

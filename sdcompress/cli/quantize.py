@@ -75,8 +75,8 @@ def _show(result: Quantized) -> None:
     rows = [
         [
             change.name,
-            f"{change.score_before:.2%}",
-            f"{change.score_after:.2%}",
+            f"{change.metric_before:.2%}",
+            f"{change.metric_after:.2%}",
             f"{change.changed} ({change.changed / result.samples:.2%})",
             f"{change.max_abs:.3g}",
         ]

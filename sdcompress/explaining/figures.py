@@ -82,7 +82,7 @@ class ExitAnalysis:
             macs=int(self.macs[k]),
             ms=self.timing.until(k) if self.timing else None,
             share=None if left_here is None else float(left_here.mean()),
-            left_score=metric_of(loss[left_here]) if left_here is not None and left_here.any() else None,
+            exited_metric=metric_of(loss[left_here]) if left_here is not None and left_here.any() else None,
         )
 
     def curve(self, path_outcomes: Outcomes) -> tuple[OperatingPoint, ...]:

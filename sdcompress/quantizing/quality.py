@@ -42,8 +42,8 @@ class ExitLoss:
 
     exit: str
     samples: int
-    score_before: float
-    score_after: float
+    metric_before: float
+    metric_after: float
     max_drop: float
     changed: int
     max_abs: float | None

@@ -277,8 +277,8 @@ def _exit_loss(quality: Quality, max_drop: float) -> ExitLoss:
     return ExitLoss(
         exit=quality.change.name,
         samples=quality.samples,
-        score_before=quality.change.score_before,
-        score_after=quality.change.score_after,
+        metric_before=quality.change.metric_before,
+        metric_after=quality.change.metric_after,
         max_drop=max_drop,
         changed=quality.change.changed,
         max_abs=quality.change.max_abs if quality.finite else None,
@@ -292,7 +292,7 @@ def _change_text(quality: Quality) -> str:
     broken = "" if quality.finite else ", logits are not finite"
     lost = quality.lost / quality.samples
     return (
-        f"{change.score_before:.2%} before, {change.score_after:.2%} after ({lost:+.2%} lost, {change.changed} "
+        f"{change.metric_before:.2%} before, {change.metric_after:.2%} after ({lost:+.2%} lost, {change.changed} "
         f"answers differ{broken})"
     )
 
@@ -322,7 +322,7 @@ def _write(
     metric = opened.task.metric
     exits = tuple(
         exit_.model_copy(
-            update={"temperature": 1.0, "scores": {metric: quality.change.score_after, **quality.further}},
+            update={"temperature": 1.0, "scores": {metric: quality.change.metric_after, **quality.further}},
         )
         for exit_, quality in zip(opened.manifest.exits, qualities, strict=True)
     )

@@ -97,8 +97,8 @@ def _bare_row(name: str, manifest: Manifest) -> ReportRow:
         layout=manifest.layout,
         digest=manifest.digest,
         guarantee=_guarantee(manifest),
-        test_score=None,
-        validation_score=None,
+        test_metric=None,
+        validation_metric=None,
         macs=None,
         parameters=sum(segment.parameters for segment in manifest.segments),
         bytes=sum(segment.bytes for segment in manifest.segments),
@@ -131,8 +131,8 @@ def _fill(report: Report, row: ReportRow, manifest: Manifest) -> ReportRow:
     )
     return row.model_copy(
         update={
-            "test_score": score_of(test),
-            "validation_score": score_of(validation),
+            "test_metric": score_of(test),
+            "validation_metric": score_of(validation),
             "macs": _mean_macs(manifest, shares),
             "p50_ms": _percentile(record, 50.0),
             "p99_ms": _percentile(record, 99.0),

@@ -25,7 +25,7 @@ _ADVICE = (
 def cautions(report: Report) -> list[str]:
     """Return one or two sentences for each kind of warning that applies."""
     sentences = list(report.notes)
-    if report.rows and all(row.test_score is None for row in report.rows):
+    if report.rows and all(row.test_metric is None for row in report.rows):
         sentences.append("Nothing was evaluated on the test split. The thresholds were chosen on the validation split.")
     for bench in report.benches:
         if bench.threads > 1:

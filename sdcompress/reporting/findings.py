@@ -65,8 +65,8 @@ def _is_faster(report: Report, row: ReportRow) -> bool:
 
 def _loss(row: ReportRow, reference: ReportRow) -> float | None:
     for value, reference_value in (
-        (row.test_score, reference.test_score),
-        (row.validation_score, reference.validation_score),
+        (row.test_metric, reference.test_metric),
+        (row.validation_metric, reference.validation_metric),
     ):
         if value is not None and reference_value is not None:
             return round(reference_value - value, 9)  # 0.92 - 0.91 is more than 0.01
@@ -74,9 +74,9 @@ def _loss(row: ReportRow, reference: ReportRow) -> float | None:
 
 
 def _single_row(row: ReportRow) -> str:
-    split, value = ("test", row.test_score)
+    split, value = ("test", row.test_metric)
     if value is None:
-        split, value = ("validation", row.validation_score)
+        split, value = ("validation", row.validation_metric)
     scored = "was not evaluated" if value is None else f"is right on {score(value)} of the {split} split"
     timed = "" if row.mean_ms is None else f" and takes {milliseconds(row.mean_ms)} for one image in the mean"
     return f"{row.name} {scored}{timed}."

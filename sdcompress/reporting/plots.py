@@ -67,7 +67,7 @@ class _Point:
 
 
 def _points(report: Report) -> list[_Point]:
-    tested = any(row.test_score is not None for row in report.rows)
+    tested = any(row.test_metric is not None for row in report.rows)
     points = []
     for index, row in enumerate(report.rows):
         evaluation, record = evaluation_of(report, row, "test" if tested else "validation"), record_of(report, row)

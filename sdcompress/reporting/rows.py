@@ -7,7 +7,7 @@ from typing import Literal, TypeVar
 
 from sdcompress.evaluation.paired import score_difference
 from sdcompress.schema.base import Interval
-from sdcompress.schema.report import ENSEMBLE, BenchRecord, Comparison, Evaluation, ExitScore, Report, ReportRow
+from sdcompress.schema.report import ENSEMBLE, BenchRecord, Comparison, Evaluation, ExitEvaluation, Report, ReportRow
 
 __all__ = [
     "ENSEMBLE",
@@ -65,7 +65,7 @@ def shown_evaluations(report: Report) -> list[Evaluation]:
     return [evaluation for evaluation in latest if evaluation is not None]
 
 
-def own_exits(evaluation: Evaluation) -> list[ExitScore]:
+def own_exits(evaluation: Evaluation) -> list[ExitEvaluation]:
     """Return the exits without the ensemble."""
     return [exit_ for exit_ in evaluation.exits if exit_.name != ENSEMBLE]
 

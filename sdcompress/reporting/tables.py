@@ -47,7 +47,7 @@ def title_of(name: str) -> str:
 def summary(report: Report) -> Table:
     """Return one line for each artifact with its score and speed."""
     split: Literal["test", "validation"] = "validation"
-    if any(row.test_score is not None for row in report.rows):
+    if any(row.test_metric is not None for row in report.rows):
         split = "test"
     reference = report.reference or "the reference"
     prepared = any(row.end_to_end_ms is not None for row in report.rows)
@@ -71,7 +71,7 @@ def _summary_row(report: Report, row: ReportRow, split: Literal["test", "validat
     return (
         _named(report, row),
         q.score(
-            row.test_score if split == "test" else row.validation_score,
+            row.test_metric if split == "test" else row.validation_metric,
             evaluation.samples if evaluation else None,
         ),
         q.paired_cell(difference_of(report, row)),
@@ -110,8 +110,8 @@ def _network_row(report: Report, row: ReportRow) -> tuple[str, ...]:
         row.name,
         row.layout,
         row.guarantee or q.NOTHING,
-        q.score(row.validation_score, validation.samples if validation else None),
-        q.score(judged_on.balanced_score if judged_on else None),
+        q.score(row.validation_metric, validation.samples if validation else None),
+        q.score(judged_on.balanced_metric if judged_on else None),
         f"{worst.name}: {q.score(worst.score)}" if worst else q.NOTHING,
         q.short_count(row.macs),
         q.short_count(row.parameters),
@@ -163,7 +163,7 @@ def _exit_rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
                 q.score(exit_.score, evaluation.samples, exit_.standard_error),
                 *(further(name, value) for name, value in exit_.further.items()),
                 q.share(policy.shares[index]) if policy else q.NOTHING,
-                q.score(policy.exit_scores[index]) if policy else q.NOTHING,
+                q.score(policy.metric_by_exit[index]) if policy else q.NOTHING,
                 q.short_count(exit_.macs),
                 q.short_count(exit_.parameters),
             )

@@ -71,7 +71,7 @@ class Exit(Frozen):
     name: str
     segment: Annotated[int, Field(ge=0)] = Field(description="index of the segment after which it can leave")
     outputs: str = Field(description="name of the tensor, float32 [batch, ...] of the task's shape")
-    scores: dict[str, float] = Field({}, description="by name: the task's metric and its further scores")
+    metrics: dict[str, float] = Field({}, description="by name: the task's metric and its further ones, e.g. nll")
     temperature: PositiveFloat = 1.0
     signals: ExitSignals | None = Field(None, description="null: they are computed from outputs, outside the graph")
 
@@ -120,8 +120,8 @@ class Policy(Frozen):
     )
     split: str = "validation"
     samples: PositiveInt
-    score: Fraction | None = Field(description="the task's metric, on the calibration samples; null without targets")
-    reference_score: Fraction | None = Field(
+    metric: Fraction | None = Field(description="the task's metric, on the calibration samples; null without targets")
+    reference_metric: Fraction | None = Field(
         description="of the last exit, or of what the certificate is measured against, on the same samples"
     )
     shares: tuple[Fraction, ...] = Field(description="share of the calibration samples that left at each exit")

@@ -17,7 +17,7 @@ __all__ = [
     "CertificateVerdict",
     "Comparison",
     "Evaluation",
-    "ExitScore",
+    "ExitEvaluation",
     "ExitTiming",
     "ExitVerdict",
     "Latency",
@@ -25,10 +25,10 @@ __all__ = [
     "Percentile",
     "Plan",
     "PlanRow",
-    "PolicyScore",
+    "PolicyEvaluation",
     "Report",
     "ReportRow",
-    "StratumScore",
+    "StratumEvaluation",
     "VerifyReport",
 ]
 
@@ -36,39 +36,39 @@ __all__ = [
 ENSEMBLE = "ensemble"  # the name of an ExitScore that is of no exit
 
 
-class ExitScore(Frozen):
+class ExitEvaluation(Frozen):
     """One exit (or the mean of all exits, named 'ensemble') on one split."""
 
     name: str
-    score: Fraction = Field(description="the metric")
+    metric: Fraction = Field(description="the metric")
     standard_error: NonNegativeFloat | None = Field(
         None, description="of the metric; None: losses are 0 or 1, and it is a proportion"
     )
-    further: dict[str, FiniteFloat] = Field({}, description="further scores of the task, by name, e.g. nll and ece")
+    further: dict[str, FiniteFloat] = Field({}, description="further metrics of the task, by name, e.g. nll and ece")
     macs: int | None = Field(None, description="multiply-accumulates for one sample that leaves here")
     parameters: int | None = Field(None, description="parameters of the network truncated at this exit")
 
 
-class PolicyScore(Frozen):
+class PolicyEvaluation(Frozen):
     """The early-exit policy as it runs."""
 
-    score: Fraction = Field(description="the metric")
+    metric: Fraction = Field(description="the metric")
     standard_error: NonNegativeFloat | None = Field(
         None, description="of the metric; None: losses are 0 or 1, and it is a proportion"
     )
     shares: tuple[Fraction, ...] = Field(description="share of samples that left at each exit")
-    exit_scores: tuple[Fraction | None, ...] = Field(description="the metric of those that left there")
+    metric_by_exit: tuple[Fraction | None, ...] = Field(description="the metric of those that left there")
 
 
-class StratumScore(Frozen):
+class StratumEvaluation(Frozen):
     """The samples of one stratum, in classification of one class."""
 
     name: str
     samples: NonNegativeInt
-    score: Fraction | None = Field(
+    metric: Fraction | None = Field(
         description="the metric, of the policy, or of the last exit without one; None: there are no samples"
     )
-    last_score: Fraction | None = Field(None, description="of the last exit; None without a policy")
+    last_exit_metric: Fraction | None = Field(None, description="of the last exit; None without a policy")
 
 
 Cell: TypeAlias = tuple[NonNegativeInt, NonNegativeInt, PositiveInt]
@@ -84,14 +84,14 @@ class Evaluation(Frozen):
     data: str
     split: Literal["validation", "test", "external"] = Field(description="external: samples that the user named")
     samples: PositiveInt
-    metric: str = Field(description="what the task calls 1 - mean loss, e.g. accuracy")
-    exits: tuple[ExitScore, ...] = Field(description="shallow to deep, then the ensemble where there is one")
-    policy: PolicyScore | None = None
+    metric_name: str = Field(description="what the task calls 1 - mean loss, e.g. accuracy")
+    exits: tuple[ExitEvaluation, ...] = Field(description="shallow to deep, then the ensemble where there is one")
+    policy: PolicyEvaluation | None = None
     stratum: str | None = Field(None, description="what the task calls a stratum, e.g. class; None: it has none")
-    balanced_score: Fraction | None = Field(
-        None, description="mean of the scores of the strata, of the policy, or of the last exit without one"
+    balanced_metric: Fraction | None = Field(
+        None, description="mean of the metrics of the strata, of the policy, or of the last exit without one"
     )
-    strata: tuple[StratumScore, ...] = Field((), description="in the order of the task; empty: it has none")
+    strata: tuple[StratumEvaluation, ...] = Field((), description="in the order of the task; empty: it has none")
     confusion: tuple[Cell, ...] = Field(
         (),
         description="cells of the confusion matrix that are not 0: stratum of the target, stratum of the decision "
@@ -115,8 +115,8 @@ class Evaluation(Frozen):
             counts[stratum] += samples
         if counts != [one.samples for one in self.strata] or (counts and sum(counts) != self.samples):
             raise ValueError(f"'confusion' does not add up to the samples of 'strata' and to {self.samples} in all")
-        if any((one.score is None) != (one.samples == 0) for one in self.strata):
-            raise ValueError("'strata' has a score for exactly those that have samples")
+        if any((one.metric is None) != (one.samples == 0) for one in self.strata):
+            raise ValueError("'strata' has a metric for exactly those that have samples")
         return self
 
     @model_validator(mode="after")
@@ -124,7 +124,7 @@ class Evaluation(Frozen):
         exits = [exit_.name for exit_ in self.exits if exit_.name != ENSEMBLE]
         if not exits or exits != [exit_.name for exit_ in self.exits[: len(exits)]]:
             raise ValueError("an evaluation needs an exit, and the ensemble after all exits")
-        if self.policy and not len(self.policy.shares) == len(self.policy.exit_scores) == len(exits):
+        if self.policy and not len(self.policy.shares) == len(self.policy.metric_by_exit) == len(exits):
             raise ValueError("the policy needs one of shares and of exit_scores for each exit")
         return self
 
@@ -183,7 +183,7 @@ class BenchRecord(Frozen):
     samples_per_second: float = Field(description="of the run alone")
     load_ms: float = Field(description="opening the artifact, hashes included")
     first_ms: float = Field(description="the first call")
-    score: Fraction | None = Field(None, description="the metric, on the samples of this run")
+    metric: Fraction | None = Field(None, description="the metric, on the samples of this run")
     exits: tuple[ExitTiming, ...] = ()
     worst_path: Latency | None = Field(None, description="forced to the last exit")
     mixture_residual: float | None = Field(None, description="mean / sum(share * forced mean) - 1")
@@ -261,8 +261,8 @@ class ReportRow(Frozen):
     layout: str
     digest: Sha256 | None
     guarantee: str | None = Field(None, description="of the exit policy, in words; None without a policy")
-    test_score: Fraction | None = Field(description="the metric")
-    validation_score: Fraction | None
+    test_metric: Fraction | None = Field(description="the metric")
+    validation_metric: Fraction | None
     macs: float | None = Field(description="mean for one sample, over the exit shares")
     parameters: int
     bytes: int
@@ -288,7 +288,7 @@ class Report(Frozen):
     created: str
     command: str
     recipe: dict[str, Any] | None = None
-    metric: str = Field(description="what the task calls 1 - mean loss, e.g. accuracy")
+    metric_name: str = Field(description="what the task calls 1 - mean loss, e.g. accuracy")
     reference: str | None = Field(None, description="the row that speed-ups are against")
     rows: tuple[ReportRow, ...]
     evaluations: tuple[Evaluation, ...] = ()

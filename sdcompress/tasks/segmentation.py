@@ -104,7 +104,9 @@ class Segmentation(Task):
     def __post_init__(self) -> None:
         """Refuse an ignore index that is a class."""
         if len(self.outputs) > self.ignore_index:
-            raise ValueError(f"ignore_index is {self.ignore_index}, and there are {len(self.outputs)} classes from 0 on")
+            raise ValueError(
+                f"ignore_index is {self.ignore_index}, and there are {len(self.outputs)} classes from 0 on"
+            )
 
     @property
     def output_shape(self) -> tuple[int, int, int]:
@@ -118,7 +120,9 @@ class Segmentation(Task):
 
     def check_targets(self, targets: Array) -> None:
         """uint8 [N, H, W] of classes and void, in each sample a pixel that is not void; see ``Task``."""
-        allowed = f"uint8 [N, {self.size[0]}, {self.size[1]}], 0 to {len(self.outputs) - 1}, {self.ignore_index} for void"
+        allowed = (
+            f"uint8 [N, {self.size[0]}, {self.size[1]}], 0 to {len(self.outputs) - 1}, {self.ignore_index} for void"
+        )
         if len(self.outputs) < 2 or targets.dtype != np.uint8 or targets.shape[1:] != self.size:
             raise DataError(
                 f"The masks are {targets.dtype} of shape {list(targets.shape)}, of {len(self.outputs)} class(es).",

@@ -31,7 +31,7 @@ POLICY = {
     "max_drop": 0.01,
     "samples": 100,
     "score": 0.9,
-    "reference_score": 0.9,
+    "reference_metric": 0.9,
     "shares": (0.5, 0.5),
     "stage_ms": (1.0, 1.0),
 }

@@ -141,8 +141,8 @@ def test_in_expectation_is_never_called_certified(tiny_artifact: Build, tiny_net
     # the bound of conformal risk control on the samples that chose nothing: n / (n + 1) R + 1 / (n + 1)
     if not unlabelled:
         assert policy.score is not None
-        assert policy.reference_score is not None
-        drop = policy.reference_score - policy.score
+        assert policy.reference_metric is not None
+        drop = policy.reference_metric - policy.score
         assert (drop * policy.samples + 1) / (policy.samples + 1) <= 0.05
 
 

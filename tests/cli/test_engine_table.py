@@ -46,9 +46,9 @@ def test_what_they_are_for_and_of_is_said(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_what_they_cost_on_validation_images_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    change = ExitChange(name="exit1", score_before=0.75, score_after=0.74, changed=12, max_abs=0.25)
+    change = ExitChange(name="exit1", metric_before=0.75, metric_after=0.74, changed=12, max_abs=0.25)
     policy = PolicyChange(
-        score_before=0.9, score_after=0.89, moved=7, changed=3, shares_before=(0.5, 0.5), shares_after=(0.4, 0.6)
+        metric_before=0.9, metric_after=0.89, moved=7, changed=3, shares_before=(0.5, 0.5), shares_after=(0.4, 0.6)
     )
     show_engines(engines(validation=Validation(samples=400, max_drop=0.02, exits=(change,), policy=policy)), "fp16")
     said = capsys.readouterr().out

@@ -84,7 +84,7 @@ def test_calibrate_writes_a_policy(cli, made, tmp_path: Path) -> None:
     done = cli("calibrate", made.cascade, "--max-drop", "0.7%", "--out", tmp_path / "early", "--json")
     policy = json.loads(done.out)["policy"]
     assert policy["max_drop"] == 0.007  # to the last digit: drops are counted exactly
-    assert policy["score"] >= policy["reference_score"] - 0.007
+    assert policy["score"] >= policy["reference_metric"] - 0.007
     assert json.loads(cli("inspect", tmp_path / "early", "--json").out)["policy"] == policy
     assert "policy: max_prob" in cli("inspect", tmp_path / "early").out
 
@@ -120,9 +120,9 @@ def test_report(cli, made, bench_file: Path, tmp_path: Path) -> None:
     scores = Evaluation.model_validate_json(scored.read_text()).exits
     accuracy = next(score.score for score in scores if score.name == "final")
     assert (told["title"], told["rows"][0]["name"]) == ("Tiny & small", "cascade")
-    assert told["rows"][0]["test_score"] == accuracy
+    assert told["rows"][0]["test_metric"] == accuracy
     written = Report.model_validate_json((tmp_path / "report" / "report.json").read_text())
-    assert written.rows[0].test_score == accuracy
+    assert written.rows[0].test_metric == accuracy
     assert "Tiny &amp; small" in (tmp_path / "report" / "report.html").read_text()
 
 

@@ -79,7 +79,7 @@ def test_the_policy_is_scored_as_it_runs(tiny_artifact: Write, tiny_network: Any
     assert found.policy is not None
     assert found.policy.score == pytest.approx(right.mean())
     assert found.policy.shares == pytest.approx([(left == position).mean() for position in range(3)])
-    assert found.policy.exit_scores == pytest.approx([right[left == position].mean() for position in range(3)])
+    assert found.policy.metric_by_exit == pytest.approx([right[left == position].mean() for position in range(3)])
     assert set(left) == {0, 1, 2}
 
 
@@ -93,7 +93,7 @@ def test_classes_are_scored_by_what_a_user_gets(tiny_artifact: Write, tiny_netwo
         here = samples.targets == k
         assert (one.name, one.samples) == (engine.task.outputs[k], here.sum())
         assert one.score == pytest.approx((answers[here] == k).mean())
-        assert one.last_score == pytest.approx((last[here] == k).mean())
+        assert one.last_exit_metric == pytest.approx((last[here] == k).mean())
     assert sum(n for _, _, n in found.confusion) == 200
     assert sum(n for label, answer, n in found.confusion if label == answer) == (answers == samples.targets).sum()
     assert found.losses == pack(np.float32(answers != samples.targets))
@@ -101,15 +101,15 @@ def test_classes_are_scored_by_what_a_user_gets(tiny_artifact: Write, tiny_netwo
     paired = score_difference(found, whole)
     assert paired is not None
     assert paired.value == pytest.approx((answers == samples.targets).mean() - (last == samples.targets).mean())
-    assert all(one.last_score is None for one in whole.strata)
+    assert all(one.last_exit_metric is None for one in whole.strata)
 
 
 def test_an_exit_that_no_sample_took_has_no_score(tiny_artifact: Write, tiny_network: Any) -> None:
     found = scored(tiny_artifact(policy=(2.0, 0.0)), tiny_network.samples(20))
     assert found.policy is not None
     assert found.policy.shares == (0.0, 1.0, 0.0)
-    assert found.policy.exit_scores[0] is None
-    assert found.policy.exit_scores[2] is None
+    assert found.policy.metric_by_exit[0] is None
+    assert found.policy.metric_by_exit[2] is None
 
 
 def test_a_certain_mistake_has_a_finite_likelihood(tiny_artifact: Write, tiny_network: Any) -> None:

@@ -112,15 +112,15 @@ def test_the_curve_is_made_on_other_samples_and_shown_on_these() -> None:
 def test_exits_and_strata() -> None:
     analysis = case((0.5, 0.5))
     first, second, last = analysis.exits()
-    assert (first.score, first.share, first.left_score) == (0.6, 0.6, 1)
-    assert (second.share, second.left_score, second.macs) == (0.4, pytest.approx(3 / 4), 20)
-    assert (last.share, last.left_score) == (0, None)
+    assert (first.score, first.share, first.exited_metric) == (0.6, 0.6, 1)
+    assert (second.share, second.exited_metric, second.macs) == (0.4, pytest.approx(3 / 4), 20)
+    assert (last.share, last.exited_metric) == (0, None)
     assert first.auroc == 1  # all that are right are surer than all that are wrong
     assert second.auroc == 0.5  # one confidence for all
     assert first.ece == pytest.approx(0.6 * 0.1 + 0.4 * 0.4)
     zero, one = analysis.strata(["zero", "one"])
     assert (zero.name, zero.samples, zero.shares, zero.score) == ("zero", 5, (1, 0, 0), 1)
-    assert (one.shares, one.score, one.last_score) == ((0.2, 0.8, 0), 0.8, 0.8)
+    assert (one.shares, one.score, one.last_exit_metric) == ((0.2, 0.8, 0), 0.8, 0.8)
     assert [figures.name for figures in analysis.strata(["zero", "one", "never seen"])] == ["zero", "one"]
 
 

@@ -43,7 +43,7 @@ def cascade(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         max_drop=0.5,
         samples=32,
         score=0.5,
-        reference_score=0.5,
+        reference_metric=0.5,
         shares=(0.5, 0.25, 0.25),
         stage_ms=(1.0, 1.0, 1.0),
     )

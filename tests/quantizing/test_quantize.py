@@ -94,8 +94,8 @@ def test_an_artifact_of_each_layout(
     for row, (exit_, change) in enumerate(zip(new.exits, result.exits, strict=True)):
         before, after = logits[0][row], logits[1][row]
         right = [float((at_exit.argmax(axis=1) == samples.targets).mean()) for at_exit in (before, after)]
-        assert [change.score_before, change.score_after] == right
-        assert exit_.scores["accuracy"] == change.score_after
+        assert [change.metric_before, change.metric_after] == right
+        assert exit_.scores["accuracy"] == change.metric_after
         assert exit_.scores["ece"] == pytest.approx(ece(softmax(after), samples.targets), abs=1e-9)
         assert change.changed == (before.argmax(1) != after.argmax(1)).sum()
         assert change.max_abs == pytest.approx(np.abs(before - after).max(), rel=1e-6)
@@ -246,8 +246,8 @@ def test_a_loss_that_is_too_large_leaves_the_figures_and_no_artifact(
     failed = json.loads((tmp_path / "out.failed" / "parity.json").read_text(encoding="utf-8"))
     final = next(each for each in failed if each["exit"] == "final")
     assert final["changed"] > 0
-    assert (final["max_drop"], final["score_before"]) == (0.0, 1.0)
-    assert final["score_after"] == pytest.approx(1 - final["changed"] / 4000)
+    assert (final["max_drop"], final["metric_before"]) == (0.0, 1.0)
+    assert final["metric_after"] == pytest.approx(1 - final["changed"] / 4000)
     assert "lost" in final["problem"]
     assert "parity.json" in caught.value.next_step
     assert "Each try overfits these images a little more" in caught.value.next_step
@@ -505,7 +505,7 @@ def test_an_artifact_in_fp8_holds_8_bit_floats_beside_float16_and_float32(
     assert new.provenance.parent == old.digest
     (change,) = result.exits
     assert change.changed > 0
-    assert change.score_after == new.exits[0].scores["accuracy"]
+    assert change.metric_after == new.exits[0].scores["accuracy"]
     stored = {t.name: t.data_type for t in onnx.load(tmp_path / "out" / "segment-0.onnx").graph.initializer}
     types = onnx.TensorProto
     assert [stored[name] for name in ("up/fp16", "square/fp8", "down")] == [

@@ -43,7 +43,7 @@ def exit_(name: str, accuracy: float, reach: float, share: float) -> ExitFigures
     bins = (ReliabilityBin(low=0.5, high=0.6, samples=10, confidence=0.55, score=0.5),)
     return ExitFigures(
         name=name, score=accuracy, ece=0.02, reliability=bins, auroc=0.875, aurc=0.0125, macs=int(reach * 1e6),
-        ms=ms(reach), share=share, left_score=0.95,
+        ms=ms(reach), share=share, exited_metric=0.95,
     )  # fmt: skip
 
 
@@ -70,8 +70,8 @@ def explanation(**changed: Any) -> Explanation:
         "machine": Machine(cpu="CPU", cores=2, isa=(), memory_gib=8, gpu=None, os="os", python="3", versions={}),
         "exits": (exit_("exit1", 0.85, 1.0, 0.75), exit_("final", 0.9, 2.0, 0.25)), "policy": policy,
         "strata": (
-            Stratum(name="late", samples=500, shares=(0.5, 0.5), score=0.87, last_score=0.89),
-            Stratum(name="early", samples=500, shares=(1.0, 0.0), score=0.91, last_score=0.91),
+            Stratum(name="late", samples=500, shares=(0.5, 0.5), score=0.87, last_exit_metric=0.89),
+            Stratum(name="early", samples=500, shares=(1.0, 0.0), score=0.91, last_exit_metric=0.91),
         ),
         "curve": (point(0.9, 0.0, 2.05), point(0.89, 0.75, 1.3), point(0.85, 1.0, 1.05)),
         "curve_split": "validation", "curve_samples": 500,
@@ -217,7 +217,7 @@ def test_risk_is_shown_step_by_step() -> None:
 
 def test_of_many_classes_the_ends_are_shown() -> None:
     many = tuple(
-        Stratum(name=f"class {k}", samples=1, shares=(1 - k / 99, k / 99), score=1, last_score=1) for k in range(100)
+        Stratum(name=f"class {k}", samples=1, shares=(1 - k / 99, k / 99), score=1, last_exit_metric=1) for k in range(100)
     )
     shown = [one.name for one in by_depth(many)]
     assert len(shown) == MAX_STRATA

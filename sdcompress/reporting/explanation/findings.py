@@ -132,7 +132,7 @@ def _time(record: Explanation, policy: PolicyFigures) -> list[str]:
     first = record.exits[0]
     early = policy.point.shares[0]
     spent = first.ms.value / policy.point.mean_ms if first.ms else 0.0
-    right = f", {q.score(first.left_score)} of them right" if first.left_score is not None else ""
+    right = f", {q.score(first.exited_metric)} of them right" if first.exited_metric is not None else ""
     time_text = f"{q.share(spent)} of the time is spent up to {first.name}, which every image reaches"
     return [f"{time_text}; {q.share(early)} leave there{right}."]
 
@@ -169,10 +169,10 @@ def _strata(record: Explanation) -> list[str]:
     if len(record.strata) < 2 or not record.policy or record.policy.point.shares[-1] == 1:
         return []
     order, word = by_depth(record.strata), record.stratum
-    worst = max(record.strata, key=lambda figures: figures.last_score - figures.score)
+    worst = max(record.strata, key=lambda figures: figures.last_exit_metric - figures.score)
     sentences = [f"Earliest leaves {word} {_leaves(record, order[0])}; latest {word} {_leaves(record, order[-1])}."]
-    if worst.score < worst.last_score:
-        lost = round((worst.last_score - worst.score) * worst.samples)
+    if worst.score < worst.last_exit_metric:
+        lost = round((worst.last_exit_metric - worst.score) * worst.samples)
         sentences.append(f"Most right answers are lost in {word} '{worst.name}': {lost} of {q.count(worst.samples)}.")
     return sentences
 

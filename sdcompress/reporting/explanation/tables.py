@@ -70,7 +70,7 @@ def _exits(record: Explanation) -> Table:
             q.NOTHING if exit_.auroc is None else f"{exit_.auroc:.3f}",
             q.NOTHING if exit_.aurc is None else f"{exit_.aurc * 100:.3f} %",
             q.NOTHING if exit_.share is None else q.share(exit_.share),
-            q.score(exit_.left_score),
+            q.score(exit_.exited_metric),
         )
         for exit_ in record.exits
     )
@@ -186,7 +186,7 @@ def _strata(record: Explanation) -> Table | None:
             q.count(figures.samples),
             *(q.share(share) for share in figures.shares),
             q.score(figures.score, figures.samples),
-            q.score(figures.last_score),
+            q.score(figures.last_exit_metric),
         )
         for figures in strata
     )
