@@ -86,7 +86,7 @@ def show_report(built: Report) -> None:
     title = built.title + (f": speed-up against {built.reference}" if built.reference else "")
     columns = [
         "network",
-        f"test {built.metric}",
+        f"test {built.metric_name}",
         "mean MACs",
         "parameters",
         "run p50 ms",

@@ -96,8 +96,8 @@ class PolicyComparison:
         return PolicyChange(
             metric_before=metric_of(loss_before),
             metric_after=metric_of(loss_after),
-            moved=int((exits_before != exits_after).sum()),
-            changed=int(changed.sum()),
+            exit_changes=int((exits_before != exits_after).sum()),
+            decision_changes=int(changed.sum()),
             shares_before=self._shares(exits_before),
             shares_after=self._shares(exits_after),
         )
@@ -140,8 +140,8 @@ def _quality(task: Task, name: str, row: _Compared) -> Quality:
         name=name,
         metric_before=metric_of(before),
         metric_after=metric_of(after),
-        changed=int(changed.sum()),
-        max_abs=float(min(known.max(), np.finfo(np.float32).max)),
+        decision_changes=int(changed.sum()),
+        max_abs_diff=float(min(known.max(), np.finfo(np.float32).max)),
     )
     return Quality(
         change,

@@ -165,7 +165,7 @@ def evaluate(
         data=data,
         split=split,
         samples=len(samples),
-        metric=task.metric,
+        metric_name=task.metric,
         exits=_exit_scores(engine, rows),
         policy=None if exit_index is None else _policy_score(engine, exit_index, loss),
         stratum=None if strata is None else task.stratum,
@@ -203,7 +203,7 @@ def _exit_scores(engine: Engine, rows: Sequence[_Row]) -> tuple[ExitEvaluation, 
     return tuple(
         ExitEvaluation(
             name=name,
-            score=metric_of(row.loss),
+            metric=metric_of(row.loss),
             standard_error=standard_error(row.loss),
             further=engine.task.summary(row.measures),
             macs=cost.macs if cost else None,
@@ -216,7 +216,7 @@ def _exit_scores(engine: Engine, rows: Sequence[_Row]) -> tuple[ExitEvaluation, 
 def _policy_score(engine: Engine, exit_index: Exits, loss: Float) -> PolicyEvaluation:
     leaving = [exit_index == position for position in range(len(engine.exit_names))]
     return PolicyEvaluation(
-        score=metric_of(loss),
+        metric=metric_of(loss),
         standard_error=standard_error(loss),
         shares=tuple(float(mask.mean()) for mask in leaving),
         metric_by_exit=tuple(metric_of(loss[mask]) if mask.any() else None for mask in leaving),

@@ -36,8 +36,10 @@ def stratum_scores(
         StratumEvaluation(
             name=name,
             samples=int(counts[k]),
-            score=float(score[k] / counts[k]) if counts[k] else None,
-            last_exit_metric=float(last_exit_metric[k] / counts[k]) if last_exit_metric is not None and counts[k] else None,
+            metric=float(score[k] / counts[k]) if counts[k] else None,
+            last_exit_metric=float(last_exit_metric[k] / counts[k])
+            if last_exit_metric is not None and counts[k]
+            else None,
         )
         for k, name in enumerate(names)
     )
@@ -45,7 +47,7 @@ def stratum_scores(
 
 def balanced_metric(scores: Sequence[StratumEvaluation]) -> float | None:
     """The mean of the scores of the strata that have samples: every stratum weighs the same; None without any."""
-    values = [score.score for score in scores if score.score is not None]
+    values = [score.metric for score in scores if score.metric is not None]
     return float(np.mean(values)) if values else None
 
 

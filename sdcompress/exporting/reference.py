@@ -1,4 +1,4 @@
-"""Run the checkpoint on real images, for the parity gate, the golden samples and its scores."""
+"""Run the checkpoint on real images, for the parity gate, the golden samples and its metrics."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class Reference:
-    """The checkpoint's outputs for the examples of the gate, and its scores on the validation split.
+    """The checkpoint's outputs for the examples of the gate, and its metrics on the validation split.
 
     Attributes:
         examples: [N, ...].
         targets: [N, ...].
         outputs: float32 [E, N, ...].
-        scores: of each exit on the whole validation split, by name; empty where that is empty.
+        metrics: of each exit on the whole validation split, by name; empty where that is empty.
     """
 
     examples: np.ndarray
     targets: np.ndarray
     outputs: np.ndarray
-    scores: tuple[dict[str, float], ...]
+    metrics: tuple[dict[str, float], ...]
 
 
 def reference(net: nn.Module, dataset: Dataset, *, samples: int, advance: Callable[[int], None]) -> Reference:
@@ -52,12 +52,12 @@ def reference(net: nn.Module, dataset: Dataset, *, samples: int, advance: Callab
     """
     samples, task, modality = min(samples, held_out(dataset)), dataset.task, dataset.modality
     sources: list[tuple[Samples, np.ndarray]] = []
-    scores: list[dict[str, float]] = []
+    metrics: list[dict[str, float]] = []
     if from_val := min(samples, len(dataset.val)):
         val_outputs = _outputs(net, dataset.val, modality, advance)
         targets = dataset.val.targets
         losses = [task.loss(task.decide(each), targets) for each in val_outputs]
-        scores = [
+        metrics = [
             {task.metric: metric_of(loss), **task.summary(task.measures(each, targets))}
             for loss, each in zip(losses, val_outputs, strict=True)
         ]
@@ -71,7 +71,7 @@ def reference(net: nn.Module, dataset: Dataset, *, samples: int, advance: Callab
         examples=np.concatenate([source.examples(np.arange(len(source))) for source, _ in sources]),
         targets=np.concatenate([source.targets for source, _ in sources]),
         outputs=outputs,
-        scores=tuple(scores) or ({},) * len(outputs),
+        metrics=tuple(metrics) or ({},) * len(outputs),
     )
 
 

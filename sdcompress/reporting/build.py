@@ -58,7 +58,7 @@ def build(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         command=command,
         recipe=None if recipe is None else dict(recipe),
-        metric=_metric(manifests, evaluations),
+        metric_name=_metric(manifests, evaluations),
         reference=reference,
         rows=tuple(_bare_row(name, manifest) for name, manifest in manifests.items()),
         evaluations=tuple(evaluations),
@@ -76,7 +76,7 @@ def _metric(manifests: Mapping[str, Manifest], evaluations: Sequence[Evaluation]
     Raises:
         UsageError: if they have several: their scores cannot be compared.
     """
-    metrics = {task_of(manifest).metric for manifest in manifests.values()} | {one.metric for one in evaluations}
+    metrics = {task_of(manifest).metric for manifest in manifests.values()} | {one.metric_name for one in evaluations}
     if len(metrics) > 1:
         raise UsageError(
             f"The networks of this report are scored by {' and '.join(sorted(metrics))}.",

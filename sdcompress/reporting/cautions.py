@@ -87,7 +87,7 @@ def _unpaired(report: Report) -> list[str]:
     names = [row.name for row in compared if difference_of(report, row) is None]
     if not names:
         return []
-    without = f"{_first_names(names)}: the difference in {report.metric} from {reference.name} has no interval"
+    without = f"{_first_names(names)}: the difference in {report.metric_name} from {reference.name} has no interval"
     return [f"{without}. Evaluate both on the same images with this version."]
 
 

@@ -30,7 +30,7 @@ def headline(report: Report) -> str:
     if unknown := [row.name for row in fast if losses[row.name] is None]:
         names = f"{enumeration([*unknown, reference.name])} was not compared"
         advice = "'sdcompress evaluate' on each of them gives it."
-        return f"No trade-off can be named: the {report.metric} of {names}. {advice}"
+        return f"No trade-off can be named: the {report.metric_name} of {names}. {advice}"
     return f"Nothing was found that is faster than {reference.name} and at most one point less accurate."
 
 
@@ -42,8 +42,8 @@ def _trade(report: Report, best: ReportRow, reference: ReportRow) -> str:
     if paired_ is not None and paired_.low <= 0 <= paired_.high:
         return f"{faster} and as accurate within sampling error ({difference(paired_.value)})."
     if lost == 0:
-        return f"{faster} at the same {report.metric}."
-    return f"{faster} and {'loses' if lost > 0 else 'gains'} {abs(lost) * 100:.2f} points of {report.metric}."
+        return f"{faster} at the same {report.metric_name}."
+    return f"{faster} and {'loses' if lost > 0 else 'gains'} {abs(lost) * 100:.2f} points of {report.metric_name}."
 
 
 def findings(report: Report) -> list[str]:
@@ -104,12 +104,12 @@ def _speed(comparison: Comparison | None, row: ReportRow, reference: ReportRow) 
 def _quality(report: Report, row: ReportRow, reference: ReportRow) -> str:
     evaluations = evaluation_pair(report, row, reference)
     if evaluations is None:
-        return f"{report.metric.capitalize()} not compared"
+        return f"{report.metric_name.capitalize()} not compared"
     evaluation, reference_evaluation = evaluations
     compared = difference_of(report, row)
     a, b = score_of(evaluation) or 0.0, score_of(reference_evaluation) or 0.0
     differs = difference(a - b) if compared is None else paired(compared)
     return (
-        f"{report.metric.capitalize()} {differs} on the {evaluation.split} split ({score(a)} against {score(b)},"
+        f"{report.metric_name.capitalize()} {differs} on the {evaluation.split} split ({score(a)} against {score(b)},"
         f" {count(evaluation.samples)} images)"
     )

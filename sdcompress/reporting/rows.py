@@ -39,7 +39,7 @@ def score_of(evaluation: Evaluation | None) -> float | None:
     """Return the score of the policy if there is one, else that of the last exit."""
     if evaluation is None:
         return None
-    return evaluation.policy.score if evaluation.policy else own_exits(evaluation)[-1].score
+    return evaluation.policy.metric if evaluation.policy else own_exits(evaluation)[-1].metric
 
 
 def evaluation_pair(report: Report, row: ReportRow, other: ReportRow) -> tuple[Evaluation, Evaluation] | None:

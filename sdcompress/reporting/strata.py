@@ -24,7 +24,7 @@ _MIN_LOSS = 0.01  # the mean loss counts as at least this
 def worst_stratum(evaluation: Evaluation) -> StratumEvaluation | None:
     """Return the stratum with the lowest score, among those that have samples."""
     scored = _scored(evaluation)
-    return min(scored, key=lambda score: (score.score or 0.0, score.name)) if scored else None
+    return min(scored, key=lambda score: (score.metric or 0.0, score.name)) if scored else None
 
 
 def stratum_table(evaluation: Evaluation) -> Table | None:
@@ -33,12 +33,12 @@ def stratum_table(evaluation: Evaluation) -> Table | None:
     if not scored:
         return None
     shortened = len(scored) > _MAX_STRATA
-    shown = sorted(scored, key=lambda score: score.score or 0.0)[:_MAX_STRATA] if shortened else scored
+    shown = sorted(scored, key=lambda score: score.metric or 0.0)[:_MAX_STRATA] if shortened else scored
     rows = tuple(
         (
             score.name,
             q.count(score.samples),
-            q.score(score.score, score.samples),
+            q.score(score.metric, score.samples),
             q.score(score.last_exit_metric, score.samples),
         )
         for score in shown
@@ -122,7 +122,7 @@ def _lost_early(evaluation: Evaluation) -> list[tuple[str, str]]:
     if evaluation.policy is None:
         return []
     last = sum((score.last_exit_metric or 0.0) * score.samples for score in evaluation.strata)
-    overall = max((last - evaluation.policy.score * evaluation.samples) / evaluation.samples, _MIN_LOSS)
+    overall = max((last - evaluation.policy.metric * evaluation.samples) / evaluation.samples, _MIN_LOSS)
     affected = [
         score for score in _scored(evaluation) if _lost(score) > _LOSS_FACTOR * overall and _images_lost(score) > 1
     ]
@@ -131,7 +131,7 @@ def _lost_early(evaluation: Evaluation) -> list[tuple[str, str]]:
     score = max(affected, key=_lost)
     word, _ = _words(evaluation)
     comparison = f", the largest loss of {len(affected)} such {plural(word)}" if len(affected) > 1 else ""
-    figures = f"{q.score(score.last_exit_metric)} to {q.score(score.score)} of {q.count(score.samples)} images"
+    figures = f"{q.score(score.last_exit_metric)} to {q.score(score.metric)} of {q.count(score.samples)} images"
     points = f"{_lost(score) * 100:.1f} points ({figures}){comparison}"
     costs = f"leaving early costs {word} '{score.name}' {points}"
     advice = f"To keep the drop in every {word}: calibrate with --confidence and --group-by stratum."
@@ -139,7 +139,7 @@ def _lost_early(evaluation: Evaluation) -> list[tuple[str, str]]:
 
 
 def _lost(score: StratumEvaluation) -> float:
-    return (score.last_exit_metric or 0.0) - (score.score or 0.0)
+    return (score.last_exit_metric or 0.0) - (score.metric or 0.0)
 
 
 def _images_lost(score: StratumEvaluation) -> int:
@@ -147,12 +147,12 @@ def _images_lost(score: StratumEvaluation) -> int:
 
 
 def _scored(evaluation: Evaluation) -> list[StratumEvaluation]:
-    return [score for score in evaluation.strata if score.score is not None]
+    return [score for score in evaluation.strata if score.metric is not None]
 
 
 def _words(evaluation: Evaluation) -> tuple[str, str]:
     """Return what the task calls a stratum, and its metric."""
-    return evaluation.stratum or "stratum", evaluation.metric
+    return evaluation.stratum or "stratum", evaluation.metric_name
 
 
 def _title(evaluation: Evaluation) -> str:

@@ -129,7 +129,7 @@ def stages(manifest: Manifest, graphs: Sequence[Graph]) -> tuple[Stage, ...]:
     task = task_of(manifest)
     ends = [exit_.segment + 1 for exit_ in manifest.exits]
     return tuple(
-        Stage(tuple(parts[first:end]), exit_, tuple(tensor.name for tensor in manifest.border(position)), task)
+        Stage(tuple(parts[first:end]), exit_, tuple(tensor.name for tensor in manifest.live_tensors(position)), task)
         for position, (exit_, first, end) in enumerate(zip(manifest.exits, [0, *ends], ends, strict=False))
     )
 

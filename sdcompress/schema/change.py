@@ -17,8 +17,8 @@ class ExitChange(Frozen):
     name: str
     metric_before: Fraction = Field(description="the metric of the task")
     metric_after: Fraction
-    changed: Annotated[int, Field(ge=0)] = Field(description="samples with another decision, better or worse")
-    max_abs: NonNegativeFloat = Field(description="largest difference of an output")
+    decision_changes: Annotated[int, Field(ge=0)] = Field(description="samples with another decision, better or worse")
+    max_abs_diff: NonNegativeFloat = Field(description="largest difference of an output")
 
 
 class PolicyChange(Frozen):
@@ -26,7 +26,7 @@ class PolicyChange(Frozen):
 
     metric_before: Fraction = Field(description="the metric of the task")
     metric_after: Fraction
-    moved: Annotated[int, Field(ge=0)] = Field(description="samples that leave at another exit")
-    changed: Annotated[int, Field(ge=0)] = Field(description="samples with another decision, better or worse")
-    shares_before: tuple[Fraction, ...] = Field(description="share of the samples that left at each exit")
+    exit_changes: Annotated[int, Field(ge=0)] = Field(description="samples that exit elsewhere")
+    decision_changes: Annotated[int, Field(ge=0)] = Field(description="samples with another decision, better or worse")
+    shares_before: tuple[Fraction, ...] = Field(description="share of the samples that exited at each exit")
     shares_after: tuple[Fraction, ...]

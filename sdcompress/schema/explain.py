@@ -10,10 +10,10 @@ from sdcompress.schema.base import Fraction, Frozen, Interval, Sha256
 from sdcompress.schema.report import Machine
 
 __all__ = [
+    "BreakEven",
     "ExitFigures",
     "Explanation",
     "Interval",
-    "Margin",
     "OperatingPoint",
     "Overthinking",
     "PolicyFigures",
@@ -80,10 +80,10 @@ class Truncation(Frozen):
     metric: Fraction = Field(description="the metric")
     ms: float = Field(description="until this exit in the cascade; without the heads before it, it may take less")
     saving_ms: Interval = Field(description="how much less the policy takes on average; below 0: it takes more")
-    difference: Interval = Field(description="the policy's score less this one's; 95 % interval, paired")
+    difference: Interval = Field(description="the policy's metric less this one's; 95 % interval, paired")
 
 
-class Margin(Frozen):
+class BreakEven(Frozen):
     """What an early exit may cost to be worth having, by the policy's shares and the measured ms."""
 
     exit: str
@@ -100,13 +100,15 @@ class PolicyFigures(Frozen):
     point: OperatingPoint
     mean_ms: Interval | None
     truncations: tuple[Truncation, ...] = Field((), description="one for each exit; none where nothing was measured")
-    rival: str | None = Field(None, description="the fastest exit that scores at least as well as the policy, if any")
+    rival: str | None = Field(None, description="the fastest exit whose metric is at least the policy's, if any")
     verdict: Literal["wins", "no difference", "loses"] | None = Field(
         None,
-        description="by measured ms against the rival; where no exit scores as well, against the last. No difference: "
+        description="by measured ms against the rival; where there is none, against the last exit. No difference: "
         "the interval of the saving holds 0",
     )
-    margins: tuple[Margin, ...] = Field((), description="of each early exit that samples get to; none if not measured")
+    break_even: tuple[BreakEven, ...] = Field(
+        (), description="of each early exit that samples get to; none if not measured"
+    )
 
 
 class Stratum(Frozen):
@@ -163,7 +165,7 @@ class Explanation(Frozen):
     source: str = Field(description="folder as given")
     digest: Sha256
     layout: str
-    kind: str | None = Field(description="of the policy; None without one: the scores are then those of one without")
+    policy_name: str | None = Field(description="of the policy; None without one")
     guarantee: str | None = Field(description="of the policy; None without one")
     data: str
     split: Split

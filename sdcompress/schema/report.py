@@ -23,11 +23,11 @@ __all__ = [
     "Latency",
     "Machine",
     "Percentile",
-    "Plan",
     "PlanRow",
     "PolicyEvaluation",
     "Report",
     "ReportRow",
+    "SampleSizePlan",
     "StratumEvaluation",
     "VerifyReport",
 ]
@@ -120,12 +120,12 @@ class Evaluation(Frozen):
         return self
 
     @model_validator(mode="after")
-    def _scores_of_every_exit(self) -> Evaluation:
+    def _one_entry_for_every_exit(self) -> Evaluation:
         exits = [exit_.name for exit_ in self.exits if exit_.name != ENSEMBLE]
         if not exits or exits != [exit_.name for exit_ in self.exits[: len(exits)]]:
             raise ValueError("an evaluation needs an exit, and the ensemble after all exits")
         if self.policy and not len(self.policy.shares) == len(self.policy.metric_by_exit) == len(exits):
-            raise ValueError("the policy needs one of shares and of exit_scores for each exit")
+            raise ValueError("the policy needs one of shares and of metric_by_exit for each exit")
         return self
 
 
@@ -255,7 +255,7 @@ class BenchReport(Frozen):
 
 
 class ReportRow(Frozen):
-    """One deployable network: what it scores and what it costs."""
+    """One deployable network: its metric and its costs."""
 
     name: str
     layout: str
@@ -301,9 +301,9 @@ class ExitVerdict(Frozen):
     """One exit of an artifact, run on its golden samples."""
 
     name: str
-    max_abs: float = Field(description="largest absolute difference of an output from the checkpoint's")
-    row_abs: float = Field(description="largest difference between samples run together and one by one")
-    allowed: float
+    max_abs_diff: float = Field(description="largest absolute difference of an output from the checkpoint's")
+    batch_max_abs_diff: float = Field(description="largest difference between samples run together and one by one")
+    tolerance: float
     flips: int = Field(description="samples whose decision changed")
 
 
@@ -350,15 +350,17 @@ class PlanRow(Frozen):
     """One speed, and the samples that would certify it."""
 
     mean_ms: float | None = Field(description="by the stages as measured; None where losses are assumed")
-    lost: Fraction = Field(
+    mean_loss: Fraction = Field(
         description="mean of what the exits where samples leave lose against the reference; of the group that needs "
         "most samples"
     )
-    gained: Fraction = Field(description="mean of what these exits gain")
-    needs: int | None = Field(description="calibration samples in all; None: more than a million, or out of reach")
+    mean_gain: Fraction = Field(description="mean of what these exits gain")
+    samples_needed: int | None = Field(
+        description="calibration samples in all; None: more than a million, or out of reach"
+    )
 
 
-class Plan(Frozen):
+class SampleSizePlan(Frozen):
     """How many calibration samples a certificate needs."""
 
     schema_version: Literal[1] = 1
@@ -369,10 +371,10 @@ class Plan(Frozen):
     group_by: str | None = Field(
         None, description="in every group of which it shall hold: exit, class or another stratum"
     )
-    smallest: str | None = Field(None, description="of strata: the one with the fewest calibration samples")
+    smallest_stratum: str | None = Field(None, description="of strata: the one with the fewest calibration samples")
     power: Fraction = Field(description="share of calibrations that find the certificate with the planned number")
     samples: int = Field(description="calibration samples that there are")
-    seen: int = Field(description="of them, those that this plan was made on; they certify nothing")
-    least: int = Field(description="samples below which calibration refuses: not even without a loss")
+    tuning_samples: int = Field(description="of them, those that this plan was made on; they certify nothing")
+    minimum_samples: int = Field(description="samples below which calibration refuses: not even without a loss")
     assumed: tuple[PlanRow, ...]
     observed: tuple[PlanRow, ...] = Field(description="along the path of thresholds, from careful to fast")

@@ -21,8 +21,8 @@ def test_an_evaluation_shows_every_class_and_says_when_only_the_majority_is_know
     show_evaluation(
         Evaluation(
             kind="artifact", name="net", source="net", data="cells", split="test", samples=1000,
-            exits=(ExitEvaluation(name="final", score=0.946, further={"nll": 0.2, "ece": 0.01}),), strata=scores,
-            metric="accuracy", stratum="class", balanced_metric=balanced_metric(scores),
+            exits=(ExitEvaluation(name="final", metric=0.946, further={"nll": 0.2, "ece": 0.01}),), strata=scores,
+            metric_name="accuracy", stratum="class", balanced_metric=balanced_metric(scores),
             confusion=confusion(labels, answers, 2),
         )
     )  # fmt: skip

@@ -16,10 +16,10 @@ LABELS = np.arange(945) % 7
 
 
 def evaluation(loss: np.ndarray, **changed: object) -> Evaluation:
-    exits = (ExitEvaluation(name="final", score=float(1 - loss.mean())),)
+    exits = (ExitEvaluation(name="final", metric=float(1 - loss.mean())),)
     fields = {
         "kind": "artifact", "name": "net", "source": "net", "data": "cells", "split": "test", "samples": len(loss),
-        "exits": exits, "losses": pack(loss), "targets_sha256": digest_of_targets(LABELS), "metric": "accuracy",
+        "exits": exits, "losses": pack(loss), "targets_sha256": digest_of_targets(LABELS), "metric_name": "accuracy",
     }  # fmt: skip
     return Evaluation.model_validate({**fields, **changed})
 

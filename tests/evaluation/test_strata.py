@@ -18,7 +18,7 @@ LOSS = np.float32(LABELS != ANSWERS)
 
 def test_each_stratum_by_hand() -> None:
     found = stratum_scores(NAMES, LABELS, LOSS)
-    assert [(one.name, one.samples, one.score) for one in found] == [
+    assert [(one.name, one.samples, one.metric) for one in found] == [
         ("a", 4, 0.75), ("b", 2, 0.5), ("c", 2, 0.0), ("none", 0, None),
     ]  # fmt: skip
     assert all(one.last_exit_metric is None for one in found)
@@ -57,10 +57,10 @@ def test_against_scikit_learn() -> None:
     ],
 )
 def test_a_matrix_that_does_not_fit_is_refused(cells: object, said: str) -> None:
-    exits = (ExitEvaluation(name="final", score=0.5),)
+    exits = (ExitEvaluation(name="final", metric=0.5),)
     with pytest.raises(ValidationError, match=said):
         Evaluation.model_validate(
             {"kind": "artifact", "name": "n", "source": "s", "data": "d", "split": "test", "samples": 8, "exits": exits,
-             "metric": "accuracy", "stratum": "class",
+             "metric_name": "accuracy", "stratum": "class",
              "strata": stratum_scores(NAMES, LABELS, LOSS), "confusion": cells}
         )  # fmt: skip

@@ -92,7 +92,7 @@ def answered(report: Report, gained: int, lost: int, samples: int) -> Report:
     theirs[:gained], mine[samples - lost :] = False, False
     evaluations = []
     for evaluation, right in zip(report.evaluations[:2], (theirs, mine), strict=True):
-        last = ExitEvaluation(name="final", score=float(right.mean()))
+        last = ExitEvaluation(name="final", metric=float(right.mean()))
         kept = {
             "samples": samples,
             "losses": pack(np.float32(~right)),

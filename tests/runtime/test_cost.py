@@ -13,7 +13,7 @@ def policy(times: StageTimes | None) -> Policy:
         thresholds=(0.5,),
         max_drop=0.01,
         samples=1,
-        score=1.0,
+        metric=1.0,
         reference_metric=1.0,
         shares=(1.0, 0.0),
         stage_ms=(2.0, 3.0),

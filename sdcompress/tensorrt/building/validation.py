@@ -123,6 +123,6 @@ def _lost(policy: PolicyChange | None, max_drop: float) -> str:
     if policy is None or policy.metric_before - policy.metric_after <= max_drop + 1e-9:
         return ""
     return (
-        f"by the policy: {policy.metric_before:.2%} before, {policy.metric_after:.2%} after ({policy.moved} samples "
-        "take another exit)"
+        f"by the policy: {policy.metric_before:.2%} before, {policy.metric_after:.2%} after ({policy.exit_changes} "
+        "samples take another exit)"
     )
