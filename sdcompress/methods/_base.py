@@ -4,16 +4,30 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 
 from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch, View
 from sdcompress.tasks import Task
 
-__all__ = ["Context", "LabelMethod", "Method", "Needs", "Phase"]
+__all__ = [
+    "Context",
+    "Count",
+    "Decay",
+    "Factor",
+    "LabelMethod",
+    "Method",
+    "Needs",
+    "Part",
+    "Phase",
+    "Positive",
+    "Several",
+    "Share",
+    "Weight",
+]
 
 
 @dataclass(frozen=True)
@@ -133,3 +147,13 @@ class LabelMethod(Method):
         """The term ``ce``: the task's supervised loss of the only exit with that label."""
         (z,) = outputs.logits
         return {"ce": batch.task.supervised_loss(z, self.label(z, batch, state))}
+
+
+Count = Annotated[int, Field(ge=1)]
+Decay = Annotated[float, Field(gt=0.0, lt=1.0)]
+Factor = Annotated[float, Field(ge=1.0, allow_inf_nan=False)]
+Part = Annotated[float, Field(ge=0.0, lt=1.0)]
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Several = Annotated[int, Field(ge=2)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Weight = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]

@@ -26,15 +26,13 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from sdcompress.methods._base import Context, Method
-from sdcompress.methods._fields import Weight
+from sdcompress.methods._base import Context, Method, Weight
 from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch
 from sdcompress.objectives.divergences import logits_mse
-from sdcompress.objectives.exits import total
+from sdcompress.objectives.exits import ensemble, total
 from sdcompress.objectives.features import Adapters, masked_l2
 from sdcompress.objectives.labels import label_losses
-from sdcompress.objectives.teachers import ensemble
 
 __all__ = ["Eed"]
 

@@ -30,14 +30,12 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from sdcompress.methods._base import Method, Needs
-from sdcompress.methods._fields import Decay, Positive, Weight
+from sdcompress.methods._base import Decay, Method, Needs, Positive, Weight
 from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch
 from sdcompress.objectives.divergences import dkd
-from sdcompress.objectives.exits import total
+from sdcompress.objectives.exits import deepest, total
 from sdcompress.objectives.labels import label_losses
-from sdcompress.objectives.teachers import deepest
 
 __all__ = ["EmaTeacher"]
 

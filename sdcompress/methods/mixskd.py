@@ -28,8 +28,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from sdcompress.methods._base import Method, Needs
-from sdcompress.methods._fields import Positive, Weight
+from sdcompress.methods._base import Method, Needs, Positive, Weight
 from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch, View
 from sdcompress.objectives.exits import total

@@ -29,15 +29,13 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from sdcompress.methods._base import Context, Method
-from sdcompress.methods._fields import Positive, Share, Weight
+from sdcompress.methods._base import Context, Method, Positive, Share, Weight
 from sdcompress.models.outputs import Outputs
 from sdcompress.objectives.batch import Batch
 from sdcompress.objectives.divergences import soft_cross_entropy
-from sdcompress.objectives.exits import total
+from sdcompress.objectives.exits import deepest, total
 from sdcompress.objectives.features import Adapters, l2
 from sdcompress.objectives.labels import label_losses
-from sdcompress.objectives.teachers import deepest
 
 __all__ = ["SelfDistillation"]
 

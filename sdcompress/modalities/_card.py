@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sdcompress.modalities._pictures import FORMATS
+from sdcompress.modalities._image_files import FORMATS
 from sdcompress.modalities._preprocess import Preprocess
 
 __all__ = ["card_code", "card_text"]

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from sdcompress.errors import InputError
-from sdcompress.modalities._pictures import MODES, load_pixels
+from sdcompress.modalities._image_files import MODES, load_pixels
 from sdcompress.modalities._preprocess import Preprocess
 
 __all__ = ["RawImage", "geometry", "normalise"]

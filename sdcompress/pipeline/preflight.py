@@ -28,7 +28,7 @@ def check_recipe(recipe: Recipe) -> None:
             exits or for this task, or the exits to keep are the last alone.
     """
     with requires_extra("train"):
-        from sdcompress.training.validate_recipe import check_recipe as check_training  # torch
+        from sdcompress.training.check_recipe import check_recipe as check_training  # torch
 
     _check_backend(recipe.bench.backend)
     check_threads(recipe.bench.threads, "bench.threads")
@@ -101,7 +101,7 @@ def check_data(recipe: Recipe, load: Loader, progress: Progress | None = None) -
         DataError: if the data is not there or broken.
     """
     with requires_extra("train"):
-        from sdcompress.training.preflight import check_with_data  # torch
+        from sdcompress.training.trainer import check_with_data  # torch
 
     dataset = load(recipe.data, seed=recipe.seed, task=recipe.task, modality=recipe.modality)
     for spec in (recipe.method, *recipe.controls):

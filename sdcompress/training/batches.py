@@ -19,9 +19,8 @@ from sdcompress.data.samples import Samples
 from sdcompress.errors import RecipeError
 from sdcompress.objectives.batch import Minibatch
 from sdcompress.training.balance import Strata, balanced_order
-from sdcompress.training.randomness import permutation
 
-__all__ = ["Batches", "Fetch", "MicroBatch", "host", "resident"]
+__all__ = ["Batches", "Fetch", "MicroBatch", "host", "permutation", "resident"]
 
 Positions = npt.NDArray[np.int64]
 _COMPANIONS = 1  # not 0: a seed with zeros behind it is the seed without them
@@ -77,6 +76,11 @@ def resident(samples: Samples, device: torch.device) -> Fetch:
         return Minibatch((examples[positions],), targets[positions], positions)
 
     return fetch
+
+
+def permutation(samples: int, *, seed: int, epoch: int) -> Positions:
+    """Return the order in which an epoch visits the training samples: int64 [samples]."""
+    return np.random.Generator(np.random.PCG64([seed, epoch])).permutation(samples)
 
 
 class Batches:

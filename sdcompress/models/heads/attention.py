@@ -10,9 +10,16 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sdcompress.models.heads import _tokens
-from sdcompress.models.heads._base import Head, Pool, channels, halvings
-from sdcompress.models.heads._convolutions import pooled_vector, separable, separable_chain
+from sdcompress.models.heads._base import (
+    Head,
+    Pool,
+    channels,
+    halvings,
+    pooled_mlp,
+    pooled_vector,
+    separable,
+    separable_chain,
+)
 
 __all__ = ["AttentionConvolutions"]
 
@@ -29,7 +36,7 @@ class AttentionConvolutions(Head):
             chain = separable_chain(shape[0], size, halvings(shape, final_shape))
             body: nn.Module = nn.Sequential(mask, *chain, *pooled_vector())
         else:
-            body = _tokens.pooled_mlp(channels(shape), size, pool)
+            body = pooled_mlp(channels(shape), size, pool)
         super().__init__(body, size, outputs)
 
 

@@ -13,9 +13,7 @@ from math import ceil
 
 from torch import nn
 
-from sdcompress.models.heads import _tokens
-from sdcompress.models.heads._base import Head, Pool, channels, resolution
-from sdcompress.models.heads._convolutions import conv_norm_relu, pooled_vector
+from sdcompress.models.heads._base import Head, Pool, channels, conv_norm_relu, pooled_mlp, pooled_vector, resolution
 
 __all__ = ["Bottleneck"]
 
@@ -42,5 +40,5 @@ class Bottleneck(Head):
                 *pooled_vector(),
             )
         else:
-            body = _tokens.pooled_mlp(channels(shape), size, pool)
+            body = pooled_mlp(channels(shape), size, pool)
         super().__init__(body, size, outputs)

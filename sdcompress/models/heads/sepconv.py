@@ -10,9 +10,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from sdcompress.models.heads import _tokens
-from sdcompress.models.heads._base import Head, Pool, channels, halvings
-from sdcompress.models.heads._convolutions import pooled_vector, separable_chain
+from sdcompress.models.heads._base import Head, Pool, channels, halvings, pooled_mlp, pooled_vector, separable_chain
 
 __all__ = ["SeparableConvolutions"]
 
@@ -28,5 +26,5 @@ class SeparableConvolutions(Head):
             chain = separable_chain(shape[0], size, halvings(shape, final_shape))
             body: nn.Module = nn.Sequential(*chain, *pooled_vector())
         else:
-            body = _tokens.pooled_mlp(channels(shape), size, pool)
+            body = pooled_mlp(channels(shape), size, pool)
         super().__init__(body, size, outputs)

@@ -19,8 +19,8 @@ from sdcompress.models.build import build
 from sdcompress.models.cost import tap_shares
 from sdcompress.objectives.batch import View
 from sdcompress.schema import graphs, recipe
+from sdcompress.training.check_recipe import check_augmentation, check_network, check_recipe, warn_of_places
 from sdcompress.training.run import train
-from sdcompress.training.validate_recipe import check_augmentation, check_network, check_recipe, warn_of_places
 
 Small = Callable[..., recipe.Recipe]
 
