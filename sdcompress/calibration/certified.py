@@ -20,7 +20,7 @@ from sdcompress.certification.certify import certify, kind_of_test, losses, poli
 from sdcompress.certification.fixed_sequence import conformal_risk_control
 from sdcompress.certification.groups import warn_of_strata
 from sdcompress.data.samples import Samples, Subset
-from sdcompress.data.user_folders import UnlabelledFolder
+from sdcompress.data.unlabelled import UnlabelledFolder
 from sdcompress.errors import UsageError
 from sdcompress.progress import Progress, part
 from sdcompress.runtime.cascade import CascadeEngine

@@ -20,7 +20,7 @@ from sdcompress.certification.certify import TestKind, kind_of_test, losses, sma
 from sdcompress.certification.groups import group_masks, group_name, strata_of
 from sdcompress.certification.power_analysis import samples_for_betting, samples_for_binomial
 from sdcompress.data.samples import Samples, Subset
-from sdcompress.data.user_folders import UnlabelledFolder
+from sdcompress.data.unlabelled import UnlabelledFolder
 from sdcompress.errors import DataError, UsageError
 from sdcompress.options import DEFAULT_OPTIONS, EngineOptions
 from sdcompress.policies import leave

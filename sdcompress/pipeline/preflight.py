@@ -101,7 +101,7 @@ def check_data(recipe: Recipe, load: Loader, progress: Progress | None = None) -
         DataError: if the data is not there or broken.
     """
     with requires_extra("train"):
-        from sdcompress.training.trainer import check_with_data  # torch
+        from sdcompress.training.preflight import check_with_data  # torch
 
     dataset = load(recipe.data, seed=recipe.seed, task=recipe.task, modality=recipe.modality)
     for spec in (recipe.method, *recipe.controls):

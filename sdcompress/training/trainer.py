@@ -28,14 +28,13 @@ from sdcompress.schema import recipe as recipes
 from sdcompress.schema.recipe import Recipe
 from sdcompress.schema.training import Extension
 from sdcompress.training.batches import Batches, Fetch, host, resident
-from sdcompress.training.check_recipe import check_network, method_sha256
-from sdcompress.training.hardware import launch
+from sdcompress.training.check_recipe import method_sha256
 from sdcompress.training.learner import Learner, add
 from sdcompress.training.metrics_log import MetricsLog
 from sdcompress.training.save import save
 from sdcompress.training.validation_scores import exit_scores
 
-__all__ = ["StopRequest", "Trainer", "check_with_data", "stop_on_signal"]
+__all__ = ["StopRequest", "Trainer", "stop_on_signal"]
 
 OnEpoch = Callable[[dict[str, float]], None]
 WATCH = 50  # steps between looks at the loss on a device that would have to be waited for
@@ -293,19 +292,3 @@ def stop_on_signal() -> Iterator[StopRequest]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def check_with_data(recipe: Recipe, dataset: Dataset) -> None:
-    """Build what would be trained, and run one batch through it; nothing is written.
-
-    Raises:
-        RecipeError: if the backbone cannot be built, cannot give what the method needs, or cannot be trained on
-            batches of this size.
-    """
-    method = methods.build(recipe.method)
-    # published weights would be downloaded twice; whether the weights of a start fit is to be found
-    model = recipe.model.untrained.model_copy(update={"start": recipe.model.start})
-    trainer = Trainer(
-        recipe.model_copy(update={"model": model}), dataset, launch(recipe.train, phases=len(method.phases)), Path()
-    )
-    check_network(method.needs, trainer.net, recipe)

@@ -10,7 +10,7 @@ from sdcompress.calibration.calibrate import EXTERNAL, merge_settings
 from sdcompress.calibration.calibrate import calibrate as run_calibrate
 from sdcompress.calibration.sample_size import plan as run_plan
 from sdcompress.data.samples import Samples
-from sdcompress.data.user_folders import UnlabelledFolder
+from sdcompress.data.unlabelled import UnlabelledFolder
 from sdcompress.errors import SetupError, UsageError
 from sdcompress.evaluation.trained_model import TrainedModel, open_trained_model
 from sdcompress.modalities import modality_of

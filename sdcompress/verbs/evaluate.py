@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from sdcompress.data.labelled import labelled_folder
 from sdcompress.data.samples import Samples
-from sdcompress.data.user_folders import labelled_folder
 from sdcompress.evaluation.evaluate import evaluate as run_evaluate
 from sdcompress.evaluation.predict import example_files
 from sdcompress.evaluation.predict import predict as run_predict

@@ -20,7 +20,7 @@ from sdcompress.certification.calibration_split import draw_split, seed_of
 from sdcompress.certification.certify import losses
 from sdcompress.certification.verify_certificate import verify_certificate
 from sdcompress.data.samples import Dataset
-from sdcompress.data.user_folders import UnlabelledFolder
+from sdcompress.data.unlabelled import UnlabelledFolder
 from sdcompress.errors import CertificateError, DataError, UsageError
 from sdcompress.evaluation.trained_model import TrainedModel
 from sdcompress.modalities import modality_of

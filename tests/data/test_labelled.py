@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from sdcompress.data.user_folders import labelled_folder
+from sdcompress.data.labelled import labelled_folder
 from sdcompress.errors import DataError
 from sdcompress.modalities._preprocess import Preprocess
 from sdcompress.modalities.image import Image

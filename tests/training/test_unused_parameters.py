@@ -16,8 +16,9 @@ from sdcompress.checkpoint import open_checkpoint
 from sdcompress.errors import RecipeError
 from sdcompress.schema.recipe import Recipe
 from sdcompress.training.hardware import launch, no_gradient_missing
+from sdcompress.training.preflight import check_with_data
 from sdcompress.training.run import train
-from sdcompress.training.trainer import Trainer, check_with_data
+from sdcompress.training.trainer import Trainer
 
 Small = Callable[..., Recipe]
 

@@ -16,8 +16,6 @@ __all__ = [
     "channels",
     "conv_norm_relu",
     "halvings",
-    "pooled",
-    "pooled_mlp",
     "pooled_vector",
     "resolution",
     "separable",
@@ -127,24 +125,3 @@ def _depthwise_pointwise(inputs: int, outputs: int, stride: int) -> list[nn.Modu
         nn.BatchNorm2d(outputs),
         nn.ReLU(),
     ]
-
-
-class _TokenPool(nn.Module):
-    """[B, N, C] to [B, C]: the mean over all tokens, or the first (the class token)."""
-
-    def __init__(self, pool: Pool) -> None:
-        super().__init__()
-        self.pool = pool
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return tokens[:, 0] if self.pool == "token" else tokens.mean(1)
-
-
-def pooled(size: int, pool: Pool) -> nn.Module:
-    """Norm and pooling. The norm is needed: transformers norm their residual stream only at its end."""
-    return nn.Sequential(nn.LayerNorm(size), _TokenPool(pool))
-
-
-def pooled_mlp(size: int, width: int, pool: Pool) -> nn.Module:
-    """Norm, pooling, and a hidden layer of ``width`` with GELU: what heads made for maps become on tokens."""
-    return nn.Sequential(pooled(size, pool), nn.Linear(size, width), nn.GELU())

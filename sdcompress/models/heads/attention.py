@@ -10,16 +10,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sdcompress.models.heads._base import (
-    Head,
-    Pool,
-    channels,
-    halvings,
-    pooled_mlp,
-    pooled_vector,
-    separable,
-    separable_chain,
-)
+from sdcompress.models.heads import _tokens
+from sdcompress.models.heads._base import Head, Pool, channels, halvings, pooled_vector, separable, separable_chain
 
 __all__ = ["AttentionConvolutions"]
 
@@ -36,7 +28,7 @@ class AttentionConvolutions(Head):
             chain = separable_chain(shape[0], size, halvings(shape, final_shape))
             body: nn.Module = nn.Sequential(mask, *chain, *pooled_vector())
         else:
-            body = pooled_mlp(channels(shape), size, pool)
+            body = _tokens.pooled_mlp(channels(shape), size, pool)
         super().__init__(body, size, outputs)
 
 

@@ -13,7 +13,8 @@ from math import ceil
 
 from torch import nn
 
-from sdcompress.models.heads._base import Head, Pool, channels, conv_norm_relu, pooled_mlp, pooled_vector, resolution
+from sdcompress.models.heads import _tokens
+from sdcompress.models.heads._base import Head, Pool, channels, conv_norm_relu, pooled_vector, resolution
 
 __all__ = ["Bottleneck"]
 
@@ -40,5 +41,5 @@ class Bottleneck(Head):
                 *pooled_vector(),
             )
         else:
-            body = pooled_mlp(channels(shape), size, pool)
+            body = _tokens.pooled_mlp(channels(shape), size, pool)
         super().__init__(body, size, outputs)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from sdcompress.models.heads._base import Head, Pool, channels, pooled, pooled_vector
+from sdcompress.models.heads import _tokens
+from sdcompress.models.heads._base import Head, Pool, channels, pooled_vector
 
 __all__ = ["Linear"]
 
@@ -25,5 +26,5 @@ class Linear(Head):
         pool: Pool,
     ) -> None:
         size = channels(shape)
-        body = nn.Sequential(*pooled_vector()) if len(shape) == 3 else pooled(size, pool)
+        body = nn.Sequential(*pooled_vector()) if len(shape) == 3 else _tokens.pooled(size, pool)
         super().__init__(body, size, outputs)

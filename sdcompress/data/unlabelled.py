@@ -1,4 +1,4 @@
-"""Read a user's own examples from a folder that is no data set: without targets, or a folder for each class."""
+"""Examples of a user's own without targets, such as production traffic: a folder of files, no data set."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from sdcompress.data.files import FileSamples, FolderSamples
+from sdcompress.data.files import FileSamples
 from sdcompress.data.samples import Samples
-from sdcompress.data.sources._listing import Skipped, files_below, folders_in
-from sdcompress.errors import DataError, UsageError, nearest
+from sdcompress.data.sources._listing import Skipped, files_below
+from sdcompress.errors import DataError
 from sdcompress.modalities import Modality
 from sdcompress.progress import Progress
-from sdcompress.tasks import Array, Task
+from sdcompress.tasks import Array
 
-__all__ = ["UnlabelledFolder", "labelled_folder"]
+__all__ = ["UnlabelledFolder"]
 
 _BATCH = 256
 _NAMED = 3  # files or pairs that an error names
@@ -121,46 +121,3 @@ def _digests(samples: Samples, progress: Progress | None) -> Iterator[bytes]:
             yield hashlib.sha256(example.tobytes()).digest()
         if progress:
             progress(int(rows[-1]) + 1, len(samples))
-
-
-def labelled_folder(folder: Path, task: Task, modality: Modality) -> FolderSamples:
-    """The examples in the class folders of a folder, links followed; of what is passed over a warning says how much.
-
-    Args:
-        folder: holds a folder for each class, by the class's name; classes may be missing.
-        task: of the network.
-        modality: of the network.
-
-    Raises:
-        UsageError: if the targets of the task are no numbers of classes.
-        DataError: if a folder is named as no class, there is no example, or something cannot be read.
-    """
-    try:
-        task.check_targets(np.arange(len(task.outputs)))
-    except DataError as error:
-        raise UsageError(
-            f"A folder for each class gives the numbers of classes, and the network's task is '{task.record.name}'.",
-            allowed="a network whose targets are classes",
-            next_step="measure on the data set: leave the folder out",
-        ) from error
-    if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder.", next_step="name the folder that holds the class folders")
-    skipped = Skipped(modality.suffixes)
-    folders = {path.name: path for path in folders_in(folder, skipped)}
-    if unknown := sorted(folders.keys() - set(task.outputs)):
-        guess = nearest(unknown[0], task.outputs)
-        raise DataError(
-            f"{folder} holds folders that are named as no class of the network: {', '.join(unknown[:5])}."
-            + (f" Did you mean '{guess}'?" if guess else ""),
-            allowed=", ".join(task.outputs),
-            next_step="rename the folders as the classes are named, or remove them",
-        )
-    files = [files_below(folders[name], skipped) if name in folders else [] for name in task.outputs]
-    if not any(files):
-        raise DataError(
-            f"{folder} holds no class folder with a file in it that ends in {', '.join(sorted(modality.suffixes))}.",
-            allowed=f"a folder for each class, by its name: {', '.join(task.outputs)}",
-            next_step="sort the files into folders of these names",
-        )
-    skipped.warn(folder)
-    return FolderSamples(folder, files, modality)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from sdcompress.data.samples import ArraySamples
-from sdcompress.data.user_folders import UnlabelledFolder
+from sdcompress.data.unlabelled import UnlabelledFolder
 from sdcompress.errors import DataError
 from sdcompress.modalities._preprocess import Preprocess
 from sdcompress.modalities.image import Image as Modality
