@@ -101,12 +101,12 @@ class Method(ABC):
 
     @property
     def needs(self) -> Needs:
-        """What it needs with these parameters."""
+        """Return what it needs with these parameters."""
         return self.default_needs
 
     @property
     def phases(self) -> tuple[Phase, ...]:
-        """The parts of the training, whose shares add up to 1."""
+        """Return the parts of the training, whose shares add up to 1."""
         return (Phase(),)
 
     def state(self, context: Context) -> nn.Module:  # noqa: ARG002 - most methods need none
@@ -135,7 +135,7 @@ class LabelMethod(Method):
 
     @abstractmethod
     def label(self, logits: Tensor, batch: Batch, state: nn.Module) -> Tensor:
-        """The encoded target of the last exit, [B, ...], through which no gradient flows.
+        """Return the encoded target of the last exit, [B, ...], through which no gradient flows.
 
         Args:
             logits: of the last exit, [B, ...].

@@ -55,7 +55,7 @@ class BornAgain(Method):
 
     @property
     def phases(self) -> tuple[Phase, ...]:
-        """One for each generation."""
+        """Return one for each generation."""
         share = 1 / self.generations
         return Phase(share), *(Phase(share, restart=True) for _ in range(self.generations - 1))
 

@@ -52,7 +52,7 @@ class Byot(Method):
     feature_weight: Weight = 0.066
 
     def state(self, context: Context) -> nn.Module:
-        """The adapters of the features, if they are compared."""
+        """Return the adapters of the features, if they are compared."""
         return Adapters(context.features) if self.feature_weight else nn.Module()
 
     def __call__(self, outputs: Outputs, batch: Batch, state: nn.Module) -> dict[str, Tensor]:

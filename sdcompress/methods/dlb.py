@@ -50,7 +50,7 @@ class Dlb(Method):
     temperature: Positive = 3.0
 
     def state(self, context: Context) -> nn.Module:
-        """The predictions for the last batch."""
+        """Return the predictions for the last batch."""
         return LastBatch(context.batch, context.task.output_shape)
 
     def __call__(self, outputs: Outputs, batch: Batch, state: nn.Module) -> dict[str, Tensor]:

@@ -50,7 +50,7 @@ class Eed(Method):
     feature_weight: Weight = 1.0
 
     def state(self, context: Context) -> nn.Module:
-        """The adapters of the features, if they are compared."""
+        """Return the adapters of the features, if they are compared."""
         return Adapters(context.features) if self.feature_weight else nn.Module()
 
     def __call__(self, outputs: Outputs, batch: Batch, state: nn.Module) -> dict[str, Tensor]:

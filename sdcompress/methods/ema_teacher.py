@@ -62,7 +62,7 @@ class EmaTeacher(Method):
 
     @property
     def needs(self) -> Needs:
-        """The average; and whole images, which have one label to decouple."""
+        """Return the average; and whole images, which have one label to decouple."""
         return replace(self.default_needs, average=self.decay)
 
     def __call__(self, outputs: Outputs, batch: Batch, state: nn.Module) -> dict[str, Tensor]:  # noqa: ARG002

@@ -53,7 +53,7 @@ class Med(Method):
     confidence: Share = 0.5
 
     def state(self, context: Context) -> nn.Module:
-        """The temperature.
+        """Return the temperature.
 
         Raises:
             RecipeError: if the teacher would always be sure, so that the temperature never stopped rising.

@@ -53,7 +53,7 @@ class MixSkd(Method):
 
     @property
     def needs(self) -> Needs:
-        """The very images of the step again, mixed."""
+        """Return the very images of the step again, mixed."""
         return Needs(mixing=False, view=View(augmented=False, mixed=self.alpha))
 
     def __call__(self, outputs: Outputs, batch: Batch, state: nn.Module) -> dict[str, Tensor]:  # noqa: ARG002

@@ -48,7 +48,7 @@ class PsKd(LabelMethod):
     alpha: Share = 0.8
 
     def state(self, context: Context) -> nn.Module:
-        """The last prediction for every training sample."""
+        """Return the last prediction for every training sample."""
         return SampleMemory(context.samples, len(context.task.outputs))
 
     def label(self, logits: Tensor, batch: Batch, state: nn.Module) -> Tensor:

@@ -51,12 +51,12 @@ def integers(below: int, count: int, generator: Generator, device: torch.device)
 
 
 def permutation(rows: Tensor, generator: Generator) -> Tensor:
-    """A permutation of the rows of a tensor, on its device."""
+    """Return a permutation of the rows of a tensor, on its device."""
     return sent(torch.randperm(len(rows), generator=generator, device=generator.device), rows.device)
 
 
 def beta(alpha: float, generator: Generator) -> float:
-    """A number of the distribution Beta(alpha, alpha)."""
+    """Return a number of the distribution Beta(alpha, alpha)."""
     # torch's Beta distribution takes no generator
     return float(np.random.default_rng(int(integers(2**62, 1, generator, generator.device))).beta(alpha, alpha))
 
@@ -81,7 +81,7 @@ class Unaugmented:
     def joint(
         self, examples: Tensor, targets: Tensor, generator: Generator, *, fill: int
     ) -> tuple[tuple[Tensor, ...], Tensor, Mixing | None]:
-        """The same: nothing is moved, so that targets stay as they are."""
+        """Return the same: nothing is moved, so that targets stay as they are."""
         del fill
         inputs, mixing = self(examples, generator)
         return inputs, targets, mixing

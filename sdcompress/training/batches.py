@@ -96,7 +96,7 @@ class Batches:
         rank: this process.
         world: number of processes.
         parts: batches of a step.
-        companions: ``own`` for none; ``same_stratum`` for another sample of each one's stratum; ``previous`` for the
+        companions: ``same`` for none; ``same_stratum`` for another sample of each one's stratum; ``previous`` for the
             batch before (for the very first one itself).
         workers: threads that fetch ahead; 0 fetches in the step.
         sampling: ``shuffled``: every sample once an epoch; ``balanced``: every stratum as often.
@@ -121,7 +121,7 @@ class Batches:
         rank: int = 0,
         world: int = 1,
         parts: int = 1,
-        companions: Literal["own", "same_stratum", "previous"] = "own",
+        companions: Literal["same", "same_stratum", "previous"] = "same",
         workers: int = 0,
         sampling: Literal["shuffled", "balanced"] = "shuffled",
         strata: Strata | None = None,

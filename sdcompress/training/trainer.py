@@ -94,7 +94,7 @@ class Trainer:
             rank=fabric.global_rank,
             world=fabric.world_size,
             parts=spec.accumulate,
-            companions=view.samples if view else "own",
+            companions=view.samples if view else "same",
             workers=spec.workers,
             sampling=spec.sampling,
             strata=dataset.task.strata(dataset.train.targets),
