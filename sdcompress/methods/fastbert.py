@@ -39,7 +39,7 @@ class FastBert(Method):
     """The trained network is the teacher of its exits.
 
     Attributes:
-        backbone_share: share of the epochs for the network alone. 0 is allowed only where ``model.start`` or
+        backbone_share: share of the epochs for the network alone. 0 is allowed only where ``model.weights`` or
             published weights give a trained network.
         temperature: T; the paper has 1.
     """

@@ -89,7 +89,7 @@ def pretrained_config(
     Raises:
         UsageError: if a name or an option does not fit.
     """
-    backbone = _backbone(model.model_copy(update={"pretrained": False}), outputs, inputs)
+    backbone = _backbone(model.untrained, outputs, inputs)
     config = getattr(backbone, "pretrained_cfg", None)
     return config if isinstance(config, Mapping) else {}
 

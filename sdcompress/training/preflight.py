@@ -22,8 +22,9 @@ def check_with_data(recipe: Recipe, dataset: Dataset) -> None:
             batches of this size.
     """
     method = methods.build(recipe.method)
-    # published weights would be downloaded twice; whether the weights of a start fit is to be found
-    model = recipe.model.untrained.model_copy(update={"start": recipe.model.start})
+    # published weights would be downloaded twice; whether those that model.weights names fit is to be found
+    kept = {key: getattr(recipe.model, key) for key in ("weights", "match")}
+    model = recipe.model.untrained.model_copy(update=kept)
     trainer = Trainer(
         recipe.model_copy(update={"model": model}), dataset, launch(recipe.train, phases=len(method.phases)), Path()
     )

@@ -239,6 +239,7 @@ class Trainer:
             modality=self.dataset.modality.record,
             data_fingerprint=self.dataset.fingerprint,
             extensions=self._extensions,
+            loaded=self.learner.loaded,
             data_layout=self.dataset.layout,
             method_sha256=method_sha256(self.recipe),
             threads=torch.get_num_threads(),
