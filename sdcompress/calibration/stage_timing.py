@@ -146,7 +146,7 @@ def _stage_ms(engine: Engine, inputs: Inputs, rows: int, seconds: float) -> npt.
 def _move_ms(engine: CascadeEngine, manifest: Manifest, k: int, sizes: Mapping[str, int]) -> float:
     """Return the milliseconds to move one row of all tensors behind exit k: of the engine, else of numpy."""
     engine_move_ms = engine.move_ms(k)
-    return _numpy_move_ms(manifest.border(k), sizes) if engine_move_ms is None else engine_move_ms
+    return _numpy_move_ms(manifest.live_tensors(k), sizes) if engine_move_ms is None else engine_move_ms
 
 
 def _numpy_move_ms(border: Sequence[Tensor], sizes: Mapping[str, int]) -> float:

@@ -44,13 +44,13 @@ class PolicyMetrics(NamedTuple):
     """Metrics and exit shares of a policy on the samples that certified it.
 
     Attributes:
-        score: the task's metric; None where targets are not known.
-        reference_score: of the reference; likewise.
+        metric: the task's metric; None where targets are not known.
+        reference_metric: of the reference; likewise.
         shares: of the samples at each exit, [E].
     """
 
-    score: float | None
-    reference_score: float | None
+    metric: float | None
+    reference_metric: float | None
     shares: tuple[float, ...]
 
 
@@ -186,8 +186,8 @@ def policy_metrics(evidence: Evidence, thresholds: tuple[float, ...], *, unlabel
     """
     loss, exit_index = _policy_loss(evidence, thresholds)
     return PolicyMetrics(
-        score=None if unlabelled else metric_of(loss),
-        reference_score=None if unlabelled else metric_of(evidence.reference),
+        metric=None if unlabelled else metric_of(loss),
+        reference_metric=None if unlabelled else metric_of(evidence.reference),
         shares=tuple(float((exit_index == k).mean()) for k in range(len(evidence.loss))),
     )
 

@@ -51,7 +51,7 @@ class Measured:
         measures = {name: np.concatenate([part.measures[name] for part in parts]) for name in names}
         return cls(np.concatenate([part.loss for part in parts]), measures)
 
-    def scores(self, task: Task) -> dict[str, float]:
+    def metrics(self, task: Task) -> dict[str, float]:
         """Return the metric and further metrics of the task, by name."""
         return {task.metric: metric_of(self.loss), **task.summary(self.measures)}
 

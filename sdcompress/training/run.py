@@ -24,13 +24,12 @@ from sdcompress.progress import Progress
 from sdcompress.schema.recipe import Recipe
 from sdcompress.schema.training import Extension
 from sdcompress.storage import LOCK, is_temporary, locked_folder, write_text
+from sdcompress.training.check_recipe import check_recipe, method_sha256
 from sdcompress.training.hardware import launch
-from sdcompress.training.interrupt import stop_on_signal
 from sdcompress.training.metrics_log import write_metrics
-from sdcompress.training.trainer import OnEpoch, Trainer
-from sdcompress.training.validate_recipe import check_recipe, method_sha256
+from sdcompress.training.pretrained_preprocessing import adopt_pretrained_preprocessing, reopen_adopted_keys
+from sdcompress.training.trainer import OnEpoch, Trainer, stop_on_signal
 from sdcompress.training.warm_start import warn_of_other_versions
-from sdcompress.training.weights import adopt_pretrained_preprocessing, reopen_adopted_keys
 from sdcompress.user_code import module_exists, trust_function
 
 __all__ = ["holds_another", "train"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sdcompress.reporting import quantities as q
 from sdcompress.reporting.explanation.tables import by_depth
-from sdcompress.schema.explain import Explanation, Interval, Margin, PolicyFigures, Stratum, Truncation
+from sdcompress.schema.explain import BreakEven, Explanation, Interval, PolicyFigures, Stratum, Truncation
 
 __all__ = ["cautions", "findings", "headline"]
 
@@ -19,8 +19,8 @@ def headline(record: Explanation) -> str:
         return "One graph computes every exit here, so that early exit saves nothing."
     if len(record.exits) == 1:
         only = record.exits[0]
-        reached = q.score(only.score, record.samples, only.standard_error)
-        return f"The only exit, {only.name}, has {reached} {record.metric}."
+        reached = q.score(only.metric, record.samples, only.standard_error)
+        return f"The only exit, {only.name}, has {reached} {record.metric_name}."
     if record.policy is None:
         return "There is no policy yet, so that every sample runs to the last exit."
     return _pays(record, record.policy)
@@ -28,15 +28,17 @@ def headline(record: Explanation) -> str:
 
 def _pays(record: Explanation, policy: PolicyFigures) -> str:
     baseline = _baseline(policy)
-    policy_text = f"{q.milliseconds(policy.point.mean_ms)} on average at {q.score(policy.point.score)} {record.metric}"
-    exit_text = f"{baseline.exit} alone takes {q.milliseconds(baseline.ms)} at {q.score(baseline.score)}"
+    policy_text = (
+        f"{q.milliseconds(policy.point.mean_ms)} on average at {q.score(policy.point.metric)} {record.metric_name}"
+    )
+    exit_text = f"{baseline.exit} alone takes {q.milliseconds(baseline.ms)} at {q.score(baseline.metric)}"
     if policy.verdict == "loses":
         return f"Early exit loses here: {policy_text}, while {exit_text}."
     if policy.verdict == "no difference":
         return f"Early exit makes no difference here beyond the noise: {policy_text}, while {exit_text}."
     if policy.rival is None:
         return f"Early exit wins here: {policy_text}; no exit alone reaches that, {exit_text}."
-    return f"Early exit wins here: {policy_text}; {exit_text}, and no faster exit reaches the policy's {record.metric}."
+    return f"Early exit wins here: {policy_text}; {exit_text}, and no faster exit reaches the policy's {record.metric_name}."
 
 
 def findings(record: Explanation) -> list[str]:
@@ -67,7 +69,7 @@ def cautions(record: Explanation) -> list[str]:
             "take less. Where it is close, compare both artifacts with 'sdcompress bench'."
         )
     sentences += _unsteady(record) if record.turns_ms else []
-    few = [exit_.name for exit_ in record.exits if round((1 - exit_.score) * record.samples) < _MIN_MISTAKES]
+    few = [exit_.name for exit_ in record.exits if round((1 - exit_.metric) * record.samples) < _MIN_MISTAKES]
     if few and record.binary_loss:
         sentences.append(f"Fewer than {_MIN_MISTAKES} mistakes at {q.enumeration(few)}: AUROC and AURC depend on them.")
     return sentences
@@ -108,7 +110,7 @@ def _verdict(record: Explanation, policy: PolicyFigures) -> list[str]:
     no_early_exit = "No sample exits before the last exit. " if policy.point.shares[-1] == 1 else ""
     comparison = (
         f"{no_early_exit}On average the policy takes {_less(baseline.saving_ms)} than {baseline.exit} alone; its"
-        f" {record.metric} differs by {q.paired(baseline.difference)}."
+        f" {record.metric_name} differs by {q.paired(baseline.difference)}."
     )
     if policy.verdict == "wins":
         return [comparison]
@@ -122,7 +124,7 @@ def _cheaper(record: Explanation, policy: PolicyFigures) -> list[str]:
         return []
     row = equal[0]
     sentence = (
-        f"{row.exit} alone is faster still, {q.milliseconds(row.ms)}; the policy's {record.metric} differs by "
+        f"{row.exit} alone is faster still, {q.milliseconds(row.ms)}; the policy's {record.metric_name} differs by "
         f"{q.paired(row.difference)} on {q.count(record.samples)} samples. If that is good enough: {_export(row.exit)}"
     )
     return [sentence]
@@ -134,7 +136,7 @@ def _time(record: Explanation, policy: PolicyFigures) -> list[str]:
     first = record.exits[0]
     early = policy.point.shares[0]
     first_share = first.ms.value / policy.point.mean_ms if first.ms else 0.0
-    reached = f", at {q.score(first.left_score)} {record.metric}" if first.left_score is not None else ""
+    reached = f", at {q.score(first.exited_metric)} {record.metric_name}" if first.exited_metric is not None else ""
     time_text = f"{q.share(first_share)} of the time is spent up to {first.name}, which every sample reaches"
     return [f"{time_text}; {q.share(early)} exit there{reached}."]
 
@@ -143,7 +145,7 @@ def _margins(record: Explanation, policy: PolicyFigures) -> list[str]:
     """Name the exits that do not pay, and the largest cost with which the others do."""
     if policy.point.shares[-1] == 1:
         return []
-    losing = [margin.exit for margin in policy.margins if margin.ms.high <= 0]
+    losing = [margin.exit for margin in policy.break_even if margin.ms.high <= 0]
     sentences = []
     if losing:
         paying = [exit_.name for exit_ in record.exits[:-1] if exit_.name not in losing]
@@ -152,7 +154,7 @@ def _margins(record: Explanation, policy: PolicyFigures) -> list[str]:
             f"At {q.enumeration(losing)} so few samples exit that the decisions take longer than the exit saves, "
             f"even if the head took no time. Without: sdcompress export CHECKPOINT --layout {layout} --out FOLDER"
         )
-    if undecided := [margin for margin in policy.margins if margin.exit not in losing]:
+    if undecided := [margin for margin in policy.break_even if margin.exit not in losing]:
         sentences.append(
             "The head of an exit and the transition to the next graph are not measured by themselves. For each sample "
             f"that reaches the exit they may take at most: {'; '.join(map(_margin, undecided))}. If one is close, "
@@ -162,7 +164,7 @@ def _margins(record: Explanation, policy: PolicyFigures) -> list[str]:
     return sentences
 
 
-def _margin(margin: Margin) -> str:
+def _margin(margin: BreakEven) -> str:
     low, high = (q.milliseconds(end).removesuffix(" ms") for end in (margin.ms.low, margin.ms.high))
     return f"{margin.exit} {q.milliseconds(margin.ms.value)} ({low} to {high})".replace("-", "−")
 
@@ -171,11 +173,11 @@ def _strata(record: Explanation) -> list[str]:
     if len(record.strata) < 2 or not record.policy or record.policy.point.shares[-1] == 1:
         return []
     order, word = by_depth(record.strata), record.stratum
-    worst = max(record.strata, key=lambda figures: figures.last_score - figures.score)
+    worst = max(record.strata, key=lambda figures: figures.last_exit_metric - figures.metric)
     sentences = [f"Earliest exits {word} {_exits(record, order[0])}; latest {word} {_exits(record, order[-1])}."]
-    if worst.score < worst.last_score:
-        points = q.difference(worst.score - worst.last_score)
-        figures = f"{points} of {record.metric} on {q.count(worst.samples)} samples"
+    if worst.metric < worst.last_exit_metric:
+        points = q.difference(worst.metric - worst.last_exit_metric)
+        figures = f"{points} of {record.metric_name} on {q.count(worst.samples)} samples"
         sentences.append(f"Early exit costs {word} '{worst.name}' most: {figures}.")
     return sentences
 
@@ -207,7 +209,7 @@ def _oracle(record: Explanation) -> list[str]:
     gap = ""
     if policy and policy.point.mean_ms is not None and oracle.mean_ms is not None:
         gap = f"; the policy takes {policy.point.mean_ms / oracle.mean_ms:.2f} times that"
-    best = f"{q.score(oracle.score)} {record.metric}{timed}{gap}"
+    best = f"{q.score(oracle.metric)} {record.metric_name}{timed}{gap}"
     first = "correct exit" if record.binary_loss else "exit with the lowest loss"
     return [f"Exiting at the first {first}, which only an oracle can, gives {best}."]
 

@@ -52,8 +52,8 @@ def headline(report: Report) -> str:
     if unknown := [row.name for row in fast if losses[row.name] is None]:
         names = f"{enumeration([*unknown, reference.name])} was not compared"
         advice = "'sdcompress evaluate' on each of them gives it."
-        return f"No trade-off can be named: the {report.metric} of {names}. {advice}"
-    return f"No artifact is faster than {reference.name} and loses at most one point of {report.metric}."
+        return f"No trade-off can be named: the {report.metric_name} of {names}. {advice}"
+    return f"No artifact is faster than {reference.name} and loses at most one point of {report.metric_name}."
 
 
 def _trade(report: Report, best: ReportRow, reference: ReportRow) -> str:
@@ -62,10 +62,10 @@ def _trade(report: Report, best: ReportRow, reference: ReportRow) -> str:
         faster += f" ({speedup(best.speedup_end_to_end)} end to end)"
     paired_, lost = difference_of(report, best), _loss(best, reference) or 0.0
     if paired_ is not None and paired_.low <= 0 <= paired_.high:
-        return f"{faster}; its {report.metric} is equal within sampling error ({difference(paired_.value)})."
+        return f"{faster}; its {report.metric_name} is equal within sampling error ({difference(paired_.value)})."
     if lost == 0:
-        return f"{faster} at the same {report.metric}."
-    return f"{faster} and {'loses' if lost > 0 else 'gains'} {abs(lost) * 100:.2f} points of {report.metric}."
+        return f"{faster} at the same {report.metric_name}."
+    return f"{faster} and {'loses' if lost > 0 else 'gains'} {abs(lost) * 100:.2f} points of {report.metric_name}."
 
 
 def findings(report: Report) -> list[str]:
@@ -87,8 +87,8 @@ def _is_faster(report: Report, row: ReportRow) -> bool:
 
 def _loss(row: ReportRow, reference: ReportRow) -> float | None:
     for value, reference_value in (
-        (row.test_score, reference.test_score),
-        (row.validation_score, reference.validation_score),
+        (row.test_metric, reference.test_metric),
+        (row.validation_metric, reference.validation_metric),
     ):
         if value is not None and reference_value is not None:
             return round(reference_value - value, 9)  # 0.92 - 0.91 is more than 0.01
@@ -96,10 +96,10 @@ def _loss(row: ReportRow, reference: ReportRow) -> float | None:
 
 
 def _single_row(report: Report, row: ReportRow) -> str:
-    split, value = ("test", row.test_score)
+    split, value = ("test", row.test_metric)
     if value is None:
-        split, value = ("validation", row.validation_score)
-    scored = "was not evaluated" if value is None else f"has {score(value)} {report.metric} on the {split} split"
+        split, value = ("validation", row.validation_metric)
+    scored = "was not evaluated" if value is None else f"has {score(value)} {report.metric_name} on the {split} split"
     timed = "" if row.mean_ms is None else f" and takes {milliseconds(row.mean_ms)} for one sample in the mean"
     return f"{row.name} {scored}{timed}."
 
@@ -126,13 +126,13 @@ def _speed(comparison: Comparison | None, row: ReportRow, reference: ReportRow) 
 def _quality(report: Report, row: ReportRow, reference: ReportRow) -> str:
     evaluations = evaluation_pair(report, row, reference)
     if evaluations is None:
-        return f"{capitalized(report.metric)} not compared"
+        return f"{capitalized(report.metric_name)} not compared"
     evaluation, reference_evaluation = evaluations
     compared = difference_of(report, row)
     a, b = score_of(evaluation) or 0.0, score_of(reference_evaluation) or 0.0
     differs = difference(a - b) if compared is None else paired(compared)
     return (
-        f"{capitalized(report.metric)} {differs} on the {evaluation.split} split ({score(a)} against {score(b)},"
+        f"{capitalized(report.metric_name)} {differs} on the {evaluation.split} split ({score(a)} against {score(b)},"
         f" {count(evaluation.samples)} samples)"
     )
 
@@ -140,7 +140,7 @@ def _quality(report: Report, row: ReportRow, reference: ReportRow) -> str:
 def cautions(report: Report) -> list[str]:
     """Return one or two sentences for each kind of warning that applies."""
     sentences = list(report.notes)
-    if report.rows and all(row.test_score is None for row in report.rows):
+    if report.rows and all(row.test_metric is None for row in report.rows):
         sentences.append("Nothing was evaluated on the test split. The thresholds were chosen on the validation split.")
     for bench in report.benches:
         if bench.threads > 1:
@@ -202,7 +202,7 @@ def _unpaired(report: Report) -> list[str]:
     names = [row.name for row in compared if difference_of(report, row) is None]
     if not names:
         return []
-    without = f"{_first_names(names)}: the difference in {report.metric} from {reference.name} has no interval"
+    without = f"{_first_names(names)}: the difference in {report.metric_name} from {reference.name} has no interval"
     return [f"{without}. Evaluate both on the same samples with this version."]
 
 

@@ -54,7 +54,7 @@ def plots(report: Report) -> list[Plot]:
             drawn.append(_exits(report, evaluation, len(drawn)))
     plots_ = [plot for plot in drawn if plot is not None]
     for name, lines in report.training.items():
-        plots_ += [Plot(*parts) for parts in _training_curves(name, lines, f"train{len(plots_)}", report.metric)]
+        plots_ += [Plot(*parts) for parts in _training_curves(name, lines, f"train{len(plots_)}", report.metric_name)]
     return plots_
 
 
@@ -63,12 +63,12 @@ class _Point:
     row: ReportRow
     evaluation: Evaluation
     record: BenchRecord
-    score: float
+    metric: float
     colour: str
 
 
 def _points(report: Report) -> list[_Point]:
-    tested = any(row.test_score is not None for row in report.rows)
+    tested = any(row.test_metric is not None for row in report.rows)
     points = []
     for index, row in enumerate(report.rows):
         evaluation, record = evaluation_of(report, row, "test" if tested else "validation"), record_of(report, row)
@@ -82,7 +82,7 @@ def _trade(report: Report) -> Plot | None:
     points = _points(report)
     if not points:
         return None
-    split, metric = points[0].evaluation.split, report.metric
+    split, metric = points[0].evaluation.split, report.metric_name
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
@@ -93,7 +93,7 @@ def _trade(report: Report) -> Plot | None:
         front = _pareto_front(axes, [point for point in points if point.record.stable])
         axes.margins(x=0.12, y=0.12)
         axes.set_xlim(left=0)
-        labels = [Label(p.row.name, p.record.latency.mean_ms, p.score * 100, p.colour) for p in points]
+        labels = [Label(p.row.name, p.record.latency.mean_ms, p.metric * 100, p.colour) for p in points]
         beside_points(axes, labels, curve + bars + front)
 
     caption = (
@@ -107,11 +107,11 @@ def _trade(report: Report) -> Plot | None:
 
 def _point(axes: Axes, point: _Point) -> list[_Position]:
     """Draw a marker with its error bar; returns the points to keep free of labels."""
-    low, high = q.ends(point.score, point.evaluation.samples, error_of(point.evaluation))
+    low, high = q.ends(point.metric, point.evaluation.samples, error_of(point.evaluation))
     axes.errorbar(
         point.record.latency.mean_ms,
-        point.score * 100,
-        yerr=[[100 * (point.score - low)], [100 * (high - point.score)]],
+        point.metric * 100,
+        yerr=[[100 * (point.metric - low)], [100 * (high - point.metric)]],
         fmt="o",
         color=point.colour,
         markerfacecolor=point.colour if point.record.stable else PAPER,
@@ -125,7 +125,7 @@ def _point(axes: Axes, point: _Point) -> list[_Position]:
 
 def _exit_curve(axes: Axes, point: _Point) -> list[_Position]:
     """Draw the forced exits of one artifact as a line, if their means are known; returns the points to keep free."""
-    scores = {exit_.name: exit_.score * 100 for exit_ in own_exits(point.evaluation)}
+    scores = {exit_.name: exit_.metric * 100 for exit_ in own_exits(point.evaluation)}
     positions = [
         (timing.forced_mean_ms, scores[timing.name])
         for timing in point.record.exits
@@ -141,10 +141,10 @@ def _exit_curve(axes: Axes, point: _Point) -> list[_Position]:
 def _pareto_front(axes: Axes, points: list[_Point]) -> list[_Position]:
     """Draw the Pareto front of latency and score as a step line; returns the points to keep free."""
     best, front = -1.0, []
-    for point in sorted(points, key=lambda p: (p.record.latency.mean_ms, -p.score)):
-        if point.score > best:
-            best = point.score
-            front.append((point.record.latency.mean_ms, point.score * 100))
+    for point in sorted(points, key=lambda p: (p.record.latency.mean_ms, -p.metric)):
+        if point.metric > best:
+            best = point.metric
+            front.append((point.record.latency.mean_ms, point.metric * 100))
     if len(front) < 2:
         return []
     x, y = zip(*front, strict=True)
@@ -220,8 +220,10 @@ def _exits(report: Report, evaluation: Evaluation, number: int) -> Plot:
         # spaced, so that numbers of adjacent scales do not touch
         panels = figure.subplots(1, 2 if forced else 1, squeeze=False, gridspec_kw={"wspace": 0.1})[0]
         names = [exit_.name for exit_ in evaluation.exits]
-        scores = [exit_.score * 100 for exit_ in evaluation.exits]
-        bars(panels[0], scores, f"{report.metric} of all samples, %", ".1f", ticks=_PERCENT)  # nothing is above 100 %
+        scores = [exit_.metric * 100 for exit_ in evaluation.exits]
+        bars(
+            panels[0], scores, f"{report.metric_name} of all samples, %", ".1f", ticks=_PERCENT
+        )  # nothing is above 100 %
         name_lines(panels[0], names)
         if forced:
             bars(panels[1], [forced.get(name, 0.0) for name in names], f"{statistic} when forced there, ms", ".3g")
@@ -232,7 +234,7 @@ def _exits(report: Report, evaluation: Evaluation, number: int) -> Plot:
     return Plot(
         title,
         draw(f"exits{number}", title, height, paint),
-        f"{q.capitalized(report.metric)} and time of each exit alone.",
+        f"{q.capitalized(report.metric_name)} and time of each exit alone.",
     )
 
 

@@ -16,8 +16,8 @@ from sdcompress.artifact.read import open_artifact
 from sdcompress.modalities._image_settings import ImageSettings
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.recipe import Export, Recipe
+from sdcompress.training.pretrained_preprocessing import adopt_pretrained_preprocessing, reopen_adopted_keys
 from sdcompress.training.run import holds_another, train
-from sdcompress.training.weights import adopt_pretrained_preprocessing, reopen_adopted_keys
 
 HALF = (0.5, 0.5, 0.5)
 NET = """
