@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from sdcompress.errors import ParityError, UsageError
 from sdcompress.modalities import Inputs
 from sdcompress.onnx_graph.dataflow import names_read
-from sdcompress.onnx_graph.probe import every_tensor
+from sdcompress.onnx_graph.tensor_values import every_tensor
 from sdcompress.onnx_graph.tensorrt8 import DYNAMO_OPSET, decompose_instance_norm
 from sdcompress.runtime.backends.onnxruntime import ORT_ERRORS
 from sdcompress.schema.graphs import Tensor as Spec

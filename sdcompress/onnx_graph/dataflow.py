@@ -7,10 +7,10 @@ from enum import Enum
 
 import onnx
 
-__all__ = ["Dataflow", "Kind", "names_read"]
+__all__ = ["Dataflow", "Dependence", "names_read"]
 
 
-class Kind(Enum):
+class Dependence(Enum):
     """What a node's outputs depend on."""
 
     CONSTANT = "weights and constants only"
@@ -41,7 +41,7 @@ class Dataflow:
         self.initializers = {tensor.name: tensor for tensor in graph.initializer}
         self.inputs = [value.name for value in graph.input if value.name not in self.initializers]
         self.values = {value.name: value for value in (*graph.value_info, *graph.input, *graph.output)}
-        self.kinds: list[Kind] = []
+        self.kinds: list[Dependence] = []
         for node, uses in zip(self.nodes, self.uses, strict=True):
             self.kinds.append(self._kind(node, uses))
 
@@ -63,16 +63,16 @@ class Dataflow:
             return None
         return [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
 
-    def _kind(self, node: onnx.NodeProto, uses: list[str]) -> Kind:
+    def _kind(self, node: onnx.NodeProto, uses: list[str]) -> Dependence:
         kinds = {
-            self.kinds[self.producer[name]] if name in self.producer else Kind.DATA
+            self.kinds[self.producer[name]] if name in self.producer else Dependence.DATA
             for name in uses
             if name not in self.initializers
         }
-        if not kinds - {Kind.CONSTANT}:
-            return Kind.CONSTANT
-        shape_only = node.op_type in {"Shape", "Size"} or Kind.DATA not in kinds
-        return Kind.SHAPE if shape_only else Kind.DATA
+        if not kinds - {Dependence.CONSTANT}:
+            return Dependence.CONSTANT
+        shape_only = node.op_type in {"Shape", "Size"} or Dependence.DATA not in kinds
+        return Dependence.SHAPE if shape_only else Dependence.DATA
 
 
 def names_read(node: onnx.NodeProto) -> Iterator[str]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 import onnx
 
 from sdcompress.errors import UsageError
-from sdcompress.onnx_graph.dataflow import Dataflow, Kind
+from sdcompress.onnx_graph.dataflow import Dataflow, Dependence
 from sdcompress.onnx_graph.edit import copy_model
 
 __all__ = ["macs", "parameters"]
@@ -32,7 +32,9 @@ def macs(model: onnx.ModelProto, sizes: Mapping[str, int]) -> int:
             if axis.dim_param and (size := _axis_size(axis.dim_param, sizes)):
                 axis.dim_value = size
     flow = Dataflow(onnx.shape_inference.infer_shapes(single, data_prop=True))
-    return sum(_node_macs(flow, node) for node, kind in zip(flow.nodes, flow.kinds, strict=True) if kind is Kind.DATA)
+    return sum(
+        _node_macs(flow, node) for node, kind in zip(flow.nodes, flow.kinds, strict=True) if kind is Dependence.DATA
+    )
 
 
 _OPERATORS: dict[type[ast.operator], Callable[[int, int], int]] = {

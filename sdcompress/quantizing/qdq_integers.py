@@ -18,8 +18,7 @@ from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType
 from onnxruntime.quantization.calibrate import TensorData, TensorsData
 
 from sdcompress.onnx_graph.edit import copy_model
-from sdcompress.quantizing.clips import clip_bounds, split_clips
-from sdcompress.quantizing.pools import extract_padding
+from sdcompress.quantizing.integer_rewrites import clip_bounds, extract_padding, split_clips
 from sdcompress.quantizing.precisions._base import PRODUCTS, FloatSegment
 from sdcompress.quantizing.ranges import Ranges, measure_ranges
 

@@ -15,6 +15,7 @@ from pydantic import (
 
 from sdcompress.schema.base import Fraction, Frozen, Sha256
 from sdcompress.schema.certificate import Certificate, CertifiedDrop
+from sdcompress.schema.change import ParityRecord
 from sdcompress.schema.engines import Engines
 from sdcompress.schema.graphs import (
     DECISION,
@@ -26,7 +27,6 @@ from sdcompress.schema.graphs import (
     Segment,
     Tensor,
 )
-from sdcompress.schema.parity import ParityRecord
 
 __all__ = [
     "Certificate",

@@ -14,7 +14,7 @@ import numpy as np
 
 from sdcompress.errors import ParityError
 from sdcompress.modalities import Inputs, Modality
-from sdcompress.onnx_graph.probe import first_not_finite
+from sdcompress.onnx_graph.tensor_values import first_not_finite
 from sdcompress.policies._base import SIGNALS_ATOL
 from sdcompress.schema.manifest import ExitSignals, ParityRecord
 from sdcompress.schema.recipe import Export

@@ -11,8 +11,8 @@ from sdcompress.errors import SetupError, UsageError
 from sdcompress.schema.engines import BatchProfile, HardwareCompatibility
 from sdcompress.schema.graphs import Tensor
 from sdcompress.schema.manifest import Manifest
+from sdcompress.tensorrt.nvidia.gpu_query import Gpu
 from sdcompress.tensorrt.nvidia.install import major_minor
-from sdcompress.tensorrt.nvidia.probe import Gpu
 
 __all__ = ["check_graphs", "check_hardware", "check_memory", "least_bytes", "tensor_shape"]
 

@@ -12,9 +12,9 @@ from sdcompress.artifact.read import Artifact
 from sdcompress.errors import ParityError
 from sdcompress.modalities import Inputs
 from sdcompress.runtime.on_device.buckets import buckets
+from sdcompress.schema.change import ParityRecord
 from sdcompress.schema.engines import BatchProfile
 from sdcompress.schema.manifest import Manifest
-from sdcompress.schema.parity import ParityRecord
 from sdcompress.tasks import Task
 from sdcompress.verification.parity import count_flips
 

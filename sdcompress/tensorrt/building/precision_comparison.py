@@ -21,7 +21,7 @@ from sdcompress.schema.engines import Engines, SpeedComparison
 from sdcompress.schema.manifest import Manifest
 from sdcompress.tensorrt.building.settings import BuildSettings
 from sdcompress.tensorrt.nvidia.compatible import choose_engines
-from sdcompress.tensorrt.nvidia.probe import Gpu
+from sdcompress.tensorrt.nvidia.gpu_query import Gpu
 
 __all__ = ["Sibling", "compare_speed", "find_siblings", "tuned_batches"]
 

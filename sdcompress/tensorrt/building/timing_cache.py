@@ -11,11 +11,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from sdcompress.artifact.outside import check_outside
+from sdcompress.artifact.output_path import check_outside
 from sdcompress.errors import SdcompressError, StorageError, UsageError
 from sdcompress.storage import storage_errors
+from sdcompress.tensorrt.nvidia.gpu_query import Gpu
 from sdcompress.tensorrt.nvidia.log import Log
-from sdcompress.tensorrt.nvidia.probe import Gpu
 
 __all__ = ["Timings", "cache_file", "engines_folder", "open_timings", "read_cache", "saved_log", "write_cache"]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sdcompress.errors import SetupError
 from sdcompress.schema.engines import Engines
-from sdcompress.tensorrt.nvidia.probe import Gpu
+from sdcompress.tensorrt.nvidia.gpu_query import Gpu
 
 __all__ = ["choose_engines", "incompatibility", "same_machine"]
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sdcompress.errors import SetupError
-from sdcompress.tensorrt.nvidia.probe import probe_cuda
+from sdcompress.tensorrt.nvidia.gpu_query import probe_cuda
 
 __all__ = ["Cuda", "check_result", "load_runtime"]
 

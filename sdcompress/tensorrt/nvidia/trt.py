@@ -14,9 +14,9 @@ from sdcompress.errors import SetupError, UsageError
 from sdcompress.schema.engines import HardwareCompatibility
 from sdcompress.schema.graphs import Precision
 from sdcompress.tensorrt.nvidia._api import TensorRT
+from sdcompress.tensorrt.nvidia.gpu_query import probe_cuda
 from sdcompress.tensorrt.nvidia.install import SUPPORTED, install_line, major_minor, not_importable, version_problem
 from sdcompress.tensorrt.nvidia.log import Log, create, dispatch
-from sdcompress.tensorrt.nvidia.probe import probe_cuda
 from sdcompress.tensorrt.nvidia.progress import BuildProgress
 
 if TYPE_CHECKING:

@@ -12,11 +12,11 @@ from sdcompress.errors import UnknownNameError, UsageError
 if TYPE_CHECKING:
     from sdcompress.exporting.layout import LayoutName
 
-__all__ = ["Target", "kept_exits"]
+__all__ = ["ExportSpec", "kept_exits"]
 
 
 @dataclass(frozen=True)
-class Target:
+class ExportSpec:
     """One artifact to be made.
 
     Attributes:
