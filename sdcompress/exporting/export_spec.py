@@ -33,7 +33,7 @@ class ExportSpec:
 
 
 def kept_exits(exit_names: Sequence[str], requested: Sequence[str], *, next_step: str = "") -> tuple[str, ...]:
-    """The exits of a cascade, shallow to deep: the requested ones and the last one.
+    """Return the exits of a cascade, shallow to deep: the requested ones and the last one.
 
     Args:
         exit_names: the network's exits, shallow to deep.

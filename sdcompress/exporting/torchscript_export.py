@@ -41,7 +41,7 @@ _BATCHES = (2, 3)  # not multiples of each other, and not 1, which would look li
 def torchscript_export(
     net: nn.Module, tensors: Sequence[Spec], example: Inputs, outputs: Sequence[str], *, opset: int
 ) -> onnx.ModelProto:
-    """The exported model, with the axes of all its tensors.
+    """Return the exported model, with the axes of all its tensors.
 
     Args:
         net: the inputs -> E tensors [B, ...], in evaluation mode; the newer exporter accepts it.

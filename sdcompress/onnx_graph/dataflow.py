@@ -46,7 +46,7 @@ class Dataflow:
             self.kinds.append(self._kind(node, uses))
 
     def ancestors(self, tensors: Iterable[str]) -> set[int]:
-        """Indices of all nodes that the tensors depend on, their own producers included."""
+        """Return indices of all nodes that the tensors depend on, their own producers included."""
         nodes: set[int] = set()
         pending = list(tensors)
         while pending:
@@ -57,7 +57,7 @@ class Dataflow:
         return nodes
 
     def axes(self, tensor: str) -> list[int | str] | None:
-        """The axes of a tensor, a dynamic one by its name; None where the graph does not say."""
+        """Return the axes of a tensor, a dynamic one by its name; None where the graph does not say."""
         value = self.values.get(tensor)
         if value is None or not value.type.tensor_type.HasField("shape"):
             return None
@@ -76,7 +76,7 @@ class Dataflow:
 
 
 def names_read(node: onnx.NodeProto) -> Iterator[str]:
-    """The names that a node reads, those captured by its subgraphs included."""
+    """Return the names that a node reads, those captured by its subgraphs included."""
     yield from filter(None, node.input)
     for attribute in node.attribute:
         for graph in (attribute.g, *attribute.graphs):

@@ -17,7 +17,7 @@ __all__ = ["macs", "parameters"]
 
 
 def macs(model: onnx.ModelProto, sizes: Mapping[str, int]) -> int:
-    """Multiply-accumulates for one sample, of convolutions, matrix products and attention only.
+    """Return multiply-accumulates for one sample, of convolutions, matrix products and attention only.
 
     Args:
         model: its axes are numbers, or sums, products and quotients of named axes (``64*batch``, ``tokens + 1``).
@@ -64,7 +64,7 @@ def _axis_size(axis: str, sizes: Mapping[str, int]) -> int | None:
 
 
 def parameters(model: onnx.ModelProto) -> int:
-    """The number of elements of all stored weight tensors of two or more elements.
+    """Return the number of elements of all stored weight tensors of two or more elements.
 
     Weights that the exporter merged (batch norm into convolution) are counted as stored. Scalars are left out: they
     are constants of formulas, such as the 3 and 6 of a hard swish. Quantised weights count as the floats that they

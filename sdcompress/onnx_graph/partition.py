@@ -21,7 +21,7 @@ __all__ = ["cut_segments", "prune_heads", "serialize", "tensor_specs"]
 
 
 def cut_segments(model: onnx.ModelProto, exits: Sequence[str], *, batch: str = "batch") -> tuple[onnx.ModelProto, ...]:
-    """One checked model for each exit; chained by tensor names they compute what ``model`` computes.
+    """Return one checked model for each exit; chained by tensor names they compute what ``model`` computes.
 
     With one exit the result is the network truncated at it. Heads of exits that are not named are pruned, and all
     stages between two named exits are one segment.
@@ -48,7 +48,7 @@ def cut_segments(model: onnx.ModelProto, exits: Sequence[str], *, batch: str = "
 
 
 def prune_heads(model: onnx.ModelProto, exits: Sequence[str]) -> onnx.ModelProto:
-    """One checked model with these exits as its outputs, without the heads of all others.
+    """Return one checked model with these exits as its outputs, without the heads of all others.
 
     Args:
         model: the all-exits graph.
@@ -60,7 +60,7 @@ def prune_heads(model: onnx.ModelProto, exits: Sequence[str]) -> onnx.ModelProto
 
 
 def tensor_specs(values: Iterable[onnx.ValueInfoProto]) -> tuple[Tensor, ...]:
-    """The inputs or outputs of a graph as the manifest lists them."""
+    """Return the inputs or outputs of a graph as the manifest lists them."""
     return tuple(
         Tensor.model_validate(
             {
@@ -74,7 +74,7 @@ def tensor_specs(values: Iterable[onnx.ValueInfoProto]) -> tuple[Tensor, ...]:
 
 
 def serialize(model: onnx.ModelProto) -> bytes:
-    """The bytes of a model, the same for equal models."""
+    """Return the bytes of a model, the same for equal models."""
     return bytes(model.SerializeToString(deterministic=True))
 
 

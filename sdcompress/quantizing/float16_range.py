@@ -26,7 +26,7 @@ _FILL_INPUTS = {
 
 
 def clip_fills(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A float32 copy in which stored fills beyond float16's range are its largest numbers; infinities stay.
+    """Return a float32 copy in which stored fills beyond float16's range are its largest numbers; infinities stay.
 
     Only constants that nodes select, compare with or add are fills. A weight of that size stays, and is refused later.
     """
@@ -62,7 +62,7 @@ _STOPS = frozenset({"Div", "Reciprocal", "Log", "Pow"})
 
 
 def vanishing_paths(model: onnx.ModelProto) -> frozenset[str]:
-    """The tensors that must stay in float32, so that no stored constant becomes zero in float16.
+    """Return the tensors that must stay in float32, so that no stored constant becomes zero in float16.
 
     A path begins at a node that reads such a constant, and ends at the division that the constant guards.
 

@@ -16,7 +16,7 @@ Initializers = Mapping[str, onnx.TensorProto]
 
 
 def clip_bounds(clip: onnx.NodeProto, stored: Initializers) -> tuple[float, float] | None:
-    """The lower and upper bound of a Clip; None if one is computed, or if lower > upper.
+    """Return the lower and upper bound of a Clip; None if one is computed, or if lower > upper.
 
     Args:
         clip: the node, of opset 11 or later; a missing bound is infinite.

@@ -41,7 +41,7 @@ _OPTIONS = {
 
 
 def quantize_integers(segment: FloatSegment, activations: QuantType, options: dict[str, Any]) -> onnx.ModelProto:
-    """A copy with pairs of QuantizeLinear and DequantizeLinear around all nodes that compute in integers.
+    """Return a copy with pairs of QuantizeLinear and DequantizeLinear around all nodes that compute in integers.
 
     A weight's code q, -64..64, means scale * q, where scale is an output channel's largest weight over 64. Weights use
     7 bits because x86 processors without VNNI add two products in 16 bits, which 127 * 255 + 127 * 255 overflows.

@@ -144,7 +144,7 @@ def _describe_all(models: Mapping[str, onnx.ModelProto], opened: Artifact) -> No
 
 
 def precision_of(name: str) -> Rewriter:
-    """The precision of that name.
+    """Return the precision of that name.
 
     Raises:
         UnknownNameError: with the nearest.

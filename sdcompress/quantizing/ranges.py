@@ -22,7 +22,7 @@ _ZERO = "largest/nothing"
 def abs_max(
     model: onnx.ModelProto, names: Collection[str], feeds: Iterable[Feed], *, threads: int = 1
 ) -> dict[str, float]:
-    """The largest finite absolute value of each tensor over all batches.
+    """Return the largest finite absolute value of each tensor over all batches.
 
     Args:
         model: float32; it runs with ONNX Runtime's optimisations.
@@ -38,12 +38,12 @@ def abs_max(
 
 
 def abs_max_name(name: str) -> str:
-    """The output of ``with_abs_max`` that belongs to a tensor."""
+    """Return the output of ``with_abs_max`` that belongs to a tensor."""
     return f"{name}/largest"
 
 
 def with_abs_max(model: onnx.ModelProto, names: Collection[str]) -> onnx.ModelProto:
-    """A copy with the largest finite absolute value of each of these tensors as further outputs, float32 []."""
+    """Return a copy with the largest finite absolute value of each of these tensors as further outputs, float32 []."""
     extended = copy_model(model)
     extended.graph.initializer.append(numpy_helper.from_array(np.zeros((), np.float32), _ZERO))
     for name in sorted(names):
@@ -85,7 +85,7 @@ class Ranges:
 
 
 def measure_ranges(model: onnx.ModelProto, names: Collection[str], feeds: Iterable[Feed], *, threads: int) -> Ranges:
-    """The ranges of tensors over all images.
+    """Return the ranges of tensors over all images.
 
     Args:
         model: float32, with named nodes; it runs on one image at a time.
@@ -116,7 +116,7 @@ def measure_ranges(model: onnx.ModelProto, names: Collection[str], feeds: Iterab
 
 
 def expected_maximum(values: npt.NDArray[np.float64], group: int) -> float:
-    """The expected maximum of ``group`` values that are drawn without replacement.
+    """Return the expected maximum of ``group`` values that are drawn without replacement.
 
     The k-th smallest of N values is the largest of C(k-1, group-1) of the C(N, group) groups.
 

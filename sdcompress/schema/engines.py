@@ -93,5 +93,5 @@ class Engines(Frozen):
 
     @property
     def files(self) -> tuple[FileEntry, ...]:
-        """Its files."""
+        """Return its files."""
         return (*self.plans, self.log)

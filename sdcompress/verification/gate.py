@@ -128,7 +128,7 @@ class ParityGate:
         check_signals(sessions, inputs, {exits[exit_]: names for exit_, names in signals.items()}, self._task)
 
     def findings(self, graphs: Mapping[str, bytes], exits: Mapping[str, str]) -> tuple[parity.Finding, ...]:
-        """The finding of each exit, passed or not; writes nothing."""
+        """Return the finding of each exit, passed or not; writes nothing."""
         reference = np.stack([self._outputs[name] for name in exits])
         open_network = partial(self._run, graphs, exits)
         return parity.compare_outputs(

@@ -73,7 +73,7 @@ def find_siblings(manifest: Manifest, settings: BuildSettings, *, tensorrt: str,
 
 
 def tuned_batches(settings: BuildSettings) -> list[int]:
-    """The batches that the profiles are tuned for, each once, rising."""
+    """Return the batches that the profiles are tuned for, each once, rising."""
     return sorted({profile.opt for profile in settings.profiles})
 
 
