@@ -30,7 +30,7 @@ from sdcompress import recipes
 from sdcompress.checkpoint import read_metrics
 from sdcompress.machine import machine
 from sdcompress.storage import digest_of, write_text
-from sdcompress.training.interrupt import stop_on_signal
+from sdcompress.training.trainer import stop_on_signal
 
 HERE = Path(__file__).resolve().parent
 INTERRUPTED = 130

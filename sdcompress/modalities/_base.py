@@ -285,7 +285,7 @@ class Modality(ABC):
             RecipeError: if a setting is for examples of another modality.
             MissingExtraError: if a setting needs a package that is not installed.
         """
-        from sdcompress.modalities._unaugmented import Unaugmented
+        from sdcompress.modalities._mixing import Unaugmented
 
         self.augmentation_settings(settings)
         return Unaugmented(settings.mixup, self)

@@ -110,6 +110,8 @@ class Task(ABC):
     """Whether a loss is 0 or 1, so that exact binomial tests apply."""
     scaled_by_temperature: ClassVar[bool]
     """Whether outputs are logits that a temperature may divide."""
+    single_label: ClassVar[bool] = False
+    """Whether a target is the index of one of ``outputs``, int64 [N], so that a folder's name can stand for it."""
     stratum: ClassVar[str] = "stratum"
     """What messages and tables call one of its strata, for example ``class``."""
 
