@@ -1,4 +1,4 @@
-"""build-engines: TensorRT engines of this machine beside the graphs of an artifact."""
+"""build-engines: build TensorRT engines for this machine."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Batch = Annotated[
     typer.Option("--batch", help="min:opt:max, one for each bucket, e.g. 1:1:1,2:4:8,9:16:32; default 1:8:32"),
 ]
 MinShapes = Annotated[
-    str | None, typer.Option("--min-shapes", help="instead of --batch, as trtexec has it: input:1x3x32x32")
+    str | None, typer.Option("--min-shapes", help="instead of --batch, in the format of trtexec: input:1x3x32x32")
 ]
 OptShapes = Annotated[str | None, typer.Option("--opt-shapes", help="likewise; alone: the only batch")]
 MaxShapes = Annotated[str | None, typer.Option("--max-shapes", help="likewise")]
@@ -37,7 +37,7 @@ Level = Annotated[
 NoTf32 = Annotated[bool, typer.Option("--no-tf32", help="FP32 layers in full FP32, without TF32 tensor cores")]
 TimingCache = Annotated[
     Path | None,
-    typer.Option("--timing-cache", help="file of measurements; default: in the user's cache folder"),
+    typer.Option("--timing-cache", help="file of kernel timings; default: in the user's cache folder"),
 ]
 VersionCompatible = Annotated[
     bool, typer.Option("--version-compatible", help="later TensorRT versions load it too; may be slower")
@@ -48,15 +48,20 @@ HardwareCompatible = Annotated[
 ValidationImages = Annotated[
     int | None,
     typer.Option(
-        "--validation-images", min=0, help="held against the graphs on so many, 0 for none; default: 2000 at most"
+        "--validation-images",
+        min=0,
+        help="number of validation samples for the comparison with the graphs; default: up to 2000",
     ),
 ]
 MaxDrop = Annotated[
-    str | None, typer.Option("--max-drop", help="accuracy that an exit or the policy may lose on them; default 1%")
+    str | None,
+    typer.Option("--max-drop", help="largest drop of the metric on them, of every exit and of the policy; default 1%"),
 ]
 Against = Annotated[
     list[Path] | None,
-    typer.Option("--against", help="an artifact in another precision with engines, timed beside; repeatable"),
+    typer.Option(
+        "--against", help="an artifact with engines in another precision, timed in the same rounds; repeatable"
+    ),
 ]
 _HARDWARE: dict[Hardware | None, Literal["none", "ampere_plus", "same_compute_capability"]] = {
     None: "none",
@@ -85,7 +90,9 @@ def build_engines(
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """Build TensorRT engines for the GPU here beside an artifact's graphs, and prove them (exit code 4 if they differ).
+    """Build TensorRT engines of an artifact for this GPU, and compare them with its graphs.
+
+    The exit code is 4 if they differ.
 
     Example: sdcompress build-engines artifacts/early-exit --out artifacts/early-exit --overwrite
     """
@@ -134,7 +141,7 @@ def _profiles(
 
 
 def show_engines(built: Engines, precision: str) -> None:
-    """Print the plans for one machine, how far they are from the graphs, and which precision is faster.
+    """Print the plans for one machine, their difference from the graphs, and which precision is faster.
 
     Args:
         built: engines.
@@ -158,14 +165,14 @@ def show_engines(built: Engines, precision: str) -> None:
         f"batches {', '.join(f'{each.min}:{each.opt}:{each.max}' for each in built.profiles)}; TF32 "
         f"{'on' if built.tf32 else 'off'}; level {'default' if built.level is None else built.level}"
         + (f"; also for {' and '.join(compatible)}" if compatible else "")
-        + ("" if worst is None else f"; outputs within {worst:.0%} of what is allowed on the golden samples")
+        + ("" if worst is None else f"; outputs within {worst:.0%} of the tolerance on the golden samples")
     )
     if built.validation:
         _show_validation(built.validation)
     else:
-        say("not held against validation samples")
+        say("not compared on validation samples")
     for time in built.siblings:
-        say(_raced(time, precision))
+        say(_speed_text(time, precision))
 
 
 def _show_validation(comparison: Validation) -> None:
@@ -179,16 +186,16 @@ def _show_validation(comparison: Validation) -> None:
         ]
         for each in comparison.exits
     ]
-    columns = ["exit", "graphs", "engines", "other answers", "largest difference of a logit"]
+    columns = ["exit", "graphs", "engines", "other decisions", "largest difference of an output"]
     table(columns, rows, f"on {comparison.samples} validation samples (at most {comparison.max_drop:.2%} may be lost)")
     if policy := comparison.policy:
         say(
             f"by the policy: {policy.score_before:.2%} by the graphs, {policy.score_after:.2%} by the engines; "
-            f"{policy.moved} samples leave at another exit, {policy.changed} get another decision"
+            f"{policy.moved} samples take another exit, {policy.changed} get another decision"
         )
 
 
-def _raced(time: SiblingTime, precision: str) -> str:
+def _speed_text(time: SiblingTime, precision: str) -> str:
     verdict = (
         f"{precision} is {time.verdict} here than" if time.verdict != "no difference" else f"{precision} is as fast as"
     )

@@ -11,7 +11,7 @@ from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.artifact.write import entry, rewrite, staged
 from sdcompress.evaluation.trained_model import TrainedModel, open_trained_model
 from sdcompress.options import Options
-from sdcompress.progress import Progress, silent
+from sdcompress.progress import Progress, no_progress
 from sdcompress.runtime.engine import Engine
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.engines import Engines, Plan
@@ -86,7 +86,7 @@ def build_engines(
     reference = find_reference(model, count=settings.validation_images)
     timings = open_timings(settings.timing_cache, tensorrt=version_of(trt), gpu=gpu, log=Log())
     with staged(out, overwrite=overwrite) as folder, saved_log(timings):
-        engines = _Build(trt, artifact, settings, gpu, timings, options.progress or silent).run(folder)
+        engines = _Build(trt, artifact, settings, gpu, timings, options.progress or no_progress).run(folder)
         attach(artifact, folder, engines, gpu)  # the runtime opens nothing that no manifest lists
         written = open_artifact(folder)
         opened_siblings = [(sibling, _opened(sibling.artifact)) for sibling in siblings]
