@@ -45,10 +45,10 @@ VersionCompatible = Annotated[
 HardwareCompatible = Annotated[
     Hardware | None, typer.Option("--hardware-compatible", help="other GPUs run it too; may be slower")
 ]
-ValidationImages = Annotated[
+ValidationSamples = Annotated[
     int | None,
     typer.Option(
-        "--validation-images",
+        "--validation-samples",
         min=0,
         help="number of validation samples for the comparison with the graphs; default: up to 2000",
     ),
@@ -83,7 +83,7 @@ def build_engines(
     timing_cache: TimingCache = None,
     version_compatible: VersionCompatible = False,
     hardware_compatible: HardwareCompatible = None,
-    validation_images: ValidationImages = None,
+    validation_samples: ValidationSamples = None,
     max_drop: MaxDrop = None,
     against: Against = None,
     data_dir: DataDir = None,
@@ -111,7 +111,7 @@ def build_engines(
         "timing_cache": timing_cache,
         "version_compatible": version_compatible or None,
         "hardware_compatibility": hardware_compatible and _HARDWARE[hardware_compatible],
-        "validation_images": validation_images,
+        "validation_samples": validation_samples,
         "max_drop": None if max_drop is None else share(max_drop, "--max-drop"),
         "against": tuple(against) if against else None,
     }

@@ -144,7 +144,7 @@ def _refuse_with_plan(overrides: dict[str, Any]) -> None:
     if flags := [f"--{name.replace('_', '-')}" for name, value in overrides.items() if value]:
         raise UsageError(
             f"--plan writes nothing and is about certificates, so {', '.join(flags)} cannot be given.",
-            allowed="--plan with the options of a certificate: --max-drop, --confidence, --extra-drop, --unlabelled ...",
+            allowed="--plan with --max-drop, --confidence, --extra-drop, --unlabelled and the like",
             next_step=f"leave {' and '.join(flags)} out, or leave --plan out",
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sdcompress import methods
 from sdcompress.calibration.calibrate import check_policy, least_samples
-from sdcompress.data import Loader
+from sdcompress.data import DatasetCache
 from sdcompress.errors import RecipeError, SetupError, UnknownNameError, UsageError, requires_extra
 from sdcompress.exporting.exit_selection import kept_exits
 from sdcompress.exporting.preflight import check_export
@@ -84,7 +84,7 @@ def _check_backend(backend: str) -> None:
         )
 
 
-def check_data(recipe: Recipe, load: Loader, progress: Progress | None = None) -> None:
+def check_data(recipe: Recipe, load: DatasetCache, progress: Progress | None = None) -> None:
     """Check that enough images are held out and can be read, that every method trains on them, and all networks export.
 
     Loads the data set.

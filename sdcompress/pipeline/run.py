@@ -82,7 +82,7 @@ def run(
     options = Options(data_dir=checked.data.dir, download=checked.data.download, command=command)
     if newest(folder / "train" / checked.method.name) is None:
         with step_progress("check the data") as progress:
-            check_data(checked, options.loader, progress)
+            check_data(checked, options.datasets, progress)
     state, record = _Run(checked, folder, options, overwrite, on_epoch, on_start), Record(folder / "steps.json")
     with locked_folder(folder):
         for step in state.steps():
@@ -142,7 +142,7 @@ class _Run:
             on_epoch=self.on_epoch,
             on_start=self.on_start,
             checked=True,
-            load=self.options.loader,
+            load=self.options.datasets,
         )
         self.checkpoints[spec.name] = open_trained_model(checkpoint, self.options)
 

@@ -45,7 +45,7 @@ def calibrate(
             the policy, whose outputs choose the thresholds. Progress in samples.
         samples: for ``unlabelled``: a folder of your own samples without labels, instead of the validation split.
         reference: an artifact, for example the one before quantising: the drop is counted from its last exit.
-        overwrite: replace an artifact that is there.
+        overwrite: replace an existing artifact.
 
     Raises:
         ArtifactError, DataError: if the artifact or the data is not intact.

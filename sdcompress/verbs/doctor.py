@@ -1,4 +1,4 @@
-"""Diagnose the machine: installed packages by extra, and conditions that disturb measurements. Imports no torch."""
+"""doctor: list installed packages by extra, and conditions that disturb measurements. Imports no torch."""
 
 from __future__ import annotations
 

@@ -53,8 +53,8 @@ def build_engines(
         source: an artifact.
         out: folder to write; may be ``source`` with ``overwrite``.
         settings: of the build.
-        options: folder of the validation images. If it is not given and they are missing, the engines are not compared
-            on them, with a warning. Progress in thousandths of a plan; then in validation images; then in rounds of
+        options: folder of the validation samples. If it is not given and they are missing, the engines are not compared
+            on them, with a warning. Progress in thousandths of a plan; then in validation samples; then in rounds of
             timing.
         overwrite: replace an artifact that is there.
 
@@ -83,7 +83,7 @@ def build_engines(
     check_memory(artifact.manifest, settings.profiles, free=free_memory(), gpu=gpu.name)
     trt = load(builds=True)
     siblings = find_siblings(artifact.manifest, settings, tensorrt=version_of(trt), gpu=gpu)
-    reference = find_reference(model, count=settings.validation_images)
+    reference = find_reference(model, count=settings.validation_samples)
     timings = open_timings(settings.timing_cache, tensorrt=version_of(trt), gpu=gpu, log=Log())
     with staged(out, overwrite=overwrite) as folder, saved_log(timings):
         engines = _Build(trt, artifact, settings, gpu, timings, options.progress or no_progress).run(folder)
