@@ -66,7 +66,12 @@ def evaluate(
 
 
 def predict(
-    source: Source, files: Iterable[Folder], options: Options | None = None, *, top: int = 1
+    source: Source,
+    files: Iterable[Folder],
+    options: Options | None = None,
+    *,
+    top: int = 1,
+    pictures: Folder | None = None,
 ) -> tuple[FilePrediction, ...]:
     """Predict files, one at a time: decision of the task, exit, and milliseconds.
 
@@ -75,6 +80,7 @@ def predict(
         files: files of raw examples, and folders of them.
         options: of the engine; default threads: what other work leaves free. Progress in files.
         top: number of classes for each file; a set of labels is given whole.
+        pictures: folder for PNG files of the decisions, for tasks with masks; files in it may be replaced.
 
     Returns:
         One for each file; for a file that cannot be read, its error.
@@ -82,10 +88,17 @@ def predict(
     Raises:
         CheckpointError, ArtifactError: if the folder is not intact.
         DataError: if a path does not exist, or holds no file that the network takes.
+        UsageError: if there is nothing to draw.
     """
     model = open_trained_model(source, _free_threads(options))
     engine = model.engine()
-    return run_predict(engine, example_files(files, engine.modality), top=top, progress=model.options.progress)
+    return run_predict(
+        engine,
+        example_files(files, engine.modality),
+        top=top,
+        pictures=None if pictures is None else Path(pictures),
+        progress=model.options.progress,
+    )
 
 
 def _free_threads(options: Options | None) -> Options:
