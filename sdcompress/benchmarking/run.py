@@ -48,7 +48,7 @@ def bench(
     allow_uncertified: bool = False,
     progress: Progress | None = None,
 ) -> BenchReport:
-    """Benchmark artifacts against each other in a closed loop.
+    """Measure the latency of artifacts in a closed loop, in interleaved rounds.
 
     The preparation of inputs is timed separately; end-to-end times are the sum of both.
 
@@ -62,14 +62,14 @@ def bench(
         reference: name of the artifact that the others are compared with; default: the first.
         originals: raw examples in memory, for timing the preparation; default: ``examples``.
         source: the source of the examples, for the report.
-        command: what the user typed, for the report.
+        command: the command that the user typed, for the report.
         allow_uncertified: also run an execution target that the certificate does not cover.
         progress: called with (rounds done, all rounds).
 
     Raises:
         UsageError: if there are no artifacts, names are not unique, or threads exceed what this machine runs at once.
         UnknownNameError: if the reference is not among the artifacts.
-        InputError: if there are no examples, or targets of another number.
+        InputError: if there are no examples, or another number of targets.
         DataError: if the task cannot have these targets, or an artifact cannot take the examples.
     """
     check_threads(settings.threads)

@@ -75,7 +75,7 @@ def _root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
     ] = False,
 ) -> None:
-    """Options that stand before the verb."""
+    """Define the options before the verb."""
 
 
 for verb in VERBS:

@@ -138,7 +138,7 @@ def _show(bench_report: BenchReport) -> None:
     table([*columns, "end to end ms", "samples/s", "stable"], rows)
     for ratio in bench_report.comparisons:
         say(
-            f"{ratio.name} against {ratio.reference}, {ratio.scenario}, batch {ratio.batch}: "
+            f"{ratio.name} compared with {ratio.reference}, {ratio.scenario}, batch {ratio.batch}: "
             f"mean {ratio.speedup_mean:.2f}x [{ratio.mean_low:.2f}, {ratio.mean_high:.2f}] ({ratio.verdict}), "
             f"p50 {ratio.speedup_p50:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}]"
             + _end_to_end(ratio.speedup_end_to_end, ratio.end_to_end_low, ratio.end_to_end_high)

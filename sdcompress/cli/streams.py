@@ -110,7 +110,7 @@ def check_arguments(arguments: Iterable[str]) -> None:
 
 
 def storage_error(error: OSError) -> SdcompressError | None:
-    """Return an error of the system as one of ours; None if it may be a bug of this package."""
+    """Return an error of the operating system as a StorageError; None if it may be a bug of this package."""
     if error.errno not in _OF_THE_SYSTEM:
         return None
     where = ascii(brief(str(error.filename)))[1:-1] if error.filename is not None else "The standard output"

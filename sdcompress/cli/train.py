@@ -60,7 +60,7 @@ TrainThreads = Annotated[
 ]
 TrainDevice = Annotated[
     Literal["auto", "cpu", "cuda", "mps"] | None,
-    typer.Option("--device", help="what trains; default: the best there is [train.device]"),
+    typer.Option("--device", help="default: the best available [train.device]"),
 ]
 OutFolder = Annotated[Path | None, typer.Option("--out", "-o", help="folder of the run")]
 

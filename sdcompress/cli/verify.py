@@ -62,7 +62,7 @@ def _show_certificate_verdict(result: CertificateVerdict) -> None:
 
     nothing = "nothing" if result.reference else "no drop (no early exit)"
     kept = ", ".join(f"{drop:.2%}" for drop in result.certified) or nothing
-    other = f" against the last exit of the artifact {result.reference[:12]}" if result.reference else ""
+    other = f" compared with the last exit of the artifact {result.reference[:12]}" if result.reference else ""
     say(
         f"certificate: {result.tests} tests on {result.samples} samples were repeated with the same result: {kept} of "
         f"{result.loss}{in_every(result.group_by)}{other} at {result.confidence:.4g} confidence"

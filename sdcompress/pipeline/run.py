@@ -37,7 +37,7 @@ from sdcompress.verbs.export import export_all
 
 __all__ = ["run"]
 
-_AGAIN = "remove that file and run again: it is measured again"
+_MEASURE_AGAIN = "remove that file and run again: it is measured again"
 
 SPLITS: tuple[Literal["validation", "test"], ...] = ("validation", "test")
 
@@ -61,7 +61,7 @@ def run(
         recipe: a YAML file, a shipped recipe's name, a mapping or a ``Recipe``.
         out: folder of the run; default ``runs/<name>``.
         settings: ``section.key=value``, or pairs of key and value, on top of the recipe.
-        command: what the user typed, for the records.
+        command: the command that the user typed, for the records.
         overwrite: replace training runs of other recipes.
         step_progress: shows the progress of each step.
         on_epoch: called with the metrics of each epoch.
@@ -73,7 +73,7 @@ def run(
     Raises:
         RecipeError: if the recipe is not valid, or the method is its own control, with other parameters.
         UsageError: if another process runs in the folder.
-        SdcompressError: what each verb raises; all finished steps are kept.
+        SdcompressError: the errors of the verbs; all finished steps are kept.
     """
     checked = recipes.read(recipe, settings)
     folder = Path(out) if out is not None else Path("runs") / checked.name
@@ -249,8 +249,8 @@ class _Run:
             {name: model.artifact() for name, model in self.artifacts.items()},
             self.out / "report",
             self.options,
-            evaluations=[read_result(path, Evaluation, _AGAIN) for path in evaluations],
-            benches=[read_result(self.out / "bench.json", BenchReport, _AGAIN)],
+            evaluations=[read_result(path, Evaluation, _MEASURE_AGAIN) for path in evaluations],
+            benches=[read_result(self.out / "bench.json", BenchReport, _MEASURE_AGAIN)],
             title=self.recipe.name,
             reference=self._reference(),
             recipe=self.recipe,

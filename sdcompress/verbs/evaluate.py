@@ -78,7 +78,7 @@ def predict(
     Args:
         source: an artifact, a checkpoint, or the folder of a training run.
         files: files of raw examples, and folders of them.
-        options: of the engine; default threads: what other work leaves free. Progress in files.
+        options: of the engine; default threads: those that other work leaves free. Progress in files.
         top: number of classes for each file; a set of labels is given whole.
         pictures: folder for PNG files of the decisions, for tasks with masks; files in it may be replaced.
 

@@ -41,7 +41,7 @@ def quantize(
         The drop of every exit, the sizes, and the speed here compared with ``source``.
 
     Raises:
-        ArtifactError, DataError: if the artifact or the data is not intact or not there.
+        ArtifactError, DataError: if the artifact or the data is missing or not intact.
         UsageError: if the artifact is not in fp32, an argument is out of range, or ``samples`` is given to a precision
             that needs none; UnknownNameError: no such precision.
         SetupError: if ONNX Runtime cannot run this precision on this machine.
