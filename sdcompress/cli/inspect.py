@@ -90,7 +90,7 @@ def _show_one_graph(one_graph: OneGraph) -> None:
         for time in one_graph.times
     ]
     columns = ["exit", "samples", "ms", "to the end", "without exits", "rounds faster"]
-    table(columns, rows, f"{one_graph.file} ({one_graph.kind}): one image, one thread, {one_graph.machine}")
+    table(columns, rows, f"{one_graph.file} ({one_graph.kind}): one sample, one thread, {one_graph.machine}")
     say(
         f"{one_graph.file}: same exits and decisions as the segments on {one_graph.samples} samples in batches of "
         f"{', '.join(map(str, one_graph.batches))} ({one_graph.undecided} undecided), "

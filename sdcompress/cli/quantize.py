@@ -110,5 +110,5 @@ def _speed(speed: Speed, precision: str) -> str:
     }[speed.verdict]
     return (
         f"{opening}: {speed.ms:.3g} ms in {precision}, {speed.source_ms:.3g} ms in fp32, {speed.speedup:.2f}x "
-        f"[{speed.low:.2f}, {speed.high:.2f}] as fast (one image, {speed.threads} thread{'s' * (speed.threads > 1)})"
+        f"[{speed.low:.2f}, {speed.high:.2f}] as fast (one sample, {speed.threads} thread{'s' * (speed.threads > 1)})"
     )

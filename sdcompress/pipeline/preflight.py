@@ -21,8 +21,8 @@ def check_recipe(recipe: Recipe) -> None:
     """Check the recipe, without its data.
 
     Raises:
-        RecipeError: if the method is its own control, one of them cannot train by this recipe, bench.backend is not that
-            of the artifacts, or a precision cannot be written or run on this machine.
+        RecipeError: if the method is its own control, one of them cannot train by this recipe, bench.backend is not
+            that of the artifacts, or a precision cannot be written or run on this machine.
         UnknownNameError: if there is no such exit, method, exit policy or precision.
         UsageError: if bench.threads is more than this machine runs at once, the exit policy does not serve this number
             of exits or this task, or only the last exit is kept.
@@ -119,9 +119,8 @@ def check_data(recipe: Recipe, load: DatasetCache, progress: Progress | None = N
         for spec in (recipe.method, *recipe.controls):
             check_export(recipe.model_copy(update={"method": spec}), dataset)
         return
-    reasons = ["choose the thresholds of the layout 'cascade'"] * calibrates + [
-        "measure the cost of a precision"
-    ] * judges
+    reasons = ["choose the thresholds of the layout 'cascade'"] * calibrates
+    reasons += ["measure the cost of a precision"] * judges
     ways = ["take 'cascade' out of export.layouts"] * calibrates + ["leave quantize.precisions out"] * judges
     raise RecipeError(
         f"'{recipe.data.name}' holds out {validation} samples for validation and {test} for test.",
