@@ -23,7 +23,7 @@ from sdcompress.cli.options import (
 from sdcompress.errors import UsageError
 
 if TYPE_CHECKING:
-    from sdcompress.schema.report import Plan
+    from sdcompress.schema.report import SampleSizePlan
 
 __all__ = ["calibrate"]
 
@@ -162,7 +162,7 @@ def _plan(
         _show_plan(planned)
 
 
-def _show_plan(planned: Plan) -> None:
+def _show_plan(planned: SampleSizePlan) -> None:
     """Print the samples that a certificate needs at each speed."""
     from sdcompress.cli.inspect import in_every
 
@@ -173,17 +173,17 @@ def _show_plan(planned: Plan) -> None:
     rows = [
         [
             "assumed" if row.mean_ms is None else f"observed at {row.mean_ms:.3f} ms",
-            percent(row.lost),
-            percent(row.gained),
-            "out of reach" if row.needs is None else f"{row.needs:,}",
+            percent(row.mean_loss),
+            percent(row.mean_gain),
+            "out of reach" if row.samples_needed is None else f"{row.samples_needed:,}",
         ]
         for row in (*planned.assumed, *planned.observed)
     ]
-    table(["thresholds", "lost", "gained", "samples needed"], rows, title)
+    table(["thresholds", "mean loss", "mean gain", "samples needed"], rows, title)
     say(
         f"{planned.source}: there are {planned.samples:,} samples for calibration; "
-        f"fewer than {planned.least:,} are refused. With the number needed, {planned.power:.0%} "
+        f"fewer than {planned.minimum_samples:,} are refused. With the number needed, {planned.power:.0%} "
         f"of calibrations get the certificate. Observed on the "
-        f"{planned.seen:,} samples that tune the thresholds and certify nothing."
-        + (f" The smallest {planned.group_by} is {planned.smallest}." if planned.smallest else "")
+        f"{planned.tuning_samples:,} samples that tune the thresholds and certify nothing."
+        + (f" The smallest {planned.group_by} is {planned.smallest_stratum}." if planned.smallest_stratum else "")
     )

@@ -28,7 +28,7 @@ def check_recipe(recipe: Recipe) -> None:
             of exits or this task, or only the last exit is kept.
     """
     with requires_extra("train"):
-        from sdcompress.training.validate_recipe import check_recipe as check_training  # torch
+        from sdcompress.training.check_recipe import check_recipe as check_training  # torch
 
     _check_backend(recipe.bench.backend)
     check_threads(recipe.bench.threads, "bench.threads")

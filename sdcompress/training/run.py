@@ -24,13 +24,12 @@ from sdcompress.progress import Progress
 from sdcompress.schema.recipe import Recipe
 from sdcompress.schema.training import Extension
 from sdcompress.storage import LOCK, is_temporary, locked_folder, write_text
+from sdcompress.training.check_recipe import check_recipe, method_sha256
 from sdcompress.training.hardware import launch
-from sdcompress.training.interrupt import stop_on_signal
 from sdcompress.training.metrics_log import write_metrics
-from sdcompress.training.trainer import OnEpoch, Trainer
-from sdcompress.training.validate_recipe import check_recipe, method_sha256
+from sdcompress.training.pretrained_preprocessing import adopt_pretrained_preprocessing, reopen_adopted_keys
+from sdcompress.training.trainer import OnEpoch, Trainer, stop_on_signal
 from sdcompress.training.warm_start import warn_of_other_versions
-from sdcompress.training.weights import adopt_pretrained_preprocessing, reopen_adopted_keys
 from sdcompress.user_code import module_exists, trust_function
 
 __all__ = ["holds_another", "train"]
@@ -265,7 +264,7 @@ def _extension(recipe: Recipe, start: Checkpoint) -> Extension:
             f"The training {start.path} cannot be made longer: {why}.",
             allowed="the recipe that it was trained by, with more epochs and a method of one phase",
             next_step=f"give --epochs of more than {before} and no other setting, or start a new training from its "
-            f"weights: --set model.start={start.path}",
+            f"weights: --set model.weights={start.path}",
         )
     return Extension(epochs=before, step=start.state.step, weights_sha256=start.weights_sha256)
 
@@ -281,5 +280,5 @@ def _check_same(recipe: Recipe, start: Checkpoint, out: Path, extends: Checkpoin
             f"{out} holds a training run of another recipe: {'; '.join(changed)}.",
             allowed="the same data, model, exits, method, train and seed as before",
             next_step="choose another --out, or --overwrite to throw the old run away; a new run of this backbone can "
-            f"start from its weights: --set model.start={out}",
+            f"start from its weights: --set model.weights={out}",
         )

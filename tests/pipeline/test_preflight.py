@@ -161,7 +161,7 @@ def test_a_control_that_cannot_train_is_refused_before_the_method_trains(setting
         (["controls=[{name: r_drop}]"], "'r_drop' compares two passes"),
         (["controls=[{name: ps_kd}]", "train.augment.cutmix=1"], "'ps_kd'.*cannot be mixed"),
         (["train.accumulate=7"], "does not divide"),
-        (["model.start=nowhere"], "no checkpoint in nowhere"),
+        (["model.weights=nowhere"], "no weights at nowhere"),
     ],
 )
 def test_what_the_network_cannot_give_is_refused_before_anything_trains(

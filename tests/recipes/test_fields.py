@@ -72,7 +72,7 @@ def test_no_integer_of_a_recipe_may_be_beyond_what_machines_count(value: float) 
 
 
 def test_no_name_of_a_recipe_may_be_without_end_where_it_becomes_a_file() -> None:
-    for key in ("name", "data.dir", "model.start", "method.name", "method.file"):
+    for key in ("name", "data.dir", "model.weights", "method.name", "method.file"):
         refused(key, "a" * 5000)
 
 

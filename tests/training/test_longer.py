@@ -62,7 +62,7 @@ def test_only_the_number_of_epochs_may_change(small: Small, tmp_path: Path, sett
     sdcompress.train(small("train.epochs=1"), tmp_path / "run")
     with pytest.raises(RecipeError, match=why) as caught:
         sdcompress.train(extends=tmp_path / "run", settings=settings, out=tmp_path / "longer")
-    assert "model.start" in caught.value.next_step
+    assert "model.weights" in caught.value.next_step
     assert not (tmp_path / "longer").exists()
 
 

@@ -5,7 +5,7 @@ import torch
 
 from sdcompress import registry
 from sdcompress.models import heads
-from sdcompress.models.macs import MacCounter
+from sdcompress.models._trace import MacCounter
 
 NAMES = registry.names(heads.ROOM)
 CONVOLUTIONS = [name for name in NAMES if name != "linear"]

@@ -16,8 +16,8 @@ from sdcompress.artifact.read import open_artifact
 from sdcompress.modalities._image_settings import ImageSettings
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.recipe import Export, Recipe
+from sdcompress.training.pretrained_preprocessing import adopt_pretrained_preprocessing, reopen_adopted_keys
 from sdcompress.training.run import holds_another, train
-from sdcompress.training.weights import adopt_pretrained_preprocessing, reopen_adopted_keys
 
 HALF = (0.5, 0.5, 0.5)
 NET = """
@@ -123,13 +123,13 @@ def test_a_run_is_trained_exported_and_served_as_its_weights_want_it(make: Make,
 def test_who_starts_from_a_checkpoint_is_prepared_as_it_was(make: Make, tmp_path: Path) -> None:
     own = "model.pretrained=false"
     train(make(own, "modality.mean=[0.3, 0.3, 0.3]"), tmp_path / "run")
-    start = make(own, f"model.start={tmp_path / 'run'}")
+    start = make(own, f"model.weights={tmp_path / 'run'}")
     with pytest.warns(UserWarning, match=r"mean \(0\.3, 0\.3, 0\.3\)\. That is taken over"):
         assert prepared(resolved(start)) == ((0.3, 0.3, 0.3), None, None, None)
     train(make(own), tmp_path / "usual")
-    other = make(own, "modality.mean=[0.3, 0.3, 0.3]", f"model.start={tmp_path / 'usual'}")
+    other = make(own, "modality.mean=[0.3, 0.3, 0.3]", f"model.weights={tmp_path / 'usual'}")
     with pytest.warns(UserWarning, match=r"mean \(0\.485, 0\.456, 0\.406\)\. This training uses mean \(0\.3,"):
         assert resolved(other) == other
     # what was the data set's own is not carried to another one
-    kept = make(own, f"model.start={tmp_path / 'usual'}")
+    kept = make(own, f"model.weights={tmp_path / 'usual'}")
     assert reopen_adopted_keys(kept, kept) == kept

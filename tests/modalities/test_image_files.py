@@ -14,8 +14,8 @@ from PIL import Image
 
 import sdcompress
 from sdcompress.errors import InputError
-from sdcompress.modalities import _pictures as pictures
-from sdcompress.modalities._pictures import check_picture, open_picture
+from sdcompress.modalities import _image_files as pictures
+from sdcompress.modalities._image_files import check_picture, open_picture
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n0 0 8 8 rectfill\nshowpage\n%%EOF\n"
 
@@ -74,7 +74,7 @@ def test_images_are_opened_in_this_place_alone() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Attribute) and ast.unparse(node) == "Image.open"
     ]
-    assert opens == ["modalities/_pictures.py"]
+    assert opens == ["modalities/_image_files.py"]
 
 
 def test_a_broken_header_is_no_image() -> None:

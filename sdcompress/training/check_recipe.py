@@ -10,7 +10,6 @@ import numpy as np
 from torch import nn
 
 from sdcompress import methods, registry
-from sdcompress.checkpoint import open_checkpoint
 from sdcompress.data.samples import Dataset
 from sdcompress.errors import RecipeError
 from sdcompress.machine import check_threads
@@ -32,9 +31,10 @@ def check_recipe(recipe: Recipe) -> None:
 
     Raises:
         RecipeError: if the method cannot serve the task, there are fewer epochs than phases, the batch does not divide,
-            train.strategy does not go with something else, model.start is of another backbone, or an untrained backbone
-            is frozen from the first step.
-        CheckpointError: if model.start is no checkpoint.
+            train.strategy does not go with something else, model.weights is of another backbone, or an untrained
+            backbone is frozen from the first step.
+        SetupError: if there are no weights where model.weights says.
+        CheckpointError: if model.weights is a checkpoint that is not intact.
         UsageError: if train.threads is more than this machine runs at once.
     """
     check_sharding(recipe)
@@ -52,8 +52,7 @@ def check_recipe(recipe: Recipe) -> None:
             next_step=f"--set train.batch_size={-(-train.batch_size // shares) * shares}",
         )
     check_trained_start(recipe)
-    if recipe.model.start is not None:
-        check_start(open_checkpoint(recipe.model.start), recipe)
+    check_start(recipe)
 
 
 def check_augmentation(recipe: Recipe, needs: Needs, dataset: Dataset) -> None:

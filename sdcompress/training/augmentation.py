@@ -1,4 +1,4 @@
-"""Move fetched samples to the device, augment them and make the method's second view."""
+"""Augment a fetched batch on its device by the modality, and make the method's second view of it."""
 
 from __future__ import annotations
 

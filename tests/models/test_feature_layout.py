@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
-from sdcompress.models import _layout
+from sdcompress.models import _feature_layout
 from sdcompress.models.cutpoints import CutPoint
 
 
@@ -21,17 +21,17 @@ from sdcompress.models.cutpoints import CutPoint
 )
 def test_maps_and_tokens_are_told_from_their_shape(shape, image, seen):
     point = CutPoint("stage", shape, 0.5)
-    assert _layout.is_map(point, image)
-    assert _layout.tap(point, nn.Identity(), image).shape == seen
+    assert _feature_layout.is_map(point, image)
+    assert _feature_layout.tap(point, nn.Identity(), image).shape == seen
 
 
 def test_a_declared_layout_decides_where_the_shape_does_not():
     backbone = nn.Identity()
     point = CutPoint("stage", (8, 8, 8), 0.5)
-    assert not _layout.tap(point, backbone, (3, 32, 32)).channels_last
+    assert not _feature_layout.tap(point, backbone, (3, 32, 32)).channels_last
     backbone.output_fmt = "NHWC"
-    assert _layout.tap(point, backbone, (3, 32, 32)).channels_last
+    assert _feature_layout.tap(point, backbone, (3, 32, 32)).channels_last
 
 
 def test_blocks_of_tokens_are_no_map():
-    assert not _layout.is_map(CutPoint("levels.2", (1, 196, 384), 0.5), (3, 224, 224))
+    assert not _feature_layout.is_map(CutPoint("levels.2", (1, 196, 384), 0.5), (3, 224, 224))

@@ -19,8 +19,8 @@ from sdcompress.models.build import build
 from sdcompress.models.cost import tap_shares
 from sdcompress.objectives.batch import View
 from sdcompress.schema import graphs, recipe
+from sdcompress.training.check_recipe import check_augmentation, check_network, check_recipe, warn_of_places
 from sdcompress.training.run import train
-from sdcompress.training.validate_recipe import check_augmentation, check_network, check_recipe, warn_of_places
 
 Small = Callable[..., recipe.Recipe]
 
@@ -47,7 +47,7 @@ def of_kind(targets: tuple[int, ...], dtype: str) -> SimpleNamespace:
     """What a check reads of a data set with targets of this shape and inputs of this type."""
     tensors = (graphs.Tensor(name="inputs", dtype=dtype, shape=("batch", 4)),)
     train = SimpleNamespace(targets=np.zeros(targets, np.int64))
-    return SimpleNamespace(train=train, modality=Kind(tensors))
+    return SimpleNamespace(train=train, modality=Kind(tensors), task=SimpleNamespace(target_fill=None))
 
 
 def augmented(small: Small, **changed: object) -> recipe.Recipe:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from sdcompress.checkpoint import open_checkpoint
 from sdcompress.data.samples import Dataset
 from sdcompress.modalities import as_image
 from sdcompress.modalities._image_settings import ImageSettings
 from sdcompress.modalities._preprocess import Preprocess
 from sdcompress.modalities.image import Image
 from sdcompress.models.build import pretrained_config
+from sdcompress.models.weights.preparation import preparation_beside
 from sdcompress.schema.recipe import Recipe
+from sdcompress.training.warm_start import start_checkpoint
 
 __all__ = ["adopt_pretrained_preprocessing", "reopen_adopted_keys"]
 
@@ -25,8 +27,9 @@ _FILTERS = ("nearest", "bilinear", "bicubic")
 def adopt_pretrained_preprocessing(recipe: Recipe, dataset: Dataset) -> Recipe:
     """Return the recipe with the preprocessing of its weights, in those of ``FIELDS`` that it leaves open.
 
-    Published weights say theirs in ``pretrained_cfg``, as timm's networks have it; of a checkpoint what its own recipe
-    set is taken. A crop is taken only where the data set crops, and colours only where there are as many channels.
+    Published weights say theirs in files beside them, or in the network's ``pretrained_cfg``, as timm's networks have
+    it; of a checkpoint what its own recipe set is taken. A crop is taken only where the data set crops, and colours
+    only where there are as many channels.
 
     Args:
         recipe: what to train.
@@ -66,7 +69,7 @@ def adopt_pretrained_preprocessing(recipe: Recipe, dataset: Dataset) -> Recipe:
 
 def reopen_adopted_keys(recipe: Recipe, begun: Recipe) -> Recipe:
     """Return the recipe of a resumed run with the fields cleared that were adopted from the weights."""
-    if not (begun.model.pretrained or begun.model.start):
+    if not (begun.model.pretrained or begun.model.weights):
         return recipe
     own, before = recipe.modality.parameters, begun.modality.parameters
     taken = {field: before[field] for field in FIELDS if own.get(field) is None and field in before}
@@ -89,8 +92,7 @@ class _Loaded:
 
 
 def _loaded(recipe: Recipe, dataset: Dataset) -> _Loaded | None:
-    if recipe.model.start is not None:
-        checkpoint = open_checkpoint(recipe.model.start)
+    if (checkpoint := start_checkpoint(recipe)) is not None:
         settings = ImageSettings.model_validate(checkpoint.recipe.modality.parameters)
         given = {field: value for field in FIELDS if (value := getattr(settings, field)) is not None}
         current = {
@@ -98,12 +100,14 @@ def _loaded(recipe: Recipe, dataset: Dataset) -> _Loaded | None:
             for field in ("mean", "std", "interpolation")
         }
         return _Loaded(str(checkpoint.path), {**current, **given}, given)
-    if recipe.model.pretrained:
-        prepared = _read(
-            pretrained_config(recipe.model, outputs=dataset.task.output_shape, inputs=dataset.modality.tensors)
-        )
-        return _Loaded(f"'{recipe.model.name}'", prepared, prepared)
-    return None
+    if not (recipe.model.pretrained or recipe.model.weights):
+        return None
+    if recipe.model.weights and (prepared := _read(preparation_beside(Path(recipe.model.weights)))):
+        return _Loaded(recipe.model.weights, prepared, prepared)
+    prepared = _read(
+        pretrained_config(recipe.model, outputs=dataset.task.output_shape, inputs=dataset.modality.tensors)
+    )
+    return _Loaded(f"'{recipe.model.name}'", prepared, prepared)
 
 
 def _read(config: Mapping[str, Any]) -> dict[str, Any]:
