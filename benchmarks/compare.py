@@ -153,7 +153,7 @@ class Results:
                 "row": job.row,
                 "seed": job.seed,
                 "exits": [
-                    {**{key: exit_[key] for key in keys}, "accuracy": exit_["score"], **exit_["further"]}
+                    {**{key: exit_[key] for key in keys}, "accuracy": exit_["metric"], **exit_["further"]}
                     for exit_ in scores["exits"]
                 ],
                 "samples": scores["samples"],

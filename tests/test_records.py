@@ -74,7 +74,7 @@ def test_a_damaged_line_of_metrics_is_named(tmp_path: Path, line: bytes) -> None
     assert [metrics["step"] for metrics in read_metrics(tmp_path)] == [10]
 
 
-SCORE = {"name": "final", "score": 0.9, "further": {"nll": 0.1, "ece": 0.1}}
+EXIT = {"name": "final", "metric": 0.9, "further": {"nll": 0.1, "ece": 0.1}}
 EVALUATION = {
     "kind": "artifact",
     "name": "tiny",
@@ -82,16 +82,16 @@ EVALUATION = {
     "data": "digits",
     "split": "test",
     "samples": 10,
-    "metric": "accuracy",
-    "exits": [{**SCORE, "name": "exit1"}, SCORE, {**SCORE, "name": "ensemble"}],
-    "policy": {"score": 0.9, "shares": [0.5, 0.5], "exit_scores": [0.9, None]},
+    "metric_name": "accuracy",
+    "exits": [{**EXIT, "name": "exit1"}, EXIT, {**EXIT, "name": "ensemble"}],
+    "policy": {"metric": 0.9, "shares": [0.5, 0.5], "metric_by_exit": [0.9, None]},
 }
 EDITS: dict[str, dict[str, Any]] = {
     "no exits": {"exits": []},
-    "the ensemble alone": {"exits": [{**SCORE, "name": "ensemble"}]},
-    "the ensemble first": {"exits": [{**SCORE, "name": "ensemble"}, {**SCORE, "name": "exit1"}, SCORE]},
-    "a share too few": {"policy": {"score": 0.9, "shares": [1.0], "exit_scores": [0.9, 0.9]}},
-    "a score too many": {"policy": {"score": 0.9, "shares": [0.5, 0.5], "exit_scores": [0.9, 0.9, 0.9]}},
+    "the ensemble alone": {"exits": [{**EXIT, "name": "ensemble"}]},
+    "the ensemble first": {"exits": [{**EXIT, "name": "ensemble"}, {**EXIT, "name": "exit1"}, EXIT]},
+    "a share too few": {"policy": {"metric": 0.9, "shares": [1.0], "metric_by_exit": [0.9, 0.9]}},
+    "a metric too many": {"policy": {"metric": 0.9, "shares": [0.5, 0.5], "metric_by_exit": [0.9, 0.9, 0.9]}},
     "no samples": {"samples": 0},
 }
 

@@ -98,11 +98,11 @@ def example(manifest: Manifest) -> str:
 def _cascade(segments: Sequence[Segment], exits: Sequence[Exit], policy: Policy | None, task: Task) -> str:
     formula, rule = "0.0", "no policy: no score reaches 2"
     thresholds = [_NEVER] * (len(exits) - 1)
-    if policy is not None and (policy_formula := _formula(policy.kind, task)):
-        formula, rule = policy_formula, f"the policy {policy.kind}"
+    if policy is not None and (policy_formula := _formula(policy.name, task)):
+        formula, rule = policy_formula, f"the policy {policy.name}"
         thresholds = [min(threshold, _NEVER) for threshold in policy.thresholds]
     elif policy is not None:
-        rule = f"the policy {policy.kind!r}, which needs more than this, see docs/policies.md: no score reaches 2"
+        rule = f"the policy {policy.name!r}, which needs more than this, see docs/policies.md: no score reaches 2"
     rows = [
         [exit_.segment, exit_.outputs, exit_.temperature, threshold]
         for exit_, threshold in zip(exits, [*thresholds, 0.0], strict=True)

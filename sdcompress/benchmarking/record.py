@@ -70,7 +70,7 @@ def record(
         samples_per_second=float(1000.0 * batch * len(ms) / ms.sum()),
         load_ms=candidate.load_ms,
         first_ms=candidate.first_ms,
-        score=None if targets is None else _score(measurement, targets),
+        metric=None if targets is None else _score(measurement, targets),
         exits=exits,
         worst_path=latency(measurement.forced[-1].ms, settings.percentiles) if measurement.forced else None,
         mixture_residual=_mixture_residual(measurement, exits) if measurement.forced else None,

@@ -168,7 +168,7 @@ def certified_policy(
         policy=settings.policy,
         parameters=tuning.fitted.policy.parameters,
         graphs=graphs_digest(manifest),
-        wiring=wiring_digest(manifest),
+        interface=wiring_digest(manifest),
         backend=parts.target.backend,
         device=parts.target.device,
         plans=parts.target.plans,
@@ -223,17 +223,17 @@ def _warn_of_strata(parts: SplitRun, policy: Policy, settings: recipe.Calibrate,
     warn_of_strata(parts.evidence, strata, policy.thresholds, task=engine.task, max_drop=settings.max_drop)
 
 
-def _external(samples: Samples) -> Literal["apart", "not compared"] | None:
+def _external(samples: Samples) -> Literal["disjoint", "not compared"] | None:
     if not isinstance(samples, UnlabelledFolder):
         return None
-    return "apart" if samples.apart else "not compared"
+    return "disjoint" if samples.apart else "not compared"
 
 
 def _at(step: int, parts: SplitRun, settings: recipe.Calibrate, split: str, guarantee: Guarantee) -> Policy:
     """Return the policy at a step of the path."""
     tuning, evidence = parts.tuning, parts.evidence
     return Policy(
-        kind=settings.policy,
+        name=settings.policy,
         parameters=tuning.fitted.policy.parameters,
         thresholds=tuning.path[step],
         max_drop=settings.max_drop,

@@ -12,7 +12,7 @@ from sdcompress.cli.console import bar, say, table, write_json
 from sdcompress.cli.options import DataDir, Json, Out, Overwrite, share
 
 if TYPE_CHECKING:
-    from sdcompress.schema.engines import BatchProfile, Engines, SiblingTime, Validation
+    from sdcompress.schema.engines import BatchProfile, Engines, SpeedComparison, Validation
     from sdcompress.schema.manifest import Manifest
 
 __all__ = ["build_engines", "show_engines"]
@@ -153,10 +153,11 @@ def show_engines(built: Engines, precision: str) -> None:
     ]
     title = f"TensorRT {built.tensorrt} for {built.gpu} ({built.compute_capability})"
     table(["plan", "MiB", "scratch MiB", "layers"], rows, title)
-    worst = max((record.max_abs / record.allowed for record in built.parity), default=None)
+    worst = max((record.max_abs_diff / record.tolerance for record in built.parity), default=None)
+    level = "default" if built.builder_optimization_level is None else built.builder_optimization_level
     say(
         f"batches {', '.join(f'{each.min}:{each.opt}:{each.max}' for each in built.profiles)}; TF32 "
-        f"{'on' if built.tf32 else 'off'}; level {'default' if built.level is None else built.level}"
+        f"{'on' if built.tf32 else 'off'}; level {level}"
         + (f"; also for {' and '.join(compatible)}" if compatible else "")
         + ("" if worst is None else f"; outputs within {worst:.0%} of what is allowed on the golden samples")
     )
@@ -164,7 +165,7 @@ def show_engines(built: Engines, precision: str) -> None:
         _show_validation(built.validation)
     else:
         say("not held against validation samples")
-    for time in built.siblings:
+    for time in built.speed_comparisons:
         say(_raced(time, precision))
 
 
@@ -172,10 +173,10 @@ def _show_validation(comparison: Validation) -> None:
     rows = [
         [
             each.name,
-            f"{each.score_before:.2%}",
-            f"{each.score_after:.2%}",
-            f"{each.changed}",
-            f"{each.max_abs:.2g}",
+            f"{each.metric_before:.2%}",
+            f"{each.metric_after:.2%}",
+            f"{each.decision_changes}",
+            f"{each.max_abs_diff:.2g}",
         ]
         for each in comparison.exits
     ]
@@ -183,16 +184,16 @@ def _show_validation(comparison: Validation) -> None:
     table(columns, rows, f"on {comparison.samples} validation samples (at most {comparison.max_drop:.2%} may be lost)")
     if policy := comparison.policy:
         say(
-            f"by the policy: {policy.score_before:.2%} by the graphs, {policy.score_after:.2%} by the engines; "
-            f"{policy.moved} samples leave at another exit, {policy.changed} get another decision"
+            f"by the policy: {policy.metric_before:.2%} by the graphs, {policy.metric_after:.2%} by the engines; "
+            f"{policy.exit_changes} samples leave at another exit, {policy.decision_changes} get another decision"
         )
 
 
-def _raced(time: SiblingTime, precision: str) -> str:
+def _raced(time: SpeedComparison, precision: str) -> str:
     verdict = (
         f"{precision} is {time.verdict} here than" if time.verdict != "no difference" else f"{precision} is as fast as"
     )
     return (
-        f"{verdict} {time.precision} ({time.digest[:12]}): {time.ms:.3f} ms against {time.sibling_ms:.3f} ms at batch "
+        f"{verdict} {time.precision} ({time.digest[:12]}): {time.ms:.3f} ms against {time.other_ms:.3f} ms at batch "
         f"{time.batch}, {time.speedup:.2f}x [{time.low:.2f}, {time.high:.2f}]"
     )

@@ -14,7 +14,7 @@ from sdcompress.cli.options import Backend, DataDir, Device, Json, Overwrite, Th
 from sdcompress.errors import UsageError
 
 if TYPE_CHECKING:
-    from sdcompress.schema.report import Plan
+    from sdcompress.schema.report import SampleSizePlan
 
 __all__ = ["calibrate"]
 
@@ -150,7 +150,7 @@ def _plan(artifact: Path, settings: dict[str, Any], engine: dict[str, Any], imag
         _show_plan(planned)
 
 
-def _show_plan(planned: Plan) -> None:
+def _show_plan(planned: SampleSizePlan) -> None:
     """Print the samples that a certificate needs at each speed."""
     from sdcompress.cli.inspect import in_every
 
@@ -161,17 +161,17 @@ def _show_plan(planned: Plan) -> None:
     rows = [
         [
             "assumed" if row.mean_ms is None else f"seen at {row.mean_ms:.3f} ms",
-            percent(row.lost),
-            percent(row.gained),
-            "out of reach" if row.needs is None else f"{row.needs:,}",
+            percent(row.mean_loss),
+            percent(row.mean_gain),
+            "out of reach" if row.samples_needed is None else f"{row.samples_needed:,}",
         ]
         for row in (*planned.assumed, *planned.observed)
     ]
-    table(["thresholds", "lost", "gained", "images needed"], rows, title)
+    table(["thresholds", "mean loss", "mean gain", "images needed"], rows, title)
     say(
         f"{planned.source}: there are {planned.samples:,} images for calibration; "
-        f"below {planned.least:,} it is refused. With the number needed, {planned.power:.0%} "
+        f"below {planned.minimum_samples:,} it is refused. With the number needed, {planned.power:.0%} "
         f"of calibrations find the certificate. Seen on the "
-        f"{planned.seen:,} images that tune the thresholds and certify nothing."
-        + (f" The smallest {planned.group_by} is {planned.smallest}." if planned.smallest else "")
+        f"{planned.tuning_samples:,} images that tune the thresholds and certify nothing."
+        + (f" The smallest {planned.group_by} is {planned.smallest_stratum}." if planned.smallest_stratum else "")
     )

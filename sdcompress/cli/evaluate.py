@@ -80,21 +80,21 @@ def _show(result: Evaluation) -> None:
     rows = [
         [
             score.name,
-            f"{score.score:.2%}",
+            f"{score.metric:.2%}",
             *(further(name, value) for name, value in score.further.items()),
             "-" if score.macs is None else f"{score.macs / 1e6:.2f} M",
         ]
         for score in result.exits
     ]
     names = [title_of(name) for name in result.exits[0].further]
-    table(["exit", result.metric, *names, "MACs"], rows, f"{result.source} on {result.data}/{result.split}")
-    balanced = "" if result.balanced_score is None else f"; balanced {result.metric} {result.balanced_score:.2%}"
+    table(["exit", result.metric_name, *names, "MACs"], rows, f"{result.source} on {result.data}/{result.split}")
+    balanced = "" if result.balanced_metric is None else f"; balanced {result.metric_name} {result.balanced_metric:.2%}"
     say(f"{result.samples} samples{balanced}")
     if result.policy:
         shares = ", ".join(
             f"{score.name} {share:.1%}" for score, share in zip(result.exits, result.policy.shares, strict=False)
         )
-        say(f"early exit: {result.metric} {result.policy.score:.2%}; leave at {shares}")
+        say(f"early exit: {result.metric_name} {result.policy.metric:.2%}; leave at {shares}")
     for drawn in (stratum_table(result), confusions(result)):
         if drawn:
             table(list(drawn.columns), [list(row) for row in drawn.rows], drawn.title)

@@ -75,10 +75,10 @@ def _show(result: Quantized) -> None:
     rows = [
         [
             change.name,
-            f"{change.score_before:.2%}",
-            f"{change.score_after:.2%}",
-            f"{change.changed} ({change.changed / result.samples:.2%})",
-            f"{change.max_abs:.3g}",
+            f"{change.metric_before:.2%}",
+            f"{change.metric_after:.2%}",
+            f"{change.decision_changes} ({change.decision_changes / result.samples:.2%})",
+            f"{change.max_abs_diff:.3g}",
         ]
         for change in result.exits
     ]
@@ -90,8 +90,9 @@ def _show(result: Quantized) -> None:
     )
     others = "fp16 or fp32" if result.precision == "fp8" else "fp32"
     say(
-        f"{result.bytes_before / 2**20:.2f} MiB -> {result.bytes_after / 2**20:.2f} MiB; {result.narrow} of "
-        f"{result.narrow + result.wide} convolutions and products in {result.precision}, {result.wide} in {others}"
+        f"{result.bytes_before / 2**20:.2f} MiB -> {result.bytes_after / 2**20:.2f} MiB; {result.low_precision_ops} of "
+        f"{result.low_precision_ops + result.high_precision_ops} convolutions and products in {result.precision}, "
+        f"{result.high_precision_ops} in {others}"
     )
     if result.speed:
         say(_speed(result.speed, result.precision))

@@ -72,7 +72,7 @@ def show_report(built: Report) -> None:
     rows = [
         [
             row.name,
-            percent(row.test_score),
+            percent(row.test_metric),
             "-" if row.macs is None else f"{row.macs / 1e6:.2f} M",
             f"{row.parameters / 1e3:.1f} k",
             ms(row.p50_ms),
@@ -86,7 +86,7 @@ def show_report(built: Report) -> None:
     title = built.title + (f": speed-up against {built.reference}" if built.reference else "")
     columns = [
         "network",
-        f"test {built.metric}",
+        f"test {built.metric_name}",
         "mean MACs",
         "parameters",
         "run p50 ms",

@@ -40,7 +40,10 @@ def verify(
 
 def _show(result: VerifyReport) -> None:
     """Print the outcome of a verification."""
-    rows = [[v.name, f"{v.max_abs:.1e}", f"{v.row_abs:.1e}", f"{v.allowed:.1e}", str(v.flips)] for v in result.exits]
+    rows = [
+        [v.name, f"{v.max_abs_diff:.1e}", f"{v.batch_max_abs_diff:.1e}", f"{v.tolerance:.1e}", str(v.flips)]
+        for v in result.exits
+    ]
     table(["exit", "largest difference", "between batches", "allowed", "flips"], rows)
     say(f"{result.source}: intact ({result.files} files), verified on {result.samples} golden samples")
     if result.one_graph:

@@ -188,7 +188,7 @@ def _facts(source: Checkpoint, settings: recipe.Export, exits: tuple[str, ...], 
     return ExportFacts(
         task=source.task,
         modality=source.modality,
-        scores=dict(zip(exits, truth.scores, strict=True)),
+        metrics=dict(zip(exits, truth.metrics, strict=True)),
         golden=Golden(truth.examples, truth.targets, truth.outputs).capped(source.modality),
         provenance=provenance(source, settings),
     )

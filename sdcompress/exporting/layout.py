@@ -65,14 +65,14 @@ class ExportFacts:
     Attributes:
         task: what the outputs mean.
         modality: what the network is given.
-        scores: of each exit of the network on the validation split, by its name; empty where that is empty.
-        golden: samples with the outputs of all exits of the network, in the order of ``scores``.
+        metrics: of each exit of the network on the validation split, by its name; empty where that is empty.
+        golden: samples with the outputs of all exits of the network, in the order of ``metrics``.
         provenance: of the artifacts.
     """
 
     task: Task
     modality: Modality
-    scores: Mapping[str, Mapping[str, float]]
+    metrics: Mapping[str, Mapping[str, float]]
     golden: Golden
     provenance: Provenance
 
@@ -114,7 +114,7 @@ def write_layout(layout: Layout, facts: ExportFacts, records: tuple[ParityRecord
     """
     for name, data in layout.graphs.items():
         (folder / name).write_bytes(data)
-    order = list(facts.scores)
+    order = list(facts.metrics)
     outputs = facts.golden.outputs[[order.index(exit_) for exit_ in layout.exits]]
     Golden(facts.golden.examples, facts.golden.targets, outputs).save(folder / "golden.npz", facts.modality)
     exits = [
@@ -123,7 +123,7 @@ def write_layout(layout: Layout, facts: ExportFacts, records: tuple[ParityRecord
             segment=index if layout.name == "cascade" else 0,
             outputs=output_name(exit_),
             signals=layout.signals.get(exit_),
-            scores=dict(facts.scores[exit_]),
+            metrics=dict(facts.metrics[exit_]),
         )
         for index, exit_ in enumerate(layout.exits)
     ]

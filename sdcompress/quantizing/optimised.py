@@ -74,7 +74,7 @@ def compare_optimised(
         count += reference[0].size
     distances = np.sqrt(squares / count)
     return tuple(
-        _exit(record.exit, len(chosen), *map(float, distances[:, row]), tolerance=record.allowed)
+        _exit(record.exit, len(chosen), *map(float, distances[:, row]), tolerance=record.tolerance)
         for row, record in enumerate(manifest.parity)
     )
 

@@ -132,8 +132,8 @@ def quantize(
         exits=tuple(quality.change for quality in qualities),
         bytes_before=sum(map(len, before)),
         bytes_after=sum(map(len, graphs.values())),
-        narrow=products[0],
-        wide=products[1],
+        low_precision_ops=products[0],
+        high_precision_ops=products[1],
         dropped=_dropped(manifest),
         speed=speed,
     )
@@ -277,11 +277,11 @@ def _exit_loss(quality: Quality, max_drop: float) -> ExitLoss:
     return ExitLoss(
         exit=quality.change.name,
         samples=quality.samples,
-        score_before=quality.change.score_before,
-        score_after=quality.change.score_after,
+        metric_before=quality.change.metric_before,
+        metric_after=quality.change.metric_after,
         max_drop=max_drop,
-        changed=quality.change.changed,
-        max_abs=quality.change.max_abs if quality.finite else None,
+        decision_changes=quality.change.decision_changes,
+        max_abs_diff=quality.change.max_abs_diff if quality.finite else None,
         worst=quality.worst,
         problem=_change_text(quality) if quality.loses_more_than(max_drop) or not quality.finite else "",
     )
@@ -292,8 +292,8 @@ def _change_text(quality: Quality) -> str:
     broken = "" if quality.finite else ", logits are not finite"
     lost = quality.lost / quality.samples
     return (
-        f"{change.score_before:.2%} before, {change.score_after:.2%} after ({lost:+.2%} lost, {change.changed} "
-        f"answers differ{broken})"
+        f"{change.metric_before:.2%} before, {change.metric_after:.2%} after ({lost:+.2%} lost, "
+        f"{change.decision_changes} answers differ{broken})"
     )
 
 
@@ -322,7 +322,7 @@ def _write(
     metric = opened.task.metric
     exits = tuple(
         exit_.model_copy(
-            update={"temperature": 1.0, "scores": {metric: quality.change.score_after, **quality.further}},
+            update={"temperature": 1.0, "metrics": {metric: quality.change.metric_after, **quality.further}},
         )
         for exit_, quality in zip(opened.manifest.exits, qualities, strict=True)
     )

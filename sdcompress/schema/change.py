@@ -15,18 +15,18 @@ class ExitChange(Frozen):
     """One exit on samples with targets, before and after."""
 
     name: str
-    score_before: Fraction = Field(description="the metric of the task")
-    score_after: Fraction
-    changed: Annotated[int, Field(ge=0)] = Field(description="samples with another decision, better or worse")
-    max_abs: NonNegativeFloat = Field(description="largest difference of an output")
+    metric_before: Fraction = Field(description="the metric of the task")
+    metric_after: Fraction
+    decision_changes: Annotated[int, Field(ge=0)] = Field(description="samples with another decision, better or worse")
+    max_abs_diff: NonNegativeFloat = Field(description="largest difference of an output")
 
 
 class PolicyChange(Frozen):
     """An artifact as its policy runs it, on samples with targets, before and after."""
 
-    score_before: Fraction = Field(description="the metric of the task")
-    score_after: Fraction
-    moved: Annotated[int, Field(ge=0)] = Field(description="samples that leave at another exit")
-    changed: Annotated[int, Field(ge=0)] = Field(description="samples with another decision, better or worse")
-    shares_before: tuple[Fraction, ...] = Field(description="share of the samples that left at each exit")
+    metric_before: Fraction = Field(description="the metric of the task")
+    metric_after: Fraction
+    exit_changes: Annotated[int, Field(ge=0)] = Field(description="samples that exit elsewhere")
+    decision_changes: Annotated[int, Field(ge=0)] = Field(description="samples with another decision, better or worse")
+    shares_before: tuple[Fraction, ...] = Field(description="share of the samples that exited at each exit")
     shares_after: tuple[Fraction, ...]

@@ -66,10 +66,12 @@ class PathTime(Frozen):
     samples: Annotated[int, Field(ge=0)] = Field(description="different ones; 0: none was at hand")
     rounds: Annotated[int, Field(ge=0)] = 0
     ms: PositiveFloat | None = Field(None, description="median over the rounds")
-    to_end_ms: PositiveFloat | None = Field(None, description="of the same samples, in the same graph, if none leaves")
-    whole_ms: PositiveFloat | None = Field(None, description="of the same samples, in the network without exits")
-    faster: Annotated[int, Field(ge=0)] = Field(0, description="rounds in which that was less than to_end_ms")
-    faster_than_whole: Annotated[int, Field(ge=0)] = Field(0, description="rounds in which it was less than whole_ms")
+    full_depth_ms: PositiveFloat | None = Field(
+        None, description="of the same samples, in the same graph, if none leaves"
+    )
+    no_exits_ms: PositiveFloat | None = Field(None, description="of the same samples, in the network without exits")
+    wins_vs_full_depth: Annotated[int, Field(ge=0)] = Field(0, description="rounds in which ms was less than to_end_ms")
+    wins_vs_no_exits: Annotated[int, Field(ge=0)] = Field(0, description="rounds in which ms was less than whole_ms")
 
 
 class OneGraph(Segment):
@@ -82,8 +84,8 @@ class OneGraph(Segment):
     kind: Literal["graph", "if"] = Field(description="'graph': any batch, rows leave one by one; 'if': a batch of 1")
     samples: PositiveInt = Field(description="real samples on which it was held against the segments")
     batches: tuple[PositiveInt, ...]
-    max_abs: NonNegativeFloat = Field(description="largest difference of an output from the segments'")
-    undecided: Annotated[int, Field(ge=0)] = Field(
+    max_abs_diff: NonNegativeFloat = Field(description="largest difference of an output from the segments'")
+    near_threshold: Annotated[int, Field(ge=0)] = Field(
         description="samples that left elsewhere, because a rounding of 1e-5 decides whether they pass a threshold"
     )
     machine: str = Field(description="processor on which the times were measured")

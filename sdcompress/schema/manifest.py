@@ -36,12 +36,12 @@ __all__ = [
     "ExitSignals",
     "FileEntry",
     "Manifest",
-    "Named",
     "OneGraph",
     "OutputName",
     "ParityRecord",
     "Policy",
     "Provenance",
+    "RegistryEntry",
     "Segment",
     "StageTimes",
     "Tensor",
@@ -51,7 +51,7 @@ __all__ = [
 OutputName = Annotated[str, Field(min_length=1, max_length=1000)]
 
 
-class Named(Frozen):
+class RegistryEntry(Frozen):
     """An entry of a room, and the parameters that it was made with."""
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
@@ -66,12 +66,12 @@ class ExitSignals(Frozen):
 
 
 class Exit(Frozen):
-    """One exit: the tensor of its outputs, and the validation scores of the checkpoint or the quantised file."""
+    """One exit: the tensor of its outputs, and its metrics on the validation split."""
 
     name: str
     segment: Annotated[int, Field(ge=0)] = Field(description="index of the segment after which it can leave")
     outputs: str = Field(description="name of the tensor, float32 [batch, ...] of the task's shape")
-    scores: dict[str, float] = Field({}, description="by name: the task's metric and its further scores")
+    metrics: dict[str, float] = Field({}, description="by name: the task's metric and its further ones, e.g. nll")
     temperature: PositiveFloat = 1.0
     signals: ExitSignals | None = Field(None, description="null: they are computed from outputs, outside the graph")
 
@@ -102,12 +102,12 @@ class StageTimes(Frozen):
 class Policy(Frozen):
     """When a sample leaves: at the first exit k whose score is at least thresholds[k].
 
-    ``kind`` computes the score from the exit's signals, which depend on the exit's temperature. The last exit takes
+    ``name`` computes the score from the exit's signals, which depend on the exit's temperature. The last exit takes
     whatever is left. A threshold above 1 never fires.
     """
 
-    kind: str = Field("max_prob", description="of 'sdcompress list policies'")
-    parameters: dict[str, Any] = Field({}, description="fitted by the calibration; what they are depends on the kind")
+    name: str = Field("max_prob", description="of 'sdcompress list policies'")
+    parameters: dict[str, Any] = Field({}, description="fitted by the calibration; what they are depends on the policy")
     thresholds: tuple[float, ...] = Field(description="one for each exit but the last")
     max_drop: Fraction = Field(
         description="how much of the metric could be lost against the last exit, or what the certificate names"
@@ -120,8 +120,8 @@ class Policy(Frozen):
     )
     split: str = "validation"
     samples: PositiveInt
-    score: Fraction | None = Field(description="the task's metric, on the calibration samples; null without targets")
-    reference_score: Fraction | None = Field(
+    metric: Fraction | None = Field(description="the task's metric, on the calibration samples; null without targets")
+    reference_metric: Fraction | None = Field(
         description="of the last exit, or of what the certificate is measured against, on the same samples"
     )
     shares: tuple[Fraction, ...] = Field(description="share of the calibration samples that left at each exit")
@@ -175,11 +175,11 @@ class Manifest(Frozen):
     """What an artifact is. ``digest`` is the SHA-256 of all other fields and names the artifact."""
 
     schema_version: Literal[2] = 2
-    task: Named = Field(description="what the outputs mean; of 'sdcompress list tasks'")
+    task: RegistryEntry = Field(description="what the outputs mean; of 'sdcompress list tasks'")
     outputs: Annotated[tuple[OutputName, ...], Field(min_length=1)] = Field(
         description="what each output stands for; all different"
     )
-    modality: Named = Field(description="how raw examples become inputs")
+    modality: RegistryEntry = Field(description="how raw examples become inputs")
     inputs: Annotated[tuple[Tensor, ...], Field(min_length=1)] = Field(description="of the network, as modality says")
     layout: Literal["single", "cascade", "all"]
     segments: Annotated[tuple[Segment, ...], Field(min_length=1)]
@@ -236,7 +236,7 @@ class Manifest(Frozen):
             raise ValueError("the certificate names a step that its path does not have")
         return self
 
-    def border(self, exit_: int) -> tuple[Tensor, ...]:
+    def live_tensors(self, exit_: int) -> tuple[Tensor, ...]:
         """The tensors that are still needed after an exit has been reached and nobody left, by its position."""
         done = self.exits[exit_].segment + 1
         made = (*self.inputs, *(tensor for segment in self.segments[:done] for tensor in segment.outputs))

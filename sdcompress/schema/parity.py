@@ -17,6 +17,6 @@ class ParityRecord(Frozen):
     exit: str
     samples: PositiveInt
     batches: tuple[PositiveInt, ...]
-    max_abs: Annotated[float, Field(ge=0)] = Field(description="largest absolute difference of an output")
-    allowed: PositiveFloat
+    max_abs_diff: Annotated[float, Field(ge=0)] = Field(description="largest absolute difference of an output")
+    tolerance: PositiveFloat
     flips: Annotated[int, Field(ge=0)] = Field(description="samples whose decision changed")

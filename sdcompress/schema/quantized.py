@@ -1,4 +1,4 @@
-"""What 'quantize' tells of its work."""
+"""The record of a quantisation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Quantized", "Speed"]
 
 
 class Speed(Frozen):
-    """An artifact beside the one that it was made of, timed in turns on one machine: one sample, to the last exit."""
+    """The time of one sample to the last exit beside that of the source, in interleaved rounds on one machine."""
 
     threads: PositiveInt
     ms: PositiveFloat = Field(description="median in the new precision")
@@ -38,7 +38,9 @@ class Quantized(Frozen):
     exits: tuple[ExitChange, ...]
     bytes_before: PositiveInt = Field(description="of the graphs")
     bytes_after: PositiveInt
-    narrow: PositiveInt = Field(description="convolutions and products in the new precision")
-    wide: Annotated[int, Field(ge=0)] = Field(description="those that are not: float32, beside fp8 also float16")
+    low_precision_ops: PositiveInt = Field(description="convolutions and products in the new precision")
+    high_precision_ops: Annotated[int, Field(ge=0)] = Field(
+        description="those that are not: float32, beside fp8 also float16"
+    )
     dropped: tuple[str, ...] = Field(description="what was made for the old graphs and is not in the new artifact")
     speed: Speed | None = Field(None, description="on the machine that made it; null where it was not timed")

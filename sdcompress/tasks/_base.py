@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pydantic import ConfigDict, TypeAdapter
 
 from sdcompress.errors import RecipeError, UsageError
-from sdcompress.schema.manifest import Named
+from sdcompress.schema.manifest import RegistryEntry
 
 if TYPE_CHECKING:
     import onnx
@@ -122,9 +122,9 @@ class Task(ABC):
         return {name: value for name, value in written.items() if name != "outputs"}
 
     @property
-    def record(self) -> Named:
+    def record(self) -> RegistryEntry:
         """What a manifest writes of it, besides its outputs; the name is that of its module."""
-        return Named(name=type(self).__module__.rpartition(".")[2], parameters=self.parameters)
+        return RegistryEntry(name=type(self).__module__.rpartition(".")[2], parameters=self.parameters)
 
     @property
     def output_shape(self) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ from sdcompress.modalities import modality_of
 from sdcompress.options import Options
 from sdcompress.schema.manifest import Manifest
 from sdcompress.schema.recipe import Calibrate
-from sdcompress.schema.report import Plan
+from sdcompress.schema.report import SampleSizePlan
 from sdcompress.verbs._types import Folder, Overrides, Source
 
 __all__ = ["calibrate", "plan"]
@@ -74,7 +74,7 @@ def plan(
     options: Options | None = None,
     *,
     images: Folder | None = None,
-) -> Plan:
+) -> SampleSizePlan:
     """Say how many calibration samples a certificate needs; nothing is written, and nothing that certifies is seen.
 
     Args:

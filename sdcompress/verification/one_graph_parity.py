@@ -36,12 +36,12 @@ class OneGraphParity:
 
     findings: tuple[Finding, ...]
     exit_index: npt.NDArray[np.int64]
-    undecided: int
+    near_threshold: int
 
     @property
-    def max_abs(self) -> float:
+    def max_abs_diff(self) -> float:
         """The largest difference of an output."""
-        return max(finding.max_abs or 0.0 for finding in self.findings)
+        return max(finding.max_abs_diff or 0.0 for finding in self.findings)
 
 
 def compare_one_graph(
@@ -60,7 +60,7 @@ def compare_one_graph(
     for size in batches:
         count = len(inputs) if size == batches[-1] else min(SMALL_SAMPLES, len(inputs))
         exit_indices = [tally.compare(run, inputs[start : start + size], start) for start in range(0, count, size)]
-    return OneGraphParity(tally.findings(batches), np.concatenate(exit_indices), len(tally.undecided))
+    return OneGraphParity(tally.findings(batches), np.concatenate(exit_indices), len(tally.near_threshold))
 
 
 def graph_batches(kind: Literal["graph", "if"], largest: int) -> tuple[int, ...]:
@@ -78,13 +78,13 @@ class _Tally:
 
     def __init__(self, engine: Engine, allowed: Sequence[float]) -> None:
         assert engine.policy is not None
-        policy = restore(engine.policy.kind, engine.policy.parameters, engine.task)
+        policy = restore(engine.policy.name, engine.policy.parameters, engine.task)
         self._gates = gates(policy, engine.policy.thresholds)
         self._engine, self._allowed = engine, np.asarray(allowed)
         self._largest = np.zeros(len(allowed))
         self._rows: list[set[int]] = [set() for _ in allowed]
         self._failed: list[set[int]] = [set() for _ in allowed]
-        self.undecided: set[int] = set()
+        self.near_threshold: set[int] = set()
 
     def compare(self, run: Run, inputs: Inputs, first: int) -> npt.NDArray[np.int64]:
         """Compare one batch, whose first sample has the position ``first``; returns the segments' exit index."""
@@ -94,8 +94,8 @@ class _Tally:
         for row, exit_ in enumerate(expected.exit_index):
             self._rows[exit_].add(first + row)
             if outputs[EXIT_INDEX][row] != exit_:
-                undecided = self._undecided(inputs[row : row + 1], min(exit_, outputs[EXIT_INDEX][row]))
-                (self.undecided if undecided else self._failed[exit_]).add(first + row)
+                near_threshold = self._undecided(inputs[row : row + 1], min(exit_, outputs[EXIT_INDEX][row]))
+                (self.near_threshold if near_threshold else self._failed[exit_]).add(first + row)
                 continue
             # "not <=" instead of ">", so that NaN fails
             self._largest[exit_] = np.maximum(self._largest[exit_], errors[row])

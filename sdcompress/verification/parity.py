@@ -58,7 +58,7 @@ class Finding:
     exit: str
     samples: int
     batches: tuple[int, ...]
-    max_abs: float | None
+    max_abs_diff: float | None
     allowed: float
     flips: int
     worst: tuple[int, ...]
@@ -140,8 +140,8 @@ def records(findings: Sequence[Finding]) -> tuple[ParityRecord, ...]:
             exit=finding.exit,
             samples=finding.samples,
             batches=finding.batches,
-            max_abs=finding.max_abs or 0.0,
-            allowed=finding.allowed,
+            max_abs_diff=finding.max_abs_diff or 0.0,
+            tolerance=finding.allowed,
             flips=finding.flips,
         )
         for finding in findings

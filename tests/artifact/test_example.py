@@ -122,7 +122,7 @@ def test_names_out_of_a_manifest_are_no_code(tiny_artifact: Callable[..., Path])
     exits = tuple(exit_.model_copy(update={"outputs": hostile}) for exit_ in manifest.exits)
     policy = open_artifact(tiny_artifact(policy=(0.5, 0.5), name="policy")).manifest.policy
     assert policy is not None
-    unknown = policy.model_copy(update={"kind": f'""" + {hostile}'})
+    unknown = policy.model_copy(update={"name": f'""" + {hostile}'})
     for segments in (manifest.segments, manifest.segments[:1]):
         code = example(manifest.model_copy(update={"segments": segments, "exits": exits, "policy": unknown}))
         assert not any(isinstance(node, ast.Raise) for node in ast.walk(ast.parse(code)))

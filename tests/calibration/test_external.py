@@ -81,7 +81,7 @@ def test_where_the_data_set_is_at_hand_training_images_are_refused(
     reachable(monkeypatch, tiny_network.samples(300, seed=9))
     manifest = calibrate(cascade, cascade.parent / "out", WISH, images=images)
     assert manifest.certificate is not None
-    assert manifest.certificate.external == "apart"
+    assert manifest.certificate.external == "disjoint"
     reachable(monkeypatch, tiny_network.samples(300))  # the first of those in the folder
     with pytest.raises(DataError, match="300 of 1200 examples are among those that the network was trained on"):
         calibrate(cascade, cascade.parent / "again", WISH, images=images)
@@ -114,7 +114,7 @@ def test_too_few_images_are_counted(tiny_artifact: Build, images: Path, tmp_path
 def test_what_labels_certify_cannot_be_passed_off_as_made_without(certified_artifact: Path) -> None:
     path = certified_artifact / "manifest.json"
     fields = json.loads(path.read_text(encoding="utf-8"))
-    fields["certificate"]["external"] = "apart"
+    fields["certificate"]["external"] = "disjoint"
     fields["digest"] = digest_of({name: value for name, value in fields.items() if name != "digest"})
     path.write_text(json.dumps(fields), encoding="utf-8")
     with pytest.raises(CertificateError, match="on samples without targets"):
@@ -140,9 +140,9 @@ def test_in_expectation_is_never_called_certified(tiny_artifact: Build, tiny_net
     assert verify_certificate(open_artifact(out)) is None
     # the bound of conformal risk control on the samples that chose nothing: n / (n + 1) R + 1 / (n + 1)
     if not unlabelled:
-        assert policy.score is not None
-        assert policy.reference_score is not None
-        drop = policy.reference_score - policy.score
+        assert policy.metric is not None
+        assert policy.reference_metric is not None
+        drop = policy.reference_metric - policy.metric
         assert (drop * policy.samples + 1) / (policy.samples + 1) <= 0.05
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from sdcompress.cli.build_engines import show_engines
 from sdcompress.schema.change import ExitChange, PolicyChange
-from sdcompress.schema.engines import BatchProfile, Engines, Plan, SiblingTime, Validation
+from sdcompress.schema.engines import BatchProfile, Engines, Plan, SpeedComparison, Validation
 from sdcompress.schema.graphs import FileEntry
 from sdcompress.schema.parity import ParityRecord
 
@@ -26,11 +26,11 @@ def engines(**fields: Any) -> Engines:
         profiles=(BatchProfile(min=1, opt=1, max=1), BatchProfile(min=2, opt=4, max=8)),
         tf32=True,
         workspace_bytes=1,
-        level=3,
+        builder_optimization_level=3,
         version_compatible=True,
         hardware_compatibility="ampere_plus",
         log=FileEntry(file="engines/x/build.log", **FILE),
-        parity=(ParityRecord(exit="final", samples=1, batches=(1,), max_abs=0.5, allowed=1.0, flips=0),),
+        parity=(ParityRecord(exit="final", samples=1, batches=(1,), max_abs_diff=0.5, tolerance=1.0, flips=0),),
         **fields,
     )
 
@@ -46,9 +46,14 @@ def test_what_they_are_for_and_of_is_said(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_what_they_cost_on_validation_images_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    change = ExitChange(name="exit1", score_before=0.75, score_after=0.74, changed=12, max_abs=0.25)
+    change = ExitChange(name="exit1", metric_before=0.75, metric_after=0.74, decision_changes=12, max_abs_diff=0.25)
     policy = PolicyChange(
-        score_before=0.9, score_after=0.89, moved=7, changed=3, shares_before=(0.5, 0.5), shares_after=(0.4, 0.6)
+        metric_before=0.9,
+        metric_after=0.89,
+        exit_changes=7,
+        decision_changes=3,
+        shares_before=(0.5, 0.5),
+        shares_after=(0.4, 0.6),
     )
     show_engines(engines(validation=Validation(samples=400, max_drop=0.02, exits=(change,), policy=policy)), "fp16")
     said = capsys.readouterr().out
@@ -71,9 +76,9 @@ def test_what_they_cost_on_validation_images_is_said(capsys: pytest.CaptureFixtu
     ],
 )
 def test_which_precision_is_slower_here_is_said(capsys: pytest.CaptureFixture[str], verdict: str, words: str) -> None:
-    time = SiblingTime(
-        digest="a" * 64, precision="fp16", batch=8, ms=1.1, sibling_ms=1.0,
+    time = SpeedComparison(
+        digest="a" * 64, precision="fp16", batch=8, ms=1.1, other_ms=1.0,
         speedup=0.91, low=0.9, high=0.92, verdict=verdict,
     )  # fmt: skip
-    show_engines(engines(siblings=(time,)), "int8")
+    show_engines(engines(speed_comparisons=(time,)), "int8")
     assert words in capsys.readouterr().out

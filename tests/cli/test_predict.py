@@ -67,7 +67,7 @@ def test_other_labelled_images_are_scored(cli: Cli, tiny_artifact: Write, tmp_pa
     predictions = json.loads(cli("predict", path, tmp_path / "photos", "--json").out)
     right = sum(one["stated"][0]["name"] == Path(one["file"]).parent.name for one in predictions)
     assert (evaluation["samples"], evaluation["split"]) == (8, "external")
-    assert evaluation["policy"]["score"] == right / 8
+    assert evaluation["policy"]["metric"] == right / 8
     assert {one["name"]: one["samples"] for one in evaluation["strata"]} == {"square": 4, "disc": 0, "star": 4}
     refused = cli("evaluate", path, "--images", tmp_path)
     assert refused.code == 2

@@ -47,7 +47,7 @@ def test_json_is_what_was_written(cli: Callable, made, tmp_path: Path, layout: s
     assert told.speed is not None
     assert (told.speed.verdict == "slower") == (told.speed.high < 1)
     assert told.bytes_after < 0.7 * told.bytes_before
-    assert told.wide == (0 if precision == "int8" else len(manifest.exits))
+    assert told.high_precision_ops == (0 if precision == "int8" else len(manifest.exits))
     assert cli("verify", out).code == 0
 
 
@@ -102,7 +102,7 @@ def test_fp8_raises_the_opset_and_signals_stay(cli: Callable, made, tmp_path: Pa
 def test_all_that_is_done_with_an_artifact(cli: Callable, int8: Path, tmp_path: Path) -> None:
     assert ": cascade, int8, classification, 10 outputs" in cli("inspect", int8).out
     told = Evaluation.model_validate_json(cli("evaluate", int8, "--split", "validation", "--json").out)
-    assert [e.score for e in told.exits[:-1]] == [e.scores["accuracy"] for e in open_artifact(int8).manifest.exits]
+    assert [e.metric for e in told.exits[:-1]] == [e.metrics["accuracy"] for e in open_artifact(int8).manifest.exits]
     quick = ["--images", "golden", "--scenario", "single-stream", "--duration", "100ms", "--warmup", "1ms"]
     assert BenchReport.model_validate_json(cli("bench", int8, *quick, "--rounds", "5", "--json").out).records
     early = tmp_path / "early"

@@ -16,7 +16,7 @@ from sdcompress.entries import ROOMS
 from sdcompress.methods import ROOM as METHODS
 from sdcompress.schema.explain import Explanation
 from sdcompress.schema.manifest import Manifest
-from sdcompress.schema.report import BenchReport, Evaluation, Plan, Report, VerifyReport
+from sdcompress.schema.report import BenchReport, Evaluation, Report, SampleSizePlan, VerifyReport
 
 EXITS = ["exit1", "exit2", "final"]
 
@@ -53,7 +53,7 @@ def test_evaluate_checkpoint_and_artifact_agree(cli, made, split: str) -> None:
     )
     assert [score.name for score in ours.exits] == [*EXITS, "ensemble"]
     assert (ours.kind, theirs.kind, ours.split) == ("checkpoint", "artifact", split)
-    assert [s.score for s in ours.exits] == [s.score for s in theirs.exits]
+    assert [s.metric for s in ours.exits] == [s.metric for s in theirs.exits]
     np.testing.assert_allclose(
         [s.further["nll"] for s in ours.exits], [s.further["nll"] for s in theirs.exits], rtol=1e-4
     )
@@ -84,7 +84,7 @@ def test_calibrate_writes_a_policy(cli, made, tmp_path: Path) -> None:
     done = cli("calibrate", made.cascade, "--max-drop", "0.7%", "--out", tmp_path / "early", "--json")
     policy = json.loads(done.out)["policy"]
     assert policy["max_drop"] == 0.007  # to the last digit: drops are counted exactly
-    assert policy["score"] >= policy["reference_score"] - 0.007
+    assert policy["metric"] >= policy["reference_metric"] - 0.007
     assert json.loads(cli("inspect", tmp_path / "early", "--json").out)["policy"] == policy
     assert "policy: max_prob" in cli("inspect", tmp_path / "early").out
 
@@ -118,11 +118,11 @@ def test_report(cli, made, bench_file: Path, tmp_path: Path) -> None:
     assert done.code == 0, done.err
     told = json.loads(done.out)
     scores = Evaluation.model_validate_json(scored.read_text()).exits
-    accuracy = next(score.score for score in scores if score.name == "final")
+    accuracy = next(score.metric for score in scores if score.name == "final")
     assert (told["title"], told["rows"][0]["name"]) == ("Tiny & small", "cascade")
-    assert told["rows"][0]["test_score"] == accuracy
+    assert told["rows"][0]["test_metric"] == accuracy
     written = Report.model_validate_json((tmp_path / "report" / "report.json").read_text())
-    assert written.rows[0].test_score == accuracy
+    assert written.rows[0].test_metric == accuracy
     assert "Tiny &amp; small" in (tmp_path / "report" / "report.html").read_text()
 
 
@@ -225,9 +225,9 @@ def test_a_promise_for_every_exit_and_one_that_is_none_are_told_apart(cli, made,
 def test_a_plan_writes_nothing(cli, made) -> None:
     before = sorted(made.cascade.parent.iterdir())
     wish = ["--plan", "--max-drop", "30%", "--confidence", "0.9"]
-    told = Plan.model_validate_json(cli("calibrate", made.cascade, *wish, "--json").out)
+    told = SampleSizePlan.model_validate_json(cli("calibrate", made.cascade, *wish, "--json").out)
     assert (told.max_drop, told.confidence) == (0.3, 0.9)
-    assert f"below {told.least} it is refused" in cli("calibrate", made.cascade, *wish).out
+    assert f"below {told.minimum_samples} it is refused" in cli("calibrate", made.cascade, *wish).out
     assert sorted(made.cascade.parent.iterdir()) == before
 
 
@@ -270,7 +270,7 @@ def test_export_an_ensemble(cli, made, tmp_path: Path) -> None:
     assert done.code == 0, done.err
     told = json.loads(done.out)
     assert told["provenance"]["recipe"]["export"]["ensemble"] == "geometric"
-    first, alone = told["exits"][0]["scores"], json.loads(made.exported.out)["exits"][0]["scores"]
+    first, alone = told["exits"][0]["metrics"], json.loads(made.exported.out)["exits"][0]["metrics"]
     assert first == pytest.approx(alone, abs=1e-6)  # no exit before it
 
 
@@ -301,11 +301,11 @@ def test_explain_a_policy(cli, made, tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "why").iterdir()) == ["explain.html", "explain.json", "explain.md"]
     assert Explanation.model_validate_json((tmp_path / "why" / "explain.json").read_text()) == found
     scored = Evaluation.model_validate_json(cli("evaluate", tmp_path / "early", "--json").out)
-    assert [exit_.score for exit_ in found.exits] == [score.score for score in scored.exits[:3]]
+    assert [exit_.metric for exit_ in found.exits] == [score.metric for score in scored.exits[:3]]
     assert found.policy is not None
     assert scored.policy is not None
     # what is worked out from the scores is what the engine does
-    assert found.policy.point.score == pytest.approx(scored.policy.score)
+    assert found.policy.point.metric == pytest.approx(scored.policy.metric)
     assert found.policy.point.shares == pytest.approx(scored.policy.shares)
     assert found.policy.verdict in {"wins", "no difference", "loses"}
     assert (found.split, found.curve_split, found.samples) == ("test", "validation", 160)

@@ -61,7 +61,7 @@ def test_scores_golden_samples_and_signals_are_those_of_the_ensemble(
     opened = open_artifact(folder / "cascade")
     labels = open_trained_model(checkpoint).dataset().val.targets
     right = (expected.argmax(2) == labels).mean(1)
-    assert [exit_.scores["accuracy"] for exit_ in opened.manifest.exits] == pytest.approx(right.tolist())
+    assert [exit_.metrics["accuracy"] for exit_ in opened.manifest.exits] == pytest.approx(right.tolist())
     golden = opened.golden()
     np.testing.assert_allclose(np.exp(golden.outputs[0]).sum(1), 1, rtol=1e-5)  # log probabilities
     engine = open_engine(folder / "cascade", threads=1)

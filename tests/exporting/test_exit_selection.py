@@ -116,8 +116,8 @@ def test_an_artifact_speaks_of_the_kept_exits_only(
         opened = open_artifact(tmp_path / layout)
         manifest = opened.manifest
         assert [exit_.name for exit_ in manifest.exits] == ["exit2", "final"]
-        assert [exit_.scores["accuracy"] for exit_ in manifest.exits] == [
-            exit_.scores["accuracy"] for exit_ in every.exits[1:]
+        assert [exit_.metrics["accuracy"] for exit_ in manifest.exits] == [
+            exit_.metrics["accuracy"] for exit_ in every.exits[1:]
         ]
         assert [record.exit for record in manifest.parity] == ["exit2", "final"]
         assert len(manifest.segments) == files
@@ -154,7 +154,7 @@ def test_an_ensemble_is_the_mean_over_the_kept_exits(
         engine = open_engine(tmp_path / name, threads=1)
         np.testing.assert_allclose(engine.exits(engine.preprocess(images)), expected, atol=5e-5)
         right = (expected.argmax(2) == labels).mean(1)
-        assert [exit_.scores["accuracy"] for exit_ in open_artifact(tmp_path / name).manifest.exits] == pytest.approx(
+        assert [exit_.metrics["accuracy"] for exit_ in open_artifact(tmp_path / name).manifest.exits] == pytest.approx(
             right
         )
 

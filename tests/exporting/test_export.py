@@ -109,8 +109,8 @@ def test_the_manifest_carries_scores_costs_and_provenance(
     source = open_checkpoint(checkpoint)
     manifest = open_artifact(folder / "cascade").manifest
     right = (truth[1].argmax(2) == open_trained_model(source).dataset().val.targets).mean(1)
-    assert [exit_.scores["accuracy"] for exit_ in manifest.exits] == pytest.approx(right.tolist())
-    assert all("ece" in exit_.scores for exit_ in manifest.exits)
+    assert [exit_.metrics["accuracy"] for exit_ in manifest.exits] == pytest.approx(right.tolist())
+    assert all("ece" in exit_.metrics for exit_ in manifest.exits)
     full = open_artifact(folder / "all").manifest.segments[0]
     assert sum(segment.macs for segment in manifest.segments) == full.macs
     assert sum(segment.parameters for segment in manifest.segments) == full.parameters
@@ -123,7 +123,7 @@ def test_the_manifest_carries_scores_costs_and_provenance(
     for record in manifest.parity:
         assert record.samples == 256
         assert record.batches == (1, 2, 7, 32)
-        assert 0 <= record.max_abs <= record.allowed
+        assert 0 <= record.max_abs_diff <= record.tolerance
 
 
 def test_the_golden_samples_are_the_checkpoints_own(folder: Path, checkpoint: Path) -> None:
@@ -152,7 +152,7 @@ def test_verify_passes_and_reports_each_exit(folder: Path) -> None:
         report = verify(folder / name)
         assert report.layout == name
         assert report.samples == 32
-        assert all(exit_.max_abs <= exit_.allowed for exit_ in report.exits)
+        assert all(exit_.max_abs_diff <= exit_.tolerance for exit_ in report.exits)
         assert all(exit_.flips == 0 for exit_ in report.exits)
 
 
@@ -232,7 +232,7 @@ def test_an_export_that_fails_the_gate_is_set_aside_with_its_figures(checkpoint:
     assert sorted(path.name for path in (tmp_path / "out.failed").iterdir()) == ["model.onnx", "parity.json"]
     findings = json.loads((tmp_path / "out.failed" / "parity.json").read_text())
     assert [finding["exit"] for finding in findings] == ["exit1", "exit2", "final"]
-    assert all(1e-12 < finding["max_abs"] < 1e-4 for finding in findings)
+    assert all(1e-12 < finding["max_abs_diff"] < 1e-4 for finding in findings)
     assert all(len(finding["worst"]) == 8 for finding in findings)
 
 

@@ -60,7 +60,8 @@ class DeviceExecutor:
         ends = [exit_.segment + 1 for exit_ in manifest.exits]
         self._segments_of_exit = tuple(zip([0, *ends], ends, strict=False))
         self._carried_bindings: tuple[tuple[Binding, ...], ...] = tuple(
-            tuple(self.memory.bindings[tensor.name] for tensor in manifest.border(exit_)) for exit_ in range(len(ends))
+            tuple(self.memory.bindings[tensor.name] for tensor in manifest.live_tensors(exit_))
+            for exit_ in range(len(ends))
         )
 
     @property

@@ -168,7 +168,7 @@ class _Build:
             profiles=self.settings.profiles,
             tf32=self.settings.tf32,
             workspace_bytes=self.settings.workspace_bytes,
-            level=level,
+            builder_optimization_level=level,
             version_compatible=self.settings.version_compatible,
             hardware_compatibility=self.settings.hardware_compatibility,
             log=entry(folder, f"{folder_name}/build.log"),

@@ -36,7 +36,7 @@ def check_engines(
         progress: called with (images run, all images), then (rounds done, all rounds).
 
     Returns:
-        The fields ``parity``, ``validation`` and, where there are any, ``siblings`` of ``Engines``.
+        The fields ``parity``, ``validation`` and, where there are any, ``speed_comparisons`` of ``Engines``.
 
     Raises:
         ParityError: if they do not compute what the checkpoint computes.
@@ -54,4 +54,4 @@ def check_engines(
         return {"parity": records, "validation": validation}
     inputs = artifact.modality.collate(artifact.golden().examples)
     times = compare_speed(engine, siblings, inputs, tuned_batches(settings), progress=progress)
-    return {"parity": records, "validation": validation, "siblings": times}
+    return {"parity": records, "validation": validation, "speed_comparisons": times}

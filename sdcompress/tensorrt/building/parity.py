@@ -55,7 +55,7 @@ def run_parity(
     widened = tf32_applies(artifact.manifest, tf32=tf32)
     records, problems = [], []
     for index, record in enumerate(artifact.manifest.parity):
-        limit = tolerance(record.allowed, golden.outputs[index], tf32=widened)
+        limit = tolerance(record.tolerance, golden.outputs[index], tf32=widened)
         compared, problem = compare_exit(
             record.exit,
             [outputs[index] for outputs in runs],
@@ -124,7 +124,9 @@ def compare_exit(
         return None, f"{name}: outputs are not finite"
     flips = count_flips(task, runs, reference, allowed=limit)
     worst = float(np.abs(difference).max())
-    record = ParityRecord(exit=name, samples=len(reference), batches=batches, max_abs=worst, allowed=limit, flips=flips)
+    record = ParityRecord(
+        exit=name, samples=len(reference), batches=batches, max_abs_diff=worst, tolerance=limit, flips=flips
+    )
     if worst > limit:
         return record, f"{name}: outputs are off by {worst:.2g} (allowed {limit:.2g}), {flips} decisions change"
     return record, ""

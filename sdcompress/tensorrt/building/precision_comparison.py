@@ -17,7 +17,7 @@ from sdcompress.modalities import Inputs
 from sdcompress.progress import Progress, part
 from sdcompress.runtime.engine import Engine
 from sdcompress.runtime.on_device.buckets import buckets
-from sdcompress.schema.engines import Engines, SiblingTime
+from sdcompress.schema.engines import Engines, SpeedComparison
 from sdcompress.schema.manifest import Manifest
 from sdcompress.tensorrt.building.settings import BuildSettings
 from sdcompress.tensorrt.nvidia.compatible import choose_engines
@@ -100,7 +100,7 @@ def compare_speed(
     rounds: int = _ROUNDS,
     seconds: float = _SECONDS,
     progress: Progress | None = None,
-) -> tuple[SiblingTime, ...]:
+) -> tuple[SpeedComparison, ...]:
     """Time all engines to the last exit, host to host, in interleaved rounds.
 
     Args:
@@ -112,7 +112,7 @@ def compare_speed(
         seconds: of one turn.
         progress: called with (rounds done, all rounds).
     """
-    times: list[SiblingTime] = []
+    times: list[SpeedComparison] = []
     for batches_done, batch in enumerate(batches):
         timed_calls = take_turns(
             [engine, *(sibling_engine for _, sibling_engine in siblings)],
@@ -130,14 +130,14 @@ def compare_speed(
     return tuple(times)
 
 
-def _time(sibling: Sibling, ours: TimedCall, theirs: TimedCall, batch: int) -> SiblingTime:
+def _time(sibling: Sibling, ours: TimedCall, theirs: TimedCall, batch: int) -> SpeedComparison:
     ratio = ratio_of_means(theirs.rounds, ours.rounds)
-    return SiblingTime(
+    return SpeedComparison(
         digest=sibling.digest,
         precision=sibling.precision,
         batch=batch,
         ms=float(np.median(ours.ms)),
-        sibling_ms=float(np.median(theirs.ms)),
+        other_ms=float(np.median(theirs.ms)),
         speedup=ratio.value,
         low=ratio.low,
         high=ratio.high,

@@ -116,13 +116,13 @@ def _problem(quality: Quality, max_drop: float) -> str:
         return f"{change.name}: logits of the engines or of the graphs are not finite"
     if not quality.loses_more_than(max_drop):
         return ""
-    return f"{change.name}: {change.score_before:.2%} before, {change.score_after:.2%} after"
+    return f"{change.name}: {change.metric_before:.2%} before, {change.metric_after:.2%} after"
 
 
 def _lost(policy: PolicyChange | None, max_drop: float) -> str:
-    if policy is None or policy.score_before - policy.score_after <= max_drop + 1e-9:
+    if policy is None or policy.metric_before - policy.metric_after <= max_drop + 1e-9:
         return ""
     return (
-        f"by the policy: {policy.score_before:.2%} before, {policy.score_after:.2%} after ({policy.moved} samples "
-        "take another exit)"
+        f"by the policy: {policy.metric_before:.2%} before, {policy.metric_after:.2%} after ({policy.exit_changes} "
+        "samples take another exit)"
     )

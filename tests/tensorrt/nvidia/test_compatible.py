@@ -28,7 +28,7 @@ def built(**changed: Any) -> Engines:
         "profiles": (BatchProfile(min=1, opt=1, max=1),),
         "tf32": True,
         "workspace_bytes": 1,
-        "level": 3,
+        "builder_optimization_level": 3,
         "log": FileEntry(file="build.log", **FILE),
         "parity": (),
     }
