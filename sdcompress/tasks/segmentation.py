@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,8 @@ from sdcompress.tasks._palette import colours, indexed_png
 if TYPE_CHECKING:
     import onnx
     from torch import Tensor
+
+    from sdcompress.schema import graphs
 
 __all__ = ["Segmentation"]
 
@@ -108,6 +110,12 @@ class Segmentation(Task):
             raise ValueError(
                 f"ignore_index is {self.ignore_index}, and there are {len(self.outputs)} classes from 0 on"
             )
+
+    @classmethod
+    def parameters_for(cls, inputs: Sequence[graphs.Tensor]) -> dict[str, Any]:
+        """The height and width of the first input that has them; see ``Task``."""
+        sizes = [tensor.shape[2:] for tensor in inputs if len(tensor.shape) == 4]
+        return {"size": list(sizes[0])} if sizes else {}
 
     @property
     def output_shape(self) -> tuple[int, int, int]:
