@@ -183,7 +183,7 @@ class MaskSamples(FileSamples):
                     next_step="label it",
                 )
         except (InputError, *BROKEN) as error:
-            found = error.found if isinstance(error, InputError) else str(error)
+            found = error.problem if isinstance(error, InputError) else str(error)
             raise DataError(
                 f"The mask {pair.mask} cannot be used: {found}",
                 allowed=error.allowed if isinstance(error, InputError) else "whole image files",

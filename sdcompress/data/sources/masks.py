@@ -88,7 +88,7 @@ def _size_of_first(pairs: list[Pair], excluded: list[Path], root: Path) -> tuple
     except InputError as error:
         name = first.relative_to(root).as_posix()
         raise DataError(
-            f"The first image {first} cannot be used: {error.found}",
+            f"The first image {first} cannot be used: {error.problem}",
             allowed=error.allowed,
             next_step=f"repair it, or go on without it: {without_setting([name])}",
         ) from error
