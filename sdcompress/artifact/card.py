@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sdcompress.artifact.example import example
+from sdcompress.artifact.card_program import example
 from sdcompress.artifact.execution_target import ExecutionTarget
 from sdcompress.modalities import modality_of
 from sdcompress.printable import plural

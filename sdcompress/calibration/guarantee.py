@@ -26,7 +26,7 @@ from sdcompress.certification.groups import warn_of_strata
 from sdcompress.data.samples import Samples, Subset
 from sdcompress.data.unlabelled import UnlabelledFolder
 from sdcompress.errors import UsageError
-from sdcompress.progress import Progress, part
+from sdcompress.progress import Progress, subprogress
 from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Certificate, CertifiedDrop, Manifest, Policy, StageTimes
@@ -112,7 +112,7 @@ def tune_and_collect(
     """
     split, fingerprint = split_of(manifest, samples)
     total = len(split.tuning) + (2 if reference else 1) * len(split.certify)
-    tuning = tune(engine, Subset(samples, split.tuning), settings, part(progress, 0, total))
+    tuning = tune(engine, Subset(samples, split.tuning), settings, subprogress(progress, 0, total))
     if reference:  # the step without early exit may lose too, and path[0] is not tested: it is there twice
         tuning = replace(tuning, path=(tuning.path[0], *tuning.path))
     certification_samples = Subset(samples, split.certify)
@@ -122,7 +122,7 @@ def tune_and_collect(
         tuning.fitted,
         unlabelled=settings.unlabelled,
         reference=reference,
-        progress=part(progress, len(split.tuning), total),
+        progress=subprogress(progress, len(split.tuning), total),
     )
     evidence = with_strata(evidence, engine.task, certification_samples, settings)
     times = stage_times(engine, manifest, samples)

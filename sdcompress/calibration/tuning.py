@@ -17,7 +17,7 @@ from sdcompress.certification.groups import strata_of
 from sdcompress.certification.power_analysis import least_samples
 from sdcompress.data.samples import Samples
 from sdcompress.evaluation.exit_outcomes import exit_losses, exit_signals_and_losses
-from sdcompress.progress import Progress, part
+from sdcompress.progress import Progress, subprogress
 from sdcompress.runtime.engine import Engine
 from sdcompress.schema import recipe
 from sdcompress.tasks import Task
@@ -100,11 +100,11 @@ def collect(
     """
     count, total = len(samples), len(samples) * (2 if reference else 1)
     signals, loss = exit_signals_and_losses(
-        engine, samples, fitted.temperatures, unlabelled=unlabelled, progress=part(progress, 0, total)
+        engine, samples, fitted.temperatures, unlabelled=unlabelled, progress=subprogress(progress, 0, total)
     )
     if reference is None:
         return fitted.evidence(signals, loss)
-    decisions = reference.decisions(samples, labelled=not unlabelled, progress=part(progress, count, total))
+    decisions = reference.decisions(samples, labelled=not unlabelled, progress=subprogress(progress, count, total))
     targets = decisions if unlabelled else samples.targets
     if unlabelled:
         loss = exit_losses(engine.task, signals, targets)

@@ -38,7 +38,8 @@ def _pays(record: Explanation, policy: PolicyFigures) -> str:
         return f"Early exit makes no difference here beyond the noise: {policy_text}, while {exit_text}."
     if policy.rival is None:
         return f"Early exit wins here: {policy_text}; no exit alone reaches that, {exit_text}."
-    return f"Early exit wins here: {policy_text}; {exit_text}, and no faster exit reaches the policy's {record.metric_name}."
+    others = f"no faster exit reaches the policy's {record.metric_name}"
+    return f"Early exit wins here: {policy_text}; {exit_text}, and {others}."
 
 
 def findings(record: Explanation) -> list[str]:
