@@ -83,6 +83,7 @@ EVALUATION = {
     "split": "test",
     "samples": 10,
     "metric_name": "accuracy",
+    "binary_loss": True,
     "exits": [{**EXIT, "name": "exit1"}, EXIT, {**EXIT, "name": "ensemble"}],
     "policy": {"metric": 0.9, "shares": [0.5, 0.5], "metric_by_exit": [0.9, None]},
 }
