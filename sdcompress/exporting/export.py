@@ -26,7 +26,7 @@ from sdcompress.exporting.reference import Reference, edge_case_outputs, gate_sa
 from sdcompress.models.multiexit import MultiExit
 from sdcompress.onnx_graph.tensorrt8 import DYNAMO_OPSET, unsupported_by_8_5
 from sdcompress.options import Options
-from sdcompress.progress import count
+from sdcompress.progress import progress_counter
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Manifest
 from sdcompress.verification import parity
@@ -82,7 +82,7 @@ def export_all(
         if weaker := parity.weaker(proving, settings.parity_samples):
             warnings.warn(weaker, stacklevel=2)
         images = len(distinct) * (len(dataset.val) + proving) + len(targets) * proving
-        tick = count(options.progress, images)
+        tick = progress_counter(options.progress, images)
         exported = {
             choice: _export(
                 checkpoint, net, choice, dataset, settings=settings, count=tick, out=targets[choices.index(choice)].out

@@ -11,8 +11,9 @@ from pydantic import (
     model_validator,
 )
 
-from sdcompress.schema._recipe_fields import (
-    BackboneOptions,
+from sdcompress.schema.base import Fraction, Frozen
+from sdcompress.schema.graphs import Ensemble
+from sdcompress.schema.recipe_values import (
     BelowOne,
     EachOnce,
     Entry,
@@ -20,13 +21,12 @@ from sdcompress.schema._recipe_fields import (
     NonNegative,
     NonNegativeInt,
     OpenSection,
+    Options,
     PathText,
     PositiveInt,
     Some,
     Weight,
 )
-from sdcompress.schema.base import Fraction, Frozen
-from sdcompress.schema.graphs import Ensemble
 
 __all__ = [
     "Augmentation",
@@ -95,7 +95,7 @@ class Model(Frozen):
         description="of a file's tensors: by name, where the classifier alone may be new; by name, where more may be "
         "new; by order and shape",
     )
-    options: BackboneOptions = Field({}, description="further keyword arguments of the backbone")
+    options: Options = Field({}, description="further keyword arguments of the backbone")
 
     @model_validator(mode="after")
     def _one_origin(self) -> Model:
@@ -107,7 +107,7 @@ class Model(Frozen):
 
     @property
     def untrained(self) -> Model:
-        """Return the same model without pretrained weights."""
+        """Return the same network without anybody's weights, for what is built to get others."""
         named = {"checkpoint_path"} if self.name.startswith("timm:") else set()  # timm's option reads a file
         options = {key: value for key, value in self.options.items() if key not in named}
         return self.model_copy(update={"pretrained": False, "weights": None, "match": "name", "options": options})

@@ -68,7 +68,7 @@ def test_an_artifact_beside_itself_is_timed_at_all(tiny_artifact: Callable[..., 
     [
         ("slower", "slower here: "),
         ("faster", "faster here: "),
-        ("no difference", "as fast here, as far as can be seen: "),
+        ("no difference", "no measurable difference here: "),
     ],
 )
 def test_the_command_prints_the_verdict_first(verdict: Any, opening: str) -> None:

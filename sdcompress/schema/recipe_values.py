@@ -1,4 +1,4 @@
-"""Define constrained types of the recipe, and the bases of its sections with parameters of an entry."""
+"""Define the kinds of values in a recipe, and its sections whose parameters the entry of a room checks itself."""
 
 from __future__ import annotations
 
@@ -18,15 +18,14 @@ from pydantic import (
 from sdcompress.schema.base import Frozen
 
 __all__ = [
-    "BackboneOptions",
     "BelowOne",
     "EachOnce",
     "Entry",
     "EntryName",
-    "Finite",
     "NonNegative",
     "NonNegativeInt",
     "OpenSection",
+    "Options",
     "PathText",
     "PositiveInt",
     "Some",
@@ -34,7 +33,6 @@ __all__ = [
 ]
 
 NonNegative = Annotated[float, Field(ge=0.0)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
 BelowOne = Annotated[float, Field(ge=0.0, lt=1.0)]
 PositiveInt = Annotated[int, Field(ge=1, lt=2**31)]
 NonNegativeInt = Annotated[int, Field(ge=0, lt=2**31)]
@@ -55,28 +53,28 @@ Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _SPELLED = {".inf": math.inf, "-.inf": -math.inf, ".nan": math.nan}  # as YAML writes them; JSON has none of them
 
 
-def read_numbers(value: Any) -> Any:
-    """Return values with the numbers that JSON does not have, which YAML spells as text."""
+def _read_numbers(value: Any) -> Any:
+    """Values with the numbers that JSON does not have, which stand in it as YAML spells them."""
     if isinstance(value, dict):
-        return {key: read_numbers(inner) for key, inner in value.items()}
+        return {key: _read_numbers(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(read_numbers(inner) for inner in value)
+        return type(value)(_read_numbers(inner) for inner in value)
     return _SPELLED.get(value, value) if isinstance(value, str) else value
 
 
-def spell_numbers(value: Any) -> Any:
-    """Invert ``read_numbers``."""
+def _spell_numbers(value: Any) -> Any:
+    """The inverse of ``_read_numbers``."""
     if isinstance(value, dict):
-        return {key: spell_numbers(inner) for key, inner in value.items()}
+        return {key: _spell_numbers(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [spell_numbers(inner) for inner in value]
+        return [_spell_numbers(inner) for inner in value]
     if not isinstance(value, float) or math.isfinite(value):
         return value
     return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
 
 
-BackboneOptions = Annotated[
-    dict[str, Any], AfterValidator(read_numbers), PlainSerializer(spell_numbers, dict[str, Any], when_used="json")
+Options = Annotated[
+    dict[str, Any], AfterValidator(_read_numbers), PlainSerializer(_spell_numbers, dict[str, Any], when_used="json")
 ]
 
 
@@ -88,16 +86,16 @@ class OpenSection(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _numbers(cls, value: Any) -> Any:
-        return read_numbers(value)
+        return _read_numbers(value)
 
     @model_serializer(mode="wrap", when_used="json")
     def _own_numbers(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        spelled = {key: spell_numbers(value) for key, value in self.parameters.items()}
+        spelled = {key: _spell_numbers(value) for key, value in self.parameters.items()}
         return {**dump(self), **{key: value for key, value in spelled.items() if value != self.parameters[key]}}
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """Return the entry's parameters as written, unchecked."""
+        """The entry's parameters as written, unchecked."""
         return dict(self.model_extra or {})
 
 
