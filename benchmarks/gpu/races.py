@@ -19,7 +19,7 @@ from sdcompress.tensorrt.building.precision_comparison import Sibling, compare_s
 from sdcompress.tensorrt.building.settings import BuildSettings
 
 # TF32 off, so that fp32 is fp32; the golden images' parity is enough for networks that were hardly trained
-SETTINGS = BuildSettings(tf32=False, validation_images=0)
+SETTINGS = BuildSettings(tf32=False, validation_samples=0)
 EACH = (1, 2, 4, 8, 16, 32, 64)
 FEW = (1, 64)
 

@@ -22,7 +22,7 @@ from sdcompress.certification.groups import warn_of_strata
 from sdcompress.data.samples import Samples, Subset
 from sdcompress.data.unlabelled import UnlabelledFolder
 from sdcompress.errors import UsageError
-from sdcompress.progress import Progress, part
+from sdcompress.progress import Progress, subprogress
 from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.schema import recipe
 from sdcompress.schema.manifest import Certificate, CertifiedDrop, Manifest, Policy, StageTimes
@@ -102,7 +102,7 @@ def tune_and_collect(
     seed = seed_of(fingerprint, graphs_digest(manifest))
     parts = draw_split(len(samples), seed)
     total = len(parts.tuning) + (2 if reference else 1) * len(parts.certify)
-    tuning = tune(engine, Subset(samples, parts.tuning), settings, part(progress, 0, total))
+    tuning = tune(engine, Subset(samples, parts.tuning), settings, subprogress(progress, 0, total))
     if reference:  # without any early exit something may be lost too: a step that is tested, as path[0] never is
         tuning = replace(tuning, path=(tuning.path[0], *tuning.path))
     certification_samples = Subset(samples, parts.certify)
@@ -112,7 +112,7 @@ def tune_and_collect(
         tuning.fitted,
         unlabelled=settings.unlabelled,
         reference=reference,
-        progress=part(progress, len(parts.tuning), total),
+        progress=subprogress(progress, len(parts.tuning), total),
     )
     evidence = with_strata(evidence, engine.task, certification_samples, settings)
     times = stage_times(engine, manifest, samples)

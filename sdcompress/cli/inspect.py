@@ -1,4 +1,4 @@
-"""inspect: what an artifact is, as a table that other verbs show, too."""
+"""inspect: print what an artifact is; other verbs print it, too."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def show_manifest(manifest: Manifest, folder: str) -> None:
                 percent(policy.shares[k]) if policy else "-",
             ]
         )
-    columns = ["exit", f"val {metric}", "ECE", "MACs", "parameters", "parity", "temperature", "threshold", "leave here"]
+    columns = ["exit", f"val {metric}", "ECE", "MACs", "parameters", "parity", "temperature", "threshold", "share"]
     table(columns, rows)
     if policy:
         say(
@@ -77,7 +77,7 @@ def show_manifest(manifest: Manifest, folder: str) -> None:
 
 
 def _show_one_graph(one_graph: OneGraph) -> None:
-    """Print what the early exits save."""
+    """Print the times of the one graph with and without early exits."""
     rows = [
         [
             time.exit,
@@ -89,10 +89,10 @@ def _show_one_graph(one_graph: OneGraph) -> None:
         ]
         for time in one_graph.times
     ]
-    columns = ["leave at", "samples", "ms", "to the end", "without exits", "rounds faster"]
-    table(columns, rows, f"{one_graph.file} ({one_graph.kind}): one image, one thread, {one_graph.machine}")
+    columns = ["exit", "samples", "ms", "to the end", "without exits", "rounds faster"]
+    table(columns, rows, f"{one_graph.file} ({one_graph.kind}): one sample, one thread, {one_graph.machine}")
     say(
-        f"{one_graph.file}: exits and answers of the segments on {one_graph.samples} samples in batches of "
+        f"{one_graph.file}: same exits and decisions as the segments on {one_graph.samples} samples in batches of "
         f"{', '.join(map(str, one_graph.batches))} ({one_graph.near_threshold} undecided), "
         f"logits within {one_graph.max_abs_diff:.1e}"
     )
@@ -110,8 +110,12 @@ def _show_certificate(certificate: Certificate, task: Task) -> None:
         f"{certificate.confidence:.4g}, on {certificate.certify_samples} samples that chose nothing "
         f"({certificate.tuning_samples} others tuned the thresholds); for "
         f"{ExecutionTarget(certificate.backend, certificate.device, certificate.plans)}"
-        + (f"; against the last exit of the artifact {certificate.reference[:12]}" if certificate.reference else "")
-        + (f"; samples of one's own, {EXTERNAL[certificate.external]}" if certificate.external else "")
+        + (
+            f"; compared with the last exit of the artifact {certificate.reference[:12]}"
+            if certificate.reference
+            else ""
+        )
+        + (f"; samples of the user, {EXTERNAL[certificate.external]}" if certificate.external else "")
     )
     for level in certificate.levels:
         last = level.p_values[level.certified - 1] if level.certified else None
@@ -127,5 +131,5 @@ def _show_certificate(certificate: Certificate, task: Task) -> None:
 def in_every(group_by: str | None) -> str:
     """Return the groups that a certificate holds in, as the end of a sentence."""
     return (
-        "" if group_by is None else " of what has left by each exit" if group_by == "exit" else f" in every {group_by}"
+        "" if group_by is None else " of the samples up to each exit" if group_by == "exit" else f" in every {group_by}"
     )

@@ -87,8 +87,10 @@ def assemble(
             is left to train on.
         DataError: if the task cannot have the targets, or the modality the examples.
     """
-    means = _task(spec, source, task or recipe.Task())
+    task = _check_task(spec, source, task or recipe.Task())
     prepared_by = modalities.build(modality or recipe.Modality(), source.modality)
+    derived = tasks.task_class(task.name).parameters_for(prepared_by.tensors)
+    means = tasks.build(task.name, source.outputs, {**derived, **task.parameters})
     source = _prepared(source, prepared_by)
     for split in ("train", "val", "test"):
         _check(spec.name, split, source, means, prepared_by)
@@ -122,7 +124,7 @@ def assemble(
     )
 
 
-def _task(spec: recipe.Data, source: Source, task: recipe.Task) -> Task:
+def _check_task(spec: recipe.Data, source: Source, task: recipe.Task) -> recipe.Task:
     if task.name != source.task:
         raise RecipeError(
             f"The recipe's task is '{task.name}', and the targets of the data set '{spec.name}' are those of "
@@ -130,7 +132,7 @@ def _task(spec: recipe.Data, source: Source, task: recipe.Task) -> Task:
             allowed=source.task,
             next_step=f"--set task={source.task}, or choose another data set: sdcompress list data",
         )
-    return tasks.build(task.name, source.outputs, task.parameters)
+    return task
 
 
 def _prepared(source: Source, modality: Modality) -> Source:

@@ -21,7 +21,7 @@ from sdcompress.machine import machine
 from sdcompress.options import Options
 from sdcompress.policies import restore, usual
 from sdcompress.policies._base import ExitPolicy
-from sdcompress.progress import part
+from sdcompress.progress import subprogress
 from sdcompress.reporting.write import check_ready, write
 from sdcompress.runtime.engine import Engine
 from sdcompress.schema.explain import Explanation, Risk, Split
@@ -84,9 +84,9 @@ def explanation(artifact: TrainedModel | Path | str, options: Options | None = N
     total = len(samples) + len(path_samples or ())
     chosen = manifest.policy
     policy = restore(chosen.name, chosen.parameters, engine.task) if chosen else usual(engine.task)
-    outcomes = collect(engine, samples, policy, part(progress, 0, total))
+    outcomes = collect(engine, samples, policy, subprogress(progress, 0, total))
     path_outcomes = (
-        collect(engine, path_samples, policy, part(progress, len(samples), total)) if path_samples else outcomes
+        collect(engine, path_samples, policy, subprogress(progress, len(samples), total)) if path_samples else outcomes
     )
     analysis = _analysis(
         manifest, engine, policy, outcomes, measure(engine, samples) if manifest.layout != "all" else None

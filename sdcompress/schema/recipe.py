@@ -1,4 +1,4 @@
-"""The recipe: what a user chooses. YAML chooses and sets numbers. It holds no code, but may name a user's own."""
+"""The recipe: the settings of an experiment. It holds no code, but may name a user's own function."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Data(Frozen):
     )
 
     def at(self, folder: object, *, download: bool = False) -> Data:
-        """The data of a recipe that was stored with a network, which may be a stranger's: nothing is fetched unasked.
+        """Return these settings for a folder here; nothing is downloaded unless the user allows it now.
 
         Args:
             folder: where it lies here; None: where the recipe says.
@@ -107,7 +107,7 @@ class Model(Frozen):
 
     @property
     def untrained(self) -> Model:
-        """The same network without anybody's weights, for what is built to get others."""
+        """Return the same network without anybody's weights, for what is built to get others."""
         named = {"checkpoint_path"} if self.name.startswith("timm:") else set()  # timm's option reads a file
         options = {key: value for key, value in self.options.items() if key not in named}
         return self.model_copy(update={"pretrained": False, "weights": None, "match": "name", "options": options})
@@ -319,7 +319,7 @@ class Calibrate(Frozen):
     )
     group_by: Literal["exit", "stratum"] | None = Field(
         None,
-        description="certify in every group: 'stratum' (in classification a class), or 'exit' (what has left by it); "
+        description="certify in every group: 'stratum' (a class), or 'exit' (the samples that exited there or before); "
         "null: over all",
     )
     budget_ms: PositiveFloat | None = Field(

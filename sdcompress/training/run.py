@@ -12,9 +12,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from sdcompress import methods, recipes, registry
-from sdcompress.artifact.outside import check_outside
+from sdcompress.artifact.output_path import check_outside
 from sdcompress.checkpoint import METRICS, STEPS, Checkpoint, newest, open_checkpoint, read_metrics, step_of
-from sdcompress.data import Loader
+from sdcompress.data import DatasetCache
 from sdcompress.data.samples import Dataset
 from sdcompress.errors import CheckpointError, DataError, OutputExistsError, RecipeError
 from sdcompress.machine import ThreadCount, check_threads, default_threads, most_threads
@@ -46,7 +46,7 @@ def train(
     on_start: Callable[[str], None] | None = None,
     on_check: Progress | None = None,
     checked: bool = False,
-    load: Loader | None = None,
+    load: DatasetCache | None = None,
     before: Callable[[Dataset], None] | None = None,
 ) -> Checkpoint:
     """Train, or go on with the run in ``out``; a finished run is returned as it is.
@@ -89,7 +89,7 @@ def train(
         if start is not None:
             warn_of_other_versions(start)
         chosen = _threads(recipe.train.threads, start)
-        recipe, dataset = _data(recipe, start, load or Loader())
+        recipe, dataset = _data(recipe, start, load or DatasetCache())
         if fabric.is_global_zero and start is None and not checked:
             dataset.check(on_check)
         fabric.barrier()
@@ -148,7 +148,7 @@ def _remember_modules(recipe: Recipe) -> None:
         trust_function(model.name, model.options)
 
 
-def _data(recipe: Recipe, start: Checkpoint | None, load: Loader) -> tuple[Recipe, Dataset]:
+def _data(recipe: Recipe, start: Checkpoint | None, load: DatasetCache) -> tuple[Recipe, Dataset]:
     """Return the data of a run and its recipe, with all that decides how images are prepared and which are left out.
 
     Raises:

@@ -12,18 +12,18 @@ import pytest
 import sdcompress
 from sdcompress import registry
 from sdcompress.artifact.read import open_artifact
-from sdcompress.entries import ROOMS
 from sdcompress.methods import ROOM as METHODS
 from sdcompress.schema.explain import Explanation
 from sdcompress.schema.manifest import Manifest
 from sdcompress.schema.report import BenchReport, Evaluation, Report, SampleSizePlan, VerifyReport
+from sdcompress.verbs.list_entries import ROOMS
 
 EXITS = ["exit1", "exit2", "final"]
 
 
 @pytest.fixture(scope="session")
 def bench_file(cli, made, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    options = ["--images", "golden", "--duration", "100ms", "--warmup", "1ms", "--rounds", "5"]
+    options = ["--samples", "golden", "--duration", "100ms", "--warmup", "1ms", "--rounds", "5"]
     done = cli("bench", made.cascade, *options, "--scenario", "single-stream", "--json")
     assert done.code == 0, done.err
     path = tmp_path_factory.mktemp("bench") / "bench.json"
@@ -209,8 +209,8 @@ def test_a_promise_for_every_exit_and_one_that_is_none_are_told_apart(cli, made,
     wish = ["--max-drop", "60%", "--out", tmp_path / "early", "--overwrite"]
     shown = cli("calibrate", made.cascade, *wish, "--confidence", "80%", "--group-by", "exit")
     assert shown.code == 0, shown.err
-    assert "accuracy drop of what has left by each exit" in shown.out
-    assert "of what has left by each exit" in cli("verify", tmp_path / "early").out
+    assert "accuracy drop of the samples up to each exit" in shown.out
+    assert "of the samples up to each exit" in cli("verify", tmp_path / "early").out
     shown = cli("calibrate", made.cascade, *wish, "--in-expectation")
     assert shown.code == 0, shown.err
     assert "guarantee: in expectation" in shown.out
@@ -236,9 +236,9 @@ def test_export_one_graph_of_a_cascade_and_inspect_it(cli, one_graph_once, tmp_p
     assert done.code == 0, done.err
     assert f'onnxruntime.InferenceSession("{tmp_path / "graph" / "model.onnx"}")' in done.out
     shown = cli("inspect", tmp_path / "graph").out
-    assert "model.onnx (graph): one image, one thread" in shown
-    assert "exits and answers of the segments on 16 samples in batches of 1, 2, 7, 32 (0 undecided)" in shown
-    assert "model.onnx: gives the exits and answers" in cli("verify", tmp_path / "graph").out
+    assert "model.onnx (graph): one sample, one thread" in shown
+    assert "same exits and decisions as the segments on 16 samples in batches of 1, 2, 7, 32 (0 undecided)" in shown
+    assert "model.onnx: same exits and decisions" in cli("verify", tmp_path / "graph").out
 
 
 def test_export_one_graph_of_a_checkpoint_says_what_to_type(cli, made, tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_export_one_graph_of_a_checkpoint_says_what_to_type(cli, made, tmp_path:
 
 
 def test_bench_measures_the_one_graph_beside_its_cascade(cli, one_graph_once) -> None:
-    options = ["--images", "golden", "--duration", "50ms", "--warmup", "1ms", "--rounds", "5", "--batch-size", "4"]
+    options = ["--samples", "golden", "--duration", "50ms", "--warmup", "1ms", "--rounds", "5", "--batch-size", "4"]
     for kind, expected in (("graph", [("graph", 1), ("graph", 4)]), ("if", [("if", 1)])):
         done = cli("bench", one_graph_once(kind), *options, "--json")
         assert done.code == 0, done.err

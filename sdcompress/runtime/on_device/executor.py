@@ -244,7 +244,7 @@ class DeviceForwardPass:
 
 
 def _signals(task: Task, decided: np.dtype[Any], exit_: Exit, readback: Readback, rows: int) -> Signals:
-    assert exit_.signals is not None, "there is a reading"
+    assert exit_.signals is not None, "there is a readback"
     values: npt.NDArray[Any] = readback.arrays[exit_.signals.values][:rows]
     decision: npt.NDArray[Any] = readback.arrays[exit_.signals.decision][:rows]
     # FP16 engines may return float16, and TensorRT 8 int32; arrays of the right type are not copied

@@ -9,8 +9,8 @@ from importlib.metadata import version
 import onnxruntime
 import pytest
 
-from sdcompress.diagnosis import Diagnosis, _warnings, doctor, new_enough, read_requirements
 from sdcompress.machine import machine
+from sdcompress.verbs.doctor import Diagnosis, _warnings, doctor, new_enough, read_requirements
 
 METADATA = [
     "numpy>=1.26",
@@ -80,8 +80,6 @@ def test_every_problem_is_named() -> None:
 
 
 def test_it_loads_nothing_heavy() -> None:
-    code = (
-        "import sys, sdcompress.diagnosis as d; d.doctor()\nprint([m for m in ('torch', 'onnx') if m in sys.modules])"
-    )
+    code = "import sys, sdcompress; sdcompress.doctor(); print([m for m in ('torch', 'onnx') if m in sys.modules])"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"

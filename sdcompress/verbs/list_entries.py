@@ -1,4 +1,4 @@
-"""What a recipe or an option can name: methods, models, heads, data sets and the like, found in their rooms."""
+"""list: name all methods, models, heads, data sets and other entries of the registry."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROOMS = {
 
 
 def list_entries(kind: str | None = None) -> dict[str, dict[str, str]]:
-    """What there is to choose from: for each kind, the name of each entry and a line that describes it.
+    """Return the entries of each kind: name -> a line that describes it.
 
     Args:
         kind: methods, models, heads, data, tasks, modalities, policies, precisions, backends or recipes; default: all.

@@ -1,4 +1,4 @@
-"""Diagnose the machine: installed packages by extra, and conditions that disturb measurements. Imports no torch."""
+"""doctor: list installed packages by extra, and conditions that disturb measurements. Imports no torch."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def read_requirements(lines: Iterable[str]) -> dict[str, list[tuple[str, str | N
 
 
 def _for_this_python(line: str) -> bool:
-    """Whether the Python version marker of a requirement applies here."""
+    """Return whether the Python version marker of a requirement applies here."""
     condition = _PYTHON.search(line)
     if condition is None:
         return True
@@ -90,7 +90,7 @@ def _for_this_python(line: str) -> bool:
 
 
 def new_enough(installed: str, minimum: str | None) -> bool:
-    """Whether a version is at least the minimum. Suffixes such as rc1 and +cpu are ignored."""
+    """Return whether a version is at least the minimum. Suffixes such as rc1 and +cpu are ignored."""
     return minimum is None or _numbers(installed) >= _numbers(minimum)
 
 
