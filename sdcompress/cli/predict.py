@@ -17,7 +17,7 @@ from sdcompress.errors import UsageError
 from sdcompress.printable import printable
 
 if TYPE_CHECKING:
-    from sdcompress.schema.prediction import FilePrediction
+    from sdcompress.schema.report import FilePrediction
 
 __all__ = ["predict"]
 

@@ -12,7 +12,7 @@ from sdcompress.cli.console import bar, say, table, write_json
 from sdcompress.cli.options import DataDir, FreeThreads, Json, Out, Overwrite, complete_from, share, threads_or_default
 
 if TYPE_CHECKING:
-    from sdcompress.schema.quantized import Quantized, Speed
+    from sdcompress.schema.change import Quantized, Speed
 
 __all__ = ["quantize"]
 

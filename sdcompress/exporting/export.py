@@ -18,9 +18,9 @@ from sdcompress.data.samples import Dataset
 from sdcompress.errors import UnknownNameError, UsageError
 from sdcompress.evaluation.trained_model import TrainedModel, open_trained_model
 from sdcompress.exporting.ensemble import GeometricEnsemble
-from sdcompress.exporting.exit_selection import Target, kept_exits
+from sdcompress.exporting.export_spec import ExportSpec, kept_exits
 from sdcompress.exporting.graph import export_all_exits
-from sdcompress.exporting.layout import ExportFacts, Layout, cut_layout, write_layout
+from sdcompress.exporting.layout import ExportFacts, LayoutGraphs, cut_layout, write_layout
 from sdcompress.exporting.provenance import provenance
 from sdcompress.exporting.reference import Reference, edge_case_outputs, gate_samples, reference
 from sdcompress.models.multiexit import MultiExit
@@ -37,7 +37,7 @@ __all__ = ["export_all"]
 
 def export_all(
     source: TrainedModel | Path | str,
-    targets: Sequence[Target],
+    targets: Sequence[ExportSpec],
     settings: recipe.Export,
     options: Options | None = None,
     *,
@@ -103,7 +103,7 @@ def export_all(
     return tuple(manifests)
 
 
-def _warn_unsupported(layouts: Mapping[str, Layout]) -> None:
+def _warn_unsupported(layouts: Mapping[str, LayoutGraphs]) -> None:
     """Warn of operators that TensorRT 8.5 cannot parse, for which these opsets are mostly used.
 
     It is no error, because other runtimes support them, and only the parser decides when engines are built. But that
@@ -120,7 +120,7 @@ def _warn_unsupported(layouts: Mapping[str, Layout]) -> None:
         )
 
 
-def _exits_of_target(exit_names: tuple[str, ...], target: Target) -> tuple[str, ...]:
+def _exits_of_target(exit_names: tuple[str, ...], target: ExportSpec) -> tuple[str, ...]:
     if target.layout == "single":
         if target.exits:
             raise UsageError(

@@ -72,7 +72,7 @@ def reference(net: nn.Module, dataset: Dataset, *, samples: int, advance: Callab
 
 
 def edge_case_outputs(net: nn.Module, exits: Sequence[str], modality: Modality) -> EdgeCases:
-    """The checkpoint's outputs for the modality's edge cases.
+    """Return the checkpoint's outputs for the modality's edge cases.
 
     Args:
         net: the inputs, in the order of the modality -> E tensors [B, ...], in evaluation mode, on the CPU.
@@ -102,7 +102,7 @@ def gate_samples(dataset: Dataset, requested: int, exits: int) -> int:
 
 
 def held_out(dataset: Dataset) -> int:
-    """The number of held-out images that an export can be compared on.
+    """Return the number of held-out images that an export can be compared on.
 
     Raises:
         DataError: if there is none.

@@ -30,7 +30,7 @@ __all__ = ["merge"]
 def merge(
     manifest: Manifest, segments: Sequence[onnx.ModelProto], thresholds: Sequence[float | None], *, batch_of_one: bool
 ) -> onnx.ModelProto:
-    """One checked graph from inputs to the outputs, the decision and the exit of each sample.
+    """Return one checked graph from inputs to the outputs, the decision and the exit of each sample.
 
     Args:
         manifest: of a cascade with a policy.
@@ -109,7 +109,7 @@ class _Scope:
         self.constants += constants
 
     def graph(self, name: str, outputs: Sequence[onnx.ValueInfoProto]) -> onnx.GraphProto:
-        """The graph of all that was added, with these outputs."""
+        """Return the graph of all that was added, with these outputs."""
         return helper.make_graph(self.nodes, name, [], outputs, self.constants)
 
 

@@ -6,7 +6,7 @@ from sdcompress import methods
 from sdcompress.calibration.calibrate import check_policy, least_samples
 from sdcompress.data import DatasetCache
 from sdcompress.errors import RecipeError, SetupError, UnknownNameError, UsageError, requires_extra
-from sdcompress.exporting.exit_selection import kept_exits
+from sdcompress.exporting.export_spec import kept_exits
 from sdcompress.exporting.preflight import check_export
 from sdcompress.machine import check_threads
 from sdcompress.progress import Progress

@@ -23,7 +23,7 @@ from sdcompress import methods, recipes
 from sdcompress.checkpoint import newest, read_metrics
 from sdcompress.errors import requires_extra
 from sdcompress.evaluation.trained_model import TrainedModel, open_trained_model
-from sdcompress.exporting.exit_selection import Target
+from sdcompress.exporting.export_spec import ExportSpec
 from sdcompress.options import Options
 from sdcompress.pipeline.preflight import check_data, check_recipe
 from sdcompress.pipeline.steps import Record, Step, StepProgress
@@ -165,20 +165,20 @@ class _Run:
                     model = self._open(out)
                 self.artifacts[model.path.name] = model
 
-    def _targets(self, spec: schema.Method) -> list[Target]:
+    def _targets(self, spec: schema.Method) -> list[ExportSpec]:
         """Return the artifacts to make of one method's network: truncated ones, then the other layouts."""
         folder, settings = self.out / "artifacts", self.recipe.export
         exits = spec == self.recipe.method and methods.build(spec).needs.exits
         # a control serves for comparison: its whole network is enough
         singles = (settings.truncate_at if "single" in settings.layouts else ()) if exits else ("final",)
-        targets = [Target(folder / f"{spec.name}-{name}", "single", name) for name in singles]
+        targets = [ExportSpec(folder / f"{spec.name}-{name}", "single", name) for name in singles]
         return targets + [
-            Target(folder / f"{spec.name}-{layout}", layout, exits=settings.keep_exits)
+            ExportSpec(folder / f"{spec.name}-{layout}", layout, exits=settings.keep_exits)
             for layout in settings.layouts
             if exits and layout != "single"
         ]
 
-    def _export(self, spec: schema.Method, targets: list[Target]) -> Step:
+    def _export(self, spec: schema.Method, targets: list[ExportSpec]) -> Step:
         checkpoint, settings = self.checkpoints[spec.name], self.recipe.export
 
         def work(progress: Progress) -> None:

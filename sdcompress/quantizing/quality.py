@@ -60,7 +60,7 @@ def compare_exits(
     threads: int,
     progress: Progress | None,
 ) -> tuple[Quality, ...]:
-    """The quality of every exit before and after, on all samples; holds the outputs of one batch at a time.
+    """Return the quality of every exit before and after, on all samples; holds the outputs of one batch at a time.
 
     Args:
         manifest: of the artifact in float32.

@@ -9,7 +9,7 @@ from sdcompress.benchmarking.clock import time_interleaved
 from sdcompress.benchmarking.stats import ratio_of_medians, verdict
 from sdcompress.data.samples import Samples
 from sdcompress.runtime.open import open_engine
-from sdcompress.schema.quantized import Speed
+from sdcompress.schema.change import Speed
 
 __all__ = ["speed_beside"]
 

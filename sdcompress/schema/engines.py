@@ -7,9 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from sdcompress.schema.base import Fraction, Frozen, Sha256
-from sdcompress.schema.change import ExitChange, PolicyChange
+from sdcompress.schema.change import ExitChange, ParityRecord, PolicyChange
 from sdcompress.schema.graphs import FileEntry
-from sdcompress.schema.parity import ParityRecord
 
 __all__ = ["BatchProfile", "Engines", "HardwareCompatibility", "Plan", "SpeedComparison", "Validation"]
 
@@ -94,5 +93,5 @@ class Engines(Frozen):
 
     @property
     def files(self) -> tuple[FileEntry, ...]:
-        """Its files."""
+        """Return its files."""
         return (*self.plans, self.log)

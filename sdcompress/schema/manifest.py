@@ -15,6 +15,7 @@ from pydantic import (
 
 from sdcompress.schema.base import Fraction, Frozen, Sha256
 from sdcompress.schema.certificate import Certificate, CertifiedDrop
+from sdcompress.schema.change import ParityRecord
 from sdcompress.schema.engines import Engines
 from sdcompress.schema.graphs import (
     DECISION,
@@ -26,7 +27,6 @@ from sdcompress.schema.graphs import (
     Segment,
     Tensor,
 )
-from sdcompress.schema.parity import ParityRecord
 
 __all__ = [
     "Certificate",
@@ -69,7 +69,7 @@ class Exit(Frozen):
     """One exit: the tensor of its outputs, and its metrics on the validation split."""
 
     name: str
-    segment: Annotated[int, Field(ge=0)] = Field(description="index of the segment after which it can leave")
+    segment: Annotated[int, Field(ge=0)] = Field(description="index of the segment after which a sample can exit")
     outputs: str = Field(description="name of the tensor, float32 [batch, ...] of the task's shape")
     metrics: dict[str, float] = Field({}, description="by name: the task's metric and its further ones, e.g. nll")
     temperature: PositiveFloat = 1.0
@@ -77,7 +77,7 @@ class Exit(Frozen):
 
     @property
     def reads(self) -> set[str]:
-        """The tensors that are looked at when it is reached."""
+        """Return the names of the tensors that an engine reads at this exit."""
         return {self.outputs} | ({self.signals.values, self.signals.decision} if self.signals else set())
 
 
@@ -100,7 +100,7 @@ class StageTimes(Frozen):
 
 
 class Policy(Frozen):
-    """When a sample leaves: at the first exit k whose score is at least thresholds[k].
+    """The exit rule: a sample exits at the first exit k whose score is at least thresholds[k].
 
     ``name`` computes the score from the exit's signals, which depend on the exit's temperature. The last exit takes
     whatever is left. A threshold above 1 never fires.
@@ -115,7 +115,7 @@ class Policy(Frozen):
     guarantee: Literal["none", "certified", "no certificate", "in expectation"] = Field(
         "none",
         description="'none': chosen on the calibration samples, no statistical certificate. 'certified': see the "
-        "certificate. 'no certificate': one was asked for and not found; nobody leaves before the last exit. "
+        "certificate. 'no certificate': one was asked for and not found; early exit is disabled. "
         "'in expectation': the mean over calibrations keeps the drop, this one may lose more; nothing is certified",
     )
     split: str = "validation"
@@ -124,7 +124,7 @@ class Policy(Frozen):
     reference_metric: Fraction | None = Field(
         description="of the last exit, or of what the certificate is measured against, on the same samples"
     )
-    shares: tuple[Fraction, ...] = Field(description="share of the calibration samples that left at each exit")
+    shares: tuple[Fraction, ...] = Field(description="share of the calibration samples that exited at each exit")
     stage_ms: tuple[PositiveFloat, ...] = Field(description="measured ms of each segment at batch 1 when calibrated")
     decision_ms: tuple[NonNegativeFloat, ...] = Field(
         (), description="measured ms to decide at each exit but the last, at batch 1; empty: not measured"
@@ -147,12 +147,12 @@ class Policy(Frozen):
 
     @property
     def mean_ms(self) -> float:
-        """Milliseconds that one sample takes by the measured stages, decisions, shares and overhead."""
+        """Return the mean ms of one sample by the measured stages, decisions, shares and overhead."""
         return self.overhead * sum(share * ms for share, ms in zip(self.shares, self.reach_ms, strict=True))
 
     @property
     def reach_ms(self) -> tuple[float, ...]:
-        """Until each exit, by the measured stages and decisions."""
+        """Return the ms until each exit, by the measured stages and decisions."""
         spent = (self.stage_ms, self.decision_ms)
         return tuple(sum(ms for each in spent for ms in each[: exit_ + 1]) for exit_ in range(len(self.stage_ms)))
 
@@ -237,7 +237,7 @@ class Manifest(Frozen):
         return self
 
     def live_tensors(self, exit_: int) -> tuple[Tensor, ...]:
-        """The tensors that are still needed after an exit has been reached and nobody left, by its position."""
+        """Return the tensors that are still needed when no sample exits at an exit, by its index."""
         done = self.exits[exit_].segment + 1
         made = (*self.inputs, *(tensor for segment in self.segments[:done] for tensor in segment.outputs))
         needed = {tensor.name for segment in self.segments[done:] for tensor in segment.inputs}
@@ -246,12 +246,12 @@ class Manifest(Frozen):
 
     @property
     def precisions(self) -> tuple[Precision, ...]:
-        """What its graphs compute in, each once, sorted."""
+        """Return the precisions of its graphs, each once, sorted."""
         return tuple(sorted({segment.precision for segment in self.segments}))
 
     @property
     def files(self) -> tuple[FileEntry, ...]:
-        """Every file of the artifact but the manifest."""
+        """Return every file of the artifact but the manifest."""
         evidence = (self.certificate.evidence,) if self.certificate else ()
         whole = (self.one_graph,) if self.one_graph else ()
         built = tuple(file for engines in self.engines for file in engines.files)

@@ -1,4 +1,4 @@
-"""What was measured: evaluation, latency, comparison. Markdown, HTML and plots are drawn from these."""
+"""The records of what was measured and predicted. Markdown, HTML and plots are drawn from them."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ __all__ = [
     "ExitEvaluation",
     "ExitTiming",
     "ExitVerdict",
+    "FilePrediction",
     "Latency",
     "Machine",
+    "OutputValue",
     "Percentile",
     "PlanRow",
     "PolicyEvaluation",
@@ -31,7 +33,6 @@ __all__ = [
     "StratumEvaluation",
     "VerifyReport",
 ]
-
 
 ENSEMBLE = "ensemble"  # the name of an ExitScore that is of no exit
 
@@ -388,3 +389,26 @@ class SampleSizePlan(Frozen):
     minimum_samples: int = Field(description="samples below which calibration refuses: not even without a loss")
     assumed: tuple[PlanRow, ...]
     observed: tuple[PlanRow, ...] = Field(description="along the path of thresholds, from careful to fast")
+
+
+class OutputValue(Frozen):
+    """A number that the network gives, such as the probability of a class."""
+
+    name: str
+    value: float
+
+
+class FilePrediction(Frozen):
+    """The prediction for one file, or why there is none."""
+
+    file: str
+    stated: tuple[OutputValue, ...] = Field(
+        (), description="as the task states it: the most probable classes, or the labels that it has"
+    )
+    kind: str = Field("output", description="what the names are, e.g. class")
+    unit: str = Field("value", description="what the values are, e.g. probability")
+    exit: str | None = Field(None, description="name of the exit at which it left")
+    prepare_ms: float | None = Field(None, description="to read the file and make inputs of it")
+    run_ms: float | None = Field(None, description="of the network, in a batch of one")
+    picture: str | None = Field(None, description="file that the decision was drawn into, if that was asked for")
+    error: str | None = Field(None, description="why there is no prediction")

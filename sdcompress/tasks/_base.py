@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import onnx
     from torch import Tensor
 
+    from sdcompress.schema import graphs
+
 __all__ = ["Array", "Float", "Prediction", "Signals", "Task", "metric_of", "standard_error"]
 
 _OUTPUT_BYTES = 2**26
@@ -114,6 +116,12 @@ class Task(ABC):
     """Whether a target is the index of one of ``outputs``, int64 [N], so that a folder's name can stand for it."""
     stratum: ClassVar[str] = "stratum"
     """What messages and tables call one of its strata, for example ``class``."""
+
+    @classmethod
+    def parameters_for(cls, inputs: Sequence[graphs.Tensor]) -> dict[str, Any]:
+        """Parameters that follow from the network's inputs, such as the size of masks; a recipe may set others."""
+        del inputs
+        return {}
 
     @property
     def parameters(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from sdcompress import methods, recipes, registry
-from sdcompress.artifact.outside import check_outside
+from sdcompress.artifact.output_path import check_outside
 from sdcompress.checkpoint import METRICS, STEPS, Checkpoint, newest, open_checkpoint, read_metrics, step_of
 from sdcompress.data import DatasetCache
 from sdcompress.data.samples import Dataset

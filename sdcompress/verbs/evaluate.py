@@ -15,8 +15,7 @@ from sdcompress.evaluation.predict import predict as run_predict
 from sdcompress.evaluation.trained_model import open_trained_model
 from sdcompress.machine import default_threads
 from sdcompress.options import Options
-from sdcompress.schema.prediction import FilePrediction
-from sdcompress.schema.report import Evaluation
+from sdcompress.schema.report import Evaluation, FilePrediction
 from sdcompress.verbs._types import Folder, Source
 
 __all__ = ["evaluate", "predict"]

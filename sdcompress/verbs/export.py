@@ -9,7 +9,7 @@ from typing import Literal
 from sdcompress import recipes
 from sdcompress.errors import UsageError, requires_extra
 from sdcompress.evaluation.trained_model import open_trained_model
-from sdcompress.exporting.exit_selection import Target
+from sdcompress.exporting.export_spec import ExportSpec
 from sdcompress.machine import check_threads, default_threads, machine
 from sdcompress.options import Options
 from sdcompress.schema.graphs import Layout
@@ -66,14 +66,14 @@ def export(
     named = isinstance(settings, Mapping) and "keep_exits" in settings  # those of the recipe are for other layouts
     kept = section.keep_exits if layout != "single" or named else ()
     (manifest,) = export_all(
-        model, [Target(Path(out), layout, truncate_at, kept)], section, options, overwrite=overwrite
+        model, [ExportSpec(Path(out), layout, truncate_at, kept)], section, options, overwrite=overwrite
     )
     return manifest
 
 
 def export_all(
     source: Source,
-    targets: Sequence[Target],
+    targets: Sequence[ExportSpec],
     settings: Export | Overrides | None = None,
     options: Options | None = None,
     *,

@@ -7,7 +7,7 @@ from sdcompress.errors import requires_extra
 from sdcompress.evaluation.trained_model import open_trained_model
 from sdcompress.machine import check_threads, default_threads
 from sdcompress.options import Options
-from sdcompress.schema.quantized import Quantized
+from sdcompress.schema.change import Quantized
 from sdcompress.schema.recipe import Quantize
 from sdcompress.verbs._types import Folder, Overrides, Source
 

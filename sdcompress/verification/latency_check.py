@@ -48,7 +48,7 @@ def time_paths(
     seconds: float = 1.0,
     progress: Progress | None = None,
 ) -> tuple[PathTime, ...]:
-    """The time to each exit, with real samples that exit there.
+    """Return the time to each exit, with real samples that exit there.
 
     In each round one sample goes through all three graphs, once untimed and once timed. So the load of the machine
     affects all three alike.

@@ -40,7 +40,7 @@ class OneGraphParity:
 
     @property
     def max_abs_diff(self) -> float:
-        """The largest difference of an output."""
+        """Return the largest difference of an output."""
         return max(finding.max_abs_diff or 0.0 for finding in self.findings)
 
 
@@ -64,12 +64,12 @@ def compare_one_graph(
 
 
 def graph_batches(kind: Literal["graph", "if"], largest: int) -> tuple[int, ...]:
-    """The batch sizes in which a graph of this kind is compared with the segments, rising."""
+    """Return the batch sizes in which a graph of this kind is compared with the segments, rising."""
     return (1,) if kind == "if" else tuple(sorted({*SMALL_BATCHES, largest}))
 
 
 def one_graph_session(graph: bytes) -> SegmentSessions:
-    """One graph in ONNX Runtime with one thread."""
+    """Return one graph in ONNX Runtime with one thread."""
     return SegmentSessions([graph], outputs=[OUTPUTS], threads=1)
 
 
@@ -110,7 +110,7 @@ class _Tally:
         return len({bool(gate([_shifted(exit_, shifts) for exit_ in signals])[0]) for shifts in steps}) > 1
 
     def findings(self, batches: Sequence[int]) -> tuple[Finding, ...]:
-        """One finding for each exit."""
+        """Return one finding for each exit."""
         return tuple(self._finding(exit_, name, batches) for exit_, name in enumerate(self._engine.exit_names))
 
     def _finding(self, exit_: int, name: str, batches: Sequence[int]) -> Finding:

@@ -10,7 +10,7 @@ import numpy as np
 from sdcompress.artifact.card import card_of
 from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.artifact.signature import check_signature
-from sdcompress.artifact.weights import contradiction, stored_weights
+from sdcompress.artifact.weight_types import contradiction, stored_weights
 from sdcompress.certification.groups import group_name, loss_name
 from sdcompress.certification.verify_certificate import verify_certificate
 from sdcompress.errors import ArtifactError, ParityError

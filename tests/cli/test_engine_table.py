@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 
 from sdcompress.cli.build_engines import show_engines
-from sdcompress.schema.change import ExitChange, PolicyChange
+from sdcompress.schema.change import ExitChange, ParityRecord, PolicyChange
 from sdcompress.schema.engines import BatchProfile, Engines, Plan, SpeedComparison, Validation
 from sdcompress.schema.graphs import FileEntry
-from sdcompress.schema.parity import ParityRecord
 
 FILE = {"sha256": "0" * 64, "bytes": 3 * 2**20}
 

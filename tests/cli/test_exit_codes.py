@@ -12,7 +12,7 @@ import pytest
 from sdcompress import errors
 from sdcompress.errors import SetupError
 from sdcompress.storage import digest_of
-from sdcompress.tensorrt.nvidia.probe import probe_cuda
+from sdcompress.tensorrt.nvidia.gpu_query import probe_cuda
 
 
 @pytest.fixture

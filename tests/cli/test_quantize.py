@@ -13,7 +13,7 @@ from sdcompress.artifact.read import open_artifact
 from sdcompress.onnx_graph.tensorrt8 import unsupported_by_8_5
 from sdcompress.quantizing.precisions._base import FloatSegment
 from sdcompress.quantizing.precisions.fp16 import fp16
-from sdcompress.schema.quantized import Quantized
+from sdcompress.schema.change import Quantized
 from sdcompress.schema.report import BenchReport, Evaluation
 
 

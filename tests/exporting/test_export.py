@@ -23,8 +23,8 @@ from sdcompress.artifact.read import open_artifact
 from sdcompress.checkpoint import open_checkpoint
 from sdcompress.errors import OutputExistsError, ParityError, UnknownNameError, UsageError
 from sdcompress.evaluation.trained_model import open_trained_model
-from sdcompress.exporting.exit_selection import Target
 from sdcompress.exporting.export import export_all
+from sdcompress.exporting.export_spec import ExportSpec
 from sdcompress.modalities._geometry import normalise
 from sdcompress.options import Options
 from sdcompress.runtime.open import open_engine
@@ -38,8 +38,8 @@ LAYOUTS = ("single", "cascade", "all")
 def folder(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All layouts, from one export."""
     folder = tmp_path_factory.mktemp("artifacts")
-    targets = [Target(folder / layout, layout) for layout in LAYOUTS]
-    targets.append(Target(folder / "truncated", "single", exit="exit1"))
+    targets = [ExportSpec(folder / layout, layout) for layout in LAYOUTS]
+    targets.append(ExportSpec(folder / "truncated", "single", exit="exit1"))
     ticks: list[tuple[int, int]] = []
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
@@ -215,7 +215,7 @@ def test_an_unknown_exit_and_an_exit_of_the_wrong_layout_are_refused(checkpoint:
 
 def test_an_existing_artifact_is_kept_without_overwrite(checkpoint: Path, folder: Path, tmp_path: Path) -> None:
     before = (folder / "single" / "manifest.json").read_bytes()
-    targets = [Target(tmp_path / "new", "all"), Target(folder / "single", "single")]
+    targets = [ExportSpec(tmp_path / "new", "all"), ExportSpec(folder / "single", "single")]
     with pytest.raises(OutputExistsError, match="--overwrite"):
         export_all(checkpoint, targets, settings=Export())
     assert (folder / "single" / "manifest.json").read_bytes() == before

@@ -12,9 +12,9 @@ import pytest
 
 from sdcompress.artifact.read import open_artifact
 from sdcompress.errors import VerificationError
-from sdcompress.quantizing import optimised
+from sdcompress.quantizing import checks
 from sdcompress.quantizing import quantize as module
-from sdcompress.quantizing.optimised import compare_optimised
+from sdcompress.quantizing.checks import compare_optimised
 
 BEFORE, AFTER = [b"before"], [b"after"]
 
@@ -33,7 +33,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
                 (off[:, None] * sign)[:, None, :], (len(written), len(inputs), 3)
             ).astype(np.float32)
 
-        monkeypatch.setattr(optimised, "open_sessions", open_sessions)
+        monkeypatch.setattr(checks, "open_sessions", open_sessions)
 
     return outputs
 

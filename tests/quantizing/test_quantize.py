@@ -44,8 +44,8 @@ from sdcompress.quantizing.quantize import ROOM, quantize
 from sdcompress.quantizing.segments import without_signals
 from sdcompress.runtime.backends.onnxruntime import ORT_ERRORS
 from sdcompress.runtime.open import open_engine
+from sdcompress.schema.change import Quantized
 from sdcompress.schema.graphs import Precision
-from sdcompress.schema.quantized import Quantized
 from sdcompress.schema.recipe import Calibrate
 from sdcompress.tasks._probabilities import softmax
 from sdcompress.verification.sessions import SegmentSessions

@@ -18,7 +18,7 @@ from sdcompress.modalities._preprocess import Preprocess
 from sdcompress.modalities.image import Image
 from sdcompress.quantizing import speed
 from sdcompress.runtime.engine import Prediction
-from sdcompress.schema.quantized import Speed
+from sdcompress.schema.change import Speed
 
 
 class Slow:

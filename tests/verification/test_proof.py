@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from sdcompress.artifact.card import card_of
 from sdcompress.artifact.read import open_artifact
-from sdcompress.artifact.weights import contradiction, stored_weights
+from sdcompress.artifact.weight_types import contradiction, stored_weights
 from sdcompress.errors import ArtifactError
 from sdcompress.storage import digest_of, sha256_of
 from sdcompress.verification.verify import verify

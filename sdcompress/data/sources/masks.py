@@ -39,7 +39,7 @@ __all__ = ["masks"]
 
 _LIST = "classes.txt"
 _VOID_NAMES = {"void", "ignore", "unlabelled", "unlabeled"}
-_MOST_CLASSES = 254  # a mask has 8 bits, 255 is void and 254 stands for what is unknown
+_MOST_CLASSES = 255  # a mask has 8 bits, and 255 is void
 _FORMS = "lines such as 'road', '3 road' or '128 64 128 road', all of one form, each class once"
 
 

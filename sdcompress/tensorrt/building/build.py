@@ -28,8 +28,8 @@ from sdcompress.tensorrt.building.settings import BuildSettings
 from sdcompress.tensorrt.building.timing_cache import Timings, engines_folder, open_timings, saved_log
 from sdcompress.tensorrt.building.validation import find_reference
 from sdcompress.tensorrt.nvidia.compatible import same_machine
+from sdcompress.tensorrt.nvidia.gpu_query import Gpu, free_memory, probe_cuda
 from sdcompress.tensorrt.nvidia.log import Log
-from sdcompress.tensorrt.nvidia.probe import Gpu, free_memory, probe_cuda
 from sdcompress.tensorrt.nvidia.progress import RESOLUTION
 from sdcompress.tensorrt.nvidia.trt import TensorRT, is_strongly_typed, load, version_of
 

@@ -12,9 +12,9 @@ from sdcompress.artifact.read import Artifact
 from sdcompress.errors import ParityError
 from sdcompress.modalities import Inputs
 from sdcompress.runtime.on_device.buckets import buckets
+from sdcompress.schema.change import ParityRecord
 from sdcompress.schema.engines import BatchProfile
 from sdcompress.schema.manifest import Manifest
-from sdcompress.schema.parity import ParityRecord
 from sdcompress.tasks import Task
 from sdcompress.verification.parity import count_flips
 
@@ -31,7 +31,7 @@ class Exits(Protocol):
     """The part of the runtime's engine that is used here."""
 
     def exits(self, inputs: Inputs) -> Float:
-        """The outputs of every exit, float32 [E, B, ...]."""
+        """Return the outputs of every exit, float32 [E, B, ...]."""
 
 
 def run_parity(
@@ -76,7 +76,7 @@ def run_parity(
 
 
 def alternative_build(manifest: Manifest, *, tf32: bool) -> str:
-    """The next step for engines that are too far from their graphs.
+    """Return the next step for engines that are too far from their graphs.
 
     Args:
         manifest: of the artifact.

@@ -20,7 +20,7 @@ from sdcompress.schema.engines import Engines, SpeedComparison
 from sdcompress.schema.manifest import Manifest
 from sdcompress.tensorrt.building.settings import BuildSettings
 from sdcompress.tensorrt.nvidia.compatible import choose_engines
-from sdcompress.tensorrt.nvidia.probe import Gpu
+from sdcompress.tensorrt.nvidia.gpu_query import Gpu
 
 __all__ = ["Sibling", "compare_speed", "find_siblings", "tuned_batches"]
 
@@ -72,7 +72,7 @@ def find_siblings(manifest: Manifest, settings: BuildSettings, *, tensorrt: str,
 
 
 def tuned_batches(settings: BuildSettings) -> list[int]:
-    """The batches that the profiles are tuned for, each once, rising."""
+    """Return the batches that the profiles are tuned for, each once, rising."""
     return sorted({profile.opt for profile in settings.profiles})
 
 

@@ -37,7 +37,7 @@ class Reference(NamedTuple):
 
 
 def find_reference(model: TrainedModel, *, count: int) -> Reference | None:
-    """The opened graphs of an artifact and validation samples; None with a warning where one is not available.
+    """Return the opened graphs of an artifact and validation samples; None with a warning where one is not available.
 
     Args:
         model: the artifact. If its options name the folder of the data, that must hold it; else the recipe's folder is

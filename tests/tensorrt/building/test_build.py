@@ -22,8 +22,8 @@ from sdcompress.tensorrt.building.build import attach, build_engines
 from sdcompress.tensorrt.building.profiles import parse_batch
 from sdcompress.tensorrt.building.settings import BuildSettings
 from sdcompress.tensorrt.nvidia.compatible import same_machine
+from sdcompress.tensorrt.nvidia.gpu_query import Gpu, probe_cuda
 from sdcompress.tensorrt.nvidia.header import read_header
-from sdcompress.tensorrt.nvidia.probe import Gpu, probe_cuda
 
 L4 = Gpu("NVIDIA L4", "8.9", 24 * 2**30, "", "13.0")
 

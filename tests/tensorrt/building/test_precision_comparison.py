@@ -24,7 +24,7 @@ from sdcompress.tensorrt.building.precision_comparison import Sibling, compare_s
 from sdcompress.tensorrt.building.profiles import parse_batch
 from sdcompress.tensorrt.building.settings import BuildSettings
 from sdcompress.tensorrt.building.validation import Reference
-from sdcompress.tensorrt.nvidia.probe import Gpu
+from sdcompress.tensorrt.nvidia.gpu_query import Gpu
 
 L4 = Gpu("NVIDIA L4", "8.9", 24 * 2**30, "", "13.0")
 

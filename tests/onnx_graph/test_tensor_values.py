@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from sdcompress.onnx_graph.probe import every_tensor, first_not_finite
+from sdcompress.onnx_graph.tensor_values import every_tensor, first_not_finite
 
 
 def segment(nodes: list[onnx.NodeProto], given: str, result: str, **stored: np.ndarray) -> onnx.ModelProto:

@@ -18,8 +18,8 @@ from sdcompress.artifact.read import open_artifact
 from sdcompress.checkpoint import open_checkpoint
 from sdcompress.errors import UnknownNameError, UsageError
 from sdcompress.evaluation.trained_model import open_trained_model
-from sdcompress.exporting.exit_selection import Target, kept_exits
 from sdcompress.exporting.export import export_all
+from sdcompress.exporting.export_spec import ExportSpec, kept_exits
 from sdcompress.exporting.graph import export_all_exits
 from sdcompress.exporting.layout import cut_layout
 from sdcompress.modalities import Inputs
@@ -110,8 +110,10 @@ def logits(checkpoint: Path, images: np.ndarray) -> np.ndarray:
 def test_an_artifact_speaks_of_the_kept_exits_only(
     checkpoint: Path, tmp_path: Path, images: np.ndarray, logits: np.ndarray, opset: int
 ) -> None:
-    targets = [Target(tmp_path / layout, layout, exits=("exit2",)) for layout in ("cascade", "all")]
-    every = export_all(checkpoint, [*targets, Target(tmp_path / "every", "cascade")], settings=Export(opset=opset))[-1]
+    targets = [ExportSpec(tmp_path / layout, layout, exits=("exit2",)) for layout in ("cascade", "all")]
+    every = export_all(checkpoint, [*targets, ExportSpec(tmp_path / "every", "cascade")], settings=Export(opset=opset))[
+        -1
+    ]
     for layout, files in (("cascade", 2), ("all", 1)):
         opened = open_artifact(tmp_path / layout)
         manifest = opened.manifest
@@ -136,9 +138,9 @@ def test_an_ensemble_is_the_mean_over_the_kept_exits(
     checkpoint: Path, tmp_path: Path, images: np.ndarray, logits: np.ndarray
 ) -> None:
     targets = [
-        Target(tmp_path / "two", "cascade", exits=("exit2",)),
-        Target(tmp_path / "three", "cascade"),
-        Target(tmp_path / "single", "single"),
+        ExportSpec(tmp_path / "two", "cascade", exits=("exit2",)),
+        ExportSpec(tmp_path / "three", "cascade"),
+        ExportSpec(tmp_path / "single", "single"),
     ]
     ticks: list[tuple[int, int]] = []
     export_all(checkpoint, targets, Export(ensemble="geometric"), Options(progress=lambda *tick: ticks.append(tick)))

@@ -9,7 +9,7 @@ from sdcompress import methods
 from sdcompress.data.samples import Dataset
 from sdcompress.errors import ParityError
 from sdcompress.exporting.ensemble import GeometricEnsemble
-from sdcompress.exporting.exit_selection import kept_exits
+from sdcompress.exporting.export_spec import kept_exits
 from sdcompress.exporting.graph import export_all_exits
 from sdcompress.exporting.layout import cut_layout
 from sdcompress.exporting.reference import edge_case_outputs

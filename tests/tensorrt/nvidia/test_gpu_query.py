@@ -8,7 +8,7 @@ import re
 import pytest
 
 from sdcompress.errors import SetupError
-from sdcompress.tensorrt.nvidia.probe import _check, free_memory, parse_driver, probe_cuda
+from sdcompress.tensorrt.nvidia.gpu_query import _check, free_memory, parse_driver, probe_cuda
 from sdcompress.tensorrt.nvidia.trt import load
 
 KERNEL_MODULE = """\

@@ -15,7 +15,7 @@ __all__ = ["every_tensor", "first_not_finite"]
 
 
 def every_tensor(model: onnx.ModelProto, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Every tensor that a node computes, by its name; sequences of tensors are left out.
+    """Return every tensor that a node computes, by its name; sequences of tensors are left out.
 
     Args:
         model: is not modified.
@@ -35,7 +35,7 @@ def every_tensor(model: onnx.ModelProto, feed: Mapping[str, np.ndarray]) -> dict
 
 
 def first_not_finite(graphs: Mapping[str, bytes], inputs: Mapping[str, np.ndarray]) -> str:
-    """The first node that computes NaN or infinity from finite inputs, as text; empty if there is none.
+    """Return the first node that computes NaN or infinity from finite inputs, as text; empty if there is none.
 
     Args:
         graphs: file name -> bytes, in the order of the chain.

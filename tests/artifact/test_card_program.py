@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sdcompress.artifact.example import example
+from sdcompress.artifact.card_program import example
 from sdcompress.artifact.read import open_artifact
 from sdcompress.modalities._geometry import geometry, normalise
 from sdcompress.modalities._preprocess import Preprocess

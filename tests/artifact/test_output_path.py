@@ -8,7 +8,7 @@ import pytest
 
 import sdcompress
 from sdcompress import recipes
-from sdcompress.artifact.outside import check_outside
+from sdcompress.artifact.output_path import check_outside
 from sdcompress.artifact.read import open_artifact
 from sdcompress.artifact.write import staged
 from sdcompress.errors import OutputExistsError, StorageError

@@ -12,11 +12,11 @@ from sdcompress.errors import UnknownNameError, UsageError
 if TYPE_CHECKING:
     from sdcompress.exporting.layout import LayoutName
 
-__all__ = ["Target", "kept_exits"]
+__all__ = ["ExportSpec", "kept_exits"]
 
 
 @dataclass(frozen=True)
-class Target:
+class ExportSpec:
     """One artifact to be made.
 
     Attributes:
@@ -33,7 +33,7 @@ class Target:
 
 
 def kept_exits(exit_names: Sequence[str], requested: Sequence[str], *, next_step: str = "") -> tuple[str, ...]:
-    """The exits of a cascade, shallow to deep: the requested ones and the last one.
+    """Return the exits of a cascade, shallow to deep: the requested ones and the last one.
 
     Args:
         exit_names: the network's exits, shallow to deep.

@@ -55,7 +55,7 @@ class Gpu(NamedTuple):
 
 
 def probe_cuda() -> Gpu:
-    """The first GPU that CUDA sees; creates no context and takes no GPU memory.
+    """Return the first GPU that CUDA sees; creates no context and takes no GPU memory.
 
     Raises:
         SetupError: if there is no driver library, the driver cannot start, or it has no GPU.
@@ -82,7 +82,7 @@ def probe_cuda() -> Gpu:
 
 
 def free_memory() -> int:
-    """Free bytes of the GPU's memory; holds CUDA's primary context during the call.
+    """Return free bytes of the GPU's memory; holds CUDA's primary context during the call.
 
     Raises:
         SetupError: as ``probe_cuda``, or if CUDA cannot create a context, for lack of memory for example.
@@ -95,7 +95,7 @@ def free_memory() -> int:
 
 
 def parse_driver(text: str) -> str:
-    """The driver's version from the kernel module's text; empty if it has none.
+    """Return the driver's version from the kernel module's text; empty if it has none.
 
     Args:
         text: /proc/driver/nvidia/version.
