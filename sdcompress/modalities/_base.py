@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -13,14 +15,15 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ConfigDict, TypeAdapter
 
-from sdcompress.errors import InputError
+from sdcompress.errors import InputError, UsageError
 from sdcompress.schema import recipe
-from sdcompress.schema.graphs import Tensor
+from sdcompress.schema.graphs import FileEntry, Tensor
 from sdcompress.schema.manifest import Named
 
 if TYPE_CHECKING:
     from torch import Generator
     from torch import Tensor as Values
+    from typing_extensions import Self
 
     from sdcompress.modalities._mixing import Mixing
 
@@ -33,16 +36,19 @@ _OF_IMAGES = ("image_size", "mean", "std", "interpolation", "crop", "white_level
 class Inputs:
     """The arrays of one batch by the names of a graph's inputs; ``inputs[:8]`` takes rows of all of them.
 
-    Where there is one input it is also an array to numpy: ``np.asarray(inputs)``.
+    Where there is one input it is also an array to numpy: ``np.asarray(inputs)``. Of padded inputs, rows lose what is
+    padding in all of them, so that any rows are what these alone would have been padded to.
 
     Args:
         arrays: name -> array [B, ...], all of one B.
+        mask: name of the array that is 1 where there is no padding, int64 [B, S], padded on the right; all others have
+            these two axes first. None: nothing is padded.
     """
 
-    __slots__ = ("arrays",)
+    __slots__ = ("arrays", "mask")
 
-    def __init__(self, arrays: Mapping[str, Any]) -> None:
-        self.arrays = arrays
+    def __init__(self, arrays: Mapping[str, Any], mask: str | None = None) -> None:
+        self.arrays, self.mask = arrays, mask
 
     @classmethod
     def joined(cls, parts: Sequence[Inputs]) -> Inputs:
@@ -53,7 +59,11 @@ class Inputs:
         return len(next(iter(self.arrays.values())))
 
     def __getitem__(self, rows: slice | npt.NDArray[np.integer] | Sequence[int]) -> Inputs:
-        return Inputs({name: array[rows] for name, array in self.arrays.items()})
+        chosen = {name: array[rows] for name, array in self.arrays.items()}
+        if self.mask is None:
+            return Inputs(chosen)
+        longest = max(1, int(chosen[self.mask].sum(axis=1).max(initial=0)))
+        return Inputs({name: np.ascontiguousarray(array[:, :longest]) for name, array in chosen.items()}, self.mask)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         (array,) = self.arrays.values()
@@ -101,7 +111,8 @@ class Modality(ABC):
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(allow_inf_nan=False)  # of fields, wherever they are from
     suffixes: ClassVar[frozenset[str]] = frozenset()
-    """Endings of files, in lower case with the dot, that are raw examples; none: it has no files."""
+    """Endings of files, in lower case with the dot, that are raw examples or hold some; none: it has no files."""
+    _folder: ClassVar[Path | None] = None  # where its files lie; set for each of them by located
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -113,6 +124,30 @@ class Modality(ABC):
     def record(self) -> Named:
         """What a manifest writes of it; the name is that of its module."""
         return Named(name=type(self).__module__.rpartition(".")[2], parameters=self.parameters)
+
+    def located(self, folder: Path) -> Self:
+        """The same modality, whose files lie in this folder: what opens a checkpoint or an artifact calls it."""
+        located = copy(self)
+        object.__setattr__(located, "_folder", folder.absolute())  # where a file lies is no parameter
+        return located
+
+    def path(self, entry: FileEntry) -> Path:
+        """Where a file of its parameters lies.
+
+        Raises:
+            UsageError: if it was made from a manifest alone.
+        """
+        if self._folder is None:
+            raise UsageError(
+                f"The modality '{self.record.name}' needs its file {entry.file}, and nothing says where it lies.",
+                next_step="open the artifact or the checkpoint: sdcompress.open(FOLDER)",
+            )
+        return self._folder / entry.file
+
+    def copy_files(self, folder: Path) -> None:
+        """Copy the files of its parameters, which checkpoints and artifacts carry along."""
+        for entry in self.record.files:
+            shutil.copyfile(self.path(entry), folder / entry.file)
 
     @property
     def fingerprint_text(self) -> str:
@@ -148,6 +183,25 @@ class Modality(ABC):
             InputError: if it cannot be used.
         """
 
+    def examples(self, raw: Sequence[Any]) -> Any:
+        """All examples of a data set whose raw examples lie in memory; rows are taken by ``examples[indices]``.
+
+        Args:
+            raw: N raw examples that ``check_raw`` takes.
+        """
+        return np.stack([self.example(one) for one in raw])
+
+    def raw_examples(self, file: Path) -> Iterable[tuple[str, Any]]:
+        """The raw examples of a file, each with a name for messages; here the file itself is one.
+
+        Args:
+            file: ends in one of ``suffixes``, or the user says that it holds raw examples.
+
+        Raises:
+            DataError: if the file cannot be read as a list of raw examples.
+        """
+        return [(str(file), file)]
+
     def decode(self, raw: Any) -> Any:
         """One raw example as a program that calls the network has it in memory, from which preparation is timed.
 
@@ -181,6 +235,19 @@ class Modality(ABC):
         Raises:
             DataError: if they do not fit the network.
         """
+
+    @property
+    def varies(self) -> bool:
+        """Whether inputs have named axes beside the batch, so that examples of one batch are padded to one size."""
+        return any(isinstance(axis, str) for tensor in self.tensors for axis in tensor.shape[1:])
+
+    def lengths(self, examples: Any) -> npt.NDArray[np.int64]:
+        """How long each example is along the axes that vary, int64 [B]; batches of like lengths waste no padding.
+
+        Args:
+            examples: B of them.
+        """
+        return np.zeros(len(examples), np.int64)
 
     def check(self, inputs: Any) -> Inputs:
         """The inputs of a call, C-contiguous.
@@ -251,11 +318,17 @@ class Modality(ABC):
         return f"prepared as the modality {self.record.name} of sdcompress does"
 
     def card_code(self) -> str:
-        """Python source without sdcompress for the artifact's card: imports, and ``inputs_of(path)``.
+        """Python source without sdcompress for the artifact's card: imports, and ``inputs_of(argument)``.
 
-        ``inputs_of`` takes a file's path and returns the inputs by name, each [1, ...]. Empty: the card has no program.
+        ``inputs_of`` takes what ``card_argument`` says, such as a file's path, and returns the inputs by name, each
+        [1, ...]. It runs in the artifact's folder. Empty: the card has no program.
         """
         return ""
+
+    @property
+    def card_argument(self) -> str:
+        """What the program of the card is called with, as its usage says; ``inputs_of`` takes it."""
+        return "FILE"
 
     def unused_settings(self, settings: recipe.Data) -> list[str]:
         """The keys of a recipe's ``data`` that are set and that examples of this modality are not made by."""

@@ -98,6 +98,10 @@ class Data(Frozen):
     )
     dir: PathText | None = Field(None, description="folder that holds the data (or receives the download)")
     download: bool = Field(False, description="allow a torchvision set to be downloaded into dir")
+    columns: tuple[str, ...] = Field(
+        (), description="of tables: the column of the texts, two for pairs of texts, e.g. [sentence]; default: [text]"
+    )
+    label: str = Field("label", description="of tables: the column of the labels")
     image_size: Pixels | None = Field(None, description="side in pixels; default: the data set's own")
     validation: BelowOne = Field(0.1, description="share of the training samples held out where the set has no split")
     train_limit: PositiveInt | None = Field(None, description="use only the first N shuffled training samples")
