@@ -106,7 +106,7 @@ class Checkpoint:
             yield
         except ArtifactError as error:
             raise CheckpointError(
-                f"The checkpoint {self.path} cannot be used here: {error.found}",
+                f"The checkpoint {self.path} cannot be used here: {error.problem}",
                 allowed=error.allowed,
                 next_step=error.next_step,
             ) from error
