@@ -20,10 +20,10 @@ class RawRows:
     """Raw examples with their targets, before the modality is known.
 
     Args:
-        names: of the rows, in messages and in ``data.without``.
+        names: of the rows, in messages and in ``data.exclude``.
         raw: N raw examples.
         targets: int64 [N].
-        left_out: positions that ``data.without`` names; they are never looked at.
+        left_out: positions that ``data.exclude`` names; they are never looked at.
     """
 
     in_memory = True
@@ -56,7 +56,7 @@ class RawRows:
             return PreparedRows(self, modality.examples(raw) if kept else None)
         except InputError as error:
             raise DataError(
-                f"The rows cannot be used: {error.found}", allowed=error.allowed, next_step=error.next_step
+                f"The rows cannot be used: {error.problem}", allowed=error.allowed, next_step=error.next_step
             ) from error
 
     def _check(self, modality: Modality, position: int) -> None:
@@ -65,7 +65,7 @@ class RawRows:
         except InputError as error:
             name = self.names[position]
             raise DataError(
-                f"The row {name} cannot be used: {error.found}",
+                f"The row {name} cannot be used: {error.problem}",
                 allowed=error.allowed,
                 next_step=f"correct it, or go on without it: {without_setting([name])}",
             ) from error
@@ -102,7 +102,7 @@ class PreparedRows:
         return [self._rows.raw[int(index)] for index in indices]
 
     def name(self, position: int) -> str:
-        """What ``data.without`` calls a row."""
+        """What ``data.exclude`` calls a row."""
         return self._rows.names[position]
 
 

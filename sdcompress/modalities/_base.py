@@ -220,6 +220,23 @@ class Modality(ABC):
         """
         return [(str(file), file)]
 
+    def labelled_rows(self, file: Path, label: str) -> Iterable[tuple[str, Any, Any]]:  # noqa: ARG002 - for tables
+        """The raw examples of a table, each with a name for messages and its label as the file has it.
+
+        Args:
+            file: a table.
+            label: the column of the labels.
+
+        Raises:
+            UsageError: if files of this modality have no rows.
+            DataError: if the table cannot be read.
+        """
+        raise UsageError(
+            f"{file} is a file, and a file of the modality '{self.record.name}' says no label.",
+            allowed="a folder that holds a folder for each class, by its name",
+            next_step="name the folder",
+        )
+
     def decode(self, raw: Any) -> Any:
         """One raw example as a program that calls the network has it in memory, from which preparation is timed.
 

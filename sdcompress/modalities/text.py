@@ -131,8 +131,9 @@ class Text(Modality):
             )
         if len(raw) == 0:
             return super().prepare(raw)
-        if any(self._problem(one) for one in raw):
-            raise self._refused(raw)
+        for at, one in enumerate(raw):
+            if problem := self._problem(one):
+                raise self._refused(at, problem)
         encodings = self.encode(raw)
         self._warn_if_cut(encodings)
         return self._padded(
@@ -177,6 +178,11 @@ class Text(Modality):
         """The texts of a file: one a line, or those in ``columns``; see ``Modality`` and ``rows_of``."""
         for name, values in rows_of(file, self.columns):
             yield name, values if len(values) == 2 else values[0]
+
+    def labelled_rows(self, file: Path, label: str) -> Iterable[tuple[str, Raw, Any]]:
+        """The texts of a table with their labels; see ``Modality``."""
+        for name, (*texts, given) in rows_of(file, (*self.columns, label)):
+            yield name, (texts[0], texts[1]) if len(texts) == 2 else texts[0], given
 
     def preparation_text(self, raw: Sequence[Any] | None) -> str:
         """Whether tokenising is included; see ``Modality``."""
@@ -280,13 +286,12 @@ class Text(Modality):
         tokenizer = self._tokenizer
         try:
             encodings: list[Any] = tokenizer.encode_batch_fast([*raw])  # without offsets, which take time
-        except Exception as error:
-            for at, one in enumerate(raw):
-                _encode_one(tokenizer, one, at)
-            raise AssertionError("a batch cannot be tokenised, and each of its texts can") from error
+        except Exception:  # noqa: BLE001 - tokenizers raises plain ones
+            at, why = _first_unreadable(tokenizer, raw)
+            raise self._refused(at, f"The tokenizer cannot read it: {why}.")  # noqa: B904 - it has a cause
         for at, one in enumerate(encodings):
             if len(one) == 0:
-                raise _unreadable(at, "it finds no token in it")
+                raise self._refused(at, "The tokenizer finds no token in it.")
         return encodings
 
     def cut(self, encodings: Sequence[Any]) -> int:
@@ -307,13 +312,14 @@ class Text(Modality):
             return "" if all(text.strip() for text in raw) else "One of the two texts is empty."
         return f"This is {type(raw).__name__}, not {_UNITS[self._pairs]}."
 
-    def _refused(self, raw: Sequence[Any]) -> InputError:
-        at, problem = next((at, problem) for at, one in enumerate(raw) if (problem := self._problem(one)))
-        return InputError(
-            f"Text {at} cannot be used: {problem}",
-            allowed=f"{_UNITS[self._pairs]} with more than white space",
-            next_step="leave it out of the batch",
+    def _refused(self, at: int, problem: str) -> InputError:
+        """The error of one text of a batch; its cause is that of the text alone."""
+        allowed = f"{_UNITS[self._pairs]} with more than white space, in Unicode without lone surrogates"
+        error = InputError(
+            f"Text {at} cannot be used: {problem}", allowed=allowed, next_step="leave it out of the batch"
         )
+        error.__cause__ = InputError(problem, allowed=allowed, next_step="leave it out")
+        return error
 
     def _warn_if_cut(self, encodings: Sequence[Any]) -> None:
         if "_said" not in self.__dict__ and (count := self.cut(encodings)):
@@ -369,19 +375,14 @@ class TokenLists:
         return examples
 
 
-def _encode_one(tokenizer: Tokenizer, raw: Any, at: int) -> None:
-    try:
-        tokenizer.encode_batch_fast([raw])
-    except Exception as error:
-        raise _unreadable(at, str(error)) from error
-
-
-def _unreadable(at: int, why: str) -> InputError:
-    return InputError(
-        f"Text {at} cannot be read by the tokenizer: {why}.",
-        allowed="Unicode without lone surrogates, of which the tokenizer knows something or has a token for the rest",
-        next_step="leave it out, or give the tokenizer an unknown token",
-    )
+def _first_unreadable(tokenizer: Tokenizer, raw: Sequence[Any]) -> tuple[int, str]:
+    """The first text that cannot be tokenised, and why."""
+    for at, one in enumerate(raw):
+        try:
+            tokenizer.encode_batch_fast([one])
+        except Exception as error:  # noqa: BLE001 - as above
+            return at, str(error)
+    raise AssertionError("a batch cannot be tokenised, and each of its texts can")
 
 
 def _loaded(content: bytes, file: Path) -> Tokenizer:

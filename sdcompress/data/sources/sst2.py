@@ -41,4 +41,4 @@ def sst2(spec: recipe.Data) -> Source:
         tables |= {"val": dev, "test": read_table(test, _COLUMNS, _LABEL)}
     else:
         tables |= {"test": dev}
-    return texts_source(tables, _COLUMNS, root, spec.without, classes=_CLASSES)
+    return texts_source(tables, _COLUMNS, root, spec.exclude, classes=_CLASSES)

@@ -40,7 +40,7 @@ def texts(spec: recipe.Data) -> Source:
         raise RecipeError("'texts' needs data.dir.", next_step="--set data.dir=FOLDER (with train.tsv, test.tsv)")
     root, columns = Path(spec.dir), spec.columns or _COLUMNS
     tables = {split: read_table(file, columns, spec.label) for split, file in _files(root).items()}
-    return texts_source(tables, columns, root, spec.without)
+    return texts_source(tables, columns, root, spec.exclude)
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def texts_source(
     tables: Mapping[str, Table],
     columns: Sequence[str],
     place: Path,
-    without: Collection[str] = (),
+    excluded: Collection[str] = (),
     *,
     classes: Sequence[str] | None = None,
 ) -> Source:
@@ -86,7 +86,7 @@ def texts_source(
         tables: by split: train, and val and test where there are such splits.
         columns: of the texts, for predictions of files later.
         place: of the data, for messages.
-        without: names of rows to leave out.
+        excluded: names of rows to leave out.
         classes: names of the classes; default: of the training labels.
 
     Raises:
@@ -99,7 +99,7 @@ def texts_source(
             allowed="one column of texts, or two for pairs",
             next_step="--set 'data.columns=[text]'",
         )
-    gone = _left_out(tables, without, place)
+    gone = _left_out(tables, excluded, place)
     classes = tuple(classes or class_names(tables["train"].labels, f"{place} (training rows)"))
     splits = {
         split: RawRows(
@@ -148,18 +148,17 @@ def _files(root: Path) -> dict[str, Path]:
     return {split: by_stem[name] for split, name in published_splits(by_stem, root).items()}
 
 
-def _left_out(tables: Mapping[str, Table], without: Collection[str], place: Path) -> dict[str, frozenset[int]]:
-    if not without:
+def _left_out(tables: Mapping[str, Table], excluded: Collection[str], place: Path) -> dict[str, frozenset[int]]:
+    if not excluded:
         return {}
-    excluded = set(without)
     gone = {
         split: frozenset(at for at, name in enumerate(table.names) if name in excluded)
         for split, table in tables.items()
     }
     there = {name for split, positions in gone.items() for name in (tables[split].names[at] for at in positions)}
-    if unknown := sorted(excluded - there):
+    if unknown := sorted(set(excluded) - there):
         raise RecipeError(
-            f"data.without names rows that are not in {place}: {', '.join(unknown)}.",
+            f"data.exclude names rows that are not in {place}: {', '.join(unknown)}.",
             allowed=f"names such as '{tables['train'].names[0]}'",
             next_step="correct the names",
         )
