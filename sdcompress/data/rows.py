@@ -38,7 +38,7 @@ class RawRows:
 
     def examples(self, indices: Indices) -> Array:
         """Not to be had before the modality is known."""
-        raise TypeError("raw rows have no examples before prepared_by")
+        raise TypeError(f"the examples of {len(indices)} raw rows were asked for before prepared_by")
 
     def prepared_by(self, modality: Modality) -> PreparedRows:
         """Return the rows with their examples, all made at once.

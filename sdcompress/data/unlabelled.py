@@ -49,7 +49,8 @@ class UnlabelledFolder(FileSamples):
         progress: Progress | None = None,
     ) -> None:
         self._modality, skipped = modality, Skipped(modality.suffixes)
-        paths = files_below(folder, skipped) if folder.is_dir() else [folder]
+        single = [folder] if folder.is_file() and folder.suffix.lower() in modality.suffixes else []
+        paths = files_below(folder, skipped) if folder.is_dir() else single
         self._raw = [named for path in paths for named in modality.raw_examples(path)]
         if not self._raw:
             raise DataError(
