@@ -335,6 +335,11 @@ class Modality(ABC):
         """
 
     @property
+    def limits_text(self) -> str:
+        """What the edge cases reach, in words, for the error about a network that cannot take them."""
+        return "its edge cases"
+
+    @property
     def packed(self) -> Mapping[str, tuple[str, int]]:
         """Name -> dtype and number of axes of each array that ``pack`` gives; here of one array of examples."""
         example = np.asarray(next(iter(self.edge_cases().values())))

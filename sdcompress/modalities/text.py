@@ -237,6 +237,14 @@ class Text(Modality):
             example[0, : len(ids)] = ids
         return dict(zip(cases, examples, strict=True))
 
+    @property
+    def limits_text(self) -> str:
+        """Number of ids and of positions; see ``Modality``."""
+        return (
+            f"the {self.vocabulary:,} ids of the tokenizer (modality.tokenizer) and {self.max_length} positions "
+            "(modality.max_length)"
+        )
+
     def card_text(self) -> str:
         """The tokenizer's file, the longest text, padding."""
         pairs = f"pairs of texts (columns {', '.join(self.columns)})" if self._pairs else "texts"
