@@ -214,7 +214,7 @@ def open_checkpoint(source: Checkpoint | Path | str) -> Checkpoint:
                 next_step=f"train one: sdcompress train -c recipe.yaml --out {path}",
             )
         state = _read(folder / STATE)
-        for entry in (state.weights, state.training, *state.modality.files):
+        for entry in (state.weights, state.training, *state.modality.files.values()):
             _check(folder, entry)
     except OSError as error:
         raise CheckpointError(

@@ -124,7 +124,7 @@ def class_names(labels: Sequence[Any], place: str) -> tuple[str, ...]:
     if len(numbers) < len(texts):  # names, of which some may look like numbers
         _check_names(texts, place)
         return tuple(sorted(texts))
-    if broken := sorted(number for number in numbers if number != int(number) or number < 0):
+    if broken := sorted(number for number in numbers if not number.is_integer() or number < 0):
         raise DataError(
             f"{place} holds the label {broken[0]:g}.",
             allowed="whole numbers from 0, or names of classes",
@@ -155,7 +155,9 @@ def class_indices(labels: Sequence[Any], classes: Sequence[str], names: Sequence
     known = {str(number): number for number in range(len(classes))} | {name: k for k, name in enumerate(classes)}
     indices = np.empty(len(labels), np.int64)
     for at, label in enumerate(labels):
-        index = known.get(str(label).strip())
+        text = str(label).strip()
+        number = None if text in known else _number(text)
+        index = known.get(text if number is None or not number.is_integer() else str(int(number)))
         if index is None:
             raise DataError(
                 f"The row {names[at]} has the label {str(label)[:50]!r}.",

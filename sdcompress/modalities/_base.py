@@ -7,18 +7,20 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from sdcompress.errors import InputError, UsageError
+from sdcompress.errors import InputError, RecipeError, UsageError, brief, nearest
 from sdcompress.schema import recipe
+from sdcompress.schema.base import Frozen, explain
 from sdcompress.schema.graphs import FileEntry, Tensor
 from sdcompress.schema.manifest import Named
+from sdcompress.storage import sha256_of
 
 if TYPE_CHECKING:
     from torch import Generator
@@ -27,10 +29,10 @@ if TYPE_CHECKING:
 
     from sdcompress.modalities._mixing import Mixing
 
-__all__ = ["Array", "Augment", "Inputs", "Modality"]
+__all__ = ["Array", "Augment", "AugmentationSettings", "Inputs", "Modality", "check_names", "checked"]
 
 Array = npt.NDArray[Any]
-_OF_IMAGES = ("image_size", "mean", "std", "interpolation", "crop", "white_level")
+Checked = TypeVar("Checked")
 
 
 class Inputs:
@@ -68,6 +70,13 @@ class Inputs:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         (array,) = self.arrays.values()
         return np.array(array, dtype, copy=True) if copy else np.asarray(array, dtype)
+
+
+class AugmentationSettings(Frozen):
+    """The parameters of ``train.augment`` of a modality, beside mixup; every default means that nothing is done."""
+
+    mixing: ClassVar[tuple[str, ...]] = ()
+    """Those that mix samples, which some methods do not allow."""
 
 
 class Augment(Protocol):
@@ -131,6 +140,35 @@ class Modality(ABC):
     suffixes: ClassVar[frozenset[str]] = frozenset()
     """Endings of files, in lower case with the dot, that are raw examples or hold some; none: it has no files."""
     _folder: ClassVar[Path | None] = None  # where its files lie; set for each of them by located
+    augmentation: ClassVar[type[AugmentationSettings]] = AugmentationSettings
+
+    @classmethod
+    def setting_names(cls) -> tuple[str, ...]:
+        """Return the parameters that a recipe may set beside the modality's name, here all fields."""
+        return tuple(field.name for field in fields(cls))
+
+    @classmethod
+    def build(cls, parameters: Mapping[str, Any]) -> Modality:
+        """Make the modality of a recipe's parameters alone, for data sets that have none of their own.
+
+        Args:
+            parameters: names of ``setting_names`` only, their values unchecked.
+
+        Raises:
+            RecipeError: if one is missing, or a value cannot be used.
+        """
+        return checked(TypeAdapter(cls), parameters, "modality")
+
+    def with_settings(self, parameters: Mapping[str, Any]) -> Modality:
+        """Return the modality with what a recipe sets in the place of the data set's own.
+
+        Args:
+            parameters: names of ``setting_names`` only, their values unchecked.
+
+        Raises:
+            RecipeError: if a value cannot be used.
+        """
+        return self.build({**self.parameters, **parameters}) if parameters else self
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -162,9 +200,21 @@ class Modality(ABC):
             )
         return self._folder / entry.file
 
+    def with_own_files(self, section: recipe.Modality) -> recipe.Modality:
+        """Return a recipe's section that names files of this content: its own, or the copies that came along.
+
+        A stored recipe names files of the machine that it was trained on.
+        """
+        moved = {
+            name: str(self.path(entry))
+            for name, entry in self.record.files.items()
+            if name in section.parameters and not _holds(Path(str(section.parameters[name])), entry)
+        }
+        return section.model_copy(update=moved)
+
     def copy_files(self, folder: Path) -> None:
         """Copy the files of its parameters, which checkpoints and artifacts carry along."""
-        for entry in self.record.files:
+        for entry in self.record.files.values():
             shutil.copyfile(self.path(entry), folder / entry.file)
 
     @property
@@ -311,8 +361,17 @@ class Modality(ABC):
         """The arrays in the order of ``tensors``, in which networks take them."""
         return tuple(inputs.arrays[tensor.name] for tensor in self.tensors)
 
+    def augmentation_settings(self, settings: recipe.Augmentation) -> AugmentationSettings:
+        """Return what a recipe's ``train.augment`` sets beside mixup, checked.
+
+        Raises:
+            RecipeError: if the modality has no such parameter, or a value cannot be used; names what is allowed.
+        """
+        check_names(settings.parameters, self.augmentation.model_fields, "train.augment", self.record.name, "mixup")
+        return checked(TypeAdapter(self.augmentation), settings.parameters, "train.augment")
+
     def augment(self, settings: recipe.Augmentation, *, rank: int = 0, world: int = 1) -> Augment:  # noqa: ARG002 - for those that draw
-        """What makes inputs of training examples. It needs torch.
+        """Return what makes inputs of training examples. It needs torch.
 
         Args:
             settings: of the recipe.
@@ -325,7 +384,8 @@ class Modality(ABC):
         """
         from sdcompress.modalities._unaugmented import Unaugmented
 
-        return Unaugmented(settings, self)
+        self.augmentation_settings(settings)
+        return Unaugmented(settings.mixup, self)
 
     @abstractmethod
     def edge_cases(self) -> Mapping[str, Any]:
@@ -370,10 +430,6 @@ class Modality(ABC):
         """What the program of the card is called with, as its usage says; ``inputs_of`` takes it."""
         return "FILE"
 
-    def unused_settings(self, settings: recipe.Data) -> list[str]:
-        """The keys of a recipe's ``data`` that are set and that examples of this modality are not made by."""
-        return [name for name in _OF_IMAGES if getattr(settings, name) is not None]
-
     def _one_of_batch(self, raw: Any, at: int) -> Array:
         """One raw example of a batch; an error says which."""
         try:
@@ -385,6 +441,46 @@ class Modality(ABC):
                 allowed=error.allowed,
                 next_step=error.next_step,
             ) from error
+
+
+def check_names(given: Iterable[str], known: Iterable[str], section: str, modality: str, *general: str) -> None:
+    """Refuse parameters that a section of the recipe does not have for a modality.
+
+    Raises:
+        RecipeError: names the first, and all that are allowed.
+    """
+    allowed = (*general, *known)
+    for name in given:
+        if name not in allowed:
+            guess = nearest(name, allowed)
+            raise RecipeError(
+                f"{section}.{brief(name)} is set, and the modality '{modality}' has no such parameter."
+                + (f" Did you mean '{guess}'?" if guess else ""),
+                allowed=", ".join(allowed) or "none",
+                next_step=f"leave {section}.{brief(name)} out, or correct it; see 'sdcompress list modalities'",
+            )
+
+
+def checked(kind: TypeAdapter[Checked], parameters: Mapping[str, Any], section: str) -> Checked:
+    """Return parameters of a section of the recipe as their type.
+
+    Raises:
+        RecipeError: if one is missing, or a value cannot be used.
+    """
+    try:
+        return kind.validate_python(dict(parameters))
+    except ValidationError as error:
+        raise explain(error, object, f"the recipe's {section}", _refused) from error
+
+
+def _refused(problem: str, *, allowed: str, next_step: str) -> RecipeError:  # noqa: ARG001 - explain's is for closed sections
+    return RecipeError(problem, allowed=allowed, next_step="correct it; see 'sdcompress list modalities'")
+
+
+def _holds(path: Path, entry: FileEntry) -> bool:
+    """Whether a file, or the one of the entry's name in a folder, is that of the entry."""
+    file = path / entry.file if path.is_dir() else path
+    return file.is_file() and file.stat().st_size == entry.bytes and sha256_of(file) == entry.sha256
 
 
 def _checked(array: Any, tensor: Tensor) -> Array:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, TypeAdapter
 
-from sdcompress.errors import DataError, InputError, requires_extra
-from sdcompress.modalities._base import Inputs, Modality
+from sdcompress.errors import DataError, InputError, RecipeError, requires_extra
+from sdcompress.modalities._base import Inputs, Modality, checked
 from sdcompress.modalities._rows import SUFFIXES, rows_of
 from sdcompress.modalities._text_card import card_code
+from sdcompress.schema.base import Frozen
 from sdcompress.schema.graphs import FileEntry, Tensor
 
 if TYPE_CHECKING:
@@ -38,6 +39,19 @@ _SEED = 0
 _EDGE = 32  # tokens of most edge cases
 _PADDING_TOKENS = ("[PAD]", "<pad>", "<|padding|>", "<|pad|>")
 _UNITS = {False: "a text (str)", True: "two texts: (str, str)"}
+
+
+class _Settings(Frozen):
+    """The parameters of ``modality`` for texts."""
+
+    tokenizer: str | None = Field(None, description=f"{_FILE} of the encoder, or the folder that holds it")
+    max_length: Annotated[int, Field(ge=2, le=_LONGEST)] = Field(
+        128, description="most tokens of a text, special ones included; what is longer is cut"
+    )
+    token_types: bool = Field(
+        False, description="whether the encoder takes token_type_ids, as BERT does for pairs of texts"
+    )
+    columns: Annotated[tuple[str, ...], Field(min_length=1, max_length=2)] = ("text",)
 
 
 @dataclass(frozen=True)
@@ -111,6 +125,33 @@ class Text(Modality):
                 next_step="raise max_length, or name another tokenizer",
             )
         return modality.located(file.parent)
+
+    @classmethod
+    def setting_names(cls) -> tuple[str, ...]:
+        """The keys of ``_Settings``; the columns are the data set's."""
+        return tuple(name for name in _Settings.model_fields if name != "columns")
+
+    @classmethod
+    def build(cls, parameters: Mapping[str, Any]) -> Text:
+        """Make it of a tokenizer's file at least; see ``Modality``."""
+        settings = checked(TypeAdapter(_Settings), parameters, "modality")
+        if settings.tokenizer is None:
+            raise RecipeError(
+                "The recipe names no tokenizer.",
+                allowed=f"{_FILE}, or the folder that holds it",
+                next_step="--set modality.tokenizer=FOLDER, that of the pretrained encoder",
+            )
+        return cls.of(
+            settings.tokenizer,
+            max_length=settings.max_length,
+            token_types=settings.token_types,
+            columns=settings.columns,
+        )
+
+    def with_settings(self, parameters: Mapping[str, Any]) -> Text:
+        """Change what is given; see ``Modality``."""
+        own = {name: getattr(self, name) for name in _Settings.model_fields}
+        return self.build({**own, "tokenizer": str(self.path(self.tokenizer)), **parameters}) if parameters else self
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:

@@ -59,10 +59,10 @@ class Named(Frozen):
     parameters: dict[str, Any] = Field({}, description="what they are depends on the entry, which checks them")
 
     @property
-    def files(self) -> tuple[FileEntry, ...]:
+    def files(self) -> dict[str, FileEntry]:
         """The parameters that are files, such as a tokenizer; they travel with what holds this record."""
-        entries = (value for value in self.parameters.values() if isinstance(value, dict))
-        return tuple(FileEntry.model_validate(value) for value in entries if value.keys() == _FILE_FIELDS)
+        entries = {name: value for name, value in self.parameters.items() if isinstance(value, dict)}
+        return {name: FileEntry.model_validate(v) for name, v in entries.items() if v.keys() == _FILE_FIELDS}
 
     @model_validator(mode="after")
     def _files_are_entries(self) -> Named:
@@ -267,7 +267,7 @@ class Manifest(Frozen):
         evidence = (self.certificate.evidence,) if self.certificate else ()
         whole = (self.one_graph,) if self.one_graph else ()
         built = tuple(file for engines in self.engines for file in engines.files)
-        return (*self.segments, self.golden, self.card, *self.modality.files, *evidence, *whole, *built)
+        return (*self.segments, self.golden, self.card, *self.modality.files.values(), *evidence, *whole, *built)
 
 
 def _check_lengths(policy: Policy, exits: int) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sdcompress.data.source import Source
-from sdcompress.data.sources.texts import Table, texts_source
+from sdcompress.data.sources._tables import Table, texts_source
 from sdcompress.errors import DataError, nearest
 from sdcompress.schema import recipe
 

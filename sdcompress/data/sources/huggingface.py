@@ -51,7 +51,7 @@ def huggingface(spec: recipe.Data) -> Source:
     if spec.dir is None:
         raise RecipeError("'huggingface' needs data.dir.", next_step=f"--set data.dir=FOLDER, saved by {_SAVE}")
     root = Path(spec.dir)
-    modality = photos(spec)
+    modality = photos()
     tables = _tables(root)
     if not _image_columns(tables["train"].features) and has_texts(tables["train"].features):
         return dataset_texts(root, tables, spec)

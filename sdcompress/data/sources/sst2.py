@@ -11,7 +11,7 @@ The test sentences of GLUE itself have no labels; then the validation sentences 
 from __future__ import annotations
 
 from sdcompress.data.source import Source, data_folder
-from sdcompress.data.sources.texts import read_table, texts_source
+from sdcompress.data.sources._tables import read_table, texts_source
 from sdcompress.errors import DataError
 from sdcompress.schema import recipe
 
