@@ -154,7 +154,7 @@ class Exits(Frozen):
 
     auto: PositiveInt = Field(3, description="how many exits to place by themselves, evenly by MACs, before the last")
     at: tuple[str, ...] = Field((), description="names of the modules to tap instead of auto")
-    head: str = Field("bottleneck", description="linear, bottleneck, sepconv or attention")
+    head: str = Field("bottleneck", description="of 'sdcompress list heads'")
     width_cap: PositiveInt = Field(512, description="most channels that a head may have")
     gradient: Literal["sum", "equilibrium"] = Field(
         "sum", description="of the exits at the backbone: their sum, or scaled so that it does not grow with the exits"

@@ -8,7 +8,7 @@ from sdcompress.models import heads
 from sdcompress.models.macs import MacCounter
 
 NAMES = registry.names(heads.ROOM)
-CONVOLUTIONS = [name for name in NAMES if name != "linear"]
+CONVOLUTIONS = [name for name in NAMES if name not in {"linear", "transformer"}]  # the latter has a width of its own
 
 
 def head(name, shape=(32, 16, 16), final_shape=(256, 2, 2), *, width=64, pool="mean"):
