@@ -1,5 +1,10 @@
 """Self-distillation for deployable networks: train once, truncate or exit early, export, calibrate, measure.
 
+Each verb reads one folder and writes one: ``verb(source, out, settings, options)``. A source is a folder, or what was
+opened from it. Settings are a section of the recipe: None for that of the recipe that the source was made by, some of
+its keys in a mapping, or a whole section. Options say where and how it runs. Nothing here prints; the command line and
+``run`` call these functions, too.
+
 The names below are loaded on first use, so that ``import sdcompress`` stays fast and an inference service never imports
 torch.
 """
@@ -13,27 +18,23 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from sdcompress.api import (
-        bench,
-        build_engines,
-        calibrate,
-        doctor,
-        evaluate,
-        explain,
-        export,
-        inspect,
-        list_entries,
-        plan,
-        predict,
-        quantize,
-        report,
-        sign,
-        train,
-        verify,
-    )
+    from sdcompress.artifact.signature import sign
+    from sdcompress.diagnosis import doctor
+    from sdcompress.entries import list_entries
+    from sdcompress.explaining.explain import explain
     from sdcompress.options import Options
     from sdcompress.pipeline.run import run
     from sdcompress.runtime.open import open_engine as open  # noqa: A004 - the verb that users expect
+    from sdcompress.tensorrt.building.build import build_engines
+    from sdcompress.verbs.bench import bench
+    from sdcompress.verbs.calibrate import calibrate, plan
+    from sdcompress.verbs.evaluate import evaluate, predict
+    from sdcompress.verbs.export import export
+    from sdcompress.verbs.inspect import inspect
+    from sdcompress.verbs.quantize import quantize
+    from sdcompress.verbs.report import report
+    from sdcompress.verbs.train import train
+    from sdcompress.verification.verify import verify
 
 __all__ = [
     "Options",
@@ -57,12 +58,19 @@ __all__ = [
     "verify",
 ]
 
-# those that do not stand in sdcompress.api: module and name
-_ELSEWHERE = {
-    "Options": ("sdcompress.options", "Options"),
-    "list_entries": ("sdcompress.entries", "list_entries"),  # loads nothing heavy
-    "open": ("sdcompress.runtime.open", "open_engine"),
-    "run": ("sdcompress.pipeline.run", "run"),
+# where each name is defined, below this package; those of 'verbs' have a file each
+_MODULES = {
+    "Options": "options",
+    "build_engines": "tensorrt.building.build",
+    "doctor": "diagnosis",
+    "explain": "explaining.explain",
+    "list_entries": "entries",
+    "open": "runtime.open",
+    "plan": "verbs.calibrate",
+    "predict": "verbs.evaluate",
+    "run": "pipeline.run",
+    "sign": "artifact.signature",
+    "verify": "verification.verify",
 }
 
 
@@ -74,8 +82,8 @@ def __getattr__(name: str) -> Any:
     if name == "__version__":
         return _version()
     if name in __all__:
-        module, attribute = _ELSEWHERE.get(name, ("sdcompress.api", name))
-        return getattr(importlib.import_module(module), attribute)
+        module = importlib.import_module(f"sdcompress.{_MODULES.get(name, f'verbs.{name}')}")
+        return getattr(module, "open_engine" if name == "open" else name)
     raise AttributeError(f"module 'sdcompress' has no attribute '{name}'")
 
 

@@ -13,7 +13,7 @@ from sdcompress.schema.base import Frozen
 from sdcompress.schema.report import Machine
 from sdcompress.tensorrt.nvidia.diagnose import TensorRtState, diagnose_tensorrt
 
-__all__ = ["Diagnosis", "Extra", "Package", "diagnose", "new_enough", "read_requirements"]
+__all__ = ["Diagnosis", "Extra", "Package", "doctor", "new_enough", "read_requirements"]
 
 # extras that combine others, or are for development
 _UNIONS = {"all", "dev", "docs"}
@@ -55,7 +55,7 @@ class Diagnosis(Frozen):
     warnings: tuple[str, ...]
 
 
-def diagnose() -> Diagnosis:
+def doctor() -> Diagnosis:
     """Diagnose this machine. Takes about a second, changes nothing and works offline."""
     facts = machine()
     providers = _providers()

@@ -72,16 +72,16 @@ class SdcompressError(Exception):
     Quoted text may come from an untrusted file. Control characters are therefore escaped and long texts shortened.
 
     Args:
-        found: what was found, as a sentence.
+        problem: what was found, as a sentence.
         allowed: what is allowed; empty if it is obvious.
         next_step: what to do or type next.
     """
 
     exit_code = 1
 
-    def __init__(self, found: str, *, allowed: str = "", next_step: str = "") -> None:
-        self.found, self.allowed, self.next_step = map(printable, (found, allowed, next_step))
-        lines = [self.found]
+    def __init__(self, problem: str, *, allowed: str = "", next_step: str = "") -> None:
+        self.problem, self.allowed, self.next_step = map(printable, (problem, allowed, next_step))
+        lines = [self.problem]
         lines += [f"  allowed: {self.allowed}"] if allowed else []
         lines += [f"  next: {self.next_step}"] if next_step else []
         super().__init__("\n".join(lines))

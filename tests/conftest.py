@@ -124,7 +124,7 @@ def certified_once(tmp_path_factory: pytest.TempPathFactory, tiny_network: TinyN
     """A tiny cascade certified for a drop of 5 % and of 2 %, with samples that its weights never saw."""
     folder = tmp_path_factory.mktemp("certified")
     _write(folder / "cascade", tiny_network, "cascade", None, (1.0, 1.0, 1.0), signals=True)
-    wish = recipe.Calibrate(max_drop=0.05, confidence=0.9, ladder=(0.02,))
+    wish = recipe.Calibrate(max_drop=0.05, confidence=0.9, extra_drops=(0.02,))
     calibrate(folder / "cascade", folder / "certified", samples=tiny_network.samples(4000), settings=wish)
     return folder / "certified"
 

@@ -9,7 +9,7 @@ from importlib.metadata import version
 import onnxruntime
 import pytest
 
-from sdcompress.diagnosis import Diagnosis, _warnings, diagnose, new_enough, read_requirements
+from sdcompress.diagnosis import Diagnosis, _warnings, doctor, new_enough, read_requirements
 from sdcompress.machine import machine
 
 METADATA = [
@@ -48,7 +48,7 @@ def test_versions_are_compared_as_numbers(installed: str, minimum: str | None, e
 
 
 def test_this_machine() -> None:
-    diagnosis = diagnose()
+    diagnosis = doctor()
     core = next(extra for extra in diagnosis.extras if extra.name == "core")
     assert core.complete
     assert {p.name: p.installed for p in core.packages}["pydantic"] == version("pydantic")
@@ -81,7 +81,7 @@ def test_every_problem_is_named() -> None:
 
 def test_it_loads_nothing_heavy() -> None:
     code = (
-        "import sys, sdcompress.diagnosis as d; d.diagnose()\nprint([m for m in ('torch', 'onnx') if m in sys.modules])"
+        "import sys, sdcompress.diagnosis as d; d.doctor()\nprint([m for m in ('torch', 'onnx') if m in sys.modules])"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"

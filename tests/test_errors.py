@@ -14,7 +14,7 @@ def test_a_message_says_what_was_found_what_is_allowed_and_what_to_do() -> None:
 
 def test_an_unknown_name_gets_the_nearest_known_one() -> None:
     error = UnknownNameError("methods", "byott", ["eed", "byot"])
-    assert "Did you mean 'byot'?" in error.found
+    assert "Did you mean 'byot'?" in error.problem
     assert error.allowed == "byot, eed"
     assert error.exit_code == 2
 

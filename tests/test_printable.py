@@ -65,5 +65,5 @@ def test_every_error_is_on_its_own_lines_whatever_it_quotes() -> None:
     error = SdcompressError("found \x1b[2J\n  next: rm -rf", allowed="a\nb", next_step="x" * 10**7)
     assert str(error).splitlines()[:2] == [r"found \x1b[2J\n  next: rm -rf", r"  allowed: a\nb"]
     assert len(str(error)) < 10_000
-    assert error.found == r"found \x1b[2J\n  next: rm -rf"
+    assert error.problem == r"found \x1b[2J\n  next: rm -rf"
     assert len(str(UnknownNameError("policies", "\x07" * 10**6, ["max_prob"]))) < 40_000

@@ -27,7 +27,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["torch.hub:load", "os:system", "sys:exit", "yaml:load", "sdcompress.api:report"])
+@pytest.mark.parametrize(
+    "name", ["torch.hub:load", "os:system", "sys:exit", "yaml:load", "sdcompress.verbs.report:report"]
+)
 def test_what_is_installed_cannot_be_named(folder: Path, name: str) -> None:
     with pytest.raises(UsageError, match="an installed package"):
         registry.call_user_function(name, classes=2)

@@ -26,7 +26,7 @@ sys.path += [str(HERE.parent / "speed"), str(HERE.parent / "certificates")]
 from record import Record, against  # noqa: E402
 from turns import calls_in_turn  # noqa: E402
 
-from sdcompress import api  # noqa: E402
+import sdcompress  # noqa: E402
 from sdcompress.artifact.read import Artifact, open_artifact  # noqa: E402
 from sdcompress.benchmarking.stats import ratio_of_means  # noqa: E402
 from sdcompress.data.samples import Dataset, Samples  # noqa: E402
@@ -119,7 +119,7 @@ def rows(given: argparse.Namespace, folder: Path, dataset: Dataset) -> Iterator[
 def made(out: Path, run: Path, data_dir: Path | None, settings: Any = None, **what: Any) -> Path:
     """Export, unless that was done before."""
     if not out.exists():
-        api.export(run, out, settings, Options(data_dir=data_dir), **what)
+        sdcompress.export(run, out, settings, Options(data_dir=data_dir), **what)
     return out
 
 
@@ -133,7 +133,7 @@ def certified(
     against: Path | None = None,
     confidence: float = CONFIDENCE,
 ) -> Row:
-    manifest = api.calibrate(
+    manifest = sdcompress.calibrate(
         cascade,
         out,
         {"policy": policy, "max_drop": DROP, "confidence": confidence},
@@ -174,7 +174,7 @@ def of_earlyon(cascade: Path, samples: Samples) -> Iterator[Row]:
 def quantised(artifact: Path, out: Path, data_dir: Path | None, precision: str = "uint8") -> Path:
     """In 8 bits, unless that was done before."""
     if not out.exists():
-        api.quantize(artifact, out, precision, None, Options(data_dir=data_dir))
+        sdcompress.quantize(artifact, out, precision, None, Options(data_dir=data_dir))
     return out
 
 
@@ -201,9 +201,9 @@ def of_chosen_exits(given: argparse.Namespace, folder: Path, names: list[str], w
 def one_graph(name: str, calibrated: Path, out: Path, data_dir: Path | None) -> Iterator[Row]:
     """The same in one file that exits by itself, if that was not refused for being no faster."""
     try:
-        api.export(calibrated, out, None, Options(data_dir=data_dir), layout="graph", overwrite=True)
+        sdcompress.export(calibrated, out, None, Options(data_dir=data_dir), layout="graph", overwrite=True)
     except VerificationError as error:
-        print(f"{name}: {error.found}")
+        print(f"{name}: {error.problem}")
         return
     engine = open_one_graph(out, EngineOptions(threads=1))
     yield Row(name, lambda inputs: engine(inputs).decision, engine, lambda inputs: engine(inputs).exit_index)

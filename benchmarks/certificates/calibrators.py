@@ -18,7 +18,7 @@ from sdcompress.calibration.thresholds import choose_thresholds
 from sdcompress.certification.calibration_split import draw_split, tuning_count_for
 from sdcompress.certification.certify import certified_drop, losses
 from sdcompress.certification.fixed_sequence import conformal_risk_control
-from sdcompress.certification.groups import Per, group_masks
+from sdcompress.certification.groups import GroupBy, group_masks
 from sdcompress.certification.power_analysis import least_samples
 from sdcompress.policies import leave
 from sdcompress.tasks.classification import Classification
@@ -72,7 +72,7 @@ class Held:
         right = self.answers[:, rows] == self.answers[-1, rows] if unlabelled else self.right[:, rows]
         return Evidence(np.stack(confidences), (~right).astype(np.float32), self.labels[rows].astype(np.int32))
 
-    def outcome(self, policy: Policy, rows: Rows, per: Per = None) -> tuple[float, float, bool]:
+    def outcome(self, policy: Policy, rows: Rows, group_by: GroupBy = None) -> tuple[float, float, bool]:
         """True drop on these rows, mean cost as a share of the whole network's, and whether anybody leaves early.
 
         With groups the drop is that of the group that loses most.
@@ -81,7 +81,7 @@ class Held:
         costs = np.cumsum(self.stage_ms)
         cost = float(costs[leave(evidence.scores, policy.thresholds)].mean() / costs[-1])
         lost = losses(evidence, policy.thresholds)
-        groups = [lost[mask] for mask in group_masks(evidence, policy.thresholds, per)]
+        groups = [lost[mask] for mask in group_masks(evidence, policy.thresholds, group_by)]
         drop = max(float(found.mean()) for found in groups if len(found))
         return drop, cost, any(t <= 1 for t in policy.thresholds)
 
@@ -106,13 +106,15 @@ def _evidence(held: Held, order: bytes, temperatures: tuple[float, ...]) -> Evid
 Calibrator = Callable[[Held, Rows, float], Policy]
 
 
-def calibrators(confidence: float, per: Per = None) -> dict[str, Calibrator]:
+def calibrators(confidence: float, group_by: GroupBy = None) -> dict[str, Calibrator]:
     """The calibrators by name; earlyon only where it is installed. With groups: those that can be told about them."""
-    if per is not None:
+    if group_by is not None:
         return {
             "naive": naive,
             "certified": lambda held, rows, drop: certified(held, rows, drop, 1 - confidence),
-            f"certified per {per}": lambda held, rows, drop: certified(held, rows, drop, 1 - confidence, per=per),
+            f"certified per {group_by}": lambda held, rows, drop: certified(
+                held, rows, drop, 1 - confidence, group_by=group_by
+            ),
         }
     found: dict[str, Calibrator] = {
         "naive": naive,
@@ -159,15 +161,17 @@ def _parts(held: Held, order: bytes, unlabelled: bool) -> Parts:
 
 
 def certified(
-    held: Held, rows: Rows, max_drop: float, delta: float, *, unlabelled: bool = False, per: Per = None
+    held: Held, rows: Rows, max_drop: float, delta: float, *, unlabelled: bool = False, group_by: GroupBy = None
 ) -> Policy:
-    """As ``sdcompress calibrate --confidence``, with or without ``--unlabelled``, ``--per-exit``, ``--per-stratum``."""
+    """As ``sdcompress calibrate --confidence``, with or without ``--unlabelled`` and ``--group-by``."""
     made = parts(held, rows, unlabelled=unlabelled)
     path = made.path
-    if per == "exit":
+    if group_by == "exit":
         least = tuning_count_for(2 * least_samples(max_drop, delta))
         path = exit_path(made.tuning.scores, made.tuning.loss, least)
-    level = certified_drop(made.certify, path, "binomial" if unlabelled else "betting", max_drop, delta, per=per)
+    level = certified_drop(
+        made.certify, path, "binomial" if unlabelled else "betting", max_drop, delta, group_by=group_by
+    )
     return Policy(made.temperatures, path[level.certified])
 
 

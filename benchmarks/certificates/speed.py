@@ -26,10 +26,10 @@ from sdcompress.schema import recipe
 STAGE_MS = (1.0, 1.0, 1.0, 1.0, 1.0)
 WISHES = {
     "1 %": {"max_drop": 0.01},
-    "ladder of 0.25, 0.5, 1 and 2 %": {"max_drop": 0.01, "ladder": (0.0025, 0.005, 0.02)},
+    "drops of 0.25, 0.5, 1 and 2 %": {"max_drop": 0.01, "extra_drops": (0.0025, 0.005, 0.02)},
     "1 %, unlabelled": {"max_drop": 0.01, "unlabelled": True},
-    "2 % per exit": {"max_drop": 0.02, "per": "exit"},
-    "20 % per class": {"max_drop": 0.2, "per": "stratum"},  # 50 images of a class cannot say less
+    "2 % per exit": {"max_drop": 0.02, "group_by": "exit"},
+    "20 % per class": {"max_drop": 0.2, "group_by": "stratum"},  # 50 images of a class cannot say less
 }
 
 
@@ -62,7 +62,7 @@ def once(whole: Evidence, settings: recipe.Calibrate) -> dict[str, float]:
     if settings.unlabelled:
         whole = Evidence(whole.scores, (whole.loss != whole.loss[-1]).astype(np.float32), whole.strata)
     tuning, held = some(whole, parts.tuning), some(whole, parts.certify)
-    if settings.per == "exit":
+    if settings.group_by == "exit":
         least = tuning_count_for(2 * least_samples(*smallest_drop(settings)))
         path_s, path = seconds(lambda: exit_path(tuning.scores, tuning.loss, least))
     else:

@@ -9,8 +9,8 @@ With ``--population`` calibrations are drawn with replacement from all held-out 
 then, and the true drop is known exactly: where few images are left to measure on, a part of what is called broken is
 noise, and a calibration with luck leaves the harder images.
 
-With ``--per`` the wish is for every class, or for what has left by every exit, and the drop is that of the worst of
-them, over the population.
+With ``--group-by`` the drop is certified for every class, or for the samples of every exit: it is that of the worst
+group, over the population.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from record import Record
 from scipy.stats import beta
 
 from sdcompress.calibration.stage_timing import stage_ms
-from sdcompress.certification.groups import Per
+from sdcompress.certification.groups import GroupBy
 from sdcompress.evaluation.evaluate import exit_outputs
 from sdcompress.evaluation.trained_model import open_trained_model
 from sdcompress.options import EngineOptions, Options
@@ -90,10 +90,10 @@ def measure(
     splits: int,
     confidence: float,
     seed: int,
-    per: Per,
+    group_by: GroupBy,
 ) -> dict[str, Any]:
     """All calibrators on the same splits, for every drop."""
-    chosen = calibrators(confidence, per)
+    chosen = calibrators(confidence, group_by)
     outcomes: dict[tuple[float, str], list[tuple[float, float, bool]]] = defaultdict(list)
     for split in range(splits):
         rng = np.random.default_rng((seed, split))
@@ -103,14 +103,14 @@ def measure(
             calibration, others = rng.integers(0, held.count, samples), np.arange(held.count)
         for drop in drops:
             for name, calibrator in chosen.items():
-                outcomes[drop, name].append(held.outcome(calibrator(held, calibration, drop), others, per))
+                outcomes[drop, name].append(held.outcome(calibrator(held, calibration, drop), others, group_by))
         if (split + 1) % 50 == 0:
             print(f"{split + 1} of {splits} splits", flush=True)
     columns = {key: [np.array(column) for column in zip(*rows, strict=True)] for key, rows in outcomes.items()}
     return {
         f"{drop:g}": {
             **{name: summary(*columns[drop, name], drop, columns[drop, "naive"][1]) for name in chosen},
-            **({"oracle": {"cost_mean": round(held.oracle(drop), 4)}} if per is None else {}),
+            **({"oracle": {"cost_mean": round(held.oracle(drop), 4)}} if group_by is None else {}),
         }
         for drop in drops
     }
@@ -126,13 +126,13 @@ def main() -> None:
     read.add_argument("--max-drop", type=float, nargs="+", default=[0.005, 0.01, 0.02])
     read.add_argument("--confidence", type=float, default=0.95)
     read.add_argument("--population", action="store_true", help="draw calibrations with replacement")
-    read.add_argument("--per", choices=["exit", "stratum"], help="the drop is for every group")
+    read.add_argument("--group-by", choices=["exit", "stratum"], help="the drop is for every group")
     read.add_argument("--seed", type=int, default=0)
     read.add_argument("--data-dir", type=Path)
     read.add_argument("--cache", type=Path, help="folder for the logits")
     given = read.parse_args()
-    population = given.population or given.per is not None
-    kind = f"per-{given.per}" if given.per else "population" if population else ""
+    population = given.population or given.group_by is not None
+    kind = f"per-{given.group_by}" if given.group_by else "population" if population else ""
     record = Record("-".join(filter(None, [given.name, str(given.samples), kind])))
     held = held_out(given.artifact, given.data_dir, given.cache)
     right = held.right.mean(axis=1)
@@ -145,7 +145,7 @@ def main() -> None:
         splits=given.splits,
         confidence=given.confidence,
         seed=given.seed,
-        per=given.per,
+        group_by=given.group_by,
     )
     print(json.dumps(figures, indent=1))
     record.write(
@@ -161,7 +161,7 @@ def main() -> None:
         splits=given.splits,
         confidence=given.confidence,
         seed=given.seed,
-        per=given.per,
+        group_by=given.group_by,
     )
 
 

@@ -82,7 +82,7 @@ def _product(kind: str) -> Any:
             model.SerializeToString(), segment, report=lambda _: None, stopped=lambda: False
         )
     except SdcompressError as error:
-        return f"not measured: {error.found}"
+        return f"not measured: {error.problem}"
     bare = Bare(plan.plan, SIZE)
     ms = medians(in_turn({"product": bare.compute_only}, rounds=5, seconds=0.3))["product"]["gpu_compute_ms"]
     bare.close()

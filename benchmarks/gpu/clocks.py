@@ -96,7 +96,7 @@ def watched() -> Iterator[dict[str, Any]]:
     try:
         card = probe_cuda().bus  # nvidia-smi counts all cards, whatever CUDA_VISIBLE_DEVICES says
     except SetupError as error:
-        card, seen["clocks"] = "", error.found
+        card, seen["clocks"] = "", error.problem
     if shutil.which("nvidia-smi") is None:
         card, seen["clocks"] = "", "nvidia-smi is not there"
     if not card:

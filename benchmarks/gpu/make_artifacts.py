@@ -18,7 +18,7 @@ import argparse
 import shutil
 from pathlib import Path
 
-from sdcompress import api
+import sdcompress
 from sdcompress.checkpoint import open_checkpoint
 from sdcompress.onnx_graph.tensorrt8 import DYNAMO_OPSET
 from sdcompress.options import Options
@@ -51,9 +51,11 @@ def trained_networks(given: argparse.Namespace) -> None:
     }
     for out, (run, exit_) in {**sources, "undistilled": (given.undistilled, None)}.items():
         whole, options = given.out / f"{out}-fp32", Options(data_dir=given.data_dir)
-        api.export(run, whole, {"opset": given.opset}, options, layout="single", truncate_at=exit_, overwrite=True)
+        sdcompress.export(
+            run, whole, {"opset": given.opset}, options, layout="single", truncate_at=exit_, overwrite=True
+        )
         narrow = given.out / f"{out}-fp16"
-        api.quantize(whole, narrow, "fp16", None, options, overwrite=True)
+        sdcompress.quantize(whole, narrow, "fp16", None, options, overwrite=True)
 
 
 def untrained_network(given: argparse.Namespace) -> None:
@@ -62,20 +64,22 @@ def untrained_network(given: argparse.Namespace) -> None:
         "name": "gpu",
         "data": {"name": "digits", "image_size": given.image, "train_limit": 64},
         "model": {"name": given.model},
-        "exits": {"auto": given.exits, "head": "bottleneck", "width_cap": 64},
+        "exits": {"count": given.exits, "head": "bottleneck", "width_cap": 64},
         "method": "byot",
-        "train": {"epochs": 1, "batch_size": 32, "accelerator": "cpu"},
+        "train": {"epochs": 1, "batch_size": 32, "device": "cpu"},
     }
-    trained = api.train(recipe, given.out / "train").path
+    trained = sdcompress.train(recipe, given.out / "train").path
     shutil.copytree(trained, given.out / "checkpoint", dirs_exist_ok=True)
     for layout in ("cascade", "single"):
         whole = given.out / f"{layout}-fp32"
-        api.export(trained, whole, {"opset": given.opset}, layout=layout, overwrite=True)  # type: ignore[arg-type]
+        sdcompress.export(trained, whole, {"opset": given.opset}, layout=layout, overwrite=True)  # type: ignore[arg-type]
         for precision, samples in (("fp16", None), ("int8", 64), ("fp8", 64)):
             if precision == "fp8" and given.opset < DYNAMO_OPSET:
                 continue
             out = given.out / f"{layout}-{precision}"
-            api.quantize(whole, out, precision, {"max_drop": 0.99, "samples": samples}, overwrite=True)
+            sdcompress.quantize(
+                whole, out, precision, {"max_drop": 0.99, "calibration_samples": samples}, overwrite=True
+            )
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ def ort_cuda(place: Place, precision: str = "fp32") -> dict[str, Any]:
     try:
         network = open_engine(path, device="cuda", allow_uncertified=True)
     except SdcompressError as error:
-        raise NotMeasured(error.found) from error
+        raise NotMeasured(error.problem) from error
     inputs, found = inputs_of(open_artifact(path)), {}
     for rows in BATCHES:
         batch = np.resize(inputs, (rows, *inputs.shape[1:]))

@@ -64,7 +64,7 @@ def needs_gpu() -> None:
     try:
         probe_cuda()
     except SdcompressError as error:
-        raise NotMeasured(error.found) from error
+        raise NotMeasured(error.problem) from error
 
 
 def needs_tensorrt() -> None:

@@ -65,7 +65,7 @@ def price(source: Path, folder: Path, name: str, settings: BuildSettings) -> Any
     try:
         seconds = built(source, folder / name, settings, FEW)
     except UsageError as error:
-        return f"not measured: {error.found}"
+        return f"not measured: {error.problem}"
     return {"build_s": seconds, **against(folder / name, {"plain": folder / "plain"}, FEW)}
 
 
@@ -107,7 +107,7 @@ def built(source: Path, out: Path, settings: BuildSettings, sizes: tuple[int, ..
     try:
         build_engines(source, out, settings=replace(settings, profiles=(each[0], *rising)), overwrite=True)
     except SetupError as error:
-        raise NotMeasured(error.found) from error
+        raise NotMeasured(error.problem) from error
     return round((perf_counter_ns() - began) / 1e9, 1)
 
 

@@ -88,7 +88,7 @@ def here() -> dict[str, Any]:
     try:
         gpu: Any = probe_cuda()._asdict()
     except SdcompressError as error:
-        gpu = f"none: {error.found}"
+        gpu = f"none: {error.problem}"
     versions = {name: version(name) for name in ("tensorrt", "torch", "onnxruntime", "numpy", "cuda.bindings")}
     try:
         host: Any = machine().model_dump(mode="json")

@@ -31,7 +31,7 @@ sys.path += [str(HERE.parent / "speed")]
 from record import Record, against  # noqa: E402
 from turns import calls_in_turn  # noqa: E402
 
-from sdcompress import api  # noqa: E402
+import sdcompress  # noqa: E402
 from sdcompress.artifact.read import Artifact, open_artifact  # noqa: E402
 from sdcompress.benchmarking.stats import ratio_of_means  # noqa: E402
 from sdcompress.data.samples import Dataset  # noqa: E402
@@ -153,10 +153,10 @@ def main() -> None:
     dataset = open_trained_model(given.run, options).dataset()
     with tempfile.TemporaryDirectory() as folder:
         single, cascade = Path(folder, "single"), Path(folder, "cascade")
-        api.export(given.run, single, None, options, layout="single")
-        api.export(given.run, cascade, None, options)
+        sdcompress.export(given.run, single, None, options, layout="single")
+        sdcompress.export(given.run, cascade, None, options)
         verb = {
-            precision: api.quantize(cascade, Path(folder, precision), precision, None, options)
+            precision: sdcompress.quantize(cascade, Path(folder, precision), precision, None, options)
             for precision in ("int8", "fp8", "fp16")
         }
         opened = open_artifact(single)

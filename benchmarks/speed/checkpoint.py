@@ -35,9 +35,9 @@ def measure(model: str, repeats: int, steps: int, out: Path) -> dict[str, Any]:
     spec = recipes.read(
         {
             "model": {"name": f"cifar:{model}"},
-            "exits": {"auto": 2},
+            "exits": {"count": 2},
             "method": "byot",
-            "train": {"epochs": 2, "batch_size": BATCH, "optimizer": {"lr": 0.01}, "accelerator": "cpu"},
+            "train": {"epochs": 2, "batch_size": BATCH, "optimizer": {"lr": 0.01}, "device": "cpu"},
         }
     )
     dataset, fabric = data(steps), launch(spec.train)

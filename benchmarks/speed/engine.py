@@ -17,7 +17,7 @@ import onnxruntime as ort
 from record import Record, against
 from turns import calls_in_turn
 
-from sdcompress import api
+import sdcompress
 from sdcompress.artifact.read import open_artifact
 from sdcompress.benchmarking.stats import ratio_of_medians
 from sdcompress.runtime.engine import Float
@@ -25,19 +25,19 @@ from sdcompress.runtime.open import open_engine
 
 RECIPE = {
     "data": {"name": "digits", "train_limit": 128},
-    "exits": {"auto": 3, "head": "bottleneck", "width_cap": 64},
+    "exits": {"count": 3, "head": "bottleneck", "width_cap": 64},
     "method": "byot",
-    "train": {"epochs": 1, "batch_size": 64, "accelerator": "cpu"},
+    "train": {"epochs": 1, "batch_size": 64, "device": "cpu"},
 }
 
 
 def artifacts(model: str, folder: Path) -> tuple[Path, list[Path]]:
     """The cascade, and the network truncated at each of its exits."""
-    run = api.train({**RECIPE, "model": {"name": f"cifar:{model}"}}, folder / "train").path
-    api.export(run, folder / "cascade", layout="cascade")
+    run = sdcompress.train({**RECIPE, "model": {"name": f"cifar:{model}"}}, folder / "train").path
+    sdcompress.export(run, folder / "cascade", layout="cascade")
     exits = [exit_.name for exit_ in open_artifact(folder / "cascade").manifest.exits]
     for exit_ in exits:
-        api.export(run, folder / exit_, layout="single", truncate_at=exit_)
+        sdcompress.export(run, folder / exit_, layout="single", truncate_at=exit_)
     return folder / "cascade", [folder / exit_ for exit_ in exits]
 
 

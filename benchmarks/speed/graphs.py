@@ -16,7 +16,7 @@ from engine import bare
 from record import Record, against
 from turns import calls_in_turn
 
-from sdcompress import api
+import sdcompress
 from sdcompress.artifact.read import open_artifact
 from sdcompress.benchmarking.stats import ratio_of_means, ratio_of_medians
 from sdcompress.evaluation.trained_model import open_trained_model
@@ -25,7 +25,7 @@ from sdcompress.runtime.open import open_engine
 
 RECIPE = {
     "data": {"name": "digits"},
-    "exits": {"auto": 3, "head": "bottleneck", "width_cap": 64},
+    "exits": {"count": 3, "head": "bottleneck", "width_cap": 64},
     "method": "byot",
 }
 IMAGES = 32  # of one exit, and of a batch
@@ -35,15 +35,15 @@ Calls = Mapping[str, Callable[[Float], Any]]
 
 def artifacts(model: str, epochs: int, max_drop: float, folder: Path) -> list[str]:
     """The calibrated cascade, its two graphs, and the network truncated at each exit; returns the exits' names."""
-    train = {"epochs": epochs, "batch_size": 64, "accelerator": "cpu"}
-    run = api.train({**RECIPE, "model": {"name": f"cifar:{model}"}, "train": train}, folder / "train").path
-    api.export(run, folder / "plain", layout="cascade")
-    made = api.calibrate(folder / "plain", folder / "cascade", {"max_drop": max_drop, "temperature": False})
+    train = {"epochs": epochs, "batch_size": 64, "device": "cpu"}
+    run = sdcompress.train({**RECIPE, "model": {"name": f"cifar:{model}"}, "train": train}, folder / "train").path
+    sdcompress.export(run, folder / "plain", layout="cascade")
+    made = sdcompress.calibrate(folder / "plain", folder / "cascade", {"max_drop": max_drop, "fit_temperature": False})
     for kind in ("graph", "if"):
-        api.export(folder / "cascade", folder / kind, layout=kind)
+        sdcompress.export(folder / "cascade", folder / kind, layout=kind)
     exits = [exit_.name for exit_ in made.exits]
     for exit_ in exits:
-        api.export(run, folder / exit_, layout="single", truncate_at=exit_)
+        sdcompress.export(run, folder / exit_, layout="single", truncate_at=exit_)
     return exits
 
 

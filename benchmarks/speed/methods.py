@@ -37,14 +37,18 @@ def recipe(model: str, method: str) -> Any:
     return recipes.read(
         {
             "model": {"name": f"cifar:{model}", "options": {"dropout": 0.1}},  # for r_drop; the same for all
-            "exits": {"auto": 3, "head": "attention" if "self_distillation" in method else "sepconv", "width_cap": 512},
+            "exits": {
+                "count": 3,
+                "head": "attention" if "self_distillation" in method else "sepconv",
+                "width_cap": 512,
+            },
             "method": method,
             "train": {
                 "epochs": phases,
                 "batch_size": BATCH,
                 "optimizer": {"lr": 0.01},
                 "schedule": {"name": "constant"},
-                "accelerator": "cpu",
+                "device": "cpu",
             },
         },
     )

@@ -44,9 +44,9 @@ def shares(model: str, method: str, batch: int, steps: int, out: Path) -> dict[s
     spec = recipes.read(
         {
             "model": {"name": f"cifar:{model}"},
-            "exits": {"auto": 3 if model == "resnet18" else 2, "head": "sepconv"},
+            "exits": {"count": 3 if model == "resnet18" else 2, "head": "sepconv"},
             "method": method,
-            "train": {"epochs": 1, "batch_size": batch, "augment": {"crop": 4, "flip": True}, "accelerator": "cpu"},
+            "train": {"epochs": 1, "batch_size": batch, "augment": {"crop": 4, "flip": True}, "device": "cpu"},
         }
     )
     trainer = Trainer(spec, data(steps + 2, batch), launch(spec.train), out)

@@ -114,7 +114,7 @@ def ours(model: str, steps: int, out: Path, on_step: Callable[..., None]) -> Non
                 "optimizer": {"lr": 0.01},
                 "schedule": {"name": "constant"},
                 "augment": {"crop": CROP, "flip": True},
-                "accelerator": "cpu",
+                "device": "cpu",
             },
         }
     )

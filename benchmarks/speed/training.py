@@ -64,14 +64,14 @@ def trainer(model: str, method: str, dataset: Dataset, out: Path, fabric: Fabric
     recipe = recipes.read(
         {
             "model": {"name": f"cifar:{model}"},
-            "exits": {"auto": 2, "head": "bottleneck", "width_cap": 64},
+            "exits": {"count": 2, "head": "bottleneck", "width_cap": 64},
             "method": method,
             "train": {
                 "epochs": 1,
                 "batch_size": BATCH,
                 "optimizer": {"lr": 0.01},
                 "schedule": {"name": "constant"},
-                "accelerator": "cpu",
+                "device": "cpu",
             },
         },
         (),

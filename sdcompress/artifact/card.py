@@ -161,8 +161,10 @@ def guarantee(policy: Policy, certificate: Certificate | None, task: Task) -> st
             f"Guarantee: no certificate was found for {target_risk} on {certificate.certify_samples} samples. Every "
             f"sample runs through the whole network{'' if certificate.reference else ', so that nothing is lost'}."
         )
-    population = _GROUPS[certificate.per].format(stratum=task.stratum)
-    not_covered = f" or of single {plural(task.stratum)}" if task.strata_names and certificate.per != "stratum" else ""
+    population = _GROUPS[certificate.group_by].format(stratum=task.stratum)
+    not_covered = (
+        f" or of single {plural(task.stratum)}" if task.strata_names and certificate.group_by != "stratum" else ""
+    )
     target = ExecutionTarget(certificate.backend, certificate.device, certificate.plans)
     external_text = f" ({EXTERNAL[certificate.external]})" if certificate.external else ""
     return (

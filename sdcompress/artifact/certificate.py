@@ -157,5 +157,5 @@ def _check_thresholds(policy: Policy, certificate: Certificate) -> None:
         )
 
 
-def _refused(found: str, allowed: str, next_step: str) -> CertificateError:
-    return CertificateError(found, allowed=allowed, next_step=next_step)
+def _refused(problem: str, allowed: str, next_step: str) -> CertificateError:
+    return CertificateError(problem, allowed=allowed, next_step=next_step)

@@ -85,7 +85,7 @@ class Artifact:
             self.modality.collate(golden.examples[:1])
         except (DataError, InputError) as error:
             raise ArtifactError(
-                f"The golden samples of '{self.path}' do not fit its task or its modality: {error.found}",
+                f"The golden samples of '{self.path}' do not fit its task or its modality: {error.problem}",
                 allowed=error.allowed,
                 next_step=_COPY_AGAIN,
             ) from error

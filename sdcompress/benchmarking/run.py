@@ -125,7 +125,7 @@ def _open(
             examples,
             options,
             originals=originals,
-            largest_batch=max((1, *settings.batch)),
+            largest_batch=max((1, *settings.batch_sizes)),
             one_graph=one_graph,
         )
         for name, artifact, one_graph in runs
@@ -147,7 +147,7 @@ def _plan(settings: Bench) -> list[tuple[Scenario, int]]:
     return [
         (scenario, batch)
         for scenario in settings.scenarios
-        for batch in ((1,) if scenario == "single-stream" else settings.batch)
+        for batch in ((1,) if scenario == "single-stream" else settings.batch_sizes)
     ]
 
 

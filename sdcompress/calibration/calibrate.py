@@ -122,11 +122,11 @@ def merge_settings(
         return settings if overrides is None else overrides
     instead: dict[str, Any] = {}
     if overrides.get("in_expectation"):
-        instead = {"confidence": None, "ladder": (), "per": None, "budget_ms": None}
+        instead = {"confidence": None, "extra_drops": (), "group_by": None, "budget_ms": None}
     elif overrides.get("confidence") is not None:
         instead = {"in_expectation": False}
-    if overrides.get("unlabelled") and settings.per == "stratum":
-        instead["per"] = None
+    if overrides.get("unlabelled") and settings.group_by == "stratum":
+        instead["group_by"] = None
     return override(settings, {**instead, **overrides})
 
 
@@ -159,7 +159,7 @@ def check(opened: Artifact, samples: Samples, settings: recipe.Calibrate, split:
         raise _too_few(len(samples), settings, task, split)
     if not settings.unlabelled:
         _check_targets(task, samples)
-    if settings.per == "stratum":
+    if settings.group_by == "stratum":
         _check_strata(opened.manifest, task, samples, settings)
 
 
@@ -180,13 +180,13 @@ def check_policy(settings: recipe.Calibrate, exits: int, task: Task | type[Task]
         raise UsageError(
             f"The policy '{settings.policy}' is of no use with {exits} exits.",
             allowed=f"at least {kind.least_exits} exits",
-            next_step="choose another policy, for example max_prob, or train with more exits (exits.auto)",
+            next_step="choose another policy, for example max_prob, or train with more exits (exits.count)",
         )
-    if kind.shared and settings.per == "exit":
+    if kind.shared and settings.group_by == "exit":
         raise UsageError(
-            f"The policy '{settings.policy}' has one threshold for all exits: it cannot satisfy --per-exit.",
-            allowed="with --per-exit: a policy with a threshold for each exit, such as max_prob or learned",
-            next_step="choose another --policy, or leave --per-exit out",
+            f"The policy '{settings.policy}' has one threshold for all exits: it cannot satisfy --group-by exit.",
+            allowed="with --group-by exit: a policy with a threshold for each exit, such as max_prob or learned",
+            next_step="choose another --policy, or leave --group-by exit out",
         )
 
 
@@ -224,7 +224,7 @@ def _check_targets(task: Task, samples: Samples) -> None:
         task.check_targets(samples.targets)
     except DataError as error:
         raise DataError(
-            error.found,
+            error.problem,
             allowed=f"{error.allowed}: a drop is counted with targets",
             next_step="label them, or certify disagreement with the last exit instead, which needs none: --unlabelled",
         ) from error

@@ -160,7 +160,7 @@ def certified_policy(
         confidence=settings.confidence,
         loss="disagreement" if settings.unlabelled else "drop",
         test=test,
-        per=settings.per,
+        group_by=settings.group_by,
         reference=reference and reference.digest,
         levels=levels,
         path=tuning.path[: tested + 1],  # what was not tested says nothing
@@ -217,7 +217,7 @@ def in_expectation(
 
 
 def _warn_of_strata(parts: SplitRun, policy: Policy, settings: recipe.Calibrate, engine: CascadeEngine) -> None:
-    if settings.per == "stratum" or settings.unlabelled:
+    if settings.group_by == "stratum" or settings.unlabelled:
         return  # it is kept in every stratum, or no target is looked at
     strata = engine.task.strata(parts.targets)
     warn_of_strata(parts.evidence, strata, policy.thresholds, task=engine.task, max_drop=settings.max_drop)

@@ -104,7 +104,7 @@ def fit_policy(
     """
     kind, task = policy_class(settings.policy), engine.task
     temperatures = (1.0,) * len(engine.exit_names)
-    if settings.temperature and task.scaled_by_temperature and not settings.unlabelled:
+    if settings.fit_temperature and task.scaled_by_temperature and not settings.unlabelled:
         # spread: data often lies sorted by stratum
         count = min(len(samples), _TEMPERATURE_SAMPLES, max(1, _TEMPERATURE_VALUES // math.prod(task.output_shape)))
         few = Subset(samples, np.linspace(0, len(samples) - 1, count).astype(np.int64))

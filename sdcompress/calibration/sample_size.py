@@ -86,13 +86,13 @@ def plan(
     tuning, task = tune(engine, Subset(samples, parts.tuning), settings, progress), engine.task
     smallest, share = _smallest(samples, task, settings)
     test = kind_of_test(unlabelled=settings.unlabelled, binary_loss=task.binary_loss)
-    assumed = () if settings.per == "exit" else _ASSUMED  # by how many they would leave is not assumed
+    assumed = () if settings.group_by == "exit" else _ASSUMED  # by how many they would leave is not assumed
     return Plan(
         source=str(opened.path),
         max_drop=settings.max_drop,
         confidence=settings.confidence,
         loss="disagreement" if settings.unlabelled else f"{task.metric} drop",
-        per=group_name(settings.per, task),
+        group_by=group_name(settings.group_by, task),
         smallest=smallest,
         power=POWER,
         samples=len(samples),
@@ -105,7 +105,7 @@ def plan(
 
 def _smallest(samples: Samples, task: Task, settings: recipe.Calibrate) -> tuple[str | None, float]:
     """Return the smallest stratum in words and its share of the samples; (None, 1) where the drop is not for strata."""
-    if settings.per != "stratum":
+    if settings.group_by != "stratum":
         return None, 1.0
     counts = np.bincount(strata_of(task, samples.targets), minlength=len(task.strata_names))
     smallest = int(counts.argmin())
@@ -119,7 +119,8 @@ def _observed(tuning: Tuning, settings: recipe.Calibrate, test: TestKind) -> tup
     for step, thresholds in enumerate(tuning.path[1:], 1):
         lost = losses(tuning.evidence, thresholds)
         if any(
-            lost[mask].mean() >= settings.max_drop for mask in group_masks(tuning.evidence, thresholds, settings.per)
+            lost[mask].mean() >= settings.max_drop
+            for mask in group_masks(tuning.evidence, thresholds, settings.group_by)
         ):
             stop = step  # from here on there is nothing to certify
             break
@@ -133,7 +134,7 @@ def _worst_group(tuning: Tuning, thresholds: tuple[float, ...], settings: recipe
     lost = losses(tuning.evidence, thresholds)
     rows = [
         _row(_counted(lost[mask]), float(mask.mean()), mean_ms, settings, test)
-        for mask in group_masks(tuning.evidence, thresholds, settings.per)
+        for mask in group_masks(tuning.evidence, thresholds, settings.group_by)
     ]
     return max(rows, key=lambda row: (math.inf if row.needs is None else row.needs, row.lost - row.gained))
 

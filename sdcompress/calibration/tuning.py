@@ -63,7 +63,7 @@ def _path(
     evidence: Evidence, times: tuple[float, ...], settings: recipe.Calibrate, task: Task, *, shared: bool
 ) -> Path:
     """Return the path; for drops per exit, every group has twice the least number of samples to certify."""
-    if settings.per != "exit":
+    if settings.group_by != "exit":
         return threshold_path(evidence.scores, evidence.loss, times, shared=shared)
     exact = kind_of_test(unlabelled=settings.unlabelled, binary_loss=task.binary_loss) == "binomial"
     return exit_path(
@@ -73,7 +73,7 @@ def _path(
 
 def with_strata(evidence: Evidence, task: Task, samples: Samples, settings: recipe.Calibrate) -> Evidence:
     """Return the evidence of these samples, with their strata where the bounds shall hold in each."""
-    if settings.per != "stratum":
+    if settings.group_by != "stratum":
         return evidence
     return replace(evidence, strata=strata_of(task, samples.targets).astype(np.int32))
 

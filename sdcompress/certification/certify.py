@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from sdcompress.artifact.evidence import Evidence
 from sdcompress.certification.fixed_sequence import fixed_sequence
-from sdcompress.certification.groups import Per, group_masks, in_every_group
+from sdcompress.certification.groups import GroupBy, group_masks, in_every_group
 from sdcompress.certification.p_values import betting_p_value, binomial_p_value
 from sdcompress.policies import leave
 from sdcompress.schema import recipe
@@ -71,7 +71,7 @@ def deltas(confidence: float, drops: int) -> float:
 def smallest_drop(settings: recipe.Calibrate) -> tuple[float, float]:
     """Return the smallest drop that is asked for, and the delta of each test; needs a confidence."""
     assert settings.confidence is not None
-    drops = {settings.max_drop, *settings.ladder}
+    drops = {settings.max_drop, *settings.extra_drops}
     return min(drops), deltas(settings.confidence, len(drops))
 
 
@@ -93,7 +93,7 @@ def p_value_of(test: TestKind, differences: Differences, alpha: float, delta: fl
 
 
 def certified_drop(
-    evidence: Evidence, path: Path, test: TestKind, max_drop: float, delta: float, *, per: Per = None
+    evidence: Evidence, path: Path, test: TestKind, max_drop: float, delta: float, *, group_by: GroupBy = None
 ) -> CertifiedDrop:
     """Fixed-sequence testing of path[1], path[2], ...; path[0] has no early exit and loses nothing to the last exit.
 
@@ -103,7 +103,7 @@ def certified_drop(
         test: the p-value: betting for losses in [-1, 1], binomial for losses in {0, 1}.
         max_drop: alpha.
         delta: of the test.
-        per: the groups in each of which it is tested.
+        group_by: the groups in each of which it is tested.
     """
 
     @lru_cache(maxsize=4096)  # most strata lose at a step what they lost at the step before
@@ -115,7 +115,7 @@ def certified_drop(
 
     def p_values() -> Iterator[float]:
         for thresholds in path[1:]:
-            yield in_every_group(losses(evidence, thresholds), group_masks(evidence, thresholds, per), p_value)
+            yield in_every_group(losses(evidence, thresholds), group_masks(evidence, thresholds, group_by), p_value)
 
     outcome = fixed_sequence(p_values(), delta)
     return CertifiedDrop(max_drop=max_drop, delta=delta, certified=outcome.rejected, p_values=outcome.p_values)
@@ -131,9 +131,9 @@ def certify(evidence: Evidence, path: Path, settings: recipe.Calibrate, test: Te
         test: see ``kind_of_test``.
     """
     assert settings.confidence is not None
-    drops = sorted({settings.max_drop, *settings.ladder})
+    drops = sorted({settings.max_drop, *settings.extra_drops})
     delta = deltas(settings.confidence, len(drops))
-    return tuple(certified_drop(evidence, path, test, drop, delta, per=settings.per) for drop in drops)
+    return tuple(certified_drop(evidence, path, test, drop, delta, group_by=settings.group_by) for drop in drops)
 
 
 def policy_metrics(evidence: Evidence, thresholds: tuple[float, ...], *, unlabelled: bool) -> PolicyMetrics:

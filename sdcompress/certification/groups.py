@@ -15,7 +15,7 @@ from sdcompress.policies import leave
 from sdcompress.tasks import Array, Task
 
 __all__ = [
-    "Per",
+    "GroupBy",
     "check_strata",
     "group_masks",
     "group_name",
@@ -28,13 +28,13 @@ __all__ = [
 Mask = npt.NDArray[np.bool_]
 Float64 = npt.NDArray[np.float64]
 Strata = npt.NDArray[np.integer]
-Per = Literal["exit", "stratum"] | None
+GroupBy = Literal["exit", "stratum"] | None
 
 _TIMES = 3  # the allowed drop, beyond which the loss of a stratum is named
 _LEAST_LOST = 2  # samples: one is no loss of a stratum
 
 
-def group_masks(evidence: Evidence, thresholds: Sequence[float], per: Per) -> Iterator[Mask]:
+def group_masks(evidence: Evidence, thresholds: Sequence[float], group_by: GroupBy) -> Iterator[Mask]:
     """Return the mask of each group under these thresholds, bool [N]; None: one group of all samples.
 
     ``"stratum"``: the samples of each stratum. That it holds for all samples follows: the whole is a mean of strata.
@@ -46,13 +46,13 @@ def group_masks(evidence: Evidence, thresholds: Sequence[float], per: Per) -> It
     Args:
         evidence: of N samples; with strata for ``"stratum"``.
         thresholds: [E-1].
-        per: what makes a group.
+        group_by: what makes a group.
     """
-    if per == "stratum":
+    if group_by == "stratum":
         assert evidence.strata is not None
         yield from (evidence.strata == stratum for stratum in np.unique(evidence.strata))
         return
-    if per == "exit":
+    if group_by == "exit":
         left = leave(evidence.scores, thresholds)
         first = next((exit_ for exit_, threshold in enumerate(thresholds) if threshold <= 1), len(thresholds))
         yield from (left <= exit_ for exit_ in range(first, len(thresholds)))
@@ -78,9 +78,9 @@ def in_every_group(losses: Float64, groups: Iterator[Mask], p_value: Callable[[F
     return max(p_value(losses[mask]) for mask in groups)
 
 
-def group_name(per: Per, task: Task) -> str | None:
+def group_name(group_by: GroupBy, task: Task) -> str | None:
     """Return the name of a group in tables: ``exit``, or the task's word for a stratum; None: there are none."""
-    return task.stratum if per == "stratum" else per
+    return task.stratum if group_by == "stratum" else group_by
 
 
 def loss_name(loss: str, task: Task) -> str:
@@ -98,8 +98,8 @@ def strata_of(task: Task, targets: Array) -> Strata:
     if strata is None:
         raise UsageError(
             "The samples of this task have no strata in which a drop could be certified.",
-            allowed="per: exit, or null",
-            next_step="leave --per-stratum out",
+            allowed="group_by: exit, or null",
+            next_step="leave --group-by stratum out",
         )
     return strata
 
@@ -127,8 +127,8 @@ def check_strata(strata: Strata, task: Task, least: int, target: str) -> None:
         f"to certify {target} in it, even if nothing is lost"
         + (f"; {few} of {len(names)} have too few." if few > 1 else "."),
         allowed=f"at least {least} of every {word} among those that certify",
-        next_step="calibrate on more samples of it, ask for a larger drop or less confidence, or leave --per-stratum "
-        "out (sdcompress calibrate --plan --per-stratum shows what is within reach)",
+        next_step="calibrate on more samples of it, ask for a larger drop or less confidence, or leave "
+        "--group-by stratum out (sdcompress calibrate --plan --group-by stratum shows what is within reach)",
     )
 
 
@@ -165,6 +165,6 @@ def warn_of_strata(
     warnings.warn(
         f"Leaving early costs the {task.stratum} '{names[worst]}' {lost[worst] * share:.1f} points ({figures}), more"
         f" than {_TIMES} times the {max_drop:.2%} that may be lost over all.{others} To keep the drop in every"
-        f" {task.stratum}: --confidence 95% --per-stratum.",
+        f" {task.stratum}: --confidence 95% --group-by stratum.",
         stacklevel=2,
     )

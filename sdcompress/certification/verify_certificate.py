@@ -62,7 +62,7 @@ def verify_certificate(artifact: Artifact) -> Certificate | None:
     evidence = artifact.evidence()
     task = task_of(manifest)
     _check_thresholds(certificate, evidence, task)
-    if certificate.per == "stratum":
+    if certificate.group_by == "stratum":
         _check_strata(evidence, task)
     _check_test(certificate, evidence, task)
     _check_levels(certificate, evidence)
@@ -145,7 +145,7 @@ def _check_levels(certificate: Certificate, evidence: Evidence) -> None:
         if level.delta > share * (1 + _RELATIVE):
             _edited(f"delta {name} is {level.delta:g}", f"at most {share:g}, its share of 1 - confidence")
         again = certified_drop(
-            evidence, certificate.path, certificate.test, level.max_drop, level.delta, per=certificate.per
+            evidence, certificate.path, certificate.test, level.max_drop, level.delta, group_by=certificate.group_by
         )
         if len(again.p_values) != len(level.p_values) or again.certified != level.certified:
             _edited(

@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import sys
 import warnings
-from importlib.metadata import version
 from typing import Annotated, NoReturn
 
 import typer
 
+import sdcompress
 from sdcompress.cli.bench import bench
 from sdcompress.cli.build_engines import build_engines
 from sdcompress.cli.calibrate import calibrate
+from sdcompress.cli.console import note
 from sdcompress.cli.doctor import doctor
 from sdcompress.cli.evaluate import evaluate
 from sdcompress.cli.explain import explain
@@ -23,9 +24,8 @@ from sdcompress.cli.predict import predict
 from sdcompress.cli.quantize import quantize
 from sdcompress.cli.report import report
 from sdcompress.cli.run import run
-from sdcompress.cli.screen import messages
 from sdcompress.cli.sign import sign
-from sdcompress.cli.surroundings import as_error, check_arguments, check_working_directory, flush, prepare_streams
+from sdcompress.cli.streams import as_error, check_arguments, check_working_directory, flush, prepare_streams
 from sdcompress.cli.train import train
 from sdcompress.cli.verify import verify
 from sdcompress.errors import Interrupted, SdcompressError
@@ -65,7 +65,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(version("sdcompress"))
+        typer.echo(sdcompress.__version__)
         raise typer.Exit
 
 
@@ -125,5 +125,5 @@ def _warning_line(message: Warning | str, category: type[Warning], *_: object, *
 def _refuse(error: SdcompressError) -> NoReturn:
     with contextlib.suppress(OSError):  # that stdout is full is what the message is about
         flush()
-    messages.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+    note(f"error: {error}")
     sys.exit(error.exit_code)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+import sdcompress
+from sdcompress.cli.console import bar, command_line, ms, say, table, write_json
 from sdcompress.cli.options import (
     AllowUncertified,
     Backend,
@@ -16,7 +18,6 @@ from sdcompress.cli.options import (
     Threads,
     milliseconds,
 )
-from sdcompress.cli.screen import bar, command_line, ms, say, table, write_json
 from sdcompress.errors import BenchmarkError, UsageError
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def bench(
     scenario: Annotated[
         list[str] | None, typer.Option("--scenario", help="single-stream or offline; repeatable; default: both")
     ] = None,
-    batch: Annotated[list[int] | None, typer.Option("--batch", help="offline batch size; repeatable")] = None,
+    batch_size: Annotated[list[int] | None, typer.Option("--batch-size", help="offline batch size; repeatable")] = None,
     duration: Annotated[
         str | None, typer.Option("--duration", help="per artifact, scenario and batch; default: 10s")
     ] = None,
@@ -56,18 +57,17 @@ def bench(
 
     Example: sdcompress bench artifacts/full artifacts/early-exit --duration 10s --json > bench.json
     """
-    from sdcompress import api
     from sdcompress.options import Options
 
     settings = _settings(
         scenarios=scenario,
-        batch=batch,
+        batch_sizes=batch_size,
         warmup_ms=None if warmup is None else milliseconds(warmup, "--warmup"),
         duration_s=None if duration is None else milliseconds(duration, "--duration") / 1000,
         rounds=rounds,
     )
     with bar("bench") as progress:
-        bench_report = api.bench(
+        bench_report = sdcompress.bench(
             artifacts,
             settings,
             Options(
@@ -104,11 +104,11 @@ def _check_stable(bench_report: BenchReport) -> None:
 
 def _settings(**overrides: Any) -> dict[str, Any]:
     """Return the options as keys of the recipe's section."""
-    if overrides["batch"] and overrides["scenarios"] and "offline" not in overrides["scenarios"]:
+    if overrides["batch_sizes"] and overrides["scenarios"] and "offline" not in overrides["scenarios"]:
         raise UsageError(
-            "--batch is given, and no scenario that has batches.",
-            allowed="--batch with the scenario offline; single-stream runs one sample at a time",
-            next_step="add --scenario offline, or leave --batch out",
+            "--batch-size is given, and no scenario that has batches.",
+            allowed="--batch-size with the scenario offline; single-stream runs one sample at a time",
+            next_step="add --scenario offline, or leave --batch-size out",
         )
     return {key: value for key, value in overrides.items() if value is not None}
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+import sdcompress
+from sdcompress.cli.console import bar, say, table, write_json
 from sdcompress.cli.options import DataDir, Json, Out, Overwrite, share
-from sdcompress.cli.screen import bar, say, table, write_json
 
 if TYPE_CHECKING:
     from sdcompress.schema.engines import BatchProfile, Engines, SiblingTime, Validation
@@ -88,7 +89,6 @@ def build_engines(
 
     Example: sdcompress build-engines artifacts/early-exit --out artifacts/early-exit --overwrite
     """
-    from sdcompress import api
     from sdcompress.cli.export import show_use
     from sdcompress.evaluation.trained_model import open_trained_model
     from sdcompress.options import Options
@@ -111,7 +111,7 @@ def build_engines(
     settings = BuildSettings(**{name: value for name, value in overrides.items() if value is not None})
     with bar("build engines") as progress:
         options = Options(data_dir=data_dir, progress=progress)
-        manifest = api.build_engines(opened, out, settings, options, overwrite=overwrite)
+        manifest = sdcompress.build_engines(opened, out, settings, options, overwrite=overwrite)
     if json:
         write_json({"artifact": str(out), **manifest.model_dump(mode="json")})
     else:

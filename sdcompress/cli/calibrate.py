@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+import sdcompress
 from sdcompress.cli.completion import complete_from
+from sdcompress.cli.console import bar, percent, say, table, write_json
 from sdcompress.cli.options import Backend, DataDir, Device, Json, Overwrite, Threads, milliseconds, share
-from sdcompress.cli.screen import bar, percent, say, table, write_json
 from sdcompress.errors import UsageError
 
 if TYPE_CHECKING:
@@ -33,8 +34,9 @@ Confidence = Annotated[
     str | None,
     typer.Option("--confidence", help="certify that drop for new images, e.g. 95%; default: the recipe's, or not"),
 ]
-Ladder = Annotated[
-    list[str] | None, typer.Option("--ladder", help="certify this drop too, e.g. 0.5%; repeatable; all hold together")
+ExtraDrops = Annotated[
+    list[str] | None,
+    typer.Option("--extra-drop", help="certify this drop too, e.g. 0.5%; repeatable; all hold together"),
 ]
 Unlabelled = Annotated[
     bool, typer.Option("--unlabelled", help="certify disagreement with the last exit; no label is looked at")
@@ -47,11 +49,9 @@ InExpectation = Annotated[
     bool,
     typer.Option("--in-expectation", help="instead of --confidence: keep the drop in the mean, certify nothing"),
 ]
-PerExit = Annotated[
-    bool, typer.Option("--per-exit", help="the drop also holds for what has left by each exit, not only over all")
-]
-PerStratum = Annotated[
-    bool, typer.Option("--per-stratum", help="the drop holds in every stratum: in classification, for every class")
+GroupBy = Annotated[
+    Literal["exit", "stratum"] | None,
+    typer.Option("--group-by", help="the drop holds in every group: samples of one exit, or of one stratum (class)"),
 ]
 Reference = Annotated[
     Path | None,
@@ -70,12 +70,11 @@ def calibrate(
     policy: PolicyKind = None,
     max_drop: MaxDrop = None,
     confidence: Confidence = None,
-    ladder: Ladder = None,
+    extra_drop: ExtraDrops = None,
     unlabelled: Unlabelled = False,
     images: OwnImages = None,
     in_expectation: InExpectation = False,
-    per_exit: PerExit = False,
-    per_stratum: PerStratum = False,
+    group_by: GroupBy = None,
     budget: Budget = None,
     reference: Reference = None,
     plan: Annotated[bool, typer.Option("--plan", help="only say how many images it takes; writes nothing")] = False,
@@ -97,9 +96,9 @@ def calibrate(
         "policy": policy,
         "max_drop": None if max_drop is None else share(max_drop, "--max-drop"),
         "confidence": None if confidence is None else share(confidence, "--confidence", "95%"),
-        "ladder": [share(drop, "--ladder") for drop in ladder] if ladder else None,
+        "extra_drops": [share(drop, "--extra-drop") for drop in extra_drop] if extra_drop else None,
         "unlabelled": unlabelled or None,
-        "per": _per(per_exit, per_stratum),
+        "group_by": group_by,
         "in_expectation": in_expectation or None,
         "budget_ms": None if budget is None else milliseconds(budget, "--budget"),
     }
@@ -112,12 +111,11 @@ def calibrate(
         return
     if out is None:
         raise UsageError("No folder to write is given.", allowed="--out FOLDER", next_step="add --out, or --plan")
-    from sdcompress import api
     from sdcompress.cli.inspect import show_manifest
     from sdcompress.options import Options
 
     with bar("calibrate") as progress:
-        manifest = api.calibrate(
+        manifest = sdcompress.calibrate(
             artifact,
             out,
             settings,
@@ -136,31 +134,20 @@ def _refuse_with_plan(overrides: dict[str, Any]) -> None:
     if flags := [f"--{name.replace('_', '-')}" for name, value in overrides.items() if value]:
         raise UsageError(
             f"--plan writes nothing and is about certificates: {', '.join(flags)} cannot go with it.",
-            allowed="--plan with what is to be certified: --max-drop, --confidence, --ladder, --unlabelled ...",
+            allowed="--plan with what is to be certified: --max-drop, --confidence, --extra-drop, --unlabelled ...",
             next_step=f"leave {' and '.join(flags)} out, or leave --plan out",
         )
 
 
 def _plan(artifact: Path, settings: dict[str, Any], engine: dict[str, Any], images: Path | None, *, json: bool) -> None:
-    from sdcompress import api
     from sdcompress.options import Options
 
     with bar("plan") as progress:
-        planned = api.plan(artifact, settings, Options(**engine, progress=progress), images=images)
+        planned = sdcompress.plan(artifact, settings, Options(**engine, progress=progress), images=images)
     if json:
         write_json(planned.model_dump(mode="json"))
     else:
         _show_plan(planned)
-
-
-def _per(exits: bool, strata: bool) -> str | None:
-    if exits and strata:
-        raise UsageError(
-            "--per-exit and --per-stratum are given together.",
-            allowed="one of them: each is a certificate of its own",
-            next_step="choose the groups that matter",
-        )
-    return "exit" if exits else "stratum" if strata else None
 
 
 def _show_plan(planned: Plan) -> None:
@@ -168,7 +155,7 @@ def _show_plan(planned: Plan) -> None:
     from sdcompress.cli.inspect import in_every
 
     title = (
-        f"images that certify at most {planned.max_drop:.2%} {planned.loss}{in_every(planned.per)} at "
+        f"images that certify at most {planned.max_drop:.2%} {planned.loss}{in_every(planned.group_by)} at "
         f"{planned.confidence:.4g} confidence"
     )
     rows = [
@@ -186,5 +173,5 @@ def _show_plan(planned: Plan) -> None:
         f"below {planned.least:,} it is refused. With the number needed, {planned.power:.0%} "
         f"of calibrations find the certificate. Seen on the "
         f"{planned.seen:,} images that tune the thresholds and certify nothing."
-        + (f" The smallest {planned.per} is {planned.smallest}." if planned.smallest else "")
+        + (f" The smallest {planned.group_by} is {planned.smallest}." if planned.smallest else "")
     )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import sdcompress
+from sdcompress.cli.console import say, write_json
 from sdcompress.cli.options import Json
-from sdcompress.cli.screen import say, write_json
 
 if TYPE_CHECKING:
     from sdcompress.diagnosis import Diagnosis
@@ -18,9 +19,7 @@ def doctor(json: Json = False) -> None:
 
     Example: sdcompress doctor --json
     """
-    from sdcompress.diagnosis import diagnose
-
-    diagnosis = diagnose()
+    diagnosis = sdcompress.doctor()
     if json:
         write_json(diagnosis.model_dump(mode="json"))
     else:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+import sdcompress
+from sdcompress.cli.console import bar, say, table, write_json
 from sdcompress.cli.options import (
     AllowUncertified,
     AnyBackend,
@@ -17,7 +19,6 @@ from sdcompress.cli.options import (
     TrustModules,
     threads_or_default,
 )
-from sdcompress.cli.screen import bar, say, table, write_json
 
 if TYPE_CHECKING:
     from sdcompress.schema.report import Evaluation
@@ -47,11 +48,10 @@ def evaluate(
     Example: sdcompress evaluate runs/digits/train/byot --split validation
     Other images: sdcompress evaluate artifacts/early-exit --images photos
     """
-    from sdcompress import api
     from sdcompress.options import Options
 
     with bar("evaluate") as progress:
-        result = api.evaluate(
+        result = sdcompress.evaluate(
             folder,
             Options(
                 backend=backend,

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+import sdcompress
+from sdcompress.cli.console import bar, command_line, say, table, write_json
 from sdcompress.cli.options import DataDir, Json, Out, Overwrite, Threads
-from sdcompress.cli.screen import bar, command_line, say, table, write_json
 
 if TYPE_CHECKING:
     from sdcompress.schema.explain import Explanation
@@ -29,11 +30,10 @@ def explain(
 
     Example: sdcompress explain artifacts/early-exit --out explained
     """
-    from sdcompress import api
     from sdcompress.options import Options
 
     with bar("explain") as progress:
-        result = api.explain(
+        result = sdcompress.explain(
             artifact,
             out,
             Options(threads=threads, data_dir=data_dir, progress=progress, command=command_line()),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+import sdcompress
+from sdcompress.cli.console import bar, say, write_json
 from sdcompress.cli.options import DataDir, FreeThreads, Json, Out, Overwrite, TrustModules, threads_or_default
-from sdcompress.cli.screen import bar, say, write_json
-from sdcompress.schema import graphs
 
 if TYPE_CHECKING:
     from sdcompress.schema.manifest import Manifest
@@ -18,7 +18,7 @@ __all__ = ["export", "show_use"]
 
 Source = Annotated[Path, typer.Argument(help="a checkpoint or training run; graph and if: a calibrated cascade")]
 Layout = Annotated[
-    graphs.Layout,
+    Literal["single", "cascade", "all", "graph", "if"],
     typer.Option(
         "--layout",
         help="single: one exit; cascade: early exit; all: every exit's logits; graph: one file that exits "
@@ -38,7 +38,7 @@ KeepExits = Annotated[
     ),
 ]
 Ensemble = Annotated[
-    graphs.Ensemble | None,
+    Literal["geometric"] | None,
     typer.Option("--ensemble", help="exits hear those kept before them: mean of log softmax; default: the recipe's"),
 ]
 
@@ -63,7 +63,6 @@ def export(
 
     Example: sdcompress export runs/digits/train/byot --layout single --truncate-at exit2 --out artifacts/small
     """
-    from sdcompress import api
     from sdcompress.artifact.read import MANIFEST
     from sdcompress.options import Options
 
@@ -71,7 +70,7 @@ def export(
     of_artifact = (source / MANIFEST).exists() or layout in ("graph", "if")  # there is no network to run
     threads = threads if of_artifact else threads_or_default(threads)
     with bar("export") as progress:
-        manifest = api.export(
+        manifest = sdcompress.export(
             source,
             out,
             {name: value for name, value in overrides.items() if value is not None} or None,

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import sdcompress
+from sdcompress.cli.console import ms, percent, say, table, write_json
 from sdcompress.cli.options import Json
-from sdcompress.cli.screen import ms, percent, say, table, write_json
 
 if TYPE_CHECKING:
     from sdcompress.schema.manifest import Certificate, Manifest, OneGraph
@@ -22,9 +23,7 @@ def inspect(artifact: Annotated[Path, typer.Argument(help="folder of an artifact
 
     Example: sdcompress inspect artifacts/early-exit
     """
-    from sdcompress import api
-
-    manifest = api.inspect(artifact)
+    manifest = sdcompress.inspect(artifact)
     if json:
         write_json(manifest.model_dump(mode="json"))
     else:
@@ -77,7 +76,7 @@ def show_manifest(manifest: Manifest, folder: str) -> None:
         show_engines(built, " and ".join(manifest.precisions))
 
 
-def _show_one_graph(found: OneGraph) -> None:
+def _show_one_graph(one_graph: OneGraph) -> None:
     """Print what the early exits save."""
     rows = [
         [
@@ -88,31 +87,32 @@ def _show_one_graph(found: OneGraph) -> None:
             ms(time.whole_ms),
             f"{time.faster}, {time.faster_than_whole} of {time.rounds}",
         ]
-        for time in found.times
+        for time in one_graph.times
     ]
     columns = ["leave at", "samples", "ms", "to the end", "without exits", "rounds faster"]
-    table(columns, rows, f"{found.file} ({found.kind}): one image, one thread, {found.machine}")
+    table(columns, rows, f"{one_graph.file} ({one_graph.kind}): one image, one thread, {one_graph.machine}")
     say(
-        f"{found.file}: exits and answers of the segments on {found.samples} samples in batches of "
-        f"{', '.join(map(str, found.batches))} ({found.undecided} undecided), logits within {found.max_abs:.1e}"
+        f"{one_graph.file}: exits and answers of the segments on {one_graph.samples} samples in batches of "
+        f"{', '.join(map(str, one_graph.batches))} ({one_graph.undecided} undecided), "
+        f"logits within {one_graph.max_abs:.1e}"
     )
 
 
-def _show_certificate(found: Certificate, task: Task) -> None:
+def _show_certificate(certificate: Certificate, task: Task) -> None:
     """Print the tests, one line for each target drop."""
     from sdcompress.artifact.card import EXTERNAL
     from sdcompress.artifact.certificate import ExecutionTarget
     from sdcompress.certification.groups import group_name, loss_name
 
     say(
-        f"certificate: {loss_name(found.loss, task)}{in_every(group_name(found.per, task))}, confidence "
-        f"{found.confidence:.4g}, on {found.certify_samples} samples that chose nothing ({found.tuning_samples} others "
-        "tuned the thresholds); for "
-        f"{ExecutionTarget(found.backend, found.device, found.plans)}"
-        + (f"; against the last exit of the artifact {found.reference[:12]}" if found.reference else "")
-        + (f"; samples of one's own, {EXTERNAL[found.external]}" if found.external else "")
+        f"certificate: {loss_name(certificate.loss, task)}{in_every(group_name(certificate.group_by, task))}, confidence "
+        f"{certificate.confidence:.4g}, on {certificate.certify_samples} samples that chose nothing "
+        f"({certificate.tuning_samples} others tuned the thresholds); for "
+        f"{ExecutionTarget(certificate.backend, certificate.device, certificate.plans)}"
+        + (f"; against the last exit of the artifact {certificate.reference[:12]}" if certificate.reference else "")
+        + (f"; samples of one's own, {EXTERNAL[certificate.external]}" if certificate.external else "")
     )
-    for level in found.levels:
+    for level in certificate.levels:
         last = level.p_values[level.certified - 1] if level.certified else None
         stop = level.p_values[level.certified] if len(level.p_values) > level.certified else None
         say(
@@ -123,6 +123,8 @@ def _show_certificate(found: Certificate, task: Task) -> None:
         )
 
 
-def in_every(per: str | None) -> str:
+def in_every(group_by: str | None) -> str:
     """Return the groups that a certificate holds in, as the end of a sentence."""
-    return "" if per is None else " of what has left by each exit" if per == "exit" else f" in every {per}"
+    return (
+        "" if group_by is None else " of what has left by each exit" if group_by == "exit" else f" in every {group_by}"
+    )

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from sdcompress.cli.console import say, write_json
 from sdcompress.cli.options import Json
-from sdcompress.cli.screen import say, write_json
 
 __all__ = ["list_"]
 

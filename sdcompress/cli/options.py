@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from sdcompress.cli.completion import complete_from, complete_recipe
-from sdcompress.cli.screen import note
+from sdcompress.cli.console import note
 from sdcompress.errors import UsageError
 
 __all__ = [

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import sdcompress
+from sdcompress.cli.console import bar, say, table, write_json
 from sdcompress.cli.options import AllowUncertified, AnyBackend, Device, Json, Threads, TrustModules
-from sdcompress.cli.screen import bar, say, table, write_json
 from sdcompress.errors import UsageError
 from sdcompress.printable import printable
 
@@ -39,11 +40,10 @@ def predict(
 
     Example: sdcompress predict artifacts/early-exit photos --csv > predictions.csv
     """
-    from sdcompress import api
     from sdcompress.options import Options
 
     with bar("predict") as progress:
-        predictions = api.predict(
+        predictions = sdcompress.predict(
             folder,
             images,
             Options(

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import sdcompress
 from sdcompress.cli.completion import complete_from
+from sdcompress.cli.console import bar, say, table, write_json
 from sdcompress.cli.options import DataDir, FreeThreads, Json, Out, Overwrite, share, threads_or_default
-from sdcompress.cli.screen import bar, say, table, write_json
 
 if TYPE_CHECKING:
     from sdcompress.schema.quantized import Quantized, Speed
@@ -34,8 +35,11 @@ def quantize(
             "--max-drop", help="accuracy that every exit may lose on the validation images; default: the recipe's, 1%"
         ),
     ] = None,
-    samples: Annotated[
-        int | None, typer.Option("--samples", help="training images that give int8, uint8 and fp8 ranges; default: 512")
+    calibration_samples: Annotated[
+        int | None,
+        typer.Option(
+            "--calibration-samples", help="training images that give int8, uint8 and fp8 ranges; default: 512"
+        ),
     ] = None,
     data_dir: DataDir = None,
     threads: FreeThreads = None,
@@ -48,13 +52,12 @@ def quantize(
 
     Example: sdcompress quantize artifacts/cascade --precision int8 --out artifacts/cascade-int8
     """
-    from sdcompress import api
     from sdcompress.options import Options
 
     allowed = None if max_drop is None else share(max_drop, "--max-drop")
-    overrides = {"max_drop": allowed, "samples": samples}
+    overrides = {"max_drop": allowed, "calibration_samples": calibration_samples}
     with bar("quantize") as progress:
-        result = api.quantize(
+        result = sdcompress.quantize(
             artifact,
             out,
             precision,

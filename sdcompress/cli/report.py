@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import sdcompress
+from sdcompress.cli.console import command_line, ms, percent, say, table, write_json
 from sdcompress.cli.options import Json, Out, Overwrite
-from sdcompress.cli.screen import command_line, ms, percent, say, table, write_json
 from sdcompress.errors import UsageError
 
 if TYPE_CHECKING:
@@ -33,12 +34,11 @@ def report(
 
     Example: sdcompress report artifacts/full artifacts/early-exit --bench bench.json --out report
     """
-    from sdcompress import api
     from sdcompress.options import Options
     from sdcompress.reporting.read import read_result
     from sdcompress.schema.report import BenchReport, Evaluation
 
-    built = api.report(
+    built = sdcompress.report(
         _by_name(artifacts),
         out,
         Options(command=command_line()),

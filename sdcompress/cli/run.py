@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from sdcompress.cli.completion import complete_recipe
+from sdcompress.cli.console import bar, command_line, epoch_line, note, say, write_json
 from sdcompress.cli.options import DataDir, Json, Overwrite, PrintConfig, Set, as_settings
 from sdcompress.cli.report import show_report
-from sdcompress.cli.screen import bar, command_line, epoch_line, note, say, write_json
 from sdcompress.cli.train import OutFolder, TrainThreads, print_config_of
 
 __all__ = ["run"]

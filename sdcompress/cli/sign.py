@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
+import sdcompress
+from sdcompress.cli.console import say, write_json
 from sdcompress.cli.options import Json
-from sdcompress.cli.screen import say, write_json
 
 __all__ = ["sign"]
 
@@ -29,9 +30,7 @@ def sign(
 
     Example: sdcompress sign artifacts/early-exit --key private.pem
     """
-    from sdcompress import api
-
-    signature = api.sign(artifact, key, certificate=certificate, chain=chain or (), overwrite=overwrite)
+    signature = sdcompress.sign(artifact, key, certificate=certificate, chain=chain or (), overwrite=overwrite)
     if json:
         write_json(signature.model_dump(mode="json"))
     else:

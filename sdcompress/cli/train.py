@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+import sdcompress
 from sdcompress.cli.completion import complete_from, complete_method, complete_model
+from sdcompress.cli.console import bar, epoch_line, note, say, write_json
 from sdcompress.cli.options import DataDir, Json, Overwrite, PrintConfig, RecipeFile, Set, as_settings
-from sdcompress.cli.screen import bar, epoch_line, note, say, write_json
 
 if TYPE_CHECKING:
     from sdcompress.checkpoint import Checkpoint
@@ -49,7 +50,7 @@ TrainThreads = Annotated[
 ]
 TrainDevice = Annotated[
     Literal["auto", "cpu", "cuda", "mps"] | None,
-    typer.Option("--device", help="what trains; default: the best there is [train.accelerator]"),
+    typer.Option("--device", help="what trains; default: the best there is [train.device]"),
 ]
 OutFolder = Annotated[Path | None, typer.Option("--out", "-o", help="folder of the run")]
 
@@ -89,16 +90,15 @@ def train(
         train__optimizer__lr=lr,
         seed=seed,
         train__threads=threads,
-        train__accelerator=device,
+        train__device=device,
     )
     if print_config:
         from sdcompress.checkpoint import open_checkpoint
 
         print_config_of(open_checkpoint(extends).recipe if extends else config, settings, as_json=json)
         return
-    from sdcompress import api
 
-    begin = partial(api.train, config, out, settings=settings, extends=extends, overwrite=overwrite)
+    begin = partial(sdcompress.train, config, out, settings=settings, extends=extends, overwrite=overwrite)
     if os.environ.get("RANK", "0") != "0":  # one process of torchrun's speaks for all
         begin()
         return

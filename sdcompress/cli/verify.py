@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import sdcompress
+from sdcompress.cli.console import say, table, write_json
 from sdcompress.cli.options import Json, Threads
-from sdcompress.cli.screen import say, table, write_json
 
 if TYPE_CHECKING:
     from sdcompress.schema.report import CertificateVerdict, VerifyReport
@@ -30,9 +31,7 @@ def verify(
 
     Example: sdcompress verify artifacts/early-exit --key public.pem
     """
-    from sdcompress import api
-
-    result = api.verify(artifact, threads=threads or 1, key=key)
+    result = sdcompress.verify(artifact, threads=threads or 1, key=key)
     if json:
         write_json(result.model_dump(mode="json"))
     else:
@@ -66,5 +65,5 @@ def _show_certificate_verdict(result: CertificateVerdict) -> None:
     other = f" against the last exit of the artifact {result.reference[:12]}" if result.reference else ""
     say(
         f"certificate: {result.tests} tests on {result.samples} images, computed again, are as it says: {kept} of "
-        f"{result.loss}{in_every(result.per)}{other} at {result.confidence:.4g} confidence"
+        f"{result.loss}{in_every(result.group_by)}{other} at {result.confidence:.4g} confidence"
     )

@@ -96,7 +96,7 @@ def _check_same(dataset: Dataset, fingerprint: str | None, spec: recipe.Data) ->
             f"{dataset.fingerprint[:12]}, not {fingerprint[:12]}.",
             allowed="the same files and the same split",
             next_step="restore the data, or name the folder where it lies (data.dir, --data-dir); a training goes on "
-            "without files that were removed if they are named: --set 'data.without=[train/cat/3.jpg]'",
+            "without files that were removed if they are named: --set 'data.exclude=[train/cat/3.jpg]'",
         )
 
 

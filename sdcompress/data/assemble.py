@@ -62,7 +62,7 @@ class _Part:
             others = np.flatnonzero(kept if strata is None else kept & (strata == strata[at]))
             if len(others) == 0:
                 raise RecipeError(
-                    "data.without leaves no training sample"
+                    "data.exclude leaves no training sample"
                     + ("." if strata is None else f" in the stratum {strata[at]} (for classes: their number)."),
                     allowed="at least one sample to train on in each stratum",
                     next_step="name fewer examples, or take the stratum out of the data set",
@@ -84,10 +84,10 @@ def assemble(spec: recipe.Data, source: Source, *, seed: int, task: recipe.Task 
         if samples is not None:
             _check(spec.name, split, samples, source, means)
     _check_obeyed(spec, source)
-    if spec.without and not any(source.left_out.values()):
+    if spec.exclude and not any(source.left_out.values()):
         raise RecipeError(
-            f"The examples of '{spec.name}' have no names that data.without could name.",
-            next_step="leave data.without out",
+            f"The examples of '{spec.name}' have no names that data.exclude could name.",
+            next_step="leave data.exclude out",
         )
     parts = _parts(spec, source, seed, means)
     if len(parts["train"].indices) == 0:
@@ -105,7 +105,7 @@ def assemble(spec: recipe.Data, source: Source, *, seed: int, task: recipe.Task 
         test=test,
         task=means,
         modality=source.modality,
-        fingerprint=_fingerprint(spec.name, source, source.digest, parts, spec.without),
+        fingerprint=_fingerprint(spec.name, source, source.digest, parts, spec.exclude),
         layout=_fingerprint(spec.name, source, source.names or source.digest, parts),
     )
 
@@ -157,7 +157,7 @@ def _check(name: str, split: str, samples: Samples, source: Source, task: Task) 
         source.modality.collate(example)
     except (DataError, InputError) as error:
         raise DataError(
-            f"The {shown} split of '{name}' cannot be used: {error.found}",
+            f"The {shown} split of '{name}' cannot be used: {error.problem}",
             allowed=error.allowed,
             next_step=error.next_step,
         ) from error

@@ -49,7 +49,7 @@ class FileSamples(ABC):
 
     @abstractmethod
     def name(self, position: int) -> str:
-        """What ``data.without`` calls an example; unique in the data set."""
+        """What ``data.exclude`` calls an example; unique in the data set."""
 
     @abstractmethod
     def file(self, position: int) -> Path | bytes:
@@ -64,7 +64,7 @@ class FileSamples(ABC):
         try:
             self._modality.check_raw(self.file(position))
         except (InputError, DataError) as error:
-            return error.found
+            return error.problem
         return None
 
     def _example(self, position: int) -> Array:
@@ -73,7 +73,7 @@ class FileSamples(ABC):
         except InputError as error:
             name = self.name(position)
             raise DataError(
-                f"The example {name} cannot be used: {error.found}",
+                f"The example {name} cannot be used: {error.problem}",
                 allowed=error.allowed,
                 next_step=f"repair it, or go on without it: {without_setting([name])}",
             ) from error

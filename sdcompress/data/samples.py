@@ -127,7 +127,7 @@ class Subset:
 
 def without_setting(names: Iterable[str]) -> str:
     """What to type so that examples are left out, of whatever letters their names are."""
-    return "--set " + shlex.quote(f"data.without={json.dumps(list(names), ensure_ascii=False)}")
+    return "--set " + shlex.quote(f"data.exclude={json.dumps(list(names), ensure_ascii=False)}")
 
 
 @runtime_checkable

@@ -30,7 +30,7 @@ class Source:
         val: validation samples, if the set has such a split.
         test: test samples, if the set has such a split.
         names: SHA-256 of the names of the samples, where they have some.
-        left_out: positions that ``data.without`` names, in the samples of ``train``, ``val`` and ``test``. Their
+        left_out: positions that ``data.exclude`` names, in the samples of ``train``, ``val`` and ``test``. Their
             examples are never asked for.
         task: of the targets, by its name in 'sdcompress list tasks'.
     """

@@ -81,7 +81,7 @@ def _predicted(engine: Engine, file: Path, top: int) -> FilePrediction:
         inputs = engine.preprocess([file])
     except InputError as error:
         why = error.__cause__ if isinstance(error.__cause__, InputError) else error  # without the place in a batch
-        return FilePrediction(file=str(file), error=why.found)
+        return FilePrediction(file=str(file), error=why.problem)
     prepared = perf_counter()
     prediction = engine(inputs)
     ended = perf_counter()

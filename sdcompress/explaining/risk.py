@@ -36,7 +36,10 @@ def risk(certificate: Certificate, policy: Policy, evidence: Evidence, reach_ms:
 
     def at(step: int) -> RiskStep:
         thresholds = certificate.path[step]
-        sample_losses, masks = losses(evidence, thresholds), list(group_masks(evidence, thresholds, certificate.per))
+        sample_losses, masks = (
+            losses(evidence, thresholds),
+            list(group_masks(evidence, thresholds, certificate.group_by)),
+        )
 
         def p_value(alpha: float) -> float:
             return in_every_group(
@@ -56,7 +59,7 @@ def risk(certificate: Certificate, policy: Policy, evidence: Evidence, reach_ms:
         test=certificate.test,
         max_drop=level.max_drop,
         delta=level.delta,
-        per=group_name(certificate.per, task),
+        group_by=group_name(certificate.group_by, task),
         reference=certificate.reference,
         samples=certificate.certify_samples,
         certified=level.certified,

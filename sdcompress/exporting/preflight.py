@@ -43,7 +43,7 @@ def warn_of_export(recipe: Recipe, dataset: Dataset) -> None:
         return
     except SdcompressError as error:
         warnings.warn(
-            f"What this training gives cannot be exported. {error.found} It can be evaluated; to export it: "
+            f"What this training gives cannot be exported. {error.problem} It can be evaluated; to export it: "
             f"{error.next_step}.",
             stacklevel=2,
         )

@@ -13,7 +13,7 @@ Defaults: of the authors' code (MingiJi/FRSKD) for ResNet-18 on CIFAR-100.
 
 Differences from that code: every level of the pyramid has the same width, while there a level has twice the width of
 its map. The norms are group norms, so that the loss does not depend on how a batch is split. The maps are taken where
-exits would be (``exits.auto``, ``exits.at``), in any backbone whose maps are [C, H, W].
+exits would be (``exits.count``, ``exits.modules``), in any backbone whose maps are [C, H, W].
 
 Cost: the pyramid in training. It is in the checkpoint and is never exported.
 

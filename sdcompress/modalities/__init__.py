@@ -33,7 +33,7 @@ def restore(name: str, parameters: Mapping[str, Any]) -> Modality:
     try:
         kind: type[Modality] = registry.load_recorded(ROOM, name)
     except UsageError as error:
-        raise ArtifactError(error.found, allowed=error.allowed, next_step=_NEXT_STEP) from error
+        raise ArtifactError(error.problem, allowed=error.allowed, next_step=_NEXT_STEP) from error
     known = sorted(field.name for field in fields(kind))
     if unknown := sorted(parameters.keys() - set(known)):
         raise ArtifactError(

@@ -5,6 +5,9 @@ generators are neither read nor moved. The mean colour is zero after normalisati
 
 What is drawn for an image does not depend on how many processes share the step: each draws for all and takes its own.
 Only the partner of mixup and CutMix is one of the same process.
+
+Masks, targets that have the places of the image, are moved with it: they take the nearest value where an image is
+resized. What cutout greys is void in them, and CutMix pastes the partner's mask.
 """
 
 from __future__ import annotations
@@ -60,24 +63,43 @@ class ImageAugment:
         Raises:
             RecipeError: if the crop or the cutout does not fit the images.
         """
-        settings, images = self._settings, examples.permute(0, 3, 1, 2)
+        inputs, _, mixing = self.joint(examples, None, generator)
+        return inputs, mixing
+
+    def joint(
+        self, examples: Tensor, targets: Tensor | None, generator: Generator, *, fill: int = 0
+    ) -> tuple[tuple[Tensor, ...], Tensor | None, Mixing | None]:
+        """Augment images together with their masks; see ``Augment``.
+
+        Args:
+            examples: uint8 [B, H, W, C].
+            targets: masks [B, H, W]; None: there are none.
+            generator: as above.
+            fill: value of a mask where cutout greys the image.
+
+        Raises:
+            RecipeError: also if AutoAugment is on and there are masks.
+        """
+        settings, images, masks = self._settings, examples.permute(0, 3, 1, 2), targets
         _check_sizes(settings, images)
         if settings.resized_crop:
-            images = _resized_crop(images, settings.resized_crop, self._draw(images, generator))
+            images, masks = _resized_crop(images, masks, settings.resized_crop, self._draw(images, generator))
         if settings.crop or settings.flip:
-            images = _crop_and_flip(images, settings.crop, settings.flip, self._draw(images, generator))
+            images, masks = _crop_and_flip(images, masks, settings.crop, settings.flip, self._draw(images, generator))
         if self._policy is not None:
+            _check_policy(settings, masks)
             images = _by_policy(self._policy, images, self._draw(images, generator))
         inputs = self.normalise(images)
         if settings.cutout:
-            inputs = _cutout(inputs, settings.cutout, self._draw(images, generator))
+            inputs, masks = _cutout(inputs, masks, settings.cutout, self._draw(images, generator), fill)
         if not settings.mixup and not settings.cutmix:
-            return (inputs,), None
+            return (inputs,), masks, None
         both = settings.mixup > 0 and settings.cutmix > 0
         if settings.mixup and not (both and float(torch.rand((), generator=generator, device=generator.device)) < 0.5):
-            return self.mixup((inputs,), settings.mixup, generator)
-        mixed, mixing = _cutmix(inputs, settings.cutmix, generator)
-        return (mixed,), mixing
+            mixed, mixing = self.mixup((inputs,), settings.mixup, generator)
+            return mixed, masks, mixing
+        pasted, masks, share = _cutmix(inputs, masks, settings.cutmix, generator)
+        return (pasted,), masks, share
 
     def mixup(
         self, inputs: tuple[Tensor, ...], alpha: float, generator: Generator
@@ -117,7 +139,16 @@ def _check_sizes(settings: Augmentation, images: Tensor) -> None:
             )
 
 
-def _resized_crop(images: Tensor, least: float, draw: Draw) -> Tensor:
+def _check_policy(settings: Augmentation, masks: Tensor | None) -> None:
+    if masks is not None:
+        raise RecipeError(
+            f"train.augment.auto_augment is {settings.auto_augment}, whose rotations would leave the masks behind.",
+            allowed="none where targets are masks; torchvision's policies take images alone",
+            next_step="--set train.augment.auto_augment=none; resized_crop, crop, flip, cutout and cutmix move both",
+        )
+
+
+def _resized_crop(images: Tensor, masks: Tensor | None, least: float, draw: Draw) -> tuple[Tensor, Tensor | None]:
     """Cut a random piece out of each image and resize it to the whole, bilinearly (Szegedy et al. 2014).
 
     As torchvision's RandomResizedCrop: the share of the area is uniform from ``least`` to 1, the logarithm of the
@@ -137,7 +168,9 @@ def _resized_crop(images: Tensor, least: float, draw: Draw) -> Tensor:
     tops = (_unit(draw) * (H - heights + 1)).floor().to(torch.int64)
     lefts = (_unit(draw) * (W - widths + 1)).floor().to(torch.int64)
     resized = _stretched(_stretched(images.float(), tops, heights, dim=2), lefts, widths, dim=3)
-    return resized.round().to(torch.uint8)
+    if masks is not None:
+        masks = _nearest(_nearest(masks, tops, heights, dim=1), lefts, widths, dim=2)
+    return resized.round().to(torch.uint8), masks
 
 
 def _unit(draw: Draw) -> Tensor:
@@ -145,11 +178,24 @@ def _unit(draw: Draw) -> Tensor:
     return draw(2**30).double() / 2**30
 
 
+def _centres(size: int, lengths: Tensor) -> Tensor:
+    """Where the centres of ``size`` pixels lie in pieces of these lengths, float64 [B, size]."""
+    centres = (torch.arange(size, device=lengths.device) + 0.5) * lengths[:, None].double() / size - 0.5
+    return centres.clamp_min(0)
+
+
+def _nearest(masks: Tensor, starts: Tensor, lengths: Tensor, *, dim: int) -> Tensor:
+    """Along one dimension, a piece of each mask [B, H, W] on the whole length, each pixel the nearest of the piece."""
+    places = (_centres(masks.shape[dim], lengths) + 0.5).floor().to(torch.int64)
+    shape = [len(masks), 1, 1]
+    shape[dim] = masks.shape[dim]
+    return masks.gather(dim, (starts[:, None] + places).view(shape).expand_as(masks))
+
+
 def _stretched(images: Tensor, starts: Tensor, lengths: Tensor, *, dim: int) -> Tensor:
     """Along one dimension, a piece of each image on the whole length, bilinearly between the centres of pixels."""
     size = images.shape[dim]
-    centres = (torch.arange(size, device=images.device) + 0.5) * lengths[:, None].double() / size - 0.5
-    centres = centres.clamp_min(0)
+    centres = _centres(size, lengths)
     low = torch.minimum(centres.floor().to(torch.int64), lengths[:, None] - 1)
     high = torch.minimum(low + 1, lengths[:, None] - 1)
     shape = [len(images), 1, 1, 1]
@@ -161,7 +207,9 @@ def _stretched(images: Tensor, starts: Tensor, lengths: Tensor, *, dim: int) -> 
     return torch.lerp(below, above, share)
 
 
-def _crop_and_flip(images: Tensor, pad: int, flip: bool, draw: Draw) -> Tensor:
+def _crop_and_flip(
+    images: Tensor, masks: Tensor | None, pad: int, flip: bool, draw: Draw
+) -> tuple[Tensor, Tensor | None]:
     """Shift by up to ``pad`` pixels, filling by reflection, and mirror every second image or so.
 
     That is what padding and cropping back gives, as one gather of pixels without the padded copy.
@@ -175,7 +223,9 @@ def _crop_and_flip(images: Tensor, pad: int, flip: bool, draw: Draw) -> Tensor:
         columns = torch.where(mirrored[:, None], W - 1 - columns, columns)
     rows, columns = _reflect(rows + top[:, None], H), _reflect(columns + left[:, None], W)
     pixels = (rows[:, :, None] * W + columns[:, None, :]).view(B, 1, H * W)
-    return images.flatten(2).gather(2, pixels.expand(B, C, H * W)).view(B, C, H, W)
+    if masks is not None:
+        masks = masks.flatten(1).gather(1, pixels[:, 0]).view(B, H, W)
+    return images.flatten(2).gather(2, pixels.expand(B, C, H * W)).view(B, C, H, W), masks
 
 
 def _reflect(positions: Tensor, size: int) -> Tensor:
@@ -210,7 +260,7 @@ def _seeded(policy: Policy, image: Tensor, seed: int) -> Tensor:
     return policy(image)
 
 
-def _cutout(images: Tensor, side: int, draw: Draw) -> Tensor:
+def _cutout(images: Tensor, masks: Tensor | None, side: int, draw: Draw, fill: int) -> tuple[Tensor, Tensor | None]:
     """Grey one square of each image; its centre is any pixel, so a part may lie outside (DeVries and Taylor 2017)."""
     H, W = images.shape[2:]
     hit = []
@@ -218,13 +268,18 @@ def _cutout(images: Tensor, side: int, draw: Draw) -> Tensor:
         start = draw(size) - side // 2
         offset = torch.arange(size, device=images.device) - start[:, None]
         hit.append((offset >= 0) & (offset < side))
-    return images.masked_fill((hit[0][:, :, None] & hit[1][:, None, :])[:, None], 0.0)
+    square = hit[0][:, :, None] & hit[1][:, None, :]
+    if masks is not None:
+        masks = masks.masked_fill(square, fill)
+    return images.masked_fill(square[:, None], 0.0), masks
 
 
-def _cutmix(images: Tensor, alpha: float, generator: Generator) -> tuple[Tensor, Mixing]:
+def _cutmix(
+    images: Tensor, masks: Tensor | None, alpha: float, generator: Generator
+) -> tuple[Tensor, Tensor | None, Mixing | None]:
     """Paste one rectangle of another image, the same place for all, as the authors' code does (Yun et al. 2019).
 
-    The weight is the share of pixels that stay, exactly.
+    The weight is the share of pixels that stay, exactly. Masks are pasted as the images are: then nothing is weighed.
     """
     H, W = images.shape[2:]
     ratio = math.sqrt(1 - beta(alpha, generator))
@@ -237,6 +292,10 @@ def _cutmix(images: Tensor, alpha: float, generator: Generator) -> tuple[Tensor,
     partner = permutation(images, generator)
     mixed = images.clone()
     mixed[:, :, rows, columns] = images[:, :, rows, columns][partner]
+    if masks is not None:
+        pasted_masks = masks.clone()
+        pasted_masks[:, rows, columns] = masks[:, rows, columns][partner]
+        return mixed, pasted_masks, None
     pasted = (rows.stop - rows.start) * (columns.stop - columns.start)
     weight = torch.full((len(images),), 1 - pasted / (H * W), device=images.device)
-    return mixed, Mixing(weight, partner)
+    return mixed, None, Mixing(weight, partner)

@@ -77,6 +77,24 @@ class Augment(Protocol):
             RecipeError: if a setting does not fit the examples.
         """
 
+    def joint(
+        self, examples: Values, targets: Values, generator: Generator, *, fill: int
+    ) -> tuple[tuple[Values, ...], Values | None, Mixing | None]:
+        """The same with targets that have the places of the inputs, such as masks: what moves the one moves the other.
+
+        Args:
+            examples: [B, ...].
+            targets: [B, H, W].
+            generator: the only source of chance.
+            fill: what a target holds where nothing is known of the input.
+
+        Returns:
+            The inputs, the targets where they lie now, and how inputs were mixed, if their targets are to be mixed too.
+
+        Raises:
+            RecipeError: if a setting cannot move targets.
+        """
+
     def mixup(
         self, inputs: tuple[Values, ...], alpha: float, generator: Generator
     ) -> tuple[tuple[Values, ...], Mixing]:
@@ -268,7 +286,7 @@ class Modality(ABC):
         except InputError as error:
             path = f" ('{raw}')" if isinstance(raw, str | Path) else ""
             raise InputError(
-                f"{type(self).__name__} {at}{path} cannot be used: {error.found}",
+                f"{type(self).__name__} {at}{path} cannot be used: {error.problem}",
                 allowed=error.allowed,
                 next_step=error.next_step,
             ) from error

@@ -43,6 +43,14 @@ class Unaugmented:
         inputs = tuple(torch.from_numpy(np.ascontiguousarray(array)).to(examples.device) for array in arrays)
         return self.mixup(inputs, self._mixup, generator) if self._mixup else (inputs, None)
 
+    def joint(
+        self, examples: Tensor, targets: Tensor, generator: Generator, *, fill: int
+    ) -> tuple[tuple[Tensor, ...], Tensor, Mixing | None]:
+        """The same: nothing is moved, so that targets stay as they are."""
+        del fill
+        inputs, mixing = self(examples, generator)
+        return inputs, targets, mixing
+
     def mixup(
         self, inputs: tuple[Tensor, ...], alpha: float, generator: Generator
     ) -> tuple[tuple[Tensor, ...], Mixing]:

@@ -63,7 +63,7 @@ def build(
             allowed="a part whose output [B, C, H, W], [B, H, W, C] or [B, N, C] is all that later parts need",
             next_step="train without exits (a method such as 'baseline'), or choose another backbone in model.name",
         )
-    chosen = named(points, exits.at) if exits.at else choose(points, exits.auto)
+    chosen = named(points, exits.modules) if exits.modules else choose(points, exits.count)
     taps = [_layout.tap(point, backbone, image, length) for point in chosen]
     last = _layout.tap(deepest(points), backbone, image, length)
     return MultiExit(
@@ -73,7 +73,7 @@ def build(
         heads=[_head(exits, tap, last, outputs, backbone) for tap in taps] if heads else [],
         deepest=last,
         mask=mask,
-        equilibrium=exits.gradient == "equilibrium",
+        equilibrium=exits.gradient_scaling == "equilibrium",
     )
 
 

@@ -94,11 +94,11 @@ def choose(points: Sequence[CutPoint], count: int) -> tuple[CutPoint, ...]:
     candidates = _one_per_fraction(points)
     if count > len(candidates):
         raise RecipeError(
-            f"exits.auto asks for {count} exits, and this backbone has {len(candidates)} places for one.",
+            f"exits.count asks for {count} exits, and this backbone has {len(candidates)} places for one.",
             allowed=", ".join(f"{point.name} ({point.fraction:.0%} of the MACs)" for point in candidates) or "none",
-            next_step=f"set exits.auto to at most {len(candidates)}, or choose another backbone in model.name"
+            next_step=f"set exits.count to at most {len(candidates)}, or choose another backbone in model.name"
             if candidates
-            else "name modules in exits.at, or choose another backbone in model.name",
+            else "name modules in exits.modules, or choose another backbone in model.name",
         )
     ways: dict[int, _Way] = {-1: ((0, 0, 0), ())}
     for k in range(1, count + 1):
@@ -129,9 +129,9 @@ def named(points: Sequence[CutPoint], names: Sequence[str]) -> tuple[CutPoint, .
     chosen = sorted({index[name] for name in names})
     if len(chosen) < len(names):
         raise RecipeError(
-            f"exits.at names the same place twice: {', '.join(names)}.",
+            f"exits.modules names the same place twice: {', '.join(names)}.",
             allowed="one name for each place",
-            next_step=f"write exits.at: [{', '.join(points[i].name for i in chosen)}]",
+            next_step=f"write exits.modules: [{', '.join(points[i].name for i in chosen)}]",
         )
     return tuple(points[i] for i in chosen)
 

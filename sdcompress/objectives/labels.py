@@ -29,8 +29,9 @@ def encoded_targets(batch: Batch) -> Tensor:
 
 
 def weighted(encoded: Tensor, batch: Batch) -> Tensor:
-    """Encoded targets [B, K] with each class multiplied by its weight, where the recipe gives weights."""
-    return encoded if batch.class_weights is None else encoded * batch.class_weights
+    """Encoded targets [B, K, ...] with each class multiplied by its weight, where the recipe gives weights."""
+    weights = batch.class_weights
+    return encoded if weights is None else encoded * weights.view(-1, *[1] * (encoded.dim() - 2))
 
 
 def unweighted(batch: Batch) -> Batch:

@@ -118,7 +118,7 @@ def _nodes_of_exits(flow: Dataflow, exits: Sequence[str]) -> list[set[int]]:
             raise UsageError(
                 f"'{exit_}' is a constant or the same tensor as the outputs of an earlier exit.",
                 allowed="exits that each compute outputs of their own from the inputs",
-                next_step="place the exits elsewhere (exits.at in the recipe) or export another layout",
+                next_step="place the exits elsewhere (exits.modules in the recipe) or export another layout",
             )
         by_exit.append(nodes)
         assigned |= nodes
@@ -136,7 +136,7 @@ def _check_border(flow: Dataflow, name: str, batch: str) -> None:
             f"The tensor '{name}' between two segments has the axes {axes}: its rows are not the samples of the batch, "
             "so that samples could not exit early.",
             allowed=f"tensors whose first axis is '{batch}'",
-            next_step="place the exits elsewhere (exits.at in the recipe), or export with '--layout single' or 'all'",
+            next_step="place the exits elsewhere (recipe: exits.modules), or export with '--layout single' or 'all'",
         )
 
 
@@ -205,5 +205,5 @@ def _shape_unavailable(node: onnx.NodeProto) -> UsageError:
     return UsageError(
         f"A later segment needs the shape of '{node.input[0]}', which none of its inputs has.",
         allowed="shapes that follow from its inputs",
-        next_step="place the exits elsewhere (exits.at in the recipe), or export with '--layout single' or 'all'",
+        next_step="place the exits elsewhere (recipe: exits.modules), or export with '--layout single' or 'all'",
     )

@@ -44,7 +44,7 @@ def check_recipe(recipe: Recipe) -> None:
             )
     if not methods.build(recipe.method).needs.exits:
         return
-    count = len(recipe.exits.at) or recipe.exits.auto
+    count = len(recipe.exits.modules) or recipe.exits.count
     known = (*(f"exit{k}" for k in range(1, count + 1)), "final")
     if {"cascade", "all"} & set(recipe.export.layouts):
         kept = kept_exits(known, recipe.export.keep_exits, next_step="correct export.keep_exits in the recipe")
@@ -69,7 +69,7 @@ def _check_precisions(recipe: Recipe) -> None:
         raise
     except (UsageError, SetupError) as error:
         raise RecipeError(
-            f"A precision of quantize.precisions would fail after the training: {error.found}",
+            f"A precision of quantize.precisions would fail after the training: {error.problem}",
             allowed=error.allowed,
             next_step="take it out of quantize.precisions, or change export.opset in the recipe",
         ) from error

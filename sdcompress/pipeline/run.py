@@ -18,7 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from sdcompress import api, methods, recipes
+import sdcompress
+from sdcompress import methods, recipes
 from sdcompress.checkpoint import newest, read_metrics
 from sdcompress.errors import requires_extra
 from sdcompress.evaluation.trained_model import TrainedModel, open_trained_model
@@ -32,6 +33,7 @@ from sdcompress.schema import recipe as schema
 from sdcompress.schema.report import BenchRecord, BenchReport, Evaluation, Report
 from sdcompress.storage import locked_folder, write_text
 from sdcompress.verbs._types import RecipeLike
+from sdcompress.verbs.export import export_all
 
 __all__ = ["run"]
 
@@ -131,7 +133,7 @@ class _Job:
             from sdcompress.training.run import holds_another  # torch
 
         recipe, folder = self.recipe.model_copy(update={"method": spec, "controls": ()}), self.out / "train" / spec.name
-        checkpoint = api.train(
+        checkpoint = sdcompress.train(
             recipe,
             folder,
             overwrite=self.overwrite and holds_another(recipe, folder),
@@ -180,7 +182,7 @@ class _Job:
 
         def work(progress: Progress) -> None:
             options = replace(self.options, threads=self.recipe.train.threads, progress=progress)
-            api.export_all(checkpoint, targets, settings, options, overwrite=True)
+            export_all(checkpoint, targets, settings, options, overwrite=True)
 
         outputs = tuple(target.out for target in targets)
         inputs = [checkpoint.digest, settings.model_dump(mode="json"), sorted(path.name for path in outputs)]
@@ -189,16 +191,18 @@ class _Job:
     def _quantize(self, model: TrainedModel, out: Path, precision: str) -> Step:
         def work(progress: Progress) -> None:
             options = self._measuring(progress)
-            api.quantize(model, out, precision, self.recipe.quantize, options, overwrite=True)
+            sdcompress.quantize(model, out, precision, self.recipe.quantize, options, overwrite=True)
 
         settings = self.recipe.quantize
-        return Step(f"quantize {out.name}", work, [model.digest, settings.max_drop, settings.samples], (out,))
+        return Step(
+            f"quantize {out.name}", work, [model.digest, settings.max_drop, settings.calibration_samples], (out,)
+        )
 
     def _calibrate(self, model: TrainedModel, out: Path, reference: TrainedModel | None) -> Step:
         def work(progress: Progress) -> None:
             other = None if reference is None else reference.artifact()
             settings, options = self.recipe.calibrate, self._measuring(progress)
-            api.calibrate(model, out, settings, options, reference=other, overwrite=True)
+            sdcompress.calibrate(model, out, settings, options, reference=other, overwrite=True)
 
         digests = [one.digest for one in (model, reference) if one]
         inputs = [*digests, self.recipe.calibrate.model_dump(mode="json"), self.recipe.bench.threads]
@@ -212,7 +216,7 @@ class _Job:
                 continue
 
             def work(progress: Progress, split: Literal["validation", "test"] = split, path: Path = path) -> None:
-                scores = api.evaluate(model, self._measuring(progress), split=split, name=name)
+                scores = sdcompress.evaluate(model, self._measuring(progress), split=split, name=name)
                 write_text(path, scores.model_dump_json(indent=1))
 
             # an earlier version's record holds less
@@ -227,7 +231,7 @@ class _Job:
 
         def work(progress: Progress) -> None:
             names, options = list(self.artifacts), replace(self.options, progress=progress)
-            measured = api.bench(
+            measured = sdcompress.bench(
                 list(self.artifacts.values()), settings, options, names=names, reference=self._reference()
             )
             write_text(path, measured.model_dump_json(indent=1))
@@ -239,7 +243,7 @@ class _Job:
 
     def _report(self, evaluations: list[Path], _progress: Progress) -> None:
         """Draw the report, every time."""
-        report = api.report(
+        report = sdcompress.report(
             {name: model.artifact() for name, model in self.artifacts.items()},
             self.out / "report",
             self.options,

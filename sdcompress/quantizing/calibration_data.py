@@ -44,13 +44,13 @@ def calibration_samples(training: Samples, task: Task, count: int | None) -> Sub
         raise UsageError(
             f"{count} samples are asked for to calibrate with.",
             allowed=f"at least {MINIMUM}",
-            next_step=f"leave --samples out: {DEFAULT} are enough for most networks",
+            next_step=f"leave --calibration-samples out: {DEFAULT} are enough for most networks",
         )
     if count > len(training):
         raise DataError(
             f"There are {len(training)} training samples, fewer than the {count} asked for to calibrate with.",
             allowed=f"{MINIMUM} to the number of training samples",
-            next_step=f"--samples {len(training)}" if len(training) >= MINIMUM else "train on more samples",
+            next_step=f"--calibration-samples {len(training)}" if len(training) >= MINIMUM else "train on more samples",
         )
     return Subset(training, sample_order(task, training.targets, seed=_SEED)[:count])
 

@@ -188,8 +188,8 @@ def _check_samples(samples: int | None, calibration: CalibrationData, precision:
     if samples is not None and not calibration.used:
         raise UsageError(
             f"{samples} training images are asked for, and {precision} takes no ranges from images.",
-            allowed="--samples with a precision that needs it, as int8, uint8 and fp8 do",
-            next_step="leave --samples out",
+            allowed="--calibration-samples with a precision that needs it, as int8, uint8 and fp8 do",
+            next_step="leave --calibration-samples out",
         )
 
 
@@ -266,7 +266,8 @@ def _check_quality(
     raise VerificationError(
         f"In {precision} an exit loses too much on {qualities[0].samples} validation images. {changes}.",
         allowed=f"finite logits, and at most {max_drop:.2%} of accuracy lost at every exit",
-        next_step=f"see {folder / 'parity.json'}; {'try --precision fp16, or more --samples; ' if ranged else ''}"
+        next_step=f"see {folder / 'parity.json'}; "
+        f"{'try --precision fp16, or more --calibration-samples; ' if ranged else ''}"
         "keep float32, or allow it with --max-drop. Each try overfits these images a little more, and a certificate "
         "needs them",
     )

@@ -26,10 +26,13 @@ _READ_BY: dict[str, tuple[Callable[[Recipe], bool], str]] = {
         "train.schedule.name=multistep",
     ),
     "train.schedule.gamma": (lambda recipe: recipe.train.schedule.name == "multistep", "train.schedule.name=multistep"),
-    "train.schedule.final": (lambda recipe: recipe.train.schedule.name == "cosine", "train.schedule.name=cosine"),
-    "exits.auto": (lambda recipe: not recipe.exits.at, "exits.at=[]"),
+    "train.schedule.final_lr_ratio": (
+        lambda recipe: recipe.train.schedule.name == "cosine",
+        "train.schedule.name=cosine",
+    ),
+    "exits.count": (lambda recipe: not recipe.exits.modules, "exits.modules=[]"),
     "export.truncate_at": (lambda recipe: "single" in recipe.export.layouts, "'single' in export.layouts"),
-    "bench.batch": (lambda recipe: "offline" in recipe.bench.scenarios, "'offline' in bench.scenarios"),
+    "bench.batch_sizes": (lambda recipe: "offline" in recipe.bench.scenarios, "'offline' in bench.scenarios"),
 }
 
 

@@ -115,7 +115,7 @@ def _guarantee(manifest: Manifest) -> str | None:
         return manifest.policy.guarantee
     target_risk, confidence = 100 * manifest.policy.max_drop, 100 * manifest.certificate.confidence
     loss_name = "" if manifest.certificate.loss == "drop" else " disagreement"
-    group = group_name(manifest.certificate.per, task_of(manifest))
+    group = group_name(manifest.certificate.group_by, task_of(manifest))
     group_text = "" if group is None else f" {'by' if group == 'exit' else 'in'} every {group}"
     reference = f" against {manifest.certificate.reference[:12]}" if manifest.certificate.reference else ""
     return f"at most {target_risk:.4g} %{loss_name}{group_text}{reference}, {confidence:.4g} % sure"

@@ -134,7 +134,7 @@ def _lost_early(evaluation: Evaluation) -> list[tuple[str, str]]:
     figures = f"{q.score(score.last_score)} to {q.score(score.score)} of {q.count(score.samples)} images"
     points = f"{_lost(score) * 100:.1f} points ({figures}){comparison}"
     costs = f"leaving early costs {word} '{score.name}' {points}"
-    advice = f"To keep the drop in every {word}: calibrate with --confidence and --per-stratum."
+    advice = f"To keep the drop in every {word}: calibrate with --confidence and --group-by stratum."
     return [("lost early", f"{evaluation.name}: {costs}. {advice}")]
 
 

@@ -47,23 +47,23 @@ def explain(
         what: what the user gave, e.g. "the recipe runs/a.yaml".
         make: the error class to build.
     """
-    found, allowed = [], []
-    for problem in islice(error.errors(include_url=False, include_context=False), _MOST):
-        path = [str(part) for part in problem["loc"]]
+    problems, allowed = [], []
+    for detail in islice(error.errors(include_url=False, include_context=False), _MOST):
+        path = [str(part) for part in detail["loc"]]
         where = brief(".".join(path)) or "(top level)"
-        if problem["type"] == "extra_forbidden":
+        if detail["type"] == "extra_forbidden":
             fields = _fields_at(root, path[:-1])
             guess = nearest(path[-1], fields)
-            found.append(f"unknown key '{where}'" + (f" (did you mean '{guess}'?)" if guess else ""))
+            problems.append(f"unknown key '{where}'" + (f" (did you mean '{guess}'?)" if guess else ""))
             allowed.append(f"{'.'.join(path[:-1]) or 'top level'}: {', '.join(fields)}")
         else:
-            value = problem.get("input")
+            value = detail.get("input")
             shown = ascii(brief(value)) if isinstance(value, str) else brief(value)
-            found.append(f"'{where}' is {shown}: {problem['msg'].removeprefix('Value error, ')}")
-    if (more := error.error_count() - len(found)) > 0:
-        found.append(f"and {more} more")
+            problems.append(f"'{where}' is {shown}: {detail['msg'].removeprefix('Value error, ')}")
+    if (more := error.error_count() - len(problems)) > 0:
+        problems.append(f"and {more} more")
     return make(
-        f"There is a problem in {what}: " + "; ".join(found) + ".",
+        f"There is a problem in {what}: " + "; ".join(problems) + ".",
         allowed="; ".join(dict.fromkeys(allowed)),
         next_step="correct the key; 'sdcompress train --print-config' shows every key and its default",
     )

@@ -41,7 +41,7 @@ class Certificate(Frozen):
     confidence: Annotated[float, Field(ge=0.5, lt=1)] = Field(description="that all of the certified bounds hold")
     loss: Literal["drop", "disagreement"]
     test: Literal["betting", "binomial"]
-    per: Literal["exit", "stratum"] | None = Field(
+    group_by: Literal["exit", "stratum"] | None = Field(
         None, description="the bounds hold in every stratum, or for what has left by each exit; null: over all"
     )
     reference: Sha256 | None = Field(

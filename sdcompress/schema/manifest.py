@@ -225,14 +225,14 @@ class Manifest(Frozen):
 
     @model_validator(mode="after")
     def _certificate_fits(self) -> Manifest:
-        found, exits = self.certificate, len(self.exits)
-        if found is None:
+        certificate, exits = self.certificate, len(self.exits)
+        if certificate is None:
             return self
         if self.policy is None:
             raise ValueError("a certificate is about a policy, and there is none")
-        if any(len(step) != exits - 1 for step in found.path) or len(found.temperatures) != exits:
+        if any(len(step) != exits - 1 for step in certificate.path) or len(certificate.temperatures) != exits:
             raise ValueError("the certificate is not about this number of exits")
-        if any(level.certified >= len(found.path) for level in found.levels):
+        if any(level.certified >= len(certificate.path) for level in certificate.levels):
             raise ValueError("the certificate names a step that its path does not have")
         return self
 

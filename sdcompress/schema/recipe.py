@@ -84,14 +84,14 @@ Options = Annotated[
 ]
 
 
-# ``undecisive`` of a section names the keys that decide no weights of a training: where the data lies (its fingerprint
-# says what it is), how steps are computed and watched, and what is done with the weights
+# ``not_identifying`` of a section names keys that do not change the weights: where the data lies (its fingerprint
+# identifies it), how steps are computed and watched, and what is done with the weights
 
 
 class Data(Frozen):
     """Which data set; of images also how they are prepared."""
 
-    undecisive: ClassVar = frozenset({"dir", "download", "without"})
+    not_identifying: ClassVar = frozenset({"dir", "download", "exclude"})
 
     name: str = Field(
         "digits", description="a data set of 'sdcompress list data', or module:function of your own, e.g. my_data:make"
@@ -102,7 +102,7 @@ class Data(Frozen):
     validation: BelowOne = Field(0.1, description="share of the training samples held out where the set has no split")
     train_limit: PositiveInt | None = Field(None, description="use only the first N shuffled training samples")
     test_limit: PositiveInt | None = Field(None, description="use only the first N shuffled test samples")
-    without: tuple[str, ...] = Field(
+    exclude: tuple[str, ...] = Field(
         (), description="examples to leave out, such as broken ones, by their names in messages, e.g. [train/cat/3.jpg]"
     )
     mean: tuple[Finite, ...] | None = Field(
@@ -134,7 +134,7 @@ class Data(Frozen):
 class Model(Frozen):
     """Which backbone."""
 
-    undecisive: ClassVar = frozenset({"start"})
+    not_identifying: ClassVar = frozenset({"start"})
 
     name: str = Field("cifar:resnet8", description="family:name, e.g. cifar:resnet18, timm:resnet50, my_nets:make")
     pretrained: bool = Field(False, description="start from published weights (timm)")
@@ -152,12 +152,13 @@ class Model(Frozen):
 class Exits(Frozen):
     """Where the exits are and what they are made of."""
 
-    auto: PositiveInt = Field(3, description="how many exits to place by themselves, evenly by MACs, before the last")
-    at: tuple[str, ...] = Field((), description="names of the modules to tap instead of auto")
+    count: PositiveInt = Field(3, description="how many exits to place by themselves, evenly by MACs, before the last")
+    modules: tuple[str, ...] = Field((), description="names of the modules to tap instead of placing count exits")
     head: str = Field("bottleneck", description="of 'sdcompress list heads'")
     width_cap: PositiveInt = Field(512, description="most channels that a head may have")
-    gradient: Literal["sum", "equilibrium"] = Field(
-        "sum", description="of the exits at the backbone: their sum, or scaled so that it does not grow with the exits"
+    gradient_scaling: Literal["none", "equilibrium"] = Field(
+        "none",
+        description="of the exits' gradients in the backbone; equilibrium: their sum does not grow with the exits",
     )
     pool: Literal["auto", "mean", "token"] = Field("auto", description="token maps: mean over tokens or class token")
 
@@ -196,7 +197,7 @@ class Task(_Entry):
 class Method(_Entry):
     """A method of self-distillation by name, with its own parameters beside the name."""
 
-    undecisive: ClassVar = frozenset({"file"})
+    not_identifying: ClassVar = frozenset({"file"})
 
     name: Annotated[
         str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(\+[A-Za-z0-9_][A-Za-z0-9_.-]*)?$", max_length=100)
@@ -222,12 +223,12 @@ class Schedule(Frozen):
     """The learning rate over time; steps, not epochs, are the clock."""
 
     name: Literal["cosine", "multistep", "constant"] = "cosine"
-    warmup: NonNegative = Field(0.0, description="epochs of linear warm-up")
+    warmup_epochs: NonNegative = Field(0.0, description="of linear warm-up")
     milestones: tuple[PositiveFloat, ...] = Field(
         (), description="multistep: epochs of a phase (most methods have one) at which the rate is multiplied by gamma"
     )
     gamma: PositiveFloat = 0.1
-    final: Fraction = Field(0.0, description="cosine: last rate as a share of the first")
+    final_lr_ratio: Fraction = Field(0.0, description="cosine: last rate as a share of the first")
 
     @model_validator(mode="after")
     def _steps_somewhere(self) -> Schedule:
@@ -258,8 +259,8 @@ class Train(Frozen):
     """The training run."""
 
     # the number of threads decides the bits of sums; a run keeps it, or warns that it changes
-    undecisive: ClassVar = frozenset(
-        {"threads", "devices", "strategy", "accelerator", "resident", "workers"}
+    not_identifying: ClassVar = frozenset(
+        {"threads", "processes", "strategy", "device", "data_on_device", "workers"}
         | {"evaluate_every", "checkpoint_every", "checkpoint_steps"}
     )
 
@@ -277,20 +278,24 @@ class Train(Frozen):
     sampling: Literal["shuffled", "balanced"] = Field(
         "shuffled", description="balanced: every class as often in an epoch, whatever the number of its images"
     )
-    ema: BelowOne = Field(0.0, description="decay of the weight average that is evaluated and exported, 0 = off")
+    ema_decay: BelowOne = Field(
+        0.0, description="of the moving average of the weights, which is evaluated and exported, 0 = off"
+    )
     clip_grad: NonNegative = Field(0.0, description="largest gradient norm, 0 = off")
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     channels_last: bool = False
     compile: bool = Field(False, description="torch.compile the network (losses stay outside)")
-    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     threads: PositiveInt | None = Field(
         None, description="of a CPU, for each process; default: as the run began, or what the machine has free"
     )
-    devices: PositiveInt = Field(1, description="processes; start more than one with torchrun")
+    processes: PositiveInt = Field(
+        1, description="of the training, one for each device; start more than one with torchrun"
+    )
     strategy: Literal["ddp", "fsdp"] = Field(
         "ddp", description="of several processes: each holds all weights, or a share of them (needs less memory)"
     )
-    resident: bool | None = Field(
+    data_on_device: bool | None = Field(
         None, description="keep the training examples on the device; default: on a GPU with room for them"
     )
     workers: Annotated[int, Field(ge=0, le=1024)] = Field(
@@ -314,7 +319,7 @@ class Export(Frozen):
     opset: Annotated[int, Field(ge=16, le=23)] = Field(
         18, description="of ONNX's operators; 16 or 17 (IR version 8) for older runtimes, e.g. TensorRT 8.5"
     )
-    max_batch: Annotated[int, Field(ge=8, le=2**13)] = Field(32, description="largest batch of the parity gate")
+    parity_max_batch: Annotated[int, Field(ge=8, le=2**13)] = Field(32, description="largest batch of the parity gate")
     parity_samples: Annotated[int, Field(ge=256, lt=2**31)] = Field(
         256, description="real held-out samples of the parity gate; all of them where there are fewer"
     )
@@ -332,7 +337,7 @@ class Quantize(Frozen):
     max_drop: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.01, description="of the metric, that every exit may lose by it"
     )
-    samples: PositiveInt | None = Field(
+    calibration_samples: PositiveInt | None = Field(
         None, description="training samples that give the ranges of int8, uint8, fp8; default: 512, or all there are"
     )
 
@@ -344,13 +349,13 @@ class Calibrate(Frozen):
     max_drop: Fraction = Field(
         0.01, description="of the metric, that may be lost against the last exit, 0.01 = 1 point"
     )
-    temperature: bool = Field(
+    fit_temperature: bool = Field(
         True, description="try a fitted temperature at each exit, and keep it where it makes early exit cheaper"
     )
     confidence: Annotated[float, Field(ge=0.5, lt=1)] | None = Field(
         None, description="certify max_drop with this confidence, e.g. 0.95; null: no guarantee"
     )
-    ladder: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+    extra_drops: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
         (), description="further drops to certify on the same path; all of them hold together with the confidence"
     )
     unlabelled: bool = Field(
@@ -359,7 +364,7 @@ class Calibrate(Frozen):
     in_expectation: bool = Field(
         False, description="keep the drop in the mean over calibrations (conformal risk control); certifies nothing"
     )
-    per: Literal["exit", "stratum"] | None = Field(
+    group_by: Literal["exit", "stratum"] | None = Field(
         None,
         description="certify in every group: 'stratum' (in classification a class), or 'exit' (what has left by it); "
         "null: over all",
@@ -370,14 +375,14 @@ class Calibrate(Frozen):
 
     @model_validator(mode="after")
     def _only_with_confidence(self) -> Calibrate:
-        if self.confidence is None and (self.ladder or self.per or self.budget_ms is not None):
-            raise ValueError("ladder, per and budget_ms need a confidence, e.g. 0.95")
+        if self.confidence is None and (self.extra_drops or self.group_by or self.budget_ms is not None):
+            raise ValueError("extra_drops, group_by and budget_ms need a confidence, e.g. 0.95")
         if self.confidence is None and self.unlabelled and not self.in_expectation:
             raise ValueError("unlabelled needs a confidence, e.g. 0.95, or in_expectation")
         if self.confidence is not None and self.in_expectation:
             raise ValueError("a confidence certifies single calibrations, in_expectation does not: choose one")
-        if self.per == "stratum" and self.unlabelled:
-            raise ValueError("strata are known by targets: per 'stratum' and unlabelled exclude each other")
+        if self.group_by == "stratum" and self.unlabelled:
+            raise ValueError("strata are known by targets: group_by 'stratum' and unlabelled exclude each other")
         if (self.confidence is not None or self.in_expectation) and not 0 < self.max_drop < 1:
             raise ValueError("a drop of 0 or 1 cannot be certified: set max_drop between them, e.g. 0.01")
         return self
@@ -387,7 +392,7 @@ class Bench(Frozen):
     """How latency is measured."""
 
     scenarios: Some[Literal["single-stream", "offline"]] = ("single-stream", "offline")
-    batch: Some[PositiveInt] = Field((8, 32), description="batch sizes of the offline scenario")
+    batch_sizes: Some[PositiveInt] = Field((8, 32), description="of the offline scenario")
     threads: PositiveInt = Field(
         1, description="intra-op threads; one is the only repeatable count on a shared machine"
     )
@@ -404,7 +409,9 @@ class Bench(Frozen):
 class Recipe(Frozen):
     """One experiment: everything that decides its outcome."""
 
-    undecisive: ClassVar = frozenset({"schema_version", "name", "controls", "export", "quantize", "calibrate", "bench"})
+    not_identifying: ClassVar = frozenset(
+        {"schema_version", "name", "controls", "export", "quantize", "calibrate", "bench"}
+    )
 
     schema_version: Literal[1] = 1
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)] = "run"

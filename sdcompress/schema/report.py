@@ -311,7 +311,7 @@ class CertificateVerdict(Frozen):
     """A certificate whose tests were made again from its evidence, with the same results."""
 
     loss: str
-    per: str | None = Field(None, description="in every group of which it holds: exit, class or another stratum")
+    group_by: str | None = Field(None, description="in every group of which it holds: exit, class or another stratum")
     reference: Sha256 | None = Field(None, description="artifact against whose last exit it holds; None: its own")
     confidence: Fraction
     samples: int = Field(description="samples that were tested")
@@ -366,7 +366,9 @@ class Plan(Frozen):
     max_drop: Fraction
     confidence: Fraction
     loss: str = Field(description="drop of the metric, by its name, or disagreement")
-    per: str | None = Field(None, description="in every group of which it shall hold: exit, class or another stratum")
+    group_by: str | None = Field(
+        None, description="in every group of which it shall hold: exit, class or another stratum"
+    )
     smallest: str | None = Field(None, description="of strata: the one with the fewest calibration samples")
     power: Fraction = Field(description="share of calibrations that find the certificate with the planned number")
     samples: int = Field(description="calibration samples that there are")

@@ -91,7 +91,7 @@ def restore(name: str, outputs: Sequence[str], parameters: Mapping[str, Any]) ->
         return build(name, outputs, parameters)
     except UsageError as error:
         raise ArtifactError(
-            f"The artifact's task '{name}' cannot be used here: {error.found}",
+            f"The artifact's task '{name}' cannot be used here: {error.problem}",
             allowed=", ".join(registry.names(ROOM)),
             next_step="install the version of sdcompress (or the package) that made it",
         ) from error

@@ -146,6 +146,14 @@ class Task(ABC):
         """Names of the strata 0, 1, ...; empty: there are none."""
         return ()
 
+    @property
+    def target_fill(self) -> int | None:
+        """What a mask holds where nothing is known of the input; None: targets do not have the places of the input.
+
+        Targets that have them, [N, H, W], are moved by the augmentation together with their inputs [N, C, H, W].
+        """
+        return None
+
     @abstractmethod
     def check_targets(self, targets: Array) -> None:
         """Refuse targets that this task cannot have.
@@ -161,6 +169,13 @@ class Task(ABC):
         """The stratum of each target, int64 [N], in which splits and certificates may hold; None: there are none."""
         del targets
         return None
+
+    def class_counts(self, targets: Array) -> npt.NDArray[np.int64] | None:
+        """How often each output is a target, int64 [K], for class weights; None: outputs are no classes."""
+        strata = self.strata(targets)
+        if strata is None or self.strata_names != self.outputs:
+            return None
+        return np.bincount(strata, minlength=len(self.outputs)).astype(np.int64)
 
     @abstractmethod
     def decide(self, outputs: Array) -> Array:

@@ -19,28 +19,27 @@ Strata = npt.NDArray[np.int64]
 def class_weights(
     setting: Literal["none", "balanced"] | Sequence[float], dataset: Dataset
 ) -> npt.NDArray[np.float32] | None:
-    """Return the weight of each stratum in the supervised loss, float32 [K]; None where all are 1.
+    """Return the weight of each class in the supervised loss, float32 [K]; None where all are 1.
 
-    ``balanced`` is N / (K n_c) for a stratum with n_c of N training samples, as scikit-learn has it for classes: the
-    mean over the samples is 1.
+    ``balanced`` is N / (K n_c) for a class with n_c of N training samples (of masks: pixels), as scikit-learn has it:
+    the mean over the samples is 1.
 
     Raises:
-        RecipeError: if a list has another length than there are strata, or the task has no stratum for each output.
+        RecipeError: if a list has another length than there are classes, or the task's outputs are no classes.
     """
     if setting == "none":
         return None
     task, count = dataset.task, len(dataset.task.outputs)
-    strata = task.strata(dataset.train.targets)
-    if strata is None:
+    counts = task.class_counts(dataset.train.targets)
+    if counts is None:
         raise RecipeError(
             f"train.class_weights is set, and the samples of the task '{task.record.name}' are in no classes.",
             allowed="none with this task",
             next_step="--set train.class_weights=none",
         )
     if setting == "balanced":
-        counts = np.bincount(strata, minlength=count)
-        # a stratum without samples is never a target
-        return (len(strata) / (count * np.maximum(counts, 1))).astype(np.float32)
+        # a class without samples is never a target
+        return (counts.sum() / (count * np.maximum(counts, 1))).astype(np.float32)
     if len(setting) != count:
         raise RecipeError(
             f"train.class_weights has {len(setting)} numbers.",

@@ -36,24 +36,24 @@ def launch(spec: recipe.Train, *, phases: int = 1) -> Fabric:
         UsageError: if ``devices`` does not fit the number of processes, or the precision the device.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
-    if spec.devices != world:
+    if spec.processes != world:
         raise UsageError(
-            f"train.devices is {spec.devices}, but {world} process(es) were started.",
+            f"train.processes is {spec.processes}, but {world} process(es) were started.",
             allowed="one process per device",
-            next_step=f"torchrun --nproc-per-node {spec.devices} -m sdcompress train ..."
-            if spec.devices > 1
-            else f"--set train.devices={world}",
+            next_step=f"torchrun --nproc-per-node {spec.processes} -m sdcompress train ..."
+            if spec.processes > 1
+            else f"--set train.processes={world}",
         )
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not present.get(spec.accelerator, True):
+    if not present.get(spec.device, True):
         raise SetupError(
-            f"train.accelerator is '{spec.accelerator}', which torch {torch.__version__} does not find here.",
+            f"train.device is '{spec.device}', which torch {torch.__version__} does not find here.",
             allowed=", ".join(["auto", "cpu", *(name for name, available in present.items() if available)]),
-            next_step="'sdcompress doctor' shows what is there; --set train.accelerator=auto takes the best",
+            next_step="'sdcompress doctor' shows what is there; --set train.device=auto takes the best",
         )
     nodes = world // int(os.environ.get("LOCAL_WORLD_SIZE", str(world)))
     fabric = Fabric(
-        accelerator=spec.accelerator,
+        accelerator=spec.device,
         devices=world // nodes,
         num_nodes=nodes,
         strategy=_strategy(spec, world, phases) if world > 1 else "auto",
@@ -99,7 +99,7 @@ def no_gradient_missing() -> Iterator[None]:
             "A parameter that took part in the loss of the first batch took no part in that of a later one, which "
             "torch's DDP cannot train.",
             allowed="with train.strategy ddp: a network that uses the same parameters in every step",
-            next_step="train in one process (train.devices=1), or add 0 * (sum of unused parameters) to the loss",
+            next_step="train in one process (train.processes=1), or add 0 * (sum of unused parameters) to the loss",
         ) from error
 
 

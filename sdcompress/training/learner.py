@@ -69,7 +69,8 @@ class Learner:
         rank, world = fabric.global_rank, fabric.world_size
         check_augmentation(recipe, self._method.needs, dataset)
         augment = dataset.modality.augment(recipe.train.augment, rank=rank, world=world)
-        self._prepare = TrainInputs(augment, self._method.needs.view, fabric.device, self._layout)
+        view, fill = self._method.needs.view, dataset.task.target_fill
+        self._prepare = TrainInputs(augment, view, fabric.device, self._layout, fill)
         self.net = self._first_network(resumed=start is not None)
         sizes = self.net.feature_sizes, self.net.map_shapes
         state = self._method.state(Context(len(dataset.train), batches.size, dataset.task, *sizes))
@@ -103,7 +104,7 @@ class Learner:
 
     def _copies(self) -> tuple[Ema[MultiExit] | None, Ema[MultiExit] | None, nn.Module | None]:
         """Return the average that is evaluated, the average that teaches, and the teacher, as far as there are any."""
-        decay, needs = self._recipe.train.ema, self._method.needs
+        decay, needs = self._recipe.train.ema_decay, self._method.needs
         evaluated = Ema(self.net, decay) if decay else None
         teaching = Ema(self.net, needs.average) if needs.average else None
         if any(span.phase.restart for span in self._timeline.spans):
@@ -138,7 +139,7 @@ class Learner:
 
     @property
     def eval_model(self) -> MultiExit:
-        """Return the network to evaluate and export: the average where ``train.ema`` is on, else the network."""
+        """Return the network to evaluate and export: the average where ``train.ema_decay`` is on, else the network."""
         return self._eval_ema.net if self._eval_ema else self.net
 
     def resumable_state(self) -> Resumable:

@@ -21,10 +21,19 @@ class TrainInputs:
         view: the method's further view, if it has one.
         device: of the training.
         layout: of inputs in memory.
+        target_fill: of the task, see ``Task.target_fill``.
     """
 
-    def __init__(self, augment: Augment, view: View | None, device: torch.device, layout: torch.memory_format) -> None:
+    def __init__(
+        self,
+        augment: Augment,
+        view: View | None,
+        device: torch.device,
+        layout: torch.memory_format,
+        target_fill: int | None = None,
+    ) -> None:
         self._augment, self._view, self._device, self._layout = augment, view, device, layout
+        self._target_fill = target_fill
 
     def __call__(self, part: MicroBatch, generator: Generator) -> tuple[Minibatch, Minibatch | None]:
         """Return the step's samples and the further view of them; augmentation draws from ``generator``."""
@@ -41,7 +50,12 @@ class TrainInputs:
 
     def _augmented(self, raw: Minibatch, generator: Generator) -> Minibatch:
         (examples,) = raw.inputs
-        inputs, mixing = self._augment(examples, generator)
+        if self._target_fill is None:
+            inputs, mixing = self._augment(examples, generator)
+        else:
+            inputs, moved, mixing = self._augment.joint(examples, raw.targets, generator, fill=self._target_fill)
+            assert moved is not None, "there were targets"
+            raw = raw._replace(targets=moved)
         return raw._replace(inputs=tuple(map(self._laid_out, inputs)), mix=mixing and _mix(raw, mixing))
 
     def _laid_out(self, values: Tensor) -> Tensor:

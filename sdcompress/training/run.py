@@ -153,7 +153,7 @@ def _data(recipe: Recipe, start: Checkpoint | None, load: Loader) -> tuple[Recip
     """Return the data of a run and its recipe, with all that decides how images are prepared and which are left out.
 
     Raises:
-        DataError: if the data is not that of the run, but for the images that ``data.without`` names.
+        DataError: if the data is not that of the run, but for the images that ``data.exclude`` names.
     """
     if start is None:
         dataset = load(recipe.data, seed=recipe.seed, task=recipe.task)
@@ -162,18 +162,18 @@ def _data(recipe: Recipe, start: Checkpoint | None, load: Loader) -> tuple[Recip
             dataset = load(as_trained.data, seed=recipe.seed, task=recipe.task)
         return as_trained, dataset
     recipe = reopen_adopted_keys(recipe, start.recipe)
-    before = start.recipe.data.without
-    without = tuple(sorted({*before, *recipe.data.without}))
-    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"without": without})})
-    if without == tuple(sorted(before)):
+    before = start.recipe.data.exclude
+    exclude = tuple(sorted({*before, *recipe.data.exclude}))
+    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"exclude": exclude})})
+    if exclude == tuple(sorted(before)):
         return recipe, load(recipe.data, seed=recipe.seed, task=recipe.task, fingerprint=start.data_fingerprint)
     dataset = load(recipe.data, seed=recipe.seed, task=recipe.task)
     if dataset.layout != start.state.data_layout:
         raise DataError(
             f"The data set '{recipe.data.name}' is not the one that was trained on, even but for the images that "
-            "data.without names.",
-            allowed="the same names of files in the same split; the run may go on without those in data.without",
-            next_step="name all images that are missing by --set 'data.without=[...]', and remove those that are new",
+            "data.exclude names.",
+            allowed="the same names of files in the same split; the run may go on without those in data.exclude",
+            next_step="name all images that are missing by --set 'data.exclude=[...]', and remove those that are new",
         )
     return recipe, dataset
 
@@ -190,22 +190,22 @@ def holds_another(recipe: Recipe, out: Path) -> bool:
 def _differences(one: Recipe, other: Recipe) -> list[str]:
     """Return the keys that decide a training's outcome and differ, as 'key: one -> other'."""
     other = reopen_adopted_keys(other, one)
-    a, b = _deciding(one), _deciding(other)
+    a, b = _identifying_keys(one), _identifying_keys(other)
     return [f"{key}: {a.get(key)!r} -> {b.get(key)!r}" for key in {**a, **b} if a.get(key) != b.get(key)]
 
 
-def _deciding(recipe: Recipe) -> dict[str, Any]:
+def _identifying_keys(recipe: Recipe) -> dict[str, Any]:
     """Return the keys that decide the weights, such as ``train.epochs``, with their values in JSON."""
-    undecisive = set(_undecisive(Recipe))
-    sections = recipe.model_dump(mode="json", exclude=set(recipe.undecisive))
-    return {key: value for key, value in _flat(sections) if key not in undecisive}
+    ignored = set(_not_identifying(Recipe))
+    sections = recipe.model_dump(mode="json", exclude=set(recipe.not_identifying))
+    return {key: value for key, value in _flat(sections) if key not in ignored}
 
 
-def _undecisive(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    yield from (prefix + name for name in getattr(model, "undecisive", ()))
+def _not_identifying(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    yield from (prefix + name for name in getattr(model, "not_identifying", ()))
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _undecisive(field.annotation, f"{prefix}{name}.")
+            yield from _not_identifying(field.annotation, f"{prefix}{name}.")
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

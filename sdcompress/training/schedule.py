@@ -119,11 +119,11 @@ def rate(spec: recipe.Schedule, *, lr: float, step: int, steps_per_epoch: int, e
     Cosine: Loshchilov & Hutter 2017 (SGDR), eq. 5, one cycle from ``lr`` to ``final * lr``.
     """
     epoch = step / steps_per_epoch
-    if epoch < spec.warmup:
-        return lr * (step + 1) / math.ceil(spec.warmup * steps_per_epoch)
+    if epoch < spec.warmup_epochs:
+        return lr * (step + 1) / math.ceil(spec.warmup_epochs * steps_per_epoch)
     if spec.name == "multistep":
         return float(lr * spec.gamma ** sum(epoch >= milestone for milestone in spec.milestones))
     if spec.name == "cosine":
-        share = (epoch - spec.warmup) / max(epochs - spec.warmup, 1e-12)
-        return lr * (spec.final + (1 - spec.final) * 0.5 * (1 + math.cos(math.pi * min(share, 1.0))))
+        share = (epoch - spec.warmup_epochs) / max(epochs - spec.warmup_epochs, 1e-12)
+        return lr * (spec.final_lr_ratio + (1 - spec.final_lr_ratio) * 0.5 * (1 + math.cos(math.pi * min(share, 1.0))))
     return lr

@@ -44,7 +44,7 @@ def check_sharding(recipe: Recipe) -> None:
         RecipeError: if train.strategy is fsdp and something else in ``train`` does not go with it.
     """
     spec = recipe.train
-    if spec.strategy != "fsdp" or spec.devices == 1:
+    if spec.strategy != "fsdp" or spec.processes == 1:
         return
     refused = {
         "train.compile": (spec.compile, "false", "the two were never tried together"),

@@ -183,7 +183,7 @@ class Trainer:
         raise TrainingDivergedError(
             f"The loss is not finite at step {self.learner.step} ({', '.join(broken) or 'weights'}); {kept}.",
             allowed="finite numbers",
-            next_step="try a lower rate (--set train.optimizer.lr=...), a warm-up (train.schedule.warmup=5), "
+            next_step="try a lower rate (--set train.optimizer.lr=...), a warm-up (train.schedule.warmup_epochs=5), "
             "train.clip_grad=5, or train.precision=32-true, with --overwrite",
         )
 
@@ -234,6 +234,7 @@ class Trainer:
             task=self.dataset.task.record,
             outputs=self.dataset.outputs,
             modality=self.dataset.modality.record,
+            backbone_options=getattr(self.learner.net.backbone, "rebuild_options", {}),
             data_fingerprint=self.dataset.fingerprint,
             extensions=self._extensions,
             data_layout=self.dataset.layout,
@@ -245,7 +246,7 @@ class Trainer:
 
 def _fetch(samples: Samples, spec: recipes.Train, device: torch.device) -> Fetch:
     """Fetch from the device if the recipe says so, or if it is a GPU with room for the examples; else from the host."""
-    if _fits(samples, device) if spec.resident is None else spec.resident:
+    if _fits(samples, device) if spec.data_on_device is None else spec.data_on_device:
         return resident(samples, device)
     return host(samples, pin=device.type == "cuda")
 

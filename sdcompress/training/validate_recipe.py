@@ -43,10 +43,10 @@ def check_recipe(recipe: Recipe) -> None:
     train, method = recipe.train, methods.build(recipe.method)
     _check_task(recipe, method.needs)
     spans(method.phases, train.epochs)
-    shares = train.devices * train.accumulate
+    shares = train.processes * train.accumulate
     if train.batch_size % shares:
         raise RecipeError(
-            f"train.batch_size is {train.batch_size}, which does not divide over train.devices {train.devices} x "
+            f"train.batch_size is {train.batch_size}, which does not divide over train.processes {train.processes} x "
             f"train.accumulate {train.accumulate}.",
             allowed=f"a multiple of {shares}",
             next_step=f"--set train.batch_size={-(-train.batch_size // shares) * shares}",
@@ -72,7 +72,7 @@ def check_augmentation(recipe: Recipe, needs: Needs, dataset: Dataset) -> None:
     augment, axes = recipe.train.augment, dataset.train.targets.ndim
     off = Augmentation(mixup=augment.mixup)
     moving = [name for name in Augmentation.model_fields if getattr(augment, name) != getattr(off, name)]
-    if axes > 2 and moving:
+    if axes > 2 and moving and dataset.task.target_fill is None:
         raise RecipeError(
             f"train.augment.{moving[0]} changes inputs alone, and their targets, of {axes} axes, have places too.",
             allowed="train.augment.mixup, which changes both alike",
@@ -123,7 +123,7 @@ def warn_of_places(net: MultiExit, recipe: Recipe, inputs: Sequence[graphs.Tenso
         recipe: there is no warning about exits that it names itself.
         inputs: the tensors of its modality.
     """
-    if recipe.exits.at or not net.taps:
+    if recipe.exits.modules or not net.taps:
         return
     step = 1 / (len(net.taps) + 1)
     shares = tap_shares(net, inputs)
@@ -131,9 +131,9 @@ def warn_of_places(net: MultiExit, recipe: Recipe, inputs: Sequence[graphs.Tenso
         return
     places = ", ".join(f"{name} at {share:.0%}" for name, share in zip(net.taps, shares, strict=True))
     warnings.warn(
-        f"exits.auto={recipe.exits.auto} places exits evenly by MACs, but '{recipe.model.name}' can be cut only where "
-        f"they land like this: {places}. Elsewhere no module ends, or several branches run side by side. An early exit "
-        "may be weak, a late one saves little: choose another exits.auto, or another backbone.",
+        f"exits.count={recipe.exits.count} places exits evenly by MACs, but '{recipe.model.name}' can be cut only "
+        f"where they land like this: {places}. Elsewhere no module ends, or several branches run side by side. An "
+        "early exit may be weak, a late one saves little: choose another exits.count, or another backbone.",
         stacklevel=2,
     )
 

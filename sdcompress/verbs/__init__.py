@@ -1,1 +1,1 @@
-"""The verbs, a file each: every caller's one way to do it. ``sdcompress.api`` lists them."""
+"""Define verbs as Python calls, a file each; ``sdcompress`` lists all verbs, also those that their rooms define."""

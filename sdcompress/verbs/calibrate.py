@@ -111,7 +111,7 @@ def _calibration_samples(model: TrainedModel, settings: Calibrate, images: Folde
     except (UsageError, SetupError) as error:
         if model.options.data_dir is not None:
             raise  # it was said to be there
-        warnings.warn(f"The images are not compared with the training images: {error.found}", stacklevel=3)
+        warnings.warn(f"The images are not compared with the training images: {error.problem}", stacklevel=3)
         return users, EXTERNAL
     users.check_apart(training, progress)
     return users, EXTERNAL

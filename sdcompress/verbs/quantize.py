@@ -70,7 +70,7 @@ def quantize(
         training=dataset.train,
         validation=dataset.split("validation"),
         max_drop=section.max_drop,
-        samples=section.samples,
+        samples=section.calibration_samples,
         timed=True,
         threads=threads,
         overwrite=overwrite,

@@ -86,8 +86,8 @@ def compare_outputs(
     """
     try:
         run = load()
-        outputs = _in_batches(run, examples, settings.max_batch)
-        other_batches = list(_in_other_batches(run, examples, settings.max_batch))
+        outputs = _in_batches(run, examples, settings.parity_max_batch)
+        other_batches = list(_in_other_batches(run, examples, settings.parity_max_batch))
     except ORT_ERRORS as error:
         problem = f"it cannot be run in every batch size: {_first_line(error)}"
         return tuple(Finding(name, 0, _batches(settings), None, settings.atol, 0, (), problem) for name in exits)
@@ -208,7 +208,7 @@ def _errors(outputs: np.ndarray, reference: np.ndarray) -> np.ndarray:
 
 
 def _batches(settings: Export) -> tuple[int, ...]:
-    return tuple(sorted({*SMALL_BATCHES, settings.max_batch}))
+    return tuple(sorted({*SMALL_BATCHES, settings.parity_max_batch}))
 
 
 def _first_line(error: Exception) -> str:

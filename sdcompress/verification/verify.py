@@ -166,7 +166,7 @@ def _check_signals(opened: Artifact, engine: Engine, inputs: Inputs, outputs: Fl
 def _verdict(certificate: Certificate, task: Task) -> CertificateVerdict:
     return CertificateVerdict(
         loss=loss_name(certificate.loss, task),
-        per=group_name(certificate.per, task),
+        group_by=group_name(certificate.group_by, task),
         reference=certificate.reference,
         confidence=certificate.confidence,
         samples=certificate.certify_samples,

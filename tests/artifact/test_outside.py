@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sdcompress import api, recipes
+import sdcompress
+from sdcompress import recipes
 from sdcompress.artifact.outside import check_outside
 from sdcompress.artifact.read import open_artifact
 from sdcompress.artifact.write import staged
@@ -50,16 +51,16 @@ def test_an_output_inside_a_training_run_is_refused_and_one_beside_it_is_not(run
 def test_a_report_is_put_neither_into_an_artifact_nor_into_a_run(artifact: Path, run: Path, place: str) -> None:
     for folder in (artifact, run):
         with pytest.raises(OutputExistsError, match="the output would invalidate"):
-            api.report({"a": artifact}, folder / place)
+            sdcompress.report({"a": artifact}, folder / place)
         with pytest.raises(OutputExistsError, match="the output would invalidate"):
-            api.explain(artifact, folder / place)
+            sdcompress.explain(artifact, folder / place)
     assert open_artifact(artifact)
 
 
 def test_a_training_does_not_begin_inside_an_artifact(artifact: Path) -> None:
     tiny = recipes.read({"data": {"name": "digits"}, "method": "baseline"})
     with pytest.raises(OutputExistsError, match="lies inside the artifact"):
-        api.train(tiny, artifact / "train")
+        sdcompress.train(tiny, artifact / "train")
     assert open_artifact(artifact)
 
 

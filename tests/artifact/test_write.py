@@ -112,7 +112,7 @@ def test_a_link_to_an_artifact_stays_a_link(artifact: Path, tmp_path: Path) -> N
 def test_a_full_disk_is_a_storage_error(tmp_path: Path, code: int) -> None:
     with pytest.raises(StorageError) as caught, staged(tmp_path / "artifact"):
         raise OSError(code, os.strerror(code), str(tmp_path / "artifact" / "model.onnx"))
-    assert os.strerror(code) in caught.value.found
+    assert os.strerror(code) in caught.value.problem
     assert caught.value.exit_code == 3
     assert list(tmp_path.iterdir()) == []
 

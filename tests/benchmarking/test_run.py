@@ -33,7 +33,7 @@ IMAGES = np.arange(40, dtype=np.uint8).reshape(40, 1, 1, 1)  # image i has the g
 LABELS = np.arange(40) % 4
 GREY = Image(Preprocess(channels=1, resize=(1, 1), mean=(0.5,), std=(0.5,)), (1, 1, 1))
 PREPARED_MS = 0.5  # for each image
-QUICK = Bench(duration_s=0.3, warmup_ms=1.0, rounds=5, batch=(4,))
+QUICK = Bench(duration_s=0.3, warmup_ms=1.0, rounds=5, batch_sizes=(4,))
 
 
 class VirtualTime:
@@ -231,7 +231,7 @@ def test_inputs_are_one_fixed_permutation_cut_into_whole_batches() -> None:
 def test_real_artifacts(tiny_artifact: Callable[..., Path]) -> None:
     chain, single = tiny_artifact("cascade", policy=(0.6, 0.6)), tiny_artifact("single")
     golden = open_artifact(chain).golden()
-    settings = Bench(duration_s=0.2, warmup_ms=5.0, rounds=5, batch=(4,))
+    settings = Bench(duration_s=0.2, warmup_ms=5.0, rounds=5, batch_sizes=(4,))
     report = bench(
         [chain, single], examples=golden.examples, targets=golden.targets, settings=settings, source="golden"
     )

@@ -93,7 +93,7 @@ def test_nobody_leaves_where_only_the_last_exit_is_right(tiny_artifact: Build, s
     assert hard.sum() >= 50
     only_last = ArraySamples(images[hard], answers[2, hard])
     manifest = calibrate(
-        cascade, cascade.parent / "out", samples=only_last, settings=recipe.Calibrate(max_drop=0, temperature=False)
+        cascade, cascade.parent / "out", samples=only_last, settings=recipe.Calibrate(max_drop=0, fit_temperature=False)
     )
     assert manifest.policy is not None
     assert manifest.policy.thresholds == (2.0, 2.0)

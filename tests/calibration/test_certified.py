@@ -101,7 +101,7 @@ def test_the_same_graphs_and_data_draw_the_same_parts_whatever_else(
     tiny_artifact: Build, samples: ArraySamples
 ) -> None:
     first, _, out = certified(tiny_artifact, samples, "first")
-    again = recipe.Calibrate(max_drop=0.3, confidence=0.8, temperature=False)
+    again = recipe.Calibrate(max_drop=0.3, confidence=0.8, fit_temperature=False)
     second = calibrate(out, out.parent / "second", samples=samples, settings=again)  # another digest, the same graphs
     assert second.certificate is not None
     assert second.certificate.seed == first.seed
@@ -231,10 +231,10 @@ def test_a_confidence_that_is_nan_neither_leaves_nor_counts_as_left(certified_ar
         {"confidence": 1.0},
         {"max_drop": 0.0},
         {"max_drop": 1.0},
-        {"ladder": (0.0,)},
+        {"extra_drops": (0.0,)},
         {"budget_ms": 0.0},
         {"confidence": None, "unlabelled": True},
-        {"confidence": None, "ladder": (0.01,)},
+        {"confidence": None, "extra_drops": (0.01,)},
         {"confidence": None, "budget_ms": 3.0},
     ],
 )

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sdcompress.api import calibrate, plan
+from sdcompress import calibrate, plan
 from sdcompress.artifact.certificate import ExecutionTarget, check_covered
 from sdcompress.artifact.read import open_artifact
 from sdcompress.calibration.calibrate import calibrate as run_calibrate

@@ -80,7 +80,7 @@ def test_one_that_only_lowers_the_nll_is_not() -> None:
     assert fitted.temperatures == (1.0, 1.0)
 
 
-@pytest.mark.parametrize("settings", [{"temperature": False}, {"unlabelled": True, "confidence": 0.95}])
+@pytest.mark.parametrize("settings", [{"fit_temperature": False}, {"unlabelled": True, "confidence": 0.95}])
 def test_none_is_tried_where_it_is_not_asked_for_or_there_are_no_labels(settings: dict[str, Any]) -> None:
     engine, samples = told([TWO_WAY] * 4 + [THREE_WAY] * 96, [1] * 4 + [0] * 96)
     fitted, _, _ = fit_policy(engine, samples, Calibrate(**settings), STAGE_MS)  # type: ignore[arg-type]
@@ -111,7 +111,7 @@ def test_a_policy_that_does_not_exist_or_does_not_fit_is_refused() -> None:
     assert "at least 8 exits" in str(caught.value.allowed)
     check_policy(Calibrate(policy="patience"), 8, TASK)
     with pytest.raises(UsageError, match="one threshold for all exits"):
-        check_policy(Calibrate(policy="pcee", confidence=0.95, per="exit"), 4, TASK)
+        check_policy(Calibrate(policy="pcee", confidence=0.95, group_by="exit"), 4, TASK)
 
     class Plain(Classification):
         signal_names = ("entropy",)

@@ -69,15 +69,15 @@ def test_paths() -> None:
 
 
 @pytest.mark.parametrize(
-    ("per", "path", "drop", "certified", "p_values"),
+    ("group_by", "path", "drop", "certified", "p_values"),
     [
         (None, "path", 0.03, 30, (0.0493242234379783, 0.05902249560916647)),
         ("stratum", "path", 0.03, 27, (0.049844784805245144, 0.050117175877817846)),
         ("exit", "exits", 0.08, 0, (0.20573251853573074,)),
     ],
 )
-def test_certificates(per: Any, path: str, drop: float, certified: int, p_values: tuple[float, ...]) -> None:
-    level = certified_drop(EVIDENCE, PATHS[path], "betting", drop, 0.05, per=per)
+def test_certificates(group_by: Any, path: str, drop: float, certified: int, p_values: tuple[float, ...]) -> None:
+    level = certified_drop(EVIDENCE, PATHS[path], "betting", drop, 0.05, group_by=group_by)
     assert level.certified == certified
     assert level.p_values[-2:] == pytest.approx(p_values, rel=1e-12)
 

@@ -152,11 +152,13 @@ def test_explain_says_what_is_lost_without_early_exit(tiny_artifact: Build, tiny
     assert (found.reference, found.chosen, found.certified) == (certificate.reference, 0, 0)
 
 
-@pytest.mark.parametrize("per", ["exit", "stratum"])
-def test_groups_and_a_ladder_against_the_other_network(tiny_artifact: Build, tiny_network: Any, per: str) -> None:
+@pytest.mark.parametrize("group_by", ["exit", "stratum"])
+def test_groups_and_a_ladder_against_the_other_network(tiny_artifact: Build, tiny_network: Any, group_by: str) -> None:
     before = tiny_artifact(name="before")
     changed = other_weights(before, before.parent / "changed", noisy(0.003))
-    manifest = certify(changed, tiny_network.samples(9000), before, per=per, max_drop=0.08, ladder=(0.05,))
+    manifest = certify(
+        changed, tiny_network.samples(9000), before, group_by=group_by, max_drop=0.08, extra_drops=(0.05,)
+    )
     assert manifest.certificate is not None
     assert [level.certified > 0 for level in manifest.certificate.levels] == [True, True]
     verify_certificate(open_artifact(changed.parent / "out"))

@@ -11,9 +11,9 @@ from sdcompress.schema.recipe import Calibrate
 
 def test_an_expectation_takes_the_place_of_a_certificate() -> None:
     found = merge_settings(
-        Calibrate(confidence=0.95, ladder=(0.02,), per="exit", budget_ms=3.0), {"in_expectation": True}
+        Calibrate(confidence=0.95, extra_drops=(0.02,), group_by="exit", budget_ms=3.0), {"in_expectation": True}
     )
-    assert (found.in_expectation, found.confidence, found.ladder, found.per, found.budget_ms) == (
+    assert (found.in_expectation, found.confidence, found.extra_drops, found.group_by, found.budget_ms) == (
         *(True, None, (), None, None),
     )
 
@@ -24,8 +24,8 @@ def test_a_certificate_takes_the_place_of_an_expectation() -> None:
 
 
 def test_without_labels_there_are_no_classes_to_certify() -> None:
-    found = merge_settings(Calibrate(confidence=0.95, per="stratum"), {"unlabelled": True})
-    assert (found.unlabelled, found.per, found.confidence) == (True, None, 0.95)
+    found = merge_settings(Calibrate(confidence=0.95, group_by="stratum"), {"unlabelled": True})
+    assert (found.unlabelled, found.group_by, found.confidence) == (True, None, 0.95)
 
 
 def test_what_is_asked_for_together_and_does_not_go_together_is_refused() -> None:

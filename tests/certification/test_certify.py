@@ -100,7 +100,7 @@ def test_drops_share_what_may_go_wrong(population: Evidence) -> None:
     assert deltas(0.9, 4) == 0.025
     rows = np.arange(8000)
     path = path_of(some(population, rows[:2000]))
-    settings_ = recipe.Calibrate(max_drop=0.02, confidence=0.9, ladder=(0.04, 0.01, 0.02))
+    settings_ = recipe.Calibrate(max_drop=0.02, confidence=0.9, extra_drops=(0.04, 0.01, 0.02))
     levels = certify(some(population, rows[2000:]), path, settings_, "betting")
     assert [level.max_drop for level in levels] == [0.01, 0.02, 0.04]  # the same drop twice is one
     assert all(level.delta == deltas(0.9, 3) for level in levels)

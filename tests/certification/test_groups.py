@@ -40,8 +40,8 @@ def evidence(scores: Sequence[Sequence[float]], strata: Sequence[int] | None = N
     return Evidence(found, loss, None if strata is None else np.array(strata, np.int32))
 
 
-def as_lists(found: Evidence, thresholds: Sequence[float], per: Any) -> list[list[int]]:
-    return [np.flatnonzero(mask).tolist() for mask in group_masks(found, thresholds, per)]
+def as_lists(found: Evidence, thresholds: Sequence[float], group_by: Any) -> list[list[int]]:
+    return [np.flatnonzero(mask).tolist() for mask in group_masks(found, thresholds, group_by)]
 
 
 def test_members_by_hand() -> None:
@@ -104,9 +104,9 @@ def some(whole: Evidence, rows: np.ndarray) -> Evidence:
     return Evidence(whole.scores[:, rows], whole.loss[:, rows], whole.strata[rows])
 
 
-@pytest.mark.parametrize("per", ["stratum", "exit"])
+@pytest.mark.parametrize("group_by", ["stratum", "exit"])
 def test_calibrations_that_break_their_promise_in_a_group_are_as_rare_as_they_say(
-    population: Evidence, per: Any
+    population: Evidence, group_by: Any
 ) -> None:
     rng = np.random.default_rng(1)
     broken = useful = over_all = 0
@@ -115,11 +115,11 @@ def test_calibrations_that_break_their_promise_in_a_group_are_as_rare_as_they_sa
         tuning, rest = some(population, rows[:700]), some(population, rows[700:])
         paths = {None: threshold_path(tuning.scores, tuning.loss, (1.0, 1.0, 1.0))}
         paths["stratum"], paths["exit"] = paths[None], exit_path(tuning.scores, tuning.loss, 40)
-        for groups in (per, None):
-            level = certified_drop(rest, paths[groups], "betting", DROP, DELTA, per=groups)
+        for groups in (group_by, None):
+            level = certified_drop(rest, paths[groups], "betting", DROP, DELTA, group_by=groups)
             used = paths[groups][level.certified]
             lost = losses(population, used)
-            worst = max(float(lost[mask].mean()) for mask in group_masks(population, used, per))
+            worst = max(float(lost[mask].mean()) for mask in group_masks(population, used, group_by))
             if groups is None:
                 over_all += worst > DROP
             else:
@@ -161,34 +161,36 @@ def test_a_path_for_single_exits_by_hand() -> None:
     assert exit_path(confidences, loss, 4)[1] == (NEVER, one)  # three are too few: the first exit stays shut
 
 
-def grouped(build: Build, samples: Any, per: str, **settings: Any) -> Path:
-    cascade = build(name=f"cascade-{per}")
-    wish = recipe.Calibrate(**{"max_drop": 0.08, "confidence": 0.9, "per": per, **settings})
-    calibrate(cascade, cascade.parent / per, samples=samples, settings=wish)
-    return cascade.parent / per
+def grouped(build: Build, samples: Any, group_by: str, **settings: Any) -> Path:
+    cascade = build(name=f"cascade-{group_by}")
+    wish = recipe.Calibrate(**{"max_drop": 0.08, "confidence": 0.9, "group_by": group_by, **settings})
+    calibrate(cascade, cascade.parent / group_by, samples=samples, settings=wish)
+    return cascade.parent / group_by
 
 
-@pytest.mark.parametrize("per", ["stratum", "exit"])
-def test_an_artifact_holds_what_its_groups_are_computed_from(tiny_artifact: Build, tiny_network: Any, per: str) -> None:
-    out = grouped(tiny_artifact, tiny_network.samples(6000), per)
+@pytest.mark.parametrize("group_by", ["stratum", "exit"])
+def test_an_artifact_holds_what_its_groups_are_computed_from(
+    tiny_artifact: Build, tiny_network: Any, group_by: str
+) -> None:
+    out = grouped(tiny_artifact, tiny_network.samples(6000), group_by)
     opened = open_artifact(out)
     certificate, policy, found = opened.manifest.certificate, opened.manifest.policy, opened.evidence()
     assert certificate is not None
     assert policy is not None
-    assert (certificate.per, policy.guarantee) == (per, "certified")
+    assert (certificate.group_by, policy.guarantee) == (group_by, "certified")
     assert verify_certificate(opened) == certificate
-    assert (found.strata is not None) == (per == "stratum")
+    assert (found.strata is not None) == (group_by == "stratum")
     lost = losses(found, policy.thresholds)
-    assert all(lost[mask].mean() <= 0.08 for mask in group_masks(found, policy.thresholds, certificate.per))
+    assert all(lost[mask].mean() <= 0.08 for mask in group_masks(found, policy.thresholds, certificate.group_by))
     text = (out / "README.md").read_text(encoding="utf-8")
-    assert ("of each class like them" if per == "stratum" else "leave at any one exit") in text
+    assert ("of each class like them" if group_by == "stratum" else "leave at any one exit") in text
 
 
 def test_without_labels_single_exits_are_certified_too(tiny_artifact: Build, tiny_network: Any) -> None:
     out = grouped(tiny_artifact, tiny_network.samples(6000), "exit", unlabelled=True)
     certificate = verify_certificate(open_artifact(out))
     assert certificate is not None
-    assert (certificate.test, certificate.per) == ("binomial", "exit")
+    assert (certificate.test, certificate.group_by) == ("binomial", "exit")
     assert certificate.levels[0].certified > 0
 
 
@@ -199,8 +201,8 @@ def test_other_labels_or_other_groups_are_found(tiny_artifact: Build, tiny_netwo
     assert certificate is not None
     assert found.strata is not None
     for edit, words in (
-        ({"per": None}, "p-value|tests"),
-        ({"per": "exit"}, "p-value|tests"),
+        ({"group_by": None}, "p-value|tests"),
+        ({"group_by": "exit"}, "p-value|tests"),
     ):
         forged = opened.manifest.model_copy(update={"certificate": certificate.model_copy(update=edit)})
         with pytest.raises(CertificateError, match=words):
@@ -224,7 +226,7 @@ def test_a_class_with_too_few_samples_is_named(tiny_artifact: Build, tiny_networ
     with pytest.raises(DataError, match=r"class 'disc' has \d+ of the \d+ samples that certify") as caught:
         grouped(tiny_artifact, samples, "stratum")
     assert "at least 31 of every class" in caught.value.allowed
-    assert "--plan --per-stratum" in caught.value.next_step
+    assert "--plan --group-by stratum" in caught.value.next_step
 
 
 def test_the_smallest_class_is_told_with_how_many_there_are() -> None:
@@ -238,13 +240,13 @@ def test_a_plan_speaks_of_the_smallest_class(tiny_artifact: Build, tiny_network:
     samples, cascade = few_of_one_class(tiny_network, 3000, 300), tiny_artifact()
     wish = recipe.Calibrate(max_drop=0.08, confidence=0.9)
     whole = plan(cascade, samples=samples, settings=wish)
-    found = plan(cascade, samples=samples, settings=wish.model_copy(update={"per": "stratum"}))
+    found = plan(cascade, samples=samples, settings=wish.model_copy(update={"group_by": "stratum"}))
     assert found.smallest == f"'disc', 300 of {len(samples)}"
     share = 300 / len(samples)
     assert found.assumed[1].needs == pytest.approx((whole.assumed[1].needs or 0) / share, rel=0.01)
     assert found.least == pytest.approx(whole.least / share, rel=0.05)
-    exits = plan(cascade, samples=samples, settings=wish.model_copy(update={"per": "exit"}))
-    assert (exits.per, exits.smallest, exits.assumed) == ("exit", None, ())
+    exits = plan(cascade, samples=samples, settings=wish.model_copy(update={"group_by": "exit"}))
+    assert (exits.group_by, exits.smallest, exits.assumed) == ("exit", None, ())
     assert exits.observed
 
 
@@ -259,7 +261,7 @@ def unbalanced(lost: int, rare: int = 40) -> tuple[Evidence, np.ndarray]:
 def test_a_class_that_loses_more_than_three_times_the_drop_is_named() -> None:
     # 10 of 40 are 25 points; over all 1,000 it is the one point that was allowed
     found, labels = unbalanced(10)
-    said = r"class 'rare' 25\.0 points \(100\.0 to 75\.0 % of 40 samples\), more than 3 times the 1\.00%.*--per-stratum"
+    said = r"class 'rare' 25\.0 points \(100\.0 to 75\.0 % of 40 samples\), more than 3 times the 1\.00%.*--group-by stratum"
     with pytest.warns(UserWarning, match=said):
         warn_of_strata(found, labels, (0.5,), task=Classification(("common", "rare")), max_drop=0.01)
 
@@ -304,8 +306,8 @@ def test_every_calibration_with_labels_warns_of_a_class_that_pays(
     chosen = Subset(
         samples, np.sort(np.concatenate([np.flatnonzero((samples.targets != 2) & right.all(axis=0)), rare]))
     )
-    settings = recipe.Calibrate(max_drop=0.02, temperature=False, **wish)
+    settings = recipe.Calibrate(max_drop=0.02, fit_temperature=False, **wish)
     with pytest.warns(UserWarning, match=r"class '\w+' .* more than 3 times the 2\.00%") as caught:
         calibrate(artifact, artifact.parent / "out", samples=chosen, settings=settings)
     assert len(rare) >= 10
-    assert sum("--per-stratum" in str(one.message) for one in caught) == 1
+    assert sum("--group-by stratum" in str(one.message) for one in caught) == 1

@@ -20,9 +20,9 @@ RECIPE = """\
 name: tiny
 data: {name: digits, image_size: 16, validation: 0.2, train_limit: 160, test_limit: 160}
 model: {name: "cifar:resnet8"}
-exits: {auto: 2, head: linear}
+exits: {count: 2, head: linear}
 method: byot
-train: {epochs: 1, batch_size: 32, accelerator: cpu}
+train: {epochs: 1, batch_size: 32, device: cpu}
 bench: {scenarios: [single-stream], warmup_ms: 1, duration_s: 0.1, rounds: 5}
 """
 

@@ -155,17 +155,24 @@ MISTAKES = {
     ),
     "a budget without a confidence": (["calibrate", "{cascade}", "--budget", "3ms", "--out", "{out}"], "confidence"),
     "a plan without a confidence": (["calibrate", "{cascade}", "--plan"], "--confidence 95%"),
-    "groups without a confidence": (["calibrate", "{cascade}", "--per-exit", "--out", "{out}"], "confidence"),
-    "groups of two kinds": (
-        ["calibrate", "{cascade}", "--confidence", "95%", "--per-exit", "--per-stratum", "--out", "{out}"],
-        "one of them",
-    ),
+    "groups without a confidence": (["calibrate", "{cascade}", "--group-by", "exit", "--out", "{out}"], "confidence"),
     "classes without labels": (
-        ["calibrate", "{cascade}", "--confidence", "95%", "--per-stratum", "--unlabelled", "--out", "{out}"],
+        ["calibrate", "{cascade}", "--confidence", "95%", "--group-by", "stratum", "--unlabelled", "--out", "{out}"],
         "exclude each other",
     ),
     "a class with too few": (
-        ["calibrate", "{cascade}", "--max-drop", "10%", "--confidence", "95%", "--per-stratum", "--out", "{out}"],
+        [
+            "calibrate",
+            "{cascade}",
+            "--max-drop",
+            "10%",
+            "--confidence",
+            "95%",
+            "--group-by",
+            "stratum",
+            "--out",
+            "{out}",
+        ],
         "of every class",
     ),
     "images with labels": (

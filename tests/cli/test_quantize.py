@@ -121,8 +121,8 @@ def test_all_that_is_done_with_an_artifact(cli: Callable, int8: Path, tmp_path: 
         (["--precision", "int4"], 2, "Did you mean 'int8'"),
         (["--precision", "int8", "--max-drop", "1"], 2, "--max-drop is '1'"),
         (["--precision", "int8", "--max-drop", "lots"], 2, "e.g. --max-drop 1%"),
-        (["--precision", "int8", "--samples", "5"], 2, "at least 64"),
-        (["--precision", "int8", "--samples", "9999"], 2, "160 training samples"),
+        (["--precision", "int8", "--calibration-samples", "5"], 2, "at least 64"),
+        (["--precision", "int8", "--calibration-samples", "9999"], 2, "160 training samples"),
         (["--precision", "bf16"], 3, "cannot run bf16 here"),
     ],
 )

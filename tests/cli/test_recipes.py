@@ -48,7 +48,7 @@ FLAGS = {
     "--model": ("cifar:resnet18", "model.options", {"dropout": 0.1}),
     "--data": ("cifar10", "data.image_size", 48),
     "--data-dir": ("there", "data.name", "cifar10"),
-    "--epochs": ("3", "train.schedule.warmup", 1.0),
+    "--epochs": ("3", "train.schedule.warmup_epochs", 1.0),
     "--batch-size": ("16", "train.accumulate", 2),
     "--lr": ("0.25", "train.optimizer.weight_decay", 0.0),
     "--seed": ("3", "name", "other"),
@@ -129,7 +129,7 @@ MISTAKES = {
     "model": (["train", "--model", "cifar:resnet88"], "'resnet8'"),
     "model without family": (["train", "--model", "resnet8"], "family:name"),
     "head": (["train", "--set", "exits.head=linea"], "'linear'"),
-    "place of an exit": (["train", "--set", "exits.at=[layers.9]"], "'layer"),
+    "place of an exit": (["train", "--set", "exits.modules=[layers.9]"], "'layer"),
     "data": (["train", "--data", "digit"], "'digits'"),
 }
 

@@ -64,5 +64,5 @@ def test_train_says_where_and_with_how_many_threads(made) -> None:
 
 def test_threads_and_device_of_train_are_keys_of_the_recipe(cli, recipe: Path) -> None:
     printed = yaml.safe_load(cli("train", "-c", "digits", "--threads", "1", "--device", "cpu", "--print-config").out)
-    assert (printed["train"]["threads"], printed["train"]["accelerator"]) == (1, "cpu")
+    assert (printed["train"]["threads"], printed["train"]["device"]) == (1, "cpu")
     assert yaml.safe_load(cli("run", "digits", "--threads", "1", "--print-config").out)["train"]["threads"] == 1

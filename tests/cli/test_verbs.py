@@ -165,7 +165,14 @@ def test_run_does_all_of_it_and_a_second_time_only_tells(cli: Callable, recipe: 
 @pytest.fixture(scope="session")
 def certified(cli, made, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("certified") / "early"
-    wish = ["--max-drop", "40%", "--confidence", "90%", "--ladder", "30%"]  # one epoch of training: its exits differ
+    wish = [
+        "--max-drop",
+        "40%",
+        "--confidence",
+        "90%",
+        "--extra-drop",
+        "30%",
+    ]  # one epoch of training: its exits differ
     done = cli("calibrate", made.cascade, *wish, "--out", out, "--json")
     assert done.code == 0, done.err
     manifest = Manifest.model_validate({k: v for k, v in json.loads(done.out).items() if k != "artifact"})
@@ -200,7 +207,7 @@ def test_a_certificate_is_verified_inspected_and_reported(cli, certified: Path, 
 
 def test_a_promise_for_every_exit_and_one_that_is_none_are_told_apart(cli, made, tmp_path: Path) -> None:
     wish = ["--max-drop", "60%", "--out", tmp_path / "early", "--overwrite"]
-    shown = cli("calibrate", made.cascade, *wish, "--confidence", "80%", "--per-exit")
+    shown = cli("calibrate", made.cascade, *wish, "--confidence", "80%", "--group-by", "exit")
     assert shown.code == 0, shown.err
     assert "accuracy drop of what has left by each exit" in shown.out
     assert "of what has left by each exit" in cli("verify", tmp_path / "early").out
@@ -208,7 +215,9 @@ def test_a_promise_for_every_exit_and_one_that_is_none_are_told_apart(cli, made,
     assert shown.code == 0, shown.err
     assert "guarantee: in expectation" in shown.out
     assert "certificate" not in cli("inspect", tmp_path / "early").out
-    planned = cli("calibrate", made.cascade, "--plan", "--max-drop", "60%", "--confidence", "80%", "--per-stratum")
+    planned = cli(
+        "calibrate", made.cascade, "--plan", "--max-drop", "60%", "--confidence", "80%", "--group-by", "stratum"
+    )
     assert "in every class" in planned.out
     assert "The smallest class is '" in planned.out
 
@@ -241,7 +250,7 @@ def test_export_one_graph_of_a_checkpoint_says_what_to_type(cli, made, tmp_path:
 
 
 def test_bench_measures_the_one_graph_beside_its_cascade(cli, one_graph_once) -> None:
-    options = ["--images", "golden", "--duration", "50ms", "--warmup", "1ms", "--rounds", "5", "--batch", "4"]
+    options = ["--images", "golden", "--duration", "50ms", "--warmup", "1ms", "--rounds", "5", "--batch-size", "4"]
     for kind, expected in (("graph", [("graph", 1), ("graph", 4)]), ("if", [("if", 1)])):
         done = cli("bench", one_graph_once(kind), *options, "--json")
         assert done.code == 0, done.err

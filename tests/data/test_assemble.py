@@ -131,7 +131,7 @@ def test_targets_of_any_shape_are_split_without_strata(monkeypatch: pytest.Monke
     source.train.targets[5] ^= 1
     assert assemble(Data(validation=0.25), source, seed=0, task=Task(name="several")).fingerprint != found.fingerprint
     lacking = replace(several(100), left_out={"train": {identities(found.train)[3]}})
-    filled = assemble(Data(validation=0.25, without=("x",)), lacking, seed=0, task=Task(name="several")).train
+    filled = assemble(Data(validation=0.25, exclude=("x",)), lacking, seed=0, task=Task(name="several")).train
     assert identities(filled)[3] != identities(found.train)[3] in identities(found.train)
 
 
@@ -229,7 +229,7 @@ def test_an_image_that_is_left_out_keeps_its_place() -> None:
     source = without_test()
     for gone in range(100):
         lacking = replace(source, left_out={"train": {gone}})
-        found = assemble(Data(validation=0.25, without=(str(gone),)), lacking, seed=0)
+        found = assemble(Data(validation=0.25, exclude=(str(gone),)), lacking, seed=0)
         train, before = identities(found.train), identities(whole.train)
         held = [*identities(found.val), *identities(found.test)]
         assert gone not in train + held
@@ -244,10 +244,10 @@ def test_an_image_that_is_left_out_keeps_its_place() -> None:
 
 def test_a_set_without_names_can_leave_nothing_out() -> None:
     with pytest.raises(RecipeError, match="no names"):
-        assemble(Data(without=("0.png",)), with_test(), seed=0)
+        assemble(Data(exclude=("0.png",)), with_test(), seed=0)
 
 
 def test_a_class_may_not_be_left_out_altogether() -> None:
     lacking = replace(with_test(), left_out={"train": set(range(0, 100, 2))})
     with pytest.raises(RecipeError, match="no training sample in the stratum 0"):
-        assemble(Data(without=("x",)), lacking, seed=0)
+        assemble(Data(exclude=("x",)), lacking, seed=0)

@@ -58,7 +58,7 @@ def test_the_certified_steps_are_the_first_whose_bound_is_below_the_target(certi
 
 def test_with_groups_the_worst_one_is_shown(tiny_artifact: Callable[..., Path], tiny_network: Any) -> None:
     cascade = tiny_artifact()
-    settings = recipe.Calibrate(max_drop=0.08, confidence=0.9, per="stratum")
+    settings = recipe.Calibrate(max_drop=0.08, confidence=0.9, group_by="stratum")
     calibrate(cascade, cascade.parent / "out", samples=tiny_network.samples(3000), settings=settings)
     opened = open_artifact(cascade.parent / "out")
     certificate, policy, evidence = opened.manifest.certificate, opened.manifest.policy, opened.evidence()
@@ -68,6 +68,6 @@ def test_with_groups_the_worst_one_is_shown(tiny_artifact: Callable[..., Path], 
     figures = risk(certificate, policy, evidence, [1.0, 2.0, 4.0], task_of(opened.manifest))
     lost = losses(evidence, policy.thresholds)
     worst = max(float(lost[evidence.strata == label].mean()) for label in range(3))
-    assert figures.per == "class"
+    assert figures.group_by == "class"
     assert figures.steps[figures.chosen].loss == pytest.approx(worst)
     assert lost.mean() < worst < figures.steps[figures.chosen].bound < 0.08

@@ -13,7 +13,7 @@ from meaning import image_modality
 from networks import pictures
 from signals import TASK
 
-from sdcompress.api import export
+from sdcompress import export
 from sdcompress.artifact.read import open_artifact
 from sdcompress.checkpoint import open_checkpoint
 from sdcompress.errors import UnknownNameError, UsageError
@@ -58,7 +58,7 @@ def test_names_that_make_no_cascade_are_refused(wanted: list[str], error: type[E
 @pytest.fixture(scope="module")
 def resnet() -> onnx.ModelProto:
     torch.manual_seed(0)
-    net = build(Model(), Exits(auto=3, head="bottleneck"), outputs=(5,), inputs=pictures(3, SIDE, SIDE)).eval()
+    net = build(Model(), Exits(count=3, head="bottleneck"), outputs=(5,), inputs=pictures(3, SIDE, SIDE)).eval()
     return export_all_exits(net.logits_only(), net.exit_names, image_modality((3, SIDE, SIDE)))
 
 

@@ -18,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sdcompress.api import export
+from sdcompress import export
 from sdcompress.artifact.read import open_artifact
 from sdcompress.checkpoint import open_checkpoint
 from sdcompress.errors import OutputExistsError, ParityError, UnknownNameError, UsageError

@@ -68,8 +68,8 @@ class Branching(nn.Module):
 def test_what_torch_cannot_export_is_our_error_with_its_reason() -> None:
     with pytest.raises(UsageError, match="torch cannot export") as caught:
         export_all_exits(Branching(), ["final"], image_modality((3, 8, 8)))
-    assert "data-dependent" in caught.value.found
-    assert "\n" not in caught.value.found
+    assert "data-dependent" in caught.value.problem
+    assert "\n" not in caught.value.problem
     assert caught.value.next_step
 
 

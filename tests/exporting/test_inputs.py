@@ -85,7 +85,7 @@ def test_inputs_keep_their_names_types_and_axes_and_the_gate_sees_them(tmp_path:
     examples = np.random.default_rng(0).integers(1, 10, (40, 9))  # of another length than what was traced
     gate = ParityGate(
         examples, outputs_of(net, modality.collate(examples)), edge_case_outputs(net, NAMES, modality),
-        modality=modality, task=TASK, settings=Export(max_batch=8), advance=lambda _: None,
+        modality=modality, task=TASK, settings=Export(parity_max_batch=8), advance=lambda _: None,
     )  # fmt: skip
     layout = cut_layout(model, "cascade", NAMES, TASK)
     records = gate(layout.graphs, layout.outputs, out=tmp_path / "out", what="cascade")

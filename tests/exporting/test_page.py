@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from pydantic import BaseModel
 
-from sdcompress.api import export
+from sdcompress import export
 from sdcompress.artifact.read import open_artifact
 from sdcompress.artifact.write import seal
 from sdcompress.calibration.calibrate import calibrate
@@ -89,14 +89,14 @@ def test_the_certificate_is_recomputed_by_hand(certified_artifact: Path, monkeyp
         execute(CERTIFICATE, certified_artifact, monkeypatch)
 
 
-@pytest.mark.parametrize("per", ["stratum", "exit"])
+@pytest.mark.parametrize("group_by", ["stratum", "exit"])
 def test_a_certificate_for_groups_is_recomputed_by_hand(
-    tiny_artifact: Callable[..., Path], tiny_network: Any, monkeypatch: pytest.MonkeyPatch, per: Any
+    tiny_artifact: Callable[..., Path], tiny_network: Any, monkeypatch: pytest.MonkeyPatch, group_by: Any
 ) -> None:
     cascade = tiny_artifact()
-    settings = recipe.Calibrate(max_drop=0.08, confidence=0.9, per=per)
-    calibrate(cascade, cascade.parent / per, samples=tiny_network.samples(4000), settings=settings)
-    assert execute(CERTIFICATE, cascade.parent / per, monkeypatch)["p_recorded"] > 0
+    settings = recipe.Calibrate(max_drop=0.08, confidence=0.9, group_by=group_by)
+    calibrate(cascade, cascade.parent / group_by, samples=tiny_network.samples(4000), settings=settings)
+    assert execute(CERTIFICATE, cascade.parent / group_by, monkeypatch)["p_recorded"] > 0
 
 
 def test_a_page_without_a_certificate_has_nothing_to_recompute(cascade: Path, monkeypatch: pytest.MonkeyPatch) -> None:

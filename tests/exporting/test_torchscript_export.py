@@ -94,7 +94,7 @@ def test_both_exporters_give_the_same_costs_and_logits(folder: Path, checkpoint:
 def test_networks_of_several_families_are_cut_right(name: str, side: int, opset: int) -> None:
     pytest.importorskip("timm")
     torch.manual_seed(0)
-    net = build(Model(name=name), Exits(auto=2, head="linear"), outputs=(7,), inputs=pictures(3, side, side)).eval()
+    net = build(Model(name=name), Exits(count=2, head="linear"), outputs=(7,), inputs=pictures(3, side, side)).eval()
     model = export_all_exits(net.logits_only(), net.exit_names, image_modality((3, side, side)), opset=opset)
     logits = [f"{exit_}_outputs" for exit_ in net.exit_names]
     pieces = cut_segments(model, logits)
@@ -159,8 +159,8 @@ def test_the_operator_is_named_that_cannot_be_exported_and_not_what_it_reads() -
     """The exporter adds which value is to blame: here the constant that holds the size of the output."""
     with pytest.raises(UsageError, match="output size that are not factor of input size") as caught:
         at_sixteen(lambda images: nn.functional.adaptive_avg_pool2d(images.relu(), 5).flatten(1))
-    assert "the operator 'adaptive_avg_pool2d' has no form there" in caught.value.found
-    assert "onnx::" not in caught.value.found
+    assert "the operator 'adaptive_avg_pool2d' has no form there" in caught.value.problem
+    assert "onnx::" not in caught.value.problem
 
 
 @pytest.mark.filterwarnings("ignore:.*train=True", "ignore:Converting a tensor")

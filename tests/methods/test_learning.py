@@ -25,7 +25,7 @@ def test_a_few_steps_teach_every_exit_the_labels(name: str) -> None:
     torch.manual_seed(0)
     method = methods.build(recipe.Method(name=name))
     needs, phases = method.needs, method.phases
-    spec = recipe.Model(name="cifar:resnet8"), recipe.Exits(auto=2, head="bottleneck")
+    spec = recipe.Model(name="cifar:resnet8"), recipe.Exits(count=2, head="bottleneck")
     net = build(*spec, outputs=(4,), inputs=pictures(1, 16, 16), heads=needs.exits, maps=needs.maps)
     state = method.state(Context(16, 16, classes(4), net.feature_sizes, net.map_shapes))
     labels, order = torch.arange(4).repeat(4), torch.arange(16)

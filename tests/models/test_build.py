@@ -30,7 +30,7 @@ def make(classes, channels):
 
 def network(name: str = "cifar:resnet8", image=IMAGE, heads=True, options=None, classes=5, **exits):
     model = recipe.Model(name=name, options=options or {})
-    return build(model, recipe.Exits(**{"auto": 2, **exits}), outputs=(classes,), inputs=pictures(*image), heads=heads)
+    return build(model, recipe.Exits(**{"count": 2, **exits}), outputs=(classes,), inputs=pictures(*image), heads=heads)
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_vit_pools_the_class_token_unless_told():
     for pool in ("auto", "token", "mean"):
         torch.manual_seed(0)
         net = network(
-            "timm:vit_tiny_patch16_224", (3, 32, 32), options=VIT, at=["blocks.1"], head="linear", pool=pool
+            "timm:vit_tiny_patch16_224", (3, 32, 32), options=VIT, modules=["blocks.1"], head="linear", pool=pool
         ).eval()
         outputs = net(torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
         norm = net.heads[0].body[0](outputs.maps[0])
@@ -109,14 +109,14 @@ def test_vit_pools_the_class_token_unless_told():
 
 
 def test_exits_at_named_modules_in_order_of_execution():
-    assert network(at=["layer2", "conv1"]).taps == ("conv1", "layer2")
+    assert network(modules=["layer2", "conv1"]).taps == ("conv1", "layer2")
     with pytest.raises(UnknownNameError, match="layer2"):
-        network(at=["layer2.0.path"])
+        network(modules=["layer2.0.path"])
 
 
 def test_more_exits_than_places():
-    with pytest.raises(RecipeError, match=r"exits\.auto"):
-        network(auto=9)
+    with pytest.raises(RecipeError, match=r"exits\.count"):
+        network(count=9)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "cifar:", ":resnet18"])
@@ -146,7 +146,7 @@ def test_a_backbone_of_the_users_own(user_module):
         "    return nn.Sequential(nn.Conv2d(channels, width, 3), nn.ReLU(), nn.Conv2d(width, width, 3),\n"
         "                         nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, classes))\n"
     )
-    net = network("my_nets:make", (1, 16, 16), options={"width": 6}, auto=1)
+    net = network("my_nets:make", (1, 16, 16), options={"width": 6}, count=1)
     assert net.taps == ("1",)
     assert net.map_shapes == ((6, 14, 14), (6, 12, 12))
     assert net(torch.rand(2, 1, 16, 16)).logits[0].shape == (2, 5)
@@ -191,7 +191,7 @@ def test_heads_see_the_whole_map_and_reach_the_backbone():
 
 
 def test_tokens_without_a_class_token_are_averaged():
-    net = network("timm:vit_tiny_patch16_224", (3, 32, 32), options=VIT, at=["patch_embed"], head="linear").eval()
+    net = network("timm:vit_tiny_patch16_224", (3, 32, 32), options=VIT, modules=["patch_embed"], head="linear").eval()
     outputs = net(torch.rand(2, 3, 32, 32))
     assert net.map_shapes[0] == (4, 24)
     assert torch.equal(outputs.features[0], net.heads[0].body[0](outputs.maps[0]).mean(1))

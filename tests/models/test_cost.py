@@ -14,7 +14,7 @@ def network(name: str, image: tuple[int, int, int] = (3, 32, 32), **exits: objec
 
 
 def test_resnet8_by_hand():
-    net = network("cifar:resnet8", at=["conv1", "layer1"], head="linear")
+    net = network("cifar:resnet8", modules=["conv1", "layer1"], head="linear")
     stem = 3 * 16 * 9 * 32 * 32
     block = 2 * 16 * 16 * 9 * 32 * 32
     second = (16 * 32 * 9 + 32 * 32 * 9 + 16 * 32) * 16 * 16
@@ -49,7 +49,7 @@ def test_resnet18_exits_cost_what_the_published_heads_cost(head):
 
 
 def test_attention_counts_and_class_tokens_and_positions_are_parameters():
-    net = network("timm:vit_tiny_patch16_224", (3, 32, 32), auto=1, head="linear")
+    net = network("timm:vit_tiny_patch16_224", (3, 32, 32), count=1, head="linear")
     first, final = costs(net, pictures(3, 32, 32))
     tokens, width, depth = 5, 192, 12
     patches = 4 * 3 * 256 * width
@@ -61,7 +61,7 @@ def test_attention_counts_and_class_tokens_and_positions_are_parameters():
 
 
 def test_the_network_is_left_as_it_was():
-    net = network("cifar:resnet8", auto=2).train()
+    net = network("cifar:resnet8", count=2).train()
     net.backbone.conv1.requires_grad_(False)
     hooks = sum(len(module._forward_hooks) for module in net.modules())
     before = {name: value.clone() for name, value in net.state_dict().items()}

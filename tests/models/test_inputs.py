@@ -64,7 +64,7 @@ def test_a_network_of_two_inputs_gets_exits_on_its_tokens(tmp_path: Path, monkey
     monkeypatch.syspath_prepend(str(tmp_path))
     try:
         net = build(
-            Model(name="my_text:encoder"), Exits(at=("blocks.0",), head="linear"), outputs=(4,), inputs=TEXT
+            Model(name="my_text:encoder"), Exits(modules=("blocks.0",), head="linear"), outputs=(4,), inputs=TEXT
         ).eval()
     finally:
         sys.modules.pop("my_text", None)
@@ -79,4 +79,4 @@ def test_a_network_of_two_inputs_gets_exits_on_its_tokens(tmp_path: Path, monkey
 def test_a_family_of_pictures_is_refused_for_other_inputs() -> None:
     with pytest.raises(RecipeError, match="takes pictures") as caught:
         build(Model(name="cifar:resnet8"), Exits(), outputs=(4,), inputs=TEXT)
-    assert "ids int64" in caught.value.found
+    assert "ids int64" in caught.value.problem

@@ -20,7 +20,7 @@ IMAGE = (3, 16, 16)
 @pytest.fixture
 def net() -> MultiExit:
     torch.manual_seed(0)
-    return build(recipe.Model(name="cifar:resnet8"), recipe.Exits(auto=2), outputs=(5,), inputs=pictures(*IMAGE))
+    return build(recipe.Model(name="cifar:resnet8"), recipe.Exits(count=2), outputs=(5,), inputs=pictures(*IMAGE))
 
 
 @pytest.fixture

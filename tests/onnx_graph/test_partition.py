@@ -115,7 +115,7 @@ def test_the_shape_of_a_tensor_that_is_not_there_is_taken_from_one_that_is() -> 
 def test_a_border_whose_rows_are_not_images_is_refused_with_a_way_out() -> None:
     with pytest.raises(UsageError, match="'early' between two segments") as caught:
         cut_segments(by_hand(late_axes=["4*batch", 1]), ["exit1_outputs", "final_outputs"])
-    assert "exits.at" in caught.value.next_step
+    assert "exits.modules" in caught.value.next_step
     assert "--layout single" in caught.value.next_step
 
 
@@ -158,7 +158,7 @@ def test_networks_of_several_families_are_cut_right(name: str) -> None:
     pytest.importorskip("timm")
     side = 32
     torch.manual_seed(0)
-    net = build(Model(name=name), Exits(auto=3, head="linear"), outputs=(7,), inputs=pictures(3, side, side)).eval()
+    net = build(Model(name=name), Exits(count=3, head="linear"), outputs=(7,), inputs=pictures(3, side, side)).eval()
     model = export_all_exits(net.logits_only(), net.exit_names, image_modality((3, side, side)))
     logits = [f"{exit_}_outputs" for exit_ in net.exit_names]
     pieces = cut_segments(model, logits)

@@ -67,7 +67,7 @@ def test_what_the_export_will_refuse_is_found_before_the_training(
 ) -> None:
     (tmp_path / "mixing_nets.py").write_text(MIXING)
     monkeypatch.syspath_prepend(tmp_path)
-    settings = ["model.name=mixing_nets:mixing", "controls=[]", "exits.auto=1", "export.truncate_at=[final]"]
+    settings = ["model.name=mixing_nets:mixing", "controls=[]", "exits.count=1", "export.truncate_at=[final]"]
     recipe = recipes.read("digits", [*settings, "train.epochs=1", "data.train_limit=64"])
     with pytest.raises(UsageError, match="depend on the other samples of the batch"):
         run_pipeline(recipe, tmp_path / "run")
@@ -89,7 +89,7 @@ def test_a_training_alone_needs_nothing_of_an_export(monkeypatch: pytest.MonkeyP
 
 def test_an_exit_that_will_not_be_is_refused_with_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'exit2'") as caught:
-        check_recipe(recipes.read("digits", ["exits.auto=2", "export.truncate_at=[exit22]"]))
+        check_recipe(recipes.read("digits", ["exits.count=2", "export.truncate_at=[exit22]"]))
     assert caught.value.allowed == "exit1, exit2, final"
 
 
@@ -126,7 +126,7 @@ def test_too_few_images_to_take_ranges_from_are_refused() -> None:
 
 
 def test_exits_to_keep_are_checked_where_a_layout_has_several() -> None:
-    few = ["exits.auto=3", "export.truncate_at=[final]", "export.keep_exits=[exit22]"]
+    few = ["exits.count=3", "export.truncate_at=[final]", "export.keep_exits=[exit22]"]
     with pytest.raises(UnknownNameError, match="Did you mean 'exit2'") as caught:
         check_recipe(recipes.read("digits", few))
     assert "export.keep_exits" in caught.value.next_step
@@ -134,7 +134,7 @@ def test_exits_to_keep_are_checked_where_a_layout_has_several() -> None:
         check_recipe(recipes.read("digits", ["export.keep_exits=[final]"]))
     check_recipe(recipes.read("digits", [*few, "export.layouts=[single]"]))
     check_recipe(
-        recipes.read("digits", ["exits.auto=3", "export.truncate_at=[final]", "export.keep_exits=[exit3, exit1]"])
+        recipes.read("digits", ["exits.count=3", "export.truncate_at=[final]", "export.keep_exits=[exit3, exit1]"])
     )
 
 

@@ -26,10 +26,10 @@ from sdcompress.schema.report import Evaluation, Report
 RECIPE = {
     "name": "tiny",
     "data": {"name": "digits", "image_size": 16, "validation": 0.2, "train_limit": 96, "test_limit": 160},
-    "exits": {"auto": 1, "head": "linear"},
+    "exits": {"count": 1, "head": "linear"},
     "method": "byot",
     "controls": ["baseline"],
-    "train": {"epochs": 1, "batch_size": 32, "accelerator": "cpu"},
+    "train": {"epochs": 1, "batch_size": 32, "device": "cpu"},
     "bench": {"scenarios": ["single-stream"], "warmup_ms": 1, "duration_s": 0.05, "rounds": 5},
 }
 ARTIFACTS = ["baseline-final", "byot-final", "byot-early-exit"]
@@ -270,7 +270,7 @@ def test_without_validation_images_the_test_split_alone_is_scored(tmp_path: Path
 
 
 def test_exits_to_keep_make_the_cascade_again_and_nothing_before_it(done: Path) -> None:
-    steps, _ = go(done, "exits.auto=1", "export.keep_exits=[exit1]")
+    steps, _ = go(done, "exits.count=1", "export.keep_exits=[exit1]")
     assert steps[:3] == ["export baseline", "export byot", "calibrate byot-cascade"]
     manifest = open_artifact(done / "artifacts" / "byot-early-exit").manifest
     assert [exit_.name for exit_ in manifest.exits] == ["exit1", "final"]

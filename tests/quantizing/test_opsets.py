@@ -39,7 +39,7 @@ def test_a_transformer_is_close_whatever_its_opset(opset: int, options: str) -> 
     pytest.importorskip("timm")
     torch.manual_seed(0)
     settings = Model(name="timm:vit_tiny_patch16_224", options=OPTIONS[options])
-    net = build(settings, Exits(auto=1, head="linear"), outputs=(7,), inputs=pictures(*IMAGE)).eval()
+    net = build(settings, Exits(count=1, head="linear"), outputs=(7,), inputs=pictures(*IMAGE)).eval()
     with torch.no_grad():  # those of a new network are 0
         for name, parameter in net.named_parameters():
             if name.endswith("bias"):

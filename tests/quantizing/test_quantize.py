@@ -417,7 +417,7 @@ def test_advice_after_a_refusal_is_another_precision_once(run: Callable, single:
         with pytest.raises(VerificationError, match="loses too much") as caught:
             run(source, precision, validation=ArraySamples(images, labels), max_drop=0.0)
         assert ("--precision fp16" in caught.value.next_step) is said
-        assert ("--samples" in caught.value.next_step) is said
+        assert ("--calibration-samples" in caught.value.next_step) is said
         assert "keep float32" in caught.value.next_step
 
 

@@ -58,7 +58,7 @@ def refused(key: str, value: Any) -> None:
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, 10**400])
 def test_no_number_of_a_recipe_may_be_infinite_or_none(value: float) -> None:
     float_keys = keys(float)
-    assert {"export.atol", "train.schedule.warmup", "train.schedule.milestones", "bench.percentiles"} <= {
+    assert {"export.atol", "train.schedule.warmup_epochs", "train.schedule.milestones", "bench.percentiles"} <= {
         key for key, *_ in float_keys
     }
     for key, is_list, length in float_keys:
@@ -77,7 +77,7 @@ def test_no_name_of_a_recipe_may_be_without_end_where_it_becomes_a_file() -> Non
 
 
 @pytest.mark.parametrize(
-    "key", ["export.layouts", "export.truncate_at", "bench.scenarios", "bench.batch", "bench.percentiles"]
+    "key", ["export.layouts", "export.truncate_at", "bench.scenarios", "bench.batch_sizes", "bench.percentiles"]
 )
 def test_a_list_that_says_what_to_do_says_something_and_each_once(key: str) -> None:
     refused(key, [])
@@ -91,7 +91,7 @@ def test_steps_of_the_rate_are_named_and_lie_in_the_training() -> None:
     refused("train.schedule.milestones", [-1])
 
 
-@pytest.mark.parametrize("key", ["train.ema", "train.optimizer.betas", "data.validation"])
+@pytest.mark.parametrize("key", ["train.ema_decay", "train.optimizer.betas", "data.validation"])
 def test_a_share_that_leaves_nothing_is_refused(key: str) -> None:
     """An average that never moves, a moment that never moves, no image to train on."""
     refused(key, [0.9, 1.0] if key.endswith("betas") else 1.0)

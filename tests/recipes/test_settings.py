@@ -49,10 +49,10 @@ def test_the_same_setting_twice_is_no_contradiction() -> None:
         (["train.optimizer.name=adamw", "train.optimizer.momentum=0.5"], "train.optimizer.momentum"),
         (["train.optimizer.betas=[0.5, 0.9]"], "train.optimizer.betas"),
         (["train.schedule={milestones: [3]}"], "train.schedule.milestones"),
-        (["train.schedule={name: multistep, milestones: [3], final: 0.1}"], "train.schedule.final"),
-        (["exits.at=[layers.1]", "exits.auto=2"], "exits.auto"),
+        (["train.schedule={name: multistep, milestones: [3], final_lr_ratio: 0.1}"], "train.schedule.final_lr_ratio"),
+        (["exits.modules=[layers.1]", "exits.count=2"], "exits.count"),
         (["export.layouts=[cascade]", "export.truncate_at=[exit1]"], "export.truncate_at"),
-        (["bench.scenarios=[single-stream]", "bench.batch=[4]"], "bench.batch"),
+        (["bench.scenarios=[single-stream]", "bench.batch_sizes=[4]"], "bench.batch_sizes"),
     ],
 )
 def test_a_setting_that_the_recipe_does_not_read_is_refused(settings: list[str], key: str) -> None:
@@ -70,5 +70,5 @@ def test_a_setting_below_a_value_names_what_stands_in_its_way() -> None:
 def test_the_settings_are_named_once_however_many_there_are() -> None:
     with pytest.raises(RecipeError) as caught:
         recipes.read("digits", ["train.epochs=-1", "seed=3", "name=x"])
-    assert caught.value.found.startswith("There is a problem in the recipe digits with its settings: ")
+    assert caught.value.problem.startswith("There is a problem in the recipe digits with its settings: ")
     assert str(caught.value).count("with its settings") == 1

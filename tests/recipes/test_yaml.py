@@ -54,7 +54,7 @@ HOSTILE = {
     "a name of 5,000 letters": "name: " + "a" * 5000,
     "a folder of 5,000 letters": "data: {dir: " + "a" * 5000 + "}",
     "a method of 5,000 letters": "method: {name: " + "a" * 5000 + "}",
-    "a literal of 5,000 letters": "train: {accelerator: " + "a" * 5000 + "}",
+    "a literal of 5,000 letters": "train: {device: " + "a" * 5000 + "}",
     "a key of 5,000 letters": "? " + "a" * 5000 + "\n: 1",
     "a seed of 65 bits": "seed: 18446744073709551616",
     "epochs of 64 bits": "train: {epochs: 18446744073709551615}",

@@ -62,7 +62,7 @@ def test_a_class_that_pays_for_the_early_exits_is_named() -> None:
     ((_, sentence),) = stratum_cautions(evaluation([[465, 5, 0], [0, 490, 0], [11, 0, 29]], last))
     # 15 of 1,000 over all; 10 of the 40 eels, more than three times as many
     assert sentence.startswith("net: leaving early costs class 'eel' 25.0 points (97.50 % to 72.50 % of 40 images).")
-    assert "--per-stratum" in sentence
+    assert "--group-by stratum" in sentence
     assert stratum_cautions(evaluation([[465, 5, 0], [0, 490, 0], [2, 0, 38]], last)) == []
 
 

@@ -31,7 +31,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Untrained, three exits, four classes."""
     from sdcompress.models.build import build
 
-    recipe = Recipe(exits=Exits(auto=2, head="linear"))
+    recipe = Recipe(exits=Exits(count=2, head="linear"))
     torch.manual_seed(0)
     net = build(recipe.model, recipe.exits, outputs=(4,), inputs=pictures(*IMAGE))
     facts = {

@@ -11,8 +11,11 @@ from check_task import check_task
 from sdcompress.tasks import Task
 from sdcompress.tasks.classification import Classification
 from sdcompress.tasks.multilabel import MultiLabel
+from sdcompress.tasks.segmentation import Segmentation
 
 TASKS = (
+    Segmentation(tuple("ab"), (3, 4)),
+    Segmentation(tuple("abcde"), (6, 5), 11),
     Classification(("a", "b")),
     Classification(tuple("abcdefg")),
     MultiLabel(("a",)),

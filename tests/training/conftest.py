@@ -17,14 +17,14 @@ from sdcompress.schema.recipe import Recipe
 SMALL = {
     "data": {"name": "digits", "image_size": 16, "train_limit": 160, "test_limit": 64},
     "model": {"name": "cifar:resnet8", "options": {}},
-    "exits": {"auto": 2, "head": "linear", "width_cap": 32},
+    "exits": {"count": 2, "head": "linear", "width_cap": 32},
     "method": "byot",
     "train": {
         "epochs": 2,
         "batch_size": 32,
         "optimizer": {"lr": 0.05},
         "augment": {"crop": 2},
-        "accelerator": "cpu",
+        "device": "cpu",
     },
 }
 

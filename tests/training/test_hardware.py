@@ -15,7 +15,7 @@ from sdcompress.schema.recipe import Train
 from sdcompress.training.hardware import launch
 
 torch.set_num_threads(1)
-launch(Train(accelerator="cpu"))
+launch(Train(device="cpu"))
 
 def step():
     kept = [torch.ones(2**20) for _ in range(8)]  # 4 MiB each

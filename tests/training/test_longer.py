@@ -18,7 +18,7 @@ Small = Callable[..., Recipe]
 
 
 def test_at_a_constant_rate_it_ends_with_the_bits_of_one_long_training(small: Small, tmp_path: Path) -> None:
-    settings = ["train.schedule.name=constant", "train.ema=0.9"]
+    settings = ["train.schedule.name=constant", "train.ema_decay=0.9"]
     short = sdcompress.train(small(*settings, "train.epochs=1"), tmp_path / "run")
     whole = sdcompress.train(small(*settings), tmp_path / "whole")
     longer = sdcompress.train(extends=tmp_path / "run", settings=["train.epochs=2"])

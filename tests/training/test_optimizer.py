@@ -19,7 +19,7 @@ def lr(spec: recipe.Schedule, step: int, *, steps_per_epoch: int = 10, epochs: i
 
 
 def test_cosine_goes_from_one_through_half_to_the_last_rate() -> None:
-    spec = recipe.Schedule(name="cosine", final=0.1)
+    spec = recipe.Schedule(name="cosine", final_lr_ratio=0.1)
     assert lr(spec, 0) == 1.0
     assert lr(spec, 50) == pytest.approx(0.1 + 0.9 * 0.5)
     assert lr(spec, 25) == pytest.approx(0.1 + 0.9 * 0.5 * (1 + math.sqrt(0.5)))
@@ -27,7 +27,7 @@ def test_cosine_goes_from_one_through_half_to_the_last_rate() -> None:
 
 
 def test_warm_up_rises_linearly_and_then_the_schedule_starts() -> None:
-    spec = recipe.Schedule(name="cosine", warmup=2)
+    spec = recipe.Schedule(name="cosine", warmup_epochs=2)
     assert [lr(spec, step) for step in (0, 9, 19)] == pytest.approx([1 / 20, 0.5, 1.0])
     assert lr(spec, 20) == 1.0
     assert lr(spec, 60) == pytest.approx(0.5)  # half way between epoch 2 and epoch 10

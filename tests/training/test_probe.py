@@ -46,7 +46,7 @@ class Own(nn.Sequential):
             x = part(x)
         return x
 """
-SETTINGS = ["model.name=own_nets:Own", "exits.auto=1", "train.epochs=1", "train.augment.crop=0"]
+SETTINGS = ["model.name=own_nets:Own", "exits.count=1", "train.epochs=1", "train.augment.crop=0"]
 
 
 @pytest.fixture(autouse=True)
@@ -118,7 +118,9 @@ def test_a_norm_without_variance_is_refused_before_anything_is_written(
 
 
 def test_infinite_entries_of_a_buffer_are_no_divergence_and_survive_an_average(small: Small, tmp_path: Path) -> None:
-    recipe = small(*SETTINGS, "model.options={idle: false, fill: -.inf}", "train.ema=0.9", "train.checkpoint_steps=2")
+    recipe = small(
+        *SETTINGS, "model.options={idle: false, fill: -.inf}", "train.ema_decay=0.9", "train.checkpoint_steps=2"
+    )
     done = train(recipe, tmp_path / "run")
     mask = done.network().state_dict()["backbone.mask"]
     assert torch.equal(mask, torch.triu(torch.full((4, 4), -math.inf), 1))

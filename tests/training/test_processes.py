@@ -31,14 +31,14 @@ def ask(done, _all):
 try:
     train(recipes.read(sys.argv[1]), Path(sys.argv[2]), on_step=ask)
 except Interrupted as stop:
-    print(stop.found)
+    print(stop.problem)
 """
 
 
 def test_a_stop_of_one_process_stops_both_and_one_alone_can_go_on(
     small: Small, torchrun: Torchrun, tmp_path: Path
 ) -> None:
-    (tmp_path / "recipe.yaml").write_text(recipes.dump(small("train.devices=2")))
+    (tmp_path / "recipe.yaml").write_text(recipes.dump(small("train.processes=2")))
     (tmp_path / "program.py").write_text(PROGRAM)
     said = torchrun(tmp_path / "program.py", tmp_path / "recipe.yaml", tmp_path / "run")
     assert said.count("Stopped after step 3 of 10") == 2
@@ -53,7 +53,7 @@ from sdcompress import recipes
 from sdcompress.training.run import train
 
 for recipe in sorted(Path(sys.argv[1]).glob("*.yaml")):
-    train(recipes.read(recipe, ["train.devices=2"]), Path(sys.argv[2]) / recipe.stem)
+    train(recipes.read(recipe, ["train.processes=2"]), Path(sys.argv[2]) / recipe.stem)
 """
 
 METHODS = (
@@ -62,9 +62,9 @@ METHODS = (
 )
 RUNS = {method: [f"method={method}"] for method in METHODS} | {
     "generations": ["method=born_again", "method.generations=2"],
-    "parts_clipped_averaged": ["train.accumulate=4", "train.clip_grad=0.5", "train.ema=0.9"],
+    "parts_clipped_averaged": ["train.accumulate=4", "train.clip_grad=0.5", "train.ema_decay=0.9"],
     "adamw": ["train.optimizer.name=adamw", "train.optimizer.lr=0.001"],
-    "equilibrium": ["exits.gradient=equilibrium"],
+    "equilibrium": ["exits.gradient_scaling=equilibrium"],
     "tied": ["model.name=nets:Odd", "model.options={tied: true}"],
     "unused": ["model.name=nets:Odd", "model.options={unused: true}"],
     "frozen": ["method=fastbert", "method.backbone_share=0"],
@@ -128,7 +128,7 @@ def test_batch_norms_and_teachers_are_the_same_in_both_processes(
     (tmp_path / "program.py").write_text(TEACHERS)
     found = {}
     for strategy in ("ddp", "fsdp"):
-        recipe = small("method=ema_teacher", "train.devices=2", f"train.strategy={strategy}")
+        recipe = small("method=ema_teacher", "train.processes=2", f"train.strategy={strategy}")
         (tmp_path / "recipe.yaml").write_text(recipes.dump(recipe))
         (tmp_path / strategy).mkdir()
         torchrun(tmp_path / "program.py", tmp_path / "recipe.yaml", tmp_path / strategy)

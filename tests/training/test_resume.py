@@ -43,7 +43,7 @@ CASES = {
     "adamw, ema, clipping": [
         "train.optimizer.name=adamw",
         "train.optimizer.lr=0.001",
-        "train.ema=0.9",
+        "train.ema_decay=0.9",
         "train.clip_grad=1",
     ],
     "mixing, cutout, label smoothing": [
@@ -58,19 +58,19 @@ CASES = {
     "threads that fetch ahead, channels last": ["train.workers=2", "train.channels_last=true"],
     "the last batch": ["method=dlb"],
     "a temperature": ["method=med"],
-    "an average that teaches": ["method=ema_teacher", "train.ema=0.9"],
+    "an average that teaches": ["method=ema_teacher", "train.ema_decay=0.9"],
     "a pyramid that teaches": ["method=frskd", "method.width=8"],
     "samples of the same class": ["method=cs_kd"],
     "dropout": ["method=r_drop", "model.options.dropout=0.5"],
     "mixtures of the step": ["method=mixskd"],
     "two augmentations": ["method=ddgsd"],
-    "generations, averaged": ["method=born_again", "method.generations=2", "train.ema=0.9"],
+    "generations, averaged": ["method=born_again", "method.generations=2", "train.ema_decay=0.9"],
     "a frozen backbone": ["method=fastbert", "exits.head=bottleneck"],
     "labels of another method": ["method=eed+ps_kd"],
     "gradients of several batches": ["train.accumulate=4", "method=dlb"],
-    "gradient equilibrium": ["exits.gradient=equilibrium"],
-    "images on the device": ["train.resident=true"],
-    "bf16": ["train.precision=bf16-mixed", "train.schedule.warmup=0.5"],
+    "gradient equilibrium": ["exits.gradient_scaling=equilibrium"],
+    "images on the device": ["train.data_on_device=true"],
+    "bf16": ["train.precision=bf16-mixed", "train.schedule.warmup_epochs=0.5"],
 }
 
 
@@ -197,7 +197,7 @@ def test_a_damaged_checkpoint_is_refused_and_the_one_before_it_helps(small: Smal
     (broken / file).write_bytes(damaged)
     with pytest.raises(CheckpointError) as caught:
         open_checkpoint(tmp_path)
-    assert str(broken) in caught.value.found
+    assert str(broken) in caught.value.problem
     assert f"remove the folder {broken}" in caught.value.next_step
 
 
@@ -253,7 +253,7 @@ SHORT = {
 def test_tensors_that_do_not_fit_are_refused_before_a_kernel_reads_them(
     small: Small, tmp_path: Path, change: Callable[[dict[str, torch.Tensor]], object]
 ) -> None:
-    recipe = small("train.ema=0.9")
+    recipe = small("train.ema_decay=0.9")
     with pytest.raises(Killed):
         train(recipe, tmp_path, on_step=kill_at(7))
     stopped = newest(tmp_path)

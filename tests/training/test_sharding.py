@@ -51,8 +51,8 @@ for recipe, out, stop in json.loads(Path(sys.argv[1]).read_text()):
 @pytest.mark.usefixtures("nets")
 def test_a_run_goes_on_with_its_weights_shared_out_or_not(small: Small, torchrun: Torchrun, tmp_path: Path) -> None:
     # adapters of the method, an average, a momentum
-    settings = ["method=eed", "model.name=nets:plain", "train.ema=0.9", "train.checkpoint_steps=3"]
-    two = [*settings, "train.devices=2"]
+    settings = ["method=eed", "model.name=nets:plain", "train.ema_decay=0.9", "train.checkpoint_steps=3"]
+    two = [*settings, "train.processes=2"]
     made = {
         "one": small(*settings),
         "ddp": small(*two),
@@ -144,8 +144,8 @@ nets["optimizer"] = dict(held=[(local_value(value).numel(), value.numel()) for v
 def test_each_process_holds_a_share_of_all_that_learns_and_computes_with_the_whole(
     small: Small, torchrun: Torchrun, tmp_path: Path
 ) -> None:
-    settings = ["method=ema_teacher", "train.ema=0.9", "train.optimizer.name=adamw", "train.optimizer.lr=0.001"]
-    recipe = small(*settings, "train.devices=2", "train.strategy=fsdp")
+    settings = ["method=ema_teacher", "train.ema_decay=0.9", "train.optimizer.name=adamw", "train.optimizer.lr=0.001"]
+    recipe = small(*settings, "train.processes=2", "train.strategy=fsdp")
     (tmp_path / "recipe.yaml").write_text(recipes.dump(recipe))
     (tmp_path / "program.py").write_text(HELD)
     torchrun(tmp_path / "program.py", tmp_path / "recipe.yaml", tmp_path)
@@ -175,9 +175,9 @@ def test_what_does_not_go_with_shared_out_weights_is_refused_before_training(
 ) -> None:
     key = setting.partition("=")[0]
     with pytest.raises(RecipeError, match=rf"{key} is .* does not go with train\.strategy fsdp") as caught:
-        train(small(setting, "train.devices=2", "train.strategy=fsdp"), tmp_path / "run")
+        train(small(setting, "train.processes=2", "train.strategy=fsdp"), tmp_path / "run")
     assert f"--set {instead}" in caught.value.next_step
     assert "--set train.strategy=ddp" in caught.value.next_step
     assert not (tmp_path / "run").exists()
     check_recipe(small(setting, "train.strategy=fsdp"))  # one process shares nothing out
-    check_recipe(small(setting, "train.devices=2"))
+    check_recipe(small(setting, "train.processes=2"))

@@ -209,15 +209,15 @@ class Branches(nn.Module):
 def test_exits_far_from_their_even_places_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "branches.py").write_text(BRANCHES)
     monkeypatch.syspath_prepend(tmp_path)
-    asked = recipe.Recipe(model=recipe.Model(name="branches:Branches"), exits=recipe.Exits(auto=1))
+    asked = recipe.Recipe(model=recipe.Model(name="branches:Branches"), exits=recipe.Exits(count=1))
     image = (1, 16, 16)
     net = build(asked.model, asked.exits, outputs=(10,), inputs=pictures(*image))
     # MACs of a pixel: 9 x 1 x 4 in the stem, 2 x 9 x 4 x 16 in the branches, and 160 of all 256 pixels
     assert tap_shares(net, pictures(*image))[0] == pytest.approx(36 / (36 + 1152 + 160 / 256), rel=1e-3)
-    with pytest.warns(UserWarning, match=r"exits\.auto=1 .* stem at 3%"):
+    with pytest.warns(UserWarning, match=r"exits\.count=1 .* stem at 3%"):
         warn_of_places(net, asked, pictures(*image))
-    named = asked.model_copy(update={"exits": recipe.Exits(at=("stem",))})
-    even = recipe.Recipe(exits=recipe.Exits(auto=2))
+    named = asked.model_copy(update={"exits": recipe.Exits(modules=("stem",))})
+    even = recipe.Recipe(exits=recipe.Exits(count=2))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warn_of_places(net, named, pictures(*image))

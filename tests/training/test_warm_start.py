@@ -46,7 +46,7 @@ def test_heads_are_taken_over_where_they_stand_at_the_same_places(small: Small, 
         new = frozen(small("method=eed", f"model.start={tmp_path / 'old'}", *STILL), tmp_path / "new")
     assert all(torch.equal(new[name], value) for name, value in old.network().named_parameters())
     with pytest.warns(UserWarning, match="trained anew: heads"):
-        train(small("method=eed", f"model.start={tmp_path / 'old'}", "exits.auto=1", *STILL), tmp_path / "other")
+        train(small("method=eed", f"model.start={tmp_path / 'old'}", "exits.count=1", *STILL), tmp_path / "other")
 
 
 def test_a_resumed_run_does_not_start_again(small: Small, tmp_path: Path) -> None:

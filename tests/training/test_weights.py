@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sdcompress import data, recipes
-from sdcompress.api import export
+from sdcompress import data, export, recipes
 from sdcompress.artifact.read import open_artifact
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.recipe import Export, Recipe
@@ -49,8 +48,8 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
             {
                 "data": {"name": name, "dir": str(tmp_path / "photos"), "image_size": 16, "validation": 0.9},
                 "model": {"name": "weighed:net", "pretrained": True},
-                "exits": {"auto": 1, "head": "linear"},
-                "train": {"epochs": 1, "batch_size": 16, "accelerator": "cpu"},
+                "exits": {"count": 1, "head": "linear"},
+                "train": {"epochs": 1, "batch_size": 16, "device": "cpu"},
             },
             settings,
         )
@@ -107,7 +106,7 @@ def test_a_run_is_trained_exported_and_served_as_its_weights_want_it(make: Make,
     assert not holds_another(make(), tmp_path / "run")
     assert train(make(), tmp_path / "run").path == begun.path  # the same recipe goes on
     assert holds_another(make("data.mean=[0.1, 0.1, 0.1]"), tmp_path / "run")
-    export(begun.path, tmp_path / "artifact", layout="single", settings=Export(parity_samples=256, max_batch=8))
+    export(begun.path, tmp_path / "artifact", layout="single", settings=Export(parity_samples=256, parity_max_batch=8))
     spec = open_artifact(tmp_path / "artifact").modality.preprocess
     assert spec == begun.modality.preprocess
     assert (spec.mean, spec.interpolation, spec.resize, spec.crop) == (HALF, "bicubic", 20, (16, 16))

@@ -22,7 +22,7 @@ from sdcompress.verification import parity
 from sdcompress.verification.edge_cases import EdgeCases, edge_case_inputs
 from sdcompress.verification.gate import ParityGate
 
-SETTINGS = Export(atol=1e-4, rtol=1e-3, max_batch=16)
+SETTINGS = Export(atol=1e-4, rtol=1e-3, parity_max_batch=16)
 EXITS = ("exit1", "final")
 
 
@@ -213,9 +213,9 @@ def test_what_is_nan_for_a_blank_image_alone_is_found_and_the_node_is_named(
     with pytest.raises(ParityError) as caught:
         gate({"model.onnx": serialize(broken)}, TENSORS, out=tmp_path / "out", what="graph")
     assert (
-        "exit1: of an example that is black, outputs are not finite, which the checkpoint's are" in caught.value.found
+        "exit1: of an example that is black, outputs are not finite, which the checkpoint's are" in caught.value.problem
     )
-    assert "node 'the-ratio' (Div) of model.onnx" in caught.value.found
+    assert "node 'the-ratio' (Div) of model.onnx" in caught.value.problem
     assert "epsilon" in caught.value.next_step
     assert (tmp_path / "out.failed" / "model.onnx").exists()
 
@@ -231,7 +231,7 @@ def test_one_perturbed_weight_is_found_at_the_exits_behind_it(
     weight.CopyFrom(numpy_helper.from_array(values, weight.name))
     with pytest.raises(ParityError, match=r"exit2: outputs are off by .* final: outputs are off by") as caught:
         gate(files(cut_segments(broken, list(TENSORS.values()))), TENSORS, out=tmp_path / "out", what="chain")
-    assert "exit1" not in caught.value.found
+    assert "exit1" not in caught.value.problem
     assert sorted(path.name for path in (tmp_path / "out.failed").iterdir()) == [
         "parity.json",
         *(f"segment-{index}.onnx" for index in range(3)),

@@ -32,7 +32,7 @@ _SPLITS = {
 
 
 def left_out(splits: Mapping[str, FileSamples], without: Collection[str], place: Path) -> dict[str, frozenset[int]]:
-    """Return the positions of the examples that ``data.without`` names, by split.
+    """Return the positions of the examples that ``data.exclude`` names, by split.
 
     Args:
         splits: the samples of the data set.
@@ -52,7 +52,7 @@ def left_out(splits: Mapping[str, FileSamples], without: Collection[str], place:
     if unknown := sorted(excluded.difference(*positions_by_split.values())):
         example = next(iter(splits.values())).name(0)
         raise RecipeError(
-            f"data.without names examples that are not in {place}: {', '.join(unknown)}.",
+            f"data.exclude names examples that are not in {place}: {', '.join(unknown)}.",
             allowed=f"names such as '{example}'",
             next_step="correct the names",
         )

@@ -74,7 +74,7 @@ def huggingface(spec: recipe.Data) -> Source:
         outputs=classes,
         modality=modality,
         digest=digest.hexdigest(),
-        left_out=left_out(splits, spec.without, root),
+        left_out=left_out(splits, spec.exclude, root),
         train=splits["train"],
         val=splits.get("val"),
         test=splits.get("test"),

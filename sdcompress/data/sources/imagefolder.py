@@ -45,11 +45,11 @@ def imagefolder(spec: recipe.Data) -> Source:
     for split, folder in folders.items():
         if classes[split] != classes["train"]:
             raise _different(folders["train"], classes["train"], folder, classes[split])
-        without = [root / name for name in spec.without]
-        images = [_images(folder / name, skipped, without) for name in classes[split]]
+        absent = [root / name for name in spec.exclude]
+        images = [_images(folder / name, skipped, absent) for name in classes[split]]
         splits[split] = FolderSamples(root, images, modality)
     skipped.warn(root)
-    excluded = left_out(splits, spec.without, root)
+    excluded = left_out(splits, spec.exclude, root)
     digest, names = hashlib.sha256(), hashlib.sha256()
     for number, (split, samples) in enumerate(splits.items()):
         lines = samples.listing(excluded.get(split, frozenset()))
@@ -91,7 +91,7 @@ def _classes(folder: Path, skipped: Skipped) -> tuple[str, ...]:
     return names
 
 
-def _images(folder: Path, skipped: Skipped, without: Collection[Path]) -> list[Path]:
+def _images(folder: Path, skipped: Skipped, excluded: Collection[Path]) -> list[Path]:
     """Return the images of a class. Excluded images keep their position, even if the file is missing."""
     files = files_below(folder, skipped)
     if not files:
@@ -100,7 +100,7 @@ def _images(folder: Path, skipped: Skipped, without: Collection[Path]) -> list[P
             allowed=f"files that end in {', '.join(sorted(skipped.accepted))}",
             next_step="add images or remove the folder",
         )
-    absent = {path for path in without if path.is_relative_to(folder)}.difference(files)
+    absent = {path for path in excluded if path.is_relative_to(folder)}.difference(files)
     return sorted([*files, *absent], key=lambda path: path.relative_to(folder).as_posix()) if absent else files
 
 

@@ -151,13 +151,13 @@ def _folder(name: str, *, pretrained: bool) -> Path | None:
         cached = None
     if isinstance(cached, str):
         return Path(cached).parent
-    files = f"{_CONFIG} and {_SAFE[0]}" if pretrained else _CONFIG
+    files = f"{_CONFIG} {_SAFE[0]}" if pretrained else _CONFIG
     raise SetupError(
         f"'{name}' is neither a folder nor in the cache of the hub, {constants.HF_HUB_CACHE}; nothing is downloaded.",
         allowed=f"a folder, a name whose files are in the cache, or a family of transformers, such as {_near(name)}",
         next_step=f"fetch https://huggingface.co/{name}/resolve/main/{_CONFIG}"
         + (f" and .../{_SAFE[0]}" if pretrained else "")
-        + f", put {files} into a folder and write hf:FOLDER; or, on a machine with a network, hf download {name} {files}",
+        + f", put {files} into a folder and write hf:FOLDER; with a network also: hf download {name} {files}",
     )
 
 

@@ -1,7 +1,7 @@
 """Pooling and a hidden layer with tanh: the classifier that BERT and its like end in.
 
 "BERT" (Devlin et al., NAACL 2019, arXiv 1810.04805) calls the layer its pooler, RoBERTa its classification head. The
-pooled vector is normed first, because not all encoders norm what goes from layer to layer. Maps: global average pooling.
+pooled vector is normed first, because not all encoders norm what goes from layer to layer.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """FastBERT's student classifier: narrow, one self-attention, pool, a hidden layer with tanh.
 
-"FastBERT" (Liu et al., ACL 2020, arXiv 2004.02178), table 1 and the authors' code: 128 channels, 2 attention heads. A map's
-cells are its tokens.
+"FastBERT" (Liu et al., ACL 2020, arXiv 2004.02178), table 1 and the authors' code: 128 channels, 2 attention heads.
+A map's cells are its tokens.
 """
 
 from __future__ import annotations

@@ -168,7 +168,7 @@ def _risk(record: Explanation) -> Table | None:
         f" Bound: the largest mean loss that the {risk.test} test does not reject at {risk.delta:.4g}; each alone is"
         f" too low with at most that probability. The first steps with a bound"
         f" below {risk.max_drop * 100:.4g} % are certified for it."
-        + (f" Loss and bound are those of the worst {risk.per}." if risk.per else "")
+        + (f" Loss and bound are those of the worst {risk.group_by}." if risk.group_by else "")
         + (f" Counted against the last exit of the artifact {risk.reference[:12]}." if risk.reference else "")
     )
     title = f"Risk along the certificate's path: {risk.loss}"

@@ -89,7 +89,7 @@ def saved_log(timings: Timings) -> Iterator[None]:
             step = f"{error.next_step}; " if error.next_step else ""
             # the same error with a longer next step
             SdcompressError.__init__(
-                error, error.found, allowed=error.allowed, next_step=f"{step}the build log is '{path}'"
+                error, error.problem, allowed=error.allowed, next_step=f"{step}the build log is '{path}'"
             )
         raise
 

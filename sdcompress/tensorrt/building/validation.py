@@ -58,7 +58,7 @@ def find_reference(model: TrainedModel, *, count: int) -> Reference | None:
         if model.options.data_dir is not None:
             raise
         warnings.warn(
-            f"The engines are not compared with their graphs on validation images: {error.found} To compare them: "
+            f"The engines are not compared with their graphs on validation images: {error.problem} To compare them: "
             f"{error.next_step}, or name the folder of the data with --data-dir.",
             stacklevel=3,
         )

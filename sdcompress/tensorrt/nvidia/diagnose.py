@@ -47,7 +47,7 @@ def diagnose_tensorrt() -> TensorRtState:
 
 
 def _line(what: str, error: SetupError) -> str:
-    return f"{what}: {error.found} {error.next_step}"
+    return f"{what}: {error.problem} {error.next_step}"
 
 
 def _installed(name: str) -> str | None:

@@ -246,7 +246,7 @@ def test_a_broken_image_is_named_when_it_is_decoded(tmp_path: Path) -> None:
         train = datasets.Dataset.from_dict({"image": pictures, "label": [0, 1]}, features=features)
         dataset = loaded(saved(tmp_path / str(number), train=train, test=rows(range(2))), validation=0.0)
         assert len(dataset.train.examples(np.array([0]))) == 1
-        with pytest.raises(DataError, match=r"(?s)train/1 cannot be used.*data\.without=\[.train/1.\]"):
+        with pytest.raises(DataError, match=r"(?s)train/1 cannot be used.*data\.exclude=\[.train/1.\]"):
             dataset.train.examples(np.array([1]))
 
 
@@ -302,7 +302,7 @@ def test_who_lacks_the_package_gets_the_pip_line(tmp_path: Path, monkeypatch: py
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(MissingExtraError) as caught:
         loaded(tmp_path)
-    assert "'datasets'" in caught.value.found
+    assert "'datasets'" in caught.value.problem
     assert caught.value.next_step == "pip install 'sdcompress[huggingface]'"
 
 
@@ -322,6 +322,6 @@ print("torch" in sys.modules)
 
 def test_an_image_is_left_out_by_its_split_and_row(tmp_path: Path) -> None:
     root = saved(tmp_path, train=rows(range(8)), test=rows(range(4)))
-    dataset = loaded(root, validation=0.0, without=["test/2"])
+    dataset = loaded(root, validation=0.0, exclude=["test/2"])
     assert len(dataset.test) == 3
     assert len(dataset.train) == 8

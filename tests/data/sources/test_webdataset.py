@@ -335,7 +335,7 @@ def test_a_broken_image_is_named_when_it_is_decoded(tmp_path: Path) -> None:
         with pytest.raises(DataError) as caught:
             dataset.train.examples(np.array([12]))
         assert "train/a-001.tar/x/12.png" in str(caught.value)
-        assert 'data.without=["train/a-001.tar/x/12.png"]' in caught.value.next_step
+        assert 'data.exclude=["train/a-001.tar/x/12.png"]' in caught.value.next_step
 
 
 @pytest.mark.parametrize(
@@ -423,10 +423,10 @@ def test_a_key_with_dots_needs_its_label_too(tmp_path: Path) -> None:
 
 
 def test_an_image_is_left_out_by_the_name_of_its_member(tmp_path: Path) -> None:
-    dataset = loaded(tree(tmp_path), validation=0.0, without=["test/a-001.tar/015.png", "train/a-000.tar/003.png"])
+    dataset = loaded(tree(tmp_path), validation=0.0, exclude=["test/a-001.tar/015.png", "train/a-000.tar/003.png"])
     parts = {"test": dataset.test, "train": dataset.train}
     shown = {name: part.examples(np.arange(len(part)))[:, 0, 0, 0].tolist() for name, part in parts.items()}
     assert shown["test"] == [value for value in range(20) if value != 15]
     assert shown["train"] == [5 if value == 3 else value for value in range(20)]  # the next of its class
     with pytest.raises(RecipeError, match=r"(?s)not in .*nothing\.png.*train/a-000\.tar/000\.png"):
-        loaded(tmp_path, without=["nothing.png"])
+        loaded(tmp_path, exclude=["nothing.png"])

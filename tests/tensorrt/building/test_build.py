@@ -165,7 +165,7 @@ def test_an_operator_that_the_parser_refuses_is_named(old_opset: Path, tmp_path:
         rewrite(artifact, folder, segments=(changed, *artifact.manifest.segments[1:]))
     with pytest.raises(UsageError, match="NoSuchOperator") as caught:
         build_engines(tmp_path / "strange", tmp_path / "out")
-    assert "segment-0.onnx" in caught.value.found
+    assert "segment-0.onnx" in caught.value.problem
     assert not (tmp_path / "out").exists()
 
 

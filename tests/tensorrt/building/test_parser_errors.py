@@ -28,13 +28,13 @@ def test_for_8_the_way_out_is_an_older_opset_first() -> None:
 def test_a_fault_of_no_node_has_its_number() -> None:
     assert (
         "the operator of the node '-1'"
-        in parse_error("a", [Fault("", "-1", "Failed")], tensorrt="8.5.3.1", reason="").found
+        in parse_error("a", [Fault("", "-1", "Failed")], tensorrt="8.5.3.1", reason="").problem
     )
 
 
 def test_many_faults_are_counted_and_none_leaves_the_reason() -> None:
-    assert "and 2 more" in parse_error("a", [ATTENTION] * 5, tensorrt="10.9", reason="").found
-    assert "[E] not a model" in parse_error("a", [], tensorrt="10.9", reason="[E] not a model").found
+    assert "and 2 more" in parse_error("a", [ATTENTION] * 5, tensorrt="10.9", reason="").problem
+    assert "[E] not a model" in parse_error("a", [], tensorrt="10.9", reason="[E] not a model").problem
 
 
 def model() -> onnx.ModelProto:

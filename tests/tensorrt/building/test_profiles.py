@@ -65,7 +65,7 @@ def test_one_number_is_one_batch() -> None:
 def test_wrong_text_is_refused_with_the_reason(text: str, words: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_batch(text)
-    assert words in caught.value.found
+    assert words in caught.value.problem
 
 
 @given(st.integers(1, 9999), st.integers(1, 9999), st.integers(1, 9999))

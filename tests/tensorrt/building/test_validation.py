@@ -83,7 +83,7 @@ def test_what_loses_too_much_is_refused_by_name(
     network, samples = open_network(tiny_artifact(policy=THRESHOLDS)), tiny_network.samples(600)
     with pytest.raises(VerificationError, match=r"exit2: [0-9.]+% before, [0-9.]+% after; by the policy") as caught:
         validate(Reference(network, samples), Shifted(network, 1, 3.0), network.manifest, max_drop=0.01, tf32=tf32)
-    assert "exit1" not in caught.value.found
+    assert "exit1" not in caught.value.problem
     assert words in caught.value.next_step
     assert "--max-drop" in caught.value.next_step
 

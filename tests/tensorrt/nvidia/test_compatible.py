@@ -101,5 +101,5 @@ def test_those_for_exactly_this_machine_are_chosen() -> None:
 def test_where_there_are_none_the_command_that_builds_them_is_named(engines: list[Engines], found: str) -> None:
     with pytest.raises(SetupError) as caught:
         choose_engines(engines, tensorrt="11.4.0.106", gpu=H100, artifact="early")
-    assert caught.value.found.startswith(found)
+    assert caught.value.problem.startswith(found)
     assert caught.value.next_step == "sdcompress build-engines early --out early --overwrite"

@@ -17,12 +17,12 @@ def test_without_a_driver_there_is_no_runtime() -> None:
     try:
         probe_cuda()
     except SetupError as error:
-        message = error.found
+        message = error.problem
     else:
         pytest.skip("there is a GPU here")
     with pytest.raises(SetupError) as caught:
         load_runtime()
-    assert caught.value.found == message
+    assert caught.value.problem == message
 
 
 def test_an_error_has_its_name_and_the_failed_action() -> None:

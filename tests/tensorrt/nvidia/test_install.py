@@ -46,6 +46,6 @@ def test_a_driver_for_cuda_11_gets_the_version_that_it_can_run() -> None:
 )
 def test_a_failed_import_names_the_library_and_the_line_that_works(error: Exception, found: str, step: str) -> None:
     refusal = not_importable(error, "12.4")
-    assert found in refusal.found
+    assert found in refusal.problem
     assert step in refusal.next_step
     assert refusal.allowed

@@ -1,6 +1,7 @@
 """Write output: data to stdout, messages and progress to stderr.
 
-Whatever a terminal sees passes through here, so that text from a file is escaped and cut in one place.
+Whatever a terminal sees passes through here, so that text from a file is escaped and cut in one place. Rich is imported
+where something is drawn, so that help is shown without it.
 """
 
 from __future__ import annotations
@@ -14,16 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
 from sdcompress.errors import Interrupted
 from sdcompress.printable import json_safe, printable
 
-__all__ = ["bar", "command_line", "epoch_line", "messages", "ms", "note", "percent", "say", "table", "write_json"]
-
-messages = Console(stderr=True)
+__all__ = ["bar", "command_line", "epoch_line", "ms", "note", "percent", "say", "table", "write_json"]
 
 _CELL = 200  # characters
 
@@ -40,20 +36,36 @@ def write_json(data: Any) -> None:
 
 
 def say(*lines: str) -> None:
-    """Lines for a person, to stdout; a line break within one of them is text, and is escaped."""
+    """Write lines for a person to stdout; a line break within one of them is text, and is escaped."""
     for line in lines:
         typer.echo(printable(line))
 
 
+def note(text: str) -> None:
+    """Write a line for a person to stderr, above the bar."""
+    sys.stderr.write(f"{text}\n")  # rich moves the bar out of the way
+
+
 @contextmanager
 def bar(what: str) -> Iterator[Callable[..., None]]:
-    """A progress bar with the remaining time; one line when it ends where stderr is no terminal.
+    """Show a progress bar with the remaining time; where stderr is no terminal, one line when it ends.
 
-    Gives a function that is told (done, all), and by ``doing`` what is done where it is something else than ``what``.
+    Yields a function of (done, all) and ``doing``, what is done where it is something else than ``what``.
 
     Raises:
         Interrupted: on Ctrl-C, where the work itself does not say more.
     """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -63,7 +75,7 @@ def bar(what: str) -> Iterator[Callable[..., None]]:
         TimeRemainingColumn(),
     )
     what = printable(what, _CELL)
-    with Progress(*columns, console=messages, transient=messages.is_terminal) as progress:
+    with Progress(*columns, console=console, transient=console.is_terminal) as progress:
         task = progress.add_task(what, total=None)
 
         def update(done: int, total: int, doing: str = what) -> None:
@@ -75,28 +87,25 @@ def bar(what: str) -> Iterator[Callable[..., None]]:
             raise Interrupted(
                 f"Stopped during '{what}'; what was finished before is kept.", next_step="run the same command again"
             ) from stop
-    if messages.is_terminal:
-        messages.print(f"done: {what}", highlight=False, markup=False)
+    if console.is_terminal:
+        note(f"done: {what}")
 
 
 def epoch_line(metrics: dict[str, float]) -> None:
-    """The metrics of an epoch, above the bar."""
-    scores = [f"{k.partition('/')[2]} {v:.2%}" for k, v in metrics.items() if k.startswith("val_")]
+    """Write the metrics of an epoch, above the bar."""
+    metrics_by_exit = [f"{k.partition('/')[2]} {v:.2%}" for k, v in metrics.items() if k.startswith("val_")]
     text = f"epoch {metrics['epoch']:3.0f}  loss {metrics['loss']:.4f}"
-    text += "  validation: " + ", ".join(scores) if scores else ""
-    messages.print(printable(text), highlight=False, markup=False)
-
-
-def note(text: str) -> None:
-    """Print a line for a person to stderr, above the bar."""
-    messages.print(text, markup=False, highlight=False)
+    note(printable(text + ("  validation: " + ", ".join(metrics_by_exit) if metrics_by_exit else "")))
 
 
 def table(columns: list[str], rows: list[list[str]], title: str = "") -> None:
-    """A table to stdout; the first column is left-aligned, the others are numbers."""
+    """Write a table to stdout; the first column is left-aligned, the others are numbers."""
+    from rich.console import Console
+    from rich.table import Table
+
     drawn = Table(title=printable(title) or None, title_justify="left")
-    for position, column in enumerate(columns):
-        drawn.add_column(printable(column, _CELL), justify="left" if position == 0 else "right", overflow="fold")
+    for index, column in enumerate(columns):
+        drawn.add_column(printable(column, _CELL), justify="left" if index == 0 else "right", overflow="fold")
     for row in rows:
         drawn.add_row(*(printable(cell, _CELL) for cell in row))
     console = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 160, markup=False)
@@ -109,5 +118,5 @@ def percent(share: float | None) -> str:
 
 
 def ms(value: float | None) -> str:
-    """Milliseconds as a cell of a table."""
+    """Return milliseconds as a cell of a table."""
     return "-" if value is None else f"{value:.3f}"
