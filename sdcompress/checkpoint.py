@@ -136,7 +136,9 @@ class Checkpoint:
         heads = any(name.startswith("heads.") for name in tensors)
         # without pretrained weights, which would be overwritten
         outputs, inputs = self.task.output_shape, self.modality.tensors
-        net = build(recipe.model.untrained, recipe.exits, outputs=outputs, inputs=inputs, heads=heads)
+        model = recipe.model.untrained
+        model = model.model_copy(update={"options": model.options | self.state.backbone_options})
+        net = build(model, recipe.exits, outputs=outputs, inputs=inputs, heads=heads)
         try:
             net.load_state_dict(tensors)
         except RuntimeError as error:

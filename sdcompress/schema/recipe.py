@@ -142,7 +142,7 @@ class Exits(Frozen):
 
     count: PositiveInt = Field(3, description="how many exits to place by themselves, evenly by MACs, before the last")
     modules: tuple[str, ...] = Field((), description="names of the modules to tap instead of placing count exits")
-    head: str = Field("bottleneck", description="linear, bottleneck, sepconv or attention")
+    head: str = Field("bottleneck", description="of 'sdcompress list heads'")
     width_cap: PositiveInt = Field(512, description="most channels that a head may have")
     gradient_scaling: Literal["none", "equilibrium"] = Field(
         "none",

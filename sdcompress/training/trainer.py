@@ -236,6 +236,7 @@ class Trainer:
             samples=len(self.dataset.train),
             task=self.dataset.task.record,
             outputs=self.dataset.outputs,
+            backbone_options=getattr(self.learner.net.backbone, "rebuild_options", {}),
             data_fingerprint=self.dataset.fingerprint,
             extensions=self._extensions,
             data_layout=self.dataset.layout,

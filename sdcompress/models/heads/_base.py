@@ -22,7 +22,7 @@ class Head(nn.Module):
     how tokens become one vector.
 
     Args:
-        body: [B, C, H, W] or [B, N, C] to [B, D].
+        body: of a map [B, C, H, W], or of tokens [B, N, C] and their padding mask (or None), to [B, D].
         feature_size: D.
         outputs: shape of one sample's outputs, (K,).
 
@@ -42,9 +42,14 @@ class Head(nn.Module):
         self.body = body
         self.classifier = nn.Linear(feature_size, *outputs)
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Outputs [B, K], and the feature [B, D] that they are made of, of a map."""
-        feature = self.body(features)
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Outputs [B, K], and the feature [B, D] that they are made of, of a map.
+
+        Args:
+            features: [B, C, H, W] or [B, N, C].
+            mask: [B, N], 0 at tokens that are padding; None: none are.
+        """
+        feature = self.body(features) if features.dim() == 4 else self.body(features, mask)
         return self.classifier(feature), feature
 
 
