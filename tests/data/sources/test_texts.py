@@ -177,9 +177,9 @@ def test_sst2_as_glue_has_it(folder: Path) -> None:
 
 
 @pytest.mark.needs_data("sst2")
-def test_the_real_sst2(data_dir: Path, tmp_path: Path) -> None:
+def test_the_real_sst2(sst2_folder: Path, tmp_path: Path) -> None:
     tokenizer_in(tmp_path)
-    spec = recipe.Data(name="sst2", dir=str(data_dir / "sst2"))
+    spec = recipe.Data(name="sst2", dir=str(sst2_folder))
     dataset = load(spec, seed=0, modality=recipe.Modality(name="text", tokenizer=str(tmp_path)))
     assert (len(dataset.train), len(dataset.val), len(dataset.test)) == (67349, 872, 1821)
     assert dataset.test.targets.mean() == pytest.approx(909 / 1821)
