@@ -20,7 +20,7 @@ from sdcompress.modalities import Inputs, Modality
 from sdcompress.options import EngineOptions
 from sdcompress.runtime.engine import Engine, Prediction
 from sdcompress.runtime.one_graph import OneGraphEngine, open_one_graph
-from sdcompress.runtime.open import open_network
+from sdcompress.runtime.open import open_cascade
 from sdcompress.tasks import Array
 
 __all__ = [
@@ -132,7 +132,7 @@ def open_candidate(
         one_graph: run the one graph instead of the segments.
     """
     start = perf_counter_ns()
-    engine = open_one_graph(artifact, options) if one_graph else open_network(artifact, options)
+    engine = open_one_graph(artifact, options) if one_graph else open_cascade(artifact, options)
     load_ms = artifact.opening_ms + (perf_counter_ns() - start) / 1e6
     collate = partial(_collated, engine.modality)
     inputs = collate(examples)

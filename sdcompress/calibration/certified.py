@@ -116,7 +116,7 @@ def tune_and_collect(
     )
     evidence = with_strata(evidence, engine.task, certification_samples, settings)
     times = stage_times(engine, manifest, samples)
-    return SplitRun(fingerprint, seed, tuning, evidence, certification_samples.targets, times, engine.where)
+    return SplitRun(fingerprint, seed, tuning, evidence, certification_samples.targets, times, engine.execution_target)
 
 
 def certified_policy(

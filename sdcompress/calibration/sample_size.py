@@ -25,7 +25,7 @@ from sdcompress.errors import DataError, UsageError
 from sdcompress.options import DEFAULT_OPTIONS, EngineOptions
 from sdcompress.policies import leave
 from sdcompress.progress import Progress
-from sdcompress.runtime.open import open_network
+from sdcompress.runtime.open import open_cascade
 from sdcompress.schema import recipe
 from sdcompress.schema.report import Plan, PlanRow
 from sdcompress.tasks import Task
@@ -82,7 +82,7 @@ def plan(
         )
     seed = seed_of(fingerprint_of(opened.manifest, samples), graphs_digest(opened.manifest))
     parts = draw_split(len(samples), seed)
-    engine = open_network(opened, replace(options, threads=options.threads or 1, allow_uncertified=True))
+    engine = open_cascade(opened, replace(options, threads=options.threads or 1, allow_uncertified=True))
     tuning, task = tune(engine, Subset(samples, parts.tuning), settings, progress), engine.task
     smallest, share = _smallest(samples, task, settings)
     test = kind_of_test(unlabelled=settings.unlabelled, binary_loss=task.binary_loss)

@@ -96,4 +96,4 @@ def show_use(manifest: Manifest, out: Path, *, engines: bool = False) -> None:
         say("  logits, answer, exit_index = session.run(None, {session.get_inputs()[0].name: x})", "", "or", "")
     backend = ', backend="tensorrt", device="cuda"' if engines else ""
     say("  import sdcompress", f'  engine = sdcompress.open("{out}"{backend})')
-    say("  prediction = engine(engine.preprocess([image]))  # image: Pillow, or uint8 [H, W, C]")
+    say("  prediction = engine(engine.preprocess([raw_example]))  # such as a text, an image of Pillow, or a file")

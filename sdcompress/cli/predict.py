@@ -26,6 +26,9 @@ def predict(
     folder: Annotated[Path, typer.Argument(help="an artifact, a checkpoint, or the folder of a training run")],
     images: Annotated[list[Path], typer.Argument(help="files of raw examples, and folders of them")],
     top: Annotated[int, typer.Option("--top", min=1, help="classes to name for each file")] = 1,
+    pictures: Annotated[
+        Path | None, typer.Option("--pictures", help="folder for PNG files of the masks, for segmentation")
+    ] = None,
     threads: Threads = None,
     backend: AnyBackend = None,
     device: Device = None,
@@ -55,6 +58,7 @@ def predict(
                 progress=progress,
             ),
             top=top,
+            pictures=pictures,
         )
     if json:
         write_json([prediction.model_dump(mode="json") for prediction in predictions])
@@ -103,7 +107,7 @@ def _words(predictions: Sequence[FilePrediction]) -> tuple[str, str]:
 
 
 def _value(value: float, unit: str) -> str:
-    return f"{value:.1%}" if unit == "probability" else f"{value:.6g}"
+    return f"{value:.1%}" if unit in {"probability", "share"} else f"{value:.6g}"
 
 
 def _ms(value: float | None) -> str:

@@ -22,7 +22,7 @@ from sdcompress.exporting.exit_selection import Target, kept_exits
 from sdcompress.exporting.graph import export_all_exits
 from sdcompress.exporting.layout import ExportFacts, Layout, cut_layout, write_layout
 from sdcompress.exporting.provenance import provenance
-from sdcompress.exporting.reference import Reference, edge_case_outputs, held_out, reference
+from sdcompress.exporting.reference import Reference, edge_case_outputs, gate_samples, reference
 from sdcompress.models.multiexit import MultiExit
 from sdcompress.onnx_graph.tensorrt8 import DYNAMO_OPSET, unsupported_by_8_5
 from sdcompress.options import Options
@@ -78,7 +78,7 @@ def export_all(
         folders = [stack.enter_context(staged(target.out, overwrite=overwrite)) for target in targets]
         dataset = model.dataset()
         distinct = tuple(dict.fromkeys(choices))
-        proving = min(settings.parity_samples, held_out(dataset))
+        proving = gate_samples(dataset, settings.parity_samples, len(net.exit_names))
         if weaker := parity.weaker(proving, settings.parity_samples):
             warnings.warn(weaker, stacklevel=2)
         images = len(distinct) * (len(dataset.val) + proving) + len(targets) * proving
@@ -164,7 +164,8 @@ def _export(
     outputs_of = (
         GeometricEnsemble(net.logits_only(), source.task, positions) if settings.ensemble else net.logits_only()
     )
-    truth = reference(outputs_of, dataset, samples=settings.parity_samples, advance=count)
+    samples = gate_samples(dataset, settings.parity_samples, len(net.exit_names))
+    truth = reference(outputs_of, dataset, samples=samples, advance=count)
     facts = _facts(source, settings, exits, truth)
     outputs = dict(zip(exits, truth.outputs, strict=True))
     gate = ParityGate(

@@ -413,6 +413,11 @@ class Modality(ABC):
         """The inverse of ``pack``."""
         return arrays["examples"]
 
+    def drawn(self, examples: Any) -> npt.NDArray[np.uint8] | None:
+        """Examples [N, ...] as pictures, uint8 [N, H, W, 3]; None: they are none."""
+        del examples
+        return None
+
     def card_text(self) -> str:
         """How a raw example becomes the inputs, in words, for the artifact's card."""
         return f"prepared as the modality {self.record.name} of sdcompress does"

@@ -206,6 +206,10 @@ class Image(Modality):
         assert isinstance(chosen, ImageAugmentation), chosen
         return ImageAugment(chosen, settings.mixup, self.preprocess, rank=rank, world=world)
 
+    def drawn(self, examples: Any) -> npt.NDArray[np.uint8]:
+        """The images themselves; see ``Modality``."""
+        return np.asarray(np.broadcast_to(examples, (*examples.shape[:3], 3)))
+
     def card_text(self) -> str:
         """Resizing, cropping and normalisation."""
         return card_text(self.preprocess)

@@ -12,7 +12,7 @@ from sdcompress import registry
 from sdcompress.errors import RecipeError, UnknownNameError
 from sdcompress.models import _layout
 from sdcompress.models.backbones import ROOM as BACKBONES
-from sdcompress.models.cutpoints import choose, cut_points, deepest, named
+from sdcompress.models.cutpoints import before, choose, cut_points, deepest, named
 from sdcompress.models.heads import ROOM as HEADS
 from sdcompress.models.heads._base import Head
 from sdcompress.models.inputs import example_inputs, mask_position, picture_size
@@ -57,6 +57,8 @@ def build(
     mask = mask_position(inputs)
     length = None if mask is None else example[mask].shape[1]
     points = [point for point in cut_points(backbone, example) if _layout.is_map(point, image, length)]
+    if len(outputs) > 1:
+        points = before(points, last_layer)
     if not points:
         raise RecipeError(
             "This backbone can be cut only where its outputs are no map of the input: exits cannot look at them.",

@@ -11,6 +11,7 @@ import onnxruntime
 from sdcompress.data.samples import Samples
 from sdcompress.modalities import modality_of
 from sdcompress.schema.manifest import Manifest
+from sdcompress.tasks import task_of
 from sdcompress.verification.sessions import open_sessions
 
 __all__ = ["OptimisedExit", "compare_optimised"]
@@ -59,11 +60,11 @@ def compare_optimised(
         for graphs, optimise in ((before, True), (after, True), (after, False))
     )
     chosen = np.linspace(0, len(samples) - 1, min(_SAMPLES, len(samples))).round().astype(np.int64)
-    modality = modality_of(manifest)
+    modality, batch = modality_of(manifest), task_of(manifest).batch_size(_BATCH, 3 * len(manifest.exits))
     squares = np.zeros((2, len(manifest.exits)))
     count = 0
-    for start in range(0, len(chosen), _BATCH):
-        inputs = modality.collate(samples.examples(chosen[start : start + _BATCH]))
+    for start in range(0, len(chosen), batch):
+        inputs = modality.collate(samples.examples(chosen[start : start + batch]))
         reference = float32(inputs).astype(np.float64)
         with np.errstate(invalid="ignore"):  # infinity minus infinity, which check_finite reports
             squares += [

@@ -72,9 +72,10 @@ def compare_exits(
     """
     sessions = [open_sessions(manifest, graphs, threads=threads) for graphs in (before, after)]
     modality = modality_of(manifest)
-    comparison = ExitComparison(task_of(manifest), [exit_.name for exit_ in manifest.exits])
-    for start in range(0, len(samples), _BATCH):
-        rows = np.arange(start, min(start + _BATCH, len(samples)))
+    task, exits = task_of(manifest), [exit_.name for exit_ in manifest.exits]
+    comparison, batch = ExitComparison(task, exits), task.batch_size(_BATCH, 2 * len(exits))
+    for start in range(0, len(samples), batch):
+        rows = np.arange(start, min(start + batch, len(samples)))
         inputs = modality.collate(samples.examples(rows))
         reference, quantised = (run(inputs) for run in sessions)
         comparison.add(reference, quantised, samples.targets[rows])

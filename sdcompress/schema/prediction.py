@@ -28,4 +28,5 @@ class FilePrediction(Frozen):
     exit: str | None = Field(None, description="name of the exit at which it left")
     prepare_ms: float | None = Field(None, description="to read the file and make inputs of it")
     run_ms: float | None = Field(None, description="of the network, in a batch of one")
+    picture: str | None = Field(None, description="file that the decision was drawn into, if that was asked for")
     error: str | None = Field(None, description="why there is no prediction")

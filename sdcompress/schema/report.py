@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, FiniteFloat, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, FiniteFloat, NonNegativeFloat, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from sdcompress.schema.base import Fraction, Frozen, Sha256
 
@@ -103,6 +103,9 @@ class Evaluation(Frozen):
         "a bit for each, the highest of a byte first, where all are 0 or 1; else little-endian float32",
     )
     targets_sha256: Sha256 | None = Field(None, description="of the targets in that order, little-endian")
+    pictures: Annotated[str, Field(max_length=2**24)] | None = Field(
+        None, description="base64 of a PNG file: for a few samples the input, the target and the decision of each exit"
+    )
 
     @model_validator(mode="after")
     def _fits_the_samples(self) -> Evaluation:
@@ -118,6 +121,13 @@ class Evaluation(Frozen):
         if any((one.score is None) != (one.samples == 0) for one in self.strata):
             raise ValueError("'strata' has a score for exactly those that have samples")
         return self
+
+    @field_validator("pictures")
+    @classmethod
+    def _is_png(cls, text: str | None) -> str | None:
+        if text is not None and (_bytes_in(text) < 0 or not base64.b64decode(text).startswith(b"\x89PNG\r\n\x1a\n")):
+            raise ValueError("it is no PNG file in base64")
+        return text
 
     @model_validator(mode="after")
     def _scores_of_every_exit(self) -> Evaluation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Array", "Float", "Prediction", "Signals", "Task", "metric_of", "standard_error"]
 
+_OUTPUT_BYTES = 2**26
 Array = npt.NDArray[Any]
 Float = npt.NDArray[np.float32]
 
@@ -126,6 +128,15 @@ class Task(ABC):
     def output_shape(self) -> tuple[int, ...]:
         """Shape of one sample's outputs; float32 [K] unless a task says otherwise."""
         return (len(self.outputs),)
+
+    def batch_size(self, most: int, exits: int = 1) -> int:
+        """How many samples to compute at a time, so that the outputs of so many exits take no more than 64 MiB.
+
+        Args:
+            most: of samples that have few outputs.
+            exits: whose outputs are held at once.
+        """
+        return max(1, min(most, _OUTPUT_BYTES // (4 * exits * math.prod(self.output_shape))))
 
     @property
     def decision_shape(self) -> tuple[int, ...]:
@@ -305,6 +316,15 @@ class Task(ABC):
         """
         return Prediction(outputs, exit_index, self, exits, temperatures)
 
+    def drawn(self, decisions: Array) -> npt.NDArray[np.uint8] | None:
+        """Decisions or targets [N, ...] as pictures, uint8 [N, H, W, 3]; None: they are none."""
+        del decisions
+        return None
+
+    def legend(self) -> dict[str, tuple[int, int, int]]:
+        """What the colours of ``drawn`` stand for: name -> R G B."""
+        return {}
+
     def card_text(self) -> str:
         """What the outputs are, in words, for the artifact's card."""
         return f"{len(self.outputs)} outputs"
@@ -376,6 +396,11 @@ class Prediction:
     def stated(self, count: int = 1) -> tuple[tuple[tuple[str, float], ...], ...]:
         """For each of the B samples what tables say of it, as (name, number); ``top`` unless a task says otherwise."""
         return self.top(count)
+
+    def picture(self, at: int) -> bytes | None:
+        """What is decided for one sample as a PNG file; None: the task decides nothing that can be drawn."""
+        del at
+        return None
 
     @property
     def exit_names(self) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from sdcompress.errors import DataError
 from sdcompress.tasks._base import Array, Float, Prediction, Signals, Task
-from sdcompress.tasks._palette import indexed_png
+from sdcompress.tasks._palette import colours, indexed_png
 
 if TYPE_CHECKING:
     import onnx
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Segmentation"]
 
 _LEAST_WEIGHT = 1e-9  # of all pixels of a batch; below it there is nothing to learn
+_VOID_COLOUR = (224, 224, 224)
 _Side = Annotated[int, Field(gt=0, le=8192)]  # pixels
 _Counts = npt.NDArray[np.int64]
 
@@ -84,7 +85,7 @@ class Segmentation(Task):
 
     Signals are means over pixels, of p = softmax(logits / T): ``max_prob`` and ``second_prob``, the two largest
     probabilities, and ``entropy`` in nats. Neighbouring pixels say much the same, above all where logits are
-    upsampled: one pixel of ``signal_stride`` squared is looked at, because softmax of all would cost as much as a stage.
+    upsampled: one pixel of ``signal_stride`` squared is looked at, as softmax of all would cost as much as a stage.
 
     Attributes:
         size: height and width of masks and outputs, that of the network's input; a data set gives it.
@@ -269,6 +270,21 @@ class Segmentation(Task):
         """With the classes that cover most of a mask, and the mask as a picture."""
         return Masks(outputs, exit_index, self, exits, temperatures)
 
+    def drawn(self, decisions: Array) -> npt.NDArray[np.uint8]:
+        """Masks in the colours of PASCAL VOC, uint8 [N, H, W, 3]; void is light grey."""
+        return self._colours[decisions]
+
+    def legend(self) -> dict[str, tuple[int, int, int]]:
+        """The colour of each class, and of void."""
+        red_green_blue = {name: self._colours[k].tolist() for k, name in enumerate(self.outputs)}
+        return {**{name: tuple(rgb) for name, rgb in red_green_blue.items()}, "void": _VOID_COLOUR}
+
+    @property
+    def _colours(self) -> npt.NDArray[np.uint8]:
+        palette = colours()
+        palette[self.ignore_index] = _VOID_COLOUR
+        return palette
+
     def card_text(self) -> str:
         """The number of classes, and the size of the masks."""
         return f"{len(self.outputs)} classes, a logit of each for every pixel of {self.size[0]}x{self.size[1]}"
@@ -317,7 +333,7 @@ class Segmentation(Task):
         return temperature**2 * F.kl_div(log_student, log_teacher, reduction="sum", log_target=True) / pixels
 
     def _overlaps(self, ours: Array, theirs: Array, known: Array | None) -> tuple[_Counts, _Counts]:
-        """Pixels of each class in both masks, and in either, int64 [N, K] each; of those that are known, else of all."""
+        """Pixels of each class in both masks, and in either, int64 [N, K] each; None: every pixel is known."""
         count = len(self.outputs)
         both, either = (np.zeros((len(ours), count), np.int64) for _ in range(2))
         for row, (mask, other) in enumerate(zip(ours, theirs, strict=True)):

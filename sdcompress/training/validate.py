@@ -27,8 +27,9 @@ def exit_scores(
         task: gives decisions and their loss.
         modality: turns examples into inputs.
         fabric: the processes that share the work.
-        batch: samples at a time.
+        batch: samples at a time; fewer where each has many outputs.
     """
+    batch = task.batch_size(batch, len(net.exit_names))
     mode = net.training
     net.eval()
     losses = np.zeros(len(net.exit_names))

@@ -67,7 +67,12 @@ def evaluate(
 
 
 def predict(
-    source: Source, images: Iterable[Folder], options: Options | None = None, *, top: int = 1
+    source: Source,
+    images: Iterable[Folder],
+    options: Options | None = None,
+    *,
+    top: int = 1,
+    pictures: Folder | None = None,
 ) -> tuple[FilePrediction, ...]:
     """Predict files, one at a time: what the task states, exit, and milliseconds.
 
@@ -76,6 +81,7 @@ def predict(
         images: files of raw examples, and folders of them.
         options: of the engine; default threads: what other work leaves free. Progress in files.
         top: how many classes each prediction names; a set of labels is stated whole.
+        pictures: folder for PNG files of what is decided, for tasks with masks; files in it may be replaced.
 
     Returns:
         One for each file; a file that cannot be read has its error in the place of a prediction.
@@ -83,10 +89,17 @@ def predict(
     Raises:
         CheckpointError, ArtifactError: if the folder is not intact.
         DataError: if there is nothing at a path, or no file that the network takes.
+        UsageError: if there is nothing to draw.
     """
     model = open_trained_model(source, _free_threads(options))
     engine = model.engine()
-    return run_predict(engine, example_files(images, engine.modality), top=top, progress=model.options.progress)
+    return run_predict(
+        engine,
+        example_files(images, engine.modality),
+        top=top,
+        pictures=None if pictures is None else Path(pictures),
+        progress=model.options.progress,
+    )
 
 
 def _free_threads(options: Options | None) -> Options:

@@ -129,7 +129,7 @@ from pathlib import Path
 import races
 from place import Place
 from sdcompress.errors import UsageError
-from sdcompress.runtime.open import open_network
+from sdcompress.runtime.open import open_cascade
 
 def copied(source, out, *, settings, overwrite):
     if settings.version_compatible:
@@ -137,7 +137,7 @@ def copied(source, out, *, settings, overwrite):
     shutil.copytree(source, out, dirs_exist_ok=overwrite)
 
 races.compare_speed = partial(races.compare_speed, rounds=2, seconds=0.01)
-races.needs_tensorrt, races.build_engines, races.engine = lambda: None, copied, open_network
+races.needs_tensorrt, races.build_engines, races.engine = lambda: None, copied, open_cascade
 races.accuracy = lambda path: {{"exit1": 0.4, "final": 0.5}}.get(path.name.split("-")[1], 0.5)
 place = Place(Path({str(artifacts)!r}), Path({str(out)!r}))
 found = {{"distilled-fp32": races.distilled(place, "fp32"), "precisions": races.precisions(place)}}

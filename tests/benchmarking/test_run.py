@@ -88,7 +88,7 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = SimpleNamespace(digest="0" * 64, layout="single", one_graph=None)
     monkeypatch.setattr(clock, "perf_counter_ns", now)
     monkeypatch.setattr(candidate, "perf_counter_ns", now)
-    monkeypatch.setattr(candidate, "open_network", lambda artifact, _: engines_by_name[artifact.path])
+    monkeypatch.setattr(candidate, "open_cascade", lambda artifact, _: engines_by_name[artifact.path])
     fields = {"manifest": manifest, "opening_ms": 0.0, "task": Spinning.task, "modality": GREY}
     monkeypatch.setattr(run, "open_artifact", lambda path: SimpleNamespace(path=str(path), **fields))
 

@@ -20,7 +20,7 @@ from sdcompress.certification.verify_certificate import verify_certificate
 from sdcompress.errors import CertificateError, UsageError
 from sdcompress.options import EngineOptions
 from sdcompress.runtime.one_graph import open_one_graph
-from sdcompress.runtime.open import open_engine, open_network
+from sdcompress.runtime.open import open_cascade, open_engine
 from sdcompress.schema import recipe
 from sdcompress.schema.engines import BatchProfile, Engines, Plan
 from sdcompress.verification.verify import verify
@@ -106,7 +106,7 @@ def test_a_certificate_is_bound_to_the_engines_that_it_was_made_on(
     assert manifest.engines == (made,)
     assert verify_certificate(open_artifact(out)) == manifest.certificate
     assert verify(out).certificate is not None  # the graphs are proven as ever, by onnxruntime
-    assert open_network(out, HOSTED).where == ExecutionTarget("hosted", "cuda", plans_digest(made))
+    assert open_cascade(out, HOSTED).execution_target == ExecutionTarget("hosted", "cuda", plans_digest(made))
     with pytest.raises(CertificateError, match="not for onnxruntime on cpu") as caught:
         open_engine(out)
     assert "calibrate it again with --confidence for onnxruntime on cpu" in str(caught.value)

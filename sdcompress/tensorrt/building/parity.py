@@ -11,7 +11,7 @@ import numpy.typing as npt
 from sdcompress.artifact.read import Artifact
 from sdcompress.errors import ParityError
 from sdcompress.modalities import Inputs
-from sdcompress.runtime.resident.buckets import buckets
+from sdcompress.runtime.on_device.buckets import buckets
 from sdcompress.schema.engines import BatchProfile
 from sdcompress.schema.manifest import Manifest
 from sdcompress.schema.parity import ParityRecord

@@ -16,7 +16,7 @@ from sdcompress.errors import UsageError
 from sdcompress.modalities import Inputs
 from sdcompress.progress import Progress, part
 from sdcompress.runtime.engine import Engine
-from sdcompress.runtime.resident.buckets import buckets
+from sdcompress.runtime.on_device.buckets import buckets
 from sdcompress.schema.engines import Engines, SiblingTime
 from sdcompress.schema.manifest import Manifest
 from sdcompress.tensorrt.building.settings import BuildSettings

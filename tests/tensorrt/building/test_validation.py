@@ -15,7 +15,7 @@ from sdcompress.evaluation.trained_model import TrainedModel, open_trained_model
 from sdcompress.options import Options
 from sdcompress.runtime.cascade import CascadeEngine
 from sdcompress.runtime.engine import Prediction
-from sdcompress.runtime.open import open_network
+from sdcompress.runtime.open import open_cascade
 from sdcompress.tensorrt.building.validation import Reference, find_reference, validate
 
 THRESHOLDS = (0.9, 0.8)
@@ -41,7 +41,7 @@ class Shifted:
 
 def test_the_same_network_changes_nothing(tiny_artifact: Callable[..., Path], tiny_network) -> None:
     path = tiny_artifact(policy=THRESHOLDS)
-    network, samples = open_network(path), tiny_network.samples(600)
+    network, samples = open_cascade(path), tiny_network.samples(600)
     calls: list[tuple[int, int]] = []
     found = validate(
         Reference(network, samples), Shifted(network, 0, 0.0), network.manifest,
@@ -58,7 +58,7 @@ def test_the_same_network_changes_nothing(tiny_artifact: Callable[..., Path], ti
 
 
 def test_a_change_is_counted_at_its_exit_and_in_the_decisions(tiny_artifact: Callable[..., Path], tiny_network) -> None:
-    network, samples = open_network(tiny_artifact(policy=THRESHOLDS)), tiny_network.samples(600)
+    network, samples = open_cascade(tiny_artifact(policy=THRESHOLDS)), tiny_network.samples(600)
     found = validate(Reference(network, samples), Shifted(network, 1, 0.5), network.manifest, max_drop=0.5, tf32=False)
     images = network.preprocess(samples.examples(np.arange(600)))
     expected = Shifted(network, 1, 0.5)
@@ -71,7 +71,7 @@ def test_a_change_is_counted_at_its_exit_and_in_the_decisions(tiny_artifact: Cal
 
 
 def test_without_a_policy_there_are_no_decisions(tiny_artifact: Callable[..., Path], tiny_network) -> None:
-    network = open_network(tiny_artifact())
+    network = open_cascade(tiny_artifact())
     found = validate(Reference(network, tiny_network.samples(50)), network, network.manifest, max_drop=0.0, tf32=False)
     assert found.policy is None
 
@@ -80,7 +80,7 @@ def test_without_a_policy_there_are_no_decisions(tiny_artifact: Callable[..., Pa
 def test_what_loses_too_much_is_refused_by_name(
     tiny_artifact: Callable[..., Path], tiny_network, tf32: bool, words: str
 ) -> None:
-    network, samples = open_network(tiny_artifact(policy=THRESHOLDS)), tiny_network.samples(600)
+    network, samples = open_cascade(tiny_artifact(policy=THRESHOLDS)), tiny_network.samples(600)
     with pytest.raises(VerificationError, match=r"exit2: [0-9.]+% before, [0-9.]+% after; by the policy") as caught:
         validate(Reference(network, samples), Shifted(network, 1, 3.0), network.manifest, max_drop=0.01, tf32=tf32)
     assert "exit1" not in caught.value.problem
@@ -91,7 +91,7 @@ def test_what_loses_too_much_is_refused_by_name(
 def test_logits_that_are_not_finite_are_refused_whatever_may_be_lost(
     tiny_artifact: Callable[..., Path], tiny_network
 ) -> None:
-    network = open_network(tiny_artifact())
+    network = open_cascade(tiny_artifact())
     reference = Reference(network, tiny_network.samples(50))
     with pytest.raises(VerificationError, match="final: logits of the engines or of the graphs are not finite"):
         validate(reference, Shifted(network, 2, np.nan), network.manifest, max_drop=0.9, tf32=False)

@@ -1,5 +1,6 @@
-"""Read GPU arrays of other libraries without a copy, by DLPack or by ``__cuda_array_interface__``.
+"""Use an NVIDIA GPU as a device, and read arrays of other libraries in its memory without a copy.
 
+These are read by DLPack or by ``__cuda_array_interface__``.
 Sources: DLPack 0.6 (dlpack.h) and its Python specification; the CUDA Array Interface, versions 2 and 3 (numba). Neither
 torch nor cupy is imported.
 """
@@ -13,14 +14,30 @@ from typing import Any
 import numpy as np
 
 from sdcompress.errors import InputError
-from sdcompress.runtime.resident.device import DeviceArray
+from sdcompress.runtime.on_device.device import DeviceArray
+from sdcompress.tensorrt.nvidia.cuda import Cuda
 
-__all__ = ["UNKNOWN", "device_array"]
+__all__ = ["UNKNOWN", "GpuDevice", "device_array"]
 
 CUDA = 2  # kDLCUDA
 UNKNOWN = -1  # the producer does not name its stream
 
 _CODES = {0: "int", 1: "uint", 2: "float"}  # DLDataTypeCode
+
+
+class GpuDevice(Cuda):
+    """A ``Device``, and, as a ``Cuda``, a ``GraphRecorder``."""
+
+    def accept(self, inputs: object) -> DeviceArray | None:
+        """Return an array of torch, cupy or another library in the memory of this GPU, without a copy."""
+        return device_array(inputs, self.stream)
+
+    def after(self, array: DeviceArray) -> None:
+        """Wait for the array's stream; for all streams if it is unknown."""
+        if array.stream == UNKNOWN:
+            self.wait_for_all()
+        elif array.stream is not None:
+            self.wait_for(array.stream)
 
 
 class _DLTensor(ctypes.Structure):
@@ -56,9 +73,9 @@ def device_array(inputs: Any, stream: int, *, device_type: int = CUDA) -> Device
     Raises:
         InputError: if the array is not C-contiguous, or has a type that numpy lacks.
     """
-    where = getattr(inputs, "__dlpack_device__", None)
-    if where is not None:
-        kind, ordinal = where()
+    dlpack_device = getattr(inputs, "__dlpack_device__", None)
+    if dlpack_device is not None:
+        kind, ordinal = dlpack_device()
         if int(kind) != device_type:
             return None
         if int(ordinal) != 0:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sdcompress.runtime.resident.gpu import GpuDevice
-from sdcompress.runtime.resident.replay import GraphReplay
+from sdcompress.runtime.on_device.device import GraphReplay
+from sdcompress.runtime.on_device.gpu import GpuDevice
 from sdcompress.tensorrt.nvidia.cuda import Cuda
 
 

@@ -1,4 +1,4 @@
-"""Buckets: the numbers of rows that engines of fixed shapes run with; each batch is rounded up to one of them."""
+"""Choose the buckets: numbers of rows that engines of fixed shapes run with. A batch is rounded up to one of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Buckets:
 
     Attributes:
         rows: rising.
-        profiles: of each, the position among the profiles.
+        profiles: of each, the index of its profile.
     """
 
     rows: tuple[int, ...]
@@ -31,8 +31,8 @@ class Buckets:
         """Return the most rows of one run; larger batches are split."""
         return self.rows[-1]
 
-    def position(self, rows: int) -> int:
-        """Return the position of the smallest bucket with at least this many rows.
+    def index(self, rows: int) -> int:
+        """Return the index of the smallest bucket with at least this many rows.
 
         Args:
             rows: 1 to ``largest``.
@@ -47,7 +47,7 @@ class Buckets:
 
 
 def buckets(profiles: Sequence[BatchProfile]) -> Buckets:
-    """For every profile its opt and max batch, and the powers of two in it.
+    """Return the opt and max batch of every profile, and the powers of two in it, as buckets.
 
     So no batch is rounded up to twice its rows or more, except those below the smallest profile.
 

@@ -1,4 +1,4 @@
-"""A chain on a device: inputs are uploaded once, and only the signals of each exit are downloaded."""
+"""Run an artifact on a device: inputs are uploaded once, and only the signals of each exit are downloaded."""
 
 from __future__ import annotations
 
@@ -16,37 +16,42 @@ from sdcompress.errors import InputError
 from sdcompress.modalities import Inputs, modality_of
 from sdcompress.policies._base import Float, Signals
 from sdcompress.runtime.active_rows import Moves
-from sdcompress.runtime.resident.buckets import Buckets
-from sdcompress.runtime.resident.device import Device, DeviceArray, Program
-from sdcompress.runtime.resident.memory import Binding, Memory, Readback, allocate
+from sdcompress.runtime.on_device.buckets import Buckets
+from sdcompress.runtime.on_device.device import Device, DeviceArray, Program
+from sdcompress.runtime.on_device.memory import Binding, Memory, Readback, allocate
 from sdcompress.schema.manifest import Exit, Manifest
 from sdcompress.tasks import Task, task_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["ResidentChain", "ResidentRun"]
+__all__ = ["DeviceExecutor", "DeviceForwardPass"]
 
 Launch = Callable[[], None]
 
-_MOVES, _TURNS = 16, 7  # rows moved at once, and repetitions, to time one row
+_MOVES, _REPEATS = 16, 7  # rows moved at once, and repetitions, to time one row
 
 
-class ResidentChain:
-    """See ``Chain``. Runs share the memory and the queue, so one run waits for the other.
+class DeviceExecutor:
+    """An ``Executor`` on a device. Passes share the memory and the queue, so one waits for the other.
 
     Args:
         device: that holds the tensors.
         manifest: of the artifact.
         programs: one for each of its segments.
-        buckets: the numbers of rows that these run with.
-        where: the execution target.
+        buckets: numbers of rows that the programs run with.
+        execution_target: backend, device and plans.
     """
 
     def __init__(
-        self, device: Device, manifest: Manifest, programs: Sequence[Program], buckets: Buckets, where: ExecutionTarget
+        self,
+        device: Device,
+        manifest: Manifest,
+        programs: Sequence[Program],
+        buckets: Buckets,
+        execution_target: ExecutionTarget,
     ) -> None:
-        self.device, self.buckets, self.where, self.exits = device, buckets, where, manifest.exits
+        self.device, self.buckets, self.execution_target, self.exits = device, buckets, execution_target, manifest.exits
         self.task, self.lock = task_of(manifest), Lock()
         self.decided = self.task.decision_dtype
         self._modality = modality_of(manifest)
@@ -64,13 +69,13 @@ class ResidentChain:
         return self.buckets.largest
 
     def rows(self, rows: int) -> int:
-        """Return the bucket that a number of rows is rounded up to; more than ``largest`` are run in parts."""
+        """Return the bucket that a number of rows is rounded up to; more than ``largest`` are split."""
         if rows > self.largest:
             return rows
-        return self.buckets.rows[self.buckets.position(rows)]
+        return self.buckets.rows[self.buckets.index(rows)]
 
     def checked(self, inputs: Any) -> Inputs:
-        """Numpy arrays, or all of them in this device's memory; see ``Chain.checked``."""
+        """Return numpy arrays, or arrays that all lie in this device's memory; see ``Executor.checked``."""
         tensors = self._modality.tensors
         named = inputs.arrays if isinstance(inputs, Inputs) else inputs
         named = named if isinstance(named, Mapping) else {tensors[0].name: named}
@@ -80,7 +85,7 @@ class ResidentChain:
             if not isinstance(array, np.ndarray)
         }
         if on_device.keys() != {tensor.name for tensor in tensors} or None in on_device.values():
-            return self._modality.check(inputs)  # which says what they are instead
+            return self._modality.check(inputs)  # accepts numpy arrays, and refuses the rest
         for tensor in tensors:
             array = on_device[tensor.name]
             if array.dtype != np.dtype(tensor.dtype) or array.shape[1:] != tensor.shape[1:]:
@@ -91,48 +96,48 @@ class ResidentChain:
                 )
         return Inputs(on_device)
 
-    def start(self, inputs: Inputs) -> ResidentRun:
-        """Return a run over at most ``largest`` rows."""
-        return ResidentRun(self, inputs)
+    def start(self, inputs: Inputs) -> DeviceForwardPass:
+        """Return a pass over at most ``largest`` rows."""
+        return DeviceForwardPass(self, inputs)
 
-    def stage(self, position: int, rows: int) -> None:
-        """Queue the segments between the exit before and this one.
+    def stage(self, exit_index: int, rows: int) -> None:
+        """Queue the segments of a stage.
 
         Args:
-            position: of the exit.
+            exit_index: of the exit at its end.
             rows: allocated rows.
         """
-        begin, end = self._segments_of_exit[position]
-        for launch in self._launches[self.buckets.position(rows)][begin:end]:
+        begin, end = self._segments_of_exit[exit_index]
+        for launch in self._launches[self.buckets.index(rows)][begin:end]:
             launch()
 
     def warm_up(self) -> None:
         """Run every stage twice in every bucket, so that no later call pays for the initialisation."""
         with self.lock:
             for rows in self.buckets.rows * 2:
-                for position in range(len(self.exits)):
-                    self.stage(position, rows)
+                for exit_index in range(len(self.exits)):
+                    self.stage(exit_index, rows)
                 self.device.finish()
 
-    def move_ms(self, position: int) -> float | None:
-        """The measured time to move one row of all carried tensors; None if the buckets are too small to move any."""
+    def move_ms(self, exit_index: int) -> float | None:
+        """Measure the ms to move one row of all carried tensors; None if the buckets are too small to move any."""
         count = min(_MOVES, self.largest // 2)
         if count == 0:
             return None
         rows = np.arange(count)
         moves, times_ns = Moves(rows * 2, rows * 2 + 1, count), []
         with self.lock:
-            for _ in range(_TURNS):
+            for _ in range(_REPEATS):
                 start = perf_counter_ns()
-                self.compact(position, moves)
+                self.compact(exit_index, moves)
                 self.device.finish()
                 times_ns.append(perf_counter_ns() - start)
         return float(np.median(times_ns)) / count / 1e6
 
-    def compact(self, position: int, moves: Moves) -> None:
+    def compact(self, exit_index: int, moves: Moves) -> None:
         """Queue the copies that move rows of the tensors carried past an exit."""
         blocks = list(moves.blocks())
-        for address, spec in self._carried_bindings[position]:
+        for address, spec in self._carried_bindings[exit_index]:
             for target, start, count in blocks:
                 self.device.copy(
                     address + target * spec.row_bytes, address + start * spec.row_bytes, count * spec.row_bytes
@@ -144,21 +149,21 @@ class ResidentChain:
         return program.bind(bucket, self.buckets.rows[bucket], addresses)
 
 
-class ResidentRun:
-    """See ``ChainPass``. Arrays that it gives lie in pinned memory, which the next run overwrites.
+class DeviceForwardPass:
+    """A ``ForwardPass`` on a device. Returned arrays lie in pinned memory, which the next pass overwrites.
 
     Args:
-        chain: whose memory it uses.
+        executor: owner of the memory and the queue.
         inputs: checked, in host or device memory.
     """
 
-    def __init__(self, chain: ResidentChain, inputs: Inputs) -> None:
-        self._chain, self._inputs, self._rows = chain, inputs, len(inputs)
+    def __init__(self, executor: DeviceExecutor, inputs: Inputs) -> None:
+        self._executor, self._inputs, self._rows = executor, inputs, len(inputs)
         self._idle = True
         self._read: dict[int, Float] = {}  # outputs that were copied already, by exit
 
     def __enter__(self) -> Self:
-        self._chain.lock.acquire()
+        self._executor.lock.acquire()
         try:
             self._upload()
         except BaseException:
@@ -171,41 +176,41 @@ class ResidentRun:
     ) -> None:
         self._release()
 
-    def stage(self, position: int) -> None:
+    def stage(self, exit_index: int) -> None:
         """Queue the stage of an exit."""
         self._idle = False
-        self._chain.stage(position, self._rows)
+        self._executor.stage(exit_index, self._rows)
 
-    def signals(self, position: int, temperature: float) -> Signals:
-        """The signals of the graph if it computes them at this temperature, in one copy; else those of the outputs."""
-        readback, exit_ = self._chain.memory.signals[position], self._chain.exits[position]
+    def signals(self, exit_index: int, temperature: float) -> Signals:
+        """Return the signals of the graph if it computes them at this temperature, else those of the outputs."""
+        readback, exit_ = self._executor.memory.signals[exit_index], self._executor.exits[exit_index]
         if readback is None or temperature != 1:
-            outputs = self.outputs(position)
+            outputs = self.outputs(exit_index)
             self.finish()
-            return self._chain.task.signals(self.copied(outputs), temperature)
+            return self._executor.task.signals(self.copied(outputs), temperature)
         self._queue(readback)
         self.finish()
-        return _signals(self._chain.task, self._chain.decided, exit_, readback, self._rows)
+        return _signals(self._executor.task, self._executor.decided, exit_, readback, self._rows)
 
-    def outputs(self, position: int) -> Float:
+    def outputs(self, exit_index: int) -> Float:
         """Queue a copy of the outputs."""
-        if position not in self._read:
-            readback = self._chain.memory.outputs[position]
+        if exit_index not in self._read:
+            readback = self._executor.memory.outputs[exit_index]
             self._queue(readback)
             (buffer,) = readback.arrays.values()
-            self._read[position] = buffer[: self._rows]
-        return self._read[position]
+            self._read[exit_index] = buffer[: self._rows]
+        return self._read[exit_index]
 
-    def compact(self, position: int, moves: Moves) -> None:
+    def compact(self, exit_index: int, moves: Moves) -> None:
         """Queue the copies of a compaction."""
         self._idle = False
-        self._chain.compact(position, moves)
+        self._executor.compact(exit_index, moves)
         self._rows = moves.rows
 
     def finish(self) -> None:
         """Wait for the queue."""
         if not self._idle:
-            self._chain.device.finish()
+            self._executor.device.finish()
             self._idle = True
 
     def copied(self, outputs: Float) -> Float:
@@ -214,10 +219,10 @@ class ResidentRun:
 
     def _queue(self, readback: Readback) -> None:
         self._idle = False
-        self._chain.device.download(readback.host[: readback.size(self._rows)], readback.start)
+        self._executor.device.download(readback.host[: readback.size(self._rows)], readback.start)
 
     def _upload(self) -> None:
-        device, memory = self._chain.device, self._chain.memory
+        device, memory = self._executor.device, self._executor.memory
         self._idle = False
         for name, array in self._inputs.arrays.items():
             address, spec = memory.bindings[name]
@@ -230,11 +235,11 @@ class ResidentRun:
                 device.upload(address, staged)
 
     def _release(self) -> None:
-        """Empty the queue before another run uses the memory, also after an error."""
+        """Empty the queue before another pass uses the memory, also after an error."""
         try:
             self.finish()
         finally:
-            self._chain.lock.release()
+            self._executor.lock.release()
 
 
 def _signals(task: Task, decided: np.dtype[Any], exit_: Exit, readback: Readback, rows: int) -> Signals:

@@ -1,4 +1,4 @@
-"""The chain of a device, in the host's memory: the same answers as arrays, and only the copies that it promises."""
+"""The executor of a device, in the host's memory: the same answers as arrays, and only the copies that it promises."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from sdcompress.artifact.read import Artifact, open_artifact
 from sdcompress.errors import ArtifactError, InputError
 from sdcompress.runtime.backends.onnxruntime import load
 from sdcompress.runtime.cascade import CascadeEngine, array_cascade
-from sdcompress.runtime.resident.buckets import buckets
-from sdcompress.runtime.resident.chain import ResidentChain
-from sdcompress.runtime.resident.device import DeviceArray, TensorSpec
+from sdcompress.runtime.on_device.buckets import buckets
+from sdcompress.runtime.on_device.device import DeviceArray, TensorSpec
+from sdcompress.runtime.on_device.executor import DeviceExecutor
 from sdcompress.schema.engines import BatchProfile
 from sdcompress.schema.manifest import Segment, StageTimes
 
@@ -45,10 +45,10 @@ class OnHost:
         profiles = [BatchProfile(min=size, opt=size, max=size) for size in sizes]  # one bucket each
         self.device = HostDevice(late=late)
         self.programs = [HostProgram(self.device, s, graph(artifact, s), types) for s in artifact.manifest.segments]
-        self.chain = ResidentChain(
+        self.executor = DeviceExecutor(
             self.device, artifact.manifest, self.programs, buckets(profiles), ExecutionTarget("host", "cpu")
         )
-        self.network = CascadeEngine(artifact.manifest, self.chain, artifact.modality)
+        self.network = CascadeEngine(artifact.manifest, self.executor, artifact.modality)
 
 
 def graph(artifact: Artifact, segment: Segment) -> Any:
@@ -142,7 +142,7 @@ def test_only_signals_and_the_logits_of_exiting_rows_are_downloaded(tiny_artifac
     assert len(waits) == 3  # once for each exit
     active = [64, int((prediction.exit_index > 0).sum()), int((prediction.exit_index > 1).sum())]
     assert 64 > active[1] > active[2] > 0
-    allocated = [64, *(rows if host.chain.rows(rows) < 64 else 64 for rows in active[1:])]
+    allocated = [64, *(rows if host.executor.rows(rows) < 64 else 64 for rows in active[1:])]
     # values and answers lie side by side: 64 rows of 12 bytes, then int64; logits are 12 bytes a row
     assert downloads == [
         768 + 8 * allocated[0],
@@ -212,15 +212,15 @@ def test_calls_of_several_threads_wait_for_each_other(tiny_artifact: Write) -> N
 
 def test_a_call_that_fails_leaves_the_queue_empty_and_the_lock_free(tiny_artifact: Write) -> None:
     host = OnHost(open_artifact(tiny_artifact(policy=(2.0, 2.0))), [4])
-    launch = host.chain._launches[0][1]
+    launch = host.executor._launches[0][1]
 
     def broken() -> None:
         raise RuntimeError("a kernel")
 
-    host.chain._launches[0][1] = broken
+    host.executor._launches[0][1] = broken
     with pytest.raises(RuntimeError, match="a kernel"):
         host.network(inputs_of(3))
-    host.chain._launches[0][1] = launch
+    host.executor._launches[0][1] = launch
     assert host.device._queue == []
     assert host.network(inputs_of(3)).exit_index.tolist() == [2, 2, 2]
 
@@ -228,11 +228,11 @@ def test_a_call_that_fails_leaves_the_queue_empty_and_the_lock_free(tiny_artifac
 def test_the_memory_of_a_chain_goes_with_it_without_a_collection(tiny_artifact: Write) -> None:
     host = OnHost(open_artifact(tiny_artifact(policy=(0.6, 0.6))), [4])
     host.network(inputs_of(3))
-    chain, program = weakref.ref(host.chain), weakref.ref(host.programs[0])
+    executor, program = weakref.ref(host.executor), weakref.ref(host.programs[0])
     gc.disable()
     try:
         del host
-        assert (chain(), program()) == (None, None)
+        assert (executor(), program()) == (None, None)
     finally:
         gc.enable()
 
@@ -253,7 +253,7 @@ def test_an_array_on_the_device_is_taken_as_it_is(tiny_artifact: Write) -> None:
 def test_warming_up_runs_every_stage_twice_in_every_bucket(tiny_artifact: Write) -> None:
     artifact = open_artifact(tiny_artifact())
     host = OnHost(artifact, [1, 8])
-    host.chain.warm_up()
+    host.executor.warm_up()
     assert [program.rows_run for program in host.programs] == [[1, 8, 1, 8]] * 3
     moved = host.network.move_ms(0)
     assert moved is not None
@@ -281,9 +281,9 @@ def test_engines_that_do_not_fit_each_other_are_refused(tiny_artifact: Write) ->
     artifact = open_artifact(tiny_artifact())
     host = OnHost(artifact, [4])
     host.programs[1].inputs["hidden"] = TensorSpec(np.dtype(np.float16), (6,))
-    again = (host.device, artifact.manifest, host.programs, host.chain.buckets, ExecutionTarget("host", "cpu"))
+    again = (host.device, artifact.manifest, host.programs, host.executor.buckets, ExecutionTarget("host", "cpu"))
     with pytest.raises(ArtifactError, match=r"Engine 1 takes 'hidden' as float16 \['batch', 6\]") as caught:
-        ResidentChain(*again)
+        DeviceExecutor(*again)
     assert "float32 ['batch', 6], as it is made" in str(caught.value)
     assert "sdcompress build-engines" in str(caught.value)
     host.programs[1].inputs["hidden"], kept = (
@@ -292,9 +292,9 @@ def test_engines_that_do_not_fit_each_other_are_refused(tiny_artifact: Write) ->
     )
     host.programs[0].outputs["hidden"] = TensorSpec(np.dtype(np.float32), (-1,))
     with pytest.raises(ArtifactError, match=r"'hidden' of engine 0 has the shape \['batch', -1\]"):
-        ResidentChain(*again)
+        DeviceExecutor(*again)
     host.programs[0].outputs.clear()
     host.programs[0].outputs.update(kept)
     del host.programs[0].outputs["hidden"]
     with pytest.raises(ArtifactError, match="Engine 0 has the inputs"):
-        ResidentChain(*again)
+        DeviceExecutor(*again)

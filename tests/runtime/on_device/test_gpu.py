@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sdcompress.errors import InputError
-from sdcompress.runtime.resident.dlpack import UNKNOWN, device_array
+from sdcompress.runtime.on_device.gpu import UNKNOWN, device_array
 
 HOST = 1  # DLPack's kDLCPU
 

@@ -1,4 +1,4 @@
-"""What is still to come, in milliseconds: does compaction pay, does the next stage fit before a deadline."""
+"""Predict the time of the next stage: whether compaction pays, and whether a deadline can be kept."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Callable
 
 from sdcompress.schema.manifest import Policy
 
-__all__ = ["Cost"]
+__all__ = ["CostModel"]
 
 
-class Cost:
-    """The stage times that were measured when the artifact was calibrated.
+class CostModel:
+    """Interpolates the stage times that were measured when the artifact was calibrated.
 
     Args:
-        policy: holds them; None, or a policy without: nothing is known.
-        computed: from the rows that are allocated to those that are computed; engines of fixed shapes round up.
+        policy: holds the times; without a policy, or without times in it, every time is 0.
+        computed: number of allocated rows -> number of computed rows; engines of fixed shapes round up.
     """
 
     def __init__(self, policy: Policy | None, computed: Callable[[int], int] = int) -> None:
@@ -24,12 +24,10 @@ class Cost:
         self._times = policy.stage_times if policy else None
 
     def ms(self, stage: int, rows: int) -> float:
-        """Return the time of a stage with so many rows: straight between the measured ones, in proportion beyond them.
-
-        0 if nothing is known.
+        """Return the ms of a stage: linear between measured numbers of rows, proportional beyond them; 0 if unknown.
 
         Args:
-            stage: its position.
+            stage: index of its exit.
             rows: at least 1.
         """
         rows = self._computed(rows)
@@ -43,20 +41,20 @@ class Cost:
             return y[0]
         return y[right] + (y[right] - y[right - 1]) / (x[right] - x[right - 1]) * (rows - x[right])
 
-    def compaction_pays(self, position: int, allocated: int, active: int) -> bool:
-        """Return whether dropping the rows that have left saves more in the next stage than moving rows costs.
+    def compaction_pays(self, exit_index: int, allocated: int, active: int) -> bool:
+        """Return whether dropping exited rows saves more in the next stage than moving rows costs.
 
         Only the next stage counts: what does not pay now can be done at the next exit.
 
         Args:
-            position: of the exit.
-            allocated: rows, those that have left included.
-            active: rows that have not.
+            exit_index: of the exit that was reached.
+            allocated: rows, exited ones included.
+            active: rows that have not exited.
         """
         if self._computed(active) == self._computed(allocated):
-            return False  # as much would be computed
+            return False  # the same number would be computed
         if self._times is None:
             return True
         moved = min(active, allocated - active)
-        saved = self.ms(position + 1, allocated) - self.ms(position + 1, active)
-        return saved > moved * self._times.move_ms[position]
+        saved = self.ms(exit_index + 1, allocated) - self.ms(exit_index + 1, active)
+        return saved > moved * self._times.move_ms[exit_index]

@@ -1,4 +1,4 @@
-"""Allocate one place for every tensor of a chain, so that a segment's output is the next one's input."""
+"""Allocate one place for every tensor of an artifact, so that a segment's output is the next one's input."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from sdcompress.errors import ArtifactError
 from sdcompress.modalities import modality_of
-from sdcompress.runtime.resident.device import ALIGNMENT, Bytes, Device, Program, TensorSpec
+from sdcompress.runtime.on_device.device import ALIGNMENT, Bytes, Device, Program, TensorSpec
 from sdcompress.schema.manifest import Exit, Manifest
 
 __all__ = ["BUILD", "Binding", "Memory", "Readback", "allocate", "tensor_specs"]
@@ -41,13 +41,13 @@ class Readback(NamedTuple):
     last: int
 
     def size(self, rows: int) -> int:
-        """Bytes to copy for a number of rows."""
+        """Return the bytes to copy for a number of rows."""
         *_, tensor = self.arrays.values()
         return self.last + rows * int(tensor[:1].nbytes)
 
 
 class Memory(NamedTuple):
-    """All memory of a chain.
+    """All memory of a ``DeviceExecutor``.
 
     Attributes:
         bindings: of every tensor on the device.

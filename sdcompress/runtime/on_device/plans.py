@@ -16,11 +16,10 @@ import numpy as np
 
 from sdcompress.artifact.read import Artifact
 from sdcompress.errors import ArtifactError, SetupError
-from sdcompress.runtime.resident.buckets import Buckets
-from sdcompress.runtime.resident.device import TensorSpec
-from sdcompress.runtime.resident.gpu import GpuDevice
-from sdcompress.runtime.resident.memory import BUILD
-from sdcompress.runtime.resident.replay import GraphReplay
+from sdcompress.runtime.on_device.buckets import Buckets
+from sdcompress.runtime.on_device.device import GraphReplay, TensorSpec
+from sdcompress.runtime.on_device.gpu import GpuDevice
+from sdcompress.runtime.on_device.memory import BUILD
 from sdcompress.schema.engines import BatchProfile, Engines, Plan
 from sdcompress.schema.graphs import Segment, Tensor
 from sdcompress.tensorrt.nvidia.context import make_context, profiles_shared, scratch_bytes
@@ -32,11 +31,11 @@ from sdcompress.tensorrt.nvidia.trt import TensorRT, dtype_name, version_of
 if TYPE_CHECKING:
     import tensorrt
 
-__all__ = ["Loader", "PlanProgram", "Scratch", "check_version", "plan_bytes", "programs", "row_shape"]
+__all__ = ["PlanLoader", "PlanProgram", "Scratch", "check_version", "plan_bytes", "programs", "row_shape"]
 
 
 def plan_bytes(artifact: Artifact, plan: Plan) -> bytes:
-    """The bytes of a plan, if they have the manifest's SHA-256: a plan is code that runs as soon as it is loaded.
+    """Return the bytes of a plan that have the manifest's SHA-256: a plan is code that runs as soon as it is loaded.
 
     Opening the artifact compared the hash already, but the file may have changed since.
 
@@ -82,7 +81,7 @@ def check_version(header: PlanHeader, file: str, engines: Engines) -> None:
     )
 
 
-class Loader(NamedTuple):
+class PlanLoader(NamedTuple):
     """TensorRT's module, a runtime of it, and its log."""
 
     trt: TensorRT
@@ -91,7 +90,7 @@ class Loader(NamedTuple):
 
 
 def programs(
-    loader: Loader, artifact: Artifact, engines: Engines, device: GpuDevice, buckets: Buckets
+    loader: PlanLoader, artifact: Artifact, engines: Engines, device: GpuDevice, buckets: Buckets
 ) -> list[PlanProgram]:
     """Load all plans; they share one scratch memory.
 
@@ -100,7 +99,7 @@ def programs(
         artifact: opened.
         engines: of its manifest.
         device: where they run.
-        buckets: the numbers of rows that they run with.
+        buckets: numbers of rows that they run with.
 
     Raises:
         ArtifactError: if a plan differs from the manifest, or cannot be loaded.
@@ -135,20 +134,20 @@ class Scratch(NamedTuple):
 
 
 class PlanProgram:
-    """See ``Program``.
+    """A ``Program`` over a TensorRT engine.
 
     Args:
         loader: of the engine, which must live as long as the engine.
         engine: deserialized.
         segment: the entry of its graph in the manifest.
         device: that runs it.
-        buckets: the numbers of rows that it runs with.
+        buckets: numbers of rows that it runs with.
         scratch: shared with other programs.
     """
 
     def __init__(
         self,
-        loader: Loader,
+        loader: PlanLoader,
         engine: tensorrt.ICudaEngine,
         segment: Segment,
         device: GpuDevice,
@@ -239,7 +238,7 @@ def _check_profiles(trt: TensorRT, engine: tensorrt.ICudaEngine, file: str, prof
 
 
 def row_shape(shape: tuple[int, ...], listed: Tensor | None) -> tuple[int, ...]:
-    """A tensor's shape without the batch; sizes that the engine computes at run time (-1) come from the manifest.
+    """Return a tensor's shape without the batch; sizes that the engine computes at run time (-1) from the manifest.
 
     Args:
         shape: of the engine, the batch first.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sdcompress.runtime.cost import Cost
+from sdcompress.runtime.cost_model import CostModel
 from sdcompress.schema.manifest import Policy, StageTimes
 
 
@@ -33,16 +33,18 @@ TIMES = StageTimes(rows=(1, 4, 8), ms=((1.0, 2.0, 6.0), (10.0, 12.0, 12.0)), mov
     ],
 )
 def test_of_a_stage(stage: int, rows: int, ms: float) -> None:
-    assert Cost(policy(TIMES)).ms(stage, rows) == pytest.approx(ms)
+    assert CostModel(policy(TIMES)).ms(stage, rows) == pytest.approx(ms)
 
 
 def test_one_number_of_rows_alone_is_taken_for_proportional() -> None:
-    assert Cost(policy(TIMES.model_copy(update={"rows": (2,), "ms": ((3.0,), (5.0,))}))).ms(1, 6) == pytest.approx(15)
+    assert CostModel(policy(TIMES.model_copy(update={"rows": (2,), "ms": ((3.0,), (5.0,))}))).ms(1, 6) == pytest.approx(
+        15
+    )
 
 
 def test_without_batches_it_is_the_time_of_one_and_without_a_policy_nothing() -> None:
-    assert Cost(policy(None)).ms(1, 4) == 12
-    assert Cost(None).ms(1, 4) == 0
+    assert CostModel(policy(None)).ms(1, 4) == 12
+    assert CostModel(None).ms(1, 4) == 0
 
 
 @pytest.mark.parametrize(
@@ -58,9 +60,9 @@ def test_without_batches_it_is_the_time_of_one_and_without_a_policy_nothing() ->
 def test_compaction_pays_where_the_next_stage_saves_more_than_moving_costs(
     allocated: int, active: int, pays: bool
 ) -> None:
-    assert Cost(policy(TIMES)).compaction_pays(0, allocated, active) is pays
+    assert CostModel(policy(TIMES)).compaction_pays(0, allocated, active) is pays
 
 
 def test_it_always_pays_where_nothing_is_known() -> None:
-    assert Cost(None).compaction_pays(0, 64, 63)
-    assert Cost(policy(None)).compaction_pays(0, 64, 63)
+    assert CostModel(None).compaction_pays(0, 64, 63)
+    assert CostModel(policy(None)).compaction_pays(0, 64, 63)

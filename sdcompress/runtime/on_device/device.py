@@ -1,19 +1,20 @@
-"""The protocol of a device: memory by address, a queue of copies and segments, and waiting for the queue."""
+"""Define the interface of a device: memory by address, a queue of copies and segments, recorded work."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["ALIGNMENT", "Bytes", "Device", "DeviceArray", "Program", "TensorSpec"]
+__all__ = ["ALIGNMENT", "Bytes", "Device", "DeviceArray", "GraphRecorder", "GraphReplay", "Program", "TensorSpec"]
 
 ALIGNMENT = 256  # bytes; TensorRT's of a tensor's address, and what cudaMalloc gives
 
 Bytes = npt.NDArray[np.uint8]
+Recording = TypeVar("Recording")
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class Device(Protocol):
         """Return the address of ``size`` zero bytes, a multiple of ``ALIGNMENT``; valid until the device is closed."""
 
     def pinned(self, size: int) -> Bytes:
-        """Page-locked host memory, which the device copies from and to directly."""
+        """Return page-locked host memory, from and to which the device copies directly."""
 
     def upload(self, to: int, array: npt.NDArray[Any]) -> None:
         """Copy an array from pinned memory; it must not change until the device has finished."""
@@ -123,3 +124,44 @@ class Device(Protocol):
 
     def close(self) -> None:
         """Free all memory."""
+
+
+class GraphRecorder(Protocol[Recording]):
+    """Records queued work and replays it, such as CUDA graphs on a stream."""
+
+    def capture(self, queue: Callable[[], None]) -> Recording | None:
+        """Record the work that a call queues, without doing it; return None, without any effect, if it cannot be."""
+
+    def launch(self, recording: Recording, /) -> None:
+        """Queue recorded work."""
+
+
+class GraphReplay(Generic[Recording]):
+    """Work of fixed shapes and addresses; the first call runs it plainly, because engines initialise themselves then.
+
+    Args:
+        queue: queues the work.
+        recorder: None: never record.
+    """
+
+    def __init__(self, queue: Callable[[], None], recorder: GraphRecorder[Recording] | None) -> None:
+        self._queue, self._recorder = queue, recorder
+        self._recording: Recording | None = None
+        self._ran = False
+
+    @property
+    def recorded(self) -> bool:
+        """Return whether the work is recorded."""
+        return self._recording is not None
+
+    def __call__(self) -> None:
+        """Queue the work."""
+        if self._recording is None and self._ran and self._recorder is not None:
+            self._recording = self._recorder.capture(self._queue)
+            if self._recording is None:
+                self._recorder = None  # the next attempt would fail too
+        if self._recording is None or self._recorder is None:
+            self._queue()
+            self._ran = True
+        else:
+            self._recorder.launch(self._recording)
