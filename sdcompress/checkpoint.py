@@ -98,7 +98,7 @@ class Checkpoint:
         """
         record = self.state.modality
         with self._entries():
-            return modalities.restore(record.name, record.parameters)
+            return modalities.restore(record.name, record.parameters).located(self.path)
 
     @contextmanager
     def _entries(self) -> Iterator[None]:
@@ -216,7 +216,7 @@ def open_checkpoint(source: Checkpoint | Path | str) -> Checkpoint:
                 next_step=f"train one: sdcompress train -c recipe.yaml --out {path}",
             )
         state = _read(folder / STATE)
-        for entry in (state.weights, state.training):
+        for entry in (state.weights, state.training, *state.modality.files.values()):
             _check(folder, entry)
     except OSError as error:
         raise CheckpointError(

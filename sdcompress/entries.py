@@ -38,4 +38,14 @@ def list_entries(kind: str | None = None) -> dict[str, dict[str, str]]:
 def _entries(kind: str) -> dict[str, str]:
     if kind == "recipes":
         return {name: recipes.describe(name) for name in recipes.names()}
-    return {name: registry.describe(ROOMS[kind], name) for name in registry.names(ROOMS[kind])}
+    found = {name: registry.describe(ROOMS[kind], name) for name in registry.names(ROOMS[kind])}
+    return {name: f"{text} {_parameters(name)}" for name, text in found.items()} if kind == "modalities" else found
+
+
+def _parameters(modality: str) -> str:
+    """Say what a recipe may set of a modality."""
+    kind = registry.load(ROOMS["modalities"], modality, extra="all")
+    return (
+        f"[modality: {', '.join(kind.setting_names())}; train.augment: "
+        f"{', '.join(('mixup', *kind.augmentation.model_fields))}]"
+    )

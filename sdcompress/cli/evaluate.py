@@ -30,7 +30,7 @@ def evaluate(
     folder: Annotated[Path, typer.Argument(help="a checkpoint, the folder of a training run, or an artifact")],
     split: Annotated[Literal["validation", "test"], typer.Option("--split", help="which images")] = "test",
     images: Annotated[
-        Path | None, typer.Option("--images", help="other images instead: a folder with a folder for each class")
+        Path | None, typer.Option("--images", help="others instead: a folder with a folder for each class, or a table")
     ] = None,
     data_dir: DataDir = None,
     threads: FreeThreads = None,

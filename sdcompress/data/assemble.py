@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from sdcompress import modalities, registry, tasks
-from sdcompress.data.samples import Dataset, Indices, Samples, Subset
+from sdcompress import modalities, tasks
+from sdcompress.data.samples import Dataset, Indices, RawSamples, Samples, Subset
 from sdcompress.data.source import Source
 from sdcompress.data.split import hold_out, sample_order
 from sdcompress.errors import DataError, InputError, RecipeError
+from sdcompress.modalities import Modality
 from sdcompress.schema import recipe
 from sdcompress.tasks import Array, Task
 
@@ -71,19 +72,26 @@ class _Part:
         return replace(self, indices=indices)
 
 
-def assemble(spec: recipe.Data, source: Source, *, seed: int, task: recipe.Task | None = None) -> Dataset:
+def assemble(
+    spec: recipe.Data,
+    source: Source,
+    *,
+    seed: int,
+    task: recipe.Task | None = None,
+    modality: recipe.Modality | None = None,
+) -> Dataset:
     """Split a source as the recipe says; the rules stand at ``sdcompress.data.load``.
 
     Raises:
-        RecipeError: if the recipe's task is not that of the targets, nothing is left to train on, or the source does
-            not do what ``data`` sets.
+        RecipeError: if the recipe's task is not that of the targets, its modality not that of the examples, or nothing
+            is left to train on.
         DataError: if the task cannot have the targets, or the modality the examples.
     """
     means = _task(spec, source, task or recipe.Task())
-    for split, samples in (("train", source.train), ("val", source.val), ("test", source.test)):
-        if samples is not None:
-            _check(spec.name, split, samples, source, means)
-    _check_obeyed(spec, source)
+    prepared_by = modalities.build(modality or recipe.Modality(), source.modality)
+    source = _prepared(source, prepared_by)
+    for split in ("train", "val", "test"):
+        _check(spec.name, split, source, means, prepared_by)
     if spec.exclude and not any(source.left_out.values()):
         raise RecipeError(
             f"The examples of '{spec.name}' have no names that data.exclude could name.",
@@ -104,9 +112,9 @@ def assemble(spec: recipe.Data, source: Source, *, seed: int, task: recipe.Task 
         val=val,
         test=test,
         task=means,
-        modality=source.modality,
-        fingerprint=_fingerprint(spec.name, source, source.digest, parts, spec.exclude),
-        layout=_fingerprint(spec.name, source, source.names or source.digest, parts),
+        modality=prepared_by,
+        fingerprint=_fingerprint(prepared_by, source, (spec.name, source.digest), parts, spec.exclude),
+        layout=_fingerprint(prepared_by, source, (spec.name, source.names or source.digest), parts),
     )
 
 
@@ -119,6 +127,16 @@ def _task(spec: recipe.Data, source: Source, task: recipe.Task) -> Task:
             next_step=f"--set task={source.task}, or choose another data set: sdcompress list data",
         )
     return tasks.build(task.name, source.outputs, task.parameters)
+
+
+def _prepared(source: Source, modality: Modality) -> Source:
+    """Return the source with the examples that a modality makes of its raw ones."""
+
+    def made(samples: Samples) -> Samples:
+        return samples.prepared_by(modality) if isinstance(samples, RawSamples) else samples
+
+    val, test = (None if samples is None else made(samples) for samples in (source.val, source.test))
+    return replace(source, train=made(source.train), val=val, test=test)
 
 
 def _parts(spec: recipe.Data, source: Source, seed: int, task: Task) -> dict[str, _Part]:
@@ -143,8 +161,10 @@ def _all(samples: Samples, source: Source, split: str, task: Task) -> _Part:
     return _Part(samples, task, np.arange(len(samples)), gone)
 
 
-def _check(name: str, split: str, samples: Samples, source: Source, task: Task) -> None:
-    shown = "validation" if split == "val" else split
+def _check(name: str, split: str, source: Source, task: Task, modality: Modality) -> None:
+    samples, shown = getattr(source, split), "validation" if split == "val" else split
+    if samples is None:
+        return
     if len(samples) == 0:
         raise DataError(
             f"The {shown} split of '{name}' holds no sample.", next_step="check the folder that the data lie in"
@@ -154,7 +174,7 @@ def _check(name: str, split: str, samples: Samples, source: Source, task: Task) 
     example = samples.examples(np.array([first]))
     try:
         task.check_targets(samples.targets)
-        source.modality.collate(example)
+        modality.collate(example)
     except (DataError, InputError) as error:
         raise DataError(
             f"The {shown} split of '{name}' cannot be used: {error.problem}",
@@ -163,22 +183,11 @@ def _check(name: str, split: str, samples: Samples, source: Source, task: Task) 
         ) from error
 
 
-def _check_obeyed(spec: recipe.Data, source: Source) -> None:
-    """Refuse a modality that artifacts could not name, and a setting that the source's file passes over."""
-    registry.load_recorded(modalities.ROOM, source.modality.record.name)
-    if passed_over := [f"data.{name}" for name in source.modality.unused_settings(spec)]:
-        raise RecipeError(
-            f"The data set '{spec.name}' passes over {', '.join(passed_over)}: its modality is {source.modality!r}.",
-            allowed="settings that the data set's file obeys",
-            next_step="leave them out, or let its file make its modality of them",
-        )
-
-
 def _fingerprint(
-    name: str, source: Source, content: str, parts: dict[str, _Part], without: tuple[str, ...] = ()
+    modality: Modality, source: Source, named: tuple[str, str], parts: dict[str, _Part], without: tuple[str, ...] = ()
 ) -> str:
-    digest = hashlib.sha256()
-    for text in (name, *source.outputs, source.modality.fingerprint_text, content, *sorted(without)):
+    digest, (name, content) = hashlib.sha256(), named
+    for text in (name, *source.outputs, modality.fingerprint_text, content, *sorted(without)):
         digest.update(text.encode() + b"\0")
     for split, part in parts.items():
         targets = part.targets

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +48,19 @@ class FileSamples(ABC):
         """Return the examples at these positions, [b, ...]."""
         return np.stack([self._example(int(index)) for index in indices])
 
+    def prepared_by(self, modality: Modality) -> FileSamples:
+        """Return the same samples, whose examples another modality makes."""
+        other = copy(self)
+        other._modality = modality  # noqa: SLF001 - of the copy
+        return other
+
     @abstractmethod
     def name(self, position: int) -> str:
         """What ``data.exclude`` calls an example; unique in the data set."""
 
     @abstractmethod
-    def file(self, position: int) -> Path | bytes:
-        """Return the path of an example's file, or its bytes.
+    def file(self, position: int) -> Any:
+        """Return the raw example: the path of its file, its bytes, or what else the modality takes.
 
         Raises:
             DataError: if they cannot be had.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from sdcompress.data.lengths import sorted_by_length
 from sdcompress.data.samples import Samples
 from sdcompress.errors import DataError, VerificationError
 from sdcompress.evaluation.paired import digest_of_targets, pack
@@ -77,8 +79,9 @@ def exit_outputs(
         DataError: if there are no samples, or they do not fit the network.
         VerificationError: if an output is not finite.
     """
+    samples, back = sorted_by_length(samples, engine.modality)
     parts = batches(engine, samples, batch, progress, labelled=labelled)
-    return np.concatenate([_finite(engine.exits(inputs)) for inputs, _ in parts], axis=1)
+    return np.concatenate([_finite(engine.exits(inputs)) for inputs, _ in parts], axis=1)[:, back]
 
 
 def exit_signals(
@@ -104,12 +107,12 @@ def exit_signals(
         DataError: if there are no samples, or they do not fit the network.
         VerificationError: if an output is not finite.
     """
-    parts = []
+    parts, (samples, back) = [], sorted_by_length(samples, engine.modality)
     for inputs, _ in batches(engine, samples, batch, progress, labelled=labelled):
         signals = engine.signals(inputs, temperatures)
         _check_finite(np.stack([sum(exit_.columns.values()) for exit_ in signals]))
         parts.append(signals)
-    return tuple(map(Signals.joined, zip(*parts, strict=True)))
+    return tuple(Signals.joined(exit_).map(itemgetter(back)) for exit_ in zip(*parts, strict=True))
 
 
 def evaluate(
@@ -143,7 +146,7 @@ def evaluate(
         DataError: if there are no samples, or they do not fit the network.
         VerificationError: if an output is not finite.
     """
-    task = engine.task
+    task, (samples, back) = engine.task, sorted_by_length(samples, engine.modality)
     parts: list[list[_Row]] = []
     decided: list[_Decided] = []
     for inputs, targets in batches(engine, samples, batch, progress):
@@ -172,8 +175,8 @@ def evaluate(
         balanced_score=balanced_score(scores),
         strata=scores,
         confusion=() if strata is None or decided_strata is None else confusion(strata, decided_strata, len(names)),
-        losses=pack(loss),
-        targets_sha256=digest_of_targets(samples.targets),
+        losses=pack(loss[back]),
+        targets_sha256=digest_of_targets(samples.targets[back]),
     )
 
 

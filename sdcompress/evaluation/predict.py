@@ -1,4 +1,4 @@
-"""Predict files, one at a time, as a service does."""
+"""Predict the raw examples in files, one at a time, as a service does."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 
@@ -52,43 +53,46 @@ def example_files(paths: Iterable[Path | str], modality: Modality) -> tuple[Path
 def predict(
     engine: Engine, files: Iterable[Path], *, top: int = 1, progress: Progress | None = None
 ) -> tuple[FilePrediction, ...]:
-    """Predict each file in a batch of one; a file that cannot be read gets its error and stops nothing.
+    """Predict each raw example in a batch of one; one that cannot be used gets its error and stops nothing.
 
     Args:
         engine: what predicts.
-        files: raw examples, one in each.
+        files: hold raw examples: one each, such as an image, or one in each row, such as texts.
         top: how many outputs each prediction names, where the task decides for one.
-        progress: called with (files done, all files).
+        progress: called with (examples done, all examples).
+
+    Raises:
+        DataError: if a file of rows cannot be read.
     """
-    listed = tuple(files)
+    listed = [named for file in files for named in engine.modality.raw_examples(file)]
     # the first calls load codecs and prepare buffers, which is no file's time
     engine(engine.modality.collate(np.stack([next(iter(engine.modality.edge_cases().values()))])))
     with contextlib.suppress(InputError):
-        engine.preprocess(listed[:1])
+        engine.preprocess([raw for _, raw in listed[:1]])
     predictions = []
-    for done, file in enumerate(listed, start=1):
-        predictions.append(_predicted(engine, file, top))
+    for done, (name, raw) in enumerate(listed, start=1):
+        predictions.append(_predicted(engine, name, raw, top))
         if progress:
             progress(done, len(listed))
     if broken := sum(prediction.error is not None for prediction in predictions):
-        warnings.warn(f"{broken} of {len(listed)} files have no prediction; each says why.", stacklevel=2)
+        warnings.warn(f"{broken} of {len(listed)} examples have no prediction; each says why.", stacklevel=2)
     return tuple(predictions)
 
 
-def _predicted(engine: Engine, file: Path, top: int) -> FilePrediction:
+def _predicted(engine: Engine, name: str, raw: Any, top: int) -> FilePrediction:
     began = perf_counter()
     try:
-        inputs = engine.preprocess([file])
+        inputs = engine.preprocess([raw])
     except InputError as error:
         why = error.__cause__ if isinstance(error.__cause__, InputError) else error  # without the place in a batch
-        return FilePrediction(file=str(file), error=why.problem)
+        return FilePrediction(file=name, error=why.problem)
     prepared = perf_counter()
     prediction = engine(inputs)
     ended = perf_counter()
     if not np.isfinite(prediction.outputs).all():
-        return FilePrediction(file=str(file), error="The network's outputs are not finite.")
+        return FilePrediction(file=name, error="The network's outputs are not finite.")
     return FilePrediction(
-        file=str(file),
+        file=name,
         stated=tuple(OutputValue(name=name, value=value) for name, value in prediction.stated(top)[0]),
         kind=prediction.kind,
         unit=prediction.unit,

@@ -114,6 +114,7 @@ def write_layout(layout: Layout, facts: ExportFacts, records: tuple[ParityRecord
     """
     for name, data in layout.graphs.items():
         (folder / name).write_bytes(data)
+    facts.modality.copy_files(folder)
     order = list(facts.scores)
     outputs = facts.golden.outputs[[order.index(exit_) for exit_ in layout.exits]]
     Golden(facts.golden.examples, facts.golden.targets, outputs).save(folder / "golden.npz", facts.modality)

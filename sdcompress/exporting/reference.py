@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from sdcompress.data.lengths import sorted_by_length
 from sdcompress.data.samples import Dataset, Samples, Subset
 from sdcompress.errors import DataError
 from sdcompress.modalities import Modality
@@ -109,12 +110,12 @@ def held_out(dataset: Dataset) -> int:
 
 def _outputs(net: nn.Module, samples: Samples, modality: Modality, advance: Callable[[int], None]) -> np.ndarray:
     """The network's outputs for all samples, float32 [E, N, ...]."""
-    batches = []
+    batches, (samples, back) = [], sorted_by_length(samples, modality)
     for start in range(0, len(samples), _BATCH):
         examples = samples.examples(np.arange(start, min(start + _BATCH, len(samples))))
         batches.append(torch.stack(_run(net, modality.ordered(modality.collate(examples)))).float())
         advance(len(examples))
-    return np.asarray(torch.cat(batches, dim=1))
+    return np.asarray(torch.cat(batches, dim=1))[:, back]
 
 
 def _run(net: nn.Module, inputs: Sequence[np.ndarray]) -> tuple[torch.Tensor, ...]:

@@ -6,10 +6,8 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from sdcompress.errors import RecipeError
 from sdcompress.modalities._base import Modality
 from sdcompress.modalities._mixing import Mixing, mixup
-from sdcompress.schema.recipe import Augmentation
 
 __all__ = ["Unaugmented"]
 
@@ -18,24 +16,12 @@ class Unaugmented:
     """Collates examples on the CPU; mixup alone may be on. See ``Augment``.
 
     Args:
-        settings: of the recipe.
+        mixup: alpha of the Beta distribution; 0 = off.
         modality: of the examples.
-
-    Raises:
-        RecipeError: if the recipe sets anything but mixup.
     """
 
-    def __init__(self, settings: Augmentation, modality: Modality) -> None:
-        default = Augmentation(mixup=settings.mixup)
-        set_ = [name for name in Augmentation.model_fields if getattr(settings, name) != getattr(default, name)]
-        if set_:
-            raise RecipeError(
-                f"train.augment.{set_[0]} is set, and examples of the modality '{modality.record.name}' cannot be "
-                "augmented so.",
-                allowed="mixup",
-                next_step=f"leave train.augment.{set_[0]} out",
-            )
-        self._mixup, self._modality = settings.mixup, modality
+    def __init__(self, mixup: float, modality: Modality) -> None:
+        self._mixup, self._modality = mixup, modality
 
     def __call__(self, examples: Tensor, generator: Generator) -> tuple[tuple[Tensor, ...], Mixing | None]:
         """Collate one batch, and mix it where the recipe says so."""

@@ -103,7 +103,7 @@ def check_data(recipe: Recipe, load: Loader, progress: Progress | None = None) -
     with requires_extra("train"):
         from sdcompress.training.preflight import check_with_data  # torch
 
-    dataset = load(recipe.data, seed=recipe.seed, task=recipe.task)
+    dataset = load(recipe.data, seed=recipe.seed, task=recipe.task, modality=recipe.modality)
     for spec in (recipe.method, *recipe.controls):
         check_with_data(recipe.model_copy(update={"method": spec}), dataset)
     validation, test = len(dataset.val), len(dataset.test)

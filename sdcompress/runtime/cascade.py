@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from sdcompress.artifact.certificate import ExecutionTarget
 from sdcompress.artifact.read import Artifact
-from sdcompress.modalities import Inputs, Modality, modality_of
+from sdcompress.modalities import Inputs, Modality
 from sdcompress.policies import gates, restore
 from sdcompress.policies._base import Float, Gate, Signals
 from sdcompress.runtime.active_rows import ActiveRows, RoutedOutputs
@@ -39,7 +39,8 @@ def array_cascade(
         where: what computes them; default: what a certificate is about unless it says otherwise.
     """
     graphs = [load(segment) for segment in artifact.manifest.segments]
-    return CascadeEngine(artifact.manifest, ArrayChain(artifact.manifest, graphs, where or ExecutionTarget()))
+    chain = ArrayChain(artifact.manifest, graphs, where or ExecutionTarget())
+    return CascadeEngine(artifact.manifest, chain, artifact.modality)
 
 
 class CascadeEngine:
@@ -55,11 +56,12 @@ class CascadeEngine:
     Args:
         manifest: of an artifact that was opened, so checked.
         chain: its stages, ready to run.
+        modality: of the artifact.
     """
 
-    def __init__(self, manifest: Manifest, chain: Chain) -> None:
+    def __init__(self, manifest: Manifest, chain: Chain, modality: Modality) -> None:
         self.manifest, self._chain = manifest, chain
-        self._task, self._modality = task_of(manifest), modality_of(manifest)
+        self._task, self._modality = task_of(manifest), modality
         self._ends = [exit_.segment for exit_ in self.manifest.exits]
         self._temperatures = tuple(exit_.temperature for exit_ in self.manifest.exits)
         policy = self.manifest.policy
@@ -112,7 +114,7 @@ class CascadeEngine:
             for exit_, temperature in zip(self.manifest.exits, temperatures or self._temperatures, strict=True)
         )
         manifest = self.manifest.model_copy(update={"policy": policy, "exits": exits, "certificate": None})
-        return CascadeEngine(manifest, self._chain)
+        return CascadeEngine(manifest, self._chain, self._modality)
 
     def preprocess(self, raw: Any) -> Inputs:
         """Turn raw examples into inputs; see ``Engine.preprocess``."""

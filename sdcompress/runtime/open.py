@@ -93,7 +93,8 @@ def open_network(
     if require_signature is not None:
         check_signature(artifact, require_signature)
     if isinstance(load, ChainBackend):
-        network = CascadeEngine(artifact.manifest, load.open(artifact, threads=threads, device=device))
+        chain = load.open(artifact, threads=threads, device=device)
+        network = CascadeEngine(artifact.manifest, chain, artifact.modality)
         check_runs(artifact, network.where, allow_uncertified=options.allow_uncertified, stacklevel=4)
         return network
     where = ExecutionTarget(backend, device)

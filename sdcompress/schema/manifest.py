@@ -48,6 +48,7 @@ __all__ = [
 ]
 
 
+_FILE_FIELDS = frozenset(FileEntry.model_fields)
 OutputName = Annotated[str, Field(min_length=1, max_length=1000)]
 
 
@@ -56,6 +57,17 @@ class Named(Frozen):
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
     parameters: dict[str, Any] = Field({}, description="what they are depends on the entry, which checks them")
+
+    @property
+    def files(self) -> dict[str, FileEntry]:
+        """The parameters that are files, such as a tokenizer; they travel with what holds this record."""
+        entries = {name: value for name, value in self.parameters.items() if isinstance(value, dict)}
+        return {name: FileEntry.model_validate(v) for name, v in entries.items() if v.keys() == _FILE_FIELDS}
+
+    @model_validator(mode="after")
+    def _files_are_entries(self) -> Named:
+        self.files  # noqa: B018 - raises
+        return self
 
 
 class ExitSignals(Frozen):
@@ -255,7 +267,7 @@ class Manifest(Frozen):
         evidence = (self.certificate.evidence,) if self.certificate else ()
         whole = (self.one_graph,) if self.one_graph else ()
         built = tuple(file for engines in self.engines for file in engines.files)
-        return (*self.segments, self.golden, self.card, *evidence, *whole, *built)
+        return (*self.segments, self.golden, self.card, *self.modality.files.values(), *evidence, *whole, *built)
 
 
 def _check_lengths(policy: Policy, exits: int) -> None:

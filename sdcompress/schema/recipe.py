@@ -28,6 +28,7 @@ __all__ = [
     "Exits",
     "Export",
     "Method",
+    "Modality",
     "Model",
     "Optimizer",
     "Recipe",
@@ -41,7 +42,6 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 BelowOne = Annotated[float, Field(ge=0.0, lt=1.0)]
 PositiveInt = Annotated[int, Field(ge=1, lt=2**31)]
 NonNegativeInt = Annotated[int, Field(ge=0, lt=2**31)]
-Pixels = Annotated[int, Field(ge=1, le=2**13)]
 PathText = Annotated[str, Field(max_length=2**12)]
 Item = TypeVar("Item")
 
@@ -89,7 +89,7 @@ Options = Annotated[
 
 
 class Data(Frozen):
-    """Which data set; of images also how they are prepared."""
+    """Which data set, and how much of it."""
 
     not_identifying: ClassVar = frozenset({"dir", "download", "exclude"})
 
@@ -98,27 +98,15 @@ class Data(Frozen):
     )
     dir: PathText | None = Field(None, description="folder that holds the data (or receives the download)")
     download: bool = Field(False, description="allow a torchvision set to be downloaded into dir")
-    image_size: Pixels | None = Field(None, description="side in pixels; default: the data set's own")
+    columns: tuple[str, ...] = Field(
+        (), description="of tables: the column of the texts, two for pairs of texts, e.g. [sentence]; default: [text]"
+    )
+    label: str = Field("label", description="of tables: the column of the labels")
     validation: BelowOne = Field(0.1, description="share of the training samples held out where the set has no split")
     train_limit: PositiveInt | None = Field(None, description="use only the first N shuffled training samples")
     test_limit: PositiveInt | None = Field(None, description="use only the first N shuffled test samples")
     exclude: tuple[str, ...] = Field(
         (), description="examples to leave out, such as broken ones, by their names in messages, e.g. [train/cat/3.jpg]"
-    )
-    mean: tuple[Finite, ...] | None = Field(
-        None, description="of each channel, for images in [0, 1]; default: of loaded weights, else the data set's own"
-    )
-    std: tuple[Annotated[Finite, Field(gt=0)], ...] | None = Field(None, description="likewise")
-    interpolation: Literal["nearest", "bilinear", "bicubic"] | None = Field(
-        None, description="of resizing; default: of loaded weights, else bilinear"
-    )
-    crop: Annotated[Finite, Field(gt=0, le=1)] | Literal["none"] | None = Field(
-        None,
-        description="side of the centre that is kept as a share of the resized shorter side; none: the whole image is "
-        "resized to a square; default: of loaded weights where the data set crops, else its own",
-    )
-    white_level: Annotated[int, Field(ge=1, le=65535)] | None = Field(
-        None, description="value of 16-bit grey images that becomes 255, e.g. 4095 for 12 bits; default: 65535"
     )
 
     def at(self, folder: object, *, download: bool = False) -> Data:
@@ -163,17 +151,15 @@ class Exits(Frozen):
     pool: Literal["auto", "mean", "token"] = Field("auto", description="token maps: mean over tokens or class token")
 
 
-class _Entry(Frozen):
-    """An entry of a room by name, with its own parameters beside the name; a bare string is the name."""
+class _Open(Frozen):
+    """A section with parameters that the entry of a room checks itself."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    name: str
-
     @model_validator(mode="before")
     @classmethod
-    def _bare_name(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else _read_numbers(value)
+    def _numbers(cls, value: Any) -> Any:
+        return _read_numbers(value)
 
     @model_serializer(mode="wrap", when_used="json")
     def _own_numbers(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -182,16 +168,34 @@ class _Entry(Frozen):
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The entry's parameters as written, unchecked: the entry checks them itself."""
+        """The entry's parameters as written, unchecked."""
         return dict(self.model_extra or {})
+
+
+class _Entry(_Open):
+    """An entry of a room by name, with its own parameters beside the name; a bare string is the name."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+
+EntryName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=100)]
+
+
+class Modality(_Entry):
+    """What goes into the network, with the modality's own parameters beside its name."""
+
+    name: EntryName | None = Field(
+        None, description="of 'sdcompress list modalities', which shows the parameters too; default: the data set's"
+    )
 
 
 class Task(_Entry):
     """What the targets and the network's outputs mean, with the task's own parameters beside its name."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=100)] = Field(
-        "classification", description="of 'sdcompress list tasks'; that of the data set's targets"
-    )
+    name: EntryName = Field("classification", description="of 'sdcompress list tasks'; that of the data set's targets")
 
 
 class Method(_Entry):
@@ -237,22 +241,14 @@ class Schedule(Frozen):
         return self
 
 
-class Augmentation(Frozen):
-    """What is done to training images, in this order, on whole batches."""
+class Augmentation(_Open):
+    """What is done to training examples, on whole batches: mixup, and the parameters of the modality."""
 
-    resized_crop: Annotated[Finite, Field(ge=0, le=1)] = Field(
+    mixup: NonNegative = Field(
         0.0,
-        description="cut out a random piece (aspect ratio from 3/4 to 4/3) and resize it to the whole: its least share "
-        "of the area, e.g. 0.35; 0 = off",
+        description="alpha of the Beta distribution, 0 = off; beside it stand the modality's own parameters, see "
+        "'sdcompress list modalities'",
     )
-    crop: NonNegativeInt = Field(0, description="pad by this many pixels (reflect) and crop back at random")
-    flip: bool = Field(False, description="horizontal flip with probability 1/2")
-    auto_augment: Literal["none", "cifar10", "imagenet", "rand", "trivial"] = Field(
-        "none", description="torchvision's AutoAugment policies, RandAugment or TrivialAugmentWide"
-    )
-    cutout: NonNegativeInt = Field(0, description="side in pixels of one grey square")
-    mixup: NonNegative = Field(0.0, description="alpha of the Beta distribution, 0 = off")
-    cutmix: NonNegative = Field(0.0, description="alpha of the Beta distribution, 0 = off")
 
 
 class Train(Frozen):
@@ -417,6 +413,7 @@ class Recipe(Frozen):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)] = "run"
     seed: Annotated[int, Field(ge=0, lt=2**64)] = 0
     data: Data = Data()
+    modality: Modality = Modality()
     task: Task = Task()
     model: Model = Model()
     exits: Exits = Exits()

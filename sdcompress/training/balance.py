@@ -39,7 +39,8 @@ def class_weights(
         )
     if setting == "balanced":
         # a class without samples is never a target
-        return (counts.sum() / (count * np.maximum(counts, 1))).astype(np.float32)
+        shares: npt.NDArray[np.float32] = (counts.sum() / (count * np.maximum(counts, 1))).astype(np.float32)
+        return shares
     if len(setting) != count:
         raise RecipeError(
             f"train.class_weights has {len(setting)} numbers.",

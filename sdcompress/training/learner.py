@@ -30,7 +30,7 @@ from sdcompress.training.save import Resumable, restore
 from sdcompress.training.schedule import Timeline
 from sdcompress.training.sharding import load, local_value, shard_alike
 from sdcompress.training.step import TrainingStep
-from sdcompress.training.validate_recipe import check_augmentation, check_network, warn_of_places
+from sdcompress.training.validate_recipe import check_augmentation, check_edge_cases, check_network, warn_of_places
 from sdcompress.training.warm_start import load_matching
 
 __all__ = ["Learner", "add"]
@@ -98,6 +98,7 @@ class Learner:
         if recipe.model.start is not None and not resumed:
             load_matching(open_checkpoint(recipe.model.start), net, recipe)
         check_network(self._method.needs, net, recipe)
+        check_edge_cases(net, self._dataset.modality, recipe)
         if not resumed and self._fabric.is_global_zero:
             warn_of_places(net, recipe, self._dataset.modality.tensors)
         return net

@@ -109,5 +109,6 @@ def _no_variance(step: TrainingStep, primary: Minibatch, name: str, shape: torch
         f"{kind} '{where}' gets {size} (batch x channels x the rest): one value for each channel has no "
         f"variance. The inputs are {sizes}, a process takes {len(primary.targets)} of them at a time.",
         allowed="at least 2 values for each channel",
-        next_step="raise train.batch_size, lower train.accumulate or train.processes, or set a larger data.image_size",
+        next_step="raise train.batch_size, lower train.accumulate or train.processes, or give larger inputs (images: "
+        "modality.image_size)",
     )

@@ -156,18 +156,24 @@ def _data(recipe: Recipe, start: Checkpoint | None, load: Loader) -> tuple[Recip
         DataError: if the data is not that of the run, but for the images that ``data.exclude`` names.
     """
     if start is None:
-        dataset = load(recipe.data, seed=recipe.seed, task=recipe.task)
+        dataset = load(recipe.data, seed=recipe.seed, task=recipe.task, modality=recipe.modality)
         as_trained = adopt_pretrained_preprocessing(recipe, dataset)
         if as_trained != recipe:
-            dataset = load(as_trained.data, seed=recipe.seed, task=recipe.task)
+            dataset = load(recipe.data, seed=recipe.seed, task=recipe.task, modality=as_trained.modality)
         return as_trained, dataset
     recipe = reopen_adopted_keys(recipe, start.recipe)
     before = start.recipe.data.exclude
     exclude = tuple(sorted({*before, *recipe.data.exclude}))
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"exclude": exclude})})
     if exclude == tuple(sorted(before)):
-        return recipe, load(recipe.data, seed=recipe.seed, task=recipe.task, fingerprint=start.data_fingerprint)
-    dataset = load(recipe.data, seed=recipe.seed, task=recipe.task)
+        return recipe, load(
+            recipe.data,
+            seed=recipe.seed,
+            task=recipe.task,
+            modality=recipe.modality,
+            fingerprint=start.data_fingerprint,
+        )
+    dataset = load(recipe.data, seed=recipe.seed, task=recipe.task, modality=recipe.modality)
     if dataset.layout != start.state.data_layout:
         raise DataError(
             f"The data set '{recipe.data.name}' is not the one that was trained on, even but for the images that "

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import nn
 
 from sdcompress import methods, registry
@@ -15,25 +16,33 @@ from sdcompress.data.samples import Dataset
 from sdcompress.errors import RecipeError
 from sdcompress.machine import check_threads
 from sdcompress.methods._base import Needs
+from sdcompress.modalities import Modality
 from sdcompress.models.cost import tap_shares
 from sdcompress.models.multiexit import MultiExit
 from sdcompress.schema import graphs
-from sdcompress.schema.recipe import Augmentation, Recipe
+from sdcompress.schema.recipe import Recipe
 from sdcompress.storage import sha256_of
 from sdcompress.training.schedule import spans
 from sdcompress.training.sharding import check_sharding
 from sdcompress.training.warm_start import check_start, check_trained_classifier, check_trained_start
 
-__all__ = ["check_augmentation", "check_network", "check_recipe", "method_sha256", "warn_of_places"]
+__all__ = [
+    "check_augmentation",
+    "check_edge_cases",
+    "check_network",
+    "check_recipe",
+    "method_sha256",
+    "warn_of_places",
+]
 
 
 def check_recipe(recipe: Recipe) -> None:
     """Check the recipe and the files that it names.
 
     Raises:
-        RecipeError: if the method cannot serve the task, samples are to be mixed where the method compares or remembers
-            single ones, there are fewer epochs than phases, the batch does not divide, train.strategy does not go with
-            something else, model.start is of another backbone, or an untrained backbone is frozen from the first step.
+        RecipeError: if the method cannot serve the task, there are fewer epochs than phases, the batch does not divide,
+            train.strategy does not go with something else, model.start is of another backbone, or an untrained backbone
+            is frozen from the first step.
         CheckpointError: if model.start is no checkpoint.
         UsageError: if train.threads is more than this machine runs at once.
     """
@@ -51,32 +60,36 @@ def check_recipe(recipe: Recipe) -> None:
             allowed=f"a multiple of {shares}",
             next_step=f"--set train.batch_size={-(-train.batch_size // shares) * shares}",
         )
-    if (train.augment.mixup or train.augment.cutmix) and not method.needs.mixing:
-        raise RecipeError(
-            f"The method '{recipe.method.name}' looks at single samples, which cannot be mixed.",
-            allowed="train.augment.mixup=0 and train.augment.cutmix=0 with this method",
-            next_step="--set train.augment.mixup=0 --set train.augment.cutmix=0, or choose another method",
-        )
     check_trained_start(recipe)
     if recipe.model.start is not None:
         check_start(open_checkpoint(recipe.model.start), recipe)
 
 
 def check_augmentation(recipe: Recipe, needs: Needs, dataset: Dataset) -> None:
-    """Refuse augmentation that would leave targets behind, and mixing of inputs that are no floats.
+    """Refuse augmentation that the modality, the method or the targets do not allow.
 
     Raises:
-        RecipeError: if targets have places, as masks do, and ``train.augment`` moves or covers inputs alone; or if
-            integers such as token ids are to be mixed.
+        RecipeError: if the modality has no such parameter; if samples are to be mixed where the method compares or
+            remembers single ones; if targets have places, as masks do, and ``train.augment`` changes inputs alone; or
+            if integers such as token ids are to be mixed.
     """
     augment, axes = recipe.train.augment, dataset.train.targets.ndim
-    off = Augmentation(mixup=augment.mixup)
-    moving = [name for name in Augmentation.model_fields if getattr(augment, name) != getattr(off, name)]
-    if axes > 2 and moving and dataset.task.target_fill is None:
+    settings = dataset.modality.augmentation_settings(augment)
+    chosen = settings.model_dump(exclude_defaults=True)
+    mixing = [name for name in ("mixup", *settings.mixing) if chosen.get(name) or (name == "mixup" and augment.mixup)]
+    if mixing and not needs.mixing:
         raise RecipeError(
-            f"train.augment.{moving[0]} changes inputs alone, and their targets, of {axes} axes, have places too.",
+            f"The method '{recipe.method.name}' looks at single samples, which cannot be mixed.",
+            allowed=" and ".join(f"train.augment.{name}=0" for name in mixing) + " with this method",
+            next_step=" ".join(f"--set train.augment.{name}=0" for name in mixing) + ", or choose another method",
+        )
+    if axes > 2 and chosen and dataset.task.target_fill is None:
+        off = {name: getattr(type(settings)(), name) for name in chosen}
+        raise RecipeError(
+            f"train.augment.{next(iter(chosen))} changes inputs alone, and their targets, of {axes} axes, have places "
+            "too.",
             allowed="train.augment.mixup, which changes both alike",
-            next_step=" ".join(f"--set train.augment.{name}={getattr(off, name)}".lower() for name in moving),
+            next_step=" ".join(f"--set train.augment.{name}={value}".lower() for name, value in off.items()),
         )
     integers = [t.name for t in dataset.modality.tensors if not np.issubdtype(np.dtype(t.dtype), np.floating)]
     if integers and augment.mixup:
@@ -112,6 +125,38 @@ def check_network(needs: Needs, net: MultiExit, recipe: Recipe) -> None:
             allowed="a backbone with dropout or stochastic depth",
             next_step="set model.options, for instance {dropout: 0.1} (cifar:wrn_...), {drop_rate: 0.1} or "
             "{drop_path_rate: 0.1} (timm:...)",
+        )
+
+
+@torch.no_grad()
+def check_edge_cases(net: MultiExit, modality: Modality, recipe: Recipe) -> None:
+    """Check that the network takes the largest ids and the longest inputs that the modality may give.
+
+    Args:
+        net: on the CPU, where an index out of range is an error; left in the mode it was in.
+        modality: its edge cases reach its limits.
+        recipe: for messages.
+
+    Raises:
+        RecipeError: if the network has no entry for an id, or for a position.
+    """
+    if all(np.issubdtype(np.dtype(tensor.dtype), np.floating) for tensor in modality.tensors):
+        return
+    mode, refused = net.training, list[str]()
+    net.eval()
+    for kind, example in modality.edge_cases().items():
+        inputs = map(torch.from_numpy, modality.ordered(modality.collate(np.asarray(example)[None])))
+        try:
+            net(*inputs)
+        except (IndexError, RuntimeError) as error:
+            refused.append(f"{kind} ({str(error).splitlines()[0][:100]})")
+    net.train(mode)
+    if refused:
+        raise RecipeError(
+            f"'{recipe.model.name}' cannot take all inputs of the modality '{modality.record.name}': "
+            f"{'; '.join(refused)}.",
+            allowed=f"a network for {modality.limits_text}",
+            next_step="set the parameters of 'modality' that belong to this network, or choose another network",
         )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from sdcompress.checkpoint import open_checkpoint
 from sdcompress.data.samples import Dataset
 from sdcompress.modalities import as_image
+from sdcompress.modalities._image_settings import ImageSettings
 from sdcompress.modalities._preprocess import Preprocess
 from sdcompress.modalities.image import Image
 from sdcompress.models.build import pretrained_config
@@ -37,10 +38,14 @@ def adopt_pretrained_preprocessing(recipe: Recipe, dataset: Dataset) -> Recipe:
     """
     if not isinstance(dataset.modality, Image) or (loaded := _loaded(recipe, dataset)) is None:
         return recipe
-    current, spec = dataset.modality.preprocess, recipe.data
+    current, chosen = dataset.modality.preprocess, recipe.modality
     loaded_fields = _fitting(loaded.prepared, current)
     differ = {field: value for field, value in loaded_fields.items() if value != _used(current, field, value)}
-    taken = {field: value for field, value in differ.items() if field in loaded.given and getattr(spec, field) is None}
+    taken = {
+        field: value
+        for field, value in differ.items()
+        if field in loaded.given and chosen.parameters.get(field) is None
+    }
     kept = {field: value for field, value in differ.items() if field not in taken}
     if taken:
         warnings.warn(
@@ -51,18 +56,21 @@ def adopt_pretrained_preprocessing(recipe: Recipe, dataset: Dataset) -> Recipe:
     if kept:
         warnings.warn(
             f"The weights of {loaded.name} were trained with {_listed(kept)}. This training uses "
-            f"{_listed({field: _used(current, field, None) for field in kept})}; data.{next(iter(kept))} sets it.",
+            f"{_listed({field: _used(current, field, None) for field in kept})}; modality.{next(iter(kept))} sets it.",
             stacklevel=2,
         )
-    return recipe.model_copy(update={"data": spec.model_copy(update=taken)}) if taken else recipe
+    # lists, as a stored recipe has them: a run that goes on compares
+    parameters = {field: list(value) if isinstance(value, tuple) else value for field, value in taken.items()}
+    return recipe.model_copy(update={"modality": chosen.model_copy(update=parameters)}) if taken else recipe
 
 
 def reopen_adopted_keys(recipe: Recipe, begun: Recipe) -> Recipe:
     """Return the recipe of a resumed run with the fields cleared that were adopted from the weights."""
     if not (begun.model.pretrained or begun.model.start):
         return recipe
-    taken = {field: getattr(begun.data, field) for field in FIELDS if getattr(recipe.data, field) is None}
-    return recipe.model_copy(update={"data": recipe.data.model_copy(update=taken)})
+    own, before = recipe.modality.parameters, begun.modality.parameters
+    taken = {field: before[field] for field in FIELDS if own.get(field) is None and field in before}
+    return recipe.model_copy(update={"modality": recipe.modality.model_copy(update=taken)})
 
 
 @dataclass(frozen=True)
@@ -83,7 +91,8 @@ class _Loaded:
 def _loaded(recipe: Recipe, dataset: Dataset) -> _Loaded | None:
     if recipe.model.start is not None:
         checkpoint = open_checkpoint(recipe.model.start)
-        given = {field: value for field in FIELDS if (value := getattr(checkpoint.recipe.data, field)) is not None}
+        settings = ImageSettings.model_validate(checkpoint.recipe.modality.parameters)
+        given = {field: value for field in FIELDS if (value := getattr(settings, field)) is not None}
         current = {
             field: getattr(as_image(checkpoint.modality).preprocess, field)
             for field in ("mean", "std", "interpolation")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from sdcompress.data.labelled import labelled_folder
+from sdcompress.data.labelled import labelled_examples
 from sdcompress.data.samples import Samples
 from sdcompress.evaluation.evaluate import evaluate as run_evaluate
 from sdcompress.evaluation.predict import example_files
@@ -36,8 +36,8 @@ def evaluate(
         source: a checkpoint, the folder of a training run, or an artifact.
         options: of the engine; default threads: what other work leaves free. Progress in samples.
         split: validation (which chose thresholds) or test (which only reports).
-        images: labelled images in the place of a split: a folder that holds a folder for each class, by its name. The
-            data set that was trained on is not needed then.
+        images: labelled examples in the place of a split: a folder that holds a folder for each class, by its name; for
+            texts a table with the columns of the training. The data set that was trained on is not needed then.
         name: in the result; default: the folder's name.
 
     Raises:
@@ -48,7 +48,8 @@ def evaluate(
     engine = model.engine()
     samples: Samples
     if images is not None:
-        samples, data = labelled_folder(Path(images), engine.task, engine.modality), str(images)
+        samples = labelled_examples(Path(images), engine.task, engine.modality, model.recipe.data.label)
+        data = str(images)
     else:
         dataset = model.dataset()
         samples, data = dataset.split(split), dataset.name

@@ -34,7 +34,7 @@ def trained(cli, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(user_code, "_trusted", set())
     monkeypatch.chdir(tmp_path)
     Path("linear_nets.py").write_text(NETS)
-    own = ["model.name=linear_nets:make", "data.image_size=8", "method=baseline"]
+    own = ["model.name=linear_nets:make", "modality.image_size=8", "method=baseline"]
     done = cli("train", "-c", recipe, *(word for each in own for word in ("--set", each)), "--out", "run")
     assert done.code == 0, done.err
     return tmp_path / "run"

@@ -147,7 +147,7 @@ def test_labels_of_another_data_set(tiny_artifact: Write, label: int) -> None:
 
 def test_images_of_another_size(tiny_artifact: Write) -> None:
     samples = ArraySamples(np.zeros((3, 5, 4, 1), np.uint8), np.array([0, 1, 2]))
-    with pytest.raises(DataError, match=r"(?s)5x4x1.*4x4x1.*data.image_size"):
+    with pytest.raises(DataError, match=r"(?s)5x4x1.*4x4x1.*modality.image_size"):
         scored(tiny_artifact(), samples)
 
 

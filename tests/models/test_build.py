@@ -174,7 +174,7 @@ def test_backbones_that_cannot_be_used(user_module, code, message):
 
 
 def test_images_too_small_for_the_backbone():
-    with pytest.raises(RecipeError, match=r"3 x 8 x 8.*\n?.*data\.image_size"):
+    with pytest.raises(RecipeError, match=r"3 x 8 x 8.*\n?.*modality\.image_size"):
         network("cifar:vgg11_bn", (3, 8, 8))
 
 
@@ -241,4 +241,4 @@ def test_a_family_of_one_size_names_it():
     with pytest.raises(RecipeError, match="cannot take inputs of 3 x 64 x 64") as caught:
         network("timm:efficientformer_l1", image=(3, 64, 64))
     assert "224 x 224" in caught.value.allowed
-    assert "data.image_size=224" in caught.value.next_step
+    assert "modality.image_size=224" in caught.value.next_step

@@ -25,7 +25,8 @@ from sdcompress.schema.report import Evaluation, Report
 
 RECIPE = {
     "name": "tiny",
-    "data": {"name": "digits", "image_size": 16, "validation": 0.2, "train_limit": 96, "test_limit": 160},
+    "modality": {"image_size": 16},
+    "data": {"name": "digits", "validation": 0.2, "train_limit": 96, "test_limit": 160},
     "exits": {"count": 1, "head": "linear"},
     "method": "byot",
     "controls": ["baseline"],

@@ -56,7 +56,7 @@ def _own_nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def trainer(recipe: Recipe, out: Path) -> Trainer:
-    return Trainer(recipe, data.load(recipe.data, seed=0), launch(recipe.train), out)
+    return Trainer(recipe, data.load(recipe.data, seed=0, modality=recipe.modality), launch(recipe.train), out)
 
 
 def test_a_parameter_outside_the_loss_is_named_and_stays_as_it_was(small: Small, tmp_path: Path) -> None:
@@ -107,14 +107,14 @@ def test_a_parameter_that_is_left_out_later_is_a_sentence_under_ddp() -> None:
 def test_a_norm_without_variance_is_refused_before_anything_is_written(
     small: Small, tmp_path: Path, settings: list[str], found: str
 ) -> None:
-    recipe = small(*SETTINGS, "data.image_size=4", "method=baseline", *settings)
+    recipe = small(*SETTINGS, "modality.image_size=4", "method=baseline", *settings)
     with pytest.raises(RecipeError, match=found) as caught:
         train(recipe, tmp_path / "run")
     assert "at least 2 values" in caught.value.allowed
-    assert "data.image_size" in caught.value.next_step
+    assert "modality.image_size" in caught.value.next_step
     assert not (tmp_path / "run").exists()
     with pytest.raises(RecipeError, match=found):
-        check_with_data(recipe, data.load(recipe.data, seed=0))
+        check_with_data(recipe, data.load(recipe.data, seed=0, modality=recipe.modality))
 
 
 def test_infinite_entries_of_a_buffer_are_no_divergence_and_survive_an_average(small: Small, tmp_path: Path) -> None:

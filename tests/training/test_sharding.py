@@ -113,7 +113,7 @@ from sdcompress.training.validate import exit_scores
 
 recipe = recipes.read(sys.argv[1])
 fabric = launch(recipe.train)
-dataset = data.load(recipe.data, seed=0)
+dataset = data.load(recipe.data, seed=0, modality=recipe.modality)
 trainer = Trainer(recipe, dataset, fabric, Path(sys.argv[2]))
 learner, nets = trainer.learner, {}
 three = np.arange(3)  # two for one process and one for the other

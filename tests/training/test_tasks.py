@@ -24,7 +24,7 @@ Small = Callable[..., Recipe]
 
 def tagged(recipe: Recipe) -> Dataset:
     """The digits with three tags each: is it even, is it above 4, is it 0."""
-    digits = data.load(recipe.data, seed=recipe.seed)
+    digits = data.load(recipe.data, seed=recipe.seed, modality=recipe.modality)
 
     def with_tags(samples: Samples) -> ArraySamples:
         labels = samples.targets

@@ -14,6 +14,7 @@ from networks import pictures
 from sdcompress.checkpoint import open_checkpoint
 from sdcompress.errors import OutputExistsError, RecipeError
 from sdcompress.methods._base import Needs
+from sdcompress.modalities._image_settings import ImageAugmentation
 from sdcompress.models.build import build
 from sdcompress.models.cost import tap_shares
 from sdcompress.objectives.batch import View
@@ -31,11 +32,22 @@ def test_r_drop_without_dropout_names_the_options(small: Small, tmp_path: Path) 
     assert not (tmp_path / "steps").exists()
 
 
+class Kind(SimpleNamespace):
+    """A modality of some inputs with the augmentation of images."""
+
+    def __init__(self, tensors: tuple[graphs.Tensor, ...]) -> None:
+        super().__init__(tensors=tensors)
+
+    @staticmethod
+    def augmentation_settings(settings: recipe.Augmentation) -> ImageAugmentation:
+        return ImageAugmentation(**settings.parameters)
+
+
 def of_kind(targets: tuple[int, ...], dtype: str) -> SimpleNamespace:
     """What a check reads of a data set with targets of this shape and inputs of this type."""
     tensors = (graphs.Tensor(name="inputs", dtype=dtype, shape=("batch", 4)),)
     train = SimpleNamespace(targets=np.zeros(targets, np.int64))
-    return SimpleNamespace(train=train, modality=SimpleNamespace(tensors=tensors))
+    return SimpleNamespace(train=train, modality=Kind(tensors), task=SimpleNamespace(target_fill=None))
 
 
 def augmented(small: Small, **changed: object) -> recipe.Recipe:

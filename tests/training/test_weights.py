@@ -13,6 +13,7 @@ from PIL import Image
 
 from sdcompress import data, export, recipes
 from sdcompress.artifact.read import open_artifact
+from sdcompress.modalities._image_settings import ImageSettings
 from sdcompress.runtime.open import open_engine
 from sdcompress.schema.recipe import Export, Recipe
 from sdcompress.training.run import holds_another, train
@@ -46,7 +47,8 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
     def recipe(*settings: str, name: str = "imagefolder") -> Recipe:
         return recipes.read(
             {
-                "data": {"name": name, "dir": str(tmp_path / "photos"), "image_size": 16, "validation": 0.9},
+                "modality": {"image_size": 16},
+                "data": {"name": name, "dir": str(tmp_path / "photos"), "validation": 0.9},
                 "model": {"name": "weighed:net", "pretrained": True},
                 "exits": {"count": 1, "head": "linear"},
                 "train": {"epochs": 1, "batch_size": 16, "device": "cpu"},
@@ -58,11 +60,12 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
 
 
 def resolved(recipe: Recipe) -> Recipe:
-    return adopt_pretrained_preprocessing(recipe, data.load(recipe.data, seed=0))
+    return adopt_pretrained_preprocessing(recipe, data.load(recipe.data, seed=0, modality=recipe.modality))
 
 
 def prepared(recipe: Recipe) -> tuple[Any, ...]:
-    return recipe.data.mean, recipe.data.std, recipe.data.interpolation, recipe.data.crop
+    settings = ImageSettings.model_validate(recipe.modality.parameters)
+    return settings.mean, settings.std, settings.interpolation, settings.crop
 
 
 def test_what_the_weights_want_is_taken_over_and_said(make: Make) -> None:
@@ -82,7 +85,7 @@ def test_without_weights_nothing_is_taken_over(make: Make) -> None:
 
 def test_what_the_recipe_says_is_kept_and_the_difference_said(make: Make) -> None:
     with pytest.warns(UserWarning, match=r"trained with mean \(0\.5, 0\.5, 0\.5\)\. This training uses mean \(0\.4,"):
-        found = resolved(make("data.mean=[0.4, 0.4, 0.4]", "data.crop=none"))
+        found = resolved(make("modality.mean=[0.4, 0.4, 0.4]", "modality.crop=none"))
     assert prepared(found) == ((0.4, 0.4, 0.4), HALF, "bicubic", "none")
 
 
@@ -91,7 +94,7 @@ def test_what_the_recipe_says_is_kept_and_the_difference_said(make: Make) -> Non
 )
 def test_crops_of_timm(make: Make, config: str, crop: Any) -> None:
     with pytest.warns(UserWarning, match="were trained with"):
-        assert resolved(make(f"model.options={{config: {config}}}")).data.crop == crop
+        assert resolved(make(f"model.options={{config: {config}}}")).modality.parameters.get("crop") == crop
 
 
 def test_a_set_of_another_kind_keeps_what_does_not_fit_it(make: Make) -> None:
@@ -105,7 +108,7 @@ def test_a_run_is_trained_exported_and_served_as_its_weights_want_it(make: Make,
     assert prepared(begun.recipe) == (HALF, HALF, "bicubic", 0.8)
     assert not holds_another(make(), tmp_path / "run")
     assert train(make(), tmp_path / "run").path == begun.path  # the same recipe goes on
-    assert holds_another(make("data.mean=[0.1, 0.1, 0.1]"), tmp_path / "run")
+    assert holds_another(make("modality.mean=[0.1, 0.1, 0.1]"), tmp_path / "run")
     export(begun.path, tmp_path / "artifact", layout="single", settings=Export(parity_samples=256, parity_max_batch=8))
     spec = open_artifact(tmp_path / "artifact").modality.preprocess
     assert spec == begun.modality.preprocess
@@ -119,12 +122,12 @@ def test_a_run_is_trained_exported_and_served_as_its_weights_want_it(make: Make,
 
 def test_who_starts_from_a_checkpoint_is_prepared_as_it_was(make: Make, tmp_path: Path) -> None:
     own = "model.pretrained=false"
-    train(make(own, "data.mean=[0.3, 0.3, 0.3]"), tmp_path / "run")
+    train(make(own, "modality.mean=[0.3, 0.3, 0.3]"), tmp_path / "run")
     start = make(own, f"model.start={tmp_path / 'run'}")
     with pytest.warns(UserWarning, match=r"mean \(0\.3, 0\.3, 0\.3\)\. That is taken over"):
         assert prepared(resolved(start)) == ((0.3, 0.3, 0.3), None, None, None)
     train(make(own), tmp_path / "usual")
-    other = make(own, "data.mean=[0.3, 0.3, 0.3]", f"model.start={tmp_path / 'usual'}")
+    other = make(own, "modality.mean=[0.3, 0.3, 0.3]", f"model.start={tmp_path / 'usual'}")
     with pytest.warns(UserWarning, match=r"mean \(0\.485, 0\.456, 0\.406\)\. This training uses mean \(0\.3,"):
         assert resolved(other) == other
     # what was the data set's own is not carried to another one

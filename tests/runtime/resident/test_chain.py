@@ -48,7 +48,7 @@ class OnHost:
         self.chain = ResidentChain(
             self.device, artifact.manifest, self.programs, buckets(profiles), ExecutionTarget("host", "cpu")
         )
-        self.network = CascadeEngine(artifact.manifest, self.chain)
+        self.network = CascadeEngine(artifact.manifest, self.chain, artifact.modality)
 
 
 def graph(artifact: Artifact, segment: Segment) -> Any:
