@@ -21,8 +21,8 @@ from sdcompress.data.lengths import example_lengths
 from sdcompress.machine import machine
 from sdcompress.modalities.text import Text
 from sdcompress.schema import recipe
+from sdcompress.training.batches import permutation
 from sdcompress.training.lengths import like_lengths
-from sdcompress.training.randomness import permutation
 
 BATCHES, REPEATS = (1, 8, 32), 15
 
@@ -74,6 +74,7 @@ def main() -> None:
     lengths = {split: example_lengths(getattr(dataset, split), dataset.modality) for split in ("train", "test")}
     train, test = lengths["train"], lengths["test"]
     plain = permutation(len(train), seed=0, epoch=0)
+    by_length = like_lengths(plain, train, 64, seed=0, epoch=0)
     text = dataset.modality
     tokenizer = Tokenizer.from_file(str(text.path(text.tokenizer)))
     tokenizer.enable_truncation(text.max_length)
@@ -87,7 +88,7 @@ def main() -> None:
         "tokens": {split: float(one.mean()) for split, one in lengths.items()},
         "padding": {
             "training, batches of 64, random": padding(plain, train, 64),
-            "training, batches of 64, like lengths": padding(like_lengths(plain, train, 64, seed=0, epoch=0), train, 64),
+            "training, batches of 64, like lengths": padding(by_length, train, 64),
             "test sentences, batches of 256, as they come": padding(np.arange(len(test)), test, 256),
             "test sentences, batches of 256, sorted": padding(np.argsort(test, kind="stable"), test, 256),
         },

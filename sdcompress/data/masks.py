@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,14 +16,13 @@ from sdcompress.data.samples import without_setting
 from sdcompress.errors import DataError, InputError
 from sdcompress.modalities import Modality, as_image
 from sdcompress.modalities._geometry import geometry
-from sdcompress.modalities._pictures import BROKEN, open_picture
+from sdcompress.modalities._image_files import BROKEN, open_picture
 from sdcompress.modalities._preprocess import Preprocess
 
 __all__ = ["VOID", "MaskCoding", "MaskSamples", "Pair", "pairs_of"]
 
 VOID = 255  # what sources give for pixels of no class: the default of the task's ignore_index
 Mask = npt.NDArray[np.uint8]
-_UNKNOWN = 254  # a value that stands for nothing; with it there are 254 classes at most
 _NAMED = 3  # files that a message names
 
 
@@ -85,9 +84,9 @@ class MaskCoding:
         if self.colours and pixels.ndim == 3 and pixels.shape[2] in {3, 4} and pixels.dtype == np.uint8:
             channels = pixels[:, :, :3].astype(np.int64) @ np.array([65536, 256, 1])
             table = {(r << 16) + (g << 8) + b: k for (r, g, b), k in self.colours.items()}
-            return self._looked_up(channels, table, lambda v: f"the colour {v >> 16} {v >> 8 & 255} {v & 255}")
+            return _looked_up(channels, table, lambda v: f"the colour {v >> 16} {v >> 8 & 255} {v & 255}")
         if self.values and pixels.ndim == 2 and pixels.dtype.kind in "bui":
-            return self._looked_up(pixels.astype(np.int64), self.values, lambda v: f"the value {v}")
+            return _looked_up(pixels, self.values, lambda v: f"the value {v}")
         form = "colours R G B" if self.colours else "one channel of integers, or a palette"
         raise InputError(
             f"The mask is {pixels.dtype} of shape {list(pixels.shape)}.",
@@ -95,18 +94,21 @@ class MaskCoding:
             next_step="convert the mask, or correct the list of classes",
         )
 
-    def _looked_up(self, codes: npt.NDArray[np.int64], table: dict[int, int], named: object) -> Mask:
-        known, where = np.unique(codes, return_inverse=True)
-        classes = np.array([table.get(int(code), _UNKNOWN) for code in known], np.uint8)
-        if _UNKNOWN in classes:
-            code = int(known[classes.tolist().index(_UNKNOWN)])
-            assert callable(named)
-            raise InputError(
-                f"The mask holds {named(code)}, which is no class.",
-                allowed=", ".join(str(key) for key in (self.colours or self.values))[:200],
-                next_step="correct the mask, or add the class to the list of classes (void, if it is none)",
-            )
-        return classes[where].reshape(codes.shape)
+
+def _looked_up(codes: npt.NDArray[np.generic], table: Mapping[int, int], named: Callable[[int], str]) -> Mask:
+    """Return the class of each code; InputError names the first that has none."""
+    classes, known = np.full(codes.shape, VOID, np.uint8), np.zeros(codes.shape, bool)
+    for code, number in table.items():
+        same = codes == code
+        np.putmask(classes, same, number)
+        known |= same
+    if not known.all():
+        raise InputError(
+            f"The mask holds {named(int(codes[~known][0]))}, which is no class.",
+            allowed="what the list of classes names",
+            next_step="correct the mask, or add the class to the list of classes (void, if it is none)",
+        )
+    return classes
 
 
 class MaskSamples(FileSamples):
@@ -181,7 +183,7 @@ class MaskSamples(FileSamples):
                     next_step="label it",
                 )
         except (InputError, *BROKEN) as error:
-            found = error.found if isinstance(error, InputError) else str(error)
+            found = error.problem if isinstance(error, InputError) else str(error)
             raise DataError(
                 f"The mask {pair.mask} cannot be used: {found}",
                 allowed=error.allowed if isinstance(error, InputError) else "whole image files",

@@ -30,7 +30,7 @@ from sdcompress.data.sources._listing import Skipped, folders_in
 from sdcompress.data.sources._masks import images_in, mask_source
 from sdcompress.data.sources._photos import has_splits, published_splits
 from sdcompress.errors import DataError, InputError, RecipeError
-from sdcompress.modalities._pictures import open_picture
+from sdcompress.modalities._image_files import open_picture
 from sdcompress.modalities._preprocess import Preprocess
 from sdcompress.modalities.image import Image
 from sdcompress.schema import recipe
@@ -39,7 +39,7 @@ __all__ = ["masks"]
 
 _LIST = "classes.txt"
 _VOID_NAMES = {"void", "ignore", "unlabelled", "unlabeled"}
-_MOST_CLASSES = 254  # a mask has 8 bits, 255 is void and 254 stands for what is unknown
+_MOST_CLASSES = 255  # a mask has 8 bits, and 255 is void
 _FORMS = "lines such as 'road', '3 road' or '128 64 128 road', all of one form, each class once"
 
 
@@ -88,7 +88,7 @@ def _size_of_first(pairs: list[Pair], excluded: list[Path], root: Path) -> tuple
     except InputError as error:
         name = first.relative_to(root).as_posix()
         raise DataError(
-            f"The first image {first} cannot be used: {error.found}",
+            f"The first image {first} cannot be used: {error.problem}",
             allowed=error.allowed,
             next_step=f"repair it, or go on without it: {without_setting([name])}",
         ) from error
