@@ -18,7 +18,7 @@ from sdcompress.policies import gates, restore
 from sdcompress.policies._base import Float, Gate, Signals
 from sdcompress.runtime.active_rows import ActiveRows, RoutedOutputs
 from sdcompress.runtime.backends._base import Graph
-from sdcompress.runtime.cost import Cost
+from sdcompress.runtime.cost import Cost, sample_size
 from sdcompress.runtime.engine import ExitCost, Prediction
 from sdcompress.runtime.inputs import checked_temperatures, exit_position
 from sdcompress.runtime.segments import ArrayChain, Chain, ChainPass
@@ -154,7 +154,7 @@ class CascadeEngine:
         return self._chain.move_ms(position)
 
     def _predicted(self, inputs: Inputs, due: float | None) -> RoutedOutputs:
-        batch, last = ActiveRows(len(inputs)), len(self._ends) - 1
+        batch, last, size = ActiveRows(len(inputs)), len(self._ends) - 1, sample_size(self.manifest.inputs, inputs)
         with self._chain.start(inputs) as run:
             for position in range(last):
                 run.stage(position)
@@ -163,9 +163,10 @@ class CascadeEngine:
                 ):
                     return _closed(run, batch, position)
                 compacts = batch.active < batch.allocated and self._cost.compaction_pays(
-                    position, batch.allocated, batch.active
+                    position, batch.allocated, batch.active, size
                 )
-                if due is not None and self._late(due, position + 1, batch.active if compacts else batch.allocated):
+                rows = batch.active if compacts else batch.allocated
+                if due is not None and self._late(due, position + 1, rows, size):
                     return _closed(run, batch, position)
                 if compacts:
                     run.compact(position, batch.compact())
@@ -175,10 +176,10 @@ class CascadeEngine:
     def _prediction(self, answers: RoutedOutputs) -> Prediction:
         return self._task.prediction(*answers, self.exit_names, self._temperatures)
 
-    def _late(self, due: float, position: int, rows: int) -> bool:
+    def _late(self, due: float, position: int, rows: int, size: int) -> bool:
         """Whether the next stage would end too late; one that is computed already never does (the layout ``all``)."""
         runs = self._ends[position] > self._ends[position - 1]
-        return runs and perf_counter_ns() + 1e6 * self._cost.ms(position, rows) > due
+        return runs and perf_counter_ns() + 1e6 * self._cost.ms(position, rows, size) > due
 
     def _leaves(self, position: int, run: ChainPass, batch: ActiveRows) -> npt.NDArray[np.bool_]:
         """Return the rows that leave, those that have left before included."""
