@@ -1,7 +1,7 @@
 """Store the shapes of Reshape nodes that follow from the axes of their inputs, instead of computing them in each run.
 
-The exporter computes [batch, tokens, heads, size] by Shape and Concat nodes, and each segment would compute it again. ONNX
-has a code for "as in the input" (0) and one for "what is left" (-1), with which such a shape is a constant.
+The exporter computes [batch, tokens, heads, size] by Shape and Concat nodes, and each segment would compute it again.
+ONNX has a code for "as in the input" (0) and one for "what is left" (-1), with which such a shape is a constant.
 """
 
 from __future__ import annotations

@@ -97,6 +97,11 @@ class StageTimes(Frozen):
     """What the stages of a cascade take on the machine that calibrated it, by the number of rows."""
 
     rows: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = Field(description="rising")
+    sizes: tuple[PositiveFloat, ...] = Field(
+        (),
+        description="for each number of rows the mean size of a sample: the product of its axes that vary, such as the "
+        "tokens with padding; empty: only the batch varies",
+    )
     ms: tuple[tuple[PositiveFloat, ...], ...] = Field(description="of each stage, for each number of rows")
     move_ms: tuple[NonNegativeFloat, ...] = Field(
         description="after each exit but the last, to put one row in the place of one that has left"
@@ -106,6 +111,11 @@ class StageTimes(Frozen):
     def _one_time_for_each_number_of_rows(self) -> StageTimes:
         if list(self.rows) != sorted(set(self.rows)):
             raise ValueError("the numbers of rows must rise")
+        if self.sizes and len(self.sizes) != len(self.rows):
+            raise ValueError("sizes need one for each number of rows")
+        work = [rows * size for rows, size in zip(self.rows, self.sizes, strict=False)]
+        if work != sorted(set(work)):
+            raise ValueError("rows times sizes must rise")
         if any(len(times) != len(self.rows) for times in self.ms):
             raise ValueError("every stage needs one time for each number of rows")
         return self

@@ -69,8 +69,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_it_learns_and_the_artifact_scores_as_the_checkpoint(folder: Path) -> None:
     trained, exported = (sdcompress.evaluate(folder / name) for name in ("run", "cascade"))
-    assert trained.exits[-1].score > 0.9
-    assert [exit_.score for exit_ in trained.exits] == [exit_.score for exit_ in exported.exits]
+    assert trained.exits[-1].metric > 0.9
+    assert [exit_.metric for exit_ in trained.exits] == [exit_.metric for exit_ in exported.exits]
     assert trained.losses == exported.losses
 
 
@@ -126,14 +126,14 @@ def test_predictions_of_texts_in_files(folder: Path, name: str, tmp_path: Path) 
 
 def test_evaluation_of_a_table(folder: Path, tmp_path: Path) -> None:
     table = folder / "data" / "test.csv"
-    given = sdcompress.evaluate(folder / "early", images=table)
+    given = sdcompress.evaluate(folder / "early", samples=table)
     assert (given.split, given.losses) == ("external", sdcompress.evaluate(folder / "early").losses)
     (tmp_path / "a.csv").write_text("text,label\ngood,neutral\n", "utf-8")
     with pytest.raises(DataError, match=r"a\.csv:2 has the label 'neutral'"):
-        sdcompress.evaluate(folder / "early", images=tmp_path / "a.csv")
+        sdcompress.evaluate(folder / "early", samples=tmp_path / "a.csv")
     (tmp_path / "a.csv").write_text("text\ngood\n", "utf-8")
     with pytest.raises(DataError, match="no column 'label'"):
-        sdcompress.evaluate(folder / "early", images=tmp_path / "a.csv")
+        sdcompress.evaluate(folder / "early", samples=tmp_path / "a.csv")
 
 
 def test_the_cards_program_decides_the_same_with_onnxruntime_and_tokenizers_alone(folder: Path) -> None:
@@ -164,7 +164,7 @@ def test_unlabelled_traffic_calibrates(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "traffic").mkdir()
     (tmp_path / "traffic" / "a.txt").write_text("\n".join(sorted(lines)), "utf-8")
     settings = {"max_drop": 0.2, "unlabelled": True, "in_expectation": True}
-    manifest = sdcompress.calibrate(folder / "cascade", tmp_path / "out", settings, images=tmp_path / "traffic")
+    manifest = sdcompress.calibrate(folder / "cascade", tmp_path / "out", settings, samples=tmp_path / "traffic")
     assert 40 <= manifest.policy.samples <= len(lines)
 
 
@@ -207,4 +207,4 @@ def test_a_network_of_another_vocabulary_or_fewer_positions_is_refused(tmp_path:
 
 def test_a_table_of_images_is_no_table(folder: Path, tiny_artifact) -> None:
     with pytest.raises(UsageError, match="says no label"):
-        sdcompress.evaluate(tiny_artifact(), images=folder / "data" / "test.csv")
+        sdcompress.evaluate(tiny_artifact(), samples=folder / "data" / "test.csv")

@@ -1,7 +1,7 @@
 """Any text encoder of Hugging Face transformers, from a local folder or the hub's cache; nothing is downloaded.
 
-``hf:FOLDER`` reads ``config.json`` there, and with model.pretrained also the weights; ``hf:organisation/name`` reads the
-same from the cache; ``hf:bert`` is a family of transformers, whose sizes stand in model.options.config.
+``hf:FOLDER`` reads ``config.json`` there, and with model.pretrained also the weights; ``hf:organisation/name`` reads
+the same from the cache; ``hf:bert`` is a family of transformers, whose sizes stand in model.options.config.
 """
 
 from __future__ import annotations
@@ -116,13 +116,6 @@ class _Native(nn.Module):
         return logits
 
 
-class _NoPooler(nn.Module):
-    """Stands for the pooler of an encoder whose head pools; families differ in whether it may be None."""
-
-    def forward(self, *_: Any) -> None:
-        """Return nothing."""
-
-
 def _folder(name: str, *, pretrained: bool) -> Path | None:
     """Return the folder of the files; None for the name of a family."""
     from huggingface_hub import constants, try_to_load_from_cache
@@ -220,7 +213,7 @@ def _network(name: str, config: Any, weights: Path | None, *, native: bool) -> n
     except (ValueError, AssertionError, AttributeError, TypeError, ImportError) as error:
         raise _unusable_config(name, weights, error) from error
     if not native and isinstance(getattr(network, "pooler", None), nn.Module):
-        network.pooler = _NoPooler()
+        network.pooler = nn.Identity()  # families differ in whether it may be None; the head pools
     return cast("nn.Module", network)
 
 

@@ -18,7 +18,7 @@ def uint8(segment: FloatSegment) -> onnx.ModelProto:
     (see ``int8``), so that int8 quantises the input of a residual block twice.
 
     Of tokens [B, N, C] only the inputs of products are rounded. The kernels give floats as fast as codes, and rounding
-    the outputs and residual sums too puts the outputs of MiniLM 4 to 10 times as far from float32 (``docs/quantize.md``).
+    outputs and residual sums too puts the logits of MiniLM several times as far from float32 (``docs/quantize.md``).
     """
     options = {"ActivationSymmetric": False, "DedicatedQDQPair": False}
     return quantize_integers(segment, QuantType.QUInt8, options, tokens_between=False)
