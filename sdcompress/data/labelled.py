@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from sdcompress.data.files import FolderSamples
 from sdcompress.data.rows import RawRows, class_indices
 from sdcompress.data.samples import Samples
@@ -32,14 +30,12 @@ def labelled_examples(path: Path, task: Task, modality: Modality, label: str) ->
         UsageError: if the targets of the task are no numbers of classes, or the modality has no tables.
         DataError: if a folder or a label is no class, there is no example, or something cannot be read.
     """
-    try:
-        task.check_targets(np.arange(len(task.outputs)))
-    except DataError as error:
+    if not task.single_label:
         raise UsageError(
             f"Class folders and labels give the numbers of classes, and the network's task is '{task.record.name}'.",
             allowed="a network whose targets are classes",
             next_step="measure on the data set: leave the folder out",
-        ) from error
+        )
     return _rows(path, task, modality, label) if path.is_file() else _folders(path, task, modality)
 
 

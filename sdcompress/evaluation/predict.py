@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -12,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from sdcompress.data.sources._listing import Skipped, files_below
-from sdcompress.errors import DataError, InputError
+from sdcompress.errors import DataError, InputError, UsageError
 from sdcompress.modalities import Modality
 from sdcompress.progress import Progress
 from sdcompress.runtime.engine import Engine
-from sdcompress.schema.prediction import FilePrediction, OutputValue
+from sdcompress.schema.report import FilePrediction, OutputValue
+from sdcompress.storage import storage_errors
 
 __all__ = ["example_files", "predict"]
 
@@ -51,7 +53,12 @@ def example_files(paths: Iterable[Path | str], modality: Modality) -> tuple[Path
 
 
 def predict(
-    engine: Engine, files: Iterable[Path], *, top: int = 1, progress: Progress | None = None
+    engine: Engine,
+    files: Iterable[Path],
+    *,
+    top: int = 1,
+    pictures: Path | None = None,
+    progress: Progress | None = None,
 ) -> tuple[FilePrediction, ...]:
     """Predict each raw example in a batch of one; one that cannot be used gets its error and stops nothing.
 
@@ -59,19 +66,29 @@ def predict(
         engine: what predicts.
         files: hold raw examples: one each, such as an image, or one in each row, such as texts.
         top: how many outputs each prediction names, where the task decides for one.
+        pictures: folder for PNG files of what is decided, by the files' names; None: nothing is drawn.
         progress: called with (examples done, all examples).
 
     Raises:
         DataError: if a file of rows cannot be read.
+        UsageError: if pictures are asked for, and the task decides nothing that can be drawn.
+        StorageError: if they cannot be written.
     """
     listed = [named for file in files for named in engine.modality.raw_examples(file)]
     # the first calls load codecs and prepare buffers, which is no file's time
-    engine(engine.modality.collate(np.stack([next(iter(engine.modality.edge_cases().values()))])))
+    first = engine(engine.modality.collate(np.stack([next(iter(engine.modality.edge_cases().values()))])))
+    if pictures is not None and first.picture(0) is None:
+        raise UsageError(
+            f"Pictures are asked for, and the task '{engine.task.record.name}' decides nothing that can be drawn.",
+            allowed="a task with masks, such as segmentation",
+            next_step="leave --pictures out",
+        )
+    names = _picture_names([name for name, _ in listed], pictures)
     with contextlib.suppress(InputError):
         engine.preprocess([raw for _, raw in listed[:1]])
     predictions = []
-    for done, (name, raw) in enumerate(listed, start=1):
-        predictions.append(_predicted(engine, name, raw, top))
+    for done, ((name, raw), picture) in enumerate(zip(listed, names, strict=True), start=1):
+        predictions.append(_predicted(engine, name, raw, top, picture))
         if progress:
             progress(done, len(listed))
     if broken := sum(prediction.error is not None for prediction in predictions):
@@ -79,7 +96,19 @@ def predict(
     return tuple(predictions)
 
 
-def _predicted(engine: Engine, name: str, raw: Any, top: int) -> FilePrediction:
+def _picture_names(listed: Sequence[str], folder: Path | None) -> list[Path | None]:
+    """Return a file for the picture of each prediction: the file's name, with a number where others have it too."""
+    if folder is None:
+        return [None] * len(listed)
+    seen: Counter[str] = Counter()
+    names: list[Path | None] = []
+    for stem in (Path(name).stem for name in listed):
+        seen[stem] += 1
+        names.append(folder / (stem + (f"-{seen[stem]}" if seen[stem] > 1 else "") + ".png"))
+    return names
+
+
+def _predicted(engine: Engine, name: str, raw: Any, top: int, picture: Path | None) -> FilePrediction:
     began = perf_counter()
     try:
         inputs = engine.preprocess([raw])
@@ -91,8 +120,15 @@ def _predicted(engine: Engine, name: str, raw: Any, top: int) -> FilePrediction:
     ended = perf_counter()
     if not np.isfinite(prediction.outputs).all():
         return FilePrediction(file=name, error="The network's outputs are not finite.")
+    if picture is not None:
+        drawn = prediction.picture(0)
+        assert drawn is not None, "asked before"
+        with storage_errors(picture.parent):
+            picture.parent.mkdir(parents=True, exist_ok=True)
+            picture.write_bytes(drawn)
     return FilePrediction(
         file=name,
+        picture=None if picture is None else str(picture),
         stated=tuple(OutputValue(name=name, value=value) for name, value in prediction.stated(top)[0]),
         kind=prediction.kind,
         unit=prediction.unit,

@@ -19,7 +19,7 @@ from sdcompress.errors import InputError, RecipeError, UsageError, brief, neares
 from sdcompress.schema import recipe
 from sdcompress.schema.base import Frozen, explain
 from sdcompress.schema.graphs import FileEntry, Tensor
-from sdcompress.schema.manifest import Named
+from sdcompress.schema.manifest import RegistryEntry
 from sdcompress.storage import sha256_of
 
 if TYPE_CHECKING:
@@ -177,9 +177,9 @@ class Modality(ABC):
         return written
 
     @property
-    def record(self) -> Named:
+    def record(self) -> RegistryEntry:
         """What a manifest writes of it; the name is that of its module."""
-        return Named(name=type(self).__module__.rpartition(".")[2], parameters=self.parameters)
+        return RegistryEntry(name=type(self).__module__.rpartition(".")[2], parameters=self.parameters)
 
     def located(self, folder: Path) -> Self:
         """The same modality, whose files lie in this folder: what opens a checkpoint or an artifact calls it."""
@@ -382,7 +382,7 @@ class Modality(ABC):
             RecipeError: if a setting is for examples of another modality.
             MissingExtraError: if a setting needs a package that is not installed.
         """
-        from sdcompress.modalities._unaugmented import Unaugmented
+        from sdcompress.modalities._mixing import Unaugmented
 
         self.augmentation_settings(settings)
         return Unaugmented(settings.mixup, self)
@@ -412,6 +412,11 @@ class Modality(ABC):
     def unpack(self, arrays: Mapping[str, Array]) -> Any:
         """The inverse of ``pack``."""
         return arrays["examples"]
+
+    def drawn(self, examples: Any) -> npt.NDArray[np.uint8] | None:
+        """Examples [N, ...] as pictures, uint8 [N, H, W, 3]; None: they are none."""
+        del examples
+        return None
 
     def card_text(self) -> str:
         """How a raw example becomes the inputs, in words, for the artifact's card."""

@@ -11,6 +11,7 @@ from sdcompress.schema.base import Frozen
 
 __all__ = ["ImageAugmentation", "ImageSettings"]
 
+Side = Annotated[int, Field(ge=1, le=2**13)]
 Pixels = Annotated[int, Field(ge=0, lt=2**31)]
 Alpha = Annotated[float, Field(ge=0)]
 
@@ -18,14 +19,16 @@ Alpha = Annotated[float, Field(ge=0)]
 class ImageSettings(Frozen):
     """The parameters of ``modality`` for images; what is not set is the data set's, or that of loaded weights."""
 
-    image_size: Annotated[int, Field(ge=1, le=2**13)] | None = Field(None, description="side in pixels")
+    image_size: Side | tuple[Side, Side] | None = Field(
+        None, description="side of a square in pixels, or height and width, e.g. [180, 240]"
+    )
     mean: tuple[float, ...] | None = Field(None, description="of each channel, for images in [0, 1]")
     std: tuple[Annotated[float, Field(gt=0)], ...] | None = Field(None, description="likewise")
     interpolation: Literal["nearest", "bilinear", "bicubic"] | None = Field(None, description="of resizing")
     crop: Annotated[float, Field(gt=0, le=1)] | Literal["none"] | None = Field(
         None,
         description="side of the centre that is kept as a share of the resized shorter side; none: the whole image is "
-        "resized to a square",
+        "resized to image_size",
     )
     white_level: Annotated[int, Field(ge=1, le=65535)] | None = Field(
         None, description="value of 16-bit grey images that becomes 255, e.g. 4095 for 12 bits; default: 65535"

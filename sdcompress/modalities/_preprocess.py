@@ -8,7 +8,7 @@ from pydantic import Field, PositiveFloat, model_validator
 
 from sdcompress.schema.base import Frozen
 
-__all__ = ["Preprocess", "square_geometry"]
+__all__ = ["Preprocess", "sized_geometry"]
 
 Side = Annotated[int, Field(gt=0, le=16384)]  # pixels; a larger image would not fit into memory after resizing
 
@@ -41,7 +41,7 @@ class Preprocess(Frozen):
             std: likewise.
             crop: the square's side as a share of the resized shorter side; None: the whole image becomes the square.
         """
-        return cls(channels=3 if len(mean) == 3 else 1, mean=mean, std=std, **square_geometry(side, crop))
+        return cls(channels=3 if len(mean) == 3 else 1, mean=mean, std=std, **sized_geometry(side, crop))
 
     @property
     def share(self) -> float | None:
@@ -57,13 +57,15 @@ class Preprocess(Frozen):
         return self
 
 
-def square_geometry(side: int, share: float | None) -> dict[str, Any]:
-    """Return ``resize`` and ``crop`` to a square.
+def sized_geometry(size: int | tuple[int, int], share: float | None) -> dict[str, Any]:
+    """Return ``resize`` and ``crop`` to a size.
 
     Args:
-        side: of the square, in pixels.
-        share: of the resized shorter side that the square is; None: the whole image becomes the square.
+        size: in pixels: the side of a square, or height and width.
+        share: of the resized image, along its shorter side, that is kept; None: the whole image becomes the size.
     """
+    sides = (size, size) if isinstance(size, int) else size
     if share is None:
-        return {"resize": (side, side), "crop": None}
-    return {"resize": round(side / share), "crop": (side, side)}
+        return {"resize": sides, "crop": None}
+    resize = round(size / share) if isinstance(size, int) else tuple(round(side / share) for side in size)
+    return {"resize": resize, "crop": sides}

@@ -16,9 +16,9 @@ from sdcompress.errors import DataError, InputError, RecipeError
 from sdcompress.modalities._base import Augment, AugmentationSettings, Inputs, Modality, checked
 from sdcompress.modalities._card import card_code, card_text
 from sdcompress.modalities._geometry import geometry, normalise
+from sdcompress.modalities._image_files import check_picture, open_picture
 from sdcompress.modalities._image_settings import ImageAugmentation, ImageSettings
-from sdcompress.modalities._pictures import check_picture, open_picture
-from sdcompress.modalities._preprocess import Preprocess, square_geometry
+from sdcompress.modalities._preprocess import Preprocess, sized_geometry
 from sdcompress.schema import recipe
 from sdcompress.schema.graphs import Tensor
 
@@ -71,11 +71,14 @@ class Image(Modality):
                 allowed="modality.image_size, modality.mean and modality.std",
                 next_step="set all three",
             )
-        side, mean, std = settings.image_size, settings.mean, settings.std
-        return cls.of(Preprocess.square(side, mean=mean, std=std)).with_settings(parameters)
+        size, mean, std = settings.image_size, settings.mean, settings.std
+        channels = 3 if len(mean) == 3 else 1
+        return cls.of(Preprocess(channels=channels, mean=mean, std=std, **sized_geometry(size, None))).with_settings(
+            parameters
+        )
 
     def with_settings(self, parameters: Mapping[str, Any]) -> Image:
-        """Change the preprocessing; a size or a crop makes the input a square. See ``Modality``."""
+        """Change the preprocessing; one number as size, or a crop, makes the input a square. See ``Modality``."""
         settings, own = checked(TypeAdapter(ImageSettings), parameters, "modality"), self.preprocess
         for name, values in (("mean", settings.mean), ("std", settings.std)):
             if values is not None and len(values) != own.channels:
@@ -87,7 +90,7 @@ class Image(Modality):
         changed = settings.model_dump(include={"mean", "std", "interpolation", "white_level"}, exclude_none=True)
         if settings.image_size is not None or settings.crop is not None:
             share = own.share if settings.crop is None else None if settings.crop == "none" else settings.crop
-            changed |= square_geometry(settings.image_size or min(self.shape[1:]), share)
+            changed |= sized_geometry(settings.image_size or min(self.shape[1:]), share)
         return Image.of(own.model_copy(update=changed), self.shape[1:])
 
     @property
@@ -205,6 +208,10 @@ class Image(Modality):
         chosen = self.augmentation_settings(settings)
         assert isinstance(chosen, ImageAugmentation), chosen
         return ImageAugment(chosen, settings.mixup, self.preprocess, rank=rank, world=world)
+
+    def drawn(self, examples: Any) -> npt.NDArray[np.uint8]:
+        """The images themselves; see ``Modality``."""
+        return np.asarray(np.broadcast_to(examples, (*examples.shape[:3], 3)))
 
     def card_text(self) -> str:
         """Resizing, cropping and normalisation."""

@@ -426,12 +426,16 @@ class TokenLists:
 
 def _first_unreadable(tokenizer: Tokenizer, raw: Sequence[Any]) -> tuple[int, str]:
     """The first text that cannot be tokenised, and why."""
-    for at, one in enumerate(raw):
-        try:
-            tokenizer.encode_batch_fast([one])
-        except Exception as error:  # noqa: BLE001 - as above
-            return at, str(error)
-    raise AssertionError("a batch cannot be tokenised, and each of its texts can")
+    problems = ((at, _tokenizing_problem(tokenizer, one)) for at, one in enumerate(raw))
+    return next((at, problem) for at, problem in problems if problem)
+
+
+def _tokenizing_problem(tokenizer: Tokenizer, raw: Any) -> str:
+    try:
+        tokenizer.encode_batch_fast([raw])
+    except Exception as error:  # noqa: BLE001 - as above
+        return str(error)
+    return ""
 
 
 def _loaded(content: bytes, file: Path) -> Tokenizer:

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from sdcompress.onnx_graph.dataflow import Dataflow, Kind
+from sdcompress.onnx_graph.dataflow import Dataflow, Dependence
 from sdcompress.onnx_graph.edit import drop_unused
 
 __all__ = ["store_reshapes"]
@@ -44,7 +44,7 @@ def store_reshapes(model: onnx.ModelProto) -> None:
 
 
 def _is_computed(flow: Dataflow, shape: str) -> bool:
-    return shape in flow.producer and flow.kinds[flow.producer[shape]] is Kind.SHAPE
+    return shape in flow.producer and flow.kinds[flow.producer[shape]] is Dependence.SHAPE
 
 
 def _shape(before: Axes | None, after: Axes | None) -> tuple[int, ...] | None:

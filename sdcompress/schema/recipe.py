@@ -1,24 +1,32 @@
-"""The recipe: what a user chooses. YAML chooses and sets numbers. It holds no code, but may name a user's own."""
+"""The recipe: the settings of an experiment. It holds no code, but may name a user's own function."""
 
 from __future__ import annotations
 
-import math
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import (
-    AfterValidator,
-    ConfigDict,
     Field,
-    PlainSerializer,
     PositiveFloat,
-    SerializerFunctionWrapHandler,
     field_validator,
-    model_serializer,
     model_validator,
 )
 
 from sdcompress.schema.base import Fraction, Frozen
 from sdcompress.schema.graphs import Ensemble
+from sdcompress.schema.recipe_values import (
+    BelowOne,
+    EachOnce,
+    Entry,
+    EntryName,
+    NonNegative,
+    NonNegativeInt,
+    OpenSection,
+    Options,
+    PathText,
+    PositiveInt,
+    Some,
+    Weight,
+)
 
 __all__ = [
     "Augmentation",
@@ -36,53 +44,6 @@ __all__ = [
     "Task",
     "Train",
 ]
-
-NonNegative = Annotated[float, Field(ge=0.0)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-BelowOne = Annotated[float, Field(ge=0.0, lt=1.0)]
-PositiveInt = Annotated[int, Field(ge=1, lt=2**31)]
-NonNegativeInt = Annotated[int, Field(ge=0, lt=2**31)]
-PathText = Annotated[str, Field(max_length=2**12)]
-Item = TypeVar("Item")
-
-
-def _each_once(items: tuple[Item, ...]) -> tuple[Item, ...]:
-    if len(set(items)) < len(items):
-        raise ValueError("each may be named once")
-    return items
-
-
-EachOnce = Annotated[tuple[Item, ...], AfterValidator(_each_once)]
-Some = Annotated[tuple[Item, ...], Field(min_length=1), AfterValidator(_each_once)]
-Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-_SPELLED = {".inf": math.inf, "-.inf": -math.inf, ".nan": math.nan}  # as YAML writes them; JSON has none of them
-
-
-def _read_numbers(value: Any) -> Any:
-    """Values with the numbers that JSON does not have, which stand in it as YAML spells them."""
-    if isinstance(value, dict):
-        return {key: _read_numbers(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_read_numbers(inner) for inner in value)
-    return _SPELLED.get(value, value) if isinstance(value, str) else value
-
-
-def _spell_numbers(value: Any) -> Any:
-    """The inverse of ``_read_numbers``."""
-    if isinstance(value, dict):
-        return {key: _spell_numbers(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_spell_numbers(inner) for inner in value]
-    if not isinstance(value, float) or math.isfinite(value):
-        return value
-    return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
-
-
-Options = Annotated[
-    dict[str, Any], AfterValidator(_read_numbers), PlainSerializer(_spell_numbers, dict[str, Any], when_used="json")
-]
-
 
 # ``not_identifying`` of a section names keys that do not change the weights: where the data lies (its fingerprint
 # identifies it), how steps are computed and watched, and what is done with the weights
@@ -110,7 +71,7 @@ class Data(Frozen):
     )
 
     def at(self, folder: object, *, download: bool = False) -> Data:
-        """The data of a recipe that was stored with a network, which may be a stranger's: nothing is fetched unasked.
+        """Return these settings for a folder here; nothing is downloaded unless the user allows it now.
 
         Args:
             folder: where it lies here; None: where the recipe says.
@@ -122,19 +83,38 @@ class Data(Frozen):
 class Model(Frozen):
     """Which backbone."""
 
-    not_identifying: ClassVar = frozenset({"start"})
+    not_identifying: ClassVar = frozenset({"weights", "match"})
 
     name: str = Field("cifar:resnet8", description="family:name, e.g. cifar:resnet18, timm:resnet50, my_nets:make")
-    pretrained: bool = Field(False, description="start from published weights (timm)")
-    start: PathText | None = Field(None, description="start from the weights of this checkpoint, as far as they fit")
+    pretrained: bool = Field(
+        False, description="start from published weights, which are downloaded (timm, torchvision)"
+    )
+    weights: PathText | None = Field(
+        None,
+        description="start from these weights: a training, a file (.safetensors, .pt, .pth, .bin) or a folder as the "
+        "Hugging Face hub has it",
+    )
+    match: Literal["name", "partial", "order"] = Field(
+        "name",
+        description="of a file's tensors: by name, where the classifier alone may be new; by name, where more may be "
+        "new; by order and shape",
+    )
     options: Options = Field({}, description="further keyword arguments of the backbone")
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Model:
+        if self.weights is not None and self.pretrained:
+            raise ValueError("pretrained downloads weights, and weights names some: choose one")
+        if self.match != "name" and self.weights is None:
+            raise ValueError("match needs weights, a file of them")
+        return self
 
     @property
     def untrained(self) -> Model:
-        """The same network without anybody's weights, for what is built to get others."""
+        """Return the same network without anybody's weights, for what is built to get others."""
         named = {"checkpoint_path"} if self.name.startswith("timm:") else set()  # timm's option reads a file
         options = {key: value for key, value in self.options.items() if key not in named}
-        return self.model_copy(update={"pretrained": False, "start": None, "options": options})
+        return self.model_copy(update={"pretrained": False, "weights": None, "match": "name", "options": options})
 
 
 class Exits(Frozen):
@@ -151,40 +131,7 @@ class Exits(Frozen):
     pool: Literal["auto", "mean", "token"] = Field("auto", description="token maps: mean over tokens or class token")
 
 
-class _Open(Frozen):
-    """A section with parameters that the entry of a room checks itself."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _numbers(cls, value: Any) -> Any:
-        return _read_numbers(value)
-
-    @model_serializer(mode="wrap", when_used="json")
-    def _own_numbers(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        spelled = {key: _spell_numbers(value) for key, value in self.parameters.items()}
-        return {**dump(self), **{key: value for key, value in spelled.items() if value != self.parameters[key]}}
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """The entry's parameters as written, unchecked."""
-        return dict(self.model_extra or {})
-
-
-class _Entry(_Open):
-    """An entry of a room by name, with its own parameters beside the name; a bare string is the name."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _bare_name(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
-
-
-EntryName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=100)]
-
-
-class Modality(_Entry):
+class Modality(Entry):
     """What goes into the network, with the modality's own parameters beside its name."""
 
     name: EntryName | None = Field(
@@ -192,13 +139,13 @@ class Modality(_Entry):
     )
 
 
-class Task(_Entry):
+class Task(Entry):
     """What the targets and the network's outputs mean, with the task's own parameters beside its name."""
 
     name: EntryName = Field("classification", description="of 'sdcompress list tasks'; that of the data set's targets")
 
 
-class Method(_Entry):
+class Method(Entry):
     """A method of self-distillation by name, with its own parameters beside the name."""
 
     not_identifying: ClassVar = frozenset({"file"})
@@ -217,6 +164,12 @@ class Optimizer(Frozen):
 
     name: Literal["sgd", "adamw"] = "sgd"
     lr: PositiveFloat = 0.1
+    head_lr: PositiveFloat | None = Field(
+        None, description="of heads, the network's own classifier and the method's adapters; default: lr"
+    )
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="factor of the rate from each block of the backbone to the one before it, e.g. 0.75"
+    )
     momentum: Fraction = 0.9
     nesterov: bool = True
     betas: tuple[BelowOne, BelowOne] = (0.9, 0.999)
@@ -241,7 +194,7 @@ class Schedule(Frozen):
         return self
 
 
-class Augmentation(_Open):
+class Augmentation(OpenSection):
     """What is done to training examples, on whole batches: mixup, and the parameters of the modality."""
 
     mixup: NonNegative = Field(
@@ -257,10 +210,18 @@ class Train(Frozen):
     # the number of threads decides the bits of sums; a run keeps it, or warns that it changes
     not_identifying: ClassVar = frozenset(
         {"threads", "processes", "strategy", "device", "data_on_device", "workers"}
-        | {"evaluate_every", "checkpoint_every", "checkpoint_steps"}
+        | {"evaluate_every", "checkpoint_every", "checkpoint_steps", "feature_cache_gb"}
     )
 
     epochs: PositiveInt = 30
+    backbone: Literal["tuned", "frozen"] = Field(
+        "tuned", description="frozen: heads and the network's own classifier alone learn, from trained weights"
+    )
+    feature_cache_gb: NonNegative = Field(
+        8.0,
+        description="of a frozen backbone: most of what heads see that is kept on disk, computed once for all epochs, "
+        "0 = off",
+    )
     batch_size: PositiveInt = Field(128, description="samples a step, over all processes")
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
@@ -362,7 +323,7 @@ class Calibrate(Frozen):
     )
     group_by: Literal["exit", "stratum"] | None = Field(
         None,
-        description="certify in every group: 'stratum' (in classification a class), or 'exit' (what has left by it); "
+        description="certify in every group: 'stratum' (a class), or 'exit' (the samples that exited there or before); "
         "null: over all",
     )
     budget_ms: PositiveFloat | None = Field(

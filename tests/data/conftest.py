@@ -9,7 +9,12 @@ from pathlib import Path
 
 import pytest
 
-LAYOUT = {"camvid": "CamVid/trainannot", "cifar100": "cifar-100-python", "fashion_mnist": "FashionMNIST/raw", "sst2": "dev.tsv"}
+LAYOUT = {
+    "camvid": "CamVid/trainannot",
+    "cifar100": "cifar-100-python",
+    "fashion_mnist": "FashionMNIST/raw",
+    "sst2": "dev.tsv",
+}
 
 
 def _root() -> Path:

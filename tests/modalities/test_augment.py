@@ -284,3 +284,60 @@ def test_a_resized_crop_is_drawn_alike_in_all_processes() -> None:
         for rank in range(2)
     ]
     assert torch.equal(torch.stack(shares, 1).flatten(0, 1), whole)
+
+
+def together(masks: torch.Tensor, seed: int = 0, fill: int = 255, **settings: object) -> tuple[np.ndarray, np.ndarray]:
+    """Images whose every channel is the mask, augmented together with it: the images as numbers, and the masks."""
+    images = masks[..., None].expand(*masks.shape, 3).contiguous()
+    (out,), moved, mixing = augment_by(PLAIN, **settings).joint(images, masks, seeded(seed), fill=fill)
+    assert mixing is None
+    assert moved is not None
+    return out[:, 0].numpy(), moved.numpy()
+
+
+def blocks(count: int = 16, side: int = 24) -> torch.Tensor:
+    """Masks of two values in large blocks, at other places in each."""
+    masks = torch.zeros(count, side, side, dtype=torch.uint8)
+    for at in range(count):
+        masks[at, at % 5 + 2 : at % 5 + 12, at % 7 + 1 : at % 7 + 14] = 200
+    return masks
+
+
+def test_masks_move_with_their_images() -> None:
+    for settings in ({"crop": 5}, {"flip": True}, {"crop": 3, "flip": True}, {"cutmix": 1.0}):
+        out, moved = together(noise(16)[:, 0], **settings)
+        np.testing.assert_array_equal(out.round(), moved)
+    (same,), kept, _ = augment_by(PLAIN).joint(noise(4).permute(0, 2, 3, 1), LABELS[:4], seeded(), fill=255)
+    assert same.shape == (4, 3, 10, 12)
+    assert torch.equal(kept, LABELS[:4])
+
+
+def test_a_resized_mask_takes_the_nearest_pixel() -> None:
+    masks = blocks()
+    out, moved = together(masks, resized_crop=0.3)
+    assert set(np.unique(moved)) == {0, 200}
+    assert (moved != masks.numpy()).any()
+    pure = (out < 0.5) | (out > 199.5)  # an interpolated edge is of neither value
+    np.testing.assert_array_equal(out[pure].round(), moved[pure])
+    assert pure.mean() > 0.8
+
+
+def test_what_cutout_greys_is_void() -> None:
+    out, moved = together(blocks() + 1, cutout=6, fill=255)
+    grey = out == 0
+    assert grey.any()
+    np.testing.assert_array_equal(moved == 255, grey)
+
+
+def test_the_draws_are_those_without_masks() -> None:
+    images = noise(8).permute(0, 2, 3, 1)
+    operation = augment_by(PLAIN, resized_crop=0.5, crop=2, flip=True, cutout=3, cutmix=1.0)
+    (alone,), _ = operation(images, seeded())
+    (beside,), _, _ = operation.joint(images, torch.zeros(8, 10, 12, dtype=torch.uint8), seeded(), fill=0)
+    assert torch.equal(alone, beside)
+
+
+def test_policies_that_rotate_images_alone_are_refused_with_masks() -> None:
+    pytest.importorskip("torchvision")
+    with pytest.raises(RecipeError, match="would leave the masks behind"):
+        together(blocks(), auto_augment="trivial")

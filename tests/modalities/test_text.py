@@ -87,7 +87,7 @@ def test_any_unicode_passes(text, raw):
         (["film", " \t\n"], "Text 1 .*empty"),
         ([b"film"], "Text 0 .*bytes"),
         ([("film", "plot")], "Text 0 .*tuple"),
-        (["film", "film \ud800"], "Text 1 cannot be read by the tokenizer"),
+        (["film", "film \ud800"], "Text 1 cannot be used: The tokenizer cannot read it"),
     ],
 )
 def test_what_is_no_text_is_refused(text, raw, message):

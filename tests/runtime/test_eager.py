@@ -19,7 +19,7 @@ from sdcompress.modalities.image import Image
 from sdcompress.models.cost import costs
 from sdcompress.runtime.engine import Engine
 from sdcompress.runtime.open import open_engine
-from sdcompress.schema.manifest import Named
+from sdcompress.schema.manifest import RegistryEntry
 from sdcompress.schema.recipe import Exits, Recipe
 from sdcompress.training.save import Resumable, save
 
@@ -41,13 +41,14 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "step": 1,
         "finished": True,
         "samples": 10,
-        "task": Named(name="classification"),
+        "task": RegistryEntry(name="classification"),
         "outputs": ("a", "b", "c", "d"),
-        "modality": Image.of(Preprocess(channels=1, resize=IMAGE[1:], mean=(0.5,), std=(0.25,))).record,
         "data_fingerprint": "0" * 64,
     }
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
-    return save(tmp_path_factory.mktemp("train"), Resumable(net, nn.Module(), optimizer, None, None, {}), **facts)
+    modality = Image.of(Preprocess(channels=1, resize=IMAGE[1:], mean=(0.5,), std=(0.25,)))
+    resumable = Resumable(net, nn.Module(), optimizer, None, None, {})
+    return save(tmp_path_factory.mktemp("train"), resumable, modality, **facts)
 
 
 @pytest.fixture(scope="module")

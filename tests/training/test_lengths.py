@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from sdcompress.training.batches import permutation
 from sdcompress.training.lengths import like_lengths
-from sdcompress.training.randomness import permutation
 
 COUNT, BATCH = 6400 + 7, 64
 LENGTHS = np.random.default_rng(0).integers(1, 60, COUNT)

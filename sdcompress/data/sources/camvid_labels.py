@@ -23,7 +23,7 @@ from sdcompress.data.images import Images, Preprocess, image_source
 from sdcompress.data.source import Source, content_digest, data_folder
 from sdcompress.data.sources._listing import Skipped, files_below
 from sdcompress.errors import DataError, InputError
-from sdcompress.modalities._pictures import BROKEN, open_picture
+from sdcompress.modalities._image_files import BROKEN, open_picture
 from sdcompress.modalities.image import Image
 from sdcompress.schema import recipe
 
@@ -96,7 +96,7 @@ def _pair(image_file: Path, mask_file: Path, modality: Image) -> tuple[Images, _
             mask = np.asarray(opened)
     except (InputError, *BROKEN) as error:
         raise DataError(
-            f"{image_file} or its mask {mask_file} cannot be read: {getattr(error, 'found', error)}",
+            f"{image_file} or its mask {mask_file} cannot be read: {getattr(error, 'problem', error)}",
             allowed="whole image files",
             next_step="copy them again",
         ) from error

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from sdcompress.models.heads._base import Head, Pool, channels
-from sdcompress.models.heads._convolutions import pooled_vector
+from sdcompress.models.heads._base import Head, Pool, channels, pooled_vector
 from sdcompress.models.heads._tokens import TokenPool, Tokens
 
 __all__ = ["TanhMlp"]
