@@ -13,7 +13,7 @@ __all__ = ["CostModel", "sample_size"]
 
 
 def sample_size(tensors: Sequence[Tensor], inputs: Inputs) -> int:
-    """Return the product of all axes of inputs that vary beside the batch, such as the tokens; 1 where none does.
+    """Return the product of the axes of inputs that vary beside the batch, such as the tokens; 1 where none does.
 
     Args:
         tensors: the inputs in the manifest.
@@ -41,8 +41,8 @@ class CostModel:
         self._ms = policy.stage_ms if policy else ()
         self._times = policy.stage_times if policy else None
         rows, sizes = (self._times.rows, self._times.sizes) if self._times else ((), ())
-        self._usual = sizes[-1] if sizes else None  # at which moving a row was measured
-        self._work = [rows_ * size for rows_, size in zip(rows, sizes or (1.0,) * len(rows), strict=True)]
+        self._usual_size = sizes[-1] if sizes else None  # at which moving a row was measured
+        self._work = [count * size for count, size in zip(rows, sizes or (1.0,) * len(rows), strict=True)]
 
     def ms(self, stage: int, rows: int, size: int = 1) -> float:
         """Return the ms of a stage: linear between measured numbers of rows, proportional beyond them; 0 if unknown.
@@ -52,12 +52,12 @@ class CostModel:
         Args:
             stage: index of its exit.
             rows: at least 1.
-            size: of a row, see ``sample_size``; it counts where the calibration has measured sizes.
+            size: of a row, see ``sample_size``; it counts where the calibration measured sizes.
         """
         rows = self._computed(rows)
         if self._times is None:
             return self._ms[stage] * rows if self._ms else 0.0
-        x, y, work = self._work, self._times.ms[stage], rows * (size if self._usual else 1)
+        x, y, work = self._work, self._times.ms[stage], rows * (size if self._usual_size else 1)
         right = bisect_left(x, work)
         if right == len(x):
             return y[-1] * work / x[-1]
@@ -82,5 +82,5 @@ class CostModel:
             return True
         moved = min(active, allocated - active)
         saved = self.ms(exit_index + 1, allocated, size) - self.ms(exit_index + 1, active, size)
-        longer = size / self._usual if self._usual else 1.0
+        longer = size / self._usual_size if self._usual_size else 1.0
         return saved > moved * longer * self._times.move_ms[exit_index]

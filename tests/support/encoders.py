@@ -12,7 +12,7 @@ from sdcompress.models.multiexit import MultiExit
 from sdcompress.schema.graphs import Tensor
 from sdcompress.schema.recipe import Exits, Model
 
-__all__ = ["FAMILIES", "INPUTS", "WIDTH", "batch", "encoder", "largest_change_by_padding"]
+__all__ = ["FAMILIES", "INPUTS", "REFUSED", "WIDTH", "batch", "encoder", "largest_change_by_padding"]
 
 INPUTS = tuple(
     Tensor(name=name, dtype="int64", shape=("batch", "sequence")) for name in ("input_ids", "attention_mask")
@@ -54,6 +54,13 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "squeezebert": {"embedding_size": WIDTH},
     "xlm": {},
     "xlm-roberta": {},
+}
+
+# why a family gets no exits after its layers: the message, and what lies behind it
+REFUSED = {
+    "albert": ("asks for 2 exits", "its layers are one module, which is called once for each of them"),
+    "fnet": ("takes no attention_mask", "it mixes padding with the other tokens"),
+    "squeezebert": ("asks for 2 exits", "its layers hand on [B, C, N], and heads look at [B, N, C]"),
 }
 
 
