@@ -54,7 +54,7 @@ def row(family: str) -> str:
         moved = largest_change_by_padding(net)
         worst, carried = exported_difference(net)
     except SdcompressError as error:
-        return f"| {family} | no | | {REFUSED[family][1]}: \"{error.problem}\" |"
+        return f'| {family} | no | | {REFUSED[family][1]}: "{error.problem}" |'
     places = ", ".join(f"`{tap}`" for tap in net.taps)
     if moved > TOLERANCE:
         why = f"its outputs move by {moved:.2g} with the padding of a batch, which the parity gate refuses"

@@ -24,14 +24,14 @@ __all__ = ["example_files", "predict"]
 
 
 def example_files(paths: Iterable[Path | str], modality: Modality) -> tuple[Path, ...]:
-    """The files that were named, and those of the modality in the folders that were named, in the order of their paths.
+    """Return the given files, and the files of the modality in the given folders, in the order of their paths.
 
     Args:
-        paths: files are taken whatever their suffix; of what is passed over in folders a warning says how much.
-        modality: of the network; says by which suffixes files in folders are taken.
+        paths: files of any suffix, and folders; a warning counts the files of folders that are skipped.
+        modality: of the network, which knows the suffixes of its files.
 
     Raises:
-        DataError: if there is nothing at a path, or no file at all.
+        DataError: if a path does not exist, or there is no file.
     """
     files: list[Path] = []
     for path in map(Path, paths):
@@ -45,7 +45,7 @@ def example_files(paths: Iterable[Path | str], modality: Modality) -> tuple[Path
             raise DataError(f"There is no file and no folder '{path}'.", next_step="correct the path")
     if not files:
         raise DataError(
-            "The folders that were named hold no file that the network takes.",
+            "The given folders hold no file that the network takes.",
             allowed=f"files, or folders with files that end in {', '.join(sorted(modality.suffixes))}",
             next_step="name the folder that holds the files",
         )
@@ -60,13 +60,13 @@ def predict(
     pictures: Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[FilePrediction, ...]:
-    """Predict each raw example in a batch of one; one that cannot be used gets its error and stops nothing.
+    """Predict each raw example in a batch of one; one that cannot be used gets its error, and the others are predicted.
 
     Args:
-        engine: what predicts.
-        files: hold raw examples: one each, such as an image, or one in each row, such as texts.
-        top: how many outputs each prediction names, where the task decides for one.
-        pictures: folder for PNG files of what is decided, by the files' names; None: nothing is drawn.
+        engine: runs the network.
+        files: one raw example in each, such as an image, or one in each row, such as texts.
+        top: number of outputs that a prediction names, if the task decides for one.
+        pictures: folder for PNG files of the decisions, named after the files; None: no PNG files.
         progress: called with (examples done, all examples).
 
     Raises:
@@ -75,11 +75,11 @@ def predict(
         StorageError: if they cannot be written.
     """
     listed = [named for file in files for named in engine.modality.raw_examples(file)]
-    # the first calls load codecs and prepare buffers, which is no file's time
+    # the first calls load codecs and allocate buffers, which is not the time of a file
     first = engine(engine.modality.collate(np.stack([next(iter(engine.modality.edge_cases().values()))])))
     if pictures is not None and first.picture(0) is None:
         raise UsageError(
-            f"Pictures are asked for, and the task '{engine.task.record.name}' decides nothing that can be drawn.",
+            f"Pictures are requested, but decisions of the task '{engine.task.record.name}' cannot be drawn.",
             allowed="a task with masks, such as segmentation",
             next_step="leave --pictures out",
         )
@@ -92,7 +92,7 @@ def predict(
         if progress:
             progress(done, len(listed))
     if broken := sum(prediction.error is not None for prediction in predictions):
-        warnings.warn(f"{broken} of {len(listed)} examples have no prediction; each says why.", stacklevel=2)
+        warnings.warn(f"{broken} of {len(listed)} examples have no prediction; see the error of each.", stacklevel=2)
     return tuple(predictions)
 
 
@@ -113,8 +113,8 @@ def _predicted(engine: Engine, name: str, raw: Any, top: int, picture: Path | No
     try:
         inputs = engine.preprocess([raw])
     except InputError as error:
-        why = error.__cause__ if isinstance(error.__cause__, InputError) else error  # without the place in a batch
-        return FilePrediction(file=name, error=why.problem)
+        reason = error.__cause__ if isinstance(error.__cause__, InputError) else error  # without the index in the batch
+        return FilePrediction(file=name, error=reason.problem)
     prepared = perf_counter()
     prediction = engine(inputs)
     ended = perf_counter()

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from networks import pictures
-from sdcompress.models._feature_layout import tap
 from torch import nn
 
 from sdcompress.errors import RecipeError
+from sdcompress.models._feature_layout import tap
 from sdcompress.models.build import build
 from sdcompress.models.cost import costs
 from sdcompress.models.cutpoints import cut_points, named
