@@ -233,9 +233,7 @@ def _no_folder(path: Path) -> CheckpointError:
         allowed=f"a folder with {STATE}, or the folder of a training run (with {STEPS}/)",
         next_step=f"name its folder: {path.parent}"
         if inside
-        else "load the file in a function that returns the network, and name the function: "
-        "model.name=your_module:your_function; for timm: model.pretrained=true with "
-        f"model.options={{pretrained_cfg_overlay: {{file: {path}}}}}",
+        else f"to start a training from it: sdcompress train -c recipe.yaml --set model.weights={path}",
     )
 
 

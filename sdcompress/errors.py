@@ -16,6 +16,7 @@
     |   +-- CertificateError        4   a certificate that does not cover what runs
     |   +-- SignatureError          4   a missing signature, or one by another key
     |   +-- ParityError             4   an export whose outputs differ from its checkpoint
+    |   +-- WeightsError            4   a file of weights that is broken, or would run code
     +-- BenchmarkError              5   an unstable measurement (bench --require-stable)
     +-- TrainingDivergedError       6   a loss that is not finite
     +-- Interrupted               130   Ctrl-C; the run can be resumed
@@ -53,6 +54,7 @@ __all__ = [
     "UnknownNameError",
     "UsageError",
     "VerificationError",
+    "WeightsError",
     "brief",
     "nearest",
     "requires_extra",
@@ -179,6 +181,10 @@ class SignatureError(VerificationError):
 
 class ParityError(VerificationError):
     """An export whose outputs differ from those of its checkpoint."""
+
+
+class WeightsError(VerificationError):
+    """A file of weights that is broken, holds no tensors, or would run code."""
 
 
 class BenchmarkError(SdcompressError):

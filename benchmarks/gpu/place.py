@@ -59,7 +59,7 @@ def needs(*modules: str) -> None:
 
 def needs_gpu() -> None:
     """Say what is missing of driver and GPU."""
-    from sdcompress.tensorrt.nvidia.probe import probe_cuda
+    from sdcompress.tensorrt.nvidia.gpu_query import probe_cuda
 
     try:
         probe_cuda()

@@ -276,7 +276,7 @@ def _choose(
     thresholds = choose_thresholds(evidence.scores, loss, times, settings.max_drop, shared=policy.shared)
     warn_of_strata(evidence, task.strata(samples.targets), thresholds, task=task, max_drop=settings.max_drop)
     chosen = Policy(
-        kind=settings.policy,
+        name=settings.policy,
         parameters=policy.parameters,
         thresholds=thresholds,
         max_drop=settings.max_drop,

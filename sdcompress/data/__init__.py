@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sdcompress.data.samples import Dataset
     from sdcompress.data.source import Source
 
-__all__ = ["ROOM", "Loader", "load"]
+__all__ = ["ROOM", "DatasetCache", "load"]
 
 ROOM = "sdcompress.data.sources"
 
@@ -66,8 +66,8 @@ def load(
     return dataset
 
 
-class Loader:
-    """Loads data sets as ``load`` does, each once: the next call with the same recipe gets the same object."""
+class DatasetCache:
+    """Loads data sets as ``load`` does, and keeps them: the next call with the same recipe returns the same object."""
 
     def __init__(self) -> None:
         self._loaded: dict[tuple[int, str, str, str], Dataset] = {}

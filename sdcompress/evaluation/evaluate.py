@@ -15,12 +15,12 @@ from sdcompress.errors import DataError, VerificationError
 from sdcompress.evaluation.measured import Measured
 from sdcompress.evaluation.paired import digest_of_targets, pack
 from sdcompress.evaluation.pictures import side_by_side
-from sdcompress.evaluation.strata import balanced_score, confusion, stratum_scores
+from sdcompress.evaluation.strata import balanced_metric, confusion, stratum_scores
 from sdcompress.modalities import Inputs
 from sdcompress.policies._base import Float, Signals
 from sdcompress.progress import Progress
 from sdcompress.runtime.engine import Engine
-from sdcompress.schema.report import ENSEMBLE, Evaluation, ExitScore, PolicyScore
+from sdcompress.schema.report import ENSEMBLE, Evaluation, ExitEvaluation, PolicyEvaluation
 from sdcompress.tasks import Array, Task, metric_of, standard_error
 
 __all__ = ["ENSEMBLE", "batches", "evaluate", "exit_outputs", "exit_signals"]
@@ -149,11 +149,11 @@ def evaluate(
         data=data,
         split=split,
         samples=len(samples),
-        metric=task.metric,
+        metric_name=task.metric,
         exits=_exit_scores(engine, rows),
         policy=None if exit_index is None else _policy_score(engine, exit_index, loss),
         stratum=None if strata is None else task.stratum,
-        balanced_score=balanced_score(scores),
+        balanced_metric=balanced_metric(scores),
         strata=scores,
         confusion=() if strata is None or decided_strata is None else confusion(strata, decided_strata, len(names)),
         losses=pack(loss),
@@ -183,12 +183,12 @@ def _joined(parts: Sequence[Exits | None]) -> Exits | None:
     return np.concatenate(present) if present else None
 
 
-def _exit_scores(engine: Engine, rows: Sequence[Measured]) -> tuple[ExitScore, ...]:
+def _exit_scores(engine: Engine, rows: Sequence[Measured]) -> tuple[ExitEvaluation, ...]:
     costs = (*engine.exit_costs, None)  # the ensemble needs every head: no exit's cost is its cost
     return tuple(
-        ExitScore(
+        ExitEvaluation(
             name=name,
-            score=metric_of(row.loss),
+            metric=metric_of(row.loss),
             standard_error=standard_error(row.loss),
             further=engine.task.summary(row.measures),
             macs=cost.macs if cost else None,
@@ -198,13 +198,13 @@ def _exit_scores(engine: Engine, rows: Sequence[Measured]) -> tuple[ExitScore, .
     )
 
 
-def _policy_score(engine: Engine, exit_index: Exits, loss: Float) -> PolicyScore:
+def _policy_score(engine: Engine, exit_index: Exits, loss: Float) -> PolicyEvaluation:
     leaving = [exit_index == position for position in range(len(engine.exit_names))]
-    return PolicyScore(
-        score=metric_of(loss),
+    return PolicyEvaluation(
+        metric=metric_of(loss),
         standard_error=standard_error(loss),
         shares=tuple(float(mask.mean()) for mask in leaving),
-        exit_scores=tuple(metric_of(loss[mask]) if mask.any() else None for mask in leaving),
+        metric_by_exit=tuple(metric_of(loss[mask]) if mask.any() else None for mask in leaving),
     )
 
 

@@ -1,4 +1,4 @@
-"""What is kept of samples at one exit in the place of their outputs: losses, and what further scores need."""
+"""What is kept of samples at one exit in the place of their outputs: losses, and what further metrics need."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Measured:
 
     Attributes:
         loss: float32 [N].
-        measures: [N, ...] each, of which the task sums up its further scores.
+        measures: [N, ...] each, of which the task sums up its further metrics.
     """
 
     loss: Float
@@ -36,6 +36,6 @@ class Measured:
         measures = {name: np.concatenate([part.measures[name] for part in parts]) for name in names}
         return cls(np.concatenate([part.loss for part in parts]), measures)
 
-    def scores(self, task: Task) -> dict[str, float]:
-        """Return the metric and the task's further scores, by name."""
+    def metrics(self, task: Task) -> dict[str, float]:
+        """Return the metric and the task's further metrics, by name."""
         return {task.metric: metric_of(self.loss), **task.summary(self.measures)}

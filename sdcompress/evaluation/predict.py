@@ -16,7 +16,7 @@ from sdcompress.errors import DataError, InputError, UsageError
 from sdcompress.modalities import Modality
 from sdcompress.progress import Progress
 from sdcompress.runtime.engine import Engine
-from sdcompress.schema.prediction import FilePrediction, OutputValue
+from sdcompress.schema.report import FilePrediction, OutputValue
 from sdcompress.storage import storage_errors
 
 __all__ = ["example_files", "predict"]

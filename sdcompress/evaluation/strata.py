@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from sdcompress.schema.report import StratumScore
+from sdcompress.schema.report import StratumEvaluation
 
-__all__ = ["balanced_score", "confusion", "stratum_scores"]
+__all__ = ["balanced_metric", "confusion", "stratum_scores"]
 
 Strata = npt.NDArray[np.int64]
 Losses = npt.NDArray[np.floating]
@@ -17,7 +17,7 @@ Losses = npt.NDArray[np.floating]
 
 def stratum_scores(
     names: Sequence[str], strata: Strata, loss: Losses, last_loss: Losses | None = None
-) -> tuple[StratumScore, ...]:
+) -> tuple[StratumEvaluation, ...]:
     """Return the metric on the samples of each stratum, in their order.
 
     Args:
@@ -27,25 +27,27 @@ def stratum_scores(
         last_loss: [N], of the last exit, where a policy may let samples leave before it.
     """
     counts = np.bincount(strata, minlength=len(names))
-    score, last_score = (
+    score, last_exit_metric = (
         None if each is None else np.bincount(strata, weights=1 - each.astype(np.float64), minlength=len(names))
         for each in (loss, last_loss)
     )
     assert score is not None
     return tuple(
-        StratumScore(
+        StratumEvaluation(
             name=name,
             samples=int(counts[k]),
-            score=float(score[k] / counts[k]) if counts[k] else None,
-            last_score=float(last_score[k] / counts[k]) if last_score is not None and counts[k] else None,
+            metric=float(score[k] / counts[k]) if counts[k] else None,
+            last_exit_metric=float(last_exit_metric[k] / counts[k])
+            if last_exit_metric is not None and counts[k]
+            else None,
         )
         for k, name in enumerate(names)
     )
 
 
-def balanced_score(scores: Sequence[StratumScore]) -> float | None:
+def balanced_metric(scores: Sequence[StratumEvaluation]) -> float | None:
     """The mean of the scores of the strata that have samples: every stratum weighs the same; None without any."""
-    values = [score.score for score in scores if score.score is not None]
+    values = [score.metric for score in scores if score.metric is not None]
     return float(np.mean(values)) if values else None
 
 

@@ -135,7 +135,7 @@ class TrainedModel:
             DataError: if it is not there or is not the same: its validation images may have been trained on.
         """
         options = self.options
-        return options.loader(
+        return options.datasets(
             self.recipe.data.at(options.data_dir, download=options.download),
             seed=self.recipe.seed,
             task=self.recipe.task,

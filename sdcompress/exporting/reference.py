@@ -1,4 +1,4 @@
-"""Run the checkpoint on real images, for the parity gate, the golden samples and its scores."""
+"""Run the checkpoint on real images, for the parity gate, the golden samples and its metrics."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ _BATCHES, _FEWEST = 4, 8  # of outputs that a gate holds, see Task.batch_size; a
 
 @dataclass(frozen=True)
 class Reference:
-    """The checkpoint's outputs for the examples of the gate, and its scores on the validation split.
+    """The checkpoint's outputs for the examples of the gate, and its metrics on the validation split.
 
     Attributes:
         examples: [N, ...].
         targets: [N, ...].
         outputs: float32 [E, N, ...].
-        scores: of each exit on the whole validation split, by name; empty where that is empty.
+        metrics: of each exit on the whole validation split, by name; empty where that is empty.
     """
 
     examples: np.ndarray
     targets: np.ndarray
     outputs: np.ndarray
-    scores: tuple[dict[str, float], ...]
+    metrics: tuple[dict[str, float], ...]
 
 
 def reference(net: nn.Module, dataset: Dataset, *, samples: int, advance: Callable[[int], None]) -> Reference:
@@ -53,10 +53,10 @@ def reference(net: nn.Module, dataset: Dataset, *, samples: int, advance: Callab
     """
     samples = min(samples, held_out(dataset))
     parts: list[tuple[Samples, np.ndarray]] = []
-    scores: tuple[dict[str, float], ...] = ()
+    metrics: tuple[dict[str, float], ...] = ()
     if from_val := min(samples, len(dataset.val)):
         chosen = _spread(len(dataset.val), from_val)
-        outputs, scores = _run_split(net, dataset.val, chosen, dataset, advance)
+        outputs, metrics = _run_split(net, dataset.val, chosen, dataset, advance)
         parts.append((Subset(dataset.val, chosen), outputs))
     if from_val < samples:
         test = Subset(dataset.test, _spread(len(dataset.test), samples - from_val))
@@ -67,12 +67,12 @@ def reference(net: nn.Module, dataset: Dataset, *, samples: int, advance: Callab
         examples=np.concatenate([source.examples(np.arange(len(source))) for source, _ in parts]),
         targets=np.concatenate([source.targets for source, _ in parts]),
         outputs=outputs,
-        scores=scores or ({},) * len(outputs),
+        metrics=metrics or ({},) * len(outputs),
     )
 
 
 def edge_case_outputs(net: nn.Module, exits: Sequence[str], modality: Modality) -> EdgeCases:
-    """The checkpoint's outputs for the modality's edge cases.
+    """Return the checkpoint's outputs for the modality's edge cases.
 
     Args:
         net: the inputs, in the order of the modality -> E tensors [B, ...], in evaluation mode, on the CPU.
@@ -102,7 +102,7 @@ def gate_samples(dataset: Dataset, requested: int, exits: int) -> int:
 
 
 def held_out(dataset: Dataset) -> int:
-    """The number of held-out images that an export can be compared on.
+    """Return the number of held-out images that an export can be compared on.
 
     Raises:
         DataError: if there is none.
@@ -120,7 +120,7 @@ def held_out(dataset: Dataset) -> int:
 def _run_split(
     net: nn.Module, samples: Samples, chosen: npt.NDArray[np.int64], dataset: Dataset, advance: Callable[[int], None]
 ) -> tuple[np.ndarray, tuple[dict[str, float], ...]]:
-    """Run all samples; return the outputs of the chosen ones, float32 [E, n, ...], and the scores of each exit on all.
+    """Run all samples; return the outputs of the chosen ones, float32 [E, n, ...], and the metrics of each exit on all.
 
     No other outputs are held for more than one batch.
     """
@@ -133,8 +133,8 @@ def _run_split(
         kept.append(outputs[:, np.isin(rows, chosen)])
         measured.append([Measured.of(task, each, samples.targets[rows]) for each in outputs])
         advance(len(rows))
-    scores = tuple(Measured.joined(parts).scores(task) for parts in zip(*measured, strict=True))
-    return np.concatenate(kept, axis=1), scores
+    metrics = tuple(Measured.joined(parts).metrics(task) for parts in zip(*measured, strict=True))
+    return np.concatenate(kept, axis=1), metrics
 
 
 def _run(net: nn.Module, inputs: Sequence[np.ndarray]) -> tuple[torch.Tensor, ...]:

@@ -17,7 +17,7 @@ from sdcompress.errors import InputError, RecipeError, brief, nearest
 from sdcompress.schema import recipe
 from sdcompress.schema.base import Frozen, explain
 from sdcompress.schema.graphs import Tensor
-from sdcompress.schema.manifest import Named
+from sdcompress.schema.manifest import RegistryEntry
 
 if TYPE_CHECKING:
     from torch import Generator
@@ -165,9 +165,9 @@ class Modality(ABC):
         return written
 
     @property
-    def record(self) -> Named:
+    def record(self) -> RegistryEntry:
         """What a manifest writes of it; the name is that of its module."""
-        return Named(name=type(self).__module__.rpartition(".")[2], parameters=self.parameters)
+        return RegistryEntry(name=type(self).__module__.rpartition(".")[2], parameters=self.parameters)
 
     @property
     def fingerprint_text(self) -> str:
@@ -285,7 +285,7 @@ class Modality(ABC):
             RecipeError: if a setting is for examples of another modality.
             MissingExtraError: if a setting needs a package that is not installed.
         """
-        from sdcompress.modalities._unaugmented import Unaugmented
+        from sdcompress.modalities._mixing import Unaugmented
 
         self.augmentation_settings(settings)
         return Unaugmented(settings.mixup, self)

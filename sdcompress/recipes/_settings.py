@@ -21,6 +21,8 @@ _READ_BY: dict[str, tuple[Callable[[Recipe], bool], str]] = {
     "train.optimizer.momentum": (lambda recipe: recipe.train.optimizer.name == "sgd", "train.optimizer.name=sgd"),
     "train.optimizer.nesterov": (lambda recipe: recipe.train.optimizer.name == "sgd", "train.optimizer.name=sgd"),
     "train.optimizer.betas": (lambda recipe: recipe.train.optimizer.name == "adamw", "train.optimizer.name=adamw"),
+    "train.feature_cache_gb": (lambda recipe: recipe.train.backbone == "frozen", "train.backbone=frozen"),
+    "train.optimizer.layer_decay": (lambda recipe: recipe.train.backbone == "tuned", "train.backbone=tuned"),
     "train.schedule.milestones": (
         lambda recipe: recipe.train.schedule.name == "multistep",
         "train.schedule.name=multistep",

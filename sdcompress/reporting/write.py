@@ -6,7 +6,7 @@ from base64 import b64decode
 from pathlib import Path
 from typing import Any
 
-from sdcompress.artifact.outside import check_outside
+from sdcompress.artifact.output_path import check_outside
 from sdcompress.errors import OutputExistsError, requires_extra
 from sdcompress.printable import printable
 from sdcompress.reporting.markdown import markdown

@@ -64,7 +64,7 @@ class CascadeEngine:
         self._ends = [exit_.segment for exit_ in self.manifest.exits]
         self._temperatures = tuple(exit_.temperature for exit_ in self.manifest.exits)
         policy = self.manifest.policy
-        restored = restore(policy.kind, policy.parameters, self._task, len(self._ends)) if policy else None
+        restored = restore(policy.name, policy.parameters, self._task, len(self._ends)) if policy else None
         self._gates: tuple[Gate, ...] = gates(restored, policy.thresholds) if policy and restored else ()
         self._looks_back = restored is not None and restored.history
         self._cost_model = CostModel(policy, executor.rows)

@@ -46,7 +46,7 @@ def open_engine(
         allow_uncertified: also run an artifact whose certificate does not cover this backend, device, graphs or
             thresholds.
         trust_modules: with "eager": import the module that the checkpoint names, which runs its code, also where you
-            have not trained it here yourself.
+            have not trained it on this machine.
         require_signature: PEM file of the public key, or of the certificates, by whose holder the artifact must be
             signed; see docs/certificates.md.
 

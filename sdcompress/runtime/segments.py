@@ -128,7 +128,7 @@ def stages(manifest: Manifest, graphs: Sequence[Graph]) -> tuple[Stage, ...]:
     task = task_of(manifest)
     ends = [exit_.segment + 1 for exit_ in manifest.exits]
     return tuple(
-        Stage(tuple(parts[first:end]), exit_, tuple(tensor.name for tensor in manifest.border(exit_index)), task)
+        Stage(tuple(parts[first:end]), exit_, tuple(tensor.name for tensor in manifest.live_tensors(exit_index)), task)
         for exit_index, (exit_, first, end) in enumerate(zip(manifest.exits, [0, *ends], ends, strict=False))
     )
 

@@ -1,4 +1,4 @@
-"""The recipe: what a user chooses. YAML chooses and sets numbers. It holds no code, but may name a user's own."""
+"""The recipe: the settings of an experiment. It holds no code, but may name a user's own function."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class Data(Frozen):
     )
 
     def at(self, folder: object, *, download: bool = False) -> Data:
-        """The data of a recipe that was stored with a network, which may be a stranger's: nothing is fetched unasked.
+        """Return these settings for a folder here; nothing is downloaded unless the user allows it now.
 
         Args:
             folder: where it lies here; None: where the recipe says.
@@ -118,19 +118,38 @@ class Data(Frozen):
 class Model(Frozen):
     """Which backbone."""
 
-    not_identifying: ClassVar = frozenset({"start"})
+    not_identifying: ClassVar = frozenset({"weights", "match"})
 
     name: str = Field("cifar:resnet8", description="family:name, e.g. cifar:resnet18, timm:resnet50, my_nets:make")
-    pretrained: bool = Field(False, description="start from published weights (timm)")
-    start: PathText | None = Field(None, description="start from the weights of this checkpoint, as far as they fit")
+    pretrained: bool = Field(
+        False, description="start from published weights, which are downloaded (timm, torchvision)"
+    )
+    weights: PathText | None = Field(
+        None,
+        description="start from these weights: a training, a file (.safetensors, .pt, .pth, .bin) or a folder as the "
+        "Hugging Face hub has it",
+    )
+    match: Literal["name", "partial", "order"] = Field(
+        "name",
+        description="of a file's tensors: by name, where the classifier alone may be new; by name, where more may be "
+        "new; by order and shape",
+    )
     options: Options = Field({}, description="further keyword arguments of the backbone")
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Model:
+        if self.weights is not None and self.pretrained:
+            raise ValueError("pretrained downloads weights, and weights names some: choose one")
+        if self.match != "name" and self.weights is None:
+            raise ValueError("match needs weights, a file of them")
+        return self
 
     @property
     def untrained(self) -> Model:
-        """The same network without anybody's weights, for what is built to get others."""
+        """Return the same network without anybody's weights, for what is built to get others."""
         named = {"checkpoint_path"} if self.name.startswith("timm:") else set()  # timm's option reads a file
         options = {key: value for key, value in self.options.items() if key not in named}
-        return self.model_copy(update={"pretrained": False, "start": None, "options": options})
+        return self.model_copy(update={"pretrained": False, "weights": None, "match": "name", "options": options})
 
 
 class Exits(Frozen):
@@ -164,7 +183,7 @@ class _Open(Frozen):
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The entry's parameters as written, unchecked."""
+        """Return the entry's parameters as written, unchecked."""
         return dict(self.model_extra or {})
 
 
@@ -213,6 +232,12 @@ class Optimizer(Frozen):
 
     name: Literal["sgd", "adamw"] = "sgd"
     lr: PositiveFloat = 0.1
+    head_lr: PositiveFloat | None = Field(
+        None, description="of heads, the network's own classifier and the method's adapters; default: lr"
+    )
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="factor of the rate from each block of the backbone to the one before it, e.g. 0.75"
+    )
     momentum: Fraction = 0.9
     nesterov: bool = True
     betas: tuple[BelowOne, BelowOne] = (0.9, 0.999)
@@ -253,10 +278,18 @@ class Train(Frozen):
     # the number of threads decides the bits of sums; a run keeps it, or warns that it changes
     not_identifying: ClassVar = frozenset(
         {"threads", "processes", "strategy", "device", "data_on_device", "workers"}
-        | {"evaluate_every", "checkpoint_every", "checkpoint_steps"}
+        | {"evaluate_every", "checkpoint_every", "checkpoint_steps", "feature_cache_gb"}
     )
 
     epochs: PositiveInt = 30
+    backbone: Literal["tuned", "frozen"] = Field(
+        "tuned", description="frozen: heads and the network's own classifier alone learn, from trained weights"
+    )
+    feature_cache_gb: NonNegative = Field(
+        8.0,
+        description="of a frozen backbone: most of what heads see that is kept on disk, computed once for all epochs, "
+        "0 = off",
+    )
     batch_size: PositiveInt = Field(128, description="samples a step, over all processes")
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
@@ -358,7 +391,7 @@ class Calibrate(Frozen):
     )
     group_by: Literal["exit", "stratum"] | None = Field(
         None,
-        description="certify in every group: 'stratum' (in classification a class), or 'exit' (what has left by it); "
+        description="certify in every group: 'stratum' (a class), or 'exit' (the samples that exited there or before); "
         "null: over all",
     )
     budget_ms: PositiveFloat | None = Field(

@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveInt
 
 from sdcompress.schema.base import Frozen, Sha256
-from sdcompress.schema.manifest import FileEntry, Named
+from sdcompress.schema.manifest import FileEntry, RegistryEntry
 from sdcompress.schema.recipe import Recipe
 
-__all__ = ["Extension", "TrainingState"]
+__all__ = ["Extension", "LoadedWeights", "TrainingState"]
 
 
 class Extension(Frozen):
@@ -19,6 +19,20 @@ class Extension(Frozen):
     epochs: PositiveInt = Field(description="of the training that was made longer")
     step: Annotated[int, Field(ge=0)] = Field(description="at which it was")
     weights_sha256: Sha256 = Field(description="of its checkpoint")
+
+
+class LoadedWeights(Frozen):
+    """The weights that a training began with, and what became of each tensor."""
+
+    source: str = Field(description="as the recipe names it")
+    file: str = Field(description="in which they lie")
+    sha256: Sha256 = Field(description="of the file; of several, of their digests in order")
+    dictionary: str = Field("", description="keys of the dictionary in the file that was taken, e.g. state_dict")
+    match: Literal["checkpoint", "name", "partial", "order"] = Field(description="how tensors were matched")
+    stripped: tuple[str, str] = Field(("", ""), description="prefix of the names in the file, and of those here")
+    taken: Annotated[int, Field(ge=0)] = Field(description="tensors of the network that come from the file")
+    anew: tuple[str, ...] = Field(description="tensors of the network that start from random values")
+    left: tuple[str, ...] = Field(description="tensors of the file that were not taken")
 
 
 class TrainingState(Frozen):
@@ -34,13 +48,14 @@ class TrainingState(Frozen):
     )
     epoch_seconds: Annotated[float, Field(ge=0)] = Field(0.0, description="that an epoch that is not over has taken")
     samples: PositiveInt = Field(description="training samples")
-    task: Named = Field(description="what the outputs mean")
+    task: RegistryEntry = Field(description="what the outputs mean")
     outputs: tuple[str, ...] = Field(description="names of what they stand for, such as those of classes")
-    modality: Named = Field(description="what the network is given")
+    modality: RegistryEntry = Field(description="what the network is given")
     data_fingerprint: Sha256
     data_layout: Sha256 | None = Field(None, description="of names and split: with it a run may lose a file and go on")
     method_sha256: Sha256 | None = Field(None, description="of the user's own method file")
     extensions: tuple[Extension, ...] = Field((), description="each time that the training was made longer")
+    loaded: LoadedWeights | None = Field(None, description="what it began with, where model.weights says so")
     weights: FileEntry = Field(description="what is evaluated and exported: the average where EMA is on")
     training: FileEntry = Field(description="optimiser, method state and raw weights: what exact resume needs")
     optimizer: dict[str, Any] = Field(description="the optimiser's numbers that are not tensors")

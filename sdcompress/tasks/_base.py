@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pydantic import ConfigDict, TypeAdapter
 
 from sdcompress.errors import RecipeError, UsageError
-from sdcompress.schema.manifest import Named
+from sdcompress.schema.manifest import RegistryEntry
 
 if TYPE_CHECKING:
     import onnx
@@ -112,6 +112,8 @@ class Task(ABC):
     """Whether a loss is 0 or 1, so that exact binomial tests apply."""
     scaled_by_temperature: ClassVar[bool]
     """Whether outputs are logits that a temperature may divide."""
+    single_label: ClassVar[bool] = False
+    """Whether a target is the index of one of ``outputs``, int64 [N], so that a folder's name can stand for it."""
     stratum: ClassVar[str] = "stratum"
     """What messages and tables call one of its strata, for example ``class``."""
 
@@ -128,9 +130,9 @@ class Task(ABC):
         return {name: value for name, value in written.items() if name != "outputs"}
 
     @property
-    def record(self) -> Named:
+    def record(self) -> RegistryEntry:
         """What a manifest writes of it, besides its outputs; the name is that of its module."""
-        return Named(name=type(self).__module__.rpartition(".")[2], parameters=self.parameters)
+        return RegistryEntry(name=type(self).__module__.rpartition(".")[2], parameters=self.parameters)
 
     @property
     def output_shape(self) -> tuple[int, ...]:

@@ -7,31 +7,31 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import cast
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, distributed, nn
 
 from sdcompress import methods
-from sdcompress.checkpoint import Checkpoint, open_checkpoint
+from sdcompress.checkpoint import Checkpoint
 from sdcompress.data.samples import Dataset
 from sdcompress.methods._base import Context
 from sdcompress.models.build import build as build_network
 from sdcompress.models.multiexit import MultiExit
 from sdcompress.schema.recipe import Recipe
 from sdcompress.training import optimizer as optimizers
+from sdcompress.training.augmentation import TrainInputs
 from sdcompress.training.balance import class_weights
 from sdcompress.training.batches import Batches, MicroBatch
-from sdcompress.training.ema import Ema
+from sdcompress.training.check_recipe import check_augmentation, check_network, warn_of_places
 from sdcompress.training.hardware import find_unused, no_gradient_missing
-from sdcompress.training.prepare import TrainInputs
-from sdcompress.training.probe import describe_unused, reached_parameters, trained_parameters
-from sdcompress.training.randomness import step_seed
+from sdcompress.training.optimizer import Ema
 from sdcompress.training.save import Resumable, restore
 from sdcompress.training.schedule import Timeline
 from sdcompress.training.sharding import load, local_value, shard_alike
 from sdcompress.training.step import TrainingStep
-from sdcompress.training.validate_recipe import check_augmentation, check_network, warn_of_places
-from sdcompress.training.warm_start import load_matching
+from sdcompress.training.unused_parameters import describe_unused, reached_parameters, trained_parameters
+from sdcompress.training.warm_start import load_start
 
 __all__ = ["Learner", "add"]
 
@@ -54,6 +54,7 @@ class Learner:
         optimizer: torch's own.
         step: steps done.
         steps: all of them.
+        loaded: the weights that it began with, where the recipe names some.
 
     Raises:
         RecipeError: if the network cannot give what the method needs, or cannot be trained on batches of this size.
@@ -71,6 +72,7 @@ class Learner:
         augment = dataset.modality.augment(recipe.train.augment, rank=rank, world=world)
         view, fill = self._method.needs.view, dataset.task.target_fill
         self._prepare = TrainInputs(augment, view, fabric.device, self._layout, fill)
+        self.loaded = start.state.loaded if start else None
         self.net = self._first_network(resumed=start is not None)
         sizes = self.net.feature_sizes, self.net.map_shapes
         state = self._method.state(Context(len(dataset.train), batches.size, dataset.task, *sizes))
@@ -92,11 +94,11 @@ class Learner:
                 fabric.strategy.precision.load_state_dict(self._resumable.scaler)
 
     def _first_network(self, *, resumed: bool) -> MultiExit:
-        """The network before its first step, with the weights of ``model.start`` unless a checkpoint replaces them."""
+        """The network before its first step, with those weights that the recipe names unless it is resumed."""
         recipe = self._recipe
         net = self._build(0)
-        if recipe.model.start is not None and not resumed:
-            load_matching(open_checkpoint(recipe.model.start), net, recipe)
+        if recipe.model.weights is not None and not resumed:
+            self.loaded = load_start(net, recipe)
         check_network(self._method.needs, net, recipe)
         if not resumed and self._fabric.is_global_zero:
             warn_of_places(net, recipe, self._dataset.modality.tensors)
@@ -254,3 +256,11 @@ def add(sums: dict[str, Tensor], terms: dict[str, Tensor]) -> None:
     """Add terms to sums, name by name."""
     for name, term in terms.items():
         sums[name] = sums[name] + term if name in sums else term
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """Return the seed of one step in one process, below 2**63 (torch takes no more).
+
+    Augmentation and dropout depend on it alone, so that a stopped run needs no generator state to go on.
+    """
+    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -7,9 +7,9 @@ from pathlib import Path
 from sdcompress import methods
 from sdcompress.data.samples import Dataset
 from sdcompress.schema.recipe import Recipe
+from sdcompress.training.check_recipe import check_network
 from sdcompress.training.hardware import launch
 from sdcompress.training.trainer import Trainer
-from sdcompress.training.validate_recipe import check_network
 
 __all__ = ["check_with_data"]
 
@@ -22,8 +22,9 @@ def check_with_data(recipe: Recipe, dataset: Dataset) -> None:
             batches of this size.
     """
     method = methods.build(recipe.method)
-    # published weights would be downloaded twice; whether the weights of a start fit is to be found
-    model = recipe.model.untrained.model_copy(update={"start": recipe.model.start})
+    # published weights would be downloaded twice; whether those that model.weights names fit is to be found
+    kept = {key: getattr(recipe.model, key) for key in ("weights", "match")}
+    model = recipe.model.untrained.model_copy(update=kept)
     trainer = Trainer(
         recipe.model_copy(update={"model": model}), dataset, launch(recipe.train, phases=len(method.phases)), Path()
     )

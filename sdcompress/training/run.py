@@ -12,9 +12,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from sdcompress import methods, recipes, registry
-from sdcompress.artifact.outside import check_outside
+from sdcompress.artifact.output_path import check_outside
 from sdcompress.checkpoint import METRICS, STEPS, Checkpoint, newest, open_checkpoint, read_metrics, step_of
-from sdcompress.data import Loader
+from sdcompress.data import DatasetCache
 from sdcompress.data.samples import Dataset
 from sdcompress.errors import CheckpointError, DataError, OutputExistsError, RecipeError
 from sdcompress.machine import ThreadCount, check_threads, default_threads, most_threads
@@ -24,13 +24,12 @@ from sdcompress.progress import Progress
 from sdcompress.schema.recipe import Recipe
 from sdcompress.schema.training import Extension
 from sdcompress.storage import LOCK, is_temporary, locked_folder, write_text
+from sdcompress.training.check_recipe import check_recipe, method_sha256
 from sdcompress.training.hardware import launch
-from sdcompress.training.interrupt import stop_on_signal
 from sdcompress.training.metrics_log import write_metrics
-from sdcompress.training.trainer import OnEpoch, Trainer
-from sdcompress.training.validate_recipe import check_recipe, method_sha256
+from sdcompress.training.pretrained_preprocessing import adopt_pretrained_preprocessing, reopen_adopted_keys
+from sdcompress.training.trainer import OnEpoch, Trainer, stop_on_signal
 from sdcompress.training.warm_start import warn_of_other_versions
-from sdcompress.training.weights import adopt_pretrained_preprocessing, reopen_adopted_keys
 from sdcompress.user_code import module_exists, trust_function
 
 __all__ = ["holds_another", "train"]
@@ -47,7 +46,7 @@ def train(
     on_start: Callable[[str], None] | None = None,
     on_check: Progress | None = None,
     checked: bool = False,
-    load: Loader | None = None,
+    load: DatasetCache | None = None,
     before: Callable[[Dataset], None] | None = None,
 ) -> Checkpoint:
     """Train, or go on with the run in ``out``; a finished run is returned as it is.
@@ -90,7 +89,7 @@ def train(
         if start is not None:
             warn_of_other_versions(start)
         chosen = _threads(recipe.train.threads, start)
-        recipe, dataset = _data(recipe, start, load or Loader())
+        recipe, dataset = _data(recipe, start, load or DatasetCache())
         if fabric.is_global_zero and start is None and not checked:
             dataset.check(on_check)
         fabric.barrier()
@@ -149,7 +148,7 @@ def _remember_modules(recipe: Recipe) -> None:
         trust_function(model.name, model.options)
 
 
-def _data(recipe: Recipe, start: Checkpoint | None, load: Loader) -> tuple[Recipe, Dataset]:
+def _data(recipe: Recipe, start: Checkpoint | None, load: DatasetCache) -> tuple[Recipe, Dataset]:
     """Return the data of a run and its recipe, with all that decides how images are prepared and which are left out.
 
     Raises:
@@ -265,7 +264,7 @@ def _extension(recipe: Recipe, start: Checkpoint) -> Extension:
             f"The training {start.path} cannot be made longer: {why}.",
             allowed="the recipe that it was trained by, with more epochs and a method of one phase",
             next_step=f"give --epochs of more than {before} and no other setting, or start a new training from its "
-            f"weights: --set model.start={start.path}",
+            f"weights: --set model.weights={start.path}",
         )
     return Extension(epochs=before, step=start.state.step, weights_sha256=start.weights_sha256)
 
@@ -281,5 +280,5 @@ def _check_same(recipe: Recipe, start: Checkpoint, out: Path, extends: Checkpoin
             f"{out} holds a training run of another recipe: {'; '.join(changed)}.",
             allowed="the same data, model, exits, method, train and seed as before",
             next_step="choose another --out, or --overwrite to throw the old run away; a new run of this backbone can "
-            f"start from its weights: --set model.start={out}",
+            f"start from its weights: --set model.weights={out}",
         )

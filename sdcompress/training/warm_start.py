@@ -1,49 +1,67 @@
-"""Start from another training's weights: copy those that match, warn about the others."""
+"""Start a training from weights: another training's, or those of a file; refuse what would freeze random weights."""
 
 from __future__ import annotations
 
 import warnings
 from importlib.metadata import version
-
-from torch import nn
+from pathlib import Path
 
 from sdcompress import methods, registry
-from sdcompress.checkpoint import Checkpoint
+from sdcompress.checkpoint import STATE, STEPS, Checkpoint, open_checkpoint
 from sdcompress.errors import RecipeError
 from sdcompress.models.backbones import ROOM as BACKBONES
 from sdcompress.models.multiexit import MultiExit
+from sdcompress.models.weights.files import weights_file
+from sdcompress.models.weights.load import describe, load_weights
 from sdcompress.printable import printable
 from sdcompress.schema.recipe import Recipe
+from sdcompress.schema.training import LoadedWeights
 
 __all__ = [
     "check_start",
     "check_trained_classifier",
     "check_trained_start",
-    "load_matching",
+    "load_start",
+    "start_checkpoint",
     "warn_of_other_versions",
 ]
 
 DECIDE_BITS = ("sdcompress", "torch", "numpy")
 
 
-def check_start(checkpoint: Checkpoint, recipe: Recipe) -> None:
-    """Refuse to start from the weights of another network.
+def start_checkpoint(recipe: Recipe) -> Checkpoint | None:
+    """Return the checkpoint that ``model.weights`` names; None if it names other weights, or none.
 
-    Args:
-        checkpoint: to start from.
-        recipe: of what is to be trained.
+    Raises:
+        CheckpointError: if it is not intact.
+    """
+    source = recipe.model.weights
+    if source is None or not _is_training(Path(source)):
+        return None
+    return open_checkpoint(source)
+
+
+def check_start(recipe: Recipe) -> None:
+    """Refuse to start from weights that are not there, or from a checkpoint of another network.
 
     Raises:
         RecipeError: if the checkpoint is of another backbone.
+        SetupError: if there are no weights.
     """
-    source, target = checkpoint.recipe, recipe
-    if (source.model.name, source.model.options) != (target.model.name, target.model.options):
+    if recipe.model.weights is None:
+        return
+    checkpoint = start_checkpoint(recipe)
+    if checkpoint is None:
+        weights_file(Path(recipe.model.weights))
+        return
+    source, target = checkpoint.recipe.model, recipe.model
+    if (source.name, source.options) != (target.name, target.options):
         raise RecipeError(
-            f"model.start is a checkpoint of '{source.model.name}' {source.model.options or ''}".rstrip()
-            + f", the recipe trains '{target.model.name}' {target.model.options or ''}".rstrip()
+            f"model.weights is a checkpoint of '{source.name}' {source.options or ''}".rstrip()
+            + f", the recipe trains '{target.name}' {target.options or ''}".rstrip()
             + ".",
             allowed="a checkpoint of the same backbone; method, exits, data and schedule may differ",
-            next_step=f"--set model.name={source.model.name}, or train a checkpoint of '{target.model.name}' first",
+            next_step=f"--set model.name={source.name}, or train a checkpoint of '{target.name}' first",
         )
 
 
@@ -53,15 +71,15 @@ def check_trained_start(recipe: Recipe) -> None:
     A function of the user's own may load weights itself, so there it is a warning.
 
     Raises:
-        RecipeError: if the method freezes the backbone from the first step, and no weights are taken from anywhere.
+        RecipeError: if the backbone is frozen from the first step, and no weights are taken from anywhere.
     """
     model = recipe.model
-    if not methods.build(recipe.method).phases[0].freeze_backbone or model.untrained != model:
+    if (who := _freezing(recipe)) is None or model.untrained != model:
         return
     if model.name.partition(":")[0] in registry.names(BACKBONES):
-        raise _untrained(recipe, f"'{model.name}' starts with random weights")
+        raise _untrained(who, f"'{model.name}' starts with random weights")
     warnings.warn(
-        f"The method '{recipe.method.name}' freezes the backbone from the first step. If '{model.name}' does not load "
+        f"{who} freezes the backbone from the first step. If '{model.name}' does not load "
         "trained weights itself, its exits learn random answers.",
         stacklevel=2,
     )
@@ -71,60 +89,98 @@ def check_trained_classifier(net: MultiExit, recipe: Recipe) -> None:
     """Refuse published weights whose classifier is replaced, where the method freezes it from the first step.
 
     Raises:
-        RecipeError: if timm's record of the weights names another number of classes than the network has.
+        RecipeError: if the record of the weights names another number of classes than the network has.
     """
     model = recipe.model
-    if not methods.build(recipe.method).phases[0].freeze_backbone or model.start is not None or not model.pretrained:
+    if not _first_phase_freezes(recipe) or not model.pretrained:
         return
     record = getattr(net.backbone, "pretrained_cfg", None)
     published = record.get("num_classes") if isinstance(record, dict) else None
     classes = getattr(net.backbone.get_submodule(net.output_layer), "out_features", None)
     if published is not None and classes is not None and published != classes:
         raise _untrained(
-            recipe, f"the weights of '{model.name}' are for {published} classes, so that its classifier is new"
+            _method(recipe), f"the weights of '{model.name}' are for {published} classes, so that its classifier is new"
         )
 
 
-def _untrained(recipe: Recipe, why: str) -> RecipeError:
-    return RecipeError(
-        f"The method '{recipe.method.name}' freezes the backbone from the first step, and {why}: the exits would learn "
-        "random answers.",
-        allowed="a backbone and a classifier that are trained, or a first phase that trains them",
-        next_step="--set model.start=RUN, a finished training of the same backbone and classes, or give the backbone "
-        "epochs of its own (fastbert: method.backbone_share=0.5)",
+def load_start(net: MultiExit, recipe: Recipe) -> LoadedWeights:
+    """Copy the weights that ``model.weights`` names into a network, and say in a warning what became of them.
+
+    Of a checkpoint the heads are taken, too, where they stand at the same places.
+
+    Args:
+        net: the network that is to start from them.
+        recipe: names the weights, the backbone and the exits.
+
+    Raises:
+        RecipeError: if they are of another network, or a part of it that is frozen from the first step is new.
+        SetupError: if they are not there.
+        CheckpointError, WeightsError: if they are not intact.
+    """
+    model = recipe.model
+    assert model.weights is not None
+    checkpoint = start_checkpoint(recipe)
+    if checkpoint is None:
+        loaded = load_weights(net, model.weights, model.match, model.name)
+    else:
+        check_start(recipe)
+        loaded = _from_checkpoint(net, checkpoint, recipe)
+    learns = () if _first_phase_freezes(recipe) else (f"backbone.{net.output_layer}.", "heads.")
+    frozen = [name for name in loaded.anew if name.startswith("backbone.") and not name.startswith(learns or "heads.")]
+    if frozen and (who := _freezing(recipe)) is not None:
+        raise _untrained(who, f"{', '.join(frozen[:4])} of {loaded.file} does not fit and is new")
+    warnings.warn(describe(loaded), stacklevel=2)
+    return loaded
+
+
+def _is_training(path: Path) -> bool:
+    """Return whether a path is the folder of a checkpoint or of a training."""
+    return (path / STATE).is_file() or (path / STEPS).is_dir()
+
+
+def _from_checkpoint(net: MultiExit, checkpoint: Checkpoint, recipe: Recipe) -> LoadedWeights:
+    exits = [one.exits.model_dump(exclude={"gradient_scaling"}) for one in (checkpoint.recipe, recipe)]
+    current, tensors = net.state_dict(), checkpoint.tensors()
+    taken = {
+        name: value
+        for name, value in tensors.items()
+        if name in current
+        and current[name].shape == value.shape
+        and (exits[0] == exits[1] or not name.startswith("heads."))
+    }
+    net.load_state_dict({**current, **taken})
+    return LoadedWeights(
+        source=recipe.model.weights or "",
+        file=str(checkpoint.path),
+        sha256=checkpoint.weights_sha256,
+        match="checkpoint",
+        taken=len(taken),
+        anew=tuple(name for name in current if name not in taken),
+        left=tuple(name for name in tensors if name not in taken),
     )
 
 
-def load_matching(checkpoint: Checkpoint, net: nn.Module, recipe: Recipe) -> None:
-    """Copy the weights of a checkpoint that have a place of the same name and shape in a network.
+def _freezing(recipe: Recipe) -> str | None:
+    """Return what freezes the backbone from the first step, as the beginning of a sentence; None: nothing does."""
+    if _first_phase_freezes(recipe):
+        return _method(recipe)
+    return "train.backbone=frozen" if recipe.train.backbone == "frozen" else None
 
-    Args:
-        checkpoint: of a network with the same backbone; its heads are taken where they stand at the same places.
-        net: the network that is to start from it.
-        recipe: names the backbone and the exits.
 
-    Raises:
-        RecipeError: if the checkpoint is of another backbone, or a part of it is new (a classifier of other classes)
-            and the method freezes it from the first step.
-    """
-    check_start(checkpoint, recipe)
-    source, target = checkpoint.recipe, recipe
-    same_exits = source.exits.model_dump(exclude={"gradient"}) == target.exits.model_dump(exclude={"gradient"})
-    there = net.state_dict()
-    taken = {
-        name: value
-        for name, value in checkpoint.tensors().items()
-        if name in there and there[name].shape == value.shape and (same_exits or not name.startswith("heads."))
-    }
-    new = [name for name in there if name not in taken and name.startswith("backbone.")]
-    if new and methods.build(recipe.method).phases[0].freeze_backbone:
-        raise _untrained(recipe, f"{', '.join(new)} of {checkpoint.path} does not fit and is new")
-    net.load_state_dict({**there, **taken})
-    anew = sorted({".".join(name.split(".")[:2]) for name in there if name not in taken})
-    warnings.warn(
-        f"{len(taken)} of {len(there)} tensors are taken over from {checkpoint.path}; "
-        f"trained anew: {', '.join(anew) or 'nothing'}",
-        stacklevel=2,
+def _first_phase_freezes(recipe: Recipe) -> bool:
+    return methods.build(recipe.method).phases[0].freeze_backbone
+
+
+def _method(recipe: Recipe) -> str:
+    return f"The method '{recipe.method.name}'"
+
+
+def _untrained(who: str, why: str) -> RecipeError:
+    return RecipeError(
+        f"{who} freezes the backbone from the first step, and {why}: the exits would learn random answers.",
+        allowed="a backbone and a classifier that are trained, or a first phase that trains them",
+        next_step="--set model.weights=RUN, a finished training of the same backbone and classes, or a file of its "
+        "weights; or give the backbone epochs of its own (fastbert: method.backbone_share=0.5)",
     )
 
 

@@ -58,7 +58,7 @@ class Finding:
     exit: str
     samples: int
     batches: tuple[int, ...]
-    max_abs: float | None
+    max_abs_diff: float | None
     allowed: float
     flips: int
     worst: tuple[int, ...]
@@ -99,12 +99,12 @@ def compare_outputs(
 
 
 def allowance(reference: np.ndarray, settings: Export) -> float:
-    """The tolerance of an output: atol + rtol * the largest absolute output of the exit."""
+    """Return the tolerance of an output: atol + rtol * the largest absolute output of the exit."""
     return settings.atol + settings.rtol * float(np.abs(reference).max())
 
 
 def count_flips(task: Task, runs: Sequence[np.ndarray], reference: np.ndarray, *, allowed: float = -1.0) -> int:
-    """How many examples get another decision than in the reference, in any run; see ``Task.flips``.
+    """Return how many examples get another decision than in the reference, in any run; see ``Task.flips``.
 
     Args:
         task: what the outputs mean.
@@ -119,7 +119,7 @@ def count_flips(task: Task, runs: Sequence[np.ndarray], reference: np.ndarray, *
 
 
 def weaker(samples: int, requested: int) -> str:
-    """A warning for a gate with fewer examples than requested; empty where there are enough.
+    """Return a warning for a gate with fewer examples than requested; empty where there are enough.
 
     No flip among n examples bounds the share of new ones that flip by 1 - 0.05^(1/n), at 95 % confidence.
     """
@@ -134,14 +134,14 @@ def weaker(samples: int, requested: int) -> str:
 
 
 def records(findings: Sequence[Finding]) -> tuple[ParityRecord, ...]:
-    """The manifest's records of exits that passed."""
+    """Return the manifest's records of exits that passed."""
     return tuple(
         ParityRecord(
             exit=finding.exit,
             samples=finding.samples,
             batches=finding.batches,
-            max_abs=finding.max_abs or 0.0,
-            allowed=finding.allowed,
+            max_abs_diff=finding.max_abs_diff or 0.0,
+            tolerance=finding.allowed,
             flips=finding.flips,
         )
         for finding in findings
@@ -149,7 +149,7 @@ def records(findings: Sequence[Finding]) -> tuple[ParityRecord, ...]:
 
 
 def describe_failures(findings: Sequence[Finding]) -> str:
-    """The problems of all failed exits as one text; empty if all passed."""
+    """Return the problems of all failed exits as one text; empty if all passed."""
     return "; ".join(f"{finding.exit}: {finding.problem}" for finding in findings if finding.problem)
 
 

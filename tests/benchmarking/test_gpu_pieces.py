@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sdcompress.errors import SdcompressError
-from sdcompress.tensorrt.nvidia.probe import probe_cuda
+from sdcompress.tensorrt.nvidia.gpu_query import probe_cuda
 
 HERE = Path(__file__).parents[2] / "benchmarks" / "gpu"
 
@@ -82,7 +82,7 @@ def test_nvidia_smi_is_asked_for_cudas_card_and_never_waits_for_a_reader(tmp_pat
     smi.chmod(0o755)
     program = (
         f"import sys, time; sys.path[:0] = [{str(HERE)!r}]; from pathlib import Path; import clocks\n"
-        "from sdcompress.tensorrt.nvidia.probe import Gpu\n"
+        "from sdcompress.tensorrt.nvidia.gpu_query import Gpu\n"
         "clocks.probe_cuda = lambda: Gpu('a card', '9.0', 1, '', '13.0', '00000000:41:00.0')\n"
         "with clocks.watched() as seen:\n"
         f"    end = time.monotonic() + 20\n"

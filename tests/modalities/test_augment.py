@@ -286,9 +286,7 @@ def test_a_resized_crop_is_drawn_alike_in_all_processes() -> None:
     assert torch.equal(torch.stack(shares, 1).flatten(0, 1), whole)
 
 
-def together(
-    masks: torch.Tensor, seed: int = 0, fill: int = 255, **settings: object
-) -> tuple[np.ndarray, np.ndarray]:
+def together(masks: torch.Tensor, seed: int = 0, fill: int = 255, **settings: object) -> tuple[np.ndarray, np.ndarray]:
     """Images whose every channel is the mask, augmented together with it: the images as numbers, and the masks."""
     images = masks[..., None].expand(*masks.shape, 3).contiguous()
     (out,), moved, mixing = augment_by(PLAIN, **settings).joint(images, masks, seeded(seed), fill=fill)

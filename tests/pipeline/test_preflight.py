@@ -31,13 +31,13 @@ TOO_FEW = {
 @pytest.mark.parametrize("settings", TOO_FEW.values(), ids=TOO_FEW.keys())
 def test_too_few_held_out_images_are_refused(settings: list[str]) -> None:
     with pytest.raises(RecipeError, match="holds out") as caught:
-        check_data(recipes.read("digits", settings), data.Loader())
+        check_data(recipes.read("digits", settings), data.DatasetCache())
     assert "data.validation" in caught.value.next_step
 
 
 def test_no_validation_is_right_where_nothing_is_calibrated() -> None:
-    check_data(recipes.read("digits", ["data.validation=0", "export.layouts=[single]"]), data.Loader())
-    check_data(recipes.read("digits", ["data.validation=0", "method=baseline", "controls=[]"]), data.Loader())
+    check_data(recipes.read("digits", ["data.validation=0", "export.layouts=[single]"]), data.DatasetCache())
+    check_data(recipes.read("digits", ["data.validation=0", "method=baseline", "controls=[]"]), data.DatasetCache())
 
 
 def test_few_held_out_images_prove_less_and_that_is_said_before_the_training() -> None:
@@ -122,7 +122,7 @@ def test_precisions_that_go_are_let_through(opset: int) -> None:
 def test_too_few_images_to_take_ranges_from_are_refused() -> None:
     few = ["data.train_limit=40", "quantize.precisions=[int8]", "method=baseline", "controls=[]"]
     with pytest.raises(DataError, match="40 training samples"):
-        check_data(recipes.read("digits", few), data.Loader())
+        check_data(recipes.read("digits", few), data.DatasetCache())
 
 
 def test_exits_to_keep_are_checked_where_a_layout_has_several() -> None:
@@ -161,7 +161,7 @@ def test_a_control_that_cannot_train_is_refused_before_the_method_trains(setting
         (["controls=[{name: r_drop}]"], "'r_drop' compares two passes"),
         (["controls=[{name: ps_kd}]", "train.augment.cutmix=1"], "'ps_kd'.*cannot be mixed"),
         (["train.accumulate=7"], "does not divide"),
-        (["model.start=nowhere"], "no checkpoint in nowhere"),
+        (["model.weights=nowhere"], "no weights at nowhere"),
     ],
 )
 def test_what_the_network_cannot_give_is_refused_before_anything_trains(

@@ -70,7 +70,7 @@ class Watch:
 
 def go(out: Path, *settings: str, watch: Watch | None = None, **options: bool) -> tuple[list[str], Report]:
     watch = watch or Watch()
-    made = run_pipeline(recipes.read(RECIPE, settings), out, stage=watch, **options)
+    made = run_pipeline(recipes.read(RECIPE, settings), out, step_progress=watch, **options)
     return watch.steps, made
 
 
@@ -281,7 +281,7 @@ def test_exits_to_keep_make_the_cascade_again_and_nothing_before_it(done: Path) 
 def test_a_method_that_is_its_own_control_is_trained_once_or_refused(done: Path, tmp_path: Path) -> None:
     recipe = recipes.read(RECIPE, ["controls=[baseline, byot]"])
     watch = Watch()
-    assert run_pipeline(recipe, done, stage=watch).reference == "baseline-final"
+    assert run_pipeline(recipe, done, step_progress=watch).reference == "baseline-final"
     assert watch.steps == []
     other = Recipe.model_validate({**RECIPE, "controls": [{"name": "byot", "temperature": 2.0}]})
     with pytest.raises(RecipeError, match="its own control"):

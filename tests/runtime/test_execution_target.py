@@ -44,8 +44,8 @@ def with_engines(path: Path, out: Path) -> Engines:
         (folder / "engines" / "build.log").write_text("nothing was built\n")
         made = Engines(
             gpu="a GPU", compute_capability="9.0", tensorrt="10.9.0.34", driver="", plans=tuple(plans),
-            profiles=(BatchProfile(min=1, opt=8, max=64),), tf32=False, workspace_bytes=1, level=None,
-            log=entry(folder, "engines/build.log"), parity=opened.manifest.parity,
+            profiles=(BatchProfile(min=1, opt=8, max=64),), tf32=False, workspace_bytes=1,
+            builder_optimization_level=None, log=entry(folder, "engines/build.log"), parity=opened.manifest.parity,
         )  # fmt: skip
         rewrite(opened, folder, engines=(made,))
     return made

@@ -102,7 +102,8 @@ def test_scores_are_of_summed_counts_without_void() -> None:
     assert scores["nll"] == pytest.approx(float(expected), rel=1e-5)
     assert WIDE.nll(logits, masks) == pytest.approx(float(expected), rel=1e-5)
     assert WIDE.nll(logits, masks, 2.0) == pytest.approx(
-        float(F.cross_entropy(torch.from_numpy(logits) / 2, torch.from_numpy(masks).long(), ignore_index=VOID)), rel=1e-5
+        float(F.cross_entropy(torch.from_numpy(logits) / 2, torch.from_numpy(masks).long(), ignore_index=VOID)),
+        rel=1e-5,
     )
     # a class that occurs nowhere is not part of the mean
     one = np.zeros((1, 6, 8), np.uint8)
@@ -186,7 +187,7 @@ def test_a_prediction_names_the_largest_classes_and_draws_the_mask() -> None:
 
 def test_the_card_s_program_says_the_same() -> None:
     scope: dict[str, object] = {"np": np}
-    exec(WIDE.card_code(), scope)  # noqa: S102 - it is ours
+    exec(WIDE.card_code(), scope)
     logits = outputs(1)
     signals = scope["signals"](logits[0], 1.5)
     for name, value in signals.items():

@@ -9,8 +9,7 @@ import torch
 from torch import nn
 
 from sdcompress.schema import recipe
-from sdcompress.training.ema import Ema
-from sdcompress.training.optimizer import build
+from sdcompress.training.optimizer import Ema, build
 from sdcompress.training.schedule import rate
 
 

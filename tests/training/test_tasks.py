@@ -17,7 +17,7 @@ from sdcompress.data.samples import ArraySamples, Dataset, Samples
 from sdcompress.errors import RecipeError
 from sdcompress.schema.recipe import Recipe
 from sdcompress.training.trainer import Trainer
-from sdcompress.training.validate import exit_scores
+from sdcompress.training.validation_scores import exit_scores
 
 Small = Callable[..., Recipe]
 

@@ -26,10 +26,9 @@ from sdcompress.errors import (
 from sdcompress.evaluation.trained_model import open_trained_model
 from sdcompress.schema.recipe import Recipe
 from sdcompress.training import save as saving
-from sdcompress.training.interrupt import StopRequest
 from sdcompress.training.run import train
-from sdcompress.training.trainer import Trainer
-from sdcompress.training.validate import exit_scores
+from sdcompress.training.trainer import StopRequest, Trainer
+from sdcompress.training.validation_scores import exit_scores
 
 Small = Callable[..., Recipe]
 

@@ -12,14 +12,14 @@ import torch
 from networks import pictures
 
 from sdcompress.checkpoint import open_checkpoint
-from sdcompress.errors import CheckpointError, OutputExistsError, RecipeError
+from sdcompress.errors import OutputExistsError, RecipeError, SetupError, WeightsError
 from sdcompress.methods._base import Needs
 from sdcompress.models.build import build
 from sdcompress.schema.recipe import Model, Recipe
 from sdcompress.storage import digest_of
+from sdcompress.training.check_recipe import check_network, check_recipe
 from sdcompress.training.run import train
-from sdcompress.training.validate_recipe import check_network, check_recipe
-from sdcompress.training.warm_start import load_matching
+from sdcompress.training.warm_start import load_start
 
 Small = Callable[..., Recipe]
 
@@ -35,23 +35,23 @@ STILL = ["train.optimizer.lr=1e-30", "train.optimizer.weight_decay=0", "train.ep
 def test_the_backbone_is_taken_over_by_another_method_and_its_heads_start_anew(small: Small, tmp_path: Path) -> None:
     old = train(small("method=baseline", "train.epochs=1"), tmp_path / "old")
     with pytest.warns(UserWarning, match=r"trained anew: heads\.0, heads\.1"):
-        new = frozen(small("method=byot", f"model.start={tmp_path / 'old'}", *STILL), tmp_path / "new")
+        new = frozen(small("method=byot", f"model.weights={tmp_path / 'old'}", *STILL), tmp_path / "new")
     parameters = dict(old.network().named_parameters())
     assert all(torch.equal(new[name], value) for name, value in parameters.items())
 
 
 def test_heads_are_taken_over_where_they_stand_at_the_same_places(small: Small, tmp_path: Path) -> None:
     old = train(small("method=byot", "train.epochs=1"), tmp_path / "old")
-    with pytest.warns(UserWarning, match="taken over from .*; trained anew: nothing"):
-        new = frozen(small("method=eed", f"model.start={tmp_path / 'old'}", *STILL), tmp_path / "new")
+    with pytest.warns(UserWarning, match="taken from .*; trained anew: nothing"):
+        new = frozen(small("method=eed", f"model.weights={tmp_path / 'old'}", *STILL), tmp_path / "new")
     assert all(torch.equal(new[name], value) for name, value in old.network().named_parameters())
     with pytest.warns(UserWarning, match="trained anew: heads"):
-        train(small("method=eed", f"model.start={tmp_path / 'old'}", "exits.count=1", *STILL), tmp_path / "other")
+        train(small("method=eed", f"model.weights={tmp_path / 'old'}", "exits.count=1", *STILL), tmp_path / "other")
 
 
 def test_a_resumed_run_does_not_start_again(small: Small, tmp_path: Path) -> None:
     train(small("method=baseline", "train.epochs=1"), tmp_path / "old")
-    recipe = small("method=baseline", f"model.start={tmp_path / 'old'}", "train.checkpoint_steps=2")
+    recipe = small("method=baseline", f"model.weights={tmp_path / 'old'}", "train.checkpoint_steps=2")
     whole = train(recipe, tmp_path / "whole")
 
     def stop(done: int, _all: int) -> None:
@@ -65,7 +65,7 @@ def test_a_resumed_run_does_not_start_again(small: Small, tmp_path: Path) -> Non
 
 def test_a_run_goes_on_without_what_it_started_from_and_says_nothing_twice(small: Small, tmp_path: Path) -> None:
     train(small("method=baseline", "train.epochs=1"), tmp_path / "old")
-    recipe = small("method=byot", f"model.start={tmp_path / 'old'}")
+    recipe = small("method=byot", f"model.weights={tmp_path / 'old'}")
 
     def stop(done: int, _all: int) -> None:
         if done == 7:
@@ -76,13 +76,13 @@ def test_a_run_goes_on_without_what_it_started_from_and_says_nothing_twice(small
     (tmp_path / "old").rename(tmp_path / "moved")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        moved = small("method=byot", f"model.start={tmp_path / 'moved'}")
+        moved = small("method=byot", f"model.weights={tmp_path / 'moved'}")
         assert train(moved, tmp_path / "new").state.finished
 
 
 def test_a_start_that_is_not_there_is_refused_before_anything_is_written(small: Small, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="There is no checkpoint"):
-        train(small(f"model.start={tmp_path / 'nowhere'}"), tmp_path / "new")
+    with pytest.raises(SetupError, match="There are no weights"):
+        train(small(f"model.weights={tmp_path / 'nowhere'}"), tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
@@ -108,7 +108,7 @@ def test_what_the_user_froze_stays_frozen(small: Small, tmp_path: Path, monkeypa
 def test_another_backbone_says_what_both_are(small: Small, tmp_path: Path) -> None:
     train(small("method=baseline", "train.epochs=1"), tmp_path / "old")
     with pytest.raises(RecipeError, match=r"'cifar:resnet8'.*'cifar:wrn_10_1'") as caught:
-        train(small("model.name=cifar:wrn_10_1", f"model.start={tmp_path / 'old'}"), tmp_path / "new")
+        train(small("model.name=cifar:wrn_10_1", f"model.weights={tmp_path / 'old'}"), tmp_path / "new")
     assert "method, exits, data and schedule may differ" in caught.value.allowed
 
 
@@ -116,7 +116,7 @@ def test_a_run_of_another_method_names_what_can_be_taken_over(small: Small, tmp_
     train(small("method=baseline", "train.epochs=1"), tmp_path)
     with pytest.raises(OutputExistsError, match=r"method\.name: 'baseline' -> 'byot'") as caught:
         train(small("method=byot", "train.epochs=1"), tmp_path)
-    assert "model.start" in caught.value.next_step
+    assert "model.weights" in caught.value.next_step
 
 
 def test_going_on_with_another_torch_says_that_bits_may_differ(small: Small, tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ FROZEN = ["method=fastbert", "method.backbone_share=0"]
 def test_a_backbone_that_nothing_has_trained_is_not_frozen(small: Small, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="random weights: the exits would learn random answers") as caught:
         train(small(*FROZEN), tmp_path / "new")
-    assert "model.start" in caught.value.next_step
+    assert "model.weights" in caught.value.next_step
     assert not (tmp_path / "new").exists()
     with pytest.raises(RecipeError, match="random weights"):
         train(small("method=fastbert+ps_kd", "method.backbone_share=0"), tmp_path / "new")
@@ -155,12 +155,12 @@ def test_a_network_of_ones_own_may_load_its_weights_itself(small: Small) -> None
 
 def test_a_trained_start_may_be_frozen_but_not_with_a_classifier_of_other_classes(small: Small, tmp_path: Path) -> None:
     train(small("method=baseline", "train.epochs=1"), tmp_path / "old")
-    recipe = small(*FROZEN, f"model.start={tmp_path / 'old'}", "train.epochs=1")
+    recipe = small(*FROZEN, f"model.weights={tmp_path / 'old'}", "train.epochs=1")
     with pytest.warns(UserWarning, match="trained anew: heads"):
         train(recipe, tmp_path / "new")
     net = build(recipe.model, recipe.exits, outputs=(7,), inputs=pictures(1, 16, 16))
     with pytest.raises(RecipeError, match=r"backbone\.fc\.weight, backbone\.fc\.bias of .*old.* is new"):
-        load_matching(open_checkpoint(tmp_path / "old"), net, recipe)
+        load_start(net, recipe)
 
 
 @pytest.mark.parametrize(("classes", "fits"), [(1000, True), (7, False)])
@@ -177,13 +177,34 @@ def test_published_weights_may_be_frozen_where_their_classifier_is_kept(
         check_network(Needs(), net, recipe)
 
 
-def test_a_file_of_weights_is_told_from_a_checkpoint(small: Small, tmp_path: Path) -> None:
+def test_a_file_of_weights_starts_a_training_and_is_recorded(small: Small, tmp_path: Path) -> None:
     done = train(small("method=baseline", "train.epochs=1"), tmp_path / "old")
-    with pytest.raises(CheckpointError, match="is a file") as caught:
-        train(small(f"model.start={done.path / 'weights.safetensors'}"), tmp_path / "new")
-    assert caught.value.next_step == f"name its folder: {done.path}"
+    file = done.path / "weights.safetensors"
+    with pytest.warns(UserWarning, match=r"without 'backbone\.' of its names; trained anew: heads\.0, heads\.1"):
+        new = train(small("method=byot", f"model.weights={file}", *STILL), tmp_path / "new")
+    parameters = dict(done.network().named_parameters())
+    assert all(torch.equal(new.network().state_dict()[name], value) for name, value in parameters.items())
+    loaded = new.state.loaded
+    assert loaded is not None
+    assert (loaded.file, loaded.sha256, loaded.stripped) == (str(file), done.weights_sha256, ("backbone.", ""))
+    assert loaded.left == ()
+
+
+def test_a_weights_file_that_is_broken_or_of_another_network_leaves_nothing_behind(
+    small: Small, tmp_path: Path
+) -> None:
     (tmp_path / "w.pt").write_bytes(b"")
-    with pytest.raises(CheckpointError, match="is a file") as caught:
-        train(small(f"model.start={tmp_path / 'w.pt'}"), tmp_path / "new")
-    assert "load the file in a function" in caught.value.next_step
-    assert "--out" not in caught.value.next_step
+    with pytest.raises(WeightsError, match="is no whole file"):
+        train(small(f"model.weights={tmp_path / 'w.pt'}"), tmp_path / "new")
+    torch.save({"a": torch.zeros(1)}, tmp_path / "w.pt")
+    with pytest.raises(RecipeError, match=r"does not fit 'cifar:resnet8': 0 of its"):
+        train(small(f"model.weights={tmp_path / 'w.pt'}"), tmp_path / "new")
+    assert not (tmp_path / "new" / "steps").exists()
+    assert not (tmp_path / "new" / "recipe.yaml").exists()
+
+
+def test_weights_are_of_one_origin(small: Small) -> None:
+    with pytest.raises(RecipeError, match="choose one"):
+        small("model.pretrained=true", "model.weights=w.pt")
+    with pytest.raises(RecipeError, match="match needs weights"):
+        small("model.match=order")

@@ -23,7 +23,7 @@ from sdcompress.data.images import Images, Preprocess, image_source
 from sdcompress.data.source import Source, content_digest, data_folder
 from sdcompress.data.sources._listing import Skipped, files_below
 from sdcompress.errors import DataError, InputError
-from sdcompress.modalities._pictures import BROKEN, open_picture
+from sdcompress.modalities._image_files import BROKEN, open_picture
 from sdcompress.modalities.image import Image
 from sdcompress.schema import recipe
 

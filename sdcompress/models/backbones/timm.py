@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from pathlib import PurePosixPath
 from typing import Any
 
 import timm as timm_library
@@ -42,7 +43,7 @@ def timm(name: str, *, classes: int, image: tuple[int, int, int], pretrained: bo
         if isinstance(error, OSError):
             raise SetupError(
                 f"The weights of 'timm:{name}' cannot be downloaded: {error}",
-                next_step="check the connection to huggingface.co, or remove model.pretrained",
+                next_step=_where_to_fetch(name),
             ) from error
         if not pretrained:
             raise
@@ -57,8 +58,19 @@ def _unfit_file(name: str, file: str, classes: int, error: Exception) -> RecipeE
     return RecipeError(
         f"timm cannot load '{file}' into 'timm:{name}': {reason}",
         allowed=f"a file of weights alone, of the same network; in checkpoint_path with {classes} classes",
-        next_step="for weights with another classifier set model.pretrained=true and "
-        f"model.options={{pretrained_cfg_overlay: {{file: {file}}}}} without checkpoint_path: the classifier is new",
+        next_step=f"set model.weights={file} without these options: a classifier of another size is then new",
+    )
+
+
+def _where_to_fetch(name: str) -> str:
+    """Return which file to fetch on a machine with a network, and how to name it."""
+    record = timm_library.get_pretrained_cfg(name)
+    url = (
+        f"https://huggingface.co/{record.hf_hub_id}/resolve/main/model.safetensors" if record.hf_hub_id else record.url
+    )
+    return (
+        f"fetch {url} on another machine, put it at weights/{name}{PurePosixPath(url or '').suffix}, and set "
+        f"model.weights=weights/{name}{PurePosixPath(url or '').suffix} in the place of model.pretrained"
     )
 
 

@@ -64,7 +64,7 @@ class _Fcn(nn.Module):
         self.head = Dense(shape, (classes, *image[1:]), width=width, final_shape=shape, pool="mean")
 
     def _map(self, images: Tensor) -> Tensor:
-        """The encoder's last map, [B, C, h, w]."""
+        """Return the encoder's last map, [B, C, h, w]."""
         features: Tensor = self.encoder(images)[-1]
         return features.permute(0, 3, 1, 2) if self.channels_last else features
 

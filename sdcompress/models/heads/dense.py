@@ -12,8 +12,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from sdcompress.errors import RecipeError
-from sdcompress.models.heads._base import Head, Pool
-from sdcompress.models.heads._convolutions import conv_norm_relu
+from sdcompress.models.heads._base import Head, Pool, conv_norm_relu
 
 __all__ = ["Dense"]
 

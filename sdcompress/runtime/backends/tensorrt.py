@@ -14,8 +14,8 @@ from sdcompress.runtime.on_device.gpu import GpuDevice
 from sdcompress.runtime.on_device.plans import PlanLoader, programs
 from sdcompress.tensorrt.nvidia.compatible import choose_engines
 from sdcompress.tensorrt.nvidia.cuda import load_runtime
+from sdcompress.tensorrt.nvidia.gpu_query import probe_cuda
 from sdcompress.tensorrt.nvidia.log import Log
-from sdcompress.tensorrt.nvidia.probe import probe_cuda
 from sdcompress.tensorrt.nvidia.trt import is_lean, load, make_runtime, version_of
 
 __all__ = ["backend"]

@@ -60,7 +60,8 @@ class DeviceExecutor:
         ends = [exit_.segment + 1 for exit_ in manifest.exits]
         self._segments_of_exit = tuple(zip([0, *ends], ends, strict=False))
         self._carried_bindings: tuple[tuple[Binding, ...], ...] = tuple(
-            tuple(self.memory.bindings[tensor.name] for tensor in manifest.border(exit_)) for exit_ in range(len(ends))
+            tuple(self.memory.bindings[tensor.name] for tensor in manifest.live_tensors(exit_))
+            for exit_ in range(len(ends))
         )
 
     @property
@@ -243,7 +244,7 @@ class DeviceForwardPass:
 
 
 def _signals(task: Task, decided: np.dtype[Any], exit_: Exit, readback: Readback, rows: int) -> Signals:
-    assert exit_.signals is not None, "there is a reading"
+    assert exit_.signals is not None, "there is a readback"
     values: npt.NDArray[Any] = readback.arrays[exit_.signals.values][:rows]
     decision: npt.NDArray[Any] = readback.arrays[exit_.signals.decision][:rows]
     # FP16 engines may return float16, and TensorRT 8 int32; arrays of the right type are not copied

@@ -242,7 +242,7 @@ def row_shape(shape: tuple[int, ...], listed: Tensor | None) -> tuple[int, ...]:
 
     Args:
         shape: of the engine, the batch first.
-        listed: the tensor in the manifest, if it is there; sizes that it does not know either stay -1.
+        listed: the tensor in the manifest, if listed; sizes that it does not know either stay -1.
     """
     listed_sizes = dict(enumerate(listed.shape)) if listed is not None else {}
     sizes = (listed_sizes.get(at) if size < 0 else size for at, size in enumerate(shape[1:], 1))

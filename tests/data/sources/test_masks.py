@@ -42,9 +42,7 @@ def folder(tmp_path: Path) -> Path:
 
 def loaded(folder: Path, *, size: object = None, name: str = "masks", **settings: object) -> Dataset:
     modality = Modality() if size is None else Modality(image_size=size)
-    return load(
-        Data(name=name, dir=str(folder), **settings), seed=0, task=Task(name="segmentation"), modality=modality
-    )
+    return load(Data(name=name, dir=str(folder), **settings), seed=0, task=Task(name="segmentation"), modality=modality)
 
 
 def test_images_keep_the_size_of_the_first_and_masks_their_numbers(folder: Path) -> None:
@@ -106,7 +104,10 @@ def _write(text: str) -> Damage:
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (lambda root: (root / "train" / "masks" / "b.png").unlink(), "1 of 3 images have no mask: .*b.jpg needs .*b.png"),
+        (
+            lambda root: (root / "train" / "masks" / "b.png").unlink(),
+            "1 of 3 images have no mask: .*b.jpg needs .*b.png",
+        ),
         (_set("val", np.zeros((4, 5), np.uint8)), r"val/masks/a.png.*has 4x5 pixels .*its image 4x6"),
         (_set("test", np.full((4, 6), 3, np.uint8)), "test/masks/a.png.*holds the value 3"),
         (_set("train", np.full((4, 6), VOID, np.uint8)), "train/masks/a.png.*void everywhere"),

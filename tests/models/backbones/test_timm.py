@@ -51,14 +51,14 @@ def test_weights_of_a_file_are_loaded_or_refused_with_the_way_that_makes_a_new_c
     for path, reason in ((file, "size mismatch for fc.weight"), (broken, ""), (tmp_path / "none.pt", "no such file")):
         with pytest.raises(RecipeError, match=f"cannot load '{path}' into 'timm:resnet18': .*{reason}") as caught:
             make(10, checkpoint_path=str(path))
-        assert "pretrained_cfg_overlay" in caught.value.next_step
+        assert f"model.weights={path}" in caught.value.next_step
     other = make(10, pretrained=True, pretrained_cfg_overlay={"file": str(file)}).state_dict()  # what it advises
     assert torch.equal(other["layer1.0.conv1.weight"], weights["layer1.0.conv1.weight"])
     assert other["fc.weight"].shape == (10, 512)
 
 
 def test_what_is_built_to_be_overwritten_reads_no_file():
-    model = Model(name="timm:resnet18", pretrained=True, start="runs/a", options={"checkpoint_path": "w.pt", "a": 1})
+    model = Model(name="timm:resnet18", weights="runs/a", options={"checkpoint_path": "w.pt", "a": 1})
     assert model.untrained == Model(name="timm:resnet18", options={"a": 1})
     own = Model(name="mine:net", options={"checkpoint_path": "w.pt"})
     assert own.untrained == own

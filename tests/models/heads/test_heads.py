@@ -6,7 +6,7 @@ import torch
 from sdcompress import registry
 from sdcompress.errors import RecipeError
 from sdcompress.models import heads
-from sdcompress.models.macs import MacCounter
+from sdcompress.models._trace import MacCounter
 
 NAMES = [name for name in registry.names(heads.ROOM) if name != "dense"]  # one vector for each sample
 CONVOLUTIONS = [name for name in NAMES if name != "linear"]

@@ -30,8 +30,8 @@ from sdcompress.storage import sha256_of
 from sdcompress.tensorrt.building.build import build_engines
 from sdcompress.tensorrt.building.profiles import parse_batch
 from sdcompress.tensorrt.building.settings import BuildSettings
+from sdcompress.tensorrt.nvidia.gpu_query import free_memory, probe_cuda
 from sdcompress.tensorrt.nvidia.header import PlanHeader
-from sdcompress.tensorrt.nvidia.probe import free_memory, probe_cuda
 from sdcompress.tensorrt.nvidia.trt import load, version_of
 
 Write = Callable[..., Path]

@@ -121,7 +121,7 @@ def _assume_clear(network: CascadeEngine, inputs: np.ndarray, thresholds: tuple[
 
     policy = network.manifest.policy
     assert policy is not None
-    found = scores(restore(policy.kind, policy.parameters, network.task), network.signals(inputs))
+    found = scores(restore(policy.name, policy.parameters, network.task), network.signals(inputs))
     assume(np.abs(found - np.float32(thresholds)[:, None]).min() > 1e-6)
 
 

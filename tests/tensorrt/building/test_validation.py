@@ -49,9 +49,9 @@ def test_the_same_network_changes_nothing(tiny_artifact: Callable[..., Path], ti
     )  # fmt: skip
     assert found.samples == 600
     assert [change.name for change in found.exits] == ["exit1", "exit2", "final"]
-    assert all(change.changed == 0 and change.max_abs == 0 for change in found.exits)
+    assert all(change.decision_changes == 0 and change.max_abs_diff == 0 for change in found.exits)
     assert found.policy is not None
-    assert (found.policy.moved, found.policy.changed) == (0, 0)
+    assert (found.policy.exit_changes, found.policy.decision_changes) == (0, 0)
     assert found.policy.shares_before == found.policy.shares_after
     assert 0 < found.policy.shares_before[0] < 1
     assert calls[-1] == (600, 600)
@@ -63,11 +63,11 @@ def test_a_change_is_counted_at_its_exit_and_in_the_decisions(tiny_artifact: Cal
     images = network.preprocess(samples.examples(np.arange(600)))
     expected = Shifted(network, 1, 0.5)
     before, after = network(images), expected(images)
-    assert [change.changed > 0 for change in found.exits] == [False, True, False]
-    assert found.exits[1].max_abs == pytest.approx(0.5, abs=1e-6)
+    assert [change.decision_changes > 0 for change in found.exits] == [False, True, False]
+    assert found.exits[1].max_abs_diff == pytest.approx(0.5, abs=1e-6)
     assert found.policy is not None
-    assert found.policy.moved == (before.exit_index != after.exit_index).sum() > 0
-    assert found.policy.changed == (before.decision != after.decision).sum() > 0
+    assert found.policy.exit_changes == (before.exit_index != after.exit_index).sum() > 0
+    assert found.policy.decision_changes == (before.decision != after.decision).sum() > 0
 
 
 def test_without_a_policy_there_are_no_decisions(tiny_artifact: Callable[..., Path], tiny_network) -> None:

@@ -1,0 +1,89 @@
+"""Any image classifier of torchvision by its name, with published weights where model.pretrained is set."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torchvision import models
+
+from sdcompress.errors import RecipeError, SetupError, UnknownNameError
+
+__all__ = ["torchvision"]
+
+_FILTERS = ("nearest", "bilinear", "bicubic")
+
+
+def torchvision(name: str, *, classes: int, image: tuple[int, int, int], pretrained: bool, **options: Any) -> nn.Module:
+    """Return a classifier of torchvision with K classes; ``pretrained_cfg`` records how its published weights see.
+
+    Args:
+        name: as ``torchvision.models.get_model`` takes it.
+        classes: K.
+        image: (C, H, W).
+        pretrained: download the published weights; the classifier is new unless there are K classes.
+        options: further keyword arguments of the network.
+
+    Raises:
+        UnknownNameError: if torchvision has no such classifier.
+        RecipeError: if images are grey, or there are no published weights.
+        SetupError: if the weights cannot be downloaded.
+    """
+    known = models.list_models(module=models)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=8, cutoff=0.0)
+        raise UnknownNameError("models of torchvision (the nearest of them)", name, near)
+    if image[0] != 3:
+        raise RecipeError(
+            f"'torchvision:{name}' takes images of 3 channels, and these have {image[0]}.",
+            allowed="colour images",
+            next_step="choose a timm: backbone, which takes grey images too",
+        )
+    published = getattr(models.get_model_weights(name), "DEFAULT", None)
+    network: nn.Module = models.get_model(name, weights=None, num_classes=classes, **_quiet(name), **options)
+    if published is not None:
+        network.pretrained_cfg = _record(published)  # type: ignore[assignment]  # torch takes attributes for modules
+    if pretrained:
+        _load(network, name, published)
+    return network
+
+
+def _quiet(name: str) -> dict[str, Any]:
+    # without published weights these initialise themselves slowly and warn about it
+    return {"init_weights": True} if name in {"googlenet", "inception_v3"} else {}
+
+
+def _record(published: Any) -> dict[str, Any]:
+    """Return how images are prepared for published weights, in timm's words."""
+    made = published.transforms()
+    record = {
+        "mean": tuple(made.mean),
+        "std": tuple(made.std),
+        "crop_pct": made.crop_size[0] / made.resize_size[0],
+        "num_classes": len(published.meta["categories"]),
+        "url": published.url,
+    }
+    return {**record, **({"interpolation": made.interpolation.value} if made.interpolation.value in _FILTERS else {})}
+
+
+def _load(network: nn.Module, name: str, published: Any) -> None:
+    if published is None:
+        raise RecipeError(
+            f"torchvision publishes no weights of '{name}'.", next_step="remove model.pretrained, or choose another"
+        )
+    try:
+        tensors = published.get_state_dict(progress=False, check_hash=True)
+    except (OSError, RuntimeError) as error:
+        file = Path(torch.hub.get_dir()) / "checkpoints" / Path(published.url).name
+        raise SetupError(
+            f"The weights of 'torchvision:{name}' cannot be downloaded: {error}",
+            next_step=f"fetch {published.url} on another machine, and put it at {file}; or name the file in "
+            "model.weights in the place of model.pretrained",
+        ) from error
+    here = network.state_dict()
+    network.load_state_dict(
+        {key: value for key, value in tensors.items() if key in here and here[key].shape == value.shape}, strict=False
+    )
