@@ -12,7 +12,7 @@ from sdcompress.artifact.evidence import Evidence
 from sdcompress.calibration.temperature import fit_temperature
 from sdcompress.calibration.thresholds import choose_thresholds
 from sdcompress.data.samples import Samples, Subset
-from sdcompress.evaluation.evaluate import exit_outputs, exit_signals
+from sdcompress.evaluation.evaluate import exit_outputs, losses_of, signals_and_losses
 from sdcompress.policies import leave, policy_class, scores
 from sdcompress.policies._base import ExitPolicy, Float, Signals
 from sdcompress.progress import Progress
@@ -20,7 +20,7 @@ from sdcompress.runtime.engine import Engine
 from sdcompress.schema import recipe
 from sdcompress.tasks import Array, Task
 
-__all__ = ["FittedPolicy", "fit_policy", "losses_of", "observe"]
+__all__ = ["FittedPolicy", "fit_policy", "observe"]
 
 
 _TEMPERATURE_SAMPLES = 4096  # whose outputs are in memory; one number per exit needs no more
@@ -56,6 +56,7 @@ def observe(
     temperatures: Sequence[float],
     *,
     unlabelled: bool,
+    reference: Array | None = None,
     progress: Progress | None = None,
 ) -> tuple[tuple[Signals, ...], Float]:
     """Return the signals of all exits, and the losses of their decisions, float32 [E, N].
@@ -64,23 +65,14 @@ def observe(
         engine: runs the artifact's graphs.
         samples: N of them, in the order in which they are wanted.
         temperatures: of every exit.
-        unlabelled: the losses are against the last exit's decisions; no target is looked at.
+        unlabelled: the losses are against the last exit's decisions, or the reference; no target is looked at.
+        reference: decisions of another network, [N, ...].
         progress: called with (samples done, all samples).
     """
-    signals = exit_signals(engine, samples, temperatures, labelled=not unlabelled, progress=progress)
-    against = signals[-1].decision if unlabelled else samples.targets
-    return signals, losses_of(engine.task, signals, against)
-
-
-def losses_of(task: Task, signals: Sequence[Signals], against: Array) -> Float:
-    """Return the losses of all exits' decisions, float32 [E, N].
-
-    Args:
-        task: of the network.
-        signals: of the E exits.
-        against: targets [N, ...], or the decisions of a reference.
-    """
-    return np.stack([task.loss(exit_.decision, against) for exit_ in signals])
+    against = reference if unlabelled else samples.targets
+    return signals_and_losses(
+        engine, samples, temperatures, against=against, labelled=not unlabelled, progress=progress
+    )
 
 
 def fit_policy(

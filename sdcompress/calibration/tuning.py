@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sdcompress.artifact.evidence import Evidence
-from sdcompress.calibration.observe import FittedPolicy, fit_policy, losses_of, observe
+from sdcompress.calibration.observe import FittedPolicy, fit_policy, observe
 from sdcompress.calibration.path import exit_path, threshold_path
 from sdcompress.calibration.reference_model import ReferenceModel
 from sdcompress.calibration.stage_timing import decision_ms, stage_ms
@@ -94,16 +94,19 @@ def collect(
         samples: the part that certifies, in the order of the tests.
         fitted: fixed before.
         unlabelled: take losses against the decisions of the last exit, or of ``reference``, instead of the targets.
-        reference: another network; it runs after this one.
+        reference: another network; it runs before this one.
         progress: called with (samples done, all samples), twice as many where there is another network.
     """
     count, total = len(samples), len(samples) * (2 if reference else 1)
-    mine = subprogress(progress, 0, total)
-    signals, loss = observe(engine, samples, fitted.temperatures, unlabelled=unlabelled, progress=mine)
-    if reference is None:
-        return fitted.evidence(signals, loss)
-    decisions = reference.decisions(samples, labelled=not unlabelled, progress=subprogress(progress, count, total))
-    if unlabelled:
-        loss = losses_of(engine.task, signals, decisions)
+    decisions = None
+    if reference is not None:
+        decisions = reference.decisions(samples, labelled=not unlabelled, progress=subprogress(progress, 0, total))
+    mine = subprogress(progress, total - count, total)
+    signals, loss = observe(
+        engine, samples, fitted.temperatures, unlabelled=unlabelled, reference=decisions, progress=mine
+    )
+    evidence = fitted.evidence(signals, loss)
+    if decisions is None:
+        return evidence
     against = decisions if unlabelled else samples.targets
-    return replace(fitted.evidence(signals, loss), reference_loss=engine.task.loss(decisions, against))
+    return replace(evidence, reference_loss=engine.task.loss(decisions, against))

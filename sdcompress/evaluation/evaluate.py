@@ -23,7 +23,7 @@ from sdcompress.runtime.engine import Engine
 from sdcompress.schema.report import ENSEMBLE, Evaluation, ExitEvaluation, PolicyEvaluation
 from sdcompress.tasks import Array, Task, metric_of, standard_error
 
-__all__ = ["ENSEMBLE", "batches", "evaluate", "exit_outputs", "exit_signals"]
+__all__ = ["ENSEMBLE", "batches", "evaluate", "exit_outputs", "exit_signals", "losses_of", "signals_and_losses"]
 
 
 Exits = npt.NDArray[np.int64]
@@ -93,6 +93,54 @@ def exit_signals(
         _check_finite(np.stack([sum(exit_.columns.values()) for exit_ in signals]))
         parts.append(signals)
     return tuple(map(Signals.joined, zip(*parts, strict=True)))
+
+
+def signals_and_losses(
+    engine: Engine,
+    samples: Samples,
+    temperatures: Sequence[float] | None = None,
+    *,
+    against: Array | None,
+    batch: int = 256,
+    labelled: bool = True,
+    progress: Progress | None = None,
+) -> tuple[tuple[Signals, ...], Float]:
+    """Return the signals of every exit, [N] each and condensed, and the losses of its decisions, float32 [E, N].
+
+    Neither outputs nor masks are held for more than one batch; see ``Signals.condensed``.
+
+    Args:
+        engine: what is run.
+        samples: N of them.
+        temperatures: one for each exit; None: those of the artifact.
+        against: targets [N, ...], or decisions of another network; None: the decisions of the last exit.
+        batch: samples at a time.
+        labelled: whether the targets must be of this network's task; they are not looked at otherwise.
+        progress: called with (samples done, all samples).
+
+    Raises:
+        DataError, VerificationError: as ``exit_signals``.
+    """
+    parts, losses, done = [], [], 0
+    for inputs, _ in batches(engine, samples, batch, progress, labelled=labelled):
+        signals = engine.signals(inputs, temperatures)
+        _check_finite(np.stack([sum(exit_.columns.values()) for exit_ in signals]))
+        reference = signals[-1].decision if against is None else against[done : done + len(inputs)]
+        losses.append(losses_of(engine.task, signals, reference))
+        parts.append(Signals.condensed(signals))
+        done += len(inputs)
+    return tuple(map(Signals.joined, zip(*parts, strict=True))), np.concatenate(losses, axis=1)
+
+
+def losses_of(task: Task, signals: Sequence[Signals], against: Array) -> Float:
+    """Return the losses of all exits' decisions, float32 [E, N].
+
+    Args:
+        task: of the network.
+        signals: of the E exits.
+        against: targets [N, ...], or the decisions of a reference.
+    """
+    return np.stack([task.loss(exit_.decision, against) for exit_ in signals])
 
 
 def evaluate(

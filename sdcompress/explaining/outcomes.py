@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sdcompress.calibration.observe import losses_of
 from sdcompress.data.samples import Samples
-from sdcompress.evaluation.evaluate import exit_signals
+from sdcompress.evaluation.evaluate import signals_and_losses
 from sdcompress.policies import scores
 from sdcompress.policies._base import ExitPolicy, Float, Signals
 from sdcompress.progress import Progress
@@ -54,11 +53,12 @@ def collect(
         DataError: if there are no samples, or they do not fit the network.
         VerificationError: if an output is not finite.
     """
-    task, signals = engine.task, exit_signals(engine, samples, progress=progress)
+    task = engine.task
+    signals, loss = signals_and_losses(engine, samples, against=samples.targets, progress=progress)
     return Outcomes(
         scores=_scores(policy, signals),
         confidences=np.stack([exit_["max_prob"] for exit_ in signals]) if "max_prob" in task.signal_names else None,
-        loss=losses_of(task, signals, samples.targets),
+        loss=loss,
         strata=task.strata(samples.targets),
     )
 

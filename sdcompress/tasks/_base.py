@@ -68,6 +68,22 @@ class Signals:
         return Signals({name: change(column) for name, column in self.columns.items()}, change(self.decision))
 
     @classmethod
+    def condensed(cls, exits: Sequence[Signals]) -> tuple[Signals, ...]:
+        """The signals of all exits without decisions of several axes, such as masks, which are large.
+
+        In their place stands the position of the first exit that decides the same, int64 [B]: ``agrees`` is unchanged.
+        """
+        if exits[0].decision.ndim == 1:
+            return tuple(exits)
+        condensed = []
+        for position, exit_ in enumerate(exits):
+            first = np.full(len(exit_), position, np.int64)
+            for earlier in reversed(range(position)):
+                first[exits[earlier].agrees(exit_)] = earlier
+            condensed.append(cls(exit_.columns, first))
+        return tuple(condensed)
+
+    @classmethod
     def joined(cls, parts: Sequence[Signals]) -> Signals:
         """The rows of several batches, one after the other."""
         columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns}
