@@ -25,32 +25,32 @@ _VALIDATION, _TRAIN_LIMIT, _TEST_LIMIT = 1, 2, 3  # independent streams of one s
 
 
 @dataclass(frozen=True)
-class _Part:
+class _SplitSamples:
     """Some positions of what a source gives, and which of all positions are left out."""
 
     whole: Samples
     task: Task
     indices: Indices
-    gone: Indices
+    excluded: Indices
 
     @property
     def targets(self) -> Array:
         return self.whole.targets[self.indices]
 
-    def hold_out(self, count: int, *seed: int) -> tuple[_Part, _Part]:
+    def hold_out(self, count: int, *seed: int) -> tuple[_SplitSamples, _SplitSamples]:
         stay, held = hold_out(sample_order(self.task, self.targets, seed=seed), count)
         return replace(self, indices=self.indices[stay]), replace(self, indices=self.indices[held])
 
     @property
     def kept(self) -> npt.NDArray[np.bool_]:
         """Which of the indices are not left out."""
-        return ~np.isin(self.indices, self.gone)
+        return ~np.isin(self.indices, self.excluded)
 
-    def dropped(self) -> _Part:
+    def without_excluded(self) -> _SplitSamples:
         """Return the same without those that are left out."""
         return replace(self, indices=self.indices[self.kept])
 
-    def filled(self) -> _Part:
+    def replaced_within_stratum(self) -> _SplitSamples:
         """Return the same with the next sample of the stratum in the place of each that is left out.
 
         So every other sample keeps its position: orders, memories of samples and the number of steps stay as they are.
@@ -99,15 +99,19 @@ def assemble(
             f"The examples of '{spec.name}' have no names that data.exclude could name.",
             next_step="leave data.exclude out",
         )
-    parts = _parts(spec, source, seed, means)
-    if len(parts["train"].indices) == 0:
+    splits = _split(spec, source, seed, means)
+    if len(splits["train"].indices) == 0:
         raise RecipeError(
             f"No sample of '{spec.name}' is left to train on: data.validation is {spec.validation:g}.",
             allowed="a share below 1",
             next_step="set data.validation, e.g. to 0.1",
         )
-    used = (parts["train"].filled(), parts["validation"].dropped(), parts["test"].dropped())
-    train, val, test = (Subset(part.whole, part.indices) for part in used)
+    used = (
+        splits["train"].replaced_within_stratum(),
+        splits["validation"].without_excluded(),
+        splits["test"].without_excluded(),
+    )
+    train, val, test = (Subset(samples.whole, samples.indices) for samples in used)
     return Dataset(
         name=spec.name,
         train=train,
@@ -115,8 +119,8 @@ def assemble(
         test=test,
         task=means,
         modality=prepared_by,
-        fingerprint=_fingerprint(prepared_by, source, (spec.name, source.digest), parts, spec.exclude),
-        layout=_fingerprint(prepared_by, source, (spec.name, source.names or source.digest), parts),
+        fingerprint=_fingerprint(prepared_by, source, (spec.name, source.digest), splits, spec.exclude),
+        layout=_fingerprint(prepared_by, source, (spec.name, source.names or source.digest), splits),
     )
 
 
@@ -141,7 +145,7 @@ def _prepared(source: Source, modality: Modality) -> Source:
     return replace(source, train=made(source.train), val=val, test=test)
 
 
-def _parts(spec: recipe.Data, source: Source, seed: int, task: Task) -> dict[str, _Part]:
+def _split(spec: recipe.Data, source: Source, seed: int, task: Task) -> dict[str, _SplitSamples]:
     train = _all(source.train, source, "train", task)
     if source.test is not None:
         test = _all(source.test, source, "test", task)
@@ -158,9 +162,9 @@ def _parts(spec: recipe.Data, source: Source, seed: int, task: Task) -> dict[str
     return {"train": train, "validation": val, "test": test}
 
 
-def _all(samples: Samples, source: Source, split: str, task: Task) -> _Part:
-    gone = np.array(sorted(source.left_out.get(split, ())), np.int64)
-    return _Part(samples, task, np.arange(len(samples)), gone)
+def _all(samples: Samples, source: Source, split: str, task: Task) -> _SplitSamples:
+    excluded = np.array(sorted(source.left_out.get(split, ())), np.int64)
+    return _SplitSamples(samples, task, np.arange(len(samples)), excluded)
 
 
 def _check(name: str, split: str, source: Source, task: Task, modality: Modality) -> None:
@@ -171,8 +175,8 @@ def _check(name: str, split: str, source: Source, task: Task, modality: Modality
         raise DataError(
             f"The {shown} split of '{name}' holds no sample.", next_step="check the folder that the data lie in"
         )
-    gone = source.left_out.get(split, ())
-    first = next((position for position in range(len(samples)) if position not in gone), 0)
+    excluded = source.left_out.get(split, ())
+    first = next((position for position in range(len(samples)) if position not in excluded), 0)
     example = samples.examples(np.array([first]))
     try:
         task.check_targets(samples.targets)
@@ -186,13 +190,19 @@ def _check(name: str, split: str, source: Source, task: Task, modality: Modality
 
 
 def _fingerprint(
-    modality: Modality, source: Source, named: tuple[str, str], parts: dict[str, _Part], without: tuple[str, ...] = ()
+    modality: Modality,
+    source: Source,
+    named: tuple[str, str],
+    splits: dict[str, _SplitSamples],
+    without: tuple[str, ...] = (),
 ) -> str:
     digest, (name, content) = hashlib.sha256(), named
     for text in (name, *source.outputs, modality.fingerprint_text, content, *sorted(without)):
         digest.update(text.encode() + b"\0")
-    for split, part in parts.items():
-        targets = part.targets
+    for split, samples in splits.items():
+        targets = samples.targets
         digest.update(split.encode() + b"\0")
-        digest.update(part.indices.astype("<i8").tobytes() + targets.astype(targets.dtype.newbyteorder("<")).tobytes())
+        digest.update(
+            samples.indices.astype("<i8").tobytes() + targets.astype(targets.dtype.newbyteorder("<")).tobytes()
+        )
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Compute scores for each stratum, and the confusion matrix."""
+"""Compute the metric of each stratum, their mean, and the confusion matrix."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def stratum_scores(
         names: of the K strata.
         strata: [N], in 0..K-1.
         loss: [N].
-        last_loss: [N], of the last exit, where a policy may let samples leave before it.
+        last_loss: [N], of the last exit; None without a policy.
     """
     counts = np.bincount(strata, minlength=len(names))
     score, last_exit_metric = (
@@ -46,7 +46,7 @@ def stratum_scores(
 
 
 def balanced_metric(scores: Sequence[StratumEvaluation]) -> float | None:
-    """The mean of the scores of the strata that have samples: every stratum weighs the same; None without any."""
+    """Return the mean of the metrics of all strata with samples, each with the same weight; None without samples."""
     values = [score.metric for score in scores if score.metric is not None]
     return float(np.mean(values)) if values else None
 

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-import math
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import (
-    AfterValidator,
-    ConfigDict,
     Field,
-    PlainSerializer,
     PositiveFloat,
-    SerializerFunctionWrapHandler,
     field_validator,
-    model_serializer,
     model_validator,
 )
 
 from sdcompress.schema.base import Fraction, Frozen
 from sdcompress.schema.graphs import Ensemble
+from sdcompress.schema.recipe_values import (
+    BelowOne,
+    EachOnce,
+    Entry,
+    EntryName,
+    NonNegative,
+    NonNegativeInt,
+    OpenSection,
+    Options,
+    PathText,
+    PositiveInt,
+    Some,
+    Weight,
+)
 
 __all__ = [
     "Augmentation",
@@ -36,53 +44,6 @@ __all__ = [
     "Task",
     "Train",
 ]
-
-NonNegative = Annotated[float, Field(ge=0.0)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-BelowOne = Annotated[float, Field(ge=0.0, lt=1.0)]
-PositiveInt = Annotated[int, Field(ge=1, lt=2**31)]
-NonNegativeInt = Annotated[int, Field(ge=0, lt=2**31)]
-PathText = Annotated[str, Field(max_length=2**12)]
-Item = TypeVar("Item")
-
-
-def _each_once(items: tuple[Item, ...]) -> tuple[Item, ...]:
-    if len(set(items)) < len(items):
-        raise ValueError("each may be named once")
-    return items
-
-
-EachOnce = Annotated[tuple[Item, ...], AfterValidator(_each_once)]
-Some = Annotated[tuple[Item, ...], Field(min_length=1), AfterValidator(_each_once)]
-Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-_SPELLED = {".inf": math.inf, "-.inf": -math.inf, ".nan": math.nan}  # as YAML writes them; JSON has none of them
-
-
-def _read_numbers(value: Any) -> Any:
-    """Values with the numbers that JSON does not have, which stand in it as YAML spells them."""
-    if isinstance(value, dict):
-        return {key: _read_numbers(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_read_numbers(inner) for inner in value)
-    return _SPELLED.get(value, value) if isinstance(value, str) else value
-
-
-def _spell_numbers(value: Any) -> Any:
-    """The inverse of ``_read_numbers``."""
-    if isinstance(value, dict):
-        return {key: _spell_numbers(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_spell_numbers(inner) for inner in value]
-    if not isinstance(value, float) or math.isfinite(value):
-        return value
-    return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
-
-
-Options = Annotated[
-    dict[str, Any], AfterValidator(_read_numbers), PlainSerializer(_spell_numbers, dict[str, Any], when_used="json")
-]
-
 
 # ``not_identifying`` of a section names keys that do not change the weights: where the data lies (its fingerprint
 # identifies it), how steps are computed and watched, and what is done with the weights
@@ -166,40 +127,7 @@ class Exits(Frozen):
     pool: Literal["auto", "mean", "token"] = Field("auto", description="token maps: mean over tokens or class token")
 
 
-class _Open(Frozen):
-    """A section with parameters that the entry of a room checks itself."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _numbers(cls, value: Any) -> Any:
-        return _read_numbers(value)
-
-    @model_serializer(mode="wrap", when_used="json")
-    def _own_numbers(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        spelled = {key: _spell_numbers(value) for key, value in self.parameters.items()}
-        return {**dump(self), **{key: value for key, value in spelled.items() if value != self.parameters[key]}}
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """Return the entry's parameters as written, unchecked."""
-        return dict(self.model_extra or {})
-
-
-class _Entry(_Open):
-    """An entry of a room by name, with its own parameters beside the name; a bare string is the name."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _bare_name(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
-
-
-EntryName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=100)]
-
-
-class Modality(_Entry):
+class Modality(Entry):
     """What goes into the network, with the modality's own parameters beside its name."""
 
     name: EntryName | None = Field(
@@ -207,13 +135,13 @@ class Modality(_Entry):
     )
 
 
-class Task(_Entry):
+class Task(Entry):
     """What the targets and the network's outputs mean, with the task's own parameters beside its name."""
 
     name: EntryName = Field("classification", description="of 'sdcompress list tasks'; that of the data set's targets")
 
 
-class Method(_Entry):
+class Method(Entry):
     """A method of self-distillation by name, with its own parameters beside the name."""
 
     not_identifying: ClassVar = frozenset({"file"})
@@ -262,7 +190,7 @@ class Schedule(Frozen):
         return self
 
 
-class Augmentation(_Open):
+class Augmentation(OpenSection):
     """What is done to training examples, on whole batches: mixup, and the parameters of the modality."""
 
     mixup: NonNegative = Field(

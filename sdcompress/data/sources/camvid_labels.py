@@ -96,7 +96,7 @@ def _pair(image_file: Path, mask_file: Path, modality: Image) -> tuple[Images, _
             mask = np.asarray(opened)
     except (InputError, *BROKEN) as error:
         raise DataError(
-            f"{image_file} or its mask {mask_file} cannot be read: {getattr(error, 'found', error)}",
+            f"{image_file} or its mask {mask_file} cannot be read: {getattr(error, 'problem', error)}",
             allowed="whole image files",
             next_step="copy them again",
         ) from error
