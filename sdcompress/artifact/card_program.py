@@ -123,4 +123,4 @@ def _formula(kind: str, task: Task) -> str:
         policy = policy_class(kind)
     except UnknownNameError:
         return ""  # the policy belongs to a package that is not installed here
-    return policy.formula if set(policy.needs) <= set(task.signal_names) else ""
+    return "" if task.missing(policy.needs) else policy.formula
