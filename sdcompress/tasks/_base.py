@@ -90,6 +90,22 @@ class Signals:
         return Signals(columns, change(self.decision), self.resolution)
 
     @classmethod
+    def condensed(cls, exits: Sequence[Signals]) -> tuple[Signals, ...]:
+        """The signals of all exits without decisions of several axes, such as masks, which are large.
+
+        In their place stands the position of the first exit that decides the same, int64 [B]: ``agrees`` is unchanged.
+        """
+        if exits[0].decision.ndim == 1:
+            return tuple(exits)
+        condensed = []
+        for position, exit_ in enumerate(exits):
+            first = np.full(len(exit_), position, np.int64)
+            for earlier in reversed(range(position)):
+                first[exits[earlier].agrees(exit_)] = earlier
+            condensed.append(cls(exit_.columns, first))
+        return tuple(condensed)
+
+    @classmethod
     def joined(cls, parts: Sequence[Signals]) -> Signals:
         """The rows of several batches, one after the other."""
         columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns}
@@ -193,7 +209,8 @@ class Task(ABC):
     def resolution(self) -> Float | None:
         """How far elements of two decisions may be apart and still be the same; None: only equal ones are the same.
 
-        A task whose decisions are numbers gives it, [D]: policies that look back and counts of changes go by it.
+        A task whose decisions are numbers gives it, [D]: the tolerance at which policies such as ``patience``, and counts
+        of changed decisions, call two decisions equal.
         """
         return None
 
@@ -208,9 +225,9 @@ class Task(ABC):
 
     @property
     def target_fill(self) -> int | None:
-        """What a mask holds where nothing is known of the input; None: targets do not have the places of the input.
+        """The value of a target where the input is unknown; None: targets are not spatially aligned with the input.
 
-        Targets that have them, [N, H, W], are moved by the augmentation together with their inputs [N, C, H, W].
+        Aligned targets, [N, H, W], are augmented together with their inputs [N, C, H, W].
         """
         return None
 
