@@ -81,13 +81,15 @@ def _show(result: Evaluation) -> None:
         [
             score.name,
             f"{score.score:.2%}",
+            *([] if score.balanced_score is None else [f"{score.balanced_score:.2%}"]),
             *(further(name, value) for name, value in score.further.items()),
             "-" if score.macs is None else f"{score.macs / 1e6:.2f} M",
         ]
         for score in result.exits
     ]
     names = [title_of(name) for name in result.exits[0].further]
-    table(["exit", result.metric, *names, "MACs"], rows, f"{result.source} on {result.data}/{result.split}")
+    balances = [] if result.exits[0].balanced_score is None else ["balanced"]
+    table(["exit", result.metric, *balances, *names, "MACs"], rows, f"{result.source} on {result.data}/{result.split}")
     balanced = "" if result.balanced_score is None else f"; balanced {result.metric} {result.balanced_score:.2%}"
     say(f"{result.samples} samples{balanced}")
     if result.policy:

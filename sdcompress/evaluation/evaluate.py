@@ -12,7 +12,7 @@ import numpy.typing as npt
 from sdcompress.data.samples import Samples
 from sdcompress.errors import DataError, VerificationError
 from sdcompress.evaluation.paired import digest_of_targets, pack
-from sdcompress.evaluation.strata import balanced_score, confusion, stratum_scores
+from sdcompress.evaluation.strata import balanced_score, confusion, means, stratum_scores
 from sdcompress.modalities import Inputs
 from sdcompress.policies._base import Float, Signals
 from sdcompress.progress import Progress
@@ -155,8 +155,8 @@ def evaluate(
     exit_index = _joined([part.exit_index for part in decided])
     strata, names = task.strata(samples.targets), task.strata_names
     decided_strata = _joined([part.strata for part in decided])
-    last_loss = None if exit_index is None else rows[len(engine.exit_names) - 1].loss
-    scores = () if strata is None else stratum_scores(names, strata, loss, last_loss)
+    exit_loss = [row.loss for row in rows[: len(engine.exit_names)]]
+    scores = () if strata is None else stratum_scores(names, strata, loss, exit_loss, exit_index)
     return Evaluation(
         kind=kind,
         name=name,
@@ -166,7 +166,7 @@ def evaluate(
         split=split,
         samples=len(samples),
         metric=task.metric,
-        exits=_exit_scores(engine, rows),
+        exits=_exit_scores(engine, rows, strata),
         policy=None if exit_index is None else _policy_score(engine, exit_index, loss),
         stratum=None if strata is None else task.stratum,
         balanced_score=balanced_score(scores),
@@ -198,13 +198,15 @@ def _joined(parts: Sequence[Exits | None]) -> Exits | None:
     return np.concatenate(present) if present else None
 
 
-def _exit_scores(engine: Engine, rows: Sequence[_Row]) -> tuple[ExitScore, ...]:
+def _exit_scores(engine: Engine, rows: Sequence[_Row], strata: Exits | None) -> tuple[ExitScore, ...]:
+    count = len(engine.task.strata_names)
     costs = (*engine.exit_costs, None)  # the ensemble needs every head: no exit's cost is its cost
     return tuple(
         ExitScore(
             name=name,
             score=metric_of(row.loss),
             standard_error=standard_error(row.loss),
+            balanced_score=None if strata is None else float(np.nanmean(means(strata, row.loss, count))),
             further=engine.task.summary(row.measures),
             macs=cost.macs if cost else None,
             parameters=cost.parameters if cost else None,

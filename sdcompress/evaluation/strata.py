@@ -7,40 +7,61 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from sdcompress.evaluation.early_exit import shares_by_stratum
 from sdcompress.schema.report import StratumScore
 
-__all__ = ["balanced_score", "confusion", "stratum_scores"]
+__all__ = ["balanced_score", "confusion", "means", "stratum_scores"]
 
 Strata = npt.NDArray[np.int64]
 Losses = npt.NDArray[np.floating]
 
 
 def stratum_scores(
-    names: Sequence[str], strata: Strata, loss: Losses, last_loss: Losses | None = None
+    names: Sequence[str],
+    strata: Strata,
+    loss: Losses,
+    exit_loss: Sequence[Losses] = (),
+    exit_index: npt.NDArray[np.int64] | None = None,
 ) -> tuple[StratumScore, ...]:
     """Return the metric on the samples of each stratum, in their order.
 
     Args:
         names: of the K strata.
         strata: [N], in 0..K-1.
-        loss: [N].
-        last_loss: [N], of the last exit, where a policy may let samples leave before it.
+        loss: [N], of the policy, or of the last exit without one.
+        exit_loss: [N] each, of every exit.
+        exit_index: [N], at which exit a policy lets samples leave; None: there is no policy.
     """
-    counts = np.bincount(strata, minlength=len(names))
-    score, last_score = (
-        None if each is None else np.bincount(strata, weights=1 - each.astype(np.float64), minlength=len(names))
-        for each in (loss, last_loss)
-    )
-    assert score is not None
+    count = len(names)
+    counts = np.bincount(strata, minlength=count)
+    score, exit_scores = means(strata, loss, count), [means(strata, one, count) for one in exit_loss]
+    shares = None if exit_index is None else shares_by_stratum(exit_index, strata, len(exit_loss), count)
     return tuple(
         StratumScore(
             name=name,
             samples=int(counts[k]),
-            score=float(score[k] / counts[k]) if counts[k] else None,
-            last_score=float(last_score[k] / counts[k]) if last_score is not None and counts[k] else None,
+            score=float(score[k]),
+            last_score=None if shares is None else float(exit_scores[-1][k]),
+            exit_scores=tuple(float(one[k]) for one in exit_scores),
+            shares=() if shares is None else tuple(shares[k].tolist()),
         )
+        if counts[k]
+        else StratumScore(name=name, samples=0, score=None)
         for k, name in enumerate(names)
     )
+
+
+def means(strata: Strata, loss: Losses, count: int) -> npt.NDArray[np.float64]:
+    """Return the metric on the samples of each stratum, [K]; NaN where there are none.
+
+    Args:
+        strata: [N], in 0..K-1.
+        loss: [N].
+        count: K.
+    """
+    counts, sums = np.bincount(strata, minlength=count), np.bincount(strata, 1 - loss.astype(np.float64), count)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(sums / counts)
 
 
 def balanced_score(scores: Sequence[StratumScore]) -> float | None:

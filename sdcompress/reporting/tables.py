@@ -148,7 +148,16 @@ def exits(report: Report) -> list[Table]:
             note += f" The early-exit policy as it runs: {score}."
         titles = [title_of(name) for name in names]
         metric = evaluation.metric
-        columns = ("exit", f"{metric} of all", *titles, "left here", f"{metric} of those", "MACs", "parameters")
+        columns = (
+            "exit",
+            f"{metric} of all",
+            "balanced",
+            *titles,
+            "left here",
+            f"{metric} of those",
+            "MACs",
+            "parameters",
+        )
         tables.append(Table(title, columns, tuple(_exit_rows(evaluation)), note).without_empty_columns())
     return tables
 
@@ -161,6 +170,7 @@ def _exit_rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
             (
                 exit_.name,
                 q.score(exit_.score, evaluation.samples, exit_.standard_error),
+                q.score(exit_.balanced_score),
                 *(further(name, value) for name, value in exit_.further.items()),
                 q.share(policy.shares[index]) if policy else q.NOTHING,
                 q.score(policy.exit_scores[index]) if policy else q.NOTHING,
