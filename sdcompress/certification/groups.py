@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sdcompress.artifact.evidence import Evidence
+from sdcompress.certification.p_values import binomial_p_value
 from sdcompress.errors import DataError, UsageError
 from sdcompress.policies import leave
 from sdcompress.tasks import Array, Task
@@ -30,7 +32,7 @@ Float64 = npt.NDArray[np.float64]
 Strata = npt.NDArray[np.integer]
 GroupBy = Literal["exit", "stratum"] | None
 
-_TIMES = 3  # the allowed drop, beyond which the loss of a stratum is named
+_CHANCE = 0.05  # of naming a stratum, among all, that loses no more than is allowed
 _LEAST_LOST = 2  # samples: one is no loss of a stratum
 
 
@@ -135,9 +137,10 @@ def check_strata(strata: Strata, task: Task, least: int, target: str) -> None:
 def warn_of_strata(
     evidence: Evidence, strata: Strata | None, thresholds: Sequence[float], *, task: Task, max_drop: float
 ) -> None:
-    """Warn where a stratum loses more than three times the drop that is allowed over all samples.
+    """Warn where a stratum loses more than the drop that is allowed over all samples, and more than chance explains.
 
-    A drop over all says little of a rare stratum: it weighs as little as it has samples.
+    A drop over all says little of a rare stratum: it weighs as little as it has samples. A stratum is named where so
+    many losses would be too unlikely (binomial, 5 % over all strata) if it lost what is allowed.
 
     Args:
         evidence: of N samples.
@@ -155,16 +158,22 @@ def warn_of_strata(
         for loss in (evidence.loss[left, np.arange(len(left))], evidence.reference)
     )
     lost = before - after
-    hit = np.flatnonzero((lost > _TIMES * max_drop * counts + 1e-9) & (lost >= _LEAST_LOST))
-    if len(hit) == 0:
+    chance = _CHANCE / len(names)
+    hit = [
+        k
+        for k, (losses, count) in enumerate(zip(lost, counts.tolist(), strict=True))
+        if losses >= max(_LEAST_LOST, max_drop * count)
+        and 1 - binomial_p_value(math.ceil(losses - 1e-9) - 1, count, max_drop) < chance
+    ]
+    if not hit:
         return
-    worst = int(hit[(lost[hit] / counts[hit]).argmax()])
+    worst = max(hit, key=lambda k: lost[k] / counts[k])
     share = 100 / counts[worst]
     figures = f"{before[worst] * share:.1f} to {after[worst] * share:.1f} % of {counts[worst]} samples"
     others = f" {len(hit)} of {len(names)} do, this one most." if len(hit) > 1 else ""
     warnings.warn(
         f"Leaving early costs the {task.stratum} '{names[worst]}' {lost[worst] * share:.1f} points ({figures}), more"
-        f" than {_TIMES} times the {max_drop:.2%} that may be lost over all.{others} To keep the drop in every"
+        f" than the {max_drop:.2%} that may be lost over all.{others} To keep the drop in every"
         f" {task.stratum}: --confidence 95% --group-by stratum.",
         stacklevel=2,
     )
