@@ -1,4 +1,4 @@
-"""Split an image folder anew, by links: enough validation images for a certificate. Chance is seeded, classes keep shares.
+"""Split an image folder anew, by links: enough validation images for a certificate. Classes keep their shares.
 
     python benchmarks/tasks/split_anew.py DATA OUT
 

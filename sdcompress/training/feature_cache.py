@@ -59,13 +59,16 @@ class FeatureCache:
 
     Attributes:
         features: one array for each input of heads and of the output layer, float32 [N, ...] each.
+        layout: of maps in memory, as the backbone gives them.
     """
 
     features: Features
+    layout: torch.memory_format = torch.contiguous_format
 
     def at(self, positions: Positions) -> tuple[Tensor, ...]:
         """Return the rows of some samples, on the CPU."""
-        return tuple(torch.from_numpy(np.ascontiguousarray(array[positions])) for array in self.features)
+        rows = (torch.from_numpy(np.ascontiguousarray(array[positions])) for array in self.features)
+        return tuple(one.contiguous(memory_format=self.layout) if one.dim() == 4 else one for one in rows)
 
     def fetch(self, samples: Samples) -> Callable[[Positions], Minibatch]:
         """Return what fetches training samples with these inputs in the place of examples."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 
 import numpy as np
@@ -137,7 +137,8 @@ def compute_features(source: Source, note: Callable[[str], None] | None = None) 
         folder = cache_folder() / key_of(net, _facts(source, plans))
         if note:
             _announce(note, plans, size, known=folder.is_dir())
-        features = fill(plans, shapes, folder)
+        layout = torch.channels_last if spec.channels_last else torch.contiguous_format
+        features = {split: replace(cache, layout=layout) for split, cache in fill(plans, shapes, folder).items()}
         _compare(source, run, features["train"])
     finally:
         net.train(mode)
